@@ -1,0 +1,208 @@
+//! The API: JSON over HTTP, for the command line and for scripts. Paths and answers are listed in `docs/commands.md`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tracing::info;
+
+use super::explain::{Explained, explain};
+use super::queue::{Listed, Message};
+use super::status::{Status, collect};
+use super::{Parts, status};
+use crate::config::check::{Problem, render};
+use crate::config::reload::{Consent, Reloaded};
+use crate::smtp::address::Address;
+use crate::spool::entry::QueueId;
+use crate::time::UnixTime;
+use crate::trace::read;
+
+/// The API's paths; the token has been checked.
+pub(super) fn router(parts: Arc<Parts>) -> Router {
+    Router::new()
+        .route("/api/status", get(server_status))
+        .route("/api/queue", get(queue_list))
+        .route("/api/queue/retry", post(queue_retry_all))
+        .route("/api/queue/{id}", get(queue_show).delete(queue_drop))
+        .route("/api/queue/{id}/retry", post(queue_retry))
+        .route("/api/reload", post(reload))
+        .route("/api/route", get(route))
+        .route("/api/trace", get(trace))
+        .with_state(parts)
+}
+
+/// What went wrong with a request: one line, lower case, with what to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Failed {
+    /// The line.
+    pub error: String,
+}
+
+/// An answer, or why there is none.
+type Answer<T> = Result<Json<T>, (StatusCode, Json<Failed>)>;
+
+fn failed(status: StatusCode, error: impl Into<String>) -> (StatusCode, Json<Failed>) {
+    (status, Json(Failed { error: error.into() }))
+}
+
+async fn server_status(State(parts): State<Arc<Parts>>) -> Json<Status> {
+    Json(status::collect(&parts, UnixTime::now()))
+}
+
+/// The status page's data are the API's.
+pub(super) fn status_now(parts: &Parts) -> Status {
+    collect(parts, UnixTime::now())
+}
+
+#[derive(Deserialize)]
+struct Limit {
+    limit: Option<usize>,
+}
+
+async fn queue_list(State(parts): State<Arc<Parts>>, Query(Limit { limit }): Query<Limit>) -> Json<Listed> {
+    Json(Listed::of(&parts.delivery.list(), limit.unwrap_or(1_000)))
+}
+
+/// Reads the id of a path.
+fn id_of(text: &str) -> Result<QueueId, (StatusCode, Json<Failed>)> {
+    text.parse().map_err(|error: crate::spool::entry::NotAQueueId| failed(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+fn no_such_message(id: QueueId) -> (StatusCode, Json<Failed>) {
+    failed(StatusCode::NOT_FOUND, format!("there is no message {id} in the queue; `fingerpost trace` may know it"))
+}
+
+async fn queue_show(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> Answer<Message> {
+    let id = id_of(&id)?;
+    let entry = parts.delivery.show(id).ok_or_else(|| no_such_message(id))?;
+    Ok(Json(Message::of(&entry)))
+}
+
+/// How many messages a command concerned.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Done {
+    /// Messages.
+    pub messages: usize,
+}
+
+async fn queue_retry(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> Answer<Done> {
+    let id = id_of(&id)?;
+    match parts.delivery.retry(Some(id)) {
+        0 if parts.delivery.show(id).is_none() => Err(no_such_message(id)),
+        messages => {
+            info!(%id, "an operator asked for another attempt");
+            Ok(Json(Done { messages }))
+        }
+    }
+}
+
+async fn queue_retry_all(State(parts): State<Arc<Parts>>) -> Json<Done> {
+    let messages = parts.delivery.retry(None);
+    info!(messages, "an operator asked for another attempt of all");
+    Json(Done { messages })
+}
+
+async fn queue_drop(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> Answer<Done> {
+    let id = id_of(&id)?;
+    match parts.delivery.drop_message(id).await {
+        Ok(true) => {
+            info!(%id, "an operator dropped the message");
+            Ok(Json(Done { messages: 1 }))
+        }
+        Ok(false) => Err(no_such_message(id)),
+        Err(error) => Err(failed(StatusCode::INTERNAL_SERVER_ERROR, error)),
+    }
+}
+
+/// How a reload ended, as the API says it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "kebab-case")]
+pub enum ReloadAnswer {
+    /// It is in force.
+    Applied {
+        /// What changed.
+        changes: Vec<String>,
+    },
+    /// Nothing had changed.
+    Unchanged,
+    /// It is wrong; the old one stays.
+    Refused {
+        /// All problems, as `fingerpost check` prints them.
+        problems: Vec<String>,
+    },
+    /// Domains would vanish; `--accept` takes it.
+    Held {
+        /// Which.
+        vanishing: Vec<String>,
+    },
+}
+
+impl From<Reloaded> for ReloadAnswer {
+    fn from(reloaded: Reloaded) -> Self {
+        match reloaded {
+            Reloaded::Applied { changes } => Self::Applied { changes },
+            Reloaded::Unchanged => Self::Unchanged,
+            Reloaded::Refused(problems) => Self::Refused { problems: problems.iter().map(problem_line).collect() },
+            Reloaded::Held { vanishing } => Self::Held { vanishing },
+        }
+    }
+}
+
+/// A problem as `fingerpost check` prints it.
+pub(crate) fn problem_line(problem: &Problem) -> String {
+    render(std::slice::from_ref(problem)).trim_end().to_owned()
+}
+
+#[derive(Deserialize)]
+struct Accept {
+    accept: Option<String>,
+}
+
+/// `?accept` alone, or with any value but `false`.
+async fn reload(State(parts): State<Arc<Parts>>, Query(Accept { accept }): Query<Accept>) -> Json<ReloadAnswer> {
+    let consent = match accept.as_deref() {
+        None | Some("false") => Consent::NotGiven,
+        Some(_) => Consent::Given,
+    };
+    Json(parts.reloader.reload(consent).await.into())
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    address: String,
+    from: Option<IpAddr>,
+}
+
+async fn route(State(parts): State<Arc<Parts>>, Query(asked): Query<Asked>) -> Answer<Explained> {
+    let wrong = |error| failed(StatusCode::BAD_REQUEST, format!("`{}` is not an address: {error}", asked.address));
+    let address = Address::parse(&asked.address).map_err(wrong)?;
+    let in_force = parts.current.load_full();
+    let explained = explain(&in_force.config, &in_force.resolver, &address, asked.from).await;
+    explained.map(Json).map_err(|error| failed(StatusCode::UNPROCESSABLE_ENTITY, error))
+}
+
+async fn trace(State(parts): State<Arc<Parts>>, Query(query): Query<read::Query>) -> Answer<Vec<crate::trace::Event>> {
+    let folder = parts.trace_folder.clone();
+    let found = tokio::task::spawn_blocking(move || read::find(&folder, &query)).await;
+    found.map(Json).map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "the trace could not be read"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_is_told_by_its_result() {
+        let json = |answer: ReloadAnswer| serde_json::to_string(&answer).unwrap();
+        assert_eq!(json(Reloaded::Unchanged.into()), r#"{"result":"unchanged"}"#);
+        assert_eq!(
+            json(Reloaded::Held { vanishing: vec!["a.example".into()] }.into()),
+            r#"{"result":"held","vanishing":["a.example"]}"#
+        );
+        assert_eq!(json(Reloaded::Refused(vec![]).into()), r#"{"result":"refused","problems":[]}"#);
+    }
+}

@@ -1,0 +1,167 @@
+//! What would happen to a recipient, and why: what `fingerpost route` prints and `GET /api/route` answers.
+//!
+//! It decides nothing: it asks the [`Resolver`], as the server does, and puts the answer into words.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, Protocol, ReceiveConnector};
+use crate::message::envelope::{Origin, Relay};
+use crate::resolve::Resolver;
+use crate::routing::verdict::{Decision, Freshness, Verdict};
+use crate::smtp::address::Address;
+use crate::time::UnixTime;
+
+/// A decision in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The address that was asked about.
+    pub address: String,
+    /// Where it would come from, for people.
+    pub from: String,
+    /// `resolved`, `relayed`, `redirected`, `refused` or `deferred`.
+    pub verdict: String,
+    /// The row of the decision table.
+    pub row: Option<u8>,
+    /// Every rule that had a say, first to last.
+    pub reasons: Vec<String>,
+    /// The way out, unless it is refused.
+    pub route: Option<Way>,
+    /// Our reply, if it is refused: `550 5.1.1 user unknown`.
+    pub reply: Option<String>,
+}
+
+/// A way out in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
+    /// The send connector.
+    pub connector: String,
+    /// What RCPT TO would carry.
+    pub rcpt_to: String,
+    /// `smtp` or `maildir`.
+    pub protocol: String,
+    /// The next hops, in the order of failover; or the Maildirs' folder.
+    pub next_hops: Vec<String>,
+}
+
+impl Explained {
+    /// Whether the recipient would be accepted.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        self.route.is_some()
+    }
+
+    /// Some lines for people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = format!("{}: {}", self.address, self.verdict);
+        match (&self.route, &self.reply) {
+            (Some(way), _) => {
+                let rcpt_to = if way.rcpt_to == self.address { "" } else { way.rcpt_to.as_str() };
+                text.push_str(&format!(
+                    " through {} ({} to {})",
+                    way.connector,
+                    way.protocol,
+                    way.next_hops.join(", ")
+                ));
+                if !rcpt_to.is_empty() {
+                    text.push_str(&format!(", as {rcpt_to}"));
+                }
+            }
+            (None, Some(reply)) => text.push_str(&format!(": {reply}")),
+            (None, None) => {}
+        }
+        text.push_str(&format!("\n  from {}\n", self.from));
+        for reason in &self.reasons {
+            text.push_str(&format!("  {reason}\n"));
+        }
+        text
+    }
+}
+
+/// Decides for one address, as if it came from this client; `None`: a stranger.
+///
+/// # Errors
+/// No receive connector serves the client.
+pub async fn explain(
+    config: &Config,
+    resolver: &Resolver,
+    address: &Address,
+    from: Option<IpAddr>,
+) -> Result<Explained, String> {
+    let (origin, from) = origin(config, from)?;
+    let decision = resolver.resolve(&origin, address, Freshness::Any, UnixTime::now()).await;
+    Ok(in_words(config, &decision, from))
+}
+
+/// A decision in words.
+#[must_use]
+pub fn in_words(config: &Config, decision: &Decision, from: String) -> Explained {
+    let (route, reply) = match &decision.verdict {
+        Verdict::Accept(route) => {
+            let (protocol, next_hops) = next_hops(config, &route.connector, route.next_hop_domain.as_str());
+            let rcpt_to = route.rcpt_to.to_string();
+            (Some(Way { connector: route.connector.to_string(), rcpt_to, protocol, next_hops }), None)
+        }
+        Verdict::Refuse(reply) => (None, Some(reply.to_string())),
+    };
+    Explained {
+        address: decision.address.to_string(),
+        from,
+        verdict: decision.label().to_owned(),
+        row: decision.row(),
+        reasons: decision.reasons.iter().map(ToString::to_string).collect(),
+        route,
+        reply,
+    }
+}
+
+fn next_hops(config: &Config, connector: &str, domain: &str) -> (String, Vec<String>) {
+    match config.send_connector(connector).map(|connector| &connector.protocol) {
+        Some(Protocol::Smtp(smtp)) if smtp.smart_hosts.is_empty() => {
+            ("smtp".into(), vec![format!("the MX of {domain}")])
+        }
+        Some(Protocol::Smtp(smtp)) => ("smtp".into(), smtp.smart_hosts.iter().map(ToString::to_string).collect()),
+        Some(Protocol::Maildir(folder)) => ("maildir".into(), vec![folder.display().to_string()]),
+        None => ("unknown".into(), Vec::new()),
+    }
+}
+
+/// The origin that a client has, and its words.
+fn origin(config: &Config, from: Option<IpAddr>) -> Result<(Origin, String), String> {
+    let Some(client) = from else {
+        let origin = Origin { relay: Relay::AcceptedDomains, ..Origin::report() };
+        return Ok((origin, "a stranger (say --from IP for another client)".into()));
+    };
+    let Some(door) = door_of(config, client) else {
+        return Err(format!("no receive connector takes connections from {client}; see remote_networks"));
+    };
+    let organization = match &*door.organization {
+        "" => String::new(),
+        organization => format!(", organization {organization}"),
+    };
+    let words = format!("{client} through receive connector {}{organization}", door.name);
+    let origin = Origin {
+        receive_connector: door.name.clone(),
+        organization: door.organization.clone(),
+        resolves_first: door.resolves_first,
+        relay: door.relay,
+        client: Some(client),
+        helo: String::new(),
+        authenticated: false,
+    };
+    Ok((origin, words))
+}
+
+/// The receive connector that serves a client: the most specific network, then the order of the file. Which door it
+/// knocks at is not asked: connectors on different doors that claim the same network are told apart by their order.
+fn door_of(config: &Config, client: IpAddr) -> Option<&Arc<ReceiveConnector>> {
+    let matching = |connector: &ReceiveConnector| {
+        connector.remote_networks.iter().filter(|network| network.contains(client)).map(|n| n.prefix()).max()
+    };
+    let with_prefix = config.receive_connectors.iter().filter_map(|door| Some((matching(door)?, door)));
+    // `max_by_key` takes the last of equals; from the end it is the first.
+    with_prefix.rev().max_by_key(|(prefix, _)| *prefix).map(|(_, door)| door)
+}

@@ -1,0 +1,154 @@
+//! What an operator, a script and Prometheus see of the running server.
+//!
+//! Two HTTP servers: [`probes`] on `metrics_bind` for anybody who reaches it, [`api`] and [`page`] on `bind` behind
+//! [`guard`]'s token. `run` starts both before the listeners and stops them last.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, HeaderName, WWW_AUTHENTICATE};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::reload::Reloader;
+use crate::delivery::dispatch::Delivery;
+use crate::in_force::Current;
+use crate::metrics::Metrics;
+use crate::time::UnixTime;
+
+pub mod api;
+pub mod explain;
+pub mod guard;
+mod page;
+pub mod probes;
+pub mod queue;
+pub mod status;
+
+/// What the API and the page look at.
+pub struct Parts {
+    /// The configuration in force.
+    pub current: Arc<Current>,
+    /// The queue.
+    pub delivery: Arc<Delivery>,
+    /// Takes changes.
+    pub reloader: Arc<Reloader>,
+    /// All metrics.
+    pub metrics: Metrics,
+    /// How far the server is.
+    pub phase: watch::Receiver<probes::Phase>,
+    /// Where the message trace is.
+    pub trace_folder: PathBuf,
+    /// When the server started.
+    pub started_at: UnixTime,
+}
+
+/// An address of ours that is open, and not served yet.
+pub struct Door {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Door {
+    /// Opens it. `key` is the key of `[admin]` that names it.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub async fn open(bind: SocketAddr, key: &str) -> Result<Self, String> {
+        let failed = |error| format!("cannot listen on {bind}: {error}; choose another address for [admin] {key}");
+        let listener = TcpListener::bind(bind).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    /// Serves `/metrics`, `/healthz` and `/readyz` on it.
+    #[must_use]
+    pub fn serve_probes(self, probes: probes::Probes) -> Served {
+        self.serve(probes::router(probes))
+    }
+
+    /// Serves the API and the page on it.
+    #[must_use]
+    pub fn serve_admin(self, token: guard::Token, parts: Arc<Parts>) -> Served {
+        let guarded = Arc::new(Guarded { token, bind: self.address });
+        let api = api::router(parts.clone()).route_layer(from_fn_with_state(guarded.clone(), with_bearer));
+        let page = Router::new().route("/", get(page::show)).with_state(parts);
+        let page = page.route_layer(from_fn_with_state(guarded.clone(), with_password));
+        self.serve(Router::new().merge(api).merge(page).layer(from_fn_with_state(guarded, for_us)))
+    }
+
+    fn serve(self, router: Router) -> Served {
+        let stop = CancellationToken::new();
+        let served = axum::serve(self.listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        Served { stop, task: tokio::spawn(served.into_future()) }
+    }
+}
+
+/// A running HTTP server.
+pub struct Served {
+    stop: CancellationToken,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Served {
+    /// Takes no more requests and ends. A connection that does not end within a second is cut.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        if tokio::time::timeout(std::time::Duration::from_secs(1), &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+    }
+}
+
+/// What requests are held against.
+struct Guarded {
+    token: guard::Token,
+    bind: SocketAddr,
+}
+
+/// The Host field, for every request; and what no browser should do with our answers.
+async fn for_us(State(guarded): State<Arc<Guarded>>, request: Request, next: Next) -> Response {
+    if !guard::host_is_ours(request.headers(), guarded.bind) {
+        return (StatusCode::MISDIRECTED_REQUEST, "this host name is not ours; use the address of [admin] bind\n")
+            .into_response();
+    }
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static("x-content-type-options"), "nosniff"),
+        (HeaderName::from_static("referrer-policy"), "no-referrer"),
+        (
+            HeaderName::from_static("content-security-policy"),
+            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+        ),
+    ] {
+        headers.insert(name, axum::http::HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn with_bearer(State(guarded): State<Arc<Guarded>>, request: Request, next: Next) -> Response {
+    if guarded.token.is_bearer_of(request.headers()) {
+        return next.run(request).await;
+    }
+    let error = api::Failed { error: "the token is missing or wrong; it stands in [admin] token_file".into() };
+    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], axum::Json(error)).into_response()
+}
+
+async fn with_password(State(guarded): State<Arc<Guarded>>, request: Request, next: Next) -> Response {
+    if guarded.token.is_password_of(request.headers()) {
+        return next.run(request).await;
+    }
+    let challenge = "Basic realm=\"fingerpost: the password is the token\", charset=\"UTF-8\"";
+    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)], "the password is the token of [admin] token_file\n")
+        .into_response()
+}

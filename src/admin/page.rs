@@ -1,0 +1,142 @@
+//! The status page: one page, no script, nothing that changes anything.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Html;
+use maud::{DOCTYPE, Markup, html};
+
+use super::Parts;
+use super::queue::Listed;
+use super::status::{Health, Status};
+
+/// Messages shown of the queue.
+const SHOWN: usize = 50;
+
+const STYLE: &str = "
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#1b1f24;background:#fff}
+h1{font-size:1.4rem}h2{font-size:1.05rem;margin:1.8rem 0 .4rem}
+table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.25rem .8rem .25rem 0;vertical-align:top}
+th{font-weight:600;border-bottom:1px solid #c9ced6}td{border-bottom:1px solid #eceef1}
+.bad{color:#a40e26;font-weight:600}.note{background:#fff6d6;padding:.4rem .8rem;margin:.4rem 0;white-space:pre-wrap}
+@media(prefers-color-scheme:dark){body{color:#dfe3e8;background:#15181c}.note{background:#3a3213}
+th{border-color:#444a53}td{border-color:#2a2f36}.bad{color:#ff8593}}";
+
+pub(super) async fn show(State(parts): State<Arc<Parts>>) -> Html<String> {
+    let status = super::api::status_now(&parts);
+    let queue = Listed::of(&parts.delivery.list(), SHOWN);
+    Html(page(&status, &queue).into_string())
+}
+
+fn page(status: &Status, queue: &Listed) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "Fingerpost: " (status.hostname) }
+                style { (maud::PreEscaped(STYLE)) }
+            }
+            body {
+                h1 { "Fingerpost at " (status.hostname) }
+                p {
+                    "Version " (status.version) ", " span class=[(status.phase != "serving").then_some("bad")] { (status.phase) }
+                    ", started " (status.started_at) ", configuration of " (status.configuration.loaded_at) "."
+                }
+                @for problem in &status.configuration.not_taken { p.note { b { "not taken: " } (problem) } }
+                @for warning in &status.configuration.warnings { p.note { (warning) } }
+                (ways(status))
+                (directories(status))
+                (domains(status))
+                (doors(status))
+                (queued(queue))
+            }
+        }
+    }
+}
+
+fn health(health: Health) -> Markup {
+    html! { span class=[(health == Health::Down).then_some("bad")] { (health.as_str()) } }
+}
+
+fn ways(status: &Status) -> Markup {
+    html! {
+        h2 { "Ways out" }
+        table {
+            tr { th { "Send connector" } th { "Organisation" } th { "Next hops" } th { "Waiting" } th { "Held" } th { "Oldest" } }
+            @for way in &status.send_connectors {
+                tr {
+                    td { (way.name) }
+                    td { (way.organization) }
+                    td {
+                        @if way.next_hops.is_empty() { (if way.protocol == "smtp" { "the recipient domain's MX" } else { "Maildirs" }) }
+                        @for hop in &way.next_hops { (hop.name) " " (health(hop.state)) br; }
+                    }
+                    td { (way.waiting) }
+                    td class=[(way.held > 0).then_some("bad")] { (way.held) }
+                    td { (way.oldest_seconds) " s" }
+                }
+            }
+        }
+    }
+}
+
+fn directories(status: &Status) -> Markup {
+    html! {
+        h2 { "Directories" }
+        table {
+            tr { th { "Directory" } th { "Kind" } th { "State" } }
+            @for directory in &status.directories {
+                tr { td { (directory.name) } td { (directory.kind) } td { (health(directory.state)) } }
+            }
+        }
+    }
+}
+
+fn domains(status: &Status) -> Markup {
+    html! {
+        h2 { "Accepted domains" }
+        table {
+            tr { th { "Domain" } th { "Type" } th { "Resolved recipients go to" } }
+            @for domain in &status.accepted_domains {
+                tr { td { (domain.domain) } td { (domain.r#type) } td { (domain.deliver_to) } }
+            }
+        }
+    }
+}
+
+fn doors(status: &Status) -> Markup {
+    html! {
+        h2 { "Doors" }
+        table {
+            tr { th { "Receive connector" } th { "Listens on" } th { "Organisation" } th { "Connections" } }
+            @for door in &status.receive_connectors {
+                tr { td { (door.name) } td { (door.bind.join(", ")) } td { (door.organization) } td { (door.connections) } }
+            }
+        }
+    }
+}
+
+fn queued(queue: &Listed) -> Markup {
+    html! {
+        h2 { "Queue: " (queue.total) " messages" }
+        @if !queue.messages.is_empty() {
+            table {
+                tr { th { "Message" } th { "Since" } th { "From" } th { "To" } th { "How it stands" } }
+                @for message in &queue.messages {
+                    @for recipient in &message.recipients {
+                        tr {
+                            td { (message.id) }
+                            td { (message.received_at) }
+                            td { "<" (message.sender) ">" }
+                            td { (recipient.address) }
+                            td { (recipient.connector) ": " (recipient.standing.line()) }
+                        }
+                    }
+                }
+            }
+        }
+        @if queue.total > queue.messages.len() { p { "The oldest " (queue.messages.len()) " are shown." } }
+    }
+}

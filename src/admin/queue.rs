@@ -1,0 +1,153 @@
+//! Queued messages as the API, the command line and the page show them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::envelope::RcptTo;
+use crate::spool::entry::{Entry, Outcome, QueueId, Queued, State};
+use crate::time::UnixTime;
+
+/// What `GET /api/queue` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// How many messages are queued.
+    pub total: usize,
+    /// The oldest of them, as many as were asked for.
+    pub messages: Vec<Message>,
+}
+
+/// One queued message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its id.
+    pub id: QueueId,
+    /// When we took it.
+    pub received_at: UnixTime,
+    /// The reverse-path; empty: the null sender.
+    pub sender: String,
+    /// Bytes.
+    pub size: u64,
+    /// The receive connector that took it; empty: a report of ours.
+    pub receive_connector: String,
+    /// The client's address; empty: ourselves.
+    pub client: String,
+    /// Its recipients.
+    pub recipients: Vec<Recipient>,
+}
+
+/// One recipient of a queued message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipient {
+    /// The address as received.
+    pub address: String,
+    /// What RCPT TO carries.
+    pub rcpt_to: String,
+    /// The send connector.
+    pub connector: String,
+    /// How it stands.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+/// How one recipient stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Standing {
+    /// To be tried.
+    Waiting {
+        /// Attempts so far.
+        attempts: u32,
+        /// When it is due.
+        next_attempt: UnixTime,
+        /// What the last attempt ended with; empty before the first.
+        last_error: String,
+    },
+    /// Not tried and not expiring.
+    Held {
+        /// Why.
+        why: String,
+    },
+    /// A next hop took it.
+    Delivered {
+        /// Which, and what it said.
+        detail: String,
+    },
+    /// It failed for good.
+    Failed {
+        /// Who said so, and what.
+        detail: String,
+    },
+    /// An operator dropped it.
+    Dropped,
+}
+
+impl Listed {
+    /// The first `limit` of all queued messages.
+    #[must_use]
+    pub fn of(entries: &[Entry], limit: usize) -> Self {
+        Self { total: entries.len(), messages: entries.iter().take(limit).map(Message::of).collect() }
+    }
+}
+
+impl Message {
+    /// A message of the queue.
+    #[must_use]
+    pub fn of(entry: &Entry) -> Self {
+        Self {
+            id: entry.id,
+            received_at: entry.received_at,
+            sender: entry.sender.reverse_path.to_string(),
+            size: entry.content.size,
+            receive_connector: entry.origin.receive_connector.to_string(),
+            client: entry.origin.client.map(|client| client.to_string()).unwrap_or_default(),
+            recipients: entry.recipients.iter().map(Recipient::of).collect(),
+        }
+    }
+}
+
+impl Recipient {
+    fn of(Queued { rcpt: RcptTo { address, .. }, route, state }: &Queued) -> Self {
+        Self {
+            address: address.to_string(),
+            rcpt_to: route.rcpt_to.to_string(),
+            connector: route.connector.to_string(),
+            standing: Standing::of(state),
+        }
+    }
+}
+
+impl Standing {
+    fn of(state: &State) -> Self {
+        let said = |next_hop: &str, reply: String| match next_hop {
+            "" => reply,
+            next_hop => format!("{next_hop}: {reply}"),
+        };
+        match state {
+            State::Waiting { attempts, next_attempt, last_error, .. } => {
+                Self::Waiting { attempts: *attempts, next_attempt: *next_attempt, last_error: last_error.clone() }
+            }
+            State::Held(why) => Self::Held { why: why.clone() },
+            State::Done(Outcome::Delivered { next_hop, reply }) => {
+                Self::Delivered { detail: said(next_hop, reply.to_string()) }
+            }
+            State::Done(Outcome::Failed { next_hop, reply }) => {
+                Self::Failed { detail: said(next_hop, reply.to_string()) }
+            }
+            State::Done(Outcome::Dropped) => Self::Dropped,
+        }
+    }
+
+    /// For people, in a few words.
+    #[must_use]
+    pub fn line(&self) -> String {
+        match self {
+            Self::Waiting { attempts: 0, .. } => "waiting for its first attempt".into(),
+            Self::Waiting { attempts, next_attempt, last_error } => {
+                format!("tried {attempts} times, again at {next_attempt}: {last_error}")
+            }
+            Self::Held { why } => format!("held: {why}"),
+            Self::Delivered { detail } => format!("delivered: {detail}"),
+            Self::Failed { detail } => format!("failed: {detail}"),
+            Self::Dropped => "dropped".into(),
+        }
+    }
+}

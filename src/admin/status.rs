@@ -1,0 +1,296 @@
+//! The server in one look: what `GET /api/status`, `fingerpost status` and the status page show.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Parts;
+use super::probes::Phase;
+use crate::config::reload::Reloaded;
+use crate::config::{Config, DirectoryKind, Protocol};
+use crate::routing::accepted_domain::DomainType;
+use crate::spool::entry::State;
+use crate::time::UnixTime;
+
+/// The server in one look.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// `[server] hostname`.
+    pub hostname: String,
+    /// When it started.
+    pub started_at: UnixTime,
+    /// `serving`, `starting`, `draining` or `back-pressure`.
+    pub phase: String,
+    /// The configuration in force.
+    pub configuration: Configuration,
+    /// Receive connectors.
+    pub receive_connectors: Vec<Door>,
+    /// Accepted domains.
+    pub accepted_domains: Vec<Accepted>,
+    /// Directories, in the order in which they are asked.
+    pub directories: Vec<Asked>,
+    /// Send connectors.
+    pub send_connectors: Vec<WayOut>,
+    /// The spool.
+    pub spool: SpoolSpace,
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Digest over all its files.
+    pub hash: String,
+    /// When it was loaded.
+    pub loaded_at: UnixTime,
+    /// Its files.
+    pub files: Vec<String>,
+    /// What is allowed but worth a word.
+    pub warnings: Vec<String>,
+    /// Why the last reload was not taken, one line a problem; empty where it was.
+    pub not_taken: Vec<String>,
+}
+
+/// A receive connector.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub bind: Vec<String>,
+    /// Its organisation; may be empty.
+    pub organization: String,
+    /// Connections now.
+    pub connections: i64,
+}
+
+/// An accepted domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The domain or pattern.
+    pub domain: String,
+    /// Its type.
+    pub r#type: String,
+    /// Where resolved recipients go; may be empty.
+    pub deliver_to: String,
+}
+
+/// A directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Its name.
+    pub name: String,
+    /// `file` or `ldap`.
+    pub kind: String,
+    /// Whether it answers.
+    pub state: Health,
+}
+
+/// A send connector.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WayOut {
+    /// Its name.
+    pub name: String,
+    /// Its organisation; may be empty.
+    pub organization: String,
+    /// `smtp` or `maildir`.
+    pub protocol: String,
+    /// Its next hops and whether they answer.
+    pub next_hops: Vec<NextHop>,
+    /// Recipients waiting.
+    pub waiting: usize,
+    /// Recipients held.
+    pub held: usize,
+    /// Age of the oldest of them, seconds.
+    pub oldest_seconds: u64,
+}
+
+/// A next hop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHop {
+    /// As it was written.
+    pub name: String,
+    /// Whether it answered last time.
+    pub state: Health,
+}
+
+/// Whether something answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// It does.
+    Up,
+    /// It does not.
+    Down,
+}
+
+impl Health {
+    /// In a word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+
+    /// What a gauge says.
+    fn of(gauge: &prometheus::IntGauge) -> Self {
+        if gauge.get() == 1 { Self::Up } else { Self::Down }
+    }
+}
+
+/// The spool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolSpace {
+    /// Bytes free.
+    pub free_bytes: i64,
+    /// Below this mail is turned away.
+    pub min_free: u64,
+    /// Whether it is being turned away.
+    pub back_pressure: bool,
+    /// Reports that could not be delivered.
+    pub dead_letters: i64,
+}
+
+/// Collects it.
+#[must_use]
+pub fn collect(parts: &Parts, now: UnixTime) -> Status {
+    let in_force = parts.current.load_full();
+    let config = &in_force.config;
+    let metrics = &parts.metrics;
+    let back_pressure = super::probes::is_back_pressure(metrics);
+    let phase = match *parts.phase.borrow() {
+        Phase::Serving if back_pressure => "back-pressure",
+        Phase::Serving => "serving",
+        Phase::Starting => "starting",
+        Phase::Draining => "draining",
+    };
+    let none: &[&str] = &[];
+    Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        hostname: config.server.hostname.to_string(),
+        started_at: parts.started_at,
+        phase: phase.into(),
+        configuration: configuration(parts, config),
+        receive_connectors: doors(parts, config),
+        accepted_domains: domains(config),
+        directories: directories(parts, config),
+        send_connectors: ways(parts, config, now),
+        spool: SpoolSpace {
+            free_bytes: metrics.spool_free.with_label_values(none).get(),
+            min_free: config.min_free,
+            back_pressure,
+            dead_letters: metrics.dead_letters.with_label_values(none).get(),
+        },
+    }
+}
+
+fn configuration(parts: &Parts, config: &Config) -> Configuration {
+    let loaded_at = parts.metrics.config_last_reload.with_label_values::<&str>(&[]).get();
+    Configuration {
+        hash: config.hash.clone(),
+        loaded_at: UnixTime(u64::try_from(loaded_at).unwrap_or_default()),
+        files: config.files.iter().map(|file| file.display().to_string()).collect(),
+        warnings: config.warnings.clone(),
+        not_taken: parts.reloader.last().map(|(_, last)| not_taken(&last)).unwrap_or_default(),
+    }
+}
+
+/// Why the last reload was not taken.
+fn not_taken(last: &Reloaded) -> Vec<String> {
+    match last {
+        Reloaded::Applied { .. } | Reloaded::Unchanged => Vec::new(),
+        Reloaded::Refused(problems) => problems.iter().map(super::api::problem_line).collect(),
+        Reloaded::Held { vanishing } => vec![format!(
+            "{} domains would vanish ({}); `fingerpost reload --accept` takes it",
+            vanishing.len(),
+            vanishing.join(", ")
+        )],
+    }
+}
+
+fn doors(parts: &Parts, config: &Config) -> Vec<Door> {
+    let door = |connector: &std::sync::Arc<crate::config::ReceiveConnector>| Door {
+        name: connector.name.to_string(),
+        bind: connector.bind.iter().map(ToString::to_string).collect(),
+        organization: connector.organization.to_string(),
+        connections: parts.metrics.connections.with_label_values(&[&*connector.name]).get(),
+    };
+    config.receive_connectors.iter().map(door).collect()
+}
+
+fn domains(config: &Config) -> Vec<Accepted> {
+    let accepted = |domain: &crate::routing::accepted_domain::AcceptedDomain| Accepted {
+        domain: domain.pattern.to_string(),
+        r#type: match domain.kind {
+            DomainType::Authoritative => "authoritative",
+            DomainType::InternalRelay => "internal-relay",
+            DomainType::ExternalRelay => "external-relay",
+        }
+        .into(),
+        deliver_to: domain.deliver_to.as_deref().unwrap_or_default().to_owned(),
+    };
+    config.routing.accepted.all.iter().map(accepted).collect()
+}
+
+fn directories(parts: &Parts, config: &Config) -> Vec<Asked> {
+    let asked = |directory: &std::sync::Arc<crate::config::DirectoryConfig>| Asked {
+        name: directory.name.to_string(),
+        kind: match directory.kind {
+            DirectoryKind::File(_) => "file",
+            DirectoryKind::Ldap(_) => "ldap",
+        }
+        .into(),
+        state: Health::of(&parts.metrics.directory_up.with_label_values(&[&*directory.name])),
+    };
+    config.directories.iter().map(asked).collect()
+}
+
+/// How much stands in the queue for one connector.
+#[derive(Default)]
+struct Queued {
+    waiting: usize,
+    held: usize,
+    oldest: Option<UnixTime>,
+}
+
+fn ways(parts: &Parts, config: &Config, now: UnixTime) -> Vec<WayOut> {
+    let mut queued: HashMap<std::sync::Arc<str>, Queued> = HashMap::new();
+    for entry in parts.delivery.list() {
+        for recipient in &entry.recipients {
+            let of = queued.entry(recipient.route.connector.clone()).or_default();
+            match recipient.state {
+                State::Waiting { .. } => of.waiting += 1,
+                State::Held(_) => of.held += 1,
+                State::Done(_) => continue,
+            }
+            of.oldest = Some(of.oldest.map_or(entry.received_at, |oldest| oldest.min(entry.received_at)));
+        }
+    }
+    let way = |connector: &std::sync::Arc<crate::config::SendConnector>| {
+        let of = queued.remove(&connector.name).unwrap_or_default();
+        let (protocol, next_hops) = match &connector.protocol {
+            Protocol::Smtp(smtp) => {
+                let hop = |host: &crate::config::SmartHost| {
+                    let name = host.to_string();
+                    let state = Health::of(&parts.metrics.next_hop_up.with_label_values(&[&*connector.name, &name]));
+                    NextHop { name, state }
+                };
+                ("smtp", smtp.smart_hosts.iter().map(hop).collect())
+            }
+            Protocol::Maildir(_) => ("maildir", Vec::new()),
+        };
+        WayOut {
+            name: connector.name.to_string(),
+            organization: connector.organization.to_string(),
+            protocol: protocol.into(),
+            next_hops,
+            waiting: of.waiting,
+            held: of.held,
+            oldest_seconds: of.oldest.map(|oldest| now.since(oldest).as_secs()).unwrap_or_default(),
+        }
+    };
+    config.send_connectors.iter().map(way).collect()
+}

@@ -1,0 +1,65 @@
+//! The certificates that receive connectors show: readable, fitting their names, and how long they last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Finding;
+use crate::config::{CertificateFiles, Config, ReceiveConnector};
+use crate::time::UnixTime;
+use crate::tls::accept;
+
+/// From when on a certificate is about to expire: as the alert rules have it.
+const SOON: Duration = Duration::from_secs(14 * 86_400);
+
+/// Looks at each.
+pub(super) fn look(config: &Config, now: UnixTime) -> Vec<Finding> {
+    let with_certificate = |connector: &Arc<ReceiveConnector>| {
+        let files = connector.tls.certificate.as_ref()?;
+        Some(judge(&format!("certificate of receive connector {}", connector.name), files, now))
+    };
+    config.receive_connectors.iter().filter_map(with_certificate).collect()
+}
+
+fn judge(what: &str, files: &CertificateFiles, now: UnixTime) -> Finding {
+    let file = files.certificate.display();
+    let until = match accept::load(files).and_then(|_| accept::expiry(files)) {
+        Ok(until) => until,
+        Err(why) => {
+            let cure = "write the chain as PEM, the leaf first, and its key; both readable for the server's user";
+            return Finding::bad(what, why.to_string(), cure);
+        }
+    };
+    let found = format!("{file} is good until {until}");
+    match until.0.checked_sub(now.0) {
+        None | Some(0) => {
+            Finding::bad(what, format!("{file} expired at {until}"), "renew it, then `fingerpost reload`")
+        }
+        Some(left) if left < SOON.as_secs() => Finding::doubtful(what, found, "renew it, then `fingerpost reload`"),
+        Some(_) => Finding::well(what, found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Found;
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_judged_by_its_last_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let files =
+            CertificateFiles { certificate: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
+        let mut wanted = rcgen::CertificateParams::new(vec!["mx.contoso.com".to_owned()]).unwrap();
+        wanted.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(&files.certificate, wanted.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        let expires = 1_893_456_000; // 2030-01-01
+        let at = |now| judge("it", &files, UnixTime(now)).result;
+        assert!(matches!(at(expires - 86_400 * 30), Found::Well { .. }));
+        assert!(matches!(at(expires - 86_400 * 3), Found::Doubtful { .. }));
+        assert!(matches!(at(expires), Found::Bad { .. }));
+        std::fs::remove_file(&files.key).unwrap();
+        assert!(matches!(at(0), Found::Bad { .. }));
+    }
+}

@@ -1,0 +1,146 @@
+//! `check --connect`: everything that the configuration names is tried once, each finding with its cure.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Finding, certificates, next_hops, print, refuse};
+use crate::cli::{Format, Outcome, output};
+use crate::config::check::load;
+use crate::config::{Config, DirectoryConfig, DirectoryKind};
+use crate::directory::{Directories, build};
+use crate::metrics::Metrics;
+use crate::recipient::Lookup;
+use crate::routing::verdict::{Freshness, Question};
+use crate::time::UnixTime;
+
+/// Tries everything. No: something failed.
+pub(in crate::cli) async fn everything(file: &Path, format: Format) -> anyhow::Result<Outcome> {
+    let config = match load(file, &HashMap::new()) {
+        Ok(config) => config,
+        Err(problems) => return refuse(&problems, format),
+    };
+    let mut findings = certificates::look(&config, UnixTime::now());
+    findings.extend(directories(&config).await);
+    findings.extend(next_hops::greet_all(&config).await);
+    findings.push(folder(&config.server.state_dir));
+    findings.push(disk(&config.server.state_dir, config.min_free));
+    print(&config, findings, format)
+}
+
+async fn directories(config: &Config) -> Vec<Finding> {
+    let built = match build(&config.directories, None, &Metrics::new()) {
+        Ok(built) => built,
+        Err(problems) => {
+            let cure = "correct the file; while it cannot be read the server does not start";
+            return problems.into_iter().map(|problem| Finding::bad("directories", problem, cure)).collect();
+        }
+    };
+    let mut findings = Vec::new();
+    for directory in &config.directories {
+        findings.push(directory_answers(&built, directory).await);
+    }
+    findings
+}
+
+/// Asks a directory for its probe, which binds, searches and reads on the way.
+async fn directory_answers(built: &Directories, directory: &Arc<DirectoryConfig>) -> Finding {
+    let what = format!("directory {}", directory.name);
+    let ldap = match &directory.kind {
+        DirectoryKind::File(file) => return Finding::well(what, format!("{} is read", file.path.display())),
+        DirectoryKind::Ldap(ldap) => ldap,
+    };
+    let Some(probe) = &ldap.probe else {
+        let cure = "name an address that must be found as `probe`: without one a lost read right looks like \"unknown \
+                    recipient\"";
+        return Finding::doubtful(what, "not asked, because it has no probe", cure);
+    };
+    let question = Question { directory: directory.name.clone(), address: probe.clone(), freshness: Freshness::Live };
+    match built.ask(&question).await.lookup {
+        Lookup::Found(recipient) => {
+            Finding::well(what, format!("finds {probe} ({} at {})", recipient.kind.as_str(), recipient.entry))
+        }
+        Lookup::NotFound => Finding::bad(
+            what,
+            format!("does not find {probe}"),
+            "see that base covers the entry, that bind_dn may read it, and that profile fits the directory",
+        ),
+        Lookup::Ambiguous(entries) => Finding::bad(
+            what,
+            format!("has {probe} twice: {}", entries.join(" and ")),
+            "remove the address from one of them",
+        ),
+        Lookup::Unavailable(why) => Finding::bad(
+            what,
+            format!("gives no clean answer: {why}"),
+            "see that urls, tls, bind_dn and password_file are right and that the server is up",
+        ),
+    }
+}
+
+/// Whether state can be kept there.
+fn folder(state_dir: &Path) -> Finding {
+    let what = format!("state_dir {}", state_dir.display());
+    let place = existing(state_dir);
+    let tried = place.join(format!(".fingerpost-check-{}", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create_new(&tried)?;
+        file.write_all(b"check")?;
+        file.sync_all()
+    };
+    let written = write();
+    let _ = std::fs::remove_file(&tried);
+    match written {
+        Ok(()) if place == state_dir => Finding::well(what, "is writable"),
+        Ok(()) => Finding::well(what, format!("will be made in {}, which is writable", place.display())),
+        Err(error) => {
+            let cure = "make the folder and give it to the user that the server runs as";
+            Finding::bad(what, format!("cannot be written in {}: {error}", place.display()), cure)
+        }
+    }
+}
+
+/// The folder itself or the nearest one above it that is there.
+fn existing(folder: &Path) -> &Path {
+    folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(folder)
+}
+
+fn disk(state_dir: &Path, min_free: u64) -> Finding {
+    let place = existing(state_dir);
+    let what = format!("disk under {}", place.display());
+    let free = match rustix::fs::statvfs(place) {
+        Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
+        Err(error) => {
+            return Finding::bad(what, format!("cannot be asked: {error}"), "see that state_dir can be reached");
+        }
+    };
+    let found = format!("{} free, mail is turned away below {}", output::bytes(free), output::bytes(min_free));
+    match free {
+        free if free < min_free => Finding::bad(what, found, "free some space, or lower [spool] min_free"),
+        free if free < min_free.saturating_mul(2) => Finding::doubtful(what, found, "free some space soon"),
+        _ => Finding::well(what, found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Found;
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_missing_is_judged_by_the_one_above_it() {
+        let above = tempfile::tempdir().unwrap();
+        let finding = folder(&above.path().join("a/b"));
+        assert!(matches!(&finding.result, Found::Well { found } if found.contains("will be made")), "{finding:?}");
+        assert!(matches!(folder(above.path()).result, Found::Well { .. }));
+        assert_eq!(std::fs::read_dir(above.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_disk_is_held_against_min_free() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(disk(folder.path(), 1).result, Found::Well { .. }));
+        assert!(matches!(disk(folder.path(), u64::MAX).result, Found::Bad { .. }));
+    }
+}

@@ -1,0 +1,128 @@
+//! `fingerpost check`: what is wrong with the configuration, and what it would meet outside.
+//!
+//! Without `--connect` only files are read. With it [`connect`] also tries everything that the configuration names.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Format, Outcome, output};
+use crate::admin::api::problem_line;
+use crate::config::check::{Problem, load, render};
+use crate::config::{Config, Protocol};
+
+mod certificates;
+pub(super) mod connect;
+mod next_hops;
+
+/// What the check has to say, for scripts.
+#[derive(Serialize)]
+struct Report {
+    problems: Vec<String>,
+    warnings: Vec<String>,
+    findings: Vec<Finding>,
+}
+
+/// One thing that was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Finding {
+    /// What was tried.
+    what: String,
+    /// How it ended.
+    #[serde(flatten)]
+    result: Found,
+}
+
+/// How something that was tried ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "result", rename_all = "kebab-case")]
+enum Found {
+    /// As it should.
+    Well { found: String },
+    /// It works, but.
+    Doubtful { found: String, cure: String },
+    /// It does not work.
+    Bad { found: String, cure: String },
+}
+
+impl Finding {
+    fn well(what: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { what: what.into(), result: Found::Well { found: found.into() } }
+    }
+
+    fn doubtful(what: impl Into<String>, found: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { what: what.into(), result: Found::Doubtful { found: found.into(), cure: cure.into() } }
+    }
+
+    fn bad(what: impl Into<String>, found: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { what: what.into(), result: Found::Bad { found: found.into(), cure: cure.into() } }
+    }
+
+    fn is_bad(&self) -> bool {
+        matches!(self.result, Found::Bad { .. })
+    }
+
+    /// A line, and its cure on another.
+    fn text(&self) -> String {
+        match &self.result {
+            Found::Well { found } => format!("ok      {}: {found}\n", self.what),
+            Found::Doubtful { found, cure } => format!("warning {}: {found}\n        {cure}\n", self.what),
+            Found::Bad { found, cure } => format!("FAILED  {}: {found}\n        {cure}\n", self.what),
+        }
+    }
+}
+
+/// The configuration alone. No: it would not load.
+pub(super) fn form(file: &Path, format: Format) -> anyhow::Result<Outcome> {
+    match load(file, &HashMap::new()) {
+        Ok(config) => print(&config, Vec::new(), format),
+        Err(problems) => refuse(&problems, format),
+    }
+}
+
+/// Prints why the configuration would not load. The answer to `check` is no, not an error of usage.
+fn refuse(problems: &[Problem], format: Format) -> anyhow::Result<Outcome> {
+    match format {
+        Format::Json => {
+            let problems = problems.iter().map(problem_line).collect();
+            output::json(&Report { problems, warnings: Vec::new(), findings: Vec::new() })?;
+        }
+        Format::Text => println!("{}", render(problems).trim_end()),
+    }
+    Ok(Outcome::No)
+}
+
+fn print(config: &Config, findings: Vec<Finding>, format: Format) -> anyhow::Result<Outcome> {
+    let outcome = if findings.iter().any(Finding::is_bad) { Outcome::No } else { Outcome::Done };
+    if format == Format::Json {
+        output::json(&Report { problems: Vec::new(), warnings: config.warnings.clone(), findings })?;
+        return Ok(outcome);
+    }
+    for warning in &config.warnings {
+        println!("warning {warning}");
+    }
+    for finding in &findings {
+        print!("{}", finding.text());
+    }
+    println!("{}", summary(config));
+    if outcome == Outcome::No {
+        let failed = findings.iter().filter(|finding| finding.is_bad()).count();
+        println!("{failed} of {} checks failed", findings.len());
+    }
+    Ok(outcome)
+}
+
+/// One line that says what the configuration amounts to.
+fn summary(config: &Config) -> String {
+    let smtp = config.send_connectors.iter().filter(|connector| matches!(connector.protocol, Protocol::Smtp(_)));
+    format!(
+        "the configuration is good: {} accepted domains, {} directories, {} receive connectors, {} send connectors \
+         ({} by smtp)",
+        config.routing.accepted.all.len(),
+        config.directories.len(),
+        config.receive_connectors.len(),
+        config.send_connectors.len(),
+        smtp.count(),
+    )
+}

@@ -1,0 +1,160 @@
+//! Speaks to the running server: a request of HTTP/1.1 on a connection of its own, with the token.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::admin::api::Failed;
+use crate::admin::guard::Token;
+use crate::config::check::load;
+
+/// A directory's answer may take its time-out; a reload reads files.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where the server's API is.
+pub(super) struct Client {
+    address: SocketAddr,
+    token: Token,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoAnswer {
+    /// Nobody listens there.
+    #[error("the server does not answer at {0} ({1}); is `fingerpost run` up with this configuration?")]
+    Unreachable(SocketAddr, std::io::Error),
+    /// It said no; the text is its own.
+    #[error("{text}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        text: String,
+    },
+    /// Anything else.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl Client {
+    /// Finds `[admin]` in the configuration. A file that does not load is no obstacle: the server runs with the one
+    /// before it, and `reload` is to say what is wrong.
+    pub(super) fn new(config: &Path) -> anyhow::Result<Self> {
+        let (bind, token_file) = match load(config, &std::collections::HashMap::new()) {
+            Ok(config) => (config.admin.bind, config.admin.token_file),
+            Err(_) => admin_of_a_broken_file(config)?,
+        };
+        let ip = match bind.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let token = Token::load(&token_file).map_err(|error| anyhow!("{error}; the server makes it on first start"))?;
+        Ok(Self { address: SocketAddr::new(ip, bind.port()), token })
+    }
+
+    /// Asks and reads the answer.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, method: &str, path: &str) -> Result<T, NoAnswer> {
+        let body = self.body(method, path).await?;
+        let read = serde_json::from_slice(&body).context("the server's answer cannot be read; is it another version?");
+        Ok(read?)
+    }
+
+    /// Asks and hands the answer on as it came.
+    async fn body(&self, method: &str, path: &str) -> Result<Vec<u8>, NoAnswer> {
+        let exchanged = tokio::time::timeout(PATIENCE, self.exchange(method, path)).await;
+        let silent = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
+        let response =
+            exchanged.map_err(silent).flatten().map_err(|error| NoAnswer::Unreachable(self.address, error))?;
+        let (status, body) = parse(&response).context("the server's answer is not HTTP")?;
+        if (200..300).contains(&status) {
+            return Ok(body.to_vec());
+        }
+        let said = serde_json::from_slice::<Failed>(body).map(|failed| failed.error);
+        let text = said.unwrap_or_else(|_| format!("{}: {}", status, String::from_utf8_lossy(body).trim()));
+        Err(NoAnswer::Refused { status, text })
+    }
+
+    async fn exchange(&self, method: &str, path: &str) -> std::io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+            self.address,
+            self.token.bearer(),
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await?;
+        Ok(response)
+    }
+}
+
+/// The status and the body of a response that ended with its connection. Our server never sends chunks to a request
+/// whose whole answer it has.
+fn parse(response: &[u8]) -> Option<(u16, &[u8])> {
+    let end = memchr::memmem::find(response, b"\r\n\r\n")?;
+    let status = std::str::from_utf8(response.get(..end)?).ok()?.split(' ').nth(1)?.parse().ok()?;
+    Some((status, response.get(end + 4..)?))
+}
+
+/// A text as it stands in a query (RFC 3986 2.1).
+pub(super) fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~@:".contains(&byte);
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        match plain(byte) {
+            true => escaped.push(char::from(byte)),
+            false => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
+/// What can be known of `[admin]` where the whole does not load: what the main file says of it, else the defaults.
+fn admin_of_a_broken_file(config: &Path) -> anyhow::Result<(SocketAddr, PathBuf)> {
+    let text = std::fs::read_to_string(config)
+        .with_context(|| format!("cannot read {}; name the file with --config", config.display()))?;
+    let table: toml::Table = toml::from_str(&text).unwrap_or_default();
+    let written = |section: &str, key: &str| Some(table.get(section)?.get(key)?.as_str()?.to_owned());
+    let bind = written("admin", "bind").unwrap_or_else(|| "127.0.0.1:8025".into());
+    let Ok(bind) = bind.parse() else { bail!("`[admin] bind = \"{bind}\"` is not an address and port") };
+    let folder = config.parent().unwrap_or(Path::new("."));
+    let state_dir = folder.join(written("server", "state_dir").unwrap_or_else(|| "/var/lib/fingerpost".into()));
+    Ok((bind, state_dir.join(written("admin", "token_file").unwrap_or_else(|| "admin.token".into()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn responses_are_taken_apart() {
+        assert_eq!(parse(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n{}"), Some((200, &b"{}"[..])));
+        assert_eq!(parse(b"HTTP/1.1 404 Not Found\r\n\r\n"), Some((404, &b""[..])));
+        assert_eq!(parse(b"220 mail.example ESMTP\r\n"), None);
+        assert_eq!(parse(b""), None);
+    }
+
+    #[test]
+    fn queries_keep_every_character() {
+        assert_eq!(escaped("a+b@x.example"), "a%2Bb@x.example");
+        assert_eq!(escaped("\"a b\"&=ü"), "%22a%20b%22%26%3D%C3%BC");
+    }
+
+    #[test]
+    fn a_broken_file_still_says_where_the_server_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("f.toml");
+        std::fs::write(&file, "[server]\nstate_dir = \"state\"\nwrong = 1\n[admin]\nbind = \"127.0.0.1:1\"").unwrap();
+        let (bind, token) = admin_of_a_broken_file(&file).unwrap();
+        assert_eq!((bind.port(), token), (1, folder.path().join("state/admin.token")));
+        std::fs::write(&file, "not toml").unwrap();
+        let (bind, token) = admin_of_a_broken_file(&file).unwrap();
+        assert_eq!((bind.port(), token), (8025, PathBuf::from("/var/lib/fingerpost/admin.token")));
+    }
+}

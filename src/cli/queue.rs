@@ -1,0 +1,136 @@
+//! `fingerpost queue`: queued mail, seen and handled through the running server.
+
+use std::path::Path;
+
+use clap::Subcommand;
+
+use super::client::{Client, NoAnswer};
+use super::{Format, FormatArgument, Outcome, output};
+use crate::admin::api::Done;
+use crate::admin::queue::{Listed, Message};
+use crate::spool::entry::QueueId;
+use crate::time::UnixTime;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum QueueCommand {
+    /// Queued messages, the oldest first
+    List {
+        /// At most so many
+        #[arg(long, value_name = "MESSAGES", default_value_t = 1000)]
+        limit: usize,
+        #[command(flatten)]
+        output: FormatArgument,
+    },
+    /// One message: envelope, recipients, how each stands
+    Show {
+        id: QueueId,
+        #[command(flatten)]
+        output: FormatArgument,
+    },
+    /// Try again now
+    Retry {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Drop a message: nobody is told
+    Drop { id: QueueId },
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Which {
+    /// This message
+    id: Option<QueueId>,
+    /// All messages
+    #[arg(long)]
+    all: bool,
+}
+
+/// Does it. No: there is no such message.
+pub(super) async fn queue(config: &Path, command: QueueCommand) -> anyhow::Result<Outcome> {
+    match ask(&Client::new(config)?, command).await {
+        Err(NoAnswer::Refused { status: 404, text }) => {
+            eprintln!("fingerpost: {text}");
+            Ok(Outcome::No)
+        }
+        other => Ok(other.map(|()| Outcome::Done)?),
+    }
+}
+
+async fn ask(client: &Client, command: QueueCommand) -> Result<(), NoAnswer> {
+    match command {
+        QueueCommand::List { limit, output: FormatArgument { format } } => {
+            let listed: Listed = client.ask("GET", &format!("/api/queue?limit={limit}")).await?;
+            match format {
+                Format::Json => output::json(&listed)?,
+                Format::Text => print!("{}", list(&listed, UnixTime::now())),
+            }
+        }
+        QueueCommand::Show { id, output: FormatArgument { format } } => {
+            let message: Message = client.ask("GET", &format!("/api/queue/{id}")).await?;
+            match format {
+                Format::Json => output::json(&message)?,
+                Format::Text => print!("{}", show(&message)),
+            }
+        }
+        QueueCommand::Retry { which } => {
+            let path = which.id.map_or("/api/queue/retry".into(), |id| format!("/api/queue/{id}/retry"));
+            let done: Done = client.ask("POST", &path).await?;
+            println!("{} messages are due now", done.messages);
+        }
+        QueueCommand::Drop { id } => {
+            let _: Done = client.ask("DELETE", &format!("/api/queue/{id}")).await?;
+            println!("{id} is dropped; nobody is told");
+        }
+    }
+    Ok(())
+}
+
+fn list(listed: &Listed, now: UnixTime) -> String {
+    if listed.total == 0 {
+        return "the queue is empty\n".into();
+    }
+    let mut rows = vec![["id", "age", "size", "from", "to", "connector", "how it stands"].map(str::to_owned).to_vec()];
+    for message in &listed.messages {
+        for (at, recipient) in message.recipients.iter().enumerate() {
+            let first = |text: String| if at == 0 { text } else { String::new() };
+            rows.push(vec![
+                first(message.id.to_string()),
+                first(output::age(now.since(message.received_at).as_secs())),
+                first(output::bytes(message.size)),
+                first(format!("<{}>", message.sender)),
+                recipient.address.clone(),
+                recipient.connector.clone(),
+                recipient.standing.line(),
+            ]);
+        }
+    }
+    let shown = match listed.messages.len() {
+        shown if shown < listed.total => format!(", the oldest {shown} are shown"),
+        _ => String::new(),
+    };
+    format!("{}{} messages{shown}\n", output::columns(&rows), listed.total)
+}
+
+fn show(message: &Message) -> String {
+    let origin = match message.receive_connector.as_str() {
+        "" => "ourselves (a report)".into(),
+        connector => format!("{} through receive connector {connector}", message.client),
+    };
+    let mut text = format!(
+        "{}\n  received  {} from {origin}\n  sender    <{}>\n  size      {}\n",
+        message.id,
+        message.received_at,
+        message.sender,
+        output::bytes(message.size)
+    );
+    for recipient in &message.recipients {
+        let rcpt_to = match recipient.rcpt_to == recipient.address {
+            true => String::new(),
+            false => format!(" as <{}>", recipient.rcpt_to),
+        };
+        text.push_str(&format!("  recipient <{}>{rcpt_to} by {}\n", recipient.address, recipient.connector));
+        text.push_str(&format!("            {}\n", recipient.standing.line()));
+    }
+    text
+}

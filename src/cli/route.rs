@@ -1,0 +1,88 @@
+//! `fingerpost route`: the running server is asked; if it does not answer, the file is, and that is said.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{anyhow, bail};
+use serde::Serialize;
+
+use super::client::{Client, NoAnswer, escaped};
+use super::{Format, Outcome, output};
+use crate::admin::explain::{Explained, explain};
+use crate::config::Config;
+use crate::config::check::{load, render};
+use crate::metrics::Metrics;
+use crate::resolve::Resolver;
+use crate::smtp::address::Address;
+
+/// Who answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Asked {
+    Server,
+    File,
+}
+
+#[derive(Serialize)]
+struct Routed {
+    answered_by: Asked,
+    addresses: Vec<Explained>,
+}
+
+/// Says for each address where it would go, and why. No: at least one would be refused or deferred.
+pub(super) async fn route(
+    config: &Path,
+    addresses: &[String],
+    from: Option<IpAddr>,
+    format: Format,
+) -> anyhow::Result<Outcome> {
+    let read = |text: &String| Address::parse(text).map_err(|error| anyhow!("`{text}` is not an address: {error}"));
+    let addresses = addresses.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
+    let routed = match ask_server(config, &addresses, from).await {
+        Ok(explained) => Routed { answered_by: Asked::Server, addresses: explained },
+        Err(NoAnswer::Refused { status: 422 | 400, text }) => bail!(text),
+        Err(why) => {
+            let explained = ask_file(config, &addresses, from).await?;
+            if format == Format::Text {
+                println!("from the file {}, because {why}\n", config.display());
+            }
+            Routed { answered_by: Asked::File, addresses: explained }
+        }
+    };
+    match format {
+        Format::Json => output::json(&routed)?,
+        Format::Text => {
+            let texts: Vec<String> = routed.addresses.iter().map(Explained::text).collect();
+            print!("{}", texts.join("\n"));
+        }
+    }
+    Ok(if routed.addresses.iter().all(Explained::is_accepted) { Outcome::Done } else { Outcome::No })
+}
+
+async fn ask_server(config: &Path, addresses: &[Address], from: Option<IpAddr>) -> Result<Vec<Explained>, NoAnswer> {
+    let client = Client::new(config)?;
+    let mut all = Vec::new();
+    for address in addresses {
+        let from = from.map(|from| format!("&from={from}")).unwrap_or_default();
+        all.push(client.ask("GET", &format!("/api/route?address={}{from}", escaped(address.as_str()))).await?);
+    }
+    Ok(all)
+}
+
+async fn ask_file(file: &Path, addresses: &[Address], from: Option<IpAddr>) -> anyhow::Result<Vec<Explained>> {
+    let config = load(file, &HashMap::new()).map_err(|problems| anyhow!("{}", render(&problems)))?;
+    let resolver = resolver(&config)?;
+    let mut all = Vec::new();
+    for address in addresses {
+        all.push(explain(&config, &resolver, address, from).await.map_err(anyhow::Error::msg)?);
+    }
+    Ok(all)
+}
+
+/// The configuration's decisions, without a server.
+pub(super) fn resolver(config: &Config) -> anyhow::Result<Resolver> {
+    let directories = crate::directory::build(&config.directories, None, &Metrics::new());
+    let directories = directories.map_err(|problems| anyhow!("{}", problems.join("\n")))?;
+    Ok(Resolver::new(config.routing.clone(), std::sync::Arc::new(directories)))
+}

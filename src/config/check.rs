@@ -1,0 +1,194 @@
+//! From the configuration as written to the configuration as used: references, defaults that depend on other tables,
+//! and every rule of DESIGN section 4 that keeps a configuration from loading.
+//!
+//! The server, the commands and `reload` load through here. Files that a configuration names (certificates, keys,
+//! passwords, recipients) are opened by those who use them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::file::{self, Written};
+use super::reader::Context;
+use super::send_connector::recipient_mx;
+use super::source::{Item, Places};
+use super::{Config, Reports, SendConnector};
+use crate::routing::accepted_domain::AcceptedDomains;
+use crate::routing::address_space::AddressSpaces;
+use crate::routing::table::{ConnectorRules, DomainPattern, Table};
+use crate::smtp::address::Address;
+use crate::time::UnixTime;
+
+mod doors;
+mod domains;
+mod names;
+mod warnings;
+
+pub use super::source::{Problem, render};
+
+/// Domains that were accepted, and when they ceased to be.
+pub type Removed = HashMap<DomainPattern, UnixTime>;
+
+/// Reads a configuration file and everything it includes. `removed` are the domains that were accepted within the
+/// last hour and when they ceased to be (row 0 of the decision table); those that are accepted now do not count.
+///
+/// # Errors
+/// All problems at once, in the order of files and lines.
+pub fn load(path: &Path, removed: &Removed) -> Result<Config, Vec<Problem>> {
+    attempt(path, None).outcome.map(|config| with_removed(config, removed))
+}
+
+/// Like [`load`], with the main file's content in memory: `path` says where relative paths start.
+///
+/// # Errors
+/// All problems at once, in the order of files and lines.
+pub fn load_text(text: &str, path: &Path) -> Result<Config, Vec<Problem>> {
+    attempt(path, Some(text)).outcome
+}
+
+/// How loading went, and the files that it depends on, as in [`Config::files`].
+pub(super) struct Attempt {
+    pub(super) outcome: Result<Config, Vec<Problem>>,
+    pub(super) files: Vec<PathBuf>,
+}
+
+/// Loads without domains removed lately.
+pub(super) fn attempt(path: &Path, text: Option<&str>) -> Attempt {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    match file::read(path, text, Context { credentials, ..Context::default() }) {
+        Err((problems, files)) => Attempt { outcome: Err(problems), files },
+        Ok((written, context)) => Attempt { files: written.files.clone(), outcome: check(written, context) },
+    }
+}
+
+/// The configuration with the domains that ceased to be accepted before it.
+pub(super) fn with_removed(mut config: Config, removed: &Removed) -> Config {
+    let accepted = &config.routing.accepted;
+    let gone = removed.iter().filter(|(pattern, _)| !accepted.by_pattern.contains_key(pattern));
+    let removed = gone.map(|(pattern, at)| (pattern.clone(), *at)).collect();
+    let accepted = AcceptedDomains::new(accepted.all.clone(), removed);
+    config.routing = Arc::new(Table { accepted, ..Table::clone(&config.routing) });
+    config
+}
+
+fn check(written: Written, mut context: Context) -> Result<Config, Vec<Problem>> {
+    let problems = &mut context.problems;
+    names::check(&written, problems);
+    doors::check(&written, problems);
+    domains::check(&written, problems);
+    let warnings = warnings::find(&written);
+    if context.problems.is_empty() { Ok(assemble(written, warnings)) } else { Err(context.problems.into_sorted()) }
+}
+
+/// What is used of tables, without their places.
+fn used<T>(items: Vec<Item<T>>) -> impl Iterator<Item = T> {
+    items.into_iter().map(|item| item.used)
+}
+
+fn spaces(connectors: &[Item<SendConnector>]) -> AddressSpaces {
+    let pairs =
+        connectors.iter().flat_map(|item| item.used.address_spaces.iter().map(|space| (&item.used.name, space)));
+    AddressSpaces::new(pairs)
+}
+
+fn assemble(written: Written, warnings: Vec<String>) -> Config {
+    let spaces = spaces(&written.send_connectors);
+    let accepted = AcceptedDomains::new(used(written.accepted_domains).collect(), Removed::new());
+    let send_connectors: Vec<_> =
+        used(written.send_connectors).chain(std::iter::once(recipient_mx())).map(Arc::new).collect();
+    let directories: Vec<_> = used(written.directories).map(Arc::new).collect();
+    let rules = |connector: &Arc<SendConnector>| {
+        let rules = ConnectorRules {
+            organization: connector.organization.clone(),
+            rewrite_target_address: connector.rewrite_target_address,
+            verify_with: None,
+        };
+        (connector.name.clone(), rules)
+    };
+    let server = written.server.used;
+    let first = accepted.first().unwrap_or(&server.hostname);
+    let reports = Reports {
+        from: written.reports.used.from.unwrap_or_else(|| Address::postmaster(first)),
+        deliver_to: written.reports.used.deliver_to,
+    };
+    let routing = Table {
+        accepted,
+        spaces,
+        directories: directories.iter().map(|directory| directory.rules.clone()).collect(),
+        connectors: send_connectors.iter().map(rules).collect(),
+    };
+    Config {
+        server,
+        admin: written.admin.used,
+        receive_connectors: used(written.receive_connectors).map(Arc::new).collect(),
+        routing: Arc::new(routing),
+        directories,
+        send_connectors,
+        reports,
+        loops: written.loops,
+        min_free: written.min_free,
+        trace_days: written.trace_days,
+        hash: written.hash,
+        warnings,
+        files: written.files,
+    }
+}
+
+/// The key of a list's element, as [`Places`] has it.
+fn element(key: &str, at: usize) -> String {
+    format!("{key}[{at}]")
+}
+
+/// A warning with its place in front.
+fn warning(places: &Places, key: &str, message: &str) -> String {
+    format!("{}: {message}", places.at(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RECIPIENT_MX;
+    use crate::smtp::domain::Domain;
+
+    const MINIMAL: &str = include_str!("../../conf/minimal.toml");
+
+    fn domain(text: &str) -> Domain {
+        Domain::parse(text).unwrap()
+    }
+
+    #[test]
+    fn tables_for_decisions_are_made() {
+        let config = load_text(MINIMAL, Path::new("/etc/fingerpost/fingerpost.toml")).unwrap();
+        let table = &config.routing;
+        assert_eq!(table.spaces.for_accepted(&domain("contoso.com")).map(|name| &**name), Some("groupwise"));
+        assert_eq!(table.spaces.for_foreign(&domain("a.example")), None);
+        assert_eq!(table.directories.len(), 1);
+        let mut connectors: Vec<_> = table.connectors.keys().map(|name| &**name).collect();
+        connectors.sort_unstable();
+        assert_eq!(connectors, ["exchange", "groupwise", RECIPIENT_MX]);
+        assert_eq!(&*table.connectors["groupwise"].organization, "secondary");
+        assert_eq!(&*config.send_connectors.last().unwrap().name, RECIPIENT_MX);
+        assert_eq!(config.reports.from.as_str(), "postmaster@contoso.com");
+        assert_eq!(config.server.installation, "mx.contoso.com");
+        assert_eq!(config.admin.token_file, Path::new("/var/lib/fingerpost/admin.token"));
+        assert_eq!(config.files, [Path::new("/etc/fingerpost/fingerpost.toml")]);
+        assert_eq!(config.hash.len(), 64);
+    }
+
+    #[test]
+    fn domains_that_are_back_are_not_removed() {
+        let config = load_text(MINIMAL, Path::new("/x.toml")).unwrap();
+        let removed = ["contoso.com", "gone.example"].map(|text| (DomainPattern::Exact(domain(text)), UnixTime(7)));
+        let config = with_removed(config, &Removed::from(removed));
+        assert_eq!(config.routing.accepted.removed_at(&domain("gone.example")), Some(UnixTime(7)));
+        assert_eq!(config.routing.accepted.removed_at(&domain("contoso.com")), None);
+        assert!(config.routing.accepted.find(&domain("contoso.com")).is_some());
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_one_problem() {
+        let problems = load(Path::new("/nowhere/x.toml"), &Removed::new()).unwrap_err();
+        assert_eq!((problems.len(), problems[0].line), (1, 0));
+        assert!(problems[0].message.starts_with("cannot be read"), "{problems:?}");
+    }
+}

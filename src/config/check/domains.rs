@@ -1,0 +1,107 @@
+//! Accepted domains: that each has a directory that knows its recipients, and a way for those it does not know that
+//! does not lead back.
+
+use crate::config::accepted_domain::covers;
+use crate::config::file::Written;
+use crate::config::source::{Item, Problems};
+use crate::routing::accepted_domain::{AcceptedDomain, AcceptedDomains, DomainType};
+use crate::routing::address_space::AddressSpaces;
+use crate::routing::table::{DomainPattern, DomainSet};
+use crate::smtp::domain::Domain;
+
+use super::{Removed, element, spaces};
+
+/// Notes everything that is wrong with them.
+pub(super) fn check(written: &Written, problems: &mut Problems) {
+    let spaces = spaces(&written.send_connectors);
+    let all = written.accepted_domains.iter().map(|item| item.used.clone()).collect();
+    let accepted = AcceptedDomains::new(all, Removed::new());
+    for item in &written.accepted_domains {
+        match item.used.kind {
+            DomainType::Authoritative => resolved(written, item, problems),
+            DomainType::InternalRelay => {
+                resolved(written, item, problems);
+                relayed(written, item, (&accepted, &spaces), problems);
+            }
+            DomainType::ExternalRelay => relayed(written, item, (&accepted, &spaces), problems),
+        }
+    }
+    directories(written, problems);
+}
+
+/// A domain that no directory resolves would have no recipients at all.
+fn resolved(written: &Written, item: &Item<AcceptedDomain>, problems: &mut Problems) {
+    let resolves = |set: &DomainSet| match set {
+        DomainSet::All => true,
+        DomainSet::These(patterns) => patterns.iter().any(|pattern| covers(pattern, &item.used.pattern)),
+    };
+    if written.directories.is_empty() && written.names.contains("directory") {
+        return;
+    }
+    if !written.directories.iter().any(|directory| resolves(&directory.used.rules.domains)) {
+        let cure = "add a [[directory]] or the domain to one's `domains`, or make the type \"external-relay\"";
+        let domain = &item.used.pattern;
+        problems.add(item.places.at("domain"), format!("no directory knows the recipients of `{domain}`; {cure}"));
+    }
+}
+
+/// A domain that is relayed needs a connector of its own for that, and not one to where it came from.
+fn relayed(
+    written: &Written,
+    item: &Item<AcceptedDomain>,
+    (accepted, spaces): (&AcceptedDomains, &AddressSpaces),
+    problems: &mut Problems,
+) {
+    let organization = |name: &str| {
+        let connector = written.send_connectors.iter().find(|connector| &*connector.used.name == name)?;
+        Some(&connector.used.organization).filter(|organization| !organization.is_empty())
+    };
+    for domain in samples(written, item, accepted) {
+        let shown = &item.used.pattern;
+        let Some(relay) = spaces.for_accepted(&domain) else {
+            let message =
+                format!("no send connector's address space covers `{shown}`, which is relayed (`*` does not count)");
+            problems.add(item.places.at("type"), message);
+            return;
+        };
+        let resolved = item.used.deliver_to.as_deref().and_then(organization);
+        if resolved.is_some() && resolved == organization(relay) {
+            let message = format!(
+                "unresolved recipients of `{shown}` would go to `{relay}`, which has the organization of `deliver_to`"
+            );
+            problems.add(item.places.at("deliver_to"), message);
+            return;
+        }
+    }
+}
+
+/// Domains that stand for all that the pattern is the most specific one for: address spaces may divide a pattern.
+fn samples(written: &Written, item: &Item<AcceptedDomain>, accepted: &AcceptedDomains) -> Vec<Domain> {
+    let parent = match &item.used.pattern {
+        DomainPattern::Exact(domain) => return vec![domain.clone()],
+        DomainPattern::Subdomains(parent) => parent,
+    };
+    // A label that no host has: it falls under no address space for one subdomain alone.
+    let below = |domain: &Domain| Domain::parse(&format!("_.{domain}")).ok();
+    let written_spaces = written.send_connectors.iter().flat_map(|connector| &connector.used.address_spaces);
+    let inside =
+        written_spaces.filter_map(|space| space.domain.clone()).flat_map(|domain| [below(&domain), Some(domain)]);
+    let ours = |domain: &Domain| accepted.find(domain).is_some_and(|found| found.pattern == item.used.pattern);
+    std::iter::once(below(parent)).chain(inside).flatten().filter(ours).collect()
+}
+
+/// Domains of directories that are not accepted: a slip of the pen, most likely.
+fn directories(written: &Written, problems: &mut Problems) {
+    for item in &written.directories {
+        let DomainSet::These(patterns) = &item.used.rules.domains else { continue };
+        for (at, pattern) in patterns.iter().enumerate() {
+            let meets = |domain: &Item<AcceptedDomain>| {
+                covers(pattern, &domain.used.pattern) || covers(&domain.used.pattern, pattern)
+            };
+            if !written.accepted_domains.iter().any(meets) {
+                let message = format!("`{pattern}` is not an accepted domain");
+                problems.add(item.places.at(&element("domains", at)), message);
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Names used twice, and names that nothing has.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::RECIPIENT_MX;
+use crate::config::file::Written;
+use crate::config::source::{Item, Place, Problems};
+
+/// Notes all of them.
+pub(super) fn check(written: &Written, problems: &mut Problems) {
+    unique("receive connector", &written.receive_connectors, |connector| &connector.name, problems);
+    unique("send connector", &written.send_connectors, |connector| &connector.name, problems);
+    unique("directory", &written.directories, |directory| &directory.name, problems);
+    unique_domains(written, problems);
+    references(written, problems);
+    organizations(written, problems);
+}
+
+fn unique<T>(what: &str, items: &[Item<T>], name: impl Fn(&T) -> &Arc<str>, problems: &mut Problems) {
+    let mut seen: HashMap<&str, &Place> = HashMap::new();
+    for item in items {
+        let name = name(&item.used);
+        let place = item.places.at("name");
+        match seen.get(&**name) {
+            // A name that is missing or wrong reads as empty and was noted.
+            _ if name.is_empty() => {}
+            Some(first) => problems.add(place, format!("a {what} called `{name}` is written at {first} already")),
+            None => drop(seen.insert(name, place)),
+        }
+    }
+}
+
+fn unique_domains(written: &Written, problems: &mut Problems) {
+    let mut seen = HashMap::new();
+    for item in &written.accepted_domains {
+        let place = item.places.at("domain");
+        if let Some(first) = seen.get(&item.used.pattern) {
+            let domain = &item.used.pattern;
+            problems.add(place, format!("the domain `{domain}` is written at {first} already"));
+        } else {
+            seen.insert(&item.used.pattern, place);
+        }
+    }
+    if !written.names.contains("accepted_domain") {
+        problems.add(&written.main, "missing [[accepted_domain]]; without one no mail is accepted");
+    }
+}
+
+/// Send connectors that others name.
+fn references(written: &Written, problems: &mut Problems) {
+    let known: Vec<&str> = written.send_connectors.iter().map(|item| &*item.used.name).collect();
+    let mut check = |place: &Place, key: &str, name: &Arc<str>| {
+        if !known.contains(&&**name) {
+            let near = known.iter().filter(|known| !known.is_empty());
+            let near = near.min_by_key(|known| strsim::damerau_levenshtein(known, name));
+            let near = near.map(|near| format!("; the nearest is `{near}`")).unwrap_or_default();
+            problems.add(place, format!("`{key}`: no send connector is called `{name}`{near}"));
+        }
+    };
+    for item in &written.accepted_domains {
+        if let Some(name) = &item.used.deliver_to {
+            check(item.places.at("deliver_to"), "deliver_to", name);
+        }
+    }
+    for item in &written.directories {
+        if let Some(name) = &item.used.rules.deliver_to {
+            check(item.places.at("deliver_to"), "deliver_to", name);
+        }
+        for (server, name) in &item.used.rules.mailbox_servers {
+            // The server's case as it was written is gone.
+            let place = item.places.at_any_case(&format!("mailbox_servers.{server}"));
+            check(place, "mailbox_servers", name);
+        }
+    }
+    let reports = &written.reports;
+    if let Some(name) = reports.used.deliver_to.as_ref().filter(|name| &***name != RECIPIENT_MX) {
+        check(reports.places.at("deliver_to"), "deliver_to", name);
+    }
+}
+
+/// Organisations of receive connectors: mail comes from a system that mail goes to as well.
+fn organizations(written: &Written, problems: &mut Problems) {
+    for item in &written.receive_connectors {
+        let organization = &item.used.organization;
+        let known = written.send_connectors.iter().any(|connector| connector.used.organization == *organization);
+        if !organization.is_empty() && !known {
+            let message = format!("`organization`: no send connector has the organization \"{organization}\"");
+            problems.add(item.places.at("organization"), message);
+        }
+    }
+}

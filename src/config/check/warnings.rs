@@ -1,0 +1,81 @@
+//! What is allowed but worth a word: logged at start, shown by `check` and `status`.
+
+use std::net::IpAddr;
+
+use crate::config::file::Written;
+use crate::config::source::Item;
+use crate::config::{DirectoryConfig, DirectoryKind, Host, Protocol, SendConnector, SendTlsMode, SmtpOut};
+
+use super::{element, warning};
+
+/// All of them, each with its place in front.
+pub(super) fn find(written: &Written) -> Vec<String> {
+    let mut found = written.warnings.clone();
+    for item in &written.receive_connectors {
+        if item.used.resolves_first && item.used.organization.is_empty() {
+            found.push(warning(&item.places, "resolves_first", "resolves_first does nothing without an organization"));
+        }
+    }
+    written.directories.iter().for_each(|item| directory(item, &mut found));
+    written.send_connectors.iter().for_each(|item| send_connector(item, &mut found));
+    found
+}
+
+fn directory(item: &Item<DirectoryConfig>, found: &mut Vec<String>) {
+    let DirectoryKind::Ldap(ldap) = &item.used.kind else { return };
+    let name = &item.used.name;
+    if ldap.probe.is_none() {
+        let message = format!("directory `{name}` has no probe: should it go blind, every recipient will be unknown");
+        found.push(warning(&item.places, "probe", &message));
+    }
+    let clear = |url: &&String| url.starts_with("ldap:") && !is_loopback_url(url);
+    if let Some(url) = ldap.urls.iter().find(clear).filter(|_| !ldap.start_tls && !ldap.bind_dn.is_empty()) {
+        let message =
+            format!("directory `{name}` sends its password to {url} in clear text; use ldaps:// or start_tls");
+        found.push(warning(&item.places, "urls", &message));
+    }
+}
+
+fn is_loopback_url(url: &str) -> bool {
+    let host = url.trim_start_matches("ldap://").rsplit_once(':').map_or("", |(host, _)| host);
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+fn send_connector(item: &Item<SendConnector>, found: &mut Vec<String>) {
+    let Protocol::Smtp(smtp) = &item.used.protocol else { return };
+    let name = &item.used.name;
+    if smtp.auth.is_some() && !smtp.tls.verify {
+        let message = format!("send connector `{name}` gives its password to whoever answers; write tls verify = true");
+        found.push(warning(&item.places, "auth", &message));
+    }
+    if smtp.tls.mode == SendTlsMode::None {
+        clear_text(item, smtp, found);
+    }
+}
+
+fn clear_text(item: &Item<SendConnector>, smtp: &SmtpOut, found: &mut Vec<String>) {
+    let name = &item.used.name;
+    if smtp.smart_hosts.is_empty() {
+        let message = format!("send connector `{name}` sends to the recipient domain's MX in clear text");
+        found.push(warning(&item.places, "tls", &message));
+    }
+    for (at, smart_host) in smtp.smart_hosts.iter().enumerate() {
+        let (host, where_it_is) = match &smart_host.host {
+            Host::Address(address) if is_private(*address) => continue,
+            Host::Name(host) if host == "localhost" => continue,
+            Host::Address(address) => (address.to_string(), "outside the loopback and private ranges"),
+            Host::Name(host) => (host.clone(), "which may lie outside the loopback and private ranges"),
+        };
+        let message = format!("send connector `{name}` sends in clear text to {host}, {where_it_is}");
+        found.push(warning(&item.places, &element("smart_hosts", at), &message));
+    }
+}
+
+/// Loopback, RFC 1918, RFC 4193 and link-local addresses.
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}

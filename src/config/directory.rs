@@ -1,0 +1,179 @@
+//! `[[directory]]`: who knows the recipients.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::accepted_domain::set;
+use super::reader::{Reader, name, plain};
+use super::{CacheConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, LdapConfig, Profile};
+use crate::routing::table::{DirectoryRules, PlusAddressing};
+use crate::smtp::address::Address;
+
+/// The kinds as words.
+#[derive(Clone, Copy, PartialEq)]
+enum Word {
+    Ldap,
+    File,
+}
+
+/// Reads one.
+pub(super) fn read(reader: &mut Reader<'_>) -> DirectoryConfig {
+    reader.require("name", "every directory has a name");
+    let word = reader.choice("kind", &[("ldap", Word::Ldap), ("file", Word::File)]);
+    // A kind that is wrong is noted once; what its keys should have been nobody knows.
+    let kind = match word {
+        None if reader.has("kind") => DirectoryKind::File(FileDirectoryConfig::default()),
+        Some(Word::File) => DirectoryKind::File(file(reader)),
+        Some(Word::Ldap) | None => DirectoryKind::Ldap(Box::new(ldap(reader))),
+    };
+    let default = match &kind {
+        DirectoryKind::Ldap(ldap) => plus_addressing_of(ldap.profile),
+        DirectoryKind::File(_) => PlusAddressing::Off,
+    };
+    let words = &[("off", PlusAddressing::Off), ("keep", PlusAddressing::Keep), ("strip", PlusAddressing::Strip)];
+    let name: Arc<str> = reader.text("name", name).unwrap_or_default();
+    let rules = DirectoryRules {
+        name: name.clone(),
+        domains: set(reader, "domains"),
+        deliver_to: reader.optional("deliver_to", plain),
+        mailbox_servers: mailbox_servers(reader),
+        plus_addressing: reader.choice("plus_addressing", words).unwrap_or(default),
+    };
+    DirectoryConfig { name, rules, kind }
+}
+
+/// Exchange has no subaddresses unless it is told to; the servers beside OpenLDAP (Postfix, Dovecot, Cyrus) have.
+fn plus_addressing_of(profile: Profile) -> PlusAddressing {
+    match profile {
+        Profile::ActiveDirectory => PlusAddressing::Off,
+        Profile::Openldap => PlusAddressing::Keep,
+    }
+}
+
+fn mailbox_servers(reader: &mut Reader<'_>) -> HashMap<String, Arc<str>> {
+    let mut servers = HashMap::new();
+    for (server, connector) in reader.map("mailbox_servers") {
+        if servers.insert(server.to_lowercase(), connector).is_some() {
+            reader.problem(&format!("mailbox_servers.{server}"), "written twice; case does not matter here");
+        }
+    }
+    servers
+}
+
+fn file(reader: &mut Reader<'_>) -> FileDirectoryConfig {
+    reader.require("path", "name the .toml or .csv file with the recipients");
+    let path = reader.path("path").unwrap_or_default();
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    if reader.has("path") && !matches!(extension, Some("toml" | "csv")) {
+        reader.problem("path", "expected a file whose name ends in .toml or .csv");
+    }
+    FileDirectoryConfig { path }
+}
+
+fn ldap(reader: &mut Reader<'_>) -> LdapConfig {
+    reader.require("urls", "name the servers, such as [\"ldaps://dc1.contoso.com\"]");
+    reader.require("base", "name the search bases, such as [\"DC=contoso,DC=com\"]");
+    reader
+        .require("probe", "name an address that must be found, so that a blind directory is not believed, or \"none\"");
+    // `lookup` is the only mode there is.
+    let _ = reader.choice("mode", &[("lookup", ())]);
+    let urls = reader.list("urls", url).unwrap_or_default();
+    let base = reader.list("base", |text| plain(text).map(|base| base.to_string())).unwrap_or_default();
+    reader.require_some("urls", "name at least one server");
+    reader.require_some("base", "name at least one search base; a global catalog takes \"\"");
+    let profiles = &[("active-directory", Profile::ActiveDirectory), ("openldap", Profile::Openldap)];
+    let (start_tls, ca) = tls(&mut reader.inner("directory.tls"), &urls);
+    let config = LdapConfig {
+        urls,
+        profile: reader.choice("profile", profiles).unwrap_or(Profile::ActiveDirectory),
+        base,
+        bind_dn: reader.text("bind_dn", plain).unwrap_or_default().to_string(),
+        password_file: reader.path("password_file"),
+        start_tls,
+        ca,
+        timeout: reader.positive("timeout").unwrap_or(Duration::from_secs(5)),
+        probe: reader.text("probe", probe).flatten(),
+        cache: cache(&mut reader.inner("directory.cache")),
+        refuse_disabled: reader.flag("refuse_disabled").unwrap_or(false),
+    };
+    // RFC 4513 5.1.2: a name without a password is an unauthenticated bind, which succeeds as nobody.
+    match (config.bind_dn.is_empty(), config.password_file.is_some()) {
+        (false, false) if !reader.has("password_file") => {
+            reader.problem("bind_dn", "has no `password_file` beside it");
+        }
+        (true, true) if !reader.has("bind_dn") => reader.problem("password_file", "has no `bind_dn` beside it"),
+        _ => {}
+    }
+    config
+}
+
+/// `ldap://HOST[:PORT]` or `ldaps://HOST[:PORT]`, with the port filled in.
+fn url(text: &str) -> Result<String, String> {
+    let form = || format!("`{text}` is not ldap://HOST, ldaps://HOST or either with :PORT");
+    let (scheme, default, rest) = match text.split_once("://") {
+        Some(("ldap", rest)) => ("ldap", 389, rest),
+        Some(("ldaps", rest)) => ("ldaps", 636, rest),
+        _ => return Err(form()),
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let end_of_host = rest.find(']').map_or(0, |at| at + 1);
+    let (host, port) = match rest[end_of_host..].split_once(':') {
+        Some((host, port)) => {
+            (&rest[..end_of_host + host.len()], port.parse().ok().filter(|port| *port != 0).ok_or_else(form)?)
+        }
+        None => (rest, default),
+    };
+    let known = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
+    if host.is_empty() || !host.chars().all(known) {
+        return Err(form());
+    }
+    Ok(format!("{scheme}://{host}:{port}"))
+}
+
+fn tls(reader: &mut Reader<'_>, urls: &[String]) -> (bool, Option<std::path::PathBuf>) {
+    let start_tls = reader.flag("start_tls").unwrap_or(false);
+    if start_tls && urls.iter().any(|url| url.starts_with("ldaps:")) {
+        reader.problem("start_tls", "ldaps:// begins with TLS already; write ldap:// or leave start_tls out");
+    }
+    (start_tls, reader.path("ca"))
+}
+
+/// `"none"`, or an address.
+fn probe(text: &str) -> Result<Option<Address>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let advice = "name an address that must be found, or \"none\"";
+    Address::parse(text).map(Some).map_err(|error| format!("`{text}` is not an address: {error}; {advice}"))
+}
+
+fn cache(reader: &mut Reader<'_>) -> CacheConfig {
+    CacheConfig {
+        found: reader.duration("found").unwrap_or(Duration::from_secs(600)),
+        not_found: reader.duration("not_found").unwrap_or(Duration::from_secs(60)),
+        entries: reader.number("entries", 1).unwrap_or(100_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_have_one_form() {
+        for (text, form) in [
+            ("ldap://dc1", "ldap://dc1:389"),
+            ("ldaps://dc1.contoso.com/", "ldaps://dc1.contoso.com:636"),
+            ("ldap://127.0.0.1:3268", "ldap://127.0.0.1:3268"),
+            ("ldaps://[::1]", "ldaps://[::1]:636"),
+            ("ldaps://[::1]:3269", "ldaps://[::1]:3269"),
+        ] {
+            assert_eq!(url(text).as_deref(), Ok(form));
+        }
+        for text in ["", "dc1", "http://dc1", "ldapi://x", "ldap://", "ldap://dc1:0", "ldap://dc1:x", "ldap://dc1/DC=x"]
+        {
+            assert!(url(text).is_err(), "{text}");
+        }
+    }
+}

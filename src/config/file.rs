@@ -1,0 +1,308 @@
+//! A configuration as it was written: the main file and those that it includes, every table read, every fault of form
+//! noted. `check` makes a [`super::Config`] of it.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::include;
+use super::reader::{Context, Reader};
+use super::server::WrittenReports;
+use super::source::{Item, Place, Places, Problem, Source};
+use super::{Admin, DirectoryConfig, LoopDetection, ReceiveConnector, SendConnector, Server};
+use super::{accepted_domain, directory, receive_connector, send_connector, server};
+use crate::routing::accepted_domain::AcceptedDomain;
+
+/// All tables of all files.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) server: Item<Server>,
+    pub(super) admin: Item<Admin>,
+    pub(super) receive_connectors: Vec<Item<ReceiveConnector>>,
+    pub(super) accepted_domains: Vec<Item<AcceptedDomain>>,
+    pub(super) directories: Vec<Item<DirectoryConfig>>,
+    pub(super) send_connectors: Vec<Item<SendConnector>>,
+    pub(super) reports: Item<WrittenReports>,
+    pub(super) loops: LoopDetection,
+    pub(super) min_free: u64,
+    pub(super) trace_days: u32,
+    /// The tables that were written, well or badly.
+    pub(super) names: HashSet<String>,
+    /// What was worth a word while reading.
+    pub(super) warnings: Vec<String>,
+    /// The main file.
+    pub(super) main: Place,
+    /// As in [`super::Config::files`].
+    pub(super) files: Vec<PathBuf>,
+    /// As in [`super::Config::hash`].
+    pub(super) hash: String,
+}
+
+/// Reads the main file, or takes `text` for its content, and everything that it includes. Faults of form are noted in
+/// the context.
+///
+/// # Errors
+/// All faults so far where a file cannot be read or is not TOML: what it would have said is unknown, and what others
+/// say of it would be guesses.
+pub(super) fn read(path: &Path, text: Option<&str>, context: Context) -> Result<(Written, Context), Broken> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut gathering = Gathering::new(context);
+    let content = text.map_or_else(|| std::fs::read(&path), |text| Ok(text.as_bytes().to_vec()));
+    let Some(main) = gathering.source(path, content) else { return Err(gathering.broken()) };
+    let Some(tables) = gathering.parse(&main) else { return Err(gathering.broken()) };
+    let (server, patterns) = gathering.server(&main, tables.get_ref());
+    let state_dir = server.used.state_dir.clone();
+    gathering.tables(&main, tables.get_ref(), &state_dir);
+    let found = include::find(main.folder(), &patterns);
+    for (at, message) in found.faults {
+        gathering.context.problems.add(server.places.at(&format!("include[{at}]")), message);
+    }
+    for (at, message) in found.warnings {
+        gathering.warnings.push(format!("{}: {message}", server.places.at(&format!("include[{at}]"))));
+    }
+    for path in found.files {
+        let content = std::fs::read(&path);
+        let Some(source) = gathering.source(path, content) else { continue };
+        let Some(tables) = gathering.parse(&source) else { continue };
+        gathering.tables(&source, tables.get_ref(), &state_dir);
+    }
+    gathering.files.extend(found.patterns);
+    gathering.finish(server, &main)
+}
+
+/// What was read so far.
+struct Gathering {
+    context: Context,
+    /// Whether some file could not be read or is not TOML.
+    broken: bool,
+    digest: digest::Context,
+    files: Vec<PathBuf>,
+    warnings: Vec<String>,
+    names: HashSet<String>,
+    /// Where each table that exists once was written.
+    once: HashMap<&'static str, Place>,
+    receive_connectors: Vec<Item<ReceiveConnector>>,
+    accepted_domains: Vec<Item<AcceptedDomain>>,
+    directories: Vec<Item<DirectoryConfig>>,
+    send_connectors: Vec<Item<SendConnector>>,
+    admin: Option<Item<Admin>>,
+    reports: Option<Item<WrittenReports>>,
+    loops: Option<LoopDetection>,
+    min_free: Option<u64>,
+    trace_days: Option<u32>,
+}
+
+impl Gathering {
+    fn new(context: Context) -> Self {
+        Self {
+            context,
+            broken: false,
+            digest: digest::Context::new(&digest::SHA256),
+            files: Vec::new(),
+            warnings: Vec::new(),
+            names: HashSet::new(),
+            once: HashMap::new(),
+            receive_connectors: Vec::new(),
+            accepted_domains: Vec::new(),
+            directories: Vec::new(),
+            send_connectors: Vec::new(),
+            admin: None,
+            reports: None,
+            loops: None,
+            min_free: None,
+            trace_days: None,
+        }
+    }
+
+    /// A file's content as text; `None` where there is none.
+    fn source(&mut self, path: PathBuf, content: std::io::Result<Vec<u8>>) -> Option<Arc<Source>> {
+        let index = self.files.len();
+        self.files.push(path.clone());
+        let text = content.map_err(|error| format!("cannot be read: {error}")).and_then(|bytes| {
+            // Names and lengths keep the same bytes from having the same digest elsewhere, where they mean other paths.
+            let main = self.files.first().and_then(|main| main.parent()).unwrap_or(Path::new("/"));
+            let name = path.strip_prefix(main).unwrap_or(&path).as_os_str().as_encoded_bytes();
+            self.digest.update(&name.len().to_le_bytes());
+            self.digest.update(name);
+            self.digest.update(&bytes.len().to_le_bytes());
+            self.digest.update(&bytes);
+            String::from_utf8(bytes).map_err(|_| "is not UTF-8, as TOML has to be".to_owned())
+        });
+        let source = Arc::new(Source { index, path, text: text.clone().unwrap_or_default() });
+        let Err(message) = text else { return Some(source) };
+        self.broken = true;
+        self.context.problems.add(&Place::whole(&source), message);
+        None
+    }
+
+    /// The tables of a file; `None` where it is not TOML: what stands in the rest of it would be guesses.
+    fn parse<'s>(&mut self, source: &'s Arc<Source>) -> Option<Spanned<DeTable<'s>>> {
+        let (tables, errors) = DeTable::parse_recoverable(&source.text);
+        for error in &errors {
+            let place = error.span().map_or(Place::whole(source), |span| Place::new(source, span.start));
+            self.context.problems.add(&place, format!("not TOML: {}", error.message().replace('\n', "; ")));
+        }
+        self.broken |= !errors.is_empty();
+        (errors.is_empty()).then_some(tables)
+    }
+
+    fn server(&mut self, main: &Arc<Source>, tables: &DeTable<'_>) -> (Item<Server>, Vec<String>) {
+        let (used, places, patterns) = match single(tables, "server") {
+            Some((place, table)) => {
+                let places = Places::new(Place::new(main, place), table);
+                let mut reader = Reader::new("server", Some(table), &places, &mut self.context);
+                let (used, patterns) = server::server(&mut reader);
+                (used, places, patterns)
+            }
+            None => {
+                let places = Places::none(main);
+                self.context.problems.add(places.at(""), "missing [server] with a hostname");
+                // An empty table would report what is missing a second time.
+                let mut unheard = Context::default();
+                let (used, patterns) = server::server(&mut Reader::new("server", None, &places, &mut unheard));
+                (used, places, patterns)
+            }
+        };
+        (Item { used, places }, patterns)
+    }
+
+    fn tables(&mut self, source: &Arc<Source>, tables: &DeTable<'_>, state_dir: &Path) {
+        let whole = Places::new(Place::whole(source), tables);
+        self.names.extend(tables.keys().map(|name| name.get_ref().to_string()));
+        // Unknown tables are noted here.
+        Reader::new("", Some(tables), &whole, &mut self.context);
+        if source.index > 0 && whole.has("server") {
+            self.context.problems.add(whole.at("server"), "[server] belongs to the main file, which includes this one");
+        }
+        let context = &mut self.context;
+        each(source, tables, ("receive_connector", &mut self.receive_connectors), context, |reader| {
+            Some(receive_connector::read(reader))
+        });
+        each(source, tables, ("accepted_domain", &mut self.accepted_domains), context, accepted_domain::read);
+        each(source, tables, ("directory", &mut self.directories), context, |reader| Some(directory::read(reader)));
+        each(source, tables, ("send_connector", &mut self.send_connectors), context, |reader| {
+            Some(send_connector::read(reader))
+        });
+        if let Some(item) = self.single(source, tables, "admin", |reader| server::admin(reader, state_dir)) {
+            self.admin = Some(item);
+        }
+        if let Some(item) = self.single(source, tables, "reports", server::reports) {
+            self.reports = Some(item);
+        }
+        let loops = |reader: &mut Reader<'_>| server::loop_detection(reader, state_dir);
+        if let Some(item) = self.single(source, tables, "loop_detection", loops) {
+            self.loops = Some(item.used);
+        }
+        if let Some(item) = self.single(source, tables, "spool", server::min_free) {
+            self.min_free = Some(item.used);
+        }
+        if let Some(item) = self.single(source, tables, "trace", server::trace_days) {
+            self.trace_days = Some(item.used);
+        }
+    }
+
+    /// A table that may be written once in all files together.
+    fn single<T>(
+        &mut self,
+        source: &Arc<Source>,
+        tables: &DeTable<'_>,
+        name: &'static str,
+        read: impl FnOnce(&mut Reader<'_>) -> T,
+    ) -> Option<Item<T>> {
+        let Some((offset, table)) = single(tables, name) else {
+            if let Some((key, _)) = tables.get_key_value(name) {
+                let place = Place::new(source, key.span().start);
+                self.context.problems.add(&place, format!("`{name}`: expected a table: [{name}]"));
+            }
+            return None;
+        };
+        let place = Place::new(source, offset);
+        if let Some(earlier) = self.once.get(name) {
+            self.context.problems.add(&place, format!("[{name}] is written at {earlier} already"));
+            return None;
+        }
+        self.once.insert(name, place.clone());
+        let places = Places::new(place, table);
+        let used = read(&mut Reader::new(name, Some(table), &places, &mut self.context));
+        Some(Item { used, places })
+    }
+
+    fn broken(self) -> Broken {
+        (self.context.problems.into_sorted(), self.files)
+    }
+
+    fn finish(mut self, server: Item<Server>, main: &Arc<Source>) -> Result<(Written, Context), Broken> {
+        if self.broken {
+            return Err(self.broken());
+        }
+        let none = Places::none(main);
+        let state_dir = server.used.state_dir.clone();
+        let context = &mut self.context;
+        // Defaults come from the same code as what is written.
+        let admin = self.admin.unwrap_or_else(|| {
+            let used = server::admin(&mut Reader::new("admin", None, &none, context), &state_dir);
+            Item { used, places: Places::none(main) }
+        });
+        let mut unwritten = Reader::new("loop_detection", None, &none, context);
+        let loops = self.loops.unwrap_or_else(|| server::loop_detection(&mut unwritten, &state_dir));
+        let reports = Item { used: WrittenReports::default(), places: Places::none(main) };
+        let written = Written {
+            admin,
+            receive_connectors: self.receive_connectors,
+            accepted_domains: self.accepted_domains,
+            directories: self.directories,
+            send_connectors: self.send_connectors,
+            reports: self.reports.unwrap_or(reports),
+            loops,
+            min_free: self.min_free.unwrap_or(server::DEFAULT_MIN_FREE),
+            trace_days: self.trace_days.unwrap_or(server::DEFAULT_TRACE_DAYS),
+            names: self.names,
+            warnings: self.warnings,
+            main: Place::whole(main),
+            files: self.files,
+            hash: hex(self.digest.finish().as_ref()),
+            server,
+        };
+        Ok((written, self.context))
+    }
+}
+
+/// Problems, and the files in which they may be mended.
+pub(super) type Broken = (Vec<Problem>, Vec<PathBuf>);
+
+/// A table of that name, and where it stands.
+fn single<'t>(tables: &'t DeTable<'t>, name: &str) -> Option<(usize, &'t DeTable<'t>)> {
+    let value = tables.get(name)?;
+    value.get_ref().as_table().map(|table| (value.span().start, table))
+}
+
+/// Reads every table of a name into its list.
+fn each<T>(
+    source: &Arc<Source>,
+    tables: &DeTable<'_>,
+    (name, items): (&'static str, &mut Vec<Item<T>>),
+    context: &mut Context,
+    read: impl Fn(&mut Reader<'_>) -> Option<T>,
+) {
+    let Some((key, value)) = tables.get_key_value(name) else { return };
+    let array = value.get_ref().as_array().filter(|array| array.iter().all(|element| element.get_ref().is_table()));
+    let Some(array) = array else {
+        let place = Place::new(source, key.span().start);
+        context.problems.add(&place, format!("`{name}`: expected a list of tables: [[{name}]], each time"));
+        return;
+    };
+    for element in array {
+        let DeValue::Table(table) = element.get_ref() else { continue };
+        let places = Places::new(Place::new(source, element.span().start), table);
+        let used = read(&mut Reader::new(name, Some(table), &places, context));
+        items.extend(used.map(|used| Item { used, places }));
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

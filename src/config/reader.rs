@@ -1,0 +1,385 @@
+//! Reads one table key by key, and notes everything that is wrong with it instead of stopping at the first fault.
+//!
+//! The modules of the nouns (`server`, `receive_connector`, ...) ask for their keys; a key that was written but is
+//! wrong reads as if it were not there, so that the rest can be checked too. Nothing is used once a problem is noted.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::schema::{self, When};
+use super::source::{Places, Problems};
+use super::units;
+use crate::smtp::domain::Domain;
+
+/// The start of a path that stands for systemd's folder of credentials.
+const CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY/";
+
+/// One table, or the absence of one.
+pub(super) struct Reader<'r> {
+    schema: &'static str,
+    prefix: String,
+    table: Option<&'r DeTable<'r>>,
+    places: &'r Places,
+    context: &'r mut Context,
+}
+
+/// What all readers share.
+#[derive(Debug, Default)]
+pub(super) struct Context {
+    /// Everything found wrong so far.
+    pub(super) problems: Problems,
+    /// `$CREDENTIALS_DIRECTORY`.
+    pub(super) credentials: Option<PathBuf>,
+}
+
+impl<'r> Reader<'r> {
+    /// A table called `schema` in [`schema::TABLES`]; `None` where it was not written, so that defaults come the
+    /// same way. Keys that may not be written are noted here.
+    pub(super) fn new(
+        schema: &'static str,
+        table: Option<&'r DeTable<'r>>,
+        places: &'r Places,
+        context: &'r mut Context,
+    ) -> Self {
+        let mut reader = Self { schema, prefix: String::new(), table, places, context };
+        reader.check_keys();
+        reader
+    }
+
+    /// Another table within this one; see [`Reader::new`].
+    pub(super) fn inner(&mut self, schema: &'static str) -> Reader<'_> {
+        let key = schema.rsplit('.').next().unwrap_or(schema);
+        let table = match self.value(key) {
+            None => None,
+            Some(DeValue::Table(table)) => Some(table),
+            Some(other) => {
+                self.wrong_type(key, "a table such as { key = value }", other);
+                None
+            }
+        };
+        let prefix = format!("{}{key}.", self.prefix);
+        let mut reader = Reader { schema, prefix, table, places: self.places, context: self.context };
+        reader.check_keys();
+        reader
+    }
+
+    fn check_keys(&mut self) {
+        let Some(table) = self.table else { return };
+        let known = schema::keys(self.schema);
+        for key in table.keys() {
+            let name = key.get_ref().as_ref();
+            let message = match known.iter().find(|known| known.name == name).map(|known| known.when) {
+                Some(When::Always) => continue,
+                Some(When::NotBuilt) => "not built yet; leave it out".to_owned(),
+                Some(When::If { key, value, default }) => {
+                    let actual = table.get(key).map_or(Some(default), |value| value.get_ref().as_str());
+                    if actual.is_none_or(|actual| actual == value) {
+                        continue;
+                    }
+                    format!("only for {key} = \"{value}\"; leave it out")
+                }
+                None => {
+                    let what = if self.schema.is_empty() { "table" } else { "key" };
+                    let near = nearest(name, known.iter().map(|known| known.name)).unwrap_or_default();
+                    format!("unknown {what}; the nearest known {what} is `{near}`")
+                }
+            };
+            self.problem(name, &message);
+        }
+    }
+
+    /// Notes what is wrong with a key of this table.
+    pub(super) fn problem(&mut self, key: &str, message: &str) {
+        let path = format!("{}{key}", self.prefix);
+        self.context.problems.add(self.places.at(&path), format!("`{path}`: {message}"));
+    }
+
+    /// Whether the key was written.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.places.has(&format!("{}{key}", self.prefix))
+    }
+
+    fn value(&self, key: &str) -> Option<&'r DeValue<'r>> {
+        debug_assert!(schema::keys(self.schema).iter().any(|known| known.name == key), "{key} is not in the schema");
+        self.table?.get(key).map(Spanned::get_ref)
+    }
+
+    fn wrong_type(&mut self, key: &str, expected: &str, found: &DeValue<'_>) {
+        let article = if matches!(found.type_str(), "integer" | "array") { "an" } else { "a" };
+        self.problem(key, &format!("expected {expected}, found {article} {}", found.type_str()));
+    }
+
+    /// A text that `parse` makes something of.
+    pub(super) fn text<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        match self.value(key)? {
+            DeValue::String(text) => parse(text).map_err(|message| self.problem(key, &message)).ok(),
+            other => {
+                self.wrong_type(key, "a text in quotes", other);
+                None
+            }
+        }
+    }
+
+    /// Like [`Reader::text`]; the empty text means the same as none.
+    pub(super) fn optional<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        self.text(key, |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) }).flatten()
+    }
+
+    /// Notes a key that has to be written and was not.
+    pub(super) fn require(&mut self, key: &str, why: &str) {
+        if !self.has(key) {
+            let missing = format!("missing; {why}");
+            self.problem(key, &missing);
+        }
+    }
+
+    /// Notes a list that was written with nothing in it.
+    pub(super) fn require_some(&mut self, key: &str, why: &str) {
+        if self.has(key) && !self.has(&format!("{key}[0]")) {
+            self.problem(key, &format!("empty; {why}"));
+        }
+    }
+
+    /// One of several words.
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> Option<T> {
+        let schema = self.schema;
+        self.text(key, |text| match words.iter().find(|(word, _)| *word == text) {
+            Some((_, meaning)) => Ok(*meaning),
+            None if schema::value_not_built(schema, key, text) => Err(format!("\"{text}\" is not built yet")),
+            None => {
+                let known: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+                Err(format!("expected {}, found \"{text}\"", known.join(" or ")))
+            }
+        })
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, key: &str) -> Option<bool> {
+        match self.value(key)? {
+            DeValue::Boolean(flag) => Some(*flag),
+            other => {
+                self.wrong_type(key, "true or false", other);
+                None
+            }
+        }
+    }
+
+    /// A whole number of at least `least`.
+    pub(super) fn number<T: TryFrom<u64>>(&mut self, key: &str, least: u64) -> Option<T> {
+        let expected = format!("a whole number from {least} up");
+        let value = self.value(key)?;
+        let DeValue::Integer(written) = value else {
+            self.wrong_type(key, &expected, value);
+            return None;
+        };
+        let number = u64::from_str_radix(written.as_str(), written.radix()).ok().filter(|number| *number >= least);
+        let number = number.and_then(|number| T::try_from(number).ok());
+        if number.is_none() {
+            self.problem(key, &format!("expected {expected}, found {}", written.as_str()));
+        }
+        number
+    }
+
+    /// A number that may have a fraction, of at least `least`.
+    pub(super) fn fraction(&mut self, key: &str, least: f64) -> Option<f64> {
+        let expected = format!("a number from {least:.1} up");
+        let value = self.value(key)?;
+        let written = match value {
+            DeValue::Integer(number) => number.as_str(),
+            DeValue::Float(number) => number.as_str(),
+            other => {
+                self.wrong_type(key, &expected, other);
+                return None;
+            }
+        };
+        let number = written.parse().ok().filter(|number: &f64| number.is_finite() && *number >= least);
+        if number.is_none() {
+            self.problem(key, &format!("expected {expected}, found {written}"));
+        }
+        number
+    }
+
+    /// A duration; [`Reader::positive`] where 0 makes no sense.
+    pub(super) fn duration(&mut self, key: &str) -> Option<Duration> {
+        self.unit(key, "a duration in quotes, such as \"30s\"", units::duration)
+    }
+
+    /// A duration above zero.
+    pub(super) fn positive(&mut self, key: &str) -> Option<Duration> {
+        let above_zero = |duration: Duration| (!duration.is_zero()).then_some(duration);
+        let parse = |text: &str| units::duration(text).and_then(|d| above_zero(d).ok_or("must be above zero".into()));
+        self.unit(key, "a duration in quotes, such as \"30s\"", parse)
+    }
+
+    /// A size in bytes, above zero.
+    pub(super) fn size(&mut self, key: &str) -> Option<u64> {
+        let parse = |text: &str| match units::size(text)? {
+            0 => Err("must be above zero".to_owned()),
+            bytes => Ok(bytes),
+        };
+        self.unit(key, "a size in quotes, such as \"35MiB\"", parse)
+    }
+
+    fn unit<T>(&mut self, key: &str, expected: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        match self.value(key)? {
+            DeValue::String(_) => self.text(key, parse),
+            DeValue::Integer(_) | DeValue::Float(_) => {
+                self.problem(key, &format!("expected {expected}, found a bare number"));
+                None
+            }
+            other => {
+                self.wrong_type(key, expected, other);
+                None
+            }
+        }
+    }
+
+    /// A list of texts; each one that is wrong is noted at its own line.
+    pub(super) fn list<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
+        let value = self.value(key)?;
+        let DeValue::Array(array) = value else {
+            self.wrong_type(key, "a list of texts such as [\"a\", \"b\"]", value);
+            return None;
+        };
+        let mut items = Vec::with_capacity(array.len());
+        for (at, element) in array.iter().enumerate() {
+            let key = format!("{key}[{at}]");
+            match element.get_ref() {
+                DeValue::String(text) => match parse(text) {
+                    Ok(item) => items.push(item),
+                    Err(message) => self.problem(&key, &message),
+                },
+                other => self.wrong_type(&key, "a text in quotes", other),
+            }
+        }
+        Some(items)
+    }
+
+    /// A list of tables, read one by one.
+    pub(super) fn tables<T>(&mut self, schema: &'static str, read: impl Fn(&mut Reader<'_>) -> Option<T>) -> Vec<T> {
+        let key = schema.rsplit('.').next().unwrap_or(schema);
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let expected = "a list of tables such as [{ key = value }]";
+        let DeValue::Array(array) = value else {
+            self.wrong_type(key, expected, value);
+            return Vec::new();
+        };
+        let mut items = Vec::new();
+        for (at, element) in array.iter().enumerate() {
+            let key = format!("{key}[{at}]");
+            let DeValue::Table(table) = element.get_ref() else {
+                self.wrong_type(&key, "a table such as { key = value }", element.get_ref());
+                continue;
+            };
+            let prefix = format!("{}{key}.", self.prefix);
+            let places = self.places;
+            let mut reader = Reader { schema, prefix, table: Some(table), places, context: self.context };
+            reader.check_keys();
+            items.extend(read(&mut reader));
+        }
+        items
+    }
+
+    /// A table of texts with keys of the operator's own.
+    pub(super) fn map(&mut self, key: &str) -> Vec<(String, Arc<str>)> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let DeValue::Table(table) = value else {
+            self.wrong_type(key, "a table such as { \"EX1\" = \"exchange\" }", value);
+            return Vec::new();
+        };
+        let mut pairs = Vec::new();
+        for (name, value) in table {
+            let name = name.get_ref().to_string();
+            match value.get_ref() {
+                DeValue::String(text) => pairs.push((name, text.as_ref().into())),
+                other => self.wrong_type(&format!("{key}.{name}"), "a text in quotes", other),
+            }
+        }
+        pairs
+    }
+
+    /// A path; a relative one starts at the file it stands in. The empty text means none.
+    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
+        let folder = self.places.at("").source().folder().to_owned();
+        self.path_below(key, &folder)
+    }
+
+    /// A path; a relative one starts at `folder`. The empty text means none.
+    pub(super) fn path_below(&mut self, key: &str, folder: &Path) -> Option<PathBuf> {
+        let credentials = self.context.credentials.clone();
+        self.optional(key, |text| path(text, folder, credentials.as_deref()))
+    }
+
+    /// Paths; relative ones start at `folder`.
+    pub(super) fn paths_below(&mut self, key: &str, folder: &Path) -> Option<Vec<PathBuf>> {
+        let credentials = self.context.credentials.clone();
+        self.list(key, |text| match text {
+            "" => Err("an empty path".to_owned()),
+            text => path(text, folder, credentials.as_deref()),
+        })
+    }
+}
+
+fn path(text: &str, folder: &Path, credentials: Option<&Path>) -> Result<PathBuf, String> {
+    match (text.strip_prefix(CREDENTIALS), credentials) {
+        (None, _) => Ok(folder.join(text)),
+        (Some(name), Some(credentials)) => Ok(credentials.join(name)),
+        (Some(_), None) => Err("CREDENTIALS_DIRECTORY is not set; it is where systemd's LoadCredential= works".into()),
+    }
+}
+
+/// The word of `known` that is nearest to `word`.
+fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known.min_by_key(|candidate| strsim::damerau_levenshtein(word, candidate))
+}
+
+/// Any text without control characters.
+pub(super) fn plain(text: &str) -> Result<Arc<str>, String> {
+    if text.chars().any(char::is_control) { Err("has a control character".into()) } else { Ok(text.into()) }
+}
+
+/// A name: it stands in stamps, metrics and commands.
+pub(super) fn name(text: &str) -> Result<Arc<str>, String> {
+    let known = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if (1..=64).contains(&text.len()) && text.chars().all(known) {
+        return Ok(text.into());
+    }
+    Err(format!("`{text}` is not a name; a name has 1 to 64 letters, digits and -_."))
+}
+
+/// A domain name; an address literal is none.
+pub(super) fn domain_name(text: &str) -> Result<Domain, String> {
+    let domain = Domain::parse(text).map_err(|error| error.to_string())?;
+    if domain.as_ip().is_some() { Err(format!("`{text}` is an address, not a domain name")) } else { Ok(domain) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_start_where_they_should() {
+        let (folder, credentials) = (Path::new("/etc/fp"), Some(Path::new("/run/credentials/fp")));
+        assert_eq!(path("a/b", folder, None), Ok("/etc/fp/a/b".into()));
+        assert_eq!(path("/a/b", folder, None), Ok("/a/b".into()));
+        assert_eq!(path("$CREDENTIALS_DIRECTORY/ad", folder, credentials), Ok("/run/credentials/fp/ad".into()));
+        assert!(path("$CREDENTIALS_DIRECTORY/ad", folder, None).unwrap_err().contains("LoadCredential"));
+    }
+
+    #[test]
+    fn names_are_plain() {
+        assert!(name("ex-2010.a_b").is_ok());
+        for text in ["", "a b", "a;b", "a\"", "ä", &"x".repeat(65)] {
+            assert!(name(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_key_is_found() {
+        assert_eq!(nearest("smarthost", ["smart_hosts", "select"].into_iter()), Some("smart_hosts"));
+    }
+}

@@ -1,0 +1,88 @@
+//! `[[receive_connector]]`: one listening door.
+
+use std::time::Duration;
+
+use super::network::Network;
+use super::reader::{Reader, name, plain};
+use super::server::socket_address;
+use super::{CertificateFiles, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
+use crate::message::envelope::Relay;
+
+/// Reads one.
+pub(super) fn read(reader: &mut Reader<'_>) -> ReceiveConnector {
+    reader.require("name", "every connector has a name");
+    let relay = &[("accepted-domains", Relay::AcceptedDomains), ("anywhere", Relay::Anywhere)];
+    let network = |text: &str| text.parse::<Network>().map_err(|error| error.to_string());
+    let networks = reader.list("remote_networks", network);
+    reader.require_some("remote_networks", "nobody could use this connector");
+    let bind = reader.list("bind", socket_address);
+    reader.require_some("bind", "name at least one ADDRESS:PORT to listen on");
+    ReceiveConnector {
+        name: reader.text("name", name).unwrap_or_default(),
+        bind: bind.unwrap_or_else(everywhere),
+        remote_networks: networks.unwrap_or_else(the_world),
+        organization: reader.text("organization", plain).unwrap_or_default(),
+        resolves_first: reader.flag("resolves_first").unwrap_or(false),
+        relay: reader.choice("relay", relay).unwrap_or(Relay::AcceptedDomains),
+        tls: tls(&mut reader.inner("receive_connector.tls")),
+        max_message_size: reader.size("max_message_size").unwrap_or(35 << 20),
+        max_header_size: reader.size("max_header_size").unwrap_or(256 << 10),
+        max_recipients: reader.number("max_recipients", 1).unwrap_or(500),
+        max_connections: reader.number("max_connections", 1).unwrap_or(5000),
+        max_connections_per_ip: reader.number("max_connections_per_ip", 1).unwrap_or(50),
+        idle_timeout: reader.positive("idle_timeout").unwrap_or(Duration::from_secs(300)),
+        strip_headers: reader.list("strip_headers", header_pattern).unwrap_or_else(exchange_headers),
+    }
+}
+
+fn everywhere() -> Vec<std::net::SocketAddr> {
+    vec![([0, 0, 0, 0], 25).into(), ([0_u16; 8], 25).into()]
+}
+
+fn the_world() -> Vec<Network> {
+    ["0.0.0.0/0", "::/0"].iter().filter_map(|network| network.parse().ok()).collect()
+}
+
+fn exchange_headers() -> Vec<String> {
+    ["X-MS-Exchange-Organization-*", "X-MS-Exchange-Forest-*"].map(str::to_owned).into()
+}
+
+/// A field name (RFC 5322 3.6.8), or the beginning of some and a `*`.
+fn header_pattern(text: &str) -> Result<String, String> {
+    let start = text.strip_suffix('*').unwrap_or(text);
+    if !start.is_empty() && start.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':' && byte != b'*') {
+        return Ok(text.to_owned());
+    }
+    Err(format!("`{text}` is neither a header field's name nor the beginning of one and a `*`"))
+}
+
+fn tls(reader: &mut Reader<'_>) -> ReceiveTls {
+    let modes = &[
+        ("none", ReceiveTlsMode::None),
+        ("opportunistic", ReceiveTlsMode::Opportunistic),
+        ("required", ReceiveTlsMode::Required),
+        ("implicit", ReceiveTlsMode::Implicit),
+    ];
+    let mode = reader.choice("mode", modes);
+    let (certificate, key) = (reader.path("certificate"), reader.path("key"));
+    let files = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
+        (Some(_), None) => {
+            reader.problem("certificate", "has no key beside it; write the PEM file of its private key as `key`");
+            None
+        }
+        (None, Some(_)) => {
+            reader.problem("key", "has no certificate beside it; write the PEM file of the chain as `certificate`");
+            None
+        }
+        (None, None) => None,
+    };
+    if files.is_some() && !reader.has("mode") {
+        reader.problem("certificate", "of no use while mode is \"none\"; write mode = \"opportunistic\" to offer TLS");
+    }
+    if !matches!(mode, None | Some(ReceiveTlsMode::None)) && !reader.has("certificate") {
+        reader.problem("mode", "TLS needs a certificate; write `certificate` and `key`");
+    }
+    let mode = mode.unwrap_or(ReceiveTlsMode::None);
+    ReceiveTls { mode, certificate: files.filter(|_| mode != ReceiveTlsMode::None) }
+}

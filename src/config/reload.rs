@@ -1,0 +1,279 @@
+//! Takes configuration changes without a restart: file changes after 2 s of quiet, SIGHUP, `fingerpost reload`.
+//!
+//! `lib` makes one [`Reloader`], tells it how to build what a configuration needs, lets it [`watch`](Reloader::watch)
+//! and calls [`reload`](Reloader::reload) on SIGHUP; `admin` calls it for the API. A configuration goes into force as
+//! a whole or not at all (DESIGN section 4, "Reload").
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::changes::changes;
+use super::check::{self, Problem, Removed};
+use super::watch::Watch;
+use super::{Config, check::Attempt};
+use crate::in_force::{Current, InForce};
+use crate::metrics::Metrics;
+use crate::routing::accepted_domain::AcceptedDomains;
+use crate::state::Domains;
+use crate::time::UnixTime;
+
+/// How a reload ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The new configuration is in force.
+    Applied {
+        /// What changed, for people, one line each.
+        changes: Vec<String>,
+    },
+    /// The files say what is in force already.
+    Unchanged,
+    /// The files are wrong; the old configuration stays.
+    Refused(Vec<Problem>),
+    /// More than a tenth of the domains (and more than one) would vanish: `reload --accept` takes it.
+    Held {
+        /// The domains that would vanish.
+        vanishing: Vec<String>,
+    },
+}
+
+impl Reloaded {
+    /// The label of `config_reloads_total{result}`.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Applied { .. } => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Refused(_) => "refused",
+            Self::Held { .. } => "held",
+        }
+    }
+}
+
+/// Whether a reload may take away more than a tenth of the domains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consent {
+    /// It may not.
+    NotGiven,
+    /// `--accept`.
+    Given,
+}
+
+/// Makes what a configuration needs, taking over from what is in force whatever did not change; or says why not.
+/// It may block, and it runs within the runtime.
+pub type Build = Box<dyn Fn(Config, &InForce) -> Result<InForce, Vec<String>> + Send + Sync>;
+
+/// Loads the configuration that the server starts with: row 0 holds for domains that were removed lately, also while
+/// the server was down.
+///
+/// # Errors
+/// All problems at once, in the order of files and lines.
+pub fn start(path: &Path, now: UnixTime) -> Result<Config, Vec<Problem>> {
+    let config = check::load(path, &Removed::new())?;
+    let before = Domains::read(&config.server.state_dir).unwrap_or_else(|error| {
+        tracing::warn!(%error, "what was accepted before is not known");
+        Domains::default()
+    });
+    let removed = before.removed_by(&config.routing.accepted, now);
+    Ok(check::with_removed(config, &removed))
+}
+
+/// Brings new configurations into force.
+pub struct Reloader {
+    path: PathBuf,
+    current: Arc<Current>,
+    build: Build,
+    metrics: Metrics,
+    /// One at a time.
+    turn: tokio::sync::Mutex<()>,
+    last: Mutex<Option<(UnixTime, Reloaded)>>,
+    /// What the last attempt read, and so what may mend it.
+    files: Mutex<Vec<PathBuf>>,
+    applied: watch::Sender<u64>,
+}
+
+/// Why a reload happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Somebody asked: what the configuration names (certificates, keys, recipients) is read again as well.
+    Asked(Consent),
+    /// Files changed: only what they say counts.
+    Seen,
+}
+
+impl Reloader {
+    /// For the configuration in force, which was read from `path`.
+    #[must_use]
+    pub fn new(path: PathBuf, current: Arc<Current>, build: Build, metrics: Metrics) -> Arc<Self> {
+        let config = current.load().config.clone();
+        let reloader = Self {
+            path,
+            current,
+            build,
+            metrics,
+            turn: tokio::sync::Mutex::new(()),
+            last: Mutex::default(),
+            files: Mutex::new(config.files.clone()),
+            applied: watch::Sender::new(0),
+        };
+        for result in ["applied", "unchanged", "refused", "held"] {
+            reloader.metrics.config_reloads.with_label_values(&[result]).inc_by(0);
+        }
+        reloader.note_in_force(&config, UnixTime::now());
+        Arc::new(reloader)
+    }
+
+    /// Reads the files again and brings them into force, if they are right. Reloads wait for each other.
+    pub async fn reload(self: &Arc<Self>, consent: Consent) -> Reloaded {
+        self.run(Cause::Asked(consent)).await
+    }
+
+    /// Reloads whenever the files change, until the task is aborted.
+    pub fn watch(self: &Arc<Self>) -> JoinHandle<()> {
+        let reloader = self.clone();
+        tokio::spawn(async move {
+            let mut watch = Watch::new();
+            loop {
+                let files = lock(&reloader.files).clone();
+                watch.follow(&files);
+                watch.changed(&files).await;
+                watch.note(&files);
+                reloader.run(Cause::Seen).await;
+            }
+        })
+    }
+
+    /// How the last reload ended, and when; `None` before the first.
+    #[must_use]
+    pub fn last(&self) -> Option<(UnixTime, Reloaded)> {
+        lock(&self.last).clone()
+    }
+
+    /// Changes whenever something new went into force: for listeners, which are bound and drained then.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    async fn run(self: &Arc<Self>, cause: Cause) -> Reloaded {
+        let _turn = self.turn.lock().await;
+        let reloader = self.clone();
+        let now = UnixTime::now();
+        let outcome = match tokio::task::spawn_blocking(move || reloader.attempt(cause, now)).await {
+            Ok(outcome) => outcome,
+            Err(error) => self.refuse(vec![format!("the new configuration could not be built: {error}")]),
+        };
+        self.record(cause, &outcome, now);
+        outcome
+    }
+
+    fn attempt(&self, cause: Cause, now: UnixTime) -> Reloaded {
+        let old = self.current.load_full();
+        let Attempt { outcome, files } = check::attempt(&self.path, None);
+        *lock(&self.files) = files;
+        let config = match outcome {
+            Ok(config) => config,
+            Err(problems) => return Reloaded::Refused(problems),
+        };
+        if config.hash == old.config.hash && cause == Cause::Seen {
+            return Reloaded::Unchanged;
+        }
+        if config.server.state_dir != old.config.server.state_dir {
+            return self.refuse(vec!["`state_dir` cannot change while the server runs; restart it".to_owned()]);
+        }
+        let (accepted, before) = (&config.routing.accepted, &old.config.routing.accepted);
+        let vanishing = vanishing(before, accepted);
+        if cause != Cause::Asked(Consent::Given) && too_many(vanishing.len(), before.all.len()) {
+            return Reloaded::Held { vanishing };
+        }
+        let removed = Domains::of(before).removed_by(accepted, now);
+        let config = check::with_removed(config, &removed);
+        let changes = changes(&old.config, &config);
+        let same = config.hash == old.config.hash;
+        match (self.build)(config, &old) {
+            Err(messages) => return self.refuse(messages),
+            Ok(in_force) => self.current.store(Arc::new(in_force)),
+        }
+        self.applied.send_modify(|count| *count += 1);
+        if same { Reloaded::Unchanged } else { Reloaded::Applied { changes } }
+    }
+
+    /// What is wrong with the configuration as a whole.
+    fn refuse(&self, messages: Vec<String>) -> Reloaded {
+        let problem = |message| Problem { file: self.path.clone(), line: 0, text: String::new(), message };
+        Reloaded::Refused(messages.into_iter().map(problem).collect())
+    }
+
+    /// Logs, counts and keeps an outcome. What files say again and again is told once.
+    fn record(&self, cause: Cause, outcome: &Reloaded, now: UnixTime) {
+        let config = self.current.load().config.clone();
+        {
+            let mut last = lock(&self.last);
+            let before = last.as_ref().map(|(_, outcome)| outcome);
+            let in_force = matches!(before, None | Some(Reloaded::Applied { .. } | Reloaded::Unchanged));
+            let told = before == Some(outcome) || (in_force && *outcome == Reloaded::Unchanged);
+            if cause == Cause::Seen && told {
+                return;
+            }
+            *last = Some((now, outcome.clone()));
+        }
+        self.metrics.config_reloads.with_label_values(&[outcome.label()]).inc();
+        match outcome {
+            Reloaded::Applied { changes } => {
+                tracing::info!(hash = config.hash, changes = changes.join("; "), "configuration applied");
+                config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                self.note_in_force(&config, now);
+            }
+            Reloaded::Unchanged => tracing::info!(hash = config.hash, "configuration unchanged"),
+            Reloaded::Refused(problems) => {
+                problems.iter().for_each(|problem| tracing::error!("{problem}"));
+                tracing::error!(problems = problems.len(), "configuration refused, the old one stays");
+            }
+            Reloaded::Held { vanishing } => tracing::error!(
+                vanishing = vanishing.join(" "),
+                "configuration held, the old one stays: it takes away more than a tenth of the domains; \
+                 run `fingerpost reload --accept` if it should"
+            ),
+        }
+    }
+
+    fn note_in_force(&self, config: &Config, now: UnixTime) {
+        if let Err(error) = Domains::of(&config.routing.accepted).write(&config.server.state_dir) {
+            tracing::warn!(%error, "the accepted domains were not noted");
+        }
+        self.metrics.config_info.reset();
+        self.metrics.config_info.with_label_values(&[&config.hash]).set(1);
+        self.metrics.config_last_reload.with_label_values::<&str>(&[]).set(now.0.try_into().unwrap_or(i64::MAX));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The domains that are accepted now and would not be.
+fn vanishing(before: &AcceptedDomains, after: &AcceptedDomains) -> Vec<String> {
+    let gone = before.all.iter().filter(|domain| !after.by_pattern.contains_key(&domain.pattern));
+    gone.map(|domain| domain.pattern.to_string()).collect()
+}
+
+/// More than a tenth, and more than one.
+fn too_many(vanishing: usize, of: usize) -> bool {
+    vanishing > 1 && vanishing * 10 > of
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenth_may_vanish() {
+        for (vanishing, of, held) in
+            [(0, 0, false), (1, 1, false), (1, 2, false), (2, 2, true), (2, 20, false), (2, 19, true), (3, 20, true)]
+        {
+            assert_eq!(too_many(vanishing, of), held, "{vanishing} of {of}");
+        }
+    }
+}

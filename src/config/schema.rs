@@ -1,0 +1,202 @@
+//! Every key that a configuration may have, and those that are known but not built yet.
+//!
+//! `reader` refuses what is not here; `docs/configuration.md` and `conf/full.toml` are compared with it by tests.
+
+/// A kind of table and its keys.
+#[derive(Debug)]
+pub struct Table {
+    /// As in the file; a table within a table has a dot: `send_connector.tls`. The file itself is `""`.
+    pub name: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+/// A key.
+#[derive(Debug)]
+pub struct Key {
+    /// As in the file.
+    pub name: &'static str,
+    /// When it may be written.
+    pub when: When,
+}
+
+/// When a key may be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Always.
+    Always,
+    /// Where another key of the table has this value, which `default` may give it unwritten.
+    If {
+        /// The other key.
+        key: &'static str,
+        /// The value that it must have.
+        value: &'static str,
+        /// The value that it has unwritten.
+        default: &'static str,
+    },
+    /// It is part of the design; nothing obeys it yet.
+    NotBuilt,
+}
+
+const fn key(name: &'static str) -> Key {
+    Key { name, when: When::Always }
+}
+
+const fn ldap(name: &'static str) -> Key {
+    Key { name, when: When::If { key: "kind", value: "ldap", default: "ldap" } }
+}
+
+const fn smtp(name: &'static str) -> Key {
+    Key { name, when: When::If { key: "protocol", value: "smtp", default: "smtp" } }
+}
+
+const fn not_built(name: &'static str) -> Key {
+    Key { name, when: When::NotBuilt }
+}
+
+/// Values that are part of the design but not built yet: table, key, values.
+pub(super) const VALUES_NOT_BUILT: &[(&str, &str, &[&str])] = &[
+    ("directory", "kind", &["call-ahead"]),
+    ("directory", "mode", &["snapshot"]),
+    ("directory", "profile", &["groupwise", "kerio", "open-directory", "domino", "zimbra", "custom"]),
+    ("send_connector", "protocol", &["lmtp"]),
+    ("send_connector", "select", &["round-robin"]),
+    ("send_connector", "delivery", &["cut-through"]),
+];
+
+/// All tables.
+pub const TABLES: &[Table] = &[
+    Table {
+        name: "",
+        keys: &[
+            key("server"),
+            key("admin"),
+            key("receive_connector"),
+            key("accepted_domain"),
+            key("directory"),
+            key("send_connector"),
+            key("reports"),
+            key("loop_detection"),
+            key("spool"),
+            key("trace"),
+        ],
+    },
+    Table {
+        name: "server",
+        keys: &[key("hostname"), key("installation"), key("state_dir"), key("include"), key("drain_timeout")],
+    },
+    Table { name: "admin", keys: &[key("metrics_bind"), key("bind"), key("token_file")] },
+    Table {
+        name: "receive_connector",
+        keys: &[
+            key("name"),
+            key("bind"),
+            key("remote_networks"),
+            key("organization"),
+            key("resolves_first"),
+            key("relay"),
+            key("tls"),
+            not_built("client_names"),
+            not_built("auth"),
+            not_built("trusted_proxies"),
+            key("max_message_size"),
+            key("max_header_size"),
+            key("max_recipients"),
+            key("max_connections"),
+            key("max_connections_per_ip"),
+            key("idle_timeout"),
+            not_built("max_segment_size"),
+            key("strip_headers"),
+        ],
+    },
+    Table {
+        name: "receive_connector.tls",
+        keys: &[key("mode"), key("certificate"), key("key"), not_built("client_ca")],
+    },
+    Table { name: "accepted_domain", keys: &[key("domain"), key("type"), key("deliver_to")] },
+    Table {
+        name: "directory",
+        keys: &[
+            key("name"),
+            key("kind"),
+            key("domains"),
+            key("deliver_to"),
+            Key { name: "path", when: When::If { key: "kind", value: "file", default: "ldap" } },
+            ldap("urls"),
+            ldap("profile"),
+            ldap("base"),
+            ldap("bind_dn"),
+            ldap("password_file"),
+            ldap("tls"),
+            ldap("timeout"),
+            ldap("probe"),
+            ldap("cache"),
+            ldap("mode"),
+            not_built("poll"),
+            not_built("full_read"),
+            not_built("max_stale"),
+            not_built("hold_changes"),
+            key("plus_addressing"),
+            ldap("refuse_disabled"),
+            key("mailbox_servers"),
+        ],
+    },
+    Table { name: "directory.tls", keys: &[key("start_tls"), key("ca")] },
+    Table { name: "directory.cache", keys: &[key("found"), key("not_found"), key("entries")] },
+    Table {
+        name: "send_connector",
+        keys: &[
+            key("name"),
+            key("organization"),
+            key("protocol"),
+            Key { name: "path", when: When::If { key: "protocol", value: "maildir", default: "smtp" } },
+            smtp("smart_hosts"),
+            smtp("mx"),
+            smtp("dns_servers"),
+            smtp("select"),
+            key("address_spaces"),
+            key("delivery"),
+            not_built("cut_through_patience"),
+            not_built("when_unreachable"),
+            not_built("verify_with"),
+            smtp("tls"),
+            smtp("auth"),
+            smtp("source_address"),
+            not_built("path_mtu_discovery"),
+            not_built("max_segment_size"),
+            not_built("client_address"),
+            key("rewrite_target_address"),
+            smtp("bare_lf"),
+            smtp("eight_bit"),
+            smtp("hide_internal_hosts"),
+            key("max_connections"),
+            smtp("connect_timeout"),
+            smtp("reply_timeout"),
+            key("retry"),
+        ],
+    },
+    Table { name: "send_connector.address_spaces", keys: &[key("domain"), key("subdomains"), key("cost")] },
+    Table {
+        name: "send_connector.tls",
+        keys: &[key("mode"), key("verify"), key("ca"), not_built("certificate"), not_built("key"), key("server_name")],
+    },
+    Table { name: "send_connector.auth", keys: &[key("mechanism"), key("username"), key("password_file")] },
+    Table {
+        name: "send_connector.retry",
+        keys: &[key("first"), key("factor"), key("max"), key("warn_after"), key("give_up_after")],
+    },
+    Table { name: "reports", keys: &[key("from"), key("deliver_to")] },
+    Table { name: "loop_detection", keys: &[key("mode"), key("max_received"), key("max_passes"), key("key_files")] },
+    Table { name: "spool", keys: &[key("min_free")] },
+    Table { name: "trace", keys: &[key("days")] },
+];
+
+/// The keys of a table; none for a name that is not in [`TABLES`].
+pub(super) fn keys(table: &str) -> &'static [Key] {
+    TABLES.iter().find(|known| known.name == table).map_or(&[], |known| known.keys)
+}
+
+/// Whether this value of a key is part of the design but not built yet.
+pub(super) fn value_not_built(table: &str, key: &str, value: &str) -> bool {
+    VALUES_NOT_BUILT.iter().any(|(t, k, values)| *t == table && *k == key && values.contains(&value))
+}

@@ -1,0 +1,110 @@
+//! The tables that exist once: `[server]`, `[admin]`, `[reports]`, `[loop_detection]`, `[spool]`, `[trace]`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::reader::{Reader, domain_name, name};
+use super::{Admin, LoopDetection, LoopMode, Server};
+use crate::smtp::address::Address;
+use crate::smtp::domain::Domain;
+
+const DEFAULT_STATE_DIR: &str = "/var/lib/fingerpost";
+/// `[spool] min_free`, bytes.
+pub(super) const DEFAULT_MIN_FREE: u64 = 1 << 30;
+/// `[trace] days`.
+pub(super) const DEFAULT_TRACE_DAYS: u32 = 14;
+
+/// `[reports]` before its defaults, which depend on the accepted domains.
+#[derive(Debug, Default)]
+pub(super) struct WrittenReports {
+    /// `from`.
+    pub(super) from: Option<Address>,
+    /// `deliver_to`.
+    pub(super) deliver_to: Option<Arc<str>>,
+}
+
+/// `[server]`, and the patterns of `include` as written.
+pub(super) fn server(reader: &mut Reader<'_>) -> (Server, Vec<String>) {
+    reader.require("hostname", "the name that this host calls itself, such as \"mx.contoso.com\"");
+    // The stand-in is never used: a missing host name is an error.
+    let hostname = reader.text("hostname", domain_name).unwrap_or_else(stand_in_domain);
+    let installation = reader.optional("installation", name);
+    let server = Server {
+        installation: installation.map_or_else(|| hostname.to_string(), |name| name.to_string()),
+        hostname,
+        state_dir: reader.path("state_dir").unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+        drain_timeout: reader.duration("drain_timeout").unwrap_or(Duration::from_secs(30)),
+    };
+    let include = reader.list("include", pattern).unwrap_or_default();
+    (server, include)
+}
+
+#[expect(clippy::expect_used, reason = "`localhost` is a domain name")]
+fn stand_in_domain() -> Domain {
+    Domain::parse("localhost").expect("a domain name")
+}
+
+/// Wildcards stand in the file's name only, so that there is one folder to watch.
+fn pattern(text: &str) -> Result<String, String> {
+    let folder = text.rsplit_once('/').map_or("", |(folder, _)| folder);
+    if text.is_empty() || text.ends_with('/') {
+        return Err("expected files such as \"domains.d/*.toml\"".into());
+    }
+    if folder.contains(['*', '?']) {
+        return Err("`*` and `?` may stand in the file's name only, not in its folder's".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// `[admin]`.
+pub(super) fn admin(reader: &mut Reader<'_>, state_dir: &Path) -> Admin {
+    let bind = reader.text("bind", |text| match socket_address(text)? {
+        // Every request carries the token, and the API speaks plain HTTP.
+        address if !address.ip().is_loopback() => Err(format!(
+            "`{text}` is not a loopback address, and the token would cross the network in clear text; \
+             bind to 127.0.0.1 and use a tunnel or a TLS proxy on this host"
+        )),
+        address => Ok(address),
+    });
+    Admin {
+        metrics_bind: reader.text("metrics_bind", socket_address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9925))),
+        bind: bind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8025))),
+        token_file: reader.path_below("token_file", state_dir).unwrap_or_else(|| state_dir.join("admin.token")),
+    }
+}
+
+/// An address and a port to listen on.
+pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("`{text}` is not ADDRESS:PORT, such as 127.0.0.1:25 or [::1]:25"))
+}
+
+/// `[reports]`.
+pub(super) fn reports(reader: &mut Reader<'_>) -> WrittenReports {
+    let address = |text: &str| Address::parse(text).map_err(|error| format!("`{text}` is not an address: {error}"));
+    WrittenReports { from: reader.optional("from", address), deliver_to: reader.optional("deliver_to", name) }
+}
+
+/// `[loop_detection]`.
+pub(super) fn loop_detection(reader: &mut Reader<'_>, state_dir: &Path) -> LoopDetection {
+    let mode = reader.choice("mode", &[("refuse", LoopMode::Refuse), ("report", LoopMode::Report)]);
+    let key_files: Option<Vec<PathBuf>> = reader.paths_below("key_files", state_dir);
+    reader.require_some("key_files", "the first key file signs the stamps");
+    LoopDetection {
+        mode: mode.unwrap_or(LoopMode::Refuse),
+        max_received: reader.number("max_received", 1).unwrap_or(50),
+        max_passes: reader.number("max_passes", 1).unwrap_or(8),
+        key_files: key_files.unwrap_or_else(|| vec![state_dir.join("loop.key")]),
+    }
+}
+
+/// `[spool] min_free`, bytes.
+pub(super) fn min_free(reader: &mut Reader<'_>) -> u64 {
+    reader.size("min_free").unwrap_or(DEFAULT_MIN_FREE)
+}
+
+/// `[trace] days`.
+pub(super) fn trace_days(reader: &mut Reader<'_>) -> u32 {
+    reader.number("days", 1).unwrap_or(DEFAULT_TRACE_DAYS)
+}

@@ -1,0 +1,265 @@
+//! Files of a configuration, places in them, and the problems found there.
+//!
+//! `file` reads sources and `reader` notes places; everything that finds fault names a [`Place`].
+//! [`render`] writes problems as compilers do. Problems are shown, logged and kept for `status`, so a line that
+//! carries a password in spite of all is cut off where the password begins.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// One thing that is wrong with a configuration: where, what, and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1; 0 where it concerns the whole file.
+    pub line: usize,
+    /// The text of that line.
+    pub text: String,
+    /// What is wrong and what to do, one line, lower case.
+    pub message: String,
+}
+
+/// `FILE:LINE: message`, for a log.
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.file.display(), self.message),
+            line => write!(f, "{}:{line}: {}", self.file.display(), self.message),
+        }
+    }
+}
+
+/// Writes problems for people: `FILE:LINE: message`, and the line below it.
+#[must_use]
+pub fn render(problems: &[Problem]) -> String {
+    let mut out = String::new();
+    for problem in problems {
+        // Writing to a String cannot fail.
+        let _ = match problem.line {
+            0 => writeln!(out, "{problem}"),
+            line => writeln!(out, "{problem}\n{line:>5} | {}", problem.text),
+        };
+    }
+    out
+}
+
+/// One file as it was read.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// Its rank among the files read.
+    pub(super) index: usize,
+    /// Its absolute path.
+    pub(super) path: PathBuf,
+    /// Its content.
+    pub(super) text: String,
+}
+
+impl Source {
+    /// The folder that relative paths in it start at.
+    pub(super) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+}
+
+/// A place in a source: a byte, or the file as a whole.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    source: Arc<Source>,
+    offset: Option<usize>,
+}
+
+impl Place {
+    /// The file as a whole.
+    pub(super) fn whole(source: &Arc<Source>) -> Self {
+        Self { source: source.clone(), offset: None }
+    }
+
+    /// A byte of the file.
+    pub(super) fn new(source: &Arc<Source>, offset: usize) -> Self {
+        Self { source: source.clone(), offset: Some(offset) }
+    }
+
+    /// The file that it lies in.
+    pub(super) fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
+
+    /// The line, from 1; 0 for the whole file.
+    fn line(&self) -> usize {
+        let before = |offset: usize| self.source.text.as_bytes().get(..offset).unwrap_or_default();
+        self.offset.map_or(0, |offset| 1 + before(offset).iter().filter(|byte| **byte == b'\n').count())
+    }
+
+    fn problem(&self, message: String) -> Problem {
+        let line = self.line();
+        let text = line.checked_sub(1).and_then(|at| self.source.text.lines().nth(at)).unwrap_or_default();
+        Problem { file: self.source.path.clone(), line, text: without_secrets(text), message }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let file = self.source.path.display();
+        match self.line() {
+            0 => write!(f, "{file}"),
+            line => write!(f, "{file}:{line}"),
+        }
+    }
+}
+
+/// The line up to the value of a key that looks like a secret's.
+fn without_secrets(line: &str) -> String {
+    let line = line.trim_end();
+    for (at, _) in line.match_indices('=') {
+        let key = line[..at].trim_end().trim_end_matches(['"', '\'']).to_ascii_lowercase();
+        if ["password", "passwd", "pass", "pw", "secret", "token"].iter().any(|secret| key.ends_with(secret)) {
+            return format!("{} [hidden]", &line[..=at]);
+        }
+    }
+    line.to_owned()
+}
+
+/// Everything found wrong so far.
+#[derive(Debug, Default)]
+pub(super) struct Problems(Vec<(Place, String)>);
+
+impl Problems {
+    /// Notes one.
+    pub(super) fn add(&mut self, place: &Place, message: impl Into<String>) {
+        self.0.push((place.clone(), message.into()));
+    }
+
+    /// Whether nothing is wrong.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them, in the order of files and lines.
+    pub(super) fn into_sorted(mut self) -> Vec<Problem> {
+        self.0.sort_by_key(|(place, _)| (place.source.index, place.offset));
+        self.0.into_iter().map(|(place, message)| place.problem(message)).collect()
+    }
+}
+
+/// Where a table and all that is in it were written.
+#[derive(Debug)]
+pub(super) struct Places {
+    table: Place,
+    keys: HashMap<String, Place>,
+}
+
+impl Places {
+    /// Of a table that was not written.
+    pub(super) fn none(source: &Arc<Source>) -> Self {
+        Self { table: Place::whole(source), keys: HashMap::new() }
+    }
+
+    /// Of a table that stands at `place`.
+    pub(super) fn new(place: Place, table: &DeTable<'_>) -> Self {
+        let mut places = Self { table: place, keys: HashMap::new() };
+        places.note_table("", table);
+        places
+    }
+
+    fn note_table(&mut self, prefix: &str, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let path = format!("{prefix}{}", key.get_ref());
+            self.keys.insert(path.clone(), Place::new(&self.table.source, key.span().start));
+            self.note_value(&path, value);
+        }
+    }
+
+    fn note_value(&mut self, path: &str, value: &Spanned<DeValue<'_>>) {
+        match value.get_ref() {
+            DeValue::Table(table) => self.note_table(&format!("{path}."), table),
+            DeValue::Array(array) => {
+                for (at, element) in array.iter().enumerate() {
+                    let path = format!("{path}[{at}]");
+                    self.keys.insert(path.clone(), Place::new(&self.table.source, element.span().start));
+                    self.note_value(&path, element);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the key was written: `tls`, `tls.mode`, `smart_hosts[1]`.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.keys.contains_key(key)
+    }
+
+    /// Like [`Places::at`], for a key whose case is not known any more.
+    pub(super) fn at_any_case(&self, key: &str) -> &Place {
+        let same = |(written, _): &(&String, &Place)| written.to_lowercase() == key.to_lowercase();
+        self.keys.iter().find(same).map_or_else(|| self.at(key), |(_, place)| place)
+    }
+
+    /// Where the key stands; where it does not, the table that should have it.
+    pub(super) fn at(&self, key: &str) -> &Place {
+        let mut key = key;
+        loop {
+            if let Some(place) = self.keys.get(key) {
+                return place;
+            }
+            let Some(end) = key.rfind(['.', '[']) else { return &self.table };
+            key = &key[..end];
+        }
+    }
+}
+
+/// A table as it is used, and where it was written.
+#[derive(Debug)]
+pub(super) struct Item<T> {
+    /// The table.
+    pub(super) used: T,
+    /// Where.
+    pub(super) places: Places,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for (line, shown) in [
+            ("password = \"hunter2\"", "password = [hidden]"),
+            ("auth = { username = \"u\", \"Password\"=\"x\" }", "auth = { username = \"u\", \"Password\"= [hidden]"),
+            ("password_file = \"pw\"", "password_file = \"pw\""),
+            ("bind_pw=hunter2", "bind_pw= [hidden]"),
+        ] {
+            assert_eq!(without_secrets(line), shown);
+        }
+    }
+
+    #[test]
+    fn places_fall_back_to_what_holds_them() {
+        let text = "a = 1\nb = { c = 2, d = [\n  3,\n  4,\n] }\n".to_owned();
+        let source = Arc::new(Source { index: 0, path: "/x/y.toml".into(), text });
+        let table = DeTable::parse(&source.text).unwrap();
+        let places = Places::new(Place::whole(&source), table.get_ref());
+        for (key, line) in [("a", 1), ("b.c", 2), ("b.d[1]", 4), ("b.d[7]", 2), ("b.x", 2), ("x", 0)] {
+            assert_eq!(places.at(key).line(), line, "{key}");
+        }
+        assert!(places.has("b.d[0]") && !places.has("b.d[2]"));
+        assert_eq!(source.folder(), Path::new("/x"));
+    }
+
+    #[test]
+    fn problems_are_sorted_and_rendered() {
+        let source = Arc::new(Source { index: 0, path: "/x.toml".into(), text: "a = 1\nb = 2\n".into() });
+        let mut problems = Problems::default();
+        problems.add(&Place::new(&source, 6), "`b` is wrong");
+        problems.add(&Place::whole(&source), "there is no `c`");
+        problems.add(&Place::new(&source, 0), "`a` is wrong");
+        let expected = "/x.toml: there is no `c`\n/x.toml:1: `a` is wrong\n    1 | a = 1\n\
+                        /x.toml:2: `b` is wrong\n    2 | b = 2\n";
+        assert_eq!(render(&problems.into_sorted()), expected);
+    }
+}

@@ -1,0 +1,12 @@
+//! The parts of a configuration as they are used, one file a table: plain data with every default filled in.
+
+mod directory;
+mod receive_connector;
+mod send_connector;
+
+pub use directory::{CacheConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, LdapConfig, Profile};
+pub use receive_connector::{CertificateFiles, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
+pub use send_connector::{
+    BareLf, EightBit, Host, Mechanism, Protocol, Retry, SendAuth, SendConnector, SendTls, SendTlsMode, SmartHost,
+    SmtpOut,
+};

@@ -1,0 +1,230 @@
+//! One connection to a next hop: bytes out, replies in, each with a deadline.
+//!
+//! `open` makes it ready for MAIL, `transaction` speaks over it, `pool` keeps it between messages. Commands are
+//! queued and go out together with the next reply that is waited for, which is all that pipelining takes (RFC 2920).
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::config::SmtpOut;
+use crate::smtp::client::offers::Offers;
+use crate::smtp::client::replies::{Replies, ReplyError};
+use crate::smtp::domain::Domain;
+use crate::smtp::reply::Reply;
+
+/// How long we wait for the answer to QUIT.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Why the conversation is over.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The next hop closed the connection.
+    #[error("the next hop closed the connection")]
+    Closed,
+    /// Nothing came, or nothing more was taken, for so long.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// The network failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// What came is not SMTP.
+    #[error("not SMTP: {0}")]
+    Reply(#[from] ReplyError),
+}
+
+/// What a connection was made with; another may use it only with the same.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// What we said in EHLO.
+    pub ehlo: Domain,
+    /// The connector's settings.
+    pub smtp: SmtpOut,
+}
+
+/// An SMTP connection.
+pub struct Connection {
+    stream: Stream,
+    replies: Replies,
+    /// Queued and not yet written.
+    out: Vec<u8>,
+    /// What the next hop offers.
+    pub offers: Offers,
+    /// Which next hop it is: `name[address]:port`.
+    pub next_hop: Arc<str>,
+    /// What it was made with.
+    pub terms: Arc<Terms>,
+    /// When it was made.
+    pub opened: Instant,
+    /// Whether a message has gone over it before.
+    pub history: History,
+}
+
+/// Whether a message has gone over a connection before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum History {
+    /// It was made for the message at hand.
+    Fresh,
+    /// It comes from the pool: that it is dead may only now be seen.
+    Reused,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection {
+    /// Over a socket that was just connected; nothing is read yet.
+    #[must_use]
+    pub fn new(socket: TcpStream, next_hop: Arc<str>, terms: Arc<Terms>) -> Self {
+        Self {
+            stream: Stream::Plain(socket),
+            replies: Replies::default(),
+            out: Vec::with_capacity(512),
+            offers: Offers::default(),
+            next_hop,
+            terms,
+            opened: Instant::now(),
+            history: History::Fresh,
+        }
+    }
+
+    /// Whether it is encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
+    }
+
+    /// Adds to what goes out next.
+    pub fn queue(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// Writes what is queued and waits for one reply, for `reply_timeout`.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub async fn reply(&mut self) -> Result<Reply, Broken> {
+        self.reply_within(self.terms.smtp.reply_timeout).await
+    }
+
+    /// The same for a command of its own.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub async fn command(&mut self, line: &str) -> Result<Reply, Broken> {
+        self.queue(line.as_bytes());
+        self.queue(b"\r\n");
+        self.reply().await
+    }
+
+    /// Writes what is queued and waits for one reply. The whole of it must be there in time.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub async fn reply_within(&mut self, limit: Duration) -> Result<Reply, Broken> {
+        if let Some(reply) = self.replies.next_reply()? {
+            return Ok(reply);
+        }
+        self.flush().await?;
+        timeout(limit, self.read()).await.map_err(|_| Broken::TimedOut(limit))?
+    }
+
+    /// Writes what is queued.
+    ///
+    /// # Errors
+    /// [`Broken`]: then the last bytes of it have not left us whole.
+    pub async fn flush(&mut self) -> Result<(), Broken> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let limit = self.terms.smtp.reply_timeout;
+        let written = match &mut self.stream {
+            Stream::Plain(socket) => timeout(limit, socket.write_all(&self.out)).await,
+            Stream::Tls(tls) => {
+                let write = async {
+                    tls.write_all(&self.out).await?;
+                    tls.flush().await
+                };
+                timeout(limit, write).await
+            }
+        };
+        self.out.clear();
+        Ok(written.map_err(|_| Broken::TimedOut(limit))??)
+    }
+
+    /// The buffer of what goes out next, for whoever fills it piece by piece.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    async fn read(&mut self) -> Result<Reply, Broken> {
+        loop {
+            let buffer = &mut self.replies.buffer;
+            buffer.reserve(1024);
+            let read = match &mut self.stream {
+                Stream::Plain(socket) => socket.read_buf(buffer).await?,
+                Stream::Tls(tls) => tls.read_buf(buffer).await?,
+            };
+            if read == 0 {
+                return Err(Broken::Closed);
+            }
+            if let Some(reply) = self.replies.next_reply()? {
+                return Ok(reply);
+            }
+        }
+    }
+
+    /// Encrypts it. What was read behind the reply to STARTTLS is thrown away (RFC 3207 6), and so is what was
+    /// offered before (RFC 3207 4.2).
+    ///
+    /// # Errors
+    /// [`Broken`]: the handshake failed.
+    pub async fn start_tls(
+        mut self,
+        connector: &TlsConnector,
+        name: rustls_pki_types::ServerName<'static>,
+    ) -> Result<Self, Broken> {
+        let Stream::Plain(socket) = self.stream else { return Ok(self) };
+        let limit = self.terms.smtp.reply_timeout;
+        let handshake = timeout(limit, connector.connect(name, socket)).await;
+        self.stream = Stream::Tls(Box::new(handshake.map_err(|_| Broken::TimedOut(limit))??));
+        self.replies.discard();
+        self.offers = Offers::default();
+        Ok(self)
+    }
+
+    /// Whether every reply that was read has been used.
+    #[must_use]
+    pub fn is_in_step(&self) -> bool {
+        self.replies.is_empty()
+    }
+
+    /// Whether it looks alive: nothing was said while it lay idle. A next hop that gave it up has closed it or
+    /// said 421.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let socket = match &self.stream {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(tls) => tls.get_ref().0,
+        };
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = SockRef::from(socket).peek(&mut byte);
+        self.is_in_step() && matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Says QUIT and closes (RFC 5321 4.1.1.10). Whether it is answered changes nothing.
+    pub async fn quit(mut self) {
+        self.queue(b"QUIT\r\n");
+        let _ = timeout(FAREWELL, self.reply()).await;
+    }
+}

@@ -1,0 +1,68 @@
+//! AUTH PLAIN (RFC 4616) and LOGIN towards a next hop (RFC 4954), over TLS only.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::connection::Connection;
+use super::open::{Say, expect};
+use super::trouble::{NO_SECURITY, Trouble};
+use crate::config::{Mechanism, SendAuth};
+use crate::delivery::refusal::{Alert, Meaning, Step};
+use crate::smtp::reply::Reply;
+
+/// Authenticates, or says why not.
+///
+/// # Errors
+/// [`Trouble`] with the next hop: without authentication nothing is sent to it.
+pub(super) async fn authenticate(connection: &mut Connection, auth: &SendAuth) -> Result<(), Trouble> {
+    let trouble = |connection: &Connection, text: &str| Trouble::at(&connection.next_hop, NO_SECURITY, text).alerting();
+    if !connection.is_tls() {
+        return Err(trouble(connection, "it offers no TLS, and without TLS we do not authenticate"));
+    }
+    let offered = match auth.mechanism {
+        Mechanism::Plain => connection.offers.auth_plain,
+        Mechanism::Login => connection.offers.auth_login,
+    };
+    if !offered {
+        let text = format!("it does not offer AUTH {}", name(auth.mechanism));
+        return Err(trouble(connection, &text));
+    }
+    let password = match tokio::fs::read_to_string(&auth.password_file).await {
+        Ok(password) => password,
+        Err(error) => {
+            let text = format!("{}: {error}; it is `password_file`", auth.password_file.display());
+            return Err(trouble(connection, &text));
+        }
+    };
+    let password = password.strip_suffix('\n').unwrap_or(&password);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    let last = match auth.mechanism {
+        Mechanism::Plain => {
+            let secret = STANDARD.encode(format!("\0{}\0{password}", auth.username));
+            expect(connection, Step::Auth, Say::Line(&format!("AUTH PLAIN {secret}"))).await?
+        }
+        Mechanism::Login => {
+            challenge(connection, "AUTH LOGIN").await?;
+            challenge(connection, &STANDARD.encode(&auth.username)).await?;
+            expect(connection, Step::Auth, Say::Line(&STANDARD.encode(password))).await?
+        }
+    };
+    if last.code == 235 { Ok(()) } else { Err(out_of_step(connection, &last)) }
+}
+
+/// Says a line that is answered by 334.
+async fn challenge(connection: &mut Connection, line: &str) -> Result<(), Trouble> {
+    let reply = expect(connection, Step::Auth, Say::Line(line)).await?;
+    if reply.code == 334 { Ok(()) } else { Err(out_of_step(connection, &reply)) }
+}
+
+fn out_of_step(connection: &Connection, reply: &Reply) -> Trouble {
+    Trouble::said(connection, Step::Auth, reply, Meaning::Unreachable(Alert::Yes))
+}
+
+fn name(mechanism: Mechanism) -> &'static str {
+    match mechanism {
+        Mechanism::Plain => "PLAIN",
+        Mechanism::Login => "LOGIN",
+    }
+}

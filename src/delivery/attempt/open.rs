@@ -1,0 +1,250 @@
+//! From a next hop's name to a connection that is ready for MAIL: connect, greeting, EHLO, STARTTLS, AUTH.
+//!
+//! Whatever goes wrong here is [`Trouble`] with the next hop, never a refusal of the mail. RFC 5321 3.1, 3.2 and 5.1,
+//! RFC 3207, RFC 4954.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use super::connection::{Broken, Connection};
+use super::login;
+use super::trouble::{BAD_SECURITY, LOOP, NO_ANSWER, NO_DNS, NO_SECURITY, Trouble};
+use super::{Attempt, hops::NextHop};
+use crate::config::{Host, SendTlsMode};
+use crate::delivery::refusal::{Meaning, Step, meaning};
+use crate::smtp::client::offers::Offers;
+use crate::smtp::reply::Reply;
+use crate::tls::connect::server_name;
+
+/// Addresses of one name that are tried; RFC 5321 5.1 asks for two at least.
+const MAX_ADDRESSES: usize = 10;
+
+/// Why an address gave no connection.
+enum Failure {
+    /// Another address may.
+    Trouble(Trouble),
+    /// The handshake failed: in clear it may work.
+    Handshake(Trouble),
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+/// Whether STARTTLS is said.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Encrypt {
+    AsOffered,
+    No,
+}
+
+/// A new connection to one of the next hop's addresses, ready for MAIL.
+///
+/// # Errors
+/// The trouble with the last address that was tried.
+pub(super) async fn open(attempt: &Attempt<'_>, hop: &NextHop) -> Result<Connection, Trouble> {
+    let smtp = &attempt.terms.smtp;
+    let addresses = match &hop.host {
+        Host::Address(address) => vec![*address],
+        Host::Name(name) => attempt.shared.dns.addresses(&smtp.dns_servers, name).await.map_err(|error| {
+            let trouble = Trouble::unreached(NO_DNS, error.to_string());
+            if hop.label.is_some() && matches!(error, super::DnsError::NotFound(_)) {
+                trouble.alerting()
+            } else {
+                trouble
+            }
+        })?,
+    };
+    let usable = |ip: &IpAddr| smtp.source_address.is_none_or(|source| source.is_ipv4() == ip.is_ipv4());
+    let none = format!("{} has no address of the family of `source_address`", hop.name());
+    let mut last = Trouble::unreached(NO_ANSWER, none);
+    for ip in addresses.into_iter().filter(usable).take(MAX_ADDRESSES) {
+        let address = SocketAddr::new(ip, hop.port);
+        let mut opened = ready(attempt, hop, address, Encrypt::AsOffered).await;
+        // RFC 7435: without authentication clear text is no worse than TLS that cannot be had.
+        let clear_will_do = smtp.tls.mode == SendTlsMode::Opportunistic && smtp.auth.is_none();
+        if let Err(Failure::Handshake(trouble)) = &opened
+            && clear_will_do
+        {
+            tracing::warn!(reason = %trouble.reply, "TLS failed; trying in clear");
+            opened = ready(attempt, hop, address, Encrypt::No).await;
+        }
+        match opened {
+            Ok(connection) => return Ok(connection),
+            Err(Failure::Trouble(trouble) | Failure::Handshake(trouble)) => last = trouble,
+        }
+    }
+    Err(last)
+}
+
+async fn ready(
+    attempt: &Attempt<'_>,
+    hop: &NextHop,
+    address: SocketAddr,
+    encrypt: Encrypt,
+) -> Result<Connection, Failure> {
+    let next_hop: Arc<str> = hop.at(address.ip()).into();
+    if is_own(&attempt.shared.own_listeners(), address) {
+        let text = "this is one of our own listeners; correct the smart host or the DNS record";
+        let own = Trouble::unreached(LOOP, format!("{next_hop}: {text}"));
+        return Err(own.alerting().into());
+    }
+    let socket = connect(attempt, &next_hop, address).await?;
+    let mut connection = Connection::new(socket, next_hop, attempt.terms.clone());
+    greeting(attempt, &mut connection).await?;
+    hello(attempt, &mut connection).await?;
+    if encrypt == Encrypt::AsOffered {
+        connection = encrypted(attempt, hop, connection).await?;
+    }
+    if let Some(auth) = &attempt.terms.smtp.auth {
+        login::authenticate(&mut connection, auth).await?;
+    }
+    Ok(connection)
+}
+
+async fn connect(attempt: &Attempt<'_>, next_hop: &str, address: SocketAddr) -> Result<TcpStream, Trouble> {
+    let smtp = &attempt.terms.smtp;
+    let failed = |why: String| Trouble::unreached(NO_ANSWER, format!("cannot connect to {next_hop}: {why}"));
+    let connecting = async {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        if let Some(source) = smtp.source_address {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        let socket = socket.connect(address).await?;
+        socket.set_nodelay(true)?;
+        Ok::<_, std::io::Error>(socket)
+    };
+    match timeout(smtp.connect_timeout, connecting).await {
+        Ok(Ok(socket)) => Ok(socket),
+        Ok(Err(error)) => Err(failed(error.to_string())),
+        Err(_) => Err(failed(format!("no answer within {:?}", smtp.connect_timeout))),
+    }
+}
+
+/// RFC 5321 3.1; DESIGN section 6, rule 2: a next hop that greets with our own name is ourselves.
+async fn greeting(attempt: &Attempt<'_>, connection: &mut Connection) -> Result<(), Trouble> {
+    let reply = expect(connection, Step::Greeting, Say::Nothing).await?;
+    let name = reply.text.split_ascii_whitespace().next().unwrap_or_default();
+    if name.eq_ignore_ascii_case(attempt.terms.ehlo.as_str()) {
+        attempt.shared.metrics.loops.with_label_values(&["greeting"]).inc();
+        let text = "it greets with our own host name: mail would come back to us";
+        return Err(Trouble::at(&connection.next_hop, LOOP, text).alerting());
+    }
+    Ok(())
+}
+
+/// EHLO, and HELO once where EHLO is refused for good (RFC 5321 3.2).
+async fn hello(attempt: &Attempt<'_>, connection: &mut Connection) -> Result<(), Trouble> {
+    let ehlo = &attempt.terms.ehlo;
+    let said = connection.command(&format!("EHLO {ehlo}")).await;
+    let reply = said.map_err(|broken| Trouble::broken(connection, &broken, Step::Ehlo))?;
+    if reply.is_permanent() {
+        let helo = format!("HELO {ehlo}");
+        expect(connection, Step::Ehlo, Say::Line(&helo)).await?;
+        connection.offers = Offers::default();
+        return Ok(());
+    }
+    judge(connection, Step::Ehlo, &reply)?;
+    connection.offers = Offers::read(&reply);
+    Ok(())
+}
+
+async fn encrypted(attempt: &Attempt<'_>, hop: &NextHop, mut connection: Connection) -> Result<Connection, Failure> {
+    let tls = &attempt.terms.smtp.tls;
+    let next_hop = connection.next_hop.clone();
+    match tls.mode {
+        SendTlsMode::None => return Ok(connection),
+        SendTlsMode::Opportunistic if !connection.offers.starttls => return Ok(connection),
+        SendTlsMode::Required if !connection.offers.starttls => {
+            let text = "TLS is required, and it does not offer STARTTLS";
+            return Err(Trouble::at(&next_hop, NO_SECURITY, text).alerting().into());
+        }
+        SendTlsMode::Opportunistic | SendTlsMode::Required => {}
+    }
+    let bad = |why: String| Trouble::at(&next_hop, BAD_SECURITY, &why);
+    let (clients, settings) = (attempt.shared.clone(), attempt.terms.clone());
+    let made = tokio::task::spawn_blocking(move || clients.tls.connector(&settings.smtp.tls)).await;
+    let made = made.map_err(|error| bad(error.to_string()))?;
+    let connector = made.map_err(|error| bad(error.to_string()).alerting())?;
+    let name = server_name(tls, &hop.certificate_name()).map_err(|error| bad(error.to_string()).alerting())?;
+    match expect(&mut connection, Step::StartTls, Say::Line("STARTTLS")).await {
+        Ok(_) => {}
+        // It said no and goes on in clear, as it would with a client that never asked (RFC 3207 4).
+        Err(_) if tls.mode == SendTlsMode::Opportunistic && connection.is_quiet() => return Ok(connection),
+        Err(trouble) => return Err(trouble.into()),
+    }
+    let mut connection = match connection.start_tls(&connector, name).await {
+        Ok(connection) => connection,
+        Err(broken) => return Err(Failure::Handshake(handshake_failed(&next_hop, &broken))),
+    };
+    hello(attempt, &mut connection).await?;
+    Ok(connection)
+}
+
+fn handshake_failed(next_hop: &Arc<str>, broken: &Broken) -> Trouble {
+    let trouble = Trouble::at(next_hop, BAD_SECURITY, &format!("the TLS handshake failed: {broken}"));
+    // A certificate that does not verify will not heal by itself.
+    if matches!(broken, Broken::Io(error) if error.kind() == std::io::ErrorKind::InvalidData) {
+        return trouble.alerting();
+    }
+    trouble
+}
+
+/// What is said before a reply is expected.
+pub(super) enum Say<'a> {
+    Nothing,
+    Line(&'a str),
+}
+
+/// Says something and wants a positive reply to it.
+pub(super) async fn expect(connection: &mut Connection, step: Step, say: Say<'_>) -> Result<Reply, Trouble> {
+    let said = match say {
+        Say::Nothing => connection.reply().await,
+        Say::Line(line) => connection.command(line).await,
+    };
+    let reply = said.map_err(|broken| Trouble::broken(connection, &broken, step))?;
+    judge(connection, step, &reply)?;
+    Ok(reply)
+}
+
+fn judge(connection: &Connection, step: Step, reply: &Reply) -> Result<(), Trouble> {
+    match meaning(step, reply) {
+        Meaning::Positive => Ok(()),
+        other => Err(Trouble::said(connection, step, reply, other)),
+    }
+}
+
+/// Whether we listen there ourselves. A listener on the wildcard address listens on every address of this machine,
+/// and only an address of this machine can be bound.
+fn is_own(listeners: &[SocketAddr], to: SocketAddr) -> bool {
+    let ip = to.ip().to_canonical();
+    listeners.iter().filter(|own| own.port() == to.port()).any(|own| {
+        own.ip().to_canonical() == ip
+            || own.ip().is_unspecified() && own.is_ipv4() == ip.is_ipv4() && UdpSocket::bind((ip, 0)).is_ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_listeners_are_known() {
+        for (own, to, ours) in [
+            ("127.0.0.1:25", "127.0.0.1:25", true),
+            ("127.0.0.1:25", "[::ffff:127.0.0.1]:25", true),
+            ("127.0.0.1:25", "127.0.0.2:25", false),
+            ("127.0.0.1:25", "127.0.0.1:2525", false),
+            ("0.0.0.0:25", "127.0.0.9:25", true),
+            ("0.0.0.0:25", "192.0.2.1:25", false),
+            ("[::]:25", "127.0.0.1:25", false),
+        ] {
+            assert_eq!(is_own(&[own.parse().unwrap()], to.parse().unwrap()), ours, "{own} {to}");
+        }
+    }
+}

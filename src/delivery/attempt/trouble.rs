@@ -1,0 +1,103 @@
+//! Why a next hop could not be used: what the queue shows, who is told, and whether its other mail is held up too.
+
+use std::sync::Arc;
+
+use super::connection::{Broken, Connection};
+use crate::delivery::refusal::{Alert, Meaning, Step};
+use crate::smtp::reply::{Enhanced, Reply};
+
+/// RFC 3463 3.5, X.4.1: no answer from host.
+pub(super) const NO_ANSWER: Enhanced = Enhanced(4, 4, 1);
+/// X.4.2: bad connection.
+pub(super) const BAD_CONNECTION: Enhanced = Enhanced(4, 4, 2);
+/// X.4.3: directory server failure; DNS here.
+pub(super) const NO_DNS: Enhanced = Enhanced(4, 4, 3);
+/// X.4.6: routing loop.
+pub(super) const LOOP: Enhanced = Enhanced(4, 4, 6);
+/// X.7.4: security features not supported.
+pub(super) const NO_SECURITY: Enhanced = Enhanced(4, 7, 4);
+/// X.7.5: cryptographic failure.
+pub(super) const BAD_SECURITY: Enhanced = Enhanced(4, 7, 5);
+
+/// What is in trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The next hop as a whole: it counts as down.
+    NextHop,
+    /// This message or recipient there.
+    Message,
+}
+
+/// Why a next hop could not be used; the next one is tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// Which next hop; empty if none was reached.
+    pub next_hop: Arc<str>,
+    /// What the queue shows: always 4xx.
+    pub reply: Reply,
+    /// What is in trouble.
+    pub scope: Scope,
+    /// Whether somebody has to look at it.
+    pub alert: Alert,
+}
+
+impl Trouble {
+    /// With the next hop as a whole, before a word was exchanged.
+    #[must_use]
+    pub(super) fn unreached(enhanced: Enhanced, text: String) -> Self {
+        let reply = Reply { code: 451, enhanced: Some(enhanced), text: text.into() };
+        Self { next_hop: "".into(), reply, scope: Scope::NextHop, alert: Alert::No }
+    }
+
+    /// With a next hop that was reached.
+    #[must_use]
+    pub(super) fn at(next_hop: &Arc<str>, enhanced: Enhanced, text: &str) -> Self {
+        let unreached = Self::unreached(enhanced, format!("{next_hop}: {text}"));
+        Self { next_hop: next_hop.clone(), ..unreached }
+    }
+
+    /// The same, and somebody has to look at it.
+    #[must_use]
+    pub(super) fn alerting(self) -> Self {
+        Self { alert: Alert::Yes, ..self }
+    }
+
+    /// The conversation broke.
+    #[must_use]
+    pub(super) fn broken(connection: &Connection, broken: &Broken, step: Step) -> Self {
+        let enhanced = if matches!(broken, Broken::TimedOut(_)) { NO_ANSWER } else { BAD_CONNECTION };
+        Self::at(&connection.next_hop, enhanced, &format!("{} {broken}", during(step)))
+    }
+
+    /// A reply that says nothing of sender or recipient, after the table in `refusal`. The queue shows it under its own
+    /// words, as a 4xx whatever it was.
+    #[must_use]
+    pub(super) fn said(connection: &Connection, step: Step, reply: &Reply, meaning: Meaning) -> Self {
+        let enhanced = reply.enhanced.filter(|_| !reply.is_positive());
+        let Enhanced(_, subject, detail) = enhanced.unwrap_or(NO_ANSWER);
+        let text = format!("{} the next hop said: {reply}", during(step));
+        let trouble = Self::at(&connection.next_hop, Enhanced(4, subject, detail), &text);
+        let begun = !matches!(step, Step::Greeting | Step::Ehlo | Step::StartTls | Step::Auth);
+        let (scope, alert) = match meaning {
+            Meaning::Unreachable(alert) if begun && reply.code != 421 => (Scope::Message, alert),
+            Meaning::Unreachable(alert) => (Scope::NextHop, alert),
+            Meaning::FaultBetweenUs => (Scope::NextHop, Alert::Yes),
+            // Others' mail may well be understood.
+            _ => (Scope::Message, Alert::Yes),
+        };
+        Self { scope, alert, ..trouble }
+    }
+}
+
+fn during(step: Step) -> &'static str {
+    match step {
+        Step::Greeting => "instead of a greeting:",
+        Step::Ehlo => "at EHLO:",
+        Step::StartTls => "at STARTTLS:",
+        Step::Auth => "at AUTH:",
+        Step::Mail => "at MAIL:",
+        Step::Rcpt => "at RCPT:",
+        Step::Data => "at DATA, before the final dot:",
+        Step::Dot => "after the final dot:",
+    }
+}

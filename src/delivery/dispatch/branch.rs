@@ -1,0 +1,138 @@
+//! Which recipients of a message share one attempt, and the stamp that this attempt carries (DESIGN section 6, rule 3).
+
+use std::collections::HashSet;
+
+use crate::config::{Config, Protocol, SendConnector};
+use crate::keys::LoopKeys;
+use crate::message::stamp::{self, NewStamp};
+use crate::routing::verdict::Route;
+use crate::smtp::address::Address;
+use crate::spool::entry::{Entry, Queued};
+use crate::time::UnixTime;
+
+/// Recipients of one transaction: what every server takes (RFC 5321 4.5.3.1.8), and what one stamp names.
+pub(super) const MOST_RECIPIENTS: usize = 100;
+
+/// How the recipients of one message on one connector share attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grouping {
+    /// All together: the next hops are the connector's.
+    Together,
+    /// Those with the same next-hop domain: its MX is the next hop.
+    ByDomain,
+    /// Each by itself: a mailbox.
+    Each,
+}
+
+impl Grouping {
+    /// How it is with this connector.
+    pub(super) fn of(connector: &SendConnector) -> Self {
+        match &connector.protocol {
+            Protocol::Smtp(smtp) if smtp.smart_hosts.is_empty() => Self::ByDomain,
+            Protocol::Smtp(_) => Self::Together,
+            Protocol::Maildir(_) => Self::Each,
+        }
+    }
+
+    /// Whether two recipients on the same connector may share an attempt.
+    pub(super) fn share(self, one: &Route, other: &Route) -> bool {
+        match self {
+            Self::Together => true,
+            Self::ByDomain => one.next_hop_domain == other.next_hop_domain,
+            Self::Each => false,
+        }
+    }
+}
+
+/// The positions of the first branch on `connector` among the recipients that are `ready`.
+pub(super) fn members(
+    recipients: &[Queued],
+    connector: &str,
+    grouping: Grouping,
+    ready: impl Fn(usize) -> bool,
+) -> Vec<usize> {
+    let mut on_connector =
+        recipients.iter().enumerate().filter(|(at, queued)| &*queued.route.connector == connector && ready(*at));
+    let Some((first, leader)) = on_connector.next() else { return Vec::new() };
+    let others = on_connector.filter(|(_, queued)| grouping.share(&leader.route, &queued.route)).map(|(at, _)| at);
+    std::iter::once(first).chain(others).take(MOST_RECIPIENTS).collect()
+}
+
+/// The stamp for a transaction with these recipients: as received and as sent. Empty where none is due: a connector
+/// without an organization and recipients of domains that are not ours.
+pub(super) fn stamp(
+    config: &Config,
+    keys: &LoopKeys,
+    connector: &SendConnector,
+    (entry, recipients): (&Entry, &[&Queued]),
+    now: UnixTime,
+) -> String {
+    let accepted = |address: &Address| config.routing.accepted.find(address.domain()).is_some();
+    let ours = recipients.iter().any(|queued| accepted(&queued.rcpt.address) || accepted(&queued.route.rcpt_to));
+    if connector.organization.is_empty() && !ours {
+        return String::new();
+    }
+    let mut seen = HashSet::new();
+    let both = recipients.iter().flat_map(|queued| [&queued.rcpt.address, &queued.route.rcpt_to]);
+    let addresses: Vec<&Address> = both.filter(|address| seen.insert(address.key())).collect();
+    let stamp = NewStamp {
+        installation: &config.server.installation,
+        via: &connector.name,
+        time: now,
+        recipients: &addresses,
+        identity: &entry.content.identity,
+    };
+    stamp::sign(keys.signing(), &stamp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::envelope::RcptTo;
+    use crate::routing::verdict::Way;
+    use crate::spool::entry::State;
+
+    fn queued(address: &str, connector: &str) -> Queued {
+        let address = Address::parse(address).unwrap();
+        let route = Route {
+            connector: connector.into(),
+            next_hop_domain: address.domain().clone(),
+            rcpt_to: address.clone(),
+            way: Way::External,
+        };
+        Queued { rcpt: RcptTo { address, notify: None, orcpt: None }, route, state: State::due(UnixTime(0)) }
+    }
+
+    #[test]
+    fn recipients_share_an_attempt_as_their_connector_allows() {
+        let all = [queued("a@x.y", "one"), queued("b@x.y", "two"), queued("c@z.y", "one"), queued("d@x.y", "one")];
+        for (connector, grouping, busy, expected) in [
+            ("one", Grouping::Together, None, vec![0, 2, 3]),
+            ("one", Grouping::ByDomain, None, vec![0, 3]),
+            ("one", Grouping::ByDomain, Some(0), vec![2]),
+            ("one", Grouping::Each, None, vec![0]),
+            ("two", Grouping::Each, None, vec![1]),
+            ("two", Grouping::Together, Some(1), vec![]),
+            ("three", Grouping::Together, None, vec![]),
+        ] {
+            let found = members(&all, connector, grouping, |at| Some(at) != busy);
+            assert_eq!(found, expected, "{connector} {grouping:?} {busy:?}");
+        }
+    }
+
+    #[test]
+    fn a_branch_has_at_most_a_hundred_recipients() {
+        let all: Vec<_> = (0..250).map(|n| queued(&format!("u{n}@x.y"), "one")).collect();
+        let mut done = HashSet::new();
+        let mut sizes = Vec::new();
+        loop {
+            let branch = members(&all, "one", Grouping::Together, |at| !done.contains(&at));
+            if branch.is_empty() {
+                break;
+            }
+            sizes.push(branch.len());
+            done.extend(branch);
+        }
+        assert_eq!(sizes, [100, 100, 50]);
+    }
+}

@@ -1,0 +1,133 @@
+//! What an attempt ended with, made durable: the outcomes of one attempt and the report they cause are one record
+//! (DESIGN section 8).
+//!
+//! While a record cannot be made durable the attempt keeps its place: no next hop is given a message again that it has
+//! already taken, and nothing more is delivered whose outcome could not be kept.
+
+use std::time::Duration;
+
+use super::Shared;
+use super::queue::Dropping;
+use super::settle::{self, Attempted, Settled};
+use super::tell;
+use crate::delivery::schedule;
+use crate::in_force::InForce;
+use crate::message::envelope::Relay;
+use crate::report::{self, Reported, dead_letter};
+use crate::spool::entry::{Change, Entry, Outcome, QueueId, Record, State};
+use crate::spool::{Draft, SpoolError};
+use crate::time::UnixTime;
+
+/// The longest wait before a record is written again.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Settles an attempt, makes it durable and tells of it. `false`: we were stopped before it was durable.
+pub(super) async fn commit(shared: &Shared, in_force: &InForce, entry: &Entry, ended: Vec<Attempted>) -> bool {
+    if ended.is_empty() {
+        return true;
+    }
+    let now = UnixTime::now();
+    let settled: Vec<Settled> = ended.iter().map(|attempted| settled(in_force, entry, attempted, now)).collect();
+    let about = as_settled(entry, &settled);
+    let reported: Vec<Reported> = settled.iter().filter_map(|settled| settled.reported.clone()).collect();
+    let mut due = reported.clone();
+    let mut wait = Duration::from_secs(1);
+    let report = loop {
+        match try_commit(shared, in_force, (&about, &settled), &mut due).await {
+            Ok(report) => break report,
+            Err(error) => {
+                tracing::error!(id = %entry.id, %error, "an outcome cannot be made durable; it is written again in {wait:?}");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
+            () = shared.stopping.cancelled() => return false,
+        }
+    };
+    tell::outcomes(&shared.parts, &about, &ended);
+    if let Some(report) = &report {
+        tell::reported(&shared.parts, &about, report, &reported);
+    }
+    let mut queue = shared.queue();
+    queue.update(entry.id, settled.into_iter().map(|settled| settled.update).collect());
+    if let Some(report) = report {
+        queue.insert(report, None);
+    }
+    true
+}
+
+fn settled(in_force: &InForce, entry: &Entry, attempted: &Attempted, now: UnixTime) -> Settled {
+    let connector = in_force.config.send_connector(&attempted.route.connector);
+    let retry = connector.map_or(&schedule::DEFAULT, |connector| &connector.retry);
+    settle::settle(entry, attempted, retry, now)
+}
+
+/// The entry as it will stand.
+fn as_settled(entry: &Entry, settled: &[Settled]) -> Entry {
+    let mut entry = entry.clone();
+    for update in settled.iter().map(|settled| &settled.update) {
+        if let Some(queued) = entry.recipients.get_mut(update.recipient) {
+            queued.state = update.state.clone();
+            queued.route = update.route.clone();
+        }
+    }
+    entry
+}
+
+/// Makes everything durable, and returns the report that went with it. `due` is emptied when no report is to be sent:
+/// what went into the dead-letter folder does not go there again.
+async fn try_commit(
+    shared: &Shared,
+    in_force: &InForce,
+    (about, settled): (&Entry, &[Settled]),
+    due: &mut Vec<Reported>,
+) -> Result<Option<Entry>, SpoolError> {
+    if about.origin.relay == Relay::Report {
+        keep_dead_letter(shared, in_force, about)?;
+    }
+    let made: Option<(Draft, Entry)> =
+        report::make(in_force, &*shared.parts.spool, about, due, UnixTime::now()).await?;
+    if made.is_none() {
+        due.clear();
+    }
+    let report = made.as_ref().map(|(_, entry)| entry.clone());
+    let changes = settled.iter().map(|settled| change(about.id, settled)).collect();
+    shared.parts.spool.commit(Record { accepted: made.into_iter().collect(), changes }).await?;
+    Ok(report)
+}
+
+fn change(id: QueueId, settled: &Settled) -> Change {
+    let update = &settled.update;
+    let route = update.known.rerouted.then(|| update.route.clone());
+    Change { id, recipient: update.recipient, state: update.state.clone(), route }
+}
+
+/// A report that failed is kept before its failure is durable.
+fn keep_dead_letter(shared: &Shared, in_force: &InForce, report: &Entry) -> Result<(), SpoolError> {
+    let failed = |state: &State| matches!(state, State::Done(Outcome::Failed { .. }));
+    if !report.recipients.iter().any(|queued| failed(&queued.state)) {
+        return Ok(());
+    }
+    let state_dir = &in_force.config.server.state_dir;
+    let mut content = shared.parts.spool.open(report.id)?;
+    dead_letter::keep(state_dir, report, &mut content)
+        .map_err(|error| SpoolError::Io(format!("dead letter {} below {}: {error}", report.id, state_dir.display())))?;
+    tell::dead_letters(&shared.parts.metrics, state_dir);
+    Ok(())
+}
+
+/// Makes a drop durable: recipients end without a report.
+pub(super) async fn drop_recipients(shared: &Shared, dropping: &Dropping) -> Result<(), SpoolError> {
+    if dropping.recipients.is_empty() {
+        return Ok(());
+    }
+    let id = dropping.entry.id;
+    let dropped = |&recipient: &usize| Change { id, recipient, state: State::Done(Outcome::Dropped), route: None };
+    let changes: Vec<Change> = dropping.recipients.iter().map(dropped).collect();
+    let committed = shared.parts.spool.commit(Record { accepted: Vec::new(), changes }).await;
+    match &committed {
+        Ok(()) => shared.queue().dropped(dropping),
+        Err(_) => shared.queue().undo_drop(dropping, UnixTime::now()),
+    }
+    committed
+}

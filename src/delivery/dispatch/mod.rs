@@ -1,0 +1,245 @@
+//! The queue: which branch is due, how many at once, and what becomes of each attempt.
+//!
+//! `session` sends what it has committed; the spool hands over what it recovered. One task waits for the next due time
+//! and starts attempts, each a task of its own: the way is decided again (`redecide`), the branch sent (`run`), the
+//! outcome worked out (`settle`), made durable together with the report it causes (`commit`) and told (`tell`).
+//! `queue` has it all in memory.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::delivery::attempt::Outbound;
+use crate::in_force::Current;
+use crate::metrics::Metrics;
+use crate::routing::relay_memory::RelayMemory;
+use crate::spool::Spool;
+use crate::spool::entry::{Entry, QueueId};
+use crate::time::UnixTime;
+use crate::trace::Trace;
+
+mod basis;
+mod branch;
+mod commit;
+mod queue;
+mod redecide;
+mod run;
+#[cfg(test)]
+mod sample;
+mod settle;
+mod tell;
+
+use basis::Basis;
+use branch::Grouping;
+use queue::{Picked, Queue, Rules};
+
+/// How often the dead letters are counted; also the longest sleep, so that a clock that was put right is noticed.
+const TICK: Duration = Duration::from_secs(5);
+/// Mail held because its connector is gone is looked at again this often: a directory that is back may know another.
+const LOOK_AT_HELD: Duration = Duration::from_secs(300);
+/// An attempt that ended without an outcome (a panic) is made again after this.
+const AFTER_BREAKDOWN: Duration = Duration::from_secs(60);
+/// Decisions at once about mail whose connector is not in the configuration.
+const WITHOUT_CONNECTOR: Rules = Rules { limit: 4, grouping: Grouping::Together };
+
+/// What delivery works with.
+pub struct Parts {
+    /// The configuration in force.
+    pub current: Arc<Current>,
+    /// Where the mail is.
+    pub spool: Arc<dyn Spool>,
+    /// The way out by SMTP.
+    pub outbound: Outbound,
+    /// What next hops accepted lately.
+    pub relay_memory: Arc<Mutex<RelayMemory>>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// The message trace.
+    pub trace: Trace,
+}
+
+/// The running queue.
+pub struct Delivery {
+    shared: Arc<Shared>,
+}
+
+/// What the tasks of the queue share.
+struct Shared {
+    parts: Parts,
+    queue: Mutex<Queue>,
+    /// Something may be due, or a place may be free.
+    wake: Notify,
+    /// No more attempts.
+    stopping: CancellationToken,
+    /// The attempts under way, and what starts them.
+    tasks: TaskTracker,
+}
+
+impl Delivery {
+    /// Starts with what the spool recovered, then takes what sessions have committed.
+    #[must_use]
+    pub fn start(parts: Parts, accepted: UnboundedReceiver<Entry>) -> Arc<Self> {
+        let mut queue = Queue::default();
+        for entry in parts.spool.recovered() {
+            queue.insert(entry, None);
+        }
+        queue.look_at_held(UnixTime::now());
+        let shared = Arc::new(Shared {
+            parts,
+            queue: Mutex::new(queue),
+            wake: Notify::new(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        shared.count_dead_letters();
+        shared.tasks.spawn(drive(shared.clone(), accepted));
+        Arc::new(Self { shared })
+    }
+
+    /// All queued messages, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Entry> {
+        self.shared.queue().list()
+    }
+
+    /// One queued message.
+    #[must_use]
+    pub fn show(&self, id: QueueId) -> Option<Entry> {
+        self.shared.queue().get(id)
+    }
+
+    /// Makes waiting recipients due now: of one message, or of all. Returns how many messages that were. Held ones
+    /// stay held.
+    pub fn retry(&self, id: Option<QueueId>) -> usize {
+        let messages = self.shared.queue().retry(id, UnixTime::now());
+        self.shared.wake.notify_one();
+        messages
+    }
+
+    /// Drops a message without a report, durably. `false`: there is none with this id. Recipients that are being tried
+    /// just now are dropped when their attempt ends, unless it delivers them.
+    ///
+    /// # Errors
+    /// The spool's, in words.
+    pub async fn drop_message(&self, id: QueueId) -> Result<bool, String> {
+        let Some(dropping) = self.shared.queue().begin_drop(id) else { return Ok(false) };
+        commit::drop_recipients(&self.shared, &dropping).await.map_err(|error| error.to_string())?;
+        tracing::info!(%id, from = %dropping.entry.sender.reverse_path, "dropped by an operator");
+        Ok(true)
+    }
+
+    /// Sets the queue's gauges to what they are now. It is called before each scrape.
+    pub fn show_gauges(&self) {
+        tell::gauges(&self.shared.parts.metrics, &self.shared.queue(), UnixTime::now());
+    }
+
+    /// The configuration in force has changed: held mail is looked at again.
+    pub fn configuration_changed(&self) {
+        self.shared.queue().look_at_held(UnixTime::now());
+        self.shared.wake.notify_one();
+    }
+
+    /// Begins no more attempts and waits for those under way.
+    pub async fn stop(&self) {
+        self.shared.stopping.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts what is due and has a place; returns how long nothing more can be due.
+    fn start_due(self: &Arc<Self>) -> Duration {
+        let config = self.parts.current.load().config.clone();
+        let now = UnixTime::now();
+        let mut queue = self.queue();
+        let picked = queue.pick(|connector| rules(&config, connector), now);
+        let next = queue.next_due(|connector| rules(&config, connector));
+        drop(queue);
+        for picked in picked {
+            self.tasks.spawn(attempt(self.clone(), picked));
+        }
+        next.map_or(TICK, |due| due.since(now).min(TICK))
+    }
+
+    /// Takes a message that was just committed. Its ways were decided by what is in force now, or a moment ago.
+    fn take(&self, entry: Entry) {
+        let basis = Basis::of(&self.parts.current.load_full());
+        self.queue().insert(entry, Some(&basis));
+    }
+
+    /// Counts the dead letters.
+    fn count_dead_letters(&self) {
+        let state_dir = self.parts.current.load().config.server.state_dir.clone();
+        tell::dead_letters(&self.parts.metrics, &state_dir);
+    }
+}
+
+fn rules(config: &Config, connector: &str) -> Rules {
+    config.send_connector(connector).map_or(WITHOUT_CONNECTOR, |connector| Rules {
+        limit: connector.max_connections.max(1),
+        grouping: Grouping::of(connector),
+    })
+}
+
+/// Waits for what comes next, until it is stopped.
+async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Entry>) {
+    let mut tick = tokio::time::interval(TICK);
+    let mut held = tokio::time::interval_at(Instant::now() + LOOK_AT_HELD, LOOK_AT_HELD);
+    let mut sessions_live = true;
+    while !shared.stopping.is_cancelled() {
+        let idle = shared.start_due();
+        tokio::select! {
+            () = shared.stopping.cancelled() => return,
+            entry = accepted.recv(), if sessions_live => match entry {
+                Some(entry) => shared.take(entry),
+                None => sessions_live = false,
+            },
+            () = shared.wake.notified() => {}
+            () = tokio::time::sleep(idle) => {}
+            _ = tick.tick() => shared.count_dead_letters(),
+            _ = held.tick() => shared.queue().look_at_held(UnixTime::now()),
+        }
+    }
+}
+
+/// One attempt. Whatever happens to it, its place and its recipients are free afterwards.
+async fn attempt(shared: Arc<Shared>, picked: Picked) {
+    let place = Place { shared: &shared, picked: &picked };
+    let in_force = shared.parts.current.load_full();
+    let ended = run::run(&shared, &in_force, &picked).await;
+    let _durable = commit::commit(&shared, &in_force, &picked.entry, ended).await;
+    drop(place);
+    let rest = shared.queue().rest_of_dropped(picked.entry.id);
+    if let Some(rest) = rest
+        && let Err(error) = commit::drop_recipients(&shared, &rest).await
+    {
+        tracing::error!(id = %rest.entry.id, %error, "a dropped message cannot be taken out of the queue; it stays");
+    }
+}
+
+/// An attempt's place on its connector and its hold on its recipients.
+struct Place<'a> {
+    shared: &'a Shared,
+    picked: &'a Picked,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue();
+        queue.finished(&self.picked.connector);
+        queue.release(self.picked.entry.id, self.picked.ticket, UnixTime::now().plus(AFTER_BREAKDOWN));
+        drop(queue);
+        self.shared.wake.notify_one();
+    }
+}

@@ -1,0 +1,132 @@
+//! What the queue hands out, and when.
+
+use super::*;
+use crate::delivery::dispatch::sample::{entry, route};
+
+const NOW: UnixTime = UnixTime(20_000);
+const BOB: &str = "bob@contoso.com";
+
+fn due(at: u64) -> State {
+    State::Waiting { attempts: 1, next_attempt: UnixTime(at), last_error: String::new(), warned: false }
+}
+
+fn three(_: &str) -> Rules {
+    Rules { limit: 3, grouping: Grouping::Together }
+}
+
+/// What is picked at `now`: connector, message, positions.
+fn picked(queue: &mut Queue, now: u64) -> Vec<(String, u64, Vec<usize>)> {
+    let mut picked: Vec<_> = queue.pick(three, UnixTime(now)).into_iter().map(shown).collect();
+    picked.sort();
+    picked
+}
+
+fn shown(picked: Picked) -> (String, u64, Vec<usize>) {
+    let positions = picked.recipients.iter().map(|(at, _)| *at).collect();
+    (picked.connector.to_string(), picked.entry.id.0, positions)
+}
+
+fn done(recipient: usize) -> Update {
+    let state = State::Done(Outcome::Dropped);
+    Update { recipient, state, route: route(BOB, "a"), known: Known::default() }
+}
+
+fn one(connector: &str, id: u64, positions: &[usize]) -> (String, u64, Vec<usize>) {
+    (connector.to_owned(), id, positions.to_vec())
+}
+
+#[test]
+fn each_connector_gets_what_is_due_up_to_its_limit_oldest_first() {
+    let mut queue = Queue::default();
+    for id in 1..=5 {
+        queue.insert(entry(id, &[(BOB, "a", due(100 - id)), (BOB, "b", due(500))]), None);
+    }
+    assert_eq!(queue.next_due(three), Some(UnixTime(95)));
+    assert_eq!(picked(&mut queue, 94), []);
+    assert_eq!(picked(&mut queue, 200), [one("a", 3, &[0]), one("a", 4, &[0]), one("a", 5, &[0])]);
+    assert_eq!(picked(&mut queue, 200), [], "a has no place, b is not due");
+    assert_eq!(queue.next_due(three), Some(UnixTime(500)), "a wakes us when it has a place");
+    queue.finished("a");
+    assert_eq!(picked(&mut queue, 200), [one("a", 2, &[0])]);
+}
+
+#[test]
+fn what_is_under_way_is_not_picked_again_until_it_is_free() {
+    let mut queue = Queue::default();
+    queue.insert(entry(1, &[(BOB, "a", due(1)), (BOB, "a", due(900))]), None);
+    let first = queue.pick(three, UnixTime(1)).remove(0);
+    assert_eq!(queue.retry(None, NOW), 1, "the other one");
+    assert_eq!(picked(&mut queue, NOW.0), [one("a", 1, &[1])]);
+    queue.release(QueueId(1), first.ticket, UnixTime(NOW.0 + 60));
+    assert_eq!(picked(&mut queue, NOW.0), []);
+    assert_eq!(picked(&mut queue, NOW.0 + 60), [one("a", 1, &[0])]);
+}
+
+#[test]
+fn a_late_release_frees_nothing_of_anothers() {
+    let mut queue = Queue::default();
+    queue.insert(entry(1, &[(BOB, "a", due(1))]), None);
+    let first = queue.pick(three, NOW).remove(0);
+    let again = Update { recipient: 0, state: due(2), route: route(BOB, "b"), known: Known::default() };
+    queue.update(QueueId(1), vec![again]);
+    assert_eq!(picked(&mut queue, NOW.0), [one("b", 1, &[0])]);
+    queue.release(QueueId(1), first.ticket, UnixTime(3));
+    assert_eq!(picked(&mut queue, NOW.0), []);
+}
+
+#[test]
+fn a_message_leaves_with_its_last_recipient() {
+    let mut queue = Queue::default();
+    queue.insert(entry(1, &[(BOB, "a", due(1)), (BOB, "a", due(1))]), None);
+    queue.update(QueueId(1), vec![done(0)]);
+    assert_eq!(queue.list().len(), 1);
+    assert_eq!(queue.shown().map(|lane| lane.waiting).sum::<usize>(), 1);
+    queue.update(QueueId(1), vec![done(1)]);
+    assert!(queue.list().is_empty());
+    assert_eq!(queue.shown().map(|lane| lane.waiting).sum::<usize>(), 0);
+    assert_eq!(picked(&mut queue, NOW.0), []);
+}
+
+#[test]
+fn held_mail_is_looked_at_only_when_its_connector_was_gone() {
+    let mut queue = Queue::default();
+    let by_us = State::Held(missing_connector("a"));
+    queue.insert(entry(1, &[(BOB, "a", by_us), (BOB, "a", State::Held("an operator".into()))]), None);
+    assert_eq!(picked(&mut queue, NOW.0), []);
+    assert_eq!(queue.retry(None, NOW), 0);
+    queue.look_at_held(NOW);
+    assert_eq!(picked(&mut queue, NOW.0), [one("a", 1, &[0])]);
+    let held: Vec<_> = queue.shown().map(|lane| (lane.held, lane.waiting, lane.oldest)).collect();
+    assert_eq!(held, [(1, 0, Some(UnixTime(10_000)))]);
+}
+
+#[test]
+fn a_dropped_message_is_dropped_as_its_recipients_come_free() {
+    let mut queue = Queue::default();
+    queue.insert(entry(1, &[(BOB, "a", due(1)), (BOB, "b", due(900))]), None);
+    let under_way = queue.pick(three, UnixTime(1)).remove(0);
+    let dropping = queue.begin_drop(QueueId(1)).unwrap();
+    assert_eq!(dropping.recipients, [1]);
+    queue.dropped(&dropping);
+    queue.release(QueueId(1), under_way.ticket, UnixTime(2));
+    assert_eq!(picked(&mut queue, NOW.0), [], "it is not tried again");
+    let rest = queue.rest_of_dropped(QueueId(1)).unwrap();
+    assert_eq!(rest.recipients, [0]);
+    queue.undo_drop(&rest, UnixTime(3));
+    assert_eq!(picked(&mut queue, NOW.0), [one("a", 1, &[0])], "a drop that failed leaves it in the queue");
+}
+
+#[test]
+fn a_hundred_thousand_are_not_searched() {
+    let mut queue = Queue::default();
+    for id in 0..100_000 {
+        queue.insert(entry(id, &[(BOB, "a", due(100_000 + id))]), None);
+    }
+    // A search through all at each step would take minutes.
+    for id in 0..50_000 {
+        assert_eq!(picked(&mut queue, 100_000 + id), [one("a", id, &[0])]);
+        queue.finished("a");
+        queue.update(QueueId(id), vec![done(0)]);
+    }
+    assert_eq!(queue.list().len(), 50_000);
+}

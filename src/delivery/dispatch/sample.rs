@@ -1,0 +1,47 @@
+//! Messages for the unit tests of the queue.
+
+use crate::message::envelope::{Body, Origin, RcptTo, Relay, Sender};
+use crate::message::header::Identity;
+use crate::routing::verdict::{Route, Way};
+use crate::smtp::address::{Address, ReversePath};
+use crate::spool::entry::{Content, Entry, QueueId, Queued, State};
+use crate::time::UnixTime;
+
+/// A way to an address over a connector.
+pub(super) fn route(address: &str, connector: &str) -> Route {
+    let address = Address::parse(address).unwrap();
+    let next_hop_domain = address.domain().clone();
+    Route { connector: connector.into(), rcpt_to: address, next_hop_domain, way: Way::Resolved }
+}
+
+/// A message from Alice, taken at 10,000, for these (address, connector, state).
+pub(super) fn entry(id: u64, recipients: &[(&str, &str, State)]) -> Entry {
+    let queued = |(address, connector, state): &(&str, &str, State)| Queued {
+        rcpt: RcptTo { address: Address::parse(address).unwrap(), notify: None, orcpt: None },
+        route: route(address, connector),
+        state: state.clone(),
+    };
+    Entry {
+        id: QueueId(id),
+        received_at: UnixTime(10_000),
+        origin: Origin { relay: Relay::AcceptedDomains, ..Origin::report() },
+        sender: Sender {
+            reverse_path: ReversePath::Address(Address::parse("alice@example.net").unwrap()),
+            size: None,
+            body: Body::SevenBit,
+            smtputf8: false,
+            ret: None,
+            envid: None,
+        },
+        content: Content {
+            size: 0,
+            header_size: 0,
+            ascii_header: true,
+            eight_bit: false,
+            bare_lf: false,
+            identity: Identity { message_id: true, date: true, from: true, digest: [0; 16], id_and_date: [0; 16] },
+        },
+        stamps: Vec::new(),
+        recipients: recipients.iter().map(queued).collect(),
+    }
+}

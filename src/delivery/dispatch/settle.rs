@@ -1,0 +1,156 @@
+//! From how an attempt ended to what the queue keeps and the sender hears. Pure.
+
+use std::sync::Arc;
+
+use super::queue::{Known, Update};
+use crate::config::{Protocol, Retry, SendConnector};
+use crate::delivery::attempt::{Handed, HandedResult};
+use crate::delivery::schedule::{self, Next, Standing};
+use crate::report::{Action, Reported};
+use crate::routing::verdict::Route;
+use crate::smtp::reply::{Enhanced, Reply};
+use crate::spool::entry::{Entry, Outcome, State};
+use crate::time::UnixTime;
+
+/// How one recipient's attempt ended, everything asked that had to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    /// A next hop or a mailbox has it. The action is what a sender who asked for it is told.
+    Delivered(Option<Action>),
+    /// Not now.
+    Deferred,
+    /// Refused for good.
+    Refused,
+    /// The next hop does not know it, and the directory, asked live, knows another way.
+    Follow(Route),
+    /// Its connector is gone.
+    Held(String),
+}
+
+/// One recipient's attempt.
+#[derive(Clone)]
+pub(super) struct Attempted {
+    /// Its position.
+    pub(super) recipient: usize,
+    /// What was known of it.
+    pub(super) known: Known,
+    /// The way that was tried.
+    pub(super) route: Route,
+    /// What a decision made now would refuse it with, where the old way was tried all the same.
+    pub(super) refused_now: Option<Reply>,
+    /// Who answered; empty: nobody, or ourselves.
+    pub(super) next_hop: Arc<str>,
+    /// What was said.
+    pub(super) reply: Reply,
+    /// How it ended.
+    pub(super) end: End,
+}
+
+/// What follows from one recipient's attempt.
+pub(super) struct Settled {
+    /// For the spool and the memory.
+    pub(super) update: Update,
+    /// For the sender.
+    pub(super) reported: Option<Reported>,
+}
+
+impl End {
+    /// What a next hop's answer comes to; `None`: it does not know the recipient, and the directory has to be asked.
+    pub(super) fn of<'a>(handed: &'a Handed, connector: &SendConnector) -> (Option<Self>, &'a Reply) {
+        match &handed.result {
+            HandedResult::Accepted { reply, dsn } => {
+                // RFC 3461 5.2.1: a next hop with DSN reports success itself.
+                let told = match connector.protocol {
+                    Protocol::Maildir(_) => Some(Action::Delivered),
+                    Protocol::Smtp(_) => (!dsn).then_some(Action::Relayed),
+                };
+                (Some(Self::Delivered(told)), reply)
+            }
+            HandedResult::Deferred(reply) => (Some(Self::Deferred), reply),
+            HandedResult::Refused(reply) => (Some(Self::Refused), reply),
+            HandedResult::UnknownRecipient(reply) => (None, reply),
+        }
+    }
+}
+
+/// What follows from an attempt that ended at `now`.
+pub(super) fn settle(entry: &Entry, attempted: &Attempted, retry: &Retry, now: UnixTime) -> Settled {
+    let (next_hop, reply) = (attempted.next_hop.clone(), attempted.reply.clone());
+    let (state, action) = match &attempted.end {
+        End::Delivered(action) => (State::Done(Outcome::Delivered { next_hop, reply }), *action),
+        End::Refused => (State::Done(Outcome::Failed { next_hop, reply }), Some(Action::Failed)),
+        End::Held(why) => (State::Held(why.clone()), None),
+        End::Deferred => deferred(entry, attempted, retry, now),
+        End::Follow(_) => {
+            let (attempts, warned) = standing(entry, attempted.recipient);
+            let last_error = format!("{reply} (the directory knows another way now)");
+            (State::Waiting { attempts: attempts + 1, next_attempt: now, last_error, warned }, None)
+        }
+    };
+    let mut known = Known { fresh: false, ..attempted.known.clone() };
+    let route = match &attempted.end {
+        End::Follow(route) => {
+            known = Known { fresh: true, rerouted: true, followed: true, ..known };
+            route.clone()
+        }
+        _ => attempted.route.clone(),
+    };
+    let told = said(&state, attempted);
+    let reported =
+        action.map(|action| Reported { recipient: attempted.recipient, action, reply: told.1, next_hop: told.0 });
+    Settled { update: Update { recipient: attempted.recipient, state, route, known }, reported }
+}
+
+/// Who said what in the end: in an expiry it is us.
+fn said(state: &State, attempted: &Attempted) -> (Arc<str>, Reply) {
+    match state {
+        State::Done(Outcome::Failed { next_hop, reply }) => (next_hop.clone(), reply.clone()),
+        State::Done(_) | State::Waiting { .. } | State::Held(_) => {
+            (attempted.next_hop.clone(), attempted.reply.clone())
+        }
+    }
+}
+
+fn deferred(entry: &Entry, attempted: &Attempted, retry: &Retry, now: UnixTime) -> (State, Option<Action>) {
+    let (attempts, warned) = standing(entry, attempted.recipient);
+    let standing = Standing { id: entry.id, received_at: entry.received_at, attempts: attempts + 1, warned };
+    let waiting = |next_attempt, warned| {
+        let last_error = last_error(attempted);
+        State::Waiting { attempts: standing.attempts, next_attempt, last_error, warned }
+    };
+    match schedule::next(retry, &standing, now) {
+        Next::Retry(at) => (waiting(at, warned), None),
+        Next::Warn(at) => (waiting(at, true), Some(Action::Delayed)),
+        Next::GiveUp => {
+            let reply = expired(&attempted.reply);
+            (State::Done(Outcome::Failed { next_hop: "".into(), reply }), Some(Action::Failed))
+        }
+    }
+}
+
+/// Attempts before this one, and whether the sender was told of the delay.
+fn standing(entry: &Entry, recipient: usize) -> (u32, bool) {
+    match entry.recipients.get(recipient).map(|queued| &queued.state) {
+        Some(State::Waiting { attempts, warned, .. }) => (*attempts, *warned),
+        Some(State::Held(_) | State::Done(_)) | None => (0, false),
+    }
+}
+
+fn last_error(attempted: &Attempted) -> String {
+    let mut text = attempted.reply.to_string();
+    if !attempted.next_hop.is_empty() {
+        text = format!("{}: {text}", attempted.next_hop);
+    }
+    if let Some(refused) = &attempted.refused_now {
+        text.push_str(&format!(" (the old way was tried: a decision made now says {refused})"));
+    }
+    text
+}
+
+/// RFC 3463 3.5, X.4.7: delivery time expired.
+fn expired(last: &Reply) -> Reply {
+    Reply::fixed(554, Enhanced(5, 4, 7), "").saying(format!("delivery time expired; the last answer was: {last}"))
+}
+
+#[cfg(test)]
+mod tests;

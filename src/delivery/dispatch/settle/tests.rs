@@ -1,0 +1,112 @@
+//! How each end of an attempt settles.
+
+use std::time::Duration;
+
+use super::*;
+use crate::delivery::dispatch::sample::{self, route};
+use crate::smtp::reply::{NO_ROUTE, TRY_AGAIN, USER_UNKNOWN};
+
+const RETRY: Retry = Retry {
+    first: Duration::from_secs(60),
+    factor: 2.0,
+    max: Duration::from_secs(600),
+    warn_after: Duration::from_secs(1000),
+    give_up_after: Duration::from_secs(5000),
+};
+
+fn entry(state: State) -> Entry {
+    sample::entry(7, &[("bob@contoso.com", "exchange", state)])
+}
+
+fn waiting((attempts, warned): (u32, bool)) -> State {
+    State::Waiting { attempts, next_attempt: UnixTime(0), last_error: String::new(), warned }
+}
+
+fn attempted(end: End, reply: Reply) -> Attempted {
+    Attempted {
+        recipient: 0,
+        known: Known { fresh: true, ..Known::default() },
+        route: route("bob@contoso.com", "exchange"),
+        refused_now: None,
+        next_hop: "hub[192.0.2.1]:25".into(),
+        reply,
+        end,
+    }
+}
+
+fn settled(state: State, end: End, reply: Reply, age: u64) -> (State, Option<Action>, Known) {
+    let settled = settle(&entry(state), &attempted(end, reply), &RETRY, UnixTime(10_000 + age));
+    (settled.update.state, settled.reported.map(|reported| reported.action), settled.update.known)
+}
+
+#[test]
+fn a_delivery_is_over_and_told_to_who_asked() {
+    for action in [None, Some(Action::Relayed), Some(Action::Delivered)] {
+        let (state, told, _) = settled(waiting((0, false)), End::Delivered(action), TRY_AGAIN, 1);
+        assert!(matches!(state, State::Done(Outcome::Delivered { .. })));
+        assert_eq!(told, action);
+    }
+}
+
+#[test]
+fn a_refusal_is_over_and_reported_with_its_words() {
+    let settled = settle(&entry(waiting((0, false))), &attempted(End::Refused, USER_UNKNOWN), &RETRY, UnixTime(10_001));
+    let reported = settled.reported.unwrap();
+    assert_eq!((reported.action, &reported.reply), (Action::Failed, &USER_UNKNOWN));
+    assert_eq!(&*reported.next_hop, "hub[192.0.2.1]:25");
+    let next_hop = "hub[192.0.2.1]:25".into();
+    assert_eq!(settled.update.state, State::Done(Outcome::Failed { next_hop, reply: USER_UNKNOWN }));
+}
+
+#[test]
+fn a_deferral_waits_warns_once_and_ends() {
+    for (attempts, warned, age, warned_then, told) in [
+        (0, false, 1, Some(false), None),
+        (5, false, 999, Some(false), None),
+        (5, false, 1000, Some(true), Some(Action::Delayed)),
+        (6, true, 1600, Some(true), None),
+        (9, true, 5000, None, Some(Action::Failed)),
+        (0, true, 5000, Some(true), None), // hardly tried: it was held, or we were stopped
+    ] {
+        let (state, action, known) = settled(waiting((attempts, warned)), End::Deferred, TRY_AGAIN, age);
+        assert_eq!(action, told, "{attempts} {warned} {age}");
+        assert!(!known.fresh, "the next attempt decides again");
+        match (state, warned_then) {
+            (State::Waiting { attempts: then, next_attempt, warned, last_error }, Some(expected)) => {
+                assert_eq!((then, warned), (attempts + 1, expected));
+                assert!(next_attempt > UnixTime(10_000 + age));
+                assert!(last_error.starts_with("hub[192.0.2.1]:25: 451"), "{last_error}");
+            }
+            (State::Done(Outcome::Failed { reply, next_hop }), None) => {
+                assert_eq!(reply.enhanced, Some(Enhanced(5, 4, 7)));
+                assert!(reply.text.contains("451 4.3.0"), "{reply}");
+                assert_eq!(&*next_hop, "", "we say so, not the next hop");
+            }
+            (state, _) => panic!("{state:?} at {age}"),
+        }
+    }
+}
+
+#[test]
+fn a_decision_that_would_refuse_is_shown_and_nothing_more() {
+    let attempted = Attempted { refused_now: Some(NO_ROUTE), ..attempted(End::Deferred, TRY_AGAIN) };
+    let settled = settle(&entry(waiting((1, false))), &attempted, &RETRY, UnixTime(10_100));
+    let State::Waiting { last_error, .. } = settled.update.state else { panic!("it waits") };
+    assert!(last_error.contains("a decision made now says 550 5.4.4"), "{last_error}");
+    assert!(settled.reported.is_none());
+}
+
+#[test]
+fn a_changed_answer_is_followed_at_once() {
+    let (state, told, known) =
+        settled(waiting((2, true)), End::Follow(route("bob@contoso.com", "secondary")), USER_UNKNOWN, 100);
+    assert!(matches!(state, State::Waiting { attempts: 3, next_attempt: UnixTime(10_100), warned: true, .. }));
+    assert_eq!(told, None);
+    assert!(known.fresh && known.followed && known.rerouted);
+}
+
+#[test]
+fn held_mail_is_not_reported() {
+    let (state, told, _) = settled(waiting((2, false)), End::Held("gone".into()), TRY_AGAIN, 9000);
+    assert_eq!((state, told), (State::Held("gone".into()), None));
+}

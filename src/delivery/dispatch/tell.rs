@@ -1,0 +1,103 @@
+//! The one place where an outcome is logged, counted and traced.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::Parts;
+use super::queue::Queue;
+use super::settle::Attempted;
+use crate::config::SendConnector;
+use crate::metrics::Metrics;
+use crate::report::{Reported, UNDECIDED, dead_letter};
+use crate::spool::entry::{Entry, Outcome, Queued, State};
+use crate::time::UnixTime;
+use crate::trace::{Event, What};
+
+/// What metrics call mail whose connector is not decided yet.
+const UNDECIDED_LABEL: &str = "undecided";
+
+/// One attempt's duration.
+pub(super) fn took(metrics: &Metrics, connector: &SendConnector, duration: Duration) {
+    metrics.delivery_duration.with_label_values(&[&*connector.name]).observe(duration.as_secs_f64());
+}
+
+/// What became of the recipients of an attempt; `entry` as it stands now.
+pub(super) fn outcomes(parts: &Parts, entry: &Entry, ended: &[Attempted]) {
+    for attempted in ended {
+        if let Some(queued) = entry.recipients.get(attempted.recipient) {
+            outcome(parts, entry, queued, attempted);
+        }
+    }
+}
+
+fn outcome(parts: &Parts, entry: &Entry, queued: &Queued, attempted: &Attempted) {
+    let (what, result, said) = match &queued.state {
+        State::Done(Outcome::Delivered { reply, .. }) => (What::Delivered, "delivered", reply.to_string()),
+        State::Done(Outcome::Failed { reply, .. }) => (What::Failed, "failed", reply.to_string()),
+        State::Waiting { last_error, .. } => (What::Deferred, "deferred", last_error.clone()),
+        State::Held(why) => {
+            tracing::warn!(id = %entry.id, to = %queued.rcpt.address, why, "held");
+            return;
+        }
+        State::Done(Outcome::Dropped) => return,
+    };
+    let connector = label(&attempted.route.connector);
+    let (id, from, to) = (entry.id, &entry.sender.reverse_path, &queued.rcpt.address);
+    tracing::info!(%id, %from, %to, connector, next_hop = %attempted.next_hop, said, "{result}");
+    parts.metrics.deliveries.with_label_values(&[connector, result]).inc();
+    parts.trace.record(event(entry, what, to.to_string(), (connector, said)));
+}
+
+/// A report was made.
+pub(super) fn reported(parts: &Parts, about: &Entry, report: &Entry, reported: &[Reported]) {
+    let wanted = reported.iter().filter(|reported| {
+        about.recipients.get(reported.recipient).is_some_and(|queued| reported.action.is_wanted(queued.rcpt.notify))
+    });
+    let mut actions: Vec<_> = wanted.map(|reported| reported.action).collect();
+    actions.sort_unstable();
+    actions.dedup();
+    for action in actions {
+        parts.metrics.dsn.with_label_values(&[action.as_str()]).inc();
+        tracing::info!(id = %about.id, report = %report.id, to = %about.sender.reverse_path, "{} report made", action.as_str());
+        let detail = format!("{}, as {}", action.as_str(), report.id);
+        let connector = report.recipients.first().map_or(UNDECIDED_LABEL, |queued| label(&queued.route.connector));
+        parts.trace.record(event(about, What::Dsn, about.sender.reverse_path.as_str().to_owned(), (connector, detail)));
+    }
+}
+
+fn event(entry: &Entry, what: What, recipient: String, (connector, detail): (&str, String)) -> Event {
+    Event {
+        at: UnixTime::now(),
+        id: entry.id.to_string(),
+        session: String::new(),
+        what,
+        sender: entry.sender.reverse_path.as_str().to_owned(),
+        recipient,
+        message_id: String::new(),
+        connector: connector.to_owned(),
+        detail,
+    }
+}
+
+/// How many dead letters there are.
+pub(super) fn dead_letters(metrics: &Metrics, state_dir: &Path) {
+    let none: [&str; 0] = [];
+    let count = i64::try_from(dead_letter::count(state_dir)).unwrap_or(i64::MAX);
+    metrics.dead_letters.with_label_values(&none).set(count);
+}
+
+/// How much is queued, and for how long.
+pub(super) fn gauges(metrics: &Metrics, queue: &Queue, now: UnixTime) {
+    for shown in queue.shown() {
+        let connector = label(shown.connector);
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.queue_messages.with_label_values(&[connector, "waiting"]).set(number(shown.waiting));
+        metrics.queue_messages.with_label_values(&[connector, "held"]).set(number(shown.held));
+        let age = shown.oldest.map_or(0, |oldest| now.since(oldest).as_secs());
+        metrics.queue_oldest.with_label_values(&[connector]).set(i64::try_from(age).unwrap_or(i64::MAX));
+    }
+}
+
+fn label(connector: &str) -> &str {
+    if connector == UNDECIDED { UNDECIDED_LABEL } else { connector }
+}

@@ -1,0 +1,274 @@
+//! Names of next hops: addresses (A, AAAA) and mail exchanges (RFC 5321 5.1, RFC 7505).
+//!
+//! `attempt` asks. `/etc/hosts` comes before DNS; answers are kept as long as their TTL says, and the last good
+//! one is used for as long as DNS fails. A name that does not exist is an answer, not a failure.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use hickory_resolver::config::{
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{IntoName as _, RData, RecordType};
+use hickory_resolver::{Hosts, TokioResolver};
+use tokio::time::Instant;
+
+/// How often the system's files are looked at for changes.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How many last good answers are kept.
+const KEPT: usize = 10_000;
+const SYSTEM_FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
+
+/// Where a domain's mail goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exchanges {
+    /// MX records: preference and name, the lowest first.
+    Hosts(Vec<(u16, String)>),
+    /// There is no MX record: the domain itself, if it has an address (RFC 5321 5.1).
+    Implicit,
+    /// It takes no mail (RFC 7505).
+    Null,
+}
+
+/// Why a name leads nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DnsError {
+    /// DNS answered: there is no such name, or it has no address.
+    #[error("`{0}` has no address in DNS")]
+    NotFound(String),
+    /// DNS did not answer, and never did.
+    #[error("DNS: {name}: {why}")]
+    Failed {
+        /// Which name.
+        name: String,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+/// Looks names up, with one resolver for each set of DNS servers.
+#[derive(Default)]
+pub struct Dns {
+    resolvers: Mutex<HashMap<Vec<SocketAddr>, Arc<Resolver>>>,
+}
+
+/// One set of DNS servers, and what they last said.
+struct Resolver {
+    resolver: TokioResolver,
+    hosts: Hosts,
+    /// When the system's files had last changed, and when that was looked at.
+    files: [Option<SystemTime>; 2],
+    looked: Mutex<Instant>,
+    last_good: Arc<Mutex<LastGood>>,
+}
+
+#[derive(Default)]
+struct LastGood {
+    exchanges: HashMap<String, Exchanges>,
+    addresses: HashMap<String, Vec<IpAddr>>,
+}
+
+impl Dns {
+    /// The addresses of a name, IPv4 first; never empty.
+    ///
+    /// # Errors
+    /// [`DnsError`].
+    pub async fn addresses(&self, servers: &[SocketAddr], name: &str) -> Result<Vec<IpAddr>, DnsError> {
+        let resolver = self.resolver(servers, name)?;
+        if let Some(found) = resolver.in_hosts(name) {
+            return Ok(found);
+        }
+        let found = match resolver.resolver.lookup_ip(name).await {
+            Ok(found) => Ok(found.iter().collect::<Vec<_>>()),
+            Err(error) => Err(error),
+        };
+        let key = |kept: &mut LastGood, good: Option<&Vec<IpAddr>>| keep(&mut kept.addresses, name, good);
+        match resolver.settle(name, found, key)? {
+            Some(found) if !found.is_empty() => Ok(found),
+            _ => Err(DnsError::NotFound(name.to_owned())),
+        }
+    }
+
+    /// Where a domain's mail goes.
+    ///
+    /// # Errors
+    /// [`DnsError::NotFound`]: the domain does not exist.
+    pub async fn exchanges(&self, servers: &[SocketAddr], domain: &str) -> Result<Exchanges, DnsError> {
+        let resolver = self.resolver(servers, domain)?;
+        // With its final dot no search list is applied.
+        let found = match resolver.resolver.mx_lookup(format!("{}.", domain.trim_end_matches('.'))).await {
+            Ok(found) => Ok(read_exchanges(found.answers().iter().filter_map(|record| match &record.data {
+                RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
+                _ => None,
+            }))),
+            Err(error) if error.is_no_records_found() && !error.is_nx_domain() => Ok(Exchanges::Implicit),
+            Err(error) => Err(error),
+        };
+        let key = |kept: &mut LastGood, good: Option<&Exchanges>| keep(&mut kept.exchanges, domain, good);
+        match resolver.settle(domain, found, key)? {
+            Some(found) => Ok(found),
+            None if resolver.in_hosts(domain).is_some() => Ok(Exchanges::Implicit),
+            None => Err(DnsError::NotFound(domain.to_owned())),
+        }
+    }
+
+    fn resolver(&self, servers: &[SocketAddr], name: &str) -> Result<Arc<Resolver>, DnsError> {
+        let mut resolvers = self.resolvers.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = resolvers.get(servers);
+        if let Some(known) = known.filter(|known| known.is_current()) {
+            return Ok(known.clone());
+        }
+        let last_good = known.map(|known| known.last_good.clone()).unwrap_or_default();
+        let made = Resolver::new(servers, last_good)
+            .map_err(|error| DnsError::Failed { name: name.to_owned(), why: error.to_string() })?;
+        let made = Arc::new(made);
+        resolvers.insert(servers.to_vec(), made.clone());
+        Ok(made)
+    }
+}
+
+impl Resolver {
+    fn new(servers: &[SocketAddr], last_good: Arc<Mutex<LastGood>>) -> Result<Self, NetError> {
+        let mut builder = if servers.is_empty() {
+            TokioResolver::builder_tokio()?
+        } else {
+            let servers = servers.iter().map(name_server).collect();
+            let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+                .with_options(ResolverOpts::default())
+        };
+        let options = builder.options_mut();
+        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        // Asked here instead: a name with only an A record in the file must not wait for an AAAA from DNS.
+        options.use_hosts_file = ResolveHosts::Never;
+        let files = changed();
+        let hosts = Hosts::from_system().unwrap_or_default();
+        Ok(Self { resolver: builder.build()?, hosts, files, looked: Mutex::new(Instant::now()), last_good })
+    }
+
+    /// Whether the system's files are as they were.
+    fn is_current(&self) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.elapsed() < LOOK_AGAIN {
+            return true;
+        }
+        *looked = Instant::now();
+        changed() == self.files
+    }
+
+    fn in_hosts(&self, name: &str) -> Option<Vec<IpAddr>> {
+        let name = name.into_name().ok()?.to_lowercase();
+        let of = |kind| self.hosts.lookup_static_host(&Query::query(name.clone(), kind));
+        let lookups = [of(RecordType::A), of(RecordType::AAAA)];
+        let records = lookups.iter().flatten().flat_map(|lookup| lookup.answers());
+        let found: Vec<_> = records.filter_map(|record| record.data.ip_addr()).collect();
+        if found.is_empty() { None } else { Some(found) }
+    }
+
+    /// A good answer is kept, and stands in for a failure. `None`: the name does not exist.
+    fn settle<T: Clone>(
+        &self,
+        name: &str,
+        found: Result<T, NetError>,
+        keep: impl Fn(&mut LastGood, Option<&T>) -> Option<T>,
+    ) -> Result<Option<T>, DnsError> {
+        let mut kept = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Ok(found) => {
+                keep(&mut kept, Some(&found));
+                Ok(Some(found))
+            }
+            Err(error) if error.is_no_records_found() => Ok(None),
+            Err(error) => match keep(&mut kept, None) {
+                Some(last) => {
+                    tracing::warn!(name, %error, "DNS fails; the last good answer is used");
+                    Ok(Some(last))
+                }
+                None => Err(DnsError::Failed { name: name.to_owned(), why: error.to_string() }),
+            },
+        }
+    }
+}
+
+/// Remembers a good answer, or recalls the last one. When there are too many all are forgotten.
+fn keep<T: Clone>(kept: &mut HashMap<String, T>, name: &str, good: Option<&T>) -> Option<T> {
+    let Some(good) = good else { return kept.get(name).cloned() };
+    if kept.len() >= KEPT {
+        kept.clear();
+    }
+    kept.insert(name.to_owned(), good.clone());
+    None
+}
+
+fn name_server(address: &SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+    server.connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+    server.connections.iter_mut().for_each(|connection| connection.port = address.port());
+    server
+}
+
+fn changed() -> [Option<SystemTime>; 2] {
+    SYSTEM_FILES.map(|path| std::fs::metadata(path).and_then(|data| data.modified()).ok())
+}
+
+/// Sorts MX records; RFC 7505 3: a single one for the root says that there is no mail.
+fn read_exchanges(records: impl Iterator<Item = (u16, String)>) -> Exchanges {
+    let mut hosts: Vec<_> =
+        records.map(|(preference, name)| (preference, name.trim_end_matches('.').to_owned())).collect();
+    if hosts.is_empty() {
+        return Exchanges::Implicit;
+    }
+    if hosts.iter().all(|(_, name)| name.is_empty()) {
+        return Exchanges::Null;
+    }
+    hosts.retain(|(_, name)| !name.is_empty());
+    hosts.sort_by_key(|(preference, _)| *preference);
+    Exchanges::Hosts(hosts)
+}
+
+/// The exchanges that come before us: RFC 5321 5.1 drops ourselves and everything less preferred. Equal preferences
+/// take turns; `turn` is any number that grows.
+#[must_use]
+pub fn before_us(hosts: &[(u16, String)], us: &str, turn: usize) -> Vec<String> {
+    let ours = hosts.iter().filter(|(_, name)| name.eq_ignore_ascii_case(us)).map(|(preference, _)| *preference).min();
+    let before: Vec<_> = hosts.iter().filter(|(preference, _)| ours.is_none_or(|ours| *preference < ours)).collect();
+    before
+        .chunk_by(|a, b| a.0 == b.0)
+        .flat_map(|equal| (0..equal.len()).map(move |n| equal[(n + turn) % equal.len()].1.clone()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mx_records_are_sorted_and_a_null_mx_is_seen() {
+        let read = |records: &[(u16, &str)]| read_exchanges(records.iter().map(|(p, name)| (*p, (*name).to_owned())));
+        assert_eq!(read(&[]), Exchanges::Implicit);
+        assert_eq!(read(&[(0, ".")]), Exchanges::Null);
+        let sorted = Exchanges::Hosts(vec![(5, "a.b".to_owned()), (10, "c.d".to_owned())]);
+        assert_eq!(read(&[(10, "c.d."), (5, "a.b."), (0, ".")]), sorted);
+    }
+
+    #[test]
+    fn nobody_behind_us_is_asked_and_equals_take_turns() {
+        let hosts: Vec<_> = [(5, "a"), (10, "b"), (10, "c"), (20, "us"), (20, "d"), (30, "e")]
+            .map(|(preference, name)| (preference, name.to_owned()))
+            .to_vec();
+        for (us, turn, left) in [
+            ("US", 0, vec!["a", "b", "c"]),
+            ("us", 1, vec!["a", "c", "b"]),
+            ("b", 0, vec!["a"]),
+            ("a", 0, vec![]),
+            ("other", 2, vec!["a", "b", "c", "us", "d", "e"]),
+        ] {
+            assert_eq!(before_us(&hosts, us, turn), left, "{us} {turn}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Delivery into Maildirs: `PATH/DOMAIN/LOCAL/{tmp,new,cur}`, a file a message, as <https://cr.yp.to/proto/maildir.html>.
+//!
+//! `dispatch` calls [`deliver`] on a blocking thread. The message is written as it is stored, CRLF line ends
+//! included, below the Return-Path that final delivery adds (RFC 5321 4.4); it counts as delivered when file and
+//! folder are synced.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::smtp::address::{Address, ReversePath};
+
+/// One message for one mailbox.
+#[derive(Debug)]
+pub struct Letter {
+    /// The folder of all mailboxes.
+    pub root: PathBuf,
+    /// Whose mailbox.
+    pub mailbox: Address,
+    /// What Return-Path says.
+    pub reverse_path: ReversePath,
+    /// The file's name, the same at every attempt: a second attempt after a crash replaces the first one's file.
+    pub name: String,
+    /// The content, read from its beginning.
+    pub body: File,
+}
+
+/// Writes the message and returns only when it is durable.
+///
+/// # Errors
+/// What the file system said; nothing of the message is in `new` then, or it is there whole.
+pub fn deliver(letter: Letter) -> io::Result<()> {
+    let mailbox = folder(&letter.root, &letter.mailbox);
+    let (tmp, new) = (mailbox.join("tmp"), mailbox.join("new"));
+    for folder in [&tmp, &new, &mailbox.join("cur")] {
+        make_folder(folder)?;
+    }
+    let written = tmp.join(&letter.name);
+    let stored =
+        write(&written, letter.reverse_path, letter.body).and_then(|()| fs::rename(&written, new.join(&letter.name)));
+    if let Err(error) = stored {
+        let _ = fs::remove_file(&written);
+        return Err(error);
+    }
+    sync_folder(&new)
+}
+
+fn write(path: &Path, reverse_path: ReversePath, mut body: File) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    file.write_all(format!("Return-Path: {reverse_path}\r\n").as_bytes())?;
+    io::copy(&mut body, &mut file)?;
+    file.sync_all()
+}
+
+/// A mailbox's folder. Addresses that are the same have the same one.
+#[must_use]
+pub fn folder(root: &Path, mailbox: &Address) -> PathBuf {
+    root.join(safe(mailbox.domain().as_str())).join(safe(mailbox.local_key()))
+}
+
+/// A text as one folder's name: `%` and two hex digits for what a folder's name cannot have or should not begin with.
+fn safe(text: &str) -> String {
+    let mut name = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        match c {
+            '.' if at == 0 => name.push_str("%2E"),
+            '/' | '\\' | '%' | '\0'..='\x1f' | '\x7f' => name.push_str(&format!("%{:02X}", u32::from(c))),
+            _ => name.push(c),
+        }
+    }
+    name
+}
+
+/// Makes a folder and those above it, each durable in the one that holds it.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let Some(parent) = folder.parent() else { return Ok(()) };
+    make_folder(parent)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => sync_folder(parent),
+    }
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mailboxes_stay_below_their_root() {
+        for (address, expected) in [
+            ("Alice@Contoso.com", "/m/contoso.com/alice"),
+            ("\"alice\"@contoso.com", "/m/contoso.com/alice"),
+            ("\"../../etc\"@contoso.com", "/m/contoso.com/\"..%2F..%2Fetc\""),
+            ("\"..\"@contoso.com", "/m/contoso.com/\"..\""),
+            ("a/b%c@contoso.com", "/m/contoso.com/a%2Fb%25c"),
+            ("rené@contoso.com", "/m/contoso.com/rené"),
+            ("a@[192.0.2.1]", "/m/[192.0.2.1]/a"),
+        ] {
+            let address = Address::parse(address).unwrap();
+            assert_eq!(folder(Path::new("/m"), &address), Path::new(expected), "{address}");
+        }
+        assert_eq!(safe(".."), "%2E.");
+        assert_eq!(safe("a\r\nb"), "a%0D%0Ab");
+    }
+
+    #[test]
+    fn a_message_arrives_whole_once() {
+        let root = tempfile::tempdir().unwrap();
+        let content = root.path().join("content");
+        fs::write(&content, "Subject: x\r\n\r\n.\r\n").unwrap();
+        for _ in 0..2 {
+            deliver(Letter {
+                root: root.path().join("mail"),
+                mailbox: Address::parse("alice@contoso.com").unwrap(),
+                reverse_path: ReversePath::Null,
+                name: "1.Q.host".into(),
+                body: File::open(&content).unwrap(),
+            })
+            .unwrap();
+        }
+        let mailbox = root.path().join("mail/contoso.com/alice");
+        let text = fs::read_to_string(mailbox.join("new/1.Q.host")).unwrap();
+        assert_eq!(text, "Return-Path: <>\r\nSubject: x\r\n\r\n.\r\n");
+        assert_eq!(fs::read_dir(mailbox.join("new")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(mailbox.join("tmp")).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,13 @@
+//! From the spool to the next hop: when, where, and what its answer means (DESIGN section 7).
+//!
+//! `session` hands over what it has committed through a channel of [`crate::spool::entry::Entry`];
+//! [`dispatch`] schedules it, [`attempt`] makes one transaction with one next hop, [`maildir`] writes files.
+
+pub mod attempt;
+pub mod dispatch;
+pub mod dns;
+pub mod health;
+pub mod maildir;
+pub mod pool;
+pub mod refusal;
+pub mod schedule;

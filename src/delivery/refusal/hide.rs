@@ -1,0 +1,92 @@
+//! Takes addresses and internal names out of what a next hop said (`hide_internal_hosts`).
+//!
+//! Called where a next hop's words leave for somebody outside: reports and replies to strangers. The queue and the
+//! log keep the words as they were.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Top-level names that never exist in the public DNS, as internal domains use them: RFC 6762 (local and its
+/// appendix G), RFC 8375 (home.arpa), RFC 6761, and ICANN's `internal`.
+const INTERNAL: [&str; 10] =
+    ["local", "localdomain", "localhost", "internal", "intranet", "private", "corp", "home", "lan", "home.arpa"];
+
+/// What stands in their place.
+const HIDDEN: &str = "[hidden]";
+
+/// The text with IP addresses, names below internal top-level names, and every name of `names` (without case)
+/// replaced by `[hidden]`. Brackets around an address go with it.
+#[must_use]
+pub fn hide(text: &str, names: &[&str]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let word = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        if word == 0 {
+            let other = rest.find(is_word).unwrap_or(rest.len());
+            out.push_str(&rest[..other]);
+            rest = &rest[other..];
+            continue;
+        }
+        let core = rest[..word].trim_end_matches(['.', ':']);
+        if is_internal(core, names) {
+            let bracketed = out.ends_with('[') && rest[core.len()..].starts_with(']');
+            if bracketed {
+                out.pop();
+            }
+            out.push_str(HIDDEN);
+            rest = &rest[core.len() + usize::from(bracketed)..];
+        } else {
+            out.push_str(&rest[..word]);
+            rest = &rest[word..];
+        }
+    }
+    out
+}
+
+/// What addresses and host names are made of.
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '_')
+}
+
+fn is_internal(word: &str, names: &[&str]) -> bool {
+    let six = word.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPv6:")).map_or(word, |_| &word[5..]);
+    if six.parse::<Ipv6Addr>().is_ok_and(|ip| !ip.is_unspecified()) {
+        return true;
+    }
+    // `host:port`
+    let host = word.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(word, |(host, _)| host);
+    if host.parse::<Ipv4Addr>().is_ok_and(|ip| !IpAddr::V4(ip).is_unspecified()) {
+        return true;
+    }
+    let host = host.to_ascii_lowercase();
+    let below = |top: &&str| host.strip_suffix(*top).is_some_and(|before| before.ends_with('.') && before.len() > 1);
+    names.iter().any(|name| name.eq_ignore_ascii_case(&host)) || INTERNAL.iter().any(below)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_internal_names_are_hidden_and_nothing_else() {
+        for (said, hidden) in [
+            ("no such user", "no such user"),
+            ("[10.0.0.5] said no", "[hidden] said no"),
+            ("host 10.0.0.5:25 said no.", "host [hidden] said no."),
+            ("from 2001:db8::1.", "from [hidden]."),
+            ("[IPv6:fe80::1]", "[hidden]"),
+            ("ex2010.contoso.local refused", "[hidden] refused"),
+            ("(EX.Contoso.LOCAL, id 5)", "([hidden], id 5)"),
+            ("<a@contoso.local> unknown", "<a@[hidden]> unknown"),
+            ("<alice@contoso.com> unknown", "<alice@contoso.com> unknown"),
+            ("gw7.contoso.com refused", "[hidden] refused"),
+            ("at 12:30:45, 5.1.1, version 15.1.2507", "at 12:30:45, 5.1.1, version 15.1.2507"),
+            ("a local user", "a local user"),
+            ("see https://support.example/5.7.1", "see https://support.example/5.7.1"),
+            ("größe :: ende", "größe :: ende"),
+            ("", ""),
+        ] {
+            assert_eq!(hide(said, &["gw7.contoso.com"]), hidden, "{said}");
+        }
+    }
+}

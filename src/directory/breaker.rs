@@ -1,0 +1,132 @@
+//! The breaker of a directory: when it has stopped answering, nobody waits for it any more.
+//!
+//! A pure state machine; `ldap::supervisor` tells it of time-outs and tests, `ldap` of answers (DESIGN section 5,
+//! "doubt is temporary", and the LDAP rules of section 4). Time is an argument.
+
+use std::time::{Duration, Instant};
+
+/// This many time-outs in a row open it.
+pub const TIMEOUTS: u32 = 3;
+
+/// While it is open, one question after each such pause tests the directory.
+pub const TEST_EVERY: Duration = Duration::from_secs(5);
+
+/// Whether questions are asked at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breaker {
+    /// They are. So many time-outs came since the last answer.
+    Closed {
+        /// Fewer than [`TIMEOUTS`].
+        in_a_row: u32,
+    },
+    /// They are answered `Unavailable` at once; only the test question is asked.
+    Open {
+        /// When the next test is due.
+        next_test: Instant,
+    },
+}
+
+impl Breaker {
+    /// A breaker that has seen nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::Closed { in_a_row: 0 }
+    }
+
+    /// A server did not answer in time, or a test failed.
+    pub fn timed_out(&mut self, now: Instant) {
+        *self = match *self {
+            Self::Closed { in_a_row } if in_a_row + 1 < TIMEOUTS => Self::Closed { in_a_row: in_a_row + 1 },
+            Self::Closed { .. } | Self::Open { .. } => Self::Open { next_test: now + TEST_EVERY },
+        };
+    }
+
+    /// A question was answered. An answer that comes late does not close an open breaker; a test does.
+    pub fn answered(&mut self) {
+        if let Self::Closed { in_a_row } = self {
+            *in_a_row = 0;
+        }
+    }
+
+    /// The test question was answered: questions are asked again, but the next time-out opens it at once.
+    pub fn passed_test(&mut self) {
+        if let Self::Open { .. } = self {
+            *self = Self::Closed { in_a_row: TIMEOUTS - 1 };
+        }
+    }
+
+    /// Whether questions are answered without asking.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Open { .. })
+    }
+
+    /// How long the next test is to wait; `None` while closed.
+    #[must_use]
+    pub fn until_test(&self, now: Instant) -> Option<Duration> {
+        match self {
+            Self::Closed { .. } => None,
+            Self::Open { next_test } => Some(next_test.saturating_duration_since(now)),
+        }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, Copy)]
+    enum Event {
+        TimedOut,
+        Answered,
+        PassedTest,
+    }
+    use Event::{Answered, PassedTest, TimedOut};
+
+    #[test]
+    fn three_time_outs_in_a_row_open_it_and_a_test_closes_it() {
+        let t = Instant::now();
+        let open = Breaker::Open { next_test: t + TEST_EVERY };
+        for (events, expected) in [
+            (&[][..], Breaker::Closed { in_a_row: 0 }),
+            (&[TimedOut, TimedOut], Breaker::Closed { in_a_row: 2 }),
+            (&[TimedOut, TimedOut, TimedOut], open),
+            (&[TimedOut, TimedOut, Answered, TimedOut], Breaker::Closed { in_a_row: 1 }),
+            (&[TimedOut, TimedOut, TimedOut, Answered], open),
+            (&[TimedOut, TimedOut, TimedOut, TimedOut], open),
+            (&[TimedOut, TimedOut, TimedOut, PassedTest], Breaker::Closed { in_a_row: 2 }),
+            (&[TimedOut, TimedOut, TimedOut, PassedTest, TimedOut], open),
+            (&[TimedOut, TimedOut, TimedOut, PassedTest, Answered, TimedOut], Breaker::Closed { in_a_row: 1 }),
+            (&[TimedOut, PassedTest], Breaker::Closed { in_a_row: 1 }),
+        ] {
+            let mut breaker = Breaker::new();
+            for event in events {
+                match event {
+                    TimedOut => breaker.timed_out(t),
+                    Answered => breaker.answered(),
+                    PassedTest => breaker.passed_test(),
+                }
+            }
+            assert_eq!(breaker, expected, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn the_test_is_due_every_five_seconds() {
+        let t = Instant::now();
+        let mut breaker = Breaker::new();
+        assert_eq!(breaker.until_test(t), None);
+        (0..TIMEOUTS).for_each(|_| breaker.timed_out(t));
+        assert_eq!(breaker.until_test(t), Some(TEST_EVERY));
+        assert_eq!(breaker.until_test(t + Duration::from_secs(3)), Some(Duration::from_secs(2)));
+        assert_eq!(breaker.until_test(t + Duration::from_secs(9)), Some(Duration::ZERO));
+        breaker.timed_out(t + Duration::from_secs(9));
+        assert_eq!(breaker.until_test(t + Duration::from_secs(9)), Some(TEST_EVERY));
+    }
+}

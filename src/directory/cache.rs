@@ -1,0 +1,136 @@
+//! Answers that a directory gave a while ago, by address.
+//!
+//! `ldap` asks here first. Only clean answers are kept: what is found for `cache.found`, what is not (`no-mailbox`
+//! is as good) for `cache.not_found`; never `Unavailable` or `Ambiguous`. Time is an argument.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::CacheConfig;
+use crate::recipient::{Answer, Fresh, Kind, Lookup};
+use crate::routing::verdict::Freshness;
+
+/// An answer this young is live (DESIGN section 3).
+pub const LIVE: Duration = Duration::from_secs(5);
+
+/// The answers of one directory. Shared; the entries used least go when it is full.
+pub struct Cache {
+    config: CacheConfig,
+    kept: quick_cache::sync::Cache<Arc<str>, Kept>,
+}
+
+#[derive(Clone)]
+struct Kept {
+    lookup: Lookup,
+    /// When the directory was asked.
+    asked: Instant,
+}
+
+impl Cache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new(config: CacheConfig) -> Self {
+        Self { config, kept: quick_cache::sync::Cache::new(config.entries) }
+    }
+
+    /// The answer for the address with that key, if there is one fresh enough.
+    #[must_use]
+    pub fn get(&self, key: &str, wanted: Freshness, now: Instant) -> Option<Answer> {
+        let kept = self.kept.get(key)?;
+        let age = now.saturating_duration_since(kept.asked);
+        let fresh = if age <= LIVE { Fresh::Live } else { Fresh::Cached };
+        let good = age < self.kept_for(&kept.lookup)? && (wanted == Freshness::Any || fresh == Fresh::Live);
+        good.then_some(Answer { lookup: kept.lookup, fresh })
+    }
+
+    /// Keeps what the directory said when it was asked at `asked`.
+    pub fn put(&self, key: Arc<str>, lookup: &Lookup, asked: Instant) {
+        match self.kept_for(lookup) {
+            Some(_) => self.kept.insert(key, Kept { lookup: lookup.clone(), asked }),
+            // What was known has become doubtful: no less than two entries claim the address now.
+            None if matches!(lookup, Lookup::Ambiguous(_)) => drop(self.kept.remove(&key)),
+            None => {}
+        }
+    }
+
+    /// How long such an answer is kept; `None`: not at all.
+    fn kept_for(&self, lookup: &Lookup) -> Option<Duration> {
+        match lookup {
+            Lookup::Found(recipient) if recipient.kind != Kind::NoMailbox => Some(self.config.found),
+            Lookup::Found(_) | Lookup::NotFound => Some(self.config.not_found),
+            Lookup::Ambiguous(_) | Lookup::Unavailable(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipient::Recipient;
+
+    fn cache() -> Cache {
+        Cache::new(CacheConfig { found: Duration::from_secs(600), not_found: Duration::from_secs(60), entries: 100 })
+    }
+
+    fn found(kind: Kind) -> Lookup {
+        Lookup::Found(Arc::new(Recipient {
+            kind,
+            target: None,
+            mail_server: None,
+            send_connector: None,
+            entry: "CN=a".into(),
+            rule: "test".into(),
+        }))
+    }
+
+    #[test]
+    fn answers_are_kept_as_long_as_their_kind_says() {
+        let t = Instant::now();
+        let (any, live) = (Freshness::Any, Freshness::Live);
+        for (lookup, age, wanted, expected) in [
+            (found(Kind::Mailbox), 0, any, Some(Fresh::Live)),
+            (found(Kind::Mailbox), 5, live, Some(Fresh::Live)),
+            (found(Kind::Mailbox), 6, live, None),
+            (found(Kind::Mailbox), 6, any, Some(Fresh::Cached)),
+            (found(Kind::Mailbox), 599, any, Some(Fresh::Cached)),
+            (found(Kind::Mailbox), 600, any, None),
+            (found(Kind::NoMailbox), 59, any, Some(Fresh::Cached)),
+            (found(Kind::NoMailbox), 60, any, None),
+            (Lookup::NotFound, 5, live, Some(Fresh::Live)),
+            (Lookup::NotFound, 59, any, Some(Fresh::Cached)),
+            (Lookup::NotFound, 60, any, None),
+            (Lookup::Unavailable("x".into()), 0, any, None),
+            (Lookup::Ambiguous(["a".to_owned()].into()), 0, any, None),
+        ] {
+            let cache = cache();
+            cache.put("a@b.c".into(), &lookup, t);
+            let answer = cache.get("a@b.c", wanted, t + Duration::from_secs(age));
+            assert_eq!(answer.map(|a| a.fresh), expected, "{lookup:?} after {age} s, {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn a_later_answer_replaces_an_earlier_one_but_an_outage_does_not() {
+        let t = Instant::now();
+        let cache = cache();
+        let get = |cache: &Cache| cache.get("a@b.c", Freshness::Any, t).map(|answer| answer.lookup);
+        cache.put("a@b.c".into(), &Lookup::NotFound, t);
+        cache.put("a@b.c".into(), &found(Kind::Group), t);
+        cache.put("a@b.c".into(), &Lookup::Unavailable("down".into()), t);
+        assert_eq!(get(&cache), Some(found(Kind::Group)));
+        cache.put("a@b.c".into(), &Lookup::Ambiguous(["x".to_owned(), "y".to_owned()].into()), t);
+        assert_eq!(get(&cache), None);
+    }
+
+    #[test]
+    fn it_is_bounded_and_may_be_off() {
+        let t = Instant::now();
+        let cache = cache();
+        (0..10_000).for_each(|n| cache.put(format!("{n}@b.c").into(), &Lookup::NotFound, t));
+        assert!(cache.kept.len() <= 100);
+        let zero = Duration::ZERO;
+        let off = Cache::new(CacheConfig { found: zero, not_found: zero, entries: 0 });
+        off.put("a@b.c".into(), &Lookup::NotFound, t);
+        assert_eq!(off.get("a@b.c", Freshness::Any, t), None);
+    }
+}

@@ -1,0 +1,243 @@
+//! Kind `file`: recipients listed in a TOML or CSV file. The embedded default; always live.
+//!
+//! `directory::build` opens it, `resolve` asks it through [`Directory`]. [`watch`] takes a changed file over once it
+//! has been quiet for a while; a bad one changes nothing. `contents` is the file's meaning, `read_toml` and
+//! `read_csv` its two forms.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use self::contents::Contents;
+use crate::directory::{Asked, Directory, result};
+use crate::metrics::Metrics;
+use crate::recipient::{Answer, Fresh, Kind};
+use crate::routing::verdict::Question;
+
+mod contents;
+mod read_csv;
+mod read_toml;
+
+/// How often the file is looked at. A change is taken once it has stood still for as long.
+pub const POLL: Duration = Duration::from_secs(2);
+
+/// A directory that is a file.
+pub struct FileDirectory {
+    name: Arc<str>,
+    path: PathBuf,
+    contents: ArcSwap<Contents>,
+    version: AtomicU64,
+    watched: Mutex<Watched>,
+    metrics: Metrics,
+}
+
+/// What tells one state of a file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    modified: (i64, i64),
+    size: u64,
+    inode: u64,
+}
+
+/// Where the watching of the file stands.
+#[derive(Debug)]
+struct Watched {
+    /// The state that was last read, well or badly; `None`: it was gone.
+    read: Option<Stamp>,
+    /// The state at the last look.
+    seen: Option<Stamp>,
+}
+
+impl FileDirectory {
+    /// Opens the file.
+    ///
+    /// # Errors
+    /// All that is wrong with it, each with file, line and what to do.
+    pub fn open(name: &Arc<str>, path: &Path, metrics: &Metrics) -> Result<Self, Vec<String>> {
+        let stamp = stamp(path);
+        let contents = Contents::read(path)?;
+        Ok(Self {
+            name: Arc::clone(name),
+            path: path.to_owned(),
+            contents: ArcSwap::from_pointee(contents),
+            version: AtomicU64::new(1),
+            watched: Mutex::new(Watched { read: stamp, seen: stamp }),
+            metrics: metrics.clone(),
+        })
+    }
+
+    /// Looks at the file, and reads it if it changed and has stood still since the last look. Says whether what the
+    /// directory knows changed.
+    fn look(&self) -> Looked {
+        let now = stamp(&self.path);
+        {
+            let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+            let quiet = watched.seen == now;
+            watched.seen = now;
+            if !quiet || watched.read == now {
+                return Looked::Same;
+            }
+            watched.read = now;
+        }
+        match Contents::read(&self.path) {
+            Ok(contents) => {
+                let recipients = contents.len();
+                self.contents.store(Arc::new(contents));
+                self.version.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(directory = %self.name, recipients, "directory file taken over");
+                Looked::Changed
+            }
+            Err(problems) => {
+                let recipients = self.contents.load().len();
+                for problem in problems {
+                    tracing::error!(directory = %self.name, recipients, "{problem}; the recipients known before stay");
+                }
+                Looked::Same
+            }
+        }
+    }
+
+    /// Sets the gauges that depend on the contents; `earlier` are the file directories that are asked before this one.
+    fn measure(&self, earlier: &[Arc<FileDirectory>]) {
+        let contents = self.contents.load();
+        for kind in KINDS {
+            let count = i64::try_from(contents.count(kind)).unwrap_or(i64::MAX);
+            self.metrics.directory_recipients.with_label_values(&[&*self.name, kind.as_str()]).set(count);
+        }
+        let earlier: Vec<_> = earlier.iter().map(|directory| directory.contents.load()).collect();
+        let elsewhere = contents.keys().filter(|key| earlier.iter().any(|contents| contents.has(key))).count();
+        let conflicts = i64::try_from(elsewhere + contents.ambiguous()).unwrap_or(i64::MAX);
+        self.metrics.directory_conflicts.with_label_values(&[&*self.name]).set(conflicts);
+        self.metrics.directory_up.with_label_values(&[&*self.name]).set(1);
+    }
+}
+
+/// What a look at a file showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    Same,
+    Changed,
+}
+
+/// In the order of explanations and errors.
+pub(super) const KINDS: [Kind; 6] =
+    [Kind::Mailbox, Kind::Group, Kind::PublicFolder, Kind::MailUser, Kind::Contact, Kind::NoMailbox];
+
+impl Directory for FileDirectory {
+    fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
+        let lookup = self.contents.load().lookup(&question.address);
+        self.metrics.directory_lookups.with_label_values(&[&*self.name, result(&lookup)]).inc();
+        Box::pin(std::future::ready(Answer { lookup, fresh: Fresh::Live }))
+    }
+
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+}
+
+/// Sets the gauges of these directories, in the order in which they are asked.
+pub fn measure(directories: &[Arc<FileDirectory>]) {
+    for (at, directory) in directories.iter().enumerate() {
+        directory.measure(&directories[..at]);
+    }
+}
+
+/// Looks at the files of these directories for ever.
+pub async fn watch(directories: Vec<Arc<FileDirectory>>) {
+    loop {
+        tokio::time::sleep(POLL).await;
+        let looked = directories.clone();
+        // Reading and counting a million recipients takes its time.
+        let done = tokio::task::spawn_blocking(move || {
+            let changed = looked.iter().filter(|directory| directory.look() == Looked::Changed).count();
+            if changed > 0 {
+                measure(&looked);
+            }
+        });
+        if let Err(error) = done.await {
+            tracing::error!("looking at the directory files failed: {error}");
+        }
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some(Stamp { modified: (metadata.mtime(), metadata.mtime_nsec()), size: metadata.size(), inode: metadata.ino() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipient::Lookup;
+    use crate::routing::verdict::Freshness;
+    use crate::smtp::address::Address;
+
+    struct Fixture {
+        directory: FileDirectory,
+        path: PathBuf,
+        _folder: tempfile::TempDir,
+    }
+
+    fn fixture(name: &str, text: &str) -> Fixture {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let directory = FileDirectory::open(&"people".into(), &path, &Metrics::new()).unwrap();
+        Fixture { directory, path, _folder: folder }
+    }
+
+    async fn ask(directory: &FileDirectory, address: &str) -> Answer {
+        let question = Question {
+            directory: "people".into(),
+            address: Address::parse(address).unwrap(),
+            freshness: Freshness::Live,
+        };
+        directory.ask(&question).await
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_taken_once_it_is_quiet() {
+        let Fixture { directory, path, _folder } = fixture("people.csv", "address\na@contoso.com\n");
+        assert_eq!(directory.look(), Looked::Same);
+        std::fs::write(&path, "address\na@contoso.com\nb@contoso.com\n").unwrap();
+        assert_eq!(directory.look(), Looked::Same, "it may still be being written");
+        assert_eq!(ask(&directory, "b@contoso.com").await.lookup, Lookup::NotFound);
+        assert_eq!(directory.look(), Looked::Changed);
+        assert_eq!(directory.look(), Looked::Same);
+        let answer = ask(&directory, "b@contoso.com").await;
+        assert!(matches!(answer, Answer { lookup: Lookup::Found(_), fresh: Fresh::Live }));
+        assert_eq!(directory.version(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_bad_or_missing_file_changes_nothing() {
+        let Fixture { directory, path, _folder } = fixture("people.csv", "address\na@contoso.com\n");
+        std::fs::write(&path, "address\nnobody\n").unwrap();
+        (0..3).for_each(|_| assert_eq!(directory.look(), Looked::Same));
+        std::fs::remove_file(&path).unwrap();
+        (0..3).for_each(|_| assert_eq!(directory.look(), Looked::Same));
+        assert!(matches!(ask(&directory, "a@contoso.com").await.lookup, Lookup::Found(_)));
+        assert_eq!(directory.version(), 1);
+        std::fs::write(&path, "address\nc@contoso.com\n").unwrap();
+        directory.look();
+        assert_eq!(directory.look(), Looked::Changed);
+        assert_eq!(ask(&directory, "a@contoso.com").await.lookup, Lookup::NotFound);
+    }
+
+    #[test]
+    fn what_it_knows_is_counted() {
+        let text = "address,kind,target\na@contoso.com,,\nA@contoso.com,group,\nc@contoso.com,contact,c@x.y\n";
+        let first = fixture("first.csv", "address\nc@contoso.com\nd@contoso.com\n");
+        let second = fixture("second.csv", text);
+        second.directory.measure(&[Arc::new(first.directory)]);
+        let metrics = &second.directory.metrics;
+        for (kind, count) in [("mailbox", 1), ("group", 1), ("contact", 1), ("mail-user", 0)] {
+            assert_eq!(metrics.directory_recipients.with_label_values(&["people", kind]).get(), count, "{kind}");
+        }
+        assert_eq!(metrics.directory_conflicts.with_label_values(&["people"]).get(), 2);
+    }
+}

@@ -1,0 +1,250 @@
+//! What a directory file says: its entries, checked, and found by address.
+//!
+//! Kept small, for a million recipients: names of connectors and servers are shared, a [`Recipient`] is made for an
+//! answer only.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{read_csv, read_toml};
+use crate::recipient::{Kind, Lookup, Recipient};
+use crate::smtp::address::Address;
+
+/// The fields of an entry besides its addresses, in either form of the file.
+pub(super) const FIELDS: [&str; 4] = ["kind", "target", "mail_server", "send_connector"];
+
+/// An entry as written: texts, each with its line.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) line: usize,
+    pub(super) addresses: Vec<(usize, String)>,
+    /// By the position of the field's name in [`FIELDS`].
+    pub(super) fields: [Option<(usize, String)>; 4],
+}
+
+/// Something wrong with one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) line: usize,
+    pub(super) message: String,
+}
+
+/// The checked contents of one file.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    path: PathBuf,
+    entries: Vec<Entry>,
+    by_key: HashMap<Box<str>, u32>,
+    /// Addresses that several entries claim, with all of them.
+    ambiguous: HashMap<Box<str>, Vec<u32>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    line: u32,
+    kind: Kind,
+    target: Option<Box<Address>>,
+    mail_server: Option<Arc<str>>,
+    send_connector: Option<Arc<str>>,
+}
+
+impl Contents {
+    /// Reads and checks a file; `.toml` and `.csv` say its form.
+    pub(super) fn read(path: &Path) -> Result<Self, Vec<String>> {
+        let whole = |message: &str| vec![format!("{}: {message}", path.display())];
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| whole(&format!("cannot be read: {error}; check the path and its rights")))?;
+        // Spreadsheets write a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+        let (written, problems) = match extension.as_deref().and_then(|extension| extension.to_str()) {
+            Some("toml") => read_toml::read(text),
+            Some("csv") => read_csv::read(text),
+            _ => return Err(whole("is neither .toml nor .csv; rename it to what it is")),
+        };
+        Self::check(path, written, problems).map_err(|mut problems| {
+            problems.sort_by_key(|problem| problem.line);
+            problems.into_iter().map(|p| format!("{}:{}: {}", path.display(), p.line, p.message)).collect()
+        })
+    }
+
+    /// Checks every entry, so that all problems are told at once.
+    fn check(path: &Path, written: Vec<Written>, mut problems: Vec<Problem>) -> Result<Self, Vec<Problem>> {
+        let mut contents = Self { path: path.to_owned(), ..Self::default() };
+        let mut names = HashSet::new();
+        for entry in written {
+            let keys = keys(&entry, &mut problems);
+            match Entry::check(&entry, &mut names) {
+                Ok(entry) => contents.insert(entry, keys),
+                Err(wrong) => problems.extend(wrong),
+            }
+        }
+        if problems.is_empty() { Ok(contents) } else { Err(problems) }
+    }
+
+    fn insert(&mut self, entry: Entry, keys: Vec<Box<str>>) {
+        let Ok(index) = u32::try_from(self.entries.len()) else { return };
+        self.entries.push(entry);
+        for key in keys {
+            match self.by_key.get(&key) {
+                None => {
+                    self.by_key.insert(key, index);
+                }
+                // The same address twice in one entry is one claim.
+                Some(&first) if first == index => {}
+                Some(&first) => {
+                    let claims = self.ambiguous.entry(key).or_insert_with(|| vec![first]);
+                    if claims.last() != Some(&index) {
+                        claims.push(index);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the file says of the address.
+    pub(super) fn lookup(&self, address: &Address) -> Lookup {
+        if let Some(claims) = self.ambiguous.get(address.key()) {
+            return Lookup::Ambiguous(claims.iter().filter_map(|&index| self.name(index)).collect());
+        }
+        let found = self.by_key.get(address.key()).and_then(|&index| Some((self.entry(index)?, self.name(index)?)));
+        match found {
+            None => Lookup::NotFound,
+            Some((entry, name)) => Lookup::Found(Arc::new(Recipient {
+                kind: entry.kind,
+                target: entry.target.as_deref().cloned(),
+                mail_server: entry.mail_server.clone(),
+                send_connector: entry.send_connector.clone(),
+                entry: name.into(),
+                rule: format!("kind = \"{}\"", entry.kind.as_str()).into(),
+            })),
+        }
+    }
+
+    fn entry(&self, index: u32) -> Option<&Entry> {
+        self.entries.get(usize::try_from(index).ok()?)
+    }
+
+    fn name(&self, index: u32) -> Option<String> {
+        Some(format!("{}:{}", self.path.display(), self.entry(index)?.line))
+    }
+
+    /// Whether any entry has that address.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    /// The keys of all addresses.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.by_key.keys().map(|key| &**key)
+    }
+
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// How many entries of that kind there are.
+    pub(super) fn count(&self, kind: Kind) -> usize {
+        self.entries.iter().filter(|entry| entry.kind == kind).count()
+    }
+
+    /// How many addresses have several owners.
+    pub(super) fn ambiguous(&self) -> usize {
+        self.ambiguous.len()
+    }
+}
+
+/// The keys of an entry's addresses.
+fn keys(entry: &Written, problems: &mut Vec<Problem>) -> Vec<Box<str>> {
+    let mut keys = Vec::with_capacity(entry.addresses.len());
+    for (line, text) in &entry.addresses {
+        match Address::parse(text) {
+            Ok(address) => keys.push(address.key().into()),
+            Err(error) => {
+                let message = format!("`{text}` is not an address: {error}; write local@domain");
+                problems.push(Problem { line: *line, message });
+            }
+        }
+    }
+    if entry.addresses.is_empty() {
+        problems.push(Problem { line: entry.line, message: "an entry without an address; write address".to_owned() });
+    }
+    keys
+}
+
+impl Entry {
+    /// Checks all but the addresses. `names` are the names of servers and connectors seen so far.
+    fn check(written: &Written, names: &mut HashSet<Arc<str>>) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let [kind, target, mail_server, send_connector] = &written.fields;
+        let kind = kind.as_ref().map_or(Ok(Kind::Mailbox), |(line, text)| parse_kind(text, *line));
+        let target = target.as_ref().map(|(line, text)| match Address::parse(text) {
+            Ok(target) => Ok((*line, target)),
+            Err(error) => Err(Problem {
+                line: *line,
+                message: format!("target `{text}` is not an address: {error}; write local@domain"),
+            }),
+        });
+        match (&kind, &target) {
+            (Ok(kind @ (Kind::MailUser | Kind::Contact)), None) => problems.push(Problem {
+                line: written.line,
+                message: format!("a {} without a target; write target", kind.as_str()),
+            }),
+            (Ok(Kind::Mailbox | Kind::Group | Kind::PublicFolder | Kind::NoMailbox), Some(Ok((line, _)))) => {
+                let message = "only a mail-user or a contact has a target; write kind, or remove target";
+                problems.push(Problem { line: *line, message: message.to_owned() });
+            }
+            _ => {}
+        }
+        let mut name = |field: &Option<(usize, String)>| field.as_ref().map(|(_, text)| shared(names, text));
+        let server = mail_server.as_ref().map(|(line, text)| (*line, text.to_lowercase()));
+        let (mail_server, send_connector) = (name(&server), name(send_connector));
+        match (kind, target.transpose()) {
+            (Ok(kind), Ok(target)) if problems.is_empty() => {
+                let target = target.map(|(_, target)| Box::new(target));
+                let line = u32::try_from(written.line).unwrap_or(u32::MAX);
+                Ok(Self { line, kind, target, mail_server, send_connector })
+            }
+            (kind, target) => {
+                problems.extend(kind.err().into_iter().chain(target.err()));
+                Err(problems)
+            }
+        }
+    }
+}
+
+fn parse_kind(text: &str, line: usize) -> Result<Kind, Problem> {
+    let known = super::KINDS.into_iter().find(|kind| kind.as_str() == text);
+    known.ok_or_else(|| {
+        let known = super::KINDS.map(Kind::as_str).join(", ");
+        Problem { line, message: format!("`{text}` is not a kind; write one of {known}") }
+    })
+}
+
+fn shared(names: &mut HashSet<Arc<str>>, text: &str) -> Arc<str> {
+    if let Some(known) = names.get(text) {
+        return Arc::clone(known);
+    }
+    let name: Arc<str> = text.into();
+    names.insert(Arc::clone(&name));
+    name
+}
+
+/// Where the lines of a text begin.
+pub(super) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub(super) fn of(text: &str) -> Self {
+        Self(std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect())
+    }
+
+    /// The line, from 1, that holds the octet at `at`.
+    pub(super) fn line(&self, at: usize) -> usize {
+        self.0.partition_point(|start| *start <= at)
+    }
+}
+
+#[cfg(test)]
+mod tests;

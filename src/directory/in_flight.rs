@@ -1,0 +1,159 @@
+//! Equal questions under way are asked once (DESIGN section 5).
+//!
+//! `ldap` asks through it. A question runs in a task of its own: it goes on when the session that asked first is gone,
+//! and a panic in it is an `Unavailable` for everybody who waits.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::directory::cache::LIVE;
+use crate::recipient::{Answer, Fresh, Lookup};
+use crate::routing::verdict::Freshness;
+
+type Flights = Arc<Mutex<HashMap<Arc<str>, Flight>>>;
+
+/// The questions under way, by the address's key.
+#[derive(Default)]
+pub struct InFlight {
+    flights: Flights,
+}
+
+#[derive(Clone)]
+struct Flight {
+    asked: Instant,
+    answer: watch::Receiver<Option<Answer>>,
+}
+
+/// Takes a flight out of the map when its task ends, however it ends.
+struct Landing {
+    flights: Flights,
+    key: Arc<str>,
+    asked: Instant,
+}
+
+impl InFlight {
+    /// Joins the question for that address that is under way, or asks `question`. A question that has been under way
+    /// for more than 5 s no longer gives a live answer, so one that must be live is then asked anew.
+    pub async fn ask<Q>(&self, key: &Arc<str>, wanted: Freshness, question: impl FnOnce() -> Q) -> Answer
+    where
+        Q: Future<Output = Answer> + Send + 'static,
+    {
+        let mut answer = self.join(key, wanted).unwrap_or_else(|| self.start(key, question()));
+        match answer.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(answer)) => answer.clone(),
+            Ok(None) | Err(_) => Answer {
+                lookup: Lookup::Unavailable("the question broke off; the log has the reason".into()),
+                fresh: Fresh::Live,
+            },
+        }
+    }
+
+    fn join(&self, key: &str, wanted: Freshness) -> Option<watch::Receiver<Option<Answer>>> {
+        let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let flight = flights.get(key)?;
+        let joined = wanted == Freshness::Any || flight.asked.elapsed() <= LIVE;
+        joined.then(|| flight.answer.clone())
+    }
+
+    fn start<Q>(&self, key: &Arc<str>, question: Q) -> watch::Receiver<Option<Answer>>
+    where
+        Q: Future<Output = Answer> + Send + 'static,
+    {
+        let (sender, answer) = watch::channel(None);
+        let asked = Instant::now();
+        let landing = Landing { flights: Arc::clone(&self.flights), key: Arc::clone(key), asked };
+        let flight = Flight { asked, answer: answer.clone() };
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(key), flight);
+        tokio::spawn(async move {
+            let answer = question.await;
+            drop(landing);
+            // Nobody may be waiting any more.
+            sender.send_replace(Some(answer));
+        });
+        answer
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if flights.get(&self.key).is_some_and(|flight| flight.asked == self.asked) {
+            flights.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn not_found() -> Answer {
+        Answer { lookup: Lookup::NotFound, fresh: Fresh::Live }
+    }
+
+    /// Asks `times` at once for one address with a question that takes `takes`, and counts how often it was asked.
+    async fn asked(times: usize, takes: Duration) -> usize {
+        let in_flight = Arc::new(InFlight::default());
+        let count = Arc::new(AtomicUsize::new(0));
+        let key: Arc<str> = "a@b.c".into();
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..times {
+            let (in_flight, count, key) = (Arc::clone(&in_flight), Arc::clone(&count), Arc::clone(&key));
+            tasks.spawn(async move {
+                let question = || async move {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(takes).await;
+                    not_found()
+                };
+                in_flight.ask(&key, Freshness::Live, question).await
+            });
+        }
+        assert!(tasks.join_all().await.iter().all(|answer| *answer == not_found()));
+        assert!(in_flight.flights.lock().unwrap().is_empty());
+        count.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn equal_questions_are_asked_once() {
+        assert_eq!(asked(20, Duration::from_secs(1)).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_goes_on_without_the_one_who_asked() {
+        let in_flight = InFlight::default();
+        let key: Arc<str> = "a@b.c".into();
+        let slow = || async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            not_found()
+        };
+        let first = in_flight.ask(&key, Freshness::Any, slow);
+        assert!(tokio::time::timeout(Duration::from_secs(1), first).await.is_err());
+        let second = in_flight.ask(&key, Freshness::Any, || async { unreachable!("it is under way") });
+        assert_eq!(second.await, not_found());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_live_question_does_not_join_an_old_one() {
+        let in_flight = InFlight::default();
+        let key: Arc<str> = "a@b.c".into();
+        let first = in_flight.ask(&key, Freshness::Any, std::future::pending);
+        assert!(tokio::time::timeout(Duration::from_secs(6), first).await.is_err());
+        let live = in_flight.ask(&key, Freshness::Live, || async { not_found() });
+        assert_eq!(live.await, not_found());
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_unavailable() {
+        let in_flight = InFlight::default();
+        let key: Arc<str> = "a@b.c".into();
+        let answer = in_flight.ask(&key, Freshness::Any, || async { panic!("on purpose") }).await;
+        assert!(matches!(answer.lookup, Lookup::Unavailable(_)));
+        assert_eq!(in_flight.ask(&key, Freshness::Any, || async { not_found() }).await, not_found());
+    }
+}

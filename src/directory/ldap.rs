@@ -1,0 +1,197 @@
+//! Kind `ldap`, mode `lookup`: one query a recipient, cached.
+//!
+//! `directory::build` opens it, `resolve` asks it through [`Directory`]. A question is one search for the address and
+//! the probe together; `supervisor` keeps the connection, `connection` makes one, `search` is a search on it, `answer`
+//! says what came back means. Whatever is not a clean answer is `Unavailable` (DESIGN section 5, "doubt is temporary").
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+use self::connection::{Connection, End};
+use self::pulse::Pulse;
+use self::search::Reply;
+use self::supervisor::{State, Supervisor};
+use crate::config::LdapConfig;
+use crate::directory::cache::Cache;
+use crate::directory::in_flight::InFlight;
+use crate::directory::{Asked, Directory, result};
+use crate::metrics::Metrics;
+use crate::recipient::{Answer, Fresh, Lookup};
+use crate::routing::verdict::Question;
+use crate::smtp::address::Address;
+
+mod answer;
+mod connection;
+mod pulse;
+mod search;
+mod server;
+mod supervisor;
+mod tls;
+
+/// More questions than this at once are answered `Unavailable`.
+pub const MAX_QUESTIONS: usize = 256;
+
+/// A directory that is asked by LDAP. Dropping it closes its connection.
+pub struct LdapDirectory {
+    asker: Arc<Asker>,
+    in_flight: InFlight,
+    _supervisor: AbortOnDropHandle<()>,
+}
+
+/// What a question needs; shared by the tasks that ask.
+struct Asker {
+    name: Arc<str>,
+    config: LdapConfig,
+    cache: Cache,
+    bound: Semaphore,
+    states: watch::Receiver<State>,
+    pulse: Arc<Pulse>,
+    metrics: Metrics,
+    /// How long one server has for one question before the next is tried.
+    patience: Duration,
+    /// How often a question is asked, on one connection each.
+    attempts: usize,
+}
+
+impl LdapDirectory {
+    /// Prepares the directory and begins to connect, within a tokio runtime.
+    ///
+    /// # Errors
+    /// What is wrong with its urls or its CA.
+    pub fn open(name: &Arc<str>, config: &LdapConfig, metrics: &Metrics) -> Result<Self, Vec<String>> {
+        let servers = server::parse(config)?;
+        if servers.iter().any(|server| server.is_encrypted()) {
+            tls::client_config(config.ca.as_deref()).map_err(|problem| vec![problem])?;
+        }
+        let pulse = Arc::new(Pulse::new(name, metrics));
+        metrics.directory_lookup_duration.with_label_values(&[&**name]);
+        let one = servers.len() == 1;
+        let attempts = servers.len() + 2;
+        let (supervisor, states) = Supervisor::new(Arc::clone(name), config.clone(), servers, Arc::clone(&pulse));
+        let asker = Asker {
+            name: Arc::clone(name),
+            config: config.clone(),
+            cache: Cache::new(config.cache),
+            bound: Semaphore::new(MAX_QUESTIONS),
+            states,
+            pulse,
+            metrics: metrics.clone(),
+            patience: if one { config.timeout } else { config.timeout / 3 },
+            attempts,
+        };
+        let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
+        Ok(Self { asker: Arc::new(asker), in_flight: InFlight::default(), _supervisor: supervisor })
+    }
+}
+
+impl Directory for LdapDirectory {
+    fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
+        Box::pin(async move {
+            let key = question.address.key();
+            let now = Instant::now().into_std();
+            if let Some(answer) = self.asker.cache.get(key, question.freshness, now) {
+                self.asker.count("cached");
+                return answer;
+            }
+            let (asker, address) = (Arc::clone(&self.asker), question.address.clone());
+            self.in_flight.ask(&key.into(), question.freshness, || asker.question(address)).await
+        })
+    }
+}
+
+impl Asker {
+    /// One question to the directory itself.
+    async fn question(self: Arc<Self>, address: Address) -> Answer {
+        let asked = Instant::now();
+        let lookup = match self.bound.try_acquire() {
+            Ok(_permit) => self.lookup(&address).await,
+            Err(_) => Lookup::Unavailable(format!("{MAX_QUESTIONS} questions are under way already").into()),
+        };
+        self.count(result(&lookup));
+        let duration = asked.elapsed().as_secs_f64();
+        self.metrics.directory_lookup_duration.with_label_values(&[&*self.name]).observe(duration);
+        self.cache.put(address.key().into(), &lookup, asked.into_std());
+        Answer { lookup, fresh: Fresh::Live }
+    }
+
+    async fn lookup(&self, address: &Address) -> Lookup {
+        let reply = match self.search(address).await {
+            Ok(reply) => reply,
+            Err(cause) => {
+                tracing::debug!(directory = %self.name, %address, "unavailable: {cause}");
+                return Lookup::Unavailable(cause);
+            }
+        };
+        let reading = answer::read(&self.config, &reply, address);
+        self.pulse.health(&reading.health);
+        if let Some(at_odds) = reading.at_odds {
+            self.metrics.directory_contradictions.with_label_values(&[&*self.name]).inc();
+            tracing::debug!(directory = %self.name, %address, "the type decides: {at_odds}");
+        }
+        reading.lookup
+    }
+
+    /// Searches on the connection, and on the next one where that fails, until the time is up.
+    async fn search(&self, address: &Address) -> Result<Reply, Arc<str>> {
+        let deadline = Instant::now() + self.config.timeout;
+        let filter = self.config.profile.filter(std::iter::once(address).chain(&self.config.probe)).to_string();
+        let (mut after, mut cause) = (0, None);
+        for _ in 0..self.attempts {
+            let connection = match self.connection(after, deadline).await {
+                Ok(connection) => connection,
+                Err(none) => return Err(cause.unwrap_or(none)),
+            };
+            after = connection.generation;
+            let url = &connection.server.url;
+            let patience = deadline.min(Instant::now() + self.patience);
+            match timeout_at(patience, connection.search(&self.config, &filter)).await {
+                Ok(Ok(reply)) => {
+                    self.pulse.answered();
+                    return Ok(reply);
+                }
+                Ok(Err(failure)) if !failure.is_servers_fault() => {
+                    self.pulse.answered();
+                    let cause: Arc<str> = format!("{url}: {failure}").into();
+                    if !failure.is_this_searchs_fault() {
+                        self.pulse.health(&Err(Arc::clone(&cause)));
+                    }
+                    return Err(cause);
+                }
+                Ok(Err(failure)) => {
+                    cause = Some(format!("{url}: {failure}").into());
+                    connection.condemn(End::Broken(failure.to_string()));
+                }
+                Err(_) => {
+                    cause = Some(format!("{url}: no answer in time").into());
+                    connection.condemn(End::Silent);
+                }
+            }
+        }
+        Err(cause.unwrap_or_else(|| "there is no server".into()))
+    }
+
+    /// The connection in use, if it is a later one than `after`; waits until there is one or it is known that there
+    /// is none.
+    async fn connection(&self, after: u64, deadline: Instant) -> Result<Arc<Connection>, Arc<str>> {
+        let mut states = self.states.clone();
+        let known = |state: &State| match state {
+            State::Connecting => false,
+            State::Up(connection) => connection.generation > after,
+            State::Down(_) => true,
+        };
+        match timeout_at(deadline, states.wait_for(known)).await.map(|state| state.map(|state| state.clone())) {
+            Ok(Ok(State::Up(connection))) => Ok(connection),
+            Ok(Ok(State::Down(cause))) => Err(cause),
+            Ok(Ok(State::Connecting)) | Err(_) => Err("no connection in time".into()),
+            Ok(Err(_)) => Err("the directory is no longer configured".into()),
+        }
+    }
+
+    fn count(&self, result: &str) {
+        self.metrics.directory_lookups.with_label_values(&[&*self.name, result]).inc();
+    }
+}

@@ -1,0 +1,154 @@
+//! What a clean search result means for one address, and for the directory. Pure.
+//!
+//! A not-found is believed only if the same result holds the probe, and no reference to a part of the directory that
+//! was not searched (DESIGN section 5, "doubt is temporary").
+
+use std::sync::Arc;
+
+use super::search::Reply;
+use crate::config::LdapConfig;
+use crate::directory::profile::DisabledAccounts;
+use crate::recipient::{Kind, Lookup};
+use crate::smtp::address::Address;
+
+/// A result, read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    /// The answer to the question.
+    pub(super) lookup: Lookup,
+    /// Whether a not-found from this directory can be believed; else why not.
+    pub(super) health: Result<(), Arc<str>>,
+    /// The entry's type and attributes contradict each other.
+    pub(super) at_odds: Option<String>,
+}
+
+/// Reads a result for the address.
+pub(super) fn read(config: &LdapConfig, reply: &Reply, address: &Address) -> Reading {
+    let disabled = if config.refuse_disabled { DisabledAccounts::Refused } else { DisabledAccounts::Accepted };
+    let judgement = config.profile.judge(&reply.entries, address, disabled);
+    let health = complete(reply).and_then(|()| vouched_for(config, reply));
+    let lookup = match (judgement.lookup, &health) {
+        (lookup, Ok(())) => lookup,
+        (Lookup::NotFound, Err(doubt)) => Lookup::Unavailable(Arc::clone(doubt)),
+        // As good as not found, so doubted as well: without the right to read the attributes everybody looks so.
+        (Lookup::Found(entry), Err(doubt)) if entry.kind == Kind::NoMailbox => Lookup::Unavailable(Arc::clone(doubt)),
+        (known @ (Lookup::Found(_) | Lookup::Ambiguous(_) | Lookup::Unavailable(_)), Err(_)) => known,
+    };
+    Reading { lookup, health, at_odds: judgement.at_odds }
+}
+
+/// Whether the result is all that there is to know below the bases.
+fn complete(reply: &Reply) -> Result<(), Arc<str>> {
+    match reply.references.iter().find(|reference| !holds_no_recipients(reference)) {
+        None => Ok(()),
+        Some(reference) => Err(format!("part of the directory is at {reference}: use the global catalog").into()),
+    }
+}
+
+/// Whether the probe is there, and is somebody who gets mail.
+fn vouched_for(config: &LdapConfig, reply: &Reply) -> Result<(), Arc<str>> {
+    let Some(probe) = &config.probe else { return Ok(()) };
+    match config.profile.judge(&reply.entries, probe, DisabledAccounts::Accepted).lookup {
+        Lookup::Found(entry) if entry.kind == Kind::NoMailbox => Err(format!(
+            "the probe {probe} is found, but not as a recipient ({}): check the rights on its attributes",
+            entry.rule
+        )
+        .into()),
+        Lookup::Found(_) | Lookup::Ambiguous(_) => Ok(()),
+        Lookup::NotFound => Err(format!("the probe {probe} is not found: check base and rights").into()),
+        Lookup::Unavailable(cause) => Err(format!("the probe {probe}: {cause}").into()),
+    }
+}
+
+/// Whether a reference is to a part of Active Directory without recipients: configuration, schema, DNS zones.
+fn holds_no_recipients(reference: &str) -> bool {
+    let path = reference.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map(|(_, path)| path);
+    let dn = path.unwrap_or_default().to_ascii_lowercase();
+    ["cn=configuration,", "cn=schema,", "dc=domaindnszones,", "dc=forestdnszones,"]
+        .iter()
+        .any(|prefix| dn.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{CacheConfig, Profile};
+    use crate::directory::profile::Entry;
+
+    fn config(probe: Option<&str>) -> LdapConfig {
+        LdapConfig {
+            urls: Vec::new(),
+            profile: Profile::ActiveDirectory,
+            base: Vec::new(),
+            bind_dn: String::new(),
+            password_file: None,
+            start_tls: false,
+            ca: None,
+            timeout: Duration::from_secs(5),
+            probe: probe.map(|probe| Address::parse(probe).unwrap()),
+            cache: CacheConfig { found: Duration::ZERO, not_found: Duration::ZERO, entries: 0 },
+            refuse_disabled: false,
+        }
+    }
+
+    fn entry(address: &str, kind: &str) -> Entry {
+        let mut entry = Entry::new(format!("CN={address}"));
+        entry.add("proxyAddresses", [format!("SMTP:{address}")]);
+        entry.add("msExchRecipientTypeDetails", [kind.to_owned()]);
+        entry
+    }
+
+    #[derive(Debug, PartialEq)]
+    enum Said {
+        Found,
+        NotFound,
+        Unavailable(&'static str),
+    }
+    use Said::{Found, NotFound, Unavailable};
+
+    #[test]
+    fn a_not_found_needs_the_probe_and_no_foreign_reference() {
+        let asked = Address::parse("a@contoso.com").unwrap();
+        let (a, nobody) = (entry("a@contoso.com", "1"), entry("a@contoso.com", "65536"));
+        let (probe, bare) = (entry("probe@contoso.com", "1"), entry("probe@contoso.com", "65536"));
+        let local = "ldap://contoso.com/CN=Configuration,DC=contoso,DC=com";
+        let zones = "ldap://DomainDnsZones.contoso.com/DC=DomainDnsZones,DC=contoso,DC=com";
+        let child = "ldap://emea.contoso.com/DC=emea,DC=contoso,DC=com";
+        let with = Some("probe@contoso.com");
+        for (probe, entries, references, expected) in [
+            (with, vec![a.clone(), probe.clone()], vec![], Found),
+            (with, vec![probe.clone()], vec![], NotFound),
+            (with, vec![], vec![], Unavailable("check base and rights")),
+            (with, vec![a.clone()], vec![], Found),
+            (with, vec![nobody.clone(), probe.clone()], vec![], Found),
+            (with, vec![nobody.clone()], vec![], Unavailable("check base and rights")),
+            (with, vec![bare.clone()], vec![], Unavailable("rights on its attributes")),
+            (with, vec![nobody, bare], vec![], Unavailable("rights on its attributes")),
+            (with, vec![probe.clone()], vec![local, zones], NotFound),
+            (with, vec![probe.clone()], vec![local, child], Unavailable("use the global catalog")),
+            (with, vec![a.clone(), probe], vec![child], Found),
+            (None, vec![], vec![], NotFound),
+            (None, vec![a], vec![], Found),
+            (None, vec![], vec!["ldap://elsewhere"], Unavailable("use the global catalog")),
+        ] {
+            let reply = Reply { entries, references: references.into_iter().map(str::to_owned).collect() };
+            let reading = read(&config(probe), &reply, &asked);
+            match (&reading.lookup, &expected) {
+                (Lookup::Found(_), Found) | (Lookup::NotFound, NotFound) => {}
+                (Lookup::Unavailable(cause), Unavailable(words)) => assert!(cause.contains(words), "{cause}"),
+                _ => panic!("{reply:?}: {reading:?}, expected {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_probe_may_be_asked_for_itself() {
+        let probe = Address::parse("Probe@contoso.com").unwrap();
+        let reply = Reply { entries: vec![entry("probe@contoso.com", "1")], references: Vec::new() };
+        let reading = read(&config(Some("probe@contoso.com")), &reply, &probe);
+        assert!(matches!(reading.lookup, Lookup::Found(_)));
+        assert_eq!(reading.health, Ok(()));
+    }
+}

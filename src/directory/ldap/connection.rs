@@ -1,0 +1,134 @@
+//! One connection to one server: TCP, TLS, bind, and the task that drives it.
+//!
+//! `supervisor` opens and ends it; questions share it and may condemn it.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, StdStream};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::JoinError;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::search::Failure;
+use super::server::{Security, Server};
+use super::tls;
+use crate::config::LdapConfig;
+
+/// A connection, bound and multiplexed.
+pub(super) struct Connection {
+    /// Later connections of a directory have larger numbers; from 1.
+    pub(super) generation: u64,
+    /// Where to.
+    pub(super) server: Arc<Server>,
+    ldap: Ldap,
+    end: OnceLock<End>,
+    condemned: Notify,
+    answered: Mutex<Instant>,
+}
+
+/// Why a connection is given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    /// It was lost, or what came over it makes no sense.
+    Broken(String),
+    /// A question was not answered in time.
+    Silent,
+}
+
+/// A connection with the task that drives it.
+pub(super) struct Link {
+    pub(super) connection: Arc<Connection>,
+    pub(super) driver: Driver,
+    pub(super) opened: Instant,
+    /// What the test question said of the directory.
+    pub(super) health: Result<(), Arc<str>>,
+}
+
+/// The client library's task. It panics on some malformed answers; that ends the connection, nothing else.
+pub(super) type Driver = AbortOnDropHandle<ldap3::result::Result<()>>;
+
+/// Connects and binds. The caller sets the time limit.
+pub(super) async fn open(
+    server: &Arc<Server>,
+    config: &LdapConfig,
+    password: Option<&str>,
+    generation: u64,
+) -> Result<Link, Failure> {
+    let mut settings = LdapConnSettings::new().set_starttls(server.security == Security::StartTls);
+    if server.is_encrypted() {
+        settings = settings.set_config(tls::client_config(config.ca.as_deref()).map_err(Failure::NotTried)?);
+    }
+    let stream = tcp(server, config.timeout / 3).await.map_err(|error| Failure::Broken(error.to_string()))?;
+    let settings = settings.set_std_stream(StdStream::Tcp(stream));
+    let (connection, mut ldap) = LdapConnAsync::with_settings(settings, &server.url).await?;
+    let driver = AbortOnDropHandle::new(tokio::spawn(connection.drive()));
+    if let Some(password) = password {
+        Failure::check("the bind", &ldap.simple_bind(&config.bind_dn, password).await?)?;
+    }
+    let now = Instant::now();
+    let connection = Arc::new(Connection {
+        generation,
+        server: Arc::clone(server),
+        ldap,
+        end: OnceLock::new(),
+        condemned: Notify::new(),
+        answered: Mutex::new(now),
+    });
+    Ok(Link { connection, driver, opened: now, health: Ok(()) })
+}
+
+/// A socket that notices when a firewall has forgotten it: by keep-alives while it is idle, and while a question waits
+/// by octets that nobody acknowledges for `patience`.
+async fn tcp(server: &Server, patience: Duration) -> std::io::Result<std::net::TcpStream> {
+    let stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
+    stream.set_nodelay(true)?;
+    let minute = Duration::from_secs(60);
+    let keepalive = TcpKeepalive::new().with_time(minute).with_interval(Duration::from_secs(10)).with_retries(3);
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(patience))?;
+    stream.into_std()
+}
+
+impl Connection {
+    /// A handle for one operation.
+    pub(super) fn ldap(&self) -> Ldap {
+        self.ldap.clone()
+    }
+
+    /// A question was answered on it.
+    pub(super) fn answered(&self) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long ago the last answer came.
+    pub(super) fn idle(&self) -> Duration {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// Gives it up; the supervisor makes another. The first cause counts.
+    pub(super) fn condemn(&self, end: End) {
+        // A later cause is a consequence of the first.
+        let _ = self.end.set(end);
+        self.condemned.notify_one();
+    }
+
+    /// Waits until it is condemned.
+    pub(super) async fn condemned(&self) -> End {
+        self.condemned.notified().await;
+        self.end.get().cloned().unwrap_or(End::Silent)
+    }
+}
+
+/// Why the driving task ended.
+pub(super) fn ended(result: Result<ldap3::result::Result<()>, JoinError>) -> End {
+    End::Broken(match result {
+        Ok(Ok(())) => "the server closed the connection".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "malformed answer".to_owned(),
+    })
+}

@@ -1,0 +1,85 @@
+//! How a directory is: the breaker, `directory_up`, and the one log line when either changes.
+//!
+//! `supervisor` and the questions both report here; nobody else logs the state of a directory.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus::IntGauge;
+use tokio::time::Instant;
+
+use crate::directory::breaker::Breaker;
+use crate::metrics::Metrics;
+
+/// A new cause while the directory is down anyway is worth a line this often.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+pub(super) struct Pulse {
+    name: Arc<str>,
+    up: IntGauge,
+    breaker: Mutex<Breaker>,
+    said: Mutex<Said>,
+}
+
+/// What was last logged.
+enum Said {
+    Nothing,
+    Well,
+    Unwell { cause: Arc<str>, at: Instant },
+}
+
+impl Pulse {
+    /// Nothing is known yet; `directory_up` is 0.
+    pub(super) fn new(name: &Arc<str>, metrics: &Metrics) -> Self {
+        let up = metrics.directory_up.with_label_values(&[&**name]);
+        up.set(0);
+        metrics.directory_contradictions.with_label_values(&[&**name]);
+        Self { name: Arc::clone(name), up, breaker: Mutex::new(Breaker::new()), said: Mutex::new(Said::Nothing) }
+    }
+
+    /// A question was answered.
+    pub(super) fn answered(&self) {
+        self.breaker().answered();
+    }
+
+    /// A server did not answer in time.
+    pub(super) fn timed_out(&self) {
+        self.breaker().timed_out(Instant::now().into_std());
+    }
+
+    /// A connection was made and its test question answered.
+    pub(super) fn passed_test(&self) {
+        self.breaker().passed_test();
+    }
+
+    /// How long the next test is to wait; `None` while questions are asked.
+    pub(super) fn until_test(&self) -> Option<Duration> {
+        self.breaker().until_test(Instant::now().into_std())
+    }
+
+    /// Whether a not-found from this directory can be believed; else why not.
+    pub(super) fn health(&self, health: &Result<(), Arc<str>>) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        match (health, &*said) {
+            (Ok(()), Said::Well) => {}
+            (Ok(()), Said::Nothing | Said::Unwell { .. }) => {
+                tracing::info!(directory = %self.name, "the directory answers");
+                self.up.set(1);
+                *said = Said::Well;
+            }
+            (Err(cause), Said::Unwell { cause: before, at }) if before == cause || at.elapsed() < SAY_AGAIN => {}
+            (Err(cause), Said::Nothing | Said::Well | Said::Unwell { .. }) => {
+                tracing::error!(
+                    directory = %self.name,
+                    "the directory gives no clean answers, unknown recipients get 451: {cause}"
+                );
+                self.up.set(0);
+                *said = Said::Unwell { cause: Arc::clone(cause), at: Instant::now() };
+            }
+        }
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,198 @@
+//! One search on one connection, over all bases: entries and references, or why there is no clean answer.
+//!
+//! What the client library returns is taken apart here without its helpers, which panic on malformed entries.
+
+use ldap3::asn1::{PL, StructureTag};
+use ldap3::{LdapError, LdapResult, ResultEntry, Scope, SearchOptions};
+
+use super::connection::Connection;
+use crate::config::LdapConfig;
+use crate::directory::profile::Entry;
+
+/// Two entries make an address ambiguous; so many would be no recipient lookup.
+const SIZE_LIMIT: i32 = 32;
+
+/// What a clean answer holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Reply {
+    /// The entries, each once, however many bases hold it.
+    pub(super) entries: Vec<Entry>,
+    /// Search references (RFC 4511 4.5.3), which are not chased.
+    pub(super) references: Vec<String>,
+}
+
+/// Why there is no clean answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The connection could not be made or did not last.
+    #[error("{0}")]
+    Broken(String),
+    /// Not LDAP.
+    #[error("malformed answer: {0}")]
+    Malformed(&'static str),
+    /// A result code other than success (RFC 4511 appendix A).
+    #[error("{doing} is answered {code} ({meaning}){text}", meaning = meaning(*code))]
+    Refused {
+        /// What we were about.
+        doing: &'static str,
+        /// The result code.
+        code: u32,
+        /// The server's words, after a colon.
+        text: String,
+    },
+    /// Nothing was sent, because it would have been wrong to.
+    #[error("{0}")]
+    NotTried(String),
+}
+
+impl Failure {
+    /// Whether another server, or a new connection, may do better.
+    pub(super) fn is_servers_fault(&self) -> bool {
+        match self {
+            Self::Broken(_) | Self::Malformed(_) => true,
+            // operationsError is Active Directory's answer to a connection that lost its bind; busy, unavailable.
+            Self::Refused { code, .. } => matches!(code, 1 | 51 | 52),
+            Self::NotTried(_) => false,
+        }
+    }
+
+    /// Whether it says nothing of other searches: time, size and administrative limits.
+    pub(super) fn is_this_searchs_fault(&self) -> bool {
+        matches!(self, Self::Refused { code: 3 | 4 | 11, .. })
+    }
+
+    /// The server does not accept our name and password.
+    pub(super) fn is_rejected_credentials(&self) -> bool {
+        matches!(self, Self::Refused { code: 49, .. })
+    }
+
+    /// Passes on success.
+    pub(super) fn check(doing: &'static str, result: &LdapResult) -> Result<(), Self> {
+        if result.rc == 0 {
+            return Ok(());
+        }
+        // Active Directory ends its texts with NUL.
+        let text = result.text.trim_matches(|c: char| c.is_control() || c == ' ');
+        let text = if text.is_empty() { String::new() } else { format!(": {}", text.escape_debug()) };
+        Err(Self::Refused { doing, code: result.rc, text })
+    }
+}
+
+impl From<LdapError> for Failure {
+    fn from(error: LdapError) -> Self {
+        Self::Broken(match error {
+            LdapError::EndOfStream | LdapError::OpSend { .. } | LdapError::ResultRecv { .. } => {
+                "the connection was lost".to_owned()
+            }
+            LdapError::LdapResult { result } => match Self::check("StartTLS", &result) {
+                Err(refused) => return refused,
+                Ok(()) => "no answer".to_owned(),
+            },
+            other => other.to_string(),
+        })
+    }
+}
+
+impl Connection {
+    /// Searches all bases in turn.
+    pub(super) async fn search(&self, config: &LdapConfig, filter: &str) -> Result<Reply, Failure> {
+        let mut reply = Reply::default();
+        for base in &config.base {
+            let found = self.search_base(base, Scope::Subtree, filter, config.profile.attributes()).await?;
+            for entry in found.entries {
+                let known = |other: &Entry| other.dn.eq_ignore_ascii_case(&entry.dn);
+                if !reply.entries.iter().any(known) {
+                    reply.entries.push(entry);
+                }
+            }
+            reply.references.extend(found.references);
+        }
+        self.answered();
+        Ok(reply)
+    }
+
+    /// Asks whether all bases are there.
+    pub(super) async fn see_bases(&self, config: &LdapConfig) -> Result<(), Failure> {
+        for base in &config.base {
+            // RFC 4511 4.5.1.8: "1.1" is no attribute.
+            self.search_base(base, Scope::Base, "(objectClass=*)", &["1.1"]).await?;
+        }
+        self.answered();
+        Ok(())
+    }
+
+    async fn search_base(&self, base: &str, scope: Scope, filter: &str, attributes: &[&str]) -> Result<Reply, Failure> {
+        let mut ldap = self.ldap();
+        ldap.with_search_options(SearchOptions::new().sizelimit(SIZE_LIMIT));
+        // Without adapters: with them the library never frees the message ids of finished searches.
+        let mut stream = ldap.streaming_search(base, scope, filter, attributes).await?;
+        let mut reply = Reply::default();
+        while let Some(item) = stream.next().await? {
+            if item.is_ref() {
+                reply.references.extend(texts(item.0).ok_or(Failure::Malformed("a reference"))?);
+            } else if !item.is_intermediate() {
+                reply.entries.push(entry(item).ok_or(Failure::Malformed("an entry"))?);
+            }
+        }
+        Failure::check("the search", &stream.finish().await)?;
+        Ok(reply)
+    }
+}
+
+/// `SearchResultEntry ::= [APPLICATION 4] SEQUENCE { objectName, attributes }` (RFC 4511 4.5.2).
+fn entry(item: ResultEntry) -> Option<Entry> {
+    let mut parts = constructed(item.0)?.into_iter();
+    let mut entry = Entry::new(text(parts.next()?)?);
+    for attribute in constructed(parts.next()?)? {
+        let mut parts = constructed(attribute)?.into_iter();
+        let description = text(parts.next()?)?;
+        let values: Option<Vec<Vec<u8>>> = constructed(parts.next()?)?.into_iter().map(octets).collect();
+        entry.add(&description, values?.into_iter().filter_map(|value| String::from_utf8(value).ok()));
+    }
+    Some(entry)
+}
+
+fn texts(tag: StructureTag) -> Option<Vec<String>> {
+    constructed(tag)?.into_iter().map(text).collect()
+}
+
+fn text(tag: StructureTag) -> Option<String> {
+    String::from_utf8(octets(tag)?).ok()
+}
+
+fn octets(tag: StructureTag) -> Option<Vec<u8>> {
+    match tag.payload {
+        PL::P(octets) => Some(octets),
+        PL::C(_) => None,
+    }
+}
+
+fn constructed(tag: StructureTag) -> Option<Vec<StructureTag>> {
+    match tag.payload {
+        PL::C(tags) => Some(tags),
+        PL::P(_) => None,
+    }
+}
+
+/// The names of the codes that are met (RFC 4511 appendix A.1), in words.
+fn meaning(code: u32) -> &'static str {
+    match code {
+        1 => "operations error; is the bind missing?",
+        3 => "time limit exceeded",
+        4 => "size limit exceeded",
+        7 => "authentication method not supported",
+        8 => "stronger authentication required; use ldaps:// or start_tls",
+        10 => "referral; ask the server that it names",
+        11 => "administrative limit exceeded",
+        13 => "confidentiality required; use ldaps:// or start_tls",
+        32 => "no such object; check base",
+        34 => "invalid DN syntax; check base and bind_dn",
+        48 => "inappropriate authentication",
+        49 => "invalid credentials; check bind_dn and password_file",
+        50 => "insufficient access rights",
+        51 => "busy",
+        52 => "unavailable",
+        53 => "unwilling to perform",
+        _ => "see RFC 4511 appendix A",
+    }
+}

@@ -1,0 +1,172 @@
+//! Who owns a mailbox: the directories, behind one question and one answer.
+//!
+//! `resolve` asks; each kind answers with an [`Answer`]. An error never leaves this module as
+//! anything but [`Lookup::Unavailable`].
+
+pub mod breaker;
+pub mod cache;
+pub mod file;
+pub mod filter;
+pub mod in_flight;
+pub mod ldap;
+pub mod profile;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio_util::task::AbortOnDropHandle;
+
+use self::file::FileDirectory;
+use self::ldap::LdapDirectory;
+use crate::config::{DirectoryConfig, DirectoryKind};
+use crate::metrics::Metrics;
+use crate::recipient::{Answer, Fresh, Lookup};
+use crate::routing::verdict::Question;
+
+/// The directories of one configuration.
+#[derive(Default)]
+pub struct Directories {
+    by_name: HashMap<Arc<str>, Arc<dyn Directory>>,
+    /// What they were built from, for the next configuration to take over.
+    built: Vec<Built>,
+    /// Looks after the files; ends with this configuration.
+    _watch: Option<AbortOnDropHandle<()>>,
+}
+
+/// A directory and what it was built from.
+#[derive(Clone)]
+struct Built {
+    name: Arc<str>,
+    kind: DirectoryKind,
+    directory: AnyDirectory,
+}
+
+#[derive(Clone)]
+enum AnyDirectory {
+    File(Arc<FileDirectory>),
+    Ldap(Arc<LdapDirectory>),
+}
+
+/// A future that a [`Directory`] returns.
+pub type Asked<'a> = std::pin::Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+
+/// One directory, of any kind.
+pub trait Directory: Send + Sync {
+    /// Answers one question. It never fails and never takes longer than the directory's time-out:
+    /// whatever goes wrong is `Unavailable`.
+    fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a>;
+
+    /// A number that changes when what the directory knows changed; 0 for directories that cannot say.
+    fn version(&self) -> u64 {
+        0
+    }
+}
+
+impl Directories {
+    /// Puts the directories of a configuration together.
+    pub fn new(directories: impl IntoIterator<Item = (Arc<str>, Arc<dyn Directory>)>) -> Self {
+        Self { by_name: directories.into_iter().collect(), ..Self::default() }
+    }
+
+    /// The directory of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn Directory>> {
+        self.by_name.get(name)
+    }
+
+    /// Asks the directory that the question names.
+    pub async fn ask(&self, question: &Question) -> Answer {
+        match self.by_name.get(&question.directory) {
+            Some(directory) => directory.ask(question).await,
+            None => Answer {
+                lookup: Lookup::Unavailable("no such directory in this configuration".into()),
+                fresh: Fresh::Live,
+            },
+        }
+    }
+}
+
+/// Builds the directories of a configuration, within a tokio runtime. Those whose configuration did not change are
+/// taken over from `previous` with their connections and caches.
+///
+/// # Errors
+/// What keeps a directory from being used at all (a file that cannot be read or parsed), naming directory, file, line.
+pub fn build(
+    configured: &[Arc<DirectoryConfig>],
+    previous: Option<&Directories>,
+    metrics: &Metrics,
+) -> Result<Directories, Vec<String>> {
+    let previous = previous.map_or(&[][..], |previous| &previous.built);
+    let (mut built, mut problems) = (Vec::new(), Vec::new());
+    for config in configured {
+        let same = |built: &&Built| built.name == config.name && built.kind == config.kind;
+        match previous.iter().find(same) {
+            Some(same) => built.push(same.clone()),
+            None => match open(config, metrics) {
+                Ok(directory) => {
+                    built.push(Built { name: Arc::clone(&config.name), kind: config.kind.clone(), directory });
+                }
+                Err(wrong) => problems.extend(wrong.into_iter().map(|w| format!("directory `{}`: {w}", config.name))),
+            },
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    forget(previous, &built, metrics);
+    let files: Vec<_> = built.iter().filter_map(Built::file).collect();
+    file::measure(&files);
+    let watch = (!files.is_empty()).then(|| AbortOnDropHandle::new(tokio::spawn(file::watch(files))));
+    let by_name = built.iter().map(|built| (Arc::clone(&built.name), built.shared())).collect();
+    Ok(Directories { by_name, built, _watch: watch })
+}
+
+fn open(config: &DirectoryConfig, metrics: &Metrics) -> Result<AnyDirectory, Vec<String>> {
+    let name = &config.name;
+    for result in ["found", "not-found", "ambiguous", "unavailable", "cached"] {
+        metrics.directory_lookups.with_label_values(&[&**name, result]).inc_by(0);
+    }
+    metrics.directory_conflicts.with_label_values(&[&**name]).set(0);
+    match &config.kind {
+        DirectoryKind::File(file) => Ok(AnyDirectory::File(Arc::new(FileDirectory::open(name, &file.path, metrics)?))),
+        DirectoryKind::Ldap(ldap) => Ok(AnyDirectory::Ldap(Arc::new(LdapDirectory::open(name, ldap, metrics)?))),
+    }
+}
+
+/// A directory that is gone is neither up nor down.
+fn forget(previous: &[Built], built: &[Built], metrics: &Metrics) {
+    for gone in previous.iter().filter(|previous| built.iter().all(|built| built.name != previous.name)) {
+        // These fail where a series was never used.
+        let _ = metrics.directory_up.remove_label_values(&[&*gone.name]);
+        let _ = metrics.directory_conflicts.remove_label_values(&[&*gone.name]);
+        for kind in file::KINDS {
+            let _ = metrics.directory_recipients.remove_label_values(&[&*gone.name, kind.as_str()]);
+        }
+    }
+}
+
+impl Built {
+    fn file(&self) -> Option<Arc<FileDirectory>> {
+        match &self.directory {
+            AnyDirectory::File(file) => Some(Arc::clone(file)),
+            AnyDirectory::Ldap(_) => None,
+        }
+    }
+
+    fn shared(&self) -> Arc<dyn Directory> {
+        match &self.directory {
+            AnyDirectory::File(file) => Arc::clone(file) as _,
+            AnyDirectory::Ldap(ldap) => Arc::clone(ldap) as _,
+        }
+    }
+}
+
+/// The label of `directory_lookups_total{result}`.
+fn result(lookup: &Lookup) -> &'static str {
+    match lookup {
+        Lookup::Found(_) => "found",
+        Lookup::NotFound => "not-found",
+        Lookup::Ambiguous(_) => "ambiguous",
+        Lookup::Unavailable(_) => "unavailable",
+    }
+}

@@ -1,0 +1,254 @@
+//! What the attributes of a directory mean: one small set of rules for each profile (DESIGN section 5,
+//! "what counts as found"). Pure.
+//!
+//! `ldap` asks with [`Profile::filter`] and [`Profile::attributes`], and hands what came back to [`Profile::judge`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::Profile;
+use crate::directory::filter::Filter;
+use crate::recipient::{Kind, Lookup, Recipient};
+use crate::smtp::address::Address;
+
+mod active_directory;
+mod openldap;
+mod recipient_type;
+
+/// One entry that a search returned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Its distinguished name.
+    pub dn: String,
+    /// Values by lower-case attribute name without options. Values that are not UTF-8 are left out.
+    attributes: HashMap<String, Vec<String>>,
+    /// The server kept values back (`proxyAddresses;range=0-1499`, MS-ADTS 3.1.1.3.1.3.3).
+    cut_short: bool,
+}
+
+/// Whether disabled accounts receive mail (`refuse_disabled`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DisabledAccounts {
+    /// Like any other.
+    Accepted,
+    /// As good as not found.
+    Refused,
+}
+
+/// What the entries say of an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// The answer.
+    pub lookup: Lookup,
+    /// The entry's recipient type and its attributes contradict each other; the type decided. For the log.
+    pub at_odds: Option<String>,
+}
+
+/// What a profile makes of one entry, before it becomes a [`Recipient`].
+struct Verdict {
+    kind: Kind,
+    target: Option<Address>,
+    mail_server: Option<String>,
+    rule: String,
+    at_odds: Option<String>,
+}
+
+/// Why an entry cannot be judged; the answer is then `Unavailable`.
+struct Unclear(String);
+
+impl Profile {
+    /// The attributes that [`Profile::judge`] looks at.
+    #[must_use]
+    pub fn attributes(self) -> &'static [&'static str] {
+        match self {
+            Self::ActiveDirectory => active_directory::ATTRIBUTES,
+            Self::Openldap => openldap::ATTRIBUTES,
+        }
+    }
+
+    /// A filter for the entries that may own one of these addresses. It may find more than own them:
+    /// directories ignore accents and width.
+    #[must_use]
+    pub fn filter<'a>(self, addresses: impl IntoIterator<Item = &'a Address>) -> Filter {
+        let mut filters = Vec::new();
+        for text in addresses.into_iter().flat_map(spellings) {
+            match self {
+                Self::ActiveDirectory => filters.extend(active_directory::filters(&text)),
+                Self::Openldap => filters.extend(openldap::filters(&text)),
+            }
+        }
+        Filter::Any(filters)
+    }
+
+    /// What the entries say of the address.
+    #[must_use]
+    pub fn judge(self, entries: &[Entry], address: &Address, disabled: DisabledAccounts) -> Judgement {
+        let owners = match self {
+            Self::ActiveDirectory => active_directory::owners(entries, address),
+            Self::Openldap => openldap::owners(entries, address),
+        };
+        let lookup = match owners.as_slice() {
+            [] => match entries.iter().find(|entry| entry.cut_short) {
+                None => Lookup::NotFound,
+                Some(entry) => {
+                    let cause = format!("`{}` has more addresses than the server returns at once", entry.dn);
+                    Lookup::Unavailable(cause.into())
+                }
+            },
+            [owner] => return self.judge_owner(owner, address, disabled),
+            owners => {
+                let mut names: Vec<String> = owners.iter().map(|owner| owner.dn.clone()).collect();
+                names.sort();
+                Lookup::Ambiguous(names.into())
+            }
+        };
+        Judgement { lookup, at_odds: None }
+    }
+
+    fn judge_owner(self, owner: &Entry, address: &Address, disabled: DisabledAccounts) -> Judgement {
+        let verdict = match self {
+            Self::ActiveDirectory => active_directory::verdict(owner, disabled),
+            Self::Openldap => openldap::verdict(owner, address, disabled),
+        };
+        match verdict {
+            Err(Unclear(cause)) => {
+                Judgement { lookup: Lookup::Unavailable(format!("`{}`: {cause}", owner.dn).into()), at_odds: None }
+            }
+            Ok(verdict) => {
+                let recipient = Recipient {
+                    kind: verdict.kind,
+                    target: verdict.target,
+                    mail_server: verdict.mail_server.map(Arc::from),
+                    send_connector: None,
+                    entry: owner.dn.as_str().into(),
+                    rule: verdict.rule.into(),
+                };
+                Judgement { lookup: Lookup::Found(Arc::new(recipient)), at_odds: verdict.at_odds }
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// An entry without attributes.
+    #[must_use]
+    pub fn new(dn: impl Into<String>) -> Self {
+        Self { dn: dn.into(), ..Self::default() }
+    }
+
+    /// Adds an attribute as the server returned it: the name in any case and with options (RFC 4512 2.5.2).
+    pub fn add(&mut self, description: &str, values: impl IntoIterator<Item = String>) {
+        let (name, options) = description.split_once(';').unwrap_or((description, ""));
+        let options = options.to_ascii_lowercase();
+        self.cut_short |= options.starts_with("range=") && !options.ends_with("-*");
+        self.attributes.entry(name.to_ascii_lowercase()).or_default().extend(values);
+    }
+
+    /// The attribute's values; the name in lower case.
+    fn values(&self, name: &str) -> &[String] {
+        debug_assert_eq!(name, name.to_ascii_lowercase(), "attribute names are kept in lower case");
+        self.attributes.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    fn first(&self, name: &str) -> Option<&str> {
+        self.values(name).first().map(String::as_str)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        !self.values(name).is_empty()
+    }
+
+    /// Whether it has one of these object classes, given in lower case.
+    fn has_class(&self, classes: &[&str]) -> bool {
+        self.values("objectclass").iter().any(|class| classes.contains(&class.to_ascii_lowercase().as_str()))
+    }
+
+    /// Whether one of the attribute's values is that address under our comparison.
+    fn holds(&self, name: &str, address: &Address) -> bool {
+        self.values(name).iter().any(|value| is(value, address))
+    }
+
+    /// The one target address that the attribute holds, with or without `SMTP:`.
+    fn target(&self, name: &str) -> Result<Option<Address>, Unclear> {
+        let targets = self.values(name);
+        let (first, others) = match targets {
+            [] => return Ok(None),
+            [first, others @ ..] => (first, others),
+        };
+        let written = without_smtp(first).unwrap_or(first).trim();
+        match Address::parse(written) {
+            Ok(target) if others.is_empty() => Ok(Some(target)),
+            Ok(_) => Err(Unclear(format!("{name} has {} values", targets.len()))),
+            Err(error) => Err(Unclear(format!("{name} `{first}` is no SMTP address: {error}"))),
+        }
+    }
+}
+
+/// How the address may stand in the directory: with the domain's A-labels and, where that differs, its U-labels.
+fn spellings(address: &Address) -> Vec<String> {
+    let mut spellings = vec![address.key().to_owned()];
+    let (unicode, valid) = idna::domain_to_unicode(address.domain().as_str());
+    if valid.is_ok() && unicode != address.domain().as_str() {
+        spellings.push(format!("{}@{unicode}", address.local_key()));
+    }
+    spellings
+}
+
+/// Whether a value is that address under our comparison.
+fn is(value: &str, address: &Address) -> bool {
+    Address::parse(value.trim()).is_ok_and(|value| value == *address)
+}
+
+/// What stands behind `smtp:`, in any case.
+fn without_smtp(value: &str) -> Option<&str> {
+    match value.split_at_checked(5) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case("smtp:") => Some(rest),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).unwrap()
+    }
+
+    #[test]
+    fn filters_ask_for_every_address_in_every_spelling() {
+        let (a, b) = (address("Alice@contoso.com"), address("u@bücher.example"));
+        for (profile, written) in [
+            (
+                Profile::ActiveDirectory,
+                "(|(proxyAddresses=smtp:alice@contoso.com)(mail=alice@contoso.com)\
+                 (proxyAddresses=smtp:u@xn--bcher-kva.example)(mail=u@xn--bcher-kva.example)\
+                 (proxyAddresses=smtp:u@b\\c3\\bccher.example)(mail=u@b\\c3\\bccher.example))",
+            ),
+            (
+                Profile::Openldap,
+                "(|(mail=alice@contoso.com)(mailAlternateAddress=alice@contoso.com)\
+                 (mailLocalAddress=alice@contoso.com)(mail=u@xn--bcher-kva.example)\
+                 (mailAlternateAddress=u@xn--bcher-kva.example)(mailLocalAddress=u@xn--bcher-kva.example)\
+                 (mail=u@b\\c3\\bccher.example)(mailAlternateAddress=u@b\\c3\\bccher.example)\
+                 (mailLocalAddress=u@b\\c3\\bccher.example))",
+            ),
+        ] {
+            assert_eq!(profile.filter([&a, &b]).to_string(), written);
+        }
+    }
+
+    #[test]
+    fn an_entry_with_values_kept_back_is_no_not_found() {
+        let mut entry = Entry::new("CN=big");
+        entry.add("proxyAddresses;range=0-1499", ["smtp:other@contoso.com".to_owned()]);
+        let asked = address("alice@contoso.com");
+        let judge = |entry: &Entry| {
+            Profile::ActiveDirectory.judge(std::slice::from_ref(entry), &asked, DisabledAccounts::Accepted).lookup
+        };
+        assert!(matches!(judge(&entry), Lookup::Unavailable(_)));
+        let mut last = Entry::new("CN=big");
+        last.add("proxyAddresses;range=0-*", ["smtp:other@contoso.com".to_owned()]);
+        assert_eq!(judge(&last), Lookup::NotFound);
+    }
+}

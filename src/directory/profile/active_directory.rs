@@ -1,0 +1,115 @@
+//! Active Directory with Exchange's attributes: which entry owns an address and what kind of recipient it is
+//! (DESIGN section 5, "what counts as found").
+
+use super::recipient_type::{self, Account, RecipientType};
+use super::{DisabledAccounts, Entry, Unclear, Verdict, is, without_smtp};
+use crate::directory::filter::Filter;
+use crate::recipient::Kind;
+use crate::smtp::address::Address;
+
+pub(super) const ATTRIBUTES: &[&str] = &[
+    "objectClass",
+    "proxyAddresses",
+    "mail",
+    "mailNickname",
+    "legacyExchangeDN",
+    "homeMDB",
+    "msExchHomeServerName",
+    "msExchRecipientTypeDetails",
+    "targetAddress",
+    "userAccountControl",
+];
+
+/// What only Exchange writes on an entry that it has mail-enabled.
+const MAIL_ENABLED: [&str; 5] =
+    ["mailnickname", "legacyexchangedn", "homemdb", "msexchhomeservername", "targetaddress"];
+
+/// ACCOUNTDISABLE (MS-ADTS 2.2.16).
+const ACCOUNT_DISABLED: u32 = 0x2;
+
+/// `userPrincipalName` is a logon name, never an address.
+pub(super) fn filters(text: &str) -> [Filter; 2] {
+    [Filter::equals("proxyAddresses", format!("smtp:{text}")), Filter::equals("mail", text)]
+}
+
+/// `proxyAddresses` decides; `mail` counts only where no `proxyAddresses` matched, on mail-enabled entries.
+pub(super) fn owners<'a>(entries: &'a [Entry], address: &Address) -> Vec<&'a Entry> {
+    let proxy = |value: &String| without_smtp(value).is_some_and(|rest| is(rest, address));
+    let by_proxy: Vec<_> = entries.iter().filter(|entry| entry.values("proxyaddresses").iter().any(proxy)).collect();
+    if !by_proxy.is_empty() {
+        return by_proxy;
+    }
+    let mail_enabled = |entry: &Entry| MAIL_ENABLED.iter().any(|name| entry.has(name));
+    entries.iter().filter(|entry| entry.holds("mail", address) && mail_enabled(entry)).collect()
+}
+
+pub(super) fn verdict(entry: &Entry, disabled: DisabledAccounts) -> Result<Verdict, Unclear> {
+    let written = entry.first("msexchrecipienttypedetails");
+    let known = written.and_then(|value| value.parse().ok()).and_then(recipient_type::of);
+    let mut verdict = match (known, written) {
+        (Some(known), Some(value)) => by_type(entry, known, value)?,
+        _ => by_attributes(entry)?,
+    };
+    verdict.mail_server = entry.first("msexchhomeservername").and_then(last_cn);
+    let personal = known.is_none_or(|known| known.account == Account::Personal);
+    if disabled == DisabledAccounts::Refused && personal && is_disabled(entry) {
+        verdict.kind = Kind::NoMailbox;
+        verdict.target = None;
+        verdict.rule = format!("refuse_disabled: userAccountControl says disabled ({})", verdict.rule);
+    }
+    Ok(verdict)
+}
+
+/// The type decides, whatever the attributes say: a remote mailbox may carry a stale `homeMDB`.
+fn by_type(entry: &Entry, known: RecipientType, value: &str) -> Result<Verdict, Unclear> {
+    let mut rule = format!("msExchRecipientTypeDetails = {value} ({})", known.name);
+    let (home, away) = (entry.has("homemdb"), entry.has("targetaddress"));
+    let (kind, target, at_odds) = match known.kind {
+        Kind::MailUser | Kind::Contact => match entry.target("targetaddress")? {
+            Some(target) => (known.kind, Some(target), home.then_some("a homeMDB")),
+            None => {
+                rule.push_str(", but without targetAddress");
+                (Kind::NoMailbox, None, Some("no targetAddress"))
+            }
+        },
+        Kind::Mailbox => (Kind::Mailbox, None, away.then_some("a targetAddress")),
+        Kind::NoMailbox => (Kind::NoMailbox, None, (home || away).then_some("a homeMDB or a targetAddress")),
+        Kind::Group | Kind::PublicFolder => (known.kind, None, None),
+    };
+    let at_odds = at_odds.map(|has| format!("type {} with {has}", known.name));
+    Ok(Verdict { kind, target, mail_server: None, rule, at_odds })
+}
+
+/// Where there is no type, or one that this table does not know.
+fn by_attributes(entry: &Entry) -> Result<Verdict, Unclear> {
+    let (kind, target, rule) = if entry.has("homemdb") {
+        (Kind::Mailbox, None, "homeMDB")
+    } else if entry.has("msexchhomeservername") {
+        (Kind::Mailbox, None, "msExchHomeServerName")
+    } else if let Some(target) = entry.target("targetaddress")? {
+        (Kind::MailUser, Some(target), "targetAddress")
+    } else if entry.has_class(&["group", "msexchdynamicdistributionlist"]) && entry.has("mailnickname") {
+        (Kind::Group, None, "a group with mailNickname")
+    } else if entry.has_class(&["publicfolder"]) {
+        (Kind::PublicFolder, None, "class publicFolder")
+    } else {
+        (Kind::NoMailbox, None, "neither type, home server nor target")
+    };
+    Ok(Verdict { kind, target, mail_server: None, rule: rule.to_owned(), at_odds: None })
+}
+
+/// `/o=.../cn=Configuration/cn=Servers/cn=EX-EU` is `ex-eu`.
+fn last_cn(server: &str) -> Option<String> {
+    let parts = server.rsplit('/').filter_map(|part| part.split_once('='));
+    let mut names = parts.filter(|(name, _)| name.trim().eq_ignore_ascii_case("cn"));
+    names.next().map(|(_, value)| value.trim().to_lowercase())
+}
+
+fn is_disabled(entry: &Entry) -> bool {
+    // A signed integer in LDAP; the bit stands at the same place either way.
+    let control = entry.first("useraccountcontrol").and_then(|value| value.parse::<i64>().ok());
+    control.is_some_and(|control| control & i64::from(ACCOUNT_DISABLED) != 0)
+}
+
+#[cfg(test)]
+mod tests;

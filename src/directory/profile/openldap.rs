@@ -1,0 +1,124 @@
+//! OpenLDAP and its like: `mail`, and the attributes of Sendmail's LDAP routing
+//! (draft-lachman-laser-ldap-mail-routing-02) as far as they fit.
+//!
+//! `mailRoutingAddress`, unless it is one of the entry's own addresses, is a target; `mailHost` is the mail server
+//! that `mailbox_servers` matches.
+
+use super::{DisabledAccounts, Entry, Unclear, Verdict};
+use crate::directory::filter::Filter;
+use crate::recipient::Kind;
+use crate::smtp::address::Address;
+
+pub(super) const ATTRIBUTES: &[&str] = &[
+    "objectClass",
+    "mail",
+    "mailAlternateAddress",
+    "mailLocalAddress",
+    "mailRoutingAddress",
+    "mailHost",
+    "accountStatus",
+    "pwdAccountLockedTime",
+];
+
+/// Each value of these is an address of the entry; `mail` first, which explains best.
+const ADDRESSES: [&str; 3] = ["mail", "mailalternateaddress", "maillocaladdress"];
+
+/// Object classes of groups (RFC 4519, and those that mail servers add), in lower case.
+const GROUPS: [&str; 6] =
+    ["groupofnames", "groupofuniquenames", "groupofurls", "mailgroup", "nismailalias", "rfc822mailgroup"];
+
+/// What `pwdAccountLockedTime` holds when an administrator locked the account (draft-behera-ldap-password-policy 5.3.3).
+const LOCKED_FOR_GOOD: &str = "000001010000Z";
+
+pub(super) fn filters(text: &str) -> [Filter; 3] {
+    ["mail", "mailAlternateAddress", "mailLocalAddress"].map(|attribute| Filter::equals(attribute, text))
+}
+
+pub(super) fn owners<'a>(entries: &'a [Entry], address: &Address) -> Vec<&'a Entry> {
+    let owns = |entry: &&Entry| ADDRESSES.iter().any(|name| entry.holds(name, address));
+    entries.iter().filter(owns).collect()
+}
+
+pub(super) fn verdict(entry: &Entry, address: &Address, disabled: DisabledAccounts) -> Result<Verdict, Unclear> {
+    let own = |target: &Address| target == address || ADDRESSES.iter().any(|name| entry.holds(name, target));
+    let target = entry.target("mailroutingaddress")?.filter(|target| !own(target));
+    let mail_server = entry.first("mailhost").map(|host| host.trim().to_lowercase());
+    let (kind, target, rule) = if disabled == DisabledAccounts::Refused && is_disabled(entry) {
+        (Kind::NoMailbox, None, "refuse_disabled: the account is locked")
+    } else if target.is_some() {
+        (Kind::MailUser, target, "mailRoutingAddress")
+    } else if entry.has_class(&GROUPS) {
+        (Kind::Group, None, "a group's objectClass")
+    } else {
+        (Kind::Mailbox, None, "an entry with the address")
+    };
+    Ok(Verdict { kind, target, mail_server, rule: rule.to_owned(), at_odds: None })
+}
+
+/// `accountStatus` is qmail-ldap's: anything but `active` refuses mail.
+fn is_disabled(entry: &Entry) -> bool {
+    let inactive = entry.first("accountstatus").is_some_and(|status| !status.eq_ignore_ascii_case("active"));
+    inactive || entry.first("pwdaccountlockedtime") == Some(LOCKED_FOR_GOOD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Profile;
+    use crate::recipient::Lookup;
+
+    #[test]
+    fn entries_become_recipients() {
+        let accepted = DisabledAccounts::Accepted;
+        let refused = DisabledAccounts::Refused;
+        let (mail, host) = (("mail", "a@contoso.com"), ("mailHost", "EX1.contoso.com"));
+        let away = ("mailRoutingAddress", "a@other.example");
+        let locked = ("pwdAccountLockedTime", LOCKED_FOR_GOOD);
+        for (attributes, disabled, expected) in [
+            (&[mail][..], accepted, Some((Kind::Mailbox, None, None))),
+            (&[("mailAlternateAddress", "A@Contoso.com")], accepted, Some((Kind::Mailbox, None, None))),
+            (&[("mailLocalAddress", "a@contoso.com")], accepted, Some((Kind::Mailbox, None, None))),
+            (&[("mail", "b@contoso.com")], accepted, None),
+            (&[("uid", "a@contoso.com")], accepted, None),
+            (&[mail, host], accepted, Some((Kind::Mailbox, None, Some("ex1.contoso.com")))),
+            (&[mail, away], accepted, Some((Kind::MailUser, Some("a@other.example"), None))),
+            (&[mail, host, away], accepted, Some((Kind::MailUser, Some("a@other.example"), Some("ex1.contoso.com")))),
+            (&[mail, ("mailRoutingAddress", "A@contoso.com")], accepted, Some((Kind::Mailbox, None, None))),
+            (
+                &[mail, ("mailLocalAddress", "a2@contoso.com"), ("mailRoutingAddress", "a2@contoso.com")],
+                accepted,
+                Some((Kind::Mailbox, None, None)),
+            ),
+            (&[mail, ("objectClass", "groupOfNames")], accepted, Some((Kind::Group, None, None))),
+            (&[mail, locked], accepted, Some((Kind::Mailbox, None, None))),
+            (&[mail, locked], refused, Some((Kind::NoMailbox, None, None))),
+            (&[mail, ("accountStatus", "disabled")], refused, Some((Kind::NoMailbox, None, None))),
+            (&[mail, ("accountStatus", "Active")], refused, Some((Kind::Mailbox, None, None))),
+        ] {
+            let mut entry = Entry::new("uid=a");
+            attributes.iter().for_each(|(name, value)| entry.add(name, [(*value).to_owned()]));
+            let lookup = Profile::Openldap.judge(&[entry], &Address::parse("a@contoso.com").unwrap(), disabled).lookup;
+            let found = match &lookup {
+                Lookup::Found(it) => {
+                    Some((it.kind, it.target.as_ref().map(Address::as_str), it.mail_server.as_deref()))
+                }
+                Lookup::NotFound => None,
+                other => panic!("{attributes:?}: {other:?}"),
+            };
+            assert_eq!(found, expected, "{attributes:?}");
+        }
+    }
+
+    #[test]
+    fn two_entries_or_two_targets_are_no_answer() {
+        let address = Address::parse("a@contoso.com").unwrap();
+        let judge = |entries: &[Entry]| Profile::Openldap.judge(entries, &address, DisabledAccounts::Accepted).lookup;
+        let mut one = Entry::new("uid=a");
+        one.add("mail", ["a@contoso.com".to_owned()]);
+        let mut two = Entry::new("uid=b");
+        two.add("mailLocalAddress", ["A@contoso.com".to_owned()]);
+        assert_eq!(judge(&[two, one.clone()]), Lookup::Ambiguous(["uid=a".to_owned(), "uid=b".to_owned()].into()));
+        one.add("mailRoutingAddress", ["x@y.z".to_owned(), "x2@y.z".to_owned()]);
+        assert!(matches!(judge(&[one]), Lookup::Unavailable(_)));
+    }
+}

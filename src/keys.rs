@@ -1,0 +1,194 @@
+//! Loop keys: made on first start, read from files, used to sign and verify stamps (DESIGN section 6, rule 3).
+//!
+//! Start and reload [`load`] them; delivery signs with the first, `routing::loops` verifies with all.
+
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// The keys of one installation: the first signs, all verify.
+#[derive(Clone)]
+pub struct LoopKeys {
+    /// 32 bytes each; at least one.
+    keys: Vec<[u8; 32]>,
+}
+
+impl LoopKeys {
+    /// Puts keys together; `first` signs.
+    #[must_use]
+    pub fn new(first: [u8; 32], others: impl IntoIterator<Item = [u8; 32]>) -> Self {
+        Self { keys: std::iter::once(first).chain(others).collect() }
+    }
+
+    /// The key that signs.
+    #[must_use]
+    pub fn signing(&self) -> &[u8; 32] {
+        &self.keys[0] // `new` puts one in
+    }
+
+    /// All keys, the signing one first.
+    #[must_use]
+    pub fn all(&self) -> &[[u8; 32]] {
+        &self.keys
+    }
+}
+
+impl std::fmt::Debug for LoopKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LoopKeys({} keys)", self.keys.len())
+    }
+}
+
+/// Reads the key files, making the first one (mode 0600, random, durable) if it is missing. A file holds 64 hex digits.
+///
+/// # Errors
+/// Which file, what is wrong with it and what to do.
+pub fn load(files: &[PathBuf]) -> Result<LoopKeys, String> {
+    let Some((first, others)) = files.split_first() else {
+        return Err("[loop_detection] key_files is empty: name at least one file".to_owned());
+    };
+    let first = match read(first) {
+        Err(Failure::Missing) => {
+            make(first).map_err(|error| format!("{}: cannot be made: {error}", first.display()))?
+        }
+        read => read.map_err(|failure| failure.told(first))?,
+    };
+    let others = others.iter().map(|file| read(file).map_err(|failure| failure.told(file)));
+    Ok(LoopKeys::new(first, others.collect::<Result<Vec<_>, _>>()?))
+}
+
+/// Why a key file is of no use.
+enum Failure {
+    Missing,
+    Open(u32),
+    Form,
+    Io(io::Error),
+}
+
+impl Failure {
+    fn told(self, file: &Path) -> String {
+        let file = file.display();
+        match self {
+            Self::Missing => {
+                format!("{file}: there is no such loop key: only the first of key_files is made by itself")
+            }
+            Self::Open(mode) => {
+                format!("{file}: mode {mode:04o} lets others read or change the loop key: chmod 600 {file}")
+            }
+            Self::Form => {
+                format!(
+                    "{file}: not a loop key, which is 64 hex digits: restore it, or remove it to have a new one made"
+                )
+            }
+            Self::Io(error) => format!("{file}: the loop key cannot be read: {error}"),
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<[u8; 32], Failure> {
+    let mode = match fs::metadata(file) {
+        Ok(metadata) => metadata.permissions().mode() & 0o7777,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(Failure::Missing),
+        Err(error) => return Err(Failure::Io(error)),
+    };
+    if mode & 0o077 != 0 {
+        return Err(Failure::Open(mode));
+    }
+    let text = fs::read(file).map_err(Failure::Io)?;
+    from_hex(text.trim_ascii()).ok_or(Failure::Form)
+}
+
+fn from_hex(digits: &[u8]) -> Option<[u8; 32]> {
+    let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    let bytes = digits.chunks(2).map(|pair| match pair {
+        [high, low] => Some(nibble(*high)? << 4 | nibble(*low)?),
+        _ => None,
+    });
+    bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
+}
+
+/// Makes a key and its folder. The file appears whole or not at all, and nobody else's is replaced.
+fn make(file: &Path) -> io::Result<[u8; 32]> {
+    let mut key = [0; 32];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("the system has no randomness"))?;
+    let mut digits = String::with_capacity(65);
+    for byte in key {
+        let _ = write!(digits, "{byte:02x}"); // writing to a String cannot fail
+    }
+    digits.push('\n');
+    let folder = match file.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut draft = file.as_os_str().to_owned();
+    draft.push(".new");
+    let draft = PathBuf::from(draft);
+    let _ = fs::remove_file(&draft); // what a crash left behind; if it stays, the next line says so
+    let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    written.write_all(digits.as_bytes())?;
+    written.sync_all()?;
+    fs::hard_link(&draft, file)?;
+    fs::remove_file(&draft)?;
+    File::open(folder)?.sync_all()?;
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path, name: &str, text: &str, mode: u32) -> PathBuf {
+        let file = folder.join(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_first_file_is_made_and_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("state/loop.key");
+        let made = load(std::slice::from_ref(&file)).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_to_string(&file).unwrap().trim().len(), 64);
+        assert_eq!(load(&[file]).unwrap().all(), made.all());
+        assert_eq!(fs::read_dir(folder.path().join("state")).unwrap().count(), 1);
+        let other = load(&[folder.path().join("other.key")]).unwrap();
+        assert_ne!(other.signing(), made.signing());
+    }
+
+    #[test]
+    fn the_first_signs_and_all_verify() {
+        let folder = tempfile::tempdir().unwrap();
+        let new = write(folder.path(), "new", &"0A".repeat(32), 0o600);
+        let old = write(folder.path(), "old", &format!("{}\r\n", "ff".repeat(32)), 0o400);
+        let keys = load(&[new, old]).unwrap();
+        assert_eq!((keys.signing(), keys.all()), (&[10; 32], &[[10; 32], [255; 32]][..]));
+        assert_eq!(format!("{keys:?}"), "LoopKeys(2 keys)");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_cure() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = write(folder.path(), "good", &"00".repeat(32), 0o600);
+        let missing = folder.path().join("missing");
+        let below_a_file = good.join("loop.key");
+        for (files, wanted) in [
+            (vec![], "name at least one file"),
+            (vec![good.clone(), missing], "only the first"),
+            (vec![write(folder.path(), "open", &"00".repeat(32), 0o640)], "chmod 600"),
+            (vec![write(folder.path(), "short", &"00".repeat(31), 0o600)], "64 hex digits"),
+            (vec![write(folder.path(), "odd", &"0".repeat(63), 0o600)], "64 hex digits"),
+            (vec![write(folder.path(), "words", "no key", 0o600)], "64 hex digits"),
+            (vec![write(folder.path(), "empty", "", 0o600)], "64 hex digits"),
+            (vec![good, folder.path().to_owned()], "loop key"),
+            (vec![below_a_file], "cannot be"),
+        ] {
+            let error = load(&files).unwrap_err();
+            assert!(error.contains(wanted), "{files:?}: {error}");
+        }
+    }
+}

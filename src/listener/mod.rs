@@ -1,0 +1,284 @@
+//! All listening sockets of a configuration: accepts clients, finds the receive connector that serves each, keeps the
+//! limits on connections, and starts a [`session`](crate::session) for it.
+//!
+//! `run` applies each configuration here; a bind that did not change is not touched, and sessions outlive the bind
+//! that they came in by.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, ReceiveTlsMode};
+use crate::session::{self, Client, Services, door};
+use crate::smtp::reply::{self, Reply};
+use crate::tls::accept::{self, CertificateError};
+use crate::{net, time::UnixTime};
+
+mod seats;
+
+use seats::{NoSeat, Seats};
+
+/// How long accepting waits after an error of ours, such as too many open files; twice as long after each, up to a second.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long somebody who is turned away may take to read why.
+const REFUSAL: Duration = Duration::from_secs(5);
+
+/// What keeps a configuration's listeners from being opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// A bind.
+    #[error("receive connector `{connector}`: cannot listen on {address}: {cause}{}", cure(cause))]
+    Bind {
+        /// The first connector that has it.
+        connector: Arc<str>,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// A certificate.
+    #[error("receive connector `{connector}`: {cause}")]
+    Certificate {
+        /// Whose.
+        connector: Arc<str>,
+        /// What is wrong.
+        cause: Box<CertificateError>,
+    },
+}
+
+fn cure(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; find out who has this port with `ss -ltnp`; if it is a bind of ours that this change replaces, restart"
+        }
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address",
+        _ => "",
+    }
+}
+
+/// The certificates of receive connectors, by name.
+type Certificates = HashMap<Arc<str>, Arc<ServerConfig>>;
+
+/// What all accept loops share.
+struct Shared {
+    services: Arc<Services>,
+    certificates: ArcSwap<Certificates>,
+    seats: Seats,
+    sessions: TaskTracker,
+    /// Sessions are to end.
+    draining: CancellationToken,
+    next_session: AtomicU64,
+}
+
+/// One open bind.
+struct Open {
+    local: SocketAddr,
+    /// Ends its accept loop.
+    stop: CancellationToken,
+}
+
+/// All listening sockets.
+pub struct Listeners {
+    shared: Arc<Shared>,
+    open: Mutex<HashMap<SocketAddr, Open>>,
+    accepting: TaskTracker,
+}
+
+impl Listeners {
+    /// No listener yet.
+    #[must_use]
+    pub fn new(services: Services) -> Self {
+        let shared = Shared {
+            seats: Seats::new(services.metrics.clone()),
+            services: Arc::new(services),
+            certificates: ArcSwap::default(),
+            sessions: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            next_session: AtomicU64::new(UnixTime::now().0 << 24), // unlike those of the last run
+        };
+        Self { shared: Arc::new(shared), open: Mutex::default(), accepting: TaskTracker::new() }
+    }
+
+    /// Opens the binds that are new, closes those that are gone, reads all certificates anew and leaves everything
+    /// else alone. Sessions go on. It must be called within the runtime.
+    ///
+    /// # Errors
+    /// A [`ListenError`]; then nothing has changed.
+    pub fn apply(&self, config: &Config) -> Result<(), ListenError> {
+        let certificates = load_certificates(config)?;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened: HashMap<SocketAddr, TcpListener> = HashMap::new();
+        for connector in &config.receive_connectors {
+            for &address in &connector.bind {
+                if open.contains_key(&address) || opened.contains_key(&address) {
+                    continue;
+                }
+                let name = || connector.name.clone();
+                let bind = |cause| ListenError::Bind { connector: name(), address, cause };
+                opened.insert(address, net::listen(address).map_err(bind)?);
+            }
+        }
+        self.note_expiries(config);
+        self.shared.certificates.store(Arc::new(certificates));
+        let wanted = |address: &SocketAddr| config.receive_connectors.iter().any(|c| c.bind.contains(address));
+        open.retain(|address, bind| {
+            let keep = wanted(address);
+            if !keep {
+                tracing::info!(%address, "listener closed");
+                bind.stop.cancel();
+            }
+            keep
+        });
+        for (address, listener) in opened {
+            open.insert(address, self.start(address, listener));
+        }
+        Ok(())
+    }
+
+    /// Begins to accept.
+    fn start(&self, address: SocketAddr, listener: TcpListener) -> Open {
+        let local = listener.local_addr().unwrap_or(address);
+        let stop = CancellationToken::new();
+        tracing::info!(address = %local, "listening");
+        let (shared, until) = (self.shared.clone(), stop.clone());
+        self.accepting.spawn(async move {
+            until.run_until_cancelled(shared.accept(address, listener)).await;
+        });
+        Open { local, stop }
+    }
+
+    fn note_expiries(&self, config: &Config) {
+        for connector in &config.receive_connectors {
+            let Some(Ok(expiry)) = connector.tls.certificate.as_ref().map(accept::expiry) else { continue };
+            let seconds = i64::try_from(expiry.0).unwrap_or(i64::MAX);
+            self.shared.services.metrics.certificate_expiry.with_label_values(&[&*connector.name]).set(seconds);
+        }
+    }
+
+    /// The addresses that are listened on, with the port that the system chose where the configuration says 0.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut addresses: Vec<SocketAddr> = open.values().map(|bind| bind.local).collect();
+        addresses.sort_unstable();
+        addresses
+    }
+
+    /// Accepts nobody any more, lets transactions under way end, and waits for the sessions, at most `patience`.
+    /// Sessions that are left then end with the runtime; nothing of theirs was acknowledged.
+    pub async fn drain(&self, patience: Duration) {
+        for (_, bind) in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            bind.stop.cancel();
+        }
+        self.accepting.close();
+        self.accepting.wait().await;
+        self.shared.draining.cancel();
+        self.shared.sessions.close();
+        if tokio::time::timeout(patience, self.shared.sessions.wait()).await.is_err() {
+            tracing::warn!(sessions = self.shared.sessions.len(), "sessions are left after drain_timeout");
+        }
+    }
+}
+
+/// Reads the certificates of all receive connectors.
+fn load_certificates(config: &Config) -> Result<Certificates, ListenError> {
+    let mut certificates = Certificates::new();
+    for connector in &config.receive_connectors {
+        let (Some(files), true) = (&connector.tls.certificate, connector.tls.mode != ReceiveTlsMode::None) else {
+            continue;
+        };
+        let named = |cause| ListenError::Certificate { connector: connector.name.clone(), cause: Box::new(cause) };
+        certificates.insert(connector.name.clone(), accept::load(files).map_err(named)?);
+    }
+    Ok(certificates)
+}
+
+impl Shared {
+    /// Accepts clients on one bind, for ever.
+    async fn accept(self: Arc<Self>, bind: SocketAddr, listener: TcpListener) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match listener.accept().await {
+                Ok((socket, address)) => {
+                    pause = FIRST_PAUSE;
+                    self.admit(bind, socket, address);
+                }
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
+                    tracing::error!(%error, %bind, "cannot accept connections; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Starts a session, or turns the client away.
+    fn admit(self: &Arc<Self>, bind: SocketAddr, socket: TcpStream, address: SocketAddr) {
+        let config = self.services.current.load().config.clone();
+        let Some(connector) = door::choose(&config, bind, address.ip()) else {
+            // A bind that the configuration in force does not have belongs to one that is about to be.
+            let known = config.receive_connectors.iter().any(|connector| connector.bind.contains(&bind));
+            let why = if known { reply::NOT_SERVED } else { reply::SHUTTING_DOWN };
+            return self.turn_away(socket, address, ("no-connector", why));
+        };
+        let seat = match self.seats.take(connector, address.ip().to_canonical()) {
+            Ok(seat) => seat,
+            Err(_) if connector.tls.mode == ReceiveTlsMode::Implicit => return, // a clear-text reply means nothing there
+            Err(NoSeat::Full) => {
+                return self.turn_away(socket, address, ("max-connections", reply::TOO_MANY_CONNECTIONS));
+            }
+            Err(NoSeat::FullForAddress) => {
+                return self.turn_away(socket, address, ("max-connections-per-ip", reply::TOO_MANY_FROM_ADDRESS));
+            }
+        };
+        let _ = socket.set_nodelay(true); // replies are written whole; where it fails they are only later
+        let client = Client {
+            id: format!("{:x}", self.next_session.fetch_add(1, Ordering::Relaxed)),
+            address,
+            bind,
+            connector: connector.clone(),
+            tls: self.certificates.load().get(&connector.name).cloned(),
+        };
+        let (services, draining) = (self.services.clone(), self.draining.clone());
+        self.sessions.spawn(async move {
+            session::serve(services, client, socket, draining).await;
+            drop(seat);
+        });
+    }
+
+    /// Says why, and closes.
+    fn turn_away(&self, mut socket: TcpStream, address: SocketAddr, (reason, why): (&'static str, Reply)) {
+        tracing::info!(client = %address.ip().to_canonical(), reason, "connection turned away");
+        self.services.metrics.sessions_refused.with_label_values(&[reason]).inc();
+        self.sessions.spawn(async move {
+            let told = async {
+                use tokio::io::AsyncWriteExt;
+                socket.write_all(&why.to_wire()).await?;
+                socket.shutdown().await?;
+                tokio::io::copy(&mut socket, &mut tokio::io::sink()).await
+            };
+            let _ = tokio::time::timeout(REFUSAL, told).await; // whether it was read is the client's business
+        });
+    }
+}
+
+/// Errors of one connection, after which the next can be accepted at once.
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted | Kind::ConnectionReset | Kind::ConnectionRefused | Kind::Interrupted
+    )
+}

@@ -1,0 +1,29 @@
+//! `fingerpost`: reads its arguments, does what they say, and ends with 0 (done), 1 (the answer is no) or 2 (usage or
+//! configuration). Everything else is in the library; `cli` has a file a command.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use fingerpost::cli::{self, Arguments, Outcome};
+
+fn main() -> ExitCode {
+    // First of all: with two providers compiled in by accident rustls would have none to choose.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::anyhow!("cannot start threads: {error}")),
+    };
+    match runtime.block_on(cli::execute(arguments)) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::No) => ExitCode::from(1),
+        Err(error) => failed(&error),
+    }
+}
+
+/// One line on standard error; a configuration's problems are as many lines as they are.
+fn failed(error: &anyhow::Error) -> ExitCode {
+    let text = format!("{error:#}");
+    eprintln!("fingerpost: {}", text.trim_end());
+    ExitCode::from(2)
+}

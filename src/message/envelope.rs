@@ -1,0 +1,127 @@
+//! A message's envelope: who it is from, who it is for, and what the client asked of its delivery.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::smtp::address::{Address, ReversePath};
+
+/// The BODY parameter (RFC 6152, RFC 3030).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Body {
+    /// Not written, or `7BIT`.
+    #[default]
+    SevenBit,
+    /// `8BITMIME`.
+    EightBitMime,
+    /// `BINARYMIME`; not offered, so never accepted.
+    BinaryMime,
+}
+
+/// RET (RFC 3461 4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Ret {
+    /// The whole message comes back with a report.
+    Full,
+    /// Its header section only.
+    Headers,
+}
+
+/// NOTIFY (RFC 3461 4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Notify {
+    /// `NEVER`.
+    Never,
+    /// Any of the three.
+    On {
+        /// `SUCCESS`.
+        success: bool,
+        /// `FAILURE`.
+        failure: bool,
+        /// `DELAY`.
+        delay: bool,
+    },
+}
+
+/// What MAIL said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sender {
+    /// The reverse-path.
+    pub reverse_path: ReversePath,
+    /// SIZE as declared (RFC 1870), bytes.
+    pub size: Option<u64>,
+    /// BODY.
+    pub body: Body,
+    /// SMTPUTF8 (RFC 6531).
+    pub smtputf8: bool,
+    /// RET.
+    pub ret: Option<Ret>,
+    /// ENVID as written, in xtext (RFC 3461 4.4).
+    pub envid: Option<String>,
+}
+
+/// What one RCPT said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RcptTo {
+    /// The forward-path's mailbox, as the client wrote it.
+    pub address: Address,
+    /// NOTIFY; `None` where it was not written.
+    pub notify: Option<Notify>,
+    /// ORCPT as written: `addr-type;xtext` (RFC 3461 4.2).
+    pub orcpt: Option<String>,
+}
+
+/// Where a message came from, as far as routing and reports need it. It is stored with queued mail,
+/// so that a decision made again later is made with the same words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The receive connector's name; empty for our own reports.
+    pub receive_connector: Arc<str>,
+    /// That connector's organisation; empty: none.
+    pub organization: Arc<str>,
+    /// Whether these hosts send us only what they did not find themselves (shared domains).
+    pub resolves_first: bool,
+    /// For which domains the client may send.
+    pub relay: Relay,
+    /// The client's address; `None` for our own reports.
+    pub client: Option<IpAddr>,
+    /// What the client said in EHLO or HELO.
+    pub helo: String,
+    /// Whether the client authenticated.
+    pub authenticated: bool,
+}
+
+impl Origin {
+    /// Ourselves: reports (DESIGN section 6, rule 6).
+    #[must_use]
+    pub fn report() -> Self {
+        Self {
+            receive_connector: "".into(),
+            organization: "".into(),
+            resolves_first: false,
+            relay: Relay::Report,
+            client: None,
+            helo: String::new(),
+            authenticated: false,
+        }
+    }
+
+    /// A client without an organisation, not authenticated (DESIGN section 3).
+    #[must_use]
+    pub fn is_stranger(&self) -> bool {
+        self.relay != Relay::Report && self.organization.is_empty() && !self.authenticated
+    }
+}
+
+/// What a client may relay to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Relay {
+    /// Accepted domains only.
+    AcceptedDomains,
+    /// Any domain that an address space covers.
+    Anywhere,
+    /// A report of ours: anywhere, to the recipient's MX where no address space covers it.
+    Report,
+}

@@ -1,0 +1,284 @@
+//! A message's header section as bytes: what loops, stamps and size limits need to know of it (RFC 5322 2.2).
+//!
+//! `session` examines and strips; loops and stamps take the [`Facts`]. Nothing here rewrites, folds or reorders a
+//! field; [`strip`] leaves fields out. Whatever the bytes are, the work is linear in their number.
+
+use aws_lc_rs::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+
+/// What a message is known by: which of Message-ID, Date and From it has, and digests of their
+/// values (unfolded, each run of white space one space). Stamps carry it; the relay memory uses the second digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// Whether there is a Message-ID field.
+    pub message_id: bool,
+    /// Whether there is a Date field.
+    pub date: bool,
+    /// Whether there is a From field.
+    pub from: bool,
+    /// The first 16 bytes of SHA-256 over the three values, each preceded by its length.
+    pub digest: [u8; 16],
+    /// The same over Message-ID and Date alone.
+    pub id_and_date: [u8; 16],
+}
+
+/// The values that an [`Identity`] digests: the topmost field of each name, unfolded, each run of white space one
+/// space, none at the ends. `None` where there is no such field.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Values {
+    /// Message-ID.
+    pub message_id: Option<Vec<u8>>,
+    /// Date.
+    pub date: Option<Vec<u8>>,
+    /// From.
+    pub from: Option<Vec<u8>>,
+}
+
+/// What a header section shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// How many Received fields there are.
+    pub received: usize,
+    /// The values of all Fingerpost-Route fields, unfolded, top first.
+    pub stamps: Vec<String>,
+    /// What the message is known by.
+    pub identity: Identity,
+    /// The values behind [`Facts::identity`]: a stamp made before another system added a missing field fits still.
+    pub values: Values,
+    /// The value of Message-ID, unfolded, for logs and the trace; empty where there is none.
+    pub message_id: String,
+    /// Whether all its bytes are ASCII.
+    pub ascii: bool,
+}
+
+impl Values {
+    /// What a message with these values is known by.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        let [message_id, date, from] = self.all();
+        Identity {
+            message_id: message_id.is_some(),
+            date: date.is_some(),
+            from: from.is_some(),
+            digest: digest(&[message_id, date, from]),
+            id_and_date: digest(&[message_id, date]),
+        }
+    }
+
+    /// Whether `made_for` fits this message: each field that it names is there and unchanged. Systems on the way add
+    /// what was missing, so a field that it does not name does not matter; but a stamp made for a message
+    /// with none of the three would fit every message, and fits only those that still have none.
+    #[must_use]
+    pub fn fit(&self, made_for: &MadeFor) -> bool {
+        if !(made_for.message_id || made_for.date || made_for.from) {
+            return *self == Self::default();
+        }
+        let mut values = self.all();
+        for (value, named) in values.iter_mut().zip([made_for.message_id, made_for.date, made_for.from]) {
+            if named && value.is_none() {
+                return false;
+            }
+            *value = value.filter(|_| named);
+        }
+        digest(&values) == made_for.digest
+    }
+
+    fn all(&self) -> [Option<&[u8]>; 3] {
+        [self.message_id.as_deref(), self.date.as_deref(), self.from.as_deref()]
+    }
+}
+
+/// The part of an [`Identity`] that a stamp carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MadeFor {
+    /// Whether there was a Message-ID field.
+    pub message_id: bool,
+    /// Whether there was a Date field.
+    pub date: bool,
+    /// Whether there was a From field.
+    pub from: bool,
+    /// [`Identity::digest`].
+    pub digest: [u8; 16],
+}
+
+impl From<&Identity> for MadeFor {
+    fn from(identity: &Identity) -> Self {
+        let Identity { message_id, date, from, digest, .. } = *identity;
+        Self { message_id, date, from, digest }
+    }
+}
+
+/// The first 16 bytes of SHA-256 over the values, each preceded by its length.
+fn digest(values: &[Option<&[u8]>]) -> [u8; 16] {
+    let mut context = Context::new(&SHA256);
+    for value in values {
+        let bytes = value.unwrap_or_default();
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(bytes);
+    }
+    let mut first = [0; 16];
+    first.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    first
+}
+
+/// Reads a header section: everything up to, not including, the empty line that ends it.
+#[must_use]
+pub fn examine(section: &[u8]) -> Facts {
+    let mut received = 0;
+    let mut stamps = Vec::new();
+    let mut values = Values::default();
+    for field in fields(section) {
+        let Some((name, body)) = split(field) else { continue };
+        if name.eq_ignore_ascii_case(b"Received") {
+            received += 1;
+        } else if name.eq_ignore_ascii_case(b"Fingerpost-Route") {
+            stamps.push(String::from_utf8_lossy(&unfolded(body)).into_owned());
+        } else if name.eq_ignore_ascii_case(b"Message-ID") {
+            values.message_id.get_or_insert_with(|| unfolded(body));
+        } else if name.eq_ignore_ascii_case(b"Date") {
+            values.date.get_or_insert_with(|| unfolded(body));
+        } else if name.eq_ignore_ascii_case(b"From") {
+            values.from.get_or_insert_with(|| unfolded(body));
+        }
+    }
+    let message_id = String::from_utf8_lossy(values.message_id.as_deref().unwrap_or_default()).into_owned();
+    Facts { received, stamps, identity: values.identity(), values, message_id, ascii: section.is_ascii() }
+}
+
+/// The section without the fields whose name matches a pattern: a field name, without case, whose final `*`
+/// matches any rest. The other fields keep every byte.
+#[must_use]
+pub fn strip(section: &[u8], patterns: &[String]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(section.len());
+    for field in fields(section) {
+        let stripped = split(field).is_some_and(|(name, _)| patterns.iter().any(|pattern| matches(pattern, name)));
+        if !stripped {
+            kept.extend_from_slice(field);
+        }
+    }
+    kept
+}
+
+fn matches(pattern: &str, name: &[u8]) -> bool {
+    match pattern.as_bytes() {
+        [start @ .., b'*'] => name.get(..start.len()).is_some_and(|n| n.eq_ignore_ascii_case(start)),
+        whole => name.eq_ignore_ascii_case(whole),
+    }
+}
+
+/// The fields with their continuation lines and line ends, in order. Together they are the section.
+fn fields(section: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = section;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = memchr::memchr_iter(b'\n', rest)
+            .map(|at| at + 1)
+            .find(|next| !matches!(rest.get(*next), Some(b' ' | b'\t')))
+            .unwrap_or(rest.len());
+        let (field, after) = rest.split_at(end);
+        rest = after;
+        Some(field)
+    })
+}
+
+/// A field's name and body. White space before the colon is obsolete but read (RFC 5322 4.5). `None` for what is no
+/// field.
+fn split(field: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = memchr::memchr(b':', field)?;
+    let name = field[..colon].trim_ascii_end();
+    let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
+    is_name.then(|| (name, &field[colon + 1..]))
+}
+
+/// The body with each run of white space and line ends as one space, none at the ends.
+fn unfolded(body: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(body.len());
+    for word in body.split(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n')).filter(|word| !word.is_empty()) {
+        if !value.is_empty() {
+            value.push(b' ');
+        }
+        value.extend_from_slice(word);
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAIL: &[u8] = b"Received: from a\r\n\tby b;\r\n date\r\nRECEIVED : x\r\nFingerpost-Route: v=1;\r\n\ti=x\r\n\
+        message-id:\r\n <1@a>\r\nDate: now\r\nFrom:  A  <a@b>,\r\n\tc@d\r\nMessage-ID: <second>\r\nSubject: h\xc3\xa4\r\n";
+
+    #[test]
+    fn names_have_no_case_and_values_no_folds() {
+        let facts = examine(MAIL);
+        assert_eq!(facts.received, 2);
+        assert_eq!(facts.stamps, ["v=1; i=x"]);
+        assert_eq!(facts.message_id, "<1@a>");
+        assert_eq!(facts.values.from.as_deref(), Some(&b"A <a@b>, c@d"[..]));
+        assert!(!facts.ascii && facts.identity.message_id && facts.identity.date && facts.identity.from);
+    }
+
+    #[test]
+    fn the_identity_does_not_depend_on_folding_but_on_each_value() {
+        let folded = examine(b"Message-ID:\r\n\t<1@a>\r\nDate: d\r\nFrom: a\r\n").identity;
+        assert_eq!(folded, examine(b"from:a\r\ndate:d \r\nMESSAGE-ID: <1@a>\r\nX: y\r\n").identity);
+        for other in [
+            "Message-ID: <2@a>\r\nDate: d\r\nFrom: a\r\n",
+            "Message-ID: <1@a>\r\nDate: e\r\nFrom: a\r\n",
+            "Message-ID: <1@a>\r\nDate: d\r\nFrom: b\r\n",
+            "Message-ID: <1@a>\r\nDate: da\r\nFrom: \r\n",
+            "Date: d\r\nFrom: a\r\n",
+        ] {
+            assert_ne!(folded, examine(other.as_bytes()).identity, "{other}");
+        }
+        let other_sender = examine(b"From: b\r\nDate: d\r\nMessage-ID: <1@a>\r\n").identity;
+        assert_eq!(folded.id_and_date, other_sender.id_and_date);
+    }
+
+    #[test]
+    fn a_field_added_on_the_way_does_not_change_what_a_stamp_was_made_for() {
+        let values = |text: &str| examine(text.as_bytes()).values;
+        let made_for = |text: &str| MadeFor::from(&values(text).identity());
+        let bare = made_for("From: a\r\n");
+        assert!(values("From: a\r\nMessage-ID: <added>\r\nDate: added\r\n").fit(&bare));
+        assert!(!values("From: b\r\n").fit(&bare));
+        assert!(!values("Message-ID: <added>\r\n").fit(&bare));
+        assert!(!values("From: a\r\n").fit(&made_for("From: a\r\nDate: d\r\n")));
+        let nothing = made_for("Subject: x\r\n");
+        assert!(values("Subject: y\r\n").fit(&nothing));
+        assert!(!values("From: a\r\n").fit(&nothing));
+    }
+
+    #[test]
+    fn stripping_keeps_every_other_byte() {
+        let patterns = ["X-MS-Exchange-Organization-*".to_owned(), "Received".to_owned()];
+        let section = b"x-ms-exchange-organization-SCL : -1\r\n more\r\nX-MS: a\r\n odd  \r\nno colon\r\n\
+            Received: a\r\nReceived-SPF: b\nTo: \xff\0c";
+        let kept = b"X-MS: a\r\n odd  \r\nno colon\r\nReceived-SPF: b\nTo: \xff\0c";
+        assert_eq!(strip(section, &patterns), kept);
+        assert_eq!(strip(section, &[]), section);
+    }
+
+    #[test]
+    fn hostile_sections_are_read_in_linear_time() {
+        for section in ["", "\r\n", ":", ": x\r\n", " Received: x\r\n", "\0\0:\0\r\n", "Rec eived: x\r\n", "\n\n\n"] {
+            let facts = examine(section.as_bytes());
+            assert_eq!((facts.received, facts.stamps.len()), (0, 0), "{section:?}");
+        }
+        assert_eq!(examine("Received: x\r\n".repeat(100_000).as_bytes()).received, 100_000);
+        assert_eq!(examine(format!("Received: x\r\n{}", " y\r\n".repeat(100_000)).as_bytes()).received, 1);
+        let many = "no colon here\r\n".repeat(100_000);
+        assert_eq!(examine(many.as_bytes()).received, 0);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_and_none_is_lost(section in proptest::string::bytes_regex("(?s-u:[ -~\\r\\n\\x00\\xff]|Received: ?|From:){0,60}").unwrap()) {
+            proptest::prop_assert!(examine(&section).received <= section.len());
+            proptest::prop_assert_eq!(strip(&section, &[]), section);
+        }
+    }
+}

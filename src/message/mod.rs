@@ -1,0 +1,6 @@
+//! Messages: envelope, header section, trace fields and stamps. Pure.
+
+pub mod envelope;
+pub mod header;
+pub mod received;
+pub mod stamp;

@@ -1,0 +1,338 @@
+//! The signed loop header `Fingerpost-Route` (DESIGN section 6, rule 3).
+//!
+//! Delivery signs one for each transaction; `routing::loops` verifies what comes back. The field's value is
+//! `v=1; i=INSTALLATION; via=CONNECTOR; t=UNIX; r=TAG,TAG; m=NAMES:DIGEST; s=MAC`, in this order and nothing else.
+//! Names are percent-encoded, so no value has white space: all of it is folding and counts for nothing, and the MAC is
+//! over the value up to `;s=` without it. Tags and sums are base64url. What a stamp means is `loops`' business.
+
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use serde::{Deserialize, Serialize};
+
+use super::header::{Identity, MadeFor, Values};
+use crate::smtp::address::Address;
+use crate::time::UnixTime;
+
+/// What a new stamp says.
+#[derive(Debug, Clone)]
+pub struct NewStamp<'a> {
+    /// `i=`.
+    pub installation: &'a str,
+    /// `via=`: the send connector's name.
+    pub via: &'a str,
+    /// `t=`.
+    pub time: UnixTime,
+    /// `r=`: the recipients of this transaction, as received and, if different, as sent.
+    pub recipients: &'a [&'a Address],
+    /// `m=`.
+    pub identity: &'a Identity,
+}
+
+/// A stamp that verified and fits its message. Stored with queued mail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Which connector the message took.
+    pub via: String,
+    /// When.
+    pub time: UnixTime,
+    /// Which recipients, as tags.
+    pub tags: Vec<[u8; 8]>,
+}
+
+/// Why a stamp proves nothing. It never refuses anything; it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ignored {
+    /// It cannot be read.
+    Form,
+    /// It is another installation's.
+    Installation,
+    /// No key of ours made it.
+    Mac,
+    /// It was made for another message.
+    Identity,
+}
+
+impl Ignored {
+    /// The label of `stamps_ignored_total{reason}`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Form => "form",
+            Self::Installation => "installation",
+            Self::Mac => "mac",
+            Self::Identity => "identity",
+        }
+    }
+}
+
+const FIELD: &str = "Fingerpost-Route:";
+/// RFC 5322 2.1.1: lines should have no more than 78 characters.
+const LINE: usize = 77;
+
+/// Signs a stamp: the whole field, folded, with its final CRLF.
+#[must_use]
+pub fn sign(key: &[u8; 32], stamp: &NewStamp<'_>) -> String {
+    let key = hmac::Key::new(HMAC_SHA256, key);
+    let mut tags: Vec<String> = Vec::with_capacity(stamp.recipients.len());
+    for address in stamp.recipients {
+        let tag = BASE64.encode(tag(&key, stamp.time, address));
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    let made_for = MadeFor::from(stamp.identity);
+    let names = [(made_for.message_id, "message-id"), (made_for.date, "date"), (made_for.from, "from")];
+    let names: Vec<&str> = names.iter().filter(|(there, _)| *there).map(|(_, name)| *name).collect();
+    let signed = format!(
+        "v=1;i={};via={};t={};r={};m={}:{}",
+        encoded(stamp.installation),
+        encoded(stamp.via),
+        stamp.time.0,
+        tags.join(","),
+        names.join(","),
+        BASE64.encode(made_for.digest),
+    );
+    let mac = BASE64.encode(signature(&key, &signed));
+    folded(&format!("{signed};s={mac}"))
+}
+
+/// Verifies the unfolded value of a field against the message's own values.
+///
+/// # Errors
+/// [`Ignored`] says why it proves nothing.
+pub fn verify(keys: &[[u8; 32]], installation: &str, message: &Values, value: &str) -> Result<Stamp, Ignored> {
+    let value: String = value.split_ascii_whitespace().collect();
+    let written = Written::read(&value).ok_or(Ignored::Form)?;
+    if written.installation != installation {
+        return Err(Ignored::Installation);
+    }
+    let made_by = |key: &[u8; 32]| {
+        let mac = signature(&hmac::Key::new(HMAC_SHA256, key), written.signed);
+        aws_lc_rs::constant_time::verify_slices_are_equal(&mac, &written.mac).is_ok()
+    };
+    if !keys.iter().any(made_by) {
+        return Err(Ignored::Mac);
+    }
+    if !message.fit(&written.made_for) {
+        return Err(Ignored::Identity);
+    }
+    Ok(written.stamp)
+}
+
+impl Stamp {
+    /// Whether it names this recipient; every key is tried.
+    #[must_use]
+    pub fn names(&self, keys: &[[u8; 32]], address: &Address) -> bool {
+        keys.iter().any(|key| self.tags.contains(&tag(&hmac::Key::new(HMAC_SHA256, key), self.time, address)))
+    }
+}
+
+/// A stamp as it is written: well formed, proven by nothing yet.
+struct Written<'a> {
+    signed: &'a str,
+    mac: [u8; 32],
+    installation: String,
+    made_for: MadeFor,
+    stamp: Stamp,
+}
+
+impl<'a> Written<'a> {
+    fn read(value: &'a str) -> Option<Self> {
+        let (signed, mac) = value.rsplit_once(";s=")?;
+        let mut parts = signed.split(';');
+        let mut next = |name: &str| parts.next()?.strip_prefix(name)?.strip_prefix('=');
+        (next("v")? == "1").then_some(())?;
+        let installation = decoded(next("i")?)?;
+        let via = decoded(next("via")?)?;
+        let time = UnixTime(next("t")?.parse().ok()?);
+        let tags = next("r")?.split(',').map(exactly).collect::<Option<_>>()?;
+        let made_for = read_made_for(next("m")?)?;
+        if parts.next().is_some() {
+            return None;
+        }
+        Some(Self { signed, mac: exactly(mac)?, installation, made_for, stamp: Stamp { via, time, tags } })
+    }
+}
+
+fn read_made_for(text: &str) -> Option<MadeFor> {
+    let (names, digest) = text.split_once(':')?;
+    let mut made_for = MadeFor { message_id: false, date: false, from: false, digest: exactly(digest)? };
+    for name in names.split(',').filter(|name| !name.is_empty()) {
+        match name {
+            "message-id" => made_for.message_id = true,
+            "date" => made_for.date = true,
+            "from" => made_for.from = true,
+            _ => return None,
+        }
+    }
+    Some(made_for)
+}
+
+/// So many bytes in base64url, no more and no less.
+fn exactly<const N: usize>(text: &str) -> Option<[u8; N]> {
+    BASE64.decode(text).ok()?.try_into().ok()
+}
+
+/// The first 8 bytes of HMAC(key, "tag", time, address): the word keeps tags and signatures apart.
+fn tag(key: &hmac::Key, time: UnixTime, address: &Address) -> [u8; 8] {
+    let mut context = hmac::Context::with_key(key);
+    context.update(b"fingerpost tag\0");
+    context.update(&time.0.to_be_bytes());
+    context.update(address.key().as_bytes());
+    let mut first = [0; 8];
+    first.iter_mut().zip(context.sign().as_ref()).for_each(|(to, from)| *to = *from);
+    first
+}
+
+fn signature(key: &hmac::Key, signed: &str) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(key);
+    context.update(b"fingerpost stamp\0");
+    context.update(signed.as_bytes());
+    let mut mac = [0; 32];
+    mac.iter_mut().zip(context.sign().as_ref()).for_each(|(to, from)| *to = *from);
+    mac
+}
+
+/// Everything but letters, digits, `.`, `-` and `_` as `%XX`.
+fn encoded(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for b in name.bytes() {
+        match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => text.push(char::from(b)),
+            _ => text.push_str(&format!("%{b:02X}")),
+        }
+    }
+    text
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((b, after)) = rest.split_first() {
+        rest = after;
+        if *b != b'%' {
+            bytes.push(*b);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The field with its value folded behind `;` and `,`, and within what is longer than a line. `value` is ASCII.
+fn folded(value: &str) -> String {
+    let mut field = String::with_capacity(value.len() + value.len() / 16 + FIELD.len() + 8);
+    field.push_str(FIELD);
+    let mut column = FIELD.len();
+    for piece in value.split_inclusive([';', ',']) {
+        if column + 1 + piece.len() > LINE {
+            fold(&mut field, &mut column);
+        } else if field.ends_with([':', ';']) {
+            field.push(' '); // before a parameter, not before one more tag
+            column += 1;
+        }
+        for c in piece.chars() {
+            if column == LINE {
+                fold(&mut field, &mut column);
+            }
+            field.push(c);
+            column += 1;
+        }
+    }
+    field.push_str("\r\n");
+    field
+}
+
+fn fold(field: &mut String, column: &mut usize) {
+    field.push_str("\r\n\t");
+    *column = 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::header::examine;
+
+    const KEY: [u8; 32] = [7; 32];
+    const MAIL: &str = "Message-ID: <1@a>\r\nDate: d\r\nFrom: a@b\r\n";
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).unwrap()
+    }
+
+    fn signed(installation: &str, via: &str, recipients: &[&Address]) -> String {
+        let identity = &examine(MAIL.as_bytes()).identity;
+        let time = UnixTime(1_795_235_940);
+        sign(&KEY, &NewStamp { installation, via, time, recipients, identity })
+    }
+
+    /// As a message brings it back: put on top, examined, verified.
+    fn back(field: &str, mail: &str, keys: &[[u8; 32]]) -> Result<Stamp, Ignored> {
+        let facts = examine(format!("{field}{mail}").as_bytes());
+        assert_eq!(facts.stamps.len(), 1, "{field}");
+        verify(keys, "mx.contoso.com", &facts.values, &facts.stamps[0])
+    }
+
+    #[test]
+    fn a_stamp_names_its_recipients_and_nobody_else() {
+        let (alice, target) = (address("Alice@contoso.com"), address("alice@b.example"));
+        let field = signed("mx.contoso.com", "to secondary; ü", &[&alice, &target, &alice]);
+        let stamp = back(&field, MAIL, &[[1; 32], KEY]).unwrap();
+        assert_eq!((stamp.via.as_str(), stamp.time), ("to secondary; ü", UnixTime(1_795_235_940)));
+        assert_eq!(stamp.tags.len(), 2);
+        assert!(stamp.names(&[[1; 32], KEY], &address("aLICE@Contoso.com")) && stamp.names(&[KEY], &target));
+        assert!(!stamp.names(&[KEY], &address("bob@contoso.com")) && !stamp.names(&[[1; 32]], &alice));
+    }
+
+    #[test]
+    fn what_proves_nothing_says_why() {
+        let alice = address("alice@contoso.com");
+        let good = signed("mx.contoso.com", "b", &[&alice]);
+        let other_mail = MAIL.replace("<1@a>", "<2@a>");
+        let mail_without = MAIL.replace("Date: d\r\n", "");
+        for (field, mail, keys, ignored) in [
+            (good.clone(), other_mail.as_str(), [KEY], Ignored::Identity),
+            (good.clone(), mail_without.as_str(), [KEY], Ignored::Identity),
+            (good.clone(), MAIL, [[8; 32]], Ignored::Mac),
+            (good.replace("via=b", "via=c"), MAIL, [KEY], Ignored::Mac),
+            (good.replace("t=1795", "t=1796"), MAIL, [KEY], Ignored::Mac),
+            (good.replace("m=message-id,", "m="), MAIL, [KEY], Ignored::Mac),
+            (good.replace("r=", "r=AAAAAAAAAAA,"), MAIL, [KEY], Ignored::Mac),
+            (good.replace("i=mx", "i=mz"), MAIL, [KEY], Ignored::Installation),
+            (good.replace("v=1", "v=2"), MAIL, [KEY], Ignored::Form),
+            (good.replace("t=1795", "x=1; t=1795"), MAIL, [KEY], Ignored::Form),
+            (good.replace("s=", "x=1; s="), MAIL, [KEY], Ignored::Form),
+            (good.replace("r=", "r=AA,"), MAIL, [KEY], Ignored::Form),
+            (good.trim_end().to_owned() + "; x=1\r\n", MAIL, [KEY], Ignored::Form),
+            ("Fingerpost-Route: \0\r\n".to_owned(), MAIL, [KEY], Ignored::Form),
+            ("Fingerpost-Route: v=1;i=%;via=%zz;t=-1;r=;m=;s=\r\n".to_owned(), MAIL, [KEY], Ignored::Form),
+        ] {
+            assert_eq!(back(&field, mail, &keys), Err(ignored), "{field}");
+        }
+    }
+
+    #[test]
+    fn lines_are_short_and_folding_does_not_matter() {
+        let recipients: Vec<Address> = (0..100).map(|n| address(&format!("user{n}@contoso.com"))).collect();
+        let recipients: Vec<&Address> = recipients.iter().collect();
+        let field = signed("mx.contoso.com", &"long ".repeat(300), &recipients);
+        assert!(field.lines().all(|line| line.len() < 78), "{field}");
+        assert!(field.ends_with("\r\n") && !field.contains("\t\r\n"));
+        let stamp = back(&field, MAIL, &[KEY]).unwrap();
+        assert!(recipients.iter().all(|recipient| stamp.names(&[KEY], recipient)));
+        let refolded = field.replace("\r\n\t", "").replace(',', ",\r\n  ");
+        assert_eq!(back(&refolded, MAIL, &[KEY]), Ok(stamp));
+    }
+
+    #[test]
+    fn the_form_is_the_one_that_is_documented() {
+        let alice = address("alice@contoso.com");
+        assert!(
+            signed("mx.contoso.com", "b", &[&alice])
+                .starts_with("Fingerpost-Route: v=1; i=mx.contoso.com; via=b; t=1795235940; r=")
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! Every metric of DESIGN section 10 that applies, in one place. `admin` serves them.
+//!
+//! Labels are connectors, domains and reasons, never an address. [`Metrics::prepare`] makes every series
+//! of a configuration exist at zero; [`encode`](Metrics::encode) writes them as Prometheus reads them.
+
+use prometheus::{HistogramOpts, Opts};
+use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
+
+mod prepare;
+
+/// `sessions_refused_total{reason}`.
+pub const SESSIONS_REFUSED: [&str; 3] = ["max-connections", "max-connections-per-ip", "no-connector"];
+
+/// All metrics. Cloning shares them.
+#[derive(Clone)]
+pub struct Metrics {
+    /// What `/metrics` gathers.
+    pub registry: Registry,
+    /// `connections{receive_connector}`.
+    pub connections: IntGaugeVec,
+    /// `connections_total{receive_connector}`.
+    pub connections_total: IntCounterVec,
+    /// `sessions_refused_total{reason}`.
+    pub sessions_refused: IntCounterVec,
+    /// `recipients_total{domain,verdict}`; domain: the accepted domain's pattern, or `other`.
+    pub recipients: IntCounterVec,
+    /// `messages_received_total{receive_connector}`.
+    pub messages_received: IntCounterVec,
+    /// `received_bytes_total{receive_connector}`.
+    pub received_bytes: IntCounterVec,
+    /// `deliveries_total{send_connector,result}`: result `delivered`, `deferred`, `failed`; a recipient each.
+    pub deliveries: IntCounterVec,
+    /// `delivery_duration_seconds{send_connector}`: one attempt, from the connection to the last reply.
+    pub delivery_duration: HistogramVec,
+    /// `acceptance_duration_seconds{delivery}`: from the final dot to our reply.
+    pub acceptance_duration: HistogramVec,
+    /// `next_hop_up{send_connector,smart_host}`.
+    pub next_hop_up: IntGaugeVec,
+    /// `queue_messages{send_connector,state}`: state `waiting`, `held`; a branch each.
+    pub queue_messages: IntGaugeVec,
+    /// `queue_oldest_seconds{send_connector}`.
+    pub queue_oldest: IntGaugeVec,
+    /// `loops_total{rule}`: `resolves-first`, `stamp`, `relay-memory`, `received`, `passes`, `greeting`.
+    pub loops: IntCounterVec,
+    /// `stamps_ignored_total{reason}`: `mac`, `identity`, `form`, `installation`.
+    pub stamps_ignored: IntCounterVec,
+    /// `dsn_total{action}`: `failed`, `delayed`, `relayed`, `delivered`.
+    pub dsn: IntCounterVec,
+    /// `dead_letters`.
+    pub dead_letters: IntGaugeVec,
+    /// `directory_lookups_total{directory,result}`: `found`, `not-found`, `ambiguous`, `unavailable`, `cached`.
+    pub directory_lookups: IntCounterVec,
+    /// `directory_lookup_duration_seconds{directory}`.
+    pub directory_lookup_duration: HistogramVec,
+    /// `directory_recipients{directory,kind}` (file directories).
+    pub directory_recipients: IntGaugeVec,
+    /// `directory_up{directory}`.
+    pub directory_up: IntGaugeVec,
+    /// `directory_conflicts{directory}`: addresses that an earlier directory has too, or that are ambiguous.
+    pub directory_conflicts: IntGaugeVec,
+    /// `directory_contradictions_total{directory}`: entries whose recipient type and attributes are at odds.
+    pub directory_contradictions: IntCounterVec,
+    /// `config_reloads_total{result}`: `applied`, `unchanged`, `refused`, `held`.
+    pub config_reloads: IntCounterVec,
+    /// `config_last_reload_timestamp_seconds` of the last one that was applied.
+    pub config_last_reload: IntGaugeVec,
+    /// `config_info{hash}`.
+    pub config_info: IntGaugeVec,
+    /// `certificate_expiry_timestamp_seconds{connector}`.
+    pub certificate_expiry: IntGaugeVec,
+    /// `spool_free_bytes`.
+    pub spool_free: IntGaugeVec,
+    /// `spool_sync_duration_seconds`.
+    pub spool_sync_duration: HistogramVec,
+    /// `spool_sync_failures_total`: any at all is a reason to look at the disk.
+    pub spool_sync_failures: IntCounterVec,
+    /// `back_pressure`: 1 while mail is turned away for want of space.
+    pub back_pressure: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Registers all of them in a new registry.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new_custom(Some("fingerpost".into()), None).unwrap_or_default();
+        let r = &registry;
+        Self {
+            connections: gauge(r, "connections", "Connections open now", &["receive_connector"]),
+            connections_total: counter(r, "connections_total", "Connections accepted", &["receive_connector"]),
+            sessions_refused: counter(r, "sessions_refused_total", "Connections turned away", &["reason"]),
+            recipients: counter(r, "recipients_total", "Recipients decided", &["domain", "verdict"]),
+            messages_received: counter(r, "messages_received_total", "Messages accepted", &["receive_connector"]),
+            received_bytes: counter(r, "received_bytes_total", "Bytes of accepted messages", &["receive_connector"]),
+            deliveries: counter(r, "deliveries_total", "Recipients' deliveries", &["send_connector", "result"]),
+            delivery_duration: histogram(r, "delivery_duration_seconds", "One delivery attempt", &["send_connector"]),
+            acceptance_duration: histogram(
+                r,
+                "acceptance_duration_seconds",
+                "From the final dot to our reply",
+                &["delivery"],
+            ),
+            next_hop_up: gauge(r, "next_hop_up", "Whether the next hop answers", &["send_connector", "smart_host"]),
+            queue_messages: gauge(r, "queue_messages", "Queued branches", &["send_connector", "state"]),
+            queue_oldest: gauge(r, "queue_oldest_seconds", "Age of the oldest queued message", &["send_connector"]),
+            loops: counter(r, "loops_total", "Loops seen", &["rule"]),
+            stamps_ignored: counter(r, "stamps_ignored_total", "Stamps that proved nothing", &["reason"]),
+            dsn: counter(r, "dsn_total", "Reports made", &["action"]),
+            dead_letters: gauge(r, "dead_letters", "Reports that could not be delivered", &[]),
+            directory_lookups: counter(r, "directory_lookups_total", "Questions answered", &["directory", "result"]),
+            directory_lookup_duration: histogram(
+                r,
+                "directory_lookup_duration_seconds",
+                "One question to the directory itself",
+                &["directory"],
+            ),
+            directory_recipients: gauge(r, "directory_recipients", "Recipients known", &["directory", "kind"]),
+            directory_up: gauge(r, "directory_up", "Whether the directory answers", &["directory"]),
+            directory_conflicts: gauge(r, "directory_conflicts", "Addresses with two owners", &["directory"]),
+            directory_contradictions: counter(
+                r,
+                "directory_contradictions_total",
+                "Entries whose recipient type and attributes are at odds",
+                &["directory"],
+            ),
+            config_reloads: counter(r, "config_reloads_total", "Reloads", &["result"]),
+            config_last_reload: gauge(
+                r,
+                "config_last_reload_timestamp_seconds",
+                "When the configuration in force was loaded",
+                &[],
+            ),
+            config_info: gauge(r, "config_info", "The configuration in force", &["hash"]),
+            certificate_expiry: gauge(
+                r,
+                "certificate_expiry_timestamp_seconds",
+                "When the certificate expires",
+                &["connector"],
+            ),
+            spool_free: gauge(r, "spool_free_bytes", "Free space under the spool", &[]),
+            spool_sync_duration: histogram(r, "spool_sync_duration_seconds", "One sync of the spool's log", &[]),
+            spool_sync_failures: counter(r, "spool_sync_failures_total", "Syncs of the spool that failed", &[]),
+            back_pressure: gauge(r, "back_pressure", "Whether mail is turned away for want of space", &[]),
+            registry,
+        }
+    }
+
+    /// All series, as Prometheus' text format has them.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Registering fails only for a name used twice, which the test below rules out.
+fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    let metric = IntCounterVec::new(Opts::new(name, help), labels);
+    register(registry, metric, name)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    let metric = IntGaugeVec::new(Opts::new(name, help), labels);
+    register(registry, metric, name)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    let buckets =
+        vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+    let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels);
+    register(registry, metric, name)
+}
+
+#[expect(clippy::expect_used, reason = "names and labels are constants of this file, checked by its test")]
+fn register<M: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<M>,
+    name: &str,
+) -> M {
+    let metric = metric.expect(name);
+    registry.register(Box::new(metric.clone())).expect(name);
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_used_once() {
+        let _ = Metrics::new();
+    }
+}

@@ -1,0 +1,175 @@
+//! Which series a configuration has: all of them exist from the start at zero, so that a rate is never missing its
+//! first step, and those of connectors, domains and directories that were removed go.
+//!
+//! `run` calls [`Metrics::prepare`] at start and after every reload.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+
+use super::Metrics;
+use crate::config::{Config, DirectoryConfig, DirectoryKind, Protocol};
+use crate::recipient::Kind;
+
+/// `recipients_total{verdict}`.
+const VERDICTS: [&str; 5] = ["resolved", "relayed", "redirected", "refused", "deferred"];
+/// `deliveries_total{result}`.
+const DELIVERIES: [&str; 3] = ["delivered", "deferred", "failed"];
+/// `queue_messages{state}`.
+const STATES: [&str; 2] = ["waiting", "held"];
+/// `loops_total{rule}`.
+const LOOPS: [&str; 6] = ["resolves-first", "stamp", "relay-memory", "received", "passes", "greeting"];
+/// `stamps_ignored_total{reason}`.
+const STAMPS: [&str; 4] = ["mac", "identity", "form", "installation"];
+/// `dsn_total{action}`.
+const REPORTS: [&str; 4] = ["failed", "delayed", "relayed", "delivered"];
+/// `directory_lookups_total{result}`.
+const LOOKUPS: [&str; 5] = ["found", "not-found", "ambiguous", "unavailable", "cached"];
+/// `config_reloads_total{result}`.
+const RELOADS: [&str; 4] = ["applied", "unchanged", "refused", "held"];
+/// `directory_recipients{kind}`.
+const KINDS: [Kind; 6] =
+    [Kind::Mailbox, Kind::Group, Kind::PublicFolder, Kind::MailUser, Kind::Contact, Kind::NoMailbox];
+
+impl Metrics {
+    /// Makes every series of this configuration exist, and removes those of what it no longer has. Values of what
+    /// stays are not touched.
+    pub fn prepare(&self, config: &Config) {
+        self.prepare_fixed();
+        self.prepare_doors(config);
+        self.prepare_ways(config);
+        self.prepare_directories(config);
+        keep(&self.config_info, &[vec![&config.hash]]);
+        self.config_info.with_label_values(&[&config.hash]).set(1);
+    }
+
+    /// What no configuration changes.
+    fn prepare_fixed(&self) {
+        touch(&self.loops, &ones(&LOOPS));
+        touch(&self.stamps_ignored, &ones(&STAMPS));
+        touch(&self.dsn, &ones(&REPORTS));
+        touch(&self.config_reloads, &ones(&RELOADS));
+        touch(&self.acceptance_duration, &ones(&["queue"]));
+        touch(&self.sessions_refused, &ones(&super::SESSIONS_REFUSED));
+        for gauge in [&self.dead_letters, &self.config_last_reload, &self.spool_free, &self.back_pressure] {
+            touch(gauge, &[vec![]]);
+        }
+        touch(&self.spool_sync_duration, &[vec![]]);
+    }
+
+    fn prepare_doors(&self, config: &Config) {
+        let names: Vec<&str> = config.receive_connectors.iter().map(|connector| &*connector.name).collect();
+        keep(&self.connections, &ones(&names));
+        keep(&self.connections_total, &ones(&names));
+        keep(&self.messages_received, &ones(&names));
+        keep(&self.received_bytes, &ones(&names));
+        let with_certificate = config.receive_connectors.iter().filter(|c| c.tls.certificate.is_some());
+        let with_certificate: Vec<&str> = with_certificate.map(|connector| &*connector.name).collect();
+        keep(&self.certificate_expiry, &ones(&with_certificate));
+        let domains: Vec<String> =
+            config.routing.accepted.all.iter().map(|domain| domain.pattern.to_string()).collect();
+        let domains: Vec<&str> = domains.iter().map(String::as_str).chain(["other"]).collect();
+        keep(&self.recipients, &pairs(&domains, &VERDICTS));
+    }
+
+    fn prepare_ways(&self, config: &Config) {
+        let names: Vec<&str> = config.send_connectors.iter().map(|connector| &*connector.name).collect();
+        keep(&self.deliveries, &pairs(&names, &DELIVERIES));
+        keep(&self.delivery_duration, &ones(&names));
+        keep(&self.queue_messages, &pairs(&names, &STATES));
+        keep(&self.queue_oldest, &ones(&names));
+        let hosts = config.send_connectors.iter().flat_map(|connector| match &connector.protocol {
+            Protocol::Smtp(smtp) => smtp.smart_hosts.iter().map(|host| (&*connector.name, host.to_string())).collect(),
+            Protocol::Maildir(_) => Vec::new(),
+        });
+        let hosts: Vec<(&str, String)> = hosts.collect();
+        // A next hop that nobody has tried yet is not down: an alert at every start would teach people to ignore it.
+        let hosts: Vec<Vec<&str>> = hosts.iter().map(|(connector, host)| vec![*connector, host.as_str()]).collect();
+        for added in keep(&self.next_hop_up, &hosts) {
+            self.next_hop_up.with_label_values(&added).set(1);
+        }
+    }
+
+    fn prepare_directories(&self, config: &Config) {
+        let names: Vec<&str> = config.directories.iter().map(|directory| &*directory.name).collect();
+        keep(&self.directory_lookups, &pairs(&names, &LOOKUPS));
+        keep(&self.directory_lookup_duration, &ones(&names));
+        keep(&self.directory_up, &ones(&names));
+        keep(&self.directory_conflicts, &ones(&names));
+        let is_ldap = |directory: &&Arc<DirectoryConfig>| matches!(directory.kind, DirectoryKind::Ldap(_));
+        let ldap: Vec<&str> = config.directories.iter().filter(is_ldap).map(|directory| &*directory.name).collect();
+        keep(&self.directory_contradictions, &ones(&ldap));
+        let files = config.directories.iter().filter(|directory| matches!(directory.kind, DirectoryKind::File(_)));
+        let files: Vec<&str> = files.map(|directory| &*directory.name).collect();
+        keep(&self.directory_recipients, &pairs(&files, &KINDS.map(Kind::as_str)));
+    }
+}
+
+fn ones<'a>(values: &[&'a str]) -> Vec<Vec<&'a str>> {
+    values.iter().map(|value| vec![*value]).collect()
+}
+
+fn pairs<'a>(firsts: &[&'a str], seconds: &[&'a str]) -> Vec<Vec<&'a str>> {
+    firsts.iter().flat_map(|first| seconds.iter().map(|second| vec![*first, *second])).collect()
+}
+
+/// Makes these series exist.
+fn touch<T: MetricVecBuilder>(metric: &MetricVec<T>, series: &[Vec<&str>]) {
+    for labels in series {
+        let _ = metric.get_metric_with_label_values(labels);
+    }
+}
+
+/// Makes these series, and no others, exist. Returns those that are new.
+fn keep<'a, T: MetricVecBuilder>(metric: &MetricVec<T>, series: &[Vec<&'a str>]) -> Vec<Vec<&'a str>> {
+    let names = metric.desc().first().map(|desc| desc.variable_labels.clone()).unwrap_or_default();
+    let wanted: BTreeSet<Vec<&str>> = series.iter().cloned().collect();
+    let mut known = BTreeSet::new();
+    for child in metric.collect().iter().flat_map(|family| family.get_metric()) {
+        let labels: HashMap<&str, &str> = child.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+        let values: Vec<&str> = names.iter().filter_map(|name| labels.get(name.as_str()).copied()).collect();
+        if wanted.contains(&values) {
+            known.insert(values.into_iter().map(str::to_owned).collect::<Vec<_>>());
+        } else {
+            let _ = metric.remove_label_values(&values);
+        }
+    }
+    touch(metric, series);
+    let is_new = |labels: &&Vec<&str>| !known.iter().any(|known| known == *labels);
+    series.iter().filter(is_new).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_appear_at_zero_stay_as_they_are_and_go() {
+        let metrics = Metrics::new();
+        assert_eq!(keep(&metrics.deliveries, &pairs(&["a", "b"], &["delivered", "failed"])).len(), 4);
+        metrics.deliveries.with_label_values(&["b", "failed"]).inc_by(3);
+        let new = keep(&metrics.deliveries, &pairs(&["b", "c"], &["delivered", "failed"]));
+        assert_eq!(new, [["c", "delivered"], ["c", "failed"]]);
+        let text = metrics.encode();
+        assert!(!text.contains("send_connector=\"a\""), "{text}");
+        assert!(text.contains("fingerpost_deliveries_total{result=\"failed\",send_connector=\"b\"} 3"), "{text}");
+        assert!(text.contains("fingerpost_deliveries_total{result=\"delivered\",send_connector=\"c\"} 0"), "{text}");
+    }
+
+    #[test]
+    fn what_no_configuration_changes_is_there_from_the_start() {
+        let metrics = Metrics::new();
+        metrics.prepare_fixed();
+        let text = metrics.encode();
+        for series in [
+            "fingerpost_loops_total{rule=\"stamp\"} 0",
+            "fingerpost_dsn_total{action=\"failed\"} 0",
+            "fingerpost_back_pressure 0",
+            "fingerpost_spool_sync_duration_seconds_count 0",
+            "fingerpost_config_reloads_total{result=\"refused\"} 0",
+        ] {
+            assert!(text.contains(series), "{series} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What a directory says of an address: the words that directories, routing and explanations share.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::smtp::address::Address;
+
+/// What kind of entry owns the address (DESIGN section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A mailbox here.
+    Mailbox,
+    /// A distribution or security group.
+    Group,
+    /// A mail-enabled public folder.
+    PublicFolder,
+    /// Known here, mailbox elsewhere, with an account.
+    MailUser,
+    /// Known here, mailbox elsewhere, without an account.
+    Contact,
+    /// An entry with neither mailbox nor target: as good as not found.
+    NoMailbox,
+}
+
+impl Kind {
+    /// As written in logs, metrics and file directories.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mailbox => "mailbox",
+            Self::Group => "group",
+            Self::PublicFolder => "public-folder",
+            Self::MailUser => "mail-user",
+            Self::Contact => "contact",
+            Self::NoMailbox => "no-mailbox",
+        }
+    }
+}
+
+/// One directory entry, as far as routing needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipient {
+    /// What it is.
+    pub kind: Kind,
+    /// Where its mail is to go instead (mail users and contacts).
+    pub target: Option<Address>,
+    /// The mail server that the entry names, as `mailbox_servers` matches it.
+    pub mail_server: Option<Arc<str>>,
+    /// The send connector that the entry itself names (file directories).
+    pub send_connector: Option<Arc<str>>,
+    /// Which entry it is, for people: a DN, or `file:line`.
+    pub entry: Arc<str>,
+    /// The rule that decided its kind, for people: `msExchRecipientTypeDetails = 1`.
+    pub rule: Arc<str>,
+}
+
+/// The answer to one question. An outage cannot be mistaken for an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// One entry has the address.
+    Found(Arc<Recipient>),
+    /// The directory was asked, answered cleanly, and has none.
+    NotFound,
+    /// Two or more entries claim it; the texts name them.
+    Ambiguous(Arc<[String]>),
+    /// No clean answer; the text says why, for the log.
+    Unavailable(Arc<str>),
+}
+
+/// How fresh an answer is (DESIGN section 3, "live answer").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fresh {
+    /// The directory itself was asked at most 5 s ago, or is a file.
+    Live,
+    /// From a cache or a snapshot.
+    Cached,
+}
+
+/// A lookup and its freshness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// What was said.
+    pub lookup: Lookup,
+    /// How fresh it is.
+    pub fresh: Fresh,
+}

@@ -1,0 +1,321 @@
+//! Telling the sender: delivery status notifications (RFC 3461, 3464) and where undeliverable ones are kept.
+//!
+//! `delivery` and `session` call [`make`] with what became of recipients and commit what it returns in one record with
+//! those outcomes. [`dsn`] writes the bytes, [`dead_letter`] keeps what cannot be sent. docs/reports.md shows one.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use crate::config::{Config, Protocol, SendConnector};
+use crate::in_force::InForce;
+use crate::message::envelope::{Body, Notify, Origin, RcptTo, Relay, Ret, Sender};
+use crate::message::header;
+use crate::routing::verdict::{Freshness, Route, Verdict, Way};
+use crate::smtp::address::{Address, ReversePath};
+use crate::smtp::reply::Reply;
+use crate::spool::entry::{Content, Entry, Outcome, QueueId, Queued, State};
+use crate::spool::{Draft, Spool, SpoolError};
+use crate::time::UnixTime;
+
+pub mod dead_letter;
+pub mod dsn;
+
+/// The connector's name in the route of a report that nobody could decide yet (the directory did not answer).
+/// `delivery` decides it at each attempt; no configured connector has an empty name.
+pub const UNDECIDED: &str = "";
+
+/// A whole message comes back only up to this size, bytes; of a larger one its header section does.
+const LARGEST_RETURNED: u64 = 10 * 1024 * 1024;
+/// No more than this of a header section comes back, bytes.
+const LONGEST_HEADER: u64 = 1024 * 1024;
+
+/// What is reported of one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    /// Its position in [`Entry::recipients`].
+    pub recipient: usize,
+    /// What became of it.
+    pub action: Action,
+    /// What was said last, by the next hop or by us.
+    pub reply: Reply,
+    /// Which next hop said it; empty: ourselves.
+    pub next_hop: Arc<str>,
+}
+
+/// RFC 3464 2.3.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// It failed for good.
+    Failed,
+    /// It is late and goes on being tried.
+    Delayed,
+    /// It went to a system that will not report success.
+    Relayed,
+    /// It is in the mailbox (Maildir).
+    Delivered,
+}
+
+impl Action {
+    /// As the Action field and `dsn_total{action}` have it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Delayed => "delayed",
+            Self::Relayed => "relayed",
+            Self::Delivered => "delivered",
+        }
+    }
+
+    /// Whether the sender wants to hear it. Without NOTIFY: failures and delays (RFC 3461 4.1).
+    pub(crate) fn is_wanted(self, notify: Option<Notify>) -> bool {
+        match (notify, self) {
+            (Some(Notify::Never), _) => false,
+            (None, Self::Failed | Self::Delayed) => true,
+            (None, Self::Relayed | Self::Delivered) => false,
+            (Some(Notify::On { failure, .. }), Self::Failed) => failure,
+            (Some(Notify::On { delay, .. }), Self::Delayed) => delay,
+            (Some(Notify::On { success, .. }), Self::Relayed | Self::Delivered) => success,
+        }
+    }
+}
+
+/// Makes the report that is due to the sender of `about`, as a message of its own with its route decided, to be
+/// committed in one record with the outcomes it reports. `None` where no report is due: the null sender (so never
+/// about a report), NOTIFY; or where it could not be routed and has been put into the dead-letter folder.
+///
+/// A report whose way cannot be decided now is queued with the connector [`UNDECIDED`].
+///
+/// # Errors
+/// [`SpoolError`] if its content cannot be written.
+pub async fn make(
+    in_force: &InForce,
+    spool: &dyn Spool,
+    about: &Entry,
+    reported: &[Reported],
+    now: UnixTime,
+) -> Result<Option<(Draft, Entry)>, SpoolError> {
+    let ReversePath::Address(to) = &about.sender.reverse_path else { return Ok(None) };
+    let due = wanted(about, reported);
+    if due.is_empty() || about.origin.relay == Relay::Report {
+        return Ok(None);
+    }
+    let mut draft = spool.create()?;
+    let id = draft.id;
+    let original = Original::read(spool, about, &due);
+    let text = write(&in_force.config, &Letter { about, due: &due, to, id: &id.to_string(), now }, &original);
+    let route = route(in_force, to, Freshness::Any, now).await;
+    let mut entry = Entry {
+        id,
+        received_at: now,
+        origin: Origin::report(),
+        sender: sender(&text, &in_force.config.reports.from, to),
+        content: text.content,
+        stamps: Vec::new(),
+        recipients: vec![recipient(to, &route, now)],
+    };
+    match route {
+        Err(reply) if reply.is_permanent() => {
+            let failed = Outcome::Failed { next_hop: "".into(), reply };
+            entry.recipients.iter_mut().for_each(|queued| queued.state = State::Done(failed.clone()));
+            let state_dir = &in_force.config.server.state_dir;
+            dead_letter::keep(state_dir, &entry, &mut text.bytes.as_slice()).map_err(|e| io("dead letter", id, &e))?;
+            Ok(None)
+        }
+        Ok(_) | Err(_) => {
+            draft.file.write_all(&text.bytes).map_err(|e| io("report", id, &e))?;
+            Ok(Some((draft, entry)))
+        }
+    }
+}
+
+/// Where a report goes: `[reports] deliver_to`, else as any mail that is ours is decided.
+///
+/// # Errors
+/// Why it goes nowhere, for now (4xx) or for good (5xx).
+pub async fn route(in_force: &InForce, to: &Address, freshness: Freshness, now: UnixTime) -> Result<Route, Reply> {
+    if let Some(connector) = &in_force.config.reports.deliver_to {
+        return Ok(straight(connector.clone(), to));
+    }
+    match in_force.resolver.resolve(&Origin::report(), to, freshness, now).await.verdict {
+        Verdict::Accept(route) => Ok(route),
+        Verdict::Refuse(reply) => Err(reply),
+    }
+}
+
+fn straight(connector: Arc<str>, to: &Address) -> Route {
+    Route { connector, rcpt_to: to.clone(), next_hop_domain: to.domain().clone(), way: Way::External }
+}
+
+fn recipient(to: &Address, route: &Result<Route, Reply>, now: UnixTime) -> Queued {
+    let route = route.clone().unwrap_or_else(|_| straight(UNDECIDED.into(), to));
+    Queued { rcpt: RcptTo { address: to.clone(), notify: None, orcpt: None }, route, state: State::due(now) }
+}
+
+/// What of `reported` the sender wants to hear.
+fn wanted<'a>(about: &'a Entry, reported: &'a [Reported]) -> Vec<(&'a Queued, &'a Reported)> {
+    let of_entry = |reported: &'a Reported| Some((about.recipients.get(reported.recipient)?, reported));
+    let pairs = reported.iter().filter_map(of_entry);
+    pairs.filter(|(queued, reported)| reported.action.is_wanted(queued.rcpt.notify)).collect()
+}
+
+/// What is read of the message that is reported.
+enum Original {
+    Headers(Vec<u8>),
+    Full(Vec<u8>, usize),
+}
+
+impl Original {
+    /// The header section; all of it where something failed and MAIL said RET=FULL (RFC 3461 4.3). A message that
+    /// cannot be read any more is reported without: the sender hears of it all the same.
+    fn read(spool: &dyn Spool, about: &Entry, due: &[(&Queued, &Reported)]) -> Self {
+        let content = &about.content;
+        let failed = due.iter().any(|(_, reported)| reported.action == Action::Failed);
+        let returnable = content.size <= LARGEST_RETURNED && !content.bare_lf;
+        let full = failed && about.sender.ret == Some(Ret::Full) && returnable;
+        let length = if full { content.size } else { content.header_size.min(LONGEST_HEADER) };
+        let Ok(bytes) = begin(spool, about.id, length) else { return Self::Headers(Vec::new()) };
+        let header = usize::try_from(content.header_size).unwrap_or(usize::MAX).min(bytes.len());
+        if full { Self::Full(bytes, header) } else { Self::Headers(bytes) }
+    }
+
+    fn returned(&self) -> dsn::Returned<'_> {
+        match self {
+            Self::Headers(section) => dsn::Returned::Headers(section),
+            Self::Full(message, _) => dsn::Returned::Full(message),
+        }
+    }
+
+    fn message_id(&self) -> String {
+        let section = match self {
+            Self::Headers(section) => section.as_slice(),
+            Self::Full(message, header) => message.get(..*header).unwrap_or_default(),
+        };
+        header::examine(section).message_id
+    }
+}
+
+/// The first bytes of a message.
+fn begin(spool: &dyn Spool, id: QueueId, length: u64) -> Result<Vec<u8>, SpoolError> {
+    let mut bytes = Vec::new();
+    let read = spool.open(id)?.take(length).read_to_end(&mut bytes);
+    read.map(|_| bytes).map_err(|error| io("message", id, &error))
+}
+
+/// What goes into a report.
+struct Letter<'a> {
+    about: &'a Entry,
+    due: &'a [(&'a Queued, &'a Reported)],
+    to: &'a Address,
+    id: &'a str,
+    now: UnixTime,
+}
+
+/// A report's bytes and what is known of them.
+struct Text {
+    bytes: Vec<u8>,
+    content: Content,
+}
+
+fn write(config: &Config, letter: &Letter<'_>, original: &Original) -> Text {
+    let about = letter.about;
+    let recipients: Vec<_> =
+        letter.due.iter().map(|(queued, reported)| told(config, about, queued, reported)).collect();
+    let bytes = dsn::write(&dsn::Report {
+        message_id: &format!("{}.{}@{}", letter.id, letter.now.0, config.server.hostname),
+        boundary: &format!("=_{}.{}", letter.id, letter.now.0),
+        now: letter.now,
+        reporting_mta: &config.server.hostname,
+        from: &config.reports.from,
+        to: letter.to,
+        about: dsn::About {
+            id: &about.id.to_string(),
+            arrived: about.received_at,
+            envid: about.sender.envid.as_deref(),
+            message_id: &original.message_id(),
+            returned: original.returned(),
+        },
+        recipients: &recipients,
+    });
+    let content = content(&bytes);
+    Text { bytes, content }
+}
+
+fn told<'a>(config: &'a Config, about: &Entry, queued: &'a Queued, reported: &'a Reported) -> dsn::Recipient<'a> {
+    let connector = config.send_connector(&queued.route.connector);
+    let give_up_after = connector.map_or_else(Default::default, |connector| connector.retry.give_up_after);
+    dsn::Recipient {
+        address: &queued.rcpt.address,
+        orcpt: queued.rcpt.orcpt.as_deref(),
+        action: reported.action,
+        reply: &reported.reply,
+        speaker: connector.map_or(dsn::Speaker::Ourselves, |connector| speaker(connector, &reported.next_hop)),
+        retry_until: about.received_at.plus(give_up_after),
+    }
+}
+
+/// Names the organisation, and the host unless the connector hides it. `next_hop` is `name[address]:port`.
+fn speaker<'a>(connector: &'a SendConnector, next_hop: &'a str) -> dsn::Speaker<'a> {
+    match &connector.protocol {
+        Protocol::Smtp(smtp) if !next_hop.is_empty() => {
+            let host = next_hop.split('[').next().unwrap_or_default();
+            let host = if smtp.hide_internal_hosts { "" } else { host };
+            dsn::Speaker::NextHop { organization: &connector.organization, host }
+        }
+        Protocol::Smtp(_) | Protocol::Maildir(_) => dsn::Speaker::Ourselves,
+    }
+}
+
+/// What is known of a report's content. It has no bare CR or LF: `dsn` writes none.
+fn content(bytes: &[u8]) -> Content {
+    let end = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |at| at + 2);
+    let section = bytes.get(..end).unwrap_or_default();
+    let facts = header::examine(section);
+    Content {
+        size: bytes.len() as u64,
+        header_size: section.len() as u64,
+        ascii_header: facts.ascii,
+        eight_bit: !bytes.is_ascii(),
+        bare_lf: false,
+        identity: facts.identity,
+    }
+}
+
+fn sender(text: &Text, from: &Address, to: &Address) -> Sender {
+    let international = !text.content.ascii_header || !from.is_ascii() || !to.is_ascii();
+    Sender {
+        reverse_path: ReversePath::Null,
+        size: Some(text.content.size),
+        body: if text.content.eight_bit { Body::EightBitMime } else { Body::SevenBit },
+        smtputf8: international,
+        ret: None,
+        envid: None,
+    }
+}
+
+fn io(what: &str, id: QueueId, error: &std::io::Error) -> SpoolError {
+    SpoolError::Io(format!("{what} {id}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notify_decides_who_is_told() {
+        use Action::{Delayed, Delivered, Failed, Relayed};
+        let on = |success, failure, delay| Some(Notify::On { success, failure, delay });
+        for (notify, told) in [
+            (None, vec![Failed, Delayed]),
+            (Some(Notify::Never), vec![]),
+            (on(true, false, false), vec![Relayed, Delivered]),
+            (on(false, true, false), vec![Failed]),
+            (on(false, false, true), vec![Delayed]),
+            (on(true, true, true), vec![Failed, Delayed, Relayed, Delivered]),
+        ] {
+            let all = [Failed, Delayed, Relayed, Delivered];
+            let wanted: Vec<_> = all.into_iter().filter(|action| action.is_wanted(notify)).collect();
+            assert_eq!(wanted, told, "{notify:?}");
+        }
+    }
+}

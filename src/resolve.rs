@@ -1,0 +1,262 @@
+//! Calls [`routing::decide`](crate::routing::decide) and asks what it wants to know.
+//!
+//! The server, the queue, `fingerpost route` and the status page all decide through a [`Resolver`];
+//! it decides nothing itself. Equal questions under way are asked once, whoever asks.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::OnceCell;
+
+use crate::directory::Directories;
+use crate::message::envelope::Origin;
+use crate::recipient::{Answer, Fresh, Lookup};
+use crate::routing::decide::decide;
+use crate::routing::table::Table;
+use crate::routing::verdict::{Answers, Decision, Freshness, Question, Reason, Step, Verdict};
+use crate::smtp::address::Address;
+use crate::smtp::reply;
+use crate::time::UnixTime;
+
+/// How many questions one recipient may cost (DESIGN section 5).
+const QUESTIONS: usize = 32;
+
+/// One configuration's decisions: its table and its directories.
+#[derive(Clone)]
+pub struct Resolver {
+    table: Arc<Table>,
+    directories: Arc<Directories>,
+    under_way: Arc<UnderWay>,
+}
+
+impl Resolver {
+    /// Puts the two together.
+    #[must_use]
+    pub fn new(table: Arc<Table>, directories: Arc<Directories>) -> Self {
+        Self { table, directories, under_way: Arc::default() }
+    }
+
+    /// The table decisions are made by.
+    #[must_use]
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// The directories that are asked.
+    #[must_use]
+    pub fn directories(&self) -> &Arc<Directories> {
+        &self.directories
+    }
+
+    /// Decides where one recipient goes. `freshness: Live` asks every directory itself: before a loop is
+    /// believed, and before a next hop's "unknown recipient" is.
+    pub async fn resolve(&self, origin: &Origin, address: &Address, freshness: Freshness, now: UnixTime) -> Decision {
+        let mut answers = Answers::default();
+        loop {
+            let question = match decide(&self.table, origin, address, &answers, now) {
+                Step::Verdict(decision) => return decision,
+                Step::Ask(_) if answers.0.len() == QUESTIONS => return undecided(address),
+                Step::Ask(question) => match freshness {
+                    Freshness::Any => question,
+                    Freshness::Live => Question { freshness, ..question },
+                },
+            };
+            let answer = self.ask(&question).await;
+            answers.0.push((question, answer));
+        }
+    }
+
+    async fn ask(&self, question: &Question) -> Answer {
+        let asking = self.under_way.join(question);
+        let answer = asking.answer.get_or_init(|| self.directories.ask(question)).await.clone();
+        if question.freshness == Freshness::Live && answer.fresh != Fresh::Live {
+            // What is held against a recipient must not rest on a cache that answered in the directory's place.
+            let why = "it was to be asked itself, and answered from its cache".into();
+            return Answer { lookup: Lookup::Unavailable(why), fresh: Fresh::Live };
+        }
+        answer
+    }
+}
+
+fn undecided(address: &Address) -> Decision {
+    let says = format!("undecided after {QUESTIONS} questions to directories: shorten the chain of target addresses");
+    let (verdict, reasons) = (Verdict::Refuse(reply::TRY_AGAIN), vec![Reason::Note(says)]);
+    Decision { address: address.clone(), verdict, reasons }
+}
+
+/// The questions under way, of all sessions.
+#[derive(Default)]
+struct UnderWay(Mutex<HashMap<Question, Arc<OnceCell<Answer>>>>);
+
+/// One asker's share in a question under way; the last one to let go of it ends it. An asker that is dropped while it
+/// asks leaves the asking to the next one that waits.
+struct Asking<'a> {
+    under_way: &'a UnderWay,
+    question: &'a Question,
+    answer: Arc<OnceCell<Answer>>,
+}
+
+impl UnderWay {
+    fn join<'a>(&'a self, question: &'a Question) -> Asking<'a> {
+        let mut questions = self.lock();
+        let answer = match questions.get(question) {
+            // An answer is for those who waited for it: who comes now asks anew.
+            Some(answer) if !answer.initialized() => answer.clone(),
+            _ => {
+                let answer = Arc::<OnceCell<Answer>>::default();
+                questions.insert(question.clone(), answer.clone());
+                answer
+            }
+        };
+        Asking { under_way: self, question, answer }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Question, Arc<OnceCell<Answer>>>> {
+        // Nothing that can panic happens under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let mut questions = self.under_way.lock();
+        let is_ours = questions.get(self.question).is_some_and(|answer| Arc::ptr_eq(answer, &self.answer));
+        // The map and we: nobody else waits.
+        if is_ours && (self.answer.initialized() || Arc::strong_count(&self.answer) == 2) {
+            questions.remove(self.question);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::directory::{Asked, Directory};
+    use crate::recipient::{Kind, Recipient};
+    use crate::routing::accepted_domain::{AcceptedDomain, AcceptedDomains, DomainType};
+    use crate::routing::table::{DirectoryRules, DomainPattern, DomainSet, PlusAddressing};
+    use crate::smtp::domain::Domain;
+
+    /// Answers `cached` to any question and `live` to live ones, once there is a permit.
+    struct Double {
+        asked: AtomicUsize,
+        permits: Semaphore,
+        cached: Answer,
+        live: Answer,
+    }
+
+    impl Directory for Double {
+        fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
+            Box::pin(async move {
+                self.asked.fetch_add(1, SeqCst);
+                let _permit = self.permits.acquire().await.unwrap();
+                match question.freshness {
+                    Freshness::Any => self.cached.clone(),
+                    Freshness::Live => self.live.clone(),
+                }
+            })
+        }
+    }
+
+    fn not_found(fresh: Fresh) -> Answer {
+        Answer { lookup: Lookup::NotFound, fresh }
+    }
+
+    fn found(target: Option<&str>) -> Answer {
+        let kind = if target.is_some() { Kind::MailUser } else { Kind::Mailbox };
+        let target = target.map(address);
+        let recipient =
+            Recipient { kind, target, mail_server: None, send_connector: None, entry: "e".into(), rule: "r".into() };
+        Answer { lookup: Lookup::Found(recipient.into()), fresh: Fresh::Live }
+    }
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).unwrap()
+    }
+
+    fn resolver(permits: usize, cached: Answer, live: Answer) -> (Resolver, Arc<Double>) {
+        let domain = |name: &str| AcceptedDomain {
+            pattern: DomainPattern::Exact(Domain::parse(name).unwrap()),
+            kind: DomainType::Authoritative,
+            deliver_to: Some("a".into()),
+        };
+        let rules = DirectoryRules {
+            name: "ad".into(),
+            domains: DomainSet::All,
+            deliver_to: None,
+            mailbox_servers: HashMap::new(),
+            plus_addressing: PlusAddressing::Off,
+        };
+        let accepted = AcceptedDomains::new(vec![domain("a.example"), domain("b.example")], HashMap::new());
+        let table = Table { accepted, directories: vec![rules], ..Table::default() };
+        let double = Arc::new(Double { asked: AtomicUsize::new(0), permits: Semaphore::new(permits), cached, live });
+        let directories = Directories::new([("ad".into(), double.clone() as Arc<dyn Directory>)]);
+        (Resolver::new(table.into(), directories.into()), double)
+    }
+
+    async fn label(resolver: &Resolver, text: &str, freshness: Freshness) -> &'static str {
+        resolver.resolve(&Origin::report(), &address(text), freshness, UnixTime(0)).await.label()
+    }
+
+    #[tokio::test]
+    async fn a_cached_not_found_is_asked_again_and_a_changed_answer_followed() {
+        for (live, wanted, asked) in [
+            (not_found(Fresh::Live), "refused", 2),
+            (found(None), "resolved", 2),
+            (not_found(Fresh::Cached), "deferred", 2),
+        ] {
+            let (resolver, double) = resolver(1, not_found(Fresh::Cached), live);
+            assert_eq!(label(&resolver, "u@a.example", Freshness::Any).await, wanted);
+            assert_eq!(double.asked.load(SeqCst), asked);
+        }
+    }
+
+    #[tokio::test]
+    async fn live_resolution_asks_nothing_but_live_questions() {
+        let (resolver, double) = resolver(1, found(None), not_found(Fresh::Live));
+        assert_eq!(label(&resolver, "u@a.example", Freshness::Live).await, "refused");
+        assert_eq!(double.asked.load(SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn equal_questions_under_way_are_asked_once() {
+        let (resolver, double) = resolver(0, found(None), found(None));
+        let ask = || label(&resolver, "u@a.example", Freshness::Any);
+        let permit = async { double.permits.add_permits(1) };
+        let (one, two, three, ()) = tokio::join!(ask(), ask(), ask(), permit);
+        assert_eq!((one, two, three), ("resolved", "resolved", "resolved"));
+        assert_eq!(double.asked.load(SeqCst), 1);
+        ask().await;
+        assert_eq!(double.asked.load(SeqCst), 2, "an answer is not kept");
+        assert!(resolver.under_way.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_asker_that_goes_away_leaves_nothing_behind_and_nobody_waiting() {
+        let (resolver, double) = resolver(0, found(None), found(None));
+        let ask = || label(&resolver, "u@a.example", Freshness::Any);
+        {
+            let mut first = Box::pin(ask());
+            let mut second = Box::pin(ask());
+            tokio::select! { biased; _ = &mut first => panic!(), _ = &mut second => panic!(), () = async {} => {} }
+            drop(first);
+            double.permits.add_permits(1);
+            assert_eq!(second.await, "resolved");
+        }
+        assert_eq!(double.asked.load(SeqCst), 2);
+        double.permits.forget_permits(1);
+        tokio::select! { biased; _ = ask() => panic!(), () = async {} => {} }
+        assert!(resolver.under_way.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_target_of_itself_in_another_domain_ends() {
+        let (resolver, _) = resolver(1, found(Some("u@b.example")), found(Some("u@b.example")));
+        let decision = resolver.resolve(&Origin::report(), &address("u@a.example"), Freshness::Any, UnixTime(0)).await;
+        assert_eq!(decision.row(), Some(8), "{decision:?}");
+    }
+}

@@ -1,0 +1,147 @@
+//! What the directories say of an address: several in order, `user+tag`, and which send connector an entry means
+//! (DESIGN section 5, "several directories"). `decide` and `target` act on the [`Finding`].
+
+use std::sync::Arc;
+
+use super::accepted_domain::AcceptedDomain;
+use super::table::{DirectoryRules, PlusAddressing};
+use super::verdict::{Freshness, Question, Reason};
+use super::walk::{Decided, Walk};
+use crate::recipient::{Fresh, Kind, Lookup, Recipient};
+use crate::smtp::address::Address;
+use crate::smtp::reply::{self, Reply};
+
+/// What the directories say of an address.
+pub(super) enum Finding<'a> {
+    /// A mailbox, group or public folder.
+    Here(Owner<'a>),
+    /// A mail user or contact with this target address.
+    Elsewhere(Owner<'a>, &'a Address),
+    /// All were asked, and none has more than an entry with neither mailbox nor target.
+    Nobody,
+    /// Nobody can say: rows 5 and 6.
+    Doubt { row: u8, reply: Reply, says: String },
+}
+
+/// An entry that owns an address.
+pub(super) struct Owner<'a> {
+    pub(super) directory: &'a DirectoryRules,
+    pub(super) recipient: &'a Recipient,
+    /// The address as it is to be sent: without its tag where that is stripped.
+    pub(super) address: Address,
+}
+
+impl<'a> Owner<'a> {
+    /// The send connector that the entry means, and why, for people (row 7). `None`: the domain has no `deliver_to`.
+    pub(super) fn connector(&self, domain: &'a AcceptedDomain) -> Option<(&'a Arc<str>, String)> {
+        let Self { directory, recipient, .. } = self;
+        if let Some(connector) = &recipient.send_connector {
+            return Some((connector, "which the entry names".to_owned()));
+        }
+        if let Some(server) = &recipient.mail_server
+            && let Some(connector) = directory.mailbox_servers.get(&server.to_lowercase())
+        {
+            return Some((connector, format!("for its mail server {server}")));
+        }
+        if let Some(connector) = &directory.deliver_to {
+            return Some((connector, format!("`deliver_to` of directory {}", directory.name)));
+        }
+        Some((domain.deliver_to.as_ref()?, "`deliver_to` of the domain".to_owned()))
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// Asks the directories that resolve the domain, in order, until one decides.
+    pub(super) fn find(&mut self, address: &Address) -> Decided<Finding<'a>> {
+        let mut asked = false;
+        for directory in self.table.directories.iter().filter(|one| one.domains.covers(address.domain())) {
+            asked = true;
+            match self.look_up(directory, address)? {
+                Finding::Nobody => {}
+                decided => return Ok(decided),
+            }
+        }
+        if asked {
+            return Ok(Finding::Nobody);
+        }
+        let says = format!("no directory resolves {}: name it in a directory's `domains`", address.domain());
+        Ok(Finding::Doubt { row: 5, reply: reply::DIRECTORY_UNAVAILABLE, says })
+    }
+
+    /// Asks one directory: the address as written, then without its tag where the directory has plus addressing.
+    pub(super) fn look_up(&mut self, directory: &'a DirectoryRules, address: &Address) -> Decided<Finding<'a>> {
+        let as_written = self.answer(directory, address)?;
+        let finding = found(directory, address, as_written);
+        let (Finding::Nobody, Some(plain)) = (&finding, without_tag(directory, address)) else {
+            return Ok(finding);
+        };
+        let lookup = self.answer(directory, &plain)?;
+        let sent = if directory.plus_addressing == PlusAddressing::Strip { &plain } else { address };
+        Ok(found(directory, sent, lookup))
+    }
+
+    fn answer(&mut self, directory: &'a DirectoryRules, address: &Address) -> Decided<&'a Lookup> {
+        let question = |freshness| Question { directory: directory.name.clone(), address: address.clone(), freshness };
+        let Some((lookup, fresh)) = self.answers.latest(&directory.name, address) else {
+            return Err(question(Freshness::Any));
+        };
+        if fresh == Fresh::Cached && self.unconfirmed.is_none() {
+            self.unconfirmed = Some(question(Freshness::Live));
+        }
+        let (says, kind) = told(address, lookup, fresh);
+        self.reasons.push(Reason::Directory { directory: directory.name.clone(), says, kind });
+        Ok(lookup)
+    }
+}
+
+/// What an answer means, for an entry whose mail is sent to `sent`.
+fn found<'a>(directory: &'a DirectoryRules, sent: &Address, lookup: &'a Lookup) -> Finding<'a> {
+    let name = &directory.name;
+    let recipient = match lookup {
+        Lookup::Found(recipient) => recipient,
+        Lookup::NotFound => return Finding::Nobody,
+        Lookup::Ambiguous(entries) => {
+            let says = format!("{name} has more than one entry with this address: {}", entries.join("; "));
+            return Finding::Doubt { row: 6, reply: reply::DIRECTORY_AMBIGUOUS, says };
+        }
+        Lookup::Unavailable(why) => {
+            let says = format!("{name} gave no clean answer, so nobody can say who has this address: {why}");
+            return Finding::Doubt { row: 5, reply: reply::DIRECTORY_UNAVAILABLE, says };
+        }
+    };
+    let owner = Owner { directory, recipient, address: sent.clone() };
+    match (recipient.kind, &recipient.target) {
+        (Kind::Mailbox | Kind::Group | Kind::PublicFolder, _) => Finding::Here(owner),
+        (Kind::MailUser | Kind::Contact, Some(target)) => Finding::Elsewhere(owner, target),
+        (Kind::MailUser | Kind::Contact, None) | (Kind::NoMailbox, _) => Finding::Nobody,
+    }
+}
+
+/// `user@domain` for `user+tag@domain`, where the directory has plus addressing.
+fn without_tag(directory: &DirectoryRules, address: &Address) -> Option<Address> {
+    if directory.plus_addressing == PlusAddressing::Off {
+        return None;
+    }
+    let quoted = address.local().starts_with('"');
+    let local = if quoted { address.local_key() } else { address.local() };
+    let (user, _) = local.split_once('+')?;
+    Address::parse(&format!("{user}@{}", address.domain())).ok()
+}
+
+/// What a directory said, for people, and the entry's kind.
+fn told(address: &Address, lookup: &Lookup, fresh: Fresh) -> (String, Option<Kind>) {
+    let how = match fresh {
+        Fresh::Live => "",
+        Fresh::Cached => " (cached)",
+    };
+    match lookup {
+        Lookup::Found(recipient) => {
+            let Recipient { kind, entry, rule, .. } = &**recipient;
+            let kind_word = kind.as_str();
+            (format!("{address} is a {kind_word}: {entry}, by {rule}{how}"), Some(*kind))
+        }
+        Lookup::NotFound => (format!("{address} not found{how}"), None),
+        Lookup::Ambiguous(entries) => (format!("{address} is claimed by {} entries{how}", entries.len()), None),
+        Lookup::Unavailable(why) => (format!("unavailable: {why}"), None),
+    }
+}

@@ -1,0 +1,228 @@
+//! Which recipients of a message are looped (DESIGN section 6, rules 3 to 5).
+//!
+//! `session` asks when the header section is complete, the queue when it decides again. What a loop's reply is, and
+//! that `mode = "report"` refuses less, is theirs.
+
+use std::time::Duration;
+
+use crate::message::envelope::Origin;
+use crate::message::header::Facts;
+use crate::message::stamp::{self, Ignored, Stamp};
+use crate::routing::relay_memory::RelayMemory;
+use crate::routing::verdict::Route;
+use crate::smtp::address::{Address, ReversePath};
+use crate::time::UnixTime;
+
+/// How old a stamp may be when the message comes in (rule 3).
+const STAMP_COUNTS: Duration = Duration::from_hours(1);
+
+/// What the loop rules need to know besides the message.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// `installation`.
+    pub installation: &'a str,
+    /// All loop keys.
+    pub keys: &'a [[u8; 32]],
+    /// `max_received`.
+    pub max_received: usize,
+    /// `max_passes`.
+    pub max_passes: usize,
+}
+
+/// The stamps of a message, sorted into those that count and those that do not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// They verify and fit.
+    pub valid: Vec<Stamp>,
+    /// Why the others prove nothing.
+    pub ignored: Vec<Ignored>,
+}
+
+/// Which rule saw a loop: the label of `loops_total{rule}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LoopRule {
+    /// A stamp names the recipient and the connector.
+    Stamp,
+    /// The relay memory has it twice.
+    RelayMemory,
+    /// Too many Received fields; refused in every mode.
+    Received,
+    /// Too many stamps of ours; refused in every mode.
+    Passes,
+}
+
+impl LoopRule {
+    /// The label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Stamp => "stamp",
+            Self::RelayMemory => "relay-memory",
+            Self::Received => "received",
+            Self::Passes => "passes",
+        }
+    }
+}
+
+/// Verifies the stamps of a message, top first, until there are too many of them for anybody (rule 5).
+#[must_use]
+pub fn see(rules: &Rules<'_>, facts: &Facts) -> Seen {
+    let mut seen = Seen::default();
+    for value in &facts.stamps {
+        if seen.valid.len() > rules.max_passes {
+            break;
+        }
+        match stamp::verify(rules.keys, rules.installation, &facts.values, value) {
+            Ok(stamp) => seen.valid.push(stamp),
+            Err(ignored) => seen.ignored.push(ignored),
+        }
+    }
+    seen
+}
+
+/// Whether the message has been through too many hands (rule 5). It concerns every recipient.
+#[must_use]
+pub fn too_many_hops(rules: &Rules<'_>, facts: &Facts, seen: &Seen) -> Option<LoopRule> {
+    if facts.received > rules.max_received {
+        Some(LoopRule::Received)
+    } else if seen.valid.len() > rules.max_passes {
+        Some(LoopRule::Passes)
+    } else {
+        None
+    }
+}
+
+/// Whether a stamp says that this recipient took this connector within the hour before `received_at` (rule 3).
+/// The caller asks the directory live first where the recipient is resolved.
+#[must_use]
+pub fn stamped(keys: &[[u8; 32]], valid: &[Stamp], address: &Address, route: &Route, received_at: UnixTime) -> bool {
+    valid
+        .iter()
+        .filter(|stamp| stamp.via == *route.connector && received_at.since(stamp.time) <= STAMP_COUNTS)
+        .any(|stamp| stamp.names(keys, address))
+}
+
+/// Through which doors mail that a connector sent out comes back in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door<'a> {
+    /// Any: the connector's organisation has no receive connector of its own.
+    Any,
+    /// The receive connectors of this organisation.
+    Of(&'a str),
+}
+
+/// Whether the relay memory says so (rule 4): the message is there twice already and comes in where a loop would.
+#[must_use]
+pub fn remembered(memory: &RelayMemory, relay: &Relayed<'_>, origin: &Origin, door: Door<'_>) -> bool {
+    let counts = match door {
+        Door::Any => true,
+        Door::Of(organization) => same_organization(&origin.organization, organization),
+    };
+    counts && memory.count(relay) >= 2
+}
+
+/// An empty organisation equals nothing, not even itself (DESIGN section 4).
+#[must_use]
+pub fn same_organization(one: &str, other: &str) -> bool {
+    !one.is_empty() && one == other
+}
+
+/// One recipient's relay, as the memory knows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Relayed<'a> {
+    /// The send connector's name.
+    pub connector: &'a str,
+    /// The recipient as received.
+    pub recipient: &'a Address,
+    /// The reverse-path.
+    pub reverse_path: &'a ReversePath,
+    /// The message; one without Message-ID is not remembered.
+    pub facts: &'a crate::message::header::Identity,
+    /// Now.
+    pub now: UnixTime,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::header::examine;
+    use crate::message::stamp::{NewStamp, sign};
+    use crate::routing::verdict::Way;
+
+    const KEY: [u8; 32] = [7; 32];
+    const RULES: Rules<'_> = Rules { installation: "mx", keys: &[KEY], max_received: 3, max_passes: 2 };
+    const MAIL: &str = "Message-ID: <1@a>\r\nDate: d\r\nFrom: a@b\r\n";
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).unwrap()
+    }
+
+    fn signed(via: &str, time: u64) -> String {
+        let recipients = &[&address("alice@contoso.com"), &address("alice@b.example")];
+        let identity = &examine(MAIL.as_bytes()).identity;
+        sign(&KEY, &NewStamp { installation: "mx", via, time: UnixTime(time), recipients, identity })
+    }
+
+    fn seen(fields: &str) -> (Facts, Seen) {
+        let facts = examine(format!("{fields}{MAIL}").as_bytes());
+        let seen = see(&RULES, &facts);
+        (facts, seen)
+    }
+
+    #[test]
+    fn a_recipient_is_looped_by_the_same_connector_within_the_hour() {
+        let (_, seen) = seen(&(signed("b", 10_000) + "Fingerpost-Route: forged\r\n"));
+        assert_eq!((seen.valid.len(), seen.ignored.as_slice()), (1, &[Ignored::Form][..]));
+        for (recipient, connector, received_at, looped) in [
+            ("alice@contoso.com", "b", 10_000, true),
+            ("ALICE@contoso.com", "b", 13_600, true),
+            ("alice@b.example", "b", 10_001, true),
+            ("alice@contoso.com", "b", 9_000, true), // another node's clock is ahead
+            ("alice@contoso.com", "b", 13_601, false),
+            ("alice@contoso.com", "a", 10_001, false),
+            ("bob@contoso.com", "b", 10_001, false),
+        ] {
+            let address = address(recipient);
+            let next_hop_domain = address.domain().clone();
+            let route =
+                Route { connector: connector.into(), rcpt_to: address.clone(), next_hop_domain, way: Way::Relayed };
+            let at = UnixTime(received_at);
+            assert_eq!(stamped(&[KEY], &seen.valid, &address, &route, at), looped, "{recipient} {connector} {at:?}");
+        }
+    }
+
+    #[test]
+    fn hops_are_counted_with_valid_stamps_only() {
+        let (hop, forged) = ("Received: x\r\n", "Fingerpost-Route: v=1; i=mx\r\n");
+        for (fields, rule) in [
+            (hop.repeat(3) + &signed("b", 1).repeat(2) + &forged.repeat(9), None),
+            (hop.repeat(4), Some(LoopRule::Received)),
+            (signed("b", 1).repeat(3), Some(LoopRule::Passes)),
+        ] {
+            let (facts, seen) = seen(&fields);
+            assert_eq!(too_many_hops(&RULES, &facts, &seen), rule, "{fields}");
+        }
+    }
+
+    #[test]
+    fn the_memory_is_believed_the_second_time_and_only_where_a_loop_would_come_in() {
+        let mut memory = RelayMemory::default();
+        let identity = examine(MAIL.as_bytes()).identity;
+        let (recipient, reverse_path) = (&address("alice@contoso.com"), &ReversePath::Null);
+        let relay = Relayed { connector: "b", recipient, reverse_path, facts: &identity, now: UnixTime(1) };
+        let from = |organization: &str| Origin { organization: organization.into(), ..Origin::report() };
+        memory.note(&relay);
+        assert!(!remembered(&memory, &relay, &from("b"), Door::Of("b")));
+        memory.note(&relay);
+        for (organization, door, looped) in [
+            ("b", Door::Of("b"), true),
+            ("", Door::Of("b"), false),
+            ("a", Door::Of("b"), false),
+            ("", Door::Of(""), false),
+            ("", Door::Any, true),
+            ("a", Door::Any, true),
+        ] {
+            assert_eq!(remembered(&memory, &relay, &from(organization), door), looped, "{organization} {door:?}");
+        }
+    }
+}

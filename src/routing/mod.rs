@@ -1,0 +1,15 @@
+//! Where each recipient goes, and why. Pure: time and the directories' answers are arguments.
+//!
+//! [`decide::decide`] is called until it has all it needs; `crate::resolve` is the loop around it.
+//! [`Table`] is the part of the configuration that decisions depend on.
+
+pub mod accepted_domain;
+pub mod address_space;
+mod ask;
+pub mod decide;
+pub mod loops;
+pub mod relay_memory;
+pub mod table;
+mod target;
+pub mod verdict;
+mod walk;

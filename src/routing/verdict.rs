@@ -1,0 +1,175 @@
+//! The words of a decision: questions, verdicts and their reasons (DESIGN section 5).
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::recipient::{Answer, Fresh, Kind, Lookup};
+use crate::smtp::address::Address;
+use crate::smtp::domain::Domain;
+use crate::smtp::reply::Reply;
+
+/// How fresh an answer has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Freshness {
+    /// Whatever is at hand.
+    Any,
+    /// The directory itself is to be asked.
+    Live,
+}
+
+/// One question to one directory.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Question {
+    /// The directory's name.
+    pub directory: Arc<str>,
+    /// The address to look up.
+    pub address: Address,
+    /// How fresh the answer has to be.
+    pub freshness: Freshness,
+}
+
+/// The answers so far, in the order they came. A later answer to the same question replaces an
+/// earlier one; a live answer also answers the question that asked for any.
+#[derive(Debug, Clone, Default)]
+pub struct Answers(pub Vec<(Question, Answer)>);
+
+impl Answers {
+    /// The last answer of a directory about an address, and how fresh it is: one to a question that asked for a live
+    /// answer is live.
+    #[must_use]
+    pub fn latest(&self, directory: &str, address: &Address) -> Option<(&Lookup, Fresh)> {
+        let about = |question: &Question| *question.directory == *directory && question.address == *address;
+        let (question, answer) = self.0.iter().rev().find(|(question, _)| about(question))?;
+        let fresh = match question.freshness {
+            Freshness::Live => Fresh::Live,
+            Freshness::Any => answer.fresh,
+        };
+        Some((&answer.lookup, fresh))
+    }
+}
+
+/// What [`super::decide::decide`] returns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// It is decided.
+    Verdict(Decision),
+    /// This has to be known first.
+    Ask(Question),
+}
+
+/// A verdict and how it came about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The address that was asked about, as received.
+    pub address: Address,
+    /// What is to be done.
+    pub verdict: Verdict,
+    /// Every rule that had a say, first to last; the last one decided.
+    pub reasons: Vec<Reason>,
+}
+
+/// What is to be done with one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes this way.
+    Accept(Route),
+    /// It is refused, for now (4xx) or for good (5xx).
+    Refuse(Reply),
+}
+
+/// One recipient's way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The send connector's name.
+    pub connector: Arc<str>,
+    /// What RCPT TO will carry.
+    pub rcpt_to: Address,
+    /// The domain whose MX is asked where the connector goes by the recipient's MX.
+    pub next_hop_domain: Domain,
+    /// What kind of way it is.
+    pub way: Way,
+}
+
+/// What kind of way a route is: the `verdict` label of `recipients_total`, and who vouches for the recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// The directory has it: delivered.
+    Resolved,
+    /// Unresolved, of a shared domain: relayed to the other organisation.
+    Relayed,
+    /// The same, and the directory of `verify_with` has it.
+    RelayedVerified,
+    /// A mail user's or contact's target address.
+    Redirected,
+    /// An external-relay domain, a foreign domain or a report.
+    External,
+}
+
+impl Way {
+    /// The label of `recipients_total{verdict}`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Resolved => "resolved",
+            Self::Relayed | Self::RelayedVerified | Self::External => "relayed",
+            Self::Redirected => "redirected",
+        }
+    }
+}
+
+/// One rule that had a say. `Display` is the sentence an operator reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// A row of the table in DESIGN section 5, with the domain or pattern that matched.
+    Row {
+        /// 0 to 11.
+        row: u8,
+        /// What this row says of this address, for people.
+        says: String,
+    },
+    /// What a directory said.
+    Directory {
+        /// Its name.
+        directory: Arc<str>,
+        /// What it said, for people: kind, entry and rule; not found; unavailable and why.
+        says: String,
+        /// The entry's kind, where there is one.
+        kind: Option<Kind>,
+    },
+    /// Anything else worth telling: a target address followed, postmaster's exception, plus addressing.
+    Note(String),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Row { row, says } => write!(f, "row {row}: {says}"),
+            Self::Directory { directory, says, .. } => write!(f, "directory {directory}: {says}"),
+            Self::Note(says) => f.write_str(says),
+        }
+    }
+}
+
+impl Decision {
+    /// The label of `recipients_total{verdict}`: a way's, `deferred` for 4xx, `refused` for 5xx.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match &self.verdict {
+            Verdict::Accept(route) => route.way.label(),
+            Verdict::Refuse(reply) if reply.is_transient() => "deferred",
+            Verdict::Refuse(_) => "refused",
+        }
+    }
+
+    /// The row that decided.
+    #[must_use]
+    pub fn row(&self) -> Option<u8> {
+        self.reasons.iter().rev().find_map(|reason| match reason {
+            Reason::Row { row, .. } => Some(*row),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,122 @@
+//! One decision on its way: what is known, what was said so far, and the ways out that all rows share.
+//!
+//! `decide` makes a [`Walk`] for each call; `ask` reads the directories' answers, `target` follows target addresses.
+
+use std::sync::Arc;
+
+use super::accepted_domain::AcceptedDomain;
+use super::loops::same_organization;
+use super::table::Table;
+use super::verdict::{Answers, Question, Reason, Route, Verdict, Way};
+use crate::message::envelope::Origin;
+use crate::smtp::address::Address;
+use crate::smtp::reply::{self, Reply};
+use crate::time::UnixTime;
+
+/// What has been decided, or the question whose answer is needed first.
+pub(super) type Decided<T> = Result<T, Question>;
+
+/// One decision on its way.
+pub(super) struct Walk<'a> {
+    pub(super) table: &'a Table,
+    pub(super) origin: &'a Origin,
+    pub(super) answers: &'a Answers,
+    pub(super) now: UnixTime,
+    /// The address as received.
+    pub(super) came_with: &'a Address,
+    /// Every rule that had a say.
+    pub(super) reasons: Vec<Reason>,
+    /// The addresses whose targets were followed, first to last.
+    pub(super) followed: Vec<Address>,
+    /// The first question whose answer was used and is not live.
+    pub(super) unconfirmed: Option<Question>,
+}
+
+/// A way out that a row found.
+pub(super) struct Exit<'a> {
+    pub(super) row: u8,
+    pub(super) connector: &'a Arc<str>,
+    /// The address it goes to: the last target that was followed, if any.
+    pub(super) to: Address,
+    pub(super) way: Way,
+    /// Why, for people.
+    pub(super) says: String,
+}
+
+impl<'a> Walk<'a> {
+    /// Before anything that directories said is held against a recipient they are asked live (DESIGN section 5,
+    /// "doubt is temporary"). A changed answer takes the next call elsewhere.
+    pub(super) fn confirmed(&mut self) -> Decided<()> {
+        self.unconfirmed.take().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn row(&mut self, row: u8, says: String) {
+        self.reasons.push(Reason::Row { row, says });
+    }
+
+    pub(super) fn refuse(&mut self, row: u8, reply: Reply, says: String) -> Verdict {
+        self.row(row, says);
+        Verdict::Refuse(reply)
+    }
+
+    /// A refusal for good, which has to rest on live answers.
+    pub(super) fn refuse_for_good(&mut self, row: u8, reply: Reply, says: String) -> Decided<Verdict> {
+        self.confirmed()?;
+        Ok(self.refuse(row, reply, says))
+    }
+
+    /// Leaves by a connector, unless that brings back to an organisation the very address that it sent us
+    /// because it does not have it (DESIGN section 5, the end of "target addresses").
+    pub(super) fn leave(&mut self, exit: Exit<'a>) -> Decided<Verdict> {
+        let Exit { row, connector, to, way, says } = exit;
+        let route = self.route(connector, &to, way);
+        let by_target = row == 8 || !self.followed.is_empty();
+        if by_target && self.goes_back(connector, &route.rcpt_to) {
+            let from = &self.origin.organization;
+            let says = format!("{says}; but {from} sent us {} because it does not have it", route.rcpt_to);
+            return self.refuse_for_good(8, reply::ROUTING_LOOP, says);
+        }
+        self.row(row, says);
+        Ok(Verdict::Accept(route))
+    }
+
+    /// What RCPT TO will carry: the target only through a connector that rewrites.
+    fn carried(&self, connector: &str, to: &Address) -> Address {
+        let rewrites = self.table.connectors.get(connector).is_none_or(|rules| rules.rewrite_target_address);
+        match self.followed.first() {
+            Some(first) if !rewrites => first.clone(),
+            _ => to.clone(),
+        }
+    }
+
+    /// Whether the connector leads to the organisation that this address came from, which sends us only what it did
+    /// not find itself. It was never asked about any other address.
+    pub(super) fn goes_back(&self, connector: &str, rcpt_to: &Address) -> bool {
+        let organization = self.table.connectors.get(connector).map_or("", |rules| &rules.organization);
+        let Origin { organization: from, resolves_first, .. } = self.origin;
+        *resolves_first && same_organization(from, organization) && rcpt_to == self.came_with
+    }
+
+    /// The configuration names no connector where it has to; it is checked when it is loaded, so nobody sees this.
+    pub(super) fn no_connector(&mut self, row: u8, domain: &AcceptedDomain) -> Verdict {
+        let says = format!("{} has no send connector for this: check `deliver_to` and address_spaces", domain.pattern);
+        self.refuse(row, reply::TRY_AGAIN, says)
+    }
+
+    /// Postmaster of an accepted domain goes to its `deliver_to` where `row` would refuse or relay it (RFC 5321 4.5.1).
+    pub(super) fn postmaster(&mut self, row: u8, to: Address, domain: &'a AcceptedDomain) -> Decided<Verdict> {
+        let Some(connector) = &domain.deliver_to else { return Ok(self.no_connector(row, domain)) };
+        let says = format!("postmaster is always accepted: to {connector}, `deliver_to` of {}", domain.pattern);
+        self.leave(Exit { row, connector, to, way: Way::Resolved, says })
+    }
+
+    /// The way to an address through a connector; a target that was followed makes it a redirected one.
+    fn route(&self, connector: &Arc<str>, to: &Address, way: Way) -> Route {
+        Route {
+            connector: connector.clone(),
+            rcpt_to: self.carried(connector, to),
+            next_hop_domain: to.domain().clone(),
+            way: if self.followed.is_empty() { way } else { Way::Redirected },
+        }
+    }
+}

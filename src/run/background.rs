@@ -1,0 +1,70 @@
+//! What a [`Node`](super::Node) does beside its mail: what follows a reload, watching files, old traces.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::config::reload::Reloader;
+use crate::delivery::attempt::Outbound;
+use crate::delivery::dispatch::Delivery;
+use crate::in_force::Current;
+use crate::listener::Listeners;
+use crate::metrics::Metrics;
+use crate::time::UnixTime;
+use crate::trace::writer;
+
+/// Who has to know that another configuration is in force.
+pub(super) struct AfterReload {
+    pub(super) metrics: Metrics,
+    pub(super) outbound: Outbound,
+    pub(super) delivery: Arc<Delivery>,
+}
+
+impl AfterReload {
+    /// Tells them of the configuration in force.
+    pub(super) fn take_note(&self, config: &Config, listeners: &Listeners) {
+        self.metrics.prepare(config);
+        self.outbound.set_own_listeners(listeners.local_addrs());
+        self.delivery.configuration_changed();
+    }
+
+    /// Tells them after every reload.
+    pub(super) async fn watch(
+        self,
+        reloader: Arc<Reloader>,
+        current: Arc<Current>,
+        listeners: Arc<Listeners>,
+        stop: CancellationToken,
+    ) {
+        let mut applied = reloader.applied();
+        let at_start = current.load().config.admin.clone();
+        while let Some(Ok(())) = stop.run_until_cancelled(applied.changed()).await {
+            let config = current.load().config.clone();
+            self.take_note(&config, &listeners);
+            if config.admin != at_start {
+                tracing::warn!("[admin] has changed; its addresses and token take effect with the next start");
+            }
+        }
+    }
+}
+
+/// Reloads when files change.
+pub(super) async fn watch_files(reloader: Arc<Reloader>, stop: CancellationToken) {
+    let watching = reloader.watch();
+    stop.cancelled().await;
+    watching.abort();
+}
+
+/// Removes old trace files, at start and every hour.
+pub(super) async fn expire_traces(current: Arc<Current>, stop: CancellationToken) {
+    let mut hours = tokio::time::interval(Duration::from_hours(1));
+    while stop.run_until_cancelled(hours.tick()).await.is_some() {
+        let config = current.load().config.clone();
+        let expire = move || writer::expire(&super::trace_folder(&config), config.trace_days, UnixTime::now());
+        if let Err(error) = tokio::task::spawn_blocking(expire).await {
+            tracing::warn!(%error, "old trace files could not be removed");
+        }
+    }
+}

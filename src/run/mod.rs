@@ -1,0 +1,230 @@
+//! The wiring: one [`Node`] is everything that a configuration runs, opened in the order in which it is needed and
+//! closed in the reverse one. `fingerpost run` runs one until a signal ([`run`]); `fingerpost demo` runs three.
+//!
+//! Listeners open when all else that can fail has not, and close first.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::guard::Token;
+use crate::admin::probes::{Phase, Probes};
+use crate::admin::{self, Door, Served};
+use crate::config::Config;
+use crate::config::check::render;
+use crate::config::reload::{self, Reloader};
+use crate::delivery::attempt::Outbound;
+use crate::delivery::dispatch::{self, Delivery};
+use crate::in_force::{Current, InForce};
+use crate::listener::Listeners;
+use crate::metrics::Metrics;
+use crate::pressure::Pressure;
+use crate::routing::relay_memory::RelayMemory;
+use crate::session::Services;
+use crate::spool::Spool;
+use crate::spool::store::FileStore;
+use crate::time::UnixTime;
+use crate::trace::{Trace, writer};
+
+mod background;
+mod signals;
+
+pub use signals::run;
+
+/// A running Fingerpost.
+pub struct Node {
+    current: Arc<Current>,
+    listeners: Arc<Listeners>,
+    delivery: Arc<Delivery>,
+    reloader: Arc<Reloader>,
+    phase: watch::Sender<Phase>,
+    trace: writer::Writer,
+    servers: [Served; 2],
+    /// Ends what runs beside.
+    stop: CancellationToken,
+    background: TaskTracker,
+}
+
+/// What is there before anything else: nobody outside has been told yet.
+struct Ground {
+    metrics: Metrics,
+    current: Arc<Current>,
+    spool: Arc<dyn Spool>,
+    trace: Trace,
+    relay_memory: Arc<Mutex<RelayMemory>>,
+}
+
+impl Node {
+    /// Starts with the configuration in this file.
+    ///
+    /// # Errors
+    /// What keeps it from starting, with what to do; a wrong configuration's problems are a line or more each.
+    pub async fn start(file: &Path) -> Result<Self, String> {
+        let started_at = UnixTime::now();
+        let config = reload::start(file, started_at)
+            .map_err(|problems| format!("the configuration cannot be used:\n{}", render(&problems)))?;
+        config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let (ground, trace) = Ground::lay(config).await?;
+        let config = ground.current.load().config.clone();
+        let (phase, phases) = watch::channel(Phase::Starting);
+        let queue = Arc::new(OnceLock::new());
+        let probes = Door::open(config.admin.metrics_bind, "metrics_bind").await?;
+        let probes = probes.serve_probes(Probes {
+            metrics: ground.metrics.clone(),
+            phase: phases.clone(),
+            queue: queue.clone(),
+        });
+        let admin = Door::open(config.admin.bind, "bind").await?;
+        let token = Token::load_or_make(&config.admin.token_file)?;
+
+        let (accepted, committed) = tokio::sync::mpsc::unbounded_channel();
+        let pressure = Arc::new(Pressure::default());
+        let listeners = Arc::new(Listeners::new(ground.services(accepted, pressure.clone())));
+        listeners.apply(&config).map_err(|error| error.to_string())?;
+        // Nothing fails from here on: an attempt that a failed start cuts off might deliver twice. What the first
+        // clients send is durable and waits for the queue.
+        let outbound = Outbound::new(ground.metrics.clone());
+        outbound.set_own_listeners(listeners.local_addrs());
+        let delivery = Delivery::start(ground.parts(outbound.clone()), committed);
+        queue.get_or_init(|| delivery.clone());
+        let reloader = reloader(file, &ground, listeners.clone());
+        let parts = admin::Parts {
+            current: ground.current.clone(),
+            delivery: delivery.clone(),
+            reloader: reloader.clone(),
+            metrics: ground.metrics.clone(),
+            phase: phases,
+            trace_folder: trace_folder(&config),
+            started_at,
+        };
+        let servers = [probes, admin.serve_admin(token, Arc::new(parts))];
+        let stop = CancellationToken::new();
+        let background = TaskTracker::new();
+        let after = background::AfterReload { metrics: ground.metrics.clone(), outbound, delivery: delivery.clone() };
+        background.spawn(after.watch(reloader.clone(), ground.current.clone(), listeners.clone(), stop.clone()));
+        background.spawn(background::expire_traces(ground.current.clone(), stop.clone()));
+        background.spawn(pressure.watch(ground.current.clone(), ground.metrics.clone(), stop.clone()));
+        background.spawn(background::watch_files(reloader.clone(), stop.clone()));
+        phase.send_replace(Phase::Serving);
+        let current = ground.current;
+        Ok(Self { current, listeners, delivery, reloader, phase, trace, servers, stop, background })
+    }
+
+    /// What is in force now.
+    #[must_use]
+    pub fn in_force(&self) -> Arc<InForce> {
+        self.current.load_full()
+    }
+
+    /// The queue.
+    #[must_use]
+    pub fn delivery(&self) -> &Arc<Delivery> {
+        &self.delivery
+    }
+
+    /// Takes configuration changes.
+    #[must_use]
+    pub fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
+    }
+
+    /// Lets no more clients in, lets sessions and attempts under way end (each at most `drain_timeout`), and stops.
+    /// What is then unfinished is in the spool.
+    pub async fn stop(self) {
+        let patience = self.current.load().config.server.drain_timeout;
+        self.phase.send_replace(Phase::Draining);
+        self.stop.cancel();
+        self.listeners.drain(patience).await;
+        if tokio::time::timeout(patience, self.delivery.stop()).await.is_err() {
+            tracing::warn!("attempts are left after drain_timeout; they are made again after the next start");
+        }
+        self.background.close();
+        self.background.wait().await;
+        self.trace.stop().await;
+        for server in self.servers {
+            server.stop().await;
+        }
+    }
+}
+
+impl Ground {
+    /// Makes the state folder, takes the spool's lock, recovers what is in it, and builds what the configuration needs.
+    async fn lay(config: Config) -> Result<(Self, writer::Writer), String> {
+        let metrics = Metrics::new();
+        private_folder(&config.server.state_dir)?;
+        let in_force = build(config, None, &metrics).map_err(|problems| problems.join("\n"))?;
+        metrics.prepare(&in_force.config);
+        let (folder, measured) = (in_force.config.server.state_dir.join("spool"), metrics.clone());
+        let opened = tokio::task::spawn_blocking(move || FileStore::open(&folder, measured)).await;
+        let spool = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let (trace, writer) = writer::start(trace_folder(&in_force.config))?;
+        let current = Arc::new(ArcSwap::from_pointee(in_force));
+        let relay_memory = Arc::new(Mutex::new(RelayMemory::default()));
+        Ok((Self { metrics, current, spool: Arc::new(spool), trace, relay_memory }, writer))
+    }
+
+    fn parts(&self, outbound: Outbound) -> dispatch::Parts {
+        dispatch::Parts {
+            current: self.current.clone(),
+            spool: self.spool.clone(),
+            outbound,
+            relay_memory: self.relay_memory.clone(),
+            metrics: self.metrics.clone(),
+            trace: self.trace.clone(),
+        }
+    }
+
+    fn services(
+        &self,
+        accepted: tokio::sync::mpsc::UnboundedSender<crate::spool::entry::Entry>,
+        pressure: Arc<Pressure>,
+    ) -> Services {
+        Services {
+            current: self.current.clone(),
+            spool: self.spool.clone(),
+            accepted,
+            relay_memory: self.relay_memory.clone(),
+            metrics: self.metrics.clone(),
+            trace: self.trace.clone(),
+            pressure,
+        }
+    }
+}
+
+/// Builds what decisions need; directories that did not change are taken over.
+fn build(config: Config, previous: Option<&InForce>, metrics: &Metrics) -> Result<InForce, Vec<String>> {
+    let directories = previous.map(|previous| &**previous.resolver.directories());
+    let directories = crate::directory::build(&config.directories, directories, metrics)?;
+    let keys = crate::keys::load(&config.loops.key_files).map_err(|error| vec![error])?;
+    let resolver = crate::resolve::Resolver::new(config.routing.clone(), Arc::new(directories));
+    Ok(InForce { config: Arc::new(config), resolver, keys: Arc::new(keys) })
+}
+
+/// A reload builds everything, then opens new binds; if either fails nothing has changed.
+fn reloader(file: &Path, ground: &Ground, listeners: Arc<Listeners>) -> Arc<Reloader> {
+    let metrics = ground.metrics.clone();
+    let make = move |config: Config, previous: &InForce| {
+        let in_force = build(config, Some(previous), &metrics)?;
+        listeners.apply(&in_force.config).map_err(|error| vec![error.to_string()])?;
+        Ok(in_force)
+    };
+    Reloader::new(file.to_owned(), ground.current.clone(), Box::new(make), ground.metrics.clone())
+}
+
+fn trace_folder(config: &Config) -> PathBuf {
+    config.server.state_dir.join("trace")
+}
+
+/// Makes a folder that only we may enter; one that is there is left as it is.
+fn private_folder(folder: &Path) -> Result<(), String> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|error| {
+        let folder = folder.display();
+        format!("cannot make {folder}: {error}; make it and give it to this user, or choose another [server] state_dir")
+    })
+}

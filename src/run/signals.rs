@@ -1,0 +1,60 @@
+//! `fingerpost run`: a node until SIGTERM or SIGINT; SIGHUP reloads. The service manager is told of each step
+//! (`Type=notify-reload` in systemd's words).
+
+use std::path::Path;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::Node;
+use crate::config::reload::Consent;
+
+/// Runs the server until it is told to stop. A second signal does not wait for the drain.
+///
+/// # Errors
+/// What keeps it from starting, with what to do.
+pub async fn run(file: &Path) -> Result<(), String> {
+    // Before anything else: a signal that comes while we start must not be lost, nor end us halfway.
+    let mut terminate = on(SignalKind::terminate())?;
+    let mut interrupt = on(SignalKind::interrupt())?;
+    let mut hangup = on(SignalKind::hangup())?;
+    let node = Node::start(file).await?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = %file.display(), "fingerpost is up");
+    tell(&[NotifyState::Ready]);
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(&node).await,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!("stopping: no more connections are taken, those there are may end");
+    tell(&[NotifyState::Stopping]);
+    tokio::select! {
+        () = node.stop() => tracing::info!("stopped"),
+        _ = terminate.recv() => tracing::warn!("stopped at once"),
+        _ = interrupt.recv() => tracing::warn!("stopped at once"),
+    }
+    Ok(())
+}
+
+fn on(kind: SignalKind) -> Result<Signal, String> {
+    signal(kind).map_err(|error| format!("cannot listen for signals: {error}"))
+}
+
+/// How it ended is the reloader's to tell.
+async fn reload(node: &Node) {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::debug!(%error, "the service manager is not told of the reload"),
+    }
+    node.reloader().reload(Consent::NotGiven).await;
+    tell(&[NotifyState::Ready]);
+}
+
+/// Tells the service manager; without one nothing happens.
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, states) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}

@@ -1,0 +1,191 @@
+//! The header section of a message on its way in: do its recipients loop (DESIGN section 6, rules 3 to 5), and what of
+//! it may a stranger not assert.
+
+use super::Services;
+use super::transaction::{Transaction, because};
+use crate::config::{Config, LoopMode};
+use crate::in_force::InForce;
+use crate::message::header::{self, Facts};
+use crate::message::stamp::Stamp;
+use crate::routing::loops::{self, Door, LoopRule, Relayed, Rules, Seen};
+use crate::routing::verdict::{Freshness, Route, Verdict, Way};
+use crate::smtp::address::Address;
+use crate::smtp::reply::{self, Reply};
+use crate::time::UnixTime;
+use crate::trace::{Event, What};
+
+/// A header section that may pass.
+pub(super) struct Passed {
+    /// What is stored of it.
+    pub(super) section: Vec<u8>,
+    /// Its length.
+    pub(super) section_size: u64,
+    /// What it shows.
+    pub(super) facts: Facts,
+    /// The stamps that count.
+    pub(super) stamps: Vec<Stamp>,
+    /// Recipients that will not be sent to, by their position, and what their report says.
+    pub(super) failed: Vec<(usize, Reply)>,
+}
+
+/// What a message is checked by.
+struct Checked<'a> {
+    services: &'a Services,
+    in_force: &'a InForce,
+    facts: &'a Facts,
+    seen: &'a Seen,
+    now: UnixTime,
+}
+
+/// How one recipient stands after the loop rules.
+enum Standing {
+    /// It goes on, by this route.
+    Clear(Route),
+    /// It is looped.
+    Looped(LoopRule),
+    /// The directory, asked live, gives another answer.
+    Refused(Reply),
+}
+
+/// Examines a header section; recipients that loop are set aside in [`Passed::failed`].
+///
+/// # Errors
+/// What the whole message is refused with.
+pub(super) async fn check(
+    services: &Services,
+    session: &str,
+    transaction: &mut Transaction,
+    section: &[u8],
+) -> Result<Passed, Reply> {
+    let facts = header::examine(section);
+    let in_force = transaction.in_force.clone();
+    let rules = rules(&in_force);
+    let seen = loops::see(&rules, &facts);
+    for ignored in &seen.ignored {
+        services.metrics.stamps_ignored.with_label_values(&[ignored.label()]).inc();
+    }
+    if let Some(rule) = loops::too_many_hops(&rules, &facts, &seen) {
+        services.metrics.loops.with_label_values(&[rule.label()]).inc();
+        tracing::warn!(rule = rule.label(), message_id = facts.message_id, "too many hops: message refused");
+        return Err(reply::MESSAGE_LOOP);
+    }
+    let checked = Checked { services, in_force: &in_force, facts: &facts, seen: &seen, now: UnixTime::now() };
+    let failed = set_aside(&checked, session, transaction).await?;
+    if failed.len() == transaction.recipients.len() {
+        let other = failed.iter().map(|(_, reply)| reply).find(|reply| **reply != reply::ROUTING_LOOP);
+        return Err(other.cloned().unwrap_or(reply::MESSAGE_LOOP));
+    }
+    let section = match transaction.origin.is_stranger() {
+        true => header::strip(section, &transaction.connector.strip_headers),
+        false => section.to_vec(),
+    };
+    Ok(Passed { section_size: section.len() as u64, section, facts, stamps: seen.valid, failed })
+}
+
+fn rules(in_force: &InForce) -> Rules<'_> {
+    Rules {
+        installation: &in_force.config.server.installation,
+        keys: in_force.keys.all(),
+        max_received: in_force.config.loops.max_received,
+        max_passes: in_force.config.loops.max_passes,
+    }
+}
+
+/// The recipients that will not be sent to. The others' routes are brought up to date where the directory was asked.
+async fn set_aside(
+    checked: &Checked<'_>,
+    session: &str,
+    transaction: &mut Transaction,
+) -> Result<Vec<(usize, Reply)>, Reply> {
+    let mut failed = Vec::new();
+    for at in 0..transaction.recipients.len() {
+        let standing = checked.standing(transaction, at).await;
+        let enforced = checked.in_force.config.loops.mode == LoopMode::Refuse;
+        match standing {
+            Standing::Clear(route) => transaction.recipients[at].route = route,
+            Standing::Looped(rule) => {
+                checked.tell(session, transaction, at, rule);
+                if enforced {
+                    failed.push((at, reply::ROUTING_LOOP));
+                }
+            }
+            Standing::Refused(_) if !enforced => {}
+            // Doubt is temporary, and the message is still the client's.
+            Standing::Refused(refusal) if refusal.is_transient() => return Err(refusal),
+            Standing::Refused(refusal) => failed.push((at, refusal)),
+        }
+    }
+    Ok(failed)
+}
+
+impl Checked<'_> {
+    /// Whether a recipient loops; where it is resolved the directory is asked live before that is believed.
+    async fn standing(&self, transaction: &Transaction, at: usize) -> Standing {
+        let recipient = &transaction.recipients[at];
+        let address = &recipient.rcpt.address;
+        let Some(rule) = self.looped_by(transaction, address, &recipient.route) else {
+            return Standing::Clear(recipient.route.clone());
+        };
+        match recipient.route.way {
+            Way::Resolved | Way::Redirected => {}
+            Way::Relayed | Way::RelayedVerified | Way::External => return Standing::Looped(rule),
+        }
+        let decision = self.in_force.resolver.resolve(&transaction.origin, address, Freshness::Live, self.now).await;
+        match decision.verdict {
+            Verdict::Accept(route) => match self.looped_by(transaction, address, &route) {
+                None => Standing::Clear(route),
+                Some(rule) => Standing::Looped(rule),
+            },
+            Verdict::Refuse(refusal) => {
+                let because = because(&decision.reasons);
+                tracing::info!(recipient = %address, reply = %refusal, because, "looped recipient refused, asked live");
+                Standing::Refused(refusal)
+            }
+        }
+    }
+
+    fn looped_by(&self, transaction: &Transaction, address: &Address, route: &Route) -> Option<LoopRule> {
+        if loops::stamped(self.in_force.keys.all(), &self.seen.valid, address, route, self.now) {
+            return Some(LoopRule::Stamp);
+        }
+        let relayed = Relayed {
+            connector: &route.connector,
+            recipient: address,
+            reverse_path: &transaction.sender.reverse_path,
+            facts: &self.facts.identity,
+            now: self.now,
+        };
+        let memory = self.services.relay_memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let door = door_of(&self.in_force.config, &route.connector);
+        loops::remembered(&memory, &relayed, &transaction.origin, door).then_some(LoopRule::RelayMemory)
+    }
+
+    /// Says that a recipient loops, whatever is done about it.
+    fn tell(&self, session: &str, transaction: &Transaction, at: usize, rule: LoopRule) {
+        let recipient = &transaction.recipients[at];
+        let rule = rule.label();
+        let (address, connector) = (&recipient.rcpt.address, &*recipient.route.connector);
+        self.services.metrics.loops.with_label_values(&[rule]).inc();
+        tracing::warn!(rule, recipient = %address, send_connector = connector, message_id = self.facts.message_id,
+            mode = ?self.in_force.config.loops.mode, "routing loop");
+        self.services.trace.record(Event {
+            recipient: address.as_str().to_owned(),
+            message_id: self.facts.message_id.clone(),
+            connector: connector.to_owned(),
+            detail: rule.to_owned(),
+            ..transaction.event(session, What::Looped)
+        });
+    }
+}
+
+/// Through which doors what a send connector sent out comes back in (DESIGN section 6, rule 4).
+fn door_of<'a>(config: &'a Config, connector: &str) -> Door<'a> {
+    let organization = config.send_connector(connector).map_or("", |connector| &connector.organization);
+    let receives =
+        |connector: &crate::config::ReceiveConnector| loops::same_organization(&connector.organization, organization);
+    if config.receive_connectors.iter().any(|connector| receives(connector)) {
+        Door::Of(organization)
+    } else {
+        Door::Any
+    }
+}

@@ -1,0 +1,198 @@
+//! One transaction: the configuration it began with, its sender, and where its recipients go.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
+
+use super::header::Passed;
+use super::writing::Writing;
+use super::{Client, Services, door};
+use crate::config::ReceiveConnector;
+use crate::in_force::InForce;
+use crate::message::envelope::{Origin, RcptTo, Sender};
+use crate::message::received::With;
+use crate::routing::table::Table;
+use crate::routing::verdict::{Decision, Freshness, Reason, Route, Verdict};
+use crate::smtp::address::Address;
+use crate::smtp::command::{ForwardPath, Rcpt};
+use crate::smtp::reply::{self, Reply};
+use crate::smtp::server::{Hello, Limits, Server};
+use crate::time::UnixTime;
+use crate::trace::{Event, What};
+
+/// A transaction under way.
+pub(super) struct Transaction {
+    pub(super) in_force: Arc<InForce>,
+    pub(super) connector: Arc<ReceiveConnector>,
+    pub(super) origin: Arc<Origin>,
+    pub(super) sender: Sender,
+    /// Asked, oldest first; the answers come in this order.
+    asked: VecDeque<(RcptTo, AbortOnDropHandle<Decision>)>,
+    pub(super) recipients: Vec<Accepted>,
+    pub(super) content: Option<(Passed, Writing)>,
+}
+
+/// A recipient that RCPT accepted.
+pub(super) struct Accepted {
+    pub(super) rcpt: RcptTo,
+    pub(super) route: Route,
+    /// Why it goes there, for the trace.
+    pub(super) because: String,
+}
+
+impl Transaction {
+    /// MAIL: takes the configuration in force, and with it the client's receive connector, which it replaces.
+    pub(super) fn begin(
+        services: &Services,
+        client: &mut Client,
+        sender: Sender,
+        hello: Option<Hello>,
+    ) -> Result<Self, Reply> {
+        if services.pressure.is_on() {
+            return Err(reply::INSUFFICIENT_STORAGE);
+        }
+        let in_force = services.current.load_full();
+        let ip = client.address.ip().to_canonical();
+        let Some(connector) = door::choose(&in_force.config, client.bind, ip) else {
+            tracing::info!("no receive connector serves the client any more");
+            return Err(reply::SHUTTING_DOWN);
+        };
+        client.connector = connector.clone();
+        let origin = Origin {
+            receive_connector: connector.name.clone(),
+            organization: connector.organization.clone(),
+            resolves_first: connector.resolves_first,
+            relay: connector.relay,
+            client: Some(ip),
+            helo: hello.map(|hello| hello.name().to_owned()).unwrap_or_default(),
+            authenticated: false,
+        };
+        Ok(Self {
+            connector: connector.clone(),
+            in_force,
+            origin: Arc::new(origin),
+            sender,
+            asked: VecDeque::new(),
+            recipients: Vec::new(),
+            content: None,
+        })
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            max_message_size: self.connector.max_message_size,
+            max_header_size: self.connector.max_header_size,
+            max_recipients: self.connector.max_recipients,
+        }
+    }
+
+    /// RCPT: begins to decide about it.
+    pub(super) fn ask(&mut self, rcpt: Rcpt) {
+        let address = match rcpt.to {
+            ForwardPath::Mailbox(address) => address,
+            ForwardPath::Postmaster => self.postmaster(),
+        };
+        let (in_force, origin, asked) = (self.in_force.clone(), self.origin.clone(), address.clone());
+        let deciding = async move { in_force.resolver.resolve(&origin, &asked, Freshness::Any, UnixTime::now()).await };
+        let handle = AbortOnDropHandle::new(tokio::spawn(deciding.in_current_span()));
+        self.asked.push_back((RcptTo { address, notify: rcpt.notify, orcpt: rcpt.orcpt }, handle));
+    }
+
+    /// RFC 5321 4.5.1: `<postmaster>` is that of the first accepted domain.
+    fn postmaster(&self) -> Address {
+        let config = &self.in_force.config;
+        Address::postmaster(config.routing.accepted.first().unwrap_or(&config.server.hostname))
+    }
+
+    /// Waits for the oldest decision that is under way and says what RCPT is answered. `None`: none is.
+    pub(super) async fn answer(&mut self, services: &Services, session: &str) -> Option<Reply> {
+        let (rcpt, deciding) = self.asked.pop_front()?;
+        let decision = match deciding.await {
+            Ok(decision) => decision,
+            Err(error) => {
+                tracing::error!(recipient = %rcpt.address, %error, "deciding about a recipient failed");
+                return Some(reply::TRY_AGAIN); // anything not proven permanent is temporary
+            }
+        };
+        let domain = domain_label(&self.in_force.config.routing, &rcpt.address);
+        services.metrics.recipients.with_label_values(&[domain.as_str(), decision.label()]).inc();
+        let (because, row) = (because(&decision.reasons), decision.row());
+        match decision.verdict {
+            Verdict::Accept(route) => {
+                self.recipients.push(Accepted { rcpt, route, because });
+                Some(reply::RECIPIENT_OK)
+            }
+            Verdict::Refuse(refusal) => {
+                tracing::info!(sender = %self.sender.reverse_path, recipient = %rcpt.address, reply = %refusal, because,
+                    "recipient refused");
+                if is_loop(row, &refusal) {
+                    services.metrics.loops.with_label_values(&["resolves-first"]).inc();
+                }
+                let detail = format!("{refusal} ({because})");
+                services.trace.record(Event {
+                    recipient: rcpt.address.as_str().to_owned(),
+                    detail,
+                    ..self.event(session, What::Refused)
+                });
+                Some(refusal)
+            }
+        }
+    }
+
+    /// Content behind the header section.
+    pub(super) async fn append(&mut self, piece: &[u8]) {
+        if let Some((_, writing)) = &mut self.content {
+            writing.append(piece).await;
+        }
+    }
+
+    /// The header section has passed: what is stored begins with our Received field and with it.
+    pub(super) async fn start_content(&mut self, services: &Services, with: With, mut passed: Passed) {
+        let mut writing = Writing::new(services.spool.clone(), self.origin.clone(), with, &self.in_force);
+        writing.append(&std::mem::take(&mut passed.section)).await;
+        self.content = Some((passed, writing));
+    }
+
+    /// An event of this transaction, to be filled in.
+    pub(super) fn event(&self, session: &str, what: What) -> Event {
+        Event {
+            at: UnixTime::now(),
+            id: String::new(),
+            session: session.to_owned(),
+            what,
+            sender: self.sender.reverse_path.as_str().to_owned(),
+            recipient: String::new(),
+            message_id: String::new(),
+            connector: self.connector.name.to_string(),
+            detail: String::new(),
+        }
+    }
+}
+
+/// How the message comes in, as our Received field says it.
+pub(super) fn with(machine: &Server, sender: &Sender) -> With {
+    match (machine.hello(), machine.is_encrypted()) {
+        (Some(Hello::Ehlo(_)), true) if sender.smtputf8 => With::Utf8Smtps,
+        (Some(Hello::Ehlo(_)), false) if sender.smtputf8 => With::Utf8Smtp,
+        (Some(Hello::Ehlo(_)), true) => With::Esmtps,
+        (Some(Hello::Ehlo(_)), false) => With::Esmtp,
+        (Some(Hello::Helo(_)) | None, _) => With::Smtp,
+    }
+}
+
+/// All that had a say, in one line.
+pub(super) fn because(reasons: &[Reason]) -> String {
+    reasons.iter().map(Reason::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Whether a refusal is one of the rows that break a loop before anything is sent (DESIGN section 6, rule 1).
+fn is_loop(row: Option<u8>, refusal: &Reply) -> bool {
+    row == Some(10) || *refusal == reply::ROUTING_LOOP
+}
+
+/// The label of `recipients_total{domain}`: the accepted domain's pattern, or `other`.
+fn domain_label(table: &Table, address: &Address) -> String {
+    table.accepted.find(address.domain()).map_or_else(|| "other".to_owned(), |accepted| accepted.pattern.to_string())
+}

@@ -1,0 +1,318 @@
+//! Mailbox addresses and reverse-paths (RFC 5321 4.1.2, RFC 6531 3.3), parsed once at the edge.
+//!
+//! An [`Address`] keeps what the sender wrote, because that goes on the wire, and a key, because
+//! that is what two addresses are compared by: the local part without needless quotes, in
+//! lower case and NFC, and the domain as A-labels.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization;
+
+use super::domain::{Domain, DomainError};
+
+/// A mailbox: `local-part@domain`. Equality and hashing go by [`Address::key`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Address {
+    written: Arc<str>,
+    /// Where the `@` stands in `written`.
+    at: usize,
+    domain: Domain,
+    key: Arc<str>,
+}
+
+/// Why a text is not an address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// There is no `@` outside quotes.
+    #[error("there is no domain")]
+    NoDomain,
+    /// Nothing stands before the `@`, or only empty quotes do.
+    #[error("the local part is empty")]
+    EmptyLocal,
+    /// RFC 5321 4.5.3.1.1: 64 octets at most.
+    #[error("the local part is longer than 64 octets")]
+    LongLocal,
+    /// Neither a dot-string nor a quoted string.
+    #[error("the local part is neither a dot-string nor a quoted string")]
+    LocalForm,
+    /// The domain is wrong.
+    #[error(transparent)]
+    Domain(#[from] DomainError),
+}
+
+impl Address {
+    /// Reads `local@domain`, without angle brackets or a source route.
+    ///
+    /// # Errors
+    /// An [`AddressError`] that says which part is wrong.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        let at = local_end(text)?;
+        let (local, rest) = text.split_at(at);
+        if local.len() > 64 {
+            return Err(AddressError::LongLocal);
+        }
+        let domain = Domain::parse(&rest[1..])?;
+        let plain = plain_local(local)?;
+        let key = format!("{}@{domain}", fold(&plain));
+        Ok(Self { written: text.into(), at, domain, key: key.into() })
+    }
+
+    /// As the sender wrote it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.written
+    }
+
+    /// The local part as the sender wrote it, quotes included.
+    #[must_use]
+    pub fn local(&self) -> &str {
+        &self.written[..self.at]
+    }
+
+    /// The local part as it is compared: without needless quotes, lower case, NFC.
+    #[must_use]
+    pub fn local_key(&self) -> &str {
+        &self.key[..self.key.len() - self.domain.as_str().len() - 1]
+    }
+
+    /// The domain in its comparable form.
+    #[must_use]
+    pub fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// What two addresses are compared by.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Whether it can be sent without SMTPUTF8 (RFC 6531). A U-label domain counts as not ASCII.
+    #[must_use]
+    pub fn is_ascii(&self) -> bool {
+        self.written.is_ascii()
+    }
+
+    /// The same local part, as written, at another domain.
+    #[must_use]
+    pub fn at_domain(&self, domain: &Domain) -> Self {
+        let written = format!("{}@{domain}", self.local());
+        let key = format!("{}@{domain}", self.local_key());
+        Self { written: written.into(), at: self.at, domain: domain.clone(), key: key.into() }
+    }
+
+    /// `postmaster@domain` (RFC 5321 4.5.1).
+    #[must_use]
+    pub fn postmaster(domain: &Domain) -> Self {
+        let written: Arc<str> = format!("postmaster@{domain}").into();
+        Self { written: written.clone(), at: "postmaster".len(), domain: domain.clone(), key: written }
+    }
+
+    /// Whether the local part is `postmaster`, in any case (RFC 5321 4.5.1).
+    #[must_use]
+    pub fn is_postmaster(&self) -> bool {
+        self.local_key() == "postmaster"
+    }
+}
+
+/// Finds the `@` that ends the local part, quotes respected.
+fn local_end(text: &str) -> Result<usize, AddressError> {
+    let mut quoted = false;
+    let mut escaped = false;
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '@' if !quoted => {
+                return if at == 0 { Err(AddressError::EmptyLocal) } else { Ok(at) };
+            }
+            _ => {}
+        }
+    }
+    Err(AddressError::NoDomain)
+}
+
+/// The local part's meaning: itself for a dot-string, the unescaped content for a quoted string
+/// that did not need its quotes, the quoted string in its shortest form otherwise.
+fn plain_local(local: &str) -> Result<String, AddressError> {
+    if is_dot_string(local) {
+        return Ok(local.to_owned());
+    }
+    let inner = local.strip_prefix('"').and_then(|l| l.strip_suffix('"'));
+    let content = unescape(inner.ok_or(AddressError::LocalForm)?)?;
+    if content.is_empty() {
+        return Err(AddressError::EmptyLocal);
+    }
+    if is_dot_string(&content) {
+        return Ok(content);
+    }
+    let escaped = content.replace('\\', "\\\\").replace('"', "\\\"");
+    Ok(format!("\"{escaped}\""))
+}
+
+/// The content of a quoted string (RFC 5321 4.1.2: qtextSMTP and quoted-pairSMTP; RFC 6531 adds UTF-8).
+fn unescape(inner: &str) -> Result<String, AddressError> {
+    let mut content = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        let c = match c {
+            '\\' => chars.next().ok_or(AddressError::LocalForm)?,
+            '"' => return Err(AddressError::LocalForm),
+            c => c,
+        };
+        if c.is_control() {
+            return Err(AddressError::LocalForm);
+        }
+        content.push(c);
+    }
+    Ok(content)
+}
+
+fn is_dot_string(text: &str) -> bool {
+    !text.is_empty() && text.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+}
+
+/// RFC 5322 3.2.3 atext, and RFC 6531's UTF-8 without control characters.
+fn is_atext(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || (!c.is_ascii() && !c.is_control())
+}
+
+/// Lower case and NFC.
+fn fold(local: &str) -> String {
+    if local.is_ascii() {
+        return local.to_ascii_lowercase();
+    }
+    local.to_lowercase().nfc().collect()
+}
+
+impl PartialEq for Address {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Address {}
+
+impl Hash for Address {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.written)
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = AddressError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Address> for String {
+    fn from(address: Address) -> Self {
+        address.as_str().to_owned()
+    }
+}
+
+/// Who the message says to return it to: `<>` or an address (RFC 5321 4.5.5).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ReversePath {
+    /// `<>`: reports and other mail that nobody is to answer.
+    Null,
+    /// An address.
+    Address(Address),
+}
+
+impl ReversePath {
+    /// What it is compared by: the address's key, or the empty text.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Null => "",
+            Self::Address(address) => address.key(),
+        }
+    }
+
+    /// The address as written, or the empty text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Null => "",
+            Self::Address(address) => address.as_str(),
+        }
+    }
+
+    /// The address, if there is one.
+    #[must_use]
+    pub fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Null => None,
+            Self::Address(address) => Some(address),
+        }
+    }
+}
+
+impl fmt::Display for ReversePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{}>", self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_one_key() {
+        for (written, key) in [
+            ("Alice@Contoso.COM", "alice@contoso.com"),
+            ("\"alice\"@contoso.com", "alice@contoso.com"),
+            ("\"al\\ice\"@contoso.com", "alice@contoso.com"),
+            ("\"a b\"@contoso.com", "\"a b\"@contoso.com"),
+            ("\"a@b\"@contoso.com", "\"a@b\"@contoso.com"),
+            ("René@contoso.com", "rené@contoso.com"),
+            ("rene\u{301}@contoso.com", "rené@contoso.com"),
+            ("a%b!c@contoso.com", "a%b!c@contoso.com"),
+            ("u@Bücher.example", "u@xn--bcher-kva.example"),
+            ("u@[IPv6:::1]", "u@[ipv6:::1]"),
+        ] {
+            let address = Address::parse(written).unwrap();
+            assert_eq!(address.key(), key, "{written}");
+            assert_eq!(address.as_str(), written);
+        }
+        assert_ne!(Address::parse("rené@a.b").unwrap(), Address::parse("rene@a.b").unwrap());
+    }
+
+    #[test]
+    fn wrong_addresses_say_why() {
+        for (written, error) in [
+            ("@contoso.com", AddressError::EmptyLocal),
+            ("\"\"@contoso.com", AddressError::EmptyLocal),
+            ("alice", AddressError::NoDomain),
+            ("\"a@contoso.com", AddressError::NoDomain),
+            ("a..b@contoso.com", AddressError::LocalForm),
+            (".a@contoso.com", AddressError::LocalForm),
+            ("a b@contoso.com", AddressError::LocalForm),
+            ("a\"b\"@contoso.com", AddressError::LocalForm),
+            ("alice@", AddressError::Domain(DomainError::Empty)),
+        ] {
+            assert_eq!(Address::parse(written).unwrap_err(), error, "{written}");
+        }
+        assert_eq!(Address::parse(&format!("{}@a.b", "x".repeat(65))).unwrap_err(), AddressError::LongLocal);
+    }
+
+    #[test]
+    fn postmaster_is_known_in_any_case() {
+        assert!(Address::parse("PostMaster@a.b").unwrap().is_postmaster());
+        assert!(!Address::parse("postmaster2@a.b").unwrap().is_postmaster());
+    }
+}

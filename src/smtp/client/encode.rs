@@ -1,0 +1,153 @@
+//! A message's content as DATA carries it: dot-stuffed and ended by CRLF.CRLF (RFC 5321 4.5.2).
+//!
+//! Content comes in pieces of any size and goes out as it came, but for a dot more at the beginning of lines that
+//! begin with one. Content that BDAT brought with bare CR or LF cannot go by DATA as it is (RFC 5321 2.3.8): either it
+//! is not sent this way at all, or [`Lines::MadeCrlf`] ends those lines with CRLF.
+
+/// What becomes of line ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lines {
+    /// All are CRLF already.
+    AsTheyAre,
+    /// A bare CR or LF becomes CRLF.
+    MadeCrlf,
+}
+
+/// How the content written so far ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    LineStart,
+    Cr,
+    Other,
+}
+
+/// Writes one message's content.
+#[derive(Debug)]
+pub struct Encoder {
+    lines: Lines,
+    end: End,
+    /// With [`Lines::MadeCrlf`]: a CR has come whose LF may still come.
+    held_cr: bool,
+}
+
+impl Encoder {
+    /// For content from its first byte.
+    #[must_use]
+    pub fn new(lines: Lines) -> Self {
+        Self { lines, end: End::LineStart, held_cr: false }
+    }
+
+    /// Writes the next piece to `out`.
+    pub fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        match self.lines {
+            Lines::AsTheyAre => self.stuff(piece, out),
+            Lines::MadeCrlf => self.make_crlf(piece, out),
+        }
+    }
+
+    /// Writes the end of data; a last line without CRLF gets one.
+    pub fn finish(mut self, out: &mut Vec<u8>) {
+        if self.held_cr {
+            self.stuff(b"\r\n", out);
+        }
+        if self.end != End::LineStart {
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b".\r\n");
+    }
+
+    fn make_crlf(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        let mut rest = piece;
+        if self.held_cr && !rest.is_empty() {
+            self.held_cr = false;
+            self.stuff(b"\r\n", out);
+            rest = rest.strip_prefix(b"\n").unwrap_or(rest);
+        }
+        while let Some(at) = memchr::memchr2(b'\r', b'\n', rest) {
+            self.stuff(&rest[..at], out);
+            if rest[at..] == *b"\r" {
+                self.held_cr = true;
+                return;
+            }
+            self.stuff(b"\r\n", out);
+            rest = &rest[at..];
+            rest = rest.strip_prefix(b"\r\n").unwrap_or(&rest[1..]);
+        }
+        self.stuff(rest, out);
+    }
+
+    fn stuff(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        let Some(last) = piece.last() else { return };
+        let mut rest = piece;
+        if self.end == End::Cr && piece[0] == b'\n' {
+            out.push(b'\n');
+            rest = &piece[1..];
+            self.end = End::LineStart;
+        }
+        if self.end == End::LineStart && rest.first() == Some(&b'.') {
+            out.push(b'.');
+        }
+        while let Some(at) = memchr::memmem::find(rest, b"\r\n.") {
+            out.extend_from_slice(&rest[..at + 2]);
+            out.push(b'.');
+            rest = &rest[at + 2..];
+        }
+        out.extend_from_slice(rest);
+        self.end = match last {
+            b'\r' => End::Cr,
+            b'\n' if rest.is_empty() || rest.ends_with(b"\r\n") => End::LineStart,
+            _ => End::Other,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(content: &[u8], lines: Lines, split: usize) -> Vec<u8> {
+        let mut encoder = Encoder::new(lines);
+        let mut out = Vec::new();
+        for piece in content.chunks(split) {
+            encoder.push(piece, &mut out);
+        }
+        encoder.finish(&mut out);
+        out
+    }
+
+    #[test]
+    fn content_is_stuffed_however_it_is_split() {
+        for (content, wire) in [
+            ("", ".\r\n"),
+            (".", "..\r\n.\r\n"),
+            ("a\r\n", "a\r\n.\r\n"),
+            ("a", "a\r\n.\r\n"),
+            (".a\r\n.\r\n..\r\n", "..a\r\n..\r\n...\r\n.\r\n"),
+            ("\r\n\r\n.\r\n", "\r\n\r\n..\r\n.\r\n"),
+            ("a.b\r\n.c", "a.b\r\n..c\r\n.\r\n"),
+            ("a\r\r\n.\r\n", "a\r\r\n..\r\n.\r\n"),
+        ] {
+            for split in 1..=content.len().max(1) {
+                let got = encoded(content.as_bytes(), Lines::AsTheyAre, split);
+                assert_eq!(String::from_utf8_lossy(&got), wire, "{content:?} by {split}");
+            }
+        }
+    }
+
+    #[test]
+    fn bare_cr_and_lf_become_crlf_however_they_are_split() {
+        for (content, wire) in [
+            ("a\nb\r\nc\rd", "a\r\nb\r\nc\r\nd\r\n.\r\n"),
+            ("a\n.\nb", "a\r\n..\r\nb\r\n.\r\n"),
+            ("a\n.\r\nb\r.\r\n", "a\r\n..\r\nb\r\n..\r\n.\r\n"),
+            ("\r\r\n\n", "\r\n\r\n\r\n.\r\n"),
+            ("a\r", "a\r\n.\r\n"),
+            ("\r.\r", "\r\n..\r\n.\r\n"),
+        ] {
+            for split in 1..=content.len() {
+                let got = encoded(content.as_bytes(), Lines::MadeCrlf, split);
+                assert_eq!(String::from_utf8_lossy(&got), wire, "{content:?} by {split}");
+            }
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! One command line of SMTP, read once (RFC 5321 4.1). `server` calls [`parse`] with a line whose CRLF is off.
+//!
+//! Paths and arguments are read here; the parameters of MAIL and RCPT in `extension`. Whether a command fits
+//! the state of the session is left to `server`.
+
+use super::address::{Address, ReversePath};
+use super::domain::Domain;
+use super::extension;
+use super::reply::{self, Reply};
+use crate::message::envelope::{Notify, Sender};
+
+/// A command with its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// The client's name, fit for a Received field.
+    Ehlo(String),
+    /// The same.
+    Helo(String),
+    /// Reverse-path and parameters.
+    Mail(Box<Sender>),
+    /// Forward-path and parameters.
+    Rcpt(Box<Rcpt>),
+    /// Content up to CRLF.CRLF follows.
+    Data,
+    /// So many octets follow (RFC 3030).
+    Bdat(Chunk),
+    /// The transaction is given up.
+    Rset,
+    /// Nothing.
+    Noop,
+    /// The end.
+    Quit,
+    /// Its argument is never looked at.
+    Vrfy,
+    /// The same.
+    Help,
+    /// RFC 3207.
+    StartTls,
+}
+
+/// What RCPT said. `crate::session` makes a [`crate::message::envelope::RcptTo`] of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rcpt {
+    /// Whom the mail is for.
+    pub to: ForwardPath,
+    /// NOTIFY.
+    pub notify: Option<Notify>,
+    /// ORCPT as written.
+    pub orcpt: Option<String>,
+}
+
+/// A forward-path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForwardPath {
+    /// A mailbox; a source route is gone.
+    Mailbox(Address),
+    /// `<postmaster>` without a domain (RFC 5321 4.5.1).
+    Postmaster,
+}
+
+/// BDAT's arguments (RFC 3030 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// How many octets follow.
+    pub size: u64,
+    /// Whether others follow.
+    pub place: Place,
+}
+
+/// Whether a chunk is the message's last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// More chunks follow.
+    Inner,
+    /// `LAST`.
+    Last,
+}
+
+/// Why a line is no command of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// Nobody's command.
+    #[error("command unrecognized")]
+    Unrecognized,
+    /// SMTP's, but not ours.
+    #[error("command not implemented")]
+    NotImplemented,
+    /// Not UTF-8.
+    #[error("not text")]
+    NotText,
+    /// Longer than we read.
+    #[error("line too long")]
+    TooLong,
+    /// Missing, superfluous or malformed arguments.
+    #[error("syntax error in arguments")]
+    Arguments,
+    /// MAIL's path.
+    #[error("bad sender address")]
+    Sender,
+    /// RCPT's path.
+    #[error("bad recipient address")]
+    Recipient,
+    /// A parameter is malformed or there twice.
+    #[error("bad parameter")]
+    Parameter,
+    /// A parameter of an extension that is not offered.
+    #[error("unknown parameter")]
+    UnknownParameter,
+    /// MAIL's address needs SMTPUTF8.
+    #[error("SMTPUTF8 needed")]
+    Utf8Needed,
+    /// BDAT's size: what follows cannot be told from commands.
+    #[error("bad chunk size")]
+    ChunkSize,
+    /// Another protocol.
+    #[error("not SMTP")]
+    OtherProtocol,
+}
+
+impl CommandError {
+    /// What the client is told.
+    #[must_use]
+    pub fn reply(self) -> Reply {
+        match self {
+            Self::Unrecognized => reply::UNRECOGNIZED,
+            Self::NotImplemented => reply::NOT_IMPLEMENTED,
+            Self::NotText => reply::NOT_TEXT,
+            Self::TooLong => reply::LINE_TOO_LONG,
+            Self::Arguments => reply::BAD_ARGUMENTS,
+            Self::Sender => reply::BAD_SENDER,
+            Self::Recipient => reply::BAD_RECIPIENT,
+            Self::Parameter => reply::BAD_PARAMETER,
+            Self::UnknownParameter => reply::UNKNOWN_PARAMETER,
+            Self::Utf8Needed => reply::UTF8_NEEDED,
+            Self::ChunkSize => reply::BAD_CHUNK_SIZE,
+            Self::OtherProtocol => reply::NOT_SMTP,
+        }
+    }
+
+    /// Whether the session ends here, because what follows may not be commands.
+    #[must_use]
+    pub fn ends_session(self) -> bool {
+        matches!(self, Self::ChunkSize | Self::OtherProtocol)
+    }
+}
+
+/// Reads a line without its CRLF.
+///
+/// # Errors
+/// A [`CommandError`] that says what the client is told.
+pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
+    let line = std::str::from_utf8(line).map_err(|_| CommandError::NotText)?;
+    let line = line.trim_end_matches([' ', '\t']); // RFC 5321 4.1.1: trailing white space is tolerated
+    let (verb, arguments) = line.split_once(' ').unwrap_or((line, ""));
+    let arguments = arguments.trim_start_matches(' ');
+    match verb.to_ascii_uppercase().as_str() {
+        "EHLO" => client_name(arguments).map(Command::Ehlo),
+        "HELO" => client_name(arguments).map(Command::Helo),
+        "MAIL" => mail(arguments),
+        "RCPT" => rcpt(arguments),
+        "DATA" => alone(Command::Data, arguments),
+        "BDAT" => bdat(arguments),
+        "RSET" => alone(Command::Rset, arguments),
+        "NOOP" => Ok(Command::Noop),
+        "QUIT" => alone(Command::Quit, arguments),
+        "VRFY" if arguments.is_empty() => Err(CommandError::Arguments),
+        "VRFY" => Ok(Command::Vrfy),
+        "HELP" => Ok(Command::Help),
+        "STARTTLS" => alone(Command::StartTls, arguments),
+        "EXPN" | "AUTH" | "ETRN" | "TURN" | "ATRN" | "SEND" | "SOML" | "SAML" | "BURL" => {
+            Err(CommandError::NotImplemented)
+        }
+        "GET" | "POST" | "PUT" | "HEAD" | "OPTIONS" | "CONNECT" | "PRI" => Err(CommandError::OtherProtocol),
+        _ => Err(CommandError::Unrecognized),
+    }
+}
+
+fn alone(command: Command, arguments: &str) -> Result<Command, CommandError> {
+    if arguments.is_empty() { Ok(command) } else { Err(CommandError::Arguments) }
+}
+
+/// What EHLO or HELO says is taken from everybody, since many clients have no proper name; but what no host
+/// name or address literal contains becomes `?`, because it goes into a Received field.
+fn client_name(written: &str) -> Result<String, CommandError> {
+    if written.is_empty() || written.len() > 255 {
+        return Err(CommandError::Arguments);
+    }
+    let known = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
+    Ok(written.chars().map(|c| if known(c) { c } else { '?' }).collect())
+}
+
+fn mail(arguments: &str) -> Result<Command, CommandError> {
+    let (path, parameters) = path(arguments, "FROM:").ok_or(CommandError::Sender)?;
+    let reverse_path = match path {
+        "" => ReversePath::Null,
+        mailbox => ReversePath::Address(Address::parse(mailbox).map_err(|_| CommandError::Sender)?),
+    };
+    let sender = extension::mail_parameters(reverse_path, parameters)?;
+    let needs_utf8 = sender.reverse_path.address().is_some_and(|address| !address.is_ascii());
+    if needs_utf8 && !sender.smtputf8 {
+        return Err(CommandError::Utf8Needed);
+    }
+    Ok(Command::Mail(Box::new(sender)))
+}
+
+fn rcpt(arguments: &str) -> Result<Command, CommandError> {
+    let (path, parameters) = path(arguments, "TO:").ok_or(CommandError::Recipient)?;
+    let to = if path.eq_ignore_ascii_case("postmaster") {
+        ForwardPath::Postmaster
+    } else {
+        ForwardPath::Mailbox(Address::parse(path).map_err(|_| CommandError::Recipient)?)
+    };
+    let (notify, orcpt) = extension::rcpt_parameters(parameters)?;
+    Ok(Command::Rcpt(Box::new(Rcpt { to, notify, orcpt })))
+}
+
+/// What stands between the brackets, without a source route, and what stands behind them. White space behind the
+/// colon is not RFC 5321's (3.3), but printers and scripts send it and every server in the field takes it.
+fn path<'a>(arguments: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
+    let (head, rest) = arguments.split_at_checked(keyword.len())?;
+    if !head.eq_ignore_ascii_case(keyword) {
+        return None;
+    }
+    let rest = rest.trim_start_matches(' ').strip_prefix('<')?;
+    let end = path_end(rest)?;
+    let (inner, behind) = (&rest[..end], &rest[end + 1..]);
+    let parameters = behind.trim_start_matches(' ');
+    if !parameters.is_empty() && !behind.starts_with(' ') {
+        return None;
+    }
+    Some((without_source_route(inner)?, parameters))
+}
+
+/// Where the `>` stands that is not within quotes.
+fn path_end(text: &str) -> Option<usize> {
+    let mut quoted = false;
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'>' if !quoted => return Some(at),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// RFC 5321 4.1.2, appendix C: `@one,@two:` is accepted and ignored.
+fn without_source_route(path: &str) -> Option<&str> {
+    if !path.starts_with('@') {
+        return Some(path);
+    }
+    let mut rest = path;
+    loop {
+        rest = rest.strip_prefix('@')?;
+        let literal_end = if rest.starts_with('[') { rest.find(']')? } else { 0 };
+        let end = literal_end + rest[literal_end..].find([',', ':'])?;
+        Domain::parse(&rest[..end]).ok()?;
+        let behind = &rest[end + 1..];
+        if rest[end..].starts_with(':') {
+            return (!behind.is_empty()).then_some(behind);
+        }
+        rest = behind;
+    }
+}
+
+fn bdat(arguments: &str) -> Result<Command, CommandError> {
+    let (size, place) = match arguments.split_once(' ') {
+        None => (arguments, Place::Inner),
+        Some((size, last)) if last.trim_start().eq_ignore_ascii_case("LAST") => (size, Place::Last),
+        Some(_) => return Err(CommandError::ChunkSize),
+    };
+    if !size.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(CommandError::ChunkSize);
+    }
+    let size = size.parse().map_err(|_| CommandError::ChunkSize)?;
+    Ok(Command::Bdat(Chunk { size, place }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(text: &str) -> Result<ForwardPath, CommandError> {
+        match parse(format!("RCPT TO:{text}").as_bytes())? {
+            Command::Rcpt(rcpt) => Ok(rcpt.to),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn simple_commands_are_read_in_any_case() {
+        for (line, command) in [
+            ("ehlo mx.contoso.com", Command::Ehlo("mx.contoso.com".into())),
+            ("EHLO [IPv6:2001:db8::1]", Command::Ehlo("[IPv6:2001:db8::1]".into())),
+            ("HELO it's (me)", Command::Helo("it?s??me?".into())),
+            ("DATA  ", Command::Data),
+            ("rset", Command::Rset),
+            ("NOOP whatever", Command::Noop),
+            ("Quit", Command::Quit),
+            ("VRFY alice", Command::Vrfy),
+            ("HELP", Command::Help),
+            ("StartTLS", Command::StartTls),
+            ("BDAT 0 last", Command::Bdat(Chunk { size: 0, place: Place::Last })),
+            ("BDAT 86", Command::Bdat(Chunk { size: 86, place: Place::Inner })),
+        ] {
+            assert_eq!(parse(line.as_bytes()), Ok(command), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_line_is_told_apart() {
+        for (line, error) in [
+            (&b""[..], CommandError::Unrecognized),
+            (b"FOO", CommandError::Unrecognized),
+            (b"EHLO", CommandError::Arguments),
+            (b"DATA now", CommandError::Arguments),
+            (b"STARTTLS x", CommandError::Arguments),
+            (b"VRFY", CommandError::Arguments),
+            (b"EXPN list", CommandError::NotImplemented),
+            (b"AUTH PLAIN", CommandError::NotImplemented),
+            (b"NOOP \xff", CommandError::NotText),
+            (b"GET / HTTP/1.1", CommandError::OtherProtocol),
+            (b"BDAT", CommandError::ChunkSize),
+            (b"BDAT +5", CommandError::ChunkSize),
+            (b"BDAT 5 FIRST", CommandError::ChunkSize),
+            (b"BDAT 99999999999999999999999", CommandError::ChunkSize),
+            (b"MAIL TO:<a@b.c>", CommandError::Sender),
+            (b"MAIL FROM:a@b.c", CommandError::Sender),
+            (b"MAIL FROM:<postmaster>", CommandError::Sender),
+            (b"MAIL FROM:<a@b.c", CommandError::Sender),
+            (b"MAIL FROM:<a@b.c>SIZE=1", CommandError::Sender),
+            (b"MAIL FROM:<@b.c>", CommandError::Sender),
+            ("MAIL FROM:<ren\u{e9}@b.c>".as_bytes(), CommandError::Utf8Needed),
+            (b"MAIL FROM:<a@b.c> AUTH=<>", CommandError::UnknownParameter),
+            (b"RCPT TO:<>", CommandError::Recipient),
+            (b"RCPT TO:<alice>", CommandError::Recipient),
+            (b"RCPT TO:<\"\"@b.c>", CommandError::Recipient),
+            (b"RCPT TO:<a@b.c> SIZE=1", CommandError::UnknownParameter),
+        ] {
+            assert_eq!(parse(line), Err(error), "{}", String::from_utf8_lossy(line));
+        }
+    }
+
+    #[test]
+    fn forward_paths_lose_their_source_route_and_nothing_else() {
+        for (text, mailbox) in [
+            ("<alice@contoso.com>", "alice@contoso.com"),
+            (" <alice@contoso.com>", "alice@contoso.com"),
+            ("<@a.example,@b.example:alice@contoso.com>", "alice@contoso.com"),
+            ("<@[IPv6:::1]:alice@contoso.com>", "alice@contoso.com"),
+            ("<\"a>b@c\"@contoso.com>", "\"a>b@c\"@contoso.com"),
+            ("<a%b!c@contoso.com>", "a%b!c@contoso.com"),
+            ("<u@[192.0.2.1]>", "u@[192.0.2.1]"),
+        ] {
+            let ForwardPath::Mailbox(address) = to(text).unwrap() else { panic!("{text}") };
+            assert_eq!(address.as_str(), mailbox);
+        }
+        assert_eq!(to("<PostMaster>"), Ok(ForwardPath::Postmaster));
+        for text in ["<@a.example>", "<@a.example:>", "<@a.example,b:u@c.d>", "<@:u@c.d>", "<a@b.c>>"] {
+            assert_eq!(to(text), Err(CommandError::Recipient), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_null_reverse_path_is_no_address() {
+        let Ok(Command::Mail(sender)) = parse(b"MAIL FROM:<> SIZE=7") else { panic!() };
+        assert_eq!((sender.reverse_path, sender.size), (ReversePath::Null, Some(7)));
+    }
+}

@@ -1,0 +1,293 @@
+//! The content of a message as it comes in: DATA's dots (RFC 5321 4.5.2) and, for DATA and BDAT, line ends.
+//! `server` feeds it with whatever pieces the network makes.
+//!
+//! End of data is CRLF.CRLF and nothing else (RFC 5321 4.1.1.4): what looks like an end to a lenient reader
+//! behind us is a message refused here, never a second message (SMTP smuggling).
+
+/// Reads DATA: finds its end, takes stuffed dots away, and notes a bare CR or LF.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DotReader {
+    at: At,
+    bare: bool,
+}
+
+/// Where in a line the reader is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// Behind CRLF, or at the very beginning.
+    LineStart,
+    /// Behind a dot at the start of a line.
+    Dot,
+    /// Behind that dot and a CR.
+    DotCr,
+    /// Anywhere else.
+    Line,
+    /// Behind a CR within a line; it is passed on with its LF.
+    Cr,
+    /// Behind CRLF.CRLF.
+    End,
+}
+
+impl DotReader {
+    /// A reader at the beginning of the content.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { at: At::LineStart, bare: false }
+    }
+
+    /// Whether the end has been read.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.at == At::End
+    }
+
+    /// Whether a bare CR or LF has been read. From there on no content comes out: the message is refused.
+    #[must_use]
+    pub fn bare(&self) -> bool {
+        self.bare
+    }
+
+    /// Reads on, appends content with its dots unstuffed, and returns how many octets of `input` it took: all of
+    /// them unless the end lies within.
+    pub fn read(&mut self, input: &[u8], content: &mut Vec<u8>) -> usize {
+        let mut taken = 0;
+        while let Some(&byte) = input.get(taken) {
+            if self.at == At::End {
+                break;
+            }
+            if self.at == At::Line {
+                let rest = &input[taken..];
+                let text = memchr::memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+                self.emit(&rest[..text], content);
+                taken += text;
+                if text == rest.len() {
+                    break;
+                }
+                self.step(rest[text], content);
+            } else {
+                self.step(byte, content);
+            }
+            taken += 1;
+        }
+        taken
+    }
+
+    /// One octet, in any state.
+    fn step(&mut self, byte: u8, content: &mut Vec<u8>) {
+        self.at = match (self.at, byte) {
+            (At::LineStart, b'.') => At::Dot,
+            (At::LineStart | At::Line, b'\r') => At::Cr,
+            (At::Dot, b'\r') => At::DotCr,
+            (At::DotCr, b'\n') => At::End,
+            (At::Cr, b'\n') => {
+                self.emit(b"\r\n", content);
+                At::LineStart
+            }
+            (At::DotCr | At::Cr, b'\r') => {
+                self.bare = true;
+                At::Cr
+            }
+            (At::LineStart | At::Line | At::Dot, b'\n') | (At::DotCr | At::Cr, _) => {
+                self.bare = true;
+                At::Line
+            }
+            (At::LineStart | At::Line | At::Dot, byte) => {
+                self.emit(&[byte], content);
+                At::Line
+            }
+            (At::End, _) => At::End,
+        };
+    }
+
+    fn emit(&self, text: &[u8], content: &mut Vec<u8>) {
+        if !self.bare {
+            content.extend_from_slice(text);
+        }
+    }
+}
+
+impl Default for DotReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Looks for a bare CR or LF in content that is kept as it is (BDAT).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LineEnds {
+    after_cr: bool,
+    bare: bool,
+}
+
+impl LineEnds {
+    /// Looks at the next piece.
+    pub fn read(&mut self, piece: &[u8]) {
+        let Some(&first) = piece.first() else { return };
+        if self.bare {
+            return;
+        }
+        self.bare = self.after_cr && first != b'\n';
+        let mut before = if self.after_cr { b'\r' } else { b' ' };
+        let mut from = 0;
+        for at in memchr::memchr2_iter(b'\r', b'\n', piece) {
+            if at > from {
+                self.bare |= before == b'\r';
+                before = b' ';
+            }
+            self.bare |= (piece[at] == b'\n') != (before == b'\r');
+            before = if piece[at] == b'\r' { b'\r' } else { b' ' };
+            from = at + 1;
+        }
+        self.bare |= before == b'\r' && from < piece.len();
+        self.after_cr = before == b'\r' && from == piece.len();
+    }
+
+    /// Whether there was a bare CR or LF, a CR at the very end included.
+    #[must_use]
+    pub fn bare(&self) -> bool {
+        self.bare || self.after_cr
+    }
+}
+
+/// Where the header section ends in `text`: the length of its fields, and where the empty line begins that ends it;
+/// they are the same. `None`: there is no empty line yet. Lines end with LF here, with or without CR, because BDAT
+/// may bring either. Octets before `from` were looked at before.
+#[must_use]
+pub fn header_end(text: &[u8], from: usize) -> Option<usize> {
+    if text.starts_with(b"\r\n") || text.starts_with(b"\n") {
+        return Some(0);
+    }
+    let start = from.saturating_sub(2); // an empty line may lie across the border
+    memchr::memchr_iter(b'\n', &text[start..]).map(|at| start + at + 1).find(|&line| {
+        let rest = &text[line..];
+        rest.starts_with(b"\r\n") || rest.starts_with(b"\n")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Reads `input` in pieces cut at `cuts`: content, what is left behind the end, and whether it is refused.
+    fn read(input: &[u8], cut: usize) -> (Vec<u8>, Option<Vec<u8>>, bool) {
+        let mut reader = DotReader::new();
+        let mut content = Vec::new();
+        let mut taken = reader.read(&input[..cut], &mut content);
+        if !reader.ended() {
+            assert_eq!(taken, cut);
+            taken += reader.read(&input[cut..], &mut content);
+        }
+        (content, reader.ended().then(|| input[taken..].to_vec()), reader.bare())
+    }
+
+    #[test]
+    fn end_of_data_is_crlf_dot_crlf_wherever_the_network_cuts() {
+        for (input, content, rest) in [
+            (&b".\r\nQUIT"[..], &b""[..], Some(&b"QUIT"[..])),
+            (b"a\r\n.\r\nQUIT", b"a\r\n", Some(b"QUIT")),
+            (b"a\r\n..\r\n...b\r\n.\r\n", b"a\r\n.\r\n..b\r\n", Some(b"")),
+            (b".a\r\n.\r\n", b"a\r\n", Some(b"")),
+            (b"\r\n\r\n.\r\n", b"\r\n\r\n", Some(b"")),
+            (b"a.\r\n", b"a.\r\n", None),
+            (b"\x00\xff\r\n.\r\n", b"\x00\xff\r\n", Some(b"")),
+        ] {
+            for cut in 0..=input.len() {
+                let expected = (content.to_vec(), rest.map(<[u8]>::to_vec), false);
+                assert_eq!(read(input, cut), expected, "{input:?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_lenient_reader_takes_for_the_end_is_refused_and_read_past() {
+        for lookalike in
+            ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r\n.\r", "\r.\r\n", "\r\r\n.\r\r\n", "\r.\n", "\n.\r"]
+        {
+            let input = format!("a{lookalike}MAIL FROM:<>\r\n.\r\nQUIT");
+            for cut in 0..=input.len() {
+                let (_, rest, bare) = read(input.as_bytes(), cut);
+                assert_eq!((rest.as_deref(), bare), (Some(&b"QUIT"[..]), true), "{input:?} cut at {cut}");
+            }
+        }
+    }
+
+    /// The same by another way: searching instead of stepping.
+    fn searched(input: &[u8]) -> (Option<Vec<u8>>, bool) {
+        let text = [b"\r\n", input].concat();
+        let end = text.windows(5).position(|five| five == b"\r\n.\r\n");
+        let content = &text[..end.map_or(text.len(), |end| end + 2)];
+        let without_pairs = String::from_utf8_lossy(content).replace("\r\n", "");
+        (end.map(|end| text[end + 5..].to_vec()), without_pairs.contains(['\r', '\n']))
+    }
+
+    #[test]
+    fn every_short_text_ends_where_searching_finds_its_end() {
+        for number in 0..4_usize.pow(8) {
+            let text: Vec<u8> = (0..8).map(|at| b"\r\n.a"[number >> (2 * at) & 3]).collect();
+            let (_, rest, bare) = read(&text, number % 9);
+            let (expected_rest, expected_bare) = searched(&text);
+            assert_eq!(rest, expected_rest, "{text:?}");
+            // A text that breaks off after a CR is not known to be wrong yet.
+            assert!(bare == expected_bare || (rest.is_none() && !bare && text.ends_with(b"\r")), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn line_ends_are_looked_at_across_pieces() {
+        for (text, bare) in [
+            (&b"a\r\nb\r\n\r\n"[..], false),
+            (b"", false),
+            (b"a\nb", true),
+            (b"a\rb", true),
+            (b"a\r", true),
+            (b"a\r\r\n", true),
+            (b"\n", true),
+            (b"\r\n\n", true),
+        ] {
+            for cut in 0..=text.len() {
+                let mut ends = LineEnds::default();
+                ends.read(&text[..cut]);
+                ends.read(&text[cut..]);
+                assert_eq!(ends.bare(), bare, "{text:?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_header_section_ends_at_the_first_empty_line() {
+        for (text, end) in [
+            (&b"\r\nbody"[..], Some(0)),
+            (b"A: b\r\n\r\nbody", Some(6)),
+            (b"A: b\n\nbody", Some(5)),
+            (b"A: b\r\n \r\n\r\n", Some(9)),
+            (b"A: b\r\n", None),
+            (b"A: b\r\n\r", None),
+            (b"", None),
+        ] {
+            assert_eq!(header_end(text, 0), end, "{text:?}");
+            for cut in 0..text.len() {
+                if header_end(&text[..cut], 0).is_none() {
+                    assert_eq!(header_end(text, cut), end, "{text:?} known up to {cut}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// Stuffed by RFC 5321 4.5.2 and read in pieces, a text is itself again.
+        #[test]
+        fn stuffing_and_reading_cancel_out(lines in prop::collection::vec("[a.\\x00-\\x09]{0,5}", 0..8), size in 1_usize..9) {
+            let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+            let stuffed: String = lines.iter().map(|l| if l.starts_with('.') { format!(".{l}\r\n") } else { format!("{l}\r\n") }).collect();
+            let wire = format!("{stuffed}.\r\n");
+            let mut reader = DotReader::new();
+            let mut content = Vec::new();
+            for piece in wire.as_bytes().chunks(size) {
+                prop_assert_eq!(reader.read(piece, &mut content), piece.len());
+            }
+            prop_assert!(reader.ended() && !reader.bare());
+            prop_assert_eq!(content, text.into_bytes());
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! SMTP without a socket: the words, the server's and the client's side of the conversation.
+
+pub mod address;
+pub mod client;
+pub mod command;
+pub mod data;
+pub mod domain;
+pub mod extension;
+pub mod reply;
+pub mod server;

@@ -1,0 +1,231 @@
+//! What each command means in each state (RFC 5321 4.1.4).
+
+use bytes::BytesMut;
+
+use super::{
+    Action, Command, CommandError, DotReader, Envelope, Expect, Hello, Incoming, Line, MAX_PENDING, Rcpt, Reply,
+    Sender, Server, Source, StartTls, State, TlsState, Utf8, reply,
+};
+use crate::smtp::command::{self, Chunk, ForwardPath};
+use crate::smtp::extension;
+
+/// What has to be waited for before a command can be looked at.
+enum Next {
+    /// Nothing: here it is.
+    Command(Result<Command, CommandError>),
+    /// More octets.
+    More,
+    /// Nothing ever: the session is over, or a line was answered already.
+    Answered,
+}
+
+impl Server {
+    /// Takes one command off the input. `Some`: there is none to be had before this is done.
+    pub(super) fn command(&mut self, input: &mut BytesMut) -> Option<Action> {
+        let pending = match &self.state {
+            State::Envelope(envelope) => envelope.pending,
+            _ => 0,
+        };
+        if pending == 0 && self.draining && matches!(self.state, State::Idle) {
+            self.close_with(reply::SHUTTING_DOWN);
+            return None;
+        }
+        if pending >= MAX_PENDING {
+            return Some(Action::Wait);
+        }
+        let command = match self.next_command(input, pending) {
+            Next::Command(command) => command,
+            Next::More if pending > 0 => return Some(Action::Wait),
+            Next::More => return Some(Action::Read(Expect::Command)),
+            Next::Answered => return None,
+        };
+        match (&mut self.state, command) {
+            // RCPTs that follow each other are asked about at once, and answered in their order.
+            (State::Envelope(envelope), Ok(Command::Rcpt(rcpt))) if envelope.takes(&rcpt) => {
+                envelope.pending += 1;
+                self.out.push_back(Action::Resolve(rcpt));
+            }
+            (_, command) if pending > 0 => {
+                self.held = Some(command);
+                return Some(Action::Wait);
+            }
+            (_, Ok(command)) => self.obey(command, input),
+            (_, Err(error)) if error.ends_session() => self.close_with(error.reply()),
+            (_, Err(error)) => self.error(error.reply()),
+        }
+        None
+    }
+
+    /// The command that was held back, or the next line's.
+    fn next_command(&mut self, input: &mut BytesMut, pending: usize) -> Next {
+        if let Some(command) = self.held.take() {
+            return Next::Command(command);
+        }
+        match self.lines.take(input) {
+            Line::Whole(line) => Next::Command(command::parse(&line)),
+            Line::Partial => Next::More,
+            Line::TooLong => Next::Command(Err(CommandError::TooLong)),
+            Line::Bare if pending > 0 => Next::More, // it stays in the input until the answers before it are out
+            Line::Bare => {
+                self.close_with(reply::BARE_IN_COMMAND);
+                Next::Answered
+            }
+        }
+    }
+
+    /// Does what a command says.
+    fn obey(&mut self, command: Command, input: &mut BytesMut) {
+        if self.profile.tls == TlsState::Required && needs_tls(&command) {
+            return match command {
+                Command::Bdat(chunk) => self.skip_chunk(chunk, reply::TLS_REQUIRED),
+                _ => self.error(reply::TLS_REQUIRED),
+            };
+        }
+        match command {
+            Command::Ehlo(name) => self.ehlo(name),
+            Command::Helo(name) => {
+                self.reset();
+                self.hello = Some(Hello::Helo(name));
+                self.send(Reply::bare(250, self.profile.hostname.clone().into()));
+            }
+            Command::Mail(sender) => self.mail(sender),
+            Command::Rcpt(_) => self.refuse_rcpt(),
+            Command::Data => self.data(),
+            Command::Bdat(chunk) => self.bdat(chunk),
+            Command::Rset => {
+                self.reset();
+                self.send(reply::OK);
+            }
+            Command::Noop => self.send(reply::OK),
+            Command::Quit => self.close_with(reply::CLOSING),
+            Command::Vrfy => self.send(reply::CANNOT_VRFY),
+            Command::Help => self.send(reply::HELP),
+            Command::StartTls => self.start_tls(input),
+        }
+    }
+
+    fn ehlo(&mut self, name: String) {
+        self.reset();
+        self.hello = Some(Hello::Ehlo(name));
+        let start_tls = match self.profile.tls {
+            TlsState::Offered | TlsState::Required => StartTls::Offered,
+            TlsState::Unavailable | TlsState::Active => StartTls::NotOffered,
+        };
+        self.send(extension::ehlo(&self.profile.hostname, self.profile.max_message_size, start_tls));
+    }
+
+    /// RFC 5321 4.1.4: EHLO, HELO and RSET give up the transaction.
+    fn reset(&mut self) {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Idle => {}
+            _ => self.out.push_back(Action::Discard),
+        }
+    }
+
+    fn mail(&mut self, sender: Box<Sender>) {
+        match &self.state {
+            State::BetweenChunks(_) => self.error(reply::NEED_BDAT),
+            State::Idle if self.hello.is_none() => self.error(reply::HELLO_FIRST),
+            State::Idle => {
+                let utf8 = if sender.smtputf8 { Utf8::Given } else { Utf8::Absent };
+                self.state = State::Opening(sender.size, utf8);
+                self.out.push_back(Action::Begin(sender));
+            }
+            _ => self.error(reply::NESTED_MAIL),
+        }
+    }
+
+    /// A RCPT that cannot be asked about.
+    fn refuse_rcpt(&mut self) {
+        match &mut self.state {
+            State::BetweenChunks(_) => self.error(reply::NEED_BDAT),
+            State::Envelope(envelope) => {
+                envelope.refused += 1;
+                // RFC 5321 4.5.3.1.10: what was accepted before stays accepted.
+                let why = if envelope.is_full() { reply::TOO_MANY_RECIPIENTS } else { reply::UTF8_NEEDED };
+                self.send(why);
+            }
+            _ => self.error(reply::NEED_MAIL),
+        }
+    }
+
+    fn data(&mut self) {
+        match &self.state {
+            State::BetweenChunks(_) => self.error(reply::NEED_BDAT),
+            State::Envelope(envelope) if envelope.accepted > 0 => {
+                let incoming = Incoming::new(envelope.limits);
+                self.state = State::Content(incoming, Source::Dots(DotReader::new()));
+                self.send(reply::START_MAIL_INPUT);
+            }
+            State::Envelope(envelope) if envelope.refused > 0 => self.send(reply::NO_VALID_RECIPIENTS),
+            State::Envelope(_) => self.error(reply::NEED_RCPT),
+            _ => self.error(reply::NEED_MAIL),
+        }
+    }
+
+    fn bdat(&mut self, chunk: Chunk) {
+        let source = Source::Chunk { size: chunk.size, left: chunk.size, place: chunk.place };
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::BetweenChunks(incoming) => self.state = State::Content(incoming, source),
+            State::Envelope(envelope) if envelope.accepted > 0 => {
+                self.state = State::Content(Incoming::new(envelope.limits), source);
+            }
+            State::Envelope(envelope) => {
+                self.state = State::Envelope(envelope);
+                self.skip_chunk(chunk, reply::NEED_RCPT);
+            }
+            state => {
+                self.state = state;
+                self.skip_chunk(chunk, reply::NEED_MAIL);
+            }
+        }
+    }
+
+    /// RFC 3030 2: the octets of a chunk are never commands, whatever is answered.
+    fn skip_chunk(&mut self, chunk: Chunk, why: Reply) {
+        let back = Box::new(std::mem::replace(&mut self.state, State::Idle));
+        self.state = State::Skipping(chunk.size, why, back);
+    }
+
+    fn start_tls(&mut self, input: &mut BytesMut) {
+        match self.profile.tls {
+            TlsState::Unavailable => self.error(reply::NOT_IMPLEMENTED),
+            TlsState::Active => self.error(reply::TLS_ACTIVE),
+            TlsState::Offered | TlsState::Required => {
+                input.clear(); // RFC 3207 5: what was injected behind STARTTLS is not the client's
+                self.reset();
+                self.hello = None;
+                self.send(reply::READY_FOR_TLS);
+                self.state = State::Handshake;
+                self.out.push_back(Action::StartTls);
+            }
+        }
+    }
+}
+
+impl Envelope {
+    /// Whether this recipient can be asked about.
+    fn takes(&self, rcpt: &Rcpt) -> bool {
+        !self.is_full() && (self.utf8 == Utf8::Given || is_ascii(rcpt))
+    }
+
+    fn is_full(&self) -> bool {
+        self.accepted + self.pending >= self.limits.max_recipients
+    }
+}
+
+fn is_ascii(rcpt: &Rcpt) -> bool {
+    match &rcpt.to {
+        ForwardPath::Mailbox(address) => address.is_ascii(),
+        ForwardPath::Postmaster => true,
+    }
+}
+
+/// RFC 3207 4: which commands TLS can be demanded for.
+fn needs_tls(command: &Command) -> bool {
+    match command {
+        Command::Mail(_) | Command::Rcpt(_) | Command::Data | Command::Bdat(_) | Command::Vrfy => true,
+        Command::Ehlo(_) | Command::Helo(_) | Command::Rset | Command::Noop => false,
+        Command::Quit | Command::Help | Command::StartTls => false,
+    }
+}

@@ -1,0 +1,241 @@
+//! A message on its way in: where its content comes from, what is known of it, and when it is refused.
+//! Memory is bounded by the header section's limit and the size of one piece.
+
+use bytes::{Buf, BytesMut};
+
+use super::{Action, DotReader, Limits, Reply, Server, State, Summary};
+use crate::smtp::command::Place;
+use crate::smtp::data::{LineEnds, header_end};
+use crate::smtp::reply;
+
+/// Where content comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// DATA.
+    Dots(DotReader),
+    /// One chunk of BDAT.
+    Chunk {
+        /// Octets of the whole chunk.
+        size: u64,
+        /// Octets still to come.
+        left: u64,
+        /// Whether another follows.
+        place: Place,
+    },
+}
+
+impl Source {
+    /// Whether it has given all it had.
+    pub(super) fn exhausted(&self) -> bool {
+        match self {
+            Self::Dots(reader) => reader.ended(),
+            Self::Chunk { left, .. } => *left == 0,
+        }
+    }
+}
+
+/// What has become of the header section.
+#[derive(Debug)]
+enum Header {
+    /// It has not ended yet.
+    Collecting(Vec<u8>),
+    /// It is being looked at; this much content behind it has been read.
+    Checking(Vec<u8>),
+    /// It may pass.
+    Passed,
+}
+
+/// A message on its way in.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    limits: Limits,
+    size: u64,
+    eight_bit: bool,
+    line_ends: LineEnds,
+    bare_in_data: bool,
+    header: Header,
+    /// Why it is refused; nothing of it is kept from then on, but it is read to its end.
+    refused: Option<Reply>,
+}
+
+impl Incoming {
+    pub(super) fn new(limits: Limits) -> Self {
+        let header = Header::Collecting(Vec::new());
+        let line_ends = LineEnds::default();
+        Self { limits, size: 0, eight_bit: false, line_ends, bare_in_data: false, header, refused: None }
+    }
+
+    pub(super) fn is_being_checked(&self) -> bool {
+        matches!(self.header, Header::Checking(_))
+    }
+
+    /// Reads on; what comes of it is to be done.
+    pub(super) fn read(&mut self, source: &mut Source, input: &mut BytesMut) -> Option<Action> {
+        match source {
+            Source::Dots(reader) => {
+                let mut piece = Vec::with_capacity(input.len());
+                let taken = reader.read(input, &mut piece);
+                input.advance(taken);
+                self.bare_in_data = reader.bare();
+                self.take(piece)
+            }
+            Source::Chunk { left, .. } => {
+                let piece = input.split_to(within(*left, input.len()));
+                *left -= piece.len() as u64;
+                self.line_ends.read(&piece);
+                self.take(piece.into())
+            }
+        }
+    }
+
+    /// Takes a piece of content. What is wrong is found in the order in which it stands in the message, so that the
+    /// answer does not depend on where the network cuts.
+    fn take(&mut self, piece: Vec<u8>) -> Option<Action> {
+        if self.refused.is_some() {
+            return None;
+        }
+        self.size = self.size.saturating_add(piece.len() as u64);
+        self.eight_bit |= !piece.is_ascii();
+        match &mut self.header {
+            Header::Collecting(section) => {
+                let known = section.len();
+                section.extend_from_slice(&piece);
+                let end = header_end(section, known);
+                // Without an end yet, a final CR may be the beginning of the empty line.
+                let fields = end.unwrap_or(section.len().saturating_sub(1));
+                if let Some(why) = self.limits.refuse_header(fields) {
+                    return self.refuse(why);
+                }
+                let Some(end) = end else { return self.flaw_in_header() };
+                let rest = section.split_off(end);
+                Some(self.check(rest))
+            }
+            Header::Checking(rest) => {
+                rest.extend_from_slice(&piece);
+                None
+            }
+            Header::Passed => self.pass(piece),
+        }
+    }
+
+    /// Content behind the header section goes on, or the message is refused.
+    fn pass(&mut self, piece: Vec<u8>) -> Option<Action> {
+        if self.size > self.limits.max_message_size {
+            return self.refuse(reply::MESSAGE_TOO_LARGE); // RFC 1870 6.3
+        }
+        if self.bare_in_data {
+            return self.refuse(reply::BARE_IN_DATA);
+        }
+        (!piece.is_empty()).then_some(Action::Content(piece))
+    }
+
+    /// A bare CR or LF has been read before the header section ended.
+    fn flaw_in_header(&mut self) -> Option<Action> {
+        if self.bare_in_data { self.refuse(reply::BARE_IN_DATA) } else { None }
+    }
+
+    /// The content ended before the header section did: it is all header section.
+    fn end_in_header(&mut self, fields: usize) -> Action {
+        match self.limits.refuse_header(fields) {
+            Some(why) => self.refuse(why).unwrap_or(Action::Discard),
+            None => self.check(Vec::new()),
+        }
+    }
+
+    /// Hands the header section out; `rest` is the content behind it that has been read.
+    fn check(&mut self, rest: Vec<u8>) -> Action {
+        match std::mem::replace(&mut self.header, Header::Checking(rest)) {
+            Header::Collecting(section) => Action::CheckHeader(section),
+            Header::Checking(_) | Header::Passed => Action::CheckHeader(Vec::new()),
+        }
+    }
+
+    /// Refuses the message; the first reason stays.
+    fn refuse(&mut self, why: Reply) -> Option<Action> {
+        if self.refused.is_some() {
+            return None;
+        }
+        self.refused = Some(why);
+        self.header = Header::Passed;
+        Some(Action::Discard)
+    }
+}
+
+impl Limits {
+    /// Why a header section of this length is refused: by whichever limit it meets first.
+    fn refuse_header(self, fields: usize) -> Option<Reply> {
+        let fields = fields as u64;
+        if fields <= self.max_header_size && fields <= self.max_message_size {
+            return None;
+        }
+        let whole = self.max_message_size < self.max_header_size;
+        Some(if whole { reply::MESSAGE_TOO_LARGE } else { reply::HEADER_TOO_LARGE })
+    }
+}
+
+/// How many of `available` octets lie within `left`.
+fn within(left: u64, available: usize) -> usize {
+    usize::try_from(left).map_or(available, |left| left.min(available))
+}
+
+/// Reads octets that nobody wants.
+pub(super) fn skip(left: &mut u64, input: &mut BytesMut) {
+    let taken = within(*left, input.len());
+    input.advance(taken);
+    *left -= taken as u64;
+}
+
+impl Server {
+    /// The verdict on the header section is there.
+    pub(super) fn header_checked(&mut self, mut incoming: Incoming, source: Source, verdict: Result<(), Reply>) {
+        let header = std::mem::replace(&mut incoming.header, Header::Passed);
+        let action = match (header, verdict) {
+            (Header::Checking(_), Err(why)) => incoming.refuse(why),
+            (Header::Checking(rest), Ok(())) => incoming.pass(rest),
+            (other, _) => {
+                incoming.header = other;
+                None
+            }
+        };
+        self.out.extend(action);
+        self.state = State::Content(incoming, source);
+    }
+
+    /// DATA's end, or a chunk's.
+    pub(super) fn end_of_source(&mut self) {
+        let (mut incoming, source) = match std::mem::replace(&mut self.state, State::Idle) {
+            State::Content(incoming, source) => (incoming, source),
+            other => {
+                self.state = other;
+                return;
+            }
+        };
+        if let Some(why) = incoming.refused {
+            return self.send(why);
+        }
+        if let Source::Chunk { size, place: Place::Inner, .. } = source {
+            self.state = State::BetweenChunks(incoming);
+            return self.send(Reply::chunk_received(size));
+        }
+        if let Header::Collecting(section) = &incoming.header {
+            let fields = section.len();
+            self.out.push_back(incoming.end_in_header(fields));
+            self.state = State::Content(incoming, source);
+            return;
+        }
+        let summary = Summary { eight_bit: incoming.eight_bit, bare_lf: incoming.line_ends.bare() };
+        self.out.push_back(Action::Commit(summary));
+        self.state = State::Committing;
+    }
+
+    /// The end of a chunk that nobody wanted.
+    pub(super) fn end_of_skipping(&mut self) {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Skipping(_, why, back) => {
+                self.state = *back;
+                self.error(why);
+            }
+            other => self.state = other,
+        }
+    }
+}

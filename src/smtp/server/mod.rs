@@ -1,0 +1,362 @@
+//! The server's side of SMTP as a state machine without a socket (RFC 5321, 2920, 3030, 3207).
+//!
+//! `crate::session` drives a [`Server`]: it asks for the [next](Server::next) action with the octets that have come
+//! in so far, performs it, and [tells](Server::handle) the machine what came of it. What a command means for the
+//! state is in `commands`, what is done with a message's content in `content`. Where a recipient goes, whether a
+//! message loops, and what is durable is decided elsewhere; here stands only that 250 comes after it.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+
+use super::command::{Command, CommandError, Rcpt};
+use super::data::DotReader;
+use super::extension::StartTls;
+use super::reply::{self, Reply};
+use crate::message::envelope::Sender;
+
+mod commands;
+mod content;
+mod lines;
+#[cfg(test)]
+mod tests;
+
+use content::{Incoming, Source};
+use lines::Line;
+
+/// Errors in commands after which a session ends (RFC 5321 7.8 leaves the number to us).
+const MAX_ERRORS: usize = 20;
+/// Recipients refused one after another after which a session ends: somebody tries names.
+const MAX_REFUSED_IN_A_ROW: usize = 100;
+/// Recipients of one transaction that are asked about at once.
+const MAX_PENDING: usize = 16;
+
+/// What has happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The transaction of [`Action::Begin`] may begin within these limits, or not.
+    Began(Result<Limits, Reply>),
+    /// The answer to the oldest [`Action::Resolve`] that has none yet.
+    Resolved(Reply),
+    /// The header section of [`Action::CheckHeader`] may pass, or the message is refused.
+    HeaderChecked(Result<(), Reply>),
+    /// The message of [`Action::Commit`] is durable under this id, or it is refused.
+    Spooled(Result<String, Reply>),
+    /// TLS is up.
+    TlsStarted,
+    /// A deadline has passed.
+    TimedOut,
+    /// We are about to stop: a transaction under way may end, no other begins.
+    Draining,
+}
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Append to what will be sent.
+    Send(Reply),
+    /// Send what is due, then read more; the machine has no use for an event until then, but for a deadline or the drain.
+    Read(Expect),
+    /// An event is due: the answer to the oldest [`Action::Resolve`] without one.
+    Wait,
+    /// MAIL: take the configuration in force. Answered by [`Event::Began`].
+    Begin(Box<Sender>),
+    /// RCPT: decide about it. Answered by [`Event::Resolved`], in order.
+    Resolve(Box<Rcpt>),
+    /// The header section, without the empty line. Answered by [`Event::HeaderChecked`].
+    CheckHeader(Vec<u8>),
+    /// Content behind the header section, beginning with the empty line.
+    Content(Vec<u8>),
+    /// That was all of it: make it durable. Answered by [`Event::Spooled`].
+    Commit(Summary),
+    /// The transaction is over, or its content is refused already: throw away what there is of it.
+    Discard,
+    /// Send what is due, throw away what has been read, and begin TLS. Answered by [`Event::TlsStarted`].
+    StartTls,
+    /// Send what is due and close.
+    Close,
+}
+
+/// What is read next: which deadline holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// A command.
+    Command,
+    /// A message's content.
+    Content,
+}
+
+/// The limits of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Octets of a message.
+    pub max_message_size: u64,
+    /// Octets of its header section.
+    pub max_header_size: u64,
+    /// Recipients.
+    pub max_recipients: usize,
+}
+
+/// What is known of a whole message's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Whether there is an 8-bit octet in it.
+    pub eight_bit: bool,
+    /// Whether there is a bare CR or LF in it (BDAT only).
+    pub bare_lf: bool,
+}
+
+/// Whether TLS is there, and has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsState {
+    /// No certificate, no STARTTLS.
+    Unavailable,
+    /// STARTTLS is offered.
+    Offered,
+    /// STARTTLS is offered, and demanded before MAIL.
+    Required,
+    /// The session is encrypted.
+    Active,
+}
+
+/// What a session is from its beginning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// Our name in the greeting and EHLO.
+    pub hostname: String,
+    /// The SIZE that EHLO offers.
+    pub max_message_size: u64,
+    /// TLS.
+    pub tls: TlsState,
+}
+
+/// How the client introduced itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hello {
+    /// With HELO and this name.
+    Helo(String),
+    /// With EHLO and this name.
+    Ehlo(String),
+}
+
+impl Hello {
+    /// The name, fit for a Received field.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Helo(name) | Self::Ehlo(name) => name,
+        }
+    }
+}
+
+/// Where in a session we are.
+#[derive(Debug)]
+enum State {
+    /// No transaction.
+    Idle,
+    /// MAIL was given; [`Event::Began`] is due.
+    Opening(Option<u64>, Utf8),
+    /// MAIL was accepted.
+    Envelope(Envelope),
+    /// Content is being read.
+    Content(Incoming, Source),
+    /// A chunk has been read; another is due.
+    BetweenChunks(Incoming),
+    /// A chunk that nobody wants is being read; then this reply is due and the state is that one again.
+    Skipping(u64, Reply, Box<State>),
+    /// [`Event::Spooled`] is due.
+    Committing,
+    /// [`Event::TlsStarted`] is due.
+    Handshake,
+    /// Nothing more is read.
+    Closed,
+}
+
+/// Whether MAIL had SMTPUTF8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Utf8 {
+    Absent,
+    Given,
+}
+
+/// A transaction whose content has not begun.
+#[derive(Debug)]
+struct Envelope {
+    limits: Limits,
+    utf8: Utf8,
+    accepted: usize,
+    refused: usize,
+    /// Resolved, but the answer is not there yet.
+    pending: usize,
+}
+
+/// One session's protocol.
+#[derive(Debug)]
+pub struct Server {
+    profile: Profile,
+    hello: Option<Hello>,
+    state: State,
+    lines: lines::Lines,
+    /// A command that waits for the answers to the RCPTs before it.
+    held: Option<Result<Command, CommandError>>,
+    out: VecDeque<Action>,
+    errors: usize,
+    refused_in_a_row: usize,
+    draining: bool,
+}
+
+impl Server {
+    /// A session at its beginning. The first action is the greeting.
+    #[must_use]
+    pub fn new(profile: Profile) -> Self {
+        let greeting = Reply::greeting(&profile.hostname);
+        Self {
+            profile,
+            hello: None,
+            state: State::Idle,
+            lines: lines::Lines::default(),
+            held: None,
+            out: VecDeque::from([Action::Send(greeting)]),
+            errors: 0,
+            refused_in_a_row: 0,
+            draining: false,
+        }
+    }
+
+    /// How the client introduced itself, since the last EHLO, HELO or STARTTLS.
+    #[must_use]
+    pub fn hello(&self) -> Option<&Hello> {
+        self.hello.as_ref()
+    }
+
+    /// Whether the session is encrypted.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.profile.tls == TlsState::Active
+    }
+
+    /// The next thing to do. Takes what it can use from `input`; what it leaves there is its business later.
+    pub fn next(&mut self, input: &mut BytesMut) -> Action {
+        loop {
+            if let Some(action) = self.out.pop_front() {
+                return action;
+            }
+            let rest = match &mut self.state {
+                State::Closed => return Action::Close,
+                State::Opening(..) | State::Committing | State::Handshake => return Action::Wait,
+                State::Content(incoming, _) if incoming.is_being_checked() => return Action::Wait,
+                State::Content(_, source) if source.exhausted() => {
+                    self.end_of_source();
+                    continue;
+                }
+                State::Skipping(0, ..) => {
+                    self.end_of_skipping();
+                    continue;
+                }
+                State::Content(..) | State::Skipping(..) if input.is_empty() => return Action::Read(Expect::Content),
+                State::Skipping(left, ..) => {
+                    content::skip(left, input);
+                    continue;
+                }
+                State::Content(incoming, source) => incoming.read(source, input),
+                State::Idle | State::Envelope(_) | State::BetweenChunks(_) => {
+                    if let Some(action) = self.command(input) {
+                        return action;
+                    }
+                    continue;
+                }
+            };
+            self.out.extend(rest);
+        }
+    }
+
+    /// Takes note of what has happened.
+    pub fn handle(&mut self, event: Event) {
+        match (std::mem::replace(&mut self.state, State::Closed), event) {
+            (State::Closed, _) => {}
+            (_, Event::TimedOut) => self.close_with(reply::TIMED_OUT),
+            (state, Event::Draining) => {
+                self.draining = true;
+                self.state = state;
+            }
+            (State::Opening(size, utf8), Event::Began(limits)) => self.began(size, utf8, limits),
+            (State::Envelope(envelope), Event::Resolved(answer)) => self.resolved(envelope, answer),
+            (State::Content(incoming, source), Event::HeaderChecked(verdict)) => {
+                self.header_checked(incoming, source, verdict);
+            }
+            (State::Committing, Event::Spooled(result)) => self.spooled(result),
+            (State::Handshake, Event::TlsStarted) => {
+                self.profile.tls = TlsState::Active;
+                self.state = State::Idle;
+            }
+            // The driver answers what it was asked and nothing else.
+            (state, Event::Began(_) | Event::Resolved(_) | Event::HeaderChecked(_)) => self.state = state,
+            (state, Event::Spooled(_) | Event::TlsStarted) => self.state = state,
+        }
+    }
+
+    fn began(&mut self, size: Option<u64>, utf8: Utf8, limits: Result<Limits, Reply>) {
+        self.state = State::Idle;
+        match limits {
+            Err(refused) => self.send(refused),
+            Ok(limits) if size.is_some_and(|size| size > limits.max_message_size) => {
+                self.out.push_back(Action::Discard); // RFC 1870 6.1
+                self.send(reply::MESSAGE_TOO_LARGE);
+            }
+            Ok(limits) => {
+                self.state = State::Envelope(Envelope { limits, utf8, accepted: 0, refused: 0, pending: 0 });
+                self.send(reply::SENDER_OK);
+            }
+        }
+    }
+
+    fn resolved(&mut self, mut envelope: Envelope, answer: Reply) {
+        envelope.pending = envelope.pending.saturating_sub(1);
+        if answer.is_positive() {
+            envelope.accepted += 1;
+            self.refused_in_a_row = 0;
+        } else {
+            envelope.refused += 1;
+            self.refused_in_a_row += usize::from(answer.is_permanent());
+        }
+        self.state = State::Envelope(envelope);
+        self.send(answer);
+        if self.refused_in_a_row >= MAX_REFUSED_IN_A_ROW {
+            self.close_with(reply::TOO_MANY_ERRORS);
+        }
+    }
+
+    fn spooled(&mut self, result: Result<String, Reply>) {
+        self.state = State::Idle;
+        match result {
+            Ok(id) => {
+                self.errors = 0;
+                self.send(Reply::queued_as(&id));
+            }
+            Err(refused) => self.send(refused),
+        }
+    }
+
+    /// Sends a reply; 421 is the last one (RFC 5321 3.8).
+    fn send(&mut self, reply: Reply) {
+        if reply.code == 421 {
+            self.state = State::Closed;
+        }
+        self.out.push_back(Action::Send(reply));
+    }
+
+    /// Sends a last reply.
+    fn close_with(&mut self, reply: Reply) {
+        self.send(reply);
+        self.state = State::Closed;
+    }
+
+    /// Answers a command that is an error, and counts it.
+    fn error(&mut self, reply: Reply) {
+        self.errors += 1;
+        self.send(reply);
+        if self.errors >= MAX_ERRORS {
+            self.close_with(reply::TOO_MANY_ERRORS);
+        }
+    }
+}

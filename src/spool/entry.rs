@@ -1,0 +1,220 @@
+//! A queued message's envelope and state, and the records that change them. Pure; `store` writes them.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Draft;
+use crate::message::envelope::{Origin, RcptTo, Sender};
+use crate::message::header::Identity;
+use crate::message::stamp::Stamp;
+use crate::routing::verdict::Route;
+use crate::smtp::reply::Reply;
+use crate::time::UnixTime;
+
+/// A message's id here: in logs, `queue list`, Received and reports. 13 characters of Crockford's base 32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct QueueId(pub u64);
+
+const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+impl fmt::Display for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for shift in (0..13).rev() {
+            let digit = DIGITS[usize::try_from((self.0 >> (shift * 5)) & 31).unwrap_or_default()];
+            write!(f, "{}", char::from(digit))?;
+        }
+        Ok(())
+    }
+}
+
+/// Not a queue id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a queue id: 13 characters as `fingerpost queue list` shows them")]
+pub struct NotAQueueId(String);
+
+impl FromStr for QueueId {
+    type Err = NotAQueueId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || NotAQueueId(text.to_owned());
+        if text.len() != 13 {
+            return Err(bad());
+        }
+        let mut value: u128 = 0;
+        for b in text.bytes().map(|b| b.to_ascii_uppercase()) {
+            let digit = DIGITS.iter().position(|digit| *digit == b).ok_or_else(bad)?;
+            value = (value << 5) | digit as u128;
+        }
+        u64::try_from(value).map(QueueId).map_err(|_| bad())
+    }
+}
+
+impl Serialize for QueueId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for QueueId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// One queued message: all that `decide`, delivery and reports need, without its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its id.
+    pub id: QueueId,
+    /// When we took it.
+    pub received_at: UnixTime,
+    /// Where it came from.
+    pub origin: Origin,
+    /// What MAIL said.
+    pub sender: Sender,
+    /// What is known of its content.
+    pub content: Content,
+    /// The stamps it came with that verified: a way decided again must not be one of theirs.
+    pub stamps: Vec<Stamp>,
+    /// Its recipients; their position is their name in [`Change`].
+    pub recipients: Vec<Queued>,
+}
+
+impl Entry {
+    /// Whether every recipient is over: nothing of the message is needed any more.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.recipients.iter().all(|recipient| matches!(recipient.state, State::Done(_)))
+    }
+
+    /// Puts a change of this message in. One for a recipient that it has not is left out.
+    pub fn apply(&mut self, change: &Change) {
+        if let Some(recipient) = self.recipients.get_mut(change.recipient) {
+            recipient.state = change.state.clone();
+            if let Some(route) = &change.route {
+                recipient.route = route.clone();
+            }
+        }
+    }
+}
+
+/// What is known of a message's content without reading it. The content itself, as stored, begins with
+/// our Received field; stamps are added when it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// Bytes as stored (CRLF line ends, no dot-stuffing).
+    pub size: u64,
+    /// Bytes of the header section as stored, without the empty line that ends it.
+    pub header_size: u64,
+    /// Whether the header section is ASCII (DESIGN section 7, SMTPUTF8).
+    pub ascii_header: bool,
+    /// Whether there is an 8-bit byte anywhere.
+    pub eight_bit: bool,
+    /// Whether there is a bare LF or CR (BDAT only).
+    pub bare_lf: bool,
+    /// What stamps and the relay memory know it by.
+    pub identity: Identity,
+}
+
+/// One recipient of a queued message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queued {
+    /// What RCPT said.
+    pub rcpt: RcptTo,
+    /// The way it is to go.
+    pub route: Route,
+    /// How it stands.
+    pub state: State,
+}
+
+/// How one recipient of a queued message stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// To be tried.
+    Waiting {
+        /// Attempts so far.
+        attempts: u32,
+        /// When it is due.
+        next_attempt: UnixTime,
+        /// What the last attempt ended with; empty before the first.
+        last_error: String,
+        /// Whether the sender was told of the delay.
+        warned: bool,
+    },
+    /// Not tried and not expiring until somebody releases it; the text says why.
+    Held(String),
+    /// Over.
+    Done(Outcome),
+}
+
+impl State {
+    /// Due at once, never tried.
+    #[must_use]
+    pub fn due(now: UnixTime) -> Self {
+        Self::Waiting { attempts: 0, next_attempt: now, last_error: String::new(), warned: false }
+    }
+}
+
+/// How a recipient's delivery ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The next hop (named) took it.
+    Delivered {
+        /// Which next hop.
+        next_hop: Arc<str>,
+        /// What it said.
+        reply: Reply,
+    },
+    /// It failed for good; a report was made where one was due.
+    Failed {
+        /// Which next hop; empty: ourselves.
+        next_hop: Arc<str>,
+        /// What it, or we, said.
+        reply: Reply,
+    },
+    /// An operator dropped it.
+    Dropped,
+}
+
+/// What is made durable in one step.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// New messages with their content: a client's, or reports.
+    pub accepted: Vec<(Draft, Entry)>,
+    /// What became of recipients.
+    pub changes: Vec<Change>,
+}
+
+/// What became of one recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The message.
+    pub id: QueueId,
+    /// The recipient's position in [`Entry::recipients`].
+    pub recipient: usize,
+    /// Its new state.
+    pub state: State,
+    /// Its new way, where it was decided again.
+    pub route: Option<Route>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_ids_read_as_they_are_written() {
+        for value in [0, 1, 31, 32, u64::MAX, 0x0123_4567_89ab_cdef] {
+            let id = QueueId(value);
+            assert_eq!(id.to_string().len(), 13);
+            assert_eq!(id.to_string().parse::<QueueId>().unwrap(), id);
+        }
+        assert!("ZZZZZZZZZZZZZ".parse::<QueueId>().is_err());
+        assert!("U000000000000".parse::<QueueId>().is_err());
+        assert!("".parse::<QueueId>().is_err());
+    }
+}

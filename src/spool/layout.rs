@@ -1,0 +1,127 @@
+//! The spool's folder: what lies where, and making names durable. `store`, `recover` and the committer's parts use it.
+//!
+//! ```text
+//! lock                  locked by the process that uses the spool, whose id it holds
+//! incoming/ID           content that is being written; discarded at start
+//! messages/00000003/ID  content of messages, synced before the log names them
+//! log/00000007.log      the segment in force: the one with the highest number
+//! aside/                what could not be read, for a person to look at
+//! ```
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::SpoolError;
+use crate::metrics::Metrics;
+
+/// The spool's folders.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    /// Content that is being written.
+    pub incoming: PathBuf,
+    /// Numbered folders with the content of messages.
+    pub messages: PathBuf,
+    /// Segments of the log.
+    pub log: PathBuf,
+    /// What could not be read.
+    pub aside: PathBuf,
+}
+
+impl Layout {
+    /// Makes the folders where they are missing, durably.
+    pub(super) fn make(folder: &Path) -> Result<Self, SpoolError> {
+        let at = |name| folder.join(name);
+        let layout = Self { incoming: at("incoming"), messages: at("messages"), log: at("log"), aside: at("aside") };
+        make_folder(folder)?;
+        for sub in [&layout.incoming, &layout.messages, &layout.log, &layout.aside] {
+            make_folder(sub)?;
+        }
+        sync_folder(folder)?;
+        if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_folder(parent)?;
+        }
+        Ok(layout)
+    }
+}
+
+/// Locks the spool for this process until the file is closed.
+pub(super) fn lock(folder: &Path) -> Result<File, SpoolError> {
+    let path = folder.join("lock");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(&path).map_err(|e| failed("cannot open", &path, &e))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            let text = format!(
+                "{} is in use by process {}: stop that one first, or give this one its own state_dir",
+                folder.display(),
+                holder.trim()
+            );
+            return Err(SpoolError::Io(text));
+        }
+        Err(TryLockError::Error(e)) => return Err(failed("cannot lock", &path, &e)),
+    }
+    // for people only: the lock is what counts
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(file)
+}
+
+/// A new file that only we can read. It must not exist.
+pub(super) fn new_file(path: &Path) -> Result<File, SpoolError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    options.open(path).map_err(|e| failed("cannot make", path, &e))
+}
+
+/// A folder that only we can read, if it is not there yet.
+pub(super) fn make_folder(path: &Path) -> Result<(), SpoolError> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map_err(|e| failed("cannot make", path, &e)),
+    }
+}
+
+/// Makes the names in a folder durable (fsync(2): a file's own sync does not do it).
+pub(super) fn sync_folder(path: &Path) -> Result<(), SpoolError> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(|e| failed("cannot sync", path, &e))
+}
+
+/// The paths in a folder, sorted by name.
+pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, SpoolError> {
+    let entries = fs::read_dir(folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+    let entries = entries.map_err(|e| failed("cannot read", folder, &e))?;
+    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// Removes a file or an empty folder that nobody needs. One that stays behind costs space and is met again at the
+/// next start.
+pub(super) fn discard(path: &Path) {
+    let removed = match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::IsADirectory => fs::remove_dir(path),
+        removed => removed,
+    };
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!("{}", failed("cannot remove", path, &e));
+        }
+        _ => {}
+    }
+}
+
+/// A sync failed: says so to the operator, and counts it.
+pub(super) fn alert(metrics: &Metrics, error: &SpoolError, consequence: &str) {
+    metrics.spool_sync_failures.with_label_values::<&str>(&[]).inc();
+    tracing::error!("{error}; check the disk: {consequence}");
+}
+
+/// An error that names the file.
+pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> SpoolError {
+    SpoolError::Io(format!("{what} {}: {error}", path.display()))
+}

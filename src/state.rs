@@ -1,0 +1,131 @@
+//! What outlives a restart besides the spool, the trace and the keys: which domains were accepted, and which of them
+//! ceased to be lately, so that row 0 of the decision table holds for its hour over a restart as well.
+//!
+//! `config::reload` reads it at start and writes it whenever the accepted domains change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::accepted_domain::pattern;
+use crate::config::check::Removed;
+use crate::routing::accepted_domain::AcceptedDomains;
+use crate::time::UnixTime;
+
+/// How long a domain that ceased to be accepted gets a temporary answer.
+pub const KEPT: Duration = Duration::from_secs(3600);
+
+const FILE: &str = "accepted-domains.json";
+
+/// The content of `accepted-domains.json`.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domains {
+    /// The accepted domains.
+    accepted: BTreeSet<String>,
+    /// Those that ceased to be, and when.
+    removed: BTreeMap<String, UnixTime>,
+}
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The file system says so.
+    #[error("{0}: {1}; check the owner and the free space of state_dir")]
+    Io(PathBuf, std::io::Error),
+    /// It is not what was written.
+    #[error("{0}: {1}; remove it: domains that were removed lately will be refused at once")]
+    Form(PathBuf, serde_json::Error),
+}
+
+impl Domains {
+    /// What is to be kept of a configuration in force.
+    #[must_use]
+    pub fn of(accepted: &AcceptedDomains) -> Self {
+        Self {
+            accepted: accepted.all.iter().map(|domain| domain.pattern.to_string()).collect(),
+            removed: accepted.removed.iter().map(|(pattern, at)| (pattern.to_string(), *at)).collect(),
+        }
+    }
+
+    /// Reads it; without a file nothing was ever accepted.
+    ///
+    /// # Errors
+    /// A [`StateError`] where the file cannot be read or has another form.
+    pub fn read(state_dir: &Path) -> Result<Self, StateError> {
+        let path = state_dir.join(FILE);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| StateError::Form(path, error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(StateError::Io(path, error)),
+        }
+    }
+
+    /// Writes it, durably and in one step; the folder is made where it is missing.
+    ///
+    /// # Errors
+    /// [`StateError::Io`]; the earlier file stays.
+    pub fn write(&self, state_dir: &Path) -> Result<(), StateError> {
+        let path = state_dir.join(FILE);
+        let replace = || {
+            fs::create_dir_all(state_dir)?;
+            let new = path.with_extension("json.new");
+            let mut file = File::create(&new)?;
+            file.write_all(&serde_json::to_vec_pretty(self)?)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            File::open(state_dir)?.sync_all()
+        };
+        replace().map_err(|error| StateError::Io(path.clone(), error))
+    }
+
+    /// The domains that were accepted within the hour before `now` and are not in the configuration that follows.
+    /// Those that were accepted last cease to be now: nobody was told of it before.
+    #[must_use]
+    pub fn removed_by(&self, accepted: &AcceptedDomains, now: UnixTime) -> Removed {
+        let earlier = self.removed.iter().map(|(domain, at)| (domain, *at));
+        let last = self.accepted.iter().map(|domain| (domain, now));
+        let removed = earlier.chain(last).filter_map(|(domain, at)| Some((pattern(domain).ok()?, at)));
+        removed.filter(|(domain, at)| now.since(*at) < KEPT && !accepted.by_pattern.contains_key(domain)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::accepted_domain::{AcceptedDomain, DomainType};
+
+    fn accepted(domains: &[&str], removed: &[(&str, u64)]) -> AcceptedDomains {
+        let domain = |text: &&str| AcceptedDomain {
+            pattern: pattern(text).unwrap(),
+            kind: DomainType::Authoritative,
+            deliver_to: None,
+        };
+        let removed = removed.iter().map(|(text, at)| (pattern(text).unwrap(), UnixTime(*at))).collect();
+        AcceptedDomains::new(domains.iter().map(domain).collect(), removed)
+    }
+
+    #[test]
+    fn it_comes_back_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let state_dir = folder.path().join("state");
+        assert_eq!(Domains::read(&state_dir).unwrap(), Domains::default());
+        let domains = Domains::of(&accepted(&["a.b", "*.c.d"], &[("e.f", 7)]));
+        domains.write(&state_dir).unwrap();
+        assert_eq!(Domains::read(&state_dir).unwrap(), domains);
+        fs::write(state_dir.join(FILE), "{").unwrap();
+        assert!(matches!(Domains::read(&state_dir), Err(StateError::Form(..))));
+    }
+
+    #[test]
+    fn domains_are_remembered_for_an_hour() {
+        let before =
+            Domains::of(&accepted(&["stays.b", "goes.b"], &[("old.b", 1000), ("recent.b", 1001), ("back.b", 4000)]));
+        let removed = before.removed_by(&accepted(&["stays.b", "back.b"], &[]), UnixTime(4600));
+        let expected = [("recent.b", 1001), ("goes.b", 4600)].map(|(text, at)| (pattern(text).unwrap(), UnixTime(at)));
+        assert_eq!(removed, Removed::from(expected));
+    }
+}

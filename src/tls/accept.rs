@@ -1,0 +1,137 @@
+//! The certificates that clients see: PEM files of a receive connector, read anew at each reload.
+//!
+//! `listener` loads them, and `config` to check them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::CertificateFiles;
+use crate::time::UnixTime;
+
+/// What is wrong with a certificate or its key.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file cannot be read, or is not PEM.
+    #[error("{file}: {cause}")]
+    File {
+        /// Which.
+        file: String,
+        /// Why.
+        cause: pem::Error,
+    },
+    /// The file has no certificate.
+    #[error("{0}: there is no certificate in this file; it must hold the chain as PEM, the server's own first")]
+    NoCertificate(String),
+    /// Key and certificate do not belong together, or are of a kind that TLS does not know.
+    #[error("{certificate}: the certificate cannot be used with {key}: {cause}")]
+    Unusable {
+        /// The certificate file.
+        certificate: String,
+        /// The key file.
+        key: String,
+        /// Why.
+        cause: rustls::Error,
+    },
+    /// The certificate cannot be parsed.
+    #[error("{0}: not an X.509 certificate")]
+    NotX509(String),
+}
+
+/// Reads chain and key and puts a server's TLS configuration together: TLS 1.2 and 1.3, no client certificates.
+///
+/// # Errors
+/// A [`CertificateError`] naming the file.
+pub fn load(files: &CertificateFiles) -> Result<Arc<ServerConfig>, CertificateError> {
+    let chain = read_chain(&files.certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|cause| file_error(&files.key, cause))?;
+    let unusable = |cause| CertificateError::Unusable {
+        certificate: files.certificate.display().to_string(),
+        key: files.key.display().to_string(),
+        cause,
+    };
+    let provider: CryptoProvider = rustls::crypto::aws_lc_rs::default_provider();
+    let config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(unusable)?;
+    Ok(Arc::new(config))
+}
+
+/// When the server's own certificate, the first of the file, expires: `certificate_expiry_timestamp_seconds`.
+///
+/// # Errors
+/// A [`CertificateError`] naming the file.
+pub fn expiry(files: &CertificateFiles) -> Result<UnixTime, CertificateError> {
+    let chain = read_chain(&files.certificate)?;
+    let not_x509 = || CertificateError::NotX509(files.certificate.display().to_string());
+    let leaf = chain.first().ok_or_else(not_x509)?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(leaf).map_err(|_| not_x509())?;
+    let seconds = certificate.validity().not_after.timestamp();
+    Ok(UnixTime(u64::try_from(seconds).unwrap_or_default()))
+}
+
+fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = certificates.map_err(|cause| file_error(file, cause))?;
+    if chain.is_empty() {
+        return Err(CertificateError::NoCertificate(file.display().to_string()));
+    }
+    Ok(chain)
+}
+
+fn file_error(file: &Path, cause: pem::Error) -> CertificateError {
+    CertificateError::File { file: file.display().to_string(), cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    /// A folder with certificates and keys.
+    fn folder() -> (tempfile::TempDir, impl Fn(&str, &str) -> CertificateFiles) {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["one", "two"] {
+            let rcgen::CertifiedKey { cert, signing_key } =
+                rcgen::generate_simple_self_signed(vec!["mx.contoso.com".into()]).unwrap();
+            std::fs::write(folder.path().join(format!("{name}.crt")), cert.pem()).unwrap();
+            std::fs::write(folder.path().join(format!("{name}.key")), signing_key.serialize_pem()).unwrap();
+        }
+        std::fs::write(folder.path().join("empty"), "").unwrap();
+        let path: PathBuf = folder.path().into();
+        (folder, move |certificate: &str, key: &str| CertificateFiles {
+            certificate: path.join(certificate),
+            key: path.join(key),
+        })
+    }
+
+    #[test]
+    fn a_chain_and_its_key_are_loaded() {
+        let (_folder, files) = folder();
+        assert!(load(&files("one.crt", "one.key")).is_ok());
+        assert!(expiry(&files("one.crt", "one.key")).unwrap() > UnixTime(1_800_000_000));
+    }
+
+    #[test]
+    fn what_is_wrong_names_the_file() {
+        let (_folder, files) = folder();
+        for (certificate, key, named) in [
+            ("missing", "one.key", "missing"),
+            ("one.crt", "missing", "missing"),
+            ("empty", "one.key", "empty: there is no certificate"),
+            ("one.crt", "empty", "empty"),
+            ("one.crt", "two.key", "cannot be used with"),
+            ("one.key", "one.key", "one.key: there is no certificate"),
+        ] {
+            let error = load(&files(certificate, key)).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! TLS towards next hops (RFC 3207): what a send connector's `tls` asks of the other side's certificate.
+//!
+//! `delivery/attempt` takes a connector from [`TlsClients`] after STARTTLS. Whether TLS is used at all, and what a
+//! failed handshake means, is decided there.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::TlsConnector;
+
+use crate::config::SendTls;
+
+/// Why there is no TLS configuration; the next hop was not asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TlsError {
+    /// The CA file cannot be used.
+    #[error("{}: {why}; write a PEM file with the CA's certificate", path.display())]
+    Ca {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The system has no CA certificates.
+    #[error("the system has no CA certificates ({0}); install them or name a file in `ca`")]
+    NoRoots(String),
+    /// The name cannot stand in a certificate.
+    #[error("`{0}` is not a name that a certificate can have; set `server_name`")]
+    Name(String),
+    /// rustls does not take the configuration.
+    #[error("tls: {0}")]
+    Tls(String),
+}
+
+/// Whose certificates are believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Trust {
+    /// Everybody's: encryption against listeners, no more.
+    Anybody,
+    /// The system's roots.
+    System,
+    /// A file's, as of its last change.
+    File(PathBuf, Option<SystemTime>),
+}
+
+/// TLS configurations by whose certificates they believe: made once, and again when the CA file changes.
+#[derive(Debug, Default)]
+pub struct TlsClients {
+    made: Mutex<Vec<(Trust, Arc<ClientConfig>)>>,
+}
+
+impl TlsClients {
+    /// What `tls` asks for. Reads certificates where they are not known yet: call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// [`TlsError`] where the certificates to verify with cannot be had.
+    pub fn connector(&self, tls: &SendTls) -> Result<TlsConnector, TlsError> {
+        let trust = match (tls.verify, &tls.ca) {
+            (false, _) => Trust::Anybody,
+            (true, None) => Trust::System,
+            (true, Some(path)) => {
+                Trust::File(path.clone(), std::fs::metadata(path).and_then(|data| data.modified()).ok())
+            }
+        };
+        let known = |made: &[(Trust, Arc<ClientConfig>)]| {
+            made.iter().find(|(other, _)| *other == trust).map(|(_, config)| config.clone())
+        };
+        if let Some(config) = known(&self.made.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(config.into());
+        }
+        let config = Arc::new(client_config(&trust)?);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Trust::File(path, _) = &trust {
+            made.retain(|(other, _)| !matches!(other, Trust::File(older, _) if older == path));
+        }
+        made.push((trust, config.clone()));
+        Ok(config.into())
+    }
+}
+
+/// The name that a certificate is checked for: `server_name`, else the next hop's name or address.
+///
+/// # Errors
+/// [`TlsError::Name`].
+pub fn server_name(tls: &SendTls, host: &str) -> Result<ServerName<'static>, TlsError> {
+    let name = tls.server_name.as_deref().unwrap_or(host).trim_end_matches('.');
+    ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name(name.to_owned()))
+}
+
+fn client_config(trust: &Trust) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let roots = match trust {
+        Trust::Anybody => None,
+        Trust::System => Some(system_roots()?),
+        Trust::File(path, _) => Some(file_roots(path)?),
+    };
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::Tls(error.to_string()))?;
+    Ok(match roots {
+        Some(roots) => builder.with_root_certificates(roots).with_no_client_auth(),
+        None => {
+            let anybody = Arc::new(Anybody::new(&provider));
+            builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth()
+        }
+    })
+}
+
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
+        return Err(TlsError::NoRoots(why));
+    }
+    Ok(roots)
+}
+
+fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let bad = |why: String| TlsError::Ca { path: path.to_owned(), why };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| bad(error.to_string()))? {
+        let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+        roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+    }
+    if roots.is_empty() { Err(bad("there is no certificate in it".to_owned())) } else { Ok(roots) }
+}
+
+/// Believes every certificate. With `verify = false` the alternative to an unknown certificate is clear text
+/// (RFC 7435), and there nobody is verified either. The handshake's signatures are still checked.
+#[derive(Debug)]
+struct Anybody {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Anybody {
+    fn new(provider: &CryptoProvider) -> Self {
+        Self { algorithms: provider.signature_verification_algorithms }
+    }
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SendTlsMode;
+
+    fn tls(ca: Option<PathBuf>, server_name: Option<&str>) -> SendTls {
+        SendTls { mode: SendTlsMode::Required, verify: true, ca, server_name: server_name.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_ca_file_is_read_once_until_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let clients = TlsClients::default();
+        assert!(matches!(clients.connector(&tls(Some(path.clone()), None)), Err(TlsError::Ca { .. })));
+        std::fs::write(&path, "no certificate").unwrap();
+        assert!(matches!(clients.connector(&tls(Some(path.clone()), None)), Err(TlsError::Ca { .. })));
+        let pem = rcgen::generate_simple_self_signed(vec!["mx".to_owned()]).unwrap().cert.pem();
+        for _ in 0..2 {
+            std::fs::write(&path, &pem).unwrap();
+            let later = SystemTime::now() + std::time::Duration::from_secs(5);
+            std::fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+            let first = clients.connector(&tls(Some(path.clone()), None)).unwrap();
+            let second = clients.connector(&tls(Some(path.clone()), None)).unwrap();
+            assert!(Arc::ptr_eq(first.config(), second.config()));
+            assert_eq!(clients.made.lock().unwrap().len(), 1);
+        }
+    }
+
+    #[test]
+    fn the_name_is_the_written_one_or_the_hosts() {
+        for (written, host, name) in [
+            (None, "mx.contoso.com", Some("mx.contoso.com")),
+            (None, "mx.contoso.com.", Some("mx.contoso.com")),
+            (Some("gw.contoso.com"), "10.0.0.5", Some("gw.contoso.com")),
+            (None, "10.0.0.5", Some("10.0.0.5")),
+            (None, "2001:db8::1", Some("2001:db8::1")),
+            (None, "not a name", None),
+        ] {
+            let got = server_name(&tls(None, written), host).ok().map(|name| name.to_str().into_owned());
+            assert_eq!(got.as_deref(), name, "{host}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The message trace: one record an event, a file a day below `state_dir/trace`, kept for `trace.days`.
+//!
+//! `session` and `delivery` record through a [`Trace`]; [`writer`] puts the events into the day's file; [`read`]
+//! finds them again for `fingerpost trace`. What the events mean is the callers' business.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::UnixTime;
+
+pub mod read;
+pub mod writer;
+
+/// One event of one message, as a line of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: UnixTime,
+    /// The queue id; empty for a recipient that was refused before there was one.
+    pub id: String,
+    /// The session's id.
+    pub session: String,
+    /// What happened.
+    pub what: What,
+    /// The reverse-path.
+    pub sender: String,
+    /// The recipient; empty for `received`.
+    pub recipient: String,
+    /// Message-ID; empty where it is not known.
+    pub message_id: String,
+    /// The receive or send connector.
+    pub connector: String,
+    /// For people: the reason, the reply.
+    pub detail: String,
+}
+
+impl Event {
+    /// One line for people: when, what, which message, from whom to whom, by which connector, why.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let id = if self.id.is_empty() { "-" } else { &self.id };
+        let mut line = format!("{} {:<9} {id:<13} <{}>", self.at, self.what.as_str(), self.sender);
+        for (before, text) in [(" -> <", &self.recipient), (" via ", &self.connector), (": ", &self.detail)] {
+            if !text.is_empty() {
+                line.push_str(before);
+                line.push_str(text);
+                line.push_str(if before.ends_with('<') { ">" } else { "" });
+            }
+        }
+        line
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    /// A message was accepted.
+    Received,
+    /// A recipient was refused or deferred at RCPT.
+    Refused,
+    /// A recipient's way was decided: resolved here.
+    Resolved,
+    /// A recipient's way was decided: relayed.
+    Relayed,
+    /// A next hop took it.
+    Delivered,
+    /// An attempt ended for now.
+    Deferred,
+    /// An attempt ended for good.
+    Failed,
+    /// A loop was seen.
+    Looped,
+    /// A report was made.
+    Dsn,
+}
+
+impl What {
+    /// As it is written in the files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Received => "received",
+            Self::Refused => "refused",
+            Self::Resolved => "resolved",
+            Self::Relayed => "relayed",
+            Self::Delivered => "delivered",
+            Self::Deferred => "deferred",
+            Self::Failed => "failed",
+            Self::Looped => "looped",
+            Self::Dsn => "dsn",
+        }
+    }
+}
+
+/// Where events are recorded. Cloning shares it; recording never blocks and never fails the caller.
+/// The default one records nowhere.
+#[derive(Clone, Default)]
+pub struct Trace {
+    sink: Option<Arc<Sink>>,
+}
+
+/// The writer's end of it, and how many events found it full.
+struct Sink {
+    events: tokio::sync::mpsc::Sender<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Trace {
+    /// Records one event. When the disk cannot keep up it is lost, counted and logged by the writer: mail never waits
+    /// for its trace.
+    pub fn record(&self, event: Event) {
+        if let Some(sink) = &self.sink
+            && sink.events.try_send(event).is_err()
+        {
+            sink.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn event(at: u64, what: What, id: &str, recipient: &str) -> Event {
+        Event {
+            at: UnixTime(at),
+            id: id.into(),
+            session: "s1".into(),
+            what,
+            sender: "bob@sender.example".into(),
+            recipient: recipient.into(),
+            message_id: String::new(),
+            connector: String::new(),
+            detail: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_line_tells_what_is_known_and_no_more() {
+        let mut event = event(1_795_235_940, What::Delivered, "0000000000001", "alice@contoso.com");
+        event.connector = "exchange".into();
+        event.detail = "250 2.0.0 ok".into();
+        assert_eq!(
+            event.line(),
+            "2026-11-21T04:39:00Z delivered 0000000000001 <bob@sender.example> -> <alice@contoso.com> \
+             via exchange: 250 2.0.0 ok"
+        );
+        event.recipient.clear();
+        event.connector.clear();
+        event.detail.clear();
+        assert_eq!(event.line(), "2026-11-21T04:39:00Z delivered 0000000000001 <bob@sender.example>");
+    }
+
+    #[test]
+    fn what_is_written_as_it_is_read() {
+        for what in [What::Received, What::Refused, What::Looped, What::Dsn] {
+            assert_eq!(serde_json::to_string(&what).unwrap(), format!("\"{}\"", what.as_str()));
+        }
+    }
+}

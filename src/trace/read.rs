@@ -1,0 +1,155 @@
+//! Finds events in the message trace again: what the API and `fingerpost trace` answer with.
+//!
+//! Blocking; callers on the runtime go through `spawn_blocking`. Lines that cannot be read (a crash in the middle
+//! of one) are passed over.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Event;
+use super::writer::day;
+use crate::time::UnixTime;
+
+/// What is looked for. Texts match any part, without case; empty ones match everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Query {
+    /// In the recipient.
+    pub recipient: String,
+    /// In the reverse-path.
+    pub sender: String,
+    /// In the Message-ID.
+    pub message_id: String,
+    /// Not before this time.
+    pub since: UnixTime,
+    /// At most so many events, the newest; 0: 1,000.
+    pub limit: usize,
+}
+
+/// The trace's files, oldest first, with their dates.
+pub(super) fn files(folder: &Path) -> Vec<(String, PathBuf)> {
+    let paths = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found: Vec<_> = paths.filter_map(|path| Some((date(&path)?, path))).collect();
+    found.sort();
+    found
+}
+
+/// The date in the name `2026-11-21.jsonl`.
+fn date(path: &Path) -> Option<String> {
+    let date = path.file_name()?.to_str()?.strip_suffix(".jsonl")?;
+    let form = date.len() == 10 && date.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    form.then(|| date.to_owned())
+}
+
+/// The events that match, oldest first: of each message that matches, what concerns the message as a whole and
+/// what concerns the recipients asked for.
+#[must_use]
+pub fn find(folder: &Path, query: &Query) -> Vec<Event> {
+    let wanted = Wanted::new(query);
+    let from = day(query.since);
+    let files: Vec<_> = files(folder).into_iter().filter(|(date, _)| *date >= from).collect();
+    let events = || files.iter().flat_map(|(_, path)| events(path)).filter(|event| event.at >= query.since);
+    // Message-ID and recipient stand in different events of a message: first which messages, then their events.
+    let mut ids = Matching::default();
+    events().for_each(|event| ids.note(&event, &wanted));
+    let mut found: Vec<_> = events().filter(|event| ids.want(event, &wanted)).collect();
+    let limit = if query.limit == 0 { 1_000 } else { query.limit };
+    found.drain(..found.len().saturating_sub(limit));
+    found
+}
+
+fn events(path: &Path) -> impl Iterator<Item = Event> + use<> {
+    let lines = File::open(path).into_iter().flat_map(|file| BufReader::new(file).split(b'\n').map_while(Result::ok));
+    lines.filter_map(|line| serde_json::from_slice(&line).ok())
+}
+
+/// The query's texts in lower case.
+struct Wanted {
+    recipient: String,
+    sender: String,
+    message_id: String,
+}
+
+impl Wanted {
+    fn new(query: &Query) -> Self {
+        Self {
+            recipient: query.recipient.to_lowercase(),
+            sender: query.sender.to_lowercase(),
+            message_id: query.message_id.to_lowercase(),
+        }
+    }
+
+    fn recipient(&self, event: &Event) -> bool {
+        event.recipient.to_lowercase().contains(&self.recipient)
+    }
+}
+
+/// Messages (by queue id) of which an event has what is looked for.
+#[derive(Default)]
+struct Matching {
+    recipient: HashSet<String>,
+    message_id: HashSet<String>,
+}
+
+impl Matching {
+    fn note(&mut self, event: &Event, wanted: &Wanted) {
+        if event.id.is_empty() {
+            return;
+        }
+        if wanted.recipient(event) {
+            self.recipient.insert(event.id.clone());
+        }
+        if event.message_id.to_lowercase().contains(&wanted.message_id) {
+            self.message_id.insert(event.id.clone());
+        }
+    }
+
+    fn want(&self, event: &Event, wanted: &Wanted) -> bool {
+        let recipient = wanted.recipient(event) || (event.recipient.is_empty() && self.recipient.contains(&event.id));
+        let message_id = wanted.message_id.is_empty() || self.message_id.contains(&event.id);
+        recipient && message_id && event.sender.to_lowercase().contains(&wanted.sender)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::What;
+    use super::super::tests::event;
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        let mut received = event(10, What::Received, "A", "");
+        received.message_id = "<1@x>".into();
+        let events = [
+            received,
+            event(11, What::Delivered, "A", "alice@contoso.com"),
+            event(12, What::Delivered, "A", "bob@contoso.com"),
+            event(13, What::Refused, "", "nobody@contoso.com"),
+            event(14, What::Received, "B", ""),
+            event(15, What::Delivered, "B", "Alice@Contoso.com"),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let mut lines: Vec<_> = events.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
+        lines.insert(2, "{\"at\":1".into());
+        std::fs::write(folder.path().join("1970-01-01.jsonl"), lines.join("\n")).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_query_finds_whole_messages_and_no_others() {
+        let folder = folder();
+        let times = |query: Query| find(folder.path(), &query).iter().map(|event| event.at.0).collect::<Vec<_>>();
+        let all = Query::default();
+        assert_eq!(times(all.clone()), [10, 11, 12, 13, 14, 15]);
+        assert_eq!(times(Query { recipient: "ALICE@".into(), ..all.clone() }), [10, 11, 14, 15]);
+        assert_eq!(times(Query { message_id: "1@X".into(), ..all.clone() }), [10, 11, 12]);
+        assert_eq!(times(Query { recipient: "bob@".into(), message_id: "1@x".into(), ..all.clone() }), [10, 12]);
+        assert_eq!(times(Query { sender: "carol@".into(), ..all.clone() }), [0u64; 0]);
+        assert_eq!(times(Query { since: UnixTime(14), ..all.clone() }), [14, 15]);
+        assert_eq!(times(Query { limit: 2, ..all }), [14, 15]);
+    }
+}

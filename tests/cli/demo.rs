@@ -1,0 +1,21 @@
+//! `fingerpost demo --once`, as the README promises it.
+
+use super::house::bare;
+
+#[test]
+fn everything_arrives_as_it_should() {
+    let ran = bare(&["demo", "--once"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.err.is_empty(), "{ran:?}");
+    for line in [
+        "arrived: one copy at primary/anna\n",
+        "arrived: one copy at secondary/bob\n",
+        "arrived: one copy at primary/anna, one copy at secondary/carol\n",
+        "arrived: a report of 550 5.1.1 at primary/alice\n",
+        "arrived: a report of 554 5.4.6 at primary/alice\n",
+        "sent to erin@fabrikam.example: 550 5.7.1 relaying denied\n",
+        "Everything arrived as it should",
+    ] {
+        assert!(ran.out.contains(line), "{line} is missing in\n{}", ran.out);
+    }
+}

@@ -1,0 +1,144 @@
+//! Commands and HTTP while the server runs.
+
+use std::net::TcpStream;
+
+use super::house::{House, eventually};
+
+#[test]
+fn the_server_is_seen_and_stops_when_it_is_told() {
+    let house = House::new();
+    let server = house.serve();
+    let ran = house.run(&["status"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("mx.contoso.example: serving"), "{ran:?}");
+    let status: serde_json::Value = serde_json::from_str(&house.run(&["status", "--format", "json"]).out).unwrap();
+    assert_eq!(status["accepted_domains"][0]["domain"], "contoso.example");
+    assert_eq!(status["directories"][0]["state"], "up");
+    let ran = house.run(&["route", "bob@contoso.example", "--from", "127.0.0.9"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.starts_with("bob@contoso.example: relayed through secondary"), "{ran:?}");
+
+    let second = house.run(&["run"]);
+    assert_eq!(second.code, 2, "{second:?}");
+    assert_eq!(server.stop(), 0);
+    assert!(TcpStream::connect(house.smtp).is_err());
+    assert!(house.log().contains("\"message\":\"stopped\""), "{}", house.log());
+}
+
+#[test]
+fn the_api_opens_to_the_token_alone() {
+    let house = House::new();
+    let _server = house.serve();
+    let bearer = format!("Bearer {}", house.token());
+    let basic =
+        format!("Basic {}", base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("x:{}", house.token())));
+    let status = |path, headers: &[(&str, &str)]| house.get(house.admin, path, headers).unwrap().0;
+    for (path, headers, expected) in [
+        ("/api/status", &[][..], 401),
+        ("/api/status", &[("Authorization", "Bearer wrong")], 401),
+        ("/api/status", &[("Authorization", basic.as_str())], 401),
+        ("/api/status", &[("Authorization", bearer.as_str())], 200),
+        ("/api/status", &[("Authorization", bearer.as_str()), ("Host", "attacker.example")], 421),
+        ("/", &[], 401),
+        ("/", &[("Authorization", bearer.as_str())], 401),
+        ("/", &[("Authorization", basic.as_str())], 200),
+        ("/metrics", &[("Authorization", bearer.as_str())], 404),
+        ("/api/route?address=nonsense", &[("Authorization", bearer.as_str())], 400),
+        ("/api/queue/nonsense", &[("Authorization", bearer.as_str())], 400),
+    ] {
+        assert_eq!(status(path, headers), expected, "{path} {headers:?}");
+    }
+    let page = house.get(house.admin, "/", &[("Authorization", &basic)]).unwrap().1;
+    assert!(page.contains("contoso.example") && !page.contains("<script"), "{page}");
+    assert!(!page.contains(&house.token()) && !house.log().contains(&house.token()));
+}
+
+#[test]
+fn metrics_are_there_from_the_start_and_nothing_else_is() {
+    let house = House::new();
+    let _server = house.serve();
+    let get = |path| house.get(house.metrics, path, &[]).unwrap();
+    assert_eq!(get("/healthz"), (200, "alive\n".into()));
+    assert_eq!(get("/").0, 404);
+    assert_eq!(get("/api/status").0, 404);
+    let metrics = get("/metrics").1;
+    for series in [
+        "fingerpost_connections{receive_connector=\"internet\"} 0",
+        "fingerpost_recipients_total{domain=\"contoso.example\",verdict=\"resolved\"} 0",
+        "fingerpost_recipients_total{domain=\"other\",verdict=\"refused\"} 0",
+        "fingerpost_deliveries_total{result=\"failed\",send_connector=\"secondary\"} 0",
+        "fingerpost_directory_up{directory=\"people\"} 1",
+        "fingerpost_directory_lookups_total{directory=\"people\",result=\"not-found\"} 0",
+        "fingerpost_queue_messages{send_connector=\"secondary\",state=\"waiting\"} 0",
+        "fingerpost_loops_total{rule=\"stamp\"} 0",
+        "fingerpost_back_pressure 0",
+    ] {
+        assert!(metrics.lines().any(|line| line == series), "{series} is missing in\n{metrics}");
+    }
+}
+
+#[test]
+fn queued_mail_is_seen_tried_again_and_dropped() {
+    let house = House::new();
+    let server = house.serve();
+    assert_eq!(house.run(&["queue", "list"]).out, "the queue is empty\n");
+    assert!(house.send("bob@contoso.example").starts_with("250 2.0.0"));
+    let list = || -> serde_json::Value {
+        serde_json::from_str(&house.run(&["queue", "list", "--format", "json"]).out).unwrap()
+    };
+    eventually("the first attempt fails", || list()["messages"][0]["recipients"][0]["attempts"] == 1);
+    assert_eq!(server.stop(), 0);
+
+    let server = house.serve();
+    let listed = list();
+    assert_eq!(listed["total"], 1, "{listed}");
+    let id = listed["messages"][0]["id"].as_str().unwrap().to_owned();
+    let ran = house.run(&["queue", "show", &id]);
+    assert!(ran.out.contains("recipient <bob@contoso.example> by secondary"), "{ran:?}");
+    assert_eq!(house.run(&["queue", "retry", &id]).out, "1 messages are due now\n");
+    assert_eq!(house.run(&["queue", "retry", "--all"]).code, 0);
+    eventually("it can be dropped", || house.run(&["queue", "drop", &id]).code == 0);
+    eventually("it is gone", || list()["total"] == 0);
+    let ran = house.run(&["queue", "drop", &id]);
+    assert_eq!((ran.code, ran.err.lines().count()), (1, 1), "{ran:?}");
+    assert_eq!(house.run(&["queue", "show", &id]).code, 1);
+    drop(server);
+}
+
+#[test]
+fn a_message_can_be_traced() {
+    let house = House::new();
+    let _server = house.serve();
+    assert_eq!(house.run(&["trace"]).code, 1);
+    assert!(house.send("alice@contoso.example").starts_with("250 2.0.0"));
+    eventually("its delivery is traced", || {
+        house.run(&["trace", "--recipient", "ALICE@", "--message-id", "one@x"]).out.contains(" delivered ")
+    });
+    let csv = house.run(&["trace", "--format", "csv"]).out;
+    assert!(csv.starts_with("at,id,session,what,sender,recipient,"), "{csv}");
+    assert_eq!(house.run(&["trace", "--recipient", "nobody@"]).code, 1);
+    assert_eq!(house.run(&["trace", "--since", "yesterday"]).code, 2);
+}
+
+#[test]
+fn a_reload_is_taken_or_told() {
+    let house = House::new();
+    let server = house.serve();
+    let good = house.configuration();
+    assert_eq!(house.run(&["reload"]).code, 0);
+    house.write(&good.replace("ours.example", "theirs.example").replace("[spool]", "[spol]"));
+    let ran = house.run(&["reload"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.out.contains("refused, the old configuration stays") && ran.out.contains("spol"), "{ran:?}");
+    let ran = house.run(&["status"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.out.contains("not taken: ") && ran.out.contains("ours.example"), "{ran:?}");
+
+    house.write(&good.replace("ours.example", "theirs.example"));
+    server.signal("HUP");
+    eventually("SIGHUP reloads", || house.run(&["route", "nobody@theirs.example"]).out.contains("row 9"));
+    let metrics = house.get(house.metrics, "/metrics", &[]).unwrap().1;
+    assert!(metrics.contains("fingerpost_config_reloads_total{result=\"applied\"} 1"), "{metrics}");
+    assert!(metrics.contains("domain=\"theirs.example\"") && !metrics.contains("domain=\"ours.example\""), "{metrics}");
+    assert!(house.run(&["route", "nobody@ours.example"]).out.contains("row 0"));
+}

@@ -1,0 +1,139 @@
+//! What the tests ask with, and how they tell answers apart.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fingerpost::config::{CacheConfig, DirectoryConfig, DirectoryKind, LdapConfig, Profile};
+use fingerpost::directory::Directory;
+use fingerpost::directory::ldap::LdapDirectory;
+use fingerpost::metrics::Metrics;
+use fingerpost::recipient::{Answer, Kind, Lookup};
+use fingerpost::routing::table::{DirectoryRules, DomainSet, PlusAddressing};
+use fingerpost::routing::verdict::{Freshness, Question};
+use fingerpost::smtp::address::Address;
+use tokio::time::Instant;
+
+use crate::support::slapd::{BASE, READER, Slapd};
+
+/// A directory under test.
+pub struct Asker {
+    directory: LdapDirectory,
+    pub metrics: Metrics,
+    /// Makes addresses that no cache knows.
+    asked: AtomicUsize,
+}
+
+/// A lookup in a form that a table can hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    Found(Kind),
+    /// A target and whether it is a contact's or a mail user's.
+    Away(Kind, String),
+    NotFound,
+    Ambiguous(usize),
+    Unavailable,
+}
+
+impl Asker {
+    pub fn new(config: &LdapConfig) -> Self {
+        let metrics = Metrics::new();
+        let directory = LdapDirectory::open(&"ad".into(), config, &metrics).unwrap();
+        Self { directory, metrics, asked: AtomicUsize::new(0) }
+    }
+
+    pub async fn answer(&self, address: &str, freshness: Freshness) -> Answer {
+        let address = Address::parse(address).unwrap();
+        self.directory.ask(&Question { directory: "ad".into(), address, freshness }).await
+    }
+
+    /// Asks the directory itself, unless it was asked in the last 5 s.
+    pub async fn ask(&self, address: &str) -> Said {
+        said(&self.answer(address, Freshness::Live).await.lookup)
+    }
+
+    /// Why the answer is `Unavailable`.
+    pub async fn cause(&self, address: &str) -> String {
+        match self.answer(address, Freshness::Live).await.lookup {
+            Lookup::Unavailable(cause) => cause.to_string(),
+            other => panic!("{address}: {other:?}"),
+        }
+    }
+
+    /// Asks for an address that nobody has and no cache knows.
+    pub async fn ask_unknown(&self) -> Said {
+        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        self.ask(&format!("nobody{number}@contoso.com")).await
+    }
+
+    /// Asks for unknown addresses until the answer is that.
+    pub async fn until(&self, expected: &Said, within: Duration) {
+        let start = Instant::now();
+        loop {
+            let said = self.ask_unknown().await;
+            if said == *expected {
+                return;
+            }
+            assert!(start.elapsed() < within, "still {said:?} after {within:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub fn up(&self) -> i64 {
+        self.metrics.directory_up.with_label_values(&["ad"]).get()
+    }
+
+    pub fn count(&self, result: &str) -> u64 {
+        self.metrics.directory_lookups.with_label_values(&["ad", result]).get()
+    }
+}
+
+pub fn said(lookup: &Lookup) -> Said {
+    match lookup {
+        Lookup::Found(found) => match &found.target {
+            Some(target) => Said::Away(found.kind, target.to_string()),
+            None => Said::Found(found.kind),
+        },
+        Lookup::NotFound => Said::NotFound,
+        Lookup::Ambiguous(claims) => Said::Ambiguous(claims.len()),
+        Lookup::Unavailable(_) => Said::Unavailable,
+    }
+}
+
+/// A configuration for slapd with the defaults of the operator's file.
+pub fn openldap(slapd: &Slapd) -> LdapConfig {
+    LdapConfig {
+        urls: vec![slapd.url()],
+        profile: Profile::Openldap,
+        base: vec![BASE.to_owned()],
+        bind_dn: READER.to_owned(),
+        password_file: Some(slapd.password_file()),
+        start_tls: false,
+        ca: None,
+        timeout: Duration::from_secs(5),
+        probe: Some(Address::parse("postmaster@contoso.com").unwrap()),
+        cache: CacheConfig { found: Duration::from_secs(600), not_found: Duration::from_secs(60), entries: 100_000 },
+        refuse_disabled: false,
+    }
+}
+
+/// A file with that password.
+pub fn password(slapd: &Slapd, text: &str) -> PathBuf {
+    let path = slapd.folder().join("other-password");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// A directory of a configuration, for all domains.
+pub fn named(name: &str, kind: &DirectoryKind) -> Arc<DirectoryConfig> {
+    let rules = DirectoryRules {
+        name: name.into(),
+        domains: DomainSet::All,
+        deliver_to: None,
+        mailbox_servers: HashMap::new(),
+        plus_addressing: PlusAddressing::Off,
+    };
+    Arc::new(DirectoryConfig { name: name.into(), rules, kind: kind.clone() })
+}

@@ -1,0 +1,94 @@
+//! Whatever is not a clean answer is `Unavailable`, and right again by itself.
+
+use std::time::Duration;
+
+use fingerpost::recipient::Kind;
+
+use crate::asker::{Asker, Said, openldap};
+use crate::proxy::{Mode, Proxy};
+use crate::support::slapd::{BASE, Slapd};
+
+#[tokio::test]
+async fn a_read_right_that_is_revoked_is_no_not_found() {
+    let slapd = Slapd::start();
+    slapd.add_person("alice", "mail: alice@contoso.com");
+    let asker = Asker::new(&openldap(&slapd));
+    assert_eq!(asker.ask_unknown().await, Said::NotFound);
+    slapd.configure("olcAccess", "{0}to attrs=userPassword by anonymous auth by * none");
+    let cause = asker.cause("alice@contoso.com").await;
+    assert!(cause.contains("32") || cause.contains("check base and rights"), "{cause}");
+    slapd.configure("olcAccess", "{0}to dn.base=\"dc=contoso,dc=com\" by * read");
+    let cause = asker.cause("nobody@contoso.com").await;
+    assert!(cause.contains("check base and rights"), "{cause}");
+    assert_eq!(asker.up(), 0);
+    slapd.configure("olcAccess", "{0}to * by * read");
+    assert_eq!(asker.ask("alice@contoso.com").await, Said::Found(Kind::Mailbox));
+    assert_eq!(asker.up(), 1);
+}
+
+#[tokio::test]
+async fn a_wrong_base_is_no_not_found() {
+    let slapd = Slapd::start();
+    slapd.add(&format!("dn: ou=empty,{BASE}\nobjectClass: organizationalUnit\nou: empty\n"));
+    for (base, words) in [
+        ("dc=contoso,dc=net", "check base"),
+        ("ou=gone,dc=contoso,dc=com", "32"),
+        ("nonsense", "34"),
+        ("ou=empty,dc=contoso,dc=com", "check base and rights"),
+    ] {
+        for probe in [openldap(&slapd).probe, None] {
+            let mut config = openldap(&slapd);
+            config.base = vec![base.to_owned()];
+            config.probe = probe.clone();
+            let asker = Asker::new(&config);
+            if probe.is_none() && base.starts_with("ou=empty") {
+                assert_eq!(asker.ask("nobody@contoso.com").await, Said::NotFound, "why the probe is needed");
+                continue;
+            }
+            let cause = asker.cause("nobody@contoso.com").await;
+            assert!(cause.contains(words) || probe.is_none(), "{base}: {cause}");
+            assert_eq!(asker.up(), 0, "{base}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_limit_that_is_exceeded_is_no_answer() {
+    let slapd = Slapd::start();
+    slapd.add_person("alice", "mail: alice@contoso.com");
+    slapd.configure("olcSizeLimit", "1");
+    let asker = Asker::new(&openldap(&slapd));
+    let cause = asker.cause("alice@contoso.com").await;
+    assert!(cause.contains("size limit"), "{cause}");
+    assert_eq!(asker.ask("nobody@contoso.com").await, Said::NotFound);
+    assert_eq!(asker.up(), 1, "it says nothing of other questions");
+}
+
+#[tokio::test]
+async fn cut_and_malformed_answers_are_no_answers() {
+    let slapd = Slapd::start();
+    slapd.add_person("alice", "mail: alice@contoso.com");
+    let proxy = Proxy::start(slapd.address()).await;
+    let mut config = openldap(&slapd);
+    config.urls = vec![proxy.url()];
+    config.timeout = Duration::from_secs(2);
+    let asker = Asker::new(&config);
+    assert_eq!(asker.ask_unknown().await, Said::NotFound);
+    for mode in [
+        Mode::CutInTheMiddle,
+        // Not BER; a message without content; one without an operation; a text for a message id; an entry that is none.
+        Mode::Instead(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+        Mode::Instead(b"\x30\x00"),
+        Mode::Instead(b"\x30\x03\x02\x01\x02"),
+        Mode::Instead(b"\x30\x06\x04\x01\x02\x64\x01\x00"),
+        Mode::Instead(b"\x30\x05\x02\x01\x03\x64\x00"),
+        Mode::Instead(b"\xff\xff\xff\xff\xff\xff\xff\xff"),
+        Mode::Swallow,
+    ] {
+        proxy.set(mode);
+        assert_eq!(asker.ask("alice@contoso.com").await, Said::Unavailable, "{mode:?}");
+        proxy.set(Mode::Pass);
+        asker.until(&Said::NotFound, Duration::from_secs(10)).await;
+    }
+    assert_eq!(asker.ask("alice@contoso.com").await, Said::Found(Kind::Mailbox));
+}

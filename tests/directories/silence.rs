@@ -1,0 +1,57 @@
+//! A directory that accepts connections and says nothing: how long anybody waits for it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::asker::{Asker, Said, openldap};
+use crate::support::slapd::Slapd;
+use fingerpost::directory::ldap::MAX_QUESTIONS;
+
+#[tokio::test]
+async fn ten_recipients_wait_ten_seconds_in_all() {
+    let slapd = Slapd::start();
+    let asker = Asker::new(&openldap(&slapd));
+    assert_eq!(asker.ask_unknown().await, Said::NotFound);
+    slapd.freeze();
+    let start = Instant::now();
+    assert_eq!(asker.ask_unknown().await, Said::Unavailable);
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    for _ in 1..10 {
+        assert_eq!(asker.ask_unknown().await, Said::Unavailable);
+    }
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+
+    // The breaker is open now, also while it is being tested.
+    let until = Instant::now() + Duration::from_secs(6);
+    while Instant::now() < until {
+        let asked = Instant::now();
+        assert_eq!(asker.ask_unknown().await, Said::Unavailable);
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(asker.up(), 0);
+    slapd.thaw();
+    asker.until(&Said::NotFound, Duration::from_secs(8)).await;
+    assert_eq!(asker.up(), 1);
+}
+
+#[tokio::test]
+async fn questions_under_way_are_bounded() {
+    let slapd = Slapd::start();
+    let mut config = openldap(&slapd);
+    config.timeout = Duration::from_secs(2);
+    let asker = std::sync::Arc::new(Asker::new(&config));
+    assert_eq!(asker.ask_unknown().await, Said::NotFound);
+    slapd.freeze();
+    let start = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..MAX_QUESTIONS + 44 {
+        let asker = std::sync::Arc::clone(&asker);
+        tasks.spawn(async move { (asker.cause(&format!("r{number}@contoso.com")).await, start.elapsed()) });
+    }
+    let answers = tasks.join_all().await;
+    let at_once = answers.iter().filter(|(cause, after)| cause.contains("under way") && after.as_secs_f32() < 1.0);
+    assert_eq!(at_once.count(), 44);
+    assert!(answers.iter().all(|(_, after)| after.as_secs_f32() < 3.0));
+}

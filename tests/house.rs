@@ -1,0 +1,157 @@
+//! The house keeps its order: imports follow the message, pure rooms do no I/O, files stay small, nothing unfinished.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test ends where the ground it stands on is gone")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each room and the rooms it may know besides itself. A room that stands in another's list comes before it on the
+/// message's way; nobody imports `listener`, `session`, `cli` or `run` but those named here.
+const MAY_KNOW: &[(&str, &[&str])] = &[
+    ("time", &[]),
+    ("smtp", &["time", "message"]),
+    ("message", &["time", "smtp", "spool"]),
+    ("recipient", &["smtp"]),
+    ("routing", &["time", "smtp", "message", "recipient", "config"]),
+    ("metrics", &["config", "recipient", "routing"]),
+    ("keys", &[]),
+    ("config", &["time", "smtp", "message", "routing", "state", "metrics", "in_force", "tls", "keys"]),
+];
+
+/// Rooms without I/O: no tokio, files, sockets, environment, threads, clock, logging or metrics.
+const PURE: &[&str] = &[
+    "src/smtp",
+    "src/message",
+    "src/recipient.rs",
+    "src/routing",
+    "src/spool/entry.rs",
+    "src/delivery/schedule.rs",
+    "src/delivery/refusal.rs",
+    "src/report/dsn.rs",
+];
+
+const IMPURE: &[&str] = &[
+    "tokio",
+    "std::fs",
+    "std::env",
+    "std::thread",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "SystemTime",
+    "Instant::now",
+    "UnixTime::now",
+    "tracing::",
+    "crate::metrics",
+    "SystemRandom",
+];
+
+#[test]
+fn imports_follow_the_message() {
+    let mut wrong = Vec::new();
+    let mut looked_at = 0;
+    for (room, may_know) in MAY_KNOW {
+        for file in sources().iter().filter(|file| room_of(file) == *room) {
+            looked_at += 1;
+            for known in known_rooms(&code_of(file)) {
+                if known != *room && !may_know.contains(&known.as_str()) {
+                    wrong.push(format!("{} knows {known}", file.display()));
+                }
+            }
+        }
+    }
+    for file in sources() {
+        let room = room_of(&file);
+        for private in ["listener", "session", "cli", "run"] {
+            let may = room == private || ["lib", "main", "run", "cli", "listener", "admin"].contains(&room.as_str());
+            if !may && known_rooms(&code_of(&file)).contains(private) {
+                wrong.push(format!("{} knows {private}", file.display()));
+            }
+        }
+    }
+    assert!(looked_at > 20, "only {looked_at} files looked at");
+    assert!(wrong.is_empty(), "imports against the message's way:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn pure_rooms_do_no_io() {
+    let pure = |file: &PathBuf| PURE.iter().any(|room| file.starts_with(root().join(room)));
+    let files: Vec<PathBuf> = sources().into_iter().filter(pure).collect();
+    assert!(files.len() > 15, "only {} pure files found", files.len());
+    let mut wrong = Vec::new();
+    for file in files {
+        for (at, line) in code_of(&file).lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            for word in IMPURE.iter().filter(|word| code.contains(**word)) {
+                wrong.push(format!("{}:{}: {word}", file.display(), at + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "I/O in pure rooms:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_stay_readable_and_say_what_they_are() {
+    let mut wrong = Vec::new();
+    for file in sources() {
+        let text = read(&file);
+        let lines = text.lines().count();
+        if lines > 400 {
+            wrong.push(format!("{}: {lines} lines; which noun wants its own room?", file.display()));
+        }
+        if !text.starts_with("//!") {
+            wrong.push(format!("{}: does not say what it is", file.display()));
+        }
+        for word in ["todo!(", "unimplemented!(", "FIXME", "XXX"] {
+            if text.contains(word) {
+                wrong.push(format!("{}: {word}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("src is in the tree").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
+fn read(file: &Path) -> String {
+    fs::read_to_string(file).expect("readable")
+}
+
+/// The file up to its tests.
+fn code_of(file: &Path) -> String {
+    let text = read(file);
+    text.split("#[cfg(test)]").next().unwrap_or_default().to_owned()
+}
+
+/// The first folder or file below `src`.
+fn room_of(file: &Path) -> String {
+    let inside = file.strip_prefix(root().join("src")).expect("below src");
+    let first = inside.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The rooms that a file names as `crate::ROOM`, comments apart.
+fn known_rooms(code: &str) -> BTreeSet<String> {
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let uses = lines.flat_map(|line| line.split("crate::").skip(1).map(str::to_owned).collect::<Vec<_>>());
+    uses.map(|rest| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()).collect()
+}

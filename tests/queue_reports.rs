@@ -1,0 +1,204 @@
+//! What senders hear, and what becomes of a report that cannot be delivered.
+
+#[path = "support/house.rs"]
+mod house;
+#[path = "support/keeping_hop.rs"]
+mod next_hop;
+
+use fingerpost::message::envelope::{Notify, Ret};
+use fingerpost::spool::entry::State;
+use house::{House, Mail, To, connectors};
+use next_hop::NextHop;
+
+const ALICE: &str = "alice@example.net";
+const DAYS: u64 = 24 * 3600;
+
+/// A house where the primary side knows DSN or not, and Bob is the primary's.
+async fn house(folder: &tempfile::TempDir, offers: &[&'static str]) -> (House, NextHop, NextHop) {
+    let (primary, secondary) = (NextHop::start(offers).await, NextHop::start(&["PIPELINING", "DSN"]).await);
+    let house = House::start(folder.path(), &connectors(primary.address, secondary.address, ""));
+    house.people.add("bob@contoso.com", None);
+    (house, primary, secondary)
+}
+
+fn dsn(house: &House, action: &str) -> u64 {
+    house.metrics.dsn.with_label_values(&[action]).get()
+}
+
+#[tokio::test]
+async fn a_refusal_is_reported_with_the_organisation_and_its_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
+    primary.say("bob@contoso.com", &["554 5.7.1 we do not like you"]);
+    house.queue(Mail::to("bob@contoso.com", "primary")).await;
+    house.empty().await;
+    let [report] = <[String; 1]>::try_from(house.mailbox(ALICE)).unwrap();
+    for part in [
+        "Return-Path: <>\r\nFrom: Mail Delivery System <postmaster@contoso.com>\r\nTo: <alice@example.net>\r\n",
+        "Auto-Submitted: auto-replied\r\n",
+        "References: <1@example.net>\r\n",
+        "The mail system of \"primary\" refused it:",
+        "Reporting-MTA: dns; mx.contoso.com\r\n",
+        "Final-Recipient: rfc822; bob@contoso.com\r\nAction: failed\r\nStatus: 5.7.1\r\n",
+        "we do not like you",
+        "Content-Type: text/rfc822-headers\r\n",
+        "\r\nSubject: hello\r\n",
+    ] {
+        assert!(report.contains(part), "{part:?} is not in {report}");
+    }
+    assert!(!report.contains("127.0.0.1"), "hosts are hidden: {report}");
+    assert!(!report.contains(".dot"), "only the header section comes back");
+    assert_eq!(dsn(&house, "failed"), 1);
+}
+
+#[tokio::test]
+async fn the_whole_message_comes_back_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
+    primary.say("bob@contoso.com", &["554 5.7.1 no"]);
+    house.queue(Mail { ret: Some(Ret::Full), ..Mail::to("bob@contoso.com", "primary") }).await;
+    house.empty().await;
+    let report = house.mailbox(ALICE).remove(0);
+    assert!(report.contains("Content-Type: message/rfc822\r\n") && report.contains("\r\n.dot\r\nbody\r\n"), "{report}");
+}
+
+#[tokio::test]
+async fn nobody_is_told_who_must_not_be() {
+    for (from, notify) in [
+        ("", None),
+        (ALICE, Some(Notify::Never)),
+        (ALICE, Some(Notify::On { success: true, failure: false, delay: true })),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
+        primary.say("bob@contoso.com", &["554 5.7.1 no"]);
+        let to = vec![To("bob@contoso.com", "primary", notify)];
+        house.queue(Mail { from, to, ..Mail::to("", "") }).await;
+        house.empty().await;
+        assert!(house.mailbox(ALICE).is_empty(), "{from} {notify:?}");
+        assert!(house.dead_letters().is_empty());
+        assert_eq!(house.metrics.deliveries.with_label_values(&["primary", "failed"]).get(), 1);
+    }
+}
+
+#[tokio::test]
+async fn success_is_told_where_nobody_else_tells_it() {
+    let success = Some(Notify::On { success: true, failure: true, delay: false });
+    for (offers, to, connector, action) in [
+        (vec!["PIPELINING"], "bob@contoso.com", "primary", Some("relayed")),
+        (vec!["PIPELINING", "DSN"], "bob@contoso.com", "primary", None),
+        (vec![], "erin@example.net", "senders", Some("delivered")),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (house, _primary, _secondary) = house(&folder, &offers).await;
+        house.queue(Mail { to: vec![To(to, connector, success)], ..Mail::to("", "") }).await;
+        house.empty().await;
+        let reports = house.mailbox(ALICE);
+        let Some(action) = action else {
+            assert!(reports.is_empty());
+            continue;
+        };
+        assert_eq!(reports.len(), 1);
+        assert!(reports[0].contains(&format!("Action: {action}\r\nStatus: 2.")), "{}", reports[0]);
+        assert_eq!(dsn(&house, action), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_delay_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
+    primary.say("bob@contoso.com", &["450 4.2.1 busy"; 3]);
+    let id = house.queue(Mail { tried: (5 * 3600, 9), ..Mail::to("bob@contoso.com", "primary") }).await;
+    for times in [10, 11, 12] {
+        house.tried(id, times).await;
+        house.delivery.retry(Some(id));
+    }
+    house.empty().await;
+    let reports = house.mailbox(ALICE);
+    assert_eq!(reports.len(), 1, "{reports:#?}");
+    assert!(reports[0].contains("Action: delayed\r\nStatus: 4.2.1\r\n") && reports[0].contains("Will-Retry-Until: "));
+    assert_eq!((dsn(&house, "delayed"), primary.accepted().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_has_waited_too_long_is_reported_and_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
+    primary.say("bob@contoso.com", &["450 4.2.1 still busy"]);
+    house.queue(Mail { tried: (3 * DAYS, 50), ..Mail::to("bob@contoso.com", "primary") }).await;
+    house.empty().await;
+    let reports = house.mailbox(ALICE);
+    assert_eq!(reports.len(), 1);
+    assert!(
+        reports[0].contains("Action: failed\r\nStatus: 5.4.7\r\n") && reports[0].contains("still busy"),
+        "{}",
+        reports[0]
+    );
+    assert!(primary.accepted().is_empty());
+}
+
+#[tokio::test]
+async fn a_report_that_fails_becomes_a_dead_letter() {
+    let folder = tempfile::tempdir().unwrap();
+    let (house, primary, secondary) = house(&folder, &["PIPELINING"]).await;
+    house.reconfigure(&format!(
+        "[reports]\ndeliver_to = \"secondary\"\n{}",
+        connectors(primary.address, secondary.address, "")
+    ));
+    primary.say("bob@contoso.com", &["554 5.7.1 no"]);
+    secondary.say(ALICE, &["550 5.7.1 nor you"]);
+    house.queue(Mail::to("bob@contoso.com", "primary")).await;
+    house.empty().await;
+    let letters = house.dead_letters();
+    assert_eq!(letters.len(), 1);
+    assert!(letters[0].starts_with("From: Mail Delivery System") && letters[0].contains("bob@contoso.com"));
+    assert!(house.mailbox(ALICE).is_empty(), "nothing is reported about a report");
+    let none: [&str; 0] = [];
+    assert_eq!(house.metrics.dead_letters.with_label_values(&none).get(), 1);
+}
+
+#[tokio::test]
+async fn a_report_to_nobody_becomes_a_dead_letter_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (house, primary, secondary) = house(&folder, &["PIPELINING"]).await;
+    let authoritative = "[[accepted_domain]]\ndomain = \"fabrikam.com\"\ndeliver_to = \"primary\"\n";
+    house.reconfigure(&format!("{authoritative}{}", connectors(primary.address, secondary.address, "")));
+    primary.say("bob@contoso.com", &["554 5.7.1 no"]);
+    house.queue(Mail { from: "nobody@fabrikam.com", ..Mail::to("bob@contoso.com", "primary") }).await;
+    house.empty().await;
+    assert_eq!(house.dead_letters().len(), 1);
+}
+
+#[tokio::test]
+async fn a_report_waits_for_the_directory_when_it_must() {
+    let folder = tempfile::tempdir().unwrap();
+    let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
+    house.people.add("carol@contoso.com", None);
+    primary.shut();
+    primary.say(".", &["554 5.6.0 no"]);
+    house.queue(Mail { from: "carol@contoso.com", ..Mail::to("bob@contoso.com", "primary") }).await;
+    house::eventually("it is under way", || primary.at_the_dot() == 1).await;
+    house.people.go_away();
+    primary.open();
+    let report = || {
+        house
+            .delivery
+            .list()
+            .into_iter()
+            .find(|entry| entry.origin.client.is_none() && entry.sender.reverse_path.address().is_none())
+    };
+    let waits =
+        |state: &State| matches!(state, State::Waiting { attempts: 1, last_error, .. } if last_error.contains("4.4.3"));
+    house::eventually("the report waits", || report().is_some_and(|entry| waits(&entry.recipients[0].state))).await;
+    assert_eq!(&*report().unwrap().recipients[0].route.connector, "");
+
+    house.people.come_back();
+    house.delivery.retry(None);
+    house.empty().await;
+    let accepted = primary.accepted();
+    assert_eq!(accepted.len(), 1);
+    assert_eq!((accepted[0].rcpt.len(), accepted[0].mail.contains("<>")), (1, true));
+    assert!(accepted[0].rcpt[0].contains("carol@contoso.com"));
+    assert!(house.dead_letters().is_empty());
+}

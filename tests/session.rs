@@ -1,0 +1,256 @@
+//! Sessions as their surroundings see them: when a message is accepted, what comes of loops, of a configuration that
+//! changes, of a disk that is full or broken, of a client that goes away.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics fails")]
+
+mod doubles;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use doubles::{CONFIG, Commits, KEY, World, config, in_force};
+use fingerpost::message::header::examine;
+use fingerpost::message::stamp::{NewStamp, sign};
+use fingerpost::smtp::address::Address;
+use fingerpost::time::UnixTime;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A client in a session.
+struct Talk {
+    socket: DuplexStream,
+    session: JoinHandle<()>,
+    draining: CancellationToken,
+}
+
+impl Talk {
+    /// Connects and says EHLO.
+    async fn begin(world: &World, client: &str) -> Self {
+        let (socket, server) = tokio::io::duplex(1 << 16);
+        let draining = CancellationToken::new();
+        let serve = fingerpost::session::serve(
+            Arc::new(world.services.clone()),
+            world.client(client),
+            server,
+            draining.clone(),
+        );
+        let mut talk = Self { socket, session: tokio::spawn(serve), draining };
+        assert_eq!(talk.reply().await, "220 mx.contoso.com ESMTP Fingerpost");
+        talk.say("EHLO client.example", "250 CHUNKING").await;
+        talk
+    }
+
+    /// The last line of the next reply.
+    async fn reply(&mut self) -> String {
+        let mut line = Vec::new();
+        loop {
+            let octet = tokio::time::timeout(Duration::from_secs(3600), self.socket.read_u8()).await;
+            match octet.expect("the server says nothing") {
+                Ok(b'\n') if line.get(3) == Some(&b'-') => line.clear(),
+                Ok(b'\n') => return String::from_utf8(line).unwrap().trim_end().to_owned(),
+                Ok(octet) => line.push(octet),
+                Err(error) => return format!("closed: {error}"),
+            }
+        }
+    }
+
+    /// Sends a line and looks at how the reply begins.
+    async fn say(&mut self, line: &str, expected: &str) {
+        self.socket.write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
+        let reply = self.reply().await;
+        assert!(reply.starts_with(expected), "{line:?}: {reply:?}, expected {expected:?}");
+    }
+
+    /// An envelope up to 354.
+    async fn envelope(&mut self, recipients: &[&str]) {
+        self.say("MAIL FROM:<a@fabrikam.example>", "250").await;
+        for recipient in recipients {
+            self.say(&format!("RCPT TO:<{recipient}>"), "250 2.1.5").await;
+        }
+        self.say("DATA", "354").await;
+    }
+}
+
+const FIELDS: &str =
+    "Message-ID: <1@fabrikam.example>\r\nDate: Sat, 21 Nov 2026 04:39:00 +0000\r\nFrom: a@fabrikam.example\r\n";
+
+/// A message that was stamped for these recipients when it took `via`.
+fn stamped(via: &str, recipients: &[&str]) -> String {
+    let addresses: Vec<Address> = recipients.iter().map(|text| Address::parse(text).unwrap()).collect();
+    let stamp = NewStamp {
+        installation: "mx.contoso.com",
+        via,
+        time: UnixTime::now(),
+        recipients: &addresses.iter().collect::<Vec<_>>(),
+        identity: &examine(FIELDS.as_bytes()).identity,
+    };
+    format!("{}{FIELDS}\r\nbody\r\n.", sign(&KEY, &stamp))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_accepted_only_after_it_is_durable() {
+    for (commits, reply) in [(Commits::Succeed, "250 2.0.0 queued as "), (Commits::Fail, "451 4.3.0")] {
+        let mut world = World::new();
+        *world.spool.commits.lock().unwrap() = commits;
+        let mut talk = Talk::begin(&world, "192.0.2.1").await;
+        talk.envelope(&["alice@contoso.com"]).await;
+        talk.say("Subject: x\r\n\r\nbody\r\n.", reply).await;
+        assert_eq!(world.accepted.try_recv().is_ok(), commits == Commits::Succeed);
+        talk.say("NOOP", "250").await;
+    }
+    let world = World::new();
+    *world.spool.commits.lock().unwrap() = Commits::Hang;
+    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    talk.envelope(&["alice@contoso.com"]).await;
+    talk.socket.write_all(b"body\r\n.\r\n").await.unwrap();
+    let waited = tokio::time::timeout(Duration::from_secs(3000), talk.socket.read_u8()).await;
+    assert!(waited.is_err(), "a reply without a commit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_messages_are_written_in_pieces_and_come_out_whole() {
+    let world = World::with(&CONFIG.replace("4KiB", "4MiB"));
+    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    talk.envelope(&["alice@contoso.com"]).await;
+    let body = "0123456789abcdef\u{e9}\r\n".repeat(100_000);
+    talk.say(&format!("Subject: x\r\n\r\n{body}."), "250 2.0.0").await;
+    let entry = world.spool.committed.lock().unwrap()[0].0.clone();
+    let content = world.take_committed().remove(0).1;
+    let start = usize::try_from(entry.content.header_size).unwrap();
+    assert!(content[..start].ends_with(b"\r\nSubject: x\r\n"));
+    assert!(content[start..] == *format!("\r\n{body}").as_bytes(), "the body is not what was sent");
+    assert!(entry.content.eight_bit && entry.content.ascii_header && !entry.content.bare_lf);
+}
+
+#[tokio::test(start_paused = true)]
+async fn looped_recipients_are_refused_or_reported() {
+    for (recipients, looped, reply, durable) in [
+        (&["unknown1@contoso.com"][..], &["unknown1@contoso.com"][..], "554 5.4.6", &[][..]),
+        (&["unknown1@contoso.com"], &["unknown2@contoso.com"], "250", &["unknown1@contoso.com via kerio"]),
+        // Resolved recipients are asked about live first; this one has moved meanwhile.
+        (&["moved@contoso.com"], &["moved@contoso.com"], "250", &["moved@contoso.com via kerio"]),
+        (&["alice@contoso.com"], &["alice@contoso.com"], "554 5.4.6", &[]),
+        (
+            &["unknown1@contoso.com", "alice@contoso.com"],
+            &["unknown1@contoso.com"],
+            "250",
+            &["unknown1@contoso.com via kerio (failed), alice@contoso.com via exchange", "report"],
+        ),
+    ] {
+        let world = World::new();
+        let mut talk = Talk::begin(&world, "192.0.2.1").await;
+        talk.envelope(recipients).await;
+        let via = if looped[0].starts_with("unknown") { "kerio" } else { "exchange" };
+        talk.say(&stamped(via, looped), reply).await;
+        let committed = world.take_committed();
+        assert_eq!(committed.len(), durable.len(), "{recipients:?}: {committed:?}");
+        for ((summary, _), expected) in committed.iter().zip(durable) {
+            match *expected {
+                "report" => assert!(summary.starts_with("<> -> a@fabrikam.example"), "{summary}"),
+                expected => assert_eq!(*summary, format!("<a@fabrikam.example> -> {expected}")),
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn loops_are_only_counted_in_report_mode() {
+    let text = format!("{CONFIG}\n[loop_detection]\nmode = \"report\"\n");
+    let world = World::with(&text);
+    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    talk.envelope(&["unknown1@contoso.com"]).await;
+    talk.say(&stamped("kerio", &["unknown1@contoso.com"]), "250").await;
+    assert_eq!(world.services.metrics.loops.with_label_values(&["stamp"]).get(), 1);
+    talk.envelope(&["alice@contoso.com"]).await;
+    talk.say(&format!("{}\r\n.", "Received: x\r\n".repeat(51)), "554 5.4.6").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forged_stamp_is_counted_and_nothing_else() {
+    let world = World::new();
+    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    talk.envelope(&["unknown1@contoso.com"]).await;
+    let message = stamped("kerio", &["unknown1@contoso.com"]).replace("<1@", "<2@");
+    talk.say(&message, "250").await;
+    let ignored: u64 = ["mac", "identity", "form", "installation"]
+        .iter()
+        .map(|reason| world.services.metrics.stamps_ignored.with_label_values(&[reason]).get())
+        .sum();
+    assert_eq!(ignored, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_keeps_the_configuration_it_began_with() {
+    let world = World::new();
+    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    talk.say("MAIL FROM:<a@fabrikam.example>", "250").await;
+    let without = CONFIG.replace("example.net", "example.org");
+    world.services.current.store(Arc::new(in_force(config(&without, world.folder()))));
+    talk.say("RCPT TO:<alice@example.net>", "250").await;
+    talk.say("RSET", "250").await;
+    talk.say("MAIL FROM:<a@fabrikam.example>", "250").await;
+    talk.say("RCPT TO:<alice@example.net>", "550 5.7.1").await;
+    talk.say("RCPT TO:<alice@example.org>", "250").await;
+    // The door is chosen anew with each transaction, too.
+    talk.say("RSET", "250").await;
+    let closed = CONFIG.replace("127.0.0.1:2525", "127.0.0.1:2526");
+    world.services.current.store(Arc::new(in_force(config(&closed, world.folder()))));
+    talk.say("MAIL FROM:<a@fabrikam.example>", "421 4.3.2").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_turns_mail_away_and_lets_it_in_again() {
+    let world = World::new();
+    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    world.services.pressure.sample(0, 100);
+    talk.say("MAIL FROM:<a@fabrikam.example>", "452 4.3.1").await;
+    world.services.pressure.sample(1000, 100);
+    talk.envelope(&["alice@contoso.com"]).await;
+    world.services.pressure.sample(0, 100);
+    talk.say("x\r\n.", "452 4.3.1").await;
+    assert_eq!(world.take_committed(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_lets_a_transaction_end() {
+    let world = World::new();
+    let mut idle = Talk::begin(&world, "192.0.2.1").await;
+    let mut busy = Talk::begin(&world, "192.0.2.1").await;
+    busy.envelope(&["alice@contoso.com"]).await;
+    idle.draining.cancel();
+    busy.draining.cancel();
+    assert!(idle.reply().await.starts_with("421 4.3.2"));
+    busy.say("x\r\n.", "250 2.0.0 queued").await;
+    assert!(busy.reply().await.starts_with("421 4.3.2"));
+    drop((idle.socket, busy.socket));
+    idle.session.await.unwrap();
+    busy.session.await.unwrap();
+    assert_eq!(world.take_committed().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_away_leaves_nothing() {
+    let world = World::new();
+    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    talk.envelope(&["alice@contoso.com"]).await;
+    talk.socket.write_all(b"Subject: x\r\n\r\nhalf a mess").await.unwrap();
+    drop(talk.socket);
+    talk.session.await.unwrap();
+    assert_eq!(world.take_committed(), []);
+    let left: Vec<_> = walk(world.folder()).into_iter().filter(|path| path.contains("incoming/")).collect();
+    assert_eq!(left, [""; 0]);
+}
+
+fn walk(folder: &std::path::Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(walk(&path));
+        } else {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}

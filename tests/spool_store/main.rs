@@ -1,0 +1,19 @@
+//! What every spool promises, whichever store is behind the trait: `docs/decisions/0002-own-spool-log.md`.
+//!
+//! A new store is added to [`fixture::STORES`] and has to pass everything here.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "../support/power_loss.rs"]
+mod power_loss;
+
+mod fixture;
+mod journal;
+mod workload;
+
+mod cut;
+mod damage;
+mod faults;
+mod kill;
+mod model;
+mod speed;

@@ -1,0 +1,154 @@
+//! Doubles behind the real traits: a directory that says what it is told to, and a spool that can fail.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
+#![allow(clippy::unwrap_used, reason = "a test's support may fail the test")]
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use fingerpost::directory::{Asked, Directory};
+use fingerpost::metrics::Metrics;
+use fingerpost::recipient::{Answer, Fresh, Kind, Lookup, Recipient};
+use fingerpost::routing::verdict::{Freshness, Question};
+use fingerpost::smtp::address::Address;
+use fingerpost::spool::entry::{Entry, QueueId, Record, State};
+use fingerpost::spool::store::FileStore;
+use fingerpost::spool::{Committed, Draft, Spool, SpoolError};
+
+/// A directory of the test's making.
+#[derive(Default)]
+pub struct People {
+    known: Mutex<HashMap<Address, Lookup>>,
+    /// What it says next when it is asked live; then it says what it knows.
+    live: Mutex<VecDeque<Lookup>>,
+    version: AtomicU64,
+    away: AtomicBool,
+}
+
+impl People {
+    /// `address` has a mailbox, on the domain's connector or on this one.
+    pub fn add(&self, address: &str, connector: Option<&str>) {
+        self.known.lock().unwrap().insert(Address::parse(address).unwrap(), mailbox(connector));
+        self.version.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Asked live, it says this first: a mailbox on the domain's connector, or nothing known.
+    pub fn live_says(&self, known: &[bool]) {
+        let lookup = |known: &bool| if *known { mailbox(None) } else { Lookup::NotFound };
+        self.live.lock().unwrap().extend(known.iter().map(lookup));
+    }
+
+    /// `address` has none.
+    pub fn remove(&self, address: &str) {
+        self.known.lock().unwrap().remove(&Address::parse(address).unwrap());
+        self.version.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// It does not answer any more.
+    pub fn go_away(&self) {
+        self.away.store(true, Ordering::SeqCst);
+        self.version.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// It answers again.
+    pub fn come_back(&self) {
+        self.away.store(false, Ordering::SeqCst);
+        self.version.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn mailbox(connector: Option<&str>) -> Lookup {
+    Lookup::Found(Arc::new(Recipient {
+        kind: Kind::Mailbox,
+        target: None,
+        mail_server: None,
+        send_connector: connector.map(Into::into),
+        entry: "people:1".into(),
+        rule: "written".into(),
+    }))
+}
+
+impl Directory for People {
+    fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
+        let live = match question.freshness {
+            Freshness::Live => self.live.lock().unwrap().pop_front(),
+            Freshness::Any => None,
+        };
+        let found = live.or_else(|| self.known.lock().unwrap().get(&question.address).cloned());
+        let lookup = if self.away.load(Ordering::SeqCst) {
+            Lookup::Unavailable("away".into())
+        } else {
+            found.unwrap_or(Lookup::NotFound)
+        };
+        Box::pin(std::future::ready(Answer { lookup, fresh: Fresh::Live }))
+    }
+
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::SeqCst)
+    }
+}
+
+/// The spool, which can be told to fail.
+pub struct Faulty {
+    store: FileStore,
+    /// Nothing can be committed.
+    pub full: AtomicBool,
+    /// How many commits failed.
+    pub failures: AtomicU64,
+    /// Recipients that are not done.
+    unfinished: AtomicI64,
+}
+
+impl Faulty {
+    /// Opens one below `folder`.
+    pub fn open_store(folder: &Path, metrics: Metrics) -> Self {
+        let store = FileStore::open(folder, metrics).unwrap();
+        Self { store, full: AtomicBool::new(false), failures: AtomicU64::new(0), unfinished: AtomicI64::new(0) }
+    }
+
+    /// How many recipients are not done, durably.
+    pub fn unfinished(&self) -> i64 {
+        self.unfinished.load(Ordering::SeqCst)
+    }
+
+    fn count(&self, record: &Record) -> i64 {
+        let unfinished = |state: &State| i64::from(!matches!(state, State::Done(_)));
+        let recipients = record.accepted.iter().flat_map(|(_, entry)| &entry.recipients);
+        let added: i64 = recipients.map(|queued| unfinished(&queued.state)).sum();
+        added - record.changes.iter().map(|change| 1 - unfinished(&change.state)).sum::<i64>()
+    }
+}
+
+impl Spool for Faulty {
+    fn create(&self) -> Result<Draft, SpoolError> {
+        self.store.create()
+    }
+
+    fn commit(&self, record: Record) -> Committed<'_> {
+        if self.full.load(Ordering::SeqCst) {
+            self.failures.fetch_add(1, Ordering::SeqCst);
+            return Box::pin(std::future::ready(Err(SpoolError::Io("the disk is on fire".into()))));
+        }
+        let more = self.count(&record);
+        Box::pin(async move {
+            self.store.commit(record).await?;
+            self.unfinished.fetch_add(more, Ordering::SeqCst);
+            Ok(())
+        })
+    }
+
+    fn open(&self, id: QueueId) -> Result<File, SpoolError> {
+        self.store.open(id)
+    }
+
+    fn recovered(&self) -> Vec<Entry> {
+        let recovered = self.store.recovered();
+        let queued = recovered.iter().flat_map(|entry| &entry.recipients);
+        let unfinished = queued.filter(|queued| !matches!(queued.state, State::Done(_))).count();
+        self.unfinished.fetch_add(i64::try_from(unfinished).unwrap(), Ordering::SeqCst);
+        recovered
+    }
+}

@@ -1,0 +1,145 @@
+//! A message to be sent by `Outbound`, and a connector to send it by.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fingerpost::config::{
+    BareLf, EightBit, Host, Protocol, Retry, SendConnector, SendTls, SendTlsMode, SmartHost, SmtpOut,
+};
+use fingerpost::delivery::attempt::{Branch, Handed, HandedResult, Outbound, Target};
+use fingerpost::message::envelope::{Body, RcptTo, Sender};
+use fingerpost::message::header::Identity;
+use fingerpost::smtp::address::{Address, ReversePath};
+use fingerpost::smtp::domain::Domain;
+use fingerpost::spool::entry::Content;
+
+/// Our own host name in these tests.
+pub(crate) const EHLO: &str = "mx.contoso.com";
+
+/// A message.
+pub(crate) struct Letter {
+    pub(crate) sender: Sender,
+    pub(crate) content: Content,
+    pub(crate) prefix: Vec<u8>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) to: Vec<RcptTo>,
+    pub(crate) rewritten: Vec<Option<Address>>,
+    pub(crate) domain: Domain,
+}
+
+impl Letter {
+    /// A small one to these recipients.
+    pub(crate) fn to(recipients: &[&str]) -> Self {
+        let reverse_path = ReversePath::Address(Address::parse("sender@fabrikam.com").unwrap());
+        let rcpt = |address: &&str| RcptTo { address: Address::parse(address).unwrap(), notify: None, orcpt: None };
+        let letter = Self {
+            sender: Sender { reverse_path, size: None, body: Body::SevenBit, smtputf8: false, ret: None, envid: None },
+            content: Content {
+                size: 0,
+                header_size: 13,
+                ascii_header: true,
+                eight_bit: false,
+                bare_lf: false,
+                identity: Identity {
+                    message_id: false,
+                    date: false,
+                    from: false,
+                    digest: [0; 16],
+                    id_and_date: [0; 16],
+                },
+            },
+            prefix: Vec::new(),
+            body: Vec::new(),
+            to: recipients.iter().map(rcpt).collect(),
+            rewritten: vec![None; recipients.len()],
+            domain: Domain::parse("contoso.com").unwrap(),
+        };
+        letter.saying(b"Subject: test\r\n\r\nhello\r\n")
+    }
+
+    /// The same with another content.
+    pub(crate) fn saying(mut self, body: &[u8]) -> Self {
+        self.body = body.to_vec();
+        self.content.size = body.len() as u64;
+        self
+    }
+
+    /// Sends it, and says what became of each recipient.
+    pub(crate) async fn send(&self, outbound: &Outbound, connector: &SendConnector) -> Vec<Handed> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&self.body).unwrap();
+        let Protocol::Smtp(smtp) = &connector.protocol else { panic!("not SMTP") };
+        let target = |(rcpt, rewritten)| {
+            let rcpt: &RcptTo = rcpt;
+            let rewritten: &Option<Address> = rewritten;
+            Target { rcpt_to: rewritten.as_ref().unwrap_or(&rcpt.address), rcpt }
+        };
+        let recipients: Vec<_> = self.to.iter().zip(&self.rewritten).map(target).collect();
+        let branch = Branch {
+            connector,
+            smtp,
+            next_hop_domain: &self.domain,
+            sender: &self.sender,
+            content: &self.content,
+            prefix: &self.prefix,
+            body: file,
+            recipients: &recipients,
+        };
+        outbound.send(&Domain::parse(EHLO).unwrap(), branch).await
+    }
+}
+
+/// What became of recipients, a line each: `accepted 250 2.0.0 queued`.
+pub(crate) fn in_words(handed: &[Handed]) -> Vec<String> {
+    let word = |handed: &Handed| match &handed.result {
+        HandedResult::Accepted { reply, dsn: false } => format!("accepted {reply}"),
+        HandedResult::Accepted { reply, dsn: true } => format!("accepted with DSN {reply}"),
+        HandedResult::Deferred(reply) => format!("deferred {reply}"),
+        HandedResult::UnknownRecipient(reply) => format!("unknown {reply}"),
+        HandedResult::Refused(reply) => format!("refused {reply}"),
+    };
+    handed.iter().map(word).collect()
+}
+
+/// A smart host written in brackets.
+pub(crate) fn smart_host(address: SocketAddr) -> SmartHost {
+    SmartHost { host: Host::Address(address.ip()), port: address.port() }
+}
+
+/// Settings for these smart hosts: no TLS, short time limits.
+pub(crate) fn smtp_out(smart_hosts: Vec<SmartHost>) -> SmtpOut {
+    SmtpOut {
+        smart_hosts,
+        mx: false,
+        dns_servers: Vec::new(),
+        tls: SendTls { mode: SendTlsMode::None, verify: false, ca: None, server_name: None },
+        auth: None,
+        source_address: None,
+        bare_lf: BareLf::Refuse,
+        eight_bit: EightBit::Send,
+        hide_internal_hosts: true,
+        connect_timeout: Duration::from_secs(30),
+        reply_timeout: Duration::from_secs(300),
+    }
+}
+
+/// A connector with these settings.
+pub(crate) fn connector(smtp: SmtpOut) -> SendConnector {
+    SendConnector {
+        name: Arc::from("out"),
+        organization: Arc::from(""),
+        protocol: Protocol::Smtp(Box::new(smtp)),
+        address_spaces: Vec::new(),
+        rewrite_target_address: true,
+        retry: Retry {
+            first: Duration::from_secs(60),
+            factor: 2.0,
+            max: Duration::from_secs(1800),
+            warn_after: Duration::from_secs(14400),
+            give_up_after: Duration::from_secs(172_800),
+        },
+        max_connections: 20,
+    }
+}

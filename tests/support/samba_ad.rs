@@ -1,0 +1,139 @@
+//! A real Active Directory for tests: Debian's Samba as a domain controller, with Exchange's attributes.
+//!
+//! The ports are fixed (389, 636, 3268), so each instance takes a loopback address of its own. Needs root, and Debian's
+//! `samba-ad-dc`, `samba-ad-provision`, `samba-dsdb-modules`, `winbind`, `ldap-utils` and `python3-samba`.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::certificates::Authority;
+use super::daemon::{Daemon, run};
+
+/// The root of the domain.
+pub const BASE: &str = "DC=contoso,DC=test";
+/// Who may do anything.
+pub const ADMIN: &str = "Administrator@CONTOSO.TEST";
+/// The administrator's password.
+pub const PASSWORD: &str = "Passw0rd-1";
+/// A mailbox database; `homeMDB` must name an object that exists.
+pub const DATABASE: &str = "CN=DB1,DC=contoso,DC=test";
+
+/// A running (or stopped) domain controller.
+pub struct SambaAd {
+    folder: tempfile::TempDir,
+    address: String,
+    authority: Authority,
+    daemon: Option<Daemon>,
+}
+
+impl SambaAd {
+    /// Provisions a domain, extends its schema, starts the controller, and adds [`DATABASE`] and
+    /// `postmaster@contoso.test`, who serves as probe.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let target = format!("--targetdir={}", folder.path().join("dc").display());
+        let password = format!("--adminpass={PASSWORD}");
+        let mut provision = Command::new("samba-tool");
+        provision.args(["domain", "provision", "--realm=CONTOSO.TEST", "--domain=CONTOSO", "--server-role=dc"]);
+        provision.args(["--dns-backend=SAMBA_INTERNAL", "--host-name=dc1", "--option=interfaces=lo"]);
+        run(provision.args(["--option=bind interfaces only=yes", &password, &target]));
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/exchange_schema.py");
+        let configuration = folder.path().join("dc/etc/smb.conf");
+        // Debian's own: a newer one has no samba module.
+        run(Command::new("/usr/bin/python3").arg(script).arg(configuration));
+
+        let address = free_address();
+        let authority = Authority::new(folder.path());
+        authority.issue(&[&address]);
+        let mut samba = Self { folder, address, authority, daemon: None };
+        samba.restart();
+        samba.modify(&format!("dn: {DATABASE}\nchangetype: add\nobjectClass: container\n"));
+        samba.add("user", "postmaster", &format!("proxyAddresses: SMTP:postmaster@contoso.test\nhomeMDB: {DATABASE}"));
+        samba
+    }
+
+    /// `ldap://ADDRESS`.
+    pub fn url(&self) -> String {
+        format!("ldap://{}", self.address)
+    }
+
+    /// `ldaps://ADDRESS`, with a certificate for that address by [`SambaAd::ca`].
+    pub fn tls_url(&self) -> String {
+        format!("ldaps://{}", self.address)
+    }
+
+    /// The authority of its certificate, PEM.
+    pub fn ca(&self) -> PathBuf {
+        self.authority.file()
+    }
+
+    /// A file with the administrator's password.
+    pub fn password_file(&self) -> PathBuf {
+        let path = self.folder.path().join("password");
+        std::fs::write(&path, PASSWORD).unwrap();
+        path
+    }
+
+    /// Adds an object of that class (`user`, `contact`, `group`) to CN=Users, with further lines of LDIF.
+    pub fn add(&self, class: &str, name: &str, lines: &str) {
+        let account = if class == "contact" { String::new() } else { format!("sAMAccountName: {name}\n") };
+        self.modify(&format!(
+            "dn: CN={name},CN=Users,{BASE}\nchangetype: add\nobjectClass: {class}\n{account}{lines}\n"
+        ));
+    }
+
+    /// Applies changes (LDIF with changetype).
+    pub fn modify(&self, ldif: &str) {
+        let file = self.folder.path().join("change.ldif");
+        std::fs::write(&file, ldif).unwrap();
+        let mut command = Command::new("ldapmodify");
+        run(command.args(["-x", "-H", &self.url(), "-D", ADMIN, "-w", PASSWORD, "-f"]).arg(file));
+    }
+
+    /// Kills it.
+    pub fn stop(&mut self) {
+        self.daemon = None;
+    }
+
+    /// Starts it again at the same address with the same data.
+    pub fn restart(&mut self) {
+        self.daemon = None;
+        let dc = self.folder.path().join("dc");
+        std::fs::create_dir_all(dc.join("run/nc")).unwrap();
+        let mut command = Command::new("samba");
+        command.args(["-i", "-M", "single", "-s"]).arg(dc.join("etc/smb.conf"));
+        for option in [
+            "server services=ldap".to_owned(),
+            "ldap server require strong auth=no".to_owned(),
+            format!("interfaces={}/8", self.address),
+            format!("pid directory={}", dc.join("run").display()),
+            format!("ncalrpc dir={}", dc.join("run/nc").display()),
+            format!("log file={}", dc.join("log").display()),
+            format!("tls certfile={}", self.folder.path().join(format!("{}.pem", self.address)).display()),
+            format!("tls keyfile={}", self.folder.path().join(format!("{}.key", self.address)).display()),
+            format!("tls cafile={}", self.ca().display()),
+        ] {
+            command.arg(format!("--option={option}"));
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let address = format!("{}:389", self.address).parse().unwrap();
+        self.daemon = Some(Daemon::start(&mut command, address));
+    }
+
+    /// It no longer answers, but the kernel still accepts its connections.
+    pub fn freeze(&self) {
+        self.daemon.as_ref().unwrap().freeze();
+    }
+
+    /// It goes on.
+    pub fn thaw(&self) {
+        self.daemon.as_ref().unwrap().thaw();
+    }
+}
+
+/// A loopback address whose LDAP port nobody uses.
+fn free_address() -> String {
+    let mut candidates = (1..=250).map(|last| format!("127.0.{}.{last}", std::process::id() % 250 + 1));
+    candidates.find(|address| TcpListener::bind((address.as_str(), 389)).is_ok()).unwrap()
+}

@@ -1,0 +1,160 @@
+//! A real OpenLDAP server for tests: own folder, free loopback ports, killed at the end.
+//!
+//! Base [`BASE`]; [`READER`] may read everything, [`ADMIN`] may write; `cn=config` is open to [`ADMIN`]'s password, so
+//! that a test can change rights and limits while the server runs. Needs Debian's `slapd` and `ldap-utils`.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::certificates::Authority;
+use super::daemon::{Daemon, free_port, run};
+
+/// The root of the tree.
+pub const BASE: &str = "dc=contoso,dc=com";
+/// Who may write.
+pub const ADMIN: &str = "cn=admin,dc=contoso,dc=com";
+/// A service account.
+pub const READER: &str = "cn=fingerpost,dc=contoso,dc=com";
+/// The password of both.
+pub const PASSWORD: &str = "correct horse";
+
+/// A running (or stopped) slapd.
+pub struct Slapd {
+    folder: tempfile::TempDir,
+    port: u16,
+    tls_port: u16,
+    authority: Authority,
+    daemon: Option<Daemon>,
+}
+
+impl Slapd {
+    /// Starts one with the base, the reader and `postmaster@contoso.com`, who serves as probe.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new(folder.path());
+        let issued = authority.issue(&["localhost"]);
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::create_dir(folder.path().join("config")).unwrap();
+        let mut text = String::new();
+        for schema in ["core", "cosine", "inetorgperson", "misc"] {
+            writeln!(text, "include /etc/ldap/schema/{schema}.schema").unwrap();
+        }
+        writeln!(text, "modulepath /usr/lib/ldap\nmoduleload back_mdb").unwrap();
+        writeln!(text, "pidfile {}", folder.path().join("pid").display()).unwrap();
+        writeln!(text, "TLSCertificateFile {}", issued.certificate.display()).unwrap();
+        writeln!(text, "TLSCertificateKeyFile {}", issued.key.display()).unwrap();
+        writeln!(text, "database config\nrootpw \"{PASSWORD}\"").unwrap();
+        writeln!(text, "database mdb\nsuffix {BASE}\nrootdn {ADMIN}\nrootpw \"{PASSWORD}\"").unwrap();
+        writeln!(text, "directory {}\nindex mail,mailLocalAddress,objectClass eq", data.display()).unwrap();
+        writeln!(text, "access to attrs=userPassword by anonymous auth\naccess to * by * read").unwrap();
+        let file = folder.path().join("slapd.conf");
+        std::fs::write(&file, text).unwrap();
+        // slaptest exits with 1 because the database is not there yet.
+        let mut convert = Command::new("slaptest");
+        convert.arg("-f").arg(&file).arg("-F").arg(folder.path().join("config")).stderr(Stdio::null());
+        convert.stdout(Stdio::null()).status().unwrap();
+
+        let (port, tls_port) = (free_port(), free_port());
+        let mut slapd = Self { folder, port, tls_port, authority, daemon: None };
+        slapd.restart();
+        slapd.add(&format!(
+            "dn: {BASE}\nobjectClass: dcObject\nobjectClass: organization\no: Contoso\ndc: contoso\n\n\
+             dn: {READER}\nobjectClass: applicationProcess\nobjectClass: simpleSecurityObject\ncn: fingerpost\n\
+             userPassword: {PASSWORD}\n"
+        ));
+        slapd.add_person("postmaster", "mail: postmaster@contoso.com");
+        slapd
+    }
+
+    /// `ldap://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("ldap://127.0.0.1:{}", self.port)
+    }
+
+    /// `ldaps://localhost:PORT`, with a certificate for that name by [`Slapd::ca`].
+    pub fn tls_url(&self) -> String {
+        format!("ldaps://localhost:{}", self.tls_port)
+    }
+
+    /// Where it listens in clear.
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    /// The authority of its certificate, PEM.
+    pub fn ca(&self) -> PathBuf {
+        self.authority.file()
+    }
+
+    /// A folder for the test's own files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A file with the reader's password.
+    pub fn password_file(&self) -> PathBuf {
+        let path = self.folder.path().join("password");
+        std::fs::write(&path, format!("{PASSWORD}\n")).unwrap();
+        path
+    }
+
+    /// Adds entries.
+    pub fn add(&self, ldif: &str) {
+        self.change(&["-a", "-D", ADMIN], ldif);
+    }
+
+    /// Adds a person below the base, with further lines of LDIF.
+    pub fn add_person(&self, uid: &str, lines: &str) {
+        self.add(&format!(
+            "dn: uid={uid},{BASE}\nobjectClass: inetOrgPerson\nobjectClass: inetLocalMailRecipient\nuid: {uid}\n\
+             cn: {uid}\nsn: {uid}\n{lines}\n"
+        ));
+    }
+
+    /// Applies changes (LDIF with changetype).
+    pub fn modify(&self, ldif: &str) {
+        self.change(&["-D", ADMIN], ldif);
+    }
+
+    /// Sets one attribute of the database's configuration, such as `olcAccess` or `olcSizeLimit`.
+    pub fn configure(&self, attribute: &str, value: &str) {
+        let ldif = format!(
+            "dn: olcDatabase={{1}}mdb,cn=config\nchangetype: modify\nreplace: {attribute}\n{attribute}: {value}\n"
+        );
+        self.change(&["-D", "cn=config"], &ldif);
+    }
+
+    fn change(&self, arguments: &[&str], ldif: &str) {
+        let file = self.folder.path().join("change.ldif");
+        std::fs::write(&file, ldif).unwrap();
+        let mut command = Command::new("ldapmodify");
+        run(command.args(["-x", "-H", &self.url(), "-w", PASSWORD]).args(arguments).arg("-f").arg(file));
+    }
+
+    /// Kills it.
+    pub fn stop(&mut self) {
+        self.daemon = None;
+    }
+
+    /// Starts it again on the same ports with the same data.
+    pub fn restart(&mut self) {
+        self.daemon = None;
+        let listen = format!("{} ldaps://127.0.0.1:{}", self.url(), self.tls_port);
+        let mut command = Command::new("slapd");
+        command.args(["-d", "0", "-h", &listen, "-F"]).arg(self.folder.path().join("config"));
+        self.daemon = Some(Daemon::start(&mut command, self.address()));
+    }
+
+    /// It no longer answers, but the kernel still accepts its connections.
+    pub fn freeze(&self) {
+        self.daemon.as_ref().unwrap().freeze();
+    }
+
+    /// It goes on.
+    pub fn thaw(&self) {
+        self.daemon.as_ref().unwrap().thaw();
+    }
+}
