@@ -25,6 +25,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// In the order of explanations and errors.
+    pub const ALL: [Self; 6] =
+        [Self::Mailbox, Self::Group, Self::PublicFolder, Self::MailUser, Self::Contact, Self::NoMailbox];
+
     /// As written in logs, metrics and file directories.
     #[must_use]
     pub fn as_str(self) -> &'static str {

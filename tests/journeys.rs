@@ -80,6 +80,16 @@ fn every_journey_with_a_file_directory() {
     run_all(WorldKind::File, 20);
 }
 
+#[test]
+fn every_journey_with_an_active_directory() {
+    run_all(WorldKind::ActiveDirectory, 45);
+}
+
+#[test]
+fn every_journey_with_an_openldap_directory() {
+    run_all(WorldKind::Openldap, 25);
+}
+
 fn run_all(kind: WorldKind, at_least: usize) {
     let world = World::start(kind);
     let cases: Vec<(PathBuf, Journey)> =

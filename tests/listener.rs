@@ -101,6 +101,28 @@ async fn the_most_specific_network_chooses_the_connector() {
     assert_eq!(world.services.metrics.sessions_refused.with_label_values(&["no-connector"]).get(), 1);
 }
 
+#[tokio::test]
+async fn a_flood_of_those_who_are_turned_away_takes_no_more_sockets_than_a_few() {
+    let world = World::with(&any_port(CONFIG).replacen("max_recipients = 3", "max_connections_per_ip = 1", 1));
+    let listeners = listeners(&world);
+    let address = listeners.local_addrs()[0];
+    let mut first = connect(address).await;
+    assert!(reply(&mut first).await.starts_with("220"));
+    let mut told = Vec::new();
+    let silent = loop {
+        let mut next = connect(address).await;
+        match reply(&mut next).await.as_str() {
+            "" => break true,
+            why => assert!(why.starts_with("421 4.7.0"), "{why}"),
+        }
+        told.push(next); // it stays, and says nothing
+        if told.len() > 300 {
+            break false;
+        }
+    };
+    assert!(silent && told.len() > 100, "{} were told", told.len());
+}
+
 /// A second configuration in force, applied.
 fn change(world: &World, listeners: &Listeners, text: &str) -> Result<(), String> {
     let next: Config = config(text, world.folder());
@@ -164,6 +186,23 @@ async fn draining_accepts_nobody_and_waits_for_sessions() {
     assert!(TcpStream::connect(address).await.is_err());
     assert_eq!(world.take_committed().len(), 1);
     assert_eq!(world.services.metrics.connections.with_label_values(&["internet"]).get(), 0);
+}
+
+#[tokio::test]
+async fn a_session_in_clear_ends_where_its_door_demands_tls_now() {
+    let folder = tempfile::tempdir().unwrap();
+    certificate(folder.path());
+    let world = World::with_files(&any_port(CONFIG), folder);
+    let listeners = listeners(&world);
+    let mut client = connect(listeners.local_addrs()[0]).await;
+    assert!(reply(&mut client).await.starts_with("220"));
+    assert!(say(&mut client, "EHLO c").await.starts_with("250"));
+    assert!(say(&mut client, "MAIL FROM:<>").await.starts_with("250"));
+    change(&world, &listeners, &with_tls("required")).unwrap();
+    // The transaction under way keeps what it began with.
+    assert!(say(&mut client, "RCPT TO:<alice@contoso.com>").await.starts_with("250"));
+    assert!(say(&mut client, "RSET").await.starts_with("250"));
+    assert!(say(&mut client, "MAIL FROM:<>").await.starts_with("421 4.3.2"));
 }
 
 /// Writes a certificate; returns a client that trusts it.

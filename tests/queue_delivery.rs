@@ -5,6 +5,7 @@ mod house;
 #[path = "support/keeping_hop.rs"]
 mod next_hop;
 
+use std::task::Poll;
 use std::time::Duration;
 
 use fingerpost::message::header;
@@ -173,6 +174,24 @@ async fn an_operator_drops_and_retries() {
     assert!(house.delivery.show(id).is_none());
     assert_eq!(house.delivery.list().len(), 1);
     assert!(house.mailbox("alice@example.net").is_empty(), "a drop is not reported");
+}
+
+#[tokio::test]
+async fn a_drop_goes_on_when_the_operator_who_asked_is_gone() {
+    let (primary, secondary) = two().await;
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::start(folder.path(), &connectors(primary.address, secondary.address, ""));
+    house.people.add("bob@contoso.com", None);
+    primary.say("bob@contoso.com", &["450 4.2.1 busy"]);
+    let id = house.queue(Mail::to("bob@contoso.com", "primary")).await;
+    house.tried(id, 1).await;
+    {
+        let mut asked = std::pin::pin!(house.delivery.drop_message(id));
+        let polled = std::future::poll_fn(|context| Poll::Ready(asked.as_mut().poll(context))).await;
+        assert!(polled.is_pending(), "begun, and given up at its first wait");
+    }
+    house.empty().await;
+    assert!(house.delivery.show(id).is_none());
 }
 
 #[tokio::test]

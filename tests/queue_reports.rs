@@ -29,7 +29,7 @@ fn dsn(house: &House, action: &str) -> u64 {
 async fn a_refusal_is_reported_with_the_organisation_and_its_words() {
     let folder = tempfile::tempdir().unwrap();
     let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
-    primary.say("bob@contoso.com", &["554 5.7.1 we do not like you"]);
+    primary.say("bob@contoso.com", &["554 5.7.1 we do not like you, says ex01.contoso.local [10.1.2.3]"]);
     house.queue(Mail::to("bob@contoso.com", "primary")).await;
     house.empty().await;
     let [report] = <[String; 1]>::try_from(house.mailbox(ALICE)).unwrap();
@@ -40,7 +40,7 @@ async fn a_refusal_is_reported_with_the_organisation_and_its_words() {
         "The mail system of \"primary\" refused it:",
         "Reporting-MTA: dns; mx.contoso.com\r\n",
         "Final-Recipient: rfc822; bob@contoso.com\r\nAction: failed\r\nStatus: 5.7.1\r\n",
-        "we do not like you",
+        "we do not like you, says [hidden] [hidden]",
         "Content-Type: text/rfc822-headers\r\n",
         "\r\nSubject: hello\r\n",
     ] {

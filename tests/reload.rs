@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use fingerpost::config::Config;
@@ -108,6 +109,20 @@ impl World {
 
 fn domain_file(domain: &str) -> String {
     format!("[[accepted_domain]]\ndomain = \"{domain}\"\ndeliver_to = \"exchange\"\n")
+}
+
+#[tokio::test]
+async fn a_reload_goes_on_and_is_recorded_when_the_one_who_asked_is_gone() {
+    let world = World::new(&["contoso.com"]);
+    world.write("fp.toml", &base(&["contoso.com", "fabrikam.com"]));
+    {
+        let mut asked = std::pin::pin!(world.reloader.reload(Consent::NotGiven));
+        let polled = std::future::poll_fn(|context| Poll::Ready(asked.as_mut().poll(context))).await;
+        assert!(polled.is_pending(), "begun, and given up at its first wait");
+    }
+    world.until("it is recorded", |world| world.counted("applied") == 1).await;
+    assert!(world.accepts("fabrikam.com"));
+    assert!(matches!(world.reloader.last(), Some((_, Reloaded::Applied { .. }))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -109,6 +109,20 @@ async fn a_message_is_accepted_only_after_it_is_durable() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_becomes_durable_reaches_the_queue_even_if_the_session_ends_meanwhile() {
+    let mut world = World::new();
+    *world.spool.commits.lock().unwrap() = Commits::Slow;
+    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    talk.envelope(&["alice@contoso.com"]).await;
+    talk.socket.write_all(b"Subject: x\r\n\r\nbody\r\n.\r\n").await.unwrap();
+    let none = tokio::time::timeout(Duration::from_secs(5), world.accepted.recv()).await;
+    assert!(none.is_err(), "it is being committed");
+    talk.session.abort();
+    let entry = tokio::time::timeout(Duration::from_secs(60), world.accepted.recv()).await.expect("nobody has it");
+    assert_eq!(entry.map(|entry| entry.id), Some(world.spool.committed.lock().unwrap()[0].0.id));
+}
+
+#[tokio::test(start_paused = true)]
 async fn large_messages_are_written_in_pieces_and_come_out_whole() {
     let world = World::with(&CONFIG.replace("4KiB", "4MiB"));
     let mut talk = Talk::begin(&world, "192.0.2.1").await;
@@ -128,8 +142,9 @@ async fn looped_recipients_are_refused_or_reported() {
     for (recipients, looped, reply, durable) in [
         (&["unknown1@contoso.com"][..], &["unknown1@contoso.com"][..], "554 5.4.6", &[][..]),
         (&["unknown1@contoso.com"], &["unknown2@contoso.com"], "250", &["unknown1@contoso.com via kerio"]),
-        // Resolved recipients are asked about live first; this one has moved meanwhile.
+        // Recipients are asked about live first: this one has moved meanwhile, and this one was made.
         (&["moved@contoso.com"], &["moved@contoso.com"], "250", &["moved@contoso.com via kerio"]),
+        (&["new@contoso.com"], &["new@contoso.com"], "250", &["new@contoso.com via exchange"]),
         (&["alice@contoso.com"], &["alice@contoso.com"], "554 5.4.6", &[]),
         (
             &["unknown1@contoso.com", "alice@contoso.com"],
@@ -141,7 +156,8 @@ async fn looped_recipients_are_refused_or_reported() {
         let world = World::new();
         let mut talk = Talk::begin(&world, "192.0.2.1").await;
         talk.envelope(recipients).await;
-        let via = if looped[0].starts_with("unknown") { "kerio" } else { "exchange" };
+        let relayed = looped[0].starts_with("unknown") || looped[0].starts_with("new");
+        let via = if relayed { "kerio" } else { "exchange" };
         talk.say(&stamped(via, looped), reply).await;
         let committed = world.take_committed();
         assert_eq!(committed.len(), durable.len(), "{recipients:?}: {committed:?}");

@@ -6,7 +6,8 @@
 //! DNS, cannot read ours.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -41,14 +42,7 @@ impl Token {
         for byte in random {
             let _ = write!(token, "{byte:02x}");
         }
-        let mut options = std::fs::OpenOptions::new();
-        let made = options.write(true).create_new(true).mode(0o600).open(file);
-        let written = made.and_then(|mut made| {
-            made.write_all(token.as_bytes())?;
-            made.write_all(b"\n")?;
-            made.sync_all()
-        });
-        written.map_err(|error| format!("cannot make the token file {}: {error}", file.display()))?;
+        make(file, &token).map_err(|error| format!("cannot make the token file {}: {error}", file.display()))?;
         Ok(Self(token))
     }
 
@@ -94,6 +88,18 @@ impl Token {
     fn is(&self, given: &[u8]) -> bool {
         verify_slices_are_equal(self.0.as_bytes(), given).is_ok()
     }
+}
+
+/// Writes the file. It appears whole or not at all: a start that is cut short must not keep the next one from starting.
+fn make(file: &Path, token: &str) -> io::Result<()> {
+    let draft = file.with_added_extension("new");
+    let _ = fs::remove_file(&draft); // what such a start left behind; if it stays, the next line says so
+    let mut made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    made.write_all(format!("{token}\n").as_bytes())?;
+    made.sync_all()?;
+    fs::rename(&draft, file)?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(folder)?.sync_all()
 }
 
 /// What follows the scheme in Authorization; schemes compare without case (RFC 9110 11.1).

@@ -24,6 +24,8 @@ pub struct Message {
     pub received_at: UnixTime,
     /// The reverse-path; empty: the null sender.
     pub sender: String,
+    /// Message-ID; empty where there is none.
+    pub message_id: String,
     /// Bytes.
     pub size: u64,
     /// The receive connector that took it; empty: a report of ours.
@@ -96,6 +98,7 @@ impl Message {
             id: entry.id,
             received_at: entry.received_at,
             sender: entry.sender.reverse_path.to_string(),
+            message_id: entry.content.message_id.clone(),
             size: entry.content.size,
             receive_connector: entry.origin.receive_connector.to_string(),
             client: entry.origin.client.map(|client| client.to_string()).unwrap_or_default(),

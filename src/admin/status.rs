@@ -8,7 +8,6 @@ use super::Parts;
 use super::probes::Phase;
 use crate::config::reload::Reloaded;
 use crate::config::{Config, DirectoryKind, Protocol};
-use crate::routing::accepted_domain::DomainType;
 use crate::spool::entry::State;
 use crate::time::UnixTime;
 
@@ -224,12 +223,7 @@ fn doors(parts: &Parts, config: &Config) -> Vec<Door> {
 fn domains(config: &Config) -> Vec<Accepted> {
     let accepted = |domain: &crate::routing::accepted_domain::AcceptedDomain| Accepted {
         domain: domain.pattern.to_string(),
-        r#type: match domain.kind {
-            DomainType::Authoritative => "authoritative",
-            DomainType::InternalRelay => "internal-relay",
-            DomainType::ExternalRelay => "external-relay",
-        }
-        .into(),
+        r#type: domain.kind.as_str().into(),
         deliver_to: domain.deliver_to.as_deref().unwrap_or_default().to_owned(),
     };
     config.routing.accepted.all.iter().map(accepted).collect()

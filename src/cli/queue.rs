@@ -118,10 +118,11 @@ fn show(message: &Message) -> String {
         connector => format!("{} through receive connector {connector}", message.client),
     };
     let mut text = format!(
-        "{}\n  received  {} from {origin}\n  sender    <{}>\n  size      {}\n",
+        "{}\n  received  {} from {origin}\n  sender    <{}>\n  message   {}\n  size      {}\n",
         message.id,
         message.received_at,
         message.sender,
+        message.message_id,
         output::bytes(message.size)
     );
     for recipient in &message.recipients {

@@ -157,7 +157,15 @@ impl Reloader {
         self.applied.subscribe()
     }
 
+    /// In a task of its own: a client of the API that goes away must not leave a reload behind that nobody records, nor
+    /// let another begin beside it.
     async fn run(self: &Arc<Self>, cause: Cause) -> Reloaded {
+        let reloader = self.clone();
+        let whole = tokio::spawn(async move { reloader.take_turn(cause).await });
+        whole.await.unwrap_or_else(|error| self.refuse(vec![format!("the reload broke off: {error}")]))
+    }
+
+    async fn take_turn(self: &Arc<Self>, cause: Cause) -> Reloaded {
         let _turn = self.turn.lock().await;
         let reloader = self.clone();
         let now = UnixTime::now();

@@ -50,7 +50,7 @@ pub(super) fn recipient_mx() -> SendConnector {
         })),
         address_spaces: Vec::new(),
         rewrite_target_address: true,
-        retry: DEFAULT_RETRY,
+        retry: Retry::DEFAULT,
         max_connections: 20,
     }
 }
@@ -187,21 +187,13 @@ fn auth(reader: &mut Reader<'_>) -> Option<SendAuth> {
     Some(SendAuth { mechanism, username, password_file: password_file.unwrap_or_default() })
 }
 
-const DEFAULT_RETRY: Retry = Retry {
-    first: Duration::from_secs(60),
-    factor: 2.0,
-    max: Duration::from_secs(30 * 60),
-    warn_after: Duration::from_secs(4 * 3600),
-    give_up_after: Duration::from_secs(2 * 86_400),
-};
-
 fn retry(reader: &mut Reader<'_>) -> Retry {
     let retry = Retry {
-        first: reader.positive("first").unwrap_or(DEFAULT_RETRY.first),
-        factor: reader.fraction("factor", 1.0).unwrap_or(DEFAULT_RETRY.factor),
-        max: reader.positive("max").unwrap_or(DEFAULT_RETRY.max),
-        warn_after: reader.positive("warn_after").unwrap_or(DEFAULT_RETRY.warn_after),
-        give_up_after: reader.positive("give_up_after").unwrap_or(DEFAULT_RETRY.give_up_after),
+        first: reader.positive("first").unwrap_or(Retry::DEFAULT.first),
+        factor: reader.fraction("factor", 1.0).unwrap_or(Retry::DEFAULT.factor),
+        max: reader.positive("max").unwrap_or(Retry::DEFAULT.max),
+        warn_after: reader.positive("warn_after").unwrap_or(Retry::DEFAULT.warn_after),
+        give_up_after: reader.positive("give_up_after").unwrap_or(Retry::DEFAULT.give_up_after),
     };
     if retry.first > retry.max {
         reader.problem("first", "longer than `max`, the longest wait (30m where it is not written)");

@@ -85,6 +85,11 @@ impl Dns {
         }
         let found = match resolver.resolver.lookup_ip(name).await {
             Ok(found) => Ok(found.iter().collect::<Vec<_>>()),
+            // Of two errors it tells A's: that there is no A says nothing where AAAA failed.
+            Err(error) if error.is_no_records_found() => match resolver.resolver.ipv6_lookup(name).await {
+                Err(failed) if !failed.is_no_records_found() => Err(failed),
+                Ok(_) | Err(_) => Err(error),
+            },
             Err(error) => Err(error),
         };
         let key = |kept: &mut LastGood, good: Option<&Vec<IpAddr>>| keep(&mut kept.addresses, name, good);

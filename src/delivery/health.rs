@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::config::{Host, SmartHost};
+use crate::config::SmartHost;
 
 /// After a failure nobody connects for so long.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -169,19 +169,10 @@ impl Drop for Pass<'_> {
     }
 }
 
-/// A smart host as the configuration writes it: the label of `next_hop_up{smart_host}`.
-#[must_use]
-pub fn label(host: &SmartHost) -> String {
-    let name = match &host.host {
-        Host::Address(address) => format!("[{address}]"),
-        Host::Name(name) => name.clone(),
-    };
-    if host.port == 25 { name } else { format!("{name}:{}", host.port) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Host;
 
     fn key(port: u16) -> Key {
         Key { connector: "secondary".into(), host: SmartHost { host: Host::Name("gw".to_owned()), port } }
@@ -229,17 +220,5 @@ mod tests {
             probe.fails("refused");
         });
         assert!(waiting.is_err());
-    }
-
-    #[test]
-    fn labels_are_as_written() {
-        let address = |text: &str, port| SmartHost { host: Host::Address(text.parse().unwrap()), port };
-        for (host, written) in [
-            (address("10.0.0.5", 25), "[10.0.0.5]"),
-            (address("::1", 2525), "[::1]:2525"),
-            (SmartHost { host: Host::Name("gw.contoso.com".to_owned()), port: 587 }, "gw.contoso.com:587"),
-        ] {
-            assert_eq!(label(&host), written);
-        }
     }
 }

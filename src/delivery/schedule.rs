@@ -9,15 +9,6 @@ use crate::config::Retry;
 use crate::spool::entry::QueueId;
 use crate::time::UnixTime;
 
-/// What `retry` is where nothing is written, and what mail without a connector yet goes by.
-pub const DEFAULT: Retry = Retry {
-    first: Duration::from_secs(60),
-    factor: 2.0,
-    max: Duration::from_secs(30 * 60),
-    warn_after: Duration::from_secs(4 * 3600),
-    give_up_after: Duration::from_secs(2 * 24 * 3600),
-};
-
 /// A recipient is tried this often before its age alone ends it: mail that was held, or that waited while we were
 /// stopped, is not failed by the first attempt that happens to be deferred.
 const LEAST_ATTEMPTS: u32 = 3;

@@ -55,10 +55,10 @@ impl Breaker {
         }
     }
 
-    /// Whether questions are answered without asking.
+    /// Whether the last question was answered in time.
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        matches!(self, Self::Open { .. })
+    pub fn is_calm(&self) -> bool {
+        matches!(self, Self::Closed { in_a_row: 0 })
     }
 
     /// How long the next test is to wait; `None` while closed.

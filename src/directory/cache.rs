@@ -2,6 +2,9 @@
 //!
 //! `ldap` asks here first. Only clean answers are kept: what is found for `cache.found`, what is not (`no-mailbox`
 //! is as good) for `cache.not_found`; never `Unavailable` or `Ambiguous`. Time is an argument.
+//!
+//! Mail for somebody who is not found is relayed or refused, so that answer is believed only while the directory is
+//! well; `ldap` says how it is.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +20,15 @@ pub const LIVE: Duration = Duration::from_secs(5);
 pub struct Cache {
     config: CacheConfig,
     kept: quick_cache::sync::Cache<Arc<str>, Kept>,
+}
+
+/// How the directory is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// Its last question got a clean answer.
+    Well,
+    /// Anything else: what it did not find then, it may only not have been able to find.
+    InDoubt,
 }
 
 #[derive(Clone)]
@@ -35,8 +47,11 @@ impl Cache {
 
     /// The answer for the address with that key, if there is one fresh enough.
     #[must_use]
-    pub fn get(&self, key: &str, wanted: Freshness, now: Instant) -> Option<Answer> {
+    pub fn get(&self, key: &str, wanted: Freshness, condition: Condition, now: Instant) -> Option<Answer> {
         let kept = self.kept.get(key)?;
+        if condition == Condition::InDoubt && !is_known(&kept.lookup) {
+            return None;
+        }
         let age = now.saturating_duration_since(kept.asked);
         let fresh = if age <= LIVE { Fresh::Live } else { Fresh::Cached };
         let good = age < self.kept_for(&kept.lookup)? && (wanted == Freshness::Any || fresh == Fresh::Live);
@@ -56,11 +71,16 @@ impl Cache {
     /// How long such an answer is kept; `None`: not at all.
     fn kept_for(&self, lookup: &Lookup) -> Option<Duration> {
         match lookup {
-            Lookup::Found(recipient) if recipient.kind != Kind::NoMailbox => Some(self.config.found),
+            Lookup::Found(_) if is_known(lookup) => Some(self.config.found),
             Lookup::Found(_) | Lookup::NotFound => Some(self.config.not_found),
             Lookup::Ambiguous(_) | Lookup::Unavailable(_) => None,
         }
     }
+}
+
+/// Whether the directory has somebody for mail to go to.
+fn is_known(lookup: &Lookup) -> bool {
+    matches!(lookup, Lookup::Found(recipient) if recipient.kind != Kind::NoMailbox)
 }
 
 #[cfg(test)]
@@ -104,8 +124,26 @@ mod tests {
         ] {
             let cache = cache();
             cache.put("a@b.c".into(), &lookup, t);
-            let answer = cache.get("a@b.c", wanted, t + Duration::from_secs(age));
+            let answer = cache.get("a@b.c", wanted, Condition::Well, t + Duration::from_secs(age));
             assert_eq!(answer.map(|a| a.fresh), expected, "{lookup:?} after {age} s, {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn in_doubt_only_what_is_known_is_served() {
+        let t = Instant::now();
+        for (lookup, served) in [
+            (found(Kind::Mailbox), true),
+            (found(Kind::Group), true),
+            (found(Kind::MailUser), true),
+            (found(Kind::NoMailbox), false),
+            (Lookup::NotFound, false),
+        ] {
+            let cache = cache();
+            cache.put("a@b.c".into(), &lookup, t);
+            let get = |condition| cache.get("a@b.c", Freshness::Any, condition, t).map(|answer| answer.lookup);
+            assert_eq!(get(Condition::InDoubt), served.then(|| lookup.clone()), "{lookup:?}");
+            assert_eq!(get(Condition::Well), Some(lookup), "doubt forgets nothing");
         }
     }
 
@@ -113,7 +151,7 @@ mod tests {
     fn a_later_answer_replaces_an_earlier_one_but_an_outage_does_not() {
         let t = Instant::now();
         let cache = cache();
-        let get = |cache: &Cache| cache.get("a@b.c", Freshness::Any, t).map(|answer| answer.lookup);
+        let get = |cache: &Cache| cache.get("a@b.c", Freshness::Any, Condition::Well, t).map(|answer| answer.lookup);
         cache.put("a@b.c".into(), &Lookup::NotFound, t);
         cache.put("a@b.c".into(), &found(Kind::Group), t);
         cache.put("a@b.c".into(), &Lookup::Unavailable("down".into()), t);
@@ -131,6 +169,6 @@ mod tests {
         let zero = Duration::ZERO;
         let off = Cache::new(CacheConfig { found: zero, not_found: zero, entries: 0 });
         off.put("a@b.c".into(), &Lookup::NotFound, t);
-        assert_eq!(off.get("a@b.c", Freshness::Any, t), None);
+        assert_eq!(off.get("a@b.c", Freshness::Any, Condition::Well, t), None);
     }
 }

@@ -104,7 +104,7 @@ impl FileDirectory {
     /// Sets the gauges that depend on the contents; `earlier` are the file directories that are asked before this one.
     fn measure(&self, earlier: &[Arc<FileDirectory>]) {
         let contents = self.contents.load();
-        for kind in KINDS {
+        for kind in Kind::ALL {
             let count = i64::try_from(contents.count(kind)).unwrap_or(i64::MAX);
             self.metrics.directory_recipients.with_label_values(&[&*self.name, kind.as_str()]).set(count);
         }
@@ -122,10 +122,6 @@ enum Looked {
     Same,
     Changed,
 }
-
-/// In the order of explanations and errors.
-pub(super) const KINDS: [Kind; 6] =
-    [Kind::Mailbox, Kind::Group, Kind::PublicFolder, Kind::MailUser, Kind::Contact, Kind::NoMailbox];
 
 impl Directory for FileDirectory {
     fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {

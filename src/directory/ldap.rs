@@ -16,7 +16,7 @@ use self::pulse::Pulse;
 use self::search::Reply;
 use self::supervisor::{State, Supervisor};
 use crate::config::LdapConfig;
-use crate::directory::cache::Cache;
+use crate::directory::cache::{Cache, Condition};
 use crate::directory::in_flight::InFlight;
 use crate::directory::{Asked, Directory, result};
 use crate::metrics::Metrics;
@@ -93,7 +93,7 @@ impl Directory for LdapDirectory {
         Box::pin(async move {
             let key = question.address.key();
             let now = Instant::now().into_std();
-            if let Some(answer) = self.asker.cache.get(key, question.freshness, now) {
+            if let Some(answer) = self.asker.cache.get(key, question.freshness, self.asker.condition(), now) {
                 self.asker.count("cached");
                 return answer;
             }
@@ -189,6 +189,12 @@ impl Asker {
             Ok(Ok(State::Connecting)) | Err(_) => Err("no connection in time".into()),
             Ok(Err(_)) => Err("the directory is no longer configured".into()),
         }
+    }
+
+    /// A connection that was lost or fell silent is in doubt before anything else is known of it.
+    fn condition(&self) -> Condition {
+        let connected = matches!(&*self.states.borrow(), State::Up(connection) if !connection.is_condemned());
+        if connected && self.pulse.is_well() { Condition::Well } else { Condition::InDoubt }
     }
 
     fn count(&self, result: &str) {

@@ -20,7 +20,7 @@ use self::file::FileDirectory;
 use self::ldap::LdapDirectory;
 use crate::config::{DirectoryConfig, DirectoryKind};
 use crate::metrics::Metrics;
-use crate::recipient::{Answer, Fresh, Lookup};
+use crate::recipient::{Answer, Fresh, Kind, Lookup};
 use crate::routing::verdict::Question;
 
 /// The directories of one configuration.
@@ -139,7 +139,7 @@ fn forget(previous: &[Built], built: &[Built], metrics: &Metrics) {
         // These fail where a series was never used.
         let _ = metrics.directory_up.remove_label_values(&[&*gone.name]);
         let _ = metrics.directory_conflicts.remove_label_values(&[&*gone.name]);
-        for kind in file::KINDS {
+        for kind in Kind::ALL {
             let _ = metrics.directory_recipients.remove_label_values(&[&*gone.name, kind.as_str()]);
         }
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,6 +33,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long somebody who is turned away may take to read why.
 const REFUSAL: Duration = Duration::from_secs(5);
+/// So many may do so at once: others are closed without a word, so that a flood takes no more sockets than these.
+const REFUSALS: usize = 256;
 
 /// What keeps a configuration's listeners from being opened.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +78,7 @@ struct Shared {
     services: Arc<Services>,
     certificates: ArcSwap<Certificates>,
     seats: Seats,
+    refusals: Arc<Semaphore>,
     sessions: TaskTracker,
     /// Sessions are to end.
     draining: CancellationToken,
@@ -102,6 +106,7 @@ impl Listeners {
         let shared = Shared {
             seats: Seats::new(services.metrics.clone()),
             services: Arc::new(services),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
             certificates: ArcSwap::default(),
             sessions: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -262,6 +267,7 @@ impl Shared {
     fn turn_away(&self, mut socket: TcpStream, address: SocketAddr, (reason, why): (&'static str, Reply)) {
         tracing::info!(client = %address.ip().to_canonical(), reason, "connection turned away");
         self.services.metrics.sessions_refused.with_label_values(&[reason]).inc();
+        let Ok(permit) = self.refusals.clone().try_acquire_owned() else { return };
         self.sessions.spawn(async move {
             let told = async {
                 use tokio::io::AsyncWriteExt;
@@ -270,6 +276,7 @@ impl Shared {
                 tokio::io::copy(&mut socket, &mut tokio::io::sink()).await
             };
             let _ = tokio::time::timeout(REFUSAL, told).await; // whether it was read is the client's business
+            drop(permit);
         });
     }
 }

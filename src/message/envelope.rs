@@ -15,8 +15,6 @@ pub enum Body {
     SevenBit,
     /// `8BITMIME`.
     EightBitMime,
-    /// `BINARYMIME`; not offered, so never accepted.
-    BinaryMime,
 }
 
 /// RET (RFC 3461 4.3).

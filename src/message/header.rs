@@ -51,6 +51,17 @@ pub struct Facts {
     pub ascii: bool,
 }
 
+/// Octets of a Message-ID that logs, the trace and the queue show.
+const SHOWN: usize = 256;
+
+impl Facts {
+    /// The beginning of the Message-ID, for where it is kept.
+    #[must_use]
+    pub fn message_id_shown(&self) -> &str {
+        &self.message_id[..self.message_id.floor_char_boundary(SHOWN)]
+    }
+}
+
 impl Values {
     /// What a message with these values is known by.
     #[must_use]
@@ -166,16 +177,21 @@ fn matches(pattern: &str, name: &[u8]) -> bool {
     }
 }
 
-/// The fields with their continuation lines and line ends, in order. Together they are the section.
+/// The fields with their continuation lines and line ends, in order. Together they are the section. A bare CR or LF ends
+/// a line here as CRLF does: BDAT brings them, and a next hop may read them so (`bare_lf = "crlf"` writes them so).
 fn fields(section: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = section;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let end = memchr::memchr_iter(b'\n', rest)
+        let end = memchr::memchr2_iter(b'\r', b'\n', rest)
             .map(|at| at + 1)
-            .find(|next| !matches!(rest.get(*next), Some(b' ' | b'\t')))
+            .find(|next| match rest.get(*next) {
+                Some(b' ' | b'\t') => false,
+                Some(b'\n') => rest[*next - 1] != b'\r',
+                _ => true,
+            })
             .unwrap_or(rest.len());
         let (field, after) = rest.split_at(end);
         rest = after;
@@ -256,8 +272,8 @@ mod tests {
     fn stripping_keeps_every_other_byte() {
         let patterns = ["X-MS-Exchange-Organization-*".to_owned(), "Received".to_owned()];
         let section = b"x-ms-exchange-organization-SCL : -1\r\n more\r\nX-MS: a\r\n odd  \r\nno colon\r\n\
-            Received: a\r\nReceived-SPF: b\nTo: \xff\0c";
-        let kept = b"X-MS: a\r\n odd  \r\nno colon\r\nReceived-SPF: b\nTo: \xff\0c";
+            Received: a\r\nReceived-SPF: b\nTo: \xff\0c\rX-MS-Exchange-Organization-AuthAs: Internal\r\tx\r";
+        let kept = b"X-MS: a\r\n odd  \r\nno colon\r\nReceived-SPF: b\nTo: \xff\0c\r";
         assert_eq!(strip(section, &patterns), kept);
         assert_eq!(strip(section, &[]), section);
     }

@@ -28,9 +28,6 @@ const REPORTS: [&str; 4] = ["failed", "delayed", "relayed", "delivered"];
 const LOOKUPS: [&str; 5] = ["found", "not-found", "ambiguous", "unavailable", "cached"];
 /// `config_reloads_total{result}`.
 const RELOADS: [&str; 4] = ["applied", "unchanged", "refused", "held"];
-/// `directory_recipients{kind}`.
-const KINDS: [Kind; 6] =
-    [Kind::Mailbox, Kind::Group, Kind::PublicFolder, Kind::MailUser, Kind::Contact, Kind::NoMailbox];
 
 impl Metrics {
     /// Makes every series of this configuration exist, and removes those of what it no longer has. Values of what
@@ -102,7 +99,7 @@ impl Metrics {
         keep(&self.directory_contradictions, &ones(&ldap));
         let files = config.directories.iter().filter(|directory| matches!(directory.kind, DirectoryKind::File(_)));
         let files: Vec<&str> = files.map(|directory| &*directory.name).collect();
-        keep(&self.directory_recipients, &pairs(&files, &KINDS.map(Kind::as_str)));
+        keep(&self.directory_recipients, &pairs(&files, &Kind::ALL.map(Kind::as_str)));
     }
 }
 

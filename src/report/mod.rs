@@ -6,7 +6,8 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use crate::config::{Config, Protocol, SendConnector};
+use crate::config::{Config, Host, Protocol, SendConnector};
+use crate::delivery::refusal::hide::hide;
 use crate::in_force::InForce;
 use crate::message::envelope::{Body, Notify, Origin, RcptTo, Relay, Ret, Sender};
 use crate::message::header;
@@ -219,8 +220,9 @@ struct Text {
 
 fn write(config: &Config, letter: &Letter<'_>, original: &Original) -> Text {
     let about = letter.about;
-    let recipients: Vec<_> =
-        letter.due.iter().map(|(queued, reported)| told(config, about, queued, reported)).collect();
+    let hidden: Vec<Reply> = letter.due.iter().map(|(queued, reported)| hidden(config, queued, reported)).collect();
+    let due = letter.due.iter().zip(&hidden);
+    let recipients: Vec<_> = due.map(|(due, reply)| told(config, about, (due, reply))).collect();
     let bytes = dsn::write(&dsn::Report {
         message_id: &format!("{}.{}@{}", letter.id, letter.now.0, config.server.hostname),
         boundary: &format!("=_{}.{}", letter.id, letter.now.0),
@@ -241,17 +243,38 @@ fn write(config: &Config, letter: &Letter<'_>, original: &Original) -> Text {
     Text { bytes, content }
 }
 
-fn told<'a>(config: &'a Config, about: &Entry, queued: &'a Queued, reported: &'a Reported) -> dsn::Recipient<'a> {
+fn told<'a>(
+    config: &'a Config,
+    about: &Entry,
+    ((queued, reported), reply): (&(&'a Queued, &'a Reported), &'a Reply),
+) -> dsn::Recipient<'a> {
     let connector = config.send_connector(&queued.route.connector);
     let give_up_after = connector.map_or_else(Default::default, |connector| connector.retry.give_up_after);
     dsn::Recipient {
         address: &queued.rcpt.address,
         orcpt: queued.rcpt.orcpt.as_deref(),
         action: reported.action,
-        reply: &reported.reply,
+        reply,
         speaker: connector.map_or(dsn::Speaker::Ourselves, |connector| speaker(connector, &reported.next_hop)),
         retry_until: about.received_at.plus(give_up_after),
     }
+}
+
+/// What was said last, as somebody outside may read it (`hide_internal_hosts`). Our own words hold names as well: an
+/// expiry quotes what the next hop last said.
+fn hidden(config: &Config, queued: &Queued, reported: &Reported) -> Reply {
+    let connector = config.send_connector(&queued.route.connector);
+    let mut names = vec![reported.next_hop.split(['[', ':']).next().unwrap_or_default()];
+    if let Some(Protocol::Smtp(smtp)) = connector.map(|connector| &connector.protocol) {
+        if !smtp.hide_internal_hosts {
+            return reported.reply.clone();
+        }
+        names.extend(smtp.smart_hosts.iter().filter_map(|smart_host| match &smart_host.host {
+            Host::Name(name) => Some(name.as_str()),
+            Host::Address(_) => None,
+        }));
+    }
+    reported.reply.saying(hide(&reported.reply.text, &names))
 }
 
 /// Names the organisation, and the host unless the connector hides it. `next_hop` is `name[address]:port`.
@@ -278,6 +301,7 @@ fn content(bytes: &[u8]) -> Content {
         eight_bit: !bytes.is_ascii(),
         bare_lf: false,
         identity: facts.identity,
+        message_id: facts.message_id_shown().to_owned(),
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) enum Finding<'a> {
     Elsewhere(Owner<'a>, &'a Address),
     /// All were asked, and none has more than an entry with neither mailbox nor target.
     Nobody,
-    /// Nobody can say: rows 5 and 6.
+    /// Nobody can say: rows 5 and 6, and an entry that names no way there is.
     Doubt { row: u8, reply: Reply, says: String },
 }
 
@@ -58,7 +58,7 @@ impl<'a> Walk<'a> {
             asked = true;
             match self.look_up(directory, address)? {
                 Finding::Nobody => {}
-                decided => return Ok(decided),
+                decided => return Ok(self.with_a_way(decided)),
             }
         }
         if asked {
@@ -66,6 +66,19 @@ impl<'a> Walk<'a> {
         }
         let says = format!("no directory resolves {}: name it in a directory's `domains`", address.domain());
         Ok(Finding::Doubt { row: 5, reply: reply::DIRECTORY_UNAVAILABLE, says })
+    }
+
+    /// Doubt where the entry names a send connector that there is not: a directory's file is not checked against the
+    /// configuration, and what it says nobody could deliver.
+    fn with_a_way(&self, finding: Finding<'a>) -> Finding<'a> {
+        let (Finding::Here(owner) | Finding::Elsewhere(owner, _)) = &finding else { return finding };
+        match &owner.recipient.send_connector {
+            Some(connector) if !self.table.connectors.contains_key(connector) => {
+                let says = format!("{} names send connector {connector}, which does not exist", owner.recipient.entry);
+                Finding::Doubt { row: 7, reply: reply::TRY_AGAIN, says }
+            }
+            Some(_) | None => finding,
+        }
     }
 
     /// Asks one directory: the address as written, then without its tag where the directory has plus addressing.

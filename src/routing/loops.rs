@@ -93,7 +93,7 @@ pub fn too_many_hops(rules: &Rules<'_>, facts: &Facts, seen: &Seen) -> Option<Lo
 }
 
 /// Whether a stamp says that this recipient took this connector within the hour before `received_at` (rule 3).
-/// The caller asks the directory live first where the recipient is resolved.
+/// The caller asks the directory live before it believes that.
 #[must_use]
 pub fn stamped(keys: &[[u8; 32]], valid: &[Stamp], address: &Address, route: &Route, received_at: UnixTime) -> bool {
     valid

@@ -133,14 +133,15 @@ impl Node {
         &self.reloader
     }
 
-    /// Lets no more clients in, lets sessions and attempts under way end (each at most `drain_timeout`), and stops.
-    /// What is then unfinished is in the spool.
+    /// Lets no more clients in, begins no more attempts, lets those under way and sessions end, all within
+    /// `drain_timeout`, and stops. What is then unfinished, or was accepted meanwhile, is in the spool.
     pub async fn stop(self) {
         let patience = self.current.load().config.server.drain_timeout;
         self.phase.send_replace(Phase::Draining);
         self.stop.cancel();
-        self.listeners.drain(patience).await;
-        if tokio::time::timeout(patience, self.delivery.stop()).await.is_err() {
+        let attempts = tokio::time::timeout(patience, self.delivery.stop());
+        let ((), attempts) = tokio::join!(self.listeners.drain(patience), attempts);
+        if attempts.is_err() {
             tracing::warn!("attempts are left after drain_timeout; they are made again after the next start");
         }
         self.background.close();

@@ -2,7 +2,10 @@
 //! accepted and handed to `delivery` (DESIGN section 8).
 
 use std::fs::File;
+use std::sync::Arc;
 use std::time::Instant;
+
+use tracing::Instrument;
 
 use super::Services;
 use super::header::Passed;
@@ -17,11 +20,25 @@ use crate::spool::{Committed, Draft, Spool, SpoolError};
 use crate::time::UnixTime;
 use crate::trace::{Event, What};
 
-/// Makes a message durable and returns its id.
+/// Makes a message durable, hands it to `delivery` and returns its id. In a task of its own: once begun the commit cannot
+/// be taken back, so what is durable reaches the queue even if the session ends meanwhile.
 ///
 /// # Errors
 /// What the client is told; nothing of the message is kept.
 pub(super) async fn commit(
+    services: Arc<Services>,
+    session: String,
+    transaction: Transaction,
+    summary: Summary,
+) -> Result<String, Reply> {
+    let committing = async move { commit_and_hand_over(&services, &session, transaction, summary).await };
+    tokio::spawn(committing.in_current_span()).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "making a message durable failed");
+        Err(reply::TRY_AGAIN)
+    })
+}
+
+async fn commit_and_hand_over(
     services: &Services,
     session: &str,
     mut transaction: Transaction,
@@ -44,7 +61,7 @@ pub(super) async fn commit(
         }
     })?;
     let id = entries.first().map(|entry| entry.id.to_string()).unwrap_or_default();
-    tell(services, session, &transaction, (&passed, &entries));
+    tell(services, session, &transaction, &entries);
     services.metrics.acceptance_duration.with_label_values(&["queue"]).observe(began.elapsed().as_secs_f64());
     for entry in entries {
         // The receiver goes only when the process does; the entry is durable and is recovered at the next start.
@@ -100,6 +117,7 @@ fn entry(transaction: &Transaction, passed: &Passed, written: &Written, summary:
             eight_bit: summary.eight_bit,
             bare_lf: summary.bare_lf,
             identity: passed.facts.identity,
+            message_id: passed.facts.message_id_shown().to_owned(),
         },
         stamps: passed.stamps.clone(),
         recipients,
@@ -158,17 +176,17 @@ impl Spool for WithDraft<'_> {
 }
 
 /// Logs, counts and traces a message that was accepted.
-fn tell(services: &Services, session: &str, transaction: &Transaction, (passed, entries): (&Passed, &[Entry])) {
+fn tell(services: &Services, session: &str, transaction: &Transaction, entries: &[Entry]) {
     let Some(entry) = entries.first() else { return };
     let connector = &*transaction.connector.name;
     let (id, size) = (entry.id.to_string(), entry.content.size);
     tracing::info!(queue_id = id, sender = %entry.sender.reverse_path, recipients = entry.recipients.len(), size,
-        message_id = passed.facts.message_id, "message accepted");
+        message_id = entry.content.message_id, "message accepted");
     services.metrics.messages_received.with_label_values(&[connector]).inc();
     services.metrics.received_bytes.with_label_values(&[connector]).inc_by(size);
     let event = |what| Event {
         id: id.clone(),
-        message_id: passed.facts.message_id.clone(),
+        message_id: entry.content.message_id.clone(),
         ..transaction.event(session, what)
     };
     services.trace.record(Event { detail: format!("{size} octets"), ..event(What::Received) });

@@ -8,7 +8,7 @@ use crate::in_force::InForce;
 use crate::message::header::{self, Facts};
 use crate::message::stamp::Stamp;
 use crate::routing::loops::{self, Door, LoopRule, Relayed, Rules, Seen};
-use crate::routing::verdict::{Freshness, Route, Verdict, Way};
+use crate::routing::verdict::{Freshness, Route, Verdict};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::time::UnixTime;
@@ -119,16 +119,13 @@ async fn set_aside(
 }
 
 impl Checked<'_> {
-    /// Whether a recipient loops; where it is resolved the directory is asked live before that is believed.
+    /// Whether a recipient loops; the directory is asked live before that is believed. An unresolved one may be a cached
+    /// not-found that the other organisation has just sent back.
     async fn standing(&self, transaction: &Transaction, at: usize) -> Standing {
         let recipient = &transaction.recipients[at];
         let address = &recipient.rcpt.address;
-        let Some(rule) = self.looped_by(transaction, address, &recipient.route) else {
+        if self.looped_by(transaction, address, &recipient.route).is_none() {
             return Standing::Clear(recipient.route.clone());
-        };
-        match recipient.route.way {
-            Way::Resolved | Way::Redirected => {}
-            Way::Relayed | Way::RelayedVerified | Way::External => return Standing::Looped(rule),
         }
         let decision = self.in_force.resolver.resolve(&transaction.origin, address, Freshness::Live, self.now).await;
         match decision.verdict {

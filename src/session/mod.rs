@@ -22,7 +22,7 @@ use crate::in_force::Current;
 use crate::metrics::Metrics;
 use crate::pressure::Pressure;
 use crate::routing::relay_memory::RelayMemory;
-use crate::smtp::reply::Reply;
+use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::{Action, Event, Expect, Profile, Server, TlsState};
 use crate::spool::Spool;
 use crate::spool::entry::Entry;
@@ -194,6 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             Action::Begin(sender) => {
                 let hello = self.machine.hello().cloned();
                 let begun = Transaction::begin(&self.services, &mut self.client, *sender, hello);
+                let begun = begun.and_then(|transaction| self.unless_in_clear(transaction));
                 let limits = begun.map(|transaction| self.transaction.insert(transaction).limits());
                 self.machine.handle(Event::Began(limits));
             }
@@ -210,7 +211,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             Action::Content(piece) => self.transaction()?.append(&piece).await,
             Action::Commit(summary) => {
                 let transaction = self.transaction.take().ok_or(Ended::Stuck)?;
-                let result = commit::commit(&self.services, &self.client.id, transaction, summary).await;
+                let (services, session) = (self.services.clone(), self.client.id.clone());
+                let result = commit::commit(services, session, transaction, summary).await;
                 self.machine.handle(Event::Spooled(result));
             }
             Action::Discard => self.transaction = None,
@@ -226,6 +228,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
         }
         Ok(())
+    }
+
+    /// A door that demands TLS since this session began was not one when the machine was told: the client has to come
+    /// again.
+    fn unless_in_clear(&self, transaction: Transaction) -> Result<Transaction, Reply> {
+        match transaction.connector.tls.mode {
+            ReceiveTlsMode::Required | ReceiveTlsMode::Implicit if !self.machine.is_encrypted() => {
+                Err(reply::SHUTTING_DOWN)
+            }
+            _ => Ok(transaction),
+        }
     }
 
     /// The transaction that the machine's action belongs to.

@@ -118,6 +118,8 @@ pub struct Content {
     pub bare_lf: bool,
     /// What stamps and the relay memory know it by.
     pub identity: Identity,
+    /// Message-ID as logs and the trace show it, at most 256 octets; empty where there is none.
+    pub message_id: String,
 }
 
 /// One recipient of a queued message.

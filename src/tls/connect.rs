@@ -95,21 +95,29 @@ pub fn server_name(tls: &SendTls, host: &str) -> Result<ServerName<'static>, Tls
 
 fn client_config(trust: &Trust) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let roots = match trust {
+    let trusted = match trust {
         Trust::Anybody => None,
-        Trust::System => Some(system_roots()?),
-        Trust::File(path, _) => Some(file_roots(path)?),
+        Trust::System => Some(roots(None)?),
+        Trust::File(path, _) => Some(roots(Some(path))?),
     };
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Tls(error.to_string()))?;
-    Ok(match roots {
+    Ok(match trusted {
         Some(roots) => builder.with_root_certificates(roots).with_no_client_auth(),
         None => {
             let anybody = Arc::new(Anybody::new(&provider));
             builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth()
         }
     })
+}
+
+/// The certificates to verify with: a file's, or the system's.
+///
+/// # Errors
+/// [`TlsError::Ca`], [`TlsError::NoRoots`].
+pub(crate) fn roots(ca: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    ca.map_or_else(system_roots, file_roots)
 }
 
 fn system_roots() -> Result<RootCertStore, TlsError> {

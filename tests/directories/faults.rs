@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use fingerpost::recipient::Kind;
+use fingerpost::routing::verdict::Freshness;
 
-use crate::asker::{Asker, Said, openldap};
+use crate::asker::{Asker, Said, openldap, said};
 use crate::proxy::{Mode, Proxy};
 use crate::support::slapd::{BASE, Slapd};
 
@@ -91,4 +92,40 @@ async fn cut_and_malformed_answers_are_no_answers() {
         asker.until(&Said::NotFound, Duration::from_secs(10)).await;
     }
     assert_eq!(asker.ask("alice@contoso.com").await, Said::Found(Kind::Mailbox));
+}
+
+/// What would be relayed is asked again while the directory is in doubt; what is known goes on.
+#[tokio::test]
+async fn a_cached_not_found_is_not_served_while_the_directory_is_down() {
+    for fault in ["stopped", "revoked", "frozen"] {
+        let mut slapd = Slapd::start();
+        slapd.add_person("alice", "mail: alice@contoso.com");
+        let mut config = openldap(&slapd);
+        config.timeout = Duration::from_secs(1);
+        let asker = Asker::new(&config);
+        let any = async |address: &str| said(&asker.answer(address, Freshness::Any).await.lookup);
+        assert_eq!(any("alice@contoso.com").await, Said::Found(Kind::Mailbox));
+        assert_eq!(any("nobody@contoso.com").await, Said::NotFound);
+        assert_eq!(any("nobody@contoso.com").await, Said::NotFound);
+        assert_eq!(asker.count("cached"), 1, "it is served from the cache while the directory is well");
+
+        match fault {
+            "stopped" => slapd.stop(),
+            "revoked" => slapd.configure("olcAccess", "{0}to attrs=userPassword by anonymous auth by * none"),
+            _ => slapd.freeze(),
+        }
+        assert_eq!(asker.ask_unknown().await, Said::Unavailable, "{fault}");
+        assert_eq!(any("nobody@contoso.com").await, Said::Unavailable, "{fault}");
+        assert_eq!(any("alice@contoso.com").await, Said::Found(Kind::Mailbox), "{fault}");
+
+        match fault {
+            "stopped" => slapd.restart(),
+            "revoked" => slapd.configure("olcAccess", "{0}to * by * read"),
+            _ => slapd.thaw(),
+        }
+        asker.until(&Said::NotFound, Duration::from_secs(10)).await;
+        let cached = asker.count("cached");
+        assert_eq!(any("nobody@contoso.com").await, Said::NotFound, "{fault}");
+        assert_eq!(asker.count("cached"), cached + 1, "{fault}: it is served again");
+    }
 }

@@ -11,13 +11,16 @@ use tokio::net::{TcpListener, TcpStream};
 pub enum Mode {
     /// They pass.
     Pass,
-    /// Half of them pass, then the connection is reset.
+    /// Half of the first message passes, then the connection is reset.
     CutInTheMiddle,
     /// These come instead.
     Instead(&'static [u8]),
     /// They are kept back.
     Swallow,
 }
+
+/// No message of a server is shorter: a result without words (RFC 4511 4.1.9).
+const SHORTEST: usize = 14;
 
 pub struct Proxy {
     address: SocketAddr,
@@ -65,7 +68,7 @@ async fn relay(mut client: TcpStream, server: SocketAddr, mode: Arc<Mutex<Mode>>
                 match mode {
                     Mode::Pass => client.write_all(&from_server[..length]).await?,
                     Mode::CutInTheMiddle => {
-                        client.write_all(&from_server[..length / 2]).await?;
+                        client.write_all(&from_server[..length.min(SHORTEST) / 2]).await?;
                         client.set_zero_linger()?;
                         return Ok(());
                     }

@@ -28,14 +28,15 @@ use tokio::sync::mpsc::UnboundedReceiver;
 pub const KEY: [u8; 32] = [7; 32];
 
 /// Answers from the local part: `unknown...` is not found, `down...` unavailable, `moved...` a mailbox until it is asked
-/// live; everybody else is a mailbox.
+/// live, `new...` not found until then; everybody else is a mailbox.
 struct ByName;
 
 impl Directory for ByName {
     fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
         let name = question.address.local_key().to_owned();
         let live = question.freshness == fingerpost::routing::verdict::Freshness::Live;
-        let lookup = if name.starts_with("unknown") || (live && name.starts_with("moved")) {
+        let gone = name.starts_with(if live { "moved" } else { "new" });
+        let lookup = if name.starts_with("unknown") || gone {
             Lookup::NotFound
         } else if name.starts_with("down") {
             Lookup::Unavailable("it is down".into())
@@ -61,6 +62,8 @@ pub enum Commits {
     Succeed,
     /// The disk is broken.
     Fail,
+    /// It takes ten seconds.
+    Slow,
     /// It never ends.
     Hang,
 }
@@ -83,6 +86,7 @@ impl Spool for Recorder {
             match commits {
                 Commits::Succeed => {}
                 Commits::Fail => return Err(SpoolError::Io("the disk is broken".into())),
+                Commits::Slow => tokio::time::sleep(std::time::Duration::from_secs(10)).await,
                 Commits::Hang => std::future::pending().await,
             }
             for (mut draft, entry) in record.accepted {

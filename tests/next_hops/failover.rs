@@ -70,6 +70,16 @@ async fn an_answer_is_not_asked_for_twice() {
 }
 
 #[tokio::test]
+async fn a_conversation_out_of_step_does_not_go_on_with_the_next_message() {
+    let hop = NextHop::start("first: mail => 354 what", None).await;
+    let (outbound, out) = (Outbound::new(Metrics::new()), connector(settings(&[&hop])));
+    let told = in_words(&to_a().send(&outbound, &out).await);
+    assert!(told[0].starts_with("deferred 451"), "{told:?}");
+    assert_eq!(in_words(&to_a().send(&outbound, &out).await), [ACCEPTED]);
+    assert_eq!(hop.seen().len(), 2);
+}
+
+#[tokio::test]
 async fn a_connection_is_used_again() {
     let hop = NextHop::start("", None).await;
     let outbound = Outbound::new(Metrics::new());

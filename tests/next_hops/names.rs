@@ -18,7 +18,8 @@ use crate::next_hop::NextHop;
 
 const ACCEPTED: &str = "accepted 250 2.0.0 queued";
 
-/// Records by name, as `A 127.0.0.1` or `MX 10 name.`; `SERVFAIL`; a name that is not there does not exist.
+/// Records by name, as `A 127.0.0.1` or `MX 10 name.`; `SERVFAIL`, to every question or `SERVFAIL AAAA`; a name that is
+/// not there does not exist.
 type Zone = Arc<Mutex<HashMap<String, Vec<&'static str>>>>;
 
 async fn dns(zone: &[(&str, &[&'static str])]) -> (SocketAddr, Zone) {
@@ -50,7 +51,7 @@ fn answer(query: &Message, zone: &HashMap<String, Vec<&'static str>>) -> Message
     for text in data {
         let words: Vec<_> = text.split(' ').collect();
         let data = match (words[0], question.query_type()) {
-            ("SERVFAIL", _) => {
+            ("SERVFAIL", kind) if words.get(1).is_none_or(|only| *only == kind.to_string()) => {
                 reply.metadata.response_code = ResponseCode::ServFail;
                 continue;
             }
@@ -124,6 +125,7 @@ async fn a_name_that_leads_nowhere_is_the_recipients_only_where_it_is_his_domain
         (&[], None, "refused 550 5.1.2"),
         (&[("fabrikam.example.", &[])], None, "refused 550 5.4.4"),
         (&[("fabrikam.example.", &["SERVFAIL"])], None, "deferred 451 4.4.3"),
+        (&[("fabrikam.example.", &["SERVFAIL AAAA"])], None, "deferred 451 4.4.3"),
         (&[("fabrikam.example.", &["MX 10 mx.contoso.com."])], None, "deferred 451 4.4.6"),
         (&[("fabrikam.example.", &["MX 0 ."])], Some("fabrikam.example"), "deferred 451 4.4.3"),
         (&[], Some("fabrikam.example"), "deferred 451 4.4.3"),

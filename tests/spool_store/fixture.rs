@@ -62,6 +62,7 @@ pub(crate) fn entry(id: QueueId, size: u64, recipients: usize) -> Entry {
             eight_bit: true,
             bare_lf: true,
             identity: Identity { message_id: false, date: false, from: false, digest: [1; 16], id_and_date: [2; 16] },
+            message_id: String::new(),
         },
         stamps: Vec::new(),
         recipients: (0..recipients).map(queued).collect(),

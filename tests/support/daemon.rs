@@ -33,11 +33,33 @@ impl Daemon {
     /// Stops it in its tracks (SIGSTOP); the kernel still accepts connections for it.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        let deadline = Instant::now() + START;
+        // The signal is on its way to each thread; until then it may still answer.
+        while !self.is_stopped() {
+            assert!(Instant::now() < deadline, "it does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether all its threads are stopped (proc_pid_stat(5): the state behind the name in brackets is T).
+    fn is_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let state = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with('T'))
+        };
+        tasks.map(state).all(|stopped| stopped != Some(false))
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
+    }
+
+    /// Ends it as a service manager does (SIGTERM) and waits.
+    pub fn end(mut self) {
+        self.signal(Signal::TERM);
+        self.child.wait().unwrap();
     }
 
     fn signal(&self, signal: Signal) {
@@ -58,9 +80,10 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Runs a command to its end; it must succeed.
-pub fn run(command: &mut Command) {
+/// Runs a command to its end; it must succeed. Returns what it printed.
+pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let words = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{}\n{}", output.status, words.0, words.1);
+    words.0.into_owned()
 }

@@ -38,6 +38,11 @@ impl Fingerpost {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// No variables of its own from the next start on.
+    pub fn clear_environment(&mut self) {
+        self.environment.clear();
+    }
+
     /// A path in its folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -78,6 +83,19 @@ impl Fingerpost {
             let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
             let _ = child.wait();
         }
+    }
+
+    /// Waits until it ends by itself: its exit code; `None`: not within `limit`, or by a signal.
+    pub fn ended(&mut self, limit: Duration) -> Option<i32> {
+        let deadline = std::time::Instant::now() + limit;
+        let child = self.child.as_mut().expect("it was started");
+        while std::time::Instant::now() < deadline {
+            if let Ok(Some(status)) = child.try_wait() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
     }
 
     /// Ends it as a power switch does.

@@ -161,6 +161,7 @@ impl House {
                 eight_bit: false,
                 bare_lf: false,
                 identity: header::examine(&CONTENT.as_bytes()[..header_size]).identity,
+                message_id: "<1@example.net>".to_owned(),
             },
             stamps: mail.stamped.map(|via| stamp(via, mail.to[0].0, now)).into_iter().collect(),
             recipients: mail.to.iter().map(queued).collect(),

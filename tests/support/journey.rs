@@ -10,8 +10,11 @@ use serde::Deserialize;
 
 use super::fingerpost::Fingerpost;
 use super::mail::{Mail, find};
+use super::people;
 use super::postfix::{Postfix, Setup};
+use super::samba_ad::{self, SambaAd};
 use super::sink::Sink;
+use super::slapd::{self, Slapd};
 
 /// Which directory the node of a world asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -19,6 +22,17 @@ use super::sink::Sink;
 pub enum WorldKind {
     /// `tests/journeys/recipients.toml`.
     File,
+    /// The same people, and those of `tests/journeys/active-directory.ldif`, in Samba's Active Directory.
+    ActiveDirectory,
+    /// The same people in OpenLDAP's slapd, as far as it has words for them.
+    Openldap,
+}
+
+/// The directory that a world runs.
+enum Running {
+    File,
+    ActiveDirectory(Box<SambaAd>),
+    Openldap(Box<Slapd>),
 }
 
 /// The running world.
@@ -32,6 +46,7 @@ pub struct World {
     /// Everybody else.
     pub outside: Sink,
     configuration: String,
+    _directory: Running,
 }
 
 /// How a world differs from the usual one.
@@ -59,7 +74,7 @@ pub struct Arrived {
 const PRIMARY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const SECONDARY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
-const DOMAINS: [&str; 3] = ["contoso.test", "fabrikam.test", "partner.test"];
+const DOMAINS: [&str; 4] = ["contoso.test", "fabrikam.test", "partner.test", "northwind.test"];
 
 impl World {
     /// Starts everything and waits until it is ready.
@@ -86,16 +101,16 @@ impl World {
         };
         let primary = organisation("primary", PRIMARY, &changes.primary);
         let secondary = organisation("secondary", SECONDARY, &changes.secondary);
-        let directory = match kind {
-            WorldKind::File => read("directory-file.toml"),
-        };
-        let configuration = format!("{}\n{directory}", read("world.toml"))
+        let directory = Running::start(kind);
+        let configuration = format!("{}\n{}", read("world.toml"), directory.configuration())
             .replace("{primary}", &primary.address().port().to_string())
             .replace("{secondary}", &secondary.address().port().to_string())
             .replace("{outside}", &outside.address().port().to_string());
-        node.write("recipients.toml", &read("recipients.toml"));
+        for file in ["recipients.toml", "early.toml", "late.toml"] {
+            node.write(file, &read(file));
+        }
         node.write("domains.d/domains.toml", &read("domains.toml"));
-        let mut world = Self { node, primary, secondary, outside, configuration };
+        let mut world = Self { node, primary, secondary, outside, configuration, _directory: directory };
         world.configure(&changes.replace);
         world
     }
@@ -152,9 +167,49 @@ impl World {
 
     /// How many branches wait in Fingerpost's queue.
     pub fn waiting(&self) -> f64 {
-        let connectors = ["primary", "secondary", "internet", "recipient-mx"];
+        let connectors = ["primary", "secondary", "europe", "internet", "recipient-mx"];
         let series = |name: &&str| format!("fingerpost_queue_messages{{send_connector=\"{name}\",state=\"waiting\"}}");
         connectors.iter().map(|name| self.node.metric(&series(name)).unwrap_or(0.0)).sum()
+    }
+}
+
+impl Running {
+    fn start(kind: WorldKind) -> Self {
+        let recipients = read("recipients.toml");
+        match kind {
+            WorldKind::File => Self::File,
+            WorldKind::ActiveDirectory => {
+                let samba = SambaAd::start();
+                people::into_active_directory(&samba, &recipients);
+                let more = read("active-directory.ldif").replace("{base}", samba_ad::BASE);
+                samba.modify(&more.replace("{database}", samba_ad::DATABASE));
+                Self::ActiveDirectory(Box::new(samba))
+            }
+            WorldKind::Openldap => {
+                let slapd = Slapd::start();
+                people::into_openldap(&slapd, &recipients);
+                Self::Openldap(Box::new(slapd))
+            }
+        }
+    }
+
+    /// Its `[[directory]]`.
+    fn configuration(&self) -> String {
+        let (file, url, base, bind_dn, password_file) = match self {
+            Self::File => return read("directory-file.toml"),
+            Self::ActiveDirectory(samba) => {
+                let password_file = samba.password_file();
+                ("directory-active-directory.toml", samba.url(), samba_ad::BASE, samba_ad::ADMIN, password_file)
+            }
+            Self::Openldap(slapd) => {
+                ("directory-openldap.toml", slapd.url(), slapd::BASE, slapd::READER, slapd.password_file())
+            }
+        };
+        read(file)
+            .replace("{url}", &url)
+            .replace("{base}", base)
+            .replace("{bind_dn}", bind_dn)
+            .replace("{password_file}", &password_file.display().to_string())
     }
 }
 

@@ -49,6 +49,7 @@ impl Letter {
                     digest: [0; 16],
                     id_and_date: [0; 16],
                 },
+                message_id: String::new(),
             },
             prefix: Vec::new(),
             body: Vec::new(),

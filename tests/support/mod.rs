@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 pub mod certificates;
@@ -11,16 +12,24 @@ pub mod fingerpost;
 pub mod journey;
 pub mod mail;
 pub mod pair;
+pub mod people;
 pub mod postfix;
 pub mod samba_ad;
 pub mod senders;
 pub mod sink;
 pub mod slapd;
 
-/// A port of `ip` that nobody listens on now.
+/// A port of `ip` that nobody listens on now, and that no other call of this process is given. It lies below the range
+/// from which the kernel takes the ports of outgoing connections.
 pub fn free_port(ip: Ipv4Addr) -> u16 {
-    let listener = TcpListener::bind((ip, 0)).expect("a loopback address has free ports");
-    listener.local_addr().expect("it is bound").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 100).expect("below 100") * 200;
+    loop {
+        let port = 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if TcpListener::bind((ip, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Asks `condition` until it holds; panics with `what` after `limit`.

@@ -1,13 +1,17 @@
 //! A next hop that follows a script, and what it saw.
 //!
 //! A script is a text with a rule a line, `WHEN => ACT`. WHEN is the beginning of a command, without case, or
-//! `greeting` or `dot`; `first: WHEN` holds for the first connection only. ACT is a reply (`\n` separates its lines,
-//! which are written as they stand), `drop` (close without a word) or `stall` (say nothing more; the test's clock is
-//! paused, so that our time limits pass at once). The first rule that fits is followed; without one the next hop
-//! agrees, as far as a server that keeps the order of commands would.
+//! `greeting` or `dot`; `first: WHEN` holds for the first connection only, `full: WHEN` where the transaction has three
+//! recipients already. ACT is a reply (`\n` separates its lines, which are written as they stand), `drop` (close
+//! without a word), `wait` (until another script is followed, which then says what) or `stall` (say nothing more; the
+//! test's clock is paused, so that our time limits pass at once). The first rule that fits is followed; without one the
+//! next hop agrees, as far as a server that keeps the order of commands would.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,25 +26,32 @@ pub(crate) struct Seen {
     pub(crate) lines: Vec<String>,
     /// Contents as they came, dot-stuffed, without the final dot's line; BDAT's as they are.
     pub(crate) contents: Vec<Vec<u8>>,
+    /// The recipients of each content that was taken, as RCPT had them.
+    pub(crate) taken: Vec<Vec<String>>,
 }
+
+/// A `full` transaction has so many recipients.
+const FULL: usize = 3;
 
 /// A running next hop; it ends with the test's runtime.
 pub(crate) struct NextHop {
     pub(crate) address: SocketAddr,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    hop: Arc<Hop>,
 }
 
 struct Rule {
     /// How many connections, from the first one on, it holds for.
     connections: usize,
+    /// How many recipients the transaction must have.
+    recipients: usize,
     when: String,
     act: String,
 }
 
 struct Hop {
-    rules: Vec<Rule>,
+    rules: Mutex<Vec<Rule>>,
     tls: Option<TlsAcceptor>,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Mutex<Vec<Seen>>,
 }
 
 impl NextHop {
@@ -53,22 +64,33 @@ impl NextHop {
     /// Starts one on a listener.
     pub(crate) fn on(listener: TcpListener, script: &str, tls: Option<TlsAcceptor>) -> Self {
         let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let hop = Arc::new(Hop { rules: rules(script), tls, seen: seen.clone() });
+        let rules = Mutex::new(rules(script));
+        let hop = Arc::new(Hop { rules, tls, seen: Mutex::default() });
+        let serving = hop.clone();
         tokio::spawn(async move {
             for number in 0.. {
                 let (socket, peer) = listener.accept().await.unwrap();
-                let hop = hop.clone();
+                let hop = serving.clone();
                 hop.seen.lock().unwrap().push(Seen { peer: Some(peer.ip()), ..Seen::default() });
                 tokio::spawn(async move { hop.serve(socket, number).await });
             }
         });
-        Self { address, seen }
+        Self { address, hop }
+    }
+
+    /// From now on it follows this script, on connections that stand as well.
+    pub(crate) fn follow(&self, script: &str) {
+        *self.hop.rules.lock().unwrap() = rules(script);
     }
 
     /// What every connection saw, in the order in which they came.
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+        self.hop.seen.lock().unwrap().clone()
+    }
+
+    /// Who got something, an entry for each copy.
+    pub(crate) fn taken(&self) -> Vec<String> {
+        self.seen().into_iter().flat_map(|seen| seen.taken).flatten().collect()
     }
 
     /// All commands of all connections that begin so.
@@ -94,7 +116,8 @@ fn rules(script: &str) -> Vec<Rule> {
         .map(|line| {
             let (when, act) = line.split_once(" => ").unwrap_or_else(|| panic!("not a rule: {line}"));
             let (connections, when) = when.strip_prefix("first: ").map_or((usize::MAX, when), |when| (1, when));
-            Rule { connections, when: when.to_ascii_lowercase(), act: act.replace("\\n", "\r\n") }
+            let (recipients, when) = when.strip_prefix("full: ").map_or((0, when), |when| (FULL, when));
+            Rule { connections, recipients, when: when.to_ascii_lowercase(), act: act.replace("\\n", "\r\n") }
         })
         .collect()
 }
@@ -107,7 +130,7 @@ enum Next {
 
 impl Hop {
     async fn serve(&self, socket: TcpStream, number: usize) {
-        let mut plain = Talk { stream: socket, buffer: Vec::new(), hop: self, number, mail: false, recipients: 0 };
+        let mut plain = Talk::new(socket, self, number);
         if !plain.talk("greeting").await {
             return;
         }
@@ -115,17 +138,11 @@ impl Hop {
         let Some(acceptor) = &self.tls else { return };
         let Ok(stream) = acceptor.accept(stream).await else { return };
         self.note(number, "(tls)".to_owned());
-        Talk { stream, buffer: Vec::new(), hop: self, number, mail: false, recipients: 0 }.talk("tls").await;
+        Talk::new(stream, self, number).talk("tls").await;
     }
 
     fn note(&self, number: usize, line: String) {
         self.seen.lock().unwrap()[number].lines.push(line);
-    }
-
-    fn act(&self, number: usize, line: &str, otherwise: &str) -> String {
-        let line = line.to_ascii_lowercase();
-        let fits = |rule: &&Rule| number < rule.connections && line.starts_with(&rule.when);
-        self.rules.iter().find(fits).map_or(otherwise, |rule| &rule.act).to_owned()
     }
 }
 
@@ -134,12 +151,36 @@ struct Talk<'a, S> {
     buffer: Vec<u8>,
     hop: &'a Hop,
     number: usize,
-    /// Of the transaction: whether MAIL was accepted, and how many recipients were.
+    /// Of the transaction: whether MAIL was accepted, and which recipients were.
     mail: bool,
-    recipients: usize,
+    recipients: Vec<String>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
+    fn new(stream: S, hop: &'a Hop, number: usize) -> Self {
+        Self { stream, buffer: Vec::new(), hop, number, mail: false, recipients: Vec::new() }
+    }
+
+    /// What the script says to a line, as soon as it says something.
+    async fn act(&self, line: &str, otherwise: &str) -> String {
+        loop {
+            let said = self.act_now(line, otherwise);
+            if said != "wait" {
+                return said;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn act_now(&self, line: &str, otherwise: &str) -> String {
+        let line = line.to_ascii_lowercase();
+        let fits = |rule: &&Rule| {
+            self.number < rule.connections && self.recipients.len() >= rule.recipients && line.starts_with(&rule.when)
+        };
+        let rules = self.hop.rules.lock().unwrap();
+        rules.iter().find(fits).map_or(otherwise, |rule| &rule.act).to_owned()
+    }
+
     /// Returns whether STARTTLS was agreed to.
     async fn talk(&mut self, begin: &str) -> bool {
         if begin == "greeting" && matches!(self.say("greeting", "220 next.hop ESMTP").await, Next::Over) {
@@ -152,24 +193,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
                 "EHLO" => "250-next.hop\r\n250 PIPELINING",
                 "STARTTLS" => "220 go ahead",
                 "RCPT" if !self.mail => "503 5.5.1 MAIL first",
-                "DATA" if self.recipients == 0 => "503 5.5.1 no valid recipients",
+                "DATA" if self.recipients.is_empty() => "503 5.5.1 no valid recipients",
                 "DATA" => "354 go ahead",
                 "QUIT" => "221 bye",
                 _ => "250 2.0.0 ok",
             };
+            let said = self.act(&line, otherwise).await;
             let next = match verb.as_str() {
-                "DATA" => self.data(&line, otherwise).await,
+                "DATA" => self.data(&said).await,
                 "BDAT" => self.bdat(&line).await,
-                _ => self.say(&line, otherwise).await,
+                _ => self.write(&said).await,
             };
-            let agreed = self.hop.act(self.number, &line, otherwise).starts_with("25");
             match verb.as_str() {
-                "MAIL" => (self.mail, self.recipients) = (agreed, 0),
-                "RCPT" => self.recipients += usize::from(agreed),
-                "RSET" | "DATA" | "BDAT" => (self.mail, self.recipients) = (false, 0),
+                "MAIL" => (self.mail, self.recipients) = (said.starts_with("25"), Vec::new()),
+                "RCPT" if said.starts_with("25") => self.recipients.push(path(&line)),
+                "RSET" | "DATA" | "BDAT" => (self.mail, self.recipients) = (false, Vec::new()),
                 _ => {}
             }
-            if verb == "STARTTLS" && self.hop.act(self.number, &line, otherwise).starts_with("220") {
+            if verb == "STARTTLS" && said.starts_with("220") {
                 return true;
             }
             if matches!(next, Next::Over) || verb == "QUIT" {
@@ -179,11 +220,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
         false
     }
 
-    async fn data(&mut self, line: &str, otherwise: &str) -> Next {
-        if matches!(self.say(line, otherwise).await, Next::Over) {
+    async fn data(&mut self, said: &str) -> Next {
+        if matches!(self.write(said).await, Next::Over) {
             return Next::Over;
         }
-        if !self.hop.act(self.number, line, otherwise).starts_with("354") {
+        if !said.starts_with("354") {
             return Next::Go;
         }
         let mut content = b"\r\n".to_vec();
@@ -192,8 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
             content.push(byte);
         }
         let content = content[2..content.len() - 3].to_vec();
-        self.hop.seen.lock().unwrap()[self.number].contents.push(content);
-        self.say("dot", "250 2.0.0 queued").await
+        self.dot(content).await
     }
 
     async fn bdat(&mut self, line: &str) -> Next {
@@ -203,12 +243,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
             let Some(byte) = self.byte().await else { return Next::Over };
             content.push(byte);
         }
-        self.hop.seen.lock().unwrap()[self.number].contents.push(content);
-        self.say("dot", "250 2.0.0 queued").await
+        self.dot(content).await
+    }
+
+    /// The whole content is there.
+    async fn dot(&mut self, content: Vec<u8>) -> Next {
+        let said = self.act("dot", "250 2.0.0 queued").await;
+        {
+            let seen = &mut self.hop.seen.lock().unwrap()[self.number];
+            seen.contents.push(content);
+            if said.starts_with("25") {
+                seen.taken.push(std::mem::take(&mut self.recipients));
+            }
+        }
+        self.write(&said).await
     }
 
     async fn say(&mut self, line: &str, otherwise: &str) -> Next {
-        match self.hop.act(self.number, line, otherwise).as_str() {
+        let said = self.act(line, otherwise).await;
+        self.write(&said).await
+    }
+
+    async fn write(&mut self, said: &str) -> Next {
+        match said {
             "drop" => Next::Over,
             "stall" => {
                 tokio::time::pause();
@@ -241,4 +298,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
         }
         self.buffer.pop()
     }
+}
+
+/// The path of a MAIL or RCPT command, without brackets.
+fn path(line: &str) -> String {
+    let inner = line.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
+    inner.map_or_else(String::new, |(path, _)| path.to_owned())
 }

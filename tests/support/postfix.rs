@@ -11,7 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::mail::{Mail, maildir_files};
-use super::{free_port, wait_for_port};
+use super::{free_port, wait_for_port, wait_until};
 
 /// How an instance is set up.
 pub struct Setup<'a> {
@@ -57,8 +57,10 @@ impl Postfix {
 
     /// Starts it again after [`Postfix::pause`].
     pub fn resume(&self) {
-        let status = self.postfix("start").status().expect("postfix is installed");
-        assert!(status.success(), "postfix start: {status}; log: {}", self.log());
+        // Just stopped it may still hold its lock for a moment.
+        wait_until("postfix start", Duration::from_secs(20), || {
+            self.postfix("start").status().expect("postfix is installed").success()
+        });
         wait_for_port(self.address, Duration::from_secs(20));
     }
 

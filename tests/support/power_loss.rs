@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -22,7 +23,12 @@ static SHIM: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
 
 /// Makes a command run under the shim. Its operations below `root` are appended to `log`.
 pub(crate) fn preload(command: &mut Command, root: &Path, log: &Path) {
-    command.env("LD_PRELOAD", &SHIM.1).env("SHIM_ROOT", root).env("SHIM_LOG", log);
+    command.envs(variables(root, log));
+}
+
+/// The variables that put a process under the shim.
+pub(crate) fn variables<'a>(root: &'a Path, log: &'a Path) -> [(&'static str, &'a Path); 3] {
+    [("LD_PRELOAD", &SHIM.1), ("SHIM_ROOT", root), ("SHIM_LOG", log)]
 }
 
 /// A line that a process under the shim puts between its operations, to be appended to `SHIM_LOG` in one write.
@@ -72,6 +78,18 @@ pub(crate) fn notes(ops: &[Op]) -> impl Iterator<Item = &str> {
     ops.iter().filter(|op| op.kind == b'J').map(|op| op.first.as_str())
 }
 
+/// What was written and then synced, in order.
+#[allow(dead_code, reason = "not every test looks into files")]
+pub(crate) fn synced_writes(ops: &[Op]) -> impl Iterator<Item = &[u8]> {
+    let mut last_sync = HashMap::new();
+    for (at, op) in ops.iter().enumerate().filter(|(_, op)| op.kind == b'F') {
+        last_sync.insert(op.inode, at);
+    }
+    let synced =
+        move |(at, op): &(usize, &Op)| op.kind == b'W' && last_sync.get(&op.inode).is_some_and(|sync| sync > at);
+    ops.iter().enumerate().filter(synced).map(|(_, op)| op.second.as_slice())
+}
+
 /// Files and folders that were synced again after a sync of them had failed.
 pub(crate) fn synced_after_a_failure(ops: &[Op]) -> Vec<&str> {
     let mut failed = std::collections::HashSet::new();
@@ -109,13 +127,16 @@ pub(crate) fn tree(root: &Path) -> Tree {
     found
 }
 
-/// Writes a tree, whose paths are below `root`, to another folder.
+/// Writes a tree, whose paths are below `root`, to another folder; only we may read it.
 pub(crate) fn write_tree(tree: &Tree, root: &Path, to: &Path) {
     for (path, content) in tree {
         let path = to.join(path.strip_prefix(root).unwrap());
         match content {
             None => fs::create_dir_all(path).unwrap(),
-            Some(bytes) => fs::write(path, bytes).unwrap(),
+            Some(bytes) => {
+                fs::write(&path, bytes).unwrap();
+                fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+            }
         }
     }
 }

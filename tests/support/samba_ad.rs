@@ -16,6 +16,10 @@ pub const BASE: &str = "DC=contoso,DC=test";
 pub const ADMIN: &str = "Administrator@CONTOSO.TEST";
 /// The administrator's password.
 pub const PASSWORD: &str = "Passw0rd-1";
+/// A service account, once [`SambaAd::add_reader`] has made it; with [`READER_PASSWORD`].
+pub const READER: &str = "fingerpost@CONTOSO.TEST";
+/// Its password.
+pub const READER_PASSWORD: &str = "Passw0rd-2";
 /// A mailbox database; `homeMDB` must name an object that exists.
 pub const DATABASE: &str = "CN=DB1,DC=contoso,DC=test";
 
@@ -91,6 +95,43 @@ impl SambaAd {
         run(command.args(["-x", "-H", &self.url(), "-D", ADMIN, "-w", PASSWORD, "-f"]).arg(file));
     }
 
+    /// Adds [`READER`], an ordinary domain user.
+    pub fn add_reader(&self) -> PathBuf {
+        let mut command = self.tool(&["user", "create", "fingerpost", READER_PASSWORD]);
+        run(&mut command);
+        let path = self.folder.path().join("reader-password");
+        std::fs::write(&path, READER_PASSWORD).unwrap();
+        path
+    }
+
+    /// Takes the right to read CN=Users from [`READER`]; returns what [`SambaAd::restore_rights`] wants.
+    pub fn revoke_rights(&self) -> String {
+        let mut search = Command::new("ldapsearch");
+        search.args(["-x", "-LLL", "-o", "ldif-wrap=no", "-H", &self.url(), "-D", ADMIN, "-w", PASSWORD]);
+        search.args(["-b", &format!("CN=Users,{BASE}"), "-s", "base", "nTSecurityDescriptor"]);
+        let before = line(&run(&mut search), "nTSecurityDescriptor::");
+        let shown = run(&mut self.tool(&["user", "show", "fingerpost", "--attributes=objectSid"]));
+        let sid = line(&shown, "objectSid:");
+        let users = format!("--objectdn=CN=Users,{BASE}");
+        // MS-DTYP 2.5.1: deny, for the container and what is below it, to read properties and to list.
+        run(&mut self.tool(&["dsacl", "set", &users, &format!("--sddl=(D;CI;RPLCLO;;;{sid})")]));
+        before
+    }
+
+    /// Gives it back.
+    pub fn restore_rights(&self, before: &str) {
+        let change = format!("changetype: modify\nreplace: nTSecurityDescriptor\nnTSecurityDescriptor:: {before}");
+        self.modify(&format!("dn: CN=Users,{BASE}\n{change}\n"));
+    }
+
+    /// `samba-tool` on the domain's own files.
+    fn tool(&self, arguments: &[&str]) -> Command {
+        let dc = self.folder.path().join("dc");
+        let mut command = Command::new("samba-tool");
+        command.args(arguments).arg("-s").arg(dc.join("etc/smb.conf")).arg("-H").arg(dc.join("private/sam.ldb"));
+        command
+    }
+
     /// Kills it.
     pub fn stop(&mut self) {
         self.daemon = None;
@@ -130,6 +171,12 @@ impl SambaAd {
     pub fn thaw(&self) {
         self.daemon.as_ref().unwrap().thaw();
     }
+}
+
+/// The value behind that label, on a line of its own.
+fn line(text: &str, label: &str) -> String {
+    let value = text.lines().find_map(|line| line.strip_prefix(label));
+    value.unwrap_or_else(|| panic!("no {label} in {text}")).trim().to_owned()
 }
 
 /// A loopback address whose LDAP port nobody uses.

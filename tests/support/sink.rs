@@ -21,17 +21,25 @@ pub struct Sink {
     sunk: Arc<Mutex<Vec<Sunk>>>,
 }
 
+/// Is called with every message before its 250 is sent.
+pub type Tell = Arc<dyn Fn(&Sunk) + Send + Sync>;
+
 impl Sink {
     /// Listens on a free port of `ip`.
     pub fn start(ip: Ipv4Addr) -> Self {
-        let listener = TcpListener::bind((ip, 0)).expect("a free port");
+        Self::start_at(SocketAddr::from((ip, 0)), Arc::new(|_| {}))
+    }
+
+    /// Listens there.
+    pub fn start_at(address: SocketAddr, tell: Tell) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let sunk = Arc::new(Mutex::new(Vec::new()));
         let kept = sunk.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let kept = kept.clone();
-                std::thread::spawn(move || converse(&stream, &kept));
+                let (kept, tell) = (kept.clone(), tell.clone());
+                std::thread::spawn(move || converse(&stream, &kept, &tell));
             }
         });
         Self { address, sunk }
@@ -56,7 +64,7 @@ impl Sink {
 }
 
 /// One session; any error ends it.
-fn converse(stream: &TcpStream, kept: &Mutex<Vec<Sunk>>) -> Option<()> {
+fn converse(stream: &TcpStream, kept: &Mutex<Vec<Sunk>>, tell: &Tell) -> Option<()> {
     let mut out = stream.try_clone().ok()?;
     let mut lines = BufReader::new(stream);
     let mut say = |text: &str| out.write_all(text.as_bytes()).ok();
@@ -85,6 +93,7 @@ fn converse(stream: &TcpStream, kept: &Mutex<Vec<Sunk>>) -> Option<()> {
                 say("354 go on\r\n")?;
                 let bytes = content(&mut lines)?;
                 let message = Sunk { from: from.clone(), to: std::mem::take(&mut to), bytes };
+                tell(&message);
                 kept.lock().ok()?.push(message);
                 say("250 2.0.0 taken\r\n")?;
             }

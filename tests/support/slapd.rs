@@ -119,6 +119,11 @@ impl Slapd {
         self.change(&["-D", ADMIN], ldif);
     }
 
+    /// The same where referral objects are only objects (ManageDsaIT, RFC 3296 3).
+    pub fn modify_referrals(&self, ldif: &str) {
+        self.change(&["-M", "-D", ADMIN], ldif);
+    }
+
     /// Sets one attribute of the database's configuration, such as `olcAccess` or `olcSizeLimit`.
     pub fn configure(&self, attribute: &str, value: &str) {
         let ldif = format!(
@@ -132,6 +137,11 @@ impl Slapd {
         std::fs::write(&file, ldif).unwrap();
         let mut command = Command::new("ldapmodify");
         run(command.args(["-x", "-H", &self.url(), "-w", PASSWORD]).args(arguments).arg("-f").arg(file));
+    }
+
+    /// Stops it as a service manager does.
+    pub fn end(&mut self) {
+        self.daemon.take().unwrap().end();
     }
 
     /// Kills it.

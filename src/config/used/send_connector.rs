@@ -169,3 +169,14 @@ pub struct Retry {
 }
 
 impl Eq for Retry {}
+
+impl Retry {
+    /// What it is where nothing is written, and what mail without a connector yet goes by.
+    pub const DEFAULT: Self = Self {
+        first: Duration::from_secs(60),
+        factor: 2.0,
+        max: Duration::from_secs(30 * 60),
+        warn_after: Duration::from_secs(4 * 3600),
+        give_up_after: Duration::from_secs(2 * 86_400),
+    };
+}

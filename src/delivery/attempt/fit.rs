@@ -123,7 +123,15 @@ mod tests {
 
     fn facts() -> Content {
         let identity = Identity { message_id: false, date: false, from: false, digest: [0; 16], id_and_date: [0; 16] };
-        Content { size: 1000, header_size: 10, ascii_header: true, eight_bit: false, bare_lf: false, identity }
+        Content {
+            size: 1000,
+            header_size: 10,
+            ascii_header: true,
+            eight_bit: false,
+            bare_lf: false,
+            identity,
+            message_id: String::new(),
+        }
     }
 
     fn sender(address: &str) -> Sender {

@@ -8,7 +8,7 @@ use super::trouble::{LOOP, NO_DNS, Trouble};
 use super::{Attempt, DnsError};
 use crate::config::{Host, SmartHost};
 use crate::delivery::dns::{Exchanges, before_us};
-use crate::delivery::health::{Key, Standing, label};
+use crate::delivery::health::{Key, Standing};
 use crate::smtp::reply::{Enhanced, Reply};
 
 /// RFC 7505 4.2.
@@ -86,7 +86,7 @@ async fn smart_hosts(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, Trouble> {
     let mut hops = Vec::new();
     let mut last = None;
     for smart_host in &smtp.smart_hosts {
-        let label: Arc<str> = label(smart_host).into();
+        let label: Arc<str> = smart_host.to_string().into();
         let hop = |host: Host| NextHop { host, port: smart_host.port, label: Some(label.clone()) };
         let name = match &smart_host.host {
             Host::Name(name) if smtp.mx => name,

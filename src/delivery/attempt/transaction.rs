@@ -161,7 +161,7 @@ impl Transaction<'_> {
             }
             other => {
                 self.trouble(Trouble::said(self.connection, Step::Mail, &reply, other));
-                if reply.code == 421 {
+                if reply.code == 421 || other == Meaning::OutOfStep {
                     return Some(Ended::Closed);
                 }
             }

@@ -10,7 +10,7 @@ use super::Shared;
 use super::queue::Dropping;
 use super::settle::{self, Attempted, Settled};
 use super::tell;
-use crate::delivery::schedule;
+use crate::config::Retry;
 use crate::in_force::InForce;
 use crate::message::envelope::Relay;
 use crate::report::{self, Reported, dead_letter};
@@ -27,7 +27,10 @@ pub(super) async fn commit(shared: &Shared, in_force: &InForce, entry: &Entry, e
         return true;
     }
     let now = UnixTime::now();
-    let settled: Vec<Settled> = ended.iter().map(|attempted| settled(in_force, entry, attempted, now)).collect();
+    let mut settled: Vec<Settled> = ended.iter().map(|attempted| settled(in_force, entry, attempted, now)).collect();
+    if shared.queue().is_dropped(entry.id) {
+        settled = settled.into_iter().map(settle::dropped).collect();
+    }
     let about = as_settled(entry, &settled);
     let reported: Vec<Reported> = settled.iter().filter_map(|settled| settled.reported.clone()).collect();
     let mut due = reported.clone();
@@ -58,7 +61,7 @@ pub(super) async fn commit(shared: &Shared, in_force: &InForce, entry: &Entry, e
 
 fn settled(in_force: &InForce, entry: &Entry, attempted: &Attempted, now: UnixTime) -> Settled {
     let connector = in_force.config.send_connector(&attempted.route.connector);
-    let retry = connector.map_or(&schedule::DEFAULT, |connector| &connector.retry);
+    let retry = connector.map_or(&Retry::DEFAULT, |connector| &connector.retry);
     settle::settle(entry, attempted, retry, now)
 }
 

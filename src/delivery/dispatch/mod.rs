@@ -19,14 +19,15 @@ use crate::delivery::attempt::Outbound;
 use crate::in_force::Current;
 use crate::metrics::Metrics;
 use crate::routing::relay_memory::RelayMemory;
-use crate::spool::Spool;
 use crate::spool::entry::{Entry, QueueId};
+use crate::spool::{Spool, SpoolError};
 use crate::time::UnixTime;
 use crate::trace::Trace;
 
 mod basis;
 mod branch;
 mod commit;
+mod concurrently;
 mod queue;
 mod redecide;
 mod run;
@@ -123,14 +124,20 @@ impl Delivery {
     }
 
     /// Drops a message without a report, durably. `false`: there is none with this id. Recipients that are being tried
-    /// just now are dropped when their attempt ends, unless it delivers them.
+    /// just now are dropped when their attempt ends, unless it delivers them. Dropping the future does not take it back.
     ///
     /// # Errors
     /// The spool's, in words.
     pub async fn drop_message(&self, id: QueueId) -> Result<bool, String> {
         let Some(dropping) = self.shared.queue().begin_drop(id) else { return Ok(false) };
-        commit::drop_recipients(&self.shared, &dropping).await.map_err(|error| error.to_string())?;
-        tracing::info!(%id, from = %dropping.entry.sender.reverse_path, "dropped by an operator");
+        let shared = self.shared.clone();
+        // In a task of its own: were it broken off, nobody would free the recipients that it holds.
+        let dropped = self.shared.tasks.spawn(async move {
+            commit::drop_recipients(&shared, &dropping).await?;
+            tracing::info!(%id, from = %dropping.entry.sender.reverse_path, "dropped by an operator");
+            Ok::<(), SpoolError>(())
+        });
+        dropped.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         Ok(true)
     }
 
@@ -139,9 +146,14 @@ impl Delivery {
         tell::gauges(&self.shared.parts.metrics, &self.shared.queue(), UnixTime::now());
     }
 
-    /// The configuration in force has changed: held mail is looked at again.
+    /// The configuration in force has changed: held mail is looked at again, and mail whose connector is gone now.
     pub fn configuration_changed(&self) {
-        self.shared.queue().look_at_held(UnixTime::now());
+        let config = self.shared.parts.current.load().config.clone();
+        let now = UnixTime::now();
+        let mut queue = self.shared.queue();
+        queue.retry_orphans(|connector| config.send_connector(connector).is_some(), now);
+        queue.look_at_held(now);
+        drop(queue);
         self.shared.wake.notify_one();
     }
 

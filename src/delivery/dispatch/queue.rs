@@ -222,6 +222,13 @@ impl Queue {
         ids.into_iter().filter(|id| self.retry_one(*id, now)).count()
     }
 
+    /// Makes messages due now that wait for a connector which is gone: they are held, or find another way, at once.
+    pub(super) fn retry_orphans(&mut self, exists: impl Fn(&str) -> bool, now: UnixTime) {
+        let orphaned = self.lanes.iter().filter(|(connector, _)| !exists(connector));
+        let ids: Vec<_> = orphaned.flat_map(|(_, lane)| lane.waiting.iter().map(|(_, id)| *id)).collect();
+        ids.into_iter().for_each(|id| _ = self.retry_one(id, now));
+    }
+
     fn retry_one(&mut self, id: QueueId, now: UnixTime) -> bool {
         let Some(live) = self.live.get_mut(&id) else { return false };
         let mut some = false;
@@ -248,6 +255,11 @@ impl Queue {
     pub(super) fn begin_drop(&mut self, id: QueueId) -> Option<Dropping> {
         self.live.get_mut(&id)?.dropped = true;
         self.rest_of_dropped(id)
+    }
+
+    /// Whether an operator dropped it.
+    pub(super) fn is_dropped(&self, id: QueueId) -> bool {
+        self.live.get(&id).is_some_and(|live| live.dropped)
     }
 
     /// The recipients of a dropped message that nothing is under way for (any more).

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Shared;
 use super::basis::Basis;
 use super::branch::{self, Grouping};
+use super::concurrently::concurrently;
 use super::queue::{Known, Picked, Update};
 use super::redecide::{self, Now};
 use super::settle::{Attempted, End};
@@ -47,9 +48,8 @@ pub(super) async fn run(shared: &Shared, in_force: &Arc<InForce>, picked: &Picke
         let started = Instant::now();
         let tried = send(shared, in_force, connector, (&picked.entry, plan.going)).await;
         tell::took(&shared.parts.metrics, connector, started.elapsed());
-        for (attempted, handed) in tried {
-            ended.push(end(in_force, (&picked.entry, connector), (attempted, handed)).await);
-        }
+        let told = tried.into_iter().map(|tried| end(in_force, (&picked.entry, connector), tried));
+        ended.extend(concurrently(told.collect()).await);
     }
     ended
 }
@@ -57,9 +57,13 @@ pub(super) async fn run(shared: &Shared, in_force: &Arc<InForce>, picked: &Picke
 async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
     let mut plan = Plan::default();
     let basis = Basis::of(in_force);
-    for (recipient, known) in &picked.recipients {
-        let Some(queued) = picked.entry.recipients.get(*recipient) else { continue };
+    let recipients =
+        picked.recipients.iter().filter_map(|(at, known)| Some((at, picked.entry.recipients.get(*at)?, known)));
+    let decided = recipients.map(|(recipient, queued, known)| async move {
         let decided = redecide::redecide(in_force, &picked.entry, (queued, known), now).await;
+        (recipient, queued, known, decided)
+    });
+    for (recipient, queued, known, decided) in concurrently(decided.collect()).await {
         let known = match decided {
             Some(_) => Known { basis: Some(basis.clone()), ..known.clone() },
             None => known.clone(),

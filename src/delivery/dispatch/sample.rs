@@ -40,6 +40,7 @@ pub(super) fn entry(id: u64, recipients: &[(&str, &str, State)]) -> Entry {
             eight_bit: false,
             bare_lf: false,
             identity: Identity { message_id: true, date: true, from: true, digest: [0; 16], id_and_date: [0; 16] },
+            message_id: String::new(),
         },
         stamps: Vec::new(),
         recipients: recipients.iter().map(queued).collect(),

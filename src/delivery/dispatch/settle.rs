@@ -101,6 +101,17 @@ pub(super) fn settle(entry: &Entry, attempted: &Attempted, retry: &Retry, now: U
     Settled { update: Update { recipient: attempted.recipient, state, route, known }, reported }
 }
 
+/// The same for a message that an operator dropped meanwhile: what was not delivered is over, and nobody is told.
+pub(super) fn dropped(settled: Settled) -> Settled {
+    match settled.update.state {
+        State::Done(Outcome::Delivered { .. }) => settled,
+        State::Done(_) | State::Waiting { .. } | State::Held(_) => {
+            let update = Update { state: State::Done(Outcome::Dropped), ..settled.update };
+            Settled { update, reported: None }
+        }
+    }
+}
+
 /// Who said what in the end: in an expiry it is us.
 fn said(state: &State, attempted: &Attempted) -> (Arc<str>, Reply) {
     match state {

@@ -36,14 +36,16 @@ fn outcome(parts: &Parts, entry: &Entry, queued: &Queued, attempted: &Attempted)
         State::Done(Outcome::Failed { reply, .. }) => (What::Failed, "failed", reply.to_string()),
         State::Waiting { last_error, .. } => (What::Deferred, "deferred", last_error.clone()),
         State::Held(why) => {
-            tracing::warn!(id = %entry.id, to = %queued.rcpt.address, why, "held");
+            let message_id = &entry.content.message_id;
+            tracing::warn!(id = %entry.id, to = %queued.rcpt.address, message_id, why, "held");
             return;
         }
         State::Done(Outcome::Dropped) => return,
     };
     let connector = label(&attempted.route.connector);
     let (id, from, to) = (entry.id, &entry.sender.reverse_path, &queued.rcpt.address);
-    tracing::info!(%id, %from, %to, connector, next_hop = %attempted.next_hop, said, "{result}");
+    let (message_id, next_hop) = (&entry.content.message_id, &attempted.next_hop);
+    tracing::info!(%id, %from, %to, message_id, connector, %next_hop, said, "{result}");
     parts.metrics.deliveries.with_label_values(&[connector, result]).inc();
     parts.trace.record(event(entry, what, to.to_string(), (connector, said)));
 }
@@ -73,7 +75,7 @@ fn event(entry: &Entry, what: What, recipient: String, (connector, detail): (&st
         what,
         sender: entry.sender.reverse_path.as_str().to_owned(),
         recipient,
-        message_id: String::new(),
+        message_id: entry.content.message_id.clone(),
         connector: connector.to_owned(),
         detail,
     }

@@ -58,6 +58,9 @@ fn is_internal(word: &str, names: &[&str]) -> bool {
     if host.parse::<Ipv4Addr>().is_ok_and(|ip| !IpAddr::V4(ip).is_unspecified()) {
         return true;
     }
+    if host.is_empty() {
+        return false; // punctuation alone; a next hop given by its address has an empty name
+    }
     let host = host.to_ascii_lowercase();
     let below = |top: &&str| host.strip_suffix(*top).is_some_and(|before| before.ends_with('.') && before.len() > 1);
     names.iter().any(|name| name.eq_ignore_ascii_case(&host)) || INTERNAL.iter().any(below)
@@ -82,11 +85,12 @@ mod tests {
             ("gw7.contoso.com refused", "[hidden] refused"),
             ("at 12:30:45, 5.1.1, version 15.1.2507", "at 12:30:45, 5.1.1, version 15.1.2507"),
             ("a local user", "a local user"),
+            ("wait ... then: [10.0.0.5]:25 : no", "wait ... then: [hidden]:25 : no"),
             ("see https://support.example/5.7.1", "see https://support.example/5.7.1"),
             ("größe :: ende", "größe :: ende"),
             ("", ""),
         ] {
-            assert_eq!(hide(said, &["gw7.contoso.com"]), hidden, "{said}");
+            assert_eq!(hide(said, &["gw7.contoso.com", ""]), hidden, "{said}");
         }
     }
 }

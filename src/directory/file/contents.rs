@@ -216,9 +216,9 @@ impl Entry {
 }
 
 fn parse_kind(text: &str, line: usize) -> Result<Kind, Problem> {
-    let known = super::KINDS.into_iter().find(|kind| kind.as_str() == text);
+    let known = Kind::ALL.into_iter().find(|kind| kind.as_str() == text);
     known.ok_or_else(|| {
-        let known = super::KINDS.map(Kind::as_str).join(", ");
+        let known = Kind::ALL.map(Kind::as_str).join(", ");
         Problem { line, message: format!("`{text}` is not a kind; write one of {known}") }
     })
 }

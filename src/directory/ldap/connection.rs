@@ -117,6 +117,11 @@ impl Connection {
         self.condemned.notify_one();
     }
 
+    /// Whether somebody gave it up.
+    pub(super) fn is_condemned(&self) -> bool {
+        self.end.get().is_some()
+    }
+
     /// Waits until it is condemned.
     pub(super) async fn condemned(&self) -> End {
         self.condemned.notified().await;

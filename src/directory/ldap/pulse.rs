@@ -79,6 +79,12 @@ impl Pulse {
         }
     }
 
+    /// Whether the last question got a clean answer, in time.
+    pub(super) fn is_well(&self) -> bool {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(&*said, Said::Well) && self.breaker().is_calm()
+    }
+
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }

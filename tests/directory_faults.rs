@@ -1,0 +1,212 @@
+//! Faults of a directory, each in turn, while mail is being sent: what is not known waits at the sender, nothing goes
+//! to the wrong organisation, and everything is right again by itself (DESIGN section 5, "doubt is temporary").
+
+#![allow(unreachable_pub, reason = "a test has no public interface")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test ends where the ground it stands on is gone")]
+
+mod support;
+
+#[path = "directory_faults/ground.rs"]
+mod ground;
+#[path = "directory_faults/load.rs"]
+mod load;
+#[path = "directories/proxy.rs"]
+mod proxy;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use ground::{Ground, Left};
+use load::KNOWN;
+use proxy::{Mode, Proxy};
+use support::samba_ad::{self, DATABASE, SambaAd};
+use support::slapd::{self, BASE, Slapd};
+
+/// How many addresses share an entry: loading many entries takes longer.
+const SHARED: usize = 50;
+
+const EMPTY: &str = "ou=empty,dc=contoso,dc=com";
+
+/// A slapd with the known people, and the probe, below `ou=people`.
+fn openldap() -> Slapd {
+    let slapd = Slapd::start();
+    let mut ldif = format!("dn: ou=people,{BASE}\nobjectClass: organizationalUnit\nou: people\n\n");
+    writeln!(ldif, "dn: {EMPTY}\nobjectClass: organizationalUnit\nou: empty\n").unwrap();
+    let person = |ldif: &mut String, name: &str| {
+        write!(
+            ldif,
+            "dn: uid={name},ou=people,{BASE}\nobjectClass: inetOrgPerson\nobjectClass: inetLocalMailRecipient\n\
+             uid: {name}\ncn: {name}\nsn: {name}\n"
+        )
+        .unwrap();
+    };
+    person(&mut ldif, "probe");
+    ldif.push_str("mail: probe@contoso.test\n\n");
+    for first in (0..KNOWN).step_by(SHARED) {
+        person(&mut ldif, &format!("known{first}"));
+        for number in first..first + SHARED {
+            writeln!(ldif, "mailLocalAddress: known{number}@contoso.test").unwrap();
+        }
+        ldif.push('\n');
+    }
+    slapd.add(&ldif);
+    slapd
+}
+
+/// Its `[[directory]]`.
+fn directory(profile: &str, url: &str, base: &str, account: (&str, &Path)) -> String {
+    let (bind_dn, password_file) = (account.0, account.1.display());
+    format!(
+        "[[directory]]\nname = \"people\"\nkind = \"ldap\"\nprofile = \"{profile}\"\nurls = [\"{url}\"]\n\
+         base = [\"{base}\"]\nbind_dn = \"{bind_dn}\"\npassword_file = \"{password_file}\"\ntimeout = \"5s\"\n\
+         probe = \"probe@contoso.test\"\ncache = {{ found = \"1h\", not_found = \"1h\" }}\n"
+    )
+}
+
+fn on_slapd(slapd: &Slapd, url: &str) -> Ground {
+    let base = format!("ou=people,{BASE}");
+    Ground::start(&directory("openldap", url, &base, (slapd::READER, &slapd.password_file())))
+}
+
+#[test]
+fn a_server_that_is_gone() {
+    let mut slapd = openldap();
+    let ground = on_slapd(&slapd, &slapd.url());
+
+    slapd.end();
+    let fault = ground.suffers("stopped", Left::Cache);
+    slapd.restart();
+    ground.recovers(&fault);
+
+    slapd.stop();
+    let fault = ground.suffers("killed", Left::Cache);
+    slapd.restart();
+    ground.recovers(&fault);
+    ground.adds_up();
+}
+
+#[test]
+fn a_server_that_is_frozen() {
+    let slapd = openldap();
+    let ground = on_slapd(&slapd, &slapd.url());
+    slapd.freeze();
+    let fault = ground.suffers("frozen", Left::Cache);
+    slapd.thaw();
+    ground.recovers(&fault);
+    ground.adds_up();
+}
+
+#[test]
+fn a_server_that_answers_but_does_not_tell() {
+    let slapd = openldap();
+    let ground = on_slapd(&slapd, &slapd.url());
+
+    slapd.configure("olcAccess", "{0}to attrs=userPassword by anonymous auth by * none");
+    let fault = ground.suffers("read right revoked", Left::Cache);
+    slapd.configure("olcAccess", "{0}to * by * read");
+    ground.recovers(&fault);
+
+    // Somebody moves the people, and an empty folder of the old name is left.
+    let rename =
+        |from: &str, to: &str| format!("dn: ou={from},{BASE}\nchangetype: modrdn\nnewrdn: ou={to}\ndeleteoldrdn: 1\n");
+    slapd.modify(&rename("people", "moved"));
+    slapd.modify(&rename("empty", "people"));
+    let fault = ground.suffers("emptied base", Left::Cache);
+    slapd.modify(&rename("people", "empty"));
+    slapd.modify(&rename("moved", "people"));
+    ground.recovers(&fault);
+
+    let child = format!("dn: dc=emea,ou=people,{BASE}");
+    let refer = "objectClass: referral\nobjectClass: extensibleObject\ndc: emea\n\
+                 ref: ldap://emea.contoso.com/dc=emea,dc=contoso,dc=com";
+    slapd.modify(&format!("{child}\nchangetype: add\n{refer}\n"));
+    let fault = ground.suffers("a reference to a child domain", Left::Found);
+    slapd.modify_referrals(&format!("{child}\nchangetype: delete\n"));
+    ground.recovers(&fault);
+    ground.adds_up();
+}
+
+#[test]
+fn a_wrong_base_in_a_new_configuration() {
+    let slapd = openldap();
+    let ground = on_slapd(&slapd, &slapd.url());
+    let right = fs::read_to_string(ground.pair.node.path("fingerpost.toml")).unwrap();
+    let base = format!("ou=people,{BASE}");
+    let load = |text: &str| {
+        ground.pair.node.write("fingerpost.toml", text);
+        let reload = ground.pair.node.run(&["reload"]);
+        assert!(reload.status.success(), "{reload:?}");
+    };
+    for (name, wrong) in [("an empty base", EMPTY), ("no such base", "dc=contoso,dc=net")] {
+        assert!(right.contains(&base));
+        load(&right.replace(&base, wrong));
+        let fault = ground.suffers(name, Left::Nothing);
+        load(&right);
+        ground.recovers(&fault);
+    }
+    ground.adds_up();
+}
+
+#[test]
+fn answers_that_break_off_or_never_come() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let slapd = openldap();
+    let proxy = runtime.block_on(Proxy::start(slapd.address()));
+    let ground = on_slapd(&slapd, &proxy.url());
+    for (name, mode) in [
+        ("reset in mid-answer", Mode::CutInTheMiddle),
+        ("no LDAP", Mode::Instead(b"HTTP/1.1 400 Bad Request\r\n\r\n")),
+        ("swallowed answers", Mode::Swallow),
+    ] {
+        proxy.set(mode);
+        let fault = ground.suffers(name, Left::Cache);
+        proxy.set(Mode::Pass);
+        ground.recovers(&fault);
+    }
+    ground.adds_up();
+}
+
+#[test]
+fn an_active_directory_that_is_frozen_or_does_not_tell() {
+    let mut samba = SambaAd::start();
+    let mut ldif = String::new();
+    let person = |ldif: &mut String, name: &str| {
+        write!(
+            ldif,
+            "dn: CN={name},CN=Users,{}\nchangetype: add\nobjectClass: user\nsAMAccountName: {name}\n\
+             homeMDB: {DATABASE}\nmsExchRecipientTypeDetails: 1\n",
+            samba_ad::BASE
+        )
+        .unwrap();
+    };
+    person(&mut ldif, "probe");
+    ldif.push_str("proxyAddresses: SMTP:probe@contoso.test\n\n");
+    for first in (0..KNOWN).step_by(SHARED) {
+        person(&mut ldif, &format!("known{first}"));
+        for number in first..first + SHARED {
+            writeln!(ldif, "proxyAddresses: smtp:known{number}@contoso.test").unwrap();
+        }
+        ldif.push('\n');
+    }
+    samba.modify(&ldif);
+    let password = samba.add_reader();
+    let account = (samba_ad::READER, password.as_path());
+    let ground = Ground::start(&directory("active-directory", &samba.url(), samba_ad::BASE, account));
+
+    let rights = samba.revoke_rights();
+    let fault = ground.suffers("Active Directory: read right revoked", Left::Cache);
+    samba.restore_rights(&rights);
+    ground.recovers(&fault);
+
+    samba.freeze();
+    let fault = ground.suffers("Active Directory: frozen", Left::Cache);
+    samba.thaw();
+    ground.recovers(&fault);
+
+    samba.stop();
+    let fault = ground.suffers("Active Directory: killed", Left::Cache);
+    samba.restart();
+    ground.recovers(&fault);
+    ground.adds_up();
+}

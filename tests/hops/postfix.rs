@@ -1,0 +1,165 @@
+//! Real next hops that go away and come back under load: exact counts on each side.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::journey::{World, WorldKind};
+use crate::support::mail::Mail;
+use crate::support::pair::{accepted, message};
+use crate::support::postfix::{Postfix, Setup};
+use crate::support::senders::Raw;
+use crate::support::wait_until;
+use crate::town::{PEOPLE, Town, domain};
+
+/// How long everything may take to arrive.
+const LONG: Duration = Duration::from_secs(60);
+const MESSAGES: usize = 240;
+
+/// Sends `MESSAGES` messages over four sessions, to these recipients in turn; `meanwhile` is called once, when a
+/// quarter is through. Every one must be accepted.
+fn load(server: SocketAddr, to: &[&str], meanwhile: impl FnOnce()) {
+    let sent = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut raw = Raw::hello(server);
+                loop {
+                    let number = sent.fetch_add(1, Ordering::SeqCst);
+                    if number >= MESSAGES {
+                        return;
+                    }
+                    let (token, to) = (format!("load-{number}"), to[number % to.len()]);
+                    assert!(accepted(&mut raw, to, &message(&token, 2000)), "{token} was not accepted");
+                }
+            });
+        }
+        wait_until("a quarter of the load", LONG, || sent.load(Ordering::SeqCst) > MESSAGES / 4);
+        meanwhile();
+    });
+}
+
+/// How many copies there are of each message of the load.
+fn copies<'a>(mails: impl IntoIterator<Item = &'a Mail>) -> HashMap<String, usize> {
+    let mut copies = HashMap::new();
+    for token in mails.into_iter().filter_map(|mail| mail.field("X-Token")) {
+        *copies.entry(token).or_default() += 1;
+    }
+    copies
+}
+
+#[test]
+fn the_secondary_is_down_for_a_while_and_nothing_is_lost_or_doubled() {
+    let world = World::start(WorldKind::File);
+    let to = ["sam@contoso.test", "alice@contoso.test", "susan@contoso.test"];
+    load(world.node.smtp, &to, || world.secondary.pause());
+    let queued = world.node.metric("fingerpost_queue_messages{send_connector=\"secondary\",state=\"waiting\"}");
+    assert!(queued > Some(0.0), "nothing waits: {queued:?}");
+    wait_until("the primary's mail, which does not wait for the secondary", LONG, || {
+        copies(&world.primary.mails()).len() == MESSAGES / 3
+    });
+    assert!(world.outside.all().is_empty());
+    world.secondary.resume();
+    wait_until("the secondary's mail", LONG, || {
+        world.waiting() == 0.0
+            && world.secondary.queued() == 0
+            && copies(&world.secondary.mails()).len() >= MESSAGES - MESSAGES / 3
+    });
+    let mut all = copies(&world.primary.mails());
+    all.extend(copies(&world.secondary.mails()));
+    assert_eq!(all.len(), MESSAGES, "something is lost");
+    assert!(all.values().all(|copies| *copies == 1), "something is doubled");
+    assert_eq!(world.primary.mails().len() + world.secondary.mails().len(), MESSAGES);
+    assert!(world.outside.all().is_empty(), "somebody was told something");
+    println!("{MESSAGES} messages, {queued:?} of them queued while the secondary was down: none lost, none doubled");
+}
+
+/// Two servers of one organisation and a node that uses the first as long as it answers.
+struct TwoServers {
+    town: Town,
+    first: Postfix,
+    second: Postfix,
+}
+
+const PERSON: [&str; 2] = ["ann@c.test", "bob@c.test"];
+
+fn two_servers(settings: &str) -> TwoServers {
+    let mut town = Town::prepare();
+    let server = |name: &str, ip| {
+        Postfix::start(&Setup {
+            name,
+            ip,
+            domains: &["c.test"],
+            known: &PERSON,
+            unknown_to: town.node.smtp,
+            others_to: town.senders.address(),
+            extra: "",
+        })
+    };
+    let first = server("first.test", Ipv4Addr::new(127, 0, 0, 2));
+    let second = server("second.test", Ipv4Addr::new(127, 0, 0, 3));
+    town.node.write("people.csv", "address\nann@c.test\nbob@c.test\n");
+    let (one, two) = (first.address(), second.address());
+    let connector = format!(
+        "[[send_connector]]\nname = \"both\"\norganization = \"both\"\n\
+         smart_hosts = [\"[{}]:{}\", \"[{}]:{}\"]\nretry = {{ first = \"1s\", factor = 1.0, max = \"1s\" }}\n{settings}\n\n",
+        one.ip(),
+        one.port(),
+        two.ip(),
+        two.port()
+    );
+    town.start(&format!("{PEOPLE}{connector}{}", domain("c.test", "authoritative", "both")));
+    TwoServers { town, first, second }
+}
+
+impl TwoServers {
+    fn mails(&self) -> Vec<Mail> {
+        [self.first.mails(), self.second.mails()].concat()
+    }
+
+    /// Waits until all has arrived; returns how many arrived more than once. What was sent twice is what the log calls
+    /// "outcome unknown": a server that died between taking a message and saying so.
+    fn all_arrive(&self) -> usize {
+        wait_until("all of the load", LONG, || {
+            self.town.queue().is_empty()
+                && self.first.queued() + self.second.queued() == 0
+                && copies(&self.mails()).len() == MESSAGES
+        });
+        assert!(self.town.senders.all().is_empty(), "somebody was told something");
+        let unknown = self.town.node.log().matches("outcome unknown").count();
+        let twice = copies(&self.mails()).values().map(|copies| copies - 1).sum();
+        assert!(twice <= unknown, "{twice} copies too many, {unknown} outcomes unknown");
+        twice
+    }
+}
+
+#[test]
+fn the_first_smart_host_goes_away_in_the_middle_of_the_load() {
+    let servers = two_servers("");
+    load(servers.town.node.smtp, &PERSON, || servers.first.pause());
+    wait_until("an empty queue", LONG, || servers.town.queue().is_empty());
+    assert!(!servers.second.mails().is_empty(), "the second has nothing");
+    // What the first one had taken and not put into mailboxes yet is its own to deliver.
+    servers.first.resume();
+    let twice = servers.all_arrive();
+    let (first, second) = (servers.first.mails().len(), servers.second.mails().len());
+    assert!(first > 0 && second > 0, "{first} and {second}");
+    println!("failover: {first} by the first, {second} by the second, {twice} of them twice");
+}
+
+#[test]
+fn pooled_connections_die_with_the_server_that_restarts() {
+    let servers = two_servers("");
+    load(servers.town.node.smtp, &PERSON, || {
+        for _ in 0..2 {
+            servers.first.pause();
+            servers.first.resume();
+            servers.second.pause();
+            servers.second.resume();
+        }
+    });
+    let twice = servers.all_arrive();
+    let (first, second) = (servers.first.mails().len(), servers.second.mails().len());
+    println!("restarts: {first} and {second}, none lost, {twice} twice");
+}

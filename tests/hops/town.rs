@@ -1,0 +1,259 @@
+//! A town of next hops around the program: scripted ones, and a sink where every report arrives.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
+
+use crate::next_hop::NextHop;
+use crate::support::certificates::Authority;
+use crate::support::fingerpost::Fingerpost;
+use crate::support::senders::Raw;
+use crate::support::sink::Sink;
+use crate::support::wait_until;
+
+/// How long anything may take that happens by itself.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// The program, scripted next hops, and everybody's senders.
+pub(crate) struct Town {
+    /// Fingerpost; `start` begins it.
+    pub(crate) node: Fingerpost,
+    /// All mail to the outside: the reports.
+    pub(crate) senders: Sink,
+    runtime: Runtime,
+    configuration: String,
+    sent: AtomicUsize,
+}
+
+/// A report that a sender got.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    text: String,
+}
+
+impl Town {
+    /// A town without next hops yet.
+    pub(crate) fn prepare() -> Self {
+        let runtime = Runtime::new().unwrap();
+        let senders = Sink::start(Ipv4Addr::new(127, 0, 0, 4));
+        Self { node: Fingerpost::prepare(), senders, runtime, configuration: String::new(), sent: AtomicUsize::new(0) }
+    }
+
+    /// A next hop that follows a script (`support/next_hop.rs`).
+    pub(crate) fn hop(&self, script: &str) -> NextHop {
+        self.runtime.block_on(NextHop::start(script, None))
+    }
+
+    /// The same with TLS, where the script offers it.
+    pub(crate) fn tls_hop(&self, script: &str) -> NextHop {
+        let tls = acceptor(self.node.folder());
+        self.runtime.block_on(NextHop::start(script, Some(tls)))
+    }
+
+    /// Starts the program with these tables beside what every town has: a door, and the senders' connector.
+    pub(crate) fn start(&mut self, tables: &str) {
+        self.configuration = format!("{HEAD}{}{tables}", connector("senders", self.senders.address(), SENDERS));
+        self.node.write("fingerpost.toml", &self.configuration);
+        self.node.start();
+    }
+
+    /// Replaces a piece of the configuration, which must be there, and has it taken over; returns the old text.
+    pub(crate) fn reconfigure(&mut self, old: &str, new: &str) -> String {
+        assert!(self.configuration.contains(old), "the configuration has no {old:?}");
+        let changed = self.configuration.replace(old, new);
+        self.apply(changed)
+    }
+
+    /// Has this configuration taken over; returns the one before.
+    pub(crate) fn apply(&mut self, configuration: String) -> String {
+        self.node.write("fingerpost.toml", &configuration);
+        let reload = self.node.run(&["reload", "--accept"]);
+        assert!(reload.status.success(), "{reload:?}");
+        std::mem::replace(&mut self.configuration, configuration)
+    }
+
+    /// Sends one message, which must be accepted for all.
+    pub(crate) fn send(&self, from: &str, to: &[&str]) {
+        let to: Vec<String> = to.iter().map(|to| format!("<{to}>")).collect();
+        self.send_with(&format!("<{from}>"), &to.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// The same; sender and recipients with their brackets and parameters.
+    pub(crate) fn send_with(&self, from: &str, to: &[&str]) {
+        let mut raw = Raw::hello(self.node.smtp);
+        let mut say = |line: &str, code| {
+            let said = raw.say(line);
+            assert_eq!(said.0, code, "{line}: {}", said.1);
+        };
+        say(&format!("MAIL FROM:{from}"), 250);
+        to.iter().for_each(|to| say(&format!("RCPT TO:{to}"), 250));
+        say("DATA", 354);
+        let number = self.sent.fetch_add(1, Ordering::SeqCst);
+        let fields = "From: <ann@outside.test>\r\nSubject: hello\r\nDate: Sat, 21 Nov 2026 04:39:00 +0000";
+        say(&format!("{fields}\r\nMessage-ID: <{number}@outside.test>\r\n\r\nHello.\r\n."), 250);
+    }
+
+    /// The reply to a RCPT from a stranger.
+    pub(crate) fn rcpt(&self, to: &str) -> String {
+        let mut raw = Raw::hello(self.node.smtp);
+        raw.say("MAIL FROM:<ann@outside.test>");
+        raw.say(&format!("RCPT TO:<{to}>")).1
+    }
+
+    /// What `fingerpost queue list --format json` shows: each queued recipient, with its message's `id` and `sender`.
+    pub(crate) fn queue(&self) -> Vec<Value> {
+        let listed = self.node.run(&["queue", "list", "--format", "json"]);
+        assert!(listed.status.success(), "{listed:?}");
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let messages = listed["messages"].as_array().unwrap().clone();
+        messages.iter().flat_map(recipients).collect()
+    }
+
+    /// How one recipient stands in the queue; nothing: it is not there.
+    pub(crate) fn standing(&self, address: &str) -> Option<Value> {
+        self.queue().into_iter().find(|recipient| recipient["address"] == address)
+    }
+
+    /// Waits until a recipient waits in the queue with these words; returns how it stands.
+    pub(crate) fn waits(&self, address: &str, words: &str) -> Value {
+        let mut shown = Value::Null;
+        wait_until(&format!("{address} waits with {words:?}"), SOON, || {
+            shown = self.standing(address).unwrap_or_default();
+            shown["state"] == "waiting" && shown["last_error"].as_str().is_some_and(|error| error.contains(words))
+        });
+        shown
+    }
+
+    /// `fingerpost queue retry --all`, until nothing is left. A next hop that was just down is left alone for a second.
+    pub(crate) fn deliver(&self) {
+        wait_until("an empty queue", SOON, || {
+            let retry = self.node.run(&["queue", "retry", "--all"]);
+            assert!(retry.status.success(), "{retry:?}");
+            std::thread::sleep(Duration::from_millis(100));
+            self.queue().is_empty()
+        });
+    }
+
+    /// Waits until the queue is empty by itself.
+    pub(crate) fn quiet(&self) {
+        wait_until("an empty queue", SOON, || self.queue().is_empty());
+    }
+
+    /// The reports that a sender got.
+    pub(crate) fn reports(&self, sender: &str) -> Vec<Report> {
+        let to_text = |bytes: &[u8]| Report { text: String::from_utf8_lossy(bytes).replace("\r\n ", " ") };
+        self.senders.for_address(sender).iter().map(|sunk| to_text(&sunk.bytes)).collect()
+    }
+
+    /// Retries all once; returns when every recipient that waits has had an attempt since.
+    pub(crate) fn retry(&self) {
+        let attempts = || -> u64 { self.queue().iter().filter_map(|recipient| recipient["attempts"].as_u64()).sum() };
+        let before = attempts();
+        let waiting = self.queue().iter().filter(|recipient| recipient["state"] == "waiting").count() as u64;
+        let retry = self.node.run(&["queue", "retry", "--all"]);
+        assert!(retry.status.success(), "{retry:?}");
+        wait_until("an attempt", SOON, || attempts() >= before + waiting);
+    }
+
+    /// The log's lines that somebody has to look at and that have these words.
+    pub(crate) fn alerts(&self, words: &str) -> usize {
+        let log = self.node.log();
+        log.lines().filter(|line| line.contains("alert") && line.contains(words)).count()
+    }
+}
+
+impl Report {
+    /// The values of all fields of that name in any of its parts, unfolded.
+    pub(crate) fn fields(&self, name: &str) -> Vec<&str> {
+        let value = |line: &'_ str| {
+            let (field, value) = line.split_once(": ")?;
+            field.eq_ignore_ascii_case(name).then(|| line.len() - value.len())
+        };
+        self.text.split("\r\n").filter_map(|line| value(line).map(|at| &line[at..])).collect()
+    }
+
+    /// Whether the words are in it.
+    pub(crate) fn has(&self, words: &str) -> bool {
+        self.text.contains(words)
+    }
+}
+
+/// The recipients of a listed message, each with its message's id and sender.
+fn recipients(message: &Value) -> Vec<Value> {
+    let with_message = |recipient: &Value| {
+        let mut recipient = recipient.clone();
+        recipient["id"] = message["id"].clone();
+        recipient["sender"] = message["sender"].clone();
+        recipient
+    };
+    message["recipients"].as_array().unwrap().iter().map(with_message).collect()
+}
+
+/// A send connector with further lines.
+pub(crate) fn connector(name: &str, to: SocketAddr, more: &str) -> String {
+    format!(
+        "[[send_connector]]\nname = \"{name}\"\norganization = \"{name}\"\nsmart_hosts = [\"[{}]:{}\"]\n{more}\n\n",
+        to.ip(),
+        to.port()
+    )
+}
+
+/// An accepted domain.
+pub(crate) fn domain(name: &str, kind: &str, deliver_to: &str) -> String {
+    format!("[[accepted_domain]]\ndomain = \"{name}\"\ntype = \"{kind}\"\ndeliver_to = \"{deliver_to}\"\n\n")
+}
+
+/// `people.csv` as the directory.
+pub(crate) const PEOPLE: &str = "[[directory]]\nname = \"people\"\nkind = \"file\"\npath = \"people.csv\"\n\n";
+
+/// Only `fingerpost queue retry` brings the next attempt.
+pub(crate) const BY_HAND: &str = "retry = { first = \"1h\", max = \"1h\" }";
+
+const SENDERS: &str = "address_spaces = [{ domain = \"*\" }]\nretry = { first = \"1s\", factor = 1.0, max = \"1s\" }";
+
+const HEAD: &str = r#"
+[server]
+hostname      = "mx.contoso.test"
+state_dir     = "{folder}/state"
+drain_timeout = "2s"
+
+[admin]
+metrics_bind = "{metrics}"
+bind         = "{admin}"
+
+[[receive_connector]]
+name            = "internet"
+bind            = ["{smtp}"]
+remote_networks = ["127.0.0.0/8"]
+max_connections_per_ip = 1000
+
+[reports]
+from       = "postmaster@contoso.test"
+deliver_to = "senders"
+
+[spool]
+min_free = "16MiB"
+
+"#;
+
+fn acceptor(folder: &Path) -> TlsAcceptor {
+    let issued = Authority::new(folder).issue(&["127.0.0.1"]);
+    let certificate = CertificateDer::from_pem_file(&issued.certificate).unwrap();
+    let key = PrivateKeyDer::from_pem_file(&issued.key).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}

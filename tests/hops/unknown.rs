@@ -1,0 +1,92 @@
+//! A next hop's "unknown recipient" is doubted: the directory, a real OpenLDAP, is asked live before anybody is told.
+
+use std::time::Duration;
+
+use crate::next_hop::NextHop;
+use crate::support::slapd::{BASE, READER, Slapd};
+use crate::support::wait_until;
+use crate::town::{BY_HAND, SOON, Town, connector, domain};
+
+const SENDER: &str = "s@outside.test";
+/// An answer is live for 5 s.
+const LIVE: Duration = Duration::from_millis(5_200);
+
+struct Doubt {
+    town: Town,
+    slapd: Slapd,
+    primary: NextHop,
+    secondary: NextHop,
+}
+
+/// A shared domain; everybody is in the directory's cache as the primary's, and the answers are no longer live.
+fn doubt(people: &[&str]) -> Doubt {
+    let slapd = Slapd::start();
+    let mut town = Town::prepare();
+    let (primary, secondary) = (town.hop(""), town.hop(""));
+    for name in people {
+        slapd.add_person(name, &format!("mail: {name}@contoso.com"));
+    }
+    let directory = format!(
+        "[[directory]]\nname = \"ldap\"\nkind = \"ldap\"\nprofile = \"openldap\"\nurls = [\"{}\"]\nbase = [\"{BASE}\"]\n\
+         bind_dn = \"{READER}\"\npassword_file = \"{}\"\nprobe = \"postmaster@contoso.com\"\ntimeout = \"2s\"\n\n",
+        slapd.url(),
+        slapd.password_file().display()
+    );
+    let space = format!("address_spaces = [{{ domain = \"contoso.com\" }}]\n{BY_HAND}");
+    let tables = connector("primary", primary.address, BY_HAND)
+        + &connector("secondary", secondary.address, &space)
+        + &domain("contoso.com", "internal-relay", "primary");
+    town.start(&format!("{directory}{tables}"));
+    let addresses: Vec<String> = people.iter().map(|name| format!("{name}@contoso.com")).collect();
+    town.send(SENDER, &addresses.iter().map(String::as_str).collect::<Vec<_>>());
+    town.quiet();
+    assert_eq!((primary.taken().len(), secondary.taken().len()), (people.len(), 0));
+    std::thread::sleep(LIVE);
+    Doubt { town, slapd, primary, secondary }
+}
+
+#[test]
+fn a_changed_entry_is_followed_once_and_an_unchanged_one_is_reported() {
+    let Doubt { town, slapd, primary, secondary } = doubt(&["moved", "stays", "gone"]);
+    for name in ["moved", "gone"] {
+        slapd.modify(&format!("dn: uid={name},{BASE}\nchangetype: delete\n"));
+    }
+    primary.follow("rcpt => 550 5.1.1 no such user here");
+    secondary.follow("rcpt to:<gone@ => 550 5.1.10 not with us either");
+    town.send(SENDER, &["moved@contoso.com", "stays@contoso.com", "gone@contoso.com"]);
+    town.quiet();
+    assert_eq!(secondary.taken(), ["moved@contoso.com"]);
+    assert_eq!(primary.taken().len(), 3, "those of before");
+    wait_until("two reports", SOON, || town.reports(SENDER).len() == 2);
+    let reports = town.reports(SENDER);
+    for (address, organisation, words) in [
+        ("stays@contoso.com", "primary", "550 5.1.1 no such user here"),
+        ("gone@contoso.com", "secondary", "550 5.1.10 not with us either"),
+    ] {
+        let about = format!("rfc822; {address}");
+        let report = reports.iter().find(|report| report.fields("Final-Recipient") == [about.as_str()]);
+        let report = report.unwrap_or_else(|| panic!("no report about {address} alone: {reports:?}"));
+        assert_eq!(report.fields("Diagnostic-Code"), [format!("smtp; {words}")]);
+        assert!(report.has(&format!("The mail system of \"{organisation}\" refused it")), "{report:?}");
+    }
+    let asked = |hop: &NextHop, name: &str| hop.commands(&format!("RCPT TO:<{name}@")).len();
+    assert_eq!((asked(&primary, "gone"), asked(&secondary, "gone")), (2, 1), "followed once");
+}
+
+#[test]
+fn while_the_directory_is_away_an_unknown_recipient_waits() {
+    let Doubt { town, mut slapd, primary, secondary } = doubt(&["ann"]);
+    primary.follow("rcpt => 550 5.1.1 no such user here");
+    slapd.stop();
+    town.send(SENDER, &["ann@contoso.com"]);
+    let shown = town.waits("ann@contoso.com", "550 5.1.1 no such user here");
+    assert!(shown["last_error"].as_str().unwrap().contains("451 4.4.3"), "it says why: {shown}");
+    town.retry();
+    town.waits("ann@contoso.com", "550 5.1.1 no such user here");
+
+    slapd.restart();
+    primary.follow("");
+    town.deliver();
+    assert_eq!((primary.taken().len(), secondary.taken().len()), (2, 0));
+    assert!(town.reports(SENDER).is_empty());
+}
