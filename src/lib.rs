@@ -2,7 +2,8 @@
 //!
 //! A message walks a straight line, and so does the code:
 //! listener -> session -> resolve (directory) -> decide (routing) -> spool -> delivery -> report.
-//! The modules below stand in that order; words first, then the journey, then what is around it.
+//! The modules below stand in that order; words first, then the journey, then what is around it. `DESIGN` in a comment
+//! is docs/design.md.
 
 // -- words (pure) --
 pub mod time;

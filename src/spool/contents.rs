@@ -5,9 +5,11 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::entry::QueueId;
 use super::layout::{alert, discard, failed, make_folder, sync_folder};
+use super::spares::Spares;
 use super::{Draft, SpoolError};
 use crate::metrics::Metrics;
 
@@ -23,6 +25,21 @@ pub(super) struct Contents {
     /// The sync of `root` failed: no new folder can be made durable until the next start.
     stopped: Option<SpoolError>,
     metrics: Metrics,
+    spares: Arc<Spares>,
+}
+
+/// What [`Contents`] begins with.
+pub(super) struct Start<'a> {
+    /// Where the folders are.
+    pub root: PathBuf,
+    /// Which message's content recovery found in which folder.
+    pub places: &'a HashMap<QueueId, u32>,
+    /// The number of the next folder.
+    pub next: u32,
+    /// Where the files of finished messages go.
+    pub spares: Arc<Spares>,
+    /// Counters.
+    pub metrics: Metrics,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -33,12 +50,13 @@ struct Current {
 
 impl Contents {
     /// Goes on with what recovery found. New messages go to a new folder.
-    pub(super) fn new(root: PathBuf, places: &HashMap<QueueId, u32>, next: u32, metrics: Metrics) -> Self {
+    pub(super) fn new(start: Start<'_>) -> Self {
+        let Start { root, places, next, spares, metrics } = start;
         let mut files = HashMap::new();
         for folder in places.values() {
             *files.entry(*folder).or_default() += 1;
         }
-        Self { root, files, current: None, next, stopped: None, metrics }
+        Self { root, files, current: None, next, stopped: None, metrics, spares }
     }
 
     /// Moves drafts, whose bytes are durable, to where messages lie. They are not durably there before [`Self::sync`].
@@ -71,10 +89,10 @@ impl Contents {
         *self.files.entry(folder).or_default() += 1;
     }
 
-    /// Removes the content of a finished message, and its folder with the last one. Not synced: what comes back after
+    /// Takes away the content of a finished message, and its folder with the last one. Not synced: what comes back after
     /// a power cut belongs to nobody and is discarded then.
     pub(super) fn remove(&mut self, folder: u32, id: QueueId) {
-        discard(&self.path(folder, id));
+        self.spares.put(&self.path(folder, id));
         let Some(files) = self.files.get_mut(&folder) else { return };
         *files = files.saturating_sub(1);
         if *files == 0 && self.current.is_none_or(|current| current.number != folder) {

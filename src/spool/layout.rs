@@ -3,6 +3,7 @@
 //! ```text
 //! lock                  locked by the process that uses the spool, whose id it holds
 //! incoming/ID           content that is being written; discarded at start
+//! incoming/spare-N      files of finished messages, to be written again; discarded at start
 //! messages/00000003/ID  content of messages, synced before the log names them
 //! log/00000007.log      the segment in force: the one with the highest number
 //! aside/                what could not be read, for a person to look at

@@ -15,6 +15,7 @@ mod line;
 mod live;
 mod recover;
 mod segment;
+mod spares;
 
 use entry::{Entry, QueueId, Record};
 

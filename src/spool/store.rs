@@ -21,6 +21,7 @@ use super::entry::{Entry, QueueId, Record};
 use super::layout::{self, Layout, failed};
 use super::recover::{Recovered, recover};
 use super::segment::{NotBegun, Segment};
+use super::spares::Spares;
 use super::{Committed, Draft, Spool, SpoolError};
 use crate::metrics::Metrics;
 
@@ -30,6 +31,7 @@ const SYNCERS: usize = 16;
 /// A spool below one folder. Dropping it finishes what was begun and unlocks the folder.
 pub struct FileStore {
     layout: Layout,
+    spares: Arc<Spares>,
     places: Places,
     last_id: AtomicU64,
     recovered: Mutex<Vec<Entry>>,
@@ -57,7 +59,14 @@ impl FileStore {
         let segment = Segment::begin(&layout.log, next_segment, &mut live, last_id).map_err(|e| match e {
             NotBegun::Unwritten(e) | NotBegun::Unnamed(e) => e,
         })?;
-        let contents = Contents::new(layout.messages.clone(), &places, next_folder, metrics.clone());
+        let spares = Arc::new(Spares::new(layout.incoming.clone()));
+        let contents = Contents::new(contents::Start {
+            root: layout.messages.clone(),
+            places: &places,
+            next: next_folder,
+            spares: spares.clone(),
+            metrics: metrics.clone(),
+        });
         sweep(&discard, &layout, &places);
         let recovered = Mutex::new(live.entries().cloned().collect());
         let places = Arc::new(RwLock::new(places));
@@ -73,7 +82,7 @@ impl FileStore {
         metrics.spool_sync_failures.with_label_values::<&str>(&[]); // there at zero
         let (queues, threads) = start(committer, &metrics)?;
         let last_id = AtomicU64::new(last_id.0);
-        Ok(Self { layout, places, last_id, recovered, queues: Some(queues), threads, lock })
+        Ok(Self { layout, spares, places, last_id, recovered, queues: Some(queues), threads, lock })
     }
 
     /// Milliseconds since 1970 and a counter; never one that was used before, even if the clock went back.
@@ -98,7 +107,7 @@ impl Spool for FileStore {
     fn create(&self) -> Result<Draft, SpoolError> {
         let id = self.next_id();
         let path = self.layout.incoming.join(id.to_string());
-        let file = layout::new_file(&path)?;
+        let file = self.spares.take(&path)?;
         Ok(Draft { id, file, path, kept: false })
     }
 

@@ -235,7 +235,7 @@ fn a_power_cut_loses_nothing_that_is_being_delivered() {
 #[test]
 fn a_power_cut_during_the_first_start_harms_no_later_one() {
     let life = Life::live((Hops::Down, End::Killed), 1, None);
-    let first = (0..life.ops.len()).find(|at| notes(&life.ops[..*at]).next().is_some()).unwrap();
+    let first = (0..=life.ops.len()).find(|at| notes(&life.ops[..*at]).next().is_some()).unwrap();
     let cuts = (0..first).flat_map(|at| [(at, Survives::Nothing), (at, Survives::Some(Numbers(at as u64 + 1)))]);
     for (at, after) in judge_all(&life, cuts.collect()) {
         assert!(after.lost.is_empty() && after.wrong.is_empty(), "cut at {at}: {after:?}");

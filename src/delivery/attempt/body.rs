@@ -3,6 +3,8 @@
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
+use rustix::io::{ReadWriteFlags, preadv2};
+
 use super::Message;
 use super::connection::{Broken, Connection};
 use super::fit::Way;
@@ -62,14 +64,17 @@ impl Message<'_> {
         Ok(connection.flush().await?)
     }
 
-    /// The piece at `at`, whole.
+    /// The piece at `at`, whole. What is in the page cache, as new mail is, is read at once; what is not, on a thread
+    /// that may wait for the disk.
     async fn read(&self, at: u64) -> io::Result<Vec<u8>> {
         let file = self.file.clone();
         let length = usize::try_from(PIECE.min(self.content.size - at)).unwrap_or(usize::MAX);
-        let read = move || {
-            let mut piece = vec![0; length];
-            file.read_exact_at(&mut piece, at).map(|()| piece)
-        };
+        let mut piece = vec![0; length];
+        let cached = preadv2(&*file, &mut [io::IoSliceMut::new(&mut piece)], at, ReadWriteFlags::NOWAIT);
+        if cached == Ok(length) {
+            return Ok(piece);
+        }
+        let read = move || file.read_exact_at(&mut piece, at).map(|()| piece);
         tokio::task::spawn_blocking(read).await?
     }
 }
