@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("time", &[]),
     ("smtp", &["time", "message"]),
-    ("message", &["time", "smtp", "spool"]),
+    ("message", &["time", "smtp"]),
     ("recipient", &["smtp"]),
-    ("routing", &["time", "smtp", "message", "recipient", "config"]),
+    ("routing", &["time", "smtp", "message", "recipient"]),
     ("metrics", &["config", "recipient", "routing"]),
     ("keys", &[]),
     ("config", &["time", "smtp", "message", "routing", "state", "metrics", "in_force", "tls", "keys"]),

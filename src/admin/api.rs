@@ -16,8 +16,8 @@ use super::status::{Status, collect};
 use super::{Parts, status};
 use crate::config::check::{Problem, render};
 use crate::config::reload::{Consent, Reloaded};
+use crate::message::queue_id::QueueId;
 use crate::smtp::address::Address;
-use crate::spool::entry::QueueId;
 use crate::time::UnixTime;
 use crate::trace::read;
 
@@ -69,7 +69,8 @@ async fn queue_list(State(parts): State<Arc<Parts>>, Query(Limit { limit }): Que
 
 /// Reads the id of a path.
 fn id_of(text: &str) -> Result<QueueId, (StatusCode, Json<Failed>)> {
-    text.parse().map_err(|error: crate::spool::entry::NotAQueueId| failed(StatusCode::BAD_REQUEST, error.to_string()))
+    text.parse()
+        .map_err(|error: crate::message::queue_id::NotAQueueId| failed(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 fn no_such_message(id: QueueId) -> (StatusCode, Json<Failed>) {

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::message::envelope::RcptTo;
-use crate::spool::entry::{Entry, Outcome, QueueId, Queued, State};
+use crate::message::queue_id::QueueId;
+use crate::spool::entry::{Entry, Outcome, Queued, State};
 use crate::time::UnixTime;
 
 /// What `GET /api/queue` answers.

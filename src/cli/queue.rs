@@ -8,7 +8,7 @@ use super::client::{Client, NoAnswer};
 use super::{Format, FormatArgument, Outcome, output};
 use crate::admin::api::Done;
 use crate::admin::queue::{Listed, Message};
-use crate::spool::entry::QueueId;
+use crate::message::queue_id::QueueId;
 use crate::time::UnixTime;
 
 #[derive(Debug, Subcommand)]

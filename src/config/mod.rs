@@ -30,15 +30,12 @@ mod changes;
 mod watch;
 pub mod reload;
 
+pub use crate::routing::table::RECIPIENT_MX;
 pub use used::{
     BareLf, CacheConfig, CertificateFiles, DirectoryConfig, DirectoryKind, EightBit, FileDirectoryConfig, Host,
     LdapConfig, Mechanism, Profile, Protocol, ReceiveConnector, ReceiveTls, ReceiveTlsMode, Retry, SendAuth,
     SendConnector, SendTls, SendTlsMode, SmartHost, SmtpOut,
 };
-
-/// The name of the send connector that every configuration has without writing it: reports whose
-/// recipient no address space covers go to the recipient's MX (`[reports] deliver_to`).
-pub const RECIPIENT_MX: &str = "recipient-mx";
 
 /// One whole configuration.
 #[derive(Debug)]

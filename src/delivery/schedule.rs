@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::config::Retry;
-use crate::spool::entry::QueueId;
+use crate::message::queue_id::QueueId;
 use crate::time::UnixTime;
 
 /// A recipient is tried this often before its age alone ends it: mail that was held, or that waited while we were

@@ -2,5 +2,6 @@
 
 pub mod envelope;
 pub mod header;
+pub mod queue_id;
 pub mod received;
 pub mod stamp;

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use crate::message::envelope::Origin;
+use crate::message::queue_id::QueueId;
 use crate::smtp::domain::Domain;
-use crate::spool::entry::QueueId;
 use crate::time::UnixTime;
 
 /// How the message came in: the `with` clause (RFC 3848, RFC 6531 4.3).

@@ -11,10 +11,11 @@ use crate::delivery::refusal::hide::hide;
 use crate::in_force::InForce;
 use crate::message::envelope::{Body, Notify, Origin, RcptTo, Relay, Ret, Sender};
 use crate::message::header;
+use crate::message::queue_id::QueueId;
 use crate::routing::verdict::{Freshness, Route, Verdict, Way};
 use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::reply::Reply;
-use crate::spool::entry::{Content, Entry, Outcome, QueueId, Queued, State};
+use crate::spool::entry::{Content, Entry, Outcome, Queued, State};
 use crate::spool::{Draft, Spool, SpoolError};
 use crate::time::UnixTime;
 

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use super::accepted_domain::{AcceptedDomain, DomainType};
 use super::ask::{Finding, Owner};
-use super::table::Table;
+use super::table::{RECIPIENT_MX, Table};
 use super::target::Followed;
 use super::verdict::{Answers, Decision, Reason, Route, Step, Verdict, Way};
 use super::walk::{Decided, Exit, Walk};
-use crate::config::RECIPIENT_MX;
 use crate::message::envelope::{Origin, Relay};
 use crate::smtp::address::Address;
 use crate::smtp::reply;

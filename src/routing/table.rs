@@ -10,6 +10,10 @@ use super::accepted_domain::AcceptedDomains;
 use super::address_space::AddressSpaces;
 use crate::smtp::domain::Domain;
 
+/// The name of the send connector that every configuration has without writing it: reports whose
+/// recipient no address space covers go to the recipient's MX (`[reports] deliver_to`).
+pub const RECIPIENT_MX: &str = "recipient-mx";
+
 /// Everything [`super::decide::decide`] needs to know of the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Table {

@@ -13,12 +13,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::oneshot;
 
 use super::contents::Contents;
-use super::entry::{QueueId, Record};
+use super::entry::Record;
 use super::layout::{alert, discard};
 use super::line::{self, Line, Logged};
 use super::live::Live;
 use super::segment::{self, NotAppended, NotBegun, Segment};
 use super::{Draft, SpoolError};
+use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
 /// Records in one sync at most.

@@ -7,10 +7,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::entry::QueueId;
 use super::layout::{alert, discard, failed, make_folder, sync_folder};
 use super::spares::Spares;
 use super::{Draft, SpoolError};
+use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
 /// Files in one folder: more are slow on some file systems.

@@ -1,7 +1,5 @@
 //! A queued message's envelope and state, and the records that change them. Pure; `store` writes them.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,61 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::Draft;
 use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::message::header::Identity;
+use crate::message::queue_id::QueueId;
 use crate::message::stamp::Stamp;
 use crate::routing::verdict::Route;
 use crate::smtp::reply::Reply;
 use crate::time::UnixTime;
-
-/// A message's id here: in logs, `queue list`, Received and reports. 13 characters of Crockford's base 32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct QueueId(pub u64);
-
-const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-
-impl fmt::Display for QueueId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for shift in (0..13).rev() {
-            let digit = DIGITS[usize::try_from((self.0 >> (shift * 5)) & 31).unwrap_or_default()];
-            write!(f, "{}", char::from(digit))?;
-        }
-        Ok(())
-    }
-}
-
-/// Not a queue id.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a queue id: 13 characters as `fingerpost queue list` shows them")]
-pub struct NotAQueueId(String);
-
-impl FromStr for QueueId {
-    type Err = NotAQueueId;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || NotAQueueId(text.to_owned());
-        if text.len() != 13 {
-            return Err(bad());
-        }
-        let mut value: u128 = 0;
-        for b in text.bytes().map(|b| b.to_ascii_uppercase()) {
-            let digit = DIGITS.iter().position(|digit| *digit == b).ok_or_else(bad)?;
-            value = (value << 5) | digit as u128;
-        }
-        u64::try_from(value).map(QueueId).map_err(|_| bad())
-    }
-}
-
-impl Serialize for QueueId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for QueueId {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
 
 /// One queued message: all that `decide`, delivery and reports need, without its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,21 +150,4 @@ pub struct Change {
     pub state: State,
     /// Its new way, where it was decided again.
     pub route: Option<Route>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn queue_ids_read_as_they_are_written() {
-        for value in [0, 1, 31, 32, u64::MAX, 0x0123_4567_89ab_cdef] {
-            let id = QueueId(value);
-            assert_eq!(id.to_string().len(), 13);
-            assert_eq!(id.to_string().parse::<QueueId>().unwrap(), id);
-        }
-        assert!("ZZZZZZZZZZZZZ".parse::<QueueId>().is_err());
-        assert!("U000000000000".parse::<QueueId>().is_err());
-        assert!("".parse::<QueueId>().is_err());
-    }
 }

@@ -3,12 +3,13 @@
 //! `CRC-32C LENGTH JSON`, ended by a line feed: eight hexadecimal digits, the JSON's length in bytes, and the
 //! JSON in one line. `cut -d' ' -f3- 00000007.log | jq .` shows a log to whoever has to look.
 
+use crate::message::queue_id::QueueId;
 use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Change, Entry, QueueId};
+use super::entry::{Change, Entry};
 
 /// The format that this version writes and reads.
 pub(super) const FORMAT: u32 = 1;

@@ -1,9 +1,10 @@
 //! The messages that are not finished, as the log's records make them. Pure; `committer` and `recover` keep one.
 
+use crate::message::queue_id::QueueId;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::entry::{Change, Entry, QueueId};
+use super::entry::{Change, Entry};
 use super::line::{self, Header, Line, Logged};
 
 /// All live messages, oldest first.

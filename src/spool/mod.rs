@@ -3,6 +3,7 @@
 //! A [`Spool`] promises one thing: when [`Spool::commit`] returns `Ok`, the whole record is on stable
 //! storage. Sessions and `delivery` write through it; recovery hands every live entry back.
 
+use crate::message::queue_id::QueueId;
 use std::fs::File;
 use std::pin::Pin;
 
@@ -17,7 +18,7 @@ mod recover;
 mod segment;
 mod spares;
 
-use entry::{Entry, QueueId, Record};
+use entry::{Entry, Record};
 
 /// A future that a [`Spool`] returns.
 pub type Committed<'a> = Pin<Box<dyn Future<Output = Result<(), SpoolError>> + Send + 'a>>;

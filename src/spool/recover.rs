@@ -5,6 +5,7 @@
 //! then it is kept in `aside/`. A live message whose content is missing or has another length goes there too. Nothing
 //! that might be somebody's mail is deleted.
 
+use crate::message::queue_id::QueueId;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Write};
@@ -12,7 +13,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::SpoolError;
-use super::entry::{Entry, QueueId};
+use super::entry::Entry;
 use super::layout::{self, Layout, failed};
 use super::line::{self, Line};
 use super::live::Live;

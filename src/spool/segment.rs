@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::SpoolError;
-use super::entry::QueueId;
 use super::layout::{discard, failed, new_file, sync_folder};
 use super::live::Live;
+use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
 /// The segment that records are appended to.

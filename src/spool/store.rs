@@ -17,12 +17,13 @@ use tokio::sync::oneshot;
 
 use super::committer::{Committer, Job, Places, Start};
 use super::contents::{self, Contents};
-use super::entry::{Entry, QueueId, Record};
+use super::entry::{Entry, Record};
 use super::layout::{self, Layout, failed};
 use super::recover::{Recovered, recover};
 use super::segment::{NotBegun, Segment};
 use super::spares::Spares;
 use super::{Committed, Draft, Spool, SpoolError};
+use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
 /// Threads that sync content. Each mostly waits for the disk.

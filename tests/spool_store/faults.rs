@@ -6,8 +6,9 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fingerpost::message::queue_id::QueueId;
 use fingerpost::spool::Spool;
-use fingerpost::spool::entry::{Entry, QueueId};
+use fingerpost::spool::entry::Entry;
 
 use crate::fixture::{
     Open, STORES, accept, accepted, again, changed, commit, delivered, entry, given, is_whole, message,

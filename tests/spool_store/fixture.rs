@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use fingerpost::message::envelope::{Body, Origin, RcptTo, Sender};
 use fingerpost::message::header::Identity;
+use fingerpost::message::queue_id::QueueId;
 use fingerpost::metrics::Metrics;
 use fingerpost::routing::verdict::{Route, Way};
 use fingerpost::smtp::address::{Address, ReversePath};
 use fingerpost::smtp::domain::Domain;
 use fingerpost::smtp::reply::{Enhanced, Reply};
-use fingerpost::spool::entry::{Change, Content, Entry, Outcome, QueueId, Queued, Record, State};
+use fingerpost::spool::entry::{Change, Content, Entry, Outcome, Queued, Record, State};
 use fingerpost::spool::store::FileStore;
 use fingerpost::spool::{Draft, Spool, SpoolError};
 use fingerpost::time::UnixTime;

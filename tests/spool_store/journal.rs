@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
+use fingerpost::message::queue_id::QueueId;
 use fingerpost::spool::Spool;
-use fingerpost::spool::entry::{Entry, QueueId, State};
+use fingerpost::spool::entry::{Entry, State};
 
 use crate::fixture::{entry, is_whole};
 

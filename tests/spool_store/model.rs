@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use fingerpost::message::queue_id::QueueId;
 use fingerpost::spool::Spool;
-use fingerpost::spool::entry::{Entry, Outcome, QueueId, Record, State};
+use fingerpost::spool::entry::{Entry, Outcome, Record, State};
 use fingerpost::time::UnixTime;
 use proptest::prelude::*;
 

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use fingerpost::directory::{Asked, Directory};
+use fingerpost::message::queue_id::QueueId;
 use fingerpost::metrics::Metrics;
 use fingerpost::recipient::{Answer, Fresh, Kind, Lookup, Recipient};
 use fingerpost::routing::verdict::{Freshness, Question};
 use fingerpost::smtp::address::Address;
-use fingerpost::spool::entry::{Entry, QueueId, Record, State};
+use fingerpost::spool::entry::{Entry, Record, State};
 use fingerpost::spool::store::FileStore;
 use fingerpost::spool::{Committed, Draft, Spool, SpoolError};
 

@@ -13,8 +13,9 @@ use super::tell;
 use crate::config::Retry;
 use crate::in_force::InForce;
 use crate::message::envelope::Relay;
+use crate::message::queue_id::QueueId;
 use crate::report::{self, Reported, dead_letter};
-use crate::spool::entry::{Change, Entry, Outcome, QueueId, Record, State};
+use crate::spool::entry::{Change, Entry, Outcome, Record, State};
 use crate::spool::{Draft, SpoolError};
 use crate::time::UnixTime;
 

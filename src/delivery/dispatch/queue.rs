@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use super::basis::Basis;
 use super::branch::{self, Grouping};
+use crate::message::queue_id::QueueId;
 use crate::routing::verdict::Route;
-use crate::spool::entry::{Entry, Outcome, QueueId, State};
+use crate::spool::entry::{Entry, Outcome, State};
 use crate::time::UnixTime;
 
 /// What the queue shows of mail whose connector is gone; only mail that is held for this reason is released by itself.

@@ -2,9 +2,10 @@
 
 use crate::message::envelope::{Body, Origin, RcptTo, Relay, Sender};
 use crate::message::header::Identity;
+use crate::message::queue_id::QueueId;
 use crate::routing::verdict::{Route, Way};
 use crate::smtp::address::{Address, ReversePath};
-use crate::spool::entry::{Content, Entry, QueueId, Queued, State};
+use crate::spool::entry::{Content, Entry, Queued, State};
 use crate::time::UnixTime;
 
 /// A way to an address over a connector.
