@@ -1,5 +1,5 @@
 # `make test` installs what the tests need (Debian packages, when missing) and runs all of them.
-.PHONY: test lint bench packages
+.PHONY: test lint bench bench-all packages
 
 test: packages
 	cargo test --locked --no-fail-fast
@@ -8,9 +8,12 @@ lint:
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 
+# About an hour; docs/performance.md. bench-all adds the slow disk and the three curves.
 bench: packages
-	cargo build --release --locked
 	benches/compare
+
+bench-all: packages
+	benches/compare --all
 
 packages:
 	tests/tools/packages

@@ -41,22 +41,44 @@ impl std::fmt::Debug for LoopKeys {
     }
 }
 
-/// Reads the key files, making the first one (mode 0600, random, durable) if it is missing. A file holds 64 hex digits.
+/// Reads the key files. A file holds 64 hex digits. One that is missing though its key is `in_use` is written again:
+/// mail on its way carries stamps that only this key verifies. Else the first is made if it is missing (mode 0600,
+/// random, durable).
 ///
 /// # Errors
 /// Which file, what is wrong with it and what to do.
-pub fn load(files: &[PathBuf]) -> Result<LoopKeys, String> {
+pub fn load(files: &[PathBuf], in_use: Option<InUse<'_>>) -> Result<LoopKeys, String> {
     let Some((first, others)) = files.split_first() else {
         return Err("[loop_detection] key_files is empty: name at least one file".to_owned());
     };
-    let first = match read(first) {
-        Err(Failure::Missing) => {
-            make(first).map_err(|error| format!("{}: cannot be made: {error}", first.display()))?
-        }
+    let first = match read_or_restore(first, in_use) {
+        Err(Failure::Missing) => make(first).map_err(|failure| failure.told(first))?,
         read => read.map_err(|failure| failure.told(first))?,
     };
-    let others = others.iter().map(|file| read(file).map_err(|failure| failure.told(file)));
+    let others = others.iter().map(|file| read_or_restore(file, in_use).map_err(|failure| failure.told(file)));
     Ok(LoopKeys::new(first, others.collect::<Result<Vec<_>, _>>()?))
+}
+
+/// The keys in use and the files that they came from, in the same order.
+#[derive(Debug, Clone, Copy)]
+pub struct InUse<'a> {
+    /// Where they were read.
+    pub files: &'a [PathBuf],
+    /// The keys.
+    pub keys: &'a LoopKeys,
+}
+
+fn read_or_restore(file: &Path, in_use: Option<InUse<'_>>) -> Result<[u8; 32], Failure> {
+    let known = in_use.and_then(|used| used.files.iter().zip(used.keys.all()).find(|(known, _)| *known == file));
+    match (read(file), known) {
+        (Err(Failure::Missing), Some((_, key))) => {
+            write(file, key).map_err(Failure::Write)?;
+            let file = file.display();
+            tracing::error!(%file, "the loop key was gone and is written again from memory; find out who removed it");
+            Ok(*key)
+        }
+        (read, _) => read,
+    }
 }
 
 /// Why a key file is of no use.
@@ -65,6 +87,7 @@ enum Failure {
     Open(u32),
     Form,
     Io(io::Error),
+    Write(io::Error),
 }
 
 impl Failure {
@@ -79,10 +102,14 @@ impl Failure {
             }
             Self::Form => {
                 format!(
-                    "{file}: not a loop key, which is 64 hex digits: restore it, or remove it to have a new one made"
+                    "{file}: not a loop key, which is 64 hex digits: restore it; or remove it: a reload then writes the \
+                     key in use again, a start makes a new one"
                 )
             }
             Self::Io(error) => format!("{file}: the loop key cannot be read: {error}"),
+            Self::Write(error) => {
+                format!("{file}: the loop key is missing and cannot be made: {error}; make its folder writable")
+            }
         }
     }
 }
@@ -109,10 +136,16 @@ fn from_hex(digits: &[u8]) -> Option<[u8; 32]> {
     bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
 }
 
-/// Makes a key and its folder. The file appears whole or not at all, and nobody else's is replaced.
-fn make(file: &Path) -> io::Result<[u8; 32]> {
+/// Makes a key and its file.
+fn make(file: &Path) -> Result<[u8; 32], Failure> {
     let mut key = [0; 32];
-    aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("the system has no randomness"))?;
+    let filled = aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("the system has no randomness"));
+    filled.and_then(|()| write(file, &key)).map_err(Failure::Write)?;
+    Ok(key)
+}
+
+/// Writes a key, durably, and makes its folder. The file appears whole or not at all, and nobody else's is replaced.
+fn write(file: &Path, key: &[u8; 32]) -> io::Result<()> {
     let mut digits = String::with_capacity(65);
     for byte in key {
         let _ = write!(digits, "{byte:02x}"); // writing to a String cannot fail
@@ -132,15 +165,14 @@ fn make(file: &Path) -> io::Result<[u8; 32]> {
     written.sync_all()?;
     fs::hard_link(&draft, file)?;
     fs::remove_file(&draft)?;
-    File::open(folder)?.sync_all()?;
-    Ok(key)
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn write(folder: &Path, name: &str, text: &str, mode: u32) -> PathBuf {
+    fn file(folder: &Path, name: &str, text: &str, mode: u32) -> PathBuf {
         let file = folder.join(name);
         fs::write(&file, text).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
@@ -151,43 +183,66 @@ mod tests {
     fn the_first_file_is_made_and_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("state/loop.key");
-        let made = load(std::slice::from_ref(&file)).unwrap();
+        let made = load(std::slice::from_ref(&file), None).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_to_string(&file).unwrap().trim().len(), 64);
-        assert_eq!(load(&[file]).unwrap().all(), made.all());
+        assert_eq!(load(&[file], None).unwrap().all(), made.all());
         assert_eq!(fs::read_dir(folder.path().join("state")).unwrap().count(), 1);
-        let other = load(&[folder.path().join("other.key")]).unwrap();
+        let other = load(&[folder.path().join("other.key")], None).unwrap();
         assert_ne!(other.signing(), made.signing());
     }
 
     #[test]
     fn the_first_signs_and_all_verify() {
         let folder = tempfile::tempdir().unwrap();
-        let new = write(folder.path(), "new", &"0A".repeat(32), 0o600);
-        let old = write(folder.path(), "old", &format!("{}\r\n", "ff".repeat(32)), 0o400);
-        let keys = load(&[new, old]).unwrap();
+        let new = file(folder.path(), "new", &"0A".repeat(32), 0o600);
+        let old = file(folder.path(), "old", &format!("{}\r\n", "ff".repeat(32)), 0o400);
+        let keys = load(&[new, old], None).unwrap();
         assert_eq!((keys.signing(), keys.all()), (&[10; 32], &[[10; 32], [255; 32]][..]));
         assert_eq!(format!("{keys:?}"), "LoopKeys(2 keys)");
     }
 
     #[test]
+    fn a_key_in_use_is_written_again_and_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = folder.path().join("state/loop.key");
+        let old = file(folder.path(), "old", &"ff".repeat(32), 0o600);
+        let files = [first.clone(), old.clone()];
+        let keys = load(&files, None).unwrap();
+        let in_use = Some(InUse { files: &files, keys: &keys });
+        fs::remove_dir_all(folder.path().join("state")).unwrap();
+        fs::remove_file(&old).unwrap();
+        assert_eq!(load(&files, in_use).unwrap().all(), keys.all());
+        assert_eq!(load(&files, None).unwrap().all(), keys.all(), "the files are back");
+        // Rotation: a file that is new is made, and the one that is gone still verifies.
+        fs::remove_file(&first).unwrap();
+        let rotated = load(&[folder.path().join("new.key"), first.clone()], in_use).unwrap();
+        assert_eq!(rotated.all()[1], keys.all()[0]);
+        // A folder that cannot be made: the reload is refused, and says why.
+        fs::remove_dir_all(folder.path().join("state")).unwrap();
+        fs::write(folder.path().join("state"), "").unwrap();
+        let error = load(&files, in_use).unwrap_err();
+        assert!(error.contains("loop.key"), "{error}");
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_its_cure() {
         let folder = tempfile::tempdir().unwrap();
-        let good = write(folder.path(), "good", &"00".repeat(32), 0o600);
+        let good = file(folder.path(), "good", &"00".repeat(32), 0o600);
         let missing = folder.path().join("missing");
         let below_a_file = good.join("loop.key");
         for (files, wanted) in [
             (vec![], "name at least one file"),
             (vec![good.clone(), missing], "only the first"),
-            (vec![write(folder.path(), "open", &"00".repeat(32), 0o640)], "chmod 600"),
-            (vec![write(folder.path(), "short", &"00".repeat(31), 0o600)], "64 hex digits"),
-            (vec![write(folder.path(), "odd", &"0".repeat(63), 0o600)], "64 hex digits"),
-            (vec![write(folder.path(), "words", "no key", 0o600)], "64 hex digits"),
-            (vec![write(folder.path(), "empty", "", 0o600)], "64 hex digits"),
+            (vec![file(folder.path(), "open", &"00".repeat(32), 0o640)], "chmod 600"),
+            (vec![file(folder.path(), "short", &"00".repeat(31), 0o600)], "64 hex digits"),
+            (vec![file(folder.path(), "odd", &"0".repeat(63), 0o600)], "64 hex digits"),
+            (vec![file(folder.path(), "words", "no key", 0o600)], "64 hex digits"),
+            (vec![file(folder.path(), "empty", "", 0o600)], "64 hex digits"),
             (vec![good, folder.path().to_owned()], "loop key"),
             (vec![below_a_file], "cannot be"),
         ] {
-            let error = load(&files).unwrap_err();
+            let error = load(&files, None).unwrap_err();
             assert!(error.contains(wanted), "{files:?}: {error}");
         }
     }

@@ -1,7 +1,7 @@
 //! Fingerpost: an SMTP routing proxy for one mail domain that lives on two mail systems.
 //!
 //! A message walks a straight line, and so does the code:
-//! listener -> session -> resolve (directory) -> decide (routing) -> spool -> delivery -> report.
+//! listener -> session -> resolve (directory) -> decide (routing) -> cut-through or spool -> delivery -> report.
 //! The modules below stand in that order; words first, then the journey, then what is around it. `DESIGN` in a comment
 //! is docs/design.md.
 

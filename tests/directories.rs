@@ -11,6 +11,8 @@ mod active_directory;
 mod asker;
 #[path = "directories/connection.rs"]
 mod connection;
+#[path = "directories/endless.rs"]
+mod endless;
 #[path = "directories/faults.rs"]
 mod faults;
 #[path = "directories/file.rs"]

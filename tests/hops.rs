@@ -23,5 +23,7 @@ mod unknown;
 mod operator;
 #[path = "hops/parameters.rs"]
 mod parameters;
+#[path = "hops/tarpit.rs"]
+mod tarpit;
 #[path = "hops/postfix.rs"]
 mod postfix;

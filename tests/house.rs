@@ -28,6 +28,8 @@ const PURE: &[&str] = &[
     "src/spool/entry.rs",
     "src/delivery/schedule.rs",
     "src/delivery/refusal.rs",
+    "src/delivery/refused_in_a_row.rs",
+    "src/delivery/unreachable.rs",
     "src/report/dsn.rs",
 ];
 

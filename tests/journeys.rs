@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use support::journey::{World, WorldKind};
+use support::journey::{Changes, World, WorldKind};
 use support::senders::Raw;
 use support::{journey, senders};
 
@@ -81,6 +81,12 @@ fn every_journey_with_a_file_directory() {
 }
 
 #[test]
+fn every_journey_without_a_queue_in_front() {
+    let replace = vec![("\"queue\"", "\"cut-through\"")];
+    run_in(&World::start_with(WorldKind::File, &Changes { replace, ..Changes::default() }), WorldKind::File, 20);
+}
+
+#[test]
 fn every_journey_with_an_active_directory() {
     run_all(WorldKind::ActiveDirectory, 45);
 }
@@ -91,14 +97,17 @@ fn every_journey_with_an_openldap_directory() {
 }
 
 fn run_all(kind: WorldKind, at_least: usize) {
-    let world = World::start(kind);
+    run_in(&World::start(kind), kind, at_least);
+}
+
+fn run_in(world: &World, kind: WorldKind, at_least: usize) {
     let cases: Vec<(PathBuf, Journey)> =
         cases().into_iter().filter(|(_, case)| case.worlds.is_empty() || case.worlds.contains(&kind)).collect();
     assert!(cases.len() >= at_least, "only {} journeys found", cases.len());
     let mut failed = Vec::new();
     for (folder, case) in &cases {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match travel(&world, &name, case) {
+        match travel(world, &name, case) {
             Ok(()) => println!("ok   {name}: {}", case.about),
             Err(why) => failed.push(format!("{name} ({}): {why}", case.about)),
         }

@@ -166,6 +166,45 @@ async fn a_change_opens_and_closes_what_changed_and_nothing_else() {
     tokio::time::timeout(Duration::from_secs(20), closed).await.expect("the bind stays open");
 }
 
+/// Connects until it is greeted: whoever was in the queue of a socket that closes has to come again.
+async fn greets(address: SocketAddr) {
+    let greeted = async {
+        loop {
+            let mut line = String::new();
+            let Ok(socket) = TcpStream::connect(address).await else { continue };
+            let read = BufReader::new(socket).read_line(&mut line).await;
+            if read.is_ok() && line.starts_with("220") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), greeted).await.expect("nobody greets");
+}
+
+#[tokio::test]
+async fn a_bind_may_be_replaced_by_one_on_the_same_port() {
+    let port = std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    let with = |bind: &str| CONFIG.replace("127.0.0.1:2525", bind).replace("[127.0.0.", "[192.0.2.");
+    let (all, one) = (format!("0.0.0.0:{port}"), format!("127.0.0.1:{port}"));
+    let world = World::with(&with(&all));
+    let listeners = listeners(&world);
+    for bind in [&one, &all, &one] {
+        change(&world, &listeners, &with(bind)).unwrap();
+        assert_eq!(listeners.local_addrs(), [bind.parse().unwrap()]);
+        greets(one.parse().unwrap()).await;
+    }
+    // Where another bind of the change cannot be had, the old one is there as before, and nobody shares its port.
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("{all}\", \"{}", other.local_addr().unwrap());
+    change(&world, &listeners, &with(&taken)).unwrap_err();
+    assert_eq!(listeners.local_addrs(), [one.parse().unwrap()]);
+    greets(one.parse().unwrap()).await;
+    for address in [&one, &all] {
+        let second = fingerpost::net::listen(address.parse().unwrap(), None).unwrap_err();
+        assert_eq!(second.kind(), std::io::ErrorKind::AddrInUse);
+    }
+}
+
 #[tokio::test]
 async fn draining_accepts_nobody_and_waits_for_sessions() {
     let world = World::with(&any_port(CONFIG));

@@ -161,7 +161,7 @@ fn back_the_next_day(world: &World) {
 
 /// The stamp that this installation put on `message` for sam and the secondary that long ago.
 fn stamp_of(world: &World, message: &str, age: Duration) -> String {
-    let keys = keys::load(&[world.node.path("state/loop.key")]).expect("the node made its key");
+    let keys = keys::load(&[world.node.path("state/loop.key")], None).expect("the node made its key");
     let (section, _) = message.split_once("\r\n\r\n").expect("a header section");
     let sam = Address::parse("sam@contoso.test").expect("an address");
     let identity = header::examine(format!("{section}\r\n").as_bytes()).identity;

@@ -10,6 +10,8 @@ mod next_hop;
 mod content;
 #[path = "next_hops/failover.rs"]
 mod failover;
+#[path = "next_hops/health.rs"]
+mod health;
 #[path = "next_hops/names.rs"]
 mod names;
 #[path = "next_hops/replies.rs"]

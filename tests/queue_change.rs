@@ -190,6 +190,58 @@ async fn a_changed_answer_is_followed_once_not_round_and_round() {
 }
 
 #[tokio::test]
+async fn a_recently_good_address_is_doubted_and_reaches_its_new_side() {
+    let town = Town::start().await;
+    town.house.queue(Mail::to(BOB, "primary")).await;
+    town.house.empty().await; // now it is good
+    town.primary.say(BOB, &[UNKNOWN; 9]);
+    let id = town.house.queue(Mail::to(BOB, "primary")).await;
+    for attempts in [1, 2, 3] {
+        let shown = town.house.tried(id, attempts).await;
+        assert!(shown.contains("451 4.3.0") && shown.contains(UNKNOWN), "{shown}");
+        town.house.delivery.retry(None);
+    }
+    town.house.people.remove(BOB); // the directory has caught up
+    town.house.delivery.retry(None);
+    town.house.empty().await;
+    assert_eq!((town.counts(), town.reports()), ((1, 1), 0));
+}
+
+#[tokio::test]
+async fn a_recently_good_address_is_believed_to_be_gone_an_hour_after_its_first_refusal() {
+    let town = Town::start().await;
+    town.primary.say(BOB, &[UNKNOWN; 9]);
+    town.house.accepted(BOB, "secondary", 7200); // whichever side had it
+    town.house.refused(BOB, 3590);
+    let id = town.house.queue(Mail::to(BOB, "primary")).await;
+    town.house.tried(id, 1).await;
+    assert_eq!(town.reports(), 0);
+    town.house.accepted(BOB, "secondary", 7200);
+    town.house.refused(BOB, 3600);
+    town.house.delivery.retry(None);
+    town.house.empty().await;
+    assert_eq!((town.counts(), town.reports()), ((0, 0), 1));
+    assert!(town.house.mailbox("alice@example.net")[0].contains(UNKNOWN), "it says what the next hop said");
+}
+
+#[tokio::test]
+async fn a_recently_good_address_that_no_directory_has_any_more_is_doubted_too() {
+    let town = Town::start().await;
+    let authoritative =
+        format!("[[accepted_domain]]\ndomain = \"x.y\"\ndeliver_to = \"primary\"\n{}", town.connectors());
+    town.house.reconfigure(&authoritative);
+    town.primary.say("carol@x.y", &[UNKNOWN]);
+    town.primary.say("nobody@x.y", &[UNKNOWN]);
+    town.house.accepted("carol@x.y", "primary", 0);
+    let carol = town.house.queue(Mail::to("carol@x.y", "primary")).await;
+    assert!(town.house.tried(carol, 1).await.contains("451 4.3.0"));
+    assert_eq!(town.reports(), 0);
+    town.house.queue(Mail::to("nobody@x.y", "primary")).await;
+    eventually("a report about nobody", || town.reports() == 1).await;
+    assert!(town.house.first(carol).is_some(), "Carol's mail waits");
+}
+
+#[tokio::test]
 async fn an_unknown_recipient_waits_for_an_absent_directory() {
     let town = Town::start().await;
     town.primary.say(BOB, &[BUSY, UNKNOWN]);

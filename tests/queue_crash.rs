@@ -56,6 +56,29 @@ async fn a_failure_and_its_report_are_durable_together_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn a_drop_holds_though_the_end_of_the_attempt_under_way_was_never_written() {
+    let hop = NextHop::start(&["PIPELINING"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::start(folder.path(), &connectors(hop.address, hop.address, ""));
+    house.people.add(BOB, None);
+    hop.shut();
+    hop.say(".", &["451 4.3.0 later"]);
+    let id = house.queue(Mail::to(BOB, "primary")).await;
+    eventually("it is under way", || hop.at_the_dot() == 1).await;
+    assert_eq!(house.delivery.drop_message(id).await, Ok(true));
+    house.spool.full.store(true, Ordering::SeqCst);
+    hop.open();
+    eventually("the outcome cannot be kept", || house.spool.failures.load(Ordering::SeqCst) >= 1).await;
+    house.delivery.stop().await;
+    drop(house);
+
+    let house = House::start(folder.path(), &connectors(hop.address, hop.address, ""));
+    house.people.add(BOB, None);
+    house.empty().await;
+    assert!(hop.accepted().is_empty(), "an operator dropped it");
+}
+
+#[tokio::test]
 async fn an_end_between_delivery_and_record_costs_a_duplicate_and_no_mail() {
     let hop = NextHop::start(&["PIPELINING"]).await;
     let folder = tempfile::tempdir().unwrap();

@@ -5,6 +5,8 @@ mod house;
 #[path = "support/keeping_hop.rs"]
 mod next_hop;
 
+use std::sync::atomic::Ordering;
+
 use fingerpost::message::envelope::{Notify, Ret};
 use fingerpost::spool::entry::State;
 use house::{House, Mail, To, connectors};
@@ -156,6 +158,30 @@ async fn a_report_that_fails_becomes_a_dead_letter() {
     assert!(house.mailbox(ALICE).is_empty(), "nothing is reported about a report");
     let none: [&str; 0] = [];
     assert_eq!(house.metrics.dead_letters.with_label_values(&none).get(), 1);
+}
+
+#[tokio::test]
+async fn a_report_that_fails_and_cannot_be_read_is_over_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (house, primary, secondary) = house(&folder, &["PIPELINING"]).await;
+    house.reconfigure(&format!(
+        "[reports]\ndeliver_to = \"primary\"\n{}",
+        connectors(primary.address, secondary.address, "max_connections = 1")
+    ));
+    primary.say("bob@contoso.com", &["554 5.7.1 no"]);
+    primary.say(".", &["554 5.7.1 nor the report"]);
+    primary.shut();
+    house.queue(Mail::to("bob@contoso.com", "primary")).await;
+    house::eventually("the report is at the dot", || primary.at_the_dot() == 1).await;
+    house.spool.unreadable.store(true, Ordering::SeqCst);
+    primary.open();
+    house::eventually("it is a dead letter", || house.dead_letters().len() == 1).await;
+    house.spool.unreadable.store(false, Ordering::SeqCst);
+    house.queue(Mail::to("bob@contoso.com", "primary")).await; // the one place on the connector is free
+    house.empty().await;
+    assert_eq!(primary.accepted().len(), 1);
+    let letter = house.dead_letters().remove(0);
+    assert!(letter.contains("could not be read") && letter.contains("the disk is worn out"), "{letter}");
 }
 
 #[tokio::test]

@@ -270,3 +270,25 @@ fn walk(folder: &std::path::Path) -> Vec<String> {
     }
     found
 }
+
+#[tokio::test]
+async fn postmaster_alone_is_accepted_where_only_patterns_are() {
+    for hostname in ["mx.contoso.com", "mx.fabrikam.example"] {
+        let text = CONFIG.replace("hostname = \"mx.contoso.com\"", &format!("hostname = \"{hostname}\""));
+        let text = text.replace("{ domain = ", "{ subdomains = true, domain = ");
+        let text = text.replace("\ndomain = \"", "\ndomain = \"*.");
+        let world = World::with(&text);
+        let (socket, server) = tokio::io::duplex(1 << 16);
+        let session = fingerpost::session::serve(
+            Arc::new(world.services.clone()),
+            world.client("192.0.2.1"),
+            server,
+            CancellationToken::new(),
+        );
+        let mut talk = Talk { socket, session: tokio::spawn(session), draining: CancellationToken::new() };
+        talk.reply().await;
+        talk.say("EHLO client.example", "250 CHUNKING").await;
+        talk.say("MAIL FROM:<>", "250 2.1.0 sender ok").await;
+        talk.say("RCPT TO:<postmaster>", "250 2.1.5 recipient ok").await;
+    }
+}

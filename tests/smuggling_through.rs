@@ -16,17 +16,27 @@ use support::senders::Raw;
 use support::wait_until;
 
 /// What has been taken for an end of data by one server or another. The true one is `\r\n.\r\n`.
-const VARIANTS: [&[u8]; 7] = [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r", b"\r.\r\n", b"\n.\r"];
+const VARIANTS: [&[u8]; 8] =
+    [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r", b"\r.\r\n", b"\n.\r", b"\r\n\x00.\r\n"];
 
 const SMUGGLED: &[u8] =
     b"MAIL FROM:<evil@sender.test>\r\nRCPT TO:<known1@contoso.test>\r\nDATA\r\nX-Smuggled: yes\r\n\r\nsmuggled";
 
 #[test]
 fn one_message_in_is_one_message_out_or_refused() {
+    through("queue");
+}
+
+#[test]
+fn one_message_in_is_one_message_out_or_refused_in_cut_through() {
+    through("cut-through");
+}
+
+fn through(delivery: &str) {
     let hop = LenientHop::start();
     let mut node = Fingerpost::prepare();
     node.write("recipients.csv", "address\nknown0@contoso.test\nknown1@contoso.test\n");
-    node.write("fingerpost.toml", &configuration(hop.address));
+    node.write("fingerpost.toml", &configuration(hop.address).replace("\"queue\"", &format!("\"{delivery}\"")));
     node.start();
     let mut sent = 0;
     let mut refused = 0;
@@ -95,9 +105,9 @@ fn configuration(hop: SocketAddr) -> String {
          [[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\nmax_connections_per_ip = 1000\n\
          [[accepted_domain]]\ndomain = \"contoso.test\"\ntype = \"authoritative\"\ndeliver_to = \"primary\"\n\
          [[directory]]\nname = \"people\"\nkind = \"file\"\npath = \"recipients.csv\"\n\
-         [[send_connector]]\nname = \"primary\"\nsmart_hosts = [\"[{}]:{}\"]\n\
+         [[send_connector]]\nname = \"primary\"\nsmart_hosts = [\"[{}]:{}\"]\ndelivery = \"queue\"\n\
          [spool]\nmin_free = \"16MiB\"\n\
-         [[send_connector]]\nname = \"reports\"\nsmart_hosts = [\"[{}]:{}\"]\naddress_spaces = [{{ domain = \"*\" }}]\n",
+         [[send_connector]]\nname = \"reports\"\ndelivery = \"queue\"\nsmart_hosts = [\"[{}]:{}\"]\naddress_spaces = [{{ domain = \"*\" }}]\n",
         hop.ip(),
         hop.port(),
         hop.ip(),

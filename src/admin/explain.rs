@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Protocol, ReceiveConnector};
-use crate::message::envelope::{Origin, Relay};
+use crate::message::envelope::{ChosenBy, Origin, Relay};
 use crate::resolve::Resolver;
 use crate::routing::verdict::{Decision, Freshness, Verdict};
 use crate::smtp::address::Address;
@@ -123,7 +123,9 @@ fn next_hops(config: &Config, connector: &str, domain: &str) -> (String, Vec<Str
         Some(Protocol::Smtp(smtp)) if smtp.smart_hosts.is_empty() => {
             ("smtp".into(), vec![format!("the MX of {domain}")])
         }
-        Some(Protocol::Smtp(smtp)) => ("smtp".into(), smtp.smart_hosts.iter().map(ToString::to_string).collect()),
+        Some(Protocol::Smtp(smtp)) => {
+            (smtp.speaks.name().into(), smtp.smart_hosts.iter().map(ToString::to_string).collect())
+        }
         Some(Protocol::Maildir(folder)) => ("maildir".into(), vec![folder.display().to_string()]),
         None => ("unknown".into(), Vec::new()),
     }
@@ -147,21 +149,23 @@ fn origin(config: &Config, from: Option<IpAddr>) -> Result<(Origin, String), Str
         receive_connector: door.name.clone(),
         organization: door.organization.clone(),
         resolves_first: door.resolves_first,
-        relay: door.relay,
+        relay: door.relay_by_address(),
         client: Some(client),
         helo: String::new(),
         authenticated: false,
+        chosen_by: ChosenBy::Network,
     };
     Ok((origin, words))
 }
 
-/// The receive connector that serves a client: the most specific network, then the order of the file. Which door it
+/// The receive connector that serves a client that shows no certificate: the most specific network, then the order of the file. Which door it
 /// knocks at is not asked: connectors on different doors that claim the same network are told apart by their order.
 fn door_of(config: &Config, client: IpAddr) -> Option<&Arc<ReceiveConnector>> {
     let matching = |connector: &ReceiveConnector| {
         connector.remote_networks.iter().filter(|network| network.contains(client)).map(|n| n.prefix()).max()
     };
-    let with_prefix = config.receive_connectors.iter().filter_map(|door| Some((matching(door)?, door)));
+    let by_address = config.receive_connectors.iter().filter(|door| door.client_names.is_empty());
+    let with_prefix = by_address.filter_map(|door| Some((matching(door)?, door)));
     // `max_by_key` takes the last of equals; from the end it is the first.
     with_prefix.rev().max_by_key(|(prefix, _)| *prefix).map(|(_, door)| door)
 }

@@ -28,6 +28,7 @@ use crate::time::UnixTime;
 pub mod api;
 pub mod explain;
 pub mod guard;
+mod http;
 mod page;
 pub mod probes;
 pub mod queue;
@@ -87,15 +88,15 @@ impl Door {
 
     fn serve(self, router: Router) -> Served {
         let stop = CancellationToken::new();
-        let served = axum::serve(self.listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-        Served { stop, task: tokio::spawn(served.into_future()) }
+        let task = tokio::spawn(http::serve(self.listener, router, http::Limits::default(), stop.clone()));
+        Served { stop, task }
     }
 }
 
 /// A running HTTP server.
 pub struct Served {
     stop: CancellationToken,
-    task: JoinHandle<std::io::Result<()>>,
+    task: JoinHandle<()>,
 }
 
 impl Served {

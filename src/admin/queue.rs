@@ -1,5 +1,7 @@
 //! Queued messages as the API, the command line and the page show them.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::message::envelope::RcptTo;
@@ -86,8 +88,8 @@ pub enum Standing {
 impl Listed {
     /// The first `limit` of all queued messages.
     #[must_use]
-    pub fn of(entries: &[Entry], limit: usize) -> Self {
-        Self { total: entries.len(), messages: entries.iter().take(limit).map(Message::of).collect() }
+    pub fn of(entries: &[Arc<Entry>], limit: usize) -> Self {
+        Self { total: entries.len(), messages: entries.iter().take(limit).map(|entry| Message::of(entry)).collect() }
     }
 }
 
@@ -152,6 +154,56 @@ impl Standing {
             Self::Delivered { detail } => format!("delivered: {detail}"),
             Self::Failed { detail } => format!("failed: {detail}"),
             Self::Dropped => "dropped".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_names_every_field_and_state() {
+        let manual = include_str!("../../docs/commands.md");
+        let (text, never) = (String::new, UnixTime(0));
+        let standings = [
+            Standing::Waiting { attempts: 0, next_attempt: never, last_error: text() },
+            Standing::Held { why: text() },
+            Standing::Delivered { detail: text() },
+            Standing::Failed { detail: text() },
+            Standing::Dropped,
+        ];
+        let recipient = |standing| Recipient { address: text(), rcpt_to: text(), connector: text(), standing };
+        let message = Message {
+            id: QueueId(1),
+            received_at: never,
+            sender: text(),
+            message_id: text(),
+            size: 0,
+            receive_connector: text(),
+            client: text(),
+            recipients: standings.map(recipient).into(),
+        };
+        let json = serde_json::to_value(Listed { total: 1, messages: vec![message] }).unwrap();
+        let mut words = Vec::new();
+        collect(&json, &mut words);
+        assert!(words.contains(&"message_id".to_owned()) && words.contains(&"held".to_owned()), "{words:?}");
+        for word in words {
+            let named = [format!("`{word}`"), format!("\"{word}\"")].iter().any(|quoted| manual.contains(quoted));
+            assert!(named, "docs/commands.md does not name {word}");
+        }
+    }
+
+    /// The keys of all objects, and the values of `state`.
+    fn collect(json: &serde_json::Value, words: &mut Vec<String>) {
+        match json {
+            serde_json::Value::Object(map) => map.iter().for_each(|(key, value)| {
+                words.push(key.clone());
+                words.extend(value.as_str().filter(|_| key == "state").map(str::to_owned));
+                collect(value, words);
+            }),
+            serde_json::Value::Array(list) => list.iter().for_each(|value| collect(value, words)),
+            _ => {}
         }
     }
 }

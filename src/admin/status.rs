@@ -272,7 +272,7 @@ fn ways(parts: &Parts, config: &Config, now: UnixTime) -> Vec<WayOut> {
                     let state = Health::of(&parts.metrics.next_hop_up.with_label_values(&[&*connector.name, &name]));
                     NextHop { name, state }
                 };
-                ("smtp", smtp.smart_hosts.iter().map(hop).collect())
+                (smtp.speaks.name(), smtp.smart_hosts.iter().map(hop).collect())
             }
             Protocol::Maildir(_) => ("maildir", Vec::new()),
         };

@@ -19,6 +19,7 @@ use crate::routing::table::{ConnectorRules, DomainPattern, Table};
 use crate::smtp::address::Address;
 use crate::time::UnixTime;
 
+mod clients;
 mod doors;
 mod domains;
 mod names;
@@ -75,6 +76,7 @@ fn check(written: Written, mut context: Context) -> Result<Config, Vec<Problem>>
     let problems = &mut context.problems;
     names::check(&written, problems);
     doors::check(&written, problems);
+    clients::check(&written, problems);
     domains::check(&written, problems);
     let warnings = warnings::find(&written);
     if context.problems.is_empty() { Ok(assemble(written, warnings)) } else { Err(context.problems.into_sorted()) }

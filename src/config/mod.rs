@@ -23,6 +23,7 @@ mod receive_connector;
 pub(crate) mod accepted_domain;
 mod directory;
 mod send_connector;
+mod smart_host;
 mod file;
 pub mod check;
 pub mod network;
@@ -32,9 +33,10 @@ pub mod reload;
 
 pub use crate::routing::table::RECIPIENT_MX;
 pub use used::{
-    BareLf, CacheConfig, CertificateFiles, DirectoryConfig, DirectoryKind, EightBit, FileDirectoryConfig, Host,
-    LdapConfig, Mechanism, Profile, Protocol, ReceiveConnector, ReceiveTls, ReceiveTlsMode, Retry, SendAuth,
-    SendConnector, SendTls, SendTlsMode, SmartHost, SmtpOut,
+    Auth, BareLf, CacheConfig, CertificateFiles, ClientAddress, CutThrough, Delivery, DirectoryConfig, DirectoryKind,
+    EightBit, FileDirectoryConfig, Host, LdapConfig, Mechanism, Profile, Protocol, ReceiveConnector, ReceiveTls,
+    ReceiveTlsMode, Retry, Select, SendAuth, SendConnector, SendTls, SendTlsMode, SmartHost, SmtpOut, Speaks,
+    TlsVersion, WhenUnreachable,
 };
 
 /// One whole configuration.

@@ -75,12 +75,13 @@ impl<'r> Reader<'r> {
             let message = match known.iter().find(|known| known.name == name).map(|known| known.when) {
                 Some(When::Always) => continue,
                 Some(When::NotBuilt) => "not built yet; leave it out".to_owned(),
-                Some(When::If { key, value, default }) => {
+                Some(When::If { key, values, default }) => {
                     let actual = table.get(key).map_or(Some(default), |value| value.get_ref().as_str());
-                    if actual.is_none_or(|actual| actual == value) {
+                    if actual.is_none_or(|actual| values.contains(&actual)) {
                         continue;
                     }
-                    format!("only for {key} = \"{value}\"; leave it out")
+                    let values: Vec<_> = values.iter().map(|value| format!("\"{value}\"")).collect();
+                    format!("only for {key} = {}; leave it out", values.join(" or "))
                 }
                 None => {
                     let what = if self.schema.is_empty() { "table" } else { "key" };
@@ -304,14 +305,29 @@ impl<'r> Reader<'r> {
 
     /// A path; a relative one starts at the file it stands in. The empty text means none.
     pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
-        let folder = self.places.at("").source().folder().to_owned();
+        let folder = self.folder();
         self.path_below(key, &folder)
+    }
+
+    /// The folder of the file that the table stands in.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.places.at("").source().folder().to_owned()
     }
 
     /// A path; a relative one starts at `folder`. The empty text means none.
     pub(super) fn path_below(&mut self, key: &str, folder: &Path) -> Option<PathBuf> {
         let credentials = self.context.credentials.clone();
         self.optional(key, |text| path(text, folder, credentials.as_deref()))
+    }
+
+    /// A text in which a path may stand: `parse` is given what makes one of it, as [`Reader::path`] does.
+    pub(super) fn text_with_path<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str, &dyn Fn(&str) -> Result<PathBuf, String>) -> Result<T, String>,
+    ) -> Option<T> {
+        let (folder, credentials) = (self.places.at("").source().folder(), self.context.credentials.clone());
+        self.text(key, |text| parse(text, &|text| path(text, folder, credentials.as_deref())))
     }
 
     /// Paths; relative ones start at `folder`.
@@ -371,15 +387,11 @@ mod tests {
     }
 
     #[test]
-    fn names_are_plain() {
+    fn names_are_plain_and_the_nearest_is_found() {
+        assert_eq!(nearest("smarthost", ["smart_hosts", "select"].into_iter()), Some("smart_hosts"));
         assert!(name("ex-2010.a_b").is_ok());
         for text in ["", "a b", "a;b", "a\"", "ä", &"x".repeat(65)] {
             assert!(name(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn the_nearest_key_is_found() {
-        assert_eq!(nearest("smarthost", ["smart_hosts", "select"].into_iter()), Some("smart_hosts"));
     }
 }

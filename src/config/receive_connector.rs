@@ -1,12 +1,17 @@
 //! `[[receive_connector]]`: one listening door.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::network::Network;
 use super::reader::{Reader, name, plain};
 use super::server::socket_address;
-use super::{CertificateFiles, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
+use super::{Auth, CertificateFiles, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
 use crate::message::envelope::Relay;
+use crate::tls::names::ClientName;
+
+/// What Linux takes for TCP_MAXSEG (tcp(7)).
+const SEGMENT_SIZES: std::ops::RangeInclusive<u16> = 88..=32767;
 
 /// Reads one.
 pub(super) fn read(reader: &mut Reader<'_>) -> ReceiveConnector {
@@ -25,14 +30,28 @@ pub(super) fn read(reader: &mut Reader<'_>) -> ReceiveConnector {
         resolves_first: reader.flag("resolves_first").unwrap_or(false),
         relay: reader.choice("relay", relay).unwrap_or(Relay::AcceptedDomains),
         tls: tls(&mut reader.inner("receive_connector.tls")),
+        trusted_proxies: reader.list("trusted_proxies", network).unwrap_or_default(),
+        client_names: reader.list("client_names", ClientName::parse).unwrap_or_default(),
+        auth: reader.text_with_path("auth", auth).unwrap_or(Auth::None),
         max_message_size: reader.size("max_message_size").unwrap_or(35 << 20),
         max_header_size: reader.size("max_header_size").unwrap_or(256 << 10),
         max_recipients: reader.number("max_recipients", 1).unwrap_or(500),
         max_connections: reader.number("max_connections", 1).unwrap_or(5000),
         max_connections_per_ip: reader.number("max_connections_per_ip", 1).unwrap_or(50),
         idle_timeout: reader.positive("idle_timeout").unwrap_or(Duration::from_secs(300)),
+        max_segment_size: segment_size(reader),
         strip_headers: reader.list("strip_headers", header_pattern).unwrap_or_else(exchange_headers),
     }
+}
+
+/// `max_segment_size`, for either kind of connector; 0: what the network says.
+pub(super) fn segment_size(reader: &mut Reader<'_>) -> Option<u16> {
+    let size = reader.number("max_segment_size", 0).filter(|size| *size != 0)?;
+    if !SEGMENT_SIZES.contains(&size) {
+        let (least, most) = (SEGMENT_SIZES.start(), SEGMENT_SIZES.end());
+        reader.problem("max_segment_size", &format!("expected 0 or {least} to {most} bytes, found {size}"));
+    }
+    Some(size)
 }
 
 fn everywhere() -> Vec<std::net::SocketAddr> {
@@ -64,8 +83,21 @@ fn tls(reader: &mut Reader<'_>) -> ReceiveTls {
         ("implicit", ReceiveTlsMode::Implicit),
     ];
     let mode = reader.choice("mode", modes);
-    let (certificate, key) = (reader.path("certificate"), reader.path("key"));
-    let files = match (certificate, key) {
+    let files = certificate(reader);
+    if files.is_some() && !reader.has("mode") {
+        reader.problem("certificate", "of no use while mode is \"none\"; write mode = \"opportunistic\" to offer TLS");
+    }
+    if !matches!(mode, None | Some(ReceiveTlsMode::None)) && !reader.has("certificate") {
+        reader.problem("mode", "TLS needs a certificate; write `certificate` and `key`");
+    }
+    let mode = mode.unwrap_or(ReceiveTlsMode::None);
+    let client_ca = reader.path("client_ca");
+    ReceiveTls { mode, certificate: files.filter(|_| mode != ReceiveTlsMode::None), client_ca }
+}
+
+/// `certificate` and `key`: both or neither.
+pub(super) fn certificate(reader: &mut Reader<'_>) -> Option<CertificateFiles> {
+    match (reader.path("certificate"), reader.path("key")) {
         (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
         (Some(_), None) => {
             reader.problem("certificate", "has no key beside it; write the PEM file of its private key as `key`");
@@ -76,13 +108,15 @@ fn tls(reader: &mut Reader<'_>) -> ReceiveTls {
             None
         }
         (None, None) => None,
-    };
-    if files.is_some() && !reader.has("mode") {
-        reader.problem("certificate", "of no use while mode is \"none\"; write mode = \"opportunistic\" to offer TLS");
     }
-    if !matches!(mode, None | Some(ReceiveTlsMode::None)) && !reader.has("certificate") {
-        reader.problem("mode", "TLS needs a certificate; write `certificate` and `key`");
+}
+
+/// `none`, `directory` or `users:FILE`.
+fn auth(text: &str, path: &dyn Fn(&str) -> Result<PathBuf, String>) -> Result<Auth, String> {
+    match (text, text.strip_prefix("users:")) {
+        ("none", _) => Ok(Auth::None),
+        ("directory", _) => Ok(Auth::Directory),
+        (_, Some(file)) if !file.is_empty() => path(file).map(Auth::Users),
+        _ => Err(format!("expected \"none\" or \"directory\" or \"users:FILE\", found \"{text}\"")),
     }
-    let mode = mode.unwrap_or(ReceiveTlsMode::None);
-    ReceiveTls { mode, certificate: files.filter(|_| mode != ReceiveTlsMode::None) }
 }

@@ -25,12 +25,12 @@ pub struct Key {
 pub enum When {
     /// Always.
     Always,
-    /// Where another key of the table has this value, which `default` may give it unwritten.
+    /// Where another key of the table has one of these values, which `default` may give it unwritten.
     If {
         /// The other key.
         key: &'static str,
-        /// The value that it must have.
-        value: &'static str,
+        /// The values that it may have.
+        values: &'static [&'static str],
         /// The value that it has unwritten.
         default: &'static str,
     },
@@ -43,11 +43,16 @@ const fn key(name: &'static str) -> Key {
 }
 
 const fn ldap(name: &'static str) -> Key {
-    Key { name, when: When::If { key: "kind", value: "ldap", default: "ldap" } }
+    Key { name, when: When::If { key: "kind", values: &["ldap"], default: "ldap" } }
 }
 
 const fn smtp(name: &'static str) -> Key {
-    Key { name, when: When::If { key: "protocol", value: "smtp", default: "smtp" } }
+    Key { name, when: When::If { key: "protocol", values: &["smtp"], default: "smtp" } }
+}
+
+/// A key of connectors that send to a server.
+const fn server(name: &'static str) -> Key {
+    Key { name, when: When::If { key: "protocol", values: &["smtp", "lmtp"], default: "smtp" } }
 }
 
 const fn not_built(name: &'static str) -> Key {
@@ -59,9 +64,6 @@ pub(super) const VALUES_NOT_BUILT: &[(&str, &str, &[&str])] = &[
     ("directory", "kind", &["call-ahead"]),
     ("directory", "mode", &["snapshot"]),
     ("directory", "profile", &["groupwise", "kerio", "open-directory", "domino", "zimbra", "custom"]),
-    ("send_connector", "protocol", &["lmtp"]),
-    ("send_connector", "select", &["round-robin"]),
-    ("send_connector", "delivery", &["cut-through"]),
 ];
 
 /// All tables.
@@ -96,23 +98,20 @@ pub const TABLES: &[Table] = &[
             key("resolves_first"),
             key("relay"),
             key("tls"),
-            not_built("client_names"),
-            not_built("auth"),
-            not_built("trusted_proxies"),
+            key("client_names"),
+            key("auth"),
+            key("trusted_proxies"),
             key("max_message_size"),
             key("max_header_size"),
             key("max_recipients"),
             key("max_connections"),
             key("max_connections_per_ip"),
             key("idle_timeout"),
-            not_built("max_segment_size"),
+            key("max_segment_size"),
             key("strip_headers"),
         ],
     },
-    Table {
-        name: "receive_connector.tls",
-        keys: &[key("mode"), key("certificate"), key("key"), not_built("client_ca")],
-    },
+    Table { name: "receive_connector.tls", keys: &[key("mode"), key("certificate"), key("key"), key("client_ca")] },
     Table { name: "accepted_domain", keys: &[key("domain"), key("type"), key("deliver_to")] },
     Table {
         name: "directory",
@@ -121,7 +120,7 @@ pub const TABLES: &[Table] = &[
             key("kind"),
             key("domains"),
             key("deliver_to"),
-            Key { name: "path", when: When::If { key: "kind", value: "file", default: "ldap" } },
+            Key { name: "path", when: When::If { key: "kind", values: &["file"], default: "ldap" } },
             ldap("urls"),
             ldap("profile"),
             ldap("base"),
@@ -149,36 +148,44 @@ pub const TABLES: &[Table] = &[
             key("name"),
             key("organization"),
             key("protocol"),
-            Key { name: "path", when: When::If { key: "protocol", value: "maildir", default: "smtp" } },
-            smtp("smart_hosts"),
+            Key { name: "path", when: When::If { key: "protocol", values: &["maildir"], default: "smtp" } },
+            server("smart_hosts"),
             smtp("mx"),
-            smtp("dns_servers"),
-            smtp("select"),
+            server("dns_servers"),
+            server("select"),
             key("address_spaces"),
             key("delivery"),
-            not_built("cut_through_patience"),
-            not_built("when_unreachable"),
+            key("cut_through_patience"),
+            key("when_unreachable"),
             not_built("verify_with"),
-            smtp("tls"),
-            smtp("auth"),
-            smtp("source_address"),
-            not_built("path_mtu_discovery"),
-            not_built("max_segment_size"),
-            not_built("client_address"),
+            server("tls"),
+            server("auth"),
+            server("source_address"),
+            server("path_mtu_discovery"),
+            server("max_segment_size"),
+            server("client_address"),
             key("rewrite_target_address"),
-            smtp("bare_lf"),
-            smtp("eight_bit"),
-            smtp("hide_internal_hosts"),
+            server("bare_lf"),
+            server("eight_bit"),
+            server("hide_internal_hosts"),
             key("max_connections"),
-            smtp("connect_timeout"),
-            smtp("reply_timeout"),
+            server("connect_timeout"),
+            server("reply_timeout"),
             key("retry"),
         ],
     },
     Table { name: "send_connector.address_spaces", keys: &[key("domain"), key("subdomains"), key("cost")] },
     Table {
         name: "send_connector.tls",
-        keys: &[key("mode"), key("verify"), key("ca"), not_built("certificate"), not_built("key"), key("server_name")],
+        keys: &[
+            key("mode"),
+            key("verify"),
+            key("ca"),
+            key("certificate"),
+            key("key"),
+            key("server_name"),
+            key("min_version"),
+        ],
     },
     Table { name: "send_connector.auth", keys: &[key("mechanism"), key("username"), key("password_file")] },
     Table {

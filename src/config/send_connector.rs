@@ -6,23 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::{Reader, domain_name, name, plain};
+use super::receive_connector::{certificate, segment_size};
+use super::smart_host::smart_host;
 use super::{
-    BareLf, EightBit, Host, Mechanism, Protocol, RECIPIENT_MX, Retry, SendAuth, SendConnector, SendTls, SendTlsMode,
-    SmartHost, SmtpOut,
+    BareLf, ClientAddress, CutThrough, Delivery, EightBit, Host, Mechanism, Protocol, RECIPIENT_MX, Retry, Select,
+    SendAuth, SendConnector, SendTls, SendTlsMode, SmtpOut, Speaks, TlsVersion, WhenUnreachable,
 };
 use crate::routing::address_space::AddressSpace;
-
-const SMTP_PORT: u16 = 25;
 
 /// Reads one.
 pub(super) fn read(reader: &mut Reader<'_>) -> SendConnector {
     reader.require("name", "every connector has a name");
-    // The queue is the only way of delivery there is.
-    let _ = reader.choice("delivery", &[("queue", ())]);
+    let protocol = protocol(reader);
     SendConnector {
         name: reader.text("name", own_name).unwrap_or_default(),
         organization: reader.text("organization", plain).unwrap_or_default(),
-        protocol: protocol(reader),
+        delivery: delivery(reader, &protocol),
+        protocol,
         address_spaces: reader.tables("send_connector.address_spaces", address_space),
         rewrite_target_address: reader.flag("rewrite_target_address").unwrap_or(true),
         retry: retry(&mut reader.inner("send_connector.retry")),
@@ -35,13 +35,19 @@ pub(super) fn recipient_mx() -> SendConnector {
     SendConnector {
         name: RECIPIENT_MX.into(),
         organization: "".into(),
-        protocol: Protocol::Smtp(Box::new(SmtpOut {
+        delivery: Delivery::Queue,
+        protocol: Protocol::Smtp(Arc::new(SmtpOut {
+            speaks: Speaks::Smtp,
             smart_hosts: Vec::new(),
+            select: Select::Failover,
             mx: true,
             dns_servers: Vec::new(),
-            tls: SendTls { mode: SendTlsMode::Opportunistic, verify: false, ca: None, server_name: None },
+            tls: SendTls::DEFAULT,
             auth: None,
             source_address: None,
+            path_mtu_discovery: true,
+            max_segment_size: None,
+            client_address: ClientAddress::None,
             bare_lf: BareLf::Refuse,
             eight_bit: EightBit::Send,
             hide_internal_hosts: true,
@@ -65,41 +71,81 @@ fn own_name(text: &str) -> Result<Arc<str>, String> {
 }
 
 fn protocol(reader: &mut Reader<'_>) -> Protocol {
-    let maildir = reader.choice("protocol", &[("smtp", false), ("maildir", true)]);
-    match maildir {
+    let words = [("smtp", Some(Speaks::Smtp)), ("lmtp", Some(Speaks::Lmtp)), ("maildir", None)];
+    match reader.choice("protocol", &words) {
         // A protocol that is wrong is noted once; what its keys should have been nobody knows.
         None if reader.has("protocol") => Protocol::Maildir(PathBuf::new()),
-        Some(true) => {
+        Some(None) => {
             reader.require("path", "name the folder that the Maildirs stand in");
             Protocol::Maildir(reader.path("path").unwrap_or_default())
         }
-        Some(false) | None => Protocol::Smtp(Box::new(smtp(reader))),
+        Some(Some(speaks)) => Protocol::Smtp(Arc::new(server(reader, speaks))),
+        None => Protocol::Smtp(Arc::new(server(reader, Speaks::Smtp))),
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn delivery(reader: &mut Reader<'_>, protocol: &Protocol) -> Delivery {
+    let queues = reader.choice("delivery", &[("cut-through", false), ("queue", true)]);
+    let patience = reader.positive("cut_through_patience").unwrap_or(PATIENCE);
+    let policies =
+        [("auto", WhenUnreachable::Auto), ("queue", WhenUnreachable::Queue), ("defer", WhenUnreachable::Defer)];
+    let when_unreachable = reader.choice("when_unreachable", &policies).unwrap_or(WhenUnreachable::Auto);
+    match (protocol, queues) {
+        (Protocol::Maildir(_), Some(false)) => {
+            reader.problem("delivery", "a maildir always queues; leave it out, or write \"queue\"");
+            Delivery::Queue
+        }
+        (Protocol::Maildir(_), _) | (_, Some(true)) => Delivery::Queue,
+        // Whose servers answer when they like.
+        (Protocol::Smtp(smtp), None) if smtp.smart_hosts.is_empty() => Delivery::Queue,
+        (Protocol::Smtp(_), _) => Delivery::CutThrough(CutThrough { patience, when_unreachable }),
     }
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const REPLY_TIMEOUT: Duration = Duration::from_secs(300);
 
-fn smtp(reader: &mut Reader<'_>) -> SmtpOut {
-    let _ = reader.choice("select", &[("failover", ())]);
-    let smart_hosts = reader.list("smart_hosts", smart_host).unwrap_or_default();
-    let mx = reader.flag("mx").unwrap_or(false);
+fn server(reader: &mut Reader<'_>, speaks: Speaks) -> SmtpOut {
+    let folder = reader.folder();
+    let smart_hosts = reader.list("smart_hosts", |text| smart_host(text, speaks, &folder)).unwrap_or_default();
+    let mx = reader.flag("mx").unwrap_or(false) && speaks == Speaks::Smtp;
     if !mx && smart_hosts.is_empty() && !reader.has("smart_hosts[0]") {
-        reader.problem("smart_hosts", "missing; name the next hops, or write mx = true for the recipient domain's MX");
+        reader.problem(
+            "smart_hosts",
+            match speaks {
+                Speaks::Smtp => "missing; name the next hops, or write mx = true for the recipient domain's MX",
+                Speaks::Lmtp => "missing; name the next hops: NAME:PORT, [ADDRESS]:PORT or unix:PATH",
+            },
+        );
     }
     let tls = tls(&mut reader.inner("send_connector.tls"));
+    let has_socket = smart_hosts.iter().any(|smart_host| matches!(smart_host.host, Host::Unix(_)));
+    if has_socket && tls.mode == SendTlsMode::Required {
+        reader.problem("tls.mode", "\"required\", and a unix: socket has no TLS; leave it out, or name the server");
+    }
     let auth = auth(&mut reader.inner("send_connector.auth"));
     if auth.is_some() && tls.mode != SendTlsMode::Required {
         reader.problem("auth", "a password goes only over TLS; write tls = { mode = \"required\" }");
     }
     let ip = |text: &str| text.parse::<IpAddr>().map_err(|_| format!("`{text}` is not an IP address"));
     SmtpOut {
+        speaks,
         smart_hosts,
+        select: reader
+            .choice("select", &[("failover", Select::Failover), ("round-robin", Select::RoundRobin)])
+            .unwrap_or(Select::Failover),
         mx,
         dns_servers: reader.list("dns_servers", dns_server).unwrap_or_default(),
         tls,
         auth,
         source_address: reader.optional("source_address", ip),
+        path_mtu_discovery: reader.flag("path_mtu_discovery").unwrap_or(true),
+        max_segment_size: segment_size(reader),
+        client_address: reader
+            .choice("client_address", &[("none", ClientAddress::None), ("xforward", ClientAddress::Xforward)])
+            .unwrap_or(ClientAddress::None),
         bare_lf: reader
             .choice("bare_lf", &[("refuse", BareLf::Refuse), ("crlf", BareLf::Crlf)])
             .unwrap_or(BareLf::Refuse),
@@ -110,30 +156,6 @@ fn smtp(reader: &mut Reader<'_>) -> SmtpOut {
         connect_timeout: reader.positive("connect_timeout").unwrap_or(CONNECT_TIMEOUT),
         reply_timeout: reader.positive("reply_timeout").unwrap_or(REPLY_TIMEOUT),
     }
-}
-
-/// `[ADDRESS]` or `NAME`, with `:PORT` or without.
-fn smart_host(text: &str) -> Result<SmartHost, String> {
-    let form = || format!("`{text}` is not a smart host; write NAME or [ADDRESS], with :PORT where it is not 25");
-    if text.starts_with("unix:") {
-        return Err("unix: is for protocol = \"lmtp\", which is not built yet".into());
-    }
-    if !text.starts_with('[') && (text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok()) {
-        return Err(format!("`{text}`: an address stands in brackets, such as [10.0.0.5] or [10.0.0.5]:2525"));
-    }
-    let port = |rest: &str| match rest.strip_prefix(':') {
-        Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(form),
-        None if rest.is_empty() => Ok(SMTP_PORT),
-        None => Err(form()),
-    };
-    if let Some(inside) = text.strip_prefix('[') {
-        let (address, rest) = inside.split_once(']').ok_or_else(form)?;
-        let address = address.strip_prefix("IPv6:").unwrap_or(address).parse().map_err(|_| form())?;
-        return Ok(SmartHost { host: Host::Address(address), port: port(rest)? });
-    }
-    let end = text.find(':').unwrap_or(text.len());
-    let name = domain_name(&text[..end]).map_err(|_| form())?;
-    Ok(SmartHost { host: Host::Name(name.to_string()), port: port(&text[end..])? })
 }
 
 fn dns_server(text: &str) -> Result<SocketAddr, String> {
@@ -160,7 +182,10 @@ fn tls(reader: &mut Reader<'_>) -> SendTls {
         ("required", SendTlsMode::Required),
     ];
     let server_name = |text: &str| domain_name(text).map(|name| name.to_string());
+    let versions = &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
     let tls = SendTls {
+        certificate: certificate(reader),
+        min_version: reader.choice("min_version", versions).unwrap_or(TlsVersion::Tls12),
         mode: reader.choice("mode", modes).unwrap_or(SendTlsMode::Opportunistic),
         verify: reader.flag("verify").unwrap_or(false),
         ca: reader.path("ca"),
@@ -168,6 +193,9 @@ fn tls(reader: &mut Reader<'_>) -> SendTls {
     };
     if tls.verify && tls.mode == SendTlsMode::None {
         reader.problem("verify", "nothing can be verified while mode is \"none\"");
+    }
+    if tls.certificate.is_some() && tls.mode == SendTlsMode::None {
+        reader.problem("certificate", "of no use while mode is \"none\"; write mode = \"required\" to show it");
     }
     tls
 }
@@ -204,25 +232,6 @@ fn retry(reader: &mut Reader<'_>) -> Retry {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn smart_hosts_are_read() {
-        let address = |text: &str| Host::Address(text.parse().unwrap());
-        let name = |text: &str| Host::Name(text.to_owned());
-        for (text, host, port) in [
-            ("[10.0.0.5]", address("10.0.0.5"), 25),
-            ("[10.0.0.5]:2525", address("10.0.0.5"), 2525),
-            ("[2001:db8::1]:26", address("2001:db8::1"), 26),
-            ("[IPv6:2001:db8::1]", address("2001:db8::1"), 25),
-            ("Relay.Contoso.com", name("relay.contoso.com"), 25),
-            ("ex2010.contoso.local:2525", name("ex2010.contoso.local"), 2525),
-        ] {
-            assert_eq!(smart_host(text), Ok(SmartHost { host, port }), "{text}");
-        }
-        for text in ["", "10.0.0.5", "10.0.0.5:25", "[10.0.0.5", "[x]", "a b", "a:0", "a:x", "[::1]x", "unix:/run/l"] {
-            assert!(smart_host(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn dns_servers_have_a_port() {

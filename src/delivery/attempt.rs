@@ -3,32 +3,41 @@
 //! `dispatch` calls [`Outbound::send`] and acts on what each recipient was told. [`hops`] says where to go, [`open`]
 //! makes a connection, [`transaction`] speaks over it; `pool`, `health` and `dns` are shared by all attempts.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-mod body;
+pub(crate) mod answer;
+pub(crate) mod black_hole;
+pub(crate) mod body;
 pub(crate) mod connection;
-mod fit;
+mod conversation;
+pub(crate) mod fit;
 mod hops;
+mod introduce;
+pub(crate) mod lend;
+pub(crate) mod loan;
 mod login;
 mod open;
+mod places;
 mod progress;
+mod socket;
 mod transaction;
-mod trouble;
+pub(crate) mod trouble;
 
-use connection::Terms;
-use hops::{NextHop, NoHop};
+use answer::Ended;
+use connection::{History, Terms};
+use hops::{NextHop, NoHop, Turns};
 use progress::Progress;
-use transaction::Ended;
 use trouble::{NO_ANSWER, Scope, Trouble};
 
 use super::dns::{Dns, DnsError};
-use super::health::{Change, Health, Key, Pass};
+use super::health::{Change, Health, Key, Pass, Standing};
 use super::pool::Pool;
-use super::refusal::Alert;
+use super::refused_in_a_row::RefusedInARow;
 use crate::config::{SendConnector, SmtpOut};
-use crate::message::envelope::{RcptTo, Sender};
+use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::metrics::Metrics;
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
@@ -44,9 +53,11 @@ pub struct Branch<'a> {
     /// The way out.
     pub connector: &'a SendConnector,
     /// Its protocol's settings.
-    pub smtp: &'a SmtpOut,
+    pub smtp: &'a Arc<SmtpOut>,
     /// The domain whose MX is asked where there are no smart hosts.
     pub next_hop_domain: &'a Domain,
+    /// Where it came from.
+    pub origin: &'a Origin,
     /// What MAIL said to us.
     pub sender: &'a Sender,
     /// What is known of the content.
@@ -106,6 +117,9 @@ struct Shared {
     dns: Dns,
     health: Health,
     pool: Arc<Pool>,
+    places: places::Places,
+    refusals: Mutex<HashMap<Key, RefusedInARow>>,
+    turns: Turns,
     tls: TlsClients,
     own_listeners: Mutex<Arc<[SocketAddr]>>,
     metrics: Metrics,
@@ -117,17 +131,17 @@ impl Shared {
     }
 }
 
-/// One branch on its way.
+/// One branch's way out.
 struct Attempt<'a> {
     shared: Arc<Shared>,
     terms: Arc<Terms>,
     connector: &'a SendConnector,
     next_hop_domain: &'a Domain,
-    message: Message<'a>,
 }
 
 /// What is sent, and to whom.
 struct Message<'a> {
+    origin: &'a Origin,
     sender: &'a Sender,
     content: &'a Content,
     /// Header fields of ours, before the content.
@@ -144,6 +158,9 @@ impl Outbound {
             dns: Dns::default(),
             health: Health::default(),
             pool: Arc::new(Pool::default()),
+            places: places::Places::default(),
+            refusals: Mutex::default(),
+            turns: Turns::default(),
             tls: TlsClients::default(),
             own_listeners: Mutex::new(Arc::new([])),
             metrics,
@@ -164,39 +181,42 @@ impl Outbound {
             terms: Arc::new(Terms { ehlo: ehlo.clone(), smtp: branch.smtp.clone() }),
             connector: branch.connector,
             next_hop_domain: branch.next_hop_domain,
-            message: Message {
-                sender: branch.sender,
-                content: branch.content,
-                prefix: branch.prefix,
-                file: Arc::new(branch.body),
-                recipients: branch.recipients,
-            },
         };
-        attempt.send().await
+        let message = Message {
+            origin: branch.origin,
+            sender: branch.sender,
+            content: branch.content,
+            prefix: branch.prefix,
+            file: Arc::new(branch.body),
+            recipients: branch.recipients,
+        };
+        attempt.send(&message).await
     }
 }
 
 impl Attempt<'_> {
     /// Next hop by next hop, until every recipient has an answer.
-    async fn send(&self) -> Vec<Handed> {
-        let mut progress = Progress::new(self.message.recipients.len());
+    async fn send(&self, message: &Message<'_>) -> Vec<Handed> {
+        let mut progress = Progress::new(message.recipients.len());
         match hops::hops(self).await {
             Ok(hops) => {
                 let mut barred = Vec::new();
+                let limit = self.connector.max_connections;
+                let _place = self.shared.places.take(&self.connector.name, limit).await;
                 for hop in &hops {
                     if progress.pending.is_empty() {
                         break;
                     }
                     match self.shared.health.enter(hop.key(&self.connector.name)) {
-                        Ok(pass) => self.try_hop(hop, pass, &mut progress).await,
+                        Ok(pass) => self.try_hop(hop, pass, (message, &mut progress)).await,
                         Err(_) => barred.push(hop),
                     }
                 }
-                self.wait_for_probes(&barred, &mut progress).await;
+                self.wait_for_probes(&barred, message, &mut progress).await;
             }
             Err(NoHop::Refused(reply)) => {
                 let refused = Handed { next_hop: "".into(), result: HandedResult::Refused(reply) };
-                return vec![refused; self.message.recipients.len()];
+                return vec![refused; message.recipients.len()];
             }
             Err(NoHop::Trouble(trouble)) => {
                 self.log(&trouble);
@@ -207,13 +227,13 @@ impl Attempt<'_> {
     }
 
     /// The next hops that others are probing or have just found down.
-    async fn wait_for_probes(&self, barred: &[&NextHop], progress: &mut Progress) {
+    async fn wait_for_probes(&self, barred: &[&NextHop], message: &Message<'_>, progress: &mut Progress) {
         for hop in barred {
             if progress.pending.is_empty() {
                 return;
             }
             match self.shared.health.enter_after_probe(hop.key(&self.connector.name)).await {
-                Ok(pass) => self.try_hop(hop, pass, progress).await,
+                Ok(pass) => self.try_hop(hop, pass, (message, &mut *progress)).await,
                 Err(barred) => {
                     let text = format!("{} is down; last: {}", hop.name(), barred.reason);
                     progress.last.get_or_insert(Trouble::unreached(NO_ANSWER, text));
@@ -223,24 +243,32 @@ impl Attempt<'_> {
     }
 
     /// One next hop, and what it shows of its health.
-    async fn try_hop(&self, hop: &NextHop, pass: Pass<'_>, progress: &mut Progress) {
-        let result = self.converse(hop, pass.key(), progress).await;
-        if let Some(label) = &hop.label {
-            let up = self.shared.metrics.next_hop_up.with_label_values(&[&*self.connector.name, label]);
-            up.set(i64::from(result.is_ok()));
+    async fn try_hop(&self, hop: &NextHop, pass: Pass<'_>, (message, progress): (&Message<'_>, &mut Progress)) {
+        let result = self.converse(hop, pass.key(), message, progress).await;
+        self.note_health(hop, pass, result.as_ref().err());
+        if let Err(trouble) = result {
+            progress.last = Some(trouble);
         }
-        match result {
-            Ok(()) => {
+    }
+
+    /// What a next hop has shown of its health; `None`: it answers.
+    fn note_health(&self, hop: &NextHop, pass: Pass<'_>, trouble: Option<&Trouble>) {
+        let key = pass.key().clone();
+        match trouble {
+            None => {
                 if pass.answers() == Change::News {
                     tracing::info!(send_connector = %self.connector.name, next_hop = hop.name(), "next hop answers again");
                 }
             }
-            Err(trouble) => {
+            Some(trouble) => {
                 if pass.fails(&trouble.reply.text) == Change::News {
-                    self.log(&trouble);
+                    self.log(trouble);
                 }
-                progress.last = Some(trouble);
             }
+        }
+        if let Some(label) = &hop.label {
+            let up = self.shared.metrics.next_hop_up.with_label_values(&[&*self.connector.name, label]);
+            up.set(i64::from(self.shared.health.standing(&key) == Standing::Up));
         }
     }
 
@@ -248,14 +276,20 @@ impl Attempt<'_> {
     ///
     /// # Errors
     /// The next hop as a whole is in trouble.
-    async fn converse(&self, hop: &NextHop, key: &Key, progress: &mut Progress) -> Result<(), Trouble> {
+    async fn converse(
+        &self,
+        hop: &NextHop,
+        key: &Key,
+        message: &Message<'_>,
+        progress: &mut Progress,
+    ) -> Result<(), Trouble> {
         let mut ready = self.shared.pool.take(key, &self.terms);
         let mut elsewhere = Vec::new();
         let result = loop {
             if progress.pending.is_empty() {
                 break Ok(());
             }
-            let mut connection = match ready.take() {
+            let connection = match ready.take() {
                 Some(connection) => connection,
                 None => match open::open(self, hop).await {
                     Ok(connection) => connection,
@@ -263,9 +297,11 @@ impl Attempt<'_> {
                 },
             };
             let batch = progress.pending.iter().take(MAX_RECIPIENTS).copied().collect::<Vec<_>>();
-            let (told, ended) = transaction::run(&mut connection, &self.message, &batch).await;
+            let (mut connection, told, ended) = transaction::run(connection, message, &batch).await;
             let troubles = progress.note(told, &connection, &mut elsewhere);
             if ended == Ended::Ready {
+                // It may be refused another message: 421 is then no failure.
+                connection.history = History::Reused;
                 ready = Some(connection);
             }
             if let Some(trouble) = self.worst(troubles) {
@@ -287,10 +323,6 @@ impl Attempt<'_> {
     }
 
     fn log(&self, trouble: &Trouble) {
-        let (send_connector, reason) = (&self.connector.name, &trouble.reply);
-        match trouble.alert {
-            Alert::Yes => tracing::error!(alert = true, %send_connector, %reason, "next hop cannot be used"),
-            Alert::No => tracing::warn!(%send_connector, %reason, "next hop cannot be used"),
-        }
+        trouble.log(&self.connector.name);
     }
 }

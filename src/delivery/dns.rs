@@ -1,11 +1,11 @@
 //! Names of next hops: addresses (A, AAAA) and mail exchanges (RFC 5321 5.1, RFC 7505).
 //!
-//! `attempt` asks. `/etc/hosts` comes before DNS; answers are kept as long as their TTL says, and the last good
-//! one is used for as long as DNS fails. A name that does not exist is an answer, not a failure.
+//! `attempt` asks. `/etc/hosts` comes before DNS; answers are kept as long as their TTL says, and while DNS fails the
+//! last good one stands in ([`last_good`]). A name that does not exist is an answer, not a failure.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use hickory_resolver::config::{
@@ -16,12 +16,18 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{IntoName as _, RData, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+
+mod last_good;
+
+use last_good::{Change, Known, LastGood};
 
 /// How often the system's files are looked at for changes.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// How many last good answers are kept.
+/// How many last good answers are kept, of each kind.
 const KEPT: usize = 10_000;
+/// How long DNS may take where there is a last good answer (RFC 8767 5, client response timer).
+const PATIENCE: Duration = Duration::from_millis(1800);
 const SYSTEM_FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
 
 /// Where a domain's mail goes.
@@ -64,13 +70,23 @@ struct Resolver {
     /// When the system's files had last changed, and when that was looked at.
     files: [Option<SystemTime>; 2],
     looked: Mutex<Instant>,
-    last_good: Arc<Mutex<LastGood>>,
+    last_good: Spare,
 }
 
-#[derive(Default)]
-struct LastGood {
-    exchanges: HashMap<String, Exchanges>,
-    addresses: HashMap<String, Vec<IpAddr>>,
+/// What DNS last said.
+#[derive(Clone)]
+struct Spare {
+    exchanges: Arc<Mutex<LastGood<Exchanges>>>,
+    addresses: Arc<Mutex<LastGood<Vec<IpAddr>>>>,
+}
+
+impl Default for Spare {
+    fn default() -> Self {
+        Self {
+            exchanges: Arc::new(Mutex::new(LastGood::new(KEPT))),
+            addresses: Arc::new(Mutex::new(LastGood::new(KEPT))),
+        }
+    }
 }
 
 impl Dns {
@@ -83,17 +99,20 @@ impl Dns {
         if let Some(found) = resolver.in_hosts(name) {
             return Ok(found);
         }
-        let found = match resolver.resolver.lookup_ip(name).await {
-            Ok(found) => Ok(found.iter().collect::<Vec<_>>()),
-            // Of two errors it tells A's: that there is no A says nothing where AAAA failed.
-            Err(error) if error.is_no_records_found() => match resolver.resolver.ipv6_lookup(name).await {
-                Err(failed) if !failed.is_no_records_found() => Err(failed),
-                Ok(_) | Err(_) => Err(error),
-            },
-            Err(error) => Err(error),
+        let asked = (resolver.resolver.clone(), name.to_owned());
+        let lookup = async move {
+            let (resolver, name) = asked;
+            match resolver.lookup_ip(&name).await {
+                Ok(found) => Ok(found.iter().collect::<Vec<_>>()),
+                // Of two errors it tells A's: that there is no A says nothing where AAAA failed.
+                Err(error) if error.is_no_records_found() => match resolver.ipv6_lookup(&name).await {
+                    Err(failed) if !failed.is_no_records_found() => Err(failed),
+                    Ok(_) | Err(_) => Err(error),
+                },
+                Err(error) => Err(error),
+            }
         };
-        let key = |kept: &mut LastGood, good: Option<&Vec<IpAddr>>| keep(&mut kept.addresses, name, good);
-        match resolver.settle(name, found, key)? {
+        match ask(&resolver.last_good.addresses, name, lookup).await? {
             Some(found) if !found.is_empty() => Ok(found),
             _ => Err(DnsError::NotFound(name.to_owned())),
         }
@@ -106,16 +125,19 @@ impl Dns {
     pub async fn exchanges(&self, servers: &[SocketAddr], domain: &str) -> Result<Exchanges, DnsError> {
         let resolver = self.resolver(servers, domain)?;
         // With its final dot no search list is applied.
-        let found = match resolver.resolver.mx_lookup(format!("{}.", domain.trim_end_matches('.'))).await {
-            Ok(found) => Ok(read_exchanges(found.answers().iter().filter_map(|record| match &record.data {
-                RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
-                _ => None,
-            }))),
-            Err(error) if error.is_no_records_found() && !error.is_nx_domain() => Ok(Exchanges::Implicit),
-            Err(error) => Err(error),
+        let asked = (resolver.resolver.clone(), format!("{}.", domain.trim_end_matches('.')));
+        let lookup = async move {
+            let (resolver, name) = asked;
+            match resolver.mx_lookup(name).await {
+                Ok(found) => Ok(read_exchanges(found.answers().iter().filter_map(|record| match &record.data {
+                    RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
+                    _ => None,
+                }))),
+                Err(error) if error.is_no_records_found() && !error.is_nx_domain() => Ok(Exchanges::Implicit),
+                Err(error) => Err(error),
+            }
         };
-        let key = |kept: &mut LastGood, good: Option<&Exchanges>| keep(&mut kept.exchanges, domain, good);
-        match resolver.settle(domain, found, key)? {
+        match ask(&resolver.last_good.exchanges, domain, lookup).await? {
             Some(found) => Ok(found),
             None if resolver.in_hosts(domain).is_some() => Ok(Exchanges::Implicit),
             None => Err(DnsError::NotFound(domain.to_owned())),
@@ -138,7 +160,7 @@ impl Dns {
 }
 
 impl Resolver {
-    fn new(servers: &[SocketAddr], last_good: Arc<Mutex<LastGood>>) -> Result<Self, NetError> {
+    fn new(servers: &[SocketAddr], last_good: Spare) -> Result<Self, NetError> {
         let mut builder = if servers.is_empty() {
             TokioResolver::builder_tokio()?
         } else {
@@ -174,40 +196,61 @@ impl Resolver {
         let found: Vec<_> = records.filter_map(|record| record.data.ip_addr()).collect();
         if found.is_empty() { None } else { Some(found) }
     }
+}
 
-    /// A good answer is kept, and stands in for a failure. `None`: the name does not exist.
-    fn settle<T: Clone>(
-        &self,
-        name: &str,
-        found: Result<T, NetError>,
-        keep: impl Fn(&mut LastGood, Option<&T>) -> Option<T>,
-    ) -> Result<Option<T>, DnsError> {
-        let mut kept = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
-        match found {
-            Ok(found) => {
-                keep(&mut kept, Some(&found));
-                Ok(Some(found))
+/// Asks DNS; where it fails, or is slow, and answered lately, that answer stands in. `None`: the name does not exist.
+async fn ask<T: Clone + Send + 'static>(
+    kept: &Arc<Mutex<LastGood<T>>>,
+    name: &str,
+    lookup: impl Future<Output = Result<T, NetError>> + Send + 'static,
+) -> Result<Option<T>, DnsError> {
+    let known = lock(kept).known(name, Instant::now());
+    match known {
+        Known::Nothing => settle(kept, name, lookup.await),
+        Known::StandsIn(last) => Ok(Some(last)),
+        Known::Spare(_) => {
+            // A task of its own: what comes late is kept all the same.
+            let (keep, asked) = (kept.clone(), name.to_owned());
+            let asking = tokio::spawn(async move { settle(&keep, &asked, lookup.await) });
+            match timeout(PATIENCE, asking).await {
+                Ok(Ok(settled)) => settled,
+                Ok(Err(error)) => failed(kept, name, &error.to_string()),
+                Err(_) => failed(kept, name, &format!("no answer within {PATIENCE:?}")),
             }
-            Err(error) if error.is_no_records_found() => Ok(None),
-            Err(error) => match keep(&mut kept, None) {
-                Some(last) => {
-                    tracing::warn!(name, %error, "DNS fails; the last good answer is used");
-                    Ok(Some(last))
-                }
-                None => Err(DnsError::Failed { name: name.to_owned(), why: error.to_string() }),
-            },
         }
     }
 }
 
-/// Remembers a good answer, or recalls the last one. When there are too many all are forgotten.
-fn keep<T: Clone>(kept: &mut HashMap<String, T>, name: &str, good: Option<&T>) -> Option<T> {
-    let Some(good) = good else { return kept.get(name).cloned() };
-    if kept.len() >= KEPT {
-        kept.clear();
+fn settle<T: Clone>(kept: &Mutex<LastGood<T>>, name: &str, found: Result<T, NetError>) -> Result<Option<T>, DnsError> {
+    match found {
+        Ok(found) => {
+            if lock(kept).answered(name, &found, Instant::now()) == Change::News {
+                tracing::info!(name, "DNS answers again");
+            }
+            Ok(Some(found))
+        }
+        Err(error) if error.is_no_records_found() => {
+            lock(kept).forget(name);
+            Ok(None)
+        }
+        Err(error) => failed(kept, name, &error.to_string()),
     }
-    kept.insert(name.to_owned(), good.clone());
-    None
+}
+
+fn failed<T: Clone>(kept: &Mutex<LastGood<T>>, name: &str, why: &str) -> Result<Option<T>, DnsError> {
+    let stands_in = lock(kept).failed(name, Instant::now());
+    let Some((last, age, change)) = stands_in else {
+        return Err(DnsError::Failed { name: name.to_owned(), why: why.to_owned() });
+    };
+    if change == Change::News {
+        let minutes = age.as_secs() / 60;
+        tracing::warn!(name, why, "DNS fails; its last good answer, {minutes} minutes old, is used for up to a day");
+    }
+    Ok(Some(last))
+}
+
+fn lock<T>(kept: &Mutex<LastGood<T>>) -> MutexGuard<'_, LastGood<T>> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn name_server(address: &SocketAddr) -> NameServerConfig {

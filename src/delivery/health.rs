@@ -2,9 +2,15 @@
 //!
 //! `attempt` asks [`Health::standing`] for the order, takes a [`Pass`] before it connects and says on it how that
 //! ended. Only what concerns the next hop as a whole counts, never what it says of a sender or a recipient.
+//!
+//! One failure is no outage: a connection may be reset while others work. A next hop that has answered within
+//! [`TRUSTED`] goes down with the failures of two attempts in a row; one that has not, with the first, so that a server
+//! which is off is not tried by twenty messages. Down, it is tried by one connection at a time (the probe), [`PAUSE`]
+//! after the last failure at the earliest; others wait for the probe or take another next hop. The first answer brings
+//! it back.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -16,7 +22,9 @@ use crate::config::SmartHost;
 const PAUSE: Duration = Duration::from_secs(1);
 /// A next hop that is down is tried in its own place again after so long, even while others do its work.
 const DUE: Duration = Duration::from_secs(60);
-/// Next hops that are down and remembered; the oldest are forgotten.
+/// A next hop that answered so lately may fail once.
+const TRUSTED: Duration = Duration::from_secs(60);
+/// Next hops that are remembered; beyond it those of which nothing was heard for [`DUE`] are forgotten, or all.
 const REMEMBERED: usize = 10_000;
 
 /// One next hop of one connector.
@@ -31,7 +39,7 @@ pub struct Key {
 /// How a next hop stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It answered last time, or was never tried.
+    /// It answers, as far as is known.
     Up,
     /// It failed, and it is time to try it in its own place again.
     Due,
@@ -49,18 +57,29 @@ pub struct Barred {
 /// What an attempt changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It was up and fails, fails for another reason, or answers again: worth a line in the log.
+    /// It fails and did not before, fails for another reason, or answers again: worth a line in the log.
     News,
     /// As before.
     Same,
 }
 
-/// All next hops that are down.
+/// All next hops that were tried lately.
 #[derive(Debug, Default)]
 pub struct Health {
-    down: Mutex<HashMap<Key, Down>>,
+    known: Mutex<HashMap<Key, State>>,
     /// Somebody has done probing.
     probed: Notify,
+}
+
+/// What is known of one.
+#[derive(Debug)]
+enum State {
+    /// It answered, and has not failed since.
+    Answered(Instant),
+    /// It answered, and failed once since.
+    Struck { at: Instant, reason: Arc<str> },
+    /// It is down.
+    Down(Down),
 }
 
 #[derive(Debug)]
@@ -70,15 +89,36 @@ struct Down {
     reason: Arc<str>,
 }
 
+impl State {
+    /// When something was last heard of it.
+    fn heard(&self) -> Instant {
+        match self {
+            Self::Answered(at) | Self::Struck { at, .. } => *at,
+            Self::Down(down) => down.last_failure,
+        }
+    }
+
+    fn reason(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Answered(_) => None,
+            Self::Struck { reason, .. } | Self::Down(Down { reason, .. }) => Some(reason),
+        }
+    }
+}
+
 impl Health {
     /// How it stands.
     #[must_use]
     pub fn standing(&self, key: &Key) -> Standing {
-        match self.down.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
-            None => Standing::Up,
-            Some(down) if !down.probing && down.last_failure.elapsed() >= DUE => Standing::Due,
-            Some(_) => Standing::Down,
+        match self.known().get(key) {
+            None | Some(State::Answered(_) | State::Struck { .. }) => Standing::Up,
+            Some(State::Down(down)) if !down.probing && down.last_failure.elapsed() >= DUE => Standing::Due,
+            Some(State::Down(_)) => Standing::Down,
         }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Key, State>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Permission to connect, once a probe that is under way has ended: if it found the next hop alive, nobody needs
@@ -89,10 +129,25 @@ impl Health {
     pub async fn enter_after_probe(&self, key: Key) -> Result<Pass<'_>, Barred> {
         loop {
             let probed = self.probed.notified();
-            if !self.down.lock().unwrap_or_else(PoisonError::into_inner).get(&key).is_some_and(|down| down.probing) {
+            let probing = matches!(self.known().get(&key), Some(State::Down(Down { probing: true, .. })));
+            if !probing {
                 return self.enter(key);
             }
             probed.await;
+        }
+    }
+
+    /// It answers, and is of no use all the same: from now on it counts as one that failed.
+    pub fn open(&self, key: &Key, reason: &str) -> Change {
+        let mut known = self.known();
+        make_room(&mut known);
+        let probing = matches!(known.get(key), Some(State::Down(down)) if down.probing);
+        let down = State::Down(Down { last_failure: Instant::now(), probing, reason: reason.into() });
+        let before = known.insert(key.clone(), down);
+        if before.as_ref().and_then(State::reason).is_some_and(|before| **before == *reason) {
+            Change::Same
+        } else {
+            Change::News
         }
     }
 
@@ -101,7 +156,7 @@ impl Health {
     /// # Errors
     /// [`Barred`]: it is down, and somebody else is trying it or has just done so.
     pub fn enter(&self, key: Key) -> Result<Pass<'_>, Barred> {
-        if let Some(down) = self.down.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&key) {
+        if let Some(State::Down(down)) = self.known().get_mut(&key) {
             if down.probing || down.last_failure.elapsed() < PAUSE {
                 return Err(Barred { reason: down.reason.clone() });
             }
@@ -121,7 +176,7 @@ pub struct Pass<'a> {
 }
 
 /// What it was given for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// The next hop was up.
     Usual,
@@ -138,21 +193,45 @@ impl Pass<'_> {
 
     /// It answers.
     pub fn answers(self) -> Change {
-        let before = self.health.down.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-        if before.is_some() { Change::News } else { Change::Same }
+        let mut known = self.health.known();
+        if let Some(State::Answered(at)) = known.get_mut(&self.key) {
+            *at = Instant::now();
+            return Change::Same;
+        }
+        make_room(&mut known);
+        match known.insert(self.key.clone(), State::Answered(Instant::now())) {
+            Some(State::Down(_)) => Change::News,
+            Some(State::Answered(_) | State::Struck { .. }) | None => Change::Same,
+        }
     }
 
     /// It does not.
     pub fn fails(self, reason: &str) -> Change {
-        let mut all = self.health.down.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= REMEMBERED {
-            all.retain(|_, down| down.last_failure.elapsed() < DUE);
-        }
-        let probing = self.kind == Kind::Usual && all.get(&self.key).is_some_and(|down| down.probing);
-        let down = Down { last_failure: Instant::now(), probing, reason: reason.into() };
-        match all.insert(self.key.clone(), down) {
-            Some(before) if *before.reason == *reason => Change::Same,
-            _ => Change::News,
+        let now = Instant::now();
+        let mut known = self.health.known();
+        make_room(&mut known);
+        let before = known.get(&self.key);
+        let state = match before {
+            Some(State::Answered(at)) if now - *at < TRUSTED => State::Struck { at: now, reason: reason.into() },
+            Some(State::Down(down)) => {
+                let probing = down.probing && self.kind == Kind::Usual;
+                State::Down(Down { last_failure: now, probing, reason: reason.into() })
+            }
+            Some(State::Answered(_) | State::Struck { .. }) | None => {
+                State::Down(Down { last_failure: now, probing: false, reason: reason.into() })
+            }
+        };
+        let same = before.and_then(State::reason).is_some_and(|before| **before == *reason);
+        known.insert(self.key.clone(), state);
+        if same { Change::Same } else { Change::News }
+    }
+}
+
+fn make_room(known: &mut HashMap<Key, State>) {
+    if known.len() >= REMEMBERED {
+        known.retain(|_, state| state.heard().elapsed() < DUE);
+        if known.len() > REMEMBERED / 2 {
+            known.clear();
         }
     }
 }
@@ -162,7 +241,7 @@ impl Drop for Pass<'_> {
         if self.kind == Kind::Usual {
             return;
         }
-        if let Some(down) = self.health.down.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&self.key) {
+        if let Some(State::Down(down)) = self.health.known().get_mut(&self.key) {
             down.probing = false;
         }
         self.health.probed.notify_waiters();
@@ -203,6 +282,63 @@ mod tests {
         assert_eq!(health.standing(&key(1)), Standing::Up);
     }
 
+    /// What happens to a next hop, a letter each: `a` an answer, `f` a failure, `1` a second later, `m` a minute later.
+    #[tokio::test(start_paused = true)]
+    async fn one_failure_of_a_trusted_next_hop_is_no_outage() {
+        for (events, standing) in [
+            ("", Standing::Up),
+            ("f", Standing::Down),
+            ("a", Standing::Up),
+            ("af", Standing::Up),
+            ("aff", Standing::Down),
+            ("af1f", Standing::Down),
+            ("afaf", Standing::Up),
+            ("afmf", Standing::Down),
+            ("amf", Standing::Down),
+            ("fm", Standing::Due),
+            ("f1a", Standing::Up),
+            ("f1af", Standing::Up),
+            ("f1f", Standing::Down),
+        ] {
+            let health = Health::default();
+            for event in events.chars() {
+                match event {
+                    'a' => _ = health.enter(key(1)).unwrap().answers(),
+                    'f' => _ = health.enter(key(1)).unwrap().fails("refused"),
+                    '1' => tokio::time::advance(PAUSE).await,
+                    _ => tokio::time::advance(TRUSTED).await,
+                }
+            }
+            assert_eq!(health.standing(&key(1)), standing, "{events}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_is_bounded() {
+        let health = Health::default();
+        for number in 0..=REMEMBERED {
+            let host = SmartHost { host: Host::Name(format!("mx{number}")), port: 25 };
+            health.enter(Key { connector: "out".into(), host }).unwrap().answers();
+            assert!(health.known().len() <= REMEMBERED);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_answers_can_be_put_down_all_the_same() {
+        let health = Health::default();
+        assert_eq!(health.open(&key(1), "it refuses everybody"), Change::News);
+        assert_eq!(health.open(&key(1), "it refuses everybody"), Change::Same);
+        assert_eq!(health.standing(&key(1)), Standing::Down);
+        assert_eq!(health.enter(key(1)).unwrap_err(), Barred { reason: "it refuses everybody".into() });
+        tokio::time::advance(PAUSE).await;
+        let probe = health.enter(key(1)).unwrap();
+        health.open(&key(1), "it refuses everybody");
+        tokio::time::advance(PAUSE).await;
+        assert!(health.enter(key(1)).is_err(), "one probe at a time");
+        assert_eq!(probe.answers(), Change::News);
+        assert_eq!(health.standing(&key(1)), Standing::Up);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn others_wait_for_a_probe_and_follow_it() {
         let health = Health::default();
@@ -214,6 +350,7 @@ mod tests {
             probe.answers();
         });
         waiting.unwrap().fails("refused");
+        health.enter(key(1)).unwrap().fails("refused");
         tokio::time::advance(PAUSE).await;
         let probe = health.enter(key(1)).unwrap();
         let (waiting, ()) = tokio::join!(health.enter_after_probe(key(1)), async {

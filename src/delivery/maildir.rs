@@ -8,7 +8,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use crate::smtp::address::{Address, ReversePath};
+
+/// The longest name that we write, octets. File systems take 255; mail readers append flags and sizes.
+const LONGEST_NAME: usize = 200;
 
 /// One message for one mailbox.
 #[derive(Debug)]
@@ -35,9 +40,9 @@ pub fn deliver(letter: Letter) -> io::Result<()> {
     for folder in [&tmp, &new, &mailbox.join("cur")] {
         make_folder(folder)?;
     }
-    let written = tmp.join(&letter.name);
-    let stored =
-        write(&written, letter.reverse_path, letter.body).and_then(|()| fs::rename(&written, new.join(&letter.name)));
+    let name = fitting(letter.name);
+    let written = tmp.join(&name);
+    let stored = write(&written, letter.reverse_path, letter.body).and_then(|()| fs::rename(&written, new.join(&name)));
     if let Err(error) = stored {
         let _ = fs::remove_file(&written);
         return Err(error);
@@ -68,7 +73,18 @@ fn safe(text: &str) -> String {
             _ => name.push(c),
         }
     }
-    name
+    fitting(name)
+}
+
+/// A name that is too long is cut, and ends with a hash of the whole: no two become one. `%~` is in no other name.
+fn fitting(name: String) -> String {
+    if name.len() <= LONGEST_NAME {
+        return name;
+    }
+    let hash = digest(&SHA256, name.as_bytes());
+    let hash: String = hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let cut = name.floor_char_boundary(LONGEST_NAME - hash.len() - 2);
+    format!("{}%~{hash}", &name[..cut])
 }
 
 /// Makes a folder and those above it, each durable in the one that holds it.
@@ -109,6 +125,28 @@ mod tests {
         }
         assert_eq!(safe(".."), "%2E.");
         assert_eq!(safe("a\r\nb"), "a%0D%0Ab");
+    }
+
+    #[test]
+    fn names_fit_the_file_system_and_stay_different() {
+        let root = tempfile::tempdir().unwrap();
+        let content = root.path().join("content");
+        fs::write(&content, "x\r\n").unwrap();
+        let long =
+            |last: char| format!("\"{}{last}\"@{}.example", "/".repeat(100), ["x".repeat(60).as_str(); 2].join("."));
+        let host = ["y".repeat(60).as_str(); 4].join(".");
+        let rené = format!("{}@x.example", "é".repeat(100));
+        for (address, id) in [(long('a'), 1), (long('a'), 2), (long('b'), 3), (rené.clone(), 4)] {
+            let mailbox = Address::parse(&address).unwrap();
+            let body = File::open(&content).unwrap();
+            let name = format!("1770000000.{id}R0.{host}");
+            deliver(Letter { root: root.path().join("m"), mailbox, reverse_path: ReversePath::Null, name, body })
+                .unwrap();
+        }
+        for (address, letters) in [(long('a'), 2), (long('b'), 1), (rené, 1)] {
+            let new = folder(&root.path().join("m"), &Address::parse(&address).unwrap()).join("new");
+            assert_eq!(fs::read_dir(new).unwrap().count(), letters, "{address}");
+        }
     }
 
     #[test]

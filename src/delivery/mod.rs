@@ -4,10 +4,17 @@
 //! [`dispatch`] schedules it, [`attempt`] makes one transaction with one next hop, [`maildir`] writes files.
 
 pub mod attempt;
+pub mod combine;
+mod concurrently;
+pub(crate) mod cut_through;
 pub mod dispatch;
 pub mod dns;
 pub mod health;
 pub mod maildir;
+pub mod on_its_way;
 pub mod pool;
 pub mod refusal;
+pub mod refused_in_a_row;
 pub mod schedule;
+pub(crate) mod stamping;
+pub mod unreachable;

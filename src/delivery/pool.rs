@@ -1,6 +1,7 @@
 //! Connections between messages: kept for a while, so that the next message needs no greeting, TLS or AUTH.
 //!
-//! `attempt` takes one before it makes one, and puts it back when its transaction ended cleanly.
+//! `attempt` takes one before it makes one, and puts it back when its transaction ended cleanly. The one that was used
+//! last is taken first, so that those a busy hour needed grow old and end.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 
 use super::attempt::connection::{Connection, History, Terms};
 use super::health::Key;
+use crate::config::SmartHost;
 
 /// How long a connection may lie idle. Exchange closes it after 5 minutes or less, Postfix after 5 minutes.
 const IDLE: Duration = Duration::from_secs(30);
@@ -17,6 +19,9 @@ const IDLE: Duration = Duration::from_secs(30);
 const LIFETIME: Duration = Duration::from_secs(300);
 /// How often the idle ones are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
+/// One that was used so lately is not looked at before it is used again: the look is a system call for every message,
+/// and a connection that has died all the same is seen at MAIL and costs nobody anything.
+const LATELY: Duration = Duration::from_secs(1);
 
 /// Idle connections of all connectors.
 #[derive(Default)]
@@ -26,10 +31,14 @@ pub struct Pool {
 
 #[derive(Default)]
 struct State {
-    idle: HashMap<Key, Vec<Idle>>,
+    /// By connector, each bounded by itself.
+    idle: HashMap<Arc<str>, Idles>,
     /// Whether a task sweeps.
     sweeping: bool,
 }
+
+/// One connector's: those used last stand last.
+type Idles = HashMap<SmartHost, Vec<Idle>>;
 
 struct Idle {
     connection: Connection,
@@ -40,6 +49,10 @@ impl Idle {
     fn is_over(&self) -> bool {
         self.since.elapsed() >= IDLE || self.connection.opened.elapsed() >= LIFETIME
     }
+
+    fn looks_alive(&self) -> bool {
+        self.since.elapsed() < LATELY || self.connection.is_quiet()
+    }
 }
 
 impl Pool {
@@ -47,26 +60,36 @@ impl Pool {
     #[must_use]
     pub fn take(&self, key: &Key, terms: &Terms) -> Option<Connection> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = state.idle.get_mut(key)?;
+        let idles = state.idle.get_mut(&key.connector)?;
+        let idle = idles.get_mut(&key.host)?;
+        let mut found = None;
         while let Some(last) = idle.pop() {
-            if !last.is_over() && *last.connection.terms == *terms && last.connection.is_quiet() {
-                return Some(last.connection);
+            if last.is_over() || *last.connection.terms != *terms {
+                tokio::spawn(last.connection.quit());
+            } else if last.looks_alive() {
+                found = Some(last.connection);
+                break;
             }
         }
-        None
+        found
     }
 
-    /// Keeps a connection that is ready for MAIL, `limit` at most for one next hop.
+    /// Keeps a connection that is ready for MAIL. A connector keeps `limit` at most, over all its next hops; beyond it
+    /// the one that has lain idle longest ends.
     pub fn put(self: &Arc<Self>, key: Key, mut connection: Connection, limit: usize) {
         connection.history = History::Reused;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = state.idle.entry(key).or_default();
         let kept = Idle { connection, since: Instant::now() };
-        if idle.len() >= limit || kept.is_over() {
+        if kept.is_over() || limit == 0 {
             tokio::spawn(kept.connection.quit());
             return;
         }
-        idle.push(kept);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let idles = state.idle.entry(key.connector).or_default();
+        while idles.values().map(Vec::len).sum::<usize>() >= limit {
+            let Some(oldest) = take_oldest(idles) else { break };
+            tokio::spawn(oldest.connection.quit());
+        }
+        idles.entry(key.host).or_default().push(kept);
         if !state.sweeping {
             state.sweeping = true;
             tokio::spawn(sweep(Arc::downgrade(self)));
@@ -77,13 +100,22 @@ impl Pool {
     fn expired(&self) -> (Vec<Connection>, Next) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut over = Vec::new();
-        for idle in state.idle.values_mut() {
-            over.extend(idle.extract_if(.., |idle| idle.is_over()).map(|idle| idle.connection));
+        for idles in state.idle.values_mut() {
+            for idle in idles.values_mut() {
+                over.extend(idle.extract_if(.., |idle| idle.is_over()).map(|idle| idle.connection));
+            }
+            idles.retain(|_, idle| !idle.is_empty());
         }
-        state.idle.retain(|_, idle| !idle.is_empty());
+        state.idle.retain(|_, idles| !idles.is_empty());
         state.sweeping = !state.idle.is_empty();
         (over, if state.sweeping { Next::Again } else { Next::Done })
     }
+}
+
+fn take_oldest(idles: &mut Idles) -> Option<Idle> {
+    let first = |(host, idle): (&SmartHost, &Vec<Idle>)| Some((idle.first()?.since, host.clone()));
+    let (_, host) = idles.iter().filter_map(first).min_by_key(|(since, _)| *since)?;
+    idles.get_mut(&host).map(|idle| idle.remove(0))
 }
 
 /// Whether the sweeping goes on.

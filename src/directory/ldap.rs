@@ -4,16 +4,18 @@
 //! the probe together; `supervisor` keeps the connection, `connection` makes one, `search` is a search on it, `answer`
 //! says what came back means. Whatever is not a clean answer is `Unavailable` (DESIGN section 5, "doubt is temporary").
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::connection::{Connection, End};
 use self::pulse::Pulse;
 use self::search::Reply;
+use self::server::Server;
 use self::supervisor::{State, Supervisor};
 use crate::config::LdapConfig;
 use crate::directory::cache::{Cache, Condition};
@@ -26,6 +28,7 @@ use crate::smtp::address::Address;
 
 mod answer;
 mod connection;
+mod login;
 mod pulse;
 mod search;
 mod server;
@@ -119,8 +122,9 @@ impl Asker {
     }
 
     async fn lookup(&self, address: &Address) -> Lookup {
-        let reply = match self.search(address).await {
-            Ok(reply) => reply,
+        let filter = self.config.profile.filter(std::iter::once(address).chain(&self.config.probe)).to_string();
+        let reply = match self.search(&filter).await {
+            Ok((reply, _)) => reply,
             Err(cause) => {
                 tracing::debug!(directory = %self.name, %address, "unavailable: {cause}");
                 return Lookup::Unavailable(cause);
@@ -136,9 +140,9 @@ impl Asker {
     }
 
     /// Searches on the connection, and on the next one where that fails, until the time is up.
-    async fn search(&self, address: &Address) -> Result<Reply, Arc<str>> {
+    /// Says which server answered.
+    async fn search(&self, filter: &str) -> Result<(Reply, Arc<Server>), Arc<str>> {
         let deadline = Instant::now() + self.config.timeout;
-        let filter = self.config.profile.filter(std::iter::once(address).chain(&self.config.probe)).to_string();
         let (mut after, mut cause) = (0, None);
         for _ in 0..self.attempts {
             let connection = match self.connection(after, deadline).await {
@@ -148,10 +152,11 @@ impl Asker {
             after = connection.generation;
             let url = &connection.server.url;
             let patience = deadline.min(Instant::now() + self.patience);
-            match timeout_at(patience, connection.search(&self.config, &filter)).await {
+            let search = self.doubting(connection.search(&self.config, filter));
+            match timeout_at(patience, search).await {
                 Ok(Ok(reply)) => {
                     self.pulse.answered();
-                    return Ok(reply);
+                    return Ok((reply, connection.server.clone()));
                 }
                 Ok(Err(failure)) if !failure.is_servers_fault() => {
                     self.pulse.answered();
@@ -172,6 +177,17 @@ impl Asker {
             }
         }
         Err(cause.unwrap_or_else(|| "there is no server".into()))
+    }
+
+    /// Waits for an answer. One that takes long puts the directory in doubt until it is there: a server that has frozen
+    /// is not known to have until a question's time is up, and mail for who was not found would go on to be relayed.
+    async fn doubting<T>(&self, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        if let Ok(answer) = timeout(self.config.timeout / 3, &mut answer).await {
+            return answer;
+        }
+        let _doubt = self.pulse.doubt();
+        answer.await
     }
 
     /// The connection in use, if it is a later one than `after`; waits until there is one or it is known that there

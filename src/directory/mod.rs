@@ -47,6 +47,25 @@ enum AnyDirectory {
     Ldap(Arc<LdapDirectory>),
 }
 
+/// What became of a name and a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Login {
+    /// They belong together.
+    Accepted,
+    /// They do not, for this reason.
+    Rejected(String),
+    /// Nobody can say.
+    Unavailable(String),
+}
+
+/// What one directory says of them.
+enum LogIn {
+    /// It has the name.
+    Known(Login),
+    /// It has not.
+    Unknown,
+}
+
 /// A future that a [`Directory`] returns.
 pub type Asked<'a> = std::pin::Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 
@@ -72,6 +91,22 @@ impl Directories {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<dyn Directory>> {
         self.by_name.get(name)
+    }
+
+    /// Asks the LDAP directories in order for somebody who logs in; the first that has the name decides, and one that
+    /// cannot say is the answer.
+    pub async fn log_in(&self, name: &str, password: &str) -> Login {
+        for built in &self.built {
+            let AnyDirectory::Ldap(ldap) = &built.directory else { continue };
+            match ldap.log_in(name, password).await {
+                LogIn::Known(Login::Unavailable(why)) => {
+                    return Login::Unavailable(format!("directory {}: {why}", built.name));
+                }
+                LogIn::Known(login) => return login,
+                LogIn::Unknown => {}
+            }
+        }
+        Login::Rejected("no directory has this name".into())
     }
 
     /// Asks the directory that the question names.

@@ -80,6 +80,23 @@ impl Profile {
         Filter::Any(filters)
     }
 
+    /// A filter for the entry of somebody who logs in with this name: an address, or what the directory calls it.
+    #[must_use]
+    pub fn login_filter(self, name: &str) -> Filter {
+        let names = match self {
+            // DOMAIN\name is how Windows writes it.
+            Self::ActiveDirectory => {
+                let account = name.rsplit_once('\\').map_or(name, |(_, account)| account);
+                vec![Filter::equals("sAMAccountName", account), Filter::equals("userPrincipalName", name)]
+            }
+            Self::Openldap => vec![Filter::equals("uid", name)],
+        };
+        match Address::parse(name) {
+            Ok(address) => Filter::Any(names.into_iter().chain([self.filter([&address])]).collect()),
+            Err(_) => Filter::Any(names),
+        }
+    }
+
     /// What the entries say of the address.
     #[must_use]
     pub fn judge(self, entries: &[Entry], address: &Address, disabled: DisabledAccounts) -> Judgement {
@@ -235,6 +252,27 @@ mod tests {
             ),
         ] {
             assert_eq!(profile.filter([&a, &b]).to_string(), written);
+        }
+    }
+
+    #[test]
+    fn who_logs_in_is_looked_for_by_every_name_of_theirs() {
+        for (profile, name, written) in [
+            (Profile::Openldap, "ann", "(|(uid=ann))"),
+            (Profile::Openldap, "a)(uid=*", "(|(uid=a\\29\\28uid\\3d\\2a))"),
+            (
+                Profile::Openldap,
+                "ann@a.b",
+                "(|(uid=ann@a.b)(|(mail=ann@a.b)(mailAlternateAddress=ann@a.b)(mailLocalAddress=ann@a.b)))",
+            ),
+            (Profile::ActiveDirectory, "CONTOSO\\ann", "(|(sAMAccountName=ann)(userPrincipalName=CONTOSO\\5cann))"),
+            (
+                Profile::ActiveDirectory,
+                "ann@a.b",
+                "(|(sAMAccountName=ann@a.b)(userPrincipalName=ann@a.b)(|(proxyAddresses=smtp:ann@a.b)(mail=ann@a.b)))",
+            ),
+        ] {
+            assert_eq!(profile.login_filter(name).to_string(), written);
         }
     }
 

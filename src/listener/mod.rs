@@ -12,21 +12,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, ReceiveTlsMode};
-use crate::session::{self, Client, Services, door};
+use crate::session::users::UsersError;
+use crate::session::{self, Client, Identity, Services, door};
 use crate::smtp::reply::{self, Reply};
-use crate::tls::accept::{self, CertificateError};
+use crate::tls::serve::{Certificates, ServeError};
 use crate::{net, time::UnixTime};
 
+mod proxy;
+mod renew;
 mod seats;
 
-use seats::{NoSeat, Seats};
+use proxy::NoHeader;
+use renew::Watched;
+use seats::{Behind, NoSeat, Seats};
 
 /// How long accepting waits after an error of ours, such as too many open files; twice as long after each, up to a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -49,29 +53,32 @@ pub enum ListenError {
         /// What the system says.
         cause: io::Error,
     },
-    /// A certificate.
+    /// A certificate, its own or its clients' authority's.
     #[error("receive connector `{connector}`: {cause}")]
     Certificate {
         /// Whose.
         connector: Arc<str>,
         /// What is wrong.
-        cause: Box<CertificateError>,
+        cause: Box<ServeError>,
+    },
+    /// A users file.
+    #[error("receive connector `{connector}`: auth: {cause}")]
+    Users {
+        /// Whose.
+        connector: Arc<str>,
+        /// What is wrong.
+        cause: Box<UsersError>,
     },
 }
 
 fn cure(cause: &io::Error) -> &'static str {
     match cause.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; find out who has this port with `ss -ltnp`; if it is a bind of ours that this change replaces, restart"
-        }
+        io::ErrorKind::AddrInUse => "; find out who has this port with `ss -ltnp`",
         io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address",
         _ => "",
     }
 }
-
-/// The certificates of receive connectors, by name.
-type Certificates = HashMap<Arc<str>, Arc<ServerConfig>>;
 
 /// What all accept loops share.
 struct Shared {
@@ -88,6 +95,8 @@ struct Shared {
 /// One open bind.
 struct Open {
     local: SocketAddr,
+    /// Shared with its accept loop.
+    listener: Arc<TcpListener>,
     /// Ends its accept loop.
     stop: CancellationToken,
 }
@@ -96,6 +105,8 @@ struct Open {
 pub struct Listeners {
     shared: Arc<Shared>,
     open: Mutex<HashMap<SocketAddr, Open>>,
+    /// The files that certificates were read from.
+    watched: Mutex<Watched>,
     accepting: TaskTracker,
 }
 
@@ -112,7 +123,12 @@ impl Listeners {
             draining: CancellationToken::new(),
             next_session: AtomicU64::new(UnixTime::now().0 << 24), // unlike those of the last run
         };
-        Self { shared: Arc::new(shared), open: Mutex::default(), accepting: TaskTracker::new() }
+        Self {
+            shared: Arc::new(shared),
+            open: Mutex::default(),
+            watched: Mutex::default(),
+            accepting: TaskTracker::new(),
+        }
     }
 
     /// Opens the binds that are new, closes those that are gone, reads all certificates anew and leaves everything
@@ -121,7 +137,9 @@ impl Listeners {
     /// # Errors
     /// A [`ListenError`]; then nothing has changed.
     pub fn apply(&self, config: &Config) -> Result<(), ListenError> {
-        let certificates = load_certificates(config)?;
+        let watched = Watched::of(config);
+        let certificates = renew::load(config)?;
+        let wanted = |address: &SocketAddr| config.receive_connectors.iter().any(|c| c.bind.contains(address));
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut opened: HashMap<SocketAddr, TcpListener> = HashMap::new();
         for connector in &config.receive_connectors {
@@ -131,12 +149,15 @@ impl Listeners {
                 }
                 let name = || connector.name.clone();
                 let bind = |cause| ListenError::Bind { connector: name(), address, cause };
-                opened.insert(address, net::listen(address).map_err(bind)?);
+                let leaves = |(old, open): &(&SocketAddr, &Open)| !wanted(old) && open.local.port() == address.port();
+                let leaving: Vec<&TcpListener> = open.iter().filter(leaves).map(|(_, open)| &*open.listener).collect();
+                opened
+                    .insert(address, net::listen_beside(address, connector.max_segment_size, &leaving).map_err(bind)?);
             }
         }
         self.note_expiries(config);
         self.shared.certificates.store(Arc::new(certificates));
-        let wanted = |address: &SocketAddr| config.receive_connectors.iter().any(|c| c.bind.contains(address));
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched;
         open.retain(|address, bind| {
             let keep = wanted(address);
             if !keep {
@@ -148,6 +169,13 @@ impl Listeners {
         for (address, listener) in opened {
             open.insert(address, self.start(address, listener));
         }
+        for connector in &config.receive_connectors {
+            for bind in connector.bind.iter().filter_map(|address| open.get(address)) {
+                if let Err(error) = net::set_segment_size(&bind.listener, connector.max_segment_size) {
+                    tracing::error!(address = %bind.local, %error, "cannot set max_segment_size");
+                }
+            }
+        }
         Ok(())
     }
 
@@ -156,19 +184,12 @@ impl Listeners {
         let local = listener.local_addr().unwrap_or(address);
         let stop = CancellationToken::new();
         tracing::info!(address = %local, "listening");
-        let (shared, until) = (self.shared.clone(), stop.clone());
+        let listener = Arc::new(listener);
+        let (shared, until, accepted) = (self.shared.clone(), stop.clone(), listener.clone());
         self.accepting.spawn(async move {
-            until.run_until_cancelled(shared.accept(address, listener)).await;
+            until.run_until_cancelled(shared.accept(address, accepted)).await;
         });
-        Open { local, stop }
-    }
-
-    fn note_expiries(&self, config: &Config) {
-        for connector in &config.receive_connectors {
-            let Some(Ok(expiry)) = connector.tls.certificate.as_ref().map(accept::expiry) else { continue };
-            let seconds = i64::try_from(expiry.0).unwrap_or(i64::MAX);
-            self.shared.services.metrics.certificate_expiry.with_label_values(&[&*connector.name]).set(seconds);
-        }
+        Open { local, listener, stop }
     }
 
     /// The addresses that are listened on, with the port that the system chose where the configuration says 0.
@@ -196,28 +217,15 @@ impl Listeners {
     }
 }
 
-/// Reads the certificates of all receive connectors.
-fn load_certificates(config: &Config) -> Result<Certificates, ListenError> {
-    let mut certificates = Certificates::new();
-    for connector in &config.receive_connectors {
-        let (Some(files), true) = (&connector.tls.certificate, connector.tls.mode != ReceiveTlsMode::None) else {
-            continue;
-        };
-        let named = |cause| ListenError::Certificate { connector: connector.name.clone(), cause: Box::new(cause) };
-        certificates.insert(connector.name.clone(), accept::load(files).map_err(named)?);
-    }
-    Ok(certificates)
-}
-
 impl Shared {
     /// Accepts clients on one bind, for ever.
-    async fn accept(self: Arc<Self>, bind: SocketAddr, listener: TcpListener) {
+    async fn accept(self: Arc<Self>, bind: SocketAddr, listener: Arc<TcpListener>) {
         let mut pause = FIRST_PAUSE;
         loop {
             match listener.accept().await {
                 Ok((socket, address)) => {
                     pause = FIRST_PAUSE;
-                    self.admit(bind, socket, address);
+                    self.arrive(bind, socket, address);
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
@@ -229,8 +237,29 @@ impl Shared {
         }
     }
 
+    /// Admits the client; where a balancer speaks for it, once it has said who it is.
+    fn arrive(self: &Arc<Self>, bind: SocketAddr, mut socket: TcpStream, peer: SocketAddr) {
+        if !proxy::is_trusted(&self.services.current.load().config, bind, peer.ip()) {
+            return self.admit(bind, socket, (peer, Behind::Nobody));
+        }
+        let shared = self.clone();
+        self.sessions.spawn(async move {
+            let header = shared.draining.run_until_cancelled(proxy::client(&mut socket)).await;
+            let balancer = peer.ip().to_canonical();
+            match header {
+                Some(Ok(client)) => shared.admit(bind, socket, (client.unwrap_or(peer), Behind::Balancer)),
+                Some(Err(NoHeader::Closed)) => tracing::debug!(%balancer, "closed before a PROXY header came"),
+                Some(Err(error)) => {
+                    tracing::warn!(%balancer, %bind, %error, "connection from a trusted proxy closed");
+                    shared.services.metrics.sessions_refused.with_label_values(&["proxy-header"]).inc();
+                }
+                None => {}
+            }
+        });
+    }
+
     /// Starts a session, or turns the client away.
-    fn admit(self: &Arc<Self>, bind: SocketAddr, socket: TcpStream, address: SocketAddr) {
+    fn admit(self: &Arc<Self>, bind: SocketAddr, socket: TcpStream, (address, behind): (SocketAddr, Behind)) {
         let config = self.services.current.load().config.clone();
         let Some(connector) = door::choose(&config, bind, address.ip()) else {
             // A bind that the configuration in force does not have belongs to one that is about to be.
@@ -238,7 +267,7 @@ impl Shared {
             let why = if known { reply::NOT_SERVED } else { reply::SHUTTING_DOWN };
             return self.turn_away(socket, address, ("no-connector", why));
         };
-        let seat = match self.seats.take(connector, address.ip().to_canonical()) {
+        let seat = match self.seats.take(connector, address.ip().to_canonical(), behind) {
             Ok(seat) => seat,
             Err(_) if connector.tls.mode == ReceiveTlsMode::Implicit => return, // a clear-text reply means nothing there
             Err(NoSeat::Full) => {
@@ -254,7 +283,8 @@ impl Shared {
             address,
             bind,
             connector: connector.clone(),
-            tls: self.certificates.load().get(&connector.name).cloned(),
+            tls: self.certificates.load().at(bind, &connector.name).cloned(),
+            identity: Identity::default(),
         };
         let (services, draining) = (self.services.clone(), self.draining.clone());
         self.sessions.spawn(async move {

@@ -88,6 +88,19 @@ pub struct Origin {
     pub helo: String,
     /// Whether the client authenticated.
     pub authenticated: bool,
+    /// What chose the receive connector.
+    #[serde(default)]
+    pub chosen_by: ChosenBy,
+}
+
+/// What chose a client's receive connector among those of its bind.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ChosenBy {
+    /// The client's address.
+    #[default]
+    Network,
+    /// This name in its verified certificate.
+    Certificate(String),
 }
 
 impl Origin {
@@ -102,6 +115,7 @@ impl Origin {
             client: None,
             helo: String::new(),
             authenticated: false,
+            chosen_by: ChosenBy::Network,
         }
     }
 

@@ -23,6 +23,10 @@ pub enum With {
     Utf8Smtp,
     /// With SMTPUTF8 over TLS.
     Utf8Smtps,
+    /// Over TLS, authenticated.
+    Esmtpsa,
+    /// With SMTPUTF8 over TLS, authenticated.
+    Utf8Smtpsa,
 }
 
 impl With {
@@ -33,6 +37,8 @@ impl With {
             Self::Esmtps => "ESMTPS",
             Self::Utf8Smtp => "UTF8SMTP",
             Self::Utf8Smtps => "UTF8SMTPS",
+            Self::Esmtpsa => "ESMTPSA",
+            Self::Utf8Smtpsa => "UTF8SMTPSA",
         }
     }
 }

@@ -9,7 +9,7 @@ use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder
 mod prepare;
 
 /// `sessions_refused_total{reason}`.
-pub const SESSIONS_REFUSED: [&str; 3] = ["max-connections", "max-connections-per-ip", "no-connector"];
+pub const SESSIONS_REFUSED: [&str; 4] = ["max-connections", "max-connections-per-ip", "no-connector", "proxy-header"];
 
 /// All metrics. Cloning shares them.
 #[derive(Clone)]
@@ -32,7 +32,8 @@ pub struct Metrics {
     pub deliveries: IntCounterVec,
     /// `delivery_duration_seconds{send_connector}`: one attempt, from the connection to the last reply.
     pub delivery_duration: HistogramVec,
-    /// `acceptance_duration_seconds{delivery}`: from the final dot to our reply.
+    /// `acceptance_duration_seconds{delivery}`: from the final dot to our reply; delivery `cut-through` where nothing of
+    /// the message had to be stored, else `queue`.
     pub acceptance_duration: HistogramVec,
     /// `next_hop_up{send_connector,smart_host}`.
     pub next_hop_up: IntGaugeVec,
@@ -40,7 +41,7 @@ pub struct Metrics {
     pub queue_messages: IntGaugeVec,
     /// `queue_oldest_seconds{send_connector}`.
     pub queue_oldest: IntGaugeVec,
-    /// `loops_total{rule}`: `resolves-first`, `stamp`, `relay-memory`, `received`, `passes`, `greeting`.
+    /// `loops_total{rule}`: `resolves-first`, `in-flight`, `stamp`, `relay-memory`, `received`, `passes`, `greeting`.
     pub loops: IntCounterVec,
     /// `stamps_ignored_total{reason}`: `mac`, `identity`, `form`, `installation`.
     pub stamps_ignored: IntCounterVec,
@@ -74,6 +75,8 @@ pub struct Metrics {
     pub spool_sync_duration: HistogramVec,
     /// `spool_sync_failures_total`: any at all is a reason to look at the disk.
     pub spool_sync_failures: IntCounterVec,
+    /// `path_mtu_black_holes_total{connector}`: connections that stalled with their first full segments, either way.
+    pub path_mtu_black_holes: IntCounterVec,
     /// `back_pressure`: 1 while mail is turned away for want of space.
     pub back_pressure: IntGaugeVec,
 }
@@ -139,6 +142,12 @@ impl Metrics {
             spool_free: gauge(r, "spool_free_bytes", "Free space under the spool", &[]),
             spool_sync_duration: histogram(r, "spool_sync_duration_seconds", "One sync of the spool's log", &[]),
             spool_sync_failures: counter(r, "spool_sync_failures_total", "Syncs of the spool that failed", &[]),
+            path_mtu_black_holes: counter(
+                r,
+                "path_mtu_black_holes_total",
+                "Connections that stalled as behind a path MTU black hole",
+                &["connector"],
+            ),
             back_pressure: gauge(r, "back_pressure", "Whether mail is turned away for want of space", &[]),
             registry,
         }

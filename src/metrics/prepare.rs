@@ -19,7 +19,7 @@ const DELIVERIES: [&str; 3] = ["delivered", "deferred", "failed"];
 /// `queue_messages{state}`.
 const STATES: [&str; 2] = ["waiting", "held"];
 /// `loops_total{rule}`.
-const LOOPS: [&str; 6] = ["resolves-first", "stamp", "relay-memory", "received", "passes", "greeting"];
+const LOOPS: [&str; 7] = ["resolves-first", "in-flight", "stamp", "relay-memory", "received", "passes", "greeting"];
 /// `stamps_ignored_total{reason}`.
 const STAMPS: [&str; 4] = ["mac", "identity", "form", "installation"];
 /// `dsn_total{action}`.
@@ -37,6 +37,9 @@ impl Metrics {
         self.prepare_doors(config);
         self.prepare_ways(config);
         self.prepare_directories(config);
+        let doors = config.receive_connectors.iter().map(|connector| &*connector.name);
+        let ways = config.send_connectors.iter().map(|connector| &*connector.name);
+        keep(&self.path_mtu_black_holes, &ones(&doors.chain(ways).collect::<Vec<_>>()));
         keep(&self.config_info, &[vec![&config.hash]]);
         self.config_info.with_label_values(&[&config.hash]).set(1);
     }
@@ -47,7 +50,7 @@ impl Metrics {
         touch(&self.stamps_ignored, &ones(&STAMPS));
         touch(&self.dsn, &ones(&REPORTS));
         touch(&self.config_reloads, &ones(&RELOADS));
-        touch(&self.acceptance_duration, &ones(&["queue"]));
+        touch(&self.acceptance_duration, &ones(&["cut-through", "queue"]));
         touch(&self.sessions_refused, &ones(&super::SESSIONS_REFUSED));
         for gauge in [&self.dead_letters, &self.config_last_reload, &self.spool_free, &self.back_pressure] {
             touch(gauge, &[vec![]]);

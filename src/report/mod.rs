@@ -265,25 +265,34 @@ fn told<'a>(
 /// expiry quotes what the next hop last said.
 fn hidden(config: &Config, queued: &Queued, reported: &Reported) -> Reply {
     let connector = config.send_connector(&queued.route.connector);
-    let mut names = vec![reported.next_hop.split(['[', ':']).next().unwrap_or_default()];
+    let mut names = vec![host_name(&reported.next_hop)];
+    let mut text = reported.reply.text.to_string();
     if let Some(Protocol::Smtp(smtp)) = connector.map(|connector| &connector.protocol) {
         if !smtp.hide_internal_hosts {
             return reported.reply.clone();
         }
-        names.extend(smtp.smart_hosts.iter().filter_map(|smart_host| match &smart_host.host {
-            Host::Name(name) => Some(name.as_str()),
-            Host::Address(_) => None,
-        }));
+        for smart_host in &smtp.smart_hosts {
+            match &smart_host.host {
+                Host::Name(name) => names.push(name),
+                Host::Unix(_) => text = text.replace(&smart_host.to_string(), "[hidden]"),
+                Host::Address(_) => {}
+            }
+        }
     }
-    reported.reply.saying(hide(&reported.reply.text, &names))
+    reported.reply.saying(hide(&text, &names))
 }
 
-/// Names the organisation, and the host unless the connector hides it. `next_hop` is `name[address]:port`.
+/// The name in `name[address]:port`; a Unix socket has none.
+fn host_name(next_hop: &str) -> &str {
+    if next_hop.starts_with("unix:") { "" } else { next_hop.split(['[', ':']).next().unwrap_or_default() }
+}
+
+/// Names the organisation, and the host unless the connector hides it. `next_hop` is `name[address]:port` or
+/// `unix:PATH`.
 fn speaker<'a>(connector: &'a SendConnector, next_hop: &'a str) -> dsn::Speaker<'a> {
     match &connector.protocol {
         Protocol::Smtp(smtp) if !next_hop.is_empty() => {
-            let host = next_hop.split('[').next().unwrap_or_default();
-            let host = if smtp.hide_internal_hosts { "" } else { host };
+            let host = if smtp.hide_internal_hosts { "" } else { host_name(next_hop) };
             dsn::Speaker::NextHop { organization: &connector.organization, host }
         }
         Protocol::Smtp(_) | Protocol::Maildir(_) => dsn::Speaker::Ourselves,

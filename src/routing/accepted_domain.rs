@@ -73,7 +73,23 @@ impl AcceptedDomains {
         lookup(&self.removed, domain).copied()
     }
 
-    /// The first accepted domain that is no pattern: `<postmaster>` alone is its postmaster.
+    /// Whose postmaster `<postmaster>` alone is (RFC 5321 4.5.1): the first accepted domain's. Where all are patterns it
+    /// is that of our own host name, if one covers it, else of a host so called below the first pattern.
+    #[must_use]
+    pub fn postmaster(&self, hostname: &Domain) -> Domain {
+        if let Some(first) = self.first() {
+            return first.clone();
+        }
+        let parent = self.all.iter().find_map(|domain| match &domain.pattern {
+            DomainPattern::Subdomains(parent) => Some(parent),
+            DomainPattern::Exact(_) => None,
+        });
+        let label = hostname.as_str().split('.').next().unwrap_or_default();
+        let covered = parent.filter(|_| self.find(hostname).is_none());
+        covered.and_then(|parent| Domain::parse(&format!("{label}.{parent}")).ok()).unwrap_or_else(|| hostname.clone())
+    }
+
+    /// The first accepted domain that is no pattern.
     #[must_use]
     pub fn first(&self) -> Option<&Domain> {
         self.all.iter().find_map(|domain| match &domain.pattern {
@@ -124,5 +140,20 @@ mod tests {
             assert_eq!(found.as_deref(), pattern, "{domain}");
         }
         assert_eq!(domains.first().map(Domain::as_str), Some("a.example"));
+    }
+
+    #[test]
+    fn postmaster_alone_is_at_a_domain_that_is_accepted() {
+        for (patterns, hostname, postmaster) in [
+            (&["*.b.example", "a.example", "c.example"][..], "mx.x.example", "a.example"),
+            (&["*.b.example", "*.x.example"], "mx.x.example", "mx.x.example"),
+            (&["*.b.example", "*.c.example"], "mx.x.example", "mx.b.example"),
+            (&["*.b.example"], "b.example", "b.b.example"),
+        ] {
+            let (domains, hostname) = (accepted(patterns), Domain::parse(hostname).unwrap());
+            let at = domains.postmaster(&hostname);
+            assert_eq!(at.as_str(), postmaster, "{patterns:?}");
+            assert!(domains.find(&at).is_some(), "{patterns:?}");
+        }
     }
 }

@@ -41,6 +41,8 @@ pub struct Seen {
 /// Which rule saw a loop: the label of `loops_total{rule}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LoopRule {
+    /// The next hop asks us about what we ask it about.
+    InFlight,
     /// A stamp names the recipient and the connector.
     Stamp,
     /// The relay memory has it twice.
@@ -56,6 +58,7 @@ impl LoopRule {
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
+            Self::InFlight => "in-flight",
             Self::Stamp => "stamp",
             Self::RelayMemory => "relay-memory",
             Self::Received => "received",

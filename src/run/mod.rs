@@ -20,7 +20,9 @@ use crate::config::check::render;
 use crate::config::reload::{self, Reloader};
 use crate::delivery::attempt::Outbound;
 use crate::delivery::dispatch::{self, Delivery};
+use crate::delivery::on_its_way::OnItsWay;
 use crate::in_force::{Current, InForce};
+use crate::keys::{self, InUse};
 use crate::listener::Listeners;
 use crate::metrics::Metrics;
 use crate::pressure::Pressure;
@@ -28,6 +30,7 @@ use crate::routing::relay_memory::RelayMemory;
 use crate::session::Services;
 use crate::spool::Spool;
 use crate::spool::store::FileStore;
+use crate::state::recently_good::Kept;
 use crate::time::UnixTime;
 use crate::trace::{Trace, writer};
 
@@ -41,6 +44,7 @@ pub struct Node {
     current: Arc<Current>,
     listeners: Arc<Listeners>,
     delivery: Arc<Delivery>,
+    recently_good: Arc<Kept>,
     reloader: Arc<Reloader>,
     phase: watch::Sender<Phase>,
     trace: writer::Writer,
@@ -57,6 +61,8 @@ struct Ground {
     spool: Arc<dyn Spool>,
     trace: Trace,
     relay_memory: Arc<Mutex<RelayMemory>>,
+    outbound: Outbound,
+    recently_good: Arc<Kept>,
 }
 
 impl Node {
@@ -88,9 +94,9 @@ impl Node {
         listeners.apply(&config).map_err(|error| error.to_string())?;
         // Nothing fails from here on: an attempt that a failed start cuts off might deliver twice. What the first
         // clients send is durable and waits for the queue.
-        let outbound = Outbound::new(ground.metrics.clone());
+        let outbound = ground.outbound.clone();
         outbound.set_own_listeners(listeners.local_addrs());
-        let delivery = Delivery::start(ground.parts(outbound.clone()), committed);
+        let delivery = Delivery::start(ground.parts(), committed);
         queue.get_or_init(|| delivery.clone());
         let reloader = reloader(file, &ground, listeners.clone());
         let parts = admin::Parts {
@@ -109,10 +115,12 @@ impl Node {
         background.spawn(after.watch(reloader.clone(), ground.current.clone(), listeners.clone(), stop.clone()));
         background.spawn(background::expire_traces(ground.current.clone(), stop.clone()));
         background.spawn(pressure.watch(ground.current.clone(), ground.metrics.clone(), stop.clone()));
+        background.spawn(ground.recently_good.clone().keep_saving(stop.clone()));
         background.spawn(background::watch_files(reloader.clone(), stop.clone()));
+        background.spawn(listeners.clone().renew(stop.clone()));
         phase.send_replace(Phase::Serving);
-        let current = ground.current;
-        Ok(Self { current, listeners, delivery, reloader, phase, trace, servers, stop, background })
+        let Ground { current, recently_good, .. } = ground;
+        Ok(Self { current, listeners, delivery, recently_good, reloader, phase, trace, servers, stop, background })
     }
 
     /// What is in force now.
@@ -146,6 +154,7 @@ impl Node {
         }
         self.background.close();
         self.background.wait().await;
+        self.recently_good.save().await;
         self.trace.stop().await;
         for server in self.servers {
             server.stop().await;
@@ -163,18 +172,21 @@ impl Ground {
         let (folder, measured) = (in_force.config.server.state_dir.join("spool"), metrics.clone());
         let opened = tokio::task::spawn_blocking(move || FileStore::open(&folder, measured)).await;
         let spool = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let recently_good = Arc::new(Kept::load(&in_force.config.server.state_dir)?);
         let (trace, writer) = writer::start(trace_folder(&in_force.config))?;
         let current = Arc::new(ArcSwap::from_pointee(in_force));
         let relay_memory = Arc::new(Mutex::new(RelayMemory::default()));
-        Ok((Self { metrics, current, spool: Arc::new(spool), trace, relay_memory }, writer))
+        let outbound = Outbound::new(metrics.clone());
+        Ok((Self { metrics, current, spool: Arc::new(spool), outbound, trace, relay_memory, recently_good }, writer))
     }
 
-    fn parts(&self, outbound: Outbound) -> dispatch::Parts {
+    fn parts(&self) -> dispatch::Parts {
         dispatch::Parts {
             current: self.current.clone(),
             spool: self.spool.clone(),
-            outbound,
+            outbound: self.outbound.clone(),
             relay_memory: self.relay_memory.clone(),
+            recently_good: self.recently_good.table.clone(),
             metrics: self.metrics.clone(),
             trace: self.trace.clone(),
         }
@@ -189,7 +201,10 @@ impl Ground {
             current: self.current.clone(),
             spool: self.spool.clone(),
             accepted,
+            outbound: self.outbound.clone(),
+            on_its_way: OnItsWay::new(self.metrics.clone()),
             relay_memory: self.relay_memory.clone(),
+            recently_good: self.recently_good.table.clone(),
             metrics: self.metrics.clone(),
             trace: self.trace.clone(),
             pressure,
@@ -201,7 +216,8 @@ impl Ground {
 fn build(config: Config, previous: Option<&InForce>, metrics: &Metrics) -> Result<InForce, Vec<String>> {
     let directories = previous.map(|previous| &**previous.resolver.directories());
     let directories = crate::directory::build(&config.directories, directories, metrics)?;
-    let keys = crate::keys::load(&config.loops.key_files).map_err(|error| vec![error])?;
+    let in_use = previous.map(|previous| InUse { files: &previous.config.loops.key_files, keys: &previous.keys });
+    let keys = keys::load(&config.loops.key_files, in_use).map_err(|error| vec![error])?;
     let resolver = crate::resolve::Resolver::new(config.routing.clone(), Arc::new(directories));
     Ok(InForce { config: Arc::new(config), resolver, keys: Arc::new(keys) })
 }

@@ -1,88 +1,153 @@
-//! The end of a message: it is made durable, with a report about recipients that will not be sent to, and only then
-//! accepted and handed to `delivery` (DESIGN section 8).
+//! What is left of a message after the next hops that took part is made durable, with the report that is due, and only
+//! then accepted and handed to `delivery` (DESIGN section 8).
 
 use std::fs::File;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tracing::Instrument;
 
 use super::Services;
-use super::header::Passed;
+use super::ending::cannot_keep;
 use super::transaction::Transaction;
-use super::writing::Written;
+use super::writing::Writing;
+use crate::message::envelope::{ChosenBy, Origin};
 use crate::message::queue_id::QueueId;
+use crate::message::stamp::Stamp;
 use crate::report::{self, Action, Reported};
 use crate::routing::verdict::Way;
 use crate::smtp::reply::{self, Reply};
-use crate::smtp::server::Summary;
 use crate::spool::entry::{Content, Entry, Outcome, Queued, Record, State};
 use crate::spool::{Committed, Draft, Spool, SpoolError};
 use crate::time::UnixTime;
 use crate::trace::{Event, What};
 
-/// Makes a message durable, hands it to `delivery` and returns its id. In a task of its own: once begun the commit cannot
-/// be taken back, so what is durable reaches the queue even if the session ends meanwhile.
+/// A message that is accepted, as it stands.
+pub(super) struct Kept {
+    pub(super) content: Content,
+    pub(super) stamps: Vec<Stamp>,
+    pub(super) id: QueueId,
+    pub(super) at: UnixTime,
+    /// What becomes of each recipient.
+    pub(super) fates: Vec<Fate>,
+    /// What the sender may have to be told.
+    pub(super) reported: Vec<Reported>,
+}
+
+/// What becomes of one recipient.
+pub(super) struct Fate {
+    pub(super) state: State,
+    /// What the sender is told, if he wants to hear it.
+    pub(super) action: Option<Action>,
+}
+
+impl Fate {
+    /// It is queued and due.
+    pub(super) fn due(at: UnixTime) -> Self {
+        Self { state: State::due(at), action: None }
+    }
+
+    /// It was tried, and is queued.
+    pub(super) fn waiting(reply: &Reply, next_attempt: UnixTime) -> Self {
+        let state = State::Waiting { attempts: 1, next_attempt, last_error: reply.to_string(), warned: false };
+        Self { state, action: None }
+    }
+
+    /// It is over.
+    pub(super) fn failed(reply: Reply, next_hop: Arc<str>) -> Self {
+        Self { state: State::Done(Outcome::Failed { next_hop, reply }), action: Some(Action::Failed) }
+    }
+
+    /// What the sender is told.
+    pub(super) fn reported(&self, recipient: usize) -> Option<Reported> {
+        let (State::Done(Outcome::Delivered { next_hop, reply } | Outcome::Failed { next_hop, reply }), Some(action)) =
+            (&self.state, self.action)
+        else {
+            return None;
+        };
+        Some(Reported { recipient, action, reply: reply.clone(), next_hop: next_hop.clone() })
+    }
+}
+
+impl Kept {
+    /// Whether anything has to be durable before it is accepted.
+    pub(super) fn needs_the_spool(&self, transaction: &Transaction) -> bool {
+        let waits = |fate: &Fate| !matches!(fate.state, State::Done(_));
+        self.fates.iter().any(waits) || self.reported.iter().any(|reported| self.wants(transaction, reported))
+    }
+
+    /// Whether the sender wants to hear it.
+    fn wants(&self, transaction: &Transaction, reported: &Reported) -> bool {
+        let recipient = transaction.recipients.get(reported.recipient);
+        recipient.is_some_and(|recipient| reported.action.is_wanted(recipient.rcpt.notify))
+    }
+
+    fn entry(&self, transaction: &Transaction) -> Entry {
+        let queued = transaction.recipients.iter().zip(&self.fates).map(|(recipient, fate)| Queued {
+            rcpt: recipient.rcpt.clone(),
+            route: recipient.route.clone(),
+            state: fate.state.clone(),
+        });
+        Entry {
+            id: self.id,
+            received_at: self.at,
+            origin: (*transaction.origin).clone(),
+            sender: transaction.sender.clone(),
+            content: self.content.clone(),
+            stamps: self.stamps.clone(),
+            recipients: queued.collect(),
+        }
+    }
+}
+
+/// Makes a message durable, hands it to `delivery` and returns the answer. In a task of its own: once begun the commit
+/// cannot be taken back, so what is durable reaches the queue even if the session ends meanwhile.
 ///
 /// # Errors
 /// What the client is told; nothing of the message is kept.
 pub(super) async fn commit(
     services: Arc<Services>,
     session: String,
-    transaction: Transaction,
-    summary: Summary,
-) -> Result<String, Reply> {
-    let committing = async move { commit_and_hand_over(&services, &session, transaction, summary).await };
+    (transaction, kept, writing): (Transaction, Kept, Writing),
+) -> Result<Reply, Reply> {
+    let committing = async move {
+        let draft = writing.finish().await.map_err(|error| cannot_keep(&error))?;
+        let entries = store(&services, &transaction, &kept, draft).await.map_err(|error| cannot_keep(&error))?;
+        tell(&services, &session, &transaction, &kept);
+        tell_reports(&services, &session, &transaction, (&kept, &entries));
+        for entry in entries {
+            // The receiver goes only when the process does; the entry is durable and is recovered at the next start.
+            let _ = services.accepted.send(entry);
+        }
+        Ok(Reply::queued_as(&kept.id.to_string()))
+    };
     tokio::spawn(committing.in_current_span()).await.unwrap_or_else(|error| {
         tracing::error!(%error, "making a message durable failed");
         Err(reply::TRY_AGAIN)
     })
 }
 
-async fn commit_and_hand_over(
-    services: &Services,
-    session: &str,
-    mut transaction: Transaction,
-    summary: Summary,
-) -> Result<String, Reply> {
-    let began = Instant::now();
-    if services.pressure.is_on() {
-        return Err(reply::INSUFFICIENT_STORAGE);
-    }
-    let Some((passed, writing)) = transaction.content.take() else { return Err(reply::TRY_AGAIN) };
-    let entries = match writing.finish().await {
-        Ok(written) => store(services, &transaction, &passed, (written, summary)).await,
-        Err(error) => Err(error),
-    };
-    let entries = entries.map_err(|error| {
-        tracing::error!(%error, sender = %transaction.sender.reverse_path, "message refused: it cannot be made durable");
-        match error {
-            SpoolError::Full { .. } => reply::INSUFFICIENT_STORAGE,
-            SpoolError::Io(_) => reply::TRY_AGAIN,
-        }
-    })?;
-    let id = entries.first().map(|entry| entry.id.to_string()).unwrap_or_default();
-    tell(services, session, &transaction, &entries);
-    services.metrics.acceptance_duration.with_label_values(&["queue"]).observe(began.elapsed().as_secs_f64());
-    for entry in entries {
-        // The receiver goes only when the process does; the entry is durable and is recovered at the next start.
-        let _ = services.accepted.send(entry);
-    }
-    Ok(id)
+/// The answer to a message that its next hops have and of which nothing is left.
+pub(super) fn delivered(services: &Services, session: &str, transaction: &Transaction, kept: Kept) -> Reply {
+    tell(services, session, transaction, &kept);
+    Reply::delivered_as(&kept.id.to_string())
 }
 
 /// Commits the message, and the report that is due, in one record; returns what `delivery` is to have.
 async fn store(
     services: &Services,
     transaction: &Transaction,
-    passed: &Passed,
-    (written, summary): (Written, Summary),
+    kept: &Kept,
+    draft: Draft,
 ) -> Result<Vec<Entry>, SpoolError> {
-    let entry = entry(transaction, passed, &written, summary);
+    let entry = kept.entry(transaction);
     let mut record = Record::default();
-    let mut entries = vec![entry.clone()];
-    let report = make_report(services, transaction, &written.draft, (&entry, passed)).await?;
-    record.accepted.push((written.draft, entry));
+    let mut entries = Vec::new();
+    let report = make_report(services, transaction, &draft, (&entry, &kept.reported)).await?;
+    // A message of which nothing is left stands only in its report.
+    if !entry.is_finished() {
+        entries.push(entry.clone());
+        record.accepted.push((draft, entry));
+    }
     if let Some((draft, report)) = report {
         entries.push(report.clone());
         record.accepted.push((draft, report));
@@ -91,62 +156,17 @@ async fn store(
     Ok(entries)
 }
 
-fn entry(transaction: &Transaction, passed: &Passed, written: &Written, summary: Summary) -> Entry {
-    let mut recipients: Vec<Queued> = transaction
-        .recipients
-        .iter()
-        .map(|recipient| Queued {
-            rcpt: recipient.rcpt.clone(),
-            route: recipient.route.clone(),
-            state: State::due(written.at),
-        })
-        .collect();
-    for (at, reply) in &passed.failed {
-        if let Some(queued) = recipients.get_mut(*at) {
-            queued.state = State::Done(Outcome::Failed { next_hop: "".into(), reply: reply.clone() });
-        }
-    }
-    Entry {
-        id: written.draft.id,
-        received_at: written.at,
-        origin: (*transaction.origin).clone(),
-        sender: transaction.sender.clone(),
-        content: Content {
-            size: written.size,
-            header_size: written.received_size + passed.section_size,
-            ascii_header: passed.facts.ascii,
-            eight_bit: summary.eight_bit,
-            bare_lf: summary.bare_lf,
-            identity: passed.facts.identity,
-            message_id: passed.facts.message_id_shown().to_owned(),
-        },
-        stamps: passed.stamps.clone(),
-        recipients,
-    }
-}
-
-/// The one report about recipients that will not be sent to (DESIGN section 6, rule 3).
 async fn make_report(
     services: &Services,
     transaction: &Transaction,
     draft: &Draft,
-    (entry, passed): (&Entry, &Passed),
+    (entry, reported): (&Entry, &[Reported]),
 ) -> Result<Option<(Draft, Entry)>, SpoolError> {
-    if passed.failed.is_empty() {
+    if reported.is_empty() {
         return Ok(None);
     }
-    let reported: Vec<Reported> = passed
-        .failed
-        .iter()
-        .map(|(recipient, reply)| Reported {
-            recipient: *recipient,
-            action: Action::Failed,
-            reply: reply.clone(),
-            next_hop: "".into(),
-        })
-        .collect();
     let spool = WithDraft { spool: &*services.spool, draft };
-    report::make(&transaction.in_force, &spool, entry, &reported, UnixTime::now()).await
+    report::make(&transaction.in_force, &spool, entry, reported, UnixTime::now()).await
 }
 
 /// The spool as a report's maker sees it: the message it is about can be read, though it is not committed yet.
@@ -156,8 +176,12 @@ struct WithDraft<'a> {
 }
 
 impl Spool for WithDraft<'_> {
-    fn create(&self) -> Result<Draft, SpoolError> {
-        self.spool.create()
+    fn new_id(&self) -> QueueId {
+        self.spool.new_id()
+    }
+
+    fn create_as(&self, id: QueueId) -> Result<Draft, SpoolError> {
+        self.spool.create_as(id)
     }
 
     fn commit(&self, record: Record) -> Committed<'_> {
@@ -176,36 +200,72 @@ impl Spool for WithDraft<'_> {
     }
 }
 
-/// Logs, counts and traces a message that was accepted.
-fn tell(services: &Services, session: &str, transaction: &Transaction, entries: &[Entry]) {
-    let Some(entry) = entries.first() else { return };
+/// What the client has shown of itself beside its address, for the trace.
+fn proof(origin: &Origin) -> String {
+    let certificate = match &origin.chosen_by {
+        ChosenBy::Certificate(name) => format!(", certificate {name}"),
+        ChosenBy::Network => String::new(),
+    };
+    certificate + if origin.authenticated { ", authenticated" } else { "" }
+}
+
+/// Logs, counts and traces a message that was accepted, and what became of it already.
+fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Kept) {
     let connector = &*transaction.connector.name;
-    let (id, size) = (entry.id.to_string(), entry.content.size);
-    tracing::info!(queue_id = id, sender = %entry.sender.reverse_path, recipients = entry.recipients.len(), size,
-        message_id = entry.content.message_id, "message accepted");
+    let (id, size) = (kept.id.to_string(), kept.content.size);
+    tracing::info!(queue_id = id, sender = %transaction.sender.reverse_path, recipients = transaction.recipients.len(),
+        size, message_id = kept.content.message_id, "message accepted");
     services.metrics.messages_received.with_label_values(&[connector]).inc();
     services.metrics.received_bytes.with_label_values(&[connector]).inc_by(size);
     let event = |what| Event {
         id: id.clone(),
-        message_id: entry.content.message_id.clone(),
+        message_id: kept.content.message_id.clone(),
         ..transaction.event(session, what)
     };
-    services.trace.record(Event { detail: format!("{size} octets"), ..event(What::Received) });
-    for recipient in &transaction.recipients {
+    let detail = format!("{size} octets{}", proof(&transaction.origin));
+    services.trace.record(Event { detail, ..event(What::Received) });
+    for (recipient, fate) in transaction.recipients.iter().zip(&kept.fates) {
         let what = match recipient.route.way {
             Way::Resolved | Way::Redirected => What::Resolved,
             Way::Relayed | Way::RelayedVerified | Way::External => What::Relayed,
         };
-        services.trace.record(Event {
+        let about = |what, detail: String| Event {
             recipient: recipient.rcpt.address.as_str().to_owned(),
             connector: recipient.route.connector.to_string(),
-            detail: recipient.because.clone(),
+            detail,
             ..event(what)
-        });
+        };
+        services.trace.record(about(what, recipient.because.clone()));
+        let (what, result, said) = match &fate.state {
+            State::Done(Outcome::Delivered { reply, .. }) => (What::Delivered, "delivered", reply.to_string()),
+            State::Done(Outcome::Failed { reply, .. }) => (What::Failed, "failed", reply.to_string()),
+            State::Waiting { attempts: 1.., last_error, .. } => (What::Deferred, "deferred", last_error.clone()),
+            State::Waiting { .. } | State::Held(_) | State::Done(Outcome::Dropped) => continue,
+        };
+        let send_connector = &*recipient.route.connector;
+        tracing::info!(queue_id = id, to = %recipient.rcpt.address, send_connector, said, "{result}");
+        services.metrics.deliveries.with_label_values(&[send_connector, result]).inc();
+        services.trace.record(about(what, said));
     }
-    for report in entries.iter().skip(1) {
-        services.metrics.dsn.with_label_values(&["failed"]).inc();
-        tracing::info!(queue_id = %report.id, about = id, "report made");
-        services.trace.record(Event { detail: format!("report {}", report.id), ..event(What::Dsn) });
+}
+
+/// The same for the report about it.
+fn tell_reports(services: &Services, session: &str, transaction: &Transaction, (kept, entries): (&Kept, &[Entry])) {
+    let about = kept.id.to_string();
+    for report in entries.iter().filter(|entry| entry.id != kept.id) {
+        let wanted = kept.reported.iter().filter(|reported| kept.wants(transaction, reported));
+        let mut actions: Vec<_> = wanted.map(|reported| reported.action).collect();
+        actions.sort_unstable();
+        actions.dedup();
+        for action in actions {
+            services.metrics.dsn.with_label_values(&[action.as_str()]).inc();
+        }
+        tracing::info!(queue_id = %report.id, about, "report made");
+        services.trace.record(Event {
+            id: about.clone(),
+            message_id: kept.content.message_id.clone(),
+            detail: format!("report {}", report.id),
+            ..transaction.event(session, What::Dsn)
+        });
     }
 }

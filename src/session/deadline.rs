@@ -17,6 +17,11 @@ const ANY_PACE: Duration = Duration::from_mins(10);
 /// The pace of which it may take as long as it needs, octets a second: a quarter of a 9600 baud line.
 const SLOWEST: u64 = 256;
 
+/// A segment over Ethernet: 1500 octets less the headers of IPv4 and TCP.
+const FULL_SEGMENT: u64 = 1460;
+/// How long a client that is about to send content is silent before something may be wrong.
+const SUSPICIOUS: Duration = Duration::from_secs(10);
+
 /// One session's deadlines.
 #[derive(Debug)]
 pub(super) struct Deadlines {
@@ -66,6 +71,17 @@ impl Deadlines {
         }
     }
 
+    /// How long content has stood still that began and never brought a full segment, with the octets that came: behind
+    /// a path MTU black hole it does (DESIGN section 7). `None`: it moves, or it moved.
+    pub(super) fn stalled_at_start(&self, now: Instant) -> Option<(Duration, u64)> {
+        match self.waiting {
+            Waiting::Content { last, octets, .. } if octets < FULL_SEGMENT && now - last >= SUSPICIOUS => {
+                Some((now - last, octets))
+            }
+            _ => None,
+        }
+    }
+
     /// Octets have come in.
     pub(super) fn received(&mut self, count: usize, now: Instant) {
         if let Waiting::Content { last, octets, .. } = &mut self.waiting {
@@ -90,6 +106,25 @@ mod tests {
         }
         deadlines.taken();
         assert_eq!(deadlines.next(Expect::Command, at(299)), at(599));
+    }
+
+    #[test]
+    fn content_that_stands_still_from_its_start_is_suspicious() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for (octets, silence, suspicious) in
+            [(0_u64, 9_u64, false), (0, 10, true), (900, 180, true), (1460, 180, false), (100_000, 180, false)]
+        {
+            let mut deadlines = Deadlines::new(Duration::from_secs(300));
+            assert_eq!(deadlines.stalled_at_start(at(100)), None);
+            deadlines.next(Expect::Command, start);
+            assert_eq!(deadlines.stalled_at_start(at(100)), None);
+            deadlines.next(Expect::Content, start);
+            deadlines.received(usize::try_from(octets).unwrap(), at(5));
+            let found = deadlines.stalled_at_start(at(5 + silence));
+            let silence = Duration::from_secs(silence);
+            assert_eq!(found, suspicious.then_some((silence, octets)), "{octets} {silence:?}");
+        }
     }
 
     #[test]

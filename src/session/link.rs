@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -26,6 +27,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         match self {
             Self::Plain(socket) => Ok(Self::Encrypted(Box::new(TlsAcceptor::from(tls).accept(socket).await?))),
             Self::Encrypted(_) | Self::Gone => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+}
+
+impl<S> Link<S> {
+    /// The certificates that the client showed in the handshake, its own first.
+    pub(super) fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        match self {
+            Self::Encrypted(stream) => stream.get_ref().1.peer_certificates(),
+            Self::Plain(_) | Self::Gone => None,
         }
     }
 }

@@ -1,55 +1,63 @@
 //! One client's session: drives [`smtp::server`](crate::smtp::server) over one socket, plain or TLS.
 //!
 //! `listener` starts it. It performs what the machine asks for and decides nothing: [`transaction`] asks where
-//! recipients go, [`header`] whether a message loops, [`writing`] and [`commit`] make it durable and hand it to
-//! `delivery`. A transaction keeps the configuration that was in force at its MAIL.
+//! recipients go, [`rcpt`] what their next hops say (cut-through), [`header`] whether a message loops, [`writing`] keeps
+//! its content, [`ending`] hands it to the next hops and says how it ended, [`commit`] makes durable what is left and hands
+//! it to `delivery`. A transaction keeps the configuration that was in force at its MAIL.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::BytesMut;
-use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::config::{Config, ReceiveConnector, ReceiveTlsMode};
+use crate::config::{ReceiveConnector, ReceiveTlsMode};
+use crate::delivery::attempt::Outbound;
+use crate::delivery::on_its_way::OnItsWay;
 use crate::in_force::Current;
 use crate::metrics::Metrics;
 use crate::pressure::Pressure;
+use crate::routing::recently_good::RecentlyGood;
 use crate::routing::relay_memory::RelayMemory;
 use crate::smtp::reply::{self, Reply};
-use crate::smtp::server::{Action, Event, Expect, Profile, Server, TlsState};
+use crate::smtp::server::{Action, Event, Server, TlsState};
 use crate::spool::Spool;
 use crate::spool::entry::Entry;
+use crate::tls::serve::ServerTls;
 use crate::trace::Trace;
 
 mod commit;
 mod deadline;
 pub mod door;
+mod ending;
 mod header;
+mod identity;
 mod link;
+mod login;
+mod passing_on;
+mod rcpt;
+mod streaming;
 mod transaction;
+pub mod users;
+mod wire;
 mod writing;
 
 use deadline::Deadlines;
+use identity::Believed;
+pub use identity::Identity;
 use link::Link;
 use transaction::Transaction;
+use wire::{encrypt, profile};
 
-/// How much is read at once.
-const READ: usize = 64 * 1024;
 /// How much of our replies waits before it is sent, however much the client has pipelined.
 const MOST_REPLIES: usize = 64 * 1024;
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_mins(1);
-/// How long a client may leave our replies unread.
-const SEND: Duration = Duration::from_mins(5);
-/// How long we read on after our last reply, so that a reset does not overtake it.
-const LINGER: Duration = Duration::from_secs(2);
+/// Octets of content by which a client moves.
+const PACE: usize = 32 * 1024;
 
 /// What sessions work with.
 #[derive(Clone)]
@@ -60,8 +68,14 @@ pub struct Services {
     pub spool: Arc<dyn Spool>,
     /// Takes what has become durable: `delivery`.
     pub accepted: UnboundedSender<Entry>,
+    /// The way out by SMTP, for next hops that take part in a client's conversation.
+    pub outbound: Outbound,
+    /// RCPTs that wait for a next hop's answer.
+    pub on_its_way: OnItsWay,
     /// What next hops accepted lately.
     pub relay_memory: Arc<Mutex<RelayMemory>>,
+    /// Whose mail they accepted lately.
+    pub recently_good: Arc<Mutex<RecentlyGood>>,
     /// Counters.
     pub metrics: Metrics,
     /// The message trace.
@@ -81,8 +95,10 @@ pub struct Client {
     pub bind: SocketAddr,
     /// The receive connector that serves it.
     pub connector: Arc<ReceiveConnector>,
-    /// That connector's certificate; `None`: no TLS.
-    pub tls: Option<Arc<ServerConfig>>,
+    /// TLS of the connector that its network chose; `None`: none.
+    pub tls: Option<ServerTls>,
+    /// What it has shown of itself.
+    pub identity: Identity,
 }
 
 /// How a session ended, for the log.
@@ -134,6 +150,10 @@ struct Session<S> {
     output: Vec<u8>,
     transaction: Option<Transaction>,
     deadlines: Deadlines,
+    /// When the client last gave a command, or [`PACE`] octets of content since.
+    moved: Instant,
+    /// Octets of content since then.
+    fed: usize,
     /// Until the machine has been told to drain.
     draining: Option<CancellationToken>,
 }
@@ -141,20 +161,26 @@ struct Session<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     async fn begin(
         services: Arc<Services>,
-        client: Client,
+        mut client: Client,
         socket: S,
         draining: CancellationToken,
     ) -> Result<Self, Ended> {
-        let link = match (client.connector.tls.mode, &client.tls) {
-            (ReceiveTlsMode::Implicit, Some(tls)) => encrypt(Link::Plain(socket), tls).await?,
-            (ReceiveTlsMode::Implicit, None) => {
-                return Err(Ended::Handshake(io::Error::other("the receive connector has no certificate")));
-            }
+        let config = services.current.load().config.clone();
+        let link = match client.connector.tls.mode {
+            ReceiveTlsMode::Implicit => encrypt(&config, &mut client, Link::Plain(socket)).await?,
             _ => Link::Plain(socket),
         };
-        let machine = Server::new(profile(&services.current.load().config, &client));
+        let tls = match (&link, client.connector.tls.mode, &client.tls) {
+            (Link::Encrypted(_), _, _) => TlsState::Active,
+            (_, ReceiveTlsMode::Required, _) => TlsState::Required,
+            (_, ReceiveTlsMode::Opportunistic, Some(_)) => TlsState::Offered,
+            (_, _, _) => TlsState::Unavailable,
+        };
+        let machine = Server::new(profile(&config, &client, tls));
         Ok(Self {
             deadlines: Deadlines::new(client.connector.idle_timeout),
+            moved: Instant::now(),
+            fed: 0,
             services,
             client,
             link,
@@ -170,8 +196,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     async fn run(&mut self) -> Ended {
         loop {
             let action = self.machine.next(&mut self.input);
-            if !matches!(action, Action::Read(_)) {
-                self.deadlines.taken();
+            match action {
+                Action::Read(_) => {}
+                // Content that drips in is no reason to keep a next hop's connection.
+                Action::Content(_) => self.deadlines.taken(),
+                _ => {
+                    self.deadlines.taken();
+                    (self.fed, self.moved) = (0, Instant::now());
+                }
             }
             if let Err(ended) = self.perform(action).await {
                 return ended;
@@ -208,18 +240,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 let verdict = self.check_header(section).await?;
                 self.machine.handle(Event::HeaderChecked(verdict));
             }
-            Action::Content(piece) => self.transaction()?.append(&piece).await,
+            Action::Content(piece) => {
+                let carrier = self.machine.carrier();
+                self.transaction()?.append(&piece, carrier).await;
+                // Afterwards: what a next hop made us wait is not the client's.
+                self.fed += piece.len();
+                if self.fed >= PACE {
+                    (self.fed, self.moved) = (0, Instant::now());
+                }
+            }
             Action::Commit(summary) => {
                 let transaction = self.transaction.take().ok_or(Ended::Stuck)?;
                 let (services, session) = (self.services.clone(), self.client.id.clone());
-                let result = commit::commit(services, session, transaction, summary).await;
-                self.machine.handle(Event::Spooled(result));
+                let result = ending::end(&services, &session, transaction, summary).await;
+                self.machine.handle(Event::Ended(result));
             }
             Action::Discard => self.transaction = None,
             Action::StartTls => {
                 self.flush().await?;
-                self.start_tls().await?;
-                self.machine.handle(Event::TlsStarted);
+                let profile = self.start_tls().await?;
+                self.machine.handle(Event::TlsStarted(profile));
+            }
+            Action::Authenticate(credentials) => {
+                self.flush().await?;
+                let verdict = login::check(&self.services, &mut self.client, credentials).await;
+                self.machine.handle(Event::Authenticated(verdict));
             }
             Action::Close => {
                 self.flush().await?;
@@ -258,85 +303,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
         }
     }
-
-    /// Reads some octets, or notes that the deadline has passed or that we are draining.
-    async fn read(&mut self, expect: Expect) -> Result<(), Ended> {
-        let deadline = self.deadlines.next(expect, Instant::now());
-        self.input.reserve(READ);
-        let drained = async {
-            match &self.draining {
-                Some(token) => token.cancelled().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = drained => {
-                self.draining = None;
-                self.machine.handle(Event::Draining);
-            }
-            read = self.link.read_buf(&mut self.input) => match read? {
-                0 => return Err(Ended::Eof),
-                octets => self.deadlines.received(octets, Instant::now()),
-            },
-            () = tokio::time::sleep_until(deadline) => self.machine.handle(Event::TimedOut),
-        }
-        Ok(())
-    }
-
-    /// Sends what is due.
-    async fn flush(&mut self) -> Result<(), Ended> {
-        if self.output.is_empty() {
-            return Ok(());
-        }
-        let sent = timeout(SEND, async {
-            self.link.write_all(&self.output).await?;
-            self.link.flush().await
-        });
-        sent.await.map_err(|_| Ended::Unread)??;
-        self.output.clear();
-        Ok(())
-    }
-
-    async fn start_tls(&mut self) -> Result<(), Ended> {
-        let tls = self.client.tls.clone();
-        let tls = tls.ok_or_else(|| Ended::Handshake(io::Error::other("the receive connector has no certificate")))?;
-        let link = std::mem::replace(&mut self.link, Link::Gone);
-        self.link = encrypt(link, &tls).await?;
-        Ok(())
-    }
-
-    /// Closes our side and reads on for a moment.
-    async fn linger(&mut self) {
-        let until_closed = async {
-            self.link.shutdown().await?;
-            loop {
-                self.input.clear();
-                if self.link.read_buf(&mut self.input).await? == 0 {
-                    return io::Result::Ok(());
-                }
-            }
-        };
-        let _ = timeout(LINGER, until_closed).await; // whatever the client does, we are done
-    }
-}
-
-async fn encrypt<S>(link: Link<S>, tls: &Arc<ServerConfig>) -> Result<Link<S>, Ended>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let late = |_| Ended::Handshake(io::ErrorKind::TimedOut.into());
-    timeout(HANDSHAKE, link.encrypt(tls.clone())).await.map_err(late)?.map_err(Ended::Handshake)
-}
-
-/// What the machine has to know of the door.
-fn profile(config: &Config, client: &Client) -> Profile {
-    let tls = match (client.connector.tls.mode, &client.tls) {
-        (ReceiveTlsMode::Implicit, _) => TlsState::Active,
-        (ReceiveTlsMode::Required, _) => TlsState::Required,
-        (ReceiveTlsMode::Opportunistic, Some(_)) => TlsState::Offered,
-        (ReceiveTlsMode::Opportunistic, None) | (ReceiveTlsMode::None, _) => TlsState::Unavailable,
-    };
-    let hostname = config.server.hostname.as_str().to_owned();
-    Profile { hostname, max_message_size: client.connector.max_message_size, tls }
 }

@@ -2,19 +2,23 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
+use tokio::task::JoinError;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use super::header::Passed;
 use super::writing::Writing;
-use super::{Client, Services, door};
+use super::{Client, Services};
 use crate::config::ReceiveConnector;
+use crate::delivery::cut_through::Branches;
 use crate::in_force::InForce;
 use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::message::received::With;
 use crate::routing::table::Table;
-use crate::routing::verdict::{Decision, Freshness, Reason, Route, Verdict};
+use crate::routing::verdict::{Decision, Freshness, Reason, Route};
 use crate::smtp::address::Address;
 use crate::smtp::command::{ForwardPath, Rcpt};
 use crate::smtp::reply::{self, Reply};
@@ -29,9 +33,36 @@ pub(super) struct Transaction {
     pub(super) origin: Arc<Origin>,
     pub(super) sender: Sender,
     /// Asked, oldest first; the answers come in this order.
-    asked: VecDeque<(RcptTo, AbortOnDropHandle<Decision>)>,
+    pub(super) asked: VecDeque<(RcptTo, Deciding)>,
     pub(super) recipients: Vec<Accepted>,
+    /// What of them is with next hops already.
+    pub(super) branches: Branches,
+    /// Whether its content goes to next hops as it comes.
+    pub(super) streams: bool,
+    /// When MAIL came.
+    pub(super) began: Instant,
     pub(super) content: Option<(Passed, Writing)>,
+}
+
+/// A decision that is under way, or made.
+pub(super) enum Deciding {
+    /// What it rests on was at hand.
+    Made(Decision),
+    /// A directory is being asked.
+    Asking(AbortOnDropHandle<Decision>),
+}
+
+impl Deciding {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// Deciding broke down.
+    pub(super) async fn decided(self) -> Result<Decision, JoinError> {
+        match self {
+            Self::Made(decision) => Ok(decision),
+            Self::Asking(handle) => handle.await,
+        }
+    }
 }
 
 /// A recipient that RCPT accepted.
@@ -54,23 +85,18 @@ impl Transaction {
             return Err(reply::INSUFFICIENT_STORAGE);
         }
         let in_force = services.current.load_full();
-        let ip = client.address.ip().to_canonical();
-        let Some(connector) = door::choose(&in_force.config, client.bind, ip) else {
+        let Some((connector, chosen_by)) = client.door(&in_force.config) else {
             tracing::info!("no receive connector serves the client any more");
             return Err(reply::SHUTTING_DOWN);
         };
         client.connector = connector.clone();
-        let origin = Origin {
-            receive_connector: connector.name.clone(),
-            organization: connector.organization.clone(),
-            resolves_first: connector.resolves_first,
-            relay: connector.relay,
-            client: Some(ip),
-            helo: hello.map(|hello| hello.name().to_owned()).unwrap_or_default(),
-            authenticated: false,
-        };
+        let origin = client.origin(chosen_by, hello.map(|hello| hello.name().to_owned()).unwrap_or_default());
+        let ehlo = in_force.config.server.hostname.clone();
         Ok(Self {
-            connector: connector.clone(),
+            connector,
+            branches: Branches::new(services.outbound.clone(), ehlo),
+            began: Instant::now(),
+            streams: false,
             in_force,
             origin: Arc::new(origin),
             sender,
@@ -95,62 +121,26 @@ impl Transaction {
             ForwardPath::Postmaster => self.postmaster(),
         };
         let (in_force, origin, asked) = (self.in_force.clone(), self.origin.clone(), address.clone());
-        let deciding = async move { in_force.resolver.resolve(&origin, &asked, Freshness::Any, UnixTime::now()).await };
-        let handle = AbortOnDropHandle::new(tokio::spawn(deciding.in_current_span()));
-        self.asked.push_back((RcptTo { address, notify: rcpt.notify, orcpt: rcpt.orcpt }, handle));
+        let mut deciding =
+            Box::pin(async move { in_force.resolver.resolve(&origin, &asked, Freshness::Any, UnixTime::now()).await });
+        // What memory knows needs no task of its own.
+        let at_once = deciding.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let deciding = match at_once {
+            Poll::Ready(decision) => Deciding::Made(decision),
+            Poll::Pending => Deciding::Asking(AbortOnDropHandle::new(tokio::spawn(deciding.in_current_span()))),
+        };
+        self.asked.push_back((RcptTo { address, notify: rcpt.notify, orcpt: rcpt.orcpt }, deciding));
     }
 
-    /// RFC 5321 4.5.1: `<postmaster>` is that of the first accepted domain.
+    /// RFC 5321 4.5.1: `<postmaster>` without a domain.
     fn postmaster(&self) -> Address {
         let config = &self.in_force.config;
-        Address::postmaster(config.routing.accepted.first().unwrap_or(&config.server.hostname))
-    }
-
-    /// Waits for the oldest decision that is under way and says what RCPT is answered. `None`: none is.
-    pub(super) async fn answer(&mut self, services: &Services, session: &str) -> Option<Reply> {
-        let (rcpt, deciding) = self.asked.pop_front()?;
-        let decision = match deciding.await {
-            Ok(decision) => decision,
-            Err(error) => {
-                tracing::error!(recipient = %rcpt.address, %error, "deciding about a recipient failed");
-                return Some(reply::TRY_AGAIN); // anything not proven permanent is temporary
-            }
-        };
-        let domain = domain_label(&self.in_force.config.routing, &rcpt.address);
-        services.metrics.recipients.with_label_values(&[domain.as_str(), decision.label()]).inc();
-        let (because, row) = (because(&decision.reasons), decision.row());
-        match decision.verdict {
-            Verdict::Accept(route) => {
-                self.recipients.push(Accepted { rcpt, route, because });
-                Some(reply::RECIPIENT_OK)
-            }
-            Verdict::Refuse(refusal) => {
-                tracing::info!(sender = %self.sender.reverse_path, recipient = %rcpt.address, reply = %refusal, because,
-                    "recipient refused");
-                if is_loop(row, &refusal) {
-                    services.metrics.loops.with_label_values(&["resolves-first"]).inc();
-                }
-                let detail = format!("{refusal} ({because})");
-                services.trace.record(Event {
-                    recipient: rcpt.address.as_str().to_owned(),
-                    detail,
-                    ..self.event(session, What::Refused)
-                });
-                Some(refusal)
-            }
-        }
-    }
-
-    /// Content behind the header section.
-    pub(super) async fn append(&mut self, piece: &[u8]) {
-        if let Some((_, writing)) = &mut self.content {
-            writing.append(piece).await;
-        }
+        Address::postmaster(&config.routing.accepted.postmaster(&config.server.hostname))
     }
 
     /// The header section has passed: what is stored begins with our Received field and with it.
     pub(super) async fn start_content(&mut self, services: &Services, with: With, mut passed: Passed) {
-        let mut writing = Writing::new(services.spool.clone(), self.origin.clone(), with, &self.in_force);
+        let mut writing = Writing::new(services.spool.clone(), &self.origin, with, &self.in_force);
         writing.append(&std::mem::take(&mut passed.section)).await;
         self.content = Some((passed, writing));
     }
@@ -174,6 +164,8 @@ impl Transaction {
 /// How the message comes in, as our Received field says it.
 pub(super) fn with(machine: &Server, sender: &Sender) -> With {
     match (machine.hello(), machine.is_encrypted()) {
+        (Some(Hello::Ehlo(_)), true) if machine.is_authenticated() && sender.smtputf8 => With::Utf8Smtpsa,
+        (Some(Hello::Ehlo(_)), true) if machine.is_authenticated() => With::Esmtpsa,
         (Some(Hello::Ehlo(_)), true) if sender.smtputf8 => With::Utf8Smtps,
         (Some(Hello::Ehlo(_)), false) if sender.smtputf8 => With::Utf8Smtp,
         (Some(Hello::Ehlo(_)), true) => With::Esmtps,
@@ -188,11 +180,11 @@ pub(super) fn because(reasons: &[Reason]) -> String {
 }
 
 /// Whether a refusal is one of the rows that break a loop before anything is sent (DESIGN section 6, rule 1).
-fn is_loop(row: Option<u8>, refusal: &Reply) -> bool {
+pub(super) fn is_loop(row: Option<u8>, refusal: &Reply) -> bool {
     row == Some(10) || *refusal == reply::ROUTING_LOOP
 }
 
 /// The label of `recipients_total{domain}`: the accepted domain's pattern, or `other`.
-fn domain_label(table: &Table, address: &Address) -> String {
+pub(super) fn domain_label(table: &Table, address: &Address) -> String {
     table.accepted.find(address.domain()).map_or_else(|| "other".to_owned(), |accepted| accepted.pattern.to_string())
 }

@@ -1,131 +1,131 @@
-//! A message's content on its way into the spool: our Received field, then what the client sent.
+//! A message's content on its way in: our Received field, then what the client sent.
 //!
-//! A small message is written at once, on a thread that may block; a larger one in pieces. Memory does not grow
-//! with the message.
+//! It stays in memory while it is small, so that a message that next hops take at once never touches the disk; a larger
+//! one goes to a file of the spool in pieces, unsynced. Memory does not grow with the message.
 
+use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
 
+use crate::delivery::cut_through::Body;
 use crate::in_force::InForce;
 use crate::message::envelope::Origin;
+use crate::message::queue_id::QueueId;
 use crate::message::received::{self, With};
-use crate::smtp::domain::Domain;
 use crate::spool::{Draft, Spool, SpoolError};
 use crate::time::UnixTime;
 
-/// How much is written at once.
+/// How much of a message stays in memory.
+const IN_MEMORY: usize = 256 * 1024;
+/// How much is written to a file at once.
 const PIECE: usize = 64 * 1024;
 
-/// Content being written.
+/// Content being taken in.
 pub(super) struct Writing {
     spool: Arc<dyn Spool>,
-    received: Received,
-    state: State,
-}
-
-/// What our Received field says besides the id.
-#[derive(Clone)]
-struct Received {
-    origin: Arc<Origin>,
-    with: With,
-    by: Domain,
-    at: UnixTime,
-}
-
-enum State {
-    /// Nothing has been written yet: there is no draft.
-    Collecting(Vec<u8>),
-    /// A draft, and what is to be written next.
-    Begun(Written, Vec<u8>),
-    /// Writing failed; the rest of the content is thrown away and the message refused at its end.
-    Failed(SpoolError),
-}
-
-/// Content that has been written.
-pub(super) struct Written {
-    pub(super) draft: Draft,
+    pub(super) id: QueueId,
+    /// When we took it, as our Received field says.
+    pub(super) at: UnixTime,
     /// Octets, our Received field included.
     pub(super) size: u64,
     /// Octets of our Received field.
     pub(super) received_size: u64,
-    /// When we took it, as our Received field says.
-    pub(super) at: UnixTime,
+    /// What is not in the file: everything, as long as there is none.
+    buffer: Vec<u8>,
+    file: Filed,
+}
+
+/// Whether there is a file.
+enum Filed {
+    /// Not yet.
+    No,
+    /// The content but for the buffer is in it.
+    Begun(Draft),
+    /// Writing failed; the rest of the content is thrown away and the message refused at its end.
+    Failed(SpoolError),
 }
 
 impl Writing {
-    pub(super) fn new(spool: Arc<dyn Spool>, origin: Arc<Origin>, with: With, in_force: &InForce) -> Self {
-        let by = in_force.config.server.hostname.clone();
-        let received = Received { origin, with, by, at: UnixTime::now() };
-        Self { spool, received, state: State::Collecting(Vec::new()) }
+    pub(super) fn new(spool: Arc<dyn Spool>, origin: &Origin, with: With, in_force: &InForce) -> Self {
+        let (id, at) = (spool.new_id(), UnixTime::now());
+        let buffer = received::field(origin, with, &in_force.config.server.hostname, id, at).into_bytes();
+        let received_size = buffer.len() as u64;
+        Self { spool, id, at, size: received_size, received_size, buffer, file: Filed::No }
     }
 
     /// Takes a piece; writes when there is enough.
     pub(super) async fn append(&mut self, piece: &[u8]) {
-        let buffer = match &mut self.state {
-            State::Collecting(buffer) | State::Begun(_, buffer) => buffer,
-            State::Failed(_) => return,
-        };
-        buffer.extend_from_slice(piece);
-        if buffer.len() < PIECE {
+        if let Filed::Failed(_) = self.file {
             return;
         }
-        self.state = match std::mem::replace(&mut self.state, State::Collecting(Vec::new())) {
-            State::Collecting(buffer) => self.begin(buffer).await,
-            State::Begun(written, buffer) => go_on(written, buffer).await,
-            failed @ State::Failed(_) => failed,
-        };
+        self.size += piece.len() as u64;
+        self.buffer.extend_from_slice(piece);
+        let most = if matches!(self.file, Filed::No) { IN_MEMORY } else { PIECE };
+        if self.buffer.len() > most {
+            self.write_out().await;
+        }
     }
 
-    /// Writes what is left.
+    /// The whole content, for reading. What is in a file already goes there entirely.
     ///
     /// # Errors
     /// What went wrong now or before.
-    pub(super) async fn finish(mut self) -> Result<Written, SpoolError> {
-        let state = match std::mem::replace(&mut self.state, State::Collecting(Vec::new())) {
-            State::Collecting(buffer) => self.begin(buffer).await,
-            State::Begun(written, buffer) => go_on(written, buffer).await,
-            failed @ State::Failed(_) => failed,
-        };
-        match state {
-            State::Begun(written, _) => Ok(written),
-            State::Failed(error) => Err(error),
-            State::Collecting(_) => Err(SpoolError::Io("nothing was written".into())),
+    pub(super) async fn body(&mut self) -> Result<Body<'_>, SpoolError> {
+        if !matches!(self.file, Filed::No) && !self.buffer.is_empty() {
+            self.write_out().await;
+        }
+        match &self.file {
+            Filed::No => Ok(Body::Memory(&self.buffer)),
+            Filed::Failed(error) => Err(error.clone()),
+            Filed::Begun(draft) => {
+                let failed = |e| SpoolError::Io(format!("{}: {e}", draft.id));
+                Ok(Body::File(Arc::new(File::open(&draft.path).map_err(failed)?)))
+            }
         }
     }
 
-    /// Opens a draft, writes our Received field and the first piece.
-    async fn begin(&self, buffer: Vec<u8>) -> State {
-        let (spool, received) = (self.spool.clone(), self.received.clone());
-        blocking(move || {
-            let draft = spool.create()?;
-            let Received { origin, with, by, at } = &received;
-            let mut first = received::field(origin, *with, by, draft.id, *at).into_bytes();
-            let received_size = first.len() as u64;
-            first.extend_from_slice(&buffer);
-            write(Written { draft, size: 0, received_size, at: *at }, first)
-        })
-        .await
+    /// The whole content in a file, ready to be committed.
+    ///
+    /// # Errors
+    /// What went wrong now or before.
+    pub(super) async fn finish(mut self) -> Result<Draft, SpoolError> {
+        if matches!(self.file, Filed::No) || !self.buffer.is_empty() {
+            self.write_out().await;
+        }
+        match self.file {
+            Filed::Begun(draft) => Ok(draft),
+            Filed::Failed(error) => Err(error),
+            Filed::No => Err(SpoolError::Io("nothing was written".into())),
+        }
     }
-}
 
-async fn go_on(written: Written, buffer: Vec<u8>) -> State {
-    blocking(move || write(written, buffer)).await
-}
-
-fn write(mut written: Written, mut buffer: Vec<u8>) -> Result<(Written, Vec<u8>), SpoolError> {
-    written.draft.file.write_all(&buffer).map_err(|e| SpoolError::Io(format!("{}: {e}", written.draft.id)))?;
-    written.size += buffer.len() as u64;
-    buffer.clear();
-    Ok((written, buffer))
-}
-
-async fn blocking<F>(work: F) -> State
-where
-    F: FnOnce() -> Result<(Written, Vec<u8>), SpoolError> + Send + 'static,
-{
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok((written, buffer))) => State::Begun(written, buffer),
-        Ok(Err(error)) => State::Failed(error),
-        Err(error) => State::Failed(SpoolError::Io(error.to_string())),
+    /// Writes the buffer to the file, on a thread that may block.
+    async fn write_out(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        let (spool, id) = (self.spool.clone(), self.id);
+        let begun = match std::mem::replace(&mut self.file, Filed::No) {
+            Filed::No => None,
+            Filed::Begun(draft) => Some(draft),
+            failed @ Filed::Failed(_) => {
+                self.file = failed;
+                return;
+            }
+        };
+        let writing = move || {
+            let mut draft = match begun {
+                Some(draft) => draft,
+                None => spool.create_as(id)?,
+            };
+            draft.file.write_all(&buffer).map_err(|e| SpoolError::Io(format!("{}: {e}", draft.id)))?;
+            Ok((draft, buffer))
+        };
+        match tokio::task::spawn_blocking(writing).await {
+            Ok(Ok((draft, mut buffer))) => {
+                buffer.clear();
+                (self.file, self.buffer) = (Filed::Begun(draft), buffer);
+            }
+            Ok(Err(error)) => self.file = Filed::Failed(error),
+            Err(error) => self.file = Filed::Failed(SpoolError::Io(error.to_string())),
+        }
     }
 }

@@ -7,6 +7,7 @@ use super::address::{Address, ReversePath};
 use super::domain::Domain;
 use super::extension;
 use super::reply::{self, Reply};
+use super::sasl::{Mechanism, Response};
 use crate::message::envelope::{Notify, Sender};
 
 /// A command with its arguments.
@@ -36,6 +37,8 @@ pub enum Command {
     Help,
     /// RFC 3207.
     StartTls,
+    /// RFC 4954: the mechanism, and the initial response if there is one.
+    Auth(Mechanism, Option<Response>),
 }
 
 /// What RCPT said. `crate::session` makes a [`crate::message::envelope::RcptTo`] of it.
@@ -112,6 +115,9 @@ pub enum CommandError {
     /// BDAT's size: what follows cannot be told from commands.
     #[error("bad chunk size")]
     ChunkSize,
+    /// AUTH with a mechanism that is not ours.
+    #[error("unknown mechanism")]
+    Mechanism,
     /// Another protocol.
     #[error("not SMTP")]
     OtherProtocol,
@@ -133,6 +139,7 @@ impl CommandError {
             Self::UnknownParameter => reply::UNKNOWN_PARAMETER,
             Self::Utf8Needed => reply::UTF8_NEEDED,
             Self::ChunkSize => reply::BAD_CHUNK_SIZE,
+            Self::Mechanism => reply::UNKNOWN_MECHANISM,
             Self::OtherProtocol => reply::NOT_SMTP,
         }
     }
@@ -167,9 +174,8 @@ pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
         "VRFY" => Ok(Command::Vrfy),
         "HELP" => Ok(Command::Help),
         "STARTTLS" => alone(Command::StartTls, arguments),
-        "EXPN" | "AUTH" | "ETRN" | "TURN" | "ATRN" | "SEND" | "SOML" | "SAML" | "BURL" => {
-            Err(CommandError::NotImplemented)
-        }
+        "AUTH" => auth(arguments),
+        "EXPN" | "ETRN" | "TURN" | "ATRN" | "SEND" | "SOML" | "SAML" | "BURL" => Err(CommandError::NotImplemented),
         "GET" | "POST" | "PUT" | "HEAD" | "OPTIONS" | "CONNECT" | "PRI" => Err(CommandError::OtherProtocol),
         _ => Err(CommandError::Unrecognized),
     }
@@ -266,6 +272,18 @@ fn without_source_route(path: &str) -> Option<&str> {
     }
 }
 
+fn auth(arguments: &str) -> Result<Command, CommandError> {
+    let (mechanism, initial) = match arguments.split_once(' ') {
+        Some((mechanism, initial)) => (mechanism, Some(Response::new(initial.trim_start_matches(' ')))),
+        None => (arguments, None),
+    };
+    match (mechanism, Mechanism::named(mechanism)) {
+        ("", _) => Err(CommandError::Arguments),
+        (_, Some(mechanism)) => Ok(Command::Auth(mechanism, initial)),
+        (_, None) => Err(CommandError::Mechanism),
+    }
+}
+
 fn bdat(arguments: &str) -> Result<Command, CommandError> {
     let (size, place) = match arguments.split_once(' ') {
         None => (arguments, Place::Inner),
@@ -303,6 +321,8 @@ mod tests {
             ("VRFY alice", Command::Vrfy),
             ("HELP", Command::Help),
             ("StartTLS", Command::StartTls),
+            ("auth plain", Command::Auth(Mechanism::Plain, None)),
+            ("AUTH Login YQ==", Command::Auth(Mechanism::Login, Some(Response::new("YQ==")))),
             ("BDAT 0 last", Command::Bdat(Chunk { size: 0, place: Place::Last })),
             ("BDAT 86", Command::Bdat(Chunk { size: 86, place: Place::Inner })),
         ] {
@@ -320,7 +340,8 @@ mod tests {
             (b"STARTTLS x", CommandError::Arguments),
             (b"VRFY", CommandError::Arguments),
             (b"EXPN list", CommandError::NotImplemented),
-            (b"AUTH PLAIN", CommandError::NotImplemented),
+            (b"AUTH", CommandError::Arguments),
+            (b"AUTH GSSAPI", CommandError::Mechanism),
             (b"NOOP \xff", CommandError::NotText),
             (b"GET / HTTP/1.1", CommandError::OtherProtocol),
             (b"BDAT", CommandError::ChunkSize),
@@ -334,7 +355,7 @@ mod tests {
             (b"MAIL FROM:<a@b.c>SIZE=1", CommandError::Sender),
             (b"MAIL FROM:<@b.c>", CommandError::Sender),
             ("MAIL FROM:<ren\u{e9}@b.c>".as_bytes(), CommandError::Utf8Needed),
-            (b"MAIL FROM:<a@b.c> AUTH=<>", CommandError::UnknownParameter),
+            (b"MAIL FROM:<a@b.c> BY=120;R", CommandError::UnknownParameter),
             (b"RCPT TO:<>", CommandError::Recipient),
             (b"RCPT TO:<alice>", CommandError::Recipient),
             (b"RCPT TO:<\"\"@b.c>", CommandError::Recipient),

@@ -1,14 +1,23 @@
-//! The content of a message as it comes in: DATA's dots (RFC 5321 4.5.2) and, for DATA and BDAT, line ends.
+//! The content of a message as it comes in: DATA's dots (RFC 5321 4.5.2) and, for DATA and BDAT, line ends and NUL.
 //! `server` feeds it with whatever pieces the network makes.
 //!
 //! End of data is CRLF.CRLF and nothing else (RFC 5321 4.1.1.4): what looks like an end to a lenient reader
 //! behind us is a message refused here, never a second message (SMTP smuggling).
 
-/// Reads DATA: finds its end, takes stuffed dots away, and notes a bare CR or LF.
+/// What no content may have, however it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// A CR without its LF, or the other way round (RFC 5321 2.3.8). Only DATA is refused for it.
+    BareLineEnd,
+    /// NUL (RFC 5322 4): who drops it reads CRLF NUL `.` CRLF as the end of data.
+    Nul,
+}
+
+/// Reads DATA: finds its end, takes stuffed dots away, and notes the first flaw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DotReader {
     at: At,
-    bare: bool,
+    flaw: Option<Flaw>,
 }
 
 /// Where in a line the reader is.
@@ -32,7 +41,7 @@ impl DotReader {
     /// A reader at the beginning of the content.
     #[must_use]
     pub fn new() -> Self {
-        Self { at: At::LineStart, bare: false }
+        Self { at: At::LineStart, flaw: None }
     }
 
     /// Whether the end has been read.
@@ -41,10 +50,10 @@ impl DotReader {
         self.at == At::End
     }
 
-    /// Whether a bare CR or LF has been read. From there on no content comes out: the message is refused.
+    /// The first flaw that has been read. From there on no content comes out: the message is refused.
     #[must_use]
-    pub fn bare(&self) -> bool {
-        self.bare
+    pub fn flaw(&self) -> Option<Flaw> {
+        self.flaw
     }
 
     /// Reads on, appends content with its dots unstuffed, and returns how many octets of `input` it took: all of
@@ -57,7 +66,7 @@ impl DotReader {
             }
             if self.at == At::Line {
                 let rest = &input[taken..];
-                let text = memchr::memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+                let text = memchr::memchr3(b'\r', b'\n', b'\0', rest).unwrap_or(rest.len());
                 self.emit(&rest[..text], content);
                 taken += text;
                 if text == rest.len() {
@@ -84,11 +93,15 @@ impl DotReader {
                 At::LineStart
             }
             (At::DotCr | At::Cr, b'\r') => {
-                self.bare = true;
+                self.note(Flaw::BareLineEnd);
                 At::Cr
             }
             (At::LineStart | At::Line | At::Dot, b'\n') | (At::DotCr | At::Cr, _) => {
-                self.bare = true;
+                self.note(Flaw::BareLineEnd);
+                At::Line
+            }
+            (At::LineStart | At::Line | At::Dot, b'\0') => {
+                self.note(Flaw::Nul);
                 At::Line
             }
             (At::LineStart | At::Line | At::Dot, byte) => {
@@ -99,8 +112,12 @@ impl DotReader {
         };
     }
 
+    fn note(&mut self, flaw: Flaw) {
+        self.flaw.get_or_insert(flaw);
+    }
+
     fn emit(&self, text: &[u8], content: &mut Vec<u8>) {
-        if !self.bare {
+        if self.flaw.is_none() {
             content.extend_from_slice(text);
         }
     }
@@ -169,8 +186,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Reads `input` in pieces cut at `cuts`: content, what is left behind the end, and whether it is refused.
-    fn read(input: &[u8], cut: usize) -> (Vec<u8>, Option<Vec<u8>>, bool) {
+    /// Reads `input` in pieces cut at `cut`: content, what is left behind the end, and why it is refused.
+    fn read(input: &[u8], cut: usize) -> (Vec<u8>, Option<Vec<u8>>, Option<Flaw>) {
         let mut reader = DotReader::new();
         let mut content = Vec::new();
         let mut taken = reader.read(&input[..cut], &mut content);
@@ -178,7 +195,7 @@ mod tests {
             assert_eq!(taken, cut);
             taken += reader.read(&input[cut..], &mut content);
         }
-        (content, reader.ended().then(|| input[taken..].to_vec()), reader.bare())
+        (content, reader.ended().then(|| input[taken..].to_vec()), reader.flaw())
     }
 
     #[test]
@@ -190,10 +207,10 @@ mod tests {
             (b".a\r\n.\r\n", b"a\r\n", Some(b"")),
             (b"\r\n\r\n.\r\n", b"\r\n\r\n", Some(b"")),
             (b"a.\r\n", b"a.\r\n", None),
-            (b"\x00\xff\r\n.\r\n", b"\x00\xff\r\n", Some(b"")),
+            (b"\x01\xff\r\n.\r\n", b"\x01\xff\r\n", Some(b"")),
         ] {
             for cut in 0..=input.len() {
-                let expected = (content.to_vec(), rest.map(<[u8]>::to_vec), false);
+                let expected = (content.to_vec(), rest.map(<[u8]>::to_vec), None);
                 assert_eq!(read(input, cut), expected, "{input:?} cut at {cut}");
             }
         }
@@ -201,13 +218,26 @@ mod tests {
 
     #[test]
     fn what_a_lenient_reader_takes_for_the_end_is_refused_and_read_past() {
-        for lookalike in
-            ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r\n.\r", "\r.\r\n", "\r\r\n.\r\r\n", "\r.\n", "\n.\r"]
-        {
+        let bare = [
+            "\n.\n",
+            "\n.\r\n",
+            "\r\n.\n",
+            "\r.\r",
+            "\r\n.\r",
+            "\r.\r\n",
+            "\r\r\n.\r\r\n",
+            "\r.\n",
+            "\n.\r",
+            "\r\n.\r\0\n",
+        ];
+        let nul = ["\0", "\r\n\0.\r\n", "\r\n.\0\r\n", "\0\r\n.\n", "b\0\n.\r"];
+        let flawed = bare.map(|text| (text, Flaw::BareLineEnd)).into_iter().chain(nul.map(|text| (text, Flaw::Nul)));
+        for (lookalike, why) in flawed {
             let input = format!("a{lookalike}MAIL FROM:<>\r\n.\r\nQUIT");
             for cut in 0..=input.len() {
-                let (_, rest, bare) = read(input.as_bytes(), cut);
-                assert_eq!((rest.as_deref(), bare), (Some(&b"QUIT"[..]), true), "{input:?} cut at {cut}");
+                let (content, rest, flaw) = read(input.as_bytes(), cut);
+                assert_eq!((rest.as_deref(), flaw), (Some(&b"QUIT"[..]), Some(why)), "{input:?} cut at {cut}");
+                assert!(input.as_bytes().starts_with(&content), "{content:?} came out of {input:?} cut at {cut}");
             }
         }
     }
@@ -218,18 +248,19 @@ mod tests {
         let end = text.windows(5).position(|five| five == b"\r\n.\r\n");
         let content = &text[..end.map_or(text.len(), |end| end + 2)];
         let without_pairs = String::from_utf8_lossy(content).replace("\r\n", "");
-        (end.map(|end| text[end + 5..].to_vec()), without_pairs.contains(['\r', '\n']))
+        (end.map(|end| text[end + 5..].to_vec()), without_pairs.contains(['\r', '\n', '\0']))
     }
 
     #[test]
     fn every_short_text_ends_where_searching_finds_its_end() {
-        for number in 0..4_usize.pow(8) {
-            let text: Vec<u8> = (0..8).map(|at| b"\r\n.a"[number >> (2 * at) & 3]).collect();
-            let (_, rest, bare) = read(&text, number % 9);
-            let (expected_rest, expected_bare) = searched(&text);
+        for number in 0..5_usize.pow(7) {
+            let text: Vec<u8> = (0..7).map(|at| b"\r\n.a\0"[number / 5_usize.pow(at) % 5]).collect();
+            let (_, rest, flaw) = read(&text, number % 8);
+            let (expected_rest, flawed) = searched(&text);
             assert_eq!(rest, expected_rest, "{text:?}");
             // A text that breaks off after a CR is not known to be wrong yet.
-            assert!(bare == expected_bare || (rest.is_none() && !bare && text.ends_with(b"\r")), "{text:?}");
+            let open = rest.is_none() && flaw.is_none() && text.ends_with(b"\r");
+            assert!(flaw.is_some() == flawed || open, "{text:?}");
         }
     }
 
@@ -277,7 +308,7 @@ mod tests {
     proptest! {
         /// Stuffed by RFC 5321 4.5.2 and read in pieces, a text is itself again.
         #[test]
-        fn stuffing_and_reading_cancel_out(lines in prop::collection::vec("[a.\\x00-\\x09]{0,5}", 0..8), size in 1_usize..9) {
+        fn stuffing_and_reading_cancel_out(lines in prop::collection::vec("[a.\\x01-\\x09]{0,5}", 0..8), size in 1_usize..9) {
             let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
             let stuffed: String = lines.iter().map(|l| if l.starts_with('.') { format!(".{l}\r\n") } else { format!("{l}\r\n") }).collect();
             let wire = format!("{stuffed}.\r\n");
@@ -286,7 +317,7 @@ mod tests {
             for piece in wire.as_bytes().chunks(size) {
                 prop_assert_eq!(reader.read(piece, &mut content), piece.len());
             }
-            prop_assert!(reader.ended() && !reader.bare());
+            prop_assert!(reader.ended() && reader.flaw().is_none());
             prop_assert_eq!(content, text.into_bytes());
         }
     }

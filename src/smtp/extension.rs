@@ -1,9 +1,10 @@
 //! The service extensions that we offer, and the MAIL and RCPT parameters they bring: SIZE (RFC 1870),
-//! 8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531), DSN (RFC 3461). `command` and `server` call it.
+//! 8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531), DSN (RFC 3461), AUTH (RFC 4954). `command` and `server` call it.
 
 use super::address::ReversePath;
 use super::command::CommandError;
 use super::reply::Reply;
+use super::sasl::Mechanism;
 use crate::message::envelope::{Body, Notify, Ret, Sender};
 
 /// Whether EHLO's answer has STARTTLS.
@@ -15,16 +16,29 @@ pub enum StartTls {
     NotOffered,
 }
 
+/// Whether EHLO's answer has AUTH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthOffer {
+    /// The client may authenticate now.
+    Offered,
+    /// It may not (RFC 4954 4: nor where TLS is missing).
+    NotOffered,
+}
+
 /// The answer to EHLO (RFC 5321 4.1.1.1).
 #[must_use]
-pub fn ehlo(hostname: &str, max_message_size: u64, start_tls: StartTls) -> Reply {
+pub fn ehlo(hostname: &str, max_message_size: u64, start_tls: StartTls, auth: AuthOffer) -> Reply {
     let start_tls = match start_tls {
         StartTls::Offered => "\nSTARTTLS",
         StartTls::NotOffered => "",
     };
-    let text = format!(
+    let mut text = format!(
         "{hostname}\nPIPELINING\nSIZE {max_message_size}\n8BITMIME\nSMTPUTF8\nENHANCEDSTATUSCODES\nDSN\nCHUNKING{start_tls}"
     );
+    if auth == AuthOffer::Offered {
+        text.push_str("\nAUTH ");
+        text.push_str(Mechanism::OFFERED);
+    }
     Reply::bare(250, text.into())
 }
 
@@ -42,7 +56,9 @@ pub fn mail_parameters(reverse_path: ReversePath, text: &str) -> Result<Sender, 
             ("SMTPUTF8", None) => sender.smtputf8 = true,
             ("RET", Some(value)) => sender.ret = Some(ret(value)?),
             ("ENVID", Some(value)) if value.len() <= 100 && is_xtext(value) => sender.envid = Some(value.to_owned()),
-            ("SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID", _) => return Err(CommandError::Parameter),
+            // RFC 4954 5: who sent it first is the client's word, which we trust nobody for; it is as good as `<>`.
+            ("AUTH", Some(value)) if value == "<>" || is_xtext(value) => {}
+            ("SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "AUTH", _) => return Err(CommandError::Parameter),
             _ => return Err(CommandError::UnknownParameter),
         }
     }
@@ -165,7 +181,7 @@ mod tests {
 
     #[test]
     fn mail_parameters_are_read() {
-        let text = "SIZE=12345 body=8bitmime SMTPUTF8 RET=HDRS ENVID=QQ+2B1";
+        let text = "SIZE=12345 body=8bitmime SMTPUTF8 RET=HDRS ENVID=QQ+2B1 AUTH=<>";
         let sender = mail_parameters(ReversePath::Null, text).unwrap();
         assert_eq!(
             sender,
@@ -208,6 +224,8 @@ mod tests {
             ("RET=SOME", CommandError::Parameter),
             ("ENVID=a=b", CommandError::Parameter),
             ("ENVID=+2b", CommandError::Parameter),
+            ("AUTH", CommandError::Parameter),
+            ("AUTH=a=b", CommandError::Parameter),
             ("=x", CommandError::Parameter),
             ("XOORG=contoso.com", CommandError::UnknownParameter),
         ] {
@@ -222,10 +240,11 @@ mod tests {
 
     #[test]
     fn ehlo_offers_what_is_built() {
-        let offered = ehlo("mx.contoso.com", 36_700_160, StartTls::Offered).to_wire();
+        let offered = ehlo("mx.contoso.com", 36_700_160, StartTls::Offered, AuthOffer::NotOffered).to_wire();
         let text = String::from_utf8(offered).unwrap();
         assert!(text.starts_with("250-mx.contoso.com\r\n250-PIPELINING\r\n250-SIZE 36700160\r\n"), "{text}");
         assert!(text.ends_with("250-CHUNKING\r\n250 STARTTLS\r\n"), "{text}");
-        assert!(!ehlo("h", 1, StartTls::NotOffered).text.contains("STARTTLS"));
+        let encrypted = ehlo("h", 1, StartTls::NotOffered, AuthOffer::Offered);
+        assert!(encrypted.text.ends_with("CHUNKING\nAUTH PLAIN LOGIN"), "{}", encrypted.text);
     }
 }

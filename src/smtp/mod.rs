@@ -6,5 +6,7 @@ pub mod command;
 pub mod data;
 pub mod domain;
 pub mod extension;
+pub mod proxy_protocol;
 pub mod reply;
+pub mod sasl;
 pub mod server;

@@ -116,6 +116,15 @@ pub const DIRECTORY_AMBIGUOUS: Reply =
     Reply::fixed(451, Enhanced(4, 3, 5), "the recipient's directory entry is ambiguous, try again later");
 /// Rows 9 to 11.
 pub const USER_UNKNOWN: Reply = Reply::fixed(550, Enhanced(5, 1, 1), "user unknown");
+/// Rows 9 to 11, and a next hop's "unknown recipient", while the address is recently good.
+pub const UNKNOWN_JUST_NOW: Reply =
+    Reply::fixed(451, Enhanced(4, 3, 0), "the recipient had mail lately and is unknown now, try again later");
+/// Section 6, rule 2: too many wait for the answer about one recipient.
+pub const TOO_MANY_WAIT: Reply =
+    Reply::fixed(451, Enhanced(4, 3, 2), "too many ask about this recipient at once, try again later");
+/// Section 7: no next hop of the recipient's send connector can be used (RFC 3463 3.5, X.4.1).
+pub const NEXT_HOP_UNREACHABLE: Reply =
+    Reply::fixed(451, Enhanced(4, 4, 1), "the recipient's mail system cannot be reached now, try again later");
 /// Anything not proven permanent is temporary.
 pub const TRY_AGAIN: Reply = Reply::fixed(451, Enhanced(4, 3, 0), "temporary failure, try again later");
 
@@ -139,7 +148,7 @@ pub const CLOSING: Reply = Reply::fixed(221, Enhanced(2, 0, 0), "closing connect
 pub const CANNOT_VRFY: Reply = Reply::fixed(252, Enhanced(2, 5, 2), "cannot VRFY user; try RCPT");
 /// HELP.
 pub const HELP: Reply =
-    Reply::fixed(214, Enhanced(2, 0, 0), "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS");
+    Reply::fixed(214, Enhanced(2, 0, 0), "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH");
 /// A command that nobody knows.
 pub const UNRECOGNIZED: Reply = Reply::fixed(500, Enhanced(5, 5, 1), "command unrecognized");
 /// A command that is SMTP's but not ours, or not offered now.
@@ -182,6 +191,27 @@ pub const NO_VALID_RECIPIENTS: Reply = Reply::fixed(554, Enhanced(5, 5, 1), "no 
 pub const NEED_BDAT: Reply = Reply::fixed(503, Enhanced(5, 5, 1), "need BDAT or RSET");
 /// STARTTLS within TLS.
 pub const TLS_ACTIVE: Reply = Reply::fixed(503, Enhanced(5, 5, 1), "TLS is already active");
+/// AUTH succeeded (RFC 4954 6, as all of these).
+pub const AUTHENTICATED: Reply = Reply::fixed(235, Enhanced(2, 7, 0), "authentication successful");
+/// AUTH: not this name with this password.
+pub const AUTH_FAILED: Reply = Reply::fixed(535, Enhanced(5, 7, 8), "authentication credentials invalid");
+/// AUTH: nobody can say whether this is the password.
+pub const AUTH_UNAVAILABLE: Reply =
+    Reply::fixed(454, Enhanced(4, 7, 0), "temporary authentication failure, try again later");
+/// AUTH in clear text.
+pub const AUTH_NEEDS_TLS: Reply = Reply::fixed(538, Enhanced(5, 7, 11), "encryption required for authentication");
+/// AUTH with a mechanism that is not offered.
+pub const UNKNOWN_MECHANISM: Reply = Reply::fixed(504, Enhanced(5, 5, 4), "authentication mechanism not supported");
+/// AUTH: the client gave up.
+pub const AUTH_CANCELLED: Reply = Reply::fixed(501, Enhanced(5, 7, 0), "authentication cancelled");
+/// AUTH: not base64, or not what the mechanism wants.
+pub const BAD_AUTH_LINE: Reply = Reply::fixed(501, Enhanced(5, 5, 2), "cannot decode the response");
+/// AUTH: a response longer than we read.
+pub const AUTH_LINE_TOO_LONG: Reply = Reply::fixed(500, Enhanced(5, 5, 6), "authentication exchange line is too long");
+/// AUTH twice.
+pub const AUTHENTICATED_ALREADY: Reply = Reply::fixed(503, Enhanced(5, 5, 1), "already authenticated");
+/// AUTH within a transaction.
+pub const AUTH_IN_TRANSACTION: Reply = Reply::fixed(503, Enhanced(5, 5, 1), "no AUTH during a mail transaction");
 /// More recipients than `max_recipients` (RFC 5321 4.5.3.1.10).
 pub const TOO_MANY_RECIPIENTS: Reply = Reply::fixed(452, Enhanced(4, 5, 3), "too many recipients");
 /// Larger than `max_message_size` (RFC 1870 6).
@@ -191,6 +221,8 @@ pub const HEADER_TOO_LARGE: Reply = Reply::fixed(552, Enhanced(5, 3, 4), "header
 /// A bare CR or LF in DATA (RFC 5321 2.3.8).
 pub const BARE_IN_DATA: Reply =
     Reply::fixed(554, Enhanced(5, 6, 11), "message contains a bare CR or LF; lines end with CRLF");
+/// NUL in content (RFC 5322 4).
+pub const NUL_IN_DATA: Reply = Reply::fixed(554, Enhanced(5, 6, 0), "message contains a NUL octet");
 /// Back-pressure: less free space than `min_free`.
 pub const INSUFFICIENT_STORAGE: Reply =
     Reply::fixed(452, Enhanced(4, 3, 1), "insufficient system storage, try again later");
@@ -218,6 +250,12 @@ impl Reply {
     #[must_use]
     pub fn queued_as(id: &str) -> Self {
         OK.saying(format!("queued as {id}"))
+    }
+
+    /// Every next hop has taken the message, which was this here.
+    #[must_use]
+    pub fn delivered_as(id: &str) -> Self {
+        OK.saying(format!("delivered as {id}"))
     }
 
     /// A chunk has been read and others follow (RFC 3030 2).

@@ -39,9 +39,10 @@ impl Entry {
         self.recipients.iter().all(|recipient| matches!(recipient.state, State::Done(_)))
     }
 
-    /// Puts a change of this message in. One for a recipient that it has not is left out.
+    /// Puts a change of this message in. One for a recipient that it has not, or that is over, is left out.
     pub fn apply(&mut self, change: &Change) {
-        if let Some(recipient) = self.recipients.get_mut(change.recipient) {
+        let recipient = self.recipients.get_mut(change.recipient);
+        if let Some(recipient) = recipient.filter(|recipient| !matches!(recipient.state, State::Done(_))) {
             recipient.state = change.state.clone();
             if let Some(route) = &change.route {
                 recipient.route = route.clone();

@@ -39,11 +39,22 @@ pub enum SpoolError {
 
 /// Where accepted mail lives until it is delivered.
 pub trait Spool: Send + Sync {
-    /// Opens a new message's content for writing, under a new id. Dropping the draft discards it.
+    /// An id that no other message has or will have.
+    fn new_id(&self) -> QueueId;
+
+    /// Opens a new message's content for writing, under an id from [`Spool::new_id`]. Dropping the draft discards it.
     ///
     /// # Errors
     /// [`SpoolError::Io`].
-    fn create(&self) -> Result<Draft, SpoolError>;
+    fn create_as(&self, id: QueueId) -> Result<Draft, SpoolError>;
+
+    /// The same, under a new id.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    fn create(&self) -> Result<Draft, SpoolError> {
+        self.create_as(self.new_id())
+    }
 
     /// Makes a record durable: all of it or nothing. Concurrent callers share one sync. What was written to the
     /// drafts has to be in their files, [`entry::Content::size`] bytes of it. Once polled, the record is on its way:

@@ -87,14 +87,6 @@ impl FileStore {
     }
 
     /// Milliseconds since 1970 and a counter; never one that was used before, even if the clock went back.
-    fn next_id(&self) -> QueueId {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(since.as_millis()).unwrap_or_default() << 20;
-        let next = |last: u64| Some(now.max(last + 1));
-        let last = self.last_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
-        QueueId(now.max(last + 1))
-    }
-
     fn submit(&self, record: Record) -> Result<oneshot::Receiver<Result<(), SpoolError>>, SpoolError> {
         let (answer, answered) = oneshot::channel();
         let queue = self.queues.as_ref().ok_or_else(ended)?;
@@ -105,8 +97,15 @@ impl FileStore {
 }
 
 impl Spool for FileStore {
-    fn create(&self) -> Result<Draft, SpoolError> {
-        let id = self.next_id();
+    fn new_id(&self) -> QueueId {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(since.as_millis()).unwrap_or_default() << 20;
+        let next = |last: u64| Some(now.max(last + 1));
+        let last = self.last_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
+        QueueId(now.max(last + 1))
+    }
+
+    fn create_as(&self, id: QueueId) -> Result<Draft, SpoolError> {
         let path = self.layout.incoming.join(id.to_string());
         let file = self.spares.take(&path)?;
         Ok(Draft { id, file, path, kept: false })

@@ -1,12 +1,12 @@
-//! The certificates that clients see: PEM files of a receive connector, read anew at each reload.
+//! Certificates of our own with their keys: PEM files of a receive or send connector.
 //!
-//! `listener` loads them, and `config` to check them.
+//! `serve` and `connect` load them, and `fingerpost check` to look at them.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -42,29 +42,23 @@ pub enum CertificateError {
     NotX509(String),
 }
 
-/// Reads chain and key and puts a server's TLS configuration together: TLS 1.2 and 1.3, no client certificates.
+/// Reads chain and key.
 ///
 /// # Errors
 /// A [`CertificateError`] naming the file.
-pub fn load(files: &CertificateFiles) -> Result<Arc<ServerConfig>, CertificateError> {
+pub fn load(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, CertificateError> {
     let chain = read_chain(&files.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|cause| file_error(&files.key, cause))?;
+    let provider: CryptoProvider = rustls::crypto::aws_lc_rs::default_provider();
     let unusable = |cause| CertificateError::Unusable {
         certificate: files.certificate.display().to_string(),
         key: files.key.display().to_string(),
         cause,
     };
-    let provider: CryptoProvider = rustls::crypto::aws_lc_rs::default_provider();
-    let config = ServerConfig::builder_with_provider(Arc::new(provider))
-        .with_safe_default_protocol_versions()
-        .map_err(unusable)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(unusable)?;
-    Ok(Arc::new(config))
+    Ok(Arc::new(CertifiedKey::from_der(chain, key, &provider).map_err(unusable)?))
 }
 
-/// When the server's own certificate, the first of the file, expires: `certificate_expiry_timestamp_seconds`.
+/// When our own certificate, the first of the file, expires: `certificate_expiry_timestamp_seconds`.
 ///
 /// # Errors
 /// A [`CertificateError`] naming the file.

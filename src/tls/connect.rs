@@ -1,4 +1,4 @@
-//! TLS towards next hops (RFC 3207): what a send connector's `tls` asks of the other side's certificate.
+//! TLS towards next hops (RFC 3207): what a send connector's `tls` asks of the other side, and what we show it.
 //!
 //! `delivery/attempt` takes a connector from [`TlsClients`] after STARTTLS. Whether TLS is used at all, and what a
 //! failed handshake means, is decided there.
@@ -7,14 +7,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::sign::SingleCertAndKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::TlsConnector;
 
-use crate::config::SendTls;
+use super::accept;
+use crate::config::{CertificateFiles, SendTls, TlsVersion};
 
 /// Why there is no TLS configuration; the next hop was not asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +31,9 @@ pub enum TlsError {
         /// What is wrong with it.
         why: String,
     },
+    /// Our client certificate cannot be used.
+    #[error("client certificate: {0}")]
+    Certificate(String),
     /// The system has no CA certificates.
     #[error("the system has no CA certificates ({0}); install them or name a file in `ca`")]
     NoRoots(String),
@@ -38,6 +45,14 @@ pub enum TlsError {
     Tls(String),
 }
 
+/// Everything that a TLS configuration depends on, files as of their last change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Terms {
+    trust: Trust,
+    certificate: Option<(CertificateFiles, [Option<SystemTime>; 2])>,
+    min_version: TlsVersion,
+}
+
 /// Whose certificates are believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Trust {
@@ -45,41 +60,59 @@ enum Trust {
     Anybody,
     /// The system's roots.
     System,
-    /// A file's, as of its last change.
+    /// A file's.
     File(PathBuf, Option<SystemTime>),
 }
 
-/// TLS configurations by whose certificates they believe: made once, and again when the CA file changes.
+impl Terms {
+    fn of(tls: &SendTls) -> Self {
+        let trust = match (tls.verify, &tls.ca) {
+            (false, _) => Trust::Anybody,
+            (true, None) => Trust::System,
+            (true, Some(path)) => Trust::File(path.clone(), changed(path)),
+        };
+        let with_times = |files: &CertificateFiles| (files.clone(), [changed(&files.certificate), changed(&files.key)]);
+        Self { trust, certificate: tls.certificate.as_ref().map(with_times), min_version: tls.min_version }
+    }
+
+    /// Whether the other is for the same files, read at another time.
+    fn replaces(&self, other: &Self) -> bool {
+        let files = |terms: &Self| terms.certificate.as_ref().map(|(files, _)| files.clone());
+        let trust = match (&self.trust, &other.trust) {
+            (Trust::File(path, _), Trust::File(older, _)) => path == older,
+            (trust, other) => trust == other,
+        };
+        trust && files(self) == files(other) && self.min_version == other.min_version
+    }
+}
+
+fn changed(file: &Path) -> Option<SystemTime> {
+    std::fs::metadata(file).and_then(|data| data.modified()).ok()
+}
+
+/// TLS configurations by what is asked of them: made once, and again when their files change.
 #[derive(Debug, Default)]
 pub struct TlsClients {
-    made: Mutex<Vec<(Trust, Arc<ClientConfig>)>>,
+    made: Mutex<Vec<(Terms, Arc<ClientConfig>)>>,
 }
 
 impl TlsClients {
     /// What `tls` asks for. Reads certificates where they are not known yet: call it where blocking is allowed.
     ///
     /// # Errors
-    /// [`TlsError`] where the certificates to verify with cannot be had.
+    /// [`TlsError`] where the certificates to verify with, or to show, cannot be had.
     pub fn connector(&self, tls: &SendTls) -> Result<TlsConnector, TlsError> {
-        let trust = match (tls.verify, &tls.ca) {
-            (false, _) => Trust::Anybody,
-            (true, None) => Trust::System,
-            (true, Some(path)) => {
-                Trust::File(path.clone(), std::fs::metadata(path).and_then(|data| data.modified()).ok())
-            }
-        };
-        let known = |made: &[(Trust, Arc<ClientConfig>)]| {
-            made.iter().find(|(other, _)| *other == trust).map(|(_, config)| config.clone())
+        let terms = Terms::of(tls);
+        let known = |made: &[(Terms, Arc<ClientConfig>)]| {
+            made.iter().find(|(other, _)| *other == terms).map(|(_, config)| config.clone())
         };
         if let Some(config) = known(&self.made.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(config.into());
         }
-        let config = Arc::new(client_config(&trust)?);
+        let config = Arc::new(client_config(&terms)?);
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Trust::File(path, _) = &trust {
-            made.retain(|(other, _)| !matches!(other, Trust::File(older, _) if older == path));
-        }
-        made.push((trust, config.clone()));
+        made.retain(|(other, _)| !terms.replaces(other));
+        made.push((terms, config.clone()));
         Ok(config.into())
     }
 }
@@ -93,23 +126,33 @@ pub fn server_name(tls: &SendTls, host: &str) -> Result<ServerName<'static>, Tls
     ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name(name.to_owned()))
 }
 
-fn client_config(trust: &Trust) -> Result<ClientConfig, TlsError> {
+fn client_config(terms: &Terms) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let trusted = match trust {
-        Trust::Anybody => None,
-        Trust::System => Some(roots(None)?),
-        Trust::File(path, _) => Some(roots(Some(path))?),
+    let versions: &[&SupportedProtocolVersion] = match terms.min_version {
+        TlsVersion::Tls12 => &[&TLS13, &TLS12],
+        TlsVersion::Tls13 => &[&TLS13],
     };
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
+    let verifier: Arc<dyn ServerCertVerifier> = match &terms.trust {
+        Trust::Anybody => Arc::new(Anybody::new(&provider)),
+        Trust::System => verifier(roots(None)?, &provider)?,
+        Trust::File(path, _) => verifier(roots(Some(path))?, &provider)?,
+    };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
         .map_err(|error| TlsError::Tls(error.to_string()))?;
-    Ok(match trusted {
-        Some(roots) => builder.with_root_certificates(roots).with_no_client_auth(),
-        None => {
-            let anybody = Arc::new(Anybody::new(&provider));
-            builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth()
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    Ok(match &terms.certificate {
+        None => builder.with_no_client_auth(),
+        Some((files, _)) => {
+            let certificate = accept::load(files).map_err(|error| TlsError::Certificate(error.to_string()))?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate)))
         }
     })
+}
+
+fn verifier(roots: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    builder.build().map_err(|error| TlsError::Tls(error.to_string()))
 }
 
 /// The certificates to verify with: a file's, or the system's.
@@ -195,7 +238,8 @@ mod tests {
     use crate::config::SendTlsMode;
 
     fn tls(ca: Option<PathBuf>, server_name: Option<&str>) -> SendTls {
-        SendTls { mode: SendTlsMode::Required, verify: true, ca, server_name: server_name.map(str::to_owned) }
+        let server_name = server_name.map(str::to_owned);
+        SendTls { mode: SendTlsMode::Required, verify: true, ca, server_name, ..SendTls::DEFAULT }
     }
 
     #[test]

@@ -73,6 +73,7 @@ path = "mail"
 name = "secondary"
 organization = "secondary"
 smart_hosts = ["[127.0.0.1]:{nobody}"]
+delivery = "queue"
 address_spaces = [{{ domain = "contoso.example" }}]
 
 [spool]

@@ -78,6 +78,21 @@ fn metrics_are_there_from_the_start_and_nothing_else_is() {
 }
 
 #[test]
+fn a_running_server_is_no_open_relay_and_no_next_hop_of_its_own() {
+    let house = House::new();
+    let _server = house.serve();
+    let ran = house.run(&["check", "--connect"]);
+    assert!(ran.out.contains("ok      open relay at") && ran.out.contains("550 5.7.1 relaying denied"), "{ran:?}");
+    // The file has another bind meanwhile: what it names is a server of our name, and no listener in the file.
+    let back = format!("smart_hosts = [\"{}\"]", house.smtp.to_string().replace("127.0.0.1", "[127.0.0.1]"));
+    let configuration = house.configuration().replace(&format!("[\"{}\"]", house.smtp), "[\"127.0.0.1:0\"]");
+    let nobody = configuration.lines().find(|line| line.starts_with("smart_hosts")).unwrap();
+    house.write(&configuration.replace(nobody, &back));
+    let ran = house.run(&["check", "--connect"]);
+    assert!(ran.out.contains("greets with our own name"), "{ran:?}");
+}
+
+#[test]
 fn queued_mail_is_seen_tried_again_and_dropped() {
     let house = House::new();
     let server = house.serve();

@@ -1,12 +1,15 @@
 //! A directory that accepts connections and says nothing: how long anybody waits for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::asker::{Asker, Said, openldap};
+use crate::asker::{Asker, Said, openldap, said};
 use crate::support::slapd::Slapd;
 use fingerpost::directory::ldap::MAX_QUESTIONS;
+use fingerpost::recipient::Kind;
+use fingerpost::routing::verdict::Freshness;
 
 #[tokio::test]
 async fn ten_recipients_wait_ten_seconds_in_all() {
@@ -34,6 +37,37 @@ async fn ten_recipients_wait_ten_seconds_in_all() {
     slapd.thaw();
     asker.until(&Said::NotFound, Duration::from_secs(8)).await;
     assert_eq!(asker.up(), 1);
+}
+
+/// A server that freezes is in doubt as soon as a question takes long, not when its time is up.
+#[tokio::test]
+async fn a_cached_not_found_is_not_served_while_a_question_takes_long() {
+    let slapd = Slapd::start();
+    slapd.add_person("alice", "mail: alice@contoso.com");
+    let asker = Arc::new(Asker::new(&openldap(&slapd)));
+    let any = async |address: &str| said(&asker.answer(address, Freshness::Any).await.lookup);
+    assert_eq!(any("alice@contoso.com").await, Said::Found(Kind::Mailbox));
+    assert_eq!(any("nobody@contoso.com").await, Said::NotFound);
+    slapd.freeze();
+    let start = Instant::now();
+    let other = Arc::clone(&asker);
+    let slow = tokio::spawn(async move { other.ask_unknown().await });
+    let mut last = Duration::ZERO;
+    loop {
+        let asked = start.elapsed();
+        match any("nobody@contoso.com").await {
+            Said::NotFound => last = asked,
+            said => break assert_eq!(said, Said::Unavailable),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("a cached not-found was served for {last:?} after the freeze");
+    assert!(last < Duration::from_secs(5) / 3 + Duration::from_millis(500), "{last:?}");
+    assert_eq!(any("alice@contoso.com").await, Said::Found(Kind::Mailbox), "what is known goes on");
+    assert_eq!(slow.await.unwrap(), Said::Unavailable);
+    slapd.thaw();
+    asker.until(&Said::NotFound, Duration::from_secs(10)).await;
+    assert_eq!(any("nobody@contoso.com").await, Said::NotFound);
 }
 
 #[tokio::test]

@@ -18,8 +18,9 @@ use fingerpost::message::queue_id::QueueId;
 use fingerpost::metrics::Metrics;
 use fingerpost::recipient::{Answer, Fresh, Kind, Lookup, Recipient};
 use fingerpost::resolve::Resolver;
+use fingerpost::routing::recently_good::RecentlyGood;
 use fingerpost::routing::verdict::Question;
-use fingerpost::session::{Client, Services};
+use fingerpost::session::{Client, Identity, Services};
 use fingerpost::spool::entry::{Entry, Record};
 use fingerpost::spool::store::FileStore;
 use fingerpost::spool::{Committed, Draft, Spool, SpoolError};
@@ -77,8 +78,12 @@ pub struct Recorder {
 }
 
 impl Spool for Recorder {
-    fn create(&self) -> Result<Draft, SpoolError> {
-        self.drafts.create()
+    fn new_id(&self) -> QueueId {
+        self.drafts.new_id()
+    }
+
+    fn create_as(&self, id: QueueId) -> Result<Draft, SpoolError> {
+        self.drafts.create_as(id)
     }
 
     fn commit(&self, record: Record) -> Committed<'_> {
@@ -150,10 +155,12 @@ path = "ad.toml"
 name = "exchange"
 organization = "primary"
 smart_hosts = ["[127.0.0.2]"]
+delivery = "queue"
 [[send_connector]]
 name = "kerio"
 organization = "secondary"
 smart_hosts = ["[127.0.0.3]"]
+delivery = "queue"
 address_spaces = [{ domain = "contoso.com" }]
 "#;
 
@@ -193,7 +200,10 @@ impl World {
             current: Arc::new(ArcSwap::from_pointee(in_force(config(text, folder.path())))),
             spool: spool.clone(),
             accepted: sender,
+            outbound: fingerpost::delivery::attempt::Outbound::new(metrics.clone()),
+            on_its_way: fingerpost::delivery::on_its_way::OnItsWay::new(metrics.clone()),
             relay_memory: Arc::default(),
+            recently_good: Arc::new(Mutex::new(RecentlyGood::new([1; 16]))),
             metrics,
             trace: fingerpost::trace::Trace::default(),
             pressure: Arc::default(),
@@ -211,7 +221,7 @@ impl World {
         let address = format!("{address}:40000").parse::<std::net::SocketAddr>().unwrap();
         let config = self.services.current.load().config.clone();
         let connector = fingerpost::session::door::choose(&config, bind, address.ip()).expect("a connector").clone();
-        Client { id: "test".into(), address, bind, connector, tls: None }
+        Client { id: "test".into(), address, bind, connector, tls: None, identity: Identity::default() }
     }
 
     /// Takes what was committed: each message as `sender -> recipient via connector, ...`, and its bytes.

@@ -103,7 +103,7 @@ fn two_servers(settings: &str) -> TwoServers {
     let (one, two) = (first.address(), second.address());
     let connector = format!(
         "[[send_connector]]\nname = \"both\"\norganization = \"both\"\n\
-         smart_hosts = [\"[{}]:{}\", \"[{}]:{}\"]\nretry = {{ first = \"1s\", factor = 1.0, max = \"1s\" }}\n{settings}\n\n",
+         smart_hosts = [\"[{}]:{}\", \"[{}]:{}\"]\ndelivery = \"queue\"\nretry = {{ first = \"1s\", factor = 1.0, max = \"1s\" }}\n{settings}\n\n",
         one.ip(),
         one.port(),
         two.ip(),

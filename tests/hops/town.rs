@@ -1,6 +1,8 @@
 //! A town of next hops around the program: scripted ones, and a sink where every report arrives.
 
-use std::net::{Ipv4Addr, SocketAddr};
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,6 +52,13 @@ impl Town {
     /// A next hop that follows a script (`support/next_hop.rs`).
     pub(crate) fn hop(&self, script: &str) -> NextHop {
         self.runtime.block_on(NextHop::start(script, None))
+    }
+
+    /// The same on a listener.
+    pub(crate) fn hop_on(&self, listener: TcpListener, script: &str) -> NextHop {
+        listener.set_nonblocking(true).unwrap();
+        let _runtime = self.runtime.enter();
+        NextHop::on(tokio::net::TcpListener::from_std(listener).unwrap(), script, None)
     }
 
     /// The same with TLS, where the script offers it.
@@ -197,10 +206,11 @@ fn recipients(message: &Value) -> Vec<Value> {
     message["recipients"].as_array().unwrap().iter().map(with_message).collect()
 }
 
-/// A send connector with further lines.
+/// A send connector that queues, with further lines.
 pub(crate) fn connector(name: &str, to: SocketAddr, more: &str) -> String {
     format!(
-        "[[send_connector]]\nname = \"{name}\"\norganization = \"{name}\"\nsmart_hosts = [\"[{}]:{}\"]\n{more}\n\n",
+        "[[send_connector]]\nname = \"{name}\"\norganization = \"{name}\"\nsmart_hosts = [\"[{}]:{}\"]\n\
+         delivery = \"queue\"\n{more}\n\n",
         to.ip(),
         to.port()
     )

@@ -18,7 +18,8 @@ struct Doubt {
     secondary: NextHop,
 }
 
-/// A shared domain; everybody is in the directory's cache as the primary's, and the answers are no longer live.
+/// A shared domain; everybody is in the directory's cache as the primary's, and the answers are no longer live. Nobody
+/// had mail yet.
 fn doubt(people: &[&str]) -> Doubt {
     let slapd = Slapd::start();
     let mut town = Town::prepare();
@@ -37,10 +38,10 @@ fn doubt(people: &[&str]) -> Doubt {
         + &connector("secondary", secondary.address, &space)
         + &domain("contoso.com", "internal-relay", "primary");
     town.start(&format!("{directory}{tables}"));
-    let addresses: Vec<String> = people.iter().map(|name| format!("{name}@contoso.com")).collect();
-    town.send(SENDER, &addresses.iter().map(String::as_str).collect::<Vec<_>>());
-    town.quiet();
-    assert_eq!((primary.taken().len(), secondary.taken().len()), (people.len(), 0));
+    for name in people {
+        let reply = town.rcpt(&format!("{name}@contoso.com"));
+        assert!(reply.starts_with("250"), "{reply}");
+    }
     std::thread::sleep(LIVE);
     Doubt { town, slapd, primary, secondary }
 }
@@ -56,7 +57,7 @@ fn a_changed_entry_is_followed_once_and_an_unchanged_one_is_reported() {
     town.send(SENDER, &["moved@contoso.com", "stays@contoso.com", "gone@contoso.com"]);
     town.quiet();
     assert_eq!(secondary.taken(), ["moved@contoso.com"]);
-    assert_eq!(primary.taken().len(), 3, "those of before");
+    assert!(primary.taken().is_empty());
     wait_until("two reports", SOON, || town.reports(SENDER).len() == 2);
     let reports = town.reports(SENDER);
     for (address, organisation, words) in [
@@ -70,7 +71,7 @@ fn a_changed_entry_is_followed_once_and_an_unchanged_one_is_reported() {
         assert!(report.has(&format!("The mail system of \"{organisation}\" refused it")), "{report:?}");
     }
     let asked = |hop: &NextHop, name: &str| hop.commands(&format!("RCPT TO:<{name}@")).len();
-    assert_eq!((asked(&primary, "gone"), asked(&secondary, "gone")), (2, 1), "followed once");
+    assert_eq!((asked(&primary, "gone"), asked(&secondary, "gone")), (1, 1), "followed once");
 }
 
 #[test]
@@ -87,6 +88,6 @@ fn while_the_directory_is_away_an_unknown_recipient_waits() {
     slapd.restart();
     primary.follow("");
     town.deliver();
-    assert_eq!((primary.taken().len(), secondary.taken().len()), (2, 0));
+    assert_eq!((primary.taken().len(), secondary.taken().len()), (1, 0));
     assert!(town.reports(SENDER).is_empty());
 }

@@ -131,6 +131,19 @@ async fn a_dead_connection_from_the_pool_is_nobodys_fault() {
 }
 
 #[tokio::test]
+async fn a_next_hop_may_take_one_message_a_connection() {
+    for again in ["again: mail => 421 4.3.2 enough", "again: mail => drop"] {
+        let hop = NextHop::start(again, None).await;
+        let recipients: Vec<_> = (0..250).map(|n| format!("user{n}@contoso.com")).collect();
+        let letter = Letter::to(&recipients.iter().map(String::as_str).collect::<Vec<_>>());
+        let told = in_words(&letter.send(&Outbound::new(Metrics::new()), &connector(settings(&[&hop]))).await);
+        let other = told.iter().find(|told| *told != ACCEPTED);
+        assert_eq!(other, None, "{again}");
+        assert_eq!((hop.seen().len(), hop.contents().len()), (3, 3), "{again}");
+    }
+}
+
+#[tokio::test]
 async fn a_connection_that_was_closed_meanwhile_is_seen_to_be() {
     let hop = NextHop::start("first: dot => 421 2.0.0 never", None).await;
     let outbound = Outbound::new(Metrics::new());

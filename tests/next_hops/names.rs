@@ -18,8 +18,8 @@ use crate::next_hop::NextHop;
 
 const ACCEPTED: &str = "accepted 250 2.0.0 queued";
 
-/// Records by name, as `A 127.0.0.1` or `MX 10 name.`; `SERVFAIL`, to every question or `SERVFAIL AAAA`; a name that is
-/// not there does not exist.
+/// Records by name, as `A 127.0.0.1` or `MX 10 name.`, with `ttl=SECONDS` at the end where they live longer than the
+/// question; `SERVFAIL`, to every question or `SERVFAIL AAAA`; a name that is not there does not exist.
 type Zone = Arc<Mutex<HashMap<String, Vec<&'static str>>>>;
 
 async fn dns(zone: &[(&str, &[&'static str])]) -> (SocketAddr, Zone) {
@@ -61,8 +61,9 @@ fn answer(query: &Message, zone: &HashMap<String, Vec<&'static str>>) -> Message
             }
             _ => continue,
         };
-        // No time to live: every question reaches us.
-        reply.add_answer(Record::from_rdata(question.name().clone(), 0, data));
+        // Without a time to live every question reaches us.
+        let ttl = words.iter().find_map(|word| word.strip_prefix("ttl=")).map_or(0, |ttl| ttl.parse().unwrap());
+        reply.add_answer(Record::from_rdata(question.name().clone(), ttl, data));
     }
     reply
 }
@@ -152,6 +153,69 @@ async fn the_last_good_answer_serves_while_dns_fails() {
         zone.lock().unwrap().insert("gw.fabrikam.example.".to_owned(), vec!["SERVFAIL"]);
     }
     assert_eq!(hop.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn while_dns_fails_it_is_left_alone_and_an_answer_of_none_is_no_failure() {
+    let (hop, _, port) = hops("").await;
+    let name = "gw.fabrikam.example.";
+    let (server, zone) = dns(&[(name, &["A 127.0.0.1"])]).await;
+    let outbound = Outbound::new(Metrics::new());
+    let again = |seconds| {
+        let mut smtp = by_name(Some(("gw.fabrikam.example", port)), server);
+        smtp.reply_timeout += std::time::Duration::from_secs(seconds);
+        send(&outbound, smtp)
+    };
+    let set = |data: &[&'static str]| zone.lock().unwrap().insert(name.to_owned(), data.to_vec());
+    assert!(again(0).await.starts_with(ACCEPTED));
+    set(&["SERVFAIL"]);
+    assert!(again(1).await.starts_with(ACCEPTED));
+    // Half a minute long nobody asks, so nobody learns that the name is gone.
+    zone.lock().unwrap().remove(name);
+    assert!(again(2).await.starts_with(ACCEPTED));
+    assert_eq!(hop.seen().len(), 3);
+    // Where DNS did not fail before, that is learned at once.
+    let outbound = Outbound::new(Metrics::new());
+    set(&["A 127.0.0.1"]);
+    let smtp = by_name(Some(("gw.fabrikam.example", port)), server);
+    assert!(send(&outbound, smtp.clone()).await.starts_with(ACCEPTED));
+    zone.lock().unwrap().remove(name);
+    let other_terms = |seconds| SmtpOut { reply_timeout: std::time::Duration::from_secs(seconds), ..smtp.clone() };
+    assert!(send(&outbound, other_terms(1)).await.starts_with("deferred 451 4.4.3"));
+    set(&["SERVFAIL"]);
+    // The health's pause is over when the name is asked for again.
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    let mut told = send(&outbound, other_terms(2)).await;
+    while told.contains("is down") {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::task::yield_now().await;
+        told = send(&outbound, other_terms(2)).await;
+    }
+    assert!(told.starts_with("deferred 451 4.4.3 DNS"), "{told}");
+}
+
+#[tokio::test]
+async fn an_answer_holds_as_long_as_its_time_to_live() {
+    let (one, two, port) = hops("").await;
+    let name = "gw.fabrikam.example.";
+    let (server, zone) = dns(&[(name, &["A 127.0.0.1 ttl=2"])]).await;
+    let outbound = Outbound::new(Metrics::new());
+    let mut seconds = 0;
+    let mut again = || {
+        let mut smtp = by_name(Some(("gw.fabrikam.example", port)), server);
+        seconds += 1;
+        smtp.reply_timeout += std::time::Duration::from_secs(seconds);
+        send(&outbound, smtp)
+    };
+    assert!(again().await.starts_with(ACCEPTED));
+    zone.lock().unwrap().insert(name.to_owned(), vec!["A 127.0.0.9 ttl=2"]);
+    assert!(again().await.starts_with(ACCEPTED));
+    assert_eq!((one.contents().len(), two.contents().len()), (2, 0), "the first answer still holds");
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    while two.contents().is_empty() {
+        assert!(tokio::time::Instant::now() < deadline, "the first answer holds for ever");
+        assert!(again().await.starts_with(ACCEPTED));
+    }
 }
 
 #[tokio::test]

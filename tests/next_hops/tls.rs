@@ -54,12 +54,12 @@ impl Bench {
     }
 
     fn settings(&self, mode: SendTlsMode) -> SendTls {
-        SendTls { mode, verify: false, ca: None, server_name: None }
+        SendTls { mode, verify: false, ca: None, server_name: None, ..SendTls::DEFAULT }
     }
 
     fn verified(&self, mode: SendTlsMode, server_name: Option<&str>) -> SendTls {
         let server_name = server_name.map(str::to_owned);
-        SendTls { mode, verify: true, ca: Some(self.ca.clone()), server_name }
+        SendTls { mode, verify: true, ca: Some(self.ca.clone()), server_name, ..SendTls::DEFAULT }
     }
 
     fn password(&self, text: &str) -> PathBuf {

@@ -97,7 +97,7 @@ fn configuration(settings: &Settings, primary: SocketAddr, secondary: SocketAddr
     let hop = |name: &str, address: SocketAddr| {
         format!(
             "[[send_connector]]\nname = \"{name}\"\norganization = \"{name}\"\nretry = {retry}\n\
-             smart_hosts = [\"[{}]:{}\"]\n",
+             delivery = \"queue\"\nsmart_hosts = [\"[{}]:{}\"]\n",
             address.ip(),
             address.port()
         )

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 /// An authority whose certificate is in a file.
 pub struct Authority {
@@ -22,6 +22,8 @@ impl Authority {
     pub fn new(folder: &Path) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // OpenSSL takes a certificate whose subject is its issuer for self-signed.
+        params.distinguished_name.push(DnType::CommonName, "an authority");
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         std::fs::write(folder.join("ca.pem"), certificate.pem()).unwrap();
@@ -33,12 +35,17 @@ impl Authority {
         self.folder.join("ca.pem")
     }
 
-    /// A certificate for these names and addresses.
+    /// A certificate for these names and addresses; its files are named after the first.
     pub fn issue(&self, names: &[&str]) -> Issued {
+        self.issue_as(names[0], names, |_| {})
+    }
+
+    /// One with files of that name, and with whatever else `change` makes of it.
+    pub fn issue_as(&self, stem: &str, names: &[&str], change: impl Fn(&mut CertificateParams)) -> Issued {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let stem = names.first().unwrap();
         let issued = Issued {
             certificate: self.folder.join(format!("{stem}.pem")),
             key: self.folder.join(format!("{stem}.key")),

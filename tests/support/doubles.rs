@@ -97,6 +97,8 @@ pub struct Faulty {
     store: FileStore,
     /// Nothing can be committed.
     pub full: AtomicBool,
+    /// No content can be read.
+    pub unreadable: AtomicBool,
     /// How many commits failed.
     pub failures: AtomicU64,
     /// Recipients that are not done.
@@ -107,7 +109,13 @@ impl Faulty {
     /// Opens one below `folder`.
     pub fn open_store(folder: &Path, metrics: Metrics) -> Self {
         let store = FileStore::open(folder, metrics).unwrap();
-        Self { store, full: AtomicBool::new(false), failures: AtomicU64::new(0), unfinished: AtomicI64::new(0) }
+        Self {
+            store,
+            full: AtomicBool::new(false),
+            unreadable: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
+            unfinished: AtomicI64::new(0),
+        }
     }
 
     /// How many recipients are not done, durably.
@@ -124,8 +132,12 @@ impl Faulty {
 }
 
 impl Spool for Faulty {
-    fn create(&self) -> Result<Draft, SpoolError> {
-        self.store.create()
+    fn new_id(&self) -> QueueId {
+        self.store.new_id()
+    }
+
+    fn create_as(&self, id: QueueId) -> Result<Draft, SpoolError> {
+        self.store.create_as(id)
     }
 
     fn commit(&self, record: Record) -> Committed<'_> {
@@ -142,6 +154,9 @@ impl Spool for Faulty {
     }
 
     fn open(&self, id: QueueId) -> Result<File, SpoolError> {
+        if self.unreadable.load(Ordering::SeqCst) {
+            return Err(SpoolError::Io("the disk is worn out".into()));
+        }
         self.store.open(id)
     }
 

@@ -112,6 +112,11 @@ impl Fingerpost {
         assert!(Command::new("kill").args([format!("-{name}"), id]).status().expect("kill").success());
     }
 
+    /// Its process id while it runs.
+    pub fn process_id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// Runs one of its commands with its configuration.
     pub fn run(&self, arguments: &[&str]) -> Output {
         let mut command = self.command();

@@ -21,6 +21,7 @@ use fingerpost::message::queue_id::QueueId;
 use fingerpost::message::stamp::{self, NewStamp, Stamp};
 use fingerpost::metrics::Metrics;
 use fingerpost::resolve::Resolver;
+use fingerpost::routing::recently_good::RecentlyGood;
 use fingerpost::routing::relay_memory::RelayMemory;
 use fingerpost::routing::verdict::{Route, Way};
 use fingerpost::smtp::address::{Address, ReversePath};
@@ -53,6 +54,8 @@ pub struct House {
     pub metrics: Metrics,
     /// What next hops accepted.
     pub memory: Arc<Mutex<RelayMemory>>,
+    /// Whose mail they accepted lately.
+    pub recently_good: Arc<Mutex<RecentlyGood>>,
     accepted: UnboundedSender<Entry>,
 }
 
@@ -93,17 +96,19 @@ impl House {
         let people = Arc::new(People::default());
         let current = Arc::new(ArcSwap::from(in_force(folder, connectors, &people)));
         let memory = Arc::new(Mutex::new(RelayMemory::default()));
+        let recently_good = Arc::new(Mutex::new(RecentlyGood::new([1; 16])));
         let (accepted, queue) = unbounded_channel();
         let parts = Parts {
             current: current.clone(),
             spool: spool.clone(),
             outbound: Outbound::new(metrics.clone()),
             relay_memory: memory.clone(),
+            recently_good: recently_good.clone(),
             metrics: metrics.clone(),
             trace: Trace::default(),
         };
         let delivery = Delivery::start(parts, queue);
-        Self { folder: folder.to_owned(), delivery, current, people, spool, metrics, memory, accepted }
+        Self { folder: folder.to_owned(), delivery, current, people, spool, metrics, memory, recently_good, accepted }
     }
 
     /// Puts another configuration in force.
@@ -175,6 +180,18 @@ impl House {
         self.delivery.show(id).map(|entry| entry.recipients[0].state.clone())
     }
 
+    /// Mail for this address was accepted so many seconds ago.
+    pub fn accepted(&self, address: &str, connector: &str, ago: u64) {
+        let at = UnixTime(UnixTime::now().0 - ago);
+        self.recently_good.lock().unwrap().accepted(&parse(address), connector, at);
+    }
+
+    /// This address was refused so many seconds ago.
+    pub fn refused(&self, address: &str, ago: u64) {
+        let at = UnixTime(UnixTime::now().0 - ago);
+        self.recently_good.lock().unwrap().refused(&parse(address), at);
+    }
+
     /// Waits until nothing is queued, neither durably nor in memory.
     pub async fn empty(&self) {
         let done = || self.spool.unfinished() == 0 && self.delivery.list().is_empty();
@@ -241,6 +258,7 @@ pub fn connectors(primary: std::net::SocketAddr, secondary: std::net::SocketAddr
 name = "primary"
 organization = "primary"
 smart_hosts = ["[{}]:{}"]
+delivery = "queue"
 tls = {{ mode = "none" }}
 {more}
 
@@ -248,6 +266,7 @@ tls = {{ mode = "none" }}
 name = "secondary"
 organization = "secondary"
 smart_hosts = ["[{}]:{}"]
+delivery = "queue"
 tls = {{ mode = "none" }}
 address_spaces = [{{ domain = "contoso.com" }}]
 

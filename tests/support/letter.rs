@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fingerpost::config::{
-    BareLf, EightBit, Host, Protocol, Retry, SendConnector, SendTls, SendTlsMode, SmartHost, SmtpOut,
+    BareLf, ClientAddress, Delivery, EightBit, Host, Protocol, Retry, Select, SendConnector, SendTls, SendTlsMode,
+    SmartHost, SmtpOut, Speaks,
 };
 use fingerpost::delivery::attempt::{Branch, Handed, HandedResult, Outbound, Target};
-use fingerpost::message::envelope::{Body, RcptTo, Sender};
+use fingerpost::message::envelope::{Body, Origin, RcptTo, Sender};
 use fingerpost::message::header::Identity;
 use fingerpost::smtp::address::{Address, ReversePath};
 use fingerpost::smtp::domain::Domain;
@@ -82,6 +83,7 @@ impl Letter {
             connector,
             smtp,
             next_hop_domain: &self.domain,
+            origin: &Origin::report(),
             sender: &self.sender,
             content: &self.content,
             prefix: &self.prefix,
@@ -112,12 +114,17 @@ pub(crate) fn smart_host(address: SocketAddr) -> SmartHost {
 /// Settings for these smart hosts: no TLS, short time limits.
 pub(crate) fn smtp_out(smart_hosts: Vec<SmartHost>) -> SmtpOut {
     SmtpOut {
+        speaks: Speaks::Smtp,
         smart_hosts,
+        select: Select::Failover,
         mx: false,
         dns_servers: Vec::new(),
-        tls: SendTls { mode: SendTlsMode::None, verify: false, ca: None, server_name: None },
+        tls: SendTls { mode: SendTlsMode::None, verify: false, ca: None, server_name: None, ..SendTls::DEFAULT },
         auth: None,
         source_address: None,
+        path_mtu_discovery: true,
+        max_segment_size: None,
+        client_address: ClientAddress::None,
         bare_lf: BareLf::Refuse,
         eight_bit: EightBit::Send,
         hide_internal_hosts: true,
@@ -131,7 +138,7 @@ pub(crate) fn connector(smtp: SmtpOut) -> SendConnector {
     SendConnector {
         name: Arc::from("out"),
         organization: Arc::from(""),
-        protocol: Protocol::Smtp(Box::new(smtp)),
+        protocol: Protocol::Smtp(Arc::new(smtp)),
         address_spaces: Vec::new(),
         rewrite_target_address: true,
         retry: Retry {
@@ -142,5 +149,6 @@ pub(crate) fn connector(smtp: SmtpOut) -> SendConnector {
             give_up_after: Duration::from_secs(172_800),
         },
         max_connections: 20,
+        delivery: Delivery::Queue,
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 pub mod certificates;
 pub mod daemon;
+pub mod dovecot;
 pub mod fingerpost;
 pub mod journey;
 pub mod mail;

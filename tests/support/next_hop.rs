@@ -1,11 +1,13 @@
 //! A next hop that follows a script, and what it saw.
 //!
 //! A script is a text with a rule a line, `WHEN => ACT`. WHEN is the beginning of a command, without case, or
-//! `greeting` or `dot`; `first: WHEN` holds for the first connection only, `full: WHEN` where the transaction has three
-//! recipients already. ACT is a reply (`\n` separates its lines, which are written as they stand), `drop` (close
-//! without a word), `wait` (until another script is followed, which then says what) or `stall` (say nothing more; the
-//! test's clock is paused, so that our time limits pass at once). The first rule that fits is followed; without one the
-//! next hop agrees, as far as a server that keeps the order of commands would.
+//! `greeting`, `content` (its first bytes are there) or `dot`; `first: WHEN` holds for the first connection only,
+//! `again: WHEN` where the connection has taken a message already, `full: WHEN` where the transaction has three recipients already. ACT is a reply (`\n` separates its lines, which are
+//! written as they stand), `drop` (close without a word), `wait` (until another script is followed, which then says
+//! what; nothing is read meanwhile), `drip REPLY` (a byte a second), or `stall` (say nothing more; the test's clock is
+//! paused, so that our time limits pass at once). `content` may also `go`, or `trickle`: read a byte a second while
+//! this script is followed. After LHLO (RFC 2033) there is an answer for each recipient, to `dot ADDRESS`. The first rule that fits is followed; without one the next hop agrees, as far as a server
+//! that keeps the order of commands would.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
@@ -13,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -28,6 +31,10 @@ pub(crate) struct Seen {
     pub(crate) contents: Vec<Vec<u8>>,
     /// The recipients of each content that was taken, as RCPT had them.
     pub(crate) taken: Vec<Vec<String>>,
+    /// Bytes of contents that broke off before their end.
+    pub(crate) partial: usize,
+    /// The other side is gone.
+    pub(crate) closed: bool,
 }
 
 /// A `full` transaction has so many recipients.
@@ -42,6 +49,8 @@ pub(crate) struct NextHop {
 struct Rule {
     /// How many connections, from the first one on, it holds for.
     connections: usize,
+    /// How many messages the connection must have taken.
+    messages: usize,
     /// How many recipients the transaction must have.
     recipients: usize,
     when: String,
@@ -72,7 +81,10 @@ impl NextHop {
                 let (socket, peer) = listener.accept().await.unwrap();
                 let hop = serving.clone();
                 hop.seen.lock().unwrap().push(Seen { peer: Some(peer.ip()), ..Seen::default() });
-                tokio::spawn(async move { hop.serve(socket, number).await });
+                tokio::spawn(async move {
+                    hop.serve(socket, number).await;
+                    hop.seen.lock().unwrap()[number].closed = true;
+                });
             }
         });
         Self { address, hop }
@@ -90,18 +102,18 @@ impl NextHop {
 
     /// Who got something, an entry for each copy.
     pub(crate) fn taken(&self) -> Vec<String> {
-        self.seen().into_iter().flat_map(|seen| seen.taken).flatten().collect()
+        self.hop.seen.lock().unwrap().iter().flat_map(|seen| seen.taken.concat()).collect()
     }
 
     /// All commands of all connections that begin so.
     pub(crate) fn commands(&self, beginning: &str) -> Vec<String> {
-        let seen = self.seen();
-        seen.into_iter().flat_map(|seen| seen.lines).filter(|line| line.starts_with(beginning)).collect()
+        let seen = self.hop.seen.lock().unwrap();
+        seen.iter().flat_map(|seen| &seen.lines).filter(|line| line.starts_with(beginning)).cloned().collect()
     }
 
     /// Where the connections came from.
     pub(crate) fn peers(&self) -> Vec<IpAddr> {
-        self.seen().iter().filter_map(|seen| seen.peer).collect()
+        self.hop.seen.lock().unwrap().iter().filter_map(|seen| seen.peer).collect()
     }
 
     /// All contents of all connections.
@@ -116,8 +128,9 @@ fn rules(script: &str) -> Vec<Rule> {
         .map(|line| {
             let (when, act) = line.split_once(" => ").unwrap_or_else(|| panic!("not a rule: {line}"));
             let (connections, when) = when.strip_prefix("first: ").map_or((usize::MAX, when), |when| (1, when));
+            let (messages, when) = when.strip_prefix("again: ").map_or((0, when), |when| (1, when));
             let (recipients, when) = when.strip_prefix("full: ").map_or((0, when), |when| (FULL, when));
-            Rule { connections, recipients, when: when.to_ascii_lowercase(), act: act.replace("\\n", "\r\n") }
+            Rule { connections, messages, recipients, when: when.to_ascii_lowercase(), act: act.replace("\\n", "\r\n") }
         })
         .collect()
 }
@@ -154,11 +167,13 @@ struct Talk<'a, S> {
     /// Of the transaction: whether MAIL was accepted, and which recipients were.
     mail: bool,
     recipients: Vec<String>,
+    /// LMTP is spoken.
+    lmtp: bool,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
     fn new(stream: S, hop: &'a Hop, number: usize) -> Self {
-        Self { stream, buffer: Vec::new(), hop, number, mail: false, recipients: Vec::new() }
+        Self { stream, buffer: Vec::new(), hop, number, mail: false, recipients: Vec::new(), lmtp: false }
     }
 
     /// What the script says to a line, as soon as it says something.
@@ -174,8 +189,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
 
     fn act_now(&self, line: &str, otherwise: &str) -> String {
         let line = line.to_ascii_lowercase();
+        let messages = self.hop.seen.lock().unwrap()[self.number].taken.len();
         let fits = |rule: &&Rule| {
-            self.number < rule.connections && self.recipients.len() >= rule.recipients && line.starts_with(&rule.when)
+            self.number < rule.connections
+                && messages >= rule.messages
+                && self.recipients.len() >= rule.recipients
+                && line.starts_with(&rule.when)
         };
         let rules = self.hop.rules.lock().unwrap();
         rules.iter().find(fits).map_or(otherwise, |rule| &rule.act).to_owned()
@@ -190,7 +209,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
             self.hop.note(self.number, line.clone());
             let verb = line.split(' ').next().unwrap_or_default().to_ascii_uppercase();
             let otherwise = match verb.as_str() {
-                "EHLO" => "250-next.hop\r\n250 PIPELINING",
+                "EHLO" | "LHLO" => "250-next.hop\r\n250 PIPELINING",
                 "STARTTLS" => "220 go ahead",
                 "RCPT" if !self.mail => "503 5.5.1 MAIL first",
                 "DATA" if self.recipients.is_empty() => "503 5.5.1 no valid recipients",
@@ -204,7 +223,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
                 "BDAT" => self.bdat(&line).await,
                 _ => self.write(&said).await,
             };
+            let said = said.strip_prefix("drip ").unwrap_or(&said);
             match verb.as_str() {
+                "LHLO" => self.lmtp = true,
                 "MAIL" => (self.mail, self.recipients) = (said.starts_with("25"), Vec::new()),
                 "RCPT" if said.starts_with("25") => self.recipients.push(path(&line)),
                 "RSET" | "DATA" | "BDAT" => (self.mail, self.recipients) = (false, Vec::new()),
@@ -224,30 +245,61 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
         if matches!(self.write(said).await, Next::Over) {
             return Next::Over;
         }
-        if !said.starts_with("354") {
+        if !said.trim_start_matches("drip ").starts_with("354") {
             return Next::Go;
         }
+        // The line end before the content counts for a dot on its first line.
         let mut content = b"\r\n".to_vec();
-        while !content.ends_with(b"\r\n.\r\n") {
-            let Some(byte) = self.byte().await else { return Next::Over };
-            content.push(byte);
+        content.append(&mut self.buffer);
+        let mut looked_at = 0;
+        loop {
+            if let Some(at) = memmem::find(&content[looked_at..], b"\r\n.\r\n") {
+                let end = looked_at + at;
+                self.buffer = content.split_off(end + 5);
+                let content = content.get(2..end + 2).unwrap_or_default().to_vec();
+                return self.dot(content).await;
+            }
+            looked_at = content.len().saturating_sub(4);
+            if !self.more_content(&mut content).await {
+                return Next::Over;
+            }
         }
-        let content = content[2..content.len() - 3].to_vec();
-        self.dot(content).await
     }
 
     async fn bdat(&mut self, line: &str) -> Next {
         let size: usize = line.split(' ').nth(1).unwrap().parse().unwrap();
-        let mut content = Vec::new();
+        let mut content = std::mem::take(&mut self.buffer);
         while content.len() < size {
-            let Some(byte) = self.byte().await else { return Next::Over };
-            content.push(byte);
+            if !self.more_content(&mut content).await {
+                return Next::Over;
+            }
         }
+        self.buffer = content.split_off(size);
         self.dot(content).await
+    }
+
+    /// Reads more of a content, as the script says. False: it breaks off.
+    async fn more_content(&mut self, content: &mut Vec<u8>) -> bool {
+        let goes_on = match self.act("content", "go").await.as_str() {
+            "go" => self.fill(4096).await,
+            "trickle" => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                self.fill(1).await
+            }
+            said => matches!(self.write(said).await, Next::Go) && self.fill(4096).await,
+        };
+        content.append(&mut self.buffer);
+        if !goes_on {
+            self.hop.seen.lock().unwrap()[self.number].partial += content.len();
+        }
+        goes_on
     }
 
     /// The whole content is there.
     async fn dot(&mut self, content: Vec<u8>) -> Next {
+        if self.lmtp {
+            return self.dot_for_each(content).await;
+        }
         let said = self.act("dot", "250 2.0.0 queued").await;
         {
             let seen = &mut self.hop.seen.lock().unwrap()[self.number];
@@ -257,6 +309,20 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
             }
         }
         self.write(&said).await
+    }
+
+    async fn dot_for_each(&mut self, content: Vec<u8>) -> Next {
+        self.hop.seen.lock().unwrap()[self.number].contents.push(content);
+        for recipient in std::mem::take(&mut self.recipients) {
+            let said = self.act(&format!("dot {recipient}"), "250 2.0.0 delivered").await;
+            if said.starts_with("25") {
+                self.hop.seen.lock().unwrap()[self.number].taken.push(vec![recipient]);
+            }
+            if matches!(self.write(&said).await, Next::Over) {
+                return Next::Over;
+            }
+        }
+        Next::Go
     }
 
     async fn say(&mut self, line: &str, otherwise: &str) -> Next {
@@ -271,6 +337,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
                 tokio::time::pause();
                 std::future::pending().await
             }
+            slow if slow.starts_with("drip ") => self.drip(&format!("{}\r\n", &slow[5..])).await,
             reply => {
                 let written = self.stream.write_all(format!("{reply}\r\n").as_bytes()).await;
                 let closes = reply.starts_with("421");
@@ -279,24 +346,35 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
         }
     }
 
-    async fn line(&mut self) -> Option<String> {
-        let mut line = Vec::new();
-        while !line.ends_with(b"\r\n") {
-            line.push(self.byte().await?);
+    async fn drip(&mut self, reply: &str) -> Next {
+        for byte in reply.bytes() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if self.stream.write_all(&[byte]).await.is_err() {
+                return Next::Over;
+            }
         }
-        line.truncate(line.len() - 2);
-        Some(String::from_utf8(line).unwrap())
+        Next::Go
     }
 
-    async fn byte(&mut self) -> Option<u8> {
-        if self.buffer.is_empty() {
-            let mut buffer = vec![0; 4096];
-            let read = self.stream.read(&mut buffer).await.ok().filter(|read| *read > 0)?;
-            buffer.truncate(read);
-            buffer.reverse();
-            self.buffer = buffer;
+    async fn line(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = memmem::find(&self.buffer, b"\r\n") {
+                let rest = self.buffer.split_off(end + 2);
+                let line = std::mem::replace(&mut self.buffer, rest);
+                return Some(String::from_utf8(line[..end].to_vec()).unwrap());
+            }
+            if !self.fill(4096).await {
+                return None;
+            }
         }
-        self.buffer.pop()
+    }
+
+    /// Reads more into the buffer. False: there is no more.
+    async fn fill(&mut self, most: usize) -> bool {
+        let mut read = vec![0; most];
+        let count = self.stream.read(&mut read).await.unwrap_or(0);
+        self.buffer.extend_from_slice(&read[..count]);
+        count > 0
     }
 }
 

@@ -56,9 +56,10 @@ fn configuration(directory: &str, primary: SocketAddr, secondary: SocketAddr) ->
          [admin]\nmetrics_bind = \"{{metrics}}\"\nbind = \"{{admin}}\"\n\n\
          [[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\nremote_networks = [\"127.0.0.0/8\"]\n\
          max_connections_per_ip = 1000\n\n\
-         [[send_connector]]\nname = \"primary\"\norganization = \"primary\"\nsmart_hosts = [\"[{}]:{}\"]\nretry = {retry}\n\n\
+         [[send_connector]]\nname = \"primary\"\norganization = \"primary\"\nsmart_hosts = [\"[{}]:{}\"]\n\
+         delivery = \"queue\"\nretry = {retry}\n\n\
          [[send_connector]]\nname = \"secondary\"\norganization = \"secondary\"\nsmart_hosts = [\"[{}]:{}\"]\n\
-         address_spaces = [{{ domain = \"contoso.test\" }}, {{ domain = \"fabrikam.test\" }}]\nretry = {retry}\n\n\
+         delivery = \"queue\"\naddress_spaces = [{{ domain = \"contoso.test\" }}, {{ domain = \"fabrikam.test\" }}]\nretry = {retry}\n\n\
          [spool]\nmin_free = \"16MiB\"\n\n{directory}\n",
         primary.ip(),
         primary.port(),

@@ -55,6 +55,11 @@ impl Postfix {
         self.address
     }
 
+    /// Its configuration's folder; what changes there holds after [`Postfix::pause`] and [`Postfix::resume`].
+    pub fn configuration(&self) -> PathBuf {
+        self.path("etc")
+    }
+
     /// Starts it again after [`Postfix::pause`].
     pub fn resume(&self) {
         // Just stopped it may still hold its lock for a moment.
@@ -107,6 +112,9 @@ impl Postfix {
         let (user, group) = account("postfix");
         chown(self.path("data"), Some(user), Some(group)).expect("tests with Postfix run as root");
         chown(self.path("mail"), Some(65534), Some(65534)).expect("tests with Postfix run as root");
+        // postsuper, which looks through the queue at each start and is not root then, logs what a stop left half written.
+        fs::write(self.path("log"), "").expect("writable");
+        fs::set_permissions(self.path("log"), fs::Permissions::from_mode(0o666)).expect("it is ours");
         fs::write(self.path("etc/main.cf"), self.main_cf(setup)).expect("writable");
         fs::write(self.path("etc/master.cf"), self.master_cf()).expect("writable");
         let lines = |line: &dyn Fn(&str) -> String| self.known.iter().map(|a| line(a)).collect::<String>();

@@ -96,18 +96,28 @@ impl Raw {
 
     /// Connects from that address, reads the greeting and says EHLO.
     pub fn hello_from(source: Ipv4Addr, server: SocketAddr) -> Self {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-        socket.bind(&SocketAddr::from((source, 0)).into()).expect("a loopback address");
-        socket.connect(&server.into()).expect("it listens");
-        let mut raw = Self::over(socket.into());
+        let mut raw = Self::connect_from(source, server);
         assert_eq!(raw.reply().0, 220);
         assert_eq!(raw.say("EHLO sender.test").0, 250);
         raw
     }
 
+    /// Connects from that address only.
+    pub fn connect_from(source: Ipv4Addr, server: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((source, 0)).into()).expect("a loopback address");
+        socket.connect(&server.into()).expect("it listens");
+        Self::over(socket.into())
+    }
+
     /// Connects only.
     pub fn connect(server: SocketAddr) -> Self {
         Self::over(TcpStream::connect_timeout(&server, Duration::from_secs(5)).expect("it listens"))
+    }
+
+    /// The bare socket.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
     fn over(stream: TcpStream) -> Self {

@@ -1,23 +1,46 @@
-//! The certificates that receive connectors show: readable, fitting their names, and how long they last.
+//! The certificates that connectors show, and the authorities whose clients they believe: readable, and how long they
+//! last.
 
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
 use super::Finding;
-use crate::config::{CertificateFiles, Config, ReceiveConnector};
+use crate::config::{CertificateFiles, Config, Protocol};
 use crate::time::UnixTime;
 use crate::tls::accept;
+use crate::tls::authority::Authority;
 
 /// From when on a certificate is about to expire: as the alert rules have it.
 const SOON: Duration = Duration::from_secs(14 * 86_400);
 
 /// Looks at each.
 pub(super) fn look(config: &Config, now: UnixTime) -> Vec<Finding> {
-    let with_certificate = |connector: &Arc<ReceiveConnector>| {
-        let files = connector.tls.certificate.as_ref()?;
-        Some(judge(&format!("certificate of receive connector {}", connector.name), files, now))
-    };
-    config.receive_connectors.iter().filter_map(with_certificate).collect()
+    let mut found = Vec::new();
+    for connector in &config.receive_connectors {
+        if let Some(files) = &connector.tls.certificate {
+            found.push(judge(&format!("certificate of receive connector {}", connector.name), files, now));
+        }
+        if let Some(file) = &connector.tls.client_ca {
+            found.push(authority(&format!("client_ca of receive connector {}", connector.name), file));
+        }
+    }
+    for connector in &config.send_connectors {
+        let Protocol::Smtp(smtp) = &connector.protocol else { continue };
+        if let Some(files) = &smtp.tls.certificate {
+            found.push(judge(&format!("client certificate of send connector {}", connector.name), files, now));
+        }
+    }
+    found
+}
+
+fn authority(what: &str, file: &Path) -> Finding {
+    match Authority::read(file) {
+        Ok(_) => Finding::well(what, format!("{} can be read", file.display())),
+        Err(why) => {
+            let cure = "write the certificates of the authorities as PEM, readable for the server's user";
+            Finding::bad(what, why.to_string(), cure)
+        }
+    }
 }
 
 fn judge(what: &str, files: &CertificateFiles, now: UnixTime) -> Finding {

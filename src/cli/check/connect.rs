@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Finding, certificates, next_hops, print, refuse};
+use super::{Finding, certificates, doors, next_hops, print, refuse};
 use crate::cli::{Format, Outcome, output};
 use crate::config::check::load;
 use crate::config::{Config, DirectoryConfig, DirectoryKind};
@@ -24,6 +24,7 @@ pub(in crate::cli) async fn everything(file: &Path, format: Format) -> anyhow::R
     let mut findings = certificates::look(&config, UnixTime::now());
     findings.extend(directories(&config).await);
     findings.extend(next_hops::greet_all(&config).await);
+    findings.extend(doors::knock_at_all(&config).await);
     findings.push(folder(&config.server.state_dir));
     findings.push(disk(&config.server.state_dir, config.min_free));
     print(&config, findings, format)

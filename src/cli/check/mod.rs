@@ -14,6 +14,7 @@ use crate::config::{Config, Protocol};
 
 mod certificates;
 pub(super) mod connect;
+mod doors;
 mod next_hops;
 
 /// What the check has to say, for scripts.

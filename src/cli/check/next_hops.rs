@@ -1,14 +1,14 @@
 //! The next hops of every send connector: whether each answers, greets, and offers what the connector asks of it.
 //!
-//! A conversation of its own, without mail: EHLO and QUIT. Certificates and logins are tried by the first delivery.
+//! A conversation of its own, without mail: EHLO (LHLO) and QUIT. Certificates and logins are tried by the first delivery.
 
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufStream};
+use tokio::net::{TcpStream, UnixStream};
 
 use super::Finding;
-use crate::config::{Config, Host, Protocol, SendConnector, SendTlsMode, SmartHost, SmtpOut};
+use crate::config::{Config, Host, Protocol, SendConnector, SendTlsMode, SmartHost, SmtpOut, Speaks};
 use crate::smtp::domain::Domain;
 
 /// For connecting and for each reply: a check is not to take minutes.
@@ -43,9 +43,16 @@ async fn judge(ehlo: &Domain, connector: &SendConnector, smtp: &SmtpOut, host: &
     if smtp.mx && matches!(host.host, Host::Name(_)) {
         return Finding::well(what, "is looked up as MX when there is mail");
     }
-    let said = match tokio::time::timeout(PATIENCE * 3, greet(ehlo, host)).await {
+    let said = match tokio::time::timeout(PATIENCE * 3, greet(ehlo, smtp.speaks, host)).await {
         Ok(Ok(said)) => said,
-        Ok(Err(why)) => return Finding::bad(what, why, "see that it is up, reachable from here, and lets us in"),
+        Ok(Err(Wrong::Ourselves)) => {
+            let cure =
+                "correct the smart host or its DNS record: it leads back to us, or to a server that says our name";
+            return Finding::bad(what, format!("greets with our own name, {ehlo}: mail would circle"), cure);
+        }
+        Ok(Err(Wrong::Conversation(why))) => {
+            return Finding::bad(what, why, "see that it is up, reachable from here, and lets us in");
+        }
         Err(_) => {
             let cure = "see that no firewall stands between, and that the host takes mail from our address";
             return Finding::bad(what, "does not answer in time", cure);
@@ -64,27 +71,64 @@ async fn judge(ehlo: &Domain, connector: &SendConnector, smtp: &SmtpOut, host: &
     }
 }
 
+/// Why a next hop is of no use.
+enum Wrong {
+    /// DESIGN section 6, rule 2.
+    Ourselves,
+    /// What it did instead.
+    Conversation(String),
+}
+
+impl From<String> for Wrong {
+    fn from(why: String) -> Self {
+        Self::Conversation(why)
+    }
+}
+
 /// What it offers in answer to EHLO (RFC 5321 4.1.1.1): the first word of each line.
-async fn greet(ehlo: &Domain, host: &SmartHost) -> Result<Vec<String>, String> {
-    let connected = match &host.host {
-        Host::Address(ip) => TcpStream::connect((*ip, host.port)).await,
-        Host::Name(name) => TcpStream::connect((name.as_str(), host.port)).await,
-    };
-    let stream = connected.map_err(|error| format!("cannot be reached: {error}"))?;
-    let mut stream = BufReader::new(stream);
-    expect(&mut stream, "220", "greets with").await?;
-    send(&mut stream, &format!("EHLO {ehlo}\r\n")).await?;
-    let offers = expect(&mut stream, "250", "answers EHLO with").await?;
+async fn greet(ehlo: &Domain, speaks: Speaks, host: &SmartHost) -> Result<Vec<String>, Wrong> {
+    let unreachable = |error| format!("cannot be reached: {error}");
+    match &host.host {
+        Host::Address(ip) => {
+            let stream = TcpStream::connect((*ip, host.port)).await.map_err(unreachable)?;
+            talk(BufStream::new(stream), ehlo, speaks).await
+        }
+        Host::Name(name) => {
+            let stream = TcpStream::connect((name.as_str(), host.port)).await.map_err(unreachable)?;
+            talk(BufStream::new(stream), ehlo, speaks).await
+        }
+        Host::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(unreachable)?;
+            talk(BufStream::new(stream), ehlo, speaks).await
+        }
+    }
+}
+
+async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: BufStream<S>,
+    ehlo: &Domain,
+    speaks: Speaks,
+) -> Result<Vec<String>, Wrong> {
+    let hello = speaks.hello();
+    let greeting = expect(&mut stream, "220", "greets with").await?;
+    let name = greeting.first().and_then(|line| line.split(' ').next()).unwrap_or_default();
+    if name.eq_ignore_ascii_case(ehlo.as_str()) {
+        return Err(Wrong::Ourselves);
+    }
+    send(&mut stream, &format!("{hello} {ehlo}\r\n")).await?;
+    let offers = expect(&mut stream, "250", &format!("answers {hello} with")).await?;
     send(&mut stream, "QUIT\r\n").await?;
     Ok(offers.iter().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect())
 }
 
-async fn send(stream: &mut BufReader<TcpStream>, command: &str) -> Result<(), String> {
-    stream.get_mut().write_all(command.as_bytes()).await.map_err(|error| format!("breaks off: {error}"))
+async fn send(stream: &mut (impl AsyncWrite + Unpin), command: &str) -> Result<(), String> {
+    let broken = |error| format!("breaks off: {error}");
+    stream.write_all(command.as_bytes()).await.map_err(broken)?;
+    stream.flush().await.map_err(broken)
 }
 
 /// Reads one reply of this code; its lines without the code.
-async fn expect(stream: &mut BufReader<TcpStream>, code: &str, does: &str) -> Result<Vec<String>, String> {
+async fn expect(stream: &mut (impl AsyncBufRead + Unpin), code: &str, does: &str) -> Result<Vec<String>, String> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();

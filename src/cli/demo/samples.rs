@@ -62,8 +62,8 @@ pub(super) const SAMPLES: [Sample; 6] = [
     Sample {
         title: "Nobody: unknown to both",
         to: &["nobody@contoso.example"],
-        arrives: &[("primary/alice", Arrives::Report("550 5.1.1"))],
-        then: "the secondary refuses the recipient, and Fingerpost tells the sender so in one report",
+        arrives: &[],
+        then: "the secondary was asked while the sender waited, and refused: he knows at once, and nobody writes a report",
     },
     Sample {
         title: "Somebody whom the secondary sends back to us",

@@ -72,6 +72,14 @@ fn relayed(
             problems.add(item.places.at("deliver_to"), message);
             return;
         }
+        if item.used.deliver_to.as_ref() == Some(relay) {
+            let message = format!(
+                "unresolved recipients of `{shown}` would go to `{relay}` as well, where resolved ones go; give them a \
+                 send connector of their own"
+            );
+            problems.add(item.places.at("deliver_to"), message);
+            return;
+        }
     }
 }
 

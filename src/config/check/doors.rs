@@ -28,9 +28,16 @@ pub(super) fn check(written: &Written, problems: &mut Problems) {
 /// Trust that is given to too many.
 fn networks(item: &Item<ReceiveConnector>, problems: &mut Problems) {
     let connector = &item.used;
+    for (at, network) in connector.trusted_proxies.iter().enumerate().filter(|(_, network)| is_the_world(network)) {
+        let place = item.places.at(&element("trusted_proxies", at));
+        problems.add(place, format!("whoever is in {network} could say that he is anybody; name the balancers"));
+    }
+    if !connector.client_names.is_empty() {
+        return; // their certificates are trusted, wherever they come from
+    }
     for (at, network) in connector.remote_networks.iter().enumerate() {
         let place = item.places.at(&element("remote_networks", at));
-        if connector.relay == Relay::Anywhere && is_the_world(network) {
+        if connector.relay_by_address() == Relay::Anywhere && is_the_world(network) {
             let cure = "name the networks of the hosts that may send anywhere";
             problems.add(place, format!("relay = \"anywhere\" for {network} makes an open relay; {cure}"));
         }
@@ -71,17 +78,37 @@ fn shared(item: &Item<ReceiveConnector>, other: &Item<ReceiveConnector>, problem
             continue;
         }
         let implicit = |connector: &ReceiveConnector| connector.tls.mode == ReceiveTlsMode::Implicit;
+        for key in shared_settings(ours, theirs) {
+            let message = format!("{bind} is shared with `{}`; write the same `{key}` in both", theirs.name);
+            problems.add(place, message);
+        }
         if implicit(ours) != implicit(theirs) {
             let message =
                 format!("{bind} is shared with `{}`; both or neither have tls mode \"implicit\"", theirs.name);
             problems.add(place, message);
         }
-        if let Some(network) = ours.remote_networks.iter().find(|network| theirs.remote_networks.contains(network)) {
+        // Different names of one certificate may stand in both; then the first one written serves.
+        let together = match (&*ours.client_names, &*theirs.client_names) {
+            ([], []) => true,
+            (ours, theirs) => ours.iter().any(|name| theirs.contains(name)),
+        };
+        let mut networks = ours.remote_networks.iter().filter(|_| together);
+        if let Some(network) = networks.find(|network| theirs.remote_networks.contains(network)) {
             let message =
                 format!("{bind} and {network} are those of `{}` too; nobody can say which serves", theirs.name);
             problems.add(place, message);
         }
     }
+}
+
+/// What is settled before the client's network can choose between the two, and differs.
+fn shared_settings(ours: &ReceiveConnector, theirs: &ReceiveConnector) -> impl Iterator<Item = &'static str> {
+    let within = |some: &[Network], all: &[Network]| some.iter().all(|network| all.contains(network));
+    let proxies = (&ours.trusted_proxies, &theirs.trusted_proxies);
+    let same_proxies = within(proxies.0, proxies.1) && within(proxies.1, proxies.0);
+    let same_segments = ours.max_segment_size == theirs.max_segment_size;
+    let settings = [("trusted_proxies", same_proxies), ("max_segment_size", same_segments)];
+    settings.into_iter().filter(|(_, same)| !same).map(|(key, _)| key)
 }
 
 /// Whether listening at `wide` takes what `narrow` would listen at.
@@ -133,6 +160,7 @@ fn is_own(smart_host: &SmartHost, door: &SocketAddr, hostname: &str) -> bool {
         Host::Address(address) => *address == door.ip(),
         Host::Name(name) if name == "localhost" => door.ip().is_unspecified() || door.ip().is_loopback(),
         Host::Name(name) => name == hostname,
+        Host::Unix(_) => false,
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::config::file::Written;
 use crate::config::source::Item;
-use crate::config::{DirectoryConfig, DirectoryKind, Host, Protocol, SendConnector, SendTlsMode, SmtpOut};
+use crate::config::{Auth, DirectoryConfig, DirectoryKind, Host, Protocol, SendConnector, SendTlsMode, SmtpOut};
 
 use super::{element, warning};
 
@@ -16,7 +16,13 @@ pub(super) fn find(written: &Written) -> Vec<String> {
             found.push(warning(&item.places, "resolves_first", "resolves_first does nothing without an organization"));
         }
     }
-    written.directories.iter().for_each(|item| directory(item, &mut found));
+    let logins = written.receive_connectors.iter().any(|item| item.used.auth == Auth::Directory);
+    for item in &written.directories {
+        directory(item, &mut found);
+        if logins {
+            passwords_in_clear(item, &mut found);
+        }
+    }
     written.send_connectors.iter().for_each(|item| send_connector(item, &mut found));
     found
 }
@@ -32,6 +38,19 @@ fn directory(item: &Item<DirectoryConfig>, found: &mut Vec<String>) {
     if let Some(url) = ldap.urls.iter().find(clear).filter(|_| !ldap.start_tls && !ldap.bind_dn.is_empty()) {
         let message =
             format!("directory `{name}` sends its password to {url} in clear text; use ldaps:// or start_tls");
+        found.push(warning(&item.places, "urls", &message));
+    }
+}
+
+/// Who logs in without an account of ours to search with.
+fn passwords_in_clear(item: &Item<DirectoryConfig>, found: &mut Vec<String>) {
+    let DirectoryKind::Ldap(ldap) = &item.used.kind else { return };
+    let clear = |url: &&String| url.starts_with("ldap:") && !is_loopback_url(url);
+    if let Some(url) = ldap.urls.iter().find(clear).filter(|_| !ldap.start_tls && ldap.bind_dn.is_empty()) {
+        let name = &item.used.name;
+        let message = format!(
+            "directory `{name}` is sent the passwords of those who log in, to {url} in clear text; use ldaps:// or start_tls"
+        );
         found.push(warning(&item.places, "urls", &message));
     }
 }
@@ -64,6 +83,7 @@ fn clear_text(item: &Item<SendConnector>, smtp: &SmtpOut, found: &mut Vec<String
         let (host, where_it_is) = match &smart_host.host {
             Host::Address(address) if is_private(*address) => continue,
             Host::Name(host) if host == "localhost" => continue,
+            Host::Unix(_) => continue,
             Host::Address(address) => (address.to_string(), "outside the loopback and private ranges"),
             Host::Name(host) => (host.clone(), "which may lie outside the loopback and private ranges"),
         };

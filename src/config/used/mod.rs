@@ -5,8 +5,8 @@ mod receive_connector;
 mod send_connector;
 
 pub use directory::{CacheConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, LdapConfig, Profile};
-pub use receive_connector::{CertificateFiles, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
+pub use receive_connector::{Auth, CertificateFiles, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
 pub use send_connector::{
-    BareLf, EightBit, Host, Mechanism, Protocol, Retry, SendAuth, SendConnector, SendTls, SendTlsMode, SmartHost,
-    SmtpOut,
+    BareLf, ClientAddress, CutThrough, Delivery, EightBit, Host, Mechanism, Protocol, Retry, Select, SendAuth,
+    SendConnector, SendTls, SendTlsMode, SmartHost, SmtpOut, Speaks, TlsVersion, WhenUnreachable,
 };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::config::network::Network;
 use crate::message::envelope::Relay;
+use crate::tls::names::ClientName;
 
 /// `[[receive_connector]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,12 @@ pub struct ReceiveConnector {
     pub relay: Relay,
     /// TLS of this door.
     pub tls: ReceiveTls,
+    /// Balancers that say in a PROXY header who the client is; the same for all connectors of a bind.
+    pub trusted_proxies: Vec<Network>,
+    /// Names in a verified client certificate that select it. Empty: clients' networks do.
+    pub client_names: Vec<ClientName>,
+    /// Whom it lets authenticate; only over TLS.
+    pub auth: Auth,
     /// Bytes of a message.
     pub max_message_size: u64,
     /// Bytes of a header section.
@@ -37,8 +44,20 @@ pub struct ReceiveConnector {
     pub max_connections_per_ip: usize,
     /// Silence between commands.
     pub idle_timeout: Duration,
+    /// The longest segment that clients may send, bytes; `None`: what the network says. The same for all connectors of a
+    /// bind.
+    pub max_segment_size: Option<u16>,
     /// Header field names, with a final `*` as the only wildcard, that strangers may not assert.
     pub strip_headers: Vec<String>,
+}
+
+impl ReceiveConnector {
+    /// To where a client may send that has nothing but its address to show: where clients can authenticate, an address
+    /// gives no right to relay.
+    #[must_use]
+    pub fn relay_by_address(&self) -> Relay {
+        if self.auth == Auth::None { self.relay } else { Relay::AcceptedDomains }
+    }
 }
 
 /// `tls` of a receive connector.
@@ -48,6 +67,19 @@ pub struct ReceiveTls {
     pub mode: ReceiveTlsMode,
     /// PEM files: certificate chain and key. Present unless the mode is `none`.
     pub certificate: Option<CertificateFiles>,
+    /// PEM file of the authorities whose client certificates are believed; present where there are `client_names`.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// `auth`: who may say who they are (RFC 4954).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// Nobody.
+    None,
+    /// Who is in an LDAP directory of the configuration, with the password there.
+    Directory,
+    /// Who is in this file of `name:hash` lines.
+    Users(PathBuf),
 }
 
 /// Whether and how a receive connector speaks TLS.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::CertificateFiles;
 use crate::routing::address_space::AddressSpace;
 
 /// `[[send_connector]]`.
@@ -22,24 +23,48 @@ pub struct SendConnector {
     pub rewrite_target_address: bool,
     /// When and how often to try.
     pub retry: Retry,
-    /// How many attempts at once.
+    /// How many connections at once.
     pub max_connections: usize,
+    /// Whether the next hop is part of the client's conversation.
+    pub delivery: Delivery,
+}
+
+/// `delivery` of a send connector; a Maildir always queues.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    /// Durable, then 250, then delivered.
+    Queue,
+    /// The next hop's answer is the client's.
+    CutThrough(CutThrough),
+}
+
+/// What cut-through needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutThrough {
+    /// `cut_through_patience`: how long we wait for a next hop, in all, up to its 354.
+    pub patience: Duration,
+    /// What becomes of mail that it cannot take now.
+    pub when_unreachable: WhenUnreachable,
 }
 
 /// How mail leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Protocol {
-    /// SMTP to smart hosts or an MX.
-    Smtp(Box<SmtpOut>),
+    /// SMTP or LMTP to smart hosts, or SMTP to an MX.
+    Smtp(Arc<SmtpOut>),
     /// A Maildir for each recipient below this folder: `PATH/DOMAIN/LOCAL/{tmp,new,cur}`.
     Maildir(PathBuf),
 }
 
-/// What sending by SMTP needs.
+/// What sending by SMTP or LMTP needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SmtpOut {
+    /// Which of the two.
+    pub speaks: Speaks,
     /// Next hops, in the order of failover. Empty: the recipient domain's MX.
     pub smart_hosts: Vec<SmartHost>,
+    /// Which of them is tried first.
+    pub select: Select,
     /// Names are looked up as MX, not A/AAAA.
     pub mx: bool,
     /// DNS servers; empty: the system's.
@@ -50,6 +75,12 @@ pub struct SmtpOut {
     pub auth: Option<SendAuth>,
     /// The local address to send from.
     pub source_address: Option<IpAddr>,
+    /// Whether segments carry the DF bit, so that routers tell what they cannot forward (RFC 1191).
+    pub path_mtu_discovery: bool,
+    /// The longest TCP segment, bytes; `None`: what the network says.
+    pub max_segment_size: Option<u16>,
+    /// What the next hop learns of the original client.
+    pub client_address: ClientAddress,
     /// What BDAT mail with bare LF becomes for a next hop without CHUNKING.
     pub bare_lf: BareLf,
     /// What becomes of 8-bit mail for a next hop without 8BITMIME.
@@ -62,33 +93,88 @@ pub struct SmtpOut {
     pub reply_timeout: Duration,
 }
 
+/// The protocol that a next hop speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// RFC 5321.
+    Smtp,
+    /// RFC 2033: LHLO, and an answer for each recipient after the dot.
+    Lmtp,
+}
+
+impl Speaks {
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Smtp => "smtp",
+            Self::Lmtp => "lmtp",
+        }
+    }
+
+    /// The command that begins its sessions.
+    #[must_use]
+    pub fn hello(self) -> &'static str {
+        match self {
+            Self::Smtp => "EHLO",
+            Self::Lmtp => "LHLO", // RFC 2033 4.1
+        }
+    }
+}
+
+/// Which smart host is tried first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Select {
+    /// The first one that is up.
+    Failover,
+    /// All that are up in turn.
+    RoundRobin,
+}
+
+impl SmtpOut {
+    /// The names of its smart hosts.
+    #[must_use]
+    pub fn smart_host_names(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        for smart_host in &self.smart_hosts {
+            if let Host::Name(name) = &smart_host.host {
+                names.push(name.as_str());
+            }
+        }
+        names
+    }
+}
+
 /// One next hop as written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SmartHost {
-    /// A name or an address.
+    /// A name, an address or a socket.
     pub host: Host,
-    /// The port; 25 unless written.
+    /// The port; 25 unless written; 0 for a socket, which has none.
     pub port: u16,
 }
 
-/// As written, without the default port: `[10.0.0.5]`, `mail.contoso.com:2525`.
+/// As written, without the default port: `[10.0.0.5]`, `mail.contoso.com:2525`, `unix:/run/dovecot/lmtp`.
 impl std::fmt::Display for SmartHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.host {
             Host::Address(ip) => write!(f, "[{ip}]")?,
             Host::Name(name) => f.write_str(name)?,
+            Host::Unix(path) => return write!(f, "unix:{}", path.display()),
         }
         if self.port == 25 { Ok(()) } else { write!(f, ":{}", self.port) }
     }
 }
 
-/// A name or an address.
+/// Where a next hop is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
     /// Written in brackets.
     Address(IpAddr),
     /// Looked up as A/AAAA, or as MX where the connector says so.
     Name(String),
+    /// A Unix socket, for LMTP; absolute where the configuration's path is.
+    Unix(PathBuf),
 }
 
 /// `tls` of a send connector.
@@ -102,6 +188,31 @@ pub struct SendTls {
     pub ca: Option<PathBuf>,
     /// The name to check instead of the smart host's.
     pub server_name: Option<String>,
+    /// Our client certificate: chain and key, PEM.
+    pub certificate: Option<CertificateFiles>,
+    /// The oldest version that will do.
+    pub min_version: TlsVersion,
+}
+
+impl SendTls {
+    /// What it is where nothing is written.
+    pub const DEFAULT: Self = Self {
+        mode: SendTlsMode::Opportunistic,
+        verify: false,
+        ca: None,
+        server_name: None,
+        certificate: None,
+        min_version: TlsVersion::Tls12,
+    };
+}
+
+/// A version of TLS; older ones are not spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
 }
 
 /// Whether a send connector speaks TLS.
@@ -135,6 +246,15 @@ pub enum Mechanism {
     Login,
 }
 
+/// `client_address`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAddress {
+    /// Nothing beside our Received field.
+    None,
+    /// XFORWARD, where the next hop offers it.
+    Xforward,
+}
+
 /// `bare_lf`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BareLf {
@@ -151,6 +271,18 @@ pub enum EightBit {
     Send,
     /// The branch fails.
     Refuse,
+}
+
+/// `when_unreachable`: what becomes of recipients whose next hop cannot be reached, or is too slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenUnreachable {
+    /// Strangers' recipients that nobody vouches for are deferred, the others queued.
+    #[default]
+    Auto,
+    /// All are queued.
+    Queue,
+    /// All are deferred.
+    Defer,
 }
 
 /// `retry`.

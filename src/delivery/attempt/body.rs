@@ -1,14 +1,16 @@
 //! A message's content from its file to a next hop, in pieces of bounded size.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
 use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::Message;
-use super::connection::{Broken, Connection};
+use super::connection::Broken;
+use super::conversation::Conversation;
 use super::fit::Way;
-use crate::smtp::client::encode::Encoder;
 
 /// Bytes of one piece. A message up to this size is one read and, with the final dot, one write.
 const PIECE: u64 = 64 * 1024;
@@ -29,52 +31,38 @@ impl Message<'_> {
     ///
     /// # Errors
     /// [`BodyError`]: the connection is of no more use.
-    pub(super) async fn write(&self, connection: &mut Connection, way: Way) -> Result<(), BodyError> {
-        match way {
-            Way::Data(lines) => {
-                let mut encoder = Encoder::new(lines);
-                encoder.push(self.prefix, connection.buffer());
-                let mut at = 0;
-                while at < self.content.size {
-                    let piece = self.read(at).await?;
-                    at += piece.len() as u64;
-                    encoder.push(&piece, connection.buffer());
-                    if at < self.content.size {
-                        connection.flush().await?;
-                    }
-                }
-                encoder.finish(connection.buffer());
-            }
-            // RFC 3030 2: the size is that of the bytes as they are, nothing is stuffed.
-            Way::Bdat => {
-                let all = self.prefix.len() as u64 + self.content.size;
-                connection.queue(format!("BDAT {all} LAST\r\n").as_bytes());
-                connection.queue(self.prefix);
-                let mut at = 0;
-                while at < self.content.size {
-                    let piece = self.read(at).await?;
-                    at += piece.len() as u64;
-                    connection.queue(&piece);
-                    if at < self.content.size {
-                        connection.flush().await?;
-                    }
-                }
+    pub(super) async fn write(&self, conversation: &mut Conversation, way: Way) -> Result<(), BodyError> {
+        if way == Way::Bdat {
+            conversation.chunk(self.prefix.len() as u64 + self.content.size);
+        }
+        conversation.piece(self.prefix);
+        let mut at = 0;
+        while at < self.content.size {
+            let piece = self.read(at).await?;
+            at += piece.len() as u64;
+            conversation.piece(&piece);
+            if at < self.content.size {
+                conversation.flush().await?;
             }
         }
-        Ok(connection.flush().await?)
+        conversation.end();
+        Ok(conversation.flush().await?)
     }
 
-    /// The piece at `at`, whole. What is in the page cache, as new mail is, is read at once; what is not, on a thread
-    /// that may wait for the disk.
     async fn read(&self, at: u64) -> io::Result<Vec<u8>> {
-        let file = self.file.clone();
-        let length = usize::try_from(PIECE.min(self.content.size - at)).unwrap_or(usize::MAX);
-        let mut piece = vec![0; length];
-        let cached = preadv2(&*file, &mut [io::IoSliceMut::new(&mut piece)], at, ReadWriteFlags::NOWAIT);
-        if cached == Ok(length) {
-            return Ok(piece);
-        }
-        let read = move || file.read_exact_at(&mut piece, at).map(|()| piece);
-        tokio::task::spawn_blocking(read).await?
+        read(&self.file, at, usize::try_from(PIECE.min(self.content.size - at)).unwrap_or(usize::MAX)).await
     }
+}
+
+/// `length` bytes at `at`, all of them. What is in the page cache, as new mail is, is read at once; what is not, on a
+/// thread that may wait for the disk.
+pub(crate) async fn read(file: &Arc<File>, at: u64, length: usize) -> io::Result<Vec<u8>> {
+    let file = file.clone();
+    let mut piece = vec![0; length];
+    let cached = preadv2(&*file, &mut [io::IoSliceMut::new(&mut piece)], at, ReadWriteFlags::NOWAIT);
+    if cached == Ok(length) {
+        return Ok(piece);
+    }
+    let read = move || file.read_exact_at(&mut piece, at).map(|()| piece);
+    tokio::task::spawn_blocking(read).await?
 }

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::black_hole::{BlackHole, STALL, Watch};
 use crate::config::SmtpOut;
 use crate::smtp::client::offers::Offers;
 use crate::smtp::client::replies::{Replies, ReplyError};
@@ -33,6 +34,9 @@ pub enum Broken {
     /// Nothing came, or nothing more was taken, for so long.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
+    /// The same, and full segments seem to get lost on the way.
+    #[error("{0}")]
+    BlackHole(BlackHole),
     /// The network failed.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -47,7 +51,7 @@ pub struct Terms {
     /// What we said in EHLO.
     pub ehlo: Domain,
     /// The connector's settings.
-    pub smtp: SmtpOut,
+    pub smtp: Arc<SmtpOut>,
 }
 
 /// An SMTP connection.
@@ -66,6 +70,7 @@ pub struct Connection {
     pub opened: Instant,
     /// Whether a message has gone over it before.
     pub history: History,
+    watch: Watch,
 }
 
 /// Whether a message has gone over a connection before.
@@ -77,17 +82,45 @@ pub enum History {
     Reused,
 }
 
-enum Stream {
+/// What the bytes go over.
+pub enum Stream {
+    /// TCP in clear.
     Plain(TcpStream),
+    /// TCP with TLS.
     Tls(Box<TlsStream<TcpStream>>),
+    /// A Unix socket, which has no TLS.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// The TCP connection, where there is one.
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(socket) => Some(socket),
+            Self::Tls(tls) => Some(tls.get_ref().0),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Writes all of it; `rest` is what is left whenever it is given up.
+    async fn write(&mut self, rest: &mut &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.write_all_buf(rest).await,
+            Self::Unix(socket) => socket.write_all_buf(rest).await,
+            Self::Tls(tls) => {
+                tls.write_all_buf(rest).await?;
+                tls.flush().await
+            }
+        }
+    }
 }
 
 impl Connection {
     /// Over a socket that was just connected; nothing is read yet.
     #[must_use]
-    pub fn new(socket: TcpStream, next_hop: Arc<str>, terms: Arc<Terms>) -> Self {
+    pub fn new(stream: Stream, next_hop: Arc<str>, terms: Arc<Terms>, watch: Watch) -> Self {
         Self {
-            stream: Stream::Plain(socket),
+            stream,
             replies: Replies::default(),
             out: Vec::with_capacity(512),
             offers: Offers::default(),
@@ -95,6 +128,7 @@ impl Connection {
             terms,
             opened: Instant::now(),
             history: History::Fresh,
+            watch,
         }
     }
 
@@ -136,7 +170,13 @@ impl Connection {
             return Ok(reply);
         }
         self.flush().await?;
-        timeout(limit, self.read()).await.map_err(|_| Broken::TimedOut(limit))?
+        let deadline = Instant::now() + limit;
+        loop {
+            match timeout_at(self.next_look(deadline), self.read()).await {
+                Ok(reply) => return reply,
+                Err(_) => self.stalled(deadline, limit)?,
+            }
+        }
     }
 
     /// Writes what is queued.
@@ -148,18 +188,39 @@ impl Connection {
             return Ok(());
         }
         let limit = self.terms.smtp.reply_timeout;
-        let written = match &mut self.stream {
-            Stream::Plain(socket) => timeout(limit, socket.write_all(&self.out)).await,
-            Stream::Tls(tls) => {
-                let write = async {
-                    tls.write_all(&self.out).await?;
-                    tls.flush().await
-                };
-                timeout(limit, write).await
+        let deadline = Instant::now() + limit;
+        let out = std::mem::take(&mut self.out);
+        let mut rest = out.as_slice();
+        let written = loop {
+            match timeout_at(self.next_look(deadline), self.stream.write(&mut rest)).await {
+                Ok(written) => break written.map_err(Broken::from),
+                Err(_) => {
+                    if let Err(broken) = self.stalled(deadline, limit) {
+                        break Err(broken);
+                    }
+                }
             }
         };
+        self.out = out;
         self.out.clear();
-        Ok(written.map_err(|_| Broken::TimedOut(limit))??)
+        written
+    }
+
+    /// When to see whether something moves.
+    fn next_look(&self, deadline: Instant) -> Instant {
+        deadline.min(Instant::now() + STALL.min(self.terms.smtp.reply_timeout))
+    }
+
+    /// Nothing has moved for a while: may it go on?
+    fn stalled(&mut self, deadline: Instant, limit: Duration) -> Result<(), Broken> {
+        let suspected = self.stream.tcp().and_then(|socket| self.watch.look(socket, &self.next_hop));
+        let over = Instant::now() >= deadline;
+        match suspected {
+            // What the kernel holds for us is not sent: no next hop is thinking about it.
+            Some((hole, since)) if over || since >= self.terms.smtp.reply_timeout => Err(Broken::BlackHole(hole)),
+            None if over => Err(Broken::TimedOut(limit)),
+            _ => Ok(()),
+        }
     }
 
     /// The buffer of what goes out next, for whoever fills it piece by piece.
@@ -173,6 +234,7 @@ impl Connection {
             buffer.reserve(1024);
             let read = match &mut self.stream {
                 Stream::Plain(socket) => socket.read_buf(buffer).await?,
+                Stream::Unix(socket) => socket.read_buf(buffer).await?,
                 Stream::Tls(tls) => tls.read_buf(buffer).await?,
             };
             if read == 0 {
@@ -213,12 +275,12 @@ impl Connection {
     /// said 421.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        let socket = match &self.stream {
-            Stream::Plain(socket) => socket,
-            Stream::Tls(tls) => tls.get_ref().0,
-        };
         let mut byte = [MaybeUninit::uninit()];
-        let peeked = SockRef::from(socket).peek(&mut byte);
+        let peeked = match &self.stream {
+            Stream::Plain(socket) => SockRef::from(socket).peek(&mut byte),
+            Stream::Tls(tls) => SockRef::from(tls.get_ref().0).peek(&mut byte),
+            Stream::Unix(socket) => SockRef::from(socket).peek(&mut byte),
+        };
         self.is_in_step() && matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 

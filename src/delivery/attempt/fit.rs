@@ -6,12 +6,13 @@ use std::borrow::Cow;
 
 use super::Message;
 use crate::config::{BareLf, EightBit, SmtpOut};
-use crate::message::envelope::Body;
+use crate::message::envelope::{Body, Sender};
 use crate::smtp::address::Address;
 use crate::smtp::client::commands::{self, MailParameters};
 use crate::smtp::client::encode::Lines;
 use crate::smtp::client::offers::{Offers, Size};
 use crate::smtp::reply::{Enhanced, Reply};
+use crate::spool::entry::Content;
 
 /// RFC 1870 6.1, for a next hop that says so in EHLO.
 pub(super) const TOO_LARGE: Reply = Reply::fixed(552, Enhanced(5, 3, 4), "message too large for the next hop");
@@ -30,7 +31,7 @@ pub(super) const NON_ASCII_HEADER: Reply =
 
 /// How the content goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum Way {
     /// DATA.
     Data(Lines),
     /// One `BDAT n LAST` (RFC 3030): content with bare CR or LF.
@@ -55,7 +56,51 @@ pub(super) struct Fit {
 pub(super) fn message(message: &Message<'_>, settings: &SmtpOut, offers: &Offers) -> Result<Fit, Reply> {
     let Message { sender, content, prefix, .. } = message;
     let bytes = prefix.len() as u64 + content.size;
-    if matches!(offers.size, Size::Limit(limit) if bytes > limit) {
+    let way = content_way(sender, content, bytes, (settings, offers))?;
+    let (reverse_path, mail) = envelope(sender, Some(bytes), body(sender, content), offers)?;
+    Ok(Fit { way, reverse_path, mail })
+}
+
+/// What the content is: as announced, or as it is.
+pub(super) fn body(sender: &Sender, content: &Content) -> Body {
+    if content.eight_bit { Body::EightBitMime } else { sender.body }
+}
+
+/// MAIL, for content in `body` of so many bytes if that is known.
+///
+/// # Errors
+/// The branch's final reply.
+pub(super) fn envelope(
+    sender: &Sender,
+    bytes: Option<u64>,
+    body: Body,
+    offers: &Offers,
+) -> Result<(String, MailParameters), Reply> {
+    let reverse_path = match sender.reverse_path.address() {
+        None => Cow::Borrowed(""),
+        Some(address) if offers.smtputf8 => Cow::Borrowed(address.as_str()),
+        Some(address) => commands::ascii(address).ok_or(NON_ASCII_ADDRESS)?,
+    };
+    let mail = MailParameters {
+        size: bytes.filter(|_| offers.size != Size::NotOffered),
+        eight_bit_mime: offers.eight_bit_mime && body == Body::EightBitMime,
+        smtputf8: offers.smtputf8 && (sender.smtputf8 || !reverse_path.is_ascii()),
+        dsn: offers.dsn,
+    };
+    Ok((reverse_path.into_owned(), mail))
+}
+
+/// How the content goes, `bytes` of it with what we put before it.
+///
+/// # Errors
+/// The branch's final reply.
+pub(super) fn content_way(
+    sender: &Sender,
+    content: &Content,
+    bytes: u64,
+    (settings, offers): (&SmtpOut, &Offers),
+) -> Result<Way, Reply> {
+    if too_large(bytes, offers) {
         return Err(TOO_LARGE);
     }
     let way = match (content.bare_lf, settings.bare_lf) {
@@ -72,18 +117,12 @@ pub(super) fn message(message: &Message<'_>, settings: &SmtpOut, offers: &Offers
     if sender.smtputf8 && !offers.smtputf8 && !content.ascii_header {
         return Err(NON_ASCII_HEADER);
     }
-    let reverse_path = match sender.reverse_path.address() {
-        None => Cow::Borrowed(""),
-        Some(address) if offers.smtputf8 => Cow::Borrowed(address.as_str()),
-        Some(address) => commands::ascii(address).ok_or(NON_ASCII_ADDRESS)?,
-    };
-    let mail = MailParameters {
-        size: (offers.size != Size::NotOffered).then_some(bytes),
-        eight_bit_mime: offers.eight_bit_mime && (content.eight_bit || sender.body == Body::EightBitMime),
-        smtputf8: offers.smtputf8 && (sender.smtputf8 || !reverse_path.is_ascii()),
-        dsn: offers.dsn,
-    };
-    Ok(Fit { way, reverse_path: reverse_path.into_owned(), mail })
+    Ok(way)
+}
+
+/// Whether the next hop says in EHLO that it takes no message of this size.
+pub(super) fn too_large(bytes: u64, offers: &Offers) -> bool {
+    matches!(offers.size, Size::Limit(limit) if bytes > limit)
 }
 
 /// The forward-path as it goes on the wire.
@@ -99,20 +138,24 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{SendTls, SendTlsMode};
-    use crate::message::envelope::Sender;
+    use crate::config::{ClientAddress, Select, SendTls, SendTlsMode, Speaks};
+    use crate::message::envelope::Origin;
     use crate::message::header::Identity;
     use crate::smtp::address::ReversePath;
-    use crate::spool::entry::Content;
 
     fn settings(bare_lf: BareLf, eight_bit: EightBit) -> SmtpOut {
         SmtpOut {
+            speaks: Speaks::Smtp,
             smart_hosts: Vec::new(),
+            select: Select::Failover,
             mx: false,
             dns_servers: Vec::new(),
-            tls: SendTls { mode: SendTlsMode::None, verify: false, ca: None, server_name: None },
+            tls: SendTls { mode: SendTlsMode::None, verify: false, ca: None, server_name: None, ..SendTls::DEFAULT },
             auth: None,
             source_address: None,
+            path_mtu_discovery: true,
+            max_segment_size: None,
+            client_address: ClientAddress::None,
             bare_lf,
             eight_bit,
             hide_internal_hosts: false,
@@ -141,7 +184,11 @@ mod tests {
 
     fn fit(sender: &Sender, content: &Content, settings: &SmtpOut, offers: &Offers) -> Result<Fit, Reply> {
         let file = std::sync::Arc::new(std::fs::File::open("/dev/null").unwrap());
-        message(&Message { sender, content, prefix: b"", file, recipients: &[] }, settings, offers)
+        message(
+            &Message { origin: &Origin::report(), sender, content, prefix: b"", file, recipients: &[] },
+            settings,
+            offers,
+        )
     }
 
     #[test]

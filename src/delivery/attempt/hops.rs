@@ -1,12 +1,16 @@
 //! Which next hops a branch can go to, in order: smart hosts, their MX, or the recipient domain's MX (RFC 5321 5.1).
+//!
+//! Smart hosts come as they are written, or in turn (`select`). What `health` knows to be down comes last, whatever
+//! the order.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::trouble::{LOOP, NO_DNS, Trouble};
 use super::{Attempt, DnsError};
-use crate::config::{Host, SmartHost};
+use crate::config::{Host, Select, SmartHost};
 use crate::delivery::dns::{Exchanges, before_us};
 use crate::delivery::health::{Key, Standing};
 use crate::smtp::reply::{Enhanced, Reply};
@@ -45,13 +49,14 @@ impl NextHop {
         match &self.host {
             Host::Address(address) => format!("[{address}]:{}", self.port),
             Host::Name(name) => format!("{name}:{}", self.port),
+            Host::Unix(path) => format!("unix:{}", path.display()),
         }
     }
 
     /// `name[address]:port`, as reports and logs have it.
     pub(super) fn at(&self, address: IpAddr) -> String {
         match &self.host {
-            Host::Address(_) => format!("[{address}]:{}", self.port),
+            Host::Address(_) | Host::Unix(_) => format!("[{address}]:{}", self.port),
             Host::Name(name) => format!("{name}[{address}]:{}", self.port),
         }
     }
@@ -61,6 +66,7 @@ impl NextHop {
         match &self.host {
             Host::Address(address) => address.to_string(),
             Host::Name(name) => name.clone(),
+            Host::Unix(_) => String::new(),
         }
     }
 
@@ -69,16 +75,64 @@ impl NextHop {
     }
 }
 
+/// How many branches have asked for next hops: whose turn it is.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    connectors: Mutex<HashMap<Arc<str>, usize>>,
+    exchanges: AtomicUsize,
+}
+
+impl Turns {
+    /// The next number for this connector's smart hosts.
+    fn smart_hosts(&self, connector: &Arc<str>) -> usize {
+        let mut turns = self.connectors.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = turns.get_mut(connector) {
+            *turn = turn.wrapping_add(1);
+            return *turn;
+        }
+        turns.insert(connector.clone(), 0);
+        0
+    }
+
+    /// The next number for equal MX records.
+    fn exchanges(&self) -> usize {
+        self.exchanges.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
 /// All next hops in order: those that failed lately come last.
 pub(super) async fn hops(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, NoHop> {
-    let mut hops = if attempt.terms.smtp.smart_hosts.is_empty() {
+    let smtp = &attempt.terms.smtp;
+    let hops = if smtp.smart_hosts.is_empty() {
         recipients_mx(attempt).await?
     } else {
         smart_hosts(attempt).await.map_err(NoHop::Trouble)?
     };
-    let standing = |hop: &NextHop| attempt.shared.health.standing(&hop.key(&attempt.connector.name));
-    hops.sort_by_cached_key(|hop| standing(hop) == Standing::Down);
-    Ok(hops)
+    let connector = &attempt.connector.name;
+    let turn = match smtp.select {
+        Select::Failover => 0,
+        Select::RoundRobin => attempt.shared.turns.smart_hosts(connector),
+    };
+    Ok(in_order(hops, turn, |hop| attempt.shared.health.standing(&hop.key(connector)) == Standing::Down))
+}
+
+/// Those that are down behind all others. With `turn` the smart hosts that have a next hop left are begun with in
+/// turn, so that those beside one that is down share its work evenly; the next hops of one smart host (its MX records)
+/// keep their order.
+fn in_order(hops: Vec<NextHop>, turn: usize, is_down: impl Fn(&NextHop) -> bool) -> Vec<NextHop> {
+    let (down, up): (Vec<_>, Vec<_>) = hops.into_iter().partition(is_down);
+    let mut smart_hosts: Vec<Vec<NextHop>> = Vec::new();
+    for hop in up {
+        match smart_hosts.last_mut() {
+            Some(same) if same.first().is_some_and(|first| first.label == hop.label) => same.push(hop),
+            _ => smart_hosts.push(vec![hop]),
+        }
+    }
+    if !smart_hosts.is_empty() {
+        let first = turn % smart_hosts.len();
+        smart_hosts.rotate_left(first);
+    }
+    smart_hosts.into_iter().flatten().chain(down).collect()
 }
 
 async fn smart_hosts(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, Trouble> {
@@ -143,12 +197,50 @@ async fn recipients_mx(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, NoHop> {
 
 /// The exchanges before ourselves; none: mail for the domain would come back to us.
 fn ours_removed(attempt: &Attempt<'_>, domain: &str, hosts: &[(u16, String)]) -> Result<Vec<String>, Trouble> {
-    static TURN: AtomicUsize = AtomicUsize::new(0);
-    let turn = TURN.fetch_add(1, Ordering::Relaxed);
-    let names = before_us(hosts, attempt.terms.ehlo.as_str(), turn);
+    let names = before_us(hosts, attempt.terms.ehlo.as_str(), attempt.shared.turns.exchanges());
     if names.is_empty() {
         let text = format!("the best MX of {domain} is ourselves: mail would come back to us");
         return Err(Trouble::unreached(LOOP, text).alerting());
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `a1 a2 b1`: the smart host's letter and its MX record's number.
+    fn hop(name: &str) -> NextHop {
+        NextHop { host: Host::Name(name.to_owned()), port: 25, label: Some(name[..1].into()) }
+    }
+
+    #[test]
+    fn smart_hosts_take_turns_and_those_that_are_down_come_last() {
+        for (hops, turn, down, expected) in [
+            ("a b c", 0, "", "a b c"),
+            ("a b c", 1, "", "b c a"),
+            ("a b c", 5, "", "c a b"),
+            // The two that are left share evenly.
+            ("a b c", 0, "b", "a c b"),
+            ("a b c", 1, "b", "c a b"),
+            ("a b c", 2, "b", "a c b"),
+            ("a b c", 1, "a b c", "a b c"),
+            ("a1 a2 b1 c1 c2", 1, "", "b1 c1 c2 a1 a2"),
+            ("a1 a2 b1 c1 c2", 2, "a1 c2", "c1 a2 b1 a1 c2"),
+            ("", 3, "", ""),
+        ] {
+            let all = hops.split_whitespace().map(hop).collect();
+            let is_down = |hop: &NextHop| matches!(&hop.host, Host::Name(name) if down.split(' ').any(|d| d == name));
+            let ordered = in_order(all, turn, is_down);
+            let names: Vec<_> = ordered.iter().map(|hop| hop.name().replace(":25", "")).collect();
+            assert_eq!(names.join(" "), expected, "{hops} {turn} {down}");
+        }
+    }
+
+    #[test]
+    fn each_connector_has_turns_of_its_own() {
+        let turns = Turns::default();
+        let next = |connector: &str| turns.smart_hosts(&connector.into());
+        assert_eq!([next("a"), next("b"), next("a"), next("b"), next("a")], [0, 0, 1, 1, 2]);
+    }
 }

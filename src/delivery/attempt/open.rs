@@ -1,19 +1,20 @@
-//! From a next hop's name to a connection that is ready for MAIL: connect, greeting, EHLO, STARTTLS, AUTH.
+//! From a next hop's name to a connection that is ready for MAIL: connect, greeting, EHLO or LHLO, STARTTLS, AUTH.
 //!
 //! Whatever goes wrong here is [`Trouble`] with the next hop, never a refusal of the mail. RFC 5321 3.1, 3.2 and 5.1,
-//! RFC 3207, RFC 4954.
+//! RFC 2033 4.1, RFC 3207, RFC 4954.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::connection::{Broken, Connection};
-use super::login;
+use super::black_hole::Watch;
+use super::connection::{Broken, Connection, Stream};
 use super::trouble::{BAD_SECURITY, LOOP, NO_ANSWER, NO_DNS, NO_SECURITY, Trouble};
-use super::{Attempt, hops::NextHop};
-use crate::config::{Host, SendTlsMode};
+use super::{Attempt, hops::NextHop, login, socket};
+use crate::config::{Host, SendTlsMode, Speaks};
 use crate::delivery::refusal::{Meaning, Step, meaning};
 use crate::smtp::client::offers::Offers;
 use crate::smtp::reply::Reply;
@@ -43,7 +44,7 @@ enum Encrypt {
     No,
 }
 
-/// A new connection to one of the next hop's addresses, ready for MAIL.
+/// A new connection to one of the next hop's addresses, or to its socket, ready for MAIL.
 ///
 /// # Errors
 /// The trouble with the last address that was tried.
@@ -59,6 +60,11 @@ pub(super) async fn open(attempt: &Attempt<'_>, hop: &NextHop) -> Result<Connect
                 trouble
             }
         })?,
+        Host::Unix(path) => {
+            return over_socket(attempt, hop, path).await.map_err(|failure| match failure {
+                Failure::Trouble(trouble) | Failure::Handshake(trouble) => trouble,
+            });
+        }
     };
     let usable = |ip: &IpAddr| smtp.source_address.is_none_or(|source| source.is_ipv4() == ip.is_ipv4());
     let none = format!("{} has no address of the family of `source_address`", hop.name());
@@ -95,7 +101,37 @@ async fn ready(
         return Err(own.alerting().into());
     }
     let socket = connect(attempt, &next_hop, address).await?;
-    let mut connection = Connection::new(socket, next_hop, attempt.terms.clone());
+    let connection = Connection::new(Stream::Plain(socket), next_hop, attempt.terms.clone(), watch(attempt));
+    greeted(attempt, hop, connection, encrypt).await
+}
+
+async fn over_socket(attempt: &Attempt<'_>, hop: &NextHop, path: &Path) -> Result<Connection, Failure> {
+    let next_hop: Arc<str> = hop.name().into();
+    let limit = attempt.terms.smtp.connect_timeout;
+    let failed = |why: String| Trouble::unreached(NO_ANSWER, format!("cannot connect to {next_hop}: {why}"));
+    let socket = match timeout(limit, UnixStream::connect(path)).await {
+        Ok(Ok(socket)) => socket,
+        Ok(Err(error)) => return Err(failed(error.to_string()).into()),
+        Err(_) => return Err(failed(format!("no answer within {limit:?}")).into()),
+    };
+    let connection = Connection::new(Stream::Unix(socket), next_hop, attempt.terms.clone(), watch(attempt));
+    // What leaves no machine needs no TLS; `required` does not load for a socket.
+    greeted(attempt, hop, connection, Encrypt::No).await
+}
+
+/// Looks for path MTU black holes.
+fn watch(attempt: &Attempt<'_>) -> Watch {
+    let holes = attempt.shared.metrics.path_mtu_black_holes.with_label_values(&[&*attempt.connector.name]);
+    Watch::new(attempt.connector.name.clone(), holes)
+}
+
+/// All that comes before MAIL.
+async fn greeted(
+    attempt: &Attempt<'_>,
+    hop: &NextHop,
+    mut connection: Connection,
+    encrypt: Encrypt,
+) -> Result<Connection, Failure> {
     greeting(attempt, &mut connection).await?;
     hello(attempt, &mut connection).await?;
     if encrypt == Encrypt::AsOffered {
@@ -110,16 +146,7 @@ async fn ready(
 async fn connect(attempt: &Attempt<'_>, next_hop: &str, address: SocketAddr) -> Result<TcpStream, Trouble> {
     let smtp = &attempt.terms.smtp;
     let failed = |why: String| Trouble::unreached(NO_ANSWER, format!("cannot connect to {next_hop}: {why}"));
-    let connecting = async {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        if let Some(source) = smtp.source_address {
-            socket.bind(SocketAddr::new(source, 0))?;
-        }
-        let socket = socket.connect(address).await?;
-        socket.set_nodelay(true)?;
-        Ok::<_, std::io::Error>(socket)
-    };
-    match timeout(smtp.connect_timeout, connecting).await {
+    match timeout(smtp.connect_timeout, socket::connect(smtp, address)).await {
         Ok(Ok(socket)) => Ok(socket),
         Ok(Err(error)) => Err(failed(error.to_string())),
         Err(_) => Err(failed(format!("no answer within {:?}", smtp.connect_timeout))),
@@ -138,12 +165,12 @@ async fn greeting(attempt: &Attempt<'_>, connection: &mut Connection) -> Result<
     Ok(())
 }
 
-/// EHLO, and HELO once where EHLO is refused for good (RFC 5321 3.2).
+/// EHLO, and HELO once where EHLO is refused for good (RFC 5321 3.2). LMTP has only LHLO (RFC 2033 4.1).
 async fn hello(attempt: &Attempt<'_>, connection: &mut Connection) -> Result<(), Trouble> {
-    let ehlo = &attempt.terms.ehlo;
-    let said = connection.command(&format!("EHLO {ehlo}")).await;
+    let (ehlo, speaks) = (&attempt.terms.ehlo, attempt.terms.smtp.speaks);
+    let said = connection.command(&format!("{} {ehlo}", speaks.hello())).await;
     let reply = said.map_err(|broken| Trouble::broken(connection, &broken, Step::Ehlo))?;
-    if reply.is_permanent() {
+    if reply.is_permanent() && speaks == Speaks::Smtp {
         let helo = format!("HELO {ehlo}");
         expect(connection, Step::Ehlo, Say::Line(&helo)).await?;
         connection.offers = Offers::default();

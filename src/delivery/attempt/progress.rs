@@ -1,7 +1,7 @@
 //! What the recipients of one branch have been told so far, over all next hops.
 
+use super::answer::Answer;
 use super::connection::Connection;
-use super::transaction::Answer;
 use super::trouble::Trouble;
 use super::{Handed, HandedResult};
 use crate::smtp::reply::TRY_AGAIN;
@@ -31,7 +31,7 @@ impl Progress {
         let mut troubles = Vec::new();
         for (at, answer) in told {
             match answer {
-                Answer::Again => continue,
+                Answer::Again(_) => continue,
                 Answer::Final(result) => {
                     self.handed[at] = Some(Handed { next_hop: connection.next_hop.clone(), result });
                 }

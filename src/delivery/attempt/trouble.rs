@@ -21,7 +21,7 @@ pub(super) const BAD_SECURITY: Enhanced = Enhanced(4, 7, 5);
 
 /// What is in trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(crate) enum Scope {
     /// The next hop as a whole: it counts as down.
     NextHop,
     /// This message or recipient there.
@@ -30,7 +30,7 @@ pub(super) enum Scope {
 
 /// Why a next hop could not be used; the next one is tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(crate) struct Trouble {
     /// Which next hop; empty if none was reached.
     pub next_hop: Arc<str>,
     /// What the queue shows: always 4xx.
@@ -42,6 +42,15 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
+    /// Says it where an operator looks.
+    pub(super) fn log(&self, send_connector: &str) {
+        let reason = &self.reply;
+        match self.alert {
+            Alert::Yes => tracing::error!(alert = true, %send_connector, %reason, "next hop cannot be used"),
+            Alert::No => tracing::warn!(%send_connector, %reason, "next hop cannot be used"),
+        }
+    }
+
     /// With the next hop as a whole, before a word was exchanged.
     #[must_use]
     pub(super) fn unreached(enhanced: Enhanced, text: String) -> Self {
@@ -65,7 +74,8 @@ impl Trouble {
     /// The conversation broke.
     #[must_use]
     pub(super) fn broken(connection: &Connection, broken: &Broken, step: Step) -> Self {
-        let enhanced = if matches!(broken, Broken::TimedOut(_)) { NO_ANSWER } else { BAD_CONNECTION };
+        let enhanced =
+            if matches!(broken, Broken::TimedOut(_) | Broken::BlackHole(_)) { NO_ANSWER } else { BAD_CONNECTION };
         Self::at(&connection.next_hop, enhanced, &format!("{} {broken}", during(step)))
     }
 

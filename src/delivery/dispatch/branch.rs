@@ -1,14 +1,8 @@
-//! Which recipients of a message share one attempt, and the stamp that this attempt carries (DESIGN section 6, rule 3).
+//! Which recipients of a message share one attempt.
 
-use std::collections::HashSet;
-
-use crate::config::{Config, Protocol, SendConnector};
-use crate::keys::LoopKeys;
-use crate::message::stamp::{self, NewStamp};
+use crate::config::{Protocol, SendConnector};
 use crate::routing::verdict::Route;
-use crate::smtp::address::Address;
-use crate::spool::entry::{Entry, Queued};
-use crate::time::UnixTime;
+use crate::spool::entry::Queued;
 
 /// Recipients of one transaction: what every server takes (RFC 5321 4.5.3.1.8), and what one stamp names.
 pub(super) const MOST_RECIPIENTS: usize = 100;
@@ -58,39 +52,16 @@ pub(super) fn members(
     std::iter::once(first).chain(others).take(MOST_RECIPIENTS).collect()
 }
 
-/// The stamp for a transaction with these recipients: as received and as sent. Empty where none is due: a connector
-/// without an organization and recipients of domains that are not ours.
-pub(super) fn stamp(
-    config: &Config,
-    keys: &LoopKeys,
-    connector: &SendConnector,
-    (entry, recipients): (&Entry, &[&Queued]),
-    now: UnixTime,
-) -> String {
-    let accepted = |address: &Address| config.routing.accepted.find(address.domain()).is_some();
-    let ours = recipients.iter().any(|queued| accepted(&queued.rcpt.address) || accepted(&queued.route.rcpt_to));
-    if connector.organization.is_empty() && !ours {
-        return String::new();
-    }
-    let mut seen = HashSet::new();
-    let both = recipients.iter().flat_map(|queued| [&queued.rcpt.address, &queued.route.rcpt_to]);
-    let addresses: Vec<&Address> = both.filter(|address| seen.insert(address.key())).collect();
-    let stamp = NewStamp {
-        installation: &config.server.installation,
-        via: &connector.name,
-        time: now,
-        recipients: &addresses,
-        identity: &entry.content.identity,
-    };
-    stamp::sign(keys.signing(), &stamp)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::message::envelope::RcptTo;
     use crate::routing::verdict::Way;
+    use crate::smtp::address::Address;
     use crate::spool::entry::State;
+    use crate::time::UnixTime;
 
     fn queued(address: &str, connector: &str) -> Queued {
         let address = Address::parse(address).unwrap();

@@ -4,10 +4,11 @@
 //! While a record cannot be made durable the attempt keeps its place: no next hop is given a message again that it has
 //! already taken, and nothing more is delivered whose outcome could not be kept.
 
+use std::io::Read;
 use std::time::Duration;
 
 use super::Shared;
-use super::queue::Dropping;
+use super::queue::{DROPPED_UNDER_WAY, Dropping};
 use super::settle::{self, Attempted, Settled};
 use super::tell;
 use crate::config::Retry;
@@ -21,6 +22,18 @@ use crate::time::UnixTime;
 
 /// The longest wait before a record is written again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// How often a report that failed is read for the dead-letter folder, some seconds in all. Then its envelope is kept
+/// without it: a connector's place is not held for what the disk has lost.
+const READINGS: u32 = 4;
+
+/// What is left to do for an attempt's record, from one try to the next.
+struct Due {
+    /// To be reported. Emptied when no report is to be sent: what went into the dead-letter folder does not go there
+    /// again.
+    reported: Vec<Reported>,
+    /// How often the content of a dead letter was read in vain.
+    readings: u32,
+}
 
 /// Settles an attempt, makes it durable and tells of it. `false`: we were stopped before it was durable.
 pub(super) async fn commit(shared: &Shared, in_force: &InForce, entry: &Entry, ended: Vec<Attempted>) -> bool {
@@ -34,7 +47,7 @@ pub(super) async fn commit(shared: &Shared, in_force: &InForce, entry: &Entry, e
     }
     let about = as_settled(entry, &settled);
     let reported: Vec<Reported> = settled.iter().filter_map(|settled| settled.reported.clone()).collect();
-    let mut due = reported.clone();
+    let mut due = Due { reported: reported.clone(), readings: 0 };
     let mut wait = Duration::from_secs(1);
     let report = loop {
         match try_commit(shared, in_force, (&about, &settled), &mut due).await {
@@ -78,21 +91,20 @@ fn as_settled(entry: &Entry, settled: &[Settled]) -> Entry {
     entry
 }
 
-/// Makes everything durable, and returns the report that went with it. `due` is emptied when no report is to be sent:
-/// what went into the dead-letter folder does not go there again.
+/// Makes everything durable, and returns the report that went with it.
 async fn try_commit(
     shared: &Shared,
     in_force: &InForce,
     (about, settled): (&Entry, &[Settled]),
-    due: &mut Vec<Reported>,
+    due: &mut Due,
 ) -> Result<Option<Entry>, SpoolError> {
     if about.origin.relay == Relay::Report {
-        keep_dead_letter(shared, in_force, about)?;
+        keep_dead_letter(shared, in_force, about, &mut due.readings)?;
     }
     let made: Option<(Draft, Entry)> =
-        report::make(in_force, &*shared.parts.spool, about, due, UnixTime::now()).await?;
+        report::make(in_force, &*shared.parts.spool, about, &due.reported, UnixTime::now()).await?;
     if made.is_none() {
-        due.clear();
+        due.reported.clear();
     }
     let report = made.as_ref().map(|(_, entry)| entry.clone());
     let changes = settled.iter().map(|settled| change(about.id, settled)).collect();
@@ -107,27 +119,47 @@ fn change(id: QueueId, settled: &Settled) -> Change {
 }
 
 /// A report that failed is kept before its failure is durable.
-fn keep_dead_letter(shared: &Shared, in_force: &InForce, report: &Entry) -> Result<(), SpoolError> {
+fn keep_dead_letter(shared: &Shared, in_force: &InForce, report: &Entry, readings: &mut u32) -> Result<(), SpoolError> {
     let failed = |state: &State| matches!(state, State::Done(Outcome::Failed { .. }));
     if !report.recipients.iter().any(|queued| failed(&queued.state)) {
         return Ok(());
     }
     let state_dir = &in_force.config.server.state_dir;
-    let mut content = shared.parts.spool.open(report.id)?;
-    dead_letter::keep(state_dir, report, &mut content)
+    let content = match read(shared, report) {
+        Ok(content) => content,
+        Err(error) => {
+            *readings += 1;
+            if *readings < READINGS {
+                return Err(error);
+            }
+            tracing::error!(id = %report.id, %error, "a report that failed cannot be read; only its envelope is kept");
+            format!("This report could not be read: {error}\nIts envelope is in {}.json.\n", report.id).into_bytes()
+        }
+    };
+    dead_letter::keep(state_dir, report, &mut content.as_slice())
         .map_err(|error| SpoolError::Io(format!("dead letter {} below {}: {error}", report.id, state_dir.display())))?;
     tell::dead_letters(&shared.parts.metrics, state_dir);
     Ok(())
 }
 
-/// Makes a drop durable: recipients end without a report.
+/// A report's content; reports are of a size that memory can hold.
+fn read(shared: &Shared, report: &Entry) -> Result<Vec<u8>, SpoolError> {
+    let mut content = Vec::new();
+    let read = shared.parts.spool.open(report.id)?.read_to_end(&mut content);
+    read.map_err(|error| SpoolError::Io(format!("report {}: {error}", report.id)))?;
+    Ok(content)
+}
+
+/// Makes a drop durable: recipients end without a report, those that an attempt has with the attempt.
 pub(super) async fn drop_recipients(shared: &Shared, dropping: &Dropping) -> Result<(), SpoolError> {
-    if dropping.recipients.is_empty() {
+    if dropping.recipients.is_empty() && dropping.under_way.is_empty() {
         return Ok(());
     }
     let id = dropping.entry.id;
     let dropped = |&recipient: &usize| Change { id, recipient, state: State::Done(Outcome::Dropped), route: None };
-    let changes: Vec<Change> = dropping.recipients.iter().map(dropped).collect();
+    let to_be_dropped =
+        |&recipient: &usize| Change { id, recipient, state: State::Held(DROPPED_UNDER_WAY.to_owned()), route: None };
+    let changes = dropping.recipients.iter().map(dropped).chain(dropping.under_way.iter().map(to_be_dropped)).collect();
     let committed = shared.parts.spool.commit(Record { accepted: Vec::new(), changes }).await;
     match &committed {
         Ok(()) => shared.queue().dropped(dropping),

@@ -19,6 +19,7 @@ use crate::delivery::attempt::Outbound;
 use crate::in_force::Current;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
+use crate::routing::recently_good::RecentlyGood;
 use crate::routing::relay_memory::RelayMemory;
 use crate::spool::entry::Entry;
 use crate::spool::{Spool, SpoolError};
@@ -28,7 +29,6 @@ use crate::trace::Trace;
 mod basis;
 mod branch;
 mod commit;
-mod concurrently;
 mod queue;
 mod redecide;
 mod run;
@@ -39,7 +39,7 @@ mod tell;
 
 use basis::Basis;
 use branch::Grouping;
-use queue::{Picked, Queue, Rules};
+use queue::{Dropping, Picked, Queue, Rules};
 
 /// How often the dead letters are counted; also the longest sleep, so that a clock that was put right is noticed.
 const TICK: Duration = Duration::from_secs(5);
@@ -60,6 +60,8 @@ pub struct Parts {
     pub outbound: Outbound,
     /// What next hops accepted lately.
     pub relay_memory: Arc<Mutex<RelayMemory>>,
+    /// Whose mail they accepted lately.
+    pub recently_good: Arc<Mutex<RecentlyGood>>,
     /// Counters.
     pub metrics: Metrics,
     /// The message trace.
@@ -92,6 +94,7 @@ impl Delivery {
             queue.insert(entry, None);
         }
         queue.look_at_held(UnixTime::now());
+        let dropped: Vec<Dropping> = queue.dropped_before().into_iter().filter_map(|id| queue.begin_drop(id)).collect();
         let shared = Arc::new(Shared {
             parts,
             queue: Mutex::new(queue),
@@ -100,14 +103,19 @@ impl Delivery {
             tasks: TaskTracker::new(),
         });
         shared.count_dead_letters();
+        for dropping in dropped {
+            shared.tasks.spawn(go_on_dropping(shared.clone(), dropping));
+        }
         shared.tasks.spawn(drive(shared.clone(), accepted));
         Arc::new(Self { shared })
     }
 
-    /// All queued messages, oldest first.
+    /// All queued messages, oldest first, as they stand now. The queue goes on while they are sorted and shown.
     #[must_use]
-    pub fn list(&self) -> Vec<Entry> {
-        self.shared.queue().list()
+    pub fn list(&self) -> Vec<Arc<Entry>> {
+        let mut all = self.shared.queue().all();
+        all.sort_by_key(|entry| (entry.received_at, entry.id));
+        all
     }
 
     /// One queued message.
@@ -125,7 +133,7 @@ impl Delivery {
     }
 
     /// Drops a message without a report, durably. `false`: there is none with this id. Recipients that are being tried
-    /// just now are dropped when their attempt ends, unless it delivers them. Dropping the future does not take it back.
+    /// just now are dropped when their attempt ends, unless it delivers them; should we end before it does, at the next start. Dropping the future does not take it back.
     ///
     /// # Errors
     /// The spool's, in words.
@@ -234,9 +242,14 @@ async fn attempt(shared: Arc<Shared>, picked: Picked) {
     let _durable = commit::commit(&shared, &in_force, &picked.entry, ended).await;
     drop(place);
     let rest = shared.queue().rest_of_dropped(picked.entry.id);
-    if let Some(rest) = rest
-        && let Err(error) = commit::drop_recipients(&shared, &rest).await
-    {
+    if let Some(rest) = rest {
+        go_on_dropping(shared, rest).await;
+    }
+}
+
+/// What an operator dropped a while ago is dropped now.
+async fn go_on_dropping(shared: Arc<Shared>, rest: Dropping) {
+    if let Err(error) = commit::drop_recipients(&shared, &rest).await {
         tracing::error!(id = %rest.entry.id, %error, "a dropped message cannot be taken out of the queue; it stays");
     }
 }
@@ -250,7 +263,7 @@ struct Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut queue = self.shared.queue();
-        queue.finished(&self.picked.connector);
+        queue.finished(&self.picked.connector, self.picked.domain.as_ref());
         queue.release(self.picked.entry.id, self.picked.ticket, UnixTime::now().plus(AFTER_BREAKDOWN));
         drop(queue);
         self.shared.wake.notify_one();

@@ -1,42 +1,31 @@
 //! All live messages in memory: which branch may be tried now, and when the next one may. `dispatch` locks it, asks
 //! and tells; it does no I/O.
 //!
-//! Each send connector has a lane: a heap of (due time, message) and the number of attempts under way, so that a
-//! queue of a hundred thousand is never searched and no connector waits for another. A heap item is a hint: what it
-//! leads to is checked when it is taken, so items that nothing belongs to any more are simply dropped.
+//! Each send connector has a [`lane`]: what is due when, and the number of attempts under way, so that a queue of a
+//! hundred thousand is never searched and no connector waits for another.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use self::lane::Lane;
+use self::live::{Live, Slot, Taken};
 use super::basis::Basis;
-use super::branch::{self, Grouping};
+use super::branch::Grouping;
 use crate::message::queue_id::QueueId;
 use crate::routing::verdict::Route;
-use crate::spool::entry::{Entry, Outcome, State};
+use crate::smtp::domain::Domain;
+use crate::spool::entry::{Entry, State};
 use crate::time::UnixTime;
+
+mod dropping;
+mod lane;
+mod live;
+
+pub(super) use dropping::{DROPPED_UNDER_WAY, Dropping};
 
 /// What the queue shows of mail whose connector is gone; only mail that is held for this reason is released by itself.
 pub(super) fn missing_connector(connector: &str) -> String {
     format!("send connector `{connector}` no longer exists; write it again, or move the recipients to another one")
-}
-
-/// One live message.
-pub(super) struct Live {
-    /// As the spool has it, but for ways that were decided again since.
-    pub(super) entry: Arc<Entry>,
-    /// Beside `entry.recipients`.
-    slots: Vec<Slot>,
-    /// Whether an operator dropped it while an attempt was under way.
-    dropped: bool,
-}
-
-/// One recipient, beside its entry.
-#[derive(Clone, Default)]
-struct Slot {
-    /// Whose it is while an attempt is under way or its outcome is being made durable.
-    busy: Option<Ticket>,
-    known: Known,
 }
 
 /// What is known of one recipient besides its entry. It is not durable: at worst a way is decided once more.
@@ -56,15 +45,6 @@ pub(super) struct Known {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Ticket(u64);
 
-/// One connector's share of the queue.
-#[derive(Default)]
-struct Lane {
-    due: BinaryHeap<Reverse<(UnixTime, QueueId)>>,
-    running: usize,
-    waiting: BTreeSet<(UnixTime, QueueId)>,
-    held: BTreeSet<(UnixTime, QueueId)>,
-}
-
 /// What a lane may do: from the configuration in force.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
@@ -82,18 +62,10 @@ pub(super) struct Picked {
     pub(super) entry: Arc<Entry>,
     /// The lane.
     pub(super) connector: Arc<str>,
+    /// Whose place it has, where domains share the lane's.
+    pub(super) domain: Option<Domain>,
     /// Positions in the entry and what is known of them.
     pub(super) recipients: Vec<(usize, Known)>,
-}
-
-/// Recipients of a dropped message, held by the drop.
-pub(super) struct Dropping {
-    /// Who holds them.
-    pub(super) ticket: Ticket,
-    /// The message.
-    pub(super) entry: Arc<Entry>,
-    /// Positions.
-    pub(super) recipients: Vec<usize>,
 }
 
 /// What became of one recipient, for the memory.
@@ -144,16 +116,21 @@ impl Queue {
         let mut picked = Vec::new();
         for (connector, lane) in &mut self.lanes {
             let rules = rules(connector);
-            while lane.running < rules.limit {
-                let Some(due) = lane.due.peek().filter(|due| due.0.0 <= now).map(|due| due.0) else { break };
+            while lane.has_place(rules.limit) {
+                let Some(hint) = lane.take(rules.limit, now) else { break };
+                let Some(live) = self.live.get_mut(&hint.1) else { continue };
                 let ticket = self.last_ticket.next();
-                let taken = self.live.get_mut(&due.1).map(|live| (live.take(connector, (rules, now), ticket), live));
-                let Some((recipients, live)) = taken.filter(|(recipients, _)| !recipients.is_empty()) else {
-                    lane.due.pop(); // nothing is left of what it stood for
-                    continue;
-                };
-                lane.running += 1;
-                picked.push(Picked { ticket, entry: live.entry.clone(), connector: connector.clone(), recipients });
+                let Taken { recipients, full, rest } = live.take(connector, lane, (rules, now), ticket);
+                full.into_iter().for_each(|domain| lane.park(domain, hint));
+                if rest {
+                    lane.push(hint);
+                }
+                let Some((first, _)) = recipients.first() else { continue };
+                let domain = live.entry.recipients.get(*first).filter(|_| rules.by_domain());
+                let domain = domain.map(|queued| queued.route.next_hop_domain.clone());
+                lane.begun(domain.as_ref());
+                let (entry, connector) = (live.entry.clone(), connector.clone());
+                picked.push(Picked { ticket, entry, connector, domain, recipients });
             }
         }
         picked
@@ -161,14 +138,14 @@ impl Queue {
 
     /// When the next one is due, among connectors that have room.
     pub(super) fn next_due(&self, rules: impl Fn(&str) -> Rules) -> Option<UnixTime> {
-        let with_room = self.lanes.iter().filter(|(connector, lane)| lane.running < rules(connector).limit);
-        with_room.filter_map(|(_, lane)| lane.due.peek().map(|due| due.0.0)).min()
+        let with_place = self.lanes.iter().filter(|(connector, lane)| lane.has_place(rules(connector).limit));
+        with_place.filter_map(|(_, lane)| lane.next_due()).min()
     }
 
-    /// An attempt on this connector is over.
-    pub(super) fn finished(&mut self, connector: &str) {
+    /// An attempt on this connector is over, which had a place of this domain's.
+    pub(super) fn finished(&mut self, connector: &str, domain: Option<&Domain>) {
         if let Some(lane) = self.lanes.get_mut(connector) {
-            lane.running = lane.running.saturating_sub(1);
+            lane.finished(domain);
         }
     }
 
@@ -248,50 +225,14 @@ impl Queue {
     /// Mail that is held for want of its connector is looked at again now.
     pub(super) fn look_at_held(&mut self, now: UnixTime) {
         for lane in self.lanes.values_mut() {
-            lane.due.extend(lane.held.iter().map(|(_, id)| Reverse((now, *id))));
+            let held: Vec<_> = lane.held.iter().map(|(_, id)| *id).collect();
+            held.into_iter().for_each(|id| lane.push((now, id)));
         }
     }
 
-    /// Marks a message dropped and takes those of its recipients that nothing is under way for.
-    pub(super) fn begin_drop(&mut self, id: QueueId) -> Option<Dropping> {
-        self.live.get_mut(&id)?.dropped = true;
-        self.rest_of_dropped(id)
-    }
-
-    /// Whether an operator dropped it.
-    pub(super) fn is_dropped(&self, id: QueueId) -> bool {
-        self.live.get(&id).is_some_and(|live| live.dropped)
-    }
-
-    /// The recipients of a dropped message that nothing is under way for (any more).
-    pub(super) fn rest_of_dropped(&mut self, id: QueueId) -> Option<Dropping> {
-        let ticket = self.last_ticket.next();
-        let live = self.live.get_mut(&id).filter(|live| live.dropped)?;
-        Some(Dropping { ticket, entry: live.entry.clone(), recipients: live.take_unfinished(ticket) })
-    }
-
-    /// The drop is durable.
-    pub(super) fn dropped(&mut self, dropping: &Dropping) {
-        let gone = |&recipient: &usize| {
-            let route = dropping.entry.recipients.get(recipient)?.route.clone();
-            Some(Update { recipient, state: State::Done(Outcome::Dropped), route, known: Known::default() })
-        };
-        self.update(dropping.entry.id, dropping.recipients.iter().filter_map(gone).collect());
-    }
-
-    /// The drop could not be made durable: the message stays.
-    pub(super) fn undo_drop(&mut self, dropping: &Dropping, now: UnixTime) {
-        if let Some(live) = self.live.get_mut(&dropping.entry.id) {
-            live.dropped = false;
-        }
-        self.release(dropping.entry.id, dropping.ticket, now);
-    }
-
-    /// All messages, oldest first.
-    pub(super) fn list(&self) -> Vec<Entry> {
-        let mut all: Vec<_> = self.live.values().map(|live| live.entry.clone()).collect();
-        all.sort_by_key(|entry| (entry.received_at, entry.id));
-        all.iter().map(|entry| Entry::clone(entry)).collect()
+    /// All messages, in no order.
+    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+        self.live.values().map(|live| live.entry.clone()).collect()
     }
 
     /// One message.
@@ -332,7 +273,7 @@ impl Queue {
             }
         }
         for (connector, due) in hints {
-            self.lanes.entry(connector).or_default().due.push(Reverse((due, id)));
+            self.lanes.entry(connector).or_default().push((due, id));
         }
     }
 
@@ -353,42 +294,6 @@ impl Ticket {
     fn next(&mut self) -> Self {
         self.0 = self.0.wrapping_add(1);
         *self
-    }
-}
-
-impl Live {
-    /// The next branch of this message on this connector, made busy; empty if there is none.
-    fn take(&mut self, connector: &str, (rules, now): (Rules, UnixTime), ticket: Ticket) -> Vec<(usize, Known)> {
-        if self.dropped {
-            return Vec::new();
-        }
-        let slots = &self.slots;
-        let ready = |at: usize| {
-            slots.get(at).is_some_and(|slot| slot.busy.is_none())
-                && self.entry.recipients.get(at).is_some_and(|queued| match &queued.state {
-                    State::Waiting { next_attempt, .. } => *next_attempt <= now,
-                    State::Held(why) => *why == missing_connector(connector),
-                    State::Done(_) => false,
-                })
-        };
-        let members = branch::members(&self.entry.recipients, connector, rules.grouping, ready);
-        let taken = |at: usize| {
-            let slot = self.slots.get_mut(at)?;
-            slot.busy = Some(ticket);
-            Some((at, slot.known.clone()))
-        };
-        members.into_iter().filter_map(taken).collect()
-    }
-
-    fn take_unfinished(&mut self, ticket: Ticket) -> Vec<usize> {
-        let mut taken = Vec::new();
-        for (at, (queued, slot)) in self.entry.recipients.iter().zip(&mut self.slots).enumerate() {
-            if slot.busy.is_none() && !matches!(queued.state, State::Done(_)) {
-                slot.busy = Some(ticket);
-                taken.push(at);
-            }
-        }
-        taken
     }
 }
 

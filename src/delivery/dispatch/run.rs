@@ -1,23 +1,26 @@
 //! One attempt on one branch, from the decision made again to the outcome made durable.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::Shared;
 use super::basis::Basis;
-use super::branch::{self, Grouping};
-use super::concurrently::concurrently;
+use super::branch::Grouping;
 use super::queue::{Known, Picked, Update};
 use super::redecide::{self, Now};
 use super::settle::{Attempted, End};
 use super::tell;
 use crate::config::{Protocol, SendConnector, SmtpOut};
 use crate::delivery::attempt::{Branch, Handed, HandedResult, Target};
+use crate::delivery::concurrently::concurrently;
 use crate::delivery::maildir::{self, Letter};
+use crate::delivery::stamping;
 use crate::in_force::InForce;
 use crate::routing::loops::Relayed;
+use crate::routing::recently_good::{Doubt, RecentlyGood};
 use crate::routing::verdict::{Freshness, Route};
-use crate::smtp::reply::{Enhanced, Reply, TRY_AGAIN};
+use crate::smtp::address::Address;
+use crate::smtp::reply::{Enhanced, Reply, TRY_AGAIN, UNKNOWN_JUST_NOW};
 use crate::spool::entry::{Entry, Queued, State};
 use crate::time::UnixTime;
 
@@ -48,7 +51,8 @@ pub(super) async fn run(shared: &Shared, in_force: &Arc<InForce>, picked: &Picke
         let started = Instant::now();
         let tried = send(shared, in_force, connector, (&picked.entry, plan.going)).await;
         tell::took(&shared.parts.metrics, connector, started.elapsed());
-        let told = tried.into_iter().map(|tried| end(in_force, (&picked.entry, connector), tried));
+        note_good(shared, &picked.entry, connector, &tried);
+        let told = tried.into_iter().map(|tried| end(shared, in_force, (&picked.entry, connector), tried));
         ended.extend(concurrently(told.collect()).await);
     }
     ended
@@ -147,28 +151,28 @@ async fn send(
 async fn by_smtp(
     shared: &Shared,
     in_force: &InForce,
-    (connector, smtp): (&SendConnector, &SmtpOut),
+    (connector, smtp): (&SendConnector, &Arc<SmtpOut>),
     (entry, going): (&Entry, &[Attempted]),
 ) -> Vec<Handed> {
-    let now = UnixTime::now();
     let with_route = |attempted: &Attempted| {
         let queued = entry.recipients.get(attempted.recipient)?;
         Some(Queued { route: attempted.route.clone(), ..queued.clone() })
     };
     let queued: Vec<Queued> = going.iter().filter_map(with_route).collect();
-    let named: Vec<&Queued> = queued.iter().collect();
     let Some(leader) = queued.first() else { return Vec::new() };
     let body = match shared.parts.spool.open(entry.id) {
         Ok(body) => body,
         Err(error) => return vec![unreadable(entry, &error); going.len()],
     };
-    let prefix = branch::stamp(&in_force.config, &in_force.keys, connector, (entry, &named), now);
+    let named: Vec<_> = queued.iter().map(|queued| (&queued.rcpt.address, &queued.route.rcpt_to)).collect();
+    let prefix = stamping::stamp(in_force, connector, &entry.content.identity, &named);
     let targets: Vec<Target<'_>> =
         queued.iter().map(|queued| Target { rcpt_to: &queued.route.rcpt_to, rcpt: &queued.rcpt }).collect();
     let branch = Branch {
         connector,
         smtp,
         next_hop_domain: &leader.route.next_hop_domain,
+        origin: &entry.origin,
         sender: &entry.sender,
         content: &entry.content,
         prefix: prefix.as_bytes(),
@@ -194,6 +198,23 @@ fn remember(shared: &Shared, connector: &SendConnector, entry: &Entry, (queued, 
             now,
         });
     }
+}
+
+/// Whose mail was accepted is recently good (DESIGN section 5).
+fn note_good(shared: &Shared, entry: &Entry, connector: &SendConnector, tried: &[(Attempted, Handed)]) {
+    let now = UnixTime::now();
+    let mut good = recently_good(shared);
+    for (attempted, handed) in tried {
+        if let (HandedResult::Accepted { .. }, Some(queued)) =
+            (&handed.result, entry.recipients.get(attempted.recipient))
+        {
+            good.accepted(&queued.rcpt.address, &connector.name, now);
+        }
+    }
+}
+
+fn recently_good(shared: &Shared) -> MutexGuard<'_, RecentlyGood> {
+    shared.parts.recently_good.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn to_mailbox(
@@ -234,8 +255,10 @@ fn unreadable(entry: &Entry, error: &crate::spool::SpoolError) -> Handed {
 }
 
 /// How it ended for one recipient. "Unknown recipient" is believed only after the directory was asked live, and a
-/// changed answer is followed once (DESIGN section 5, "doubt is temporary").
+/// changed answer is followed once; where nothing changed, a recently good address is doubted for an hour (DESIGN
+/// section 5, "doubt is temporary").
 async fn end(
+    shared: &Shared,
     in_force: &Arc<InForce>,
     (entry, connector): (&Entry, &SendConnector),
     (attempted, handed): (Attempted, Handed),
@@ -249,15 +272,27 @@ async fn end(
     let queued = Queued { route: attempted.route.clone(), ..queued.clone() };
     match redecide::decide(in_force, entry, &queued, Freshness::Live, UnixTime::now()).await {
         Ok(route) if attempted.known.followed || is_same(&route, &queued.route) => {
-            Attempted { end: End::Refused, ..attempted }
+            unknown(shared, &queued.rcpt.address, attempted)
         }
         Ok(route) => Attempted { end: End::Follow(route), ..attempted },
-        Err(refused) if refused.is_permanent() => Attempted { end: End::Refused, ..attempted },
-        Err(refused) => {
-            let reply = refused.saying(format!("{} (the next hop said: {})", refused.text, attempted.reply));
-            Attempted { end: End::Deferred, reply, ..attempted }
-        }
+        Err(refused) if refused.is_permanent() => unknown(shared, &queued.rcpt.address, attempted),
+        Err(refused) => instead(&refused, attempted),
     }
+}
+
+/// The next hop does not know it, and the directory knows nothing better.
+fn unknown(shared: &Shared, address: &Address, attempted: Attempted) -> Attempted {
+    let doubt = recently_good(shared).refused(address, UnixTime::now());
+    match doubt {
+        Doubt::Temporary => instead(&UNKNOWN_JUST_NOW, attempted),
+        Doubt::Believe => Attempted { end: End::Refused, ..attempted },
+    }
+}
+
+/// Deferred with this, whatever the next hop said.
+fn instead(reply: &Reply, attempted: Attempted) -> Attempted {
+    let reply = reply.saying(format!("{} (the next hop said: {})", reply.text, attempted.reply));
+    Attempted { end: End::Deferred, reply, ..attempted }
 }
 
 fn is_same(one: &Route, other: &Route) -> bool {

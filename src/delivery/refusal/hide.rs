@@ -14,7 +14,7 @@ const INTERNAL: [&str; 10] =
 const HIDDEN: &str = "[hidden]";
 
 /// The text with IP addresses, names below internal top-level names, and every name of `names` (without case)
-/// replaced by `[hidden]`. Brackets around an address go with it.
+/// replaced by `[hidden]`. Brackets around an address go with it, and the port behind them.
 #[must_use]
 pub fn hide(text: &str, names: &[&str]) -> String {
     let mut out = String::with_capacity(text.len());
@@ -35,12 +35,23 @@ pub fn hide(text: &str, names: &[&str]) -> String {
             }
             out.push_str(HIDDEN);
             rest = &rest[core.len() + usize::from(bracketed)..];
+            if bracketed {
+                rest = without_port(rest);
+            }
         } else {
             out.push_str(&rest[..word]);
             rest = &rest[word..];
         }
     }
     out
+}
+
+/// The text without the port that it begins with, if it does.
+fn without_port(text: &str) -> &str {
+    let Some(behind) = text.strip_prefix(':') else { return text };
+    let digits = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
+    let (port, rest) = behind.split_at(digits);
+    if port.parse::<u16>().is_ok() { rest } else { text }
 }
 
 /// What addresses and host names are made of.
@@ -85,7 +96,9 @@ mod tests {
             ("gw7.contoso.com refused", "[hidden] refused"),
             ("at 12:30:45, 5.1.1, version 15.1.2507", "at 12:30:45, 5.1.1, version 15.1.2507"),
             ("a local user", "a local user"),
-            ("wait ... then: [10.0.0.5]:25 : no", "wait ... then: [hidden]:25 : no"),
+            ("wait ... then: [10.0.0.5]:25 : no", "wait ... then: [hidden] : no"),
+            ("ex1.contoso.local[10.0.0.5]:2525: no", "[hidden][hidden]: no"),
+            ("[2001:db8::1]:2525, [10.0.0.5]: 5 [10.0.0.5]:x", "[hidden], [hidden]: 5 [hidden]:x"),
             ("see https://support.example/5.7.1", "see https://support.example/5.7.1"),
             ("größe :: ende", "größe :: ende"),
             ("", ""),

@@ -38,7 +38,7 @@ pub(super) fn read(config: &LdapConfig, reply: &Reply, address: &Address) -> Rea
 }
 
 /// Whether the result is all that there is to know below the bases.
-fn complete(reply: &Reply) -> Result<(), Arc<str>> {
+pub(super) fn complete(reply: &Reply) -> Result<(), Arc<str>> {
     match reply.references.iter().find(|reference| !holds_no_recipients(reference)) {
         None => Ok(()),
         Some(reference) => Err(format!("part of the directory is at {reference}: use the global catalog").into()),

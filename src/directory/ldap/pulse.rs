@@ -2,6 +2,7 @@
 //!
 //! `supervisor` and the questions both report here; nobody else logs the state of a directory.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub(super) struct Pulse {
     up: IntGauge,
     breaker: Mutex<Breaker>,
     said: Mutex<Said>,
+    /// Questions that take long.
+    slow: AtomicUsize,
 }
 
 /// What was last logged.
@@ -34,7 +37,8 @@ impl Pulse {
         let up = metrics.directory_up.with_label_values(&[&**name]);
         up.set(0);
         metrics.directory_contradictions.with_label_values(&[&**name]);
-        Self { name: Arc::clone(name), up, breaker: Mutex::new(Breaker::new()), said: Mutex::new(Said::Nothing) }
+        let (breaker, said) = (Mutex::new(Breaker::new()), Mutex::new(Said::Nothing));
+        Self { name: Arc::clone(name), up, breaker, said, slow: AtomicUsize::new(0) }
     }
 
     /// A question was answered.
@@ -79,13 +83,28 @@ impl Pulse {
         }
     }
 
-    /// Whether the last question got a clean answer, in time.
+    /// A question takes long: while the result lives, the directory is not well.
+    pub(super) fn doubt(&self) -> Doubt<'_> {
+        self.slow.fetch_add(1, Ordering::Relaxed);
+        Doubt(self)
+    }
+
+    /// Whether the last question got a clean answer, in time, and none takes long now.
     pub(super) fn is_well(&self) -> bool {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        matches!(&*said, Said::Well) && self.breaker().is_calm()
+        matches!(&*said, Said::Well) && self.breaker().is_calm() && self.slow.load(Ordering::Relaxed) == 0
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A question that takes long.
+pub(super) struct Doubt<'a>(&'a Pulse);
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        self.0.slow.fetch_sub(1, Ordering::Relaxed);
     }
 }

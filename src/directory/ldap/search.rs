@@ -10,7 +10,9 @@ use crate::config::LdapConfig;
 use crate::directory::profile::Entry;
 
 /// Two entries make an address ambiguous; so many would be no recipient lookup.
-const SIZE_LIMIT: i32 = 32;
+const SIZE_LIMIT: u8 = 32;
+/// The size limit does not count references; a forest has one for each domain below a base.
+const MOST_REFERENCES: usize = 256;
 
 /// What a clean answer holds.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,6 +21,12 @@ pub(super) struct Reply {
     pub(super) entries: Vec<Entry>,
     /// Search references (RFC 4511 4.5.3), which are not chased.
     pub(super) references: Vec<String>,
+}
+
+impl Reply {
+    fn is_too_much(&self) -> bool {
+        self.entries.len() > usize::from(SIZE_LIMIT) || self.references.len() > MOST_REFERENCES
+    }
 }
 
 /// Why there is no clean answer.
@@ -40,6 +48,9 @@ pub(super) enum Failure {
         /// The server's words, after a colon.
         text: String,
     },
+    /// More entries than the size limit, or references without end: reading on would fill memory.
+    #[error("the server sends more than was asked for, and ignores the size limit")]
+    Endless,
     /// Nothing was sent, because it would have been wrong to.
     #[error("{0}")]
     NotTried(String),
@@ -52,18 +63,30 @@ impl Failure {
             Self::Broken(_) | Self::Malformed(_) => true,
             // operationsError is Active Directory's answer to a connection that lost its bind; busy, unavailable.
             Self::Refused { code, .. } => matches!(code, 1 | 51 | 52),
-            Self::NotTried(_) => false,
+            Self::Endless | Self::NotTried(_) => false,
         }
     }
 
-    /// Whether it says nothing of other searches: time, size and administrative limits.
+    /// Whether it says nothing of other searches: time, size and administrative limits, and our own.
     pub(super) fn is_this_searchs_fault(&self) -> bool {
-        matches!(self, Self::Refused { code: 3 | 4 | 11, .. })
+        matches!(self, Self::Refused { code: 3 | 4 | 11, .. } | Self::Endless)
     }
 
     /// The server does not accept our name and password.
     pub(super) fn is_rejected_credentials(&self) -> bool {
         matches!(self, Self::Refused { code: 49, .. })
+    }
+
+    /// Why the server does not let somebody in who says who they are: wrong password, locked, expired. Beside
+    /// invalidCredentials there is constraintViolation of password policies, inappropriateAuthentication of an entry
+    /// without a password, and unwillingToPerform of eDirectory's disabled accounts.
+    pub(super) fn refused_login(&self) -> Option<String> {
+        match self {
+            Self::Refused { doing: "the bind", code: code @ (19 | 48 | 49 | 53), text } => {
+                Some(format!("the directory answers {code}{text}"))
+            }
+            _ => None,
+        }
     }
 
     /// Passes on success.
@@ -123,7 +146,7 @@ impl Connection {
 
     async fn search_base(&self, base: &str, scope: Scope, filter: &str, attributes: &[&str]) -> Result<Reply, Failure> {
         let mut ldap = self.ldap();
-        ldap.with_search_options(SearchOptions::new().sizelimit(SIZE_LIMIT));
+        ldap.with_search_options(SearchOptions::new().sizelimit(SIZE_LIMIT.into()));
         // Without adapters: with them the library never frees the message ids of finished searches.
         let mut stream = ldap.streaming_search(base, scope, filter, attributes).await?;
         let mut reply = Reply::default();
@@ -132,6 +155,12 @@ impl Connection {
                 reply.references.extend(texts(item.0).ok_or(Failure::Malformed("a reference"))?);
             } else if !item.is_intermediate() {
                 reply.entries.push(entry(item).ok_or(Failure::Malformed("an entry"))?);
+            }
+            if reply.is_too_much() {
+                let search = stream.ldap_handle().last_id();
+                stream.finish().await; // from here on the library throws away what still comes
+                ldap.abandon(search).await?;
+                return Err(Failure::Endless);
             }
         }
         Failure::check("the search", &stream.finish().await)?;

@@ -1,5 +1,6 @@
 //! What a next hop offers in its reply to EHLO (RFC 5321 4.1.1.1).
 
+use super::xforward::Offered;
 use crate::smtp::reply::Reply;
 
 /// The extensions that we use. After HELO there are none.
@@ -19,6 +20,8 @@ pub struct Offers {
     pub dsn: bool,
     /// RFC 3207.
     pub starttls: bool,
+    /// XFORWARD (Postfix XFORWARD_README).
+    pub xforward: Offered,
     /// AUTH PLAIN (RFC 4954, RFC 4616).
     pub auth_plain: bool,
     /// AUTH LOGIN.
@@ -53,6 +56,7 @@ impl Offers {
                 "CHUNKING" => offers.chunking = true,
                 "DSN" => offers.dsn = true,
                 "STARTTLS" => offers.starttls = true,
+                "XFORWARD" => words.for_each(|name| offers.xforward.add(name)),
                 "AUTH" => words.for_each(|mechanism| offers.mechanism(mechanism)),
                 // As servers wrote it before RFC 2554, and some still do.
                 _ => {
@@ -100,6 +104,7 @@ mod tests {
             chunking: true,
             dsn: true,
             starttls: true,
+            xforward: Offered::default(),
             auth_plain: true,
             auth_login: true,
         };
@@ -118,6 +123,8 @@ mod tests {
         ] {
             assert_eq!(offers(line).size, size, "{line}");
         }
+        assert!(offers("mx\nXFORWARD").xforward.is_empty() && offers("mx\nXFORWARD IDENT").xforward.is_empty());
+        assert!(!offers("mx\nxforward IDENT addr").xforward.is_empty());
         assert!(offers("mx\nAUTH=LOGIN PLAIN").auth_plain);
         assert!(offers("mx\nAUTH=LOGIN PLAIN").auth_login);
         assert!(!offers("mx\nAUTH NTLM GSSAPI").auth_login);

@@ -101,6 +101,7 @@ impl Server {
             Command::Vrfy => self.send(reply::CANNOT_VRFY),
             Command::Help => self.send(reply::HELP),
             Command::StartTls => self.start_tls(input),
+            Command::Auth(mechanism, initial) => self.auth(mechanism, initial.as_ref()),
         }
     }
 
@@ -111,7 +112,8 @@ impl Server {
             TlsState::Offered | TlsState::Required => StartTls::Offered,
             TlsState::Unavailable | TlsState::Active => StartTls::NotOffered,
         };
-        self.send(extension::ehlo(&self.profile.hostname, self.profile.max_message_size, start_tls));
+        let (size, auth) = (self.profile.max_message_size, self.auth_offer());
+        self.send(extension::ehlo(&self.profile.hostname, size, start_tls, auth));
     }
 
     /// RFC 5321 4.1.4: EHLO, HELO and RSET give up the transaction.
@@ -226,6 +228,6 @@ fn needs_tls(command: &Command) -> bool {
     match command {
         Command::Mail(_) | Command::Rcpt(_) | Command::Data | Command::Bdat(_) | Command::Vrfy => true,
         Command::Ehlo(_) | Command::Helo(_) | Command::Rset | Command::Noop => false,
-        Command::Quit | Command::Help | Command::StartTls => false,
+        Command::Quit | Command::Help | Command::StartTls | Command::Auth(..) => false,
     }
 }

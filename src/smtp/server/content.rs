@@ -5,7 +5,7 @@ use bytes::{Buf, BytesMut};
 
 use super::{Action, DotReader, Limits, Reply, Server, State, Summary};
 use crate::smtp::command::Place;
-use crate::smtp::data::{LineEnds, header_end};
+use crate::smtp::data::{Flaw, LineEnds, header_end};
 use crate::smtp::reply;
 
 /// Where content comes from.
@@ -52,7 +52,7 @@ pub(super) struct Incoming {
     size: u64,
     eight_bit: bool,
     line_ends: LineEnds,
-    bare_in_data: bool,
+    flaw: Option<Flaw>,
     header: Header,
     /// Why it is refused; nothing of it is kept from then on, but it is read to its end.
     refused: Option<Reply>,
@@ -62,7 +62,7 @@ impl Incoming {
     pub(super) fn new(limits: Limits) -> Self {
         let header = Header::Collecting(Vec::new());
         let line_ends = LineEnds::default();
-        Self { limits, size: 0, eight_bit: false, line_ends, bare_in_data: false, header, refused: None }
+        Self { limits, size: 0, eight_bit: false, line_ends, flaw: None, header, refused: None }
     }
 
     pub(super) fn is_being_checked(&self) -> bool {
@@ -76,12 +76,16 @@ impl Incoming {
                 let mut piece = Vec::with_capacity(input.len());
                 let taken = reader.read(input, &mut piece);
                 input.advance(taken);
-                self.bare_in_data = reader.bare();
+                self.flaw = reader.flaw();
                 self.take(piece)
             }
             Source::Chunk { left, .. } => {
-                let piece = input.split_to(within(*left, input.len()));
+                let mut piece = input.split_to(within(*left, input.len()));
                 *left -= piece.len() as u64;
+                if let Some(nul) = memchr::memchr(b'\0', &piece) {
+                    piece.truncate(nul);
+                    self.flaw = Some(Flaw::Nul); // RFC 3030 3: without BINARYMIME a chunk holds text
+                }
                 self.line_ends.read(&piece);
                 self.take(piece.into())
             }
@@ -123,15 +127,16 @@ impl Incoming {
         if self.size > self.limits.max_message_size {
             return self.refuse(reply::MESSAGE_TOO_LARGE); // RFC 1870 6.3
         }
-        if self.bare_in_data {
-            return self.refuse(reply::BARE_IN_DATA);
+        if let Some(flaw) = self.flaw {
+            return self.refuse(flaw_reply(flaw));
         }
         (!piece.is_empty()).then_some(Action::Content(piece))
     }
 
-    /// A bare CR or LF has been read before the header section ended.
+    /// A flaw may have been read before the header section ended.
     fn flaw_in_header(&mut self) -> Option<Action> {
-        if self.bare_in_data { self.refuse(reply::BARE_IN_DATA) } else { None }
+        let flaw = self.flaw?;
+        self.refuse(flaw_reply(flaw))
     }
 
     /// The content ended before the header section did: it is all header section.
@@ -170,6 +175,13 @@ impl Limits {
         }
         let whole = self.max_message_size < self.max_header_size;
         Some(if whole { reply::MESSAGE_TOO_LARGE } else { reply::HEADER_TOO_LARGE })
+    }
+}
+
+fn flaw_reply(flaw: Flaw) -> Reply {
+    match flaw {
+        Flaw::BareLineEnd => reply::BARE_IN_DATA,
+        Flaw::Nul => reply::NUL_IN_DATA,
     }
 }
 

@@ -1,9 +1,9 @@
-//! The server's side of SMTP as a state machine without a socket (RFC 5321, 2920, 3030, 3207).
+//! The server's side of SMTP as a state machine without a socket (RFC 5321, 2920, 3030, 3207, 4954).
 //!
 //! `crate::session` drives a [`Server`]: it asks for the [next](Server::next) action with the octets that have come
 //! in so far, performs it, and [tells](Server::handle) the machine what came of it. What a command means for the
-//! state is in `commands`, what is done with a message's content in `content`. Where a recipient goes, whether a
-//! message loops, and what is durable is decided elsewhere; here stands only that 250 comes after it.
+//! state is in `commands`, what is done with a message's content in `content`, AUTH in `auth`. Where a recipient goes,
+//! whether a message loops, and what is durable is decided elsewhere; here stands only that 250 comes after it.
 
 use std::collections::VecDeque;
 
@@ -13,14 +13,17 @@ use super::command::{Command, CommandError, Rcpt};
 use super::data::DotReader;
 use super::extension::StartTls;
 use super::reply::{self, Reply};
+use super::sasl::{Credentials, Exchange};
 use crate::message::envelope::Sender;
 
+mod auth;
 mod commands;
 mod content;
 mod lines;
 #[cfg(test)]
 mod tests;
 
+pub use auth::AuthState;
 use content::{Incoming, Source};
 use lines::Line;
 
@@ -40,10 +43,12 @@ pub enum Event {
     Resolved(Reply),
     /// The header section of [`Action::CheckHeader`] may pass, or the message is refused.
     HeaderChecked(Result<(), Reply>),
-    /// The message of [`Action::Commit`] is durable under this id, or it is refused.
-    Spooled(Result<String, Reply>),
-    /// TLS is up.
-    TlsStarted,
+    /// The message of [`Action::Commit`] is delivered or durable and this says so, or it is refused.
+    Ended(Result<Reply, Reply>),
+    /// TLS is up, and the client's certificate may have changed what holds for it.
+    TlsStarted(Profile),
+    /// The client is who [`Action::Authenticate`] says, or is told this.
+    Authenticated(Result<(), Reply>),
     /// A deadline has passed.
     TimedOut,
     /// We are about to stop: a transaction under way may end, no other begins.
@@ -67,12 +72,14 @@ pub enum Action {
     CheckHeader(Vec<u8>),
     /// Content behind the header section, beginning with the empty line.
     Content(Vec<u8>),
-    /// That was all of it: make it durable. Answered by [`Event::Spooled`].
+    /// That was all of it: deliver it or make it durable. Answered by [`Event::Ended`].
     Commit(Summary),
     /// The transaction is over, or its content is refused already: throw away what there is of it.
     Discard,
     /// Send what is due, throw away what has been read, and begin TLS. Answered by [`Event::TlsStarted`].
     StartTls,
+    /// Find out whether this is the password. Answered by [`Event::Authenticated`].
+    Authenticate(Credentials),
     /// Send what is due and close.
     Close,
 }
@@ -84,6 +91,15 @@ pub enum Expect {
     Command,
     /// A message's content.
     Content,
+}
+
+/// What brings a message's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// DATA.
+    Data,
+    /// BDAT.
+    Bdat,
 }
 
 /// The limits of a transaction.
@@ -128,6 +144,8 @@ pub struct Profile {
     pub max_message_size: u64,
     /// TLS.
     pub tls: TlsState,
+    /// AUTH.
+    pub auth: AuthState,
 }
 
 /// How the client introduced itself.
@@ -164,10 +182,14 @@ enum State {
     BetweenChunks(Incoming),
     /// A chunk that nobody wants is being read; then this reply is due and the state is that one again.
     Skipping(u64, Reply, Box<State>),
-    /// [`Event::Spooled`] is due.
+    /// [`Event::Ended`] is due.
     Committing,
     /// [`Event::TlsStarted`] is due.
     Handshake,
+    /// The client's answer to a challenge is due.
+    Authenticating(Exchange),
+    /// [`Event::Authenticated`] is due.
+    CheckingCredentials,
     /// Nothing more is read.
     Closed,
 }
@@ -202,6 +224,7 @@ pub struct Server {
     out: VecDeque<Action>,
     errors: usize,
     refused_in_a_row: usize,
+    auth_failures: usize,
     draining: bool,
 }
 
@@ -219,6 +242,7 @@ impl Server {
             out: VecDeque::from([Action::Send(greeting)]),
             errors: 0,
             refused_in_a_row: 0,
+            auth_failures: 0,
             draining: false,
         }
     }
@@ -235,6 +259,15 @@ impl Server {
         self.profile.tls == TlsState::Active
     }
 
+    /// What brings the content that is being read.
+    #[must_use]
+    pub fn carrier(&self) -> Carrier {
+        match &self.state {
+            State::Content(_, Source::Dots(_)) => Carrier::Data,
+            _ => Carrier::Bdat,
+        }
+    }
+
     /// The next thing to do. Takes what it can use from `input`; what it leaves there is its business later.
     pub fn next(&mut self, input: &mut BytesMut) -> Action {
         loop {
@@ -243,7 +276,14 @@ impl Server {
             }
             let rest = match &mut self.state {
                 State::Closed => return Action::Close,
-                State::Opening(..) | State::Committing | State::Handshake => return Action::Wait,
+                State::Opening(..) | State::Committing => return Action::Wait,
+                State::Handshake | State::CheckingCredentials => return Action::Wait,
+                State::Authenticating(_) => {
+                    if let Some(action) = self.auth_line(input) {
+                        return action;
+                    }
+                    continue;
+                }
                 State::Content(incoming, _) if incoming.is_being_checked() => return Action::Wait,
                 State::Content(_, source) if source.exhausted() => {
                     self.end_of_source();
@@ -284,14 +324,15 @@ impl Server {
             (State::Content(incoming, source), Event::HeaderChecked(verdict)) => {
                 self.header_checked(incoming, source, verdict);
             }
-            (State::Committing, Event::Spooled(result)) => self.spooled(result),
-            (State::Handshake, Event::TlsStarted) => {
-                self.profile.tls = TlsState::Active;
+            (State::Committing, Event::Ended(result)) => self.ended(result),
+            (State::Handshake, Event::TlsStarted(profile)) => {
+                self.profile = Profile { tls: TlsState::Active, ..profile };
                 self.state = State::Idle;
             }
+            (State::CheckingCredentials, Event::Authenticated(verdict)) => self.authenticated(verdict),
             // The driver answers what it was asked and nothing else.
             (state, Event::Began(_) | Event::Resolved(_) | Event::HeaderChecked(_)) => self.state = state,
-            (state, Event::Spooled(_) | Event::TlsStarted) => self.state = state,
+            (state, Event::Ended(_) | Event::TlsStarted(_) | Event::Authenticated(_)) => self.state = state,
         }
     }
 
@@ -326,15 +367,12 @@ impl Server {
         }
     }
 
-    fn spooled(&mut self, result: Result<String, Reply>) {
+    fn ended(&mut self, result: Result<Reply, Reply>) {
         self.state = State::Idle;
-        match result {
-            Ok(id) => {
-                self.errors = 0;
-                self.send(Reply::queued_as(&id));
-            }
-            Err(refused) => self.send(refused),
+        if result.is_ok() {
+            self.errors = 0;
         }
+        self.send(result.unwrap_or_else(|refused| refused));
     }
 
     /// Sends a reply; 421 is the last one (RFC 5321 3.8).

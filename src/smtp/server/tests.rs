@@ -1,21 +1,26 @@
 //! Tables over the machine with a driver that answers from the text of what it is asked.
 
 use bytes::BytesMut;
-use proptest::prelude::*;
 
 use super::*;
 use crate::smtp::command::ForwardPath;
 
+mod noise;
+
 const LIMITS: Limits = Limits { max_message_size: 100, max_header_size: 40, max_recipients: 3 };
 
+fn profile(tls: TlsState) -> Profile {
+    Profile { hostname: "mx.example".into(), max_message_size: 100, tls, auth: AuthState::Possible }
+}
+
 fn server(tls: TlsState) -> Server {
-    Server::new(Profile { hostname: "mx.example".into(), max_message_size: 100, tls })
+    Server::new(profile(tls))
 }
 
 /// What a driver has seen: the replies' codes, and the messages that were made durable.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
-    codes: Vec<String>,
+pub(super) struct Seen {
+    pub(super) codes: Vec<String>,
     messages: Vec<String>,
     draft: String,
     asked: std::collections::VecDeque<String>,
@@ -49,12 +54,19 @@ impl Seen {
                 Action::Commit(summary) => {
                     let flag = if summary.bare_lf { "!" } else { "" };
                     self.messages.push(format!("{flag}{}", std::mem::take(&mut self.draft)));
-                    server.handle(Event::Spooled(Ok(format!("Q{}", self.messages.len()))));
+                    server.handle(Event::Ended(Ok(Reply::queued_as(&format!("Q{}", self.messages.len())))));
                 }
                 Action::Discard => self.draft.clear(),
                 Action::StartTls => {
                     assert!(input.is_empty(), "octets behind STARTTLS are left");
-                    server.handle(Event::TlsStarted);
+                    server.handle(Event::TlsStarted(profile(TlsState::Active)));
+                }
+                Action::Authenticate(credentials) => {
+                    server.handle(Event::Authenticated(match &*credentials.password {
+                        "right" => Ok(()),
+                        "later" => Err(reply::AUTH_UNAVAILABLE),
+                        _ => Err(reply::AUTH_FAILED),
+                    }))
                 }
                 Action::Close => {
                     self.closed = true;
@@ -74,7 +86,7 @@ fn code(reply: &Reply) -> String {
 }
 
 /// Feeds `text` in pieces of `size` octets, behind EHLO.
-fn talk(tls: TlsState, text: &str, size: usize) -> Seen {
+pub(super) fn talk(tls: TlsState, text: &str, size: usize) -> Seen {
     let mut server = server(tls);
     let mut seen = Seen::default();
     let mut input = BytesMut::from(&b"EHLO client.example\r\n"[..]);
@@ -170,6 +182,8 @@ fn nothing_of_a_refused_message_is_read_as_a_command() {
             (format!("{begun}DATA\r\n\r\n{body}\r\nQUIT\r\n1234567890\r\n.\r\nNOOP\r\n"), &refused("552 5.3.4"), &[]),
             (format!("{begun}DATA\r\nA: {}\r\nQUIT\r\n\r\n.\r\nNOOP\r\n", "x".repeat(40)), &refused("552 5.3.4"), &[]),
             (format!("{begun}DATA\r\nA: b\r\n\r\nc\n.\nQUIT\r\n.\r\nNOOP\r\n"), &refused("554 5.6.11"), &[]),
+            (format!("{begun}DATA\r\nA: b\r\n\r\nc\0d\n\r\nQUIT\r\n.\r\nNOOP\r\n"), &refused("554 5.6.0"), &[]),
+            (format!("{begun}DATA\r\nA: \0\r\nQUIT\r\n.\r\nNOOP\r\n"), &refused("554 5.6.0"), &[]),
             (format!("{begun}DATA\r\nLoop: b\r\n\r\nc\r\nQUIT\r\n.\r\nNOOP\r\n"), &refused("554 5.4.6"), &[]),
             (format!("{begun}DATA\r\nLoop: b\r\n.\r\nNOOP\r\n"), &refused("554 5.4.6"), &[]),
             // The first thing that is wrong is the one that is told.
@@ -197,6 +211,12 @@ fn chunks_are_consumed_whatever_is_answered() {
                 &["A: b\r\n\r\nc"],
             ),
             (format!("{begun}BDAT 0 LAST\r\n"), &[SENDER_OK, RCPT_OK, OK], &[""]),
+            (format!("{begun}BDAT 11 LAST\r\nA: b\r\n\r\nc\0\nNOOP\r\n"), &[SENDER_OK, RCPT_OK, "554 5.6.0", OK], &[]),
+            (
+                format!("{begun}BDAT 8\r\nA: b\r\n\0\nBDAT 3 LAST\r\nc\r\nNOOP\r\n"),
+                &[SENDER_OK, RCPT_OK, "554 5.6.0", "503 5.5.1", OK],
+                &[],
+            ),
             (format!("{begun}BDAT 6 LAST\r\nA: b\n\n"), &[SENDER_OK, RCPT_OK, OK], &["!A: b\n\n"]),
             (format!("{begun}BDAT 6 LAST\r\nQUIT\r\n{MAIL}"), &[SENDER_OK, RCPT_OK, OK, SENDER_OK], &["QUIT\r\n"]),
             (
@@ -272,10 +292,10 @@ fn a_message_is_accepted_only_after_it_is_durable() {
         (Some(Event::HeaderChecked(Ok(()))), Action::Wait),
         (Some(Event::Resolved(reply::RECIPIENT_OK)), Action::Wait),
         (Some(Event::Began(Ok(LIMITS))), Action::Wait),
-        (Some(Event::TlsStarted), Action::Wait),
+        (Some(Event::TlsStarted(profile(TlsState::Active))), Action::Wait),
         (Some(Event::Draining), Action::Wait),
-        (Some(Event::Spooled(Ok("Q1".into()))), Action::Send(Reply::queued_as("Q1"))),
-        (Some(Event::Spooled(Err(reply::TRY_AGAIN))), Action::Send(reply::TRY_AGAIN)),
+        (Some(Event::Ended(Ok(Reply::queued_as("Q1")))), Action::Send(Reply::queued_as("Q1"))),
+        (Some(Event::Ended(Err(reply::TRY_AGAIN))), Action::Send(reply::TRY_AGAIN)),
         (Some(Event::TimedOut), Action::Send(reply::TIMED_OUT)),
     ] {
         let mut server = committing();
@@ -328,61 +348,4 @@ fn sessions_end_with_421() {
         assert_eq!(seen.codes, codes, "draining behind {before:?}");
         assert!(seen.closed);
     }
-}
-
-/// Pieces that conversations are made of, and noise.
-fn noise() -> impl Strategy<Value = Vec<u8>> {
-    let said = prop::sample::select(vec![
-        MAIL,
-        RCPT,
-        "EHLO c\r\n",
-        "DATA\r\n",
-        "BDAT 5\r\n",
-        "BDAT 70 LAST\r\n",
-        "RSET\r\n",
-        "\r\n.\r\n",
-        "\r\n",
-        ".",
-        "RCPT TO:<no@d.e>\r\n",
-        "STARTTLS\r\n",
-        "\n",
-        "\r",
-        "A: b\r\n\r\n",
-        "NOOP\r\n",
-        "BDAT 99999999999999999999\r\n",
-    ]);
-    let piece = prop_oneof![
-        8 => said.prop_map(|text| text.as_bytes().to_vec()),
-        1 => prop::collection::vec(any::<u8>(), 0..300),
-        1 => Just(vec![b'x'; 3000]),
-    ];
-    prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
-}
-
-proptest! {
-    /// Whatever comes in, the machine comes to rest, keeps no more than it may, and the same comes of any cutting.
-    #[test]
-    fn any_octets_are_survived_and_cutting_changes_nothing(text in noise(), size in 1_usize..50) {
-        let whole = run(&text, text.len().max(1));
-        let cut = run(&text, size);
-        prop_assert_eq!(whole.codes, cut.codes);
-        prop_assert_eq!(whole.messages, cut.messages);
-    }
-}
-
-/// Feeds octets in pieces and looks at what stays unread.
-fn run(text: &[u8], size: usize) -> Seen {
-    let mut server = server(TlsState::Unavailable);
-    let mut seen = Seen::default();
-    let mut input = BytesMut::new();
-    for piece in text.chunks(size) {
-        input.extend_from_slice(piece);
-        seen.perform(&mut server, &mut input);
-        if seen.closed {
-            break;
-        }
-        assert!(input.len() < 2050, "{} octets are left unread", input.len());
-        assert!(seen.draft.len() < 2000);
-    }
-    seen
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::delivery::dispatch::sample::{entry, route};
+use crate::spool::entry::Outcome;
 
 const NOW: UnixTime = UnixTime(20_000);
 const BOB: &str = "bob@contoso.com";
@@ -46,7 +47,7 @@ fn each_connector_gets_what_is_due_up_to_its_limit_oldest_first() {
     assert_eq!(picked(&mut queue, 200), [one("a", 3, &[0]), one("a", 4, &[0]), one("a", 5, &[0])]);
     assert_eq!(picked(&mut queue, 200), [], "a has no place, b is not due");
     assert_eq!(queue.next_due(three), Some(UnixTime(500)), "a wakes us when it has a place");
-    queue.finished("a");
+    queue.finished("a", None);
     assert_eq!(picked(&mut queue, 200), [one("a", 2, &[0])]);
 }
 
@@ -79,10 +80,10 @@ fn a_message_leaves_with_its_last_recipient() {
     let mut queue = Queue::default();
     queue.insert(entry(1, &[(BOB, "a", due(1)), (BOB, "a", due(1))]), None);
     queue.update(QueueId(1), vec![done(0)]);
-    assert_eq!(queue.list().len(), 1);
+    assert_eq!(queue.all().len(), 1);
     assert_eq!(queue.shown().map(|lane| lane.waiting).sum::<usize>(), 1);
     queue.update(QueueId(1), vec![done(1)]);
-    assert!(queue.list().is_empty());
+    assert!(queue.all().is_empty());
     assert_eq!(queue.shown().map(|lane| lane.waiting).sum::<usize>(), 0);
     assert_eq!(picked(&mut queue, NOW.0), []);
 }
@@ -116,6 +117,62 @@ fn a_dropped_message_is_dropped_as_its_recipients_come_free() {
     assert_eq!(picked(&mut queue, NOW.0), [one("a", 1, &[0])], "a drop that failed leaves it in the queue");
 }
 
+fn six_by_domain(_: &str) -> Rules {
+    Rules { limit: 6, grouping: Grouping::ByDomain }
+}
+
+/// Picks; each with its message's number and its domain.
+fn picked_by_domain(queue: &mut Queue) -> Vec<(u64, String)> {
+    let domain = |picked: &Picked| picked.domain.as_ref().map(ToString::to_string).unwrap_or_default();
+    queue.pick(six_by_domain, NOW).iter().map(|picked| (picked.entry.id.0, domain(picked))).collect()
+}
+
+#[test]
+fn one_domain_does_not_take_every_place() {
+    let mut queue = Queue::default();
+    for id in 1..=20 {
+        queue.insert(entry(id, &[("a@tarpit.example", "a", due(id))]), None);
+    }
+    queue.insert(entry(21, &[("a@fabrikam.example", "a", due(21)), ("b@tarpit.example", "a", due(21))]), None);
+    let tarpit = |id| (id, "tarpit.example".to_owned());
+    let fabrikam = |id| (id, "fabrikam.example".to_owned());
+    assert_eq!(picked_by_domain(&mut queue), [tarpit(1), tarpit(2), tarpit(3), fabrikam(21)]);
+    // One place and no more is left for a third domain; what comes for the second waits for its own.
+    queue.insert(entry(22, &[("c@fabrikam.example", "a", due(22))]), None);
+    queue.insert(entry(23, &[("c@contoso.com", "a", due(23))]), None);
+    assert_eq!(picked_by_domain(&mut queue), [(23, "contoso.com".to_owned())]);
+    assert_eq!(picked_by_domain(&mut queue), []);
+    let over = |queue: &mut Queue, id, domain: &str| {
+        queue.finished("a", Some(&Domain::parse(domain).unwrap()));
+        queue.update(QueueId(id), vec![done(0)]);
+    };
+    over(&mut queue, 21, "fabrikam.example");
+    assert_eq!(picked_by_domain(&mut queue), [fabrikam(22)]);
+    over(&mut queue, 23, "contoso.com");
+    over(&mut queue, 22, "fabrikam.example");
+    over(&mut queue, 1, "tarpit.example");
+    assert_eq!(picked_by_domain(&mut queue), [tarpit(4)], "the oldest first");
+}
+
+#[test]
+fn what_was_parked_is_not_forgotten() {
+    let mut queue = Queue::default();
+    let to = ["a@one.example", "a@two.example", "b@one.example"].map(|to| (to, "a", due(1)));
+    (1..=30).for_each(|id| queue.insert(entry(id, &to), None));
+    let mut under_way: Vec<Picked> = Vec::new();
+    let mut branches = 0;
+    loop {
+        under_way.extend(queue.pick(six_by_domain, NOW));
+        let Some(next) = under_way.pop() else { break };
+        branches += 1;
+        queue.finished("a", next.domain.as_ref());
+        let over = |(at, _): &(usize, Known)| Update { route: next.entry.recipients[*at].route.clone(), ..done(*at) };
+        queue.update(next.entry.id, next.recipients.iter().map(over).collect());
+    }
+    assert_eq!(branches, 60, "two domains each");
+    assert!(queue.all().is_empty());
+}
+
 #[test]
 fn a_hundred_thousand_are_not_searched() {
     let mut queue = Queue::default();
@@ -125,8 +182,8 @@ fn a_hundred_thousand_are_not_searched() {
     // A search through all at each step would take minutes.
     for id in 0..50_000 {
         assert_eq!(picked(&mut queue, 100_000 + id), [one("a", id, &[0])]);
-        queue.finished("a");
+        queue.finished("a", None);
         queue.update(QueueId(id), vec![done(0)]);
     }
-    assert_eq!(queue.list().len(), 50_000);
+    assert_eq!(queue.all().len(), 50_000);
 }

@@ -1,0 +1,1 @@
+"""What benches/compare is made of: ground, load, servers, peers, measure, scenarios, experiments, report, chart."""

@@ -1,0 +1,57 @@
+"""Where a server's time goes: `perf record` while a scenario runs, its busiest functions, and their kinds."""
+
+import collections
+import re
+import signal
+import subprocess
+
+from lab.ground import TARGET
+from lab.load import Load
+from lab.scenarios import send
+
+# The first that fits. What is left is the program's own code and its runtime, by crate where the symbol tells it.
+KINDS = (
+    ("kernel", r"\[k\]"),
+    ("memory: allocation and copying", r"malloc|free|realloc|calloc|memmove|memcpy|memset|__rust_alloc|RawVec|raw_vec"),
+    ("TLS and checksums", r"aws_lc|rustls|sha256|SHA|crc32|hmac"),
+    ("runtime (tokio, futexes, clock)", r"tokio|mio::|parking_lot|futex|clock_gettime|pthread|std::sys|core::task"),
+    ("logs and metrics", r"tracing|prometheus"),
+    ("parsing (smtp, message, memchr)", r"fingerpost::(smtp|message)|memchr|core::str|from_utf8"),
+    ("fingerpost: the rest", r"fingerpost::"),
+)
+
+
+def profile(maker, name, scenario, amount):
+    """Runs the scenario under perf and prints the 40 busiest functions and the share of each kind."""
+    data = TARGET / "perf.data"
+    with Load(maker.place(f"profile-{maker.made}")) as load, maker.make(name, load) as server:
+        send(load, server, scenario.shape, amount[0])
+        pids = ",".join(map(str, server.cgroup.pids()))
+        command = ["perf", "record", "--quiet", "-g", "-F", "499", "-o", data, "-p", pids]
+        recorder = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        send(load, server, scenario.shape, amount[1])
+        recorder.send_signal(signal.SIGINT)
+        recorder.wait()
+    rows = shares(data, "--no-children")
+    print(f"\n{name}: the busiest functions themselves, without what they call; all of it: perf report -i {data}")
+    show(rows[:40])
+    print("\nthe kernel by system call, with all that it does for it")
+    show([row for row in shares(data, "--children") if "__x64_sys_" in row[1]][:15])
+    kinds = collections.Counter()
+    for share, symbol in rows:
+        kinds[next((kind for kind, pattern in KINDS if re.search(pattern, symbol)), "others")] += share
+    print("\nby kind")
+    show([(share, kind) for kind, share in kinds.most_common()])
+
+
+def shares(data, children):
+    """(per cent, symbol), the largest first; "--children": with what a function calls."""
+    command = ["perf", "report", "-i", data, "--stdio", children, "-g", "none", "--percent-limit", "0.02"]
+    answer = subprocess.run([*command, "--sort", "symbol"], capture_output=True, text=True, check=True)
+    rows = re.findall(r"^ +([\d.]+)%(?: +[\d.]+%)? +(\[[k.]\] .*?) *$", answer.stdout, re.MULTILINE)
+    return [(float(share), symbol) for share, symbol in rows]
+
+
+def show(rows):
+    for share, words in rows:
+        print(f"{share:6.2f} %  {words[:130]}")

@@ -1,0 +1,387 @@
+//! One transaction with one next hop, step by step: MAIL and RCPT, DATA, the content, the dot.
+//!
+//! The queue's attempts walk through it in one go (`transaction`), cut-through as the client moves (`lend`). Replies are
+//! read by the table in `refusal`. RFC 5321 3.3, 4.1.1; RFC 2920 (pipelining); RFC 3030 (BDAT); RFC 2033 (LMTP).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::HandedResult;
+use super::answer::{Answer, Ended, to_rcpt, verdict};
+use super::connection::{Broken, Connection, History};
+use super::fit::Way;
+use super::trouble::{BAD_CONNECTION, Trouble};
+use crate::config::Speaks;
+use crate::delivery::refusal::{Meaning, Step, meaning};
+use crate::smtp::client::encode::Encoder;
+use crate::smtp::reply::{Reply, TRY_AGAIN};
+
+/// How long a next hop that breaks off in the middle of the content is listened to: it may have said why.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Bytes of a reply's words that are kept: they are stored with every recipient.
+const MAX_WORDS: usize = 2000;
+
+/// Whether DATA goes out with the envelope (RFC 2920 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Early {
+    /// MAIL, RCPT and DATA in one go, where the next hop offers PIPELINING.
+    Data,
+    /// MAIL and RCPT only.
+    Envelope,
+}
+
+/// One transaction under way. Recipients go by numbers of the caller's.
+pub(crate) struct Conversation {
+    connection: Connection,
+    /// RCPT has been written, and the answer is not there yet.
+    asked: VecDeque<usize>,
+    /// RCPT was accepted; they await the message's reply. In the order of their RCPT.
+    accepted: Vec<usize>,
+    /// Who has his answer.
+    told: Vec<(usize, Answer)>,
+    /// DATA has been written, and the answer is not there yet.
+    data_said: bool,
+    encoder: Option<Encoder>,
+}
+
+impl Conversation {
+    /// On a connection that is ready for MAIL.
+    pub(crate) fn new(connection: Connection) -> Self {
+        let (asked, accepted, told) = (VecDeque::new(), Vec::new(), Vec::new());
+        Self { connection, asked, accepted, told, data_said: false, encoder: None }
+    }
+
+    /// What the next hop offers, and how it is called.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The connection, for whatever comes next.
+    pub(crate) fn into_connection(self) -> Connection {
+        self.connection
+    }
+
+    /// Whose RCPT was accepted.
+    pub(crate) fn accepted(&self) -> &[usize] {
+        &self.accepted
+    }
+
+    /// Refuses recipients ourselves.
+    pub(crate) fn refuse(&mut self, recipients: impl Iterator<Item = usize>, reply: &Reply) {
+        self.told.extend(recipients.map(|at| (at, Answer::Final(HandedResult::Refused(reply.clone())))));
+    }
+
+    /// What recipients were told since this was asked last.
+    pub(crate) fn told(&mut self) -> Vec<(usize, Answer)> {
+        std::mem::take(&mut self.told)
+    }
+
+    /// MAIL and the first RCPTs, lines with their CRLF.
+    ///
+    /// # Errors
+    /// The transaction is over. But for [`Ended::Unused`] everybody has been told.
+    pub(crate) async fn envelope(&mut self, mail: &str, rcpts: &[(usize, String)], early: Early) -> Result<(), Ended> {
+        self.connection.queue(mail.as_bytes());
+        self.asked.extend(rcpts.iter().map(|(at, _)| *at));
+        let pipelining = self.connection.offers.pipelining;
+        if pipelining {
+            rcpts.iter().for_each(|(_, line)| self.connection.queue(line.as_bytes()));
+            if early == Early::Data {
+                self.say_data();
+            }
+        }
+        self.mail().await?;
+        self.rcpts(rcpts, if pipelining { Written::Already } else { Written::NotYet }).await
+    }
+
+    /// Further RCPTs.
+    ///
+    /// # Errors
+    /// The transaction is over, and everybody has been told.
+    pub(crate) async fn more(&mut self, rcpts: &[(usize, String)]) -> Result<(), Ended> {
+        self.asked.extend(rcpts.iter().map(|(at, _)| *at));
+        self.rcpts(rcpts, Written::NotYet).await
+    }
+
+    fn say_data(&mut self) {
+        self.connection.queue(b"DATA\r\n");
+        self.data_said = true;
+    }
+
+    async fn reply(&mut self) -> Result<Reply, Broken> {
+        self.reply_within(self.connection.terms.smtp.reply_timeout).await
+    }
+
+    async fn reply_within(&mut self, limit: Duration) -> Result<Reply, Broken> {
+        let reply = self.connection.reply_within(limit).await?;
+        if reply.text.len() <= MAX_WORDS {
+            return Ok(reply);
+        }
+        Ok(reply.saying(reply.text[..reply.text.floor_char_boundary(MAX_WORDS)].to_owned()))
+    }
+
+    async fn mail(&mut self) -> Result<(), Ended> {
+        let reply = match self.reply().await {
+            Ok(reply) => reply,
+            Err(_) if self.connection.history == History::Reused => return Err(Ended::Unused),
+            Err(broken) => return Err(self.broke(&broken, Step::Mail)),
+        };
+        match meaning(Step::Mail, &reply) {
+            Meaning::Positive => return Ok(()),
+            _ if reply.code == 421 && self.connection.history == History::Reused => return Err(Ended::Unused),
+            Meaning::SenderRefused => {
+                let all = self.unanswered();
+                self.tell(&all, || Answer::Final(HandedResult::Refused(reply.clone())));
+            }
+            other => {
+                self.trouble(Trouble::said(&self.connection, Step::Mail, &reply, other));
+                if reply.code == 421 || other == Meaning::OutOfStep {
+                    return Err(Ended::Closed);
+                }
+            }
+        }
+        // The replies to what was pipelined behind it say nothing new, but they have to be read.
+        let behind = std::mem::take(&mut self.asked).len();
+        if !self.connection.offers.pipelining {
+            return Err(Ended::Ready);
+        }
+        for _ in 0..behind {
+            if self.reply().await.is_err() {
+                return Err(Ended::Closed);
+            }
+        }
+        Err(self.give_up().await)
+    }
+
+    async fn rcpts(&mut self, rcpts: &[(usize, String)], written: Written) -> Result<(), Ended> {
+        let pipelining = self.connection.offers.pipelining;
+        if written == Written::NotYet && pipelining {
+            rcpts.iter().for_each(|(_, line)| self.connection.queue(line.as_bytes()));
+        }
+        for (at, line) in rcpts {
+            if written == Written::NotYet && !pipelining {
+                self.connection.queue(line.as_bytes());
+            }
+            let reply = match self.reply().await {
+                Ok(reply) => reply,
+                Err(broken) => return Err(self.broke(&broken, Step::Rcpt)),
+            };
+            let means = meaning(Step::Rcpt, &reply);
+            if reply.code == 421 || means == Meaning::OutOfStep {
+                // The recipients before it have no message yet, those behind it no answer.
+                self.trouble(Trouble::said(&self.connection, Step::Rcpt, &reply, means));
+                return Err(Ended::Closed);
+            }
+            self.asked.pop_front();
+            match means {
+                Meaning::Positive => self.accepted.push(*at),
+                other => {
+                    let answer = to_rcpt(&self.connection, reply, other, self.accepted.len());
+                    self.told.push((*at, answer));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the transaction without a message: nobody is left to send it to, or the client has gone away.
+    pub(crate) async fn give_up(&mut self) -> Ended {
+        if std::mem::take(&mut self.data_said) {
+            match self.reply().await {
+                // RFC 2920 3.1: it wants a message for nobody and gets an empty one, which is no state to go on from.
+                Ok(reply) if reply.code == 354 => {
+                    self.connection.queue(b".\r\n");
+                    let _ = self.reply().await;
+                    return Ended::Closed;
+                }
+                Ok(reply) if reply.code != 421 => {}
+                _ => return Ended::Closed,
+            }
+        }
+        self.accepted.clear();
+        self.reset().await
+    }
+
+    async fn reset(&mut self) -> Ended {
+        match self.connection.command("RSET").await {
+            Ok(reply) if reply.is_positive() => self.in_step(),
+            _ => Ended::Closed,
+        }
+    }
+
+    /// A reply too many would answer the next message's commands.
+    fn in_step(&self) -> Ended {
+        if self.connection.is_in_step() { Ended::Ready } else { Ended::Closed }
+    }
+
+    /// DATA and the reply to it; with BDAT nothing. The content may be written then.
+    ///
+    /// # Errors
+    /// The transaction is over, and everybody has been told.
+    pub(crate) async fn data(&mut self, way: Way) -> Result<(), Ended> {
+        let lines = match way {
+            Way::Bdat => return Ok(()),
+            Way::Data(lines) => lines,
+        };
+        if !self.data_said {
+            self.say_data();
+        }
+        let reply = match self.reply().await {
+            Ok(reply) => reply,
+            Err(broken) => return Err(self.broke(&broken, Step::Data)),
+        };
+        self.data_said = false;
+        let means = meaning(Step::Data, &reply);
+        if means == Meaning::Positive {
+            self.encoder = Some(Encoder::new(lines));
+            return Ok(());
+        }
+        self.finish(Step::Data, &reply, means);
+        let usable = reply.code != 421 && means != Meaning::OutOfStep;
+        Err(if usable { self.reset().await } else { Ended::Closed })
+    }
+
+    /// With BDAT: the one chunk that is the message, octets of it (RFC 3030 2).
+    pub(crate) fn chunk(&mut self, octets: u64) {
+        self.connection.queue(format!("BDAT {octets} LAST\r\n").as_bytes());
+    }
+
+    /// A piece of the content: it goes out with [`Conversation::flush`], or with the dot.
+    pub(crate) fn piece(&mut self, bytes: &[u8]) {
+        match &mut self.encoder {
+            Some(encoder) => encoder.push(bytes, self.connection.buffer()),
+            None => self.connection.queue(bytes),
+        }
+    }
+
+    /// Writes out what is there of the content.
+    ///
+    /// # Errors
+    /// [`Broken`]: [`Conversation::interrupted`] says what becomes of it.
+    pub(crate) async fn flush(&mut self) -> Result<(), Broken> {
+        self.connection.flush().await
+    }
+
+    /// The end of the content; it goes out with the next flush.
+    pub(crate) fn end(&mut self) {
+        if let Some(encoder) = self.encoder.take() {
+            encoder.finish(self.connection.buffer());
+        }
+    }
+
+    /// The reply to the whole message, or with LMTP one for each accepted recipient (RFC 2033 4.2). Everybody has been
+    /// told then.
+    pub(crate) async fn verdict(&mut self, limit: Duration) -> Ended {
+        let replies = match self.connection.terms.smtp.speaks {
+            Speaks::Smtp => 1,
+            Speaks::Lmtp => self.accepted.len(),
+        };
+        let mut waiting = std::mem::take(&mut self.accepted).into_iter();
+        let mut all_positive = true;
+        for _ in 0..replies {
+            self.accepted = match self.connection.terms.smtp.speaks {
+                Speaks::Smtp => waiting.by_ref().collect(),
+                Speaks::Lmtp => waiting.by_ref().take(1).collect(),
+            };
+            match self.reply_within(limit).await {
+                Ok(reply) => {
+                    let means = meaning(Step::Dot, &reply);
+                    self.finish(Step::Dot, &reply, means);
+                    all_positive &= means == Meaning::Positive;
+                    if reply.code != 421 && means != Meaning::OutOfStep {
+                        continue;
+                    }
+                    self.accepted.extend(waiting);
+                    self.unknown_outcome(&format!("it said: {reply}"));
+                }
+                Err(broken) => {
+                    self.accepted.extend(waiting);
+                    self.unknown_outcome(&broken.to_string());
+                }
+            }
+            return Ended::Closed;
+        }
+        // RFC 5321 4.1.1.4 has it clear its buffers; Postfix, refusing at the end of data, keeps the transaction.
+        if all_positive { self.in_step() } else { self.reset().await }
+    }
+
+    /// The content cannot be read any more: nothing has arrived.
+    pub(crate) fn unreadable(&mut self) -> Ended {
+        let all = self.unanswered();
+        self.tell(&all, || Answer::Final(HandedResult::Deferred(TRY_AGAIN)));
+        Ended::Closed
+    }
+
+    /// The next hop stopped taking the content. It may have said why; else nothing has arrived, for the end of data was
+    /// never sent.
+    pub(crate) async fn interrupted(&mut self, broken: &Broken) -> Ended {
+        match self.reply_within(LAST_WORDS).await {
+            Ok(reply) if reply.is_transient() || reply.is_permanent() => {
+                let means = meaning(Step::Dot, &reply);
+                self.finish(Step::Dot, &reply, means);
+            }
+            _ => self.trouble(Trouble::broken(&self.connection, broken, Step::Data)),
+        }
+        Ended::Closed
+    }
+
+    /// What the reply to DATA or the dot means for the recipients that await it.
+    fn finish(&mut self, step: Step, reply: &Reply, means: Meaning) {
+        let all = std::mem::take(&mut self.accepted);
+        match means {
+            Meaning::Positive => {
+                let dsn = self.connection.offers.dsn;
+                self.tell(&all, || Answer::Final(HandedResult::Accepted { reply: reply.clone(), dsn }));
+            }
+            Meaning::OutOfStep if step == Step::Dot => {
+                self.accepted = all;
+                self.unknown_outcome(&format!("it said: {reply}"));
+            }
+            Meaning::Unreachable(_) | Meaning::FaultBetweenUs | Meaning::OurMistake | Meaning::OutOfStep => {
+                let trouble = Trouble::said(&self.connection, step, reply, means);
+                self.tell(&all, || Answer::Trouble(trouble.clone()));
+            }
+            Meaning::FinalReply
+            | Meaning::PassedOn
+            | Meaning::SenderRefused
+            | Meaning::TooManyRecipients
+            | Meaning::UnknownRecipient => self.tell(&all, || Answer::Final(verdict(reply.clone()))),
+        }
+    }
+
+    /// DESIGN section 8: this is how a message can arrive twice.
+    fn unknown_outcome(&mut self, why: &str) {
+        let next_hop = &self.connection.next_hop;
+        let text = format!("{next_hop}: outcome unknown, the message may arrive twice: after the final dot: {why}");
+        let reply = Reply { code: 451, enhanced: Some(BAD_CONNECTION), text: text.into() };
+        let all = self.unanswered();
+        self.tell(&all, || Answer::Final(HandedResult::Deferred(reply.clone())));
+    }
+
+    /// Everybody without an answer; from now on they have one.
+    fn unanswered(&mut self) -> Vec<usize> {
+        self.asked.iter().copied().chain(std::mem::take(&mut self.accepted)).collect()
+    }
+
+    fn tell(&mut self, recipients: &[usize], answer: impl Fn() -> Answer) {
+        self.told.extend(recipients.iter().map(|at| (*at, answer())));
+    }
+
+    /// Everybody without an answer goes to another next hop.
+    fn trouble(&mut self, trouble: Trouble) {
+        let all = self.unanswered();
+        self.tell(&all, || Answer::Trouble(trouble.clone()));
+    }
+
+    fn broke(&mut self, broken: &Broken, step: Step) -> Ended {
+        self.trouble(Trouble::broken(&self.connection, broken, step));
+        Ended::Closed
+    }
+}
+
+/// Whether lines are in the connection's buffer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Already,
+    NotYet,
+}

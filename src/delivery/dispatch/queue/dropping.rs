@@ -1,0 +1,88 @@
+//! Messages that an operator drops: their recipients are taken as they come free. `dispatch` asks for it and makes it
+//! durable.
+
+use std::sync::Arc;
+
+use super::{Known, Live, Queue, Ticket, Update};
+use crate::message::queue_id::QueueId;
+use crate::spool::entry::{Entry, Outcome, State};
+use crate::time::UnixTime;
+
+/// The durable state of recipients that were being tried when their message was dropped: if we end before their attempt
+/// does, they are dropped at the next start.
+pub(in crate::delivery::dispatch) const DROPPED_UNDER_WAY: &str = "dropped by an operator while it was being tried";
+
+/// Recipients of a dropped message, held by the drop.
+pub(in crate::delivery::dispatch) struct Dropping {
+    /// Who holds them.
+    pub(in crate::delivery::dispatch) ticket: Ticket,
+    /// The message.
+    pub(in crate::delivery::dispatch) entry: Arc<Entry>,
+    /// Positions.
+    pub(in crate::delivery::dispatch) recipients: Vec<usize>,
+    /// Positions of those that an attempt has.
+    pub(in crate::delivery::dispatch) under_way: Vec<usize>,
+}
+
+impl Queue {
+    /// Marks a message dropped and takes those of its recipients that nothing is under way for.
+    pub(in crate::delivery::dispatch) fn begin_drop(&mut self, id: QueueId) -> Option<Dropping> {
+        self.live.get_mut(&id)?.dropped = true;
+        self.rest_of_dropped(id)
+    }
+
+    /// Whether an operator dropped it.
+    pub(in crate::delivery::dispatch) fn is_dropped(&self, id: QueueId) -> bool {
+        self.live.get(&id).is_some_and(|live| live.dropped)
+    }
+
+    /// The recipients of a dropped message that nothing is under way for (any more).
+    pub(in crate::delivery::dispatch) fn rest_of_dropped(&mut self, id: QueueId) -> Option<Dropping> {
+        let ticket = self.last_ticket.next();
+        let live = self.live.get_mut(&id).filter(|live| live.dropped)?;
+        let (recipients, under_way) = live.take_unfinished(ticket);
+        Some(Dropping { ticket, entry: live.entry.clone(), recipients, under_way })
+    }
+
+    /// Messages that were dropped before we started.
+    pub(in crate::delivery::dispatch) fn dropped_before(&self) -> Vec<QueueId> {
+        let dropped = |state: &State| matches!(state, State::Held(why) if why == DROPPED_UNDER_WAY);
+        let live = self.live.iter().filter(|(_, live)| live.entry.recipients.iter().any(|to| dropped(&to.state)));
+        live.map(|(id, _)| *id).collect()
+    }
+
+    /// The drop is durable.
+    pub(in crate::delivery::dispatch) fn dropped(&mut self, dropping: &Dropping) {
+        let gone = |&recipient: &usize| {
+            let route = dropping.entry.recipients.get(recipient)?.route.clone();
+            Some(Update { recipient, state: State::Done(Outcome::Dropped), route, known: Known::default() })
+        };
+        self.update(dropping.entry.id, dropping.recipients.iter().filter_map(gone).collect());
+    }
+
+    /// The drop could not be made durable: the message stays.
+    pub(in crate::delivery::dispatch) fn undo_drop(&mut self, dropping: &Dropping, now: UnixTime) {
+        if let Some(live) = self.live.get_mut(&dropping.entry.id) {
+            live.dropped = false;
+        }
+        self.release(dropping.entry.id, dropping.ticket, now);
+    }
+}
+
+impl Live {
+    /// Takes the recipients that are not over; those that an attempt has are only named.
+    fn take_unfinished(&mut self, ticket: Ticket) -> (Vec<usize>, Vec<usize>) {
+        let (mut taken, mut under_way) = (Vec::new(), Vec::new());
+        for (at, (queued, slot)) in self.entry.recipients.iter().zip(&mut self.slots).enumerate() {
+            match (&queued.state, slot.busy) {
+                (State::Done(_), _) => {}
+                (State::Waiting { .. } | State::Held(_), Some(_)) => under_way.push(at),
+                (State::Waiting { .. } | State::Held(_), None) => {
+                    slot.busy = Some(ticket);
+                    taken.push(at);
+                }
+            }
+        }
+        (taken, under_way)
+    }
+}

@@ -1,0 +1,253 @@
+//! Loops seen while a RCPT is on its way (DESIGN section 6, rule 2): a next hop that, before it answers our RCPT, asks
+//! us about the same recipient is waiting for us, and would for ever.
+//!
+//! Cut-through calls [`OnItsWay::enter`] before each RCPT that it sends and lets go of the guard with its answer. Who
+//! comes from elsewhere, or began before the first RCPT was sent, is never held up; who does wait is asked in turn.
+
+use std::collections::{BTreeMap, HashMap, hash_map::RandomState};
+use std::hash::BuildHasher as _;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::{Host, LoopMode, Protocol, SendConnector};
+use crate::message::envelope::Origin;
+use crate::metrics::Metrics;
+use crate::routing::loops::{LoopRule, same_organization};
+use crate::smtp::address::{Address, ReversePath};
+use crate::smtp::reply::{self, Reply};
+
+/// How long a RCPT waits for another's answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How many wait for one address.
+const WAITING: usize = 8;
+
+/// Which RCPTs are the same.
+#[derive(Debug, Clone, Copy)]
+pub struct Key<'a> {
+    /// The send connector's name.
+    pub connector: &'a str,
+    /// The recipient as received.
+    pub recipient: &'a Address,
+    /// The reverse-path.
+    pub reverse_path: &'a ReversePath,
+}
+
+/// Who wants to send a RCPT.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker {
+    /// When its transaction began.
+    pub began: Instant,
+    /// Where it comes from.
+    pub from: ComesFrom,
+    /// `[loop_detection] mode`: with `report` it goes on where it would be refused.
+    pub mode: LoopMode,
+}
+
+/// Where a client comes from, as a send connector sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ComesFrom {
+    /// One of its smart hosts, or its organisation: where a loop would come in.
+    NextHop,
+    /// Anywhere else: never held up.
+    Elsewhere,
+}
+
+impl ComesFrom {
+    /// Where this client comes from. `addresses`: those that the connector's smart hosts' names stand for, as far as
+    /// known; smart hosts that are addresses need not be among them.
+    #[must_use]
+    pub fn of(origin: &Origin, connector: &SendConnector, addresses: &[IpAddr]) -> Self {
+        let Some(client) = origin.client.map(|client| client.to_canonical()) else { return Self::Elsewhere };
+        let is_client = |address: &IpAddr| address.to_canonical() == client;
+        let is_smart_host = match &connector.protocol {
+            Protocol::Smtp(smtp) => smtp.smart_hosts.iter().any(|host| match &host.host {
+                Host::Address(address) => is_client(address),
+                Host::Name(_) | Host::Unix(_) => false,
+            }),
+            Protocol::Maildir(_) => false,
+        };
+        let is_its = same_organization(&origin.organization, &connector.organization);
+        if is_its || is_smart_host || addresses.iter().any(is_client) { Self::NextHop } else { Self::Elsewhere }
+    }
+}
+
+/// All RCPTs that are on their way. Cloning shares them.
+#[derive(Clone)]
+pub struct OnItsWay(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// Somebody waits, and something was answered.
+    answered: Notify,
+    hashes: RandomState,
+    metrics: Metrics,
+}
+
+#[derive(Default)]
+struct State {
+    /// By the recipient and the ticket.
+    under_way: BTreeMap<(u64, u64), Sent>,
+    /// How many wait for a recipient; those for whom nobody waits are not in it.
+    waiting: HashMap<u64, usize>,
+    next_ticket: u64,
+}
+
+struct Sent {
+    reverse_path: u64,
+    at: Instant,
+}
+
+/// A key, hashed.
+#[derive(Clone, Copy)]
+struct Hashed {
+    /// Connector and address.
+    recipient: u64,
+    reverse_path: u64,
+}
+
+impl OnItsWay {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(metrics: Metrics) -> Self {
+        let (state, answered, hashes) = (Mutex::default(), Notify::new(), RandomState::new());
+        Self(Arc::new(Shared { state, answered, hashes, metrics }))
+    }
+
+    /// Waits for those that it has to wait for. The RCPT may be sent then, and is on its way until the guard is dropped.
+    ///
+    /// # Errors
+    /// What RCPT is answered instead: `550 5.4.6`, the next hop is waiting for us (counted and logged here);
+    /// `451 4.3.2`, too many wait already.
+    pub async fn enter(&self, key: Key<'_>, asker: Asker) -> Result<OnTheWay, Reply> {
+        let hashed = Hashed {
+            recipient: self.0.hashes.hash_one((key.connector, key.recipient.key())),
+            reverse_path: self.0.hashes.hash_one(key.reverse_path.key()),
+        };
+        if let Some(on_the_way) = self.0.enter_unless_blocked(hashed, asker) {
+            return Ok(on_the_way);
+        }
+        match self.0.wait(hashed, asker).await? {
+            Waited::Answered(on_the_way) => Ok(on_the_way),
+            Waited::InVain => {
+                let rule = LoopRule::InFlight.label();
+                self.0.metrics.loops.with_label_values(&[rule]).inc();
+                tracing::warn!(rule, recipient = %key.recipient, send_connector = key.connector, mode = ?asker.mode,
+                    "routing loop: the next hop asks us about the recipient that we ask it about");
+                match asker.mode {
+                    LoopMode::Refuse => Err(reply::ROUTING_LOOP),
+                    LoopMode::Report => Ok(self.0.enter_anyway(hashed)),
+                }
+            }
+        }
+    }
+}
+
+/// How waiting ended.
+enum Waited {
+    /// All that it waited for were answered.
+    Answered(OnTheWay),
+    /// One is still unanswered.
+    InVain,
+}
+
+impl Shared {
+    fn enter_unless_blocked(self: &Arc<Self>, hashed: Hashed, asker: Asker) -> Option<OnTheWay> {
+        let mut state = self.lock();
+        (!state.blocks(hashed, asker)).then(|| self.enter(&mut state, hashed))
+    }
+
+    fn enter_anyway(self: &Arc<Self>, hashed: Hashed) -> OnTheWay {
+        self.enter(&mut self.lock(), hashed)
+    }
+
+    fn enter(self: &Arc<Self>, state: &mut State, hashed: Hashed) -> OnTheWay {
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        let sent = Sent { reverse_path: hashed.reverse_path, at: Instant::now() };
+        state.under_way.insert((hashed.recipient, ticket), sent);
+        OnTheWay { shared: self.clone(), entry: (hashed.recipient, ticket) }
+    }
+
+    async fn wait(self: &Arc<Self>, hashed: Hashed, asker: Asker) -> Result<Waited, Reply> {
+        let deadline = Instant::now() + PATIENCE;
+        let _place = Place::take(self, hashed.recipient)?;
+        loop {
+            let answered = self.answered.notified(); // before the look, so that no answer is missed
+            if let Some(on_the_way) = self.enter_unless_blocked(hashed, asker) {
+                return Ok(Waited::Answered(on_the_way));
+            }
+            if timeout_at(deadline, answered).await.is_err() {
+                return Ok(self.enter_unless_blocked(hashed, asker).map_or(Waited::InVain, Waited::Answered));
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether the asker has to wait. Those that are sent later never block it: what it waits for only grows less.
+    fn blocks(&self, hashed: Hashed, asker: Asker) -> bool {
+        let blocks = |sent: &Sent| sent.reverse_path == hashed.reverse_path && sent.at < asker.began;
+        let to_it = (hashed.recipient, 0)..=(hashed.recipient, u64::MAX);
+        asker.from == ComesFrom::NextHop && self.under_way.range(to_it).any(|(_, sent)| blocks(sent))
+    }
+}
+
+/// A RCPT that is on its way until this is dropped.
+#[must_use = "the RCPT is on its way for as long as this is kept"]
+pub struct OnTheWay {
+    shared: Arc<Shared>,
+    entry: (u64, u64),
+}
+
+impl Drop for OnTheWay {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.under_way.remove(&self.entry);
+        let awaited = state.waiting.contains_key(&self.entry.0);
+        drop(state);
+        if awaited {
+            self.shared.answered.notify_waiters();
+        }
+    }
+}
+
+/// One of the eight places to wait.
+struct Place<'a> {
+    shared: &'a Shared,
+    recipient: u64,
+}
+
+impl<'a> Place<'a> {
+    fn take(shared: &'a Shared, recipient: u64) -> Result<Self, Reply> {
+        let mut state = shared.lock();
+        let waiting = state.waiting.entry(recipient).or_default();
+        if *waiting >= WAITING {
+            return Err(reply::TOO_MANY_WAIT);
+        }
+        *waiting += 1;
+        Ok(Self { shared, recipient })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if let Some(waiting) = state.waiting.get_mut(&self.recipient) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                state.waiting.remove(&self.recipient);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! What becomes of a recipient whose next hop cannot be reached, or is slower than `cut_through_patience`: the key
+//! `when_unreachable` (DESIGN section 7). Pure.
+//!
+//! Cut-through asks before it answers RCPT, and after the dot for a branch that broke.
+
+use crate::config::WhenUnreachable;
+use crate::routing::verdict::Way;
+
+/// What becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreachable {
+    /// It is queued.
+    Queue,
+    /// The client hears `451 4.4.1` and keeps it.
+    Defer,
+}
+
+/// Who the client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// No organisation, not authenticated.
+    Stranger,
+    /// Anybody else, or ourselves.
+    Known,
+}
+
+/// What earlier mail says of the recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// Recently good.
+    Good,
+    /// Nothing.
+    Nothing,
+}
+
+/// Queued or deferred. `Auto` defers those of whom nobody can say that they exist: if the next hop refused one later,
+/// the report would go to whomever a stranger claimed to be.
+#[must_use]
+pub fn policy(when: WhenUnreachable, way: Way, client: Client, past: Past) -> Unreachable {
+    match (when, way, client, past) {
+        (WhenUnreachable::Defer, ..) => Unreachable::Defer,
+        (WhenUnreachable::Auto, Way::Relayed | Way::External, Client::Stranger, Past::Nothing) => Unreachable::Defer,
+        (WhenUnreachable::Queue | WhenUnreachable::Auto, ..) => Unreachable::Queue,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAYS: [Way; 5] = [Way::Resolved, Way::Relayed, Way::RelayedVerified, Way::Redirected, Way::External];
+
+    #[test]
+    fn auto_defers_what_nobody_vouches_for_and_the_others_do_as_they_say() {
+        for way in WAYS {
+            for client in [Client::Stranger, Client::Known] {
+                for past in [Past::Good, Past::Nothing] {
+                    let named = |when| policy(when, way, client, past);
+                    assert_eq!(named(WhenUnreachable::Queue), Unreachable::Queue, "{way:?} {client:?} {past:?}");
+                    assert_eq!(named(WhenUnreachable::Defer), Unreachable::Defer, "{way:?} {client:?} {past:?}");
+                }
+            }
+        }
+        for (way, client, past, expected) in [
+            (Way::Resolved, Client::Stranger, Past::Nothing, Unreachable::Queue),
+            (Way::Redirected, Client::Stranger, Past::Nothing, Unreachable::Queue),
+            (Way::RelayedVerified, Client::Stranger, Past::Nothing, Unreachable::Queue),
+            (Way::Relayed, Client::Stranger, Past::Nothing, Unreachable::Defer),
+            (Way::External, Client::Stranger, Past::Nothing, Unreachable::Defer),
+            (Way::Relayed, Client::Stranger, Past::Good, Unreachable::Queue),
+            (Way::External, Client::Stranger, Past::Good, Unreachable::Queue),
+            (Way::Relayed, Client::Known, Past::Nothing, Unreachable::Queue),
+            (Way::External, Client::Known, Past::Nothing, Unreachable::Queue),
+        ] {
+            assert_eq!(policy(WhenUnreachable::Auto, way, client, past), expected, "{way:?} {client:?} {past:?}");
+        }
+    }
+}

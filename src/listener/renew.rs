@@ -1,0 +1,105 @@
+//! Renewed certificates without a restart: the files are looked at every [`LOOK`], and read again once they have
+//! changed and been left alone. Sessions keep the certificate that they began with.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{ListenError, Listeners};
+use crate::config::{Auth, Config};
+use crate::session::users;
+use crate::tls::accept;
+use crate::tls::serve::{self, Certificates};
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// A file as it was last seen: its name, when it was changed, and its length.
+type Stamp = (PathBuf, Option<SystemTime>, u64);
+
+/// Where the watching of the files stands.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    /// The configuration that they belong to.
+    hash: String,
+    /// As they were read.
+    read: Vec<Stamp>,
+    /// As they were at the last look.
+    seen: Vec<Stamp>,
+}
+
+impl Watched {
+    /// Before they are read.
+    pub(super) fn of(config: &Config) -> Self {
+        let stamps = stamps(config);
+        Self { hash: config.hash.clone(), read: stamps.clone(), seen: stamps }
+    }
+}
+
+fn stamps(config: &Config) -> Vec<Stamp> {
+    let stamp = |path: &std::path::Path| {
+        let found = std::fs::metadata(path).ok();
+        let length = found.as_ref().map_or(0, std::fs::Metadata::len);
+        (path.to_owned(), found.and_then(|found| found.modified().ok()), length)
+    };
+    serve::files(config).map(stamp).collect()
+}
+
+/// Reads what the doors of a configuration need: certificates, authorities, users.
+pub(super) fn load(config: &Config) -> Result<Certificates, ListenError> {
+    for connector in &config.receive_connectors {
+        if let Auth::Users(file) = &connector.auth {
+            users::read(file)
+                .map_err(|cause| ListenError::Users { connector: connector.name.clone(), cause: Box::new(cause) })?;
+        }
+    }
+    Certificates::load(config).map_err(|(connector, cause)| ListenError::Certificate { connector, cause })
+}
+
+impl Listeners {
+    /// Takes renewed certificates, until `stop`.
+    pub async fn renew(self: Arc<Self>, stop: CancellationToken) {
+        let mut looks = tokio::time::interval(LOOK);
+        while stop.run_until_cancelled(looks.tick()).await.is_some() {
+            let listeners = self.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || listeners.look()).await {
+                tracing::error!(%error, "certificate files could not be looked at");
+            }
+        }
+    }
+
+    /// One look at the files of the configuration in force. They are written one after the other: what differs from the
+    /// last look may not be whole yet.
+    fn look(&self) {
+        let _applying = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = self.shared.services.current.load().config.clone();
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = stamps(&config);
+        let quiet = watched.seen == now;
+        watched.seen.clone_from(&now);
+        // Another hash: a new configuration is about to come into force, and its files were read.
+        if !quiet || watched.read == now || watched.hash != config.hash {
+            return;
+        }
+        watched.read = now;
+        match load(&config) {
+            Ok(certificates) => {
+                tracing::info!("certificate files have changed and were read again");
+                self.note_expiries(&config);
+                self.shared.certificates.store(Arc::new(certificates));
+            }
+            Err(error) => tracing::error!(%error, "certificate files have changed; the old certificates stay"),
+        }
+    }
+
+    /// `certificate_expiry_timestamp_seconds`.
+    pub(super) fn note_expiries(&self, config: &Config) {
+        for connector in &config.receive_connectors {
+            let Some(Ok(expiry)) = connector.tls.certificate.as_ref().map(accept::expiry) else { continue };
+            let seconds = i64::try_from(expiry.0).unwrap_or(i64::MAX);
+            self.shared.services.metrics.certificate_expiry.with_label_values(&[&*connector.name]).set(seconds);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What a client has shown of itself beside its address: a certificate at the TLS handshake, a password at AUTH; and
+//! which receive connector it gets for it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateDer;
+
+use super::{Client, door};
+use crate::config::{Auth, Config, ReceiveConnector};
+use crate::message::envelope::{ChosenBy, Origin};
+use crate::smtp::server::AuthState;
+use crate::tls::names;
+use crate::tls::serve::ServerTls;
+
+/// Nothing, at first.
+#[derive(Debug, Clone, Default)]
+pub struct Identity {
+    /// The certificate of the handshake, if somebody believes it.
+    pub(super) certificate: Option<Believed>,
+    /// The name that it authenticated with.
+    pub(super) user: Option<Arc<str>>,
+}
+
+/// A client certificate that was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Believed {
+    /// Its names.
+    pub names: Vec<String>,
+    /// The `client_ca` files whose authorities it leads to.
+    pub by: Vec<PathBuf>,
+}
+
+impl Believed {
+    /// Looks at the chain that a client showed in the handshake.
+    pub(super) fn of(tls: &ServerTls, chain: Option<&[CertificateDer<'_>]>) -> Option<Self> {
+        let chain = chain?;
+        let names = chain.first().map(|own| names::of(own)).unwrap_or_default();
+        let by = tls.believers(chain);
+        if by.is_empty() {
+            tracing::info!(?names, "the client showed a certificate that no client_ca vouches for, or not today");
+            return None;
+        }
+        Some(Self { names, by })
+    }
+
+    /// The name of this certificate that selects the connector.
+    #[must_use]
+    pub fn selects(&self, connector: &ReceiveConnector) -> Option<&str> {
+        let ca = connector.tls.client_ca.as_ref()?;
+        let wanted = |name: &&String| connector.client_names.iter().any(|wanted| wanted.fits(name));
+        self.names.iter().find(wanted).filter(|_| self.by.contains(ca)).map(String::as_str)
+    }
+}
+
+impl Client {
+    /// The receive connector that this configuration gives it, and what chose it.
+    pub(super) fn door(&self, config: &Config) -> Option<(Arc<ReceiveConnector>, ChosenBy)> {
+        let ip = self.address.ip().to_canonical();
+        let believed = self.identity.certificate.as_ref();
+        let named = believed.and_then(|believed| door::choose_by_certificate(config, self.bind, ip, believed));
+        match named {
+            Some((connector, name)) => Some((connector.clone(), ChosenBy::Certificate(name.to_owned()))),
+            None => Some((door::choose(config, self.bind, ip)?.clone(), ChosenBy::Network)),
+        }
+    }
+
+    /// Takes note of the certificate that it showed, and of the connector that it gets for it.
+    pub(super) fn showed(&mut self, config: &Config, believed: Option<Believed>) {
+        let Some(believed) = believed else { return };
+        let names = believed.names.clone();
+        self.identity.certificate = Some(believed);
+        match self.door(config) {
+            Some((connector, ChosenBy::Certificate(name))) => {
+                tracing::info!(name, receive_connector = &*connector.name, "chosen by the client's certificate");
+                self.connector = connector;
+            }
+            Some((_, ChosenBy::Network)) | None => {
+                tracing::info!(?names, "no receive connector has a name of the client's certificate");
+            }
+        }
+    }
+
+    /// Where its mail comes from, as decisions see it.
+    pub(super) fn origin(&self, chosen_by: ChosenBy, helo: String) -> Origin {
+        let connector = &self.connector;
+        let authenticated = self.identity.user.is_some();
+        let proven = authenticated || chosen_by != ChosenBy::Network;
+        Origin {
+            receive_connector: connector.name.clone(),
+            organization: connector.organization.clone(),
+            resolves_first: connector.resolves_first,
+            relay: if proven { connector.relay } else { connector.relay_by_address() },
+            client: Some(self.address.ip().to_canonical()),
+            helo,
+            authenticated,
+            chosen_by,
+        }
+    }
+
+    /// What the protocol has to know of AUTH.
+    pub(super) fn auth_state(&self) -> AuthState {
+        match (&self.identity.user, &self.connector.auth) {
+            (Some(_), _) => AuthState::Done,
+            (None, Auth::None) => AuthState::Unavailable,
+            (None, Auth::Directory | Auth::Users(_)) => AuthState::Possible,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The session's socket: what is read and sent, how long is waited for it, and the handshake.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+
+use super::link::Link;
+use super::{Believed, Client, Ended, Session};
+use crate::config::Config;
+use crate::smtp::server::{Event, Expect, Profile, TlsState};
+
+/// How much is read at once.
+const READ: usize = 64 * 1024;
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_mins(1);
+/// How long a client may leave our replies unread.
+const SEND: Duration = Duration::from_mins(5);
+/// How long a client that does not move keeps a next hop's connection.
+const LENT: Duration = Duration::from_secs(2);
+/// How long we read on after our last reply, so that a reset does not overtake it.
+const LINGER: Duration = Duration::from_secs(2);
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
+    /// Reads some octets, or notes that the deadline has passed or that we are draining.
+    pub(super) async fn read(&mut self, expect: Expect) -> Result<(), Ended> {
+        let deadline = self.deadlines.next(expect, Instant::now());
+        let has_loans = self.transaction.as_ref().is_some_and(|transaction| transaction.branches.has_loans());
+        let lent_until = if has_loans { self.moved + LENT } else { deadline };
+        self.input.reserve(READ);
+        let drained = async {
+            match &self.draining {
+                Some(token) => token.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = drained => {
+                self.draining = None;
+                self.machine.handle(Event::Draining);
+            }
+            read = self.link.read_buf(&mut self.input) => match read {
+                Ok(octets) if octets > 0 => self.deadlines.received(octets, Instant::now()),
+                gone => {
+                    self.suspect_black_hole(expect);
+                    return Err(gone.map_or_else(Ended::from, |_| Ended::Eof));
+                }
+            },
+            () = tokio::time::sleep_until(deadline.min(lent_until)) => match &mut self.transaction {
+                Some(transaction) if Instant::now() < deadline => transaction.branches.release(),
+                _ => {
+                    self.suspect_black_hole(expect);
+                    self.machine.handle(Event::TimedOut);
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// The client is gone, or will be: why its content did not come.
+    fn suspect_black_hole(&self, expect: Expect) {
+        let stalled = self.deadlines.stalled_at_start(Instant::now());
+        let (Expect::Content, Some((silence, octets))) = (expect, stalled) else { return };
+        let connector = &*self.client.connector.name;
+        // No alert: anybody can fall silent. Many of them are one, by the metric.
+        tracing::warn!(
+            "suspected path MTU black hole: {octets} bytes of content came after our go-ahead, then nothing for \
+             {silence:?}; set max_segment_size = 1200 on receive connector {connector}"
+        );
+        self.services.metrics.path_mtu_black_holes.with_label_values(&[connector]).inc();
+    }
+
+    /// Sends what is due.
+    pub(super) async fn flush(&mut self) -> Result<(), Ended> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let sent = timeout(SEND, async {
+            self.link.write_all(&self.output).await?;
+            self.link.flush().await
+        });
+        sent.await.map_err(|_| Ended::Unread)??;
+        self.output.clear();
+        Ok(())
+    }
+
+    /// The handshake; and what holds for the client behind it.
+    pub(super) async fn start_tls(&mut self) -> Result<Profile, Ended> {
+        let config = self.services.current.load().config.clone();
+        let link = std::mem::replace(&mut self.link, Link::Gone);
+        self.link = encrypt(&config, &mut self.client, link).await?;
+        Ok(profile(&config, &self.client, TlsState::Active))
+    }
+
+    /// Closes our side and reads on for a moment.
+    pub(super) async fn linger(&mut self) {
+        let until_closed = async {
+            self.link.shutdown().await?;
+            loop {
+                self.input.clear();
+                if self.link.read_buf(&mut self.input).await? == 0 {
+                    return io::Result::Ok(());
+                }
+            }
+        };
+        let _ = timeout(LINGER, until_closed).await; // whatever the client does, we are done
+    }
+}
+
+/// The handshake. A certificate that the client shows in it may give it another receive connector.
+pub(super) async fn encrypt<S>(config: &Config, client: &mut Client, link: Link<S>) -> Result<Link<S>, Ended>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let none = || Ended::Handshake(io::Error::other("the receive connector has no certificate"));
+    let tls = client.tls.clone().ok_or_else(none)?;
+    let late = |_| Ended::Handshake(io::ErrorKind::TimedOut.into());
+    let link = timeout(HANDSHAKE, link.encrypt(tls.config.clone())).await.map_err(late)?.map_err(Ended::Handshake)?;
+    client.showed(config, Believed::of(&tls, link.peer_certificates()));
+    Ok(link)
+}
+
+/// What the machine has to know of the door.
+pub(super) fn profile(config: &Config, client: &Client, tls: TlsState) -> Profile {
+    let hostname = config.server.hostname.as_str().to_owned();
+    Profile { hostname, max_message_size: client.connector.max_message_size, tls, auth: client.auth_state() }
+}

@@ -1,0 +1,151 @@
+//! XFORWARD: tells a next hop who the original client was (Postfix XFORWARD_README).
+//!
+//! `delivery/attempt` says it before MAIL of each message, where the connector wants it and the next hop offers it. Only
+//! attributes that are offered are said; what we do not know is `[UNAVAILABLE]`.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use crate::message::envelope::{Origin, Relay};
+
+/// The longest command line, with its CRLF.
+const LONGEST: usize = 512;
+const UNAVAILABLE: &str = "[UNAVAILABLE]";
+
+/// An attribute that we have something to say about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attribute {
+    Name,
+    Addr,
+    Port,
+    Proto,
+    Helo,
+    Source,
+}
+
+/// All of them, in the order in which they are said.
+const ATTRIBUTES: [(Attribute, &str); 6] = [
+    (Attribute::Name, "NAME"),
+    (Attribute::Addr, "ADDR"),
+    (Attribute::Port, "PORT"),
+    (Attribute::Proto, "PROTO"),
+    (Attribute::Helo, "HELO"),
+    (Attribute::Source, "SOURCE"),
+];
+
+/// The attributes that a next hop offers; others than ours do not count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offered([bool; ATTRIBUTES.len()]);
+
+impl Offered {
+    /// Adds an attribute, as EHLO names it.
+    pub fn add(&mut self, name: &str) {
+        for (offered, (_, known)) in self.0.iter_mut().zip(&ATTRIBUTES) {
+            *offered |= known.eq_ignore_ascii_case(name);
+        }
+    }
+
+    /// Whether there is nothing to say.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// The commands that say where a message came from, without their CRLF: as many as it takes.
+#[must_use]
+pub fn commands(origin: &Origin, offered: Offered) -> Vec<String> {
+    let mut commands: Vec<String> = Vec::new();
+    for ((attribute, name), _) in ATTRIBUTES.iter().zip(offered.0).filter(|(_, offered)| *offered) {
+        let mut said = format!(" {name}={}", xtext(&value(*attribute, origin)));
+        if "XFORWARD".len() + said.len() + 2 > LONGEST {
+            said = format!(" {name}={UNAVAILABLE}");
+        }
+        match commands.last_mut() {
+            Some(last) if last.len() + said.len() + 2 <= LONGEST => last.push_str(&said),
+            _ => commands.push(format!("XFORWARD{said}")),
+        }
+    }
+    commands
+}
+
+fn value(attribute: Attribute, origin: &Origin) -> String {
+    let known = match (attribute, origin.client) {
+        (Attribute::Addr, Some(IpAddr::V4(ip))) => ip.to_string(),
+        (Attribute::Addr, Some(IpAddr::V6(ip))) => format!("IPV6:{ip}"),
+        (Attribute::Helo, _) => origin.helo.clone(),
+        (Attribute::Source, _) if origin.relay == Relay::Report => "LOCAL".to_owned(),
+        (Attribute::Source, _) => "REMOTE".to_owned(),
+        // Neither the client's name nor its port or protocol is kept with a message.
+        (Attribute::Addr | Attribute::Name | Attribute::Port | Attribute::Proto, _) => String::new(),
+    };
+    if known.is_empty() { UNAVAILABLE.to_owned() } else { known }
+}
+
+/// RFC 3461 4: graphic ASCII but `+` and `=` as it is, every other octet as `+` and two digits.
+fn xtext(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        let _ = match byte {
+            b'!'..=b'~' if byte != b'+' && byte != b'=' => write!(out, "{}", char::from(byte)),
+            _ => write!(out, "+{byte:02X}"),
+        };
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offered(names: &str) -> Offered {
+        let mut offered = Offered::default();
+        names.split(' ').for_each(|name| offered.add(name));
+        offered
+    }
+
+    fn origin(client: &str, helo: &str) -> Origin {
+        Origin {
+            relay: Relay::AcceptedDomains,
+            client: Some(client.parse().unwrap()),
+            helo: helo.into(),
+            ..Origin::report()
+        }
+    }
+
+    const ALL: &str = "NAME ADDR PROTO HELO SOURCE PORT IDENT";
+
+    #[test]
+    fn what_is_offered_is_said() {
+        let client = origin("192.0.2.7", "mail.example");
+        for (origin, offers, said) in [
+            (
+                &client,
+                ALL,
+                "XFORWARD NAME=[UNAVAILABLE] ADDR=192.0.2.7 PORT=[UNAVAILABLE] PROTO=[UNAVAILABLE] HELO=mail.example \
+                 SOURCE=REMOTE",
+            ),
+            (&client, "addr Helo", "XFORWARD ADDR=192.0.2.7 HELO=mail.example"),
+            (&origin("2001:db8::7", ""), "ADDR HELO", "XFORWARD ADDR=IPV6:2001:db8::7 HELO=[UNAVAILABLE]"),
+            (&origin("192.0.2.7", "a b+c=d\r\nRSETä"), "HELO", "XFORWARD HELO=a+20b+2Bc+3Dd+0D+0ARSET+C3+A4"),
+            (&Origin::report(), "ADDR SOURCE", "XFORWARD ADDR=[UNAVAILABLE] SOURCE=LOCAL"),
+        ] {
+            assert_eq!(commands(origin, offered(offers)), [said], "{offers}");
+        }
+        assert!(offered("IDENT NOTHING").is_empty() && commands(&client, offered("IDENT")).is_empty());
+    }
+
+    #[test]
+    fn lines_are_short_enough() {
+        for length in 0..700 {
+            let lines = commands(&origin("2001:db8::7", &"h".repeat(length)), offered(ALL));
+            assert!(
+                lines.iter().all(|line| line.len() + 2 <= 512 && line.starts_with("XFORWARD ")),
+                "{length}: {lines:?}"
+            );
+            let all = lines.join("");
+            let helo = if length == 0 || length > 496 { UNAVAILABLE.to_owned() } else { "h".repeat(length) };
+            assert!(all.contains(&format!(" HELO={helo}")) && all.ends_with(" SOURCE=REMOTE"), "{length}: {lines:?}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! `recently-good` in `state_dir`: whose mail was accepted lately, saved every minute and when we stop, so that a
+//! restart does not turn doubt into bounces.
+//!
+//! `run` calls it. What cannot be read is begun anew: nothing is lost but that doubt.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::routing::recently_good::{Malformed, RecentlyGood};
+
+/// How often it is saved.
+const EVERY: Duration = Duration::from_mins(1);
+
+const FILE: &str = "recently-good";
+
+/// The table and its file.
+pub struct Kept {
+    /// The table.
+    pub table: Arc<Mutex<RecentlyGood>>,
+    path: PathBuf,
+    /// How many changes the file has.
+    saved: Mutex<u64>,
+}
+
+/// Why a file is of no use.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+impl Kept {
+    /// Reads what was saved; without a file, or with one that is of no use, the table is empty.
+    ///
+    /// # Errors
+    /// The system has no randomness for the table's key.
+    pub fn load(state_dir: &Path) -> Result<Self, String> {
+        let path = state_dir.join(FILE);
+        let table = match read(&path) {
+            Ok(Some(table)) => table,
+            Ok(None) => empty()?,
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "recently good addresses cannot be read: all are \
+                    forgotten, and what a next hop calls unknown is believed at once until they had mail again");
+                empty()?
+            }
+        };
+        let saved = Mutex::new(table.changes());
+        Ok(Self { table: Arc::new(Mutex::new(table)), path, saved })
+    }
+
+    /// Saves it every minute until `stop`.
+    pub async fn keep_saving(self: Arc<Self>, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.save().await;
+        }
+    }
+
+    /// Saves it where it has changed. If that fails the log says so, and the file stays as it was.
+    pub async fn save(self: &Arc<Self>) {
+        let kept = self.clone();
+        let saved = tokio::task::spawn_blocking(move || kept.write_if_changed()).await;
+        let error = match saved {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(panicked) => panicked.to_string(),
+        };
+        tracing::warn!(file = %self.path.display(), error, "recently good addresses cannot be saved: after a restart \
+            older ones count; check the owner and the free space of state_dir");
+    }
+
+    fn write_if_changed(&self) -> io::Result<()> {
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = table.changes();
+        if changes == *saved {
+            return Ok(());
+        }
+        let bytes = table.to_bytes();
+        drop(table);
+        replace(&self.path, &bytes)?;
+        *saved = changes;
+        Ok(())
+    }
+}
+
+fn empty() -> Result<RecentlyGood, String> {
+    let mut key = [0; 16];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| "the system has no randomness".to_owned())?;
+    Ok(RecentlyGood::new(key))
+}
+
+fn read(path: &Path) -> Result<Option<RecentlyGood>, Unreadable> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(RecentlyGood::from_bytes(&bytes)?)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Puts a whole file in the place of another, durably: it holds a key, so nobody else may read it.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::smtp::address::Address;
+    use crate::time::UnixTime;
+
+    fn bob() -> Address {
+        Address::parse("bob@contoso.com").unwrap()
+    }
+
+    fn is_good(kept: &Kept) -> bool {
+        kept.table.lock().unwrap().is_good(&bob(), UnixTime(1))
+    }
+
+    fn load(folder: &Path) -> Arc<Kept> {
+        Arc::new(Kept::load(folder).unwrap())
+    }
+
+    #[tokio::test]
+    async fn it_outlives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = load(folder.path());
+        kept.save().await;
+        assert!(!folder.path().join(FILE).exists(), "nothing to save");
+        kept.table.lock().unwrap().accepted(&bob(), "secondary", UnixTime(1));
+        kept.save().await;
+        assert_eq!(fs::metadata(folder.path().join(FILE)).unwrap().permissions().mode() & 0o777, 0o600);
+        let again = load(folder.path());
+        assert!(is_good(&again));
+        fs::remove_file(folder.path().join(FILE)).unwrap();
+        again.save().await;
+        assert!(!folder.path().join(FILE).exists(), "what has not changed is not written");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_saved_every_minute() {
+        let folder = tempfile::tempdir().unwrap();
+        let (kept, stop) = (load(folder.path()), CancellationToken::new());
+        let saving = tokio::spawn(kept.clone().keep_saving(stop.clone()));
+        tokio::time::sleep(EVERY / 2).await;
+        kept.table.lock().unwrap().accepted(&bob(), "secondary", UnixTime(1));
+        tokio::time::sleep(EVERY / 4).await;
+        assert!(!folder.path().join(FILE).exists());
+        tokio::time::sleep(EVERY / 2).await;
+        stop.cancel();
+        saving.await.unwrap();
+        assert!(is_good(&load(folder.path())));
+    }
+
+    #[tokio::test]
+    async fn what_is_of_no_use_is_begun_anew_and_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILE), "of no use").unwrap();
+        let kept = load(folder.path());
+        assert!(!is_good(&kept));
+        kept.table.lock().unwrap().accepted(&bob(), "secondary", UnixTime(1));
+        kept.save().await;
+        assert!(is_good(&load(folder.path())));
+
+        fs::remove_file(folder.path().join(FILE)).unwrap();
+        fs::create_dir(folder.path().join(FILE)).unwrap();
+        let kept = load(folder.path());
+        kept.table.lock().unwrap().accepted(&bob(), "secondary", UnixTime(1));
+        kept.save().await;
+        assert!(folder.path().join(FILE).is_dir(), "it cannot be replaced, and nothing else happens");
+    }
+}

@@ -1,0 +1,113 @@
+//! Clients' certificates: asked for, never demanded, and looked at after the handshake.
+//!
+//! Connectors that share a bind may believe different authorities, and a client whose certificate nobody believes is
+//! served like one without; so the handshake takes any certificate whose key the client has, and
+//! [`Authority::believes`] says what it is worth. `serve` puts both together, `session` asks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use super::connect::{TlsError, roots};
+
+/// The authorities of one `client_ca` file.
+#[derive(Debug)]
+pub struct Authority {
+    file: PathBuf,
+    roots: RootCertStore,
+    verifier: Arc<dyn ClientCertVerifier>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Authority {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// A [`TlsError`] naming the file.
+    pub fn read(file: &Path) -> Result<Self, TlsError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let (roots, algorithms) = (roots(Some(file))?, provider.signature_verification_algorithms);
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.clone()), provider).build();
+        let verifier = verifier.map_err(|error| TlsError::Tls(error.to_string()))?;
+        Ok(Self { file: file.to_owned(), roots, verifier, algorithms })
+    }
+
+    /// Its file.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Whether the chain, the client's own certificate first, leads to it and is valid now. A certificate for servers
+    /// will do: a mail server shows its own when it sends, and public authorities issue no others.
+    #[must_use]
+    pub fn believes(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        let Some((own, between)) = chain.split_first() else { return false };
+        let as_server = || {
+            let own = ParsedCertificate::try_from(own)?;
+            verify_server_cert_signed_by_trust_anchor(&own, &self.roots, between, now, self.algorithms.all)
+        };
+        self.verifier.verify_client_cert(own, between, now).is_ok() || as_server().is_ok()
+    }
+}
+
+/// Asks for a certificate and takes what comes. That the client has its key is checked.
+#[derive(Debug)]
+pub(super) struct AnyClient {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl AnyClient {
+    pub(super) fn new(algorithms: WebPkiSupportedAlgorithms) -> Self {
+        Self { algorithms }
+    }
+}
+
+impl ClientCertVerifier for AnyClient {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    /// None: the client may show whatever it has (RFC 5246 7.4.4).
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,199 @@
+//! TLS of receive connectors: the certificate by the name that the client asks for (SNI, RFC 6066 3), and whose client
+//! certificates count.
+//!
+//! `listener` reads [`Certificates`] at each reload and when their files change, and gives every session the
+//! [`ServerTls`] of its door; a session keeps what it was given.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use super::accept::{self, CertificateError};
+use super::authority::{AnyClient, Authority};
+use super::connect::TlsError;
+use super::names::{self, covers};
+use crate::config::{Config, ReceiveConnector, ReceiveTlsMode};
+
+/// What keeps a connector from speaking TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Its certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// Its `client_ca`.
+    #[error("client_ca: {0}")]
+    Authority(TlsError),
+    /// rustls does not take the configuration.
+    #[error("tls: {0}")]
+    Tls(rustls::Error),
+}
+
+/// One door's side of a handshake.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    /// For the handshake.
+    pub config: Arc<ServerConfig>,
+    authorities: Arc<[Arc<Authority>]>,
+}
+
+impl ServerTls {
+    /// The `client_ca` files whose authorities believe a client's chain, its own certificate first.
+    #[must_use]
+    pub fn believers(&self, chain: &[CertificateDer<'_>]) -> Vec<PathBuf> {
+        let now = UnixTime::now();
+        let believers = self.authorities.iter().filter(|authority| authority.believes(chain, now));
+        believers.map(|authority| authority.file().to_owned()).collect()
+    }
+}
+
+/// TLS of every door of a configuration, as its files were when they were read.
+#[derive(Debug, Default)]
+pub struct Certificates {
+    doors: HashMap<(SocketAddr, Arc<str>), ServerTls>,
+}
+
+impl Certificates {
+    /// Reads the files of all receive connectors.
+    ///
+    /// # Errors
+    /// Which connector, and what is wrong with its files.
+    pub fn load(config: &Config) -> Result<Self, (Arc<str>, Box<ServeError>)> {
+        let mut own: HashMap<Arc<str>, Arc<Shown>> = HashMap::new();
+        let mut authorities: HashMap<&Path, Arc<Authority>> = HashMap::new();
+        for connector in &config.receive_connectors {
+            let named = |error: ServeError| (connector.name.clone(), Box::new(error));
+            if let Some(files) = connector.tls.certificate.as_ref().filter(|_| speaks_tls(connector)) {
+                let certificate = accept::load(files).map_err(|error| named(error.into()))?;
+                own.insert(connector.name.clone(), Arc::new(Shown::new(certificate)));
+            }
+            if let Some(file) = &connector.tls.client_ca {
+                let authority = Authority::read(file).map_err(|error| named(ServeError::Authority(error)))?;
+                authorities.insert(file, Arc::new(authority));
+            }
+        }
+        let mut doors = HashMap::new();
+        for connector in &config.receive_connectors {
+            let Some(shown) = own.get(&connector.name) else { continue };
+            for bind in &connector.bind {
+                let sharing = || config.receive_connectors.iter().filter(|other| other.bind.contains(bind));
+                let all = sharing().filter_map(|other| own.get(&other.name).cloned()).collect();
+                let files: BTreeSet<_> = sharing().filter_map(|other| other.tls.client_ca.as_deref()).collect();
+                let believed = files.into_iter().filter_map(|file| authorities.get(file).cloned()).collect();
+                let tls = serve(ByName { own: shown.clone(), all }, believed);
+                let tls = tls.map_err(|error| (connector.name.clone(), Box::new(ServeError::Tls(error))))?;
+                doors.insert((*bind, connector.name.clone()), tls);
+            }
+        }
+        Ok(Self { doors })
+    }
+
+    /// TLS of a connector at a bind as configured; `None`: it has none.
+    #[must_use]
+    pub fn at(&self, bind: SocketAddr, connector: &Arc<str>) -> Option<&ServerTls> {
+        self.doors.get(&(bind, connector.clone()))
+    }
+}
+
+/// The files that [`Certificates::load`] reads.
+pub fn files(config: &Config) -> impl Iterator<Item = &Path> {
+    let tls = config.receive_connectors.iter().map(|connector| &connector.tls);
+    tls.flat_map(|tls| {
+        let own = tls.certificate.iter().flat_map(|files| [&*files.certificate, &*files.key]);
+        own.chain(tls.client_ca.as_deref())
+    })
+}
+
+fn speaks_tls(connector: &ReceiveConnector) -> bool {
+    connector.tls.mode != ReceiveTlsMode::None
+}
+
+fn serve(by_name: ByName, authorities: Vec<Arc<Authority>>) -> Result<ServerTls, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    // Some clients cannot be asked: only those who come to a door where a certificate counts are.
+    let builder = if authorities.is_empty() {
+        builder.with_no_client_auth()
+    } else {
+        builder.with_client_cert_verifier(Arc::new(AnyClient::new(algorithms)))
+    };
+    let config = Arc::new(builder.with_cert_resolver(Arc::new(by_name)));
+    Ok(ServerTls { config, authorities: authorities.into() })
+}
+
+/// A certificate that may be shown, and the names that it is good for.
+#[derive(Debug)]
+struct Shown {
+    certificate: Arc<CertifiedKey>,
+    names: Vec<String>,
+}
+
+impl Shown {
+    fn new(certificate: Arc<CertifiedKey>) -> Self {
+        let names = certificate.cert.first().map(|own| names::of(own)).unwrap_or_default();
+        Self { certificate, names }
+    }
+}
+
+/// The certificate of the connector that the client's network chose, unless another of the bind has the name that the
+/// client asks for.
+#[derive(Debug)]
+struct ByName {
+    own: Arc<Shown>,
+    all: Vec<Arc<Shown>>,
+}
+
+impl ByName {
+    /// A certificate that has the name itself goes before one with a wildcard.
+    fn choose(&self, name: Option<&str>) -> &Arc<Shown> {
+        let Some(name) = name.map(str::to_ascii_lowercase) else { return &self.own };
+        let candidates = || std::iter::once(&self.own).chain(&self.all);
+        let exact = candidates().find(|shown| shown.names.contains(&name));
+        let wildcard = || candidates().find(|shown| shown.names.iter().any(|pattern| covers(pattern, &name)));
+        exact.or_else(wildcard).unwrap_or(&self.own)
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.choose(hello.server_name()).certificate.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(names: &[&str]) -> Arc<Shown> {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
+        let key = rustls_pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let certificate = CertifiedKey::from_der(vec![cert.der().clone()], key, &provider).unwrap();
+        Arc::new(Shown::new(Arc::new(certificate)))
+    }
+
+    #[test]
+    fn the_name_that_is_asked_for_chooses_the_certificate() {
+        let doors = [shown(&["mx.contoso.com"]), shown(&["*.fabrikam.com"]), shown(&["MX.fabrikam.com"])];
+        for (own, asked, expected) in [
+            (0, None, 0),
+            (1, None, 1),
+            (0, Some("mx.contoso.com"), 0),
+            (1, Some("MX.contoso.com"), 0),
+            (0, Some("mail.fabrikam.com"), 1),
+            (1, Some("mx.fabrikam.com"), 2),
+            (0, Some("a.mail.fabrikam.com"), 0),
+            (2, Some("elsewhere.example"), 2),
+        ] {
+            let by_name = ByName { own: doors[own].clone(), all: doors.to_vec() };
+            assert!(Arc::ptr_eq(by_name.choose(asked), &doors[expected]), "{own} {asked:?}");
+        }
+    }
+}

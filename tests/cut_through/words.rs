@@ -1,0 +1,122 @@
+//! Whose words the sender reads: a refusal is passed on as it was said, without internal names; a fault between us and
+//! the next hop never becomes the recipient's.
+
+use crate::ground::{STAFF, Two, envelope, letter, say};
+use crate::support::senders::Raw;
+use crate::support::wait_until;
+use crate::town::SOON;
+
+const INNER: &str = "550 5.7.1 ex1.contoso.local [10.1.2.3] wants no mail for this list";
+
+/// A refusal's code, organisation and words are there.
+fn is_passed_on(said: &str) {
+    assert!(said.starts_with("550 5.7.1 "), "{said}");
+    assert!(said.contains("primary"), "the organisation's name is missing: {said}");
+    assert!(said.contains("wants no mail for this list"), "its words are missing: {said}");
+}
+
+#[test]
+fn strangers_do_not_learn_internal_names() {
+    let two = Two::start(&format!("rcpt to:<p0 => {INNER}\ndot => {INNER}"), "", "");
+    let mut stranger = two.stranger();
+    say(&mut stranger, "MAIL FROM:<ann@outside.test>", "250");
+    let at_rcpt = say(&mut stranger, "RCPT TO:<p0@c.test>", "550 5.7.1");
+    say(&mut stranger, "RSET", "250");
+    envelope(&mut stranger, "ann@outside.test", &["p1@c.test"]);
+    let at_dot = say(&mut stranger, &format!("{}.", letter("hidden", 0)), "550 5.7.1");
+    for said in [&at_rcpt, &at_dot] {
+        is_passed_on(said);
+        assert!(said.contains("[hidden]"), "{said}");
+        assert!(!said.contains("10.1.2.3") && !said.contains("ex1.contoso.local"), "{said}");
+    }
+
+    let mut staff = Raw::hello_from(STAFF, two.town.node.smtp);
+    say(&mut staff, "MAIL FROM:<ann@outside.test>", "250");
+    let said = say(&mut staff, "RCPT TO:<p0@c.test>", "550 5.7.1");
+    is_passed_on(&said);
+    assert!(said.contains("ex1.contoso.local [10.1.2.3]"), "no stranger: {said}");
+    assert!(two.town.queue().is_empty());
+    assert!(two.town.senders.all().is_empty(), "who was told while connected gets no report");
+}
+
+#[test]
+fn nothing_is_hidden_where_it_need_not_be() {
+    let two = Two::start(&format!("rcpt to:<p0 => {INNER}"), "", "hide_internal_hosts = false");
+    let mut stranger = two.stranger();
+    say(&mut stranger, "MAIL FROM:<ann@outside.test>", "250");
+    let said = say(&mut stranger, "RCPT TO:<p0@c.test>", "550 5.7.1");
+    is_passed_on(&said);
+    assert!(said.contains("ex1.contoso.local [10.1.2.3]"), "{said}");
+}
+
+/// Each line of a reply of several lines has the code; none has internal names.
+#[test]
+fn a_reply_of_several_lines_stays_one_reply() {
+    let lines = "550-5.7.1 blocked by gw.contoso.local\\n550-5.7.1 ask the postmaster\\n550 5.7.1 or nobody";
+    let two = Two::start(&format!("rcpt => {lines}"), "", "");
+    let mut stranger = two.stranger();
+    say(&mut stranger, "MAIL FROM:<ann@outside.test>", "250");
+    let said = say(&mut stranger, "RCPT TO:<p0@c.test>", "550");
+    assert!(said.lines().all(|line| line.starts_with("550")), "{said}");
+    assert!(said.contains("ask the postmaster") && said.contains("or nobody"), "{said}");
+    assert!(!said.contains("gw.contoso.local"), "{said}");
+    say(&mut stranger, "NOOP", "250");
+}
+
+const BETWEEN_US: [&str; 7] = [
+    "rcpt => 550 5.7.64 TenantAttribution; Relay Access Denied",
+    "rcpt => 554 5.7.1 <p0@c.test>: Relay access denied",
+    "rcpt => 550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain",
+    "mail => 530 5.7.57 Client not authenticated to send mail",
+    "mail => 535 5.7.3 Authentication unsuccessful",
+    "data => 530 5.7.0 must authenticate first",
+    "dot => 550 5.7.1 relaying denied",
+];
+
+#[test]
+fn a_fault_between_us_is_never_the_recipients() {
+    for script in BETWEEN_US {
+        let two = Two::start(script, script, "");
+        let mut stranger = two.stranger();
+        envelope(&mut stranger, "ann@outside.test", &["p0@c.test"]);
+        let said = say(&mut stranger, &format!("{}.", letter("fault", 0)), "250 2.0.0");
+        assert!(!said.to_lowercase().contains("relay"), "{script}: {said}");
+        two.town.waits("p0@c.test", script.split_once(" => 5").unwrap().1);
+        assert!(two.town.alerts("send_connector=primary ") > 0, "{script}: nobody is told");
+
+        // A stranger's unresolved recipient: nothing can be promised, and nothing is anybody's fault.
+        say(&mut stranger, "MAIL FROM:<ann@outside.test>", "250");
+        let (code, at_rcpt) = stranger.say("RCPT TO:<s0@c.test>");
+        let at_rcpt = if code == 250 {
+            say(&mut stranger, "DATA", "354");
+            stranger.say(&format!("{}.", letter("fault-2", 0))).1
+        } else {
+            at_rcpt
+        };
+        assert!(at_rcpt.starts_with("451 4.4.1"), "{script}: {at_rcpt}");
+        assert!(!at_rcpt.to_lowercase().contains("relay"), "{script}: {at_rcpt}");
+        two.primary.follow("");
+        two.town.deliver();
+        assert_eq!(two.primary.taken(), ["p0@c.test"], "{script}");
+        assert!(two.secondary.taken().is_empty() && two.town.senders.all().is_empty(), "{script}");
+    }
+}
+
+#[test]
+fn what_was_refused_while_connected_leaves_nothing_behind() {
+    let two = Two::start("dot => 554 5.7.1 looks like spam", "rcpt => 550 5.1.1 no such user", "");
+    let mut stranger = two.stranger();
+    for number in 0..5 {
+        say(&mut stranger, "MAIL FROM:<ann@outside.test>", "250");
+        say(&mut stranger, "RCPT TO:<s0@c.test>", "550 5.1.1");
+        say(&mut stranger, "RCPT TO:<p0@c.test>", "250");
+        say(&mut stranger, "DATA", "354");
+        say(&mut stranger, &format!("{}.", letter(&format!("spam-{number}"), 0)), "554 5.7.1");
+    }
+    wait_until("an empty queue", SOON, || two.town.queue().is_empty());
+    assert!(two.town.senders.all().is_empty(), "backscatter");
+    for action in ["failed", "delayed", "relayed"] {
+        let count = two.town.node.metric(&format!("fingerpost_dsn_total{{action=\"{action}\"}}"));
+        assert_eq!(count, Some(0.0), "{action}");
+    }
+}

@@ -1,0 +1,85 @@
+//! A recipient domain whose server takes connections and says nothing, beside one that works, over one connector that
+//! goes by MX: the healthy one's mail does not wait for the sick one's.
+
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use crate::next_hop::NextHop;
+use crate::support::fingerpost::Fingerpost;
+use crate::support::senders::Raw;
+use crate::support::wait_until;
+use crate::town::SOON;
+
+/// A domain that is an address has that address as its only server (RFC 5321 5.1), at port 25.
+const TARPIT: &str = "127.25.0.2";
+const HEALTHY: &str = "127.25.0.3";
+
+const CONFIGURATION: &str = r#"
+[server]
+hostname  = "mx.contoso.test"
+state_dir = "{folder}/state"
+
+[admin]
+metrics_bind = "{metrics}"
+bind         = "{admin}"
+
+[[receive_connector]]
+name            = "internal"
+bind            = ["{smtp}"]
+remote_networks = ["127.0.0.0/8"]
+relay           = "anywhere"
+
+[[directory]]
+name = "people"
+kind = "file"
+path = "people.csv"
+
+[[accepted_domain]]
+domain     = "contoso.test"
+type       = "authoritative"
+deliver_to = "internet"
+
+[[send_connector]]
+name            = "internet"
+smart_hosts     = []
+mx              = true
+delivery        = "queue"
+address_spaces  = [{ domain = "*" }]
+max_connections = 4
+
+[spool]
+min_free = "16MiB"
+"#;
+
+fn send(raw: &mut Raw, to: &str) {
+    for (line, code) in
+        [("MAIL FROM:<a@contoso.test>", 250), (&format!("RCPT TO:<b@[{to}]>"), 250), ("DATA", 354), ("hello\r\n.", 250)]
+    {
+        let said = raw.say(line);
+        assert_eq!(said.0, code, "{line}: {}", said.1);
+    }
+}
+
+#[test]
+fn a_domain_whose_server_stalls_does_not_take_every_place() {
+    let runtime = Runtime::new().unwrap();
+    let hop = |address: &str, script: &str| {
+        let listener = runtime.block_on(TcpListener::bind((address, 25))).unwrap();
+        runtime.block_on(async { NextHop::on(listener, script, None) })
+    };
+    let (tarpit, healthy) = (hop(TARPIT, "greeting => wait"), hop(HEALTHY, ""));
+    let mut node = Fingerpost::prepare();
+    node.write("people.csv", "address\nann@contoso.test\n");
+    node.write("fingerpost.toml", CONFIGURATION);
+    node.start();
+    let mut raw = Raw::hello(node.smtp);
+    (0..20).for_each(|_| send(&mut raw, TARPIT));
+    wait_until("a stalled connection", SOON, || !tarpit.seen().is_empty());
+    (0..10).for_each(|_| send(&mut raw, HEALTHY));
+    wait_until("the healthy domain's mail", SOON, || healthy.contents().len() == 10);
+    assert_eq!(tarpit.seen().len(), 2, "half of four");
+    // It comes to life, and all of its mail arrives.
+    tarpit.follow("");
+    wait_until("the other domain's mail", SOON, || tarpit.contents().len() == 20);
+    node.stop();
+}

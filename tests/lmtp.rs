@@ -1,0 +1,178 @@
+//! LMTP to a real Dovecot, from the queue, over TCP and over its Unix socket: RFC 2033's answer for each recipient, as
+//! the mailbox, the queue and the sender see it.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test ends where the ground it stands on is gone")]
+
+mod support;
+#[path = "support/next_hop.rs"]
+mod next_hop;
+#[path = "hops/town.rs"]
+mod town;
+
+use support::dovecot::{Dovecot, User};
+use support::wait_until;
+use town::{BY_HAND, PEOPLE, SOON, Town, domain};
+
+const ALICE: &str = "alice@c.test";
+const BOB: &str = "bob@c.test";
+/// In the directory, and not in Dovecot.
+const GONE: &str = "gone@c.test";
+/// A mailbox that has no room for any message.
+const FULL: &str = "full@c.test";
+const SENDER: &str = "ann@outside.test";
+
+/// How the connector reaches Dovecot.
+#[derive(Debug, Clone, Copy)]
+enum Over {
+    Tcp,
+    Socket,
+}
+
+struct Store {
+    town: Town,
+    dovecot: Dovecot,
+}
+
+/// A town whose people have their mailboxes in Dovecot; `settings` are further lines of the connector.
+fn store(over: Over, settings: &str) -> Store {
+    let users = [(ALICE, 0), (BOB, 0), (FULL, 100)].map(|(address, quota)| User { address, quota });
+    let dovecot = Dovecot::start(&users);
+    let smart_host = match over {
+        Over::Tcp => format!("[{}]:{}", dovecot.address().ip(), dovecot.address().port()),
+        Over::Socket => format!("unix:{}", dovecot.socket().display()),
+    };
+    let mut town = Town::prepare();
+    town.node.write("people.csv", &format!("address\n{ALICE}\n{BOB}\n{GONE}\n{FULL}\n"));
+    let connector = format!(
+        "[[send_connector]]\nname = \"dovecot\"\norganization = \"primary\"\nprotocol = \"lmtp\"\n\
+         delivery = \"queue\"\nsmart_hosts = [\"{smart_host}\"]\n{settings}\n\n"
+    );
+    town.start(&format!("{PEOPLE}{connector}{}", domain("c.test", "authoritative", "dovecot")));
+    Store { town, dovecot }
+}
+
+impl Store {
+    fn has(&self, address: &str, messages: usize) {
+        wait_until(&format!("{messages} messages for {address}"), SOON, || {
+            self.dovecot.mails(address).len() == messages
+        });
+    }
+
+    /// The one report that the sender gets.
+    fn report(&self) -> town::Report {
+        wait_until("a report", SOON, || !self.town.reports(SENDER).is_empty());
+        let mut reports = self.town.reports(SENDER);
+        assert_eq!(reports.len(), 1, "{reports:?}");
+        reports.remove(0)
+    }
+}
+
+#[test]
+fn mail_reaches_the_mailbox_over_tcp_and_over_the_socket() {
+    for over in [Over::Tcp, Over::Socket] {
+        let store = store(over, BY_HAND);
+        for _ in 0..3 {
+            store.town.send(SENDER, &[ALICE]);
+        }
+        store.has(ALICE, 3);
+        store.town.quiet();
+        let mail = &store.dovecot.mails(ALICE)[0];
+        assert_eq!(mail.field("Return-Path").as_deref(), Some("<ann@outside.test>"));
+        assert_eq!(mail.field("Delivered-To").as_deref(), Some(ALICE));
+        assert!(mail.header().contains("with LMTP"), "{over:?}: {}", mail.header());
+        assert_eq!(mail.body(), b"Hello.\r\n");
+        assert!(store.town.senders.all().is_empty(), "{over:?}: somebody was told something");
+        assert_eq!(
+            store.town.node.metric("fingerpost_deliveries_total{result=\"delivered\",send_connector=\"dovecot\"}"),
+            Some(3.0)
+        );
+    }
+}
+
+#[test]
+fn a_recipient_that_the_store_does_not_know_is_reported() {
+    let store = store(Over::Socket, BY_HAND);
+    store.town.send(SENDER, &[GONE]);
+    let report = store.report();
+    assert_eq!(report.fields("Status"), ["5.1.1"], "{report:?}");
+    assert_eq!(report.fields("Final-Recipient"), [format!("rfc822; {GONE}")]);
+    // No host: that is a path on our disk.
+    assert_eq!(report.fields("Remote-MTA"), [""; 0]);
+    assert!(!report.has("unix:"), "{report:?}");
+    store.town.quiet();
+}
+
+#[test]
+fn a_full_mailbox_is_reported_or_waits_as_the_store_says() {
+    let store = store(Over::Tcp, BY_HAND);
+    store.town.send(SENDER, &[FULL]);
+    let report = store.report();
+    assert_eq!(report.fields("Status"), ["5.2.2"], "{report:?}");
+    assert_eq!(report.fields("Final-Recipient"), [format!("rfc822; {FULL}")]);
+    store.town.quiet();
+    assert!(store.dovecot.mails(FULL).is_empty());
+}
+
+/// RFC 2033 4.2: after the dot there is a reply for every recipient that was accepted, in their order.
+#[test]
+fn each_recipient_has_its_own_answer() {
+    for over in [Over::Tcp, Over::Socket] {
+        let store = store(over, BY_HAND);
+        store.town.send(SENDER, &[ALICE, FULL, GONE, BOB]);
+        store.has(ALICE, 1);
+        store.has(BOB, 1);
+        store.town.quiet();
+        wait_until("a report for each of the two", SOON, || {
+            let reports = store.town.reports(SENDER);
+            reports.iter().map(|report| report.fields("Final-Recipient").len()).sum::<usize>() == 2
+        });
+        let reports = store.town.reports(SENDER);
+        let mut failed: Vec<_> = reports.iter().flat_map(|r| r.fields("Final-Recipient")).collect();
+        failed.sort_unstable();
+        assert_eq!(failed, [format!("rfc822; {FULL}"), format!("rfc822; {GONE}")], "{over:?}");
+        // The connection goes on in step.
+        store.town.send(SENDER, &[BOB]);
+        store.has(BOB, 2);
+        assert_eq!(store.dovecot.mails(ALICE).len(), 1, "{over:?}: doubled");
+    }
+}
+
+#[test]
+fn mail_waits_while_the_store_is_down() {
+    for over in [Over::Tcp, Over::Socket] {
+        let mut store = store(over, BY_HAND);
+        store.dovecot.pause();
+        store.town.send(SENDER, &[ALICE]);
+        store.town.waits(ALICE, "cannot connect to");
+        let label = store.town.node.get("/metrics").unwrap().1;
+        assert!(
+            label
+                .lines()
+                .any(|line| line.starts_with("fingerpost_next_hop_up{send_connector=\"dovecot\"")
+                    && line.ends_with(" 0"))
+        );
+        store.dovecot.resume();
+        store.town.deliver();
+        store.has(ALICE, 1);
+        assert!(store.town.senders.all().is_empty());
+    }
+}
+
+#[test]
+fn a_report_does_not_name_our_socket() {
+    let mut store =
+        store(Over::Socket, "retry = { first = \"1s\", factor = 1.0, max = \"1s\", give_up_after = \"2s\" }");
+    store.dovecot.pause();
+    store.town.send(SENDER, &[ALICE]);
+    let report = store.report();
+    assert!(report.has("cannot connect to [hidden]") && !report.has("unix:"), "{report:?}");
+}
+
+#[test]
+fn the_check_greets_it() {
+    let store = store(Over::Socket, BY_HAND);
+    let check = store.town.node.run(&["check", "--connect"]);
+    let text = String::from_utf8_lossy(&check.stdout).into_owned();
+    let line = text.lines().find(|line| line.contains("next hop unix:")).unwrap_or_else(|| panic!("{text}"));
+    assert!(line.contains("answers"), "{line}");
+}

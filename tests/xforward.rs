@@ -1,0 +1,134 @@
+//! The next hop learns who the original client was: XFORWARD to a real Postfix, and to next hops that will not have it.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test ends where the ground it stands on is gone")]
+
+mod support;
+#[path = "support/letter.rs"]
+mod letter;
+#[path = "support/next_hop.rs"]
+mod next_hop;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use fingerpost::config::{ClientAddress, SmtpOut};
+use fingerpost::delivery::attempt::Outbound;
+use fingerpost::metrics::Metrics;
+use letter::{Letter, connector, in_words, smart_host, smtp_out};
+use next_hop::NextHop;
+use support::fingerpost::Fingerpost;
+use support::pair::{accepted, message};
+use support::postfix::{Postfix, Setup};
+use support::senders::Raw;
+use support::wait_until;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A node that tells this Postfix about its clients, as far as `setting` says so.
+fn node(postfix: SocketAddr, setting: &str) -> Fingerpost {
+    let mut node = Fingerpost::prepare();
+    node.write("people.csv", "address\nann@contoso.test\n");
+    let (ip, port) = (postfix.ip(), postfix.port());
+    let text = format!(
+        "[server]\nhostname = \"mx.contoso.test\"\nstate_dir = \"{{folder}}/state\"\ndrain_timeout = \"2s\"\n\
+         [admin]\nmetrics_bind = \"{{metrics}}\"\nbind = \"{{admin}}\"\n\
+         [[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\n\
+         [[accepted_domain]]\ndomain = \"contoso.test\"\ndeliver_to = \"inside\"\n\
+         [[directory]]\nname = \"people\"\nkind = \"file\"\npath = \"people.csv\"\n\
+         [[send_connector]]\nname = \"inside\"\nsmart_hosts = [\"[{ip}]:{port}\"]\n{setting}\n\
+         [spool]\nmin_free = \"16MiB\"\n"
+    );
+    node.write("fingerpost.toml", &text);
+    node.start();
+    node
+}
+
+fn postfix(authorized: &str) -> Postfix {
+    let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+    Postfix::start(&Setup {
+        name: "inside.test",
+        ip: Ipv4Addr::new(127, 0, 0, 2),
+        domains: &["contoso.test"],
+        known: &["ann@contoso.test"],
+        unknown_to: nowhere,
+        others_to: nowhere,
+        extra: &format!("smtpd_authorized_xforward_hosts = {authorized}"),
+    })
+}
+
+#[test]
+fn postfix_sees_the_original_client_of_each_message() {
+    let postfix = postfix("127.0.0.0/8");
+    let node = node(postfix.address(), "client_address = \"xforward\"");
+    // Two clients, one after the other over the same connection to Postfix.
+    for client in [Ipv4Addr::new(127, 0, 0, 77), Ipv4Addr::new(127, 0, 0, 78)] {
+        let mut raw = Raw::hello_from(client, node.smtp);
+        assert!(accepted(&mut raw, "ann@contoso.test", &message(&client.to_string(), 100)));
+        wait_until("Postfix names the client", SOON, || {
+            postfix.log().contains(&format!("client=localhost[127.0.0.1], orig_client=unknown[{client}]"))
+        });
+    }
+    wait_until("both arrive", SOON, || postfix.mails().len() == 2);
+    let mails = postfix.mails();
+    let from = |client: &str| mails.iter().filter(|mail| mail.header().contains(client)).count();
+    assert_eq!((from("[127.0.0.77]"), from("[127.0.0.78]")), (1, 1));
+    // The first connection asked whether Postfix is up.
+    assert_eq!(postfix.log().matches(": connect from").count(), 2, "{}", postfix.log());
+    assert!(!node.log().contains("XFORWARD"), "{}", node.log());
+}
+
+#[test]
+fn nothing_is_said_where_it_is_not_wanted_or_not_offered() {
+    for (authorized, setting) in [("127.0.0.0/8", ""), ("192.0.2.1", "client_address = \"xforward\"")] {
+        let postfix = postfix(authorized);
+        let node = node(postfix.address(), setting);
+        let mut raw = Raw::hello_from(Ipv4Addr::new(127, 0, 0, 77), node.smtp);
+        assert!(accepted(&mut raw, "ann@contoso.test", &message("plain", 100)));
+        wait_until("it arrives", SOON, || postfix.mails().len() == 1);
+        assert!(!postfix.log().contains("orig_client"), "{}", postfix.log());
+    }
+}
+
+/// Sends two messages under a script; returns what became of them and what the next hop saw.
+async fn sent(script: &str) -> (Vec<String>, NextHop) {
+    let hop = NextHop::start(script, None).await;
+    let smtp = SmtpOut { client_address: ClientAddress::Xforward, ..smtp_out(vec![smart_host(hop.address)]) };
+    let (outbound, connector) = (Outbound::new(Metrics::new()), connector(smtp));
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        told.extend(in_words(&Letter::to(&["a@contoso.com"]).send(&outbound, &connector).await));
+    }
+    (told, hop)
+}
+
+const OFFERED: &str = "ehlo => 250-next.hop\\n250-PIPELINING\\n250 XFORWARD ADDR HELO SOURCE";
+
+#[tokio::test]
+async fn it_is_said_before_mail_of_each_message() {
+    let (told, hop) = sent(&format!("xforward => 250 2.0.0 ok\n{OFFERED}")).await;
+    assert_eq!(told, ["accepted 250 2.0.0 queued"; 2]);
+    let seen = hop.seen();
+    let verbs: Vec<&str> = seen[0].lines.iter().filter_map(|line| line.split([' ', ':']).next()).collect();
+    assert_eq!(verbs, ["EHLO", "XFORWARD", "MAIL", "RCPT", "DATA", "XFORWARD", "MAIL", "RCPT", "DATA"]);
+    let said = "XFORWARD ADDR=[UNAVAILABLE] HELO=[UNAVAILABLE] SOURCE=LOCAL";
+    assert_eq!(hop.commands("XFORWARD"), [said; 2]);
+}
+
+#[tokio::test]
+async fn mail_goes_on_where_it_is_refused() {
+    for refusal in ["550 5.7.0 insufficient authorization", "501 5.5.4 bad"] {
+        let (told, hop) = sent(&format!("xforward => {refusal}\n{OFFERED}")).await;
+        assert_eq!(told, ["accepted 250 2.0.0 queued"; 2], "{refusal}");
+        assert_eq!(hop.commands("XFORWARD").len(), 1, "{refusal}: not again over this connection");
+        assert_eq!(hop.seen().len(), 1, "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_there_is_like_one_that_ends_at_mail() {
+    for end in ["421 4.3.2 bye", "drop"] {
+        let (told, hop) = sent(&format!("xforward => {end}\n{OFFERED}")).await;
+        assert!(told.iter().all(|told| told.contains("at MAIL: the next hop closed")), "{end}: {told:?}");
+        assert!(hop.contents().is_empty());
+    }
+}
