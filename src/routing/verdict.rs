@@ -92,6 +92,14 @@ pub struct Route {
     pub way: Way,
 }
 
+impl Route {
+    /// Whether mail by both goes to the same recipient of the same connector.
+    #[must_use]
+    pub fn is_same_way(&self, other: &Self) -> bool {
+        self.connector == other.connector && self.rcpt_to == other.rcpt_to
+    }
+}
+
 /// What kind of way a route is: the `verdict` label of `recipients_total`, and who vouches for the recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -109,7 +109,7 @@ impl Transaction {
             };
             let live = self.decide_live(rcpt).await;
             match live.verdict {
-                Verdict::Accept(other) if !followed && !is_same(&other, &route) => {
+                Verdict::Accept(other) if !followed && !other.is_same_way(&route) => {
                     (followed, why) = (true, because(&live.reasons));
                     route = other;
                 }
@@ -196,8 +196,4 @@ impl Transaction {
         let mut good = services.recently_good.lock().unwrap_or_else(PoisonError::into_inner);
         look(&mut good, UnixTime::now())
     }
-}
-
-fn is_same(one: &Route, other: &Route) -> bool {
-    one.connector == other.connector && one.rcpt_to == other.rcpt_to
 }

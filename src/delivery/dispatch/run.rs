@@ -271,7 +271,7 @@ async fn end(
     let Some(queued) = entry.recipients.get(attempted.recipient) else { return attempted };
     let queued = Queued { route: attempted.route.clone(), ..queued.clone() };
     match redecide::decide(in_force, entry, &queued, Freshness::Live, UnixTime::now()).await {
-        Ok(route) if attempted.known.followed || is_same(&route, &queued.route) => {
+        Ok(route) if attempted.known.followed || route.is_same_way(&queued.route) => {
             unknown(shared, &queued.rcpt.address, attempted)
         }
         Ok(route) => Attempted { end: End::Follow(route), ..attempted },
@@ -293,8 +293,4 @@ fn unknown(shared: &Shared, address: &Address, attempted: Attempted) -> Attempte
 fn instead(reply: &Reply, attempted: Attempted) -> Attempted {
     let reply = reply.saying(format!("{} (the next hop said: {})", reply.text, attempted.reply));
     Attempted { end: End::Deferred, reply, ..attempted }
-}
-
-fn is_same(one: &Route, other: &Route) -> bool {
-    one.connector == other.connector && one.rcpt_to == other.rcpt_to
 }
