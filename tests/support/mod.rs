@@ -34,10 +34,20 @@ pub fn free_port(ip: Ipv4Addr) -> u16 {
 }
 
 /// Asks `condition` until it holds; panics with `what` after `limit`.
-pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, limit: Duration, condition: impl FnMut() -> bool) {
+    assert!(within(limit, condition), "not within {limit:?}: {what}");
+}
+
+/// Asks `condition` until it holds; whether it did within `limit`.
+pub fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
