@@ -130,7 +130,7 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<Outcome> {
     let config = arguments.config.as_path();
     match arguments.command {
         Command::Run(log) => {
-            logs::start(log.log_format, &log.log)?;
+            let _flushed = logs::start(log.log_format, &log.log)?;
             crate::run::run(config).await.map_err(anyhow::Error::msg)?;
             Ok(Outcome::Done)
         }
@@ -143,7 +143,7 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<Outcome> {
         Command::Queue { command } => queue::queue(config, command).await,
         Command::Trace(arguments) => trace::trace(config, &arguments).await,
         Command::Demo { once, log } => {
-            logs::start(LogFormat::Text, &log)?;
+            let _flushed = logs::start(LogFormat::Text, &log)?;
             let then = if once { demo::Then::End } else { demo::Then::StayUp };
             demo::demo(then).await
         }

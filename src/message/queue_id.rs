@@ -13,11 +13,11 @@ const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 impl fmt::Display for QueueId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for shift in (0..13).rev() {
-            let digit = DIGITS[usize::try_from((self.0 >> (shift * 5)) & 31).unwrap_or_default()];
-            write!(f, "{}", char::from(digit))?;
+        let mut text = [0; 13];
+        for (at, to) in text.iter_mut().rev().enumerate() {
+            *to = DIGITS[usize::try_from((self.0 >> (at * 5)) & 31).unwrap_or_default()];
         }
-        Ok(())
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

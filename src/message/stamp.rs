@@ -234,6 +234,11 @@ fn folded(value: &str) -> String {
             field.push(' '); // before a parameter, not before one more tag
             column += 1;
         }
+        if column + piece.len() <= LINE {
+            field.push_str(piece);
+            column += piece.len();
+            continue;
+        }
         for c in piece.chars() {
             if column == LINE {
                 fold(&mut field, &mut column);

@@ -107,7 +107,7 @@ impl Kept {
 pub(super) async fn commit(
     services: Arc<Services>,
     session: String,
-    (transaction, kept, writing): (Transaction, Kept, Writing),
+    (transaction, kept, writing): (Box<Transaction>, Kept, Writing),
 ) -> Result<Reply, Reply> {
     let committing = async move {
         let draft = writing.finish().await.map_err(|error| cannot_keep(&error))?;

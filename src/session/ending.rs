@@ -34,7 +34,7 @@ use crate::trace::{Event, What};
 pub(super) async fn end(
     services: &Arc<Services>,
     session: &str,
-    mut transaction: Transaction,
+    mut transaction: Box<Transaction>,
     summary: Summary,
 ) -> Result<Reply, Reply> {
     let began = Instant::now();

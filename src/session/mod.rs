@@ -148,7 +148,7 @@ struct Session<S> {
     machine: Server,
     input: BytesMut,
     output: Vec<u8>,
-    transaction: Option<Transaction>,
+    transaction: Option<Box<Transaction>>,
     deadlines: Deadlines,
     /// When the client last gave a command, or [`PACE`] octets of content since.
     moved: Instant,
@@ -167,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     ) -> Result<Self, Ended> {
         let config = services.current.load().config.clone();
         let link = match client.connector.tls.mode {
-            ReceiveTlsMode::Implicit => encrypt(&config, &mut client, Link::Plain(socket)).await?,
+            ReceiveTlsMode::Implicit => Box::pin(encrypt(&config, &mut client, Link::Plain(socket))).await?,
             _ => Link::Plain(socket),
         };
         let tls = match (&link, client.connector.tls.mode, &client.tls) {
@@ -214,7 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     async fn perform(&mut self, action: Action) -> Result<(), Ended> {
         match action {
             Action::Send(reply) => {
-                self.output.extend_from_slice(&reply.to_wire());
+                reply.write_to(&mut self.output);
                 if self.output.len() >= MOST_REPLIES {
                     self.flush().await?;
                 }
@@ -227,22 +227,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 let hello = self.machine.hello().cloned();
                 let begun = Transaction::begin(&self.services, &mut self.client, *sender, hello);
                 let begun = begun.and_then(|transaction| self.unless_in_clear(transaction));
-                let limits = begun.map(|transaction| self.transaction.insert(transaction).limits());
+                let limits = begun.map(|transaction| self.transaction.insert(Box::new(transaction)).limits());
                 self.machine.handle(Event::Began(limits));
             }
             Action::Resolve(rcpt) => self.transaction()?.ask(*rcpt),
-            Action::Wait => {
-                let (services, session) = (self.services.clone(), self.client.id.clone());
-                let answer = self.transaction()?.answer(&services, &session).await.ok_or(Ended::Stuck)?;
-                self.machine.handle(Event::Resolved(answer));
-            }
+            // Boxed: of thousands of sessions nearly all are between two transactions, and need no room for one.
+            Action::Wait => Box::pin(self.wait()).await?,
             Action::CheckHeader(section) => {
-                let verdict = self.check_header(section).await?;
+                let verdict = Box::pin(self.check_header(section)).await?;
                 self.machine.handle(Event::HeaderChecked(verdict));
             }
             Action::Content(piece) => {
                 let carrier = self.machine.carrier();
-                self.transaction()?.append(&piece, carrier).await;
+                Box::pin(self.transaction()?.append(&piece, carrier)).await;
                 // Afterwards: what a next hop made us wait is not the client's.
                 self.fed += piece.len();
                 if self.fed >= PACE {
@@ -252,26 +249,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             Action::Commit(summary) => {
                 let transaction = self.transaction.take().ok_or(Ended::Stuck)?;
                 let (services, session) = (self.services.clone(), self.client.id.clone());
-                let result = ending::end(&services, &session, transaction, summary).await;
+                let result = Box::pin(ending::end(&services, &session, transaction, summary)).await;
                 self.machine.handle(Event::Ended(result));
             }
             Action::Discard => self.transaction = None,
             Action::StartTls => {
                 self.flush().await?;
-                let profile = self.start_tls().await?;
+                let profile = Box::pin(self.start_tls()).await?;
                 self.machine.handle(Event::TlsStarted(profile));
             }
             Action::Authenticate(credentials) => {
                 self.flush().await?;
-                let verdict = login::check(&self.services, &mut self.client, credentials).await;
+                let verdict = Box::pin(login::check(&self.services, &mut self.client, credentials)).await;
                 self.machine.handle(Event::Authenticated(verdict));
             }
             Action::Close => {
                 self.flush().await?;
-                self.linger().await;
+                Box::pin(self.linger()).await;
                 return Err(Ended::Closed);
             }
         }
+        Ok(())
+    }
+
+    /// The answer to the oldest RCPT.
+    async fn wait(&mut self) -> Result<(), Ended> {
+        let (services, session) = (self.services.clone(), self.client.id.clone());
+        let answer = self.transaction()?.answer(&services, &session).await.ok_or(Ended::Stuck)?;
+        self.machine.handle(Event::Resolved(answer));
         Ok(())
     }
 
@@ -288,12 +293,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
 
     /// The transaction that the machine's action belongs to.
     fn transaction(&mut self) -> Result<&mut Transaction, Ended> {
-        self.transaction.as_mut().ok_or(Ended::Stuck)
+        self.transaction.as_deref_mut().ok_or(Ended::Stuck)
     }
 
     async fn check_header(&mut self, section: Vec<u8>) -> Result<Result<(), Reply>, Ended> {
         let (services, session) = (self.services.clone(), self.client.id.clone());
-        let transaction = self.transaction.as_mut().ok_or(Ended::Stuck)?;
+        let transaction = self.transaction.as_deref_mut().ok_or(Ended::Stuck)?;
         let with = transaction::with(&self.machine, &transaction.sender);
         match header::check(&services, &session, transaction, &section).await {
             Err(refused) => Ok(Err(refused)),

@@ -1,9 +1,14 @@
 //! The session's socket: what is read and sent, how long is waited for it, and the handshake.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
 use super::link::Link;
@@ -11,7 +16,7 @@ use super::{Believed, Client, Ended, Session};
 use crate::config::Config;
 use crate::smtp::server::{Event, Expect, Profile, TlsState};
 
-/// How much is read at once.
+/// How much is read at once, octets.
 const READ: usize = 64 * 1024;
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_mins(1);
@@ -28,7 +33,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let deadline = self.deadlines.next(expect, Instant::now());
         let has_loans = self.transaction.as_ref().is_some_and(|transaction| transaction.branches.has_loans());
         let lent_until = if has_loans { self.moved + LENT } else { deadline };
-        self.input.reserve(READ);
         let drained = async {
             match &self.draining {
                 Some(token) => token.cancelled().await,
@@ -41,7 +45,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 self.draining = None;
                 self.machine.handle(Event::Draining);
             }
-            read = self.link.read_buf(&mut self.input) => match read {
+            read = read_some(&mut self.link, &mut self.input) => match read {
                 Ok(octets) if octets > 0 => self.deadlines.received(octets, Instant::now()),
                 gone => {
                     self.suspect_black_hole(expect);
@@ -107,6 +111,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         };
         let _ = timeout(LINGER, until_closed).await; // whatever the client does, we are done
     }
+}
+
+/// Reads what there is. A client that says nothing has no buffer: there may be thousands of them.
+async fn read_some<S>(link: &mut Link<S>, input: &mut BytesMut) -> io::Result<usize>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    poll_fn(|context| {
+        let mut room = [MaybeUninit::uninit(); READ];
+        let mut read = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut *link).poll_read(context, &mut read))?;
+        if input.is_empty() {
+            *input = BytesMut::from(read.filled());
+        } else {
+            input.extend_from_slice(read.filled());
+        }
+        Poll::Ready(Ok(read.filled().len()))
+    })
+    .await
 }
 
 /// The handshake. A certificate that the client shows in it may give it another receive connector.

@@ -66,13 +66,13 @@ impl DotReader {
             }
             if self.at == At::Line {
                 let rest = &input[taken..];
-                let text = memchr::memchr3(b'\r', b'\n', b'\0', rest).unwrap_or(rest.len());
-                self.emit(&rest[..text], content);
-                taken += text;
-                if text == rest.len() {
+                let plain = plain(rest);
+                self.emit(&rest[..plain], content);
+                taken += plain;
+                if plain == rest.len() {
                     break;
                 }
-                self.step(rest[text], content);
+                self.step(rest[plain], content);
             } else {
                 self.step(byte, content);
             }
@@ -121,6 +121,27 @@ impl DotReader {
             content.extend_from_slice(text);
         }
     }
+}
+
+/// How much of `rest`, which begins within a line, is passed on as it is: text, and line ends before text. Behind it we
+/// are within a line again.
+fn plain(rest: &[u8]) -> usize {
+    let text = &rest[..memchr::memchr(b'\0', rest).unwrap_or(rest.len())];
+    let mut lines = 0;
+    let strange = memchr::memchr_iter(b'\n', text).find(|&at| {
+        let before_text = text.get(at + 1).is_some_and(|next| !matches!(next, b'.' | b'\r' | b'\n'));
+        let ordinary = before_text && text[..at].ends_with(b"\r");
+        lines += usize::from(ordinary);
+        !ordinary
+    });
+    let text = &text[..strange.unwrap_or(text.len())];
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    // With as many CRs as line ends none is bare.
+    let mut returns = memchr::memchr_iter(b'\r', text);
+    if returns.clone().count() == lines {
+        return text.len();
+    }
+    returns.find(|&at| text.get(at + 1) != Some(&b'\n')).unwrap_or(text.len())
 }
 
 impl Default for DotReader {

@@ -70,17 +70,37 @@ impl Reply {
     #[must_use]
     pub fn to_wire(&self) -> Vec<u8> {
         let mut wire = Vec::with_capacity(self.text.len() + 16);
+        self.write_to(&mut wire);
+        wire
+    }
+
+    /// The same, behind what is there already.
+    pub fn write_to(&self, wire: &mut Vec<u8>) {
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
-            let dash = if lines.peek().is_some() { '-' } else { ' ' };
-            wire.extend_from_slice(format!("{}{dash}", self.code).as_bytes());
-            if let Some(enhanced) = self.enhanced {
-                wire.extend_from_slice(format!("{enhanced} ").as_bytes());
+            decimal(self.code, wire);
+            wire.push(if lines.peek().is_some() { b'-' } else { b' ' });
+            if let Some(Enhanced(class, subject, detail)) = self.enhanced {
+                for (number, behind) in [(u16::from(class), b'.'), (subject, b'.'), (detail, b' ')] {
+                    decimal(number, wire);
+                    wire.push(behind);
+                }
             }
             wire.extend(line.bytes().map(|b| if b < b' ' || b == 0x7f { b' ' } else { b }));
             wire.extend_from_slice(b"\r\n");
         }
-        wire
+    }
+}
+
+/// A number's digits.
+fn decimal(number: u16, wire: &mut Vec<u8>) {
+    let mut unit = 10_000;
+    while unit > number.max(1) {
+        unit /= 10;
+    }
+    while unit > 0 {
+        wire.push(b'0' + u8::try_from(number / unit % 10).unwrap_or_default());
+        unit /= 10;
     }
 }
 
@@ -274,5 +294,7 @@ mod tests {
         let reply = Reply::fixed(250, Enhanced(2, 0, 0), "one\r\x00two\nthree");
         assert_eq!(reply.to_wire(), b"250-2.0.0 one  two\r\n250 2.0.0 three\r\n");
         assert_eq!(reply.to_string(), "250 2.0.0 one\r\0two three");
+        let numbers = Reply::fixed(599, Enhanced(5, 65_535, 10), "");
+        assert_eq!(numbers.to_wire(), b"599 5.65535.10 \r\n");
     }
 }

@@ -4,14 +4,16 @@
 //! finds them again for `fingerpost trace`. What the events mean is the callers' business.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use crate::time::UnixTime;
 
 pub mod read;
+mod waiting;
 pub mod writer;
+
+use waiting::Waiting;
 
 /// One event of one message, as a line of JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +79,41 @@ pub enum What {
     Dsn,
 }
 
+impl Event {
+    /// Appends the event as a line of JSON: what `Serialize` says too, several times as fast. A busy server writes four
+    /// of them a message.
+    fn write(&self, line: &mut Vec<u8>) {
+        line.extend_from_slice(b"{\"at\":");
+        line.extend_from_slice(self.at.0.to_string().as_bytes());
+        for (name, text) in [
+            (&b",\"id\":"[..], self.id.as_str()),
+            (b",\"session\":", &self.session),
+            (b",\"what\":", self.what.as_str()),
+            (b",\"sender\":", &self.sender),
+            (b",\"recipient\":", &self.recipient),
+            (b",\"message_id\":", &self.message_id),
+            (b",\"connector\":", &self.connector),
+            (b",\"detail\":", &self.detail),
+        ] {
+            line.extend_from_slice(name);
+            write_text(text, line);
+        }
+        line.extend_from_slice(b"}\n");
+    }
+}
+
+/// A string in JSON (RFC 8259 7).
+fn write_text(text: &str, line: &mut Vec<u8>) {
+    if text.bytes().any(|b| b < b' ' || b == b'"' || b == b'\\') {
+        // Writing to memory cannot fail.
+        let _ = serde_json::to_writer(line, text);
+        return;
+    }
+    line.push(b'"');
+    line.extend_from_slice(text.as_bytes());
+    line.push(b'"');
+}
+
 impl What {
     /// As it is written in the files.
     #[must_use]
@@ -95,27 +132,19 @@ impl What {
     }
 }
 
-/// Where events are recorded. Cloning shares it; recording never blocks and never fails the caller.
+/// Where events are recorded. Cloning shares it; recording never waits for the disk and never fails the caller.
 /// The default one records nowhere.
 #[derive(Clone, Default)]
 pub struct Trace {
-    sink: Option<Arc<Sink>>,
-}
-
-/// The writer's end of it, and how many events found it full.
-struct Sink {
-    events: tokio::sync::mpsc::Sender<Event>,
-    lost: Arc<AtomicU64>,
+    waiting: Option<Arc<Waiting>>,
 }
 
 impl Trace {
     /// Records one event. When the disk cannot keep up it is lost, counted and logged by the writer: mail never waits
     /// for its trace.
     pub fn record(&self, event: Event) {
-        if let Some(sink) = &self.sink
-            && sink.events.try_send(event).is_err()
-        {
-            sink.lost.fetch_add(1, Ordering::Relaxed);
+        if let Some(waiting) = &self.waiting {
+            waiting.put(&event);
         }
     }
 }
@@ -152,6 +181,21 @@ pub(crate) mod tests {
         event.connector.clear();
         event.detail.clear();
         assert_eq!(event.line(), "2026-11-21T04:39:00Z delivered 0000000000001 <bob@sender.example>");
+    }
+
+    #[test]
+    fn events_are_written_as_serde_would_write_them() {
+        let plain = event(1_795_235_940, What::Delivered, "0000000000001", "alice@contoso.com");
+        let odd = ["\"\\", "a\u{1}\n\t", "b\u{fc}cher \u{1f4ec}\u{7f}", ""].map(|text| Event {
+            detail: text.into(),
+            recipient: text.into(),
+            ..plain.clone()
+        });
+        for event in odd.into_iter().chain([plain]) {
+            let mut line = Vec::new();
+            event.write(&mut line);
+            assert_eq!(String::from_utf8(line).unwrap(), serde_json::to_string(&event).unwrap() + "\n");
+        }
     }
 
     #[test]

@@ -8,20 +8,15 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Event, Sink, Trace};
+use super::Trace;
+use super::waiting::{OfDay, Waiting};
 use crate::time::UnixTime;
 
-/// Events that may wait for the disk: some seconds of a busy server.
-const WAITING: usize = 32_768;
-/// Events written at once.
-const BATCH: usize = 4_096;
 /// How long a first event waits for company.
 const GATHER: Duration = Duration::from_millis(250);
 
@@ -38,11 +33,9 @@ pub struct Writer {
 pub fn start(folder: PathBuf) -> Result<(Trace, Writer), String> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
     made.map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
-    let (events, waiting) = mpsc::channel(WAITING);
-    let lost = Arc::new(AtomicU64::new(0));
-    let stop = CancellationToken::new();
-    let task = tokio::spawn(write_all(folder, waiting, lost.clone(), stop.clone()));
-    Ok((Trace { sink: Some(Arc::new(Sink { events, lost })) }, Writer { stop, task }))
+    let (waiting, stop) = (Arc::<Waiting>::default(), CancellationToken::new());
+    let task = tokio::spawn(write_all(folder, waiting.clone(), stop.clone()));
+    Ok((Trace { waiting: Some(waiting) }, Writer { stop, task }))
 }
 
 impl Writer {
@@ -53,60 +46,33 @@ impl Writer {
     }
 }
 
-async fn write_all(folder: PathBuf, mut waiting: mpsc::Receiver<Event>, lost: Arc<AtomicU64>, stop: CancellationToken) {
+async fn write_all(folder: PathBuf, waiting: Arc<Waiting>, stop: CancellationToken) {
     loop {
-        let mut batch = Vec::new();
-        tokio::select! {
-            () = gather(&mut waiting, &mut batch) => {}
-            () = stop.cancelled() => waiting.close(),
-        }
-        while batch.len() < BATCH
-            && let Ok(event) = waiting.try_recv()
-        {
-            batch.push(event);
-        }
-        if batch.is_empty() && waiting.is_closed() {
-            return;
-        }
-        let to = folder.clone();
-        let written = tokio::task::spawn_blocking(move || append(&to, &batch)).await;
+        let gathered = async {
+            waiting.filled.notified().await;
+            // Nobody waits for them: waking this task for each event would cost more than writing it.
+            tokio::time::sleep(GATHER).await;
+        };
+        let stopped = stop.run_until_cancelled(gathered).await.is_none();
+        let (to, lines) = (folder.clone(), waiting.take());
+        let written = tokio::task::spawn_blocking(move || lines.iter().try_for_each(|day| append(&to, day))).await;
         if let Ok(Err(error)) = written {
             warn!(%error, "trace events could not be written");
         }
-        match lost.swap(0, Ordering::Relaxed) {
+        match waiting.lost() {
             0 => {}
             events => warn!(events, "trace events were lost: the disk under state_dir is too slow"),
         }
-    }
-}
-
-/// Waits for an event, then a little for more.
-async fn gather(waiting: &mut mpsc::Receiver<Event>, batch: &mut Vec<Event>) {
-    if waiting.recv_many(batch, BATCH).await == 0 {
-        return;
-    }
-    // Nobody waits for them meanwhile: waking this task for each event would cost more than writing it.
-    tokio::time::sleep(GATHER).await;
-    while batch.len() < BATCH
-        && let Ok(event) = waiting.try_recv()
-    {
-        batch.push(event);
-    }
-}
-
-/// Appends events to the files of their days: one write a day.
-fn append(folder: &Path, events: &[Event]) -> std::io::Result<()> {
-    for of_day in events.chunk_by(|a, b| day(a.at) == day(b.at)) {
-        let mut lines = Vec::with_capacity(of_day.len() * 256);
-        for event in of_day {
-            serde_json::to_writer(&mut lines, event)?;
-            lines.push(b'\n');
+        if stopped {
+            return;
         }
-        let Some(first) = of_day.first() else { continue };
-        let path = folder.join(format!("{}.jsonl", day(first.at)));
-        OpenOptions::new().append(true).create(true).open(path)?.write_all(&lines)?;
     }
-    Ok(())
+}
+
+/// Appends lines to the file of their day.
+fn append(folder: &Path, of_day: &OfDay) -> std::io::Result<()> {
+    let path = folder.join(format!("{}.jsonl", day(of_day.at)));
+    OpenOptions::new().append(true).create(true).open(path)?.write_all(&of_day.lines)
 }
 
 /// The date of a point in time, UTC: `2026-11-21`.
@@ -129,8 +95,8 @@ pub fn expire(folder: &Path, days: u32, now: UnixTime) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::What;
     use super::super::tests::event;
+    use super::super::{Event, What};
     use super::*;
 
     const DAY: u64 = 86_400;

@@ -66,11 +66,7 @@ fn who_is_in_the_users_file_may_send_anywhere() {
     assert_eq!(ask(&ground, "plain", ("printer", "new words")), "235 250 250");
     ground.node.write("users", "printer:plain\n");
     assert_eq!(ask(&ground, "plain", ("printer", "new words")), "454 550 250");
-    let log = ground.node.log();
-    assert!(
-        log.contains("authenticated user=\"scanner\"") && log.contains("authentication failed user=\"nobody\""),
-        "{log}"
-    );
+    let log = ground.node.logged(&["authenticated user=\"scanner\"", "authentication failed user=\"nobody\""]);
     for secret in ["sesame", "other words", "new words", "$6$"] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
@@ -152,8 +148,8 @@ fn who_is_in_the_directory_logs_in_with_its_password() {
     slapd.configure("olcAccess", "{0}to attrs=userPassword by anonymous auth by * none");
     slapd.configure("olcAccess", "{0}to * by * read");
     wait_until("the directory again", SOON, || ask(&ground, "login", ("ann", "open sesame")) == "235 250 250");
-    let log = ground.node.log();
-    assert!(log.contains("user=\"ann\"") && !log.contains("sesame"), "{log}");
+    let log = ground.node.logged(&["user=\"ann\""]);
+    assert!(!log.contains("sesame"), "{log}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn one_grep_tells_a_messages_whole_story() {
     hop.follow("");
     town.deliver();
     let story = ["message accepted", "deferred", "failed", "delivered"];
-    let log = town.node.log();
+    let log = town.node.logged(&story);
     for (name, word) in [("queue id", id.as_str()), ("Message-ID", "<0@outside.test>")] {
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(word)).collect();
         for event in story {

@@ -147,6 +147,15 @@ impl Fingerpost {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
+    /// Waits until all of these words are in its log, and returns it: what is no warning is written a moment later.
+    pub fn logged(&self, words: &[&str]) -> String {
+        wait_until(&format!("{words:?} in the log"), Duration::from_secs(5), || {
+            let log = self.log();
+            words.iter().all(|words| log.contains(words))
+        });
+        self.log()
+    }
+
     /// Its folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
