@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
@@ -154,6 +154,8 @@ struct Session<S> {
     moved: Instant,
     /// Octets of content since then.
     fed: usize,
+    /// Octets of the last read.
+    last_read: usize,
     /// Until the machine has been told to drain.
     draining: Option<CancellationToken>,
 }
@@ -181,6 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             deadlines: Deadlines::new(client.connector.idle_timeout),
             moved: Instant::now(),
             fed: 0,
+            last_read: 0,
             services,
             client,
             link,
@@ -296,7 +299,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         self.transaction.as_deref_mut().ok_or(Ended::Stuck)
     }
 
-    async fn check_header(&mut self, section: Vec<u8>) -> Result<Result<(), Reply>, Ended> {
+    async fn check_header(&mut self, section: Bytes) -> Result<Result<(), Reply>, Ended> {
         let (services, session) = (self.services.clone(), self.client.id.clone());
         let transaction = self.transaction.as_deref_mut().ok_or(Ended::Stuck)?;
         let with = transaction::with(&self.machine, &transaction.sender);

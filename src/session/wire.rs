@@ -33,6 +33,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let deadline = self.deadlines.next(expect, Instant::now());
         let has_loans = self.transaction.as_ref().is_some_and(|transaction| transaction.branches.has_loans());
         let lent_until = if has_loans { self.moved + LENT } else { deadline };
+        let way = Reading::of(expect, self.last_read, &mut self.input);
         let drained = async {
             match &self.draining {
                 Some(token) => token.cancelled().await,
@@ -45,8 +46,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 self.draining = None;
                 self.machine.handle(Event::Draining);
             }
-            read = read_some(&mut self.link, &mut self.input) => match read {
-                Ok(octets) if octets > 0 => self.deadlines.received(octets, Instant::now()),
+            read = read(&mut self.link, &mut self.input, way) => match read {
+                Ok(octets) if octets > 0 => {
+                    self.last_read = octets;
+                    self.deadlines.received(octets, Instant::now());
+                }
                 gone => {
                     self.suspect_black_hole(expect);
                     return Err(gone.map_or_else(Ended::from, |_| Ended::Eof));
@@ -113,20 +117,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 }
 
-/// Reads what there is. A client that says nothing has no buffer: there may be thousands of them.
-async fn read_some<S>(link: &mut Link<S>, input: &mut BytesMut) -> io::Result<usize>
+/// How octets come into the input.
+#[derive(Clone, Copy)]
+enum Reading {
+    /// Over the stack: a client that says nothing has no buffer, and there may be thousands of them.
+    Little,
+    /// Straight into it: content that flows is not copied once more.
+    Much,
+}
+
+impl Reading {
+    fn of(expect: Expect, last_read: usize, input: &mut BytesMut) -> Self {
+        if expect == Expect::Content && last_read >= READ / 2 {
+            input.reserve(READ);
+            return Self::Much;
+        }
+        if input.is_empty() {
+            *input = BytesMut::new();
+        }
+        Self::Little
+    }
+}
+
+/// Reads what there is.
+async fn read<S>(link: &mut Link<S>, input: &mut BytesMut, how: Reading) -> io::Result<usize>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    if let Reading::Much = how {
+        return link.read_buf(input).await;
+    }
     poll_fn(|context| {
         let mut room = [MaybeUninit::uninit(); READ];
         let mut read = ReadBuf::uninit(&mut room);
         ready!(Pin::new(&mut *link).poll_read(context, &mut read))?;
-        if input.is_empty() {
-            *input = BytesMut::from(read.filled());
-        } else {
-            input.extend_from_slice(read.filled());
-        }
+        input.extend_from_slice(read.filled());
         Poll::Ready(Ok(read.filled().len()))
     })
     .await

@@ -1,7 +1,7 @@
 //! A message on its way in: where its content comes from, what is known of it, and when it is refused.
 //! Memory is bounded by the header section's limit and the size of one piece.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::{Action, DotReader, Limits, Reply, Server, State, Summary};
 use crate::smtp::command::Place;
@@ -37,10 +37,10 @@ impl Source {
 /// What has become of the header section.
 #[derive(Debug)]
 enum Header {
-    /// It has not ended yet.
-    Collecting(Vec<u8>),
+    /// It has not ended yet; these are its pieces, together.
+    Collecting(BytesMut),
     /// It is being looked at; this much content behind it has been read.
-    Checking(Vec<u8>),
+    Checking(Bytes),
     /// It may pass.
     Passed,
 }
@@ -60,7 +60,7 @@ pub(super) struct Incoming {
 
 impl Incoming {
     pub(super) fn new(limits: Limits) -> Self {
-        let header = Header::Collecting(Vec::new());
+        let header = Header::Collecting(BytesMut::new());
         let line_ends = LineEnds::default();
         Self { limits, size: 0, eight_bit: false, line_ends, flaw: None, header, refused: None }
     }
@@ -77,7 +77,7 @@ impl Incoming {
                 let taken = reader.read(input, &mut piece);
                 input.advance(taken);
                 self.flaw = reader.flaw();
-                self.take(piece)
+                self.take(piece.into())
             }
             Source::Chunk { left, .. } => {
                 let mut piece = input.split_to(within(*left, input.len()));
@@ -87,14 +87,14 @@ impl Incoming {
                     self.flaw = Some(Flaw::Nul); // RFC 3030 3: without BINARYMIME a chunk holds text
                 }
                 self.line_ends.read(&piece);
-                self.take(piece.into())
+                self.take(piece.freeze())
             }
         }
     }
 
     /// Takes a piece of content. What is wrong is found in the order in which it stands in the message, so that the
     /// answer does not depend on where the network cuts.
-    fn take(&mut self, piece: Vec<u8>) -> Option<Action> {
+    fn take(&mut self, piece: Bytes) -> Option<Action> {
         if self.refused.is_some() {
             return None;
         }
@@ -103,19 +103,24 @@ impl Incoming {
         match &mut self.header {
             Header::Collecting(section) => {
                 let known = section.len();
-                section.extend_from_slice(&piece);
-                let end = header_end(section, known);
+                // Nearly always the first piece holds the whole section: nothing of it is copied then.
+                let whole = if known == 0 { header_end(&piece, 0) } else { None };
+                if whole.is_none() {
+                    section.extend_from_slice(&piece);
+                }
+                let end = whole.or_else(|| header_end(section, known));
                 // Without an end yet, a final CR may be the beginning of the empty line.
                 let fields = end.unwrap_or(section.len().saturating_sub(1));
                 if let Some(why) = self.limits.refuse_header(fields) {
                     return self.refuse(why);
                 }
                 let Some(end) = end else { return self.flaw_in_header() };
+                let mut section = if whole.is_some() { piece } else { std::mem::take(section).freeze() };
                 let rest = section.split_off(end);
-                Some(self.check(rest))
+                Some(self.check(section, rest))
             }
             Header::Checking(rest) => {
-                rest.extend_from_slice(&piece);
+                *rest = [&rest[..], &piece[..]].concat().into();
                 None
             }
             Header::Passed => self.pass(piece),
@@ -123,7 +128,7 @@ impl Incoming {
     }
 
     /// Content behind the header section goes on, or the message is refused.
-    fn pass(&mut self, piece: Vec<u8>) -> Option<Action> {
+    fn pass(&mut self, piece: Bytes) -> Option<Action> {
         if self.size > self.limits.max_message_size {
             return self.refuse(reply::MESSAGE_TOO_LARGE); // RFC 1870 6.3
         }
@@ -140,19 +145,17 @@ impl Incoming {
     }
 
     /// The content ended before the header section did: it is all header section.
-    fn end_in_header(&mut self, fields: usize) -> Action {
-        match self.limits.refuse_header(fields) {
+    fn end_in_header(&mut self, section: Bytes) -> Action {
+        match self.limits.refuse_header(section.len()) {
             Some(why) => self.refuse(why).unwrap_or(Action::Discard),
-            None => self.check(Vec::new()),
+            None => self.check(section, Bytes::new()),
         }
     }
 
     /// Hands the header section out; `rest` is the content behind it that has been read.
-    fn check(&mut self, rest: Vec<u8>) -> Action {
-        match std::mem::replace(&mut self.header, Header::Checking(rest)) {
-            Header::Collecting(section) => Action::CheckHeader(section),
-            Header::Checking(_) | Header::Passed => Action::CheckHeader(Vec::new()),
-        }
+    fn check(&mut self, section: Bytes, rest: Bytes) -> Action {
+        self.header = Header::Checking(rest);
+        Action::CheckHeader(section)
     }
 
     /// Refuses the message; the first reason stays.
@@ -229,9 +232,9 @@ impl Server {
             self.state = State::BetweenChunks(incoming);
             return self.send(Reply::chunk_received(size));
         }
-        if let Header::Collecting(section) = &incoming.header {
-            let fields = section.len();
-            self.out.push_back(incoming.end_in_header(fields));
+        if let Header::Collecting(section) = &mut incoming.header {
+            let section = std::mem::take(section).freeze();
+            self.out.push_back(incoming.end_in_header(section));
             self.state = State::Content(incoming, source);
             return;
         }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::command::{Command, CommandError, Rcpt};
 use super::data::DotReader;
@@ -69,9 +69,9 @@ pub enum Action {
     /// RCPT: decide about it. Answered by [`Event::Resolved`], in order.
     Resolve(Box<Rcpt>),
     /// The header section, without the empty line. Answered by [`Event::HeaderChecked`].
-    CheckHeader(Vec<u8>),
+    CheckHeader(Bytes),
     /// Content behind the header section, beginning with the empty line.
-    Content(Vec<u8>),
+    Content(Bytes),
     /// That was all of it: deliver it or make it durable. Answered by [`Event::Ended`].
     Commit(Summary),
     /// The transaction is over, or its content is refused already: throw away what there is of it.
