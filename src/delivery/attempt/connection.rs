@@ -143,6 +143,12 @@ impl Connection {
         self.out.extend_from_slice(bytes);
     }
 
+    /// Octets that go out next.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.out.len()
+    }
+
     /// Writes what is queued and waits for one reply, for `reply_timeout`.
     ///
     /// # Errors

@@ -4,9 +4,8 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
-use super::answer::{Answer, Ended};
+use super::answer::{Answer, Ended, Patience};
 use super::connection::Broken;
 use super::conversation::Conversation;
 use super::fit::{self, Way};
@@ -81,6 +80,11 @@ impl Loan {
         self.talk.piece(bytes);
     }
 
+    /// Octets that the next [`Loan::flush`] writes.
+    pub(crate) fn queued(&self) -> usize {
+        self.talk.connection().queued()
+    }
+
     /// Writes out what is there.
     ///
     /// # Errors
@@ -99,9 +103,9 @@ impl Loan {
         self.talk.end();
     }
 
-    /// What the next hop says to the whole message. `limit`: how long it may take over it.
-    pub(crate) async fn verdict(&mut self, limit: Duration) -> Ended {
-        self.talk.verdict(limit).await
+    /// What the next hop says to the whole message.
+    pub(crate) async fn verdict(&mut self, patience: Patience) -> Ended {
+        self.talk.verdict(patience).await
     }
 
     /// What recipients were told since this was asked last.
