@@ -219,7 +219,7 @@ impl Connection {
 
     /// Nothing has moved for a while: may it go on?
     fn stalled(&mut self, deadline: Instant, limit: Duration) -> Result<(), Broken> {
-        let suspected = self.stream.tcp().and_then(|socket| self.watch.look(socket, &self.next_hop));
+        let suspected = self.look();
         let over = Instant::now() >= deadline;
         match suspected {
             // What the kernel holds for us is not sent: no next hop is thinking about it.
@@ -227,6 +227,12 @@ impl Connection {
             None if over => Err(Broken::TimedOut(limit)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether what was sent seems to get lost in a path MTU black hole, and for how long it has; who cuts a wait short
+    /// asks before the connection is closed. A new suspicion is told.
+    pub fn look(&mut self) -> Option<(BlackHole, Duration)> {
+        self.stream.tcp().and_then(|socket| self.watch.look(socket, &self.next_hop))
     }
 
     /// The buffer of what goes out next, for whoever fills it piece by piece.

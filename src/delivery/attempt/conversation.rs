@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::HandedResult;
 use super::answer::{Answer, Ended, Patience, to_rcpt, verdict};
+use super::black_hole::BlackHole;
 use super::connection::{Broken, Connection, History};
 use super::fit::Way;
 use super::trouble::{BAD_CONNECTION, Trouble};
@@ -56,6 +57,11 @@ impl Conversation {
     /// What the next hop offers, and how it is called.
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// A wait is cut short: whether what was sent seems to get lost on the way.
+    pub(crate) fn look(&mut self) -> Option<BlackHole> {
+        self.connection.look().map(|(hole, _)| hole)
     }
 
     /// The connection, for whatever comes next.

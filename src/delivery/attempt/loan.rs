@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, PoisonError};
 
 use super::answer::{Answer, Ended, Patience};
+use super::black_hole::BlackHole;
 use super::connection::Broken;
 use super::conversation::Conversation;
 use super::fit::{self, Way};
@@ -125,8 +126,14 @@ impl Loan {
         }
     }
 
+    /// It is not waited for any longer: whether what was sent seems to get lost on the way, which is told here.
+    pub(crate) fn look(&mut self) -> Option<BlackHole> {
+        self.talk.look()
+    }
+
     /// It did not answer in time.
-    pub(crate) fn timed_out(&self, why: &Reply) {
+    pub(crate) fn timed_out(&mut self, why: &Reply) {
+        self.look();
         if self.fails(why) == Change::News {
             tracing::warn!(send_connector = %self.key.connector, next_hop = %self.next_hop(), reason = %why,
                 "next hop cannot be used");

@@ -13,6 +13,7 @@ use super::pace::Pace;
 use super::{End, Ending};
 use crate::delivery::attempt::Outbound;
 use crate::delivery::attempt::answer::{Ended, Patience};
+use crate::delivery::attempt::black_hole::BlackHole;
 use crate::delivery::attempt::body::read;
 use crate::delivery::attempt::connection::Broken;
 use crate::delivery::attempt::loan::Loan;
@@ -58,7 +59,8 @@ pub(crate) enum Body<'a> {
 enum Stopped {
     Broken(Broken),
     Unreadable(io::Error),
-    LeftBehind,
+    /// What it looks like on the wire, if that says why.
+    LeftBehind(Option<BlackHole>),
     Standstill,
 }
 
@@ -176,7 +178,8 @@ impl Branch {
                 let ended = loan.interrupted(&broken).await;
                 return self.told(ended).into_iter().map(Ending::broken_off).collect();
             }
-            Stopped::LeftBehind => End::CutLoose(LEFT_BEHIND),
+            Stopped::LeftBehind(None) => End::CutLoose(LEFT_BEHIND),
+            Stopped::LeftBehind(Some(hole)) => End::CutLoose(LEFT_BEHIND.saying(hole.to_string())),
             Stopped::Standstill => End::Deferred(TOO_SLOW),
             Stopped::Unreadable(error) => {
                 tracing::error!(alert = true, %error, "cannot read a message's content");
@@ -226,9 +229,13 @@ async fn flush(loan: &mut Loan, lag: &Lag, pace: &mut Pace) -> Result<(), Stoppe
     let flushed = tokio::select! {
         biased;
         flushed = timeout(pace.left(), loan.flush()) => flushed,
-        () = lag.too_far(pace.behind) => return Err(Stopped::LeftBehind),
+        () = lag.too_far(pace.behind) => return Err(Stopped::LeftBehind(loan.look())),
     };
-    flushed.map_err(|_| Stopped::Standstill)?.map_err(Stopped::Broken)?;
+    let Ok(flushed) = flushed else {
+        loan.look();
+        return Err(Stopped::Standstill);
+    };
+    flushed.map_err(Stopped::Broken)?;
     pace.took(octets, began.elapsed());
     pace.behind += lag.arrived();
     Ok(())
