@@ -16,6 +16,7 @@ mod conversation;
 pub(crate) mod fit;
 mod hops;
 mod introduce;
+mod known;
 pub(crate) mod lend;
 pub(crate) mod loan;
 mod login;
