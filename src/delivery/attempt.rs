@@ -26,6 +26,7 @@ mod progress;
 mod socket;
 mod transaction;
 pub(crate) mod trouble;
+pub mod visit;
 
 use answer::Ended;
 use connection::{History, Terms};

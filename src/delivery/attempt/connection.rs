@@ -138,6 +138,13 @@ impl Connection {
         matches!(self.stream, Stream::Tls(_))
     }
 
+    /// The certificate that the next hop showed, DER.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&[u8]> {
+        let Stream::Tls(tls) = &self.stream else { return None };
+        tls.get_ref().1.peer_certificates()?.first().map(|certificate| certificate.as_ref())
+    }
+
     /// Adds to what goes out next.
     pub fn queue(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
