@@ -4,8 +4,13 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test ends where the ground it stands on is gone")]
 
 mod support;
+#[path = "support/next_hop.rs"]
+mod next_hop;
 #[path = "path_mtu/network.rs"]
 mod network;
+
+#[path = "path_mtu/cut_through.rs"]
+mod cut_through;
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;

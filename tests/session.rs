@@ -8,69 +8,14 @@ mod doubles;
 use std::sync::Arc;
 use std::time::Duration;
 
+use doubles::talk::Talk;
 use doubles::{CONFIG, Commits, KEY, World, config, in_force};
 use fingerpost::message::header::examine;
 use fingerpost::message::stamp::{NewStamp, sign};
 use fingerpost::smtp::address::Address;
 use fingerpost::time::UnixTime;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::task::JoinHandle;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
-
-/// A client in a session.
-struct Talk {
-    socket: DuplexStream,
-    session: JoinHandle<()>,
-    draining: CancellationToken,
-}
-
-impl Talk {
-    /// Connects and says EHLO.
-    async fn begin(world: &World, client: &str) -> Self {
-        let (socket, server) = tokio::io::duplex(1 << 16);
-        let draining = CancellationToken::new();
-        let serve = fingerpost::session::serve(
-            Arc::new(world.services.clone()),
-            world.client(client),
-            server,
-            draining.clone(),
-        );
-        let mut talk = Self { socket, session: tokio::spawn(serve), draining };
-        assert_eq!(talk.reply().await, "220 mx.contoso.com ESMTP Fingerpost");
-        talk.say("EHLO client.example", "250 CHUNKING").await;
-        talk
-    }
-
-    /// The last line of the next reply.
-    async fn reply(&mut self) -> String {
-        let mut line = Vec::new();
-        loop {
-            let octet = tokio::time::timeout(Duration::from_secs(3600), self.socket.read_u8()).await;
-            match octet.expect("the server says nothing") {
-                Ok(b'\n') if line.get(3) == Some(&b'-') => line.clear(),
-                Ok(b'\n') => return String::from_utf8(line).unwrap().trim_end().to_owned(),
-                Ok(octet) => line.push(octet),
-                Err(error) => return format!("closed: {error}"),
-            }
-        }
-    }
-
-    /// Sends a line and looks at how the reply begins.
-    async fn say(&mut self, line: &str, expected: &str) {
-        self.socket.write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
-        let reply = self.reply().await;
-        assert!(reply.starts_with(expected), "{line:?}: {reply:?}, expected {expected:?}");
-    }
-
-    /// An envelope up to 354.
-    async fn envelope(&mut self, recipients: &[&str]) {
-        self.say("MAIL FROM:<a@fabrikam.example>", "250").await;
-        for recipient in recipients {
-            self.say(&format!("RCPT TO:<{recipient}>"), "250 2.1.5").await;
-        }
-        self.say("DATA", "354").await;
-    }
-}
 
 const FIELDS: &str =
     "Message-ID: <1@fabrikam.example>\r\nDate: Sat, 21 Nov 2026 04:39:00 +0000\r\nFrom: a@fabrikam.example\r\n";

@@ -9,6 +9,8 @@ mod ground;
 
 #[path = "tls/certificates.rs"]
 mod certificates;
+#[path = "tls/check.rs"]
+mod check;
 #[path = "tls/clients.rs"]
 mod clients;
 #[path = "tls/next_hops.rs"]

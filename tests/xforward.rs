@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// A node that tells this Postfix about its clients, as far as `setting` says so.
 fn node(postfix: SocketAddr, setting: &str) -> Fingerpost {
     let mut node = Fingerpost::prepare();
-    node.write("people.csv", "address\nann@contoso.test\n");
+    node.write("people.csv", "address\nann@contoso.test\nbob@contoso.test\n");
     let (ip, port) = (postfix.ip(), postfix.port());
     let text = format!(
         "[server]\nhostname = \"mx.contoso.test\"\nstate_dir = \"{{folder}}/state\"\ndrain_timeout = \"2s\"\n\
@@ -44,15 +44,22 @@ fn node(postfix: SocketAddr, setting: &str) -> Fingerpost {
 }
 
 fn postfix(authorized: &str) -> Postfix {
-    let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+    postfix_before(
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 9)),
+        &format!("smtpd_authorized_xforward_hosts = {authorized}"),
+    )
+}
+
+/// A Postfix that has ann@contoso.test and hands all others' mail on to this host.
+fn postfix_before(next: SocketAddr, extra: &str) -> Postfix {
     Postfix::start(&Setup {
         name: "inside.test",
         ip: Ipv4Addr::new(127, 0, 0, 2),
         domains: &["contoso.test"],
         known: &["ann@contoso.test"],
-        unknown_to: nowhere,
-        others_to: nowhere,
-        extra: &format!("smtpd_authorized_xforward_hosts = {authorized}"),
+        unknown_to: next,
+        others_to: next,
+        extra,
     })
 }
 
@@ -75,6 +82,30 @@ fn postfix_sees_the_original_client_of_each_message() {
     // The first connection asked whether Postfix is up.
     assert_eq!(postfix.log().matches(": connect from").count(), 2, "{}", postfix.log());
     assert!(!node.log().contains("XFORWARD"), "{}", node.log());
+}
+
+/// It has understood what it can hand on by XFORWARD itself.
+#[test]
+fn postfix_hands_on_what_it_was_told() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let takes_all = "xforward => 250 2.0.0 ok\nehlo => 250-next.hop\\n250 XFORWARD NAME ADDR PORT PROTO HELO SOURCE";
+    let hop = runtime.block_on(NextHop::start(takes_all, None));
+    let passes_on = "smtpd_authorized_xforward_hosts = 127.0.0.0/8\nsmtp_send_xforward_command = yes";
+    let postfix = postfix_before(hop.address, passes_on);
+    let node = node(postfix.address(), "client_address = \"xforward\"");
+    for (number, hello, proto) in [(1, "EHLO", "ESMTP"), (2, "HELO", "SMTP")] {
+        let mut raw = Raw::connect_from(Ipv4Addr::new(127, 0, 0, 77), node.smtp);
+        assert_eq!((raw.reply().0, raw.say(&format!("{hello} sender.test")).0), (220, 250));
+        assert!(accepted(&mut raw, "bob@contoso.test", &message(hello, 100)));
+        let port = raw.into_stream().local_addr().unwrap().port();
+        wait_until("Postfix hands it on", SOON, || hop.taken().len() == number);
+        let said = hop.commands("XFORWARD").join(" ");
+        for word in
+            [format!("PORT={port}"), format!("PROTO={proto}"), "ADDR=127.0.0.77".into(), "HELO=sender.test".into()]
+        {
+            assert!(said.split(' ').any(|one| one == word), "{word} is not in {said}");
+        }
+    }
 }
 
 #[test]

@@ -95,7 +95,7 @@ async fn queue_retry(State(parts): State<Arc<Parts>>, Path(id): Path<String>) ->
     match parts.delivery.retry(Some(id)) {
         0 if parts.delivery.show(id).is_none() => Err(no_such_message(id)),
         messages => {
-            info!(%id, "an operator asked for another attempt");
+            info!(queue_id = %id, "an operator asked for another attempt");
             Ok(Json(Done { messages }))
         }
     }
@@ -111,7 +111,7 @@ async fn queue_drop(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> 
     let id = id_of(&id)?;
     match parts.delivery.drop_message(id).await {
         Ok(true) => {
-            info!(%id, "an operator dropped the message");
+            info!(queue_id = %id, "an operator dropped the message");
             Ok(Json(Done { messages: 1 }))
         }
         Ok(false) => Err(no_such_message(id)),

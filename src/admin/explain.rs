@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Protocol, ReceiveConnector};
-use crate::message::envelope::{ChosenBy, Origin, Relay};
+use crate::message::envelope::{Origin, Relay};
 use crate::resolve::Resolver;
 use crate::routing::verdict::{Decision, Freshness, Verdict};
 use crate::smtp::address::Address;
@@ -151,9 +151,7 @@ fn origin(config: &Config, from: Option<IpAddr>) -> Result<(Origin, String), Str
         resolves_first: door.resolves_first,
         relay: door.relay_by_address(),
         client: Some(client),
-        helo: String::new(),
-        authenticated: false,
-        chosen_by: ChosenBy::Network,
+        ..Origin::report()
     };
     Ok((origin, words))
 }

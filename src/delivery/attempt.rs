@@ -16,6 +16,7 @@ mod conversation;
 pub(crate) mod fit;
 mod hops;
 mod introduce;
+mod known;
 pub(crate) mod lend;
 pub(crate) mod loan;
 mod login;
@@ -25,6 +26,7 @@ mod progress;
 mod socket;
 mod transaction;
 pub(crate) mod trouble;
+pub mod visit;
 
 use answer::Ended;
 use connection::{History, Terms};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 mod branch;
 mod lag;
 mod message;
+mod pace;
 
 use super::attempt::answer::Answer;
 use super::attempt::lend::Out;

@@ -19,6 +19,7 @@ use hickory_resolver::{Hosts, TokioResolver};
 use tokio::time::{Instant, timeout};
 
 mod last_good;
+mod last_known;
 
 use last_good::{Change, Known, LastGood};
 

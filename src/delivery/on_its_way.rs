@@ -135,7 +135,7 @@ impl OnItsWay {
             Waited::InVain => {
                 let rule = LoopRule::InFlight.label();
                 self.0.metrics.loops.with_label_values(&[rule]).inc();
-                tracing::warn!(rule, recipient = %key.recipient, send_connector = key.connector, mode = ?asker.mode,
+                tracing::warn!(rule, recipient = %key.recipient, send_connector = %key.connector, mode = ?asker.mode,
                     "routing loop: the next hop asks us about the recipient that we ask it about");
                 match asker.mode {
                     LoopMode::Refuse => Err(reply::ROUTING_LOOP),

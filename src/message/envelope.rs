@@ -91,6 +91,21 @@ pub struct Origin {
     /// What chose the receive connector.
     #[serde(default)]
     pub chosen_by: ChosenBy,
+    /// The port that the client connected from.
+    #[serde(default)]
+    pub client_port: Option<u16>,
+    /// What the client spoke; `None` for our own reports.
+    #[serde(default)]
+    pub spoke: Option<Spoke>,
+}
+
+/// What a client spoke, by its greeting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Spoke {
+    /// SMTP: HELO.
+    Smtp,
+    /// ESMTP: EHLO.
+    Esmtp,
 }
 
 /// What chose a client's receive connector among those of its bind.
@@ -116,6 +131,8 @@ impl Origin {
             helo: String::new(),
             authenticated: false,
             chosen_by: ChosenBy::Network,
+            client_port: None,
+            spoke: None,
         }
     }
 

@@ -213,7 +213,7 @@ fn proof(origin: &Origin) -> String {
 fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Kept) {
     let connector = &*transaction.connector.name;
     let (id, size) = (kept.id.to_string(), kept.content.size);
-    tracing::info!(queue_id = id, sender = %transaction.sender.reverse_path, recipients = transaction.recipients.len(),
+    tracing::info!(queue_id = %id, sender = %transaction.sender.reverse_path, recipients = transaction.recipients.len(),
         size, message_id = kept.content.message_id, "message accepted");
     services.metrics.messages_received.with_label_values(&[connector]).inc();
     services.metrics.received_bytes.with_label_values(&[connector]).inc_by(size);
@@ -243,7 +243,7 @@ fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Ke
             State::Waiting { .. } | State::Held(_) | State::Done(Outcome::Dropped) => continue,
         };
         let send_connector = &*recipient.route.connector;
-        tracing::info!(queue_id = id, to = %recipient.rcpt.address, send_connector, said, "{result}");
+        tracing::info!(queue_id = %id, to = %recipient.rcpt.address, %send_connector, said, "{result}");
         services.metrics.deliveries.with_label_values(&[send_connector, result]).inc();
         services.trace.record(about(what, said));
     }
@@ -260,7 +260,7 @@ fn tell_reports(services: &Services, session: &str, transaction: &Transaction, (
         for action in actions {
             services.metrics.dsn.with_label_values(&[action.as_str()]).inc();
         }
-        tracing::info!(queue_id = %report.id, about, "report made");
+        tracing::info!(queue_id = %about, report = %report.id, "report made");
         services.trace.record(Event {
             id: about.clone(),
             message_id: kept.content.message_id.clone(),

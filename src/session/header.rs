@@ -163,7 +163,7 @@ impl Checked<'_> {
         let rule = rule.label();
         let (address, connector) = (&recipient.rcpt.address, &*recipient.route.connector);
         self.services.metrics.loops.with_label_values(&[rule]).inc();
-        tracing::warn!(rule, recipient = %address, send_connector = connector, message_id = self.facts.message_id,
+        tracing::warn!(rule, recipient = %address, send_connector = %connector, message_id = self.facts.message_id,
             mode = ?self.in_force.config.loops.mode, "routing loop");
         self.services.trace.record(Event {
             recipient: address.as_str().to_owned(),

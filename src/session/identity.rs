@@ -8,8 +8,8 @@ use rustls_pki_types::CertificateDer;
 
 use super::{Client, door};
 use crate::config::{Auth, Config, ReceiveConnector};
-use crate::message::envelope::{ChosenBy, Origin};
-use crate::smtp::server::AuthState;
+use crate::message::envelope::{ChosenBy, Origin, Spoke};
+use crate::smtp::server::{AuthState, Hello};
 use crate::tls::names;
 use crate::tls::serve::ServerTls;
 
@@ -82,7 +82,7 @@ impl Client {
     }
 
     /// Where its mail comes from, as decisions see it.
-    pub(super) fn origin(&self, chosen_by: ChosenBy, helo: String) -> Origin {
+    pub(super) fn origin(&self, chosen_by: ChosenBy, hello: Option<&Hello>) -> Origin {
         let connector = &self.connector;
         let authenticated = self.identity.user.is_some();
         let proven = authenticated || chosen_by != ChosenBy::Network;
@@ -92,9 +92,14 @@ impl Client {
             resolves_first: connector.resolves_first,
             relay: if proven { connector.relay } else { connector.relay_by_address() },
             client: Some(self.address.ip().to_canonical()),
-            helo,
+            helo: hello.map(|hello| hello.name().to_owned()).unwrap_or_default(),
             authenticated,
             chosen_by,
+            client_port: Some(self.address.port()),
+            spoke: hello.map(|hello| match hello {
+                Hello::Helo(_) => Spoke::Smtp,
+                Hello::Ehlo(_) => Spoke::Esmtp,
+            }),
         }
     }
 

@@ -144,7 +144,7 @@ impl Transaction {
         let Some(part) = part(&in_force.config, route) else { return Ok(Heard::In) };
         let key =
             Key { connector: &route.connector, recipient: &rcpt.address, reverse_path: &self.sender.reverse_path };
-        let from = ComesFrom::of(&self.origin, part.connector, &[]);
+        let from = ComesFrom::of(&self.origin, part.connector, &services.outbound.known_addresses(part.smtp));
         let asker = Asker { began: self.began, from, mode: in_force.config.loops.mode };
         let on_the_way = services.on_its_way.enter(key, asker).await?;
         let past = match self.recently_good(services, |good, now| good.is_good(&rcpt.address, now)) {

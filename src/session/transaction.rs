@@ -90,7 +90,7 @@ impl Transaction {
             return Err(reply::SHUTTING_DOWN);
         };
         client.connector = connector.clone();
-        let origin = client.origin(chosen_by, hello.map(|hello| hello.name().to_owned()).unwrap_or_default());
+        let origin = client.origin(chosen_by, hello.as_ref());
         let ehlo = in_force.config.server.hostname.clone();
         Ok(Self {
             connector,

@@ -66,9 +66,14 @@ pub fn expiry(files: &CertificateFiles) -> Result<UnixTime, CertificateError> {
     let chain = read_chain(&files.certificate)?;
     let not_x509 = || CertificateError::NotX509(files.certificate.display().to_string());
     let leaf = chain.first().ok_or_else(not_x509)?;
-    let (_, certificate) = x509_parser::parse_x509_certificate(leaf).map_err(|_| not_x509())?;
-    let seconds = certificate.validity().not_after.timestamp();
-    Ok(UnixTime(u64::try_from(seconds).unwrap_or_default()))
+    good_until(leaf).ok_or_else(not_x509)
+}
+
+/// When a certificate, DER, expires; `None`: it is none.
+#[must_use]
+pub fn good_until(certificate: &[u8]) -> Option<UnixTime> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(UnixTime(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default()))
 }
 
 fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {

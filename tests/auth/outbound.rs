@@ -92,4 +92,24 @@ fn postfix_lets_us_relay_by_password() {
     assert_eq!(hop.mails().len(), 2);
     assert!(ground.outside.all().is_empty(), "somebody was told something");
     assert!(!ground.node.log().contains("sesame") && !hop.log().contains("sesame"));
+    the_check_says_so(&ground);
+    assert_eq!(hop.mails().len(), 2, "the check sends no mail");
+}
+
+/// What `fingerpost check --connect` says of the connectors.
+fn the_check_says_so(ground: &Ground) {
+    let check = ground.node.run(&["check", "--connect"]);
+    let text = String::from_utf8(check.stdout).unwrap();
+    assert_eq!(check.status.code(), Some(1), "{text}");
+    for (name, beginning, words) in [
+        ("plain", "ok      ", "by TLS, verified; it knows us as fingerpost"),
+        ("login", "ok      ", "by TLS, verified; it knows us as fingerpost"),
+        ("wrong", "FAILED  ", "535 5.7.8"),
+        ("none", "ok      ", "by TLS, verified"),
+    ] {
+        let beginning = format!("{beginning}send connector {name}, next hop");
+        let line = text.lines().find(|line| line.starts_with(&beginning)).unwrap_or_else(|| panic!("{text}"));
+        assert!(line.contains(words), "{line}");
+    }
+    assert!(text.contains("`auth` names the mechanism") && !text.contains("sesame"), "{text}");
 }

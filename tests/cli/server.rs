@@ -89,7 +89,7 @@ fn a_running_server_is_no_open_relay_and_no_next_hop_of_its_own() {
     let nobody = configuration.lines().find(|line| line.starts_with("smart_hosts")).unwrap();
     house.write(&configuration.replace(nobody, &back));
     let ran = house.run(&["check", "--connect"]);
-    assert!(ran.out.contains("greets with our own name"), "{ran:?}");
+    assert!(ran.out.contains("greets with our own host name"), "{ran:?}");
 }
 
 #[test]

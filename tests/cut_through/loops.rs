@@ -122,7 +122,19 @@ fn a_repeated_envelope_that_is_refused_now() {
 
 #[test]
 fn a_next_hop_that_asks_us_while_we_ask_it_is_told_so() {
-    let two = Two::start("", "rcpt => wait", "cut_through_patience = \"30s\"");
+    it_is_told_so(&Two::start("", "rcpt => wait", "cut_through_patience = \"30s\""));
+}
+
+/// The client's address is the one that the name last stood for.
+#[test]
+fn so_is_one_that_is_written_as_a_name() {
+    let mut two = Two::start("", "rcpt => wait", "cut_through_patience = \"30s\"");
+    let port = two.secondary.address.port();
+    two.town.reconfigure(&format!("[127.0.0.1]:{port}"), &format!("localhost:{port}"));
+    it_is_told_so(&two);
+}
+
+fn it_is_told_so(two: &Two) {
     let server = two.town.node.smtp;
     std::thread::scope(|scope| {
         let first = scope.spawn(|| {

@@ -120,3 +120,35 @@ fn what_was_refused_while_connected_leaves_nothing_behind() {
         assert_eq!(count, Some(0.0), "{action}");
     }
 }
+
+/// What a next hop took at once, what the queue delivered later and the report about the rest are told in the same
+/// words.
+#[test]
+fn one_grep_tells_a_messages_whole_story() {
+    let two = Two::start("", "dot => 452 4.3.1 out of disk", "");
+    let mut raw = two.stranger();
+    envelope(&mut raw, "ann@outside.test", &["p0@c.test", "s0@c.test"]);
+    let said = say(&mut raw, &format!("{}.", letter("story", 0)), "250 2.0.0 queued as ");
+    let id = said.trim_end().rsplit(' ').next().unwrap();
+    two.secondary.follow("dot => 554 5.7.1 of no interest");
+    two.town.deliver();
+    wait_until("the report", SOON, || two.town.reports("ann@outside.test").len() == 1);
+
+    let log = two.town.node.log();
+    let story: Vec<&str> = log.lines().filter(|line| line.contains(&format!("queue_id={id}"))).collect();
+    let mut at = 0;
+    for (what, words) in [
+        ("message accepted", "sender=<ann@outside.test>"),
+        ("delivered", "to=p0@c.test send_connector=primary"),
+        ("deferred", "to=s0@c.test send_connector=secondary"),
+        ("failed", "send_connector=secondary"),
+        ("report made", "report="),
+    ] {
+        let is_it = |line: &&str| line.contains(&format!("{what} queue_id=")) && line.contains(words);
+        let found = story[at..].iter().position(is_it);
+        at += found.unwrap_or_else(|| panic!("no {what:?} with {words:?} in\n{}", story[at..].join("\n")));
+    }
+    let other: Vec<_> =
+        log.lines().filter(|line| line.contains(id) && !line.contains(&format!("queue_id={id}"))).collect();
+    assert!(other.is_empty(), "{other:?}");
+}

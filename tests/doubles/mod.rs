@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics fails")]
 
+pub mod talk;
+
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;

@@ -226,3 +226,29 @@ async fn the_hosts_file_comes_before_dns() {
     assert_eq!(told, format!("{ACCEPTED} by localhost[127.0.0.1]:{port}"));
     assert_eq!(hop.contents().len(), 1);
 }
+
+/// Who asks whether a client is one of them does not wait for DNS (DESIGN section 6, rule 2).
+#[tokio::test]
+async fn what_names_last_stood_for_is_known_without_a_question() {
+    let (_one, _two, port) = hops("").await;
+    let zone: &[(&str, &[&str])] = &[
+        ("fabrikam.example.", &["MX 10 a.fabrikam.example.", "MX 20 b.fabrikam.example."]),
+        ("a.fabrikam.example.", &["A 127.0.0.1"]),
+        ("b.fabrikam.example.", &["A 127.0.0.9", "A 127.0.0.8"]),
+    ];
+    let addresses = |all: &[&str]| all.iter().map(|one| one.parse().unwrap()).collect::<Vec<std::net::IpAddr>>();
+    let (server, zone) = dns(zone).await;
+    let outbound = Outbound::new(Metrics::new());
+    let by_mx = SmtpOut { mx: true, ..by_name(Some(("fabrikam.example", port)), server) };
+    let by_address = by_name(Some(("b.fabrikam.example", port)), server);
+    assert_eq!(outbound.known_addresses(&by_mx), addresses(&[]), "nobody has asked for them yet");
+    assert!(send(&outbound, by_mx.clone()).await.starts_with(ACCEPTED));
+    assert_eq!(outbound.known_addresses(&by_mx), addresses(&["127.0.0.1"]), "the first one was enough");
+    assert!(send(&outbound, by_address.clone()).await.starts_with(ACCEPTED));
+    zone.lock().unwrap().clear();
+    let mut known = outbound.known_addresses(&by_address);
+    known.sort_unstable();
+    assert_eq!(known, addresses(&["127.0.0.8", "127.0.0.9"]));
+    assert_eq!(outbound.known_addresses(&by_mx).len(), 3);
+    assert_eq!(outbound.known_addresses(&by_name(None, server)), addresses(&[]));
+}

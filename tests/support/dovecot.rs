@@ -39,6 +39,11 @@ pub struct Dovecot {
 impl Dovecot {
     /// Writes the configuration, starts the instance and waits until it listens.
     pub fn start(users: &[User<'_>]) -> Self {
+        Self::start_with(users, "")
+    }
+
+    /// The same with further lines of configuration.
+    pub fn start_with(users: &[User<'_>], lines: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("fp-dovecot-").tempdir_in("/tmp").expect("/tmp is writable");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST)));
@@ -46,7 +51,7 @@ impl Dovecot {
         fs::create_dir(dovecot.path("mail")).expect("the folder is new");
         chown(dovecot.path("mail"), Some(OWNER), Some(OWNER)).expect("tests with Dovecot run as root");
         dovecot.write_users(users);
-        fs::write(dovecot.path("dovecot.conf"), dovecot.configuration()).expect("writable");
+        fs::write(dovecot.path("dovecot.conf"), dovecot.configuration() + lines).expect("writable");
         dovecot.resume();
         dovecot
     }
@@ -92,8 +97,8 @@ impl Dovecot {
         self.folder.path().join(name)
     }
 
-    /// passwd-file: `user:password:uid:gid:gecos:home:shell:extra`.
-    fn write_users(&self, users: &[User<'_>]) {
+    /// Who has a mailbox from now on, by passwd-file: `user:password:uid:gid:gecos:home:shell:extra`.
+    pub fn write_users(&self, users: &[User<'_>]) {
         let line = |user: &User<'_>| {
             let home = self.path("mail").join(user.address);
             let quota = match user.quota {

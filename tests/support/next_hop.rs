@@ -79,6 +79,7 @@ impl NextHop {
         tokio::spawn(async move {
             for number in 0.. {
                 let (socket, peer) = listener.accept().await.unwrap();
+                socket.set_nodelay(true).unwrap(); // the kernel's clock is never paused
                 let hop = serving.clone();
                 hop.seen.lock().unwrap().push(Seen { peer: Some(peer.ip()), ..Seen::default() });
                 tokio::spawn(async move {

@@ -11,7 +11,7 @@ use crate::tls::accept;
 use crate::tls::authority::Authority;
 
 /// From when on a certificate is about to expire: as the alert rules have it.
-const SOON: Duration = Duration::from_secs(14 * 86_400);
+pub(super) const SOON: Duration = Duration::from_secs(14 * 86_400);
 
 /// Looks at each.
 pub(super) fn look(config: &Config, now: UnixTime) -> Vec<Finding> {

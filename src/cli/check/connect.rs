@@ -23,7 +23,7 @@ pub(in crate::cli) async fn everything(file: &Path, format: Format) -> anyhow::R
     };
     let mut findings = certificates::look(&config, UnixTime::now());
     findings.extend(directories(&config).await);
-    findings.extend(next_hops::greet_all(&config).await);
+    findings.extend(next_hops::visit_all(&config).await);
     findings.extend(doors::knock_at_all(&config).await);
     findings.push(folder(&config.server.state_dir));
     findings.push(disk(&config.server.state_dir, config.min_free));

@@ -1,27 +1,33 @@
-//! The next hops of every send connector: whether each answers, greets, and offers what the connector asks of it.
+//! The next hops of every send connector: whether each would take mail now, and how safely it would go there.
 //!
-//! A conversation of its own, without mail: EHLO (LHLO) and QUIT. Certificates and logins are tried by the first delivery.
+//! `delivery` visits them as it does with mail: EHLO (LHLO), STARTTLS and AUTH as the connector has it, then QUIT.
 
 use std::time::Duration;
 
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufStream};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 
 use super::Finding;
-use crate::config::{Config, Host, Protocol, SendConnector, SendTlsMode, SmartHost, SmtpOut, Speaks};
+use super::certificates::SOON;
+use crate::config::{Config, Protocol, SendConnector, SmartHost, SmtpOut};
+use crate::delivery::attempt::Outbound;
+use crate::delivery::attempt::visit::{About, Hindrance, Ready, Security};
+use crate::metrics::Metrics;
 use crate::smtp::domain::Domain;
+use crate::time::UnixTime;
 
 /// For connecting and for each reply: a check is not to take minutes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Greets all of them, one after another.
-pub(super) async fn greet_all(config: &Config) -> Vec<Finding> {
+/// Visits all of them, one after another.
+pub(super) async fn visit_all(config: &Config) -> Vec<Finding> {
+    let outbound = Outbound::new(Metrics::new());
+    outbound.set_own_listeners(config.receive_connectors.iter().flat_map(|door| door.bind.clone()).collect());
     let mut findings = Vec::new();
     for connector in &config.send_connectors {
         match &connector.protocol {
             Protocol::Smtp(smtp) => {
                 for host in &smtp.smart_hosts {
-                    findings.push(judge(&config.server.hostname, connector, smtp, host).await);
+                    findings.extend(visit(&outbound, &config.server.hostname, connector, (smtp, host)).await);
                 }
             }
             Protocol::Maildir(folder) => findings.push(maildir(connector, folder)),
@@ -38,110 +44,83 @@ fn maildir(connector: &SendConnector, folder: &std::path::Path) -> Finding {
     }
 }
 
-async fn judge(ehlo: &Domain, connector: &SendConnector, smtp: &SmtpOut, host: &SmartHost) -> Finding {
+/// One smart host, with its MX where it is looked up so.
+async fn visit(
+    outbound: &Outbound,
+    ehlo: &Domain,
+    connector: &SendConnector,
+    (smtp, host): (&SmtpOut, &SmartHost),
+) -> Vec<Finding> {
+    let alone = SmtpOut {
+        smart_hosts: vec![host.clone()],
+        connect_timeout: smtp.connect_timeout.min(PATIENCE),
+        reply_timeout: smtp.reply_timeout.min(PATIENCE),
+        ..smtp.clone()
+    };
     let what = format!("send connector {}, next hop {host}", connector.name);
-    if smtp.mx && matches!(host.host, Host::Name(_)) {
-        return Finding::well(what, "is looked up as MX when there is mail");
-    }
-    let said = match tokio::time::timeout(PATIENCE * 3, greet(ehlo, smtp.speaks, host)).await {
-        Ok(Ok(said)) => said,
-        Ok(Err(Wrong::Ourselves)) => {
-            let cure =
-                "correct the smart host or its DNS record: it leads back to us, or to a server that says our name";
-            return Finding::bad(what, format!("greets with our own name, {ehlo}: mail would circle"), cure);
-        }
-        Ok(Err(Wrong::Conversation(why))) => {
-            return Finding::bad(what, why, "see that it is up, reachable from here, and lets us in");
-        }
+    match timeout(PATIENCE * 3, outbound.visit(ehlo, connector, alone)).await {
+        Ok(visited) => visited.iter().flat_map(|one| judge(&what, smtp, one, UnixTime::now())).collect(),
         Err(_) => {
             let cure = "see that no firewall stands between, and that the host takes mail from our address";
-            return Finding::bad(what, "does not answer in time", cure);
+            vec![Finding::bad(what, "does not answer in time", cure)]
         }
+    }
+}
+
+/// What a visit found: how it went, and where there is a certificate, how long that will last.
+fn judge(what: &str, smtp: &SmtpOut, visited: &Result<Ready, Hindrance>, now: UnixTime) -> Vec<Finding> {
+    let ready = match visited {
+        Ok(ready) => ready,
+        Err(Hindrance { about, why }) => return vec![Finding::bad(what, why.as_str(), cure(*about))],
     };
-    let starttls = said.iter().any(|line| line.eq_ignore_ascii_case("STARTTLS"));
-    match smtp.tls.mode {
-        SendTlsMode::Required if !starttls => Finding::bad(
-            what,
-            "answers, but offers no STARTTLS, and tls is required",
-            "give it a certificate; until then nothing is sent there",
-        ),
-        SendTlsMode::Opportunistic if !starttls => Finding::well(what, "answers, without STARTTLS"),
-        SendTlsMode::None => Finding::well(what, "answers"),
-        SendTlsMode::Opportunistic | SendTlsMode::Required => Finding::well(what, "answers, with STARTTLS"),
-    }
-}
-
-/// Why a next hop is of no use.
-enum Wrong {
-    /// DESIGN section 6, rule 2.
-    Ourselves,
-    /// What it did instead.
-    Conversation(String),
-}
-
-impl From<String> for Wrong {
-    fn from(why: String) -> Self {
-        Self::Conversation(why)
-    }
-}
-
-/// What it offers in answer to EHLO (RFC 5321 4.1.1.1): the first word of each line.
-async fn greet(ehlo: &Domain, speaks: Speaks, host: &SmartHost) -> Result<Vec<String>, Wrong> {
-    let unreachable = |error| format!("cannot be reached: {error}");
-    match &host.host {
-        Host::Address(ip) => {
-            let stream = TcpStream::connect((*ip, host.port)).await.map_err(unreachable)?;
-            talk(BufStream::new(stream), ehlo, speaks).await
+    let login = smtp.auth.as_ref().map_or_else(String::new, |auth| format!("; it knows us as {}", auth.username));
+    // A name has several addresses.
+    let who = if what.ends_with(&*ready.next_hop) { String::new() } else { format!("{} ", ready.next_hop) };
+    let answers = |how: &str| format!("{who}answers, {how}{login}");
+    match &ready.security {
+        Security::Clear => vec![Finding::well(what, answers("in clear"))],
+        Security::Failed(why) => {
+            let cure = "have its TLS mended; until then mail goes there in clear, as `tls.mode` allows";
+            vec![Finding::doubtful(what, answers(&format!("in clear, because STARTTLS fails: {why}")), cure)]
         }
-        Host::Name(name) => {
-            let stream = TcpStream::connect((name.as_str(), host.port)).await.map_err(unreachable)?;
-            talk(BufStream::new(stream), ehlo, speaks).await
-        }
-        Host::Unix(path) => {
-            let stream = UnixStream::connect(path).await.map_err(unreachable)?;
-            talk(BufStream::new(stream), ehlo, speaks).await
+        Security::Encrypted(until) => {
+            let how = if smtp.tls.verify { "by TLS, verified" } else { "by TLS, not verified" };
+            let mut findings = vec![Finding::well(what, answers(how))];
+            findings.extend(until.map(|until| certificate(what, smtp, until, now)));
+            findings
         }
     }
 }
 
-async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: BufStream<S>,
-    ehlo: &Domain,
-    speaks: Speaks,
-) -> Result<Vec<String>, Wrong> {
-    let hello = speaks.hello();
-    let greeting = expect(&mut stream, "220", "greets with").await?;
-    let name = greeting.first().and_then(|line| line.split(' ').next()).unwrap_or_default();
-    if name.eq_ignore_ascii_case(ehlo.as_str()) {
-        return Err(Wrong::Ourselves);
+/// Its certificate's last day. One that is verified and has expired does not come so far.
+fn certificate(what: &str, smtp: &SmtpOut, until: UnixTime, now: UnixTime) -> Finding {
+    let what = format!("certificate of {what}");
+    let found = format!("is good until {until}");
+    match until.0.checked_sub(now.0) {
+        None | Some(0) => {
+            Finding::doubtful(what, format!("expired at {until}"), "have it renewed before you set `tls.verify`")
+        }
+        Some(left) if left < SOON.as_secs() && smtp.tls.verify => {
+            Finding::doubtful(what, found, "have it renewed: once it has expired nothing is sent there")
+        }
+        Some(_) => Finding::well(what, found),
     }
-    send(&mut stream, &format!("{hello} {ehlo}\r\n")).await?;
-    let offers = expect(&mut stream, "250", &format!("answers {hello} with")).await?;
-    send(&mut stream, "QUIT\r\n").await?;
-    Ok(offers.iter().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect())
 }
 
-async fn send(stream: &mut (impl AsyncWrite + Unpin), command: &str) -> Result<(), String> {
-    let broken = |error| format!("breaks off: {error}");
-    stream.write_all(command.as_bytes()).await.map_err(broken)?;
-    stream.flush().await.map_err(broken)
-}
-
-/// Reads one reply of this code; its lines without the code.
-async fn expect(stream: &mut (impl AsyncBufRead + Unpin), code: &str, does: &str) -> Result<Vec<String>, String> {
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        let read = tokio::time::timeout(PATIENCE, stream.read_line(&mut line)).await;
-        let read = read.map_err(|_| "falls silent".to_owned())?.map_err(|error| format!("breaks off: {error}"))?;
-        let line = line.trim_end();
-        if read == 0 || lines.len() > 100 {
-            return Err("breaks off".into());
+fn cure(about: About) -> &'static str {
+    match about {
+        About::Ourselves => {
+            "correct the smart host or its DNS record: it leads back to us, or to a server that says our name"
         }
-        let Some(rest) = line.strip_prefix(code) else { return Err(format!("{does} {line}")) };
-        lines.push(rest.trim_start_matches(['-', ' ']).to_owned());
-        if !rest.starts_with('-') {
-            return Ok(lines);
+        About::Name => "correct the name, or see that DNS answers (`dns_servers`)",
+        About::Security => {
+            "see that it offers STARTTLS with a certificate that fits the connector's `tls` (`ca`, `server_name`) and has \
+             not expired; until then nothing is sent there"
         }
+        About::Login => {
+            "see that `auth` names the mechanism, the user and the password that it knows us by; until then nothing is \
+             sent there"
+        }
+        About::Answer => "see that it is up, reachable from here, and lets us in",
     }
 }

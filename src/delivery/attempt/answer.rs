@@ -1,5 +1,9 @@
 //! What one recipient was told in a conversation with a next hop, and how the connection stands after it.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::HandedResult;
 use super::connection::Connection;
 use super::trouble::Trouble;
@@ -26,6 +30,25 @@ pub(crate) enum Ended {
     Closed,
     /// It came from the pool and was dead already: nothing was said, nobody was told anything.
     Unused,
+}
+
+/// How long a next hop may take over its replies to the whole message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// So long over each: a store delivers to one recipient after another (RFC 2033).
+    ForEach(Duration),
+    /// So long over all of them: somebody is waiting for us.
+    InAll(Duration),
+}
+
+impl Patience {
+    /// How long the next reply may take; the first was waited for since `began`.
+    pub(super) fn left(self, began: Instant) -> Duration {
+        match self {
+            Self::ForEach(limit) => limit,
+            Self::InAll(limit) => limit.saturating_sub(began.elapsed()),
+        }
+    }
 }
 
 /// What a reply to RCPT that is not a yes comes to; `others` were accepted before it in this transaction.

@@ -1,8 +1,9 @@
 //! Notices that a connection stands behind a path MTU black hole (DESIGN section 7, "Path MTU"): small commands pass,
 //! the first full segment of the content never arrives, and nobody tells us.
 //!
-//! `connection` asks [`Watch::look`] whenever the next hop has taken or said nothing for [`STALL`]. A suspicion is told
-//! once a connection; if nothing moves for the whole `reply_timeout`, it is what the connection ends with.
+//! `connection` asks [`Watch::look`] whenever the next hop has taken or said nothing for [`STALL`], and cut-through where
+//! it waits no longer, which may be sooner. A suspicion is told once a connection; if nothing moves for the whole
+//! `reply_timeout`, it is what the connection ends with.
 
 use std::fmt;
 use std::sync::Arc;

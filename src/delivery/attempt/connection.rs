@@ -138,9 +138,22 @@ impl Connection {
         matches!(self.stream, Stream::Tls(_))
     }
 
+    /// The certificate that the next hop showed, DER.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&[u8]> {
+        let Stream::Tls(tls) = &self.stream else { return None };
+        tls.get_ref().1.peer_certificates()?.first().map(|certificate| certificate.as_ref())
+    }
+
     /// Adds to what goes out next.
     pub fn queue(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
+    }
+
+    /// Octets that go out next.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.out.len()
     }
 
     /// Writes what is queued and waits for one reply, for `reply_timeout`.
@@ -213,7 +226,7 @@ impl Connection {
 
     /// Nothing has moved for a while: may it go on?
     fn stalled(&mut self, deadline: Instant, limit: Duration) -> Result<(), Broken> {
-        let suspected = self.stream.tcp().and_then(|socket| self.watch.look(socket, &self.next_hop));
+        let suspected = self.look();
         let over = Instant::now() >= deadline;
         match suspected {
             // What the kernel holds for us is not sent: no next hop is thinking about it.
@@ -221,6 +234,12 @@ impl Connection {
             None if over => Err(Broken::TimedOut(limit)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether what was sent seems to get lost in a path MTU black hole, and for how long it has; who cuts a wait short
+    /// asks before the connection is closed. A new suspicion is told.
+    pub fn look(&mut self) -> Option<(BlackHole, Duration)> {
+        self.stream.tcp().and_then(|socket| self.watch.look(socket, &self.next_hop))
     }
 
     /// The buffer of what goes out next, for whoever fills it piece by piece.

@@ -6,8 +6,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::HandedResult;
-use super::answer::{Answer, Ended, to_rcpt, verdict};
+use super::answer::{Answer, Ended, Patience, to_rcpt, verdict};
+use super::black_hole::BlackHole;
 use super::connection::{Broken, Connection, History};
 use super::fit::Way;
 use super::trouble::{BAD_CONNECTION, Trouble};
@@ -54,6 +57,11 @@ impl Conversation {
     /// What the next hop offers, and how it is called.
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// A wait is cut short: whether what was sent seems to get lost on the way.
+    pub(crate) fn look(&mut self) -> Option<BlackHole> {
+        self.connection.look().map(|(hole, _)| hole)
     }
 
     /// The connection, for whatever comes next.
@@ -271,7 +279,8 @@ impl Conversation {
 
     /// The reply to the whole message, or with LMTP one for each accepted recipient (RFC 2033 4.2). Everybody has been
     /// told then.
-    pub(crate) async fn verdict(&mut self, limit: Duration) -> Ended {
+    pub(crate) async fn verdict(&mut self, patience: Patience) -> Ended {
+        let began = Instant::now();
         let replies = match self.connection.terms.smtp.speaks {
             Speaks::Smtp => 1,
             Speaks::Lmtp => self.accepted.len(),
@@ -283,7 +292,7 @@ impl Conversation {
                 Speaks::Smtp => waiting.by_ref().collect(),
                 Speaks::Lmtp => waiting.by_ref().take(1).collect(),
             };
-            match self.reply_within(limit).await {
+            match self.reply_within(patience.left(began)).await {
                 Ok(reply) => {
                     let means = meaning(Step::Dot, &reply);
                     self.finish(Step::Dot, &reply, means);

@@ -135,7 +135,8 @@ fn in_order(hops: Vec<NextHop>, turn: usize, is_down: impl Fn(&NextHop) -> bool)
     smart_hosts.into_iter().flatten().chain(down).collect()
 }
 
-async fn smart_hosts(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, Trouble> {
+/// The next hops that the connector names.
+pub(super) async fn smart_hosts(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, Trouble> {
     let smtp = &attempt.terms.smtp;
     let mut hops = Vec::new();
     let mut last = None;

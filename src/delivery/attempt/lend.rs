@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::{Answer, Ended};
 use super::connection::Terms;
@@ -144,13 +144,11 @@ struct Trying<'a> {
 impl Trying<'_> {
     /// Tries one; `left` next hops share the time that is left.
     async fn hop(&mut self, hop: &NextHop, pass: Pass<'_>, left: u32) -> Option<Opened> {
-        let share = self.deadline.saturating_duration_since(Instant::now()) / left.max(1);
+        let until = Instant::now() + self.deadline.saturating_duration_since(Instant::now()) / left.max(1);
         let key = pass.key().clone();
-        let result = match timeout(share, begin_with(self.attempt, hop, &key, self.opening)).await {
+        let result = match timeout_at(until, begin_with(self.attempt, hop, (&key, until), self.opening)).await {
             Ok(result) => result,
-            Err(_) => {
-                Err(Trouble::unreached(NO_ANSWER, format!("{}: no answer within cut_through_patience", hop.name())))
-            }
+            Err(_) => Err(impatient(hop)),
         };
         let whole = result.as_ref().err().filter(|trouble| trouble.scope == Scope::NextHop);
         if let Err(trouble) = &result
@@ -169,6 +167,10 @@ impl Trying<'_> {
     }
 }
 
+fn impatient(hop: &NextHop) -> Trouble {
+    Trouble::unreached(NO_ANSWER, format!("{}: no answer within cut_through_patience", hop.name()))
+}
+
 fn refused(opening: &Opening<'_>, reply: &Reply) -> Begun {
     let answer = |(at, _): &(usize, Target<'_>)| (*at, Answer::Final(HandedResult::Refused(reply.clone())));
     Begun { told: opening.recipients.iter().map(answer).collect(), loan: None }
@@ -178,7 +180,7 @@ fn refused(opening: &Opening<'_>, reply: &Reply) -> Begun {
 async fn begin_with(
     attempt: &Attempt<'_>,
     hop: &NextHop,
-    key: &Key,
+    (key, until): (&Key, Instant),
     opening: &Opening<'_>,
 ) -> Result<(Vec<(usize, Answer)>, Option<Conversation>), Trouble> {
     loop {
@@ -188,7 +190,11 @@ async fn begin_with(
         };
         introduce(&mut connection, opening.origin).await;
         let mut talk = Conversation::new(connection);
-        let ended = open_with(&mut talk, opening).await;
+        let Ok(ended) = timeout_at(until, open_with(&mut talk, opening)).await else {
+            // Many recipients fill a segment.
+            talk.look();
+            return Err(impatient(hop));
+        };
         if ended == Err(Ended::Unused) {
             continue;
         }

@@ -4,9 +4,9 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
-use super::answer::{Answer, Ended};
+use super::answer::{Answer, Ended, Patience};
+use super::black_hole::BlackHole;
 use super::connection::Broken;
 use super::conversation::Conversation;
 use super::fit::{self, Way};
@@ -81,6 +81,11 @@ impl Loan {
         self.talk.piece(bytes);
     }
 
+    /// Octets that the next [`Loan::flush`] writes.
+    pub(crate) fn queued(&self) -> usize {
+        self.talk.connection().queued()
+    }
+
     /// Writes out what is there.
     ///
     /// # Errors
@@ -99,9 +104,9 @@ impl Loan {
         self.talk.end();
     }
 
-    /// What the next hop says to the whole message. `limit`: how long it may take over it.
-    pub(crate) async fn verdict(&mut self, limit: Duration) -> Ended {
-        self.talk.verdict(limit).await
+    /// What the next hop says to the whole message.
+    pub(crate) async fn verdict(&mut self, patience: Patience) -> Ended {
+        self.talk.verdict(patience).await
     }
 
     /// What recipients were told since this was asked last.
@@ -121,8 +126,14 @@ impl Loan {
         }
     }
 
+    /// It is not waited for any longer: whether what was sent seems to get lost on the way, which is told here.
+    pub(crate) fn look(&mut self) -> Option<BlackHole> {
+        self.talk.look()
+    }
+
     /// It did not answer in time.
-    pub(crate) fn timed_out(&self, why: &Reply) {
+    pub(crate) fn timed_out(&mut self, why: &Reply) {
+        self.look();
         if self.fails(why) == Change::News {
             tracing::warn!(send_connector = %self.key.connector, next_hop = %self.next_hop(), reason = %why,
                 "next hop cannot be used");

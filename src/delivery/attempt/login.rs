@@ -15,7 +15,9 @@ use crate::smtp::reply::Reply;
 /// # Errors
 /// [`Trouble`] with the next hop: without authentication nothing is sent to it.
 pub(super) async fn authenticate(connection: &mut Connection, auth: &SendAuth) -> Result<(), Trouble> {
-    let trouble = |connection: &Connection, text: &str| Trouble::at(&connection.next_hop, NO_SECURITY, text).alerting();
+    let trouble = |connection: &Connection, text: &str| {
+        Trouble::at(&connection.next_hop, NO_SECURITY, text).at_step(Step::Auth).alerting()
+    };
     if !connection.is_tls() {
         return Err(trouble(connection, "it offers no TLS, and without TLS we do not authenticate"));
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::answer::{Answer, Ended};
+use super::answer::{Answer, Ended, Patience};
 use super::body::BodyError;
 use super::connection::Connection;
 use super::conversation::{Conversation, Early};
@@ -84,7 +84,7 @@ async fn converse(
         return ended;
     }
     match message.write(conversation, fit.way).await {
-        Ok(()) => conversation.verdict(DOT_TIMEOUT).await,
+        Ok(()) => conversation.verdict(Patience::ForEach(DOT_TIMEOUT)).await,
         Err(BodyError::Read(error)) => {
             tracing::error!(alert = true, %error, "cannot read a queued message's content");
             conversation.unreadable()

@@ -39,6 +39,8 @@ pub(crate) struct Trouble {
     pub scope: Scope,
     /// Whether somebody has to look at it.
     pub alert: Alert,
+    /// What it came of, where a word was exchanged.
+    pub step: Option<Step>,
 }
 
 impl Trouble {
@@ -55,7 +57,7 @@ impl Trouble {
     #[must_use]
     pub(super) fn unreached(enhanced: Enhanced, text: String) -> Self {
         let reply = Reply { code: 451, enhanced: Some(enhanced), text: text.into() };
-        Self { next_hop: "".into(), reply, scope: Scope::NextHop, alert: Alert::No }
+        Self { next_hop: "".into(), reply, scope: Scope::NextHop, alert: Alert::No, step: None }
     }
 
     /// With a next hop that was reached.
@@ -71,12 +73,18 @@ impl Trouble {
         Self { alert: Alert::Yes, ..self }
     }
 
+    /// The same, and what it came of.
+    #[must_use]
+    pub(super) fn at_step(self, step: Step) -> Self {
+        Self { step: Some(step), ..self }
+    }
+
     /// The conversation broke.
     #[must_use]
     pub(super) fn broken(connection: &Connection, broken: &Broken, step: Step) -> Self {
         let enhanced =
             if matches!(broken, Broken::TimedOut(_) | Broken::BlackHole(_)) { NO_ANSWER } else { BAD_CONNECTION };
-        Self::at(&connection.next_hop, enhanced, &format!("{} {broken}", during(step)))
+        Self::at(&connection.next_hop, enhanced, &format!("{} {broken}", during(step))).at_step(step)
     }
 
     /// A reply that says nothing of sender or recipient, after the table in `refusal`. The queue shows it under its own
@@ -95,7 +103,7 @@ impl Trouble {
             // Others' mail may well be understood.
             _ => (Scope::Message, Alert::Yes),
         };
-        Self { scope, alert, ..trouble }
+        Self { scope, alert, ..trouble.at_step(step) }
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
+use super::pace::Pace;
 use super::{Asked, End, Ending, Said, TakesPart, Vouched, said};
 use crate::delivery::attempt::answer::{Answer, Ended};
 use crate::delivery::attempt::lend::{Opening, Out};
@@ -32,8 +33,8 @@ pub(super) struct Branch {
     lost: Vec<Ending>,
     /// How its content goes.
     pub(super) stream: Stream,
-    /// How long it made the message's other branches wait.
-    pub(super) behind: Duration,
+    /// How fast its next hop takes the content.
+    pub(super) pace: Pace,
     /// How much longer the next hop is waited for, up to its 354.
     patience: Duration,
 }
@@ -86,7 +87,7 @@ impl Member {
 impl Branch {
     pub(super) fn new(out: Out, patience: Duration) -> Self {
         let (members, lost) = (Vec::new(), Vec::new());
-        Self { out, members, line: Line::Away, lost, stream: Stream::No, behind: Duration::ZERO, patience }
+        Self { out, members, line: Line::Away, lost, stream: Stream::No, pace: Pace::default(), patience }
     }
 
     /// Whether this route is its own. By smart hosts all recipients go together, by MX those of one domain.

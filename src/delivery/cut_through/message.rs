@@ -5,13 +5,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::branch::{Branch, Line, Stream};
 use super::lag::Lag;
+use super::pace::Pace;
 use super::{End, Ending};
 use crate::delivery::attempt::Outbound;
-use crate::delivery::attempt::answer::Ended;
+use crate::delivery::attempt::answer::{Ended, Patience};
+use crate::delivery::attempt::black_hole::BlackHole;
 use crate::delivery::attempt::body::read;
 use crate::delivery::attempt::connection::Broken;
 use crate::delivery::attempt::loan::Loan;
@@ -25,8 +27,6 @@ use crate::spool::entry::Content;
 const DOT: Duration = Duration::from_secs(480);
 /// Octets of one piece.
 const PIECE: usize = 64 * 1024;
-/// A single branch that takes less than a piece in so long, about 1 KiB/s over two minutes, is given up.
-const STANDSTILL: Duration = Duration::from_secs(120);
 
 const TOO_SLOW: Reply = Reply::fixed(451, Enhanced(4, 4, 1), "the next hop takes the message too slowly");
 const LEFT_BEHIND: Reply =
@@ -59,7 +59,8 @@ pub(crate) enum Body<'a> {
 enum Stopped {
     Broken(Broken),
     Unreadable(io::Error),
-    LeftBehind,
+    /// What it looks like on the wire, if that says why.
+    LeftBehind(Option<BlackHole>),
     Standstill,
 }
 
@@ -108,7 +109,7 @@ impl Branch {
     pub(super) async fn feed(&mut self, piece: &[u8], lag: &Lag) {
         let (Stream::On, Line::Open(loan)) = (&self.stream, &mut self.line) else { return };
         loan.piece(piece);
-        if let Err(stopped) = flush(loan, lag, &mut self.behind).await {
+        if let Err(stopped) = flush(loan, lag, &mut self.pace).await {
             self.stream = Stream::Over(self.stopped(stopped).await);
         }
     }
@@ -142,7 +143,7 @@ impl Branch {
             Ok(Err(ended)) => return Err(self.told(ended)),
             Ok(Ok(())) => {}
         }
-        match write(loan, prefix.as_bytes(), message, (lag, &mut self.behind)).await {
+        match write(loan, prefix.as_bytes(), message, (lag, &mut self.pace)).await {
             Ok(()) => Ok(()),
             Err(stopped) => Err(self.stopped(stopped).await),
         }
@@ -152,10 +153,10 @@ impl Branch {
     async fn end_content(&mut self, lag: &Lag) -> Vec<Ending> {
         let Line::Open(loan) = &mut self.line else { return Vec::new() };
         loan.end();
-        if let Err(stopped) = flush(loan, lag, &mut self.behind).await {
+        if let Err(stopped) = flush(loan, lag, &mut self.pace).await {
             return self.stopped(stopped).await;
         }
-        let ended = loan.verdict(DOT).await;
+        let ended = loan.verdict(Patience::InAll(DOT)).await;
         self.told(ended)
     }
 
@@ -177,7 +178,8 @@ impl Branch {
                 let ended = loan.interrupted(&broken).await;
                 return self.told(ended).into_iter().map(Ending::broken_off).collect();
             }
-            Stopped::LeftBehind => End::CutLoose(LEFT_BEHIND),
+            Stopped::LeftBehind(None) => End::CutLoose(LEFT_BEHIND),
+            Stopped::LeftBehind(Some(hole)) => End::CutLoose(LEFT_BEHIND.saying(hole.to_string())),
             Stopped::Standstill => End::Deferred(TOO_SLOW),
             Stopped::Unreadable(error) => {
                 tracing::error!(alert = true, %error, "cannot read a message's content");
@@ -194,14 +196,14 @@ async fn write(
     loan: &mut Loan,
     prefix: &[u8],
     message: &Message<'_>,
-    (lag, behind): (&Lag, &mut Duration),
+    (lag, pace): (&Lag, &mut Pace),
 ) -> Result<(), Stopped> {
     loan.piece(prefix);
     match &message.body {
         Body::Memory(bytes) => {
             for (number, piece) in bytes.chunks(PIECE).enumerate() {
                 if number > 0 {
-                    flush(loan, lag, behind).await?;
+                    flush(loan, lag, pace).await?;
                 }
                 loan.piece(piece);
             }
@@ -211,7 +213,7 @@ async fn write(
             while at < message.content.size {
                 let length = usize::try_from(message.content.size - at).unwrap_or(PIECE).min(PIECE);
                 if at > 0 {
-                    flush(loan, lag, behind).await?;
+                    flush(loan, lag, pace).await?;
                 }
                 loan.piece(&read(file, at, length).await.map_err(Stopped::Unreadable)?);
                 at += length as u64;
@@ -222,13 +224,19 @@ async fn write(
 }
 
 /// Writes out a piece, as long as the branch keeps up with the others and moves at all.
-async fn flush(loan: &mut Loan, lag: &Lag, behind: &mut Duration) -> Result<(), Stopped> {
+async fn flush(loan: &mut Loan, lag: &Lag, pace: &mut Pace) -> Result<(), Stopped> {
+    let (octets, began) = (loan.queued(), Instant::now());
     let flushed = tokio::select! {
         biased;
-        flushed = timeout(STANDSTILL, loan.flush()) => flushed,
-        () = lag.too_far(*behind) => return Err(Stopped::LeftBehind),
+        flushed = timeout(pace.left(), loan.flush()) => flushed,
+        () = lag.too_far(pace.behind) => return Err(Stopped::LeftBehind(loan.look())),
     };
-    flushed.map_err(|_| Stopped::Standstill)?.map_err(Stopped::Broken)?;
-    *behind += lag.arrived();
+    let Ok(flushed) = flushed else {
+        loan.look();
+        return Err(Stopped::Standstill);
+    };
+    flushed.map_err(Stopped::Broken)?;
+    pace.took(octets, began.elapsed());
+    pace.behind += lag.arrived();
     Ok(())
 }

@@ -53,7 +53,7 @@ pub(super) async fn commit(shared: &Shared, in_force: &InForce, entry: &Entry, e
         match try_commit(shared, in_force, (&about, &settled), &mut due).await {
             Ok(report) => break report,
             Err(error) => {
-                tracing::error!(id = %entry.id, %error, "an outcome cannot be made durable; it is written again in {wait:?}");
+                tracing::error!(queue_id = %entry.id, %error, "an outcome cannot be made durable; it is written again in {wait:?}");
             }
         }
         tokio::select! {
@@ -132,7 +132,7 @@ fn keep_dead_letter(shared: &Shared, in_force: &InForce, report: &Entry, reading
             if *readings < READINGS {
                 return Err(error);
             }
-            tracing::error!(id = %report.id, %error, "a report that failed cannot be read; only its envelope is kept");
+            tracing::error!(queue_id = %report.id, %error, "a report that failed cannot be read; only its envelope is kept");
             format!("This report could not be read: {error}\nIts envelope is in {}.json.\n", report.id).into_bytes()
         }
     };

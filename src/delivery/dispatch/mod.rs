@@ -143,7 +143,7 @@ impl Delivery {
         // In a task of its own: were it broken off, nobody would free the recipients that it holds.
         let dropped = self.shared.tasks.spawn(async move {
             commit::drop_recipients(&shared, &dropping).await?;
-            tracing::info!(%id, from = %dropping.entry.sender.reverse_path, "dropped by an operator");
+            tracing::info!(queue_id = %id, sender = %dropping.entry.sender.reverse_path, "dropped by an operator");
             Ok::<(), SpoolError>(())
         });
         dropped.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
@@ -250,7 +250,7 @@ async fn attempt(shared: Arc<Shared>, picked: Picked) {
 /// What an operator dropped a while ago is dropped now.
 async fn go_on_dropping(shared: Arc<Shared>, rest: Dropping) {
     if let Err(error) = commit::drop_recipients(&shared, &rest).await {
-        tracing::error!(id = %rest.entry.id, %error, "a dropped message cannot be taken out of the queue; it stays");
+        tracing::error!(queue_id = %rest.entry.id, %error, "a dropped message cannot be taken out of the queue; it stays");
     }
 }
 

@@ -245,12 +245,12 @@ async fn to_mailbox(
         Err(panicked) => panicked.to_string(),
     };
     let folder = maildir::folder(root, &attempted.route.rcpt_to);
-    tracing::warn!(id = %entry.id, folder = %folder.display(), error, "a mailbox cannot be written");
+    tracing::warn!(queue_id = %entry.id, folder = %folder.display(), error, "a mailbox cannot be written");
     Handed { next_hop: "".into(), result: HandedResult::Deferred(MAILBOX_UNWRITABLE) }
 }
 
 fn unreadable(entry: &Entry, error: &crate::spool::SpoolError) -> Handed {
-    tracing::error!(id = %entry.id, %error, "queued content cannot be read; delivery is tried again later");
+    tracing::error!(queue_id = %entry.id, %error, "queued content cannot be read; delivery is tried again later");
     Handed { next_hop: "".into(), result: HandedResult::Deferred(TRY_AGAIN) }
 }
 

@@ -37,15 +37,15 @@ fn outcome(parts: &Parts, entry: &Entry, queued: &Queued, attempted: &Attempted)
         State::Waiting { last_error, .. } => (What::Deferred, "deferred", last_error.clone()),
         State::Held(why) => {
             let message_id = &entry.content.message_id;
-            tracing::warn!(id = %entry.id, to = %queued.rcpt.address, message_id, why, "held");
+            tracing::warn!(queue_id = %entry.id, to = %queued.rcpt.address, message_id, why, "held");
             return;
         }
         State::Done(Outcome::Dropped) => return,
     };
     let connector = label(&attempted.route.connector);
-    let (id, from, to) = (entry.id, &entry.sender.reverse_path, &queued.rcpt.address);
+    let (queue_id, sender, to) = (entry.id, &entry.sender.reverse_path, &queued.rcpt.address);
     let (message_id, next_hop) = (&entry.content.message_id, &attempted.next_hop);
-    tracing::info!(%id, %from, %to, message_id, connector, %next_hop, said, "{result}");
+    tracing::info!(%queue_id, %sender, %to, message_id, send_connector = %connector, %next_hop, said, "{result}");
     parts.metrics.deliveries.with_label_values(&[connector, result]).inc();
     parts.trace.record(event(entry, what, to.to_string(), (connector, said)));
 }
@@ -60,7 +60,7 @@ pub(super) fn reported(parts: &Parts, about: &Entry, report: &Entry, reported: &
     actions.dedup();
     for action in actions {
         parts.metrics.dsn.with_label_values(&[action.as_str()]).inc();
-        tracing::info!(id = %about.id, report = %report.id, to = %about.sender.reverse_path, "{} report made", action.as_str());
+        tracing::info!(queue_id = %about.id, report = %report.id, to = %about.sender.reverse_path, "{} report made", action.as_str());
         let detail = format!("{}, as {}", action.as_str(), report.id);
         let connector = report.recipients.first().map_or(UNDECIDED_LABEL, |queued| label(&queued.route.connector));
         parts.trace.record(event(about, What::Dsn, about.sender.reverse_path.as_str().to_owned(), (connector, detail)));

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use crate::message::envelope::{Origin, Relay};
+use crate::message::envelope::{Origin, Relay, Spoke};
 
 /// The longest command line, with its CRLF.
 const LONGEST: usize = 512;
@@ -76,8 +76,14 @@ fn value(attribute: Attribute, origin: &Origin) -> String {
         (Attribute::Helo, _) => origin.helo.clone(),
         (Attribute::Source, _) if origin.relay == Relay::Report => "LOCAL".to_owned(),
         (Attribute::Source, _) => "REMOTE".to_owned(),
-        // Neither the client's name nor its port or protocol is kept with a message.
-        (Attribute::Addr | Attribute::Name | Attribute::Port | Attribute::Proto, _) => String::new(),
+        (Attribute::Port, Some(_)) => origin.client_port.map_or_else(String::new, |port| port.to_string()),
+        (Attribute::Proto, _) => match origin.spoke {
+            Some(Spoke::Smtp) => "SMTP".to_owned(),
+            Some(Spoke::Esmtp) => "ESMTP".to_owned(),
+            None => String::new(),
+        },
+        // Nobody asks the DNS for the client's name.
+        (Attribute::Addr | Attribute::Name | Attribute::Port, _) => String::new(),
     };
     if known.is_empty() { UNAVAILABLE.to_owned() } else { known }
 }
@@ -109,6 +115,8 @@ mod tests {
             relay: Relay::AcceptedDomains,
             client: Some(client.parse().unwrap()),
             helo: helo.into(),
+            client_port: Some(52_344),
+            spoke: Some(Spoke::Esmtp),
             ..Origin::report()
         }
     }
@@ -122,13 +130,23 @@ mod tests {
             (
                 &client,
                 ALL,
-                "XFORWARD NAME=[UNAVAILABLE] ADDR=192.0.2.7 PORT=[UNAVAILABLE] PROTO=[UNAVAILABLE] HELO=mail.example \
-                 SOURCE=REMOTE",
+                "XFORWARD NAME=[UNAVAILABLE] ADDR=192.0.2.7 PORT=52344 PROTO=ESMTP HELO=mail.example SOURCE=REMOTE",
+            ),
+            (&Origin { spoke: Some(Spoke::Smtp), ..client.clone() }, "PROTO", "XFORWARD PROTO=SMTP"),
+            // Of mail that was queued before they were kept.
+            (
+                &Origin { spoke: None, client_port: None, ..client.clone() },
+                "PORT PROTO",
+                "XFORWARD PORT=[UNAVAILABLE] PROTO=[UNAVAILABLE]",
             ),
             (&client, "addr Helo", "XFORWARD ADDR=192.0.2.7 HELO=mail.example"),
             (&origin("2001:db8::7", ""), "ADDR HELO", "XFORWARD ADDR=IPV6:2001:db8::7 HELO=[UNAVAILABLE]"),
             (&origin("192.0.2.7", "a b+c=d\r\nRSETä"), "HELO", "XFORWARD HELO=a+20b+2Bc+3Dd+0D+0ARSET+C3+A4"),
-            (&Origin::report(), "ADDR SOURCE", "XFORWARD ADDR=[UNAVAILABLE] SOURCE=LOCAL"),
+            (
+                &Origin::report(),
+                "ADDR PORT PROTO SOURCE",
+                "XFORWARD ADDR=[UNAVAILABLE] PORT=[UNAVAILABLE] PROTO=[UNAVAILABLE] SOURCE=LOCAL",
+            ),
         ] {
             assert_eq!(commands(origin, offered(offers)), [said], "{offers}");
         }

@@ -1,0 +1,133 @@
+//! A next hop visited without mail, for `fingerpost check --connect`: all that comes before MAIL, as for mail, then QUIT.
+//!
+//! Nothing of it counts for a next hop's health, and no connection stays in the pool.
+
+use std::sync::Arc;
+
+use super::connection::{Connection, Terms};
+use super::hops::{self, NextHop};
+use super::trouble::{BAD_SECURITY, LOOP, NO_DNS, NO_SECURITY, Trouble};
+use super::{Attempt, Outbound, open};
+use crate::config::{Host, SendConnector, SendTls, SendTlsMode, SmtpOut};
+use crate::delivery::refusal::Step;
+use crate::smtp::domain::Domain;
+use crate::time::UnixTime;
+use crate::tls::accept;
+
+/// A next hop that would take mail now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// `name[address]:port`, or `unix:PATH`.
+    pub next_hop: Arc<str>,
+    /// How it would go there.
+    pub security: Security,
+}
+
+/// How mail goes to a next hop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Security {
+    /// In clear: the connector asks for nothing else, or the next hop offers nothing else.
+    Clear,
+    /// In clear, though it offers STARTTLS: this is why.
+    Failed(String),
+    /// Encrypted; until when its certificate is good, where that can be read.
+    Encrypted(Option<UnixTime>),
+}
+
+/// Why a next hop would take no mail now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hindrance {
+    /// What has to be looked at.
+    pub about: About,
+    /// What happened.
+    pub why: String,
+}
+
+/// What keeps mail from a next hop, as far as the cure depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// It is ourselves, or says our name (DESIGN section 6, rule 2).
+    Ourselves,
+    /// Its name leads nowhere.
+    Name,
+    /// STARTTLS, or the certificate.
+    Security,
+    /// AUTH.
+    Login,
+    /// It is not there, or does not want us.
+    Answer,
+}
+
+impl Hindrance {
+    /// With this next hop, whose name need not be said.
+    fn at(hop: &NextHop, trouble: Trouble) -> Self {
+        let hindrance = Self::from(trouble);
+        let why = hindrance.why.strip_prefix(&format!("{}: ", hop.name())).map(str::to_owned);
+        Self { why: why.unwrap_or(hindrance.why), ..hindrance }
+    }
+}
+
+impl From<Trouble> for Hindrance {
+    fn from(trouble: Trouble) -> Self {
+        let about = match (trouble.step, trouble.reply.enhanced) {
+            (Some(Step::Auth), _) => About::Login,
+            (_, Some(LOOP)) => About::Ourselves,
+            (_, Some(NO_DNS)) => About::Name,
+            (_, Some(NO_SECURITY | BAD_SECURITY)) => About::Security,
+            _ => About::Answer,
+        };
+        Self { about, why: trouble.reply.text.into_owned() }
+    }
+}
+
+impl Outbound {
+    /// Visits each next hop that these settings name; `ehlo` is our host name.
+    pub async fn visit(
+        &self,
+        ehlo: &Domain,
+        connector: &SendConnector,
+        smtp: SmtpOut,
+    ) -> Vec<Result<Ready, Hindrance>> {
+        let terms = Arc::new(Terms { ehlo: ehlo.clone(), smtp: Arc::new(smtp) });
+        let attempt = Attempt { shared: self.shared.clone(), terms, connector, next_hop_domain: ehlo };
+        let hops = match hops::smart_hosts(&attempt).await {
+            Ok(hops) => hops,
+            Err(trouble) => return vec![Err(trouble.into())],
+        };
+        let mut visited = Vec::with_capacity(hops.len());
+        for hop in &hops {
+            visited.push(match open::open(&attempt, hop).await {
+                Ok(connection) => Ok(look(&attempt, hop, connection).await),
+                Err(trouble) => Err(Hindrance::at(hop, trouble)),
+            });
+        }
+        visited
+    }
+}
+
+async fn look(attempt: &Attempt<'_>, hop: &NextHop, connection: Connection) -> Ready {
+    let next_hop = connection.next_hop.clone();
+    let wanted = attempt.terms.smtp.tls.mode != SendTlsMode::None && !matches!(hop.host, Host::Unix(_));
+    let security = match connection.certificate() {
+        Some(certificate) => Security::Encrypted(accept::good_until(certificate)),
+        None if wanted && connection.offers.starttls => Security::Failed(why_in_clear(attempt, hop).await),
+        None => Security::Clear,
+    };
+    connection.quit().await;
+    Ready { next_hop, security }
+}
+
+/// Asks once more, and insists.
+async fn why_in_clear(attempt: &Attempt<'_>, hop: &NextHop) -> String {
+    let known = &*attempt.terms.smtp;
+    let tls = SendTls { mode: SendTlsMode::Required, ..known.tls.clone() };
+    let smtp = Arc::new(SmtpOut { tls, ..known.clone() });
+    let terms = Arc::new(Terms { ehlo: attempt.terms.ehlo.clone(), smtp });
+    match open::open(&Attempt { shared: attempt.shared.clone(), terms, ..*attempt }, hop).await {
+        Ok(connection) => {
+            connection.quit().await;
+            "TLS failed, and the next time it did not".to_owned()
+        }
+        Err(trouble) => trouble.reply.text.into_owned(),
+    }
+}

@@ -1,0 +1,75 @@
+//! How fast a branch's next hop takes the content, as far as it is the next hop that is waited for.
+//!
+//! `message` asks before each write how long it may take, and notes what it took. Small pieces count as large ones do:
+//! what is written is added up until it is worth two minutes.
+
+use std::time::Duration;
+
+/// What a next hop has to take at least, octets ...
+const LEAST: u64 = 120 * 1024;
+/// ... in so long: 1 KiB a second (DESIGN section 7). Below it the branch is given up.
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// One branch's pace.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// How long it made the message's other branches wait, in all.
+    pub(super) behind: Duration,
+    /// How long it was waited for since it had taken enough.
+    waited: Duration,
+    /// Octets that it has taken since.
+    taken: u64,
+}
+
+impl Pace {
+    /// How long it may take over what is written next.
+    pub(super) fn left(&self) -> Duration {
+        WITHIN.saturating_sub(self.waited)
+    }
+
+    /// It has taken so many octets, and so long over them.
+    pub(super) fn took(&mut self, octets: usize, time: Duration) {
+        self.waited += time;
+        self.taken += octets as u64;
+        if self.taken >= LEAST {
+            (self.waited, self.taken) = (Duration::ZERO, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kibibyte_a_second_will_do_in_pieces_of_any_size() {
+        let second = Duration::from_secs(1);
+        for (octets, seconds, keeps_up) in [
+            (1024, 1, true),
+            (1000, 1, false),
+            (64 * 1024, 59, true),
+            (64 * 1024, 61, false),
+            (120 * 1024, 120, true),
+            (1 << 20, 120, true),
+            (1 << 20, 121, false),
+            (1, 0, true),
+        ] {
+            let mut pace = Pace::default();
+            let kept_up = (0..1000).all(|_| {
+                let in_time = seconds * second <= pace.left();
+                pace.took(octets, seconds * second);
+                in_time
+            });
+            assert_eq!(kept_up, keeps_up, "{octets} octets in {seconds} s");
+        }
+    }
+
+    #[test]
+    fn what_was_taken_fast_before_does_not_last() {
+        let mut pace = Pace::default();
+        pace.took(100 << 20, Duration::from_secs(1));
+        assert_eq!(pace.left(), WITHIN);
+        pace.took(1024, Duration::from_secs(100));
+        assert_eq!(pace.left(), Duration::from_secs(20));
+    }
+}

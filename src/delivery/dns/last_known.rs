@@ -1,0 +1,38 @@
+//! What names last stood for, without a question to anybody: for whoever cannot wait.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError};
+
+use tokio::time::Instant;
+
+use super::last_good::{Known, LastGood};
+use super::{Dns, Exchanges, Resolver, lock};
+
+impl Dns {
+    /// The addresses of a name, as they were when it was last asked for; empty: not known.
+    #[must_use]
+    pub fn last_addresses(&self, servers: &[SocketAddr], name: &str) -> Vec<IpAddr> {
+        let Some(resolver) = self.known_resolver(servers) else { return Vec::new() };
+        let in_hosts = resolver.in_hosts(name);
+        in_hosts.or_else(|| last(&lock(&resolver.last_good.addresses), name)).unwrap_or_default()
+    }
+
+    /// The same of a domain's mail exchanges.
+    #[must_use]
+    pub fn last_exchanges(&self, servers: &[SocketAddr], domain: &str) -> Option<Exchanges> {
+        let resolver = self.known_resolver(servers)?;
+        last(&lock(&resolver.last_good.exchanges), domain)
+    }
+
+    /// The one that was used last, whether the system's files have changed since or not.
+    fn known_resolver(&self, servers: &[SocketAddr]) -> Option<Arc<Resolver>> {
+        self.resolvers.lock().unwrap_or_else(PoisonError::into_inner).get(servers).cloned()
+    }
+}
+
+fn last<T: Clone>(kept: &LastGood<T>, name: &str) -> Option<T> {
+    match kept.known(name, Instant::now()) {
+        Known::Spare(last) | Known::StandsIn(last) => Some(last),
+        Known::Nothing => None,
+    }
+}
