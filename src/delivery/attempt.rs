@@ -4,13 +4,12 @@
 //! makes a connection, [`transaction`] speaks over it; `pool`, `health` and `dns` are shared by all attempts.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) mod answer;
 pub(crate) mod black_hole;
-pub(crate) mod body;
+mod body;
 pub(crate) mod connection;
 mod conversation;
 pub(crate) mod fit;
@@ -44,6 +43,7 @@ use crate::metrics::Metrics;
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 use crate::smtp::reply::Reply;
+use crate::spool::Stored;
 use crate::spool::entry::Content;
 use crate::tls::connect::TlsClients;
 
@@ -66,8 +66,8 @@ pub struct Branch<'a> {
     pub content: &'a Content,
     /// Header fields that go before the content: our stamp, or nothing. CRLF line ends.
     pub prefix: &'a [u8],
-    /// The content, read from its beginning.
-    pub body: File,
+    /// The content.
+    pub body: Stored,
     /// The recipients.
     pub recipients: &'a [Target<'a>],
 }
@@ -148,7 +148,7 @@ struct Message<'a> {
     content: &'a Content,
     /// Header fields of ours, before the content.
     prefix: &'a [u8],
-    file: Arc<File>,
+    body: Stored,
     recipients: &'a [Target<'a>],
 }
 
@@ -189,7 +189,7 @@ impl Outbound {
             sender: branch.sender,
             content: branch.content,
             prefix: branch.prefix,
-            file: Arc::new(branch.body),
+            body: branch.body,
             recipients: branch.recipients,
         };
         attempt.send(&message).await

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::smtp::address::{Address, ReversePath};
+use crate::spool::Stored;
 
 /// The longest name that we write, octets. File systems take 255; mail readers append flags and sizes.
 const LONGEST_NAME: usize = 200;
@@ -26,8 +27,8 @@ pub struct Letter {
     pub reverse_path: ReversePath,
     /// The file's name, the same at every attempt: a second attempt after a crash replaces the first one's file.
     pub name: String,
-    /// The content, read from its beginning.
-    pub body: File,
+    /// The content.
+    pub body: Stored,
 }
 
 /// Writes the message and returns only when it is durable.
@@ -42,7 +43,8 @@ pub fn deliver(letter: Letter) -> io::Result<()> {
     }
     let name = fitting(letter.name);
     let written = tmp.join(&name);
-    let stored = write(&written, letter.reverse_path, letter.body).and_then(|()| fs::rename(&written, new.join(&name)));
+    let stored =
+        write(&written, letter.reverse_path, &letter.body).and_then(|()| fs::rename(&written, new.join(&name)));
     if let Err(error) = stored {
         let _ = fs::remove_file(&written);
         return Err(error);
@@ -50,10 +52,10 @@ pub fn deliver(letter: Letter) -> io::Result<()> {
     sync_folder(&new)
 }
 
-fn write(path: &Path, reverse_path: ReversePath, mut body: File) -> io::Result<()> {
+fn write(path: &Path, reverse_path: ReversePath, body: &Stored) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     file.write_all(format!("Return-Path: {reverse_path}\r\n").as_bytes())?;
-    io::copy(&mut body, &mut file)?;
+    io::copy(&mut body.reader(), &mut file)?;
     file.sync_all()
 }
 
@@ -130,15 +132,13 @@ mod tests {
     #[test]
     fn names_fit_the_file_system_and_stay_different() {
         let root = tempfile::tempdir().unwrap();
-        let content = root.path().join("content");
-        fs::write(&content, "x\r\n").unwrap();
         let long =
             |last: char| format!("\"{}{last}\"@{}.example", "/".repeat(100), ["x".repeat(60).as_str(); 2].join("."));
         let host = ["y".repeat(60).as_str(); 4].join(".");
         let rené = format!("{}@x.example", "é".repeat(100));
         for (address, id) in [(long('a'), 1), (long('a'), 2), (long('b'), 3), (rené.clone(), 4)] {
             let mailbox = Address::parse(&address).unwrap();
-            let body = File::open(&content).unwrap();
+            let body = Stored::memory("x\r\n".into());
             let name = format!("1770000000.{id}R0.{host}");
             deliver(Letter { root: root.path().join("m"), mailbox, reverse_path: ReversePath::Null, name, body })
                 .unwrap();
@@ -152,15 +152,13 @@ mod tests {
     #[test]
     fn a_message_arrives_whole_once() {
         let root = tempfile::tempdir().unwrap();
-        let content = root.path().join("content");
-        fs::write(&content, "Subject: x\r\n\r\n.\r\n").unwrap();
         for _ in 0..2 {
             deliver(Letter {
                 root: root.path().join("mail"),
                 mailbox: Address::parse("alice@contoso.com").unwrap(),
                 reverse_path: ReversePath::Null,
                 name: "1.Q.host".into(),
-                body: File::open(&content).unwrap(),
+                body: Stored::memory("Subject: x\r\n\r\n.\r\n".into()),
             })
             .unwrap();
         }

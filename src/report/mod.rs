@@ -3,7 +3,7 @@
 //! `delivery` and `session` call [`make`] with what became of recipients and commit what it returns in one record with
 //! those outcomes. [`dsn`] writes the bytes, [`dead_letter`] keeps what cannot be sent. docs/reports.md shows one.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::sync::Arc;
 
 use crate::config::{Config, Host, Protocol, SendConnector};
@@ -102,8 +102,7 @@ pub async fn make(
     if due.is_empty() || about.origin.relay == Relay::Report {
         return Ok(None);
     }
-    let mut draft = spool.create()?;
-    let id = draft.id;
+    let id = spool.new_id();
     let original = Original::read(spool, about, &due);
     let text = write(&in_force.config, &Letter { about, due: &due, to, id: &id.to_string(), now }, &original);
     let route = route(in_force, to, Freshness::Any, now).await;
@@ -124,10 +123,7 @@ pub async fn make(
             dead_letter::keep(state_dir, &entry, &mut text.bytes.as_slice()).map_err(|e| io("dead letter", id, &e))?;
             Ok(None)
         }
-        Ok(_) | Err(_) => {
-            draft.file.write_all(&text.bytes).map_err(|e| io("report", id, &e))?;
-            Ok(Some((draft, entry)))
-        }
+        Ok(_) | Err(_) => Ok(Some((spool.draft(id, text.bytes)?, entry))),
     }
 }
 
@@ -200,7 +196,7 @@ impl Original {
 /// The first bytes of a message.
 fn begin(spool: &dyn Spool, id: QueueId, length: u64) -> Result<Vec<u8>, SpoolError> {
     let mut bytes = Vec::new();
-    let read = spool.open(id)?.take(length).read_to_end(&mut bytes);
+    let read = spool.open(id)?.reader().take(length).read_to_end(&mut bytes);
     read.map(|_| bytes).map_err(|error| io("message", id, &error))
 }
 

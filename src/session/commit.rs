@@ -1,7 +1,6 @@
 //! What is left of a message after the next hops that took part is made durable, with the report that is due, and only
 //! then accepted and handed to `delivery` (DESIGN section 8).
 
-use std::fs::File;
 use std::sync::Arc;
 
 use tracing::Instrument;
@@ -17,7 +16,7 @@ use crate::report::{self, Action, Reported};
 use crate::routing::verdict::Way;
 use crate::smtp::reply::{self, Reply};
 use crate::spool::entry::{Content, Entry, Outcome, Queued, Record, State};
-use crate::spool::{Committed, Draft, Spool, SpoolError};
+use crate::spool::{Committed, Draft, LargeDraft, Spool, SpoolError, Stored};
 use crate::time::UnixTime;
 use crate::trace::{Event, What};
 
@@ -180,7 +179,7 @@ impl Spool for WithDraft<'_> {
         self.spool.new_id()
     }
 
-    fn create_as(&self, id: QueueId) -> Result<Draft, SpoolError> {
+    fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {
         self.spool.create_as(id)
     }
 
@@ -188,11 +187,8 @@ impl Spool for WithDraft<'_> {
         self.spool.commit(record)
     }
 
-    fn open(&self, id: QueueId) -> Result<File, SpoolError> {
-        if id != self.draft.id {
-            return self.spool.open(id);
-        }
-        File::open(&self.draft.path).map_err(|e| SpoolError::Io(format!("{}: {e}", self.draft.path.display())))
+    fn open(&self, id: QueueId) -> Result<Stored, SpoolError> {
+        if id == self.draft.id() { Ok(self.draft.stored()) } else { self.spool.open(id) }
     }
 
     fn recovered(&self) -> Vec<Entry> {

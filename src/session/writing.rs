@@ -1,10 +1,9 @@
 //! A message's content on its way in: our Received field, then what the client sent.
 //!
-//! It stays in memory while it is small, so that a message that next hops take at once never touches the disk; a larger
-//! one goes to a file of the spool in pieces, unsynced. Memory does not grow with the message.
+//! It stays in memory while it is small: a message that next hops take at once never touches the disk, and one that is
+//! queued becomes part of its record. A larger one goes to a file of the spool in pieces, unsynced. Memory does not grow
+//! with the message.
 
-use std::fs::File;
-use std::io::Write;
 use std::sync::Arc;
 
 use crate::delivery::cut_through::Body;
@@ -12,11 +11,9 @@ use crate::in_force::InForce;
 use crate::message::envelope::Origin;
 use crate::message::queue_id::QueueId;
 use crate::message::received::{self, With};
-use crate::spool::{Draft, Spool, SpoolError};
+use crate::spool::{Draft, IN_RECORD, LargeDraft, Spool, SpoolError};
 use crate::time::UnixTime;
 
-/// How much of a message stays in memory.
-const IN_MEMORY: usize = 256 * 1024;
 /// How much is written to a file at once.
 const PIECE: usize = 64 * 1024;
 
@@ -40,7 +37,7 @@ enum Filed {
     /// Not yet.
     No,
     /// The content but for the buffer is in it.
-    Begun(Draft),
+    Begun(LargeDraft),
     /// Writing failed; the rest of the content is thrown away and the message refused at its end.
     Failed(SpoolError),
 }
@@ -60,7 +57,7 @@ impl Writing {
         }
         self.size += piece.len() as u64;
         self.buffer.extend_from_slice(piece);
-        let most = if matches!(self.file, Filed::No) { IN_MEMORY } else { PIECE };
+        let most = if matches!(self.file, Filed::No) { IN_RECORD } else { PIECE };
         if self.buffer.len() > most {
             self.write_out().await;
         }
@@ -77,25 +74,22 @@ impl Writing {
         match &self.file {
             Filed::No => Ok(Body::Memory(&self.buffer)),
             Filed::Failed(error) => Err(error.clone()),
-            Filed::Begun(draft) => {
-                let failed = |e| SpoolError::Io(format!("{}: {e}", draft.id));
-                Ok(Body::File(Arc::new(File::open(&draft.path).map_err(failed)?)))
-            }
+            Filed::Begun(draft) => Ok(Body::File(draft.stored())),
         }
     }
 
-    /// The whole content in a file, ready to be committed.
+    /// The whole content, ready to be committed.
     ///
     /// # Errors
     /// What went wrong now or before.
     pub(super) async fn finish(mut self) -> Result<Draft, SpoolError> {
-        if matches!(self.file, Filed::No) || !self.buffer.is_empty() {
+        if !matches!(self.file, Filed::No) && !self.buffer.is_empty() {
             self.write_out().await;
         }
         match self.file {
-            Filed::Begun(draft) => Ok(draft),
+            Filed::No => Ok(Draft::Small { id: self.id, content: self.buffer.into() }),
+            Filed::Begun(draft) => Ok(Draft::Large(draft)),
             Filed::Failed(error) => Err(error),
-            Filed::No => Err(SpoolError::Io("nothing was written".into())),
         }
     }
 
@@ -116,7 +110,7 @@ impl Writing {
                 Some(draft) => draft,
                 None => spool.create_as(id)?,
             };
-            draft.file.write_all(&buffer).map_err(|e| SpoolError::Io(format!("{}: {e}", draft.id)))?;
+            draft.append(&buffer)?;
             Ok((draft, buffer))
         };
         match tokio::task::spawn_blocking(writing).await {

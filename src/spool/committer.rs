@@ -1,59 +1,46 @@
-//! The thread that makes records durable, several at once: names their content, appends them to the log, syncs, and
-//! only then answers. `store` starts it and sends it jobs whose content is synced.
+//! The thread that makes records durable, several at once: appends them to the log, syncs, and only then answers. `store`
+//! starts it and sends it jobs; large contents are durable under their names by then.
 //!
-//! The order is what recovery rests on. A record's content is durable under its final name before the log names it,
-//! and content is removed only after the log says that its message is finished.
+//! What it does with a batch: write, sync, put into the index, answer, and begin the next segment if it is time. Contents and
+//! segments are removed only after the log says durably that they are not needed.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::mpsc::Receiver;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
-use super::contents::Contents;
-use super::entry::Record;
-use super::layout::{alert, discard};
-use super::line::{self, Line, Logged};
-use super::live::Live;
-use super::segment::{self, NotAppended, NotBegun, Segment};
-use super::{Draft, SpoolError};
+use super::SpoolError;
+use super::changes::Changes;
+use super::draft::Draft;
+use super::header::Header;
+use super::index::{Over, Place, Sizes};
+use super::job::{Batch, Job, What};
+use super::large::Large;
+use super::layout::{Layout, alert, discard};
+use super::reserve::Reserve;
+use super::segment::{NotAppended, NotBegun, Segment};
+use super::shared::Shared;
+use super::tidy::Task;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
-/// Records in one sync at most.
+/// Records in one sync at most, and their bytes.
 const BATCH: usize = 1024;
-/// A log smaller than this is not worth compacting, bytes.
-const COMPACT_ABOVE: u64 = 32 << 20;
-
-/// In which folder each live message's content is: `Spool::open` reads it, the committer writes it.
-pub(super) type Places = Arc<RwLock<HashMap<QueueId, u32>>>;
-
-/// A record to be made durable and where to say so.
-#[derive(Debug)]
-pub(super) struct Job {
-    /// What.
-    pub record: Record,
-    /// Who waits.
-    pub answer: oneshot::Sender<Result<(), SpoolError>>,
-}
-
-impl Job {
-    /// Answers. Nobody may be waiting any more.
-    pub(super) fn end(self, result: Result<(), SpoolError>) {
-        drop(self.record); // discards the drafts that were not kept before anybody can ask for them
-        let _ = self.answer.send(result);
-    }
-}
+const BATCH_BYTES: usize = 8 << 20;
+/// How long outcomes wait for others to share their sync, and how many of them are enough.
+///
+/// At worst a crash in that time costs one more copy of what a next hop took, which at-least-once allows for the time
+/// of the sync anyway; a sync for each outcome would cost as much as one for each message.
+const OUTCOMES_WAIT: Duration = Duration::from_millis(2);
+const OUTCOMES_ENOUGH: usize = 16;
+/// How long the segment in force goes on when the next one cannot be begun.
+const BEGIN_AGAIN: Duration = Duration::from_secs(5);
 
 /// How the log stands.
 #[derive(Debug)]
 enum Log {
     /// Records can be appended.
     Open(Segment),
-    /// The segment in force must not be synced again; the next one has this number.
-    Failed(u64),
+    /// A sync of this segment failed; the next one has this number.
+    Failed(Segment, u32),
     /// No segment can be begun before the next start.
     Stopped(SpoolError),
 }
@@ -61,62 +48,50 @@ enum Log {
 /// The committer's state.
 pub(super) struct Committer {
     log: Log,
-    folder: PathBuf,
-    live: Live,
+    parts: Parts,
+    reserve: Reserve,
     last_id: QueueId,
-    contents: Contents,
-    places: Places,
-    /// Content of records that may be in the failed segment: not removed while that one is in force.
-    in_doubt: Vec<Draft>,
-    /// The log's size at which compaction is thought of.
-    compact_at: u64,
-    metrics: Metrics,
+    /// Records that may be in a failed segment: their large contents are not removed while that one is in force.
+    in_doubt: Vec<What>,
+    /// When a segment that could not be begun is tried again.
+    begin_again: Instant,
 }
 
-/// What the committer starts with.
-pub(super) struct Start {
-    /// The folder of the log.
-    pub folder: PathBuf,
-    /// The segment in force; it holds `live`.
-    pub segment: Segment,
-    /// All live messages.
-    pub live: Live,
-    /// Where their content is.
-    pub places: Places,
-    /// Where new content goes.
-    pub contents: Contents,
-    /// The highest id that may have been used.
-    pub last_id: QueueId,
+/// What the committer works with.
+pub(super) struct Parts {
+    /// The folders.
+    pub layout: Layout,
+    /// How the disk is used.
+    pub sizes: Sizes,
+    /// The index.
+    pub shared: Shared,
+    /// Large contents.
+    pub large: std::sync::Arc<Large>,
+    /// Who tidies.
+    pub tidy: Sender<Task>,
     /// Where syncs are timed.
     pub metrics: Metrics,
 }
 
 impl Committer {
-    /// Ready to run.
-    pub(super) fn new(start: Start) -> Self {
-        let Start { folder, segment, live, places, contents, last_id, metrics } = start;
-        Self {
-            log: Log::Open(segment),
-            folder,
-            live,
-            last_id,
-            contents,
-            places,
-            in_doubt: Vec::new(),
-            compact_at: COMPACT_ABOVE,
-            metrics,
-        }
+    /// Ready to run. `segment` is in force and empty.
+    pub(super) fn new(parts: Parts, segment: Segment, reserve: Reserve, last_id: QueueId) -> Self {
+        Self { log: Log::Open(segment), parts, reserve, last_id, in_doubt: Vec::new(), begin_again: Instant::now() }
     }
 
-    /// Takes jobs until nobody can send any more.
+    /// Takes jobs until it is told to stop.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
-        while let Ok(first) = jobs.recv() {
-            let mut batch = vec![first];
-            batch.extend(jobs.try_iter().take(BATCH - 1));
-            self.commit(batch);
+        while let Some(batch) = collect(jobs) {
+            let (stop, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(|job| matches!(job.what, What::Stop));
+            if !batch.is_empty() {
+                self.commit(batch);
+            }
+            if !stop.is_empty() {
+                break;
+            }
         }
-        for draft in &mut self.in_doubt {
-            draft.keep(); // the failed segment may name it: recovery decides
+        for what in &mut self.in_doubt {
+            keep(what); // the failed segment may name them: recovery decides
         }
     }
 
@@ -125,171 +100,225 @@ impl Committer {
             batch.into_iter().for_each(|job| job.end(Err(error.clone())));
             return;
         }
-        let (batch, folder) = self.place(batch);
-        let (batch, lines) = encode(batch);
-        let Log::Open(segment) = &mut self.log else { return };
-        if batch.is_empty() {
-            return;
+        let (asked, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(|job| matches!(job.what, What::Release));
+        let batch = self.turn_away(batch);
+        self.append(batch);
+        self.roll(if asked.is_empty() { self.parts.sizes.segment / 2 } else { self.parts.sizes.worth_it() });
+        asked.into_iter().for_each(|job| job.end(Ok(())));
+        let mut state = self.parts.shared.lock();
+        if state.index.to_clean(&self.parts.sizes).is_some() && !state.cleaning {
+            state.cleaning = true;
+            let _ = self.parts.tidy.send(Task::Clean);
         }
-        match segment.append(&lines.bytes, &self.metrics) {
-            Ok(()) => self.accept(batch, &lines, folder),
-            Err(NotAppended::Unwritten(error)) => {
-                tracing::error!("{error}; what was being accepted is turned away for now");
-                batch.into_iter().for_each(|job| job.end(Err(error.clone())));
-            }
-            Err(NotAppended::InDoubt(error)) => self.give_up(batch, &error),
-        }
-        self.compact();
     }
 
     /// Sees to it that there is a segment to append to.
     fn ready(&mut self) -> Result<(), SpoolError> {
         match &self.log {
             Log::Open(_) => Ok(()),
-            Log::Failed(next) => self.begin(*next),
+            Log::Failed(_, next) => self.begin(*next),
             Log::Stopped(error) => Err(error.clone()),
         }
     }
 
-    /// Names the content of a batch, durably. Jobs whose content cannot be named are answered here.
-    fn place(&mut self, batch: Vec<Job>) -> (Vec<Job>, u32) {
-        let mut placed = Vec::with_capacity(batch.len());
-        let mut folder = 0;
-        for mut job in batch {
-            if !job.record.accepted.is_empty() {
-                match self.contents.place(job.record.accepted.iter_mut().map(|(draft, _)| draft)) {
-                    Ok(number) => folder = number,
-                    Err(error) => {
-                        job.end(Err(error));
-                        continue;
+    /// Begins a new segment when the one in force is full, or when that sets free what is `worth_it`.
+    fn roll(&mut self, worth_it: u64) {
+        let (_, spent) = self.parts.shared.lock().index.first_needed();
+        if let Log::Open(segment) = &self.log
+            && (segment.size >= self.parts.sizes.segment || spent.bytes >= worth_it || spent.segments > 16)
+            && self.begin_again <= Instant::now()
+            && self.begin(segment.number + 1).is_err()
+        {
+            self.begin_again = Instant::now() + BEGIN_AGAIN;
+        }
+    }
+
+    /// While there is no reserve there is no new mail; and what is moved is moved as it stands now.
+    fn turn_away(&mut self, batch: Vec<Job>) -> Vec<Job> {
+        let is_room = !batch.iter().any(Job::is_new_mail) || self.reserve.restore();
+        let full = || SpoolError::Io("No space left on device: the spool's reserve is gone".into());
+        let (refused, mut batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(|job| !is_room && job.is_new_mail());
+        refused.into_iter().for_each(|job| job.end(Err(full())));
+        let mut changes = Changes::new(&self.parts.layout);
+        for job in &mut batch {
+            let What::Moves(moves) = &mut job.what else { continue };
+            moves.retain_mut(|moved| {
+                let now = self.parts.shared.lock().index.get(moved.entry.id).cloned();
+                let Some(now) = now.filter(|now| now.at == moved.found.at) else { return false };
+                if now != moved.found {
+                    changes.apply(&mut moved.entry, &now);
+                }
+                true
+            });
+        }
+        // moves first: what is changed in this batch is changed behind them
+        batch.sort_by_key(|job| !matches!(job.what, What::Moves(_)));
+        batch
+    }
+
+    fn append(&mut self, batch: Vec<Job>) {
+        let Log::Open(segment) = &mut self.log else { return };
+        let batch = Batch::encode(batch, segment.mark, (segment.number, segment.size));
+        if batch.jobs.is_empty() {
+            return;
+        }
+        match segment.append(&batch.bytes, &self.parts.metrics) {
+            Ok(()) => self.accept(batch),
+            Err(NotAppended::Full(error)) => self.append_from_reserve(batch, &error),
+            Err(NotAppended::Unwritten(error)) => {
+                tracing::error!("{error}; what was being accepted is turned away for now");
+                batch.into_jobs().into_iter().for_each(|job| job.end(Err(error.clone())));
+            }
+            Err(NotAppended::InDoubt(error)) => self.give_up(batch.into_jobs(), &error),
+        }
+    }
+
+    /// The disk is full: new mail is turned away, the rest is written from the reserve.
+    fn append_from_reserve(&mut self, batch: Batch, error: &SpoolError) {
+        let had_one = self.reserve.release();
+        let may = |job: &Job| had_one && !job.is_new_mail();
+        let (rest, refused): (Vec<_>, Vec<_>) = batch.into_jobs().into_iter().partition(may);
+        if !refused.is_empty() {
+            tracing::error!("{error}; what was being accepted is turned away for now");
+            refused.into_iter().for_each(|job| job.end(Err(error.clone())));
+        }
+        self.append(rest);
+    }
+
+    /// The batch is durable: puts it into the index, answers, and removes what is not needed any more.
+    fn accept(&mut self, batch: Batch) {
+        let mut over = Vec::new();
+        let mut answers = Vec::with_capacity(batch.jobs.len());
+        let mut state = self.parts.shared.lock();
+        let length = batch.bytes.len() as u64;
+        for (mut job, spot) in batch.jobs {
+            over.extend(state.index.apply(&job.logged(), spot));
+            keep(&mut job.what);
+            if let What::Record(record, _) = job.what {
+                for (draft, entry) in record.accepted {
+                    self.last_id = self.last_id.max(entry.id);
+                    if let Draft::Small { id, content } = draft {
+                        state.fresh.keep(id, content);
                     }
                 }
             }
-            placed.push(job);
-        }
-        if placed.iter().all(|job| job.record.accepted.is_empty()) {
-            return (placed, folder);
-        }
-        if let Err(error) = self.contents.sync() {
-            alert(&self.metrics, &error, "new mail goes to another folder");
-            let (with, without) = placed.into_iter().partition(|job| !job.record.accepted.is_empty());
-            let with: Vec<Job> = with;
-            with.into_iter().for_each(|job| job.end(Err(error.clone())));
-            placed = without;
-        }
-        (placed, folder)
-    }
-
-    /// The batch is durable: applies it, answers, and removes what is not needed any more.
-    fn accept(&mut self, batch: Vec<Job>, lines: &Lines, folder: u32) {
-        let mut over = Vec::new();
-        for (job, length) in batch.into_iter().zip(&lines.lengths) {
-            let Job { record, answer } = job;
-            let share = length / record.accepted.len().max(1) as u64;
-            let mut finished = Vec::new();
-            let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
-            for (mut draft, entry) in record.accepted {
-                draft.keep();
-                self.last_id = self.last_id.max(entry.id);
-                self.contents.keep(folder);
-                places.insert(entry.id, folder);
-                finished.extend(self.live.accept(entry, share));
-            }
-            finished.extend(record.changes.iter().filter_map(|change| self.live.change(change)));
-            over.extend(finished.into_iter().filter_map(|id| Some((places.remove(&id)?, id))));
-            drop(places);
-            let _ = answer.send(Ok(()));
-        }
-        for (folder, id) in over {
-            self.contents.remove(folder, id);
-        }
-    }
-
-    /// The batch may or may not be in the log. A new segment without it takes it back before anybody hears that it
-    /// was not accepted; where that fails too, its content stays, so that recovery finds it whole or not at all.
-    fn give_up(&mut self, batch: Vec<Job>, error: &SpoolError) {
-        alert(&self.metrics, error, "a new segment of the log is begun");
-        let mut answers = Vec::with_capacity(batch.len());
-        for job in batch {
-            self.in_doubt.extend(job.record.accepted.into_iter().map(|(draft, _)| draft));
             answers.push(job.answer);
         }
         if let Log::Open(segment) = &self.log {
-            let next = segment.number() + 1;
-            self.log = Log::Failed(next);
-            let _ = self.begin(next); // says so itself, and is tried again with the next batch
+            state.index.grow(segment.number, length);
         }
+        over.iter().for_each(|Over(id, _)| drop(state.fresh.take(*id)));
+        drop(state);
+        for answer in answers {
+            let _ = answer.send(Ok(()));
+        }
+        for Over(id, place) in over {
+            if let Place::File(folder) = place {
+                self.parts.large.remove(folder, id);
+            }
+        }
+    }
+
+    /// The batch may or may not be in the log. A new segment takes it back before anybody hears that it was not accepted;
+    /// where that fails too, its contents stay, so that recovery finds it whole or not at all.
+    fn give_up(&mut self, batch: Vec<Job>, error: &SpoolError) {
+        alert(&self.parts.metrics, error, "a new segment of the log is begun");
+        let Log::Open(segment) = std::mem::replace(&mut self.log, Log::Stopped(error.clone())) else { return };
+        segment.cut();
+        let next = segment.number + 1;
+        self.log = Log::Failed(segment, next);
+        let (whats, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.what, job.answer)).unzip();
+        self.in_doubt.extend(whats);
+        let _ = self.begin(next); // says so itself, and is tried again with the next batch
         for answer in answers {
             let _ = answer.send(Err(error.clone()));
         }
     }
 
-    /// Puts a new segment in force.
-    fn begin(&mut self, number: u64) -> Result<(), SpoolError> {
-        let old = match &self.log {
-            Log::Open(segment) => segment.number(),
-            Log::Failed(_) | Log::Stopped(_) => number - 1,
-        };
-        match Segment::begin(&self.folder, number, &mut self.live, self.last_id) {
+    /// Puts a new segment in force, and removes those before the first that is needed.
+    fn begin(&mut self, number: u32) -> Result<(), SpoolError> {
+        let (Log::Open(old) | Log::Failed(old, _)) = &self.log else { return Ok(()) };
+        let old = (old.number, old.size);
+        let first = self.parts.shared.lock().index.first_needed_or(number);
+        match begin(&self.parts.layout, (number, old, first, self.last_id), &mut self.reserve) {
             Ok(segment) => {
-                self.compact_at = COMPACT_ABOVE;
-                self.log = Log::Open(segment);
-                discard(&self.folder.join(segment::name(old)));
+                let mut state = self.parts.shared.lock();
+                state.growing = (number, segment.file.clone());
+                state.index.grow(number, segment.size);
+                let spent = state.index.forget_before(first);
+                drop(state);
+                remove(&self.parts.layout, spent);
                 self.in_doubt.clear();
+                self.log = Log::Open(segment);
+                let _ = self.parts.tidy.send(Task::Complete);
                 Ok(())
             }
-            Err(NotBegun::Unwritten(error)) => {
+            Err(NotBegun::Unwritten(error) | NotBegun::Full(error)) => {
                 tracing::error!("{error}; the new segment of the log is tried again");
                 Err(error)
             }
             Err(NotBegun::Unnamed(error)) => {
-                alert(&self.metrics, &error, "no mail is taken until fingerpost is restarted");
+                alert(&self.parts.metrics, &error, "no mail is taken until fingerpost is restarted");
                 self.log = Log::Stopped(error.clone());
                 Err(error)
             }
         }
     }
+}
 
-    /// Begins a new segment when more than half of a large log is about finished messages.
-    fn compact(&mut self) {
-        let Log::Open(segment) = &self.log else { return };
-        let (size, number) = (segment.size(), segment.number());
-        if size < self.compact_at || size / 2 < self.live.bytes() {
-            return;
-        }
-        if self.begin(number + 1).is_err() {
-            self.compact_at = size + COMPACT_ABOVE; // not at every commit
+/// Puts a segment in force behind `old`, which ends where it says; from the reserve if there is no other room.
+pub(super) fn begin(
+    layout: &Layout,
+    (number, old, first, last_id): (u32, (u32, u64), u32, QueueId),
+    reserve: &mut Reserve,
+) -> Result<Segment, NotBegun> {
+    let mut mark = [0; 8];
+    let made = aws_lc_rs::rand::fill(&mut mark);
+    made.map_err(|_| NotBegun::Unwritten(SpoolError::Io("the system gives no random numbers".into())))?;
+    let header = Header { number, previous: old.0, previous_end: old.1, first, last_id, mark };
+    match Segment::begin(layout, &header) {
+        Err(NotBegun::Full(_)) if reserve.release() => Segment::begin(layout, &header),
+        begun => begun,
+    }
+}
+
+/// Removes segments that no header names any more.
+pub(super) fn remove(layout: &Layout, segments: Vec<u32>) {
+    for number in segments {
+        discard(&layout.segment(number));
+        discard(&layout.checkpoint(number));
+    }
+}
+
+/// The files of its large contents stay.
+fn keep(what: &mut What) {
+    let What::Record(record, _) = what else { return };
+    for (draft, _) in &mut record.accepted {
+        if let Draft::Large(draft) = draft {
+            draft.keep();
         }
     }
 }
 
-/// A batch as lines of the log.
-struct Lines {
-    bytes: Vec<u8>,
-    /// How long each job's line is.
-    lengths: Vec<u64>,
-}
-
-/// Jobs that cannot be written are answered here.
-fn encode(batch: Vec<Job>) -> (Vec<Job>, Lines) {
-    let mut lines = Lines { bytes: Vec::new(), lengths: Vec::with_capacity(batch.len()) };
-    let mut encoded = Vec::with_capacity(batch.len());
-    for job in batch {
-        let from = lines.bytes.len();
-        let logged = Logged {
-            accepted: job.record.accepted.iter().map(|(_, entry)| Cow::Borrowed(entry)).collect(),
-            changes: Cow::Borrowed(&job.record.changes),
+/// The next jobs: what has come while the last ones were synced. `None`: nobody can send any more.
+fn collect(jobs: &Receiver<Job>) -> Option<Vec<Job>> {
+    let first = jobs.recv().ok()?;
+    let (mut bytes, mut until) = (first.size(), None);
+    let mut batch = vec![first];
+    while batch.len() < BATCH && bytes < BATCH_BYTES {
+        let next = match jobs.try_recv() {
+            Ok(job) => job,
+            Err(_) if batch.len() >= OUTCOMES_ENOUGH || !batch.iter().all(Job::can_wait) => break,
+            Err(_) => {
+                let until = *until.get_or_insert_with(|| Instant::now() + OUTCOMES_WAIT);
+                match jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                    Ok(job) => job,
+                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+                }
+            }
         };
-        match line::write(&Line::Record(logged), &mut lines.bytes) {
-            Ok(()) => {
-                lines.lengths.push((lines.bytes.len() - from) as u64);
-                encoded.push(job);
-            }
-            Err(e) => {
-                lines.bytes.truncate(from);
-                job.end(Err(SpoolError::Io(format!("cannot write JSON: {e}"))));
-            }
-        }
+        bytes += next.size();
+        batch.push(next);
     }
-    (encoded, lines)
+    Some(batch)
 }

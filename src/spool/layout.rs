@@ -1,12 +1,13 @@
-//! The spool's folder: what lies where, and making names durable. `store`, `recover` and the committer's parts use it.
+//! The spool's folder: what lies where, and making names durable. All parts that touch the disk use it.
 //!
 //! ```text
-//! lock                  locked by the process that uses the spool, whose id it holds
-//! incoming/ID           content that is being written; discarded at start
-//! incoming/spare-N      files of finished messages, to be written again; discarded at start
-//! messages/00000003/ID  content of messages, synced before the log names them
-//! log/00000007.log      the segment in force: the one with the highest number
-//! aside/                what could not be read, for a person to look at
+//! lock                    locked by the process that uses the spool, whose id it holds
+//! segments/00000007.seg   envelopes, contents and outcomes, as records; the one with the highest number grows
+//! segments/00000007.sum   its checkpoint: the same without contents, so that a start need not read them
+//! large/00000003/ID       contents that are too large for a record, synced before the log names them
+//! incoming/ID             such a content that is being written; discarded at start
+//! reserve                 space for outcomes and compaction when the disk is full
+//! aside/                  what could not be read, for a person to look at
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -15,17 +16,21 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::SpoolError;
+use super::header::FORMAT;
+use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
 /// The spool's folders.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
-    /// Content that is being written.
+    /// The whole.
+    pub root: PathBuf,
+    /// Large content that is being written.
     pub incoming: PathBuf,
-    /// Numbered folders with the content of messages.
-    pub messages: PathBuf,
-    /// Segments of the log.
-    pub log: PathBuf,
+    /// Numbered folders with large contents.
+    pub large: PathBuf,
+    /// The log.
+    pub segments: PathBuf,
     /// What could not be read.
     pub aside: PathBuf,
 }
@@ -34,9 +39,15 @@ impl Layout {
     /// Makes the folders where they are missing, durably.
     pub(super) fn make(folder: &Path) -> Result<Self, SpoolError> {
         let at = |name| folder.join(name);
-        let layout = Self { incoming: at("incoming"), messages: at("messages"), log: at("log"), aside: at("aside") };
+        let layout = Self {
+            root: folder.to_owned(),
+            incoming: at("incoming"),
+            large: at("large"),
+            segments: at("segments"),
+            aside: at("aside"),
+        };
         make_folder(folder)?;
-        for sub in [&layout.incoming, &layout.messages, &layout.log, &layout.aside] {
+        for sub in [&layout.incoming, &layout.large, &layout.segments, &layout.aside] {
             make_folder(sub)?;
         }
         sync_folder(folder)?;
@@ -45,6 +56,55 @@ impl Layout {
         }
         Ok(layout)
     }
+
+    /// A segment.
+    pub(super) fn segment(&self, number: u32) -> PathBuf {
+        self.segments.join(format!("{number:08}.seg"))
+    }
+
+    /// A segment's checkpoint.
+    pub(super) fn checkpoint(&self, number: u32) -> PathBuf {
+        self.segments.join(format!("{number:08}.sum"))
+    }
+
+    /// A folder of large contents.
+    pub(super) fn large_folder(&self, number: u32) -> PathBuf {
+        self.large.join(format!("{number:08}"))
+    }
+
+    /// A large content.
+    pub(super) fn large(&self, folder: u32, id: QueueId) -> PathBuf {
+        self.large_folder(folder).join(id.to_string())
+    }
+
+    /// Refuses a spool of version 1 that holds mail: a file a message, and lines of JSON in `log/`.
+    pub(super) fn refuse_old(&self) -> Result<(), SpoolError> {
+        let (log, messages) = (self.root.join("log"), self.root.join("messages"));
+        if !log.is_dir() || !messages.is_dir() {
+            return Ok(());
+        }
+        for folder in list(&messages)?.into_iter().filter(|path| path.is_dir()) {
+            if !list(&folder)?.is_empty() {
+                return Err(in_format(&messages, 1));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is there was written by another version.
+pub(super) fn in_format(path: &Path, format: u16) -> SpoolError {
+    let text = format!(
+        "{} is in format {format}, this version reads {FORMAT}: start the version that wrote it and let the queue run \
+         empty",
+        path.display()
+    );
+    SpoolError::Io(text)
+}
+
+/// The number in a file's or folder's name, which ends in `end`.
+pub(super) fn number(path: &Path, end: &str) -> Option<u32> {
+    path.file_name()?.to_str()?.strip_suffix(end)?.parse().ok()
 }
 
 /// Locks the spool for this process until the file is closed.
@@ -73,10 +133,10 @@ pub(super) fn lock(folder: &Path) -> Result<File, SpoolError> {
 }
 
 /// A new file that only we can read. It must not exist.
-pub(super) fn new_file(path: &Path) -> Result<File, SpoolError> {
+pub(super) fn new_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600);
-    options.open(path).map_err(|e| failed("cannot make", path, &e))
+    options.open(path)
 }
 
 /// A folder that only we can read, if it is not there yet.

@@ -1,22 +1,43 @@
 //! What is durable: queued messages, their envelopes and outcomes (DESIGN section 8).
 //!
-//! A [`Spool`] promises one thing: when [`Spool::commit`] returns `Ok`, the whole record is on stable
-//! storage. Sessions and `delivery` write through it; recovery hands every live entry back.
+//! A [`Spool`] promises one thing: when [`Spool::commit`] returns `Ok`, the whole record is on stable storage. Sessions
+//! and `delivery` write through it; recovery hands every live entry back. A store for several nodes fits behind it too.
+//!
+//! The store's parts, as a record meets them: [`Draft`] (content before it is committed), [`store`], `large` (content
+//! in a file of its own), `job`, `committer`, `segment`, [`record`] and [`header`] (bytes, pure), [`index`] (pure),
+//! [`Stored`] (content being read); `tidy`, `changes` and [`checkpoint`] keep the log short and quick to read; `recover` with
+//! [`chain`] and `aside` reads it at start.
 
 use crate::message::queue_id::QueueId;
-use std::fs::File;
 use std::pin::Pin;
 
+pub mod chain;
+pub mod checkpoint;
+mod draft;
 pub mod entry;
+pub mod header;
+pub mod index;
+pub mod record;
 pub mod store;
+mod stored;
+mod aside;
+mod changes;
 mod committer;
-mod contents;
+mod fresh;
+mod job;
+mod large;
 mod layout;
-mod line;
-mod live;
 mod recover;
+mod reserve;
+#[cfg(test)]
+mod sample;
 mod segment;
-mod spares;
+mod shared;
+mod tidy;
+
+pub use draft::{Draft, IN_RECORD, LargeDraft};
+pub use index::Sizes;
+pub use stored::Stored;
 
 use entry::{Entry, Record};
 
@@ -42,61 +63,40 @@ pub trait Spool: Send + Sync {
     /// An id that no other message has or will have.
     fn new_id(&self) -> QueueId;
 
-    /// Opens a new message's content for writing, under an id from [`Spool::new_id`]. Dropping the draft discards it.
+    /// Begins a content that is too large for a record, under an id from [`Spool::new_id`]. It blocks.
     ///
     /// # Errors
     /// [`SpoolError::Io`].
-    fn create_as(&self, id: QueueId) -> Result<Draft, SpoolError>;
+    fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError>;
 
-    /// The same, under a new id.
+    /// A content that is there already, under an id from [`Spool::new_id`]. It blocks if that is large.
     ///
     /// # Errors
     /// [`SpoolError::Io`].
-    fn create(&self) -> Result<Draft, SpoolError> {
-        self.create_as(self.new_id())
+    fn draft(&self, id: QueueId, content: Vec<u8>) -> Result<Draft, SpoolError> {
+        if content.len() <= IN_RECORD {
+            return Ok(Draft::Small { id, content: content.into() });
+        }
+        let mut draft = self.create_as(id)?;
+        draft.append(&content)?;
+        Ok(Draft::Large(draft))
     }
 
-    /// Makes a record durable: all of it or nothing. Concurrent callers share one sync. What was written to the
-    /// drafts has to be in their files, [`entry::Content::size`] bytes of it. Once polled, the record is on its way:
-    /// dropping the future does not take it back, so whoever has to act on its end should not be cancelled.
+    /// Makes a record durable: all of it or nothing. Concurrent callers share one sync. Each draft is to have
+    /// [`entry::Content::size`] bytes. Once polled, the record is on its way: dropping the future does not take it back,
+    /// so whoever has to act on its end should not be cancelled.
     ///
     /// A message whose recipients are all [`entry::State::Done`] is finished and its content is removed. A change to a
-    /// message that is finished changes nothing.
+    /// message that is finished, or to a recipient that is done, changes nothing. Records without new mail may wait a
+    /// few milliseconds for others.
     fn commit(&self, record: Record) -> Committed<'_>;
 
-    /// Opens the content of a live message for reading from its first byte.
+    /// The content of a live message. What it returns can be read to its end whatever becomes of the message.
     ///
     /// # Errors
     /// [`SpoolError::Io`].
-    fn open(&self, id: QueueId) -> Result<File, SpoolError>;
+    fn open(&self, id: QueueId) -> Result<Stored, SpoolError>;
 
     /// The live entries found at start, once: later calls return nothing.
     fn recovered(&self) -> Vec<Entry>;
-}
-
-/// A message's content while it is being written. Not durable, and gone when dropped, until the
-/// record it belongs to is committed.
-#[derive(Debug)]
-pub struct Draft {
-    /// The id the message will have.
-    pub id: QueueId,
-    /// Where to write. Blocking: callers write through buffers of some size.
-    pub file: File,
-    pub(crate) path: std::path::PathBuf,
-    pub(crate) kept: bool,
-}
-
-impl Draft {
-    /// Its content belongs to a record now.
-    fn keep(&mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if !self.kept {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
 }

@@ -5,50 +5,68 @@
 //! then it is kept in `aside/`. A live message whose content is missing or has another length goes there too. Nothing
 //! that might be somebody's mail is deleted.
 
-use crate::message::queue_id::QueueId;
-use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::io::{self, Write};
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::path::PathBuf;
 
 use super::SpoolError;
+use super::aside;
+use super::chain::{Link, chain};
+use super::checkpoint;
 use super::entry::Entry;
-use super::layout::{self, Layout, failed};
-use super::line::{self, Line};
-use super::live::Live;
-use super::segment;
+use super::header::{self, Header, Unreadable};
+use super::index::{Index, Over, Place, Spot};
+use super::layout::{self, Layout, failed, in_format};
+use super::record::{Frame, Frames, is_torn};
+use super::segment::header_of;
+use crate::message::queue_id::QueueId;
 
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Recovered {
+    /// Where the live messages are.
+    pub index: Index,
     /// The live messages.
-    pub live: Live,
-    /// In which folder each one's content is.
-    pub places: HashMap<QueueId, u32>,
+    pub entries: BTreeMap<QueueId, Entry>,
     /// The highest id that was ever used.
     pub last_id: QueueId,
+    /// The last segment, and where its records end.
+    pub last: Option<(u32, u64)>,
     /// The number of the next segment.
-    pub next_segment: u64,
-    /// The number of the next folder of contents.
+    pub next_segment: u32,
+    /// The number of the next folder of large contents.
     pub next_folder: u32,
     /// What nobody needs once the next segment is in force. Folders come behind what is in them, and go if they are
     /// empty.
     pub discard: Vec<PathBuf>,
-    /// Messages that are over. What is left of their content is not missed.
-    finished: HashSet<QueueId>,
-    /// Whether accepted messages may be missing from `live`.
+    /// Live messages whose content is not there.
+    lost: Vec<QueueId>,
+    /// Whether accepted messages may be missing.
     damaged: bool,
 }
 
 /// Reads the folder.
 pub(super) fn recover(layout: &Layout) -> Result<Recovered, SpoolError> {
-    let mut found = Recovered::default();
-    found.discard.extend(layout::list(&layout.incoming)?);
-    let ids: Vec<_> = found.discard.iter().filter_map(|path| id(path)).collect();
-    ids.into_iter().for_each(|id| found.used(id));
-    found.read_log(layout)?;
-    found.read_contents(layout)?;
+    layout.refuse_old()?;
+    let mut found = Recovered { discard: layout::list(&layout.incoming)?, ..Recovered::default() };
+    let incoming: Vec<_> = found.discard.iter().filter_map(|path| aside::id(path)).collect();
+    incoming.into_iter().for_each(|id| found.used(id));
+    let headers = found.headers(layout)?;
+    let (links, missing) = chain(&headers);
+    for number in &missing {
+        tracing::error!(
+            "spool: {} is missing; what was in it is lost: see docs/spool.md",
+            layout.segment(*number).display()
+        );
+    }
+    found.damaged = links.is_empty() || !missing.is_empty();
+    links.iter().try_for_each(|link| found.read(layout, link))?;
+    found.next_segment = headers.keys().next_back().copied().unwrap_or_default() + 1;
+    let is_log = |number: u32| links.iter().any(|link| link.number == number);
+    for number in headers.into_keys().filter(|number| !is_log(*number)) {
+        found.discard.extend([layout.segment(number), layout.checkpoint(number)]);
+    }
+    found.read_large(layout)?;
     found.lay_aside_without_content(layout)?;
     Ok(found)
 }
@@ -58,138 +76,139 @@ impl Recovered {
         self.last_id = self.last_id.max(id);
     }
 
-    /// The segment with the highest number says everything.
-    fn read_log(&mut self, layout: &Layout) -> Result<(), SpoolError> {
-        self.discard.extend(layout::list(&layout.log)?.into_iter().filter(|path| segment::number(path).is_none()));
-        let mut segments: Vec<_> =
-            layout::list(&layout.log)?.into_iter().filter_map(|path| Some((segment::number(&path)?, path))).collect();
-        segments.sort();
-        self.next_segment = segments.last().map_or(0, |(number, _)| *number) + 1;
-        self.discard.extend(segments.iter().map(|(_, path)| path.clone()));
-        let Some((number, path)) = segments.pop() else {
-            self.damaged = true; // nothing, or a log that somebody took away
-            return Ok(());
-        };
-        let bytes = fs::read(&path).map_err(|e| failed("cannot read", &path, &e))?;
-        let bad = self.replay(&bytes, &path)?;
-        let (torn, rotten): (Vec<_>, Vec<_>) = bad.into_iter().partition(|range| is_torn(&bytes, range));
-        for torn in torn {
-            tracing::warn!(
-                "spool: the last {} bytes of {} were being written when fingerpost ended; they are cut off, nothing in \
-                 them was acknowledged",
-                torn.len(),
-                path.display()
-            );
+    /// The segments that there are, and what they say of themselves.
+    fn headers(&mut self, layout: &Layout) -> Result<BTreeMap<u32, Option<Header>>, SpoolError> {
+        let mut headers = BTreeMap::new();
+        let paths = layout::list(&layout.segments)?;
+        for path in &paths {
+            let Some(number) = layout::number(path, ".seg") else { continue };
+            let file = File::open(path).map_err(|e| failed("cannot open", path, &e))?;
+            let header = match header_of(&file) {
+                Ok(header) => Some(header),
+                Err(Unreadable::Format(format)) => return Err(in_format(path, format)),
+                Err(Unreadable::Damaged) => None,
+            };
+            headers.insert(number, header);
         }
-        if !rotten.is_empty() {
-            self.damaged = true;
-            let aside = layout.aside.join(segment::name(number));
-            match fs::hard_link(&path, &aside) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed("cannot link", &aside, &e)),
-                _ => layout::sync_folder(&layout.aside)?,
+        let belongs = |path: &PathBuf| {
+            let number = layout::number(path, ".seg").or_else(|| layout::number(path, ".sum"));
+            number.is_some_and(|number| headers.contains_key(&number))
+        };
+        self.discard.extend(paths.into_iter().filter(|path| !belongs(path)));
+        Ok(headers)
+    }
+
+    /// Puts in what one segment says.
+    fn read(&mut self, layout: &Layout, link: &Link) -> Result<(), SpoolError> {
+        if let Some(header) = &link.header {
+            self.used(header.last_id);
+            if self.read_checkpoint(layout, header, link.end) {
+                return Ok(());
             }
-            tracing::error!(
-                "spool: bytes {rotten:?} of a segment of the log cannot be read; it is kept as {}: see docs/spool.md",
-                aside.display()
-            );
+        }
+        let path = layout.segment(link.number);
+        let mut bytes = fs::read(&path).map_err(|e| failed("cannot read", &path, &e))?;
+        let end = usize::try_from(link.end.unwrap_or(bytes.len() as u64)).unwrap_or(usize::MAX);
+        let mut bad = Vec::new();
+        if bytes.len() < end || link.header.is_none() {
+            bad.push(bytes.len()..end.max(bytes.len()));
+        }
+        bytes.truncate(end);
+        self.index.grow(link.number, bytes.len() as u64);
+        let mut read_to = bytes.len();
+        let mark = link.header.map_or([0; 8], |header| header.mark);
+        let frames = Frames::new(mark, &bytes, header::LENGTH).take_while(|_| link.header.is_some());
+        for read in frames {
+            match read {
+                Ok(frame) => self.put_in(link.number, frame),
+                Err(torn) if link.end.is_none() && is_torn(mark, &bytes, &torn.range) => {
+                    tracing::warn!(
+                        "spool: the last {} bytes of {} were being written when fingerpost ended; they are cut off, \
+                         nothing in them was acknowledged",
+                        torn.range.len(),
+                        path.display()
+                    );
+                    read_to = torn.range.start;
+                }
+                Err(unreadable) => {
+                    aside::keep_damaged(layout, &bytes, &unreadable);
+                    bad.push(unreadable.range);
+                }
+            }
+        }
+        self.last = Some((link.number, read_to as u64));
+        if !bad.is_empty() {
+            self.damaged = true;
+            aside::keep_segment(layout, link.number, &bad)?;
         }
         Ok(())
     }
 
-    /// Applies a segment's lines. Returns what cannot be read.
-    fn replay(&mut self, bytes: &[u8], path: &Path) -> Result<Vec<Range<usize>>, SpoolError> {
-        let mut bad = Vec::new();
-        for line in line::Lines::new(bytes) {
-            match line {
-                Ok(Line::Segment(header)) if header.format == line::FORMAT => self.used(header.last_id),
-                Ok(Line::Segment(header)) => {
-                    let text = format!(
-                        "{} is in format {}, this version reads {}: start the version that wrote it and let the queue \
-                         run empty",
-                        path.display(),
-                        header.format,
-                        line::FORMAT
-                    );
-                    return Err(SpoolError::Io(text));
-                }
-                Ok(Line::Record(logged)) => {
-                    for entry in logged.accepted {
-                        self.used(entry.id);
-                        self.finished.extend(self.live.accept(entry.into_owned(), 0));
-                    }
-                    let live = &mut self.live;
-                    self.finished.extend(logged.changes.iter().filter_map(|change| live.change(change)));
-                }
-                Err(range) => bad.push(range),
-            }
-        }
-        Ok(bad)
+    /// Whether the checkpoint says it all.
+    fn read_checkpoint(&mut self, layout: &Layout, header: &Header, end: Option<u64>) -> bool {
+        let Some(end) = end else { return false };
+        let bytes = fs::read(layout.checkpoint(header.number)).unwrap_or_default();
+        let Some(frames) = checkpoint::read(header, end, &bytes) else { return false };
+        frames.into_iter().for_each(|frame| self.put_in(header.number, frame));
+        self.index.grow(header.number, end);
+        self.index.has_checkpoint(header.number, bytes.len() as u64);
+        true
     }
 
-    /// Finds each message's content, and what belongs to none.
-    fn read_contents(&mut self, layout: &Layout) -> Result<(), SpoolError> {
-        let sizes: HashMap<QueueId, u64> = self.live.entries().map(|entry| (entry.id, entry.content.size)).collect();
-        let mut stray = Vec::new();
-        for folder in layout::list(&layout.messages)? {
-            let Some(number) = folder.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else { continue };
+    fn put_in(&mut self, segment: u32, frame: Frame) {
+        let at = |at: usize| u32::try_from(at).unwrap_or(u32::MAX); // a segment is never that long
+        let spot = Spot { segment, offset: at(frame.range.start), contents: at(frame.contents) };
+        let over = self.index.apply(&frame.logged, spot);
+        for statement in frame.logged.accepted {
+            self.used(statement.entry.id);
+            self.entries.insert(statement.entry.id, statement.entry.into_owned());
+        }
+        for change in frame.logged.changes.iter() {
+            if let Some(entry) = self.entries.get_mut(&change.id) {
+                entry.apply(change);
+            }
+        }
+        for Over(id, _) in over {
+            self.entries.remove(&id);
+        }
+    }
+
+    /// Finds the large contents, and what belongs to no message.
+    fn read_large(&mut self, layout: &Layout) -> Result<(), SpoolError> {
+        let mut wanted: HashMap<(u32, QueueId), u64> = HashMap::new();
+        for (id, kept) in self.index.messages() {
+            if let (Place::File(folder), Some(entry)) = (kept.content, self.entries.get(&id)) {
+                wanted.insert((folder, id), entry.content.size);
+            }
+        }
+        for folder in layout::list(&layout.large)? {
+            let Some(number) = layout::number(&folder, "") else { continue };
             self.next_folder = self.next_folder.max(number + 1);
             for path in layout::list(&folder)? {
-                let Some(id) = id(&path) else { continue };
+                let Some(id) = aside::id(&path) else { continue };
                 self.used(id);
                 let size = fs::metadata(&path).map_err(|e| failed("cannot read", &path, &e))?.len();
-                match sizes.get(&id) {
-                    Some(expected) if *expected == size => {
-                        self.places.insert(id, number);
-                    }
-                    None if self.finished.contains(&id) || !self.damaged => self.discard.push(path),
-                    Some(_) | None => stray.push((path, id)),
+                match wanted.get(&(number, id)) {
+                    Some(expected) if *expected == size => drop(wanted.remove(&(number, id))),
+                    None if !self.damaged => self.discard.push(path),
+                    Some(_) | None => aside::move_content(layout, &path, id)?,
                 }
             }
             self.discard.push(folder);
         }
-        for (path, id) in &stray {
-            let aside = layout.aside.join(format!("{id}.eml"));
-            fs::rename(path, &aside).map_err(|e| failed("cannot move", path, &e))?;
-            tracing::error!("spool: the log does not fit {}: it is kept as {}", path.display(), aside.display());
-        }
-        if stray.is_empty() { Ok(()) } else { layout::sync_folder(&layout.aside) }
+        // what is still wanted was not found whole
+        self.lost.extend(wanted.into_keys().map(|(_, id)| id));
+        Ok(())
     }
 
     /// A live message without its content cannot be delivered: its envelope is kept for a person to read.
     fn lay_aside_without_content(&mut self, layout: &Layout) -> Result<(), SpoolError> {
-        let lost: Vec<QueueId> =
-            self.live.entries().map(|entry| entry.id).filter(|id| !self.places.contains_key(id)).collect();
-        for id in lost {
-            let Some(entry) = self.live.remove(id) else { continue };
-            let aside = layout.aside.join(format!("{id}.json"));
-            write_aside(&aside, &entry).map_err(|e| failed("cannot write", &aside, &e))?;
-            layout::sync_folder(&layout.aside)?;
-            tracing::error!(
-                "spool: the content of {id} from <{}> is missing or not whole; its envelope is kept as {}: see \
-                 docs/spool.md",
-                entry.sender.reverse_path.as_str(),
-                aside.display()
-            );
+        for id in std::mem::take(&mut self.lost) {
+            self.index.remove(id);
+            if let Some(entry) = self.entries.remove(&id) {
+                aside::keep_envelope(layout, &entry)?;
+            }
         }
         Ok(())
     }
-}
-
-/// Whether an unreadable stretch is what an interrupted write leaves: at the end, and no whole line of text in it.
-/// Blocks that never reached the disk read as zeros. Anything else was once written and synced.
-fn is_torn(bytes: &[u8], range: &Range<usize>) -> bool {
-    let mut lines = bytes[range.clone()].split_inclusive(|b| *b == b'\n');
-    range.end == bytes.len() && lines.all(|line| line.contains(&0) || !line.ends_with(b"\n"))
-}
-
-fn write_aside(path: &Path, entry: &Entry) -> io::Result<()> {
-    let mut file = fs::File::create(path)?;
-    serde_json::to_writer_pretty(&mut file, entry)?;
-    file.write_all(b"\n")?;
-    file.sync_all()
-}
-
-/// The id that a content file is named by.
-fn id(path: &Path) -> Option<QueueId> {
-    path.file_name()?.to_str()?.parse().ok()
 }

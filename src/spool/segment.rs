@@ -1,79 +1,85 @@
-//! The log's segment in force: a file that begins with all live messages and goes on with records. `committer` and
-//! `store` write it.
+//! The segment that grows: a file that begins with its header and goes on with records. `committer` and `store` write it.
 //!
-//! The segment with the highest number says everything; older ones are leftovers. A new one is written under another
-//! name, synced, and only then named, so that there is none in force that lacks its beginning.
+//! A new one is written under another name, synced, and only then named, so that there is none without its header. Its
+//! header says where the one before ended: what stands behind that place was never acknowledged and is not read.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::SpoolError;
-use super::layout::{discard, failed, new_file, sync_folder};
-use super::live::Live;
-use crate::message::queue_id::QueueId;
+use super::header::{self, Header};
+use super::layout::{Layout, discard, failed, new_file, sync_folder};
+use super::record::{BEFORE, Lengths, Logged, Mark};
 use crate::metrics::Metrics;
 
 /// The segment that records are appended to.
 #[derive(Debug)]
 pub(super) struct Segment {
     path: PathBuf,
-    file: File,
-    number: u64,
-    size: u64,
+    /// Shared with those who read contents.
+    pub file: Arc<File>,
+    /// Its number.
+    pub number: u32,
+    /// Its size, bytes: all of it is durable.
+    pub size: u64,
+    /// What its records are known by.
+    pub mark: Mark,
 }
 
 /// Why there is no new segment.
 #[derive(Debug)]
 pub(super) enum NotBegun {
+    /// The disk is full; the one before is still in force.
+    Full(SpoolError),
     /// The one before is still in force; another can be tried.
     Unwritten(SpoolError),
-    /// It has its name, but after a power cut the one before may be found instead. Neither can be relied on, and
-    /// the folder must not be synced again (a second sync may claim what the first one lost).
+    /// It has its name, but after a power cut it may not be there. The folder must not be synced again (a second sync
+    /// may claim what the first one lost).
     Unnamed(SpoolError),
 }
 
-/// Why a record is not in the log.
+/// Why records are not in the log.
 #[derive(Debug)]
 pub(super) enum NotAppended {
-    /// It could not be written and was taken back; the segment goes on.
+    /// The disk is full. They were taken back; the segment goes on.
+    Full(SpoolError),
+    /// They could not be written and were taken back; the segment goes on.
     Unwritten(SpoolError),
-    /// It may or may not be there; nothing more may be appended.
+    /// They may or may not be there; nothing more may be appended.
     InDoubt(SpoolError),
 }
 
 impl Segment {
-    /// Writes all live messages into a new segment and puts it in force, durably.
-    pub(super) fn begin(folder: &Path, number: u64, live: &mut Live, last_id: QueueId) -> Result<Self, NotBegun> {
-        let path = folder.join(name(number));
+    /// Writes an empty segment and puts it in force, durably.
+    pub(super) fn begin(layout: &Layout, header: &Header) -> Result<Self, NotBegun> {
+        let path = layout.segment(header.number);
         let draft = path.with_extension("new");
-        let (file, size) = Self::write(&draft, live, last_id).map_err(|e| {
+        discard(&draft); // a leftover of a process that was killed
+        let written = write(&draft, header).and_then(|file| fs::rename(&draft, &path).map(|()| file));
+        let file = written.map_err(|e| {
             discard(&draft);
-            NotBegun::Unwritten(e)
+            let error = failed("cannot write", &path, &e);
+            if is_full(&e) { NotBegun::Full(error) } else { NotBegun::Unwritten(error) }
         })?;
-        if let Err(e) = fs::rename(&draft, &path) {
-            discard(&draft);
-            return Err(NotBegun::Unwritten(failed("cannot name", &path, &e)));
+        sync_folder(&layout.segments).map_err(NotBegun::Unnamed)?;
+        let size = header::LENGTH as u64;
+        Ok(Self { path, file: Arc::new(file), number: header.number, size, mark: header.mark })
+    }
+
+    /// Appends whole records and syncs them.
+    pub(super) fn append(&mut self, records: &[u8], metrics: &Metrics) -> Result<(), NotAppended> {
+        let size = self.size + records.len() as u64;
+        if u32::try_from(size).is_err() {
+            return Err(NotAppended::Unwritten(SpoolError::Io(format!("{} is too long", self.path.display()))));
         }
-        sync_folder(folder).map_err(NotBegun::Unnamed)?;
-        Ok(Self { path, file, number, size })
-    }
-
-    fn write(draft: &Path, live: &mut Live, last_id: QueueId) -> Result<(File, u64), SpoolError> {
-        let bytes = live.write_segment(last_id).map_err(|e| SpoolError::Io(format!("cannot write JSON: {e}")))?;
-        discard(draft); // a leftover of a process that was killed
-        let file = new_file(draft)?;
-        file.write_all_at(&bytes, 0).map_err(|e| failed("cannot write", draft, &e))?;
-        file.sync_all().map_err(|e| failed("cannot sync", draft, &e))?;
-        Ok((file, bytes.len() as u64))
-    }
-
-    /// Appends whole lines and syncs them.
-    pub(super) fn append(&mut self, lines: &[u8], metrics: &Metrics) -> Result<(), NotAppended> {
-        if let Err(e) = self.file.write_all_at(lines, self.size) {
+        if let Err(e) = self.file.write_all_at(records, self.size) {
             let error = failed("cannot write", &self.path, &e);
             return match self.file.set_len(self.size) {
+                Ok(()) if is_full(&e) => Err(NotAppended::Full(error)),
                 Ok(()) => Err(NotAppended::Unwritten(error)),
                 Err(_) => Err(NotAppended::InDoubt(error)),
             };
@@ -82,28 +88,42 @@ impl Segment {
         let synced = self.file.sync_data();
         metrics.spool_sync_duration.with_label_values::<&str>(&[]).observe(begun.elapsed().as_secs_f64());
         synced.map_err(|e| NotAppended::InDoubt(failed("cannot sync", &self.path, &e)))?;
-        self.size += lines.len() as u64;
+        self.size = size;
         Ok(())
     }
 
-    /// Its number.
-    pub(super) fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// Its size, bytes.
-    pub(super) fn size(&self) -> u64 {
-        self.size
+    /// Takes away what may have been written and is in doubt, so that it does not come back if only the process ends.
+    pub(super) fn cut(&self) {
+        let _ = self.file.set_len(self.size); // the next segment's header says the same, durably
     }
 }
 
-/// A segment's file name.
-pub(super) fn name(number: u64) -> String {
-    format!("{number:08}.log")
+fn write(draft: &std::path::Path, header: &Header) -> io::Result<File> {
+    let file = new_file(draft)?;
+    file.write_all_at(&header.write(), 0)?;
+    file.sync_all()?;
+    Ok(file)
 }
 
-/// The number of a segment, from its path.
-pub(super) fn number(path: &Path) -> Option<u64> {
-    let number = path.file_name()?.to_str()?.strip_suffix(".log")?;
-    number.parse().ok()
+/// Whether there is no room.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// What one record says, without its contents.
+pub(super) fn logged_at(file: &File, mark: Mark, offset: u32) -> Option<Logged<'static>> {
+    let mut before = [0; BEFORE];
+    file.read_exact_at(&mut before, u64::from(offset)).ok()?;
+    let lengths = Lengths::read(mark, &before)?;
+    let mut head = vec![0; lengths.head];
+    file.read_exact_at(&mut head, u64::from(offset) + BEFORE as u64).ok()?;
+    lengths.logged(&head)
+}
+
+/// A segment's header.
+pub(super) fn header_of(file: &File) -> Result<Header, header::Unreadable> {
+    let mut bytes = Vec::with_capacity(header::LENGTH);
+    let read = io::Read::read_to_end(&mut io::Read::take(file, header::LENGTH as u64), &mut bytes);
+    read.map_err(|_| header::Unreadable::Damaged)?;
+    Header::read(&bytes)
 }

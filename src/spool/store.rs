@@ -1,102 +1,123 @@
-//! The simple store: a file a message, envelopes and outcomes in one append-only log with group commit.
+//! The store: a log of segments with group commit, in which small messages are part of their record.
 //!
-//! `main` opens it, sessions and `delivery` use it through [`Spool`]. A few threads sync content, so that many files
-//! are on their way to the disk at once; then one thread, the committer, names content and writes the log.
-//! What lies where: `layout`. docs/decisions/0002-own-spool-log.md says why it is built so.
+//! `run` opens it, sessions and `delivery` use it through [`Spool`]. One thread, the committer, writes the log; another
+//! tidies. What lies where: `layout`. docs/decisions/0005-segmented-spool.md says why it is built so.
 
-use std::collections::HashMap;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
-use super::committer::{Committer, Job, Places, Start};
-use super::contents::{self, Contents};
+use super::committer::{self, Committer, Parts};
+use super::draft::{Draft, IN_RECORD, LargeDraft};
 use super::entry::{Entry, Record};
+use super::fresh::Fresh;
+use super::index::Sizes;
+use super::job::{Job, What, held_here};
+use super::large::Large;
 use super::layout::{self, Layout, failed};
+use super::record::Held;
 use super::recover::{Recovered, recover};
-use super::segment::{NotBegun, Segment};
-use super::spares::Spares;
-use super::{Committed, Draft, Spool, SpoolError};
+use super::reserve::Reserve;
+use super::segment::NotBegun;
+use super::shared::{Shared, State};
+use super::stored::Stored;
+use super::tidy::{Task, Tidy};
+use super::{Committed, Spool, SpoolError};
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
-/// Threads that sync content. Each mostly waits for the disk.
-const SYNCERS: usize = 16;
-
 /// A spool below one folder. Dropping it finishes what was begun and unlocks the folder.
-pub struct FileStore {
+pub struct LogStore {
     layout: Layout,
-    spares: Arc<Spares>,
-    places: Places,
+    shared: Shared,
+    large: Arc<Large>,
     last_id: AtomicU64,
     recovered: Mutex<Vec<Entry>>,
-    queues: Option<Queues>,
+    jobs: Sender<Job>,
     threads: Vec<JoinHandle<()>>,
     lock: File,
 }
 
-/// Where jobs go.
-struct Queues {
-    with_content: Sender<Job>,
-    without_content: Sender<Job>,
-}
-
-impl FileStore {
+impl LogStore {
     /// Opens the spool below `folder`, making it if it is missing, and recovers what is in it. One process at a time:
     /// the folder is locked.
     ///
     /// # Errors
     /// [`SpoolError::Io`] naming the file.
-    pub fn open(folder: &Path, metrics: Metrics) -> Result<Self, SpoolError> {
+    pub fn open(folder: &Path, sizes: Sizes, metrics: Metrics) -> Result<Self, SpoolError> {
         let layout = Layout::make(folder)?;
         let lock = layout::lock(folder)?;
-        let Recovered { mut live, places, last_id, next_segment, next_folder, discard, .. } = recover(&layout)?;
-        let segment = Segment::begin(&layout.log, next_segment, &mut live, last_id).map_err(|e| match e {
-            NotBegun::Unwritten(e) | NotBegun::Unnamed(e) => e,
-        })?;
-        let spares = Arc::new(Spares::new(layout.incoming.clone()));
-        let contents = Contents::new(contents::Start {
-            root: layout.messages.clone(),
-            places: &places,
-            next: next_folder,
-            spares: spares.clone(),
-            metrics: metrics.clone(),
-        });
-        sweep(&discard, &layout, &places);
-        let recovered = Mutex::new(live.entries().cloned().collect());
-        let places = Arc::new(RwLock::new(places));
-        let committer = Committer::new(Start {
-            folder: layout.log.clone(),
-            segment,
-            live,
-            places: places.clone(),
-            contents,
-            last_id,
-            metrics: metrics.clone(),
-        });
+        let mut found = recover(&layout)?;
+        let mut reserve = Reserve::set_up(folder, sizes.reserve);
+        let segment = put_in_force(&layout, &mut found, &mut reserve)?;
+        let Recovered { index, entries, last_id, next_folder, .. } = found;
         metrics.spool_sync_failures.with_label_values::<&str>(&[]); // there at zero
-        let (queues, threads) = start(committer, &metrics)?;
-        let last_id = AtomicU64::new(last_id.0);
-        Ok(Self { layout, spares, places, last_id, recovered, queues: Some(queues), threads, lock })
-    }
-
-    /// Milliseconds since 1970 and a counter; never one that was used before, even if the clock went back.
-    fn submit(&self, record: Record) -> Result<oneshot::Receiver<Result<(), SpoolError>>, SpoolError> {
-        let (answer, answered) = oneshot::channel();
-        let queue = self.queues.as_ref().ok_or_else(ended)?;
-        let queue = if record.accepted.is_empty() { &queue.without_content } else { &queue.with_content };
-        queue.send(Job { record, answer }).map_err(|_| ended())?;
-        Ok(answered)
+        let growing = (segment.number, segment.file.clone());
+        let shared = Shared::new(State { index, fresh: Fresh::default(), growing, cleaning: true });
+        let large = Arc::new(Large::new(layout.clone(), metrics.clone(), next_folder));
+        let (jobs, to_commit) = channel();
+        let (tidy, to_tidy) = channel();
+        [Task::Complete, Task::Clean]
+            .map(|task| tidy.send(task).map_err(|_| ended()))
+            .into_iter()
+            .collect::<Result<(), _>>()?;
+        let parts =
+            Parts { layout: layout.clone(), sizes, shared: shared.clone(), large: large.clone(), tidy, metrics };
+        let committer = Committer::new(parts, segment, reserve, last_id);
+        let tidying = Tidy::new(layout.clone(), sizes, shared.clone(), jobs.clone());
+        let threads = vec![
+            spawn("spool-log", move || committer.run(&to_commit))?,
+            spawn("spool-tidy", move || tidying.run(&to_tidy))?,
+        ];
+        let recovered = Mutex::new(entries.into_values().collect());
+        Ok(Self { layout, shared, large, last_id: AtomicU64::new(last_id.0), recovered, jobs, threads, lock })
     }
 }
 
-impl Spool for FileStore {
+/// Begins a segment behind what was recovered, and removes what is then not needed any more.
+fn put_in_force(
+    layout: &Layout,
+    found: &mut Recovered,
+    reserve: &mut Reserve,
+) -> Result<super::segment::Segment, SpoolError> {
+    let old = found.last.unwrap_or_default();
+    if found.last.is_some() {
+        // What was read may only be in memory yet, if the process before was killed.
+        let path = layout.segment(old.0);
+        File::open(&path).and_then(|file| file.sync_data()).map_err(|e| failed("cannot sync", &path, &e))?;
+    }
+    let number = found.next_segment;
+    let first = found.index.first_needed_or(number);
+    let begun = committer::begin(layout, (number, old, first, found.last_id), reserve);
+    let segment = begun.map_err(|e| match e {
+        NotBegun::Full(e) | NotBegun::Unwritten(e) | NotBegun::Unnamed(e) => e,
+    })?;
+    found.index.grow(number, segment.size);
+    committer::remove(layout, found.index.forget_before(first));
+    let used = |path: &Path| {
+        let mut large = found.index.messages();
+        large.any(|(id, kept)| {
+            matches!(kept.content, super::index::Place::File(folder) if layout.large(folder, id).starts_with(path))
+        })
+    };
+    for path in &found.discard {
+        if path.parent() != Some(&layout.large) {
+            layout::discard(path);
+        } else if !used(path) {
+            let _ = std::fs::remove_dir(path); // a stranger's file keeps it
+        }
+    }
+    Ok(segment)
+}
+
+impl Spool for LogStore {
+    /// Milliseconds since 1970 and a counter; never one that was used before, even if the clock went back.
     fn new_id(&self) -> QueueId {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(since.as_millis()).unwrap_or_default() << 20;
@@ -105,10 +126,8 @@ impl Spool for FileStore {
         QueueId(now.max(last + 1))
     }
 
-    fn create_as(&self, id: QueueId) -> Result<Draft, SpoolError> {
-        let path = self.layout.incoming.join(id.to_string());
-        let file = self.spares.take(&path)?;
-        Ok(Draft { id, file, path, kept: false })
+    fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {
+        self.large.create(id)
     }
 
     fn commit(&self, record: Record) -> Committed<'_> {
@@ -116,15 +135,20 @@ impl Spool for FileStore {
             if record.accepted.is_empty() && record.changes.is_empty() {
                 return Ok(());
             }
-            self.submit(record)?.await.map_err(|_| ended())?
+            record.accepted.iter().try_for_each(|(draft, entry)| check(draft, entry))?;
+            let (answer, answered) = oneshot::channel();
+            if record.accepted.iter().any(|(draft, _)| matches!(draft, Draft::Large(_))) {
+                let (large, jobs) = (self.large.clone(), self.jobs.clone());
+                tokio::task::spawn_blocking(move || submit(&jobs, Some(&large), record, answer));
+            } else {
+                submit(&self.jobs, None, record, answer);
+            }
+            answered.await.map_err(|_| ended())?
         })
     }
 
-    fn open(&self, id: QueueId) -> Result<File, SpoolError> {
-        let place = self.places.read().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
-        let folder = place.ok_or_else(|| SpoolError::Io(format!("{id} is not in the spool")))?;
-        let path = self.layout.messages.join(contents::folder_name(folder)).join(id.to_string());
-        File::open(&path).map_err(|e| failed("cannot open", &path, &e))
+    fn open(&self, id: QueueId) -> Result<Stored, SpoolError> {
+        self.shared.open(&self.layout, id)
     }
 
     fn recovered(&self) -> Vec<Entry> {
@@ -132,9 +156,10 @@ impl Spool for FileStore {
     }
 }
 
-impl Drop for FileStore {
+impl Drop for LogStore {
     fn drop(&mut self) {
-        self.queues = None;
+        let (answer, _) = oneshot::channel();
+        let _ = self.jobs.send(Job { what: What::Stop, answer });
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -143,64 +168,47 @@ impl Drop for FileStore {
     }
 }
 
-/// Starts the threads. They end when the queues are closed.
-fn start(committer: Committer, metrics: &Metrics) -> Result<(Queues, Vec<JoinHandle<()>>), SpoolError> {
-    let (with_content, to_sync) = mpsc::channel();
-    let (without_content, to_commit) = mpsc::channel();
-    let to_sync = Arc::new(Mutex::new(to_sync));
-    let mut threads = vec![spawn("spool-log", move || committer.run(&to_commit))?];
-    for _ in 0..SYNCERS {
-        let (from, to, metrics) = (to_sync.clone(), without_content.clone(), metrics.clone());
-        threads.push(spawn("spool-sync", move || sync_contents(&from, &to, &metrics))?);
+/// Content of another length would be taken for damaged later, so it is not let in.
+fn check(draft: &Draft, entry: &Entry) -> Result<(), SpoolError> {
+    let (id, size) = (draft.id(), draft.size());
+    if id != entry.id || size != entry.content.size {
+        let text = format!("{} is to be {} bytes, its content {id} has {size}", entry.id, entry.content.size);
+        return Err(SpoolError::Io(text));
     }
-    Ok((Queues { with_content, without_content }, threads))
+    match draft {
+        Draft::Small { .. } if size > IN_RECORD as u64 => {
+            Err(SpoolError::Io(format!("{id} has {size} bytes: too many for a record")))
+        }
+        Draft::Small { .. } | Draft::Large(_) => Ok(()),
+    }
+}
+
+/// Makes large contents durable, which blocks, and hands the record to the committer.
+fn submit(
+    jobs: &Sender<Job>,
+    large: Option<&Large>,
+    mut record: Record,
+    answer: oneshot::Sender<Result<(), SpoolError>>,
+) {
+    let mut held = Vec::with_capacity(record.accepted.len());
+    for (draft, _) in &mut record.accepted {
+        let placed = match (draft, large) {
+            (Draft::Small { content, .. }, _) => Ok(held_here(content)),
+            (Draft::Large(draft), Some(large)) => large.place(draft).map(|folder| Held::File { folder }),
+            (Draft::Large(_), None) => Err(ended()),
+        };
+        match placed {
+            Ok(place) => held.push(place),
+            Err(error) => return Job { what: What::Record(record, held), answer }.end(Err(error)),
+        }
+    }
+    if let Err(unsent) = jobs.send(Job { what: What::Record(record, held), answer }) {
+        unsent.0.end(Err(ended()));
+    }
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, SpoolError> {
     Builder::new().name(name.into()).spawn(body).map_err(|e| SpoolError::Io(format!("cannot start a thread: {e}")))
-}
-
-/// One of the threads that make content durable before the committer names it.
-fn sync_contents(from: &Mutex<Receiver<Job>>, to: &Sender<Job>, metrics: &Metrics) {
-    loop {
-        let job = from.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = job else { return };
-        match job.record.accepted.iter().try_for_each(|(draft, entry)| sync(draft, entry, metrics)) {
-            Ok(()) => {
-                if let Err(unsent) = to.send(job) {
-                    unsent.0.end(Err(ended()));
-                }
-            }
-            Err(error) => job.end(Err(error)),
-        }
-    }
-}
-
-/// Recovery takes content of another length for damaged, so it is not let in.
-fn sync(draft: &Draft, entry: &Entry, metrics: &Metrics) -> Result<(), SpoolError> {
-    let length = draft.file.metadata().map_err(|e| failed("cannot read", &draft.path, &e))?.len();
-    if draft.id != entry.id || length != entry.content.size {
-        let text = format!("{} is to be {} bytes, its file {} has {length}", entry.id, entry.content.size, draft.id);
-        return Err(SpoolError::Io(text));
-    }
-    draft.file.sync_data().map_err(|e| {
-        let error = failed("cannot sync", &draft.path, &e);
-        layout::alert(metrics, &error, "the message is turned away for now");
-        error
-    })
-}
-
-/// Removes what recovery found that nobody needs: files, then folders without a live message.
-fn sweep(discard: &[PathBuf], layout: &Layout, places: &HashMap<QueueId, u32>) {
-    let used: std::collections::HashSet<PathBuf> =
-        places.values().map(|folder| layout.messages.join(contents::folder_name(*folder))).collect();
-    for path in discard.iter().filter(|path| !used.contains(*path)) {
-        if path.parent() == Some(&layout.messages) {
-            let _ = fs::remove_dir(path); // a stranger's file keeps it
-        } else {
-            layout::discard(path);
-        }
-    }
 }
 
 fn ended() -> SpoolError {

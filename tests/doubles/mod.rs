@@ -5,8 +5,6 @@
 
 pub mod talk;
 
-use std::fs::File;
-use std::io::{Read, Seek};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -24,8 +22,8 @@ use fingerpost::routing::recently_good::RecentlyGood;
 use fingerpost::routing::verdict::Question;
 use fingerpost::session::{Client, Identity, Services};
 use fingerpost::spool::entry::{Entry, Record};
-use fingerpost::spool::store::FileStore;
-use fingerpost::spool::{Committed, Draft, Spool, SpoolError};
+use fingerpost::spool::store::LogStore;
+use fingerpost::spool::{Committed, LargeDraft, Sizes, Spool, SpoolError, Stored};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// The key that signs and verifies stamps here.
@@ -74,7 +72,7 @@ pub enum Commits {
 
 /// A spool that remembers what was committed.
 pub struct Recorder {
-    drafts: FileStore,
+    drafts: LogStore,
     pub commits: Mutex<Commits>,
     pub committed: Mutex<Vec<(Entry, Vec<u8>)>>,
 }
@@ -84,7 +82,7 @@ impl Spool for Recorder {
         self.drafts.new_id()
     }
 
-    fn create_as(&self, id: QueueId) -> Result<Draft, SpoolError> {
+    fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {
         self.drafts.create_as(id)
     }
 
@@ -97,10 +95,8 @@ impl Spool for Recorder {
                 Commits::Slow => tokio::time::sleep(std::time::Duration::from_secs(10)).await,
                 Commits::Hang => std::future::pending().await,
             }
-            for (mut draft, entry) in record.accepted {
-                let mut content = Vec::new();
-                draft.file.rewind().unwrap();
-                draft.file.read_to_end(&mut content).unwrap();
+            for (draft, entry) in record.accepted {
+                let content = draft.stored().whole().unwrap();
                 assert_eq!(content.len() as u64, entry.content.size, "the size is that of the content");
                 self.committed.lock().unwrap().push((entry, content));
             }
@@ -108,7 +104,7 @@ impl Spool for Recorder {
         })
     }
 
-    fn open(&self, id: QueueId) -> Result<File, SpoolError> {
+    fn open(&self, id: QueueId) -> Result<Stored, SpoolError> {
         self.drafts.open(id)
     }
 
@@ -193,7 +189,7 @@ impl World {
     pub fn with_files(text: &str, folder: tempfile::TempDir) -> Self {
         let metrics = Metrics::new();
         let spool = Arc::new(Recorder {
-            drafts: FileStore::open(&folder.path().join("spool"), metrics.clone()).unwrap(),
+            drafts: LogStore::open(&folder.path().join("spool"), Sizes::default(), metrics.clone()).unwrap(),
             commits: Mutex::new(Commits::Succeed),
             committed: Mutex::default(),
         });

@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fingerpost::spool::entry::{Change, Outcome, State};
+use fingerpost::spool::record::Frames;
+
 use crate::power_loss::{
     Numbers, Op, Survives, Tree, after_power_cut, inodes, note, notes, operations, synced_writes, tree, write_tree,
 };
@@ -93,7 +96,7 @@ impl Life {
 fn load(server: std::net::SocketAddr, sender: usize, notes: &Notes, acknowledged: &AtomicUsize) {
     let mut raw = Raw::hello(server);
     for n in 0.. {
-        let size = if n % 10 == 9 { 150_000 } else { 800 + n * 37 % 6000 };
+        let size = if n % 4 == 3 { 300_000 - n % 8 / 4 * 150_000 } else { 800 + n * 37 % 6000 };
         let token = token(&format!("cut{sender}"), n, size);
         match send(&mut raw, &recipient(sender + n), &token) {
             Ok(id) => notes.add(&format!("acknowledged {token} {id}")),
@@ -158,12 +161,12 @@ fn judge(ops: &[Op], hops: &[Sink]) -> After {
 /// The ids of messages whose delivery is durable.
 fn delivered(ops: &[Op]) -> HashSet<String> {
     let mut ids = HashSet::new();
-    for line in synced_writes(ops).flat_map(|write| write.split(|byte| *byte == b'\n')) {
-        let json = line.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default();
-        let Ok(line) = serde_json::from_slice::<serde_json::Value>(json) else { continue };
-        let changes = line["record"]["changes"].as_array().cloned().unwrap_or_default();
-        let delivered = changes.iter().filter(|change| change["state"]["Done"]["Delivered"].is_object());
-        ids.extend(delivered.filter_map(|change| change["id"].as_str().map(str::to_owned)));
+    for write in synced_writes(ops) {
+        let Some(mark) = write.first_chunk() else { continue }; // what is written to a segment begins with its mark
+        for record in Frames::new(*mark, write, 0).flatten() {
+            let is_delivered = |change: &&Change| matches!(change.state, State::Done(Outcome::Delivered { .. }));
+            ids.extend(record.logged.changes.iter().filter(is_delivered).map(|change| change.id.to_string()));
+        }
     }
     ids
 }
@@ -244,8 +247,8 @@ fn a_power_cut_during_the_first_start_harms_no_later_one() {
 
 #[test]
 fn a_disk_that_does_not_sync_is_found_out() {
-    // everything; content; names of content; the log
-    for what in ["", "/incoming/", "/messages/0", ".log"] {
+    // everything; large contents; their names; the log
+    for what in ["", "/incoming/", "/large/0", ".seg"] {
         let life = Life::live((Hops::Down, End::Killed), 30, Some(what));
         let after = life.after(life.ops.len(), Survives::Nothing);
         println!("syncs of `{what}` do nothing: {} of {} lost", after.lost.len(), after.acknowledged);

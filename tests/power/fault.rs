@@ -5,13 +5,15 @@ use crate::support::senders::Raw;
 use crate::world::{Settings, World, assert_once, quiet, recipient, send, token};
 
 const SESSIONS: usize = 8;
+/// Too large for a record.
+const LARGE: usize = 300_000;
 
 /// Sends one letter over each of some sessions at once. Returns the tokens of those that got 250, and what the others
 /// were told.
-fn send_at_once(world: &World, name: &str) -> (Vec<String>, Vec<(u16, String)>) {
+fn send_at_once(world: &World, name: &str, size: usize) -> (Vec<String>, Vec<(u16, String)>) {
     let results: Vec<_> = std::thread::scope(|scope| {
         let senders = (0..SESSIONS).map(|n| {
-            let token = token(name, n, 1500);
+            let token = token(name, n, size);
             scope.spawn(move || send(&mut Raw::hello(world.node.smtp), &recipient(n), &token).map(|_| token))
         });
         let senders: Vec<_> = senders.collect();
@@ -29,22 +31,23 @@ fn a_failed_sync_gets_451_and_the_next_message_is_taken() {
     let initial = tree(&root);
     let inodes = inodes(&initial);
     world.node.start();
-    let (mut kept, refused) = send_at_once(&world, "before");
+    let (mut kept, refused) = send_at_once(&world, "before", 1500);
     assert_eq!((kept.len(), refused), (SESSIONS, Vec::new()));
     let failures = |world: &World| world.node.metric("fingerpost_spool_sync_failures_total").unwrap();
     assert!(failures(&world) < 1.0);
-    // content; the names of content; the log
-    for (round, part) in ["/incoming/", "/messages/", "/log/"].into_iter().enumerate() {
+    // large contents; their names; the log
+    let parts = [("/incoming/", LARGE), ("/large/", LARGE), ("/segments/", 1500), ("/segments/", LARGE)];
+    for (round, (part, size)) in parts.into_iter().enumerate() {
         let before = failures(&world);
         world.fault(&format!("sync {part}"));
-        let (accepted, refused) = send_at_once(&world, &format!("during{round}"));
+        let (accepted, refused) = send_at_once(&world, &format!("during{round}"), size);
         assert!(accepted.is_empty(), "{part}: a 250 though the sync failed: {accepted:?}");
         for (code, text) in &refused {
             assert_eq!((*code, text.starts_with("451 4.3.0")), (451, true), "{part}: {text}");
         }
         assert!(failures(&world) > before, "{part}: the failure was not counted");
         world.fault("");
-        let (accepted, refused_later) = send_at_once(&world, &format!("after{round}"));
+        let (accepted, refused_later) = send_at_once(&world, &format!("after{round}"), size);
         assert_eq!((accepted.len(), refused_later), (SESSIONS, Vec::new()), "{part}: the disk is well again");
         println!("sync of {part} fails: {} sessions got 451; then {} got 250", refused.len(), accepted.len());
         kept.extend(accepted);

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::senders::Raw;
 use crate::support::sink::Sink;
@@ -138,7 +138,7 @@ fn a_full_disk_turns_new_mail_away_and_keeps_the_old() {
 }
 
 #[test]
-fn a_start_on_a_full_disk_is_refused_and_harms_nothing() {
+fn a_start_on_a_full_disk_is_quick_and_delivers_what_waits() {
     let mut world = World::prepare(&Settings { min_free: "8MiB", ..Settings::default() });
     let Some(disk) = Small::mount(&world.node.path("state")) else {
         return eprintln!("skipped: only root can mount a small file system");
@@ -146,6 +146,27 @@ fn a_start_on_a_full_disk_is_refused_and_harms_nothing() {
     world.node.start();
     let tokens = accept(&world, "start", "known", 20);
     world.node.kill();
+    disk.fill();
+    let begun = Instant::now();
+    world.node.start();
+    println!("ready on a full disk after {:.2?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "the spool's reserve is for this");
+    mail_is_turned_away(&world);
+    let hops = world.hops(&quiet());
+    world.wait_until_delivered();
+    assert_once(&hops, &tokens);
+}
+
+#[test]
+fn a_start_without_any_room_is_refused_and_harms_nothing() {
+    let mut world = World::prepare(&Settings { min_free: "8MiB", ..Settings::default() });
+    let Some(disk) = Small::mount(&world.node.path("state")) else {
+        return eprintln!("skipped: only root can mount a small file system");
+    };
+    world.node.start();
+    let tokens = accept(&world, "start", "known", 20);
+    world.node.kill();
+    fs::remove_file(world.node.path("state/spool/reserve")).unwrap();
     disk.fill();
     for _ in 0..2 {
         let output = world.node.run(&["run"]);

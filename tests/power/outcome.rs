@@ -62,7 +62,7 @@ fn taken_without_outcome(fault: &str) -> (World, [crate::support::sink::Sink; 2]
 
 #[test]
 fn an_outcome_that_cannot_be_written_is_no_second_delivery() {
-    for fault in ["write /log/", "sync /log/"] {
+    for fault in ["write /segments/", "sync /segments/"] {
         let (world, hops, tokens) = taken_without_outcome(fault);
         let tried = || world.node.log().matches("an outcome cannot be made durable").count();
         wait_until("outcomes are tried again", Duration::from_secs(20), || tried() >= 2 * MESSAGES);
@@ -75,7 +75,7 @@ fn an_outcome_that_cannot_be_written_is_no_second_delivery() {
 
 #[test]
 fn kill_9_between_a_250_and_its_outcome_costs_one_copy_at_most() {
-    let (mut world, hops, tokens) = taken_without_outcome("write /log/");
+    let (mut world, hops, tokens) = taken_without_outcome("write /segments/");
     world.node.kill();
     world.fault("");
     world.node.start();

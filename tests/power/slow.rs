@@ -39,7 +39,7 @@ fn end(raw: &mut Raw) -> Duration {
 fn no_250_comes_before_its_sync() {
     let world = slow_world();
     let mut took = Vec::new();
-    let tokens: Vec<_> = (0..10).map(|n| token("slow", n, [800, 200_000][n % 2])).collect();
+    let tokens: Vec<_> = (0..10).map(|n| token("slow", n, [800, 300_000][n % 2])).collect();
     for (n, token) in tokens.iter().enumerate() {
         took.push(end(&mut before_the_dot(&world, n, token)));
     }
@@ -84,7 +84,7 @@ fn sessions_share_syncs() {
 fn what_a_client_has_ended_is_delivered_though_it_left() {
     let world = slow_world();
     let hops = world.hops(&quiet());
-    let tokens: Arc<Vec<_>> = Arc::new((0..20).map(|n| token("left", n, [900, 100_000][n % 2])).collect());
+    let tokens: Arc<Vec<_>> = Arc::new((0..20).map(|n| token("left", n, [900, 300_000][n % 2])).collect());
     let mut sessions: Vec<_> = tokens.iter().enumerate().map(|(n, token)| before_the_dot(&world, n, token)).collect();
     sessions.iter_mut().for_each(|raw| raw.send(b".\r\n"));
     drop(sessions);

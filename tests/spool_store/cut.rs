@@ -11,7 +11,7 @@ use crate::journal::Journal;
 use crate::power_loss::{
     Numbers, Op, Survives, Tree, after_power_cut, inodes, note, notes, operations, preload, tree, write_tree,
 };
-use crate::workload::{Work, work};
+use crate::workload::{Kind, Work, work};
 
 #[test]
 #[ignore = "the process whose power is cut"]
@@ -23,7 +23,7 @@ fn process() {
     let rounds = std::env::var("SPOOL_ROUNDS").unwrap().parse().unwrap();
     for seed in 1..=2 {
         let spool = open(&folder).unwrap();
-        work(&*spool, &Work { threads: 4, rounds, seed }, &tell);
+        work(&*spool, &Work { threads: 4, rounds, seed, kind: Kind::given() }, &tell);
     }
 }
 
@@ -42,6 +42,19 @@ fn scratch() -> tempfile::TempDir {
 }
 
 fn run(store: &str, initial: Option<(&Tree, &Path)>, rounds: usize, no_sync: Option<&str>) -> Run {
+    run_with(store, initial, rounds, |command| {
+        if let Some(path) = no_sync {
+            command.env("SHIM_NO_SYNC", path);
+        }
+    })
+}
+
+fn run_with(
+    store: &str,
+    initial: Option<(&Tree, &Path)>,
+    rounds: usize,
+    prepare: impl FnOnce(&mut std::process::Command),
+) -> Run {
     let scratch = scratch();
     let root = scratch.path().canonicalize().unwrap().join("spool");
     let log = scratch.path().join("operations");
@@ -54,9 +67,7 @@ fn run(store: &str, initial: Option<(&Tree, &Path)>, rounds: usize, no_sync: Opt
     let mut command = again("cut::process", store, &root);
     preload(&mut command, &root, &log);
     command.env("SPOOL_ROUNDS", rounds.to_string()).stdout(Stdio::null());
-    if let Some(path) = no_sync {
-        command.env("SHIM_NO_SYNC", path);
-    }
+    prepare(&mut command);
     assert!(command.status().unwrap().success());
     let ops = operations(&log);
     Run { root, initial, inodes, ops, _scratch: scratch }
@@ -107,6 +118,23 @@ fn a_power_cut_at_any_instant_loses_nothing() {
 }
 
 #[test]
+fn a_power_cut_while_the_log_is_made_shorter_loses_nothing() {
+    let (name, open) = STORES[1];
+    let run = run_with(name, None, 60, |command| _ = command.env("SPOOL_PASSING", "1"));
+    let gone = !run.root.join("segments/00000001.seg").exists();
+    assert!(gone, "segments were given up, with messages in them that stay");
+    let mut numbers = Numbers(77);
+    for _ in 0..200 {
+        let at = numbers.below(run.ops.len() + 1);
+        let some = |n: u64| Survives::Some(Numbers(at as u64 * 10 + n));
+        for (how, survives) in [Survives::Nothing, Survives::Everything, some(1), some(2)].into_iter().enumerate() {
+            run.recover(open, at, survives, &[])
+                .unwrap_or_else(|e| panic!("cut at {at} of {}, kind {how}: {e}", run.ops.len()));
+        }
+    }
+}
+
+#[test]
 fn a_power_cut_during_recovery_loses_nothing() {
     for (name, open) in STORES {
         let first = run(name, None, 15, None);
@@ -132,8 +160,8 @@ fn a_power_cut_during_recovery_loses_nothing() {
 #[test]
 fn a_disk_that_does_not_sync_is_found_out() {
     for (name, open) in STORES {
-        // everything; content; names of content; the log; the log's name
-        for what in ["", "/incoming/", "/messages/0", ".log", "/log"] {
+        // everything; large contents; their names; the log; the log's name
+        for what in ["", "/incoming/", "/large/0", ".seg", "/segments"] {
             let run = run(name, None, 10, Some(what));
             let lost =
                 (0..=run.ops.len()).rev().step_by(7).any(|at| run.recover(*open, at, Survives::Nothing, &[]).is_err());

@@ -1,5 +1,4 @@
-//! Damage to the files of the store "file": what stands before and behind it is found, and nothing is deleted that
-//! might be mail.
+//! Damage to the files: what stands before and behind it is found, and nothing is deleted that might be mail.
 
 use std::cell::RefCell;
 use std::fs;
@@ -9,40 +8,75 @@ use std::sync::{Arc, Once};
 
 use fingerpost::spool::Spool;
 use fingerpost::spool::entry::{Entry, State};
+use fingerpost::spool::header::{Header, LENGTH};
+use fingerpost::spool::record::Frames;
 
-use crate::fixture::{Open, STORES, accept, change, changed, commit, delivered, is_whole};
+use crate::fixture::{LARGE, STORES, accept, change, changed, commit, content, delivered, is_whole};
 use crate::power_loss::{Tree, tree, write_tree};
 
-fn open() -> Open {
-    STORES.iter().find(|(name, _)| *name == "file").unwrap().1
+/// A spool's files, as they lie after a kill.
+struct Sample {
+    folder: tempfile::TempDir,
+    files: Tree,
+    /// A message that is finished.
+    over: Entry,
+    /// Three that are not; the second has been put on hold.
+    entries: Vec<Entry>,
+    segment: PathBuf,
+    bytes: Vec<u8>,
+    /// Where records end; the first: where they begin.
+    ends: Vec<usize>,
 }
 
-/// Three messages; the second has been put on hold; another one is finished. As files and as entries.
-fn sample() -> (tempfile::TempDir, Tree, Vec<Entry>) {
-    let folder = tempfile::tempdir().unwrap();
-    let spool = open()(folder.path()).unwrap();
-    let over = accept(&*spool, 100, 1);
-    commit(&*spool, changed(vec![delivered(over.id, 0)])).unwrap();
-    let mut entries: Vec<_> = (0..2).map(|n| accept(&*spool, 100 * n, 1)).collect();
-    let held = change(entries[1].id, 0, State::Held("an operator".into()));
-    commit(&*spool, changed(vec![held.clone()])).unwrap();
-    entries[1].apply(&held);
-    entries.push(accept(&*spool, 300, 1));
-    let tree = tree(folder.path());
-    (folder, tree, entries)
+impl Sample {
+    fn new(last: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = STORES[0].1(folder.path()).unwrap();
+        let over = accept(&*spool, 100, 1);
+        commit(&*spool, changed(vec![delivered(over.id, 0)])).unwrap();
+        let mut entries: Vec<_> = (1..3).map(|n| accept(&*spool, 100 * n, 1)).collect();
+        let held = change(entries[1].id, 0, State::Held("an operator".into()));
+        commit(&*spool, changed(vec![held.clone()])).unwrap();
+        entries[1].apply(&held);
+        entries.push(accept(&*spool, last, 1));
+        let files = tree(folder.path());
+        let segment = find(&files, ".seg");
+        let bytes = files[&segment].clone().unwrap();
+        let mark = Header::read(&bytes).unwrap().mark;
+        let ends = Frames::new(mark, &bytes, LENGTH).map(|frame| frame.unwrap().range.end);
+        let ends = [LENGTH].into_iter().chain(ends).collect();
+        Self { folder, files, over, entries, segment, bytes, ends }
+    }
+
+    /// The files with another segment.
+    fn with(&self, segment: Vec<u8>) -> Tree {
+        let mut damaged = self.files.clone();
+        damaged.insert(self.segment.clone(), Some(segment));
+        damaged
+    }
+
+    /// Writes a damaged copy and recovers from it.
+    fn recover(&self, damaged: &Tree) -> (tempfile::TempDir, Arc<dyn Spool>, Vec<Entry>) {
+        let disk = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        write_tree(damaged, self.folder.path(), disk.path());
+        let spool = STORES[0].1(disk.path()).unwrap();
+        let recovered = spool.recovered();
+        (disk, spool, recovered)
+    }
 }
 
 fn find(tree: &Tree, end: &str) -> PathBuf {
     tree.keys().find(|path| path.to_str().unwrap().ends_with(end)).unwrap().clone()
 }
 
-/// Writes a damaged copy and recovers from it.
-fn recover(damaged: &Tree, root: &Path) -> (tempfile::TempDir, Arc<dyn Spool>, Vec<Entry>) {
-    let disk = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    write_tree(damaged, root, disk.path());
-    let spool = open()(disk.path()).unwrap();
-    let recovered = spool.recovered();
-    (disk, spool, recovered)
+/// Whether a message's content can be found in `aside/`: by itself, or in a copy of its segment.
+fn is_aside(disk: &Path, entry: &Entry) -> bool {
+    let content = content(entry.id, entry.content.size);
+    let kept = |path: PathBuf| {
+        let bytes = fs::read(path).unwrap();
+        memchr::memmem::find(&bytes, &content).is_some()
+    };
+    fs::read_dir(disk.join("aside")).unwrap().any(|file| kept(file.unwrap().path()))
 }
 
 thread_local! {
@@ -73,139 +107,175 @@ fn log_of<T>(work: impl FnOnce() -> T) -> (String, T) {
 
 #[test]
 fn a_log_cut_at_any_byte_keeps_every_record_before_the_cut() {
-    let (folder, whole, entries) = sample();
-    let log = find(&whole, ".log");
-    let bytes = whole[&log].clone().unwrap();
-    let text = String::from_utf8(bytes.clone()).unwrap();
-    let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
-    for length in 0..=bytes.len() {
-        let mut damaged = whole.clone();
-        damaged.insert(log.clone(), Some(bytes[..length].to_vec()));
-        let (_disk, spool, recovered) = recover(&damaged, folder.path());
-        // lines: the segment's, a message and its end, two messages, the hold of the second, the third
-        let lines = ends.iter().filter(|end| **end <= length).count();
-        let expected = [0, 0, 0, 0, 1, 2, 2, 3][lines];
+    let sample = Sample::new(300);
+    for length in 0..=sample.bytes.len() {
+        let (_disk, spool, recovered) = sample.recover(&sample.with(sample.bytes[..length].to_vec()));
+        // records: a message and its end, two messages, the hold of the second, the third
+        let records = sample.ends.iter().filter(|end| **end <= length).count();
+        let expected = [0, 0, 1, 0, 1, 2, 2, 3][records];
         assert_eq!(recovered.len(), expected, "cut at {length}");
-        for (n, (found, entry)) in recovered.iter().zip(&entries).enumerate() {
+        let entries = if records == 2 { std::slice::from_ref(&sample.over) } else { &sample.entries };
+        for (n, (found, entry)) in recovered.iter().zip(entries).enumerate() {
             assert!(is_whole(&*spool, found), "cut at {length}: message {n}");
-            assert!(found == entry || (n == 1 && found.id == entry.id && lines < 6), "cut at {length}: message {n}");
+            assert!(found == entry || (n == 1 && found.id == entry.id && records < 6), "cut at {length}: message {n}");
         }
     }
 }
 
 #[test]
 fn a_flipped_bit_anywhere_in_the_log_costs_at_most_its_record_and_no_content() {
-    let (folder, whole, entries) = sample();
-    let log = find(&whole, ".log");
-    let bytes = whole[&log].clone().unwrap();
-    for at in (0..bytes.len()).step_by(3) {
-        let mut damaged = whole.clone();
-        let mut flipped = bytes.clone();
+    let sample = Sample::new(300);
+    for at in (0..sample.bytes.len()).step_by(3) {
+        let mut flipped = sample.bytes.clone();
         flipped[at] ^= 1 << (at % 8);
-        damaged.insert(log.clone(), Some(flipped));
-        let (disk, spool, recovered) = recover(&damaged, folder.path());
+        let (disk, spool, recovered) = sample.recover(&sample.with(flipped.clone()));
         let found = |entry: &Entry| recovered.iter().any(|found| found.id == entry.id && is_whole(&*spool, found));
-        let missing: Vec<_> = entries.iter().filter(|entry| !found(entry)).collect();
+        let missing: Vec<_> = sample.entries.iter().filter(|entry| !found(entry)).collect();
         assert!(missing.len() <= 1, "byte {at}: one record at most");
         for entry in missing {
-            let aside = disk.path().join(format!("aside/{}.eml", entry.id));
-            assert_eq!(fs::metadata(aside).unwrap().len(), entry.content.size, "byte {at}: its content is kept");
+            let aside = fs::read(disk.path().join("aside/00000001.seg"));
+            assert_eq!(aside.unwrap(), flipped, "byte {at}: all that there was is kept");
+            let record = sample.ends.iter().filter(|end| **end <= at).count() - 1;
+            let contents = sample.ends[record + 1] - 8 - usize::try_from(entry.content.size).unwrap();
+            if at < contents {
+                assert!(is_aside(disk.path(), entry), "byte {at}: its content is kept");
+            } else {
+                let name = |end: &str| disk.path().join(format!("aside/{}.{end}", entry.id));
+                assert_eq!(fs::read(name("eml")).unwrap().len() as u64, entry.content.size, "byte {at}");
+                assert_eq!(serde_json::from_slice::<Entry>(&fs::read(name("json")).unwrap()).unwrap().id, entry.id);
+            }
         }
     }
 }
 
 #[test]
 fn damage_in_the_middle_is_laid_aside_and_reported() {
-    let (folder, whole, entries) = sample();
-    let log = find(&whole, ".log");
-    let mut bytes = whole[&log].clone().unwrap();
-    let second = String::from_utf8(bytes.clone()).unwrap().match_indices('\n').nth(3).unwrap().0;
-    bytes[second + 40] ^= 1;
-    let mut damaged = whole.clone();
-    damaged.insert(log.clone(), Some(bytes.clone()));
-    let (told, (disk, _spool, recovered)) = log_of(|| recover(&damaged, folder.path()));
+    let sample = Sample::new(300);
+    let mut bytes = sample.bytes.clone();
+    bytes[sample.ends[3] + 40] ^= 1;
+    let (told, (disk, _spool, recovered)) = log_of(|| sample.recover(&sample.with(bytes.clone())));
     assert!(told.contains("ERROR") && told.contains("cannot be read; it is kept as"), "{told}");
-    let kept = disk.path().join("aside").join(log.file_name().unwrap());
+    let kept = disk.path().join("aside").join(sample.segment.file_name().unwrap());
     assert_eq!(fs::read(kept).unwrap(), bytes);
-    assert!(disk.path().join(format!("aside/{}.eml", entries[1].id)).exists());
-    assert_eq!(recovered, [entries[0].clone(), entries[2].clone()]);
+    assert!(is_aside(disk.path(), &sample.entries[1]));
+    assert_eq!(recovered, [sample.entries[0].clone(), sample.entries[2].clone()]);
 }
 
 #[test]
 fn a_torn_tail_is_cut_without_alarm() {
-    let (folder, whole, entries) = sample();
-    let log = find(&whole, ".log");
-    for tail in [&b"1234abcd 500 {\"rec"[..], &[0; 5000], b"12\0\0\n\0"] {
-        let mut damaged = whole.clone();
-        damaged.get_mut(&log).unwrap().as_mut().unwrap().extend_from_slice(tail);
-        let (told, (disk, _spool, recovered)) = log_of(|| recover(&damaged, folder.path()));
+    let sample = Sample::new(300);
+    let half = sample.bytes[sample.ends[0]..sample.ends[0] + 200].to_vec();
+    for tail in [half, vec![0; 5000], b"12\0\0\n\0".to_vec()] {
+        let (told, (disk, _spool, recovered)) =
+            log_of(|| sample.recover(&sample.with([&sample.bytes[..], &tail].concat())));
         assert!(told.contains("WARN") && !told.contains("ERROR"), "{told}");
-        assert_eq!(recovered, entries);
+        assert_eq!(recovered, sample.entries);
         assert_eq!(fs::read_dir(disk.path().join("aside")).unwrap().count(), 0);
     }
 }
 
 #[test]
 fn a_damaged_record_before_a_torn_tail_is_no_torn_tail() {
-    let (folder, mut damaged, entries) = sample();
-    let log = find(&damaged, ".log");
-    let bytes = damaged.get_mut(&log).unwrap().as_mut().unwrap();
-    let last = bytes.len() - 40;
-    bytes[last] ^= 1;
-    bytes.extend_from_slice(b"1234abcd 500 {\"rec");
-    let (told, (disk, _spool, recovered)) = log_of(|| recover(&damaged, folder.path()));
+    let sample = Sample::new(300);
+    let half = &sample.bytes[sample.ends[0]..sample.ends[0] + 200];
+    let mut bytes = [&sample.bytes[..], half].concat();
+    bytes[sample.bytes.len() - 40] ^= 1;
+    let (told, (disk, _spool, recovered)) = log_of(|| sample.recover(&sample.with(bytes)));
     assert!(told.contains("ERROR"), "{told}");
-    assert_eq!(recovered, entries[..2]);
-    assert!(disk.path().join(format!("aside/{}.eml", entries[2].id)).exists());
+    assert_eq!(recovered, sample.entries[..2]);
+    assert!(disk.path().join(format!("aside/{}.eml", sample.entries[2].id)).exists());
 }
 
 #[test]
-fn a_message_without_its_content_is_laid_aside_and_reported() {
-    let (folder, whole, entries) = sample();
-    let content = find(&whole, &entries[2].id.to_string());
+fn a_segment_that_is_gone_is_reported() {
+    let sample = Sample::new(300);
+    let disk = tempfile::tempdir().unwrap();
+    write_tree(&sample.files, sample.folder.path(), disk.path());
+    drop(STORES[0].1(disk.path()).unwrap()); // a second segment
+    fs::remove_file(disk.path().join("segments/00000001.seg")).unwrap();
+    let (told, recovered) = log_of(|| STORES[0].1(disk.path()).unwrap().recovered());
+    assert!(told.contains("ERROR") && told.contains("00000001.seg is missing"), "{told}");
+    assert!(recovered.is_empty());
+}
+
+#[test]
+fn a_large_message_without_its_content_is_laid_aside_and_reported() {
+    let sample = Sample::new(LARGE);
+    let last = &sample.entries[2];
+    let content = find(&sample.files, &last.id.to_string());
     for left in [None, Some(vec![7; 3])] {
-        let mut damaged = whole.clone();
+        let mut damaged = sample.files.clone();
         damaged.remove(&content);
         if let Some(bytes) = &left {
             damaged.insert(content.clone(), Some(bytes.clone()));
         }
-        let (told, (disk, _spool, recovered)) = log_of(|| recover(&damaged, folder.path()));
+        let (told, (disk, _spool, recovered)) = log_of(|| sample.recover(&damaged));
         assert!(told.contains("ERROR") && told.contains("missing or not whole"), "{told}");
-        let kept = fs::read(disk.path().join(format!("aside/{}.json", entries[2].id))).unwrap();
-        assert_eq!(serde_json::from_slice::<Entry>(&kept).unwrap(), entries[2]);
-        assert_eq!(fs::read(disk.path().join(format!("aside/{}.eml", entries[2].id))).ok(), left);
-        assert_eq!(recovered, entries[..2]);
+        let kept = fs::read(disk.path().join(format!("aside/{}.json", last.id))).unwrap();
+        assert_eq!(serde_json::from_slice::<Entry>(&kept).unwrap(), *last);
+        assert_eq!(fs::read(disk.path().join(format!("aside/{}.eml", last.id))).ok(), left);
+        assert_eq!(recovered, sample.entries[..2]);
     }
 }
 
 #[test]
-fn content_without_any_log_is_laid_aside_and_not_deleted() {
-    let (folder, whole, entries) = sample();
-    let mut damaged = whole.clone();
-    damaged.remove(&find(&whole, ".log"));
-    let (told, (disk, _spool, recovered)) = log_of(|| recover(&damaged, folder.path()));
+fn large_content_without_any_log_is_laid_aside_and_not_deleted() {
+    let sample = Sample::new(LARGE);
+    let mut damaged = sample.files.clone();
+    damaged.remove(&sample.segment);
+    let (told, (disk, _spool, recovered)) = log_of(|| sample.recover(&damaged));
     assert!(told.contains("ERROR"), "{told}");
     assert!(recovered.is_empty());
-    for entry in entries {
-        assert!(disk.path().join(format!("aside/{}.eml", entry.id)).exists());
-    }
+    assert!(disk.path().join(format!("aside/{}.eml", sample.entries[2].id)).exists());
+}
+
+#[test]
+fn content_that_rots_while_the_spool_runs_is_not_given_out() {
+    let sample = Sample::new(300);
+    let (disk, spool, _) = sample.recover(&sample.files);
+    let path = disk.path().join("segments/00000001.seg");
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 40;
+    bytes[last] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(is_whole(&*spool, &sample.entries[1]));
+    assert!(spool.open(sample.entries[2].id).unwrap().whole().is_err());
 }
 
 #[test]
 fn a_log_of_a_later_version_is_refused_and_left_alone() {
-    let (folder, whole, _) = sample();
-    let log = find(&whole, ".log");
-    let json = br#"{"segment":{"format":2,"last_id":"0000000000000"}}"#;
-    let mut bytes = format!("{:08x} {} ", crc32c::crc32c(json), json.len()).into_bytes();
-    bytes.extend_from_slice(json);
-    bytes.push(b'\n');
-    let mut later = whole.clone();
-    later.insert(log, Some(bytes));
+    let sample = Sample::new(300);
+    let mut bytes = sample.bytes.clone();
+    for copy in [0, LENGTH / 2] {
+        bytes[copy + 8..copy + 12].copy_from_slice(&[3, 0, !3, !0]);
+    }
+    let mut later = sample.with(bytes);
     let disk = tempfile::tempdir().unwrap();
-    write_tree(&later, folder.path(), disk.path());
-    let Err(error) = open()(disk.path()) else { panic!("a later format was read") };
-    assert!(error.to_string().contains("in format 2"), "{error}");
+    write_tree(&later, sample.folder.path(), disk.path());
+    let Err(error) = STORES[0].1(disk.path()) else { panic!("a later format was read") };
+    assert!(error.to_string().contains("in format 3, this version reads 2:"), "{error}");
     later.remove(&find(&later, "/lock"));
     let left = tree(disk.path());
     assert_eq!(left.len(), later.len() + 1);
+}
+
+/// What version 1 left: a file a message and lines of JSON.
+#[test]
+fn a_spool_of_the_first_version_is_refused_while_it_holds_mail() {
+    let disk = tempfile::tempdir().unwrap();
+    let message = disk.path().join("messages/00000003/06AZ4F0000000");
+    fs::create_dir_all(message.parent().unwrap()).unwrap();
+    fs::create_dir(disk.path().join("log")).unwrap();
+    fs::write(disk.path().join("log/00000007.log"), "a line\n").unwrap();
+    fs::write(&message, "mail").unwrap();
+    let Err(error) = STORES[0].1(disk.path()) else { panic!("it was opened") };
+    assert!(
+        error.to_string().contains("in format 1, this version reads 2: start the version that wrote it"),
+        "{error}"
+    );
+    assert_eq!(fs::read(&message).unwrap(), b"mail");
+    fs::remove_file(&message).unwrap();
+    let spool = STORES[0].1(disk.path()).unwrap();
+    assert!(spool.recovered().is_empty());
+    assert!(disk.path().join("log/00000007.log").exists());
 }

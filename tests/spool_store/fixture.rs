@@ -1,7 +1,6 @@
 //! Stores, messages and processes for the tests beside this file.
 
 use std::cell::RefCell;
-use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -15,20 +14,38 @@ use fingerpost::smtp::address::{Address, ReversePath};
 use fingerpost::smtp::domain::Domain;
 use fingerpost::smtp::reply::{Enhanced, Reply};
 use fingerpost::spool::entry::{Change, Content, Entry, Outcome, Queued, Record, State};
-use fingerpost::spool::store::FileStore;
-use fingerpost::spool::{Draft, Spool, SpoolError};
+use fingerpost::spool::store::LogStore;
+use fingerpost::spool::{Draft, IN_RECORD, Sizes, Spool, SpoolError};
 use fingerpost::time::UnixTime;
 
 /// Opens a store below a folder.
 pub(crate) type Open = fn(&Path) -> Result<Arc<dyn Spool>, SpoolError>;
 
-/// Every store there is.
-pub(crate) const STORES: &[(&str, Open)] = &[("file", |folder| Ok(Arc::new(FileStore::open(folder, Metrics::new())?)))];
+/// Every store there is: the log as it is used, and one whose segments are so short that it is compacted all the time.
+pub(crate) const STORES: &[(&str, Open)] =
+    &[("log", |folder| open(folder, Sizes { reserve: 256 << 10, ..Sizes::default() })), ("short", short)];
+
+/// Segments of 32 KiB.
+fn short(folder: &Path) -> Result<Arc<dyn Spool>, SpoolError> {
+    open(folder, Sizes { segment: 32 << 10, slack: 64 << 10, reserve: 16 << 10 })
+}
+
+/// The log with these sizes.
+pub(crate) fn open(folder: &Path, sizes: Sizes) -> Result<Arc<dyn Spool>, SpoolError> {
+    Ok(Arc::new(LogStore::open(folder, sizes, Metrics::new())?))
+}
+
+/// A content that is too large for a record, bytes.
+pub(crate) const LARGE: u64 = IN_RECORD as u64 + 1;
 
 /// What a message is made of: looks random, is known by id and length.
 pub(crate) fn content(id: QueueId, size: u64) -> Vec<u8> {
     let mut numbers = crate::power_loss::Numbers(id.0 | 1);
-    (0..size).map(|_| u8::try_from(numbers.below(256)).unwrap()).collect()
+    let size = usize::try_from(size).unwrap();
+    let mut content: Vec<u8> =
+        (0..size.div_ceil(4)).flat_map(|_| (numbers.below(1 << 32) as u32).to_le_bytes()).collect();
+    content.truncate(size);
+    content
 }
 
 /// An envelope.
@@ -72,9 +89,9 @@ pub(crate) fn entry(id: QueueId, size: u64, recipients: usize) -> Entry {
 
 /// A message ready to be committed.
 pub(crate) fn message(spool: &dyn Spool, size: u64, recipients: usize) -> (Draft, Entry) {
-    let mut draft = spool.create().unwrap();
-    draft.file.write_all(&content(draft.id, size)).unwrap();
-    let entry = entry(draft.id, size, recipients);
+    let id = spool.new_id();
+    let draft = spool.draft(id, content(id, size)).unwrap();
+    let entry = entry(id, size, recipients);
     (draft, entry)
 }
 
@@ -117,9 +134,8 @@ pub(crate) fn accept(spool: &dyn Spool, size: u64, recipients: usize) -> Entry {
 
 /// Whether a message's content is what it was.
 pub(crate) fn is_whole(spool: &dyn Spool, entry: &Entry) -> bool {
-    let mut bytes = Vec::new();
-    let read = spool.open(entry.id).map(|mut file| file.read_to_end(&mut bytes));
-    matches!(read, Ok(Ok(_))) && bytes == content(entry.id, entry.content.size)
+    let read = spool.open(entry.id).map(|stored| stored.whole());
+    matches!(read, Ok(Ok(bytes)) if bytes == content(entry.id, entry.content.size))
 }
 
 /// This test program again, to run only the test `name`, which is ignored otherwise.

@@ -20,7 +20,7 @@ struct Told {
 struct Finish {
     id: QueueId,
     recipient: usize,
-    report: Told,
+    report: Option<Told>,
     acknowledged: bool,
 }
 
@@ -52,7 +52,13 @@ impl Journal {
             ["finish", id, recipient, report] => self.finishes.push(Finish {
                 id: id.parse().unwrap(),
                 recipient: recipient.parse().unwrap(),
-                report: Told::read(report),
+                report: Some(Told::read(report)),
+                acknowledged: false,
+            }),
+            ["end", id, recipient] => self.finishes.push(Finish {
+                id: id.parse().unwrap(),
+                recipient: recipient.parse().unwrap(),
+                report: None,
                 acknowledged: false,
             }),
             ["finished", id, recipient] => {
@@ -79,11 +85,16 @@ impl Journal {
         let mut known = HashSet::new();
         for (told, acknowledged) in &self.records {
             let may_be_over = |told: &Told| finishes.get(&told.id).map_or(0, Vec::len) >= told.recipients;
+            let is_over = |told: &Told| {
+                let acknowledged = |finish: &&&Finish| finish.acknowledged;
+                finishes.get(&told.id).map_or(0, |all| all.iter().filter(acknowledged).count()) >= told.recipients
+            };
             let all = *acknowledged || told.iter().any(|told| found.contains_key(&told.id));
             for told in told {
                 known.insert(told.id).then_some(()).ok_or(format!("{} was given out twice", told.id))?;
                 let finishes = finishes.get(&told.id).map_or(&[][..], Vec::as_slice);
                 match found.get(&told.id) {
+                    Some(_) if is_over(told) => return Err(format!("{} is over and would be sent again", told.id)),
                     Some(entry) => told.check(spool, entry, finishes)?,
                     None if all && !may_be_over(told) => return Err(format!("{} is lost", told.id)),
                     None => {}
@@ -91,12 +102,13 @@ impl Journal {
             }
         }
         for finish in &self.finishes {
-            known.insert(finish.report.id);
+            let Some(told) = &finish.report else { continue };
+            known.insert(told.id);
             let done =
                 found.get(&finish.id).is_none_or(|e| matches!(e.recipients[finish.recipient].state, State::Done(_)));
-            match found.get(&finish.report.id) {
-                Some(report) if done => finish.report.check(spool, report, &[])?,
-                Some(_) => return Err(format!("the report {} without its outcome", finish.report.id)),
+            match found.get(&told.id) {
+                Some(report) if done => told.check(spool, report, &[])?,
+                Some(_) => return Err(format!("the report {} without its outcome", told.id)),
                 None if done => return Err(format!("the outcome of {} without its report", finish.id)),
                 None if finish.acknowledged => return Err(format!("the outcome of {} is lost", finish.id)),
                 None => {}

@@ -11,9 +11,12 @@ mod fixture;
 mod journal;
 mod workload;
 
+mod compaction;
 mod cut;
 mod damage;
 mod faults;
 mod kill;
 mod model;
+mod reserve;
 mod speed;
+mod start;

@@ -2,8 +2,9 @@
 
 use fingerpost::spool::Spool;
 use fingerpost::spool::entry::{Entry, Record, State};
+use fingerpost::time::UnixTime;
 
-use crate::fixture::{commit, delivered, message};
+use crate::fixture::{LARGE, change, changed, commit, delivered, message};
 use crate::power_loss::Numbers;
 
 /// How much is done.
@@ -14,6 +15,24 @@ pub(crate) struct Work {
     pub(crate) rounds: usize,
     /// Where the numbers begin.
     pub(crate) seed: u64,
+    /// What becomes of the messages.
+    pub(crate) kind: Kind,
+}
+
+/// What becomes of messages.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// More and more of them wait.
+    Growing,
+    /// Nearly all are over soon, two of each thread are deferred again and again: the log is made shorter all the time.
+    Passing,
+}
+
+impl Kind {
+    /// From the environment of a process.
+    pub(crate) fn given() -> Self {
+        if std::env::var_os("SPOOL_PASSING").is_some() { Self::Passing } else { Self::Growing }
+    }
 }
 
 /// Works. `tell` gets each line of the journal, which `journal` reads: an intention before a commit, an acknowledgement
@@ -25,7 +44,9 @@ pub(crate) fn work(spool: &dyn Spool, work: &Work, tell: &(dyn Fn(&str) + Sync))
                 let mut numbers = Numbers(work.seed * 1000 + thread as u64 + 1);
                 let mut waiting = Vec::new();
                 for _ in 0..work.rounds {
-                    if waiting.is_empty() || numbers.below(3) > 0 {
+                    if matches!(work.kind, Kind::Passing) {
+                        pass(spool, &mut waiting, &mut numbers, tell);
+                    } else if waiting.is_empty() || numbers.below(3) > 0 {
                         waiting.extend(take(spool, &mut numbers, tell));
                     } else {
                         let at = numbers.below(waiting.len());
@@ -42,8 +63,30 @@ pub(crate) fn work(spool: &dyn Spool, work: &Work, tell: &(dyn Fn(&str) + Sync))
 }
 
 fn size(numbers: &mut Numbers) -> u64 {
-    let limit = if numbers.below(20) == 0 { 100_000 } else { 3_000 };
-    numbers.below(limit) as u64
+    match numbers.below(40) {
+        0 => LARGE + numbers.below(50_000) as u64,
+        1 => numbers.below(100_000) as u64,
+        _ => numbers.below(3_000) as u64,
+    }
+}
+
+/// Takes some or ends one, and puts off one of those that stay.
+fn pass(spool: &dyn Spool, waiting: &mut Vec<Entry>, numbers: &mut Numbers, tell: &(dyn Fn(&str) + Sync)) {
+    if waiting.len() < 8 {
+        waiting.extend(take(spool, numbers, tell));
+        return;
+    }
+    let later = change(waiting[numbers.below(2)].id, 0, State::due(UnixTime(numbers.below(1000) as u64)));
+    commit(spool, changed(vec![later])).unwrap();
+    let mut entry = waiting.swap_remove(2 + numbers.below(waiting.len() - 2));
+    for (recipient, _) in entry.clone().recipients.iter().enumerate() {
+        tell(&format!("end {} {recipient}", entry.id));
+        let change = delivered(entry.id, recipient);
+        commit(spool, changed(vec![change.clone()])).unwrap();
+        tell(&format!("finished {} {recipient}", entry.id));
+        entry.apply(&change);
+    }
+    assert!(entry.is_finished());
 }
 
 /// Takes one to three messages in one record.

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test's support may fail the test")]
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,8 +15,8 @@ use fingerpost::recipient::{Answer, Fresh, Kind, Lookup, Recipient};
 use fingerpost::routing::verdict::{Freshness, Question};
 use fingerpost::smtp::address::Address;
 use fingerpost::spool::entry::{Entry, Record, State};
-use fingerpost::spool::store::FileStore;
-use fingerpost::spool::{Committed, Draft, Spool, SpoolError};
+use fingerpost::spool::store::LogStore;
+use fingerpost::spool::{Committed, LargeDraft, Sizes, Spool, SpoolError, Stored};
 
 /// A directory of the test's making.
 #[derive(Default)]
@@ -94,7 +93,7 @@ impl Directory for People {
 
 /// The spool, which can be told to fail.
 pub struct Faulty {
-    store: FileStore,
+    store: LogStore,
     /// Nothing can be committed.
     pub full: AtomicBool,
     /// No content can be read.
@@ -108,7 +107,7 @@ pub struct Faulty {
 impl Faulty {
     /// Opens one below `folder`.
     pub fn open_store(folder: &Path, metrics: Metrics) -> Self {
-        let store = FileStore::open(folder, metrics).unwrap();
+        let store = LogStore::open(folder, Sizes::default(), metrics).unwrap();
         Self {
             store,
             full: AtomicBool::new(false),
@@ -136,7 +135,7 @@ impl Spool for Faulty {
         self.store.new_id()
     }
 
-    fn create_as(&self, id: QueueId) -> Result<Draft, SpoolError> {
+    fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {
         self.store.create_as(id)
     }
 
@@ -153,7 +152,7 @@ impl Spool for Faulty {
         })
     }
 
-    fn open(&self, id: QueueId) -> Result<File, SpoolError> {
+    fn open(&self, id: QueueId) -> Result<Stored, SpoolError> {
         if self.unreadable.load(Ordering::SeqCst) {
             return Err(SpoolError::Io("the disk is worn out".into()));
         }

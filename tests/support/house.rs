@@ -3,7 +3,6 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's support may fail the test")]
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -127,8 +126,7 @@ impl House {
     }
 
     fn make(&self, mail: Mail<'_>) -> (Draft, Entry) {
-        let mut draft = self.spool.create().unwrap();
-        draft.file.write_all(CONTENT.as_bytes()).unwrap();
+        let draft = self.spool.draft(self.spool.new_id(), CONTENT.into()).unwrap();
         let header_size = CONTENT.find("\r\n\r\n").unwrap() + 2;
         let now = UnixTime::now();
         let (age, attempts) = mail.tried;
@@ -149,7 +147,7 @@ impl House {
         let reverse_path =
             if mail.from.is_empty() { ReversePath::Null } else { ReversePath::Address(parse(mail.from)) };
         let entry = Entry {
-            id: draft.id,
+            id: draft.id(),
             received_at: UnixTime(now.0 - age),
             origin: Origin { receive_connector: "internet".into(), relay: Relay::AcceptedDomains, ..Origin::report() },
             sender: Sender {

@@ -1,6 +1,5 @@
 //! A message to be sent by `Outbound`, and a connector to send it by.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use fingerpost::message::envelope::{Body, Origin, RcptTo, Sender};
 use fingerpost::message::header::Identity;
 use fingerpost::smtp::address::{Address, ReversePath};
 use fingerpost::smtp::domain::Domain;
+use fingerpost::spool::Stored;
 use fingerpost::spool::entry::Content;
 
 /// Our own host name in these tests.
@@ -70,8 +70,6 @@ impl Letter {
 
     /// Sends it, and says what became of each recipient.
     pub(crate) async fn send(&self, outbound: &Outbound, connector: &SendConnector) -> Vec<Handed> {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&self.body).unwrap();
         let Protocol::Smtp(smtp) = &connector.protocol else { panic!("not SMTP") };
         let target = |(rcpt, rewritten)| {
             let rcpt: &RcptTo = rcpt;
@@ -87,7 +85,7 @@ impl Letter {
             sender: &self.sender,
             content: &self.content,
             prefix: &self.prefix,
-            body: file,
+            body: Stored::memory(self.body.clone().into()),
             recipients: &recipients,
         };
         outbound.send(&Domain::parse(EHLO).unwrap(), branch).await

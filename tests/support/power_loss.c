@@ -279,4 +279,16 @@ NAMES(link, 'L', from, to, (const char *from, const char *to), (from, to))
 NAMES(linkat, 'L', from, to, (int a, const char *from, int b, const char *to, int flags), (a, from, b, to, flags))
 NAMES(unlink, 'U', path, "", (const char *path), (path))
 NAMES(rmdir, 'U', path, "", (const char *path), (path))
-NAMES(mkdir, 'M', path, "", (const char *path, mode_t mode), (path, mode))
+
+int mkdir(const char *path, mode_t mode)
+{
+    REAL(mkdir);
+    ENTER;
+    int result = real(path, mode);
+    if (result == 0 && below(path)) {
+        int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+        record('M', fd, 0, path, strlen(path), "", 0);
+        close(fd);
+    }
+    LEAVE(result);
+}

@@ -96,7 +96,7 @@ pub(crate) fn synced_after_a_failure(ops: &[Op]) -> Vec<&str> {
     let mut again = Vec::new();
     for op in ops {
         match op.kind {
-            b'C' => drop(failed.remove(&op.inode)), // another file that got the number of one that is gone
+            b'C' | b'M' => drop(failed.remove(&op.inode)), // another one that got the number of one that is gone
             b'X' => drop(failed.insert(op.inode)),
             b'F' | b'D' if failed.contains(&op.inode) => again.push(op.first.as_str()),
             _ => {}
@@ -119,8 +119,10 @@ pub(crate) fn tree(root: &Path) -> Tree {
                 folders.push(path.clone());
                 found.insert(path, None);
             } else {
-                let bytes = fs::read(&path).unwrap();
-                found.insert(path, Some(bytes));
+                match fs::read(&path) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {} // it went just now
+                    bytes => drop(found.insert(path, Some(bytes.unwrap()))),
+                }
             }
         }
     }

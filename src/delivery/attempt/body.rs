@@ -1,11 +1,6 @@
-//! A message's content from its file to a next hop, in pieces of bounded size.
+//! A message's content from the spool to a next hop, in pieces of bounded size.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
-
-use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::Message;
 use super::connection::Broken;
@@ -13,7 +8,7 @@ use super::conversation::Conversation;
 use super::fit::Way;
 
 /// Bytes of one piece. A message up to this size is one read and, with the final dot, one write.
-const PIECE: u64 = 64 * 1024;
+const PIECE: usize = 64 * 1024;
 
 /// Why the content was not sent whole; the next hop has seen no end of data.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +33,8 @@ impl Message<'_> {
         conversation.piece(self.prefix);
         let mut at = 0;
         while at < self.content.size {
-            let piece = self.read(at).await?;
+            let left = usize::try_from(self.content.size - at).unwrap_or(PIECE);
+            let piece = self.body.piece(at, left.min(PIECE)).await?;
             at += piece.len() as u64;
             conversation.piece(&piece);
             if at < self.content.size {
@@ -48,21 +44,4 @@ impl Message<'_> {
         conversation.end();
         Ok(conversation.flush().await?)
     }
-
-    async fn read(&self, at: u64) -> io::Result<Vec<u8>> {
-        read(&self.file, at, usize::try_from(PIECE.min(self.content.size - at)).unwrap_or(usize::MAX)).await
-    }
-}
-
-/// `length` bytes at `at`, all of them. What is in the page cache, as new mail is, is read at once; what is not, on a
-/// thread that may wait for the disk.
-pub(crate) async fn read(file: &Arc<File>, at: u64, length: usize) -> io::Result<Vec<u8>> {
-    let file = file.clone();
-    let mut piece = vec![0; length];
-    let cached = preadv2(&*file, &mut [io::IoSliceMut::new(&mut piece)], at, ReadWriteFlags::NOWAIT);
-    if cached == Ok(length) {
-        return Ok(piece);
-    }
-    let read = move || file.read_exact_at(&mut piece, at).map(|()| piece);
-    tokio::task::spawn_blocking(read).await?
 }

@@ -1,8 +1,6 @@
 //! The message on its way to one branch's next hop, beside the others': DATA, the content, the dot.
 
-use std::fs::File;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -14,13 +12,13 @@ use super::{End, Ending};
 use crate::delivery::attempt::Outbound;
 use crate::delivery::attempt::answer::{Ended, Patience};
 use crate::delivery::attempt::black_hole::BlackHole;
-use crate::delivery::attempt::body::read;
 use crate::delivery::attempt::connection::Broken;
 use crate::delivery::attempt::loan::Loan;
 use crate::delivery::stamping::stamp;
 use crate::in_force::InForce;
 use crate::message::envelope::{Origin, Sender};
 use crate::smtp::reply::{Enhanced, Reply, TRY_AGAIN};
+use crate::spool::Stored;
 use crate::spool::entry::Content;
 
 /// How long a next hop may take over the final dot while a client waits (DESIGN section 7).
@@ -51,8 +49,8 @@ pub(crate) struct Message<'a> {
 pub(crate) enum Body<'a> {
     /// In memory.
     Memory(&'a [u8]),
-    /// In a file, from its beginning.
-    File(Arc<File>),
+    /// In a file.
+    File(Stored),
 }
 
 /// Why the content was not written whole.
@@ -215,7 +213,7 @@ async fn write(
                 if at > 0 {
                     flush(loan, lag, pace).await?;
                 }
-                loan.piece(&read(file, at, length).await.map_err(Stopped::Unreadable)?);
+                loan.piece(&file.piece(at, length).await.map_err(Stopped::Unreadable)?);
                 at += length as u64;
             }
         }

@@ -4,7 +4,6 @@
 //! While a record cannot be made durable the attempt keeps its place: no next hop is given a message again that it has
 //! already taken, and nothing more is delivered whose outcome could not be kept.
 
-use std::io::Read;
 use std::time::Duration;
 
 use super::Shared;
@@ -144,10 +143,8 @@ fn keep_dead_letter(shared: &Shared, in_force: &InForce, report: &Entry, reading
 
 /// A report's content; reports are of a size that memory can hold.
 fn read(shared: &Shared, report: &Entry) -> Result<Vec<u8>, SpoolError> {
-    let mut content = Vec::new();
-    let read = shared.parts.spool.open(report.id)?.read_to_end(&mut content);
-    read.map_err(|error| SpoolError::Io(format!("report {}: {error}", report.id)))?;
-    Ok(content)
+    let read = shared.parts.spool.open(report.id)?.whole();
+    read.map_err(|error| SpoolError::Io(format!("report {}: {error}", report.id)))
 }
 
 /// Makes a drop durable: recipients end without a report, those that an attempt has with the attempt.

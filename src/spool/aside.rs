@@ -1,0 +1,80 @@
+//! What cannot be read is kept in `aside/` for a person to look at. `recover` and `tidy` call it; docs/spool.md says what
+//! to do with it.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::Path;
+
+use super::SpoolError;
+use super::entry::Entry;
+use super::layout::{self, Layout, failed};
+use super::record::{Held, Unreadable};
+use crate::message::queue_id::QueueId;
+
+/// The id that a file is named by.
+pub(super) fn id(path: &Path) -> Option<QueueId> {
+    path.file_name()?.to_str()?.parse().ok()
+}
+
+/// Keeps a segment in which these bytes cannot be read, under a second name: that takes no space.
+pub(super) fn keep_segment(layout: &Layout, number: u32, bad: &[Range<usize>]) -> Result<(), SpoolError> {
+    let (path, aside) = (layout.segment(number), layout.aside.join(format!("{number:08}.seg")));
+    match fs::hard_link(&path, &aside) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed("cannot link", &aside, &e)),
+        _ => layout::sync_folder(&layout.aside)?,
+    }
+    tracing::error!(
+        "spool: bytes {bad:?} of a segment of the log cannot be read; it is kept as {}: see docs/spool.md",
+        aside.display()
+    );
+    Ok(())
+}
+
+/// Keeps what can be read of a record whose contents are damaged. Its segment is kept anyway: this is to spare somebody
+/// searching in it.
+pub(super) fn keep_damaged(layout: &Layout, segment: &[u8], unreadable: &Unreadable) {
+    let Some(frame) = &unreadable.frame else { return };
+    let mut at = frame.contents;
+    for statement in &frame.logged.accepted {
+        let from = at.min(segment.len());
+        if let Held::Here { length, .. } = statement.content {
+            at = from.saturating_add(length as usize).min(segment.len());
+        }
+        let eml = layout.aside.join(format!("{}.eml", statement.entry.id));
+        let kept = write(&eml, &segment[from..at]).map_err(|e| failed("cannot write", &eml, &e));
+        if let Err(error) = kept.and_then(|()| keep_envelope(layout, &statement.entry)) {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// Keeps the envelope of a message whose content is missing or damaged.
+pub(super) fn keep_envelope(layout: &Layout, entry: &Entry) -> Result<(), SpoolError> {
+    let aside = layout.aside.join(format!("{}.json", entry.id));
+    let mut json = serde_json::to_vec_pretty(entry).map_err(|e| failed("cannot write", &aside, &e.into()))?;
+    json.push(b'\n');
+    write(&aside, &json).map_err(|e| failed("cannot write", &aside, &e))?;
+    layout::sync_folder(&layout.aside)?;
+    tracing::error!(
+        "spool: the content of {} from <{}> is missing or not whole; its envelope is kept as {}: see docs/spool.md",
+        entry.id,
+        entry.sender.reverse_path.as_str(),
+        aside.display()
+    );
+    Ok(())
+}
+
+/// Moves a large content that no message of the log fits.
+pub(super) fn move_content(layout: &Layout, path: &Path, id: QueueId) -> Result<(), SpoolError> {
+    let aside = layout.aside.join(format!("{id}.eml"));
+    fs::rename(path, &aside).map_err(|e| failed("cannot move", path, &e))?;
+    tracing::error!("spool: the log does not fit {}: it is kept as {}", path.display(), aside.display());
+    layout::sync_folder(&layout.aside)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}

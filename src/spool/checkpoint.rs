@@ -1,0 +1,131 @@
+//! A complete segment's records without their contents, in a file beside it: what a start reads instead of it. Pure;
+//! `tidy` writes them, `recover` reads them.
+//!
+//! It is not synced, and says by its checksum whether it is whole: without it the segment itself is read. What became of
+//! recipients is always in it, for it may be about messages of earlier segments; messages that are over are left out.
+
+use std::ops::Range;
+
+use super::header::{FORMAT, Header};
+use super::index::{At, Index};
+use super::record::{Frame, Logged};
+
+const MAGIC: &[u8; 8] = b"FPCHECK\n";
+/// What it is about: the segment's mark, where it ends, and the format.
+const ABOUT: Range<usize> = 8..28;
+/// Where the checksum of all that follows stands, and that of what it is about.
+const SUM: Range<usize> = 28..32;
+
+/// What a segment with this header says up to `end`, as far as it is needed.
+///
+/// # Errors
+/// None of our types cannot be written.
+pub fn write(header: &Header, end: u64, frames: &[Frame], index: &Index) -> Result<Vec<u8>, postcard::Error> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&about(header, end));
+    bytes.extend_from_slice(&[0; 4]);
+    for frame in frames.iter().filter(|frame| is_needed(header.number, frame, index)) {
+        let item = (frame.range.start, frame.contents, &frame.logged);
+        bytes.extend_from_slice(&postcard::to_allocvec(&item)?);
+    }
+    let sum = sum(&bytes);
+    bytes[SUM].copy_from_slice(&sum);
+    Ok(bytes)
+}
+
+/// The records of such a file, if it is whole and about this segment.
+#[must_use]
+pub fn read(header: &Header, end: u64, bytes: &[u8]) -> Option<Vec<Frame>> {
+    let is_right = bytes.starts_with(MAGIC) && bytes.get(ABOUT)? == about(header, end) && bytes.get(SUM)? == sum(bytes);
+    let mut rest = bytes.get(SUM.end..).filter(|_| is_right)?;
+    let mut frames = Vec::new();
+    while !rest.is_empty() {
+        let ((at, contents, logged), behind): ((usize, usize, Logged<'static>), _) =
+            postcard::take_from_bytes(rest).ok()?;
+        frames.push(Frame { range: at..contents, contents, logged });
+        rest = behind;
+    }
+    Some(frames)
+}
+
+fn about(header: &Header, end: u64) -> Vec<u8> {
+    [&header.mark[..], &end.to_le_bytes(), &u32::from(FORMAT).to_le_bytes()].concat()
+}
+
+fn sum(bytes: &[u8]) -> [u8; 4] {
+    crc32c::crc32c_append(crc32c::crc32c(&bytes[ABOUT]), &bytes[SUM.end..]).to_le_bytes()
+}
+
+fn is_needed(segment: u32, frame: &Frame, index: &Index) -> bool {
+    let offset = u32::try_from(frame.range.start).unwrap_or(u32::MAX);
+    let mut statements = (0..).zip(&frame.logged.accepted);
+    !frame.logged.changes.is_empty()
+        || statements.any(|(nth, statement)| {
+            index.get(statement.entry.id).is_some_and(|kept| kept.at == At { segment, offset, nth })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::message::queue_id::QueueId;
+    use crate::spool::entry::{Change, Outcome, State};
+    use crate::spool::index::Spot;
+    use crate::spool::record::{Held, Statement};
+    use crate::spool::sample::entry;
+
+    const HEADER: Header =
+        Header { number: 3, previous: 0, previous_end: 0, first: 1, last_id: QueueId(0), mark: *b"12345678" };
+
+    fn frame(at: usize, id: Option<u64>, changed: Option<u64>) -> Frame {
+        let content = Held::Here { length: 7, sum: 0 };
+        let statement = |id| Statement { entry: Cow::Owned(entry(QueueId(id), 7)), content };
+        let change = |id| Change { id: QueueId(id), recipient: 0, state: State::Done(Outcome::Dropped), route: None };
+        let logged = Logged {
+            accepted: id.map(statement).into_iter().collect(),
+            changes: changed.map(change).into_iter().collect::<Vec<_>>().into(),
+        };
+        Frame { range: at..at + 5, contents: at + 5, logged }
+    }
+
+    fn sample() -> (Vec<Frame>, Vec<u8>) {
+        let frames = vec![
+            frame(10, Some(1), None),
+            frame(50, Some(2), None),
+            frame(90, None, Some(99)),
+            frame(99, Some(3), Some(1)),
+        ];
+        let mut index = Index::default();
+        for frame in &frames {
+            let [offset, contents] = [frame.range.start, frame.contents].map(|at| u32::try_from(at).unwrap());
+            index.apply(&frame.logged, Spot { segment: 3, offset, contents });
+        }
+        index.remove(QueueId(2));
+        index.remove(QueueId(3));
+        let bytes = write(&HEADER, 500, &frames, &index).unwrap();
+        (frames, bytes)
+    }
+
+    #[test]
+    fn what_is_live_is_in_it_and_all_that_became_of_recipients() {
+        let (frames, bytes) = sample();
+        assert_eq!(read(&HEADER, 500, &bytes), Some(vec![frames[0].clone(), frames[2].clone(), frames[3].clone()]));
+    }
+
+    #[test]
+    fn one_that_is_damaged_or_about_something_else_is_not_read() {
+        let (_, bytes) = sample();
+        for length in 0..bytes.len() {
+            assert_eq!(read(&HEADER, 500, &bytes[..length]), None, "cut at {length}");
+        }
+        for at in 0..bytes.len() * 8 {
+            let mut bytes = bytes.clone();
+            bytes[at / 8] ^= 1 << (at % 8);
+            assert_eq!(read(&HEADER, 500, &bytes), None, "bit {at}");
+        }
+        assert_eq!(read(&HEADER, 501, &bytes), None);
+        assert_eq!(read(&Header { mark: *b"another!", ..HEADER }, 500, &bytes), None);
+    }
+}

@@ -1,0 +1,129 @@
+//! What a segment says of itself, at its beginning, twice: one damaged copy costs nothing. Pure; `segment` writes,
+//! `recover` reads.
+
+use super::record::Mark;
+use crate::message::queue_id::QueueId;
+
+/// The format that this version writes and reads. 1 were lines of JSON in `log/`.
+pub const FORMAT: u16 = 2;
+/// Bytes of both copies: where a segment's records begin.
+pub const LENGTH: usize = 2 * COPY;
+
+const COPY: usize = 64;
+const MAGIC: &[u8; 8] = b"FPSPOOL\n";
+
+/// What a segment says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Its number.
+    pub number: u32,
+    /// The segment before it; zero: none. What numbers lie between were never in force.
+    pub previous: u32,
+    /// Where that one ended: what stands behind was never acknowledged.
+    pub previous_end: u64,
+    /// Segments before this one are not needed any more.
+    pub first: u32,
+    /// No id up to this one is given out again, even if the clock goes back.
+    pub last_id: QueueId,
+    /// What its records are known by.
+    pub mark: Mark,
+}
+
+/// Why a header cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreadable {
+    /// Another version wrote it, in this format.
+    Format(u16),
+    /// It is damaged, or no header at all.
+    Damaged,
+}
+
+impl Header {
+    /// Its bytes.
+    #[must_use]
+    pub fn write(&self) -> Vec<u8> {
+        let mut copy = Vec::with_capacity(LENGTH);
+        copy.extend_from_slice(MAGIC);
+        // beside its complement: a flipped bit is no other format
+        copy.extend_from_slice(&FORMAT.to_le_bytes());
+        copy.extend_from_slice(&(!FORMAT).to_le_bytes());
+        for number in [self.number, self.previous, self.first] {
+            copy.extend_from_slice(&number.to_le_bytes());
+        }
+        copy.extend_from_slice(&self.previous_end.to_le_bytes());
+        copy.extend_from_slice(&self.last_id.0.to_le_bytes());
+        copy.extend_from_slice(&self.mark);
+        copy.resize(COPY - 4, 0);
+        let sum = crc32c::crc32c(&copy);
+        copy.extend_from_slice(&sum.to_le_bytes());
+        copy.repeat(2)
+    }
+
+    /// Reads a segment's first [`LENGTH`] bytes.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let copies: Vec<_> = bytes.chunks_exact(COPY).take(2).map(read_copy).collect();
+        let good = copies.iter().find(|copy| copy.is_ok());
+        let other = copies.iter().find(|copy| matches!(copy, Err(Unreadable::Format(_))));
+        *good.or(other).unwrap_or(&Err(Unreadable::Damaged))
+    }
+}
+
+fn read_copy(copy: &[u8]) -> Result<Header, Unreadable> {
+    let word = |at: usize| u32::from_le_bytes([copy[at], copy[at + 1], copy[at + 2], copy[at + 3]]);
+    let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+    let format = u16::from_le_bytes([copy[8], copy[9]]);
+    if !copy.starts_with(MAGIC) || format != !u16::from_le_bytes([copy[10], copy[11]]) {
+        return Err(Unreadable::Damaged);
+    }
+    if format != FORMAT {
+        return Err(Unreadable::Format(format));
+    }
+    if crc32c::crc32c(&copy[..COPY - 4]) != word(COPY - 4) {
+        return Err(Unreadable::Damaged);
+    }
+    Ok(Header {
+        number: word(12),
+        previous: word(16),
+        first: word(20),
+        previous_end: long(24),
+        last_id: QueueId(long(32)),
+        mark: long(40).to_le_bytes(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        let (last_id, mark) = (QueueId(u64::MAX - 5), [1, 2, 3, 4, 5, 6, 7, 8]);
+        Header { number: 9, previous: 7, previous_end: 1 << 40, first: 3, last_id, mark }
+    }
+
+    #[test]
+    fn a_header_reads_as_it_was_written_whichever_bit_is_flipped() {
+        let bytes = header().write();
+        assert_eq!(bytes.len(), LENGTH);
+        assert_eq!(Header::read(&bytes), Ok(header()));
+        for at in 0..bytes.len() * 8 {
+            let mut bytes = bytes.clone();
+            bytes[at / 8] ^= 1 << (at % 8);
+            assert_eq!(Header::read(&bytes), Ok(header()), "bit {at}");
+        }
+    }
+
+    #[test]
+    fn another_format_is_told_from_damage() {
+        let mut bytes = header().write();
+        for at in [8, COPY + 8] {
+            bytes[at..at + 4].copy_from_slice(&[3, 0, !3, !0]);
+        }
+        assert_eq!(Header::read(&bytes), Err(Unreadable::Format(3)));
+        for length in 0..COPY {
+            assert_eq!(Header::read(&bytes[..length]), Err(Unreadable::Damaged));
+        }
+    }
+}

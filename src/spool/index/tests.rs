@@ -1,0 +1,143 @@
+//! What is live, what is over, and which segments are needed for it.
+
+use std::borrow::Cow;
+
+use super::*;
+use crate::spool::entry::Outcome;
+use crate::spool::record::Statement;
+use crate::spool::sample::entry;
+use crate::time::UnixTime;
+
+const SIZES: Sizes = Sizes { segment: 32_000, slack: 100_000, reserve: 0 };
+
+fn accepted(ids: &[u64], length: u32) -> Logged<'static> {
+    let content = Held::Here { length, sum: 9 };
+    let statement = |id: &u64| Statement { entry: Cow::Owned(entry(QueueId(*id), u64::from(length))), content };
+    Logged { accepted: ids.iter().map(statement).collect(), changes: Cow::Borrowed(&[]) }
+}
+
+fn changed(id: u64, recipient: usize, state: State) -> Logged<'static> {
+    let change = Change { id: QueueId(id), recipient, state, route: None };
+    Logged { accepted: Vec::new(), changes: vec![change].into() }
+}
+
+fn done() -> State {
+    State::Done(Outcome::Dropped)
+}
+
+fn spot(segment: u32, offset: u32) -> Spot {
+    Spot { segment, offset, contents: offset + 100 }
+}
+
+#[test]
+fn contents_lie_one_behind_the_other() {
+    let mut index = Index::default();
+    assert_eq!(index.apply(&accepted(&[1, 2], 50), spot(3, 10)), []);
+    let place = |id| index.get(QueueId(id)).unwrap().content;
+    assert_eq!(place(1), Place::Segment { offset: 110, length: 50, sum: 9 });
+    assert_eq!(place(2), Place::Segment { offset: 160, length: 50, sum: 9 });
+    assert_eq!(index.get(QueueId(2)).unwrap().at, At { segment: 3, offset: 10, nth: 1 });
+}
+
+#[test]
+fn what_is_over_stays_over() {
+    let mut index = Index::default();
+    index.apply(&accepted(&[1], 50), spot(1, 0));
+    assert_eq!(index.apply(&changed(1, 0, done()), spot(1, 200)), []);
+    let after_one = index.get(QueueId(1)).unwrap().clone();
+    for late in [done(), State::due(UnixTime(1)), State::Held("late".into())] {
+        assert_eq!(index.apply(&changed(1, 0, late), spot(1, 300)), [], "one of two is over, once");
+        assert_eq!(index.get(QueueId(1)), Some(&after_one));
+    }
+    assert_eq!(index.apply(&changed(1, 7, done()), spot(1, 300)), [], "there is no such recipient");
+    let place = after_one.content;
+    assert_eq!(index.apply(&changed(1, 1, done()), spot(1, 400)), [Over(QueueId(1), place)]);
+    for late in [done(), State::due(UnixTime(1))] {
+        assert_eq!(index.apply(&changed(1, 1, late), spot(1, 500)), []);
+        assert!(index.get(QueueId(1)).is_none());
+    }
+}
+
+#[test]
+fn every_recipient_counts_however_many_there_are() {
+    let mut index = Index::default();
+    let mut logged = accepted(&[1], 0);
+    let one = logged.accepted[0].entry.recipients[0].clone();
+    logged.accepted[0].entry.to_mut().recipients = vec![one; 200];
+    index.apply(&logged, spot(1, 0));
+    for recipient in 0..199 {
+        assert_eq!(index.apply(&changed(1, recipient, done()), spot(1, 100)), []);
+    }
+    assert_eq!(index.apply(&changed(1, 199, done()), spot(1, 100)).len(), 1);
+}
+
+#[test]
+fn of_many_changes_those_are_remembered_that_mean_something() {
+    let mut index = Index::default();
+    index.apply(&accepted(&[1], 50), spot(1, 0));
+    for n in 0..10 {
+        index.apply(&changed(1, 0, State::due(UnixTime(n))), spot(2, 0));
+    }
+    let mut rerouted = changed(1, 0, State::due(UnixTime(1)));
+    rerouted.changes.to_mut()[0].route = Some(entry(QueueId(1), 0).recipients[0].route.clone());
+    index.apply(&rerouted, spot(3, 0));
+    index.apply(&changed(1, 0, State::due(UnixTime(2))), spot(4, 0));
+    index.apply(&changed(1, 0, State::due(UnixTime(3))), spot(5, 0));
+    let places: Vec<_> = index.get(QueueId(1)).unwrap().changes.iter().map(|changed| changed.segment).collect();
+    assert_eq!(places, [3, 5], "its way and its state");
+    index.apply(&accepted(&[1], 50), spot(6, 0));
+    assert!(index.get(QueueId(1)).unwrap().changes.is_empty(), "a statement holds what was changed before it");
+}
+
+/// Segments of these (size, messages of about 1,100 bytes); the last one is being written.
+fn log(segments: &[(u64, u64)]) -> Index {
+    let mut index = Index::default();
+    for (number, (size, messages)) in (1..).zip(segments) {
+        index.grow(number, *size);
+        for n in 0..*messages {
+            index.apply(&accepted(&[u64::from(number) * 1000 + n], 1000), spot(number, 0));
+        }
+    }
+    index
+}
+
+#[test]
+fn segments_are_given_up_in_their_order() {
+    for (segments, first, bytes, spent) in [
+        (&[(32_000, 5), (32_000, 0), (10, 0)][..], 1, 0, 0),
+        (&[(32_000, 0), (32_000, 1), (10, 0)], 2, 32_000, 1),
+        (&[(32_000, 0), (32_000, 0), (10, 0)], 3, 64_000, 2),
+        (&[(10, 0)], 1, 0, 0),
+    ] {
+        let mut index = log(segments);
+        assert_eq!(index.first_needed(), (first, Spent { bytes, segments: spent }), "{segments:?}");
+        assert_eq!(index.forget_before(first), (1..first).collect::<Vec<_>>());
+        assert_eq!(index.first_needed(), (first, Spent::default()));
+    }
+}
+
+#[test]
+fn what_is_sparse_or_too_much_is_cleaned_from_the_front() {
+    let dense = (32_000, 29);
+    for (what, segments, expected) in [
+        ("all dense", vec![dense, dense, (32_000, 5)], None),
+        ("the first is sparse", vec![(32_000, 5), dense, dense], Some(1)),
+        ("one behind it is", vec![dense, (32_000, 5), dense], None),
+        ("an empty one is passed over", vec![(32_000, 0), (32_000, 5), dense], Some(2)),
+        ("only the one being written is", vec![(32_000, 5)], None),
+        ("too short to be worth it", vec![(900, 0), (999, 0), dense], None),
+        ("more than twice what is live", vec![dense, (32_000, 0), (32_000, 0), (32_000, 0), (10, 0)], Some(1)),
+        ("hundreds of short ones", vec![(200, 1); 100], Some(1)),
+    ] {
+        assert_eq!(log(&segments).to_clean(&SIZES), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_checkpoint_is_for_what_is_dense_and_complete() {
+    let dense = (32_000, 29);
+    let mut index = log(&[dense, (32_000, 5), dense, dense, dense]);
+    assert_eq!(index.without_checkpoint(&SIZES), [3, 1]);
+    index.has_checkpoint(3, 100);
+    assert_eq!(index.without_checkpoint(&SIZES), [1]);
+}

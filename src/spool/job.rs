@@ -1,0 +1,162 @@
+//! What the committer is asked to make durable, and a batch of it as bytes of the log.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::SpoolError;
+use super::draft::Draft;
+use super::entry::{Entry, Record};
+use super::index::{Kept, Spot};
+use super::record::{self, Held, Logged, Mark, Statement};
+
+/// Something to be made durable and where to say so.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// What.
+    pub what: What,
+    /// Who waits.
+    pub answer: oneshot::Sender<Result<(), SpoolError>>,
+}
+
+/// What is asked of the committer.
+#[derive(Debug)]
+pub(super) enum What {
+    /// A record, and where its new messages' contents are.
+    Record(Record, Vec<Held>),
+    /// Live messages of an old segment, to be put at the end of the log.
+    Moves(Vec<Moved>),
+    /// Segments before the first that is needed can go.
+    Release,
+    /// Nothing comes after this.
+    Stop,
+}
+
+/// A message that is to be moved.
+#[derive(Debug)]
+pub(super) struct Moved {
+    /// As it stands.
+    pub entry: Entry,
+    /// How it was found: what has become of it since is added.
+    pub found: Kept,
+    /// Where its content will be.
+    pub held: Held,
+    /// Its content, if that is in the record.
+    pub content: Bytes,
+}
+
+impl Job {
+    /// Answers. Nobody may be waiting any more.
+    pub(super) fn end(self, result: Result<(), SpoolError>) {
+        drop(self.what); // discards the drafts that were not kept before anybody can ask for them
+        let _ = self.answer.send(result);
+    }
+
+    /// Whether it may wait a moment for others: nobody's mail is being taken, and no attempt can be made again before it
+    /// is answered.
+    pub(super) fn can_wait(&self) -> bool {
+        match &self.what {
+            What::Record(..) => !self.is_new_mail(),
+            What::Moves(_) => true,
+            What::Release | What::Stop => false,
+        }
+    }
+
+    /// Whether it is somebody's new mail and nothing else: what is turned away first when the disk is full.
+    pub(super) fn is_new_mail(&self) -> bool {
+        matches!(&self.what, What::Record(record, _) if record.changes.is_empty())
+    }
+
+    /// About how many bytes it will take.
+    pub(super) fn size(&self) -> usize {
+        let contents = |contents: &mut dyn Iterator<Item = &Bytes>| contents.map(Bytes::len).sum();
+        match &self.what {
+            What::Record(record, _) => contents(&mut record.accepted.iter().filter_map(|(draft, _)| small(draft))),
+            What::Moves(moved) => contents(&mut moved.iter().map(|moved| &moved.content)),
+            What::Release | What::Stop => 0,
+        }
+    }
+
+    /// What its record says.
+    pub(super) fn logged(&self) -> Logged<'_> {
+        let statement = |(entry, content)| Statement { entry: Cow::Borrowed(entry), content };
+        match &self.what {
+            What::Record(record, held) => Logged {
+                accepted: record
+                    .accepted
+                    .iter()
+                    .map(|(_, entry)| entry)
+                    .zip(held.iter().copied())
+                    .map(statement)
+                    .collect(),
+                changes: Cow::Borrowed(&record.changes),
+            },
+            What::Moves(moved) => Logged {
+                accepted: moved.iter().map(|moved| statement((&moved.entry, moved.held))).collect(),
+                changes: Cow::Borrowed(&[]),
+            },
+            What::Release | What::Stop => Logged { accepted: Vec::new(), changes: Cow::Borrowed(&[]) },
+        }
+    }
+
+    fn contents(&self) -> Vec<&[u8]> {
+        match &self.what {
+            What::Record(record, _) => {
+                record.accepted.iter().filter_map(|(draft, _)| small(draft)).map(|content| &content[..]).collect()
+            }
+            What::Moves(moved) => moved.iter().map(|moved| &moved.content[..]).collect(),
+            What::Release | What::Stop => Vec::new(),
+        }
+    }
+}
+
+/// The content that is part of the record.
+fn small(draft: &Draft) -> Option<&Bytes> {
+    match draft {
+        Draft::Small { content, .. } => Some(content),
+        Draft::Large(_) => None,
+    }
+}
+
+/// Where the content of a small draft will be.
+pub(super) fn held_here(content: &[u8]) -> Held {
+    let length = u32::try_from(content.len()).unwrap_or(u32::MAX); // a record that long is refused
+    Held::Here { length, sum: crc32c::crc32c(content) }
+}
+
+/// Jobs and what they are in the log.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Each job with where its record will be.
+    pub jobs: Vec<(Job, Spot)>,
+    /// Their records, one behind the other.
+    pub bytes: Vec<u8>,
+}
+
+impl Batch {
+    /// Writes jobs as records for a segment that has `size` bytes. Those that cannot be written are answered here.
+    pub(super) fn encode(jobs: Vec<Job>, mark: Mark, (segment, size): (u32, u64)) -> Self {
+        let mut batch = Self::default();
+        batch.bytes.reserve(jobs.iter().map(|job| job.size() + 1024).sum());
+        for job in jobs {
+            let from = batch.bytes.len();
+            let written = record::write(mark, &job.logged(), &job.contents(), &mut batch.bytes);
+            let at = |at: usize| u32::try_from(size + at as u64);
+            match (at(from), written.map(at)) {
+                (Ok(offset), Ok(Ok(contents))) => batch.jobs.push((job, Spot { segment, offset, contents })),
+                (_, written) => {
+                    batch.bytes.truncate(from);
+                    let why = written.err().map_or_else(|| "it is too long".to_owned(), |error| error.to_string());
+                    job.end(Err(SpoolError::Io(format!("cannot write a record: {why}"))));
+                }
+            }
+        }
+        batch
+    }
+
+    /// The jobs alone.
+    pub(super) fn into_jobs(self) -> Vec<Job> {
+        self.jobs.into_iter().map(|(job, _)| job).collect()
+    }
+}

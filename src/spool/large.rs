@@ -1,0 +1,86 @@
+//! Contents that are too large for a record: a file each, in numbered folders.
+//!
+//! A folder is only ever synced until a sync of it fails; from then on new contents go to another one.
+
+use std::fs;
+use std::sync::{Mutex, PoisonError};
+
+use super::SpoolError;
+use super::draft::LargeDraft;
+use super::layout::{Layout, alert, discard, failed, make_folder, new_file, sync_folder};
+use crate::message::queue_id::QueueId;
+use crate::metrics::Metrics;
+
+/// The folder that takes new contents.
+pub(super) struct Large {
+    layout: Layout,
+    metrics: Metrics,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+enum Current {
+    /// None yet; the next one has this number.
+    Next(u32),
+    /// This one, which has its name durably.
+    Open(u32),
+    /// The sync of the folder of folders failed: no new one can be made durable until the next start.
+    Stopped(SpoolError),
+}
+
+impl Large {
+    /// New contents go to a new folder.
+    pub(super) fn new(layout: Layout, metrics: Metrics, next: u32) -> Self {
+        Self { layout, metrics, current: Mutex::new(Current::Next(next)) }
+    }
+
+    /// An empty file for a content that is coming in.
+    pub(super) fn create(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {
+        let path = self.layout.incoming.join(id.to_string());
+        let file = new_file(&path).map_err(|e| failed("cannot make", &path, &e))?;
+        Ok(LargeDraft::new(id, file, path))
+    }
+
+    /// Makes a content and its name durable; returns its folder. It blocks, beside others that do the same.
+    pub(super) fn place(&self, draft: &mut LargeDraft) -> Result<u32, SpoolError> {
+        draft.file.sync_data().map_err(|e| {
+            let error = failed("cannot sync", &draft.path, &e);
+            alert(&self.metrics, &error, "the message is turned away for now");
+            error
+        })?;
+        // One at a time: were a sync of the folder to fail, nobody else may be on his way to sync it again.
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = self.ready(&mut current)?;
+        let path = self.layout.large(folder, draft.id());
+        fs::rename(&draft.path, &path).map_err(|e| failed("cannot name", &path, &e))?;
+        draft.path = path;
+        sync_folder(&self.layout.large_folder(folder)).inspect_err(|error| {
+            alert(&self.metrics, error, "large mail goes to another folder");
+            *current = Current::Next(folder + 1);
+        })?;
+        Ok(folder)
+    }
+
+    /// Takes away the content of a finished message. Not synced: what comes back after a power cut belongs to nobody and
+    /// is discarded then.
+    pub(super) fn remove(&self, folder: u32, id: QueueId) {
+        discard(&self.layout.large(folder, id));
+    }
+
+    /// The folder that takes new contents, made durable before its first use.
+    fn ready(&self, current: &mut Current) -> Result<u32, SpoolError> {
+        let number = match &*current {
+            Current::Open(number) => return Ok(*number),
+            Current::Stopped(error) => return Err(error.clone()),
+            Current::Next(number) => *number,
+        };
+        make_folder(&self.layout.large_folder(number))?;
+        if let Err(error) = sync_folder(&self.layout.large) {
+            alert(&self.metrics, &error, "no large mail is taken until fingerpost is restarted");
+            *current = Current::Stopped(error.clone());
+            return Err(error);
+        }
+        *current = Current::Open(number);
+        Ok(number)
+    }
+}

@@ -1,0 +1,250 @@
+//! One commit as bytes of a segment, and the reading of many. Pure; `committer` writes, `recover` and `tidy` read.
+//!
+//! ```text
+//!  0  the segment's mark
+//!  8  length of the head, then of the contents: u32, little-endian
+//! 16  CRC-32C of bytes 8 to 16 and of the head
+//! 20  head: what the record says (postcard)
+//!     contents: the new messages, byte for byte, one behind the other; the head has their lengths and CRC-32C
+//!     the mark, inverted
+//! ```
+//!
+//! A record counts when both checksums are right: all of it or nothing. The mark is random, so that nobody can write a
+//! record by sending mail that looks like one.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use memchr::memmem;
+use postcard::ser_flavors::Flavor;
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Change, Entry};
+
+/// What the records of one segment are known by.
+pub type Mark = [u8; 8];
+
+/// Bytes before the head.
+pub const BEFORE: usize = 20;
+/// Bytes of zeros that only a write which was cut short leaves.
+const HOLE: usize = 512;
+
+/// What one record says: [`super::entry::Record`] without its contents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Logged<'a> {
+    /// New messages, or ones that were moved here as they stood.
+    pub accepted: Vec<Statement<'a>>,
+    /// What became of recipients.
+    pub changes: Cow<'a, [Change]>,
+}
+
+/// A message as it stands at this place of the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Statement<'a> {
+    /// Its envelope and state.
+    pub entry: Cow<'a, Entry>,
+    /// Where its content is.
+    pub content: Held,
+}
+
+/// Where a message's content is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Held {
+    /// In the record.
+    Here {
+        /// Bytes.
+        length: u32,
+        /// CRC-32C.
+        sum: u32,
+    },
+    /// A file in this folder.
+    File {
+        /// The folder's number.
+        folder: u32,
+    },
+}
+
+/// A record that was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frame {
+    /// Where it stands, its mark at either end included.
+    pub range: Range<usize>,
+    /// Where its contents begin.
+    pub contents: usize,
+    /// What it says.
+    pub logged: Logged<'static>,
+}
+
+/// A stretch that cannot be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unreadable {
+    /// Where it is.
+    pub range: Range<usize>,
+    /// The record, if only its contents are damaged.
+    pub frame: Option<Frame>,
+}
+
+/// What stands before a record's head.
+#[derive(Debug, Clone, Copy)]
+pub struct Lengths {
+    /// Bytes of the head.
+    pub head: usize,
+    /// Bytes of the contents.
+    pub contents: usize,
+    sum: u32,
+}
+
+/// Appends a record; returns where its contents begin. `contents` are those that the head calls [`Held::Here`].
+///
+/// # Errors
+/// What cannot be written: a record of more than 4 GiB. `to` is as it was then.
+pub fn write(mark: Mark, logged: &Logged<'_>, contents: &[&[u8]], to: &mut Vec<u8>) -> Result<usize, postcard::Error> {
+    let from = to.len();
+    let written = write_head(mark, logged, contents, to);
+    match written {
+        Ok(()) => {
+            let at = to.len();
+            contents.iter().for_each(|content| to.extend_from_slice(content));
+            to.extend_from_slice(&mark.map(|byte| !byte));
+            Ok(at)
+        }
+        Err(error) => {
+            to.truncate(from);
+            Err(error)
+        }
+    }
+}
+
+fn write_head(mark: Mark, logged: &Logged<'_>, contents: &[&[u8]], to: &mut Vec<u8>) -> Result<(), postcard::Error> {
+    let from = to.len();
+    to.extend_from_slice(&mark);
+    to.extend_from_slice(&[0; BEFORE - 8]);
+    postcard::serialize_with_flavor(logged, Onto(to))?;
+    let four = |length: usize| u32::try_from(length).map_err(|_| postcard::Error::SerializeBufferFull);
+    let head = four(to.len() - from - BEFORE)?;
+    let contents = four(contents.iter().map(|content| content.len()).sum())?;
+    to[from + 8..from + 12].copy_from_slice(&head.to_le_bytes());
+    to[from + 12..from + 16].copy_from_slice(&contents.to_le_bytes());
+    let sum = sum(&to[from + 8..from + 16], &to[from + BEFORE..]);
+    to[from + 16..from + BEFORE].copy_from_slice(&sum.to_le_bytes());
+    Ok(())
+}
+
+fn sum(lengths: &[u8], head: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(lengths), head)
+}
+
+/// Lets postcard write behind what is there.
+struct Onto<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Onto<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lengths {
+    /// Reads the first [`BEFORE`] bytes of a record.
+    #[must_use]
+    pub fn read(mark: Mark, bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        if bytes.get(..8)? != mark {
+            return None;
+        }
+        let length = |at| usize::try_from(word(at)?).ok();
+        Some(Self { head: length(8)?, contents: length(12)?, sum: word(16)? })
+    }
+
+    /// Reads the head that follows.
+    #[must_use]
+    pub fn logged(&self, head: &[u8]) -> Option<Logged<'static>> {
+        let words = [self.head, self.contents].map(|length| u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+        if head.len() != self.head || sum(words.as_flattened(), head) != self.sum {
+            return None;
+        }
+        postcard::from_bytes(head).ok()
+    }
+}
+
+/// The records of a segment, in order. An unreadable stretch ends where a record's head can be read, or at the end.
+pub struct Frames<'a> {
+    mark: Mark,
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Frames<'a> {
+    /// Reads `bytes`, a segment from its beginning, from `at` on.
+    #[must_use]
+    pub fn new(mark: Mark, bytes: &'a [u8], at: usize) -> Self {
+        Self { mark, bytes, at }
+    }
+
+    /// The record at `at`, whose contents may be damaged or not all there.
+    fn head(&self, at: usize) -> Option<Frame> {
+        let bytes = self.bytes.get(at..)?;
+        let lengths = Lengths::read(self.mark, bytes)?;
+        let contents = BEFORE.checked_add(lengths.head)?;
+        let logged = lengths.logged(bytes.get(BEFORE..contents)?)?;
+        let end = contents.checked_add(lengths.contents)?.checked_add(8)?;
+        Some(Frame { range: at..at.checked_add(end)?, contents: at + contents, logged })
+    }
+
+    fn is_whole(&self, frame: &Frame) -> bool {
+        let mut at = frame.contents;
+        let all = frame.logged.accepted.iter().all(|statement| match statement.content {
+            Held::File { .. } => true,
+            Held::Here { length, sum } => {
+                let from = at;
+                at = at.saturating_add(length as usize);
+                self.bytes.get(from..at).is_some_and(|content| crc32c::crc32c(content) == sum)
+            }
+        });
+        all && at + 8 == frame.range.end && frame.range.end <= self.bytes.len()
+    }
+}
+
+impl Iterator for Frames<'_> {
+    type Item = Result<Frame, Unreadable>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let from = self.at;
+        if from >= self.bytes.len() {
+            return None;
+        }
+        if let Some(frame) = self.head(from) {
+            self.at = frame.range.end.min(self.bytes.len());
+            if self.is_whole(&frame) {
+                return Some(Ok(frame));
+            }
+            return Some(Err(Unreadable { range: from..self.at, frame: Some(frame) }));
+        }
+        let mut marks = memmem::find_iter(&self.bytes[from + 1..], &self.mark).map(|at| from + 1 + at);
+        self.at = marks.find(|at| self.head(*at).is_some()).unwrap_or(self.bytes.len());
+        Some(Err(Unreadable { range: from..self.at, frame: None }))
+    }
+}
+
+/// Whether an unreadable stretch is what an interrupted write leaves: at the end, and without a record's end or with a
+/// hole of zeros where blocks never reached the disk. Anything else was once written and synced.
+#[must_use]
+pub fn is_torn(mark: Mark, bytes: &[u8], range: &Range<usize>) -> bool {
+    let stretch = &bytes[range.clone()];
+    let is_cut = memmem::find(stretch, &mark.map(|byte| !byte)).is_none();
+    range.end == bytes.len() && (is_cut || stretch.starts_with(&[0; 8]) || memmem::find(stretch, &[0; HOLE]).is_some())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,45 @@
+//! A message for the unit tests of this folder.
+
+use super::entry::{Content, Entry, Queued, State};
+use crate::message::envelope::{Body, Origin, RcptTo, Sender};
+use crate::message::header::Identity;
+use crate::message::queue_id::QueueId;
+use crate::routing::verdict::{Route, Way};
+use crate::smtp::address::{Address, ReversePath};
+use crate::time::UnixTime;
+
+/// A message for two recipients that are due.
+pub(super) fn entry(id: QueueId, size: u64) -> Entry {
+    let queued = |address: &str| {
+        let address = Address::parse(address).unwrap();
+        let next_hop_domain = address.domain().clone();
+        let route =
+            Route { connector: "exchange".into(), rcpt_to: address.clone(), next_hop_domain, way: Way::Resolved };
+        Queued { rcpt: RcptTo { address, notify: None, orcpt: None }, route, state: State::due(UnixTime(5)) }
+    };
+    let identity = Identity { message_id: true, date: true, from: true, digest: [1; 16], id_and_date: [2; 16] };
+    Entry {
+        id,
+        received_at: UnixTime(5),
+        origin: Origin::report(),
+        sender: Sender {
+            reverse_path: ReversePath::Null,
+            size: None,
+            body: Body::SevenBit,
+            smtputf8: false,
+            ret: None,
+            envid: None,
+        },
+        content: Content {
+            size,
+            header_size: 0,
+            ascii_header: true,
+            eight_bit: false,
+            bare_lf: false,
+            identity,
+            message_id: "<1@x>".into(),
+        },
+        stamps: Vec::new(),
+        recipients: vec![queued("a@contoso.com"), queued("b@contoso.com")],
+    }
+}
