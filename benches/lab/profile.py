@@ -1,4 +1,5 @@
-"""Where a server's time goes: `perf record` while a scenario runs, its busiest functions, and their kinds."""
+"""Where a server's time goes: `perf record` while a scenario runs, its busiest functions, and their kinds. And how many
+instructions of its own a message takes, counted by valgrind: the same figure again whatever else the machine does."""
 
 import collections
 import re
@@ -42,6 +43,33 @@ def profile(maker, name, scenario, amount):
         kinds[next((kind for kind, pattern in KINDS if re.search(pattern, symbol)), "others")] += share
     print("\nby kind")
     show([(share, kind) for kind, share in kinds.most_common()])
+
+
+def instructions(maker, name, scenario, amount):
+    """Runs the scenario under callgrind and prints the instructions a message takes outside the kernel. Code that asks
+    the processor what it can do (checksums, SHA-256) takes a slower way there than without valgrind."""
+    out = TARGET / f"callgrind-{name}"
+    out.unlink(missing_ok=True)
+    with Load(maker.place(f"instructions-{maker.made}")) as load, maker.make(name, load) as server:
+        send(load, server, scenario.shape, amount[0])
+        pid = str(server.cgroup.pids()[0])
+        for command in (["-i", "on"], None, ["-i", "off"], ["-d"]):
+            if command is None:
+                send(load, server, scenario.shape, amount[1])
+            else:
+                subprocess.run(["callgrind_control", *command, pid], check=True, stdout=subprocess.DEVNULL)
+    dumps = [out, *out.parent.glob(f"{out.name}.[0-9]*")]
+    totals = [int(re.search(r"^totals: (\d+)", dump.read_text(), re.MULTILINE)[1]) for dump in dumps if dump.exists()]
+    print(f"{name}: {max(totals) // amount[1]:,} instructions a message; callgrind_annotate --inclusive=yes {out}.1")
+
+
+def under_valgrind(program, name):
+    """A script that runs the program under callgrind, which counts nothing until it is told to."""
+    script = TARGET / f"under-valgrind-{name}"
+    tool = f"valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file={TARGET}/callgrind-{name}"
+    script.write_text(f'#!/bin/sh\nexec {tool} {program} "$@"\n')
+    script.chmod(0o755)
+    return script
 
 
 def shares(data, children):
