@@ -24,6 +24,7 @@ use support::fingerpost::Fingerpost;
 use support::pair::{accepted, message, token};
 use support::senders::Raw;
 use support::sink::Sink;
+use support::tables::{NODE, PEOPLE, accepted_domain, send_connector};
 use support::wait_until;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -46,18 +47,11 @@ fn network(tag: char) -> Option<Network> {
 
 /// A node that takes mail at `bind` for ann@contoso.test, who is at `inside`; `door` and `way` are further lines.
 fn configuration(bind: &str, inside: SocketAddr, (door, way): (&str, &str)) -> String {
-    format!(
-        "[server]\nhostname = \"mx.contoso.test\"\nstate_dir = \"{{folder}}/state\"\ndrain_timeout = \"2s\"\n\
-         [admin]\nmetrics_bind = \"{{metrics}}\"\nbind = \"{{admin}}\"\n\
-         [[receive_connector]]\nname = \"internet\"\nbind = [\"{bind}\"]\n{door}\n\
-         [[accepted_domain]]\ndomain = \"contoso.test\"\ndeliver_to = \"inside\"\n\
-         [[directory]]\nname = \"people\"\nkind = \"file\"\npath = \"people.csv\"\n\
-         [[send_connector]]\nname = \"inside\"\nsmart_hosts = [\"[{}]:{}\"]\ndelivery = \"queue\"\nreply_timeout = \"3s\"\n\
-         retry = {{ first = \"1h\", max = \"1h\" }}\n{way}\n\
-         [spool]\nmin_free = \"16MiB\"\n",
-        inside.ip(),
-        inside.port()
-    )
+    let door = format!("[[receive_connector]]\nname = \"internet\"\nbind = [\"{bind}\"]\n{door}\n");
+    let domain = accepted_domain("contoso.test", "inside");
+    let waits = "delivery = \"queue\"\nreply_timeout = \"3s\"\nretry = { first = \"1h\", max = \"1h\" }\n";
+    let inside = send_connector("inside", inside, &format!("{waits}{way}"));
+    format!("{NODE}{PEOPLE}{door}{domain}{inside}")
 }
 
 fn start(configuration: &str) -> Fingerpost {

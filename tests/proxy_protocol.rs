@@ -13,6 +13,7 @@ use support::fingerpost::Fingerpost;
 use support::pair::{accepted, message};
 use support::senders::Raw;
 use support::sink::Sink;
+use support::tables::{NODE, PEOPLE, accepted_domain, send_connector};
 use support::{free_port, wait_until};
 use tempfile::TempDir;
 
@@ -31,7 +32,14 @@ impl House {
         let sink = Sink::start(Ipv4Addr::new(127, 0, 0, 2));
         let mut node = Fingerpost::prepare();
         node.write("people.csv", "address\nann@contoso.test\n");
-        node.write("fingerpost.toml", &CONFIGURATION.replace("{sink}", &sink.address().port().to_string()));
+        node.write(
+            "fingerpost.toml",
+            &format!(
+                "{NODE}{PEOPLE}{DOORS}{}{}",
+                accepted_domain("contoso.test", "inside"),
+                send_connector("inside", sink.address(), "")
+            ),
+        );
         node.start();
         Self { node, sink }
     }
@@ -59,14 +67,7 @@ impl House {
     }
 }
 
-const CONFIGURATION: &str = r#"
-[server]
-hostname      = "mx.contoso.test"
-state_dir     = "{folder}/state"
-drain_timeout = "2s"
-[admin]
-metrics_bind = "{metrics}"
-bind         = "{admin}"
+const DOORS: &str = r#"
 [[receive_connector]]
 name            = "internet"
 bind            = ["{smtp}"]
@@ -78,18 +79,6 @@ bind            = ["{smtp}"]
 remote_networks = ["127.0.0.77"]
 trusted_proxies = ["127.0.0.9"]
 max_connections_per_ip = 1
-[[accepted_domain]]
-domain     = "contoso.test"
-deliver_to = "inside"
-[[directory]]
-name = "people"
-kind = "file"
-path = "people.csv"
-[[send_connector]]
-name         = "inside"
-smart_hosts  = ["[127.0.0.2]:{sink}"]
-[spool]
-min_free = "16MiB"
 "#;
 
 /// HAProxy in front of the node, with health checks; it connects from [`BALANCER`].

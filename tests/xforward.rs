@@ -20,6 +20,7 @@ use support::fingerpost::Fingerpost;
 use support::pair::{accepted, message};
 use support::postfix::{Postfix, Setup};
 use support::senders::Raw;
+use support::tables::{NODE, PEOPLE, accepted_domain, send_connector};
 use support::wait_until;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -28,17 +29,10 @@ const SOON: Duration = Duration::from_secs(20);
 fn node(postfix: SocketAddr, setting: &str) -> Fingerpost {
     let mut node = Fingerpost::prepare();
     node.write("people.csv", "address\nann@contoso.test\nbob@contoso.test\n");
-    let (ip, port) = (postfix.ip(), postfix.port());
-    let text = format!(
-        "[server]\nhostname = \"mx.contoso.test\"\nstate_dir = \"{{folder}}/state\"\ndrain_timeout = \"2s\"\n\
-         [admin]\nmetrics_bind = \"{{metrics}}\"\nbind = \"{{admin}}\"\n\
-         [[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\n\
-         [[accepted_domain]]\ndomain = \"contoso.test\"\ndeliver_to = \"inside\"\n\
-         [[directory]]\nname = \"people\"\nkind = \"file\"\npath = \"people.csv\"\n\
-         [[send_connector]]\nname = \"inside\"\nsmart_hosts = [\"[{ip}]:{port}\"]\n{setting}\n\
-         [spool]\nmin_free = \"16MiB\"\n"
-    );
-    node.write("fingerpost.toml", &text);
+    let door = "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n";
+    let domain = accepted_domain("contoso.test", "inside");
+    let inside = send_connector("inside", postfix, setting);
+    node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{door}{domain}{inside}"));
     node.start();
     node
 }

@@ -5,3 +5,4 @@ pub mod authority;
 pub mod connect;
 pub mod names;
 pub mod serve;
+mod signatures;

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::next_hop::NextHop;
 use crate::support::senders::{Raw, Said};
+use crate::support::tables::send_connector;
 use crate::town::{BY_HAND, PEOPLE, Town};
 
 /// A client of the organisation that the senders' connector has: no stranger.
@@ -16,12 +17,7 @@ pub(crate) const STAFF_DOOR: &str = "[[receive_connector]]\nname = \"staff\"\nbi
 
 /// A send connector with further lines; it delivers as a connector does that does not say how.
 pub(crate) fn way(name: &str, to: SocketAddr, more: &str) -> String {
-    format!(
-        "[[send_connector]]\nname = \"{name}\"\norganization = \"{name}\"\nsmart_hosts = [\"[{}]:{}\"]\n\
-         {BY_HAND}\n{more}\n\n",
-        to.ip(),
-        to.port()
-    )
+    send_connector(name, to, &format!("organization = \"{name}\"\n{BY_HAND}\n{more}"))
 }
 
 /// The lines of a connector that serves a domain's unresolved recipients.

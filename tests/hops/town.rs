@@ -19,6 +19,7 @@ use crate::support::certificates::Authority;
 use crate::support::fingerpost::Fingerpost;
 use crate::support::senders::Raw;
 use crate::support::sink::Sink;
+use crate::support::tables::{self, NODE, send_connector};
 use crate::support::wait_until;
 
 /// How long anything may take that happens by itself.
@@ -69,7 +70,7 @@ impl Town {
 
     /// Starts the program with these tables beside what every town has: a door, and the senders' connector.
     pub(crate) fn start(&mut self, tables: &str) {
-        self.configuration = format!("{HEAD}{}{tables}", connector("senders", self.senders.address(), SENDERS));
+        self.configuration = format!("{NODE}{DOOR}{}{tables}", connector("senders", self.senders.address(), SENDERS));
         self.node.write("fingerpost.toml", &self.configuration);
         self.node.start();
     }
@@ -208,12 +209,7 @@ fn recipients(message: &Value) -> Vec<Value> {
 
 /// A send connector that queues, with further lines.
 pub(crate) fn connector(name: &str, to: SocketAddr, more: &str) -> String {
-    format!(
-        "[[send_connector]]\nname = \"{name}\"\norganization = \"{name}\"\nsmart_hosts = [\"[{}]:{}\"]\n\
-         delivery = \"queue\"\n{more}\n\n",
-        to.ip(),
-        to.port()
-    )
+    send_connector(name, to, &format!("organization = \"{name}\"\ndelivery = \"queue\"\n{more}"))
 }
 
 /// An accepted domain.
@@ -222,23 +218,14 @@ pub(crate) fn domain(name: &str, kind: &str, deliver_to: &str) -> String {
 }
 
 /// `people.csv` as the directory.
-pub(crate) const PEOPLE: &str = "[[directory]]\nname = \"people\"\nkind = \"file\"\npath = \"people.csv\"\n\n";
+pub(crate) const PEOPLE: &str = tables::PEOPLE;
 
 /// Only `fingerpost queue retry` brings the next attempt.
 pub(crate) const BY_HAND: &str = "retry = { first = \"1h\", max = \"1h\" }";
 
 const SENDERS: &str = "address_spaces = [{ domain = \"*\" }]\nretry = { first = \"1s\", factor = 1.0, max = \"1s\" }";
 
-const HEAD: &str = r#"
-[server]
-hostname      = "mx.contoso.test"
-state_dir     = "{folder}/state"
-drain_timeout = "2s"
-
-[admin]
-metrics_bind = "{metrics}"
-bind         = "{admin}"
-
+const DOOR: &str = r#"
 [[receive_connector]]
 name            = "internet"
 bind            = ["{smtp}"]
@@ -248,9 +235,6 @@ max_connections_per_ip = 1000
 [reports]
 from       = "postmaster@contoso.test"
 deliver_to = "senders"
-
-[spool]
-min_free = "16MiB"
 
 "#;
 

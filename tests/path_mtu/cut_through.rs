@@ -10,6 +10,7 @@ use crate::support::fingerpost::Fingerpost;
 use crate::support::pair::{message, token};
 use crate::support::senders::{Letter, Raw};
 use crate::support::sink::Sink;
+use crate::support::tables::{accepted_domain, send_connector};
 use crate::support::wait_until;
 use crate::{SOON, black_holes, configuration, last_errors, network, reload, told};
 
@@ -27,12 +28,8 @@ fn takes_part(inside: SocketAddr, near: SocketAddr, way: &str) -> String {
     assert!(all.contains(queues));
     // Longer than any limit of cut-through's that is tried here.
     all.replace(queues, "reply_timeout = \"8s\"\n")
-        + &format!(
-            "[[accepted_domain]]\ndomain = \"near.test\"\ndeliver_to = \"near\"\n\
-             [[send_connector]]\nname = \"near\"\nsmart_hosts = [\"[{}]:{}\"]\n",
-            near.ip(),
-            near.port()
-        )
+        + &accepted_domain("near.test", "near")
+        + &send_connector("near", near, "")
 }
 
 fn start(configuration: &str) -> Fingerpost {

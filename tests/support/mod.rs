@@ -19,6 +19,7 @@ pub mod samba_ad;
 pub mod senders;
 pub mod sink;
 pub mod slapd;
+pub mod tables;
 
 /// A port of `ip` that nobody listens on now, and that no other call of this process is given. It lies below the range
 /// from which the kernel takes the ports of outgoing connections.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::support::certificates::{Authority, Issued};
 use crate::support::fingerpost::Fingerpost;
 use crate::support::sink::Sink;
+use crate::support::tables::{NODE, PEOPLE, accepted_domain, send_connector};
 
 /// How long anything may take that happens by itself.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -38,12 +39,10 @@ impl Ground {
     /// Writes the configuration.
     pub(crate) fn write(&self, tables: &str) {
         self.node.write("people.csv", "address\nann@contoso.test\n");
-        let way = |name: &str, to: SocketAddr, more: &str| {
-            format!("[[send_connector]]\nname = \"{name}\"\nsmart_hosts = [\"[{}]:{}\"]\n{more}\n", to.ip(), to.port())
-        };
-        let inside = way("inside", self.inside.address(), "");
-        let outside = way("outside", self.outside.address(), "address_spaces = [{ domain = \"*\" }]");
-        self.node.write("fingerpost.toml", &format!("{HEAD}{tables}\n{inside}{outside}"));
+        let domain = accepted_domain("contoso.test", "inside");
+        let inside = send_connector("inside", self.inside.address(), "");
+        let outside = send_connector("outside", self.outside.address(), "address_spaces = [{ domain = \"*\" }]");
+        self.node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{domain}{tables}\n{inside}{outside}"));
     }
 }
 
@@ -69,27 +68,3 @@ pub(crate) fn python(server: SocketAddr, certificate: Option<&Issued>, script: &
     assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
     printed
 }
-
-const HEAD: &str = r#"
-[server]
-hostname      = "mx.contoso.test"
-state_dir     = "{folder}/state"
-drain_timeout = "2s"
-
-[admin]
-metrics_bind = "{metrics}"
-bind         = "{admin}"
-
-[spool]
-min_free = "16MiB"
-
-[[accepted_domain]]
-domain     = "contoso.test"
-deliver_to = "inside"
-
-[[directory]]
-name = "people"
-kind = "file"
-path = "people.csv"
-
-"#;
