@@ -4,6 +4,10 @@
 //! End of data is CRLF.CRLF and nothing else (RFC 5321 4.1.1.4): what looks like an end to a lenient reader
 //! behind us is a message refused here, never a second message (SMTP smuggling).
 
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
 /// What no content may have, however it comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
@@ -56,40 +60,40 @@ impl DotReader {
         self.flaw
     }
 
-    /// Reads on, appends content with its dots unstuffed, and returns how many octets of `input` it took: all of
-    /// them unless the end lies within.
-    pub fn read(&mut self, input: &[u8], content: &mut Vec<u8>) -> usize {
+    /// Reads on: takes all octets off `input`, unless the end lies within, and returns their content with its dots
+    /// unstuffed. It is `input`'s own memory where nothing in the middle was left out, as it nearly always is.
+    pub fn read(&mut self, input: &mut BytesMut) -> Bytes {
+        let mut content = Content::of(input);
         let mut taken = 0;
-        while let Some(&byte) = input.get(taken) {
-            if self.at == At::End {
-                break;
-            }
+        while taken < input.len() && self.at != At::End {
             if self.at == At::Line {
-                let rest = &input[taken..];
-                let plain = plain(rest);
-                self.emit(&rest[..plain], content);
+                let plain = plain(&input[taken..]);
+                self.emit(&mut content, taken..taken + plain);
                 taken += plain;
-                if plain == rest.len() {
+                if taken == input.len() {
                     break;
                 }
-                self.step(rest[plain], content);
-            } else {
-                self.step(byte, content);
             }
+            self.step(input[taken], taken, &mut content);
             taken += 1;
         }
-        taken
+        let Content { part, copied, .. } = content;
+        let read = input.split_to(taken);
+        copied.map_or_else(|| read.freeze().slice(part), Bytes::from)
     }
 
     /// One octet, in any state.
-    fn step(&mut self, byte: u8, content: &mut Vec<u8>) {
+    fn step(&mut self, byte: u8, at: usize, content: &mut Content<'_>) {
         self.at = match (self.at, byte) {
             (At::LineStart, b'.') => At::Dot,
             (At::LineStart | At::Line, b'\r') => At::Cr,
             (At::Dot, b'\r') => At::DotCr,
             (At::DotCr, b'\n') => At::End,
             (At::Cr, b'\n') => {
-                self.emit(b"\r\n", content);
+                if at == 0 {
+                    self.emit_kept_cr(content);
+                }
+                self.emit(content, at.saturating_sub(1)..at + 1);
                 At::LineStart
             }
             (At::DotCr | At::Cr, b'\r') => {
@@ -104,8 +108,8 @@ impl DotReader {
                 self.note(Flaw::Nul);
                 At::Line
             }
-            (At::LineStart | At::Line | At::Dot, byte) => {
-                self.emit(&[byte], content);
+            (At::LineStart | At::Line | At::Dot, _) => {
+                self.emit(content, at..at + 1);
                 At::Line
             }
             (At::End, _) => At::End,
@@ -116,10 +120,51 @@ impl DotReader {
         self.flaw.get_or_insert(flaw);
     }
 
-    fn emit(&self, text: &[u8], content: &mut Vec<u8>) {
+    fn emit(&self, content: &mut Content<'_>, stretch: Range<usize>) {
         if self.flaw.is_none() {
-            content.extend_from_slice(text);
+            content.push(stretch);
         }
+    }
+
+    /// The CR that was the last octet of the piece before.
+    fn emit_kept_cr(&self, content: &mut Content<'_>) {
+        if self.flaw.is_none() {
+            content.copied().push(b'\r');
+        }
+    }
+}
+
+/// The content of one piece of input: part of it, as long as that will do.
+struct Content<'a> {
+    input: &'a [u8],
+    part: Range<usize>,
+    /// Several parts, together.
+    copied: Option<Vec<u8>>,
+}
+
+impl<'a> Content<'a> {
+    fn of(input: &'a [u8]) -> Self {
+        Self { input, part: 0..0, copied: None }
+    }
+
+    fn push(&mut self, more: Range<usize>) {
+        if self.copied.is_none() && self.part.is_empty() {
+            self.part = more;
+        } else if self.copied.is_none() && self.part.end == more.start {
+            self.part.end = more.end;
+        } else {
+            let more = &self.input[more];
+            self.copied().extend_from_slice(more);
+        }
+    }
+
+    fn copied(&mut self) -> &mut Vec<u8> {
+        let (input, part) = (self.input, self.part.clone());
+        self.copied.get_or_insert_with(|| {
+            let mut copy = Vec::with_capacity(input.len());
+            copy.extend_from_slice(&input[part]);
+            copy
+        })
     }
 }
 
@@ -210,13 +255,25 @@ mod tests {
     /// Reads `input` in pieces cut at `cut`: content, what is left behind the end, and why it is refused.
     fn read(input: &[u8], cut: usize) -> (Vec<u8>, Option<Vec<u8>>, Option<Flaw>) {
         let mut reader = DotReader::new();
-        let mut content = Vec::new();
-        let mut taken = reader.read(&input[..cut], &mut content);
+        let mut left = BytesMut::from(&input[..cut]);
+        let mut content = reader.read(&mut left).to_vec();
         if !reader.ended() {
-            assert_eq!(taken, cut);
-            taken += reader.read(&input[cut..], &mut content);
+            assert!(left.is_empty());
+            left = BytesMut::from(&input[cut..]);
+            content.extend_from_slice(&reader.read(&mut left));
+        } else {
+            left.extend_from_slice(&input[cut..]);
         }
-        (content, reader.ended().then(|| input[taken..].to_vec()), reader.flaw())
+        (content, reader.ended().then(|| left.to_vec()), reader.flaw())
+    }
+
+    #[test]
+    fn content_without_dots_is_not_copied() {
+        let mut input = BytesMut::from(&b"From: a\r\n\r\nb\r\nc\r\n.\r\nQUIT"[..]);
+        let begins = input.as_ptr();
+        let content = DotReader::new().read(&mut input);
+        assert_eq!((&content[..], &input[..]), (&b"From: a\r\n\r\nb\r\nc\r\n"[..], &b"QUIT"[..]));
+        assert_eq!(content.as_ptr(), begins);
     }
 
     #[test]
@@ -336,7 +393,9 @@ mod tests {
             let mut reader = DotReader::new();
             let mut content = Vec::new();
             for piece in wire.as_bytes().chunks(size) {
-                prop_assert_eq!(reader.read(piece, &mut content), piece.len());
+                let mut piece = BytesMut::from(piece);
+                content.extend_from_slice(&reader.read(&mut piece));
+                prop_assert!(piece.is_empty());
             }
             prop_assert!(reader.ended() && reader.flaw().is_none());
             prop_assert_eq!(content, text.into_bytes());

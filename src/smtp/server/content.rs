@@ -73,11 +73,9 @@ impl Incoming {
     pub(super) fn read(&mut self, source: &mut Source, input: &mut BytesMut) -> Option<Action> {
         match source {
             Source::Dots(reader) => {
-                let mut piece = Vec::with_capacity(input.len());
-                let taken = reader.read(input, &mut piece);
-                input.advance(taken);
+                let piece = reader.read(input);
                 self.flaw = reader.flaw();
-                self.take(piece.into())
+                self.take(piece)
             }
             Source::Chunk { left, .. } => {
                 let mut piece = input.split_to(within(*left, input.len()));
