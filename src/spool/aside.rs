@@ -31,8 +31,7 @@ pub(super) fn keep_segment(layout: &Layout, number: u32, bad: &[Range<usize>]) -
     Ok(())
 }
 
-/// Keeps what can be read of a record whose contents are damaged. Its segment is kept anyway: this is to spare somebody
-/// searching in it.
+/// Keeps what can be read of a record whose contents are damaged.
 pub(super) fn keep_damaged(layout: &Layout, segment: &[u8], unreadable: &Unreadable) {
     let Some(frame) = &unreadable.frame else { return };
     let mut at = frame.contents;
@@ -41,11 +40,16 @@ pub(super) fn keep_damaged(layout: &Layout, segment: &[u8], unreadable: &Unreada
         if let Held::Here { length, .. } = statement.content {
             at = from.saturating_add(length as usize).min(segment.len());
         }
-        let eml = layout.aside.join(format!("{}.eml", statement.entry.id));
-        let kept = write(&eml, &segment[from..at]).map_err(|e| failed("cannot write", &eml, &e));
-        if let Err(error) = kept.and_then(|()| keep_envelope(layout, &statement.entry)) {
-            tracing::warn!("{error}");
-        }
+        keep_message(layout, &statement.entry, &segment[from..at]);
+    }
+}
+
+/// Keeps a message whose content is damaged, if there is room; its segment is kept anyway.
+pub(super) fn keep_message(layout: &Layout, entry: &Entry, content: &[u8]) {
+    let eml = layout.aside.join(format!("{}.eml", entry.id));
+    let kept = write(&eml, content).map_err(|e| failed("cannot write", &eml, &e));
+    if let Err(error) = kept.and_then(|()| keep_envelope(layout, entry)) {
+        tracing::warn!("{error}");
     }
 }
 

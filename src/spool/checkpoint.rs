@@ -16,15 +16,15 @@ const ABOUT: Range<usize> = 8..28;
 /// Where the checksum of all that follows stands, and that of what it is about.
 const SUM: Range<usize> = 28..32;
 
-/// What a segment with this header says up to `end`, as far as it is needed.
+/// What a segment with this header says up to `end`: the records that are needed.
 ///
 /// # Errors
-/// None of our types cannot be written.
-pub fn write(header: &Header, end: u64, frames: &[Frame], index: &Index) -> Result<Vec<u8>, postcard::Error> {
+/// What cannot be written; none of our types is such.
+pub fn write(header: &Header, end: u64, frames: &[Frame]) -> Result<Vec<u8>, postcard::Error> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&about(header, end));
     bytes.extend_from_slice(&[0; 4]);
-    for frame in frames.iter().filter(|frame| is_needed(header.number, frame, index)) {
+    for frame in frames {
         let item = (frame.range.start, frame.contents, &frame.logged);
         bytes.extend_from_slice(&postcard::to_allocvec(&item)?);
     }
@@ -56,7 +56,9 @@ fn sum(bytes: &[u8]) -> [u8; 4] {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[ABOUT]), &bytes[SUM.end..]).to_le_bytes()
 }
 
-fn is_needed(segment: u32, frame: &Frame, index: &Index) -> bool {
+/// Whether a record of this segment says anything that is needed.
+#[must_use]
+pub fn is_needed(segment: u32, frame: &Frame, index: &Index) -> bool {
     let offset = u32::try_from(frame.range.start).unwrap_or(u32::MAX);
     let mut statements = (0..).zip(&frame.logged.accepted);
     !frame.logged.changes.is_empty()
@@ -104,7 +106,9 @@ mod tests {
         }
         index.remove(QueueId(2));
         index.remove(QueueId(3));
-        let bytes = write(&HEADER, 500, &frames, &index).unwrap();
+        let mut needed = frames.clone();
+        needed.retain(|frame| is_needed(3, frame, &index));
+        let bytes = write(&HEADER, 500, &needed).unwrap();
         (frames, bytes)
     }
 

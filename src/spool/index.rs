@@ -148,6 +148,13 @@ impl Index {
         self.messages.iter().map(|(id, kept)| (*id, kept))
     }
 
+    /// The recipients that are not over of messages whose record is in this segment.
+    #[must_use]
+    pub fn open_in(&self, segment: u32) -> Vec<(QueueId, usize)> {
+        let here = self.messages.iter().filter(|(_, kept)| kept.at.segment == segment);
+        here.flat_map(|(id, kept)| kept.open.iter().map(|recipient| (*id, recipient))).collect()
+    }
+
     /// Puts a record in. Returns what it finished.
     pub fn apply(&mut self, logged: &Logged<'_>, spot: Spot) -> Vec<Over> {
         let mut over = Vec::new();
@@ -311,6 +318,10 @@ impl Open {
         if let Some(word) = word {
             *word &= !(1 << (recipient % 64));
         }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> {
+        (0..self.words().len() * 64).filter(|recipient| self.has(*recipient))
     }
 
     fn is_empty(&self) -> bool {

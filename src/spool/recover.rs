@@ -147,7 +147,9 @@ impl Recovered {
     /// Whether the checkpoint says it all.
     fn read_checkpoint(&mut self, layout: &Layout, header: &Header, end: Option<u64>) -> bool {
         let Some(end) = end else { return false };
-        let bytes = fs::read(layout.checkpoint(header.number)).unwrap_or_default();
+        let is_there = fs::metadata(layout.segment(header.number)).is_ok_and(|segment| segment.len() >= end);
+        let bytes = if is_there { fs::read(layout.checkpoint(header.number)) } else { Ok(Vec::new()) };
+        let bytes = bytes.unwrap_or_default();
         let Some(frames) = checkpoint::read(header, end, &bytes) else { return false };
         frames.into_iter().for_each(|frame| self.put_in(header.number, frame));
         self.index.grow(header.number, end);

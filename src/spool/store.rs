@@ -3,8 +3,9 @@
 //! `run` opens it, sessions and `delivery` use it through [`Spool`]. One thread, the committer, writes the log; another
 //! tidies. What lies where: `layout`. docs/decisions/0005-segmented-spool.md says why it is built so.
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,14 +18,14 @@ use super::committer::{self, Committer, Parts};
 use super::draft::{Draft, IN_RECORD, LargeDraft};
 use super::entry::{Entry, Record};
 use super::fresh::Fresh;
-use super::index::Sizes;
+use super::index::{Kept, Place, Sizes};
 use super::job::{Job, What, held_here};
 use super::large::Large;
 use super::layout::{self, Layout, failed};
 use super::record::Held;
 use super::recover::{Recovered, recover};
 use super::reserve::Reserve;
-use super::segment::NotBegun;
+use super::segment::{NotBegun, Segment};
 use super::shared::{Shared, State};
 use super::stored::Stored;
 use super::tidy::{Task, Tidy};
@@ -63,10 +64,9 @@ impl LogStore {
         let large = Arc::new(Large::new(layout.clone(), metrics.clone(), next_folder));
         let (jobs, to_commit) = channel();
         let (tidy, to_tidy) = channel();
-        [Task::Complete, Task::Clean]
-            .map(|task| tidy.send(task).map_err(|_| ended()))
-            .into_iter()
-            .collect::<Result<(), _>>()?;
+        for task in [Task::Complete, Task::Clean] {
+            let _ = tidy.send(task); // to itself: what was recovered may be long
+        }
         let parts =
             Parts { layout: layout.clone(), sizes, shared: shared.clone(), large: large.clone(), tidy, metrics };
         let committer = Committer::new(parts, segment, reserve, last_id);
@@ -81,11 +81,7 @@ impl LogStore {
 }
 
 /// Begins a segment behind what was recovered, and removes what is then not needed any more.
-fn put_in_force(
-    layout: &Layout,
-    found: &mut Recovered,
-    reserve: &mut Reserve,
-) -> Result<super::segment::Segment, SpoolError> {
+fn put_in_force(layout: &Layout, found: &mut Recovered, reserve: &mut Reserve) -> Result<Segment, SpoolError> {
     let old = found.last.unwrap_or_default();
     if found.last.is_some() {
         // What was read may only be in memory yet, if the process before was killed.
@@ -100,16 +96,15 @@ fn put_in_force(
     })?;
     found.index.grow(number, segment.size);
     committer::remove(layout, found.index.forget_before(first));
-    let used = |path: &Path| {
-        let mut large = found.index.messages();
-        large.any(|(id, kept)| {
-            matches!(kept.content, super::index::Place::File(folder) if layout.large(folder, id).starts_with(path))
-        })
+    let folder = |kept: &Kept| match kept.content {
+        Place::File(folder) => Some(layout.large_folder(folder)),
+        Place::Segment { .. } => None,
     };
+    let used: HashSet<PathBuf> = found.index.messages().filter_map(|(_, kept)| folder(kept)).collect();
     for path in &found.discard {
         if path.parent() != Some(&layout.large) {
             layout::discard(path);
-        } else if !used(path) {
+        } else if !used.contains(path) {
             let _ = std::fs::remove_dir(path); // a stranger's file keeps it
         }
     }

@@ -14,9 +14,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::SpoolError;
+use super::aside;
 use super::changes::Changes;
 use super::checkpoint;
-use super::entry::Entry;
+use super::entry::{Change, Entry, Outcome, Record, State};
 use super::header::{self, Header};
 use super::index::{At, Kept, Place, Sizes};
 use super::job::{Job, Moved, What};
@@ -92,8 +93,10 @@ impl Tidy {
     fn checkpoint(&self, number: u32) -> Result<(), SpoolError> {
         let path = self.layout.checkpoint(number);
         let opened = self.read(number)?;
-        let frames: Vec<Frame> = opened.frames().flatten().collect();
-        let written = checkpoint::write(&opened.header, opened.bytes.len() as u64, &frames, &self.shared.lock().index);
+        let whole: Result<Vec<Frame>, _> = opened.frames().collect();
+        let mut frames = whole.map_err(|_| SpoolError::Io(format!("segment {number} is damaged")))?;
+        frames.retain(|frame| checkpoint::is_needed(number, frame, &self.shared.lock().index));
+        let written = checkpoint::write(&opened.header, opened.bytes.len() as u64, &frames);
         let bytes = written.map_err(|e| SpoolError::Io(format!("{}: {e}", path.display())))?;
         let draft = path.with_extension("sum.new");
         let named = fs::write(&draft, &bytes).and_then(|()| fs::rename(&draft, &path));
@@ -108,22 +111,44 @@ impl Tidy {
     fn clean(&self) -> Result<(), SpoolError> {
         loop {
             let Some(number) = self.shared.lock().index.to_clean(&self.sizes) else { return Ok(()) };
-            self.clean_one(number)?;
+            let cleaned = self.clean_one(number);
+            // If it failed: all in it may be over by now, and the segment gone.
+            if self.shared.lock().index.first_needed().0 == number {
+                cleaned?;
+                self.lay_aside(number)?;
+            }
             self.ask(What::Release)?;
         }
+    }
+
+    /// Gives up what is left of a segment because it cannot be read: the segment is kept for a person to look at.
+    fn lay_aside(&self, number: u32) -> Result<(), SpoolError> {
+        let open = self.shared.lock().index.open_in(number);
+        if open.is_empty() {
+            return Ok(());
+        }
+        aside::keep_segment(&self.layout, number, &[])?;
+        let dropped = |(id, recipient)| {
+            tracing::error!(%id, recipient, "spool: its message cannot be read and leaves the queue");
+            Change { id, recipient, state: State::Done(Outcome::Dropped), route: None }
+        };
+        let changes = open.into_iter().map(dropped).collect();
+        self.ask(What::Record(Record { accepted: Vec::new(), changes }, Vec::new()))
     }
 
     fn clean_one(&self, number: u32) -> Result<(), SpoolError> {
         let opened = self.read(number)?;
         let (mut moves, mut bytes, mut changes) = (Vec::new(), 0, Changes::new(&self.layout));
-        for frame in opened.frames().flatten() {
+        for frame in opened.frames() {
+            let Some(frame) = frame.map_or_else(|damaged| damaged.frame, Some) else { continue };
             for (nth, statement) in (0..).zip(&frame.logged.accepted) {
                 let offset = u32::try_from(frame.range.start).unwrap_or(u32::MAX);
                 let at = At { segment: number, offset, nth };
                 let id = statement.entry.id;
                 let found = self.shared.lock().index.get(id).filter(|kept| kept.at == at).cloned();
                 let Some(found) = found else { continue };
-                let moved = self.moved(&opened, Entry::clone(&statement.entry), found, &mut changes);
+                let entry = Entry::clone(&statement.entry);
+                let Some(moved) = self.moved(&opened, entry, found, &mut changes) else { continue };
                 bytes += moved.content.len();
                 moves.push(moved);
             }
@@ -135,17 +160,23 @@ impl Tidy {
         if moves.is_empty() { Ok(()) } else { self.ask(What::Moves(moves)) }
     }
 
-    /// A message as it stands now, with all that became of it since its record.
-    fn moved(&self, opened: &Opened, mut entry: Entry, found: Kept, changes: &mut Changes<'_>) -> Moved {
+    /// A message as it stands now, with all that became of it since its record. `None`: its content cannot be read; it is
+    /// kept for a person to look at.
+    fn moved(&self, opened: &Opened, mut entry: Entry, found: Kept, changes: &mut Changes<'_>) -> Option<Moved> {
         changes.apply(&mut entry, &found);
         let (held, content) = match found.content {
             Place::File(folder) => (Held::File { folder }, Bytes::new()),
             Place::Segment { offset, length, sum } => {
-                let content = opened.bytes.get(offset as usize..).and_then(|bytes| bytes.get(..length as usize));
-                (Held::Here { length, sum }, Bytes::copy_from_slice(content.unwrap_or_default()))
+                let rest = opened.bytes.get(offset as usize..).unwrap_or_default();
+                let content = rest.get(..length as usize).unwrap_or(rest);
+                if content.len() != length as usize || crc32c::crc32c(content) != sum {
+                    aside::keep_message(&self.layout, &entry, content);
+                    return None;
+                }
+                (Held::Here { length, sum }, Bytes::copy_from_slice(content))
             }
         };
-        Moved { entry, found, held, content }
+        Some(Moved { entry, found, held, content })
     }
 
     fn read(&self, number: u32) -> Result<Opened, SpoolError> {

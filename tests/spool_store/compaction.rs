@@ -109,3 +109,30 @@ fn content_can_be_read_to_its_end_while_its_message_is_moved_or_finished() {
     commit(&*spool, changed(vec![delivered(stays.id, 0)])).unwrap();
     assert_eq!(moved.whole().unwrap(), crate::fixture::content(stays.id, 5000));
 }
+
+#[test]
+fn what_has_rotted_is_laid_aside_and_stops_nobody() {
+    let folder = scratch();
+    let spool = open(folder.path(), SIZES).unwrap();
+    let rotten = accept(&*spool, 5000, 2);
+    let stays = accept(&*spool, 5000, 1);
+    let first = folder.path().join("segments/00000001.seg");
+    let mut bytes = std::fs::read(&first).unwrap();
+    let content = crate::fixture::content(rotten.id, 5000);
+    let at = memchr::memmem::find(&bytes, &content).unwrap();
+    bytes[at + 100] ^= 1;
+    std::fs::write(&first, bytes).unwrap();
+    pass(&*spool, 100);
+    eventually("the first segment goes", folder.path(), |path| !path.join("segments/00000001.seg").exists());
+    assert!(is_whole(&*spool, &stays));
+    drop(spool);
+    assert_eq!(open(folder.path(), SIZES).unwrap().recovered(), [stays]);
+    let aside = |end: &str| folder.path().join("aside").join(end);
+    assert!(aside("00000001.seg").exists());
+    let kept = std::fs::read(aside(&format!("{}.eml", rotten.id))).unwrap();
+    assert_eq!(kept.iter().zip(&content).filter(|(kept, was)| kept != was).count(), 1);
+    assert_eq!(
+        serde_json::from_slice::<Entry>(&std::fs::read(aside(&format!("{}.json", rotten.id))).unwrap()).unwrap(),
+        rotten
+    );
+}

@@ -1,4 +1,4 @@
-//! What every spool promises, whichever store is behind the trait: `docs/decisions/0002-own-spool-log.md`.
+//! What every spool promises, whichever store is behind the trait: `docs/decisions/0005-segmented-spool.md`.
 //!
 //! A new store is added to [`fixture::STORES`] and has to pass everything here.
 
