@@ -1,5 +1,5 @@
-//! The content of a message as it comes in: DATA's dots (RFC 5321 4.5.2) and, for DATA and BDAT, line ends and NUL.
-//! `server` feeds it with whatever pieces the network makes.
+//! The content of a message as it comes in by DATA: its dots (RFC 5321 4.5.2), its line ends and NUL; and where its header
+//! section ends. `server` feeds it with whatever pieces the network makes.
 //!
 //! End of data is CRLF.CRLF and nothing else (RFC 5321 4.1.1.4): what looks like an end to a lenient reader
 //! behind us is a message refused here, never a second message (SMTP smuggling).
@@ -195,43 +195,6 @@ impl Default for DotReader {
     }
 }
 
-/// Looks for a bare CR or LF in content that is kept as it is (BDAT).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LineEnds {
-    after_cr: bool,
-    bare: bool,
-}
-
-impl LineEnds {
-    /// Looks at the next piece.
-    pub fn read(&mut self, piece: &[u8]) {
-        let Some(&first) = piece.first() else { return };
-        if self.bare {
-            return;
-        }
-        self.bare = self.after_cr && first != b'\n';
-        let mut before = if self.after_cr { b'\r' } else { b' ' };
-        let mut from = 0;
-        for at in memchr::memchr2_iter(b'\r', b'\n', piece) {
-            if at > from {
-                self.bare |= before == b'\r';
-                before = b' ';
-            }
-            self.bare |= (piece[at] == b'\n') != (before == b'\r');
-            before = if piece[at] == b'\r' { b'\r' } else { b' ' };
-            from = at + 1;
-        }
-        self.bare |= before == b'\r' && from < piece.len();
-        self.after_cr = before == b'\r' && from == piece.len();
-    }
-
-    /// Whether there was a bare CR or LF, a CR at the very end included.
-    #[must_use]
-    pub fn bare(&self) -> bool {
-        self.bare || self.after_cr
-    }
-}
-
 /// Where the header section ends in `text`: the length of its fields, and where the empty line begins that ends it;
 /// they are the same. `None`: there is no empty line yet. Lines end with LF here, with or without CR, because BDAT
 /// may bring either. Octets before `from` were looked at before.
@@ -339,27 +302,6 @@ mod tests {
             // A text that breaks off after a CR is not known to be wrong yet.
             let open = rest.is_none() && flaw.is_none() && text.ends_with(b"\r");
             assert!(flaw.is_some() == flawed || open, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn line_ends_are_looked_at_across_pieces() {
-        for (text, bare) in [
-            (&b"a\r\nb\r\n\r\n"[..], false),
-            (b"", false),
-            (b"a\nb", true),
-            (b"a\rb", true),
-            (b"a\r", true),
-            (b"a\r\r\n", true),
-            (b"\n", true),
-            (b"\r\n\n", true),
-        ] {
-            for cut in 0..=text.len() {
-                let mut ends = LineEnds::default();
-                ends.read(&text[..cut]);
-                ends.read(&text[cut..]);
-                assert_eq!(ends.bare(), bare, "{text:?} cut at {cut}");
-            }
         }
     }
 

@@ -6,6 +6,7 @@ pub mod command;
 pub mod data;
 pub mod domain;
 pub mod extension;
+pub mod line_ends;
 pub mod proxy_protocol;
 pub mod reply;
 pub mod sasl;

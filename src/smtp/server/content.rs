@@ -5,7 +5,8 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::{Action, DotReader, Limits, Reply, Server, State, Summary};
 use crate::smtp::command::Place;
-use crate::smtp::data::{Flaw, LineEnds, header_end};
+use crate::smtp::data::{Flaw, header_end};
+use crate::smtp::line_ends::LineEnds;
 use crate::smtp::reply;
 
 /// Where content comes from.
