@@ -13,11 +13,11 @@ const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 impl fmt::Display for QueueId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for shift in (0..13).rev() {
-            let digit = DIGITS[usize::try_from((self.0 >> (shift * 5)) & 31).unwrap_or_default()];
-            write!(f, "{}", char::from(digit))?;
+        let mut text = [0; 13];
+        for (digit, shift) in text.iter_mut().zip((0..13).rev()) {
+            *digit = DIGITS[usize::try_from((self.0 >> (shift * 5)) & 31).unwrap_or_default()];
         }
-        Ok(())
+        f.write_str(str::from_utf8(&text).unwrap_or_default())
     }
 }
 
@@ -45,12 +45,15 @@ impl FromStr for QueueId {
 
 impl Serialize for QueueId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        if serializer.is_human_readable() { serializer.collect_str(self) } else { serializer.serialize_u64(self.0) }
     }
 }
 
 impl<'de> Deserialize<'de> for QueueId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return u64::deserialize(deserializer).map(Self);
+        }
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
     }
