@@ -32,6 +32,7 @@ const PURE: &[&str] = &[
     "src/spool/index.rs",
     "src/spool/checkpoint.rs",
     "src/spool/fresh.rs",
+    "src/spool/open.rs",
     "src/delivery/schedule.rs",
     "src/delivery/refusal.rs",
     "src/delivery/refused_in_a_row.rs",

@@ -14,8 +14,8 @@ use unicode_normalization::UnicodeNormalization;
 use super::domain::{Domain, DomainError};
 
 /// A mailbox: `local-part@domain`. Equality and hashing go by [`Address::key`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Address {
     written: Arc<str>,
     /// Where the `@` stands in `written`.
@@ -214,9 +214,9 @@ impl TryFrom<String> for Address {
     }
 }
 
-impl From<Address> for String {
-    fn from(address: Address) -> Self {
-        address.as_str().to_owned()
+impl Serialize for Address {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// Names are lower case with A-labels (`xn--...`) and no final dot; literals keep their brackets
 /// (`[192.0.2.1]`, `[ipv6:2001:db8::1]`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Domain(Arc<str>);
 
 /// Why a text is not a mail domain.
@@ -118,9 +118,9 @@ impl TryFrom<String> for Domain {
     }
 }
 
-impl From<Domain> for String {
-    fn from(domain: Domain) -> Self {
-        domain.as_str().to_owned()
+impl Serialize for Domain {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

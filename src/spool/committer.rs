@@ -4,33 +4,25 @@
 //! What it does with a batch: write, sync, put into the index, answer, and begin the next segment if it is time. Contents and
 //! segments are removed only after the log says durably that they are not needed.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use super::SpoolError;
 use super::changes::Changes;
 use super::draft::Draft;
-use super::header::Header;
 use super::index::{Over, Place, Sizes};
-use super::job::{Batch, Job, What};
+use super::job::{Batch, Job, What, collect};
 use super::large::Large;
-use super::layout::{Layout, alert, discard};
+use super::layout::{Layout, alert};
 use super::reserve::Reserve;
-use super::segment::{NotAppended, NotBegun, Segment};
+use super::segment::{self, NotAppended, NotBegun, Segment};
 use super::shared::Shared;
 use super::tidy::Task;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
-/// Records in one sync at most, and their bytes.
-const BATCH: usize = 1024;
-const BATCH_BYTES: usize = 8 << 20;
-/// How long outcomes wait for others to share their sync, and how many of them are enough.
-///
-/// At worst a crash in that time costs one more copy of what a next hop took, which at-least-once allows for the time
-/// of the sync anyway; a sync for each outcome would cost as much as one for each message.
-const OUTCOMES_WAIT: Duration = Duration::from_millis(2);
-const OUTCOMES_ENOUGH: usize = 16;
+/// What is on its way when a segment is complete is not moved for so long: it is likely to be over by then.
+const SOON_OVER: Duration = Duration::from_secs(1);
 /// How long the segment in force goes on when the next one cannot be begun.
 const BEGIN_AGAIN: Duration = Duration::from_secs(5);
 
@@ -53,6 +45,8 @@ pub(super) struct Committer {
     last_id: QueueId,
     /// Records that may be in a failed segment: their large contents are not removed while that one is in force.
     in_doubt: Vec<What>,
+    /// When the segment in force was begun.
+    begun: Instant,
     /// When a segment that could not be begun is tried again.
     begin_again: Instant,
 }
@@ -76,7 +70,8 @@ pub(super) struct Parts {
 impl Committer {
     /// Ready to run. `segment` is in force and empty.
     pub(super) fn new(parts: Parts, segment: Segment, reserve: Reserve, last_id: QueueId) -> Self {
-        Self { log: Log::Open(segment), parts, reserve, last_id, in_doubt: Vec::new(), begin_again: Instant::now() }
+        let now = Instant::now();
+        Self { log: Log::Open(segment), parts, reserve, last_id, in_doubt: Vec::new(), begun: now, begin_again: now }
     }
 
     /// Takes jobs until it is told to stop.
@@ -106,7 +101,8 @@ impl Committer {
         self.roll(if asked.is_empty() { self.parts.sizes.segment / 2 } else { self.parts.sizes.worth_it() });
         asked.into_iter().for_each(|job| job.end(Ok(())));
         let mut state = self.parts.shared.lock();
-        if state.index.to_clean(&self.parts.sizes).is_some() && !state.cleaning {
+        let is_time = state.index.needed() > 2 || self.begun.elapsed() > SOON_OVER;
+        if is_time && !state.cleaning && state.index.to_clean(&self.parts.sizes).is_some() {
             state.cleaning = true;
             let _ = self.parts.tidy.send(Task::Clean);
         }
@@ -240,15 +236,16 @@ impl Committer {
         let (Log::Open(old) | Log::Failed(old, _)) = &self.log else { return Ok(()) };
         let old = (old.number, old.size);
         let first = self.parts.shared.lock().index.first_needed_or(number);
-        match begin(&self.parts.layout, (number, old, first, self.last_id), &mut self.reserve) {
+        match segment::begin(&self.parts.layout, (number, old, first, self.last_id), &mut self.reserve) {
             Ok(segment) => {
                 let mut state = self.parts.shared.lock();
                 state.growing = (number, segment.file.clone());
                 state.index.grow(number, segment.size);
                 let spent = state.index.forget_before(first);
                 drop(state);
-                remove(&self.parts.layout, spent);
+                segment::remove(&self.parts.layout, spent);
                 self.in_doubt.clear();
+                self.begun = Instant::now();
                 self.log = Log::Open(segment);
                 let _ = self.parts.tidy.send(Task::Complete);
                 Ok(())
@@ -266,30 +263,6 @@ impl Committer {
     }
 }
 
-/// Puts a segment in force behind `old`, which ends where it says; from the reserve if there is no other room.
-pub(super) fn begin(
-    layout: &Layout,
-    (number, old, first, last_id): (u32, (u32, u64), u32, QueueId),
-    reserve: &mut Reserve,
-) -> Result<Segment, NotBegun> {
-    let mut mark = [0; 8];
-    let made = aws_lc_rs::rand::fill(&mut mark);
-    made.map_err(|_| NotBegun::Unwritten(SpoolError::Io("the system gives no random numbers".into())))?;
-    let header = Header { number, previous: old.0, previous_end: old.1, first, last_id, mark };
-    match Segment::begin(layout, &header) {
-        Err(NotBegun::Full(_)) if reserve.release() => Segment::begin(layout, &header),
-        begun => begun,
-    }
-}
-
-/// Removes segments that no header names any more.
-pub(super) fn remove(layout: &Layout, segments: Vec<u32>) {
-    for number in segments {
-        discard(&layout.segment(number));
-        discard(&layout.checkpoint(number));
-    }
-}
-
 /// The files of its large contents stay.
 fn keep(what: &mut What) {
     let What::Record(record, _) = what else { return };
@@ -298,27 +271,4 @@ fn keep(what: &mut What) {
             draft.keep();
         }
     }
-}
-
-/// The next jobs: what has come while the last ones were synced. `None`: nobody can send any more.
-fn collect(jobs: &Receiver<Job>) -> Option<Vec<Job>> {
-    let first = jobs.recv().ok()?;
-    let (mut bytes, mut until) = (first.size(), None);
-    let mut batch = vec![first];
-    while batch.len() < BATCH && bytes < BATCH_BYTES {
-        let next = match jobs.try_recv() {
-            Ok(job) => job,
-            Err(_) if batch.len() >= OUTCOMES_ENOUGH || !batch.iter().all(Job::can_wait) => break,
-            Err(_) => {
-                let until = *until.get_or_insert_with(|| Instant::now() + OUTCOMES_WAIT);
-                match jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                    Ok(job) => job,
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-                }
-            }
-        };
-        bytes += next.size();
-        batch.push(next);
-    }
-    Some(batch)
 }

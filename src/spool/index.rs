@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::entry::{Change, Entry, State};
+use super::entry::{Change, State};
+use super::open::Open;
 use super::record::{Held, Logged};
 use crate::message::queue_id::QueueId;
 
@@ -93,13 +94,6 @@ pub struct Changed {
     /// Where in it the record begins.
     pub offset: u32,
     rerouted: bool,
-}
-
-/// Which recipients are not over, a bit each.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Open {
-    Few(u64),
-    Many(Box<[u64]>),
 }
 
 /// One segment, as far as it is needed.
@@ -252,6 +246,12 @@ impl Index {
         self.segments.iter().find(|(_, segment)| segment.messages > 0).map_or(next, |(number, _)| *number)
     }
 
+    /// How many segments are needed, the one that grows among them.
+    #[must_use]
+    pub fn needed(&self) -> usize {
+        self.segments.len() - self.first_needed().1.segments
+    }
+
     /// Forgets the segments before this one; returns which they were.
     pub fn forget_before(&mut self, first: u32) -> Vec<u32> {
         let needed = self.segments.split_off(&first);
@@ -287,45 +287,6 @@ impl Index {
 impl Segment {
     fn is_sparse(&self, sizes: &Sizes) -> bool {
         self.size >= sizes.worth_it() && self.live < self.size / 4
-    }
-}
-
-impl Open {
-    fn of(entry: &Entry) -> Self {
-        let mut words = vec![0_u64; entry.recipients.len().div_ceil(64)];
-        for (at, queued) in entry.recipients.iter().enumerate() {
-            words[at / 64] |= u64::from(!matches!(queued.state, State::Done(_))) << (at % 64);
-        }
-        if words.len() > 1 { Self::Many(words.into()) } else { Self::Few(words.first().copied().unwrap_or_default()) }
-    }
-
-    fn words(&self) -> &[u64] {
-        match self {
-            Self::Few(word) => std::slice::from_ref(word),
-            Self::Many(words) => words,
-        }
-    }
-
-    fn has(&self, recipient: usize) -> bool {
-        self.words().get(recipient / 64).is_some_and(|word| word >> (recipient % 64) & 1 == 1)
-    }
-
-    fn close(&mut self, recipient: usize) {
-        let word = match self {
-            Self::Few(word) => Some(word),
-            Self::Many(words) => words.get_mut(recipient / 64),
-        };
-        if let Some(word) = word {
-            *word &= !(1 << (recipient % 64));
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = usize> {
-        (0..self.words().len() * 64).filter(|recipient| self.has(*recipient))
-    }
-
-    fn is_empty(&self) -> bool {
-        self.words().iter().all(|word| *word == 0)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the committer is asked to make durable, and a batch of it as bytes of the log.
 
 use std::borrow::Cow;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -11,6 +13,15 @@ use super::entry::{Entry, Record};
 use super::index::{Kept, Spot};
 use super::record::{self, Held, Logged, Mark, Statement};
 
+/// Records in one sync at most, and their bytes.
+const BATCH: usize = 1024;
+const BATCH_BYTES: usize = 8 << 20;
+/// How long outcomes wait for others to share their sync, and how many of them are enough.
+///
+/// At worst a crash in that time costs one more copy of what a next hop took, which at-least-once allows for the time
+/// of the sync anyway; a sync for each outcome would cost as much as one for each message.
+const OUTCOMES_WAIT: Duration = Duration::from_millis(2);
+const OUTCOMES_ENOUGH: usize = 16;
 /// Something to be made durable and where to say so.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -159,4 +170,27 @@ impl Batch {
     pub(super) fn into_jobs(self) -> Vec<Job> {
         self.jobs.into_iter().map(|(job, _)| job).collect()
     }
+}
+
+/// The next jobs: what has come while the last ones were synced. `None`: nobody can send any more.
+pub(super) fn collect(jobs: &Receiver<Job>) -> Option<Vec<Job>> {
+    let first = jobs.recv().ok()?;
+    let (mut bytes, mut until) = (first.size(), None);
+    let mut batch = vec![first];
+    while batch.len() < BATCH && bytes < BATCH_BYTES {
+        let next = match jobs.try_recv() {
+            Ok(job) => job,
+            Err(_) if batch.len() >= OUTCOMES_ENOUGH || !batch.iter().all(Job::can_wait) => break,
+            Err(_) => {
+                let until = *until.get_or_insert_with(|| Instant::now() + OUTCOMES_WAIT);
+                match jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                    Ok(job) => job,
+                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+                }
+            }
+        };
+        bytes += next.size();
+        batch.push(next);
+    }
+    Some(batch)
 }

@@ -27,6 +27,7 @@ mod fresh;
 mod job;
 mod large;
 mod layout;
+mod open;
 mod recover;
 mod reserve;
 #[cfg(test)]

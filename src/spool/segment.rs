@@ -14,6 +14,8 @@ use super::SpoolError;
 use super::header::{self, Header};
 use super::layout::{Layout, discard, failed, new_file, sync_folder};
 use super::record::{BEFORE, Lengths, Logged, Mark};
+use super::reserve::Reserve;
+use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
 /// The segment that records are appended to.
@@ -108,6 +110,30 @@ fn write(draft: &std::path::Path, header: &Header) -> io::Result<File> {
 /// Whether there is no room.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Puts a segment in force behind `old`, which ends where it says; from the reserve if there is no other room.
+pub(super) fn begin(
+    layout: &Layout,
+    (number, old, first, last_id): (u32, (u32, u64), u32, QueueId),
+    reserve: &mut Reserve,
+) -> Result<Segment, NotBegun> {
+    let mut mark = [0; 8];
+    let made = aws_lc_rs::rand::fill(&mut mark);
+    made.map_err(|_| NotBegun::Unwritten(SpoolError::Io("the system gives no random numbers".into())))?;
+    let header = Header { number, previous: old.0, previous_end: old.1, first, last_id, mark };
+    match Segment::begin(layout, &header) {
+        Err(NotBegun::Full(_)) if reserve.release() => Segment::begin(layout, &header),
+        begun => begun,
+    }
+}
+
+/// Removes segments that no header names any more.
+pub(super) fn remove(layout: &Layout, segments: Vec<u32>) {
+    for number in segments {
+        discard(&layout.segment(number));
+        discard(&layout.checkpoint(number));
+    }
 }
 
 /// What one record says, without its contents.

@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
-use super::committer::{self, Committer, Parts};
+use super::committer::{Committer, Parts};
 use super::draft::{Draft, IN_RECORD, LargeDraft};
 use super::entry::{Entry, Record};
 use super::fresh::Fresh;
@@ -25,7 +25,7 @@ use super::layout::{self, Layout, failed};
 use super::record::Held;
 use super::recover::{Recovered, recover};
 use super::reserve::Reserve;
-use super::segment::{NotBegun, Segment};
+use super::segment::{self, NotBegun, Segment};
 use super::shared::{Shared, State};
 use super::stored::Stored;
 use super::tidy::{Task, Tidy};
@@ -90,12 +90,12 @@ fn put_in_force(layout: &Layout, found: &mut Recovered, reserve: &mut Reserve) -
     }
     let number = found.next_segment;
     let first = found.index.first_needed_or(number);
-    let begun = committer::begin(layout, (number, old, first, found.last_id), reserve);
+    let begun = segment::begin(layout, (number, old, first, found.last_id), reserve);
     let segment = begun.map_err(|e| match e {
         NotBegun::Full(e) | NotBegun::Unwritten(e) | NotBegun::Unnamed(e) => e,
     })?;
     found.index.grow(number, segment.size);
-    committer::remove(layout, found.index.forget_before(first));
+    segment::remove(layout, found.index.forget_before(first));
     let folder = |kept: &Kept| match kept.content {
         Place::File(folder) => Some(layout.large_folder(folder)),
         Place::Segment { .. } => None,

@@ -1,0 +1,56 @@
+//! Which recipients of a message are not over. Pure; `index` keeps one for each live message.
+
+use super::entry::{Entry, State};
+
+/// A bit for each recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Open {
+    /// Up to 64 recipients.
+    Few(u64),
+    /// More.
+    Many(Box<[u64]>),
+}
+
+impl Open {
+    /// Those of a message.
+    pub(super) fn of(entry: &Entry) -> Self {
+        let mut words = vec![0_u64; entry.recipients.len().div_ceil(64)];
+        for (at, queued) in entry.recipients.iter().enumerate() {
+            words[at / 64] |= u64::from(!matches!(queued.state, State::Done(_))) << (at % 64);
+        }
+        if words.len() > 1 { Self::Many(words.into()) } else { Self::Few(words.first().copied().unwrap_or_default()) }
+    }
+
+    fn words(&self) -> &[u64] {
+        match self {
+            Self::Few(word) => std::slice::from_ref(word),
+            Self::Many(words) => words,
+        }
+    }
+
+    /// Whether this one is not.
+    pub(super) fn has(&self, recipient: usize) -> bool {
+        self.words().get(recipient / 64).is_some_and(|word| word >> (recipient % 64) & 1 == 1)
+    }
+
+    /// This one is over.
+    pub(super) fn close(&mut self, recipient: usize) {
+        let word = match self {
+            Self::Few(word) => Some(word),
+            Self::Many(words) => words.get_mut(recipient / 64),
+        };
+        if let Some(word) = word {
+            *word &= !(1 << (recipient % 64));
+        }
+    }
+
+    /// All that are not, by position.
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
+        (0..self.words().len() * 64).filter(|recipient| self.has(*recipient))
+    }
+
+    /// Whether all are over.
+    pub(super) fn is_empty(&self) -> bool {
+        self.words().iter().all(|word| *word == 0)
+    }
+}
