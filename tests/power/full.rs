@@ -148,8 +148,8 @@ fn a_start_on_a_full_disk_is_quick_and_delivers_what_waits() {
     world.node.kill();
     disk.fill();
     let begun = Instant::now();
-    world.node.start();
-    println!("ready on a full disk after {:.2?}", begun.elapsed());
+    world.node.start_under_pressure();
+    println!("listening on a full disk after {:.2?}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(5), "the spool's reserve is for this");
     mail_is_turned_away(&world);
     let hops = world.hops(&quiet());

@@ -64,16 +64,30 @@ impl Fingerpost {
 
     /// Starts it with `fingerpost.toml` and waits until it is ready.
     pub fn start(&mut self) {
+        self.launch();
+        self.wait_for_start("fingerpost ready", |node| node.get("/readyz").is_some_and(|(status, _)| status == 200));
+    }
+
+    /// Starts it and waits until it answers clients: under back-pressure it does, and is not ready.
+    pub fn start_under_pressure(&mut self) {
+        self.launch();
+        self.wait_for_start("fingerpost listening", |node| TcpStream::connect(node.smtp).is_ok());
+    }
+
+    fn launch(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("log")).expect("writable");
         let mut command = self.command();
         command.arg("run").arg("--config").arg(self.path("fingerpost.toml"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("open")).stderr(log);
         self.child = Some(command.spawn().expect("the program was built"));
-        wait_until("fingerpost ready", Duration::from_secs(20), || {
+    }
+
+    fn wait_for_start(&mut self, what: &str, has_started: impl Fn(&Self) -> bool) {
+        wait_until(what, Duration::from_secs(20), || {
             let ended = self.child.as_mut().is_some_and(|child| child.try_wait().ok().flatten().is_some());
             assert!(!ended, "fingerpost ended at start: {}", self.log());
-            self.get("/readyz").is_some_and(|(status, _)| status == 200)
+            has_started(self)
         });
     }
 
