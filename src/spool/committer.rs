@@ -236,7 +236,8 @@ impl Committer {
         let (Log::Open(old) | Log::Failed(old, _)) = &self.log else { return Ok(()) };
         let old = (old.number, old.size);
         let first = self.parts.shared.lock().index.first_needed_or(number);
-        match segment::begin(&self.parts.layout, (number, old, first, self.last_id), &mut self.reserve) {
+        let reserve = (&mut self.reserve, &self.parts.sizes);
+        match segment::begin(&self.parts.layout, (number, old, first, self.last_id), reserve) {
             Ok(segment) => {
                 let mut state = self.parts.shared.lock();
                 state.growing = (number, segment.file.clone());
@@ -246,7 +247,9 @@ impl Committer {
                 segment::remove(&self.parts.layout, spent);
                 self.in_doubt.clear();
                 self.begun = Instant::now();
-                self.log = Log::Open(segment);
+                if let Log::Open(old) = std::mem::replace(&mut self.log, Log::Open(segment)) {
+                    old.cut();
+                }
                 let _ = self.parts.tidy.send(Task::Complete);
                 Ok(())
             }

@@ -237,13 +237,22 @@ impl Iterator for Frames<'_> {
     }
 }
 
-/// Whether an unreadable stretch is what an interrupted write leaves: at the end, and without a record's end or with a
+/// Whether a stretch is the end of a segment into which nothing was written yet.
+#[must_use]
+pub fn is_unused(bytes: &[u8], range: &Range<usize>) -> bool {
+    range.end == bytes.len() && bytes[range.clone()].iter().all(|byte| *byte == 0)
+}
+
+/// Whether an unreadable stretch is what an interrupted write leaves: nothing behind it, and without a record's end or with a
 /// hole of zeros where blocks never reached the disk. Anything else was once written and synced.
 #[must_use]
 pub fn is_torn(mark: Mark, bytes: &[u8], range: &Range<usize>) -> bool {
-    let stretch = &bytes[range.clone()];
+    let written = bytes[range.clone()].iter().rposition(|byte| *byte != 0).unwrap_or_default();
+    // a mark may end in zeros
+    let stretch = &bytes[range.start..range.end.min(range.start + written + 9)];
     let is_cut = memmem::find(stretch, &mark.map(|byte| !byte)).is_none();
-    range.end == bytes.len() && (is_cut || stretch.starts_with(&[0; 8]) || memmem::find(stretch, &[0; HOLE]).is_some())
+    is_unused(bytes, &(range.end..bytes.len()))
+        && (is_cut || stretch.starts_with(&[0; 8]) || memmem::find(stretch, &[0; HOLE]).is_some())
 }
 
 #[cfg(test)]

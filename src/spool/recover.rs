@@ -17,7 +17,7 @@ use super::entry::Entry;
 use super::header::{self, Header, Unreadable};
 use super::index::{Index, Over, Place, Spot};
 use super::layout::{self, Layout, failed, in_format};
-use super::record::{Frame, Frames, is_torn};
+use super::record::{Frame, Frames, is_torn, is_unused};
 use super::segment::header_of;
 use crate::message::queue_id::QueueId;
 
@@ -121,6 +121,9 @@ impl Recovered {
         for read in frames {
             match read {
                 Ok(frame) => self.put_in(link.number, frame),
+                Err(unused) if link.end.is_none() && is_unused(&bytes, &unused.range) => {
+                    read_to = read_to.min(unused.range.start);
+                }
                 Err(torn) if link.end.is_none() && is_torn(mark, &bytes, &torn.range) => {
                     tracing::warn!(
                         "spool: the last {} bytes of {} were being written when fingerpost ended; they are cut off, \
@@ -128,7 +131,7 @@ impl Recovered {
                         torn.range.len(),
                         path.display()
                     );
-                    read_to = torn.range.start;
+                    read_to = read_to.min(torn.range.start);
                 }
                 Err(unreadable) => {
                     aside::keep_damaged(layout, &bytes, &unreadable);

@@ -12,11 +12,15 @@ use std::time::Instant;
 
 use super::SpoolError;
 use super::header::{self, Header};
+use super::index::Sizes;
 use super::layout::{Layout, discard, failed, new_file, sync_folder};
 use super::record::{BEFORE, Lengths, Logged, Mark};
 use super::reserve::Reserve;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
+
+/// Zeros that are written ahead, at most.
+const AHEAD: u64 = 256 * 1024;
 
 /// The segment that records are appended to.
 #[derive(Debug)]
@@ -26,8 +30,12 @@ pub(super) struct Segment {
     pub file: Arc<File>,
     /// Its number.
     pub number: u32,
-    /// Its size, bytes: all of it is durable.
+    /// Where its records end, all of them durable.
     pub size: u64,
+    /// Where the file ends: zeros up to there spare syncs from making it longer, which costs as much as the data.
+    allocated: u64,
+    /// How many of them are written at once.
+    ahead: usize,
     /// What its records are known by.
     pub mark: Mark,
 }
@@ -57,7 +65,7 @@ pub(super) enum NotAppended {
 
 impl Segment {
     /// Writes an empty segment and puts it in force, durably.
-    pub(super) fn begin(layout: &Layout, header: &Header) -> Result<Self, NotBegun> {
+    pub(super) fn begin(layout: &Layout, header: &Header, ahead: usize) -> Result<Self, NotBegun> {
         let path = layout.segment(header.number);
         let draft = path.with_extension("new");
         discard(&draft); // a leftover of a process that was killed
@@ -69,7 +77,8 @@ impl Segment {
         })?;
         sync_folder(&layout.segments).map_err(NotBegun::Unnamed)?;
         let size = header::LENGTH as u64;
-        Ok(Self { path, file: Arc::new(file), number: header.number, size, mark: header.mark })
+        let (number, mark, file) = (header.number, header.mark, Arc::new(file));
+        Ok(Self { path, file, number, size, allocated: size, ahead, mark })
     }
 
     /// Appends whole records and syncs them.
@@ -80,10 +89,18 @@ impl Segment {
         }
         if let Err(e) = self.file.write_all_at(records, self.size) {
             let error = failed("cannot write", &self.path, &e);
+            self.allocated = self.size;
             return match self.file.set_len(self.size) {
                 Ok(()) if is_full(&e) => Err(NotAppended::Full(error)),
                 Ok(()) => Err(NotAppended::Unwritten(error)),
                 Err(_) => Err(NotAppended::InDoubt(error)),
+            };
+        }
+        if size > self.allocated {
+            let zeros = vec![0; self.ahead];
+            self.allocated = match self.file.write_all_at(&zeros, size) {
+                Ok(()) => size + zeros.len() as u64,
+                Err(_) => size, // there is no room: it goes on without
             };
         }
         let begun = Instant::now();
@@ -94,7 +111,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Takes away what may have been written and is in doubt, so that it does not come back if only the process ends.
+    /// Takes away what stands behind its end: zeros, or what is in doubt and is not to come back if only the process ends.
     pub(super) fn cut(&self) {
         let _ = self.file.set_len(self.size); // the next segment's header says the same, durably
     }
@@ -116,14 +133,15 @@ fn is_full(error: &io::Error) -> bool {
 pub(super) fn begin(
     layout: &Layout,
     (number, old, first, last_id): (u32, (u32, u64), u32, QueueId),
-    reserve: &mut Reserve,
+    (reserve, sizes): (&mut Reserve, &Sizes),
 ) -> Result<Segment, NotBegun> {
     let mut mark = [0; 8];
     let made = aws_lc_rs::rand::fill(&mut mark);
     made.map_err(|_| NotBegun::Unwritten(SpoolError::Io("the system gives no random numbers".into())))?;
     let header = Header { number, previous: old.0, previous_end: old.1, first, last_id, mark };
-    match Segment::begin(layout, &header) {
-        Err(NotBegun::Full(_)) if reserve.release() => Segment::begin(layout, &header),
+    let ahead = usize::try_from(sizes.worth_it().min(AHEAD)).unwrap_or_default();
+    match Segment::begin(layout, &header, ahead) {
+        Err(NotBegun::Full(_)) if reserve.release() => Segment::begin(layout, &header, ahead),
         begun => begun,
     }
 }

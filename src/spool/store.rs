@@ -56,7 +56,7 @@ impl LogStore {
         let lock = layout::lock(folder)?;
         let mut found = recover(&layout)?;
         let mut reserve = Reserve::set_up(folder, sizes.reserve);
-        let segment = put_in_force(&layout, &mut found, &mut reserve)?;
+        let segment = put_in_force(&layout, &mut found, (&mut reserve, &sizes))?;
         let Recovered { index, entries, last_id, next_folder, .. } = found;
         metrics.spool_sync_failures.with_label_values::<&str>(&[]); // there at zero
         let growing = (segment.number, segment.file.clone());
@@ -81,16 +81,17 @@ impl LogStore {
 }
 
 /// Begins a segment behind what was recovered, and removes what is then not needed any more.
-fn put_in_force(layout: &Layout, found: &mut Recovered, reserve: &mut Reserve) -> Result<Segment, SpoolError> {
+fn put_in_force(layout: &Layout, found: &mut Recovered, space: (&mut Reserve, &Sizes)) -> Result<Segment, SpoolError> {
     let old = found.last.unwrap_or_default();
     if found.last.is_some() {
-        // What was read may only be in memory yet, if the process before was killed.
+        // What was read may only be in memory yet, if the process before was killed. What stands behind it is nothing.
         let path = layout.segment(old.0);
-        File::open(&path).and_then(|file| file.sync_data()).map_err(|e| failed("cannot sync", &path, &e))?;
+        let cut = |file: File| file.set_len(old.1).and_then(|()| file.sync_data());
+        File::options().write(true).open(&path).and_then(cut).map_err(|e| failed("cannot sync", &path, &e))?;
     }
     let number = found.next_segment;
     let first = found.index.first_needed_or(number);
-    let begun = segment::begin(layout, (number, old, first, found.last_id), reserve);
+    let begun = segment::begin(layout, (number, old, first, found.last_id), space);
     let segment = begun.map_err(|e| match e {
         NotBegun::Full(e) | NotBegun::Unwritten(e) | NotBegun::Unnamed(e) => e,
     })?;

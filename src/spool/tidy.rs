@@ -127,7 +127,9 @@ impl Tidy {
         if open.is_empty() {
             return Ok(());
         }
-        aside::keep_segment(&self.layout, number, &[])?;
+        let size = fs::metadata(self.layout.segment(number)).map_or(0, |segment| segment.len());
+        let all = 0..usize::try_from(size).unwrap_or(usize::MAX);
+        aside::keep_segment(&self.layout, number, &[all])?;
         let dropped = |(id, recipient)| {
             tracing::error!(%id, recipient, "spool: its message cannot be read and leaves the queue");
             Change { id, recipient, state: State::Done(Outcome::Dropped), route: None }

@@ -200,7 +200,7 @@ fn a_file_system_that_is_really_full_loses_nothing() {
         while filler.append(&[1; 512]).is_ok() {}
         let mut refused = 0;
         for _ in 0..100 {
-            let (draft, entry) = message(&*spool, 0, 1);
+            let (draft, entry) = message(&*spool, 10_000, 1);
             match commit(&*spool, accepted(vec![(draft, entry.clone())])) {
                 Ok(()) => kept.push(entry),
                 Err(_) => refused += 1,
