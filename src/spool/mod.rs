@@ -28,6 +28,7 @@ mod job;
 mod large;
 mod layout;
 mod open;
+mod reading;
 mod recover;
 mod reserve;
 #[cfg(test)]

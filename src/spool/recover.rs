@@ -17,6 +17,7 @@ use super::entry::Entry;
 use super::header::{self, Header, Unreadable};
 use super::index::{Index, Over, Place, Spot};
 use super::layout::{self, Layout, failed, in_format};
+use super::reading;
 use super::record::{Frame, Frames, is_torn, is_unused};
 use super::segment::header_of;
 use crate::message::queue_id::QueueId;
@@ -107,9 +108,9 @@ impl Recovered {
             }
         }
         let path = layout.segment(link.number);
-        let mut bytes = fs::read(&path).map_err(|e| failed("cannot read", &path, &e))?;
+        let (mut bytes, mut bad) = reading::whole(&path).map_err(|e| failed("cannot read", &path, &e))?;
+        let is_all_read = bad.is_empty();
         let end = usize::try_from(link.end.unwrap_or(bytes.len() as u64)).unwrap_or(usize::MAX);
-        let mut bad = Vec::new();
         if bytes.len() < end || link.header.is_none() {
             bad.push(bytes.len()..end.max(bytes.len()));
         }
@@ -139,7 +140,9 @@ impl Recovered {
                 }
             }
         }
-        self.last = Some((link.number, read_to as u64));
+        // What could not be read may be more than a torn tail: nothing is cut off then.
+        let end = if is_all_read { read_to } else { bytes.len() };
+        self.last = Some((link.number, end as u64));
         if !bad.is_empty() {
             self.damaged = true;
             aside::keep_segment(layout, link.number, &bad)?;

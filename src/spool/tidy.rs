@@ -22,6 +22,7 @@ use super::header::{self, Header};
 use super::index::{At, Kept, Place, Sizes};
 use super::job::{Job, Moved, What};
 use super::layout::{Layout, discard, failed};
+use super::reading;
 use super::record::{Frame, Frames, Held};
 use super::shared::Shared;
 
@@ -196,7 +197,7 @@ impl Tidy {
 
 impl Opened {
     fn read(path: &Path) -> Result<Self, SpoolError> {
-        let bytes = fs::read(path).map_err(|e| failed("cannot read", path, &e))?;
+        let (bytes, _) = reading::whole(path).map_err(|e| failed("cannot read", path, &e))?;
         let header = Header::read(&bytes);
         let header = header.map_err(|_| SpoolError::Io(format!("{} has no header any more", path.display())))?;
         Ok(Self { header, bytes })
