@@ -151,6 +151,7 @@ fn a_start_on_a_full_disk_is_quick_and_delivers_what_waits() {
     world.node.start_under_pressure();
     println!("listening on a full disk after {:.2?}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(5), "the spool's reserve is for this");
+    pressure(&world, TURNED_AWAY); // free space is looked at for the first time just after that
     mail_is_turned_away(&world);
     let hops = world.hops(&quiet());
     world.wait_until_delivered();
