@@ -85,6 +85,9 @@ impl Committer {
                 break;
             }
         }
+        if let Log::Open(segment) = &self.log {
+            segment.cut();
+        }
         for what in &mut self.in_doubt {
             keep(what); // the failed segment may name them: recovery decides
         }

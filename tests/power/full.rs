@@ -166,7 +166,7 @@ fn a_start_without_any_room_is_refused_and_harms_nothing() {
     };
     world.node.start();
     let tokens = accept(&world, "start", "known", 20);
-    world.node.kill();
+    world.node.stop(); // what it had written ahead is given back
     fs::remove_file(world.node.path("state/spool/reserve")).unwrap();
     disk.fill();
     for _ in 0..2 {
