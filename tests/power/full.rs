@@ -170,10 +170,9 @@ fn a_start_without_any_room_is_refused_and_harms_nothing() {
     fs::remove_file(world.node.path("state/spool/reserve")).unwrap();
     disk.fill();
     for _ in 0..2 {
-        let output = world.node.run(&["run"]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains("No space left"), "{said}");
+        world.node.launch();
+        assert_eq!(world.node.ended(Duration::from_secs(20)), Some(2), "{}", world.node.log());
+        assert!(world.node.log().contains("No space left"), "{}", world.node.log());
     }
     fs::remove_file(disk.0.join("filler")).unwrap();
     let hops = world.hops(&quiet());

@@ -74,7 +74,8 @@ impl Fingerpost {
         self.wait_for_start("fingerpost listening", |node| TcpStream::connect(node.smtp).is_ok());
     }
 
-    fn launch(&mut self) {
+    /// Starts it and waits for nothing.
+    pub fn launch(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("log")).expect("writable");
         let mut command = self.command();
         command.arg("run").arg("--config").arg(self.path("fingerpost.toml"));
