@@ -8,29 +8,31 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::message::stamp::Key;
+
 /// The keys of one installation: the first signs, all verify.
 #[derive(Clone)]
 pub struct LoopKeys {
     /// 32 bytes each; at least one.
-    keys: Vec<[u8; 32]>,
+    keys: Vec<Key>,
 }
 
 impl LoopKeys {
     /// Puts keys together; `first` signs.
     #[must_use]
     pub fn new(first: [u8; 32], others: impl IntoIterator<Item = [u8; 32]>) -> Self {
-        Self { keys: std::iter::once(first).chain(others).collect() }
+        Self { keys: std::iter::once(first).chain(others).map(Key::new).collect() }
     }
 
     /// The key that signs.
     #[must_use]
-    pub fn signing(&self) -> &[u8; 32] {
+    pub fn signing(&self) -> &Key {
         &self.keys[0] // `new` puts one in
     }
 
     /// All keys, the signing one first.
     #[must_use]
-    pub fn all(&self) -> &[[u8; 32]] {
+    pub fn all(&self) -> &[Key] {
         &self.keys
     }
 }
@@ -72,10 +74,10 @@ fn read_or_restore(file: &Path, in_use: Option<InUse<'_>>) -> Result<[u8; 32], F
     let known = in_use.and_then(|used| used.files.iter().zip(used.keys.all()).find(|(known, _)| *known == file));
     match (read(file), known) {
         (Err(Failure::Missing), Some((_, key))) => {
-            write(file, key).map_err(Failure::Write)?;
+            write(file, key.octets()).map_err(Failure::Write)?;
             let file = file.display();
             tracing::error!(%file, "the loop key was gone and is written again from memory; find out who removed it");
-            Ok(*key)
+            Ok(*key.octets())
         }
         (read, _) => read,
     }
@@ -172,6 +174,10 @@ fn write(file: &Path, key: &[u8; 32]) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn octets(keys: &LoopKeys) -> Vec<[u8; 32]> {
+        keys.all().iter().map(|key| *key.octets()).collect()
+    }
+
     fn file(folder: &Path, name: &str, text: &str, mode: u32) -> PathBuf {
         let file = folder.join(name);
         fs::write(&file, text).unwrap();
@@ -186,10 +192,10 @@ mod tests {
         let made = load(std::slice::from_ref(&file), None).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_to_string(&file).unwrap().trim().len(), 64);
-        assert_eq!(load(&[file], None).unwrap().all(), made.all());
+        assert_eq!(octets(&load(&[file], None).unwrap()), octets(&made));
         assert_eq!(fs::read_dir(folder.path().join("state")).unwrap().count(), 1);
         let other = load(&[folder.path().join("other.key")], None).unwrap();
-        assert_ne!(other.signing(), made.signing());
+        assert_ne!(other.signing().octets(), made.signing().octets());
     }
 
     #[test]
@@ -198,7 +204,7 @@ mod tests {
         let new = file(folder.path(), "new", &"0A".repeat(32), 0o600);
         let old = file(folder.path(), "old", &format!("{}\r\n", "ff".repeat(32)), 0o400);
         let keys = load(&[new, old], None).unwrap();
-        assert_eq!((keys.signing(), keys.all()), (&[10; 32], &[[10; 32], [255; 32]][..]));
+        assert_eq!((keys.signing().octets(), octets(&keys)), (&[10; 32], vec![[10; 32], [255; 32]]));
         assert_eq!(format!("{keys:?}"), "LoopKeys(2 keys)");
     }
 
@@ -212,12 +218,12 @@ mod tests {
         let in_use = Some(InUse { files: &files, keys: &keys });
         fs::remove_dir_all(folder.path().join("state")).unwrap();
         fs::remove_file(&old).unwrap();
-        assert_eq!(load(&files, in_use).unwrap().all(), keys.all());
-        assert_eq!(load(&files, None).unwrap().all(), keys.all(), "the files are back");
+        assert_eq!(octets(&load(&files, in_use).unwrap()), octets(&keys));
+        assert_eq!(octets(&load(&files, None).unwrap()), octets(&keys), "the files are back");
         // Rotation: a file that is new is made, and the one that is gone still verifies.
         fs::remove_file(&first).unwrap();
         let rotated = load(&[folder.path().join("new.key"), first.clone()], in_use).unwrap();
-        assert_eq!(rotated.all()[1], keys.all()[0]);
+        assert_eq!(octets(&rotated)[1], octets(&keys)[0]);
         // A folder that cannot be made: the reload is refused, and says why.
         fs::remove_dir_all(folder.path().join("state")).unwrap();
         fs::write(folder.path().join("state"), "").unwrap();

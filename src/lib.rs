@@ -7,6 +7,7 @@
 
 // -- words (pure) --
 pub mod time;
+pub mod fast_map;
 pub mod smtp;
 pub mod message;
 pub mod recipient;
@@ -27,6 +28,7 @@ pub mod in_force;
 pub mod keys;
 pub mod tls;
 pub mod net;
+mod patience;
 pub mod pressure;
 pub mod state;
 pub mod trace;

@@ -51,31 +51,75 @@ impl Resolver {
     /// Decides where one recipient goes. `freshness: Live` asks every directory itself: before a loop is
     /// believed, and before a next hop's "unknown recipient" is.
     pub async fn resolve(&self, origin: &Origin, address: &Address, freshness: Freshness, now: UnixTime) -> Decision {
+        self.go_on(&About { origin, address, freshness, now }, Answers::default()).await
+    }
+
+    /// Decides what memory can decide, at once.
+    ///
+    /// # Errors
+    /// A directory has to be asked itself: [`Resolver::go_on`] with these answers.
+    pub fn at_once(&self, about: &About<'_>) -> Result<Decision, Answers> {
         let mut answers = Answers::default();
+        self.without_asking(about, &mut answers).map_err(|_| answers)
+    }
+
+    /// Decides, where some answers are there already.
+    pub async fn go_on(&self, about: &About<'_>, mut answers: Answers) -> Decision {
         loop {
-            let question = match decide(&self.table, origin, address, &answers, now) {
-                Step::Verdict(decision) => return decision,
-                Step::Ask(_) if answers.0.len() == QUESTIONS => return undecided(address),
+            let question = match self.without_asking(about, &mut answers) {
+                Ok(decision) => return decision,
+                Err(question) => question,
+            };
+            let asking = self.under_way.join(&question);
+            let answer = asking.answer.get_or_init(|| self.directories.ask(&question)).await.clone();
+            drop(asking);
+            answers.0.push(believed(question, answer));
+        }
+    }
+
+    /// As far as memory goes.
+    ///
+    /// # Errors
+    /// The question that a directory has to be asked.
+    fn without_asking(&self, about: &About<'_>, answers: &mut Answers) -> Result<Decision, Question> {
+        let About { origin, address, freshness, now } = *about;
+        loop {
+            let question = match decide(&self.table, origin, address, answers, now) {
+                Step::Verdict(decision) => return Ok(decision),
+                Step::Ask(_) if answers.0.len() == QUESTIONS => return Ok(undecided(address)),
                 Step::Ask(question) => match freshness {
                     Freshness::Any => question,
                     Freshness::Live => Question { freshness, ..question },
                 },
             };
-            let answer = self.ask(&question).await;
-            answers.0.push((question, answer));
+            match self.directories.known(&question) {
+                Some(answer) => answers.0.push(believed(question, answer)),
+                None => return Err(question),
+            }
         }
     }
+}
 
-    async fn ask(&self, question: &Question) -> Answer {
-        let asking = self.under_way.join(question);
-        let answer = asking.answer.get_or_init(|| self.directories.ask(question)).await.clone();
-        if question.freshness == Freshness::Live && answer.fresh != Fresh::Live {
-            // What is held against a recipient must not rest on a cache that answered in the directory's place.
-            let why = "it was to be asked itself, and answered from its cache".into();
-            return Answer { lookup: Lookup::Unavailable(why), fresh: Fresh::Live };
-        }
-        answer
+/// The recipient that is decided about, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// Where the mail comes from.
+    pub origin: &'a Origin,
+    /// The recipient as received.
+    pub address: &'a Address,
+    /// Whether what was known a while ago will do.
+    pub freshness: Freshness,
+    /// The time.
+    pub now: UnixTime,
+}
+
+/// What is held against a recipient must not rest on a cache that answered in the directory's place.
+fn believed(question: Question, answer: Answer) -> (Question, Answer) {
+    if question.freshness == Freshness::Live && answer.fresh != Fresh::Live {
+        let why = "it was to be asked itself, and answered from its cache".into();
+        return (question, Answer { lookup: Lookup::Unavailable(why), fresh: Fresh::Live });
     }
+    (question, answer)
 }
 
 fn undecided(address: &Address) -> Decision {

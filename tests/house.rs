@@ -13,9 +13,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("smtp", &["time", "message"]),
     ("message", &["time", "smtp"]),
     ("recipient", &["smtp"]),
-    ("routing", &["time", "smtp", "message", "recipient"]),
+    ("fast_map", &[]),
+    ("routing", &["time", "fast_map", "smtp", "message", "recipient"]),
     ("metrics", &["config", "recipient", "routing"]),
-    ("keys", &[]),
+    ("keys", &["message"]),
     ("config", &["time", "smtp", "message", "routing", "state", "metrics", "in_force", "tls", "keys"]),
 ];
 

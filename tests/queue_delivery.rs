@@ -106,11 +106,11 @@ async fn a_stamp_names_the_recipients_of_its_transaction() {
         let section = message.data.split_inclusive("\r\n").take_while(|line| *line != "\r\n").collect::<String>();
         let facts = header::examine(section.as_bytes());
         let [value] = facts.stamps.as_slice() else { panic!("one stamp, not {:?}", facts.stamps) };
-        let stamp = stamp::verify(&[KEY], "mx.contoso.com", &facts.values, value).unwrap();
+        let stamp = stamp::verify(&[stamp::Key::new(KEY)], "mx.contoso.com", &facts.values, value).unwrap();
         assert_eq!(stamp.via, "secondary");
         for address in &addresses {
             let sent = message.rcpt.iter().any(|rcpt| rcpt.contains(&format!("<{address}>")));
-            assert_eq!(stamp.names(&[KEY], &parse(address)), sent, "{address}");
+            assert_eq!(stamp.names(&[stamp::Key::new(KEY)], &parse(address)), sent, "{address}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use fingerpost::message::envelope::{Origin, Relay};
 use fingerpost::message::header::examine;
-use fingerpost::message::stamp::{NewStamp, sign, verify};
+use fingerpost::message::stamp::{Key, NewStamp, sign, verify};
 use fingerpost::recipient::{Kind, Lookup, Recipient};
 use fingerpost::routing::accepted_domain::{AcceptedDomain, AcceptedDomains, DomainType};
 use fingerpost::routing::address_space::{AddressSpace, AddressSpaces};
@@ -317,8 +317,8 @@ proptest! {
         let identity = examine(mail.as_bytes()).identity;
         let recipients = &[&address, &first.rcpt_to];
         let stamp = NewStamp { installation: "mx", via: &first.connector, time: NOW, recipients, identity: &identity };
-        let facts = examine(format!("Received: by them\r\n{}{mail}", sign(&[1; 32], &stamp)).as_bytes());
-        let keys = &[[2; 32], [1; 32]];
+        let keys = &[[2; 32], [1; 32]].map(Key::new);
+        let facts = examine(format!("Received: by them\r\n{}{mail}", sign(&keys[1], &stamp)).as_bytes());
         let seen = see(&Rules { installation: "mx", keys, max_received: 50, max_passes: 8 }, &facts);
         for back in recipients {
             let (decision, _) = world.decide(&origins.1, back);
@@ -346,13 +346,14 @@ proptest! {
         let recipients: Vec<&Address> = recipients.iter().collect();
         let (identity, time) = (&mail.identity, UnixTime(time));
         let stamp = NewStamp { installation: &installation, via: &via, time, recipients: &recipients, identity };
-        let field = sign(&[1; 32], &stamp);
+        let keys = [Key::new([1; 32])];
+        let field = sign(&keys[0], &stamp);
         prop_assert!(field.lines().all(|line| line.len() < 78));
         let value = examine(field.as_bytes()).stamps.remove(0);
-        let read = |value: &str| verify(&[[1; 32]], &installation, &mail.values, value);
+        let read = |value: &str| verify(&keys, &installation, &mail.values, value);
         let verified = read(&value).unwrap();
         prop_assert_eq!((&verified.via, verified.time), (&via, time));
-        prop_assert!(recipients.iter().all(|recipient| verified.names(&[[1; 32]], recipient)));
+        prop_assert!(recipients.iter().all(|recipient| verified.names(&keys, recipient)));
 
         let mut changed = value.clone().into_bytes();
         let at = position.index(changed.len());

@@ -11,7 +11,7 @@ use std::time::Duration;
 use doubles::talk::Talk;
 use doubles::{CONFIG, Commits, KEY, World, config, in_force};
 use fingerpost::message::header::examine;
-use fingerpost::message::stamp::{NewStamp, sign};
+use fingerpost::message::stamp::{Key, NewStamp, sign};
 use fingerpost::smtp::address::Address;
 use fingerpost::time::UnixTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,7 +30,7 @@ fn stamped(via: &str, recipients: &[&str]) -> String {
         recipients: &addresses.iter().collect::<Vec<_>>(),
         identity: &examine(FIELDS.as_bytes()).identity,
     };
-    format!("{}{FIELDS}\r\nbody\r\n.", sign(&KEY, &stamp))
+    format!("{}{FIELDS}\r\nbody\r\n.", sign(&Key::new(KEY), &stamp))
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,7 +54,7 @@ pub(super) async fn trace(config: &Path, arguments: &TraceArguments) -> anyhow::
         since.0,
         arguments.limit
     );
-    let events: Vec<Event> = Client::new(config)?.ask("GET", &path).await?;
+    let events: Vec<Event<'_>> = Client::new(config)?.ask("GET", &path).await?;
     match arguments.format {
         TraceFormat::Json => output::json(&events)?,
         TraceFormat::Csv => print!("{}", table(&events)?),
@@ -66,7 +66,7 @@ pub(super) async fn trace(config: &Path, arguments: &TraceArguments) -> anyhow::
     Ok(if events.is_empty() { Outcome::No } else { Outcome::Done })
 }
 
-fn table(events: &[Event]) -> anyhow::Result<String> {
+fn table(events: &[Event<'_>]) -> anyhow::Result<String> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     events.iter().try_for_each(|event| writer.serialize(event))?;
     Ok(String::from_utf8(writer.into_inner()?)?)

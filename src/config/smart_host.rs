@@ -17,14 +17,14 @@ pub(super) fn smart_host(text: &str, speaks: Speaks, folder: &Path) -> Result<Sm
     match (text.strip_prefix(SOCKET), speaks) {
         (Some(_), Speaks::Smtp) => return Err("unix: is for protocol = \"lmtp\"; write NAME or [ADDRESS]".into()),
         (Some(""), Speaks::Lmtp) => return Err("unix: and no path; write unix:PATH".into()),
-        (Some(path), Speaks::Lmtp) => return Ok(SmartHost { host: Host::Unix(folder.join(path)), port: 0 }),
+        (Some(path), Speaks::Lmtp) => return Ok(SmartHost::new(Host::Unix(folder.join(path)), 0)),
         (None, _) => {}
     }
     let (host, port) = host(text, speaks)?;
     match (port, speaks) {
         (Some(SMTP_PORT), Speaks::Lmtp) => Err(format!("`{text}`: LMTP never uses port 25, which is SMTP's")), // RFC 2033 5
         (None, Speaks::Lmtp) => Err(format!("`{text}`: LMTP has no default port; write :PORT, such as :24")),
-        (port, _) => Ok(SmartHost { host, port: port.unwrap_or(SMTP_PORT) }),
+        (port, _) => Ok(SmartHost::new(host, port.unwrap_or(SMTP_PORT))),
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
             ("Relay.Contoso.com", name("relay.contoso.com"), 25),
             ("ex2010.contoso.local:2525", name("ex2010.contoso.local"), 2525),
         ] {
-            assert_eq!(read(text, Speaks::Smtp), Ok(SmartHost { host, port }), "{text}");
+            assert_eq!(read(text, Speaks::Smtp), Ok(SmartHost::new(host, port)), "{text}");
         }
         for text in ["", "10.0.0.5", "10.0.0.5:25", "[10.0.0.5", "[x]", "a b", "a:0", "a:x", "[::1]x", "unix:/run/l"] {
             assert!(read(text, Speaks::Smtp).is_err(), "{text}");
@@ -93,7 +93,7 @@ mod tests {
             ("unix:lmtp", Host::Unix("/etc/fp/lmtp".into()), 0),
         ] {
             let read = read(text, Speaks::Lmtp).unwrap();
-            assert_eq!(read, SmartHost { host, port }, "{text}");
+            assert_eq!(read, SmartHost::new(host, port), "{text}");
             let shown = if text == "unix:lmtp" { "unix:/etc/fp/lmtp" } else { text };
             assert_eq!(read.to_string(), shown);
         }

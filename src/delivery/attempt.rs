@@ -293,7 +293,7 @@ impl Attempt<'_> {
             }
             let connection = match ready.take() {
                 Some(connection) => connection,
-                None => match open::open(self, hop).await {
+                None => match Box::pin(open::open(self, hop)).await {
                     Ok(connection) => connection,
                     Err(trouble) => break Err(trouble),
                 },

@@ -101,7 +101,8 @@ impl Dns {
             return Ok(found);
         }
         let asked = (resolver.resolver.clone(), name.to_owned());
-        let lookup = async move {
+        // Boxed: it is large, rare, and part of every future that may deliver.
+        let lookup = Box::pin(async move {
             let (resolver, name) = asked;
             match resolver.lookup_ip(&name).await {
                 Ok(found) => Ok(found.iter().collect::<Vec<_>>()),
@@ -112,7 +113,7 @@ impl Dns {
                 },
                 Err(error) => Err(error),
             }
-        };
+        });
         match ask(&resolver.last_good.addresses, name, lookup).await? {
             Some(found) if !found.is_empty() => Ok(found),
             _ => Err(DnsError::NotFound(name.to_owned())),
@@ -127,7 +128,7 @@ impl Dns {
         let resolver = self.resolver(servers, domain)?;
         // With its final dot no search list is applied.
         let asked = (resolver.resolver.clone(), format!("{}.", domain.trim_end_matches('.')));
-        let lookup = async move {
+        let lookup = Box::pin(async move {
             let (resolver, name) = asked;
             match resolver.mx_lookup(name).await {
                 Ok(found) => Ok(read_exchanges(found.answers().iter().filter_map(|record| match &record.data {
@@ -137,7 +138,7 @@ impl Dns {
                 Err(error) if error.is_no_records_found() && !error.is_nx_domain() => Ok(Exchanges::Implicit),
                 Err(error) => Err(error),
             }
-        };
+        });
         match ask(&resolver.last_good.exchanges, domain, lookup).await? {
             Some(found) => Ok(found),
             None if resolver.in_hosts(domain).is_some() => Ok(Exchanges::Implicit),

@@ -9,7 +9,6 @@
 //! after the last failure at the earliest; others wait for the probe or take another next hop. The first answer brings
 //! it back.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::SmartHost;
+use crate::fast_map::FastMap;
 
 /// After a failure nobody connects for so long.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -66,7 +66,7 @@ pub enum Change {
 /// All next hops that were tried lately.
 #[derive(Debug, Default)]
 pub struct Health {
-    known: Mutex<HashMap<Key, State>>,
+    known: Mutex<FastMap<Key, State>>,
     /// Somebody has done probing.
     probed: Notify,
 }
@@ -117,7 +117,7 @@ impl Health {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Key, State>> {
+    fn known(&self) -> MutexGuard<'_, FastMap<Key, State>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -227,7 +227,7 @@ impl Pass<'_> {
     }
 }
 
-fn make_room(known: &mut HashMap<Key, State>) {
+fn make_room(known: &mut FastMap<Key, State>) {
     if known.len() >= REMEMBERED {
         known.retain(|_, state| state.heard().elapsed() < DUE);
         if known.len() > REMEMBERED / 2 {
@@ -254,7 +254,7 @@ mod tests {
     use crate::config::Host;
 
     fn key(port: u16) -> Key {
-        Key { connector: "secondary".into(), host: SmartHost { host: Host::Name("gw".to_owned()), port } }
+        Key { connector: "secondary".into(), host: SmartHost::new(Host::Name("gw".to_owned()), port) }
     }
 
     #[tokio::test(start_paused = true)]
@@ -317,7 +317,7 @@ mod tests {
     async fn what_is_remembered_is_bounded() {
         let health = Health::default();
         for number in 0..=REMEMBERED {
-            let host = SmartHost { host: Host::Name(format!("mx{number}")), port: 25 };
+            let host = SmartHost::new(Host::Name(format!("mx{number}")), 25);
             health.enter(Key { connector: "out".into(), host }).unwrap().answers();
             assert!(health.known().len() <= REMEMBERED);
         }

@@ -3,7 +3,6 @@
 //! `attempt` takes one before it makes one, and puts it back when its transaction ended cleanly. The one that was used
 //! last is taken first, so that those a busy hour needed grow old and end.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::time::Instant;
 use super::attempt::connection::{Connection, History, Terms};
 use super::health::Key;
 use crate::config::SmartHost;
+use crate::fast_map::FastMap;
 
 /// How long a connection may lie idle. Exchange closes it after 5 minutes or less, Postfix after 5 minutes.
 const IDLE: Duration = Duration::from_secs(30);
@@ -32,13 +32,13 @@ pub struct Pool {
 #[derive(Default)]
 struct State {
     /// By connector, each bounded by itself.
-    idle: HashMap<Arc<str>, Idles>,
+    idle: FastMap<Arc<str>, Idles>,
     /// Whether a task sweeps.
     sweeping: bool,
 }
 
 /// One connector's: those used last stand last.
-type Idles = HashMap<SmartHost, Vec<Idle>>;
+type Idles = FastMap<SmartHost, Vec<Idle>>;
 
 struct Idle {
     connection: Connection,
@@ -46,12 +46,12 @@ struct Idle {
 }
 
 impl Idle {
-    fn is_over(&self) -> bool {
-        self.since.elapsed() >= IDLE || self.connection.opened.elapsed() >= LIFETIME
+    fn is_over(&self, now: Instant) -> bool {
+        now - self.since >= IDLE || now - self.connection.opened >= LIFETIME
     }
 
-    fn looks_alive(&self) -> bool {
-        self.since.elapsed() < LATELY || self.connection.is_quiet()
+    fn looks_alive(&self, now: Instant) -> bool {
+        now - self.since < LATELY || self.connection.is_quiet()
     }
 }
 
@@ -62,11 +62,12 @@ impl Pool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let idles = state.idle.get_mut(&key.connector)?;
         let idle = idles.get_mut(&key.host)?;
+        let now = Instant::now();
         let mut found = None;
         while let Some(last) = idle.pop() {
-            if last.is_over() || *last.connection.terms != *terms {
+            if last.is_over(now) || !last.connection.terms.are_same(terms) {
                 tokio::spawn(last.connection.quit());
-            } else if last.looks_alive() {
+            } else if last.looks_alive(now) {
                 found = Some(last.connection);
                 break;
             }
@@ -78,8 +79,9 @@ impl Pool {
     /// the one that has lain idle longest ends.
     pub fn put(self: &Arc<Self>, key: Key, mut connection: Connection, limit: usize) {
         connection.history = History::Reused;
-        let kept = Idle { connection, since: Instant::now() };
-        if kept.is_over() || limit == 0 {
+        let now = Instant::now();
+        let kept = Idle { connection, since: now };
+        if kept.is_over(now) || limit == 0 {
             tokio::spawn(kept.connection.quit());
             return;
         }
@@ -99,10 +101,10 @@ impl Pool {
     /// Takes out what has lain idle too long; ends the sweeping when nothing is left.
     fn expired(&self) -> (Vec<Connection>, Next) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut over = Vec::new();
+        let (now, mut over) = (Instant::now(), Vec::new());
         for idles in state.idle.values_mut() {
             for idle in idles.values_mut() {
-                over.extend(idle.extract_if(.., |idle| idle.is_over()).map(|idle| idle.connection));
+                over.extend(idle.extract_if(.., |idle| idle.is_over(now)).map(|idle| idle.connection));
             }
             idles.retain(|_, idle| !idle.is_empty());
         }

@@ -92,16 +92,21 @@ impl LdapDirectory {
 }
 
 impl Directory for LdapDirectory {
+    fn known(&self, question: &Question) -> Option<Answer> {
+        let (key, now) = (question.address.key(), Instant::now().into_std());
+        let answer = self.asker.cache.get(key, question.freshness, self.asker.condition(), now)?;
+        self.asker.count("cached");
+        Some(answer)
+    }
+
     fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
         Box::pin(async move {
-            let key = question.address.key();
-            let now = Instant::now().into_std();
-            if let Some(answer) = self.asker.cache.get(key, question.freshness, self.asker.condition(), now) {
-                self.asker.count("cached");
+            // Who waited may find what another one asked.
+            if let Some(answer) = self.known(question) {
                 return answer;
             }
             let (asker, address) = (Arc::clone(&self.asker), question.address.clone());
-            self.in_flight.ask(&key.into(), question.freshness, || asker.question(address)).await
+            self.in_flight.ask(&question.address.key().into(), question.freshness, || asker.question(address)).await
         })
     }
 }

@@ -11,7 +11,6 @@ pub mod in_flight;
 pub mod ldap;
 pub mod profile;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_util::task::AbortOnDropHandle;
@@ -19,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::file::FileDirectory;
 use self::ldap::LdapDirectory;
 use crate::config::{DirectoryConfig, DirectoryKind};
+use crate::fast_map::FastMap;
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Fresh, Kind, Lookup};
 use crate::routing::verdict::Question;
@@ -26,7 +26,7 @@ use crate::routing::verdict::Question;
 /// The directories of one configuration.
 #[derive(Default)]
 pub struct Directories {
-    by_name: HashMap<Arc<str>, Arc<dyn Directory>>,
+    by_name: FastMap<Arc<str>, Arc<dyn Directory>>,
     /// What they were built from, for the next configuration to take over.
     built: Vec<Built>,
     /// Looks after the files; ends with this configuration.
@@ -71,6 +71,11 @@ pub type Asked<'a> = std::pin::Pin<Box<dyn Future<Output = Answer> + Send + 'a>>
 
 /// One directory, of any kind.
 pub trait Directory: Send + Sync {
+    /// The answer where memory has it; `None`: [`ask`](Self::ask).
+    fn known(&self, _: &Question) -> Option<Answer> {
+        None
+    }
+
     /// Answers one question. It never fails and never takes longer than the directory's time-out:
     /// whatever goes wrong is `Unavailable`.
     fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a>;
@@ -107,6 +112,12 @@ impl Directories {
             }
         }
         Login::Rejected("no directory has this name".into())
+    }
+
+    /// What the directory that the question names has in memory.
+    #[must_use]
+    pub fn known(&self, question: &Question) -> Option<Answer> {
+        self.by_name.get(&question.directory)?.known(question)
     }
 
     /// Asks the directory that the question names.

@@ -46,14 +46,16 @@ impl With {
 /// The whole field, folded, with its final CRLF. Our own reports have no `from` clause.
 #[must_use]
 pub fn field(origin: &Origin, with: With, by: &Domain, id: QueueId, at: UnixTime) -> String {
-    let mut field = String::from("Received: ");
+    let mut field = String::with_capacity(256);
+    field.push_str("Received: ");
     if let Some(client) = origin.client {
         from_clause(&mut field, &origin.helo, client);
         field.push_str("\r\n\t");
     }
-    let (with, date) = (with.keyword(), at.rfc5322());
-    // Writing to a String cannot fail.
-    let _ = write!(field, "by {by} with {with} id {id};\r\n\t{date}\r\n");
+    let (id, date) = (id.to_string(), at.rfc5322());
+    for part in ["by ", by.as_str(), " with ", with.keyword(), " id ", &id, ";\r\n\t", &date, "\r\n"] {
+        field.push_str(part);
+    }
     field
 }
 

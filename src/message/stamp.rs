@@ -5,6 +5,8 @@
 //! Names are percent-encoded, so no value has white space: all of it is folding and counts for nothing, and the MAC is
 //! over the value up to `;s=` without it. Tags and sums are base64url. What a stamp means is `loops`' business.
 
+use std::borrow::Cow;
+
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -13,6 +15,33 @@ use serde::{Deserialize, Serialize};
 use super::header::{Identity, MadeFor, Values};
 use crate::smtp::address::Address;
 use crate::time::UnixTime;
+
+/// A loop key, ready to sign and verify.
+#[derive(Clone)]
+pub struct Key {
+    octets: [u8; 32],
+    hmac: hmac::Key,
+}
+
+impl Key {
+    /// Makes these octets a key.
+    #[must_use]
+    pub fn new(octets: [u8; 32]) -> Self {
+        Self { octets, hmac: hmac::Key::new(HMAC_SHA256, &octets) }
+    }
+
+    /// What its file holds.
+    #[must_use]
+    pub fn octets(&self) -> &[u8; 32] {
+        &self.octets
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key")
+    }
+}
 
 /// What a new stamp says.
 #[derive(Debug, Clone)]
@@ -72,11 +101,10 @@ const LINE: usize = 77;
 
 /// Signs a stamp: the whole field, folded, with its final CRLF.
 #[must_use]
-pub fn sign(key: &[u8; 32], stamp: &NewStamp<'_>) -> String {
-    let key = hmac::Key::new(HMAC_SHA256, key);
+pub fn sign(key: &Key, stamp: &NewStamp<'_>) -> String {
     let mut tags: Vec<String> = Vec::with_capacity(stamp.recipients.len());
     for address in stamp.recipients {
-        let tag = BASE64.encode(tag(&key, stamp.time, address));
+        let tag = BASE64.encode(tag(key, stamp.time, address));
         if !tags.contains(&tag) {
             tags.push(tag);
         }
@@ -84,31 +112,39 @@ pub fn sign(key: &[u8; 32], stamp: &NewStamp<'_>) -> String {
     let made_for = MadeFor::from(stamp.identity);
     let names = [(made_for.message_id, "message-id"), (made_for.date, "date"), (made_for.from, "from")];
     let names: Vec<&str> = names.iter().filter(|(there, _)| *there).map(|(_, name)| *name).collect();
-    let signed = format!(
-        "v=1;i={};via={};t={};r={};m={}:{}",
-        encoded(stamp.installation),
-        encoded(stamp.via),
-        stamp.time.0,
-        tags.join(","),
-        names.join(","),
-        BASE64.encode(made_for.digest),
-    );
-    let mac = BASE64.encode(signature(&key, &signed));
-    folded(&format!("{signed};s={mac}"))
+    let mut value = [
+        "v=1;i=",
+        &encoded(stamp.installation),
+        ";via=",
+        &encoded(stamp.via),
+        ";t=",
+        &stamp.time.0.to_string(),
+        ";r=",
+        &tags.join(","),
+        ";m=",
+        &names.join(","),
+        ":",
+        &BASE64.encode(made_for.digest),
+    ]
+    .concat();
+    let mac = signature(key, &value);
+    value.push_str(";s=");
+    BASE64.encode_string(mac, &mut value);
+    folded(&value)
 }
 
 /// Verifies the unfolded value of a field against the message's own values.
 ///
 /// # Errors
 /// [`Ignored`] says why it proves nothing.
-pub fn verify(keys: &[[u8; 32]], installation: &str, message: &Values, value: &str) -> Result<Stamp, Ignored> {
+pub fn verify(keys: &[Key], installation: &str, message: &Values, value: &str) -> Result<Stamp, Ignored> {
     let value: String = value.split_ascii_whitespace().collect();
     let written = Written::read(&value).ok_or(Ignored::Form)?;
     if written.installation != installation {
         return Err(Ignored::Installation);
     }
-    let made_by = |key: &[u8; 32]| {
-        let mac = signature(&hmac::Key::new(HMAC_SHA256, key), written.signed);
+    let made_by = |key: &Key| {
+        let mac = signature(key, written.signed);
         aws_lc_rs::constant_time::verify_slices_are_equal(&mac, &written.mac).is_ok()
     };
     if !keys.iter().any(made_by) {
@@ -123,8 +159,8 @@ pub fn verify(keys: &[[u8; 32]], installation: &str, message: &Values, value: &s
 impl Stamp {
     /// Whether it names this recipient; every key is tried.
     #[must_use]
-    pub fn names(&self, keys: &[[u8; 32]], address: &Address) -> bool {
-        keys.iter().any(|key| self.tags.contains(&tag(&hmac::Key::new(HMAC_SHA256, key), self.time, address)))
+    pub fn names(&self, keys: &[Key], address: &Address) -> bool {
+        keys.iter().any(|key| self.tags.contains(&tag(key, self.time, address)))
     }
 }
 
@@ -175,8 +211,8 @@ fn exactly<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 /// The first 8 bytes of HMAC(key, "tag", time, address): the word keeps tags and signatures apart.
-fn tag(key: &hmac::Key, time: UnixTime, address: &Address) -> [u8; 8] {
-    let mut context = hmac::Context::with_key(key);
+fn tag(key: &Key, time: UnixTime, address: &Address) -> [u8; 8] {
+    let mut context = hmac::Context::with_key(&key.hmac);
     context.update(b"fingerpost tag\0");
     context.update(&time.0.to_be_bytes());
     context.update(address.key().as_bytes());
@@ -185,8 +221,8 @@ fn tag(key: &hmac::Key, time: UnixTime, address: &Address) -> [u8; 8] {
     first
 }
 
-fn signature(key: &hmac::Key, signed: &str) -> [u8; 32] {
-    let mut context = hmac::Context::with_key(key);
+fn signature(key: &Key, signed: &str) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(&key.hmac);
     context.update(b"fingerpost stamp\0");
     context.update(signed.as_bytes());
     let mut mac = [0; 32];
@@ -195,15 +231,19 @@ fn signature(key: &hmac::Key, signed: &str) -> [u8; 32] {
 }
 
 /// Everything but letters, digits, `.`, `-` and `_` as `%XX`.
-fn encoded(name: &str) -> String {
+fn encoded(name: &str) -> Cow<'_, str> {
+    let stands = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    if name.bytes().all(stands) {
+        return name.into();
+    }
     let mut text = String::with_capacity(name.len());
     for b in name.bytes() {
         match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => text.push(char::from(b)),
+            b if stands(b) => text.push(char::from(b)),
             _ => text.push_str(&format!("%{b:02X}")),
         }
     }
-    text
+    text.into()
 }
 
 fn decoded(text: &str) -> Option<String> {
@@ -262,6 +302,10 @@ mod tests {
     use crate::message::header::examine;
 
     const KEY: [u8; 32] = [7; 32];
+
+    fn keys<const N: usize>(octets: [[u8; 32]; N]) -> [Key; N] {
+        octets.map(Key::new)
+    }
     const MAIL: &str = "Message-ID: <1@a>\r\nDate: d\r\nFrom: a@b\r\n";
 
     fn address(text: &str) -> Address {
@@ -271,11 +315,11 @@ mod tests {
     fn signed(installation: &str, via: &str, recipients: &[&Address]) -> String {
         let identity = &examine(MAIL.as_bytes()).identity;
         let time = UnixTime(1_795_235_940);
-        sign(&KEY, &NewStamp { installation, via, time, recipients, identity })
+        sign(&Key::new(KEY), &NewStamp { installation, via, time, recipients, identity })
     }
 
     /// As a message brings it back: put on top, examined, verified.
-    fn back(field: &str, mail: &str, keys: &[[u8; 32]]) -> Result<Stamp, Ignored> {
+    fn back(field: &str, mail: &str, keys: &[Key]) -> Result<Stamp, Ignored> {
         let facts = examine(format!("{field}{mail}").as_bytes());
         assert_eq!(facts.stamps.len(), 1, "{field}");
         verify(keys, "mx.contoso.com", &facts.values, &facts.stamps[0])
@@ -285,11 +329,13 @@ mod tests {
     fn a_stamp_names_its_recipients_and_nobody_else() {
         let (alice, target) = (address("Alice@contoso.com"), address("alice@b.example"));
         let field = signed("mx.contoso.com", "to secondary; ü", &[&alice, &target, &alice]);
-        let stamp = back(&field, MAIL, &[[1; 32], KEY]).unwrap();
+        let stamp = back(&field, MAIL, &keys([[1; 32], KEY])).unwrap();
         assert_eq!((stamp.via.as_str(), stamp.time), ("to secondary; ü", UnixTime(1_795_235_940)));
         assert_eq!(stamp.tags.len(), 2);
-        assert!(stamp.names(&[[1; 32], KEY], &address("aLICE@Contoso.com")) && stamp.names(&[KEY], &target));
-        assert!(!stamp.names(&[KEY], &address("bob@contoso.com")) && !stamp.names(&[[1; 32]], &alice));
+        assert!(
+            stamp.names(&keys([[1; 32], KEY]), &address("aLICE@Contoso.com")) && stamp.names(&keys([KEY]), &target)
+        );
+        assert!(!stamp.names(&keys([KEY]), &address("bob@contoso.com")) && !stamp.names(&keys([[1; 32]]), &alice));
     }
 
     #[test]
@@ -298,7 +344,7 @@ mod tests {
         let good = signed("mx.contoso.com", "b", &[&alice]);
         let other_mail = MAIL.replace("<1@a>", "<2@a>");
         let mail_without = MAIL.replace("Date: d\r\n", "");
-        for (field, mail, keys, ignored) in [
+        for (field, mail, octets, ignored) in [
             (good.clone(), other_mail.as_str(), [KEY], Ignored::Identity),
             (good.clone(), mail_without.as_str(), [KEY], Ignored::Identity),
             (good.clone(), MAIL, [[8; 32]], Ignored::Mac),
@@ -315,7 +361,7 @@ mod tests {
             ("Fingerpost-Route: \0\r\n".to_owned(), MAIL, [KEY], Ignored::Form),
             ("Fingerpost-Route: v=1;i=%;via=%zz;t=-1;r=;m=;s=\r\n".to_owned(), MAIL, [KEY], Ignored::Form),
         ] {
-            assert_eq!(back(&field, mail, &keys), Err(ignored), "{field}");
+            assert_eq!(back(&field, mail, &keys(octets)), Err(ignored), "{field}");
         }
     }
 
@@ -326,10 +372,10 @@ mod tests {
         let field = signed("mx.contoso.com", &"long ".repeat(300), &recipients);
         assert!(field.lines().all(|line| line.len() < 78), "{field}");
         assert!(field.ends_with("\r\n") && !field.contains("\t\r\n"));
-        let stamp = back(&field, MAIL, &[KEY]).unwrap();
-        assert!(recipients.iter().all(|recipient| stamp.names(&[KEY], recipient)));
+        let stamp = back(&field, MAIL, &keys([KEY])).unwrap();
+        assert!(recipients.iter().all(|recipient| stamp.names(&keys([KEY]), recipient)));
         let refolded = field.replace("\r\n\t", "").replace(',', ",\r\n  ");
-        assert_eq!(back(&refolded, MAIL, &[KEY]), Ok(stamp));
+        assert_eq!(back(&refolded, MAIL, &keys([KEY])), Ok(stamp));
     }
 
     #[test]

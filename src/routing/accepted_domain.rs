@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::table::DomainPattern;
+use crate::fast_map::FastMap;
 use crate::smtp::domain::Domain;
 use crate::time::UnixTime;
 
@@ -47,9 +48,9 @@ pub struct AcceptedDomains {
     /// In the order in which they were written; the first one is `<postmaster>`'s.
     pub all: Vec<AcceptedDomain>,
     /// Index of `all` by pattern.
-    pub by_pattern: HashMap<DomainPattern, usize>,
+    pub by_pattern: FastMap<DomainPattern, usize>,
     /// Domains that were accepted, and when they ceased to be (row 0).
-    pub removed: HashMap<DomainPattern, UnixTime>,
+    pub removed: FastMap<DomainPattern, UnixTime>,
 }
 
 impl AcceptedDomains {
@@ -57,7 +58,7 @@ impl AcceptedDomains {
     #[must_use]
     pub fn new(all: Vec<AcceptedDomain>, removed: HashMap<DomainPattern, UnixTime>) -> Self {
         let by_pattern = all.iter().enumerate().map(|(at, domain)| (domain.pattern.clone(), at)).collect();
-        Self { all, by_pattern, removed }
+        Self { all, by_pattern, removed: removed.into_iter().collect() }
     }
 
     /// The most specific accepted domain that covers `domain`.
@@ -100,7 +101,7 @@ impl AcceptedDomains {
 }
 
 /// The most specific pattern's value.
-fn lookup<'a, T>(map: &'a HashMap<DomainPattern, T>, domain: &Domain) -> Option<&'a T> {
+fn lookup<'a, T>(map: &'a FastMap<DomainPattern, T>, domain: &Domain) -> Option<&'a T> {
     if let Some(value) = map.get(&DomainPattern::Exact(domain.clone())) {
         return Some(value);
     }

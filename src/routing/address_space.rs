@@ -1,8 +1,8 @@
 //! Address spaces: which send connector serves a domain (DESIGN section 3).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::fast_map::FastMap;
 use crate::smtp::domain::Domain;
 
 /// One address space as a send connector has it.
@@ -20,8 +20,8 @@ pub struct AddressSpace {
 /// connector's name.
 #[derive(Debug, Clone, Default)]
 pub struct AddressSpaces {
-    exact: HashMap<Domain, Winner>,
-    below: HashMap<Domain, Winner>,
+    exact: FastMap<Domain, Winner>,
+    below: FastMap<Domain, Winner>,
     any: Option<Winner>,
 }
 
@@ -63,7 +63,7 @@ impl AddressSpaces {
     }
 }
 
-fn keep_best(map: &mut HashMap<Domain, Winner>, domain: &Domain, winner: &Winner) {
+fn keep_best(map: &mut FastMap<Domain, Winner>, domain: &Domain, winner: &Winner) {
     let best = map.entry(domain.clone()).or_insert_with(|| winner.clone());
     if *winner < *best {
         *best = winner.clone();

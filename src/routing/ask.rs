@@ -150,10 +150,9 @@ fn told(address: &Address, lookup: &Lookup, fresh: Fresh) -> (String, Option<Kin
     match lookup {
         Lookup::Found(recipient) => {
             let Recipient { kind, entry, rule, .. } = &**recipient;
-            let kind_word = kind.as_str();
-            (format!("{address} is a {kind_word}: {entry}, by {rule}{how}"), Some(*kind))
+            ([address.as_str(), " is a ", kind.as_str(), ": ", entry, ", by ", rule, how].concat(), Some(*kind))
         }
-        Lookup::NotFound => (format!("{address} not found{how}"), None),
+        Lookup::NotFound => ([address.as_str(), " not found", how].concat(), None),
         Lookup::Ambiguous(entries) => (format!("{address} is claimed by {} entries{how}", entries.len()), None),
         Lookup::Unavailable(why) => (format!("unavailable: {why}"), None),
     }

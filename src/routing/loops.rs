@@ -22,7 +22,7 @@ pub struct Rules<'a> {
     /// `installation`.
     pub installation: &'a str,
     /// All loop keys.
-    pub keys: &'a [[u8; 32]],
+    pub keys: &'a [stamp::Key],
     /// `max_received`.
     pub max_received: usize,
     /// `max_passes`.
@@ -98,7 +98,7 @@ pub fn too_many_hops(rules: &Rules<'_>, facts: &Facts, seen: &Seen) -> Option<Lo
 /// Whether a stamp says that this recipient took this connector within the hour before `received_at` (rule 3).
 /// The caller asks the directory live before it believes that.
 #[must_use]
-pub fn stamped(keys: &[[u8; 32]], valid: &[Stamp], address: &Address, route: &Route, received_at: UnixTime) -> bool {
+pub fn stamped(keys: &[stamp::Key], valid: &[Stamp], address: &Address, route: &Route, received_at: UnixTime) -> bool {
     valid
         .iter()
         .filter(|stamp| stamp.via == *route.connector && received_at.since(stamp.time) <= STAMP_COUNTS)
@@ -153,7 +153,14 @@ mod tests {
     use crate::routing::verdict::Way;
 
     const KEY: [u8; 32] = [7; 32];
-    const RULES: Rules<'_> = Rules { installation: "mx", keys: &[KEY], max_received: 3, max_passes: 2 };
+
+    fn keys() -> [stamp::Key; 1] {
+        [stamp::Key::new(KEY)]
+    }
+
+    fn rules(keys: &[stamp::Key]) -> Rules<'_> {
+        Rules { installation: "mx", keys, max_received: 3, max_passes: 2 }
+    }
     const MAIL: &str = "Message-ID: <1@a>\r\nDate: d\r\nFrom: a@b\r\n";
 
     fn address(text: &str) -> Address {
@@ -163,12 +170,12 @@ mod tests {
     fn signed(via: &str, time: u64) -> String {
         let recipients = &[&address("alice@contoso.com"), &address("alice@b.example")];
         let identity = &examine(MAIL.as_bytes()).identity;
-        sign(&KEY, &NewStamp { installation: "mx", via, time: UnixTime(time), recipients, identity })
+        sign(&keys()[0], &NewStamp { installation: "mx", via, time: UnixTime(time), recipients, identity })
     }
 
     fn seen(fields: &str) -> (Facts, Seen) {
         let facts = examine(format!("{fields}{MAIL}").as_bytes());
-        let seen = see(&RULES, &facts);
+        let seen = see(&rules(&keys()), &facts);
         (facts, seen)
     }
 
@@ -190,7 +197,7 @@ mod tests {
             let route =
                 Route { connector: connector.into(), rcpt_to: address.clone(), next_hop_domain, way: Way::Relayed };
             let at = UnixTime(received_at);
-            assert_eq!(stamped(&[KEY], &seen.valid, &address, &route, at), looped, "{recipient} {connector} {at:?}");
+            assert_eq!(stamped(&keys(), &seen.valid, &address, &route, at), looped, "{recipient} {connector} {at:?}");
         }
     }
 
@@ -203,7 +210,7 @@ mod tests {
             (signed("b", 1).repeat(3), Some(LoopRule::Passes)),
         ] {
             let (facts, seen) = seen(&fields);
-            assert_eq!(too_many_hops(&RULES, &facts, &seen), rule, "{fields}");
+            assert_eq!(too_many_hops(&rules(&keys()), &facts, &seen), rule, "{fields}");
         }
     }
 

@@ -5,11 +5,11 @@
 //! `session` before our own `550 5.1.1`, ask here once the directory, asked live, has changed nothing.
 //! `crate::state` saves it. It holds keyed hashes, connectors' names and times only; its owner keeps it behind a lock.
 
-use std::collections::HashMap;
 use std::hash::Hasher as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fast_map::FastMap;
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::time::UnixTime;
@@ -42,7 +42,7 @@ pub enum Doubt {
 #[derive(Debug)]
 pub struct RecentlyGood {
     key: [u8; 16],
-    known: HashMap<u64, Slot>,
+    known: FastMap<u64, Slot>,
     order: Order<Good>,
     /// Their names, as `Good::connector` counts them.
     connectors: Vec<Arc<str>>,
@@ -70,7 +70,7 @@ impl RecentlyGood {
         Self {
             key,
             // Growing would hold up whoever happens to be there. Memory that is not used yet costs nothing.
-            known: HashMap::with_capacity(ENTRIES),
+            known: FastMap::with_capacity_and_hasher(ENTRIES, Default::default()),
             order: Order::with_capacity(ENTRIES),
             connectors: Vec::new(),
             changes: 0,

@@ -2,12 +2,12 @@
 //!
 //! Delivery notes, `loops::remembered` counts. It holds hashes and times only; its owner keeps it behind a lock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256};
-
 use super::loops::Relayed;
+use crate::fast_map::FastMap;
 use crate::time::UnixTime;
 
 const KEPT: Duration = Duration::from_mins(30);
@@ -18,10 +18,12 @@ const ENTRIES: usize = 100_000;
 pub struct RelayMemory {
     /// Every relay, oldest first.
     order: VecDeque<(UnixTime, Hash)>,
-    relays: HashMap<Hash, Times>,
+    relays: FastMap<Hash, Times>,
+    /// What makes the hashes: 128 bits, so that no two relays are taken for one, with keys that nobody knows.
+    keys: [RandomState; 2],
 }
 
-type Hash = [u8; 16];
+type Hash = [u64; 2];
 
 /// When a relay was noted: the last two times are all that anybody asks about.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +37,7 @@ struct Times {
 impl RelayMemory {
     /// Notes that a next hop accepted a message for a recipient: once a message, never an attempt.
     pub fn note(&mut self, relay: &Relayed<'_>) {
-        let Some(hash) = hash(relay) else { return };
+        let Some(hash) = self.hash(relay) else { return };
         self.forget(relay.now);
         self.order.push_back((relay.now, hash));
         self.relays
@@ -47,9 +49,16 @@ impl RelayMemory {
     /// How often it is there, where two stands for all above.
     #[must_use]
     pub fn count(&self, relay: &Relayed<'_>) -> usize {
-        let Some(times) = hash(relay).and_then(|hash| self.relays.get(&hash)) else { return 0 };
+        let Some(times) = self.hash(relay).and_then(|hash| self.relays.get(&hash)) else { return 0 };
         let recent = [Some(times.last), times.before].into_iter().flatten().filter(|at| relay.now.since(*at) < KEPT);
         recent.count().min(times.kept)
+    }
+
+    /// `None` for a message without Message-ID: it is not remembered.
+    fn hash(&self, relay: &Relayed<'_>) -> Option<Hash> {
+        let Relayed { connector, recipient, reverse_path, facts, .. } = relay;
+        let parts = (connector, recipient.key(), reverse_path.key(), facts.id_and_date);
+        facts.message_id.then(|| self.keys.each_ref().map(|key| key.hash_one(parts)))
     }
 
     /// Drops what is too old, and the oldest if the memory is full.
@@ -67,22 +76,6 @@ impl RelayMemory {
             }
         }
     }
-}
-
-/// `None` for a message without Message-ID: it is not remembered.
-fn hash(relay: &Relayed<'_>) -> Option<Hash> {
-    if !relay.facts.message_id {
-        return None;
-    }
-    let mut context = Context::new(&SHA256);
-    for part in [relay.connector, relay.recipient.key(), relay.reverse_path.key()] {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part.as_bytes());
-    }
-    context.update(&relay.facts.id_and_date);
-    let mut first = [0; 16];
-    first.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
-    Some(first)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::accepted_domain::AcceptedDomains;
 use super::address_space::AddressSpaces;
+use crate::fast_map::FastMap;
 use crate::smtp::domain::Domain;
 
 /// The name of the send connector that every configuration has without writing it: reports whose
@@ -24,7 +25,7 @@ pub struct Table {
     /// The directories, in the order in which they are asked.
     pub directories: Vec<DirectoryRules>,
     /// What decisions need to know of each send connector, by name.
-    pub connectors: HashMap<Arc<str>, ConnectorRules>,
+    pub connectors: FastMap<Arc<str>, ConnectorRules>,
 }
 
 /// What decisions need to know of a directory.

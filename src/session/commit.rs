@@ -1,6 +1,7 @@
 //! What is left of a message after the next hops that took part is made durable, with the report that is due, and only
 //! then accepted and handed to `delivery` (DESIGN section 8).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tracing::Instrument;
@@ -214,34 +215,34 @@ fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Ke
     services.metrics.messages_received.with_label_values(&[connector]).inc();
     services.metrics.received_bytes.with_label_values(&[connector]).inc_by(size);
     let event = |what| Event {
-        id: id.clone(),
-        message_id: kept.content.message_id.clone(),
+        id: (&*id).into(),
+        message_id: (&*kept.content.message_id).into(),
         ..transaction.event(session, what)
     };
-    let detail = format!("{size} octets{}", proof(&transaction.origin));
-    services.trace.record(Event { detail, ..event(What::Received) });
+    let detail = format!("{size} octets{}", proof(&transaction.origin)).into();
+    services.trace.record(&Event { detail, ..event(What::Received) });
     for (recipient, fate) in transaction.recipients.iter().zip(&kept.fates) {
         let what = match recipient.route.way {
             Way::Resolved | Way::Redirected => What::Resolved,
             Way::Relayed | Way::RelayedVerified | Way::External => What::Relayed,
         };
-        let about = |what, detail: String| Event {
-            recipient: recipient.rcpt.address.as_str().to_owned(),
-            connector: recipient.route.connector.to_string(),
+        let about = |what, detail| Event {
+            recipient: recipient.rcpt.address.as_str().into(),
+            connector: (&*recipient.route.connector).into(),
             detail,
             ..event(what)
         };
-        services.trace.record(about(what, recipient.because.clone()));
+        services.trace.record(&about(what, (&*recipient.because).into()));
         let (what, result, said) = match &fate.state {
-            State::Done(Outcome::Delivered { reply, .. }) => (What::Delivered, "delivered", reply.to_string()),
-            State::Done(Outcome::Failed { reply, .. }) => (What::Failed, "failed", reply.to_string()),
-            State::Waiting { attempts: 1.., last_error, .. } => (What::Deferred, "deferred", last_error.clone()),
+            State::Done(Outcome::Delivered { reply, .. }) => (What::Delivered, "delivered", reply.to_string().into()),
+            State::Done(Outcome::Failed { reply, .. }) => (What::Failed, "failed", reply.to_string().into()),
+            State::Waiting { attempts: 1.., last_error, .. } => (What::Deferred, "deferred", Cow::from(last_error)),
             State::Waiting { .. } | State::Held(_) | State::Done(Outcome::Dropped) => continue,
         };
         let send_connector = &*recipient.route.connector;
-        tracing::info!(queue_id = %id, to = %recipient.rcpt.address, %send_connector, said, "{result}");
+        tracing::info!(queue_id = %id, to = %recipient.rcpt.address, %send_connector, said = &*said, "{result}");
         services.metrics.deliveries.with_label_values(&[send_connector, result]).inc();
-        services.trace.record(about(what, said));
+        services.trace.record(&about(what, said));
     }
 }
 
@@ -257,10 +258,10 @@ fn tell_reports(services: &Services, session: &str, transaction: &Transaction, (
             services.metrics.dsn.with_label_values(&[action.as_str()]).inc();
         }
         tracing::info!(queue_id = %about, report = %report.id, "report made");
-        services.trace.record(Event {
-            id: about.clone(),
-            message_id: kept.content.message_id.clone(),
-            detail: format!("report {}", report.id),
+        services.trace.record(&Event {
+            id: (&*about).into(),
+            message_id: (&*kept.content.message_id).into(),
+            detail: format!("report {}", report.id).into(),
             ..transaction.event(session, What::Dsn)
         });
     }

@@ -205,11 +205,11 @@ fn tell_refused(services: &Services, session: &str, transaction: &Transaction, (
     for recipient in &transaction.recipients {
         let connector = &*recipient.route.connector;
         services.metrics.deliveries.with_label_values(&[connector, result]).inc();
-        services.trace.record(Event {
-            recipient: recipient.rcpt.address.as_str().to_owned(),
-            message_id: message_id.to_owned(),
-            connector: connector.to_owned(),
-            detail: said.to_string(),
+        services.trace.record(&Event {
+            recipient: recipient.rcpt.address.as_str().into(),
+            message_id: message_id.into(),
+            connector: connector.into(),
+            detail: said.to_string().into(),
             ..transaction.event(session, What::Refused)
         });
     }

@@ -165,11 +165,11 @@ impl Checked<'_> {
         self.services.metrics.loops.with_label_values(&[rule]).inc();
         tracing::warn!(rule, recipient = %address, send_connector = %connector, message_id = self.facts.message_id,
             mode = ?self.in_force.config.loops.mode, "routing loop");
-        self.services.trace.record(Event {
-            recipient: address.as_str().to_owned(),
-            message_id: self.facts.message_id.clone(),
-            connector: connector.to_owned(),
-            detail: rule.to_owned(),
+        self.services.trace.record(&Event {
+            recipient: address.as_str().into(),
+            message_id: (&*self.facts.message_id).into(),
+            connector: connector.into(),
+            detail: rule.into(),
             ..transaction.event(session, What::Looped)
         });
     }

@@ -7,13 +7,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::Instrument;
 
 use crate::config::{ReceiveConnector, ReceiveTlsMode};
@@ -21,6 +22,7 @@ use crate::delivery::attempt::Outbound;
 use crate::delivery::on_its_way::OnItsWay;
 use crate::in_force::Current;
 use crate::metrics::Metrics;
+use crate::patience::Alarm;
 use crate::pressure::Pressure;
 use crate::routing::recently_good::RecentlyGood;
 use crate::routing::relay_memory::RelayMemory;
@@ -157,7 +159,8 @@ struct Session<S> {
     /// Octets of the last read.
     last_read: usize,
     /// Until the machine has been told to drain.
-    draining: Option<CancellationToken>,
+    draining: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    alarm: Alarm,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
@@ -191,7 +194,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             input: BytesMut::new(),
             output: Vec::new(),
             transaction: None,
-            draining: Some(draining),
+            draining: Some(Box::pin(draining.cancelled_owned())),
+            alarm: Alarm::new(),
         })
     }
 

@@ -73,9 +73,9 @@ impl Transaction {
         if loops {
             services.metrics.loops.with_label_values(&["resolves-first"]).inc();
         }
-        services.trace.record(Event {
-            recipient: rcpt.address.as_str().to_owned(),
-            detail: format!("{refusal} ({why})"),
+        services.trace.record(&Event {
+            recipient: rcpt.address.as_str().into(),
+            detail: format!("{refusal} ({why})").into(),
             ..self.event(session, What::Refused)
         });
         Some(refusal)

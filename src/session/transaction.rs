@@ -1,8 +1,8 @@
 //! One transaction: the configuration it began with, its sender, and where its recipients go.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use tokio::task::JoinError;
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use crate::delivery::cut_through::Branches;
 use crate::in_force::InForce;
 use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::message::received::With;
+use crate::resolve::About;
 use crate::routing::table::Table;
 use crate::routing::verdict::{Decision, Freshness, Reason, Route};
 use crate::smtp::address::Address;
@@ -120,14 +121,18 @@ impl Transaction {
             ForwardPath::Mailbox(address) => address,
             ForwardPath::Postmaster => self.postmaster(),
         };
-        let (in_force, origin, asked) = (self.in_force.clone(), self.origin.clone(), address.clone());
-        let mut deciding =
-            Box::pin(async move { in_force.resolver.resolve(&origin, &asked, Freshness::Any, UnixTime::now()).await });
-        // What memory knows needs no task of its own.
-        let at_once = deciding.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        let deciding = match at_once {
-            Poll::Ready(decision) => Deciding::Made(decision),
-            Poll::Pending => Deciding::Asking(AbortOnDropHandle::new(tokio::spawn(deciding.in_current_span()))),
+        let (freshness, now) = (Freshness::Any, UnixTime::now());
+        let about = About { origin: &self.origin, address: &address, freshness, now };
+        let deciding = match self.in_force.resolver.at_once(&about) {
+            Ok(decision) => Deciding::Made(decision),
+            Err(answers) => {
+                let (in_force, origin, asked) = (self.in_force.clone(), self.origin.clone(), address.clone());
+                let asking = async move {
+                    let about = About { origin: &origin, address: &asked, freshness, now };
+                    in_force.resolver.go_on(&about, answers).await
+                };
+                Deciding::Asking(AbortOnDropHandle::new(tokio::spawn(asking.in_current_span())))
+            }
         };
         self.asked.push_back((RcptTo { address, notify: rcpt.notify, orcpt: rcpt.orcpt }, deciding));
     }
@@ -146,17 +151,17 @@ impl Transaction {
     }
 
     /// An event of this transaction, to be filled in.
-    pub(super) fn event(&self, session: &str, what: What) -> Event {
+    pub(super) fn event<'a>(&'a self, session: &'a str, what: What) -> Event<'a> {
         Event {
             at: UnixTime::now(),
-            id: String::new(),
-            session: session.to_owned(),
+            id: "".into(),
+            session: session.into(),
             what,
-            sender: self.sender.reverse_path.as_str().to_owned(),
-            recipient: String::new(),
-            message_id: String::new(),
-            connector: self.connector.name.to_string(),
-            detail: String::new(),
+            sender: self.sender.reverse_path.as_str().into(),
+            recipient: "".into(),
+            message_id: "".into(),
+            connector: (&*self.connector.name).into(),
+            detail: "".into(),
         }
     }
 }
@@ -176,7 +181,12 @@ pub(super) fn with(machine: &Server, sender: &Sender) -> With {
 
 /// All that had a say, in one line.
 pub(super) fn because(reasons: &[Reason]) -> String {
-    reasons.iter().map(Reason::to_string).collect::<Vec<_>>().join("; ")
+    let mut text = String::with_capacity(reasons.len() * 100);
+    for reason in reasons {
+        let before = if text.is_empty() { "" } else { "; " };
+        let _ = write!(text, "{before}{reason}"); // writing to a String cannot fail
+    }
+    text
 }
 
 /// Whether a refusal is one of the rows that break a loop before anything is sent (DESIGN section 6, rule 1).

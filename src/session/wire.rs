@@ -14,10 +14,13 @@ use tokio::time::{Instant, timeout};
 use super::link::Link;
 use super::{Believed, Client, Ended, Session};
 use crate::config::Config;
+use crate::patience::within;
 use crate::smtp::server::{Event, Expect, Profile, TlsState};
 
-/// How much is read at once, octets.
+/// How much of a content that flows is read at once, octets.
 const READ: usize = 64 * 1024;
+/// How much else: room on the stack, each page of which costs a little whenever it is made.
+const LITTLE: usize = 16 * 1024;
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_mins(1);
 /// How long a client may leave our replies unread.
@@ -35,8 +38,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let lent_until = if has_loans { self.moved + LENT } else { deadline };
         let way = Reading::of(expect, self.last_read, &mut self.input);
         let drained = async {
-            match &self.draining {
-                Some(token) => token.cancelled().await,
+            match &mut self.draining {
+                Some(draining) => draining.as_mut().await,
                 None => std::future::pending().await,
             }
         };
@@ -56,7 +59,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     return Err(gone.map_or_else(Ended::from, |_| Ended::Eof));
                 }
             },
-            () = tokio::time::sleep_until(deadline.min(lent_until)) => match &mut self.transaction {
+            () = self.alarm.at(deadline.min(lent_until)) => match &mut self.transaction {
                 Some(transaction) if Instant::now() < deadline => transaction.branches.release(),
                 _ => {
                     self.suspect_black_hole(expect);
@@ -85,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if self.output.is_empty() {
             return Ok(());
         }
-        let sent = timeout(SEND, async {
+        let sent = within(SEND, async {
             self.link.write_all(&self.output).await?;
             self.link.flush().await
         });
@@ -128,7 +131,7 @@ enum Reading {
 
 impl Reading {
     fn of(expect: Expect, last_read: usize, input: &mut BytesMut) -> Self {
-        if expect == Expect::Content && last_read >= READ / 2 {
+        if expect == Expect::Content && last_read >= LITTLE / 2 {
             input.reserve(READ);
             return Self::Much;
         }
@@ -148,7 +151,7 @@ where
         return link.read_buf(input).await;
     }
     poll_fn(|context| {
-        let mut room = [MaybeUninit::uninit(); READ];
+        let mut room = [MaybeUninit::uninit(); LITTLE];
         let mut read = ReadBuf::uninit(&mut room);
         ready!(Pin::new(&mut *link).poll_read(context, &mut read))?;
         input.extend_from_slice(read.filled());

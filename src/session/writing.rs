@@ -16,6 +16,8 @@ use crate::time::UnixTime;
 
 /// How much is written to a file at once.
 const PIECE: usize = 64 * 1024;
+/// What most messages have room in.
+const USUAL: usize = 8 * 1024;
 
 /// Content being taken in.
 pub(super) struct Writing {
@@ -45,7 +47,8 @@ enum Filed {
 impl Writing {
     pub(super) fn new(spool: Arc<dyn Spool>, origin: &Origin, with: With, in_force: &InForce) -> Self {
         let (id, at) = (spool.new_id(), UnixTime::now());
-        let buffer = received::field(origin, with, &in_force.config.server.hostname, id, at).into_bytes();
+        let mut buffer = received::field(origin, with, &in_force.config.server.hostname, id, at).into_bytes();
+        buffer.reserve(USUAL);
         let received_size = buffer.len() as u64;
         Self { spool, id, at, size: received_size, received_size, buffer, file: Filed::No }
     }

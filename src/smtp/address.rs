@@ -62,8 +62,10 @@ impl Address {
         }
         let domain = Domain::parse(&rest[1..])?;
         let plain = plain_local(local)?;
-        let key = format!("{}@{domain}", fold(&plain));
-        Ok(Self { written: text.into(), at, domain, key: key.into() })
+        let key = [&*fold(&plain), "@", domain.as_str()].concat();
+        let written: Arc<str> = text.into();
+        let key = if key == text { written.clone() } else { key.into() };
+        Ok(Self { written, at, domain, key })
     }
 
     /// As the sender wrote it.

@@ -1,5 +1,6 @@
 //! Mail domains as they are compared: lower case, IDN as A-labels (RFC 5890), literals as written.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -43,10 +44,12 @@ impl Domain {
         if let Some(inner) = text.strip_prefix('[') {
             return Self::literal(text, inner);
         }
-        let ascii = if text.is_ascii() {
-            text.to_ascii_lowercase()
+        let ascii: Cow<'_, str> = if !text.is_ascii() {
+            idna::domain_to_ascii(text).map_err(|_| DomainError::Form(text.to_owned()))?.into()
+        } else if text.bytes().any(|b| b.is_ascii_uppercase()) {
+            text.to_ascii_lowercase().into()
         } else {
-            idna::domain_to_ascii(text).map_err(|_| DomainError::Form(text.to_owned()))?
+            text.into()
         };
         if ascii.len() > 255 {
             return Err(DomainError::TooLong);

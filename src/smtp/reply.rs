@@ -111,7 +111,11 @@ impl fmt::Display for Reply {
         if let Some(enhanced) = self.enhanced {
             write!(f, " {enhanced}")?;
         }
-        write!(f, " {}", self.text.replace('\n', " "))
+        for line in self.text.split('\n') {
+            f.write_str(" ")?;
+            f.write_str(line)?;
+        }
+        Ok(())
     }
 }
 

@@ -48,7 +48,7 @@ fn date(path: &Path) -> Option<String> {
 /// The events that match, oldest first: of each message that matches, what concerns the message as a whole and
 /// what concerns the recipients asked for.
 #[must_use]
-pub fn find(folder: &Path, query: &Query) -> Vec<Event> {
+pub fn find(folder: &Path, query: &Query) -> Vec<Event<'static>> {
     let wanted = Wanted::new(query);
     let from = day(query.since);
     let files: Vec<_> = files(folder).into_iter().filter(|(date, _)| *date >= from).collect();
@@ -62,7 +62,7 @@ pub fn find(folder: &Path, query: &Query) -> Vec<Event> {
     found
 }
 
-fn events(path: &Path) -> impl Iterator<Item = Event> + use<> {
+fn events(path: &Path) -> impl Iterator<Item = Event<'static>> + use<> {
     let lines = File::open(path).into_iter().flat_map(|file| BufReader::new(file).split(b'\n').map_while(Result::ok));
     lines.filter_map(|line| serde_json::from_slice(&line).ok())
 }
@@ -83,7 +83,7 @@ impl Wanted {
         }
     }
 
-    fn recipient(&self, event: &Event) -> bool {
+    fn recipient(&self, event: &Event<'_>) -> bool {
         event.recipient.to_lowercase().contains(&self.recipient)
     }
 }
@@ -96,21 +96,21 @@ struct Matching {
 }
 
 impl Matching {
-    fn note(&mut self, event: &Event, wanted: &Wanted) {
+    fn note(&mut self, event: &Event<'_>, wanted: &Wanted) {
         if event.id.is_empty() {
             return;
         }
         if wanted.recipient(event) {
-            self.recipient.insert(event.id.clone());
+            self.recipient.insert(event.id.to_string());
         }
         if event.message_id.to_lowercase().contains(&wanted.message_id) {
-            self.message_id.insert(event.id.clone());
+            self.message_id.insert(event.id.to_string());
         }
     }
 
-    fn want(&self, event: &Event, wanted: &Wanted) -> bool {
-        let recipient = wanted.recipient(event) || (event.recipient.is_empty() && self.recipient.contains(&event.id));
-        let message_id = wanted.message_id.is_empty() || self.message_id.contains(&event.id);
+    fn want(&self, event: &Event<'_>, wanted: &Wanted) -> bool {
+        let recipient = wanted.recipient(event) || (event.recipient.is_empty() && self.recipient.contains(&*event.id));
+        let message_id = wanted.message_id.is_empty() || self.message_id.contains(&*event.id);
         recipient && message_id && event.sender.to_lowercase().contains(&wanted.sender)
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct OfDay {
 
 impl Waiting {
     /// Takes an event, unless too much waits.
-    pub(super) fn put(&self, event: &Event) {
+    pub(super) fn put(&self, event: &Event<'_>) {
         let mut days = self.days();
         let first = days.is_empty();
         if days.last().is_none_or(|last| last.at.0 / DAY != event.at.0 / DAY) {

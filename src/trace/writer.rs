@@ -105,14 +105,14 @@ mod tests {
     async fn events_go_to_the_file_of_their_day_and_stop_writes_the_rest() {
         let folder = tempfile::tempdir().unwrap();
         let (trace, writer) = start(folder.path().join("trace")).unwrap();
-        trace.record(event(DAY - 1, What::Received, "A", ""));
-        trace.record(event(DAY, What::Delivered, "A", "alice@contoso.com"));
-        trace.record(event(DAY + 1, What::Delivered, "A", "bob@contoso.com"));
+        trace.record(&event(DAY - 1, What::Received, "A", ""));
+        trace.record(&event(DAY, What::Delivered, "A", "alice@contoso.com"));
+        trace.record(&event(DAY + 1, What::Delivered, "A", "bob@contoso.com"));
         writer.stop().await;
         let lines = |name: &str| std::fs::read_to_string(folder.path().join("trace").join(name)).unwrap();
         assert_eq!(lines("1970-01-01.jsonl").lines().count(), 1);
         assert_eq!(lines("1970-01-02.jsonl").lines().count(), 2);
-        let read: Event = serde_json::from_str(lines("1970-01-01.jsonl").trim()).unwrap();
+        let read: Event<'_> = serde_json::from_str(lines("1970-01-01.jsonl").trim()).unwrap();
         assert_eq!(read, event(DAY - 1, What::Received, "A", ""));
     }
 

@@ -70,7 +70,7 @@ fn answer(query: &Message, zone: &HashMap<String, Vec<&'static str>>) -> Message
 
 /// Settings that go by MX where there is no smart host.
 fn by_name(smart_host: Option<(&str, u16)>, dns: SocketAddr) -> SmtpOut {
-    let written = smart_host.map(|(name, port)| SmartHost { host: Host::Name(name.to_owned()), port });
+    let written = smart_host.map(|(name, port)| SmartHost::new(Host::Name(name.to_owned()), port));
     let mut smtp = smtp_out(written.into_iter().collect());
     smtp.dns_servers = vec![dns];
     smtp

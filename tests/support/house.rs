@@ -222,9 +222,9 @@ fn stamp(via: &str, recipient: &str, time: UnixTime) -> Stamp {
     let facts = header::examine(CONTENT.split_inclusive("\r\n\r\n").next().unwrap().as_bytes());
     let (recipient, installation) = (parse(recipient), "mx.contoso.com");
     let new = NewStamp { installation, via, time, recipients: &[&recipient], identity: &facts.identity };
-    let field = stamp::sign(&KEY, &new).replace("\r\n", "");
+    let field = stamp::sign(&stamp::Key::new(KEY), &new).replace("\r\n", "");
     let value = field.split_once(':').unwrap().1;
-    stamp::verify(&[KEY], installation, &facts.values, value).unwrap()
+    stamp::verify(&[stamp::Key::new(KEY)], installation, &facts.values, value).unwrap()
 }
 
 fn read_all(folder: &Path) -> Vec<String> {

@@ -106,7 +106,7 @@ pub(crate) fn in_words(handed: &[Handed]) -> Vec<String> {
 
 /// A smart host written in brackets.
 pub(crate) fn smart_host(address: SocketAddr) -> SmartHost {
-    SmartHost { host: Host::Address(address.ip()), port: address.port() }
+    SmartHost::new(Host::Address(address.ip()), address.port())
 }
 
 /// Settings for these smart hosts: no TLS, short time limits.

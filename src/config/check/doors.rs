@@ -198,8 +198,8 @@ mod tests {
     #[test]
     fn own_listeners_are_known() {
         let door = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let address = |text: &str, port| SmartHost { host: Host::Address(text.parse().unwrap()), port };
-        let name = |text: &str, port| SmartHost { host: Host::Name(text.into()), port };
+        let address = |text: &str, port| SmartHost::new(Host::Address(text.parse().unwrap()), port);
+        let name = |text: &str, port| SmartHost::new(Host::Name(text.into()), port);
         for (smart_host, bind, own) in [
             (address("127.0.0.1", 25), "127.0.0.1:25", true),
             (address("127.0.0.1", 25), "0.0.0.0:25", true),

@@ -152,17 +152,33 @@ pub struct SmartHost {
     pub host: Host,
     /// The port; 25 unless written; 0 for a socket, which has none.
     pub port: u16,
+    written: Arc<str>,
 }
 
-/// As written, without the default port: `[10.0.0.5]`, `mail.contoso.com:2525`, `unix:/run/dovecot/lmtp`.
+impl SmartHost {
+    /// Puts the two together.
+    #[must_use]
+    pub fn new(host: Host, port: u16) -> Self {
+        let behind = if port == 25 { String::new() } else { format!(":{port}") };
+        let written = match &host {
+            Host::Address(ip) => format!("[{ip}]{behind}"),
+            Host::Name(name) => format!("{name}{behind}"),
+            Host::Unix(path) => format!("unix:{}", path.display()),
+        };
+        Self { host, port, written: written.into() }
+    }
+
+    /// As written, without the default port: `[10.0.0.5]`, `mail.contoso.com:2525`, `unix:/run/dovecot/lmtp`.
+    #[must_use]
+    pub fn as_written(&self) -> &Arc<str> {
+        &self.written
+    }
+}
+
+/// As written.
 impl std::fmt::Display for SmartHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.host {
-            Host::Address(ip) => write!(f, "[{ip}]")?,
-            Host::Name(name) => f.write_str(name)?,
-            Host::Unix(path) => return write!(f, "unix:{}", path.display()),
-        }
-        if self.port == 25 { Ok(()) } else { write!(f, ":{}", self.port) }
+        f.write_str(&self.written)
     }
 }
 

@@ -11,12 +11,13 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::black_hole::{BlackHole, STALL, Watch};
 use crate::config::SmtpOut;
+use crate::patience::{Alarm, within};
 use crate::smtp::client::offers::Offers;
 use crate::smtp::client::replies::{Replies, ReplyError};
 use crate::smtp::domain::Domain;
@@ -46,12 +47,20 @@ pub enum Broken {
 }
 
 /// What a connection was made with; another may use it only with the same.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Terms {
     /// What we said in EHLO.
     pub ehlo: Domain,
     /// The connector's settings.
     pub smtp: Arc<SmtpOut>,
+}
+
+impl Terms {
+    /// Whether a connection made on these terms serves those.
+    #[must_use]
+    pub fn are_same(&self, those: &Self) -> bool {
+        self.ehlo == those.ehlo && (Arc::ptr_eq(&self.smtp, &those.smtp) || self.smtp == those.smtp)
+    }
 }
 
 /// An SMTP connection.
@@ -71,6 +80,7 @@ pub struct Connection {
     /// Whether a message has gone over it before.
     pub history: History,
     watch: Watch,
+    alarm: Alarm,
 }
 
 /// Whether a message has gone over a connection before.
@@ -129,6 +139,7 @@ impl Connection {
             opened: Instant::now(),
             history: History::Fresh,
             watch,
+            alarm: Alarm::new(),
         }
     }
 
@@ -185,9 +196,11 @@ impl Connection {
         self.flush().await?;
         let deadline = Instant::now() + limit;
         loop {
-            match timeout_at(self.next_look(deadline), self.read()).await {
-                Ok(reply) => return reply,
-                Err(_) => self.stalled(deadline, limit)?,
+            let look = self.next_look(deadline);
+            tokio::select! {
+                biased;
+                reply = read(&mut self.stream, &mut self.replies) => return reply,
+                () = self.alarm.at(look) => self.stalled(deadline, limit)?,
             }
         }
     }
@@ -201,13 +214,17 @@ impl Connection {
             return Ok(());
         }
         let limit = self.terms.smtp.reply_timeout;
-        let deadline = Instant::now() + limit;
+        let mut look = STALL.min(limit);
+        let mut deadline = None;
         let out = std::mem::take(&mut self.out);
         let mut rest = out.as_slice();
         let written = loop {
-            match timeout_at(self.next_look(deadline), self.stream.write(&mut rest)).await {
+            match within(look, self.stream.write(&mut rest)).await {
                 Ok(written) => break written.map_err(Broken::from),
                 Err(_) => {
+                    let now = Instant::now();
+                    let deadline = *deadline.get_or_insert(now + limit.saturating_sub(look));
+                    look = look.min(deadline.saturating_duration_since(now));
                     if let Err(broken) = self.stalled(deadline, limit) {
                         break Err(broken);
                     }
@@ -245,24 +262,6 @@ impl Connection {
     /// The buffer of what goes out next, for whoever fills it piece by piece.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.out
-    }
-
-    async fn read(&mut self) -> Result<Reply, Broken> {
-        loop {
-            let buffer = &mut self.replies.buffer;
-            buffer.reserve(1024);
-            let read = match &mut self.stream {
-                Stream::Plain(socket) => socket.read_buf(buffer).await?,
-                Stream::Unix(socket) => socket.read_buf(buffer).await?,
-                Stream::Tls(tls) => tls.read_buf(buffer).await?,
-            };
-            if read == 0 {
-                return Err(Broken::Closed);
-            }
-            if let Some(reply) = self.replies.next_reply()? {
-                return Ok(reply);
-            }
-        }
     }
 
     /// Encrypts it. What was read behind the reply to STARTTLS is thrown away (RFC 3207 6), and so is what was
@@ -307,5 +306,24 @@ impl Connection {
     pub async fn quit(mut self) {
         self.queue(b"QUIT\r\n");
         let _ = timeout(FAREWELL, self.reply()).await;
+    }
+}
+
+/// Reads until a whole reply is there.
+async fn read(stream: &mut Stream, replies: &mut Replies) -> Result<Reply, Broken> {
+    loop {
+        let buffer = &mut replies.buffer;
+        buffer.reserve(1024);
+        let read = match stream {
+            Stream::Plain(socket) => socket.read_buf(buffer).await?,
+            Stream::Unix(socket) => socket.read_buf(buffer).await?,
+            Stream::Tls(tls) => tls.read_buf(buffer).await?,
+        };
+        if read == 0 {
+            return Err(Broken::Closed);
+        }
+        if let Some(reply) = replies.next_reply()? {
+            return Ok(reply);
+        }
     }
 }

@@ -27,9 +27,7 @@ pub(super) const NO_MAIL_SERVER: Reply =
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NextHop {
     /// A name, after MX, or an address.
-    pub host: Host,
-    /// The port.
-    pub port: u16,
+    pub at: SmartHost,
     /// Whose `next_hop_up` it is; `None` for a recipient domain's MX.
     pub label: Option<Arc<str>>,
 }
@@ -46,24 +44,24 @@ pub(super) enum NoHop {
 impl NextHop {
     /// For logs: the name, or the address in brackets.
     pub(super) fn name(&self) -> String {
-        match &self.host {
-            Host::Address(address) => format!("[{address}]:{}", self.port),
-            Host::Name(name) => format!("{name}:{}", self.port),
+        match &self.at.host {
+            Host::Address(address) => format!("[{address}]:{}", self.at.port),
+            Host::Name(name) => format!("{name}:{}", self.at.port),
             Host::Unix(path) => format!("unix:{}", path.display()),
         }
     }
 
     /// `name[address]:port`, as reports and logs have it.
     pub(super) fn at(&self, address: IpAddr) -> String {
-        match &self.host {
-            Host::Address(_) | Host::Unix(_) => format!("[{address}]:{}", self.port),
-            Host::Name(name) => format!("{name}[{address}]:{}", self.port),
+        match &self.at.host {
+            Host::Address(_) | Host::Unix(_) => format!("[{address}]:{}", self.at.port),
+            Host::Name(name) => format!("{name}[{address}]:{}", self.at.port),
         }
     }
 
     /// What its certificate is checked for.
     pub(super) fn certificate_name(&self) -> String {
-        match &self.host {
+        match &self.at.host {
             Host::Address(address) => address.to_string(),
             Host::Name(name) => name.clone(),
             Host::Unix(_) => String::new(),
@@ -71,7 +69,7 @@ impl NextHop {
     }
 
     pub(super) fn key(&self, connector: &Arc<str>) -> Key {
-        Key { connector: connector.clone(), host: SmartHost { host: self.host.clone(), port: self.port } }
+        Key { connector: connector.clone(), host: self.at.clone() }
     }
 }
 
@@ -108,6 +106,9 @@ pub(super) async fn hops(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, NoHop> {
     } else {
         smart_hosts(attempt).await.map_err(NoHop::Trouble)?
     };
+    if hops.len() < 2 {
+        return Ok(hops);
+    }
     let connector = &attempt.connector.name;
     let turn = match smtp.select {
         Select::Failover => 0,
@@ -141,12 +142,12 @@ pub(super) async fn smart_hosts(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, T
     let mut hops = Vec::new();
     let mut last = None;
     for smart_host in &smtp.smart_hosts {
-        let label: Arc<str> = smart_host.to_string().into();
-        let hop = |host: Host| NextHop { host, port: smart_host.port, label: Some(label.clone()) };
+        let label = Some(smart_host.as_written());
+        let hop = |host: Host| NextHop { at: SmartHost::new(host, smart_host.port), label: label.cloned() };
         let name = match &smart_host.host {
             Host::Name(name) if smtp.mx => name,
-            host => {
-                hops.push(hop(host.clone()));
+            _ => {
+                hops.push(NextHop { at: smart_host.clone(), label: label.cloned() });
                 continue;
             }
         };
@@ -174,7 +175,7 @@ pub(super) async fn smart_hosts(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, T
 
 async fn recipients_mx(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, NoHop> {
     let domain = attempt.next_hop_domain;
-    let hop = |host| NextHop { host, port: 25, label: None };
+    let hop = |host| NextHop { at: SmartHost::new(host, 25), label: None };
     if let Some(address) = domain.as_ip() {
         return Ok(vec![hop(Host::Address(address))]);
     }
@@ -212,7 +213,7 @@ mod tests {
 
     /// `a1 a2 b1`: the smart host's letter and its MX record's number.
     fn hop(name: &str) -> NextHop {
-        NextHop { host: Host::Name(name.to_owned()), port: 25, label: Some(name[..1].into()) }
+        NextHop { at: SmartHost::new(Host::Name(name.to_owned()), 25), label: Some(name[..1].into()) }
     }
 
     #[test]
@@ -231,7 +232,8 @@ mod tests {
             ("", 3, "", ""),
         ] {
             let all = hops.split_whitespace().map(hop).collect();
-            let is_down = |hop: &NextHop| matches!(&hop.host, Host::Name(name) if down.split(' ').any(|d| d == name));
+            let is_down =
+                |hop: &NextHop| matches!(&hop.at.host, Host::Name(name) if down.split(' ').any(|d| d == name));
             let ordered = in_order(all, turn, is_down);
             let names: Vec<_> = ordered.iter().map(|hop| hop.name().replace(":25", "")).collect();
             assert_eq!(names.join(" "), expected, "{hops} {turn} {down}");

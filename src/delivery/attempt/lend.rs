@@ -186,7 +186,8 @@ async fn begin_with(
     loop {
         let mut connection = match attempt.shared.pool.take(key, &attempt.terms) {
             Some(connection) => connection,
-            None => open::open(attempt, hop).await?,
+            // Boxed: a message that finds a connection does not carry the room for making one.
+            None => Box::pin(open::open(attempt, hop)).await?,
         };
         introduce(&mut connection, opening.origin).await;
         let mut talk = Conversation::new(connection);

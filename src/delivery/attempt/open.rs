@@ -50,7 +50,7 @@ enum Encrypt {
 /// The trouble with the last address that was tried.
 pub(super) async fn open(attempt: &Attempt<'_>, hop: &NextHop) -> Result<Connection, Trouble> {
     let smtp = &attempt.terms.smtp;
-    let addresses = match &hop.host {
+    let addresses = match &hop.at.host {
         Host::Address(address) => vec![*address],
         Host::Name(name) => attempt.shared.dns.addresses(&smtp.dns_servers, name).await.map_err(|error| {
             let trouble = Trouble::unreached(NO_DNS, error.to_string());
@@ -70,7 +70,7 @@ pub(super) async fn open(attempt: &Attempt<'_>, hop: &NextHop) -> Result<Connect
     let none = format!("{} has no address of the family of `source_address`", hop.name());
     let mut last = Trouble::unreached(NO_ANSWER, none);
     for ip in addresses.into_iter().filter(usable).take(MAX_ADDRESSES) {
-        let address = SocketAddr::new(ip, hop.port);
+        let address = SocketAddr::new(ip, hop.at.port);
         let mut opened = ready(attempt, hop, address, Encrypt::AsOffered).await;
         // RFC 7435: without authentication clear text is no worse than TLS that cannot be had.
         let clear_will_do = smtp.tls.mode == SendTlsMode::Opportunistic && smtp.auth.is_none();

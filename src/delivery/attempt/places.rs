@@ -1,16 +1,17 @@
 //! How many connections a send connector may have at once (`max_connections`): who waits is served in turn.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::fast_map::FastMap;
 
 /// A place for one connection, until it is dropped.
 pub(super) type Place = Option<OwnedSemaphorePermit>;
 
 /// The places of all connectors.
 #[derive(Default)]
-pub(super) struct Places(Mutex<HashMap<Arc<str>, Connector>>);
+pub(super) struct Places(Mutex<FastMap<Arc<str>, Connector>>);
 
 struct Connector {
     limit: usize,

@@ -107,7 +107,7 @@ impl Outbound {
 
 async fn look(attempt: &Attempt<'_>, hop: &NextHop, connection: Connection) -> Ready {
     let next_hop = connection.next_hop.clone();
-    let wanted = attempt.terms.smtp.tls.mode != SendTlsMode::None && !matches!(hop.host, Host::Unix(_));
+    let wanted = attempt.terms.smtp.tls.mode != SendTlsMode::None && !matches!(hop.at.host, Host::Unix(_));
     let security = match connection.certificate() {
         Some(certificate) => Security::Encrypted(accept::good_until(certificate)),
         None if wanted && connection.offers.starttls => Security::Failed(why_in_clear(attempt, hop).await),

@@ -47,7 +47,7 @@ fn outcome(parts: &Parts, entry: &Entry, queued: &Queued, attempted: &Attempted)
     let (message_id, next_hop) = (&entry.content.message_id, &attempted.next_hop);
     tracing::info!(%queue_id, %sender, %to, message_id, send_connector = %connector, %next_hop, said, "{result}");
     parts.metrics.deliveries.with_label_values(&[connector, result]).inc();
-    parts.trace.record(event(entry, what, to.to_string(), (connector, said)));
+    parts.trace.record(&event(entry, what, to.as_str(), (connector, &said)));
 }
 
 /// A report was made.
@@ -63,21 +63,21 @@ pub(super) fn reported(parts: &Parts, about: &Entry, report: &Entry, reported: &
         tracing::info!(queue_id = %about.id, report = %report.id, to = %about.sender.reverse_path, "{} report made", action.as_str());
         let detail = format!("{}, as {}", action.as_str(), report.id);
         let connector = report.recipients.first().map_or(UNDECIDED_LABEL, |queued| label(&queued.route.connector));
-        parts.trace.record(event(about, What::Dsn, about.sender.reverse_path.as_str().to_owned(), (connector, detail)));
+        parts.trace.record(&event(about, What::Dsn, about.sender.reverse_path.as_str(), (connector, &detail)));
     }
 }
 
-fn event(entry: &Entry, what: What, recipient: String, (connector, detail): (&str, String)) -> Event {
+fn event<'a>(entry: &'a Entry, what: What, recipient: &'a str, (connector, detail): (&'a str, &'a str)) -> Event<'a> {
     Event {
         at: UnixTime::now(),
-        id: entry.id.to_string(),
-        session: String::new(),
+        id: entry.id.to_string().into(),
+        session: "".into(),
         what,
-        sender: entry.sender.reverse_path.as_str().to_owned(),
-        recipient,
-        message_id: entry.content.message_id.clone(),
-        connector: connector.to_owned(),
-        detail,
+        sender: entry.sender.reverse_path.as_str().into(),
+        recipient: recipient.into(),
+        message_id: (&*entry.content.message_id).into(),
+        connector: connector.into(),
+        detail: detail.into(),
     }
 }
 

@@ -3,11 +3,12 @@
 //! Kept small, for a million recipients: names of connectors and servers are shared, a [`Recipient`] is made for an
 //! answer only.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{read_csv, read_toml};
+use crate::fast_map::FastMap;
 use crate::recipient::{Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
 
@@ -35,9 +36,9 @@ pub(super) struct Problem {
 pub(super) struct Contents {
     path: PathBuf,
     entries: Vec<Entry>,
-    by_key: HashMap<Box<str>, u32>,
+    by_key: FastMap<Box<str>, u32>,
     /// Addresses that several entries claim, with all of them.
-    ambiguous: HashMap<Box<str>, Vec<u32>>,
+    ambiguous: FastMap<Box<str>, Vec<u32>>,
 }
 
 #[derive(Debug)]
@@ -117,7 +118,7 @@ impl Contents {
                 mail_server: entry.mail_server.clone(),
                 send_connector: entry.send_connector.clone(),
                 entry: name.into(),
-                rule: format!("kind = \"{}\"", entry.kind.as_str()).into(),
+                rule: ["kind = \"", entry.kind.as_str(), "\""].concat().into(),
             })),
         }
     }
