@@ -4,6 +4,8 @@
 
 #[path = "cli/demo.rs"]
 mod demo;
+#[path = "cli/directory.rs"]
+mod directory;
 #[path = "cli/house.rs"]
 mod house;
 #[path = "cli/server.rs"]

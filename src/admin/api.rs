@@ -10,12 +10,14 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
+use super::directory::{self, Looked, Stats};
 use super::explain::{Explained, explain};
 use super::queue::{Listed, Message};
 use super::status::{Status, collect};
 use super::{Parts, status};
 use crate::config::check::{Problem, render};
 use crate::config::reload::{Consent, Reloaded};
+use crate::directory::Conflict;
 use crate::message::queue_id::QueueId;
 use crate::smtp::address::Address;
 use crate::time::UnixTime;
@@ -25,6 +27,9 @@ use crate::trace::read;
 pub(super) fn router(parts: Arc<Parts>) -> Router {
     Router::new()
         .route("/api/status", get(server_status))
+        .route("/api/directories", get(directory_stats))
+        .route("/api/directories/conflicts", get(directory_conflicts))
+        .route("/api/directories/lookup", get(directory_lookup))
         .route("/api/queue", get(queue_list))
         .route("/api/queue/retry", post(queue_retry_all))
         .route("/api/queue/{id}", get(queue_show).delete(queue_drop))
@@ -178,9 +183,34 @@ struct Asked {
     from: Option<IpAddr>,
 }
 
+fn address_of(text: &str) -> Result<Address, (StatusCode, Json<Failed>)> {
+    let wrong = |error| failed(StatusCode::BAD_REQUEST, format!("`{text}` is not an address: {error}"));
+    Address::parse(text).map_err(wrong)
+}
+
+async fn directory_stats(State(parts): State<Arc<Parts>>) -> Json<Vec<Stats>> {
+    Json(directory::stats(&parts))
+}
+
+async fn directory_lookup(State(parts): State<Arc<Parts>>, Query(asked): Query<Asked>) -> Answer<Looked> {
+    let address = address_of(&asked.address)?;
+    let looked = directory::look_up(&parts.current.load_full(), &address).await;
+    looked.map(Json).map_err(|error| failed(StatusCode::UNPROCESSABLE_ENTITY, error))
+}
+
+async fn directory_conflicts(
+    State(parts): State<Arc<Parts>>,
+    Query(Limit { limit }): Query<Limit>,
+) -> Answer<Vec<Conflict>> {
+    let in_force = parts.current.load_full();
+    // Looking through a million recipients takes its time.
+    let found = move || in_force.resolver.directories().conflicts(limit.unwrap_or(1_000));
+    let found = tokio::task::spawn_blocking(found).await;
+    found.map(Json).map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "looking for conflicts failed; see the log"))
+}
+
 async fn route(State(parts): State<Arc<Parts>>, Query(asked): Query<Asked>) -> Answer<Explained> {
-    let wrong = |error| failed(StatusCode::BAD_REQUEST, format!("`{}` is not an address: {error}", asked.address));
-    let address = Address::parse(&asked.address).map_err(wrong)?;
+    let address = address_of(&asked.address)?;
     let in_force = parts.current.load_full();
     let explained = explain(&in_force.config, &in_force.resolver, &address, asked.from).await;
     explained.map(Json).map_err(|error| failed(StatusCode::UNPROCESSABLE_ENTITY, error))

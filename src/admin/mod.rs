@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::time::UnixTime;
 
 pub mod api;
+pub mod directory;
 pub mod explain;
 pub mod guard;
 mod http;

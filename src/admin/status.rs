@@ -135,7 +135,7 @@ impl Health {
     }
 
     /// What a gauge says.
-    fn of(gauge: &prometheus::IntGauge) -> Self {
+    pub(super) fn of(gauge: &prometheus::IntGauge) -> Self {
         if gauge.get() == 1 { Self::Up } else { Self::Down }
     }
 }

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod check;
 mod client;
 mod demo;
+mod directory;
 mod logs;
 mod output;
 mod queue;
@@ -64,6 +65,11 @@ enum Command {
         accept: bool,
         #[command(flatten)]
         output: FormatArgument,
+    },
+    /// What the directories hold and say
+    Directory {
+        #[command(subcommand)]
+        command: directory::DirectoryCommand,
     },
     /// Queued mail
     Queue {
@@ -140,6 +146,7 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<Outcome> {
         Command::Status { output } => status::status(config, output.format).await,
         Command::Reload { accept: false, output } => reload::reload(config, "/api/reload", output.format).await,
         Command::Reload { accept: true, output } => reload::reload(config, "/api/reload?accept", output.format).await,
+        Command::Directory { command } => directory::directory(config, command).await,
         Command::Queue { command } => queue::queue(config, command).await,
         Command::Trace(arguments) => trace::trace(config, &arguments).await,
         Command::Demo { once, log } => {

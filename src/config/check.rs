@@ -15,7 +15,7 @@ use super::source::{Item, Places};
 use super::{Config, Reports, SendConnector};
 use crate::routing::accepted_domain::AcceptedDomains;
 use crate::routing::address_space::AddressSpaces;
-use crate::routing::table::{ConnectorRules, DomainPattern, Table};
+use crate::routing::table::{ConnectorRules, DomainPattern, DomainSet, Table};
 use crate::smtp::address::Address;
 use crate::time::UnixTime;
 
@@ -72,7 +72,8 @@ pub(super) fn with_removed(mut config: Config, removed: &Removed) -> Config {
     config
 }
 
-fn check(written: Written, mut context: Context) -> Result<Config, Vec<Problem>> {
+fn check(mut written: Written, mut context: Context) -> Result<Config, Vec<Problem>> {
+    set_verifiers_apart(&mut written);
     let problems = &mut context.problems;
     names::check(&written, problems);
     doors::check(&written, problems);
@@ -80,6 +81,21 @@ fn check(written: Written, mut context: Context) -> Result<Config, Vec<Problem>>
     domains::check(&written, problems);
     let warnings = warnings::find(&written);
     if context.problems.is_empty() { Ok(assemble(written, warnings)) } else { Err(context.problems.into_sorted()) }
+}
+
+/// A directory that a `verify_with` names vouches for the other organisation's recipients: it resolves nobody, unless
+/// its `domains` are written.
+fn set_verifiers_apart(written: &mut Written) {
+    let verifies = |name: &Arc<str>| {
+        written.send_connectors.iter().any(|connector| connector.used.verify_with.as_ref() == Some(name))
+    };
+    let verifiers: Vec<bool> =
+        written.directories.iter().map(|item| verifies(&item.used.name) && !item.places.has("domains[0]")).collect();
+    for (item, verifier) in written.directories.iter_mut().zip(verifiers) {
+        if verifier {
+            item.used.rules.domains = DomainSet::These(Vec::new());
+        }
+    }
 }
 
 /// What is used of tables, without their places.
@@ -103,7 +119,7 @@ fn assemble(written: Written, warnings: Vec<String>) -> Config {
         let rules = ConnectorRules {
             organization: connector.organization.clone(),
             rewrite_target_address: connector.rewrite_target_address,
-            verify_with: None,
+            verify_with: connector.verify_with.clone(),
         };
         (connector.name.clone(), rules)
     };

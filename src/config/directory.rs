@@ -9,6 +9,7 @@ use super::reader::{Reader, name, plain};
 use super::{CacheConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, LdapConfig, Profile};
 use crate::routing::table::{DirectoryRules, PlusAddressing};
 use crate::smtp::address::Address;
+use crate::smtp::domain::Domain;
 
 /// The kinds as words.
 #[derive(Clone, Copy, PartialEq)]
@@ -62,13 +63,14 @@ fn mailbox_servers(reader: &mut Reader<'_>) -> HashMap<String, Arc<str>> {
 }
 
 fn file(reader: &mut Reader<'_>) -> FileDirectoryConfig {
-    reader.require("path", "name the .toml or .csv file with the recipients");
+    reader.require("path", "name the .toml, .csv or .txt file with the recipients");
     let path = reader.path("path").unwrap_or_default();
     let extension = path.extension().and_then(|extension| extension.to_str());
-    if reader.has("path") && !matches!(extension, Some("toml" | "csv")) {
-        reader.problem("path", "expected a file whose name ends in .toml or .csv");
+    if reader.has("path") && !matches!(extension, Some("toml" | "csv" | "txt")) {
+        reader.problem("path", "expected a file whose name ends in .toml, .csv or .txt");
     }
-    FileDirectoryConfig { path }
+    let domain = |text: &str| Domain::parse(text).map_err(|error| error.to_string());
+    FileDirectoryConfig { path, default_domain: reader.optional("default_domain", domain) }
 }
 
 fn ldap(reader: &mut Reader<'_>) -> LdapConfig {

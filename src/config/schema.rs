@@ -46,6 +46,10 @@ const fn ldap(name: &'static str) -> Key {
     Key { name, when: When::If { key: "kind", values: &["ldap"], default: "ldap" } }
 }
 
+const fn file(name: &'static str) -> Key {
+    Key { name, when: When::If { key: "kind", values: &["file"], default: "ldap" } }
+}
+
 const fn smtp(name: &'static str) -> Key {
     Key { name, when: When::If { key: "protocol", values: &["smtp"], default: "smtp" } }
 }
@@ -120,7 +124,8 @@ pub const TABLES: &[Table] = &[
             key("kind"),
             key("domains"),
             key("deliver_to"),
-            Key { name: "path", when: When::If { key: "kind", values: &["file"], default: "ldap" } },
+            file("path"),
+            file("default_domain"),
             ldap("urls"),
             ldap("profile"),
             ldap("base"),
@@ -157,7 +162,7 @@ pub const TABLES: &[Table] = &[
             key("delivery"),
             key("cut_through_patience"),
             key("when_unreachable"),
-            not_built("verify_with"),
+            key("verify_with"),
             server("tls"),
             server("auth"),
             server("source_address"),

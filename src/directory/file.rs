@@ -1,11 +1,11 @@
-//! Kind `file`: recipients listed in a TOML or CSV file. The embedded default; always live.
+//! Kind `file`: recipients listed in a TOML or CSV file, or a plain list. The embedded default; always live.
 //!
 //! `directory::build` opens it, `resolve` asks it through [`Directory`]. [`watch`] takes a changed file over once it
-//! has been quiet for a while; a bad one changes nothing. `contents` is the file's meaning, `read_toml` and
-//! `read_csv` its two forms.
+//! has been quiet for a while; a bad one changes nothing. `contents` is the file's meaning, `read_toml`,
+//! `read_csv` and `read_list` its forms.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,13 +13,16 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use self::contents::Contents;
-use crate::directory::{Asked, Directory, result};
+use crate::config::FileDirectoryConfig;
+use crate::directory::{Asked, Conflict, Directory, result};
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Fresh, Kind};
 use crate::routing::verdict::Question;
 
+mod columns;
 mod contents;
 mod read_csv;
+mod read_list;
 mod read_toml;
 
 /// How often the file is looked at. A change is taken once it has stood still for as long.
@@ -28,7 +31,7 @@ pub const POLL: Duration = Duration::from_secs(2);
 /// A directory that is a file.
 pub struct FileDirectory {
     name: Arc<str>,
-    path: PathBuf,
+    config: FileDirectoryConfig,
     contents: ArcSwap<Contents>,
     version: AtomicU64,
     watched: Mutex<Watched>,
@@ -57,12 +60,12 @@ impl FileDirectory {
     ///
     /// # Errors
     /// All that is wrong with it, each with file, line and what to do.
-    pub fn open(name: &Arc<str>, path: &Path, metrics: &Metrics) -> Result<Self, Vec<String>> {
-        let stamp = stamp(path);
-        let contents = Contents::read(path)?;
+    pub fn open(name: &Arc<str>, config: &FileDirectoryConfig, metrics: &Metrics) -> Result<Self, Vec<String>> {
+        let stamp = stamp(&config.path);
+        let contents = Contents::read(&config.path, config.default_domain.as_ref())?;
         Ok(Self {
             name: Arc::clone(name),
-            path: path.to_owned(),
+            config: config.clone(),
             contents: ArcSwap::from_pointee(contents),
             version: AtomicU64::new(1),
             watched: Mutex::new(Watched { read: stamp, seen: stamp }),
@@ -79,7 +82,7 @@ impl FileDirectory {
     /// Looks at the file, and reads it if it changed and has stood still since the last look. Says whether what the
     /// directory knows changed.
     fn look(&self) -> Looked {
-        let now = stamp(&self.path);
+        let now = stamp(&self.config.path);
         {
             let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
             let quiet = watched.seen == now;
@@ -89,7 +92,7 @@ impl FileDirectory {
             }
             watched.read = now;
         }
-        match Contents::read(&self.path) {
+        match Contents::read(&self.config.path, self.config.default_domain.as_ref()) {
             Ok(contents) => {
                 let recipients = contents.len();
                 self.contents.store(Arc::new(contents));
@@ -105,6 +108,24 @@ impl FileDirectory {
                 Looked::Same
             }
         }
+    }
+
+    /// Its addresses that other entries have too, here or in directories that are asked before.
+    pub(super) fn conflicts(&self, earlier: &[Arc<FileDirectory>]) -> Vec<Conflict> {
+        let contents = self.contents.load();
+        let earlier: Vec<_> = earlier.iter().map(|directory| (&directory.name, directory.contents.load())).collect();
+        let of = |key: &str| {
+            let mut claims: Vec<(&Arc<str>, Vec<String>)> = Vec::new();
+            for (name, contents) in earlier.iter().map(|(name, contents)| (*name, &**contents)) {
+                claims.push((name, contents.claims(key)));
+            }
+            claims.push((&self.name, contents.claims(key)));
+            claims.retain(|(_, entries)| !entries.is_empty());
+            let decides = claims.first().filter(|(_, entries)| entries.len() == 1).map(|(name, _)| name.to_string());
+            let entries: Vec<String> = claims.into_iter().flat_map(|(_, entries)| entries).collect();
+            (entries.len() > 1).then(|| Conflict { address: key.to_owned(), entries, decides })
+        };
+        contents.keys().filter_map(of).collect()
     }
 
     /// Sets the gauges that depend on the contents; `earlier` are the file directories that are asked before this one.
@@ -175,6 +196,8 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::recipient::Lookup;
     use crate::routing::verdict::Freshness;
@@ -190,7 +213,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
-        let directory = FileDirectory::open(&"people".into(), &path, &Metrics::new()).unwrap();
+        let config = FileDirectoryConfig { path: path.clone(), default_domain: None };
+        let directory = FileDirectory::open(&"people".into(), &config, &Metrics::new()).unwrap();
         Fixture { directory, path, _folder: folder }
     }
 

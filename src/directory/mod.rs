@@ -13,6 +13,7 @@ pub mod profile;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::file::FileDirectory;
@@ -45,6 +46,17 @@ struct Built {
 enum AnyDirectory {
     File(Arc<FileDirectory>),
     Ldap(Arc<LdapDirectory>),
+}
+
+/// An address that more than one entry has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The address.
+    pub address: String,
+    /// Its entries, in the order in which the directories are asked.
+    pub entries: Vec<String>,
+    /// The directory that decides; `None`: the first that has it has it twice, so mail for it is answered 451.
+    pub decides: Option<String>,
 }
 
 /// What became of a name and a password.
@@ -96,6 +108,22 @@ impl Directories {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<dyn Directory>> {
         self.by_name.get(name)
+    }
+
+    /// Addresses that more than one entry of the file directories has, at most so many, in alphabetical order. What LDAP
+    /// directories hold nobody knows.
+    #[must_use]
+    pub fn conflicts(&self, most: usize) -> Vec<Conflict> {
+        let files: Vec<_> = self.built.iter().filter_map(Built::file).collect();
+        let mut found: Vec<Conflict> =
+            files.iter().enumerate().flat_map(|(at, file)| file.conflicts(&files[..at])).collect();
+        found.sort_by(|one, other| one.address.cmp(&other.address));
+        // One that stands in three directories was found in the second and the third, which knows all of them.
+        found.reverse();
+        found.dedup_by(|later, kept| later.address == kept.address);
+        found.reverse();
+        found.truncate(most);
+        found
     }
 
     /// Asks the LDAP directories in order for somebody who logs in; the first that has the name decides, and one that
@@ -174,7 +202,7 @@ fn open(config: &DirectoryConfig, metrics: &Metrics) -> Result<AnyDirectory, Vec
     }
     metrics.directory_conflicts.with_label_values(&[&**name]).set(0);
     match &config.kind {
-        DirectoryKind::File(file) => Ok(AnyDirectory::File(Arc::new(FileDirectory::open(name, &file.path, metrics)?))),
+        DirectoryKind::File(file) => Ok(AnyDirectory::File(Arc::new(FileDirectory::open(name, file, metrics)?))),
         DirectoryKind::Ldap(ldap) => Ok(AnyDirectory::Ldap(Arc::new(LdapDirectory::open(name, ldap, metrics)?))),
     }
 }

@@ -53,6 +53,11 @@ struct Verdict {
     at_odds: Option<String>,
 }
 
+/// The kind of recipient that Exchange calls so (`RecipientTypeDetails`), where it is known.
+pub(super) fn kind_of_recipient_type(name: &str) -> Option<Kind> {
+    recipient_type::named(name).map(|recipient_type| recipient_type.kind)
+}
+
 /// Why an entry cannot be judged; the answer is then `Unavailable`.
 struct Unclear(String);
 

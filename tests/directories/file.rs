@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::asker::{Said, named, said};
 
 fn file(path: &Path) -> DirectoryKind {
-    DirectoryKind::File(FileDirectoryConfig { path: path.to_owned() })
+    DirectoryKind::File(FileDirectoryConfig { path: path.to_owned(), default_domain: None })
 }
 
 async fn ask(directories: &Directories, directory: &str, address: &str) -> Said {

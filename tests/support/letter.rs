@@ -138,6 +138,7 @@ pub(crate) fn connector(smtp: SmtpOut) -> SendConnector {
         organization: Arc::from(""),
         protocol: Protocol::Smtp(Arc::new(smtp)),
         address_spaces: Vec::new(),
+        verify_with: None,
         rewrite_target_address: true,
         retry: Retry {
             first: Duration::from_secs(60),

@@ -1,6 +1,9 @@
 //! Accepted domains: that each has a directory that knows its recipients, and a way for those it does not know that
 //! does not lead back.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use crate::config::accepted_domain::covers;
 use crate::config::file::Written;
 use crate::config::source::{Item, Problems};
@@ -81,6 +84,16 @@ fn relayed(
             return;
         }
     }
+}
+
+/// The send connectors that carry unresolved recipients of shared domains.
+pub(super) fn relays(written: &Written) -> BTreeSet<Arc<str>> {
+    let spaces = spaces(&written.send_connectors);
+    let all = written.accepted_domains.iter().map(|item| item.used.clone()).collect();
+    let accepted = AcceptedDomains::new(all, Removed::new());
+    let shared = written.accepted_domains.iter().filter(|item| item.used.kind == DomainType::InternalRelay);
+    let domains = shared.flat_map(|item| samples(written, item, &accepted));
+    domains.filter_map(|domain| spaces.for_accepted(&domain).cloned()).collect()
 }
 
 /// Domains that stand for all that the pattern is the most specific one for: address spaces may divide a pattern.

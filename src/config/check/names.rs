@@ -47,16 +47,17 @@ fn unique_domains(written: &Written, problems: &mut Problems) {
     }
 }
 
-/// Send connectors that others name.
+/// Send connectors and directories that others name.
 fn references(written: &Written, problems: &mut Problems) {
-    let known: Vec<&str> = written.send_connectors.iter().map(|item| &*item.used.name).collect();
-    let mut check = |place: &Place, key: &str, name: &Arc<str>| {
-        if !known.contains(&&**name) {
-            let near = known.iter().filter(|known| !known.is_empty());
-            let near = near.min_by_key(|known| strsim::damerau_levenshtein(known, name));
-            let near = near.map(|near| format!("; the nearest is `{near}`")).unwrap_or_default();
-            problems.add(place, format!("`{key}`: no send connector is called `{name}`{near}"));
+    let directories: Vec<&str> = written.directories.iter().map(|item| &*item.used.name).collect();
+    for item in &written.send_connectors {
+        if let Some(name) = &item.used.verify_with {
+            known(("directory", &directories), (item.places.at("verify_with"), "verify_with", name), problems);
         }
+    }
+    let connectors: Vec<&str> = written.send_connectors.iter().map(|item| &*item.used.name).collect();
+    let mut check = |place: &Place, key: &str, name: &Arc<str>| {
+        known(("send connector", &connectors), (place, key, name), problems);
     };
     for item in &written.accepted_domains {
         if let Some(name) = &item.used.deliver_to {
@@ -76,6 +77,16 @@ fn references(written: &Written, problems: &mut Problems) {
     let reports = &written.reports;
     if let Some(name) = reports.used.deliver_to.as_ref().filter(|name| &***name != RECIPIENT_MX) {
         check(reports.places.at("deliver_to"), "deliver_to", name);
+    }
+}
+
+/// Notes a name that nothing has.
+fn known((what, known): (&str, &[&str]), (place, key, name): (&Place, &str, &Arc<str>), problems: &mut Problems) {
+    if !known.contains(&&**name) {
+        let near = known.iter().filter(|known| !known.is_empty());
+        let near = near.min_by_key(|known| strsim::damerau_levenshtein(known, name));
+        let near = near.map(|near| format!("; the nearest is `{near}`")).unwrap_or_default();
+        problems.add(place, format!("`{key}`: no {what} is called `{name}`{near}"));
     }
 }
 

@@ -4,8 +4,11 @@ use std::net::IpAddr;
 
 use crate::config::file::Written;
 use crate::config::source::Item;
-use crate::config::{Auth, DirectoryConfig, DirectoryKind, Host, Protocol, SendConnector, SendTlsMode, SmtpOut};
+use crate::config::{
+    Auth, Delivery, DirectoryConfig, DirectoryKind, Host, Protocol, SendConnector, SendTlsMode, SmtpOut,
+};
 
+use super::domains::relays;
 use super::{element, warning};
 
 /// All of them, each with its place in front.
@@ -24,6 +27,9 @@ pub(super) fn find(written: &Written) -> Vec<String> {
         }
     }
     written.send_connectors.iter().for_each(|item| send_connector(item, &mut found));
+    let relays = relays(written);
+    let carries = |item: &&Item<SendConnector>| relays.contains(&item.used.name);
+    written.send_connectors.iter().filter(carries).for_each(|item| unverified(item, &mut found));
     found
 }
 
@@ -70,6 +76,18 @@ fn send_connector(item: &Item<SendConnector>, found: &mut Vec<String>) {
     }
     if smtp.tls.mode == SendTlsMode::None {
         clear_text(item, smtp, found);
+    }
+}
+
+/// One that queues hears too late that nobody has the recipient.
+fn unverified(item: &Item<SendConnector>, found: &mut Vec<String>) {
+    let SendConnector { name, delivery, protocol, verify_with, .. } = &item.used;
+    if *delivery == Delivery::Queue && matches!(protocol, Protocol::Smtp(_)) && verify_with.is_none() {
+        let message = format!(
+            "send connector `{name}` queues mail for unresolved recipients: what its next hop refuses is reported to \
+             senders who may be forged; write verify_with, or delivery = \"cut-through\""
+        );
+        found.push(warning(&item.places, "delivery", &message));
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::routing::table::DirectoryRules;
 use crate::smtp::address::Address;
+use crate::smtp::domain::Domain;
 
 /// `[[directory]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +31,10 @@ pub enum DirectoryKind {
 /// A file directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileDirectoryConfig {
-    /// `path`: a `.toml` or `.csv` file.
+    /// `path`: a `.toml`, `.csv` or `.txt` file.
     pub path: PathBuf,
+    /// `default_domain`: of addresses that are written without one.
+    pub default_domain: Option<Domain>,
 }
 
 /// An LDAP directory in `lookup` mode.

@@ -19,6 +19,8 @@ pub struct SendConnector {
     pub protocol: Protocol,
     /// Which domains it serves.
     pub address_spaces: Vec<AddressSpace>,
+    /// `verify_with`: the directory that is asked about unresolved recipients before they are accepted.
+    pub verify_with: Option<Arc<str>>,
     /// RCPT TO becomes the entry's target address.
     pub rewrite_target_address: bool,
     /// When and how often to try.

@@ -7,10 +7,11 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{read_csv, read_toml};
+use super::{read_csv, read_list, read_toml};
 use crate::fast_map::FastMap;
 use crate::recipient::{Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
+use crate::smtp::domain::Domain;
 
 /// The fields of an entry besides its addresses, in either form of the file.
 pub(super) const FIELDS: [&str; 4] = ["kind", "target", "mail_server", "send_connector"];
@@ -51,31 +52,39 @@ struct Entry {
 }
 
 impl Contents {
-    /// Reads and checks a file; `.toml` and `.csv` say its form.
-    pub(super) fn read(path: &Path) -> Result<Self, Vec<String>> {
+    /// Reads and checks a file; `.toml`, `.csv` and `.txt` say its form. What is written without a domain gets the
+    /// default one.
+    pub(super) fn read(path: &Path, default_domain: Option<&Domain>) -> Result<Self, Vec<String>> {
         let whole = |message: &str| vec![format!("{}: {message}", path.display())];
-        let text = std::fs::read_to_string(path)
+        let octets = std::fs::read(path)
             .map_err(|error| whole(&format!("cannot be read: {error}; check the path and its rights")))?;
+        let text = String::from_utf8(octets).map_err(|error| whole(not_utf8(error.as_bytes())))?;
         // Spreadsheets write a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
         let (written, problems) = match extension.as_deref().and_then(|extension| extension.to_str()) {
             Some("toml") => read_toml::read(text),
             Some("csv") => read_csv::read(text),
-            _ => return Err(whole("is neither .toml nor .csv; rename it to what it is")),
+            Some("txt") => (read_list::read(text), Vec::new()),
+            _ => return Err(whole("is neither .toml, .csv nor .txt; rename it to what it is")),
         };
-        Self::check(path, written, problems).map_err(|mut problems| {
+        Self::check(path, written, problems, default_domain).map_err(|mut problems| {
             problems.sort_by_key(|problem| problem.line);
             problems.into_iter().map(|p| format!("{}:{}: {}", path.display(), p.line, p.message)).collect()
         })
     }
 
     /// Checks every entry, so that all problems are told at once.
-    fn check(path: &Path, written: Vec<Written>, mut problems: Vec<Problem>) -> Result<Self, Vec<Problem>> {
+    fn check(
+        path: &Path,
+        written: Vec<Written>,
+        mut problems: Vec<Problem>,
+        default_domain: Option<&Domain>,
+    ) -> Result<Self, Vec<Problem>> {
         let mut contents = Self { path: path.to_owned(), ..Self::default() };
         let mut names = HashSet::new();
         for entry in written {
-            let keys = keys(&entry, &mut problems);
+            let keys = keys(&entry, default_domain, &mut problems);
             match Entry::check(&entry, &mut names) {
                 Ok(entry) => contents.insert(entry, keys),
                 Err(wrong) => problems.extend(wrong),
@@ -131,6 +140,13 @@ impl Contents {
         Some(format!("{}:{}", self.path.display(), self.entry(index)?.line))
     }
 
+    /// The entries that have that address.
+    pub(super) fn claims(&self, key: &str) -> Vec<String> {
+        let claims = self.ambiguous.get(key).map(Vec::as_slice);
+        let only = self.by_key.get(key).map(std::slice::from_ref);
+        claims.or(only).unwrap_or_default().iter().filter_map(|&index| self.name(index)).collect()
+    }
+
     /// Whether any entry has that address.
     pub(super) fn has(&self, key: &str) -> bool {
         self.by_key.contains_key(key)
@@ -157,14 +173,27 @@ impl Contents {
     }
 }
 
+/// Windows writes UTF-16 where it is not told otherwise.
+fn not_utf8(octets: &[u8]) -> &'static str {
+    match octets {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is UTF-16; write it in UTF-8, in PowerShell by -Encoding UTF8",
+        _ => "is not UTF-8; write it in UTF-8",
+    }
+}
+
 /// The keys of an entry's addresses.
-fn keys(entry: &Written, problems: &mut Vec<Problem>) -> Vec<Box<str>> {
+fn keys(entry: &Written, default_domain: Option<&Domain>, problems: &mut Vec<Problem>) -> Vec<Box<str>> {
     let mut keys = Vec::with_capacity(entry.addresses.len());
     for (line, text) in &entry.addresses {
-        match Address::parse(text) {
+        let parsed = match default_domain.filter(|_| !text.contains('@')) {
+            Some(domain) => Address::parse(&format!("{text}@{domain}")),
+            None => Address::parse(text),
+        };
+        match parsed {
             Ok(address) => keys.push(address.key().into()),
             Err(error) => {
-                let message = format!("`{text}` is not an address: {error}; write local@domain");
+                let advice = if text.contains('@') { "" } else { ", or `default_domain` in the directory" };
+                let message = format!("`{text}` is not an address: {error}; write local@domain{advice}");
                 problems.push(Problem { line: *line, message });
             }
         }
@@ -247,5 +276,7 @@ impl Lines {
     }
 }
 
+#[cfg(test)]
+mod export_tests;
 #[cfg(test)]
 mod tests;

@@ -1,20 +1,20 @@
-//! The CSV form of a directory file (RFC 4180): a header row, then an entry a row. Columns in any order.
+//! The CSV form of a directory file (RFC 4180): a header row, then an entry a row. Columns in any order; `columns` says
+//! what they mean. Lines that begin with `#` are comments, such as PowerShell's `#TYPE`.
+
+use std::borrow::Cow;
 
 use csv::{ReaderBuilder, StringRecord, Trim};
 
-use super::contents::{FIELDS, Lines, Problem, Written};
-
-/// What a column holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Column {
-    Address,
-    Field(usize),
-}
+use super::columns::Columns;
+use super::contents::{Lines, Problem, Written};
 
 /// The rows as written, and what is wrong with the form.
 pub(super) fn read(text: &str) -> (Vec<Written>, Vec<Problem>) {
-    let mut reader = ReaderBuilder::new().flexible(true).trim(Trim::All).from_reader(text.as_bytes());
-    let columns = match reader.headers().map_err(|error| vec![from_csv(&error)]).and_then(columns) {
+    let text = &*without_spaces(text);
+    let mut builder = ReaderBuilder::new();
+    builder.flexible(true).trim(Trim::All).comment(Some(b'#')).delimiter(delimiter(text));
+    let mut reader = builder.from_reader(text.as_bytes());
+    let columns = match reader.headers().map_err(|error| vec![from_csv(&error)]).and_then(Columns::of) {
         Ok(columns) => columns,
         Err(problems) => return (Vec::new(), problems),
     };
@@ -22,9 +22,10 @@ pub(super) fn read(text: &str) -> (Vec<Written>, Vec<Problem>) {
     let (mut written, mut problems) = (Vec::new(), Vec::new());
     for record in reader.records() {
         match record {
-            Ok(record) if record.len() == columns.len() => {
-                written.push(entry(&record, &columns, line(text, &lines, &record)));
-            }
+            Ok(record) if record.len() == columns.len() => match columns.entry(&record, line(text, &lines, &record)) {
+                Ok(entry) => written.extend(entry),
+                Err(problem) => problems.push(problem),
+            },
             Ok(record) => problems.push(Problem {
                 line: line(text, &lines, &record),
                 message: format!(
@@ -39,52 +40,35 @@ pub(super) fn read(text: &str) -> (Vec<Written>, Vec<Problem>) {
     (written, problems)
 }
 
-fn columns(header: &StringRecord) -> Result<Vec<Column>, Vec<Problem>> {
-    let known = format!("address, {}", FIELDS.join(", "));
-    if header.is_empty() {
-        let message = format!("there is no header row; write {}", known.replace(", ", ","));
-        return Err(vec![Problem { line: 1, message }]);
+/// MDaemon writes `"MailBox", "Domain"`; a quote behind a space would be none.
+fn without_spaces(text: &str) -> Cow<'_, str> {
+    if text.lines().next().is_some_and(|header| header.contains("\", \"")) {
+        text.replace("\", \"", "\",\"").into()
+    } else {
+        text.into()
     }
-    let (mut columns, mut problems) = (Vec::new(), Vec::new());
-    let mut problem = |message| problems.push(Problem { line: 1, message });
-    for name in header {
-        let lower = name.to_ascii_lowercase();
-        let column = match FIELDS.iter().position(|field| *field == lower) {
-            Some(field) => Column::Field(field),
-            None if lower == "address" => Column::Address,
-            None => {
-                problem(format!("unknown column `{name}`; known are {known}"));
-                continue;
-            }
-        };
-        if columns.contains(&column) {
-            problem(format!("column `{name}` is there twice; remove one"));
-        }
-        columns.push(column);
-    }
-    if !columns.contains(&Column::Address) {
-        problem("there is no column `address`; write it in the header row".to_owned());
-    }
-    if problems.is_empty() { Ok(columns) } else { Err(problems) }
 }
 
-fn entry(record: &StringRecord, columns: &[Column], line: usize) -> Written {
-    let mut entry = Written { line, ..Written::default() };
-    for (column, text) in columns.iter().zip(record).filter(|(_, text)| !text.is_empty()) {
-        match column {
-            Column::Address => entry.addresses.push((line, text.to_owned())),
-            Column::Field(field) => entry.fields[*field] = Some((line, text.to_owned())),
-        }
-    }
-    entry
+/// What separates the header's names: a comma, or a semicolon or tab where there are more of them.
+fn delimiter(text: &str) -> u8 {
+    let header = text.lines().find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
+    let count = |separator: &u8| header.bytes().filter(|octet| octet == separator).count();
+    // Of equals `max_by_key` takes the last.
+    b"\t;,".iter().copied().max_by_key(count).unwrap_or(b',')
 }
 
-/// The library's position of a row is that of the line end before it.
+/// The library's position of a row is that of what stands before it: line ends, comments.
 fn line(text: &str, lines: &Lines, record: &StringRecord) -> usize {
     let start = record.position().and_then(|position| usize::try_from(position.byte()).ok()).unwrap_or(0);
-    let rest = text.as_bytes().get(start..).unwrap_or_default();
-    let ends = rest.iter().take_while(|octet| matches!(octet, b'\r' | b'\n')).count();
-    lines.line(start + ends)
+    let mut rest = text.as_bytes().get(start..).unwrap_or_default();
+    loop {
+        match rest {
+            [b'\r' | b'\n', after @ ..] => rest = after,
+            [b'#', ..] => rest = &rest[memchr::memchr(b'\n', rest).unwrap_or(rest.len())..],
+            _ => break,
+        }
+    }
+    lines.line(text.len() - rest.len())
 }
 
 fn from_csv(error: &csv::Error) -> Problem {

@@ -30,6 +30,11 @@ pub(super) fn of(value: u64) -> Option<RecipientType> {
     TABLE.iter().find(|(bit, ..)| *bit == value).map(|&(_, name, kind, account)| RecipientType { name, kind, account })
 }
 
+/// The type that Exchange calls so.
+pub(super) fn named(name: &str) -> Option<RecipientType> {
+    TABLE.iter().find(|row| row.1 == name).and_then(|row| of(row.0))
+}
+
 use Account::{DisabledByDesign, Personal};
 use Kind::{Contact, Group, MailUser, Mailbox, NoMailbox, PublicFolder};
 
@@ -131,6 +136,7 @@ mod tests {
             (35_184_372_088_832, "GuestMailUser"),
         ] {
             assert_eq!(of(value).unwrap().name, name);
+            assert_eq!(named(name), of(value));
         }
         assert_eq!(of(0), None);
         assert_eq!(of(3), None);

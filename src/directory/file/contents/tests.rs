@@ -3,15 +3,20 @@
 use super::*;
 
 fn read(name: &str, text: &str) -> Result<Contents, Vec<String>> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(name);
-    std::fs::write(&path, text).unwrap();
-    let prefix = format!("{}/", folder.path().display());
-    let short = |problem: String| problem.replace(&prefix, "");
-    Contents::read(&path).map_err(|problems| problems.into_iter().map(short).collect())
+    read_with(name, text.as_bytes(), None)
 }
 
-fn found(contents: &Contents, address: &str) -> Recipient {
+pub(super) fn read_with(name: &str, octets: &[u8], default_domain: Option<&str>) -> Result<Contents, Vec<String>> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, octets).unwrap();
+    let default_domain = default_domain.map(|domain| Domain::parse(domain).unwrap());
+    let prefix = format!("{}/", folder.path().display());
+    let short = |problem: String| problem.replace(&prefix, "");
+    Contents::read(&path, default_domain.as_ref()).map_err(|problems| problems.into_iter().map(short).collect())
+}
+
+pub(super) fn found(contents: &Contents, address: &str) -> Recipient {
     match contents.lookup(&Address::parse(address).unwrap()) {
         Lookup::Found(recipient) => Recipient::clone(&recipient),
         other => panic!("{address}: {other:?}"),
@@ -99,7 +104,8 @@ kind = "contact"
         [
             "p.toml:2: an entry without an address; write address",
             "p.toml:3: unknown key `adress`; known are address, addresses, kind, target, mail_server, send_connector",
-            "p.toml:6: `nobody` is not an address: there is no domain; write local@domain",
+            "p.toml:6: `nobody` is not an address: there is no domain; write local@domain, or `default_domain` in the \
+             directory",
             "p.toml:7: `mailbox ` is not a kind; write one of mailbox, group, public-folder, mail-user, contact, \
              no-mailbox",
             "p.toml:8: target `x` is not an address: there is no domain; write local@domain",
@@ -126,7 +132,7 @@ kind = "contact"
         ),
         ("p.csv", "address,address\n", "p.csv:1: column `address` is there twice; remove one"),
         ("p.csv", "kind\n", "p.csv:1: there is no column `address`; write it in the header row"),
-        ("p.txt", "", "p.txt: is neither .toml nor .csv; rename it to what it is"),
+        ("p.tsv", "", "p.tsv: is neither .toml, .csv nor .txt; rename it to what it is"),
     ] {
         assert_eq!(read(name, text).unwrap_err().first().unwrap(), expected);
     }

@@ -1,0 +1,152 @@
+//! The directories as an operator asks about them: `fingerpost directory` and `GET /api/directories`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Parts;
+use super::explain::{Explained, explain};
+use super::status::Health;
+use crate::config::DirectoryKind;
+use crate::in_force::InForce;
+use crate::recipient::{Kind, Lookup};
+use crate::routing::verdict::{Freshness, Question};
+use crate::smtp::address::Address;
+
+/// What one directory holds, and how it has answered since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Its name.
+    pub name: String,
+    /// `file` or `ldap`.
+    pub kind: String,
+    /// Whether it answers.
+    pub state: Health,
+    /// Recipients by kind; empty for a directory that is asked for each.
+    pub recipients: BTreeMap<String, i64>,
+    /// Look-ups by result: `found`, `not-found`, `ambiguous`, `unavailable`, `cached`.
+    pub lookups: BTreeMap<String, u64>,
+    /// Addresses that another entry has as well.
+    pub conflicts: i64,
+    /// Entries whose type and attributes contradict each other, as often as they were met.
+    pub contradictions: u64,
+}
+
+/// What the directories say of an address, and what becomes of its mail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Looked {
+    /// The address.
+    pub address: String,
+    /// In the order in which they are asked; each was asked itself.
+    pub answers: Vec<Answered>,
+    /// The decision for mail from a stranger.
+    pub decision: Explained,
+}
+
+/// What one directory says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The directory.
+    pub directory: String,
+    /// What it said.
+    #[serde(flatten)]
+    pub said: Said,
+}
+
+/// An answer in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "kebab-case")]
+pub enum Said {
+    /// One entry has it.
+    Found {
+        /// Which: a DN, or `file:line`.
+        entry: String,
+        /// `mailbox`, `group`, ...
+        kind: String,
+        /// The rule that decided the kind.
+        rule: String,
+        /// Where its mail goes instead.
+        target: Option<String>,
+        /// The mail server that it names.
+        mail_server: Option<String>,
+        /// The send connector that it names.
+        send_connector: Option<String>,
+    },
+    /// None has.
+    NotFound,
+    /// Several claim it.
+    Ambiguous {
+        /// Which.
+        entries: Vec<String>,
+    },
+    /// It gave no clean answer.
+    Unavailable {
+        /// Why.
+        why: String,
+    },
+}
+
+impl Said {
+    fn of(lookup: Lookup) -> Self {
+        let text = |text: &std::sync::Arc<str>| text.to_string();
+        match lookup {
+            Lookup::Found(recipient) => Self::Found {
+                entry: recipient.entry.to_string(),
+                kind: recipient.kind.as_str().to_owned(),
+                rule: recipient.rule.to_string(),
+                target: recipient.target.as_ref().map(Address::to_string),
+                mail_server: recipient.mail_server.as_ref().map(text),
+                send_connector: recipient.send_connector.as_ref().map(text),
+            },
+            Lookup::NotFound => Self::NotFound,
+            Lookup::Ambiguous(entries) => Self::Ambiguous { entries: entries.to_vec() },
+            Lookup::Unavailable(why) => Self::Unavailable { why: why.to_string() },
+        }
+    }
+}
+
+/// The statistics of all directories, in the order in which they are asked.
+#[must_use]
+pub fn stats(parts: &Parts) -> Vec<Stats> {
+    let metrics = &parts.metrics;
+    let of = |directory: &std::sync::Arc<crate::config::DirectoryConfig>| {
+        let name = &*directory.name;
+        let (kind, recipients) = match directory.kind {
+            DirectoryKind::File(_) => ("file", counted(metrics, name)),
+            DirectoryKind::Ldap(_) => ("ldap", BTreeMap::new()),
+        };
+        let lookups = ["found", "not-found", "ambiguous", "unavailable", "cached"];
+        let count = |result: &str| metrics.directory_lookups.with_label_values(&[name, result]).get();
+        Stats {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            state: Health::of(&metrics.directory_up.with_label_values(&[name])),
+            recipients,
+            lookups: lookups.iter().map(|result| ((*result).to_owned(), count(result))).collect(),
+            conflicts: metrics.directory_conflicts.with_label_values(&[name]).get(),
+            contradictions: metrics.directory_contradictions.with_label_values(&[name]).get(),
+        }
+    };
+    parts.current.load().config.directories.iter().map(of).collect()
+}
+
+fn counted(metrics: &crate::metrics::Metrics, name: &str) -> BTreeMap<String, i64> {
+    let count = |kind: Kind| metrics.directory_recipients.with_label_values(&[name, kind.as_str()]).get();
+    Kind::ALL.into_iter().map(|kind| (kind.as_str().to_owned(), count(kind))).collect()
+}
+
+/// Asks every directory itself about an address, whatever an earlier one said, and decides.
+///
+/// # Errors
+/// No receive connector would take the mail.
+pub async fn look_up(in_force: &InForce, address: &Address) -> Result<Looked, String> {
+    let mut answers = Vec::new();
+    for directory in &in_force.config.directories {
+        let question =
+            Question { directory: directory.name.clone(), address: address.clone(), freshness: Freshness::Live };
+        let answer = in_force.resolver.directories().ask(&question).await;
+        answers.push(Answered { directory: directory.name.to_string(), said: Said::of(answer.lookup) });
+    }
+    let decision = explain(&in_force.config, &in_force.resolver, address, None).await?;
+    Ok(Looked { address: address.to_string(), answers, decision })
+}

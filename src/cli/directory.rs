@@ -1,0 +1,132 @@
+//! `fingerpost directory`: what the directories hold and say, through the running server.
+
+use std::path::Path;
+
+use anyhow::anyhow;
+use clap::Subcommand;
+
+use super::client::{Client, escaped};
+use super::{Format, FormatArgument, Outcome, output};
+use crate::admin::directory::{Answered, Looked, Said, Stats};
+use crate::directory::Conflict;
+use crate::smtp::address::Address;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DirectoryCommand {
+    /// What each directory holds, and how it has answered since the start
+    Stats {
+        #[command(flatten)]
+        output: FormatArgument,
+    },
+    /// What each directory, asked itself, says of an address, and the decision
+    Lookup {
+        #[arg(value_name = "ADDRESS")]
+        address: String,
+        #[command(flatten)]
+        output: FormatArgument,
+    },
+    /// Addresses that more than one entry has
+    Conflicts {
+        /// At most so many
+        #[arg(long, value_name = "ADDRESSES", default_value_t = 1000)]
+        limit: usize,
+        #[command(flatten)]
+        output: FormatArgument,
+    },
+}
+
+/// Asks and prints. No: nobody has the address; there are conflicts.
+pub(super) async fn directory(config: &Path, command: DirectoryCommand) -> anyhow::Result<Outcome> {
+    let client = Client::new(config)?;
+    match command {
+        DirectoryCommand::Stats { output: FormatArgument { format } } => {
+            let stats: Vec<Stats> = client.ask("GET", "/api/directories").await?;
+            print(format, &stats, |stats| table(stats))?;
+            Ok(Outcome::Done)
+        }
+        DirectoryCommand::Lookup { address, output: FormatArgument { format } } => {
+            let address =
+                Address::parse(&address).map_err(|error| anyhow!("`{address}` is not an address: {error}"))?;
+            let path = format!("/api/directories/lookup?address={}", escaped(address.as_str()));
+            let looked: Looked = client.ask("GET", &path).await?;
+            print(format, &looked, looked_up)?;
+            let found = looked.answers.iter().any(|answer| matches!(answer.said, Said::Found { .. }));
+            Ok(if found { Outcome::Done } else { Outcome::No })
+        }
+        DirectoryCommand::Conflicts { limit, output: FormatArgument { format } } => {
+            let conflicts: Vec<Conflict> =
+                client.ask("GET", &format!("/api/directories/conflicts?limit={limit}")).await?;
+            print(format, &conflicts, |conflicts| listed(conflicts))?;
+            Ok(if conflicts.is_empty() { Outcome::Done } else { Outcome::No })
+        }
+    }
+}
+
+fn print<T: serde::Serialize>(format: Format, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+    match format {
+        Format::Json => output::json(value)?,
+        Format::Text => print!("{}", text(value)),
+    }
+    Ok(())
+}
+
+fn table(stats: &[Stats]) -> String {
+    let mut rows = vec![vec!["directory".to_owned(), "kind".into(), "state".into(), "holds".into(), "has said".into()]];
+    for one in stats {
+        let some = |(name, count): (&String, i64)| (count > 0).then(|| format!("{count} {name}"));
+        let holds: Vec<String> = one.recipients.iter().filter_map(|(name, count)| some((name, *count))).collect();
+        let lookups = one.lookups.iter().map(|(name, count)| (name, i64::try_from(*count).unwrap_or(i64::MAX)));
+        let mut said: Vec<String> = lookups.filter_map(some).collect();
+        let odd =
+            [(one.conflicts, "conflicts"), (i64::try_from(one.contradictions).unwrap_or(i64::MAX), "contradictions")];
+        said.extend(odd.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")));
+        rows.push(vec![
+            one.name.clone(),
+            one.kind.clone(),
+            one.state.as_str().to_owned(),
+            joined(&holds),
+            joined(&said),
+        ]);
+    }
+    output::columns(&rows)
+}
+
+fn joined(parts: &[String]) -> String {
+    if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
+}
+
+fn looked_up(looked: &Looked) -> String {
+    let rows: Vec<Vec<String>> = looked.answers.iter().map(answer).collect();
+    format!("{}\n{}", output::columns(&rows), looked.decision.text())
+}
+
+fn answer(answered: &Answered) -> Vec<String> {
+    let said = match &answered.said {
+        Said::Found { entry, kind, rule, target, mail_server, send_connector } => {
+            let mut text = format!("{kind}: {entry}, by {rule}");
+            let others = [("target", target), ("mail server", mail_server), ("send connector", send_connector)];
+            for (name, value) in others {
+                if let Some(value) = value {
+                    text.push_str(&format!("; {name} {value}"));
+                }
+            }
+            text
+        }
+        Said::NotFound => "not found".to_owned(),
+        Said::Ambiguous { entries } => format!("ambiguous: {}", entries.join("; ")),
+        Said::Unavailable { why } => format!("unavailable: {why}"),
+    };
+    vec![answered.directory.clone(), said]
+}
+
+fn listed(conflicts: &[Conflict]) -> String {
+    if conflicts.is_empty() {
+        return "no address has more than one entry\n".to_owned();
+    }
+    let mut rows = vec![vec!["address".to_owned(), "decides".into(), "entries".into()]];
+    for conflict in conflicts {
+        let decides = conflict.decides.clone().unwrap_or_else(|| "nobody: 451".to_owned());
+        rows.push(vec![conflict.address.clone(), decides, conflict.entries.join("; ")]);
+    }
+    output::columns(&rows)
+}

@@ -1,0 +1,12 @@
+//! The plain form of a directory file: an address a line, each a mailbox. `#` begins a comment.
+
+use super::contents::Written;
+
+/// The lines as written.
+pub(super) fn read(text: &str) -> Vec<Written> {
+    let addresses = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
+    let addresses = addresses.filter(|(_, text)| !text.is_empty() && !text.starts_with('#'));
+    addresses
+        .map(|(line, text)| Written { line, addresses: vec![(line, text.to_owned())], ..Written::default() })
+        .collect()
+}

@@ -1,0 +1,121 @@
+//! `fingerpost directory` while the server runs.
+
+use std::io::{BufRead, BufReader, Write};
+
+use super::house::House;
+
+/// Two directories: `wave` is asked first, `people` has what it has.
+fn house() -> House {
+    let house = House::new();
+    let wave =
+        "[[directory]]\nname = \"wave\"\nkind = \"file\"\npath = \"wave.txt\"\ndefault_domain = \"contoso.example\"\n";
+    let configuration = house.configuration().replacen("[[directory]]", &format!("{wave}\n[[directory]]"), 1);
+    std::fs::write(house.path("wave.txt"), "# moved tonight\nalice\ncarol\n").unwrap();
+    let people = "PrimarySmtpAddress,RecipientTypeDetails,ExternalEmailAddress\n\
+        alice@contoso.example,RemoteUserMailbox,SMTP:alice@cloud.example\n\
+        bob@contoso.example,UserMailbox,\ntwin@contoso.example,UserMailbox,\ntwin@contoso.example,UserMailbox,\n";
+    std::fs::write(house.path("people.csv"), people).unwrap();
+    house.write(&configuration);
+    house
+}
+
+#[test]
+fn each_directory_is_asked_and_the_first_that_knows_decides() {
+    let house = house();
+    let _server = house.serve();
+    let ran = house.run(&["directory", "lookup", "alice@contoso.example"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.starts_with("wave    mailbox: "), "{ran:?}");
+    assert!(ran.out.contains("wave.txt:2, by kind = \"mailbox\"\n"), "{ran:?}");
+    assert!(ran.out.contains("people.csv:2, by kind = \"mail-user\"; target alice@cloud.example\n"), "{ran:?}");
+    assert!(ran.out.contains("alice@contoso.example: resolved through mailboxes"), "{ran:?}");
+
+    let json = house.run(&["directory", "lookup", "twin@contoso.example", "--format", "json"]);
+    assert_eq!(json.code, 1, "{json:?}");
+    let looked: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(looked["answers"][0]["result"], "not-found");
+    assert_eq!(looked["answers"][1]["result"], "ambiguous");
+    assert_eq!(looked["decision"]["verdict"], "deferred");
+
+    assert_eq!(house.run(&["directory", "lookup", "nobody@contoso.example"]).code, 1);
+    let wrong = house.run(&["directory", "lookup", "nobody"]);
+    assert_eq!((wrong.code, wrong.out.as_str()), (2, ""), "{wrong:?}");
+    assert!(wrong.err.contains("`nobody` is not an address"), "{wrong:?}");
+}
+
+#[test]
+fn what_directories_hold_is_counted_and_what_they_share_is_listed() {
+    let house = house();
+    let _server = house.serve();
+    house.run(&["directory", "lookup", "bob@contoso.example"]);
+    let stats = house.run(&["directory", "stats"]);
+    assert_eq!(stats.code, 0, "{stats:?}");
+    assert!(stats.out.contains("people     file  up     1 mail-user, 3 mailbox"), "{stats:?}");
+    let json = house.run(&["directory", "stats", "--format", "json"]);
+    let stats: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(stats[0]["name"], "wave");
+    assert_eq!(stats[1]["recipients"]["mailbox"], 3);
+    assert_eq!(stats[1]["conflicts"], 2);
+    assert!(stats[1]["lookups"]["found"].as_u64() >= Some(1), "{stats}");
+
+    let conflicts = house.run(&["directory", "conflicts"]);
+    assert_eq!(conflicts.code, 1, "{conflicts:?}");
+    let lines: Vec<&str> = conflicts.out.lines().collect();
+    assert!(lines[1].starts_with("alice@contoso.example  wave "), "{conflicts:?}");
+    assert!(lines[2].starts_with("twin@contoso.example   nobody: 451  "), "{conflicts:?}");
+    assert!(lines[2].contains("people.csv:4; ") && lines[2].ends_with("people.csv:5"), "{conflicts:?}");
+    let one = house.run(&["directory", "conflicts", "--limit", "1", "--format", "json"]);
+    let listed: serde_json::Value = serde_json::from_str(&one.out).unwrap();
+    assert_eq!(listed.as_array().map(Vec::len), Some(1), "{one:?}");
+    assert_eq!(listed[0]["decides"], "wave");
+}
+
+#[test]
+fn without_conflicts_the_answer_is_yes() {
+    let house = House::new();
+    let _server = house.serve();
+    let ran = house.run(&["directory", "conflicts"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "no address has more than one entry\n"), "{ran:?}");
+}
+
+/// What RCPT is answered for each of these, in one transaction.
+fn rcpt(house: &House, addresses: &[&str]) -> Vec<String> {
+    let stream = std::net::TcpStream::connect(house.smtp).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let mut replies = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+    let mut say = |line: &str| {
+        (&stream).write_all(format!("{line}\r\n").as_bytes()).unwrap();
+        replies.by_ref().find(|reply| reply.as_bytes()[3] == b' ').unwrap()
+    };
+    // The greeting comes first, so every reply is that to the line before; the last one asks for the last.
+    say("EHLO client.example");
+    say("MAIL FROM:<joe@example.net>");
+    say("NOOP");
+    let mut all: Vec<String> = addresses.iter().map(|address| say(&format!("RCPT TO:<{address}>"))).collect();
+    all.push(say("RSET"));
+    all.remove(0);
+    all
+}
+
+#[test]
+fn both_organisations_directories_decide_while_the_sender_waits() {
+    let house = House::new();
+    let theirs = "[[directory]]\nname = \"theirs\"\nkind = \"file\"\npath = \"theirs.csv\"\n\n[[send_connector]]";
+    let configuration = house.configuration().replacen("[[send_connector]]", theirs, 1);
+    let verified = configuration.replacen("delivery = \"queue\"", "delivery = \"queue\"\nverify_with = \"theirs\"", 1);
+    let theirs = "Name;MailAddress\nbob@contoso.example;\ntwin@contoso.example;\ntwin@contoso.example;\n";
+    std::fs::write(house.path("theirs.csv"), theirs).unwrap();
+    house.write(&verified);
+    let _server = house.serve();
+    let replies = rcpt(
+        &house,
+        &["alice@contoso.example", "bob@contoso.example", "nobody@contoso.example", "twin@contoso.example"],
+    );
+    let starts: Vec<&str> = replies.iter().map(|reply| &reply[..9]).collect();
+    assert_eq!(starts, ["250 2.1.5", "250 2.1.5", "550 5.1.1", "451 4.3.5"], "{replies:?}");
+    let ran = house.run(&["route", "nobody@contoso.example"]);
+    assert!(
+        ran.out.contains("row 11: no directory has nobody@contoso.example, and theirs, which secondary"),
+        "{ran:?}"
+    );
+}
