@@ -8,7 +8,7 @@ lint:
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 
-# About an hour; docs/performance.md. bench-all adds the slow disk and the three curves.
+# About 50 minutes; docs/performance.md. bench-all adds the slow disk and the three curves.
 bench: packages
 	benches/compare
 
