@@ -1,7 +1,7 @@
 //! Hash maps for what is looked up for every message.
 //!
-//! Their keys come from the configuration or are keyed hashes already: nobody outside can choose them so that they
-//! collide, and so they need no SipHash, which costs more than the look-up itself.
+//! Their keys come from the configuration, are keyed hashes already, or (names of MX hosts) are few: nobody outside can
+//! fill such a map with keys that collide, and so it needs no SipHash, which costs more than the look-up itself.
 
 use std::collections::HashMap;
 

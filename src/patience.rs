@@ -22,7 +22,7 @@ pub(crate) async fn within<T>(limit: Duration, writing: impl Future<Output = T>)
 }
 
 /// A timer that is kept between waits. Their ends mostly move away before they come, so it is set anew only when it has
-/// rung, or when an end is nearer than it.
+/// rung, or when an end is nearer than it. It may ring for nobody: who waited for it last is woken once for nothing.
 pub(crate) struct Alarm(Pin<Box<Sleep>>);
 
 impl Alarm {

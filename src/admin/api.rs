@@ -204,7 +204,10 @@ async fn directory_conflicts(
 ) -> Answer<Vec<Conflict>> {
     let in_force = parts.current.load_full();
     // Looking through a million recipients takes its time.
-    let found = move || in_force.resolver.directories().conflicts(limit.unwrap_or(1_000));
+    let found = move || {
+        let directories = &in_force.config.routing.directories;
+        in_force.resolver.directories().conflicts(directories, limit.unwrap_or(1_000))
+    };
     let found = tokio::task::spawn_blocking(found).await;
     found.map(Json).map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "looking for conflicts failed; see the log"))
 }

@@ -18,6 +18,7 @@ use crate::directory::{Asked, Conflict, Directory, result};
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Fresh, Kind};
 use crate::routing::verdict::Question;
+use crate::smtp::domain::Domain;
 
 mod columns;
 mod contents;
@@ -110,19 +111,31 @@ impl FileDirectory {
         }
     }
 
-    /// Its addresses that other entries have too, here or in directories that are asked before.
-    pub(super) fn conflicts(&self, earlier: &[Arc<FileDirectory>]) -> Vec<Conflict> {
+    /// Its addresses that other entries have too, here or in directories that are asked before. `resolves` says whether a
+    /// directory is asked about a domain at all.
+    pub(super) fn conflicts(
+        &self,
+        earlier: &[Arc<FileDirectory>],
+        resolves: impl Fn(&str, &Domain) -> bool,
+    ) -> Vec<Conflict> {
         let contents = self.contents.load();
         let earlier: Vec<_> = earlier.iter().map(|directory| (&directory.name, directory.contents.load())).collect();
         let of = |key: &str| {
-            let mut claims: Vec<(&Arc<str>, Vec<String>)> = Vec::new();
-            for (name, contents) in earlier.iter().map(|(name, contents)| (*name, &**contents)) {
-                claims.push((name, contents.claims(key)));
+            // Of a million addresses hardly any are.
+            if !contents.is_ambiguous(key) && !earlier.iter().any(|(_, contents)| contents.has(key)) {
+                return None;
             }
-            claims.push((&self.name, contents.claims(key)));
-            claims.retain(|(_, entries)| !entries.is_empty());
-            let decides = claims.first().filter(|(_, entries)| entries.len() == 1).map(|(name, _)| name.to_string());
-            let entries: Vec<String> = claims.into_iter().flat_map(|(_, entries)| entries).collect();
+            let (_, domain) = key.rsplit_once('@')?;
+            let domain = Domain::parse(domain).ok().filter(|domain| resolves(&self.name, domain))?;
+            let before = earlier.iter().map(|(name, contents)| (*name, contents.claims(key)));
+            let all = before.chain(std::iter::once((&self.name, contents.claims(key))));
+            let claims: Vec<_> = all.filter(|(name, claims)| !claims.is_empty() && resolves(name, &domain)).collect();
+            // As routing passes over an entry without a mailbox.
+            let decides = |claims: &[(Kind, String)]| claims.len() > 1 || claims[0].0 != Kind::NoMailbox;
+            let (name, deciding) = claims.iter().find(|(_, claims)| decides(claims))?;
+            let decides = (deciding.len() == 1).then(|| name.to_string());
+            let entries: Vec<String> =
+                claims.iter().flat_map(|(_, claims)| claims.iter().map(|(_, entry)| entry.clone())).collect();
             (entries.len() > 1).then(|| Conflict { address: key.to_owned(), entries, decides })
         };
         contents.keys().filter_map(of).collect()

@@ -22,7 +22,9 @@ use crate::config::{DirectoryConfig, DirectoryKind};
 use crate::fast_map::FastMap;
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Fresh, Kind, Lookup};
+use crate::routing::table::DirectoryRules;
 use crate::routing::verdict::Question;
+use crate::smtp::domain::Domain;
 
 /// The directories of one configuration.
 #[derive(Default)]
@@ -111,12 +113,15 @@ impl Directories {
     }
 
     /// Addresses that more than one entry of the file directories has, at most so many, in alphabetical order. What LDAP
-    /// directories hold nobody knows.
+    /// directories hold nobody knows. `rules` say which domains each directory is asked about.
     #[must_use]
-    pub fn conflicts(&self, most: usize) -> Vec<Conflict> {
+    pub fn conflicts(&self, rules: &[DirectoryRules], most: usize) -> Vec<Conflict> {
+        let resolves = |name: &str, domain: &Domain| {
+            rules.iter().any(|rules| *rules.name == *name && rules.domains.covers(domain))
+        };
         let files: Vec<_> = self.built.iter().filter_map(Built::file).collect();
         let mut found: Vec<Conflict> =
-            files.iter().enumerate().flat_map(|(at, file)| file.conflicts(&files[..at])).collect();
+            files.iter().enumerate().flat_map(|(at, file)| file.conflicts(&files[..at], resolves)).collect();
         found.sort_by(|one, other| one.address.cmp(&other.address));
         // One that stands in three directories was found in the second and the third, which knows all of them.
         found.reverse();

@@ -19,7 +19,7 @@ pub struct RelayMemory {
     /// Every relay, oldest first.
     order: VecDeque<(UnixTime, Hash)>,
     relays: FastMap<Hash, Times>,
-    /// What makes the hashes: 128 bits, so that no two relays are taken for one, with keys that nobody knows.
+    /// What makes the hashes: two of 64 bits with keys that nobody knows, so that no two relays are taken for one.
     keys: [RandomState; 2],
 }
 

@@ -106,7 +106,8 @@ fn one_of_them_is_down() {
     say(&mut raw, &format!("RCPT TO:<{alice}>"), "250");
     say(&mut raw, "DATA", "354");
     say(&mut raw, &format!("{}X-Journey: queued\r\n.", letter("queued", 0)), "250");
-    assert!(world.waiting() > 0.0);
+    // The gauge follows the queue, which hears of it after the sender.
+    wait_until("it waits", Duration::from_secs(20), || world.waiting() > 0.0);
     world.primary.resume();
     wait_until("the queue", Duration::from_secs(60), || {
         world.node.run(&["queue", "retry", "--all"]);

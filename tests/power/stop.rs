@@ -94,7 +94,8 @@ fn a_state_folder_belongs_to_one_process() {
     let output = world.node.run(&["run"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert_eq!(said.lines().count(), 1, "one line: {said}");
+    let errors: Vec<&str> = said.lines().filter(|line| !line.contains(" WARN ")).collect();
+    assert_eq!(errors.len(), 1, "one line: {said}");
     assert!(said.contains("is in use by process"), "{said}");
     let hops = world.hops(&quiet());
     let token = token("first", 0, 900);

@@ -30,6 +30,7 @@ pub(super) fn check(written: &Written, problems: &mut Problems) {
         }
     }
     directories(written, problems);
+    verifiers(written, problems);
 }
 
 /// A domain that no directory resolves would have no recipients at all.
@@ -82,6 +83,33 @@ fn relayed(
             );
             problems.add(item.places.at("deliver_to"), message);
             return;
+        }
+    }
+}
+
+/// A `verify_with` sets a directory apart: not by a slip of the pen.
+fn verifiers(written: &Written, problems: &mut Problems) {
+    let relays = relays(written);
+    for item in written.send_connectors.iter().filter(|item| item.used.verify_with.is_some()) {
+        let name = &item.used.name;
+        if !relays.contains(name) {
+            let message = format!(
+                "`verify_with`: `{name}` carries no unresolved recipients; it belongs to the connector whose address \
+                 space covers an internal-relay domain"
+            );
+            problems.add(item.places.at("verify_with"), message);
+        }
+    }
+    for item in &written.directories {
+        let set_apart = matches!(&item.used.rules.domains, DomainSet::These(domains) if domains.is_empty());
+        let ways = ["deliver_to", "mailbox_servers"].into_iter().find(|key| item.places.has(key));
+        if let Some(key) = ways.filter(|_| set_apart && !item.places.has("domains")) {
+            let name = &item.used.name;
+            let message = format!(
+                "`{key}`: directory `{name}` resolves nobody, because a verify_with names it; write its `domains` if it \
+                 is to"
+            );
+            problems.add(item.places.at(key), message);
         }
     }
 }

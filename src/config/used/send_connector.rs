@@ -148,7 +148,7 @@ impl SmtpOut {
 }
 
 /// One next hop as written.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Eq)]
 pub struct SmartHost {
     /// A name, an address or a socket.
     pub host: Host,
@@ -174,6 +174,18 @@ impl SmartHost {
     #[must_use]
     pub fn as_written(&self) -> &Arc<str> {
         &self.written
+    }
+}
+
+impl PartialEq for SmartHost {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.host, self.port) == (&other.host, other.port)
+    }
+}
+
+impl std::hash::Hash for SmartHost {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (&self.host, self.port).hash(state);
     }
 }
 

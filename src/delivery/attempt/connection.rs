@@ -222,6 +222,7 @@ impl Connection {
             match within(look, self.stream.write(&mut rest)).await {
                 Ok(written) => break written.map_err(Broken::from),
                 Err(_) => {
+                    // The clock is first asked here: the beginning was one look ago.
                     let now = Instant::now();
                     let deadline = *deadline.get_or_insert(now + limit.saturating_sub(look));
                     look = look.min(deadline.saturating_duration_since(now));

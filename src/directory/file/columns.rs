@@ -53,7 +53,15 @@ impl Columns {
         let names: Vec<String> = header.iter().map(str::to_ascii_lowercase).collect();
         match form(&names) {
             Form::Ours => ours(header).map(Self),
-            form => Ok(Self(names.iter().map(|name| exported(form, name)).collect())),
+            form => {
+                let columns: Vec<Column> = names.iter().map(|name| exported(form, name)).collect();
+                if columns.contains(&Column::External) && !columns.contains(&Column::Type) {
+                    let message =
+                        "ExternalEmailAddress means nothing without RecipientTypeDetails; export that column too";
+                    return Err(vec![Problem { line: 1, message: message.to_owned() }]);
+                }
+                Ok(Self(columns))
+            }
         }
     }
 
@@ -100,7 +108,7 @@ impl Columns {
                     return Err(Problem { line, message: message.to_owned() });
                 }
                 Column::Proxies => entry.addresses.extend(proxies(text).map(|address| (line, address.to_owned()))),
-                Column::External => target = target.or_else(|| proxies(text).next()),
+                Column::External => target = target.or_else(|| smtp(text)),
                 Column::Type => {
                     kind = kind_of_recipient_type(text).ok_or_else(|| Problem {
                         line,
@@ -182,12 +190,21 @@ fn ours(header: &StringRecord) -> Result<Vec<Column>, Vec<Problem>> {
     if problems.is_empty() { Ok(columns) } else { Err(problems) }
 }
 
-/// The SMTP addresses among proxy addresses, joined by semicolons, commas or white space. Without a prefix everything
-/// with an `@` is one.
+/// The SMTP addresses among proxy addresses, joined by semicolons, commas or white space. Addresses of other kinds have
+/// all of these in them, so that what stands there without a prefix counts only where nothing has one.
 fn proxies(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| matches!(c, ';' | ',') || c.is_whitespace()).filter_map(|proxy| match proxy.split_once(':') {
+    let prefixed = text.contains(':');
+    let pieces = text.split(|c: char| matches!(c, ';' | ',') || c.is_whitespace());
+    pieces
+        .filter(|piece| !piece.is_empty())
+        .filter_map(move |piece| smtp(piece).filter(|smtp| *smtp != piece || !prefixed))
+}
+
+/// The one SMTP address that this is, with `SMTP:` or without any prefix.
+fn smtp(proxy: &str) -> Option<&str> {
+    match proxy.split_once(':') {
         Some((prefix, address)) if prefix.eq_ignore_ascii_case("smtp") => Some(address),
         Some(_) => None,
-        None => proxy.contains('@').then_some(proxy),
-    })
+        None => Some(proxy),
+    }
 }

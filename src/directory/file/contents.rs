@@ -140,11 +140,21 @@ impl Contents {
         Some(format!("{}:{}", self.path.display(), self.entry(index)?.line))
     }
 
-    /// The entries that have that address.
-    pub(super) fn claims(&self, key: &str) -> Vec<String> {
+    /// Whether several entries have that address.
+    pub(super) fn is_ambiguous(&self, key: &str) -> bool {
+        self.ambiguous.contains_key(key)
+    }
+
+    /// The entries that have that address: what each is, and which.
+    pub(super) fn claims(&self, key: &str) -> Vec<(Kind, String)> {
         let claims = self.ambiguous.get(key).map(Vec::as_slice);
         let only = self.by_key.get(key).map(std::slice::from_ref);
-        claims.or(only).unwrap_or_default().iter().filter_map(|&index| self.name(index)).collect()
+        claims
+            .or(only)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|&at| Some((self.entry(at)?.kind, self.name(at)?)))
+            .collect()
     }
 
     /// Whether any entry has that address.

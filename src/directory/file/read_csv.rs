@@ -22,6 +22,13 @@ pub(super) fn read(text: &str) -> (Vec<Written>, Vec<Problem>) {
     let (mut written, mut problems) = (Vec::new(), Vec::new());
     for record in reader.records() {
         match record {
+            // One that is swallowed by a quote would be somebody who gets no mail.
+            Ok(record) if record.iter().any(|cell| cell.contains('\n')) => problems.push(Problem {
+                line: line(text, &lines, &record),
+                message:
+                    "a quote is not closed here, or a field has several lines; correct it, or leave that column out"
+                        .to_owned(),
+            }),
             Ok(record) if record.len() == columns.len() => match columns.entry(&record, line(text, &lines, &record)) {
                 Ok(entry) => written.extend(entry),
                 Err(problem) => problems.push(problem),

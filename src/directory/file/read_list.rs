@@ -1,4 +1,4 @@
-//! The plain form of a directory file: an address a line, each a mailbox. `#` begins a comment.
+//! The plain form of a directory file: an address a line, each a mailbox. A line that begins with `#` is a comment.
 
 use super::contents::Written;
 

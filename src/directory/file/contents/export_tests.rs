@@ -6,9 +6,10 @@ use super::*;
 /// `Get-Recipient | Select-Object ... | Export-Csv`, as docs/directories/file.md has it.
 const EXCHANGE: &str = "\u{feff}#TYPE Selected.Microsoft.Exchange.Data.Directory.Management.ReducedRecipient\r
 \"PrimarySmtpAddress\",\"RecipientTypeDetails\",\"ExternalEmailAddress\",\"EmailAddresses\"\r
-\"alice@contoso.com\",\"UserMailbox\",,\"SMTP:Alice@contoso.com;smtp:a.smith@contoso.com;X500:/o=Contoso/cn=a@b;SIP:alice@contoso.com;X400:c=us;a= ;p=Contoso;s=Smith\"\r
+\"alice@contoso.com\",\"UserMailbox\",,\"SMTP:Alice@contoso.com;smtp:a.smith@contoso.com;X500:/o=Contoso/ou=Group (FYDIBOHF23SPDLT)/cn=a@b;SIP:alice@contoso.com;X400:c=us;a= ;p=Contoso;s=Smith\"\r
 \"bob@contoso.com\",\"RemoteUserMailbox\",\"SMTP:bob@contoso.mail.onmicrosoft.com\",\"SMTP:bob@contoso.com\"\r
 \"carol@contoso.com\",\"MailContact\",\"X400:c=us;a= ;p=Fabrikam\",\"SMTP:carol@contoso.com\"\r
+\"nora@contoso.com\",\"MailContact\",\"NOTES:Nora Smith/Contoso@NotesDom\",\"SMTP:nora@contoso.com;NOTES:Nora Smith/Contoso@NotesDom\"\r
 \"sales@contoso.com\",\"MailUniversalDistributionGroup\",,\"smtp:vertrieb@contoso.com SMTP:sales@contoso.com\"\r
 \"info@contoso.com\",\"PublicFolder\",,\"SMTP:info@contoso.com\"\r
 ,\"DisabledUser\",,\r
@@ -37,6 +38,7 @@ fn exports_are_read_as_they_come() {
                 ("alice@contoso.com", Some((Kind::Mailbox, None))),
                 ("A.Smith@contoso.com", Some((Kind::Mailbox, None))),
                 ("a@b", None),
+                ("nora@contoso.com", Some((Kind::NoMailbox, None))),
                 ("bob@contoso.com", Some((Kind::MailUser, Some("bob@contoso.mail.onmicrosoft.com")))),
                 ("carol@contoso.com", Some((Kind::NoMailbox, None))),
                 ("vertrieb@contoso.com", Some((Kind::Group, None))),
@@ -92,7 +94,7 @@ fn exports_are_read_as_they_come() {
 #[test]
 fn an_entry_of_an_export_is_known_by_its_line() {
     let contents = read_with("exchange.csv", EXCHANGE.as_bytes(), None).unwrap();
-    for (address, line) in [("alice@contoso.com", 3), ("bob@contoso.com", 4), ("d@contoso.com", 9)] {
+    for (address, line) in [("alice@contoso.com", 3), ("bob@contoso.com", 4), ("d@contoso.com", 10)] {
         let entry = found(&contents, address).entry;
         assert!(entry.ends_with(&format!("exchange.csv:{line}")), "{entry}");
     }
@@ -127,6 +129,16 @@ fn what_is_wrong_with_an_export_is_said_with_its_cure() {
              directory",
         ),
         ("x.txt", b"a@b.c\n@b.c\n", "x.txt:2: `@b.c` is not an address: the local part is empty; write local@domain"),
+        (
+            "x.csv",
+            b"Name;MailAddress;Groups\na@b.c;;\"sales\nb@b.c;;all\nc@b.c;;all\n",
+            "x.csv:2: a quote is not closed here, or a field has several lines; correct it, or leave that column out",
+        ),
+        (
+            "x.csv",
+            b"PrimarySmtpAddress,ExternalEmailAddress\na@b.c,smtp:x@y.z\n",
+            "x.csv:1: ExternalEmailAddress means nothing without RecipientTypeDetails; export that column too",
+        ),
         ("x.csv", b"address\n\xe4@b.c\n", "x.csv: is not UTF-8; write it in UTF-8"),
         ("x.csv", &utf16, "x.csv: is UTF-16; write it in UTF-8, in PowerShell by -Encoding UTF8"),
     ] {
