@@ -9,6 +9,7 @@ use super::explain::{Explained, explain};
 use super::status::Health;
 use crate::config::DirectoryKind;
 use crate::in_force::InForce;
+use crate::metrics::{LOOKUPS, Metrics};
 use crate::recipient::{Kind, Lookup};
 use crate::routing::verdict::{Freshness, Question};
 use crate::smtp::address::Address;
@@ -111,18 +112,17 @@ pub fn stats(parts: &Parts) -> Vec<Stats> {
     let metrics = &parts.metrics;
     let of = |directory: &std::sync::Arc<crate::config::DirectoryConfig>| {
         let name = &*directory.name;
-        let (kind, recipients) = match directory.kind {
-            DirectoryKind::File(_) => ("file", counted(metrics, name)),
-            DirectoryKind::Ldap(_) => ("ldap", BTreeMap::new()),
+        let recipients = match directory.kind {
+            DirectoryKind::File(_) => counted(metrics, name),
+            DirectoryKind::Ldap(_) => BTreeMap::new(),
         };
-        let lookups = ["found", "not-found", "ambiguous", "unavailable", "cached"];
         let count = |result: &str| metrics.directory_lookups.with_label_values(&[name, result]).get();
         Stats {
             name: name.to_owned(),
-            kind: kind.to_owned(),
+            kind: directory.kind.name().to_owned(),
             state: Health::of(&metrics.directory_up.with_label_values(&[name])),
             recipients,
-            lookups: lookups.iter().map(|result| ((*result).to_owned(), count(result))).collect(),
+            lookups: LOOKUPS.iter().map(|result| ((*result).to_owned(), count(result))).collect(),
             conflicts: metrics.directory_conflicts.with_label_values(&[name]).get(),
             contradictions: metrics.directory_contradictions.with_label_values(&[name]).get(),
         }
@@ -130,7 +130,7 @@ pub fn stats(parts: &Parts) -> Vec<Stats> {
     parts.current.load().config.directories.iter().map(of).collect()
 }
 
-fn counted(metrics: &crate::metrics::Metrics, name: &str) -> BTreeMap<String, i64> {
+fn counted(metrics: &Metrics, name: &str) -> BTreeMap<String, i64> {
     let count = |kind: Kind| metrics.directory_recipients.with_label_values(&[name, kind.as_str()]).get();
     Kind::ALL.into_iter().map(|kind| (kind.as_str().to_owned(), count(kind))).collect()
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Parts;
 use super::probes::Phase;
 use crate::config::reload::Reloaded;
-use crate::config::{Config, DirectoryKind, Protocol};
+use crate::config::{Config, Protocol};
 use crate::spool::entry::State;
 use crate::time::UnixTime;
 
@@ -232,11 +232,7 @@ fn domains(config: &Config) -> Vec<Accepted> {
 fn directories(parts: &Parts, config: &Config) -> Vec<Asked> {
     let asked = |directory: &std::sync::Arc<crate::config::DirectoryConfig>| Asked {
         name: directory.name.to_string(),
-        kind: match directory.kind {
-            DirectoryKind::File(_) => "file",
-            DirectoryKind::Ldap(_) => "ldap",
-        }
-        .into(),
+        kind: directory.kind.name().to_owned(),
         state: Health::of(&parts.metrics.directory_up.with_label_values(&[&*directory.name])),
     };
     config.directories.iter().map(asked).collect()

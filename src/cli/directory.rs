@@ -2,14 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::anyhow;
 use clap::Subcommand;
 
 use super::client::{Client, escaped};
-use super::{Format, FormatArgument, Outcome, output};
+use super::{Format, FormatArgument, Outcome, address_of, output};
 use crate::admin::directory::{Answered, Looked, Said, Stats};
 use crate::directory::Conflict;
-use crate::smtp::address::Address;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DirectoryCommand {
@@ -45,8 +43,7 @@ pub(super) async fn directory(config: &Path, command: DirectoryCommand) -> anyho
             Ok(Outcome::Done)
         }
         DirectoryCommand::Lookup { address, output: FormatArgument { format } } => {
-            let address =
-                Address::parse(&address).map_err(|error| anyhow!("`{address}` is not an address: {error}"))?;
+            let address = address_of(&address)?;
             let path = format!("/api/directories/lookup?address={}", escaped(address.as_str()));
             let looked: Looked = client.ask("GET", &path).await?;
             print(format, &looked, looked_up)?;

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::smtp::address::Address;
+
 mod check;
 mod client;
 mod demo;
@@ -155,6 +157,11 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<Outcome> {
             demo::demo(then).await
         }
     }
+}
+
+/// An address that was written as an argument.
+fn address_of(text: &str) -> anyhow::Result<Address> {
+    Address::parse(text).map_err(|error| anyhow::anyhow!("`{text}` is not an address: {error}"))
 }
 
 #[cfg(test)]

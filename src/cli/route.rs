@@ -8,7 +8,7 @@ use anyhow::{anyhow, bail};
 use serde::Serialize;
 
 use super::client::{Client, NoAnswer, escaped};
-use super::{Format, Outcome, output};
+use super::{Format, Outcome, address_of, output};
 use crate::admin::explain::{Explained, explain};
 use crate::config::Config;
 use crate::config::check::{load, render};
@@ -37,8 +37,7 @@ pub(super) async fn route(
     from: Option<IpAddr>,
     format: Format,
 ) -> anyhow::Result<Outcome> {
-    let read = |text: &String| Address::parse(text).map_err(|error| anyhow!("`{text}` is not an address: {error}"));
-    let addresses = addresses.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
+    let addresses = addresses.iter().map(|text| address_of(text)).collect::<anyhow::Result<Vec<_>>>()?;
     let routed = match ask_server(config, &addresses, from).await {
         Ok(explained) => Routed { answered_by: Asked::Server, addresses: explained },
         Err(NoAnswer::Refused { status: 422 | 400, text }) => bail!(text),

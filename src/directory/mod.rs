@@ -20,7 +20,7 @@ use self::file::FileDirectory;
 use self::ldap::LdapDirectory;
 use crate::config::{DirectoryConfig, DirectoryKind};
 use crate::fast_map::FastMap;
-use crate::metrics::Metrics;
+use crate::metrics::{LOOKUPS, Metrics};
 use crate::recipient::{Answer, Fresh, Kind, Lookup};
 use crate::routing::table::DirectoryRules;
 use crate::routing::verdict::Question;
@@ -202,7 +202,7 @@ pub fn build(
 
 fn open(config: &DirectoryConfig, metrics: &Metrics) -> Result<AnyDirectory, Vec<String>> {
     let name = &config.name;
-    for result in ["found", "not-found", "ambiguous", "unavailable", "cached"] {
+    for result in LOOKUPS {
         metrics.directory_lookups.with_label_values(&[&**name, result]).inc_by(0);
     }
     metrics.directory_conflicts.with_label_values(&[&**name]).set(0);

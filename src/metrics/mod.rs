@@ -8,6 +8,8 @@ use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder
 
 mod prepare;
 
+pub use prepare::LOOKUPS;
+
 /// `sessions_refused_total{reason}`.
 pub const SESSIONS_REFUSED: [&str; 4] = ["max-connections", "max-connections-per-ip", "no-connector", "proxy-header"];
 

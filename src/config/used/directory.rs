@@ -28,6 +28,17 @@ pub enum DirectoryKind {
     Ldap(Box<LdapConfig>),
 }
 
+impl DirectoryKind {
+    /// As `kind` has it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Ldap(_) => "ldap",
+        }
+    }
+}
+
 /// A file directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileDirectoryConfig {
