@@ -81,7 +81,7 @@ async fn ask_file(file: &Path, addresses: &[Address], from: Option<IpAddr>) -> a
 
 /// The configuration's decisions, without a server.
 pub(super) fn resolver(config: &Config) -> anyhow::Result<Resolver> {
-    let directories = crate::directory::build(&config.directories, None, &Metrics::new());
+    let directories = crate::directory::build(&config.directories, None, None, &Metrics::new());
     let directories = directories.map_err(|problems| anyhow!("{}", problems.join("\n")))?;
     Ok(Resolver::new(config.routing.clone(), std::sync::Arc::new(directories)))
 }

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use super::accepted_domain::set;
 use super::reader::{Reader, name, plain};
-use super::{CacheConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, LdapConfig, Profile};
+use super::{
+    CacheConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, HoldChanges, LdapConfig, LdapMode, Profile,
+    SnapshotConfig,
+};
 use crate::routing::table::{DirectoryRules, PlusAddressing};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
@@ -23,11 +26,15 @@ pub(super) fn read(reader: &mut Reader<'_>) -> DirectoryConfig {
     reader.require("name", "every directory has a name");
     let word = reader.choice("kind", &[("ldap", Word::Ldap), ("file", Word::File)]);
     // A kind that is wrong is noted once; what its keys should have been nobody knows.
-    let kind = match word {
+    let mut kind = match word {
         None if reader.has("kind") => DirectoryKind::File(FileDirectoryConfig::default()),
         Some(Word::File) => DirectoryKind::File(file(reader)),
         Some(Word::Ldap) | None => DirectoryKind::Ldap(Box::new(ldap(reader))),
     };
+    let mailbox_servers = mailbox_servers(reader);
+    if let DirectoryKind::Ldap(ldap) = &mut kind {
+        ldap.mailbox_servers.clone_from(&mailbox_servers);
+    }
     let default = match &kind {
         DirectoryKind::Ldap(ldap) => plus_addressing_of(ldap.profile),
         DirectoryKind::File(_) => PlusAddressing::Off,
@@ -38,7 +45,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> DirectoryConfig {
         name: name.clone(),
         domains: set(reader, "domains"),
         deliver_to: reader.optional("deliver_to", plain),
-        mailbox_servers: mailbox_servers(reader),
+        mailbox_servers,
         plus_addressing: reader.choice("plus_addressing", words).unwrap_or(default),
     };
     DirectoryConfig { name, rules, kind }
@@ -78,8 +85,6 @@ fn ldap(reader: &mut Reader<'_>) -> LdapConfig {
     reader.require("base", "name the search bases, such as [\"DC=contoso,DC=com\"]");
     reader
         .require("probe", "name an address that must be found, so that a blind directory is not believed, or \"none\"");
-    // `lookup` is the only mode there is.
-    let _ = reader.choice("mode", &[("lookup", ())]);
     let urls = reader.list("urls", url).unwrap_or_default();
     let base = reader.list("base", |text| plain(text).map(|base| base.to_string())).unwrap_or_default();
     reader.require_some("urls", "name at least one server");
@@ -98,6 +103,9 @@ fn ldap(reader: &mut Reader<'_>) -> LdapConfig {
         probe: reader.text("probe", probe).flatten(),
         cache: cache(&mut reader.inner("directory.cache")),
         refuse_disabled: reader.flag("refuse_disabled").unwrap_or(false),
+        mode: mode(reader),
+        hold_changes: hold_changes(&mut reader.inner("directory.hold_changes")),
+        mailbox_servers: HashMap::new(),
     };
     // RFC 4513 5.1.2: a name without a password is an unauthenticated bind, which succeeds as nobody.
     match (config.bind_dn.is_empty(), config.password_file.is_some()) {
@@ -148,6 +156,37 @@ fn probe(text: &str) -> Result<Option<Address>, String> {
     }
     let advice = "name an address that must be found, or \"none\"";
     Address::parse(text).map(Some).map_err(|error| format!("`{text}` is not an address: {error}; {advice}"))
+}
+
+fn mode(reader: &mut Reader<'_>) -> LdapMode {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Word {
+        Lookup,
+        Snapshot,
+    }
+    let snapshot = SnapshotConfig {
+        poll: reader.positive("poll").unwrap_or(Duration::from_secs(10)),
+        full_read: reader.positive("full_read").unwrap_or(Duration::from_hours(1)),
+        max_stale: reader.duration("max_stale").unwrap_or(Duration::from_hours(24)),
+    };
+    match reader.choice("mode", &[("snapshot", Word::Snapshot), ("lookup", Word::Lookup)]) {
+        Some(Word::Lookup) => LdapMode::Lookup,
+        Some(Word::Snapshot) | None => LdapMode::Snapshot(snapshot),
+    }
+}
+
+fn hold_changes(reader: &mut Reader<'_>) -> HoldChanges {
+    let share = reader.fraction("share", 0.0).unwrap_or(0.02);
+    if share > 1.0 {
+        reader.problem("share", "is a share of all recipients, such as 0.02 for one in fifty; 1 holds nothing");
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between nothing and all")]
+    let share_millionths = (share.clamp(0.0, 1.0) * 1e6).round() as usize;
+    HoldChanges {
+        share_millionths,
+        at_least: reader.number("at_least", 0).unwrap_or(50),
+        within: reader.positive("within").unwrap_or(Duration::from_hours(1)),
+    }
 }
 
 fn cache(reader: &mut Reader<'_>) -> CacheConfig {

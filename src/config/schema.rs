@@ -46,6 +46,11 @@ const fn ldap(name: &'static str) -> Key {
     Key { name, when: When::If { key: "kind", values: &["ldap"], default: "ldap" } }
 }
 
+/// A key of directories that are kept in memory.
+const fn snapshot(name: &'static str) -> Key {
+    Key { name, when: When::If { key: "mode", values: &["snapshot"], default: "snapshot" } }
+}
+
 const fn file(name: &'static str) -> Key {
     Key { name, when: When::If { key: "kind", values: &["file"], default: "ldap" } }
 }
@@ -66,7 +71,6 @@ const fn not_built(name: &'static str) -> Key {
 /// Values that are part of the design but not built yet: table, key, values.
 pub(super) const VALUES_NOT_BUILT: &[(&str, &str, &[&str])] = &[
     ("directory", "kind", &["call-ahead"]),
-    ("directory", "mode", &["snapshot"]),
     ("directory", "profile", &["groupwise", "kerio", "open-directory", "domino", "zimbra", "custom"]),
 ];
 
@@ -136,10 +140,10 @@ pub const TABLES: &[Table] = &[
             ldap("probe"),
             ldap("cache"),
             ldap("mode"),
-            not_built("poll"),
-            not_built("full_read"),
-            not_built("max_stale"),
-            not_built("hold_changes"),
+            snapshot("poll"),
+            snapshot("full_read"),
+            snapshot("max_stale"),
+            ldap("hold_changes"),
             key("plus_addressing"),
             ldap("refuse_disabled"),
             key("mailbox_servers"),
@@ -147,6 +151,7 @@ pub const TABLES: &[Table] = &[
     },
     Table { name: "directory.tls", keys: &[key("start_tls"), key("ca")] },
     Table { name: "directory.cache", keys: &[key("found"), key("not_found"), key("entries")] },
+    Table { name: "directory.hold_changes", keys: &[key("share"), key("at_least"), key("within")] },
     Table {
         name: "send_connector",
         keys: &[

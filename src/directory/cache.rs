@@ -79,7 +79,7 @@ impl Cache {
 }
 
 /// Whether the directory has somebody for mail to go to.
-fn is_known(lookup: &Lookup) -> bool {
+pub(super) fn is_known(lookup: &Lookup) -> bool {
     matches!(lookup, Lookup::Found(recipient) if recipient.kind != Kind::NoMailbox)
 }
 

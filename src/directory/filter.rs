@@ -14,6 +14,10 @@ pub enum Filter {
         /// The value, unescaped.
         value: String,
     },
+    /// `(attribute=*)`: it has one.
+    Present(&'static str),
+    /// `(attribute>=number)`.
+    AtLeast(&'static str, u64),
     /// `(|...)`: any of these.
     Any(Vec<Filter>),
 }
@@ -34,6 +38,8 @@ impl fmt::Display for Filter {
                 value.bytes().try_for_each(|octet| write_octet(f, octet))?;
                 f.write_str(")")
             }
+            Self::Present(attribute) => write!(f, "({attribute}=*)"),
+            Self::AtLeast(attribute, number) => write!(f, "({attribute}>={number})"),
             Self::Any(filters) => {
                 f.write_str("(|")?;
                 filters.iter().try_for_each(|filter| filter.fmt(f))?;
@@ -80,6 +86,8 @@ mod tests {
             |text: &str| StructureTag { class: TagClass::Universal, id: 4, payload: PL::P(text.as_bytes().to_vec()) };
         let (id, inner) = match filter {
             Filter::Equals { attribute, value } => (3, vec![octets(attribute), octets(value)]),
+            Filter::Present(_) => unreachable!("not made here"),
+            Filter::AtLeast(attribute, number) => (5, vec![octets(attribute), octets(&number.to_string())]),
             Filter::Any(filters) => (1, filters.iter().map(expected).collect()),
         };
         StructureTag { class: TagClass::Context, id, payload: PL::C(inner) }
@@ -87,8 +95,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_one_value(first in any::<String>(), second in "[()*\\\\&|!=~<>:\\x00a-f0-9]{0,20}") {
-            let filter = Filter::Any(vec![Filter::equals("proxyAddresses", first), Filter::equals("mail", second)]);
+        fn any_text_is_one_value(
+            first in any::<String>(),
+            second in "[()*\\\\&|!=~<>:\\x00a-f0-9]{0,20}",
+            number in any::<u64>(),
+        ) {
+            let (first, second) = (Filter::equals("proxyAddresses", first), Filter::equals("mail", second));
+            let filter = Filter::Any(vec![first, second, Filter::AtLeast("uSNChanged", number)]);
             let parsed = ldap3::parse_filter(filter.to_string()).map(ldap3::asn1::ASNTag::into_structure);
             prop_assert_eq!(parsed, Ok(expected(&filter)));
         }

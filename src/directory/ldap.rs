@@ -1,48 +1,83 @@
-//! Kind `ldap`, mode `lookup`: one query a recipient, cached.
+//! Kind `ldap`: one query a recipient, cached (`mode = "lookup"`), or all recipients in memory (`mode = "snapshot"`), where
+//! one query is what makes sure.
 //!
 //! `directory::build` opens it, `resolve` asks it through [`Directory`]. A question is one search for the address and
 //! the probe together; `supervisor` keeps the connection, `connection` makes one, `search` is a search on it, `answer`
-//! says what came back means. Whatever is not a clean answer is `Unavailable` (DESIGN section 5, "doubt is temporary").
+//! says what came back means; `follow` keeps a snapshot fresh. Whatever is not a clean answer is `Unavailable` (DESIGN section 5, "doubt is temporary").
 
+use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::connection::{Connection, End};
+pub use self::follow::Refreshed;
+use self::follow::{Keeper, Refresh, Request};
 use self::pulse::Pulse;
 use self::search::Reply;
 use self::server::Server;
 use self::supervisor::{State, Supervisor};
-use crate::config::LdapConfig;
-use crate::directory::cache::{Cache, Condition};
+use crate::config::{LdapConfig, LdapMode};
+use crate::directory::cache::{Cache, Condition, is_known};
 use crate::directory::in_flight::InFlight;
+use crate::directory::snapshot::served::Served;
+use crate::directory::snapshot::{self, Accept, Snapshot};
 use crate::directory::{Asked, Directory, result};
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Fresh, Lookup};
-use crate::routing::verdict::Question;
+use crate::routing::verdict::{Freshness, Question};
 use crate::smtp::address::Address;
+use crate::time::UnixTime;
 
 mod answer;
 mod connection;
+mod follow;
 mod login;
 mod pulse;
+mod root;
 mod search;
 mod server;
+mod stream;
 mod supervisor;
 mod tls;
+mod whole;
 
 /// More questions than this at once are answered `Unavailable`.
 pub const MAX_QUESTIONS: usize = 256;
+/// How many requests wait for a task that reads.
+const REQUESTS: usize = 64;
 
 /// A directory that is asked by LDAP. Dropping it closes its connection.
 pub struct LdapDirectory {
     asker: Arc<Asker>,
     in_flight: InFlight,
+    following: Option<Following>,
     _supervisor: AbortOnDropHandle<()>,
+}
+
+/// How its snapshot is kept fresh.
+struct Following {
+    requests: mpsc::Sender<Request>,
+    progress: Arc<AtomicUsize>,
+    problem: Arc<Mutex<Option<String>>>,
+    _keeper: AbortOnDropHandle<()>,
+}
+
+/// A snapshot, for who asks about it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SnapshotReport {
+    /// Its figures.
+    #[serde(flatten)]
+    pub state: snapshot::State,
+    /// How many entries a first read has so far.
+    pub reading: Option<usize>,
+    /// Why it cannot follow the directory; empty where it can.
+    pub problem: Option<String>,
 }
 
 /// What a question needs; shared by the tasks that ask.
@@ -50,6 +85,9 @@ struct Asker {
     name: Arc<str>,
     config: LdapConfig,
     cache: Cache,
+    snapshot: Option<Arc<Snapshot>>,
+    /// To whoever keeps it fresh.
+    suspects: mpsc::Sender<Request>,
     bound: Semaphore,
     states: watch::Receiver<State>,
     pulse: Arc<Pulse>,
@@ -61,11 +99,17 @@ struct Asker {
 }
 
 impl LdapDirectory {
-    /// Prepares the directory and begins to connect, within a tokio runtime.
+    /// Prepares the directory and begins to connect, within a tokio runtime. Without a folder it keeps no snapshot and
+    /// is asked for each recipient, whatever its mode.
     ///
     /// # Errors
     /// What is wrong with its urls or its CA.
-    pub fn open(name: &Arc<str>, config: &LdapConfig, metrics: &Metrics) -> Result<Self, Vec<String>> {
+    pub fn open(
+        name: &Arc<str>,
+        config: &LdapConfig,
+        folder: Option<&Path>,
+        metrics: &Metrics,
+    ) -> Result<Self, Vec<String>> {
         let servers = server::parse(config)?;
         if servers.iter().any(|server| server.is_encrypted()) {
             tls::client_config(config.ca.as_deref()).map_err(|problem| vec![problem])?;
@@ -75,10 +119,33 @@ impl LdapDirectory {
         let one = servers.len() == 1;
         let attempts = servers.len() + 2;
         let (supervisor, states) = Supervisor::new(Arc::clone(name), config.clone(), servers, Arc::clone(&pulse));
+        let kept = match (config.mode, folder) {
+            (LdapMode::Snapshot(kept), Some(folder)) => Some((kept, folder)),
+            (LdapMode::Snapshot(_) | LdapMode::Lookup, _) => None,
+        };
+        let snapshot = kept.map(|(kept, folder)| Arc::new(Snapshot::open(name, config, kept, folder, metrics)));
+        let (requests, waiting) = mpsc::channel(REQUESTS);
+        let following = snapshot.as_ref().zip(kept).map(|(snapshot, (kept, _))| {
+            Following::begin(
+                Keeper {
+                    name: Arc::clone(name),
+                    config: Arc::new(config.clone()),
+                    kept,
+                    snapshot: Arc::clone(snapshot),
+                    states: states.clone(),
+                    requests: tokio::sync::Mutex::new(waiting),
+                    progress: Arc::default(),
+                    problem: Arc::default(),
+                },
+                requests.clone(),
+            )
+        });
         let asker = Asker {
             name: Arc::clone(name),
             config: config.clone(),
-            cache: Cache::new(config.cache),
+            cache: Cache::new(kept.map_or(config.cache, |(kept, _)| config.cache.at_most(kept.poll))),
+            snapshot,
+            suspects: requests,
             bound: Semaphore::new(MAX_QUESTIONS),
             states,
             pulse,
@@ -87,12 +154,48 @@ impl LdapDirectory {
             attempts,
         };
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
-        Ok(Self { asker: Arc::new(asker), in_flight: InFlight::default(), _supervisor: supervisor })
+        Ok(Self { asker: Arc::new(asker), in_flight: InFlight::default(), following, _supervisor: supervisor })
+    }
+
+    /// Reads it as a whole, now. `None`: it keeps no snapshot.
+    pub(super) async fn refresh(&self, accept: Accept) -> Option<Result<Refreshed, String>> {
+        let following = self.following.as_ref()?;
+        let (done, answer) = oneshot::channel();
+        let sent = following.requests.send(Request::Refresh(Refresh { accept, done })).await;
+        let gone = || Err("the directory is no longer configured".to_owned());
+        Some(if sent.is_ok() { answer.await.unwrap_or_else(|_| gone()) } else { gone() })
+    }
+
+    /// How its snapshot is.
+    pub(super) fn report(&self) -> Option<SnapshotReport> {
+        let (snapshot, following) = (self.asker.snapshot.as_ref()?, self.following.as_ref()?);
+        let state = snapshot.state();
+        let reading = state.recipients.is_none().then(|| following.progress.load(Ordering::Relaxed));
+        let problem = following.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Some(SnapshotReport { state, reading, problem })
+    }
+
+    /// All recipients in memory.
+    pub(super) fn served(&self) -> Option<Arc<Served>> {
+        self.asker.snapshot.as_ref()?.served()
+    }
+}
+
+impl Following {
+    fn begin(keeper: Keeper, requests: mpsc::Sender<Request>) -> Self {
+        let (progress, problem) = (Arc::clone(&keeper.progress), Arc::clone(&keeper.problem));
+        Self { requests, progress, problem, _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.run())) }
     }
 }
 
 impl Directory for LdapDirectory {
     fn known(&self, question: &Question) -> Option<Answer> {
+        if question.freshness == Freshness::Any
+            && let Some(lookup) = self.asker.in_memory(&question.address)
+        {
+            self.asker.count("cached");
+            return Some(Answer { lookup, fresh: Fresh::Cached });
+        }
         let (key, now) = (question.address.key(), Instant::now().into_std());
         let answer = self.asker.cache.get(key, question.freshness, self.asker.condition(), now)?;
         self.asker.count("cached");
@@ -109,9 +212,30 @@ impl Directory for LdapDirectory {
             self.in_flight.ask(&question.address.key().into(), question.freshness, || asker.question(address)).await
         })
     }
+
+    fn version(&self) -> u64 {
+        self.asker.snapshot.as_ref().map_or(0, |snapshot| snapshot.version())
+    }
 }
 
 impl Asker {
+    /// What the snapshot has.
+    fn in_memory(&self, address: &Address) -> Option<Lookup> {
+        let snapshot = self.snapshot.as_ref()?;
+        let lookup = snapshot.answer(&self.config.profile.key(address), UnixTime::now())?;
+        (is_known(&lookup) || self.condition() == Condition::Well).then_some(lookup)
+    }
+
+    /// Has entries read again of which the directory says something else than the snapshot.
+    fn compare(&self, address: &Address, live: &Lookup) {
+        let Some(snapshot) = &self.snapshot else { return };
+        let suspects = snapshot.suspects(&self.config.profile.key(address), live);
+        if !suspects.is_empty() {
+            // Where too many wait already, the next whole read shows it.
+            let _ = self.suspects.try_send(Request::Look(suspects));
+        }
+    }
+
     /// One question to the directory itself.
     async fn question(self: Arc<Self>, address: Address) -> Answer {
         let asked = Instant::now();
@@ -140,6 +264,9 @@ impl Asker {
         if let Some(at_odds) = reading.at_odds {
             self.metrics.directory_contradictions.with_label_values(&[&*self.name]).inc();
             tracing::debug!(directory = %self.name, %address, "the type decides: {at_odds}");
+        }
+        if reading.health.is_ok() {
+            self.compare(address, &reading.lookup);
         }
         reading.lookup
     }

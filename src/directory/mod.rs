@@ -8,9 +8,12 @@ pub mod cache;
 pub mod file;
 pub mod filter;
 pub mod in_flight;
+pub mod known;
 pub mod ldap;
 pub mod profile;
+pub mod snapshot;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -166,13 +169,15 @@ impl Directories {
 }
 
 /// Builds the directories of a configuration, within a tokio runtime. Those whose configuration did not change are
-/// taken over from `previous` with their connections and caches.
+/// taken over from `previous` with their connections and caches. Snapshots are kept in `folder`; without one every
+/// recipient is asked for.
 ///
 /// # Errors
 /// What keeps a directory from being used at all (a file that cannot be read or parsed), naming directory, file, line.
 pub fn build(
     configured: &[Arc<DirectoryConfig>],
     previous: Option<&Directories>,
+    folder: Option<&Path>,
     metrics: &Metrics,
 ) -> Result<Directories, Vec<String>> {
     let previous = previous.map_or(&[][..], |previous| &previous.built);
@@ -181,7 +186,7 @@ pub fn build(
         let same = |built: &&Built| built.name == config.name && built.kind == config.kind;
         match previous.iter().find(same) {
             Some(same) => built.push(same.clone()),
-            None => match open(config, metrics) {
+            None => match open(config, folder, metrics) {
                 Ok(directory) => {
                     built.push(Built { name: Arc::clone(&config.name), kind: config.kind.clone(), directory });
                 }
@@ -200,7 +205,7 @@ pub fn build(
     Ok(Directories { by_name, built, _watch: watch })
 }
 
-fn open(config: &DirectoryConfig, metrics: &Metrics) -> Result<AnyDirectory, Vec<String>> {
+fn open(config: &DirectoryConfig, folder: Option<&Path>, metrics: &Metrics) -> Result<AnyDirectory, Vec<String>> {
     let name = &config.name;
     for result in LOOKUPS {
         metrics.directory_lookups.with_label_values(&[&**name, result]).inc_by(0);
@@ -208,7 +213,9 @@ fn open(config: &DirectoryConfig, metrics: &Metrics) -> Result<AnyDirectory, Vec
     metrics.directory_conflicts.with_label_values(&[&**name]).set(0);
     match &config.kind {
         DirectoryKind::File(file) => Ok(AnyDirectory::File(Arc::new(FileDirectory::open(name, file, metrics)?))),
-        DirectoryKind::Ldap(ldap) => Ok(AnyDirectory::Ldap(Arc::new(LdapDirectory::open(name, ldap, metrics)?))),
+        DirectoryKind::Ldap(ldap) => {
+            Ok(AnyDirectory::Ldap(Arc::new(LdapDirectory::open(name, ldap, folder, metrics)?)))
+        }
     }
 }
 
@@ -218,6 +225,8 @@ fn forget(previous: &[Built], built: &[Built], metrics: &Metrics) {
         // These fail where a series was never used.
         let _ = metrics.directory_up.remove_label_values(&[&*gone.name]);
         let _ = metrics.directory_conflicts.remove_label_values(&[&*gone.name]);
+        let _ = metrics.directory_snapshot_age.remove_label_values(&[&*gone.name]);
+        let _ = metrics.directory_changes_held.remove_label_values(&[&*gone.name]);
         for kind in Kind::ALL {
             let _ = metrics.directory_recipients.remove_label_values(&[&*gone.name, kind.as_str()]);
         }

@@ -3,12 +3,13 @@
 //!
 //! `ldap` asks with [`Profile::filter`] and [`Profile::attributes`], and hands what came back to [`Profile::judge`].
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use crate::config::Profile;
 use crate::directory::filter::Filter;
-use crate::recipient::{Kind, Lookup, Recipient};
+use crate::directory::known::{self, Claim, Id, Known, Strength};
+use crate::recipient::{Kind, Lookup};
 use crate::smtp::address::Address;
 
 mod active_directory;
@@ -20,10 +21,12 @@ mod recipient_type;
 pub struct Entry {
     /// Its distinguished name.
     pub dn: String,
+    /// What the directory knows it by, whatever it is called; empty where it was not asked for that.
+    pub id: Vec<u8>,
     /// Values by lower-case attribute name without options. Values that are not UTF-8 are left out.
     attributes: HashMap<String, Vec<String>>,
-    /// The server kept values back (`proxyAddresses;range=0-1499`, MS-ADTS 3.1.1.3.1.3.3).
-    cut_short: bool,
+    /// What to ask for next where the server did not return all values of an attribute at once.
+    rest: Vec<String>,
 }
 
 /// Whether disabled accounts receive mail (`refuse_disabled`).
@@ -42,15 +45,6 @@ pub struct Judgement {
     pub lookup: Lookup,
     /// The entry's recipient type and its attributes contradict each other; the type decided. For the log.
     pub at_odds: Option<String>,
-}
-
-/// What a profile makes of one entry, before it becomes a [`Recipient`].
-struct Verdict {
-    kind: Kind,
-    target: Option<Address>,
-    mail_server: Option<String>,
-    rule: String,
-    at_odds: Option<String>,
 }
 
 /// The kind of recipient that Exchange calls so (`RecipientTypeDetails`), where it is known.
@@ -85,6 +79,15 @@ impl Profile {
         Filter::Any(filters)
     }
 
+    /// A filter for every entry that may own an address.
+    #[must_use]
+    pub fn everybody(self) -> Filter {
+        Filter::Any(match self {
+            Self::ActiveDirectory => active_directory::ADDRESSES.map(Filter::Present).into(),
+            Self::Openldap => openldap::ADDRESSES.map(Filter::Present).into(),
+        })
+    }
+
     /// A filter for the entry of somebody who logs in with this name: an address, or what the directory calls it.
     #[must_use]
     pub fn login_filter(self, name: &str) -> Filter {
@@ -105,48 +108,31 @@ impl Profile {
     /// What the entries say of the address.
     #[must_use]
     pub fn judge(self, entries: &[Entry], address: &Address, disabled: DisabledAccounts) -> Judgement {
-        let owners = match self {
-            Self::ActiveDirectory => active_directory::owners(entries, address),
-            Self::Openldap => openldap::owners(entries, address),
+        let known: Vec<Known> = entries.iter().map(|entry| self.know(entry, disabled)).collect();
+        let key = self.key(address);
+        let at_odds = match known::owners(&known, &key).as_slice() {
+            [Known { meaning: Ok(meaning), .. }] => meaning.at_odds.clone(),
+            _ => None,
         };
-        let lookup = match owners.as_slice() {
-            [] => match entries.iter().find(|entry| entry.cut_short) {
-                None => Lookup::NotFound,
-                Some(entry) => {
-                    let cause = format!("`{}` has more addresses than the server returns at once", entry.dn);
-                    Lookup::Unavailable(cause.into())
-                }
-            },
-            [owner] => return self.judge_owner(owner, address, disabled),
-            owners => {
-                let mut names: Vec<String> = owners.iter().map(|owner| owner.dn.clone()).collect();
-                names.sort();
-                Lookup::Ambiguous(names.into())
-            }
-        };
-        Judgement { lookup, at_odds: None }
+        Judgement { lookup: known::lookup(&known, &key), at_odds }
     }
 
-    fn judge_owner(self, owner: &Entry, address: &Address, disabled: DisabledAccounts) -> Judgement {
-        let verdict = match self {
-            Self::ActiveDirectory => active_directory::verdict(owner, disabled),
-            Self::Openldap => openldap::verdict(owner, address, disabled),
+    /// An entry as far as mail goes: all addresses that it claims, and what it means for mail to any of them.
+    #[must_use]
+    pub fn know(self, entry: &Entry, disabled: DisabledAccounts) -> Known {
+        let (claims, meaning) = match self {
+            Self::ActiveDirectory => (active_directory::claims(entry), active_directory::meaning(entry, disabled)),
+            Self::Openldap => (openldap::claims(entry), openldap::meaning(entry, disabled)),
         };
-        match verdict {
-            Err(Unclear(cause)) => {
-                Judgement { lookup: Lookup::Unavailable(format!("`{}`: {cause}", owner.dn).into()), at_odds: None }
-            }
-            Ok(verdict) => {
-                let recipient = Recipient {
-                    kind: verdict.kind,
-                    target: verdict.target,
-                    mail_server: verdict.mail_server.map(Arc::from),
-                    send_connector: None,
-                    entry: owner.dn.as_str().into(),
-                    rule: verdict.rule.into(),
-                };
-                Judgement { lookup: Lookup::Found(Arc::new(recipient)), at_odds: verdict.at_odds }
-            }
+        let id = if entry.id.is_empty() { Id::of(entry.dn.to_lowercase().as_bytes()) } else { Id::of(&entry.id) };
+        Known { id, dn: entry.dn.clone(), claims, meaning: meaning.map_err(|Unclear(cause)| cause) }
+    }
+
+    /// What entries claim the address by ([`Claim::key`]).
+    #[must_use]
+    pub fn key(self, address: &Address) -> Cow<'_, str> {
+        match self {
+            Self::ActiveDirectory | Self::Openldap => Cow::Borrowed(address.key()),
         }
     }
 }
@@ -161,18 +147,35 @@ impl Entry {
     /// Adds an attribute as the server returned it: the name in any case and with options (RFC 4512 2.5.2).
     pub fn add(&mut self, description: &str, values: impl IntoIterator<Item = String>) {
         let (name, options) = description.split_once(';').unwrap_or((description, ""));
-        let options = options.to_ascii_lowercase();
-        self.cut_short |= options.starts_with("range=") && !options.ends_with("-*");
+        if let Some((_, last)) = options.to_ascii_lowercase().strip_prefix("range=").and_then(|r| r.split_once('-')) {
+            let next = last.parse::<u64>().ok().map(|last| format!("{name};range={}-*", last.saturating_add(1)));
+            self.rest.extend(next);
+        }
         self.attributes.entry(name.to_ascii_lowercase()).or_default().extend(values);
     }
 
+    /// What to ask for next where the server kept values back.
+    #[must_use]
+    pub fn rest(&self) -> Option<String> {
+        self.rest.last().cloned()
+    }
+
+    /// Takes the values in that were kept back.
+    pub fn add_rest(&mut self, more: Self) {
+        for (name, values) in more.attributes {
+            self.attributes.entry(name).or_default().extend(values);
+        }
+        self.rest.pop();
+        self.rest.extend(more.rest);
+    }
+
     /// The attribute's values; the name in lower case.
-    fn values(&self, name: &str) -> &[String] {
+    pub(super) fn values(&self, name: &str) -> &[String] {
         debug_assert_eq!(name, name.to_ascii_lowercase(), "attribute names are kept in lower case");
         self.attributes.get(name).map_or(&[], Vec::as_slice)
     }
 
-    fn first(&self, name: &str) -> Option<&str> {
+    pub(super) fn first(&self, name: &str) -> Option<&str> {
         self.values(name).first().map(String::as_str)
     }
 
@@ -185,9 +188,11 @@ impl Entry {
         self.values("objectclass").iter().any(|class| classes.contains(&class.to_ascii_lowercase().as_str()))
     }
 
-    /// Whether one of the attribute's values is that address under our comparison.
-    fn holds(&self, name: &str, address: &Address) -> bool {
-        self.values(name).iter().any(|value| is(value, address))
+    /// Puts the attribute's values that are addresses among the claims.
+    fn claim(&self, name: &str, strength: Strength, claims: &mut Vec<Claim>) {
+        for address in self.values(name).iter().filter_map(|value| Address::parse(value.trim()).ok()) {
+            known::claim(claims, address.key(), strength);
+        }
     }
 
     /// The one target address that the attribute holds, with or without `SMTP:`.
@@ -214,11 +219,6 @@ fn spellings(address: &Address) -> Vec<String> {
         spellings.push(format!("{}@{unicode}", address.local_key()));
     }
     spellings
-}
-
-/// Whether a value is that address under our comparison.
-fn is(value: &str, address: &Address) -> bool {
-    Address::parse(value.trim()).is_ok_and(|value| value == *address)
 }
 
 /// What stands behind `smtp:`, in any case.
@@ -279,19 +279,5 @@ mod tests {
         ] {
             assert_eq!(profile.login_filter(name).to_string(), written);
         }
-    }
-
-    #[test]
-    fn an_entry_with_values_kept_back_is_no_not_found() {
-        let mut entry = Entry::new("CN=big");
-        entry.add("proxyAddresses;range=0-1499", ["smtp:other@contoso.com".to_owned()]);
-        let asked = address("alice@contoso.com");
-        let judge = |entry: &Entry| {
-            Profile::ActiveDirectory.judge(std::slice::from_ref(entry), &asked, DisabledAccounts::Accepted).lookup
-        };
-        assert!(matches!(judge(&entry), Lookup::Unavailable(_)));
-        let mut last = Entry::new("CN=big");
-        last.add("proxyAddresses;range=0-*", ["smtp:other@contoso.com".to_owned()]);
-        assert_eq!(judge(&last), Lookup::NotFound);
     }
 }

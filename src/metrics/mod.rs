@@ -61,6 +61,10 @@ pub struct Metrics {
     pub directory_up: IntGaugeVec,
     /// `directory_conflicts{directory}`: addresses that an earlier directory has too, or that are ambiguous.
     pub directory_conflicts: IntGaugeVec,
+    /// `directory_snapshot_age_seconds{directory}`: since it was last confirmed; -1: nothing was read yet.
+    pub directory_snapshot_age: IntGaugeVec,
+    /// `directory_changes_held{directory}`: recipients whose mail would take another way.
+    pub directory_changes_held: IntGaugeVec,
     /// `directory_contradictions_total{directory}`: entries whose recipient type and attributes are at odds.
     pub directory_contradictions: IntCounterVec,
     /// `config_reloads_total{result}`: `applied`, `unchanged`, `refused`, `held`.
@@ -121,6 +125,18 @@ impl Metrics {
             directory_recipients: gauge(r, "directory_recipients", "Recipients known", &["directory", "kind"]),
             directory_up: gauge(r, "directory_up", "Whether the directory answers", &["directory"]),
             directory_conflicts: gauge(r, "directory_conflicts", "Addresses with two owners", &["directory"]),
+            directory_snapshot_age: gauge(
+                r,
+                "directory_snapshot_age_seconds",
+                "Since the snapshot was last known to be what the directory has; -1: nothing was read yet",
+                &["directory"],
+            ),
+            directory_changes_held: gauge(
+                r,
+                "directory_changes_held",
+                "Recipients whose mail would take another way if the changes that are held were accepted",
+                &["directory"],
+            ),
             directory_contradictions: counter(
                 r,
                 "directory_contradictions_total",

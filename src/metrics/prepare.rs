@@ -100,9 +100,14 @@ impl Metrics {
         let is_ldap = |directory: &&Arc<DirectoryConfig>| matches!(directory.kind, DirectoryKind::Ldap(_));
         let ldap: Vec<&str> = config.directories.iter().filter(is_ldap).map(|directory| &*directory.name).collect();
         keep(&self.directory_contradictions, &ones(&ldap));
+        let is_snapshot = |directory: &&Arc<DirectoryConfig>| matches!(&directory.kind, DirectoryKind::Ldap(ldap) if ldap.is_snapshot());
+        let snapshots = config.directories.iter().filter(is_snapshot);
+        let snapshots: Vec<&str> = snapshots.map(|directory| &*directory.name).collect();
+        keep(&self.directory_snapshot_age, &ones(&snapshots));
+        keep(&self.directory_changes_held, &ones(&ldap));
         let files = config.directories.iter().filter(|directory| matches!(directory.kind, DirectoryKind::File(_)));
-        let files: Vec<&str> = files.map(|directory| &*directory.name).collect();
-        keep(&self.directory_recipients, &pairs(&files, &Kind::ALL.map(Kind::as_str)));
+        let listed: Vec<&str> = files.map(|directory| &*directory.name).chain(snapshots).collect();
+        keep(&self.directory_recipients, &pairs(&listed, &Kind::ALL.map(Kind::as_str)));
     }
 }
 

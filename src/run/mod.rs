@@ -215,7 +215,8 @@ impl Ground {
 /// Builds what decisions need; directories that did not change are taken over.
 fn build(config: Config, previous: Option<&InForce>, metrics: &Metrics) -> Result<InForce, Vec<String>> {
     let directories = previous.map(|previous| &**previous.resolver.directories());
-    let directories = crate::directory::build(&config.directories, directories, metrics)?;
+    let folder = config.server.state_dir.join("directories");
+    let directories = crate::directory::build(&config.directories, directories, Some(&folder), metrics)?;
     let in_use = previous.map(|previous| InUse { files: &previous.config.loops.key_files, keys: &previous.keys });
     let keys = keys::load(&config.loops.key_files, in_use).map_err(|error| vec![error])?;
     let resolver = crate::resolve::Resolver::new(config.routing.clone(), Arc::new(directories));

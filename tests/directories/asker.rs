@@ -40,7 +40,7 @@ pub enum Said {
 impl Asker {
     pub fn new(config: &LdapConfig) -> Self {
         let metrics = Metrics::new();
-        let directory = LdapDirectory::open(&"ad".into(), config, &metrics).unwrap();
+        let directory = LdapDirectory::open(&"ad".into(), config, None, &metrics).unwrap();
         Self { directory, metrics, asked: AtomicUsize::new(0) }
     }
 

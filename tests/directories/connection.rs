@@ -39,7 +39,7 @@ async fn tls_is_checked() {
     assert!(cause.contains("not valid for name"), "{cause}");
 
     config.ca = Some("/nowhere/ca.pem".into());
-    let problems = LdapDirectory::open(&"ad".into(), &config, &Metrics::new()).err().unwrap();
+    let problems = LdapDirectory::open(&"ad".into(), &config, None, &Metrics::new()).err().unwrap();
     assert!(problems[0].contains("/nowhere/ca.pem"), "{problems:?}");
 }
 
@@ -121,11 +121,11 @@ async fn an_unchanged_directory_is_taken_over() {
     let slapd = Slapd::start();
     let kind = DirectoryKind::Ldap(Box::new(openldap(&slapd)));
     let metrics = Metrics::new();
-    let first = build(&[named("a", &kind), named("b", &kind)], None, &metrics).unwrap();
+    let first = build(&[named("a", &kind), named("b", &kind)], None, None, &metrics).unwrap();
     let mut changed = openldap(&slapd);
     changed.timeout = Duration::from_secs(9);
     let changed = DirectoryKind::Ldap(Box::new(changed));
-    let second = build(&[named("a", &kind), named("b", &changed)], Some(&first), &metrics).unwrap();
+    let second = build(&[named("a", &kind), named("b", &changed)], Some(&first), None, &metrics).unwrap();
     let same =
         |name: &str, one: &Directories, two: &Directories| Arc::ptr_eq(one.get(name).unwrap(), two.get(name).unwrap());
     assert!(same("a", &first, &second));

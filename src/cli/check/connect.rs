@@ -31,7 +31,7 @@ pub(in crate::cli) async fn everything(file: &Path, format: Format) -> anyhow::R
 }
 
 async fn directories(config: &Config) -> Vec<Finding> {
-    let built = match build(&config.directories, None, &Metrics::new()) {
+    let built = match build(&config.directories, None, None, &Metrics::new()) {
         Ok(built) => built,
         Err(problems) => {
             let cure = "correct the file; while it cannot be read the server does not start";

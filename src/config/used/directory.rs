@@ -1,5 +1,6 @@
 //! A directory as it is used: whom to ask, and how.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub struct FileDirectoryConfig {
     pub default_domain: Option<Domain>,
 }
 
-/// An LDAP directory in `lookup` mode.
+/// An LDAP directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LdapConfig {
     /// `ldap://host:port` or `ldaps://host:port`, in the order of failover.
@@ -73,6 +74,51 @@ pub struct LdapConfig {
     pub cache: CacheConfig,
     /// Disabled accounts are as good as not found.
     pub refuse_disabled: bool,
+    /// Whether it is asked for each recipient, or kept in memory.
+    pub mode: LdapMode,
+    /// How many recipients may change their way before somebody has to accept it.
+    pub hold_changes: HoldChanges,
+    /// `mailbox_servers`, in lower case: which mail servers mean different ways.
+    pub mailbox_servers: HashMap<String, Arc<str>>,
+}
+
+impl LdapConfig {
+    /// Whether its recipients are kept in memory.
+    #[must_use]
+    pub fn is_snapshot(&self) -> bool {
+        matches!(self.mode, LdapMode::Snapshot(_))
+    }
+}
+
+/// `mode` of an LDAP directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LdapMode {
+    /// One question a recipient, cached.
+    Lookup,
+    /// All recipients in memory, kept fresh.
+    Snapshot(SnapshotConfig),
+}
+
+/// How a snapshot is kept fresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotConfig {
+    /// How often changes are asked for where they are not streamed, and contact is made sure of where they are.
+    pub poll: Duration,
+    /// How often the whole is read anew.
+    pub full_read: Duration,
+    /// How long recipients are served that nobody has confirmed.
+    pub max_stale: Duration,
+}
+
+/// `hold_changes` of a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldChanges {
+    /// Of all recipients, in millionths.
+    pub share_millionths: usize,
+    /// Fewer than so many are never held.
+    pub at_least: usize,
+    /// Changes count together that long.
+    pub within: Duration,
 }
 
 /// `cache` of a directory.
@@ -84,6 +130,14 @@ pub struct CacheConfig {
     pub not_found: Duration,
     /// How many answers are kept.
     pub entries: usize,
+}
+
+impl CacheConfig {
+    /// The same, and nothing is kept for longer than that.
+    #[must_use]
+    pub fn at_most(self, limit: Duration) -> Self {
+        Self { found: self.found.min(limit), not_found: self.not_found.min(limit), ..self }
+    }
 }
 
 /// LDAP profiles that are built.

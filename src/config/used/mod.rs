@@ -4,7 +4,10 @@ mod directory;
 mod receive_connector;
 mod send_connector;
 
-pub use directory::{CacheConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, LdapConfig, Profile};
+pub use directory::{
+    CacheConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, HoldChanges, LdapConfig, LdapMode, Profile,
+    SnapshotConfig,
+};
 pub use receive_connector::{Auth, CertificateFiles, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
 pub use send_connector::{
     BareLf, ClientAddress, CutThrough, Delivery, EightBit, Host, Mechanism, Protocol, Retry, Select, SendAuth,

@@ -24,8 +24,7 @@ pub(super) struct Reading {
 
 /// Reads a result for the address.
 pub(super) fn read(config: &LdapConfig, reply: &Reply, address: &Address) -> Reading {
-    let disabled = if config.refuse_disabled { DisabledAccounts::Refused } else { DisabledAccounts::Accepted };
-    let judgement = config.profile.judge(&reply.entries, address, disabled);
+    let judgement = config.profile.judge(&reply.entries, address, disabled_accounts(config));
     let health = complete(reply).and_then(|()| vouched_for(config, reply));
     let lookup = match (judgement.lookup, &health) {
         (lookup, Ok(())) => lookup,
@@ -37,9 +36,19 @@ pub(super) fn read(config: &LdapConfig, reply: &Reply, address: &Address) -> Rea
     Reading { lookup, health, at_odds: judgement.at_odds }
 }
 
+/// What becomes of mail for disabled accounts.
+pub(super) fn disabled_accounts(config: &LdapConfig) -> DisabledAccounts {
+    if config.refuse_disabled { DisabledAccounts::Refused } else { DisabledAccounts::Accepted }
+}
+
 /// Whether the result is all that there is to know below the bases.
 pub(super) fn complete(reply: &Reply) -> Result<(), Arc<str>> {
-    match reply.references.iter().find(|reference| !holds_no_recipients(reference)) {
+    all_is_here(&reply.references)
+}
+
+/// Whether none of the references is to a part with recipients.
+pub(super) fn all_is_here(references: &[String]) -> Result<(), Arc<str>> {
+    match references.iter().find(|reference| !holds_no_recipients(reference)) {
         None => Ok(()),
         Some(reference) => Err(format!("part of the directory is at {reference}: use the global catalog").into()),
     }
@@ -71,10 +80,11 @@ fn holds_no_recipients(reference: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{CacheConfig, Profile};
+    use crate::config::{CacheConfig, HoldChanges, LdapMode, Profile};
     use crate::directory::profile::Entry;
 
     fn config(probe: Option<&str>) -> LdapConfig {
@@ -90,6 +100,9 @@ mod tests {
             probe: probe.map(|probe| Address::parse(probe).unwrap()),
             cache: CacheConfig { found: Duration::ZERO, not_found: Duration::ZERO, entries: 0 },
             refuse_disabled: false,
+            mode: LdapMode::Lookup,
+            hold_changes: HoldChanges { share_millionths: 20_000, at_least: 50, within: Duration::from_hours(1) },
+            mailbox_servers: HashMap::new(),
         }
     }
 

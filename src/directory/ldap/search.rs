@@ -3,7 +3,8 @@
 //! What the client library returns is taken apart here without its helpers, which panic on malformed entries.
 
 use ldap3::asn1::{PL, StructureTag};
-use ldap3::{LdapError, LdapResult, ResultEntry, Scope, SearchOptions};
+use ldap3::controls::{Control, ControlType, MakeCritical as _, PagedResults};
+use ldap3::{Ldap, LdapError, LdapResult, ResultEntry, Scope, SearchOptions};
 
 use super::connection::Connection;
 use crate::config::LdapConfig;
@@ -13,6 +14,12 @@ use crate::directory::profile::Entry;
 const SIZE_LIMIT: u8 = 32;
 /// The size limit does not count references; a forest has one for each domain below a base.
 const MOST_REFERENCES: usize = 256;
+/// What Active Directory returns at most (`MaxPageSize`).
+const PAGE: i32 = 1000;
+/// 1,500 values each.
+const MOST_RANGES: usize = 1000;
+/// What directories know an entry by, whatever it is called; some are no text.
+pub(super) const IDS: [&str; 4] = ["objectGUID", "entryUUID", "nsUniqueId", "invocationId"];
 
 /// What a clean answer holds.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,12 +28,6 @@ pub(super) struct Reply {
     pub(super) entries: Vec<Entry>,
     /// Search references (RFC 4511 4.5.3), which are not chased.
     pub(super) references: Vec<String>,
-}
-
-impl Reply {
-    fn is_too_much(&self) -> bool {
-        self.entries.len() > usize::from(SIZE_LIMIT) || self.references.len() > MOST_REFERENCES
-    }
 }
 
 /// Why there is no clean answer.
@@ -51,6 +52,9 @@ pub(super) enum Failure {
     /// More entries than the size limit, or references without end: reading on would fill memory.
     #[error("the server sends more than was asked for, and ignores the size limit")]
     Endless,
+    /// No answer for so long.
+    #[error("no answer within {0:?}")]
+    Silent(std::time::Duration),
     /// Nothing was sent, because it would have been wrong to.
     #[error("{0}")]
     NotTried(String),
@@ -60,7 +64,7 @@ impl Failure {
     /// Whether another server, or a new connection, may do better.
     pub(super) fn is_servers_fault(&self) -> bool {
         match self {
-            Self::Broken(_) | Self::Malformed(_) => true,
+            Self::Broken(_) | Self::Malformed(_) | Self::Silent(_) => true,
             // operationsError is Active Directory's answer to a connection that lost its bind; busy, unavailable.
             Self::Refused { code, .. } => matches!(code, 1 | 51 | 52),
             Self::Endless | Self::NotTried(_) => false,
@@ -116,12 +120,29 @@ impl From<LdapError> for Failure {
     }
 }
 
+/// One search below one base.
+#[derive(Clone, Copy)]
+pub(super) struct Search<'a> {
+    pub(super) base: &'a str,
+    pub(super) scope: Scope,
+    pub(super) filter: &'a str,
+    pub(super) attributes: &'a [&'static str],
+}
+
+/// What is returned at a time (RFC 2696), and where the rest begins: empty where there is none.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    pub(super) reply: Reply,
+    pub(super) cookie: Vec<u8>,
+}
+
 impl Connection {
     /// Searches all bases in turn.
     pub(super) async fn search(&self, config: &LdapConfig, filter: &str) -> Result<Reply, Failure> {
         let mut reply = Reply::default();
         for base in &config.base {
-            let found = self.search_base(base, Scope::Subtree, filter, config.profile.attributes()).await?;
+            let attributes = config.profile.attributes();
+            let found = self.ask(Search { base, scope: Scope::Subtree, filter, attributes }).await?;
             for entry in found.entries {
                 let known = |other: &Entry| other.dn.eq_ignore_ascii_case(&entry.dn);
                 if !reply.entries.iter().any(known) {
@@ -138,45 +159,115 @@ impl Connection {
     pub(super) async fn see_bases(&self, config: &LdapConfig) -> Result<(), Failure> {
         for base in &config.base {
             // RFC 4511 4.5.1.8: "1.1" is no attribute.
-            self.search_base(base, Scope::Base, "(objectClass=*)", &["1.1"]).await?;
+            let (scope, attributes) = (Scope::Base, &["1.1"][..]);
+            self.ask(Search { base, scope, filter: "(objectClass=*)", attributes }).await?;
         }
         self.answered();
         Ok(())
     }
 
-    async fn search_base(&self, base: &str, scope: Scope, filter: &str, attributes: &[&str]) -> Result<Reply, Failure> {
+    /// A search that finds a few entries.
+    pub(super) async fn ask(&self, search: Search<'_>) -> Result<Reply, Failure> {
         let mut ldap = self.ldap();
         ldap.with_search_options(SearchOptions::new().sizelimit(SIZE_LIMIT.into()));
-        // Without adapters: with them the library never frees the message ids of finished searches.
-        let mut stream = ldap.streaming_search(base, scope, filter, attributes).await?;
-        let mut reply = Reply::default();
-        while let Some(item) = stream.next().await? {
-            if item.is_ref() {
-                reply.references.extend(texts(item.0).ok_or(Failure::Malformed("a reference"))?);
-            } else if !item.is_intermediate() {
-                reply.entries.push(entry(item).ok_or(Failure::Malformed("an entry"))?);
+        let most = Most { entries: SIZE_LIMIT.into(), references: MOST_REFERENCES };
+        let (mut reply, _) = collect(ldap, search, most).await?;
+        self.complete(&mut reply).await?;
+        Ok(reply)
+    }
+
+    /// The next entries of a search that finds many.
+    pub(super) async fn page(&self, search: Search<'_>, cookie: Vec<u8>) -> Result<Page, Failure> {
+        let mut ldap = self.ldap();
+        ldap.with_controls(PagedResults { size: PAGE, cookie }.critical());
+        let most = Most { entries: PAGE.unsigned_abs() as usize * 2, references: MOST_REFERENCES };
+        let (mut reply, controls) = collect(ldap, search, most).await?;
+        self.complete(&mut reply).await?;
+        self.answered();
+        let paged = controls.into_iter().find(|Control(kind, _)| matches!(kind, Some(ControlType::PagedResults)));
+        let cookie = paged.map_or_else(Vec::new, |Control(_, raw)| raw.parse::<PagedResults>().cookie);
+        Ok(Page { reply, cookie })
+    }
+
+    /// Asks for the values that the server kept back (`proxyAddresses;range=0-1499`, MS-ADTS 3.1.1.3.1.3.3).
+    async fn complete(&self, reply: &mut Reply) -> Result<(), Failure> {
+        for entry in &mut reply.entries {
+            for _ in 0..MOST_RANGES {
+                let Some(rest) = entry.rest() else { break };
+                let mut ldap = self.ldap();
+                ldap.with_search_options(SearchOptions::new().sizelimit(1));
+                let mut stream =
+                    ldap.streaming_search(&entry.dn, Scope::Base, "(objectClass=*)", [rest.as_str()]).await?;
+                let mut more = None;
+                while let Some(item) = stream.next().await? {
+                    if !item.is_ref() && !item.is_intermediate() {
+                        more = read(item);
+                    }
+                }
+                Failure::check("the search for more values", &stream.finish().await)?;
+                entry.add_rest(more.ok_or(Failure::Malformed("an entry with values kept back"))?);
             }
-            if reply.is_too_much() {
-                let search = stream.ldap_handle().last_id();
-                stream.finish().await; // from here on the library throws away what still comes
-                ldap.abandon(search).await?;
-                return Err(Failure::Endless);
+            if entry.rest().is_some() {
+                return Err(Failure::Malformed("an entry whose values have no end"));
             }
         }
-        Failure::check("the search", &stream.finish().await)?;
-        Ok(reply)
+        Ok(())
     }
 }
 
+/// What is read at most, whatever the server sends.
+#[derive(Clone, Copy)]
+struct Most {
+    entries: usize,
+    references: usize,
+}
+
+async fn collect(mut ldap: Ldap, search: Search<'_>, most: Most) -> Result<(Reply, Vec<Control>), Failure> {
+    let Search { base, scope, filter, attributes } = search;
+    // Without adapters: with them the library never frees the message ids of finished searches.
+    let mut stream = ldap.streaming_search(base, scope, filter, attributes).await?;
+    let mut reply = Reply::default();
+    while let Some(item) = stream.next().await? {
+        if item.is_ref() {
+            reply.references.extend(references(item)?);
+        } else if !item.is_intermediate() {
+            reply.entries.push(entry(item)?);
+        }
+        if reply.entries.len() > most.entries || reply.references.len() > most.references {
+            let search = stream.ldap_handle().last_id();
+            stream.finish().await; // from here on the library throws away what still comes
+            ldap.abandon(search).await?;
+            return Err(Failure::Endless);
+        }
+    }
+    let result = stream.finish().await;
+    Failure::check("the search", &result)?;
+    Ok((reply, result.ctrls))
+}
+
+/// `SearchResultReference` (RFC 4511 4.5.3).
+pub(super) fn references(item: ResultEntry) -> Result<Vec<String>, Failure> {
+    texts(item.0).ok_or(Failure::Malformed("a reference"))
+}
+
+/// `SearchResultEntry` (RFC 4511 4.5.2).
+pub(super) fn entry(item: ResultEntry) -> Result<Entry, Failure> {
+    read(item).ok_or(Failure::Malformed("an entry"))
+}
+
 /// `SearchResultEntry ::= [APPLICATION 4] SEQUENCE { objectName, attributes }` (RFC 4511 4.5.2).
-fn entry(item: ResultEntry) -> Option<Entry> {
+fn read(item: ResultEntry) -> Option<Entry> {
     let mut parts = constructed(item.0)?.into_iter();
     let mut entry = Entry::new(text(parts.next()?)?);
     for attribute in constructed(parts.next()?)? {
         let mut parts = constructed(attribute)?.into_iter();
         let description = text(parts.next()?)?;
         let values: Option<Vec<Vec<u8>>> = constructed(parts.next()?)?.into_iter().map(octets).collect();
-        entry.add(&description, values?.into_iter().filter_map(|value| String::from_utf8(value).ok()));
+        let values = values?;
+        if IDS.iter().any(|id| id.eq_ignore_ascii_case(&description)) {
+            entry.id = values.first().cloned().unwrap_or_default();
+        }
+        entry.add(&description, values.into_iter().filter_map(|value| String::from_utf8(value).ok()));
     }
     Some(entry)
 }

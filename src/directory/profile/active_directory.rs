@@ -2,8 +2,9 @@
 //! (DESIGN section 5, "what counts as found").
 
 use super::recipient_type::{self, Account, RecipientType};
-use super::{DisabledAccounts, Entry, Unclear, Verdict, is, without_smtp};
+use super::{DisabledAccounts, Entry, Unclear, without_smtp};
 use crate::directory::filter::Filter;
+use crate::directory::known::{self, Claim, Meaning, Strength};
 use crate::recipient::Kind;
 use crate::smtp::address::Address;
 
@@ -20,6 +21,9 @@ pub(super) const ATTRIBUTES: &[&str] = &[
     "userAccountControl",
 ];
 
+/// Where addresses stand.
+pub(super) const ADDRESSES: [&str; 2] = ["proxyAddresses", "mail"];
+
 /// What only Exchange writes on an entry that it has mail-enabled.
 const MAIL_ENABLED: [&str; 5] =
     ["mailnickname", "legacyexchangedn", "homemdb", "msexchhomeservername", "targetaddress"];
@@ -33,35 +37,37 @@ pub(super) fn filters(text: &str) -> [Filter; 2] {
 }
 
 /// `proxyAddresses` decides; `mail` counts only where no `proxyAddresses` matched, on mail-enabled entries.
-pub(super) fn owners<'a>(entries: &'a [Entry], address: &Address) -> Vec<&'a Entry> {
-    let proxy = |value: &String| without_smtp(value).is_some_and(|rest| is(rest, address));
-    let by_proxy: Vec<_> = entries.iter().filter(|entry| entry.values("proxyaddresses").iter().any(proxy)).collect();
-    if !by_proxy.is_empty() {
-        return by_proxy;
+pub(super) fn claims(entry: &Entry) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    let written = entry.values("proxyaddresses").iter().filter_map(|value| without_smtp(value));
+    for address in written.filter_map(|value| Address::parse(value.trim()).ok()) {
+        known::claim(&mut claims, address.key(), Strength::Certain);
     }
-    let mail_enabled = |entry: &Entry| MAIL_ENABLED.iter().any(|name| entry.has(name));
-    entries.iter().filter(|entry| entry.holds("mail", address) && mail_enabled(entry)).collect()
+    if MAIL_ENABLED.iter().any(|name| entry.has(name)) {
+        entry.claim("mail", Strength::Fallback, &mut claims);
+    }
+    claims
 }
 
-pub(super) fn verdict(entry: &Entry, disabled: DisabledAccounts) -> Result<Verdict, Unclear> {
+pub(super) fn meaning(entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {
     let written = entry.first("msexchrecipienttypedetails");
     let known = written.and_then(|value| value.parse().ok()).and_then(recipient_type::of);
-    let mut verdict = match (known, written) {
+    let mut meaning = match (known, written) {
         (Some(known), Some(value)) => by_type(entry, known, value)?,
         _ => by_attributes(entry)?,
     };
-    verdict.mail_server = entry.first("msexchhomeservername").and_then(last_cn);
+    meaning.mail_server = entry.first("msexchhomeservername").and_then(last_cn);
     let personal = known.is_none_or(|known| known.account == Account::Personal);
     if disabled == DisabledAccounts::Refused && personal && is_disabled(entry) {
-        verdict.kind = Kind::NoMailbox;
-        verdict.target = None;
-        verdict.rule = format!("refuse_disabled: userAccountControl says disabled ({})", verdict.rule);
+        meaning.kind = Kind::NoMailbox;
+        meaning.target = None;
+        meaning.rule = format!("refuse_disabled: userAccountControl says disabled ({})", meaning.rule);
     }
-    Ok(verdict)
+    Ok(meaning)
 }
 
 /// The type decides, whatever the attributes say: a remote mailbox may carry a stale `homeMDB`.
-fn by_type(entry: &Entry, known: RecipientType, value: &str) -> Result<Verdict, Unclear> {
+fn by_type(entry: &Entry, known: RecipientType, value: &str) -> Result<Meaning, Unclear> {
     let mut rule = format!("msExchRecipientTypeDetails = {value} ({})", known.name);
     let (home, away) = (entry.has("homemdb"), entry.has("targetaddress"));
     let (kind, target, at_odds) = match known.kind {
@@ -77,11 +83,11 @@ fn by_type(entry: &Entry, known: RecipientType, value: &str) -> Result<Verdict, 
         Kind::Group | Kind::PublicFolder => (known.kind, None, None),
     };
     let at_odds = at_odds.map(|has| format!("type {} with {has}", known.name));
-    Ok(Verdict { kind, target, mail_server: None, rule, at_odds })
+    Ok(Meaning { kind, target, mail_server: None, rule, at_odds })
 }
 
 /// Where there is no type, or one that this table does not know.
-fn by_attributes(entry: &Entry) -> Result<Verdict, Unclear> {
+fn by_attributes(entry: &Entry) -> Result<Meaning, Unclear> {
     let (kind, target, rule) = if entry.has("homemdb") {
         (Kind::Mailbox, None, "homeMDB")
     } else if entry.has("msexchhomeservername") {
@@ -95,7 +101,7 @@ fn by_attributes(entry: &Entry) -> Result<Verdict, Unclear> {
     } else {
         (Kind::NoMailbox, None, "neither type, home server nor target")
     };
-    Ok(Verdict { kind, target, mail_server: None, rule: rule.to_owned(), at_odds: None })
+    Ok(Meaning { kind, target, mail_server: None, rule: rule.to_owned(), at_odds: None })
 }
 
 /// `/o=.../cn=Configuration/cn=Servers/cn=EX-EU` is `ex-eu`.

@@ -4,10 +4,10 @@
 //! `mailRoutingAddress`, unless it is one of the entry's own addresses, is a target; `mailHost` is the mail server
 //! that `mailbox_servers` matches.
 
-use super::{DisabledAccounts, Entry, Unclear, Verdict};
+use super::{DisabledAccounts, Entry, Unclear};
 use crate::directory::filter::Filter;
+use crate::directory::known::{Claim, Meaning, Strength};
 use crate::recipient::Kind;
-use crate::smtp::address::Address;
 
 pub(super) const ATTRIBUTES: &[&str] = &[
     "objectClass",
@@ -21,7 +21,7 @@ pub(super) const ATTRIBUTES: &[&str] = &[
 ];
 
 /// Each value of these is an address of the entry; `mail` first, which explains best.
-const ADDRESSES: [&str; 3] = ["mail", "mailalternateaddress", "maillocaladdress"];
+pub(super) const ADDRESSES: [&str; 3] = ["mail", "mailAlternateAddress", "mailLocalAddress"];
 
 /// Object classes of groups (RFC 4519, and those that mail servers add), in lower case.
 const GROUPS: [&str; 6] =
@@ -31,17 +31,19 @@ const GROUPS: [&str; 6] =
 const LOCKED_FOR_GOOD: &str = "000001010000Z";
 
 pub(super) fn filters(text: &str) -> [Filter; 3] {
-    ["mail", "mailAlternateAddress", "mailLocalAddress"].map(|attribute| Filter::equals(attribute, text))
+    ADDRESSES.map(|attribute| Filter::equals(attribute, text))
 }
 
-pub(super) fn owners<'a>(entries: &'a [Entry], address: &Address) -> Vec<&'a Entry> {
-    let owns = |entry: &&Entry| ADDRESSES.iter().any(|name| entry.holds(name, address));
-    entries.iter().filter(owns).collect()
+pub(super) fn claims(entry: &Entry) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    ADDRESSES.iter().for_each(|name| entry.claim(&name.to_ascii_lowercase(), Strength::Certain, &mut claims));
+    claims
 }
 
-pub(super) fn verdict(entry: &Entry, address: &Address, disabled: DisabledAccounts) -> Result<Verdict, Unclear> {
-    let own = |target: &Address| target == address || ADDRESSES.iter().any(|name| entry.holds(name, target));
-    let target = entry.target("mailroutingaddress")?.filter(|target| !own(target));
+pub(super) fn meaning(entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {
+    let own = claims(entry);
+    let target = entry.target("mailroutingaddress")?;
+    let target = target.filter(|target| own.iter().all(|claim| claim.key != target.key()));
     let mail_server = entry.first("mailhost").map(|host| host.trim().to_lowercase());
     let (kind, target, rule) = if disabled == DisabledAccounts::Refused && is_disabled(entry) {
         (Kind::NoMailbox, None, "refuse_disabled: the account is locked")
@@ -52,7 +54,7 @@ pub(super) fn verdict(entry: &Entry, address: &Address, disabled: DisabledAccoun
     } else {
         (Kind::Mailbox, None, "an entry with the address")
     };
-    Ok(Verdict { kind, target, mail_server, rule: rule.to_owned(), at_odds: None })
+    Ok(Meaning { kind, target, mail_server, rule: rule.to_owned(), at_odds: None })
 }
 
 /// `accountStatus` is qmail-ldap's: anything but `active` refuses mail.
@@ -66,6 +68,7 @@ mod tests {
     use super::*;
     use crate::config::Profile;
     use crate::recipient::Lookup;
+    use crate::smtp::address::Address;
 
     #[test]
     fn entries_become_recipients() {

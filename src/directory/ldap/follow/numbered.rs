@@ -1,0 +1,112 @@
+//! Active Directory: every controller numbers its changes. Objects with a higher number than the last one seen are read,
+//! also those that lost their addresses; what was deleted, or moved out of the bases, shows at the next whole read.
+
+use std::sync::Arc;
+
+use ldap3::Scope;
+use tokio::time::Instant;
+
+use super::{Connection, Ended, Failure, Keeper, Next, Refresh, whole};
+use crate::directory::filter::Filter;
+use crate::directory::ldap::answer;
+use crate::directory::ldap::search::Search;
+use crate::directory::snapshot::position::Position;
+use crate::directory::snapshot::view::Change;
+
+/// One controller, as it is followed.
+struct Controller {
+    service: String,
+    invocation: Vec<u8>,
+}
+
+impl Controller {
+    fn at(&self, usn: u64) -> Position {
+        Position::Usn { invocation: self.invocation.clone(), usn }
+    }
+}
+
+impl Keeper {
+    pub(super) async fn numbered(
+        &self,
+        connection: &Arc<Connection>,
+        service: String,
+        waiting: Option<Refresh>,
+    ) -> Result<Ended, Failure> {
+        let invocation = whole::in_time(&self.config, connection.invocation(&service)).await?;
+        let controller = Controller { service, invocation };
+        let fits = match self.snapshot.position() {
+            // Numbers of another controller mean nothing here.
+            Position::Usn { invocation, .. } => invocation == controller.invocation,
+            Position::Unknown => false,
+        };
+        if !fits || waiting.is_some() || self.snapshot.served().is_none() {
+            self.read_all(connection, &controller, waiting).await?;
+        }
+        let mut due = Instant::now() + self.kept.full_read;
+        loop {
+            self.ask_probe(connection).await?;
+            self.changes(connection, &controller).await?;
+            match self.next(connection, due, Instant::now() + self.kept.poll).await {
+                Next::Ended => return Ok(Ended::Connection),
+                Next::Look(entries) => self.look(connection, entries).await?,
+                Next::Poll => {}
+                Next::Read(waiting) => {
+                    self.read_all(connection, &controller, waiting).await?;
+                    due = Instant::now() + self.kept.full_read;
+                }
+            }
+        }
+    }
+
+    async fn read_all(
+        &self,
+        connection: &Arc<Connection>,
+        controller: &Controller,
+        waiting: Option<Refresh>,
+    ) -> Result<(), Failure> {
+        // Before the read: what changes during it is read again afterwards.
+        let usn = self.highest(connection, controller).await?;
+        self.whole(connection, controller.at(usn), waiting).await
+    }
+
+    /// Takes in what has changed since the last look.
+    async fn changes(&self, connection: &Connection, controller: &Controller) -> Result<(), Failure> {
+        let Position::Usn { usn: seen, .. } = self.snapshot.position() else { return Ok(()) };
+        let highest = self.highest(connection, controller).await?;
+        let changes = if highest > seen { self.changed_since(connection, seen).await? } else { Vec::new() };
+        let (snapshot, position) = (Arc::clone(&self.snapshot), controller.at(highest));
+        whole::blocking(move || snapshot.changed(changes, position)).await?;
+        self.succeeded();
+        Ok(())
+    }
+
+    async fn changed_since(&self, connection: &Connection, seen: u64) -> Result<Vec<Change>, Failure> {
+        let filter = Filter::AtLeast("uSNChanged", seen + 1).to_string();
+        let attributes = whole::with_id(&self.config);
+        let disabled = answer::disabled_accounts(&self.config);
+        let mut changes = Vec::new();
+        for base in &self.config.base {
+            let mut cookie = Vec::new();
+            loop {
+                let search = Search { base, scope: Scope::Subtree, filter: &filter, attributes: &attributes };
+                let page = whole::in_time(&self.config, connection.page(search, cookie)).await?;
+                let known = page.reply.entries.iter().map(|entry| self.config.profile.know(entry, disabled));
+                changes.extend(known.map(Change::of));
+                cookie = page.cookie;
+                if cookie.is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    /// The number of the controller's last change.
+    async fn highest(&self, connection: &Connection, controller: &Controller) -> Result<u64, Failure> {
+        let root = whole::in_time(&self.config, connection.root()).await?;
+        match root.numbers {
+            Some(numbers) if numbers.service == controller.service => Ok(numbers.highest),
+            Some(_) | None => Err(Failure::Broken("another controller answers than a moment ago".to_owned())),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What a server says of itself: its root entry (RFC 4512 5.1), and by what way its changes can be followed.
+
+use ldap3::{Scope, SearchOptions};
+
+use super::connection::Connection;
+use super::search::{Failure, Search};
+use crate::directory::profile::Entry;
+
+/// LDAP Content Synchronization (RFC 4533 2.2).
+const SYNC_REQUEST: &str = "1.3.6.1.4.1.4203.1.9.1.1";
+/// Active Directory, and its lightweight sister (MS-ADTS 3.1.1.3.4.3).
+const ACTIVE_DIRECTORY: [&str; 2] = ["1.2.840.113556.1.4.800", "1.2.840.113556.1.4.1851"];
+
+/// The root entry, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Root {
+    /// Whether changes can be streamed.
+    pub(super) streams: bool,
+    /// Where changes are numbered.
+    pub(super) numbers: Option<Numbers>,
+}
+
+/// Active Directory's numbering of changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Numbers {
+    /// The controller: the name of its settings.
+    pub(super) service: String,
+    /// The number of its last change.
+    pub(super) highest: u64,
+}
+
+impl Connection {
+    /// Reads the root entry.
+    pub(super) async fn root(&self) -> Result<Root, Failure> {
+        let attributes = &["supportedControl", "supportedCapabilities", "highestCommittedUSN", "dsServiceName"];
+        let search = Search { base: "", scope: Scope::Base, filter: "(objectClass=*)", attributes };
+        let reply = self.ask(search).await?;
+        reply.entries.first().map(root).ok_or(Failure::Malformed("no root entry"))
+    }
+
+    /// The controller's `invocationId`; what it goes by where that may not be read.
+    pub(super) async fn invocation(&self, service: &str) -> Result<Vec<u8>, Failure> {
+        let search =
+            Search { base: service, scope: Scope::Base, filter: "(objectClass=*)", attributes: &["invocationId"] };
+        let id = match self.ask(search).await {
+            Ok(reply) => reply.entries.into_iter().next().map(|entry| entry.id).unwrap_or_default(),
+            Err(failure) if failure.is_servers_fault() => return Err(failure),
+            Err(_) => Vec::new(),
+        };
+        Ok(if id.is_empty() { service.as_bytes().to_vec() } else { id })
+    }
+
+    /// One entry by its name, however it is to be read; `None`: there is none.
+    pub(super) async fn entry(&self, dn: &str, attributes: &[&'static str]) -> Result<Option<Entry>, Failure> {
+        let search = Search { base: dn, scope: Scope::Base, filter: "(objectClass=*)", attributes };
+        match self.ask(search).await {
+            Ok(reply) => Ok(reply.entries.into_iter().next()),
+            Err(Failure::Refused { code: NO_SUCH_OBJECT, .. }) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Options of a search without a limit of ours.
+    pub(super) fn without_limit() -> SearchOptions {
+        SearchOptions::new().sizelimit(0)
+    }
+}
+
+const NO_SUCH_OBJECT: u32 = 32;
+
+fn root(entry: &Entry) -> Root {
+    let has = |name: &str, oid: &str| entry.values(name).iter().any(|value| value == oid);
+    let is_active_directory = ACTIVE_DIRECTORY.iter().any(|oid| has("supportedcapabilities", oid));
+    let highest = entry.first("highestcommittedusn").and_then(|usn| usn.parse().ok());
+    let numbers = highest
+        .filter(|_| is_active_directory)
+        .map(|highest| Numbers { service: entry.first("dsservicename").unwrap_or_default().to_owned(), highest });
+    Root { streams: has("supportedcontrol", SYNC_REQUEST), numbers }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_followed_as_the_server_says() {
+        let (sync, ad) = (("supportedControl", SYNC_REQUEST), ("supportedCapabilities", ACTIVE_DIRECTORY[0]));
+        let (usn, service) = (("highestCommittedUSN", "4711"), ("dsServiceName", "CN=NTDS Settings,CN=DC1"));
+        let numbers = Some(Numbers { service: "CN=NTDS Settings,CN=DC1".to_owned(), highest: 4711 });
+        for (attributes, streams, expected) in [
+            (&[][..], false, None),
+            (&[sync], true, None),
+            (&[ad, usn, service], false, numbers),
+            // Other directories have a number of that name that means something else.
+            (&[usn, service], false, None),
+        ] {
+            let mut entry = Entry::new("");
+            attributes.iter().for_each(|(name, value)| entry.add(name, [(*value).to_owned()]));
+            assert_eq!(root(&entry), Root { streams, numbers: expected });
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! `hold_changes`: how many recipients may change their way within a while before somebody has to say that it is meant
+//! (DESIGN section 5, "doubt is temporary"). Pure.
+
+use std::collections::VecDeque;
+
+use crate::config::HoldChanges;
+use crate::time::UnixTime;
+
+/// What is to be done with changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ruling {
+    /// They are taken.
+    Take,
+    /// They wait until somebody accepts them.
+    Hold,
+}
+
+/// Counts what was taken lately.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    limits: HoldChanges,
+    taken: VecDeque<(UnixTime, usize)>,
+}
+
+impl Guard {
+    /// Nothing has changed yet.
+    #[must_use]
+    pub fn new(limits: HoldChanges) -> Self {
+        Self { limits, taken: VecDeque::new() }
+    }
+
+    /// Rules on so many more changes, of a directory with `all` recipients. Those that are taken count from now on.
+    pub fn rule(&mut self, now: UnixTime, changes: usize, all: usize) -> Ruling {
+        while self.taken.front().is_some_and(|(at, _)| now.since(*at) >= self.limits.within) {
+            self.taken.pop_front();
+        }
+        let together = changes + self.taken.iter().map(|(_, count)| count).sum::<usize>();
+        if changes > 0 && together > self.most(all) {
+            return Ruling::Hold;
+        }
+        if changes > 0 {
+            self.taken.push_back((now, changes));
+        }
+        Ruling::Take
+    }
+
+    /// Somebody said that they are meant: nothing counts that was before.
+    pub fn accept(&mut self) {
+        self.taken.clear();
+    }
+
+    fn most(&self, all: usize) -> usize {
+        (all.saturating_mul(self.limits.share_millionths) / 1_000_000).max(self.limits.at_least)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn changes_count_together_until_they_are_old_or_accepted() {
+        let limits = HoldChanges { share_millionths: 20_000, at_least: 50, within: Duration::from_secs(3600) };
+        for (all, changes, expected) in [
+            // (when, how many; None: accepted)
+            (1_000, &[(0, Some(50))][..], vec![Ruling::Take]),
+            (1_000, &[(0, Some(51))], vec![Ruling::Hold]),
+            (10_000, &[(0, Some(200)), (1, Some(1))], vec![Ruling::Take, Ruling::Hold]),
+            (
+                10_000,
+                &[(0, Some(200)), (3_599, Some(1)), (3_600, Some(1))],
+                vec![Ruling::Take, Ruling::Hold, Ruling::Take],
+            ),
+            // One by one is no way around it, and what is held does not count twice.
+            (
+                100,
+                &[(0, Some(25)), (1, Some(25)), (2, Some(1)), (3, Some(1)), (4, Some(0))],
+                vec![Ruling::Take, Ruling::Take, Ruling::Hold, Ruling::Hold, Ruling::Take],
+            ),
+            (100, &[(0, Some(50)), (1, None), (2, Some(50))], vec![Ruling::Take, Ruling::Take]),
+        ] {
+            let mut guard = Guard::new(limits);
+            let mut rulings = Vec::new();
+            for (at, count) in changes {
+                match count {
+                    Some(count) => rulings.push(guard.rule(UnixTime(*at), *count, all)),
+                    None => guard.accept(),
+                }
+            }
+            assert_eq!(rulings, expected, "{changes:?}");
+        }
+    }
+}

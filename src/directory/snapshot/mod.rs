@@ -1,0 +1,387 @@
+//! All recipients of a directory in memory: what is answered from, how fresh it is, and its file in `state_dir`.
+//!
+//! `ldap` fills one (`mode = "snapshot"`) and answers from it. `table`, `view`, `served` and `guard` are pure; `saved` is
+//! the file. A snapshot never says "not found" but while it follows the directory, and nobody is served from one that
+//! nobody has confirmed for `max_stale`: whatever it does not answer, the directory is asked itself.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::time::Instant;
+
+use self::guard::Guard;
+use self::position::Position;
+use self::saved::Writer;
+use self::served::{Outcome, Served};
+use self::view::{Change, View, Way};
+use crate::config::{LdapConfig, SnapshotConfig};
+use crate::directory::known::{Id, Known};
+use crate::metrics::Metrics;
+use crate::recipient::{Kind, Lookup};
+use crate::time::UnixTime;
+
+mod guard;
+pub mod position;
+pub mod saved;
+pub mod served;
+pub mod table;
+pub mod view;
+
+/// How often the file learns that nothing has changed.
+const NOTE_EVERY: Duration = Duration::from_mins(1);
+
+/// A directory's recipients, shared by those who ask and the one task that keeps them fresh.
+pub struct Snapshot {
+    name: Arc<str>,
+    config: SnapshotConfig,
+    /// A not-found is believed so long after the directory was last followed.
+    follows_for: Duration,
+    path: PathBuf,
+    empty: Served,
+    served: ArcSwapOption<Served>,
+    contact: Mutex<Contact>,
+    version: AtomicU64,
+    /// What is served has come about in a way that the file does not tell.
+    file_is_behind: AtomicBool,
+    metrics: Metrics,
+}
+
+/// How fresh a snapshot is.
+#[derive(Debug, Clone, Default)]
+struct Contact {
+    position: Position,
+    /// When the snapshot was last known to be what the directory has.
+    confirmed: Option<UnixTime>,
+    /// The same, while the directory is being followed.
+    followed: Option<Instant>,
+    noted: UnixTime,
+}
+
+/// How a whole read is to be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taking {
+    /// How far the directory had been followed when it began.
+    pub position: Position,
+    /// Whether somebody has said that whatever it changes is meant.
+    pub accept: Accept,
+}
+
+/// Whether changes that are held are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accept {
+    /// They go on being held.
+    No,
+    /// They are taken.
+    Yes,
+}
+
+/// An entry of which the directory, asked itself, said something else than is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect {
+    /// Where it stands, or stood.
+    pub dn: String,
+    /// Who stands there as far as is known.
+    pub id: Option<Id>,
+}
+
+impl Suspect {
+    /// What has changed, where now that entry stands there, or none.
+    #[must_use]
+    pub fn compared_with(&self, now: Option<Known>) -> Vec<Change> {
+        let gone = self.id.filter(|id| now.as_ref().is_none_or(|known| known.id != *id)).map(Change::Gone);
+        gone.into_iter().chain(now.map(Change::of)).collect()
+    }
+}
+
+/// A snapshot in figures.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct State {
+    /// Recipients; `None`: none were read yet.
+    pub recipients: Option<usize>,
+    /// How long ago it was last confirmed, seconds.
+    pub age_seconds: Option<u64>,
+    /// So many recipients' mail would take another way, or none, if what is held were accepted.
+    pub held: usize,
+}
+
+impl Snapshot {
+    /// Takes what a file in the folder has; one that is of no use is logged.
+    #[must_use]
+    pub fn open(
+        name: &Arc<str>,
+        directory: &LdapConfig,
+        config: SnapshotConfig,
+        folder: &Path,
+        metrics: &Metrics,
+    ) -> Self {
+        let guard = Guard::new(directory.hold_changes);
+        let nobody = View::new(Arc::default());
+        let snapshot = Self {
+            name: Arc::clone(name),
+            config,
+            follows_for: config.poll + directory.timeout,
+            path: folder.join(format!("{name}.snapshot")),
+            empty: Served::new(nobody, guard, Arc::new(directory.mailbox_servers.clone())),
+            served: ArcSwapOption::empty(),
+            contact: Mutex::default(),
+            version: AtomicU64::new(1),
+            file_is_behind: AtomicBool::new(false),
+            metrics: metrics.clone(),
+        };
+        snapshot.load();
+        snapshot.measure();
+        snapshot
+    }
+
+    fn load(&self) {
+        let name = &*self.name;
+        match saved::load(&self.path) {
+            Ok(None) => {}
+            Ok(Some(loaded)) => {
+                let recipients = loaded.view.len();
+                tracing::info!(directory = name, recipients, as_of = %loaded.at, "the saved snapshot is in use");
+                let mut served = self.empty.clone();
+                served.read(loaded.view, loaded.at);
+                self.served.store(Some(served.into()));
+                let contact =
+                    Contact { position: loaded.position, confirmed: Some(loaded.at), followed: None, noted: loaded.at };
+                *self.contact() = contact;
+            }
+            Err(error) => tracing::warn!(
+                directory = name,
+                file = %self.path.display(),
+                "the saved snapshot cannot be used: {error}; the directory is asked for each recipient until it has \
+                 been read as a whole"
+            ),
+        }
+    }
+
+    /// The answer about the address with that key; `None`: the directory is to be asked itself.
+    #[must_use]
+    pub fn answer(&self, key: &str, now: UnixTime) -> Option<Lookup> {
+        let served = self.served.load();
+        let lookup = served.as_deref()?.lookup(key);
+        let believed = match &lookup {
+            Lookup::Found(recipient) if recipient.kind != Kind::NoMailbox => {
+                self.contact().confirmed.is_some_and(|at| now.since(at) <= self.config.max_stale)
+            }
+            Lookup::Found(_) | Lookup::NotFound => self.is_followed(),
+            // Somebody may be putting it right.
+            Lookup::Ambiguous(_) | Lookup::Unavailable(_) => false,
+        };
+        believed.then_some(lookup)
+    }
+
+    /// Whether the directory is being followed: what it does not have, nobody has.
+    fn is_followed(&self) -> bool {
+        self.contact().followed.is_some_and(|at| at.elapsed() <= self.follows_for)
+    }
+
+    /// The directory, asked itself, has said that of the address with that key: entries to be read again, where what is
+    /// served is something else.
+    #[must_use]
+    pub fn suspects(&self, key: &str, live: &Lookup) -> Vec<Suspect> {
+        let served = self.served.load();
+        let Some(served) = served.as_deref().filter(|served| served.differs(key, live)) else { return Vec::new() };
+        let known =
+            served.current().owned_by(key).into_iter().map(|known| Suspect { dn: known.dn, id: Some(known.id) });
+        let mut suspects: Vec<Suspect> = known.collect();
+        if let Lookup::Found(recipient) = live
+            && suspects.iter().all(|suspect| *suspect.dn != *recipient.entry)
+        {
+            suspects.push(Suspect { dn: recipient.entry.to_string(), id: None });
+        }
+        suspects
+    }
+
+    /// Its directory's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is served, if anything was read yet.
+    #[must_use]
+    pub fn served(&self) -> Option<Arc<Served>> {
+        self.served.load_full()
+    }
+
+    /// A number that changes when what is served does.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// Where to go on from.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.contact().position.clone()
+    }
+
+    /// Whether a whole read is needed to bring the file up to date.
+    #[must_use]
+    pub fn file_is_behind(&self) -> bool {
+        self.file_is_behind.load(Ordering::Relaxed)
+    }
+
+    /// How much has come in since the whole was read.
+    #[must_use]
+    pub fn changed_since(&self) -> usize {
+        self.served.load().as_deref().map_or(0, |served| served.current().changed())
+    }
+
+    /// A file for a whole read.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn begin(&self) -> io::Result<Writer> {
+        Writer::create(&self.path)
+    }
+
+    /// The directory was read as a whole. Blocks while it is taken in. `probe` is the key of an address that must be there.
+    ///
+    /// # Errors
+    /// What was read cannot be believed, or not be kept.
+    pub fn read(&self, writer: Writer, taking: Taking, probe: Option<&str>) -> Result<Outcome, String> {
+        let (Taking { position, accept }, now) = (taking, UnixTime::now());
+        let kept = |error: &dyn std::fmt::Display| format!("{}: {error}", self.path.display());
+        let (written, table) = writer.finish(position.clone(), now).map_err(|error| kept(&error))?;
+        let view = View::new(table);
+        if let Some(probe) = probe.filter(|probe| matches!(view.way(probe), Way::Nowhere | Way::Doubtful)) {
+            return Err(format!("the probe {probe} is not among {} entries: check base and rights", view.len()));
+        }
+        let mut served = self.serving();
+        let outcome = match accept {
+            Accept::No => served.read(view, now),
+            Accept::Yes => served.read_accepted(view),
+        };
+        if let Outcome::Taken(_) = outcome {
+            written.install().map_err(|error| kept(&error))?;
+            self.file_is_behind.store(false, Ordering::Relaxed);
+        }
+        self.contact().noted = now;
+        self.publish(served, position, outcome);
+        Ok(outcome)
+    }
+
+    /// Some entries changed; the directory has been followed up to that position.
+    pub fn changed(&self, changes: Vec<Change>, position: Position) -> Outcome {
+        let mut served = self.serving();
+        let (before, now) = (served.held(), UnixTime::now());
+        let (news, outcome) = served.changed(changes, now);
+        let noted = self.contact().noted;
+        match outcome {
+            Outcome::Taken(_) if before > 0 => self.file_is_behind.store(true, Ordering::Relaxed),
+            Outcome::Taken(_) if !news.is_empty() || now.since(noted) >= NOTE_EVERY => self.note(news, &position, now),
+            Outcome::Taken(_) => return self.confirm(position, outcome),
+            Outcome::Held(_) => {}
+        }
+        self.publish(served, position, outcome);
+        outcome
+    }
+
+    /// Nothing has changed up to that position.
+    fn confirm(&self, position: Position, outcome: Outcome) -> Outcome {
+        let mut contact = self.contact();
+        contact.position = position;
+        contact.confirmed = Some(UnixTime::now());
+        contact.followed = Some(Instant::now());
+        outcome
+    }
+
+    fn note(&self, news: Vec<Change>, position: &Position, now: UnixTime) {
+        match saved::append(&self.path, news, position, now) {
+            Ok(()) => self.contact().noted = now,
+            Err(error) => {
+                // After a restart what the file does not tell is asked for again.
+                tracing::warn!(directory = %self.name, file = %self.path.display(), "cannot be written: {error}");
+                self.file_is_behind.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Contact is lost: a not-found is no longer believed.
+    pub fn lost(&self) {
+        self.contact().followed = None;
+    }
+
+    /// Somebody says that the changes are meant. Says how many recipients' mail takes another way.
+    pub fn accept(&self) -> usize {
+        let mut served = self.serving();
+        let turned = served.accept();
+        if turned > 0 {
+            self.file_is_behind.store(true, Ordering::Relaxed);
+        }
+        self.publish(served, self.position(), Outcome::Taken(turned));
+        turned
+    }
+
+    /// In figures.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let served = self.served.load();
+        let age = self.contact().confirmed.map(|at| UnixTime::now().since(at).as_secs());
+        State {
+            recipients: served.as_deref().map(|served| served.current().len()),
+            age_seconds: age,
+            held: served.as_deref().map_or(0, Served::held),
+        }
+    }
+
+    /// Sets the gauge that changes by itself.
+    pub fn tell_age(&self) {
+        let age = self.contact().confirmed.map(|at| UnixTime::now().since(at).as_secs());
+        let age = age.map_or(-1, |age| i64::try_from(age).unwrap_or(i64::MAX));
+        self.metrics.directory_snapshot_age.with_label_values(&[&*self.name]).set(age);
+    }
+
+    fn serving(&self) -> Served {
+        self.served.load().as_deref().unwrap_or(&self.empty).clone()
+    }
+
+    fn publish(&self, served: Served, position: Position, outcome: Outcome) {
+        let before = self.served.load().as_deref().map_or(0, Served::held);
+        tell(&self.name, before, outcome);
+        self.served.store(Some(served.into()));
+        self.version.fetch_add(1, Ordering::Relaxed);
+        self.confirm(position, outcome);
+        self.measure();
+    }
+
+    fn measure(&self) {
+        let name = &*self.name;
+        let served = self.served.load();
+        let counts = served.as_deref().map(|served| served.current().count()).unwrap_or_default();
+        for (kind, count) in Kind::ALL.iter().zip(counts) {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.metrics.directory_recipients.with_label_values(&[name, kind.as_str()]).set(count);
+        }
+        let held = served.as_deref().map_or(0, Served::held);
+        self.metrics.directory_changes_held.with_label_values(&[name]).set(i64::try_from(held).unwrap_or(i64::MAX));
+        self.tell_age();
+    }
+
+    fn contact(&self) -> MutexGuard<'_, Contact> {
+        self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One line where changes begin to be held, or no longer are.
+fn tell(name: &str, before: usize, outcome: Outcome) {
+    match outcome {
+        Outcome::Held(recipients) if before == 0 => tracing::error!(
+            directory = name,
+            recipients,
+            "changes that would turn the mail of too many recipients around are held: look at the directory; if they are \
+             meant, `fingerpost directory refresh {name} --accept` takes them"
+        ),
+        Outcome::Taken(recipients) if before > 0 => {
+            tracing::info!(directory = name, recipients, "no changes are held any more");
+        }
+        Outcome::Held(_) | Outcome::Taken(_) => {}
+    }
+}

@@ -1,0 +1,267 @@
+//! What a directory is known to hold: a [`Table`] as it was last read as a whole, and what has changed since. Pure.
+//!
+//! `served` answers from one, and holds another one back while changes wait for somebody to accept them.
+
+use std::sync::Arc;
+
+use super::table::{Means, Table};
+use crate::directory::known::{self, Id, Known, Strength};
+use crate::fast_map::FastMap;
+use crate::recipient::{Kind, Lookup};
+
+/// A change of one entry.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Change {
+    /// It is like this now.
+    Put(Known),
+    /// The entry with this id is gone, or has nothing to do with mail any more.
+    Gone(Id),
+}
+
+impl Change {
+    /// An entry as it is now; without an address it has nothing to do with mail.
+    #[must_use]
+    pub fn of(known: Known) -> Self {
+        if known.claims.is_empty() { Self::Gone(known.id) } else { Self::Put(known) }
+    }
+
+    /// The id of the entry.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        match self {
+            Self::Put(known) => known.id,
+            Self::Gone(id) => *id,
+        }
+    }
+}
+
+/// Recipients.
+#[derive(Debug, Clone)]
+pub struct View {
+    table: Arc<Table>,
+    /// `None`: gone. What stands here is not looked for in the table.
+    changed: FastMap<Id, Option<Arc<Known>>>,
+    /// Changed entries, by the keys that they claim.
+    claims: FastMap<String, Vec<Id>>,
+}
+
+/// An entry, wherever it stands.
+#[derive(Debug, Clone, Copy)]
+enum Owner<'a> {
+    InTable(usize),
+    Changed(&'a Known),
+}
+
+/// Where mail for an address goes, as far as the directory says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way<'a> {
+    /// Nobody has it, or an entry with neither mailbox nor target.
+    Nowhere,
+    /// It has a mailbox here, on that server.
+    Here(Option<&'a str>),
+    /// To that address.
+    Target(&'a str),
+    /// Several entries have it, or what the one means is unclear.
+    Doubtful,
+}
+
+impl View {
+    /// As it was read.
+    #[must_use]
+    pub fn new(table: Arc<Table>) -> Self {
+        Self { table, changed: FastMap::default(), claims: FastMap::default() }
+    }
+
+    /// What was read as a whole.
+    #[must_use]
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// What the directory says of the address with that key.
+    #[must_use]
+    pub fn lookup(&self, key: &str) -> Lookup {
+        match self.owners(key).as_slice() {
+            [] => Lookup::NotFound,
+            [owner] => self.known(*owner).answer(),
+            owners => known::ambiguous(owners.iter().map(|owner| self.known(*owner).dn).collect()),
+        }
+    }
+
+    /// Where mail for the address with that key goes.
+    #[must_use]
+    pub fn way(&self, key: &str) -> Way<'_> {
+        let means = match self.owners(key).as_slice() {
+            [] => return Way::Nowhere,
+            [Owner::InTable(entry)] => self.table.means(*entry),
+            [Owner::Changed(known)] => means(known),
+            _ => return Way::Doubtful,
+        };
+        match means {
+            Means::Unclear => Way::Doubtful,
+            Means::Clear { kind: Kind::NoMailbox, .. } => Way::Nowhere,
+            Means::Clear { target: Some(target), .. } => Way::Target(target),
+            Means::Clear { target: None, mail_server, .. } => Way::Here(mail_server),
+        }
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let hidden = self.table.ids().iter().filter(|id| self.changed.contains_key(id)).count();
+        self.table.len() - hidden + self.changed.values().flatten().count()
+    }
+
+    /// How many entries have changed since the whole was read.
+    #[must_use]
+    pub fn changed(&self) -> usize {
+        self.changed.len()
+    }
+
+    /// How many entries there are of each kind, in the order of [`Kind::ALL`].
+    #[must_use]
+    pub fn count(&self) -> [usize; Kind::ALL.len()] {
+        let mut counts = [0; Kind::ALL.len()];
+        let in_table = (0..self.table.len()).filter(|entry| !self.changed.contains_key(&self.table.ids()[*entry]));
+        let all =
+            in_table.map(|entry| self.table.means(entry)).chain(self.changed.values().flatten().map(|k| means(k)));
+        for kind in all.filter_map(|means| match means {
+            Means::Clear { kind, .. } => Some(kind),
+            Means::Unclear => None,
+        }) {
+            let place = Kind::ALL.iter().position(|one| *one == kind);
+            counts[place.unwrap_or_default()] += 1;
+        }
+        counts
+    }
+
+    /// Every entry, in no order.
+    pub fn entries(&self) -> impl Iterator<Item = Known> {
+        let in_table = (0..self.table.len()).filter(|entry| !self.changed.contains_key(&self.table.ids()[*entry]));
+        let changed = self.changed.values().flatten().map(|known| Known::clone(known));
+        in_table.map(|entry| self.table.known(entry)).chain(changed)
+    }
+
+    /// How many entries' addresses another way would be taken for, or none, if `new` were in force. What nobody had, or
+    /// was in doubt about, may become anything.
+    #[must_use]
+    pub fn turned_by(&self, new: &Self, same: impl Fn(Way<'_>, Way<'_>) -> bool) -> usize {
+        let turned = |key: &str| match (self.way(key), new.way(key)) {
+            (Way::Nowhere | Way::Doubtful, _) => false,
+            (old, now) => !same(old, now),
+        };
+        let touched = |entry: &usize| !self.changed.contains_key(&self.table.ids()[*entry]);
+        let in_table =
+            (0..self.table.len()).filter(touched).filter(|entry| self.table.keys(*entry).any(|key| turned(&key)));
+        let is_turned = |known: &&Arc<Known>| known.claims.iter().any(|claim| turned(&claim.key));
+        in_table.count() + self.changed.values().flatten().filter(is_turned).count()
+    }
+
+    /// Those of the changes that change something, each with the entry as it is now. Directories report much that has
+    /// nothing to do with mail.
+    #[must_use]
+    pub fn news(&self, changes: Vec<Change>) -> Vec<(Change, Option<Known>)> {
+        // The last one about an entry counts.
+        let mut last: FastMap<Id, Change> = changes.into_iter().map(|change| (change.id(), change)).collect();
+        let mut now: FastMap<Id, Known> = FastMap::default();
+        for (entry, id) in self.table.ids().iter().enumerate() {
+            if last.contains_key(id) && !self.changed.contains_key(id) {
+                now.insert(*id, self.table.known(entry));
+            }
+        }
+        for id in last.keys() {
+            if let Some(Some(known)) = self.changed.get(id) {
+                now.insert(*id, Known::clone(known));
+            }
+        }
+        last.retain(|id, change| match (change, now.get(id)) {
+            (Change::Gone(_), before) => before.is_some(),
+            (Change::Put(_), None) => true,
+            (Change::Put(known), Some(before)) => {
+                (&known.dn, &known.claims, &known.meaning) != (&before.dn, &before.claims, &before.meaning)
+            }
+        });
+        last.into_iter().map(|(id, change)| (change, now.remove(&id))).collect()
+    }
+
+    /// The same, where only these entries changed.
+    #[must_use]
+    pub fn turned_among<'k>(
+        &self,
+        before: impl Iterator<Item = &'k Known>,
+        new: &Self,
+        same: impl Fn(Way<'_>, Way<'_>) -> bool,
+    ) -> usize {
+        let turned = |key: &str| match (self.way(key), new.way(key)) {
+            (Way::Nowhere | Way::Doubtful, _) => false,
+            (old, now) => !same(old, now),
+        };
+        before.filter(|known| known.claims.iter().any(|claim| turned(&claim.key))).count()
+    }
+
+    /// Takes a change in.
+    pub fn apply(&mut self, change: Change) {
+        let id = change.id();
+        if let Some(Some(before)) = self.changed.get(&id) {
+            for claim in &before.claims {
+                if let Some(ids) = self.claims.get_mut(&claim.key) {
+                    ids.retain(|other| *other != id);
+                }
+            }
+        }
+        match change {
+            Change::Gone(_) => drop(self.changed.insert(id, None)),
+            Change::Put(known) => {
+                for claim in &known.claims {
+                    self.claims.entry(claim.key.clone()).or_default().push(id);
+                }
+                self.changed.insert(id, Some(Arc::new(known)));
+            }
+        }
+    }
+
+    fn owners(&self, key: &str) -> Vec<Owner<'_>> {
+        let in_table = self
+            .table
+            .claimants(key)
+            .filter(|(entry, _)| self.changed.is_empty() || !self.changed.contains_key(&self.table.ids()[*entry]));
+        let in_table = in_table.map(|(entry, strength)| (Owner::InTable(entry), strength));
+        let ids = self.claims.get(key).map_or(&[][..], Vec::as_slice);
+        let changed = ids.iter().filter_map(|id| self.changed.get(id)?.as_deref()).filter_map(|known| {
+            let claim = known.claims.iter().find(|claim| claim.key == key)?;
+            Some((Owner::Changed(known), claim.strength))
+        });
+        let (mut certain, mut fallback) = (Vec::new(), Vec::new());
+        for (owner, strength) in in_table.chain(changed) {
+            match strength {
+                Strength::Certain => certain.push(owner),
+                Strength::Fallback => fallback.push(owner),
+            }
+        }
+        if certain.is_empty() { fallback } else { certain }
+    }
+
+    /// The entries that own the address with that key.
+    #[must_use]
+    pub fn owned_by(&self, key: &str) -> Vec<Known> {
+        self.owners(key).iter().map(|owner| self.known(*owner)).collect()
+    }
+
+    fn known(&self, owner: Owner<'_>) -> Known {
+        match owner {
+            Owner::InTable(entry) => self.table.known(entry),
+            Owner::Changed(known) => known.clone(),
+        }
+    }
+}
+
+fn means(known: &Known) -> Means<'_> {
+    match &known.meaning {
+        Err(_) => Means::Unclear,
+        Ok(meaning) => Means::Clear {
+            kind: meaning.kind,
+            target: meaning.target.as_ref().map(crate::smtp::address::Address::as_str),
+            mail_server: meaning.mail_server.as_deref(),
+        },
+    }
+}
