@@ -23,3 +23,7 @@ mod openldap;
 mod proxy;
 #[path = "directories/silence.rs"]
 mod silence;
+#[path = "directories/snapshot_active_directory.rs"]
+mod snapshot_active_directory;
+#[path = "directories/snapshot_openldap.rs"]
+mod snapshot_openldap;

@@ -17,7 +17,7 @@ use super::status::{Status, collect};
 use super::{Parts, status};
 use crate::config::check::{Problem, render};
 use crate::config::reload::{Consent, Reloaded};
-use crate::directory::Conflict;
+use crate::directory::{Conflict, Refreshed};
 use crate::message::queue_id::QueueId;
 use crate::smtp::address::Address;
 use crate::time::UnixTime;
@@ -34,6 +34,8 @@ pub(super) fn router(parts: Arc<Parts>) -> Router {
         .route("/api/queue/retry", post(queue_retry_all))
         .route("/api/queue/{id}", get(queue_show).delete(queue_drop))
         .route("/api/queue/{id}/retry", post(queue_retry))
+        .route("/api/directories/{name}/refresh", post(directory_refresh))
+        .route("/api/directories/{name}/export", get(directory_export))
         .route("/api/reload", post(reload))
         .route("/api/route", get(route))
         .route("/api/trace", get(trace))
@@ -210,6 +212,44 @@ async fn directory_conflicts(
     };
     let found = tokio::task::spawn_blocking(found).await;
     found.map(Json).map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "looking for conflicts failed; see the log"))
+}
+
+/// `?accept` alone, or with any value but `false`, takes what is held.
+async fn directory_refresh(
+    State(parts): State<Arc<Parts>>,
+    Path(name): Path<String>,
+    Query(Accept { accept }): Query<Accept>,
+) -> Answer<Refreshed> {
+    let accept = match accept.as_deref() {
+        None | Some("false") => crate::directory::Accept::No,
+        Some(_) => crate::directory::Accept::Yes,
+    };
+    let in_force = parts.current.load_full();
+    info!(directory = name, ?accept, "an operator asked for a whole read");
+    match in_force.resolver.directories().refresh(&name, accept).await {
+        Some(Ok(refreshed)) => Ok(Json(refreshed)),
+        Some(Err(cause)) => Err(failed(StatusCode::BAD_GATEWAY, format!("directory `{name}` was not read: {cause}"))),
+        None => Err(no_snapshot(&parts, &name)),
+    }
+}
+
+fn no_snapshot(parts: &Parts, name: &str) -> (StatusCode, Json<Failed>) {
+    let is_there = parts.current.load().config.directories.iter().any(|directory| *directory.name == *name);
+    if is_there {
+        return failed(StatusCode::CONFLICT, format!("directory `{name}` keeps no snapshot; there is nothing to read"));
+    }
+    failed(StatusCode::NOT_FOUND, format!("there is no directory `{name}`; `fingerpost directory stats` lists them"))
+}
+
+/// One JSON object a line, an entry each.
+async fn directory_export(
+    State(parts): State<Arc<Parts>>,
+    Path(name): Path<String>,
+) -> Result<Vec<u8>, (StatusCode, Json<Failed>)> {
+    let in_force = parts.current.load_full();
+    let Some(served) = in_force.resolver.directories().entries(&name) else { return Err(no_snapshot(&parts, &name)) };
+    let written = tokio::task::spawn_blocking(move || directory::exported(served.current())).await;
+    written.map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "the export broke off; see the log"))
 }
 
 async fn route(State(parts): State<Arc<Parts>>, Query(asked): Query<Asked>) -> Answer<Explained> {

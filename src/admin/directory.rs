@@ -8,6 +8,8 @@ use super::Parts;
 use super::explain::{Explained, explain};
 use super::status::Health;
 use crate::config::DirectoryKind;
+use crate::directory::SnapshotReport;
+use crate::directory::snapshot::view::View;
 use crate::in_force::InForce;
 use crate::metrics::{LOOKUPS, Metrics};
 use crate::recipient::{Kind, Lookup};
@@ -31,6 +33,8 @@ pub struct Stats {
     pub conflicts: i64,
     /// Entries whose type and attributes contradict each other, as often as they were met.
     pub contradictions: u64,
+    /// How fresh its snapshot is; `None`: it keeps none.
+    pub snapshot: Option<SnapshotReport>,
 }
 
 /// What the directories say of an address, and what becomes of its mail.
@@ -110,10 +114,12 @@ impl Said {
 #[must_use]
 pub fn stats(parts: &Parts) -> Vec<Stats> {
     let metrics = &parts.metrics;
+    let in_force = parts.current.load_full();
     let of = |directory: &std::sync::Arc<crate::config::DirectoryConfig>| {
         let name = &*directory.name;
-        let recipients = match directory.kind {
+        let recipients = match &directory.kind {
             DirectoryKind::File(_) => counted(metrics, name),
+            DirectoryKind::Ldap(ldap) if ldap.is_snapshot() => counted(metrics, name),
             DirectoryKind::Ldap(_) => BTreeMap::new(),
         };
         let count = |result: &str| metrics.directory_lookups.with_label_values(&[name, result]).get();
@@ -125,14 +131,39 @@ pub fn stats(parts: &Parts) -> Vec<Stats> {
             lookups: LOOKUPS.iter().map(|result| ((*result).to_owned(), count(result))).collect(),
             conflicts: metrics.directory_conflicts.with_label_values(&[name]).get(),
             contradictions: metrics.directory_contradictions.with_label_values(&[name]).get(),
+            snapshot: in_force.resolver.directories().snapshot(name),
         }
     };
-    parts.current.load().config.directories.iter().map(of).collect()
+    in_force.config.directories.iter().map(of).collect()
 }
 
 fn counted(metrics: &Metrics, name: &str) -> BTreeMap<String, i64> {
     let count = |kind: Kind| metrics.directory_recipients.with_label_values(&[name, kind.as_str()]).get();
     Kind::ALL.into_iter().map(|kind| (kind.as_str().to_owned(), count(kind))).collect()
+}
+
+/// An entry, as `directory export` writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// What it is; else why that is unclear.
+    #[serde(flatten)]
+    pub said: Said,
+}
+
+/// All entries, one JSON object a line.
+#[must_use]
+pub fn exported(view: &View) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for known in view.entries() {
+        let said = Said::of(known.answer());
+        let addresses = known.claims.into_iter().map(|claim| claim.key).collect();
+        // Texts and lists have a form in JSON.
+        let _ = serde_json::to_writer(&mut lines, &Exported { addresses, said });
+        lines.push(b'\n');
+    }
+    lines
 }
 
 /// Asks every directory itself about an address, whatever an earlier one said, and decides.

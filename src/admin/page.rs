@@ -86,9 +86,12 @@ fn directories(status: &Status) -> Markup {
     html! {
         h2 { "Directories" }
         table {
-            tr { th { "Directory" } th { "Kind" } th { "State" } }
+            tr { th { "Directory" } th { "Kind" } th { "State" } th { "Snapshot" } }
             @for directory in &status.directories {
-                tr { td { (directory.name) } td { (directory.kind) } td { (health(directory.state)) } }
+                tr {
+                    td { (directory.name) } td { (directory.kind) } td { (health(directory.state)) }
+                    td { @if let Some(snapshot) = &directory.snapshot { (snapshot) } }
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ use super::Parts;
 use super::probes::Phase;
 use crate::config::reload::Reloaded;
 use crate::config::{Config, Protocol};
+use crate::directory::SnapshotReport;
 use crate::spool::entry::State;
 use crate::time::UnixTime;
 
@@ -84,6 +85,8 @@ pub struct Asked {
     pub kind: String,
     /// Whether it answers.
     pub state: Health,
+    /// How fresh its snapshot is; `None`: it keeps none.
+    pub snapshot: Option<SnapshotReport>,
 }
 
 /// A send connector.
@@ -234,6 +237,7 @@ fn directories(parts: &Parts, config: &Config) -> Vec<Asked> {
         name: directory.name.to_string(),
         kind: directory.kind.name().to_owned(),
         state: Health::of(&parts.metrics.directory_up.with_label_values(&[&*directory.name])),
+        snapshot: parts.current.load().resolver.directories().snapshot(&directory.name),
     };
     config.directories.iter().map(asked).collect()
 }

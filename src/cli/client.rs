@@ -60,14 +60,32 @@ impl Client {
 
     /// Asks and reads the answer.
     pub(super) async fn ask<T: DeserializeOwned>(&self, method: &str, path: &str) -> Result<T, NoAnswer> {
-        let body = self.body(method, path).await?;
+        self.ask_within(PATIENCE, method, path).await
+    }
+
+    /// The same for what may take long: reading a large directory.
+    pub(super) async fn ask_patiently<T: DeserializeOwned>(&self, method: &str, path: &str) -> Result<T, NoAnswer> {
+        self.ask_within(Duration::from_hours(1), method, path).await
+    }
+
+    async fn ask_within<T: DeserializeOwned>(
+        &self,
+        patience: Duration,
+        method: &str,
+        path: &str,
+    ) -> Result<T, NoAnswer> {
+        let body = self.body_within(patience, method, path).await?;
         let read = serde_json::from_slice(&body).context("the server's answer cannot be read; is it another version?");
         Ok(read?)
     }
 
     /// Asks and hands the answer on as it came.
-    async fn body(&self, method: &str, path: &str) -> Result<Vec<u8>, NoAnswer> {
-        let exchanged = tokio::time::timeout(PATIENCE, self.exchange(method, path)).await;
+    pub(super) async fn body(&self, method: &str, path: &str) -> Result<Vec<u8>, NoAnswer> {
+        self.body_within(PATIENCE, method, path).await
+    }
+
+    async fn body_within(&self, patience: Duration, method: &str, path: &str) -> Result<Vec<u8>, NoAnswer> {
+        let exchanged = tokio::time::timeout(patience, self.exchange(method, path)).await;
         let silent = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
         let response =
             exchanged.map_err(silent).flatten().map_err(|error| NoAnswer::Unreachable(self.address, error))?;

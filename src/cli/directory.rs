@@ -1,13 +1,18 @@
 //! `fingerpost directory`: what the directories hold and say, through the running server.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Subcommand;
 
 use super::client::{Client, escaped};
 use super::{Format, FormatArgument, Outcome, address_of, output};
 use crate::admin::directory::{Answered, Looked, Said, Stats};
-use crate::directory::Conflict;
+use crate::directory::{Conflict, Refreshed, SnapshotReport};
+
+/// How often it is told how far a read is.
+const TELL_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DirectoryCommand {
@@ -23,6 +28,21 @@ pub(super) enum DirectoryCommand {
         #[command(flatten)]
         output: FormatArgument,
     },
+    /// Reads a directory that is kept in memory as a whole, now
+    Refresh {
+        #[arg(value_name = "DIRECTORY")]
+        name: String,
+        /// Take the changes that are held, and whatever the read brings
+        #[arg(long)]
+        accept: bool,
+        #[command(flatten)]
+        output: FormatArgument,
+    },
+    /// Every entry of a directory that is kept in memory, one JSON object a line
+    Export {
+        #[arg(value_name = "DIRECTORY")]
+        name: String,
+    },
     /// Addresses that more than one entry has
     Conflicts {
         /// At most so many
@@ -33,7 +53,7 @@ pub(super) enum DirectoryCommand {
     },
 }
 
-/// Asks and prints. No: nobody has the address; there are conflicts.
+/// Asks and prints. No: nobody has the address; changes are held; there are conflicts.
 pub(super) async fn directory(config: &Path, command: DirectoryCommand) -> anyhow::Result<Outcome> {
     let client = Client::new(config)?;
     match command {
@@ -49,6 +69,18 @@ pub(super) async fn directory(config: &Path, command: DirectoryCommand) -> anyho
             print(format, &looked, looked_up)?;
             let found = looked.answers.iter().any(|answer| matches!(answer.said, Said::Found { .. }));
             Ok(if found { Outcome::Done } else { Outcome::No })
+        }
+        DirectoryCommand::Refresh { name, accept, output: FormatArgument { format } } => {
+            let query = if accept { "?accept" } else { "" };
+            let path = format!("/api/directories/{}/refresh{query}", escaped(&name));
+            let refreshed: Refreshed = with_progress(&client, &name, client.ask_patiently("POST", &path)).await?;
+            print(format, &refreshed, |refreshed| read(&name, refreshed))?;
+            Ok(if refreshed.held == 0 { Outcome::Done } else { Outcome::No })
+        }
+        DirectoryCommand::Export { name } => {
+            let lines = client.body("GET", &format!("/api/directories/{}/export", escaped(&name))).await?;
+            std::io::stdout().write_all(&lines)?;
+            Ok(Outcome::Done)
         }
         DirectoryCommand::Conflicts { limit, output: FormatArgument { format } } => {
             let conflicts: Vec<Conflict> =
@@ -67,8 +99,44 @@ fn print<T: serde::Serialize>(format: Format, value: &T, text: impl FnOnce(&T) -
     Ok(())
 }
 
+/// Tells on a terminal how far a read is.
+async fn with_progress<T>(client: &Client, name: &str, read: impl Future<Output = T>) -> T {
+    let mut read = std::pin::pin!(read);
+    loop {
+        if let Ok(read) = tokio::time::timeout(TELL_EVERY, &mut read).await {
+            return read;
+        }
+        if std::io::stderr().is_terminal()
+            && let Ok(stats) = client.ask::<Vec<Stats>>("GET", "/api/directories").await
+            && let Some(entries) =
+                stats.iter().find(|one| one.name == name).and_then(|one| one.snapshot.as_ref()?.reading)
+        {
+            eprintln!("{entries} entries so far");
+        }
+    }
+}
+
+fn read(name: &str, refreshed: &Refreshed) -> String {
+    let Refreshed { recipients, turned, held } = refreshed;
+    let mut text = format!("{name}: {recipients} recipients, mail for {turned} of them takes another way or none\n");
+    if *held > 0 {
+        text.push_str(&format!(
+            "held: it would for {held} more; look at the directory, and if that is meant: \
+             fingerpost directory refresh {name} --accept\n"
+        ));
+    }
+    text
+}
+
 fn table(stats: &[Stats]) -> String {
-    let mut rows = vec![vec!["directory".to_owned(), "kind".into(), "state".into(), "holds".into(), "has said".into()]];
+    let mut rows = vec![vec![
+        "directory".to_owned(),
+        "kind".into(),
+        "state".into(),
+        "holds".into(),
+        "has said".into(),
+        "snapshot".into(),
+    ]];
     for one in stats {
         let some = |(name, count): (&String, i64)| (count > 0).then(|| format!("{count} {name}"));
         let holds: Vec<String> = one.recipients.iter().filter_map(|(name, count)| some((name, *count))).collect();
@@ -83,6 +151,7 @@ fn table(stats: &[Stats]) -> String {
             one.state.as_str().to_owned(),
             joined(&holds),
             joined(&said),
+            one.snapshot.as_ref().map_or_else(|| "-".to_owned(), SnapshotReport::to_string),
         ]);
     }
     output::columns(&rows)

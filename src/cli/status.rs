@@ -33,7 +33,7 @@ fn text(status: &Status, now: UnixTime) -> String {
     }
     text.push_str(&section("receive connector", &["listens on", "organization", "connections"], doors(status)));
     text.push_str(&section("accepted domain", &["type", "deliver_to"], domains(status)));
-    text.push_str(&section("directory", &["kind", "state"], directories(status)));
+    text.push_str(&section("directory", &["kind", "state", "snapshot"], directories(status)));
     text.push_str(&section(
         "send connector",
         &["organization", "waiting", "held", "oldest", "next hops"],
@@ -73,8 +73,10 @@ fn domains(status: &Status) -> Vec<Vec<String>> {
 }
 
 fn directories(status: &Status) -> Vec<Vec<String>> {
-    let row =
-        |asked: &crate::admin::status::Asked| vec![asked.name.clone(), asked.kind.clone(), asked.state.as_str().into()];
+    let row = |asked: &crate::admin::status::Asked| {
+        let snapshot = asked.snapshot.as_ref().map_or_else(|| "-".into(), ToString::to_string);
+        vec![asked.name.clone(), asked.kind.clone(), asked.state.as_str().into(), snapshot]
+    };
     status.directories.iter().map(row).collect()
 }
 

@@ -89,6 +89,7 @@ fn ldap(reader: &mut Reader<'_>) -> LdapConfig {
     let base = reader.list("base", |text| plain(text).map(|base| base.to_string())).unwrap_or_default();
     reader.require_some("urls", "name at least one server");
     reader.require_some("base", "name at least one search base; a global catalog takes \"\"");
+    apart(reader, &base);
     let profiles = &[("active-directory", Profile::ActiveDirectory), ("openldap", Profile::Openldap)];
     let (start_tls, ca) = tls(&mut reader.inner("directory.tls"), &urls);
     let config = LdapConfig {
@@ -116,6 +117,19 @@ fn ldap(reader: &mut Reader<'_>) -> LdapConfig {
         _ => {}
     }
     config
+}
+
+/// An entry below two bases would be read twice, and be ambiguous with itself.
+fn apart(reader: &mut Reader<'_>, bases: &[String]) {
+    // RFC 4514 2.4 allows spaces, and names compare without case.
+    let plain = |base: &String| base.split(',').map(|part| part.trim().to_lowercase()).collect::<Vec<_>>();
+    let plain: Vec<Vec<String>> = bases.iter().map(plain).collect();
+    for (at, base) in plain.iter().enumerate() {
+        let above = |(other, upper): &(usize, &Vec<String>)| *other != at && base.ends_with(upper);
+        if let Some((other, _)) = plain.iter().enumerate().find(above) {
+            reader.problem(&format!("base[{at}]"), &format!("lies below `{}` already; leave it out", bases[other]));
+        }
+    }
 }
 
 /// `ldap://HOST[:PORT]` or `ldaps://HOST[:PORT]`, with the port filled in.

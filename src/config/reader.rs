@@ -74,7 +74,6 @@ impl<'r> Reader<'r> {
             let name = key.get_ref().as_ref();
             let message = match known.iter().find(|known| known.name == name).map(|known| known.when) {
                 Some(When::Always) => continue,
-                Some(When::NotBuilt) => "not built yet; leave it out".to_owned(),
                 Some(When::If { key, values, default }) => {
                     let actual = table.get(key).map_or(Some(default), |value| value.get_ref().as_str());
                     if actual.is_none_or(|actual| values.contains(&actual)) {

@@ -34,8 +34,6 @@ pub enum When {
         /// The value that it has unwritten.
         default: &'static str,
     },
-    /// It is part of the design; nothing obeys it yet.
-    NotBuilt,
 }
 
 const fn key(name: &'static str) -> Key {
@@ -62,10 +60,6 @@ const fn smtp(name: &'static str) -> Key {
 /// A key of connectors that send to a server.
 const fn server(name: &'static str) -> Key {
     Key { name, when: When::If { key: "protocol", values: &["smtp", "lmtp"], default: "smtp" } }
-}
-
-const fn not_built(name: &'static str) -> Key {
-    Key { name, when: When::NotBuilt }
 }
 
 /// Values that are part of the design but not built yet: table, key, values.

@@ -25,8 +25,9 @@ use self::supervisor::{State, Supervisor};
 use crate::config::{LdapConfig, LdapMode};
 use crate::directory::cache::{Cache, Condition, is_known};
 use crate::directory::in_flight::InFlight;
+use crate::directory::snapshot::report::SnapshotReport;
 use crate::directory::snapshot::served::Served;
-use crate::directory::snapshot::{self, Accept, Snapshot};
+use crate::directory::snapshot::{Accept, Snapshot};
 use crate::directory::{Asked, Directory, result};
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Fresh, Lookup};
@@ -66,18 +67,6 @@ struct Following {
     progress: Arc<AtomicUsize>,
     problem: Arc<Mutex<Option<String>>>,
     _keeper: AbortOnDropHandle<()>,
-}
-
-/// A snapshot, for who asks about it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct SnapshotReport {
-    /// Its figures.
-    #[serde(flatten)]
-    pub state: snapshot::State,
-    /// How many entries a first read has so far.
-    pub reading: Option<usize>,
-    /// Why it cannot follow the directory; empty where it can.
-    pub problem: Option<String>,
 }
 
 /// What a question needs; shared by the tasks that ask.
@@ -133,6 +122,7 @@ impl LdapDirectory {
                     kept,
                     snapshot: Arc::clone(snapshot),
                     states: states.clone(),
+                    pulse: Arc::clone(&pulse),
                     requests: tokio::sync::Mutex::new(waiting),
                     progress: Arc::default(),
                     problem: Arc::default(),
@@ -158,7 +148,7 @@ impl LdapDirectory {
     }
 
     /// Reads it as a whole, now. `None`: it keeps no snapshot.
-    pub(super) async fn refresh(&self, accept: Accept) -> Option<Result<Refreshed, String>> {
+    pub async fn refresh(&self, accept: Accept) -> Option<Result<Refreshed, String>> {
         let following = self.following.as_ref()?;
         let (done, answer) = oneshot::channel();
         let sent = following.requests.send(Request::Refresh(Refresh { accept, done })).await;
@@ -167,12 +157,13 @@ impl LdapDirectory {
     }
 
     /// How its snapshot is.
-    pub(super) fn report(&self) -> Option<SnapshotReport> {
+    #[must_use]
+    pub fn report(&self) -> Option<SnapshotReport> {
         let (snapshot, following) = (self.asker.snapshot.as_ref()?, self.following.as_ref()?);
-        let state = snapshot.state();
-        let reading = state.recipients.is_none().then(|| following.progress.load(Ordering::Relaxed));
+        let first = snapshot.served().is_none();
+        let reading = first.then(|| following.progress.load(Ordering::Relaxed));
         let problem = following.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Some(SnapshotReport { state, reading, problem })
+        Some(SnapshotReport { reading, problem, ..snapshot.report() })
     }
 
     /// All recipients in memory.

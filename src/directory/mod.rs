@@ -21,6 +21,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::file::FileDirectory;
 use self::ldap::LdapDirectory;
+pub use self::ldap::Refreshed;
+pub use self::snapshot::Accept;
+pub use self::snapshot::report::SnapshotReport;
+use self::snapshot::served::Served;
 use crate::config::{DirectoryConfig, DirectoryKind};
 use crate::fast_map::FastMap;
 use crate::metrics::{LOOKUPS, Metrics};
@@ -132,6 +136,30 @@ impl Directories {
         found.reverse();
         found.truncate(most);
         found
+    }
+
+    /// How the directory's snapshot is; `None`: it keeps none.
+    #[must_use]
+    pub fn snapshot(&self, name: &str) -> Option<SnapshotReport> {
+        self.ldap(name)?.report()
+    }
+
+    /// Reads the directory as a whole, now. `None`: it keeps no snapshot.
+    pub async fn refresh(&self, name: &str, accept: Accept) -> Option<Result<Refreshed, String>> {
+        self.ldap(name)?.refresh(accept).await
+    }
+
+    /// All that the directory holds in memory; `None`: it is asked for each recipient, or was not read yet.
+    #[must_use]
+    pub fn entries(&self, name: &str) -> Option<Arc<Served>> {
+        self.ldap(name)?.served()
+    }
+
+    fn ldap(&self, name: &str) -> Option<&LdapDirectory> {
+        self.built.iter().find(|built| *built.name == *name).and_then(|built| match &built.directory {
+            AnyDirectory::Ldap(ldap) => Some(&**ldap),
+            AnyDirectory::File(_) => None,
+        })
     }
 
     /// Asks the LDAP directories in order for somebody who logs in; the first that has the name decides, and one that

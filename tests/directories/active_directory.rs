@@ -1,9 +1,10 @@
 //! The profile `active-directory` on Samba's: who is found as what. One controller for all of it; starting it takes
 //! seconds.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use fingerpost::config::{CacheConfig, LdapConfig, Profile};
+use fingerpost::config::{CacheConfig, HoldChanges, LdapConfig, LdapMode, Profile};
 use fingerpost::recipient::{Kind, Lookup};
 use fingerpost::routing::verdict::Freshness;
 use fingerpost::smtp::address::Address;
@@ -27,6 +28,9 @@ fn config(samba: &SambaAd) -> LdapConfig {
         probe: Some(Address::parse("postmaster@contoso.test").unwrap()),
         cache: CacheConfig { found: Duration::ZERO, not_found: Duration::ZERO, entries: 0 },
         refuse_disabled: false,
+        mode: LdapMode::Lookup,
+        hold_changes: HoldChanges { share_millionths: 20_000, at_least: 50, within: Duration::from_secs(3600) },
+        mailbox_servers: HashMap::new(),
     }
 }
 

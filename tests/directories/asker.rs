@@ -1,14 +1,14 @@
 //! What the tests ask with, and how they tell answers apart.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use fingerpost::config::{CacheConfig, DirectoryConfig, DirectoryKind, LdapConfig, Profile};
-use fingerpost::directory::Directory;
+use fingerpost::config::{CacheConfig, DirectoryConfig, DirectoryKind, HoldChanges, LdapConfig, LdapMode, Profile};
 use fingerpost::directory::ldap::LdapDirectory;
+use fingerpost::directory::{Accept, Directory, Refreshed, SnapshotReport};
 use fingerpost::metrics::Metrics;
 use fingerpost::recipient::{Answer, Kind, Lookup};
 use fingerpost::routing::table::{DirectoryRules, DomainSet, PlusAddressing};
@@ -39,9 +39,54 @@ pub enum Said {
 
 impl Asker {
     pub fn new(config: &LdapConfig) -> Self {
+        Self::keeping(config, None)
+    }
+
+    /// One that keeps its snapshot in that folder.
+    pub fn keeping(config: &LdapConfig, folder: Option<&Path>) -> Self {
         let metrics = Metrics::new();
-        let directory = LdapDirectory::open(&"ad".into(), config, None, &metrics).unwrap();
+        let directory = LdapDirectory::open(&"ad".into(), config, folder, &metrics).unwrap();
         Self { directory, metrics, asked: AtomicUsize::new(0) }
+    }
+
+    /// What memory has; `None`: the directory would be asked.
+    pub fn in_memory(&self, address: &str) -> Option<Said> {
+        let address = Address::parse(address).unwrap();
+        let question = Question { directory: "ad".into(), address, freshness: Freshness::Any };
+        self.directory.known(&question).map(|answer| said(&answer.lookup))
+    }
+
+    /// Waits until memory says that.
+    pub async fn remembers(&self, address: &str, expected: Option<Said>, within: Duration) {
+        let start = Instant::now();
+        loop {
+            let said = self.in_memory(address);
+            if said == expected {
+                return;
+            }
+            assert!(start.elapsed() < within, "{address}: still {said:?} after {within:?}, not {expected:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What is answered where memory will do.
+    pub async fn answer_any(&self, address: &str) -> Said {
+        said(&self.answer(address, Freshness::Any).await.lookup)
+    }
+
+    /// How many changes are held.
+    pub fn held(&self) -> usize {
+        self.directory.report().unwrap().held
+    }
+
+    /// How the snapshot is.
+    pub fn report(&self) -> SnapshotReport {
+        self.directory.report().unwrap()
+    }
+
+    /// Reads it as a whole.
+    pub async fn refresh(&self, accept: Accept) -> Result<Refreshed, String> {
+        self.directory.refresh(accept).await.unwrap()
     }
 
     pub async fn answer(&self, address: &str, freshness: Freshness) -> Answer {
@@ -116,6 +161,9 @@ pub fn openldap(slapd: &Slapd) -> LdapConfig {
         probe: Some(Address::parse("postmaster@contoso.com").unwrap()),
         cache: CacheConfig { found: Duration::from_secs(600), not_found: Duration::from_secs(60), entries: 100_000 },
         refuse_disabled: false,
+        mode: LdapMode::Lookup,
+        hold_changes: HoldChanges { share_millionths: 20_000, at_least: 50, within: Duration::from_secs(3600) },
+        mailbox_servers: HashMap::new(),
     }
 }
 

@@ -6,6 +6,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::certificates::Authority;
 use super::daemon::{Daemon, run};
@@ -55,6 +56,27 @@ impl SambaAd {
         samba.modify(&format!("dn: {DATABASE}\nchangetype: add\nobjectClass: container\n"));
         samba.add("user", "postmaster", &format!("proxyAddresses: SMTP:postmaster@contoso.test\nhomeMDB: {DATABASE}"));
         samba
+    }
+
+    /// A second controller with the data that this one has now, and an identity of its own; from here on neither knows
+    /// what the other is told. Both run afterwards.
+    pub fn copied(&mut self) -> Self {
+        self.stop();
+        let folder = tempfile::tempdir().unwrap();
+        run(Command::new("cp").arg("-a").arg(self.folder.path().join("dc")).arg(folder.path()));
+        let (old, new) = (self.folder.path().join("dc"), folder.path().join("dc"));
+        let settings = new.join("etc/smb.conf");
+        let text = std::fs::read_to_string(&settings).unwrap();
+        std::fs::write(&settings, text.replace(old.to_str().unwrap(), new.to_str().unwrap())).unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/new_invocation_id.py");
+        run(Command::new("/usr/bin/python3").arg(script).arg(&settings));
+        let address = free_address();
+        let authority = Authority::new(folder.path());
+        authority.issue(&[&address]);
+        let mut copy = Self { folder, address, authority, daemon: None };
+        self.restart();
+        copy.restart();
+        copy
     }
 
     /// `ldap://ADDRESS`.
@@ -181,6 +203,14 @@ fn line(text: &str, label: &str) -> String {
 
 /// A loopback address whose LDAP port nobody uses.
 fn free_address() -> String {
-    let mut candidates = (1..=250).map(|last| format!("127.0.{}.{last}", std::process::id() % 250 + 1));
-    candidates.find(|address| TcpListener::bind((address.as_str(), 389)).is_ok()).unwrap()
+    // Tests of one process run side by side.
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    loop {
+        let last = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(last <= 250, "no address left");
+        let address = format!("127.0.{}.{last}", std::process::id() % 250 + 1);
+        if TcpListener::bind((address.as_str(), 389)).is_ok() {
+            return address;
+        }
+    }
 }

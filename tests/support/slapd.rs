@@ -42,13 +42,14 @@ impl Slapd {
         for schema in ["core", "cosine", "inetorgperson", "misc"] {
             writeln!(text, "include /etc/ldap/schema/{schema}.schema").unwrap();
         }
-        writeln!(text, "modulepath /usr/lib/ldap\nmoduleload back_mdb").unwrap();
+        writeln!(text, "modulepath /usr/lib/ldap\nmoduleload back_mdb\nmoduleload syncprov").unwrap();
         writeln!(text, "pidfile {}", folder.path().join("pid").display()).unwrap();
         writeln!(text, "TLSCertificateFile {}", issued.certificate.display()).unwrap();
         writeln!(text, "TLSCertificateKeyFile {}", issued.key.display()).unwrap();
         writeln!(text, "database config\nrootpw \"{PASSWORD}\"").unwrap();
         writeln!(text, "database mdb\nsuffix {BASE}\nrootdn {ADMIN}\nrootpw \"{PASSWORD}\"").unwrap();
         writeln!(text, "directory {}\nindex mail,mailLocalAddress,objectClass eq", data.display()).unwrap();
+        writeln!(text, "overlay syncprov\nlimits dn.exact=\"{READER}\" size=unlimited").unwrap();
         writeln!(text, "access to attrs=userPassword by anonymous auth\naccess to * by * read").unwrap();
         let file = folder.path().join("slapd.conf");
         std::fs::write(&file, text).unwrap();

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::{Connection, End};
+use super::pulse::Pulse;
 use super::search::Failure;
 use super::supervisor::State;
 use super::whole::{self, Filling, Taking};
@@ -75,6 +76,7 @@ pub(super) struct Keeper {
     pub(super) kept: SnapshotConfig,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) states: watch::Receiver<State>,
+    pub(super) pulse: Arc<Pulse>,
     pub(super) requests: tokio::sync::Mutex<mpsc::Receiver<Request>>,
     /// How many entries a read under way has so far.
     pub(super) progress: Arc<AtomicUsize>,
@@ -150,8 +152,8 @@ impl Keeper {
     }
 
     fn refreshed(&self, turned: usize) -> Refreshed {
-        let state = self.snapshot.state();
-        Refreshed { recipients: state.recipients.unwrap_or_default(), turned, held: state.held }
+        let report = self.snapshot.report();
+        Refreshed { recipients: report.recipients.unwrap_or_default(), turned, held: report.held }
     }
 
     async fn pause(&self, pause: Duration, failure: &Failure) -> Option<Refresh> {
@@ -229,6 +231,7 @@ impl Keeper {
     ) -> Result<(), Failure> {
         let accept = accept(waiting.as_ref());
         let read = async {
+            self.ask_probe(connection).await?;
             let filling = Filling::begin(&self.snapshot, &self.progress).await?;
             whole::read(connection, &self.config, filling, Taking { position, accept }).await
         };
@@ -272,6 +275,8 @@ impl Keeper {
             reply.map(|reply| super::answer::read(config, &reply, probe).health)
         };
         let health = timeout(config.timeout, asked).await.unwrap_or(Err(Failure::Silent(config.timeout)))?;
+        self.pulse.answered();
+        self.pulse.health(&health);
         health.map_err(|doubt| Failure::NotTried(doubt.to_string()))
     }
 

@@ -15,9 +15,10 @@ use tokio::time::Instant;
 
 use self::guard::Guard;
 use self::position::Position;
+use self::report::SnapshotReport;
 use self::saved::Writer;
 use self::served::{Outcome, Served};
-use self::view::{Change, View, Way};
+use self::view::{Change, View};
 use crate::config::{LdapConfig, SnapshotConfig};
 use crate::directory::known::{Id, Known};
 use crate::metrics::Metrics;
@@ -26,6 +27,7 @@ use crate::time::UnixTime;
 
 mod guard;
 pub mod position;
+pub mod report;
 pub mod saved;
 pub mod served;
 pub mod table;
@@ -97,17 +99,6 @@ impl Suspect {
     }
 }
 
-/// A snapshot in figures.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct State {
-    /// Recipients; `None`: none were read yet.
-    pub recipients: Option<usize>,
-    /// How long ago it was last confirmed, seconds.
-    pub age_seconds: Option<u64>,
-    /// So many recipients' mail would take another way, or none, if what is held were accepted.
-    pub held: usize,
-}
-
 impl Snapshot {
     /// Takes what a file in the folder has; one that is of no use is logged.
     #[must_use]
@@ -142,7 +133,7 @@ impl Snapshot {
         match saved::load(&self.path) {
             Ok(None) => {}
             Ok(Some(loaded)) => {
-                let recipients = loaded.view.len();
+                let recipients = loaded.view.count_entries();
                 tracing::info!(directory = name, recipients, as_of = %loaded.at, "the saved snapshot is in use");
                 let mut served = self.empty.clone();
                 served.read(loaded.view, loaded.at);
@@ -251,8 +242,11 @@ impl Snapshot {
         let kept = |error: &dyn std::fmt::Display| format!("{}: {error}", self.path.display());
         let (written, table) = writer.finish(position.clone(), now).map_err(|error| kept(&error))?;
         let view = View::new(table);
-        if let Some(probe) = probe.filter(|probe| matches!(view.way(probe), Way::Nowhere | Way::Doubtful)) {
-            return Err(format!("the probe {probe} is not among {} entries: check base and rights", view.len()));
+        if let Some(probe) = probe.filter(|probe| view.lookup(probe) == Lookup::NotFound) {
+            return Err(format!(
+                "the probe {probe} is not among {} entries: check base and rights",
+                view.count_entries()
+            ));
         }
         let mut served = self.serving();
         let outcome = match accept {
@@ -322,13 +316,15 @@ impl Snapshot {
 
     /// In figures.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn report(&self) -> SnapshotReport {
         let served = self.served.load();
-        let age = self.contact().confirmed.map(|at| UnixTime::now().since(at).as_secs());
-        State {
-            recipients: served.as_deref().map(|served| served.current().len()),
-            age_seconds: age,
-            held: served.as_deref().map_or(0, Served::held),
+        let served = served.as_deref();
+        SnapshotReport {
+            recipients: served.map(|served| served.current().count_entries()),
+            age_seconds: self.contact().confirmed.map(|at| UnixTime::now().since(at).as_secs()),
+            held: served.map_or(0, Served::held),
+            reading: None,
+            problem: None,
         }
     }
 
@@ -355,7 +351,7 @@ impl Snapshot {
     fn measure(&self) {
         let name = &*self.name;
         let served = self.served.load();
-        let counts = served.as_deref().map(|served| served.current().count()).unwrap_or_default();
+        let counts = served.as_deref().map(|served| served.current().count_kinds()).unwrap_or_default();
         for (kind, count) in Kind::ALL.iter().zip(counts) {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.metrics.directory_recipients.with_label_values(&[name, kind.as_str()]).set(count);

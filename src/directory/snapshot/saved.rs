@@ -275,7 +275,7 @@ mod tests {
         let loaded = load(&written(folder.path())).unwrap().unwrap();
         assert_eq!(["ann", "bob", "carl"].map(|name| has(&loaded, name)), [false, true, true]);
         assert_eq!(loaded.position, Position::Usn { invocation: b"dc1".to_vec(), usn: 9 });
-        assert_eq!((loaded.at, loaded.view.len()), (UnixTime(8), 2));
+        assert_eq!((loaded.at, loaded.view.count_entries()), (UnixTime(8), 2));
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Served {
     }
 
     fn rule(&mut self, view: View, turned: usize, now: UnixTime) -> Outcome {
-        match self.guard.rule(now, turned, self.current.len()) {
+        match self.guard.rule(now, turned, self.current.count_entries()) {
             Ruling::Take => {
                 self.current = view;
                 self.held = None;

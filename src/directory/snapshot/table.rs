@@ -14,6 +14,10 @@ use crate::fast_map::FastMap;
 use crate::recipient::Kind;
 use crate::smtp::address::Address;
 
+mod texts;
+
+use texts::index;
+
 /// Of ten slots eight are taken.
 const LOAD: (usize, usize) = (5, 4);
 /// An empty slot.
@@ -211,7 +215,7 @@ impl Table {
 
     /// The text that begins there, and where the next one does.
     fn text(&self, at: u32) -> (&[u8], u32) {
-        read_text(&self.texts, at)
+        texts::read(&self.texts, at)
     }
 
     fn slot_of(&self, local: &str, domain: &str) -> usize {
@@ -228,41 +232,6 @@ fn slot_of(hashes: &RandomState, slots: usize, local: &str, domain: &str) -> usi
     let hash = hashes.hash_one((local, domain));
     // The high half of the product: evenly over any number of slots.
     usize::try_from((u128::from(hash) * (slots as u128)) >> 64).unwrap_or_default()
-}
-
-fn index(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-/// A text's length is written before it, seven bits an octet.
-fn read_text(texts: &[u8], at: u32) -> (&[u8], u32) {
-    let mut at = index(at);
-    let (mut length, mut shift) = (0_usize, 0);
-    while let Some(octet) = texts.get(at) {
-        at += 1;
-        length |= usize::from(octet & 0x7f) << shift;
-        shift += 7;
-        if octet & 0x80 == 0 || shift > 28 {
-            break;
-        }
-    }
-    let text = texts.get(at..at + length).unwrap_or_default();
-    (text, u32::try_from(at + length).unwrap_or(NONE))
-}
-
-fn write_text(texts: &mut Vec<u8>, text: &str) -> Result<u32, TooLarge> {
-    let at = u32::try_from(texts.len()).map_err(|_| TooLarge::Texts)?;
-    let mut length = text.len();
-    loop {
-        let low = u8::try_from(length & 0x7f).unwrap_or_default();
-        length >>= 7;
-        texts.push(if length == 0 { low } else { low | 0x80 });
-        if length == 0 {
-            break;
-        }
-    }
-    texts.extend_from_slice(text.as_bytes());
-    Ok(at)
 }
 
 /// A table that is being filled.
@@ -299,11 +268,10 @@ impl Sizes {
             Ok(meaning) => meaning.target.as_ref().map_or(0, |target| target.as_str().len()),
             Err(cause) => cause.len(),
         };
-        let length = |text: usize| text + if text < 128 { 1 } else { 5 };
         self.entries += 1;
         self.addresses += known.claims.len();
-        self.texts += length(known.relative_name().0.len()) + length(extra);
-        self.texts += known.claims.iter().map(|claim| length(halves(&claim.key).0.len())).sum::<usize>();
+        self.texts += texts::room(known.relative_name().0.len()) + texts::room(extra);
+        self.texts += known.claims.iter().map(|claim| texts::room(halves(&claim.key).0.len())).sum::<usize>();
     }
 }
 
@@ -350,7 +318,7 @@ impl Builder {
         let table = &mut self.table;
         let entry = u32::try_from(table.entries.ids.len()).map_err(|_| TooLarge::Texts)?;
         let (name, parent) = known.relative_name();
-        let text = write_text(&mut table.texts, name)?;
+        let text = texts::write(&mut table.texts, name)?;
         let (shared, extra, server) = match &known.meaning {
             Ok(Meaning { kind, target, mail_server, rule, .. }) => {
                 let extra = target.as_ref().map_or("", Address::as_str);
@@ -358,7 +326,7 @@ impl Builder {
             }
             Err(cause) => (Shared::Unclear, cause.as_str(), None),
         };
-        write_text(&mut table.texts, extra)?;
+        texts::write(&mut table.texts, extra)?;
         let meaning = match self.meanings.get(&shared) {
             Some(number) => *number,
             None => {
@@ -385,7 +353,7 @@ impl Builder {
             let (local, domain_name) = halves(key);
             let domain = self.domains.of(domain_name, &mut table.domains);
             let at = u32::try_from(table.addresses.locals.len()).map_err(|_| TooLarge::Texts)?;
-            table.addresses.locals.push(write_text(&mut table.texts, local)?);
+            table.addresses.locals.push(texts::write(&mut table.texts, local)?);
             table.addresses.domains.push(u16::try_from(domain).map_err(|_| TooLarge::Names("domains"))?);
             table.addresses.entries.push(claim);
             let mut slot = table.slot_of(local, domain_name);

@@ -107,7 +107,7 @@ impl View {
 
     /// How many entries there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count_entries(&self) -> usize {
         let hidden = self.table.ids().iter().filter(|id| self.changed.contains_key(id)).count();
         self.table.len() - hidden + self.changed.values().flatten().count()
     }
@@ -120,7 +120,7 @@ impl View {
 
     /// How many entries there are of each kind, in the order of [`Kind::ALL`].
     #[must_use]
-    pub fn count(&self) -> [usize; Kind::ALL.len()] {
+    pub fn count_kinds(&self) -> [usize; Kind::ALL.len()] {
         let mut counts = [0; Kind::ALL.len()];
         let in_table = (0..self.table.len()).filter(|entry| !self.changed.contains_key(&self.table.ids()[*entry]));
         let all =

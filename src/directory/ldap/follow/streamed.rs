@@ -23,7 +23,7 @@ impl Keeper {
         waiting: Option<Refresh>,
     ) -> Result<Ended, Failure> {
         let mut stream = Stream::begin(connection, &self.config);
-        let read = self.told(&mut stream, accept(waiting.as_ref())).await;
+        let read = self.told(connection, &mut stream, accept(waiting.as_ref())).await;
         self.answer(waiting, &read);
         let ended = match read {
             Ok(_) => {
@@ -37,7 +37,7 @@ impl Keeper {
     }
 
     /// Takes everything in.
-    async fn told(&self, stream: &mut Stream, accept: Accept) -> Result<Outcome, Failure> {
+    async fn told(&self, connection: &Connection, stream: &mut Stream, accept: Accept) -> Result<Outcome, Failure> {
         let mut filling = Filling::begin(&self.snapshot, &self.progress).await?;
         let (mut bases, mut early) = (self.config.base.len(), Vec::new());
         while bases > 0 {
@@ -55,6 +55,7 @@ impl Keeper {
             }
             filling = filling.put(entries).await?;
         }
+        self.ask_probe(connection).await?;
         let outcome = filling.take(Taking { position: Position::Unknown, accept }, &self.config).await?;
         if early.is_empty() { Ok(outcome) } else { self.take(early).await }
     }

@@ -79,7 +79,7 @@ proptest! {
             view.apply(change);
             let then: Vec<Known> = view.entries().collect();
             prop_assert_eq!(news.is_empty(), now.len() == then.len() && now.iter().all(|known| then.contains(known)));
-            prop_assert_eq!(view.len(), plain.len());
+            prop_assert_eq!(view.count_entries(), plain.len());
         }
         for local in 0..21 {
             for key in [format!("user{local}@d0.example"), format!("user{local}@d1.example"), format!("/o=x/cn=user{local}")] {
@@ -91,12 +91,12 @@ proptest! {
     #[test]
     fn texts_of_any_length_are_read_as_they_were_written(texts in vec("[a-z]{0,300}", 0..20)) {
         let mut block = Vec::new();
-        let places: Vec<u32> = texts.iter().map(|text| write_text(&mut block, text).unwrap()).collect();
+        let places: Vec<u32> = texts.iter().map(|text| texts::write(&mut block, text).unwrap()).collect();
         for (place, text) in places.iter().zip(&texts) {
-            prop_assert_eq!(read_text(&block, *place).0, text.as_bytes());
+            prop_assert_eq!(texts::read(&block, *place).0, text.as_bytes());
         }
         for pair in places.windows(2) {
-            prop_assert_eq!(read_text(&block, pair[0]).1, pair[1]);
+            prop_assert_eq!(texts::read(&block, pair[0]).1, pair[1]);
         }
     }
 }

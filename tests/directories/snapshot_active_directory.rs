@@ -1,0 +1,200 @@
+//! A snapshot of Samba's Active Directory, by its numbering of changes: what is done to a user is in memory within one
+//! interval, a deletion at the next whole read or when the directory itself was asked; a second controller begins anew.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use fingerpost::config::{CacheConfig, HoldChanges, LdapConfig, LdapMode, Profile, SnapshotConfig};
+use fingerpost::directory::Accept;
+use fingerpost::recipient::Kind;
+use fingerpost::smtp::address::Address;
+
+use crate::asker::{Asker, Said};
+use crate::support::samba_ad::{BASE, DATABASE, READER, SambaAd};
+use Said::{Away, Found, NotFound};
+
+const MAILBOX: Option<Said> = Some(Found(Kind::Mailbox));
+const NOBODY: Option<Said> = Some(NotFound);
+/// One interval, and a while for a machine that has much to do.
+const SOON: Duration = Duration::from_secs(3);
+const LATER: Duration = Duration::from_secs(30);
+
+fn config(urls: Vec<String>, base: &[&str], password: &Path) -> LdapConfig {
+    LdapConfig {
+        urls,
+        profile: Profile::ActiveDirectory,
+        base: base.iter().map(|base| format!("{base}{BASE}")).collect(),
+        bind_dn: READER.to_owned(),
+        password_file: Some(password.to_owned()),
+        start_tls: false,
+        ca: None,
+        timeout: Duration::from_secs(3),
+        probe: Some(Address::parse("postmaster@contoso.test").unwrap()),
+        cache: CacheConfig { found: Duration::ZERO, not_found: Duration::ZERO, entries: 0 },
+        refuse_disabled: false,
+        mode: LdapMode::Snapshot(SnapshotConfig {
+            poll: Duration::from_secs(1),
+            full_read: Duration::from_secs(3600),
+            max_stale: Duration::from_secs(3600),
+        }),
+        hold_changes: HoldChanges { share_millionths: 20_000, at_least: 50, within: Duration::from_secs(3600) },
+        mailbox_servers: HashMap::new(),
+    }
+}
+
+fn mailbox(address: &str) -> String {
+    format!("proxyAddresses: SMTP:{address}\nmsExchRecipientTypeDetails: 1\nhomeMDB: {DATABASE}")
+}
+
+fn modify(samba: &SambaAd, dn: &str, change: &str) {
+    samba.modify(&format!("dn: {dn},{BASE}\nchangetype: {change}\n"));
+}
+
+/// An account without a password is disabled.
+fn enable(samba: &SambaAd, name: &str) {
+    modify(samba, &format!("CN={name},CN=Users"), "modify\nreplace: userAccountControl\nuserAccountControl: 512");
+}
+
+async fn ready(config: &LdapConfig, folder: &Path) -> Asker {
+    let asker = Asker::keeping(config, Some(folder));
+    asker.remembers("postmaster@contoso.test", MAILBOX, LATER).await;
+    asker.remembers("nobody@contoso.test", NOBODY, LATER).await;
+    asker
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_to_a_user_is_known_after_one_interval() {
+    let mut samba = SambaAd::start();
+    let password = samba.add_reader();
+    for ou in ["OU=Staff", "OU=Elsewhere"] {
+        samba.modify(&format!("dn: {ou},{BASE}\nchangetype: add\nobjectClass: organizationalUnit\n"));
+    }
+    enable(&samba, "postmaster");
+    let folder = tempfile::tempdir().unwrap();
+    let config =
+        LdapConfig { refuse_disabled: true, ..config(vec![samba.url()], &["CN=Users,", "OU=Staff,"], &password) };
+    let asker = ready(&config, folder.path()).await;
+
+    samba.add("user", "ann", &mailbox("ann@contoso.test"));
+    enable(&samba, "ann");
+    asker.remembers("ann@contoso.test", MAILBOX, SOON).await;
+    // Renamed, and given another address.
+    modify(&samba, "CN=ann,CN=Users", "modrdn\nnewrdn: CN=anne\ndeleteoldrdn: 1");
+    modify(&samba, "CN=anne,CN=Users", "modify\nreplace: proxyAddresses\nproxyAddresses: SMTP:anne@contoso.test");
+    asker.remembers("anne@contoso.test", MAILBOX, SOON).await;
+    asker.remembers("ann@contoso.test", NOBODY, SOON).await;
+    // Away, and back.
+    let away = "modify\nreplace: msExchRecipientTypeDetails\nmsExchRecipientTypeDetails: 2147483648\n-\n\
+                add: targetAddress\ntargetAddress: SMTP:anne@fabrikam.test";
+    modify(&samba, "CN=anne,CN=Users", away);
+    asker.remembers("anne@contoso.test", Some(Away(Kind::MailUser, "anne@fabrikam.test".to_owned())), SOON).await;
+    let back = "modify\nreplace: msExchRecipientTypeDetails\nmsExchRecipientTypeDetails: 1\n-\ndelete: targetAddress";
+    modify(&samba, "CN=anne,CN=Users", back);
+    asker.remembers("anne@contoso.test", MAILBOX, SOON).await;
+    // Disabled, and enabled.
+    modify(&samba, "CN=anne,CN=Users", "modify\nreplace: userAccountControl\nuserAccountControl: 514");
+    asker.remembers("anne@contoso.test", Some(Found(Kind::NoMailbox)), SOON).await;
+    enable(&samba, "anne");
+    asker.remembers("anne@contoso.test", MAILBOX, SOON).await;
+    // To another OU below the bases.
+    let moved = |to: &str| format!("modrdn\nnewrdn: CN=anne\ndeleteoldrdn: 1\nnewsuperior: {to},{BASE}");
+    modify(&samba, "CN=anne,CN=Users", &moved("OU=Staff"));
+    asker.remembers("anne@contoso.test", MAILBOX, SOON).await;
+    // It loses all its addresses, and gets them again.
+    modify(&samba, "CN=anne,OU=Staff", "modify\ndelete: proxyAddresses");
+    asker.remembers("anne@contoso.test", NOBODY, SOON).await;
+    modify(&samba, "CN=anne,OU=Staff", "modify\nadd: proxyAddresses\nproxyAddresses: SMTP:anne@contoso.test");
+    asker.remembers("anne@contoso.test", MAILBOX, SOON).await;
+
+    // Out of the bases: at the next whole read, or once the directory itself was asked.
+    samba.add("user", "bob", &mailbox("bob@contoso.test"));
+    enable(&samba, "bob");
+    asker.remembers("bob@contoso.test", MAILBOX, SOON).await;
+    modify(&samba, "CN=anne,OU=Staff", &moved("OU=Elsewhere"));
+    modify(&samba, "CN=bob,CN=Users", "delete");
+    assert_eq!(asker.ask("bob@contoso.test").await, NotFound);
+    asker.remembers("bob@contoso.test", NOBODY, SOON).await;
+    assert_eq!(asker.in_memory("anne@contoso.test"), MAILBOX);
+    asker.refresh(Accept::No).await.unwrap();
+    assert_eq!(asker.in_memory("anne@contoso.test"), NOBODY);
+    // Restored.
+    modify(&samba, "CN=anne,OU=Elsewhere", &moved("CN=Users"));
+    asker.remembers("anne@contoso.test", MAILBOX, SOON).await;
+
+    // The same after the directory was restarted, and after we were while it was away.
+    samba.stop();
+    asker.remembers("nobody@contoso.test", None, LATER).await;
+    assert_eq!(asker.in_memory("anne@contoso.test"), MAILBOX);
+    drop(asker);
+    let asker = Asker::keeping(&config, Some(folder.path()));
+    assert_eq!(asker.in_memory("anne@contoso.test"), MAILBOX);
+    assert_eq!(asker.answer_any("nobody@contoso.test").await, Said::Unavailable);
+    samba.restart();
+    asker.remembers("nobody@contoso.test", NOBODY, LATER).await;
+    samba.add("user", "carl", &mailbox("carl@contoso.test"));
+    enable(&samba, "carl");
+    asker.remembers("carl@contoso.test", MAILBOX, SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_controller_begins_with_a_whole_read() {
+    let mut first = SambaAd::start();
+    let password = first.add_reader();
+    first.add("user", "ann", &mailbox("ann@contoso.test"));
+    let second = first.copied();
+    let folder = tempfile::tempdir().unwrap();
+    let asker = ready(&config(vec![first.url(), second.url()], &[""], &password), folder.path()).await;
+    assert_eq!(asker.in_memory("ann@contoso.test"), MAILBOX);
+
+    // What only one of them knows shows which is followed.
+    first.add("user", "only-first", &mailbox("only-first@contoso.test"));
+    second.add("user", "only-second", &mailbox("only-second@contoso.test"));
+    asker.remembers("only-first@contoso.test", MAILBOX, SOON).await;
+    assert_eq!(asker.in_memory("only-second@contoso.test"), NOBODY);
+    first.stop();
+    asker.remembers("only-second@contoso.test", MAILBOX, LATER).await;
+    asker.remembers("only-first@contoso.test", NOBODY, LATER).await;
+    second.add("user", "later", &mailbox("later@contoso.test"));
+    asker.remembers("later@contoso.test", MAILBOX, SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emptied_ou_and_a_wiped_attribute_are_held() {
+    let samba = SambaAd::start();
+    let password = samba.add_reader();
+    let mut ldif = format!("dn: OU=Staff,{BASE}\nchangetype: add\nobjectClass: organizationalUnit\n\n");
+    for number in 0..120 {
+        let person = mailbox(&format!("u{number}@contoso.test"));
+        ldif.push_str(&format!(
+            "dn: CN=u{number},OU=Staff,{BASE}\nchangetype: add\nobjectClass: user\nsAMAccountName: u{number}\n{person}\n\n"
+        ));
+    }
+    samba.modify(&ldif);
+    let folder = tempfile::tempdir().unwrap();
+    let asker = ready(&config(vec![samba.url()], &[""], &password), folder.path()).await;
+    let left = |asker: &Asker| (0..120).filter(|n| asker.in_memory(&format!("u{n}@contoso.test")) == MAILBOX).count();
+    assert_eq!(left(&asker), 120);
+    let all = |change: &str| {
+        let change = |n: usize| format!("dn: CN=u{n},OU=Staff,{BASE}\nchangetype: {change}\n\n");
+        samba.modify(&(0..120).map(change).collect::<String>());
+    };
+
+    // A script wipes what makes them mailboxes; at most `at_least` go through before the interval ends.
+    all("modify\ndelete: homeMDB\n-\nreplace: msExchRecipientTypeDetails\nmsExchRecipientTypeDetails: 65536");
+    samba.add("user", "new", &mailbox("new@contoso.test"));
+    asker.remembers("new@contoso.test", MAILBOX, SOON).await;
+    assert!(left(&asker) >= 70 && asker.held() > 0, "{} {:?}", left(&asker), asker.report());
+    all(&format!(
+        "modify\nadd: homeMDB\nhomeMDB: {DATABASE}\n-\nreplace: msExchRecipientTypeDetails\nmsExchRecipientTypeDetails: 1"
+    ));
+    let refreshed = asker.refresh(Accept::Yes).await.unwrap();
+    assert_eq!((refreshed.held, left(&asker)), (0, 120));
+
+    // Deleted by mistake: it shows at a whole read, and is held.
+    all("delete");
+    let refreshed = asker.refresh(Accept::No).await.unwrap();
+    assert_eq!((refreshed.held, left(&asker)), (120, 120));
+    let refreshed = asker.refresh(Accept::Yes).await.unwrap();
+    assert_eq!((refreshed.turned, left(&asker)), (120, 0));
+}

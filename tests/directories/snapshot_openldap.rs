@@ -1,0 +1,209 @@
+//! A snapshot of slapd, by its stream of changes: what is done to a user is in memory within 2 s, and what would turn too
+//! many users' mail around is held.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use fingerpost::config::{HoldChanges, LdapConfig, LdapMode, SnapshotConfig};
+use fingerpost::directory::Accept;
+use fingerpost::recipient::Kind;
+
+use crate::asker::{Asker, Said, openldap};
+use crate::support::slapd::{BASE, Slapd};
+use Said::{Away, Found, NotFound};
+
+const MAILBOX: Option<Said> = Some(Found(Kind::Mailbox));
+const NOBODY: Option<Said> = Some(NotFound);
+/// A change is used within so long (a stream).
+const SOON: Duration = Duration::from_secs(2);
+/// Connecting, reading, and breaking off take longer.
+const LATER: Duration = Duration::from_secs(30);
+
+fn config(slapd: &Slapd) -> LdapConfig {
+    LdapConfig {
+        mode: LdapMode::Snapshot(SnapshotConfig {
+            poll: Duration::from_secs(1),
+            full_read: Duration::from_secs(3600),
+            max_stale: Duration::from_secs(3600),
+        }),
+        hold_changes: HoldChanges { share_millionths: 20_000, at_least: 5, within: Duration::from_secs(3600) },
+        timeout: Duration::from_secs(3),
+        ..openldap(slapd)
+    }
+}
+
+fn modify(slapd: &Slapd, dn: &str, change: &str) {
+    slapd.modify(&format!("dn: {dn},{BASE}\nchangetype: {change}\n"));
+}
+
+async fn ready(slapd: &Slapd, folder: &Path) -> Asker {
+    let asker = Asker::keeping(&config(slapd), Some(folder));
+    asker.remembers("postmaster@contoso.com", MAILBOX, LATER).await;
+    asker.remembers("nobody@contoso.com", NOBODY, LATER).await;
+    asker
+}
+
+/// So many users below `ou=crowd`.
+fn crowd(slapd: &Slapd, count: usize) {
+    let mut ldif = format!("dn: ou=crowd,{BASE}\nobjectClass: organizationalUnit\nou: crowd\n\n");
+    for number in 0..count {
+        write!(
+            ldif,
+            "dn: uid=crowd{number},ou=crowd,{BASE}\nobjectClass: inetOrgPerson\n\
+             objectClass: inetLocalMailRecipient\nuid: crowd{number}\ncn: {number}\nsn: {number}\n\
+             mail: crowd{number}@contoso.com\n\n"
+        )
+        .unwrap();
+    }
+    slapd.add(&ldif);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_to_a_user_is_known_within_two_seconds() {
+    let mut slapd = Slapd::start();
+    let folder = tempfile::tempdir().unwrap();
+    let asker = ready(&slapd, folder.path()).await;
+    slapd.add(&format!("dn: ou=other,{BASE}\nobjectClass: organizationalUnit\nou: other\n"));
+
+    slapd.add_person("ann", "mail: ann@contoso.com");
+    asker.remembers("ann@contoso.com", MAILBOX, SOON).await;
+    modify(&slapd, "uid=ann", "modrdn\nnewrdn: uid=anne\ndeleteoldrdn: 1");
+    modify(&slapd, "uid=anne", "modify\nreplace: mail\nmail: anne@contoso.com");
+    asker.remembers("anne@contoso.com", MAILBOX, SOON).await;
+    asker.remembers("ann@contoso.com", NOBODY, SOON).await;
+    modify(&slapd, "uid=anne", "modify\nadd: mailRoutingAddress\nmailRoutingAddress: anne@fabrikam.com");
+    let away = Some(Away(Kind::MailUser, "anne@fabrikam.com".to_owned()));
+    asker.remembers("anne@contoso.com", away, SOON).await;
+    modify(&slapd, "uid=anne", "modify\ndelete: mailRoutingAddress");
+    asker.remembers("anne@contoso.com", MAILBOX, SOON).await;
+    let moved = format!("modrdn\nnewrdn: uid=anne\ndeleteoldrdn: 1\nnewsuperior: ou=other,{BASE}");
+    modify(&slapd, "uid=anne", &moved);
+    slapd.add_person("bob", "mail: bob@contoso.com");
+    asker.remembers("bob@contoso.com", MAILBOX, SOON).await;
+    asker.remembers("anne@contoso.com", MAILBOX, SOON).await;
+    modify(&slapd, "uid=bob", "delete");
+    asker.remembers("bob@contoso.com", NOBODY, SOON).await;
+    slapd.add_person("bob", "mail: bob@contoso.com");
+    asker.remembers("bob@contoso.com", MAILBOX, SOON).await;
+
+    // The same once the directory was restarted; whom it does not have nobody is told while it is away.
+    slapd.stop();
+    asker.remembers("nobody@contoso.com", None, LATER).await;
+    assert_eq!(asker.in_memory("anne@contoso.com"), MAILBOX);
+    assert_eq!(asker.answer_any("anne@contoso.com").await, Found(Kind::Mailbox));
+    assert_eq!(asker.answer_any("nobody@contoso.com").await, Said::Unavailable);
+    slapd.restart();
+    asker.remembers("nobody@contoso.com", NOBODY, LATER).await;
+    modify(&slapd, "uid=bob", "delete");
+    asker.remembers("bob@contoso.com", NOBODY, SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_knows_the_recipients_though_the_directory_is_away() {
+    let mut slapd = Slapd::start();
+    let folder = tempfile::tempdir().unwrap();
+    slapd.add_person("ann", "mail: ann@contoso.com");
+    let asker = ready(&slapd, folder.path()).await;
+    slapd.add_person("bob", "mail: bob@contoso.com");
+    asker.remembers("bob@contoso.com", MAILBOX, SOON).await;
+    drop(asker);
+    slapd.stop();
+
+    let asker = Asker::keeping(&config(&slapd), Some(folder.path()));
+    for known in ["ann@contoso.com", "bob@contoso.com"] {
+        assert_eq!(asker.in_memory(known), MAILBOX, "{known}");
+    }
+    assert_eq!(asker.in_memory("nobody@contoso.com"), None);
+    assert_eq!(asker.answer_any("nobody@contoso.com").await, Said::Unavailable);
+
+    slapd.restart();
+    modify(&slapd, "uid=ann", "delete");
+    asker.remembers("ann@contoso.com", NOBODY, LATER).await;
+    assert_eq!(asker.in_memory("bob@contoso.com"), MAILBOX);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_turns_too_many_around_is_held_until_it_is_accepted_or_put_right() {
+    let slapd = Slapd::start();
+    let folder = tempfile::tempdir().unwrap();
+    crowd(&slapd, 20);
+    let asker = ready(&slapd, folder.path()).await;
+    let crowd_is =
+        |expected: Option<Said>| (0..20).all(|n| asker.in_memory(&format!("crowd{n}@contoso.com")) == expected);
+
+    // One by one, an attribute: five go through, and no more.
+    let route = |n: usize| format!("modify\nadd: mailRoutingAddress\nmailRoutingAddress: crowd{n}@fabrikam.com");
+    for number in 0..20 {
+        modify(&slapd, &format!("uid=crowd{number},ou=crowd"), &route(number));
+    }
+    slapd.add_person("eve", "mail: eve@contoso.com");
+    asker.remembers("eve@contoso.com", MAILBOX, SOON).await;
+    let turned = (0..20).filter(|n| asker.in_memory(&format!("crowd{n}@contoso.com")) != MAILBOX).count();
+    assert!(turned <= 5, "{turned}");
+    assert!(asker.held() > 0);
+    assert_eq!(asker.metrics.directory_changes_held.with_label_values(&["ad"]).get(), asker.held() as i64);
+
+    // Put right, nothing is held.
+    for number in 0..20 {
+        modify(&slapd, &format!("uid=crowd{number},ou=crowd"), "modify\ndelete: mailRoutingAddress");
+    }
+    let all = asker.refresh(Accept::Yes).await.unwrap();
+    assert_eq!(all.held, 0);
+    assert!(crowd_is(MAILBOX));
+
+    // All at once, deleted: held, over a restart as well; then accepted.
+    let delete: String = (0..20).map(|n| format!("dn: uid=crowd{n},ou=crowd,{BASE}\nchangetype: delete\n\n")).collect();
+    slapd.modify(&delete);
+    slapd.add_person("fay", "mail: fay@contoso.com");
+    asker.remembers("fay@contoso.com", MAILBOX, SOON).await;
+    assert!(asker.held() > 0);
+    let left = |asker: &Asker| (0..20).filter(|n| asker.in_memory(&format!("crowd{n}@contoso.com")) == MAILBOX).count();
+    assert!(left(&asker) >= 15, "{}", left(&asker));
+    drop(asker);
+    let asker = ready(&slapd, folder.path()).await;
+    assert!(left(&asker) >= 15, "{}", left(&asker));
+    assert!(asker.held() > 0, "{:?}", asker.report());
+    let refreshed = asker.refresh(Accept::No).await.unwrap();
+    assert!(refreshed.held > 0);
+    let refreshed = asker.refresh(Accept::Yes).await.unwrap();
+    assert_eq!((refreshed.held, left(&asker)), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_rights_and_a_wrong_base_turn_nothing_around() {
+    let slapd = Slapd::start();
+    let folder = tempfile::tempdir().unwrap();
+    crowd(&slapd, 20);
+    let asker = ready(&slapd, folder.path()).await;
+    slapd.configure("olcAccess", "{0}to attrs=userPassword by anonymous auth by * none");
+    asker.remembers("nobody@contoso.com", None, LATER).await;
+    assert_eq!(asker.in_memory("crowd7@contoso.com"), MAILBOX);
+    assert_eq!(asker.answer_any("nobody@contoso.com").await, Said::Unavailable);
+    assert!(asker.report().problem.is_some());
+    slapd.configure("olcAccess", "{0}to * by * read");
+    asker.remembers("nobody@contoso.com", NOBODY, LATER).await;
+    drop(asker);
+
+    // A base with the probe and without the crowd.
+    slapd.add(&format!(
+        "dn: ou=small,{BASE}\nobjectClass: organizationalUnit\nou: small\n\n\
+         dn: uid=other,ou=small,{BASE}\nobjectClass: inetOrgPerson\nuid: other\ncn: o\nsn: o\nmail: other@contoso.com\n"
+    ));
+    for (base, probe) in
+        [("ou=small", "other@contoso.com"), ("ou=none", "other@contoso.com"), ("ou=small", "x@contoso.com")]
+    {
+        let wrong = LdapConfig {
+            base: vec![format!("{base},{BASE}")],
+            probe: Some(fingerpost::smtp::address::Address::parse(probe).unwrap()),
+            ..config(&slapd)
+        };
+        let asker = Asker::keeping(&wrong, Some(folder.path()));
+        let start = tokio::time::Instant::now();
+        while asker.held() == 0 && asker.report().problem.is_none() {
+            assert!(start.elapsed() < LATER, "{base} {probe}: {:?}", asker.report());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(asker.in_memory("crowd7@contoso.com"), MAILBOX, "{base} {probe}");
+    }
+}
