@@ -25,7 +25,7 @@ pub struct Stats {
     pub state: Health,
     /// Recipients by kind; empty for a directory that is asked for each.
     pub recipients: BTreeMap<String, i64>,
-    /// Look-ups by result: `found`, `not-found`, `ambiguous`, `unavailable`, `cached`.
+    /// Look-ups by result: `found`, `not-found`, `ambiguous`, `accepts-everything`, `unavailable`, `cached`.
     pub lookups: BTreeMap<String, u64>,
     /// Addresses that another entry has as well.
     pub conflicts: i64,
@@ -80,6 +80,11 @@ pub enum Said {
         /// Which.
         entries: Vec<String>,
     },
+    /// It is a mail server that takes mail for everybody.
+    AcceptsEverything {
+        /// Which.
+        server: String,
+    },
     /// It gave no clean answer.
     Unavailable {
         /// Why.
@@ -101,6 +106,7 @@ impl Said {
             },
             Lookup::NotFound => Self::NotFound,
             Lookup::Ambiguous(entries) => Self::Ambiguous { entries: entries.to_vec() },
+            Lookup::AcceptsEverything(server) => Self::AcceptsEverything { server: server.to_string() },
             Lookup::Unavailable(why) => Self::Unavailable { why: why.to_string() },
         }
     }

@@ -111,7 +111,7 @@ fn answer(answered: &Answered) -> Vec<String> {
         }
         Said::NotFound => "not found".to_owned(),
         Said::Ambiguous { entries } => format!("ambiguous: {}", entries.join("; ")),
-        Said::Unavailable { why } => format!("unavailable: {why}"),
+        Said::AcceptsEverything { server: why } | Said::Unavailable { why } => format!("unavailable: {why}"),
     };
     vec![answered.directory.clone(), said]
 }

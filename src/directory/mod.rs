@@ -246,6 +246,7 @@ fn result(lookup: &Lookup) -> &'static str {
         Lookup::Found(_) => "found",
         Lookup::NotFound => "not-found",
         Lookup::Ambiguous(_) => "ambiguous",
+        Lookup::AcceptsEverything(_) => "accepts-everything",
         Lookup::Unavailable(_) => "unavailable",
     }
 }

@@ -51,7 +51,8 @@ pub struct Metrics {
     pub dsn: IntCounterVec,
     /// `dead_letters`.
     pub dead_letters: IntGaugeVec,
-    /// `directory_lookups_total{directory,result}`: `found`, `not-found`, `ambiguous`, `unavailable`, `cached`.
+    /// `directory_lookups_total{directory,result}`: `found`, `not-found`, `ambiguous`, `accepts-everything`,
+    /// `unavailable`, `cached`.
     pub directory_lookups: IntCounterVec,
     /// `directory_lookup_duration_seconds{directory}`.
     pub directory_lookup_duration: HistogramVec,

@@ -25,7 +25,7 @@ const STAMPS: [&str; 4] = ["mac", "identity", "form", "installation"];
 /// `dsn_total{action}`.
 const REPORTS: [&str; 4] = ["failed", "delayed", "relayed", "delivered"];
 /// `directory_lookups_total{result}`.
-pub const LOOKUPS: [&str; 5] = ["found", "not-found", "ambiguous", "unavailable", "cached"];
+pub const LOOKUPS: [&str; 6] = ["found", "not-found", "ambiguous", "accepts-everything", "unavailable", "cached"];
 /// `config_reloads_total{result}`.
 const RELOADS: [&str; 4] = ["applied", "unchanged", "refused", "held"];
 

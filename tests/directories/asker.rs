@@ -34,6 +34,7 @@ pub enum Said {
     Away(Kind, String),
     NotFound,
     Ambiguous(usize),
+    AcceptsEverything,
     Unavailable,
 }
 
@@ -98,6 +99,7 @@ pub fn said(lookup: &Lookup) -> Said {
         },
         Lookup::NotFound => Said::NotFound,
         Lookup::Ambiguous(claims) => Said::Ambiguous(claims.len()),
+        Lookup::AcceptsEverything(_) => Said::AcceptsEverything,
         Lookup::Unavailable(_) => Said::Unavailable,
     }
 }
