@@ -19,7 +19,7 @@ use crate::smtp::address::Address;
 pub struct Stats {
     /// Its name.
     pub name: String,
-    /// `file` or `ldap`.
+    /// `file`, `ldap` or `call-ahead`.
     pub kind: String,
     /// Whether it answers.
     pub state: Health,
@@ -31,6 +31,8 @@ pub struct Stats {
     pub conflicts: i64,
     /// Entries whose type and attributes contradict each other, as often as they were met.
     pub contradictions: u64,
+    /// It is a mail server that takes mail for everybody, so that its answers prove nothing.
+    pub accepts_everything: bool,
 }
 
 /// What the directories say of an address, and what becomes of its mail.
@@ -120,7 +122,7 @@ pub fn stats(parts: &Parts) -> Vec<Stats> {
         let name = &*directory.name;
         let recipients = match directory.kind {
             DirectoryKind::File(_) => counted(metrics, name),
-            DirectoryKind::Ldap(_) => BTreeMap::new(),
+            DirectoryKind::Ldap(_) | DirectoryKind::CallAhead(_) => BTreeMap::new(),
         };
         let count = |result: &str| metrics.directory_lookups.with_label_values(&[name, result]).get();
         Stats {
@@ -131,6 +133,7 @@ pub fn stats(parts: &Parts) -> Vec<Stats> {
             lookups: LOOKUPS.iter().map(|result| ((*result).to_owned(), count(result))).collect(),
             conflicts: metrics.directory_conflicts.with_label_values(&[name]).get(),
             contradictions: metrics.directory_contradictions.with_label_values(&[name]).get(),
+            accepts_everything: metrics.directory_accepts_everything.with_label_values(&[name]).get() == 1,
         }
     };
     parts.current.load().config.directories.iter().map(of).collect()

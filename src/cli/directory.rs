@@ -80,7 +80,7 @@ fn table(stats: &[Stats]) -> String {
         rows.push(vec![
             one.name.clone(),
             one.kind.clone(),
-            one.state.as_str().to_owned(),
+            if one.accepts_everything { "accepts everything" } else { one.state.as_str() }.to_owned(),
             joined(&holds),
             joined(&said),
         ]);

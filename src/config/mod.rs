@@ -33,10 +33,10 @@ pub mod reload;
 
 pub use crate::routing::table::RECIPIENT_MX;
 pub use used::{
-    Auth, BareLf, CacheConfig, CertificateFiles, ClientAddress, CutThrough, Delivery, DirectoryConfig, DirectoryKind,
-    EightBit, FileDirectoryConfig, Host, LdapConfig, Mechanism, Profile, Protocol, ReceiveConnector, ReceiveTls,
-    ReceiveTlsMode, Retry, Select, SendAuth, SendConnector, SendTls, SendTlsMode, SmartHost, SmtpOut, Speaks,
-    TlsVersion, WhenUnreachable,
+    AskedServer, Auth, BareLf, CacheConfig, CallAheadConfig, CertificateFiles, ClientAddress, CutThrough, Delivery,
+    DirectoryConfig, DirectoryKind, EightBit, FileDirectoryConfig, Host, LdapConfig, Mechanism, Profile, Protocol,
+    ReceiveConnector, ReceiveTls, ReceiveTlsMode, Retry, Select, SendAuth, SendConnector, SendTls, SendTlsMode,
+    SmartHost, SmtpOut, Speaks, TlsVersion, WhenUnreachable,
 };
 
 /// One whole configuration.

@@ -46,6 +46,15 @@ const fn ldap(name: &'static str) -> Key {
     Key { name, when: When::If { key: "kind", values: &["ldap"], default: "ldap" } }
 }
 
+/// A key of directories that are asked about each recipient.
+const fn asked(name: &'static str) -> Key {
+    Key { name, when: When::If { key: "kind", values: &["ldap", "call-ahead"], default: "ldap" } }
+}
+
+const fn call_ahead(name: &'static str) -> Key {
+    Key { name, when: When::If { key: "kind", values: &["call-ahead"], default: "ldap" } }
+}
+
 const fn file(name: &'static str) -> Key {
     Key { name, when: When::If { key: "kind", values: &["file"], default: "ldap" } }
 }
@@ -65,7 +74,6 @@ const fn not_built(name: &'static str) -> Key {
 
 /// Values that are part of the design but not built yet: table, key, values.
 pub(super) const VALUES_NOT_BUILT: &[(&str, &str, &[&str])] = &[
-    ("directory", "kind", &["call-ahead"]),
     ("directory", "mode", &["snapshot"]),
     ("directory", "profile", &["groupwise", "kerio", "open-directory", "domino", "zimbra", "custom"]),
 ];
@@ -126,15 +134,17 @@ pub const TABLES: &[Table] = &[
             key("deliver_to"),
             file("path"),
             file("default_domain"),
+            call_ahead("send_connector"),
+            call_ahead("probes_per_second"),
             ldap("urls"),
             ldap("profile"),
             ldap("base"),
             ldap("bind_dn"),
             ldap("password_file"),
             ldap("tls"),
-            ldap("timeout"),
+            asked("timeout"),
             ldap("probe"),
-            ldap("cache"),
+            asked("cache"),
             ldap("mode"),
             not_built("poll"),
             not_built("full_read"),

@@ -5,6 +5,7 @@
 
 pub mod breaker;
 pub mod cache;
+pub mod call_ahead;
 pub mod file;
 pub mod filter;
 pub mod in_flight;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::call_ahead::CallAheadDirectory;
+use self::call_ahead::prober::Prober;
 use self::file::FileDirectory;
 use self::ldap::LdapDirectory;
 use crate::config::{DirectoryConfig, DirectoryKind};
@@ -48,6 +51,7 @@ struct Built {
 enum AnyDirectory {
     File(Arc<FileDirectory>),
     Ldap(Arc<LdapDirectory>),
+    CallAhead(Arc<CallAheadDirectory>),
 }
 
 /// An address that more than one entry has.
@@ -166,13 +170,14 @@ impl Directories {
 }
 
 /// Builds the directories of a configuration, within a tokio runtime. Those whose configuration did not change are
-/// taken over from `previous` with their connections and caches.
+/// taken over from `previous` with their connections and caches. `prober` speaks with mail servers for them.
 ///
 /// # Errors
 /// What keeps a directory from being used at all (a file that cannot be read or parsed), naming directory, file, line.
 pub fn build(
     configured: &[Arc<DirectoryConfig>],
     previous: Option<&Directories>,
+    prober: &Arc<dyn Prober>,
     metrics: &Metrics,
 ) -> Result<Directories, Vec<String>> {
     let previous = previous.map_or(&[][..], |previous| &previous.built);
@@ -181,7 +186,7 @@ pub fn build(
         let same = |built: &&Built| built.name == config.name && built.kind == config.kind;
         match previous.iter().find(same) {
             Some(same) => built.push(same.clone()),
-            None => match open(config, metrics) {
+            None => match open(config, prober, metrics) {
                 Ok(directory) => {
                     built.push(Built { name: Arc::clone(&config.name), kind: config.kind.clone(), directory });
                 }
@@ -200,15 +205,20 @@ pub fn build(
     Ok(Directories { by_name, built, _watch: watch })
 }
 
-fn open(config: &DirectoryConfig, metrics: &Metrics) -> Result<AnyDirectory, Vec<String>> {
+fn open(config: &DirectoryConfig, prober: &Arc<dyn Prober>, metrics: &Metrics) -> Result<AnyDirectory, Vec<String>> {
     let name = &config.name;
     for result in LOOKUPS {
         metrics.directory_lookups.with_label_values(&[&**name, result]).inc_by(0);
     }
     metrics.directory_conflicts.with_label_values(&[&**name]).set(0);
+    metrics.directory_accepts_everything.with_label_values(&[&**name]).set(0);
     match &config.kind {
         DirectoryKind::File(file) => Ok(AnyDirectory::File(Arc::new(FileDirectory::open(name, file, metrics)?))),
         DirectoryKind::Ldap(ldap) => Ok(AnyDirectory::Ldap(Arc::new(LdapDirectory::open(name, ldap, metrics)?))),
+        DirectoryKind::CallAhead(asked) => {
+            let directory = CallAheadDirectory::open(name, asked, prober, metrics)?;
+            Ok(AnyDirectory::CallAhead(Arc::new(directory)))
+        }
     }
 }
 
@@ -218,6 +228,7 @@ fn forget(previous: &[Built], built: &[Built], metrics: &Metrics) {
         // These fail where a series was never used.
         let _ = metrics.directory_up.remove_label_values(&[&*gone.name]);
         let _ = metrics.directory_conflicts.remove_label_values(&[&*gone.name]);
+        let _ = metrics.directory_accepts_everything.remove_label_values(&[&*gone.name]);
         for kind in Kind::ALL {
             let _ = metrics.directory_recipients.remove_label_values(&[&*gone.name, kind.as_str()]);
         }
@@ -228,7 +239,7 @@ impl Built {
     fn file(&self) -> Option<Arc<FileDirectory>> {
         match &self.directory {
             AnyDirectory::File(file) => Some(Arc::clone(file)),
-            AnyDirectory::Ldap(_) => None,
+            AnyDirectory::Ldap(_) | AnyDirectory::CallAhead(_) => None,
         }
     }
 
@@ -236,6 +247,7 @@ impl Built {
         match &self.directory {
             AnyDirectory::File(file) => Arc::clone(file) as _,
             AnyDirectory::Ldap(ldap) => Arc::clone(ldap) as _,
+            AnyDirectory::CallAhead(asked) => Arc::clone(asked) as _,
         }
     }
 }

@@ -62,6 +62,8 @@ pub struct Metrics {
     pub directory_up: IntGaugeVec,
     /// `directory_conflicts{directory}`: addresses that an earlier directory has too, or that are ambiguous.
     pub directory_conflicts: IntGaugeVec,
+    /// `directory_accepts_everything{directory}`: 1 for a mail server whose answers prove nothing.
+    pub directory_accepts_everything: IntGaugeVec,
     /// `directory_contradictions_total{directory}`: entries whose recipient type and attributes are at odds.
     pub directory_contradictions: IntCounterVec,
     /// `config_reloads_total{result}`: `applied`, `unchanged`, `refused`, `held`.
@@ -122,6 +124,12 @@ impl Metrics {
             directory_recipients: gauge(r, "directory_recipients", "Recipients known", &["directory", "kind"]),
             directory_up: gauge(r, "directory_up", "Whether the directory answers", &["directory"]),
             directory_conflicts: gauge(r, "directory_conflicts", "Addresses with two owners", &["directory"]),
+            directory_accepts_everything: gauge(
+                r,
+                "directory_accepts_everything",
+                "Whether the mail server takes mail for everybody",
+                &["directory"],
+            ),
             directory_contradictions: counter(
                 r,
                 "directory_contradictions_total",

@@ -97,6 +97,7 @@ impl Metrics {
         keep(&self.directory_lookup_duration, &ones(&names));
         keep(&self.directory_up, &ones(&names));
         keep(&self.directory_conflicts, &ones(&names));
+        keep(&self.directory_accepts_everything, &ones(&names));
         let is_ldap = |directory: &&Arc<DirectoryConfig>| matches!(directory.kind, DirectoryKind::Ldap(_));
         let ldap: Vec<&str> = config.directories.iter().filter(is_ldap).map(|directory| &*directory.name).collect();
         keep(&self.directory_contradictions, &ones(&ldap));

@@ -4,7 +4,9 @@ mod directory;
 mod receive_connector;
 mod send_connector;
 
-pub use directory::{CacheConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, LdapConfig, Profile};
+pub use directory::{
+    AskedServer, CacheConfig, CallAheadConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, LdapConfig, Profile,
+};
 pub use receive_connector::{Auth, CertificateFiles, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
 pub use send_connector::{
     BareLf, ClientAddress, CutThrough, Delivery, EightBit, Host, Mechanism, Protocol, Retry, Select, SendAuth,
