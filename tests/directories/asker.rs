@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fingerpost::config::{CacheConfig, DirectoryConfig, DirectoryKind, LdapConfig, Profile};
+use fingerpost::delivery::attempt::Outbound;
 use fingerpost::directory::Directory;
+use fingerpost::directory::call_ahead::prober::Prober;
 use fingerpost::directory::ldap::LdapDirectory;
 use fingerpost::metrics::Metrics;
 use fingerpost::recipient::{Answer, Kind, Lookup};
@@ -126,6 +128,11 @@ pub fn password(slapd: &Slapd, text: &str) -> PathBuf {
     let path = slapd.folder().join("other-password");
     std::fs::write(&path, text).unwrap();
     path
+}
+
+/// Who speaks with mail servers.
+pub fn prober(metrics: &Metrics) -> Arc<dyn Prober> {
+    Arc::new(Outbound::new(metrics.clone()))
 }
 
 /// A directory of a configuration, for all domains.

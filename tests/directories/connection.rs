@@ -9,7 +9,7 @@ use fingerpost::directory::{Directories, build};
 use fingerpost::metrics::Metrics;
 use fingerpost::recipient::Kind;
 
-use crate::asker::{Asker, Said, named, openldap, password};
+use crate::asker::{Asker, Said, named, openldap, password, prober};
 use crate::support::certificates::Authority;
 use crate::support::slapd::Slapd;
 
@@ -121,11 +121,12 @@ async fn an_unchanged_directory_is_taken_over() {
     let slapd = Slapd::start();
     let kind = DirectoryKind::Ldap(Box::new(openldap(&slapd)));
     let metrics = Metrics::new();
-    let first = build(&[named("a", &kind), named("b", &kind)], None, &metrics).unwrap();
+    let prober = prober(&metrics);
+    let first = build(&[named("a", &kind), named("b", &kind)], None, &prober, &metrics).unwrap();
     let mut changed = openldap(&slapd);
     changed.timeout = Duration::from_secs(9);
     let changed = DirectoryKind::Ldap(Box::new(changed));
-    let second = build(&[named("a", &kind), named("b", &changed)], Some(&first), &metrics).unwrap();
+    let second = build(&[named("a", &kind), named("b", &changed)], Some(&first), &prober, &metrics).unwrap();
     let same =
         |name: &str, one: &Directories, two: &Directories| Arc::ptr_eq(one.get(name).unwrap(), two.get(name).unwrap());
     assert!(same("a", &first, &second));
