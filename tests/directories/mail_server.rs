@@ -22,7 +22,7 @@ pub fn postfix(extra: &str) -> Postfix {
     Postfix::start(&Setup {
         name: "kerio.contoso.test",
         ip: Ipv4Addr::LOCALHOST,
-        domains: &["contoso.test"],
+        domains: &["contoso.test", "fabrikam.test"],
         known: &["alice@contoso.test", "grace@contoso.test"],
         unknown_to: nowhere,
         others_to: nowhere,
