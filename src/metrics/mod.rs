@@ -124,12 +124,7 @@ impl Metrics {
             directory_recipients: gauge(r, "directory_recipients", "Recipients known", &["directory", "kind"]),
             directory_up: gauge(r, "directory_up", "Whether the directory answers", &["directory"]),
             directory_conflicts: gauge(r, "directory_conflicts", "Addresses with two owners", &["directory"]),
-            directory_accepts_everything: gauge(
-                r,
-                "directory_accepts_everything",
-                "Whether the mail server takes mail for everybody",
-                &["directory"],
-            ),
+            directory_accepts_everything: gauge(r, "directory_accepts_everything", "Accepts all mail", &["directory"]),
             directory_contradictions: counter(
                 r,
                 "directory_contradictions_total",

@@ -55,5 +55,6 @@ fn domain(config: &Config, directory: &DirectoryConfig) -> Option<Domain> {
         DomainPattern::Exact(domain) => Some(domain),
         DomainPattern::Subdomains(_) => None,
     });
-    exact.cloned().find(|domain| directory.rules.domains.covers(domain) || vouches(domain))
+    let mut exact = exact.filter(|domain| directory.rules.domains.covers(domain) || vouches(domain));
+    exact.next().cloned()
 }
