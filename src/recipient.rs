@@ -69,6 +69,8 @@ pub enum Lookup {
     NotFound,
     /// Two or more entries claim it; the texts name them.
     Ambiguous(Arc<[String]>),
+    /// The mail server that was asked takes mail for everybody, so that its yes proves nothing; the text says which one.
+    AcceptsEverything(Arc<str>),
     /// No clean answer; the text says why, for the log.
     Unavailable(Arc<str>),
 }

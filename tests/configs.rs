@@ -172,6 +172,11 @@ urls = ["ldaps://dc1.contoso.com"]
 base = ["DC=contoso,DC=com"]
 probe = "postmaster@contoso.com"
 #directory#
+[[directory]]
+name = "asked"
+kind = "call-ahead"
+send_connector = "exchange"
+#call-ahead#
 [[send_connector]]
 name = "exchange"
 smart_hosts = ["[10.0.0.5]"]
@@ -193,6 +198,9 @@ address_spaces = [{ domain = "fabrikam.com" }]
 fn with_key(table: &str, key: &str, value: &str) -> String {
     if table == "send_connector.address_spaces" {
         return EVERY_TABLE.replace("\"fabrikam.com\"", &format!("\"fabrikam.com\", {key} = {value}"));
+    }
+    if key == "probes_per_second" {
+        return EVERY_TABLE.replace("#call-ahead#", &format!("{key} = {value}"));
     }
     let (outer, inner) =
         table.split_once('.').map_or((table, String::new()), |(outer, inner)| (outer, format!("{inner}.")));

@@ -1,14 +1,22 @@
-//! Directories as a configuration has them: files, and LDAP against OpenLDAP's slapd and Samba's Active Directory.
+//! Directories as a configuration has them: files, and LDAP against OpenLDAP's slapd and Samba's Active Directory, and mail
+//! servers that are asked, scripted ones and Postfix.
 
 #![allow(unreachable_pub, reason = "a test has no public interface")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod support;
+#[path = "support/letter.rs"]
+#[allow(dead_code, reason = "letters are for others")]
+mod letter;
+#[path = "support/next_hop.rs"]
+mod next_hop;
 
 #[path = "directories/active_directory.rs"]
 mod active_directory;
 #[path = "directories/asker.rs"]
 mod asker;
+#[path = "directories/call_ahead.rs"]
+mod call_ahead;
 #[path = "directories/connection.rs"]
 mod connection;
 #[path = "directories/endless.rs"]
@@ -17,6 +25,10 @@ mod endless;
 mod faults;
 #[path = "directories/file.rs"]
 mod file;
+#[path = "directories/mail_server.rs"]
+mod mail_server;
+#[path = "directories/node.rs"]
+mod node;
 #[path = "directories/openldap.rs"]
 mod openldap;
 #[path = "directories/proxy.rs"]

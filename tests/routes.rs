@@ -132,6 +132,7 @@ fn lookup(entry: &Entry) -> Lookup {
         "no-mailbox" => Kind::NoMailbox,
         "not-found" => return Lookup::NotFound,
         "unavailable" => return Lookup::Unavailable("size limit exceeded".into()),
+        "accepts-everything" => return Lookup::AcceptsEverything("gw takes mail for everybody".into()),
         other => panic!("kind {other}"),
     };
     Lookup::Found(Arc::new(Recipient {

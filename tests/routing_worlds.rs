@@ -53,6 +53,7 @@ fn lookups() -> impl Strategy<Value = Lookup> {
         6 => recipients(),
         2 => Just(Lookup::NotFound),
         1 => Just(Lookup::Unavailable("busy".into())),
+        1 => Just(Lookup::AcceptsEverything("gw takes all".into())),
         1 => Just(Lookup::Ambiguous(["one".to_owned(), "two".to_owned()].into())),
     ]
 }
@@ -170,7 +171,7 @@ impl Oracle<'_> {
         };
         let said = match lookup {
             Lookup::NotFound => Said::Nobody,
-            Lookup::Ambiguous(_) | Lookup::Unavailable(_) => Said::Doubt,
+            Lookup::AcceptsEverything(_) | Lookup::Ambiguous(_) | Lookup::Unavailable(_) => Said::Doubt,
             Lookup::Found(recipient) => match (recipient.kind, &recipient.target) {
                 (Kind::Mailbox | Kind::Group | Kind::PublicFolder, _) => Said::Here,
                 (Kind::MailUser | Kind::Contact, Some(target)) => Said::Elsewhere(target.clone()),

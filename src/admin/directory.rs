@@ -21,13 +21,13 @@ use crate::smtp::address::Address;
 pub struct Stats {
     /// Its name.
     pub name: String,
-    /// `file` or `ldap`.
+    /// `file`, `ldap` or `call-ahead`.
     pub kind: String,
     /// Whether it answers.
     pub state: Health,
     /// Recipients by kind; empty for a directory that is asked for each.
     pub recipients: BTreeMap<String, i64>,
-    /// Look-ups by result: `found`, `not-found`, `ambiguous`, `unavailable`, `cached`.
+    /// Look-ups by result: `found`, `not-found`, `ambiguous`, `accepts-everything`, `unavailable`, `cached`.
     pub lookups: BTreeMap<String, u64>,
     /// Addresses that another entry has as well.
     pub conflicts: i64,
@@ -35,6 +35,8 @@ pub struct Stats {
     pub contradictions: u64,
     /// How fresh its snapshot is; `None`: it keeps none.
     pub snapshot: Option<SnapshotReport>,
+    /// It is a mail server that takes mail for everybody, so that its answers prove nothing.
+    pub accepts_everything: bool,
 }
 
 /// What the directories say of an address, and what becomes of its mail.
@@ -84,6 +86,11 @@ pub enum Said {
         /// Which.
         entries: Vec<String>,
     },
+    /// It is a mail server that takes mail for everybody.
+    AcceptsEverything {
+        /// Which.
+        server: String,
+    },
     /// It gave no clean answer.
     Unavailable {
         /// Why.
@@ -105,6 +112,7 @@ impl Said {
             },
             Lookup::NotFound => Self::NotFound,
             Lookup::Ambiguous(entries) => Self::Ambiguous { entries: entries.to_vec() },
+            Lookup::AcceptsEverything(server) => Self::AcceptsEverything { server: server.to_string() },
             Lookup::Unavailable(why) => Self::Unavailable { why: why.to_string() },
         }
     }
@@ -120,7 +128,7 @@ pub fn stats(parts: &Parts) -> Vec<Stats> {
         let recipients = match &directory.kind {
             DirectoryKind::File(_) => counted(metrics, name),
             DirectoryKind::Ldap(ldap) if ldap.is_snapshot() => counted(metrics, name),
-            DirectoryKind::Ldap(_) => BTreeMap::new(),
+            DirectoryKind::Ldap(_) | DirectoryKind::CallAhead(_) => BTreeMap::new(),
         };
         let count = |result: &str| metrics.directory_lookups.with_label_values(&[name, result]).get();
         Stats {
@@ -132,6 +140,7 @@ pub fn stats(parts: &Parts) -> Vec<Stats> {
             conflicts: metrics.directory_conflicts.with_label_values(&[name]).get(),
             contradictions: metrics.directory_contradictions.with_label_values(&[name]).get(),
             snapshot: in_force.resolver.directories().snapshot(name),
+            accepts_everything: metrics.directory_accepts_everything.with_label_values(&[name]).get() == 1,
         }
     };
     in_force.config.directories.iter().map(of).collect()

@@ -81,7 +81,7 @@ pub struct Accepted {
 pub struct Asked {
     /// Its name.
     pub name: String,
-    /// `file` or `ldap`.
+    /// `file`, `ldap` or `call-ahead`.
     pub kind: String,
     /// Whether it answers.
     pub state: Health,

@@ -148,7 +148,7 @@ fn table(stats: &[Stats]) -> String {
         rows.push(vec![
             one.name.clone(),
             one.kind.clone(),
-            one.state.as_str().to_owned(),
+            if one.accepts_everything { "accepts everything" } else { one.state.as_str() }.to_owned(),
             joined(&holds),
             joined(&said),
             one.snapshot.as_ref().map_or_else(|| "-".to_owned(), SnapshotReport::to_string),
@@ -180,7 +180,7 @@ fn answer(answered: &Answered) -> Vec<String> {
         }
         Said::NotFound => "not found".to_owned(),
         Said::Ambiguous { entries } => format!("ambiguous: {}", entries.join("; ")),
-        Said::Unavailable { why } => format!("unavailable: {why}"),
+        Said::AcceptsEverything { server: why } | Said::Unavailable { why } => format!("unavailable: {why}"),
     };
     vec![answered.directory.clone(), said]
 }

@@ -3,15 +3,19 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use serde::Serialize;
 
+use super::check::next_hops::way_out;
 use super::client::{Client, NoAnswer, escaped};
 use super::{Format, Outcome, address_of, output};
 use crate::admin::explain::{Explained, explain};
 use crate::config::Config;
 use crate::config::check::{load, render};
+use crate::directory::Needs;
+use crate::directory::call_ahead::prober::Prober;
 use crate::metrics::Metrics;
 use crate::resolve::Resolver;
 use crate::smtp::address::Address;
@@ -81,7 +85,9 @@ async fn ask_file(file: &Path, addresses: &[Address], from: Option<IpAddr>) -> a
 
 /// The configuration's decisions, without a server.
 pub(super) fn resolver(config: &Config) -> anyhow::Result<Resolver> {
-    let directories = crate::directory::build(&config.directories, None, None, &Metrics::new());
+    let (prober, metrics): (Arc<dyn Prober>, _) = (Arc::new(way_out(config)), Metrics::new());
+    let needs = Needs { prober: &prober, folder: None, metrics: &metrics };
+    let directories = crate::directory::build(&config.directories, None, &needs);
     let directories = directories.map_err(|problems| anyhow!("{}", problems.join("\n")))?;
-    Ok(Resolver::new(config.routing.clone(), std::sync::Arc::new(directories)))
+    Ok(Resolver::new(config.routing.clone(), Arc::new(directories)))
 }

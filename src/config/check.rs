@@ -19,6 +19,7 @@ use crate::routing::table::{ConnectorRules, DomainPattern, DomainSet, Table};
 use crate::smtp::address::Address;
 use crate::time::UnixTime;
 
+mod call_ahead;
 mod clients;
 mod doors;
 mod domains;
@@ -74,8 +75,10 @@ pub(super) fn with_removed(mut config: Config, removed: &Removed) -> Config {
 
 fn check(mut written: Written, mut context: Context) -> Result<Config, Vec<Problem>> {
     set_verifiers_apart(&mut written);
+    call_ahead::name_servers(&mut written);
     let problems = &mut context.problems;
     names::check(&written, problems);
+    call_ahead::check(&written, problems);
     doors::check(&written, problems);
     clients::check(&written, problems);
     domains::check(&written, problems);

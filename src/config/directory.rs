@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::accepted_domain::set;
 use super::reader::{Reader, name, plain};
 use super::{
-    CacheConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, HoldChanges, LdapConfig, LdapMode, Profile,
-    SnapshotConfig,
+    CacheConfig, CallAheadConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, HoldChanges, LdapConfig,
+    LdapMode, Profile, SnapshotConfig,
 };
 use crate::routing::table::{DirectoryRules, PlusAddressing};
 use crate::smtp::address::Address;
@@ -19,16 +19,18 @@ use crate::smtp::domain::Domain;
 enum Word {
     Ldap,
     File,
+    CallAhead,
 }
 
 /// Reads one.
 pub(super) fn read(reader: &mut Reader<'_>) -> DirectoryConfig {
     reader.require("name", "every directory has a name");
-    let word = reader.choice("kind", &[("ldap", Word::Ldap), ("file", Word::File)]);
+    let word = reader.choice("kind", &[("ldap", Word::Ldap), ("file", Word::File), ("call-ahead", Word::CallAhead)]);
     // A kind that is wrong is noted once; what its keys should have been nobody knows.
     let mut kind = match word {
         None if reader.has("kind") => DirectoryKind::File(FileDirectoryConfig::default()),
         Some(Word::File) => DirectoryKind::File(file(reader)),
+        Some(Word::CallAhead) => DirectoryKind::CallAhead(call_ahead(reader)),
         Some(Word::Ldap) | None => DirectoryKind::Ldap(Box::new(ldap(reader))),
     };
     let mailbox_servers = mailbox_servers(reader);
@@ -37,7 +39,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> DirectoryConfig {
     }
     let default = match &kind {
         DirectoryKind::Ldap(ldap) => plus_addressing_of(ldap.profile),
-        DirectoryKind::File(_) => PlusAddressing::Off,
+        DirectoryKind::File(_) | DirectoryKind::CallAhead(_) => PlusAddressing::Off,
     };
     let words = &[("off", PlusAddressing::Off), ("keep", PlusAddressing::Keep), ("strip", PlusAddressing::Strip)];
     let name: Arc<str> = reader.text("name", name).unwrap_or_default();
@@ -80,6 +82,18 @@ fn file(reader: &mut Reader<'_>) -> FileDirectoryConfig {
     FileDirectoryConfig { path, default_domain: reader.optional("default_domain", domain) }
 }
 
+/// Which server its send connector means is known when all tables have been read (`check::call_ahead`).
+fn call_ahead(reader: &mut Reader<'_>) -> CallAheadConfig {
+    reader.require("send_connector", "name the send connector whose smart hosts are to be asked");
+    CallAheadConfig {
+        send_connector: reader.text("send_connector", name).unwrap_or_default(),
+        server: None,
+        timeout: timeout(reader),
+        cache: cache(&mut reader.inner("directory.cache")),
+        probes_per_second: reader.number("probes_per_second", 1).unwrap_or(20),
+    }
+}
+
 fn ldap(reader: &mut Reader<'_>) -> LdapConfig {
     reader.require("urls", "name the servers, such as [\"ldaps://dc1.contoso.com\"]");
     reader.require("base", "name the search bases, such as [\"DC=contoso,DC=com\"]");
@@ -100,7 +114,7 @@ fn ldap(reader: &mut Reader<'_>) -> LdapConfig {
         password_file: reader.path("password_file"),
         start_tls,
         ca,
-        timeout: reader.positive("timeout").unwrap_or(Duration::from_secs(5)),
+        timeout: timeout(reader),
         probe: reader.text("probe", probe).flatten(),
         cache: cache(&mut reader.inner("directory.cache")),
         refuse_disabled: reader.flag("refuse_disabled").unwrap_or(false),
@@ -170,6 +184,10 @@ fn probe(text: &str) -> Result<Option<Address>, String> {
     }
     let advice = "name an address that must be found, or \"none\"";
     Address::parse(text).map(Some).map_err(|error| format!("`{text}` is not an address: {error}; {advice}"))
+}
+
+fn timeout(reader: &mut Reader<'_>) -> Duration {
+    reader.positive("timeout").unwrap_or(Duration::from_secs(5))
 }
 
 fn mode(reader: &mut Reader<'_>) -> LdapMode {

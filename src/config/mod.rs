@@ -33,10 +33,10 @@ pub mod reload;
 
 pub use crate::routing::table::RECIPIENT_MX;
 pub use used::{
-    Auth, BareLf, CacheConfig, CertificateFiles, ClientAddress, CutThrough, Delivery, DirectoryConfig, DirectoryKind,
-    EightBit, FileDirectoryConfig, HoldChanges, Host, LdapConfig, LdapMode, Mechanism, Profile, Protocol,
-    ReceiveConnector, ReceiveTls, ReceiveTlsMode, Retry, Select, SendAuth, SendConnector, SendTls, SendTlsMode,
-    SmartHost, SmtpOut, SnapshotConfig, Speaks, TlsVersion, WhenUnreachable,
+    AskedServer, Auth, BareLf, CacheConfig, CallAheadConfig, CertificateFiles, ClientAddress, CutThrough, Delivery,
+    DirectoryConfig, DirectoryKind, EightBit, FileDirectoryConfig, HoldChanges, Host, LdapConfig, LdapMode, Mechanism,
+    Profile, Protocol, ReceiveConnector, ReceiveTls, ReceiveTlsMode, Retry, Select, SendAuth, SendConnector, SendTls,
+    SendTlsMode, SmartHost, SmtpOut, SnapshotConfig, Speaks, TlsVersion, WhenUnreachable,
 };
 
 /// One whole configuration.

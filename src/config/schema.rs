@@ -49,6 +49,15 @@ const fn snapshot(name: &'static str) -> Key {
     Key { name, when: When::If { key: "mode", values: &["snapshot"], default: "snapshot" } }
 }
 
+/// A key of directories that are asked about each recipient.
+const fn asked(name: &'static str) -> Key {
+    Key { name, when: When::If { key: "kind", values: &["ldap", "call-ahead"], default: "ldap" } }
+}
+
+const fn call_ahead(name: &'static str) -> Key {
+    Key { name, when: When::If { key: "kind", values: &["call-ahead"], default: "ldap" } }
+}
+
 const fn file(name: &'static str) -> Key {
     Key { name, when: When::If { key: "kind", values: &["file"], default: "ldap" } }
 }
@@ -63,10 +72,8 @@ const fn server(name: &'static str) -> Key {
 }
 
 /// Values that are part of the design but not built yet: table, key, values.
-pub(super) const VALUES_NOT_BUILT: &[(&str, &str, &[&str])] = &[
-    ("directory", "kind", &["call-ahead"]),
-    ("directory", "profile", &["groupwise", "kerio", "open-directory", "domino", "zimbra", "custom"]),
-];
+pub(super) const VALUES_NOT_BUILT: &[(&str, &str, &[&str])] =
+    &[("directory", "profile", &["groupwise", "kerio", "open-directory", "domino", "zimbra", "custom"])];
 
 /// All tables.
 pub const TABLES: &[Table] = &[
@@ -124,15 +131,17 @@ pub const TABLES: &[Table] = &[
             key("deliver_to"),
             file("path"),
             file("default_domain"),
+            call_ahead("send_connector"),
+            call_ahead("probes_per_second"),
             ldap("urls"),
             ldap("profile"),
             ldap("base"),
             ldap("bind_dn"),
             ldap("password_file"),
             ldap("tls"),
-            ldap("timeout"),
+            asked("timeout"),
             ldap("probe"),
-            ldap("cache"),
+            asked("cache"),
             ldap("mode"),
             snapshot("poll"),
             snapshot("full_read"),

@@ -21,6 +21,7 @@ pub(crate) mod loan;
 mod login;
 mod open;
 mod places;
+mod probe;
 mod progress;
 mod socket;
 mod transaction;

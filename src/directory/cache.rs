@@ -1,10 +1,10 @@
 //! Answers that a directory gave a while ago, by address.
 //!
-//! `ldap` asks here first. Only clean answers are kept: what is found for `cache.found`, what is not (`no-mailbox`
+//! `ldap` and `call_ahead` ask here first. Only clean answers are kept: what is found for `cache.found`, what is not (`no-mailbox`
 //! is as good) for `cache.not_found`; never `Unavailable` or `Ambiguous`. Time is an argument.
 //!
 //! Mail for somebody who is not found is relayed or refused, so that answer is believed only while the directory is
-//! well; `ldap` says how it is.
+//! well; who asks says how it is.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +19,8 @@ pub const LIVE: Duration = Duration::from_secs(5);
 /// The answers of one directory. Shared; the entries used least go when it is full.
 pub struct Cache {
     config: CacheConfig,
+    /// An answer this young is live.
+    live: Duration,
     kept: quick_cache::sync::Cache<Arc<str>, Kept>,
 }
 
@@ -42,7 +44,13 @@ impl Cache {
     /// An empty cache.
     #[must_use]
     pub fn new(config: CacheConfig) -> Self {
-        Self { config, kept: quick_cache::sync::Cache::new(config.entries) }
+        Self::live_for(LIVE, config)
+    }
+
+    /// The same, with answers that are live for so long.
+    #[must_use]
+    pub fn live_for(live: Duration, config: CacheConfig) -> Self {
+        Self { config, live, kept: quick_cache::sync::Cache::new(config.entries) }
     }
 
     /// The answer for the address with that key, if there is one fresh enough.
@@ -53,9 +61,23 @@ impl Cache {
             return None;
         }
         let age = now.saturating_duration_since(kept.asked);
-        let fresh = if age <= LIVE { Fresh::Live } else { Fresh::Cached };
+        let fresh = if age <= self.live { Fresh::Live } else { Fresh::Cached };
         let good = age < self.kept_for(&kept.lookup)? && (wanted == Freshness::Any || fresh == Fresh::Live);
         good.then_some(Answer { lookup: kept.lookup, fresh })
+    }
+
+    /// Whether the answer is in the last fifth of its time: whoever wants it then may have it asked for again before it
+    /// ends.
+    #[must_use]
+    pub fn is_ageing(&self, key: &str, now: Instant) -> bool {
+        let Some(kept) = self.kept.get(key) else { return false };
+        let age = now.saturating_duration_since(kept.asked);
+        self.kept_for(&kept.lookup).is_some_and(|time| age >= time / 5 * 4)
+    }
+
+    /// Forgets all answers: what they rested on is gone.
+    pub fn forget(&self) {
+        self.kept.clear();
     }
 
     /// Keeps what the directory said when it was asked at `asked`.
@@ -73,7 +95,7 @@ impl Cache {
         match lookup {
             Lookup::Found(_) if is_known(lookup) => Some(self.config.found),
             Lookup::Found(_) | Lookup::NotFound => Some(self.config.not_found),
-            Lookup::Ambiguous(_) | Lookup::Unavailable(_) => None,
+            Lookup::Ambiguous(_) | Lookup::AcceptsEverything(_) | Lookup::Unavailable(_) => None,
         }
     }
 }
@@ -120,6 +142,7 @@ mod tests {
             (Lookup::NotFound, 59, any, Some(Fresh::Cached)),
             (Lookup::NotFound, 60, any, None),
             (Lookup::Unavailable("x".into()), 0, any, None),
+            (Lookup::AcceptsEverything("x".into()), 0, any, None),
             (Lookup::Ambiguous(["a".to_owned()].into()), 0, any, None),
         ] {
             let cache = cache();
@@ -127,6 +150,35 @@ mod tests {
             let answer = cache.get("a@b.c", wanted, Condition::Well, t + Duration::from_secs(age));
             assert_eq!(answer.map(|a| a.fresh), expected, "{lookup:?} after {age} s, {wanted:?}");
         }
+    }
+
+    #[test]
+    fn answers_age_in_the_last_fifth_of_their_time() {
+        let t = Instant::now();
+        for (lookup, age, ageing) in [
+            (found(Kind::Mailbox), 479, false),
+            (found(Kind::Mailbox), 480, true),
+            (Lookup::NotFound, 47, false),
+            (Lookup::NotFound, 48, true),
+        ] {
+            let cache = cache();
+            cache.put("a@b.c".into(), &lookup, t);
+            assert_eq!(cache.is_ageing("a@b.c", t + Duration::from_secs(age)), ageing, "{lookup:?} after {age} s");
+            assert!(!cache.is_ageing("b@b.c", t));
+        }
+    }
+
+    #[test]
+    fn how_long_an_answer_is_live_may_be_said() {
+        let t = Instant::now();
+        let cache = Cache::live_for(cache().config.not_found, cache().config);
+        cache.put("a@b.c".into(), &found(Kind::Mailbox), t);
+        for (age, live) in [(59, true), (60, true), (61, false)] {
+            let answer = cache.get("a@b.c", Freshness::Live, Condition::Well, t + Duration::from_secs(age));
+            assert_eq!(answer.is_some(), live, "after {age} s");
+        }
+        cache.forget();
+        assert_eq!(cache.get("a@b.c", Freshness::Any, Condition::Well, t), None);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Equal questions under way are asked once (DESIGN section 5).
 //!
-//! `ldap` asks through it. A question runs in a task of its own: it goes on when the session that asked first is gone,
+//! `ldap` and `call_ahead` ask through it. A question runs in a task of its own: it goes on when the session that asked first is gone,
 //! and a panic in it is an `Unavailable` for everybody who waits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -16,9 +17,10 @@ use crate::routing::verdict::Freshness;
 type Flights = Arc<Mutex<HashMap<Arc<str>, Flight>>>;
 
 /// The questions under way, by the address's key.
-#[derive(Default)]
 pub struct InFlight {
     flights: Flights,
+    /// For so long after it was asked a question gives a live answer.
+    live: Duration,
 }
 
 #[derive(Clone)]
@@ -34,14 +36,26 @@ struct Landing {
     asked: Instant,
 }
 
+impl Default for InFlight {
+    fn default() -> Self {
+        Self::live_for(LIVE)
+    }
+}
+
 impl InFlight {
+    /// With answers that are live for so long after the question.
+    #[must_use]
+    pub fn live_for(live: Duration) -> Self {
+        Self { flights: Flights::default(), live }
+    }
+
     /// Joins the question for that address that is under way, or asks `question`. A question that has been under way
-    /// for more than 5 s no longer gives a live answer, so one that must be live is then asked anew.
+    /// for too long no longer gives a live answer, so one that must be live is then asked anew.
     pub async fn ask<Q>(&self, key: &Arc<str>, wanted: Freshness, question: impl FnOnce() -> Q) -> Answer
     where
         Q: Future<Output = Answer> + Send + 'static,
     {
-        let mut answer = self.join(key, wanted).unwrap_or_else(|| self.start(key, question()));
+        let mut answer = self.join_or_start(key, wanted, question);
         match answer.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(answer)) => answer.clone(),
             Ok(None) | Err(_) => Answer {
@@ -51,22 +65,27 @@ impl InFlight {
         }
     }
 
-    fn join(&self, key: &str, wanted: Freshness) -> Option<watch::Receiver<Option<Answer>>> {
-        let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        let flight = flights.get(key)?;
-        let joined = wanted == Freshness::Any || flight.asked.elapsed() <= LIVE;
-        joined.then(|| flight.answer.clone())
-    }
-
-    fn start<Q>(&self, key: &Arc<str>, question: Q) -> watch::Receiver<Option<Answer>>
+    /// The same under one lock, so that two who come at once do not both ask. Who drops the receiver does not wait.
+    pub fn join_or_start<Q>(
+        &self,
+        key: &Arc<str>,
+        wanted: Freshness,
+        question: impl FnOnce() -> Q,
+    ) -> watch::Receiver<Option<Answer>>
     where
         Q: Future<Output = Answer> + Send + 'static,
     {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let joined = |flight: &&Flight| wanted == Freshness::Any || flight.asked.elapsed() <= self.live;
+        if let Some(flight) = flights.get(key).filter(joined) {
+            return flight.answer.clone();
+        }
         let (sender, answer) = watch::channel(None);
         let asked = Instant::now();
+        flights.insert(Arc::clone(key), Flight { asked, answer: answer.clone() });
+        drop(flights);
         let landing = Landing { flights: Arc::clone(&self.flights), key: Arc::clone(key), asked };
-        let flight = Flight { asked, answer: answer.clone() };
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(key), flight);
+        let question = question();
         tokio::spawn(async move {
             let answer = question.await;
             drop(landing);
@@ -89,7 +108,6 @@ impl Drop for Landing {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use super::*;
 

@@ -5,6 +5,7 @@
 
 pub mod breaker;
 pub mod cache;
+pub mod call_ahead;
 pub mod file;
 pub mod filter;
 pub mod in_flight;
@@ -19,6 +20,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::call_ahead::CallAheadDirectory;
+use self::call_ahead::prober::Prober;
 use self::file::FileDirectory;
 use self::ldap::LdapDirectory;
 pub use self::ldap::Refreshed;
@@ -55,6 +58,7 @@ struct Built {
 enum AnyDirectory {
     File(Arc<FileDirectory>),
     Ldap(Arc<LdapDirectory>),
+    CallAhead(Arc<CallAheadDirectory>),
 }
 
 /// An address that more than one entry has.
@@ -158,7 +162,7 @@ impl Directories {
     fn ldap(&self, name: &str) -> Option<&LdapDirectory> {
         self.built.iter().find(|built| *built.name == *name).and_then(|built| match &built.directory {
             AnyDirectory::Ldap(ldap) => Some(&**ldap),
-            AnyDirectory::File(_) => None,
+            AnyDirectory::File(_) | AnyDirectory::CallAhead(_) => None,
         })
     }
 
@@ -196,17 +200,26 @@ impl Directories {
     }
 }
 
+/// What directories need of the rest of the program.
+#[derive(Clone, Copy)]
+pub struct Needs<'a> {
+    /// Speaks with mail servers for them.
+    pub prober: &'a Arc<dyn Prober>,
+    /// Where snapshots are kept; without one every recipient is asked for.
+    pub folder: Option<&'a Path>,
+    /// Where they count.
+    pub metrics: &'a Metrics,
+}
+
 /// Builds the directories of a configuration, within a tokio runtime. Those whose configuration did not change are
-/// taken over from `previous` with their connections and caches. Snapshots are kept in `folder`; without one every
-/// recipient is asked for.
+/// taken over from `previous` with their connections and caches.
 ///
 /// # Errors
 /// What keeps a directory from being used at all (a file that cannot be read or parsed), naming directory, file, line.
 pub fn build(
     configured: &[Arc<DirectoryConfig>],
     previous: Option<&Directories>,
-    folder: Option<&Path>,
-    metrics: &Metrics,
+    needs: &Needs<'_>,
 ) -> Result<Directories, Vec<String>> {
     let previous = previous.map_or(&[][..], |previous| &previous.built);
     let (mut built, mut problems) = (Vec::new(), Vec::new());
@@ -214,7 +227,7 @@ pub fn build(
         let same = |built: &&Built| built.name == config.name && built.kind == config.kind;
         match previous.iter().find(same) {
             Some(same) => built.push(same.clone()),
-            None => match open(config, folder, metrics) {
+            None => match open(config, needs) {
                 Ok(directory) => {
                     built.push(Built { name: Arc::clone(&config.name), kind: config.kind.clone(), directory });
                 }
@@ -225,7 +238,7 @@ pub fn build(
     if !problems.is_empty() {
         return Err(problems);
     }
-    forget(previous, &built, metrics);
+    forget(previous, &built, needs.metrics);
     let files: Vec<_> = built.iter().filter_map(Built::file).collect();
     file::measure(&files);
     let watch = (!files.is_empty()).then(|| AbortOnDropHandle::new(tokio::spawn(file::watch(files))));
@@ -233,16 +246,22 @@ pub fn build(
     Ok(Directories { by_name, built, _watch: watch })
 }
 
-fn open(config: &DirectoryConfig, folder: Option<&Path>, metrics: &Metrics) -> Result<AnyDirectory, Vec<String>> {
+fn open(config: &DirectoryConfig, needs: &Needs<'_>) -> Result<AnyDirectory, Vec<String>> {
+    let Needs { prober, folder, metrics } = needs;
     let name = &config.name;
     for result in LOOKUPS {
         metrics.directory_lookups.with_label_values(&[&**name, result]).inc_by(0);
     }
     metrics.directory_conflicts.with_label_values(&[&**name]).set(0);
+    metrics.directory_accepts_everything.with_label_values(&[&**name]).set(0);
     match &config.kind {
         DirectoryKind::File(file) => Ok(AnyDirectory::File(Arc::new(FileDirectory::open(name, file, metrics)?))),
         DirectoryKind::Ldap(ldap) => {
-            Ok(AnyDirectory::Ldap(Arc::new(LdapDirectory::open(name, ldap, folder, metrics)?)))
+            Ok(AnyDirectory::Ldap(Arc::new(LdapDirectory::open(name, ldap, *folder, metrics)?)))
+        }
+        DirectoryKind::CallAhead(asked) => {
+            let directory = CallAheadDirectory::open(name, asked, prober, metrics)?;
+            Ok(AnyDirectory::CallAhead(Arc::new(directory)))
         }
     }
 }
@@ -255,6 +274,7 @@ fn forget(previous: &[Built], built: &[Built], metrics: &Metrics) {
         let _ = metrics.directory_conflicts.remove_label_values(&[&*gone.name]);
         let _ = metrics.directory_snapshot_age.remove_label_values(&[&*gone.name]);
         let _ = metrics.directory_changes_held.remove_label_values(&[&*gone.name]);
+        let _ = metrics.directory_accepts_everything.remove_label_values(&[&*gone.name]);
         for kind in Kind::ALL {
             let _ = metrics.directory_recipients.remove_label_values(&[&*gone.name, kind.as_str()]);
         }
@@ -265,7 +285,7 @@ impl Built {
     fn file(&self) -> Option<Arc<FileDirectory>> {
         match &self.directory {
             AnyDirectory::File(file) => Some(Arc::clone(file)),
-            AnyDirectory::Ldap(_) => None,
+            AnyDirectory::Ldap(_) | AnyDirectory::CallAhead(_) => None,
         }
     }
 
@@ -273,6 +293,7 @@ impl Built {
         match &self.directory {
             AnyDirectory::File(file) => Arc::clone(file) as _,
             AnyDirectory::Ldap(ldap) => Arc::clone(ldap) as _,
+            AnyDirectory::CallAhead(asked) => Arc::clone(asked) as _,
         }
     }
 }
@@ -283,6 +304,7 @@ fn result(lookup: &Lookup) -> &'static str {
         Lookup::Found(_) => "found",
         Lookup::NotFound => "not-found",
         Lookup::Ambiguous(_) => "ambiguous",
+        Lookup::AcceptsEverything(_) => "accepts-everything",
         Lookup::Unavailable(_) => "unavailable",
     }
 }

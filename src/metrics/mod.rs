@@ -51,7 +51,8 @@ pub struct Metrics {
     pub dsn: IntCounterVec,
     /// `dead_letters`.
     pub dead_letters: IntGaugeVec,
-    /// `directory_lookups_total{directory,result}`: `found`, `not-found`, `ambiguous`, `unavailable`, `cached`.
+    /// `directory_lookups_total{directory,result}`: `found`, `not-found`, `ambiguous`, `accepts-everything`,
+    /// `unavailable`, `cached`.
     pub directory_lookups: IntCounterVec,
     /// `directory_lookup_duration_seconds{directory}`.
     pub directory_lookup_duration: HistogramVec,
@@ -65,6 +66,8 @@ pub struct Metrics {
     pub directory_snapshot_age: IntGaugeVec,
     /// `directory_changes_held{directory}`: recipients whose mail would take another way.
     pub directory_changes_held: IntGaugeVec,
+    /// `directory_accepts_everything{directory}`: 1 for a mail server whose answers prove nothing.
+    pub directory_accepts_everything: IntGaugeVec,
     /// `directory_contradictions_total{directory}`: entries whose recipient type and attributes are at odds.
     pub directory_contradictions: IntCounterVec,
     /// `config_reloads_total{result}`: `applied`, `unchanged`, `refused`, `held`.
@@ -138,6 +141,7 @@ impl Metrics {
                 "Recipients whose mail would take another way if the changes that are held were accepted",
                 &["directory"],
             ),
+            directory_accepts_everything: gauge(r, "directory_accepts_everything", "Accepts all mail", &["directory"]),
             directory_contradictions: counter(
                 r,
                 "directory_contradictions_total",

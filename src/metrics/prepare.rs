@@ -25,7 +25,7 @@ const STAMPS: [&str; 4] = ["mac", "identity", "form", "installation"];
 /// `dsn_total{action}`.
 const REPORTS: [&str; 4] = ["failed", "delayed", "relayed", "delivered"];
 /// `directory_lookups_total{result}`.
-pub const LOOKUPS: [&str; 5] = ["found", "not-found", "ambiguous", "unavailable", "cached"];
+pub const LOOKUPS: [&str; 6] = ["found", "not-found", "ambiguous", "accepts-everything", "unavailable", "cached"];
 /// `config_reloads_total{result}`.
 const RELOADS: [&str; 4] = ["applied", "unchanged", "refused", "held"];
 
@@ -97,6 +97,7 @@ impl Metrics {
         keep(&self.directory_lookup_duration, &ones(&names));
         keep(&self.directory_up, &ones(&names));
         keep(&self.directory_conflicts, &ones(&names));
+        keep(&self.directory_accepts_everything, &ones(&names));
         let is_ldap = |directory: &&Arc<DirectoryConfig>| matches!(directory.kind, DirectoryKind::Ldap(_));
         let ldap: Vec<&str> = config.directories.iter().filter(is_ldap).map(|directory| &*directory.name).collect();
         keep(&self.directory_contradictions, &ones(&ldap));

@@ -20,7 +20,24 @@ pub(super) enum Finding<'a> {
     /// All were asked, and none has more than an entry with neither mailbox nor target.
     Nobody,
     /// Nobody can say: rows 5 and 6, and an entry that names no way there is.
-    Doubt { row: u8, reply: Reply, says: String },
+    Doubt(Doubt),
+}
+
+/// Why nobody can say who has an address.
+pub(super) struct Doubt {
+    pub(super) cause: Cause,
+    pub(super) row: u8,
+    pub(super) reply: Reply,
+    pub(super) says: String,
+}
+
+/// What a doubt comes of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Something is wrong for now; it passes, or is seen to.
+    Fault,
+    /// The directory is a mail server that takes mail for everybody, and will never say more.
+    AcceptsEverything,
 }
 
 /// An entry that owns an address.
@@ -65,7 +82,7 @@ impl<'a> Walk<'a> {
             return Ok(Finding::Nobody);
         }
         let says = format!("no directory resolves {}: name it in a directory's `domains`", address.domain());
-        Ok(Finding::Doubt { row: 5, reply: reply::DIRECTORY_UNAVAILABLE, says })
+        Ok(doubt(5, reply::DIRECTORY_UNAVAILABLE, says))
     }
 
     /// Doubt where the entry names a send connector that there is not: a directory's file is not checked against the
@@ -75,7 +92,7 @@ impl<'a> Walk<'a> {
         match &owner.recipient.send_connector {
             Some(connector) if !self.table.connectors.contains_key(connector) => {
                 let says = format!("{} names send connector {connector}, which does not exist", owner.recipient.entry);
-                Finding::Doubt { row: 7, reply: reply::TRY_AGAIN, says }
+                doubt(7, reply::TRY_AGAIN, says)
             }
             Some(_) | None => finding,
         }
@@ -107,6 +124,10 @@ impl<'a> Walk<'a> {
     }
 }
 
+fn doubt<'a>(row: u8, reply: Reply, says: String) -> Finding<'a> {
+    Finding::Doubt(Doubt { cause: Cause::Fault, row, reply, says })
+}
+
 /// What an answer means, for an entry whose mail is sent to `sent`.
 fn found<'a>(directory: &'a DirectoryRules, sent: &Address, lookup: &'a Lookup) -> Finding<'a> {
     let name = &directory.name;
@@ -115,11 +136,16 @@ fn found<'a>(directory: &'a DirectoryRules, sent: &Address, lookup: &'a Lookup) 
         Lookup::NotFound => return Finding::Nobody,
         Lookup::Ambiguous(entries) => {
             let says = format!("{name} has more than one entry with this address: {}", entries.join("; "));
-            return Finding::Doubt { row: 6, reply: reply::DIRECTORY_AMBIGUOUS, says };
+            return doubt(6, reply::DIRECTORY_AMBIGUOUS, says);
+        }
+        Lookup::AcceptsEverything(server) => {
+            let says = format!("{name} cannot say who has this address: {server}");
+            let (cause, reply) = (Cause::AcceptsEverything, reply::DIRECTORY_UNAVAILABLE);
+            return Finding::Doubt(Doubt { cause, row: 5, reply, says });
         }
         Lookup::Unavailable(why) => {
             let says = format!("{name} gave no clean answer, so nobody can say who has this address: {why}");
-            return Finding::Doubt { row: 5, reply: reply::DIRECTORY_UNAVAILABLE, says };
+            return doubt(5, reply::DIRECTORY_UNAVAILABLE, says);
         }
     };
     let owner = Owner { directory, recipient, address: sent.clone() };
@@ -154,6 +180,7 @@ fn told(address: &Address, lookup: &Lookup, fresh: Fresh) -> (String, Option<Kin
         }
         Lookup::NotFound => ([address.as_str(), " not found", how].concat(), None),
         Lookup::Ambiguous(entries) => (format!("{address} is claimed by {} entries{how}", entries.len()), None),
+        Lookup::AcceptsEverything(server) => (format!("unavailable: {server}"), None),
         Lookup::Unavailable(why) => (format!("unavailable: {why}"), None),
     }
 }

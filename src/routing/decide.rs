@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::accepted_domain::{AcceptedDomain, DomainType};
-use super::ask::{Finding, Owner};
+use super::ask::{Cause, Doubt, Finding, Owner};
 use super::table::{RECIPIENT_MX, Table};
 use super::target::Followed;
 use super::verdict::{Answers, Decision, Reason, Route, Step, Verdict, Way};
@@ -108,7 +108,7 @@ impl<'a> Walk<'a> {
                     Followed::Verdict(verdict) => return Ok(verdict),
                 },
                 Finding::Nobody => return self.unresolved(address, domain),
-                Finding::Doubt { row, reply, says } => {
+                Finding::Doubt(Doubt { row, reply, says, .. }) => {
                     if !address.is_postmaster() {
                         return Ok(self.refuse(row, reply, says));
                     }
@@ -191,7 +191,13 @@ impl<'a> Walk<'a> {
                     format!("no directory has {to}, and {name}, which {connector} verifies with, does not either");
                 self.refuse_for_good(11, reply::USER_UNKNOWN, says).map(Vouched::Refused)
             }
-            Finding::Doubt { reply, says, .. } => Ok(Vouched::Refused(self.refuse(11, reply, says))),
+            Finding::Doubt(Doubt { cause: Cause::AcceptsEverything, says, .. }) => {
+                self.reasons.push(Reason::Note(format!("{says}: relayed without its word")));
+                Ok(Vouched::By(Way::Relayed))
+            }
+            Finding::Doubt(Doubt { cause: Cause::Fault, reply, says, .. }) => {
+                Ok(Vouched::Refused(self.refuse(11, reply, says)))
+            }
         }
     }
 }

@@ -21,6 +21,8 @@ use crate::config::reload::{self, Reloader};
 use crate::delivery::attempt::Outbound;
 use crate::delivery::dispatch::{self, Delivery};
 use crate::delivery::on_its_way::OnItsWay;
+use crate::directory::Needs;
+use crate::directory::call_ahead::prober::Prober;
 use crate::in_force::{Current, InForce};
 use crate::keys::{self, InUse};
 use crate::listener::Listeners;
@@ -167,7 +169,8 @@ impl Ground {
     async fn lay(config: Config) -> Result<(Self, writer::Writer), String> {
         let metrics = Metrics::new();
         private_folder(&config.server.state_dir)?;
-        let in_force = build(config, None, &metrics).map_err(|problems| problems.join("\n"))?;
+        let outbound = Outbound::new(metrics.clone());
+        let in_force = build(config, None, &outbound, &metrics).map_err(|problems| problems.join("\n"))?;
         metrics.prepare(&in_force.config);
         let (folder, measured) = (in_force.config.server.state_dir.join("spool"), metrics.clone());
         let opened = tokio::task::spawn_blocking(move || LogStore::open(&folder, Sizes::default(), measured)).await;
@@ -176,7 +179,6 @@ impl Ground {
         let (trace, writer) = writer::start(trace_folder(&in_force.config))?;
         let current = Arc::new(ArcSwap::from_pointee(in_force));
         let relay_memory = Arc::new(Mutex::new(RelayMemory::default()));
-        let outbound = Outbound::new(metrics.clone());
         Ok((Self { metrics, current, spool: Arc::new(spool), outbound, trace, relay_memory, recently_good }, writer))
     }
 
@@ -213,10 +215,17 @@ impl Ground {
 }
 
 /// Builds what decisions need; directories that did not change are taken over.
-fn build(config: Config, previous: Option<&InForce>, metrics: &Metrics) -> Result<InForce, Vec<String>> {
+fn build(
+    config: Config,
+    previous: Option<&InForce>,
+    outbound: &Outbound,
+    metrics: &Metrics,
+) -> Result<InForce, Vec<String>> {
     let directories = previous.map(|previous| &**previous.resolver.directories());
+    let prober: Arc<dyn Prober> = Arc::new(outbound.clone());
     let folder = config.server.state_dir.join("directories");
-    let directories = crate::directory::build(&config.directories, directories, Some(&folder), metrics)?;
+    let needs = Needs { prober: &prober, folder: Some(&folder), metrics };
+    let directories = crate::directory::build(&config.directories, directories, &needs)?;
     let in_use = previous.map(|previous| InUse { files: &previous.config.loops.key_files, keys: &previous.keys });
     let keys = keys::load(&config.loops.key_files, in_use).map_err(|error| vec![error])?;
     let resolver = crate::resolve::Resolver::new(config.routing.clone(), Arc::new(directories));
@@ -225,9 +234,9 @@ fn build(config: Config, previous: Option<&InForce>, metrics: &Metrics) -> Resul
 
 /// A reload builds everything, then opens new binds; if either fails nothing has changed.
 fn reloader(file: &Path, ground: &Ground, listeners: Arc<Listeners>) -> Arc<Reloader> {
-    let metrics = ground.metrics.clone();
+    let (outbound, metrics) = (ground.outbound.clone(), ground.metrics.clone());
     let make = move |config: Config, previous: &InForce| {
-        let in_force = build(config, Some(previous), &metrics)?;
+        let in_force = build(config, Some(previous), &outbound, &metrics)?;
         listeners.apply(&in_force.config).map_err(|error| vec![error.to_string()])?;
         Ok(in_force)
     };

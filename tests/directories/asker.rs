@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fingerpost::config::{CacheConfig, DirectoryConfig, DirectoryKind, HoldChanges, LdapConfig, LdapMode, Profile};
+use fingerpost::delivery::attempt::Outbound;
+use fingerpost::directory::call_ahead::prober::Prober;
 use fingerpost::directory::ldap::LdapDirectory;
 use fingerpost::directory::{Accept, Directory, Refreshed, SnapshotReport};
 use fingerpost::metrics::Metrics;
@@ -34,6 +36,7 @@ pub enum Said {
     Away(Kind, String),
     NotFound,
     Ambiguous(usize),
+    AcceptsEverything,
     Unavailable,
 }
 
@@ -143,6 +146,7 @@ pub fn said(lookup: &Lookup) -> Said {
         },
         Lookup::NotFound => Said::NotFound,
         Lookup::Ambiguous(claims) => Said::Ambiguous(claims.len()),
+        Lookup::AcceptsEverything(_) => Said::AcceptsEverything,
         Lookup::Unavailable(_) => Said::Unavailable,
     }
 }
@@ -172,6 +176,11 @@ pub fn password(slapd: &Slapd, text: &str) -> PathBuf {
     let path = slapd.folder().join("other-password");
     std::fs::write(&path, text).unwrap();
     path
+}
+
+/// Who speaks with mail servers.
+pub fn prober(metrics: &Metrics) -> Arc<dyn Prober> {
+    Arc::new(Outbound::new(metrics.clone()))
 }
 
 /// A directory of a configuration, for all domains.

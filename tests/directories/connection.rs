@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use fingerpost::config::DirectoryKind;
 use fingerpost::directory::ldap::LdapDirectory;
-use fingerpost::directory::{Directories, build};
+use fingerpost::directory::{Directories, Needs, build};
 use fingerpost::metrics::Metrics;
 use fingerpost::recipient::Kind;
 
-use crate::asker::{Asker, Said, named, openldap, password};
+use crate::asker::{Asker, Said, named, openldap, password, prober};
 use crate::support::certificates::Authority;
 use crate::support::slapd::Slapd;
 
@@ -121,11 +121,13 @@ async fn an_unchanged_directory_is_taken_over() {
     let slapd = Slapd::start();
     let kind = DirectoryKind::Ldap(Box::new(openldap(&slapd)));
     let metrics = Metrics::new();
-    let first = build(&[named("a", &kind), named("b", &kind)], None, None, &metrics).unwrap();
+    let prober = prober(&metrics);
+    let needs = Needs { prober: &prober, folder: None, metrics: &metrics };
+    let first = build(&[named("a", &kind), named("b", &kind)], None, &needs).unwrap();
     let mut changed = openldap(&slapd);
     changed.timeout = Duration::from_secs(9);
     let changed = DirectoryKind::Ldap(Box::new(changed));
-    let second = build(&[named("a", &kind), named("b", &changed)], Some(&first), None, &metrics).unwrap();
+    let second = build(&[named("a", &kind), named("b", &changed)], Some(&first), &needs).unwrap();
     let same =
         |name: &str, one: &Directories, two: &Directories| Arc::ptr_eq(one.get(name).unwrap(), two.get(name).unwrap());
     assert!(same("a", &first, &second));

@@ -4,14 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use fingerpost::config::{DirectoryKind, FileDirectoryConfig};
-use fingerpost::directory::{Directories, build};
+use fingerpost::directory::{Directories, Needs, build};
 use fingerpost::metrics::Metrics;
 use fingerpost::recipient::{Fresh, Kind};
 use fingerpost::routing::verdict::{Freshness, Question};
 use fingerpost::smtp::address::Address;
 use tokio::time::Instant;
 
-use crate::asker::{Said, named, said};
+use crate::asker::{Said, named, prober, said};
 
 fn file(path: &Path) -> DirectoryKind {
     DirectoryKind::File(FileDirectoryConfig { path: path.to_owned(), default_domain: None })
@@ -32,7 +32,9 @@ async fn a_file_is_followed_and_conflicts_are_counted() {
     std::fs::write(&second, "[[recipient]]\naddresses = [\"b@contoso.com\", \"c@contoso.com\"]\n").unwrap();
     let metrics = Metrics::new();
     let configured = [named("first", &file(&first)), named("second", &file(&second))];
-    let directories = build(&configured, None, None, &metrics).unwrap();
+    let prober = prober(&metrics);
+    let needs = Needs { prober: &prober, folder: None, metrics: &metrics };
+    let directories = build(&configured, None, &needs).unwrap();
     let conflicts = |name: &str| metrics.directory_conflicts.with_label_values(&[name]).get();
     assert_eq!(ask(&directories, "first", "A@contoso.com").await, Said::Found(Kind::Mailbox));
     assert_eq!(ask(&directories, "first", "b@contoso.com").await, Said::NotFound);
@@ -53,9 +55,9 @@ async fn a_file_is_followed_and_conflicts_are_counted() {
     }
     assert_eq!(conflicts("first"), 0);
 
-    let taken_over = build(&configured, Some(&directories), None, &metrics).unwrap();
+    let taken_over = build(&configured, Some(&directories), &needs).unwrap();
     assert_eq!(taken_over.get("first").unwrap().version(), 2);
-    build(&configured[1..], Some(&taken_over), None, &metrics).unwrap();
+    build(&configured[1..], Some(&taken_over), &needs).unwrap();
     assert_eq!(conflicts("second"), 0, "the other one is gone");
 }
 
@@ -65,7 +67,9 @@ async fn all_that_is_wrong_is_told_with_directory_file_and_line() {
     let (bad, gone) = (folder.path().join("bad.csv"), folder.path().join("gone.toml"));
     std::fs::write(&bad, "address\nok@contoso.com\nnobody\n").unwrap();
     let configured = [named("bad", &file(&bad)), named("gone", &file(&gone))];
-    let problems = build(&configured, None, None, &Metrics::new()).err().unwrap();
+    let metrics = Metrics::new();
+    let needs = Needs { prober: &prober(&metrics), folder: None, metrics: &metrics };
+    let problems = build(&configured, None, &needs).err().unwrap();
     let start = format!("directory `bad`: {}:3: `nobody` is not an address", bad.display());
     assert!(problems[0].starts_with(&start), "{problems:?}");
     let start = format!("directory `gone`: {}: cannot be read", gone.display());

@@ -5,11 +5,12 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Finding, certificates, doors, next_hops, print, refuse};
+use super::{Finding, call_ahead, certificates, doors, next_hops, print, refuse};
 use crate::cli::{Format, Outcome, output};
 use crate::config::check::load;
 use crate::config::{Config, DirectoryConfig, DirectoryKind};
-use crate::directory::{Directories, build};
+use crate::directory::call_ahead::prober::Prober;
+use crate::directory::{Directories, Needs, build};
 use crate::metrics::Metrics;
 use crate::recipient::Lookup;
 use crate::routing::verdict::{Freshness, Question};
@@ -31,7 +32,8 @@ pub(in crate::cli) async fn everything(file: &Path, format: Format) -> anyhow::R
 }
 
 async fn directories(config: &Config) -> Vec<Finding> {
-    let built = match build(&config.directories, None, None, &Metrics::new()) {
+    let (prober, metrics): (Arc<dyn Prober>, _) = (Arc::new(next_hops::way_out(config)), Metrics::new());
+    let built = match build(&config.directories, None, &Needs { prober: &prober, folder: None, metrics: &metrics }) {
         Ok(built) => built,
         Err(problems) => {
             let cure = "correct the file; while it cannot be read the server does not start";
@@ -40,17 +42,18 @@ async fn directories(config: &Config) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     for directory in &config.directories {
-        findings.push(directory_answers(&built, directory).await);
+        findings.push(directory_answers(config, &built, directory).await);
     }
     findings
 }
 
 /// Asks a directory for its probe, which binds, searches and reads on the way.
-async fn directory_answers(built: &Directories, directory: &Arc<DirectoryConfig>) -> Finding {
+async fn directory_answers(config: &Config, built: &Directories, directory: &Arc<DirectoryConfig>) -> Finding {
     let what = format!("directory {}", directory.name);
     let ldap = match &directory.kind {
         DirectoryKind::File(file) => return Finding::well(what, format!("{} is read", file.path.display())),
         DirectoryKind::Ldap(ldap) => ldap,
+        DirectoryKind::CallAhead(_) => return call_ahead::ask(what, config, built, directory).await,
     };
     let Some(probe) = &ldap.probe else {
         let cure = "name an address that must be found as `probe`: without one a lost read right looks like \"unknown \
@@ -72,7 +75,7 @@ async fn directory_answers(built: &Directories, directory: &Arc<DirectoryConfig>
             format!("has {probe} twice: {}", entries.join(" and ")),
             "remove the address from one of them",
         ),
-        Lookup::Unavailable(why) => Finding::bad(
+        Lookup::AcceptsEverything(why) | Lookup::Unavailable(why) => Finding::bad(
             what,
             format!("gives no clean answer: {why}"),
             "see that urls, tls, bind_dn and password_file are right and that the server is up",

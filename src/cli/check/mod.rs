@@ -12,10 +12,11 @@ use crate::admin::api::problem_line;
 use crate::config::check::{Problem, load, render};
 use crate::config::{Config, Protocol};
 
+mod call_ahead;
 mod certificates;
 pub(super) mod connect;
 mod doors;
-mod next_hops;
+pub(super) mod next_hops;
 
 /// What the check has to say, for scripts.
 #[derive(Serialize)]

@@ -20,8 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Visits all of them, one after another.
 pub(super) async fn visit_all(config: &Config) -> Vec<Finding> {
-    let outbound = Outbound::new(Metrics::new());
-    outbound.set_own_listeners(config.receive_connectors.iter().flat_map(|door| door.bind.clone()).collect());
+    let outbound = way_out(config);
     let mut findings = Vec::new();
     for connector in &config.send_connectors {
         match &connector.protocol {
@@ -34,6 +33,13 @@ pub(super) async fn visit_all(config: &Config) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// A way out that knows our own listeners.
+pub(in crate::cli) fn way_out(config: &Config) -> Outbound {
+    let outbound = Outbound::new(Metrics::new());
+    outbound.set_own_listeners(config.receive_connectors.iter().flat_map(|door| door.bind.clone()).collect());
+    outbound
 }
 
 fn maildir(connector: &SendConnector, folder: &std::path::Path) -> Finding {

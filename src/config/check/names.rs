@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::RECIPIENT_MX;
 use crate::config::file::Written;
 use crate::config::source::{Item, Place, Problems};
+use crate::config::{CallAheadConfig, DirectoryKind, RECIPIENT_MX};
 
 /// Notes all of them.
 pub(super) fn check(written: &Written, problems: &mut Problems) {
@@ -65,6 +65,11 @@ fn references(written: &Written, problems: &mut Problems) {
         }
     }
     for item in &written.directories {
+        if let DirectoryKind::CallAhead(CallAheadConfig { send_connector, .. }) = &item.used.kind
+            && !send_connector.is_empty()
+        {
+            check(item.places.at("send_connector"), "send_connector", send_connector);
+        }
         if let Some(name) = &item.used.rules.deliver_to {
             check(item.places.at("deliver_to"), "deliver_to", name);
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::SendConnector;
 use crate::routing::table::DirectoryRules;
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
@@ -27,6 +28,8 @@ pub enum DirectoryKind {
     File(FileDirectoryConfig),
     /// `kind = "ldap"`.
     Ldap(Box<LdapConfig>),
+    /// `kind = "call-ahead"`.
+    CallAhead(CallAheadConfig),
 }
 
 impl DirectoryKind {
@@ -36,6 +39,7 @@ impl DirectoryKind {
         match self {
             Self::File(_) => "file",
             Self::Ldap(_) => "ldap",
+            Self::CallAhead(_) => "call-ahead",
         }
     }
 }
@@ -119,6 +123,30 @@ pub struct HoldChanges {
     pub at_least: usize,
     /// Changes count together that long.
     pub within: Duration,
+}
+
+/// A directory that is a mail server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallAheadConfig {
+    /// `send_connector`: whose smart hosts are asked.
+    pub send_connector: Arc<str>,
+    /// The same as it is used; `None` only in a configuration that is refused.
+    pub server: Option<AskedServer>,
+    /// One question, with all that it waits for.
+    pub timeout: Duration,
+    /// How long answers are kept.
+    pub cache: CacheConfig,
+    /// `probes_per_second`: at most so many addresses are asked about.
+    pub probes_per_second: u32,
+}
+
+/// A mail server that is asked about addresses, and as whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedServer {
+    /// How it is reached: smart hosts, TLS, authentication.
+    pub connector: Arc<SendConnector>,
+    /// What we say in EHLO.
+    pub ehlo: Domain,
 }
 
 /// `cache` of a directory.

@@ -31,7 +31,10 @@ pub(super) fn read(config: &LdapConfig, reply: &Reply, address: &Address) -> Rea
         (Lookup::NotFound, Err(doubt)) => Lookup::Unavailable(Arc::clone(doubt)),
         // As good as not found, so doubted as well: without the right to read the attributes everybody looks so.
         (Lookup::Found(entry), Err(doubt)) if entry.kind == Kind::NoMailbox => Lookup::Unavailable(Arc::clone(doubt)),
-        (known @ (Lookup::Found(_) | Lookup::Ambiguous(_) | Lookup::Unavailable(_)), Err(_)) => known,
+        (
+            known @ (Lookup::Found(_) | Lookup::Ambiguous(_) | Lookup::AcceptsEverything(_) | Lookup::Unavailable(_)),
+            Err(_),
+        ) => known,
     };
     Reading { lookup, health, at_odds: judgement.at_odds }
 }
@@ -65,7 +68,9 @@ fn vouched_for(config: &LdapConfig, reply: &Reply) -> Result<(), Arc<str>> {
         .into()),
         Lookup::Found(_) | Lookup::Ambiguous(_) => Ok(()),
         Lookup::NotFound => Err(format!("the probe {probe} is not found: check base and rights").into()),
-        Lookup::Unavailable(cause) => Err(format!("the probe {probe}: {cause}").into()),
+        Lookup::AcceptsEverything(cause) | Lookup::Unavailable(cause) => {
+            Err(format!("the probe {probe}: {cause}").into())
+        }
     }
 }
 

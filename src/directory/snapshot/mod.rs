@@ -162,7 +162,7 @@ impl Snapshot {
             }
             Lookup::Found(_) | Lookup::NotFound => self.is_followed(),
             // Somebody may be putting it right.
-            Lookup::Ambiguous(_) | Lookup::Unavailable(_) => false,
+            Lookup::Ambiguous(_) | Lookup::Unavailable(_) | Lookup::AcceptsEverything(_) => false,
         };
         believed.then_some(lookup)
     }

@@ -1,0 +1,209 @@
+//! A mail server asked about one address, for directories of kind `call-ahead`: MAIL from nobody, RCPT, RSET, and never
+//! DATA.
+//!
+//! The connection is made as for mail and kept in the same pool. Nothing of it counts for a next hop's health: a server
+//! that is slow to say whom it does not know may well take mail for the others. Replies are read by the table in
+//! `refusal`.
+
+use tokio::time::{Instant, timeout_at};
+
+use super::connection::{Broken, Connection, History, Terms};
+use super::hops::{self, NextHop, NoHop};
+use super::trouble::Trouble;
+use super::{Attempt, Outbound, fit, open};
+use crate::config::{AskedServer, Protocol};
+use crate::delivery::refusal::{Meaning, Step, meaning};
+use crate::directory::call_ahead::prober::{Heard, Prober, Probing};
+use crate::smtp::address::Address;
+use crate::smtp::client::commands;
+use crate::smtp::reply::Reply;
+
+/// Bytes of a reply's words that are kept: they are remembered with every address.
+const MAX_WORDS: usize = 200;
+
+impl Prober for Outbound {
+    fn probe<'a>(&'a self, server: &'a AskedServer, address: &'a Address, until: Instant) -> Probing<'a> {
+        Box::pin(self.ask(server, address, until))
+    }
+}
+
+impl Outbound {
+    /// Asks one smart host after another; the first that answers has said it.
+    async fn ask(&self, server: &AskedServer, address: &Address, until: Instant) -> Heard {
+        let AskedServer { connector, ehlo } = server;
+        let Protocol::Smtp(smtp) = &connector.protocol else {
+            return Heard::Failed("it is no mail server".to_owned());
+        };
+        let terms = Terms { ehlo: ehlo.clone(), smtp: smtp.clone() }.into();
+        let attempt = Attempt { shared: self.shared.clone(), terms, connector, next_hop_domain: address.domain() };
+        let hops = match hops::hops(&attempt).await {
+            Ok(hops) => hops,
+            Err(NoHop::Trouble(trouble)) => return failed(trouble),
+            Err(NoHop::Refused(reply)) => return Heard::Failed(words(&reply)),
+        };
+        let mut heard = Heard::Failed("it has no smart hosts".to_owned());
+        for (at, hop) in hops.iter().enumerate() {
+            let left = u32::try_from(hops.len() - at).unwrap_or(u32::MAX);
+            let now = Instant::now();
+            let share = now + until.saturating_duration_since(now) / left;
+            heard = match timeout_at(share, ask_hop(&attempt, hop, address)).await {
+                Ok(Ok(heard)) => return heard,
+                Ok(Err(trouble)) => failed(trouble),
+                Err(_) => Heard::Silent(format!("{}: no answer in time", hop.name())),
+            };
+        }
+        heard
+    }
+}
+
+fn failed(trouble: Trouble) -> Heard {
+    Heard::Failed(trouble.reply.text.into_owned())
+}
+
+async fn ask_hop(attempt: &Attempt<'_>, hop: &NextHop, address: &Address) -> Result<Heard, Trouble> {
+    let key = hop.key(&attempt.connector.name);
+    loop {
+        let mut connection = match attempt.shared.pool.take(&key, &attempt.terms) {
+            Some(connection) => connection,
+            None => Box::pin(open::open(attempt, hop)).await?,
+        };
+        let path = match fit::recipient(address, &connection.offers) {
+            Ok(path) => path,
+            Err(reply) => return Ok(Heard::Unclear(words(&reply))),
+        };
+        let said = converse(&mut connection, &path).await;
+        match said {
+            // It came from the pool and was dead already.
+            Err((Step::Mail, _)) if connection.history == History::Reused => {}
+            Err((step, broken)) => return Err(Trouble::broken(&connection, &broken, step)),
+            Ok((heard, Then::Close)) => return Ok(heard),
+            Ok((heard, Then::Keep)) => {
+                attempt.shared.pool.put(key, connection, attempt.connector.max_connections);
+                return Ok(heard);
+            }
+        }
+    }
+}
+
+/// What becomes of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Keep,
+    Close,
+}
+
+/// Says it all, in one go where the server offers PIPELINING (RFC 2920), and reads what it is answered.
+async fn converse(connection: &mut Connection, path: &str) -> Result<(Heard, Then), (Step, Broken)> {
+    let smtputf8 = if path.is_ascii() { "" } else { " SMTPUTF8" };
+    let (mail, mut rcpt) = (format!("MAIL FROM:<>{smtputf8}\r\n"), String::new());
+    commands::rcpt(path, &mut rcpt);
+    let pipelining = connection.offers.pipelining;
+    connection.queue(mail.as_bytes());
+    if pipelining {
+        connection.queue(rcpt.as_bytes());
+        connection.queue(b"RSET\r\n");
+    }
+    let mail = connection.reply().await.map_err(|broken| (Step::Mail, broken))?;
+    if let Some(heard) = at_mail(&mail) {
+        return Ok((heard, Then::Close));
+    }
+    if !pipelining {
+        connection.queue(rcpt.as_bytes());
+        connection.queue(b"RSET\r\n");
+    }
+    let rcpt = connection.reply().await.map_err(|broken| (Step::Rcpt, broken))?;
+    let heard = at_rcpt(&rcpt);
+    // What was heard holds, whatever becomes of the connection.
+    let reset = connection.reply().await.is_ok_and(|reply| reply.is_positive());
+    let then = if reset && connection.is_in_step() { Then::Keep } else { Then::Close };
+    Ok((heard, then))
+}
+
+/// What a reply to MAIL says of the question; `None`: it goes on.
+fn at_mail(reply: &Reply) -> Option<Heard> {
+    match meaning(Step::Mail, reply) {
+        Meaning::Positive => None,
+        _ => Some(Heard::Failed(format!("at MAIL FROM:<>: {}", words(reply)))),
+    }
+}
+
+/// What a reply to RCPT says of the recipient.
+fn at_rcpt(reply: &Reply) -> Heard {
+    match meaning(Step::Rcpt, reply) {
+        Meaning::Positive => Heard::Accepted(words(reply)),
+        Meaning::UnknownRecipient => Heard::Unknown,
+        // The recipient's mailbox may be full, or its sender unwelcome: that says nothing of others.
+        Meaning::PassedOn
+        | Meaning::TooManyRecipients
+        | Meaning::SenderRefused
+        | Meaning::FinalReply
+        | Meaning::OurMistake => Heard::Unclear(words(reply)),
+        Meaning::Unreachable(_) | Meaning::FaultBetweenUs | Meaning::OutOfStep => Heard::Failed(words(reply)),
+    }
+}
+
+/// What the server said, in one line that is not too long.
+fn words(reply: &Reply) -> String {
+    let mut words = reply.to_string();
+    words.truncate(words.floor_char_boundary(MAX_WORDS));
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::reply::Enhanced;
+
+    fn reply(code: u16, enhanced: (u16, u16), text: &'static str) -> Reply {
+        let class = u8::try_from(code / 100).unwrap();
+        let enhanced = (enhanced != (0, 0)).then_some(Enhanced(class, enhanced.0, enhanced.1));
+        Reply { code, enhanced, text: text.into() }
+    }
+
+    #[test]
+    fn what_rcpt_is_answered_says_who_is_there() {
+        let accepted = |words: &str| Heard::Accepted(words.to_owned());
+        let unclear = |words: &str| Heard::Unclear(words.to_owned());
+        let failed = |words: &str| Heard::Failed(words.to_owned());
+        for (said, heard) in [
+            (reply(250, (1, 5), "Ok"), accepted("250 2.1.5 Ok")),
+            (reply(250, (0, 0), "Ok"), accepted("250 Ok")),
+            (reply(251, (0, 0), "will forward"), accepted("251 will forward")),
+            (reply(252, (0, 0), "will try"), accepted("252 will try")),
+            (reply(550, (1, 1), "no such user"), Heard::Unknown),
+            (reply(550, (0, 0), "unknown"), Heard::Unknown),
+            (reply(553, (1, 3), "no mailbox"), Heard::Unknown),
+            (reply(550, (4, 1), "access denied"), Heard::Unknown),
+            (reply(450, (2, 0), "greylisted"), unclear("450 4.2.0 greylisted")),
+            (reply(450, (1, 1), "no such user now"), unclear("450 4.1.1 no such user now")),
+            (reply(451, (7, 1), "greylisted"), unclear("451 4.7.1 greylisted")),
+            (reply(452, (2, 2), "full"), unclear("452 4.2.2 full")),
+            (reply(552, (2, 2), "full"), unclear("552 5.2.2 full")),
+            (reply(554, (7, 1), "blocked"), unclear("554 5.7.1 blocked")),
+            (reply(452, (5, 3), "too many"), unclear("452 4.5.3 too many")),
+            (reply(503, (5, 1), "MAIL first"), unclear("503 5.5.1 MAIL first")),
+            (reply(550, (7, 1), "relaying denied"), failed("550 5.7.1 relaying denied")),
+            (reply(550, (0, 0), "relay not permitted"), failed("550 relay not permitted")),
+            (reply(530, (7, 0), "log in"), failed("530 5.7.0 log in")),
+            (reply(421, (3, 2), "bye"), failed("421 4.3.2 bye")),
+            (reply(451, (3, 0), "disk"), failed("451 4.3.0 disk")),
+            (reply(354, (0, 0), "go on"), failed("354 go on")),
+        ] {
+            assert_eq!(at_rcpt(&said), heard, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_takes_nothing_from_nobody_cannot_be_asked() {
+        assert_eq!(at_mail(&reply(250, (1, 0), "Ok")), None);
+        for said in [reply(550, (1, 1), "no such user"), reply(450, (7, 1), "later"), reply(530, (7, 0), "log in")] {
+            assert_eq!(at_mail(&said), Some(Heard::Failed(format!("at MAIL FROM:<>: {said}"))));
+        }
+    }
+
+    #[test]
+    fn long_words_are_cut() {
+        let long = Reply::bare(250, "ü".repeat(200).into());
+        assert_eq!(words(&long).len(), MAX_WORDS);
+    }
+}

@@ -1,0 +1,104 @@
+//! How the mail server is: the breaker, `directory_up`, and the one log line when that changes.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus::IntGauge;
+use tokio::time::Instant;
+
+use super::prober::Heard;
+use crate::directory::breaker::{Breaker, TEST_EVERY, TIMEOUTS};
+use crate::metrics::Metrics;
+
+/// A new cause while the server cannot be asked anyway is worth a line this often.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+pub(super) struct Pulse {
+    name: Arc<str>,
+    up: IntGauge,
+    state: Mutex<State>,
+}
+
+struct State {
+    breaker: Breaker,
+    said: Said,
+}
+
+/// What was last logged.
+enum Said {
+    Nothing,
+    Well,
+    Unwell { cause: String, at: Instant },
+}
+
+impl Pulse {
+    /// Nothing is known yet, and nobody is asked before mail comes: it counts as up.
+    pub(super) fn new(name: &Arc<str>, metrics: &Metrics) -> Self {
+        let up = metrics.directory_up.with_label_values(&[&**name]);
+        up.set(1);
+        Self { name: Arc::clone(name), up, state: Mutex::new(State { breaker: Breaker::new(), said: Said::Nothing }) }
+    }
+
+    /// Whether a question may be asked. While the breaker is open one after each pause may: it is the test.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn admits(&self) -> Result<(), String> {
+        let now = Instant::now().into_std();
+        let mut state = self.state();
+        match state.breaker.until_test(now) {
+            None => Ok(()),
+            Some(Duration::ZERO) => {
+                // Until it is answered nobody else tests.
+                state.breaker.timed_out(now);
+                Ok(())
+            }
+            Some(_) => Err(format!("it did not answer {TIMEOUTS} times in a row and is asked every {TEST_EVERY:?}")),
+        }
+    }
+
+    /// What a question came to.
+    pub(super) fn heard(&self, heard: &Heard) {
+        let mut state = self.state();
+        match heard {
+            Heard::Accepted(_) | Heard::Unknown | Heard::Unclear(_) => {
+                state.breaker.answered();
+                state.breaker.passed_test();
+                if !matches!(state.said, Said::Well) {
+                    tracing::info!(directory = %self.name, "the mail server answers");
+                    state.said = Said::Well;
+                    self.up.set(1);
+                }
+            }
+            Heard::Silent(cause) => {
+                state.breaker.timed_out(Instant::now().into_std());
+                self.say(&mut state, cause);
+            }
+            Heard::Failed(cause) => self.say(&mut state, cause),
+        }
+    }
+
+    fn say(&self, state: &mut State, cause: &str) {
+        self.up.set(0);
+        match &state.said {
+            Said::Unwell { cause: before, at } if before == cause || at.elapsed() < SAY_AGAIN => {}
+            Said::Nothing | Said::Well | Said::Unwell { .. } => {
+                tracing::error!(
+                    directory = %self.name,
+                    "the mail server cannot be asked, who is not known already gets 451: {cause}"
+                );
+                state.said = Said::Unwell { cause: cause.to_owned(), at: Instant::now() };
+            }
+        }
+    }
+
+    /// Whether the last question was answered in time.
+    pub(super) fn is_well(&self) -> bool {
+        let state = self.state();
+        matches!(state.said, Said::Well) && state.breaker.is_calm()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

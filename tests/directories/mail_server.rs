@@ -1,0 +1,84 @@
+//! A real Postfix that is asked: one that refuses whom it does not know, and one that takes mail for everybody.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use fingerpost::recipient::Kind;
+use tokio::time::Instant;
+
+use crate::asker::Said;
+use crate::call_ahead::{Asked, servers};
+use crate::support::postfix::{Postfix, Setup};
+
+/// Recipients that it has no mailbox for are refused, as a server does that is the last one.
+pub const REFUSES_UNKNOWN: &str = "relay_recipient_maps = texthash:$virtual_mailbox_base/../etc/mailboxes\n";
+/// Grace's mailbox is greylisted.
+const GREYLISTS: &str = "smtpd_recipient_restrictions = check_recipient_access \
+                         inline:{ {grace@contoso.test = 450 4.2.0 greylisted, come again} }\n";
+
+/// A Postfix with these two, and more lines for its main.cf.
+pub fn postfix(extra: &str) -> Postfix {
+    let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+    Postfix::start(&Setup {
+        name: "kerio.contoso.test",
+        ip: Ipv4Addr::LOCALHOST,
+        domains: &["contoso.test", "fabrikam.test"],
+        known: &["alice@contoso.test", "grace@contoso.test"],
+        unknown_to: nowhere,
+        others_to: nowhere,
+        extra,
+    })
+}
+
+#[tokio::test]
+async fn it_says_who_is_there_and_what_else_it_says_is_doubt() {
+    let postfix = postfix(&format!("{REFUSES_UNKNOWN}{GREYLISTS}"));
+    let asked = Asked::new(&servers(&[postfix.address()]));
+    assert_eq!(asked.ask("Alice@contoso.test").await, Said::Found(Kind::Mailbox));
+    assert_eq!(asked.ask("nobody@contoso.test").await, Said::NotFound);
+    let cause = asked.cause("grace@contoso.test").await;
+    assert!(cause.contains("450 4.2.0") && cause.contains("greylisted"), "{cause}");
+    assert_eq!((asked.up(), asked.accepts_everything()), (1, 0));
+
+    postfix.pause();
+    let cause = asked.cause("bob@contoso.test").await;
+    assert!(cause.contains("cannot connect"), "{cause}");
+    assert_eq!(asked.ask("nobody@contoso.test").await, Said::Unavailable, "a cached no is not believed now");
+    assert_eq!(asked.ask("alice@contoso.test").await, Said::Found(Kind::Mailbox));
+    assert_eq!(asked.up(), 0);
+    postfix.resume();
+    asked.until("bob@contoso.test", &Said::NotFound, Duration::from_secs(10)).await;
+    assert_eq!(asked.up(), 1);
+    assert!(postfix.mails().is_empty() && postfix.queued() == 0, "nothing is ever sent");
+}
+
+#[tokio::test]
+async fn one_that_takes_mail_for_everybody_is_recognised() {
+    for extra in ["", "relay_recipient_maps = inline:{ { @contoso.test = all } }\n"] {
+        let postfix = postfix(extra);
+        let asked = Asked::new(&servers(&[postfix.address()]));
+        assert_eq!(asked.ask("alice@contoso.test").await, Said::AcceptsEverything, "{extra}");
+        assert_eq!(asked.ask("nobody@contoso.test").await, Said::AcceptsEverything, "{extra}");
+        assert_eq!((asked.up(), asked.accepts_everything()), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn one_that_freezes_costs_its_time_out_and_comes_back_by_itself() {
+    let postfix = postfix(REFUSES_UNKNOWN);
+    let mut config = servers(&[postfix.address()]);
+    config.timeout = Duration::from_secs(2);
+    let asked = Asked::new(&config);
+    assert_eq!(asked.ask("nobody@contoso.test").await, Said::NotFound);
+    postfix.freeze();
+    let start = Instant::now();
+    for number in 0..10 {
+        assert_eq!(asked.ask(&format!("r{number}@contoso.test")).await, Said::Unavailable);
+    }
+    let waited = start.elapsed();
+    postfix.thaw();
+    assert!(waited > Duration::from_secs(5) && waited < Duration::from_secs(8), "three time-outs: {waited:?}");
+    assert_eq!(asked.up(), 0);
+    asked.until("bob@contoso.test", &Said::NotFound, Duration::from_secs(10)).await;
+    assert_eq!(asked.up(), 1);
+}
