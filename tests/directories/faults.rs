@@ -7,7 +7,7 @@ use fingerpost::routing::verdict::Freshness;
 
 use crate::asker::{Asker, Said, openldap, said};
 use crate::proxy::{Mode, Proxy};
-use crate::support::slapd::{BASE, Slapd};
+use crate::support::slapd::{BASE, READER, Slapd};
 
 #[tokio::test]
 async fn a_read_right_that_is_revoked_is_no_not_found() {
@@ -57,7 +57,7 @@ async fn a_wrong_base_is_no_not_found() {
 async fn a_limit_that_is_exceeded_is_no_answer() {
     let slapd = Slapd::start();
     slapd.add_person("alice", "mail: alice@contoso.com");
-    slapd.configure("olcSizeLimit", "1");
+    slapd.configure("olcLimits", &format!("{{0}}dn.exact=\"{READER}\" size=1"));
     let asker = Asker::new(&openldap(&slapd));
     let cause = asker.cause("alice@contoso.com").await;
     assert!(cause.contains("size limit"), "{cause}");
