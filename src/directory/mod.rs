@@ -12,6 +12,7 @@ pub mod in_flight;
 pub mod known;
 pub mod ldap;
 pub mod profile;
+pub mod remembered;
 pub mod snapshot;
 
 use std::path::Path;
@@ -305,6 +306,7 @@ fn result(lookup: &Lookup) -> &'static str {
         Lookup::NotFound => "not-found",
         Lookup::Ambiguous(_) => "ambiguous",
         Lookup::AcceptsEverything(_) => "accepts-everything",
+        Lookup::Held(_) => "unavailable",
         Lookup::Unavailable(_) => "unavailable",
     }
 }

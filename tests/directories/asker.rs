@@ -37,6 +37,7 @@ pub enum Said {
     NotFound,
     Ambiguous(usize),
     AcceptsEverything,
+    Held,
     Unavailable,
 }
 
@@ -147,6 +148,7 @@ pub fn said(lookup: &Lookup) -> Said {
         Lookup::NotFound => Said::NotFound,
         Lookup::Ambiguous(claims) => Said::Ambiguous(claims.len()),
         Lookup::AcceptsEverything(_) => Said::AcceptsEverything,
+        Lookup::Held(_) => Said::Held,
         Lookup::Unavailable(_) => Said::Unavailable,
     }
 }

@@ -71,7 +71,9 @@ impl Served {
                 Some(target) => Way::Target(target.as_str()),
                 None => Way::Here(recipient.mail_server.as_deref()),
             },
-            Lookup::Ambiguous(_) | Lookup::Unavailable(_) | Lookup::AcceptsEverything(_) => return false,
+            Lookup::Ambiguous(_) | Lookup::Unavailable(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_) => {
+                return false;
+            }
         };
         !same(&self.servers, self.current.way(key), live)
     }

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 
 use crate::directory::known::{Claim, Id, Known, Meaning, Strength};
 use crate::fast_map::FastMap;
-use crate::recipient::Kind;
+use crate::recipient::{Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
 
 mod texts;
@@ -49,8 +49,8 @@ pub enum TooLarge {
 #[derive(Debug, Default)]
 pub struct Table {
     texts: Vec<u8>,
-    entries: Entries,
-    addresses: Addresses,
+    entries: Vec<Entry>,
+    addresses: Vec<Claimed>,
     /// Numbers of addresses, by the hash of the address.
     slots: Vec<u32>,
     hashes: RandomState,
@@ -60,25 +60,25 @@ pub struct Table {
     servers: Vec<Arc<str>>,
 }
 
-/// A column each: what an entry has.
-#[derive(Debug, Default)]
-struct Entries {
-    ids: Vec<Id>,
+/// What an entry has, beside each other: whoever looks at one of them looks at all.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    id: Id,
     /// Where its relative name begins in the texts; behind it the target, or why it is unclear.
-    texts: Vec<u32>,
-    parents: Vec<u32>,
-    meanings: Vec<u16>,
-    servers: Vec<u16>,
+    text: u32,
+    parent: u32,
+    meaning: u16,
+    server: u16,
 }
 
-/// A column each: what an address has.
-#[derive(Debug, Default)]
-struct Addresses {
+/// What an address has.
+#[derive(Debug, Clone, Copy)]
+struct Claimed {
     /// Where its local part begins in the texts.
-    locals: Vec<u32>,
-    domains: Vec<u16>,
+    local: u32,
     /// The entry; the highest bit is set where the claim is a fallback.
-    entries: Vec<u32>,
+    entry: u32,
+    domain: u16,
 }
 
 const FALLBACK: u32 = 1 << 31;
@@ -115,8 +115,8 @@ impl Table {
             loop {
                 let at = index(self.slots.get(slot).copied().filter(|taken| *taken != NONE)?);
                 slot = (slot + 1) % self.slots.len();
-                let domains = usize::from(self.addresses.domains[at]);
-                if self.local(at) == local.as_bytes() && *self.domains[domains] == *domain {
+                let claimed = self.addresses[at];
+                if *self.domains[usize::from(claimed.domain)] == *domain && self.local(at) == local.as_bytes() {
                     return Some(self.claimant(at));
                 }
             }
@@ -126,7 +126,7 @@ impl Table {
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.ids.len()
+        self.entries.len()
     }
 
     /// Whether there is none.
@@ -135,21 +135,21 @@ impl Table {
         self.len() == 0
     }
 
-    /// The ids of the entries, by their numbers.
+    /// The id of an entry.
     #[must_use]
-    pub fn ids(&self) -> &[Id] {
-        &self.entries.ids
+    pub fn id(&self, entry: usize) -> Id {
+        self.entries[entry].id
     }
 
     /// What mail for an entry meets, without a copy.
     #[must_use]
     pub fn means(&self, entry: usize) -> Means<'_> {
-        match &self.meanings[usize::from(self.entries.meanings[entry])] {
+        match &self.meanings[usize::from(self.entries[entry].meaning)] {
             Shared::Unclear => Means::Unclear,
             Shared::Clear { kind, .. } => Means::Clear {
                 kind: *kind,
                 target: Some(self.extra(entry)).filter(|target| !target.is_empty()),
-                mail_server: self.servers.get(usize::from(self.entries.servers[entry])).map(|server| &**server),
+                mail_server: self.servers.get(usize::from(self.entries[entry].server)).map(|server| &**server),
             },
         }
     }
@@ -159,58 +159,73 @@ impl Table {
         self.claims(entry).map(|claim| claim.key)
     }
 
+    /// What an entry says of an address that it owns.
+    #[must_use]
+    pub fn answer(&self, entry: usize) -> Lookup {
+        match &self.meanings[usize::from(self.entries[entry].meaning)] {
+            Shared::Unclear => Lookup::Unavailable(format!("`{}`: {}", self.dn(entry), self.extra(entry)).into()),
+            Shared::Clear { kind, rule } => Lookup::Found(Arc::new(Recipient {
+                kind: *kind,
+                target: Some(self.extra(entry)).filter(|extra| !extra.is_empty()).and_then(|t| Address::parse(t).ok()),
+                mail_server: self.servers.get(usize::from(self.entries[entry].server)).cloned(),
+                send_connector: None,
+                entry: self.dn(entry).into(),
+                rule: rule.clone(),
+            })),
+        }
+    }
+
     /// An entry as it was put in.
     #[must_use]
     pub fn known(&self, entry: usize) -> Known {
-        let meaning = match &self.meanings[usize::from(self.entries.meanings[entry])] {
+        let meaning = match &self.meanings[usize::from(self.entries[entry].meaning)] {
             Shared::Unclear => Err(self.extra(entry).to_owned()),
             Shared::Clear { kind, rule } => Ok(Meaning {
                 kind: *kind,
                 target: Address::parse(self.extra(entry)).ok(),
-                mail_server: self
-                    .servers
-                    .get(usize::from(self.entries.servers[entry]))
-                    .map(|server| server.to_string()),
+                mail_server: self.servers.get(usize::from(self.entries[entry].server)).map(|server| server.to_string()),
                 rule: rule.to_string(),
                 at_odds: None,
             }),
         };
-        Known { id: self.entries.ids[entry], dn: self.dn(entry), claims: self.claims(entry).collect(), meaning }
+        Known { id: self.entries[entry].id, dn: self.dn(entry), claims: self.claims(entry).collect(), meaning }
     }
 
     /// An entry's addresses lie one behind the other, in the order of the entries.
     fn claims(&self, entry: usize) -> impl Iterator<Item = Claim> {
         let of = |at: usize| self.claimant(at).0;
-        let all = &self.addresses.entries;
-        let first = all.partition_point(|claim| index(claim & !FALLBACK) < entry);
+        let all = &self.addresses;
+        let first = all.partition_point(|claimed| index(claimed.entry & !FALLBACK) < entry);
         (first..all.len()).take_while(move |at| of(*at) == entry).map(|at| {
             let local = std::str::from_utf8(self.local(at)).unwrap_or_default();
-            let domain = &*self.domains[usize::from(self.addresses.domains[at])];
+            let domain = &*self.domains[usize::from(self.addresses[at].domain)];
             let key = if domain.is_empty() { local.to_owned() } else { [local, "@", domain].concat() };
             Claim { key, strength: self.claimant(at).1 }
         })
     }
 
     fn claimant(&self, address: usize) -> (usize, Strength) {
-        let claim = self.addresses.entries[address];
+        let claim = self.addresses[address].entry;
         let strength = if claim & FALLBACK == 0 { Strength::Certain } else { Strength::Fallback };
         (index(claim & !FALLBACK), strength)
     }
 
     /// The target; why it is unclear; nothing.
     fn extra(&self, entry: usize) -> &str {
-        let (_, behind) = self.text(self.entries.texts[entry]);
+        let (_, behind) = self.text(self.entries[entry].text);
         std::str::from_utf8(self.text(behind).0).unwrap_or_default()
     }
 
-    fn dn(&self, entry: usize) -> String {
-        let (name, _) = self.text(self.entries.texts[entry]);
+    /// Its distinguished name.
+    #[must_use]
+    pub fn dn(&self, entry: usize) -> String {
+        let (name, _) = self.text(self.entries[entry].text);
         let name = std::str::from_utf8(name).unwrap_or_default();
-        [name, &self.parents[index(self.entries.parents[entry])]].concat()
+        [name, &self.parents[index(self.entries[entry].parent)]].concat()
     }
 
     fn local(&self, at: usize) -> &[u8] {
-        self.text(self.addresses.locals[at]).0
+        self.text(self.addresses[at].local).0
     }
 
     /// The text that begins there, and where the next one does.
@@ -282,18 +297,8 @@ impl Builder {
         let slots = if sizes.addresses == 0 { 0 } else { sizes.addresses * LOAD.0 / LOAD.1 + 1 };
         let table = Table {
             texts: Vec::with_capacity(sizes.texts),
-            entries: Entries {
-                ids: Vec::with_capacity(sizes.entries),
-                texts: Vec::with_capacity(sizes.entries),
-                parents: Vec::with_capacity(sizes.entries),
-                meanings: Vec::with_capacity(sizes.entries),
-                servers: Vec::with_capacity(sizes.entries),
-            },
-            addresses: Addresses {
-                locals: Vec::with_capacity(sizes.addresses),
-                domains: Vec::with_capacity(sizes.addresses),
-                entries: Vec::with_capacity(sizes.addresses),
-            },
+            entries: Vec::with_capacity(sizes.entries),
+            addresses: Vec::with_capacity(sizes.addresses),
             slots: vec![NONE; slots],
             hashes: RandomState::default(),
             domains: Vec::new(),
@@ -316,7 +321,7 @@ impl Builder {
     /// It does not fit.
     pub fn add(&mut self, known: &Known) -> Result<(), TooLarge> {
         let table = &mut self.table;
-        let entry = u32::try_from(table.entries.ids.len()).map_err(|_| TooLarge::Texts)?;
+        let entry = u32::try_from(table.entries.len()).map_err(|_| TooLarge::Texts)?;
         let (name, parent) = known.relative_name();
         let text = texts::write(&mut table.texts, name)?;
         let (shared, extra, server) = match &known.meaning {
@@ -340,11 +345,9 @@ impl Builder {
             Some(server) => self.servers.of(server, &mut table.servers),
             None => u32::from(u16::MAX),
         };
-        table.entries.ids.push(known.id);
-        table.entries.texts.push(text);
-        table.entries.parents.push(self.parents.of(parent, &mut table.parents));
-        table.entries.meanings.push(meaning);
-        table.entries.servers.push(u16::try_from(server).map_err(|_| TooLarge::Names("mail servers"))?);
+        let parent = self.parents.of(parent, &mut table.parents);
+        let server = u16::try_from(server).map_err(|_| TooLarge::Names("mail servers"))?;
+        table.entries.push(Entry { id: known.id, text, parent, meaning, server });
         for Claim { key, strength } in &known.claims {
             let claim = match strength {
                 Strength::Certain => entry,
@@ -352,10 +355,10 @@ impl Builder {
             };
             let (local, domain_name) = halves(key);
             let domain = self.domains.of(domain_name, &mut table.domains);
-            let at = u32::try_from(table.addresses.locals.len()).map_err(|_| TooLarge::Texts)?;
-            table.addresses.locals.push(texts::write(&mut table.texts, local)?);
-            table.addresses.domains.push(u16::try_from(domain).map_err(|_| TooLarge::Names("domains"))?);
-            table.addresses.entries.push(claim);
+            let at = u32::try_from(table.addresses.len()).map_err(|_| TooLarge::Texts)?;
+            let domain = u16::try_from(domain).map_err(|_| TooLarge::Names("domains"))?;
+            let local_at = texts::write(&mut table.texts, local)?;
+            table.addresses.push(Claimed { local: local_at, entry: claim, domain });
             let mut slot = table.slot_of(local, domain_name);
             while table.slots[slot] != NONE {
                 slot = (slot + 1) % table.slots.len();

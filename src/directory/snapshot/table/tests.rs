@@ -19,7 +19,7 @@ fn table(all: &[Known]) -> Table {
     let table = builder.finish();
     // What was asked for was enough, and no more was taken.
     assert!(table.texts.len() <= sizes.texts && table.texts.capacity() == sizes.texts);
-    assert_eq!((table.addresses.locals.len(), table.len()), (sizes.addresses, sizes.entries));
+    assert_eq!((table.addresses.len(), table.len()), (sizes.addresses, sizes.entries));
     table
 }
 
