@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::connection::{Connection, End};
+pub use self::examination::Examination;
 pub use self::follow::Refreshed;
 use self::follow::{Keeper, Refresh, Request};
 use self::holding::Holding;
@@ -38,6 +39,7 @@ use crate::time::UnixTime;
 
 mod answer;
 mod connection;
+mod examination;
 mod follow;
 mod holding;
 mod login;

@@ -25,7 +25,7 @@ use self::call_ahead::CallAheadDirectory;
 use self::call_ahead::prober::Prober;
 use self::file::FileDirectory;
 use self::ldap::LdapDirectory;
-pub use self::ldap::Refreshed;
+pub use self::ldap::{Examination, Refreshed};
 pub use self::snapshot::Accept;
 pub use self::snapshot::report::SnapshotReport;
 use self::snapshot::served::Served;
@@ -35,6 +35,7 @@ use crate::metrics::{LOOKUPS, Metrics};
 use crate::recipient::{Answer, Fresh, Kind, Lookup};
 use crate::routing::table::DirectoryRules;
 use crate::routing::verdict::Question;
+use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 
 /// The directories of one configuration.
@@ -141,6 +142,11 @@ impl Directories {
         found.reverse();
         found.truncate(most);
         found
+    }
+
+    /// Searches an LDAP directory for an address that nobody has, by each attribute alone. `None`: it is no LDAP directory.
+    pub async fn examine(&self, name: &str, nobody: &Address) -> Option<Result<Examination, Arc<str>>> {
+        Some(self.ldap(name)?.examine(nobody).await)
     }
 
     /// How the directory's snapshot is; `None`: it keeps none.
