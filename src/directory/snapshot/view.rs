@@ -52,6 +52,16 @@ enum Owner<'a> {
     Changed(&'a Known),
 }
 
+impl Owner<'_> {
+    fn is(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::InTable(one), Self::InTable(other)) => one == other,
+            (Self::Changed(one), Self::Changed(other)) => std::ptr::eq(one, other),
+            (Self::InTable(_), Self::Changed(_)) | (Self::Changed(_), Self::InTable(_)) => false,
+        }
+    }
+}
+
 /// Where mail for an address goes, as far as the directory says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way<'a> {
@@ -235,9 +245,13 @@ impl View {
         });
         let (mut certain, mut fallback) = (Vec::new(), Vec::new());
         for (owner, strength) in in_table.chain(changed) {
-            match strength {
-                Strength::Certain => certain.push(owner),
-                Strength::Fallback => fallback.push(owner),
+            let of_its_strength = match strength {
+                Strength::Certain => &mut certain,
+                Strength::Fallback => &mut fallback,
+            };
+            // Two slots of one entry may look alike.
+            if !of_its_strength.iter().any(|other: &Owner<'_>| other.is(owner)) {
+                of_its_strength.push(owner);
             }
         }
         if certain.is_empty() { fallback } else { certain }
