@@ -257,6 +257,12 @@ impl View {
         if certain.is_empty() { fallback } else { certain }
     }
 
+    /// How many entries own the address with that key.
+    #[must_use]
+    pub fn count_owners(&self, key: &str) -> usize {
+        self.owners(key).len()
+    }
+
     /// The entries that own the address with that key.
     #[must_use]
     pub fn owned_by(&self, key: &str) -> Vec<Known> {
