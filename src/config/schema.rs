@@ -54,6 +54,11 @@ const fn asked(name: &'static str) -> Key {
     Key { name, when: When::If { key: "kind", values: &["ldap", "call-ahead"], default: "ldap" } }
 }
 
+/// A key of the profile that has only what the operator names.
+const fn custom(name: &'static str) -> Key {
+    Key { name, when: When::If { key: "profile", values: &["custom"], default: "active-directory" } }
+}
+
 const fn call_ahead(name: &'static str) -> Key {
     Key { name, when: When::If { key: "kind", values: &["call-ahead"], default: "ldap" } }
 }
@@ -73,7 +78,7 @@ const fn server(name: &'static str) -> Key {
 
 /// Values that are part of the design but not built yet: table, key, values.
 pub(super) const VALUES_NOT_BUILT: &[(&str, &str, &[&str])] =
-    &[("directory", "profile", &["groupwise", "kerio", "open-directory", "domino", "zimbra", "custom"])];
+    &[("directory", "profile", &["groupwise", "kerio", "open-directory"])];
 
 /// All tables.
 pub const TABLES: &[Table] = &[
@@ -135,6 +140,8 @@ pub const TABLES: &[Table] = &[
             call_ahead("probes_per_second"),
             ldap("urls"),
             ldap("profile"),
+            custom("attributes"),
+            custom("filter"),
             ldap("base"),
             ldap("bind_dn"),
             ldap("password_file"),
@@ -153,6 +160,10 @@ pub const TABLES: &[Table] = &[
         ],
     },
     Table { name: "directory.tls", keys: &[key("start_tls"), key("ca")] },
+    Table {
+        name: "directory.attributes",
+        keys: &[key("addresses"), key("fallback"), key("target"), key("mail_server"), key("login"), key("groups")],
+    },
     Table { name: "directory.cache", keys: &[key("found"), key("not_found"), key("entries")] },
     Table { name: "directory.hold_changes", keys: &[key("share"), key("at_least"), key("within")] },
     Table {
