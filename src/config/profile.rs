@@ -11,6 +11,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Profile {
     let words = [
         ("active-directory", Profile::ActiveDirectory),
         ("openldap", Profile::Openldap),
+        ("groupwise", Profile::GroupWise),
+        ("kerio", Profile::Kerio),
+        ("open-directory", Profile::OpenDirectory),
         ("domino", Profile::Domino),
         ("zimbra", Profile::Zimbra),
         ("custom", Profile::Custom(Arc::default())),
@@ -26,7 +29,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Profile {
 pub(super) fn plus_addressing_of(profile: &Profile) -> PlusAddressing {
     match profile {
         Profile::Openldap => PlusAddressing::Keep,
-        Profile::ActiveDirectory | Profile::Domino | Profile::Zimbra | Profile::Custom(_) => PlusAddressing::Off,
+        _ => PlusAddressing::Off,
     }
 }
 

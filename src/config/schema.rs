@@ -1,4 +1,4 @@
-//! Every key that a configuration may have, and those that are known but not built yet.
+//! Every key that a configuration may have.
 //!
 //! `reader` refuses what is not here; `docs/configuration.md` and `conf/full.toml` are compared with it by tests.
 
@@ -75,10 +75,6 @@ const fn smtp(name: &'static str) -> Key {
 const fn server(name: &'static str) -> Key {
     Key { name, when: When::If { key: "protocol", values: &["smtp", "lmtp"], default: "smtp" } }
 }
-
-/// Values that are part of the design but not built yet: table, key, values.
-pub(super) const VALUES_NOT_BUILT: &[(&str, &str, &[&str])] =
-    &[("directory", "profile", &["groupwise", "kerio", "open-directory"])];
 
 /// All tables.
 pub const TABLES: &[Table] = &[
@@ -225,9 +221,4 @@ pub const TABLES: &[Table] = &[
 /// The keys of a table; none for a name that is not in [`TABLES`].
 pub(super) fn keys(table: &str) -> &'static [Key] {
     TABLES.iter().find(|known| known.name == table).map_or(&[], |known| known.keys)
-}
-
-/// Whether this value of a key is part of the design but not built yet.
-pub(super) fn value_not_built(table: &str, key: &str, value: &str) -> bool {
-    VALUES_NOT_BUILT.iter().any(|(t, k, values)| *t == table && *k == key && values.contains(&value))
 }

@@ -16,7 +16,10 @@ mod active_directory;
 mod custom;
 mod domino;
 mod entry;
+mod groupwise;
+mod kerio;
 mod legacy_name;
+mod open_directory;
 mod openldap;
 mod recipient_type;
 mod zimbra;
@@ -104,6 +107,9 @@ impl Profile {
         match self {
             Self::ActiveDirectory => &active_directory::ActiveDirectory,
             Self::Openldap => &openldap::Openldap,
+            Self::GroupWise => &groupwise::GroupWise,
+            Self::Kerio => &kerio::Kerio,
+            Self::OpenDirectory => &open_directory::OpenDirectory,
             Self::Domino => &domino::Domino,
             Self::Zimbra => &zimbra::Zimbra,
             Self::Custom(own) => &**own,

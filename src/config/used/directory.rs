@@ -175,6 +175,12 @@ pub enum Profile {
     ActiveDirectory,
     /// `mail`, `mailAlternateAddress`, `mailLocalAddress`, `mailRoutingAddress`, `mailHost`.
     Openldap,
+    /// eDirectory with GroupWise's users.
+    GroupWise,
+    /// Kerio Connect's extension of Active Directory or Open Directory.
+    Kerio,
+    /// Apple's Open Directory.
+    OpenDirectory,
     /// HCL Domino's directory.
     Domino,
     /// Zimbra Collaboration's directory.

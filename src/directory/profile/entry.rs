@@ -77,7 +77,7 @@ impl Entry {
 
     /// The mail server that the attribute names.
     pub(super) fn server(&self, name: &str) -> Option<String> {
-        self.first(name).map(|host| host.trim().to_lowercase())
+        self.first(name).map(|host| host.trim().trim_end_matches('.').to_lowercase())
     }
 
     /// Puts the attribute's values that are addresses among the claims.

@@ -74,6 +74,7 @@ fn is_disabled(entry: &Entry) -> bool {
 mod tests {
     use super::*;
     use crate::config::Profile;
+    use crate::directory::profile::tests::{entry, said};
     use crate::recipient::Lookup;
     use crate::smtp::address::Address;
 
@@ -117,6 +118,29 @@ mod tests {
             };
             assert_eq!(found, expected, "{attributes:?}");
         }
+    }
+
+    /// Sendmail's cf/README, "LDAP ROUTING": what each of its six cases is here. Which hosts are ours is said by
+    /// `mailbox_servers` and not by the entry, so local and remote ones are told apart afterwards.
+    #[test]
+    fn sendmails_six_cases() {
+        let (local, remote) = (("mailHost", "mx.contoso.com."), ("mailHost", "EX1.contoso.com"));
+        let routing = ("mailRoutingAddress", "a@store.contoso.com");
+        for (attributes, expected) in [
+            (&[local, routing][..], "mail-user for a@store.contoso.com on mx.contoso.com"),
+            (&[local], "mailbox on mx.contoso.com"),
+            (&[remote, routing], "mail-user for a@store.contoso.com on ex1.contoso.com"),
+            (&[remote], "mailbox on ex1.contoso.com"),
+            (&[routing], "mail-user for a@store.contoso.com"),
+            (&[], "mailbox"),
+        ] {
+            let all = [&[("mailLocalAddress", "a@contoso.com")], attributes].concat();
+            let entries = [entry("uid=a", &all)];
+            assert_eq!(said(&Profile::Openldap, &entries, DisabledAccounts::Accepted), expected, "{attributes:?}");
+        }
+        // A whole domain's address (`@contoso.com`) would make everybody known.
+        let catch_all = [entry("uid=a", &[("mailLocalAddress", "@contoso.com")])];
+        assert_eq!(said(&Profile::Openldap, &catch_all, DisabledAccounts::Accepted), "not found");
     }
 
     #[test]
