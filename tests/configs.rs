@@ -177,6 +177,15 @@ name = "asked"
 kind = "call-ahead"
 send_connector = "exchange"
 #call-ahead#
+[[directory]]
+name = "own"
+urls = ["ldaps://ldap.contoso.com"]
+base = ["dc=contoso,dc=com"]
+probe = "postmaster@contoso.com"
+profile = "custom"
+mode = "lookup"
+attributes.addresses = ["mail"]
+#custom#
 [[send_connector]]
 name = "exchange"
 smart_hosts = ["[10.0.0.5]"]
@@ -199,12 +208,14 @@ fn with_key(table: &str, key: &str, value: &str) -> String {
     if table == "send_connector.address_spaces" {
         return EVERY_TABLE.replace("\"fabrikam.com\"", &format!("\"fabrikam.com\", {key} = {value}"));
     }
-    if key == "probes_per_second" {
-        return EVERY_TABLE.replace("#call-ahead#", &format!("{key} = {value}"));
-    }
     let (outer, inner) =
         table.split_once('.').map_or((table, String::new()), |(outer, inner)| (outer, format!("{inner}.")));
-    let changed = EVERY_TABLE.replace(&format!("#{outer}#"), &format!("{inner}{key} = {value}"));
+    let place = match (table, key) {
+        ("directory", "probes_per_second") => "call-ahead",
+        ("directory", "filter") | ("directory.attributes", _) => "custom",
+        _ => outer,
+    };
+    let changed = EVERY_TABLE.replace(&format!("#{place}#"), &format!("{inner}{key} = {value}"));
     assert_ne!(changed, EVERY_TABLE, "{table}");
     changed
 }

@@ -41,3 +41,5 @@ mod silence;
 mod snapshot_active_directory;
 #[path = "directories/snapshot_openldap.rs"]
 mod snapshot_openldap;
+#[path = "directories/vendors.rs"]
+mod vendors;

@@ -21,6 +21,7 @@ use crate::time::UnixTime;
 
 mod call_ahead;
 mod clients;
+mod companions;
 mod doors;
 mod domains;
 mod names;
@@ -82,6 +83,7 @@ fn check(mut written: Written, mut context: Context) -> Result<Config, Vec<Probl
     doors::check(&written, problems);
     clients::check(&written, problems);
     domains::check(&written, problems);
+    companions::check(&written, problems);
     let warnings = warnings::find(&written);
     if context.problems.is_empty() { Ok(assemble(written, warnings)) } else { Err(context.problems.into_sorted()) }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::accepted_domain::set;
+use super::profile::{self, plus_addressing_of};
 use super::reader::{Reader, name, plain};
 use super::{
     CacheConfig, CallAheadConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, HoldChanges, LdapConfig,
@@ -38,7 +39,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> DirectoryConfig {
         ldap.mailbox_servers.clone_from(&mailbox_servers);
     }
     let default = match &kind {
-        DirectoryKind::Ldap(ldap) => plus_addressing_of(ldap.profile),
+        DirectoryKind::Ldap(ldap) => plus_addressing_of(&ldap.profile),
         DirectoryKind::File(_) | DirectoryKind::CallAhead(_) => PlusAddressing::Off,
     };
     let words = &[("off", PlusAddressing::Off), ("keep", PlusAddressing::Keep), ("strip", PlusAddressing::Strip)];
@@ -51,14 +52,6 @@ pub(super) fn read(reader: &mut Reader<'_>) -> DirectoryConfig {
         plus_addressing: reader.choice("plus_addressing", words).unwrap_or(default),
     };
     DirectoryConfig { name, rules, kind }
-}
-
-/// Exchange has no subaddresses unless it is told to; the servers beside OpenLDAP (Postfix, Dovecot, Cyrus) have.
-fn plus_addressing_of(profile: Profile) -> PlusAddressing {
-    match profile {
-        Profile::ActiveDirectory => PlusAddressing::Off,
-        Profile::Openldap => PlusAddressing::Keep,
-    }
 }
 
 fn mailbox_servers(reader: &mut Reader<'_>) -> HashMap<String, Arc<str>> {
@@ -104,11 +97,10 @@ fn ldap(reader: &mut Reader<'_>) -> LdapConfig {
     reader.require_some("urls", "name at least one server");
     reader.require_some("base", "name at least one search base; a global catalog takes \"\"");
     apart(reader, &base);
-    let profiles = &[("active-directory", Profile::ActiveDirectory), ("openldap", Profile::Openldap)];
     let (start_tls, ca) = tls(&mut reader.inner("directory.tls"), &urls);
     let config = LdapConfig {
         urls,
-        profile: reader.choice("profile", profiles).unwrap_or(Profile::ActiveDirectory),
+        profile: profile::read(reader),
         base,
         bind_dn: reader.text("bind_dn", plain).unwrap_or_default().to_string(),
         password_file: reader.path("password_file"),
@@ -122,6 +114,10 @@ fn ldap(reader: &mut Reader<'_>) -> LdapConfig {
         hold_changes: hold_changes(&mut reader.inner("directory.hold_changes")),
         mailbox_servers: HashMap::new(),
     };
+    // Changes are followed entry by entry, and only the server can say whether an entry still fits a filter.
+    if config.is_snapshot() && matches!(&config.profile, Profile::Custom(own) if own.filter.is_some()) {
+        reader.problem("filter", "only for mode = \"lookup\"; write that too, or leave the filter out");
+    }
     // RFC 4513 5.1.2: a name without a password is an unauthenticated bind, which succeeds as nobody.
     match (config.bind_dn.is_empty(), config.password_file.is_some()) {
         (false, false) if !reader.has("password_file") => {

@@ -16,6 +16,7 @@ mod used;
 mod source;
 mod units;
 pub mod schema;
+mod profile;
 mod reader;
 mod include;
 mod server;
@@ -33,10 +34,10 @@ pub mod reload;
 
 pub use crate::routing::table::RECIPIENT_MX;
 pub use used::{
-    AskedServer, Auth, BareLf, CacheConfig, CallAheadConfig, CertificateFiles, ClientAddress, CutThrough, Delivery,
-    DirectoryConfig, DirectoryKind, EightBit, FileDirectoryConfig, HoldChanges, Host, LdapConfig, LdapMode, Mechanism,
-    Profile, Protocol, ReceiveConnector, ReceiveTls, ReceiveTlsMode, Retry, Select, SendAuth, SendConnector, SendTls,
-    SendTlsMode, SmartHost, SmtpOut, SnapshotConfig, Speaks, TlsVersion, WhenUnreachable,
+    AskedServer, Auth, BareLf, CacheConfig, CallAheadConfig, CertificateFiles, ClientAddress, CustomProfile,
+    CutThrough, Delivery, DirectoryConfig, DirectoryKind, EightBit, FileDirectoryConfig, HoldChanges, Host, LdapConfig,
+    LdapMode, Mechanism, Profile, Protocol, ReceiveConnector, ReceiveTls, ReceiveTlsMode, Retry, Select, SendAuth,
+    SendConnector, SendTls, SendTlsMode, SmartHost, SmtpOut, SnapshotConfig, Speaks, TlsVersion, WhenUnreachable,
 };
 
 /// One whole configuration.

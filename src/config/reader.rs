@@ -145,11 +145,9 @@ impl<'r> Reader<'r> {
     }
 
     /// One of several words.
-    pub(super) fn choice<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> Option<T> {
-        let schema = self.schema;
+    pub(super) fn choice<T: Clone>(&mut self, key: &str, words: &[(&str, T)]) -> Option<T> {
         self.text(key, |text| match words.iter().find(|(word, _)| *word == text) {
-            Some((_, meaning)) => Ok(*meaning),
-            None if schema::value_not_built(schema, key, text) => Err(format!("\"{text}\" is not built yet")),
+            Some((_, meaning)) => Ok(meaning.clone()),
             None => {
                 let known: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
                 Err(format!("expected {}, found \"{text}\"", known.join(" or ")))

@@ -1,4 +1,4 @@
-//! Every key that a configuration may have, and those that are known but not built yet.
+//! Every key that a configuration may have.
 //!
 //! `reader` refuses what is not here; `docs/configuration.md` and `conf/full.toml` are compared with it by tests.
 
@@ -54,6 +54,11 @@ const fn asked(name: &'static str) -> Key {
     Key { name, when: When::If { key: "kind", values: &["ldap", "call-ahead"], default: "ldap" } }
 }
 
+/// A key of the profile that has only what the operator names.
+const fn custom(name: &'static str) -> Key {
+    Key { name, when: When::If { key: "profile", values: &["custom"], default: "active-directory" } }
+}
+
 const fn call_ahead(name: &'static str) -> Key {
     Key { name, when: When::If { key: "kind", values: &["call-ahead"], default: "ldap" } }
 }
@@ -70,10 +75,6 @@ const fn smtp(name: &'static str) -> Key {
 const fn server(name: &'static str) -> Key {
     Key { name, when: When::If { key: "protocol", values: &["smtp", "lmtp"], default: "smtp" } }
 }
-
-/// Values that are part of the design but not built yet: table, key, values.
-pub(super) const VALUES_NOT_BUILT: &[(&str, &str, &[&str])] =
-    &[("directory", "profile", &["groupwise", "kerio", "open-directory", "domino", "zimbra", "custom"])];
 
 /// All tables.
 pub const TABLES: &[Table] = &[
@@ -135,6 +136,8 @@ pub const TABLES: &[Table] = &[
             call_ahead("probes_per_second"),
             ldap("urls"),
             ldap("profile"),
+            custom("attributes"),
+            custom("filter"),
             ldap("base"),
             ldap("bind_dn"),
             ldap("password_file"),
@@ -153,6 +156,10 @@ pub const TABLES: &[Table] = &[
         ],
     },
     Table { name: "directory.tls", keys: &[key("start_tls"), key("ca")] },
+    Table {
+        name: "directory.attributes",
+        keys: &[key("addresses"), key("fallback"), key("target"), key("mail_server"), key("login"), key("groups")],
+    },
     Table { name: "directory.cache", keys: &[key("found"), key("not_found"), key("entries")] },
     Table { name: "directory.hold_changes", keys: &[key("share"), key("at_least"), key("within")] },
     Table {
@@ -214,9 +221,4 @@ pub const TABLES: &[Table] = &[
 /// The keys of a table; none for a name that is not in [`TABLES`].
 pub(super) fn keys(table: &str) -> &'static [Key] {
     TABLES.iter().find(|known| known.name == table).map_or(&[], |known| known.keys)
-}
-
-/// Whether this value of a key is part of the design but not built yet.
-pub(super) fn value_not_built(table: &str, key: &str, value: &str) -> bool {
-    VALUES_NOT_BUILT.iter().any(|(t, k, values)| *t == table && *k == key && values.contains(&value))
 }

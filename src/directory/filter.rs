@@ -1,31 +1,34 @@
 //! LDAP search filters (RFC 4515), built as a tree so that no character of an address can change their meaning.
 //!
-//! `profile` builds them, `ldap` sends them. Attribute names are constants of ours; every value is escaped.
+//! `profile` builds them, `ldap` sends them. Attribute names are constants of ours or were checked with the
+//! configuration, as was a whole filter of the operator's; every value is escaped.
 
 use std::fmt;
 
 /// A filter as far as recipient lookups need one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Filter {
+pub enum Filter<'a> {
     /// `(attribute=value)`: equality with exactly these octets, wildcards included.
     Equals {
         /// The attribute's name.
-        attribute: &'static str,
+        attribute: &'a str,
         /// The value, unescaped.
         value: String,
     },
     /// `(attribute=*)`: it has one.
-    Present(&'static str),
+    Present(&'a str),
     /// `(attribute>=number)`.
-    AtLeast(&'static str, u64),
+    AtLeast(&'a str, u64),
     /// `(|...)`: any of these.
-    Any(Vec<Filter>),
+    Any(Vec<Filter<'a>>),
+    /// `(&(operator's)(ours))`: the operator's own filter, which [`parse`](ldap3::parse_filter) took, and ours.
+    Narrowed(&'a str, Box<Filter<'a>>),
 }
 
-impl Filter {
+impl<'a> Filter<'a> {
     /// `(attribute=value)`.
     #[must_use]
-    pub fn equals(attribute: &'static str, value: impl Into<String>) -> Self {
+    pub fn equals(attribute: &'a str, value: impl Into<String>) -> Self {
         Self::Equals { attribute, value: value.into() }
     }
 
@@ -39,7 +42,7 @@ impl Filter {
     }
 }
 
-impl fmt::Display for Filter {
+impl fmt::Display for Filter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Equals { attribute, value } => {
@@ -54,6 +57,7 @@ impl fmt::Display for Filter {
                 filters.iter().try_for_each(|filter| filter.fmt(f))?;
                 f.write_str(")")
             }
+            Self::Narrowed(written, filter) => write!(f, "(&{written}{filter})"),
         }
     }
 }
@@ -90,12 +94,12 @@ mod tests {
     }
 
     /// The BER of RFC 4511 4.5.1: `or [1]`, `equalityMatch [3]`.
-    fn expected(filter: &Filter) -> StructureTag {
+    fn expected(filter: &Filter<'_>) -> StructureTag {
         let octets =
             |text: &str| StructureTag { class: TagClass::Universal, id: 4, payload: PL::P(text.as_bytes().to_vec()) };
         let (id, inner) = match filter {
             Filter::Equals { attribute, value } => (3, vec![octets(attribute), octets(value)]),
-            Filter::Present(_) => unreachable!("not made here"),
+            Filter::Present(_) | Filter::Narrowed(..) => unreachable!("not made here"),
             Filter::AtLeast(attribute, number) => (5, vec![octets(attribute), octets(&number.to_string())]),
             Filter::Any(filters) => (1, filters.iter().map(expected).collect()),
         };

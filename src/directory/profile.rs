@@ -2,32 +2,29 @@
 //! "what counts as found"). Pure.
 //!
 //! `ldap` asks with [`Profile::filter`] and [`Profile::attributes`], and hands what came back to [`Profile::judge`].
+//! A profile is a file below this one: a table of attributes, and [`Rules`] where it differs from the others.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use crate::config::Profile;
 use crate::directory::filter::Filter;
-use crate::directory::known::{self, Claim, Id, Known, Strength};
+use crate::directory::known::{self, Claim, Id, Known, Meaning};
 use crate::recipient::{Kind, Lookup};
 use crate::smtp::address::Address;
 
 mod active_directory;
+mod custom;
+mod domino;
+mod entry;
+mod groupwise;
+mod kerio;
+mod legacy_name;
+mod open_directory;
 mod openldap;
 mod recipient_type;
+mod zimbra;
 
-/// One entry that a search returned.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Entry {
-    /// Its distinguished name.
-    pub dn: String,
-    /// What the directory knows it by, whatever it is called; empty where it was not asked for that.
-    pub id: Vec<u8>,
-    /// Values by lower-case attribute name without options. Values that are not UTF-8 are left out.
-    attributes: HashMap<String, Vec<String>>,
-    /// What to ask for next where the server did not return all values of an attribute at once.
-    rest: Vec<String>,
-}
+pub use entry::Entry;
 
 /// Whether disabled accounts receive mail (`refuse_disabled`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,59 +52,105 @@ pub(super) fn kind_of_recipient_type(name: &str) -> Option<Kind> {
 /// Why an entry cannot be judged; the answer is then `Unavailable`.
 struct Unclear(String);
 
+/// What tells one profile from another.
+trait Rules {
+    /// All attributes that are read.
+    fn attributes(&self) -> Vec<&str>;
+
+    /// Those among them whose values are addresses.
+    fn addresses(&self) -> Vec<&str>;
+
+    /// What somebody logs in with, beside their addresses.
+    fn logins(&self) -> Vec<&str>;
+
+    /// The addresses that an entry claims.
+    fn claims(&self, entry: &Entry) -> Vec<Claim>;
+
+    /// What it means for mail to any of them.
+    fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear>;
+
+    /// The attribute with local parts that count in the domains of the entry's addresses ([`Entry::claim_short_names`]).
+    fn short_names(&self) -> Option<&str> {
+        None
+    }
+
+    /// Filters any of which finds who may own the address.
+    fn filters(&self, address: &Address) -> Vec<Filter<'_>> {
+        let (texts, names) = (spellings(address), self.addresses());
+        let whole = texts.iter().flat_map(|text| names.iter().map(|name| Filter::equals(name, text.as_str())));
+        whole.chain(self.short_names().map(|name| Filter::equals(name, address.local_key()))).collect()
+    }
+
+    /// Attributes one of which everybody has who may own an address.
+    fn marks(&self) -> Vec<&str> {
+        self.addresses()
+    }
+
+    /// Filters any of which finds who logs in with that name.
+    fn login_filters(&self, name: &str) -> Vec<Filter<'_>> {
+        self.logins().into_iter().map(|attribute| Filter::equals(attribute, name)).collect()
+    }
+
+    /// What entries claim the address by.
+    fn key<'a>(&self, address: &'a Address) -> Cow<'a, str> {
+        Cow::Borrowed(address.key())
+    }
+
+    /// The filter with what the operator adds to every one.
+    fn narrowed<'a>(&'a self, filter: Filter<'a>) -> Filter<'a> {
+        filter
+    }
+}
+
 impl Profile {
+    fn rules(&self) -> &dyn Rules {
+        match self {
+            Self::ActiveDirectory => &active_directory::ActiveDirectory,
+            Self::Openldap => &openldap::Openldap,
+            Self::GroupWise => &groupwise::GroupWise,
+            Self::Kerio => &kerio::Kerio,
+            Self::OpenDirectory => &open_directory::OpenDirectory,
+            Self::Domino => &domino::Domino,
+            Self::Zimbra => &zimbra::Zimbra,
+            Self::Custom(own) => &**own,
+        }
+    }
+
     /// The attributes that [`Profile::judge`] looks at.
     #[must_use]
-    pub fn attributes(self) -> &'static [&'static str] {
-        match self {
-            Self::ActiveDirectory => active_directory::ATTRIBUTES,
-            Self::Openldap => openldap::ATTRIBUTES,
-        }
+    pub fn attributes(&self) -> Vec<&str> {
+        self.rules().attributes()
     }
 
     /// A filter for the entries that may own one of these addresses. It may find more than own them:
     /// directories ignore accents and width.
     #[must_use]
-    pub fn filter<'a>(self, addresses: impl IntoIterator<Item = &'a Address>) -> Filter {
-        let mut filters = Vec::new();
-        for text in addresses.into_iter().flat_map(spellings) {
-            match self {
-                Self::ActiveDirectory => filters.extend(active_directory::filters(&text)),
-                Self::Openldap => filters.extend(openldap::filters(&text)),
-            }
-        }
-        Filter::Any(filters)
+    pub fn filter<'a>(&self, addresses: impl IntoIterator<Item = &'a Address>) -> Filter<'_> {
+        let rules = self.rules();
+        rules.narrowed(Filter::Any(addresses.into_iter().flat_map(|address| rules.filters(address)).collect()))
     }
 
     /// A filter for every entry that may own an address.
     #[must_use]
-    pub fn everybody(self) -> Filter {
-        Filter::Any(match self {
-            Self::ActiveDirectory => active_directory::ADDRESSES.map(Filter::Present).into(),
-            Self::Openldap => openldap::ADDRESSES.map(Filter::Present).into(),
-        })
+    pub fn everybody(&self) -> Filter<'_> {
+        let rules = self.rules();
+        rules.narrowed(Filter::Any(rules.marks().into_iter().map(Filter::Present).collect()))
     }
 
     /// A filter for the entry of somebody who logs in with this name: an address, or what the directory calls it.
     #[must_use]
-    pub fn login_filter(self, name: &str) -> Filter {
-        let names = match self {
-            // DOMAIN\name is how Windows writes it.
-            Self::ActiveDirectory => {
-                let account = name.rsplit_once('\\').map_or(name, |(_, account)| account);
-                vec![Filter::equals("sAMAccountName", account), Filter::equals("userPrincipalName", name)]
-            }
-            Self::Openldap => vec![Filter::equals("uid", name)],
-        };
-        match Address::parse(name) {
-            Ok(address) => Filter::Any(names.into_iter().chain([self.filter([&address])]).collect()),
-            Err(_) => Filter::Any(names),
+    pub fn login_filter(&self, name: &str) -> Filter<'_> {
+        let rules = self.rules();
+        let mut filters = rules.login_filters(name);
+        if let Ok(address) = Address::parse(name) {
+            filters.extend(rules.filters(&address));
         }
+        rules.narrowed(Filter::Any(filters))
     }
 
     /// What the entries say of the address.
     #[must_use]
-    pub fn judge(self, entries: &[Entry], address: &Address, disabled: DisabledAccounts) -> Judgement {
+    pub fn judge(&self, entries: &[Entry], address: &Address, disabled: DisabledAccounts) -> Judgement {
         let known: Vec<Known> = entries.iter().map(|entry| self.know(entry, disabled)).collect();
         let key = self.key(address);
         let at_odds = match known::owners(&known, &key).as_slice() {
@@ -119,96 +162,23 @@ impl Profile {
 
     /// An entry as far as mail goes: all addresses that it claims, and what it means for mail to any of them.
     #[must_use]
-    pub fn know(self, entry: &Entry, disabled: DisabledAccounts) -> Known {
-        let (claims, meaning) = match self {
-            Self::ActiveDirectory => (active_directory::claims(entry), active_directory::meaning(entry, disabled)),
-            Self::Openldap => (openldap::claims(entry), openldap::meaning(entry, disabled)),
-        };
+    pub fn know(&self, entry: &Entry, disabled: DisabledAccounts) -> Known {
+        let rules = self.rules();
+        let meaning = rules.meaning(entry, disabled).map_err(|Unclear(cause)| cause);
         let id = if entry.id.is_empty() { Id::of(entry.dn.to_lowercase().as_bytes()) } else { Id::of(&entry.id) };
-        Known { id, dn: entry.dn.clone(), claims, meaning: meaning.map_err(|Unclear(cause)| cause) }
+        Known { id, dn: entry.dn.clone(), claims: rules.claims(entry), meaning }
     }
 
     /// What entries claim the address by ([`Claim::key`]).
     #[must_use]
-    pub fn key(self, address: &Address) -> Cow<'_, str> {
-        match self {
-            Self::ActiveDirectory | Self::Openldap => Cow::Borrowed(address.key()),
-        }
+    pub fn key<'a>(&self, address: &'a Address) -> Cow<'a, str> {
+        self.rules().key(address)
     }
 }
 
-impl Entry {
-    /// An entry without attributes.
-    #[must_use]
-    pub fn new(dn: impl Into<String>) -> Self {
-        Self { dn: dn.into(), ..Self::default() }
-    }
-
-    /// Adds an attribute as the server returned it: the name in any case and with options (RFC 4512 2.5.2).
-    pub fn add(&mut self, description: &str, values: impl IntoIterator<Item = String>) {
-        let (name, options) = description.split_once(';').unwrap_or((description, ""));
-        if let Some((_, last)) = options.to_ascii_lowercase().strip_prefix("range=").and_then(|r| r.split_once('-')) {
-            let next = last.parse::<u64>().ok().map(|last| format!("{name};range={}-*", last.saturating_add(1)));
-            self.rest.extend(next);
-        }
-        self.attributes.entry(name.to_ascii_lowercase()).or_default().extend(values);
-    }
-
-    /// What to ask for next where the server kept values back.
-    #[must_use]
-    pub fn rest(&self) -> Option<String> {
-        self.rest.last().cloned()
-    }
-
-    /// Takes the values in that were kept back.
-    pub fn add_rest(&mut self, more: Self) {
-        for (name, values) in more.attributes {
-            self.attributes.entry(name).or_default().extend(values);
-        }
-        self.rest.pop();
-        self.rest.extend(more.rest);
-    }
-
-    /// The attribute's values; the name in lower case.
-    pub(super) fn values(&self, name: &str) -> &[String] {
-        debug_assert_eq!(name, name.to_ascii_lowercase(), "attribute names are kept in lower case");
-        self.attributes.get(name).map_or(&[], Vec::as_slice)
-    }
-
-    pub(super) fn first(&self, name: &str) -> Option<&str> {
-        self.values(name).first().map(String::as_str)
-    }
-
-    fn has(&self, name: &str) -> bool {
-        !self.values(name).is_empty()
-    }
-
-    /// Whether it has one of these object classes, given in lower case.
-    fn has_class(&self, classes: &[&str]) -> bool {
-        self.values("objectclass").iter().any(|class| classes.contains(&class.to_ascii_lowercase().as_str()))
-    }
-
-    /// Puts the attribute's values that are addresses among the claims.
-    fn claim(&self, name: &str, strength: Strength, claims: &mut Vec<Claim>) {
-        for address in self.values(name).iter().filter_map(|value| Address::parse(value.trim()).ok()) {
-            known::claim(claims, address.key(), strength);
-        }
-    }
-
-    /// The one target address that the attribute holds, with or without `SMTP:`.
-    fn target(&self, name: &str) -> Result<Option<Address>, Unclear> {
-        let targets = self.values(name);
-        let (first, others) = match targets {
-            [] => return Ok(None),
-            [first, others @ ..] => (first, others),
-        };
-        let written = without_smtp(first).unwrap_or(first).trim();
-        match Address::parse(written) {
-            Ok(target) if others.is_empty() => Ok(Some(target)),
-            Ok(_) => Err(Unclear(format!("{name} has {} values", targets.len()))),
-            Err(error) => Err(Unclear(format!("{name} `{first}` is no SMTP address: {error}"))),
-        }
-    }
+/// A meaning without mail server and contradiction.
+fn plain_meaning(kind: Kind, target: Option<Address>, rule: &str) -> Meaning {
+    Meaning { kind, target, mail_server: None, rule: rule.to_owned(), at_odds: None }
 }
 
 /// How the address may stand in the directory: with the domain's A-labels and, where that differs, its U-labels.
@@ -221,20 +191,34 @@ fn spellings(address: &Address) -> Vec<String> {
     spellings
 }
 
-/// What stands behind `smtp:`, in any case.
-fn without_smtp(value: &str) -> Option<&str> {
-    match value.split_at_checked(5) {
-        Some((prefix, rest)) if prefix.eq_ignore_ascii_case("smtp:") => Some(rest),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn address(text: &str) -> Address {
         Address::parse(text).unwrap()
+    }
+
+    /// An entry with these values.
+    pub(super) fn entry(dn: &str, attributes: &[(&str, &str)]) -> Entry {
+        let mut entry = Entry::new(dn);
+        attributes.iter().for_each(|(name, value)| entry.add(name, [(*value).to_owned()]));
+        entry
+    }
+
+    /// What the entries say of `a@contoso.com`, in words that a table can hold.
+    pub(super) fn said(profile: &Profile, entries: &[Entry], disabled: DisabledAccounts) -> String {
+        match profile.judge(entries, &address("a@contoso.com"), disabled).lookup {
+            Lookup::Found(found) => {
+                let target = found.target.as_ref().map(|target| format!(" for {target}")).unwrap_or_default();
+                let server = found.mail_server.as_ref().map(|server| format!(" on {server}")).unwrap_or_default();
+                format!("{}{target}{server}", found.kind.as_str())
+            }
+            Lookup::NotFound => "not found".to_owned(),
+            Lookup::Ambiguous(_) => "ambiguous".to_owned(),
+            Lookup::Unavailable(_) => "unavailable".to_owned(),
+            Lookup::AcceptsEverything(_) => unreachable!("only mail servers do"),
+        }
     }
 
     #[test]
@@ -268,13 +252,13 @@ mod tests {
             (
                 Profile::Openldap,
                 "ann@a.b",
-                "(|(uid=ann@a.b)(|(mail=ann@a.b)(mailAlternateAddress=ann@a.b)(mailLocalAddress=ann@a.b)))",
+                "(|(uid=ann@a.b)(mail=ann@a.b)(mailAlternateAddress=ann@a.b)(mailLocalAddress=ann@a.b))",
             ),
             (Profile::ActiveDirectory, "CONTOSO\\ann", "(|(sAMAccountName=ann)(userPrincipalName=CONTOSO\\5cann))"),
             (
                 Profile::ActiveDirectory,
                 "ann@a.b",
-                "(|(sAMAccountName=ann@a.b)(userPrincipalName=ann@a.b)(|(proxyAddresses=smtp:ann@a.b)(mail=ann@a.b)))",
+                "(|(sAMAccountName=ann@a.b)(userPrincipalName=ann@a.b)(proxyAddresses=smtp:ann@a.b)(mail=ann@a.b))",
             ),
         ] {
             assert_eq!(profile.login_filter(name).to_string(), written);

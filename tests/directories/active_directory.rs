@@ -44,12 +44,17 @@ fn people(samba: &SambaAd) {
     let home = format!("homeMDB: {DATABASE}");
     let server = "msExchHomeServerName: /o=Contoso/ou=EU/cn=Configuration/cn=Servers/cn=EX-EU";
     let disabled = "userAccountControl: 514";
+    let legacy = "legacyExchangeDN: /o=Contoso/ou=Exchange Administrative Group/cn=Recipients/cn=alice";
     let user = |name: &str, lines: &str| samba.add("user", name, lines);
     user(
         "alice",
-        &lines("Alice@contoso.test", 1, &format!("proxyAddresses: smtp:alice.Second@CONTOSO.test\n{home}\n{server}")),
+        &lines(
+            "Alice@contoso.test",
+            1,
+            &format!("proxyAddresses: smtp:alice.Second@CONTOSO.test\n{home}\n{server}\n{legacy}"),
+        ),
     );
-    user("rene", &lines("rene@contoso.test", 1, &home));
+    user("rene", &lines("rene@contoso.test", 1, &format!("proxyAddresses: X500:/o=Old/cn=Recipients/cn=Rene\n{home}")));
     user("gone", &lines("gone@contoso.test", 1, &format!("{home}\n{disabled}")));
     user("linked", &lines("linked@contoso.test", 2, &format!("{home}\n{disabled}")));
     user("shared", &lines("shared@contoso.test", 4, &format!("{home}\n{disabled}")));
@@ -80,6 +85,12 @@ async fn recipients_of_a_real_active_directory() {
         ("alice@contoso.test", Found(Kind::Mailbox)),
         ("ALICE.second@contoso.test", Found(Kind::Mailbox)),
         ("rene@contoso.test", Found(Kind::Mailbox)),
+        (
+            "IMCEAEX-_O=CONTOSO_OU=EXCHANGE+20ADMINISTRATIVE+20GROUP_CN=RECIPIENTS_CN=ALICE@contoso.test",
+            Found(Kind::Mailbox),
+        ),
+        ("IMCEAEX-_o=Old_cn=Recipients_cn=rene@contoso.test", Found(Kind::Mailbox)),
+        ("IMCEAEX-_o=Old_cn=Recipients_cn=nobody@contoso.test", NotFound),
         ("rené@contoso.test", NotFound),
         ("gone@contoso.test", Found(Kind::Mailbox)),
         ("linked@contoso.test", Found(Kind::Mailbox)),

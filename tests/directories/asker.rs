@@ -109,6 +109,14 @@ impl Asker {
         said(&self.answer(address, Freshness::Live).await.lookup)
     }
 
+    /// The name of the entry that owns the address.
+    pub async fn entry(&self, address: &str) -> String {
+        match self.answer(address, Freshness::Live).await.lookup {
+            Lookup::Found(found) => found.entry.to_string(),
+            other => panic!("{address}: {other:?}"),
+        }
+    }
+
     /// Why the answer is `Unavailable`.
     pub async fn cause(&self, address: &str) -> String {
         match self.answer(address, Freshness::Live).await.lookup {

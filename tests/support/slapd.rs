@@ -32,6 +32,11 @@ pub struct Slapd {
 impl Slapd {
     /// Starts one with the base, the reader and `postmaster@contoso.com`, who serves as probe.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with further attributes and classes, as in a `.schema` file.
+    pub fn start_with(schema: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path());
         let issued = authority.issue(&["localhost"]);
@@ -42,6 +47,9 @@ impl Slapd {
         for schema in ["core", "cosine", "inetorgperson", "misc"] {
             writeln!(text, "include /etc/ldap/schema/{schema}.schema").unwrap();
         }
+        let further = folder.path().join("further.schema");
+        std::fs::write(&further, schema).unwrap();
+        writeln!(text, "include {}", further.display()).unwrap();
         writeln!(text, "modulepath /usr/lib/ldap\nmoduleload back_mdb\nmoduleload syncprov").unwrap();
         writeln!(text, "pidfile {}", folder.path().join("pid").display()).unwrap();
         writeln!(text, "TLSCertificateFile {}", issued.certificate.display()).unwrap();

@@ -168,11 +168,42 @@ impl CacheConfig {
     }
 }
 
-/// LDAP profiles that are built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// LDAP profiles.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Profile {
     /// Active Directory with Exchange's attributes.
     ActiveDirectory,
     /// `mail`, `mailAlternateAddress`, `mailLocalAddress`, `mailRoutingAddress`, `mailHost`.
     Openldap,
+    /// eDirectory with GroupWise's users.
+    GroupWise,
+    /// Kerio Connect's extension of Active Directory or Open Directory.
+    Kerio,
+    /// Apple's Open Directory.
+    OpenDirectory,
+    /// HCL Domino's directory.
+    Domino,
+    /// Zimbra Collaboration's directory.
+    Zimbra,
+    /// The operator's own attributes.
+    Custom(Arc<CustomProfile>),
+}
+
+/// `attributes` and `filter` of `profile = "custom"`. Names are in lower case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CustomProfile {
+    /// Attributes whose values are addresses of the entry.
+    pub addresses: Vec<String>,
+    /// The same, where no entry has the address among `addresses`.
+    pub fallback: Vec<String>,
+    /// The attribute with the address that mail goes to instead.
+    pub target: Option<String>,
+    /// The attribute with the mail server that `mailbox_servers` matches.
+    pub mail_server: Option<String>,
+    /// Attributes with what somebody logs in with.
+    pub login: Vec<String>,
+    /// Object classes of groups.
+    pub groups: Vec<String>,
+    /// What every search is narrowed by: one whole filter (RFC 4515).
+    pub filter: Option<String>,
 }

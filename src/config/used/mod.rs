@@ -5,8 +5,8 @@ mod receive_connector;
 mod send_connector;
 
 pub use directory::{
-    AskedServer, CacheConfig, CallAheadConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, HoldChanges,
-    LdapConfig, LdapMode, Profile, SnapshotConfig,
+    AskedServer, CacheConfig, CallAheadConfig, CustomProfile, DirectoryConfig, DirectoryKind, FileDirectoryConfig,
+    HoldChanges, LdapConfig, LdapMode, Profile, SnapshotConfig,
 };
 pub use receive_connector::{Auth, CertificateFiles, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
 pub use send_connector::{

@@ -51,7 +51,7 @@ impl Connection {
     }
 
     /// One entry by its name, however it is to be read; `None`: there is none.
-    pub(super) async fn entry(&self, dn: &str, attributes: &[&'static str]) -> Result<Option<Entry>, Failure> {
+    pub(super) async fn entry(&self, dn: &str, attributes: &[&str]) -> Result<Option<Entry>, Failure> {
         let search = Search { base: dn, scope: Scope::Base, filter: "(objectClass=*)", attributes };
         match self.ask(search).await {
             Ok(reply) => Ok(reply.entries.into_iter().next()),

@@ -129,7 +129,7 @@ pub(super) struct Search<'a> {
     pub(super) base: &'a str,
     pub(super) scope: Scope,
     pub(super) filter: &'a str,
-    pub(super) attributes: &'a [&'static str],
+    pub(super) attributes: &'a [&'a str],
 }
 
 /// What is returned at a time (RFC 2696), and where the rest begins: empty where there is none.
@@ -143,9 +143,9 @@ impl Connection {
     /// Searches all bases in turn.
     pub(super) async fn search(&self, config: &LdapConfig, filter: &str) -> Result<Reply, Failure> {
         let mut reply = Reply::default();
+        let attributes = config.profile.attributes();
         for base in &config.base {
-            let attributes = config.profile.attributes();
-            let found = self.ask(Search { base, scope: Scope::Subtree, filter, attributes }).await?;
+            let found = self.ask(Search { base, scope: Scope::Subtree, filter, attributes: &attributes }).await?;
             for entry in found.entries {
                 let known = |other: &Entry| other.dn.eq_ignore_ascii_case(&entry.dn);
                 if !reply.entries.iter().any(known) {

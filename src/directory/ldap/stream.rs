@@ -94,13 +94,13 @@ impl Base {
     }
 
     async fn read(&mut self, stop: &CancellationToken) -> Result<(), Failure> {
-        let profile = self.config.profile;
-        let (filter, attributes) = (profile.everybody().to_string(), profile.attributes());
+        let config = Arc::clone(&self.config);
+        let (filter, attributes) = (config.profile.everybody().to_string(), config.profile.attributes());
         let mut ldap = self.connection.ldap();
         ldap.with_search_options(Connection::without_limit());
         let request = SyncRequest { mode: RefreshMode::RefreshAndPersist, cookie: None, reload_hint: false };
         ldap.with_controls(request.critical());
-        let mut stream = ldap.streaming_search(&self.base, Scope::Subtree, &filter, attributes.to_vec()).await?;
+        let mut stream = ldap.streaming_search(&self.base, Scope::Subtree, &filter, attributes).await?;
         loop {
             let item = tokio::select! {
                 () = stop.cancelled() => return abandon(stream).await,
@@ -176,7 +176,7 @@ enum Listener {
 }
 
 /// Tells the server that nobody listens any more.
-async fn abandon<'a>(mut stream: SearchStream<'a, &'static str, Vec<&'static str>>) -> Result<(), Failure> {
+async fn abandon<'a>(mut stream: SearchStream<'a, &'a str, Vec<&'a str>>) -> Result<(), Failure> {
     let search = stream.ldap_handle().last_id();
     let mut ldap = stream.ldap_handle().clone();
     stream.finish().await;

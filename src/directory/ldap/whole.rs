@@ -98,8 +98,8 @@ pub(super) async fn read(
 }
 
 /// The profile's attributes, and what the directory knows an entry by.
-pub(super) fn with_id(config: &LdapConfig) -> Vec<&'static str> {
-    config.profile.attributes().iter().chain(&IDS).copied().collect()
+pub(super) fn with_id(config: &LdapConfig) -> Vec<&str> {
+    config.profile.attributes().into_iter().chain(IDS).collect()
 }
 
 /// A page, or a silent server.

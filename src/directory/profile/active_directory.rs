@@ -1,14 +1,17 @@
 //! Active Directory with Exchange's attributes: which entry owns an address and what kind of recipient it is
 //! (DESIGN section 5, "what counts as found").
 
+use std::borrow::Cow;
+
+use super::entry::{Entry, without_prefix};
 use super::recipient_type::{self, Account, RecipientType};
-use super::{DisabledAccounts, Entry, Unclear, without_smtp};
+use super::{DisabledAccounts, Rules, Unclear, legacy_name, plain_meaning, spellings};
 use crate::directory::filter::Filter;
 use crate::directory::known::{self, Claim, Meaning, Strength};
 use crate::recipient::Kind;
 use crate::smtp::address::Address;
 
-pub(super) const ATTRIBUTES: &[&str] = &[
+const ATTRIBUTES: &[&str] = &[
     "objectClass",
     "proxyAddresses",
     "mail",
@@ -21,9 +24,6 @@ pub(super) const ATTRIBUTES: &[&str] = &[
     "userAccountControl",
 ];
 
-/// Where addresses stand.
-pub(super) const ADDRESSES: [&str; 2] = ["proxyAddresses", "mail"];
-
 /// What only Exchange writes on an entry that it has mail-enabled.
 const MAIL_ENABLED: [&str; 5] =
     ["mailnickname", "legacyexchangedn", "homemdb", "msexchhomeservername", "targetaddress"];
@@ -31,39 +31,84 @@ const MAIL_ENABLED: [&str; 5] =
 /// ACCOUNTDISABLE (MS-ADTS 2.2.16).
 const ACCOUNT_DISABLED: u32 = 0x2;
 
-/// `userPrincipalName` is a logon name, never an address.
-pub(super) fn filters(text: &str) -> [Filter; 2] {
-    [Filter::equals("proxyAddresses", format!("smtp:{text}")), Filter::equals("mail", text)]
-}
+/// `profile = "active-directory"`.
+pub(super) struct ActiveDirectory;
 
-/// `proxyAddresses` decides; `mail` counts only where no `proxyAddresses` matched, on mail-enabled entries.
-pub(super) fn claims(entry: &Entry) -> Vec<Claim> {
-    let mut claims = Vec::new();
-    let written = entry.values("proxyaddresses").iter().filter_map(|value| without_smtp(value));
-    for address in written.filter_map(|value| Address::parse(value.trim()).ok()) {
-        known::claim(&mut claims, address.key(), Strength::Certain);
+impl Rules for ActiveDirectory {
+    fn attributes(&self) -> Vec<&str> {
+        ATTRIBUTES.to_vec()
     }
-    if MAIL_ENABLED.iter().any(|name| entry.has(name)) {
-        entry.claim("mail", Strength::Fallback, &mut claims);
-    }
-    claims
-}
 
-pub(super) fn meaning(entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {
-    let written = entry.first("msexchrecipienttypedetails");
-    let known = written.and_then(|value| value.parse().ok()).and_then(recipient_type::of);
-    let mut meaning = match (known, written) {
-        (Some(known), Some(value)) => by_type(entry, known, value)?,
-        _ => by_attributes(entry)?,
-    };
-    meaning.mail_server = entry.first("msexchhomeservername").and_then(last_cn);
-    let personal = known.is_none_or(|known| known.account == Account::Personal);
-    if disabled == DisabledAccounts::Refused && personal && is_disabled(entry) {
-        meaning.kind = Kind::NoMailbox;
-        meaning.target = None;
-        meaning.rule = format!("refuse_disabled: userAccountControl says disabled ({})", meaning.rule);
+    fn addresses(&self) -> Vec<&str> {
+        vec!["proxyAddresses", "mail"]
     }
-    Ok(meaning)
+
+    fn logins(&self) -> Vec<&str> {
+        vec!["sAMAccountName", "userPrincipalName"]
+    }
+
+    fn marks(&self) -> Vec<&str> {
+        vec!["proxyAddresses", "mail", "legacyExchangeDN"]
+    }
+
+    /// `userPrincipalName` is a logon name, never an address.
+    fn filters(&self, address: &Address) -> Vec<Filter<'_>> {
+        if let Some(name) = legacy_name::decoded(address) {
+            let own = Filter::equals("legacyExchangeDN", name.as_str());
+            return vec![own, Filter::equals("proxyAddresses", format!("X500:{name}"))];
+        }
+        let both = |text: &String| {
+            [Filter::equals("proxyAddresses", format!("smtp:{text}")), Filter::equals("mail", text.as_str())]
+        };
+        spellings(address).iter().flat_map(both).collect()
+    }
+
+    /// DOMAIN\name is how Windows writes it.
+    fn login_filters(&self, name: &str) -> Vec<Filter<'_>> {
+        let account = name.rsplit_once('\\').map_or(name, |(_, account)| account);
+        vec![Filter::equals("sAMAccountName", account), Filter::equals("userPrincipalName", name)]
+    }
+
+    fn key<'a>(&self, address: &'a Address) -> Cow<'a, str> {
+        legacy_name::decoded(address).map_or(Cow::Borrowed(address.key()), Cow::Owned)
+    }
+
+    /// `proxyAddresses` decides; `mail` counts only where no `proxyAddresses` matched, on mail-enabled entries.
+    fn claims(&self, entry: &Entry) -> Vec<Claim> {
+        let mut claims = Vec::new();
+        for value in entry.values("proxyaddresses") {
+            if let Some(address) = without_prefix(value, "smtp:").and_then(|text| Address::parse(text.trim()).ok()) {
+                known::claim(&mut claims, address.key(), Strength::Certain);
+            } else if let Some(name) = without_prefix(value, "x500:") {
+                known::claim(&mut claims, &legacy_name::key(name), Strength::Certain);
+            }
+        }
+        if let Some(name) = entry.first("legacyexchangedn") {
+            known::claim(&mut claims, &legacy_name::key(name), Strength::Certain);
+        }
+        if MAIL_ENABLED.iter().any(|name| entry.has(name)) {
+            entry.claim("mail", Strength::Fallback, &mut claims);
+        }
+        claims
+    }
+
+    /// `altRecipient` is not read: Exchange forwards, and knows whether the mailbox gets a copy.
+    fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {
+        let written = entry.first("msexchrecipienttypedetails");
+        let known = written.and_then(|value| value.parse().ok()).and_then(recipient_type::of);
+        let mut meaning = match (known, written) {
+            (Some(known), Some(value)) => by_type(entry, known, value)?,
+            _ => by_attributes(entry)?,
+        };
+        meaning.mail_server = entry.first("msexchhomeservername").and_then(last_cn);
+        let personal = known.is_none_or(|known| known.account == Account::Personal);
+        if disabled == DisabledAccounts::Refused && personal && is_disabled(entry) {
+            meaning.kind = Kind::NoMailbox;
+            meaning.target = None;
+            meaning.rule = format!("refuse_disabled: userAccountControl says disabled ({})", meaning.rule);
+        }
+        Ok(meaning)
+    }
 }
 
 /// The type decides, whatever the attributes say: a remote mailbox may carry a stale `homeMDB`.
@@ -101,7 +146,7 @@ fn by_attributes(entry: &Entry) -> Result<Meaning, Unclear> {
     } else {
         (Kind::NoMailbox, None, "neither type, home server nor target")
     };
-    Ok(Meaning { kind, target, mail_server: None, rule: rule.to_owned(), at_odds: None })
+    Ok(plain_meaning(kind, target, rule))
 }
 
 /// `/o=.../cn=Configuration/cn=Servers/cn=EX-EU` is `ex-eu`.

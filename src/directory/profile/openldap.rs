@@ -4,12 +4,11 @@
 //! `mailRoutingAddress`, unless it is one of the entry's own addresses, is a target; `mailHost` is the mail server
 //! that `mailbox_servers` matches.
 
-use super::{DisabledAccounts, Entry, Unclear};
-use crate::directory::filter::Filter;
+use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
 use crate::directory::known::{Claim, Meaning, Strength};
 use crate::recipient::Kind;
 
-pub(super) const ATTRIBUTES: &[&str] = &[
+const ATTRIBUTES: &[&str] = &[
     "objectClass",
     "mail",
     "mailAlternateAddress",
@@ -21,7 +20,7 @@ pub(super) const ATTRIBUTES: &[&str] = &[
 ];
 
 /// Each value of these is an address of the entry; `mail` first, which explains best.
-pub(super) const ADDRESSES: [&str; 3] = ["mail", "mailAlternateAddress", "mailLocalAddress"];
+const ADDRESSES: [&str; 3] = ["mail", "mailAlternateAddress", "mailLocalAddress"];
 
 /// Object classes of groups (RFC 4519, and those that mail servers add), in lower case.
 const GROUPS: [&str; 6] =
@@ -30,31 +29,39 @@ const GROUPS: [&str; 6] =
 /// What `pwdAccountLockedTime` holds when an administrator locked the account (draft-behera-ldap-password-policy 5.3.3).
 const LOCKED_FOR_GOOD: &str = "000001010000Z";
 
-pub(super) fn filters(text: &str) -> [Filter; 3] {
-    ADDRESSES.map(|attribute| Filter::equals(attribute, text))
-}
+/// `profile = "openldap"`.
+pub(super) struct Openldap;
 
-pub(super) fn claims(entry: &Entry) -> Vec<Claim> {
-    let mut claims = Vec::new();
-    ADDRESSES.iter().for_each(|name| entry.claim(&name.to_ascii_lowercase(), Strength::Certain, &mut claims));
-    claims
-}
+impl Rules for Openldap {
+    fn attributes(&self) -> Vec<&str> {
+        ATTRIBUTES.to_vec()
+    }
 
-pub(super) fn meaning(entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {
-    let own = claims(entry);
-    let target = entry.target("mailroutingaddress")?;
-    let target = target.filter(|target| own.iter().all(|claim| claim.key != target.key()));
-    let mail_server = entry.first("mailhost").map(|host| host.trim().to_lowercase());
-    let (kind, target, rule) = if disabled == DisabledAccounts::Refused && is_disabled(entry) {
-        (Kind::NoMailbox, None, "refuse_disabled: the account is locked")
-    } else if target.is_some() {
-        (Kind::MailUser, target, "mailRoutingAddress")
-    } else if entry.has_class(&GROUPS) {
-        (Kind::Group, None, "a group's objectClass")
-    } else {
-        (Kind::Mailbox, None, "an entry with the address")
-    };
-    Ok(Meaning { kind, target, mail_server, rule: rule.to_owned(), at_odds: None })
+    fn addresses(&self) -> Vec<&str> {
+        ADDRESSES.to_vec()
+    }
+
+    fn logins(&self) -> Vec<&str> {
+        vec!["uid"]
+    }
+
+    fn claims(&self, entry: &Entry) -> Vec<Claim> {
+        entry.claims(&ADDRESSES, Strength::Certain)
+    }
+
+    fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {
+        let target = entry.other_target("mailroutingaddress", &self.claims(entry))?;
+        let meaning = if disabled == DisabledAccounts::Refused && is_disabled(entry) {
+            plain_meaning(Kind::NoMailbox, None, "refuse_disabled: the account is locked")
+        } else if target.is_some() {
+            plain_meaning(Kind::MailUser, target, "mailRoutingAddress")
+        } else if entry.has_class(&GROUPS) {
+            plain_meaning(Kind::Group, None, "a group's objectClass")
+        } else {
+            plain_meaning(Kind::Mailbox, None, "an entry with the address")
+        };
+        Ok(Meaning { mail_server: entry.server("mailhost"), ..meaning })
+    }
 }
 
 /// `accountStatus` is qmail-ldap's: anything but `active` refuses mail.
@@ -67,6 +74,7 @@ fn is_disabled(entry: &Entry) -> bool {
 mod tests {
     use super::*;
     use crate::config::Profile;
+    use crate::directory::profile::tests::{entry, said};
     use crate::recipient::Lookup;
     use crate::smtp::address::Address;
 
@@ -110,6 +118,29 @@ mod tests {
             };
             assert_eq!(found, expected, "{attributes:?}");
         }
+    }
+
+    /// Sendmail's cf/README, "LDAP ROUTING": what each of its six cases is here. Which hosts are ours is said by
+    /// `mailbox_servers` and not by the entry, so local and remote ones are told apart afterwards.
+    #[test]
+    fn sendmails_six_cases() {
+        let (local, remote) = (("mailHost", "mx.contoso.com."), ("mailHost", "EX1.contoso.com"));
+        let routing = ("mailRoutingAddress", "a@store.contoso.com");
+        for (attributes, expected) in [
+            (&[local, routing][..], "mail-user for a@store.contoso.com on mx.contoso.com"),
+            (&[local], "mailbox on mx.contoso.com"),
+            (&[remote, routing], "mail-user for a@store.contoso.com on ex1.contoso.com"),
+            (&[remote], "mailbox on ex1.contoso.com"),
+            (&[routing], "mail-user for a@store.contoso.com"),
+            (&[], "mailbox"),
+        ] {
+            let all = [&[("mailLocalAddress", "a@contoso.com")], attributes].concat();
+            let entries = [entry("uid=a", &all)];
+            assert_eq!(said(&Profile::Openldap, &entries, DisabledAccounts::Accepted), expected, "{attributes:?}");
+        }
+        // A whole domain's address (`@contoso.com`) would make everybody known.
+        let catch_all = [entry("uid=a", &[("mailLocalAddress", "@contoso.com")])];
+        assert_eq!(said(&Profile::Openldap, &catch_all, DisabledAccounts::Accepted), "not found");
     }
 
     #[test]

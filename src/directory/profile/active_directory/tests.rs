@@ -153,6 +153,36 @@ fn contradictions_are_told() {
 }
 
 #[test]
+fn names_of_exchange_wrapped_into_addresses_are_owned() {
+    let wrapped = "IMCEAEX-_O=CONTOSO_OU=EXCHANGE+20ADMINISTRATIVE+20GROUP_CN=RECIPIENTS_CN=ALICE@contoso.com";
+    let name = "/o=Contoso/ou=Exchange Administrative Group/cn=Recipients/cn=alice";
+    let x500 = format!("x500:{name}");
+    for (attributes, owned) in [
+        (&[("legacyExchangeDN", name)][..], true),
+        (&[("proxyAddresses", x500.as_str())], true),
+        (&[("legacyExchangeDN", "/o=Contoso/cn=Recipients/cn=alice")], false),
+        (&[("proxyAddresses", name)], false),
+        (&[("mail", wrapped), ("homeMDB", "CN=db")], false),
+    ] {
+        let lookup = judge(&[entry("CN=x", attributes)], wrapped, DisabledAccounts::Accepted).lookup;
+        assert_eq!(matches!(lookup, Lookup::Found(_)), owned, "{attributes:?}: {lookup:?}");
+    }
+    assert_eq!(
+        Profile::ActiveDirectory.filter([&Address::parse(wrapped).unwrap()]).to_string(),
+        "(|(legacyExchangeDN=\\2fo\\3dcontoso\\2fou\\3dexchange\\20administrative\\20group\\2fcn\\3drecipients\\2fcn\\3dalice)\
+         (proxyAddresses=X500:\\2fo\\3dcontoso\\2fou\\3dexchange\\20administrative\\20group\\2fcn\\3drecipients\\2fcn\\3dalice))"
+    );
+}
+
+#[test]
+fn whom_exchange_forwards_for_is_exchanges_business() {
+    let home = ("homeMDB", "CN=db");
+    let forwarded = [home, ("altRecipient", "CN=b,DC=contoso,DC=com"), ("deliverAndRedirect", "FALSE")];
+    let accepted = DisabledAccounts::Accepted;
+    assert_eq!(kind_of(&forwarded, accepted), kind_of(&[home], accepted));
+}
+
+#[test]
 fn the_mail_server_is_the_last_cn() {
     for (written, name) in [
         ("/o=Contoso/ou=Exchange (FYDIBOHF23SPDLT)/cn=Configuration/cn=Servers/cn=EX-EU", Some("ex-eu")),

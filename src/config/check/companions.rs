@@ -1,0 +1,56 @@
+//! Directories whose answers are worth something only beside something else: GroupWise's, and Kerio's.
+
+use crate::config::accepted_domain::covers;
+use crate::config::file::Written;
+use crate::config::source::{Item, Problems};
+use crate::config::{DirectoryConfig, DirectoryKind, Profile};
+use crate::routing::accepted_domain::DomainType;
+use crate::routing::table::{DomainPattern, DomainSet};
+
+/// Notes those that stand alone.
+pub(super) fn check(written: &Written, problems: &mut Problems) {
+    for (at, item) in written.directories.iter().enumerate() {
+        let DirectoryKind::Ldap(ldap) = &item.used.kind else { continue };
+        match ldap.profile {
+            Profile::GroupWise => asked_next(written, at, item, problems),
+            Profile::Kerio if item.used.rules.domains == DomainSet::All => {
+                let message = "`domains`: Kerio's addresses have no domain in the directory; write the domains that \
+                               Kerio maps to it, such as [\"contoso.com\"]";
+                problems.add(item.places.at("domains"), message);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// eDirectory does not know all addresses, so somebody who does is asked after it about every domain.
+fn asked_next(written: &Written, at: usize, item: &Item<DirectoryConfig>, problems: &mut Problems) {
+    let name = &item.used.name;
+    if written.send_connectors.iter().any(|connector| connector.used.verify_with.as_ref() == Some(name)) {
+        let message = "`profile`: eDirectory does not know all of GroupWise's addresses, so it vouches for nobody; let \
+                       `verify_with` name a directory of kind \"call-ahead\"";
+        problems.add(item.places.at("profile"), message);
+    }
+    let asked = written.accepted_domains.iter().filter(|domain| domain.used.kind != DomainType::ExternalRelay);
+    let later = &written.directories[at + 1..];
+    for domain in asked.map(|domain| &domain.used.pattern).filter(|domain| resolves(&item.used, domain)) {
+        if !later.iter().any(|other| is_call_ahead(&other.used) && resolves(&other.used, domain)) {
+            let message = format!(
+                "`profile`: eDirectory does not know all of GroupWise's addresses; add a [[directory]] of kind \
+                 \"call-ahead\" after this one that resolves `{domain}` as well"
+            );
+            problems.add(item.places.at("profile"), message);
+        }
+    }
+}
+
+fn is_call_ahead(directory: &DirectoryConfig) -> bool {
+    matches!(directory.kind, DirectoryKind::CallAhead(_))
+}
+
+fn resolves(directory: &DirectoryConfig, domain: &DomainPattern) -> bool {
+    match &directory.rules.domains {
+        DomainSet::All => true,
+        DomainSet::These(patterns) => patterns.iter().any(|pattern| covers(pattern, domain)),
+    }
+}

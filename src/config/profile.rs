@@ -1,0 +1,101 @@
+//! `profile` of an LDAP directory, and what the profile `custom` takes besides.
+
+use std::sync::Arc;
+
+use super::reader::Reader;
+use super::{CustomProfile, Profile};
+use crate::routing::table::PlusAddressing;
+
+/// Reads it.
+pub(super) fn read(reader: &mut Reader<'_>) -> Profile {
+    let words = [
+        ("active-directory", Profile::ActiveDirectory),
+        ("openldap", Profile::Openldap),
+        ("groupwise", Profile::GroupWise),
+        ("kerio", Profile::Kerio),
+        ("open-directory", Profile::OpenDirectory),
+        ("domino", Profile::Domino),
+        ("zimbra", Profile::Zimbra),
+        ("custom", Profile::Custom(Arc::default())),
+    ];
+    match reader.choice("profile", &words) {
+        Some(Profile::Custom(_)) => Profile::Custom(Arc::new(custom(reader))),
+        Some(profile) => profile,
+        None => Profile::ActiveDirectory,
+    }
+}
+
+/// Exchange has no subaddresses unless it is told to; the servers beside OpenLDAP (Postfix, Dovecot, Cyrus) have.
+pub(super) fn plus_addressing_of(profile: &Profile) -> PlusAddressing {
+    match profile {
+        Profile::Openldap => PlusAddressing::Keep,
+        _ => PlusAddressing::Off,
+    }
+}
+
+fn custom(reader: &mut Reader<'_>) -> CustomProfile {
+    reader.require("attributes", "name the attributes with addresses, such as { addresses = [\"mail\"] }");
+    let filter = reader.optional("filter", filter);
+    let written = reader.has("attributes");
+    let mut reader = reader.inner("directory.attributes");
+    if written {
+        reader.require("addresses", "name the attributes whose values are addresses, such as [\"mail\"]");
+        reader.require_some("addresses", "name at least one attribute");
+    }
+    CustomProfile {
+        addresses: reader.list("addresses", attribute).unwrap_or_default(),
+        fallback: reader.list("fallback", attribute).unwrap_or_default(),
+        target: reader.optional("target", attribute),
+        mail_server: reader.optional("mail_server", attribute),
+        login: reader.list("login", attribute).unwrap_or_else(|| vec!["uid".to_owned()]),
+        groups: reader.list("groups", attribute).unwrap_or_default(),
+        filter,
+    }
+}
+
+/// The name of an attribute or of an object class, in lower case (RFC 4512 1.4: `keystring`).
+fn attribute(text: &str) -> Result<String, String> {
+    let known = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(known) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(format!("`{text}` is not the name of an attribute or class; it has letters, digits and -, a letter first"))
+}
+
+/// One whole filter, which can be put beside another.
+fn filter(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    // The parser takes a filter without its parentheses, too.
+    let whole = text.starts_with('(') && text.ends_with(')') && ldap3::parse_filter(text).is_ok();
+    if whole {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is not an LDAP filter such as (objectClass=person)"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_attributes_have_one_form() {
+        assert_eq!(attribute("rfc822MailMember").as_deref(), Ok("rfc822mailmember"));
+        assert_eq!(attribute("kerio-Mail-Address").as_deref(), Ok("kerio-mail-address"));
+        for text in ["", "1mail", "-mail", "mail;lang-en", "mail)(uid", "mail=*", "ma il", "2.5.4.3", "größe"] {
+            assert!(attribute(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn filters_are_whole() {
+        for text in ["(objectClass=person)", " (&(a=b)(!(c=d))) ", "(|(a=b*c)(a=*))", "(a=\\2a)", "(a>=3)"] {
+            assert_eq!(filter(text).as_deref(), Ok(text.trim()));
+        }
+        for text in
+            ["", "objectClass=person", "(a=b)(c=d)", "(a=b", "a=b)", "(a=b))(|(c=d)", "((a=b))", "(a=\\zz)", "()"]
+        {
+            assert!(filter(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The operator's own attributes and filter (`profile = "custom"`).
+
+use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
+use crate::config::CustomProfile;
+use crate::directory::filter::Filter;
+use crate::directory::known::{self, Claim, Meaning, Strength};
+use crate::recipient::Kind;
+
+impl Rules for CustomProfile {
+    fn attributes(&self) -> Vec<&str> {
+        let mut names = vec!["objectClass"];
+        names.extend(self.addresses().into_iter().chain(self.target.as_deref()).chain(self.mail_server.as_deref()));
+        names
+    }
+
+    fn addresses(&self) -> Vec<&str> {
+        self.addresses.iter().chain(&self.fallback).map(String::as_str).collect()
+    }
+
+    fn logins(&self) -> Vec<&str> {
+        self.login.iter().map(String::as_str).collect()
+    }
+
+    fn claims(&self, entry: &Entry) -> Vec<Claim> {
+        let mut claims = entry.claims(&self.addresses, Strength::Certain);
+        for Claim { key, strength } in entry.claims(&self.fallback, Strength::Fallback) {
+            known::claim(&mut claims, &key, strength);
+        }
+        claims
+    }
+
+    /// Accounts are not known to be disabled: who does not count, the operator's filter leaves out.
+    fn meaning(&self, entry: &Entry, _: DisabledAccounts) -> Result<Meaning, Unclear> {
+        let classes: Vec<&str> = self.groups.iter().map(String::as_str).collect();
+        let target = match &self.target {
+            Some(name) => entry.other_target(name, &self.claims(entry))?.map(|target| (name, target)),
+            None => None,
+        };
+        let meaning = match target {
+            Some((name, target)) => plain_meaning(Kind::MailUser, Some(target), name),
+            None if entry.has_class(&classes) => plain_meaning(Kind::Group, None, "a group's objectClass"),
+            None => plain_meaning(Kind::Mailbox, None, "an entry with the address"),
+        };
+        Ok(Meaning { mail_server: self.mail_server.as_deref().and_then(|name| entry.server(name)), ..meaning })
+    }
+
+    fn narrowed<'a>(&'a self, filter: Filter<'a>) -> Filter<'a> {
+        match &self.filter {
+            Some(written) => Filter::Narrowed(written, Box::new(filter)),
+            None => filter,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Profile;
+    use crate::directory::profile::tests::{entry, said};
+
+    fn profile() -> CustomProfile {
+        CustomProfile {
+            addresses: vec!["mail".to_owned(), "alias".to_owned()],
+            fallback: vec!["contact".to_owned()],
+            target: Some("forward".to_owned()),
+            mail_server: Some("store".to_owned()),
+            login: vec!["uid".to_owned()],
+            groups: vec!["list".to_owned()],
+            filter: Some("(objectClass=person)".to_owned()),
+        }
+    }
+
+    #[test]
+    fn entries_are_read_with_the_operators_attributes() {
+        let own = Profile::Custom(Arc::new(profile()));
+        let (mail, group) = (("mail", "a@contoso.com"), ("objectClass", "List"));
+        for (attributes, expected) in [
+            (&[mail][..], "mailbox"),
+            (&[("alias", "A@contoso.com")], "mailbox"),
+            (&[("contact", "a@contoso.com")], "mailbox"),
+            (&[("mail", "b@contoso.com")], "not found"),
+            (&[mail, ("store", "MBX1")], "mailbox on mbx1"),
+            (&[mail, ("forward", "a@other.example")], "mail-user for a@other.example"),
+            (&[mail, ("forward", "smtp:a@other.example")], "mail-user for a@other.example"),
+            (&[mail, ("forward", "a@contoso.com")], "mailbox"),
+            (&[mail, ("forward", "nowhere")], "unavailable"),
+            (&[mail, group], "group"),
+        ] {
+            let entries = [entry("uid=a", attributes)];
+            assert_eq!(said(&own, &entries, DisabledAccounts::Refused), expected, "{attributes:?}");
+        }
+        let (first, second) = (entry("uid=a", &[mail]), entry("uid=b", &[("contact", "a@contoso.com")]));
+        assert_eq!(said(&own, &[second, first], DisabledAccounts::Accepted), "mailbox");
+    }
+
+    #[test]
+    fn the_operators_filter_binds_every_search() {
+        let mut own = profile();
+        own.fallback.clear();
+        let narrowed = Profile::Custom(Arc::new(own.clone()));
+        let address = crate::smtp::address::Address::parse("a*@b.c").unwrap();
+        let ours = "(|(mail=a\\2a@b.c)(alias=a\\2a@b.c))";
+        assert_eq!(narrowed.filter([&address]).to_string(), format!("(&(objectClass=person){ours})"));
+        assert_eq!(narrowed.everybody().to_string(), "(&(objectClass=person)(|(mail=*)(alias=*)))");
+        assert_eq!(narrowed.login_filter("ann").to_string(), "(&(objectClass=person)(|(uid=ann)))");
+        own.filter = None;
+        assert_eq!(Profile::Custom(Arc::new(own)).filter([&address]).to_string(), ours);
+    }
+}

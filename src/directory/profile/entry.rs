@@ -1,0 +1,136 @@
+//! One entry as a search returned it, and how profiles read its attributes. Pure.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::Unclear;
+use crate::directory::known::{self, Claim, Strength};
+use crate::smtp::address::Address;
+
+/// One entry that a search returned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Its distinguished name.
+    pub dn: String,
+    /// What the directory knows it by, whatever it is called; empty where it was not asked for that.
+    pub id: Vec<u8>,
+    /// Values by lower-case attribute name without options. Values that are not UTF-8 are left out.
+    attributes: HashMap<String, Vec<String>>,
+    /// What to ask for next where the server did not return all values of an attribute at once.
+    rest: Vec<String>,
+}
+
+impl Entry {
+    /// An entry without attributes.
+    #[must_use]
+    pub fn new(dn: impl Into<String>) -> Self {
+        Self { dn: dn.into(), ..Self::default() }
+    }
+
+    /// Adds an attribute as the server returned it: the name in any case and with options (RFC 4512 2.5.2).
+    pub fn add(&mut self, description: &str, values: impl IntoIterator<Item = String>) {
+        let (name, options) = description.split_once(';').unwrap_or((description, ""));
+        if let Some((_, last)) = options.to_ascii_lowercase().strip_prefix("range=").and_then(|r| r.split_once('-')) {
+            let next = last.parse::<u64>().ok().map(|last| format!("{name};range={}-*", last.saturating_add(1)));
+            self.rest.extend(next);
+        }
+        self.attributes.entry(name.to_ascii_lowercase()).or_default().extend(values);
+    }
+
+    /// What to ask for next where the server kept values back.
+    #[must_use]
+    pub fn rest(&self) -> Option<String> {
+        self.rest.last().cloned()
+    }
+
+    /// Takes the values in that were kept back.
+    pub fn add_rest(&mut self, more: Self) {
+        for (name, values) in more.attributes {
+            self.attributes.entry(name).or_default().extend(values);
+        }
+        self.rest.pop();
+        self.rest.extend(more.rest);
+    }
+
+    /// The attribute's values; the name in lower case.
+    pub(in crate::directory) fn values(&self, name: &str) -> &[String] {
+        debug_assert_eq!(name, name.to_ascii_lowercase(), "attribute names are kept in lower case");
+        self.attributes.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    pub(in crate::directory) fn first(&self, name: &str) -> Option<&str> {
+        self.values(name).first().map(String::as_str)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        !self.values(name).is_empty()
+    }
+
+    /// Whether it has one of these object classes, given in lower case.
+    pub(super) fn has_class(&self, classes: &[&str]) -> bool {
+        self.values("objectclass").iter().any(|class| classes.contains(&class.to_ascii_lowercase().as_str()))
+    }
+
+    /// Whether the attribute's first value is that word, in any case.
+    pub(super) fn says(&self, name: &str, word: &str) -> bool {
+        self.first(name).is_some_and(|value| value.trim().eq_ignore_ascii_case(word))
+    }
+
+    /// The mail server that the attribute names.
+    pub(super) fn server(&self, name: &str) -> Option<String> {
+        self.first(name).map(|host| host.trim().trim_end_matches('.').to_lowercase())
+    }
+
+    /// Puts the attribute's values that are addresses among the claims.
+    pub(super) fn claim(&self, name: &str, strength: Strength, claims: &mut Vec<Claim>) {
+        for address in self.values(name).iter().filter_map(|value| Address::parse(value.trim()).ok()) {
+            known::claim(claims, address.key(), strength);
+        }
+    }
+
+    /// A claim to each address in these attributes.
+    pub(super) fn claims(&self, names: &[impl AsRef<str>], strength: Strength) -> Vec<Claim> {
+        let mut claims = Vec::new();
+        names.iter().for_each(|name| self.claim(&name.as_ref().to_ascii_lowercase(), strength, &mut claims));
+        claims
+    }
+
+    /// Adds a fallback claim for each local part in the attribute, in every domain that the entry has an address in.
+    pub(super) fn claim_short_names(&self, name: &str, claims: &mut Vec<Claim>) {
+        let domains: BTreeSet<String> =
+            claims.iter().filter_map(|claim| claim.key.rsplit_once('@')).map(|(_, domain)| domain.to_owned()).collect();
+        let local_parts = self.values(name).iter().map(|value| value.trim()).filter(|value| !value.contains('@'));
+        for local in local_parts {
+            let whole = domains.iter().filter_map(|domain| Address::parse(&format!("{local}@{domain}")).ok());
+            whole.for_each(|address| known::claim(claims, address.key(), Strength::Fallback));
+        }
+    }
+
+    /// The one target address that the attribute holds, unless it is one of the entry's own.
+    pub(super) fn other_target(&self, name: &str, own: &[Claim]) -> Result<Option<Address>, Unclear> {
+        let target = self.target(name)?;
+        Ok(target.filter(|target| own.iter().all(|claim| claim.key != target.key())))
+    }
+
+    /// The one target address that the attribute holds, with or without `SMTP:`.
+    pub(super) fn target(&self, name: &str) -> Result<Option<Address>, Unclear> {
+        let targets = self.values(name);
+        let (first, others) = match targets {
+            [] => return Ok(None),
+            [first, others @ ..] => (first, others),
+        };
+        let written = without_prefix(first, "smtp:").unwrap_or(first).trim();
+        match Address::parse(written) {
+            Ok(target) if others.is_empty() => Ok(Some(target)),
+            Ok(_) => Err(Unclear(format!("{name} has {} values", targets.len()))),
+            Err(error) => Err(Unclear(format!("{name} `{first}` is no SMTP address: {error}"))),
+        }
+    }
+}
+
+/// What stands behind the prefix, in any case.
+pub(super) fn without_prefix<'a>(value: &'a str, prefix: &str) -> Option<&'a str> {
+    match value.split_at_checked(prefix.len()) {
+        Some((start, rest)) if start.eq_ignore_ascii_case(prefix) => Some(rest),
+        _ => None,
+    }
+}

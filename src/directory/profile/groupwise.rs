@@ -1,0 +1,87 @@
+//! GroupWise's users in eDirectory (`docs/directories/groupwise.md` has the sources).
+//!
+//! eDirectory knows the address that is preferred, and others only where GroupWise publishes them; so who is not found
+//! here may still be a user, and GroupWise itself is asked next (`config::check::companions`).
+
+use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
+use crate::directory::known::{Claim, Meaning, Strength};
+use crate::recipient::Kind;
+
+const ATTRIBUTES: &[&str] = &["objectClass", "mail", "nGWPostOffice", "loginDisabled"];
+
+const ADDRESSES: [&str; 1] = ["mail"];
+
+/// eDirectory's names in LDAP are those of its schema without spaces and punctuation.
+const GROUPS: [&str; 3] = ["groupwisedistributionlist", "groupofnames", "group"];
+
+/// Somebody of another mail system, for GroupWise's address book.
+const ELSEWHERE: [&str; 1] = ["groupwiseexternalentity"];
+
+/// `profile = "groupwise"`.
+pub(super) struct GroupWise;
+
+impl Rules for GroupWise {
+    fn attributes(&self) -> Vec<&str> {
+        ATTRIBUTES.to_vec()
+    }
+
+    fn addresses(&self) -> Vec<&str> {
+        ADDRESSES.to_vec()
+    }
+
+    fn logins(&self) -> Vec<&str> {
+        vec!["uid", "cn"]
+    }
+
+    fn claims(&self, entry: &Entry) -> Vec<Claim> {
+        entry.claims(&ADDRESSES, Strength::Certain)
+    }
+
+    fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {
+        let (kind, rule) = if entry.has_class(&ELSEWHERE) {
+            (Kind::NoMailbox, "groupWiseExternalEntity: its mailbox is elsewhere")
+        } else if disabled == DisabledAccounts::Refused && entry.says("logindisabled", "true") {
+            (Kind::NoMailbox, "refuse_disabled: loginDisabled")
+        } else if entry.has_class(&GROUPS) {
+            (Kind::Group, "a group's objectClass")
+        } else {
+            (Kind::Mailbox, "an entry with the address")
+        };
+        let mail_server = entry.first("ngwpostoffice").and_then(common_name);
+        Ok(Meaning { mail_server, ..plain_meaning(kind, None, rule) })
+    }
+}
+
+/// `cn=PO1,ou=GroupWise,o=Contoso` is `po1`.
+fn common_name(post_office: &str) -> Option<String> {
+    let (_, value) = post_office.split(',').next()?.split_once('=')?;
+    Some(value.trim().to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Profile;
+    use crate::directory::profile::tests::{entry, said};
+
+    #[test]
+    fn entries_become_recipients() {
+        let (accepted, refused) = (DisabledAccounts::Accepted, DisabledAccounts::Refused);
+        let (mail, locked) = (("mail", "A@contoso.com"), ("loginDisabled", "TRUE"));
+        let class = |value: &'static str| ("objectClass", value);
+        for (attributes, disabled, expected) in [
+            (&[mail][..], accepted, "mailbox"),
+            (&[("mail", "ann@contoso.com"), ("uid", "a"), ("nGWObjectID", "a")], accepted, "not found"),
+            (&[mail, ("nGWPostOffice", "cn=PO1,ou=GroupWise,o=Contoso")], accepted, "mailbox on po1"),
+            (&[mail, class("groupWiseDistributionList")], accepted, "group"),
+            (&[mail, class("groupOfNames")], accepted, "group"),
+            (&[mail, class("groupWiseResource")], accepted, "mailbox"),
+            (&[mail, class("groupWiseExternalEntity")], accepted, "no-mailbox"),
+            (&[mail, locked], accepted, "mailbox"),
+            (&[mail, locked], refused, "no-mailbox"),
+        ] {
+            let entries = [entry("cn=a", attributes)];
+            assert_eq!(said(&Profile::GroupWise, &entries, disabled), expected, "{attributes:?}");
+        }
+    }
+}
