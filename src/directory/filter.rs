@@ -37,6 +37,7 @@ impl<'a> Filter<'a> {
     pub fn attribute(&self) -> &str {
         match self {
             Self::Equals { attribute, .. } | Self::Present(attribute) | Self::AtLeast(attribute, _) => attribute,
+            Self::Narrowed(_, filter) => filter.attribute(),
             Self::Any(_) => "",
         }
     }

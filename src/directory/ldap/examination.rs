@@ -11,7 +11,6 @@ use tokio::time::{Instant, timeout_at};
 
 use super::search::Search;
 use super::{Asker, LdapDirectory};
-use crate::directory::filter::Filter;
 use crate::smtp::address::Address;
 
 /// What was found.
@@ -38,9 +37,8 @@ impl LdapDirectory {
 impl Asker {
     async fn examine(&self, nobody: &Address, deadline: Instant) -> Result<Examination, Arc<str>> {
         let connection = self.connection(0, deadline).await?;
-        let Filter::Any(filters) = self.config.profile.filter([nobody]) else { return Err("no filter".into()) };
         let mut took = Vec::new();
-        for filter in filters {
+        for filter in self.config.profile.each_filter(nobody) {
             let begun = Instant::now();
             let asked = connection.search(&self.config, &filter.to_string()).await;
             asked.map_err(|failure| Arc::from(failure.to_string()))?;
