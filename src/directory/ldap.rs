@@ -164,8 +164,8 @@ impl LdapDirectory {
         };
         let (done, answer) = oneshot::channel();
         let sent = following.requests.send(Request::Refresh(Refresh { accept, done })).await;
-        let gone = || Err("the directory is no longer configured".to_owned());
-        Some(if sent.is_ok() { answer.await.unwrap_or_else(|_| gone()) } else { gone() })
+        let broke_off = || Err("it broke off; `fingerpost directory stats` and the log say why".to_owned());
+        Some(if sent.is_ok() { answer.await.unwrap_or_else(|_| broke_off()) } else { broke_off() })
     }
 
     /// How its snapshot is.

@@ -73,6 +73,22 @@ impl Asker {
         }
     }
 
+    /// Waits until that is the answer: from memory, where the directory is kept there.
+    pub async fn shows(&self, address: &str, expected: Said, within: Duration) {
+        if self.directory.report().is_some() {
+            return self.remembers(address, Some(expected), within).await;
+        }
+        let start = Instant::now();
+        loop {
+            let said = self.answer_any(address).await;
+            if said == expected {
+                return;
+            }
+            assert!(start.elapsed() < within, "{address}: still {said:?} after {within:?}, not {expected:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// What is answered where memory will do.
     pub async fn answer_any(&self, address: &str) -> Said {
         said(&self.answer(address, Freshness::Any).await.lookup)

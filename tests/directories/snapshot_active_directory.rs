@@ -63,50 +63,63 @@ async fn ready(config: &LdapConfig, folder: &Path) -> Asker {
     asker
 }
 
+/// Two OUs, and a probe that is not disabled.
+fn prepare(samba: &SambaAd) {
+    for ou in ["OU=Staff", "OU=Elsewhere"] {
+        samba.modify(&format!("dn: {ou},{BASE}\nchangetype: add\nobjectClass: organizationalUnit\n"));
+    }
+    enable(samba, "postmaster");
+}
+
+fn move_anne(samba: &SambaAd, from: &str, to: &str) {
+    let moved = format!("modrdn\nnewrdn: CN=anne\ndeleteoldrdn: 1\nnewsuperior: {to},{BASE}");
+    modify(samba, &format!("CN=anne,{from}"), &moved);
+}
+
+/// What may be done to a user below the bases, in either mode.
+async fn is_followed(samba: &SambaAd, asker: &Asker) {
+    samba.add("user", "ann", &mailbox("ann@contoso.test"));
+    enable(samba, "ann");
+    asker.shows("ann@contoso.test", Found(Kind::Mailbox), SOON).await;
+    // Renamed, and given another address.
+    modify(samba, "CN=ann,CN=Users", "modrdn\nnewrdn: CN=anne\ndeleteoldrdn: 1");
+    modify(samba, "CN=anne,CN=Users", "modify\nreplace: proxyAddresses\nproxyAddresses: SMTP:anne@contoso.test");
+    asker.shows("anne@contoso.test", Found(Kind::Mailbox), SOON).await;
+    asker.shows("ann@contoso.test", NotFound, SOON).await;
+    // Away, and back.
+    let away = "modify\nreplace: msExchRecipientTypeDetails\nmsExchRecipientTypeDetails: 2147483648\n-\n\
+                add: targetAddress\ntargetAddress: SMTP:anne@fabrikam.test";
+    modify(samba, "CN=anne,CN=Users", away);
+    asker.shows("anne@contoso.test", Away(Kind::MailUser, "anne@fabrikam.test".to_owned()), SOON).await;
+    let back = "modify\nreplace: msExchRecipientTypeDetails\nmsExchRecipientTypeDetails: 1\n-\ndelete: targetAddress";
+    modify(samba, "CN=anne,CN=Users", back);
+    asker.shows("anne@contoso.test", Found(Kind::Mailbox), SOON).await;
+    // Disabled, and enabled.
+    modify(samba, "CN=anne,CN=Users", "modify\nreplace: userAccountControl\nuserAccountControl: 514");
+    asker.shows("anne@contoso.test", Found(Kind::NoMailbox), SOON).await;
+    enable(samba, "anne");
+    asker.shows("anne@contoso.test", Found(Kind::Mailbox), SOON).await;
+    // To another OU below the bases.
+    move_anne(samba, "CN=Users", "OU=Staff");
+    asker.shows("anne@contoso.test", Found(Kind::Mailbox), SOON).await;
+    // It loses all its addresses, and gets them again.
+    modify(samba, "CN=anne,OU=Staff", "modify\ndelete: proxyAddresses");
+    asker.shows("anne@contoso.test", NotFound, SOON).await;
+    modify(samba, "CN=anne,OU=Staff", "modify\nadd: proxyAddresses\nproxyAddresses: SMTP:anne@contoso.test");
+    asker.shows("anne@contoso.test", Found(Kind::Mailbox), SOON).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_done_to_a_user_is_known_after_one_interval() {
     let mut samba = SambaAd::start();
     let password = samba.add_reader();
-    for ou in ["OU=Staff", "OU=Elsewhere"] {
-        samba.modify(&format!("dn: {ou},{BASE}\nchangetype: add\nobjectClass: organizationalUnit\n"));
-    }
-    enable(&samba, "postmaster");
+    prepare(&samba);
     let folder = tempfile::tempdir().unwrap();
     let config =
         LdapConfig { refuse_disabled: true, ..config(vec![samba.url()], &["CN=Users,", "OU=Staff,"], &password) };
     let asker = ready(&config, folder.path()).await;
 
-    samba.add("user", "ann", &mailbox("ann@contoso.test"));
-    enable(&samba, "ann");
-    asker.remembers("ann@contoso.test", MAILBOX, SOON).await;
-    // Renamed, and given another address.
-    modify(&samba, "CN=ann,CN=Users", "modrdn\nnewrdn: CN=anne\ndeleteoldrdn: 1");
-    modify(&samba, "CN=anne,CN=Users", "modify\nreplace: proxyAddresses\nproxyAddresses: SMTP:anne@contoso.test");
-    asker.remembers("anne@contoso.test", MAILBOX, SOON).await;
-    asker.remembers("ann@contoso.test", NOBODY, SOON).await;
-    // Away, and back.
-    let away = "modify\nreplace: msExchRecipientTypeDetails\nmsExchRecipientTypeDetails: 2147483648\n-\n\
-                add: targetAddress\ntargetAddress: SMTP:anne@fabrikam.test";
-    modify(&samba, "CN=anne,CN=Users", away);
-    asker.remembers("anne@contoso.test", Some(Away(Kind::MailUser, "anne@fabrikam.test".to_owned())), SOON).await;
-    let back = "modify\nreplace: msExchRecipientTypeDetails\nmsExchRecipientTypeDetails: 1\n-\ndelete: targetAddress";
-    modify(&samba, "CN=anne,CN=Users", back);
-    asker.remembers("anne@contoso.test", MAILBOX, SOON).await;
-    // Disabled, and enabled.
-    modify(&samba, "CN=anne,CN=Users", "modify\nreplace: userAccountControl\nuserAccountControl: 514");
-    asker.remembers("anne@contoso.test", Some(Found(Kind::NoMailbox)), SOON).await;
-    enable(&samba, "anne");
-    asker.remembers("anne@contoso.test", MAILBOX, SOON).await;
-    // To another OU below the bases.
-    let moved = |to: &str| format!("modrdn\nnewrdn: CN=anne\ndeleteoldrdn: 1\nnewsuperior: {to},{BASE}");
-    modify(&samba, "CN=anne,CN=Users", &moved("OU=Staff"));
-    asker.remembers("anne@contoso.test", MAILBOX, SOON).await;
-    // It loses all its addresses, and gets them again.
-    modify(&samba, "CN=anne,OU=Staff", "modify\ndelete: proxyAddresses");
-    asker.remembers("anne@contoso.test", NOBODY, SOON).await;
-    modify(&samba, "CN=anne,OU=Staff", "modify\nadd: proxyAddresses\nproxyAddresses: SMTP:anne@contoso.test");
-    asker.remembers("anne@contoso.test", MAILBOX, SOON).await;
-
+    is_followed(&samba, &asker).await;
     let examined = asker.examine().await;
     assert_eq!(examined.took.len(), 2, "{examined:?}");
     assert!(examined.clock.unwrap().abs() <= 2, "one machine has one clock: {examined:?}");
@@ -115,7 +128,7 @@ async fn what_is_done_to_a_user_is_known_after_one_interval() {
     samba.add("user", "bob", &mailbox("bob@contoso.test"));
     enable(&samba, "bob");
     asker.remembers("bob@contoso.test", MAILBOX, SOON).await;
-    modify(&samba, "CN=anne,OU=Staff", &moved("OU=Elsewhere"));
+    move_anne(&samba, "OU=Staff", "OU=Elsewhere");
     modify(&samba, "CN=bob,CN=Users", "delete");
     assert_eq!(asker.ask("bob@contoso.test").await, NotFound);
     asker.remembers("bob@contoso.test", NOBODY, SOON).await;
@@ -123,7 +136,7 @@ async fn what_is_done_to_a_user_is_known_after_one_interval() {
     asker.refresh(Accept::No).await.unwrap();
     assert_eq!(asker.in_memory("anne@contoso.test"), NOBODY);
     // Restored.
-    modify(&samba, "CN=anne,OU=Elsewhere", &moved("CN=Users"));
+    move_anne(&samba, "OU=Elsewhere", "CN=Users");
     asker.remembers("anne@contoso.test", MAILBOX, SOON).await;
 
     // The same after the directory was restarted, and after we were while it was away.
@@ -139,6 +152,39 @@ async fn what_is_done_to_a_user_is_known_after_one_interval() {
     samba.add("user", "carl", &mailbox("carl@contoso.test"));
     enable(&samba, "carl");
     asker.remembers("carl@contoso.test", MAILBOX, SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_lookup_mode_what_is_done_to_a_user_is_known_at_once() {
+    let mut samba = SambaAd::start();
+    let password = samba.add_reader();
+    prepare(&samba);
+    let config = LdapConfig {
+        refuse_disabled: true,
+        mode: LdapMode::Lookup,
+        ..config(vec![samba.url()], &["CN=Users,", "OU=Staff,"], &password)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let asker = Asker::keeping(&config, Some(folder.path()));
+    asker.shows("postmaster@contoso.test", Found(Kind::Mailbox), LATER).await;
+    is_followed(&samba, &asker).await;
+    move_anne(&samba, "OU=Staff", "OU=Elsewhere");
+    asker.shows("anne@contoso.test", NotFound, SOON).await;
+    move_anne(&samba, "OU=Elsewhere", "CN=Users");
+    asker.shows("anne@contoso.test", Found(Kind::Mailbox), SOON).await;
+
+    samba.stop();
+    asker.shows("anne@contoso.test", Said::Unavailable, LATER).await;
+    samba.restart();
+    asker.shows("anne@contoso.test", Found(Kind::Mailbox), LATER).await;
+    modify(&samba, "CN=anne,CN=Users", "delete");
+    asker.shows("anne@contoso.test", NotFound, SOON).await;
+    samba.stop();
+    drop(asker);
+    let asker = Asker::keeping(&config, Some(folder.path()));
+    asker.shows("anne@contoso.test", Said::Unavailable, LATER).await;
+    samba.restart();
+    asker.shows("anne@contoso.test", NotFound, LATER).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,8 +3,9 @@
 //!
 //! `LdapDirectory` has every answer pass here.
 
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -176,8 +177,9 @@ fn write(path: &Path, saved: &[Saved]) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     let new = path.with_extension("ways.new");
-    fs::write(&new, [&crc32c::crc32c(&saved).to_le_bytes()[..], &saved].concat())?;
-    fs::File::open(&new)?.sync_all()?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(&[&crc32c::crc32c(&saved).to_le_bytes()[..], &saved].concat())?;
+    file.sync_all()?;
     fs::rename(new, path)
 }
 

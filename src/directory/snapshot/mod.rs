@@ -130,7 +130,7 @@ impl Snapshot {
 
     fn load(&self) {
         let name = &*self.name;
-        match saved::load(&self.path) {
+        match saved::open(&self.path) {
             Ok(None) => {}
             Ok(Some(loaded)) => {
                 let recipients = loaded.view.count_entries();
@@ -255,8 +255,9 @@ impl Snapshot {
         };
         if let Outcome::Taken(_) = outcome {
             written.install().map_err(|error| kept(&error))?;
-            self.file_is_behind.store(false, Ordering::Relaxed);
         }
+        // Where it is held, reading again at once would bring the same.
+        self.file_is_behind.store(false, Ordering::Relaxed);
         self.contact().noted = now;
         self.publish(served, position, outcome);
         Ok(outcome)

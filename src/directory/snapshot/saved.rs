@@ -7,6 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ pub struct Loaded {
     pub position: Position,
     /// When that was.
     pub at: UnixTime,
+    /// Where the last whole record ends.
+    end: u64,
 }
 
 /// Why a file is of no use.
@@ -75,7 +78,8 @@ impl Writer {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let mut file = BufWriter::with_capacity(1 << 18, File::create(beside(path))?);
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(beside(path))?;
+        let mut file = BufWriter::with_capacity(1 << 18, file);
         file.write_all(&[0; HEAD])?;
         Ok(Self { file, path: path.to_owned(), sizes: Sizes::default() })
     }
@@ -150,11 +154,19 @@ pub fn append(path: &Path, changes: Vec<Change>, position: &Position, at: UnixTi
     OpenOptions::new().append(true).open(path)?.write_all(&record)
 }
 
-/// Reads a file; `None`: there is none.
+/// Reads the file in use; `None`: there is none. What was torn is cut off, so that what is added later can be read.
 ///
 /// # Errors
 /// It is of no use.
-pub fn load(path: &Path) -> Result<Option<Loaded>, Unreadable> {
+pub fn open(path: &Path) -> Result<Option<Loaded>, Unreadable> {
+    let loaded = load(path)?;
+    if let Some(loaded) = &loaded {
+        OpenOptions::new().write(true).open(path)?.set_len(loaded.end)?;
+    }
+    Ok(loaded)
+}
+
+fn load(path: &Path) -> Result<Option<Loaded>, Unreadable> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -164,19 +176,22 @@ pub fn load(path: &Path) -> Result<Option<Loaded>, Unreadable> {
     let mut first = [0; HEAD];
     file.read_exact(&mut first)?;
     let mut builder = Builder::new(sizes(&first, file.get_ref().metadata()?.len()).ok_or(Unreadable::Damaged)?);
+    let mut end = HEAD as u64;
     let (mut position, mut at) = loop {
-        match next(&mut file)? {
-            Some(Record::Entry(known)) => builder.add(&known)?,
-            Some(Record::Until { position, at, .. }) => break (position, at),
-            None => return Err(Unreadable::Damaged),
+        let (record, length) = next(&mut file)?.ok_or(Unreadable::Damaged)?;
+        end += length;
+        match record {
+            Record::Entry(known) => builder.add(&known)?,
+            Record::Until { position, at, .. } => break (position, at),
         }
     };
     let mut view = View::new(builder.finish().into());
-    while let Ok(Some(Record::Until { changes, position: later, at: then })) = next(&mut file) {
+    while let Ok(Some((Record::Until { changes, position: later, at: then }, length))) = next(&mut file) {
         changes.into_iter().for_each(|change| view.apply(change));
         (position, at) = (later, then);
+        end += length;
     }
-    Ok(Some(Loaded { view, position, at }))
+    Ok(Some(Loaded { view, position, at, end }))
 }
 
 fn beside(path: &Path) -> PathBuf {
@@ -194,8 +209,8 @@ fn framed(record: &Record) -> io::Result<Vec<u8>> {
     Ok(framed)
 }
 
-/// The next record; `None`: the file ends here.
-fn next(file: &mut impl io::Read) -> Result<Option<Record>, Unreadable> {
+/// The next record and its length; `None`: the file ends here.
+fn next(file: &mut impl io::Read) -> Result<Option<(Record, u64)>, Unreadable> {
     let mut frame = [0; 8];
     match file.read_exact(&mut frame) {
         Ok(()) => {}
@@ -212,7 +227,8 @@ fn next(file: &mut impl io::Read) -> Result<Option<Record>, Unreadable> {
     if crc32c::crc32c(&content) != sum {
         return Err(Unreadable::Damaged);
     }
-    postcard::from_bytes(&content).map(Some).map_err(|_| Unreadable::Damaged)
+    let record = postcard::from_bytes(&content).map_err(|_| Unreadable::Damaged)?;
+    Ok(Some((record, frame.len() as u64 + length as u64)))
 }
 
 fn head(sizes: Sizes) -> Vec<u8> {
@@ -290,6 +306,18 @@ mod tests {
         }
         states.dedup();
         assert_eq!(states, [None, Some(false), Some(true)]);
+    }
+
+    #[test]
+    fn what_is_added_behind_a_torn_record_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path());
+        let length = fs::metadata(&path).unwrap().len();
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(length - 3).unwrap();
+        assert!(!has(&open(&path).unwrap().unwrap(), "carl"));
+        append(&path, vec![Change::Put(known("dora"))], &Position::Unknown, UnixTime(9)).unwrap();
+        let loaded = open(&path).unwrap().unwrap();
+        assert_eq!(["ann", "carl", "dora"].map(|name| has(&loaded, name)), [true, false, true]);
     }
 
     #[test]
