@@ -1,11 +1,11 @@
 //! Directories whose answers are worth something only beside something else: GroupWise's, and Kerio's.
 
-use crate::config::accepted_domain::resolves;
+use crate::config::accepted_domain::{covers, resolves};
 use crate::config::file::Written;
 use crate::config::source::{Item, Problems};
 use crate::config::{DirectoryConfig, DirectoryKind, Profile};
 use crate::routing::accepted_domain::DomainType;
-use crate::routing::table::DomainSet;
+use crate::routing::table::{DomainPattern, DomainSet};
 
 /// Notes those that stand alone.
 pub(super) fn check(written: &Written, problems: &mut Problems) {
@@ -33,7 +33,7 @@ fn asked_next(written: &Written, at: usize, item: &Item<DirectoryConfig>, proble
     }
     let asked = written.accepted_domains.iter().filter(|domain| domain.used.kind != DomainType::ExternalRelay);
     let later = &written.directories[at + 1..];
-    for domain in asked.map(|domain| &domain.used.pattern).filter(|domain| resolves(&item.used.rules.domains, domain)) {
+    for domain in asked.flat_map(|domain| shared(&item.used.rules.domains, &domain.used.pattern)) {
         if !later.iter().any(|other| is_call_ahead(&other.used) && resolves(&other.used.rules.domains, domain)) {
             let message = format!(
                 "`profile`: eDirectory does not know all of GroupWise's addresses; add a [[directory]] of kind \
@@ -41,6 +41,16 @@ fn asked_next(written: &Written, at: usize, item: &Item<DirectoryConfig>, proble
             );
             problems.add(item.places.at("profile"), message);
         }
+    }
+}
+
+/// What a directory for these domains resolves of an accepted domain.
+fn shared<'a>(domains: &'a DomainSet, accepted: &'a DomainPattern) -> Vec<&'a DomainPattern> {
+    match domains {
+        DomainSet::These(patterns) if !resolves(domains, accepted) => {
+            patterns.iter().filter(|pattern| covers(accepted, pattern)).collect()
+        }
+        DomainSet::All | DomainSet::These(_) => vec![accepted],
     }
 }
 
