@@ -71,6 +71,9 @@ pub enum Lookup {
     Ambiguous(Arc<[String]>),
     /// The mail server that was asked takes mail for everybody, so that its yes proves nothing; the text says which one.
     AcceptsEverything(Arc<str>),
+    /// The answer changed, as those of too many did: it is not believed until somebody says that it is meant
+    /// (`hold_changes`). The text says what to do.
+    Held(Arc<str>),
     /// No clean answer; the text says why, for the log.
     Unavailable(Arc<str>),
 }

@@ -31,6 +31,8 @@ mod mail_server;
 mod node;
 #[path = "directories/openldap.rs"]
 mod openldap;
+#[path = "directories/holding.rs"]
+mod holding;
 #[path = "directories/proxy.rs"]
 mod proxy;
 #[path = "directories/silence.rs"]

@@ -23,6 +23,23 @@ use proxy::{Mode, Proxy};
 use support::samba_ad::{self, DATABASE, SambaAd};
 use support::slapd::{self, BASE, Slapd};
 
+/// The same faults, whichever way the directory is used.
+macro_rules! in_both_modes {
+    ($fault:ident) => {
+        mod $fault {
+            #[test]
+            fn lookup() {
+                super::$fault(super::LOOKUP);
+            }
+
+            #[test]
+            fn snapshot() {
+                super::$fault(super::SNAPSHOT);
+            }
+        }
+    };
+}
+
 /// How many addresses share an entry: loading many entries takes longer.
 const SHARED: usize = 50;
 
@@ -54,56 +71,68 @@ fn openldap() -> Slapd {
     slapd
 }
 
+/// How a directory is used, as `mode` has it.
+const LOOKUP: &str = "mode = \"lookup\"\n";
+const SNAPSHOT: &str = "mode = \"snapshot\"\npoll = \"1s\"\n";
+
+/// What is left of a directory that says nothing.
+fn silent(mode: &str) -> Left {
+    if mode == LOOKUP { Left::Cache } else { Left::Snapshot }
+}
+
 /// Its `[[directory]]`.
-fn directory(profile: &str, url: &str, base: &str, account: (&str, &Path)) -> String {
+fn directory((profile, mode): (&str, &str), url: &str, base: &str, account: (&str, &Path)) -> String {
     let (bind_dn, password_file) = (account.0, account.1.display());
     format!(
         "[[directory]]\nname = \"people\"\nkind = \"ldap\"\nprofile = \"{profile}\"\nurls = [\"{url}\"]\n\
          base = [\"{base}\"]\nbind_dn = \"{bind_dn}\"\npassword_file = \"{password_file}\"\ntimeout = \"5s\"\n\
-         probe = \"probe@contoso.test\"\ncache = {{ found = \"1h\", not_found = \"1h\" }}\n"
+         probe = \"probe@contoso.test\"\ncache = {{ found = \"1h\", not_found = \"1h\" }}\n{mode}"
     )
 }
 
-fn on_slapd(slapd: &Slapd, url: &str) -> Ground {
+fn on_slapd(mode: &str, slapd: &Slapd, url: &str) -> Ground {
     let base = format!("ou=people,{BASE}");
-    Ground::start(&directory("openldap", url, &base, (slapd::READER, &slapd.password_file())))
+    Ground::start(&directory(("openldap", mode), url, &base, (slapd::READER, &slapd.password_file())))
 }
 
-#[test]
-fn a_server_that_is_gone() {
+in_both_modes!(a_server_that_is_gone);
+
+fn a_server_that_is_gone(mode: &str) {
     let mut slapd = openldap();
-    let ground = on_slapd(&slapd, &slapd.url());
+    let ground = on_slapd(mode, &slapd, &slapd.url());
 
     slapd.end();
-    let fault = ground.suffers("stopped", Left::Cache);
+    let fault = ground.suffers("stopped", silent(mode));
     slapd.restart();
     ground.recovers(&fault);
 
     slapd.stop();
-    let fault = ground.suffers("killed", Left::Cache);
+    let fault = ground.suffers("killed", silent(mode));
     slapd.restart();
     ground.recovers(&fault);
     ground.adds_up();
 }
 
-#[test]
-fn a_server_that_is_frozen() {
+in_both_modes!(a_server_that_is_frozen);
+
+fn a_server_that_is_frozen(mode: &str) {
     let slapd = openldap();
-    let ground = on_slapd(&slapd, &slapd.url());
+    let ground = on_slapd(mode, &slapd, &slapd.url());
     slapd.freeze();
-    let fault = ground.suffers("frozen", Left::Cache);
+    let fault = ground.suffers("frozen", silent(mode));
     slapd.thaw();
     ground.recovers(&fault);
     ground.adds_up();
 }
 
-#[test]
-fn a_server_that_answers_but_does_not_tell() {
+in_both_modes!(a_server_that_answers_but_does_not_tell);
+
+fn a_server_that_answers_but_does_not_tell(mode: &str) {
     let slapd = openldap();
-    let ground = on_slapd(&slapd, &slapd.url());
+    let ground = on_slapd(mode, &slapd, &slapd.url());
 
     slapd.configure("olcAccess", "{0}to attrs=userPassword by anonymous auth by * none");
-    let fault = ground.suffers("read right revoked", Left::Cache);
+    let fault = ground.suffers("read right revoked", silent(mode));
     slapd.configure("olcAccess", "{0}to * by * read");
     ground.recovers(&fault);
 
@@ -112,7 +141,7 @@ fn a_server_that_answers_but_does_not_tell() {
         |from: &str, to: &str| format!("dn: ou={from},{BASE}\nchangetype: modrdn\nnewrdn: ou={to}\ndeleteoldrdn: 1\n");
     slapd.modify(&rename("people", "moved"));
     slapd.modify(&rename("empty", "people"));
-    let fault = ground.suffers("emptied base", Left::Cache);
+    let fault = ground.suffers("emptied base", silent(mode));
     slapd.modify(&rename("people", "empty"));
     slapd.modify(&rename("moved", "people"));
     ground.recovers(&fault);
@@ -121,16 +150,18 @@ fn a_server_that_answers_but_does_not_tell() {
     let refer = "objectClass: referral\nobjectClass: extensibleObject\ndc: emea\n\
                  ref: ldap://emea.contoso.com/dc=emea,dc=contoso,dc=com";
     slapd.modify(&format!("{child}\nchangetype: add\n{refer}\n"));
-    let fault = ground.suffers("a reference to a child domain", Left::Found);
+    let left = if mode == LOOKUP { Left::Found } else { Left::Snapshot };
+    let fault = ground.suffers("a reference to a child domain", left);
     slapd.modify_referrals(&format!("{child}\nchangetype: delete\n"));
     ground.recovers(&fault);
     ground.adds_up();
 }
 
-#[test]
-fn a_wrong_base_in_a_new_configuration() {
+in_both_modes!(a_wrong_base_in_a_new_configuration);
+
+fn a_wrong_base_in_a_new_configuration(mode: &str) {
     let slapd = openldap();
-    let ground = on_slapd(&slapd, &slapd.url());
+    let ground = on_slapd(mode, &slapd, &slapd.url());
     let right = fs::read_to_string(ground.pair.node.path("fingerpost.toml")).unwrap();
     let base = format!("ou=people,{BASE}");
     let load = |text: &str| {
@@ -141,34 +172,37 @@ fn a_wrong_base_in_a_new_configuration() {
     for (name, wrong) in [("an empty base", EMPTY), ("no such base", "dc=contoso,dc=net")] {
         assert!(right.contains(&base));
         load(&right.replace(&base, wrong));
-        let fault = ground.suffers(name, Left::Nothing);
+        let left = if mode == LOOKUP { Left::Nothing } else { Left::Snapshot };
+        let fault = ground.suffers(name, left);
         load(&right);
         ground.recovers(&fault);
     }
     ground.adds_up();
 }
 
-#[test]
-fn answers_that_break_off_or_never_come() {
+in_both_modes!(answers_that_break_off_or_never_come);
+
+fn answers_that_break_off_or_never_come(mode: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let slapd = openldap();
     let proxy = runtime.block_on(Proxy::start(slapd.address()));
-    let ground = on_slapd(&slapd, &proxy.url());
-    for (name, mode) in [
+    let ground = on_slapd(mode, &slapd, &proxy.url());
+    for (name, fault) in [
         ("reset in mid-answer", Mode::CutInTheMiddle),
         ("no LDAP", Mode::Instead(b"HTTP/1.1 400 Bad Request\r\n\r\n")),
         ("swallowed answers", Mode::Swallow),
     ] {
-        proxy.set(mode);
-        let fault = ground.suffers(name, Left::Cache);
+        proxy.set(fault);
+        let fault = ground.suffers(name, silent(mode));
         proxy.set(Mode::Pass);
         ground.recovers(&fault);
     }
     ground.adds_up();
 }
 
-#[test]
-fn an_active_directory_that_is_frozen_or_does_not_tell() {
+in_both_modes!(an_active_directory_that_is_frozen_or_does_not_tell);
+
+fn an_active_directory_that_is_frozen_or_does_not_tell(mode: &str) {
     let mut samba = SambaAd::start();
     let mut ldif = String::new();
     let person = |ldif: &mut String, name: &str| {
@@ -192,20 +226,20 @@ fn an_active_directory_that_is_frozen_or_does_not_tell() {
     samba.modify(&ldif);
     let password = samba.add_reader();
     let account = (samba_ad::READER, password.as_path());
-    let ground = Ground::start(&directory("active-directory", &samba.url(), samba_ad::BASE, account));
+    let ground = Ground::start(&directory(("active-directory", mode), &samba.url(), samba_ad::BASE, account));
 
     let rights = samba.revoke_rights();
-    let fault = ground.suffers("Active Directory: read right revoked", Left::Cache);
+    let fault = ground.suffers("Active Directory: read right revoked", silent(mode));
     samba.restore_rights(&rights);
     ground.recovers(&fault);
 
     samba.freeze();
-    let fault = ground.suffers("Active Directory: frozen", Left::Cache);
+    let fault = ground.suffers("Active Directory: frozen", silent(mode));
     samba.thaw();
     ground.recovers(&fault);
 
     samba.stop();
-    let fault = ground.suffers("Active Directory: killed", Left::Cache);
+    let fault = ground.suffers("Active Directory: killed", silent(mode));
     samba.restart();
     ground.recovers(&fault);
     ground.adds_up();

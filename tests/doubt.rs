@@ -9,6 +9,8 @@ mod next_hop;
 #[path = "hops/town.rs"]
 mod town;
 
+#[path = "doubt/controllers.rs"]
+mod controllers;
 #[path = "doubt/journey.rs"]
 mod journey;
 #[path = "doubt/speed.rs"]

@@ -171,7 +171,9 @@ impl Oracle<'_> {
         };
         let said = match lookup {
             Lookup::NotFound => Said::Nobody,
-            Lookup::AcceptsEverything(_) | Lookup::Ambiguous(_) | Lookup::Unavailable(_) => Said::Doubt,
+            Lookup::AcceptsEverything(_) | Lookup::Ambiguous(_) | Lookup::Held(_) | Lookup::Unavailable(_) => {
+                Said::Doubt
+            }
             Lookup::Found(recipient) => match (recipient.kind, &recipient.target) {
                 (Kind::Mailbox | Kind::Group | Kind::PublicFolder, _) => Said::Here,
                 (Kind::MailUser | Kind::Contact, Some(target)) => Said::Elsewhere(target.clone()),

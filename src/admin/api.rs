@@ -236,7 +236,7 @@ async fn directory_refresh(
 fn no_snapshot(parts: &Parts, name: &str) -> (StatusCode, Json<Failed>) {
     let is_there = parts.current.load().config.directories.iter().any(|directory| *directory.name == *name);
     if is_there {
-        return failed(StatusCode::CONFLICT, format!("directory `{name}` keeps no snapshot; there is nothing to read"));
+        return failed(StatusCode::CONFLICT, format!("directory `{name}` is not kept in memory"));
     }
     failed(StatusCode::NOT_FOUND, format!("there is no directory `{name}`; `fingerpost directory stats` lists them"))
 }

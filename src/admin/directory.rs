@@ -113,7 +113,7 @@ impl Said {
             Lookup::NotFound => Self::NotFound,
             Lookup::Ambiguous(entries) => Self::Ambiguous { entries: entries.to_vec() },
             Lookup::AcceptsEverything(server) => Self::AcceptsEverything { server: server.to_string() },
-            Lookup::Unavailable(why) => Self::Unavailable { why: why.to_string() },
+            Lookup::Held(why) | Lookup::Unavailable(why) => Self::Unavailable { why: why.to_string() },
         }
     }
 }

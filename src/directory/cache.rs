@@ -95,7 +95,7 @@ impl Cache {
         match lookup {
             Lookup::Found(_) if is_known(lookup) => Some(self.config.found),
             Lookup::Found(_) | Lookup::NotFound => Some(self.config.not_found),
-            Lookup::Ambiguous(_) | Lookup::AcceptsEverything(_) | Lookup::Unavailable(_) => None,
+            Lookup::Ambiguous(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_) | Lookup::Unavailable(_) => None,
         }
     }
 }

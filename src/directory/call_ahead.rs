@@ -167,7 +167,9 @@ impl Asker {
             Ok(Lookup::Unavailable(cause)) => {
                 Err(format!("its yes is not believed while nobody knows whether it ever says no: {cause}").into())
             }
-            Ok(Lookup::Found(_) | Lookup::Ambiguous(_) | Lookup::AcceptsEverything(_)) => Ok(Manner::Accepted),
+            Ok(Lookup::Found(_) | Lookup::Ambiguous(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_)) => {
+                Ok(Manner::Accepted)
+            }
             Err(_) => Err("it was not known in time whether it ever says no".into()),
         }
     }
@@ -188,7 +190,7 @@ impl Asker {
         match &answer.lookup {
             Lookup::Found(_) => self.note(&domain, Manner::Accepted),
             Lookup::NotFound => self.note(&domain, Manner::Refused),
-            Lookup::Ambiguous(_) | Lookup::AcceptsEverything(_) | Lookup::Unavailable(_) => {}
+            Lookup::Ambiguous(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_) | Lookup::Unavailable(_) => {}
         }
         answer
     }

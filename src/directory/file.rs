@@ -14,11 +14,11 @@ use arc_swap::ArcSwap;
 
 use self::contents::Contents;
 use crate::config::FileDirectoryConfig;
-use crate::directory::{Asked, Conflict, Directory, result};
+use crate::directory::conflicts::Listed;
+use crate::directory::{Asked, Directory, result};
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Fresh, Kind};
 use crate::routing::verdict::Question;
-use crate::smtp::domain::Domain;
 
 mod columns;
 mod contents;
@@ -64,14 +64,16 @@ impl FileDirectory {
     pub fn open(name: &Arc<str>, config: &FileDirectoryConfig, metrics: &Metrics) -> Result<Self, Vec<String>> {
         let stamp = stamp(&config.path);
         let contents = Contents::read(&config.path, config.default_domain.as_ref())?;
-        Ok(Self {
+        let directory = Self {
             name: Arc::clone(name),
             config: config.clone(),
             contents: ArcSwap::from_pointee(contents),
             version: AtomicU64::new(1),
             watched: Mutex::new(Watched { read: stamp, seen: stamp }),
             metrics: metrics.clone(),
-        })
+        };
+        directory.measure();
+        Ok(directory)
     }
 
     fn answer(&self, question: &Question) -> Answer {
@@ -98,6 +100,7 @@ impl FileDirectory {
                 let recipients = contents.len();
                 self.contents.store(Arc::new(contents));
                 self.version.fetch_add(1, Ordering::Relaxed);
+                self.measure();
                 tracing::info!(directory = %self.name, recipients, "directory file taken over");
                 Looked::Changed
             }
@@ -111,47 +114,18 @@ impl FileDirectory {
         }
     }
 
-    /// Its addresses that other entries have too, here or in directories that are asked before. `resolves` says whether a
-    /// directory is asked about a domain at all.
-    pub(super) fn conflicts(
-        &self,
-        earlier: &[Arc<FileDirectory>],
-        resolves: impl Fn(&str, &Domain) -> bool,
-    ) -> Vec<Conflict> {
-        let contents = self.contents.load();
-        let earlier: Vec<_> = earlier.iter().map(|directory| (&directory.name, directory.contents.load())).collect();
-        let of = |key: &str| {
-            // Of a million addresses hardly any are.
-            if !contents.is_ambiguous(key) && !earlier.iter().any(|(_, contents)| contents.has(key)) {
-                return None;
-            }
-            let (_, domain) = key.rsplit_once('@')?;
-            let domain = Domain::parse(domain).ok().filter(|domain| resolves(&self.name, domain))?;
-            let before = earlier.iter().map(|(name, contents)| (*name, contents.claims(key)));
-            let all = before.chain(std::iter::once((&self.name, contents.claims(key))));
-            let claims: Vec<_> = all.filter(|(name, claims)| !claims.is_empty() && resolves(name, &domain)).collect();
-            // As routing passes over an entry without a mailbox.
-            let decides = |claims: &[(Kind, String)]| claims.len() > 1 || claims[0].0 != Kind::NoMailbox;
-            let (name, deciding) = claims.iter().find(|(_, claims)| decides(claims))?;
-            let decides = (deciding.len() == 1).then(|| name.to_string());
-            let entries: Vec<String> =
-                claims.iter().flat_map(|(_, claims)| claims.iter().map(|(_, entry)| entry.clone())).collect();
-            (entries.len() > 1).then(|| Conflict { address: key.to_owned(), entries, decides })
-        };
-        contents.keys().filter_map(of).collect()
+    /// What it holds now.
+    pub(super) fn listed(&self) -> Arc<dyn Listed> {
+        self.contents.load_full()
     }
 
-    /// Sets the gauges that depend on the contents; `earlier` are the file directories that are asked before this one.
-    fn measure(&self, earlier: &[Arc<FileDirectory>]) {
+    /// Sets the gauges that depend on the contents alone.
+    fn measure(&self) {
         let contents = self.contents.load();
         for kind in Kind::ALL {
             let count = i64::try_from(contents.count(kind)).unwrap_or(i64::MAX);
             self.metrics.directory_recipients.with_label_values(&[&*self.name, kind.as_str()]).set(count);
         }
-        let earlier: Vec<_> = earlier.iter().map(|directory| directory.contents.load()).collect();
-        let elsewhere = contents.keys().filter(|key| earlier.iter().any(|contents| contents.has(key))).count();
-        let conflicts = i64::try_from(elsewhere + contents.ambiguous()).unwrap_or(i64::MAX);
-        self.metrics.directory_conflicts.with_label_values(&[&*self.name]).set(conflicts);
         self.metrics.directory_up.with_label_values(&[&*self.name]).set(1);
     }
 }
@@ -177,13 +151,6 @@ impl Directory for FileDirectory {
     }
 }
 
-/// Sets the gauges of these directories, in the order in which they are asked.
-pub fn measure(directories: &[Arc<FileDirectory>]) {
-    for (at, directory) in directories.iter().enumerate() {
-        directory.measure(&directories[..at]);
-    }
-}
-
 /// Looks at the files of these directories for ever.
 pub async fn watch(directories: Vec<Arc<FileDirectory>>) {
     loop {
@@ -191,9 +158,8 @@ pub async fn watch(directories: Vec<Arc<FileDirectory>>) {
         let looked = directories.clone();
         // Reading and counting a million recipients takes its time.
         let done = tokio::task::spawn_blocking(move || {
-            let changed = looked.iter().filter(|directory| directory.look() == Looked::Changed).count();
-            if changed > 0 {
-                measure(&looked);
+            for directory in &looked {
+                directory.look();
             }
         });
         if let Err(error) = done.await {
@@ -272,13 +238,10 @@ mod tests {
     #[test]
     fn what_it_knows_is_counted() {
         let text = "address,kind,target\na@contoso.com,,\nA@contoso.com,group,\nc@contoso.com,contact,c@x.y\n";
-        let first = fixture("first.csv", "address\nc@contoso.com\nd@contoso.com\n");
         let second = fixture("second.csv", text);
-        second.directory.measure(&[Arc::new(first.directory)]);
         let metrics = &second.directory.metrics;
         for (kind, count) in [("mailbox", 1), ("group", 1), ("contact", 1), ("mail-user", 0)] {
             assert_eq!(metrics.directory_recipients.with_label_values(&["people", kind]).get(), count, "{kind}");
         }
-        assert_eq!(metrics.directory_conflicts.with_label_values(&["people"]).get(), 2);
     }
 }

@@ -31,6 +31,16 @@ impl<'a> Filter<'a> {
     pub fn equals(attribute: &'a str, value: impl Into<String>) -> Self {
         Self::Equals { attribute, value: value.into() }
     }
+
+    /// The attribute that it looks at; empty where there are several.
+    #[must_use]
+    pub fn attribute(&self) -> &str {
+        match self {
+            Self::Equals { attribute, .. } | Self::Present(attribute) | Self::AtLeast(attribute, _) => attribute,
+            Self::Narrowed(_, filter) => filter.attribute(),
+            Self::Any(_) => "",
+        }
+    }
 }
 
 impl fmt::Display for Filter<'_> {

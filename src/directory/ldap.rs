@@ -16,8 +16,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::connection::{Connection, End};
+pub use self::examination::Examination;
 pub use self::follow::Refreshed;
 use self::follow::{Keeper, Refresh, Request};
+use self::holding::Holding;
 use self::pulse::Pulse;
 use self::search::Reply;
 use self::server::Server;
@@ -37,7 +39,9 @@ use crate::time::UnixTime;
 
 mod answer;
 mod connection;
+mod examination;
 mod follow;
+mod holding;
 mod login;
 mod pulse;
 mod root;
@@ -58,6 +62,8 @@ pub struct LdapDirectory {
     asker: Arc<Asker>,
     in_flight: InFlight,
     following: Option<Following>,
+    /// Where it is asked for each recipient.
+    holding: Option<Holding>,
     _supervisor: AbortOnDropHandle<()>,
 }
 
@@ -144,12 +150,18 @@ impl LdapDirectory {
             attempts,
         };
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
-        Ok(Self { asker: Arc::new(asker), in_flight: InFlight::default(), following, _supervisor: supervisor })
+        let holding = folder.filter(|_| kept.is_none()).map(|folder| Holding::open(name, config, folder, metrics));
+        Ok(Self { asker: Arc::new(asker), in_flight: InFlight::default(), following, holding, _supervisor: supervisor })
     }
 
-    /// Reads it as a whole, now. `None`: it keeps no snapshot.
+    /// Reads it as a whole, now; where it is asked for each recipient there is only something to accept. `None`: it keeps
+    /// nothing.
     pub async fn refresh(&self, accept: Accept) -> Option<Result<Refreshed, String>> {
-        let following = self.following.as_ref()?;
+        let Some(following) = &self.following else {
+            let holding = self.holding.as_ref()?;
+            let turned = if accept == Accept::Yes { holding.accept() } else { 0 };
+            return Some(Ok(Refreshed { recipients: holding.len(), turned, held: holding.held() }));
+        };
         let (done, answer) = oneshot::channel();
         let sent = following.requests.send(Request::Refresh(Refresh { accept, done })).await;
         let gone = || Err("the directory is no longer configured".to_owned());
@@ -181,6 +193,36 @@ impl Following {
 
 impl Directory for LdapDirectory {
     fn known(&self, question: &Question) -> Option<Answer> {
+        self.remembered(question).map(|answer| self.passed(question, answer))
+    }
+
+    fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
+        Box::pin(async move {
+            // Who waited may find what another one asked.
+            if let Some(answer) = self.known(question) {
+                return answer;
+            }
+            let (asker, address) = (Arc::clone(&self.asker), question.address.clone());
+            let key = question.address.key().into();
+            let answer = self.in_flight.ask(&key, question.freshness, || asker.question(address)).await;
+            self.passed(question, answer)
+        })
+    }
+
+    fn version(&self) -> u64 {
+        self.asker.snapshot.as_ref().map_or(0, |snapshot| snapshot.version())
+    }
+}
+
+impl LdapDirectory {
+    /// The answer, unless it is to be held.
+    fn passed(&self, question: &Question, answer: Answer) -> Answer {
+        let Some(holding) = &self.holding else { return answer };
+        holding.pass(&self.asker.config.profile.key(&question.address), question.freshness, answer)
+    }
+
+    /// What snapshot and cache have.
+    fn remembered(&self, question: &Question) -> Option<Answer> {
         if question.freshness == Freshness::Any
             && let Some(lookup) = self.asker.in_memory(&question.address)
         {
@@ -191,21 +233,6 @@ impl Directory for LdapDirectory {
         let answer = self.asker.cache.get(key, question.freshness, self.asker.condition(), now)?;
         self.asker.count("cached");
         Some(answer)
-    }
-
-    fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
-        Box::pin(async move {
-            // Who waited may find what another one asked.
-            if let Some(answer) = self.known(question) {
-                return answer;
-            }
-            let (asker, address) = (Arc::clone(&self.asker), question.address.clone());
-            self.in_flight.ask(&question.address.key().into(), question.freshness, || asker.question(address)).await
-        })
-    }
-
-    fn version(&self) -> u64 {
-        self.asker.snapshot.as_ref().map_or(0, |snapshot| snapshot.version())
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod breaker;
 pub mod cache;
+pub mod conflicts;
 pub mod call_ahead;
 pub mod file;
 pub mod filter;
@@ -12,19 +13,22 @@ pub mod in_flight;
 pub mod known;
 pub mod ldap;
 pub mod profile;
+pub mod remembered;
 pub mod snapshot;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::call_ahead::CallAheadDirectory;
 use self::call_ahead::prober::Prober;
+pub use self::conflicts::Conflict;
+use self::conflicts::Listed;
 use self::file::FileDirectory;
 use self::ldap::LdapDirectory;
-pub use self::ldap::Refreshed;
+pub use self::ldap::{Examination, Refreshed};
 pub use self::snapshot::Accept;
 pub use self::snapshot::report::SnapshotReport;
 use self::snapshot::served::Served;
@@ -34,7 +38,7 @@ use crate::metrics::{LOOKUPS, Metrics};
 use crate::recipient::{Answer, Fresh, Kind, Lookup};
 use crate::routing::table::DirectoryRules;
 use crate::routing::verdict::Question;
-use crate::smtp::domain::Domain;
+use crate::smtp::address::Address;
 
 /// The directories of one configuration.
 #[derive(Default)]
@@ -42,8 +46,8 @@ pub struct Directories {
     by_name: FastMap<Arc<str>, Arc<dyn Directory>>,
     /// What they were built from, for the next configuration to take over.
     built: Vec<Built>,
-    /// Looks after the files; ends with this configuration.
-    _watch: Option<AbortOnDropHandle<()>>,
+    /// Look after the files, and count conflicts; they end with this configuration.
+    _watches: Vec<AbortOnDropHandle<()>>,
 }
 
 /// A directory and what it was built from.
@@ -59,17 +63,6 @@ enum AnyDirectory {
     File(Arc<FileDirectory>),
     Ldap(Arc<LdapDirectory>),
     CallAhead(Arc<CallAheadDirectory>),
-}
-
-/// An address that more than one entry has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conflict {
-    /// The address.
-    pub address: String,
-    /// Its entries, in the order in which the directories are asked.
-    pub entries: Vec<String>,
-    /// The directory that decides; `None`: the first that has it has it twice, so mail for it is answered 451.
-    pub decides: Option<String>,
 }
 
 /// What became of a name and a password.
@@ -123,23 +116,16 @@ impl Directories {
         self.by_name.get(name)
     }
 
-    /// Addresses that more than one entry of the file directories has, at most so many, in alphabetical order. What LDAP
-    /// directories hold nobody knows. `rules` say which domains each directory is asked about.
+    /// Addresses that more than one entry has, at most so many, in alphabetical order, as far as directories are known as
+    /// a whole. `rules` say which domains each directory is asked about.
     #[must_use]
     pub fn conflicts(&self, rules: &[DirectoryRules], most: usize) -> Vec<Conflict> {
-        let resolves = |name: &str, domain: &Domain| {
-            rules.iter().any(|rules| *rules.name == *name && rules.domains.covers(domain))
-        };
-        let files: Vec<_> = self.built.iter().filter_map(Built::file).collect();
-        let mut found: Vec<Conflict> =
-            files.iter().enumerate().flat_map(|(at, file)| file.conflicts(&files[..at], resolves)).collect();
-        found.sort_by(|one, other| one.address.cmp(&other.address));
-        // One that stands in three directories was found in the second and the third, which knows all of them.
-        found.reverse();
-        found.dedup_by(|later, kept| later.address == kept.address);
-        found.reverse();
-        found.truncate(most);
-        found
+        conflicts::find(&listed(&self.built), rules, most)
+    }
+
+    /// Searches an LDAP directory for an address that nobody has, by each attribute alone. `None`: it is no LDAP directory.
+    pub async fn examine(&self, name: &str, nobody: &Address) -> Option<Result<Examination, Arc<str>>> {
+        Some(self.ldap(name)?.examine(nobody).await)
     }
 
     /// How the directory's snapshot is; `None`: it keeps none.
@@ -240,10 +226,50 @@ pub fn build(
     }
     forget(previous, &built, needs.metrics);
     let files: Vec<_> = built.iter().filter_map(Built::file).collect();
-    file::measure(&files);
-    let watch = (!files.is_empty()).then(|| AbortOnDropHandle::new(tokio::spawn(file::watch(files))));
+    let counting = tokio::spawn(count_conflicts(built.clone(), needs.metrics.clone()));
+    let watches = vec![tokio::spawn(file::watch(files)), counting].into_iter().map(AbortOnDropHandle::new).collect();
     let by_name = built.iter().map(|built| (Arc::clone(&built.name), built.shared())).collect();
-    Ok(Directories { by_name, built, _watch: watch })
+    Ok(Directories { by_name, built, _watches: watches })
+}
+
+/// How often it is looked whether conflicts are to be counted again; where counting takes long, less often.
+const COUNT_EVERY: Duration = Duration::from_secs(2);
+
+/// Counts the conflicts of directories whenever what they hold has changed.
+async fn count_conflicts(built: Vec<Built>, metrics: Metrics) {
+    let mut counted = None;
+    loop {
+        let versions: Vec<u64> = built.iter().map(|built| built.shared().version()).collect();
+        let begun = tokio::time::Instant::now();
+        if counted.as_ref() != Some(&versions) {
+            let all = listed(&built);
+            let names: Vec<Arc<str>> = all.iter().map(|(name, _)| Arc::clone(name)).collect();
+            match tokio::task::spawn_blocking(move || conflicts::count(&all)).await {
+                Ok(counts) => {
+                    for (name, count) in names.iter().zip(counts) {
+                        let count = i64::try_from(count).unwrap_or(i64::MAX);
+                        metrics.directory_conflicts.with_label_values(&[&**name]).set(count);
+                    }
+                }
+                Err(error) => tracing::error!("counting the conflicts of directories failed: {error}"),
+            }
+            counted = Some(versions);
+        }
+        tokio::time::sleep(COUNT_EVERY.max(begun.elapsed() * 20)).await;
+    }
+}
+
+/// Those that are known as a whole, as they are now.
+fn listed(built: &[Built]) -> Vec<(Arc<str>, Arc<dyn Listed>)> {
+    let now = |built: &Built| {
+        let listed: Arc<dyn Listed> = match &built.directory {
+            AnyDirectory::File(file) => file.listed(),
+            AnyDirectory::Ldap(ldap) => ldap.served()?,
+            AnyDirectory::CallAhead(_) => return None,
+        };
+        Some((Arc::clone(&built.name), listed))
+    };
+    built.iter().filter_map(now).collect()
 }
 
 fn open(config: &DirectoryConfig, needs: &Needs<'_>) -> Result<AnyDirectory, Vec<String>> {
@@ -305,6 +331,7 @@ fn result(lookup: &Lookup) -> &'static str {
         Lookup::NotFound => "not-found",
         Lookup::Ambiguous(_) => "ambiguous",
         Lookup::AcceptsEverything(_) => "accepts-everything",
+        Lookup::Held(_) => "unavailable",
         Lookup::Unavailable(_) => "unavailable",
     }
 }

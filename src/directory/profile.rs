@@ -130,6 +130,13 @@ impl Profile {
         rules.narrowed(Filter::Any(addresses.into_iter().flat_map(|address| rules.filters(address)).collect()))
     }
 
+    /// The same for one address, by each attribute alone.
+    #[must_use]
+    pub fn each_filter(&self, address: &Address) -> Vec<Filter<'_>> {
+        let rules = self.rules();
+        rules.filters(address).into_iter().map(|filter| rules.narrowed(filter)).collect()
+    }
+
     /// A filter for every entry that may own an address.
     #[must_use]
     pub fn everybody(&self) -> Filter<'_> {
@@ -217,7 +224,7 @@ mod tests {
             Lookup::NotFound => "not found".to_owned(),
             Lookup::Ambiguous(_) => "ambiguous".to_owned(),
             Lookup::Unavailable(_) => "unavailable".to_owned(),
-            Lookup::AcceptsEverything(_) => unreachable!("only mail servers do"),
+            Lookup::AcceptsEverything(_) | Lookup::Held(_) => unreachable!("nothing in an entry says so"),
         }
     }
 

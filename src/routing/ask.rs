@@ -143,6 +143,7 @@ fn found<'a>(directory: &'a DirectoryRules, sent: &Address, lookup: &'a Lookup) 
             let (cause, reply) = (Cause::AcceptsEverything, reply::DIRECTORY_UNAVAILABLE);
             return Finding::Doubt(Doubt { cause, row: 5, reply, says });
         }
+        Lookup::Held(why) => return doubt(5, reply::DIRECTORY_CHANGED, format!("{name}: {why}")),
         Lookup::Unavailable(why) => {
             let says = format!("{name} gave no clean answer, so nobody can say who has this address: {why}");
             return doubt(5, reply::DIRECTORY_UNAVAILABLE, says);
@@ -181,6 +182,7 @@ fn told(address: &Address, lookup: &Lookup, fresh: Fresh) -> (String, Option<Kin
         Lookup::NotFound => ([address.as_str(), " not found", how].concat(), None),
         Lookup::Ambiguous(entries) => (format!("{address} is claimed by {} entries{how}", entries.len()), None),
         Lookup::AcceptsEverything(server) => (format!("unavailable: {server}"), None),
+        Lookup::Held(why) => (format!("held: {why}"), None),
         Lookup::Unavailable(why) => (format!("unavailable: {why}"), None),
     }
 }

@@ -138,6 +138,9 @@ pub const DIRECTORY_UNAVAILABLE: Reply =
 /// Row 6: two entries claim the address.
 pub const DIRECTORY_AMBIGUOUS: Reply =
     Reply::fixed(451, Enhanced(4, 3, 5), "the recipient's directory entry is ambiguous, try again later");
+/// Row 5: the answer changed, as those of too many did (`hold_changes`).
+pub const DIRECTORY_CHANGED: Reply =
+    Reply::fixed(451, Enhanced(4, 3, 5), "the recipient's directory entry changed unexpectedly, try again later");
 /// Rows 9 to 11.
 pub const USER_UNKNOWN: Reply = Reply::fixed(550, Enhanced(5, 1, 1), "user unknown");
 /// Rows 9 to 11, and a next hop's "unknown recipient", while the address is recently good.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use fingerpost::config::{CacheConfig, DirectoryConfig, DirectoryKind, HoldChanges, LdapConfig, LdapMode, Profile};
 use fingerpost::delivery::attempt::Outbound;
 use fingerpost::directory::call_ahead::prober::Prober;
-use fingerpost::directory::ldap::LdapDirectory;
+use fingerpost::directory::ldap::{Examination, LdapDirectory};
 use fingerpost::directory::{Accept, Directory, Refreshed, SnapshotReport};
 use fingerpost::metrics::Metrics;
 use fingerpost::recipient::{Answer, Kind, Lookup};
@@ -37,6 +37,7 @@ pub enum Said {
     NotFound,
     Ambiguous(usize),
     AcceptsEverything,
+    Held,
     Unavailable,
 }
 
@@ -75,6 +76,12 @@ impl Asker {
     /// What is answered where memory will do.
     pub async fn answer_any(&self, address: &str) -> Said {
         said(&self.answer(address, Freshness::Any).await.lookup)
+    }
+
+    /// What `check --connect` looks at.
+    pub async fn examine(&self) -> Examination {
+        let nobody = Address::parse("nobody-at-all@contoso.com").unwrap();
+        self.directory.examine(&nobody).await.unwrap()
     }
 
     /// How many changes are held.
@@ -155,6 +162,7 @@ pub fn said(lookup: &Lookup) -> Said {
         Lookup::NotFound => Said::NotFound,
         Lookup::Ambiguous(claims) => Said::Ambiguous(claims.len()),
         Lookup::AcceptsEverything(_) => Said::AcceptsEverything,
+        Lookup::Held(_) => Said::Held,
         Lookup::Unavailable(_) => Said::Unavailable,
     }
 }

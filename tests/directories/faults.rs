@@ -7,7 +7,7 @@ use fingerpost::routing::verdict::Freshness;
 
 use crate::asker::{Asker, Said, openldap, said};
 use crate::proxy::{Mode, Proxy};
-use crate::support::slapd::{BASE, Slapd};
+use crate::support::slapd::{BASE, READER, Slapd};
 
 #[tokio::test]
 async fn a_read_right_that_is_revoked_is_no_not_found() {
@@ -54,10 +54,24 @@ async fn a_wrong_base_is_no_not_found() {
 }
 
 #[tokio::test]
+async fn searches_that_take_long_are_seen_by_their_attribute() {
+    let slapd = Slapd::start();
+    let proxy = Proxy::start(slapd.address()).await;
+    let asker = Asker::new(&fingerpost::config::LdapConfig { urls: vec![proxy.url()], ..openldap(&slapd) });
+    assert_eq!(asker.ask("postmaster@contoso.com").await, Said::Found(Kind::Mailbox));
+    proxy.set(Mode::Later(120));
+    let examined = asker.examine().await;
+    let attributes: Vec<&str> = examined.took.iter().map(|(attribute, _)| attribute.as_str()).collect();
+    assert_eq!(attributes, ["mail", "mailAlternateAddress", "mailLocalAddress"]);
+    assert!(examined.took.iter().all(|(_, took)| *took >= Duration::from_millis(120)), "{examined:?}");
+    assert_eq!(examined.clock, None, "slapd does not tell the time");
+}
+
+#[tokio::test]
 async fn a_limit_that_is_exceeded_is_no_answer() {
     let slapd = Slapd::start();
     slapd.add_person("alice", "mail: alice@contoso.com");
-    slapd.configure("olcSizeLimit", "1");
+    slapd.configure("olcLimits", &format!("{{0}}dn.exact=\"{READER}\" size=1"));
     let asker = Asker::new(&openldap(&slapd));
     let cause = asker.cause("alice@contoso.com").await;
     assert!(cause.contains("size limit"), "{cause}");

@@ -1,5 +1,7 @@
 //! A TCP proxy between client and server that loses, cuts and garbles what the server says.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -17,6 +19,8 @@ pub enum Mode {
     Instead(&'static [u8]),
     /// They are kept back.
     Swallow,
+    /// They come so many milliseconds later.
+    Later(u64),
 }
 
 /// No message of a server is shorter: a result without words (RFC 4511 4.1.9).
@@ -74,6 +78,10 @@ async fn relay(mut client: TcpStream, server: SocketAddr, mode: Arc<Mutex<Mode>>
                     }
                     Mode::Instead(octets) => client.write_all(octets).await?,
                     Mode::Swallow => {}
+                    Mode::Later(milliseconds) => {
+                        tokio::time::sleep(std::time::Duration::from_millis(milliseconds)).await;
+                        client.write_all(&from_server[..length]).await?;
+                    }
                 }
             }
         }

@@ -107,6 +107,10 @@ async fn what_is_done_to_a_user_is_known_after_one_interval() {
     modify(&samba, "CN=anne,OU=Staff", "modify\nadd: proxyAddresses\nproxyAddresses: SMTP:anne@contoso.test");
     asker.remembers("anne@contoso.test", MAILBOX, SOON).await;
 
+    let examined = asker.examine().await;
+    assert_eq!(examined.took.len(), 2, "{examined:?}");
+    assert!(examined.clock.unwrap().abs() <= 2, "one machine has one clock: {examined:?}");
+
     // Out of the bases: at the next whole read, or once the directory itself was asked.
     samba.add("user", "bob", &mailbox("bob@contoso.test"));
     enable(&samba, "bob");

@@ -30,6 +30,8 @@ const ENOUGH: usize = 100;
 pub enum Left {
     /// What the node has in its cache.
     Cache,
+    /// All recipients that it read before.
+    Snapshot,
     /// Nothing: the fault came with a new configuration, which begins with an empty cache.
     Nothing,
     /// Those whom it finds; only its not-founds are in doubt.
@@ -57,7 +59,8 @@ impl Left {
     /// The reply to RCPT.
     fn answer(self, whom: Whom) -> u16 {
         match (whom, self) {
-            (Whom::CachedKnown, Self::Cache | Self::Found) | (Whom::Known, Self::Found) => 250,
+            (Whom::CachedKnown, Self::Cache | Self::Found | Self::Snapshot)
+            | (Whom::Known, Self::Found | Self::Snapshot) => 250,
             (Whom::CachedKnown, Self::Nothing)
             | (Whom::Known, Self::Cache | Self::Nothing)
             | (Whom::CachedUnknown | Whom::Unknown, _) => 451,
@@ -81,6 +84,12 @@ impl Ground {
     pub fn suffers(&self, name: &'static str, left: Left) -> Fault {
         let begun = Instant::now();
         let server = self.server();
+        if left == Left::Snapshot {
+            // Whether the directory can still be followed is asked every `poll`.
+            wait_until(&format!("{name}: it is noticed"), TEN, || {
+                ask(server, &self.names.of(Whom::Unknown)).0.0 == 451
+            });
+        }
         let sorts: Vec<Whom> = (0..10).map(|n| if n % 2 == 0 { Whom::Unknown } else { Whom::Known }).collect();
         let addresses: Vec<String> = sorts.iter().map(|whom| self.names.of(*whom)).collect();
         let replies = ask_pipelined(server, &addresses);
@@ -92,7 +101,7 @@ impl Ground {
         assert!(first < FIRST, "{name}: the first 451 took {first:?}");
         assert!(last < TEN, "{name}: ten recipients took {last:?}");
         let noticed = Instant::now();
-        let rest = TEN.saturating_sub(begun.elapsed());
+        let rest = (TEN * 2).saturating_sub(begun.elapsed());
         wait_until(&format!("{name}: nobody waits any more"), rest, || self.up() == 0.0);
 
         for whom in ALL {
@@ -120,7 +129,7 @@ impl Ground {
         for tried_one in self.load.as_ref().unwrap().tries() {
             let fresh = matches!(tried_one.whom, Whom::Known | Whom::Unknown);
             // What was asked for before may be answered from the cache until the fault is noticed.
-            let since = if fresh { fault.begun } else { fault.noticed };
+            let since = if fresh && fault.left != Left::Snapshot { fault.begun } else { fault.noticed };
             if tried_one.sent >= since && tried_one.answered <= fault.until {
                 assert_eq!(tried_one.said.0, fault.left.answer(tried_one.whom), "{}: {tried_one:?}", fault.name);
                 tried += 1;

@@ -24,7 +24,7 @@ struct Migration {
 fn directory(slapd: &Slapd) -> String {
     format!(
         "[[directory]]\nname = \"ldap\"\nkind = \"ldap\"\nprofile = \"openldap\"\nurls = [\"{}\"]\nbase = [\"{BASE}\"]\n\
-         bind_dn = \"{READER}\"\npassword_file = \"{}\"\nprobe = \"postmaster@contoso.com\"\ntimeout = \"2s\"\n\
+         bind_dn = \"{READER}\"\npassword_file = \"{}\"\nprobe = \"postmaster@contoso.com\"\ntimeout = \"2s\"\nmode = \"lookup\"\n\
          cache = {{ found = \"1s\", not_found = \"1s\" }}\n\n",
         slapd.url(),
         slapd.password_file().display()

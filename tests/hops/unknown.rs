@@ -29,7 +29,7 @@ fn doubt(people: &[&str]) -> Doubt {
     }
     let directory = format!(
         "[[directory]]\nname = \"ldap\"\nkind = \"ldap\"\nprofile = \"openldap\"\nurls = [\"{}\"]\nbase = [\"{BASE}\"]\n\
-         bind_dn = \"{READER}\"\npassword_file = \"{}\"\nprobe = \"postmaster@contoso.com\"\ntimeout = \"2s\"\n\n",
+         bind_dn = \"{READER}\"\npassword_file = \"{}\"\nprobe = \"postmaster@contoso.com\"\ntimeout = \"2s\"\nmode = \"lookup\"\n\n",
         slapd.url(),
         slapd.password_file().display()
     );

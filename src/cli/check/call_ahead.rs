@@ -36,7 +36,7 @@ pub(super) async fn ask(what: String, config: &Config, built: &Directories, dire
             "let the server refuse unknown recipients at RCPT; until then it says nothing about anybody",
         ),
         Lookup::Ambiguous(_) => Finding::bad(what, "answers twice", "see its send connector's smart hosts"),
-        Lookup::Unavailable(why) => Finding::bad(
+        Lookup::Held(why) | Lookup::Unavailable(why) => Finding::bad(
             what,
             format!("gives no clean answer: {why}"),
             "see that the server is up, takes mail from our address, and neither greylists nor delays us",

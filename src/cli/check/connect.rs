@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Finding, call_ahead, certificates, doors, next_hops, print, refuse};
+use super::{Finding, call_ahead, certificates, directory, doors, next_hops, print, refuse};
 use crate::cli::{Format, Outcome, output};
 use crate::config::check::load;
 use crate::config::{Config, DirectoryConfig, DirectoryKind};
@@ -43,6 +43,7 @@ async fn directories(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     for directory in &config.directories {
         findings.push(directory_answers(config, &built, directory).await);
+        findings.extend(directory::examine(&built, directory).await);
     }
     findings
 }
@@ -75,7 +76,7 @@ async fn directory_answers(config: &Config, built: &Directories, directory: &Arc
             format!("has {probe} twice: {}", entries.join(" and ")),
             "remove the address from one of them",
         ),
-        Lookup::AcceptsEverything(why) | Lookup::Unavailable(why) => Finding::bad(
+        Lookup::AcceptsEverything(why) | Lookup::Held(why) | Lookup::Unavailable(why) => Finding::bad(
             what,
             format!("gives no clean answer: {why}"),
             "see that urls, tls, bind_dn and password_file are right and that the server is up",

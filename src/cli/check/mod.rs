@@ -15,6 +15,7 @@ use crate::config::{Config, Protocol};
 mod call_ahead;
 mod certificates;
 pub(super) mod connect;
+mod directory;
 mod doors;
 pub(super) mod next_hops;
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{read_csv, read_list, read_toml};
+use crate::directory::conflicts::Listed;
 use crate::fast_map::FastMap;
 use crate::recipient::{Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
@@ -140,13 +141,23 @@ impl Contents {
         Some(format!("{}:{}", self.path.display(), self.entry(index)?.line))
     }
 
-    /// Whether several entries have that address.
-    pub(super) fn is_ambiguous(&self, key: &str) -> bool {
-        self.ambiguous.contains_key(key)
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
-    /// The entries that have that address: what each is, and which.
-    pub(super) fn claims(&self, key: &str) -> Vec<(Kind, String)> {
+    /// How many entries of that kind there are.
+    pub(super) fn count(&self, kind: Kind) -> usize {
+        self.entries.iter().filter(|entry| entry.kind == kind).count()
+    }
+}
+
+impl Listed for Contents {
+    fn each(&self, see: &mut dyn FnMut(&str)) {
+        self.by_key.keys().for_each(|key| see(key));
+    }
+
+    fn claims(&self, key: &str) -> Vec<(Kind, String)> {
         let claims = self.ambiguous.get(key).map(Vec::as_slice);
         let only = self.by_key.get(key).map(std::slice::from_ref);
         claims
@@ -157,29 +168,8 @@ impl Contents {
             .collect()
     }
 
-    /// Whether any entry has that address.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.by_key.contains_key(key)
-    }
-
-    /// The keys of all addresses.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.by_key.keys().map(|key| &**key)
-    }
-
-    /// How many entries there are.
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// How many entries of that kind there are.
-    pub(super) fn count(&self, kind: Kind) -> usize {
-        self.entries.iter().filter(|entry| entry.kind == kind).count()
-    }
-
-    /// How many addresses have several owners.
-    pub(super) fn ambiguous(&self) -> usize {
-        self.ambiguous.len()
+    fn owners(&self, key: &str) -> usize {
+        self.ambiguous.get(key).map_or_else(|| usize::from(self.by_key.contains_key(key)), Vec::len)
     }
 }
 

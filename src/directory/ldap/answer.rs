@@ -32,7 +32,11 @@ pub(super) fn read(config: &LdapConfig, reply: &Reply, address: &Address) -> Rea
         // As good as not found, so doubted as well: without the right to read the attributes everybody looks so.
         (Lookup::Found(entry), Err(doubt)) if entry.kind == Kind::NoMailbox => Lookup::Unavailable(Arc::clone(doubt)),
         (
-            known @ (Lookup::Found(_) | Lookup::Ambiguous(_) | Lookup::AcceptsEverything(_) | Lookup::Unavailable(_)),
+            known @ (Lookup::Found(_)
+            | Lookup::Ambiguous(_)
+            | Lookup::AcceptsEverything(_)
+            | Lookup::Held(_)
+            | Lookup::Unavailable(_)),
             Err(_),
         ) => known,
     };
@@ -68,7 +72,7 @@ fn vouched_for(config: &LdapConfig, reply: &Reply) -> Result<(), Arc<str>> {
         .into()),
         Lookup::Found(_) | Lookup::Ambiguous(_) => Ok(()),
         Lookup::NotFound => Err(format!("the probe {probe} is not found: check base and rights").into()),
-        Lookup::AcceptsEverything(cause) | Lookup::Unavailable(cause) => {
+        Lookup::AcceptsEverything(cause) | Lookup::Held(cause) | Lookup::Unavailable(cause) => {
             Err(format!("the probe {probe}: {cause}").into())
         }
     }

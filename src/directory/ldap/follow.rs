@@ -26,9 +26,11 @@ use crate::directory::snapshot::{Accept, Snapshot, Suspect};
 mod numbered;
 mod streamed;
 
-/// Pauses after failures in a row: doubled each time, up to the longest.
+/// Pauses after failures in a row: doubled each time, up to the longest; a shorter one where a question shows whether the
+/// directory is well again, because a whole read that fails is dear.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_DOUBT: Duration = Duration::from_secs(4);
 /// How often the age is told.
 const TELL_AGE: Duration = Duration::from_secs(5);
 
@@ -114,7 +116,9 @@ impl Keeper {
                 Err(failure) => {
                     keeper.failed(&connection, &failure);
                     failures += 1;
-                    let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1_u32).min(10)).min(LONGEST_PAUSE);
+                    let cheap = failure.is_servers_fault() || matches!(failure, Failure::Doubt(_));
+                    let longest = if cheap { LONGEST_DOUBT } else { LONGEST_PAUSE };
+                    let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1_u32).min(10)).min(longest);
                     waiting = keeper.pause(pause, &failure).await;
                 }
             }
@@ -277,7 +281,7 @@ impl Keeper {
         let health = timeout(config.timeout, asked).await.unwrap_or(Err(Failure::Silent(config.timeout)))?;
         self.pulse.answered();
         self.pulse.health(&health);
-        health.map_err(|doubt| Failure::NotTried(doubt.to_string()))
+        health.map_err(Failure::Doubt)
     }
 
     /// Returns when the connection is no longer the one in use.

@@ -55,6 +55,9 @@ pub(super) enum Failure {
     /// No answer for so long.
     #[error("no answer within {0:?}")]
     Silent(std::time::Duration),
+    /// What the directory says cannot be believed now.
+    #[error("{0}")]
+    Doubt(std::sync::Arc<str>),
     /// Nothing was sent, because it would have been wrong to.
     #[error("{0}")]
     NotTried(String),
@@ -67,7 +70,7 @@ impl Failure {
             Self::Broken(_) | Self::Malformed(_) | Self::Silent(_) => true,
             // operationsError is Active Directory's answer to a connection that lost its bind; busy, unavailable.
             Self::Refused { code, .. } => matches!(code, 1 | 51 | 52),
-            Self::Endless | Self::NotTried(_) => false,
+            Self::Endless | Self::Doubt(_) | Self::NotTried(_) => false,
         }
     }
 

@@ -83,7 +83,7 @@ pub(super) async fn read(
         loop {
             let search = Search { base, scope: Scope::Subtree, filter: &filter, attributes: &attributes };
             let page = in_time(config, connection.page(search, cookie)).await?;
-            answer::complete(&page.reply).map_err(|cause| Failure::NotTried(cause.to_string()))?;
+            answer::complete(&page.reply).map_err(Failure::Doubt)?;
             let disabled = answer::disabled_accounts(config);
             filling = filling
                 .put(page.reply.entries.iter().map(|entry| config.profile.know(entry, disabled)).collect())

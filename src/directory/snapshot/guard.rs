@@ -31,17 +31,27 @@ impl Guard {
 
     /// Rules on so many more changes, of a directory with `all` recipients. Those that are taken count from now on.
     pub fn rule(&mut self, now: UnixTime, changes: usize, all: usize) -> Ruling {
+        let ruling = self.weigh(now, changes, all);
+        if ruling == Ruling::Take {
+            self.take(now, changes);
+        }
+        ruling
+    }
+
+    /// The same, where what is taken is told by [`Guard::take`].
+    pub fn weigh(&mut self, now: UnixTime, changes: usize, all: usize) -> Ruling {
         while self.taken.front().is_some_and(|(at, _)| now.since(*at) >= self.limits.within) {
             self.taken.pop_front();
         }
         let together = changes + self.taken.iter().map(|(_, count)| count).sum::<usize>();
-        if changes > 0 && together > self.most(all) {
-            return Ruling::Hold;
-        }
+        if changes > 0 && together > self.most(all) { Ruling::Hold } else { Ruling::Take }
+    }
+
+    /// So many were taken.
+    pub fn take(&mut self, now: UnixTime, changes: usize) {
         if changes > 0 {
             self.taken.push_back((now, changes));
         }
-        Ruling::Take
     }
 
     /// Somebody said that they are meant: nothing counts that was before.

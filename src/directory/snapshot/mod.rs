@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::recipient::{Kind, Lookup};
 use crate::time::UnixTime;
 
-mod guard;
+pub mod guard;
 pub mod position;
 pub mod report;
 pub mod saved;
@@ -162,7 +162,7 @@ impl Snapshot {
             }
             Lookup::Found(_) | Lookup::NotFound => self.is_followed(),
             // Somebody may be putting it right.
-            Lookup::Ambiguous(_) | Lookup::Unavailable(_) | Lookup::AcceptsEverything(_) => false,
+            Lookup::Ambiguous(_) | Lookup::Unavailable(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_) => false,
         };
         believed.then_some(lookup)
     }

@@ -217,7 +217,7 @@ fn next(file: &mut impl io::Read) -> Result<Option<Record>, Unreadable> {
 
 fn head(sizes: Sizes) -> Vec<u8> {
     let mut head = MAGIC.to_vec();
-    for size in [sizes.entries, sizes.addresses, sizes.texts] {
+    for size in [sizes.entries, sizes.addresses, sizes.records] {
         head.extend_from_slice(&(size as u64).to_le_bytes());
     }
     let sum = crc32c::crc32c(&head);
@@ -235,7 +235,7 @@ fn sizes(head: &[u8; HEAD], length: u64) -> Option<Sizes> {
         let octets = said.get(8 + at * 8..16 + at * 8)?.try_into().ok()?;
         usize::try_from(u64::from_le_bytes(octets)).ok().filter(|size| *size as u64 <= length.saturating_mul(2))
     };
-    Some(Sizes { entries: size(0)?, addresses: size(1)?, texts: size(2)? })
+    Some(Sizes { entries: size(0)?, addresses: size(1)?, records: size(2)? })
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use super::guard::{Guard, Ruling};
 use super::view::{Change, View, Way};
+use crate::directory::conflicts::Listed;
+use crate::directory::known::Known;
 use crate::recipient::{Kind, Lookup};
 use crate::time::UnixTime;
 
@@ -71,7 +73,9 @@ impl Served {
                 Some(target) => Way::Target(target.as_str()),
                 None => Way::Here(recipient.mail_server.as_deref()),
             },
-            Lookup::Ambiguous(_) | Lookup::Unavailable(_) | Lookup::AcceptsEverything(_) => return false,
+            Lookup::Ambiguous(_) | Lookup::Unavailable(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_) => {
+                return false;
+            }
         };
         !same(&self.servers, self.current.way(key), live)
     }
@@ -150,5 +154,22 @@ fn same(servers: &MailboxServers, old: Way<'_>, new: Way<'_>) -> bool {
         (Way::Here(old), Way::Here(new)) => connector(old) == connector(new),
         (Way::Target(old), Way::Target(new)) => old.eq_ignore_ascii_case(new),
         (old, new) => old == new,
+    }
+}
+
+impl Listed for Served {
+    fn each(&self, see: &mut dyn FnMut(&str)) {
+        for known in self.current.entries() {
+            known.claims.iter().for_each(|claim| see(&claim.key));
+        }
+    }
+
+    fn claims(&self, key: &str) -> Vec<(Kind, String)> {
+        let kind = |known: &Known| known.meaning.as_ref().map_or(Kind::NoMailbox, |meaning| meaning.kind);
+        self.current.owned_by(key).into_iter().map(|known| (kind(&known), known.dn)).collect()
+    }
+
+    fn owners(&self, key: &str) -> usize {
+        self.current.count_owners(key)
     }
 }

@@ -1,27 +1,27 @@
 //! All recipients of a directory in memory, found by address: compact, built once, never changed. Pure.
 //!
-//! A million recipients with two addresses each take some 90 MiB: texts lie one behind the other in one block, what many
-//! entries share (domains, parents of distinguished names, rules, mail servers) is kept once and numbered, and everything
-//! else is a column of numbers. `snapshot` builds one from what it read, and puts later changes beside it.
+//! A million recipients with two addresses each take some 90 MiB: an entry is a record of a hundred octets, what many
+//! entries share (domains, parents of distinguished names, rules, mail servers) is kept once and numbered, and a slot of
+//! five octets leads from each address to its entry. `snapshot` builds one from what it read, and puts later changes beside
+//! it.
 
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use self::record::Reader;
 use crate::directory::known::{Claim, Id, Known, Meaning, Strength};
 use crate::fast_map::FastMap;
-use crate::recipient::Kind;
+use crate::recipient::{Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
 
-mod texts;
-
-use texts::index;
+mod record;
 
 /// Of ten slots eight are taken.
 const LOAD: (usize, usize) = (5, 4);
-/// An empty slot.
-const NONE: u32 = u32::MAX;
+/// The tag of an empty slot.
+const EMPTY: u8 = 0;
 
 /// How much will be put in: what is allocated, and no more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,29 +30,29 @@ pub struct Sizes {
     pub entries: usize,
     /// Addresses of all entries.
     pub addresses: usize,
-    /// Octets of local parts, relative names, targets and causes.
-    pub texts: usize,
+    /// Octets of their records.
+    pub records: usize,
 }
 
 /// Why a directory cannot be kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TooLarge {
-    /// More texts than four bytes count.
+    /// More than four bytes count.
     #[error("more than 4 GiB of addresses and names")]
-    Texts,
-    /// More different values than two bytes count.
-    #[error("more than 65,535 different {0}")]
-    Names(&'static str),
+    Records,
 }
 
 /// The recipients.
 #[derive(Debug, Default)]
 pub struct Table {
-    texts: Vec<u8>,
-    entries: Entries,
-    addresses: Addresses,
-    /// Numbers of addresses, by the hash of the address.
+    /// [`Head`]s, each with its claims behind it.
+    records: Vec<u8>,
+    /// Where each entry's record begins.
+    places: Vec<u32>,
+    /// For each address, by its hash, the number of its entry.
     slots: Vec<u32>,
+    /// Eight bits of the hash, so that hardly any record is read in vain.
+    tags: Vec<u8>,
     hashes: RandomState,
     domains: Vec<Arc<str>>,
     parents: Vec<Arc<str>>,
@@ -60,28 +60,40 @@ pub struct Table {
     servers: Vec<Arc<str>>,
 }
 
-/// A column each: what an entry has.
-#[derive(Debug, Default)]
-struct Entries {
-    ids: Vec<Id>,
-    /// Where its relative name begins in the texts; behind it the target, or why it is unclear.
-    texts: Vec<u32>,
-    parents: Vec<u32>,
-    meanings: Vec<u16>,
-    servers: Vec<u16>,
+/// What an entry's record begins with. Behind it stand the claims: the domain's number, twice, and one more for a fallback;
+/// the local part.
+#[derive(Debug, Clone, Copy)]
+struct Head<'a> {
+    id: Id,
+    parent: usize,
+    meaning: usize,
+    /// One more than its number; 0: none.
+    server: usize,
+    /// The relative name.
+    name: &'a str,
+    /// The target; why it is unclear; nothing.
+    extra: &'a str,
+    claims: Claims<'a>,
 }
 
-/// A column each: what an address has.
-#[derive(Debug, Default)]
-struct Addresses {
-    /// Where its local part begins in the texts.
-    locals: Vec<u32>,
-    domains: Vec<u16>,
-    /// The entry; the highest bit is set where the claim is a fallback.
-    entries: Vec<u32>,
+/// An entry's claims.
+#[derive(Debug, Clone, Copy)]
+struct Claims<'a> {
+    left: usize,
+    reader: Reader<'a>,
 }
 
-const FALLBACK: u32 = 1 << 31;
+impl<'a> Iterator for Claims<'a> {
+    /// Domain, strength, local part.
+    type Item = (usize, Strength, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let domain = self.reader.number();
+        let strength = if domain & 1 == 0 { Strength::Certain } else { Strength::Fallback };
+        Some((domain >> 1, strength, self.reader.octets()))
+    }
+}
 
 /// What mail for an entry meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,23 +122,31 @@ impl Table {
     /// The numbers of the entries that claim the address with that key, each with the claim's strength.
     pub fn claimants(&self, key: &str) -> impl Iterator<Item = (usize, Strength)> {
         let (local, domain) = halves(key);
-        let mut slot = if self.slots.is_empty() { 0 } else { self.slot_of(local, domain) };
+        let (mut slot, wanted) = self.slot_of(local, domain);
         std::iter::from_fn(move || {
             loop {
-                let at = index(self.slots.get(slot).copied().filter(|taken| *taken != NONE)?);
+                let tag = *self.tags.get(slot).filter(|tag| **tag != EMPTY)?;
+                let entry = self.slots[slot] as usize;
                 slot = (slot + 1) % self.slots.len();
-                let domains = usize::from(self.addresses.domains[at]);
-                if self.local(at) == local.as_bytes() && *self.domains[domains] == *domain {
-                    return Some(self.claimant(at));
+                if tag == wanted
+                    && let Some(strength) = self.claim(entry, local, domain)
+                {
+                    return Some((entry, strength));
                 }
             }
         })
     }
 
+    /// How an entry claims an address, if it does.
+    fn claim(&self, entry: usize, local: &str, domain: &str) -> Option<Strength> {
+        let is = |(at, _, of): &(usize, Strength, &[u8])| *of == local.as_bytes() && *self.domains[*at] == *domain;
+        self.head(entry).claims.find(is).map(|(_, strength, _)| strength)
+    }
+
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.ids.len()
+        self.places.len()
     }
 
     /// Whether there is none.
@@ -135,91 +155,103 @@ impl Table {
         self.len() == 0
     }
 
-    /// The ids of the entries, by their numbers.
+    /// The id of an entry.
     #[must_use]
-    pub fn ids(&self) -> &[Id] {
-        &self.entries.ids
+    pub fn id(&self, entry: usize) -> Id {
+        self.head(entry).id
     }
 
     /// What mail for an entry meets, without a copy.
     #[must_use]
     pub fn means(&self, entry: usize) -> Means<'_> {
-        match &self.meanings[usize::from(self.entries.meanings[entry])] {
+        let head = self.head(entry);
+        match &self.meanings[head.meaning] {
             Shared::Unclear => Means::Unclear,
             Shared::Clear { kind, .. } => Means::Clear {
                 kind: *kind,
-                target: Some(self.extra(entry)).filter(|target| !target.is_empty()),
-                mail_server: self.servers.get(usize::from(self.entries.servers[entry])).map(|server| &**server),
+                target: Some(head.extra).filter(|target| !target.is_empty()),
+                mail_server: self.server(&head).map(|server| &**server),
             },
         }
     }
 
     /// The keys of an entry's addresses.
     pub fn keys(&self, entry: usize) -> impl Iterator<Item = String> {
-        self.claims(entry).map(|claim| claim.key)
+        self.claims(self.head(entry).claims).map(|claim| claim.key)
+    }
+
+    /// What an entry says of an address that it owns.
+    #[must_use]
+    pub fn answer(&self, entry: usize) -> Lookup {
+        let head = self.head(entry);
+        let dn = [head.name, &self.parents[head.parent]].concat();
+        match &self.meanings[head.meaning] {
+            Shared::Unclear => Lookup::Unavailable(format!("`{dn}`: {}", head.extra).into()),
+            Shared::Clear { kind, rule } => Lookup::Found(Arc::new(Recipient {
+                kind: *kind,
+                target: Some(head.extra).filter(|extra| !extra.is_empty()).and_then(|t| Address::parse(t).ok()),
+                mail_server: self.server(&head).cloned(),
+                send_connector: None,
+                entry: dn.into(),
+                rule: rule.clone(),
+            })),
+        }
     }
 
     /// An entry as it was put in.
     #[must_use]
     pub fn known(&self, entry: usize) -> Known {
-        let meaning = match &self.meanings[usize::from(self.entries.meanings[entry])] {
-            Shared::Unclear => Err(self.extra(entry).to_owned()),
+        let head = self.head(entry);
+        let meaning = match &self.meanings[head.meaning] {
+            Shared::Unclear => Err(head.extra.to_owned()),
             Shared::Clear { kind, rule } => Ok(Meaning {
                 kind: *kind,
-                target: Address::parse(self.extra(entry)).ok(),
-                mail_server: self
-                    .servers
-                    .get(usize::from(self.entries.servers[entry]))
-                    .map(|server| server.to_string()),
+                target: Address::parse(head.extra).ok(),
+                mail_server: self.server(&head).map(ToString::to_string),
                 rule: rule.to_string(),
                 at_odds: None,
             }),
         };
-        Known { id: self.entries.ids[entry], dn: self.dn(entry), claims: self.claims(entry).collect(), meaning }
+        Known { id: head.id, dn: self.dn(entry), claims: self.claims(head.claims).collect(), meaning }
     }
 
-    /// An entry's addresses lie one behind the other, in the order of the entries.
-    fn claims(&self, entry: usize) -> impl Iterator<Item = Claim> {
-        let of = |at: usize| self.claimant(at).0;
-        let all = &self.addresses.entries;
-        let first = all.partition_point(|claim| index(claim & !FALLBACK) < entry);
-        (first..all.len()).take_while(move |at| of(*at) == entry).map(|at| {
-            let local = std::str::from_utf8(self.local(at)).unwrap_or_default();
-            let domain = &*self.domains[usize::from(self.addresses.domains[at])];
+    /// Its distinguished name.
+    #[must_use]
+    pub fn dn(&self, entry: usize) -> String {
+        let head = self.head(entry);
+        [head.name, &self.parents[head.parent]].concat()
+    }
+
+    fn claims<'a>(&'a self, claims: Claims<'a>) -> impl Iterator<Item = Claim> + 'a {
+        claims.map(|(domain, strength, local)| {
+            let (local, domain) = (std::str::from_utf8(local).unwrap_or_default(), &*self.domains[domain]);
             let key = if domain.is_empty() { local.to_owned() } else { [local, "@", domain].concat() };
-            Claim { key, strength: self.claimant(at).1 }
+            Claim { key, strength }
         })
     }
 
-    fn claimant(&self, address: usize) -> (usize, Strength) {
-        let claim = self.addresses.entries[address];
-        let strength = if claim & FALLBACK == 0 { Strength::Certain } else { Strength::Fallback };
-        (index(claim & !FALLBACK), strength)
+    fn server(&self, head: &Head<'_>) -> Option<&Arc<str>> {
+        self.servers.get(head.server.checked_sub(1)?)
     }
 
-    /// The target; why it is unclear; nothing.
-    fn extra(&self, entry: usize) -> &str {
-        let (_, behind) = self.text(self.entries.texts[entry]);
-        std::str::from_utf8(self.text(behind).0).unwrap_or_default()
+    fn head(&self, entry: usize) -> Head<'_> {
+        let record = self.records.get(self.places[entry] as usize..).unwrap_or_default();
+        let (id, rest) = record.split_first_chunk().unwrap_or((&[0; 8], &[]));
+        let mut reader = Reader(rest);
+        let (parent, meaning, server) = (reader.number(), reader.number(), reader.number());
+        let (name, extra) = (reader.text(), reader.text());
+        let left = reader.number();
+        let claims = Claims { left, reader };
+        Head { id: Id(u64::from_le_bytes(*id)), parent, meaning, server, name, extra, claims }
     }
 
-    fn dn(&self, entry: usize) -> String {
-        let (name, _) = self.text(self.entries.texts[entry]);
-        let name = std::str::from_utf8(name).unwrap_or_default();
-        [name, &self.parents[index(self.entries.parents[entry])]].concat()
-    }
-
-    fn local(&self, at: usize) -> &[u8] {
-        self.text(self.addresses.locals[at]).0
-    }
-
-    /// The text that begins there, and where the next one does.
-    fn text(&self, at: u32) -> (&[u8], u32) {
-        texts::read(&self.texts, at)
-    }
-
-    fn slot_of(&self, local: &str, domain: &str) -> usize {
-        slot_of(&self.hashes, self.slots.len(), local, domain)
+    /// Where to begin to look for an address, and its tag.
+    fn slot_of(&self, local: &str, domain: &str) -> (usize, u8) {
+        let hash = self.hashes.hash_one((local, domain));
+        // The high half of the product: evenly over any number of slots. The tag is of the low half.
+        let slot = (u128::from(hash) * (self.slots.len() as u128)) >> 64;
+        let tag = u8::try_from(hash & 0xff).unwrap_or_default().max(EMPTY + 1);
+        (usize::try_from(slot).unwrap_or_default(), tag)
     }
 }
 
@@ -228,32 +260,26 @@ fn halves(key: &str) -> (&str, &str) {
     key.rsplit_once('@').unwrap_or((key, ""))
 }
 
-fn slot_of(hashes: &RandomState, slots: usize, local: &str, domain: &str) -> usize {
-    let hash = hashes.hash_one((local, domain));
-    // The high half of the product: evenly over any number of slots.
-    usize::try_from((u128::from(hash) * (slots as u128)) >> 64).unwrap_or_default()
-}
-
 /// A table that is being filled.
 #[derive(Debug)]
 pub struct Builder {
     table: Table,
     domains: Numbers,
     parents: Numbers,
-    meanings: FastMap<Shared, u16>,
+    meanings: FastMap<Shared, usize>,
     servers: Numbers,
 }
 
 /// Numbers for texts that many have.
 #[derive(Debug, Default)]
-struct Numbers(FastMap<Arc<str>, u32>);
+struct Numbers(FastMap<Arc<str>, usize>);
 
 impl Numbers {
-    fn of(&mut self, text: &str, all: &mut Vec<Arc<str>>) -> u32 {
+    fn of(&mut self, text: &str, all: &mut Vec<Arc<str>>) -> usize {
         if let Some(number) = self.0.get(text) {
             return *number;
         }
-        let number = u32::try_from(all.len()).unwrap_or(NONE);
+        let number = all.len();
         let text: Arc<str> = text.into();
         all.push(text.clone());
         self.0.insert(text, number);
@@ -270,8 +296,9 @@ impl Sizes {
         };
         self.entries += 1;
         self.addresses += known.claims.len();
-        self.texts += texts::room(known.relative_name().0.len()) + texts::room(extra);
-        self.texts += known.claims.iter().map(|claim| texts::room(halves(&claim.key).0.len())).sum::<usize>();
+        self.records += 8 + 4 * record::NUMBER + record::room(known.relative_name().0.len()) + record::room(extra);
+        let claim = |claim: &Claim| record::NUMBER + record::room(halves(&claim.key).0.len());
+        self.records += known.claims.iter().map(claim).sum::<usize>();
     }
 }
 
@@ -281,20 +308,10 @@ impl Builder {
     pub fn new(sizes: Sizes) -> Self {
         let slots = if sizes.addresses == 0 { 0 } else { sizes.addresses * LOAD.0 / LOAD.1 + 1 };
         let table = Table {
-            texts: Vec::with_capacity(sizes.texts),
-            entries: Entries {
-                ids: Vec::with_capacity(sizes.entries),
-                texts: Vec::with_capacity(sizes.entries),
-                parents: Vec::with_capacity(sizes.entries),
-                meanings: Vec::with_capacity(sizes.entries),
-                servers: Vec::with_capacity(sizes.entries),
-            },
-            addresses: Addresses {
-                locals: Vec::with_capacity(sizes.addresses),
-                domains: Vec::with_capacity(sizes.addresses),
-                entries: Vec::with_capacity(sizes.addresses),
-            },
-            slots: vec![NONE; slots],
+            records: Vec::with_capacity(sizes.records),
+            places: Vec::with_capacity(sizes.entries),
+            slots: vec![0; slots],
+            tags: vec![EMPTY; slots],
             hashes: RandomState::default(),
             domains: Vec::new(),
             parents: Vec::new(),
@@ -316,9 +333,8 @@ impl Builder {
     /// It does not fit.
     pub fn add(&mut self, known: &Known) -> Result<(), TooLarge> {
         let table = &mut self.table;
-        let entry = u32::try_from(table.entries.ids.len()).map_err(|_| TooLarge::Texts)?;
-        let (name, parent) = known.relative_name();
-        let text = texts::write(&mut table.texts, name)?;
+        let place = u32::try_from(table.records.len()).map_err(|_| TooLarge::Records)?;
+        let entry = u32::try_from(table.places.len()).map_err(|_| TooLarge::Records)?;
         let (shared, extra, server) = match &known.meaning {
             Ok(Meaning { kind, target, mail_server, rule, .. }) => {
                 let extra = target.as_ref().map_or("", Address::as_str);
@@ -326,41 +342,29 @@ impl Builder {
             }
             Err(cause) => (Shared::Unclear, cause.as_str(), None),
         };
-        texts::write(&mut table.texts, extra)?;
-        let meaning = match self.meanings.get(&shared) {
-            Some(number) => *number,
-            None => {
-                let number = u16::try_from(table.meanings.len()).map_err(|_| TooLarge::Names("rules"))?;
-                table.meanings.push(shared.clone());
-                self.meanings.insert(shared, number);
-                number
-            }
-        };
-        let server = match server {
-            Some(server) => self.servers.of(server, &mut table.servers),
-            None => u32::from(u16::MAX),
-        };
-        table.entries.ids.push(known.id);
-        table.entries.texts.push(text);
-        table.entries.parents.push(self.parents.of(parent, &mut table.parents));
-        table.entries.meanings.push(meaning);
-        table.entries.servers.push(u16::try_from(server).map_err(|_| TooLarge::Names("mail servers"))?);
+        let meaning = *self.meanings.entry(shared).or_insert_with_key(|shared| {
+            table.meanings.push(shared.clone());
+            table.meanings.len() - 1
+        });
+        let (name, parent) = known.relative_name();
+        let parent = self.parents.of(parent, &mut table.parents);
+        let server = server.map_or(0, |server| 1 + self.servers.of(server, &mut table.servers));
+        table.places.push(place);
+        table.records.extend_from_slice(&known.id.0.to_le_bytes());
+        [parent, meaning, server].into_iter().for_each(|number| record::put_number(&mut table.records, number));
+        record::put_text(&mut table.records, name);
+        record::put_text(&mut table.records, extra);
+        record::put_number(&mut table.records, known.claims.len());
         for Claim { key, strength } in &known.claims {
-            let claim = match strength {
-                Strength::Certain => entry,
-                Strength::Fallback => entry | FALLBACK,
-            };
-            let (local, domain_name) = halves(key);
-            let domain = self.domains.of(domain_name, &mut table.domains);
-            let at = u32::try_from(table.addresses.locals.len()).map_err(|_| TooLarge::Texts)?;
-            table.addresses.locals.push(texts::write(&mut table.texts, local)?);
-            table.addresses.domains.push(u16::try_from(domain).map_err(|_| TooLarge::Names("domains"))?);
-            table.addresses.entries.push(claim);
-            let mut slot = table.slot_of(local, domain_name);
-            while table.slots[slot] != NONE {
+            let (local, domain) = halves(key);
+            let number = self.domains.of(domain, &mut table.domains) << 1;
+            record::put_number(&mut table.records, number | usize::from(*strength == Strength::Fallback));
+            record::put_text(&mut table.records, local);
+            let (mut slot, tag) = table.slot_of(local, domain);
+            while table.tags[slot] != EMPTY {
                 slot = (slot + 1) % table.slots.len();
             }
-            table.slots[slot] = at;
+            (table.slots[slot], table.tags[slot]) = (entry, tag);
         }
         Ok(())
     }

@@ -52,6 +52,16 @@ enum Owner<'a> {
     Changed(&'a Known),
 }
 
+impl Owner<'_> {
+    fn is(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::InTable(one), Self::InTable(other)) => one == other,
+            (Self::Changed(one), Self::Changed(other)) => std::ptr::eq(one, other),
+            (Self::InTable(_), Self::Changed(_)) | (Self::Changed(_), Self::InTable(_)) => false,
+        }
+    }
+}
+
 /// Where mail for an address goes, as far as the directory says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way<'a> {
@@ -83,8 +93,9 @@ impl View {
     pub fn lookup(&self, key: &str) -> Lookup {
         match self.owners(key).as_slice() {
             [] => Lookup::NotFound,
-            [owner] => self.known(*owner).answer(),
-            owners => known::ambiguous(owners.iter().map(|owner| self.known(*owner).dn).collect()),
+            [Owner::InTable(entry)] => self.table.answer(*entry),
+            [Owner::Changed(known)] => known.answer(),
+            owners => known::ambiguous(owners.iter().map(|owner| self.dn(*owner)).collect()),
         }
     }
 
@@ -108,7 +119,7 @@ impl View {
     /// How many entries there are.
     #[must_use]
     pub fn count_entries(&self) -> usize {
-        let hidden = self.table.ids().iter().filter(|id| self.changed.contains_key(id)).count();
+        let hidden = (0..self.table.len()).filter(|entry| self.changed.contains_key(&self.table.id(*entry))).count();
         self.table.len() - hidden + self.changed.values().flatten().count()
     }
 
@@ -122,7 +133,7 @@ impl View {
     #[must_use]
     pub fn count_kinds(&self) -> [usize; Kind::ALL.len()] {
         let mut counts = [0; Kind::ALL.len()];
-        let in_table = (0..self.table.len()).filter(|entry| !self.changed.contains_key(&self.table.ids()[*entry]));
+        let in_table = (0..self.table.len()).filter(|entry| !self.changed.contains_key(&self.table.id(*entry)));
         let all =
             in_table.map(|entry| self.table.means(entry)).chain(self.changed.values().flatten().map(|k| means(k)));
         for kind in all.filter_map(|means| match means {
@@ -137,7 +148,7 @@ impl View {
 
     /// Every entry, in no order.
     pub fn entries(&self) -> impl Iterator<Item = Known> {
-        let in_table = (0..self.table.len()).filter(|entry| !self.changed.contains_key(&self.table.ids()[*entry]));
+        let in_table = (0..self.table.len()).filter(|entry| !self.changed.contains_key(&self.table.id(*entry)));
         let changed = self.changed.values().flatten().map(|known| Known::clone(known));
         in_table.map(|entry| self.table.known(entry)).chain(changed)
     }
@@ -150,7 +161,7 @@ impl View {
             (Way::Nowhere | Way::Doubtful, _) => false,
             (old, now) => !same(old, now),
         };
-        let touched = |entry: &usize| !self.changed.contains_key(&self.table.ids()[*entry]);
+        let touched = |entry: &usize| !self.changed.contains_key(&self.table.id(*entry));
         let in_table =
             (0..self.table.len()).filter(touched).filter(|entry| self.table.keys(*entry).any(|key| turned(&key)));
         let is_turned = |known: &&Arc<Known>| known.claims.iter().any(|claim| turned(&claim.key));
@@ -164,9 +175,10 @@ impl View {
         // The last one about an entry counts.
         let mut last: FastMap<Id, Change> = changes.into_iter().map(|change| (change.id(), change)).collect();
         let mut now: FastMap<Id, Known> = FastMap::default();
-        for (entry, id) in self.table.ids().iter().enumerate() {
-            if last.contains_key(id) && !self.changed.contains_key(id) {
-                now.insert(*id, self.table.known(entry));
+        for entry in 0..self.table.len() {
+            let id = self.table.id(entry);
+            if last.contains_key(&id) && !self.changed.contains_key(&id) {
+                now.insert(id, self.table.known(entry));
             }
         }
         for id in last.keys() {
@@ -224,7 +236,7 @@ impl View {
         let in_table = self
             .table
             .claimants(key)
-            .filter(|(entry, _)| self.changed.is_empty() || !self.changed.contains_key(&self.table.ids()[*entry]));
+            .filter(|(entry, _)| self.changed.is_empty() || !self.changed.contains_key(&self.table.id(*entry)));
         let in_table = in_table.map(|(entry, strength)| (Owner::InTable(entry), strength));
         let ids = self.claims.get(key).map_or(&[][..], Vec::as_slice);
         let changed = ids.iter().filter_map(|id| self.changed.get(id)?.as_deref()).filter_map(|known| {
@@ -233,18 +245,35 @@ impl View {
         });
         let (mut certain, mut fallback) = (Vec::new(), Vec::new());
         for (owner, strength) in in_table.chain(changed) {
-            match strength {
-                Strength::Certain => certain.push(owner),
-                Strength::Fallback => fallback.push(owner),
+            let of_its_strength = match strength {
+                Strength::Certain => &mut certain,
+                Strength::Fallback => &mut fallback,
+            };
+            // Two slots of one entry may look alike.
+            if !of_its_strength.iter().any(|other: &Owner<'_>| other.is(owner)) {
+                of_its_strength.push(owner);
             }
         }
         if certain.is_empty() { fallback } else { certain }
+    }
+
+    /// How many entries own the address with that key.
+    #[must_use]
+    pub fn count_owners(&self, key: &str) -> usize {
+        self.owners(key).len()
     }
 
     /// The entries that own the address with that key.
     #[must_use]
     pub fn owned_by(&self, key: &str) -> Vec<Known> {
         self.owners(key).iter().map(|owner| self.known(*owner)).collect()
+    }
+
+    fn dn(&self, owner: Owner<'_>) -> String {
+        match owner {
+            Owner::InTable(entry) => self.table.dn(entry),
+            Owner::Changed(known) => known.dn.clone(),
+        }
     }
 
     fn known(&self, owner: Owner<'_>) -> Known {

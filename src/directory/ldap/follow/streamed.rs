@@ -22,6 +22,7 @@ impl Keeper {
         connection: &Arc<Connection>,
         waiting: Option<Refresh>,
     ) -> Result<Ended, Failure> {
+        self.ask_probe(connection).await?;
         let mut stream = Stream::begin(connection, &self.config);
         let read = self.told(connection, &mut stream, accept(waiting.as_ref())).await;
         self.answer(waiting, &read);
@@ -112,5 +113,5 @@ fn changes(events: Vec<Event>) -> Result<Vec<Change>, Failure> {
 }
 
 fn all_is_here(references: &[String]) -> Result<(), Failure> {
-    answer::all_is_here(references).map_err(|cause| Failure::NotTried(cause.to_string()))
+    answer::all_is_here(references).map_err(Failure::Doubt)
 }

@@ -1,0 +1,73 @@
+//! `check --connect`: how fast an LDAP directory answers by each attribute, and whether its clock is ours.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Finding;
+use crate::config::{DirectoryConfig, DirectoryKind};
+use crate::directory::{Directories, Examination};
+use crate::smtp::address::Address;
+
+/// A search that takes longer goes through entries one by one.
+const SLOW: Duration = Duration::from_millis(100);
+/// Kerberos takes no more (RFC 4120 7.5.8), and logs cannot be compared.
+const FAR_OFF: u64 = 300;
+
+/// Looks; a directory that does not answer was told of already.
+pub(super) async fn examine(built: &Directories, directory: &Arc<DirectoryConfig>) -> Vec<Finding> {
+    let DirectoryKind::Ldap(ldap) = &directory.kind else { return Vec::new() };
+    let Some(probe) = &ldap.probe else { return Vec::new() };
+    let Ok(nobody) = Address::parse(&format!("fingerpost-check-nobody@{}", probe.domain())) else { return Vec::new() };
+    match built.examine(&directory.name, &nobody).await {
+        Some(Ok(examined)) => findings(&format!("directory {}", directory.name), &examined),
+        Some(Err(_)) | None => Vec::new(),
+    }
+}
+
+fn findings(what: &str, examined: &Examination) -> Vec<Finding> {
+    let slow: Vec<_> = examined.took.iter().filter(|(_, took)| *took > SLOW).collect();
+    let mut findings: Vec<Finding> = Vec::new();
+    for (attribute, took) in &slow {
+        let cure = format!("index {attribute} for equality on the server; in Active Directory use a global catalog");
+        let found = format!("a search by {attribute} took {} ms", took.as_millis());
+        findings.push(Finding::doubtful(what, found, cure));
+    }
+    if slow.is_empty() {
+        let longest = examined.took.iter().map(|(_, took)| took.as_millis()).max().unwrap_or_default();
+        findings.push(Finding::well(what, format!("answers by every attribute within {longest} ms")));
+    }
+    if let Some(ahead) = examined.clock
+        && ahead.unsigned_abs() > FAR_OFF
+    {
+        let found =
+            format!("its clock is {} s {} ours", ahead.unsigned_abs(), if ahead > 0 { "ahead of" } else { "behind" });
+        findings.push(Finding::doubtful(what, found, "let both follow one time server"));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_slow_is_named_and_a_clock_that_is_off() {
+        let took = |mail: u64| {
+            vec![("proxyAddresses".to_owned(), Duration::ZERO), ("mail".to_owned(), Duration::from_millis(mail))]
+        };
+        for (took, clock, said) in [
+            (took(100), None, vec!["ok      d: answers by every attribute within 100 ms"]),
+            (took(101), Some(300), vec!["warning d: a search by mail took 101 ms"]),
+            (
+                took(1),
+                Some(-301),
+                vec!["ok      d: answers by every attribute within 1 ms", "warning d: its clock is 301 s behind ours"],
+            ),
+        ] {
+            let findings = findings("d", &Examination { took, clock });
+            let lines: Vec<String> =
+                findings.iter().filter_map(|finding| finding.text().lines().next().map(str::to_owned)).collect();
+            assert_eq!(lines, said);
+        }
+    }
+}

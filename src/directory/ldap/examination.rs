@@ -1,0 +1,72 @@
+//! What `check --connect` wants to know of an LDAP directory besides its answer: attributes whose searches take long, and
+//! its clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ldap3::Scope;
+use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
+use tokio::time::{Instant, timeout_at};
+
+use super::search::Search;
+use super::{Asker, LdapDirectory};
+use crate::smtp::address::Address;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examination {
+    /// How long a search for an address that nobody has took, by the attribute that was searched.
+    pub took: Vec<(String, Duration)>,
+    /// How many seconds its clock is ahead of ours, where it tells the time (Active Directory).
+    pub clock: Option<i64>,
+}
+
+impl LdapDirectory {
+    /// Searches for that address by each attribute alone, and looks at the clock.
+    ///
+    /// # Errors
+    /// There is no clean answer; the text says why.
+    pub async fn examine(&self, nobody: &Address) -> Result<Examination, Arc<str>> {
+        let deadline = Instant::now() + self.asker.config.timeout * 4;
+        let examined = timeout_at(deadline, self.asker.examine(nobody, deadline)).await;
+        examined.unwrap_or_else(|_| Err("it takes too long".into()))
+    }
+}
+
+impl Asker {
+    async fn examine(&self, nobody: &Address, deadline: Instant) -> Result<Examination, Arc<str>> {
+        let connection = self.connection(0, deadline).await?;
+        let mut took = Vec::new();
+        for filter in self.config.profile.each_filter(nobody) {
+            let begun = Instant::now();
+            let asked = connection.search(&self.config, &filter.to_string()).await;
+            asked.map_err(|failure| Arc::from(failure.to_string()))?;
+            took.push((filter.attribute().to_owned(), begun.elapsed()));
+        }
+        let search = Search { base: "", scope: Scope::Base, filter: "(objectClass=*)", attributes: &["currentTime"] };
+        let root = connection.ask(search).await.map_err(|failure| Arc::from(failure.to_string()))?;
+        let told = root.entries.first().and_then(|root| root.first("currenttime")).and_then(seconds);
+        let clock = told.map(|told| told - OffsetDateTime::now_utc().unix_timestamp());
+        Ok(Examination { took, clock })
+    }
+}
+
+/// A generalized time (RFC 4517 3.3.13) as Active Directory writes it: `20261128032217.0Z`.
+fn seconds(text: &str) -> Option<i64> {
+    let whole = text.get(..14)?;
+    let format = format_description!("[year][month][day][hour][minute][second]");
+    PrimitiveDateTime::parse(whole, format).ok().map(|time| time.assume_utc().unix_timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(seconds("20261128032217.0Z"), Some(1_795_836_137));
+        assert_eq!(seconds("20261128"), None);
+        assert_eq!(seconds("20261328032217.0Z"), None);
+    }
+}

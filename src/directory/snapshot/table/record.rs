@@ -1,0 +1,86 @@
+//! Numbers and texts one behind the other in a block of octets: seven bits an octet, the lowest first; a text is its length
+//! and its octets.
+
+/// The octets that a number takes at most, here: none is above 32 bits.
+pub(super) const NUMBER: usize = 5;
+
+/// The octets that a text of that length takes at most.
+pub(super) fn room(length: usize) -> usize {
+    length + if length < 128 { 1 } else { NUMBER }
+}
+
+/// Adds a number.
+pub(super) fn put_number(block: &mut Vec<u8>, mut number: usize) {
+    loop {
+        let low = u8::try_from(number & 0x7f).unwrap_or_default();
+        number >>= 7;
+        block.push(if number == 0 { low } else { low | 0x80 });
+        if number == 0 {
+            return;
+        }
+    }
+}
+
+/// Adds a text.
+pub(super) fn put_text(block: &mut Vec<u8>, text: &str) {
+    put_number(block, text.len());
+    block.extend_from_slice(text.as_bytes());
+}
+
+/// Reads what was put, in its order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(super) fn number(&mut self) -> usize {
+        let (mut number, mut shift) = (0_usize, 0);
+        while let Some((octet, rest)) = self.0.split_first() {
+            self.0 = rest;
+            number |= usize::from(octet & 0x7f) << shift;
+            shift += 7;
+            if octet & 0x80 == 0 || shift > 28 {
+                break;
+            }
+        }
+        number
+    }
+
+    pub(super) fn octets(&mut self) -> &'a [u8] {
+        let length = self.number();
+        let (octets, rest) = self.0.split_at_checked(length).unwrap_or_default();
+        self.0 = rest;
+        octets
+    }
+
+    pub(super) fn text(&mut self) -> &'a str {
+        std::str::from_utf8(self.octets()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_was_put_is_read(all in vec((0..u32::MAX, "[a-zé]{0,300}"), 0..20)) {
+            let mut block = Vec::new();
+            for (number, text) in &all {
+                let before = block.len();
+                put_number(&mut block, *number as usize);
+                prop_assert!(block.len() - before <= NUMBER);
+                let before = block.len();
+                put_text(&mut block, text);
+                prop_assert!(block.len() - before <= room(text.len()));
+            }
+            let mut reader = Reader(&block);
+            for (number, text) in &all {
+                prop_assert_eq!((reader.number(), reader.text()), (*number as usize, text.as_str()));
+            }
+            prop_assert!(reader.0.is_empty());
+        }
+    }
+}
