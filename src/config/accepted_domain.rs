@@ -45,6 +45,14 @@ pub(super) fn covers(outer: &DomainPattern, inner: &DomainPattern) -> bool {
     outer == inner || (matches!(outer, DomainPattern::Subdomains(_)) && outer.covers(domain))
 }
 
+/// Whether a directory for these domains resolves the accepted domain.
+pub(super) fn resolves(set: &DomainSet, domain: &DomainPattern) -> bool {
+    match set {
+        DomainSet::All => true,
+        DomainSet::These(patterns) => patterns.iter().any(|pattern| covers(pattern, domain)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use super::profile::{self, plus_addressing_of};
 use super::reader::{Reader, name, plain};
 use super::{
     CacheConfig, CallAheadConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, HoldChanges, LdapConfig,
-    LdapMode, Profile, SnapshotConfig,
+    LdapMode, SnapshotConfig,
 };
 use crate::routing::table::{DirectoryRules, PlusAddressing};
 use crate::smtp::address::Address;
@@ -114,10 +114,7 @@ fn ldap(reader: &mut Reader<'_>) -> LdapConfig {
         hold_changes: hold_changes(&mut reader.inner("directory.hold_changes")),
         mailbox_servers: HashMap::new(),
     };
-    // Changes are followed entry by entry, and only the server can say whether an entry still fits a filter.
-    if config.is_snapshot() && matches!(&config.profile, Profile::Custom(own) if own.filter.is_some()) {
-        reader.problem("filter", "only for mode = \"lookup\"; write that too, or leave the filter out");
-    }
+    profile::check(reader, &config);
     // RFC 4513 5.1.2: a name without a password is an unauthenticated bind, which succeeds as nobody.
     match (config.bind_dn.is_empty(), config.password_file.is_some()) {
         (false, false) if !reader.has("password_file") => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::reader::Reader;
-use super::{CustomProfile, Profile};
+use super::{CustomProfile, LdapConfig, Profile};
 use crate::routing::table::PlusAddressing;
 
 /// Reads it.
@@ -30,6 +30,26 @@ pub(super) fn plus_addressing_of(profile: &Profile) -> PlusAddressing {
     match profile {
         Profile::Openldap => PlusAddressing::Keep,
         _ => PlusAddressing::Off,
+    }
+}
+
+/// Notes keys that the profile can do nothing with.
+pub(super) fn check(reader: &mut Reader<'_>, config: &LdapConfig) {
+    let own = match &config.profile {
+        Profile::Custom(own) => Some(own),
+        _ => None,
+    };
+    // Changes are followed entry by entry, and only the server can say whether an entry still fits a filter.
+    if config.is_snapshot() && own.is_some_and(|own| own.filter.is_some()) {
+        reader.problem("filter", "only for mode = \"lookup\"; write that too, or leave the filter out");
+    }
+    if config.refuse_disabled && (own.is_some() || config.profile == Profile::Domino) {
+        reader.problem("refuse_disabled", "this profile does not know whose account is disabled; leave it out");
+    }
+    let knows_servers = config.profile != Profile::Kerio && own.is_none_or(|own| own.mail_server.is_some());
+    if reader.has("mailbox_servers") && !knows_servers {
+        let cure = if own.is_some() { "name their attribute in `attributes`" } else { "leave it out" };
+        reader.problem("mailbox_servers", &format!("this profile knows no mail servers; {cure}"));
     }
 }
 

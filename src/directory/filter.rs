@@ -94,13 +94,16 @@ mod tests {
         assert_eq!(any.to_string(), "(|(mail=a)(uid=b))");
     }
 
-    /// The BER of RFC 4511 4.5.1: `or [1]`, `equalityMatch [3]`.
+    /// The BER of RFC 4511 4.5.1: `and [0]`, `or [1]`, `equalityMatch [3]`.
     fn expected(filter: &Filter<'_>) -> StructureTag {
         let octets =
             |text: &str| StructureTag { class: TagClass::Universal, id: 4, payload: PL::P(text.as_bytes().to_vec()) };
         let (id, inner) = match filter {
             Filter::Equals { attribute, value } => (3, vec![octets(attribute), octets(value)]),
-            Filter::Present(_) | Filter::Narrowed(..) => unreachable!("not made here"),
+            Filter::Present(_) => unreachable!("not made here"),
+            Filter::Narrowed(_, filter) => {
+                (0, vec![expected(&Filter::equals("objectClass", "person")), expected(filter)])
+            }
             Filter::AtLeast(attribute, number) => (5, vec![octets(attribute), octets(&number.to_string())]),
             Filter::Any(filters) => (1, filters.iter().map(expected).collect()),
         };
@@ -116,6 +119,7 @@ mod tests {
         ) {
             let (first, second) = (Filter::equals("proxyAddresses", first), Filter::equals("mail", second));
             let filter = Filter::Any(vec![first, second, Filter::AtLeast("uSNChanged", number)]);
+            let filter = Filter::Narrowed("(objectClass=person)", Box::new(filter));
             let parsed = ldap3::parse_filter(filter.to_string()).map(ldap3::asn1::ASNTag::into_structure);
             prop_assert_eq!(parsed, Ok(expected(&filter)));
         }

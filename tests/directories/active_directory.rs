@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use fingerpost::config::{CacheConfig, HoldChanges, LdapConfig, LdapMode, Profile};
+use fingerpost::config::{CacheConfig, HoldChanges, LdapConfig, LdapMode, Profile, SnapshotConfig};
 use fingerpost::recipient::{Kind, Lookup};
 use fingerpost::routing::verdict::Freshness;
 use fingerpost::smtp::address::Address;
@@ -116,6 +116,7 @@ async fn recipients_of_a_real_active_directory() {
     assert_eq!(&*alice.entry, "CN=alice,CN=Users,DC=contoso,DC=test");
     assert_eq!(asker.metrics.directory_contradictions.with_label_values(&["ad"]).get(), 1, "the stale homeMDB");
 
+    wrapped_names_from_memory(&samba).await;
     refusing_the_disabled(&samba).await;
     an_accented_neighbour(&samba, &asker).await;
     over_tls(&samba).await;
@@ -129,6 +130,16 @@ async fn recipients_of_a_real_active_directory() {
         assert!(tokio::time::Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+async fn wrapped_names_from_memory(samba: &SambaAd) {
+    let patience = Duration::from_secs(3600);
+    let mode =
+        LdapMode::Snapshot(SnapshotConfig { poll: Duration::from_secs(1), full_read: patience, max_stale: patience });
+    let folder = tempfile::tempdir().unwrap();
+    let asker = Asker::keeping(&LdapConfig { mode, ..config(samba) }, Some(folder.path()));
+    let address = "IMCEAEX-_o=Old_cn=Recipients_cn=rene@contoso.test";
+    asker.remembers(address, Some(Found(Kind::Mailbox)), Duration::from_secs(30)).await;
 }
 
 async fn refusing_the_disabled(samba: &SambaAd) {

@@ -52,6 +52,43 @@ async fn recipients_are_found_as_what_they_are() {
     assert_eq!(asker.up(), 1);
 }
 
+/// The table in docs/directories/openldap.md.
+#[tokio::test]
+async fn sendmails_six_cases() {
+    let slapd = Slapd::start_with(include_str!("schemas/qmail.schema"));
+    let cases = [
+        (
+            "local-routed",
+            "mailHost: mx.contoso.com\nmailRoutingAddress: a@store.contoso.com",
+            true,
+            Some("mx.contoso.com"),
+        ),
+        ("local", "mailHost: mx.contoso.com", false, Some("mx.contoso.com")),
+        (
+            "remote-routed",
+            "mailHost: EX1.contoso.com\nmailRoutingAddress: a@store.contoso.com",
+            true,
+            Some("ex1.contoso.com"),
+        ),
+        ("remote", "mailHost: EX1.contoso.com", false, Some("ex1.contoso.com")),
+        ("routed", "mailRoutingAddress: a@store.contoso.com", true, None),
+        ("neither", "objectClass: qmailUser\nmailAlternateAddress: also@contoso.com", false, None),
+    ];
+    for (uid, lines, ..) in &cases {
+        slapd.add_person(uid, &format!("mailLocalAddress: {uid}@contoso.com\n{lines}"));
+    }
+    let asker = Asker::new(&openldap(&slapd));
+    for (uid, _, routed, server) in cases {
+        let address = format!("{uid}@contoso.com");
+        let expected =
+            if routed { Away(Kind::MailUser, "a@store.contoso.com".to_owned()) } else { Found(Kind::Mailbox) };
+        assert_eq!(asker.ask(&address).await, expected, "{address}");
+        let Lookup::Found(found) = asker.answer(&address, Freshness::Any).await.lookup else { panic!("{address}") };
+        assert_eq!(found.mail_server.as_deref(), server, "{address}");
+    }
+    assert_eq!(asker.ask("also@contoso.com").await, Found(Kind::Mailbox));
+}
+
 #[tokio::test]
 async fn answers_are_cached_and_live_ones_are_asked() {
     let mut slapd = Slapd::start();

@@ -1,6 +1,6 @@
 //! Directories whose answers are worth something only beside something else: GroupWise's, and Kerio's.
 
-use crate::config::accepted_domain::covers;
+use crate::config::accepted_domain::{covers, resolves};
 use crate::config::file::Written;
 use crate::config::source::{Item, Problems};
 use crate::config::{DirectoryConfig, DirectoryKind, Profile};
@@ -33,8 +33,8 @@ fn asked_next(written: &Written, at: usize, item: &Item<DirectoryConfig>, proble
     }
     let asked = written.accepted_domains.iter().filter(|domain| domain.used.kind != DomainType::ExternalRelay);
     let later = &written.directories[at + 1..];
-    for domain in asked.map(|domain| &domain.used.pattern).filter(|domain| resolves(&item.used, domain)) {
-        if !later.iter().any(|other| is_call_ahead(&other.used) && resolves(&other.used, domain)) {
+    for domain in asked.flat_map(|domain| shared(&item.used.rules.domains, &domain.used.pattern)) {
+        if !later.iter().any(|other| is_call_ahead(&other.used) && resolves(&other.used.rules.domains, domain)) {
             let message = format!(
                 "`profile`: eDirectory does not know all of GroupWise's addresses; add a [[directory]] of kind \
                  \"call-ahead\" after this one that resolves `{domain}` as well"
@@ -44,13 +44,16 @@ fn asked_next(written: &Written, at: usize, item: &Item<DirectoryConfig>, proble
     }
 }
 
-fn is_call_ahead(directory: &DirectoryConfig) -> bool {
-    matches!(directory.kind, DirectoryKind::CallAhead(_))
+/// What a directory for these domains resolves of an accepted domain.
+fn shared<'a>(domains: &'a DomainSet, accepted: &'a DomainPattern) -> Vec<&'a DomainPattern> {
+    match domains {
+        DomainSet::These(patterns) if !resolves(domains, accepted) => {
+            patterns.iter().filter(|pattern| covers(accepted, pattern)).collect()
+        }
+        DomainSet::All | DomainSet::These(_) => vec![accepted],
+    }
 }
 
-fn resolves(directory: &DirectoryConfig, domain: &DomainPattern) -> bool {
-    match &directory.rules.domains {
-        DomainSet::All => true,
-        DomainSet::These(patterns) => patterns.iter().any(|pattern| covers(pattern, domain)),
-    }
+fn is_call_ahead(directory: &DirectoryConfig) -> bool {
+    matches!(directory.kind, DirectoryKind::CallAhead(_))
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::config::accepted_domain::covers;
+use crate::config::accepted_domain::{covers, resolves};
 use crate::config::file::Written;
 use crate::config::source::{Item, Problems};
 use crate::routing::accepted_domain::{AcceptedDomain, AcceptedDomains, DomainType};
@@ -35,14 +35,10 @@ pub(super) fn check(written: &Written, problems: &mut Problems) {
 
 /// A domain that no directory resolves would have no recipients at all.
 fn resolved(written: &Written, item: &Item<AcceptedDomain>, problems: &mut Problems) {
-    let resolves = |set: &DomainSet| match set {
-        DomainSet::All => true,
-        DomainSet::These(patterns) => patterns.iter().any(|pattern| covers(pattern, &item.used.pattern)),
-    };
     if written.directories.is_empty() && written.names.contains("directory") {
         return;
     }
-    if !written.directories.iter().any(|directory| resolves(&directory.used.rules.domains)) {
+    if !written.directories.iter().any(|directory| resolves(&directory.used.rules.domains, &item.used.pattern)) {
         let cure = "add a [[directory]] or the domain to one's `domains`, or make the type \"external-relay\"";
         let domain = &item.used.pattern;
         problems.add(item.places.at("domain"), format!("no directory knows the recipients of `{domain}`; {cure}"));

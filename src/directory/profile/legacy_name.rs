@@ -2,7 +2,7 @@
 //! `legacyExchangeDN` and, after a move, as `X500:` in `proxyAddresses`. Pure.
 //!
 //! Replies to old messages and entries of an old address book carry them, wrapped into an address
-//! (IMCEAEX: Internet Mail Connector Encapsulated Addressing; MS-OXOABK and Microsoft's KB 2807779 show the coding).
+//! (IMCEAEX: Internet Mail Connector Encapsulated Addressing; MS-OXCMAIL and Microsoft's KB 2807779 show the coding).
 
 use crate::smtp::address::Address;
 

@@ -3,15 +3,8 @@
 use super::*;
 use crate::config::Profile;
 use crate::directory::profile::Judgement;
+use crate::directory::profile::tests::entry;
 use crate::recipient::Lookup;
-
-fn entry(dn: &str, attributes: &[(&str, &str)]) -> Entry {
-    let mut entry = Entry::new(dn);
-    for (name, value) in attributes {
-        entry.add(name, [(*value).to_owned()]);
-    }
-    entry
-}
 
 fn judge(entries: &[Entry], address: &str, disabled: DisabledAccounts) -> Judgement {
     Profile::ActiveDirectory.judge(entries, &Address::parse(address).unwrap(), disabled)
