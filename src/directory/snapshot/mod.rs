@@ -43,6 +43,8 @@ pub struct Snapshot {
     /// A not-found is believed so long after the directory was last followed.
     follows_for: Duration,
     path: PathBuf,
+    /// What is read, and by which rules.
+    of: Id,
     empty: Served,
     served: ArcSwapOption<Served>,
     contact: Mutex<Contact>,
@@ -116,6 +118,7 @@ impl Snapshot {
             config,
             follows_for: config.poll + directory.timeout,
             path: folder.join(format!("{name}.snapshot")),
+            of: what_is_read(directory),
             empty: Served::new(nobody, guard, Arc::new(directory.mailbox_servers.clone())),
             served: ArcSwapOption::empty(),
             contact: Mutex::default(),
@@ -138,8 +141,9 @@ impl Snapshot {
                 let mut served = self.empty.clone();
                 served.read(loaded.view, loaded.at);
                 self.served.store(Some(served.into()));
-                let contact =
-                    Contact { position: loaded.position, confirmed: Some(loaded.at), followed: None, noted: loaded.at };
+                // What the configuration reads now may be more, or something else: it has to be read as a whole.
+                let position = if loaded.of == self.of { loaded.position } else { Position::Unknown };
+                let contact = Contact { position, confirmed: Some(loaded.at), followed: None, noted: loaded.at };
                 *self.contact() = contact;
             }
             Err(error) => tracing::warn!(
@@ -230,7 +234,7 @@ impl Snapshot {
     /// # Errors
     /// The system's.
     pub fn begin(&self) -> io::Result<Writer> {
-        Writer::create(&self.path)
+        Writer::create(&self.path, self.of)
     }
 
     /// The directory was read as a whole. Blocks while it is taken in. `probe` is the key of an address that must be there.
@@ -367,6 +371,12 @@ impl Snapshot {
     }
 }
 
+/// What tells one way of reading a directory from another: where, by which rules, and of which version of the program.
+fn what_is_read(directory: &LdapConfig) -> Id {
+    let LdapConfig { base, profile, refuse_disabled, .. } = directory;
+    Id::of(format!("{} {base:?} {profile:?} {refuse_disabled}", env!("CARGO_PKG_VERSION")).as_bytes())
+}
+
 /// One line where changes begin to be held, or no longer are.
 fn tell(name: &str, before: usize, outcome: Outcome) {
     match outcome {
@@ -382,3 +392,6 @@ fn tell(name: &str, before: usize, outcome: Outcome) {
         Outcome::Held(_) | Outcome::Taken(_) => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,12 +16,12 @@ use serde::{Deserialize, Serialize};
 use super::position::Position;
 use super::table::{Builder, Sizes, Table, TooLarge};
 use super::view::{Change, View};
-use crate::directory::known::Known;
+use crate::directory::known::{Id, Known};
 use crate::time::UnixTime;
 
 const MAGIC: &[u8; 8] = b"FPSNAP1\n";
-/// Magic, three sizes, CRC.
-const HEAD: usize = 8 + 3 * 8 + 4;
+/// Magic, what was read, three sizes, CRC.
+const HEAD: usize = 8 + 8 + 3 * 8 + 4;
 /// No entry is larger: 5,000 addresses have room.
 const LONGEST: usize = 4 << 20;
 
@@ -43,6 +43,8 @@ pub struct Loaded {
     pub position: Position,
     /// When that was.
     pub at: UnixTime,
+    /// Which part of the directory, and by which rules: [`Writer::create`].
+    pub of: Id,
     /// Where the last whole record ends.
     end: u64,
 }
@@ -66,22 +68,24 @@ pub enum Unreadable {
 pub struct Writer {
     file: BufWriter<File>,
     path: PathBuf,
+    of: Id,
     sizes: Sizes,
 }
 
 impl Writer {
-    /// Begins a new file; the folder is made where it is missing.
+    /// Begins a new file; the folder is made where it is missing. `of` tells what is read: another one when the
+    /// configuration asks for another part of the directory, or reads it by other rules.
     ///
     /// # Errors
     /// The system's.
-    pub fn create(path: &Path) -> io::Result<Self> {
+    pub fn create(path: &Path, of: Id) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(beside(path))?;
         let mut file = BufWriter::with_capacity(1 << 18, file);
         file.write_all(&[0; HEAD])?;
-        Ok(Self { file, path: path.to_owned(), sizes: Sizes::default() })
+        Ok(Self { file, path: path.to_owned(), of, sizes: Sizes::default() })
     }
 
     /// Adds entries.
@@ -110,7 +114,7 @@ impl Writer {
         self.file.write_all(&framed(&Record::Until { changes: Vec::new(), position, at })?)?;
         let mut file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.seek(SeekFrom::Start(0))?;
-        file.write_all(&head(self.sizes))?;
+        file.write_all(&head(self.of, self.sizes))?;
         file.sync_all()?;
         let written = Written { path: self.path };
         let loaded = load(&beside(&written.path))?.ok_or(Unreadable::Damaged)?;
@@ -175,7 +179,8 @@ fn load(path: &Path) -> Result<Option<Loaded>, Unreadable> {
     let mut file = BufReader::with_capacity(1 << 18, file);
     let mut first = [0; HEAD];
     file.read_exact(&mut first)?;
-    let mut builder = Builder::new(sizes(&first, file.get_ref().metadata()?.len()).ok_or(Unreadable::Damaged)?);
+    let (of, sizes) = read_head(&first, file.get_ref().metadata()?.len()).ok_or(Unreadable::Damaged)?;
+    let mut builder = Builder::new(sizes);
     let mut end = HEAD as u64;
     let (mut position, mut at) = loop {
         let (record, length) = next(&mut file)?.ok_or(Unreadable::Damaged)?;
@@ -191,7 +196,7 @@ fn load(path: &Path) -> Result<Option<Loaded>, Unreadable> {
         (position, at) = (later, then);
         end += length;
     }
-    Ok(Some(Loaded { view, position, at, end }))
+    Ok(Some(Loaded { view, position, at, of, end }))
 }
 
 fn beside(path: &Path) -> PathBuf {
@@ -231,8 +236,9 @@ fn next(file: &mut impl io::Read) -> Result<Option<(Record, u64)>, Unreadable> {
     Ok(Some((record, frame.len() as u64 + length as u64)))
 }
 
-fn head(sizes: Sizes) -> Vec<u8> {
+fn head(of: Id, sizes: Sizes) -> Vec<u8> {
     let mut head = MAGIC.to_vec();
+    head.extend_from_slice(&of.0.to_le_bytes());
     for size in [sizes.entries, sizes.addresses, sizes.records] {
         head.extend_from_slice(&(size as u64).to_le_bytes());
     }
@@ -241,23 +247,21 @@ fn head(sizes: Sizes) -> Vec<u8> {
     head
 }
 
-/// The sizes in a head, if it is one. Nothing in a file can be larger than the file.
-fn sizes(head: &[u8; HEAD], length: u64) -> Option<Sizes> {
+/// What a head says, if it is one. Nothing in a file can be larger than the file.
+fn read_head(head: &[u8; HEAD], length: u64) -> Option<(Id, Sizes)> {
     let (said, sum) = head.split_at(HEAD - 4);
     if !said.starts_with(MAGIC) || sum != crc32c::crc32c(said).to_le_bytes() {
         return None;
     }
-    let size = |at: usize| {
-        let octets = said.get(8 + at * 8..16 + at * 8)?.try_into().ok()?;
-        usize::try_from(u64::from_le_bytes(octets)).ok().filter(|size| *size as u64 <= length.saturating_mul(2))
-    };
-    Some(Sizes { entries: size(0)?, addresses: size(1)?, records: size(2)? })
+    let number = |at: usize| Some(u64::from_le_bytes(said.get(8 + at * 8..16 + at * 8)?.try_into().ok()?));
+    let size = |at: usize| usize::try_from(number(at)?).ok().filter(|size| *size as u64 <= length.saturating_mul(2));
+    Some((Id(number(0)?), Sizes { entries: size(1)?, addresses: size(2)?, records: size(3)? }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::known::{Claim, Id, Meaning, Strength};
+    use crate::directory::known::{Claim, Meaning, Strength};
     use crate::recipient::{Kind, Lookup};
 
     fn known(name: &str) -> Known {
@@ -274,7 +278,7 @@ mod tests {
     /// A file with ann and bob, to which carl came while ann went.
     fn written(folder: &Path) -> PathBuf {
         let path = folder.join("state/ad.snapshot");
-        let mut writer = Writer::create(&path).unwrap();
+        let mut writer = Writer::create(&path, Id(5)).unwrap();
         writer.put(vec![known("ann"), known("bob")]).unwrap();
         let (written, table) = writer.finish(Position::Unknown, UnixTime(7)).unwrap();
         assert_eq!(table.len(), 2);
@@ -291,7 +295,7 @@ mod tests {
         let loaded = load(&written(folder.path())).unwrap().unwrap();
         assert_eq!(["ann", "bob", "carl"].map(|name| has(&loaded, name)), [false, true, true]);
         assert_eq!(loaded.position, Position::Usn { invocation: b"dc1".to_vec(), usn: 9 });
-        assert_eq!((loaded.at, loaded.view.count_entries()), (UnixTime(8), 2));
+        assert_eq!((loaded.at, loaded.of, loaded.view.count_entries()), (UnixTime(8), Id(5), 2));
     }
 
     #[test]
@@ -340,7 +344,7 @@ mod tests {
     fn a_file_that_is_not_installed_leaves_the_other_in_place() {
         let folder = tempfile::tempdir().unwrap();
         let path = written(folder.path());
-        let mut writer = Writer::create(&path).unwrap();
+        let mut writer = Writer::create(&path, Id(5)).unwrap();
         writer.put(vec![known("eve")]).unwrap();
         drop(writer.finish(Position::Unknown, UnixTime(9)).unwrap());
         assert!(has(&load(&path).unwrap().unwrap(), "bob"));
