@@ -311,11 +311,16 @@ impl Snapshot {
     /// Somebody says that the changes are meant. Says how many recipients' mail takes another way.
     pub fn accept(&self) -> usize {
         let mut served = self.serving();
-        let turned = served.accept();
-        if turned > 0 {
-            self.file_is_behind.store(true, Ordering::Relaxed);
+        if served.held() == 0 {
+            return 0;
         }
-        self.publish(served, self.position(), Outcome::Taken(turned));
+        let turned = served.accept();
+        self.file_is_behind.store(true, Ordering::Relaxed);
+        // Nobody has confirmed it now: neither is it fresher than before, nor is a not-found believed.
+        tell(&self.name, turned, Outcome::Taken(turned));
+        self.served.store(Some(served.into()));
+        self.version.fetch_add(1, Ordering::Relaxed);
+        self.measure();
         turned
     }
 
