@@ -18,9 +18,10 @@ use self::position::Position;
 use self::report::SnapshotReport;
 use self::saved::Writer;
 use self::served::{Outcome, Served};
+pub use self::suspect::Suspect;
 use self::view::{Change, View};
 use crate::config::{LdapConfig, SnapshotConfig};
-use crate::directory::known::{Id, Known};
+use crate::directory::known::Id;
 use crate::metrics::Metrics;
 use crate::recipient::{Kind, Lookup};
 use crate::time::UnixTime;
@@ -30,6 +31,7 @@ pub mod position;
 pub mod report;
 pub mod saved;
 pub mod served;
+mod suspect;
 pub mod table;
 pub mod view;
 
@@ -81,24 +83,6 @@ pub enum Accept {
     No,
     /// They are taken.
     Yes,
-}
-
-/// An entry of which the directory, asked itself, said something else than is served.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Suspect {
-    /// Where it stands, or stood.
-    pub dn: String,
-    /// Who stands there as far as is known.
-    pub id: Option<Id>,
-}
-
-impl Suspect {
-    /// What has changed, where now that entry stands there, or none.
-    #[must_use]
-    pub fn compared_with(&self, now: Option<Known>) -> Vec<Change> {
-        let gone = self.id.filter(|id| now.as_ref().is_none_or(|known| known.id != *id)).map(Change::Gone);
-        gone.into_iter().chain(now.map(Change::of)).collect()
-    }
 }
 
 impl Snapshot {
