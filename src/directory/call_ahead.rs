@@ -225,7 +225,9 @@ impl Asker {
         if let Err(cause) = self.pulse.admits() {
             return Heard::Failed(cause);
         }
-        let Ok(Ok(_permit)) = timeout_at(deadline, self.bound.acquire()).await else {
+        let permit = timeout_at(deadline, self.bound.acquire()).await;
+        // A place that becomes free when the time is up is none.
+        let (Ok(Ok(_permit)), true) = (permit, Instant::now() < deadline) else {
             return Heard::Failed(format!("{MAX_PROBES} questions were under way for {timeout:?}"));
         };
         let turn = self.pace().reserve(Instant::now().into_std(), deadline.into_std());
