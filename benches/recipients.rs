@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use fingerpost::config::check::load_text;
 use fingerpost::config::{CacheConfig, HoldChanges, LdapConfig, LdapMode, Profile, SnapshotConfig};
 use fingerpost::directory::known::{Claim, Id, Known, Meaning, Strength};
+use fingerpost::directory::snapshot::Snapshot;
 use fingerpost::directory::snapshot::position::Position;
-use fingerpost::directory::snapshot::{Accept, Snapshot, Taking};
 use fingerpost::directory::{Asked, Directories, Directory};
 use fingerpost::message::envelope::Origin;
 use fingerpost::metrics::Metrics;
@@ -160,7 +160,7 @@ fn refresh(snapshot: &Snapshot, count: usize) {
     for first in (0..count).step_by(1_000) {
         writer.put((first..count.min(first + 1_000)).map(known).collect()).unwrap();
     }
-    snapshot.read(writer, Taking { position: Position::Unknown, accept: Accept::No }, None).unwrap();
+    snapshot.read(writer, Position::Unknown, None).unwrap();
 }
 
 /// Of 1,000 organisational units and 20 mail servers, as a large organisation has them.

@@ -29,6 +29,12 @@ impl Kind {
     pub const ALL: [Self; 6] =
         [Self::Mailbox, Self::Group, Self::PublicFolder, Self::MailUser, Self::Contact, Self::NoMailbox];
 
+    /// Its place in [`ALL`](Self::ALL).
+    #[must_use]
+    pub fn number(self) -> usize {
+        Self::ALL.iter().position(|kind| *kind == self).unwrap_or_default()
+    }
+
     /// As written in logs, metrics and file directories.
     #[must_use]
     pub fn as_str(self) -> &'static str {

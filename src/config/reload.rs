@@ -202,7 +202,11 @@ impl Reloader {
         let same = config.hash == old.config.hash;
         match (self.build)(config, &old) {
             Err(messages) => return self.refuse(messages),
-            Ok(in_force) => self.current.store(Arc::new(in_force)),
+            Ok(in_force) => {
+                let in_force = Arc::new(in_force);
+                self.current.store(Arc::clone(&in_force));
+                old.resolver.directories().give_way_to(in_force.resolver.directories());
+            }
         }
         self.applied.send_modify(|count| *count += 1);
         if same { Reloaded::Unchanged } else { Reloaded::Applied { changes } }

@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::connection::{Connection, End};
 pub use self::examination::Examination;
 pub use self::follow::Refreshed;
-use self::follow::{Keeper, Refresh, Request};
+use self::follow::{Doubted, Keeper, Refresh, Request};
 use self::holding::Holding;
 use self::pulse::Pulse;
 use self::search::Reply;
@@ -72,7 +72,7 @@ struct Following {
     requests: mpsc::Sender<Request>,
     progress: Arc<AtomicUsize>,
     problem: Arc<Mutex<Option<String>>>,
-    _keeper: AbortOnDropHandle<()>,
+    keeper: AbortOnDropHandle<()>,
 }
 
 /// What a question needs; shared by the tasks that ask.
@@ -82,7 +82,7 @@ struct Asker {
     cache: Cache,
     snapshot: Option<Arc<Snapshot>>,
     /// To whoever keeps it fresh.
-    suspects: mpsc::Sender<Request>,
+    doubted: mpsc::Sender<Request>,
     bound: Semaphore,
     states: watch::Receiver<State>,
     pulse: Arc<Pulse>,
@@ -132,6 +132,7 @@ impl LdapDirectory {
                     requests: tokio::sync::Mutex::new(waiting),
                     progress: Arc::default(),
                     problem: Arc::default(),
+                    anew: Mutex::default(),
                 },
                 requests.clone(),
             )
@@ -141,7 +142,7 @@ impl LdapDirectory {
             config: config.clone(),
             cache: Cache::new(kept.map_or(config.cache, |(kept, _)| config.cache.at_most(kept.poll))),
             snapshot,
-            suspects: requests,
+            doubted: requests,
             bound: Semaphore::new(MAX_QUESTIONS),
             states,
             pulse,
@@ -178,6 +179,13 @@ impl LdapDirectory {
         Some(SnapshotReport { reading, problem, ..snapshot.report() })
     }
 
+    /// Keeps nothing fresh any more: another one does.
+    pub(super) fn give_way(&self) {
+        if let Some(following) = &self.following {
+            following.keeper.abort();
+        }
+    }
+
     /// All recipients in memory.
     pub(super) fn served(&self) -> Option<Arc<Served>> {
         self.asker.snapshot.as_ref()?.served()
@@ -187,7 +195,7 @@ impl LdapDirectory {
 impl Following {
     fn begin(keeper: Keeper, requests: mpsc::Sender<Request>) -> Self {
         let (progress, problem) = (Arc::clone(&keeper.progress), Arc::clone(&keeper.problem));
-        Self { requests, progress, problem, _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.run())) }
+        Self { requests, progress, problem, keeper: AbortOnDropHandle::new(tokio::spawn(keeper.run())) }
     }
 }
 
@@ -247,10 +255,10 @@ impl Asker {
     /// Has entries read again of which the directory says something else than the snapshot.
     fn compare(&self, address: &Address, live: &Lookup) {
         let Some(snapshot) = &self.snapshot else { return };
-        let suspects = snapshot.suspects(&self.config.profile.key(address), live);
-        if !suspects.is_empty() {
+        let key = self.config.profile.key(address);
+        if snapshot.contradicts(&key, live) {
             // Where too many wait already, the next whole read shows it.
-            let _ = self.suspects.try_send(Request::Look(suspects));
+            let _ = self.doubted.try_send(Request::Look(Doubted::new(key.into_owned(), live.clone())));
         }
     }
 

@@ -145,6 +145,21 @@ impl Directories {
         self.ldap(name)?.served()
     }
 
+    /// These are no longer in force, those are: what was not taken over keeps nothing fresh any more, and leaves its files
+    /// to its successor. Sessions that go on may still ask it.
+    pub fn give_way_to(&self, successors: &Self) {
+        for built in &self.built {
+            let AnyDirectory::Ldap(ldap) = &built.directory else { continue };
+            let is_same = |other: &Built| match &other.directory {
+                AnyDirectory::Ldap(other) => Arc::ptr_eq(other, ldap),
+                AnyDirectory::File(_) | AnyDirectory::CallAhead(_) => false,
+            };
+            if !successors.built.iter().any(is_same) {
+                ldap.give_way();
+            }
+        }
+    }
+
     fn ldap(&self, name: &str) -> Option<&LdapDirectory> {
         self.built.iter().find(|built| *built.name == *name).and_then(|built| match &built.directory {
             AnyDirectory::Ldap(ldap) => Some(&**ldap),

@@ -9,21 +9,24 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+pub use self::requests::Refreshed;
+use self::requests::Waiting;
+pub(super) use self::requests::{Doubted, Refresh, Request};
 use super::connection::{Connection, End};
 use super::pulse::Pulse;
 use super::search::Failure;
 use super::supervisor::State;
-use super::whole::{self, Filling, Taking};
+use super::whole::{self, Filling};
 use crate::config::{LdapConfig, SnapshotConfig};
+use crate::directory::snapshot::Snapshot;
 use crate::directory::snapshot::position::Position;
-use crate::directory::snapshot::served::Outcome;
-use crate::directory::snapshot::{Accept, Snapshot, Suspect};
 
 mod numbered;
+mod requests;
 mod streamed;
 
 /// Pauses after failures in a row: doubled each time, up to the longest; a shorter one where a question shows whether the
@@ -34,41 +37,16 @@ const LONGEST_DOUBT: Duration = Duration::from_secs(4);
 /// How often the age is told.
 const TELL_AGE: Duration = Duration::from_secs(5);
 
-/// What somebody wants of the task.
-pub(super) enum Request {
-    /// The directory is to be read as a whole, now.
-    Refresh(Refresh),
-    /// The directory, asked itself, said something else of these entries.
-    Look(Vec<Suspect>),
-}
-
-/// Somebody waits for a whole read.
-pub(super) struct Refresh {
-    pub(super) accept: Accept,
-    pub(super) done: oneshot::Sender<Result<Refreshed, String>>,
-}
-
 /// What is to be done next.
 enum Next {
     /// There is another connection, or none.
     Ended,
     /// A whole read.
-    Read(Option<Refresh>),
+    Read(Option<Waiting>),
     /// A few entries, again.
-    Look(Vec<Suspect>),
+    Look(Doubted),
     /// What is done every `poll`.
     Poll,
-}
-
-/// What a whole read came to.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Refreshed {
-    /// Recipients now.
-    pub recipients: usize,
-    /// So many of them take another way, or none, since.
-    pub turned: usize,
-    /// So many would, if what is held were accepted.
-    pub held: usize,
 }
 
 /// The task.
@@ -83,6 +61,8 @@ pub(super) struct Keeper {
     /// How many entries a read under way has so far.
     pub(super) progress: Arc<AtomicUsize>,
     pub(super) problem: Arc<Mutex<Option<String>>>,
+    /// When a stream of changes was last begun anew because it had not told something.
+    pub(super) anew: Mutex<Option<Instant>>,
 }
 
 /// Why following ended.
@@ -90,7 +70,7 @@ enum Ended {
     /// There is another connection, or none.
     Connection,
     /// It is to begin anew at once, for whoever waits for it.
-    Again(Option<Refresh>),
+    Again(Option<Waiting>),
 }
 
 impl Keeper {
@@ -106,6 +86,7 @@ impl Keeper {
         let (mut failures, mut waiting) = (0, None);
         loop {
             let connection = keeper.connection().await;
+            let begun = Instant::now();
             let following = tokio::spawn(Arc::clone(&keeper).follow(Arc::clone(&connection), waiting.take()));
             // The client library panics on some malformed answers; that ends this task, nothing else.
             let ended = AbortOnDropHandle::new(following).await.unwrap_or(Err(Failure::Malformed("a control")));
@@ -115,11 +96,11 @@ impl Keeper {
                 Ok(Ended::Again(done)) => (failures, waiting) = (0, done),
                 Err(failure) => {
                     keeper.failed(&connection, &failure);
-                    failures += 1;
+                    failures = if begun.elapsed() > LONGEST_PAUSE { 1 } else { failures + 1 };
                     let cheap = failure.is_servers_fault() || matches!(failure, Failure::Doubt(_));
                     let longest = if cheap { LONGEST_DOUBT } else { LONGEST_PAUSE };
                     let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1_u32).min(10)).min(longest);
-                    waiting = keeper.pause(pause, &failure).await;
+                    waiting = keeper.pause(pause).await;
                 }
             }
         }
@@ -137,92 +118,116 @@ impl Keeper {
             }
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { std::future::pending::<()>().await },
-                Some(request) = requests.recv() => match &*states.borrow() {
-                    State::Down(cause) => self.refuse(request, cause),
-                    State::Connecting | State::Up(_) => self.refuse(request, "it is being connected to; try again"),
-                },
+                Some(request) = requests.recv() => {
+                    let cause = match &*states.borrow() {
+                        State::Down(cause) => cause.to_string(),
+                        State::Connecting | State::Up(_) => "it is being connected to; try again".to_owned(),
+                    };
+                    self.refuse(request, cause).await;
+                }
             }
         }
     }
 
     /// What is held can be accepted without the directory.
-    fn refuse(&self, request: Request, cause: &str) {
-        if let Request::Refresh(Refresh { accept, done }) = request {
-            let accepted = (accept == Accept::Yes).then(|| self.snapshot.accept()).filter(|turned| *turned > 0);
-            let answer = accepted.map(|turned| self.refreshed(turned));
-            // Who asked may have gone.
-            let _ = done.send(answer.ok_or_else(|| cause.to_owned()));
+    async fn refuse(&self, request: Request, cause: String) {
+        if let Request::Refresh(refresh) = request
+            && let Ok(waiting) = self.received(refresh).await
+        {
+            self.answer(waiting, Err(cause));
         }
     }
 
-    fn refreshed(&self, turned: usize) -> Refreshed {
-        let report = self.snapshot.report();
-        Refreshed { recipients: report.recipients.unwrap_or_default(), turned, held: report.held }
-    }
-
-    async fn pause(&self, pause: Duration, failure: &Failure) -> Option<Refresh> {
+    /// Waits; somebody who wants a whole read may know that the directory is well again.
+    async fn pause(&self, pause: Duration) -> Option<Waiting> {
         let until = Instant::now() + pause;
         let mut requests = self.requests.lock().await;
         loop {
             tokio::select! {
                 () = sleep_until(until) => return None,
-                Some(request) = requests.recv() => match request {
-                    Request::Refresh(refresh) if refresh.accept == Accept::No => return Some(refresh),
-                    request => self.refuse(request, &failure.to_string()),
+                Some(request) = requests.recv() => if let Request::Refresh(refresh) = request
+                    && let Ok(Some(waiting)) = self.received(refresh).await
+                {
+                    return Some(waiting);
                 },
             }
         }
     }
 
     /// Follows the directory on one connection, until that ends.
-    async fn follow(self: Arc<Self>, connection: Arc<Connection>, waiting: Option<Refresh>) -> Result<Ended, Failure> {
-        let root = whole::in_time(&self.config, connection.root()).await?;
-        match root.numbers {
-            Some(numbers) => self.numbered(&connection, numbers.service, waiting).await,
-            None if root.streams => match self.streamed(&connection, waiting).await {
-                Err(Failure::Refused { doing, code: code @ (NOT_SUPPORTED | UNWILLING), text }) => {
-                    let refused = Failure::Refused { doing, code, text };
-                    tracing::info!(directory = %self.name, "no stream of changes, whole reads instead: {refused}");
-                    self.read_only(&connection, None).await
-                }
-                ended => ended,
-            },
-            None => self.read_only(&connection, waiting).await,
+    async fn follow(
+        self: Arc<Self>,
+        connection: Arc<Connection>,
+        mut waiting: Option<Waiting>,
+    ) -> Result<Ended, Failure> {
+        let followed = self.follow_best(&connection, &mut waiting).await;
+        if let Err(failure) = &followed {
+            self.answer(waiting.take(), Err(failure.to_string()));
         }
+        followed
+    }
+
+    /// The same, by the best way that the server has.
+    async fn follow_best(&self, connection: &Arc<Connection>, waiting: &mut Option<Waiting>) -> Result<Ended, Failure> {
+        let root = whole::in_time(&self.config, connection.root()).await?;
+        let name = &*self.name;
+        if let Some(numbers) = root.numbers {
+            if connection.shows_numbers(&self.config).await? {
+                return self.numbered(connection, numbers.service, waiting).await;
+            }
+            tracing::warn!(
+                directory = name,
+                "uSNChanged may not be read, so changes show in whole reads alone: give the bind account the right to it"
+            );
+        } else if root.streams {
+            match self.streamed(connection, waiting).await {
+                Err(refused @ Failure::Refused { code: NOT_SUPPORTED | UNWILLING, .. }) => {
+                    tracing::info!(directory = name, "no stream of changes, whole reads instead: {refused}");
+                }
+                ended => return ended,
+            }
+        }
+        self.read_only(connection, waiting).await
     }
 
     /// Whole reads alone. Between them nobody knows of changes, so the directory is asked about who is not there.
-    async fn read_only(&self, connection: &Arc<Connection>, waiting: Option<Refresh>) -> Result<Ended, Failure> {
-        self.whole(connection, Position::Unknown, waiting).await?;
-        let mut due = Instant::now() + self.kept.full_read;
+    async fn read_only(&self, connection: &Arc<Connection>, waiting: &mut Option<Waiting>) -> Result<Ended, Failure> {
         loop {
-            self.snapshot.lost();
-            match self.next(connection, due, due).await {
+            let due = Instant::now() + self.snapshot.until_whole_read();
+            if waiting.is_some() || due <= Instant::now() {
+                self.whole(connection, Position::Unknown, waiting).await?;
+                continue;
+            }
+            match self.next(connection, due, due).await? {
                 Next::Ended => return Ok(Ended::Connection),
-                Next::Look(entries) => self.look(connection, entries).await?,
+                Next::Look(doubted) => self.look(connection, &doubted).await?,
                 Next::Poll => {}
-                Next::Read(waiting) => {
+                Next::Read(who) => {
+                    *waiting = who;
                     self.whole(connection, Position::Unknown, waiting).await?;
-                    due = Instant::now() + self.kept.full_read;
                 }
             }
         }
     }
 
     /// Waits for something to do.
-    async fn next(&self, connection: &Connection, due: Instant, poll: Instant) -> Next {
-        if self.snapshot.file_is_behind() {
-            return Next::Read(None);
+    async fn next(&self, connection: &Connection, due: Instant, poll: Instant) -> Result<Next, Failure> {
+        if self.snapshot.wants_whole_read() {
+            return Ok(Next::Read(None));
         }
         let mut requests = self.requests.lock().await;
-        tokio::select! {
-            () = self.ended(connection) => Next::Ended,
-            Some(request) = requests.recv() => match request {
-                Request::Refresh(refresh) => Next::Read(Some(refresh)),
-                Request::Look(entries) => Next::Look(entries),
-            },
-            () = sleep_until(due) => Next::Read(None),
-            () = sleep_until(poll) => Next::Poll,
+        loop {
+            tokio::select! {
+                () = self.ended(connection) => return Ok(Next::Ended),
+                Some(request) = requests.recv() => match request {
+                    Request::Look(doubted) => return Ok(Next::Look(doubted)),
+                    Request::Refresh(refresh) => if let Some(waiting) = self.received(refresh).await? {
+                        return Ok(Next::Read(Some(waiting)));
+                    },
+                },
+                () = sleep_until(due) => return Ok(Next::Read(None)),
+                () = sleep_until(poll) => return Ok(Next::Poll),
+            }
         }
     }
 
@@ -231,41 +236,32 @@ impl Keeper {
         &self,
         connection: &Connection,
         position: Position,
-        waiting: Option<Refresh>,
+        waiting: &mut Option<Waiting>,
     ) -> Result<(), Failure> {
-        let accept = accept(waiting.as_ref());
-        let read = async {
-            self.ask_probe(connection).await?;
-            let filling = Filling::begin(&self.snapshot, &self.progress).await?;
-            whole::read(connection, &self.config, filling, Taking { position, accept }).await
-        };
-        let read = read.await;
-        self.answer(waiting, &read);
-        read.map(|_| self.succeeded())
+        self.ask_probe(connection).await?;
+        let filling = Filling::begin(&self.snapshot, &self.progress).await?;
+        let outcome = whole::read(connection, &self.config, filling, position).await?;
+        self.answer(waiting.take(), Ok(outcome));
+        self.succeeded();
+        Ok(())
     }
 
-    fn answer(&self, waiting: Option<Refresh>, read: &Result<Outcome, Failure>) {
-        let Some(Refresh { done, .. }) = waiting else { return };
-        let answer = match read {
-            Ok(Outcome::Taken(turned)) => Ok(self.refreshed(*turned)),
-            Ok(Outcome::Held(_)) => Ok(self.refreshed(0)),
-            Err(failure) => Err(failure.to_string()),
-        };
-        // Who asked may have gone.
-        let _ = done.send(answer);
-    }
-
-    /// Reads entries again of which the directory said something else.
-    async fn look(&self, connection: &Connection, suspects: Vec<Suspect>) -> Result<(), Failure> {
-        let attributes = whole::with_id(&self.config);
+    /// Reads entries again that may not be what they were known to be. One that cannot be read tells nothing.
+    async fn look(&self, connection: &Connection, doubted: &Doubted) -> Result<(), Failure> {
+        let (attributes, disabled) = (whole::with_id(&self.config), super::answer::disabled_accounts(&self.config));
         let mut changes = Vec::new();
-        for suspect in suspects {
-            let entry = whole::in_time(&self.config, connection.entry(&suspect.dn, &attributes)).await?;
-            let disabled = super::answer::disabled_accounts(&self.config);
-            changes.extend(suspect.compared_with(entry.map(|entry| self.config.profile.know(&entry, disabled))));
+        for suspect in self.snapshot.suspects(&doubted.key, &doubted.live) {
+            match whole::in_time(&self.config, connection.entry(&suspect.dn, &attributes)).await {
+                Ok(entry) => {
+                    let now = entry.map(|entry| self.config.profile.know(&entry, disabled));
+                    changes.extend(suspect.compared_with(now));
+                }
+                Err(failure) if failure.is_servers_fault() => return Err(failure),
+                Err(failure) => tracing::debug!(directory = %self.name, dn = suspect.dn, "cannot be read: {failure}"),
+            }
         }
-        let (snapshot, position) = (Arc::clone(&self.snapshot), self.snapshot.position());
-        whole::blocking(move || snapshot.changed(changes, position)).await?;
+        let snapshot = Arc::clone(&self.snapshot);
+        whole::blocking(move || snapshot.corrected(changes)).await?;
         Ok(())
     }
 
@@ -315,10 +311,6 @@ impl Keeper {
             *problem = Some(cause);
         }
     }
-}
-
-fn accept(waiting: Option<&Refresh>) -> Accept {
-    waiting.map_or(Accept::No, |refresh| refresh.accept)
 }
 
 /// unavailableCriticalExtension, unwillingToPerform (RFC 4511 appendix A).

@@ -4,6 +4,9 @@ use ldap3::{Scope, SearchOptions};
 
 use super::connection::Connection;
 use super::search::{Failure, Search};
+use super::whole;
+use crate::config::LdapConfig;
+use crate::directory::filter::Filter;
 use crate::directory::profile::Entry;
 
 /// LDAP Content Synchronization (RFC 4533 2.2).
@@ -50,6 +53,28 @@ impl Connection {
         Ok(if id.is_empty() { service.as_bytes().to_vec() } else { id })
     }
 
+    /// Whether we may read the numbers of changes: a filter on what may not be read finds nothing (MS-ADTS 3.1.1.3.1.3.1).
+    pub(super) async fn shows_numbers(&self, config: &LdapConfig) -> Result<bool, Failure> {
+        let (numbered, attributes) = (Filter::AtLeast("uSNChanged", 1).to_string(), &["1.1"][..]);
+        let found = async {
+            for base in &config.base {
+                let (scope, filter) = match &config.probe {
+                    Some(probe) => {
+                        let probe = config.profile.filter([probe]);
+                        (Scope::Subtree, Filter::Narrowed(&numbered, Box::new(probe)).to_string())
+                    }
+                    None => (Scope::Base, numbered.clone()),
+                };
+                let reply = self.ask(Search { base, scope, filter: &filter, attributes }).await?;
+                if !reply.entries.is_empty() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        whole::in_time(config, found).await
+    }
+
     /// One entry by its name, however it is to be read; `None`: there is none.
     pub(super) async fn entry(&self, dn: &str, attributes: &[&str]) -> Result<Option<Entry>, Failure> {
         let search = Search { base: dn, scope: Scope::Base, filter: "(objectClass=*)", attributes };
@@ -72,9 +97,11 @@ fn root(entry: &Entry) -> Root {
     let has = |name: &str, oid: &str| entry.values(name).iter().any(|value| value == oid);
     let is_active_directory = ACTIVE_DIRECTORY.iter().any(|oid| has("supportedcapabilities", oid));
     let highest = entry.first("highestcommittedusn").and_then(|usn| usn.parse().ok());
+    let service = entry.first("dsservicename").filter(|service| !service.is_empty());
     let numbers = highest
+        .zip(service)
         .filter(|_| is_active_directory)
-        .map(|highest| Numbers { service: entry.first("dsservicename").unwrap_or_default().to_owned(), highest });
+        .map(|(highest, service)| Numbers { service: service.to_owned(), highest });
     Root { streams: has("supportedcontrol", SYNC_REQUEST), numbers }
 }
 
@@ -93,6 +120,7 @@ mod tests {
             (&[ad, usn, service], false, numbers),
             // Other directories have a number of that name that means something else.
             (&[usn, service], false, None),
+            (&[ad, usn], false, None),
         ] {
             let mut entry = Entry::new("");
             attributes.iter().for_each(|(name, value)| entry.add(name, [(*value).to_owned()]));

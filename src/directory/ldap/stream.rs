@@ -52,18 +52,18 @@ impl Stream {
     pub(super) fn begin(connection: &Arc<Connection>, config: &Arc<LdapConfig>) -> Self {
         let (sender, events) = mpsc::channel(WAITING);
         let stop = CancellationToken::new();
-        let task = |base: &String| {
+        let task = |(number, base): (u32, &String)| {
             let base = Base {
                 connection: Arc::clone(connection),
                 config: Arc::clone(config),
+                number,
                 base: base.clone(),
                 events: sender.clone(),
                 told: false,
             };
-            let task = tokio::spawn(base.run(stop.clone()));
-            AbortOnDropHandle::new(task)
+            AbortOnDropHandle::new(tokio::spawn(guarded(base.run(stop.clone()), sender.clone())))
         };
-        let tasks = config.base.iter().map(task).collect();
+        let tasks = (0..).zip(&config.base).map(task).collect();
         Self { events, stop, _tasks: tasks }
     }
 
@@ -74,10 +74,19 @@ impl Stream {
     }
 }
 
+/// Lets a stream run in a task of its own, whose panic is the end of the stream and is told.
+async fn guarded(stream: impl Future<Output = ()> + Send + 'static, events: mpsc::Sender<Event>) {
+    if AbortOnDropHandle::new(tokio::spawn(stream)).await.is_err() {
+        // Nobody may be left to take it.
+        let _ = events.send(Event::Ended(Failure::Malformed("a message of the stream of changes"))).await;
+    }
+}
+
 /// The stream of one base.
 struct Base {
     connection: Arc<Connection>,
     config: Arc<LdapConfig>,
+    number: u32,
     base: String,
     events: mpsc::Sender<Event>,
     told: bool,
@@ -136,12 +145,14 @@ impl Base {
     fn informed(&mut self, info: SyncInfo) -> Vec<Event> {
         match info {
             SyncInfo::RefreshDelete { refresh_done: true, .. }
-            | SyncInfo::RefreshPresent { refresh_done: true, .. } => {
+            | SyncInfo::RefreshPresent { refresh_done: true, .. }
+                if !self.told =>
+            {
                 self.told = true;
                 vec![Event::Told]
             }
             SyncInfo::SyncIdSet { refresh_deletes: true, sync_uuids, .. } => {
-                sync_uuids.iter().map(|id| Event::Changed(Change::Gone(Id::of(id)))).collect()
+                sync_uuids.iter().map(|id| Event::Changed(Change::Gone(Id::of(&self.id(id))))).collect()
             }
             SyncInfo::NewCookie(_)
             | SyncInfo::RefreshDelete { .. }
@@ -150,13 +161,19 @@ impl Base {
         }
     }
 
+    /// What an entry of this base goes by. One that moves to another base is told twice, in any order: gone from here,
+    /// there now.
+    fn id(&self, uuid: &[u8]) -> Vec<u8> {
+        [&self.number.to_le_bytes()[..], uuid].concat()
+    }
+
     /// RFC 4533 2.3.
     fn changed(&self, item: ResultEntry) -> Result<Option<Event>, Failure> {
         let state = item.1.iter().find(|Control(kind, _)| matches!(kind, Some(ControlType::SyncState)));
         let Some(Control(_, raw)) = state else { return Err(Failure::Malformed("an entry without its state")) };
         let SyncState { state, entry_uuid, .. } = raw.parse();
         let mut entry: Entry = search::entry(item)?;
-        entry.id = entry_uuid;
+        entry.id = self.id(&entry_uuid);
         Ok(match state {
             EntryState::Delete => Some(Event::Changed(Change::Gone(Id::of(&entry.id)))),
             EntryState::Present => None,

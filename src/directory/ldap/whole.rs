@@ -16,7 +16,7 @@ use super::search::{Failure, IDS, Search};
 use crate::config::LdapConfig;
 use crate::directory::known::Known;
 use crate::directory::snapshot::Snapshot;
-pub(super) use crate::directory::snapshot::Taking;
+use crate::directory::snapshot::position::Position;
 use crate::directory::snapshot::saved::Writer;
 use crate::directory::snapshot::served::Outcome;
 
@@ -58,23 +58,23 @@ impl Filling {
     }
 
     /// Takes it into use, unless it would turn too much around.
-    pub(super) async fn take(self, taking: Taking, config: &LdapConfig) -> Result<Outcome, Failure> {
+    pub(super) async fn take(self, position: Position, config: &LdapConfig) -> Result<Outcome, Failure> {
         let probe = config.probe.as_ref().map(|probe| config.profile.key(probe).into_owned());
         let (entries, seconds) = (self.writer.entries(), self.begun.elapsed().as_secs_f64());
         let snapshot = Arc::clone(&self.snapshot);
-        let taken = blocking(move || snapshot.read(self.writer, taking, probe.as_deref())).await?;
+        let taken = blocking(move || snapshot.read(self.writer, position, probe.as_deref())).await?;
         let outcome = taken.map_err(Failure::NotTried)?;
         tracing::info!(directory = self.snapshot.name(), entries, seconds, "all recipients were read");
         Ok(outcome)
     }
 }
 
-/// Reads all bases into a new snapshot.
+/// Reads all bases into a new snapshot; the directory had been followed up to that position.
 pub(super) async fn read(
     connection: &Connection,
     config: &LdapConfig,
     mut filling: Filling,
-    taking: Taking,
+    position: Position,
 ) -> Result<Outcome, Failure> {
     let filter = config.profile.everybody().to_string();
     let attributes = with_id(config);
@@ -94,7 +94,7 @@ pub(super) async fn read(
             }
         }
     }
-    filling.take(taking, config).await
+    filling.take(position, config).await
 }
 
 /// The profile's attributes, and what the directory knows an entry by.

@@ -13,20 +13,24 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
+use self::contact::Contact;
 use self::guard::Guard;
+use self::journal::Journal;
 use self::position::Position;
 use self::report::SnapshotReport;
 use self::saved::Writer;
 use self::served::{Outcome, Served};
-pub use self::suspect::Suspect;
-use self::view::{Change, View};
+use self::suspect::Suspect;
+use self::view::{Change, View, Way};
 use crate::config::{LdapConfig, SnapshotConfig};
 use crate::directory::known::Id;
 use crate::metrics::Metrics;
 use crate::recipient::{Kind, Lookup};
 use crate::time::UnixTime;
 
+mod contact;
 pub mod guard;
+mod journal;
 pub mod position;
 pub mod report;
 pub mod saved;
@@ -37,6 +41,8 @@ pub mod view;
 
 /// How often the file learns that nothing has changed.
 const NOTE_EVERY: Duration = Duration::from_mins(1);
+/// Where more entries have changed, reading all of them is cheaper.
+pub const MOST_CHANGES: usize = 20_000;
 
 /// A directory's recipients, shared by those who ask and the one task that keeps them fresh.
 pub struct Snapshot {
@@ -50,30 +56,12 @@ pub struct Snapshot {
     empty: Served,
     served: ArcSwapOption<Served>,
     contact: Mutex<Contact>,
+    /// The file in use; `None`: there is none yet.
+    journal: Mutex<Option<Journal>>,
     version: AtomicU64,
     /// What is served has come about in a way that the file does not tell.
     file_is_behind: AtomicBool,
     metrics: Metrics,
-}
-
-/// How fresh a snapshot is.
-#[derive(Debug, Clone, Default)]
-struct Contact {
-    position: Position,
-    /// When the snapshot was last known to be what the directory has.
-    confirmed: Option<UnixTime>,
-    /// The same, while the directory is being followed.
-    followed: Option<Instant>,
-    noted: UnixTime,
-}
-
-/// How a whole read is to be taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taking {
-    /// How far the directory had been followed when it began.
-    pub position: Position,
-    /// Whether somebody has said that whatever it changes is meant.
-    pub accept: Accept,
 }
 
 /// Whether changes that are held are meant.
@@ -106,6 +94,7 @@ impl Snapshot {
             empty: Served::new(nobody, guard, Arc::new(directory.mailbox_servers.clone())),
             served: ArcSwapOption::empty(),
             contact: Mutex::default(),
+            journal: Mutex::default(),
             version: AtomicU64::new(1),
             file_is_behind: AtomicBool::new(false),
             metrics: metrics.clone(),
@@ -119,16 +108,20 @@ impl Snapshot {
         let name = &*self.name;
         match saved::open(&self.path) {
             Ok(None) => {}
-            Ok(Some(loaded)) => {
+            Ok(Some((loaded, journal))) => {
                 let recipients = loaded.view.count_entries();
                 tracing::info!(directory = name, recipients, as_of = %loaded.at, "the saved snapshot is in use");
                 let mut served = self.empty.clone();
                 served.read(loaded.view, loaded.at);
                 self.served.store(Some(served.into()));
                 // What the configuration reads now may be more, or something else: it has to be read as a whole.
-                let position = if loaded.of == self.of { loaded.position } else { Position::Unknown };
-                let contact = Contact { position, confirmed: Some(loaded.at), followed: None, noted: loaded.at };
-                *self.contact() = contact;
+                let (position, whole) = if loaded.of == self.of {
+                    (loaded.position, Some(loaded.whole))
+                } else {
+                    (Position::Unknown, None)
+                };
+                *self.contact() = Contact::saved(position, loaded.at, whole);
+                *self.journal() = Some(journal);
             }
             Err(error) => tracing::warn!(
                 directory = name,
@@ -142,32 +135,37 @@ impl Snapshot {
     /// The answer about the address with that key; `None`: the directory is to be asked itself.
     #[must_use]
     pub fn answer(&self, key: &str, now: UnixTime) -> Option<Lookup> {
+        // First how fresh it is: what comes in between is fresher.
+        let (age, followed) = {
+            let (contact, instant) = (self.contact(), Instant::now());
+            (contact.age(now, instant), contact.is_followed(self.follows_for, instant))
+        };
         let served = self.served.load();
         let lookup = served.as_deref()?.lookup(key);
         let believed = match &lookup {
             Lookup::Found(recipient) if recipient.kind != Kind::NoMailbox => {
-                self.contact().confirmed.is_some_and(|at| now.since(at) <= self.config.max_stale)
+                age.is_some_and(|age| age <= self.config.max_stale)
             }
-            Lookup::Found(_) | Lookup::NotFound => self.is_followed(),
+            Lookup::Found(_) | Lookup::NotFound => followed,
             // Somebody may be putting it right.
             Lookup::Ambiguous(_) | Lookup::Unavailable(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_) => false,
         };
         believed.then_some(lookup)
     }
 
-    /// Whether the directory is being followed: what it does not have, nobody has.
-    fn is_followed(&self) -> bool {
-        self.contact().followed.is_some_and(|at| at.elapsed() <= self.follows_for)
+    /// Whether the directory, asked itself, says something else of the address with that key than it was known to.
+    #[must_use]
+    pub fn contradicts(&self, key: &str, live: &Lookup) -> bool {
+        self.served.load().as_deref().is_some_and(|served| served.differs(key, live))
     }
 
     /// The directory, asked itself, has said that of the address with that key: entries to be read again, where what is
-    /// served is something else.
+    /// known is something else.
     #[must_use]
     pub fn suspects(&self, key: &str, live: &Lookup) -> Vec<Suspect> {
         let served = self.served.load();
         let Some(served) = served.as_deref().filter(|served| served.differs(key, live)) else { return Vec::new() };
-        let known =
-            served.current().owned_by(key).into_iter().map(|known| Suspect { dn: known.dn, id: Some(known.id) });
+        let known = served.latest().owned_by(key).into_iter().map(|known| Suspect { dn: known.dn, id: Some(known.id) });
         let mut suspects: Vec<Suspect> = known.collect();
         if let Lookup::Found(recipient) = live
             && suspects.iter().all(|suspect| *suspect.dn != *recipient.entry)
@@ -201,16 +199,17 @@ impl Snapshot {
         self.contact().position.clone()
     }
 
-    /// Whether a whole read is needed to bring the file up to date.
+    /// Whether a whole read is needed: to bring the file up to date, or because so much has changed since the last one.
     #[must_use]
-    pub fn file_is_behind(&self) -> bool {
-        self.file_is_behind.load(Ordering::Relaxed)
+    pub fn wants_whole_read(&self) -> bool {
+        let changed = self.served.load().as_deref().map_or(0, |served| served.latest().changed());
+        self.file_is_behind.load(Ordering::Relaxed) || changed > MOST_CHANGES
     }
 
-    /// How much has come in since the whole was read.
+    /// How long until the next whole read; zero where none was made yet of what is configured.
     #[must_use]
-    pub fn changed_since(&self) -> usize {
-        self.served.load().as_deref().map_or(0, |served| served.current().changed())
+    pub fn until_whole_read(&self) -> Duration {
+        self.contact().until_whole_read(self.config.full_read, UnixTime::now())
     }
 
     /// A file for a whole read.
@@ -221,75 +220,82 @@ impl Snapshot {
         Writer::create(&self.path, self.of)
     }
 
-    /// The directory was read as a whole. Blocks while it is taken in. `probe` is the key of an address that must be there.
+    /// The directory was read as a whole, and had been followed up to that position when that began. Blocks while it is
+    /// taken in. `probe` is the key of an address that must be there.
     ///
     /// # Errors
     /// What was read cannot be believed, or not be kept.
-    pub fn read(&self, writer: Writer, taking: Taking, probe: Option<&str>) -> Result<Outcome, String> {
-        let (Taking { position, accept }, now) = (taking, UnixTime::now());
+    pub fn read(&self, writer: Writer, position: Position, probe: Option<&str>) -> Result<Outcome, String> {
+        let (begun, now) = (writer.begun(), UnixTime::now());
         let kept = |error: &dyn std::fmt::Display| format!("{}: {error}", self.path.display());
-        let (written, table) = writer.finish(position.clone(), now).map_err(|error| kept(&error))?;
+        let (written, table) = writer.finish(position.clone()).map_err(|error| kept(&error))?;
         let view = View::new(table);
-        if let Some(probe) = probe.filter(|probe| view.lookup(probe) == Lookup::NotFound) {
+        if let Some(probe) = probe.filter(|probe| view.way(probe) == Way::Nowhere) {
             return Err(format!(
-                "the probe {probe} is not among {} entries: check base and rights",
+                "the probe {probe} is not a recipient among {} entries: check base and rights",
                 view.count_entries()
             ));
         }
         let mut served = self.serving();
-        let outcome = match accept {
-            Accept::No => served.read(view, now),
-            Accept::Yes => served.read_accepted(view),
-        };
-        if let Outcome::Taken(_) = outcome {
-            written.install().map_err(|error| kept(&error))?;
+        let outcome = served.read(view, now);
+        match outcome {
+            Outcome::Taken(_) => *self.journal() = Some(written.install().map_err(|error| kept(&error))?),
+            Outcome::Held(_) => self.note(Vec::new(), None, now),
         }
         // Where it is held, reading again at once would bring the same.
         self.file_is_behind.store(false, Ordering::Relaxed);
-        self.contact().noted = now;
-        self.publish(served, position, outcome);
+        self.publish(served, outcome);
+        self.contact().read(position, begun);
         Ok(outcome)
     }
 
-    /// Some entries changed; the directory has been followed up to that position.
+    /// Some entries changed; that is all up to that position.
     pub fn changed(&self, changes: Vec<Change>, position: Position) -> Outcome {
+        let outcome = self.take(changes, Some(&position));
+        self.contact().followed(position, UnixTime::now());
+        outcome
+    }
+
+    /// These entries are like this now. Of others nothing is known.
+    pub fn corrected(&self, changes: Vec<Change>) -> Outcome {
+        self.take(changes, None)
+    }
+
+    fn take(&self, changes: Vec<Change>, position: Option<&Position>) -> Outcome {
         let mut served = self.serving();
         let (before, now) = (served.held(), UnixTime::now());
         let (news, outcome) = served.changed(changes, now);
-        let noted = self.contact().noted;
+        let noted = self.journal().as_ref().map(Journal::noted);
+        let is_due = noted.is_none_or(|noted| now.since(noted) >= NOTE_EVERY);
+        let something = !news.is_empty();
+        // What the file says of the time is only as true as what is followed.
+        let at = if position.is_some() { Some(now) } else { self.contact().confirmed() };
         match outcome {
             Outcome::Taken(_) if before > 0 => self.file_is_behind.store(true, Ordering::Relaxed),
-            Outcome::Taken(_) if !news.is_empty() || now.since(noted) >= NOTE_EVERY => self.note(news, &position, now),
-            Outcome::Taken(_) => return self.confirm(position, outcome),
-            Outcome::Held(_) => {}
+            Outcome::Taken(_) if something || is_due => self.note(news, position, at.unwrap_or(now)),
+            // What is held does not age while the directory answers, not even over a restart.
+            Outcome::Held(_) if is_due => self.note(Vec::new(), None, at.unwrap_or(now)),
+            Outcome::Taken(_) | Outcome::Held(_) => {}
         }
-        self.publish(served, position, outcome);
+        if something || served.held() != before {
+            self.publish(served, outcome);
+        }
         outcome
     }
 
-    /// Nothing has changed up to that position.
-    fn confirm(&self, position: Position, outcome: Outcome) -> Outcome {
-        let mut contact = self.contact();
-        contact.position = position;
-        contact.confirmed = Some(UnixTime::now());
-        contact.followed = Some(Instant::now());
-        outcome
-    }
-
-    fn note(&self, news: Vec<Change>, position: &Position, now: UnixTime) {
-        match saved::append(&self.path, news, position, now) {
-            Ok(()) => self.contact().noted = now,
-            Err(error) => {
-                // After a restart what the file does not tell is asked for again.
-                tracing::warn!(directory = %self.name, file = %self.path.display(), "cannot be written: {error}");
-                self.file_is_behind.store(true, Ordering::Relaxed);
-            }
+    fn note(&self, news: Vec<Change>, position: Option<&Position>, at: UnixTime) {
+        let mut journal = self.journal();
+        let Some(journal) = &mut *journal else { return self.file_is_behind.store(true, Ordering::Relaxed) };
+        if let Err(error) = journal.append(news, position, at) {
+            // After a restart what the file does not tell is asked for again.
+            tracing::warn!(directory = %self.name, file = %self.path.display(), "cannot be written: {error}");
+            self.file_is_behind.store(true, Ordering::Relaxed);
         }
     }
 
     /// Contact is lost: a not-found is no longer believed.
     pub fn lost(&self) {
-        self.contact().followed = None;
+        self.contact().lost();
     }
 
     /// Somebody says that the changes are meant. Says how many recipients' mail takes another way.
@@ -301,10 +307,7 @@ impl Snapshot {
         let turned = served.accept();
         self.file_is_behind.store(true, Ordering::Relaxed);
         // Nobody has confirmed it now: neither is it fresher than before, nor is a not-found believed.
-        tell(&self.name, turned, Outcome::Taken(turned));
-        self.served.store(Some(served.into()));
-        self.version.fetch_add(1, Ordering::Relaxed);
-        self.measure();
+        self.publish(served, Outcome::Taken(turned));
         turned
     }
 
@@ -315,7 +318,7 @@ impl Snapshot {
         let served = served.as_deref();
         SnapshotReport {
             recipients: served.map(|served| served.current().count_entries()),
-            age_seconds: self.contact().confirmed.map(|at| UnixTime::now().since(at).as_secs()),
+            age_seconds: self.age_seconds(),
             held: served.map_or(0, Served::held),
             reading: None,
             problem: None,
@@ -324,21 +327,23 @@ impl Snapshot {
 
     /// Sets the gauge that changes by itself.
     pub fn tell_age(&self) {
-        let age = self.contact().confirmed.map(|at| UnixTime::now().since(at).as_secs());
-        let age = age.map_or(-1, |age| i64::try_from(age).unwrap_or(i64::MAX));
+        let age = self.age_seconds().map_or(-1, |age| i64::try_from(age).unwrap_or(i64::MAX));
         self.metrics.directory_snapshot_age.with_label_values(&[&*self.name]).set(age);
+    }
+
+    fn age_seconds(&self) -> Option<u64> {
+        self.contact().age(UnixTime::now(), Instant::now()).map(|age| age.as_secs())
     }
 
     fn serving(&self) -> Served {
         self.served.load().as_deref().unwrap_or(&self.empty).clone()
     }
 
-    fn publish(&self, served: Served, position: Position, outcome: Outcome) {
+    fn publish(&self, served: Served, outcome: Outcome) {
         let before = self.served.load().as_deref().map_or(0, Served::held);
         tell(&self.name, before, outcome);
         self.served.store(Some(served.into()));
         self.version.fetch_add(1, Ordering::Relaxed);
-        self.confirm(position, outcome);
         self.measure();
     }
 
@@ -357,6 +362,10 @@ impl Snapshot {
 
     fn contact(&self) -> MutexGuard<'_, Contact> {
         self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Option<Journal>> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,17 +8,22 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::beside::Beside;
+use super::journal::Journal;
 use super::position::Position;
 use super::table::{Builder, Sizes, Table, TooLarge};
 use super::view::{Change, View};
 use crate::directory::known::{Id, Known};
 use crate::time::UnixTime;
 
+mod beside;
+
+/// Another one whenever [`Record`], or anything in it, changes.
 const MAGIC: &[u8; 8] = b"FPSNAP1\n";
 /// Magic, what was read, three sizes, CRC.
 const HEAD: usize = 8 + 8 + 3 * 8 + 4;
@@ -27,7 +32,7 @@ const LONGEST: usize = 4 << 20;
 
 /// One record.
 #[derive(Debug, Serialize, Deserialize)]
-enum Record {
+pub(super) enum Record {
     /// An entry as it was read.
     Entry(Known),
     /// All entries stand before this; later again: what has changed, and how far the directory has been followed.
@@ -43,6 +48,8 @@ pub struct Loaded {
     pub position: Position,
     /// When that was.
     pub at: UnixTime,
+    /// When the last whole read began.
+    pub whole: UnixTime,
     /// Which part of the directory, and by which rules: [`Writer::create`].
     pub of: Id,
     /// Where the last whole record ends.
@@ -58,6 +65,9 @@ pub enum Unreadable {
     /// It is not what was written.
     #[error("it is damaged")]
     Damaged,
+    /// It begins otherwise.
+    #[error("another version of the program wrote it")]
+    Foreign,
     /// It holds too much.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
@@ -67,9 +77,10 @@ pub enum Unreadable {
 #[derive(Debug)]
 pub struct Writer {
     file: BufWriter<File>,
-    path: PathBuf,
+    beside: Beside,
     of: Id,
     sizes: Sizes,
+    begun: UnixTime,
 }
 
 impl Writer {
@@ -82,10 +93,12 @@ impl Writer {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(beside(path))?;
+        let beside = Beside::of(path);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&beside.new)?;
         let mut file = BufWriter::with_capacity(1 << 18, file);
         file.write_all(&[0; HEAD])?;
-        Ok(Self { file, path: path.to_owned(), of, sizes: Sizes::default() })
+        Ok(Self { file, beside, of, sizes: Sizes::default(), begun: UnixTime::now() })
     }
 
     /// Adds entries.
@@ -106,26 +119,35 @@ impl Writer {
         self.sizes.entries
     }
 
+    /// When it was begun.
+    #[must_use]
+    pub fn begun(&self) -> UnixTime {
+        self.begun
+    }
+
     /// Ends the file, and reads it into a table. It is not in use yet: [`Written::install`].
     ///
     /// # Errors
     /// The system's; more than a table holds.
-    pub fn finish(mut self, position: Position, at: UnixTime) -> Result<(Written, Arc<Table>), Unreadable> {
-        self.file.write_all(&framed(&Record::Until { changes: Vec::new(), position, at })?)?;
+    pub fn finish(mut self, position: Position) -> Result<(Written, Arc<Table>), Unreadable> {
+        let until = Record::Until { changes: Vec::new(), position: position.clone(), at: self.begun };
+        self.file.write_all(&framed(&until)?)?;
         let mut file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&head(self.of, self.sizes))?;
         file.sync_all()?;
-        let written = Written { path: self.path };
-        let loaded = load(&beside(&written.path))?.ok_or(Unreadable::Damaged)?;
-        Ok((written, Arc::clone(loaded.view.table())))
+        file.seek(SeekFrom::Start(0))?;
+        let loaded = load(&file)?;
+        let journal = Journal::new(file, loaded.end, position, self.begun);
+        Ok((Written { beside: self.beside, journal }, Arc::clone(loaded.view.table())))
     }
 }
 
 /// A whole file that is not in use yet; it goes when this does.
 #[derive(Debug)]
 pub struct Written {
-    path: PathBuf,
+    beside: Beside,
+    journal: Journal,
 }
 
 impl Written {
@@ -133,53 +155,39 @@ impl Written {
     ///
     /// # Errors
     /// The system's.
-    pub fn install(self) -> io::Result<()> {
-        fs::rename(beside(&self.path), &self.path)?;
-        match self.path.parent() {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
+    pub fn install(self) -> io::Result<Journal> {
+        let Beside { new, path } = &self.beside;
+        fs::rename(new, path)?;
+        if let Some(folder) = path.parent() {
+            File::open(folder)?.sync_all()?;
         }
+        Ok(self.journal)
     }
-}
-
-impl Drop for Written {
-    fn drop(&mut self) {
-        // It is gone where it was installed.
-        let _ = fs::remove_file(beside(&self.path));
-    }
-}
-
-/// Adds what has changed to the file in use. It is not synced: what a power cut takes is asked for again.
-///
-/// # Errors
-/// The system's.
-pub fn append(path: &Path, changes: Vec<Change>, position: &Position, at: UnixTime) -> io::Result<()> {
-    let record = framed(&Record::Until { changes, position: position.clone(), at })?;
-    OpenOptions::new().append(true).open(path)?.write_all(&record)
 }
 
 /// Reads the file in use; `None`: there is none. What was torn is cut off, so that what is added later can be read.
 ///
 /// # Errors
 /// It is of no use.
-pub fn open(path: &Path) -> Result<Option<Loaded>, Unreadable> {
-    let loaded = load(path)?;
-    if let Some(loaded) = &loaded {
-        OpenOptions::new().write(true).open(path)?.set_len(loaded.end)?;
-    }
-    Ok(loaded)
-}
-
-fn load(path: &Path) -> Result<Option<Loaded>, Unreadable> {
-    let file = match File::open(path) {
+pub fn open(path: &Path) -> Result<Option<(Loaded, Journal)>, Unreadable> {
+    Beside::clear(path);
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
+    let loaded = load(&file)?;
+    file.set_len(loaded.end)?;
+    let journal = Journal::new(file, loaded.end, loaded.position.clone(), loaded.at);
+    Ok(Some((loaded, journal)))
+}
+
+fn load(file: &File) -> Result<Loaded, Unreadable> {
+    let length = file.metadata()?.len();
     let mut file = BufReader::with_capacity(1 << 18, file);
     let mut first = [0; HEAD];
     file.read_exact(&mut first)?;
-    let (of, sizes) = read_head(&first, file.get_ref().metadata()?.len()).ok_or(Unreadable::Damaged)?;
+    let (of, sizes) = read_head(&first, length)?;
     let mut builder = Builder::new(sizes);
     let mut end = HEAD as u64;
     let (mut position, mut at) = loop {
@@ -190,20 +198,17 @@ fn load(path: &Path) -> Result<Option<Loaded>, Unreadable> {
             Record::Until { position, at, .. } => break (position, at),
         }
     };
+    let whole = at;
     let mut view = View::new(builder.finish().into());
     while let Ok(Some((Record::Until { changes, position: later, at: then }, length))) = next(&mut file) {
         changes.into_iter().for_each(|change| view.apply(change));
         (position, at) = (later, then);
         end += length;
     }
-    Ok(Some(Loaded { view, position, at, of, end }))
+    Ok(Loaded { view, position, at, whole, of, end })
 }
 
-fn beside(path: &Path) -> PathBuf {
-    path.with_extension("new")
-}
-
-fn framed(record: &Record) -> io::Result<Vec<u8>> {
+pub(super) fn framed(record: &Record) -> io::Result<Vec<u8>> {
     let content = postcard::to_allocvec(record).map_err(io::Error::other)?;
     let length = u32::try_from(content.len()).ok().filter(|length| *length as usize <= LONGEST);
     let length = length.ok_or_else(|| io::Error::other("an entry of more than 4 MiB"))?;
@@ -248,106 +253,22 @@ fn head(of: Id, sizes: Sizes) -> Vec<u8> {
 }
 
 /// What a head says, if it is one. Nothing in a file can be larger than the file.
-fn read_head(head: &[u8; HEAD], length: u64) -> Option<(Id, Sizes)> {
+fn read_head(head: &[u8; HEAD], length: u64) -> Result<(Id, Sizes), Unreadable> {
     let (said, sum) = head.split_at(HEAD - 4);
-    if !said.starts_with(MAGIC) || sum != crc32c::crc32c(said).to_le_bytes() {
-        return None;
+    if !said.starts_with(MAGIC) {
+        return Err(Unreadable::Foreign);
     }
+    if sum != crc32c::crc32c(said).to_le_bytes() {
+        return Err(Unreadable::Damaged);
+    }
+    sizes(said, length).ok_or(Unreadable::Damaged)
+}
+
+fn sizes(said: &[u8], length: u64) -> Option<(Id, Sizes)> {
     let number = |at: usize| Some(u64::from_le_bytes(said.get(8 + at * 8..16 + at * 8)?.try_into().ok()?));
     let size = |at: usize| usize::try_from(number(at)?).ok().filter(|size| *size as u64 <= length.saturating_mul(2));
     Some((Id(number(0)?), Sizes { entries: size(1)?, addresses: size(2)?, records: size(3)? }))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::directory::known::{Claim, Meaning, Strength};
-    use crate::recipient::{Kind, Lookup};
-
-    fn known(name: &str) -> Known {
-        let claims = vec![Claim { key: format!("{name}@contoso.com"), strength: Strength::Certain }];
-        let rule = "test".to_owned();
-        let meaning = Meaning { kind: Kind::Mailbox, target: None, mail_server: None, rule, at_odds: None };
-        Known { id: Id::of(name.as_bytes()), dn: format!("CN={name},DC=contoso"), claims, meaning: Ok(meaning) }
-    }
-
-    fn has(loaded: &Loaded, name: &str) -> bool {
-        matches!(loaded.view.lookup(&format!("{name}@contoso.com")), Lookup::Found(_))
-    }
-
-    /// A file with ann and bob, to which carl came while ann went.
-    fn written(folder: &Path) -> PathBuf {
-        let path = folder.join("state/ad.snapshot");
-        let mut writer = Writer::create(&path, Id(5)).unwrap();
-        writer.put(vec![known("ann"), known("bob")]).unwrap();
-        let (written, table) = writer.finish(Position::Unknown, UnixTime(7)).unwrap();
-        assert_eq!(table.len(), 2);
-        written.install().unwrap();
-        let position = Position::Usn { invocation: b"dc1".to_vec(), usn: 9 };
-        append(&path, vec![Change::Put(known("carl")), Change::Gone(Id::of(b"ann"))], &position, UnixTime(8)).unwrap();
-        path
-    }
-
-    #[test]
-    fn what_was_written_comes_back_with_what_changed_since() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(load(&folder.path().join("none")).unwrap().is_none());
-        let loaded = load(&written(folder.path())).unwrap().unwrap();
-        assert_eq!(["ann", "bob", "carl"].map(|name| has(&loaded, name)), [false, true, true]);
-        assert_eq!(loaded.position, Position::Usn { invocation: b"dc1".to_vec(), usn: 9 });
-        assert_eq!((loaded.at, loaded.of, loaded.view.count_entries()), (UnixTime(8), Id(5), 2));
-    }
-
-    #[test]
-    fn a_file_cut_off_anywhere_is_read_to_its_last_whole_record_or_not_at_all() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = written(folder.path());
-        let whole = fs::read(&path).unwrap();
-        let mut states = Vec::new();
-        for length in 0..=whole.len() {
-            fs::write(&path, &whole[..length]).unwrap();
-            states.push(load(&path).ok().flatten().map(|loaded| has(&loaded, "carl")));
-        }
-        states.dedup();
-        assert_eq!(states, [None, Some(false), Some(true)]);
-    }
-
-    #[test]
-    fn what_is_added_behind_a_torn_record_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = written(folder.path());
-        let length = fs::metadata(&path).unwrap().len();
-        OpenOptions::new().write(true).open(&path).unwrap().set_len(length - 3).unwrap();
-        assert!(!has(&open(&path).unwrap().unwrap(), "carl"));
-        append(&path, vec![Change::Put(known("dora"))], &Position::Unknown, UnixTime(9)).unwrap();
-        let loaded = open(&path).unwrap().unwrap();
-        assert_eq!(["ann", "carl", "dora"].map(|name| has(&loaded, name)), [true, false, true]);
-    }
-
-    #[test]
-    fn a_damaged_octet_is_found() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = written(folder.path());
-        let whole = fs::read(&path).unwrap();
-        for at in 0..whole.len() {
-            let mut damaged = whole.clone();
-            damaged[at] ^= 0x40;
-            fs::write(&path, damaged).unwrap();
-            // What stands behind the damage is not believed; what stands before it was right.
-            if let Ok(Some(loaded)) = load(&path) {
-                assert!(has(&loaded, "ann") && has(&loaded, "bob") && !has(&loaded, "carl"), "octet {at}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_file_that_is_not_installed_leaves_the_other_in_place() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = written(folder.path());
-        let mut writer = Writer::create(&path, Id(5)).unwrap();
-        writer.put(vec![known("eve")]).unwrap();
-        drop(writer.finish(Position::Unknown, UnixTime(9)).unwrap());
-        assert!(has(&load(&path).unwrap().unwrap(), "bob"));
-        assert!(!beside(&path).exists());
-    }
-}
+mod tests;

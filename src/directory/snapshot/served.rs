@@ -63,7 +63,13 @@ impl Served {
         &self.current
     }
 
-    /// Whether the directory, asked itself, says another way of the address with that key than what is served.
+    /// What the directory is known to hold: what is answered from, or what waits.
+    #[must_use]
+    pub fn latest(&self) -> &View {
+        self.held.as_ref().map_or(&self.current, |held| &held.view)
+    }
+
+    /// Whether the directory, asked itself, says another way of the address with that key than it was known to.
     #[must_use]
     pub fn differs(&self, key: &str, live: &Lookup) -> bool {
         let live = match live {
@@ -77,7 +83,7 @@ impl Served {
                 return false;
             }
         };
-        !same(&self.servers, self.current.way(key), live)
+        !same(&self.servers, self.latest().way(key), live)
     }
 
     /// How many recipients' mail would take another way, if what is held were accepted.
@@ -92,25 +98,24 @@ impl Served {
         self.rule(view, turned, now)
     }
 
-    /// The same, and somebody said that it is meant, whatever it changes.
-    pub fn read_accepted(&mut self, view: View) -> Outcome {
-        let turned = self.turned_by(&view);
-        self.guard.accept();
-        (self.current, self.held) = (view, None);
-        Outcome::Taken(turned)
-    }
-
     /// Some entries changed. Returns what of it changes something, and what became of that; what is held is no way round:
     /// whatever comes meanwhile goes there too, and may be what puts it right.
     pub fn changed(&mut self, changes: Vec<Change>, now: UnixTime) -> (Vec<Change>, Outcome) {
-        let latest = self.held.as_ref().map_or(&self.current, |held| &held.view);
-        let news = latest.news(changes);
-        let mut view = latest.clone();
+        let news = self.latest().news(changes);
+        let mut view = self.latest().clone();
         news.iter().for_each(|(change, _)| view.apply(change.clone()));
-        let before = news.iter().filter_map(|(_, before)| before.as_ref());
         let turned = match &self.held {
             Some(_) => self.turned_by(&view),
-            None => self.current.turned_among(before, &view, |old, new| same(&self.servers, old, new)),
+            // Who had an address, and who shares one from now on.
+            None => {
+                let now = news.iter().filter_map(|(change, _)| match change {
+                    Change::Put(known) => Some(known),
+                    Change::Gone(_) => None,
+                });
+                let concerned = news.iter().filter_map(|(_, before)| before.as_ref()).chain(now);
+                let keys = concerned.flat_map(|known| &known.claims).map(|claim| &*claim.key);
+                self.current.turned_among(keys, &view, |old, new| same(&self.servers, old, new))
+            }
         };
         let changes = news.into_iter().map(|(change, _)| change).collect();
         (changes, self.rule(view, turned, now))

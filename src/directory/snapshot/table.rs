@@ -40,6 +40,9 @@ pub enum TooLarge {
     /// More than four bytes count.
     #[error("more than 4 GiB of addresses and names")]
     Records,
+    /// [`Sizes`] said less.
+    #[error("more addresses than were counted")]
+    Addresses,
 }
 
 /// The recipients.
@@ -58,6 +61,8 @@ pub struct Table {
     parents: Vec<Arc<str>>,
     meanings: Vec<Shared>,
     servers: Vec<Arc<str>>,
+    /// How many entries there are of each kind, in the order of [`Kind::ALL`].
+    kinds: [usize; Kind::ALL.len()],
 }
 
 /// What an entry's record begins with. Behind it stand the claims: the domain's number, twice, and one more for a fallback;
@@ -155,10 +160,17 @@ impl Table {
         self.len() == 0
     }
 
+    /// How many entries there are of each kind, in the order of [`Kind::ALL`].
+    #[must_use]
+    pub fn kinds(&self) -> [usize; Kind::ALL.len()] {
+        self.kinds
+    }
+
     /// The id of an entry.
     #[must_use]
     pub fn id(&self, entry: usize) -> Id {
-        self.head(entry).id
+        let record = self.records.get(self.places[entry] as usize..).and_then(|record| record.first_chunk());
+        Id(u64::from_le_bytes(record.copied().unwrap_or_default()))
     }
 
     /// What mail for an entry meets, without a copy.
@@ -264,6 +276,8 @@ fn halves(key: &str) -> (&str, &str) {
 #[derive(Debug)]
 pub struct Builder {
     table: Table,
+    /// How many addresses may still come.
+    left: usize,
     domains: Numbers,
     parents: Numbers,
     meanings: FastMap<Shared, usize>,
@@ -317,9 +331,11 @@ impl Builder {
             parents: Vec::new(),
             meanings: Vec::new(),
             servers: Vec::new(),
+            kinds: Default::default(),
         };
         Self {
             table,
+            left: sizes.addresses,
             domains: Numbers::default(),
             parents: Numbers::default(),
             meanings: FastMap::default(),
@@ -327,16 +343,18 @@ impl Builder {
         }
     }
 
-    /// Puts an entry in. More than [`Sizes`] said must not come.
+    /// Puts an entry in.
     ///
     /// # Errors
     /// It does not fit.
     pub fn add(&mut self, known: &Known) -> Result<(), TooLarge> {
+        self.left = self.left.checked_sub(known.claims.len()).ok_or(TooLarge::Addresses)?;
         let table = &mut self.table;
         let place = u32::try_from(table.records.len()).map_err(|_| TooLarge::Records)?;
         let entry = u32::try_from(table.places.len()).map_err(|_| TooLarge::Records)?;
         let (shared, extra, server) = match &known.meaning {
             Ok(Meaning { kind, target, mail_server, rule, .. }) => {
+                table.kinds[kind.number()] += 1;
                 let extra = target.as_ref().map_or("", Address::as_str);
                 (Shared::Clear { kind: *kind, rule: rule.as_str().into() }, extra, mail_server.as_deref())
             }

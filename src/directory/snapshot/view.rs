@@ -2,6 +2,7 @@
 //!
 //! `served` answers from one, and holds another one back while changes wait for somebody to accept them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::table::{Means, Table};
@@ -119,8 +120,13 @@ impl View {
     /// How many entries there are.
     #[must_use]
     pub fn count_entries(&self) -> usize {
-        let hidden = (0..self.table.len()).filter(|entry| self.changed.contains_key(&self.table.id(*entry))).count();
-        self.table.len() - hidden + self.changed.values().flatten().count()
+        self.table.len() - self.hidden().count() + self.changed.values().flatten().count()
+    }
+
+    /// The entries of the table that something else stands for now.
+    fn hidden(&self) -> impl Iterator<Item = usize> {
+        let all = if self.changed.is_empty() { 0 } else { self.table.len() };
+        (0..all).filter(|entry| self.changed.contains_key(&self.table.id(*entry)))
     }
 
     /// How many entries have changed since the whole was read.
@@ -132,16 +138,14 @@ impl View {
     /// How many entries there are of each kind, in the order of [`Kind::ALL`].
     #[must_use]
     pub fn count_kinds(&self) -> [usize; Kind::ALL.len()] {
-        let mut counts = [0; Kind::ALL.len()];
-        let in_table = (0..self.table.len()).filter(|entry| !self.changed.contains_key(&self.table.id(*entry)));
-        let all =
-            in_table.map(|entry| self.table.means(entry)).chain(self.changed.values().flatten().map(|k| means(k)));
-        for kind in all.filter_map(|means| match means {
-            Means::Clear { kind, .. } => Some(kind),
-            Means::Unclear => None,
-        }) {
-            let place = Kind::ALL.iter().position(|one| *one == kind);
-            counts[place.unwrap_or_default()] += 1;
+        let mut counts = self.table.kinds();
+        for means in self.hidden().map(|entry| self.table.means(entry)) {
+            if let Means::Clear { kind, .. } = means {
+                counts[kind.number()] -= 1;
+            }
+        }
+        for meaning in self.changed.values().flatten().filter_map(|known| known.meaning.as_ref().ok()) {
+            counts[meaning.kind.number()] += 1;
         }
         counts
     }
@@ -157,15 +161,31 @@ impl View {
     /// was in doubt about, may become anything.
     #[must_use]
     pub fn turned_by(&self, new: &Self, same: impl Fn(Way<'_>, Way<'_>) -> bool) -> usize {
-        let turned = |key: &str| match (self.way(key), new.way(key)) {
+        let touched = |entry: &usize| !self.changed.contains_key(&self.table.id(*entry));
+        let in_table = (0..self.table.len())
+            .filter(touched)
+            .filter(|entry| self.table.keys(*entry).any(|key| self.turns(&key, new, &same)));
+        let is_turned = |known: &&Arc<Known>| known.claims.iter().any(|claim| self.turns(&claim.key, new, &same));
+        in_table.count() + self.changed.values().flatten().filter(is_turned).count()
+    }
+
+    /// The same, where only the addresses with these keys can be concerned.
+    #[must_use]
+    pub fn turned_among<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k str>,
+        new: &Self,
+        same: impl Fn(Way<'_>, Way<'_>) -> bool,
+    ) -> usize {
+        let turned = keys.filter(|key| self.turns(key, new, &same));
+        turned.flat_map(|key| self.owners(key)).map(|owner| self.id(owner)).collect::<HashSet<Id>>().len()
+    }
+
+    fn turns(&self, key: &str, new: &Self, same: &impl Fn(Way<'_>, Way<'_>) -> bool) -> bool {
+        match (self.way(key), new.way(key)) {
             (Way::Nowhere | Way::Doubtful, _) => false,
             (old, now) => !same(old, now),
-        };
-        let touched = |entry: &usize| !self.changed.contains_key(&self.table.id(*entry));
-        let in_table =
-            (0..self.table.len()).filter(touched).filter(|entry| self.table.keys(*entry).any(|key| turned(&key)));
-        let is_turned = |known: &&Arc<Known>| known.claims.iter().any(|claim| turned(&claim.key));
-        in_table.count() + self.changed.values().flatten().filter(is_turned).count()
+        }
     }
 
     /// Those of the changes that change something, each with the entry as it is now. Directories report much that has
@@ -194,21 +214,6 @@ impl View {
             }
         });
         last.into_iter().map(|(id, change)| (change, now.remove(&id))).collect()
-    }
-
-    /// The same, where only these entries changed.
-    #[must_use]
-    pub fn turned_among<'k>(
-        &self,
-        before: impl Iterator<Item = &'k Known>,
-        new: &Self,
-        same: impl Fn(Way<'_>, Way<'_>) -> bool,
-    ) -> usize {
-        let turned = |key: &str| match (self.way(key), new.way(key)) {
-            (Way::Nowhere | Way::Doubtful, _) => false,
-            (old, now) => !same(old, now),
-        };
-        before.filter(|known| known.claims.iter().any(|claim| turned(&claim.key))).count()
     }
 
     /// Takes a change in.
@@ -267,6 +272,13 @@ impl View {
     #[must_use]
     pub fn owned_by(&self, key: &str) -> Vec<Known> {
         self.owners(key).iter().map(|owner| self.known(*owner)).collect()
+    }
+
+    fn id(&self, owner: Owner<'_>) -> Id {
+        match owner {
+            Owner::InTable(entry) => self.table.id(entry),
+            Owner::Changed(known) => known.id,
+        }
     }
 
     fn dn(&self, owner: Owner<'_>) -> String {

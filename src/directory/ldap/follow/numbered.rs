@@ -6,10 +6,11 @@ use std::sync::Arc;
 use ldap3::Scope;
 use tokio::time::Instant;
 
-use super::{Connection, Ended, Failure, Keeper, Next, Refresh, whole};
+use super::{Connection, Ended, Failure, Keeper, Next, Waiting, whole};
 use crate::directory::filter::Filter;
 use crate::directory::ldap::answer;
 use crate::directory::ldap::search::Search;
+use crate::directory::snapshot::MOST_CHANGES;
 use crate::directory::snapshot::position::Position;
 use crate::directory::snapshot::view::Change;
 
@@ -25,12 +26,21 @@ impl Controller {
     }
 }
 
+/// What a look for changes comes to.
+enum Found {
+    /// They were taken in.
+    Taken,
+    /// They are too many, or the controller's numbers have gone back: it was restored, and its changes have numbers that
+    /// were seen before.
+    Unclear,
+}
+
 impl Keeper {
     pub(super) async fn numbered(
         &self,
         connection: &Arc<Connection>,
         service: String,
-        waiting: Option<Refresh>,
+        waiting: &mut Option<Waiting>,
     ) -> Result<Ended, Failure> {
         let invocation = whole::in_time(&self.config, connection.invocation(&service)).await?;
         let controller = Controller { service, invocation };
@@ -42,17 +52,20 @@ impl Keeper {
         if !fits || waiting.is_some() || self.snapshot.served().is_none() {
             self.read_all(connection, &controller, waiting).await?;
         }
-        let mut due = Instant::now() + self.kept.full_read;
         loop {
             self.ask_probe(connection).await?;
-            self.changes(connection, &controller).await?;
-            match self.next(connection, due, Instant::now() + self.kept.poll).await {
+            if let Found::Unclear = self.changes(connection, &controller).await? {
+                self.read_all(connection, &controller, waiting).await?;
+                continue;
+            }
+            let now = Instant::now();
+            match self.next(connection, now + self.snapshot.until_whole_read(), now + self.kept.poll).await? {
                 Next::Ended => return Ok(Ended::Connection),
-                Next::Look(entries) => self.look(connection, entries).await?,
+                Next::Look(doubted) => self.look(connection, &doubted).await?,
                 Next::Poll => {}
-                Next::Read(waiting) => {
+                Next::Read(who) => {
+                    *waiting = who;
                     self.read_all(connection, &controller, waiting).await?;
-                    due = Instant::now() + self.kept.full_read;
                 }
             }
         }
@@ -62,7 +75,7 @@ impl Keeper {
         &self,
         connection: &Arc<Connection>,
         controller: &Controller,
-        waiting: Option<Refresh>,
+        waiting: &mut Option<Waiting>,
     ) -> Result<(), Failure> {
         // Before the read: what changes during it is read again afterwards.
         let usn = self.highest(connection, controller).await?;
@@ -70,17 +83,22 @@ impl Keeper {
     }
 
     /// Takes in what has changed since the last look.
-    async fn changes(&self, connection: &Connection, controller: &Controller) -> Result<(), Failure> {
-        let Position::Usn { usn: seen, .. } = self.snapshot.position() else { return Ok(()) };
+    async fn changes(&self, connection: &Connection, controller: &Controller) -> Result<Found, Failure> {
+        let Position::Usn { usn: seen, .. } = self.snapshot.position() else { return Ok(Found::Unclear) };
         let highest = self.highest(connection, controller).await?;
-        let changes = if highest > seen { self.changed_since(connection, seen).await? } else { Vec::new() };
+        if highest < seen {
+            return Ok(Found::Unclear);
+        }
+        let changes = if highest > seen { self.changed_since(connection, seen).await? } else { Some(Vec::new()) };
+        let Some(changes) = changes else { return Ok(Found::Unclear) };
         let (snapshot, position) = (Arc::clone(&self.snapshot), controller.at(highest));
         whole::blocking(move || snapshot.changed(changes, position)).await?;
         self.succeeded();
-        Ok(())
+        Ok(Found::Taken)
     }
 
-    async fn changed_since(&self, connection: &Connection, seen: u64) -> Result<Vec<Change>, Failure> {
+    /// `None`: too many.
+    async fn changed_since(&self, connection: &Connection, seen: u64) -> Result<Option<Vec<Change>>, Failure> {
         let filter = Filter::AtLeast("uSNChanged", seen + 1).to_string();
         let attributes = whole::with_id(&self.config);
         let disabled = answer::disabled_accounts(&self.config);
@@ -92,13 +110,16 @@ impl Keeper {
                 let page = whole::in_time(&self.config, connection.page(search, cookie)).await?;
                 let known = page.reply.entries.iter().map(|entry| self.config.profile.know(entry, disabled));
                 changes.extend(known.map(Change::of));
+                if changes.len() > MOST_CHANGES {
+                    return Ok(None);
+                }
                 cookie = page.cookie;
                 if cookie.is_empty() {
                     break;
                 }
             }
         }
-        Ok(changes)
+        Ok(Some(changes))
     }
 
     /// The number of the controller's last change.

@@ -1,33 +1,37 @@
 //! A stream of changes (RFC 4533): everything first, into a new snapshot, then each change as it comes. From time to time,
 //! and on every new connection, it begins anew.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Accept, Connection, Ended, Failure, Keeper, Next, Refresh, accept, whole};
+use super::{Connection, Doubted, Ended, Failure, Keeper, Next, Waiting, whole};
 use crate::directory::ldap::answer;
 use crate::directory::ldap::stream::{Event, Stream};
-use crate::directory::ldap::whole::{Filling, Taking};
+use crate::directory::ldap::whole::Filling;
 use crate::directory::snapshot::position::Position;
 use crate::directory::snapshot::served::Outcome;
 use crate::directory::snapshot::view::Change;
 
 /// How much is taken at once.
 const BATCH: usize = 1000;
+/// A stream that has not told something is begun anew, but not more often: everything is told again.
+const ANEW_EVERY: Duration = Duration::from_mins(10);
+/// So many addresses are watched for whether the stream tells what the directory said of them.
+const MOST_DOUBTED: usize = 64;
 
 impl Keeper {
     pub(super) async fn streamed(
         &self,
         connection: &Arc<Connection>,
-        waiting: Option<Refresh>,
+        waiting: &mut Option<Waiting>,
     ) -> Result<Ended, Failure> {
         self.ask_probe(connection).await?;
         let mut stream = Stream::begin(connection, &self.config);
-        let read = self.told(connection, &mut stream, accept(waiting.as_ref())).await;
-        self.answer(waiting, &read);
-        let ended = match read {
-            Ok(_) => {
+        let ended = match self.told(connection, &mut stream).await {
+            Ok(outcome) => {
+                self.answer(waiting.take(), Ok(outcome));
                 self.succeeded();
                 self.listen(connection, &mut stream).await
             }
@@ -38,7 +42,7 @@ impl Keeper {
     }
 
     /// Takes everything in.
-    async fn told(&self, connection: &Connection, stream: &mut Stream, accept: Accept) -> Result<Outcome, Failure> {
+    async fn told(&self, connection: &Connection, stream: &mut Stream) -> Result<Outcome, Failure> {
         let mut filling = Filling::begin(&self.snapshot, &self.progress).await?;
         let (mut bases, mut early) = (self.config.base.len(), Vec::new());
         while bases > 0 {
@@ -57,30 +61,55 @@ impl Keeper {
             filling = filling.put(entries).await?;
         }
         self.ask_probe(connection).await?;
-        let outcome = filling.take(Taking { position: Position::Unknown, accept }, &self.config).await?;
-        if early.is_empty() { Ok(outcome) } else { self.take(early).await }
+        let read = filling.take(Position::Unknown, &self.config).await?;
+        Ok(match (read, self.take(early).await?) {
+            (Outcome::Taken(read), Outcome::Taken(early)) => Outcome::Taken(read + early),
+            (_, last) => last,
+        })
     }
 
     /// Takes each change in, and makes sure every `poll` that somebody is there to tell of one.
     async fn listen(&self, connection: &Arc<Connection>, stream: &mut Stream) -> Result<Ended, Failure> {
         let again = Instant::now() + self.kept.full_read;
         let mut poll = Instant::now() + self.kept.poll;
+        let mut doubted = Vec::new();
         loop {
             tokio::select! {
                 events = next(stream) => drop(self.take(changes(events?)?).await?),
-                next = self.next(connection, again, poll) => match next {
+                next = self.next(connection, again, poll) => match next? {
                     Next::Ended => return Ok(Ended::Connection),
                     Next::Read(waiting) => return Ok(Ended::Again(waiting)),
-                    // The stream tells it by itself.
+                    // The stream should tell it by itself.
+                    Next::Look(look) if doubted.len() < MOST_DOUBTED => doubted.push(look),
                     Next::Look(_) => {}
                     Next::Poll => {
                         self.ask_probe(connection).await?;
                         self.take(Vec::new()).await?;
+                        if self.was_not_told(&mut doubted) {
+                            return Ok(Ended::Again(None));
+                        }
                         poll = Instant::now() + self.kept.poll;
                     }
                 },
             }
         }
+    }
+
+    /// Whether there is something that the stream had time to tell and has not.
+    fn was_not_told(&self, doubted: &mut Vec<Doubted>) -> bool {
+        doubted.retain(|doubted| self.snapshot.contradicts(&doubted.key, &doubted.live));
+        let Some(silent) = doubted.iter().find(|doubted| doubted.is_old(self.kept.poll)) else { return false };
+        let mut anew = self.anew.lock().unwrap_or_else(PoisonError::into_inner);
+        if anew.is_some_and(|at| at.elapsed() < ANEW_EVERY) {
+            return false;
+        }
+        *anew = Some(Instant::now());
+        tracing::warn!(
+            directory = %self.name,
+            address = silent.key,
+            "the stream of changes has not told what the directory says itself: everything is read again"
+        );
+        true
     }
 
     async fn take(&self, changes: Vec<Change>) -> Result<Outcome, Failure> {

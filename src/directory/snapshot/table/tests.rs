@@ -95,3 +95,14 @@ fn an_empty_table_has_nobody() {
     let table = table(&[]);
     assert_eq!((table.claimants("a@b.c").count(), table.len()), (0, 0));
 }
+
+#[test]
+fn more_than_was_counted_is_refused() {
+    let claims = vec![Claim { key: "a@b.c".to_owned(), strength: Strength::Certain }];
+    let known = Known { id: Id(1), dn: String::new(), claims, meaning: Err(String::new()) };
+    let mut sizes = Sizes::default();
+    assert_eq!(Builder::new(sizes).add(&known), Err(TooLarge::Addresses));
+    sizes.add(&known);
+    let mut builder = Builder::new(sizes);
+    assert_eq!([builder.add(&known), builder.add(&known)], [Ok(()), Err(TooLarge::Addresses)]);
+}

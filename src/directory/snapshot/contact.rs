@@ -1,0 +1,93 @@
+//! How fresh a snapshot is. Pure: time is an argument.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::position::Position;
+use crate::time::UnixTime;
+
+/// When the directory was last read, confirmed, followed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Contact {
+    /// Where to go on from.
+    pub(super) position: Position,
+    /// When the snapshot was last known to be what the directory has, and when that was noticed here.
+    confirmed: Option<(UnixTime, Instant)>,
+    /// The same, while the directory is being followed.
+    followed: Option<Instant>,
+    /// When the last whole read began; `None`: none was made of what is configured.
+    whole: Option<UnixTime>,
+}
+
+impl Contact {
+    /// As a file has it; `whole` as in [`Contact`].
+    pub(super) fn saved(position: Position, at: UnixTime, whole: Option<UnixTime>) -> Self {
+        Self { position, confirmed: Some((at, Instant::now())), followed: None, whole }
+    }
+
+    /// It was read as a whole; what has changed meanwhile is still to come.
+    pub(super) fn read(&mut self, position: Position, begun: UnixTime) {
+        (self.position, self.whole) = (position, Some(begun));
+        self.confirmed = Some((begun, Instant::now()));
+    }
+
+    /// All that has changed up to that position is known.
+    pub(super) fn followed(&mut self, position: Position, now: UnixTime) {
+        self.position = position;
+        (self.confirmed, self.followed) = (Some((now, Instant::now())), Some(Instant::now()));
+    }
+
+    /// Nobody follows it any more.
+    pub(super) fn lost(&mut self) {
+        self.followed = None;
+    }
+
+    /// How long ago it was confirmed: by the clock, or by what has passed here if the clock was set back.
+    pub(super) fn age(&self, now: UnixTime, instant: Instant) -> Option<Duration> {
+        self.confirmed.map(|(at, noticed)| now.since(at).max(instant.saturating_duration_since(noticed)))
+    }
+
+    /// When it was confirmed.
+    pub(super) fn confirmed(&self) -> Option<UnixTime> {
+        self.confirmed.map(|(at, _)| at)
+    }
+
+    /// Whether it was followed so lately.
+    pub(super) fn is_followed(&self, within: Duration, instant: Instant) -> bool {
+        self.followed.is_some_and(|at| instant.saturating_duration_since(at) <= within)
+    }
+
+    /// How long until the next whole read, where there is one every `interval`.
+    pub(super) fn until_whole_read(&self, interval: Duration, now: UnixTime) -> Duration {
+        self.whole.map_or(Duration::ZERO, |at| interval.saturating_sub(now.since(at)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_nothing_fresh() {
+        let mut contact = Contact::default();
+        let start = Instant::now();
+        assert_eq!(contact.age(UnixTime(5), start), None);
+        contact.followed(Position::Unknown, UnixTime(10_000));
+        for (clock, passed, age) in [(10_000, 0, 0), (10_060, 60, 60), (10_060, 0, 60), (5_000, 90, 90)] {
+            let later = contact.confirmed.unwrap().1 + Duration::from_secs(passed);
+            assert_eq!(contact.age(UnixTime(clock), later), Some(Duration::from_secs(age)), "{clock}");
+        }
+    }
+
+    #[test]
+    fn the_next_whole_read_is_due_an_interval_after_the_last() {
+        let hour = Duration::from_hours(1);
+        let mut contact = Contact::saved(Position::Unknown, UnixTime(9_000), None);
+        assert_eq!(contact.until_whole_read(hour, UnixTime(9_001)), Duration::ZERO);
+        contact.read(Position::Unknown, UnixTime(10_000));
+        contact.followed(Position::Unknown, UnixTime(13_000));
+        assert_eq!(contact.until_whole_read(hour, UnixTime(13_000)), Duration::from_secs(600));
+        assert_eq!(contact.until_whole_read(hour, UnixTime(20_000)), Duration::ZERO);
+    }
+}

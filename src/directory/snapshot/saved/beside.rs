@@ -1,0 +1,47 @@
+//! The name of a file that is being written beside the one in use.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The name of a file that is to take another one's place; it goes when this does.
+#[derive(Debug)]
+pub(super) struct Beside {
+    pub(super) new: PathBuf,
+    pub(super) path: PathBuf,
+}
+
+impl Beside {
+    /// No two are called alike while the program runs: after a reload two may write.
+    pub(super) fn of(path: &Path) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self {
+            new: path.with_extension(format!("snapshot-{}-{number}.new", std::process::id())),
+            path: path.to_owned(),
+        }
+    }
+
+    /// Removes what another process left behind.
+    pub(super) fn clear(path: &Path) {
+        let (Some(folder), Some(stem)) = (path.parent(), path.file_stem().and_then(|stem| stem.to_str())) else {
+            return;
+        };
+        let (others, ours) = (format!("{stem}.snapshot-"), format!("{stem}.snapshot-{}-", std::process::id()));
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if name.starts_with(&others) && name.ends_with(".new") && !name.starts_with(&ours) {
+                // It is in nobody's way.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // It is gone where it was installed.
+        let _ = fs::remove_file(&self.new);
+    }
+}
