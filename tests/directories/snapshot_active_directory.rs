@@ -248,3 +248,23 @@ async fn an_emptied_ou_and_a_wiped_attribute_are_held() {
     let refreshed = asker.refresh(Accept::Yes).await.unwrap();
     assert_eq!((refreshed.turned, left(&asker)), (120, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_may_not_be_read_are_noticed() {
+    // [MS-ADA3] 2.232: the schemaIDGUID of uSNChanged.
+    const USN_CHANGED: &str = "bf967a6f-0de6-11d0-a285-00aa003049e2";
+    let samba = SambaAd::start();
+    let password = samba.add_reader();
+    prepare(&samba);
+    samba.hide(USN_CHANGED);
+    let folder = tempfile::tempdir().unwrap();
+    let asker = Asker::keeping(&config(vec![samba.url()], &["CN=Users,"], &password), Some(folder.path()));
+    asker.remembers("postmaster@contoso.test", MAILBOX, LATER).await;
+    // Nobody follows it: the directory itself is asked about whom memory does not have.
+    samba.add("user", "ann", &mailbox("ann@contoso.test"));
+    assert_eq!(asker.answer_any("ann@contoso.test").await, Found(Kind::Mailbox));
+    assert_eq!(asker.in_memory("nobody@contoso.test"), None);
+    assert_eq!(asker.answer_any("nobody@contoso.test").await, NotFound);
+    // What was asked about is known from then on.
+    asker.remembers("ann@contoso.test", MAILBOX, SOON).await;
+}

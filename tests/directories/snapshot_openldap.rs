@@ -207,3 +207,97 @@ async fn lost_rights_and_a_wrong_base_turn_nothing_around() {
         assert_eq!(asker.in_memory("crowd7@contoso.com"), MAILBOX, "{base} {probe}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_moves_from_one_base_to_another_stays() {
+    let slapd = Slapd::start();
+    for ou in ["one", "other"] {
+        slapd.add(&format!("dn: ou={ou},{BASE}\nobjectClass: organizationalUnit\nou: {ou}\n"));
+    }
+    let person = |uid: &str| {
+        format!(
+            "dn: uid={uid},ou=one,{BASE}\nobjectClass: inetOrgPerson\nuid: {uid}\ncn: {uid}\nsn: {uid}\n\
+             mail: {uid}@contoso.com\n\n"
+        )
+    };
+    slapd.add(&["postmaster", "ann", "marker"].map(person).concat());
+    let folder = tempfile::tempdir().unwrap();
+    let base = ["one", "other"].map(|ou| format!("ou={ou},{BASE}")).to_vec();
+    let asker = Asker::keeping(&LdapConfig { base, ..config(&slapd) }, Some(folder.path()));
+    asker.remembers("nobody@contoso.com", NOBODY, LATER).await;
+    let move_ann = |from: &str, to: &str| {
+        modify(
+            &slapd,
+            &format!("uid=ann,ou={from}"),
+            &format!("modrdn\nnewrdn: uid=ann\ndeleteoldrdn: 1\nnewsuperior: ou={to},{BASE}"),
+        );
+    };
+    for number in 0..20 {
+        let (from, to) = if number % 2 == 0 { ("one", "other") } else { ("other", "one") };
+        move_ann(from, to);
+        // What comes behind it in both streams says that it is in.
+        for ou in ["one", "other"] {
+            let marker = format!("marker{number}{ou}");
+            slapd.add(&person(&marker).replace("ou=one", &format!("ou={ou}")));
+            asker.remembers(&format!("{marker}@contoso.com"), MAILBOX, SOON).await;
+        }
+        assert_eq!(asker.in_memory("ann@contoso.com"), MAILBOX, "move {number}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_stream_everything_is_read_at_its_time_and_not_for_each_connection() {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut slapd = Slapd::start();
+    slapd.stop_streaming();
+    let folder = tempfile::tempdir().unwrap();
+    let asker = Asker::keeping(&config(&slapd), Some(folder.path()));
+    asker.remembers("postmaster@contoso.com", MAILBOX, LATER).await;
+    assert_eq!(asker.in_memory("nobody@contoso.com"), None, "nobody follows it");
+    let file = || std::fs::metadata(folder.path().join("ad.snapshot")).unwrap().ino();
+    let first = file();
+    for _ in 0..2 {
+        slapd.stop();
+        slapd.restart();
+        asker.until(&NotFound, LATER).await;
+        // Whoever wants it to be read at once is told what came of it.
+        slapd.add_person("ann", "mail: ann@contoso.com");
+        assert_eq!(asker.answer_any("ann@contoso.com").await, Found(Kind::Mailbox));
+        asker.remembers("ann@contoso.com", MAILBOX, SOON).await;
+        assert_eq!(file(), first);
+        modify(&slapd, "uid=ann", "delete");
+        assert_eq!(asker.ask_unknown().await, NotFound);
+    }
+    let refreshed = asker.refresh(Accept::No).await.unwrap();
+    assert_eq!((refreshed.recipients, refreshed.turned), (1, 1));
+    assert_ne!(file(), first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_stream_does_not_tell_is_read_anew_once_the_directory_was_asked() {
+    let slapd = Slapd::start();
+    for ou in ["ou=one", "ou=other", "ou=team,ou=one"] {
+        let name = ou.split([',', '=']).nth(1).unwrap();
+        slapd.add(&format!("dn: {ou},{BASE}\nobjectClass: organizationalUnit\nou: {name}\n"));
+    }
+    let person = |uid: &str, ou: &str| {
+        slapd.add(&format!(
+            "dn: uid={uid},{ou},{BASE}\nobjectClass: inetOrgPerson\nuid: {uid}\ncn: {uid}\nsn: {uid}\n\
+             mail: {uid}@contoso.com\n"
+        ));
+    };
+    person("postmaster", "ou=one");
+    person("ann", "ou=team,ou=one");
+    let folder = tempfile::tempdir().unwrap();
+    let config = LdapConfig { base: vec![format!("ou=one,{BASE}")], ..config(&slapd) };
+    let asker = Asker::keeping(&config, Some(folder.path()));
+    asker.remembers("nobody@contoso.com", NOBODY, LATER).await;
+    // slapd tells that the unit has gone, and nothing of those in it.
+    let moved = format!("modrdn\nnewrdn: ou=team\ndeleteoldrdn: 1\nnewsuperior: ou=other,{BASE}");
+    modify(&slapd, "ou=team,ou=one", &moved);
+    person("bob", "ou=one");
+    asker.remembers("bob@contoso.com", MAILBOX, SOON).await;
+    assert_eq!(asker.in_memory("ann@contoso.com"), MAILBOX);
+    assert_eq!(asker.ask("ann@contoso.com").await, NotFound);
+    asker.remembers("ann@contoso.com", NOBODY, LATER).await;
+}

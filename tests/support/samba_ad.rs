@@ -132,12 +132,21 @@ impl SambaAd {
         search.args(["-x", "-LLL", "-o", "ldif-wrap=no", "-H", &self.url(), "-D", ADMIN, "-w", PASSWORD]);
         search.args(["-b", &format!("CN=Users,{BASE}"), "-s", "base", "nTSecurityDescriptor"]);
         let before = line(&run(&mut search), "nTSecurityDescriptor::");
+        // MS-DTYP 2.5.1: deny, for the container and what is below it, to read properties and to list.
+        self.deny("D;CI;RPLCLO;;");
+        before
+    }
+
+    /// Takes the right to read one attribute of what is in CN=Users from [`READER`], by its `schemaIDGUID`.
+    pub fn hide(&self, attribute: &str) {
+        self.deny(&format!("OD;CI;RP;{attribute};"));
+    }
+
+    fn deny(&self, rights: &str) {
         let shown = run(&mut self.tool(&["user", "show", "fingerpost", "--attributes=objectSid"]));
         let sid = line(&shown, "objectSid:");
         let users = format!("--objectdn=CN=Users,{BASE}");
-        // MS-DTYP 2.5.1: deny, for the container and what is below it, to read properties and to list.
-        run(&mut self.tool(&["dsacl", "set", &users, &format!("--sddl=(D;CI;RPLCLO;;;{sid})")]));
-        before
+        run(&mut self.tool(&["dsacl", "set", &users, &format!("--sddl=({rights};{sid})")]));
     }
 
     /// Gives it back.

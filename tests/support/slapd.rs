@@ -141,6 +141,12 @@ impl Slapd {
         self.change(&["-D", "cn=config"], &ldif);
     }
 
+    /// Takes the overlay away that streams changes.
+    pub fn stop_streaming(&self) {
+        let overlay = "dn: olcOverlay={0}syncprov,olcDatabase={1}mdb,cn=config\nchangetype: delete\n";
+        self.change(&["-D", "cn=config"], overlay);
+    }
+
     fn change(&self, arguments: &[&str], ldif: &str) {
         let file = self.folder.path().join("change.ldif");
         std::fs::write(&file, ldif).unwrap();

@@ -200,3 +200,17 @@ async fn abandon<'a>(mut stream: SearchStream<'a, &'a str, Vec<&'a str>>) -> Res
     ldap.abandon(search).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_off_is_told() {
+        for (breaks, told) in [(true, true), (false, false)] {
+            let (sender, mut events) = mpsc::channel(1);
+            guarded(async move { assert!(!breaks, "as the client library does") }, sender).await;
+            assert_eq!(matches!(events.recv().await, Some(Event::Ended(Failure::Malformed(_)))), told);
+        }
+    }
+}
