@@ -32,7 +32,7 @@ pub(super) enum DirectoryCommand {
     Refresh {
         #[arg(value_name = "DIRECTORY")]
         name: String,
-        /// Take the changes that are held, and whatever the read brings
+        /// Take the changes that are held
         #[arg(long)]
         accept: bool,
         #[command(flatten)]
