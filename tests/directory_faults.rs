@@ -190,12 +190,69 @@ fn answers_that_break_off_or_never_come(mode: &str) {
     for (name, fault) in [
         ("reset in mid-answer", Mode::CutInTheMiddle),
         ("no LDAP", Mode::Instead(b"HTTP/1.1 400 Bad Request\r\n\r\n")),
+        ("an entry that is none", Mode::Instead(b"\x30\x05\x02\x01\x03\x64\x00")),
         ("swallowed answers", Mode::Swallow),
     ] {
         proxy.set(fault);
         let fault = ground.suffers(name, silent(mode));
         proxy.set(Mode::Pass);
         ground.recovers(&fault);
+    }
+    ground.adds_up();
+}
+
+in_both_modes!(results_other_than_success);
+
+fn results_other_than_success(mode: &str) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let slapd = openldap();
+    let proxy = runtime.block_on(Proxy::start(slapd.address()));
+    let ground = on_slapd(mode, &slapd, &proxy.url());
+    // RFC 4511 appendix A.
+    for (name, code) in
+        [("referral", 10), ("size limit exceeded", 4), ("busy", 51), ("unavailable", 52), ("no such object", 32)]
+    {
+        proxy.set(Mode::Code(code));
+        let left = if code == 4 { Left::Limited { snapshot: mode == SNAPSHOT } } else { silent(mode) };
+        let fault = ground.suffers(name, left);
+        proxy.set(Mode::Pass);
+        ground.recovers(&fault);
+        let log = ground.pair.node.log();
+        assert!(log.contains(&format!("answered {code} (")), "{name}: the log does not say why");
+    }
+    ground.adds_up();
+}
+
+in_both_modes!(a_bind_and_a_handshake_that_fail);
+
+fn a_bind_and_a_handshake_that_fail(mode: &str) {
+    let mut slapd = openldap();
+    let ground = on_slapd(mode, &slapd, &slapd.url());
+    let password = slapd.password_file();
+    let right = fs::read_to_string(&password).unwrap();
+    fs::write(&password, "not this").unwrap();
+    slapd.restart();
+    let fault = ground.suffers("bad bind", silent(mode));
+    fs::write(&password, right).unwrap();
+    ground.recovers(&fault);
+
+    let configured = fs::read_to_string(ground.pair.node.path("fingerpost.toml")).unwrap();
+    let load = |text: &str| {
+        ground.pair.node.write("fingerpost.toml", text);
+        let reload = ground.pair.node.run(&["reload"]);
+        assert!(reload.status.success(), "{reload:?}");
+    };
+    // Its certificate is for localhost.
+    let by_number = slapd.tls_url().replace("localhost", "127.0.0.1");
+    let ca = format!("tls = {{ ca = \"{}\" }}\nbase =", slapd.ca().display());
+    load(&configured.replace(&slapd.url(), &by_number).replacen("base =", &ca, 1));
+    let fault =
+        ground.suffers("wrong name in the certificate", if mode == LOOKUP { Left::Nothing } else { Left::Snapshot });
+    load(&configured);
+    ground.recovers(&fault);
+    let log = ground.pair.node.log();
+    for cause in ["answered 49 (", "certificate"] {
+        assert!(log.contains(cause), "the log does not say {cause}");
     }
     ground.adds_up();
 }

@@ -37,6 +37,52 @@ pub enum Whom {
 /// All of them.
 pub const ALL: [Whom; 4] = [Whom::CachedKnown, Whom::Known, Whom::CachedUnknown, Whom::Unknown];
 
+/// A session that asks all the time about recipients of another domain, which another directory knows.
+pub struct Beside {
+    over: Arc<AtomicBool>,
+    asked: Arc<Mutex<Vec<(Instant, Duration)>>>,
+    session: Option<JoinHandle<()>>,
+}
+
+impl Beside {
+    /// Begins: `here@` the domain is known, nobody else is.
+    pub fn start(server: SocketAddr, domain: &'static str) -> Self {
+        let (over, asked) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<_>>>::default());
+        let (ending, noting) = (Arc::clone(&over), Arc::clone(&asked));
+        let session = std::thread::spawn(move || {
+            let mut raw = Raw::hello(server);
+            while !ending.load(Ordering::SeqCst) {
+                assert_eq!(raw.say("MAIL FROM:<s@sender.test>").0, 250);
+                for (name, code) in [("here", 250), ("nobody", 550)] {
+                    let sent = Instant::now();
+                    let said = raw.say(&format!("RCPT TO:<{name}@{domain}>"));
+                    noting.lock().unwrap().push((sent, sent.elapsed()));
+                    assert_eq!(said.0, code, "{name}@{domain}: {}", said.1);
+                }
+                raw.say("RSET");
+                std::thread::sleep(PAUSE);
+            }
+        });
+        Self { over, asked, session: Some(session) }
+    }
+
+    /// How long the replies between took: the median and the longest of twenty.
+    pub fn took(&self, from: Instant, until: Instant) -> (Duration, Duration) {
+        let asked = self.asked.lock().unwrap();
+        let mut took: Vec<Duration> =
+            asked.iter().filter(|(sent, _)| *sent >= from && *sent <= until).map(|(_, took)| *took).collect();
+        took.sort_unstable();
+        assert!(!took.is_empty(), "the session beside has ended");
+        (took[took.len() / 2], took[took.len() * 19 / 20])
+    }
+
+    /// Ends it.
+    pub fn end(mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.session.take().unwrap().join().unwrap();
+    }
+}
+
 /// Hands out addresses; those that were never asked for once only.
 #[derive(Default)]
 pub struct Names {
