@@ -41,6 +41,7 @@ mod answer;
 mod connection;
 mod examination;
 mod follow;
+mod gate;
 mod holding;
 mod login;
 mod pulse;

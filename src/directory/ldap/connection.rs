@@ -13,6 +13,7 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::gate::Gate;
 use super::search::Failure;
 use super::server::{Security, Server};
 use super::tls;
@@ -25,6 +26,8 @@ pub(super) struct Connection {
     /// Where to.
     pub(super) server: Arc<Server>,
     ldap: Ldap,
+    /// Holds the library back.
+    pub(super) gate: Arc<Gate>,
     end: OnceLock<End>,
     condemned: Notify,
     answered: Mutex<Instant>,
@@ -65,7 +68,9 @@ pub(super) async fn open(
     let stream = tcp(server, config.timeout / 3).await.map_err(|error| Failure::Broken(error.to_string()))?;
     let settings = settings.set_std_stream(StdStream::Tcp(stream));
     let (connection, mut ldap) = LdapConnAsync::with_settings(settings, &server.url).await?;
-    let driver = AbortOnDropHandle::new(tokio::spawn(connection.drive()));
+    let gate = Arc::<Gate>::default();
+    let shared = Arc::clone(&gate);
+    let driver = AbortOnDropHandle::new(tokio::spawn(async move { shared.drive(connection.drive()).await }));
     if let Some(password) = password {
         Failure::check("the bind", &ldap.simple_bind(&config.bind_dn, password).await?)?;
     }
@@ -74,6 +79,7 @@ pub(super) async fn open(
         generation,
         server: Arc::clone(server),
         ldap,
+        gate,
         end: OnceLock::new(),
         condemned: Notify::new(),
         answered: Mutex::new(now),

@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::answer;
 use super::connection::Connection;
+use super::gate::Taker;
 use super::search::{self, Failure};
 use crate::config::LdapConfig;
 use crate::directory::known::{Id, Known};
@@ -110,11 +111,19 @@ impl Base {
         let request = SyncRequest { mode: RefreshMode::RefreshAndPersist, cookie: None, reload_hint: false };
         ldap.with_controls(request.critical());
         let mut stream = ldap.streaming_search(&self.base, Scope::Subtree, &filter, attributes).await?;
+        let mut taker = Taker::new(&self.connection.gate);
         loop {
             let item = tokio::select! {
-                () = stop.cancelled() => return abandon(stream).await,
-                item = stream.next() => item?,
+                () = stop.cancelled() => {
+                    drop(taker);
+                    return abandon(stream).await;
+                }
+                item = taker.next(stream.next()) => item?,
             };
+            if self.told {
+                // From now on it is questions that must not wait.
+                taker.catches_up();
+            }
             let Some(item) = item else { break };
             if self.take(item).await? == Listener::Gone {
                 return abandon(stream).await;

@@ -1,0 +1,144 @@
+//! Flow control for a stream. The client library takes messages off the socket as fast as they come and keeps them, without
+//! a bound, until somebody takes them: a million entries, told at once, would be more than a gigabyte. While somebody has not
+//! taken what is there, the library's task rests, and the server waits on the full socket.
+//!
+//! `connection` drives the library behind a [`Gate`]; `stream` keeps it shut while it is behind.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+
+use tokio::task::unconstrained;
+
+/// Open, unless somebody is behind.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    /// How many are behind.
+    behind: AtomicUsize,
+    resting: Mutex<Option<Waker>>,
+}
+
+/// Somebody who takes what comes through a gate. It is open again when this is dropped.
+pub(super) struct Taker {
+    gate: Arc<Gate>,
+    is_behind: bool,
+}
+
+impl Gate {
+    /// Drives the task while the gate is open. One turn of it reads about a megabyte.
+    pub(super) async fn drive<T>(&self, task: impl Future<Output = T>) -> T {
+        let mut task = pin!(task);
+        std::future::poll_fn(|context| {
+            // Before the look, so that whoever opens it meanwhile finds whom to wake.
+            *self.resting() = Some(context.waker().clone());
+            if self.behind.load(Ordering::SeqCst) > 0 { Poll::Pending } else { task.as_mut().poll(context) }
+        })
+        .await
+    }
+
+    fn resting(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) {
+        if self.behind.fetch_sub(1, Ordering::SeqCst) == 1
+            && let Some(waker) = self.resting().take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+impl Taker {
+    pub(super) fn new(gate: &Arc<Gate>) -> Self {
+        Self { gate: Arc::clone(gate), is_behind: false }
+    }
+
+    /// Waits for what comes next, and is behind from then on, until it comes back for more and there is none.
+    pub(super) async fn next<T>(&mut self, next: impl Future<Output = T>) -> T {
+        // What is there must count as there, whatever the runtime thinks of fairness.
+        let mut next = pin!(unconstrained(next));
+        let first = std::future::poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await;
+        let Poll::Ready(taken) = first else {
+            self.catches_up();
+            let taken = next.await;
+            self.falls_behind();
+            return taken;
+        };
+        self.falls_behind();
+        taken
+    }
+
+    /// Nobody waits for it any more: the gate stays open.
+    pub(super) fn catches_up(&mut self) {
+        if std::mem::take(&mut self.is_behind) {
+            self.gate.open();
+        }
+    }
+
+    fn falls_behind(&mut self) {
+        if !std::mem::replace(&mut self.is_behind, true) {
+            self.gate.behind.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for Taker {
+    fn drop(&mut self) {
+        self.catches_up();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// A source that would fill memory, turn by turn.
+    async fn source(items: usize, channel: mpsc::UnboundedSender<usize>) {
+        for item in 0..items {
+            if channel.send(item).is_err() {
+                return;
+            }
+            if item % 100 == 99 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_takes_slowly_has_no_more_waiting_than_one_turn_brings() {
+        let (sender, mut items) = mpsc::unbounded_channel();
+        let gate = Arc::new(Gate::default());
+        let driven = Arc::clone(&gate);
+        let driver = tokio::spawn(async move { driven.drive(source(20_000, sender)).await });
+        let mut taker = Taker::new(&gate);
+        let (mut taken, mut most) = (0, 0);
+        while let Some(item) = taker.next(items.recv()).await {
+            assert_eq!(item, taken);
+            taken += 1;
+            most = most.max(items.len());
+            if taken % 50 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        driver.await.unwrap();
+        assert_eq!(taken, 20_000);
+        assert!(most <= 200, "{most} were waiting");
+    }
+
+    #[tokio::test]
+    async fn a_taker_that_is_gone_or_has_had_enough_holds_up_nobody() {
+        let gate = Arc::new(Gate::default());
+        let (mut one, mut other) = (Taker::new(&gate), Taker::new(&gate));
+        one.next(async {}).await;
+        other.next(async {}).await;
+        assert_eq!(gate.behind.load(Ordering::SeqCst), 2);
+        one.catches_up();
+        one.catches_up();
+        drop(other);
+        assert_eq!(gate.drive(async { 7 }).await, 7);
+    }
+}
