@@ -25,6 +25,8 @@ mod endless;
 mod faults;
 #[path = "directories/file.rs"]
 mod file;
+#[path = "directories/journeys.rs"]
+mod journeys;
 #[path = "directories/mail_server.rs"]
 mod mail_server;
 #[path = "directories/node.rs"]

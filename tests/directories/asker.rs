@@ -75,7 +75,7 @@ impl Asker {
 
     /// Waits until that is the answer: from memory, where the directory is kept there.
     pub async fn shows(&self, address: &str, expected: Said, within: Duration) {
-        if self.directory.report().is_some() {
+        if self.is_snapshot() {
             return self.remembers(address, Some(expected), within).await;
         }
         let start = Instant::now();
@@ -98,6 +98,11 @@ impl Asker {
     pub async fn examine(&self) -> Examination {
         let nobody = Address::parse("nobody-at-all@contoso.com").unwrap();
         self.directory.examine(&nobody).await.unwrap()
+    }
+
+    /// Whether all recipients are in memory.
+    pub fn is_snapshot(&self) -> bool {
+        self.directory.report().is_some()
     }
 
     /// How many changes are held.

@@ -1,5 +1,5 @@
-//! A snapshot of Samba's Active Directory, by its numbering of changes: what is done to a user is in memory within one
-//! interval, a deletion at the next whole read or when the directory itself was asked; a second controller begins anew.
+//! A snapshot of Samba's Active Directory, by its numbering of changes: another controller begins anew, what would turn too
+//! many around is held, and numbers that may not be read are noticed. `journeys` has what is done to a user.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use fingerpost::smtp::address::Address;
 
 use crate::asker::{Asker, Said};
 use crate::support::samba_ad::{BASE, DATABASE, READER, SambaAd};
-use Said::{Away, Found, NotFound};
+use Said::{Found, NotFound};
 
 const MAILBOX: Option<Said> = Some(Found(Kind::Mailbox));
 const NOBODY: Option<Said> = Some(NotFound);
@@ -20,7 +20,7 @@ const NOBODY: Option<Said> = Some(NotFound);
 const SOON: Duration = Duration::from_secs(3);
 const LATER: Duration = Duration::from_secs(30);
 
-fn config(urls: Vec<String>, base: &[&str], password: &Path) -> LdapConfig {
+pub fn config(urls: Vec<String>, base: &[&str], password: &Path) -> LdapConfig {
     LdapConfig {
         urls,
         profile: Profile::ActiveDirectory,
@@ -43,17 +43,8 @@ fn config(urls: Vec<String>, base: &[&str], password: &Path) -> LdapConfig {
     }
 }
 
-fn mailbox(address: &str) -> String {
+pub fn mailbox(address: &str) -> String {
     format!("proxyAddresses: SMTP:{address}\nmsExchRecipientTypeDetails: 1\nhomeMDB: {DATABASE}")
-}
-
-fn modify(samba: &SambaAd, dn: &str, change: &str) {
-    samba.modify(&format!("dn: {dn},{BASE}\nchangetype: {change}\n"));
-}
-
-/// An account without a password is disabled.
-fn enable(samba: &SambaAd, name: &str) {
-    modify(samba, &format!("CN={name},CN=Users"), "modify\nreplace: userAccountControl\nuserAccountControl: 512");
 }
 
 async fn ready(config: &LdapConfig, folder: &Path) -> Asker {
@@ -61,130 +52,6 @@ async fn ready(config: &LdapConfig, folder: &Path) -> Asker {
     asker.remembers("postmaster@contoso.test", MAILBOX, LATER).await;
     asker.remembers("nobody@contoso.test", NOBODY, LATER).await;
     asker
-}
-
-/// Two OUs, and a probe that is not disabled.
-fn prepare(samba: &SambaAd) {
-    for ou in ["OU=Staff", "OU=Elsewhere"] {
-        samba.modify(&format!("dn: {ou},{BASE}\nchangetype: add\nobjectClass: organizationalUnit\n"));
-    }
-    enable(samba, "postmaster");
-}
-
-fn move_anne(samba: &SambaAd, from: &str, to: &str) {
-    let moved = format!("modrdn\nnewrdn: CN=anne\ndeleteoldrdn: 1\nnewsuperior: {to},{BASE}");
-    modify(samba, &format!("CN=anne,{from}"), &moved);
-}
-
-/// What may be done to a user below the bases, in either mode.
-async fn is_followed(samba: &SambaAd, asker: &Asker) {
-    samba.add("user", "ann", &mailbox("ann@contoso.test"));
-    enable(samba, "ann");
-    asker.shows("ann@contoso.test", Found(Kind::Mailbox), SOON).await;
-    // Renamed, and given another address.
-    modify(samba, "CN=ann,CN=Users", "modrdn\nnewrdn: CN=anne\ndeleteoldrdn: 1");
-    modify(samba, "CN=anne,CN=Users", "modify\nreplace: proxyAddresses\nproxyAddresses: SMTP:anne@contoso.test");
-    asker.shows("anne@contoso.test", Found(Kind::Mailbox), SOON).await;
-    asker.shows("ann@contoso.test", NotFound, SOON).await;
-    // Away, and back.
-    let away = "modify\nreplace: msExchRecipientTypeDetails\nmsExchRecipientTypeDetails: 2147483648\n-\n\
-                add: targetAddress\ntargetAddress: SMTP:anne@fabrikam.test";
-    modify(samba, "CN=anne,CN=Users", away);
-    asker.shows("anne@contoso.test", Away(Kind::MailUser, "anne@fabrikam.test".to_owned()), SOON).await;
-    let back = "modify\nreplace: msExchRecipientTypeDetails\nmsExchRecipientTypeDetails: 1\n-\ndelete: targetAddress";
-    modify(samba, "CN=anne,CN=Users", back);
-    asker.shows("anne@contoso.test", Found(Kind::Mailbox), SOON).await;
-    // Disabled, and enabled.
-    modify(samba, "CN=anne,CN=Users", "modify\nreplace: userAccountControl\nuserAccountControl: 514");
-    asker.shows("anne@contoso.test", Found(Kind::NoMailbox), SOON).await;
-    enable(samba, "anne");
-    asker.shows("anne@contoso.test", Found(Kind::Mailbox), SOON).await;
-    // To another OU below the bases.
-    move_anne(samba, "CN=Users", "OU=Staff");
-    asker.shows("anne@contoso.test", Found(Kind::Mailbox), SOON).await;
-    // It loses all its addresses, and gets them again.
-    modify(samba, "CN=anne,OU=Staff", "modify\ndelete: proxyAddresses");
-    asker.shows("anne@contoso.test", NotFound, SOON).await;
-    modify(samba, "CN=anne,OU=Staff", "modify\nadd: proxyAddresses\nproxyAddresses: SMTP:anne@contoso.test");
-    asker.shows("anne@contoso.test", Found(Kind::Mailbox), SOON).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_done_to_a_user_is_known_after_one_interval() {
-    let mut samba = SambaAd::start();
-    let password = samba.add_reader();
-    prepare(&samba);
-    let folder = tempfile::tempdir().unwrap();
-    let config =
-        LdapConfig { refuse_disabled: true, ..config(vec![samba.url()], &["CN=Users,", "OU=Staff,"], &password) };
-    let asker = ready(&config, folder.path()).await;
-
-    is_followed(&samba, &asker).await;
-    let examined = asker.examine().await;
-    assert_eq!(examined.took.len(), 2, "{examined:?}");
-    assert!(examined.clock.unwrap().abs() <= 2, "one machine has one clock: {examined:?}");
-
-    // Out of the bases: at the next whole read, or once the directory itself was asked.
-    samba.add("user", "bob", &mailbox("bob@contoso.test"));
-    enable(&samba, "bob");
-    asker.remembers("bob@contoso.test", MAILBOX, SOON).await;
-    move_anne(&samba, "OU=Staff", "OU=Elsewhere");
-    modify(&samba, "CN=bob,CN=Users", "delete");
-    assert_eq!(asker.ask("bob@contoso.test").await, NotFound);
-    asker.remembers("bob@contoso.test", NOBODY, SOON).await;
-    assert_eq!(asker.in_memory("anne@contoso.test"), MAILBOX);
-    asker.refresh(Accept::No).await.unwrap();
-    assert_eq!(asker.in_memory("anne@contoso.test"), NOBODY);
-    // Restored.
-    move_anne(&samba, "OU=Elsewhere", "CN=Users");
-    asker.remembers("anne@contoso.test", MAILBOX, SOON).await;
-
-    // The same after the directory was restarted, and after we were while it was away.
-    samba.stop();
-    asker.remembers("nobody@contoso.test", None, LATER).await;
-    assert_eq!(asker.in_memory("anne@contoso.test"), MAILBOX);
-    drop(asker);
-    let asker = Asker::keeping(&config, Some(folder.path()));
-    assert_eq!(asker.in_memory("anne@contoso.test"), MAILBOX);
-    assert_eq!(asker.answer_any("nobody@contoso.test").await, Said::Unavailable);
-    samba.restart();
-    asker.remembers("nobody@contoso.test", NOBODY, LATER).await;
-    samba.add("user", "carl", &mailbox("carl@contoso.test"));
-    enable(&samba, "carl");
-    asker.remembers("carl@contoso.test", MAILBOX, SOON).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn in_lookup_mode_what_is_done_to_a_user_is_known_at_once() {
-    let mut samba = SambaAd::start();
-    let password = samba.add_reader();
-    prepare(&samba);
-    let config = LdapConfig {
-        refuse_disabled: true,
-        mode: LdapMode::Lookup,
-        ..config(vec![samba.url()], &["CN=Users,", "OU=Staff,"], &password)
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let asker = Asker::keeping(&config, Some(folder.path()));
-    asker.shows("postmaster@contoso.test", Found(Kind::Mailbox), LATER).await;
-    is_followed(&samba, &asker).await;
-    move_anne(&samba, "OU=Staff", "OU=Elsewhere");
-    asker.shows("anne@contoso.test", NotFound, SOON).await;
-    move_anne(&samba, "OU=Elsewhere", "CN=Users");
-    asker.shows("anne@contoso.test", Found(Kind::Mailbox), SOON).await;
-
-    samba.stop();
-    asker.shows("anne@contoso.test", Said::Unavailable, LATER).await;
-    samba.restart();
-    asker.shows("anne@contoso.test", Found(Kind::Mailbox), LATER).await;
-    modify(&samba, "CN=anne,CN=Users", "delete");
-    asker.shows("anne@contoso.test", NotFound, SOON).await;
-    samba.stop();
-    drop(asker);
-    let asker = Asker::keeping(&config, Some(folder.path()));
-    asker.shows("anne@contoso.test", Said::Unavailable, LATER).await;
-    samba.restart();
-    asker.shows("anne@contoso.test", NotFound, LATER).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -255,7 +122,6 @@ async fn numbers_that_may_not_be_read_are_noticed() {
     const USN_CHANGED: &str = "bf967a6f-0de6-11d0-a285-00aa003049e2";
     let samba = SambaAd::start();
     let password = samba.add_reader();
-    prepare(&samba);
     samba.hide(USN_CHANGED);
     let folder = tempfile::tempdir().unwrap();
     let asker = Asker::keeping(&config(vec![samba.url()], &["CN=Users,"], &password), Some(folder.path()));

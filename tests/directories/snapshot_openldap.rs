@@ -1,5 +1,5 @@
-//! A snapshot of slapd, by its stream of changes: what is done to a user is in memory within 2 s, and what would turn too
-//! many users' mail around is held.
+//! A snapshot of slapd, by its stream of changes: it survives a restart, and what would turn too many users' mail around is
+//! held. `journeys` has what is done to a user.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,7 +11,7 @@ use fingerpost::recipient::Kind;
 
 use crate::asker::{Asker, Said, openldap};
 use crate::support::slapd::{BASE, Slapd};
-use Said::{Away, Found, NotFound};
+use Said::{Found, NotFound};
 
 const MAILBOX: Option<Said> = Some(Found(Kind::Mailbox));
 const NOBODY: Option<Said> = Some(NotFound);
@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_secs(2);
 /// Connecting, reading, and breaking off take longer.
 const LATER: Duration = Duration::from_secs(30);
 
-fn config(slapd: &Slapd) -> LdapConfig {
+pub fn config(slapd: &Slapd) -> LdapConfig {
     LdapConfig {
         mode: LdapMode::Snapshot(SnapshotConfig {
             poll: Duration::from_secs(1),
@@ -57,46 +57,6 @@ fn crowd(slapd: &Slapd, count: usize) {
         .unwrap();
     }
     slapd.add(&ldif);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_done_to_a_user_is_known_within_two_seconds() {
-    let mut slapd = Slapd::start();
-    let folder = tempfile::tempdir().unwrap();
-    let asker = ready(&slapd, folder.path()).await;
-    slapd.add(&format!("dn: ou=other,{BASE}\nobjectClass: organizationalUnit\nou: other\n"));
-
-    slapd.add_person("ann", "mail: ann@contoso.com");
-    asker.remembers("ann@contoso.com", MAILBOX, SOON).await;
-    modify(&slapd, "uid=ann", "modrdn\nnewrdn: uid=anne\ndeleteoldrdn: 1");
-    modify(&slapd, "uid=anne", "modify\nreplace: mail\nmail: anne@contoso.com");
-    asker.remembers("anne@contoso.com", MAILBOX, SOON).await;
-    asker.remembers("ann@contoso.com", NOBODY, SOON).await;
-    modify(&slapd, "uid=anne", "modify\nadd: mailRoutingAddress\nmailRoutingAddress: anne@fabrikam.com");
-    let away = Some(Away(Kind::MailUser, "anne@fabrikam.com".to_owned()));
-    asker.remembers("anne@contoso.com", away, SOON).await;
-    modify(&slapd, "uid=anne", "modify\ndelete: mailRoutingAddress");
-    asker.remembers("anne@contoso.com", MAILBOX, SOON).await;
-    let moved = format!("modrdn\nnewrdn: uid=anne\ndeleteoldrdn: 1\nnewsuperior: ou=other,{BASE}");
-    modify(&slapd, "uid=anne", &moved);
-    slapd.add_person("bob", "mail: bob@contoso.com");
-    asker.remembers("bob@contoso.com", MAILBOX, SOON).await;
-    asker.remembers("anne@contoso.com", MAILBOX, SOON).await;
-    modify(&slapd, "uid=bob", "delete");
-    asker.remembers("bob@contoso.com", NOBODY, SOON).await;
-    slapd.add_person("bob", "mail: bob@contoso.com");
-    asker.remembers("bob@contoso.com", MAILBOX, SOON).await;
-
-    // The same once the directory was restarted; whom it does not have nobody is told while it is away.
-    slapd.stop();
-    asker.remembers("nobody@contoso.com", None, LATER).await;
-    assert_eq!(asker.in_memory("anne@contoso.com"), MAILBOX);
-    assert_eq!(asker.answer_any("anne@contoso.com").await, Found(Kind::Mailbox));
-    assert_eq!(asker.answer_any("nobody@contoso.com").await, Said::Unavailable);
-    slapd.restart();
-    asker.remembers("nobody@contoso.com", NOBODY, LATER).await;
-    modify(&slapd, "uid=bob", "delete");
-    asker.remembers("bob@contoso.com", NOBODY, SOON).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

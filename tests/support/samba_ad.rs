@@ -117,6 +117,13 @@ impl SambaAd {
         run(command.args(["-x", "-H", &self.url(), "-D", ADMIN, "-w", PASSWORD, "-f"]).arg(file));
     }
 
+    /// Moves an object from one folder to another.
+    pub fn move_to(&self, name: &str, from: &str, to: &str) {
+        self.modify(&format!(
+            "dn: {name},{from},{BASE}\nchangetype: modrdn\nnewrdn: {name}\ndeleteoldrdn: 1\nnewsuperior: {to},{BASE}\n"
+        ));
+    }
+
     /// Adds [`READER`], an ordinary domain user.
     pub fn add_reader(&self) -> PathBuf {
         let mut command = self.tool(&["user", "create", "fingerpost", READER_PASSWORD]);
