@@ -8,6 +8,7 @@
 // -- words (pure) --
 pub mod time;
 pub mod fast_map;
+pub mod keyed_hash;
 pub mod smtp;
 pub mod message;
 pub mod recipient;

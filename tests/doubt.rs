@@ -13,5 +13,7 @@ mod town;
 mod controllers;
 #[path = "doubt/journey.rs"]
 mod journey;
+#[path = "doubt/mistakes.rs"]
+mod mistakes;
 #[path = "doubt/speed.rs"]
 mod speed;

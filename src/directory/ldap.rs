@@ -185,6 +185,16 @@ impl LdapDirectory {
         if let Some(following) = &self.following {
             following.keeper.abort();
         }
+        if let Some(holding) = &self.holding {
+            holding.give_way();
+        }
+    }
+
+    /// Writes what it remembers, for one of the same name that is about to be opened.
+    pub(super) fn save(&self) {
+        if let Some(holding) = &self.holding {
+            holding.save();
+        }
     }
 
     /// All recipients in memory.

@@ -228,7 +228,7 @@ pub fn build(
         let same = |built: &&Built| built.name == config.name && built.kind == config.kind;
         match previous.iter().find(same) {
             Some(same) => built.push(same.clone()),
-            None => match open(config, needs) {
+            None => match open(config, previous, needs) {
                 Ok(directory) => {
                     built.push(Built { name: Arc::clone(&config.name), kind: config.kind.clone(), directory });
                 }
@@ -287,9 +287,14 @@ fn listed(built: &[Built]) -> Vec<(Arc<str>, Arc<dyn Listed>)> {
     built.iter().filter_map(now).collect()
 }
 
-fn open(config: &DirectoryConfig, needs: &Needs<'_>) -> Result<AnyDirectory, Vec<String>> {
+fn open(config: &DirectoryConfig, previous: &[Built], needs: &Needs<'_>) -> Result<AnyDirectory, Vec<String>> {
     let Needs { prober, folder, metrics } = needs;
     let name = &config.name;
+    for built in previous.iter().filter(|built| built.name == *name) {
+        if let AnyDirectory::Ldap(ldap) = &built.directory {
+            ldap.save();
+        }
+    }
     for result in LOOKUPS {
         metrics.directory_lookups.with_label_values(&[&**name, result]).inc_by(0);
     }

@@ -5,11 +5,11 @@
 //! `session` before our own `550 5.1.1`, ask here once the directory, asked live, has changed nothing.
 //! `crate::state` saves it. It holds keyed hashes, connectors' names and times only; its owner keeps it behind a lock.
 
-use std::hash::Hasher as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fast_map::FastMap;
+use crate::keyed_hash::{HashKey, keyed_hash};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::time::UnixTime;
@@ -41,7 +41,7 @@ pub enum Doubt {
 /// At most 200,000 addresses, those whose last success is the oldest forgotten first.
 #[derive(Debug)]
 pub struct RecentlyGood {
-    key: [u8; 16],
+    key: HashKey,
     known: FastMap<u64, Slot>,
     order: Order<Good>,
     /// Their names, as `Good::connector` counts them.
@@ -66,7 +66,7 @@ struct Good {
 impl RecentlyGood {
     /// Nobody yet. The key makes the hashes of this installation its own: 16 random bytes.
     #[must_use]
-    pub fn new(key: [u8; 16]) -> Self {
+    pub fn new(key: HashKey) -> Self {
         Self {
             key,
             // Growing would hold up whoever happens to be there. Memory that is not used yet costs nothing.
@@ -174,14 +174,9 @@ impl RecentlyGood {
         number as u32
     }
 
-    /// SipHash-2-4 of the address as addresses are compared.
-    #[expect(deprecated, reason = "the standard library's only hash whose key can be given, and a fixed algorithm")]
+    /// Of the address as addresses are compared.
     fn hash(&self, address: &Address) -> u64 {
-        let (left, right) = self.key.split_at(8);
-        let half = |half: &[u8]| half.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
-        let mut hasher = std::hash::SipHasher::new_with_keys(half(left), half(right));
-        hasher.write(address.key().as_bytes());
-        hasher.finish()
+        keyed_hash(&self.key, address.key().as_bytes())
     }
 }
 

@@ -7,6 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::LdapConfig;
 use crate::directory::remembered::{Remembered, Saved};
+use crate::keyed_hash::HashKey;
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Lookup};
 use crate::routing::verdict::Freshness;
@@ -23,6 +25,8 @@ use crate::time::UnixTime;
 
 /// How often it is saved.
 const EVERY: Duration = Duration::from_mins(1);
+/// Another one whenever [`Saved`] changes.
+const MAGIC: &[u8; 8] = b"FPWAYS1\n";
 
 /// The addresses of one directory, and their file.
 pub(super) struct Holding {
@@ -36,6 +40,8 @@ struct Kept {
     remembered: Mutex<Remembered>,
     /// How many changes the file has.
     saved: Mutex<u64>,
+    /// Another one writes the file now.
+    has_given_way: AtomicBool,
     metrics: Metrics,
 }
 
@@ -45,8 +51,9 @@ impl Holding {
         let path = folder.join(format!("{name}.ways"));
         let saved = read(&path).unwrap_or_else(|error| {
             tracing::warn!(file = %path.display(), %error, "the ways of recipients cannot be read: all are forgotten");
-            Vec::new()
+            None
         });
+        let saved = saved.unwrap_or_else(|| Saved::nobody(random_key()));
         let remembered = Remembered::new(config.hold_changes, config.mailbox_servers.clone(), saved);
         metrics.directory_changes_held.with_label_values(&[&**name]).set(0);
         let kept = Arc::new(Kept {
@@ -54,6 +61,7 @@ impl Holding {
             path,
             remembered: Mutex::new(remembered),
             saved: Mutex::default(),
+            has_given_way: AtomicBool::new(false),
             metrics: metrics.clone(),
         });
         let saving = Arc::clone(&kept);
@@ -62,25 +70,26 @@ impl Holding {
                 sleep(EVERY).await;
                 let kept = Arc::clone(&saving);
                 // A panic would have been logged; the next minute tries again.
-                let _ = spawn_blocking(move || kept.save()).await;
+                let _ = spawn_blocking(move || {
+                    kept.forget_held();
+                    kept.save();
+                })
+                .await;
             }
         });
         Self { kept, _saving: AbortOnDropHandle::new(saving) }
     }
 
-    /// The answer, unless it is to be held.
+    /// The answer, unless it is to be held. One that was asked for because something else is in doubt never is, and changes
+    /// nothing of what is remembered.
     pub(super) fn pass(&self, key: &str, wanted: Freshness, answer: Answer) -> Answer {
-        let now = UnixTime::now();
+        if wanted == Freshness::Live {
+            return answer;
+        }
         let kept = &self.kept;
         let mut remembered = kept.remembered();
         let before = remembered.held();
-        let held = match wanted {
-            Freshness::Any => remembered.is_held(key, &answer.lookup, now),
-            Freshness::Live => {
-                remembered.believe(key, &answer.lookup, now);
-                false
-            }
-        };
+        let held = remembered.is_held(key, &answer.lookup, UnixTime::now());
         let after = remembered.held();
         drop(remembered);
         if before != after {
@@ -101,9 +110,21 @@ impl Holding {
 
     /// Somebody says that the changes are meant. Says how many waited.
     pub(super) fn accept(&self) -> usize {
-        let held = self.kept.remembered().accept();
+        let held = self.kept.remembered().accept(UnixTime::now());
         self.kept.tell(held, 0);
         held
+    }
+}
+
+impl Holding {
+    /// Saves it now, for one that is about to read it.
+    pub(super) fn save(&self) {
+        self.kept.save();
+    }
+
+    /// Another one keeps the file from now on.
+    pub(super) fn give_way(&self) {
+        self.kept.has_given_way.store(true, Ordering::Relaxed);
     }
 }
 
@@ -138,7 +159,21 @@ impl Kept {
         }
     }
 
+    fn forget_held(&self) {
+        let mut remembered = self.remembered();
+        let before = remembered.held();
+        remembered.forget_held(UnixTime::now());
+        let after = remembered.held();
+        drop(remembered);
+        if before != after {
+            self.tell(before, after);
+        }
+    }
+
     fn save(&self) {
+        if self.has_given_way.load(Ordering::Relaxed) {
+            return;
+        }
         let mut done = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let (changes, saved) = {
             let remembered = self.remembered();
@@ -156,29 +191,40 @@ impl Kept {
     }
 }
 
-/// A CRC-32C in little-endian order, then what postcard writes.
-fn read(path: &Path) -> io::Result<Vec<Saved>> {
+/// Magic, a CRC-32C in little-endian order, then what postcard writes. `None`: there is no file.
+fn read(path: &Path) -> io::Result<Option<Saved>> {
     let content = match fs::read(path) {
         Ok(content) => content,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    let content =
+        content.strip_prefix(MAGIC).ok_or_else(|| io::Error::other("another version of the program wrote it"))?;
     let damaged = || io::Error::other("it is damaged");
     let (sum, saved) = content.split_first_chunk().ok_or_else(damaged)?;
     if u32::from_le_bytes(*sum) != crc32c::crc32c(saved) {
         return Err(damaged());
     }
-    postcard::from_bytes(saved).map_err(|_| damaged())
+    postcard::from_bytes(saved).map(Some).map_err(|_| damaged())
 }
 
-fn write(path: &Path, saved: &[Saved]) -> io::Result<()> {
+/// Without randomness the hashes are those of any installation.
+fn random_key() -> HashKey {
+    let mut key = HashKey::default();
+    if aws_lc_rs::rand::fill(&mut key).is_err() {
+        tracing::warn!("the system gives no randomness");
+    }
+    key
+}
+
+fn write(path: &Path, saved: &Saved) -> io::Result<()> {
     let saved = postcard::to_allocvec(saved).map_err(io::Error::other)?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
     let new = path.with_extension("ways.new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(&[&crc32c::crc32c(&saved).to_le_bytes()[..], &saved].concat())?;
+    file.write_all(&[&MAGIC[..], &crc32c::crc32c(&saved).to_le_bytes(), &saved].concat())?;
     file.sync_all()?;
     fs::rename(new, path)
 }
@@ -186,19 +232,21 @@ fn write(path: &Path, saved: &[Saved]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::known::Id;
 
     #[test]
     fn it_comes_back_as_it_was_saved_and_damage_is_found() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("directories/ad.ways");
-        assert_eq!(read(&path).unwrap(), []);
-        let saved = [(Id(1), Id(2), UnixTime(3)), (Id(4), Id(5), UnixTime(6))];
+        assert_eq!(read(&path).unwrap(), None);
+        let saved = Saved::nobody([9; 16]);
         write(&path, &saved).unwrap();
-        assert_eq!(read(&path).unwrap(), saved);
-        let mut content = fs::read(&path).unwrap();
-        content[5] ^= 1;
-        fs::write(&path, content).unwrap();
-        assert!(read(&path).is_err());
+        assert_eq!(read(&path).unwrap(), Some(saved));
+        let whole = fs::read(&path).unwrap();
+        for (at, cause) in [(2, "another version"), (9, "damaged"), (14, "damaged")] {
+            let mut content = whole.clone();
+            content[at] ^= 1;
+            fs::write(&path, content).unwrap();
+            assert!(read(&path).unwrap_err().to_string().contains(cause), "{at}");
+        }
     }
 }
