@@ -170,13 +170,23 @@ struct Accept {
     accept: Option<String>,
 }
 
-/// `?accept` alone, or with any value but `false`.
-async fn reload(State(parts): State<Arc<Parts>>, Query(Accept { accept }): Query<Accept>) -> Json<ReloadAnswer> {
-    let consent = match accept.as_deref() {
-        None | Some("false") => Consent::NotGiven,
-        Some(_) => Consent::Given,
-    };
-    Json(parts.reloader.reload(consent).await.into())
+impl Accept {
+    /// Whether `?accept` stands there: alone, or as a yes.
+    fn is_given(&self) -> Result<bool, (StatusCode, Json<Failed>)> {
+        match self.accept.as_deref() {
+            Some("" | "1" | "true" | "yes") => Ok(true),
+            None | Some("0" | "false" | "no") => Ok(false),
+            Some(other) => Err(failed(
+                StatusCode::BAD_REQUEST,
+                format!("`accept={other}` is neither yes nor no; write ?accept or leave it out"),
+            )),
+        }
+    }
+}
+
+async fn reload(State(parts): State<Arc<Parts>>, Query(accept): Query<Accept>) -> Answer<ReloadAnswer> {
+    let consent = if accept.is_given()? { Consent::Given } else { Consent::NotGiven };
+    Ok(Json(parts.reloader.reload(consent).await.into()))
 }
 
 #[derive(Deserialize)]
@@ -214,16 +224,14 @@ async fn directory_conflicts(
     found.map(Json).map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "looking for conflicts failed; see the log"))
 }
 
-/// `?accept` alone, or with any value but `false`, takes what is held.
+/// `?accept` takes what is held.
 async fn directory_refresh(
     State(parts): State<Arc<Parts>>,
     Path(name): Path<String>,
-    Query(Accept { accept }): Query<Accept>,
+    Query(accept): Query<Accept>,
 ) -> Answer<Refreshed> {
-    let accept = match accept.as_deref() {
-        None | Some("false") => crate::directory::Accept::No,
-        Some(_) => crate::directory::Accept::Yes,
-    };
+    use crate::directory::Accept::{No, Yes};
+    let accept = if accept.is_given()? { Yes } else { No };
     let in_force = parts.current.load_full();
     info!(directory = name, ?accept, "an operator asked for a whole read");
     match in_force.resolver.directories().refresh(&name, accept).await {

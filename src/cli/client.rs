@@ -89,7 +89,7 @@ impl Client {
         let silent = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
         let response =
             exchanged.map_err(silent).flatten().map_err(|error| NoAnswer::Unreachable(self.address, error))?;
-        let (status, body) = parse(&response).context("the server's answer is not HTTP")?;
+        let (status, body) = parse(&response)?;
         if (200..300).contains(&status) {
             return Ok(body.to_vec());
         }
@@ -114,10 +114,23 @@ impl Client {
 
 /// The status and the body of a response that ended with its connection. Our server never sends chunks to a request
 /// whose whole answer it has.
-fn parse(response: &[u8]) -> Option<(u16, &[u8])> {
-    let end = memchr::memmem::find(response, b"\r\n\r\n")?;
-    let status = std::str::from_utf8(response.get(..end)?).ok()?.split(' ').nth(1)?.parse().ok()?;
-    Some((status, response.get(end + 4..)?))
+fn parse(response: &[u8]) -> anyhow::Result<(u16, &[u8])> {
+    let read = || {
+        let end = memchr::memmem::find(response, b"\r\n\r\n")?;
+        let head = std::str::from_utf8(response.get(..end)?).ok()?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        let fields = head.lines().filter_map(|line| line.split_once(':'));
+        let length = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, value)| value);
+        let length = length.last().and_then(|length| length.trim().parse::<usize>().ok());
+        Some((status, response.get(end + 4..)?, length))
+    };
+    let (status, body, length) = read().context("the server's answer is not HTTP")?;
+    match length {
+        Some(length) if length > body.len() => {
+            bail!("the server's answer broke off after {} of {length} octets", body.len())
+        }
+        Some(_) | None => Ok((status, body)),
+    }
 }
 
 /// A text as it stands in a query (RFC 3986 2.1).
@@ -152,10 +165,17 @@ mod tests {
 
     #[test]
     fn responses_are_taken_apart() {
-        assert_eq!(parse(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n{}"), Some((200, &b"{}"[..])));
-        assert_eq!(parse(b"HTTP/1.1 404 Not Found\r\n\r\n"), Some((404, &b""[..])));
-        assert_eq!(parse(b"220 mail.example ESMTP\r\n"), None);
-        assert_eq!(parse(b""), None);
+        assert_eq!(parse(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n{}").unwrap(), (200, &b"{}"[..]));
+        assert_eq!(parse(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap(), (200, &b"{}"[..]));
+        assert_eq!(parse(b"HTTP/1.1 404 Not Found\r\n\r\n").unwrap(), (404, &b""[..]));
+        for (response, problem) in [
+            (&b"220 mail.example ESMTP\r\n"[..], "not HTTP"),
+            (b"", "not HTTP"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"a\":", "broke off after 5 of 9 octets"),
+        ] {
+            let said = parse(response).unwrap_err().to_string();
+            assert!(said.contains(problem), "{said}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
@@ -88,6 +89,8 @@ struct Asker {
     states: watch::Receiver<State>,
     pulse: Arc<Pulse>,
     metrics: Metrics,
+    /// Answers from memory: a look-up of its series for each would cost more than the answer.
+    cached: IntCounter,
     /// How long one server has for one question before the next is tried.
     patience: Duration,
     /// How often a question is asked, on one connection each.
@@ -147,6 +150,7 @@ impl LdapDirectory {
             bound: Semaphore::new(MAX_QUESTIONS),
             states,
             pulse,
+            cached: metrics.directory_lookups.with_label_values(&[&**name, "cached"]),
             metrics: metrics.clone(),
             patience: if one { config.timeout } else { config.timeout / 3 },
             attempts,
@@ -245,12 +249,12 @@ impl LdapDirectory {
         if question.freshness == Freshness::Any
             && let Some(lookup) = self.asker.in_memory(&question.address)
         {
-            self.asker.count("cached");
+            self.asker.cached.inc();
             return Some(Answer { lookup, fresh: Fresh::Cached });
         }
         let (key, now) = (question.address.key(), Instant::now().into_std());
         let answer = self.asker.cache.get(key, question.freshness, self.asker.condition(), now)?;
-        self.asker.count("cached");
+        self.asker.cached.inc();
         Some(answer)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::accepted_domain::AcceptedDomain;
 use super::table::{DirectoryRules, PlusAddressing};
-use super::verdict::{Freshness, Question, Reason};
+use super::verdict::{Freshness, Named, Question, Reason};
 use super::walk::{Decided, Walk};
 use crate::recipient::{Fresh, Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
@@ -50,20 +50,20 @@ pub(super) struct Owner<'a> {
 
 impl<'a> Owner<'a> {
     /// The send connector that the entry means, and why, for people (row 7). `None`: the domain has no `deliver_to`.
-    pub(super) fn connector(&self, domain: &'a AcceptedDomain) -> Option<(&'a Arc<str>, String)> {
+    pub(super) fn connector(&self, domain: &'a AcceptedDomain) -> Option<(&'a Arc<str>, Named)> {
         let Self { directory, recipient, .. } = self;
         if let Some(connector) = &recipient.send_connector {
-            return Some((connector, "which the entry names".to_owned()));
+            return Some((connector, Named::ByEntry));
         }
-        if let Some(server) = &recipient.mail_server
+        if let Some(server) = recipient.mail_server.as_ref().filter(|_| !directory.mailbox_servers.is_empty())
             && let Some(connector) = directory.mailbox_servers.get(&server.to_lowercase())
         {
-            return Some((connector, format!("for its mail server {server}")));
+            return Some((connector, Named::ForServer(server.clone())));
         }
         if let Some(connector) = &directory.deliver_to {
-            return Some((connector, format!("`deliver_to` of directory {}", directory.name)));
+            return Some((connector, Named::ByDirectory(directory.name.clone())));
         }
-        Some((domain.deliver_to.as_ref()?, "`deliver_to` of the domain".to_owned()))
+        Some((domain.deliver_to.as_ref()?, Named::ByDomain))
     }
 }
 
@@ -111,15 +111,15 @@ impl<'a> Walk<'a> {
     }
 
     fn answer(&mut self, directory: &'a DirectoryRules, address: &Address) -> Decided<&'a Lookup> {
-        let question = |freshness| Question { directory: directory.name.clone(), address: address.clone(), freshness };
-        let Some((lookup, fresh)) = self.answers.latest(&directory.name, address) else {
-            return Err(question(Freshness::Any));
+        let Some((question, lookup, fresh)) = self.answers.latest(&directory.name, address) else {
+            let (directory, address) = (directory.name.clone(), address.clone());
+            return Err(Question { directory, address, freshness: Freshness::Any });
         };
         if fresh == Fresh::Cached && self.unconfirmed.is_none() {
-            self.unconfirmed = Some(question(Freshness::Live));
+            self.unconfirmed = Some(question);
         }
-        let (says, kind) = told(address, lookup, fresh);
-        self.reasons.push(Reason::Directory { directory: directory.name.clone(), says, kind });
+        let (directory, address) = (directory.name.clone(), address.clone());
+        self.reasons.push(Reason::Directory { directory, address, lookup: lookup.clone(), fresh });
         Ok(lookup)
     }
 }
@@ -166,23 +166,4 @@ fn without_tag(directory: &DirectoryRules, address: &Address) -> Option<Address>
     let local = if quoted { address.local_key() } else { address.local() };
     let (user, _) = local.split_once('+')?;
     Address::parse(&format!("{user}@{}", address.domain())).ok()
-}
-
-/// What a directory said, for people, and the entry's kind.
-fn told(address: &Address, lookup: &Lookup, fresh: Fresh) -> (String, Option<Kind>) {
-    let how = match fresh {
-        Fresh::Live => "",
-        Fresh::Cached => " (cached)",
-    };
-    match lookup {
-        Lookup::Found(recipient) => {
-            let Recipient { kind, entry, rule, .. } = &**recipient;
-            ([address.as_str(), " is a ", kind.as_str(), ": ", entry, ", by ", rule, how].concat(), Some(*kind))
-        }
-        Lookup::NotFound => ([address.as_str(), " not found", how].concat(), None),
-        Lookup::Ambiguous(entries) => (format!("{address} is claimed by {} entries{how}", entries.len()), None),
-        Lookup::AcceptsEverything(server) => (format!("unavailable: {server}"), None),
-        Lookup::Held(why) => (format!("held: {why}"), None),
-        Lookup::Unavailable(why) => (format!("unavailable: {why}"), None),
-    }
 }

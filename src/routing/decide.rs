@@ -9,7 +9,7 @@ use super::accepted_domain::{AcceptedDomain, DomainType};
 use super::ask::{Cause, Doubt, Finding, Owner};
 use super::table::{RECIPIENT_MX, Table};
 use super::target::Followed;
-use super::verdict::{Answers, Decision, Reason, Route, Step, Verdict, Way};
+use super::verdict::{Answers, Decision, Reason, Route, Says, Step, Verdict, Way};
 use super::walk::{Decided, Exit, Walk};
 use crate::message::envelope::{Origin, Relay};
 use crate::smtp::address::Address;
@@ -132,7 +132,7 @@ impl<'a> Walk<'a> {
             return self.refuse_for_good(3, reply::ROUTING_LOOP, says);
         }
         let says = format!("{} is external-relay: to {connector} by its address space", domain.pattern);
-        self.leave(Exit { row: 4, connector, to, way: Way::External, says })
+        self.leave(Exit { row: 4, connector, to, way: Way::External, says: says.into() })
     }
 
     /// Row 7.
@@ -140,8 +140,13 @@ impl<'a> Walk<'a> {
         let Some((connector, why)) = owner.connector(domain) else {
             return Ok(self.no_connector(7, domain));
         };
-        let kind = owner.recipient.kind.as_str();
-        let says = format!("{} is {}: a {kind}, to {connector}, {why}", domain.pattern, domain.kind.as_str());
+        let says = Says::Resolved {
+            domain: domain.pattern.clone(),
+            of_type: domain.kind,
+            kind: owner.recipient.kind,
+            connector: connector.clone(),
+            why,
+        };
         self.leave(Exit { row: 7, connector, to: owner.address, way: Way::Resolved, says })
     }
 
@@ -168,7 +173,7 @@ impl<'a> Walk<'a> {
             Vouched::Refused(verdict) => return Ok(verdict),
         };
         let says = format!("{} is internal-relay, and no directory has {to}: to {connector}", domain.pattern);
-        self.leave(Exit { row: 11, connector, to, way, says })
+        self.leave(Exit { row: 11, connector, to, way, says: says.into() })
     }
 
     /// Row 11's second half: what the connector's `verify_with` says.

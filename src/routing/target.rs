@@ -29,7 +29,8 @@ impl<'a> Walk<'a> {
         let own = owner.address.domain() == target.domain();
         if let Some(connector) = &owner.recipient.send_connector {
             let says = format!("its target is {target}: to {connector}, which the entry names");
-            return self.out(owner, Exit { row: 8, connector, to: target.clone(), way: Way::Redirected, says });
+            return self
+                .out(owner, Exit { row: 8, connector, to: target.clone(), way: Way::Redirected, says: says.into() });
         }
         let accepted = self.table.accepted.find(target.domain());
         if let (Some(in_domain), false) = (accepted, own) {
@@ -47,14 +48,16 @@ impl<'a> Walk<'a> {
         };
         if let Some(connector) = covering {
             let says = format!("its target is {target}: to {connector} by its address space");
-            return self.out(owner, Exit { row: 8, connector, to: target.clone(), way: Way::Redirected, says });
+            return self
+                .out(owner, Exit { row: 8, connector, to: target.clone(), way: Way::Redirected, says: says.into() });
         }
         let Some((connector, why)) = owner.connector(domain) else {
             return Ok(Followed::Verdict(self.no_connector(8, domain)));
         };
         let says =
             format!("its target is {target}, which no address space covers: to {connector}, {why}, which forwards it");
-        self.leave(Exit { row: 8, connector, to: owner.address, way: Way::Resolved, says }).map(Followed::Verdict)
+        self.leave(Exit { row: 8, connector, to: owner.address, way: Way::Resolved, says: says.into() })
+            .map(Followed::Verdict)
     }
 
     /// Leaves for the target.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::recipient::{Answer, Fresh, Kind, Lookup};
+use super::accepted_domain::DomainType;
+use super::table::DomainPattern;
+use crate::recipient::{Answer, Fresh, Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 use crate::smtp::reply::Reply;
@@ -36,17 +38,17 @@ pub struct Question {
 pub struct Answers(pub Vec<(Question, Answer)>);
 
 impl Answers {
-    /// The last answer of a directory about an address, and how fresh it is: one to a question that asked for a live
+    /// The last answer of a directory about an address with its question, and how fresh it is: one to a question that asked for a live
     /// answer is live.
     #[must_use]
-    pub fn latest(&self, directory: &str, address: &Address) -> Option<(&Lookup, Fresh)> {
+    pub fn latest(&self, directory: &str, address: &Address) -> Option<(&Question, &Lookup, Fresh)> {
         let about = |question: &Question| *question.directory == *directory && question.address == *address;
         let (question, answer) = self.0.iter().rev().find(|(question, _)| about(question))?;
         let fresh = match question.freshness {
             Freshness::Live => Fresh::Live,
             Freshness::Any => answer.fresh,
         };
-        Some((&answer.lookup, fresh))
+        Some((question, &answer.lookup, fresh))
     }
 }
 
@@ -128,36 +130,122 @@ impl Way {
     }
 }
 
-/// One rule that had a say. `Display` is the sentence an operator reads.
+/// One rule that had a say. `Display` is the sentence an operator reads; it is put in words only where somebody does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// A row of the table in DESIGN section 5, with the domain or pattern that matched.
     Row {
         /// 0 to 11.
         row: u8,
-        /// What this row says of this address, for people.
-        says: String,
+        /// What this row says of this address.
+        says: Says,
     },
     /// What a directory said.
     Directory {
         /// Its name.
         directory: Arc<str>,
-        /// What it said, for people: kind, entry and rule; not found; unavailable and why.
-        says: String,
-        /// The entry's kind, where there is one.
-        kind: Option<Kind>,
+        /// Of which address.
+        address: Address,
+        /// What it said.
+        lookup: Lookup,
+        /// How fresh that was.
+        fresh: Fresh,
     },
     /// Anything else worth telling: a target address followed, postmaster's exception, plus addressing.
     Note(String),
+}
+
+/// What a row says of an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Says {
+    /// Row 7, which most mail meets.
+    Resolved {
+        /// The accepted domain.
+        domain: DomainPattern,
+        /// Its type.
+        of_type: DomainType,
+        /// What the entry is.
+        kind: Kind,
+        /// Where its mail goes.
+        connector: Arc<str>,
+        /// Why there.
+        why: Named,
+    },
+    /// Any other row, in words.
+    Words(String),
+}
+
+/// Who names the send connector of a resolved recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// The entry itself.
+    ByEntry,
+    /// `mailbox_servers`, for this mail server.
+    ForServer(Arc<str>),
+    /// `deliver_to` of this directory.
+    ByDirectory(Arc<str>),
+    /// `deliver_to` of the domain.
+    ByDomain,
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Row { row, says } => write!(f, "row {row}: {says}"),
-            Self::Directory { directory, says, .. } => write!(f, "directory {directory}: {says}"),
+            Self::Directory { directory, address, lookup, fresh } => {
+                write!(f, "directory {directory}: ")?;
+                tell(f, address, lookup, *fresh)
+            }
             Self::Note(says) => f.write_str(says),
         }
+    }
+}
+
+impl fmt::Display for Says {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolved { domain, of_type, kind, connector, why } => {
+                let (of_type, kind) = (of_type.as_str(), kind.as_str());
+                write!(f, "{domain} is {of_type}: a {kind}, to {connector}, {why}")
+            }
+            Self::Words(words) => f.write_str(words),
+        }
+    }
+}
+
+impl From<String> for Says {
+    fn from(words: String) -> Self {
+        Self::Words(words)
+    }
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ByEntry => f.write_str("which the entry names"),
+            Self::ForServer(server) => write!(f, "for its mail server {server}"),
+            Self::ByDirectory(directory) => write!(f, "`deliver_to` of directory {directory}"),
+            Self::ByDomain => f.write_str("`deliver_to` of the domain"),
+        }
+    }
+}
+
+/// What a directory said: kind, entry and rule; not found; unavailable and why.
+fn tell(f: &mut fmt::Formatter<'_>, address: &Address, lookup: &Lookup, fresh: Fresh) -> fmt::Result {
+    let how = match fresh {
+        Fresh::Live => "",
+        Fresh::Cached => " (cached)",
+    };
+    match lookup {
+        Lookup::Found(recipient) => {
+            let Recipient { kind, entry, rule, .. } = &**recipient;
+            write!(f, "{address} is a {}: {entry}, by {rule}{how}", kind.as_str())
+        }
+        Lookup::NotFound => write!(f, "{address} not found{how}"),
+        Lookup::Ambiguous(entries) => write!(f, "{address} is claimed by {} entries{how}", entries.len()),
+        Lookup::AcceptsEverything(server) => write!(f, "unavailable: {server}"),
+        Lookup::Held(why) => write!(f, "held: {why}"),
+        Lookup::Unavailable(why) => write!(f, "unavailable: {why}"),
     }
 }
 

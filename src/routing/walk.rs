@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::accepted_domain::AcceptedDomain;
 use super::loops::same_organization;
 use super::table::Table;
-use super::verdict::{Answers, Question, Reason, Route, Verdict, Way};
+use super::verdict::{Answers, Freshness, Question, Reason, Route, Says, Verdict, Way};
 use crate::message::envelope::Origin;
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
@@ -29,7 +29,7 @@ pub(super) struct Walk<'a> {
     /// The addresses whose targets were followed, first to last.
     pub(super) followed: Vec<Address>,
     /// The first question whose answer was used and is not live.
-    pub(super) unconfirmed: Option<Question>,
+    pub(super) unconfirmed: Option<&'a Question>,
 }
 
 /// A way out that a row found.
@@ -39,19 +39,21 @@ pub(super) struct Exit<'a> {
     /// The address it goes to: the last target that was followed, if any.
     pub(super) to: Address,
     pub(super) way: Way,
-    /// Why, for people.
-    pub(super) says: String,
+    /// Why.
+    pub(super) says: Says,
 }
 
 impl<'a> Walk<'a> {
     /// Before anything that directories said is held against a recipient they are asked live (DESIGN section 5,
     /// "doubt is temporary"). A changed answer takes the next call elsewhere.
     pub(super) fn confirmed(&mut self) -> Decided<()> {
-        self.unconfirmed.take().map_or(Ok(()), Err)
+        self.unconfirmed
+            .take()
+            .map_or(Ok(()), |question| Err(Question { freshness: Freshness::Live, ..question.clone() }))
     }
 
-    pub(super) fn row(&mut self, row: u8, says: String) {
-        self.reasons.push(Reason::Row { row, says });
+    pub(super) fn row(&mut self, row: u8, says: impl Into<Says>) {
+        self.reasons.push(Reason::Row { row, says: says.into() });
     }
 
     pub(super) fn refuse(&mut self, row: u8, reply: Reply, says: String) -> Verdict {
@@ -107,7 +109,7 @@ impl<'a> Walk<'a> {
     pub(super) fn postmaster(&mut self, row: u8, to: Address, domain: &'a AcceptedDomain) -> Decided<Verdict> {
         let Some(connector) = &domain.deliver_to else { return Ok(self.no_connector(row, domain)) };
         let says = format!("postmaster is always accepted: to {connector}, `deliver_to` of {}", domain.pattern);
-        self.leave(Exit { row, connector, to, way: Way::Resolved, says })
+        self.leave(Exit { row, connector, to, way: Way::Resolved, says: says.into() })
     }
 
     /// The way to an address through a connector; a target that was followed makes it a redirected one.
