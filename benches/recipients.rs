@@ -102,9 +102,9 @@ fn row(count: usize) {
     let config = load_text(CONFIGURATION, Path::new("/etc/fingerpost/fingerpost.toml")).expect("it loads");
     let directories = Directories::new([("ad".into(), Arc::new(InMemory(snapshot)) as Arc<dyn Directory>)]);
     let resolver = Resolver::new(config.routing.clone(), Arc::new(directories));
-    let origin = Origin::report();
+    let (origin, now) = (Origin::report(), UnixTime::now());
     let decided = |address: &Address| {
-        let about = About { origin: &origin, address, freshness: Freshness::Any, now: UnixTime::now() };
+        let about = About { origin: &origin, address, freshness: Freshness::Any, now };
         assert_eq!(black_box(resolver.at_once(&about)).expect("memory has it").label(), "resolved");
     };
     let (decision, decision_slow) = times(&addresses, decided);

@@ -59,7 +59,8 @@ impl Resolver {
     /// # Errors
     /// A directory has to be asked itself: [`Resolver::go_on`] with these answers.
     pub fn at_once(&self, about: &About<'_>) -> Result<Decision, Answers> {
-        let mut answers = Answers::default();
+        // Most mail needs one.
+        let mut answers = Answers(Vec::with_capacity(1));
         self.without_asking(about, &mut answers).map_err(|_| answers)
     }
 

@@ -20,6 +20,9 @@ use tempfile::TempDir;
 
 const RULES: &str = "grafana/fingerpost.rules.yml";
 const DASHBOARD: &str = "grafana/fingerpost.json";
+/// Nobody listens at the discard port.
+const UNREACHABLE: &str = "[[directory]]\nname = \"ad\"\nurls = [\"ldap://127.0.0.1:9\"]\nbase = [\"DC=contoso,DC=test\"]\n\
+                           probe = \"postmaster@contoso.test\"\ndomains = [\"apart.test\"]\n";
 
 #[test]
 fn the_rules_are_valid_and_fire_on_what_they_are_for() {
@@ -32,10 +35,9 @@ fn the_rules_are_valid_and_fire_on_what_they_are_for() {
 
 #[test]
 fn every_series_of_dashboard_and_rules_is_there_from_the_start() {
-    // Nobody listens at the discard port.
-    let unreachable = "[[directory]]\nname = \"ad\"\nurls = [\"ldap://127.0.0.1:9\"]\nbase = [\"DC=contoso,DC=test\"]\n\
-                       probe = \"postmaster@contoso.test\"\n";
-    let mut pair = Pair::prepare(&format!("{FILE_DIRECTORY}{unreachable}"));
+    let mut pair = Pair::prepare(&format!("{FILE_DIRECTORY}{UNREACHABLE}"));
+    let apart = "[[accepted_domain]]\ndomain = \"apart.test\"\ntype = \"authoritative\"\ndeliver_to = \"primary\"\n";
+    pair.node.write("domains.d/apart.toml", apart);
     pair.node.start();
     let (_, exposed) = pair.node.get("/metrics").expect("it answers");
     let names: BTreeSet<&str> = exposed.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
@@ -49,7 +51,10 @@ fn every_series_of_dashboard_and_rules_is_there_from_the_start() {
 
 #[test]
 fn a_real_prometheus_scrapes_it_and_answers_every_query_of_the_dashboard() {
-    let mut pair = Pair::prepare(FILE_DIRECTORY);
+    let people = FILE_DIRECTORY.trim_end();
+    let mut pair = Pair::prepare(&format!("{people}\ndomains = [\"contoso.test\", \"fabrikam.test\"]\n{UNREACHABLE}"));
+    let apart = "[[accepted_domain]]\ndomain = \"apart.test\"\ntype = \"authoritative\"\ndeliver_to = \"primary\"\n";
+    pair.node.write("domains.d/apart.toml", apart);
     pair.node.start();
     let prometheus = Prometheus::start(pair.node.metrics);
     let up = || prometheus.query("up{job=\"fingerpost\"}").iter().any(|value| *value > 0.5);

@@ -119,9 +119,9 @@ fn parse(response: &[u8]) -> anyhow::Result<(u16, &[u8])> {
         let end = memchr::memmem::find(response, b"\r\n\r\n")?;
         let head = std::str::from_utf8(response.get(..end)?).ok()?;
         let status = head.split(' ').nth(1)?.parse().ok()?;
-        let fields = head.lines().filter_map(|line| line.split_once(':'));
-        let length = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, value)| value);
-        let length = length.last().and_then(|length| length.trim().parse::<usize>().ok());
+        let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+        let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        let length = length.and_then(|(_, length)| length.trim().parse::<usize>().ok());
         Some((status, response.get(end + 4..)?, length))
     };
     let (status, body, length) = read().context("the server's answer is not HTTP")?;

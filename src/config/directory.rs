@@ -130,7 +130,7 @@ fn ldap(reader: &mut Reader<'_>) -> LdapConfig {
 fn apart(reader: &mut Reader<'_>, bases: &[String]) {
     // RFC 4514 2.4 allows spaces, and names compare without case; the name without parts is above all others.
     let parts = |base: &str| base.split(',').map(|part| part.trim().to_lowercase()).collect::<Vec<_>>();
-    let plain = |base: &String| if base.is_empty() { Vec::new() } else { parts(base) };
+    let plain = |base: &String| if base.trim().is_empty() { Vec::new() } else { parts(base) };
     let plain: Vec<Vec<String>> = bases.iter().map(plain).collect();
     for (at, base) in plain.iter().enumerate() {
         let above = |(other, upper): &(usize, &Vec<String>)| *other != at && base.ends_with(upper);

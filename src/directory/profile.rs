@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use crate::config::Profile;
 use crate::directory::filter::Filter;
-use crate::directory::known::{self, Claim, Id, Known, Meaning};
+use crate::directory::known::{self, Claim, Id, Known, Meaning, Strength};
 use crate::recipient::{Kind, Lookup};
 use crate::smtp::address::Address;
 
@@ -64,7 +64,13 @@ trait Rules {
     fn logins(&self) -> Vec<&str>;
 
     /// The addresses that an entry claims.
-    fn claims(&self, entry: &Entry) -> Vec<Claim>;
+    fn claims(&self, entry: &Entry) -> Vec<Claim> {
+        let mut claims = entry.claims(&self.addresses(), Strength::Certain);
+        if let Some(name) = self.short_names() {
+            entry.claim_short_names(name, &mut claims);
+        }
+        claims
+    }
 
     /// What it means for mail to any of them.
     fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear>;

@@ -94,7 +94,11 @@ impl Remembered {
     /// Takes note of an answer. Says whether it is to be held: the way has changed, as those of too many have.
     pub fn is_held(&mut self, key: &str, lookup: &Lookup, now: UnixTime) -> bool {
         let key = self.hash(key);
-        let Some(way) = self.way(lookup, now) else { return false };
+        let Some(way) = self.way(lookup, now) else {
+            // Somebody waits still, and nobody can say whether rightly.
+            self.held.entry(key).and_modify(|asked| *asked = now);
+            return false;
+        };
         let before = self.known.get(&key).filter(|seen| now.since(seen.at) < COUNTS);
         let same = |before: &Seen| way.is_some_and(|now| now.is_like(before));
         if before.is_none_or(same) {
@@ -132,7 +136,9 @@ impl Remembered {
         let held = self.held.len();
         self.guard.accept();
         self.held.clear();
-        self.accepted = Some(now);
+        if held > 0 {
+            self.accepted = Some(now);
+        }
         held
     }
 
@@ -277,14 +283,17 @@ mod tests {
         ask(&mut remembered, 0..6, &Lookup::NotFound, 2_000);
         ask(&mut remembered, 5..6, &Lookup::NotFound, 2_600);
         assert_eq!(remembered.held(), 3);
+        ask(&mut remembered, 4..5, &Lookup::Unavailable("down".into()), 2_700);
         remembered.forget_held(UnixTime(2_000 + 3_600));
-        assert_eq!(remembered.held(), 1);
+        assert_eq!(remembered.held(), 2);
     }
 
     #[test]
     fn once_accepted_what_shows_later_is_taken_too_and_counts_again_afterwards() {
         let mut remembered = with_ten();
-        ask(&mut remembered, 0..5, &Lookup::NotFound, 2_000);
+        remembered.accept(UnixTime(1_500)); // nobody waits, so nothing was said
+        let said = ask(&mut remembered, 0..5, &Lookup::NotFound, 2_000);
+        assert_eq!(said, [false, false, false, true, true]);
         remembered.accept(UnixTime(2_100));
         assert_eq!(ask(&mut remembered, 3..5, &Lookup::NotFound, 2_101), [false; 2]);
         assert_eq!(ask(&mut remembered, 5..10, &found(Some("x@y.z")), 2_102), [false; 5]);

@@ -28,7 +28,7 @@ pub fn decide(table: &Table, origin: &Origin, address: &Address, answers: &Answe
         answers,
         now,
         came_with: address,
-        reasons: Vec::with_capacity(2),
+        reasons: Vec::new(),
         followed: Vec::new(),
         unconfirmed: None,
     };
@@ -44,11 +44,11 @@ impl<'a> Walk<'a> {
         let Some(domain) = self.table.accepted.find(address.domain()) else {
             return Ok(self.not_accepted());
         };
-        let verdict = self.accepted(address.clone(), domain)?;
+        let verdict = self.accepted(address, domain)?;
         match verdict {
             Verdict::Refuse(_) if address.is_postmaster() => {
                 self.followed.clear(); // wherever its target led
-                self.postmaster(9, address.clone(), domain)
+                self.postmaster(9, address, domain)
             }
             _ => Ok(verdict),
         }
@@ -96,12 +96,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Rows 3 to 11, again for each target in another accepted domain.
-    fn accepted(&mut self, mut address: Address, mut domain: &'a AcceptedDomain) -> Decided<Verdict> {
+    fn accepted(&mut self, mut address: &'a Address, mut domain: &'a AcceptedDomain) -> Decided<Verdict> {
         loop {
             if domain.kind == DomainType::ExternalRelay {
                 return self.external_relay(address, domain);
             }
-            match self.find(&address)? {
+            match self.find(address)? {
                 Finding::Here(owner) => return self.resolved(owner, domain),
                 Finding::Elsewhere(owner, target) => match self.target(owner, target, domain)? {
                     Followed::To(next, in_domain) => (address, domain) = (next, in_domain),
@@ -120,11 +120,11 @@ impl<'a> Walk<'a> {
     }
 
     /// Rows 3 and 4.
-    fn external_relay(&mut self, to: Address, domain: &'a AcceptedDomain) -> Decided<Verdict> {
+    fn external_relay(&mut self, to: &Address, domain: &'a AcceptedDomain) -> Decided<Verdict> {
         let Some(connector) = self.table.spaces.for_accepted(to.domain()) else {
             return Ok(self.no_connector(4, domain));
         };
-        let back = self.followed.is_empty() && self.goes_back(connector, &to) && !to.is_postmaster();
+        let back = self.followed.is_empty() && self.goes_back(connector, to) && !to.is_postmaster();
         if back {
             let from = &self.origin.organization;
             let says =
@@ -132,7 +132,7 @@ impl<'a> Walk<'a> {
             return self.refuse_for_good(3, reply::ROUTING_LOOP, says);
         }
         let says = format!("{} is external-relay: to {connector} by its address space", domain.pattern);
-        self.leave(Exit { row: 4, connector, to, way: Way::External, says: says.into() })
+        self.leave(Exit { row: 4, connector, to: to.clone(), way: Way::External, says: says.into() })
     }
 
     /// Row 7.
@@ -151,7 +151,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Rows 9 to 11.
-    fn unresolved(&mut self, to: Address, domain: &'a AcceptedDomain) -> Decided<Verdict> {
+    fn unresolved(&mut self, to: &Address, domain: &'a AcceptedDomain) -> Decided<Verdict> {
         let shared = domain.kind == DomainType::InternalRelay;
         if to.is_postmaster() {
             return self.postmaster(if shared { 11 } else { 9 }, to, domain);
@@ -163,17 +163,17 @@ impl<'a> Walk<'a> {
         let Some(connector) = self.table.spaces.for_accepted(to.domain()) else {
             return Ok(self.no_connector(11, domain));
         };
-        if self.followed.is_empty() && self.goes_back(connector, &to) {
+        if self.followed.is_empty() && self.goes_back(connector, to) {
             let from = &self.origin.organization;
             let says = format!("no directory has {to}, and {from}, which shares the domain, does not have it either");
             return self.refuse_for_good(10, reply::USER_UNKNOWN, says);
         }
-        let way = match self.vouched(connector, &to)? {
+        let way = match self.vouched(connector, to)? {
             Vouched::By(way) => way,
             Vouched::Refused(verdict) => return Ok(verdict),
         };
         let says = format!("{} is internal-relay, and no directory has {to}: to {connector}", domain.pattern);
-        self.leave(Exit { row: 11, connector, to, way, says: says.into() })
+        self.leave(Exit { row: 11, connector, to: to.clone(), way, says: says.into() })
     }
 
     /// Row 11's second half: what the connector's `verify_with` says.

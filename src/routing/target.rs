@@ -13,7 +13,7 @@ const STEPS: usize = 10;
 /// Where a target leads.
 pub(super) enum Followed<'a> {
     /// Into another accepted domain: decided again for this address.
-    To(Address, &'a AcceptedDomain),
+    To(&'a Address, &'a AcceptedDomain),
     /// To an end.
     Verdict(Verdict),
 }
@@ -67,7 +67,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Goes on with a target in another accepted domain.
-    fn again(&mut self, owner: Owner<'a>, to: &Address, domain: &'a AcceptedDomain) -> Decided<Followed<'a>> {
+    fn again(&mut self, owner: Owner<'a>, to: &'a Address, domain: &'a AcceptedDomain) -> Decided<Followed<'a>> {
         self.followed.push(owner.address);
         if self.followed.contains(to) {
             let circle: Vec<&str> = self.followed.iter().map(Address::as_str).collect();
@@ -79,6 +79,6 @@ impl<'a> Walk<'a> {
             return Ok(Followed::Verdict(self.refuse(8, reply::TRY_AGAIN, says)));
         }
         self.reasons.push(Reason::Note(format!("its target is {to}, in accepted domain {}", domain.pattern)));
-        Ok(Followed::To(to.clone(), domain))
+        Ok(Followed::To(to, domain))
     }
 }

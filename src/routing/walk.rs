@@ -84,11 +84,9 @@ impl<'a> Walk<'a> {
 
     /// What RCPT TO will carry: the target only through a connector that rewrites.
     fn carried(&self, connector: &str, to: &Address) -> Address {
+        let Some(first) = self.followed.first() else { return to.clone() };
         let rewrites = self.table.connectors.get(connector).is_none_or(|rules| rules.rewrite_target_address);
-        match self.followed.first() {
-            Some(first) if !rewrites => first.clone(),
-            _ => to.clone(),
-        }
+        if rewrites { to.clone() } else { first.clone() }
     }
 
     /// Whether the connector leads to the organisation that this address came from, which sends us only what it did
@@ -106,10 +104,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Postmaster of an accepted domain goes to its `deliver_to` where `row` would refuse or relay it (RFC 5321 4.5.1).
-    pub(super) fn postmaster(&mut self, row: u8, to: Address, domain: &'a AcceptedDomain) -> Decided<Verdict> {
+    pub(super) fn postmaster(&mut self, row: u8, to: &Address, domain: &'a AcceptedDomain) -> Decided<Verdict> {
         let Some(connector) = &domain.deliver_to else { return Ok(self.no_connector(row, domain)) };
         let says = format!("postmaster is always accepted: to {connector}, `deliver_to` of {}", domain.pattern);
-        self.leave(Exit { row, connector, to, way: Way::Resolved, says: says.into() })
+        self.leave(Exit { row, connector, to: to.clone(), way: Way::Resolved, says: says.into() })
     }
 
     /// The way to an address through a connector; a target that was followed makes it a redirected one.

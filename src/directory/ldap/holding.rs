@@ -100,6 +100,7 @@ impl Holding {
 
     /// How many recipients wait.
     pub(super) fn held(&self) -> usize {
+        self.kept.forget_held();
         self.kept.remembered().held()
     }
 
@@ -149,6 +150,9 @@ impl Kept {
     }
 
     fn tell(&self, before: usize, after: usize) {
+        if self.has_given_way.load(Ordering::Relaxed) {
+            return;
+        }
         let name = &*self.name;
         self.metrics.directory_changes_held.with_label_values(&[name]).set(i64::try_from(after).unwrap_or(i64::MAX));
         match (before, after) {

@@ -1,7 +1,7 @@
 //! HCL Domino's directory (`docs/directories/domino.md` has the sources).
 
 use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
-use crate::directory::known::{Claim, Meaning, Strength};
+use crate::directory::known::{Claim, Meaning};
 use crate::recipient::Kind;
 use crate::smtp::address::Address;
 
@@ -35,12 +35,6 @@ impl Rules for Domino {
 
     fn short_names(&self) -> Option<&str> {
         Some("uid")
-    }
-
-    fn claims(&self, entry: &Entry) -> Vec<Claim> {
-        let mut claims = entry.claims(&ADDRESSES, Strength::Certain);
-        entry.claim_short_names("uid", &mut claims);
-        claims
     }
 
     /// The directory does not say who is disabled: whom a deny list names stays in it.

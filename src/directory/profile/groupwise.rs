@@ -4,7 +4,7 @@
 //! here may still be a user, and GroupWise itself is asked next (`config::check::companions`).
 
 use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
-use crate::directory::known::{Claim, Meaning, Strength};
+use crate::directory::known::Meaning;
 use crate::recipient::Kind;
 
 const ATTRIBUTES: &[&str] = &["objectClass", "mail", "nGWPostOffice", "loginDisabled"];
@@ -31,10 +31,6 @@ impl Rules for GroupWise {
 
     fn logins(&self) -> Vec<&str> {
         vec!["uid", "cn"]
-    }
-
-    fn claims(&self, entry: &Entry) -> Vec<Claim> {
-        entry.claims(&ADDRESSES, Strength::Certain)
     }
 
     fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {

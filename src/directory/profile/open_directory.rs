@@ -1,7 +1,7 @@
 //! Apple's Open Directory with the mail service of OS X Server (`docs/directories/open-directory.md` has the sources).
 
 use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
-use crate::directory::known::{Claim, Meaning, Strength};
+use crate::directory::known::Meaning;
 use crate::recipient::Kind;
 use crate::smtp::address::Address;
 
@@ -33,12 +33,6 @@ impl Rules for OpenDirectory {
 
     fn logins(&self) -> Vec<&str> {
         vec!["uid"]
-    }
-
-    fn claims(&self, entry: &Entry) -> Vec<Claim> {
-        let mut claims = entry.claims(&ADDRESSES, Strength::Certain);
-        entry.claim_short_names("uid", &mut claims);
-        claims
     }
 
     fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {

@@ -5,7 +5,7 @@
 //! that `mailbox_servers` matches.
 
 use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
-use crate::directory::known::{Claim, Meaning, Strength};
+use crate::directory::known::Meaning;
 use crate::recipient::Kind;
 
 const ATTRIBUTES: &[&str] = &[
@@ -43,10 +43,6 @@ impl Rules for Openldap {
 
     fn logins(&self) -> Vec<&str> {
         vec!["uid"]
-    }
-
-    fn claims(&self, entry: &Entry) -> Vec<Claim> {
-        entry.claims(&ADDRESSES, Strength::Certain)
     }
 
     fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {

@@ -3,7 +3,7 @@
 //! Forwarding is Zimbra's own business, also where it keeps no copy; a catch-all is no recipient.
 
 use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
-use crate::directory::known::{Claim, Meaning, Strength};
+use crate::directory::known::Meaning;
 use crate::recipient::Kind;
 
 const ATTRIBUTES: &[&str] = &[
@@ -37,10 +37,6 @@ impl Rules for Zimbra {
 
     fn logins(&self) -> Vec<&str> {
         vec!["uid"]
-    }
-
-    fn claims(&self, entry: &Entry) -> Vec<Claim> {
-        entry.claims(&ADDRESSES, Strength::Certain)
     }
 
     fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {

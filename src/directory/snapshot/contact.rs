@@ -43,9 +43,20 @@ impl Contact {
         self.followed = None;
     }
 
-    /// How long ago it was confirmed: by the clock, or by what has passed here if the clock was set back.
-    pub(super) fn age(&self, now: UnixTime, instant: Instant) -> Option<Duration> {
-        self.confirmed.map(|(at, noticed)| now.since(at).max(instant.saturating_duration_since(noticed)))
+    /// How long ago it was confirmed, by the clock.
+    pub(super) fn age(&self, now: UnixTime) -> Option<Duration> {
+        self.confirmed.map(|(at, _)| now.since(at))
+    }
+
+    /// Notices that the clock was set back, which must not make anything fresh. Called every few seconds: reading a second
+    /// clock for each answer would cost as much as a part of the answer.
+    pub(super) fn mind_the_clock(&mut self, now: UnixTime, instant: Instant) {
+        if let Some((at, noticed)) = &mut self.confirmed {
+            let passed = instant.saturating_duration_since(*noticed);
+            if now.since(*at) < passed {
+                *at = UnixTime(now.0.saturating_sub(passed.as_secs()));
+            }
+        }
     }
 
     /// When it was confirmed.
@@ -53,9 +64,9 @@ impl Contact {
         self.confirmed.map(|(at, _)| at)
     }
 
-    /// Whether it was followed so lately.
-    pub(super) fn is_followed(&self, within: Duration, instant: Instant) -> bool {
-        self.followed.is_some_and(|at| instant.saturating_duration_since(at) <= within)
+    /// When it was last followed, while it is.
+    pub(super) fn last_followed(&self) -> Option<Instant> {
+        self.followed
     }
 
     /// How long until the next whole read, where there is one every `interval`.
@@ -71,12 +82,12 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_back_makes_nothing_fresh() {
         let mut contact = Contact::default();
-        let start = Instant::now();
-        assert_eq!(contact.age(UnixTime(5), start), None);
+        assert_eq!(contact.age(UnixTime(5)), None);
         contact.followed(Position::Unknown, UnixTime(10_000));
-        for (clock, passed, age) in [(10_000, 0, 0), (10_060, 60, 60), (10_060, 0, 60), (5_000, 90, 90)] {
-            let later = contact.confirmed.unwrap().1 + Duration::from_secs(passed);
-            assert_eq!(contact.age(UnixTime(clock), later), Some(Duration::from_secs(age)), "{clock}");
+        let noticed = contact.confirmed.unwrap().1;
+        for (clock, passed, age) in [(10_000, 0, 0), (10_060, 60, 60), (5_000, 90, 90), (5_010, 100, 100)] {
+            contact.mind_the_clock(UnixTime(clock), noticed + Duration::from_secs(passed));
+            assert_eq!(contact.age(UnixTime(clock)), Some(Duration::from_secs(age)), "{clock}");
         }
     }
 

@@ -137,8 +137,8 @@ impl Snapshot {
     pub fn answer(&self, key: &str, now: UnixTime) -> Option<Lookup> {
         // First how fresh it is: what comes in between is fresher.
         let (age, followed) = {
-            let (contact, instant) = (self.contact(), Instant::now());
-            (contact.age(now, instant), contact.is_followed(self.follows_for, instant))
+            let contact = self.contact();
+            (contact.age(now), contact.last_followed())
         };
         let served = self.served.load();
         let lookup = served.as_deref()?.lookup(key);
@@ -146,7 +146,7 @@ impl Snapshot {
             Lookup::Found(recipient) if recipient.kind != Kind::NoMailbox => {
                 age.is_some_and(|age| age <= self.config.max_stale)
             }
-            Lookup::Found(_) | Lookup::NotFound => followed,
+            Lookup::Found(_) | Lookup::NotFound => followed.is_some_and(|at| at.elapsed() <= self.follows_for),
             // Somebody may be putting it right.
             Lookup::Ambiguous(_) | Lookup::Unavailable(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_) => false,
         };
@@ -325,14 +325,15 @@ impl Snapshot {
         }
     }
 
-    /// Sets the gauge that changes by itself.
+    /// Looks at the clock, and sets the gauge that changes by itself.
     pub fn tell_age(&self) {
+        self.contact().mind_the_clock(UnixTime::now(), Instant::now());
         let age = self.age_seconds().map_or(-1, |age| i64::try_from(age).unwrap_or(i64::MAX));
         self.metrics.directory_snapshot_age.with_label_values(&[&*self.name]).set(age);
     }
 
     fn age_seconds(&self) -> Option<u64> {
-        self.contact().age(UnixTime::now(), Instant::now()).map(|age| age.as_secs())
+        self.contact().age(UnixTime::now()).map(|age| age.as_secs())
     }
 
     fn serving(&self) -> Served {

@@ -2,7 +2,7 @@
 //!
 //! A million recipients with two addresses each take some 90 MiB: an entry is a record of a hundred octets, what many
 //! entries share (domains, parents of distinguished names, rules, mail servers) is kept once and numbered, and a slot of
-//! five octets leads from each address to its entry. `snapshot` builds one from what it read, and puts later changes beside
+//! five octets leads from each address to its entry, which goes by the place of its record. `snapshot` builds one from what it read, and puts later changes beside
 //! it.
 
 use std::hash::BuildHasher as _;
@@ -11,18 +11,17 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use self::record::Reader;
+use self::slot::{EMPTY, Slot};
 use crate::directory::known::{Claim, Id, Known, Meaning, Strength};
 use crate::fast_map::FastMap;
 use crate::recipient::{Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
 
 mod record;
+mod slot;
 
 /// Of ten slots eight are taken.
 const LOAD: (usize, usize) = (5, 4);
-/// The tag of an empty slot.
-const EMPTY: u8 = 0;
-
 /// How much will be put in: what is allocated, and no more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sizes {
@@ -52,10 +51,8 @@ pub struct Table {
     records: Vec<u8>,
     /// Where each entry's record begins.
     places: Vec<u32>,
-    /// For each address, by its hash, the number of its entry.
-    slots: Vec<u32>,
-    /// Eight bits of the hash, so that hardly any record is read in vain.
-    tags: Vec<u8>,
+    /// For each address, by its hash, where to look.
+    slots: Vec<Slot>,
     hashes: RandomState,
     domains: Vec<Arc<str>>,
     parents: Vec<Arc<str>>,
@@ -75,9 +72,9 @@ struct Head<'a> {
     /// One more than its number; 0: none.
     server: usize,
     /// The relative name.
-    name: &'a str,
+    name: &'a [u8],
     /// The target; why it is unclear; nothing.
-    extra: &'a str,
+    extra: &'a [u8],
     claims: Claims<'a>,
 }
 
@@ -124,19 +121,18 @@ enum Shared {
 }
 
 impl Table {
-    /// The numbers of the entries that claim the address with that key, each with the claim's strength.
+    /// The entries that claim the address with that key, each with the claim's strength.
     pub fn claimants(&self, key: &str) -> impl Iterator<Item = (usize, Strength)> {
         let (local, domain) = halves(key);
         let (mut slot, wanted) = self.slot_of(local, domain);
         std::iter::from_fn(move || {
             loop {
-                let tag = *self.tags.get(slot).filter(|tag| **tag != EMPTY)?;
-                let entry = self.slots[slot] as usize;
-                slot = (slot + 1) % self.slots.len();
-                if tag == wanted
-                    && let Some(strength) = self.claim(entry, local, domain)
+                let found = self.slots.get(slot).filter(|slot| slot.tag() != EMPTY)?;
+                slot = if slot + 1 == self.slots.len() { 0 } else { slot + 1 };
+                if found.tag() == wanted
+                    && let Some(strength) = self.claim(found.place(), local, domain)
                 {
-                    return Some((entry, strength));
+                    return Some((found.place(), strength));
                 }
             }
         })
@@ -148,16 +144,15 @@ impl Table {
         self.head(entry).claims.find(is).map(|(_, strength, _)| strength)
     }
 
-    /// How many entries there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.places.len()
+    /// All entries.
+    pub fn entries(&self) -> impl Iterator<Item = usize> {
+        self.places.iter().map(|place| *place as usize)
     }
 
-    /// Whether there is none.
+    /// How many entries there are.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub fn count(&self) -> usize {
+        self.places.len()
     }
 
     /// How many entries there are of each kind, in the order of [`Kind::ALL`].
@@ -169,7 +164,7 @@ impl Table {
     /// The id of an entry.
     #[must_use]
     pub fn id(&self, entry: usize) -> Id {
-        let record = self.records.get(self.places[entry] as usize..).and_then(|record| record.first_chunk());
+        let record = self.records.get(entry..).and_then(|record| record.first_chunk());
         Id(u64::from_le_bytes(record.copied().unwrap_or_default()))
     }
 
@@ -181,7 +176,7 @@ impl Table {
             Shared::Unclear => Means::Unclear,
             Shared::Clear { kind, .. } => Means::Clear {
                 kind: *kind,
-                target: Some(head.extra).filter(|target| !target.is_empty()),
+                target: Some(text(head.extra)).filter(|target| !target.is_empty()),
                 mail_server: self.server(&head).map(|server| &**server),
             },
         }
@@ -196,12 +191,12 @@ impl Table {
     #[must_use]
     pub fn answer(&self, entry: usize) -> Lookup {
         let head = self.head(entry);
-        let dn = [head.name, &self.parents[head.parent]].concat();
+        let dn = [text(head.name), &self.parents[head.parent]].concat();
         match &self.meanings[head.meaning] {
-            Shared::Unclear => Lookup::Unavailable(format!("`{dn}`: {}", head.extra).into()),
+            Shared::Unclear => Lookup::Unavailable(format!("`{dn}`: {}", text(head.extra)).into()),
             Shared::Clear { kind, rule } => Lookup::Found(Arc::new(Recipient {
                 kind: *kind,
-                target: Some(head.extra).filter(|extra| !extra.is_empty()).and_then(|t| Address::parse(t).ok()),
+                target: Some(text(head.extra)).filter(|extra| !extra.is_empty()).and_then(|t| Address::parse(t).ok()),
                 mail_server: self.server(&head).cloned(),
                 send_connector: None,
                 entry: dn.into(),
@@ -215,10 +210,10 @@ impl Table {
     pub fn known(&self, entry: usize) -> Known {
         let head = self.head(entry);
         let meaning = match &self.meanings[head.meaning] {
-            Shared::Unclear => Err(head.extra.to_owned()),
+            Shared::Unclear => Err(text(head.extra).to_owned()),
             Shared::Clear { kind, rule } => Ok(Meaning {
                 kind: *kind,
-                target: Address::parse(head.extra).ok(),
+                target: Address::parse(text(head.extra)).ok(),
                 mail_server: self.server(&head).map(ToString::to_string),
                 rule: rule.to_string(),
                 at_odds: None,
@@ -231,12 +226,12 @@ impl Table {
     #[must_use]
     pub fn dn(&self, entry: usize) -> String {
         let head = self.head(entry);
-        [head.name, &self.parents[head.parent]].concat()
+        [text(head.name), &self.parents[head.parent]].concat()
     }
 
     fn claims<'a>(&'a self, claims: Claims<'a>) -> impl Iterator<Item = Claim> + 'a {
         claims.map(|(domain, strength, local)| {
-            let (local, domain) = (std::str::from_utf8(local).unwrap_or_default(), &*self.domains[domain]);
+            let (local, domain) = (text(local), &*self.domains[domain]);
             let key = if domain.is_empty() { local.to_owned() } else { [local, "@", domain].concat() };
             Claim { key, strength }
         })
@@ -247,11 +242,11 @@ impl Table {
     }
 
     fn head(&self, entry: usize) -> Head<'_> {
-        let record = self.records.get(self.places[entry] as usize..).unwrap_or_default();
+        let record = self.records.get(entry..).unwrap_or_default();
         let (id, rest) = record.split_first_chunk().unwrap_or((&[0; 8], &[]));
         let mut reader = Reader(rest);
         let (parent, meaning, server) = (reader.number(), reader.number(), reader.number());
-        let (name, extra) = (reader.text(), reader.text());
+        let (name, extra) = (reader.octets(), reader.octets());
         let left = reader.number();
         let claims = Claims { left, reader };
         Head { id: Id(u64::from_le_bytes(*id)), parent, meaning, server, name, extra, claims }
@@ -265,6 +260,11 @@ impl Table {
         let tag = u8::try_from(hash & 0xff).unwrap_or_default().max(EMPTY + 1);
         (usize::try_from(slot).unwrap_or_default(), tag)
     }
+}
+
+/// What was put in as text.
+fn text(octets: &[u8]) -> &str {
+    std::str::from_utf8(octets).unwrap_or_default()
 }
 
 /// A key's local part and domain; a name without `@` has no domain.
@@ -324,8 +324,7 @@ impl Builder {
         let table = Table {
             records: Vec::with_capacity(sizes.records),
             places: Vec::with_capacity(sizes.entries),
-            slots: vec![0; slots],
-            tags: vec![EMPTY; slots],
+            slots: vec![Slot::new(0, EMPTY); slots],
             hashes: RandomState::default(),
             domains: Vec::new(),
             parents: Vec::new(),
@@ -351,7 +350,6 @@ impl Builder {
         self.left = self.left.checked_sub(known.claims.len()).ok_or(TooLarge::Addresses)?;
         let table = &mut self.table;
         let place = u32::try_from(table.records.len()).map_err(|_| TooLarge::Records)?;
-        let entry = u32::try_from(table.places.len()).map_err(|_| TooLarge::Records)?;
         let (shared, extra, server) = match &known.meaning {
             Ok(Meaning { kind, target, mail_server, rule, .. }) => {
                 table.kinds[kind.number()] += 1;
@@ -379,10 +377,10 @@ impl Builder {
             record::put_number(&mut table.records, number | usize::from(*strength == Strength::Fallback));
             record::put_text(&mut table.records, local);
             let (mut slot, tag) = table.slot_of(local, domain);
-            while table.tags[slot] != EMPTY {
+            while table.slots[slot].tag() != EMPTY {
                 slot = (slot + 1) % table.slots.len();
             }
-            (table.slots[slot], table.tags[slot]) = (entry, tag);
+            table.slots[slot] = Slot::new(place, tag);
         }
         Ok(())
     }

@@ -107,6 +107,7 @@ async fn a_look_at_some_entries_is_no_contact() {
     let folder = tempfile::tempdir().unwrap();
     let snapshot = following(folder.path());
     tokio::time::advance(Duration::from_secs(20)).await;
+    snapshot.tell_age();
     snapshot.corrected(vec![Change::Put(known(11))]);
     assert_eq!(answered(&snapshot, 11), Some(true));
     assert_eq!((answered(&snapshot, 12), snapshot.report().age_seconds), (None, Some(20)));

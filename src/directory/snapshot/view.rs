@@ -92,6 +92,15 @@ impl View {
     /// What the directory says of the address with that key.
     #[must_use]
     pub fn lookup(&self, key: &str) -> Lookup {
+        if self.changed.is_empty() {
+            // As it is most of the time, with one entry at most.
+            let mut claimants = self.table.claimants(key);
+            match (claimants.next(), claimants.next()) {
+                (None, _) => return Lookup::NotFound,
+                (Some((entry, _)), None) => return self.table.answer(entry),
+                (Some(_), Some(_)) => {}
+            }
+        }
         match self.owners(key).as_slice() {
             [] => Lookup::NotFound,
             [Owner::InTable(entry)] => self.table.answer(*entry),
@@ -120,13 +129,14 @@ impl View {
     /// How many entries there are.
     #[must_use]
     pub fn count_entries(&self) -> usize {
-        self.table.len() - self.hidden().count() + self.changed.values().flatten().count()
+        self.table.count() - self.hidden().count() + self.changed.values().flatten().count()
     }
 
     /// The entries of the table that something else stands for now.
     fn hidden(&self) -> impl Iterator<Item = usize> {
-        let all = if self.changed.is_empty() { 0 } else { self.table.len() };
-        (0..all).filter(|entry| self.changed.contains_key(&self.table.id(*entry)))
+        let any = !self.changed.is_empty();
+        let all = any.then(|| self.table.entries()).into_iter().flatten();
+        all.filter(|entry| self.changed.contains_key(&self.table.id(*entry)))
     }
 
     /// How many entries have changed since the whole was read.
@@ -152,7 +162,7 @@ impl View {
 
     /// Every entry, in no order.
     pub fn entries(&self) -> impl Iterator<Item = Known> {
-        let in_table = (0..self.table.len()).filter(|entry| !self.changed.contains_key(&self.table.id(*entry)));
+        let in_table = self.table.entries().filter(|entry| !self.changed.contains_key(&self.table.id(*entry)));
         let changed = self.changed.values().flatten().map(|known| Known::clone(known));
         in_table.map(|entry| self.table.known(entry)).chain(changed)
     }
@@ -162,7 +172,9 @@ impl View {
     #[must_use]
     pub fn turned_by(&self, new: &Self, same: impl Fn(Way<'_>, Way<'_>) -> bool) -> usize {
         let touched = |entry: &usize| !self.changed.contains_key(&self.table.id(*entry));
-        let in_table = (0..self.table.len())
+        let in_table = self
+            .table
+            .entries()
             .filter(touched)
             .filter(|entry| self.table.keys(*entry).any(|key| self.turns(&key, new, &same)));
         let is_turned = |known: &&Arc<Known>| known.claims.iter().any(|claim| self.turns(&claim.key, new, &same));
@@ -195,7 +207,7 @@ impl View {
         // The last one about an entry counts.
         let mut last: FastMap<Id, Change> = changes.into_iter().map(|change| (change.id(), change)).collect();
         let mut now: FastMap<Id, Known> = FastMap::default();
-        for entry in 0..self.table.len() {
+        for entry in self.table.entries() {
             let id = self.table.id(entry);
             if last.contains_key(&id) && !self.changed.contains_key(&id) {
                 now.insert(id, self.table.known(entry));

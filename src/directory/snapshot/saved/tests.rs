@@ -23,7 +23,7 @@ fn written(folder: &Path) -> PathBuf {
     let mut writer = Writer::create(&path, Id(5)).unwrap();
     writer.put(vec![known("ann"), known("bob")]).unwrap();
     let (written, table) = writer.finish(Position::Unknown).unwrap();
-    assert_eq!(table.len(), 2);
+    assert_eq!(table.count(), 2);
     let mut journal = written.install().unwrap();
     let changes = vec![Change::Put(known("carl")), Change::Gone(Id::of(b"ann"))];
     journal.append(changes, Some(&nine()), UnixTime(8)).unwrap();
@@ -112,10 +112,10 @@ fn two_that_write_are_not_in_each_others_way_and_the_last_one_stays() {
     one.put(vec![known("eve")]).unwrap();
     other.put(vec![known("fay"), known("gil")]).unwrap();
     let (one, table) = one.finish(Position::Unknown).unwrap();
-    assert_eq!(table.len(), 1);
+    assert_eq!(table.count(), 1);
     let mut replaced = one.install().unwrap();
     let (other, table) = other.finish(nine()).unwrap();
-    assert_eq!(table.len(), 2);
+    assert_eq!(table.count(), 2);
     let mut journal = other.install().unwrap();
     replaced.append(vec![Change::Put(known("ida"))], None, UnixTime(9)).unwrap();
     journal.append(vec![Change::Put(known("joe"))], None, UnixTime(10)).unwrap();

@@ -51,10 +51,6 @@ impl<'a> Reader<'a> {
         self.0 = rest;
         octets
     }
-
-    pub(super) fn text(&mut self) -> &'a str {
-        std::str::from_utf8(self.octets()).unwrap_or_default()
-    }
 }
 
 #[cfg(test)]
@@ -78,7 +74,7 @@ mod tests {
             }
             let mut reader = Reader(&block);
             for (number, text) in &all {
-                prop_assert_eq!((reader.number(), reader.text()), (*number as usize, text.as_str()));
+                prop_assert_eq!((reader.number(), std::str::from_utf8(reader.octets()).unwrap()), (*number as usize, text.as_str()));
             }
             prop_assert!(reader.0.is_empty());
         }
