@@ -37,6 +37,8 @@ mod openldap;
 mod holding;
 #[path = "directories/proxy.rs"]
 mod proxy;
+#[path = "directories/shown.rs"]
+mod shown;
 #[path = "directories/silence.rs"]
 mod silence;
 #[path = "directories/snapshot_active_directory.rs"]

@@ -116,6 +116,7 @@ async fn recipients_of_a_real_active_directory() {
     assert_eq!(&*alice.entry, "CN=alice,CN=Users,DC=contoso,DC=test");
     assert_eq!(asker.metrics.directory_contradictions.with_label_values(&["ad"]).get(), 1, "the stale homeMDB");
 
+    crate::shown::is_shown(&config(&samba), "alice@contoso.test");
     wrapped_names_from_memory(&samba).await;
     refusing_the_disabled(&samba).await;
     an_accented_neighbour(&samba, &asker).await;

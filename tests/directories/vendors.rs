@@ -9,6 +9,7 @@ use fingerpost::recipient::Kind;
 use fingerpost::smtp::address::Address;
 
 use crate::asker::{Asker, Said, openldap};
+use crate::shown;
 use crate::support::slapd::{BASE, Slapd};
 use Said::{Ambiguous, Away, Found, NotFound};
 
@@ -38,13 +39,14 @@ async fn expect(slapd: &Slapd, profile: Profile, probe: &str, table: &[(&str, Sa
     let patience = Duration::from_secs(3600);
     let mode =
         LdapMode::Snapshot(SnapshotConfig { poll: Duration::from_secs(1), full_read: patience, max_stale: patience });
-    let asker = Asker::keeping(&LdapConfig { mode, ..lookup }, Some(slapd.folder()));
+    let asker = Asker::keeping(&LdapConfig { mode, ..lookup.clone() }, Some(slapd.folder()));
     asker.remembers(probe, Some(MAILBOX), Duration::from_secs(30)).await;
     for (address, expected) in table {
         // Where memory has two owners the directory is asked.
         let remembered = Some(expected.clone()).filter(|said| !matches!(said, Ambiguous(_)));
         assert_eq!(asker.in_memory(address), remembered, "{address}, from memory");
     }
+    shown::is_shown(&lookup, table[0].0);
 }
 
 #[tokio::test]

@@ -269,7 +269,11 @@ fn text(octets: &[u8]) -> &str {
 
 /// A key's local part and domain; a name without `@` has no domain.
 fn halves(key: &str) -> (&str, &str) {
-    key.rsplit_once('@').unwrap_or((key, ""))
+    // Keys are short: a plain loop is done before a search has begun.
+    match key.bytes().rposition(|octet| octet == b'@') {
+        Some(at) => (&key[..at], &key[at + 1..]),
+        None => (key, ""),
+    }
 }
 
 /// A table that is being filled.
