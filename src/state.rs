@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::accepted_domain::pattern;
 use crate::config::check::Removed;
+use crate::keyed_hash::HashKey;
 use crate::routing::accepted_domain::AcceptedDomains;
 use crate::time::UnixTime;
 
@@ -94,6 +95,16 @@ impl Domains {
         let removed = earlier.chain(last).filter_map(|(domain, at)| Some((pattern(domain).ok()?, at)));
         removed.filter(|(domain, at)| now.since(*at) < KEPT && !accepted.by_pattern.contains_key(domain)).collect()
     }
+}
+
+/// A key for the hashes of this installation.
+///
+/// # Errors
+/// The system gives no randomness.
+pub fn random_key() -> Result<HashKey, String> {
+    let mut key = HashKey::default();
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| "the system has no randomness".to_owned())?;
+    Ok(key)
 }
 
 #[cfg(test)]

@@ -164,17 +164,12 @@ fn a_wrong_base_in_a_new_configuration(mode: &str) {
     let ground = on_slapd(mode, &slapd, &slapd.url());
     let right = fs::read_to_string(ground.pair.node.path("fingerpost.toml")).unwrap();
     let base = format!("ou=people,{BASE}");
-    let load = |text: &str| {
-        ground.pair.node.write("fingerpost.toml", text);
-        let reload = ground.pair.node.run(&["reload"]);
-        assert!(reload.status.success(), "{reload:?}");
-    };
     for (name, wrong) in [("an empty base", EMPTY), ("no such base", "dc=contoso,dc=net")] {
         assert!(right.contains(&base));
-        load(&right.replace(&base, wrong));
+        ground.load(&right.replace(&base, wrong));
         let left = if mode == LOOKUP { Left::Nothing } else { Left::Snapshot };
         let fault = ground.suffers(name, left);
-        load(&right);
+        ground.load(&right);
         ground.recovers(&fault);
     }
     ground.adds_up();
@@ -237,18 +232,13 @@ fn a_bind_and_a_handshake_that_fail(mode: &str) {
     ground.recovers(&fault);
 
     let configured = fs::read_to_string(ground.pair.node.path("fingerpost.toml")).unwrap();
-    let load = |text: &str| {
-        ground.pair.node.write("fingerpost.toml", text);
-        let reload = ground.pair.node.run(&["reload"]);
-        assert!(reload.status.success(), "{reload:?}");
-    };
     // Its certificate is for localhost.
     let by_number = slapd.tls_url().replace("localhost", "127.0.0.1");
     let ca = format!("tls = {{ ca = \"{}\" }}\nbase =", slapd.ca().display());
-    load(&configured.replace(&slapd.url(), &by_number).replacen("base =", &ca, 1));
+    ground.load(&configured.replace(&slapd.url(), &by_number).replacen("base =", &ca, 1));
     let fault =
         ground.suffers("wrong name in the certificate", if mode == LOOKUP { Left::Nothing } else { Left::Snapshot });
-    load(&configured);
+    ground.load(&configured);
     ground.recovers(&fault);
     let log = ground.pair.node.log();
     for cause in ["answered 49 (", "certificate"] {

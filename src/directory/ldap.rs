@@ -157,6 +157,7 @@ impl LdapDirectory {
         };
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
         let holding = folder.filter(|_| kept.is_none()).map(|folder| Holding::open(name, config, folder, metrics));
+        let holding = holding.transpose().map_err(|problem| vec![problem])?;
         Ok(Self { asker: Arc::new(asker), in_flight: InFlight::default(), following, holding, _supervisor: supervisor })
     }
 

@@ -46,11 +46,11 @@ impl Kept {
         let path = state_dir.join(FILE);
         let table = match read(&path) {
             Ok(Some(table)) => table,
-            Ok(None) => empty()?,
+            Ok(None) => RecentlyGood::new(super::random_key()?),
             Err(error) => {
                 tracing::warn!(file = %path.display(), %error, "recently good addresses cannot be read: all are \
                     forgotten, and what a next hop calls unknown is believed at once until they had mail again");
-                empty()?
+                RecentlyGood::new(super::random_key()?)
             }
         };
         let saved = Mutex::new(table.changes());
@@ -92,12 +92,6 @@ impl Kept {
         *saved = changes;
         Ok(())
     }
-}
-
-fn empty() -> Result<RecentlyGood, String> {
-    let mut key = [0; 16];
-    aws_lc_rs::rand::fill(&mut key).map_err(|_| "the system has no randomness".to_owned())?;
-    Ok(RecentlyGood::new(key))
 }
 
 fn read(path: &Path) -> Result<Option<RecentlyGood>, Unreadable> {

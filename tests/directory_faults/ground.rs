@@ -107,6 +107,13 @@ impl Ground {
         ground
     }
 
+    /// Lets the node take over another configuration.
+    pub fn load(&self, text: &str) {
+        self.pair.node.write("fingerpost.toml", text);
+        let reload = self.pair.node.run(&["reload"]);
+        assert!(reload.status.success(), "{reload:?}");
+    }
+
     /// Call when a fault has just begun: unknown recipients, and known ones that are not in the cache, get 451, soon;
     /// nobody gets a 5xx.
     pub fn suffers(&self, name: &'static str, left: Left) -> Fault {

@@ -6,7 +6,7 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use tokio::task::unconstrained;
@@ -37,7 +37,7 @@ impl Gate {
         .await
     }
 
-    fn resting(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
+    fn resting(&self) -> MutexGuard<'_, Option<Waker>> {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

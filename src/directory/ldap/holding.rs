@@ -17,10 +17,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::LdapConfig;
 use crate::directory::remembered::{Remembered, Saved};
-use crate::keyed_hash::HashKey;
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Lookup};
 use crate::routing::verdict::Freshness;
+use crate::state;
 use crate::time::UnixTime;
 
 /// How often it is saved.
@@ -47,13 +47,16 @@ struct Kept {
 
 impl Holding {
     /// Reads what was saved; without a file, or with one that is of no use, nobody is remembered.
-    pub(super) fn open(name: &Arc<str>, config: &LdapConfig, folder: &Path, metrics: &Metrics) -> Self {
+    ///
+    /// # Errors
+    /// The system gives no randomness.
+    pub(super) fn open(name: &Arc<str>, config: &LdapConfig, folder: &Path, metrics: &Metrics) -> Result<Self, String> {
         let path = folder.join(format!("{name}.ways"));
         let saved = read(&path).unwrap_or_else(|error| {
             tracing::warn!(file = %path.display(), %error, "the ways of recipients cannot be read: all are forgotten");
             None
         });
-        let saved = saved.unwrap_or_else(|| Saved::nobody(random_key()));
+        let saved = saved.map_or_else(|| state::random_key().map(Saved::nobody), Ok)?;
         let remembered = Remembered::new(config.hold_changes, config.mailbox_servers.clone(), saved);
         metrics.directory_changes_held.with_label_values(&[&**name]).set(0);
         let kept = Arc::new(Kept {
@@ -71,13 +74,13 @@ impl Holding {
                 let kept = Arc::clone(&saving);
                 // A panic would have been logged; the next minute tries again.
                 let _ = spawn_blocking(move || {
-                    kept.forget_held();
+                    kept.change(|remembered| remembered.forget_held(UnixTime::now()));
                     kept.save();
                 })
                 .await;
             }
         });
-        Self { kept, _saving: AbortOnDropHandle::new(saving) }
+        Ok(Self { kept, _saving: AbortOnDropHandle::new(saving) })
     }
 
     /// The answer, unless it is to be held. One that was asked for because something else is in doubt never is, and changes
@@ -87,21 +90,16 @@ impl Holding {
             return answer;
         }
         let kept = &self.kept;
-        let mut remembered = kept.remembered();
-        let before = remembered.held();
-        let held = remembered.is_held(key, &answer.lookup, UnixTime::now());
-        let after = remembered.held();
-        drop(remembered);
-        if before != after {
-            kept.tell(before, after);
-        }
+        let held = kept.change(|remembered| remembered.is_held(key, &answer.lookup, UnixTime::now()));
         if held { Answer { lookup: Lookup::Held(kept.advice()), ..answer } } else { answer }
     }
 
     /// How many recipients wait.
     pub(super) fn held(&self) -> usize {
-        self.kept.forget_held();
-        self.kept.remembered().held()
+        self.kept.change(|remembered| {
+            remembered.forget_held(UnixTime::now());
+            remembered.held()
+        })
     }
 
     /// How many are remembered.
@@ -111,13 +109,9 @@ impl Holding {
 
     /// Somebody says that the changes are meant. Says how many waited.
     pub(super) fn accept(&self) -> usize {
-        let held = self.kept.remembered().accept(UnixTime::now());
-        self.kept.tell(held, 0);
-        held
+        self.kept.change(|remembered| remembered.accept(UnixTime::now()))
     }
-}
 
-impl Holding {
     /// Saves it now, for one that is about to read it.
     pub(super) fn save(&self) {
         self.kept.save();
@@ -125,6 +119,8 @@ impl Holding {
 
     /// Another one keeps the file from now on.
     pub(super) fn give_way(&self) {
+        // What is being saved now is the last.
+        let _saved = self.kept.saved();
         self.kept.has_given_way.store(true, Ordering::Relaxed);
     }
 }
@@ -138,6 +134,19 @@ impl Drop for Holding {
 impl Kept {
     fn remembered(&self) -> MutexGuard<'_, Remembered> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is remembered, and tells where more wait now, or fewer.
+    fn change<T>(&self, change: impl FnOnce(&mut Remembered) -> T) -> T {
+        let mut remembered = self.remembered();
+        let before = remembered.held();
+        let changed = change(&mut remembered);
+        let after = remembered.held();
+        drop(remembered);
+        if before != after {
+            self.tell(before, after);
+        }
+        changed
     }
 
     fn advice(&self) -> Arc<str> {
@@ -156,29 +165,21 @@ impl Kept {
         let name = &*self.name;
         self.metrics.directory_changes_held.with_label_values(&[name]).set(i64::try_from(after).unwrap_or(i64::MAX));
         match (before, after) {
-            (0, 0) => {}
             (0, _) => tracing::error!(directory = name, "changes are held: {}", self.advice()),
             (_, 0) => tracing::info!(directory = name, "no changes are held any more"),
             _ => {}
         }
     }
 
-    fn forget_held(&self) {
-        let mut remembered = self.remembered();
-        let before = remembered.held();
-        remembered.forget_held(UnixTime::now());
-        let after = remembered.held();
-        drop(remembered);
-        if before != after {
-            self.tell(before, after);
-        }
+    fn saved(&self) -> MutexGuard<'_, u64> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn save(&self) {
+        let mut done = self.saved();
         if self.has_given_way.load(Ordering::Relaxed) {
             return;
         }
-        let mut done = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let (changes, saved) = {
             let remembered = self.remembered();
             if *done == remembered.changes() {
@@ -210,15 +211,6 @@ fn read(path: &Path) -> io::Result<Option<Saved>> {
         return Err(damaged());
     }
     postcard::from_bytes(saved).map(Some).map_err(|_| damaged())
-}
-
-/// Without randomness the hashes are those of any installation.
-fn random_key() -> HashKey {
-    let mut key = HashKey::default();
-    if aws_lc_rs::rand::fill(&mut key).is_err() {
-        tracing::warn!("the system gives no randomness");
-    }
-    key
 }
 
 fn write(path: &Path, saved: &Saved) -> io::Result<()> {

@@ -5,8 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use super::position::Position;
-use super::saved::Record;
-use super::saved::framed;
+use super::saved::{Record, framed};
 use super::view::Change;
 use crate::time::UnixTime;
 

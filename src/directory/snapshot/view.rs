@@ -92,9 +92,9 @@ impl View {
     /// What the directory says of the address with that key.
     #[must_use]
     pub fn lookup(&self, key: &str) -> Lookup {
-        if self.changed.is_empty() {
+        if self.claims.get(key).is_none_or(Vec::is_empty) {
             // As it is most of the time, with one entry at most.
-            let mut claimants = self.table.claimants(key);
+            let mut claimants = self.in_table(key);
             match (claimants.next(), claimants.next()) {
                 (None, _) => return Lookup::NotFound,
                 (Some((entry, _)), None) => return self.table.answer(entry),
@@ -249,12 +249,14 @@ impl View {
         }
     }
 
+    /// The entries of the table that claim the address with that key, and have not changed.
+    fn in_table(&self, key: &str) -> impl Iterator<Item = (usize, Strength)> {
+        let is_as_read = |entry| self.changed.is_empty() || !self.changed.contains_key(&self.table.id(entry));
+        self.table.claimants(key).filter(move |(entry, _)| is_as_read(*entry))
+    }
+
     fn owners(&self, key: &str) -> Vec<Owner<'_>> {
-        let in_table = self
-            .table
-            .claimants(key)
-            .filter(|(entry, _)| self.changed.is_empty() || !self.changed.contains_key(&self.table.id(*entry)));
-        let in_table = in_table.map(|(entry, strength)| (Owner::InTable(entry), strength));
+        let in_table = self.in_table(key).map(|(entry, strength)| (Owner::InTable(entry), strength));
         let ids = self.claims.get(key).map_or(&[][..], Vec::as_slice);
         let changed = ids.iter().filter_map(|id| self.changed.get(id)?.as_deref()).filter_map(|known| {
             let claim = known.claims.iter().find(|claim| claim.key == key)?;

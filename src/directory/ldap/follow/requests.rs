@@ -1,12 +1,12 @@
 //! What is wanted of the task that keeps a snapshot fresh.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Failure, whole};
-use crate::directory::ldap::follow::Keeper;
+use super::{Failure, Keeper, whole};
 use crate::directory::snapshot::Accept;
 use crate::directory::snapshot::served::Outcome;
 use crate::recipient::Lookup;
@@ -27,8 +27,8 @@ pub(in crate::directory::ldap) struct Refresh {
 
 /// An address of which the directory, asked itself, said something else than it was known to.
 pub(in crate::directory::ldap) struct Doubted {
-    pub(in crate::directory::ldap) key: String,
-    pub(in crate::directory::ldap) live: Lookup,
+    pub(super) key: String,
+    pub(super) live: Lookup,
     at: Instant,
 }
 
@@ -69,7 +69,7 @@ impl Keeper {
         if done.is_closed() {
             return Ok(None);
         }
-        let snapshot = std::sync::Arc::clone(&self.snapshot);
+        let snapshot = Arc::clone(&self.snapshot);
         let accepted = match accept {
             Accept::No => 0,
             Accept::Yes => whole::blocking(move || snapshot.accept()).await?,
