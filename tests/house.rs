@@ -52,7 +52,8 @@ const PURE: &[&str] = &[
     "src/spool/open.rs",
     "src/delivery/schedule.rs",
     "src/delivery/refusal.rs",
-    "src/delivery/refused_in_a_row.rs",
+    "src/delivery/combine.rs",
+    "src/delivery/outcome.rs",
     "src/delivery/unreachable.rs",
     "src/report/dsn.rs",
 ];

@@ -6,27 +6,16 @@
 
 use std::sync::Arc;
 
-mod branch;
-mod lag;
-mod message;
-mod pace;
-
-use super::attempt::answer::Answer;
-use super::attempt::lend::Out;
-use super::attempt::{HandedResult, Outbound};
+use super::attempt::{Outbound, Waits};
+use super::branch::{Branch, Lag, Member, Message};
 use super::concurrently::concurrently;
-use crate::config::{CutThrough, SendConnector, SmtpOut};
+use super::outcome::{Class, Outcome};
+use super::unreachable::Unreachable;
+use crate::config::{CutThrough, SendConnector, SmtpOut, WhenUnreachable};
 use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::routing::verdict::Route;
 use crate::smtp::domain::Domain;
-use crate::smtp::reply::{Reply, TOO_MANY_RECIPIENTS};
-
-use branch::{Branch, Line, Member, Stream};
-use lag::Lag;
-pub(crate) use message::{Body, Message};
-
-/// Recipients of one transaction; every server takes as many (RFC 5321 4.5.3.1.8).
-const MAX_RECIPIENTS: usize = 100;
+use crate::smtp::reply::TOO_MANY_RECIPIENTS;
 
 /// One client's transaction, as far as next hops have a part in it.
 pub(crate) struct Branches {
@@ -58,86 +47,13 @@ pub(crate) struct Asked<'a> {
     pub origin: &'a Origin,
     /// What MAIL said to us.
     pub sender: &'a Sender,
-    /// Who says that it exists.
-    pub vouched: Vouched<'a>,
+    /// What becomes of it where no next hop can be used.
+    pub otherwise: Unreachable,
 }
 
-/// Whether somebody vouches for a recipient: the directory, the other side's, or earlier mail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Vouched<'a> {
-    /// Nobody does.
-    No,
-    /// Somebody does; this session asks. A next hop that refuses many such recipients is sick.
-    ForBy(&'a str),
-}
-
-/// What the next hop says to a recipient.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Said {
-    /// Yes.
-    Accepted,
-    /// No more of them in this transaction.
-    TooMany,
-    /// 4xx or 5xx: the recipient's own answer, or the sender's.
-    PassedOn(Reply),
-    /// It does not know the recipient.
-    Unknown(Reply),
-    /// No next hop can be used now, and this is why.
-    Unreachable(Reply),
-}
-
-/// How it ended for one recipient.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ending {
-    /// Its number.
-    pub at: usize,
-    /// Which next hop answered; empty: none, or ourselves.
-    pub next_hop: Arc<str>,
-    /// How.
-    pub end: End,
-}
-
-/// How a recipient's branch ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The next hop has it.
-    Accepted {
-        /// What it said.
-        reply: Reply,
-        /// Whether it offers DSN, so that NOTIFY=SUCCESS is its business now.
-        dsn: bool,
-    },
-    /// 4xx, or nobody knows.
-    Deferred(Reply),
-    /// 5xx.
-    Refused(Reply),
-    /// No next hop could be used, and this is why: nothing has arrived anywhere.
-    Unreachable(Reply),
-    /// It fell behind the others and was closed before its end: nothing has arrived.
-    CutLoose(Reply),
-}
-
-impl Ending {
-    /// The same, where the next hop broke off in the middle of the content: that is its answer.
-    fn broken_off(self) -> Self {
-        let end = match self.end {
-            End::Unreachable(reply) => End::Deferred(reply),
-            end => end,
-        };
-        Self { end, ..self }
-    }
-}
-
-impl End {
-    /// What was said.
-    pub(crate) fn reply(&self) -> &Reply {
-        match self {
-            Self::Accepted { reply, .. }
-            | Self::Deferred(reply)
-            | Self::Refused(reply)
-            | Self::Unreachable(reply)
-            | Self::CutLoose(reply) => reply,
-        }
+impl Asked<'_> {
+    fn member(&self) -> Member {
+        Member { at: self.at, rcpt: self.rcpt.clone(), rcpt_to: self.route.rcpt_to.clone() }
     }
 }
 
@@ -152,85 +68,83 @@ impl Branches {
         self.all.is_empty()
     }
 
-    /// Whether connections are on loan.
-    pub(crate) fn has_loans(&self) -> bool {
-        self.all.iter().any(|branch| matches!(branch.line, Line::Open(_)))
+    /// Whether connections are checked out.
+    pub(crate) fn has_checkouts(&self) -> bool {
+        self.all.iter().any(Branch::has_checkout)
     }
 
     /// Asks the next hop about a recipient.
-    pub(crate) async fn ask(&mut self, part: TakesPart<'_>, asked: &Asked<'_>) -> Said {
-        let (outbound, branch) = self.branch(part, asked.route);
-        if branch.members.len() >= MAX_RECIPIENTS {
-            return Said::TooMany;
+    pub(crate) async fn ask(&mut self, part: TakesPart<'_>, asked: &Asked<'_>) -> Outcome {
+        let branch = self.branch(part, asked);
+        if branch.is_full() {
+            return Outcome::ours(Class::TooManyRecipients, TOO_MANY_RECIPIENTS);
         }
-        branch.ask(outbound, asked).await
+        branch.ask((asked.origin, asked.sender), asked.member()).await
     }
 
     /// Takes a recipient into its branch though no next hop has accepted it: it will be queued.
     pub(crate) fn join(&mut self, part: TakesPart<'_>, asked: &Asked<'_>) {
-        self.branch(part, asked.route).1.members.push(Member::of(asked));
+        self.branch(part, asked).members().push(asked.member());
     }
 
-    /// The branch of a route; a new one where there is none yet.
-    fn branch(&mut self, part: TakesPart<'_>, route: &Route) -> (&Outbound, &mut Branch) {
-        let known = self.all.iter().position(|branch| branch.is_for(part, route));
+    /// The branch of a recipient; a new one where there is none yet.
+    fn branch(&mut self, part: TakesPart<'_>, asked: &Asked<'_>) -> &mut Branch {
+        let known = self.all.iter().position(|branch| branch.is_for(asked.route));
         let at = known.unwrap_or_else(|| {
-            let out = Out {
-                connector: part.connector.clone(),
-                smtp: part.smtp.clone(),
-                domain: route.next_hop_domain.clone(),
-                ehlo: self.ehlo.clone(),
+            let otherwise = match asked.otherwise {
+                Unreachable::Defer => WhenUnreachable::Defer,
+                Unreachable::Queue => WhenUnreachable::Queue,
             };
-            self.all.push(Branch::new(out, part.cut_through.patience));
+            let waits = Waits::of_client(part.smtp, part.cut_through, otherwise);
+            let domain = &asked.route.next_hop_domain;
+            let out = self.outbound.way_out(&self.ehlo, (part.connector, part.smtp), domain, waits);
+            self.all.push(Branch::new(out));
             self.all.len() - 1
         });
-        (&self.outbound, &mut self.all[at])
+        &mut self.all[at]
     }
 
     /// The client does not move: every connection goes back, and the envelopes are said again later.
     pub(crate) fn release(&mut self) {
-        for branch in &mut self.all {
-            branch.release();
-        }
+        self.all.iter_mut().for_each(Branch::release);
     }
 
     /// After the loop rules: these recipients are sent to, each by this route; the others are taken out. Branches whose
     /// recipients have changed say their envelope again.
     pub(crate) fn regroup(&mut self, recipients: &[(TakesPart<'_>, Asked<'_>)]) {
-        let before: Vec<Vec<Member>> = self.all.iter_mut().map(|branch| std::mem::take(&mut branch.members)).collect();
+        let before: Vec<Vec<Member>> = self.all.iter_mut().map(|branch| std::mem::take(branch.members())).collect();
         for (part, asked) in recipients {
-            let branch = self.branch(*part, asked.route).1;
-            if !branch.is_lost(asked.at) {
-                branch.members.push(Member::of(asked));
+            let branch = self.branch(*part, asked);
+            if !branch.has_ended(asked.at) {
+                branch.members().push(asked.member());
             }
         }
         for (branch, before) in self.all.iter_mut().zip(before) {
-            if branch.members != before {
+            if *branch.members() != before {
                 branch.release();
             }
         }
     }
 
-    /// Sends the message, and says how it ended for every recipient.
-    pub(crate) async fn send(&mut self, message: &Message<'_>) -> Vec<Ending> {
-        let (outbound, lag) = (&self.outbound, Lag::of(self.all.len()));
+    /// Sends the message, and says what became of every recipient.
+    pub(crate) async fn send(&mut self, message: &Message<'_>) -> Vec<(usize, Outcome)> {
+        let lag = Lag::of(self.all.len());
         if let [branch] = &mut self.all[..] {
-            return branch.send(outbound, message, &lag).await;
+            return branch.send(message, &lag).await;
         }
-        let sending = self.all.iter_mut().map(|branch| branch.send(outbound, message, &lag)).collect();
+        let sending = self.all.iter_mut().map(|branch| branch.send(message, &lag)).collect();
         concurrently(sending).await.into_iter().flatten().collect()
     }
 
     /// Begins to send a message that is not all there yet; the rest is [fed](Self::feed).
     pub(crate) async fn begin_stream(&mut self, message: &Message<'_>) {
-        let (outbound, lag) = (&self.outbound, Lag::of(self.all.len()));
-        concurrently(self.all.iter_mut().map(|branch| branch.begin_stream(outbound, message, &lag)).collect()).await;
+        let lag = Lag::of(self.all.len());
+        concurrently(self.all.iter_mut().map(|branch| branch.begin_stream(message, &lag)).collect()).await;
     }
 
     /// Sends the next piece of a message that is being streamed.
     pub(crate) async fn feed(&mut self, piece: &[u8]) {
-        let streams = self.all.iter().filter(|branch| matches!(branch.stream, Stream::On)).count();
-        let lag = Lag::of(streams);
+        let lag = Lag::of(self.all.iter().filter(|branch| branch.streams()).count());
         if let [branch] = &mut self.all[..] {
             return branch.feed(piece, &lag).await;
         }
@@ -243,23 +157,4 @@ impl Drop for Branches {
     fn drop(&mut self) {
         self.release();
     }
-}
-
-/// What one answer means for the client.
-fn said(told: Vec<(usize, Answer)>) -> Said {
-    match told.into_iter().next() {
-        None => Said::Accepted,
-        Some((_, Answer::Again(_))) => Said::TooMany,
-        Some((_, Answer::Trouble(trouble))) => Said::Unreachable(trouble.reply),
-        Some((_, Answer::Final(HandedResult::UnknownRecipient(reply)))) => Said::Unknown(reply),
-        Some((_, Answer::Final(HandedResult::Refused(reply)))) => Said::PassedOn(reply),
-        Some((_, Answer::Final(HandedResult::Deferred(reply)))) if is_too_many(&reply) => Said::TooMany,
-        Some((_, Answer::Final(HandedResult::Deferred(reply) | HandedResult::Accepted { reply, .. }))) => {
-            Said::PassedOn(reply)
-        }
-    }
-}
-
-fn is_too_many(reply: &Reply) -> bool {
-    (reply.code, reply.enhanced) == (TOO_MANY_RECIPIENTS.code, TOO_MANY_RECIPIENTS.enhanced)
 }

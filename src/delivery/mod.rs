@@ -4,6 +4,7 @@
 //! [`dispatch`] schedules it, [`attempt`] makes one transaction with one next hop, [`maildir`] writes files.
 
 pub mod attempt;
+pub mod branch;
 pub mod combine;
 mod concurrently;
 pub(crate) mod cut_through;
@@ -11,10 +12,11 @@ pub mod dispatch;
 pub mod dns;
 pub mod health;
 pub mod maildir;
+pub mod memory;
 pub mod on_its_way;
+pub mod outcome;
 pub mod pool;
 pub mod refusal;
-pub mod refused_in_a_row;
 pub mod schedule;
 pub(crate) mod stamping;
 pub mod unreachable;

@@ -5,7 +5,7 @@
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ use crate::config::check::render;
 use crate::config::reload::{self, Reloader};
 use crate::delivery::attempt::Outbound;
 use crate::delivery::dispatch::{self, Delivery};
+use crate::delivery::memory::Memory;
 use crate::delivery::on_its_way::OnItsWay;
 use crate::directory::Needs;
 use crate::directory::call_ahead::prober::Prober;
@@ -28,7 +29,6 @@ use crate::keys::{self, InUse};
 use crate::listener::Listeners;
 use crate::metrics::Metrics;
 use crate::pressure::Pressure;
-use crate::routing::relay_memory::RelayMemory;
 use crate::session::Services;
 use crate::spool::store::LogStore;
 use crate::spool::{Sizes, Spool};
@@ -62,7 +62,7 @@ struct Ground {
     current: Arc<Current>,
     spool: Arc<dyn Spool>,
     trace: Trace,
-    relay_memory: Arc<Mutex<RelayMemory>>,
+    memory: Memory,
     outbound: Outbound,
     recently_good: Arc<Kept>,
 }
@@ -178,8 +178,8 @@ impl Ground {
         let recently_good = Arc::new(Kept::load(&in_force.config.server.state_dir)?);
         let (trace, writer) = writer::start(trace_folder(&in_force.config))?;
         let current = Arc::new(ArcSwap::from_pointee(in_force));
-        let relay_memory = Arc::new(Mutex::new(RelayMemory::default()));
-        Ok((Self { metrics, current, spool: Arc::new(spool), outbound, trace, relay_memory, recently_good }, writer))
+        let memory = Memory { relays: Arc::default(), recently_good: recently_good.table.clone() };
+        Ok((Self { metrics, current, spool: Arc::new(spool), outbound, trace, memory, recently_good }, writer))
     }
 
     fn parts(&self) -> dispatch::Parts {
@@ -187,8 +187,7 @@ impl Ground {
             current: self.current.clone(),
             spool: self.spool.clone(),
             outbound: self.outbound.clone(),
-            relay_memory: self.relay_memory.clone(),
-            recently_good: self.recently_good.table.clone(),
+            memory: self.memory.clone(),
             metrics: self.metrics.clone(),
             trace: self.trace.clone(),
         }
@@ -205,8 +204,7 @@ impl Ground {
             accepted,
             outbound: self.outbound.clone(),
             on_its_way: OnItsWay::new(self.metrics.clone()),
-            relay_memory: self.relay_memory.clone(),
-            recently_good: self.recently_good.table.clone(),
+            memory: self.memory.clone(),
             metrics: self.metrics.clone(),
             trace: self.trace.clone(),
             pressure,

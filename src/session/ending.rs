@@ -1,31 +1,39 @@
 //! After the dot: next hops that take part have the message, what is left is made durable, and only then the client
 //! hears how it ended (DESIGN section 7, "After the dot").
 
-use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Services;
 use super::commit::{self, Fate, Kept};
 use super::header::Passed;
-use super::passing_on::passed_on;
 use super::rcpt::part;
 use super::transaction::{Accepted, Transaction};
 use super::writing::Writing;
-use crate::config::WhenUnreachable;
-use crate::delivery::combine::{Outcome, Then, Told, combine};
-use crate::delivery::cut_through::{Asked, Branches, End, Ending, Message, Vouched};
-use crate::delivery::unreachable::{self, Client, Past, Unreachable};
+use crate::config::SendConnector;
+use crate::delivery::branch::Message;
+use crate::delivery::combine::{Then, combine};
+use crate::delivery::cut_through::{Asked, Branches};
+use crate::delivery::outcome::{Class, Outcome};
+use crate::delivery::stamping::stamp;
+use crate::delivery::unreachable::Unreachable;
 use crate::in_force::InForce;
 use crate::message::envelope::{Origin, Sender};
 use crate::message::header::Identity;
-use crate::report::{Action, Reported};
-use crate::routing::loops::Relayed;
+use crate::report::Reported;
+use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::Summary;
 use crate::spool::SpoolError;
 use crate::spool::entry::{Content, Outcome as Done, State};
 use crate::time::UnixTime;
 use crate::trace::{Event, What};
+
+/// How long next hops may take over all that follows the client's last octet; senders wait for 10 minutes (RFC 5321
+/// 4.5.3.2.6).
+const END_OF_DATA: Duration = Duration::from_secs(480);
 
 /// Ends a message that has come in whole: what the client is told.
 ///
@@ -98,36 +106,54 @@ async fn send(
     regroup(&mut transaction.branches, (&in_force, &transaction.origin), (sender, recipients), passed);
     let (at, identity) = (writing.at, &content.identity);
     let body = writing.body().await.map_err(|error| cannot_keep(&error))?;
-    let message =
-        Message { origin: &transaction.origin, sender: &transaction.sender, content, body, in_force: &in_force };
-    let endings = transaction.branches.send(&message).await;
-    remember(services, transaction, identity, &endings);
-    let mut sorted: Vec<Option<&Ending>> = vec![None; transaction.recipients.len()];
-    for ending in &endings {
-        if let Some(place) = sorted.get_mut(ending.at) {
-            *place = Some(ending);
+    let until = Some(Instant::now() + END_OF_DATA);
+    let fields =
+        |connector: &SendConnector, named: &[(&Address, &Address)]| stamp(&in_force, connector, identity, named);
+    let (origin, sender) = (&*transaction.origin, &transaction.sender);
+    let message = Message { origin, sender, content, body, fields: &fields, until };
+    let mut outcomes: Vec<Option<Outcome>> = vec![None; transaction.recipients.len()];
+    for (recipient, outcome) in transaction.branches.send(&message).await {
+        if let Some(place) = outcomes.get_mut(recipient) {
+            *place = Some(outcome);
         }
     }
+    remember(services, transaction, identity, &outcomes);
     let going: Vec<usize> =
-        (0..sorted.len()).filter(|at| !passed.failed.iter().any(|(failed, _)| failed == at)).collect();
-    let outcomes: Vec<Outcome> =
-        going.iter().map(|recipient| outcome(services, transaction, *recipient, sorted[*recipient])).collect();
-    let (told, then) = combine(&outcomes);
-    if let Told::Refused(reply) = told {
-        let words = match endings.iter().find(|ending| ending.end.reply() == &reply) {
-            Some(ending) => words(transaction, ending.at, &reply),
-            None => reply,
-        };
-        tracing::info!(sender = %transaction.sender.reverse_path, reply = %words, message_id = content.message_id,
-            "message refused by its next hops");
-        tell_refused(services, session, transaction, (&content.message_id, &words));
-        return Err(words);
-    }
-    let mut fates: Vec<Fate> = sorted.iter().map(|_| Fate::due(at)).collect();
+        (0..outcomes.len()).filter(|at| !passed.failed.iter().any(|(failed, _)| failed == at)).collect();
+    let combined: Vec<_> = going
+        .iter()
+        .map(|recipient| {
+            let accepted = &transaction.recipients[*recipient];
+            let way = (&accepted.rcpt.address, &accepted.route);
+            (outcomes[*recipient].as_ref(), transaction.when_unreachable(services, way))
+        })
+        .collect();
+    let then = match combine(&combined) {
+        Ok(then) => then,
+        Err(answer) => return Err(refused(services, session, transaction, (content, going[answer], &outcomes))),
+    };
+    let mut fates: Vec<Fate> = outcomes.iter().map(|_| Fate::due(at)).collect();
     for (recipient, then) in going.into_iter().zip(then) {
-        fates[recipient] = fate(transaction, recipient, (sorted[recipient], then), at);
+        if let Some(outcome) = outcomes[recipient].take() {
+            fates[recipient] = fate(transaction, recipient, (outcome, then), at);
+        }
     }
     Ok(fates)
+}
+
+/// Nobody has the message, and the client keeps it: what it is told.
+fn refused(
+    services: &Services,
+    session: &str,
+    transaction: &Transaction,
+    (content, recipient, outcomes): (&Content, usize, &[Option<Outcome>]),
+) -> Reply {
+    let Some(outcome) = &outcomes[recipient] else { return reply::TRY_AGAIN };
+    let words = transaction.words(&transaction.recipients[recipient].route, outcome);
+    let (sender, message_id) = (&transaction.sender.reverse_path, &content.message_id);
+    tracing::info!(%sender, reply = %words, said = %outcome.reply, message_id, "message refused by its next hops");
+    tell_refused(services, session, transaction, (message_id, &words));
+    words
 }
 
 /// Takes out of the branches who is not sent to, and puts everybody where the loop rules sent him.
@@ -143,59 +169,24 @@ pub(super) fn regroup(
             continue;
         }
         let Some(part) = part(&in_force.config, &recipient.route) else { continue };
-        let (rcpt, route, vouched) = (&recipient.rcpt, &recipient.route, Vouched::No);
-        parts.push((part, Asked { at, rcpt, route, origin, sender, vouched }));
+        let (rcpt, route, otherwise) = (&recipient.rcpt, &recipient.route, Unreachable::Queue);
+        parts.push((part, Asked { at, rcpt, route, origin, sender, otherwise }));
     }
     branches.regroup(&parts);
 }
 
-/// What became of one recipient, for `combine`.
-fn outcome(services: &Services, transaction: &Transaction, at: usize, ending: Option<&Ending>) -> Outcome {
-    let Some(ending) = ending else { return Outcome::Queued };
-    match &ending.end {
-        End::Accepted { .. } => Outcome::Accepted,
-        End::Deferred(reply) => Outcome::Deferred(reply.clone()),
-        End::Refused(reply) => Outcome::Refused(reply.clone()),
-        End::CutLoose(_) => Outcome::Queued,
-        End::Unreachable(why) => match policy(services, transaction, at) {
-            Unreachable::Queue => Outcome::Queued,
-            Unreachable::Defer => {
-                tracing::info!(reason = %why, "next hop out of reach: deferred");
-                Outcome::Deferred(reply::NEXT_HOP_UNREACHABLE)
-            }
-        },
-    }
-}
-
-fn policy(services: &Services, transaction: &Transaction, at: usize) -> Unreachable {
-    let recipient = &transaction.recipients[at];
-    let when = part(&transaction.in_force.config, &recipient.route)
-        .map_or(WhenUnreachable::Queue, |part| part.cut_through.when_unreachable);
-    let client = if transaction.origin.is_stranger() { Client::Stranger } else { Client::Known };
-    let past = match transaction.recently_good(services, |good, now| good.is_good(&recipient.rcpt.address, now)) {
-        true => Past::Good,
-        false => Past::Nothing,
-    };
-    unreachable::policy(when, recipient.route.way, client, past)
-}
-
 /// What becomes of one recipient of a message that is accepted.
-fn fate(transaction: &Transaction, at: usize, (ending, then): (Option<&Ending>, Then), taken: UnixTime) -> Fate {
-    let Some(ending) = ending else { return Fate::due(taken) };
-    let next_hop = ending.next_hop.clone();
-    match (&ending.end, then) {
-        (End::Accepted { reply, dsn }, _) => Fate {
-            state: State::Done(Done::Delivered { next_hop, reply: reply.clone() }),
-            // RFC 3461 5.2.1: a next hop with DSN reports success itself.
-            action: (!dsn).then_some(Action::Relayed),
-        },
-        (End::Refused(reply), Then::Report) => Fate::failed(reply.clone(), next_hop),
-        (End::Deferred(reply) | End::Unreachable(reply), _) => {
+fn fate(transaction: &Transaction, at: usize, (outcome, then): (Outcome, Then), taken: UnixTime) -> Fate {
+    let Outcome { class, reply, next_hop, success } = outcome;
+    match (class, then) {
+        (Class::Accepted, _) => Fate { state: State::Done(Done::Delivered { next_hop, reply }), action: success },
+        (Class::Refused | Class::UnknownRecipient, Then::Report) => Fate::failed(reply, next_hop),
+        (Class::LeftToQueue | Class::Refused | Class::UnknownRecipient, _) => Fate::waiting(&reply, taken),
+        (Class::Deferred | Class::TooManyRecipients | Class::Unreachable | Class::InDoubt, _) => {
             let retry = transaction.in_force.config.send_connector(&transaction.recipients[at].route.connector);
-            let first = retry.map_or(std::time::Duration::ZERO, |connector| connector.retry.first);
-            Fate::waiting(reply, taken.plus(first))
+            let first = retry.map_or(Duration::ZERO, |connector| connector.retry.first);
+            Fate::waiting(&reply, taken.plus(first))
         }
-        (End::CutLoose(reply) | End::Refused(reply), _) => Fate::waiting(reply, taken),
     }
 }
 
@@ -215,34 +206,13 @@ fn tell_refused(services: &Services, session: &str, transaction: &Transaction, (
     }
 }
 
-/// A final reply, as the client hears it.
-fn words(transaction: &Transaction, at: usize, reply: &Reply) -> Reply {
-    let connector = &transaction.recipients[at].route.connector;
-    match transaction.in_force.config.send_connector(connector) {
-        Some(connector) => passed_on(reply, connector, &transaction.origin),
-        None => reply.clone(),
-    }
-}
-
-/// Notes what next hops accepted: for the relay memory (DESIGN section 6, rule 4), and as recently good.
-fn remember(services: &Services, transaction: &Transaction, identity: &Identity, endings: &[Ending]) {
-    let now = UnixTime::now();
-    let accepted = || endings.iter().filter(|ending| matches!(ending.end, End::Accepted { .. }));
-    let mut memory = services.relay_memory.lock().unwrap_or_else(PoisonError::into_inner);
-    for recipient in accepted().filter_map(|ending| transaction.recipients.get(ending.at)) {
-        memory.note(&Relayed {
-            connector: &recipient.route.connector,
-            recipient: &recipient.rcpt.address,
-            reverse_path: &transaction.sender.reverse_path,
-            facts: identity,
-            now,
-        });
-    }
-    drop(memory);
-    let mut good = services.recently_good.lock().unwrap_or_else(PoisonError::into_inner);
-    for recipient in accepted().filter_map(|ending| transaction.recipients.get(ending.at)) {
-        good.accepted(&recipient.rcpt.address, &recipient.route.connector, now);
-    }
+/// Notes what next hops accepted.
+fn remember(services: &Services, transaction: &Transaction, identity: &Identity, outcomes: &[Option<Outcome>]) {
+    let accepted = transaction.recipients.iter().zip(outcomes).filter_map(|(recipient, outcome)| {
+        let has_it = outcome.as_ref().is_some_and(|outcome| outcome.class == Class::Accepted);
+        has_it.then_some((&recipient.rcpt.address, &*recipient.route.connector))
+    });
+    services.memory.accepted((&transaction.sender.reverse_path, identity), accepted, UnixTime::now());
 }
 
 /// What the client hears when the message cannot be kept.

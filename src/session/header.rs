@@ -152,7 +152,7 @@ impl Checked<'_> {
             facts: &self.facts.identity,
             now: self.now,
         };
-        let memory = self.services.relay_memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let memory = self.services.memory.relays();
         let door = door_of(&self.in_force.config, &route.connector);
         loops::remembered(&memory, &relayed, &transaction.origin, door).then_some(LoopRule::RelayMemory)
     }

@@ -8,7 +8,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,13 +19,12 @@ use tracing::Instrument;
 
 use crate::config::{ReceiveConnector, ReceiveTlsMode};
 use crate::delivery::attempt::Outbound;
+use crate::delivery::memory::Memory;
 use crate::delivery::on_its_way::OnItsWay;
 use crate::in_force::Current;
 use crate::metrics::Metrics;
 use crate::patience::Alarm;
 use crate::pressure::Pressure;
-use crate::routing::recently_good::RecentlyGood;
-use crate::routing::relay_memory::RelayMemory;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::{Action, Event, Server, TlsState};
 use crate::spool::Spool;
@@ -74,10 +73,8 @@ pub struct Services {
     pub outbound: Outbound,
     /// RCPTs that wait for a next hop's answer.
     pub on_its_way: OnItsWay,
-    /// What next hops accepted lately.
-    pub relay_memory: Arc<Mutex<RelayMemory>>,
-    /// Whose mail they accepted lately.
-    pub recently_good: Arc<Mutex<RecentlyGood>>,
+    /// What mail that was taken leaves behind.
+    pub memory: Memory,
     /// Counters.
     pub metrics: Metrics,
     /// The message trace.

@@ -3,30 +3,20 @@
 //! "Unknown recipient" from a next hop is believed only after the directory was asked live, and a changed answer is
 //! followed once; who is recently good is doubted for an hour (section 5, "Doubt is temporary").
 
-use std::sync::PoisonError;
-
 use super::Services;
 use super::passing_on::passed_on;
 use super::transaction::{Accepted, Transaction, because, domain_label, is_loop};
-use crate::config::{Config, Delivery, Protocol};
-use crate::delivery::cut_through::{Asked, Said, TakesPart, Vouched};
+use crate::config::{Config, Delivery, Protocol, WhenUnreachable};
+use crate::delivery::cut_through::{Asked, TakesPart};
 use crate::delivery::on_its_way::{Asker, ComesFrom, Key};
+use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::unreachable::{self, Client, Past, Unreachable};
 use crate::message::envelope::RcptTo;
-use crate::routing::verdict::{Decision, Freshness, Route, Verdict, Way};
+use crate::routing::verdict::{Decision, Freshness, Route, Verdict};
+use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::time::UnixTime;
 use crate::trace::{Event, What};
-
-/// What the next hop's answer comes to.
-enum Heard {
-    /// The recipient is in.
-    In,
-    /// It is refused with this.
-    Refused(Reply),
-    /// The next hop does not know it, and says so like this.
-    Unknown(Reply),
-}
 
 /// How the next hop of a route takes part in the conversation; `None`: its mail is queued.
 pub(super) fn part<'a>(config: &'a Config, route: &Route) -> Option<TakesPart<'a>> {
@@ -52,7 +42,7 @@ impl Transaction {
         let count = |label| services.metrics.recipients.with_label_values(&[domain.as_str(), label]).inc();
         let (why, row, label) = (because(&decision.reasons), decision.row(), decision.label());
         let (refusal, loops) = match decision.verdict {
-            Verdict::Accept(route) => match self.accept(services, session, &rcpt, (route, &why)).await {
+            Verdict::Accept(route) => match self.accept(services, &rcpt, (route, &why)).await {
                 Ok(()) => {
                     count(label);
                     return Some(reply::RECIPIENT_OK);
@@ -88,7 +78,6 @@ impl Transaction {
     async fn accept(
         &mut self,
         services: &Services,
-        session: &str,
         rcpt: &RcptTo,
         (mut route, why): (Route, &str),
     ) -> Result<(), Reply> {
@@ -99,14 +88,21 @@ impl Transaction {
         let mut why = why.to_owned();
         let mut followed = false;
         loop {
-            let unknown = match self.ask_next_hop(services, session, (rcpt, &route)).await? {
-                Heard::In => {
+            let outcome = self.ask_next_hop(services, (rcpt, &route)).await?;
+            let words = match outcome.class {
+                Class::Accepted => {
                     self.recipients.push(Accepted { rcpt: rcpt.clone(), route, because: why });
                     return Ok(());
                 }
-                Heard::Refused(refusal) => return Err(refusal),
-                Heard::Unknown(unknown) => unknown,
+                Class::UnknownRecipient => self.words(&route, &outcome),
+                Class::Deferred
+                | Class::Refused
+                | Class::TooManyRecipients
+                | Class::Unreachable
+                | Class::LeftToQueue
+                | Class::InDoubt => return Err(self.words(&route, &outcome)),
             };
+            let unknown = Reply { enhanced: reply::USER_UNKNOWN.enhanced, code: 550, text: words.text };
             let live = self.decide_live(rcpt).await;
             match live.verdict {
                 Verdict::Accept(other) if !followed && !other.is_same_way(&route) => {
@@ -126,65 +122,71 @@ impl Transaction {
         }
     }
 
+    /// An outcome as the client hears it: a next hop's own words as such.
+    pub(super) fn words(&self, route: &Route, outcome: &Outcome) -> Reply {
+        let connector = self.in_force.config.send_connector(&route.connector);
+        match (outcome.class, connector) {
+            (Class::Unreachable, _) => reply::NEXT_HOP_UNREACHABLE,
+            (Class::InDoubt, _) => reply::OUTCOME_UNKNOWN,
+            (Class::TooManyRecipients, Some(connector)) if outcome.is_in_its_words() => {
+                let full = reply::TOO_MANY_RECIPIENTS.saying(outcome.reply.text.clone());
+                passed_on(&full, connector, &self.origin)
+            }
+            (_, Some(connector)) if outcome.is_in_its_words() => passed_on(&outcome.reply, connector, &self.origin),
+            _ => outcome.reply.clone(),
+        }
+    }
+
     async fn decide_live(&self, rcpt: &RcptTo) -> Decision {
         self.in_force.resolver.resolve(&self.origin, &rcpt.address, Freshness::Live, UnixTime::now()).await
     }
 
-    /// What the next hop of this route says; mail for one that takes no part is queued.
+    /// What the next hop of this route says; mail for one that takes no part, or is out of reach, may be queued.
     ///
     /// # Errors
     /// A RCPT for the same recipient is on its way there, and it is not sent.
-    async fn ask_next_hop(
-        &mut self,
-        services: &Services,
-        session: &str,
-        (rcpt, route): (&RcptTo, &Route),
-    ) -> Result<Heard, Reply> {
+    async fn ask_next_hop(&mut self, services: &Services, (rcpt, route): (&RcptTo, &Route)) -> Result<Outcome, Reply> {
         let in_force = self.in_force.clone();
-        let Some(part) = part(&in_force.config, route) else { return Ok(Heard::In) };
+        let queued = || Outcome::ours(Class::Accepted, reply::RECIPIENT_OK);
+        let Some(part) = part(&in_force.config, route) else { return Ok(queued()) };
         let key =
             Key { connector: &route.connector, recipient: &rcpt.address, reverse_path: &self.sender.reverse_path };
         let from = ComesFrom::of(&self.origin, part.connector, &services.outbound.known_addresses(part.smtp));
         let asker = Asker { began: self.began, from, mode: in_force.config.loops.mode };
         let on_the_way = services.on_its_way.enter(key, asker).await?;
-        let past = match self.recently_good(services, |good, now| good.is_good(&rcpt.address, now)) {
+        let otherwise = self.when_unreachable(services, (&rcpt.address, route));
+        let asked =
+            Asked { at: self.recipients.len(), rcpt, route, origin: &self.origin, sender: &self.sender, otherwise };
+        let outcome = self.branches.ask(part, &asked).await;
+        drop(on_the_way);
+        if outcome.class != Class::Unreachable {
+            return Ok(outcome);
+        }
+        let what = match otherwise {
+            Unreachable::Queue => "queued",
+            Unreachable::Defer => "deferred",
+        };
+        tracing::info!(recipient = %rcpt.address, send_connector = %route.connector, reason = %outcome.reply,
+            "next hop out of reach: {what}");
+        match otherwise {
+            Unreachable::Queue => {
+                self.branches.join(part, &asked);
+                Ok(queued())
+            }
+            Unreachable::Defer => Ok(outcome),
+        }
+    }
+
+    /// What becomes of a recipient whose next hop cannot be used.
+    pub(super) fn when_unreachable(&self, services: &Services, (address, route): (&Address, &Route)) -> Unreachable {
+        let when =
+            part(&self.in_force.config, route).map_or(WhenUnreachable::Queue, |part| part.cut_through.when_unreachable);
+        let client = if self.origin.is_stranger() { Client::Stranger } else { Client::Known };
+        let past = match self.recently_good(services, |good, now| good.is_good(address, now)) {
             true => Past::Good,
             false => Past::Nothing,
         };
-        let vouched = match (route.way, past) {
-            (Way::Resolved | Way::RelayedVerified, _) | (_, Past::Good) => Vouched::ForBy(session),
-            _ => Vouched::No,
-        };
-        let asked =
-            Asked { at: self.recipients.len(), rcpt, route, origin: &self.origin, sender: &self.sender, vouched };
-        let said = self.branches.ask(part, &asked).await;
-        drop(on_the_way);
-        let words = |reply: &Reply| passed_on(reply, part.connector, &self.origin);
-        Ok(match said {
-            Said::Accepted => Heard::In,
-            Said::TooMany => Heard::Refused(reply::TOO_MANY_RECIPIENTS),
-            Said::PassedOn(reply) => Heard::Refused(words(&reply)),
-            Said::Unknown(reply) => {
-                let words = words(&reply);
-                Heard::Unknown(Reply { enhanced: reply::USER_UNKNOWN.enhanced, code: 550, text: words.text })
-            }
-            Said::Unreachable(why) => {
-                let client = if self.origin.is_stranger() { Client::Stranger } else { Client::Known };
-                match unreachable::policy(part.cut_through.when_unreachable, route.way, client, past) {
-                    Unreachable::Queue => {
-                        tracing::info!(recipient = %rcpt.address, send_connector = %route.connector, reason = %why,
-                            "next hop out of reach: queued");
-                        self.branches.join(part, &asked);
-                        Heard::In
-                    }
-                    Unreachable::Defer => {
-                        tracing::info!(recipient = %rcpt.address, send_connector = %route.connector, reason = %why,
-                            "next hop out of reach: deferred");
-                        Heard::Refused(reply::NEXT_HOP_UNREACHABLE)
-                    }
-                }
-            }
-        })
+        unreachable::policy(when, route.way, client, past)
     }
 
     /// Looks an address up among those that are recently good.
@@ -193,7 +195,6 @@ impl Transaction {
         services: &Services,
         look: impl FnOnce(&mut crate::routing::recently_good::RecentlyGood, UnixTime) -> T,
     ) -> T {
-        let mut good = services.recently_good.lock().unwrap_or_else(PoisonError::into_inner);
-        look(&mut good, UnixTime::now())
+        look(&mut services.memory.good(), UnixTime::now())
     }
 }

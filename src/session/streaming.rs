@@ -3,7 +3,10 @@
 
 use super::ending::{content, regroup};
 use super::transaction::Transaction;
-use crate::delivery::cut_through::Message;
+use crate::config::SendConnector;
+use crate::delivery::branch::Message;
+use crate::delivery::stamping::stamp;
+use crate::smtp::address::Address;
 use crate::smtp::server::{Carrier, Summary};
 
 /// Bodies up to this size are read first and sent at once, octets.
@@ -30,7 +33,11 @@ impl Transaction {
         let content = content(passed, writing, summary);
         let Ok(body) = writing.body().await else { return }; // the message is refused at its end
         let (origin, sender) = (&*self.origin, &self.sender);
-        let message = Message { origin, sender, content: &content, body, in_force: &in_force };
+        let fields = |connector: &SendConnector, named: &[(&Address, &Address)]| {
+            stamp(&in_force, connector, &content.identity, named)
+        };
+        let until = Some(tokio::time::Instant::now()); // what is waited for is the next piece
+        let message = Message { origin, sender, content: &content, body, fields: &fields, until };
         self.branches.begin_stream(&message).await;
     }
 }

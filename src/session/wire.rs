@@ -34,8 +34,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// Reads some octets, or notes that the deadline has passed or that we are draining.
     pub(super) async fn read(&mut self, expect: Expect) -> Result<(), Ended> {
         let deadline = self.deadlines.next(expect, Instant::now());
-        let has_loans = self.transaction.as_ref().is_some_and(|transaction| transaction.branches.has_loans());
-        let lent_until = if has_loans { self.moved + LENT } else { deadline };
+        let lent = self.transaction.as_ref().is_some_and(|transaction| transaction.branches.has_checkouts());
+        let lent_until = if lent { self.moved + LENT } else { deadline };
         let way = Reading::of(expect, self.last_read, &mut self.input);
         let drained = async {
             match &mut self.draining {

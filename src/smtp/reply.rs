@@ -152,6 +152,12 @@ pub const TOO_MANY_WAIT: Reply =
 /// Section 7: no next hop of the recipient's send connector can be used (RFC 3463 3.5, X.4.1).
 pub const NEXT_HOP_UNREACHABLE: Reply =
     Reply::fixed(451, Enhanced(4, 4, 1), "the recipient's mail system cannot be reached now, try again later");
+/// Section 7: the end of data was sent and not answered.
+pub const OUTCOME_UNKNOWN: Reply = Reply::fixed(
+    451,
+    Enhanced(4, 4, 2),
+    "the recipient's mail system did not say whether it has the message, try again later",
+);
 /// Anything not proven permanent is temporary.
 pub const TRY_AGAIN: Reply = Reply::fixed(451, Enhanced(4, 3, 0), "temporary failure, try again later");
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use fingerpost::config::Config;
 use fingerpost::config::check::load_text;
+use fingerpost::delivery::memory::Memory;
 use fingerpost::directory::{Asked, Directories, Directory};
 use fingerpost::in_force::InForce;
 use fingerpost::keys::LoopKeys;
@@ -200,8 +201,7 @@ impl World {
             accepted: sender,
             outbound: fingerpost::delivery::attempt::Outbound::new(metrics.clone()),
             on_its_way: fingerpost::delivery::on_its_way::OnItsWay::new(metrics.clone()),
-            relay_memory: Arc::default(),
-            recently_good: Arc::new(Mutex::new(RecentlyGood::new([1; 16]))),
+            memory: Memory { relays: Arc::default(), recently_good: Arc::new(Mutex::new(RecentlyGood::new([1; 16]))) },
             metrics,
             trace: fingerpost::trace::Trace::default(),
             pressure: Arc::default(),

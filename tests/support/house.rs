@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use fingerpost::config::{Config, check};
 use fingerpost::delivery::attempt::Outbound;
 use fingerpost::delivery::dispatch::{Delivery, Parts};
+use fingerpost::delivery::memory::Memory;
 use fingerpost::directory::{Directories, Directory};
 use fingerpost::in_force::InForce;
 use fingerpost::keys::LoopKeys;
@@ -101,8 +102,7 @@ impl House {
             current: current.clone(),
             spool: spool.clone(),
             outbound: Outbound::new(metrics.clone()),
-            relay_memory: memory.clone(),
-            recently_good: recently_good.clone(),
+            memory: Memory { relays: memory.clone(), recently_good: recently_good.clone() },
             metrics: metrics.clone(),
             trace: Trace::default(),
         };

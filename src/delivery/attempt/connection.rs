@@ -79,6 +79,8 @@ pub struct Connection {
     pub opened: Instant,
     /// Whether a message has gone over it before.
     pub history: History,
+    /// How long each reply is waited for, unless it is said otherwise: `reply_timeout`, or less where somebody waits for us.
+    pub patience: Duration,
     watch: Watch,
     alarm: Alarm,
 }
@@ -129,6 +131,7 @@ impl Connection {
     /// Over a socket that was just connected; nothing is read yet.
     #[must_use]
     pub fn new(stream: Stream, next_hop: Arc<str>, terms: Arc<Terms>, watch: Watch) -> Self {
+        let patience = terms.smtp.reply_timeout;
         Self {
             stream,
             replies: Replies::default(),
@@ -138,6 +141,7 @@ impl Connection {
             terms,
             opened: Instant::now(),
             history: History::Fresh,
+            patience,
             watch,
             alarm: Alarm::new(),
         }
@@ -167,12 +171,12 @@ impl Connection {
         self.out.len()
     }
 
-    /// Writes what is queued and waits for one reply, for `reply_timeout`.
+    /// Writes what is queued and waits for one reply, for [`Connection::patience`].
     ///
     /// # Errors
     /// [`Broken`].
     pub async fn reply(&mut self) -> Result<Reply, Broken> {
-        self.reply_within(self.terms.smtp.reply_timeout).await
+        self.reply_within(self.patience).await
     }
 
     /// The same for a command of its own.
@@ -276,7 +280,7 @@ impl Connection {
         name: rustls_pki_types::ServerName<'static>,
     ) -> Result<Self, Broken> {
         let Stream::Plain(socket) = self.stream else { return Ok(self) };
-        let limit = self.terms.smtp.reply_timeout;
+        let limit = self.patience;
         let handshake = timeout(limit, connector.connect(name, socket)).await;
         self.stream = Stream::Tls(Box::new(handshake.map_err(|_| Broken::TimedOut(limit))??));
         self.replies.discard();

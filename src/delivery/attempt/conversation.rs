@@ -1,16 +1,17 @@
 //! One transaction with one next hop, step by step: MAIL and RCPT here, DATA, the content and the dot in `content`.
 //!
-//! The queue's attempts walk through it in one go (`transaction`), cut-through as the client moves (`lend`). Replies are
-//! read by the table in `refusal`. RFC 5321 3.3, 4.1.1; RFC 2920 (pipelining); RFC 3030 (BDAT); RFC 2033 (LMTP).
+//! A branch walks through it: in one go where the message is there, else as its client moves. Replies are read by the table
+//! in `refusal`. RFC 5321 3.3, 4.1.1; RFC 2920 (pipelining); RFC 3030 (BDAT); RFC 2033 (LMTP).
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::HandedResult;
-use super::answer::{Answer, Ended, to_rcpt};
+use tokio::time::Instant;
+
 use super::black_hole::BlackHole;
 use super::connection::{Broken, Connection, History};
 use super::trouble::Trouble;
+use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refusal::{Meaning, Step, meaning};
 use crate::smtp::client::encode::Encoder;
 use crate::smtp::reply::Reply;
@@ -19,6 +20,36 @@ mod content;
 
 /// Bytes of a reply's words that are kept: they are stored with every recipient.
 const MAX_WORDS: usize = 2000;
+
+/// How the connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Ready for MAIL.
+    Ready,
+    /// Of no more use.
+    Closed,
+    /// It came from the pool and was dead already: nothing was said, nobody was told anything.
+    Unused,
+}
+
+/// How long a next hop may take over its replies to the whole message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// So long over each: a store delivers to one recipient after another (RFC 2033).
+    ForEach(Duration),
+    /// All of them until then: somebody is waiting for us.
+    Until(Instant),
+}
+
+impl Patience {
+    /// How long the next reply may take.
+    fn left(self) -> Duration {
+        match self {
+            Self::ForEach(limit) => limit,
+            Self::Until(deadline) => deadline.saturating_duration_since(Instant::now()),
+        }
+    }
+}
 
 /// Whether DATA goes out with the envelope (RFC 2920 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +68,9 @@ pub(crate) struct Conversation {
     /// RCPT was accepted; they await the message's reply. In the order of their RCPT.
     accepted: Vec<usize>,
     /// Who has his answer.
-    told: Vec<(usize, Answer)>,
+    told: Vec<(usize, Outcome)>,
+    /// What keeps the transaction as a whole from going on here.
+    trouble: Option<Trouble>,
     /// DATA has been written, and the answer is not there yet.
     data_said: bool,
     encoder: Option<Encoder>,
@@ -47,12 +80,17 @@ impl Conversation {
     /// On a connection that is ready for MAIL.
     pub(crate) fn new(connection: Connection) -> Self {
         let (asked, accepted, told) = (VecDeque::new(), Vec::new(), Vec::new());
-        Self { connection, asked, accepted, told, data_said: false, encoder: None }
+        Self { connection, asked, accepted, told, trouble: None, data_said: false, encoder: None }
     }
 
     /// What the next hop offers, and how it is called.
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// The same, for what is said before MAIL.
+    pub(crate) fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 
     /// A wait is cut short: whether what was sent seems to get lost on the way.
@@ -72,12 +110,17 @@ impl Conversation {
 
     /// Refuses recipients ourselves.
     pub(crate) fn refuse(&mut self, recipients: impl Iterator<Item = usize>, reply: &Reply) {
-        self.told.extend(recipients.map(|at| (at, Answer::Final(HandedResult::Refused(reply.clone())))));
+        self.told.extend(recipients.map(|at| (at, Outcome::ours(Class::Refused, reply.clone()))));
     }
 
     /// What recipients were told since this was asked last.
-    pub(crate) fn told(&mut self) -> Vec<(usize, Answer)> {
+    pub(crate) fn told(&mut self) -> Vec<(usize, Outcome)> {
         std::mem::take(&mut self.told)
+    }
+
+    /// What keeps the transaction from going on here, if something does; asked once.
+    pub(crate) fn trouble(&mut self) -> Option<Trouble> {
+        self.trouble.take()
     }
 
     /// MAIL and the first RCPTs, lines with their CRLF.
@@ -113,7 +156,7 @@ impl Conversation {
     }
 
     async fn reply(&mut self) -> Result<Reply, Broken> {
-        self.reply_within(self.connection.terms.smtp.reply_timeout).await
+        self.reply_within(self.connection.patience).await
     }
 
     async fn reply_within(&mut self, limit: Duration) -> Result<Reply, Broken> {
@@ -135,10 +178,11 @@ impl Conversation {
             _ if reply.code == 421 && self.connection.history == History::Reused => return Err(Ended::Unused),
             Meaning::SenderRefused => {
                 let all = self.unanswered();
-                self.tell(&all, || Answer::Final(HandedResult::Refused(reply.clone())));
+                let refused = Outcome::answered(reply, &self.connection.next_hop);
+                self.tell(&all, &refused);
             }
             other => {
-                self.trouble(Trouble::said(&self.connection, Step::Mail, &reply, other));
+                self.end_by(Trouble::said(&self.connection, Step::Mail, &reply, other));
                 if reply.code == 421 || other == Meaning::OutOfStep {
                     return Err(Ended::Closed);
                 }
@@ -173,19 +217,39 @@ impl Conversation {
             let means = meaning(Step::Rcpt, &reply);
             if reply.code == 421 || means == Meaning::OutOfStep {
                 // The recipients before it have no message yet, those behind it no answer.
-                self.trouble(Trouble::said(&self.connection, Step::Rcpt, &reply, means));
+                self.end_by(Trouble::said(&self.connection, Step::Rcpt, &reply, means));
                 return Err(Ended::Closed);
             }
             self.asked.pop_front();
             match means {
                 Meaning::Positive => self.accepted.push(*at),
                 other => {
-                    let answer = to_rcpt(&self.connection, reply, other, self.accepted.len());
-                    self.told.push((*at, answer));
+                    let outcome = self.rcpt_refused(reply, other);
+                    self.told.push((*at, outcome));
                 }
             }
         }
         Ok(())
+    }
+
+    /// What a reply to RCPT that is not a yes comes to.
+    fn rcpt_refused(&mut self, reply: Reply, means: Meaning) -> Outcome {
+        let next_hop = &self.connection.next_hop;
+        match means {
+            Meaning::TooManyRecipients => Outcome::said(Class::TooManyRecipients, reply, next_hop),
+            Meaning::UnknownRecipient => Outcome::said(Class::UnknownRecipient, reply, next_hop),
+            Meaning::PassedOn | Meaning::FinalReply | Meaning::SenderRefused => Outcome::answered(reply, next_hop),
+            Meaning::Positive
+            | Meaning::Unreachable(_)
+            | Meaning::FaultBetweenUs
+            | Meaning::OurMistake
+            | Meaning::OutOfStep => {
+                let trouble = Trouble::said(&self.connection, Step::Rcpt, &reply, means);
+                let outcome = trouble.outcome();
+                self.trouble = Some(trouble);
+                outcome
+            }
+        }
     }
 
     /// Ends the transaction without a message: nobody is left to send it to, or the client has gone away.
@@ -223,18 +287,19 @@ impl Conversation {
         self.asked.iter().copied().chain(std::mem::take(&mut self.accepted)).collect()
     }
 
-    fn tell(&mut self, recipients: &[usize], answer: impl Fn() -> Answer) {
-        self.told.extend(recipients.iter().map(|at| (*at, answer())));
+    fn tell(&mut self, recipients: &[usize], outcome: &Outcome) {
+        self.told.extend(recipients.iter().map(|at| (*at, outcome.clone())));
     }
 
-    /// Everybody without an answer goes to another next hop.
-    fn trouble(&mut self, trouble: Trouble) {
+    /// Nobody without an answer can be helped here.
+    fn end_by(&mut self, trouble: Trouble) {
         let all = self.unanswered();
-        self.tell(&all, || Answer::Trouble(trouble.clone()));
+        self.tell(&all, &trouble.outcome());
+        self.trouble = Some(trouble);
     }
 
     fn broke(&mut self, broken: &Broken, step: Step) -> Ended {
-        self.trouble(Trouble::broken(&self.connection, broken, step));
+        self.end_by(Trouble::broken(&self.connection, broken, step));
         Ended::Closed
     }
 }

@@ -26,6 +26,11 @@ impl Places {
         free.acquire_owned().await.ok()
     }
 
+    /// A place that is free now.
+    pub(super) fn try_take(&self, connector: &Arc<str>, limit: usize) -> Option<Place> {
+        self.of(connector, limit).try_acquire_owned().ok().map(Some)
+    }
+
     fn of(&self, connector: &Arc<str>, limit: usize) -> Arc<Semaphore> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get(connector).filter(|known| known.limit == limit) {

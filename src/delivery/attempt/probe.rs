@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::connection::{Broken, Connection, History, Terms};
 use super::hops::{self, NextHop, NoHop};
 use super::trouble::Trouble;
-use super::{Attempt, Outbound, fit, open};
+use super::{Outbound, Waits, WayOut, fit, open};
 use crate::config::{AskedServer, Protocol};
 use crate::delivery::refusal::{Meaning, Step, meaning};
 use crate::directory::call_ahead::prober::{Heard, Prober, Probing};
@@ -35,8 +35,10 @@ impl Outbound {
             return Heard::Failed("it is no mail server".to_owned());
         };
         let terms = Terms { ehlo: ehlo.clone(), smtp: smtp.clone() }.into();
-        let attempt = Attempt { shared: self.shared.clone(), terms, connector, next_hop_domain: address.domain() };
-        let hops = match hops::hops(&attempt).await {
+        let (connector, next_hop_domain) = (connector.clone(), address.domain().clone());
+        let waits = Waits::of_queue(smtp);
+        let out = WayOut { shared: self.shared.clone(), terms, connector, next_hop_domain, waits };
+        let hops = match hops::hops(&out).await {
             Ok(hops) => hops,
             Err(NoHop::Trouble(trouble)) => return failed(trouble),
             Err(NoHop::Refused(reply)) => return Heard::Failed(words(&reply)),
@@ -46,7 +48,7 @@ impl Outbound {
             let left = u32::try_from(hops.len() - at).unwrap_or(u32::MAX);
             let now = Instant::now();
             let share = now + until.saturating_duration_since(now) / left;
-            heard = match timeout_at(share, ask_hop(&attempt, hop, address)).await {
+            heard = match timeout_at(share, ask_hop(&out, hop, address)).await {
                 Ok(Ok(heard)) => return heard,
                 Ok(Err(trouble)) => failed(trouble),
                 Err(_) => Heard::Silent(format!("{}: no answer in time", hop.name())),
@@ -60,12 +62,12 @@ fn failed(trouble: Trouble) -> Heard {
     Heard::Failed(trouble.reply.text.into_owned())
 }
 
-async fn ask_hop(attempt: &Attempt<'_>, hop: &NextHop, address: &Address) -> Result<Heard, Trouble> {
-    let key = hop.key(&attempt.connector.name);
+async fn ask_hop(out: &WayOut, hop: &NextHop, address: &Address) -> Result<Heard, Trouble> {
+    let key = hop.key(&out.connector.name);
     loop {
-        let mut connection = match attempt.shared.pool.take(&key, &attempt.terms) {
+        let mut connection = match out.shared.pool.take(&key, &out.terms) {
             Some(connection) => connection,
-            None => Box::pin(open::open(attempt, hop)).await?,
+            None => Box::pin(open::open(out, hop)).await?,
         };
         let path = match fit::recipient(address, &connection.offers) {
             Ok(path) => path,
@@ -78,7 +80,7 @@ async fn ask_hop(attempt: &Attempt<'_>, hop: &NextHop, address: &Address) -> Res
             Err((step, broken)) => return Err(Trouble::broken(&connection, &broken, step)),
             Ok((heard, Then::Close)) => return Ok(heard),
             Ok((heard, Then::Keep)) => {
-                attempt.shared.pool.put(key, connection, attempt.connector.max_connections);
+                out.shared.pool.put(key, connection, out.connector.max_connections);
                 return Ok(heard);
             }
         }

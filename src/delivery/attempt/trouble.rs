@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::connection::{Broken, Connection};
+use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refusal::{Alert, Meaning, Step};
 use crate::smtp::reply::{Enhanced, Reply};
 
@@ -22,10 +23,14 @@ pub(super) const BAD_SECURITY: Enhanced = Enhanced(4, 7, 5);
 /// What is in trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// The next hop as a whole: it counts as down.
-    NextHop,
-    /// This message or recipient there.
+    /// The host: no connection could be made ready for MAIL. It counts as a failure of the host.
+    Host,
+    /// Perhaps the host: a connection that stood ended out of order. The host is tested.
+    Suspect,
+    /// This message there; the host is well.
     Message,
+    /// Nobody there: the wait was ours, or ended for another reason.
+    Ours,
 }
 
 /// Why a next hop could not be used; the next one is tried.
@@ -53,11 +58,11 @@ impl Trouble {
         }
     }
 
-    /// With the next hop as a whole, before a word was exchanged.
+    /// With the host, before a word was exchanged.
     #[must_use]
     pub(super) fn unreached(enhanced: Enhanced, text: String) -> Self {
         let reply = Reply { code: 451, enhanced: Some(enhanced), text: text.into() };
-        Self { next_hop: "".into(), reply, scope: Scope::NextHop, alert: Alert::No, step: None }
+        Self { next_hop: "".into(), reply, scope: Scope::Host, alert: Alert::No, step: None }
     }
 
     /// With a next hop that was reached.
@@ -84,7 +89,9 @@ impl Trouble {
     pub(super) fn broken(connection: &Connection, broken: &Broken, step: Step) -> Self {
         let enhanced =
             if matches!(broken, Broken::TimedOut(_) | Broken::BlackHole(_)) { NO_ANSWER } else { BAD_CONNECTION };
-        Self::at(&connection.next_hop, enhanced, &format!("{} {broken}", during(step))).at_step(step)
+        let scope = if is_before_mail(step) { Scope::Host } else { Scope::Suspect };
+        let trouble = Self::at(&connection.next_hop, enhanced, &format!("{} {broken}", during(step))).at_step(step);
+        Self { scope, ..trouble }
     }
 
     /// A reply that says nothing of sender or recipient, after the table in `refusal`. The queue shows it under its own
@@ -95,16 +102,42 @@ impl Trouble {
         let Enhanced(_, subject, detail) = enhanced.unwrap_or(NO_ANSWER);
         let text = format!("{} the next hop said: {reply}", during(step));
         let trouble = Self::at(&connection.next_hop, Enhanced(4, subject, detail), &text);
-        let begun = !matches!(step, Step::Greeting | Step::Ehlo | Step::StartTls | Step::Auth);
-        let (scope, alert) = match meaning {
-            Meaning::Unreachable(alert) if begun && reply.code != 421 => (Scope::Message, alert),
-            Meaning::Unreachable(alert) => (Scope::NextHop, alert),
-            Meaning::FaultBetweenUs => (Scope::NextHop, Alert::Yes),
+        let scope = match meaning {
+            _ if is_before_mail(step) => Scope::Host,
+            Meaning::FaultBetweenUs | Meaning::OutOfStep => Scope::Suspect,
+            _ if reply.code == 421 => Scope::Suspect,
             // Others' mail may well be understood.
-            _ => (Scope::Message, Alert::Yes),
+            _ => Scope::Message,
+        };
+        let alert = match meaning {
+            Meaning::Unreachable(alert) => alert,
+            _ => Alert::Yes,
         };
         Self { scope, alert, ..trouble.at_step(step) }
     }
+
+    /// Whether it was said to one recipient, and the transaction goes on.
+    #[must_use]
+    pub(crate) fn is_about_a_recipient(&self) -> bool {
+        self.step == Some(Step::Rcpt) && self.scope == Scope::Message
+    }
+
+    /// With ourselves: no next hop is to blame.
+    #[must_use]
+    pub(super) fn ours(text: String) -> Self {
+        Self { scope: Scope::Ours, ..Self::unreached(NO_ANSWER, text) }
+    }
+
+    /// For a recipient that no next hop takes because of it.
+    #[must_use]
+    pub(crate) fn outcome(&self) -> Outcome {
+        Outcome::said(Class::Unreachable, self.reply.clone(), &self.next_hop)
+    }
+}
+
+/// Whether no transaction has begun yet.
+fn is_before_mail(step: Step) -> bool {
+    matches!(step, Step::Greeting | Step::Ehlo | Step::StartTls | Step::Auth)
 }
 
 fn during(step: Step) -> &'static str {

@@ -16,11 +16,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::delivery::attempt::Outbound;
+use crate::delivery::memory::Memory;
 use crate::in_force::Current;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
-use crate::routing::recently_good::RecentlyGood;
-use crate::routing::relay_memory::RelayMemory;
 use crate::spool::entry::Entry;
 use crate::spool::{Spool, SpoolError};
 use crate::time::UnixTime;
@@ -58,10 +57,8 @@ pub struct Parts {
     pub spool: Arc<dyn Spool>,
     /// The way out by SMTP.
     pub outbound: Outbound,
-    /// What next hops accepted lately.
-    pub relay_memory: Arc<Mutex<RelayMemory>>,
-    /// Whose mail they accepted lately.
-    pub recently_good: Arc<Mutex<RecentlyGood>>,
+    /// What mail that was taken leaves behind.
+    pub memory: Memory,
     /// Counters.
     pub metrics: Metrics,
     /// The message trace.

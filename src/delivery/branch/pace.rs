@@ -1,6 +1,6 @@
 //! How fast a branch's next hop takes the content, as far as it is the next hop that is waited for.
 //!
-//! `message` asks before each write how long it may take, and notes what it took. Small pieces count as large ones do:
+//! `content` asks before each write how long it may take, and notes what it took. Small pieces count as large ones do:
 //! what is written is added up until it is worth two minutes.
 
 use std::time::Duration;
@@ -19,12 +19,31 @@ pub(super) struct Pace {
     waited: Duration,
     /// Octets that it has taken since.
     taken: u64,
+    hurry: Hurry,
+}
+
+/// Whether somebody waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Hurry {
+    /// A client does.
+    #[default]
+    Client,
+    /// Nobody: `reply_timeout` ends a write that does not move.
+    Nobody,
 }
 
 impl Pace {
+    /// Where nobody waits.
+    pub(super) fn unhurried() -> Self {
+        Self { hurry: Hurry::Nobody, ..Self::default() }
+    }
+
     /// How long it may take over what is written next.
     pub(super) fn left(&self) -> Duration {
-        WITHIN.saturating_sub(self.waited)
+        match self.hurry {
+            Hurry::Client => WITHIN.saturating_sub(self.waited),
+            Hurry::Nobody => Duration::MAX,
+        }
     }
 
     /// It has taken so many octets, and so long over them.

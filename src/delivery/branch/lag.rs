@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 const BEHIND: Duration = Duration::from_secs(5);
 
 /// The branches that write one piece.
-pub(super) enum Lag {
+pub(crate) enum Lag {
     /// There is no other.
     Alone,
     /// When the first of them was through.
@@ -21,7 +21,7 @@ pub(super) enum Lag {
 
 impl Lag {
     /// Of so many branches.
-    pub(super) fn of(branches: usize) -> Self {
+    pub(crate) fn of(branches: usize) -> Self {
         if branches < 2 { Self::Alone } else { Self::Others(watch::Sender::new(None)) }
     }
 

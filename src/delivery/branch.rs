@@ -1,0 +1,333 @@
+//! One branch: the part of a message that goes to one send connector and next-hop domain, from its envelope to what
+//! became of each recipient.
+//!
+//! Cut-through asks for each recipient as its RCPT comes ([`Branch::ask`]) and sends the message when it is there
+//! ([`Branch::send`]); the queue begins with the message, for nobody waits. The way is the same: one walk over next hops,
+//! one conversation, one set of outcomes.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+mod content;
+mod lag;
+mod pace;
+mod queued;
+
+pub use content::Fields;
+pub(crate) use content::{Body, Message};
+pub(crate) use lag::Lag;
+pub use queued::QueuedBranch;
+
+use super::attempt::WayOut;
+use super::attempt::checkout::{Checkout, Opening, Target};
+use super::attempt::conversation::Ended;
+use super::attempt::trouble::Trouble;
+use super::attempt::walk::NoWay;
+use super::health::Key;
+use super::outcome::{Class, Outcome};
+use crate::message::envelope::{Origin, RcptTo, Sender};
+use crate::routing::verdict::Route;
+use crate::smtp::address::Address;
+use crate::smtp::reply::{Enhanced, Reply};
+use crate::spool::entry::Content;
+use pace::Pace;
+
+/// Recipients of one transaction: what every server takes (RFC 5321 4.5.3.1.8), and what one stamp names.
+pub(crate) const MAX_RECIPIENTS: usize = 100;
+/// How long a client's transaction waits for next hops in all, up to their 354.
+const BEFORE_DATA: Duration = Duration::from_secs(180);
+/// After the content has begun to go, so many other hosts are tried.
+const OTHER_HOSTS: usize = 1;
+
+/// The client's transaction has waited long enough.
+const IMPATIENT: Reply = Reply::fixed(451, Enhanced(4, 4, 1), "the next hop takes too long to answer");
+
+/// One send connector and next-hop domain.
+pub(crate) struct Branch {
+    pub(super) out: WayOut,
+    /// Recipients that the next hop accepted, or that will be queued.
+    members: Vec<Member>,
+    line: Line,
+    /// What became of recipients that are not members any more.
+    ended: Vec<(usize, Outcome)>,
+    /// Members that go in another transaction.
+    later: Vec<Member>,
+    /// Hosts that took the envelope and then not the message, and what the last of them failed with.
+    tried: Vec<Key>,
+    last: Option<Outcome>,
+    /// How its content goes.
+    stream: Stream,
+    /// How fast its next hop takes the content.
+    pace: Pace,
+    /// How much longer next hops are waited for, up to their 354.
+    left: Duration,
+}
+
+/// How a branch's content goes.
+#[derive(Default)]
+enum Stream {
+    /// It is read first.
+    #[default]
+    No,
+    /// As it comes.
+    On,
+    /// It began as it came, and this is how it ended.
+    Over(Vec<(usize, Outcome)>),
+}
+
+/// How the branch stands with its next hop.
+enum Line {
+    /// The envelope has not been said, or was taken back.
+    Away,
+    /// The envelope is with the next hop.
+    Open(Box<Checkout>),
+    /// No next hop can be used in this transaction.
+    Unreachable(Outcome),
+}
+
+/// Whether a transaction has room for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Others {
+    Accepted,
+    None,
+}
+
+/// A recipient of a branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Member {
+    /// Its number: the position among the transaction's or the message's recipients.
+    pub(crate) at: usize,
+    /// What RCPT said to us.
+    pub(crate) rcpt: RcptTo,
+    /// What RCPT TO will carry.
+    pub(crate) rcpt_to: Address,
+}
+
+impl Member {
+    fn target(&self) -> (usize, Target<'_>) {
+        (self.at, Target { rcpt_to: &self.rcpt_to, rcpt: &self.rcpt })
+    }
+}
+
+impl Branch {
+    /// Without recipients yet.
+    pub(crate) fn new(out: WayOut) -> Self {
+        Self {
+            out,
+            members: Vec::new(),
+            line: Line::Away,
+            ended: Vec::new(),
+            later: Vec::new(),
+            tried: Vec::new(),
+            last: None,
+            stream: Stream::No,
+            pace: Pace::default(),
+            left: BEFORE_DATA,
+        }
+    }
+
+    /// The same, with recipients that nobody has been asked about.
+    pub(crate) fn with(self, members: Vec<Member>) -> Self {
+        Self { members, ..self }
+    }
+
+    /// Whether this route is its own. By smart hosts all recipients go together, by MX those of one domain.
+    pub(crate) fn is_for(&self, route: &Route) -> bool {
+        let same_hops = self.out.has_smart_hosts() || self.out.next_hop_domain == route.next_hop_domain;
+        self.out.connector.name == route.connector && same_hops
+    }
+
+    /// Its recipients.
+    pub(crate) fn members(&mut self) -> &mut Vec<Member> {
+        &mut self.members
+    }
+
+    /// Whether a recipient that was a member once has its answer.
+    pub(crate) fn has_ended(&self, at: usize) -> bool {
+        self.ended.iter().any(|(ended, _)| *ended == at)
+    }
+
+    /// Whether it takes no more recipients.
+    pub(crate) fn is_full(&self) -> bool {
+        self.members.len() >= MAX_RECIPIENTS
+    }
+
+    /// Whether the envelope is with a next hop.
+    pub(crate) fn has_checkout(&self) -> bool {
+        matches!(self.line, Line::Open(_))
+    }
+
+    /// Whether its content goes as it comes.
+    pub(crate) fn streams(&self) -> bool {
+        matches!(self.stream, Stream::On)
+    }
+
+    /// Asks about one more recipient; a yes makes it a member.
+    pub(crate) async fn ask(&mut self, (origin, sender): (&Origin, &Sender), new: Member) -> Outcome {
+        let began = Instant::now();
+        let told = match &self.line {
+            Line::Unreachable(why) => return why.clone(),
+            Line::Open(_) => self.ask_further(&new).await,
+            Line::Away => match timeout(self.left, self.open((origin, sender), None, Some(&new))).await {
+                Ok(told) => told,
+                Err(_) => return self.unreachable(Outcome::ours(Class::Unreachable, IMPATIENT)),
+            },
+        };
+        self.left = self.left.saturating_sub(began.elapsed());
+        match told {
+            Some(outcome) => outcome,
+            None => {
+                self.members.push(new);
+                Outcome::ours(Class::Accepted, crate::smtp::reply::RECIPIENT_OK)
+            }
+        }
+    }
+
+    /// Over the connection that has the envelope. `None`: accepted.
+    async fn ask_further(&mut self, new: &Member) -> Option<Outcome> {
+        let Line::Open(checkout) = &mut self.line else { return Some(Outcome::undone()) };
+        let Ok(ended) = timeout(self.left, checkout.more(&[new.target()])).await else {
+            checkout.look();
+            // Its answers are still to come: the envelope is said again over another connection.
+            self.line = Line::Away;
+            return Some(Outcome::ours(Class::Unreachable, IMPATIENT));
+        };
+        let told = checkout.told();
+        checkout.trouble();
+        if let Err(ended) = ended {
+            self.close(ended);
+        }
+        // Members that were accepted before it are told nothing: their envelope is said again.
+        told.into_iter().find(|(at, _)| *at == new.at).map(|(_, outcome)| outcome)
+    }
+
+    /// Says the envelope, for the members and perhaps a new one, whose answer is returned unless it is accepted. Members
+    /// that are refused now have ended.
+    async fn open(
+        &mut self,
+        (origin, sender): (&Origin, &Sender),
+        content: Option<(&Content, u64)>,
+        new: Option<&Member>,
+    ) -> Option<Outcome> {
+        let told = {
+            let recipients: Vec<_> = self.members.iter().chain(new).map(Member::target).collect();
+            let opening = Opening { origin, sender, content, recipients: &recipients };
+            let (line, told) = find(&self.out, &self.tried, &opening).await;
+            self.line = match line {
+                // Nobody else was there to be asked.
+                Line::Unreachable(why) if why.next_hop.is_empty() => Line::Unreachable(self.last.take().unwrap_or(why)),
+                line => line,
+            };
+            told
+        };
+        if let Line::Unreachable(why) = &self.line {
+            return new.map(|_| why.clone());
+        }
+        let (mine, others): (Vec<_>, Vec<_>) =
+            told.into_iter().partition(|(at, _)| new.is_some_and(|new| new.at == *at));
+        let accepted = if self.members.len() > others.len() { Others::Accepted } else { Others::None };
+        for (at, outcome) in others {
+            self.end(at, outcome, accepted);
+        }
+        mine.into_iter().next().map(|(_, outcome)| outcome)
+    }
+
+    /// A member has its answer, unless it goes in another transaction: where there was room for others there will be room
+    /// for it.
+    fn end(&mut self, at: usize, outcome: Outcome, others: Others) {
+        let Some(place) = self.members.iter().position(|member| member.at == at) else { return };
+        let member = self.members.remove(place);
+        match outcome.class {
+            Class::TooManyRecipients if others == Others::Accepted => self.later.push(member),
+            Class::TooManyRecipients => {
+                // Not even one: another transaction would end the same way.
+                let reply = Reply { code: 452, enhanced: Some(Enhanced(4, 5, 3)), ..outcome.reply };
+                self.ended.push((at, Outcome { class: Class::Deferred, reply, ..outcome }));
+            }
+            _ => self.ended.push((at, outcome)),
+        }
+    }
+
+    /// No next hop can be used from here on.
+    fn unreachable(&mut self, why: Outcome) -> Outcome {
+        self.line = Line::Unreachable(why.clone());
+        why
+    }
+
+    /// The connection goes back, if there is one. In the middle of the content it can only be closed; all of it is sent
+    /// later.
+    pub(crate) fn release(&mut self) {
+        if let Stream::On = self.stream {
+            self.stream = Stream::No;
+            self.line = Line::Away;
+        }
+        if let Line::Open(_) = self.line
+            && let Line::Open(checkout) = std::mem::replace(&mut self.line, Line::Away)
+        {
+            checkout.take_back();
+        }
+    }
+
+    /// The same for all members.
+    fn all(&self, outcome: &Outcome) -> Vec<(usize, Outcome)> {
+        self.members.iter().map(|member| (member.at, outcome.clone())).collect()
+    }
+
+    /// The transaction is over: the connection goes back if it can be used.
+    fn close(&mut self, ended: Ended) {
+        if let Line::Open(checkout) = std::mem::replace(&mut self.line, Line::Away) {
+            checkout.give_back(ended);
+        }
+    }
+}
+
+/// Finds a next hop that takes the envelope, and what recipients were told; who is not told was accepted.
+async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>) -> (Line, Vec<(usize, Outcome)>) {
+    let all = |outcome: &Outcome| opening.recipients.iter().map(|(at, _)| (*at, outcome.clone())).collect();
+    let unreachable = |trouble: Trouble| (Line::Unreachable(trouble.outcome()), Vec::new());
+    let mut walk = match out.walk(tried).await {
+        Ok(walk) => walk,
+        Err(NoWay::Refused(reply)) => return (Line::Away, all(&Outcome::ours(Class::Refused, reply))),
+        Err(NoWay::Trouble(trouble)) => return unreachable(trouble),
+    };
+    let mut pending = opening.recipients.to_vec();
+    let mut told = Vec::new();
+    // What was said to recipients says nothing of others.
+    let mut about_recipients = false;
+    loop {
+        let Some(mut checkout) = walk.next().await else {
+            let trouble = walk.trouble();
+            if told.is_empty() && !about_recipients {
+                return unreachable(trouble);
+            }
+            told.extend(pending.iter().map(|(at, _)| (*at, trouble.outcome())));
+            return (Line::Away, told);
+        };
+        let ended = checkout.envelope(&Opening { recipients: &pending, ..*opening }).await;
+        if ended == Err(Ended::Unused) {
+            walk.again(checkout);
+            continue;
+        }
+        let (unreached, answered): (Vec<_>, Vec<_>) =
+            checkout.told().into_iter().partition(|(_, outcome)| outcome.class == Class::Unreachable);
+        told.extend(answered);
+        if let Some(trouble) = checkout.trouble()
+            && checkout.has_nobody()
+            && !unreached.is_empty()
+        {
+            pending.retain(|(at, _)| unreached.iter().any(|(other, _)| other == at));
+            about_recipients |= trouble.is_about_a_recipient();
+            walk.failed(checkout, trouble, ended).await;
+            continue;
+        }
+        told.extend(unreached);
+        return match ended {
+            Ok(()) => (Line::Open(Box::new(checkout)), told),
+            Err(ended) => {
+                checkout.give_back(ended);
+                (Line::Away, told)
+            }
+        };
+    }
+}
