@@ -8,6 +8,7 @@ pub mod address_space;
 mod ask;
 pub mod decide;
 pub mod loops;
+mod order;
 pub mod recently_good;
 pub mod relay_memory;
 pub mod table;

@@ -8,16 +8,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::order::{Order, Slot};
 use crate::fast_map::FastMap;
 use crate::keyed_hash::{HashKey, keyed_hash};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::time::UnixTime;
 
-mod order;
 mod saved;
 
-use order::{Order, Slot};
 pub use saved::Malformed;
 
 /// For how long an address stays good.
