@@ -7,6 +7,8 @@ pub mod accepted_domain;
 pub mod address_space;
 mod ask;
 pub mod decide;
+pub mod doubt;
+mod first_refused;
 pub mod loops;
 mod order;
 pub mod recently_good;
