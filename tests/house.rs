@@ -53,6 +53,7 @@ const PURE: &[&str] = &[
     "src/delivery/schedule.rs",
     "src/delivery/refusal.rs",
     "src/delivery/refused_in_a_row.rs",
+    "src/delivery/refuses_everybody.rs",
     "src/delivery/unreachable.rs",
     "src/report/dsn.rs",
 ];

@@ -15,6 +15,7 @@ pub mod on_its_way;
 pub mod pool;
 pub mod refusal;
 pub mod refused_in_a_row;
+pub mod refuses_everybody;
 pub mod schedule;
 pub(crate) mod stamping;
 pub mod unreachable;
