@@ -100,7 +100,7 @@ struct Refused {
 }
 
 impl RefusesEverybody {
-    /// A message goes to this send connector: to be told once a message or attempt, before its answers.
+    /// A message goes to this send connector: to be told once a message, not once an attempt, before its first answer.
     pub fn message(&mut self, connector: &Arc<str>, source: Source<'_>) {
         let hashes = self.hashes(source);
         let lately = match self.lately.get_mut(connector) {
