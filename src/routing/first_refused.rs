@@ -29,6 +29,14 @@ pub(super) struct Refusals {
     pub(super) last: UnixTime,
 }
 
+impl Refusals {
+    /// The first one, if it is not forgotten.
+    fn first(&self, now: UnixTime, quiet: Duration) -> Option<UnixTime> {
+        // A clock that was ahead and is put right does not make the hour longer.
+        (now.since(self.last) < quiet).then(|| self.first.min(now))
+    }
+}
+
 impl FirstRefused {
     /// Nobody yet: room for so many, each forgotten after so long without a refusal.
     pub(super) fn new(entries: usize, quiet: Duration) -> Self {
@@ -44,27 +52,27 @@ impl FirstRefused {
 
     /// When this one was refused first, if that is not forgotten.
     pub(super) fn first(&self, hash: u64, now: UnixTime) -> Option<UnixTime> {
-        let refusals = self.order.get(*self.known.get(&hash)?);
-        // A clock that was ahead and is put right does not make the hour longer.
-        (now.since(refusals.last) < self.quiet).then(|| refusals.first.min(now))
+        self.order.get(*self.known.get(&hash)?).first(now, self.quiet)
     }
 
     /// It is refused now. The first time was `first`, or earlier if that is known.
     pub(super) fn note(&mut self, hash: u64, first: UnixTime, now: UnixTime) {
-        let first = self.first(hash, now).map_or(first, |known| known.min(first));
-        self.put(Refusals { hash, first, last: now });
+        let Some(slot) = self.known.get(&hash).copied() else {
+            return self.add(Refusals { hash, first, last: now });
+        };
+        let first = self.order.get(slot).first(now, self.quiet).map_or(first, |known| known.min(first));
+        *self.order.get_mut(slot) = Refusals { hash, first, last: now };
+        self.order.renew(slot);
     }
 
-    /// Adds one that was saved, or replaces it, as the newest.
-    pub(super) fn put(&mut self, refusals: Refusals) {
+    /// Adds one that is not there, as the newest.
+    fn add(&mut self, refusals: Refusals) {
         let hash = refusals.hash;
-        if let Some(slot) = self.known.get(&hash).copied().or_else(|| self.free.pop()) {
+        let slot = if let Some(slot) = self.free.pop() {
             *self.order.get_mut(slot) = refusals;
             self.order.renew(slot);
-            self.known.insert(hash, slot);
-            return;
-        }
-        let slot = if self.order.len() < self.entries {
+            slot
+        } else if self.order.len() < self.entries {
             self.order.add(refusals)
         } else {
             let (slot, oldest) = self.order.replace_oldest(refusals);

@@ -70,6 +70,15 @@ struct Good {
     since: UnixTime,
 }
 
+/// Under what an address is remembered.
+struct Names {
+    /// Its successes.
+    address: u64,
+    /// Its refusals. An entry of a directory has its own: what was refused while nobody had the address says nothing about
+    /// somebody who was created since. All tags of a user are one entry: strangers can make any number of them.
+    entry: u64,
+}
+
 impl RecentlyGood {
     /// Nobody yet. The key makes the hashes of this installation its own: 16 random bytes.
     #[must_use]
@@ -130,26 +139,37 @@ impl RecentlyGood {
     /// What is known of an address, where these say that it exists.
     #[must_use]
     pub fn known(&self, address: &Address, by: KnownBy, now: UnixTime) -> Known {
-        let good = self.known.get(&self.hash(address)).map(|slot| self.order.get(*slot));
+        self.known_as(&self.names(address, by), by, now)
+    }
+
+    fn known_as(&self, names: &Names, by: KnownBy, now: UnixTime) -> Known {
+        let good = self.known.get(&names.address).map(|slot| self.order.get(*slot));
         let good_since = good.filter(|good| good.is_good(now)).map(|good| good.since);
-        Known { by, good_since, first_refused: self.refused.first(self.entry(address, by), now) }
+        Known { by, good_since, first_refused: self.refused.first(names.entry, now) }
     }
 
     /// What becomes of an address that was refused, all at once: what is known of it, the rule, and what it came to.
     pub fn doubt(&mut self, address: &Address, by: KnownBy, refused: &Refused<'_>, now: UnixTime) -> doubt::Doubt {
-        let known = self.known(address, by, now);
+        let names = self.names(address, by);
+        let known = self.known_as(&names, by, now);
         let doubt = doubt::doubt(refused, &known, now);
-        self.note_doubt(address, &known, &doubt, now);
+        self.note_as(&names, &known, &doubt, now);
         doubt
     }
 
     /// Notes what a refusal came to. What is believed once is believed until the next success: such an address is not
     /// good any more. Of those of whom nobody says that they exist nothing is noted: anybody can name them.
     pub fn note_doubt(&mut self, address: &Address, known: &Known, doubt: &doubt::Doubt, now: UnixTime) {
+        self.note_as(&self.names(address, known.by), known, doubt, now);
+    }
+
+    fn note_as(&mut self, names: &Names, known: &Known, doubt: &doubt::Doubt, now: UnixTime) {
         let first = match doubt {
             doubt::Doubt::Temporary => now,
             doubt::Doubt::Believe(_) if known.is_vouched_for() => {
-                self.forget_success(address);
+                if let Some(slot) = self.known.get(&names.address) {
+                    self.order.get_mut(*slot).last_success = UnixTime::default();
+                }
                 UnixTime(now.0.saturating_sub(DOUBTED.as_secs()))
             }
             doubt::Doubt::Believe(_) | doubt::Doubt::Follow(_) | doubt::Doubt::Defer(_) | doubt::Doubt::Stands => {
@@ -157,7 +177,7 @@ impl RecentlyGood {
             }
         };
         self.changes += 1;
-        self.refused.note(self.entry(address, known.by), first, now);
+        self.refused.note(names.entry, first, now);
     }
 
     /// A next hop on this way has refused an unresolved address as unknown at the dot, and is believed: RCPT says so for 10
@@ -214,19 +234,13 @@ impl RecentlyGood {
         number as u32
     }
 
-    fn forget_success(&mut self, address: &Address) {
-        if let Some(slot) = self.known.get(&self.hash(address)) {
-            self.order.get_mut(*slot).last_success = UnixTime::default();
-        }
-    }
-
     fn clear_refusals(&mut self, address: &Address, connector: &str) {
         if self.refused.len() > 0 {
-            let hash = self.hash(address);
-            self.refused.clear(hash);
-            self.refused.clear(!hash);
+            let Names { address: nobodys, entry } = self.names(address, KnownBy::Directory);
+            self.refused.clear(nobodys);
+            self.refused.clear(entry);
             if address.local().contains('+') {
-                self.refused.clear(self.entry(address, KnownBy::DirectoryWithoutTag));
+                self.refused.clear(self.names(address, KnownBy::DirectoryWithoutTag).entry);
             }
         }
         if self.refused_at_dot.len() > 0 {
@@ -239,18 +253,17 @@ impl RecentlyGood {
         keyed_hash(&self.key, address.key().as_bytes())
     }
 
-    /// Under what the refusals of an address are remembered. An entry of a directory has its own: what was refused while
-    /// nobody had the address says nothing about somebody who was created since. `user+tag` is one for all tags,
-    /// of which strangers can make any number.
-    fn entry(&self, address: &Address, by: KnownBy) -> u64 {
-        match by {
-            KnownBy::Nobody => self.hash(address),
-            KnownBy::Directory | KnownBy::VerifyWith => !self.hash(address),
+    fn names(&self, address: &Address, by: KnownBy) -> Names {
+        let hash = self.hash(address);
+        let entry = match by {
+            KnownBy::Nobody => hash,
+            KnownBy::Directory | KnownBy::VerifyWith => !hash,
             KnownBy::DirectoryWithoutTag => {
                 let user = address.key().split_inclusive('+').next().unwrap_or_default();
                 !keyed_hash(&self.key, format!("{user}@{}", address.domain()).as_bytes())
             }
-        }
+        };
+        Names { address: hash, entry }
     }
 
     fn hash_at_dot(&self, address: &Address, connector: &str) -> u64 {

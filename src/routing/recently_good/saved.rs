@@ -91,7 +91,7 @@ impl RecentlyGood {
     fn restore_refused(&mut self, mut all: Vec<Refusals>) {
         all.sort_by_key(|refusals| refusals.last);
         let surplus = all.len().saturating_sub(REFUSED);
-        all.drain(surplus..).for_each(|refusals| self.refused.put(refusals));
+        all.drain(surplus..).for_each(|refusals| self.refused.note(refusals.hash, refusals.first, refusals.last));
     }
 }
 
