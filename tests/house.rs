@@ -54,6 +54,7 @@ const PURE: &[&str] = &[
     "src/delivery/refusal.rs",
     "src/delivery/combine.rs",
     "src/delivery/outcome.rs",
+    "src/delivery/refuses_everybody.rs",
     "src/delivery/unreachable.rs",
     "src/report/dsn.rs",
 ];

@@ -17,6 +17,7 @@ pub mod on_its_way;
 pub mod outcome;
 pub mod pool;
 pub mod refusal;
+pub mod refuses_everybody;
 pub mod schedule;
 pub(crate) mod stamping;
 pub mod unreachable;

@@ -143,9 +143,9 @@ pub const DIRECTORY_CHANGED: Reply =
     Reply::fixed(451, Enhanced(4, 3, 5), "the recipient's directory entry changed unexpectedly, try again later");
 /// Rows 9 to 11.
 pub const USER_UNKNOWN: Reply = Reply::fixed(550, Enhanced(5, 1, 1), "user unknown");
-/// Rows 9 to 11, and a next hop's "unknown recipient", while the address is recently good.
+/// Rows 3 and 8 to 11, and a next hop's "unknown recipient", while there is doubt (section 5).
 pub const UNKNOWN_JUST_NOW: Reply =
-    Reply::fixed(451, Enhanced(4, 3, 0), "the recipient had mail lately and is unknown now, try again later");
+    Reply::fixed(451, Enhanced(4, 3, 0), "the recipient is unknown now and should not be, try again later");
 /// Section 6, rule 2: too many wait for the answer about one recipient.
 pub const TOO_MANY_WAIT: Reply =
     Reply::fixed(451, Enhanced(4, 3, 2), "too many ask about this recipient at once, try again later");

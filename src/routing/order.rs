@@ -6,7 +6,7 @@
 /// Where a thing stands, for as long as it is there.
 pub(super) type Slot = u32;
 
-/// The ring. At most `u32::MAX` things; `recently_good` keeps far fewer.
+/// The ring. At most `u32::MAX` things; its owners keep far fewer.
 #[derive(Debug)]
 pub(super) struct Order<T> {
     links: Vec<Link<T>>,
