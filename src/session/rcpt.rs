@@ -145,7 +145,8 @@ impl Transaction {
         let key =
             Key { connector: &route.connector, recipient: &rcpt.address, reverse_path: &self.sender.reverse_path };
         let from = ComesFrom::of(&self.origin, part.connector, &services.outbound.known_addresses(part.smtp));
-        let asker = Asker { began: self.began, from, mode: in_force.config.loops.mode };
+        let (patience, mode) = (part.cut_through.patience, in_force.config.loops.mode);
+        let asker = Asker { began: self.began, from, patience, mode };
         let on_the_way = services.on_its_way.enter(key, asker).await?;
         let past = match self.recently_good(services, |good, now| good.is_good(&rcpt.address, now)) {
             true => Past::Good,
