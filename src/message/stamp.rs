@@ -58,7 +58,7 @@ pub struct NewStamp<'a> {
     pub identity: &'a Identity,
 }
 
-/// A stamp that verified and fits its message. Stored with queued mail.
+/// What a stamp says. Those that verified and fit their message are stored with queued mail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// Which connector the message took.
@@ -67,6 +67,26 @@ pub struct Stamp {
     pub time: UnixTime,
     /// Which recipients, as tags.
     pub tags: Vec<[u8; 8]>,
+}
+
+/// A stamp that a key of ours made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// What it says.
+    pub stamp: Stamp,
+    /// Its MAC: two with the same are one, written twice.
+    pub mac: [u8; 32],
+    /// For which message it was made.
+    pub made_for: For,
+}
+
+/// For which message a stamp was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum For {
+    /// The one that it stands in.
+    This,
+    /// Another one, or this one as it was before somebody changed it.
+    Another,
 }
 
 /// Why a stamp proves nothing. It never refuses anything; it is counted.
@@ -78,7 +98,7 @@ pub enum Ignored {
     Installation,
     /// No key of ours made it.
     Mac,
-    /// It was made for another message.
+    /// It was made for another message: it counts as a pass of the recipients that it names, and proves no more.
     Identity,
 }
 
@@ -133,11 +153,11 @@ pub fn sign(key: &Key, stamp: &NewStamp<'_>) -> String {
     folded(&value)
 }
 
-/// Verifies the unfolded value of a field against the message's own values.
+/// Verifies the unfolded value of a field, and compares what it was made for with the message's own values.
 ///
 /// # Errors
 /// [`Ignored`] says why it proves nothing.
-pub fn verify(keys: &[Key], installation: &str, message: &Values, value: &str) -> Result<Stamp, Ignored> {
+pub fn verify(keys: &[Key], installation: &str, message: &Values, value: &str) -> Result<Verified, Ignored> {
     let value: String = value.split_ascii_whitespace().collect();
     let written = Written::read(&value).ok_or(Ignored::Form)?;
     if written.installation != installation {
@@ -150,10 +170,8 @@ pub fn verify(keys: &[Key], installation: &str, message: &Values, value: &str) -
     if !keys.iter().any(made_by) {
         return Err(Ignored::Mac);
     }
-    if !message.fit(&written.made_for) {
-        return Err(Ignored::Identity);
-    }
-    Ok(written.stamp)
+    let made_for = if message.fit(&written.made_for) { For::This } else { For::Another };
+    Ok(Verified { stamp: written.stamp, mac: written.mac, made_for })
 }
 
 impl Stamp {
@@ -319,7 +337,7 @@ mod tests {
     }
 
     /// As a message brings it back: put on top, examined, verified.
-    fn back(field: &str, mail: &str, keys: &[Key]) -> Result<Stamp, Ignored> {
+    fn back(field: &str, mail: &str, keys: &[Key]) -> Result<Verified, Ignored> {
         let facts = examine(format!("{field}{mail}").as_bytes());
         assert_eq!(facts.stamps.len(), 1, "{field}");
         verify(keys, "mx.contoso.com", &facts.values, &facts.stamps[0])
@@ -329,7 +347,8 @@ mod tests {
     fn a_stamp_names_its_recipients_and_nobody_else() {
         let (alice, target) = (address("Alice@contoso.com"), address("alice@b.example"));
         let field = signed("mx.contoso.com", "to secondary; ü", &[&alice, &target, &alice]);
-        let stamp = back(&field, MAIL, &keys([[1; 32], KEY])).unwrap();
+        let Verified { stamp, made_for, .. } = back(&field, MAIL, &keys([[1; 32], KEY])).unwrap();
+        assert_eq!(made_for, For::This);
         assert_eq!((stamp.via.as_str(), stamp.time), ("to secondary; ü", UnixTime(1_795_235_940)));
         assert_eq!(stamp.tags.len(), 2);
         assert!(
@@ -339,14 +358,29 @@ mod tests {
     }
 
     #[test]
+    fn one_made_for_another_message_says_so_and_is_the_same_wherever_it_stands() {
+        let alice = address("alice@contoso.com");
+        let field = signed("mx.contoso.com", "b", &[&alice]);
+        let here = back(&field, MAIL, &keys([KEY])).unwrap();
+        for other in [
+            MAIL.replace("<1@a>", "<2@a>"),
+            MAIL.replace("Date: d\r\n", ""),
+            MAIL.replace("From: a@b", "From: c@d"),
+            "Subject: none of the three\r\n".to_owned(),
+        ] {
+            let there = back(&field, &other, &keys([KEY])).unwrap();
+            assert_eq!(there, Verified { made_for: For::Another, ..here.clone() }, "{other}");
+            assert!(there.stamp.names(&keys([KEY]), &alice));
+        }
+        let later = back(&signed("mx.contoso.com", "c", &[&alice]), MAIL, &keys([KEY])).unwrap();
+        assert_ne!(later.mac, here.mac);
+    }
+
+    #[test]
     fn what_proves_nothing_says_why() {
         let alice = address("alice@contoso.com");
         let good = signed("mx.contoso.com", "b", &[&alice]);
-        let other_mail = MAIL.replace("<1@a>", "<2@a>");
-        let mail_without = MAIL.replace("Date: d\r\n", "");
         for (field, mail, octets, ignored) in [
-            (good.clone(), other_mail.as_str(), [KEY], Ignored::Identity),
-            (good.clone(), mail_without.as_str(), [KEY], Ignored::Identity),
             (good.clone(), MAIL, [[8; 32]], Ignored::Mac),
             (good.replace("via=b", "via=c"), MAIL, [KEY], Ignored::Mac),
             (good.replace("t=1795", "t=1796"), MAIL, [KEY], Ignored::Mac),
@@ -372,10 +406,10 @@ mod tests {
         let field = signed("mx.contoso.com", &"long ".repeat(300), &recipients);
         assert!(field.lines().all(|line| line.len() < 78), "{field}");
         assert!(field.ends_with("\r\n") && !field.contains("\t\r\n"));
-        let stamp = back(&field, MAIL, &keys([KEY])).unwrap();
-        assert!(recipients.iter().all(|recipient| stamp.names(&keys([KEY]), recipient)));
+        let verified = back(&field, MAIL, &keys([KEY])).unwrap();
+        assert!(recipients.iter().all(|recipient| verified.stamp.names(&keys([KEY]), recipient)));
         let refolded = field.replace("\r\n\t", "").replace(',', ",\r\n  ");
-        assert_eq!(back(&refolded, MAIL, &keys([KEY])), Ok(stamp));
+        assert_eq!(back(&refolded, MAIL, &keys([KEY])), Ok(verified));
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub(super) struct Passed {
 struct Checked<'a> {
     services: &'a Services,
     in_force: &'a InForce,
+    rules: Rules<'a>,
     facts: &'a Facts,
     seen: &'a Seen,
     now: UnixTime,
@@ -69,7 +70,8 @@ pub(super) async fn check(
         tracing::warn!(rule = rule.label(), message_id = facts.message_id, "too many hops: message refused");
         return Err(reply::MESSAGE_LOOP);
     }
-    let checked = Checked { services, in_force: &in_force, facts: &facts, seen: &seen, now: UnixTime::now() };
+    let now = UnixTime::now();
+    let checked = Checked { services, in_force: &in_force, rules, facts: &facts, seen: &seen, now };
     let failed = set_aside(&checked, session, transaction).await?;
     if failed.len() == transaction.recipients.len() {
         let other = failed.iter().map(|(_, reply)| reply).find(|reply| **reply != reply::ROUTING_LOOP);
@@ -105,7 +107,7 @@ async fn set_aside(
             Standing::Clear(route) => transaction.recipients[at].route = route,
             Standing::Looped(rule) => {
                 checked.tell(session, transaction, at, rule);
-                if enforced {
+                if enforced || rule.is_hop_count() {
                     failed.push((at, reply::ROUTING_LOOP));
                 }
             }
@@ -124,6 +126,9 @@ impl Checked<'_> {
     async fn standing(&self, transaction: &Transaction, at: usize) -> Standing {
         let recipient = &transaction.recipients[at];
         let address = &recipient.rcpt.address;
+        if loops::passed_too_often(&self.rules, self.seen, address, self.now) {
+            return Standing::Looped(LoopRule::Passes);
+        }
         if self.looped_by(transaction, address, &recipient.route).is_none() {
             return Standing::Clear(recipient.route.clone());
         }
