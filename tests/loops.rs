@@ -88,6 +88,19 @@ const REWRITERS: &[Rewriter] = &[
         rule: "passes",
         most: 9.0,
     },
+    Rewriter {
+        does: "a new Message-ID, and no trace headers",
+        checks: "/^Message-ID:/ IGNORE\n/^(Received|Fingerpost-Route|X-Trace):/ IGNORE\n",
+        rule: "relay-memory",
+        most: 8.0,
+    },
+    Rewriter {
+        does: "the same, and a note in front of the subject, once",
+        checks: "/^Message-ID:/ IGNORE\n/^(Received|Fingerpost-Route):/ IGNORE\n\
+                 /^Subject: ([^[].*)$/ REPLACE Subject: [external] $1\n",
+        rule: "relay-memory",
+        most: 9.0,
+    },
 ];
 
 #[test]

@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
+use crate::message::body::BodyDigest;
 use crate::message::envelope::Origin;
 use crate::message::header::Facts;
 use crate::message::stamp::{self, For, Ignored, Stamp};
-use crate::routing::relay_memory::RelayMemory;
+use crate::routing::relay_memory::{ContentKey, RelayMemory};
 use crate::routing::verdict::Route;
 use crate::smtp::address::{Address, ReversePath};
 use crate::time::UnixTime;
@@ -149,12 +150,22 @@ pub enum Door<'a> {
 
 /// Whether the relay memory says so (rule 4): the message is there twice already and comes in where a loop would.
 #[must_use]
-pub fn remembered(memory: &RelayMemory, relay: &Relayed<'_>, origin: &Origin, door: Door<'_>) -> bool {
+pub fn remembered(memory: &mut RelayMemory, relay: &Relayed<'_>, origin: &Origin, door: Door<'_>) -> bool {
     let counts = match door {
         Door::Any => true,
         Door::Of(organization) => same_organization(&origin.organization, organization),
     };
     counts && memory.count(relay) >= 2
+}
+
+/// How often one content may pass (rule 4).
+const CONTENT_PASSES: usize = 8;
+
+/// Whether a message that its connector's organisation brings back is there so often already, by its content (rule 4). The
+/// body was noted at its returns only.
+#[must_use]
+pub fn content_remembered(memory: &mut RelayMemory, key: ContentKey, body: &BodyDigest, now: UnixTime) -> bool {
+    memory.count_heads(key, now) >= CONTENT_PASSES && memory.count_contents(key, body, now) + 1 >= CONTENT_PASSES
 }
 
 /// An empty organisation equals nothing, not even itself (DESIGN section 4).
@@ -181,6 +192,7 @@ pub struct Relayed<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::body::Beginning;
     use crate::message::header::examine;
     use crate::message::stamp::{NewStamp, sign};
     use crate::routing::verdict::Way;
@@ -301,6 +313,36 @@ mod tests {
     }
 
     #[test]
+    fn the_same_content_may_pass_eight_times() {
+        let bodies = ["the same", "another"].map(|text| {
+            let mut beginning = Beginning::default();
+            beginning.take(text.as_bytes());
+            beginning.digest()
+        });
+        let facts = examine(MAIL.as_bytes());
+        // How often the same body was noted where it came back, another one, and none; when; and whether it is a loop now.
+        for (same, another, none, at, looped) in [
+            (7, 0, 1, 900, true),
+            (6, 0, 1, 900, false),
+            (6, 0, 2, 900, false), // of two that came in alike, one has been seen again
+            (6, 2, 1, 900, false),
+            (7, 5, 1, 900, true),
+            (9, 0, 0, 900, true),
+            (7, 0, 0, 900, false),
+            (0, 0, 20, 900, false), // nobody brought it back
+            (7, 0, 1, 1_900, false),
+        ] {
+            let mut memory = RelayMemory::default();
+            let key = memory.content_key("b", &address("alice@contoso.com"), &facts.head().unwrap());
+            for (times, body) in [(none, None), (another, Some(&bodies[1])), (same, Some(&bodies[0]))] {
+                (0..times).for_each(|_| memory.note_content(key, body, UnixTime(100)));
+            }
+            let remembered = content_remembered(&mut memory, key, &bodies[0], UnixTime(at));
+            assert_eq!(remembered, looped, "{same} {another} {none} {at}");
+        }
+    }
+
+    #[test]
     fn the_memory_is_believed_the_second_time_and_only_where_a_loop_would_come_in() {
         let mut memory = RelayMemory::default();
         let identity = examine(MAIL.as_bytes()).identity;
@@ -308,7 +350,7 @@ mod tests {
         let relay = Relayed { connector: "b", recipient, reverse_path, facts: &identity, now: UnixTime(1) };
         let from = |organization: &str| Origin { organization: organization.into(), ..Origin::report() };
         memory.note(&relay);
-        assert!(!remembered(&memory, &relay, &from("b"), Door::Of("b")));
+        assert!(!remembered(&mut memory, &relay, &from("b"), Door::Of("b")));
         memory.note(&relay);
         for (organization, door, looped) in [
             ("b", Door::Of("b"), true),
@@ -318,7 +360,7 @@ mod tests {
             ("", Door::Any, true),
             ("a", Door::Any, true),
         ] {
-            assert_eq!(remembered(&memory, &relay, &from(organization), door), looped, "{organization} {door:?}");
+            assert_eq!(remembered(&mut memory, &relay, &from(organization), door), looped, "{organization} {door:?}");
         }
     }
 }

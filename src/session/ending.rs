@@ -9,6 +9,7 @@ use super::commit::{self, Fate, Kept};
 use super::header::Passed;
 use super::passing_on::passed_on;
 use super::rcpt::part;
+use super::returned::{self, ToRemember};
 use super::transaction::{Accepted, Transaction};
 use super::writing::Writing;
 use crate::config::WhenUnreachable;
@@ -38,12 +39,13 @@ pub(super) async fn end(
     summary: Summary,
 ) -> Result<Reply, Reply> {
     let began = Instant::now();
-    let Some((passed, mut writing)) = transaction.content.take() else { return Err(reply::TRY_AGAIN) };
+    let Some((mut passed, mut writing)) = transaction.content.take() else { return Err(reply::TRY_AGAIN) };
     // Said now or never: what a next hop has taken cannot be refused any more.
     let queues = |recipient: &Accepted| part(&transaction.in_force.config, &recipient.route).is_none();
     if services.pressure.is_on() && transaction.recipients.iter().any(queues) {
         return Err(reply::INSUFFICIENT_STORAGE);
     }
+    returned::check(services, session, &mut transaction, &mut passed).await?;
     let content = content(&passed, &writing, summary);
     let fates = if transaction.branches.is_empty() {
         transaction.recipients.iter().map(|_| Fate::due(writing.at)).collect()
@@ -51,6 +53,7 @@ pub(super) async fn end(
         send(services, session, &mut transaction, (&passed, &content, &mut writing)).await?
     };
     let (fates, reported) = with_loops(fates, &passed);
+    let to_remember = ToRemember::of(&passed, &fates);
     let kept = Kept { content, stamps: passed.stamps, id: writing.id, at: writing.at, fates, reported };
     let queued = kept.needs_the_spool(&transaction);
     let label = if queued { "queue" } else { "cut-through" };
@@ -59,6 +62,7 @@ pub(super) async fn end(
     } else {
         commit::delivered(services, session, &transaction, kept)
     };
+    to_remember.remember(services);
     services.metrics.acceptance_duration.with_label_values(&[label]).observe(began.elapsed().as_secs_f64());
     Ok(reply)
 }
