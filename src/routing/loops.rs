@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::message::body::BodyDigest;
 use crate::message::envelope::Origin;
 use crate::message::header::Facts;
-use crate::message::stamp::{self, For, Ignored, Stamp};
+use crate::message::stamp::{self, Ignored, Stamp};
 use crate::routing::relay_memory::{ContentKey, RelayMemory};
 use crate::routing::verdict::Route;
 use crate::smtp::address::{Address, ReversePath};
@@ -87,17 +87,15 @@ pub fn see(rules: &Rules<'_>, facts: &Facts) -> Seen {
         if seen.valid.len() > rules.max_passes {
             break;
         }
-        match stamp::verify(rules.keys, rules.installation, &facts.values, value) {
-            Ok(verified) => {
-                if macs.len() < PASSES_LOOKED_AT && !macs.contains(&verified.mac) {
-                    macs.push(verified.mac);
-                    seen.passes.push(verified.stamp.clone());
-                }
-                match verified.made_for {
-                    For::This => seen.valid.push(verified.stamp),
-                    For::Another => seen.ignored.push(Ignored::Identity),
-                }
+        let fitting = stamp::prove(rules.keys, rules.installation, value).and_then(|proven| {
+            if macs.len() < PASSES_LOOKED_AT && !macs.contains(&proven.mac) {
+                macs.push(proven.mac);
+                seen.passes.push(proven.stamp.clone());
             }
+            proven.fitting(&facts.values)
+        });
+        match fitting {
+            Ok(stamp) => seen.valid.push(stamp),
             Err(ignored) => seen.ignored.push(ignored),
         }
     }
