@@ -2,8 +2,8 @@
 //!
 //! `listener` starts it. It performs what the machine asks for and decides nothing: [`transaction`] asks where
 //! recipients go, [`rcpt`] what their next hops say (cut-through), [`header`] and [`returned`] whether a message loops,
-//! [`writing`] keeps its content, [`ending`] hands it to the next hops and says how it ended, [`commit`] makes durable what is left and hands
-//! it to `delivery`. A transaction keeps the configuration that was in force at its MAIL.
+//! [`writing`] keeps its content, [`ending`] hands it to the next hops and says how it ended, [`commit`] makes durable
+//! what is left and hands it to `delivery`. A transaction keeps the configuration that was in force at its MAIL.
 
 use std::io;
 use std::net::SocketAddr;
