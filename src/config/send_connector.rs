@@ -86,7 +86,7 @@ fn protocol(reader: &mut Reader<'_>) -> Protocol {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 fn delivery(reader: &mut Reader<'_>, protocol: &Protocol) -> Delivery {
     let queues = reader.choice("delivery", &[("cut-through", false), ("queue", true)]);

@@ -29,7 +29,7 @@ use super::outcome::{Class, Outcome};
 use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::routing::verdict::Route;
 use crate::smtp::address::Address;
-use crate::smtp::reply::{Enhanced, Reply};
+use crate::smtp::reply::{Enhanced, RECIPIENT_OK, Reply};
 use crate::spool::entry::Content;
 use pace::Pace;
 
@@ -179,7 +179,11 @@ impl Branch {
             Some(outcome) => outcome,
             None => {
                 self.members.push(new);
-                Outcome::ours(Class::Accepted, crate::smtp::reply::RECIPIENT_OK)
+                let next_hop = match &self.line {
+                    Line::Open(checkout) => checkout.next_hop(),
+                    Line::Away | Line::Unreachable(_) => "".into(),
+                };
+                Outcome::said(Class::Accepted, RECIPIENT_OK, &next_hop)
             }
         }
     }

@@ -73,6 +73,11 @@ impl Branches {
         self.all.iter().any(Branch::has_checkout)
     }
 
+    /// Whether somebody takes this way already.
+    pub(crate) fn has(&self, route: &Route) -> bool {
+        self.all.iter().any(|branch| branch.is_for(route))
+    }
+
     /// Asks the next hop about a recipient.
     pub(crate) async fn ask(&mut self, part: TakesPart<'_>, asked: &Asked<'_>) -> Outcome {
         let branch = self.branch(part, asked);

@@ -1,10 +1,11 @@
 //! What mail that next hops took leaves behind for later mail: relays, against loops (DESIGN section 6, rule 4), and whose
-//! mail was taken lately (section 5, "doubt is temporary").
+//! mail was taken or refused lately (section 5, "doubt is temporary").
 //!
 //! Sessions and the queue note here what was accepted, once a message; both ask here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::refuses_everybody::RefusesEverybody;
 use crate::message::header::Identity;
 use crate::routing::loops::Relayed;
 use crate::routing::recently_good::RecentlyGood;
@@ -17,11 +18,19 @@ use crate::time::UnixTime;
 pub struct Memory {
     /// What next hops accepted lately.
     pub relays: Arc<Mutex<RelayMemory>>,
-    /// Whose mail they accepted lately.
+    /// Whose mail they accepted lately, and whom they refused.
     pub recently_good: Arc<Mutex<RecentlyGood>>,
+    /// Next hops that may refuse everybody.
+    everybody: Arc<Mutex<RefusesEverybody>>,
 }
 
 impl Memory {
+    /// Of these two, which others see too.
+    #[must_use]
+    pub fn new(relays: Arc<Mutex<RelayMemory>>, recently_good: Arc<Mutex<RecentlyGood>>) -> Self {
+        Self { relays, recently_good, everybody: Arc::default() }
+    }
+
     /// Notes a message that a next hop has, for these recipients as received, each with its send connector.
     pub(crate) fn accepted<'a>(
         &self,
@@ -44,6 +53,11 @@ impl Memory {
     /// What next hops accepted lately.
     pub(crate) fn relays(&self) -> MutexGuard<'_, RelayMemory> {
         self.relays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Next hops that may refuse everybody.
+    pub(crate) fn everybody(&self) -> MutexGuard<'_, RefusesEverybody> {
+        self.everybody.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whose mail they accepted lately.

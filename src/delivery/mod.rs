@@ -20,4 +20,5 @@ pub mod refusal;
 pub mod refuses_everybody;
 pub mod schedule;
 pub(crate) mod stamping;
+pub(crate) mod unknown;
 pub mod unreachable;

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::health::{Change, Key};
+use super::health::Change;
 use crate::fast_map::FastMap;
 use crate::routing::doubt::Known;
 use crate::smtp::address::{Address, ReversePath};
@@ -24,6 +24,15 @@ const SOURCES: usize = 5;
 const MESSAGES: usize = 100;
 /// Next hops that are remembered; beyond it those of which nothing is known yet are forgotten, or all.
 const REMEMBERED: usize = 10_000;
+
+/// A next hop, by the names that its answers carry.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The send connector.
+    pub connector: Arc<str>,
+    /// `name[address]:port`.
+    pub next_hop: Arc<str>,
+}
 
 /// Where a message comes from.
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +146,12 @@ impl RefusesEverybody {
             && refused.domains.len() >= needed.domains
             && refused.clients.len() >= needed.clients;
         if refused.everybody { Verdict::Unreachable(Change::News) } else { Verdict::Believe }
+    }
+
+    /// Whether no next hop has refused anybody who is vouched for: an acceptance changes nothing then.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.hops.is_empty()
     }
 
     /// A recipient was accepted. If somebody vouches for it, refusals are believed again; [`Change::News`]: they were not.

@@ -45,10 +45,23 @@ pub struct Facts {
     pub identity: Identity,
     /// The values behind [`Facts::identity`]: a stamp made before another system added a missing field fits still.
     pub values: Values,
+    /// Subject, as the values.
+    pub subject: Option<Vec<u8>>,
     /// The value of Message-ID, unfolded, for logs and the trace; empty where there is none.
     pub message_id: String,
     /// Whether all its bytes are ASCII.
     pub ascii: bool,
+}
+
+/// What a message is known by where its Message-ID is another one each time; the body completes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Head<'a> {
+    /// From.
+    pub from: Option<&'a [u8]>,
+    /// Date.
+    pub date: &'a [u8],
+    /// Subject.
+    pub subject: Option<&'a [u8]>,
 }
 
 /// Octets of a Message-ID that logs, the trace and the queue show.
@@ -59,6 +72,14 @@ impl Facts {
     #[must_use]
     pub fn message_id_shown(&self) -> &str {
         &self.message_id[..self.message_id.floor_char_boundary(SHOWN)]
+    }
+
+    /// What it is known by beside its Message-ID. `None` without a Date: devices that write none write much that is alike.
+    #[must_use]
+    pub fn head(&self) -> Option<Head<'_>> {
+        let Values { from, date, .. } = &self.values;
+        let date = date.as_deref().filter(|date| !date.is_empty())?;
+        Some(Head { from: from.as_deref(), date, subject: self.subject.as_deref() })
     }
 }
 
@@ -138,6 +159,7 @@ pub fn examine(section: &[u8]) -> Facts {
     let mut received = 0;
     let mut stamps = Vec::new();
     let mut values = Values::default();
+    let mut subject = None;
     for field in fields(section) {
         let Some((name, body)) = split(field) else { continue };
         if name.eq_ignore_ascii_case(b"Received") {
@@ -150,10 +172,12 @@ pub fn examine(section: &[u8]) -> Facts {
             values.date.get_or_insert_with(|| unfolded(body));
         } else if name.eq_ignore_ascii_case(b"From") {
             values.from.get_or_insert_with(|| unfolded(body));
+        } else if name.eq_ignore_ascii_case(b"Subject") {
+            subject.get_or_insert_with(|| unfolded(body));
         }
     }
     let message_id = String::from_utf8_lossy(values.message_id.as_deref().unwrap_or_default()).into_owned();
-    Facts { received, stamps, identity: values.identity(), values, message_id, ascii: section.is_ascii() }
+    Facts { received, stamps, identity: values.identity(), values, subject, message_id, ascii: section.is_ascii() }
 }
 
 /// The section without the fields whose name matches a pattern: a field name, without case, whose final `*`
@@ -233,6 +257,7 @@ mod tests {
         assert_eq!(facts.received, 2);
         assert_eq!(facts.stamps, ["v=1; i=x"]);
         assert_eq!(facts.message_id, "<1@a>");
+        assert_eq!(facts.subject.as_deref(), Some("hä".as_bytes()));
         assert_eq!(facts.values.from.as_deref(), Some(&b"A <a@b>, c@d"[..]));
         assert!(!facts.ascii && facts.identity.message_id && facts.identity.date && facts.identity.from);
     }

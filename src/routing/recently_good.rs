@@ -15,7 +15,6 @@ use super::verdict::{Route, Way};
 use crate::fast_map::FastMap;
 use crate::keyed_hash::{HashKey, keyed_hash};
 use crate::smtp::address::Address;
-use crate::smtp::reply::{self, Reply};
 use crate::time::UnixTime;
 
 mod saved;
@@ -34,15 +33,6 @@ const AT_DOT: Duration = Duration::from_mins(10);
 const REFUSED_AT_DOT: usize = 10_000;
 /// How many addresses are remembered.
 const ENTRIES: usize = 200_000;
-
-/// What is to be made of "unknown recipient" when the directory, asked live, changed nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doubt {
-    /// It is recently good: `451 4.3.0`; the queue tries again.
-    Temporary,
-    /// It is told for good.
-    Believe,
-}
 
 /// At most 200,000 addresses, those whose last success is the oldest forgotten first; and those that were refused.
 #[derive(Debug)]
@@ -194,28 +184,6 @@ impl RecentlyGood {
         self.refused_at_dot.len() > 0
             && is_unresolved(route)
             && self.refused_at_dot.first(self.hash_at_dot(address, &route.connector), now).is_some()
-    }
-
-    /// "Unknown recipient" without a directory's word.
-    pub fn refused(&mut self, address: &Address, now: UnixTime) -> Doubt {
-        match self.doubted(address, &reply::USER_UNKNOWN, now) {
-            Some(_) => Doubt::Temporary,
-            None => Doubt::Believe,
-        }
-    }
-
-    /// What to answer instead of our own `550 5.1.1` about an address; `None`: the refusal stands.
-    pub fn doubted(&mut self, address: &Address, refusal: &Reply, now: UnixTime) -> Option<Reply> {
-        let refused = Refused::ByUs { row: Some(9), reply: refusal };
-        let doubt = self.doubt(address, KnownBy::Nobody, &refused, now);
-        (doubt == doubt::Doubt::Temporary).then_some(reply::UNKNOWN_JUST_NOW)
-    }
-
-    /// The same where the organisation that took the mail sends it back, because it does not know the address either.
-    pub fn returned(&mut self, address: &Address, refusal: &Reply, now: UnixTime) -> Option<Reply> {
-        let refused = Refused::ByUs { row: Some(10), reply: refusal };
-        let doubt = self.doubt(address, KnownBy::Nobody, &refused, now);
-        (doubt == doubt::Doubt::Temporary).then_some(reply::UNKNOWN_JUST_NOW)
     }
 
     /// How often it was changed. Equal counts: nothing new to save.

@@ -178,7 +178,7 @@ impl Ground {
         let recently_good = Arc::new(Kept::load(&in_force.config.server.state_dir)?);
         let (trace, writer) = writer::start(trace_folder(&in_force.config))?;
         let current = Arc::new(ArcSwap::from_pointee(in_force));
-        let memory = Memory { relays: Arc::default(), recently_good: recently_good.table.clone() };
+        let memory = Memory::new(Arc::default(), recently_good.table.clone());
         Ok((Self { metrics, current, spool: Arc::new(spool), outbound, trace, memory, recently_good }, writer))
     }
 

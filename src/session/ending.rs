@@ -10,6 +10,7 @@ use super::Services;
 use super::commit::{self, Fate, Kept};
 use super::header::Passed;
 use super::rcpt::part;
+use super::returned::{self, ToRemember};
 use super::transaction::{Accepted, Transaction};
 use super::writing::Writing;
 use crate::config::SendConnector;
@@ -17,12 +18,15 @@ use crate::delivery::branch::Message;
 use crate::delivery::combine::{Then, combine};
 use crate::delivery::cut_through::{Asked, Branches};
 use crate::delivery::outcome::{Class, Outcome};
+use crate::delivery::refuses_everybody::Step;
 use crate::delivery::stamping::stamp;
+use crate::delivery::unknown::Judged;
 use crate::delivery::unreachable::Unreachable;
 use crate::in_force::InForce;
 use crate::message::envelope::{Origin, Sender};
 use crate::message::header::Identity;
 use crate::report::Reported;
+use crate::routing::doubt::{Believed, Followed};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::Summary;
@@ -46,12 +50,13 @@ pub(super) async fn end(
     summary: Summary,
 ) -> Result<Reply, Reply> {
     let began = Instant::now();
-    let Some((passed, mut writing)) = transaction.content.take() else { return Err(reply::TRY_AGAIN) };
+    let Some((mut passed, mut writing)) = transaction.content.take() else { return Err(reply::TRY_AGAIN) };
     // Said now or never: what a next hop has taken cannot be refused any more.
     let queues = |recipient: &Accepted| part(&transaction.in_force.config, &recipient.route).is_none();
     if services.pressure.is_on() && transaction.recipients.iter().any(queues) {
         return Err(reply::INSUFFICIENT_STORAGE);
     }
+    returned::check(services, session, &mut transaction, &mut passed).await?;
     let content = content(&passed, &writing, summary);
     let fates = if transaction.branches.is_empty() {
         transaction.recipients.iter().map(|_| Fate::due(writing.at)).collect()
@@ -59,6 +64,7 @@ pub(super) async fn end(
         send(services, session, &mut transaction, (&passed, &content, &mut writing)).await?
     };
     let (fates, reported) = with_loops(fates, &passed);
+    let to_remember = ToRemember::of(&passed, &fates);
     let kept = Kept { content, stamps: passed.stamps, id: writing.id, at: writing.at, fates, reported };
     let queued = kept.needs_the_spool(&transaction);
     let label = if queued { "queue" } else { "cut-through" };
@@ -67,6 +73,7 @@ pub(super) async fn end(
     } else {
         commit::delivered(services, session, &transaction, kept)
     };
+    to_remember.remember(services);
     services.metrics.acceptance_duration.with_label_values(&[label]).observe(began.elapsed().as_secs_f64());
     Ok(reply)
 }
@@ -118,6 +125,9 @@ async fn send(
         }
     }
     remember(services, transaction, identity, &outcomes);
+    for recipient in 0..outcomes.len() {
+        doubt(services, transaction, recipient, &mut outcomes).await;
+    }
     let going: Vec<usize> =
         (0..outcomes.len()).filter(|at| !passed.failed.iter().any(|(failed, _)| failed == at)).collect();
     let combined: Vec<_> = going
@@ -139,6 +149,28 @@ async fn send(
         }
     }
     Ok(fates)
+}
+
+/// A next hop calls a recipient unknown that it accepted at RCPT (Exchange's filter on mailbox servers does).
+async fn doubt(services: &Services, transaction: &mut Transaction, at: usize, outcomes: &mut [Option<Outcome>]) {
+    let Some(outcome) = &mut outcomes[at] else { return };
+    if outcome.class != Class::UnknownRecipient {
+        return;
+    }
+    let Accepted { rcpt, route, .. } = &transaction.recipients[at];
+    let way = (route, Followed::NotYet);
+    let (judged, _) = transaction.judge(services, &rcpt.address, way, (outcome, Step::Dot)).await;
+    match judged {
+        Judged::Follow(route) => {
+            transaction.recipients[at].route = route;
+            outcome.class = Class::LeftToQueue;
+        }
+        Judged::Temporary => *outcome = Outcome::ours(Class::Deferred, reply::UNKNOWN_JUST_NOW),
+        Judged::Defer(reply) => *outcome = Outcome::ours(Class::Deferred, reply),
+        Judged::Unreachable => outcome.class = Class::Unreachable,
+        Judged::Believe(Believed::Ourselves(reply)) => *outcome = Outcome::ours(Class::Refused, reply),
+        Judged::Believe(Believed::NextHop) => {}
+    }
 }
 
 /// Nobody has the message, and the client keeps it: what it is told.
@@ -213,6 +245,11 @@ fn remember(services: &Services, transaction: &Transaction, identity: &Identity,
         has_it.then_some((&recipient.rcpt.address, &*recipient.route.connector))
     });
     services.memory.accepted((&transaction.sender.reverse_path, identity), accepted, UnixTime::now());
+    for (recipient, outcome) in transaction.recipients.iter().zip(outcomes) {
+        if let Some(Outcome { class: Class::Accepted, next_hop, .. }) = outcome {
+            services.memory.taken(&recipient.rcpt.address, &recipient.route, (next_hop, Step::Dot));
+        }
+    }
 }
 
 /// What the client hears when the message cannot be kept.

@@ -1,9 +1,9 @@
 //! One client's session: drives [`smtp::server`](crate::smtp::server) over one socket, plain or TLS.
 //!
 //! `listener` starts it. It performs what the machine asks for and decides nothing: [`transaction`] asks where
-//! recipients go, [`rcpt`] what their next hops say (cut-through), [`header`] whether a message loops, [`writing`] keeps
-//! its content, [`ending`] hands it to the next hops and says how it ended, [`commit`] makes durable what is left and hands
-//! it to `delivery`. A transaction keeps the configuration that was in force at its MAIL.
+//! recipients go, [`rcpt`] what their next hops say (cut-through), [`header`] and [`returned`] whether a message loops,
+//! [`writing`] keeps its content, [`ending`] hands it to the next hops and says how it ended, [`commit`] makes durable
+//! what is left and hands it to `delivery`. A transaction keeps the configuration that was in force at its MAIL.
 
 use std::io;
 use std::net::SocketAddr;
@@ -42,6 +42,7 @@ mod link;
 mod login;
 mod passing_on;
 mod rcpt;
+mod returned;
 mod streaming;
 mod transaction;
 pub mod users;
@@ -243,7 +244,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
             Action::Content(piece) => {
                 let carrier = self.machine.carrier();
-                Box::pin(self.transaction()?.append(&piece, carrier)).await;
+                let transaction = self.transaction.as_deref_mut().ok_or(Ended::Stuck)?;
+                Box::pin(transaction.append((&self.services, &self.client.id), &piece, carrier)).await;
                 // Afterwards: what a next hop made us wait is not the client's.
                 self.fed += piece.len();
                 if self.fed >= PACE {

@@ -10,9 +10,12 @@ use crate::config::{Config, Delivery, Protocol, WhenUnreachable};
 use crate::delivery::cut_through::{Asked, TakesPart};
 use crate::delivery::on_its_way::{Asker, ComesFrom, Key};
 use crate::delivery::outcome::{Class, Outcome};
+use crate::delivery::refuses_everybody::{Source, Step};
+use crate::delivery::unknown::{Judged, Unknown};
 use crate::delivery::unreachable::{self, Client, Past, Unreachable};
 use crate::message::envelope::RcptTo;
-use crate::routing::verdict::{Decision, Freshness, Route, Verdict};
+use crate::routing::doubt::{Believed, Doubt, Followed, KnownBy, Refused};
+use crate::routing::verdict::{Freshness, Reason, Route, Verdict};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::time::UnixTime;
@@ -41,6 +44,7 @@ impl Transaction {
         let domain = domain_label(&self.in_force.config.routing, &rcpt.address);
         let count = |label| services.metrics.recipients.with_label_values(&[domain.as_str(), label]).inc();
         let (why, row, label) = (because(&decision.reasons), decision.row(), decision.label());
+        let by = KnownBy::of(&decision);
         let (refusal, loops) = match decision.verdict {
             Verdict::Accept(route) => match self.accept(services, &rcpt, (route, &why)).await {
                 Ok(()) => {
@@ -50,11 +54,10 @@ impl Transaction {
                 Err(refusal) => (refusal, false),
             },
             Verdict::Refuse(refusal) => {
-                let doubted = self.recently_good(services, |good, now| match row {
-                    Some(10) => good.returned(&rcpt.address, &refusal, now),
-                    _ => good.doubted(&rcpt.address, &refusal, now),
-                });
-                (doubted.unwrap_or_else(|| refusal.clone()), is_loop(row, &refusal))
+                let refused = Refused::ByUs { row, reply: &refusal };
+                let doubt = self.recently_good(services, |good, now| good.doubt(&rcpt.address, by, &refused, now));
+                let loops = is_loop(row, &refusal);
+                (if doubt == Doubt::Temporary { reply::UNKNOWN_JUST_NOW } else { refusal }, loops)
             }
         };
         count(if refusal.is_permanent() { "refused" } else { "deferred" });
@@ -86,7 +89,7 @@ impl Transaction {
             return Ok(());
         }
         let mut why = why.to_owned();
-        let mut followed = false;
+        let mut followed = Followed::NotYet;
         loop {
             let outcome = self.ask_next_hop(services, (rcpt, &route)).await?;
             let words = match outcome.class {
@@ -102,24 +105,53 @@ impl Transaction {
                 | Class::LeftToQueue
                 | Class::InDoubt => return Err(self.words(&route, &outcome)),
             };
-            let unknown = Reply { enhanced: reply::USER_UNKNOWN.enhanced, code: 550, text: words.text };
-            let live = self.decide_live(rcpt).await;
-            match live.verdict {
-                Verdict::Accept(other) if !followed && !other.is_same_way(&route) => {
-                    (followed, why) = (true, because(&live.reasons));
+            match self.judge(services, &rcpt.address, (&route, followed), (&outcome, Step::Rcpt)).await {
+                (Judged::Follow(other), reasons) => {
+                    (followed, why) = (Followed::Already, because(&reasons));
                     route = other;
                 }
-                Verdict::Accept(_) => {
-                    let doubt = self
-                        .recently_good(services, |good, now| good.doubted(&rcpt.address, &reply::USER_UNKNOWN, now));
-                    return Err(doubt.unwrap_or(unknown));
+                (Judged::Temporary, _) => return Err(reply::UNKNOWN_JUST_NOW),
+                (Judged::Defer(reply) | Judged::Believe(Believed::Ourselves(reply)), _) => return Err(reply),
+                (Judged::Believe(Believed::NextHop), _) => {
+                    return Err(Reply { enhanced: reply::USER_UNKNOWN.enhanced, code: 550, text: words.text });
                 }
-                Verdict::Refuse(refusal) => {
-                    let doubt = self.recently_good(services, |good, now| good.doubted(&rcpt.address, &refusal, now));
-                    return Err(doubt.unwrap_or(refusal));
+                (Judged::Unreachable, _) => {
+                    let Some(part) = part(&self.in_force.config, &route) else { return Err(reply::TRY_AGAIN) };
+                    let otherwise = self.when_unreachable(services, (&rcpt.address, &route));
+                    if otherwise == Unreachable::Defer {
+                        return Err(reply::NEXT_HOP_UNREACHABLE);
+                    }
+                    let (at, origin, sender) = (self.recipients.len(), &*self.origin, &self.sender);
+                    self.branches.join(part, &Asked { at, rcpt, route: &route, origin, sender, otherwise });
+                    self.recipients.push(Accepted { rcpt: rcpt.clone(), route, because: why });
+                    return Ok(());
                 }
             }
         }
+    }
+
+    /// What becomes of a recipient that a next hop does not know, and what the directory, asked live, says.
+    pub(super) async fn judge(
+        &self,
+        services: &Services,
+        address: &Address,
+        (route, followed): (&Route, Followed),
+        (outcome, step): (&Outcome, Step),
+    ) -> (Judged, Vec<Reason>) {
+        let now = UnixTime::now();
+        let live = self.in_force.resolver.resolve(&self.origin, address, Freshness::Live, now).await;
+        let unknown = Unknown {
+            address,
+            route,
+            followed,
+            live: &live.verdict,
+            by: KnownBy::of(&live),
+            next_hop: &outcome.next_hop,
+            step,
+            said: &outcome.reply,
+            source: Source { reverse_path: &self.sender.reverse_path, client: self.origin.client },
+        };
+        (services.memory.judge(&unknown, now), live.reasons)
     }
 
     /// An outcome as the client hears it: a next hop's own words as such.
@@ -137,10 +169,6 @@ impl Transaction {
         }
     }
 
-    async fn decide_live(&self, rcpt: &RcptTo) -> Decision {
-        self.in_force.resolver.resolve(&self.origin, &rcpt.address, Freshness::Live, UnixTime::now()).await
-    }
-
     /// What the next hop of this route says; mail for one that takes no part, or is out of reach, may be queued.
     ///
     /// # Errors
@@ -152,13 +180,24 @@ impl Transaction {
         let key =
             Key { connector: &route.connector, recipient: &rcpt.address, reverse_path: &self.sender.reverse_path };
         let from = ComesFrom::of(&self.origin, part.connector, &services.outbound.known_addresses(part.smtp));
-        let asker = Asker { began: self.began, from, mode: in_force.config.loops.mode };
+        let (patience, mode) = (part.cut_through.patience, in_force.config.loops.mode);
+        let asker = Asker { began: self.began, from, patience, mode };
         let on_the_way = services.on_its_way.enter(key, asker).await?;
         let otherwise = self.when_unreachable(services, (&rcpt.address, route));
+        if self.recently_good(services, |good, now| good.is_refused_at_dot(&rcpt.address, route, now)) {
+            return Err(reply::USER_UNKNOWN);
+        }
+        let source = Source { reverse_path: &self.sender.reverse_path, client: self.origin.client };
+        if !self.branches.has(route) {
+            services.memory.everybody().message(&route.connector, source);
+        }
         let asked =
             Asked { at: self.recipients.len(), rcpt, route, origin: &self.origin, sender: &self.sender, otherwise };
         let outcome = self.branches.ask(part, &asked).await;
         drop(on_the_way);
+        if outcome.class == Class::Accepted {
+            services.memory.taken(&rcpt.address, route, (&outcome.next_hop, Step::Rcpt));
+        }
         if outcome.class != Class::Unreachable {
             return Ok(outcome);
         }

@@ -30,7 +30,7 @@ fn who_was_there_lately_is_not_believed_to_be_gone() {
         ("p0@c.test", "451 4.3.0"),
         ("P0@C.TEST", "451 4.3.0"),
         ("s0@c.test", "451 4.3.0"),
-        ("p1@c.test", "550 5.1.1"),
+        ("p1@c.test", "451 4.3.0"),
         ("s1@c.test", "550 5.1.1"),
     ] {
         rcpt(&mut raw, "ann@outside.test", to, expected);
@@ -74,7 +74,9 @@ fn twenty_known_recipients_refused_in_a_row_are_the_next_hops_fault() {
     for session in 0..5 {
         let mut raw = two.stranger();
         for number in 0..4 {
-            rcpt(&mut raw, "ann@outside.test", &format!("p{}@c.test", session * 4 + number), "550 5.1.1");
+            // The directory has them: doubt, until the twentieth shows that it is the next hop.
+            let said = if session * 4 + number < 19 { "451 4.3.0" } else { "250" };
+            rcpt(&mut raw, "ann@outside.test", &format!("p{}@c.test", session * 4 + number), said);
         }
     }
     let mut raw = two.stranger();

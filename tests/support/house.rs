@@ -21,10 +21,12 @@ use fingerpost::message::queue_id::QueueId;
 use fingerpost::message::stamp::{self, NewStamp, Stamp};
 use fingerpost::metrics::Metrics;
 use fingerpost::resolve::Resolver;
+use fingerpost::routing::doubt::{KnownBy, Refused};
 use fingerpost::routing::recently_good::RecentlyGood;
 use fingerpost::routing::relay_memory::RelayMemory;
 use fingerpost::routing::verdict::{Route, Way};
 use fingerpost::smtp::address::{Address, ReversePath};
+use fingerpost::smtp::reply::USER_UNKNOWN;
 use fingerpost::spool::entry::{Content, Entry, Queued, Record, State};
 use fingerpost::spool::{Draft, Spool};
 use fingerpost::time::UnixTime;
@@ -102,7 +104,7 @@ impl House {
             current: current.clone(),
             spool: spool.clone(),
             outbound: Outbound::new(metrics.clone()),
-            memory: Memory { relays: memory.clone(), recently_good: recently_good.clone() },
+            memory: Memory::new(memory.clone(), recently_good.clone()),
             metrics: metrics.clone(),
             trace: Trace::default(),
         };
@@ -187,7 +189,8 @@ impl House {
     /// This address was refused so many seconds ago.
     pub fn refused(&self, address: &str, ago: u64) {
         let at = UnixTime(UnixTime::now().0 - ago);
-        self.recently_good.lock().unwrap().refused(&parse(address), at);
+        let refused = Refused::ByUs { row: Some(9), reply: &USER_UNKNOWN };
+        self.recently_good.lock().unwrap().doubt(&parse(address), KnownBy::Directory, &refused, at);
     }
 
     /// Waits until nothing is queued, neither durably nor in memory.

@@ -43,7 +43,7 @@ pub enum Delivery {
 /// What cut-through needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CutThrough {
-    /// `cut_through_patience`: how long we wait for a next hop, in all, up to its 354.
+    /// `cut_through_patience`: how long a next hop may take to connect and greet, and over each reply up to its 354.
     pub patience: Duration,
     /// What becomes of mail that it cannot take now.
     pub when_unreachable: WhenUnreachable,

@@ -3,6 +3,8 @@
 //! `walk` hands it out ready for MAIL, `delivery::branch` speaks over it and gives it back. A checkout that is dropped closes
 //! its connection and says nothing of the host: what a client breaks never counts against it.
 
+use std::sync::Arc;
+
 use super::WayOut;
 use super::black_hole::BlackHole;
 use super::connection::{Broken, Connection};
@@ -68,6 +70,11 @@ impl Checkout {
     /// What health and pool know its host by.
     pub(crate) fn key(&self) -> Key {
         self.hop.key(&self.out.connector.name)
+    }
+
+    /// Which next hop it is: `name[address]:port`.
+    pub(crate) fn next_hop(&self) -> Arc<str> {
+        self.talk.connection().next_hop.clone()
     }
 
     /// MAIL and the first RCPTs. DATA goes out with them where the whole content is there.

@@ -15,13 +15,14 @@ use crate::delivery::branch::QueuedBranch;
 use crate::delivery::concurrently::concurrently;
 use crate::delivery::maildir::{self, Letter};
 use crate::delivery::outcome::{Class, Outcome};
+use crate::delivery::refuses_everybody::{Source, Step};
 use crate::delivery::stamping;
+use crate::delivery::unknown::{Judged, Unknown};
 use crate::in_force::InForce;
 use crate::report::Action;
-use crate::routing::recently_good::Doubt;
-use crate::routing::verdict::{Freshness, Route};
-use crate::smtp::address::Address;
-use crate::smtp::reply::{Enhanced, Reply, TRY_AGAIN, UNKNOWN_JUST_NOW};
+use crate::routing::doubt::Followed;
+use crate::routing::verdict::{Freshness, Route, Verdict};
+use crate::smtp::reply::{Enhanced, NEXT_HOP_UNREACHABLE, Reply, TRY_AGAIN, UNKNOWN_JUST_NOW};
 use crate::spool::entry::{Entry, Queued, State};
 use crate::time::UnixTime;
 
@@ -241,22 +242,29 @@ async fn end(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted:
 async fn unknown(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted: Attempted) -> Attempted {
     let Some(queued) = entry.recipients.get(attempted.recipient) else { return attempted };
     let queued = Queued { route: attempted.route.clone(), ..queued.clone() };
-    match redecide::decide(in_force, entry, &queued, Freshness::Live, UnixTime::now()).await {
-        Ok(route) if attempted.known.followed || route.is_same_way(&queued.route) => {
-            doubted(shared, &queued.rcpt.address, attempted)
-        }
-        Ok(route) => Attempted { end: End::Follow(route), ..attempted },
-        Err(refused) if refused.is_permanent() => doubted(shared, &queued.rcpt.address, attempted),
-        Err(refused) => instead(&refused, attempted),
-    }
-}
-
-/// The next hop does not know it, and the directory knows nothing better.
-fn doubted(shared: &Shared, address: &Address, attempted: Attempted) -> Attempted {
-    let doubt = shared.parts.memory.good().refused(address, UnixTime::now());
-    match doubt {
-        Doubt::Temporary => instead(&UNKNOWN_JUST_NOW, attempted),
-        Doubt::Believe => Attempted { end: End::Refused, ..attempted },
+    let now = UnixTime::now();
+    let (decided, by) = redecide::decide(in_force, entry, &queued, Freshness::Live, now).await;
+    let live = match decided {
+        Ok(route) => Verdict::Accept(route),
+        Err(reply) => Verdict::Refuse(reply),
+    };
+    let unknown = Unknown {
+        address: &queued.rcpt.address,
+        route: &queued.route,
+        followed: if attempted.known.followed { Followed::Already } else { Followed::NotYet },
+        live: &live,
+        by,
+        next_hop: &attempted.outcome.next_hop,
+        step: Step::Dot,
+        said: &attempted.outcome.reply,
+        source: Source { reverse_path: &entry.sender.reverse_path, client: entry.origin.client },
+    };
+    match shared.parts.memory.judge(&unknown, now) {
+        Judged::Follow(route) => Attempted { end: End::Follow(route), ..attempted },
+        Judged::Temporary => instead(&UNKNOWN_JUST_NOW, attempted),
+        Judged::Defer(reply) => instead(&reply, attempted),
+        Judged::Unreachable => instead(&NEXT_HOP_UNREACHABLE, attempted),
+        Judged::Believe(_) => Attempted { end: End::Refused, ..attempted },
     }
 }
 

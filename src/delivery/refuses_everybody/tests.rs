@@ -6,7 +6,6 @@ use std::ops::Range;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Host, SmartHost};
 use crate::routing::doubt::KnownBy;
 use crate::time::UnixTime;
 
@@ -17,7 +16,7 @@ const GOOD: Known = Known { good_since: Some(UnixTime(1)), ..NOBODY };
 const DOUBTED: Known = Known { first_refused: Some(UnixTime(2)), ..RESOLVED };
 
 fn hop(connector: &str, host: &str) -> Key {
-    Key { connector: connector.into(), host: SmartHost::new(Host::Name(host.to_owned()), 25) }
+    Key { connector: connector.into(), next_hop: host.into() }
 }
 
 fn recipient(number: usize) -> Address {

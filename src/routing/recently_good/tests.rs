@@ -3,8 +3,32 @@
 use super::doubt::{Believed, Followed};
 use super::*;
 use crate::routing::verdict::Verdict;
+use crate::smtp::reply::{self, Reply};
 
 const KEY: [u8; 16] = *b"0123456789abcdef";
+/// What a refusal comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    Temporary,
+    Believe,
+}
+
+impl RecentlyGood {
+    /// Our own refusal, without a directory's word: what is told instead.
+    fn refused_in_row(&mut self, row: u8, address: &Address, refusal: &Reply, now: UnixTime) -> Option<Reply> {
+        let refused = Refused::ByUs { row: Some(row), reply: refusal };
+        let doubt = self.doubt(address, KnownBy::Nobody, &refused, now);
+        (doubt == doubt::Doubt::Temporary).then_some(reply::UNKNOWN_JUST_NOW)
+    }
+
+    fn refused(&mut self, address: &Address, now: UnixTime) -> Doubt {
+        match self.refused_in_row(9, address, &reply::USER_UNKNOWN, now) {
+            Some(_) => Doubt::Temporary,
+            None => Doubt::Believe,
+        }
+    }
+}
+
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 /// When the tests begin.
@@ -102,9 +126,13 @@ fn only_our_own_unknown_user_is_doubted() {
         (reply::DIRECTORY_UNAVAILABLE, None),
     ] {
         let (mut good, bob) = bob();
-        assert_eq!(good.doubted(&bob, &refusal, at(1)), doubted, "{refusal}");
-        assert_eq!(good.doubted(&bob, &refusal, at(HOUR)), doubted, "the hour begins with the first: {refusal}");
-        assert_eq!(good.doubted(&bob, &refusal, at(1 + HOUR)), None, "{refusal}");
+        assert_eq!(good.refused_in_row(9, &bob, &refusal, at(1)), doubted, "{refusal}");
+        assert_eq!(
+            good.refused_in_row(9, &bob, &refusal, at(HOUR)),
+            doubted,
+            "the hour begins with the first: {refusal}"
+        );
+        assert_eq!(good.refused_in_row(9, &bob, &refusal, at(1 + HOUR)), None, "{refusal}");
     }
 }
 
@@ -191,7 +219,7 @@ fn since_when_an_address_is_good_outlives_a_restart() {
     good.accepted(&bob, "secondary", at(DAY));
     let mut read = RecentlyGood::from_bytes(&good.to_bytes()).unwrap();
     assert_eq!(read.known(&bob, KnownBy::Nobody, at(DAY)).good_since, Some(at(0)));
-    let sent_back = |good: &mut RecentlyGood| good.returned(&bob, &reply::USER_UNKNOWN, at(DAY + 1));
+    let sent_back = |good: &mut RecentlyGood| good.refused_in_row(10, &bob, &reply::USER_UNKNOWN, at(DAY + 1));
     assert_eq!(sent_back(&mut read), Some(reply::UNKNOWN_JUST_NOW), "he is no typing error");
     assert_eq!(sent_back(&mut good), Some(reply::UNKNOWN_JUST_NOW));
 }
