@@ -125,6 +125,7 @@ fn assemble(written: Written, warnings: Vec<String>) -> Config {
             organization: connector.organization.clone(),
             rewrite_target_address: connector.rewrite_target_address,
             verify_with: connector.verify_with.clone(),
+            source_routes: connector.source_routes,
         };
         (connector.name.clone(), rules)
     };

@@ -178,6 +178,7 @@ pub const TABLES: &[Table] = &[
             key("cut_through_patience"),
             key("when_unreachable"),
             key("verify_with"),
+            key("source_routes"),
             server("tls"),
             server("auth"),
             server("source_address"),

@@ -10,6 +10,7 @@ pub mod decide;
 pub mod loops;
 pub mod recently_good;
 pub mod relay_memory;
+mod source_route;
 pub mod table;
 mod target;
 pub mod verdict;

@@ -11,6 +11,7 @@ use fingerpost::config::{
 use fingerpost::delivery::attempt::{Branch, Handed, HandedResult, Outbound, Target};
 use fingerpost::message::envelope::{Body, Origin, RcptTo, Sender};
 use fingerpost::message::header::Identity;
+use fingerpost::routing::table::SourceRoutes;
 use fingerpost::smtp::address::{Address, ReversePath};
 use fingerpost::smtp::domain::Domain;
 use fingerpost::spool::Stored;
@@ -139,6 +140,7 @@ pub(crate) fn connector(smtp: SmtpOut) -> SendConnector {
         protocol: Protocol::Smtp(Arc::new(smtp)),
         address_spaces: Vec::new(),
         verify_with: None,
+        source_routes: SourceRoutes::Refuse,
         rewrite_target_address: true,
         retry: Retry {
             first: Duration::from_secs(60),
