@@ -42,7 +42,8 @@ fn secondary(outside: &Sink, extra: &str) -> Postfix {
 fn configure(node: &Fingerpost, secondary: &Postfix, source_routes: &str) {
     node.write("people.csv", "address\nann@contoso.test\n");
     let door = "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n\n";
-    let domain = "[[accepted_domain]]\ndomain = \"contoso.test\"\ntype = \"internal-relay\"\ndeliver_to = \"inside\"\n\n";
+    let domain =
+        "[[accepted_domain]]\ndomain = \"contoso.test\"\ntype = \"internal-relay\"\ndeliver_to = \"inside\"\n\n";
     let inside = send_connector("inside", ([127, 0, 0, 1], 9).into(), "");
     let more = format!("address_spaces = [{{ domain = \"contoso.test\" }}]\n{source_routes}");
     let secondary = send_connector("secondary", secondary.address(), &more);

@@ -119,6 +119,7 @@ pub const TABLES: &[Table] = &[
             key("idle_timeout"),
             key("max_segment_size"),
             key("strip_headers"),
+            key("strip_authentication_results"),
         ],
     },
     Table { name: "receive_connector.tls", keys: &[key("mode"), key("certificate"), key("key"), key("client_ca")] },

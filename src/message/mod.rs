@@ -1,5 +1,6 @@
 //! Messages: envelope, header section, trace fields and stamps. Pure.
 
+pub mod authentication_results;
 pub mod envelope;
 pub mod header;
 pub mod queue_id;

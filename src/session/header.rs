@@ -76,7 +76,7 @@ pub(super) async fn check(
         return Err(other.cloned().unwrap_or(reply::MESSAGE_LOOP));
     }
     let section = match transaction.origin.is_stranger() {
-        true => header::strip(section, &transaction.connector.strip_headers),
+        true => header::strip(section, &transaction.connector.strips(&in_force.config.server.hostname)),
         false => section.to_vec(),
     };
     Ok(Passed { section_size: section.len() as u64, section, facts, stamps: seen.valid, failed })

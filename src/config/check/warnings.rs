@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use crate::config::file::Written;
 use crate::config::source::Item;
 use crate::config::{
-    Auth, Delivery, DirectoryConfig, DirectoryKind, Host, Protocol, SendConnector, SendTlsMode, SmtpOut,
+    Auth, Delivery, DirectoryConfig, DirectoryKind, Host, Protocol, ReceiveConnector, SendConnector, SendTlsMode,
+    SmtpOut,
 };
+use crate::message::header;
 
 use super::domains::relays;
 use super::{element, warning};
@@ -18,6 +20,7 @@ pub(super) fn find(written: &Written) -> Vec<String> {
         if item.used.resolves_first && item.used.organization.is_empty() {
             found.push(warning(&item.places, "resolves_first", "resolves_first does nothing without an organization"));
         }
+        signed_headers(item, &mut found);
     }
     let logins = written.receive_connectors.iter().any(|item| item.used.auth == Auth::Directory);
     for item in &written.directories {
@@ -31,6 +34,21 @@ pub(super) fn find(written: &Written) -> Vec<String> {
     let carries = |item: &&Item<SendConnector>| relays.contains(&item.used.name);
     written.send_connectors.iter().filter(carries).for_each(|item| unverified(item, &mut found));
     found
+}
+
+/// Header fields that Exchange Online signs (`h=` of its DKIM and ARC signatures).
+const SIGNED: [&str; 2] = ["X-MS-Exchange-SenderADCheck", "X-MS-Exchange-AntiSpam-MessageData-0"];
+
+/// A pattern of the operator's own that breaks others' signatures.
+fn signed_headers(item: &Item<ReceiveConnector>, found: &mut Vec<String>) {
+    for (at, pattern) in item.used.strip_headers.iter().enumerate() {
+        if let Some(signed) = SIGNED.iter().find(|name| header::matches(pattern, name.as_bytes())) {
+            let message = format!(
+                "strip_headers: `{pattern}` takes {signed} out, which Exchange Online signs: its DKIM signatures break"
+            );
+            found.push(warning(&item.places, &element("strip_headers", at), &message));
+        }
+    }
 }
 
 fn directory(item: &Item<DirectoryConfig>, found: &mut Vec<String>) {

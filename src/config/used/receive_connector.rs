@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::config::network::Network;
 use crate::message::envelope::Relay;
+use crate::message::header::Strip;
+use crate::smtp::domain::Domain;
 use crate::tls::names::ClientName;
 
 /// `[[receive_connector]]`.
@@ -49,6 +51,8 @@ pub struct ReceiveConnector {
     pub max_segment_size: Option<u16>,
     /// Header field names, with a final `*` as the only wildcard, that strangers may not assert.
     pub strip_headers: Vec<String>,
+    /// Whether strangers' Authentication-Results in our name are taken out.
+    pub strip_authentication_results: bool,
 }
 
 impl ReceiveConnector {
@@ -57,6 +61,12 @@ impl ReceiveConnector {
     #[must_use]
     pub fn relay_by_address(&self) -> Relay {
         if self.auth == Auth::None { self.relay } else { Relay::AcceptedDomains }
+    }
+
+    /// What strangers may not assert here; `host` is our host name.
+    #[must_use]
+    pub fn strips<'a>(&'a self, host: &'a Domain) -> Strip<'a> {
+        Strip { names: &self.strip_headers, results_of: Some(host).filter(|_| self.strip_authentication_results) }
     }
 }
 
