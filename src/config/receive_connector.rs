@@ -8,6 +8,7 @@ use super::reader::{Reader, name, plain};
 use super::server::socket_address;
 use super::{Auth, CertificateFiles, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
 use crate::message::envelope::Relay;
+use crate::message::tenant::Tenant;
 use crate::tls::names::ClientName;
 
 /// What Linux takes for TCP_MAXSEG (tcp(7)).
@@ -32,6 +33,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> ReceiveConnector {
         tls: tls(&mut reader.inner("receive_connector.tls")),
         trusted_proxies: reader.list("trusted_proxies", network).unwrap_or_default(),
         client_names: reader.list("client_names", ClientName::parse).unwrap_or_default(),
+        tenant: reader.optional("tenant", Tenant::parse),
         auth: reader.text_with_path("auth", auth).unwrap_or(Auth::None),
         max_message_size: reader.size("max_message_size").unwrap_or(35 << 20),
         max_header_size: reader.size("max_header_size").unwrap_or(256 << 10),

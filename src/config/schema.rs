@@ -109,6 +109,7 @@ pub const TABLES: &[Table] = &[
             key("relay"),
             key("tls"),
             key("client_names"),
+            key("tenant"),
             key("auth"),
             key("trusted_proxies"),
             key("max_message_size"),

@@ -173,6 +173,12 @@ pub fn strip(section: &[u8], what: &Strip<'_>) -> Vec<u8> {
     kept
 }
 
+/// The bodies of all fields of this name, top first: unfolded, each run of white space one space, none at the ends.
+pub fn values<'a>(section: &'a [u8], name: &'a str) -> impl Iterator<Item = Vec<u8>> + 'a {
+    let named = move |field| split(field).filter(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes()));
+    fields(section).filter_map(named).map(|(_, body)| unfolded(body))
+}
+
 /// What strangers may not assert.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Strip<'a> {

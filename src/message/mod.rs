@@ -6,3 +6,4 @@ pub mod header;
 pub mod queue_id;
 pub mod received;
 pub mod stamp;
+pub mod tenant;

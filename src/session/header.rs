@@ -2,6 +2,7 @@
 //! it may a stranger not assert.
 
 use super::Services;
+use super::identity::with_tenant;
 use super::transaction::{Transaction, because};
 use crate::config::{Config, LoopMode};
 use crate::in_force::InForce;
@@ -57,6 +58,9 @@ pub(super) async fn check(
     transaction: &mut Transaction,
     section: &[u8],
 ) -> Result<Passed, Reply> {
+    if let Some(origin) = with_tenant(&transaction.origin, &transaction.connector, section) {
+        transaction.origin = origin.into();
+    }
     let facts = header::examine(section);
     let in_force = transaction.in_force.clone();
     let rules = rules(&in_force);

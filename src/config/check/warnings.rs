@@ -9,6 +9,7 @@ use crate::config::{
     SmtpOut,
 };
 use crate::message::header;
+use crate::tls::providers::provider;
 
 use super::domains::relays;
 use super::{element, warning};
@@ -20,6 +21,7 @@ pub(super) fn find(written: &Written) -> Vec<String> {
         if item.used.resolves_first && item.used.organization.is_empty() {
             found.push(warning(&item.places, "resolves_first", "resolves_first does nothing without an organization"));
         }
+        shared_names(item, &mut found);
         signed_headers(item, &mut found);
     }
     let logins = written.receive_connectors.iter().any(|item| item.used.auth == Auth::Directory);
@@ -34,6 +36,32 @@ pub(super) fn find(written: &Written) -> Vec<String> {
     let carries = |item: &&Item<SendConnector>| relays.contains(&item.used.name);
     written.send_connectors.iter().filter(carries).for_each(|item| unverified(item, &mut found));
     found
+}
+
+/// An organisation that a certificate cannot tell, or a tenant that tells none.
+fn shared_names(item: &Item<ReceiveConnector>, found: &mut Vec<String>) {
+    let connector = &item.used;
+    let organization = &connector.organization;
+    match (&connector.tenant, organization.is_empty()) {
+        (Some(_), true) => {
+            found.push(warning(&item.places, "tenant", "tenant does nothing without an organization"));
+        }
+        (None, false) => {
+            for (at, name) in connector.client_names.iter().enumerate() {
+                let Some(provider) = provider(name.as_str()) else { continue };
+                let cure = match provider {
+                    "outlook.com" => "write tenant = \"ID\" of yours",
+                    _ => "use a certificate or networks of your own",
+                };
+                let message = format!(
+                    "client_names: all customers of {provider} show `{name}`, so who does is a stranger, not of \
+                     `{organization}`; {cure}, or leave organization out"
+                );
+                found.push(warning(&item.places, &element("client_names", at), &message));
+            }
+        }
+        (Some(_), false) | (None, true) => {}
+    }
 }
 
 /// Header fields that Exchange Online signs (`h=` of its DKIM and ARC signatures).
