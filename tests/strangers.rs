@@ -1,5 +1,5 @@
-//! What strangers may not do with our systems' trust in us: a real Postfix that trusts us passes on what strangers wrote into
-//! a local part, unless it never gets there.
+//! What strangers write and what real Postfix makes of it: it trusts us, so it passes on what they wrote into a local part,
+//! unless that never gets there; and a printer's address reaches it in proper form.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test ends where the ground it stands on is gone")]
 
@@ -13,7 +13,7 @@ use support::pair::message;
 use support::postfix::{Postfix, Setup};
 use support::senders::Raw;
 use support::sink::Sink;
-use support::tables::{NODE, PEOPLE, send_connector};
+use support::tables::{NODE, PEOPLE, accepted_domain, send_connector};
 use support::wait_until;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -37,6 +37,41 @@ fn secondary(outside: &Sink, extra: &str) -> Postfix {
         others_to: outside.address(),
         extra: &format!("{own}{extra}"),
     })
+}
+
+/// Mail, report and refusal of one whose path is none by the book.
+#[test]
+fn a_printers_address_is_taken_and_answered() {
+    let outside = Sink::start(Ipv4Addr::new(127, 0, 0, 4));
+    let postfix = secondary(&outside, "");
+    let mut node = Fingerpost::prepare();
+    node.write("people.csv", "address\nsam@contoso.test\ngone@contoso.test\n");
+    let door = "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n\n";
+    let domain = accepted_domain("contoso.test", "inside");
+    let inside = send_connector("inside", postfix.address(), "delivery = \"queue\"");
+    let others = send_connector("others", outside.address(), "address_spaces = [{ domain = \"*\" }]");
+    node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{door}{domain}{inside}{others}"));
+    node.start();
+    for (number, path, proper) in [
+        (1, "mfp@fabrikam.test", "mfp@fabrikam.test"),
+        (2, "<mfp.2@fabrikam.test.>", "mfp.2@fabrikam.test"),
+        (3, "<mfp..3@fabrikam.test>", "\"mfp..3\"@fabrikam.test"),
+        (4, ".mfp.4.@fabrikam.test. SIZE=200", "\".mfp.4.\"@fabrikam.test"),
+    ] {
+        let mut raw = Raw::hello(node.smtp);
+        let commands = [&format!("MAIL FROM:{path}"), "RCPT TO:sam@contoso.test.", "RCPT TO:<gone@contoso.test>"];
+        for command in commands {
+            assert_eq!(raw.say(command).0, 250, "{command}");
+        }
+        assert_eq!(raw.say("DATA").0, 354);
+        raw.send(&message("x", 100));
+        assert_eq!(raw.say(".").0, 250);
+        wait_until("sam has it", SOON, || postfix.mails().len() == number);
+        let paths: Vec<_> = postfix.mails().iter().filter_map(|mail| mail.field("Return-Path")).collect();
+        assert!(paths.contains(&format!("<{proper}>")), "{paths:?}");
+        // gone@ is not there: its report finds the sender.
+        wait_until("the report", SOON, || !outside.for_address(proper).is_empty());
+    }
 }
 
 fn configure(node: &Fingerpost, secondary: &Postfix, source_routes: &str) {
