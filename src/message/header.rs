@@ -6,6 +6,9 @@
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
+use super::authentication_results::claims;
+use crate::smtp::domain::Domain;
+
 /// What a message is known by: which of Message-ID, Date and From it has, and digests of their
 /// values (unfolded, each run of white space one space). Stamps carry it; the relay memory uses the second digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -183,10 +186,10 @@ pub fn examine(section: &[u8]) -> Facts {
 /// The section without the fields whose name matches a pattern: a field name, without case, whose final `*`
 /// matches any rest. The other fields keep every byte.
 #[must_use]
-pub fn strip(section: &[u8], patterns: &[String]) -> Vec<u8> {
+pub fn strip(section: &[u8], what: &Strip<'_>) -> Vec<u8> {
     let mut kept = Vec::with_capacity(section.len());
     for field in fields(section) {
-        let stripped = split(field).is_some_and(|(name, _)| patterns.iter().any(|pattern| matches(pattern, name)));
+        let stripped = split(field).is_some_and(|(name, body)| what.takes(name, body));
         if !stripped {
             kept.extend_from_slice(field);
         }
@@ -194,7 +197,31 @@ pub fn strip(section: &[u8], patterns: &[String]) -> Vec<u8> {
     kept
 }
 
-fn matches(pattern: &str, name: &[u8]) -> bool {
+/// The bodies of all fields of this name, top first: unfolded, each run of white space one space, none at the ends.
+pub fn values<'a>(section: &'a [u8], name: &'a str) -> impl Iterator<Item = Vec<u8>> + 'a {
+    let named = move |field| split(field).filter(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes()));
+    fields(section).filter_map(named).map(|(_, body)| unfolded(body))
+}
+
+/// What strangers may not assert.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Strip<'a> {
+    /// Field names, with a final `*` as the only wildcard.
+    pub names: &'a [String],
+    /// Our host name: Authentication-Results that claim to be ours go too.
+    pub results_of: Option<&'a Domain>,
+}
+
+impl Strip<'_> {
+    fn takes(&self, name: &[u8], body: &[u8]) -> bool {
+        let is_ours = |host| name.eq_ignore_ascii_case(b"Authentication-Results") && claims(body, host);
+        self.names.iter().any(|pattern| matches(pattern, name)) || self.results_of.is_some_and(is_ours)
+    }
+}
+
+/// Whether a pattern of [`Strip::names`] fits a field's name.
+#[must_use]
+pub fn matches(pattern: &str, name: &[u8]) -> bool {
     match pattern.as_bytes() {
         [start @ .., b'*'] => name.get(..start.len()).is_some_and(|n| n.eq_ignore_ascii_case(start)),
         whole => name.eq_ignore_ascii_case(whole),
@@ -299,8 +326,20 @@ mod tests {
         let section = b"x-ms-exchange-organization-SCL : -1\r\n more\r\nX-MS: a\r\n odd  \r\nno colon\r\n\
             Received: a\r\nReceived-SPF: b\nTo: \xff\0c\rX-MS-Exchange-Organization-AuthAs: Internal\r\tx\r";
         let kept = b"X-MS: a\r\n odd  \r\nno colon\r\nReceived-SPF: b\nTo: \xff\0c\r";
-        assert_eq!(strip(section, &patterns), kept);
-        assert_eq!(strip(section, &[]), section);
+        assert_eq!(strip(section, &Strip { names: &patterns, results_of: None }), kept);
+        assert_eq!(strip(section, &Strip::default()), section);
+    }
+
+    #[test]
+    fn results_in_our_name_go_and_others_stay() {
+        let host = Domain::parse("mx.contoso.com").unwrap();
+        let ours = "Authentication-Results: mx.contoso.com; spf=pass\r\nAUTHENTICATION-RESULTS :\r\n\t(x)\r\n MX.contoso.com 1;\r\n dkim=pass\r\n";
+        let others = "Authentication-Results: mx.fabrikam.com; spf=pass\r\nARC-Authentication-Results: i=1; mx.contoso.com; spf=pass\r\n\
+            X-Authentication-Results: mx.contoso.com; spf=pass\r\nSubject: mx.contoso.com; spf=pass\r\n";
+        let section = format!("{ours}{others}");
+        let kept = |results_of| strip(section.as_bytes(), &Strip { names: &[], results_of });
+        assert_eq!(kept(Some(&host)), others.as_bytes());
+        assert_eq!(kept(None), section.as_bytes());
     }
 
     #[test]
@@ -319,7 +358,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_and_none_is_lost(section in proptest::string::bytes_regex("(?s-u:[ -~\\r\\n\\x00\\xff]|Received: ?|From:){0,60}").unwrap()) {
             proptest::prop_assert!(examine(&section).received <= section.len());
-            proptest::prop_assert_eq!(strip(&section, &[]), section);
+            proptest::prop_assert_eq!(strip(&section, &Strip::default()), section);
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod loops;
 mod order;
 pub mod recently_good;
 pub mod relay_memory;
+mod source_route;
 pub mod table;
 mod target;
 pub mod verdict;

@@ -2,6 +2,7 @@
 //! it may a stranger not assert. [`super::returned`] looks at the bodies of those that may have come back.
 
 use super::Services;
+use super::identity::with_tenant;
 use super::returned::Remembered;
 use super::transaction::{Transaction, because};
 use crate::config::{Config, LoopMode};
@@ -70,6 +71,9 @@ pub(super) async fn check(
     transaction: &mut Transaction,
     section: &[u8],
 ) -> Result<Passed, Reply> {
+    if let Some(origin) = with_tenant(&transaction.origin, &transaction.connector, section) {
+        transaction.origin = origin.into();
+    }
     let facts = header::examine(section);
     let in_force = transaction.in_force.clone();
     let rules = rules(&in_force);
@@ -88,7 +92,7 @@ pub(super) async fn check(
     all_failed(&failed, transaction)?;
     let remembered = Remembered::of(services, transaction, &facts, now);
     let section = match transaction.origin.is_stranger() {
-        true => header::strip(section, &transaction.connector.strip_headers),
+        true => header::strip(section, &transaction.connector.strips(&in_force.config.server.hostname)),
         false => section.to_vec(),
     };
     Ok(Passed { section_size: section.len() as u64, section, facts, stamps: seen.valid, failed, remembered })

@@ -141,7 +141,10 @@ pub const DIRECTORY_AMBIGUOUS: Reply =
 /// Row 5: the answer changed, as those of too many did (`hold_changes`).
 pub const DIRECTORY_CHANGED: Reply =
     Reply::fixed(451, Enhanced(4, 3, 5), "the recipient's directory entry changed unexpectedly, try again later");
-/// Rows 9 to 11.
+/// Rows 4, 7, 8 and 11: a way on that a stranger wrote.
+pub const SOURCE_ROUTE: Reply =
+    Reply::fixed(550, Enhanced(5, 1, 3), "source routes (% ! @ in the local part) are not taken");
+/// Row 9 and 10.
 pub const USER_UNKNOWN: Reply = Reply::fixed(550, Enhanced(5, 1, 1), "user unknown");
 /// Rows 3 and 8 to 11, and a next hop's "unknown recipient", while there is doubt (section 5).
 pub const UNKNOWN_JUST_NOW: Reply =

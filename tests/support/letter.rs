@@ -13,6 +13,7 @@ use fingerpost::delivery::branch::QueuedBranch;
 use fingerpost::delivery::outcome::{Class, Outcome};
 use fingerpost::message::envelope::{Body, Origin, RcptTo, Sender};
 use fingerpost::message::header::Identity;
+use fingerpost::routing::table::SourceRoutes;
 use fingerpost::smtp::address::{Address, ReversePath};
 use fingerpost::smtp::domain::Domain;
 use fingerpost::spool::Stored;
@@ -144,6 +145,7 @@ pub(crate) fn connector(smtp: SmtpOut) -> SendConnector {
         protocol: Protocol::Smtp(Arc::new(smtp)),
         address_spaces: Vec::new(),
         verify_with: None,
+        source_routes: SourceRoutes::Refuse,
         rewrite_target_address: true,
         retry: Retry {
             first: Duration::from_secs(60),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::CertificateFiles;
 use crate::routing::address_space::AddressSpace;
+use crate::routing::table::SourceRoutes;
 
 /// `[[send_connector]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct SendConnector {
     pub address_spaces: Vec<AddressSpace>,
     /// `verify_with`: the directory that is asked about unresolved recipients before they are accepted.
     pub verify_with: Option<Arc<str>>,
+    /// `source_routes`: whether strangers may route mail through its next hop.
+    pub source_routes: SourceRoutes,
     /// RCPT TO becomes the entry's target address.
     pub rewrite_target_address: bool,
     /// When and how often to try.
