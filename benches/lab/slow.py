@@ -10,6 +10,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import json
 import statistics
 import sys
 import urllib.request
@@ -109,12 +110,17 @@ class Node:
                 return answer.status == 200
         return False
 
-    async def retry(self):
-        """Tries all that is queued now."""
-        command = [FINGERPOST, "queue", "retry", "--all", "--config", self.configuration]
-        null = asyncio.subprocess.DEVNULL
-        process = await asyncio.create_subprocess_exec(*command, stdout=null, stderr=null)
-        await process.wait()
+    async def queue(self, *words):
+        """`fingerpost queue ...`: what it prints."""
+        command = [FINGERPOST, "queue", *words, "--config", self.configuration]
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        return (await process.communicate())[0]
+
+    async def waiting(self):
+        """Who waits in the queue: (queue id, address)."""
+        listed = json.loads(await self.queue("list", "--limit", "100000", "--format", "json"))
+        messages = listed["messages"]
+        return {(each["id"], to["address"]) for each in messages for to in each["recipients"] if to["state"] != "done"}
 
 
 NODE = """
@@ -168,7 +174,7 @@ async def run(row, folder, seconds):
         strangers = Strangers(node.server, [each for pair in zip(RESOLVED, UNRESOLVED) for each in pair])
         await beside(load.run(node.server), in_the_way(row, strangers, seconds))
         messages = load.messages + strangers.uploads
-        arrived = await arrivals(node, primary, secondary, messages)
+        arrived = await arrivals(node, (primary, secondary), messages)
         return figures(row, load.messages, strangers, arrived) | {
             "turned_away": primary.turned_away + secondary.turned_away,
             "connections": max(primary.most, secondary.most),
@@ -213,18 +219,29 @@ def in_the_way(row, strangers, seconds):
     return [], 0
 
 
-async def arrivals(node, primary, secondary, messages):
-    """Waits until all that was accepted is there, a minute at most, and what must not come had time to come: copies of
-    each message and recipient, at the next hop where he belongs."""
-    due = {(message.number, to) for message in messages for to in message.accepted}
-    for attempt in range(60):
-        if all((copies := counted(primary, secondary))[each] for each in due):
+@dataclasses.dataclass
+class Arrived:
+    """Copies of each (message, recipient) at the next hop where he belongs; what is accepted and not there."""
+
+    copies: collections.Counter
+    waiting: int  # it waits in the queue
+    lost: int  # it does not
+
+
+async def arrivals(node, hops, messages):
+    """Waits until all that was accepted is there, a minute at most, and what must not come had time to come."""
+    due = {(message.number, to): (message.final.split()[-1], to) for message in messages for to in message.accepted}
+    for second in range(60):
+        if all((copies := counted(*hops))[each] for each in due):
             break
-        if attempt % 5 == 0:
-            await node.retry()
+        if second % 5 == 0:
+            await node.queue("retry", "--all")
         await asyncio.sleep(1)
+    waiting = await node.waiting()
     await asyncio.sleep(1)
-    return counted(primary, secondary)
+    copies = counted(*hops)
+    missing = [queued for each, queued in due.items() if not copies[each]]
+    return Arrived(copies, sum(each in waiting for each in missing), sum(each not in waiting for each in missing))
 
 
 def counted(primary, secondary):
@@ -260,12 +277,14 @@ def figures(row, messages, strangers, arrived):
         "resolved": share(resolved, "4"),
         "unresolved": share(unresolved, "4"),
         "worst_client": max(share(of, "4") for of in by_client),
+        "clients": [{"p99": percentile([each.seconds for each in of if each.final], 99), "temporary": share(of, "4")} for of in by_client],
         "permanent": share(messages, "5"),
         "unanswered": sum(bool(message.broken) for message in messages),
         "queued": sum("queued" in message.final for message in accepted),
-        "lost": sum(not arrived[each] for each in due),
-        "twice": sum(copies > 1 for copies in arrived.values()),
-        "stray": sum(each not in due for each in arrived),
+        "waiting": arrived.waiting,
+        "lost": arrived.lost,
+        "twice": sum(copies > 1 for copies in arrived.copies.values()),
+        "stray": sum(each not in due for each, copies in arrived.copies.items() if copies),
         "late": max(message.late for message in messages),
         "heard": dict(strangers.heard),
         "replies": dict(collections.Counter(reply for message in messages for reply in message.refusals).most_common(5)),
@@ -280,7 +299,7 @@ def percentile(values, part):
 
 def missed(result):
     """The figures that miss their targets, by name."""
-    wrong = [name for name in ("temporary", "permanent", "unanswered", "lost", "twice", "stray") if result[name]]
+    wrong = [name for name in ("temporary", "permanent", "unanswered", "waiting", "lost", "twice", "stray") if result[name]]
     if result["above"] is None or result["above"] > result["target"]:
         wrong.append("above")
     return wrong
