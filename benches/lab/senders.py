@@ -188,7 +188,7 @@ class Strangers:
             (reply,) = await client.say(f"RCPT TO:<{name}>")
             if self.hear(reply).startswith("421"):
                 return
-            await asyncio.sleep(0 if reply.startswith("5") else 1)  # a 451 comes at once
+            await asyncio.sleep(0 if reply.startswith("5") else 0.1)  # a 451 may come at once
 
     async def talker(self, client):
         """Says MAIL, RCPT, and then NOOP every second."""

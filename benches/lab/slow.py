@@ -62,7 +62,8 @@ def client(number):
 def measured(row):
     def make(number, chance):
         side = chance.choice([RESOLVED, UNRESOLVED])
-        count = MANY if row.many and number % row.many == 0 else 1
+        several = row.many and number % row.many == number // row.many % row.many  # every client's turn
+        count = MANY if several else 1
         recipients = chance.sample(side, count)
         own = count * row.hop.rcpt + row.hop.dot
         return Message(f"<{number}@outside.test>", client(number % CLIENTS), recipients, own=own)
