@@ -2,7 +2,7 @@
 
 Like one process that serves a connection: commands are answered in their order, each after its own wait, however many
 came in one packet (PIPELINING). A wait holds up its connection and no other. It keeps no mail, only who got which
-message how often.
+message how often, and its size.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class Mood:
 
 
 class NextHop:
-    """A running next hop: a context manager. `arrived` has, for each Message-ID, the recipients of every copy."""
+    """A running next hop: a context manager. `arrived` has, for each Message-ID, every copy's recipients and octets."""
 
     def __init__(self, ip, mood):
         self.ip, self.mood = ip, mood
@@ -151,8 +151,7 @@ class Talk:
     async def take(self, content):
         """The whole content is there."""
         await asyncio.sleep(self.hop.mood.dot)
-        number = message_id(content)
-        self.hop.arrived[number].append(tuple(self.recipients))
+        self.hop.arrived[message_id(content)].append((tuple(self.recipients), len(content)))
         self.forget()
         await say(self.writer, "250 2.6.0 Queued mail for delivery")
 
