@@ -52,6 +52,7 @@ const PURE: &[&str] = &[
     "src/spool/open.rs",
     "src/delivery/schedule.rs",
     "src/delivery/refusal.rs",
+    "src/delivery/refusal",
     "src/delivery/refused_in_a_row.rs",
     "src/delivery/unreachable.rs",
     "src/report/dsn.rs",
