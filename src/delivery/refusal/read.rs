@@ -106,7 +106,7 @@ impl<'a> Refusal<'a> {
             // Nothing but the row's name hangs on them.
             (Step::Greeting | Step::Ehlo | Step::StartTls | Step::Auth, _) => true,
             // x.1.0 and 5.5.x leave open whether they are about the sender, the recipient or a command.
-            (Step::Mail | Step::Rcpt, None | Some((7 | 5, _) | (1, 0 | 1))) => true,
+            (Step::Mail | Step::Rcpt, None | Some((7 | 5, _) | (1, 0))) => true,
             _ => false,
         };
         let words = count.then(|| Words::of(reply, transaction.said));
@@ -171,7 +171,7 @@ impl<'a> Refusal<'a> {
         match (self.reply.code, self.code) {
             (500.., Some((1, 7 | 8))) => &general::SENDER_REFUSED,
             // Exchange's recipient filter on mailbox servers refuses after the dot (Microsoft, "Recipient filtering").
-            (500.., Some((1, _) | (4, 1))) => &general::RECIPIENT_UNKNOWN,
+            (500.., Some((1, 1..=6 | 10..) | (4, 1))) => &general::RECIPIENT_UNKNOWN,
             _ if self.is_protocol() => &general::NOT_UNDERSTOOD,
             _ => &general::CONTENT_REFUSED,
         }

@@ -12,7 +12,7 @@ mod others;
 mod postfix;
 mod us;
 
-static TABLE: [&[Row]; 9] = [
+static TABLE: [&[Row]; 10] = [
     exchange::CODES,
     codes::CODES,
     postfix::SENDER,
@@ -21,6 +21,7 @@ static TABLE: [&[Row]; 9] = [
     exchange::WORDS,
     us::WORDS,
     others::WORDS,
+    us::LAST,
     codes::RELAYED_CODES,
 ];
 

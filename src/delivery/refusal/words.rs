@@ -116,7 +116,8 @@ pub fn code(reply: &Reply, said: &[&str]) -> Option<(u16, u16)> {
     }
     let is_code = |within: &str| numbers(within.trim_start_matches('#')).is_some();
     let text = own::without_quotes_and_brackets(&own::without_echoes(&own::lower(&reply.text), said), is_code);
-    let tokens: Vec<&str> = own::tokens(&text).map(bare).filter(|token| !token.is_empty()).collect();
+    let counts = |token: &&str| !token.is_empty() && (!own::is_host(token) || is_code(token));
+    let tokens: Vec<&str> = own::tokens(&text).map(bare).filter(counts).collect();
     let echoed = |token: &str| said.iter().any(|said| own::local_part(said).eq_ignore_ascii_case(token));
     let of = |token: &&&str| if echoed(token) { None } else { numbers(token.trim_start_matches('#')) };
     let marked = tokens.iter().filter(|token| token.starts_with('#')).find_map(|token| of(&token));

@@ -45,7 +45,7 @@ rows! {
     SENDER_REFUSED = "sender-refused", Sender, "5xx at MAIL; x.1.7, x.1.8", "";
     /// By code: 550, 551, 553 with 5.1.x, 5.4.1, 5.5.0, or with nothing.
     RECIPIENT_UNKNOWN = "recipient-unknown-code", UnknownRecipient,
-        "550, 551, 553 with 5.1.x, 5.4.1, 5.5.0 or no enhanced code at RCPT; 5.1.x, 5.4.1 at the dot", "";
+        "550, 551, 553 with 5.1.x, 5.4.1, 5.5.0 or no enhanced code at RCPT; 5.1.1 to 5.1.6, 5.1.10, 5.4.1 at the dot", "";
     /// Every other refusal at RCPT.
     RECIPIENT_REFUSED = "recipient-refused", Recipient, "other 4xx and 5xx at RCPT", "";
     /// 5.7.x that no row has, at MAIL.

@@ -28,7 +28,6 @@ pub(super) static SENDER: &[Row] = &[
         when: &[
             Says(Either, &["sender address rejected", "sender address blocked using"]),
             CodeAndSays(1, 0, &["sender address rejected"]),
-            CodeAndSays(1, 1, &["sender address rejected"]),
         ],
     },
     Row {
@@ -131,7 +130,12 @@ pub(super) static WORDS: &[Row] = &[
             &[
                 "rejected greylisted",
                 "you are greylisted",
-                "you have been greylisted",
+                "greylisted by",
+                "greylisted for",
+                "been greylisted",
+                "due to greylisting",
+                "greylist policy",
+                "grey listed",
                 "greylisting in action",
                 "greylisting in effect",
                 "temporarily greylisted",
