@@ -52,6 +52,7 @@ const PURE: &[&str] = &[
     "src/spool/open.rs",
     "src/delivery/schedule.rs",
     "src/delivery/refusal.rs",
+    "src/delivery/refusal",
     "src/delivery/combine.rs",
     "src/delivery/outcome.rs",
     "src/delivery/refuses_everybody.rs",

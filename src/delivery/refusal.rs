@@ -1,11 +1,16 @@
 //! What the next hop says, and what it means: the table of DESIGN section 7 as one pure function.
 //!
-//! `attempt` asks [`meaning`] about every reply it reads and acts on the answer. [`hide`] takes internal names
-//! out of a next hop's words; reports call it. What a break of the connection means is `attempt`'s business.
+//! `attempt` asks [`meaning`] about every reply it reads and acts on the answer. [`read`] is the same by the table of
+//! what servers really say ([`rows`]), with the row's name. [`hide`] takes internal names out of a next hop's words;
+//! reports call it. What a break of the connection means is `attempt`'s business.
 
 use crate::smtp::reply::{Enhanced, Reply};
 
 pub mod hide;
+pub mod read;
+pub mod row;
+pub mod rows;
+pub mod words;
 
 /// What the next hop was replying to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
