@@ -54,6 +54,10 @@ const PURE: &[&str] = &[
     "src/delivery/refusal.rs",
     "src/delivery/refused_in_a_row.rs",
     "src/delivery/unreachable.rs",
+    "src/delivery/slots/applicant.rs",
+    "src/delivery/slots/host.rs",
+    "src/delivery/slots/queue.rs",
+    "src/delivery/slots/turns.rs",
     "src/report/dsn.rs",
 ];
 

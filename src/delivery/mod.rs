@@ -16,5 +16,6 @@ pub mod pool;
 pub mod refusal;
 pub mod refused_in_a_row;
 pub mod schedule;
+pub mod slots;
 pub(crate) mod stamping;
 pub mod unreachable;
