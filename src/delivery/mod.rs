@@ -19,6 +19,7 @@ pub mod pool;
 pub mod refusal;
 pub mod refuses_everybody;
 pub mod schedule;
+pub mod slots;
 pub(crate) mod stamping;
 pub(crate) mod unknown;
 pub mod unreachable;
