@@ -199,11 +199,7 @@ impl Ground {
         }
     }
 
-    fn services(
-        &self,
-        accepted: tokio::sync::mpsc::UnboundedSender<Handover>,
-        pressure: Arc<Pressure>,
-    ) -> Services {
+    fn services(&self, accepted: tokio::sync::mpsc::UnboundedSender<Handover>, pressure: Arc<Pressure>) -> Services {
         Services {
             current: self.current.clone(),
             spool: self.spool.clone(),

@@ -134,7 +134,7 @@ impl House {
 
     /// The same for a message of which these recipients, each a branch, are under way: whoever has a sender says what
     /// became of his. Were they not, they would be due `again` seconds from now.
-    pub async fn queue_under_way<const N: usize>(
+    pub async fn hand_over<const N: usize>(
         &self,
         mail: Mail<'_>,
         (branches, again): ([usize; N], u64),
@@ -154,6 +154,16 @@ impl House {
             sender
         });
         self.accepted.send(Handover { entry, under_way }).unwrap();
+        (id, answering)
+    }
+
+    /// The same, and the queue has it.
+    pub async fn queue_under_way<const N: usize>(
+        &self,
+        mail: Mail<'_>,
+        under_way: ([usize; N], u64),
+    ) -> (QueueId, [Answering; N]) {
+        let (id, answering) = self.hand_over(mail, under_way).await;
         eventually("the queue has it", || self.delivery.show(id).is_some()).await;
         (id, answering)
     }

@@ -78,7 +78,8 @@ fn unheard(queued: &Queued) -> Outcome {
 /// The entry as it stood before the attempt that is settled now: it counts that one already.
 fn before_it(mut entry: Entry, tried: &[Attempted]) -> Entry {
     for attempted in tried {
-        if let Some(Queued { state: State::Waiting { attempts, .. }, .. }) = entry.recipients.get_mut(attempted.recipient)
+        if let Some(Queued { state: State::Waiting { attempts, .. }, .. }) =
+            entry.recipients.get_mut(attempted.recipient)
         {
             *attempts = attempts.saturating_sub(1);
         }
