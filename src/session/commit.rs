@@ -279,3 +279,6 @@ fn tell_reports(services: &Services, session: &str, transaction: &Transaction, (
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
