@@ -89,6 +89,16 @@ impl Metrics {
         for added in keep(&self.next_hop_up, &hosts) {
             self.next_hop_up.with_label_values(&added).set(1);
         }
+        keep(&self.next_hop_connections_allowed, &hosts);
+        for host in &hosts {
+            let allowed = &self.next_hop_connections_allowed.with_label_values(host);
+            let limit = config.send_connector(host[0]).map_or(0, |connector| connector.max_connections);
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            // A host that takes fewer keeps its number.
+            if allowed.get() == 0 || allowed.get() > limit {
+                allowed.set(limit);
+            }
+        }
     }
 
     fn prepare_directories(&self, config: &Config) {

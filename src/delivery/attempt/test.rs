@@ -30,7 +30,8 @@ impl WayOut {
         let out = Self { waits, ..self.clone() };
         let mut connection = match open::open(&out, hop).await {
             Ok(connection) => connection,
-            Err(trouble) => return self.note(hop, Some(&trouble)),
+            // It lets nobody in, not even one.
+            Err(trouble) => return self.note(hop, Some(&Trouble { scope: Scope::Host, ..trouble })),
         };
         let failed = match connection.command("MAIL FROM:<>").await {
             Ok(reply) if reply.code == 421 => Some(format!("421 at MAIL FROM:<>: {reply}")),
@@ -51,6 +52,11 @@ impl WayOut {
         }
     }
 
+    /// Says what is wrong where an operator looks.
+    pub(super) fn tell(&self, trouble: &Trouble) {
+        self.shared.alerts.tell(&self.connector.name, trouble);
+    }
+
     /// What a next hop has shown of its health: a connection ready for MAIL, or none.
     pub(super) fn note(&self, hop: &NextHop, trouble: Option<&Trouble>) {
         let key = hop.key(&self.connector.name);
@@ -60,10 +66,10 @@ impl WayOut {
                     tracing::info!(send_connector = %self.connector.name, next_hop = hop.name(), "next hop answers again");
                 }
             }
-            Some(trouble) if trouble.scope == Scope::Ours => {}
+            Some(trouble) if matches!(trouble.scope, Scope::Ours | Scope::Crowded) => {}
             Some(trouble) => {
                 if self.shared.health.fails(&key, &trouble.reply.text) == Change::News {
-                    trouble.log(&self.connector.name);
+                    self.tell(trouble);
                 }
             }
         }

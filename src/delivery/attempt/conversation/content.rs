@@ -7,8 +7,9 @@ use crate::config::Speaks;
 use crate::delivery::attempt::connection::Broken;
 use crate::delivery::attempt::fit::Way;
 use crate::delivery::attempt::trouble::Trouble;
-use crate::delivery::outcome::Outcome;
-use crate::delivery::refusal::{Meaning, Step, meaning};
+use crate::delivery::outcome::{Class, Outcome};
+use crate::delivery::refusal::Step;
+use crate::delivery::refusal::read::{Meaning, Reading};
 use crate::smtp::client::encode::Encoder;
 use crate::smtp::reply::Reply;
 
@@ -33,13 +34,13 @@ impl Conversation {
             Err(broken) => return Err(self.broke(&broken, Step::Data)),
         };
         self.data_said = false;
-        let means = meaning(Step::Data, &reply);
-        if means == Meaning::Positive {
+        let reading = self.read(Step::Data, &reply);
+        if reading.meaning == Meaning::Positive {
             self.encoder = Some(Encoder::new(lines));
             return Ok(());
         }
-        self.finish(Step::Data, &reply, means);
-        let usable = reply.code != 421 && means != Meaning::OutOfStep;
+        self.finish(Step::Data, &reply, reading);
+        let usable = reply.code != 421 && reading.meaning != Meaning::OutOfStep;
         Err(if usable { self.reset().await } else { Ended::Closed })
     }
 
@@ -87,10 +88,10 @@ impl Conversation {
             };
             match self.reply_within(patience.left()).await {
                 Ok(reply) => {
-                    let means = meaning(Step::Dot, &reply);
-                    self.finish(Step::Dot, &reply, means);
-                    all_positive &= means == Meaning::Positive;
-                    if reply.code != 421 && means != Meaning::OutOfStep {
+                    let reading = self.read(Step::Dot, &reply);
+                    self.finish(Step::Dot, &reply, reading);
+                    all_positive &= reading.meaning == Meaning::Positive;
+                    if reply.code != 421 && reading.meaning != Meaning::OutOfStep {
                         continue;
                     }
                     self.accepted.extend(waiting);
@@ -112,8 +113,8 @@ impl Conversation {
     pub(crate) async fn interrupted(&mut self, broken: &Broken) -> Ended {
         match self.reply_within(LAST_WORDS).await {
             Ok(reply) if reply.is_transient() || reply.is_permanent() => {
-                let means = meaning(Step::Dot, &reply);
-                self.finish(Step::Dot, &reply, means);
+                let reading = self.read(Step::Dot, &reply);
+                self.finish(Step::Dot, &reply, reading);
             }
             _ => self.end_by(Trouble::broken(&self.connection, broken, Step::Data)),
         }
@@ -121,23 +122,31 @@ impl Conversation {
     }
 
     /// What the reply to DATA or the dot means for the recipients that await it.
-    fn finish(&mut self, step: Step, reply: &Reply, means: Meaning) {
+    fn finish(&mut self, step: Step, reply: &Reply, reading: Reading) {
         let all = std::mem::take(&mut self.accepted);
         let next_hop = &self.connection.next_hop;
-        let outcome = match means {
+        let outcome = match reading.meaning {
             Meaning::Positive => Outcome::relayed(reply.clone(), next_hop, &self.connection.offers),
             Meaning::OutOfStep if step == Step::Dot => Outcome::in_doubt(next_hop, &format!("it said: {reply}")),
-            Meaning::Unreachable(_) | Meaning::FaultBetweenUs | Meaning::OurMistake | Meaning::OutOfStep => {
-                let trouble = Trouble::said(&self.connection, step, reply, means);
+            Meaning::UnknownRecipient => {
+                Outcome::said(Class::UnknownRecipient, reply.clone(), next_hop).by(reading.row.name)
+            }
+            Meaning::Unreachable(_)
+            | Meaning::AboutUs
+            | Meaning::Throttled
+            | Meaning::OurMistake
+            | Meaning::OutOfStep => {
+                let trouble = Trouble::said(&self.connection, step, reply, reading);
                 let outcome = trouble.outcome();
                 self.trouble = Some(trouble);
                 outcome
             }
-            Meaning::FinalReply
-            | Meaning::PassedOn
+            Meaning::ContentRefused
+            | Meaning::RecipientRefused
             | Meaning::SenderRefused
-            | Meaning::TooManyRecipients
-            | Meaning::UnknownRecipient => Outcome::answered(reply.clone(), next_hop),
+            | Meaning::ClientRefused
+            | Meaning::RelayedMailFails
+            | Meaning::TooManyRecipients => Outcome::answered(reply.clone(), next_hop).by(reading.row.name),
         };
         self.tell(&all, &outcome);
     }
