@@ -10,7 +10,7 @@ use crate::delivery::cut_through::{Asked, TakesPart};
 use crate::delivery::on_its_way::{Asker, ComesFrom, Key, OnTheWay};
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refusal::read::is_unlisted_policy;
-use crate::delivery::refuses_everybody::{Source, Step};
+use crate::delivery::refuses_everybody::Step;
 use crate::delivery::slots::Vouched;
 use crate::delivery::unknown::Judged;
 use crate::delivery::unreachable::Unreachable;
