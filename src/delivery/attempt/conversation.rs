@@ -83,6 +83,8 @@ pub(crate) struct Conversation {
     data_said: bool,
     encoder: Option<Encoder>,
     said: Said,
+    /// Whether the message was refused for somebody after the dot.
+    refused: bool,
 }
 
 /// What was said in this transaction: a refusal may repeat any of it, and none of it is the server's own wording.
@@ -107,6 +109,7 @@ impl Conversation {
             data_said: false,
             encoder: None,
             said: Said::default(),
+            refused: false,
         }
     }
 
