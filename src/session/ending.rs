@@ -135,6 +135,9 @@ async fn send(
     let mut outcomes: Vec<Option<Outcome>> =
         transaction.recipients.iter().map(|recipient| outcome_of(recipient.number)).collect();
     remember(services, transaction, identity, &outcomes);
+    for (recipient, outcome) in transaction.recipients.iter().zip(&outcomes) {
+        outcome.iter().for_each(|outcome| services.memory.refused(&recipient.rcpt.address, outcome));
+    }
     for recipient in 0..outcomes.len() {
         doubt(services, transaction, recipient, &mut outcomes).await;
     }
