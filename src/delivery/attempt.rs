@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+mod alerts;
 pub(crate) mod black_hole;
 pub(crate) mod checkout;
 pub(crate) mod connection;
@@ -19,7 +20,6 @@ mod introduce;
 mod known;
 mod login;
 mod open;
-mod places;
 mod probe;
 mod socket;
 mod test;
@@ -27,13 +27,15 @@ pub(crate) mod trouble;
 pub mod visit;
 pub(crate) mod walk;
 
+use alerts::Alerts;
 use connection::Terms;
 use hops::Turns;
 
 use super::dns::{Dns, DnsError};
 use super::health::Health;
 use super::pool::Pool;
-use crate::config::{CutThrough, Select, SendConnector, SmtpOut, WhenUnreachable};
+use super::slots::{Applicant, HostKey, HostLimits, Slots};
+use crate::config::{CutThrough, Select, SendConnector, SmtpOut, Speaks, WhenUnreachable};
 use crate::metrics::Metrics;
 use crate::smtp::domain::Domain;
 use crate::tls::connect::TlsClients;
@@ -59,7 +61,9 @@ struct Shared {
     dns: Dns,
     health: Arc<Health>,
     pool: Arc<Pool>,
-    places: places::Places,
+    slots: Slots,
+    hosts: HostLimits,
+    alerts: Alerts,
     turns: Turns,
     tls: TlsClients,
     own_listeners: Mutex<Arc<[SocketAddr]>>,
@@ -84,6 +88,8 @@ pub(crate) struct WayOut {
     pub(crate) next_hop_domain: Domain,
     /// How long next hops are waited for.
     pub(crate) waits: Waits,
+    /// Who wants the connections.
+    pub(crate) applicant: Applicant,
 }
 
 /// How long next hops are waited for, each wait by itself.
@@ -138,6 +144,11 @@ impl Waits {
 }
 
 impl WayOut {
+    /// What its next hops speak.
+    pub(crate) fn speaks(&self) -> Speaks {
+        self.terms.smtp.speaks
+    }
+
     /// Whether its next hops are the connector's own, whatever the recipient's domain.
     pub(crate) fn has_smart_hosts(&self) -> bool {
         !self.terms.smtp.smart_hosts.is_empty()
@@ -148,11 +159,14 @@ impl Outbound {
     /// A way out without connections yet.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
+        let observed = metrics.clone();
         let shared = Shared {
             dns: Dns::default(),
             health: Arc::default(),
             pool: Arc::new(Pool::default()),
-            places: places::Places::default(),
+            slots: Slots::default(),
+            hosts: HostLimits::new(move |key, allowed| show_allowed(&observed, key, allowed)),
+            alerts: Alerts::default(),
             turns: Turns::default(),
             tls: TlsClients::default(),
             own_listeners: Mutex::new(Arc::new([])),
@@ -172,10 +186,20 @@ impl Outbound {
         ehlo: &Domain,
         (connector, smtp): (&Arc<SendConnector>, &Arc<SmtpOut>),
         next_hop_domain: &Domain,
-        waits: Waits,
+        (waits, applicant): (Waits, Applicant),
     ) -> WayOut {
         let terms = Arc::new(Terms { ehlo: ehlo.clone(), smtp: smtp.clone() });
         let (connector, next_hop_domain) = (connector.clone(), next_hop_domain.clone());
-        WayOut { shared: self.shared.clone(), terms, connector, next_hop_domain, waits }
+        WayOut { shared: self.shared.clone(), terms, connector, next_hop_domain, waits, applicant }
+    }
+}
+
+/// `next_hop_connections_allowed`, of smart hosts: those found by MX are any number.
+fn show_allowed(metrics: &Metrics, key: &HostKey, allowed: usize) {
+    let labels = [&*key.connector, &**key.host.as_written()];
+    // Only series that the configuration has are there.
+    if metrics.next_hop_up.get_metric_with_label_values(&labels).is_ok_and(|up| up.get() >= 0) {
+        let gauge = metrics.next_hop_connections_allowed.with_label_values(&labels);
+        gauge.set(i64::try_from(allowed).unwrap_or(i64::MAX));
     }
 }

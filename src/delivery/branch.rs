@@ -7,30 +7,28 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
-
 mod content;
+mod envelope;
 mod lag;
 mod pace;
+mod parting;
 mod queued;
 
 pub use content::Fields;
-pub(crate) use content::{Body, Message};
+pub(crate) use content::{Body, Message, Waits};
 pub(crate) use lag::Lag;
+pub(crate) use parting::InFlight;
 pub use queued::QueuedBranch;
 
 use super::attempt::WayOut;
-use super::attempt::checkout::{Checkout, Opening, Target};
+use super::attempt::checkout::{Checkout, Target};
 use super::attempt::conversation::Ended;
-use super::attempt::trouble::Trouble;
-use super::attempt::walk::NoWay;
 use super::health::Key;
 use super::outcome::{Class, Outcome};
-use crate::message::envelope::{Origin, RcptTo, Sender};
+use crate::message::envelope::RcptTo;
 use crate::routing::verdict::Route;
 use crate::smtp::address::Address;
-use crate::smtp::reply::{Enhanced, RECIPIENT_OK, Reply};
-use crate::spool::entry::Content;
+use crate::smtp::reply::{Enhanced, Reply};
 use pace::Pace;
 
 /// Recipients of one transaction: what every server takes (RFC 5321 4.5.3.1.8), and what one stamp names.
@@ -62,6 +60,14 @@ pub(crate) struct Branch {
     pace: Pace,
     /// How much longer next hops are waited for, up to their 354.
     left: Duration,
+    dot: Dot,
+}
+
+/// Whether the end of data is with the next hop, and not answered yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dot {
+    NotSent,
+    Out,
 }
 
 /// How a branch's content goes.
@@ -124,6 +130,7 @@ impl Branch {
             stream: Stream::No,
             pace: Pace::default(),
             left: BEFORE_DATA,
+            dot: Dot::NotSent,
         }
     }
 
@@ -148,93 +155,19 @@ impl Branch {
         self.ended.iter().any(|(ended, _)| *ended == at)
     }
 
-    /// Whether it takes no more recipients.
-    pub(crate) fn is_full(&self) -> bool {
-        self.members.len() >= MAX_RECIPIENTS
-    }
-
     /// Whether the envelope is with a next hop.
     pub(crate) fn has_checkout(&self) -> bool {
         matches!(self.line, Line::Open(_))
     }
 
+    /// Whether there is anybody to send to, as far as is known.
+    pub(crate) fn sends(&self) -> bool {
+        !self.members.is_empty() && !matches!(self.line, Line::Unreachable(_))
+    }
+
     /// Whether its content goes as it comes.
     pub(crate) fn streams(&self) -> bool {
         matches!(self.stream, Stream::On)
-    }
-
-    /// Asks about one more recipient; a yes makes it a member.
-    pub(crate) async fn ask(&mut self, (origin, sender): (&Origin, &Sender), new: Member) -> Outcome {
-        let began = Instant::now();
-        let told = match &self.line {
-            Line::Unreachable(why) => return why.clone(),
-            Line::Open(_) => self.ask_further(&new).await,
-            Line::Away => match timeout(self.left, self.open((origin, sender), None, Some(&new))).await {
-                Ok(told) => told,
-                Err(_) => return self.unreachable(Outcome::ours(Class::Unreachable, IMPATIENT)),
-            },
-        };
-        self.left = self.left.saturating_sub(began.elapsed());
-        match told {
-            Some(outcome) => outcome,
-            None => {
-                self.members.push(new);
-                let next_hop = match &self.line {
-                    Line::Open(checkout) => checkout.next_hop(),
-                    Line::Away | Line::Unreachable(_) => "".into(),
-                };
-                Outcome::said(Class::Accepted, RECIPIENT_OK, &next_hop)
-            }
-        }
-    }
-
-    /// Over the connection that has the envelope. `None`: accepted.
-    async fn ask_further(&mut self, new: &Member) -> Option<Outcome> {
-        let Line::Open(checkout) = &mut self.line else { return Some(Outcome::undone()) };
-        let Ok(ended) = timeout(self.left, checkout.more(&[new.target()])).await else {
-            checkout.look();
-            // Its answers are still to come: the envelope is said again over another connection.
-            self.line = Line::Away;
-            return Some(Outcome::ours(Class::Unreachable, IMPATIENT));
-        };
-        let told = checkout.told();
-        checkout.trouble();
-        if let Err(ended) = ended {
-            self.close(ended);
-        }
-        // Members that were accepted before it are told nothing: their envelope is said again.
-        told.into_iter().find(|(at, _)| *at == new.at).map(|(_, outcome)| outcome)
-    }
-
-    /// Says the envelope, for the members and perhaps a new one, whose answer is returned unless it is accepted. Members
-    /// that are refused now have ended.
-    async fn open(
-        &mut self,
-        (origin, sender): (&Origin, &Sender),
-        content: Option<(&Content, u64)>,
-        new: Option<&Member>,
-    ) -> Option<Outcome> {
-        let told = {
-            let recipients: Vec<_> = self.members.iter().chain(new).map(Member::target).collect();
-            let opening = Opening { origin, sender, content, recipients: &recipients };
-            let (line, told) = find(&self.out, &self.tried, &opening).await;
-            self.line = match line {
-                // Nobody else was there to be asked.
-                Line::Unreachable(why) if why.next_hop.is_empty() => Line::Unreachable(self.last.take().unwrap_or(why)),
-                line => line,
-            };
-            told
-        };
-        if let Line::Unreachable(why) = &self.line {
-            return new.map(|_| why.clone());
-        }
-        let (mine, others): (Vec<_>, Vec<_>) =
-            told.into_iter().partition(|(at, _)| new.is_some_and(|new| new.at == *at));
-        let accepted = if self.members.len() > others.len() { Others::Accepted } else { Others::None };
-        for (at, outcome) in others {
-            self.end(at, outcome, accepted);
-        }
-        mine.into_iter().next().map(|(_, outcome)| outcome)
     }
 
     /// A member has its answer, unless it goes in another transaction: where there was room for others there will be room
@@ -257,6 +190,14 @@ impl Branch {
     fn unreachable(&mut self, why: Outcome) -> Outcome {
         self.line = Line::Unreachable(why.clone());
         why
+    }
+
+    /// Waits until somebody wants the connection that it has; without one for ever.
+    pub(crate) async fn wanted(&self) {
+        match &self.line {
+            Line::Open(checkout) => checkout.wanted().await,
+            Line::Away | Line::Unreachable(_) => std::future::pending().await,
+        }
     }
 
     /// The connection goes back, if there is one. In the middle of the content it can only be closed; all of it is sent
@@ -283,55 +224,5 @@ impl Branch {
         if let Line::Open(checkout) = std::mem::replace(&mut self.line, Line::Away) {
             checkout.give_back(ended);
         }
-    }
-}
-
-/// Finds a next hop that takes the envelope, and what recipients were told; who is not told was accepted.
-async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>) -> (Line, Vec<(usize, Outcome)>) {
-    let all = |outcome: &Outcome| opening.recipients.iter().map(|(at, _)| (*at, outcome.clone())).collect();
-    let unreachable = |trouble: Trouble| (Line::Unreachable(trouble.outcome()), Vec::new());
-    let mut walk = match out.walk(tried).await {
-        Ok(walk) => walk,
-        Err(NoWay::Refused(reply)) => return (Line::Away, all(&Outcome::ours(Class::Refused, reply))),
-        Err(NoWay::Trouble(trouble)) => return unreachable(trouble),
-    };
-    let mut pending = opening.recipients.to_vec();
-    let mut told = Vec::new();
-    // What was said to recipients says nothing of others.
-    let mut about_recipients = false;
-    loop {
-        let Some(mut checkout) = walk.next().await else {
-            let trouble = walk.trouble();
-            if told.is_empty() && !about_recipients {
-                return unreachable(trouble);
-            }
-            told.extend(pending.iter().map(|(at, _)| (*at, trouble.outcome())));
-            return (Line::Away, told);
-        };
-        let ended = checkout.envelope(&Opening { recipients: &pending, ..*opening }).await;
-        if ended == Err(Ended::Unused) {
-            walk.again(checkout);
-            continue;
-        }
-        let (unreached, answered): (Vec<_>, Vec<_>) =
-            checkout.told().into_iter().partition(|(_, outcome)| outcome.class == Class::Unreachable);
-        told.extend(answered);
-        if let Some(trouble) = checkout.trouble()
-            && checkout.has_nobody()
-            && !unreached.is_empty()
-        {
-            pending.retain(|(at, _)| unreached.iter().any(|(other, _)| other == at));
-            about_recipients |= trouble.is_about_a_recipient();
-            walk.failed(checkout, trouble, ended).await;
-            continue;
-        }
-        told.extend(unreached);
-        return match ended {
-            Ok(()) => (Line::Open(Box::new(checkout)), told),
-            Err(ended) => {
-                checkout.give_back(ended);
-                (Line::Away, told)
-            }
-        };
     }
 }

@@ -4,24 +4,63 @@
 //! does not move ([`Branches::release`]), and sends the message when it is there ([`Branches::send`]). What the sender is
 //! told is `combine`'s business, what becomes of mail that no next hop can take now the session's.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::time::{Instant, sleep_until};
 
 use super::attempt::{Outbound, Waits};
-use super::branch::{Branch, Lag, Member, Message};
-use super::concurrently::concurrently;
+use super::branch::{Branch, InFlight, Lag, Member, Message};
+use super::concurrently::side_by_side;
 use super::outcome::{Class, Outcome};
+use super::slots::{Applicant, Class as ClientClass, Client, Vouched};
 use super::unreachable::Unreachable;
 use crate::config::{CutThrough, SendConnector, SmtpOut, WhenUnreachable};
 use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::routing::verdict::Route;
 use crate::smtp::domain::Domain;
-use crate::smtp::reply::TOO_MANY_RECIPIENTS;
 
 /// One client's transaction, as far as next hops have a part in it.
 pub(crate) struct Branches {
     outbound: Outbound,
     ehlo: Domain,
     all: Vec<Branch>,
+}
+
+/// When the client has waited long enough.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Haste {
+    /// After that what is left need not be waited for ...
+    pub after: Instant,
+    /// ... if a next hop has the message, or without.
+    pub without_acceptance: WithoutAcceptance,
+    /// Until when what goes on is waited for.
+    pub until: Instant,
+}
+
+/// Whether a client hears that its message is queued though no next hop has it yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WithoutAcceptance {
+    /// It is one of ours.
+    Yes,
+    /// It is a stranger.
+    No,
+}
+
+impl Haste {
+    fn is_enough(self, ended: &[Option<Vec<(usize, Outcome)>>]) -> bool {
+        let accepted = |(_, outcome): &(usize, Outcome)| outcome.class == Class::Accepted;
+        self.without_acceptance == WithoutAcceptance::Yes || ended.iter().flatten().flatten().any(accepted)
+    }
+}
+
+/// What became of a message.
+pub(crate) struct Sent {
+    /// Of every recipient but those that are in flight, by their numbers.
+    pub outcomes: Vec<(usize, Outcome)>,
+    /// Branches whose end of data is with the next hop.
+    pub in_flight: Vec<InFlight>,
 }
 
 /// A send connector that takes part, and how.
@@ -49,6 +88,8 @@ pub(crate) struct Asked<'a> {
     pub sender: &'a Sender,
     /// What becomes of it where no next hop can be used.
     pub otherwise: Unreachable,
+    /// Whether anybody vouches for it: it was resolved, verified or is recently good.
+    pub vouched: Vouched,
 }
 
 impl Asked<'_> {
@@ -78,35 +119,71 @@ impl Branches {
         self.all.iter().any(|branch| branch.is_for(route))
     }
 
-    /// Asks the next hop about a recipient.
-    pub(crate) async fn ask(&mut self, part: TakesPart<'_>, asked: &Asked<'_>) -> Outcome {
-        let branch = self.branch(part, asked);
-        if branch.is_full() {
-            return Outcome::ours(Class::TooManyRecipients, TOO_MANY_RECIPIENTS);
+    /// Asks next hops about recipients, those of each branch in one go; the answers in their order.
+    pub(crate) async fn ask(&mut self, asked: &[(TakesPart<'_>, Asked<'_>)]) -> Vec<Outcome> {
+        if let [(part, one)] = asked {
+            let at = self.branch(*part, one);
+            return self.all[at].ask((one.origin, one.sender), vec![one.member()], one.vouched).await;
         }
-        branch.ask((asked.origin, asked.sender), asked.member()).await
+        let places: Vec<usize> = asked.iter().map(|(part, one)| self.branch(*part, one)).collect();
+        let mut asking = Vec::new();
+        for (place, branch) in self.all.iter_mut().enumerate() {
+            let its = || asked.iter().zip(&places).filter(|(_, at)| **at == place).map(|((_, one), _)| one);
+            let Some(first) = its().next() else { continue };
+            let vouched = if its().any(|one| one.vouched == Vouched::Yes) { Vouched::Yes } else { Vouched::No };
+            let (from, members) = ((first.origin, first.sender), its().map(Asked::member).collect());
+            asking.push(async move { (place, branch.ask(from, members, vouched).await.into_iter()) });
+        }
+        let mut answers = side_by_side(asking).await;
+        let answer = |place: &usize| {
+            let its = answers.iter_mut().find(|(at, _)| at == place);
+            its.and_then(|(_, answers)| answers.next()).unwrap_or_else(Outcome::undone)
+        };
+        places.iter().map(answer).collect()
     }
 
     /// Takes a recipient into its branch though no next hop has accepted it: it will be queued.
     pub(crate) fn join(&mut self, part: TakesPart<'_>, asked: &Asked<'_>) {
-        self.branch(part, asked).members().push(asked.member());
+        let at = self.branch(part, asked);
+        self.all[at].members().push(asked.member());
     }
 
-    /// The branch of a recipient; a new one where there is none yet.
-    fn branch(&mut self, part: TakesPart<'_>, asked: &Asked<'_>) -> &mut Branch {
+    /// Where the branch of a recipient is; a new one where there is none yet.
+    fn branch(&mut self, part: TakesPart<'_>, asked: &Asked<'_>) -> usize {
         let known = self.all.iter().position(|branch| branch.is_for(asked.route));
-        let at = known.unwrap_or_else(|| {
+        known.unwrap_or_else(|| {
             let otherwise = match asked.otherwise {
                 Unreachable::Defer => WhenUnreachable::Defer,
                 Unreachable::Queue => WhenUnreachable::Queue,
             };
             let waits = Waits::of_client(part.smtp, part.cut_through, otherwise);
             let domain = &asked.route.next_hop_domain;
-            let out = self.outbound.way_out(&self.ehlo, (part.connector, part.smtp), domain, waits);
+            let out = self.outbound.way_out(&self.ehlo, (part.connector, part.smtp), domain, (waits, applicant(asked)));
             self.all.push(Branch::new(out));
             self.all.len() - 1
-        });
-        &mut self.all[at]
+        })
+    }
+
+    /// Waits until somebody wants one of the connections; whose it is, for [`Branches::give_back`].
+    pub(crate) async fn wanted(&self) -> usize {
+        let mut waiting: Vec<_> = self.all.iter().map(|branch| Box::pin(branch.wanted())).collect();
+        poll_fn(|context| {
+            let ready = waiting.iter_mut().position(|wanted| wanted.as_mut().poll(context).is_ready());
+            ready.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// A connection that somebody wants goes back.
+    pub(crate) fn give_back(&mut self, at: usize) {
+        if let Some(branch) = self.all.get_mut(at) {
+            branch.release();
+        }
+    }
+
+    /// Whether the content of some branch goes as it comes.
+    pub(crate) fn stream(&self) -> bool {
+        self.all.iter().any(Branch::streams)
     }
 
     /// The client does not move: every connection goes back, and the envelopes are said again later.
@@ -119,7 +196,8 @@ impl Branches {
     pub(crate) fn regroup(&mut self, recipients: &[(TakesPart<'_>, Asked<'_>)]) {
         let before: Vec<Vec<Member>> = self.all.iter_mut().map(|branch| std::mem::take(branch.members())).collect();
         for (part, asked) in recipients {
-            let branch = self.branch(*part, asked);
+            let at = self.branch(*part, asked);
+            let branch = &mut self.all[at];
             if !branch.has_ended(asked.at) {
                 branch.members().push(asked.member());
             }
@@ -131,20 +209,48 @@ impl Branches {
         }
     }
 
-    /// Sends the message, and says what became of every recipient.
-    pub(crate) async fn send(&mut self, message: &Message<'_>) -> Vec<(usize, Outcome)> {
-        let lag = Lag::of(self.all.len());
-        if let [branch] = &mut self.all[..] {
-            return branch.send(message, &lag).await;
+    /// Sends the message, and says what became of every recipient. Who is not there any more when `haste` comes is in
+    /// [`Sent::in_flight`], or left to the queue.
+    pub(crate) async fn send(&mut self, message: &Message<'_>, haste: Haste) -> Sent {
+        let lag = Lag::of(self.all.iter().filter(|branch| branch.sends()).count());
+        if let ([branch], WithoutAcceptance::No) = (&mut self.all[..], haste.without_acceptance) {
+            return Sent { outcomes: branch.send(message, &lag).await, in_flight: Vec::new() };
         }
-        let sending = self.all.iter_mut().map(|branch| branch.send(message, &lag)).collect();
-        concurrently(sending).await.into_iter().flatten().collect()
+        let mut ended: Vec<Option<Vec<(usize, Outcome)>>> = vec![None; self.all.len()];
+        {
+            let send = |branch| Some(Box::pin(Branch::send(branch, message, &lag)));
+            let mut sending: Vec<_> = self.all.iter_mut().map(send).collect();
+            let mut late = std::pin::pin!(sleep_until(haste.after));
+            poll_fn(|context| {
+                for (sending, ended) in sending.iter_mut().zip(&mut ended) {
+                    if let Some(future) = sending
+                        && let Poll::Ready(outcomes) = future.as_mut().poll(context)
+                    {
+                        (*sending, *ended) = (None, Some(outcomes));
+                    }
+                }
+                let all = ended.iter().all(Option::is_some);
+                let enough = all || late.as_mut().poll(context).is_ready() && haste.is_enough(&ended);
+                if enough { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        }
+        let mut sent = Sent { outcomes: Vec::new(), in_flight: Vec::new() };
+        for (branch, ended) in self.all.iter_mut().zip(ended) {
+            let (outcomes, in_flight) = match ended {
+                Some(outcomes) => (outcomes, None),
+                None => branch.part(haste.until),
+            };
+            sent.outcomes.extend(outcomes);
+            sent.in_flight.extend(in_flight);
+        }
+        sent
     }
 
     /// Begins to send a message that is not all there yet; the rest is [fed](Self::feed).
     pub(crate) async fn begin_stream(&mut self, message: &Message<'_>) {
-        let lag = Lag::of(self.all.len());
-        concurrently(self.all.iter_mut().map(|branch| branch.begin_stream(message, &lag)).collect()).await;
+        let lag = Lag::of(self.all.iter().filter(|branch| branch.sends()).count());
+        side_by_side(self.all.iter_mut().map(|branch| branch.begin_stream(message, &lag)).collect()).await;
     }
 
     /// Sends the next piece of a message that is being streamed.
@@ -153,7 +259,7 @@ impl Branches {
         if let [branch] = &mut self.all[..] {
             return branch.feed(piece, &lag).await;
         }
-        concurrently(self.all.iter_mut().map(|branch| branch.feed(piece, &lag)).collect()).await;
+        side_by_side(self.all.iter_mut().map(|branch| branch.feed(piece, &lag)).collect()).await;
     }
 }
 
@@ -162,4 +268,11 @@ impl Drop for Branches {
     fn drop(&mut self) {
         self.release();
     }
+}
+
+/// Who wants a connection for this recipient.
+fn applicant(asked: &Asked<'_>) -> Applicant {
+    let class = if asked.origin.is_stranger() { ClientClass::Stranger } else { ClientClass::Ours };
+    let client = asked.origin.client.map_or(Client::QUEUE, Client::at);
+    Applicant { client, class, vouched: asked.vouched }
 }

@@ -20,6 +20,8 @@ pub struct Outcome {
     pub next_hop: Arc<str>,
     /// What a sender who asked to hear of success is told by us.
     pub success: Option<Action>,
+    /// The row of the table of refusals that it was read by; empty: none.
+    pub row: &'static str,
 }
 
 /// How it ended.
@@ -47,13 +49,13 @@ impl Outcome {
     /// What we say ourselves.
     #[must_use]
     pub fn ours(class: Class, reply: Reply) -> Self {
-        Self { class, reply, next_hop: "".into(), success: None }
+        Self { class, reply, next_hop: "".into(), success: None, row: "" }
     }
 
     /// What a next hop says.
     #[must_use]
     pub fn said(class: Class, reply: Reply, next_hop: &Arc<str>) -> Self {
-        Self { class, reply, next_hop: next_hop.clone(), success: None }
+        Self { class, reply, next_hop: next_hop.clone(), success: None, row: "" }
     }
 
     /// Nothing was done.
@@ -67,6 +69,12 @@ impl Outcome {
     pub fn answered(reply: Reply, next_hop: &Arc<str>) -> Self {
         let class = if reply.is_permanent() { Class::Refused } else { Class::Deferred };
         Self::said(class, reply, next_hop)
+    }
+
+    /// The same, read by this row.
+    #[must_use]
+    pub fn by(self, row: &'static str) -> Self {
+        Self { row, ..self }
     }
 
     /// A next hop has the message. With DSN it reports success itself (RFC 3461 5.2.1).

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::health::Change;
 use super::memory::Memory;
+use super::outcome::Outcome;
 use super::refuses_everybody::{Key, Refusal, Source, Step, Verdict as Everybody};
 use crate::routing::doubt::{self, Believed, Doubt, Followed, KnownBy, Refused};
 use crate::routing::verdict::{Route, Verdict};
@@ -61,7 +62,8 @@ impl Memory {
             Doubt::Stands => Judged::Believe(Believed::NextHop),
         };
         let refusal = Refusal { recipient: address, known: &known, source: unknown.source, step: unknown.step };
-        if self.refuses_everybody(unknown, &refusal) {
+        let key = Key { connector: route.connector.clone(), next_hop: unknown.next_hop.clone() };
+        if self.refuses_everybody(&key, &refusal, unknown.said) {
             return Judged::Unreachable;
         }
         let mut good = self.good();
@@ -72,11 +74,23 @@ impl Memory {
         judged
     }
 
-    fn refuses_everybody(&self, unknown: &Unknown<'_>, refusal: &Refusal<'_>) -> bool {
-        let key = Key { connector: unknown.route.connector.clone(), next_hop: unknown.next_hop.clone() };
-        let Everybody::Unreachable(change) = self.everybody().refused(&key, refusal) else { return false };
+    /// A next hop refuses a recipient by a policy that nobody knows: whether it refuses everybody.
+    pub(crate) fn refuses_by_policy(
+        &self,
+        address: &Address,
+        route: &Route,
+        (outcome, step): (&Outcome, Step),
+        source: Source<'_>,
+    ) -> bool {
+        let known = self.good().known(address, KnownBy::by_way(route.way), UnixTime::now());
+        let key = Key { connector: route.connector.clone(), next_hop: outcome.next_hop.clone() };
+        self.refuses_everybody(&key, &Refusal { recipient: address, known: &known, source, step }, &outcome.reply)
+    }
+
+    fn refuses_everybody(&self, key: &Key, refusal: &Refusal<'_>, said: &Reply) -> bool {
+        let Everybody::Unreachable(change) = self.everybody().refused(key, refusal) else { return false };
         if change == Change::News {
-            let reason = format!("it refuses recipients that exist, one after another; last: {}", unknown.said);
+            let reason = format!("it refuses recipients that exist, one after another; last: {said}");
             tracing::error!(alert = true, send_connector = %key.connector, next_hop = %key.next_hop, reason,
                 "next hop cannot be used");
         }

@@ -14,11 +14,12 @@ use super::returned::{self, ToRemember};
 use super::transaction::{Accepted, Transaction};
 use super::writing::Writing;
 use crate::config::SendConnector;
-use crate::delivery::branch::Message;
+use crate::delivery::branch::{Message, Waits};
 use crate::delivery::combine::{Then, combine};
-use crate::delivery::cut_through::{Asked, Branches};
+use crate::delivery::cut_through::{Asked, Branches, Haste, Sent, WithoutAcceptance};
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refuses_everybody::Step;
+use crate::delivery::slots::Vouched;
 use crate::delivery::stamping::stamp;
 use crate::delivery::unknown::Judged;
 use crate::delivery::unreachable::Unreachable;
@@ -38,6 +39,9 @@ use crate::trace::{Event, What};
 /// How long next hops may take over all that follows the client's last octet; senders wait for 10 minutes (RFC 5321
 /// 4.5.3.2.6).
 const END_OF_DATA: Duration = Duration::from_secs(480);
+
+/// After so long a client hears 250 if what is left can be made durable: a next hop has the message, or it is one of ours.
+const LONG_ENOUGH: Duration = Duration::from_secs(90);
 
 /// Ends a message that has come in whole: what the client is told.
 ///
@@ -113,18 +117,27 @@ async fn send(
     regroup(&mut transaction.branches, (&in_force, &transaction.origin), (sender, recipients), passed);
     let (at, identity) = (writing.at, &content.identity);
     let body = writing.body().await.map_err(|error| cannot_keep(&error))?;
-    let until = Some(Instant::now() + END_OF_DATA);
+    let now = Instant::now();
+    let until = now + END_OF_DATA;
+    let waits = Waits::ClientUntil(until);
+    let stranger = transaction.origin.is_stranger();
+    let without_acceptance = if stranger { WithoutAcceptance::No } else { WithoutAcceptance::Yes };
+    let haste = Haste { after: now + LONG_ENOUGH, without_acceptance, until };
     let fields =
         |connector: &SendConnector, named: &[(&Address, &Address)]| stamp(&in_force, connector, identity, named);
     let (origin, sender) = (&*transaction.origin, &transaction.sender);
-    let message = Message { origin, sender, content, body, fields: &fields, until };
-    let mut outcomes: Vec<Option<Outcome>> = vec![None; transaction.recipients.len()];
-    for (recipient, outcome) in transaction.branches.send(&message).await {
-        if let Some(place) = outcomes.get_mut(recipient) {
-            *place = Some(outcome);
-        }
-    }
+    let message = Message { origin, sender, content, body, fields: &fields, waits };
+    let Sent { outcomes: mut sent, in_flight } = transaction.branches.send(&message, haste).await;
+    let mut outcome_of = |number: usize| {
+        let at = sent.iter().position(|(at, _)| *at == number)?;
+        Some(sent.swap_remove(at).1)
+    };
+    let mut outcomes: Vec<Option<Outcome>> =
+        transaction.recipients.iter().map(|recipient| outcome_of(recipient.number)).collect();
     remember(services, transaction, identity, &outcomes);
+    for (recipient, outcome) in transaction.recipients.iter().zip(&outcomes) {
+        outcome.iter().for_each(|outcome| services.memory.refused(&recipient.rcpt.address, outcome));
+    }
     for recipient in 0..outcomes.len() {
         doubt(services, transaction, recipient, &mut outcomes).await;
     }
@@ -201,15 +214,16 @@ pub(super) fn regroup(
             continue;
         }
         let Some(part) = part(&in_force.config, &recipient.route) else { continue };
-        let (rcpt, route, otherwise) = (&recipient.rcpt, &recipient.route, Unreachable::Queue);
-        parts.push((part, Asked { at, rcpt, route, origin, sender, otherwise }));
+        let Accepted { number, rcpt, route, .. } = recipient;
+        let (at, otherwise, vouched) = (*number, Unreachable::Queue, Vouched::Yes);
+        parts.push((part, Asked { at, rcpt, route, origin, sender, otherwise, vouched }));
     }
     branches.regroup(&parts);
 }
 
 /// What becomes of one recipient of a message that is accepted.
 fn fate(transaction: &Transaction, at: usize, (outcome, then): (Outcome, Then), taken: UnixTime) -> Fate {
-    let Outcome { class, reply, next_hop, success } = outcome;
+    let Outcome { class, reply, next_hop, success, .. } = outcome;
     match (class, then) {
         (Class::Accepted, _) => Fate { state: State::Done(Done::Delivered { next_hop, reply }), action: success },
         (Class::Refused | Class::UnknownRecipient, Then::Report) => Fate::failed(reply, next_hop),

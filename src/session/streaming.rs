@@ -5,7 +5,7 @@ use super::ending::{content, regroup};
 use super::transaction::Transaction;
 use super::{Services, returned};
 use crate::config::SendConnector;
-use crate::delivery::branch::Message;
+use crate::delivery::branch::{Message, Waits};
 use crate::delivery::stamping::stamp;
 use crate::message::body::BEGINNING;
 use crate::smtp::address::Address;
@@ -46,8 +46,8 @@ impl Transaction {
         let fields = |connector: &SendConnector, named: &[(&Address, &Address)]| {
             stamp(&in_force, connector, &content.identity, named)
         };
-        let until = Some(tokio::time::Instant::now()); // what is waited for is the next piece
-        let message = Message { origin, sender, content: &content, body, fields: &fields, until };
+        let waits = Waits::Client;
+        let message = Message { origin, sender, content: &content, body, fields: &fields, waits };
         self.branches.begin_stream(&message).await;
     }
 

@@ -36,6 +36,10 @@ pub(super) struct Transaction {
     pub(super) sender: Sender,
     /// Asked, oldest first; the answers come in this order.
     pub(super) asked: VecDeque<(RcptTo, Deciding)>,
+    /// Answers that are there, and nobody has taken yet.
+    pub(super) answers: VecDeque<Reply>,
+    /// The number of the recipient that was named last.
+    pub(super) last_number: usize,
     pub(super) recipients: Vec<Accepted>,
     /// What of them is with next hops already.
     pub(super) branches: Branches,
@@ -57,6 +61,14 @@ pub(super) enum Deciding {
 }
 
 impl Deciding {
+    /// Whether it is made.
+    pub(super) fn is_decided(&self) -> bool {
+        match self {
+            Self::Made(_) => true,
+            Self::Asking(handle) => handle.is_finished(),
+        }
+    }
+
     /// Waits for it.
     ///
     /// # Errors
@@ -71,6 +83,8 @@ impl Deciding {
 
 /// A recipient that RCPT accepted.
 pub(super) struct Accepted {
+    /// Its number among all that were named: what branches know it by.
+    pub(super) number: usize,
     pub(super) rcpt: RcptTo,
     pub(super) route: Route,
     /// Why it goes there, for the trace.
@@ -106,6 +120,8 @@ impl Transaction {
             origin: Arc::new(origin),
             sender,
             asked: VecDeque::new(),
+            answers: VecDeque::new(),
+            last_number: 0,
             recipients: Vec::new(),
             content: None,
         })

@@ -4,19 +4,23 @@
 //! its connection and says nothing of the host: what a client breaks never counts against it.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::WayOut;
 use super::black_hole::BlackHole;
-use super::connection::{Broken, Connection};
+use super::connection::{Broken, Connection, History};
 use super::conversation::{Conversation, Early, Ended, Patience};
 use super::fit::{self, Way};
 use super::hops::NextHop;
 use super::introduce::introduce;
-use super::places::Place;
 use super::trouble::{Scope, Trouble};
 use crate::config::EightBit;
 use crate::delivery::health::Key;
 use crate::delivery::outcome::Outcome;
+use crate::delivery::refusal::read::relayed_mail;
+use crate::delivery::slots::{HostSlot, Slot};
 use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::smtp::address::Address;
 use crate::smtp::client::commands;
@@ -28,6 +32,15 @@ use crate::spool::entry::Content;
 const TOO_LARGE: Reply = Reply::fixed(550, Enhanced(5, 3, 4), "message too large for the next hop");
 /// What our own header fields add at most to a message with few recipients: what MAIL says before the message is known.
 const OUR_FIELDS: u64 = 1024;
+
+/// How long the reply to RSET is waited for where a connection is taken back.
+const RESET: Duration = Duration::from_secs(5);
+
+/// The slots of one connection: its connector's, and its host's.
+pub(super) struct HeldSlots {
+    pub connector: Slot,
+    pub host: HostSlot,
+}
 
 /// One recipient, as RCPT names it.
 #[derive(Debug, Clone, Copy)]
@@ -55,16 +68,30 @@ pub(crate) struct Checkout {
     talk: Conversation,
     hop: NextHop,
     out: WayOut,
-    place: Place,
+    slots: HeldSlots,
 }
 
 impl Checkout {
-    pub(super) fn new(out: WayOut, hop: NextHop, connection: Connection, place: Place) -> Self {
-        Self { talk: Conversation::new(connection), hop, out, place }
+    pub(super) fn new(out: WayOut, hop: NextHop, connection: Connection, slots: HeldSlots) -> Self {
+        Self { talk: Conversation::new(connection), hop, out, slots }
     }
 
-    pub(super) fn into_hop(self) -> (NextHop, Place) {
-        (self.hop, self.place)
+    pub(super) fn into_hop(self) -> (NextHop, Slot) {
+        (self.hop, self.slots.connector)
+    }
+
+    /// Somebody is vouched for in its transaction from now on.
+    pub(crate) fn vouch(&mut self) {
+        self.slots.connector.vouch();
+        self.slots.host.vouch();
+    }
+
+    /// Waits until somebody else wants one of its slots; whoever is told gives it back.
+    pub(crate) async fn wanted(&self) {
+        tokio::select! {
+            () = self.slots.connector.wanted() => {}
+            () = self.slots.host.slot().wanted() => {}
+        }
     }
 
     /// What health and pool know its host by.
@@ -87,18 +114,37 @@ impl Checkout {
         let (path, mut mail, early) = match self.fitting(opening, &offers) {
             Ok(fitting) => fitting,
             Err(reply) => {
+                self.is_alive().await?;
                 self.talk.refuse(opening.recipients.iter().map(|(at, _)| *at), &reply);
                 return Err(Ended::Ready);
             }
         };
+        if opening.recipients.iter().any(|(_, target)| fit::recipient(target.rcpt_to, &offers).is_err()) {
+            self.is_alive().await?;
+        }
         let rcpts = self.lines(opening.recipients, &offers);
         if rcpts.is_empty() {
             return Err(Ended::Ready);
         }
+        let recipients = opening.recipients.iter().map(|(_, target)| target.rcpt_to);
+        self.talk.says(opening.origin, opening.sender, recipients);
         mail.smtputf8 |= offers.smtputf8 && opening.recipients.iter().any(|(_, target)| !target.rcpt_to.is_ascii());
         let mut line = String::with_capacity(128);
         commands::mail(&path, opening.sender, &mail, &mut line);
         self.talk.envelope(&line, &rcpts, early).await
+    }
+
+    /// A refusal that rests on what the next hop offers is made on a connection that has answered since the message came:
+    /// it may have been started again since, and offer more now.
+    async fn is_alive(&mut self) -> Result<(), Ended> {
+        let connection = self.talk.connection_mut();
+        match connection.history {
+            History::Fresh => Ok(()),
+            History::Reused => match connection.command("RSET").await {
+                Ok(reply) if reply.is_positive() => Ok(()),
+                Ok(_) | Err(_) => Err(Ended::Unused),
+            },
+        }
     }
 
     /// How MAIL goes, and whether DATA goes with it.
@@ -124,7 +170,12 @@ impl Checkout {
     }
 
     /// Further recipients.
-    pub(crate) async fn more(&mut self, recipients: &[(usize, Target<'_>)]) -> Result<(), Ended> {
+    pub(crate) async fn more(
+        &mut self,
+        (origin, sender): (&Origin, &Sender),
+        recipients: &[(usize, Target<'_>)],
+    ) -> Result<(), Ended> {
+        self.talk.says(origin, sender, recipients.iter().map(|(_, target)| target.rcpt_to));
         let offers = self.talk.connection().offers.clone();
         let rcpts = self.lines(recipients, &offers);
         if rcpts.is_empty() { Ok(()) } else { self.talk.more(&rcpts).await }
@@ -140,6 +191,11 @@ impl Checkout {
             }
         }
         rcpts
+    }
+
+    /// Whether this recipient was accepted.
+    pub(crate) fn has(&self, at: usize) -> bool {
+        self.talk.accepted().contains(&at)
     }
 
     /// Whether nobody has been accepted so far.
@@ -209,15 +265,23 @@ impl Checkout {
 
     /// What recipients were told since this was asked last.
     pub(crate) fn told(&mut self) -> Vec<(usize, Outcome)> {
-        self.talk.told()
+        let told = self.talk.told();
+        for (_, outcome) in &told {
+            if let Some(row) = relayed_mail(outcome.row) {
+                self.out.relaying_fails(row, outcome);
+            }
+        }
+        told
     }
 
     /// Why nobody else can be helped here, if something is wrong; it is told, and the host tested if it may be to blame.
     pub(crate) fn trouble(&mut self) -> Option<Trouble> {
         let trouble = self.talk.trouble()?;
-        trouble.log(&self.out.connector.name);
-        if trouble.scope == Scope::Suspect {
-            self.out.begin_test(&self.hop);
+        self.out.tell(&trouble);
+        match trouble.scope {
+            Scope::Suspect => self.out.begin_test(&self.hop),
+            Scope::Crowded => _ = self.slots.host.throttled(),
+            Scope::Host | Scope::Message | Scope::Ours => {}
         }
         Some(trouble)
     }
@@ -230,16 +294,19 @@ impl Checkout {
     /// The transaction is over: another may have the connection.
     pub(crate) fn give_back(self, ended: Ended) {
         if ended == Ended::Ready {
-            let (key, limit) = (self.key(), self.out.connector.max_connections);
-            self.out.shared.pool.put(key, self.talk.into_connection(), limit);
+            self.out.keep(&self.hop, self.talk.into_connection());
         }
     }
 
     /// Takes the envelope back (RSET) and returns the connection, without the caller waiting for it.
     pub(crate) fn take_back(mut self) {
         tokio::spawn(async move {
-            let ended = self.talk.give_up().await;
-            self.give_back(ended);
+            // Others wait for its slots.
+            if let Ok(ended) = timeout(RESET, self.talk.give_up()).await {
+                self.give_back(ended);
+            } else {
+                self.out.begin_test(&self.hop);
+            }
         });
     }
 
@@ -250,14 +317,16 @@ impl Checkout {
     }
 
     /// Leaves the next hop for another one; its place is kept.
-    pub(super) async fn leave(mut self, ended: Result<(), Ended>) -> Place {
+    pub(super) async fn leave(mut self, ended: Result<(), Ended>) -> Slot {
         let ended = match ended {
             Ok(()) => self.talk.give_up().await,
             Err(ended) => ended,
         };
-        let place = std::mem::take(&mut self.place);
-        self.give_back(ended);
-        place
+        let Self { talk, hop, out, slots } = self;
+        if ended == Ended::Ready {
+            out.keep(&hop, talk.into_connection());
+        }
+        slots.connector
     }
 }
 

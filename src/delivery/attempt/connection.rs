@@ -5,6 +5,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,6 +80,10 @@ pub struct Connection {
     pub opened: Instant,
     /// Whether a message has gone over it before.
     pub history: History,
+    /// Our own address on it.
+    pub local: Option<IpAddr>,
+    /// Recipients that were refused on it.
+    pub refusals: u32,
     /// How long each reply is waited for, unless it is said otherwise: `reply_timeout`, or less where somebody waits for us.
     pub patience: Duration,
     watch: Watch,
@@ -132,6 +137,7 @@ impl Connection {
     #[must_use]
     pub fn new(stream: Stream, next_hop: Arc<str>, terms: Arc<Terms>, watch: Watch) -> Self {
         let patience = terms.smtp.reply_timeout;
+        let local = stream.tcp().and_then(|socket| socket.local_addr().ok()).map(|local| local.ip());
         Self {
             stream,
             replies: Replies::default(),
@@ -141,6 +147,8 @@ impl Connection {
             terms,
             opened: Instant::now(),
             history: History::Fresh,
+            local,
+            refusals: 0,
             patience,
             watch,
             alarm: Alarm::new(),

@@ -4,6 +4,7 @@
 //! in `refusal`. RFC 5321 3.3, 4.1.1; RFC 2920 (pipelining); RFC 3030 (BDAT); RFC 2033 (LMTP).
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,12 +13,17 @@ use super::black_hole::BlackHole;
 use super::connection::{Broken, Connection, History};
 use super::trouble::Trouble;
 use crate::delivery::outcome::{Class, Outcome};
-use crate::delivery::refusal::{Meaning, Step, meaning};
+use crate::delivery::refusal::Step;
+use crate::delivery::refusal::read::{Meaning, Reading, Transaction, read};
+use crate::message::envelope::{Origin, Sender};
+use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::client::encode::Encoder;
 use crate::smtp::reply::Reply;
 
 mod content;
 
+/// After so many refused recipients a 421 is the connection's error limit (Postfix: smtpd_hard_error_limit).
+const ERROR_LIMIT: u32 = 2;
 /// Bytes of a reply's words that are kept: they are stored with every recipient.
 const MAX_WORDS: usize = 2000;
 
@@ -30,6 +36,9 @@ pub(crate) enum Ended {
     Closed,
     /// It came from the pool and was dead already: nothing was said, nobody was told anything.
     Unused,
+    /// Of no more use for those that were told nothing: they go on over a new one. It has reached the next hop's limit of
+    /// errors, or waits for an answer that we do not wait for.
+    Worn,
 }
 
 /// How long a next hop may take over its replies to the whole message.
@@ -74,13 +83,35 @@ pub(crate) struct Conversation {
     /// DATA has been written, and the answer is not there yet.
     data_said: bool,
     encoder: Option<Encoder>,
+    said: Said,
+    /// Whether the message was refused for somebody after the dot.
+    refused: bool,
+}
+
+/// What was said in this transaction: a refusal may repeat any of it, and none of it is the server's own wording.
+#[derive(Default)]
+struct Said {
+    reverse_path: Option<ReversePath>,
+    helo: String,
+    client: Option<IpAddr>,
+    recipients: Vec<Address>,
 }
 
 impl Conversation {
     /// On a connection that is ready for MAIL.
     pub(crate) fn new(connection: Connection) -> Self {
         let (asked, accepted, told) = (VecDeque::new(), Vec::new(), Vec::new());
-        Self { connection, asked, accepted, told, trouble: None, data_said: false, encoder: None }
+        Self {
+            connection,
+            asked,
+            accepted,
+            told,
+            trouble: None,
+            data_said: false,
+            encoder: None,
+            said: Said::default(),
+            refused: false,
+        }
     }
 
     /// What the next hop offers, and how it is called.
@@ -91,6 +122,25 @@ impl Conversation {
     /// The same, for what is said before MAIL.
     pub(crate) fn connection_mut(&mut self) -> &mut Connection {
         &mut self.connection
+    }
+
+    /// Whose mail it is, and for whom, as the client and we say it.
+    pub(crate) fn says<'a>(&mut self, origin: &Origin, sender: &Sender, recipients: impl Iterator<Item = &'a Address>) {
+        self.said.reverse_path = Some(sender.reverse_path.clone());
+        (self.said.client, self.said.helo) = (origin.client, origin.helo.clone());
+        self.said.recipients.extend(recipients.cloned());
+    }
+
+    /// What a reply means at this step.
+    fn read(&self, step: Step, reply: &Reply) -> Reading {
+        if !reply.is_transient() && !reply.is_permanent() {
+            return read(step, reply, &Transaction::default());
+        }
+        let mut said: Vec<&str> = self.said.recipients.iter().map(Address::as_str).collect();
+        said.extend(self.said.reverse_path.as_ref().map(ReversePath::as_str));
+        said.push(&self.said.helo);
+        let (name, ours) = (self.connection.terms.ehlo.as_str(), self.connection.local.as_slice());
+        read(step, reply, &Transaction { said: &said, name, client: self.said.client, ours })
     }
 
     /// A wait is cut short: whether what was sent seems to get lost on the way.
@@ -173,17 +223,28 @@ impl Conversation {
             Err(_) if self.connection.history == History::Reused => return Err(Ended::Unused),
             Err(broken) => return Err(self.broke(&broken, Step::Mail)),
         };
-        match meaning(Step::Mail, &reply) {
+        let reading = self.read(Step::Mail, &reply);
+        match reading.meaning {
             Meaning::Positive => return Ok(()),
             _ if reply.code == 421 && self.connection.history == History::Reused => return Err(Ended::Unused),
-            Meaning::SenderRefused => {
+            Meaning::SenderRefused
+            | Meaning::ClientRefused
+            | Meaning::RelayedMailFails
+            | Meaning::ContentRefused
+            | Meaning::RecipientRefused
+            | Meaning::UnknownRecipient
+            | Meaning::TooManyRecipients => {
                 let all = self.unanswered();
-                let refused = Outcome::answered(reply, &self.connection.next_hop);
+                let refused = Outcome::answered(reply, &self.connection.next_hop).by(reading.row.name);
                 self.tell(&all, &refused);
             }
-            other => {
-                self.end_by(Trouble::said(&self.connection, Step::Mail, &reply, other));
-                if reply.code == 421 || other == Meaning::OutOfStep {
+            Meaning::Unreachable(_)
+            | Meaning::AboutUs
+            | Meaning::Throttled
+            | Meaning::OurMistake
+            | Meaning::OutOfStep => {
+                self.end_by(Trouble::said(&self.connection, Step::Mail, &reply, reading));
+                if reply.code == 421 || reading.meaning == Meaning::OutOfStep {
                     return Err(Ended::Closed);
                 }
             }
@@ -212,39 +273,59 @@ impl Conversation {
             }
             let reply = match self.reply().await {
                 Ok(reply) => reply,
+                Err(broken @ Broken::TimedOut(_)) => return Err(self.late(&broken)),
                 Err(broken) => return Err(self.broke(&broken, Step::Rcpt)),
             };
-            let means = meaning(Step::Rcpt, &reply);
-            if reply.code == 421 || means == Meaning::OutOfStep {
+            let reading = self.read(Step::Rcpt, &reply);
+            if reply.code == 421 && self.connection.refusals >= ERROR_LIMIT {
+                return Err(Ended::Worn);
+            }
+            if reply.code == 421 || reading.meaning == Meaning::OutOfStep {
                 // The recipients before it have no message yet, those behind it no answer.
-                self.end_by(Trouble::said(&self.connection, Step::Rcpt, &reply, means));
+                self.end_by(Trouble::said(&self.connection, Step::Rcpt, &reply, reading));
                 return Err(Ended::Closed);
             }
             self.asked.pop_front();
-            match means {
-                Meaning::Positive => self.accepted.push(*at),
-                other => {
-                    let outcome = self.rcpt_refused(reply, other);
-                    self.told.push((*at, outcome));
-                }
+            if reading.meaning == Meaning::Positive {
+                self.accepted.push(*at);
+            } else {
+                self.connection.refusals += 1;
+                let outcome = self.rcpt_refused(reply, reading);
+                self.told.push((*at, outcome));
             }
         }
         Ok(())
     }
 
+    /// The next hop thinks too long about a recipient: that is his alone. The others go on over a new connection, for over
+    /// this one his answer may still come.
+    fn late(&mut self, broken: &Broken) -> Ended {
+        let trouble = Trouble::broken(&self.connection, broken, Step::Rcpt);
+        let his = self.asked.pop_front();
+        self.told.extend(his.map(|at| (at, trouble.outcome())));
+        self.asked.clear();
+        self.accepted.clear();
+        Ended::Worn
+    }
+
     /// What a reply to RCPT that is not a yes comes to.
-    fn rcpt_refused(&mut self, reply: Reply, means: Meaning) -> Outcome {
-        let next_hop = &self.connection.next_hop;
-        match means {
-            Meaning::TooManyRecipients => Outcome::said(Class::TooManyRecipients, reply, next_hop),
-            Meaning::UnknownRecipient => Outcome::said(Class::UnknownRecipient, reply, next_hop),
-            Meaning::PassedOn | Meaning::FinalReply | Meaning::SenderRefused => Outcome::answered(reply, next_hop),
+    fn rcpt_refused(&mut self, reply: Reply, reading: Reading) -> Outcome {
+        let (next_hop, row) = (&self.connection.next_hop, reading.row.name);
+        match reading.meaning {
+            Meaning::TooManyRecipients => Outcome::said(Class::TooManyRecipients, reply, next_hop).by(row),
+            Meaning::UnknownRecipient => Outcome::said(Class::UnknownRecipient, reply, next_hop).by(row),
+            Meaning::RecipientRefused
+            | Meaning::SenderRefused
+            | Meaning::ClientRefused
+            | Meaning::ContentRefused
+            | Meaning::RelayedMailFails => Outcome::answered(reply, next_hop).by(row),
             Meaning::Positive
             | Meaning::Unreachable(_)
-            | Meaning::FaultBetweenUs
+            | Meaning::AboutUs
+            | Meaning::Throttled
             | Meaning::OurMistake
             | Meaning::OutOfStep => {
-                let trouble = Trouble::said(&self.connection, Step::Rcpt, &reply, means);
+                let trouble = Trouble::said(&self.connection, Step::Rcpt, &reply, reading);
                 let outcome = trouble.outcome();
                 self.trouble = Some(trouble);
                 outcome

@@ -33,7 +33,7 @@ pub(super) struct NextHop {
 }
 
 /// Why there is no next hop.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum NoHop {
     /// The recipients' final reply.
     Refused(Reply),

@@ -16,7 +16,8 @@ use super::connection::{Broken, Connection, Stream};
 use super::trouble::{BAD_SECURITY, LOOP, NO_ANSWER, NO_DNS, NO_SECURITY, Trouble};
 use super::{WayOut, hops::NextHop, login, socket};
 use crate::config::{Host, SendTlsMode, Speaks};
-use crate::delivery::refusal::{Meaning, Step, meaning};
+use crate::delivery::refusal::Step;
+use crate::delivery::refusal::read::{Meaning, Transaction, read};
 use crate::smtp::client::offers::Offers;
 use crate::smtp::reply::Reply;
 use crate::tls::connect::server_name;
@@ -249,9 +250,11 @@ pub(super) async fn expect(connection: &mut Connection, step: Step, say: Say<'_>
 }
 
 fn judge(connection: &Connection, step: Step, reply: &Reply) -> Result<(), Trouble> {
-    match meaning(step, reply) {
+    let (name, ours) = (connection.terms.ehlo.as_str(), connection.local.as_slice());
+    let reading = read(step, reply, &Transaction { name, ours, ..Transaction::default() });
+    match reading.meaning {
         Meaning::Positive => Ok(()),
-        other => Err(Trouble::said(connection, step, reply, other)),
+        _ => Err(Trouble::said(connection, step, reply, reading)),
     }
 }
 

@@ -12,7 +12,9 @@ use super::hops::{self, NextHop, NoHop};
 use super::trouble::Trouble;
 use super::{Outbound, Waits, WayOut, fit, open};
 use crate::config::{AskedServer, Protocol};
-use crate::delivery::refusal::{Meaning, Step, meaning};
+use crate::delivery::refusal::Step;
+use crate::delivery::refusal::read::{Meaning, Transaction, read};
+use crate::delivery::slots::Applicant;
 use crate::directory::call_ahead::prober::{Heard, Prober, Probing};
 use crate::smtp::address::Address;
 use crate::smtp::client::commands;
@@ -37,7 +39,14 @@ impl Outbound {
         let terms = Terms { ehlo: ehlo.clone(), smtp: smtp.clone() }.into();
         let (connector, next_hop_domain) = (connector.clone(), address.domain().clone());
         let waits = Waits::of_queue(smtp);
-        let out = WayOut { shared: self.shared.clone(), terms, connector, next_hop_domain, waits };
+        let out = WayOut {
+            shared: self.shared.clone(),
+            terms,
+            connector,
+            next_hop_domain,
+            waits,
+            applicant: Applicant::QUEUE,
+        };
         let hops = match hops::hops(&out).await {
             Ok(hops) => hops,
             Err(NoHop::Trouble(trouble)) => return failed(trouble),
@@ -114,7 +123,7 @@ async fn converse(connection: &mut Connection, path: &str) -> Result<(Heard, The
         connection.queue(b"RSET\r\n");
     }
     let rcpt = connection.reply().await.map_err(|broken| (Step::Rcpt, broken))?;
-    let heard = at_rcpt(&rcpt);
+    let heard = at_rcpt(path, &rcpt);
     // What was heard holds, whatever becomes of the connection.
     let reset = connection.reply().await.is_ok_and(|reply| reply.is_positive());
     let then = if reset && connection.is_in_step() { Then::Keep } else { Then::Close };
@@ -123,24 +132,29 @@ async fn converse(connection: &mut Connection, path: &str) -> Result<(Heard, The
 
 /// What a reply to MAIL says of the question; `None`: it goes on.
 fn at_mail(reply: &Reply) -> Option<Heard> {
-    match meaning(Step::Mail, reply) {
+    match read(Step::Mail, reply, &Transaction::default()).meaning {
         Meaning::Positive => None,
         _ => Some(Heard::Failed(format!("at MAIL FROM:<>: {}", words(reply)))),
     }
 }
 
 /// What a reply to RCPT says of the recipient.
-fn at_rcpt(reply: &Reply) -> Heard {
-    match meaning(Step::Rcpt, reply) {
+fn at_rcpt(path: &str, reply: &Reply) -> Heard {
+    let transaction = Transaction { said: &[path], ..Transaction::default() };
+    match read(Step::Rcpt, reply, &transaction).meaning {
         Meaning::Positive => Heard::Accepted(words(reply)),
         Meaning::UnknownRecipient => Heard::Unknown,
         // The recipient's mailbox may be full, or its sender unwelcome: that says nothing of others.
-        Meaning::PassedOn
+        Meaning::RecipientRefused
         | Meaning::TooManyRecipients
         | Meaning::SenderRefused
-        | Meaning::FinalReply
+        | Meaning::ClientRefused
+        | Meaning::ContentRefused
+        | Meaning::RelayedMailFails
         | Meaning::OurMistake => Heard::Unclear(words(reply)),
-        Meaning::Unreachable(_) | Meaning::FaultBetweenUs | Meaning::OutOfStep => Heard::Failed(words(reply)),
+        Meaning::Unreachable(_) | Meaning::AboutUs | Meaning::Throttled | Meaning::OutOfStep => {
+            Heard::Failed(words(reply))
+        }
     }
 }
 
@@ -191,7 +205,7 @@ mod tests {
             (reply(451, (3, 0), "disk"), failed("451 4.3.0 disk")),
             (reply(354, (0, 0), "go on"), failed("354 go on")),
         ] {
-            assert_eq!(at_rcpt(&said), heard, "{said}");
+            assert_eq!(at_rcpt("", &said), heard, "{said}");
         }
     }
 

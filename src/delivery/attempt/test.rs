@@ -10,7 +10,9 @@ use super::hops::NextHop;
 use super::trouble::{Scope, Trouble};
 use super::{SLOW_GREETING, Waits, WayOut, open};
 use crate::delivery::health::{Change, Standing};
+use crate::delivery::outcome::Outcome;
 use crate::delivery::refusal::Step;
+use crate::delivery::refusal::row::Row;
 
 impl WayOut {
     /// Tests a next hop in the background, unless somebody does or has just done.
@@ -30,7 +32,8 @@ impl WayOut {
         let out = Self { waits, ..self.clone() };
         let mut connection = match open::open(&out, hop).await {
             Ok(connection) => connection,
-            Err(trouble) => return self.note(hop, Some(&trouble)),
+            // It lets nobody in, not even one.
+            Err(trouble) => return self.note(hop, Some(&Trouble { scope: Scope::Host, ..trouble })),
         };
         let failed = match connection.command("MAIL FROM:<>").await {
             Ok(reply) if reply.code == 421 => Some(format!("421 at MAIL FROM:<>: {reply}")),
@@ -51,6 +54,17 @@ impl WayOut {
         }
     }
 
+    /// Says what is wrong where an operator looks.
+    pub(super) fn tell(&self, trouble: &Trouble) {
+        self.shared.alerts.tell(&self.connector.name, trouble);
+    }
+
+    /// A next hop refuses mail because we relay it: passed on, counted, and told with the cure.
+    pub(super) fn relaying_fails(&self, row: &'static Row, outcome: &Outcome) {
+        self.shared.metrics.relayed_mail_refused.with_label_values(&[&*self.connector.name]).inc();
+        self.shared.alerts.tell_refusal(&self.connector.name, row, outcome);
+    }
+
     /// What a next hop has shown of its health: a connection ready for MAIL, or none.
     pub(super) fn note(&self, hop: &NextHop, trouble: Option<&Trouble>) {
         let key = hop.key(&self.connector.name);
@@ -60,10 +74,10 @@ impl WayOut {
                     tracing::info!(send_connector = %self.connector.name, next_hop = hop.name(), "next hop answers again");
                 }
             }
-            Some(trouble) if trouble.scope == Scope::Ours => {}
+            Some(trouble) if matches!(trouble.scope, Scope::Ours | Scope::Crowded) => {}
             Some(trouble) => {
                 if self.shared.health.fails(&key, &trouble.reply.text) == Change::News {
-                    trouble.log(&self.connector.name);
+                    self.tell(trouble);
                 }
             }
         }

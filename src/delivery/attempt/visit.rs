@@ -10,6 +10,7 @@ use super::trouble::{BAD_SECURITY, LOOP, NO_DNS, NO_SECURITY, Trouble};
 use super::{Outbound, Waits, WayOut, open};
 use crate::config::{Host, SendConnector, SendTls, SendTlsMode, SmtpOut};
 use crate::delivery::refusal::Step;
+use crate::delivery::slots::Applicant;
 use crate::smtp::domain::Domain;
 use crate::time::UnixTime;
 use crate::tls::accept;
@@ -91,7 +92,14 @@ impl Outbound {
         let waits = Waits::of_queue(&smtp);
         let terms = Arc::new(Terms { ehlo: ehlo.clone(), smtp: Arc::new(smtp) });
         let connector = Arc::new(connector.clone());
-        let out = WayOut { shared: self.shared.clone(), terms, connector, next_hop_domain: ehlo.clone(), waits };
+        let out = WayOut {
+            shared: self.shared.clone(),
+            terms,
+            connector,
+            next_hop_domain: ehlo.clone(),
+            waits,
+            applicant: Applicant::QUEUE,
+        };
         let hops = match hops::smart_hosts(&out).await {
             Ok(hops) => hops,
             Err(trouble) => return vec![Err(trouble.into())],

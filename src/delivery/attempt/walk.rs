@@ -1,23 +1,23 @@
 //! The walk over a branch's next hops until a connection is ready for MAIL; the queue and cut-through go the same way.
 //!
 //! A connection from the pool is taken first. Where several hosts are up and the first does not greet, the next one is begun
-//! beside it: the first that is ready is taken, a latecomer goes into the pool. Hosts that are down come last and only by
-//! a test of theirs.
+//! beside it ([`beside`]): the first that is ready is taken, a latecomer goes into the pool. Hosts that are full are waited
+//! for where no other is left; hosts that are down come last, and only by a test of theirs.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
-use super::checkout::Checkout;
+mod beside;
+
+use super::checkout::{Checkout, HeldSlots};
 use super::connection::Connection;
 use super::conversation::Ended;
 use super::hops::{self, NextHop, NoHop};
-use super::places::Place;
 use super::trouble::{NO_ANSWER, Scope, Trouble};
 use super::{WayOut, open};
 use crate::delivery::health::{Key, Standing};
+use crate::delivery::slots::{AtGreeting, HostSlot, Slot};
 use crate::smtp::reply::Reply;
 
 /// Why there is no connection.
@@ -34,15 +34,24 @@ pub(crate) struct Walk {
     out: WayOut,
     /// Up, and not tried yet.
     ahead: VecDeque<NextHop>,
+    /// Up, with as many connections as they take.
+    full: VecDeque<NextHop>,
     /// Down when the walk began.
     down: Vec<NextHop>,
-    /// The place for the connection, while nothing else has it.
-    place: Option<Place>,
+    /// The connector's slot, while no connection has it.
+    slot: Option<Slot>,
     last: Option<Trouble>,
 }
 
+/// A connection that was made or found.
+struct Found {
+    hop: NextHop,
+    connection: Connection,
+    slots: HeldSlots,
+}
+
 impl WayOut {
-    /// Begins a walk: finds the next hops, but for those in `tried`, and waits for a place.
+    /// Begins a walk: finds the next hops, but for those in `tried`, and waits for a slot.
     pub(crate) async fn walk(&self, tried: &[Key]) -> Result<Walk, NoWay> {
         let found = match timeout(self.waits.connect.max(self.waits.greeting), hops::hops(self)).await {
             Ok(found) => found,
@@ -55,7 +64,7 @@ impl WayOut {
             Ok(hops) => hops,
             Err(NoHop::Refused(reply)) => return Err(NoWay::Refused(reply)),
             Err(NoHop::Trouble(trouble)) => {
-                trouble.log(&self.connector.name);
+                self.tell(&trouble);
                 return Err(NoWay::Trouble(trouble));
             }
         };
@@ -68,43 +77,76 @@ impl WayOut {
                 Standing::Down(_) => down.push(hop),
             }
         }
-        let limit = self.connector.max_connections;
-        let place = timeout(self.waits.slot, self.shared.places.take(name, limit)).await.map_err(|_| {
-            NoWay::Trouble(Trouble::ours(format!("all {limit} connections were busy for {:?}", self.waits.slot)))
-        })?;
         // Whether one that is down is well again is found out beside the others.
         down.iter().for_each(|hop| self.begin_test(hop));
-        Ok(Walk { out: self.clone(), ahead, down, place: Some(place), last: None })
+        let slot = Some(self.slot().await.map_err(NoWay::Trouble)?);
+        Ok(Walk { out: self.clone(), ahead, full: VecDeque::new(), down, slot, last: None })
+    }
+
+    /// One of the connector's connections.
+    async fn slot(&self) -> Result<Slot, Trouble> {
+        let limit = self.connector.max_connections;
+        let taking = self.shared.slots.take(&self.connector.name, limit, self.applicant);
+        let waited = || Trouble::ours(format!("all {limit} connections were busy for {:?}", self.waits.slot));
+        timeout(self.waits.slot, taking).await.map_err(|_| waited())
+    }
+
+    /// Keeps a connection for the next message, unless the next hop may soon have had enough of it.
+    pub(super) fn keep(&self, hop: &NextHop, connection: Connection) {
+        if connection.refusals >= RETIRED {
+            tokio::spawn(connection.quit());
+            return;
+        }
+        self.shared.pool.put(hop.key(&self.connector.name), connection, self.connector.max_connections);
     }
 }
+
+/// A connection that has collected so many refusals is not used again: servers slow those down, and hang up in the end
+/// (Postfix: smtpd_soft_error_limit 10, smtpd_hard_error_limit 20; Exchange: MaxProtocolErrors 5).
+const RETIRED: u32 = 3;
 
 impl Walk {
     /// A connection that is ready for MAIL; `None`: no next hop is left, and [`Walk::trouble`] says why.
     pub(crate) async fn next(&mut self) -> Option<Checkout> {
         loop {
-            if self.ahead.is_empty() && !self.recovered().await {
-                return None;
+            if self.ahead.is_empty() {
+                if let Some(found) = self.wait_for_a_full_one().await {
+                    return Some(self.checkout(found));
+                }
+                if self.ahead.is_empty() && !self.recovered().await {
+                    return None;
+                }
+                continue;
             }
-            if let Some(checkout) = self.pooled() {
-                return Some(checkout);
+            if self.slot.is_none() {
+                match self.out.slot().await {
+                    Ok(slot) => self.slot = Some(slot),
+                    Err(trouble) => {
+                        self.last = Some(trouble);
+                        return None;
+                    }
+                }
+            }
+            if let Some(found) = self.pooled() {
+                return Some(self.checkout(found));
             }
             // Boxed: a message that finds a connection does not carry the room for making one.
-            if let Some((hop, connection)) = Box::pin(self.dial()).await {
-                return Some(self.checkout(hop, connection));
+            if let Some(found) = Box::pin(self.dial()).await {
+                return Some(self.checkout(found));
             }
         }
     }
 
-    /// The connection came from the pool and was dead: the same next hop once more.
+    /// The connection came from the pool and was dead, or is worn out: the same next hop once more.
     pub(crate) fn again(&mut self, checkout: Checkout) {
-        let (hop, place) = checkout.into_hop();
+        let (hop, slot) = checkout.into_hop();
         self.ahead.push_front(hop);
-        self.place = Some(place);
+        self.slot = Some(slot);
     }
 
     /// Nobody could be helped there: the next one.
     pub(crate) async fn failed(&mut self, checkout: Checkout, trouble: Trouble, ended: Result<(), Ended>) {
-        self.place = Some(checkout.leave(ended).await);
+        self.slot = Some(checkout.leave(ended).await);
         self.last = Some(trouble);
     }
 
@@ -113,17 +155,82 @@ impl Walk {
         self.last.unwrap_or_else(|| Trouble::ours("no next hop is left to be tried".to_owned()))
     }
 
-    fn pooled(&mut self) -> Option<Checkout> {
-        let key = self.ahead.front()?.key(&self.out.connector.name);
-        let connection = self.out.shared.pool.take(&key, &self.out.terms)?;
-        let hop = self.ahead.pop_front()?;
-        Some(self.checkout(hop, connection))
+    fn checkout(&self, found: Found) -> Checkout {
+        let Found { hop, mut connection, slots } = found;
+        connection.patience = self.out.waits.reply;
+        Checkout::new(self.out.clone(), hop, connection, slots)
     }
 
-    fn checkout(&mut self, hop: NextHop, mut connection: Connection) -> Checkout {
-        connection.patience = self.out.waits.reply;
-        let place = self.place.take().unwrap_or_default();
-        Checkout::new(self.out.clone(), hop, connection, place)
+    /// A connection of the first host's from the pool, if the host may have one more in use.
+    fn pooled(&mut self) -> Option<Found> {
+        let key = self.ahead.front()?.key(&self.out.connector.name);
+        let host = self.host_slot(&key)?;
+        let connection = self.out.shared.pool.take(&key, &self.out.terms)?;
+        let (hop, connector) = (self.ahead.pop_front()?, self.slot.take()?);
+        Some(Found { hop, connection, slots: HeldSlots { connector, host } })
+    }
+
+    fn host_slot(&self, key: &Key) -> Option<HostSlot> {
+        self.out.shared.hosts.try_take(key, self.out.connector.max_connections, self.out.applicant)
+    }
+
+    /// A new connection to the first host that is ahead, or where it does not greet to one of the others.
+    async fn dial(&mut self) -> Option<Found> {
+        if self.ahead.len() > 1 {
+            return self.dial_side_by_side().await;
+        }
+        let hop = self.ahead.pop_front()?;
+        let Some(host) = self.host_slot(&hop.key(&self.out.connector.name)) else {
+            self.full.push_back(hop);
+            return None;
+        };
+        let opened = open::open(&self.out, &hop).await;
+        self.opened(hop, opened, host)
+    }
+
+    /// What became of a connection attempt for which the walk has the connector's slot.
+    fn opened(&mut self, hop: NextHop, opened: Result<Connection, Trouble>, host: HostSlot) -> Option<Found> {
+        match self.out.judge(&hop, opened, host) {
+            Opened::Ready(connection, host) => {
+                let connector = self.slot.take()?;
+                Some(Found { hop, connection, slots: HeldSlots { connector, host } })
+            }
+            Opened::Full => {
+                self.full.push_back(hop);
+                None
+            }
+            Opened::Failed(trouble) => {
+                self.last = Some(trouble);
+                None
+            }
+        }
+    }
+
+    /// All hosts that are up have as many connections as they take. Ours is let go meanwhile: whoever has one of theirs may
+    /// need it.
+    async fn wait_for_a_full_one(&mut self) -> Option<Found> {
+        let hop = self.full.pop_front()?;
+        self.slot = None;
+        let (key, limit) = (hop.key(&self.out.connector.name), self.out.connector.max_connections);
+        let waiting = self.out.shared.hosts.take(&key, limit, self.out.applicant);
+        let Ok(host) = timeout(self.out.waits.slot, waiting).await else {
+            let text = format!("{} had no room for another connection for {:?}", hop.name(), self.out.waits.slot);
+            self.last = Some(Trouble::ours(text));
+            return None;
+        };
+        match self.out.slot().await {
+            Ok(slot) => self.slot = Some(slot),
+            Err(trouble) => {
+                self.last = Some(trouble);
+                return None;
+            }
+        }
+        if let Some(connection) = self.out.shared.pool.take(&key, &self.out.terms) {
+            let connector = self.slot.take()?;
+            return Some(Found { hop, connection, slots: HeldSlots { connector, host } });
+        }
+        let opened = Box::pin(open::open(&self.out, &hop)).await;
+        self.opened(hop, opened, host)
     }
 
     /// Waits for the tests of hosts that are down; those that are up again are ahead then.
@@ -140,119 +247,38 @@ impl Walk {
         }
         !self.ahead.is_empty()
     }
-
-    /// A new connection to the first host that is ahead, or where it does not greet to one of the others.
-    async fn dial(&mut self) -> Option<(NextHop, Connection)> {
-        if self.ahead.len() == 1 {
-            let hop = self.ahead.pop_front()?;
-            let opened = open::open(&self.out, &hop).await;
-            self.out.note(&hop, opened.as_ref().err());
-            return match opened {
-                Ok(connection) => Some((hop, connection)),
-                Err(trouble) => {
-                    self.last = Some(trouble);
-                    None
-                }
-            };
-        }
-        self.dial_side_by_side().await
-    }
-
-    async fn dial_side_by_side(&mut self) -> Option<(NextHop, Connection)> {
-        let (sender, mut ready) = mpsc::unbounded_channel::<Dialed>();
-        let mut under_way: Vec<Dialing> = Vec::new();
-        let mut next_at = Instant::now();
-        loop {
-            if under_way.is_empty() && self.ahead.is_empty() {
-                return None;
-            }
-            tokio::select! {
-                biased;
-                Some(dialed) = ready.recv(), if !under_way.is_empty() => {
-                    under_way.retain(|dialing| dialing.hop != dialed.hop);
-                    self.place = Some(dialed.place);
-                    match dialed.result {
-                        Ok(connection) => return Some((dialed.hop, connection)),
-                        Err(trouble) => self.last = Some(trouble),
-                    }
-                    next_at = Instant::now();
-                }
-                () = sleep_until(next_at), if !self.ahead.is_empty() => {
-                    if let Some(hop) = self.ahead.pop_front() {
-                        if let Some(connection) = self.pooled_beside(&hop, &mut under_way) {
-                            return Some((hop, connection));
-                        }
-                        let place = self.place_beside(&mut under_way);
-                        under_way.push(Dialing::begin(&self.out, hop, place, sender.clone()));
-                    }
-                    next_at = Instant::now() + self.out.waits.beside;
-                }
-            }
-        }
-    }
-
-    /// A host that is begun beside another may have a connection in the pool.
-    fn pooled_beside(&mut self, hop: &NextHop, under_way: &mut Vec<Dialing>) -> Option<Connection> {
-        let connection = self.out.shared.pool.take(&hop.key(&self.out.connector.name), &self.out.terms)?;
-        if self.place.is_none() {
-            self.place = Some(self.place_beside(under_way));
-        }
-        Some(connection)
-    }
-
-    /// A place for one more connection attempt: ours, a free one, or that of an attempt which is given up for it.
-    fn place_beside(&mut self, under_way: &mut Vec<Dialing>) -> Place {
-        if let Some(place) = self.place.take() {
-            return place;
-        }
-        if let Some(place) =
-            self.out.shared.places.try_take(&self.out.connector.name, self.out.connector.max_connections)
-        {
-            return place;
-        }
-        if under_way.is_empty() { Place::default() } else { under_way.remove(0).give_up() }
-    }
 }
 
-/// A connection attempt beside others.
-struct Dialing {
-    hop: NextHop,
-    place: Arc<Mutex<Option<Place>>>,
-    task: tokio::task::AbortHandle,
+/// What became of a connection attempt.
+enum Opened {
+    Ready(Connection, HostSlot),
+    /// The host takes no more beside those that it has.
+    Full,
+    Failed(Trouble),
 }
 
-/// How one ended.
-struct Dialed {
-    hop: NextHop,
-    result: Result<Connection, Trouble>,
-    place: Place,
-}
-
-impl Dialing {
-    fn begin(out: &WayOut, hop: NextHop, place: Place, ready: mpsc::UnboundedSender<Dialed>) -> Self {
-        let place = Arc::new(Mutex::new(Some(place)));
-        let dialing = {
-            let (out, hop, place) = (out.clone(), hop.clone(), place.clone());
-            async move {
-                let result = open::open(&out, &hop).await;
-                out.note(&hop, result.as_ref().err());
-                let Some(place) = place.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-                // Nobody waits any more: it is there for the next message.
-                if let Err(late) = ready.send(Dialed { hop, result, place })
-                    && let Dialed { hop, result: Ok(connection), .. } = late.0
-                {
-                    let key = hop.key(&out.connector.name);
-                    out.shared.pool.put(key, connection, out.connector.max_connections);
-                }
+impl WayOut {
+    /// Notes what a host has shown of itself.
+    fn judge(&self, hop: &NextHop, opened: Result<Connection, Trouble>, host: HostSlot) -> Opened {
+        let trouble = match opened {
+            Ok(connection) => {
+                self.note(hop, None);
+                return Opened::Ready(connection, host);
             }
+            Err(trouble) => trouble,
         };
-        Self { hop, place, task: tokio::spawn(dialing).abort_handle() }
-    }
-
-    /// Ends it; its place is free for another.
-    fn give_up(self) -> Place {
-        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.task.abort();
-        place.unwrap_or_default()
+        let trouble = match trouble.scope {
+            Scope::Crowded => match host.refused() {
+                AtGreeting::Fewer(allowed) => {
+                    let (send_connector, reason) = (&self.connector.name, &trouble.reply);
+                    tracing::info!(%send_connector, next_hop = hop.name(), allowed, %reason, "fewer connections at once");
+                    return Opened::Full;
+                }
+                AtGreeting::Alone => Trouble { scope: Scope::Host, ..trouble },
+            },
+            Scope::Host | Scope::Suspect | Scope::Message | Scope::Ours => trouble,
+        };
+        self.note(hop, Some(&trouble));
+        Opened::Failed(trouble)
     }
 }

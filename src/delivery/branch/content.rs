@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::lag::Lag;
-use super::pace::Pace;
-use super::{Branch, IMPATIENT, Line, MAX_RECIPIENTS, OTHER_HOSTS, Others, Stream};
-use crate::config::SendConnector;
+use super::pace::{Pace, Took};
+use super::{Branch, Dot, IMPATIENT, Line, MAX_RECIPIENTS, OTHER_HOSTS, Others, Stream};
+use crate::config::{SendConnector, Speaks};
 use crate::delivery::attempt::black_hole::BlackHole;
 use crate::delivery::attempt::checkout::Checkout;
 use crate::delivery::attempt::connection::Broken;
@@ -26,6 +26,15 @@ const DOT: Duration = Duration::from_secs(600);
 /// Octets of one piece.
 const PIECE: usize = 64 * 1024;
 
+/// An answer to the dot may take so long at least.
+const DOT_AT_LEAST: Duration = Duration::from_secs(120);
+/// How long recipients are sent to one by one.
+const ONE_BY_ONE_WITHIN: Duration = Duration::from_secs(60);
+
+const OUT_OF_TIME: Reply =
+    Reply::fixed(451, Enhanced(4, 4, 1), "the next hop took too long over the content; the queue goes on");
+const ONE_BY_ONE: Reply =
+    Reply::fixed(451, Enhanced(4, 4, 1), "the message goes to one recipient after the other; the queue goes on");
 const TOO_SLOW: Reply = Reply::fixed(451, Enhanced(4, 4, 1), "the next hop takes the message too slowly");
 const LEFT_BEHIND: Reply =
     Reply::fixed(451, Enhanced(4, 4, 1), "the next hop was slower than the message's others; the queue goes on");
@@ -46,8 +55,29 @@ pub(crate) struct Message<'a> {
     pub body: Body<'a>,
     /// What goes before it.
     pub fields: &'a Fields<'a>,
-    /// Until when a client waits for what becomes of it; `None`: nobody waits.
-    pub until: Option<Instant>,
+    /// Who waits for what becomes of it.
+    pub waits: Waits,
+}
+
+/// Who waits for what becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// Nobody.
+    Nobody,
+    /// A client, that is still sending it.
+    Client,
+    /// A client, until then.
+    ClientUntil(Instant),
+}
+
+impl Waits {
+    /// When the last dot may be sent: its answer needs time too.
+    fn last_dot(self) -> Option<Instant> {
+        match self {
+            Self::ClientUntil(until) => Some(until - DOT_AT_LEAST),
+            Self::Nobody | Self::Client => None,
+        }
+    }
 }
 
 /// Where the content is.
@@ -65,6 +95,8 @@ enum Stopped {
     /// What it looks like on the wire, if that says why.
     LeftBehind(Option<BlackHole>),
     Standstill,
+    /// The dot would come too late for an answer.
+    OutOfTime,
 }
 
 impl Branch {
@@ -72,11 +104,20 @@ impl Branch {
     /// taken back. What was streamed already is only ended.
     pub(crate) async fn send(&mut self, message: &Message<'_>, lag: &Lag) -> Vec<(usize, Outcome)> {
         let mut other_hosts = OTHER_HOSTS;
+        let mut alone: Option<OneByOne> = None;
         loop {
-            if self.members.len() > MAX_RECIPIENTS {
-                self.later = self.members.split_off(MAX_RECIPIENTS);
+            let most = if alone.is_some() { 1 } else { MAX_RECIPIENTS };
+            if self.members.len() > most {
+                let rest = self.members.split_off(most);
+                self.later.splice(..0, rest);
             }
             let (told, host) = self.transaction(message, lag).await;
+            if alone.is_none() && self.out.speaks() == Speaks::Smtp && are_unknown(&told) {
+                // Whom it means nobody can say: each is asked about alone (Exchange's filter on mailbox servers).
+                alone = Some(OneByOne::begin(message));
+                let all = std::mem::take(&mut self.members);
+                self.later.splice(..0, all);
+            }
             for (at, outcome) in told {
                 match (&host, outcome.class) {
                     (Some(_), Class::Unreachable) if other_hosts > 0 => self.postpone(at, outcome),
@@ -90,6 +131,10 @@ impl Branch {
             };
             self.ended.extend(self.members.drain(..).map(|member| (member.at, left_out.clone())));
             self.members = std::mem::take(&mut self.later);
+            if alone.as_mut().is_some_and(|alone| !alone.goes_on(message)) {
+                let rest = Outcome::ours(Class::LeftToQueue, ONE_BY_ONE);
+                self.ended.extend(self.members.drain(..).map(|member| (member.at, rest.clone())));
+            }
             if self.members.is_empty() {
                 return std::mem::take(&mut self.ended);
             }
@@ -121,9 +166,9 @@ impl Branch {
         let fields = self.fields(message);
         let octets = fields.len() as u64 + message.content.size;
         if matches!(self.line, Line::Away) && !self.members.is_empty() {
-            let left = message.until.map_or(DOT, |_| self.left.max(self.out.waits.reply * 2));
-            let opening = self.open((message.origin, message.sender), Some((message.content, octets)), None);
-            if message.until.is_none() {
+            let left = self.left.max(self.out.waits.reply * 2);
+            let opening = self.open((message.origin, message.sender), Some((message.content, octets)), &[]);
+            if message.waits == Waits::Nobody {
                 opening.await;
             } else if timeout(left, opening).await.is_err() {
                 self.unreachable(Outcome::ours(Class::Unreachable, IMPATIENT));
@@ -142,7 +187,7 @@ impl Branch {
     /// Nobody is left to send it to.
     async fn give_up(&mut self, message: &Message<'_>) {
         match std::mem::replace(&mut self.line, Line::Away) {
-            Line::Open(checkout) if message.until.is_none() => checkout.give_up().await,
+            Line::Open(checkout) if message.waits == Waits::Nobody => checkout.give_up().await,
             Line::Open(checkout) => checkout.take_back(),
             line => self.line = line,
         }
@@ -164,7 +209,7 @@ impl Branch {
     pub(crate) async fn begin_stream(&mut self, message: &Message<'_>, lag: &Lag) {
         if matches!(self.line, Line::Away) && !self.members.is_empty() {
             let left = self.left.max(self.out.waits.reply * 2);
-            if timeout(left, self.open((message.origin, message.sender), None, None)).await.is_err() {
+            if timeout(left, self.open((message.origin, message.sender), None, &[])).await.is_err() {
                 self.unreachable(Outcome::ours(Class::Unreachable, IMPATIENT));
             }
         }
@@ -182,8 +227,9 @@ impl Branch {
     pub(crate) async fn feed(&mut self, piece: &[u8], lag: &Lag) {
         let (Stream::On, Line::Open(checkout)) = (&self.stream, &mut self.line) else { return };
         checkout.piece(piece);
-        if let Err(stopped) = flush(checkout, lag, &mut self.pace).await {
-            self.stream = Stream::Over(self.stopped(stopped).await);
+        match flush(checkout, lag, (&self.pace, None)).await {
+            Ok(took) => self.pace.took(took, lag.arrived()),
+            Err(stopped) => self.stream = Stream::Over(self.stopped(stopped).await),
         }
     }
 
@@ -209,7 +255,7 @@ impl Branch {
         if let Err(ended) = checkout.data(way, octets).await {
             return Err(self.told(ended));
         }
-        if message.until.is_none() {
+        if message.waits == Waits::Nobody {
             self.pace = Pace::unhurried();
         }
         match write(checkout, fields.as_bytes(), message, (lag, &mut self.pace)).await {
@@ -221,12 +267,22 @@ impl Branch {
     /// The dot, and what is said to it.
     async fn end_content(&mut self, message: &Message<'_>, lag: &Lag) -> Vec<(usize, Outcome)> {
         let Line::Open(checkout) = &mut self.line else { return Vec::new() };
-        checkout.end();
-        if let Err(stopped) = flush(checkout, lag, &mut self.pace).await {
-            return self.stopped(stopped).await;
+        let last_dot = message.waits.last_dot();
+        if last_dot.is_some_and(|last| Instant::now() > last) {
+            return self.stopped(Stopped::OutOfTime).await;
         }
-        let patience = message.until.map_or(Patience::ForEach(DOT), Patience::Until);
+        checkout.end();
+        match flush(checkout, lag, (&self.pace, last_dot)).await {
+            Ok(took) => self.pace.took(took, lag.arrived()),
+            Err(stopped) => return self.stopped(stopped).await,
+        }
+        let patience = match message.waits {
+            Waits::ClientUntil(until) => Patience::Until(until),
+            Waits::Nobody | Waits::Client => Patience::ForEach(DOT),
+        };
+        self.dot = Dot::Out;
         let ended = checkout.verdict(patience).await;
+        self.dot = Dot::NotSent;
         self.told(ended)
     }
 
@@ -250,6 +306,7 @@ impl Branch {
             Stopped::LeftBehind(None) => Outcome::ours(Class::LeftToQueue, LEFT_BEHIND),
             Stopped::LeftBehind(Some(hole)) => Outcome::ours(Class::LeftToQueue, LEFT_BEHIND.saying(hole.to_string())),
             Stopped::Standstill => Outcome::ours(Class::Deferred, TOO_SLOW),
+            Stopped::OutOfTime => Outcome::ours(Class::LeftToQueue, OUT_OF_TIME),
             Stopped::Unreadable(error) => {
                 tracing::error!(alert = true, %error, "cannot read a message's content");
                 Outcome::ours(Class::Deferred, TRY_AGAIN)
@@ -267,12 +324,14 @@ async fn write(
     message: &Message<'_>,
     (lag, pace): (&Lag, &mut Pace),
 ) -> Result<(), Stopped> {
+    let last_dot = message.waits.last_dot();
     checkout.piece(prefix);
     match &message.body {
         Body::Memory(bytes) => {
             for (number, piece) in bytes.chunks(PIECE).enumerate() {
                 if number > 0 {
-                    flush(checkout, lag, pace).await?;
+                    let took = flush(checkout, lag, (pace, last_dot)).await?;
+                    pace.took(took, Duration::ZERO);
                 }
                 checkout.piece(piece);
             }
@@ -282,7 +341,8 @@ async fn write(
             while at < message.content.size {
                 let length = usize::try_from(message.content.size - at).unwrap_or(PIECE).min(PIECE);
                 if at > 0 {
-                    flush(checkout, lag, pace).await?;
+                    let took = flush(checkout, lag, (pace, last_dot)).await?;
+                    pace.took(took, Duration::ZERO);
                 }
                 checkout.piece(&file.piece(at, length).await.map_err(Stopped::Unreadable)?);
                 at += length as u64;
@@ -292,20 +352,51 @@ async fn write(
     Ok(())
 }
 
-/// Writes out a piece, as long as the branch keeps up with the others and moves at all.
-async fn flush(checkout: &mut Checkout, lag: &Lag, pace: &mut Pace) -> Result<(), Stopped> {
+/// Writes out a piece, as long as the branch keeps up with the others, moves at all, and is in time for the last dot.
+async fn flush(
+    checkout: &mut Checkout,
+    lag: &Lag,
+    (pace, last_dot): (&Pace, Option<Instant>),
+) -> Result<Took, Stopped> {
     let (octets, began) = (checkout.queued(), Instant::now());
+    let in_time = last_dot.map_or(Duration::MAX, |last| last.saturating_duration_since(began));
     let flushed = tokio::select! {
         biased;
-        flushed = timeout(pace.left(), checkout.flush()) => flushed,
+        flushed = timeout(pace.left().min(in_time), checkout.flush()) => flushed,
         () = lag.too_far(pace.behind) => return Err(Stopped::LeftBehind(checkout.look())),
     };
     let Ok(flushed) = flushed else {
         checkout.look();
-        return Err(Stopped::Standstill);
+        return Err(if in_time < pace.left() { Stopped::OutOfTime } else { Stopped::Standstill });
     };
     flushed.map_err(Stopped::Broken)?;
-    pace.took(octets, began.elapsed());
-    pace.behind += lag.arrived();
-    Ok(())
+    Ok(Took { octets, time: began.elapsed() })
+}
+
+/// Whether the whole message was refused because of some recipient of several.
+fn are_unknown(told: &[(usize, Outcome)]) -> bool {
+    told.len() > 1 && told.iter().all(|(_, outcome)| outcome.class == Class::UnknownRecipient)
+}
+
+/// The content goes again, for one recipient after the other.
+struct OneByOne {
+    recipients: usize,
+    octets: u64,
+    until: Instant,
+}
+
+impl OneByOne {
+    fn begin(message: &Message<'_>) -> Self {
+        let until = Instant::now() + ONE_BY_ONE_WITHIN;
+        let until = message.waits.last_dot().map_or(until, |last| last.min(until));
+        Self { recipients: 20, octets: 64 << 20, until }
+    }
+
+    /// Whether there is room for one more.
+    fn goes_on(&mut self, message: &Message<'_>) -> bool {
+        let enough = self.recipients > 0 && self.octets >= message.content.size && Instant::now() < self.until;
+        self.recipients = self.recipients.saturating_sub(1);
+        self.octets = self.octets.saturating_sub(message.content.size);
+        enough
+    }
 }

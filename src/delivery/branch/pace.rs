@@ -10,6 +10,13 @@ const LEAST: u64 = 120 * 1024;
 /// ... in so long: 1 KiB a second (DESIGN section 7). Below it the branch is given up.
 const WITHIN: Duration = Duration::from_secs(120);
 
+/// What a next hop took, and how long it took over it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Took {
+    pub(super) octets: usize,
+    pub(super) time: Duration,
+}
+
 /// One branch's pace.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -46,8 +53,9 @@ impl Pace {
         }
     }
 
-    /// It has taken so many octets, and so long over them.
-    pub(super) fn took(&mut self, octets: usize, time: Duration) {
+    /// It has taken octets, and made the others wait.
+    pub(super) fn took(&mut self, Took { octets, time }: Took, behind: Duration) {
+        self.behind += behind;
         self.waited += time;
         self.taken += octets as u64;
         if self.taken >= LEAST {
@@ -76,7 +84,7 @@ mod tests {
             let mut pace = Pace::default();
             let kept_up = (0..1000).all(|_| {
                 let in_time = seconds * second <= pace.left();
-                pace.took(octets, seconds * second);
+                pace.took(Took { octets, time: seconds * second }, Duration::ZERO);
                 in_time
             });
             assert_eq!(kept_up, keeps_up, "{octets} octets in {seconds} s");
@@ -86,9 +94,9 @@ mod tests {
     #[test]
     fn what_was_taken_fast_before_does_not_last() {
         let mut pace = Pace::default();
-        pace.took(100 << 20, Duration::from_secs(1));
+        pace.took(Took { octets: 100 << 20, time: Duration::from_secs(1) }, Duration::ZERO);
         assert_eq!(pace.left(), WITHIN);
-        pace.took(1024, Duration::from_secs(100));
+        pace.took(Took { octets: 1024, time: Duration::from_secs(100) }, Duration::ZERO);
         assert_eq!(pace.left(), Duration::from_secs(20));
     }
 }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::content::Waits;
 use super::{Body, Branch, Fields, Lag, Member, Message};
 use crate::config::{SendConnector, SmtpOut};
-use crate::delivery::attempt::{Outbound, Waits};
+use crate::delivery::attempt::{Outbound, Waits as Patience};
 use crate::delivery::outcome::Outcome;
+use crate::delivery::slots::Applicant;
 use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
@@ -42,8 +44,9 @@ impl Outbound {
         let mut outcomes = vec![Outcome::undone(); queued.recipients.len()];
         let member = |(at, (rcpt, rcpt_to))| Member { at, rcpt, rcpt_to };
         let members = queued.recipients.into_iter().enumerate().map(member).collect();
-        let out = self.way_out(ehlo, (connector, smtp), queued.next_hop_domain, Waits::of_queue(smtp));
-        let message = Message { origin, sender, content, body: Body::File(queued.body), fields, until: None };
+        let out =
+            self.way_out(ehlo, (connector, smtp), queued.next_hop_domain, (Patience::of_queue(smtp), Applicant::QUEUE));
+        let message = Message { origin, sender, content, body: Body::File(queued.body), fields, waits: Waits::Nobody };
         for (at, outcome) in Branch::new(out).with(members).send(&message, &Lag::of(1)).await {
             outcomes[at] = outcome;
         }

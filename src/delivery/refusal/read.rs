@@ -68,11 +68,23 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Whether this is a policy's refusal (x.7.x) that no row knows ("refuses everybody" counts them).
+    /// A reply that does not belong where it came, whatever it says.
     #[must_use]
-    pub fn is_unlisted_policy(&self) -> bool {
-        [&general::SENDER_POLICY, &general::RECIPIENT_POLICY].iter().any(|row| std::ptr::eq(*row, self.row))
+    pub fn out_of_step() -> Self {
+        Self { meaning: Meaning::OutOfStep, row: &general::OUT_OF_STEP }
     }
+}
+
+/// The row of this name, if it is for mail that is refused because we relayed it (SPF, DKIM or DMARC).
+#[must_use]
+pub fn relayed_mail(row: &str) -> Option<&'static Row> {
+    rows::all().filter(|_| !row.is_empty()).find(|one| one.name == row && one.subject == Subject::RelayedMail)
+}
+
+/// Whether a row of this name is for a policy's refusal (x.7.x) that no other row knows ("refuses everybody" counts them).
+#[must_use]
+pub fn is_unlisted_policy(row: &str) -> bool {
+    [&general::SENDER_POLICY, &general::RECIPIENT_POLICY].iter().any(|policy| policy.name == row)
 }
 
 /// What `reply` means at `step`.

@@ -17,6 +17,11 @@ pub struct Applicant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Client(Option<IpAddr>);
 
+impl Applicant {
+    /// The queue: nobody's transaction but ours.
+    pub const QUEUE: Self = Self { client: Client::QUEUE, class: Class::Ours, vouched: Vouched::Yes };
+}
+
 impl Client {
     /// The queue.
     pub const QUEUE: Self = Self(None);
