@@ -82,7 +82,7 @@ fn transaction(services: &Services, recipients: &[&str]) -> Box<Transaction> {
     let reverse_path = ReversePath::Address(Address::parse("alice@example.net").unwrap());
     let sender = Sender { reverse_path, size: None, body: Body::SevenBit, smtputf8: false, ret: None, envid: None };
     let mut transaction = Transaction::begin(services, &mut client, sender, None).unwrap_or_else(|_| panic!("no door"));
-    transaction.recipients.extend(recipients.iter().map(|address| {
+    transaction.recipients.extend(recipients.iter().enumerate().map(|(number, address)| {
         let address = Address::parse(address).unwrap();
         let route = Route {
             connector: "exchange".into(),
@@ -90,7 +90,7 @@ fn transaction(services: &Services, recipients: &[&str]) -> Box<Transaction> {
             next_hop_domain: address.domain().clone(),
             way: Way::Resolved,
         };
-        Accepted { rcpt: RcptTo { address, notify: None, orcpt: None }, route, because: "it is a test".into() }
+        Accepted { number, rcpt: RcptTo { address, notify: None, orcpt: None }, route, because: "it is a test".into() }
     }));
     Box::new(transaction)
 }
