@@ -55,7 +55,6 @@ impl Fate {
 
     /// It was sent, and the queue hears how that ends ([`Transaction::under_way`]). Should we end before: not tried again
     /// before `next_attempt`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "`ending` waits for all its next hops as yet"))]
     pub(super) fn under_way(next_attempt: UnixTime) -> Self {
         let last_error = "it was sent; the next hop has not answered yet".to_owned();
         Self { state: State::Waiting { attempts: 1, next_attempt, last_error, warned: false }, action: None }
