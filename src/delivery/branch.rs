@@ -11,11 +11,13 @@ mod content;
 mod envelope;
 mod lag;
 mod pace;
+mod parting;
 mod queued;
 
 pub use content::Fields;
 pub(crate) use content::{Body, Message, Waits};
 pub(crate) use lag::Lag;
+pub(crate) use parting::InFlight;
 pub use queued::QueuedBranch;
 
 use super::attempt::WayOut;
@@ -58,6 +60,14 @@ pub(crate) struct Branch {
     pace: Pace,
     /// How much longer next hops are waited for, up to their 354.
     left: Duration,
+    dot: Dot,
+}
+
+/// Whether the end of data is with the next hop, and not answered yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dot {
+    NotSent,
+    Out,
 }
 
 /// How a branch's content goes.
@@ -120,6 +130,7 @@ impl Branch {
             stream: Stream::No,
             pace: Pace::default(),
             left: BEFORE_DATA,
+            dot: Dot::NotSent,
         }
     }
 

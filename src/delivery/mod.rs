@@ -11,6 +11,7 @@ pub(crate) mod cut_through;
 pub mod dispatch;
 pub mod dns;
 pub mod health;
+pub mod last_refusals;
 pub mod maildir;
 pub mod memory;
 pub mod on_its_way;

@@ -16,7 +16,7 @@ use super::writing::Writing;
 use crate::config::SendConnector;
 use crate::delivery::branch::{Message, Waits};
 use crate::delivery::combine::{Then, combine};
-use crate::delivery::cut_through::{Asked, Branches};
+use crate::delivery::cut_through::{Asked, Branches, Haste, Sent, WithoutAcceptance};
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refuses_everybody::Step;
 use crate::delivery::slots::Vouched;
@@ -39,6 +39,9 @@ use crate::trace::{Event, What};
 /// How long next hops may take over all that follows the client's last octet; senders wait for 10 minutes (RFC 5321
 /// 4.5.3.2.6).
 const END_OF_DATA: Duration = Duration::from_secs(480);
+
+/// After so long a client hears 250 if what is left can be made durable: a next hop has the message, or it is one of ours.
+const LONG_ENOUGH: Duration = Duration::from_secs(90);
 
 /// Ends a message that has come in whole: what the client is told.
 ///
@@ -114,12 +117,17 @@ async fn send(
     regroup(&mut transaction.branches, (&in_force, &transaction.origin), (sender, recipients), passed);
     let (at, identity) = (writing.at, &content.identity);
     let body = writing.body().await.map_err(|error| cannot_keep(&error))?;
-    let waits = Waits::ClientUntil(Instant::now() + END_OF_DATA);
+    let now = Instant::now();
+    let until = now + END_OF_DATA;
+    let waits = Waits::ClientUntil(until);
+    let stranger = transaction.origin.is_stranger();
+    let without_acceptance = if stranger { WithoutAcceptance::No } else { WithoutAcceptance::Yes };
+    let haste = Haste { after: now + LONG_ENOUGH, without_acceptance, until };
     let fields =
         |connector: &SendConnector, named: &[(&Address, &Address)]| stamp(&in_force, connector, identity, named);
     let (origin, sender) = (&*transaction.origin, &transaction.sender);
     let message = Message { origin, sender, content, body, fields: &fields, waits };
-    let mut sent = transaction.branches.send(&message).await;
+    let Sent { outcomes: mut sent, in_flight } = transaction.branches.send(&message, haste).await;
     let mut outcome_of = |number: usize| {
         let at = sent.iter().position(|(at, _)| *at == number)?;
         Some(sent.swap_remove(at).1)
@@ -127,6 +135,9 @@ async fn send(
     let mut outcomes: Vec<Option<Outcome>> =
         transaction.recipients.iter().map(|recipient| outcome_of(recipient.number)).collect();
     remember(services, transaction, identity, &outcomes);
+    for (recipient, outcome) in transaction.recipients.iter().zip(&outcomes) {
+        outcome.iter().for_each(|outcome| services.memory.refused(&recipient.rcpt.address, outcome));
+    }
     for recipient in 0..outcomes.len() {
         doubt(services, transaction, recipient, &mut outcomes).await;
     }

@@ -220,6 +220,7 @@ impl Transaction {
     ) -> Result<(), Refusal> {
         let (mut why, mut followed) = (why.to_owned(), Followed::NotYet);
         loop {
+            services.memory.refused(&rcpt.address, &outcome);
             match outcome.class {
                 Class::Accepted => {
                     services.memory.taken(&rcpt.address, &route, (&outcome.next_hop, Step::Rcpt));

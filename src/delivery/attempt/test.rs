@@ -10,7 +10,9 @@ use super::hops::NextHop;
 use super::trouble::{Scope, Trouble};
 use super::{SLOW_GREETING, Waits, WayOut, open};
 use crate::delivery::health::{Change, Standing};
+use crate::delivery::outcome::Outcome;
 use crate::delivery::refusal::Step;
+use crate::delivery::refusal::row::Row;
 
 impl WayOut {
     /// Tests a next hop in the background, unless somebody does or has just done.
@@ -55,6 +57,12 @@ impl WayOut {
     /// Says what is wrong where an operator looks.
     pub(super) fn tell(&self, trouble: &Trouble) {
         self.shared.alerts.tell(&self.connector.name, trouble);
+    }
+
+    /// A next hop refuses mail because we relay it: passed on, counted, and told with the cure.
+    pub(super) fn relaying_fails(&self, row: &'static Row, outcome: &Outcome) {
+        self.shared.metrics.relayed_mail_refused.with_label_values(&[&*self.connector.name]).inc();
+        self.shared.alerts.tell_refusal(&self.connector.name, row, outcome);
     }
 
     /// What a next hop has shown of its health: a connection ready for MAIL, or none.

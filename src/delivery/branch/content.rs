@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use super::lag::Lag;
 use super::pace::{Pace, Took};
-use super::{Branch, IMPATIENT, Line, MAX_RECIPIENTS, OTHER_HOSTS, Others, Stream};
+use super::{Branch, Dot, IMPATIENT, Line, MAX_RECIPIENTS, OTHER_HOSTS, Others, Stream};
 use crate::config::{SendConnector, Speaks};
 use crate::delivery::attempt::black_hole::BlackHole;
 use crate::delivery::attempt::checkout::Checkout;
@@ -280,7 +280,9 @@ impl Branch {
             Waits::ClientUntil(until) => Patience::Until(until),
             Waits::Nobody | Waits::Client => Patience::ForEach(DOT),
         };
+        self.dot = Dot::Out;
         let ended = checkout.verdict(patience).await;
+        self.dot = Dot::NotSent;
         self.told(ended)
     }
 

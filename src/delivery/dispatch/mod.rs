@@ -16,10 +16,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::delivery::attempt::Outbound;
+use crate::delivery::last_refusals::LastRefusal;
 use crate::delivery::memory::Memory;
 use crate::in_force::Current;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
+use crate::smtp::address::Address;
 use crate::spool::entry::Entry;
 use crate::spool::{Spool, SpoolError};
 use crate::time::UnixTime;
@@ -119,6 +121,12 @@ impl Delivery {
     #[must_use]
     pub fn show(&self, id: QueueId) -> Option<Entry> {
         self.shared.queue().get(id)
+    }
+
+    /// What a next hop said last to a recipient that it refused.
+    #[must_use]
+    pub fn last_refusal(&self, address: &Address) -> Option<LastRefusal> {
+        self.shared.parts.memory.last_refusal(address)
     }
 
     /// Makes waiting recipients due now: of one message, or of all. Returns how many messages that were. Held ones

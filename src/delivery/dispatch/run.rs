@@ -227,6 +227,9 @@ fn unreadable(entry: &Entry, error: &crate::spool::SpoolError) -> Outcome {
 /// changed answer is followed once; where nothing changed, a recently good address is doubted for an hour (DESIGN
 /// section 5, "doubt is temporary").
 async fn end(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted: Attempted) -> Attempted {
+    if let Some(queued) = entry.recipients.get(attempted.recipient) {
+        shared.parts.memory.refused(&queued.rcpt.address, &attempted.outcome);
+    }
     let end = match attempted.outcome.class {
         Class::Accepted => End::Delivered,
         Class::Refused => End::Refused,
