@@ -201,7 +201,8 @@ fn refused(
     let Some(outcome) = &outcomes[recipient] else { return reply::TRY_AGAIN };
     let words = transaction.words(&transaction.recipients[recipient].route, outcome);
     let (sender, message_id) = (&transaction.sender.reverse_path, &content.message_id);
-    tracing::info!(%sender, reply = %words, said = %outcome.reply, message_id, "message refused by its next hops");
+    tracing::info!(%sender, reply = %words, said = %outcome.reply,
+        row = outcome.row_name(), message_id, "message refused by its next hops");
     tell_refused(services, session, transaction, (message_id, &words));
     words
 }
