@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fingerpost::config::{AskedServer, CacheConfig, CallAheadConfig, SmtpOut, Speaks};
 use fingerpost::directory::Directory;
+use fingerpost::directory::call_ahead::prober::Prober;
 use fingerpost::directory::call_ahead::{CallAheadDirectory, MAX_PROBES};
 use fingerpost::metrics::Metrics;
 use fingerpost::recipient::{Answer, Fresh, Kind, Lookup};
@@ -32,7 +33,13 @@ pub struct Asked {
 impl Asked {
     pub fn new(config: &CallAheadConfig) -> Self {
         let metrics = Metrics::new();
-        let directory = CallAheadDirectory::open(&"gw".into(), config, &prober(&metrics), &metrics).unwrap();
+        let prober = prober(&metrics);
+        Self::with(config, &prober, metrics)
+    }
+
+    /// With somebody else who speaks with the server.
+    pub fn with(config: &CallAheadConfig, prober: &Arc<dyn Prober>, metrics: Metrics) -> Self {
+        let directory = CallAheadDirectory::open(&"gw".into(), config, prober, &metrics).unwrap();
         Self { directory, metrics }
     }
 
@@ -260,7 +267,7 @@ async fn nobody_waits_longer_for_a_silent_server_and_others_do_not_wait_at_all()
     let (asked, beside) = (Asked::new(&config), Asked::new(&servers(&[other.address])));
     assert_eq!(asked.ask("alice@contoso.com").await, Said::Found(Kind::Mailbox));
     assert_eq!(asked.ask("bob@contoso.com").await, Said::NotFound);
-    hop.follow("rcpt => wait\nehlo => wait");
+    hop.follow("mail => wait\nehlo => wait");
     for number in 0..3 {
         let start = Instant::now();
         let silent = async { asked.cause(&format!("r{number}@contoso.com")).await };
@@ -290,7 +297,8 @@ async fn nobody_waits_longer_for_a_silent_server_and_others_do_not_wait_at_all()
 async fn questions_under_way_are_bounded() {
     let hop = NextHop::start("rcpt => wait", None).await;
     let mut config = servers(&[hop.address]);
-    config.timeout = Duration::from_secs(1);
+    // Sooner than anybody gives way.
+    config.timeout = Duration::from_millis(800);
     let asked = Arc::new(Asked::new(&config));
     let mut tasks = JoinSet::new();
     let start = Instant::now();
