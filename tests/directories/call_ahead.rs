@@ -77,7 +77,7 @@ impl Asked {
         self.metrics.directory_accepts_everything.with_label_values(&["gw"]).get()
     }
 
-    fn count(&self, result: &str) -> u64 {
+    pub fn count(&self, result: &str) -> u64 {
         self.metrics.directory_lookups.with_label_values(&["gw", result]).get()
     }
 }
@@ -343,6 +343,27 @@ async fn the_next_smart_host_is_asked() {
     silent.follow("greeting => 554 5.3.2 no");
     assert_eq!(Asked::new(&config).ask("bob@contoso.com").await, Said::NotFound);
     assert_eq!(probes(&hop, "bob@"), 2);
+}
+
+#[tokio::test]
+async fn a_smart_host_that_keeps_its_no_back_is_waited_for_beside_the_others() {
+    let tarpit = NextHop::start("rcpt to: => after 1500 550 5.1.1 no such user", None).await;
+    let down = NextHop::start("greeting => 554 5.3.2 no", None).await;
+    let mut config = servers(&[tarpit.address, down.address]);
+    config.timeout = Duration::from_secs(1);
+    let asked = Asked::new(&config);
+    assert!(asked.cause("bob@contoso.com").await.contains("no answer in time"));
+    asked.until("bob@contoso.com", &Said::NotFound, Duration::from_secs(3)).await;
+    assert_eq!(probes(&tarpit, "bob@"), 1);
+
+    // One that never answers RCPT does not keep the others from it.
+    let hung = NextHop::start("rcpt => wait", None).await;
+    let well = NextHop::start(ALICE, None).await;
+    let mut config = servers(&[hung.address, well.address]);
+    config.timeout = Duration::from_secs(2);
+    let asked = Asked::new(&config);
+    assert_eq!(asked.ask("bob@contoso.com").await, Said::NotFound);
+    assert_eq!((probes(&hung, "bob@"), asked.up()), (1, 1));
 }
 
 #[tokio::test]

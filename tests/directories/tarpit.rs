@@ -173,13 +173,13 @@ async fn the_guard_question_is_renewed_while_nobody_waits() {
 async fn a_server_that_refuses_at_once_is_asked_about_nobody_only_when_mail_comes() {
     let server = Tarpit::new(Duration::ZERO);
     let asked = directory(&server);
-    for (pause, guards) in [(0, 1), (479, 1), (30, 1), (3600, 2), (481, 2)] {
+    for (pause, guards) in [(0, 0), (470, 1), (20, 1), (3600, 2)] {
         sleep(s(pause)).await;
         assert_eq!(server.guards(), guards, "before the question after {pause} s");
         assert_eq!(ask(&asked, "alice").await.0, FOUND);
         sleep(s(1)).await;
     }
-    assert_eq!(server.guards(), 3, "the last one came in the last fifth");
+    assert_eq!(server.guards(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,7 +226,10 @@ async fn somebody_who_guesses_addresses_does_not_keep_the_others_out() {
         let guessed = guesses.join_all().await.concat();
         assert!(guessed.iter().all(|said| *said == Said::Unavailable), "{guessed:?}");
         assert_eq!(asked.up(), 1, "it is well");
-        // A few of them are known by now; a fourth of the guesses were answered in the end, or half of eight at a time.
+        // Half of the places are for who waits to the end.
+        sleep(s(45)).await;
+        let known = asked.count("not-found");
+        assert!(known >= 4 * 60 / holds, "only {known} of 180 are known to be nobody, tarpit of {holds} s");
         assert!(server.under_way.lock().unwrap().1 <= MAX_PROBES + 1);
     }
 }
