@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use doubles::talk::Talk;
 use doubles::{CONFIG, World};
+use fingerpost::delivery::dispatch::{Handover, UnderWay};
+use fingerpost::delivery::outcome::Class;
 use fingerpost::spool::entry::State;
 use next_hop::NextHop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, WriteHalf};
@@ -59,6 +61,33 @@ async fn a_reply_to_the_dot_is_waited_for_for_eight_minutes() {
     about(8 * MINUTE, waited);
     assert_eq!(hop.contents().len(), 1);
     assert!(world.take_committed().is_empty(), "the sender has it, and so has the queue");
+    talk.say("NOOP", "250").await;
+}
+
+/// One of ours hears that its message is kept, and the queue how that ended: nobody sends it again meanwhile.
+#[tokio::test]
+async fn one_of_ours_waits_for_ninety_seconds_and_the_queue_for_the_rest() {
+    let hop = NextHop::start("dot => wait", None).await;
+    let mut world = world(&hop, "");
+    let mut talk = Talk::begin(&world, "192.0.2.77").await;
+    talk.envelope(&TO[..1]).await;
+    talk.socket.write_all(MESSAGE.as_bytes()).await.unwrap();
+    until("the content is there", || !hop.contents().is_empty()).await;
+    tokio::time::pause();
+    let begun = Instant::now();
+    let reply = talk.reply().await;
+    let waited = begun.elapsed();
+    tokio::time::resume();
+    assert!(reply.starts_with("250 2.0.0 queued as"), "{reply}");
+    about(Duration::from_secs(90), waited);
+    let Handover { entry, mut under_way } = world.accepted.try_recv().unwrap();
+    assert!(matches!(entry.recipients[0].state, State::Waiting { attempts: 1, .. }), "{entry:?}");
+    let UnderWay { recipients, outcomes } = under_way.remove(0);
+    assert_eq!(recipients, [0]);
+    hop.follow("dot => 250 2.0.0 mine");
+    let outcomes = outcomes.await.unwrap();
+    assert!(matches!(&outcomes[..], [(0, outcome)] if outcome.class == Class::Accepted), "{outcomes:?}");
+    assert_eq!(hop.contents().len(), 1);
     talk.say("NOOP", "250").await;
 }
 

@@ -316,13 +316,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
         if self.lmtp {
             return self.dot_for_each(content).await;
         }
+        self.hop.seen.lock().unwrap()[self.number].contents.push(content);
         let said = self.act("dot", "250 2.0.0 queued").await;
-        {
-            let seen = &mut self.hop.seen.lock().unwrap()[self.number];
-            seen.contents.push(content);
-            if said.starts_with("25") {
-                seen.taken.push(std::mem::take(&mut self.recipients));
-            }
+        if said.starts_with("25") {
+            let recipients = std::mem::take(&mut self.recipients);
+            self.hop.seen.lock().unwrap()[self.number].taken.push(recipients);
         }
         self.write(&said).await
     }
