@@ -46,7 +46,7 @@ fn harvesters(patience: &str) -> BTreeSet<u16> {
 
 #[test]
 fn a_tarpit_longer_than_the_patience_delays_harvesters_only() {
-    harvesters("cut_through_patience = \"1s\"");
+    assert_eq!(harvesters("cut_through_patience = \"1s\""), BTreeSet::from([451]));
 }
 
 #[test]
