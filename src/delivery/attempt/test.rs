@@ -76,7 +76,7 @@ impl WayOut {
             }
             Some(trouble) if matches!(trouble.scope, Scope::Ours | Scope::Crowded) => {}
             Some(trouble) => {
-                if self.shared.health.fails(&key, &trouble.reply.text) == Change::News {
+                if self.shared.health.fails(&key, &trouble.reply) == Change::News {
                     self.tell(trouble);
                 }
             }

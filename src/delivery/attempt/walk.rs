@@ -242,8 +242,9 @@ impl Walk {
             if self.out.is_up_after_test(&hop, left).await {
                 self.ahead.push_back(hop);
             } else if let Standing::Down(reason) = self.out.shared.health.standing(&hop.key(&self.out.connector.name)) {
-                let text = format!("{} is down; last: {reason}", hop.name());
-                self.last.get_or_insert(Trouble { scope: Scope::Ours, ..Trouble::unreached(NO_ANSWER, text) });
+                let text = format!("{} is down; last: {}", hop.name(), reason.text);
+                let enhanced = reason.enhanced.unwrap_or(NO_ANSWER);
+                self.last.get_or_insert(Trouble { scope: Scope::Ours, ..Trouble::unreached(enhanced, text) });
             }
         }
         !self.ahead.is_empty()
