@@ -83,6 +83,7 @@ fn twenty_known_recipients_refused_in_a_row_are_the_next_hops_fault() {
     envelope(&mut raw, "ann@outside.test", &["p99@c.test"]);
     say(&mut raw, &format!("{}.", letter("later", 0)), "250");
     assert!(two.town.alerts("send_connector=primary ") > 0, "nobody is told");
+    assert_eq!(two.up("primary"), Some(1.0), "it answers: that is no matter of health");
     assert_eq!(two.town.standing("p99@c.test").unwrap()["state"], "waiting");
     two.primary.follow("");
     two.town.deliver();

@@ -8,7 +8,8 @@
 //! what; nothing is read meanwhile), `after MILLISECONDS ACT` (nothing is read meanwhile either: pipelined commands wait
 //! one after another, as with a server that is one process), `drip REPLY` (a byte a second), or `stall` (say nothing
 //! more; the test's clock is paused, so that our time limits pass at once). `content` may also `go`, or `trickle`: read a byte a second while
-//! this script is followed. After LHLO (RFC 2033) there is an answer for each recipient, to `dot ADDRESS`. The first rule that fits is followed; without one the next hop agrees, as far as a server
+//! this script is followed. `dot` may go on with its recipients, `dot ADDRESS ADDRESS`; after LHLO (RFC 2033) there is
+//! an answer for each of them. The first rule that fits is followed; without one the next hop agrees, as far as a server
 //! that keeps the order of commands would.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
@@ -316,7 +317,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
         if self.lmtp {
             return self.dot_for_each(content).await;
         }
-        let said = self.act("dot", "250 2.0.0 queued").await;
+        let said = self.act(&format!("dot {}", self.recipients.join(" ")), "250 2.0.0 queued").await;
         {
             let seen = &mut self.hop.seen.lock().unwrap()[self.number];
             seen.contents.push(content);
