@@ -26,6 +26,8 @@ mod parameters;
 mod loops;
 #[path = "cut_through/lending.rs"]
 mod lending;
+#[path = "cut_through/standby.rs"]
+mod standby;
 #[path = "cut_through/neighbours.rs"]
 mod neighbours;
 #[path = "cut_through/large.rs"]

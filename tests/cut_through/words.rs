@@ -12,7 +12,11 @@ use crate::town::SOON;
 const INNER: [(&str, &str, &str); 3] = [
     ("550 5.7.133", "ex1.contoso.local [10.1.2.3] says RESOLVER.RST.SenderNotAuthenticatedForGroup", "SenderNotAuth"),
     ("550 5.2.1", "ex1.contoso.local [10.1.2.3] wants no mail for this mailbox", "wants no mail for this mailbox"),
-    ("550 5.7.1", "Delivery not authorized, message refused by ex1.contoso.local [10.1.2.3]", "Delivery not authorized"),
+    (
+        "550 5.7.1",
+        "Delivery not authorized, message refused by ex1.contoso.local [10.1.2.3]",
+        "Delivery not authorized",
+    ),
 ];
 
 /// A refusal's code, organisation and words are there.
@@ -85,7 +89,10 @@ const BETWEEN_US: [(&str, &str); 19] = [
     ("rcpt => 550 relay not permitted", "relay-denied"),
     ("rcpt => 550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain", "exchange-relay-denied"),
     ("rcpt => 554 5.7.1 <mx.c.test[203.0.113.7]>: Client host rejected: Access denied", "postfix-client-rejected"),
-    ("rcpt => 554 5.7.1 Service unavailable; Client host [203.0.113.7] blocked using zen.list.test", "postfix-block-list"),
+    (
+        "rcpt => 554 5.7.1 Service unavailable; Client host [203.0.113.7] blocked using zen.list.test",
+        "postfix-block-list",
+    ),
     ("rcpt => 550 5.7.1 ex1.contoso.local [10.1.2.3] wants no mail for this list", "host-refused"),
     ("rcpt => 550 5.7.25 no PTR record", "no-ptr"),
     ("rcpt => 530 5.7.0 Authentication required", "authentication"),
