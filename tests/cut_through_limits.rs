@@ -138,7 +138,7 @@ async fn no_dot_is_sent_with_less_than_two_minutes_left() {
     until("the next hop's DATA", || !hop.commands("DATA").is_empty()).await;
     tokio::time::pause();
     let begun = Instant::now();
-    hop.follow("content => crawl");
+    hop.follow("content => every 1000");
     let reply = talk.reply().await;
     about(6 * MINUTE, begun.elapsed());
     assert!(reply.starts_with("250 2.0.0 queued as"), "{reply}");

@@ -8,7 +8,7 @@
 //! what; nothing is read meanwhile), `after MILLISECONDS ACT` (nothing is read meanwhile either: pipelined commands wait
 //! one after another, as with a server that is one process), `drip REPLY` (a byte a second), or `stall` (say nothing
 //! more; the test's clock is paused, so that our time limits pass at once). `content` may also `go`, or `trickle`: read a byte a second while
-//! this script is followed, or `crawl`: 14 KiB a second. `dot` may go on with its recipients, `dot ADDRESS ADDRESS`; after LHLO (RFC 2033) there is
+//! this script is followed, or `every MILLISECONDS`: read 16 KiB each time. `dot` may go on with its recipients, `dot ADDRESS ADDRESS`; after LHLO (RFC 2033) there is
 //! an answer for each of them. The first rule that fits is followed; without one the next hop agrees, as far as a server
 //! that keeps the order of commands would.
 
@@ -299,13 +299,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
     async fn more_content(&mut self, content: &mut Vec<u8>) -> bool {
         let goes_on = match self.act("content", "go").await.as_str() {
             "go" => self.fill(4096).await,
-            "crawl" => {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                self.fill(14 * 1024).await
-            }
             "trickle" => {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 self.fill(1).await
+            }
+            steady if steady.starts_with("every ") => {
+                tokio::time::sleep(Duration::from_millis(steady[6..].parse().unwrap())).await;
+                self.fill(16 * 1024).await
             }
             said => matches!(self.write(said).await, Next::Go) && self.fill(4096).await,
         };
