@@ -28,6 +28,8 @@ mod loops;
 mod lending;
 #[path = "cut_through/standby.rs"]
 mod standby;
+#[path = "cut_through/errors.rs"]
+mod errors;
 #[path = "cut_through/neighbours.rs"]
 mod neighbours;
 #[path = "cut_through/large.rs"]

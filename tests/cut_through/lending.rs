@@ -13,10 +13,6 @@ use crate::town::SOON;
 /// One connection for each connector.
 const ONE: &str = "max_connections = 1";
 
-fn hop<'a>(two: &'a Two, address: &str) -> &'a NextHop {
-    if address.starts_with('p') { &two.primary } else { &two.secondary }
-}
-
 /// Another client, who needs a connection to where that recipient is, has it, and leaves.
 fn somebody_asks(two: &Two, to: &str) {
     let mut raw = two.stranger();
@@ -58,8 +54,8 @@ fn goes_on(raw: &mut Raw, id: &str) -> String {
     raw.say(&format!("{}.", letter(id, 0))).1
 }
 
-/// Commands about the envelope in a next hop's only connection, without their parameters; the recipients of others are not
-/// told.
+/// Commands about the envelope in a next hop's only connection, without their parameters; the recipients of others are
+/// not told.
 fn envelopes(hop: &NextHop) -> Vec<String> {
     let seen = hop.seen();
     let lines = seen.iter().flat_map(|seen| &seen.lines);
@@ -244,8 +240,8 @@ fn the_next_hop_has_gone_meanwhile() {
     assert_eq!((two.primary.taken(), two.secondary.taken().len()), (vec!["p0@c.test".into()], 0));
 }
 
-/// A client that sends content piece by piece, and waits between them, until `until` says that it is enough. Returns how many
-/// octets it sent.
+/// A client that sends content piece by piece, and waits between them, until `until` says that it is enough. Returns
+/// how many octets it sent.
 fn slowly(raw: &mut Raw, until: &AtomicBool) -> usize {
     let piece = letter("", 16 * 1024);
     let piece = piece.split_once("\r\n\r\n").unwrap().1;
@@ -258,8 +254,8 @@ fn slowly(raw: &mut Raw, until: &AtomicBool) -> usize {
     sent
 }
 
-/// A stream whose client is slow gives its connection back when somebody waits, once a message, and goes from the file when
-/// it is complete. What the next hop got of it before is no message.
+/// A stream whose client is slow gives its connection back when somebody waits, once a message, and goes from the file
+/// when it is complete. What the next hop got of it before is no message.
 #[test]
 fn a_slow_stream_is_given_back_once() {
     let two = Two::start("", "", ONE);
@@ -312,7 +308,8 @@ fn a_slow_stream_that_nobody_waits_for_goes_on() {
     assert_eq!((two.primary.seen().len(), two.primary.commands("DATA").len()), (1, 1));
 }
 
-/// A body by BDAT that does not move, or only so, is read without a next hop: others pass it, whatever came of it already.
+/// A body by BDAT that does not move, or only so, is read without a next hop: others pass it, whatever came of it
+/// already.
 #[test]
 fn a_body_by_bdat_holds_nothing() {
     for first in [0, 10_000, 300_000] {

@@ -1,5 +1,5 @@
-//! A connector with several smart hosts: what shows only at DATA, in the content or at the dot that the first cannot, brings
-//! one more, and no third; then `when_unreachable` decides. The client's session goes on.
+//! A connector with several smart hosts: what shows only at DATA, in the content or at the dot that the first cannot,
+//! brings one more, and no third; then `when_unreachable` decides. The client's session goes on.
 
 use crate::ground::{STAFF, Two, envelope, letter, say};
 use crate::next_hop::NextHop;
