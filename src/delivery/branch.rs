@@ -11,6 +11,7 @@ mod content;
 mod envelope;
 mod lag;
 mod pace;
+mod one_by_one;
 mod parting;
 mod queued;
 

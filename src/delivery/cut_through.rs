@@ -1,7 +1,7 @@
 //! The branches of one client's transaction whose next hops take part in it (DESIGN section 7, "Cut-through").
 //!
 //! `session` asks for each recipient as its RCPT comes ([`Branches::ask`]), gives the connections back while the client
-//! does not move ([`Branches::release`]), and sends the message when it is there ([`Branches::send`]). What the sender is
+//! does not move and somebody waits for them ([`Branches::release`]), and sends the message when it is there ([`Branches::send`]). What the sender is
 //! told is `combine`'s business, what becomes of mail that no next hop can take now the session's.
 
 use std::future::poll_fn;
@@ -186,7 +186,7 @@ impl Branches {
         self.all.iter().any(Branch::streams)
     }
 
-    /// The client does not move: every connection goes back, and the envelopes are said again later.
+    /// Somebody waits for what an idle client holds: every connection goes back, and the envelopes are said again later.
     pub(crate) fn release(&mut self) {
         self.all.iter_mut().for_each(Branch::release);
     }

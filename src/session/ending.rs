@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Services;
@@ -14,9 +15,10 @@ use super::returned::{self, ToRemember};
 use super::transaction::{Accepted, Transaction};
 use super::writing::Writing;
 use crate::config::SendConnector;
-use crate::delivery::branch::{Message, Waits};
+use crate::delivery::branch::{InFlight, Message, Waits};
 use crate::delivery::combine::{Then, combine};
 use crate::delivery::cut_through::{Asked, Branches, Haste, Sent, WithoutAcceptance};
+use crate::delivery::dispatch::UnderWay;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refuses_everybody::Step;
 use crate::delivery::slots::Vouched;
@@ -135,6 +137,9 @@ async fn send(
     let mut outcomes: Vec<Option<Outcome>> =
         transaction.recipients.iter().map(|recipient| outcome_of(recipient.number)).collect();
     remember(services, transaction, identity, &outcomes);
+    for (recipient, outcome) in transaction.recipients.iter().zip(&outcomes) {
+        outcome.iter().for_each(|outcome| services.memory.refused(&recipient.rcpt.address, outcome));
+    }
     for recipient in 0..outcomes.len() {
         doubt(services, transaction, recipient, &mut outcomes).await;
     }
@@ -152,7 +157,10 @@ async fn send(
         Ok(then) => then,
         Err(answer) => return Err(refused(services, session, transaction, (content, going[answer], &outcomes))),
     };
-    let mut fates: Vec<Fate> = outcomes.iter().map(|_| Fate::due(at)).collect();
+    for in_flight in in_flight {
+        transaction.follow(in_flight);
+    }
+    let mut fates: Vec<Fate> = (0..outcomes.len()).map(|recipient| transaction.untold(recipient, at)).collect();
     for (recipient, then) in going.into_iter().zip(then) {
         if let Some(outcome) = outcomes[recipient].take() {
             fates[recipient] = fate(transaction, recipient, (outcome, then), at);
@@ -193,7 +201,8 @@ fn refused(
     let Some(outcome) = &outcomes[recipient] else { return reply::TRY_AGAIN };
     let words = transaction.words(&transaction.recipients[recipient].route, outcome);
     let (sender, message_id) = (&transaction.sender.reverse_path, &content.message_id);
-    tracing::info!(%sender, reply = %words, said = %outcome.reply, message_id, "message refused by its next hops");
+    tracing::info!(%sender, reply = %words, said = %outcome.reply,
+        row = outcome.row_name(), message_id, "message refused by its next hops");
     tell_refused(services, session, transaction, (message_id, &words));
     words
 }
@@ -218,6 +227,37 @@ pub(super) fn regroup(
     branches.regroup(&parts);
 }
 
+impl Transaction {
+    /// Goes on with a branch whose next hop has not answered in time: the queue hears how it ends.
+    fn follow(&mut self, in_flight: InFlight) {
+        let (told, outcomes) = oneshot::channel();
+        let positions: Vec<(usize, usize)> = (self.recipients.iter().enumerate())
+            .filter(|(_, recipient)| in_flight.recipients.contains(&recipient.number))
+            .map(|(at, recipient)| (recipient.number, at))
+            .collect();
+        self.under_way.push(UnderWay { recipients: positions.iter().map(|(_, at)| *at).collect(), outcomes });
+        tokio::spawn(async move {
+            let landed = in_flight.land().await.into_iter().filter_map(|(number, outcome)| {
+                let (_, at) = positions.iter().find(|(of, _)| *of == number)?;
+                Some((*at, outcome))
+            });
+            // The queue has gone, and with it the process.
+            let _ = told.send(landed.collect());
+        });
+    }
+
+    /// What becomes of a recipient of whom no next hop has said anything.
+    fn untold(&self, at: usize, taken: UnixTime) -> Fate {
+        let under_way = self.under_way.iter().any(|branch| branch.recipients.contains(&at));
+        if under_way { Fate::under_way(taken.plus(self.first_retry(at))) } else { Fate::due(taken) }
+    }
+
+    fn first_retry(&self, at: usize) -> Duration {
+        let connector = self.in_force.config.send_connector(&self.recipients[at].route.connector);
+        connector.map_or(Duration::ZERO, |connector| connector.retry.first)
+    }
+}
+
 /// What becomes of one recipient of a message that is accepted.
 fn fate(transaction: &Transaction, at: usize, (outcome, then): (Outcome, Then), taken: UnixTime) -> Fate {
     let Outcome { class, reply, next_hop, success, .. } = outcome;
@@ -226,9 +266,7 @@ fn fate(transaction: &Transaction, at: usize, (outcome, then): (Outcome, Then), 
         (Class::Refused | Class::UnknownRecipient, Then::Report) => Fate::failed(reply, next_hop),
         (Class::LeftToQueue | Class::Refused | Class::UnknownRecipient, _) => Fate::waiting(&reply, taken),
         (Class::Deferred | Class::TooManyRecipients | Class::Unreachable | Class::InDoubt, _) => {
-            let retry = transaction.in_force.config.send_connector(&transaction.recipients[at].route.connector);
-            let first = retry.map_or(Duration::ZERO, |connector| connector.retry.first);
-            Fate::waiting(&reply, taken.plus(first))
+            Fate::waiting(&reply, taken.plus(transaction.first_retry(at)))
         }
     }
 }

@@ -27,7 +27,7 @@ impl Alerts {
     /// Says it where an operator looks.
     pub(super) fn tell(&self, send_connector: &str, trouble: &Trouble) {
         let reason = &trouble.reply;
-        let row = trouble.row.map_or("", |row| row.name);
+        let row = trouble.row.map(|row| row.name);
         let look_at = trouble.row.map_or("", |row| row.look_at);
         match trouble.alert {
             Alert::Yes if trouble.row.is_none_or(|row| self.is_due(&trouble.next_hop, row)) => {

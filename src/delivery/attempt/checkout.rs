@@ -280,7 +280,7 @@ impl Checkout {
         self.out.tell(&trouble);
         match trouble.scope {
             Scope::Suspect => self.out.begin_test(&self.hop),
-            Scope::Crowded => _ = self.slots.host.throttled(),
+            Scope::Crowded => self.out.tell_fewer(&self.hop, self.slots.host.throttled(), &trouble.reply),
             Scope::Host | Scope::Message | Scope::Ours => {}
         }
         Some(trouble)

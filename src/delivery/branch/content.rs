@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::lag::Lag;
+use super::one_by_one::{ONE_BY_ONE, OneByOne, are_unknown};
 use super::pace::{Pace, Took};
 use super::{Branch, Dot, IMPATIENT, Line, MAX_RECIPIENTS, OTHER_HOSTS, Others, Stream};
 use crate::config::{SendConnector, Speaks};
@@ -28,13 +29,9 @@ const PIECE: usize = 64 * 1024;
 
 /// An answer to the dot may take so long at least.
 const DOT_AT_LEAST: Duration = Duration::from_secs(120);
-/// How long recipients are sent to one by one.
-const ONE_BY_ONE_WITHIN: Duration = Duration::from_secs(60);
 
 const OUT_OF_TIME: Reply =
     Reply::fixed(451, Enhanced(4, 4, 1), "the next hop took too long over the content; the queue goes on");
-const ONE_BY_ONE: Reply =
-    Reply::fixed(451, Enhanced(4, 4, 1), "the message goes to one recipient after the other; the queue goes on");
 const TOO_SLOW: Reply = Reply::fixed(451, Enhanced(4, 4, 1), "the next hop takes the message too slowly");
 const LEFT_BEHIND: Reply =
     Reply::fixed(451, Enhanced(4, 4, 1), "the next hop was slower than the message's others; the queue goes on");
@@ -72,7 +69,7 @@ pub(crate) enum Waits {
 
 impl Waits {
     /// When the last dot may be sent: its answer needs time too.
-    fn last_dot(self) -> Option<Instant> {
+    pub(super) fn last_dot(self) -> Option<Instant> {
         match self {
             Self::ClientUntil(until) => Some(until - DOT_AT_LEAST),
             Self::Nobody | Self::Client => None,
@@ -374,32 +371,4 @@ async fn flush(
     };
     flushed.map_err(Stopped::Broken)?;
     Ok(Took { octets, time: began.elapsed() })
-}
-
-/// Whether the whole message was refused because of some recipient of several.
-fn are_unknown(told: &[(usize, Outcome)]) -> bool {
-    told.len() > 1 && told.iter().all(|(_, outcome)| outcome.class == Class::UnknownRecipient)
-}
-
-/// The content goes again, for one recipient after the other.
-struct OneByOne {
-    recipients: usize,
-    octets: u64,
-    until: Instant,
-}
-
-impl OneByOne {
-    fn begin(message: &Message<'_>) -> Self {
-        let until = Instant::now() + ONE_BY_ONE_WITHIN;
-        let until = message.waits.last_dot().map_or(until, |last| last.min(until));
-        Self { recipients: 20, octets: 64 << 20, until }
-    }
-
-    /// Whether there is room for one more.
-    fn goes_on(&mut self, message: &Message<'_>) -> bool {
-        let enough = self.recipients > 0 && self.octets >= message.content.size && Instant::now() < self.until;
-        self.recipients = self.recipients.saturating_sub(1);
-        self.octets = self.octets.saturating_sub(message.content.size);
-        enough
-    }
 }
