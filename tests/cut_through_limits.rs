@@ -151,3 +151,29 @@ async fn a_next_hop_that_takes_next_to_nothing_is_given_up_after_two_minutes() {
         assert!(world.take_committed().is_empty() && hop.contents().is_empty(), "{pace}");
     }
 }
+
+/// What BDAT brought is sent when it is complete, and that takes no longer than six of the eight minutes: with less than two
+/// left the dot would come too late to be waited for. The queue goes on, and nothing has arrived.
+#[tokio::test]
+async fn no_dot_is_sent_with_less_than_two_minutes_left() {
+    let hop = NextHop::start("content => wait", None).await;
+    let world = world(&hop, "");
+    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    talk.say("MAIL FROM:<a@fabrikam.example>", "250").await;
+    talk.say("RCPT TO:<alice@contoso.com>", "250").await;
+    let content = format!("Message-ID: <3@fabrikam.example>\r\n\r\n{}", "A line.\r\n".repeat(MUCH / 9));
+    talk.socket.write_all(format!("BDAT {} LAST\r\n", content.len()).as_bytes()).await.unwrap();
+    talk.socket.write_all(content.as_bytes()).await.unwrap();
+    until("the next hop's DATA", || !hop.commands("DATA").is_empty()).await;
+    tokio::time::pause();
+    let begun = Instant::now();
+    hop.follow("content => every 1000");
+    let reply = talk.reply().await;
+    about(6 * MINUTE, begun.elapsed());
+    assert!(reply.starts_with("250 2.0.0 queued as"), "{reply}");
+    let committed = world.spool.committed.lock().unwrap()[0].0.clone();
+    assert!(!matches!(committed.recipients[0].state, State::Done(_)), "{:?}", committed.recipients[0].state);
+    assert!(hop.contents().is_empty(), "a dot");
+    tokio::time::resume();
+    talk.say("NOOP", "250").await;
+}

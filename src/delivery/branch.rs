@@ -36,7 +36,7 @@ use pace::Pace;
 pub(crate) const MAX_RECIPIENTS: usize = 100;
 /// How long a client's transaction waits for next hops in all, up to their 354.
 const BEFORE_DATA: Duration = Duration::from_secs(180);
-/// After the content has begun to go, so many other hosts are tried.
+/// After the content has begun to go, so many other hosts are tried while a client waits.
 const OTHER_HOSTS: usize = 1;
 
 /// The client's transaction has waited long enough.
@@ -79,8 +79,8 @@ enum Stream {
     No,
     /// As it comes.
     On,
-    /// It began as it came, and this is how it ended.
-    Over(Vec<(usize, Outcome)>),
+    /// It began as it came, and this is how it ended, with which host.
+    Over(Vec<(usize, Outcome)>, Option<Key>),
 }
 
 /// How the branch stands with its next hop.

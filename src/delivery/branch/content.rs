@@ -100,7 +100,7 @@ impl Branch {
     /// Sends the message to its recipients, over as many transactions as it takes; says the envelope again where it was
     /// taken back. What was streamed already is only ended.
     pub(crate) async fn send(&mut self, message: &Message<'_>, lag: &Lag) -> Vec<(usize, Outcome)> {
-        let mut other_hosts = OTHER_HOSTS;
+        let mut other_hosts = if message.waits == Waits::Nobody { usize::MAX } else { OTHER_HOSTS };
         let mut alone: Option<OneByOne> = None;
         loop {
             let most = if alone.is_some() { 1 } else { MAX_RECIPIENTS };
@@ -153,7 +153,7 @@ impl Branch {
     /// One transaction; the host that took the envelope and then could not be used, if it was so.
     async fn transaction(&mut self, message: &Message<'_>, lag: &Lag) -> (Vec<(usize, Outcome)>, Option<Key>) {
         match std::mem::take(&mut self.stream) {
-            Stream::Over(told) => return (told, None),
+            Stream::Over(told, host) => return (told, host),
             Stream::On => {
                 let host = self.host();
                 return (self.end_content(message, lag).await, host);
@@ -211,10 +211,10 @@ impl Branch {
             }
         }
         if matches!(&self.line, Line::Open(checkout) if checkout.takes_unseen()) && !self.members.is_empty() {
-            let fields = self.fields(message);
+            let (fields, host) = (self.fields(message), self.host());
             self.stream = match self.begin_content(message, &fields, lag).await {
                 Ok(()) => Stream::On,
-                Err(told) => Stream::Over(told),
+                Err(told) => Stream::Over(told, host),
             };
             self.feed(&[], lag).await;
         }
@@ -226,7 +226,10 @@ impl Branch {
         checkout.piece(piece);
         match flush(checkout, lag, (&self.pace, None)).await {
             Ok(took) => self.pace.took(took, lag.arrived()),
-            Err(stopped) => self.stream = Stream::Over(self.stopped(stopped).await),
+            Err(stopped) => {
+                let host = self.host();
+                self.stream = Stream::Over(self.stopped(stopped).await, host);
+            }
         }
     }
 

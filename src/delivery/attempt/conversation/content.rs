@@ -110,7 +110,7 @@ impl Conversation {
             Ok(reply) if reply.is_transient() || reply.is_permanent() => {
                 let reading = self.read(Step::Dot, &reply);
                 let all = std::mem::take(&mut self.accepted);
-                self.finish(Step::Dot, all, (&reply, reading));
+                self.finish(Step::Data, all, (&reply, reading));
             }
             _ => self.end_by(Trouble::broken(&self.connection, broken, Step::Data)),
         }
