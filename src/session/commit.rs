@@ -231,7 +231,6 @@ fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Ke
     };
     let detail = format!("{size} octets{}", proof(&transaction.origin)).into();
     services.trace.record(&Event { detail, ..event(What::Received) });
-    let under_way = |at| transaction.under_way.iter().any(|branch| branch.recipients.contains(&at));
     for (at, (recipient, fate)) in transaction.recipients.iter().zip(&kept.fates).enumerate() {
         let what = match recipient.route.way {
             Way::Resolved | Way::Redirected => What::Resolved,
@@ -247,7 +246,7 @@ fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Ke
         let (what, result, said) = match &fate.state {
             State::Done(Outcome::Delivered { reply, .. }) => (What::Delivered, "delivered", reply.to_string().into()),
             State::Done(Outcome::Failed { reply, .. }) => (What::Failed, "failed", reply.to_string().into()),
-            State::Waiting { .. } if under_way(at) => continue,
+            State::Waiting { .. } if transaction.is_under_way(at) => continue,
             State::Waiting { attempts: 1.., last_error, .. } => (What::Deferred, "deferred", Cow::from(last_error)),
             State::Waiting { .. } | State::Held(_) | State::Done(Outcome::Dropped) => continue,
         };

@@ -114,35 +114,14 @@ async fn send(
     transaction: &mut Transaction,
     (passed, content, writing): (&Passed, &Content, &mut Writing),
 ) -> Result<Vec<Fate>, Reply> {
-    let in_force = transaction.in_force.clone();
-    let (sender, recipients) = (&transaction.sender, &transaction.recipients);
-    regroup(&mut transaction.branches, (&in_force, &transaction.origin), (sender, recipients), passed);
-    let (at, identity) = (writing.at, &content.identity);
-    let body = writing.body().await.map_err(|error| cannot_keep(&error))?;
-    let now = Instant::now();
-    let until = now + END_OF_DATA;
-    let waits = Waits::ClientUntil(until);
-    let stranger = transaction.origin.is_stranger();
-    let without_acceptance = if stranger { WithoutAcceptance::No } else { WithoutAcceptance::Yes };
-    let haste = Haste { after: now + LONG_ENOUGH, without_acceptance, until };
-    let fields =
-        |connector: &SendConnector, named: &[(&Address, &Address)]| stamp(&in_force, connector, identity, named);
-    let (origin, sender) = (&*transaction.origin, &transaction.sender);
-    let message = Message { origin, sender, content, body, fields: &fields, waits };
-    let Sent { outcomes: mut sent, in_flight } = transaction.branches.send(&message, haste).await;
-    let mut outcome_of = |number: usize| {
-        let at = sent.iter().position(|(at, _)| *at == number)?;
-        Some(sent.swap_remove(at).1)
-    };
-    let mut outcomes: Vec<Option<Outcome>> =
-        transaction.recipients.iter().map(|recipient| outcome_of(recipient.number)).collect();
-    remember(services, transaction, identity, &outcomes);
-    for (recipient, outcome) in transaction.recipients.iter().zip(&outcomes) {
-        outcome.iter().for_each(|outcome| services.memory.refused(&recipient.rcpt.address, outcome));
-    }
+    let at = writing.at;
+    let mut outcomes = hand_out(transaction, (passed, content, writing)).await?;
+    remember(services, transaction, &content.identity, &outcomes);
     for recipient in 0..outcomes.len() {
         doubt(services, transaction, recipient, &mut outcomes).await;
     }
+    // Whoever is under way may have arrived: refused now, the message would come again.
+    let under_way = Outcome::ours(Class::Accepted, reply::RECIPIENT_OK);
     let going: Vec<usize> =
         (0..outcomes.len()).filter(|at| !passed.failed.iter().any(|(failed, _)| failed == at)).collect();
     let combined: Vec<_> = going
@@ -150,16 +129,15 @@ async fn send(
         .map(|recipient| {
             let accepted = &transaction.recipients[*recipient];
             let way = (&accepted.rcpt.address, &accepted.route);
-            (outcomes[*recipient].as_ref(), transaction.when_unreachable(services, way))
+            let outcome = outcomes[*recipient].as_ref();
+            let outcome = outcome.or_else(|| transaction.is_under_way(*recipient).then_some(&under_way));
+            (outcome, transaction.when_unreachable(services, way))
         })
         .collect();
     let then = match combine(&combined) {
         Ok(then) => then,
         Err(answer) => return Err(refused(services, session, transaction, (content, going[answer], &outcomes))),
     };
-    for in_flight in in_flight {
-        transaction.follow(in_flight);
-    }
     let mut fates: Vec<Fate> = (0..outcomes.len()).map(|recipient| transaction.untold(recipient, at)).collect();
     for (recipient, then) in going.into_iter().zip(then) {
         if let Some(outcome) = outcomes[recipient].take() {
@@ -167,6 +145,36 @@ async fn send(
         }
     }
     Ok(fates)
+}
+
+/// What next hops say, by recipient. Nothing yet of those that are under way, and of those whose connector queues.
+async fn hand_out(
+    transaction: &mut Transaction,
+    (passed, content, writing): (&Passed, &Content, &mut Writing),
+) -> Result<Vec<Option<Outcome>>, Reply> {
+    let in_force = transaction.in_force.clone();
+    let (sender, recipients) = (&transaction.sender, &transaction.recipients);
+    regroup(&mut transaction.branches, (&in_force, &transaction.origin), (sender, recipients), passed);
+    let body = writing.body().await.map_err(|error| cannot_keep(&error))?;
+    let now = Instant::now();
+    let until = now + END_OF_DATA;
+    let stranger = transaction.origin.is_stranger();
+    let without_acceptance = if stranger { WithoutAcceptance::No } else { WithoutAcceptance::Yes };
+    let haste = Haste { after: now + LONG_ENOUGH, without_acceptance, until };
+    let fields = |connector: &SendConnector, named: &[(&Address, &Address)]| {
+        stamp(&in_force, connector, &content.identity, named)
+    };
+    let (origin, sender, waits) = (&*transaction.origin, &transaction.sender, Waits::ClientUntil(until));
+    let message = Message { origin, sender, content, body, fields: &fields, waits };
+    let Sent { outcomes: mut sent, in_flight } = transaction.branches.send(&message, haste).await;
+    for in_flight in in_flight {
+        transaction.follow(in_flight);
+    }
+    let mut outcome_of = |number: usize| {
+        let at = sent.iter().position(|(at, _)| *at == number)?;
+        Some(sent.swap_remove(at).1)
+    };
+    Ok(transaction.recipients.iter().map(|recipient| outcome_of(recipient.number)).collect())
 }
 
 /// A next hop calls a recipient unknown that it accepted at RCPT (Exchange's filter on mailbox servers does).
@@ -246,10 +254,14 @@ impl Transaction {
         });
     }
 
+    /// Whether a next hop has it and has not answered yet.
+    pub(super) fn is_under_way(&self, at: usize) -> bool {
+        self.under_way.iter().any(|branch| branch.recipients.contains(&at))
+    }
+
     /// What becomes of a recipient of whom no next hop has said anything.
     fn untold(&self, at: usize, taken: UnixTime) -> Fate {
-        let under_way = self.under_way.iter().any(|branch| branch.recipients.contains(&at));
-        if under_way { Fate::under_way(taken.plus(self.first_retry(at))) } else { Fate::due(taken) }
+        if self.is_under_way(at) { Fate::under_way(taken.plus(self.first_retry(at))) } else { Fate::due(taken) }
     }
 
     fn first_retry(&self, at: usize) -> Duration {
@@ -287,7 +299,7 @@ fn tell_refused(services: &Services, session: &str, transaction: &Transaction, (
     }
 }
 
-/// Notes what next hops accepted.
+/// Notes what next hops accepted, and what they refused.
 fn remember(services: &Services, transaction: &Transaction, identity: &Identity, outcomes: &[Option<Outcome>]) {
     let accepted = transaction.recipients.iter().zip(outcomes).filter_map(|(recipient, outcome)| {
         let has_it = outcome.as_ref().is_some_and(|outcome| outcome.class == Class::Accepted);
@@ -298,6 +310,7 @@ fn remember(services: &Services, transaction: &Transaction, identity: &Identity,
         if let Some(Outcome { class: Class::Accepted, next_hop, .. }) = outcome {
             services.memory.taken(&recipient.rcpt.address, &recipient.route, (next_hop, Step::Dot));
         }
+        outcome.iter().for_each(|outcome| services.memory.refused(&recipient.rcpt.address, outcome));
     }
 }
 
