@@ -10,8 +10,8 @@ use std::time::Duration;
 mod content;
 mod envelope;
 mod lag;
-mod pace;
 mod one_by_one;
+mod pace;
 mod parting;
 mod queued;
 
@@ -146,14 +146,23 @@ impl Branch {
         self.out.connector.name == route.connector && same_hops
     }
 
-    /// Its recipients.
-    pub(crate) fn members(&mut self) -> &mut Vec<Member> {
-        &mut self.members
+    /// These are its recipients, but for those that have their answer. If they were others before, the envelope is said
+    /// again.
+    pub(crate) fn has_only(&mut self, its: Vec<Member>) {
+        self.later.retain(|member| its.contains(member));
+        let ended = |at| self.ended.iter().any(|(ended, _)| *ended == at);
+        let is_now = |member: &Member| !ended(member.at) && !self.later.contains(member);
+        let members: Vec<Member> = its.into_iter().filter(is_now).collect();
+        let same = members.len() == self.members.len() && members.iter().all(|member| self.members.contains(member));
+        if !same {
+            self.members = members;
+            self.release();
+        }
     }
 
-    /// Whether a recipient that was a member once has its answer.
-    pub(crate) fn has_ended(&self, at: usize) -> bool {
-        self.ended.iter().any(|(ended, _)| *ended == at)
+    /// One more recipient.
+    pub(crate) fn join(&mut self, member: Member) {
+        self.members.push(member);
     }
 
     /// Whether the envelope is with a next hop.

@@ -145,7 +145,7 @@ impl Branches {
     /// Takes a recipient into its branch though no next hop has accepted it: it will be queued.
     pub(crate) fn join(&mut self, part: TakesPart<'_>, asked: &Asked<'_>) {
         let at = self.branch(part, asked);
-        self.all[at].members().push(asked.member());
+        self.all[at].join(asked.member());
     }
 
     /// Where the branch of a recipient is; a new one where there is none yet.
@@ -194,18 +194,14 @@ impl Branches {
     /// After the loop rules: these recipients are sent to, each by this route; the others are taken out. Branches whose
     /// recipients have changed say their envelope again.
     pub(crate) fn regroup(&mut self, recipients: &[(TakesPart<'_>, Asked<'_>)]) {
-        let before: Vec<Vec<Member>> = self.all.iter_mut().map(|branch| std::mem::take(branch.members())).collect();
+        let mut its: Vec<Vec<Member>> = self.all.iter().map(|_| Vec::new()).collect();
         for (part, asked) in recipients {
             let at = self.branch(*part, asked);
-            let branch = &mut self.all[at];
-            if !branch.has_ended(asked.at) {
-                branch.members().push(asked.member());
-            }
+            its.resize_with(self.all.len(), Vec::new);
+            its[at].push(asked.member());
         }
-        for (branch, before) in self.all.iter_mut().zip(before) {
-            if *branch.members() != before {
-                branch.release();
-            }
+        for (branch, its) in self.all.iter_mut().zip(its) {
+            branch.has_only(its);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::health::Change;
 use super::memory::Memory;
 use super::outcome::Outcome;
+use super::refusal::read::is_unlisted_policy;
 use super::refuses_everybody::{Key, Refusal, Source, Step, Verdict as Everybody};
 use crate::routing::doubt::{self, Believed, Doubt, Followed, KnownBy, Refused};
 use crate::routing::verdict::{Route, Verdict};
@@ -82,6 +83,9 @@ impl Memory {
         (outcome, step): (&Outcome, Step),
         source: Source<'_>,
     ) -> bool {
+        if !is_unlisted_policy(outcome.row) {
+            return false;
+        }
         let known = self.good().known(address, KnownBy::by_way(route.way), UnixTime::now());
         let key = Key { connector: route.connector.clone(), next_hop: outcome.next_hop.clone() };
         self.refuses_everybody(&key, &Refusal { recipient: address, known: &known, source, step }, &outcome.reply)

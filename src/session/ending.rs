@@ -30,6 +30,7 @@ use crate::message::envelope::{Origin, Sender};
 use crate::message::header::Identity;
 use crate::report::Reported;
 use crate::routing::doubt::{Believed, Followed};
+use crate::routing::loops;
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::Summary;
@@ -118,7 +119,7 @@ async fn send(
     let mut outcomes = hand_out(transaction, (passed, content, writing)).await?;
     remember(services, transaction, &content.identity, &outcomes);
     for recipient in 0..outcomes.len() {
-        doubt(services, transaction, recipient, &mut outcomes).await;
+        doubt(services, (transaction, passed), recipient, &mut outcomes).await;
     }
     // Whoever is under way may have arrived: refused now, the message would come again.
     let under_way = Outcome::ours(Class::Accepted, reply::RECIPIENT_OK);
@@ -178,17 +179,34 @@ async fn hand_out(
 }
 
 /// A next hop calls a recipient unknown that it accepted at RCPT (Exchange's filter on mailbox servers does).
-async fn doubt(services: &Services, transaction: &mut Transaction, at: usize, outcomes: &mut [Option<Outcome>]) {
+async fn doubt(
+    services: &Services,
+    (transaction, passed): (&mut Transaction, &Passed),
+    at: usize,
+    outcomes: &mut [Option<Outcome>],
+) {
     let Some(outcome) = &mut outcomes[at] else { return };
-    if outcome.class != Class::UnknownRecipient {
-        return;
-    }
     let Accepted { rcpt, route, .. } = &transaction.recipients[at];
+    match outcome.class {
+        Class::UnknownRecipient => {}
+        Class::Refused => {
+            let refused = (&*outcome, Step::Dot);
+            if services.memory.refuses_by_policy(&rcpt.address, route, refused, transaction.source()) {
+                outcome.class = Class::Unreachable;
+            }
+            return;
+        }
+        _ => return,
+    }
     let way = (route, Followed::NotYet);
     let (judged, _) = transaction.judge(services, &rcpt.address, way, (outcome, Step::Dot)).await;
     match judged {
         Judged::Follow(route) => {
-            transaction.recipients[at].route = route;
+            // By a way that it came already the queue judges it.
+            let (keys, now) = (transaction.in_force.keys.all(), UnixTime::now());
+            if !loops::stamped(keys, &passed.stamps, &rcpt.address, &route, now) {
+                transaction.recipients[at].route = route;
+            }
             outcome.class = Class::LeftToQueue;
         }
         Judged::Temporary => *outcome = Outcome::ours(Class::Deferred, reply::UNKNOWN_JUST_NOW),

@@ -10,7 +10,7 @@ const SILENT: Duration = Duration::from_millis(500);
 /// How much of its own time a client has, from the first RCPT to the header section.
 const ENVELOPE: Duration = Duration::from_secs(10);
 /// Content is looked at for so long before it is called slow.
-const CONTENT: Duration = Duration::from_secs(1);
+const CONTENT: Duration = Duration::from_millis(500);
 
 /// One transaction's time, as far as we wait for the client.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ mod tests {
             (&[('r', 10), ('r', 490), ('r', 490)], 500),
             (&[('r', 9_700), ('r', 200)], 100),
             (&[('r', 11_000)], 0),
-            (&[('r', 10), ('h', 100)], 1000),
+            (&[('r', 10), ('h', 100)], 500),
             // Half of the time is the client's: it is what we wait for.
             (&[('h', 1), ('c', 100), ('.', 100), ('c', 100), ('.', 2000)], 1900),
             (&[('h', 1), ('c', 700), ('.', 100), ('c', 700), ('.', 100)], 0),

@@ -9,16 +9,16 @@ use crate::config::{Config, Delivery, Protocol};
 use crate::delivery::cut_through::{Asked, TakesPart};
 use crate::delivery::on_its_way::{Asker, ComesFrom, Key, OnTheWay};
 use crate::delivery::outcome::{Class, Outcome};
-use crate::delivery::refusal::read::is_unlisted_policy;
 use crate::delivery::refuses_everybody::Step;
 use crate::delivery::slots::Vouched;
 use crate::delivery::unknown::Judged;
 use crate::delivery::unreachable::Unreachable;
 use crate::message::envelope::RcptTo;
 use crate::routing::doubt::{Believed, Doubt, Followed, KnownBy, Refused};
-use crate::routing::verdict::{Decision, Route, Verdict, Way};
+use crate::routing::verdict::{Decision, Freshness, Route, Verdict, Way};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
+use crate::time::UnixTime;
 use crate::trace::{Event, What};
 
 /// How the next hop of a route takes part in the conversation; `None`: its mail is queued.
@@ -164,7 +164,7 @@ impl Transaction {
         part: TakesPart<'_>,
         before: usize,
     ) -> Option<Result<OnTheWay, Reply>> {
-        if self.recently_good(services, |good, now| good.is_refused_at_dot(&rcpt.address, route, now)) {
+        if self.is_refused_at_dot(services, (rcpt, route)).await {
             return Some(Err(reply::USER_UNKNOWN));
         }
         let from = ComesFrom::of(&self.origin, part.connector, &services.outbound.known_addresses(part.smtp));
@@ -175,6 +175,15 @@ impl Transaction {
         let key =
             Key { connector: &route.connector, recipient: &rcpt.address, reverse_path: &self.sender.reverse_path };
         Some(services.on_its_way.enter(key, Asker { began: self.began, from, mode, patience }).await)
+    }
+
+    /// Whether its next hop has just refused it after the dot, as one that nobody has; asked live, the directory agrees.
+    async fn is_refused_at_dot(&self, services: &Services, (rcpt, route): (&RcptTo, &Route)) -> bool {
+        if !self.recently_good(services, |good, now| good.is_refused_at_dot(&rcpt.address, route, now)) {
+            return false;
+        }
+        let live = self.in_force.resolver.resolve(&self.origin, &rcpt.address, Freshness::Live, UnixTime::now()).await;
+        matches!(live.verdict, Verdict::Accept(still) if still == *route)
     }
 
     /// What the next hops say to those that are asked about, in their order.
@@ -316,8 +325,7 @@ impl Transaction {
 
     /// Whether a next hop that refuses a recipient by a policy that nobody knows refuses everybody.
     fn refuses_everybody(&self, services: &Services, address: &Address, route: &Route, outcome: &Outcome) -> bool {
-        is_unlisted_policy(outcome.row)
-            && services.memory.refuses_by_policy(address, route, (outcome, Step::Rcpt), self.source())
+        services.memory.refuses_by_policy(address, route, (outcome, Step::Rcpt), self.source())
     }
 
     /// Counts, logs and traces what a RCPT is answered.

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
+use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -313,6 +313,16 @@ impl Connection {
             Stream::Unix(socket) => SockRef::from(socket).peek(&mut byte),
         };
         self.is_in_step() && matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Nothing more goes out: a reply that is still to come must not be taken for that to another command.
+    pub fn shut(&self) {
+        // One that is gone already is shut.
+        let _ = match &self.stream {
+            Stream::Plain(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
+            Stream::Tls(tls) => SockRef::from(tls.get_ref().0).shutdown(Shutdown::Both),
+            Stream::Unix(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
+        };
     }
 
     /// Says QUIT and closes (RFC 5321 4.1.1.10). Whether it is answered changes nothing.

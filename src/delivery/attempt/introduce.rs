@@ -22,7 +22,7 @@ pub(super) async fn introduce(connection: &mut Connection, origin: &Origin) {
                 connection.offers.xforward = Offered::default();
                 return;
             }
-            Err(_) => return,
+            Err(_) => return connection.shut(),
         }
     }
 }

@@ -211,8 +211,10 @@ async fn encrypted(out: &WayOut, hop: &NextHop, mut connection: Connection) -> R
     let name = server_name(tls, &hop.certificate_name()).map_err(|error| bad(error.to_string()).alerting())?;
     match expect(&mut connection, Step::StartTls, Say::Line("STARTTLS")).await {
         Ok(_) => {}
-        // It said no and goes on in clear, as it would with a client that never asked (RFC 3207 4).
-        Err(_) if tls.mode == SendTlsMode::Opportunistic && connection.is_quiet() => return Ok(connection),
+        // It said no, and does not keep silent, and goes on in clear, as it would with a client that never asked (RFC 3207 4).
+        Err(trouble) if tls.mode == SendTlsMode::Opportunistic && trouble.row.is_some() && connection.is_quiet() => {
+            return Ok(connection);
+        }
         Err(trouble) => return Err(trouble.into()),
     }
     let mut connection = match connection.start_tls(&connector, name).await {

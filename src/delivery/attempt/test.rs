@@ -32,6 +32,13 @@ impl WayOut {
         let out = Self { waits, ..self.clone() };
         let mut connection = match open::open(&out, hop).await {
             Ok(connection) => connection,
+            // It has enough connections of ours, and none of them failed.
+            Err(trouble)
+                if trouble.scope == Scope::Crowded
+                    && self.shared.health.standing(&hop.key(&self.connector.name)) == Standing::Up =>
+            {
+                return;
+            }
             // It lets nobody in, not even one.
             Err(trouble) => return self.note(hop, Some(&Trouble { scope: Scope::Host, ..trouble })),
         };

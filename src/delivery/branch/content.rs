@@ -115,9 +115,13 @@ impl Branch {
                 let all = std::mem::take(&mut self.members);
                 self.later.splice(..0, all);
             }
+            let mut postponed = false;
             for (at, outcome) in told {
                 match (&host, outcome.class) {
-                    (Some(_), Class::Unreachable) if other_hosts > 0 => self.postpone(at, outcome),
+                    (Some(_), Class::Unreachable) if other_hosts > 0 => {
+                        postponed = true;
+                        self.postpone(at, outcome);
+                    }
                     _ => self.end(at, outcome, Others::Accepted),
                 }
             }
@@ -135,7 +139,7 @@ impl Branch {
             if self.members.is_empty() {
                 return std::mem::take(&mut self.ended);
             }
-            if let Some(host) = host.filter(|_| self.last.is_some()) {
+            if let Some(host) = host.filter(|_| postponed) {
                 other_hosts = other_hosts.saturating_sub(1);
                 self.tried.push(host);
             }
@@ -164,7 +168,7 @@ impl Branch {
         let octets = fields.len() as u64 + message.content.size;
         if matches!(self.line, Line::Away) && !self.members.is_empty() {
             let left = self.left.max(self.out.waits.reply * 2);
-            let opening = self.open((message.origin, message.sender), Some((message.content, octets)), &[]);
+            let opening = self.open((message.origin, message.sender), Some((message.content, octets)), (&[], None));
             if message.waits == Waits::Nobody {
                 opening.await;
             } else if timeout(left, opening).await.is_err() {
@@ -206,7 +210,7 @@ impl Branch {
     pub(crate) async fn begin_stream(&mut self, message: &Message<'_>, lag: &Lag) {
         if matches!(self.line, Line::Away) && !self.members.is_empty() {
             let left = self.left.max(self.out.waits.reply * 2);
-            if timeout(left, self.open((message.origin, message.sender), None, &[])).await.is_err() {
+            if timeout(left, self.open((message.origin, message.sender), None, (&[], None))).await.is_err() {
                 self.unreachable(Outcome::ours(Class::Unreachable, IMPATIENT));
             }
         }

@@ -1,11 +1,11 @@
 //! A branch's envelope: recipients are asked about as they come, and the envelope is said once more where the connection
 //! was given back meanwhile.
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Branch, IMPATIENT, Line, MAX_RECIPIENTS, Member, Others};
 use crate::delivery::attempt::WayOut;
-use crate::delivery::attempt::checkout::{Checkout, Opening};
+use crate::delivery::attempt::checkout::{Checkout, Opening, Target};
 use crate::delivery::attempt::conversation::Ended;
 use crate::delivery::attempt::trouble::Trouble;
 use crate::delivery::attempt::walk::NoWay;
@@ -37,10 +37,7 @@ impl Branch {
         let told = match &self.line {
             Line::Unreachable(why) => same(&new, why),
             Line::Open(_) => self.ask_further(from, &new).await,
-            Line::Away if self.members.is_empty() => match timeout(self.left, self.open(from, None, &new)).await {
-                Ok(told) => told,
-                Err(_) => same(&new, &self.unreachable(Outcome::ours(Class::Unreachable, IMPATIENT))),
-            },
+            Line::Away if self.members.is_empty() => self.open(from, None, (&new, Some(began + self.left))).await,
             Line::Away => self.ask_alone(from, &new).await,
         };
         self.left = self.left.saturating_sub(began.elapsed());
@@ -111,29 +108,28 @@ impl Branch {
     async fn ask_alone(&mut self, (origin, sender): (&Origin, &Sender), new: &[Member]) -> Told {
         let recipients: Vec<_> = new.iter().map(Member::target).collect();
         let opening = Opening { origin, sender, content: None, recipients: &recipients };
-        match timeout(self.left, find(&self.out, &self.tried, &opening)).await {
-            Ok((Line::Open(checkout), told)) => {
+        match find(&self.out, &self.tried, &opening, Some(Instant::now() + self.left)).await {
+            (Line::Open(checkout), told) => {
                 checkout.take_back();
                 told
             }
-            Ok((Line::Unreachable(why), _)) => same(new, &why),
-            Ok((Line::Away, told)) => told,
-            Err(_) => same(new, &impatient()),
+            (Line::Unreachable(why), _) => same(new, &why),
+            (Line::Away, told) => told,
         }
     }
 
-    /// Says the envelope, for the members and perhaps new ones. Members that are refused now have ended; what new ones were
-    /// told is returned.
+    /// Says the envelope, for the members and perhaps new ones, who are waited for until then. Members that are refused now
+    /// have ended; what new ones were told is returned.
     pub(super) async fn open(
         &mut self,
         (origin, sender): (&Origin, &Sender),
         content: Option<(&Content, u64)>,
-        new: &[Member],
+        (new, until): (&[Member], Option<Instant>),
     ) -> Told {
         let told = {
             let recipients: Vec<_> = self.members.iter().chain(new).map(Member::target).collect();
             let opening = Opening { origin, sender, content, recipients: &recipients };
-            let (line, told) = find(&self.out, &self.tried, &opening).await;
+            let (line, told) = find(&self.out, &self.tried, &opening, until).await;
             self.line = match line {
                 // Nobody else was there to be asked.
                 Line::Unreachable(why) if why.next_hop.is_empty() => Line::Unreachable(self.last.take().unwrap_or(why)),
@@ -159,25 +155,45 @@ fn same(members: &[Member], outcome: &Outcome) -> Told {
     members.iter().map(|member| (member.at, outcome.clone())).collect()
 }
 
+/// What is waited for until then; `None`: it takes longer.
+async fn within<T>(until: Option<Instant>, what: impl Future<Output = T>) -> Option<T> {
+    match until {
+        Some(until) => timeout_at(until, what).await.ok(),
+        None => Some(what.await),
+    }
+}
+
+/// The rest is out of reach.
+fn out_of_time(mut told: Told, pending: &[(usize, Target<'_>)]) -> (Line, Told) {
+    let late = |(at, _): &&(usize, Target<'_>)| !told.iter().any(|(other, _)| other == at);
+    let late: Told = pending.iter().filter(late).map(|(at, _)| (*at, impatient())).collect();
+    let line = if told.is_empty() { Line::Unreachable(impatient()) } else { Line::Away };
+    told.extend(late);
+    (line, told)
+}
+
 fn impatient() -> Outcome {
     Outcome::ours(Class::Unreachable, IMPATIENT)
 }
 
-/// Finds a next hop that takes the envelope, and what recipients were told.
-async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>) -> (Line, Told) {
+/// Finds a next hop that takes the envelope, and what recipients were told. Who is not answered `until` then is out of
+/// reach.
+async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<Instant>) -> (Line, Told) {
     let all = |outcome: &Outcome| opening.recipients.iter().map(|(at, _)| (*at, outcome.clone())).collect();
     let unreachable = |trouble: Trouble| (Line::Unreachable(trouble.outcome()), Vec::new());
-    let mut walk = match out.walk(tried).await {
-        Ok(walk) => walk,
-        Err(NoWay::Refused(reply)) => return (Line::Away, all(&Outcome::ours(Class::Refused, reply))),
-        Err(NoWay::Trouble(trouble)) => return unreachable(trouble),
+    let mut walk = match within(until, out.walk(tried)).await {
+        Some(Ok(walk)) => walk,
+        Some(Err(NoWay::Refused(reply))) => return (Line::Away, all(&Outcome::ours(Class::Refused, reply))),
+        Some(Err(NoWay::Trouble(trouble))) => return unreachable(trouble),
+        None => return (Line::Unreachable(impatient()), Vec::new()),
     };
     let mut pending = opening.recipients.to_vec();
     let mut told = Vec::new();
     // What was said to recipients says nothing of others.
     let mut about_recipients = false;
     loop {
-        let Some(mut checkout) = walk.next().await else {
+        let Some(next) = within(until, walk.next()).await else { return out_of_time(told, &pending) };
+        let Some(mut checkout) = next else {
             let trouble = walk.trouble();
             if told.is_empty() && !about_recipients {
                 return unreachable(trouble);
@@ -185,7 +201,14 @@ async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>) -> (Line, Told
             told.extend(pending.iter().map(|(at, _)| (*at, trouble.outcome())));
             return (Line::Away, told);
         };
-        let ended = checkout.envelope(&Opening { recipients: &pending, ..*opening }).await;
+        let Some(ended) = within(until, checkout.envelope(&Opening { recipients: &pending, ..*opening })).await else {
+            checkout.look();
+            told.extend(checkout.told());
+            // Whom it has accepted it is asked about again, at DATA.
+            pending.retain(|(at, _)| !checkout.has(*at));
+            let (line, told) = out_of_time(told, &pending);
+            return (if checkout.has_nobody() { line } else { Line::Away }, told);
+        };
         if let Err(Ended::Unused | Ended::Worn) = ended {
             let answered = checkout.told();
             pending.retain(|(at, _)| !answered.iter().any(|(other, _)| other == at));

@@ -27,7 +27,15 @@ impl Branch {
         let line = std::mem::replace(&mut self.line, Line::Away);
         let left = Outcome::ours(Class::LeftToQueue, PARTED);
         outcomes.extend(self.later.drain(..).map(|member| (member.at, left.clone())));
-        if let (Line::Open(checkout), Dot::Out) = (line, self.dot) {
+        if let (Line::Open(mut checkout), Dot::Out) = (line, self.dot) {
+            let told = checkout.told();
+            self.members.retain(|member| !told.iter().any(|(at, _)| *at == member.at));
+            outcomes.extend(told);
+            // All have heard, and only the reply to RSET is missing.
+            if checkout.has_nobody() || self.members.is_empty() {
+                outcomes.extend(self.members.drain(..).map(|member| (member.at, in_doubt(&checkout))));
+                return (outcomes, None);
+            }
             let recipients = self.members.drain(..).map(|member| member.at).collect();
             return (outcomes, Some(InFlight { recipients, checkout, until }));
         }
@@ -39,16 +47,19 @@ impl Branch {
 impl InFlight {
     /// What the next hop says in the end, to each of the recipients.
     pub(crate) async fn land(mut self) -> Vec<(usize, Outcome)> {
-        let next_hop = self.checkout.next_hop();
         let ended = self.checkout.verdict(Patience::Until(self.until)).await;
         let mut outcomes = self.checkout.told();
         self.checkout.trouble();
-        self.checkout.give_back(ended);
         for at in self.recipients {
             if !outcomes.iter().any(|(told, _)| *told == at) {
-                outcomes.push((at, Outcome::in_doubt(&next_hop, "it did not answer for everybody")));
+                outcomes.push((at, in_doubt(&self.checkout)));
             }
         }
+        self.checkout.give_back(ended);
         outcomes
     }
+}
+
+fn in_doubt(checkout: &Checkout) -> Outcome {
+    Outcome::in_doubt(&checkout.next_hop(), "it did not answer for everybody")
 }

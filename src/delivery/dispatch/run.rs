@@ -242,14 +242,17 @@ fn unreadable(entry: &Entry, error: &crate::spool::SpoolError) -> Outcome {
 }
 
 /// How it ended for one recipient. "Unknown recipient" is believed only after the directory was asked live, and a
-/// changed answer is followed once; where nothing changed, a recently good address is doubted for an hour (DESIGN
-/// section 5, "doubt is temporary").
+/// changed answer is followed once; where nothing changed, whoever the directory has, or is recently good, is doubted for an
+/// hour (DESIGN section 5, "doubt is temporary").
 async fn end(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted: Attempted) -> Attempted {
     if let Some(queued) = entry.recipients.get(attempted.recipient) {
         shared.parts.memory.refused(&queued.rcpt.address, &attempted.outcome);
     }
     let end = match attempted.outcome.class {
         Class::Accepted => End::Delivered,
+        Class::Refused if refuses_everybody(shared, entry, &attempted) => {
+            return instead(&NEXT_HOP_UNREACHABLE, attempted);
+        }
         Class::Refused => End::Refused,
         Class::Deferred | Class::TooManyRecipients | Class::Unreachable | Class::LeftToQueue | Class::InDoubt => {
             End::Deferred
@@ -257,6 +260,14 @@ async fn end(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted:
         Class::UnknownRecipient => return unknown(shared, in_force, entry, attempted).await,
     };
     Attempted { end, ..attempted }
+}
+
+/// Whether a next hop that refuses it by a policy that nobody knows refuses everybody.
+fn refuses_everybody(shared: &Shared, entry: &Entry, attempted: &Attempted) -> bool {
+    let Some(queued) = entry.recipients.get(attempted.recipient) else { return false };
+    let (route, outcome) = (&attempted.route, &attempted.outcome);
+    let source = Source { reverse_path: &entry.sender.reverse_path, client: entry.origin.client };
+    shared.parts.memory.refuses_by_policy(&queued.rcpt.address, route, (outcome, Step::Rcpt), source)
 }
 
 /// The next hop does not know it.
@@ -276,7 +287,8 @@ async fn unknown(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attemp
         live: &live,
         by,
         next_hop: &attempted.outcome.next_hop,
-        step: Step::Dot,
+        // Or at the dot; nobody waits, and nothing is remembered of it for others.
+        step: Step::Rcpt,
         said: &attempted.outcome.reply,
         source: Source { reverse_path: &entry.sender.reverse_path, client: entry.origin.client },
     };

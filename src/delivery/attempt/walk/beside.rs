@@ -3,40 +3,66 @@
 //! Both count among the connector's slots; without a free one the second attempt replaces the first.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Found, HeldSlots, NextHop, Opened, Walk};
-use crate::delivery::attempt::trouble::Trouble;
+use crate::delivery::attempt::trouble::{NO_ANSWER, Trouble};
 use crate::delivery::attempt::{WayOut, open};
 use crate::delivery::slots::{HostSlot, Slot};
+
+/// After another host was taken, so long may one that has not greeted keep its slot.
+const LATE: Duration = Duration::from_secs(10);
 
 impl Walk {
     pub(super) async fn dial_side_by_side(&mut self) -> Option<Found> {
         let (sender, mut ended) = mpsc::unbounded_channel::<Dialed>();
         let mut under_way: Vec<Dialing> = Vec::new();
         let mut next_at = Instant::now();
+        let mut silent: Vec<NextHop> = Vec::new();
         loop {
             if under_way.is_empty() && self.ahead.is_empty() {
                 return None;
             }
             tokio::select! {
                 biased;
-                Some(dialed) = ended.recv(), if !under_way.is_empty() => {
+                Some(dialed) = ended.recv() => {
                     under_way.retain(|dialing| dialing.hop != dialed.hop);
+                    silent.retain(|hop| *hop != dialed.hop);
                     if let Some(found) = self.dialed(dialed) {
+                        self.passed_over(&silent);
                         return Some(found);
                     }
                     next_at = Instant::now();
                 }
                 () = sleep_until(next_at), if !self.ahead.is_empty() => {
+                    for dialing in &under_way {
+                        if !silent.contains(&dialing.hop) {
+                            silent.push(dialing.hop.clone());
+                        }
+                    }
                     if let Some(found) = self.begin_beside(&mut under_way, &sender) {
+                        self.passed_over(&silent);
                         return Some(found);
                     }
                     next_at = Instant::now() + self.out.waits.beside;
                 }
             }
+        }
+    }
+
+    /// These had all the time that one is given alone, and have not greeted; another host takes the message. It counts as
+    /// their failure: who comes next must not wait for them too. They are up again as soon as they greet.
+    fn passed_over(&self, silent: &[NextHop]) {
+        for hop in silent {
+            let text = format!(
+                "{} has not greeted within {:?}, another host takes the mail",
+                hop.name(),
+                self.out.waits.beside
+            );
+            self.out.note(hop, Some(&Trouble::unreached(NO_ANSWER, text)));
         }
     }
 
@@ -82,6 +108,7 @@ impl Walk {
         if let Some(slot) = self.out.shared.slots.try_take(name, limit, self.out.applicant) {
             return Some(slot);
         }
+        // Without a slot it has just ended, and says so.
         if under_way.is_empty() { None } else { under_way.remove(0).give_up() }
     }
 }
@@ -112,7 +139,14 @@ impl Dialing {
         let dialing = {
             let (out, hop, connector) = (out.clone(), hop.clone(), connector.clone());
             async move {
-                let opened: Result<_, Trouble> = open::open(&out, &hop).await;
+                let too_late = async {
+                    ended.closed().await;
+                    sleep(LATE).await;
+                };
+                let opened: Result<_, Trouble> = tokio::select! {
+                    opened = open::open(&out, &hop) => opened,
+                    () = too_late => return,
+                };
                 let opened = out.judge(&hop, opened, host);
                 let Some(connector) = connector.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
                 // Nobody waits any more: it is there for the next message.
