@@ -64,11 +64,13 @@ pub(crate) struct Branch {
     dot: Dot,
 }
 
-/// Whether the end of data is with the next hop, and not answered yet.
+/// How far a transaction's end of data is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dot {
     NotSent,
+    /// With the next hop, which has not answered yet.
     Out,
+    Answered,
 }
 
 /// How a branch's content goes.

@@ -97,7 +97,8 @@ fn rcpt() {
     }
     case(&b("421 4.7.0 too fast"), ["deferred 451 4.7.0...too fast"; 3]);
     case(&b("drop"), ["deferred 451 4.4.2"; 3]);
-    case(&b("stall"), ["deferred 451 4.4.1"; 3]);
+    // The others go on over a new connection, as far as the paused clock lets them.
+    case(&b("stall"), ["", "deferred 451 4.4.1", ""]);
 }
 
 #[test]

@@ -115,6 +115,9 @@ impl Branch {
                 let all = std::mem::take(&mut self.members);
                 self.later.splice(..0, all);
             }
+            if std::mem::replace(&mut self.dot, Dot::NotSent) == Dot::Answered {
+                other_hosts = other_hosts.min(OTHER_HOSTS);
+            }
             let mut postponed = false;
             for (at, outcome) in told {
                 match (&host, outcome.class) {
@@ -286,7 +289,7 @@ impl Branch {
         };
         self.dot = Dot::Out;
         let ended = checkout.verdict(patience).await;
-        self.dot = Dot::NotSent;
+        self.dot = Dot::Answered;
         self.told(ended)
     }
 
