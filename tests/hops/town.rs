@@ -176,7 +176,7 @@ impl Town {
     /// The log's lines that somebody has to look at and that have these words.
     pub(crate) fn alerts(&self, words: &str) -> usize {
         let log = self.node.log();
-        log.lines().filter(|line| line.contains("alert") && line.contains(words)).count()
+        log.lines().filter(|line| line.contains("alert=true") && line.contains(words)).count()
     }
 }
 

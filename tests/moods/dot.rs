@@ -116,7 +116,8 @@ fn who_exists_is_doubted_at_the_dot_too() {
 /// M10: the town has a smart host that closes at some point, and, with `standby`, another one.
 fn closing(step: &str, standby: bool) -> (Town, [crate::next_hop::NextHop; 2]) {
     let mut town = Town::prepare();
-    let hops = [town.hop(&format!("{step} => 421 4.3.2 Service not available, closing transmission channel")), town.hop("")];
+    let hops =
+        [town.hop(&format!("{step} => 421 4.3.2 Service not available, closing transmission channel")), town.hop("")];
     let mut people = "address\n".to_owned();
     (0..RESOLVED).for_each(|number| writeln!(people, "p{number}@c.test").unwrap());
     town.node.write("people.csv", &people);
@@ -177,7 +178,11 @@ fn what_a_dead_connection_offered_refuses_nothing() {
     let extension = [("8BITMIME", " BODY=8BITMIME", "Gr\u{fc}\u{df}e"), ("SIZE 60000", "", "long")];
     for (number, (offers, parameters, word)) in extension.into_iter().enumerate() {
         for delivery in ["queue", "cut-through"] {
-            let before = if number == 0 { "ehlo => 250-next.hop\\n250 PIPELINING" } else { "ehlo => 250-next.hop\\n250 SIZE 5000" };
+            let before = if number == 0 {
+                "ehlo => 250-next.hop\\n250 PIPELINING"
+            } else {
+                "ehlo => 250-next.hop\\n250 SIZE 5000"
+            };
             let lines = format!("delivery = \"{delivery}\"\neight_bit = \"refuse\"");
             let two = Two::start(before, "", &lines);
             let mut raw = two.stranger();

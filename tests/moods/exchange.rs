@@ -5,8 +5,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::ground::{Two, say, serves, shared, way};
+use fingerpost::routing::recently_good::RecentlyGood;
+use fingerpost::smtp::address::Address;
+use fingerpost::time::UnixTime;
+
+use crate::ground::{STAFF, Two, say, serves, shared, way};
 use crate::place::{allowed, is_up, nothing_is_left, sends};
+use crate::support::senders::Raw;
 use crate::support::{wait_until, within};
 use crate::town::{PEOPLE, SOON, Town};
 
@@ -67,7 +72,11 @@ fn a_tarpit_beyond_the_patience_is_no_outage() {
 /// P6: what is said to the first recipient is his alone.
 #[test]
 fn back_pressure_for_the_first_recipient_is_his_alone() {
-    for says in ["452 4.3.1 Insufficient system resources (UsedDiskSpace)", "451 4.3.0 Temporary server error", "451 4.2.1 not now"] {
+    for says in [
+        "452 4.3.1 Insufficient system resources (UsedDiskSpace)",
+        "451 4.3.0 Temporary server error",
+        "451 4.2.1 not now",
+    ] {
         let two = Two::start(&format!("rcpt to:<p0 => {says}"), &format!("rcpt to:<s0 => {says}"), "");
         let heard = sends(two.town.node.smtp, "first", &["s0@c.test", "s1@c.test", "s2@c.test"]);
         assert_eq!(heard.codes(), [451, 250, 250], "{says}: {heard:?}");
@@ -115,7 +124,8 @@ fn throttling_is_a_brake_and_no_outage() {
 /// P5: `MaxInboundConnectionPerSource` and its like: a few connections are served, one more is told off at once.
 #[test]
 fn a_421_at_the_greeting_while_others_live_means_fewer_connections() {
-    let script = "over 3: greeting => 421 4.3.2 Service not available\ndot => after 300 250 2.6.0 Queued mail for delivery";
+    let script =
+        "over 3: greeting => 421 4.3.2 Service not available\ndot => after 300 250 2.6.0 Queued mail for delivery";
     let two = Two::start("", script, "max_connections = 20");
     std::thread::scope(|scope| {
         for client in 0..12 {
@@ -159,10 +169,27 @@ fn two_smart_hosts_that_greet_late_are_no_worse_than_one() {
     }
 }
 
+/// P3: a greeting that comes later than the patience, as a spam filter delays it (Kerio: 25 s): whoever would be told to
+/// come again waits for it, others' mail is queued meanwhile.
+#[test]
+fn a_greeting_beyond_the_patience_is_waited_for() {
+    let late = "greeting => after 4000 220 mail.contoso.test ESMTP ready";
+    let two = Two::start(late, late, "cut_through_patience = \"1s\"");
+    let heard = sends(two.town.node.smtp, "resolved", &["p0@c.test"]);
+    assert!(heard.last().starts_with("250 2.0.0 queued"), "{heard:?}");
+    sends(two.town.node.smtp, "unresolved", &["s0@c.test"]).is_delivered();
+    two.town.deliver();
+    assert_eq!((two.primary.taken(), two.secondary.taken().len()), (vec!["p0@c.test".to_owned()], 1));
+    is_up(&two.town, "secondary", two.secondary.address);
+    nothing_is_left(&two.town);
+}
+
 /// M7: made or moved a minute ago, and the other system does not know it yet. Whom nobody vouches for is not doubted.
 #[test]
 fn whom_the_directory_has_is_doubted_though_there_was_never_mail() {
-    for says in ["550 5.1.1 User unknown", "550 5.4.1 Recipient address rejected: Access denied", "550 5.1.10 not found"] {
+    for says in
+        ["550 5.1.1 User unknown", "550 5.4.1 Recipient address rejected: Access denied", "550 5.1.10 not found"]
+    {
         let rule = format!("rcpt => {says}");
         let two = Two::start(&rule, &rule, "");
         for _ in 0..3 {
@@ -185,17 +212,24 @@ fn who_was_there_lately_and_is_sent_back_may_come_again() {
     let (primary, secondary) = (town.hop(""), town.hop(""));
     town.node.write("people.csv", "address\np0@c.test\n");
     let door = "[[receive_connector]]\nname = \"back\"\nbind = [\"{smtp}\"]\nremote_networks = [\"127.0.0.9/32\"]\n\
-                organization = \"secondary\"\n\n";
+                organization = \"secondary\"\nresolves_first = true\n\n";
     town.start(&format!(
         "{PEOPLE}{door}{}{}{}",
         way("primary", primary.address, ""),
         way("secondary", secondary.address, &serves("c.test")),
         shared("c.test", "primary")
     ));
-    sends(town.node.smtp, "good", &["s0@c.test"]).is_delivered();
-    let mut raw = crate::support::senders::Raw::hello_from(crate::ground::STAFF, town.node.smtp);
+    sends(town.node.smtp, "new", &["s1@c.test"]).is_delivered();
+    // Whose first mail was a moment ago, and is sent straight back, never had any: his was ten minutes ago.
+    town.node.stop();
+    let file = town.node.path("state/recently-good");
+    let mut good = RecentlyGood::from_bytes(&std::fs::read(&file).unwrap()).unwrap();
+    good.accepted(&Address::parse("s0@c.test").unwrap(), "secondary", UnixTime(UnixTime::now().0 - 600));
+    std::fs::write(&file, good.to_bytes()).unwrap();
+    town.node.start();
+    let mut raw = Raw::hello_from(STAFF, town.node.smtp);
     say(&mut raw, "MAIL FROM:<ann@outside.test>", "250");
-    say(&mut raw, "RCPT TO:<s0@c.test>", "451 4.3.0");
-    let (code, said) = raw.say("RCPT TO:<s1@c.test>");
-    assert_eq!(code, 550, "{said}");
+    for (to, expected) in [("s0", "451 4.3.0"), ("s1", "550 5.1.1"), ("s2", "550 5.1.1")] {
+        say(&mut raw, &format!("RCPT TO:<{to}@c.test>"), expected);
+    }
 }

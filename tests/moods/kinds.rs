@@ -61,7 +61,8 @@ impl Placed {
     /// What is wrong with it.
     fn check(&self, town: &Town) -> Result<(), String> {
         let (case, step, says, right) = self.case;
-        let send = |to: &str| sends(town.node.smtp, &format!("{to}-{}", self.number), &[&format!("{to}@{}", self.domain())]);
+        let send =
+            |to: &str| sends(town.node.smtp, &format!("{to}-{}", self.number), &[&format!("{to}@{}", self.domain())]);
         let (unresolved, resolved) = (send(UNRESOLVED), send(RESOLVED));
         let (expected, kept) = match right {
             Right::Unknown => ("550 5.1.1 ", "451 4.3.0 "),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::ground::{letter, serves, shared, way};
+use crate::ground::{letter, shared, way};
 use crate::support::mail::Mail;
 use crate::support::postfix::{Postfix, Setup};
 use crate::support::senders::{Letter, Raw, Said};
@@ -141,7 +141,10 @@ impl Heard {
 
     /// All are accepted, and the message is delivered.
     pub(crate) fn is_delivered(&self) {
-        assert!(self.rcpt.iter().all(|said| said.0 == 250) && self.dot().starts_with("250 2.0.0 delivered"), "{self:?}");
+        assert!(
+            self.rcpt.iter().all(|said| said.0 == 250) && self.dot().starts_with("250 2.0.0 delivered"),
+            "{self:?}"
+        );
     }
 }
 
@@ -205,9 +208,4 @@ fn series(name: &str, connector: &str, host: SocketAddr) -> String {
 pub(crate) fn nothing_is_left(town: &Town) {
     assert!(town.queue().is_empty(), "{:?}", town.queue());
     assert!(town.senders.all().is_empty(), "somebody was told something: {:?}", town.senders.all());
-}
-
-/// The lines of a connector that serves `c.test`.
-pub(crate) fn second(more: &str) -> String {
-    format!("{}\n{more}", serves("c.test"))
 }

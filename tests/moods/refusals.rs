@@ -17,7 +17,12 @@ const UNKNOWN: &[Case] = &[
     ("M2", "rcpt", "550 <{to}>: User unknown in relay recipient table", Unknown),
     ("M2", "rcpt", "553 sorry, no mailbox by that name (#5.1.1)", Unknown),
     ("M2", "rcpt", "550 sorry, no mailbox here by that name. (#5.1.1 - chkuser)", Unknown),
-    ("M2", "rcpt", "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient {to} not found by SMTP address lookup", Unknown),
+    (
+        "M2",
+        "rcpt",
+        "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient {to} not found by SMTP address lookup",
+        Unknown,
+    ),
     ("M2", "rcpt", "550 5.4.1 Recipient address rejected: Access denied. [x.prod.protection.outlook.com]", Unknown),
     ("M2", "rcpt", "550 {to}... No such user", Unknown),
     ("M2", "rcpt", "550 Unrouteable address", Unknown),
@@ -33,7 +38,12 @@ fn an_unknown_recipient_is_unknown_in_whatever_words() {
 const ABOUT_US: &[Case] = &[
     ("M4", "rcpt", "554 5.7.1 <mx.contoso.test[127.0.0.1]>: Client host rejected: Access denied", AboutUs),
     ("M4", "rcpt", "554 5.7.1 Service unavailable; Client host [127.0.0.1] blocked using zen.spamhaus.org", AboutUs),
-    ("M4", "rcpt", "550 5.7.606 Access denied, banned sending IP [127.0.0.1]. To request removal visit https://x.test/", AboutUs),
+    (
+        "M4",
+        "rcpt",
+        "550 5.7.606 Access denied, banned sending IP [127.0.0.1]. To request removal visit https://x.test/",
+        AboutUs,
+    ),
     ("M4", "rcpt", "550 5.7.51 TenantInboundAttribution; There is a partner connector configured", AboutUs),
     ("M4", "rcpt", "550 5.7.60 SMTP; Client does not have permissions to send as this sender", AboutUs),
     ("M4", "rcpt", "550 5.7.64 TenantAttribution; Relay Access Denied [x.protection.outlook.com]", AboutUs),
@@ -82,7 +92,12 @@ const ADDRESSES: &[Case] = &[
     ("M6", "rcpt", "553 5.1.3 <{to}>... Invalid host name", Unknown),
     ("M6", "rcpt", "501 <{to}>: malformed address: bad character in local part", Answer("501 ")),
     ("P6", "rcpt", "452 4.2.2 mailbox full", Answer("452 4.2.2 ")),
-    ("P6", "rcpt", "450 4.2.1 The user you are trying to contact is receiving mail at a rate that is too high", Answer("450 4.2.1 ")),
+    (
+        "P6",
+        "rcpt",
+        "450 4.2.1 The user you are trying to contact is receiving mail at a rate that is too high",
+        Answer("450 4.2.1 "),
+    ),
     ("M4b", "rcpt", "550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; for {to}", Answer("550 5.7.133 ")),
     ("M4b", "rcpt", "550 5.7.124 not in the list of allowed senders", Answer("550 5.7.124 ")),
     // The hop, for this one: by `when_unreachable`.
