@@ -34,12 +34,10 @@ fn sends_a_chunk(two: &Two, id: &str) -> Said {
 #[test]
 fn two_hops_that_take_a_chunk_at_a_steady_pace_both_have_it() {
     let two = Two::start(STEADY[0], STEADY[1], "");
-    for number in 0..2 {
-        let (_, said) = sends_a_chunk(&two, &format!("steady-{number}"));
-        assert!(said.starts_with("250 2.0.0 delivered"), "{said}");
-    }
+    let (_, said) = sends_a_chunk(&two, "steady");
+    assert!(said.starts_with("250 2.0.0 delivered"), "{said}");
     for hop in [&two.primary, &two.secondary] {
-        assert_eq!((hop.taken().len(), hop.seen().iter().map(|seen| seen.partial).sum::<usize>()), (2, 0));
+        assert_eq!((hop.taken().len(), hop.seen().iter().map(|seen| seen.partial).sum::<usize>()), (1, 0));
         assert!(hop.contents().iter().all(|content| content.len() > SIZE - 1000));
     }
     nothing_is_left(&two.town);

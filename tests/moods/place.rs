@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::ground::{letter, shared, way};
 use crate::support::mail::Mail;
-use crate::support::postfix::{Postfix, Setup};
+use crate::support::postfix::{Postfix, Setup, later_wins};
 use crate::support::senders::{Letter, Raw, Said};
 use crate::support::wait_until;
 use crate::town::{PEOPLE, SOON, Town};
@@ -72,9 +72,9 @@ impl Place {
 
     /// From now on the Postfix has these lines in main.cf besides those that it was started with.
     pub(crate) fn becomes(&self, main_cf: &str) {
-        self.postfix.pause();
-        fs::write(self.postfix.configuration().join("main.cf"), format!("{}{main_cf}\n", self.main_cf)).unwrap();
-        self.postfix.resume();
+        let main_cf = later_wins(&format!("{}{main_cf}\n", self.main_cf));
+        fs::write(self.postfix.configuration().join("main.cf"), main_cf).unwrap();
+        self.postfix.restart();
     }
 
     /// The program's door.

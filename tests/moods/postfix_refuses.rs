@@ -101,6 +101,21 @@ fn what_it_has_against_a_client_is_the_clients() {
     }
 }
 
+/// M4: `permit_mynetworks, reject` says of recipients what it has against us: it refuses everybody. By 20 recipients that
+/// exist it is clear, and their mail waits.
+#[test]
+#[ignore = "the row postfix-recipient-rejected counts as an answer about one recipient however many hear it"]
+fn a_postfix_that_refuses_all_recipients_is_an_outage() {
+    let place = Place::start("", "");
+    place.sends("before", &["p0@c.test"]).is_delivered();
+    place.becomes("smtpd_relay_restrictions = permit_mynetworks, reject\nmynetworks = 192.0.2.0/24");
+    for number in 0..25 {
+        let heard = place.sends(&format!("all-{number}"), &[&format!("p{number}@c.test")]);
+        assert!(number < 20 || heard.last().starts_with("250 2.0.0 queued"), "{number}: {heard:?}");
+    }
+    assert!(place.town.alerts("Recipient address rejected: Access denied") > 0, "nobody is told");
+}
+
 /// M2: each of its tables has words of its own for a user that it does not have, and may keep them to itself.
 #[test]
 fn an_unlisted_recipient_is_unknown_in_whatever_table() {
