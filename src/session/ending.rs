@@ -156,10 +156,13 @@ async fn send(
 /// A next hop calls a recipient unknown that it accepted at RCPT (Exchange's filter on mailbox servers does).
 async fn doubt(services: &Services, transaction: &mut Transaction, at: usize, outcomes: &mut [Option<Outcome>]) {
     let Some(outcome) = &mut outcomes[at] else { return };
+    let Accepted { rcpt, route, .. } = &transaction.recipients[at];
+    if outcome.class == Class::Refused && transaction.refuses_everybody(services, &rcpt.address, route, outcome) {
+        outcome.class = Class::Unreachable; // the envelope was said again, and it goes on refusing
+    }
     if outcome.class != Class::UnknownRecipient {
         return;
     }
-    let Accepted { rcpt, route, .. } = &transaction.recipients[at];
     let way = (route, Followed::NotYet);
     let (judged, _) = transaction.judge(services, &rcpt.address, way, (outcome, Step::Dot)).await;
     match judged {

@@ -113,21 +113,21 @@ fn who_exists_is_doubted_at_the_dot_too() {
     assert!(two.town.senders.all().is_empty());
 }
 
-/// M10: the town has a smart host that closes at some point, and, with `standby`, another one.
-fn closing(step: &str, standby: bool) -> (Town, [crate::next_hop::NextHop; 2]) {
+/// M10: a town with so many smart hosts, of which the first closes at some point.
+fn closing(step: &str, count: usize) -> (Town, [crate::next_hop::NextHop; 2]) {
     let mut town = Town::prepare();
     let hops =
         [town.hop(&format!("{step} => 421 4.3.2 Service not available, closing transmission channel")), town.hop("")];
     let mut people = "address\n".to_owned();
     (0..RESOLVED).for_each(|number| writeln!(people, "p{number}@c.test").unwrap());
     town.node.write("people.csv", &people);
-    let two = |table: String| {
-        let [first, second] = [0, 1].map(|at| format!("\"[{}]:{}\"", hops[at].address.ip(), hops[at].address.port()));
-        if standby { table.replace(&format!("[{first}]"), &format!("[{first}, {second}]")) } else { table }
+    let to_all = |table: String| {
+        let all = hops.each_ref().map(|hop| format!("\"[{}]:{}\"", hop.address.ip(), hop.address.port()));
+        table.replace(&format!("[{}]", all[0]), &format!("[{}]", all[..count].join(", ")))
     };
     let tables = way("primary", hops[0].address, "select = \"failover\"")
         + &way("secondary", hops[0].address, &format!("{}\nselect = \"failover\"", serves("c.test")));
-    town.start(&format!("{PEOPLE}{}{}", two(tables), shared("c.test", "primary")));
+    town.start(&format!("{PEOPLE}{}{}", to_all(tables), shared("c.test", "primary")));
     (town, hops)
 }
 
@@ -135,7 +135,7 @@ fn closing(step: &str, standby: bool) -> (Town, [crate::next_hop::NextHop; 2]) {
 #[test]
 fn a_421_at_any_step_goes_to_the_standby() {
     for step in ["mail", "rcpt", "data", "dot"] {
-        let (town, hops) = closing(step, true);
+        let (town, hops) = closing(step, 2);
         let mut raw = Raw::hello(town.node.smtp);
         for (number, to) in ["s0@c.test", "p0@c.test"].into_iter().enumerate() {
             let heard = sends_much(&mut raw, &format!("standby-{number}"), &[to], 0);
@@ -153,7 +153,7 @@ fn a_421_at_any_step_goes_to_the_standby() {
 #[test]
 fn a_421_at_any_step_ends_nobodys_session() {
     for step in ["mail", "rcpt", "data", "dot"] {
-        let (town, hops) = closing(step, false);
+        let (town, hops) = closing(step, 1);
         let mut raw = Raw::hello(town.node.smtp);
         for size in [0, 700_000] {
             let heard = sends_much(&mut raw, "unresolved", &["s0@c.test"], size);

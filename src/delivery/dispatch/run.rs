@@ -15,6 +15,7 @@ use crate::delivery::branch::QueuedBranch;
 use crate::delivery::concurrently::concurrently;
 use crate::delivery::maildir::{self, Letter};
 use crate::delivery::outcome::{Class, Outcome};
+use crate::delivery::refusal::read::is_unlisted_policy;
 use crate::delivery::refuses_everybody::{Source, Step};
 use crate::delivery::stamping;
 use crate::delivery::unknown::{Judged, Unknown};
@@ -229,6 +230,9 @@ fn unreadable(entry: &Entry, error: &crate::spool::SpoolError) -> Outcome {
 async fn end(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted: Attempted) -> Attempted {
     let end = match attempted.outcome.class {
         Class::Accepted => End::Delivered,
+        Class::Refused if refuses_everybody(shared, entry, &attempted) => {
+            return instead(&NEXT_HOP_UNREACHABLE, attempted);
+        }
         Class::Refused => End::Refused,
         Class::Deferred | Class::TooManyRecipients | Class::Unreachable | Class::LeftToQueue | Class::InDoubt => {
             End::Deferred
@@ -236,6 +240,15 @@ async fn end(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted:
         Class::UnknownRecipient => return unknown(shared, in_force, entry, attempted).await,
     };
     Attempted { end, ..attempted }
+}
+
+/// Whether the next hop refuses it by a policy that nobody knows, and refuses everybody.
+fn refuses_everybody(shared: &Shared, entry: &Entry, attempted: &Attempted) -> bool {
+    let Some(queued) = entry.recipients.get(attempted.recipient) else { return false };
+    let source = Source { reverse_path: &entry.sender.reverse_path, client: entry.origin.client };
+    let said = (&attempted.outcome, Step::Rcpt);
+    is_unlisted_policy(attempted.outcome.row)
+        && shared.parts.memory.refuses_by_policy(&queued.rcpt.address, &attempted.route, said, source)
 }
 
 /// The next hop does not know it.
