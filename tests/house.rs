@@ -54,6 +54,7 @@ const PURE: &[&str] = &[
     "src/delivery/refusal.rs",
     "src/delivery/refusal",
     "src/delivery/combine.rs",
+    "src/delivery/last_refusals.rs",
     "src/delivery/outcome.rs",
     "src/delivery/refuses_everybody.rs",
     "src/delivery/unreachable.rs",

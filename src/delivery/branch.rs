@@ -11,11 +11,14 @@ mod content;
 mod envelope;
 mod lag;
 mod pace;
+mod one_by_one;
+mod parting;
 mod queued;
 
 pub use content::Fields;
 pub(crate) use content::{Body, Message, Waits};
 pub(crate) use lag::Lag;
+pub(crate) use parting::InFlight;
 pub use queued::QueuedBranch;
 
 use super::attempt::WayOut;
@@ -33,7 +36,7 @@ use pace::Pace;
 pub(crate) const MAX_RECIPIENTS: usize = 100;
 /// How long a client's transaction waits for next hops in all, up to their 354.
 const BEFORE_DATA: Duration = Duration::from_secs(180);
-/// After the content has begun to go, so many other hosts are tried.
+/// After the content has begun to go, so many other hosts are tried while a client waits.
 const OTHER_HOSTS: usize = 1;
 
 /// The client's transaction has waited long enough.
@@ -58,6 +61,14 @@ pub(crate) struct Branch {
     pace: Pace,
     /// How much longer next hops are waited for, up to their 354.
     left: Duration,
+    dot: Dot,
+}
+
+/// Whether the end of data is with the next hop, and not answered yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dot {
+    NotSent,
+    Out,
 }
 
 /// How a branch's content goes.
@@ -68,8 +79,8 @@ enum Stream {
     No,
     /// As it comes.
     On,
-    /// It began as it came, and this is how it ended.
-    Over(Vec<(usize, Outcome)>),
+    /// It began as it came, and this is how it ended, with which host.
+    Over(Vec<(usize, Outcome)>, Option<Key>),
 }
 
 /// How the branch stands with its next hop.
@@ -120,6 +131,7 @@ impl Branch {
             stream: Stream::No,
             pace: Pace::default(),
             left: BEFORE_DATA,
+            dot: Dot::NotSent,
         }
     }
 

@@ -1,17 +1,19 @@
 //! The branches of one client's transaction whose next hops take part in it (DESIGN section 7, "Cut-through").
 //!
 //! `session` asks for each recipient as its RCPT comes ([`Branches::ask`]), gives the connections back while the client
-//! does not move ([`Branches::release`]), and sends the message when it is there ([`Branches::send`]). What the sender is
+//! does not move and somebody waits for them ([`Branches::release`]), and sends the message when it is there ([`Branches::send`]). What the sender is
 //! told is `combine`'s business, what becomes of mail that no next hop can take now the session's.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
+use tokio::time::{Instant, sleep_until};
+
 use super::attempt::{Outbound, Waits};
-use super::branch::{Branch, Lag, Member, Message};
+use super::branch::{Branch, InFlight, Lag, Member, Message};
 use super::concurrently::side_by_side;
-use super::outcome::Outcome;
+use super::outcome::{Class, Outcome};
 use super::slots::{Applicant, Class as ClientClass, Client, Vouched};
 use super::unreachable::Unreachable;
 use crate::config::{CutThrough, SendConnector, SmtpOut, WhenUnreachable};
@@ -24,6 +26,41 @@ pub(crate) struct Branches {
     outbound: Outbound,
     ehlo: Domain,
     all: Vec<Branch>,
+}
+
+/// When the client has waited long enough.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Haste {
+    /// After that what is left need not be waited for ...
+    pub after: Instant,
+    /// ... if a next hop has the message, or without.
+    pub without_acceptance: WithoutAcceptance,
+    /// Until when what goes on is waited for.
+    pub until: Instant,
+}
+
+/// Whether a client hears that its message is queued though no next hop has it yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WithoutAcceptance {
+    /// It is one of ours.
+    Yes,
+    /// It is a stranger.
+    No,
+}
+
+impl Haste {
+    fn is_enough(self, ended: &[Option<Vec<(usize, Outcome)>>]) -> bool {
+        let accepted = |(_, outcome): &(usize, Outcome)| outcome.class == Class::Accepted;
+        self.without_acceptance == WithoutAcceptance::Yes || ended.iter().flatten().flatten().any(accepted)
+    }
+}
+
+/// What became of a message.
+pub(crate) struct Sent {
+    /// Of every recipient but those that are in flight, by their numbers.
+    pub outcomes: Vec<(usize, Outcome)>,
+    /// Branches whose end of data is with the next hop.
+    pub in_flight: Vec<InFlight>,
 }
 
 /// A send connector that takes part, and how.
@@ -149,7 +186,7 @@ impl Branches {
         self.all.iter().any(Branch::streams)
     }
 
-    /// The client does not move: every connection goes back, and the envelopes are said again later.
+    /// Somebody waits for what an idle client holds: every connection goes back, and the envelopes are said again later.
     pub(crate) fn release(&mut self) {
         self.all.iter_mut().for_each(Branch::release);
     }
@@ -172,14 +209,42 @@ impl Branches {
         }
     }
 
-    /// Sends the message, and says what became of every recipient.
-    pub(crate) async fn send(&mut self, message: &Message<'_>) -> Vec<(usize, Outcome)> {
+    /// Sends the message, and says what became of every recipient. Who is not there any more when `haste` comes is in
+    /// [`Sent::in_flight`], or left to the queue.
+    pub(crate) async fn send(&mut self, message: &Message<'_>, haste: Haste) -> Sent {
         let lag = Lag::of(self.all.iter().filter(|branch| branch.sends()).count());
-        if let [branch] = &mut self.all[..] {
-            return branch.send(message, &lag).await;
+        if let ([branch], WithoutAcceptance::No) = (&mut self.all[..], haste.without_acceptance) {
+            return Sent { outcomes: branch.send(message, &lag).await, in_flight: Vec::new() };
         }
-        let sending = self.all.iter_mut().map(|branch| branch.send(message, &lag)).collect();
-        side_by_side(sending).await.into_iter().flatten().collect()
+        let mut ended: Vec<Option<Vec<(usize, Outcome)>>> = vec![None; self.all.len()];
+        {
+            let send = |branch| Some(Box::pin(Branch::send(branch, message, &lag)));
+            let mut sending: Vec<_> = self.all.iter_mut().map(send).collect();
+            let mut late = std::pin::pin!(sleep_until(haste.after));
+            poll_fn(|context| {
+                for (sending, ended) in sending.iter_mut().zip(&mut ended) {
+                    if let Some(future) = sending
+                        && let Poll::Ready(outcomes) = future.as_mut().poll(context)
+                    {
+                        (*sending, *ended) = (None, Some(outcomes));
+                    }
+                }
+                let all = ended.iter().all(Option::is_some);
+                let enough = all || late.as_mut().poll(context).is_ready() && haste.is_enough(&ended);
+                if enough { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        }
+        let mut sent = Sent { outcomes: Vec::new(), in_flight: Vec::new() };
+        for (branch, ended) in self.all.iter_mut().zip(ended) {
+            let (outcomes, in_flight) = match ended {
+                Some(outcomes) => (outcomes, None),
+                None => branch.part(haste.until),
+            };
+            sent.outcomes.extend(outcomes);
+            sent.in_flight.extend(in_flight);
+        }
+        sent
     }
 
     /// Begins to send a message that is not all there yet; the rest is [fed](Self::feed).

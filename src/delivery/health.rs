@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::config::SmartHost;
 use crate::fast_map::FastMap;
+use crate::smtp::reply::Reply;
 
 /// After a test begins, and after a failure of a next hop that is down, nobody tests it for so long.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -42,7 +43,7 @@ pub enum Standing {
     /// It answers, as far as is known.
     Up,
     /// It failed, with this.
-    Down(Arc<str>),
+    Down(Arc<Reply>),
 }
 
 /// What a connection changed.
@@ -76,9 +77,9 @@ enum State {
     /// It answered, and has not failed since.
     Answered,
     /// It failed once since it answered.
-    Struck(Arc<str>),
+    Struck(Arc<Reply>),
     /// It is down.
-    Down(Arc<str>),
+    Down(Arc<Reply>),
     /// Nothing, but that it is being tested.
     Unknown,
 }
@@ -91,7 +92,7 @@ enum Testing {
 }
 
 impl State {
-    fn reason(&self) -> Option<&Arc<str>> {
+    fn reason(&self) -> Option<&Reply> {
         match self {
             Self::Answered | Self::Unknown => None,
             Self::Struck(reason) | Self::Down(reason) => Some(reason),
@@ -121,15 +122,15 @@ impl Health {
     }
 
     /// None could be.
-    pub fn fails(&self, key: &Key, reason: &str) -> Change {
+    pub fn fails(&self, key: &Key, reason: &Reply) -> Change {
         let mut all = self.known();
         let known = entry(&mut all, key);
         let now = Instant::now();
         let change =
-            if known.state.reason().is_some_and(|before| **before == *reason) { Change::Same } else { Change::News };
+            if known.state.reason().is_some_and(|before| before == reason) { Change::Same } else { Change::News };
         known.state = match known.state {
-            State::Answered if now - known.heard < TRUSTED => State::Struck(reason.into()),
-            State::Answered | State::Struck(_) | State::Down(_) | State::Unknown => State::Down(reason.into()),
+            State::Answered if now - known.heard < TRUSTED => State::Struck(reason.clone().into()),
+            State::Answered | State::Struck(_) | State::Down(_) | State::Unknown => State::Down(reason.clone().into()),
         };
         known.heard = now;
         change
@@ -202,9 +203,14 @@ impl Drop for Test {
 mod tests {
     use super::*;
     use crate::config::Host;
+    use crate::smtp::reply::Enhanced;
 
     fn key(port: u16) -> Key {
         Key { connector: "secondary".into(), host: SmartHost::new(Host::Name("gw".to_owned()), port) }
+    }
+
+    fn failure(text: &'static str) -> Reply {
+        Reply::fixed(451, Enhanced(4, 4, 1), text)
     }
 
     fn is_up(health: &Health) -> bool {
@@ -233,7 +239,7 @@ mod tests {
             for event in events.chars() {
                 match event {
                     'a' => _ = health.answers(&key(1)),
-                    'f' => _ = health.fails(&key(1), "refused"),
+                    'f' => _ = health.fails(&key(1), &failure("refused")),
                     '1' => tokio::time::advance(PAUSE).await,
                     _ => tokio::time::advance(TRUSTED).await,
                 }
@@ -245,10 +251,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_change_is_told_once() {
         let health = Health::default();
-        assert_eq!(health.fails(&key(1), "refused"), Change::News);
-        assert_eq!(health.fails(&key(1), "refused"), Change::Same);
-        assert_eq!(health.fails(&key(1), "timed out"), Change::News);
-        assert_eq!(health.standing(&key(1)), Standing::Down("timed out".into()));
+        assert_eq!(health.fails(&key(1), &failure("refused")), Change::News);
+        assert_eq!(health.fails(&key(1), &failure("refused")), Change::Same);
+        assert_eq!(health.fails(&key(1), &failure("timed out")), Change::News);
+        assert_eq!(health.standing(&key(1)), Standing::Down(failure("timed out").into()));
         assert_eq!(health.standing(&key(2)), Standing::Up);
         assert_eq!(health.answers(&key(1)), Change::News);
         assert_eq!(health.answers(&key(1)), Change::Same);
@@ -267,7 +273,7 @@ mod tests {
         tokio::time::advance(PAUSE).await;
         assert!(health.begin_test(&key(1)).is_some());
         tokio::time::advance(PAUSE).await;
-        health.fails(&key(1), "refused");
+        health.fails(&key(1), &failure("refused"));
         assert!(health.begin_test(&key(1)).is_none(), "it has just failed");
         tokio::time::advance(PAUSE).await;
         assert!(health.begin_test(&key(1)).is_some());
@@ -277,7 +283,7 @@ mod tests {
     async fn others_wait_for_a_test() {
         let health = Arc::new(Health::default());
         health.after_test(&key(1)).await;
-        health.fails(&key(1), "refused");
+        health.fails(&key(1), &failure("refused"));
         tokio::time::advance(PAUSE).await;
         let test = health.begin_test(&key(1)).unwrap();
         let waiting = tokio::spawn({

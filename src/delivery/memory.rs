@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::last_refusals::{LastRefusal, LastRefusals};
+use super::outcome::Outcome;
 use super::refuses_everybody::RefusesEverybody;
 use crate::message::header::Identity;
 use crate::routing::loops::Relayed;
@@ -22,13 +24,15 @@ pub struct Memory {
     pub recently_good: Arc<Mutex<RecentlyGood>>,
     /// Next hops that may refuse everybody.
     everybody: Arc<Mutex<RefusesEverybody>>,
+    /// What refused recipients were told last.
+    refusals: Arc<Mutex<LastRefusals>>,
 }
 
 impl Memory {
     /// Of these two, which others see too.
     #[must_use]
     pub fn new(relays: Arc<Mutex<RelayMemory>>, recently_good: Arc<Mutex<RecentlyGood>>) -> Self {
-        Self { relays, recently_good, everybody: Arc::default() }
+        Self { relays, recently_good, everybody: Arc::default(), refusals: Arc::default() }
     }
 
     /// Notes a message that a next hop has, for these recipients as received, each with its send connector.
@@ -53,6 +57,20 @@ impl Memory {
     /// What next hops accepted lately.
     pub(crate) fn relays(&self) -> MutexGuard<'_, RelayMemory> {
         self.relays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a refused recipient was told last.
+    #[must_use]
+    pub fn last_refusal(&self, address: &Address) -> Option<LastRefusal> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).of(address).cloned()
+    }
+
+    /// Notes what a next hop made of a recipient, if it was a refusal.
+    pub(crate) fn refused(&self, address: &Address, outcome: &Outcome) {
+        if !outcome.row.is_empty() {
+            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            refusals.note(address, outcome, UnixTime::now());
+        }
     }
 
     /// Next hops that may refuse everybody.

@@ -77,6 +77,12 @@ impl Outcome {
         Self { row, ..self }
     }
 
+    /// The row of the table of refusals that it was read by.
+    #[must_use]
+    pub fn row_name(&self) -> Option<&'static str> {
+        (!self.row.is_empty()).then_some(self.row)
+    }
+
     /// A next hop has the message. With DSN it reports success itself (RFC 3461 5.2.1).
     #[must_use]
     pub fn relayed(reply: Reply, next_hop: &Arc<str>, offers: &Offers) -> Self {

@@ -77,6 +77,7 @@ impl Metrics {
         let names: Vec<&str> = config.send_connectors.iter().map(|connector| &*connector.name).collect();
         keep(&self.deliveries, &pairs(&names, &DELIVERIES));
         keep(&self.delivery_duration, &ones(&names));
+        keep(&self.relayed_mail_refused, &ones(&names));
         keep(&self.queue_messages, &pairs(&names, &STATES));
         keep(&self.queue_oldest, &ones(&names));
         let hosts = config.send_connectors.iter().flat_map(|connector| match &connector.protocol {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Services;
@@ -14,9 +15,10 @@ use super::returned::{self, ToRemember};
 use super::transaction::{Accepted, Transaction};
 use super::writing::Writing;
 use crate::config::SendConnector;
-use crate::delivery::branch::{Message, Waits};
+use crate::delivery::branch::{InFlight, Message, Waits};
 use crate::delivery::combine::{Then, combine};
-use crate::delivery::cut_through::{Asked, Branches};
+use crate::delivery::cut_through::{Asked, Branches, Haste, Sent, WithoutAcceptance};
+use crate::delivery::dispatch::UnderWay;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refuses_everybody::Step;
 use crate::delivery::slots::Vouched;
@@ -39,6 +41,9 @@ use crate::trace::{Event, What};
 /// How long next hops may take over all that follows the client's last octet; senders wait for 10 minutes (RFC 5321
 /// 4.5.3.2.6).
 const END_OF_DATA: Duration = Duration::from_secs(480);
+
+/// After so long a client hears 250 if what is left can be made durable: a next hop has the message, or it is one of ours.
+const LONG_ENOUGH: Duration = Duration::from_secs(90);
 
 /// Ends a message that has come in whole: what the client is told.
 ///
@@ -109,27 +114,14 @@ async fn send(
     transaction: &mut Transaction,
     (passed, content, writing): (&Passed, &Content, &mut Writing),
 ) -> Result<Vec<Fate>, Reply> {
-    let in_force = transaction.in_force.clone();
-    let (sender, recipients) = (&transaction.sender, &transaction.recipients);
-    regroup(&mut transaction.branches, (&in_force, &transaction.origin), (sender, recipients), passed);
-    let (at, identity) = (writing.at, &content.identity);
-    let body = writing.body().await.map_err(|error| cannot_keep(&error))?;
-    let waits = Waits::ClientUntil(Instant::now() + END_OF_DATA);
-    let fields =
-        |connector: &SendConnector, named: &[(&Address, &Address)]| stamp(&in_force, connector, identity, named);
-    let (origin, sender) = (&*transaction.origin, &transaction.sender);
-    let message = Message { origin, sender, content, body, fields: &fields, waits };
-    let mut sent = transaction.branches.send(&message).await;
-    let mut outcome_of = |number: usize| {
-        let at = sent.iter().position(|(at, _)| *at == number)?;
-        Some(sent.swap_remove(at).1)
-    };
-    let mut outcomes: Vec<Option<Outcome>> =
-        transaction.recipients.iter().map(|recipient| outcome_of(recipient.number)).collect();
-    remember(services, transaction, identity, &outcomes);
+    let at = writing.at;
+    let mut outcomes = hand_out(transaction, (passed, content, writing)).await?;
+    remember(services, transaction, &content.identity, &outcomes);
     for recipient in 0..outcomes.len() {
         doubt(services, transaction, recipient, &mut outcomes).await;
     }
+    // Whoever is under way may have arrived: refused now, the message would come again.
+    let under_way = Outcome::ours(Class::Accepted, reply::RECIPIENT_OK);
     let going: Vec<usize> =
         (0..outcomes.len()).filter(|at| !passed.failed.iter().any(|(failed, _)| failed == at)).collect();
     let combined: Vec<_> = going
@@ -137,20 +129,52 @@ async fn send(
         .map(|recipient| {
             let accepted = &transaction.recipients[*recipient];
             let way = (&accepted.rcpt.address, &accepted.route);
-            (outcomes[*recipient].as_ref(), transaction.when_unreachable(services, way))
+            let outcome = outcomes[*recipient].as_ref();
+            let outcome = outcome.or_else(|| transaction.is_under_way(*recipient).then_some(&under_way));
+            (outcome, transaction.when_unreachable(services, way))
         })
         .collect();
     let then = match combine(&combined) {
         Ok(then) => then,
         Err(answer) => return Err(refused(services, session, transaction, (content, going[answer], &outcomes))),
     };
-    let mut fates: Vec<Fate> = outcomes.iter().map(|_| Fate::due(at)).collect();
+    let mut fates: Vec<Fate> = (0..outcomes.len()).map(|recipient| transaction.untold(recipient, at)).collect();
     for (recipient, then) in going.into_iter().zip(then) {
         if let Some(outcome) = outcomes[recipient].take() {
             fates[recipient] = fate(transaction, recipient, (outcome, then), at);
         }
     }
     Ok(fates)
+}
+
+/// What next hops say, by recipient. Nothing yet of those that are under way, and of those whose connector queues.
+async fn hand_out(
+    transaction: &mut Transaction,
+    (passed, content, writing): (&Passed, &Content, &mut Writing),
+) -> Result<Vec<Option<Outcome>>, Reply> {
+    let in_force = transaction.in_force.clone();
+    let (sender, recipients) = (&transaction.sender, &transaction.recipients);
+    regroup(&mut transaction.branches, (&in_force, &transaction.origin), (sender, recipients), passed);
+    let body = writing.body().await.map_err(|error| cannot_keep(&error))?;
+    let now = Instant::now();
+    let until = now + END_OF_DATA;
+    let stranger = transaction.origin.is_stranger();
+    let without_acceptance = if stranger { WithoutAcceptance::No } else { WithoutAcceptance::Yes };
+    let haste = Haste { after: now + LONG_ENOUGH, without_acceptance, until };
+    let fields = |connector: &SendConnector, named: &[(&Address, &Address)]| {
+        stamp(&in_force, connector, &content.identity, named)
+    };
+    let (origin, sender, waits) = (&*transaction.origin, &transaction.sender, Waits::ClientUntil(until));
+    let message = Message { origin, sender, content, body, fields: &fields, waits };
+    let Sent { outcomes: mut sent, in_flight } = transaction.branches.send(&message, haste).await;
+    for in_flight in in_flight {
+        transaction.follow(in_flight);
+    }
+    let mut outcome_of = |number: usize| {
+        let at = sent.iter().position(|(at, _)| *at == number)?;
+        Some(sent.swap_remove(at).1)
+    };
+    Ok(transaction.recipients.iter().map(|recipient| outcome_of(recipient.number)).collect())
 }
 
 /// A next hop calls a recipient unknown that it accepted at RCPT (Exchange's filter on mailbox servers does).
@@ -188,7 +212,8 @@ fn refused(
     let Some(outcome) = &outcomes[recipient] else { return reply::TRY_AGAIN };
     let words = transaction.words(&transaction.recipients[recipient].route, outcome);
     let (sender, message_id) = (&transaction.sender.reverse_path, &content.message_id);
-    tracing::info!(%sender, reply = %words, said = %outcome.reply, message_id, "message refused by its next hops");
+    tracing::info!(%sender, reply = %words, said = %outcome.reply,
+        row = outcome.row_name(), message_id, "message refused by its next hops");
     tell_refused(services, session, transaction, (message_id, &words));
     words
 }
@@ -213,6 +238,41 @@ pub(super) fn regroup(
     branches.regroup(&parts);
 }
 
+impl Transaction {
+    /// Goes on with a branch whose next hop has not answered in time: the queue hears how it ends.
+    fn follow(&mut self, in_flight: InFlight) {
+        let (told, outcomes) = oneshot::channel();
+        let positions: Vec<(usize, usize)> = (self.recipients.iter().enumerate())
+            .filter(|(_, recipient)| in_flight.recipients.contains(&recipient.number))
+            .map(|(at, recipient)| (recipient.number, at))
+            .collect();
+        self.under_way.push(UnderWay { recipients: positions.iter().map(|(_, at)| *at).collect(), outcomes });
+        tokio::spawn(async move {
+            let landed = in_flight.land().await.into_iter().filter_map(|(number, outcome)| {
+                let (_, at) = positions.iter().find(|(of, _)| *of == number)?;
+                Some((*at, outcome))
+            });
+            // The queue has gone, and with it the process.
+            let _ = told.send(landed.collect());
+        });
+    }
+
+    /// Whether a next hop has it and has not answered yet.
+    pub(super) fn is_under_way(&self, at: usize) -> bool {
+        self.under_way.iter().any(|branch| branch.recipients.contains(&at))
+    }
+
+    /// What becomes of a recipient of whom no next hop has said anything.
+    fn untold(&self, at: usize, taken: UnixTime) -> Fate {
+        if self.is_under_way(at) { Fate::under_way(taken.plus(self.first_retry(at))) } else { Fate::due(taken) }
+    }
+
+    fn first_retry(&self, at: usize) -> Duration {
+        let connector = self.in_force.config.send_connector(&self.recipients[at].route.connector);
+        connector.map_or(Duration::ZERO, |connector| connector.retry.first)
+    }
+}
+
 /// What becomes of one recipient of a message that is accepted.
 fn fate(transaction: &Transaction, at: usize, (outcome, then): (Outcome, Then), taken: UnixTime) -> Fate {
     let Outcome { class, reply, next_hop, success, .. } = outcome;
@@ -221,9 +281,7 @@ fn fate(transaction: &Transaction, at: usize, (outcome, then): (Outcome, Then), 
         (Class::Refused | Class::UnknownRecipient, Then::Report) => Fate::failed(reply, next_hop),
         (Class::LeftToQueue | Class::Refused | Class::UnknownRecipient, _) => Fate::waiting(&reply, taken),
         (Class::Deferred | Class::TooManyRecipients | Class::Unreachable | Class::InDoubt, _) => {
-            let retry = transaction.in_force.config.send_connector(&transaction.recipients[at].route.connector);
-            let first = retry.map_or(Duration::ZERO, |connector| connector.retry.first);
-            Fate::waiting(&reply, taken.plus(first))
+            Fate::waiting(&reply, taken.plus(transaction.first_retry(at)))
         }
     }
 }
@@ -244,7 +302,7 @@ fn tell_refused(services: &Services, session: &str, transaction: &Transaction, (
     }
 }
 
-/// Notes what next hops accepted.
+/// Notes what next hops accepted, and what they refused.
 fn remember(services: &Services, transaction: &Transaction, identity: &Identity, outcomes: &[Option<Outcome>]) {
     let accepted = transaction.recipients.iter().zip(outcomes).filter_map(|(recipient, outcome)| {
         let has_it = outcome.as_ref().is_some_and(|outcome| outcome.class == Class::Accepted);
@@ -255,6 +313,7 @@ fn remember(services: &Services, transaction: &Transaction, identity: &Identity,
         if let Some(Outcome { class: Class::Accepted, next_hop, .. }) = outcome {
             services.memory.taken(&recipient.rcpt.address, &recipient.route, (next_hop, Step::Dot));
         }
+        outcome.iter().for_each(|outcome| services.memory.refused(&recipient.rcpt.address, outcome));
     }
 }
 

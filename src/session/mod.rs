@@ -19,6 +19,7 @@ use tracing::Instrument;
 
 use crate::config::{ReceiveConnector, ReceiveTlsMode};
 use crate::delivery::attempt::Outbound;
+use crate::delivery::dispatch::Handover;
 use crate::delivery::memory::Memory;
 use crate::delivery::on_its_way::OnItsWay;
 use crate::in_force::Current;
@@ -28,7 +29,6 @@ use crate::pressure::Pressure;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::{Action, Event, Server, TlsState};
 use crate::spool::Spool;
-use crate::spool::entry::Entry;
 use crate::tls::serve::ServerTls;
 use crate::trace::Trace;
 
@@ -70,7 +70,7 @@ pub struct Services {
     /// Where accepted mail becomes durable.
     pub spool: Arc<dyn Spool>,
     /// Takes what has become durable: `delivery`.
-    pub accepted: UnboundedSender<Entry>,
+    pub accepted: UnboundedSender<Handover>,
     /// The way out by SMTP, for next hops that take part in a client's conversation.
     pub outbound: Outbound,
     /// RCPTs that wait for a next hop's answer.

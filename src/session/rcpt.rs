@@ -220,6 +220,7 @@ impl Transaction {
     ) -> Result<(), Refusal> {
         let (mut why, mut followed) = (why.to_owned(), Followed::NotYet);
         loop {
+            services.memory.refused(&rcpt.address, &outcome);
             match outcome.class {
                 Class::Accepted => {
                     services.memory.taken(&rcpt.address, &route, (&outcome.next_hop, Step::Rcpt));
@@ -301,7 +302,7 @@ impl Transaction {
             Unreachable::Defer => "deferred",
         };
         tracing::info!(recipient = %rcpt.address, send_connector = %route.connector, reason = %outcome.reply,
-            row = outcome.row, "next hop out of reach: {what}");
+            row = outcome.row_name(), "next hop out of reach: {what}");
         match part(&in_force.config, &route) {
             Some(part) if otherwise == Unreachable::Queue => {
                 let (origin, sender, vouched) = (&*self.origin, &self.sender, Vouched::No);
@@ -344,7 +345,7 @@ impl Transaction {
             Err(refusal) => refusal,
         };
         count(if reply.is_permanent() { "refused" } else { "deferred" });
-        tracing::info!(sender = %self.sender.reverse_path, recipient = %address, %reply, row, because = why,
+        tracing::info!(sender = %self.sender.reverse_path, recipient = %address, %reply, row = (!row.is_empty()).then_some(row), because = why,
             "recipient refused");
         if loops {
             services.metrics.loops.with_label_values(&["resolves-first"]).inc();

@@ -14,6 +14,7 @@ use super::writing::Writing;
 use super::{Client, Services};
 use crate::config::ReceiveConnector;
 use crate::delivery::cut_through::Branches;
+use crate::delivery::dispatch::UnderWay;
 use crate::in_force::InForce;
 use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::message::received::With;
@@ -42,6 +43,8 @@ pub(super) struct Transaction {
     pub(super) recipients: Vec<Accepted>,
     /// What of them is with next hops already.
     pub(super) branches: Branches,
+    /// Branches whose next hops nobody waits for here any more: the queue hears what became of them.
+    pub(super) under_way: Vec<UnderWay>,
     /// Whether its content goes to next hops as it comes.
     pub(super) streams: bool,
     /// When MAIL came.
@@ -110,6 +113,7 @@ impl Transaction {
         Ok(Self {
             connector,
             branches: Branches::new(services.outbound.clone(), ehlo),
+            under_way: Vec::new(),
             began: Instant::now(),
             streams: false,
             in_force,

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use fingerpost::config::Config;
 use fingerpost::config::check::load_text;
+use fingerpost::delivery::dispatch::Handover;
 use fingerpost::delivery::memory::Memory;
 use fingerpost::directory::{Asked, Directories, Directory};
 use fingerpost::in_force::InForce;
@@ -118,7 +119,7 @@ impl Spool for Recorder {
 pub struct World {
     pub services: Services,
     pub spool: Arc<Recorder>,
-    pub accepted: UnboundedReceiver<Entry>,
+    pub accepted: UnboundedReceiver<Handover>,
     folder: tempfile::TempDir,
 }
 

@@ -2,14 +2,16 @@
 //!
 //! A script is a text with a rule a line, `WHEN => ACT`. WHEN is the beginning of a command, without case, or
 //! `greeting`, `content` (its first bytes are there) or `dot`; `first: WHEN` holds for the first connection only,
-//! `again: WHEN` where the connection has taken a message already, `full: WHEN` where the transaction has three recipients
-//! already, `with NAME: WHEN` where it has one whose address begins so, `over N: WHEN` while more than N connections stand. ACT is a reply (`\n` separates its lines, which are
-//! written as they stand), `drop` (close without a word), `wait` (until another script is followed, which then says
-//! what; nothing is read meanwhile), `after MILLISECONDS ACT` (nothing is read meanwhile either: pipelined commands wait
-//! one after another, as with a server that is one process), `drip REPLY` (a byte a second), or `stall` (say nothing
-//! more; the test's clock is paused, so that our time limits pass at once). `content` may also `go`, or `trickle`: read a byte a second while
-//! this script is followed. After LHLO (RFC 2033) there is an answer for each recipient, to `dot ADDRESS`. The first rule that fits is followed; without one the next hop agrees, as far as a server
-//! that keeps the order of commands would.
+//! `again: WHEN` where the connection has taken a message already, `full: WHEN` where the transaction has three
+//! recipients already, `with NAME: WHEN` where it has one whose address begins so, `over N: WHEN` while more than N
+//! connections stand. ACT is a reply (`\n` separates its lines, which are written as they stand), `drop` (close without a word), `wait` (until another script is followed, which
+//! then says what; nothing is read meanwhile), `after MILLISECONDS ACT` (nothing is read meanwhile either: pipelined
+//! commands wait one after another, as with a server that is one process), `drip REPLY` (a byte a second), or `stall`
+//! (say nothing more; the test's clock is paused, so that our time limits pass at once). `content` may also `go`, or
+//! `trickle`: read a byte a second while this script is followed, or `every MILLISECONDS`: read 16 KiB each time. `dot`
+//! may go on with its recipients, `dot ADDRESS ADDRESS`; after LHLO (RFC 2033) there is an answer for each of them. The
+//! first rule that fits is followed; without one the next hop agrees, as far as a server that keeps the order of
+//! commands would.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
@@ -307,6 +309,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 self.fill(1).await
             }
+            steady if steady.starts_with("every ") => {
+                tokio::time::sleep(Duration::from_millis(steady[6..].parse().unwrap())).await;
+                self.fill(16 * 1024).await
+            }
             said => matches!(self.write(said).await, Next::Go) && self.fill(4096).await,
         };
         content.append(&mut self.buffer);
@@ -321,13 +327,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
         if self.lmtp {
             return self.dot_for_each(content).await;
         }
-        let said = self.act("dot", "250 2.0.0 queued").await;
-        {
-            let seen = &mut self.hop.seen.lock().unwrap()[self.number];
-            seen.contents.push(content);
-            if said.starts_with("25") {
-                seen.taken.push(std::mem::take(&mut self.recipients));
-            }
+        self.hop.seen.lock().unwrap()[self.number].contents.push(content);
+        let said = self.act(&format!("dot {}", self.recipients.join(" ")), "250 2.0.0 queued").await;
+        if said.starts_with("25") {
+            let recipients = std::mem::take(&mut self.recipients);
+            self.hop.seen.lock().unwrap()[self.number].taken.push(recipients);
         }
         self.write(&said).await
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Finding;
 use crate::config::{AskedServer, Config};
 use crate::delivery::attempt::Outbound;
-use crate::directory::call_ahead::prober::{Heard, Prober};
+use crate::directory::call_ahead::prober::{Heard, Prober, Until};
 use crate::routing::table::{DomainPattern, SourceRoutes};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
@@ -26,7 +26,7 @@ pub(super) async fn ask(what: &str, config: &Config, outbound: &Outbound, server
     let domain = domain(config, &server.connector.name)?;
     let what = format!("source routes at {what}");
     for way_on in ways_on(&domain) {
-        match read(outbound.probe(server, &way_on, Instant::now() + PATIENCE).await) {
+        match read(outbound.probe(server, &way_on, Until::all(Instant::now() + PATIENCE)).await) {
             Said::Refused => {}
             Said::Unclear(words) => {
                 let cure = "see why it answers so, then check again";
@@ -76,13 +76,15 @@ fn read(heard: Heard) -> Said {
         Heard::Unknown => Said::Refused,
         // "Relaying denied" among others.
         Heard::Unclear(words) | Heard::Failed(words) if words.starts_with('5') => Said::Refused,
-        Heard::Unclear(words) | Heard::Failed(words) | Heard::Silent(words) => Said::Unclear(words),
+        Heard::Unclear(words) | Heard::Failed(words) | Heard::Silent(words) | Heard::Withheld(words) => {
+            Said::Unclear(words)
+        }
     }
 }
 
 async fn takes(outbound: &Outbound, server: &AskedServer, address: &str) -> Said {
     match Address::parse(address) {
-        Ok(address) => read(outbound.probe(server, &address, Instant::now() + PATIENCE).await),
+        Ok(address) => read(outbound.probe(server, &address, Until::all(Instant::now() + PATIENCE)).await),
         Err(error) => Said::Unclear(error.to_string()),
     }
 }
@@ -144,6 +146,7 @@ mod tests {
             (Heard::Unclear(words("450 4.7.1 greylisted")), Said::Unclear(words("450 4.7.1 greylisted"))),
             (Heard::Failed(words("connection refused")), Said::Unclear(words("connection refused"))),
             (Heard::Silent(words("no answer")), Said::Unclear(words("no answer"))),
+            (Heard::Withheld(words("no answer yet")), Said::Unclear(words("no answer yet"))),
         ] {
             assert_eq!(read(heard.clone()), said, "{heard:?}");
         }

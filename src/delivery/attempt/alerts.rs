@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::trouble::Trouble;
+use crate::delivery::outcome::Outcome;
 use crate::delivery::refusal::Alert;
+use crate::delivery::refusal::row::Row;
 use crate::fast_map::FastMap;
 
 /// How often the same is told.
@@ -25,10 +27,10 @@ impl Alerts {
     /// Says it where an operator looks.
     pub(super) fn tell(&self, send_connector: &str, trouble: &Trouble) {
         let reason = &trouble.reply;
-        let row = trouble.row.map_or("", |row| row.name);
+        let row = trouble.row.map(|row| row.name);
         let look_at = trouble.row.map_or("", |row| row.look_at);
         match trouble.alert {
-            Alert::Yes if self.is_due(trouble) => {
+            Alert::Yes if trouble.row.is_none_or(|row| self.is_due(&trouble.next_hop, row)) => {
                 tracing::error!(alert = true, %send_connector, %reason, row, look_at, "next hop cannot be used");
             }
             Alert::Yes => tracing::info!(%send_connector, %reason, row, "next hop cannot be used"),
@@ -36,13 +38,21 @@ impl Alerts {
         }
     }
 
-    fn is_due(&self, trouble: &Trouble) -> bool {
-        let Some(row) = trouble.row else { return true };
+    /// The same of a refusal that is passed on.
+    pub(super) fn tell_refusal(&self, send_connector: &str, row: &'static Row, outcome: &Outcome) {
+        if self.is_due(&outcome.next_hop, row) {
+            let (next_hop, reason, look_at) = (&outcome.next_hop, &outcome.reply, row.look_at);
+            let row = row.name;
+            tracing::error!(alert = true, %send_connector, %next_hop, %reason, row, look_at, "relayed mail is refused");
+        }
+    }
+
+    fn is_due(&self, next_hop: &Arc<str>, row: &'static Row) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() >= REMEMBERED {
             told.clear();
         }
-        let (about, now) = ((trouble.next_hop.clone(), row.name), Instant::now());
+        let (about, now) = ((next_hop.clone(), row.name), Instant::now());
         if told.get(&about).is_some_and(|last| now - *last < EVERY) {
             return false;
         }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::WayOut;
 use super::black_hole::BlackHole;
-use super::connection::{Broken, Connection};
+use super::connection::{Broken, Connection, History};
 use super::conversation::{Conversation, Early, Ended, Patience};
 use super::fit::{self, Way};
 use super::hops::NextHop;
@@ -19,6 +19,7 @@ use super::trouble::{Scope, Trouble};
 use crate::config::EightBit;
 use crate::delivery::health::Key;
 use crate::delivery::outcome::Outcome;
+use crate::delivery::refusal::read::relayed_mail;
 use crate::delivery::slots::{HostSlot, Slot};
 use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::smtp::address::Address;
@@ -119,10 +120,14 @@ impl Checkout {
         let (path, mut mail, early) = match fitting {
             Ok(fitting) => fitting,
             Err(reply) => {
+                self.is_alive().await?;
                 self.talk.refuse(opening.recipients.iter().map(|(at, _)| *at), &reply);
                 return Err(Ended::Ready);
             }
         };
+        if opening.recipients.iter().any(|(_, target)| fit::recipient(target.rcpt_to, &offers).is_err()) {
+            self.is_alive().await?;
+        }
         let rcpts = self.lines(opening.recipients, &offers);
         if rcpts.is_empty() {
             return Err(Ended::Ready);
@@ -133,6 +138,19 @@ impl Checkout {
         let mut line = String::with_capacity(128);
         commands::mail(&path, opening.sender, &mail, &mut line);
         self.talk.envelope(&line, &rcpts, early).await
+    }
+
+    /// A refusal that rests on what the next hop offers is made on a connection that has answered since the message came:
+    /// it may have been started again since, and offer more now.
+    async fn is_alive(&mut self) -> Result<(), Ended> {
+        let connection = self.talk.connection_mut();
+        match connection.history {
+            History::Fresh => Ok(()),
+            History::Reused => match connection.command("RSET").await {
+                Ok(reply) if reply.is_positive() => Ok(()),
+                Ok(_) | Err(_) => Err(Ended::Unused),
+            },
+        }
     }
 
     /// How MAIL goes, and whether DATA goes with it.
@@ -253,7 +271,13 @@ impl Checkout {
 
     /// What recipients were told since this was asked last.
     pub(crate) fn told(&mut self) -> Vec<(usize, Outcome)> {
-        self.talk.told()
+        let told = self.talk.told();
+        for (_, outcome) in &told {
+            if let Some(row) = relayed_mail(outcome.row) {
+                self.out.relaying_fails(row, outcome);
+            }
+        }
+        told
     }
 
     /// Why nobody else can be helped here, if something is wrong; it is told, and the host tested if it may be to blame.
@@ -262,7 +286,7 @@ impl Checkout {
         self.out.tell(&trouble);
         match trouble.scope {
             Scope::Suspect => self.out.begin_test(&self.hop),
-            Scope::Crowded => _ = self.slots.host.throttled(),
+            Scope::Crowded => self.out.tell_fewer(&self.hop, self.slots.host.throttled(), &trouble.reply),
             Scope::Host | Scope::Message | Scope::Ours => {}
         }
         Some(trouble)

@@ -1,6 +1,6 @@
 //! One connection to a next hop: bytes out, replies in, each with a deadline.
 //!
-//! `open` makes it ready for MAIL, `transaction` speaks over it, `pool` keeps it between messages. Commands are
+//! `open` makes it ready for MAIL, `conversation` speaks over it, `pool` keeps it between messages. Commands are
 //! queued and go out together with the next reply that is waited for, which is all that pipelining takes (RFC 2920).
 
 use std::io;

@@ -36,7 +36,8 @@ pub(crate) enum Ended {
     Closed,
     /// It came from the pool and was dead already: nothing was said, nobody was told anything.
     Unused,
-    /// It has reached the next hop's limit of errors: who was told nothing goes on over a new one.
+    /// Of no more use for those that were told nothing: they go on over a new one. It has reached the next hop's limit of
+    /// errors, or waits for an answer that we do not wait for.
     Worn,
 }
 
@@ -83,6 +84,8 @@ pub(crate) struct Conversation {
     data_said: bool,
     encoder: Option<Encoder>,
     said: Said,
+    /// Whether the message was refused for somebody after the dot.
+    refused: bool,
 }
 
 /// What was said in this transaction: a refusal may repeat any of it, and none of it is the server's own wording.
@@ -107,6 +110,7 @@ impl Conversation {
             data_said: false,
             encoder: None,
             said: Said::default(),
+            refused: false,
         }
     }
 
@@ -275,6 +279,7 @@ impl Conversation {
             }
             let reply = match self.reply().await {
                 Ok(reply) => reply,
+                Err(broken @ Broken::TimedOut(_)) => return Err(self.late(&broken)),
                 Err(broken) => return Err(self.broke(&broken, Step::Rcpt)),
             };
             let reading = self.read(Step::Rcpt, &reply);
@@ -296,6 +301,17 @@ impl Conversation {
             }
         }
         Ok(())
+    }
+
+    /// The next hop thinks too long about a recipient: that is his alone. The others go on over a new connection, for over
+    /// this one his answer may still come.
+    fn late(&mut self, broken: &Broken) -> Ended {
+        let trouble = Trouble::broken(&self.connection, broken, Step::Rcpt);
+        let his = self.asked.pop_front();
+        self.told.extend(his.map(|at| (at, trouble.outcome())));
+        self.asked.clear();
+        self.accepted.clear();
+        Ended::Worn
     }
 
     /// What a reply to RCPT that is not a yes comes to.

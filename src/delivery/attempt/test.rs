@@ -10,7 +10,9 @@ use super::hops::NextHop;
 use super::trouble::{Scope, Trouble};
 use super::{SLOW_GREETING, Waits, WayOut, open};
 use crate::delivery::health::{Change, Standing};
+use crate::delivery::outcome::Outcome;
 use crate::delivery::refusal::Step;
+use crate::delivery::refusal::row::Row;
 
 impl WayOut {
     /// Tests a next hop in the background, unless somebody does or has just done.
@@ -57,6 +59,12 @@ impl WayOut {
         self.shared.alerts.tell(&self.connector.name, trouble);
     }
 
+    /// A next hop refuses mail because we relay it: passed on, counted, and told with the cure.
+    pub(super) fn relaying_fails(&self, row: &'static Row, outcome: &Outcome) {
+        self.shared.metrics.relayed_mail_refused.with_label_values(&[&*self.connector.name]).inc();
+        self.shared.alerts.tell_refusal(&self.connector.name, row, outcome);
+    }
+
     /// What a next hop has shown of its health: a connection ready for MAIL, or none.
     pub(super) fn note(&self, hop: &NextHop, trouble: Option<&Trouble>) {
         let key = hop.key(&self.connector.name);
@@ -68,7 +76,7 @@ impl WayOut {
             }
             Some(trouble) if matches!(trouble.scope, Scope::Ours | Scope::Crowded) => {}
             Some(trouble) => {
-                if self.shared.health.fails(&key, &trouble.reply.text) == Change::News {
+                if self.shared.health.fails(&key, &trouble.reply) == Change::News {
                     self.tell(trouble);
                 }
             }

@@ -193,6 +193,7 @@ impl Walk {
         match self.out.judge(&hop, opened, host) {
             Opened::Ready(connection, host) => {
                 let connector = self.slot.take()?;
+                let connection = *connection;
                 Some(Found { hop, connection, slots: HeldSlots { connector, host } })
             }
             Opened::Full => {
@@ -241,8 +242,9 @@ impl Walk {
             if self.out.is_up_after_test(&hop, left).await {
                 self.ahead.push_back(hop);
             } else if let Standing::Down(reason) = self.out.shared.health.standing(&hop.key(&self.out.connector.name)) {
-                let text = format!("{} is down; last: {reason}", hop.name());
-                self.last.get_or_insert(Trouble { scope: Scope::Ours, ..Trouble::unreached(NO_ANSWER, text) });
+                let text = format!("{} is down; last: {}", hop.name(), reason.text);
+                let enhanced = reason.enhanced.unwrap_or(NO_ANSWER);
+                self.last.get_or_insert(Trouble { scope: Scope::Ours, ..Trouble::unreached(enhanced, text) });
             }
         }
         !self.ahead.is_empty()
@@ -251,27 +253,32 @@ impl Walk {
 
 /// What became of a connection attempt.
 enum Opened {
-    Ready(Connection, HostSlot),
+    Ready(Box<Connection>, HostSlot),
     /// The host takes no more beside those that it has.
     Full,
     Failed(Trouble),
 }
 
 impl WayOut {
+    /// Says that a host takes fewer connections at once than the connector allows.
+    pub(super) fn tell_fewer(&self, hop: &NextHop, allowed: usize, reason: &Reply) {
+        let send_connector = &self.connector.name;
+        tracing::info!(%send_connector, next_hop = hop.name(), allowed, %reason, "fewer connections at once");
+    }
+
     /// Notes what a host has shown of itself.
     fn judge(&self, hop: &NextHop, opened: Result<Connection, Trouble>, host: HostSlot) -> Opened {
         let trouble = match opened {
             Ok(connection) => {
                 self.note(hop, None);
-                return Opened::Ready(connection, host);
+                return Opened::Ready(Box::new(connection), host);
             }
             Err(trouble) => trouble,
         };
         let trouble = match trouble.scope {
             Scope::Crowded => match host.refused() {
                 AtGreeting::Fewer(allowed) => {
-                    let (send_connector, reason) = (&self.connector.name, &trouble.reply);
-                    tracing::info!(%send_connector, next_hop = hop.name(), allowed, %reason, "fewer connections at once");
+                    self.tell_fewer(hop, allowed, &trouble.reply);
                     return Opened::Full;
                 }
                 AtGreeting::Alone => Trouble { scope: Scope::Host, ..trouble },

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::lag::Lag;
+use super::one_by_one::{ONE_BY_ONE, OneByOne, are_unknown};
 use super::pace::{Pace, Took};
-use super::{Branch, IMPATIENT, Line, MAX_RECIPIENTS, OTHER_HOSTS, Others, Stream};
+use super::{Branch, Dot, IMPATIENT, Line, MAX_RECIPIENTS, OTHER_HOSTS, Others, Stream};
 use crate::config::{SendConnector, Speaks};
 use crate::delivery::attempt::black_hole::BlackHole;
 use crate::delivery::attempt::checkout::Checkout;
@@ -28,13 +29,9 @@ const PIECE: usize = 64 * 1024;
 
 /// An answer to the dot may take so long at least.
 const DOT_AT_LEAST: Duration = Duration::from_secs(120);
-/// How long recipients are sent to one by one.
-const ONE_BY_ONE_WITHIN: Duration = Duration::from_secs(60);
 
 const OUT_OF_TIME: Reply =
     Reply::fixed(451, Enhanced(4, 4, 1), "the next hop took too long over the content; the queue goes on");
-const ONE_BY_ONE: Reply =
-    Reply::fixed(451, Enhanced(4, 4, 1), "the message goes to one recipient after the other; the queue goes on");
 const TOO_SLOW: Reply = Reply::fixed(451, Enhanced(4, 4, 1), "the next hop takes the message too slowly");
 const LEFT_BEHIND: Reply =
     Reply::fixed(451, Enhanced(4, 4, 1), "the next hop was slower than the message's others; the queue goes on");
@@ -72,7 +69,7 @@ pub(crate) enum Waits {
 
 impl Waits {
     /// When the last dot may be sent: its answer needs time too.
-    fn last_dot(self) -> Option<Instant> {
+    pub(super) fn last_dot(self) -> Option<Instant> {
         match self {
             Self::ClientUntil(until) => Some(until - DOT_AT_LEAST),
             Self::Nobody | Self::Client => None,
@@ -103,7 +100,7 @@ impl Branch {
     /// Sends the message to its recipients, over as many transactions as it takes; says the envelope again where it was
     /// taken back. What was streamed already is only ended.
     pub(crate) async fn send(&mut self, message: &Message<'_>, lag: &Lag) -> Vec<(usize, Outcome)> {
-        let mut other_hosts = OTHER_HOSTS;
+        let mut other_hosts = if message.waits == Waits::Nobody { usize::MAX } else { OTHER_HOSTS };
         let mut alone: Option<OneByOne> = None;
         loop {
             let most = if alone.is_some() { 1 } else { MAX_RECIPIENTS };
@@ -156,7 +153,7 @@ impl Branch {
     /// One transaction; the host that took the envelope and then could not be used, if it was so.
     async fn transaction(&mut self, message: &Message<'_>, lag: &Lag) -> (Vec<(usize, Outcome)>, Option<Key>) {
         match std::mem::take(&mut self.stream) {
-            Stream::Over(told) => return (told, None),
+            Stream::Over(told, host) => return (told, host),
             Stream::On => {
                 let host = self.host();
                 return (self.end_content(message, lag).await, host);
@@ -214,10 +211,10 @@ impl Branch {
             }
         }
         if matches!(&self.line, Line::Open(checkout) if checkout.takes_unseen()) && !self.members.is_empty() {
-            let fields = self.fields(message);
+            let (fields, host) = (self.fields(message), self.host());
             self.stream = match self.begin_content(message, &fields, lag).await {
                 Ok(()) => Stream::On,
-                Err(told) => Stream::Over(told),
+                Err(told) => Stream::Over(told, host),
             };
             self.feed(&[], lag).await;
         }
@@ -229,7 +226,10 @@ impl Branch {
         checkout.piece(piece);
         match flush(checkout, lag, (&self.pace, None)).await {
             Ok(took) => self.pace.took(took, lag.arrived()),
-            Err(stopped) => self.stream = Stream::Over(self.stopped(stopped).await),
+            Err(stopped) => {
+                let host = self.host();
+                self.stream = Stream::Over(self.stopped(stopped).await, host);
+            }
         }
     }
 
@@ -280,7 +280,9 @@ impl Branch {
             Waits::ClientUntil(until) => Patience::Until(until),
             Waits::Nobody | Waits::Client => Patience::ForEach(DOT),
         };
+        self.dot = Dot::Out;
         let ended = checkout.verdict(patience).await;
+        self.dot = Dot::NotSent;
         self.told(ended)
     }
 
@@ -369,32 +371,4 @@ async fn flush(
     };
     flushed.map_err(Stopped::Broken)?;
     Ok(Took { octets, time: began.elapsed() })
-}
-
-/// Whether the whole message was refused because of some recipient of several.
-fn are_unknown(told: &[(usize, Outcome)]) -> bool {
-    told.len() > 1 && told.iter().all(|(_, outcome)| outcome.class == Class::UnknownRecipient)
-}
-
-/// The content goes again, for one recipient after the other.
-struct OneByOne {
-    recipients: usize,
-    octets: u64,
-    until: Instant,
-}
-
-impl OneByOne {
-    fn begin(message: &Message<'_>) -> Self {
-        let until = Instant::now() + ONE_BY_ONE_WITHIN;
-        let until = message.waits.last_dot().map_or(until, |last| last.min(until));
-        Self { recipients: 20, octets: 64 << 20, until }
-    }
-
-    /// Whether there is room for one more.
-    fn goes_on(&mut self, message: &Message<'_>) -> bool {
-        let enough = self.recipients > 0 && self.octets >= message.content.size && Instant::now() < self.until;
-        self.recipients = self.recipients.saturating_sub(1);
-        self.octets = self.octets.saturating_sub(message.content.size);
-        enough
-    }
 }

@@ -186,14 +186,18 @@ async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>) -> (Line, Told
             return (Line::Away, told);
         };
         let ended = checkout.envelope(&Opening { recipients: &pending, ..*opening }).await;
-        let (unreached, answered): (Vec<_>, Vec<_>) =
-            checkout.told().into_iter().partition(|(_, outcome)| outcome.class == Class::Unreachable);
         if let Err(Ended::Unused | Ended::Worn) = ended {
+            let answered = checkout.told();
             pending.retain(|(at, _)| !answered.iter().any(|(other, _)| other == at));
             told.extend(answered);
+            if pending.is_empty() {
+                return (Line::Away, told);
+            }
             walk.again(checkout);
             continue;
         }
+        let (unreached, answered): (Vec<_>, Vec<_>) =
+            checkout.told().into_iter().partition(|(_, outcome)| outcome.class == Class::Unreachable);
         told.extend(answered);
         if let Some(trouble) = checkout.trouble()
             && checkout.has_nobody()

@@ -54,9 +54,7 @@ pub(super) async fn run(shared: &Shared, in_force: &Arc<InForce>, picked: &Picke
         let started = Instant::now();
         let tried = send(shared, in_force, connector, (&picked.entry, plan.going)).await;
         tell::took(&shared.parts.metrics, connector, started.elapsed());
-        remember(shared, &picked.entry, &connector.name, &tried);
-        let told = tried.into_iter().map(|tried| end(shared, in_force, &picked.entry, tried));
-        ended.extend(concurrently(told.collect()).await);
+        ended.extend(judge(shared, in_force, &picked.entry, tried).await);
     }
     ended
 }
@@ -179,12 +177,32 @@ async fn by_smtp(
     shared.parts.outbound.send(&in_force.config.server.hostname, branch).await
 }
 
+/// What outcomes come to, once they are noted and all is asked that has to be.
+pub(super) async fn judge(
+    shared: &Shared,
+    in_force: &Arc<InForce>,
+    entry: &Entry,
+    tried: Vec<Attempted>,
+) -> Vec<Attempted> {
+    remember(shared, entry, &tried);
+    let ends = tried.into_iter().map(|tried| end(shared, in_force, entry, tried));
+    concurrently(ends.collect()).await
+}
+
 /// Notes what was taken.
-fn remember(shared: &Shared, entry: &Entry, connector: &str, tried: &[Attempted]) {
+fn remember(shared: &Shared, entry: &Entry, tried: &[Attempted]) {
+    let memory = &shared.parts.memory;
     let taken = tried.iter().filter(|attempted| attempted.outcome.class == Class::Accepted);
-    let recipients = taken.filter_map(|attempted| Some(&entry.recipients.get(attempted.recipient)?.rcpt.address));
+    let taken = taken.filter_map(|attempted| {
+        let address = &entry.recipients.get(attempted.recipient)?.rcpt.address;
+        Some((address, attempted))
+    });
     let message = (&entry.sender.reverse_path, &entry.content.identity);
-    shared.parts.memory.accepted(message, recipients.map(|address| (address, connector)), UnixTime::now());
+    let ways = taken.clone().map(|(address, attempted)| (address, &*attempted.route.connector));
+    memory.accepted(message, ways, UnixTime::now());
+    for (address, attempted) in taken {
+        memory.taken(address, &attempted.route, (&attempted.outcome.next_hop, Step::Dot));
+    }
 }
 
 async fn to_mailbox(
@@ -228,6 +246,9 @@ fn unreadable(entry: &Entry, error: &crate::spool::SpoolError) -> Outcome {
 /// changed answer is followed once; where nothing changed, a recently good address is doubted for an hour (DESIGN
 /// section 5, "doubt is temporary").
 async fn end(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted: Attempted) -> Attempted {
+    if let Some(queued) = entry.recipients.get(attempted.recipient) {
+        shared.parts.memory.refused(&queued.rcpt.address, &attempted.outcome);
+    }
     let end = match attempted.outcome.class {
         Class::Accepted => End::Delivered,
         Class::Refused if refuses_everybody(shared, entry, &attempted) => {

@@ -75,6 +75,12 @@ impl Reading {
     }
 }
 
+/// The row of this name, if it is for mail that is refused because we relayed it (SPF, DKIM or DMARC).
+#[must_use]
+pub fn relayed_mail(row: &str) -> Option<&'static Row> {
+    rows::all().filter(|_| !row.is_empty()).find(|one| one.name == row && one.subject == Subject::RelayedMail)
+}
+
 /// Whether a row of this name is for a policy's refusal (x.7.x) that says no more ("refuses everybody" counts them).
 #[must_use]
 pub fn is_unlisted_policy(row: &str) -> bool {

@@ -39,7 +39,8 @@ impl Conversation {
             self.encoder = Some(Encoder::new(lines));
             return Ok(());
         }
-        self.finish(Step::Data, &reply, reading);
+        let all = std::mem::take(&mut self.accepted);
+        self.finish(Step::Data, all, (&reply, reading));
         let usable = reply.code != 421 && reading.meaning != Meaning::OutOfStep;
         Err(if usable { self.reset().await } else { Ended::Closed })
     }
@@ -73,39 +74,33 @@ impl Conversation {
     }
 
     /// The reply to the whole message, or with LMTP one for each accepted recipient (RFC 2033 4.2). Everybody has been
-    /// told then.
+    /// told then. Dropped before, it can be asked again.
     pub(crate) async fn verdict(&mut self, patience: Patience) -> Ended {
-        let replies = match self.connection.terms.smtp.speaks {
-            Speaks::Smtp => 1,
-            Speaks::Lmtp => self.accepted.len(),
-        };
-        let mut waiting = std::mem::take(&mut self.accepted).into_iter();
-        let mut all_positive = true;
-        for _ in 0..replies {
-            self.accepted = match self.connection.terms.smtp.speaks {
-                Speaks::Smtp => waiting.by_ref().collect(),
-                Speaks::Lmtp => waiting.by_ref().take(1).collect(),
+        while !self.accepted.is_empty() {
+            let said = self.reply_within(patience.left()).await;
+            let its = match self.connection.terms.smtp.speaks {
+                Speaks::Smtp => std::mem::take(&mut self.accepted),
+                Speaks::Lmtp => vec![self.accepted.remove(0)],
             };
-            match self.reply_within(patience.left()).await {
+            match said {
                 Ok(reply) => {
                     let reading = self.read(Step::Dot, &reply);
-                    self.finish(Step::Dot, &reply, reading);
-                    all_positive &= reading.meaning == Meaning::Positive;
+                    self.finish(Step::Dot, its, (&reply, reading));
                     if reply.code != 421 && reading.meaning != Meaning::OutOfStep {
+                        self.refused |= reading.meaning != Meaning::Positive;
                         continue;
                     }
-                    self.accepted.extend(waiting);
                     self.in_doubt(&format!("it said: {reply}"));
                 }
                 Err(broken) => {
-                    self.accepted.extend(waiting);
+                    self.accepted.splice(..0, its);
                     self.in_doubt(&broken.to_string());
                 }
             }
             return Ended::Closed;
         }
         // RFC 5321 4.1.1.4 has it clear its buffers; Postfix, refusing at the end of data, keeps the transaction.
-        if all_positive { self.in_step() } else { self.reset().await }
+        if self.refused { self.reset().await } else { self.in_step() }
     }
 
     /// The next hop stopped taking the content. It may have said why; else nothing has arrived, for the end of data was
@@ -114,16 +109,16 @@ impl Conversation {
         match self.reply_within(LAST_WORDS).await {
             Ok(reply) if reply.is_transient() || reply.is_permanent() => {
                 let reading = self.read(Step::Dot, &reply);
-                self.finish(Step::Dot, &reply, reading);
+                let all = std::mem::take(&mut self.accepted);
+                self.finish(Step::Data, all, (&reply, reading));
             }
             _ => self.end_by(Trouble::broken(&self.connection, broken, Step::Data)),
         }
         Ended::Closed
     }
 
-    /// What the reply to DATA or the dot means for the recipients that await it.
-    fn finish(&mut self, step: Step, reply: &Reply, reading: Reading) {
-        let all = std::mem::take(&mut self.accepted);
+    /// What the reply to DATA or the dot means for these recipients, who await it.
+    fn finish(&mut self, step: Step, all: Vec<usize>, (reply, reading): (&Reply, Reading)) {
         let next_hop = &self.connection.next_hop;
         let outcome = match reading.meaning {
             Meaning::Positive => Outcome::relayed(reply.clone(), next_hop, &self.connection.offers),

@@ -63,6 +63,7 @@ impl Walk {
         let Dialed { hop, opened, connector } = dialed;
         match opened {
             Opened::Ready(connection, host) => {
+                let connection = *connection;
                 return Some(Found { hop, connection, slots: HeldSlots { connector, host } });
             }
             Opened::Full => self.full.push_back(hop),
@@ -118,7 +119,7 @@ impl Dialing {
                 if let Err(late) = ended.send(Dialed { hop, opened, connector })
                     && let Dialed { hop, opened: Opened::Ready(connection, _), .. } = late.0
                 {
-                    out.keep(&hop, connection);
+                    out.keep(&hop, *connection);
                 }
             }
         };

@@ -105,7 +105,7 @@ pub(super) static WORDS: &[Row] = &[
         name: "postfix-block-list",
         subject: Us,
         says: "Service unavailable; Client host [...] blocked using ...",
-        look_at: "the block list in the reply take our address off it, or let the next hop except us",
+        look_at: "the block list in the reply: take our address off it, or let the next hop except us",
         // default_rbl_reply; postscreen: "client [...] blocked using".
         when: &[Says(Either, &["client host blocked using", "client blocked using"])],
     },
