@@ -4,14 +4,14 @@
 //! `greeting`, `content` (its first bytes are there) or `dot`; `first: WHEN` holds for the first connection only,
 //! `again: WHEN` where the connection has taken a message already, `full: WHEN` where the transaction has three
 //! recipients already, `with NAME: WHEN` where it has one whose address begins so, `over N: WHEN` while more than N
-//! connections stand. ACT is a reply (`\n` separates its lines, which are written as they stand), `drop` (close without a word), `wait` (until another script is followed, which
-//! then says what; nothing is read meanwhile), `after MILLISECONDS ACT` (nothing is read meanwhile either: pipelined
-//! commands wait one after another, as with a server that is one process), `drip REPLY` (a byte a second), or `stall`
-//! (say nothing more; the test's clock is paused, so that our time limits pass at once). `content` may also `go`, or
-//! `trickle`: read a byte a second while this script is followed, or `every MILLISECONDS`: read 16 KiB each time. `dot`
-//! may go on with its recipients, `dot ADDRESS ADDRESS`; after LHLO (RFC 2033) there is an answer for each of them. The
-//! first rule that fits is followed; without one the next hop agrees, as far as a server that keeps the order of
-//! commands would.
+//! connections stand. ACT is a reply (`\n` separates its lines, which are written as they stand), `drop` (close
+//! without a word), `wait` (until another script is followed, which then says what; nothing is read meanwhile),
+//! `after MILLISECONDS ACT` (nothing is read meanwhile either: pipelined commands wait one after another, as with a
+//! server that is one process), `drip REPLY` (a byte a second), or `stall` (say nothing more; the test's clock is
+//! paused, so that our time limits pass at once). `content` may also `go`, or `trickle`: read a byte a second while
+//! this script is followed, or `every MILLISECONDS`: read 16 KiB each time. `dot` may go on with its recipients,
+//! `dot ADDRESS ADDRESS`; after LHLO (RFC 2033) there is an answer for each of them. The first rule that fits is
+//! followed; without one the next hop agrees, as far as a server that keeps the order of commands would.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
