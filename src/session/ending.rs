@@ -187,16 +187,11 @@ async fn doubt(
 ) {
     let Some(outcome) = &mut outcomes[at] else { return };
     let Accepted { rcpt, route, .. } = &transaction.recipients[at];
-    match outcome.class {
-        Class::UnknownRecipient => {}
-        Class::Refused => {
-            let refused = (&*outcome, Step::Dot);
-            if services.memory.refuses_by_policy(&rcpt.address, route, refused, transaction.source()) {
-                outcome.class = Class::Unreachable;
-            }
-            return;
-        }
-        _ => return,
+    if outcome.class == Class::Refused && transaction.refuses_everybody(services, &rcpt.address, route, outcome) {
+        outcome.class = Class::Unreachable; // the envelope was said again, and it goes on refusing
+    }
+    if outcome.class != Class::UnknownRecipient {
+        return;
     }
     let way = (route, Followed::NotYet);
     let (judged, _) = transaction.judge(services, &rcpt.address, way, (outcome, Step::Dot)).await;

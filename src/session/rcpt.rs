@@ -324,7 +324,13 @@ impl Transaction {
     }
 
     /// Whether a next hop that refuses a recipient by a policy that nobody knows refuses everybody.
-    fn refuses_everybody(&self, services: &Services, address: &Address, route: &Route, outcome: &Outcome) -> bool {
+    pub(super) fn refuses_everybody(
+        &self,
+        services: &Services,
+        address: &Address,
+        route: &Route,
+        outcome: &Outcome,
+    ) -> bool {
         services.memory.refuses_by_policy(address, route, (outcome, Step::Rcpt), self.source())
     }
 

@@ -3,15 +3,15 @@
 //! A script is a text with a rule a line, `WHEN => ACT`. WHEN is the beginning of a command, without case, or
 //! `greeting`, `content` (its first bytes are there) or `dot`; `first: WHEN` holds for the first connection only,
 //! `again: WHEN` where the connection has taken a message already, `full: WHEN` where the transaction has three
-//! recipients already, `over N: WHEN` while more than N connections stand. ACT is a reply (`\n` separates its lines,
-//! which are written as they stand), `drop` (close without a word), `wait` (until another script is followed, which
-//! then says what; nothing is read meanwhile), `after MILLISECONDS ACT` (nothing is read meanwhile either: pipelined
-//! commands wait one after another, as with a server that is one process), `drip REPLY` (a byte a second), or `stall`
-//! (say nothing more; the test's clock is paused, so that our time limits pass at once). `content` may also `go`, or
-//! `trickle`: read a byte a second while this script is followed, or `every MILLISECONDS`: read 16 KiB each time. `dot`
-//! may go on with its recipients, `dot ADDRESS ADDRESS`; after LHLO (RFC 2033) there is an answer for each of them. The
-//! first rule that fits is followed; without one the next hop agrees, as far as a server that keeps the order of
-//! commands would.
+//! recipients already, `with NAME: WHEN` where it has one whose address begins so, `over N: WHEN` while more than N
+//! connections stand. ACT is a reply (`\n` separates its lines, which are written as they stand), `drop` (close
+//! without a word), `wait` (until another script is followed, which then says what; nothing is read meanwhile),
+//! `after MILLISECONDS ACT` (nothing is read meanwhile either: pipelined commands wait one after another, as with a
+//! server that is one process), `drip REPLY` (a byte a second), or `stall` (say nothing more; the test's clock is
+//! paused, so that our time limits pass at once). `content` may also `go`, or `trickle`: read a byte a second while
+//! this script is followed, or `every MILLISECONDS`: read 16 KiB each time. `dot` may go on with its recipients,
+//! `dot ADDRESS ADDRESS`; after LHLO (RFC 2033) there is an answer for each of them. The first rule that fits is
+//! followed; without one the next hop agrees, as far as a server that keeps the order of commands would.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
@@ -57,6 +57,8 @@ struct Rule {
     messages: usize,
     /// How many recipients the transaction must have.
     recipients: usize,
+    /// How the address of one of them must begin.
+    with: String,
     /// How many connections must stand besides.
     others: usize,
     when: String,
@@ -137,10 +139,12 @@ fn rules(script: &str) -> Vec<Rule> {
             let (connections, when) = when.strip_prefix("first: ").map_or((usize::MAX, when), |when| (1, when));
             let (messages, when) = when.strip_prefix("again: ").map_or((0, when), |when| (1, when));
             let (recipients, when) = when.strip_prefix("full: ").map_or((0, when), |when| (FULL, when));
+            let with = when.strip_prefix("with ").and_then(|rest| rest.split_once(": "));
+            let (with, when) = with.map_or((String::new(), when), |(name, when)| (name.to_owned(), when));
             let over = when.strip_prefix("over ").and_then(|rest| rest.split_once(": "));
             let (others, when) = over.map_or((0, when), |(number, when)| (number.parse().unwrap(), when));
             let (when, act) = (when.to_ascii_lowercase(), act.replace("\\n", "\r\n"));
-            Rule { connections, messages, recipients, others, when, act }
+            Rule { connections, messages, recipients, with, others, when, act }
         })
         .collect()
 }
@@ -211,6 +215,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
             self.number < rule.connections
                 && messages >= rule.messages
                 && self.recipients.len() >= rule.recipients
+                && (rule.with.is_empty() || self.recipients.iter().any(|to| to.starts_with(&rule.with)))
                 && others >= rule.others
                 && line.starts_with(&rule.when)
         };

@@ -111,7 +111,13 @@ impl Checkout {
     pub(crate) async fn envelope(&mut self, opening: &Opening<'_>) -> Result<(), Ended> {
         introduce(self.talk.connection_mut(), opening.origin).await;
         let offers = self.talk.connection().offers.clone();
-        let (path, mut mail, early) = match self.fitting(opening, &offers) {
+        let fitting = self.fitting(opening, &offers);
+        let fits = |target: &Target<'_>| fit::recipient(target.rcpt_to, &offers).is_ok();
+        if (fitting.is_err() || !opening.recipients.iter().all(|(_, target)| fits(target))) && !self.talk.stands().await
+        {
+            return Err(Ended::Unused);
+        }
+        let (path, mut mail, early) = match fitting {
             Ok(fitting) => fitting,
             Err(reply) => {
                 self.is_alive().await?;

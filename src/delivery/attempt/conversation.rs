@@ -173,6 +173,12 @@ impl Conversation {
         self.trouble.take()
     }
 
+    /// Whether what it offers still holds: a connection that lay idle is asked. A next hop that was started anew meanwhile may
+    /// offer more, and a refusal of ours would be wrong.
+    pub(crate) async fn stands(&mut self) -> bool {
+        self.connection.history != History::Reused || self.reset().await == Ended::Ready
+    }
+
     /// MAIL and the first RCPTs, lines with their CRLF.
     ///
     /// # Errors

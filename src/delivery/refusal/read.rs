@@ -81,10 +81,12 @@ pub fn relayed_mail(row: &str) -> Option<&'static Row> {
     rows::all().filter(|_| !row.is_empty()).find(|one| one.name == row && one.subject == Subject::RelayedMail)
 }
 
-/// Whether a row of this name is for a policy's refusal (x.7.x) that no other row knows ("refuses everybody" counts them).
+/// Whether a row of this name is for a policy's refusal (x.7.x) that says no more ("refuses everybody" counts them).
 #[must_use]
 pub fn is_unlisted_policy(row: &str) -> bool {
-    [&general::SENDER_POLICY, &general::RECIPIENT_POLICY].iter().any(|policy| policy.name == row)
+    // Postfix's `permit_mynetworks, reject` says of every recipient what it has against us, in the words that it has for one.
+    let unlisted = [general::SENDER_POLICY.name, general::RECIPIENT_POLICY.name, "postfix-recipient-rejected"];
+    unlisted.contains(&row)
 }
 
 /// What `reply` means at `step`.
