@@ -180,14 +180,14 @@ async def run(row, folder, seconds):
         frozen = [(await hop(FROZEN, Mood(frozen=True))).address for _ in range(2)] if row.select else []
         hosts = {"primary": [*frozen[:1], primary.address], "secondary": [*frozen[1:], secondary.address]}
         node = await stack.enter_async_context(Node(folder, connectors(row, {**hosts, "branch": [branch.address]})))
-        if row.known:
-            await Load("before", 5, PEOPLE / 5, before).run(node.server)
+        earlier = Load("before", 5, PEOPLE / 5 if row.known else 0, before)
+        await earlier.run(node.server)
         load = Load("slow but healthy", RATE, seconds, measured(row))
         strangers = Strangers(node.server, [each for pair in zip(RESOLVED, UNRESOLVED) for each in pair])
         await beside(load.run(node.server), in_the_way(row, strangers, seconds))
-        messages = load.messages + strangers.uploads
-        arrived = await arrivals(node, (primary, secondary), messages)
-        return figures(row, load.messages, strangers, arrived) | {
+        others = strangers.uploads + earlier.messages
+        arrived = await arrivals(node, (primary, secondary), load.messages + others)
+        return figures(row, (load.messages, others), strangers, arrived) | {
             "turned_away": primary.turned_away + secondary.turned_away,
             "connections": max(primary.most, secondary.most),
         }
@@ -268,9 +268,10 @@ def counted(hops, messages):
     return copies
 
 
-def figures(row, messages, strangers, arrived):
-    """What became of the measured messages; of the strangers what they heard."""
-    everybody = messages + strangers.uploads
+def figures(row, sent, strangers, arrived):
+    """What became of the measured messages, the first of `sent`, beside others; of the strangers what they heard."""
+    messages, others = sent
+    everybody = messages + others
     due = {(message.number, to) for message in everybody for to in message.accepted}
     accepted = [message for message in messages if message.final]
     seconds = [message.seconds for message in accepted]

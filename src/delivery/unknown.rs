@@ -14,6 +14,10 @@ use crate::smtp::address::Address;
 use crate::smtp::reply::Reply;
 use crate::time::UnixTime;
 
+/// What an operator looks at where a next hop refuses everybody, with words that say nothing in particular.
+const LOOK_AT: &str = "what was changed there last: its recipient filter, its own directory, the rights and networks of its \
+                       connector, a filter before it; or whether `smart_hosts` names the right server";
+
 /// Who was refused, and what is known since.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unknown<'a> {
@@ -96,7 +100,7 @@ impl Memory {
         if change == Change::News {
             let reason = format!("it refuses recipients that exist, one after another; last: {said}");
             tracing::error!(alert = true, send_connector = %key.connector, next_hop = %key.next_hop, reason,
-                "next hop cannot be used");
+                row = "refuses-everybody", look_at = LOOK_AT, "next hop cannot be used");
         }
         true
     }

@@ -80,6 +80,10 @@ impl WayOut {
         // Whether one that is down is well again is found out beside the others.
         down.iter().for_each(|hop| self.begin_test(hop));
         let slot = Some(self.slot().await.map_err(NoWay::Trouble)?);
+        // Others may have found out meanwhile.
+        let is_down = |hop: &NextHop| matches!(self.shared.health.standing(&hop.key(name)), Standing::Down(_));
+        down.extend(ahead.iter().filter(|hop| is_down(hop)).cloned());
+        ahead.retain(|hop| !is_down(hop));
         Ok(Walk { out: self.clone(), ahead, full: VecDeque::new(), down, slot, last: None })
     }
 

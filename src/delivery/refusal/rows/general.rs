@@ -25,7 +25,8 @@ rows! {
         "the words of the reply; whether the next hop lets our address in";
     /// 4xx before MAIL, 421, and 4.3.x or 4.4.x at RCPT.
     HOP_UNAVAILABLE = "hop-unavailable", Hop,
-        "421; 4xx before MAIL and at MAIL; 4.3.x, 4.4.x at RCPT", "";
+        "421; 4xx before MAIL and at MAIL; 4.3.x, 4.4.x at RCPT",
+        "its services, disk and memory (Exchange: back pressure, its component state)";
     /// 5.3.2, 5.3.5 at MAIL or RCPT.
     HOP_OUT_OF_ORDER = "hop-out-of-order", Hop, "5.3.2, 5.3.5 at MAIL or RCPT: it takes no mail, or is misconfigured",
         "the next hop itself";
@@ -49,9 +50,12 @@ rows! {
     /// Every other refusal at RCPT.
     RECIPIENT_REFUSED = "recipient-refused", Recipient, "other 4xx and 5xx at RCPT", "";
     /// 5.7.x that no row has, at MAIL.
-    SENDER_POLICY = "sender-policy", Sender, "5.7.x at MAIL that no row has", "";
+    SENDER_POLICY = "sender-policy", Sender, "5.7.x at MAIL that no row has",
+        "one address: that server's rules for it; many: it refuses everybody";
     /// 5.7.x that no row has, at RCPT.
-    RECIPIENT_POLICY = "recipient-policy", Recipient, "5.7.x at RCPT that no row has", "";
+    RECIPIENT_POLICY = "recipient-policy", Recipient, "5.7.x at RCPT that no row has",
+        "one address: that server's rules for it; many: it refuses everybody";
     /// At DATA and the dot.
-    CONTENT_REFUSED = "content-refused", Content, "other 4xx and 5xx at DATA or the dot", "";
+    CONTENT_REFUSED = "content-refused", Content, "other 4xx and 5xx at DATA or the dot",
+        "that server's filter; if it refuses all mail, its rules";
 }
