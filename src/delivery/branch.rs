@@ -64,13 +64,11 @@ pub(crate) struct Branch {
     dot: Dot,
 }
 
-/// How far a transaction's end of data is.
+/// Whether the end of data is with the next hop, and not answered yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dot {
     NotSent,
-    /// With the next hop, which has not answered yet.
     Out,
-    Answered,
 }
 
 /// How a branch's content goes.

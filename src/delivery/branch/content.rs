@@ -115,9 +115,6 @@ impl Branch {
                 let all = std::mem::take(&mut self.members);
                 self.later.splice(..0, all);
             }
-            if std::mem::replace(&mut self.dot, Dot::NotSent) == Dot::Answered {
-                other_hosts = other_hosts.min(OTHER_HOSTS);
-            }
             let mut postponed = false;
             for (at, outcome) in told {
                 match (&host, outcome.class) {
@@ -289,7 +286,7 @@ impl Branch {
         };
         self.dot = Dot::Out;
         let ended = checkout.verdict(patience).await;
-        self.dot = Dot::Answered;
+        self.dot = Dot::NotSent;
         self.told(ended)
     }
 
