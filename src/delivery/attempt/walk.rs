@@ -279,12 +279,16 @@ impl WayOut {
             }
             Err(trouble) => trouble,
         };
+        let key = hop.key(&self.connector.name);
+        let idle = self.shared.pool.has(&key);
         let trouble = match trouble.scope {
             Scope::Crowded => match host.refused() {
                 AtGreeting::Fewer(allowed) => {
                     self.tell_fewer(hop, allowed, &trouble.reply);
                     return Opened::Full;
                 }
+                // Those that it took have come free meanwhile: one of them will do.
+                AtGreeting::Alone if idle || self.shared.pool.has(&key) => return Opened::Full,
                 AtGreeting::Alone => Trouble { scope: Scope::Host, ..trouble },
             },
             Scope::Host | Scope::Suspect | Scope::Message | Scope::Ours => trouble,
