@@ -4,6 +4,46 @@
 //! listener -> session -> resolve (directory) -> decide (routing) -> cut-through or spool -> delivery -> report.
 //! The modules below stand in that order; words first, then the journey, then what is around it. `DESIGN` in a comment
 //! is docs/design.md.
+//!
+//! # From RCPT to the wire and back
+//!
+//! One recipient in cut-through, step by step. What is read off the wire becomes an `Outcome`, which goes back up as it is.
+//!
+//! ```text
+//! session::rcpt               Transaction::answer     RCPTs that are decided are asked about in one go
+//! delivery::cut_through       Branches::ask           each in its branch: one send connector; by MX, one domain
+//! delivery::branch            Branch::ask             says the envelope, or the further RCPT
+//! delivery::attempt::walk     WayOut::walk            which next hops there are; waits for a connection slot
+//!                             Walk::next              from hop to hop until a connection is ready for MAIL: a Checkout
+//! delivery::attempt           Checkout::envelope      what of MAIL and RCPT fits what the next hop offers
+//!                             Conversation::envelope  the lines on the wire, the replies off it
+//! delivery::refusal           read::read              whom a refusal is about, by which row of the table
+//! delivery::outcome           Outcome                 what became of the recipient: the same type all the way back
+//! session::rcpt               Transaction::take       accepted, refused, unknown (Memory::judge), or out of reach
+//!                                                     (unreachable::policy): the reply to RCPT
+//! ```
+//!
+//! The message, when it is there: `session::header` has looked for loops at its header section, and `session::streaming`
+//! has handed on a large one as it came.
+//!
+//! ```text
+//! session::ending             end                     after the client's dot
+//! delivery::cut_through       Branches::send          all branches side by side
+//! delivery::branch            Branch::send            the envelope again where it was taken back, then
+//!                                                     Checkout::data, ::piece, ::end, ::verdict: an Outcome each
+//! delivery::combine           combine                 one answer from all outcomes, and what is queued or reported
+//! session::commit             commit, or delivered    what is left is durable; then the reply
+//! ```
+//!
+//! The queue goes the same way, for nobody who waits.
+//!
+//! ```text
+//! delivery::dispatch          run::run                the way is decided again
+//! delivery::branch            Outbound::send          a QueuedBranch: a Branch with its content on disk
+//!                             Branch::send            as above: WayOut::walk, Walk::next, Checkout, Outcome
+//! delivery::dispatch          commit::commit          settle::settle: what the queue keeps, what the
+//!                                                     sender hears; then it is durable
+//! ```
 
 // -- words (pure) --
 pub mod time;

@@ -183,7 +183,7 @@ mod tests {
     use crate::directory::{Asked, Directory};
     use crate::recipient::{Kind, Recipient};
     use crate::routing::accepted_domain::{AcceptedDomain, AcceptedDomains, DomainType};
-    use crate::routing::table::{DirectoryRules, DomainPattern, DomainSet, PlusAddressing};
+    use crate::routing::table::{DirectoryRules, DomainPattern, DomainSet, PlusAddressing, Proof};
     use crate::smtp::domain::Domain;
 
     /// Answers `cached` to any question and `live` to live ones, once there is a permit.
@@ -235,6 +235,7 @@ mod tests {
             deliver_to: None,
             mailbox_servers: HashMap::new(),
             plus_addressing: PlusAddressing::Off,
+            proof: Proof::Entry,
         };
         let accepted = AcceptedDomains::new(vec![domain("a.example"), domain("b.example")], HashMap::new());
         let table = Table { accepted, directories: vec![rules], ..Table::default() };

@@ -26,6 +26,10 @@ mod parameters;
 mod loops;
 #[path = "cut_through/lending.rs"]
 mod lending;
+#[path = "cut_through/standby.rs"]
+mod standby;
+#[path = "cut_through/errors.rs"]
+mod errors;
 #[path = "cut_through/neighbours.rs"]
 mod neighbours;
 #[path = "cut_through/large.rs"]

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use doubles::talk::Talk;
 use doubles::{CONFIG, World};
+use fingerpost::delivery::dispatch::{Handover, UnderWay};
+use fingerpost::delivery::outcome::Class;
 use fingerpost::spool::entry::State;
 use next_hop::NextHop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, WriteHalf};
@@ -59,6 +61,33 @@ async fn a_reply_to_the_dot_is_waited_for_for_eight_minutes() {
     about(8 * MINUTE, waited);
     assert_eq!(hop.contents().len(), 1);
     assert!(world.take_committed().is_empty(), "the sender has it, and so has the queue");
+    talk.say("NOOP", "250").await;
+}
+
+/// One of ours hears that its message is kept, and the queue how that ended: nobody sends it again meanwhile.
+#[tokio::test]
+async fn one_of_ours_waits_for_ninety_seconds_and_the_queue_for_the_rest() {
+    let hop = NextHop::start("dot => wait", None).await;
+    let mut world = world(&hop, "");
+    let mut talk = Talk::begin(&world, "192.0.2.77").await;
+    talk.envelope(&TO[..1]).await;
+    talk.socket.write_all(MESSAGE.as_bytes()).await.unwrap();
+    until("the content is there", || !hop.contents().is_empty()).await;
+    tokio::time::pause();
+    let begun = Instant::now();
+    let reply = talk.reply().await;
+    let waited = begun.elapsed();
+    tokio::time::resume();
+    assert!(reply.starts_with("250 2.0.0 queued as"), "{reply}");
+    about(Duration::from_secs(90), waited);
+    let Handover { entry, mut under_way } = world.accepted.try_recv().unwrap();
+    assert!(matches!(entry.recipients[0].state, State::Waiting { attempts: 1, .. }), "{entry:?}");
+    let UnderWay { recipients, outcomes } = under_way.remove(0);
+    assert_eq!(recipients, [0]);
+    hop.follow("dot => 250 2.0.0 mine");
+    let outcomes = outcomes.await.unwrap();
+    assert!(matches!(&outcomes[..], [(0, outcome)] if outcome.class == Class::Accepted), "{outcomes:?}");
+    assert_eq!(hop.contents().len(), 1);
     talk.say("NOOP", "250").await;
 }
 
@@ -121,4 +150,30 @@ async fn a_next_hop_that_takes_next_to_nothing_is_given_up_after_two_minutes() {
         sender.await.unwrap();
         assert!(world.take_committed().is_empty() && hop.contents().is_empty(), "{pace}");
     }
+}
+
+/// What BDAT brought is sent when it is complete, and that takes no longer than six of the eight minutes: with less than two
+/// left the dot would come too late to be waited for. The queue goes on, and nothing has arrived.
+#[tokio::test]
+async fn no_dot_is_sent_with_less_than_two_minutes_left() {
+    let hop = NextHop::start("content => wait", None).await;
+    let world = world(&hop, "");
+    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    talk.say("MAIL FROM:<a@fabrikam.example>", "250").await;
+    talk.say("RCPT TO:<alice@contoso.com>", "250").await;
+    let content = format!("Message-ID: <3@fabrikam.example>\r\n\r\n{}", "A line.\r\n".repeat(MUCH / 9));
+    talk.socket.write_all(format!("BDAT {} LAST\r\n", content.len()).as_bytes()).await.unwrap();
+    talk.socket.write_all(content.as_bytes()).await.unwrap();
+    until("the next hop's DATA", || !hop.commands("DATA").is_empty()).await;
+    tokio::time::pause();
+    let begun = Instant::now();
+    hop.follow("content => every 1000");
+    let reply = talk.reply().await;
+    about(6 * MINUTE, begun.elapsed());
+    assert!(reply.starts_with("250 2.0.0 queued as"), "{reply}");
+    let committed = world.spool.committed.lock().unwrap()[0].0.clone();
+    assert!(!matches!(committed.recipients[0].state, State::Done(_)), "{:?}", committed.recipients[0].state);
+    assert!(hop.contents().is_empty(), "a dot");
+    tokio::time::resume();
+    talk.say("NOOP", "250").await;
 }

@@ -45,5 +45,7 @@ mod silence;
 mod snapshot_active_directory;
 #[path = "directories/snapshot_openldap.rs"]
 mod snapshot_openldap;
+#[path = "directories/tarpit.rs"]
+mod tarpit;
 #[path = "directories/vendors.rs"]
 mod vendors;

@@ -52,8 +52,17 @@ const PURE: &[&str] = &[
     "src/spool/open.rs",
     "src/delivery/schedule.rs",
     "src/delivery/refusal.rs",
-    "src/delivery/refused_in_a_row.rs",
+    "src/delivery/refusal",
+    "src/delivery/combine.rs",
+    "src/delivery/last_refusals.rs",
+    "src/delivery/outcome.rs",
+    "src/delivery/refuses_everybody.rs",
     "src/delivery/unreachable.rs",
+    "src/session/lending.rs",
+    "src/delivery/slots/applicant.rs",
+    "src/delivery/slots/host.rs",
+    "src/delivery/slots/queue.rs",
+    "src/delivery/slots/turns.rs",
     "src/report/dsn.rs",
 ];
 

@@ -26,6 +26,10 @@ const RESOLVES_FIRST: &str =
     "remote_networks = [\"127.0.0.3/32\"]\norganization    = \"secondary\"\nresolves_first = true";
 const NOT_ORGANISED: &str = "remote_networks = [\"127.0.0.3/32\"]";
 
+/// How the secondary's connector delivers, and what stands there where it is part of the conversation.
+const QUEUED: &str = "delivery       = \"queue\"\naddress_spaces = [{ domain = \"contoso.test\" }, ";
+const CUT_THROUGH: &str = "address_spaces = [{ domain = \"contoso.test\" }, ";
+
 #[test]
 fn an_address_that_nobody_has_goes_round_once_and_is_reported_once() {
     for (stripping, checks, extra_copies) in [
@@ -58,6 +62,71 @@ fn an_address_that_nobody_has_goes_round_once_and_is_reported_once() {
     }
 }
 
+/// A system that returns everything as a new message of its own: what it leaves of the old one ends the loop.
+struct Rewriter {
+    /// What it does.
+    does: &'static str,
+    /// What it does to header fields, for Postfix. It adds the Message-ID and Date that are missing then.
+    checks: &'static str,
+    /// Which rule ends it.
+    rule: &'static str,
+    /// How often it may take the message.
+    most: f64,
+}
+
+const REWRITERS: &[Rewriter] = &[
+    Rewriter {
+        does: "a new Message-ID, and the subject grows",
+        checks: "/^Message-ID:/ IGNORE\n/^Subject: (.*)$/ REPLACE Subject: again $1\n",
+        rule: "passes",
+        most: 9.0,
+    },
+    Rewriter {
+        does: "all that a stamp was made for is new, and the subject grows",
+        checks: "/^Message-ID:/ IGNORE\n/^Date:/ IGNORE\n/^From:/ REPLACE From: gateway@contoso.test\n\
+                 /^Subject: (.*)$/ REPLACE Subject: again $1\n",
+        rule: "passes",
+        most: 9.0,
+    },
+    Rewriter {
+        does: "a new Message-ID, and no trace headers",
+        checks: "/^Message-ID:/ IGNORE\n/^(Received|Fingerpost-Route|X-Trace):/ IGNORE\n",
+        rule: "relay-memory",
+        most: 8.0,
+    },
+    Rewriter {
+        does: "the same, and a note in front of the subject, once",
+        checks: "/^Message-ID:/ IGNORE\n/^(Received|Fingerpost-Route):/ IGNORE\n\
+                 /^Subject: ([^[].*)$/ REPLACE Subject: [external] $1\n",
+        rule: "relay-memory",
+        most: 9.0,
+    },
+];
+
+#[test]
+fn a_loop_through_a_rewriter_ends_with_one_report() {
+    for (number, rewriter) in REWRITERS.iter().enumerate() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), rewriter.checks).expect("writable");
+        let checks = format!("header_checks = regexp:{}", file.path().display());
+        let secondary = format!("{checks}\nalways_add_missing_headers = yes");
+        let mut world = World::start_with(WorldKind::File, &Changes { secondary, ..Changes::default() });
+        for (name, receive) in [("organised", ORGANISED), ("not-organised", NOT_ORGANISED)] {
+            for (delivery, replaced) in [("queued", QUEUED), ("cut-through", CUT_THROUGH)] {
+                world.configure(&[(ORGANISED, receive), (QUEUED, replaced)]);
+                let token = format!("rewriter-{number}-{name}-{delivery}");
+                send(&mut Raw::hello(world.node.smtp), &token, "sender@sender.test", &["nobody@contoso.test"]);
+                let reported = Arrived { outside: vec!["sender@sender.test".into()], ..Arrived::default() };
+                world.settle(&token, &reported).unwrap_or_else(|why| panic!("{token}: {why}"));
+                let copies = relayed(&world);
+                println!("{}; {name}, {delivery}: the secondary took it {copies} times, one report", rewriter.does);
+                assert!(copies > 2.0 && copies <= rewriter.most, "{token}: {copies} times");
+                assert_eq!(looped(&world, rewriter.rule), 1.0, "{token}");
+            }
+        }
+    }
+}
+
 #[test]
 fn report_mode_counts_and_lets_pass_until_the_hops_are_too_many() {
     let report = ("[reports]", "[loop_detection]\nmode = \"report\"\nmax_received = 12\n\n[reports]");
@@ -65,9 +134,8 @@ fn report_mode_counts_and_lets_pass_until_the_hops_are_too_many() {
     send(&mut Raw::hello(world.node.smtp), "report-mode", "sender@sender.test", &["nobody@contoso.test"]);
     let reported = Arrived { outside: vec!["sender@sender.test".into()], ..Arrived::default() };
     world.settle("report-mode", &reported).expect("hop counts always refuse");
-    let counted = |rule: &str| world.node.metric(&format!("fingerpost_loops_total{{rule=\"{rule}\"}}")).unwrap_or(0.0);
-    assert!(counted("stamp") >= 1.0, "what would have been refused was not counted");
-    assert!((counted("received") + counted("passes") - 1.0).abs() < 0.5, "the hop count was to end it");
+    assert!(looped(&world, "stamp") >= 1.0, "what would have been refused was not counted");
+    assert!((looped(&world, "received") + looped(&world, "passes") - 1.0).abs() < 0.5, "the hop count was to end it");
 }
 
 #[test]
@@ -182,6 +250,11 @@ fn arrives(world: &World, token: &str, primary: &[&str], secondary: &[&str]) {
 fn relayed(world: &World) -> f64 {
     let series = "fingerpost_deliveries_total{result=\"delivered\",send_connector=\"secondary\"}";
     world.node.metric(series).unwrap_or(0.0)
+}
+
+/// How many loops this rule has seen.
+fn looped(world: &World, rule: &str) -> f64 {
+    world.node.metric(&format!("fingerpost_loops_total{{rule=\"{rule}\"}}")).unwrap_or(0.0)
 }
 
 fn letter(token: &str, from: &str) -> String {

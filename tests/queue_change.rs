@@ -159,10 +159,42 @@ async fn held_mail_outlives_a_restart() {
 }
 
 #[tokio::test]
-async fn an_unknown_recipient_is_believed_when_the_directory_says_the_same() {
+async fn an_unknown_recipient_whom_the_directory_has_is_believed_an_hour_after_the_first_refusal() {
+    for unknown in [UNKNOWN, "550 5.1.10 not found", "550 5.4.1 access denied", "553 no such user"] {
+        let town = Town::start().await;
+        town.primary.say(BOB, &[unknown; 9]);
+        let id = town.house.queue(Mail::to(BOB, "primary")).await;
+        for attempts in [1, 2] {
+            let shown = town.house.tried(id, attempts).await;
+            assert!(shown.contains("451 4.3.0") && shown.contains(unknown), "{shown}");
+            town.house.delivery.retry(None);
+        }
+        town.house.tried(id, 3).await;
+        assert_eq!(town.reports(), 0, "{unknown}");
+
+        let town = Town::start().await;
+        town.primary.say(BOB, &[unknown; 9]);
+        town.house.refused(BOB, 3590);
+        let id = town.house.queue(Mail::to(BOB, "primary")).await;
+        town.house.tried(id, 1).await;
+        assert_eq!(town.reports(), 0, "{unknown}");
+
+        let town = Town::start().await;
+        town.primary.say(BOB, &[unknown; 9]);
+        town.house.refused(BOB, 3600);
+        town.house.queue(Mail::to(BOB, "primary")).await;
+        town.house.empty().await;
+        assert_eq!((town.counts(), town.reports()), ((0, 0), 1), "{unknown}");
+        assert!(town.house.mailbox("alice@example.net")[0].contains(unknown), "it says what the next hop said");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_recipient_whom_nobody_vouches_for_is_believed_at_once() {
     let town = Town::start().await;
-    town.primary.say(BOB, &[UNKNOWN]);
-    town.house.queue(Mail::to(BOB, "primary")).await;
+    town.house.people.remove(BOB);
+    town.secondary.say(BOB, &[UNKNOWN]);
+    town.house.queue(Mail::to(BOB, "secondary")).await;
     town.house.empty().await;
     assert_eq!((town.counts(), town.reports()), ((0, 0), 1));
 }
@@ -183,6 +215,16 @@ async fn a_changed_answer_is_followed_once_not_round_and_round() {
     town.primary.say(BOB, &[UNKNOWN; 9]);
     town.secondary.say(BOB, &[UNKNOWN; 9]);
     town.house.people.live_says(&[false, true, false, true]);
+    let id = town.house.queue(Mail::to(BOB, "primary")).await;
+    let shown = town.house.tried(id, 2).await;
+    assert!(shown.contains("451 4.3.0") && shown.contains(UNKNOWN), "the directory has Bob again: {shown}");
+    assert_eq!((town.counts(), town.reports()), ((0, 0), 0));
+
+    let town = Town::start().await;
+    town.primary.say(BOB, &[UNKNOWN; 9]);
+    town.secondary.say(BOB, &[UNKNOWN; 9]);
+    town.house.people.live_says(&[false, true, false, true]);
+    town.house.refused(BOB, 3600);
     town.house.queue(Mail::to(BOB, "primary")).await;
     town.house.empty().await;
     assert_eq!((town.counts(), town.reports()), ((0, 0), 1));

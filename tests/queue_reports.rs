@@ -31,7 +31,7 @@ fn dsn(house: &House, action: &str) -> u64 {
 async fn a_refusal_is_reported_with_the_organisation_and_its_words() {
     let folder = tempfile::tempdir().unwrap();
     let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
-    primary.say("bob@contoso.com", &["554 5.7.1 we do not like you, says ex01.contoso.local [10.1.2.3]"]);
+    primary.say("bob@contoso.com", &["554 5.2.0 we do not like you, says ex01.contoso.local [10.1.2.3]"]);
     house.queue(Mail::to("bob@contoso.com", "primary")).await;
     house.empty().await;
     let [report] = <[String; 1]>::try_from(house.mailbox(ALICE)).unwrap();
@@ -41,7 +41,7 @@ async fn a_refusal_is_reported_with_the_organisation_and_its_words() {
         "References: <1@example.net>\r\n",
         "The mail system of \"primary\" refused it:",
         "Reporting-MTA: dns; mx.contoso.com\r\n",
-        "Final-Recipient: rfc822; bob@contoso.com\r\nAction: failed\r\nStatus: 5.7.1\r\n",
+        "Final-Recipient: rfc822; bob@contoso.com\r\nAction: failed\r\nStatus: 5.2.0\r\n",
         "we do not like you, says [hidden] [hidden]",
         "Content-Type: text/rfc822-headers\r\n",
         "\r\nSubject: hello\r\n",
@@ -51,6 +51,23 @@ async fn a_refusal_is_reported_with_the_organisation_and_its_words() {
     assert!(!report.contains("127.0.0.1"), "hosts are hidden: {report}");
     assert!(!report.contains(".dot"), "only the header section comes back");
     assert_eq!(dsn(&house, "failed"), 1);
+}
+
+#[tokio::test]
+async fn what_is_about_us_is_not_the_senders_to_hear() {
+    for words in
+        ["554 5.7.1 we do not like 192.0.2.1", "550 [198.51.100.7] is not welcome", "550 5.7.1 mx.contoso.com?"]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
+        primary.say("bob@contoso.com", &[words]);
+        let id = house.queue(Mail::to("bob@contoso.com", "primary")).await;
+        let shown = house.tried(id, 1).await;
+        assert!(shown.contains("451 4.") && shown.contains(words), "{shown}");
+        house.delivery.retry(None);
+        house.empty().await;
+        assert_eq!((house.mailbox(ALICE).len(), primary.accepted().len()), (0, 1), "{words}");
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,9 @@ use fingerpost::message::envelope::{Origin, Relay};
 use fingerpost::recipient::{Kind, Lookup, Recipient};
 use fingerpost::routing::accepted_domain::{AcceptedDomain, AcceptedDomains, DomainType};
 use fingerpost::routing::address_space::{AddressSpace, AddressSpaces};
-use fingerpost::routing::table::{ConnectorRules, DirectoryRules, DomainSet, PlusAddressing, Table};
+use fingerpost::routing::table::{
+    ConnectorRules, DirectoryRules, DomainSet, PlusAddressing, Proof, SourceRoutes, Table,
+};
 use fingerpost::routing::verdict::{Answers, Decision, Freshness, Verdict};
 use fingerpost::time::UnixTime;
 use serde::Deserialize;
@@ -50,6 +52,9 @@ struct WrittenDirectory {
     mailbox_servers: HashMap<String, String>,
     #[serde(default)]
     plus_addressing: String,
+    /// A mail server that is asked.
+    #[serde(default)]
+    asked: bool,
     #[serde(default)]
     down: bool,
     /// The same address twice: ambiguous. The kind `unavailable` is a question that fails.
@@ -79,6 +84,8 @@ struct WrittenConnector {
     rewrite_target_address: Option<bool>,
     verify_with: Option<String>,
     #[serde(default)]
+    source_routes: String,
+    #[serde(default)]
     address_spaces: Vec<Space>,
 }
 
@@ -98,6 +105,7 @@ struct From {
     organization: String,
     resolves_first: bool,
     relay: String,
+    authenticated: bool,
 }
 
 /// What is left out is not looked at, but one of `refused` and `connector` is there.
@@ -173,6 +181,7 @@ fn directory(written: &WrittenDirectory) -> DirectoryRules {
             "strip" => PlusAddressing::Strip,
             other => panic!("plus_addressing {other}"),
         },
+        proof: if written.asked { Proof::Word } else { Proof::Entry },
     }
 }
 
@@ -205,6 +214,11 @@ fn world(written: &Written) -> World {
         organization: written.organization.as_str().into(),
         rewrite_target_address: written.rewrite_target_address.unwrap_or(true),
         verify_with: written.verify_with.as_deref().map(Arc::from),
+        source_routes: match written.source_routes.as_str() {
+            "" | "refuse" => SourceRoutes::Refuse,
+            "pass" => SourceRoutes::Pass,
+            other => panic!("source_routes {other}"),
+        },
     };
     let table = Table {
         accepted: AcceptedDomains::new(written.accepted_domain.iter().map(accepted).collect(), removed),
@@ -228,6 +242,7 @@ fn origin(from: &From) -> Origin {
             "report" => Relay::Report,
             other => panic!("relay {other}"),
         },
+        authenticated: from.authenticated,
         ..Origin::report()
     }
 }

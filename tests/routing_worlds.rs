@@ -14,7 +14,9 @@ use fingerpost::recipient::{Kind, Lookup, Recipient};
 use fingerpost::routing::accepted_domain::{AcceptedDomain, AcceptedDomains, DomainType};
 use fingerpost::routing::address_space::{AddressSpace, AddressSpaces};
 use fingerpost::routing::loops::{Rules, see, stamped};
-use fingerpost::routing::table::{ConnectorRules, DirectoryRules, DomainSet, PlusAddressing, Table};
+use fingerpost::routing::table::{
+    ConnectorRules, DirectoryRules, DomainSet, PlusAddressing, Proof, SourceRoutes, Table,
+};
 use fingerpost::routing::verdict::{Decision, Route, Verdict};
 use fingerpost::smtp::address::Address;
 use fingerpost::time::UnixTime;
@@ -25,7 +27,7 @@ use world::{Directory, NOW, World, address, pattern};
 
 const DOMAINS: [&str; 6] = ["a.example", "b.example", "c.example", "x.a.example", "f.example", "g.example"];
 const PATTERNS: [&str; 6] = ["a.example", "b.example", "c.example", "*.a.example", "f.example", "*.example"];
-const LOCALS: [&str; 5] = ["u", "v", "u+t", "postmaster", "\"q q\""];
+const LOCALS: [&str; 7] = ["u", "v", "u+t", "postmaster", "\"q q\"", "u%x", "u+t%x"];
 const CONNECTORS: [&str; 4] = ["k0", "k1", "k2", "k3"];
 const ORGANIZATIONS: [&str; 3] = ["", "p", "s"];
 const DIRECTORIES: [&str; 3] = ["d0", "d1", "d2"];
@@ -77,18 +79,28 @@ fn directory_rules(name: &'static str) -> impl Strategy<Value = DirectoryRules> 
         subsequence(&PATTERNS, 0..4).prop_map(|these| DomainSet::These(these.into_iter().map(pattern).collect()));
     let domains = prop_oneof![3 => Just(DomainSet::All), 1 => some];
     let plus = select(&[PlusAddressing::Off, PlusAddressing::Keep, PlusAddressing::Strip]);
-    (domains, plus, prop::option::weighted(0.2, connector())).prop_map(move |(domains, plus_addressing, deliver_to)| {
-        DirectoryRules { name: name.into(), domains, deliver_to, mailbox_servers: HashMap::new(), plus_addressing }
-    })
+    let proof = prop_oneof![3 => Just(Proof::Entry), 1 => Just(Proof::Word)];
+    (domains, plus, prop::option::weighted(0.2, connector()), proof).prop_map(
+        move |(domains, plus_addressing, deliver_to, proof)| DirectoryRules {
+            name: name.into(),
+            domains,
+            deliver_to,
+            mailbox_servers: HashMap::new(),
+            plus_addressing,
+            proof,
+        },
+    )
 }
 
 fn connector_rules() -> impl Strategy<Value = ConnectorRules> {
     let verify_with = prop::option::weighted(0.3, select(&DIRECTORIES).prop_map(Arc::from));
-    (select(&ORGANIZATIONS), prop::bool::ANY, verify_with).prop_map(
-        |(organization, rewrite_target_address, verify_with)| ConnectorRules {
+    let source_routes = prop_oneof![4 => Just(SourceRoutes::Refuse), 1 => Just(SourceRoutes::Pass)];
+    (select(&ORGANIZATIONS), prop::bool::ANY, verify_with, source_routes).prop_map(
+        |(organization, rewrite_target_address, verify_with, source_routes)| ConnectorRules {
             organization: organization.into(),
             rewrite_target_address,
             verify_with,
+            source_routes,
         },
     )
 }
@@ -180,9 +192,9 @@ impl Oracle<'_> {
                 _ => Said::Nobody,
             },
         };
-        match address.as_str().strip_prefix("u+t@") {
-            Some(domain) if said == Said::Nobody && rules.plus_addressing != PlusAddressing::Off => {
-                self.one(rules, &world::address(&format!("u@{domain}")))
+        match address.local().split_once('+') {
+            Some((user, _)) if said == Said::Nobody && rules.plus_addressing != PlusAddressing::Off => {
+                self.one(rules, &world::address(&format!("{user}@{}", address.domain())))
             }
             _ => said,
         }
@@ -238,6 +250,13 @@ fn justified(world: &World, origin: &Origin, decision: &Decision, reply: (u16, S
             (Said::Nobody, Some(DomainType::InternalRelay)) => back || unknown_to_verifier(&truth, last),
             _ => false,
         },
+        (550, "5.1.3") => {
+            let refuses = |rules: &ConnectorRules| rules.source_routes == SourceRoutes::Refuse;
+            origin.is_stranger()
+                && decision.address.local().contains('%')
+                && truth.kind(&decision.address).is_some()
+                && world.table.connectors.values().any(refuses)
+        }
         (550, "5.4.6") => back || chain[..chain.len() - 1].contains(last),
         _ => false,
     }
@@ -270,6 +289,24 @@ proptest! {
             prop_assert!(justified(&world, &origin, &decision, code), "{decision:#?}");
         }
         prop_assert!(!decision.reasons.is_empty());
+    }
+
+    #[test]
+    fn a_strangers_way_on_leaves_only_where_an_entry_has_it_or_the_connector_passes_it(
+        world in worlds(), origin in origins(), local in select(&["u%x", "u+t%x"]), domain in select(&DOMAINS),
+    ) {
+        let address = address(&format!("{local}@{domain}"));
+        let (decision, _) = world.decide(&origin, &address);
+        let ours = world.table.accepted.find(address.domain()).is_some();
+        if let Some(route) = route(&decision) && ours && origin.is_stranger() {
+            let passes = world.table.connectors[&route.connector].source_routes == SourceRoutes::Pass;
+            let has = |rules: &DirectoryRules| {
+                let Directory { truth, cache, .. } = &world.directories[&*rules.name];
+                let found = |lookups: &HashMap<String, Lookup>| matches!(lookups.get(address.key()), Some(Lookup::Found(_)));
+                rules.proof == Proof::Entry && (found(truth) || found(cache))
+            };
+            prop_assert!(passes || world.table.directories.iter().any(has), "{decision:#?}");
+        }
     }
 
     #[test]

@@ -63,8 +63,8 @@ async fn what_becomes_durable_reaches_the_queue_even_if_the_session_ends_meanwhi
     let none = tokio::time::timeout(Duration::from_secs(5), world.accepted.recv()).await;
     assert!(none.is_err(), "it is being committed");
     talk.session.abort();
-    let entry = tokio::time::timeout(Duration::from_secs(60), world.accepted.recv()).await.expect("nobody has it");
-    assert_eq!(entry.map(|entry| entry.id), Some(world.spool.committed.lock().unwrap()[0].0.id));
+    let handover = tokio::time::timeout(Duration::from_secs(60), world.accepted.recv()).await.expect("nobody has it");
+    assert_eq!(handover.map(|handover| handover.entry.id), Some(world.spool.committed.lock().unwrap()[0].0.id));
 }
 
 #[tokio::test(start_paused = true)]

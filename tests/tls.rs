@@ -13,5 +13,7 @@ mod certificates;
 mod check;
 #[path = "tls/clients.rs"]
 mod clients;
+#[path = "tls/tenants.rs"]
+mod tenants;
 #[path = "tls/next_hops.rs"]
 mod next_hops;

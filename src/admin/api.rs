@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::directory::{self, Looked, Stats};
-use super::explain::{Explained, explain};
+use super::explain::{Explained, explain, refusal_in_words};
 use super::queue::{Listed, Message};
 use super::status::{Status, collect};
 use super::{Parts, status};
@@ -264,7 +264,9 @@ async fn route(State(parts): State<Arc<Parts>>, Query(asked): Query<Asked>) -> A
     let address = address_of(&asked.address)?;
     let in_force = parts.current.load_full();
     let explained = explain(&in_force.config, &in_force.resolver, &address, asked.from).await;
-    explained.map(Json).map_err(|error| failed(StatusCode::UNPROCESSABLE_ENTITY, error))
+    let mut explained = explained.map_err(|error| failed(StatusCode::UNPROCESSABLE_ENTITY, error))?;
+    explained.last_refusal = parts.delivery.last_refusal(&address).as_ref().map(refusal_in_words);
+    Ok(Json(explained))
 }
 
 async fn trace(

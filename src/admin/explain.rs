@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Protocol, ReceiveConnector};
+use crate::delivery::last_refusals::LastRefusal;
 use crate::message::envelope::{Origin, Relay};
 use crate::resolve::Resolver;
 use crate::routing::verdict::{Decision, Freshness, Verdict};
@@ -31,6 +32,9 @@ pub struct Explained {
     pub route: Option<Way>,
     /// Our reply, if it is refused: `550 5.1.1 user unknown`.
     pub reply: Option<String>,
+    /// What a next hop said when it refused this recipient last, and the row of docs/refusals.md that it was read by.
+    #[serde(default)]
+    pub last_refusal: Option<String>,
 }
 
 /// A way out in words.
@@ -77,6 +81,9 @@ impl Explained {
         for reason in &self.reasons {
             text.push_str(&format!("  {reason}\n"));
         }
+        if let Some(last) = &self.last_refusal {
+            text.push_str(&format!("  last refused: {last}\n"));
+        }
         text
     }
 }
@@ -115,7 +122,15 @@ pub fn in_words(config: &Config, decision: &Decision, from: String) -> Explained
         reasons: decision.reasons.iter().map(ToString::to_string).collect(),
         route,
         reply,
+        last_refusal: None,
     }
+}
+
+/// A refusal in words.
+#[must_use]
+pub fn refusal_in_words(last: &LastRefusal) -> String {
+    let LastRefusal { at, next_hop, reply, row } = last;
+    format!("{at} by {next_hop}: {reply} (refusal {row})")
 }
 
 fn next_hops(config: &Config, connector: &str, domain: &str) -> (String, Vec<String>) {

@@ -85,6 +85,7 @@ fn check(mut written: Written, mut context: Context) -> Result<Config, Vec<Probl
     domains::check(&written, problems);
     companions::check(&written, problems);
     let warnings = warnings::find(&written);
+    clients::leave_out_organizations(&mut written);
     if context.problems.is_empty() { Ok(assemble(written, warnings)) } else { Err(context.problems.into_sorted()) }
 }
 
@@ -125,6 +126,7 @@ fn assemble(written: Written, warnings: Vec<String>) -> Config {
             organization: connector.organization.clone(),
             rewrite_target_address: connector.rewrite_target_address,
             verify_with: connector.verify_with.clone(),
+            source_routes: connector.source_routes,
         };
         (connector.name.clone(), rules)
     };

@@ -11,7 +11,7 @@ use super::{
     CacheConfig, CallAheadConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, HoldChanges, LdapConfig,
     LdapMode, SnapshotConfig,
 };
-use crate::routing::table::{DirectoryRules, PlusAddressing};
+use crate::routing::table::{DirectoryRules, PlusAddressing, Proof};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 
@@ -50,6 +50,10 @@ pub(super) fn read(reader: &mut Reader<'_>) -> DirectoryConfig {
         deliver_to: reader.optional("deliver_to", plain),
         mailbox_servers,
         plus_addressing: reader.choice("plus_addressing", words).unwrap_or(default),
+        proof: match &kind {
+            DirectoryKind::Ldap(_) | DirectoryKind::File(_) => Proof::Entry,
+            DirectoryKind::CallAhead(_) => Proof::Word,
+        },
     };
     DirectoryConfig { name, rules, kind }
 }

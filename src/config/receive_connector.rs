@@ -8,6 +8,7 @@ use super::reader::{Reader, name, plain};
 use super::server::socket_address;
 use super::{Auth, CertificateFiles, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
 use crate::message::envelope::Relay;
+use crate::message::tenant::Tenant;
 use crate::tls::names::ClientName;
 
 /// What Linux takes for TCP_MAXSEG (tcp(7)).
@@ -32,6 +33,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> ReceiveConnector {
         tls: tls(&mut reader.inner("receive_connector.tls")),
         trusted_proxies: reader.list("trusted_proxies", network).unwrap_or_default(),
         client_names: reader.list("client_names", ClientName::parse).unwrap_or_default(),
+        tenant: reader.optional("tenant", Tenant::parse),
         auth: reader.text_with_path("auth", auth).unwrap_or(Auth::None),
         max_message_size: reader.size("max_message_size").unwrap_or(35 << 20),
         max_header_size: reader.size("max_header_size").unwrap_or(256 << 10),
@@ -41,6 +43,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> ReceiveConnector {
         idle_timeout: reader.positive("idle_timeout").unwrap_or(Duration::from_secs(300)),
         max_segment_size: segment_size(reader),
         strip_headers: reader.list("strip_headers", header_pattern).unwrap_or_else(exchange_headers),
+        strip_authentication_results: reader.flag("strip_authentication_results").unwrap_or(true),
     }
 }
 
@@ -62,8 +65,23 @@ fn the_world() -> Vec<Network> {
     ["0.0.0.0/0", "::/0"].iter().filter_map(|network| network.parse().ok()).collect()
 }
 
+/// What Exchange believes of its own servers and of Exchange Online, and takes out of strangers' mail itself: its header
+/// firewall (learn.microsoft.com, "Header firewall"), the same headers on their way between the two halves of a hybrid
+/// organisation (`CloudServicesMailEnabled`), and which tenant a message is of. Nothing that Exchange Online signs may be
+/// here: its DKIM and ARC signatures cover `X-MS-Exchange-SenderADCheck` and `X-MS-Exchange-AntiSpam-*`.
+const EXCHANGE_HEADERS: [&str; 8] = [
+    "X-MS-Exchange-Organization-*",
+    "X-MS-Exchange-Forest-*",
+    "X-MS-Exchange-CrossPremises-*",
+    "X-MS-Exchange-CrossTenant-*",
+    "X-MS-Exchange-Transport-CrossTenantHeaders*",
+    "X-CrossPremisesHeaders*",
+    "X-OrganizationHeadersPreserved",
+    "X-OriginatorOrg",
+];
+
 fn exchange_headers() -> Vec<String> {
-    ["X-MS-Exchange-Organization-*", "X-MS-Exchange-Forest-*"].map(str::to_owned).into()
+    EXCHANGE_HEADERS.map(str::to_owned).into()
 }
 
 /// A field name (RFC 5322 3.6.8), or the beginning of some and a `*`.

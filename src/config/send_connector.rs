@@ -13,6 +13,7 @@ use super::{
     SendAuth, SendConnector, SendTls, SendTlsMode, SmtpOut, Speaks, TlsVersion, WhenUnreachable,
 };
 use crate::routing::address_space::AddressSpace;
+use crate::routing::table::SourceRoutes;
 
 /// Reads one.
 pub(super) fn read(reader: &mut Reader<'_>) -> SendConnector {
@@ -25,6 +26,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> SendConnector {
         protocol,
         address_spaces: reader.tables("send_connector.address_spaces", address_space),
         verify_with: reader.optional("verify_with", plain),
+        source_routes: reader
+            .choice("source_routes", &[("refuse", SourceRoutes::Refuse), ("pass", SourceRoutes::Pass)])
+            .unwrap_or_default(),
         rewrite_target_address: reader.flag("rewrite_target_address").unwrap_or(true),
         retry: retry(&mut reader.inner("send_connector.retry")),
         max_connections: reader.number("max_connections", 1).unwrap_or(20),
@@ -57,6 +61,7 @@ pub(super) fn recipient_mx() -> SendConnector {
         })),
         address_spaces: Vec::new(),
         verify_with: None,
+        source_routes: SourceRoutes::Refuse,
         rewrite_target_address: true,
         retry: Retry::DEFAULT,
         max_connections: 20,
@@ -86,7 +91,7 @@ fn protocol(reader: &mut Reader<'_>) -> Protocol {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 fn delivery(reader: &mut Reader<'_>, protocol: &Protocol) -> Delivery {
     let queues = reader.choice("delivery", &[("cut-through", false), ("queue", true)]);

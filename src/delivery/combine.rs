@@ -1,34 +1,12 @@
 //! What the sender is told after the dot, and what is done for each recipient, from what became of all of them
 //! (DESIGN section 7, "After the dot"). Pure.
 //!
-//! `session::ending` calls [`combine`] when every next hop has answered or will not. A recipient of an SMTP
-//! branch has its branch's reply, one of an LMTP branch its own. Who loops is not here: a loop is reported whenever
-//! the message is accepted.
+//! `session` calls [`combine`] when every next hop has answered or will not. A recipient of an SMTP branch has its
+//! branch's reply, one of an LMTP branch its own. Who loops is not here: a loop is reported whenever the message is
+//! accepted.
 
-use crate::smtp::reply::Reply;
-
-/// What became of one recipient.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The next hop has it.
-    Accepted,
-    /// The next hop's 4xx, or ours because nobody knows what became of it.
-    Deferred(Reply),
-    /// The next hop's 5xx, or ours for what it cannot take.
-    Refused(Reply),
-    /// Nothing was sent to a next hop, and the queue will: its connector queues, its next hop is out of reach, or it was
-    /// cut loose from the others.
-    Queued,
-}
-
-/// What the sender is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
-    /// 250, once all that [`Then`] asks for is durable.
-    Accepted,
-    /// This; nothing is kept.
-    Refused(Reply),
-}
+use super::outcome::{Class, Outcome};
+use super::unreachable::Unreachable;
 
 /// What is done for one recipient of a message that is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,56 +19,75 @@ pub enum Then {
     Report,
 }
 
-/// The reply, and what follows for each recipient in the order of `outcomes`; nothing follows where it is refused.
-#[must_use]
-pub fn combine(outcomes: &[Outcome]) -> (Told, Vec<Then>) {
-    let accepted = outcomes.contains(&Outcome::Accepted);
-    let all_queued = outcomes.iter().all(|outcome| *outcome == Outcome::Queued);
-    if accepted || all_queued {
-        return (Told::Accepted, outcomes.iter().map(then).collect());
-    }
-    let deferred = outcomes.iter().find_map(|outcome| match outcome {
-        Outcome::Deferred(reply) => Some(reply),
-        _ => None,
-    });
-    let refused = outcomes.iter().find_map(|outcome| match outcome {
-        Outcome::Refused(reply) => Some(reply),
-        _ => None,
-    });
-    // Branches that queue do not count as acceptance: if every other one refused the content, so do we.
-    match deferred.or(refused) {
-        Some(reply) => (Told::Refused(reply.clone()), Vec::new()),
-        None => (Told::Accepted, outcomes.iter().map(then).collect()),
+/// What becomes of one recipient, seen alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    Accepted,
+    /// 4xx.
+    Deferred,
+    /// 5xx.
+    Refused,
+    /// Nothing was sent to a next hop, and the queue will.
+    Queued,
+}
+
+impl Alone {
+    /// `otherwise`: what becomes of it where no next hop can be used. `None`: its connector queues.
+    fn of(outcome: Option<&Outcome>, otherwise: Unreachable) -> Self {
+        let Some(outcome) = outcome else { return Self::Queued };
+        match (outcome.class, otherwise) {
+            (Class::Accepted, _) => Self::Accepted,
+            (Class::Refused | Class::UnknownRecipient, _) => Self::Refused,
+            (Class::LeftToQueue, _) | (Class::Unreachable, Unreachable::Queue) => Self::Queued,
+            (Class::Unreachable, Unreachable::Defer) => Self::Deferred,
+            (Class::Deferred | Class::TooManyRecipients | Class::InDoubt, _) => Self::Deferred,
+        }
     }
 }
 
-fn then(outcome: &Outcome) -> Then {
-    match outcome {
-        Outcome::Accepted => Then::Nothing,
-        Outcome::Deferred(_) | Outcome::Queued => Then::Queue,
-        Outcome::Refused(_) => Then::Report,
+/// What follows for each recipient of a message that is accepted, in their order.
+///
+/// # Errors
+/// The message is not: the number of the recipient whose outcome is the client's answer.
+pub fn combine(outcomes: &[(Option<&Outcome>, Unreachable)]) -> Result<Vec<Then>, usize> {
+    let alone: Vec<Alone> = outcomes.iter().map(|(outcome, otherwise)| Alone::of(*outcome, *otherwise)).collect();
+    let first = |which: Alone| alone.iter().position(|one| *one == which);
+    if first(Alone::Accepted).is_none()
+        // Branches that queue do not count as acceptance: if every other one refused the content, so do we.
+        && let Some(answer) = first(Alone::Deferred).or(first(Alone::Refused))
+    {
+        return Err(answer);
     }
+    let then = |one: &Alone| match one {
+        Alone::Accepted => Then::Nothing,
+        Alone::Deferred | Alone::Queued => Then::Queue,
+        Alone::Refused => Then::Report,
+    };
+    Ok(alone.iter().map(then).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smtp::reply::Enhanced;
+    use crate::smtp::reply::{Enhanced, Reply};
 
     const BUSY: Reply = Reply::fixed(452, Enhanced(4, 3, 1), "full");
-    const LOST: Reply = Reply::fixed(451, Enhanced(4, 4, 2), "no answer after the dot");
     const SPAM: Reply = Reply::fixed(554, Enhanced(5, 7, 1), "spam");
-    const VIRUS: Reply = Reply::fixed(554, Enhanced(5, 6, 0), "virus");
 
-    fn outcome(letter: char) -> Outcome {
-        match letter {
-            'a' => Outcome::Accepted,
-            'b' => Outcome::Deferred(BUSY),
-            'l' => Outcome::Deferred(LOST),
-            's' => Outcome::Refused(SPAM),
-            'v' => Outcome::Refused(VIRUS),
-            _ => Outcome::Queued,
-        }
+    /// `q`: its connector queues; `u` and `d`: out of reach, to be queued or deferred.
+    fn outcome(letter: char) -> (Option<Outcome>, Unreachable) {
+        let ours = |class, reply| Some(Outcome::ours(class, reply));
+        let outcome = match letter {
+            'a' => ours(Class::Accepted, BUSY),
+            'b' => ours(Class::Deferred, BUSY),
+            'l' => ours(Class::InDoubt, BUSY),
+            's' => ours(Class::Refused, SPAM),
+            'x' => ours(Class::UnknownRecipient, SPAM),
+            'c' => ours(Class::LeftToQueue, BUSY),
+            'u' | 'd' => ours(Class::Unreachable, BUSY),
+            _ => None,
+        };
+        (outcome, if letter == 'd' { Unreachable::Defer } else { Unreachable::Queue })
     }
 
     fn letters(then: &[Then]) -> String {
@@ -104,43 +101,54 @@ mod tests {
 
     #[test]
     fn every_mix_has_one_answer() {
-        let refused = |reply: Reply| (Told::Refused(reply), "");
         for (outcomes, expected) in [
             // One branch: its reply is ours.
-            ("a", (Told::Accepted, "-")),
-            ("aaa", (Told::Accepted, "---")),
-            ("b", refused(BUSY)),
-            ("l", refused(LOST)),
-            ("s", refused(SPAM)),
-            ("ss", refused(SPAM)),
-            ("q", (Told::Accepted, "q")),
-            ("qqq", (Told::Accepted, "qqq")),
+            ("a", Ok("-")),
+            ("aaa", Ok("---")),
+            ("b", Err(0)),
+            ("l", Err(0)),
+            ("s", Err(0)),
+            ("x", Err(0)),
+            ("ss", Err(0)),
+            ("q", Ok("q")),
+            ("qqq", Ok("qqq")),
+            ("u", Ok("q")),
+            ("d", Err(0)),
+            ("c", Ok("q")),
             // Any accepted: 250; another's 4xx or unknown outcome is queued, its 5xx reported.
-            ("ab", (Told::Accepted, "-q")),
-            ("al", (Told::Accepted, "-q")),
-            ("la", (Told::Accepted, "q-")),
-            ("as", (Told::Accepted, "-r")),
-            ("sa", (Told::Accepted, "r-")),
-            ("aq", (Told::Accepted, "-q")),
-            ("absq", (Told::Accepted, "-qrq")),
-            ("sbqla", (Told::Accepted, "rqqq-")),
+            ("ab", Ok("-q")),
+            ("al", Ok("-q")),
+            ("la", Ok("q-")),
+            ("as", Ok("-r")),
+            ("sa", Ok("r-")),
+            ("ax", Ok("-r")),
+            ("aq", Ok("-q")),
+            ("ad", Ok("-q")),
+            ("absqcu", Ok("-qrqqq")),
+            ("sbqla", Ok("rqqq-")),
             // None accepted and any 4xx: that 4xx.
-            ("bs", refused(BUSY)),
-            ("sb", refused(BUSY)),
-            ("sl", refused(LOST)),
-            ("lb", refused(LOST)),
+            ("bs", Err(0)),
+            ("sb", Err(1)),
+            ("sl", Err(1)),
+            ("lb", Err(0)),
+            ("sd", Err(1)),
             // None accepted, only 5xx: the first.
-            ("sv", refused(SPAM)),
-            ("vs", refused(VIRUS)),
+            ("sx", Err(0)),
+            ("xs", Err(0)),
             // What queues does not count as acceptance.
-            ("sq", refused(SPAM)),
-            ("qs", refused(SPAM)),
-            ("qb", refused(BUSY)),
-            ("qsb", refused(BUSY)),
+            ("sq", Err(0)),
+            ("qs", Err(1)),
+            ("us", Err(1)),
+            ("qb", Err(1)),
+            ("qsb", Err(2)),
         ] {
-            let all: Vec<Outcome> = outcomes.chars().map(outcome).collect();
-            let (told, then) = combine(&all);
-            assert_eq!((told, letters(&then).as_str()), expected, "{outcomes}");
+            let all: Vec<_> = outcomes.chars().map(outcome).collect();
+            let all: Vec<_> = all.iter().map(|(outcome, otherwise)| (outcome.as_ref(), *otherwise)).collect();
+            assert_eq!(
+                combine(&all).as_deref().map(letters).map_err(|at| *at),
+                expected.map(str::to_owned),
+                "{outcomes}"
+            );
         }
     }
 }

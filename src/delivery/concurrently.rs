@@ -18,6 +18,11 @@ pub(super) async fn concurrently<F: Future>(questions: Vec<F>) -> Vec<F::Output>
     answers
 }
 
+/// The answers, in the order of the questions, all of which are under way at once.
+pub(super) async fn side_by_side<F: Future>(questions: Vec<F>) -> Vec<F::Output> {
+    all(questions.into_iter().map(Box::pin).map(Asked::Under).collect()).await.collect()
+}
+
 /// One question.
 enum Asked<F: Future> {
     Under(Pin<Box<F>>),

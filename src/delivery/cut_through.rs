@@ -1,38 +1,66 @@
 //! The branches of one client's transaction whose next hops take part in it (DESIGN section 7, "Cut-through").
 //!
 //! `session` asks for each recipient as its RCPT comes ([`Branches::ask`]), gives the connections back while the client
-//! does not move ([`Branches::release`]), and sends the message when it is there ([`Branches::send`]). What the sender is
+//! does not move and somebody waits for them ([`Branches::release`]), and sends the message when it is there ([`Branches::send`]). What the sender is
 //! told is `combine`'s business, what becomes of mail that no next hop can take now the session's.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
-mod branch;
-mod lag;
-mod message;
-mod pace;
+use tokio::time::{Instant, sleep_until};
 
-use super::attempt::answer::Answer;
-use super::attempt::lend::Out;
-use super::attempt::{HandedResult, Outbound};
-use super::concurrently::concurrently;
-use crate::config::{CutThrough, SendConnector, SmtpOut};
+use super::attempt::{Outbound, Waits};
+use super::branch::{Branch, InFlight, Lag, Member, Message};
+use super::concurrently::side_by_side;
+use super::outcome::{Class, Outcome};
+use super::slots::{Applicant, Class as ClientClass, Client, Vouched};
+use super::unreachable::Unreachable;
+use crate::config::{CutThrough, SendConnector, SmtpOut, WhenUnreachable};
 use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::routing::verdict::Route;
 use crate::smtp::domain::Domain;
-use crate::smtp::reply::{Reply, TOO_MANY_RECIPIENTS};
-
-use branch::{Branch, Line, Member, Stream};
-use lag::Lag;
-pub(crate) use message::{Body, Message};
-
-/// Recipients of one transaction; every server takes as many (RFC 5321 4.5.3.1.8).
-const MAX_RECIPIENTS: usize = 100;
 
 /// One client's transaction, as far as next hops have a part in it.
 pub(crate) struct Branches {
     outbound: Outbound,
     ehlo: Domain,
     all: Vec<Branch>,
+}
+
+/// When the client has waited long enough.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Haste {
+    /// After that what is left need not be waited for ...
+    pub after: Instant,
+    /// ... if a next hop has the message, or without.
+    pub without_acceptance: WithoutAcceptance,
+    /// Until when what goes on is waited for.
+    pub until: Instant,
+}
+
+/// Whether a client hears that its message is queued though no next hop has it yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WithoutAcceptance {
+    /// It is one of ours.
+    Yes,
+    /// It is a stranger.
+    No,
+}
+
+impl Haste {
+    fn is_enough(self, ended: &[Option<Vec<(usize, Outcome)>>]) -> bool {
+        let accepted = |(_, outcome): &(usize, Outcome)| outcome.class == Class::Accepted;
+        self.without_acceptance == WithoutAcceptance::Yes || ended.iter().flatten().flatten().any(accepted)
+    }
+}
+
+/// What became of a message.
+pub(crate) struct Sent {
+    /// Of every recipient but those that are in flight, by their numbers.
+    pub outcomes: Vec<(usize, Outcome)>,
+    /// Branches whose end of data is with the next hop.
+    pub in_flight: Vec<InFlight>,
 }
 
 /// A send connector that takes part, and how.
@@ -58,86 +86,15 @@ pub(crate) struct Asked<'a> {
     pub origin: &'a Origin,
     /// What MAIL said to us.
     pub sender: &'a Sender,
-    /// Who says that it exists.
-    pub vouched: Vouched<'a>,
+    /// What becomes of it where no next hop can be used.
+    pub otherwise: Unreachable,
+    /// Whether anybody vouches for it: it was resolved, verified or is recently good.
+    pub vouched: Vouched,
 }
 
-/// Whether somebody vouches for a recipient: the directory, the other side's, or earlier mail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Vouched<'a> {
-    /// Nobody does.
-    No,
-    /// Somebody does; this session asks. A next hop that refuses many such recipients is sick.
-    ForBy(&'a str),
-}
-
-/// What the next hop says to a recipient.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Said {
-    /// Yes.
-    Accepted,
-    /// No more of them in this transaction.
-    TooMany,
-    /// 4xx or 5xx: the recipient's own answer, or the sender's.
-    PassedOn(Reply),
-    /// It does not know the recipient.
-    Unknown(Reply),
-    /// No next hop can be used now, and this is why.
-    Unreachable(Reply),
-}
-
-/// How it ended for one recipient.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ending {
-    /// Its number.
-    pub at: usize,
-    /// Which next hop answered; empty: none, or ourselves.
-    pub next_hop: Arc<str>,
-    /// How.
-    pub end: End,
-}
-
-/// How a recipient's branch ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The next hop has it.
-    Accepted {
-        /// What it said.
-        reply: Reply,
-        /// Whether it offers DSN, so that NOTIFY=SUCCESS is its business now.
-        dsn: bool,
-    },
-    /// 4xx, or nobody knows.
-    Deferred(Reply),
-    /// 5xx.
-    Refused(Reply),
-    /// No next hop could be used, and this is why: nothing has arrived anywhere.
-    Unreachable(Reply),
-    /// It fell behind the others and was closed before its end: nothing has arrived.
-    CutLoose(Reply),
-}
-
-impl Ending {
-    /// The same, where the next hop broke off in the middle of the content: that is its answer.
-    fn broken_off(self) -> Self {
-        let end = match self.end {
-            End::Unreachable(reply) => End::Deferred(reply),
-            end => end,
-        };
-        Self { end, ..self }
-    }
-}
-
-impl End {
-    /// What was said.
-    pub(crate) fn reply(&self) -> &Reply {
-        match self {
-            Self::Accepted { reply, .. }
-            | Self::Deferred(reply)
-            | Self::Refused(reply)
-            | Self::Unreachable(reply)
-            | Self::CutLoose(reply) => reply,
-        }
+impl Asked<'_> {
+    fn member(&self) -> Member {
+        Member { at: self.at, rcpt: self.rcpt.clone(), rcpt_to: self.route.rcpt_to.clone() }
     }
 }
 
@@ -152,89 +109,153 @@ impl Branches {
         self.all.is_empty()
     }
 
-    /// Whether connections are on loan.
-    pub(crate) fn has_loans(&self) -> bool {
-        self.all.iter().any(|branch| matches!(branch.line, Line::Open(_)))
+    /// Whether connections are checked out.
+    pub(crate) fn has_checkouts(&self) -> bool {
+        self.all.iter().any(Branch::has_checkout)
     }
 
-    /// Asks the next hop about a recipient.
-    pub(crate) async fn ask(&mut self, part: TakesPart<'_>, asked: &Asked<'_>) -> Said {
-        let (outbound, branch) = self.branch(part, asked.route);
-        if branch.members.len() >= MAX_RECIPIENTS {
-            return Said::TooMany;
+    /// Whether somebody takes this way already.
+    pub(crate) fn has(&self, route: &Route) -> bool {
+        self.all.iter().any(|branch| branch.is_for(route))
+    }
+
+    /// Asks next hops about recipients, those of each branch in one go; the answers in their order.
+    pub(crate) async fn ask(&mut self, asked: &[(TakesPart<'_>, Asked<'_>)]) -> Vec<Outcome> {
+        if let [(part, one)] = asked {
+            let at = self.branch(*part, one);
+            return self.all[at].ask((one.origin, one.sender), vec![one.member()], one.vouched).await;
         }
-        branch.ask(outbound, asked).await
+        let places: Vec<usize> = asked.iter().map(|(part, one)| self.branch(*part, one)).collect();
+        let mut asking = Vec::new();
+        for (place, branch) in self.all.iter_mut().enumerate() {
+            let its = || asked.iter().zip(&places).filter(|(_, at)| **at == place).map(|((_, one), _)| one);
+            let Some(first) = its().next() else { continue };
+            let vouched = if its().any(|one| one.vouched == Vouched::Yes) { Vouched::Yes } else { Vouched::No };
+            let (from, members) = ((first.origin, first.sender), its().map(Asked::member).collect());
+            asking.push(async move { (place, branch.ask(from, members, vouched).await.into_iter()) });
+        }
+        let mut answers = side_by_side(asking).await;
+        let answer = |place: &usize| {
+            let its = answers.iter_mut().find(|(at, _)| at == place);
+            its.and_then(|(_, answers)| answers.next()).unwrap_or_else(Outcome::undone)
+        };
+        places.iter().map(answer).collect()
     }
 
     /// Takes a recipient into its branch though no next hop has accepted it: it will be queued.
     pub(crate) fn join(&mut self, part: TakesPart<'_>, asked: &Asked<'_>) {
-        self.branch(part, asked.route).1.members.push(Member::of(asked));
+        let at = self.branch(part, asked);
+        self.all[at].join(asked.member());
     }
 
-    /// The branch of a route; a new one where there is none yet.
-    fn branch(&mut self, part: TakesPart<'_>, route: &Route) -> (&Outbound, &mut Branch) {
-        let known = self.all.iter().position(|branch| branch.is_for(part, route));
-        let at = known.unwrap_or_else(|| {
-            let out = Out {
-                connector: part.connector.clone(),
-                smtp: part.smtp.clone(),
-                domain: route.next_hop_domain.clone(),
-                ehlo: self.ehlo.clone(),
+    /// Where the branch of a recipient is; a new one where there is none yet.
+    fn branch(&mut self, part: TakesPart<'_>, asked: &Asked<'_>) -> usize {
+        let known = self.all.iter().position(|branch| branch.is_for(asked.route));
+        known.unwrap_or_else(|| {
+            let otherwise = match asked.otherwise {
+                Unreachable::Defer => WhenUnreachable::Defer,
+                Unreachable::Queue => WhenUnreachable::Queue,
             };
-            self.all.push(Branch::new(out, part.cut_through.patience));
+            let waits = Waits::of_client(part.smtp, part.cut_through, otherwise);
+            let domain = &asked.route.next_hop_domain;
+            let out = self.outbound.way_out(&self.ehlo, (part.connector, part.smtp), domain, (waits, applicant(asked)));
+            self.all.push(Branch::new(out));
             self.all.len() - 1
-        });
-        (&self.outbound, &mut self.all[at])
+        })
     }
 
-    /// The client does not move: every connection goes back, and the envelopes are said again later.
-    pub(crate) fn release(&mut self) {
-        for branch in &mut self.all {
+    /// Waits until somebody wants one of the connections; whose it is, for [`Branches::give_back`].
+    pub(crate) async fn wanted(&self) -> usize {
+        let mut waiting: Vec<_> = self.all.iter().map(|branch| Box::pin(branch.wanted())).collect();
+        poll_fn(|context| {
+            let ready = waiting.iter_mut().position(|wanted| wanted.as_mut().poll(context).is_ready());
+            ready.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// A connection that somebody wants goes back.
+    pub(crate) fn give_back(&mut self, at: usize) {
+        if let Some(branch) = self.all.get_mut(at) {
             branch.release();
         }
+    }
+
+    /// Whether the content of some branch goes as it comes.
+    pub(crate) fn stream(&self) -> bool {
+        self.all.iter().any(Branch::streams)
+    }
+
+    /// Somebody waits for what an idle client holds: every connection goes back, and the envelopes are said again later.
+    pub(crate) fn release(&mut self) {
+        self.all.iter_mut().for_each(Branch::release);
     }
 
     /// After the loop rules: these recipients are sent to, each by this route; the others are taken out. Branches whose
     /// recipients have changed say their envelope again.
     pub(crate) fn regroup(&mut self, recipients: &[(TakesPart<'_>, Asked<'_>)]) {
-        let before: Vec<Vec<Member>> = self.all.iter_mut().map(|branch| std::mem::take(&mut branch.members)).collect();
+        let mut its: Vec<Vec<Member>> = self.all.iter().map(|_| Vec::new()).collect();
         for (part, asked) in recipients {
-            let branch = self.branch(*part, asked.route).1;
-            if !branch.is_lost(asked.at) {
-                branch.members.push(Member::of(asked));
-            }
+            let at = self.branch(*part, asked);
+            its.resize_with(self.all.len(), Vec::new);
+            its[at].push(asked.member());
         }
-        for (branch, before) in self.all.iter_mut().zip(before) {
-            if branch.members != before {
-                branch.release();
-            }
+        for (branch, its) in self.all.iter_mut().zip(its) {
+            branch.has_only(its);
         }
     }
 
-    /// Sends the message, and says how it ended for every recipient.
-    pub(crate) async fn send(&mut self, message: &Message<'_>) -> Vec<Ending> {
-        let (outbound, lag) = (&self.outbound, Lag::of(self.all.len()));
-        if let [branch] = &mut self.all[..] {
-            return branch.send(outbound, message, &lag).await;
+    /// Sends the message, and says what became of every recipient. Who is not there any more when `haste` comes is in
+    /// [`Sent::in_flight`], or left to the queue.
+    pub(crate) async fn send(&mut self, message: &Message<'_>, haste: Haste) -> Sent {
+        let lag = Lag::of(self.all.iter().filter(|branch| branch.sends()).count());
+        if let ([branch], WithoutAcceptance::No) = (&mut self.all[..], haste.without_acceptance) {
+            return Sent { outcomes: branch.send(message, &lag).await, in_flight: Vec::new() };
         }
-        let sending = self.all.iter_mut().map(|branch| branch.send(outbound, message, &lag)).collect();
-        concurrently(sending).await.into_iter().flatten().collect()
+        let mut ended: Vec<Option<Vec<(usize, Outcome)>>> = vec![None; self.all.len()];
+        {
+            let send = |branch| Some(Box::pin(Branch::send(branch, message, &lag)));
+            let mut sending: Vec<_> = self.all.iter_mut().map(send).collect();
+            let mut late = std::pin::pin!(sleep_until(haste.after));
+            poll_fn(|context| {
+                for (sending, ended) in sending.iter_mut().zip(&mut ended) {
+                    if let Some(future) = sending
+                        && let Poll::Ready(outcomes) = future.as_mut().poll(context)
+                    {
+                        (*sending, *ended) = (None, Some(outcomes));
+                    }
+                }
+                let all = ended.iter().all(Option::is_some);
+                let enough = all || late.as_mut().poll(context).is_ready() && haste.is_enough(&ended);
+                if enough { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        }
+        let mut sent = Sent { outcomes: Vec::new(), in_flight: Vec::new() };
+        for (branch, ended) in self.all.iter_mut().zip(ended) {
+            let (outcomes, in_flight) = match ended {
+                Some(outcomes) => (outcomes, None),
+                None => branch.part(haste.until),
+            };
+            sent.outcomes.extend(outcomes);
+            sent.in_flight.extend(in_flight);
+        }
+        sent
     }
 
     /// Begins to send a message that is not all there yet; the rest is [fed](Self::feed).
     pub(crate) async fn begin_stream(&mut self, message: &Message<'_>) {
-        let (outbound, lag) = (&self.outbound, Lag::of(self.all.len()));
-        concurrently(self.all.iter_mut().map(|branch| branch.begin_stream(outbound, message, &lag)).collect()).await;
+        let lag = Lag::of(self.all.iter().filter(|branch| branch.sends()).count());
+        side_by_side(self.all.iter_mut().map(|branch| branch.begin_stream(message, &lag)).collect()).await;
     }
 
     /// Sends the next piece of a message that is being streamed.
     pub(crate) async fn feed(&mut self, piece: &[u8]) {
-        let streams = self.all.iter().filter(|branch| matches!(branch.stream, Stream::On)).count();
-        let lag = Lag::of(streams);
+        let lag = Lag::of(self.all.iter().filter(|branch| branch.streams()).count());
         if let [branch] = &mut self.all[..] {
             return branch.feed(piece, &lag).await;
         }
-        concurrently(self.all.iter_mut().map(|branch| branch.feed(piece, &lag)).collect()).await;
+        side_by_side(self.all.iter_mut().map(|branch| branch.feed(piece, &lag)).collect()).await;
     }
 }
 
@@ -245,21 +266,9 @@ impl Drop for Branches {
     }
 }
 
-/// What one answer means for the client.
-fn said(told: Vec<(usize, Answer)>) -> Said {
-    match told.into_iter().next() {
-        None => Said::Accepted,
-        Some((_, Answer::Again(_))) => Said::TooMany,
-        Some((_, Answer::Trouble(trouble))) => Said::Unreachable(trouble.reply),
-        Some((_, Answer::Final(HandedResult::UnknownRecipient(reply)))) => Said::Unknown(reply),
-        Some((_, Answer::Final(HandedResult::Refused(reply)))) => Said::PassedOn(reply),
-        Some((_, Answer::Final(HandedResult::Deferred(reply)))) if is_too_many(&reply) => Said::TooMany,
-        Some((_, Answer::Final(HandedResult::Deferred(reply) | HandedResult::Accepted { reply, .. }))) => {
-            Said::PassedOn(reply)
-        }
-    }
-}
-
-fn is_too_many(reply: &Reply) -> bool {
-    (reply.code, reply.enhanced) == (TOO_MANY_RECIPIENTS.code, TOO_MANY_RECIPIENTS.enhanced)
+/// Who wants a connection for this recipient.
+fn applicant(asked: &Asked<'_>) -> Applicant {
+    let class = if asked.origin.is_stranger() { ClientClass::Stranger } else { ClientClass::Ours };
+    let client = asked.origin.client.map_or(Client::QUEUE, Client::at);
+    Applicant { client, class, vouched: asked.vouched }
 }

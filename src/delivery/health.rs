@@ -1,13 +1,13 @@
-//! Which next hops answer: one that failed is tried last, by one connection at a time, until it answers again.
+//! Which next hops answer: one that failed is left alone, but for one test at a time, until it answers again.
 //!
-//! `attempt` asks [`Health::standing`] for the order, takes a [`Pass`] before it connects and says on it how that
-//! ended. Only what concerns the next hop as a whole counts, never what it says of a sender or a recipient.
+//! `attempt` asks [`Health::standing`] for the order, and says how each connection that it wanted ready for MAIL ended
+//! ([`Health::answers`], [`Health::fails`]). Only the host counts: that it lets us connect, greets, and agrees to EHLO, TLS
+//! and AUTH. Nothing that is said at MAIL, RCPT or the end of data touches it. Where a connection that stood ends out of
+//! order, the host is tested ([`Health::begin_test`]), and only the test counts.
 //!
 //! One failure is no outage: a connection may be reset while others work. A next hop that has answered within
-//! [`TRUSTED`] goes down with the failures of two attempts in a row; one that has not, with the first, so that a server
-//! which is off is not tried by twenty messages. Down, it is tried by one connection at a time (the probe), [`PAUSE`]
-//! after the last failure at the earliest; others wait for the probe or take another next hop. The first answer brings
-//! it back.
+//! [`TRUSTED`] goes down with two failures in a row; one that has not, with the first, so that a server which is off is
+//! not tried by twenty messages. The first answer brings it back.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,14 +17,15 @@ use tokio::time::Instant;
 
 use crate::config::SmartHost;
 use crate::fast_map::FastMap;
+use crate::smtp::reply::Reply;
 
-/// After a failure nobody connects for so long.
+/// After a test begins, and after a failure of a next hop that is down, nobody tests it for so long.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A next hop that is down is tried in its own place again after so long, even while others do its work.
-const DUE: Duration = Duration::from_secs(60);
 /// A next hop that answered so lately may fail once.
 const TRUSTED: Duration = Duration::from_secs(60);
-/// Next hops that are remembered; beyond it those of which nothing was heard for [`DUE`] are forgotten, or all.
+/// What was not heard of for so long is forgotten first.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+/// Next hops that are remembered; beyond it those of which nothing was heard for [`FORGOTTEN`] are forgotten, or all.
 const REMEMBERED: usize = 10_000;
 
 /// One next hop of one connector.
@@ -37,24 +38,15 @@ pub struct Key {
 }
 
 /// How a next hop stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// It answers, as far as is known.
     Up,
-    /// It failed, and it is time to try it in its own place again.
-    Due,
-    /// It failed.
-    Down,
+    /// It failed, with this.
+    Down(Arc<Reply>),
 }
 
-/// Why no connection may be made now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Barred {
-    /// What it failed with.
-    pub reason: Arc<str>,
-}
-
-/// What an attempt changed.
+/// What a connection changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It fails and did not before, fails for another reason, or answers again: worth a line in the log.
@@ -66,42 +58,44 @@ pub enum Change {
 /// All next hops that were tried lately.
 #[derive(Debug, Default)]
 pub struct Health {
-    known: Mutex<FastMap<Key, State>>,
-    /// Somebody has done probing.
-    probed: Notify,
+    known: Mutex<FastMap<Key, Known>>,
+    /// A test is over.
+    tested: Notify,
 }
 
 /// What is known of one.
 #[derive(Debug)]
-enum State {
-    /// It answered, and has not failed since.
-    Answered(Instant),
-    /// It answered, and failed once since.
-    Struck { at: Instant, reason: Arc<str> },
-    /// It is down.
-    Down(Down),
+struct Known {
+    state: State,
+    /// When something was last heard of it.
+    heard: Instant,
+    test: Testing,
 }
 
 #[derive(Debug)]
-struct Down {
-    last_failure: Instant,
-    probing: bool,
-    reason: Arc<str>,
+enum State {
+    /// It answered, and has not failed since.
+    Answered,
+    /// It failed once since it answered.
+    Struck(Arc<Reply>),
+    /// It is down.
+    Down(Arc<Reply>),
+    /// Nothing, but that it is being tested.
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Testing {
+    Never,
+    UnderWay,
+    Since(Instant),
 }
 
 impl State {
-    /// When something was last heard of it.
-    fn heard(&self) -> Instant {
+    fn reason(&self) -> Option<&Reply> {
         match self {
-            Self::Answered(at) | Self::Struck { at, .. } => *at,
-            Self::Down(down) => down.last_failure,
-        }
-    }
-
-    fn reason(&self) -> Option<&Arc<str>> {
-        match self {
-            Self::Answered(_) => None,
-            Self::Struck { reason, .. } | Self::Down(Down { reason, .. }) => Some(reason),
+            Self::Answered | Self::Unknown => None,
+            Self::Struck(reason) | Self::Down(reason) => Some(reason),
         }
     }
 }
@@ -110,141 +104,98 @@ impl Health {
     /// How it stands.
     #[must_use]
     pub fn standing(&self, key: &Key) -> Standing {
-        match self.known().get(key) {
-            None | Some(State::Answered(_) | State::Struck { .. }) => Standing::Up,
-            Some(State::Down(down)) if !down.probing && down.last_failure.elapsed() >= DUE => Standing::Due,
-            Some(State::Down(_)) => Standing::Down,
+        match self.known().get(key).map(|known| &known.state) {
+            Some(State::Down(reason)) => Standing::Down(reason.clone()),
+            None | Some(State::Answered | State::Struck(_) | State::Unknown) => Standing::Up,
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, FastMap<Key, State>> {
+    /// A connection was made ready for MAIL.
+    pub fn answers(&self, key: &Key) -> Change {
+        let mut all = self.known();
+        let known = entry(&mut all, key);
+        known.heard = Instant::now();
+        match std::mem::replace(&mut known.state, State::Answered) {
+            State::Down(_) => Change::News,
+            State::Answered | State::Struck(_) | State::Unknown => Change::Same,
+        }
+    }
+
+    /// None could be.
+    pub fn fails(&self, key: &Key, reason: &Reply) -> Change {
+        let mut all = self.known();
+        let known = entry(&mut all, key);
+        let now = Instant::now();
+        let change =
+            if known.state.reason().is_some_and(|before| before == reason) { Change::Same } else { Change::News };
+        known.state = match known.state {
+            State::Answered if now - known.heard < TRUSTED => State::Struck(reason.clone().into()),
+            State::Answered | State::Struck(_) | State::Down(_) | State::Unknown => State::Down(reason.clone().into()),
+        };
+        known.heard = now;
+        change
+    }
+
+    /// Permission to test it. `None`: somebody does already, or it is too soon.
+    #[must_use]
+    pub fn begin_test(self: &Arc<Self>, key: &Key) -> Option<Test> {
+        let mut all = self.known();
+        let known = entry(&mut all, key);
+        let recent = match (known.test, &known.state) {
+            (Testing::UnderWay, _) => true,
+            (Testing::Since(at), _) if at.elapsed() < PAUSE => true,
+            (_, State::Down(_)) => known.heard.elapsed() < PAUSE,
+            (_, State::Answered | State::Struck(_) | State::Unknown) => false,
+        };
+        if recent {
+            return None;
+        }
+        known.test = Testing::UnderWay;
+        Some(Test { health: self.clone(), key: key.clone() })
+    }
+
+    /// Waits for the test of it that is under way, if one is.
+    pub async fn after_test(&self, key: &Key) {
+        loop {
+            let tested = self.tested.notified();
+            let mut tested = std::pin::pin!(tested);
+            tested.as_mut().enable();
+            if self.known().get(key).is_none_or(|known| known.test != Testing::UnderWay) {
+                return;
+            }
+            tested.await;
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, FastMap<Key, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Permission to connect, once a probe that is under way has ended: if it found the next hop alive, nobody needs
-    /// to wait for his next attempt.
-    ///
-    /// # Errors
-    /// [`Barred`]: it is down.
-    pub async fn enter_after_probe(&self, key: Key) -> Result<Pass<'_>, Barred> {
-        loop {
-            let probed = self.probed.notified();
-            let probing = matches!(self.known().get(&key), Some(State::Down(Down { probing: true, .. })));
-            if !probing {
-                return self.enter(key);
-            }
-            probed.await;
-        }
-    }
-
-    /// It answers, and is of no use all the same: from now on it counts as one that failed.
-    pub fn open(&self, key: &Key, reason: &str) -> Change {
-        let mut known = self.known();
-        make_room(&mut known);
-        let probing = matches!(known.get(key), Some(State::Down(down)) if down.probing);
-        let down = State::Down(Down { last_failure: Instant::now(), probing, reason: reason.into() });
-        let before = known.insert(key.clone(), down);
-        if before.as_ref().and_then(State::reason).is_some_and(|before| **before == *reason) {
-            Change::Same
-        } else {
-            Change::News
-        }
-    }
-
-    /// Permission to connect.
-    ///
-    /// # Errors
-    /// [`Barred`]: it is down, and somebody else is trying it or has just done so.
-    pub fn enter(&self, key: Key) -> Result<Pass<'_>, Barred> {
-        if let Some(State::Down(down)) = self.known().get_mut(&key) {
-            if down.probing || down.last_failure.elapsed() < PAUSE {
-                return Err(Barred { reason: down.reason.clone() });
-            }
-            down.probing = true;
-            return Ok(Pass { health: self, key, kind: Kind::Probe });
-        }
-        Ok(Pass { health: self, key, kind: Kind::Usual })
-    }
 }
 
-/// Permission to connect once. Dropped without a word it leaves the next hop as it was.
-#[derive(Debug)]
-pub struct Pass<'a> {
-    health: &'a Health,
-    key: Key,
-    kind: Kind,
-}
-
-/// What it was given for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// The next hop was up.
-    Usual,
-    /// It was down, and this is the one connection that tries it.
-    Probe,
-}
-
-impl Pass<'_> {
-    /// Whose pass it is.
-    #[must_use]
-    pub fn key(&self) -> &Key {
-        &self.key
-    }
-
-    /// It answers.
-    pub fn answers(self) -> Change {
-        let mut known = self.health.known();
-        if let Some(State::Answered(at)) = known.get_mut(&self.key) {
-            *at = Instant::now();
-            return Change::Same;
-        }
-        make_room(&mut known);
-        match known.insert(self.key.clone(), State::Answered(Instant::now())) {
-            Some(State::Down(_)) => Change::News,
-            Some(State::Answered(_) | State::Struck { .. }) | None => Change::Same,
-        }
-    }
-
-    /// It does not.
-    pub fn fails(self, reason: &str) -> Change {
-        let now = Instant::now();
-        let mut known = self.health.known();
-        make_room(&mut known);
-        let before = known.get(&self.key);
-        let state = match before {
-            Some(State::Answered(at)) if now - *at < TRUSTED => State::Struck { at: now, reason: reason.into() },
-            Some(State::Down(down)) => {
-                let probing = down.probing && self.kind == Kind::Usual;
-                State::Down(Down { last_failure: now, probing, reason: reason.into() })
-            }
-            Some(State::Answered(_) | State::Struck { .. }) | None => {
-                State::Down(Down { last_failure: now, probing: false, reason: reason.into() })
-            }
-        };
-        let same = before.and_then(State::reason).is_some_and(|before| **before == *reason);
-        known.insert(self.key.clone(), state);
-        if same { Change::Same } else { Change::News }
-    }
-}
-
-fn make_room(known: &mut FastMap<Key, State>) {
-    if known.len() >= REMEMBERED {
-        known.retain(|_, state| state.heard().elapsed() < DUE);
+fn entry<'a>(known: &'a mut FastMap<Key, Known>, key: &Key) -> &'a mut Known {
+    if known.len() >= REMEMBERED && !known.contains_key(key) {
+        known.retain(|_, known| known.heard.elapsed() < FORGOTTEN);
         if known.len() > REMEMBERED / 2 {
             known.clear();
         }
     }
+    let nothing = || Known { state: State::Unknown, heard: Instant::now(), test: Testing::Never };
+    known.entry(key.clone()).or_insert_with(nothing)
 }
 
-impl Drop for Pass<'_> {
+/// A test under way, until it is dropped.
+#[derive(Debug)]
+pub struct Test {
+    health: Arc<Health>,
+    key: Key,
+}
+
+impl Drop for Test {
     fn drop(&mut self) {
-        if self.kind == Kind::Usual {
-            return;
+        if let Some(known) = self.health.known().get_mut(&self.key) {
+            known.test = Testing::Since(Instant::now());
         }
-        if let Some(State::Down(down)) = self.health.known().get_mut(&self.key) {
-            down.probing = false;
-        }
-        self.health.probed.notify_waiters();
+        self.health.tested.notify_waiters();
     }
 }
 
@@ -252,65 +203,99 @@ impl Drop for Pass<'_> {
 mod tests {
     use super::*;
     use crate::config::Host;
+    use crate::smtp::reply::Enhanced;
 
     fn key(port: u16) -> Key {
         Key { connector: "secondary".into(), host: SmartHost::new(Host::Name("gw".to_owned()), port) }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn one_connection_probes_what_failed() {
-        let health = Health::default();
-        let [first, second, late] = [(); 3].map(|()| health.enter(key(1)).unwrap());
-        assert_eq!(first.fails("refused"), Change::News);
-        assert_eq!(second.fails("refused"), Change::Same);
-        assert_eq!(health.standing(&key(1)), Standing::Down);
-        assert_eq!(health.standing(&key(2)), Standing::Up);
-        assert_eq!(health.enter(key(1)).unwrap_err(), Barred { reason: "refused".into() });
-        tokio::time::advance(PAUSE).await;
-        let probe = health.enter(key(1)).unwrap();
-        assert_eq!(late.fails("refused"), Change::Same);
-        tokio::time::advance(PAUSE).await;
-        assert!(health.enter(key(1)).is_err());
-        drop(probe);
-        let probe = health.enter(key(1)).unwrap();
-        assert_eq!(probe.fails("timed out"), Change::News);
-        tokio::time::advance(DUE).await;
-        assert_eq!(health.standing(&key(1)), Standing::Due);
-        let probe = health.enter(key(1)).unwrap();
-        assert_eq!(health.standing(&key(1)), Standing::Down);
-        assert_eq!(probe.answers(), Change::News);
-        assert_eq!(health.standing(&key(1)), Standing::Up);
+    fn failure(text: &'static str) -> Reply {
+        Reply::fixed(451, Enhanced(4, 4, 1), text)
+    }
+
+    fn is_up(health: &Health) -> bool {
+        health.standing(&key(1)) == Standing::Up
     }
 
     /// What happens to a next hop, a letter each: `a` an answer, `f` a failure, `1` a second later, `m` a minute later.
     #[tokio::test(start_paused = true)]
     async fn one_failure_of_a_trusted_next_hop_is_no_outage() {
-        for (events, standing) in [
-            ("", Standing::Up),
-            ("f", Standing::Down),
-            ("a", Standing::Up),
-            ("af", Standing::Up),
-            ("aff", Standing::Down),
-            ("af1f", Standing::Down),
-            ("afaf", Standing::Up),
-            ("afmf", Standing::Down),
-            ("amf", Standing::Down),
-            ("fm", Standing::Due),
-            ("f1a", Standing::Up),
-            ("f1af", Standing::Up),
-            ("f1f", Standing::Down),
+        for (events, up) in [
+            ("", true),
+            ("f", false),
+            ("a", true),
+            ("af", true),
+            ("aff", false),
+            ("af1f", false),
+            ("afaf", true),
+            ("afmf", false),
+            ("amf", false),
+            ("fm", false),
+            ("f1a", true),
+            ("f1af", true),
+            ("f1f", false),
         ] {
             let health = Health::default();
             for event in events.chars() {
                 match event {
-                    'a' => _ = health.enter(key(1)).unwrap().answers(),
-                    'f' => _ = health.enter(key(1)).unwrap().fails("refused"),
+                    'a' => _ = health.answers(&key(1)),
+                    'f' => _ = health.fails(&key(1), &failure("refused")),
                     '1' => tokio::time::advance(PAUSE).await,
                     _ => tokio::time::advance(TRUSTED).await,
                 }
             }
-            assert_eq!(health.standing(&key(1)), standing, "{events}");
+            assert_eq!(is_up(&health), up, "{events}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_told_once() {
+        let health = Health::default();
+        assert_eq!(health.fails(&key(1), &failure("refused")), Change::News);
+        assert_eq!(health.fails(&key(1), &failure("refused")), Change::Same);
+        assert_eq!(health.fails(&key(1), &failure("timed out")), Change::News);
+        assert_eq!(health.standing(&key(1)), Standing::Down(failure("timed out").into()));
+        assert_eq!(health.standing(&key(2)), Standing::Up);
+        assert_eq!(health.answers(&key(1)), Change::News);
+        assert_eq!(health.answers(&key(1)), Change::Same);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_one_test_at_a_time_and_one_a_second() {
+        let health = Arc::new(Health::default());
+        let test = health.begin_test(&key(1)).unwrap();
+        assert!(health.begin_test(&key(1)).is_none());
+        assert!(health.begin_test(&key(2)).is_some(), "others have their own");
+        tokio::time::advance(PAUSE * 9).await;
+        assert!(health.begin_test(&key(1)).is_none(), "however long it takes");
+        drop(test);
+        assert!(health.begin_test(&key(1)).is_none());
+        tokio::time::advance(PAUSE).await;
+        assert!(health.begin_test(&key(1)).is_some());
+        tokio::time::advance(PAUSE).await;
+        health.fails(&key(1), &failure("refused"));
+        assert!(health.begin_test(&key(1)).is_none(), "it has just failed");
+        tokio::time::advance(PAUSE).await;
+        assert!(health.begin_test(&key(1)).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn others_wait_for_a_test() {
+        let health = Arc::new(Health::default());
+        health.after_test(&key(1)).await;
+        health.fails(&key(1), &failure("refused"));
+        tokio::time::advance(PAUSE).await;
+        let test = health.begin_test(&key(1)).unwrap();
+        let waiting = tokio::spawn({
+            let health = health.clone();
+            async move { health.after_test(&key(1)).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        health.answers(&key(1));
+        drop(test);
+        waiting.await.unwrap();
+        assert!(is_up(&health));
     }
 
     #[tokio::test(start_paused = true)]
@@ -318,44 +303,8 @@ mod tests {
         let health = Health::default();
         for number in 0..=REMEMBERED {
             let host = SmartHost::new(Host::Name(format!("mx{number}")), 25);
-            health.enter(Key { connector: "out".into(), host }).unwrap().answers();
+            health.answers(&Key { connector: "out".into(), host });
             assert!(health.known().len() <= REMEMBERED);
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_that_answers_can_be_put_down_all_the_same() {
-        let health = Health::default();
-        assert_eq!(health.open(&key(1), "it refuses everybody"), Change::News);
-        assert_eq!(health.open(&key(1), "it refuses everybody"), Change::Same);
-        assert_eq!(health.standing(&key(1)), Standing::Down);
-        assert_eq!(health.enter(key(1)).unwrap_err(), Barred { reason: "it refuses everybody".into() });
-        tokio::time::advance(PAUSE).await;
-        let probe = health.enter(key(1)).unwrap();
-        health.open(&key(1), "it refuses everybody");
-        tokio::time::advance(PAUSE).await;
-        assert!(health.enter(key(1)).is_err(), "one probe at a time");
-        assert_eq!(probe.answers(), Change::News);
-        assert_eq!(health.standing(&key(1)), Standing::Up);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn others_wait_for_a_probe_and_follow_it() {
-        let health = Health::default();
-        health.enter(key(1)).unwrap().fails("refused");
-        assert!(health.enter_after_probe(key(1)).await.is_err());
-        tokio::time::advance(PAUSE).await;
-        let probe = health.enter(key(1)).unwrap();
-        let (waiting, ()) = tokio::join!(health.enter_after_probe(key(1)), async {
-            probe.answers();
-        });
-        waiting.unwrap().fails("refused");
-        health.enter(key(1)).unwrap().fails("refused");
-        tokio::time::advance(PAUSE).await;
-        let probe = health.enter(key(1)).unwrap();
-        let (waiting, ()) = tokio::join!(health.enter_after_probe(key(1)), async {
-            probe.fails("refused");
-        });
-        assert!(waiting.is_err());
     }
 }

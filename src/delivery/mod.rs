@@ -1,20 +1,27 @@
 //! From the spool to the next hop: when, where, and what its answer means (DESIGN section 7).
 //!
-//! `session` hands over what it has committed through a channel of [`crate::spool::entry::Entry`];
-//! [`dispatch`] schedules it, [`attempt`] makes one transaction with one next hop, [`maildir`] writes files.
+//! `session` hands over what it has committed through a channel of [`dispatch::Handover`];
+//! [`dispatch`] schedules it, [`branch`] says what becomes of its recipients, [`attempt`] finds and
+//! asks a next hop, [`maildir`] writes files.
 
 pub mod attempt;
+pub mod branch;
 pub mod combine;
 mod concurrently;
 pub(crate) mod cut_through;
 pub mod dispatch;
 pub mod dns;
 pub mod health;
+pub mod last_refusals;
 pub mod maildir;
+pub mod memory;
 pub mod on_its_way;
+pub mod outcome;
 pub mod pool;
 pub mod refusal;
-pub mod refused_in_a_row;
+pub mod refuses_everybody;
 pub mod schedule;
+pub mod slots;
 pub(crate) mod stamping;
+pub(crate) mod unknown;
 pub mod unreachable;

@@ -20,8 +20,6 @@ use crate::routing::loops::{LoopRule, same_organization};
 use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::reply::{self, Reply};
 
-/// How long a RCPT waits for another's answer.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// How many wait for one address.
 const WAITING: usize = 8;
 
@@ -43,8 +41,18 @@ pub struct Asker {
     pub began: Instant,
     /// Where it comes from.
     pub from: ComesFrom,
+    /// The connector's `cut_through_patience`: so long the RCPT that it may have to wait for waits for its own answer.
+    pub patience: Duration,
     /// `[loop_detection] mode`: with `report` it goes on where it would be refused.
     pub mode: LoopMode,
+}
+
+impl Asker {
+    /// How long it waits for another's answer: two thirds of what the other waits, so that the next hop, told that it
+    /// loops, can still answer the first RCPT (DESIGN section 6, rule 2).
+    fn waits(&self) -> Duration {
+        self.patience * 2 / 3
+    }
 }
 
 /// Where a client comes from, as a send connector sees it.
@@ -173,7 +181,7 @@ impl Shared {
     }
 
     async fn wait(self: &Arc<Self>, hashed: Hashed, asker: Asker) -> Result<Waited, Reply> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + asker.waits();
         let _place = Place::take(self, hashed.recipient)?;
         loop {
             let answered = self.answered.notified(); // before the look, so that no answer is missed

@@ -75,6 +75,15 @@ impl Pool {
         found
     }
 
+    /// Whether there is one.
+    #[must_use]
+    pub fn has(&self, key: &Key) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = state.idle.get(&key.connector).and_then(|idles| idles.get(&key.host));
+        let now = Instant::now();
+        idle.is_some_and(|idle| idle.iter().any(|idle| !idle.is_over(now)))
+    }
+
     /// Keeps a connection that is ready for MAIL. A connector keeps `limit` at most, over all its next hops; beyond it
     /// the one that has lain idle longest ends.
     pub fn put(self: &Arc<Self>, key: Key, mut connection: Connection, limit: usize) {

@@ -8,15 +8,19 @@
 //! A server that asks us back about the address that it is asked about joins that question and waits for its end, so
 //! that no probe ever causes another one (DESIGN section 6, rule 2). For this the strange addresses, too, are questions
 //! under way.
+//!
+//! A server may keep back its no for longer than anybody waits here (a tarpit). The question then goes on alone, and what
+//! it came to is remembered for the sender's next try.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use self::pace::Pace;
-use self::prober::{Heard, Prober};
+pub use self::places::MAX_PROBES;
+use self::places::{About, MAX_STRANGERS, Places, SLOW};
+use self::prober::{Heard, Prober, Until};
 use self::pulse::Pulse;
 use self::strangers::{Manner, Strangers};
 use crate::config::{AskedServer, CallAheadConfig};
@@ -29,13 +33,21 @@ use crate::routing::verdict::{Freshness, Question};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 
+mod guard;
 mod pace;
+mod places;
 pub mod prober;
 mod pulse;
 mod strangers;
 
-/// So many addresses are asked about at once, on a connection each.
-pub const MAX_PROBES: usize = 8;
+/// How long a mail server may take to answer RCPT. Exchange's tarpit is 5 s unless it is set to more.
+const TARPIT: Duration = Duration::from_secs(45);
+
+/// Who waits for a question waits a little longer than it may take to ask it, so as to hear why it failed.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// Addresses whose refusal came late that are remembered.
+const REMEMBERED_LATE: usize = 10_000;
 
 /// A mail server that is asked.
 pub struct CallAheadDirectory(Arc<Asker>);
@@ -48,7 +60,9 @@ struct Asker {
     prober: Arc<dyn Prober>,
     cache: Cache,
     in_flight: InFlight,
-    bound: Semaphore,
+    /// Addresses that the server last refused after `timeout`.
+    late: quick_cache::sync::Cache<Arc<str>, ()>,
+    places: Places,
     pace: Mutex<Pace>,
     strangers: Mutex<Strangers>,
     pulse: Pulse,
@@ -78,7 +92,8 @@ impl CallAheadDirectory {
             cache: Cache::live_for(config.cache.not_found, config.cache),
             // One question an address at a time, however long it takes.
             in_flight: InFlight::live_for(Duration::MAX),
-            bound: Semaphore::new(MAX_PROBES),
+            late: quick_cache::sync::Cache::new(REMEMBERED_LATE),
+            places: Places::new(),
             pace: Mutex::new(Pace::new(config.probes_per_second)),
             strangers: Mutex::new(Strangers::new(config.cache)),
             pulse: Pulse::new(name, metrics),
@@ -104,7 +119,9 @@ impl Directory for CallAheadDirectory {
             }
             let (asker, address) = (Arc::clone(&self.0), question.address.clone());
             let key = question.address.key().into();
-            self.0.in_flight.ask(&key, question.freshness, || asker.question(address)).await
+            let answer = self.0.in_flight.ask(&key, question.freshness, || asker.question(address));
+            let patience = self.0.patience(&key);
+            timeout(patience, answer).await.unwrap_or_else(|_| self.0.not_in_time())
         })
     }
 }
@@ -118,6 +135,7 @@ impl Asker {
         }
         let condition = if self.pulse.is_well() { Condition::Well } else { Condition::InDoubt };
         let answer = self.cache.get(address.key(), question.freshness, condition, now)?;
+        self.keep_manner(address.domain());
         if self.cache.is_ageing(address.key(), now) {
             let (asker, again) = (Arc::clone(self), address.clone());
             // Nobody waits for it.
@@ -133,114 +151,76 @@ impl Asker {
         self.count(result(&lookup));
         let duration = asked.elapsed().as_secs_f64();
         self.metrics.directory_lookup_duration.with_label_values(&[&*self.name]).observe(duration);
+        if lookup == Lookup::NotFound && asked.elapsed() > self.config.timeout {
+            self.late.insert(address.key().into(), ());
+        } else {
+            self.late.remove(address.key());
+        }
         self.cache.put(address.key().into(), &lookup, asked.into_std());
         Answer { lookup, fresh: Fresh::Live }
     }
 
+    /// How long somebody waits. A recipient whom the server once refused late is refused on the next try at the latest:
+    /// his sender waits for it, or he would come again and again.
+    fn patience(&self, key: &str) -> Duration {
+        let timeout = self.config.timeout + GRACE;
+        if self.late.get(key).is_some() { timeout + TARPIT } else { timeout }
+    }
+
+    fn not_in_time(&self) -> Answer {
+        let server = &self.config.send_connector;
+        let cause = format!("{server}: no answer in time; the question goes on for {TARPIT:?}");
+        Answer { lookup: Lookup::Unavailable(cause.into()), fresh: Fresh::Live }
+    }
+
     async fn lookup(self: &Arc<Self>, address: &Address, deadline: Instant) -> Lookup {
-        let lookup = self.read(self.probe(address, deadline).await);
+        let lookup = self.read(self.probe(address, About::Recipient, deadline).await);
         if let Lookup::Unavailable(cause) = &lookup {
             tracing::debug!(directory = %self.name, %address, "unavailable: {cause}");
         }
         if !matches!(lookup, Lookup::Found(_)) {
             return lookup;
         }
-        match self.manner(address.domain(), deadline).await {
+        match self.manner(address.domain()).await {
             Ok(Manner::Refused) => lookup,
             Ok(Manner::Accepted) => self.accepts_everything(address.domain()),
             Err(cause) => Lookup::Unavailable(cause),
         }
     }
 
-    /// How the server treats addresses of this domain that nobody has: asked once for all who want to know it.
-    async fn manner(self: &Arc<Self>, domain: &Domain, deadline: Instant) -> Result<Manner, Arc<str>> {
-        if let Some(manner) = self.strangers().manner(domain, Instant::now().into_std()) {
-            return Ok(manner);
-        }
-        let (asker, asked) = (Arc::clone(self), domain.clone());
-        // No address is called like a domain.
-        let key = domain.as_str().into();
-        let answer = self.in_flight.ask(&key, Freshness::Live, || asker.stranger(asked));
-        let answer = timeout_at(deadline, answer).await;
-        match answer.map(|answer| answer.lookup) {
-            Ok(Lookup::NotFound) => Ok(Manner::Refused),
-            Ok(Lookup::Unavailable(cause)) => {
-                Err(format!("its yes is not believed while nobody knows whether it ever says no: {cause}").into())
-            }
-            Ok(Lookup::Found(_) | Lookup::Ambiguous(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_)) => {
-                Ok(Manner::Accepted)
-            }
-            Err(_) => Err("it was not known in time whether it ever says no".into()),
-        }
-    }
-
-    /// Asks about an address that nobody has, and notes how that was taken.
-    async fn stranger(self: Arc<Self>, domain: Domain) -> Answer {
-        let answer = match strangers::address(&domain) {
-            Ok(address) => {
-                let (asker, key) = (Arc::clone(&self), address.key().into());
-                let question = || async move {
-                    let deadline = Instant::now() + asker.config.timeout;
-                    Answer { lookup: asker.read(asker.probe(&address, deadline).await), fresh: Fresh::Live }
-                };
-                self.in_flight.ask(&key, Freshness::Live, question).await
-            }
-            Err(cause) => Answer { lookup: Lookup::Unavailable(cause.into()), fresh: Fresh::Live },
-        };
-        match &answer.lookup {
-            Lookup::Found(_) => self.note(&domain, Manner::Accepted),
-            Lookup::NotFound => self.note(&domain, Manner::Refused),
-            Lookup::Ambiguous(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_) | Lookup::Unavailable(_) => {}
-        }
-        answer
-    }
-
-    fn note(&self, domain: &Domain, manner: Manner) {
-        let (before, accepting) = {
-            let mut strangers = self.strangers();
-            (strangers.note(domain, manner, Instant::now().into_std()), strangers.any_accepted())
-        };
-        self.metrics.directory_accepts_everything.with_label_values(&[&*self.name]).set(i64::from(accepting));
-        match (before, manner) {
-            (Some(Manner::Accepted), Manner::Refused) => {
-                tracing::info!(directory = %self.name, %domain, "the mail server refuses unknown recipients again");
-            }
-            (None | Some(Manner::Refused), Manner::Accepted) => {
-                // What it said before rested on nothing, perhaps.
-                self.cache.forget();
-                tracing::error!(
-                    alert = true,
-                    directory = %self.name,
-                    "{}: let it refuse unknown recipients at RCPT",
-                    self.relays_unknowns(domain)
-                );
-            }
-            (Some(Manner::Accepted), Manner::Accepted) | (None | Some(Manner::Refused), Manner::Refused) => {}
-        }
-    }
-
-    /// One address, when it is its turn.
-    async fn probe(&self, address: &Address, deadline: Instant) -> Heard {
-        let timeout = self.config.timeout;
+    /// One address, when it is its turn, which must come before the deadline.
+    async fn probe(&self, address: &Address, about: About, deadline: Instant) -> Heard {
         if let Err(cause) = self.pulse.admits() {
             return Heard::Failed(cause);
         }
-        let permit = timeout_at(deadline, self.bound.acquire()).await;
-        // A place that becomes free when the time is up is none.
-        let (Ok(Ok(_permit)), true) = (permit, Instant::now() < deadline) else {
-            return Heard::Failed(format!("{MAX_PROBES} questions were under way for {timeout:?}"));
+        let (most, waits) = match about {
+            About::Recipient => (MAX_PROBES, self.config.timeout),
+            About::Stranger => (MAX_STRANGERS, TARPIT),
+        };
+        let Some(place) = self.places.take(about, deadline).await else {
+            return Heard::Failed(format!("{most} questions were under way for {waits:?}"));
         };
         let turn = self.pace().reserve(Instant::now().into_std(), deadline.into_std());
         let Some(turn) = turn else {
             let most = self.config.probes_per_second;
-            return Heard::Failed(format!("more than {most} questions a second for {timeout:?} (probes_per_second)"));
+            return Heard::Failed(format!("more than {most} questions a second for {waits:?} (probes_per_second)"));
         };
         sleep_until(turn.into()).await;
-        let begun = Instant::now();
-        let heard = timeout_at(deadline, self.prober.probe(&self.server, address, deadline)).await;
-        let heard = heard.unwrap_or_else(|_| Heard::Silent("no answer in time".to_owned()));
+        let heard = tokio::select! {
+            biased;
+            heard = self.speak(address, deadline) => heard,
+            () = place.gives_way() => Heard::Unclear(format!("no answer within {SLOW:?}, and others waited to be asked")),
+        };
+        drop(place);
+        heard
+    }
+
+    async fn speak(&self, address: &Address, deadline: Instant) -> Heard {
+        let (begun, timeout) = (Instant::now(), self.config.timeout);
+        let until = Until { asked: deadline.min(begun + timeout), answered: begun + TARPIT };
+        let heard = self.prober.probe(&self.server, address, until).await;
         // Who had to wait for his turn has not given it the time to answer.
-        let had_time = deadline.saturating_duration_since(begun) >= timeout / 3;
+        let had_time = until.asked.saturating_duration_since(begun) >= timeout / 3;
         match &heard {
             Heard::Silent(_) if !had_time => {}
             heard => self.pulse.heard(heard),
@@ -261,7 +241,7 @@ impl Asker {
                 rule: "RCPT TO accepted".into(),
             })),
             Heard::Unknown => Lookup::NotFound,
-            Heard::Unclear(words) | Heard::Silent(words) | Heard::Failed(words) => {
+            Heard::Unclear(words) | Heard::Withheld(words) | Heard::Silent(words) | Heard::Failed(words) => {
                 Lookup::Unavailable(format!("{server}: {words}").into())
             }
         }

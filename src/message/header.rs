@@ -6,6 +6,9 @@
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
+use super::authentication_results::claims;
+use crate::smtp::domain::Domain;
+
 /// What a message is known by: which of Message-ID, Date and From it has, and digests of their
 /// values (unfolded, each run of white space one space). Stamps carry it; the relay memory uses the second digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -45,10 +48,23 @@ pub struct Facts {
     pub identity: Identity,
     /// The values behind [`Facts::identity`]: a stamp made before another system added a missing field fits still.
     pub values: Values,
+    /// Subject, as the values.
+    pub subject: Option<Vec<u8>>,
     /// The value of Message-ID, unfolded, for logs and the trace; empty where there is none.
     pub message_id: String,
     /// Whether all its bytes are ASCII.
     pub ascii: bool,
+}
+
+/// What a message is known by where its Message-ID is another one each time; the body completes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Head<'a> {
+    /// From.
+    pub from: Option<&'a [u8]>,
+    /// Date.
+    pub date: &'a [u8],
+    /// Subject.
+    pub subject: Option<&'a [u8]>,
 }
 
 /// Octets of a Message-ID that logs, the trace and the queue show.
@@ -59,6 +75,14 @@ impl Facts {
     #[must_use]
     pub fn message_id_shown(&self) -> &str {
         &self.message_id[..self.message_id.floor_char_boundary(SHOWN)]
+    }
+
+    /// What it is known by beside its Message-ID. `None` without a Date: devices that write none write much that is alike.
+    #[must_use]
+    pub fn head(&self) -> Option<Head<'_>> {
+        let Values { from, date, .. } = &self.values;
+        let date = date.as_deref().filter(|date| !date.is_empty())?;
+        Some(Head { from: from.as_deref(), date, subject: self.subject.as_deref() })
     }
 }
 
@@ -138,6 +162,7 @@ pub fn examine(section: &[u8]) -> Facts {
     let mut received = 0;
     let mut stamps = Vec::new();
     let mut values = Values::default();
+    let mut subject = None;
     for field in fields(section) {
         let Some((name, body)) = split(field) else { continue };
         if name.eq_ignore_ascii_case(b"Received") {
@@ -150,19 +175,21 @@ pub fn examine(section: &[u8]) -> Facts {
             values.date.get_or_insert_with(|| unfolded(body));
         } else if name.eq_ignore_ascii_case(b"From") {
             values.from.get_or_insert_with(|| unfolded(body));
+        } else if name.eq_ignore_ascii_case(b"Subject") {
+            subject.get_or_insert_with(|| unfolded(body));
         }
     }
     let message_id = String::from_utf8_lossy(values.message_id.as_deref().unwrap_or_default()).into_owned();
-    Facts { received, stamps, identity: values.identity(), values, message_id, ascii: section.is_ascii() }
+    Facts { received, stamps, identity: values.identity(), values, subject, message_id, ascii: section.is_ascii() }
 }
 
 /// The section without the fields whose name matches a pattern: a field name, without case, whose final `*`
 /// matches any rest. The other fields keep every byte.
 #[must_use]
-pub fn strip(section: &[u8], patterns: &[String]) -> Vec<u8> {
+pub fn strip(section: &[u8], what: &Strip<'_>) -> Vec<u8> {
     let mut kept = Vec::with_capacity(section.len());
     for field in fields(section) {
-        let stripped = split(field).is_some_and(|(name, _)| patterns.iter().any(|pattern| matches(pattern, name)));
+        let stripped = split(field).is_some_and(|(name, body)| what.takes(name, body));
         if !stripped {
             kept.extend_from_slice(field);
         }
@@ -170,7 +197,31 @@ pub fn strip(section: &[u8], patterns: &[String]) -> Vec<u8> {
     kept
 }
 
-fn matches(pattern: &str, name: &[u8]) -> bool {
+/// The bodies of all fields of this name, top first: unfolded, each run of white space one space, none at the ends.
+pub fn values<'a>(section: &'a [u8], name: &'a str) -> impl Iterator<Item = Vec<u8>> + 'a {
+    let named = move |field| split(field).filter(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes()));
+    fields(section).filter_map(named).map(|(_, body)| unfolded(body))
+}
+
+/// What strangers may not assert.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Strip<'a> {
+    /// Field names, with a final `*` as the only wildcard.
+    pub names: &'a [String],
+    /// Our host name: Authentication-Results that claim to be ours go too.
+    pub results_of: Option<&'a Domain>,
+}
+
+impl Strip<'_> {
+    fn takes(&self, name: &[u8], body: &[u8]) -> bool {
+        let is_ours = |host| name.eq_ignore_ascii_case(b"Authentication-Results") && claims(body, host);
+        self.names.iter().any(|pattern| matches(pattern, name)) || self.results_of.is_some_and(is_ours)
+    }
+}
+
+/// Whether a pattern of [`Strip::names`] fits a field's name.
+#[must_use]
+pub fn matches(pattern: &str, name: &[u8]) -> bool {
     match pattern.as_bytes() {
         [start @ .., b'*'] => name.get(..start.len()).is_some_and(|n| n.eq_ignore_ascii_case(start)),
         whole => name.eq_ignore_ascii_case(whole),
@@ -233,6 +284,7 @@ mod tests {
         assert_eq!(facts.received, 2);
         assert_eq!(facts.stamps, ["v=1; i=x"]);
         assert_eq!(facts.message_id, "<1@a>");
+        assert_eq!(facts.subject.as_deref(), Some("hä".as_bytes()));
         assert_eq!(facts.values.from.as_deref(), Some(&b"A <a@b>, c@d"[..]));
         assert!(!facts.ascii && facts.identity.message_id && facts.identity.date && facts.identity.from);
     }
@@ -274,8 +326,20 @@ mod tests {
         let section = b"x-ms-exchange-organization-SCL : -1\r\n more\r\nX-MS: a\r\n odd  \r\nno colon\r\n\
             Received: a\r\nReceived-SPF: b\nTo: \xff\0c\rX-MS-Exchange-Organization-AuthAs: Internal\r\tx\r";
         let kept = b"X-MS: a\r\n odd  \r\nno colon\r\nReceived-SPF: b\nTo: \xff\0c\r";
-        assert_eq!(strip(section, &patterns), kept);
-        assert_eq!(strip(section, &[]), section);
+        assert_eq!(strip(section, &Strip { names: &patterns, results_of: None }), kept);
+        assert_eq!(strip(section, &Strip::default()), section);
+    }
+
+    #[test]
+    fn results_in_our_name_go_and_others_stay() {
+        let host = Domain::parse("mx.contoso.com").unwrap();
+        let ours = "Authentication-Results: mx.contoso.com; spf=pass\r\nAUTHENTICATION-RESULTS :\r\n\t(x)\r\n MX.contoso.com 1;\r\n dkim=pass\r\n";
+        let others = "Authentication-Results: mx.fabrikam.com; spf=pass\r\nARC-Authentication-Results: i=1; mx.contoso.com; spf=pass\r\n\
+            X-Authentication-Results: mx.contoso.com; spf=pass\r\nSubject: mx.contoso.com; spf=pass\r\n";
+        let section = format!("{ours}{others}");
+        let kept = |results_of| strip(section.as_bytes(), &Strip { names: &[], results_of });
+        assert_eq!(kept(Some(&host)), others.as_bytes());
+        assert_eq!(kept(None), section.as_bytes());
     }
 
     #[test]
@@ -294,7 +358,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_and_none_is_lost(section in proptest::string::bytes_regex("(?s-u:[ -~\\r\\n\\x00\\xff]|Received: ?|From:){0,60}").unwrap()) {
             proptest::prop_assert!(examine(&section).received <= section.len());
-            proptest::prop_assert_eq!(strip(&section, &[]), section);
+            proptest::prop_assert_eq!(strip(&section, &Strip::default()), section);
         }
     }
 }

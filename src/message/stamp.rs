@@ -5,7 +5,7 @@
 //! Names are percent-encoded, so no value has white space: all of it is folding and counts for nothing, and the MAC is
 //! over the value up to `;s=` without it. Tags and sums are base64url. What a stamp means is `loops`' business.
 
-use std::borrow::Cow;
+mod text;
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use base64::Engine as _;
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::header::{Identity, MadeFor, Values};
 use crate::smtp::address::Address;
 use crate::time::UnixTime;
+use text::{decoded, encoded, folded};
 
 /// A loop key, ready to sign and verify.
 #[derive(Clone)]
@@ -58,7 +59,7 @@ pub struct NewStamp<'a> {
     pub identity: &'a Identity,
 }
 
-/// A stamp that verified and fits its message. Stored with queued mail.
+/// What a stamp says. Those that verified and fit their message are stored with queued mail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// Which connector the message took.
@@ -67,6 +68,16 @@ pub struct Stamp {
     pub time: UnixTime,
     /// Which recipients, as tags.
     pub tags: Vec<[u8; 8]>,
+}
+
+/// A stamp that a key of ours made, for whatever message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proven {
+    /// What it says.
+    pub stamp: Stamp,
+    /// Its MAC: two with the same are one, written twice.
+    pub mac: [u8; 32],
+    made_for: MadeFor,
 }
 
 /// Why a stamp proves nothing. It never refuses anything; it is counted.
@@ -78,7 +89,7 @@ pub enum Ignored {
     Installation,
     /// No key of ours made it.
     Mac,
-    /// It was made for another message.
+    /// It was made for another message: it counts as a pass of the recipients that it names, and proves no more.
     Identity,
 }
 
@@ -94,10 +105,6 @@ impl Ignored {
         }
     }
 }
-
-const FIELD: &str = "Fingerpost-Route:";
-/// RFC 5322 2.1.1: lines should have no more than 78 characters.
-const LINE: usize = 77;
 
 /// Signs a stamp: the whole field, folded, with its final CRLF.
 #[must_use]
@@ -138,6 +145,14 @@ pub fn sign(key: &Key, stamp: &NewStamp<'_>) -> String {
 /// # Errors
 /// [`Ignored`] says why it proves nothing.
 pub fn verify(keys: &[Key], installation: &str, message: &Values, value: &str) -> Result<Stamp, Ignored> {
+    prove(keys, installation, value)?.fitting(message)
+}
+
+/// Verifies the unfolded value of a field, whatever message it was made for.
+///
+/// # Errors
+/// Any of [`Ignored`] but [`Ignored::Identity`].
+pub fn prove(keys: &[Key], installation: &str, value: &str) -> Result<Proven, Ignored> {
     let value: String = value.split_ascii_whitespace().collect();
     let written = Written::read(&value).ok_or(Ignored::Form)?;
     if written.installation != installation {
@@ -150,10 +165,17 @@ pub fn verify(keys: &[Key], installation: &str, message: &Values, value: &str) -
     if !keys.iter().any(made_by) {
         return Err(Ignored::Mac);
     }
-    if !message.fit(&written.made_for) {
-        return Err(Ignored::Identity);
+    Ok(Proven { stamp: written.stamp, mac: written.mac, made_for: written.made_for })
+}
+
+impl Proven {
+    /// What it says of this message.
+    ///
+    /// # Errors
+    /// [`Ignored::Identity`]: it was made for another one, or for this one as it was before somebody changed it.
+    pub fn fitting(self, message: &Values) -> Result<Stamp, Ignored> {
+        if message.fit(&self.made_for) { Ok(self.stamp) } else { Err(Ignored::Identity) }
     }
-    Ok(written.stamp)
 }
 
 impl Stamp {
@@ -228,72 +250,6 @@ fn signature(key: &Key, signed: &str) -> [u8; 32] {
     let mut mac = [0; 32];
     mac.iter_mut().zip(context.sign().as_ref()).for_each(|(to, from)| *to = *from);
     mac
-}
-
-/// Everything but letters, digits, `.`, `-` and `_` as `%XX`.
-fn encoded(name: &str) -> Cow<'_, str> {
-    let stands = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    if name.bytes().all(stands) {
-        return name.into();
-    }
-    let mut text = String::with_capacity(name.len());
-    for b in name.bytes() {
-        match b {
-            b if stands(b) => text.push(char::from(b)),
-            _ => text.push_str(&format!("%{b:02X}")),
-        }
-    }
-    text.into()
-}
-
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((b, after)) = rest.split_first() {
-        rest = after;
-        if *b != b'%' {
-            bytes.push(*b);
-            continue;
-        }
-        let (digits, after) = rest.split_at_checked(2)?;
-        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-        rest = after;
-    }
-    String::from_utf8(bytes).ok()
-}
-
-/// The field with its value folded behind `;` and `,`, and within what is longer than a line. `value` is ASCII.
-fn folded(value: &str) -> String {
-    let mut field = String::with_capacity(value.len() + value.len() / 16 + FIELD.len() + 8);
-    field.push_str(FIELD);
-    let mut column = FIELD.len();
-    for piece in value.split_inclusive([';', ',']) {
-        if column + 1 + piece.len() > LINE {
-            fold(&mut field, &mut column);
-        } else if field.ends_with([':', ';']) {
-            field.push(' '); // before a parameter, not before one more tag
-            column += 1;
-        }
-        if column + piece.len() <= LINE {
-            field.push_str(piece);
-            column += piece.len();
-            continue;
-        }
-        for c in piece.chars() {
-            if column == LINE {
-                fold(&mut field, &mut column);
-            }
-            field.push(c);
-            column += 1;
-        }
-    }
-    field.push_str("\r\n");
-    field
-}
-
-fn fold(field: &mut String, column: &mut usize) {
-    field.push_str("\r\n\t");
-    *column = 1;
 }
 
 #[cfg(test)]

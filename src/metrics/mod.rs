@@ -39,6 +39,10 @@ pub struct Metrics {
     pub acceptance_duration: HistogramVec,
     /// `next_hop_up{send_connector,smart_host}`.
     pub next_hop_up: IntGaugeVec,
+    /// `relayed_mail_refused_total{send_connector}`: recipients refused because SPF, DKIM or DMARC fail once we have relayed.
+    pub relayed_mail_refused: IntCounterVec,
+    /// `next_hop_connections_allowed{send_connector,smart_host}`: `max_connections`, or fewer where the host refused one more.
+    pub next_hop_connections_allowed: IntGaugeVec,
     /// `queue_messages{send_connector,state}`: state `waiting`, `held`; a branch each.
     pub queue_messages: IntGaugeVec,
     /// `queue_oldest_seconds{send_connector}`.
@@ -113,6 +117,18 @@ impl Metrics {
                 &["delivery"],
             ),
             next_hop_up: gauge(r, "next_hop_up", "Whether the next hop answers", &["send_connector", "smart_host"]),
+            relayed_mail_refused: counter(
+                r,
+                "relayed_mail_refused_total",
+                "Recipients that a next hop refused because we relayed the mail (SPF, DKIM, DMARC)",
+                &["send_connector"],
+            ),
+            next_hop_connections_allowed: gauge(
+                r,
+                "next_hop_connections_allowed",
+                "Connections that the next hop takes at once, as far as it lets us know",
+                &["send_connector", "smart_host"],
+            ),
             queue_messages: gauge(r, "queue_messages", "Queued branches", &["send_connector", "state"]),
             queue_oldest: gauge(r, "queue_oldest_seconds", "Age of the oldest queued message", &["send_connector"]),
             loops: counter(r, "loops_total", "Loops seen", &["rule"]),

@@ -77,6 +77,7 @@ impl Metrics {
         let names: Vec<&str> = config.send_connectors.iter().map(|connector| &*connector.name).collect();
         keep(&self.deliveries, &pairs(&names, &DELIVERIES));
         keep(&self.delivery_duration, &ones(&names));
+        keep(&self.relayed_mail_refused, &ones(&names));
         keep(&self.queue_messages, &pairs(&names, &STATES));
         keep(&self.queue_oldest, &ones(&names));
         let hosts = config.send_connectors.iter().flat_map(|connector| match &connector.protocol {
@@ -88,6 +89,16 @@ impl Metrics {
         let hosts: Vec<Vec<&str>> = hosts.iter().map(|(connector, host)| vec![*connector, host.as_str()]).collect();
         for added in keep(&self.next_hop_up, &hosts) {
             self.next_hop_up.with_label_values(&added).set(1);
+        }
+        keep(&self.next_hop_connections_allowed, &hosts);
+        for host in &hosts {
+            let allowed = &self.next_hop_connections_allowed.with_label_values(host);
+            let limit = config.send_connector(host[0]).map_or(0, |connector| connector.max_connections);
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            // A host that takes fewer keeps its number.
+            if allowed.get() == 0 || allowed.get() > limit {
+                allowed.set(limit);
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::accepted_domain::AcceptedDomain;
-use super::table::{DirectoryRules, PlusAddressing};
+use super::table::{DirectoryRules, PlusAddressing, Proof};
 use super::verdict::{Freshness, Named, Question, Reason};
 use super::walk::{Decided, Walk};
 use crate::recipient::{Fresh, Kind, Lookup, Recipient};
@@ -102,6 +102,9 @@ impl<'a> Walk<'a> {
     pub(super) fn look_up(&mut self, directory: &'a DirectoryRules, address: &Address) -> Decided<Finding<'a>> {
         let as_written = self.answer(directory, address)?;
         let finding = found(directory, address, as_written);
+        if let Finding::Here(_) | Finding::Elsewhere(..) = finding {
+            self.listed |= directory.proof == Proof::Entry && self.followed.is_empty();
+        }
         let (Finding::Nobody, Some(plain)) = (&finding, without_tag(directory, address)) else {
             return Ok(finding);
         };

@@ -31,6 +31,7 @@ pub fn decide(table: &Table, origin: &Origin, address: &Address, answers: &Answe
         reasons: Vec::new(),
         followed: Vec::new(),
         unconfirmed: None,
+        listed: false,
     };
     match walk.verdict() {
         Ok(verdict) => Step::Verdict(Decision { address: address.clone(), verdict, reasons: walk.reasons }),

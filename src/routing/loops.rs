@@ -5,16 +5,19 @@
 
 use std::time::Duration;
 
+use crate::message::body::BodyDigest;
 use crate::message::envelope::Origin;
 use crate::message::header::Facts;
 use crate::message::stamp::{self, Ignored, Stamp};
-use crate::routing::relay_memory::RelayMemory;
+use crate::routing::relay_memory::{ContentKey, RelayMemory};
 use crate::routing::verdict::Route;
 use crate::smtp::address::{Address, ReversePath};
 use crate::time::UnixTime;
 
-/// How old a stamp may be when the message comes in (rule 3).
+/// How old a stamp may be when the message comes in (rules 3 and 5).
 const STAMP_COUNTS: Duration = Duration::from_hours(1);
+/// How many stamps are looked at as passes, the newest: whoever writes more into a message makes no more work by it.
+const PASSES_LOOKED_AT: usize = 100;
 
 /// What the loop rules need to know besides the message.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +37,9 @@ pub struct Rules<'a> {
 pub struct Seen {
     /// They verify and fit.
     pub valid: Vec<Stamp>,
-    /// Why the others prove nothing.
+    /// They verify, whatever message they were made for; each once, however often it stands there.
+    pub passes: Vec<Stamp>,
+    /// Why those that are not valid prove nothing.
     pub ignored: Vec<Ignored>,
 }
 
@@ -54,6 +59,12 @@ pub enum LoopRule {
 }
 
 impl LoopRule {
+    /// Whether it refuses with `mode = "report"` too: hop counts do, or nothing would end a loop.
+    #[must_use]
+    pub fn is_hop_count(self) -> bool {
+        matches!(self, Self::Received | Self::Passes)
+    }
+
     /// The label.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -71,11 +82,19 @@ impl LoopRule {
 #[must_use]
 pub fn see(rules: &Rules<'_>, facts: &Facts) -> Seen {
     let mut seen = Seen::default();
+    let mut macs = Vec::new();
     for value in &facts.stamps {
         if seen.valid.len() > rules.max_passes {
             break;
         }
-        match stamp::verify(rules.keys, rules.installation, &facts.values, value) {
+        let fitting = stamp::prove(rules.keys, rules.installation, value).and_then(|proven| {
+            if macs.len() < PASSES_LOOKED_AT && !macs.contains(&proven.mac) {
+                macs.push(proven.mac);
+                seen.passes.push(proven.stamp.clone());
+            }
+            proven.fitting(&facts.values)
+        });
+        match fitting {
             Ok(stamp) => seen.valid.push(stamp),
             Err(ignored) => seen.ignored.push(ignored),
         }
@@ -93,6 +112,19 @@ pub fn too_many_hops(rules: &Rules<'_>, facts: &Facts, seen: &Seen) -> Option<Lo
     } else {
         None
     }
+}
+
+/// Whether this recipient has passed here too often (rule 5): a system that changes the message each time, its Message-ID
+/// say, leaves stamps that fit no more, but it did bring them back. Those of the hour before `received_at` count that
+/// name the recipient; a single one proves nothing.
+#[must_use]
+pub fn passed_too_often(rules: &Rules<'_>, seen: &Seen, address: &Address, received_at: UnixTime) -> bool {
+    if seen.passes.len() <= rules.max_passes {
+        return false;
+    }
+    let young = |stamp: &&Stamp| received_at.since(stamp.time) <= STAMP_COUNTS;
+    let passes = seen.passes.iter().filter(young).filter(|stamp| stamp.names(rules.keys, address));
+    passes.count() > rules.max_passes
 }
 
 /// Whether a stamp says that this recipient took this connector within the hour before `received_at` (rule 3).
@@ -116,12 +148,22 @@ pub enum Door<'a> {
 
 /// Whether the relay memory says so (rule 4): the message is there twice already and comes in where a loop would.
 #[must_use]
-pub fn remembered(memory: &RelayMemory, relay: &Relayed<'_>, origin: &Origin, door: Door<'_>) -> bool {
+pub fn remembered(memory: &mut RelayMemory, relay: &Relayed<'_>, origin: &Origin, door: Door<'_>) -> bool {
     let counts = match door {
         Door::Any => true,
         Door::Of(organization) => same_organization(&origin.organization, organization),
     };
     counts && memory.count(relay) >= 2
+}
+
+/// How often one content may pass (rule 4).
+const CONTENT_PASSES: usize = 8;
+
+/// Whether a message that its connector's organisation brings back is there so often already, by its content (rule 4). The
+/// body was noted at its returns only.
+#[must_use]
+pub fn content_remembered(memory: &mut RelayMemory, key: ContentKey, body: &BodyDigest, now: UnixTime) -> bool {
+    memory.count_heads(key, now) >= CONTENT_PASSES && memory.count_contents(key, body, now) + 1 >= CONTENT_PASSES
 }
 
 /// An empty organisation equals nothing, not even itself (DESIGN section 4).
@@ -148,6 +190,7 @@ pub struct Relayed<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::body::Beginning;
     use crate::message::header::examine;
     use crate::message::stamp::{NewStamp, sign};
     use crate::routing::verdict::Way;
@@ -214,6 +257,89 @@ mod tests {
         }
     }
 
+    /// A stamp for alice and her other address, made for a message of its own.
+    fn rewritten(number: u64, time: u64) -> String {
+        stamp_by(&keys()[0], "mx", (number, time))
+    }
+
+    fn stamp_by(key: &stamp::Key, installation: &str, (number, time): (u64, u64)) -> String {
+        let recipients = &[&address("alice@contoso.com"), &address("alice@b.example")];
+        let identity = &examine(format!("Message-ID: <{number}@rewriter>\r\n").as_bytes()).identity;
+        sign(key, &NewStamp { installation, via: "b", time: UnixTime(time), recipients, identity })
+    }
+
+    #[test]
+    fn stamps_that_fit_no_more_are_passes_of_those_whom_they_name() {
+        let all = |times: &[u64]| {
+            let stamp = |(number, time): (usize, &u64)| rewritten(number as u64, *time);
+            times.iter().enumerate().map(stamp).collect::<String>()
+        };
+        let forged = stamp_by(&stamp::Key::new([8; 32]), "mx", (1, 10_000));
+        let foreign = stamp_by(&keys()[0], "elsewhere", (1, 10_000));
+        let alice = "alice@contoso.com";
+        // `max_passes` is 2, and it is 10,000 now.
+        for (what, fields, recipient, looped) in [
+            ("as many as may be", all(&[9_990, 9_980]), alice, false),
+            ("one more", all(&[9_990, 9_980, 9_970]), alice, true),
+            ("as sent", all(&[9_990, 9_980, 9_970]), "ALICE@b.example", true),
+            ("within one second", all(&[9_990, 9_990, 9_990]), alice, true),
+            ("somebody else", all(&[9_990, 9_980, 9_970]), "bob@contoso.com", false),
+            ("an hour old", all(&[9_990, 9_980, 6_400]), alice, true),
+            ("older", all(&[9_990, 9_980, 6_399, 1]), alice, false),
+            ("another node's clock is ahead", all(&[9_990, 9_980, 10_100]), alice, true),
+            ("the same one copied", rewritten(1, 9_990).repeat(50), alice, false),
+            ("two copied", (rewritten(1, 9_990) + &rewritten(2, 9_990)).repeat(20), alice, false),
+            ("forged", all(&[9_990, 9_980]) + &forged.repeat(9), alice, false),
+            ("another installation's", all(&[9_990, 9_980]) + &foreign.repeat(9), alice, false),
+            ("one that fits is a pass too", all(&[9_990, 9_980]) + &signed("b", 9_970), alice, true),
+            ("what an attacker wrote in front", forged.repeat(200) + &all(&[9_990, 9_980, 9_970]), alice, true),
+        ] {
+            let (facts, seen) = seen(&fields);
+            let keys = keys();
+            let rules = &rules(&keys);
+            assert_eq!(passed_too_often(rules, &seen, &address(recipient), UnixTime(10_000)), looped, "{what}");
+            assert_eq!(too_many_hops(rules, &facts, &seen), None, "{what}: nobody else is concerned");
+        }
+    }
+
+    #[test]
+    fn a_stamp_that_fits_no_more_is_counted_as_ignored_and_refuses_nobody_by_itself() {
+        let (_, seen) = seen(&rewritten(1, 10_000).repeat(3));
+        assert_eq!((seen.valid.len(), seen.passes.len(), seen.ignored.as_slice()), (0, 1, &[Ignored::Identity; 3][..]));
+        let (_, many) = self::seen(&(0..300).map(|number| rewritten(number, 10_000)).collect::<String>());
+        assert_eq!((many.passes.len(), many.ignored.len()), (PASSES_LOOKED_AT, 300));
+    }
+
+    #[test]
+    fn the_same_content_may_pass_eight_times() {
+        let bodies = ["the same", "another"].map(|text| {
+            let mut beginning = Beginning::default();
+            beginning.take(text.as_bytes());
+            beginning.digest()
+        });
+        let facts = examine(MAIL.as_bytes());
+        // How often the same body was noted where it came back, another one, and none; when; and whether it is a loop now.
+        for (same, another, none, at, looped) in [
+            (7, 0, 1, 900, true),
+            (6, 0, 1, 900, false),
+            (6, 0, 2, 900, false), // of two that came in alike, one has been seen again
+            (6, 2, 1, 900, false),
+            (7, 5, 1, 900, true),
+            (9, 0, 0, 900, true),
+            (7, 0, 0, 900, false),
+            (0, 0, 20, 900, false), // nobody brought it back
+            (7, 0, 1, 1_900, false),
+        ] {
+            let mut memory = RelayMemory::default();
+            let key = memory.content_key("b", &address("alice@contoso.com"), &facts.head().unwrap());
+            for (times, body) in [(none, None), (another, Some(&bodies[1])), (same, Some(&bodies[0]))] {
+                (0..times).for_each(|_| memory.note_content(key, body, UnixTime(100)));
+            }
+            let remembered = content_remembered(&mut memory, key, &bodies[0], UnixTime(at));
+            assert_eq!(remembered, looped, "{same} {another} {none} {at}");
+        }
+    }
+
     #[test]
     fn the_memory_is_believed_the_second_time_and_only_where_a_loop_would_come_in() {
         let mut memory = RelayMemory::default();
@@ -222,7 +348,7 @@ mod tests {
         let relay = Relayed { connector: "b", recipient, reverse_path, facts: &identity, now: UnixTime(1) };
         let from = |organization: &str| Origin { organization: organization.into(), ..Origin::report() };
         memory.note(&relay);
-        assert!(!remembered(&memory, &relay, &from("b"), Door::Of("b")));
+        assert!(!remembered(&mut memory, &relay, &from("b"), Door::Of("b")));
         memory.note(&relay);
         for (organization, door, looped) in [
             ("b", Door::Of("b"), true),
@@ -232,7 +358,7 @@ mod tests {
             ("", Door::Any, true),
             ("a", Door::Any, true),
         ] {
-            assert_eq!(remembered(&memory, &relay, &from(organization), door), looped, "{organization} {door:?}");
+            assert_eq!(remembered(&mut memory, &relay, &from(organization), door), looped, "{organization} {door:?}");
         }
     }
 }

@@ -1,49 +1,48 @@
-//! Whose mail was accepted within the last 7 days (DESIGN section 5, "doubt is temporary").
+//! What is remembered of addresses (DESIGN section 5, "doubt is temporary"): whose mail was accepted within the last 7
+//! days; who was refused first when; whom a next hop refused at the dot a moment ago.
 //!
-//! A directory may lag behind what an administrator did, or forget what it should not. An address that is unknown all
-//! of a sudden is doubted for an hour before the sender is told for good. Delivery notes what was accepted; it, and
-//! `session` before our own `550 5.1.1`, ask here once the directory, asked live, has changed nothing.
-//! `crate::state` saves it. It holds keyed hashes, connectors' names and times only; its owner keeps it behind a lock.
+//! Delivery notes what was accepted. RCPT, the dot and the queue ask [`RecentlyGood::doubt`] once the directory, asked
+//! live, has said what it knows; the rule is [`doubt`]'s. `crate::state` saves it. It holds keyed hashes, connectors'
+//! names and times only; its owner keeps it behind a lock.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::doubt::{self, DOUBTED, Known, KnownBy, Refused};
+use super::first_refused::FirstRefused;
+use super::order::{Order, Slot};
+use super::verdict::{Route, Way};
 use crate::fast_map::FastMap;
 use crate::keyed_hash::{HashKey, keyed_hash};
 use crate::smtp::address::Address;
-use crate::smtp::reply::{self, Reply};
 use crate::time::UnixTime;
 
-mod order;
 mod saved;
 
-use order::{Order, Slot};
 pub use saved::Malformed;
 
 /// For how long an address stays good.
 const GOOD: Duration = Duration::from_hours(7 * 24);
-/// For how long after its first refusal an address is doubted.
-const DOUBTED: Duration = Duration::from_hours(1);
-/// Who sends back what it took does so within this time.
-const SETTLED: Duration = Duration::from_mins(5);
+/// Without a refusal for so long, the first one is forgotten.
+const QUIET: Duration = Duration::from_hours(7 * 24);
+/// How many refused addresses are remembered.
+const REFUSED: usize = 100_000;
+/// For how long RCPT is answered what a next hop said at the dot.
+const AT_DOT: Duration = Duration::from_mins(10);
+/// For how many addresses.
+const REFUSED_AT_DOT: usize = 10_000;
 /// How many addresses are remembered.
 const ENTRIES: usize = 200_000;
 
-/// What is to be made of "unknown recipient" when the directory, asked live, changed nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doubt {
-    /// It is recently good: `451 4.3.0`; the queue tries again.
-    Temporary,
-    /// It is told for good.
-    Believe,
-}
-
-/// At most 200,000 addresses, those whose last success is the oldest forgotten first.
+/// At most 200,000 addresses, those whose last success is the oldest forgotten first; and those that were refused.
 #[derive(Debug)]
 pub struct RecentlyGood {
     key: HashKey,
     known: FastMap<u64, Slot>,
     order: Order<Good>,
+    refused: FirstRefused,
+    /// Not saved.
+    refused_at_dot: FirstRefused,
     /// Their names, as `Good::connector` counts them.
     connectors: Vec<Arc<str>>,
     changes: u64,
@@ -59,8 +58,15 @@ struct Good {
     last_success: UnixTime,
     /// The first success of those that followed each other within 7 days.
     since: UnixTime,
-    /// Since the last success.
-    first_refusal: Option<UnixTime>,
+}
+
+/// Under what an address is remembered.
+struct Names {
+    /// Its successes.
+    address: u64,
+    /// Its refusals. An entry of a directory has its own: what was refused while nobody had the address says nothing about
+    /// somebody who was created since. All tags of a user are one entry: strangers can make any number of them.
+    entry: u64,
 }
 
 impl RecentlyGood {
@@ -72,17 +78,21 @@ impl RecentlyGood {
             // Growing would hold up whoever happens to be there. Memory that is not used yet costs nothing.
             known: FastMap::with_capacity_and_hasher(ENTRIES, Default::default()),
             order: Order::with_capacity(ENTRIES),
+            refused: FirstRefused::new(REFUSED, QUIET),
+            refused_at_dot: FirstRefused::new(REFUSED_AT_DOT, AT_DOT),
             connectors: Vec::new(),
             changes: 0,
         }
     }
 
-    /// Notes that mail for an address was accepted by a next hop of this send connector.
+    /// Notes that mail for an address was accepted by a next hop of this send connector: what was refused before counts no
+    /// more.
     pub fn accepted(&mut self, address: &Address, connector: &str, now: UnixTime) {
+        self.clear_refusals(address, connector);
         let (hash, connector) = (self.hash(address), self.number(connector));
         let before = self.known.get(&hash).map(|slot| self.order.get(*slot)).filter(|good| good.is_good(now));
         let since = before.map_or(now, |good| good.since);
-        self.note(Good { hash, connector, last_success: now, since, first_refusal: None });
+        self.note(Good { hash, connector, last_success: now, since });
     }
 
     fn note(&mut self, good: Good) {
@@ -116,46 +126,64 @@ impl RecentlyGood {
         good.is_good(now).then_some((connector, good.last_success))
     }
 
-    /// A next hop, or the directory, does not know the address, and a live answer of the directory changed nothing.
-    /// What is believed once is believed until the next success: such an address is not good any more.
-    pub fn refused(&mut self, address: &Address, now: UnixTime) -> Doubt {
-        let Some(slot) = self.known.get(&self.hash(address)) else { return Doubt::Believe };
-        let good = self.order.get_mut(*slot);
-        if !good.is_good(now) {
-            return Doubt::Believe;
-        }
-        self.changes += 1;
-        let first_refusal = *good.first_refusal.get_or_insert(now);
-        if now.since(first_refusal) < DOUBTED {
-            return Doubt::Temporary;
-        }
-        good.last_success = UnixTime::default();
-        Doubt::Believe
+    /// What is known of an address, where these say that it exists.
+    #[must_use]
+    pub fn known(&self, address: &Address, by: KnownBy, now: UnixTime) -> Known {
+        self.known_as(&self.names(address, by), by, now)
     }
 
-    /// What to answer instead of our own `550 5.1.1` about an address; `None`: the refusal stands.
-    pub fn doubted(&mut self, address: &Address, refusal: &Reply, now: UnixTime) -> Option<Reply> {
-        if *refusal != reply::USER_UNKNOWN {
-            return None;
-        }
-        match self.refused(address, now) {
-            Doubt::Temporary => Some(reply::UNKNOWN_JUST_NOW),
-            Doubt::Believe => None,
-        }
+    fn known_as(&self, names: &Names, by: KnownBy, now: UnixTime) -> Known {
+        let good = self.known.get(&names.address).map(|slot| self.order.get(*slot));
+        let good_since = good.filter(|good| good.is_good(now)).map(|good| good.since);
+        Known { by, good_since, first_refused: self.refused.first(names.entry, now) }
     }
 
-    /// The same where the organisation that took the mail sends it back, because it does not know the address either. One
-    /// that took it a moment ago takes everything: that was no success, and a typing error is no user who was moved.
-    pub fn returned(&mut self, address: &Address, refusal: &Reply, now: UnixTime) -> Option<Reply> {
-        if let Some(slot) = self.known.get(&self.hash(address)) {
-            let good = self.order.get_mut(*slot);
-            if now.since(good.since) < SETTLED {
-                good.last_success = UnixTime::default();
-                self.changes += 1;
-                return None;
+    /// What becomes of an address that was refused, all at once: what is known of it, the rule, and what it came to.
+    pub fn doubt(&mut self, address: &Address, by: KnownBy, refused: &Refused<'_>, now: UnixTime) -> doubt::Doubt {
+        let names = self.names(address, by);
+        let known = self.known_as(&names, by, now);
+        let doubt = doubt::doubt(refused, &known, now);
+        self.note_as(&names, &known, &doubt, now);
+        doubt
+    }
+
+    /// Notes what a refusal came to. What is believed once is believed until the next success: such an address is not
+    /// good any more. Of those of whom nobody says that they exist nothing is noted: anybody can name them.
+    pub fn note_doubt(&mut self, address: &Address, known: &Known, doubt: &doubt::Doubt, now: UnixTime) {
+        self.note_as(&self.names(address, known.by), known, doubt, now);
+    }
+
+    fn note_as(&mut self, names: &Names, known: &Known, doubt: &doubt::Doubt, now: UnixTime) {
+        let first = match doubt {
+            doubt::Doubt::Temporary => now,
+            doubt::Doubt::Believe(_) if known.is_vouched_for() => {
+                if let Some(slot) = self.known.get(&names.address) {
+                    self.order.get_mut(*slot).last_success = UnixTime::default();
+                }
+                UnixTime(now.0.saturating_sub(DOUBTED.as_secs()))
             }
+            doubt::Doubt::Believe(_) | doubt::Doubt::Follow(_) | doubt::Doubt::Defer(_) | doubt::Doubt::Stands => {
+                return;
+            }
+        };
+        self.changes += 1;
+        self.refused.note(names.entry, first, now);
+    }
+
+    /// A next hop on this way has refused an unresolved address as unknown at the dot, and is believed: RCPT says so for 10
+    /// minutes. Others are not noted.
+    pub fn refused_at_dot(&mut self, address: &Address, route: &Route, now: UnixTime) {
+        if is_unresolved(route) {
+            self.refused_at_dot.note(self.hash_at_dot(address, &route.connector), now, now);
         }
-        self.doubted(address, refusal, now)
+    }
+
+    /// Whether that happened within the last 10 minutes.
+    #[must_use]
+    pub fn is_refused_at_dot(&self, address: &Address, route: &Route, now: UnixTime) -> bool {
+        self.refused_at_dot.len() > 0
+            && is_unresolved(route)
+            && self.refused_at_dot.first(self.hash_at_dot(address, &route.connector), now).is_some()
     }
 
     /// How often it was changed. Equal counts: nothing new to save.
@@ -174,9 +202,48 @@ impl RecentlyGood {
         number as u32
     }
 
+    fn clear_refusals(&mut self, address: &Address, connector: &str) {
+        if self.refused.len() > 0 {
+            let Names { address: nobodys, entry } = self.names(address, KnownBy::Directory);
+            self.refused.clear(nobodys);
+            self.refused.clear(entry);
+            if address.local().contains('+') {
+                self.refused.clear(self.names(address, KnownBy::DirectoryWithoutTag).entry);
+            }
+        }
+        if self.refused_at_dot.len() > 0 {
+            self.refused_at_dot.clear(self.hash_at_dot(address, connector));
+        }
+    }
+
     /// Of the address as addresses are compared.
     fn hash(&self, address: &Address) -> u64 {
         keyed_hash(&self.key, address.key().as_bytes())
+    }
+
+    fn names(&self, address: &Address, by: KnownBy) -> Names {
+        let hash = self.hash(address);
+        let entry = match by {
+            KnownBy::Nobody => hash,
+            KnownBy::Directory | KnownBy::VerifyWith => !hash,
+            KnownBy::DirectoryWithoutTag => {
+                let user = address.key().split_inclusive('+').next().unwrap_or_default();
+                !keyed_hash(&self.key, format!("{user}@{}", address.domain()).as_bytes())
+            }
+        };
+        Names { address: hash, entry }
+    }
+
+    fn hash_at_dot(&self, address: &Address, connector: &str) -> u64 {
+        keyed_hash(&self.key, format!("{connector} {}", address.key()).as_bytes())
+    }
+}
+
+/// Whether no directory has the recipient of this way.
+fn is_unresolved(route: &Route) -> bool {
+    match route.way {
+        Way::Relayed | Way::External => true,
+        Way::Resolved | Way::RelayedVerified | Way::Redirected => false,
     }
 }
 

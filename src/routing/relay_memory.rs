@@ -1,57 +1,47 @@
-//! What next hops accepted within the last 30 minutes (DESIGN section 6, rule 4).
+//! What went to next hops within the last 30 minutes (DESIGN section 6, rule 4).
 //!
-//! Delivery notes, `loops::remembered` counts. It holds hashes and times only; its owner keeps it behind a lock.
+//! Delivery notes what a next hop accepted, by Message-ID and Date; the session what it took, by From, Date and Subject, and by
+//! the body too where it was brought back. [`super::loops`] counts. It holds hashes and times only; its owner keeps it
+//! behind a lock.
 
-use std::collections::VecDeque;
+mod counted;
+
 use std::hash::{BuildHasher as _, RandomState};
-use std::time::Duration;
 
 use super::loops::Relayed;
-use crate::fast_map::FastMap;
+use crate::message::body::BodyDigest;
+use crate::message::header::Head;
+use crate::smtp::address::Address;
 use crate::time::UnixTime;
+use counted::{Counted, Hash};
 
-const KEPT: Duration = Duration::from_mins(30);
-const ENTRIES: usize = 100_000;
-
-/// At most 100,000 relays, the oldest forgotten first. Hashes only.
+/// At most 100,000 relays of each kind, the oldest forgotten first. Hashes only.
 #[derive(Debug, Default)]
 pub struct RelayMemory {
-    /// Every relay, oldest first.
-    order: VecDeque<(UnixTime, Hash)>,
-    relays: FastMap<Hash, Times>,
-    /// What makes the hashes: two of 64 bits with keys that nobody knows, so that no two relays are taken for one.
+    /// By Message-ID and Date.
+    relays: Counted,
+    /// By From, Date and Subject.
+    heads: Counted,
+    /// By these and the body.
+    contents: Counted,
     keys: [RandomState; 2],
 }
 
-type Hash = [u64; 2];
-
-/// When a relay was noted: the last two times are all that anybody asks about.
-#[derive(Debug, Clone, Copy)]
-struct Times {
-    last: UnixTime,
-    before: Option<UnixTime>,
-    /// How often it stands in `order`.
-    kept: usize,
-}
+/// A message for one recipient by one connector, known by its From, Date and Subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContentKey(Hash);
 
 impl RelayMemory {
     /// Notes that a next hop accepted a message for a recipient: once a message, never an attempt.
     pub fn note(&mut self, relay: &Relayed<'_>) {
-        let Some(hash) = self.hash(relay) else { return };
-        self.forget(relay.now);
-        self.order.push_back((relay.now, hash));
-        self.relays
-            .entry(hash)
-            .and_modify(|times| *times = Times { last: relay.now, before: Some(times.last), kept: times.kept + 1 })
-            .or_insert(Times { last: relay.now, before: None, kept: 1 });
+        if let Some(hash) = self.hash(relay) {
+            self.relays.note(hash, relay.now);
+        }
     }
 
-    /// How often it is there, where two stands for all above.
-    #[must_use]
-    pub fn count(&self, relay: &Relayed<'_>) -> usize {
-        let Some(times) = self.hash(relay).and_then(|hash| self.relays.get(&hash)) else { return 0 };
-        let recent = [Some(times.last), times.before].into_iter().flatten().filter(|at| relay.now.since(*at) < KEPT);
-        recent.count().min(times.kept)
+    /// How often it is there.
+    pub fn count(&mut self, relay: &Relayed<'_>) -> usize {
+        self.hash(relay).map_or(0, |hash| self.relays.count(hash, relay.now))
     }
 
     /// `None` for a message without Message-ID: it is not remembered.
@@ -61,46 +51,61 @@ impl RelayMemory {
         facts.message_id.then(|| self.keys.each_ref().map(|key| key.hash_one(parts)))
     }
 
-    /// Drops what is too old, and the oldest if the memory is full.
-    fn forget(&mut self, now: UnixTime) {
-        while let Some((at, hash)) = self.order.front().copied() {
-            if now.since(at) < KEPT && self.order.len() < ENTRIES {
-                return;
-            }
-            self.order.pop_front();
-            if let Some(times) = self.relays.get_mut(&hash) {
-                times.kept -= 1;
-                if times.kept == 0 {
-                    self.relays.remove(&hash);
-                }
-            }
+    /// What this message is remembered by when its content comes again. The reverse-path has no part in it: systems that
+    /// forward write their own.
+    #[must_use]
+    pub fn content_key(&self, connector: &str, recipient: &Address, head: &Head<'_>) -> ContentKey {
+        let parts = (connector, recipient.key(), head);
+        ContentKey(self.keys.each_ref().map(|key| key.hash_one(parts)))
+    }
+
+    /// Notes a message that was taken: once a message. `body` where it was brought back.
+    pub fn note_content(&mut self, key: ContentKey, body: Option<&BodyDigest>, now: UnixTime) {
+        self.heads.note(key.0, now);
+        if let Some(body) = body {
+            self.contents.note(self.with_body(key, body), now);
         }
+    }
+
+    /// How often a message with this From, Date and Subject is there, whatever its body.
+    pub fn count_heads(&mut self, key: ContentKey, now: UnixTime) -> usize {
+        self.heads.count(key.0, now)
+    }
+
+    /// How often this body is there with them.
+    pub fn count_contents(&mut self, key: ContentKey, body: &BodyDigest, now: UnixTime) -> usize {
+        self.contents.count(self.with_body(key, body), now)
+    }
+
+    fn with_body(&self, key: ContentKey, body: &BodyDigest) -> Hash {
+        self.keys.each_ref().map(|hasher| hasher.hash_one((key.0, body)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::header::{Identity, examine};
-    use crate::smtp::address::{Address, ReversePath};
+    use crate::message::body::Beginning;
+    use crate::message::header::{Facts, examine};
+    use crate::smtp::address::ReversePath;
 
     struct Mail {
         recipient: Address,
         reverse_path: ReversePath,
-        identity: Identity,
+        facts: Facts,
     }
 
     fn mail(recipient: &str, sender: &str, section: &str) -> Mail {
         Mail {
             recipient: Address::parse(recipient).unwrap(),
             reverse_path: Address::parse(sender).map_or(ReversePath::Null, ReversePath::Address),
-            identity: examine(section.as_bytes()).identity,
+            facts: examine(section.as_bytes()),
         }
     }
 
     fn relayed<'a>(connector: &'a str, mail: &'a Mail, now: u64) -> Relayed<'a> {
-        let Mail { recipient, reverse_path, identity } = mail;
-        Relayed { connector, recipient, reverse_path, facts: identity, now: UnixTime(now) }
+        let Mail { recipient, reverse_path, facts } = mail;
+        Relayed { connector, recipient, reverse_path, facts: &facts.identity, now: UnixTime(now) }
     }
 
     const ID: &str = "Message-ID: <1@a>\r\nDate: d\r\n";
@@ -133,9 +138,6 @@ mod tests {
         for (now, count) in [(1000, 2), (1899, 2), (1900, 1), (2799, 1), (2800, 0)] {
             assert_eq!(memory.count(&relayed("x", &known, now)), count, "{now}");
         }
-        memory.note(&relayed("x", &known, 5000));
-        assert_eq!((memory.order.len(), memory.relays.len()), (1, 1));
-        assert_eq!(memory.count(&relayed("x", &known, 5000)), 1);
     }
 
     #[test]
@@ -144,20 +146,46 @@ mod tests {
         let mut memory = RelayMemory::default();
         memory.note(&relayed("x", &anonymous, 1));
         memory.note(&relayed("x", &anonymous, 1));
-        assert_eq!((memory.count(&relayed("x", &anonymous, 1)), memory.order.len()), (0, 0));
+        assert_eq!(memory.count(&relayed("x", &anonymous, 1)), 0);
+    }
+
+    fn body(text: &str) -> BodyDigest {
+        let mut beginning = Beginning::default();
+        beginning.take(text.as_bytes());
+        beginning.digest()
     }
 
     #[test]
-    fn it_is_bounded_and_the_oldest_go() {
+    fn content_is_known_by_from_date_subject_and_body_whatever_else_changes() {
+        let first = mail("u@a.b", "s@c.d", "From: f\r\nDate: d\r\nSubject: s\r\nMessage-ID: <1@a>\r\n");
         let mut memory = RelayMemory::default();
-        let mails: Vec<Mail> = (0..=ENTRIES).map(|n| mail(&format!("u{n}@a.b"), "", ID)).collect();
-        memory.note(&relayed("x", &mails[0], 1));
-        for mail in &mails {
-            memory.note(&relayed("x", mail, 1));
+        let key = |memory: &RelayMemory, connector, mail: &Mail| {
+            memory.content_key(connector, &mail.recipient, &mail.facts.head().unwrap())
+        };
+        let known = key(&memory, "x", &first);
+        memory.note_content(known, None, UnixTime(100));
+        memory.note_content(known, Some(&body("b")), UnixTime(200));
+        let again = mail("U@A.b", "srs@e.f", "Subject:  s\r\nX: y\r\ndate: d\r\nFROM:\r\n f\r\nMessage-ID: <2@e>\r\n");
+        let again = key(&memory, "x", &again);
+        assert_eq!((memory.count_heads(again, UnixTime(300)), known), (2, again));
+        assert_eq!(memory.count_contents(again, &body("b\r\n"), UnixTime(300)), 1);
+        assert_eq!(memory.count_contents(again, &body("c"), UnixTime(300)), 0);
+        assert_eq!(memory.count_contents(again, &body("b"), UnixTime(2000)), 0);
+        for (connector, other) in [
+            ("y", mail("u@a.b", "", "From: f\r\nDate: d\r\nSubject: s\r\n")),
+            ("x", mail("v@a.b", "", "From: f\r\nDate: d\r\nSubject: s\r\n")),
+            ("x", mail("u@a.b", "", "From: g\r\nDate: d\r\nSubject: s\r\n")),
+            ("x", mail("u@a.b", "", "From: f\r\nDate: e\r\nSubject: s\r\n")),
+            ("x", mail("u@a.b", "", "From: f\r\nDate: d\r\nSubject: t\r\n")),
+            ("x", mail("u@a.b", "", "From: f\r\nDate: d\r\n")),
+            ("x", mail("u@a.b", "", "Date: d\r\nSubject: fs\r\n")),
+        ] {
+            let other = key(&memory, connector, &other);
+            assert_eq!(memory.count_heads(other, UnixTime(300)), 0);
+            assert_eq!(memory.count_contents(other, &body("b"), UnixTime(300)), 0);
         }
-        assert_eq!((memory.order.len(), memory.relays.len()), (ENTRIES, ENTRIES));
-        assert_eq!(memory.count(&relayed("x", &mails[0], 1)), 0);
-        assert_eq!(memory.count(&relayed("x", &mails[1], 1)), 1);
-        assert_eq!(memory.count(&relayed("x", &mails[ENTRIES], 1)), 1);
+        for without_date in ["From: f\r\nSubject: s\r\n", "From: f\r\nSubject: s\r\nDate: \r\n", ""] {
+            assert!(examine(without_date.as_bytes()).head().is_none(), "{without_date:?}");
+        }
     }
 }

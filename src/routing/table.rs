@@ -41,6 +41,18 @@ pub struct DirectoryRules {
     pub mailbox_servers: HashMap<String, Arc<str>>,
     /// What becomes of `user+tag`.
     pub plus_addressing: PlusAddressing,
+    /// What its "found" rests on.
+    pub proof: Proof,
+}
+
+/// What a directory's "found" rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Proof {
+    /// An entry that has the address.
+    #[default]
+    Entry,
+    /// The word of a mail server that would take mail for it (call-ahead), and may mean to pass it on.
+    Word,
 }
 
 /// Which domains a directory resolves.
@@ -114,4 +126,16 @@ pub struct ConnectorRules {
     pub rewrite_target_address: bool,
     /// The directory asked about unresolved recipients; `None`: not verified.
     pub verify_with: Option<Arc<str>>,
+    /// Whether strangers may route mail through its next hop.
+    pub source_routes: SourceRoutes,
+}
+
+/// `source_routes` of a send connector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SourceRoutes {
+    /// Strangers' are refused.
+    #[default]
+    Refuse,
+    /// They are the next hop's business.
+    Pass,
 }

@@ -30,6 +30,8 @@ pub(super) struct Walk<'a> {
     pub(super) followed: Vec<Address>,
     /// The first question whose answer was used and is not live.
     pub(super) unconfirmed: Option<&'a Question>,
+    /// Whether an entry has the very address that was received.
+    pub(super) listed: bool,
 }
 
 /// A way out that a row found.
@@ -71,6 +73,14 @@ impl<'a> Walk<'a> {
     /// because it does not have it (DESIGN section 5, the end of "target addresses").
     pub(super) fn leave(&mut self, exit: Exit<'a>) -> Decided<Verdict> {
         let Exit { row, connector, to, way, says } = exit;
+        if self.is_strangers_source_route(connector) {
+            let says = format!(
+                "no entry has {}, and its local part may be a way on from there: only through a connector with \
+                 source_routes = \"pass\" (`%`, `!`, `@`)",
+                self.came_with
+            );
+            return self.refuse_for_good(row, reply::SOURCE_ROUTE, says);
+        }
         let route = self.route(connector, &to, way);
         let by_target = row == 8 || !self.followed.is_empty();
         if by_target && self.goes_back(connector, &route.rcpt_to) {

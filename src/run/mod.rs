@@ -5,7 +5,8 @@
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -19,7 +20,8 @@ use crate::config::Config;
 use crate::config::check::render;
 use crate::config::reload::{self, Reloader};
 use crate::delivery::attempt::Outbound;
-use crate::delivery::dispatch::{self, Delivery};
+use crate::delivery::dispatch::{self, Delivery, Handover};
+use crate::delivery::memory::Memory;
 use crate::delivery::on_its_way::OnItsWay;
 use crate::directory::Needs;
 use crate::directory::call_ahead::prober::Prober;
@@ -28,7 +30,6 @@ use crate::keys::{self, InUse};
 use crate::listener::Listeners;
 use crate::metrics::Metrics;
 use crate::pressure::Pressure;
-use crate::routing::relay_memory::RelayMemory;
 use crate::session::Services;
 use crate::spool::store::LogStore;
 use crate::spool::{Sizes, Spool};
@@ -40,6 +41,9 @@ mod background;
 mod signals;
 
 pub use signals::run;
+
+/// What sessions hand over as the last of `drain_timeout` goes by is seen within this time.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
 
 /// A running Fingerpost.
 pub struct Node {
@@ -62,7 +66,7 @@ struct Ground {
     current: Arc<Current>,
     spool: Arc<dyn Spool>,
     trace: Trace,
-    relay_memory: Arc<Mutex<RelayMemory>>,
+    memory: Memory,
     outbound: Outbound,
     recently_good: Arc<Kept>,
 }
@@ -143,15 +147,17 @@ impl Node {
         &self.reloader
     }
 
-    /// Lets no more clients in, begins no more attempts, lets those under way and sessions end, all within
-    /// `drain_timeout`, and stops. What is then unfinished, or was accepted meanwhile, is in the spool.
+    /// Lets no more clients in, begins no more attempts, lets those under way and sessions end, and what these hand over
+    /// under way, all within `drain_timeout`, and stops. What is then unfinished, or was accepted meanwhile, is in the spool.
     pub async fn stop(self) {
         let patience = self.current.load().config.server.drain_timeout;
         self.phase.send_replace(Phase::Draining);
         self.stop.cancel();
-        let attempts = tokio::time::timeout(patience, self.delivery.stop());
-        let ((), attempts) = tokio::join!(self.listeners.drain(patience), attempts);
-        if attempts.is_err() {
+        let began = Instant::now();
+        self.delivery.begin_no_more();
+        self.listeners.drain(patience).await;
+        let left = patience.saturating_sub(began.elapsed()).max(LAST_MOMENT);
+        if tokio::time::timeout(left, self.delivery.stop()).await.is_err() {
             tracing::warn!("attempts are left after drain_timeout; they are made again after the next start");
         }
         self.background.close();
@@ -178,8 +184,8 @@ impl Ground {
         let recently_good = Arc::new(Kept::load(&in_force.config.server.state_dir)?);
         let (trace, writer) = writer::start(trace_folder(&in_force.config))?;
         let current = Arc::new(ArcSwap::from_pointee(in_force));
-        let relay_memory = Arc::new(Mutex::new(RelayMemory::default()));
-        Ok((Self { metrics, current, spool: Arc::new(spool), outbound, trace, relay_memory, recently_good }, writer))
+        let memory = Memory::new(Arc::default(), recently_good.table.clone());
+        Ok((Self { metrics, current, spool: Arc::new(spool), outbound, trace, memory, recently_good }, writer))
     }
 
     fn parts(&self) -> dispatch::Parts {
@@ -187,26 +193,20 @@ impl Ground {
             current: self.current.clone(),
             spool: self.spool.clone(),
             outbound: self.outbound.clone(),
-            relay_memory: self.relay_memory.clone(),
-            recently_good: self.recently_good.table.clone(),
+            memory: self.memory.clone(),
             metrics: self.metrics.clone(),
             trace: self.trace.clone(),
         }
     }
 
-    fn services(
-        &self,
-        accepted: tokio::sync::mpsc::UnboundedSender<crate::spool::entry::Entry>,
-        pressure: Arc<Pressure>,
-    ) -> Services {
+    fn services(&self, accepted: tokio::sync::mpsc::UnboundedSender<Handover>, pressure: Arc<Pressure>) -> Services {
         Services {
             current: self.current.clone(),
             spool: self.spool.clone(),
             accepted,
             outbound: self.outbound.clone(),
             on_its_way: OnItsWay::new(self.metrics.clone()),
-            relay_memory: self.relay_memory.clone(),
-            recently_good: self.recently_good.table.clone(),
+            memory: self.memory.clone(),
             metrics: self.metrics.clone(),
             trace: self.trace.clone(),
             pressure,

@@ -10,6 +10,7 @@ use super::Services;
 use super::ending::cannot_keep;
 use super::transaction::Transaction;
 use super::writing::Writing;
+use crate::delivery::dispatch::Handover;
 use crate::message::envelope::{ChosenBy, Origin};
 use crate::message::queue_id::QueueId;
 use crate::message::stamp::Stamp;
@@ -50,6 +51,13 @@ impl Fate {
     pub(super) fn waiting(reply: &Reply, next_attempt: UnixTime) -> Self {
         let state = State::Waiting { attempts: 1, next_attempt, last_error: reply.to_string(), warned: false };
         Self { state, action: None }
+    }
+
+    /// It was sent, and the queue hears how that ends ([`Transaction::under_way`]). Should we end before: not tried again
+    /// before `next_attempt`.
+    pub(super) fn under_way(next_attempt: UnixTime) -> Self {
+        let last_error = "it was sent; the next hop has not answered yet".to_owned();
+        Self { state: State::Waiting { attempts: 1, next_attempt, last_error, warned: false }, action: None }
     }
 
     /// It is over.
@@ -107,7 +115,7 @@ impl Kept {
 pub(super) async fn commit(
     services: Arc<Services>,
     session: String,
-    (transaction, kept, writing): (Box<Transaction>, Kept, Writing),
+    (mut transaction, kept, writing): (Box<Transaction>, Kept, Writing),
 ) -> Result<Reply, Reply> {
     let committing = async move {
         let draft = writing.finish().await.map_err(|error| cannot_keep(&error))?;
@@ -115,8 +123,10 @@ pub(super) async fn commit(
         tell(&services, &session, &transaction, &kept);
         tell_reports(&services, &session, &transaction, (&kept, &entries));
         for entry in entries {
+            let its = entry.id == kept.id;
+            let under_way = if its { std::mem::take(&mut transaction.under_way) } else { Vec::new() };
             // The receiver goes only when the process does; the entry is durable and is recovered at the next start.
-            let _ = services.accepted.send(entry);
+            let _ = services.accepted.send(Handover { entry, under_way });
         }
         Ok(Reply::queued_as(&kept.id.to_string()))
     };
@@ -221,7 +231,7 @@ fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Ke
     };
     let detail = format!("{size} octets{}", proof(&transaction.origin)).into();
     services.trace.record(&Event { detail, ..event(What::Received) });
-    for (recipient, fate) in transaction.recipients.iter().zip(&kept.fates) {
+    for (at, (recipient, fate)) in transaction.recipients.iter().zip(&kept.fates).enumerate() {
         let what = match recipient.route.way {
             Way::Resolved | Way::Redirected => What::Resolved,
             Way::Relayed | Way::RelayedVerified | Way::External => What::Relayed,
@@ -236,6 +246,7 @@ fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Ke
         let (what, result, said) = match &fate.state {
             State::Done(Outcome::Delivered { reply, .. }) => (What::Delivered, "delivered", reply.to_string().into()),
             State::Done(Outcome::Failed { reply, .. }) => (What::Failed, "failed", reply.to_string().into()),
+            State::Waiting { .. } if transaction.is_under_way(at) => continue,
             State::Waiting { attempts: 1.., last_error, .. } => (What::Deferred, "deferred", Cow::from(last_error)),
             State::Waiting { .. } | State::Held(_) | State::Done(Outcome::Dropped) => continue,
         };
@@ -266,3 +277,6 @@ fn tell_reports(services: &Services, session: &str, transaction: &Transaction, (
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,31 +1,50 @@
 //! After the dot: next hops that take part have the message, what is left is made durable, and only then the client
 //! hears how it ended (DESIGN section 7, "After the dot").
 
-use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::Services;
 use super::commit::{self, Fate, Kept};
 use super::header::Passed;
-use super::passing_on::passed_on;
 use super::rcpt::part;
+use super::returned::{self, ToRemember};
 use super::transaction::{Accepted, Transaction};
 use super::writing::Writing;
-use crate::config::WhenUnreachable;
-use crate::delivery::combine::{Outcome, Then, Told, combine};
-use crate::delivery::cut_through::{Asked, Branches, End, Ending, Message, Vouched};
-use crate::delivery::unreachable::{self, Client, Past, Unreachable};
+use crate::config::SendConnector;
+use crate::delivery::branch::{InFlight, Message, Waits};
+use crate::delivery::combine::{Then, combine};
+use crate::delivery::cut_through::{Asked, Branches, Haste, Sent, WithoutAcceptance};
+use crate::delivery::dispatch::UnderWay;
+use crate::delivery::outcome::{Class, Outcome};
+use crate::delivery::refuses_everybody::Step;
+use crate::delivery::slots::Vouched;
+use crate::delivery::stamping::stamp;
+use crate::delivery::unknown::Judged;
+use crate::delivery::unreachable::Unreachable;
 use crate::in_force::InForce;
 use crate::message::envelope::{Origin, Sender};
 use crate::message::header::Identity;
-use crate::report::{Action, Reported};
-use crate::routing::loops::Relayed;
+use crate::report::Reported;
+use crate::routing::doubt::{Believed, Followed};
+use crate::routing::loops;
+use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::Summary;
 use crate::spool::SpoolError;
 use crate::spool::entry::{Content, Outcome as Done, State};
 use crate::time::UnixTime;
 use crate::trace::{Event, What};
+
+/// How long next hops may take over all that follows the client's last octet; senders wait for 10 minutes (RFC 5321
+/// 4.5.3.2.6).
+const END_OF_DATA: Duration = Duration::from_secs(480);
+
+/// After so long a client hears 250 if what is left can be made durable: a next hop has the message, or it is one of ours.
+const LONG_ENOUGH: Duration = Duration::from_secs(90);
 
 /// Ends a message that has come in whole: what the client is told.
 ///
@@ -38,12 +57,13 @@ pub(super) async fn end(
     summary: Summary,
 ) -> Result<Reply, Reply> {
     let began = Instant::now();
-    let Some((passed, mut writing)) = transaction.content.take() else { return Err(reply::TRY_AGAIN) };
+    let Some((mut passed, mut writing)) = transaction.content.take() else { return Err(reply::TRY_AGAIN) };
     // Said now or never: what a next hop has taken cannot be refused any more.
     let queues = |recipient: &Accepted| part(&transaction.in_force.config, &recipient.route).is_none();
     if services.pressure.is_on() && transaction.recipients.iter().any(queues) {
         return Err(reply::INSUFFICIENT_STORAGE);
     }
+    returned::check(services, session, &mut transaction, &mut passed).await?;
     let content = content(&passed, &writing, summary);
     let fates = if transaction.branches.is_empty() {
         transaction.recipients.iter().map(|_| Fate::due(writing.at)).collect()
@@ -51,6 +71,7 @@ pub(super) async fn end(
         send(services, session, &mut transaction, (&passed, &content, &mut writing)).await?
     };
     let (fates, reported) = with_loops(fates, &passed);
+    let to_remember = ToRemember::of(&passed, &fates);
     let kept = Kept { content, stamps: passed.stamps, id: writing.id, at: writing.at, fates, reported };
     let queued = kept.needs_the_spool(&transaction);
     let label = if queued { "queue" } else { "cut-through" };
@@ -59,6 +80,7 @@ pub(super) async fn end(
     } else {
         commit::delivered(services, session, &transaction, kept)
     };
+    to_remember.remember(services);
     services.metrics.acceptance_duration.with_label_values(&[label]).observe(began.elapsed().as_secs_f64());
     Ok(reply)
 }
@@ -93,41 +115,117 @@ async fn send(
     transaction: &mut Transaction,
     (passed, content, writing): (&Passed, &Content, &mut Writing),
 ) -> Result<Vec<Fate>, Reply> {
+    let at = writing.at;
+    let mut outcomes = hand_out(transaction, (passed, content, writing)).await?;
+    remember(services, transaction, &content.identity, &outcomes);
+    for recipient in 0..outcomes.len() {
+        doubt(services, (transaction, passed), recipient, &mut outcomes).await;
+    }
+    // Whoever is under way may have arrived: refused now, the message would come again.
+    let under_way = Outcome::ours(Class::Accepted, reply::RECIPIENT_OK);
+    let going: Vec<usize> =
+        (0..outcomes.len()).filter(|at| !passed.failed.iter().any(|(failed, _)| failed == at)).collect();
+    let combined: Vec<_> = going
+        .iter()
+        .map(|recipient| {
+            let accepted = &transaction.recipients[*recipient];
+            let way = (&accepted.rcpt.address, &accepted.route);
+            let outcome = outcomes[*recipient].as_ref();
+            let outcome = outcome.or_else(|| transaction.is_under_way(*recipient).then_some(&under_way));
+            (outcome, transaction.when_unreachable(services, way))
+        })
+        .collect();
+    let then = match combine(&combined) {
+        Ok(then) => then,
+        Err(answer) => return Err(refused(services, session, transaction, (content, going[answer], &outcomes))),
+    };
+    let mut fates: Vec<Fate> = (0..outcomes.len()).map(|recipient| transaction.untold(recipient, at)).collect();
+    for (recipient, then) in going.into_iter().zip(then) {
+        if let Some(outcome) = outcomes[recipient].take() {
+            fates[recipient] = fate(transaction, recipient, (outcome, then), at);
+        }
+    }
+    Ok(fates)
+}
+
+/// What next hops say, by recipient. Nothing yet of those that are under way, and of those whose connector queues.
+async fn hand_out(
+    transaction: &mut Transaction,
+    (passed, content, writing): (&Passed, &Content, &mut Writing),
+) -> Result<Vec<Option<Outcome>>, Reply> {
     let in_force = transaction.in_force.clone();
     let (sender, recipients) = (&transaction.sender, &transaction.recipients);
     regroup(&mut transaction.branches, (&in_force, &transaction.origin), (sender, recipients), passed);
-    let (at, identity) = (writing.at, &content.identity);
     let body = writing.body().await.map_err(|error| cannot_keep(&error))?;
-    let message =
-        Message { origin: &transaction.origin, sender: &transaction.sender, content, body, in_force: &in_force };
-    let endings = transaction.branches.send(&message).await;
-    remember(services, transaction, identity, &endings);
-    let mut sorted: Vec<Option<&Ending>> = vec![None; transaction.recipients.len()];
-    for ending in &endings {
-        if let Some(place) = sorted.get_mut(ending.at) {
-            *place = Some(ending);
+    let now = Instant::now();
+    let until = now + END_OF_DATA;
+    let stranger = transaction.origin.is_stranger();
+    let without_acceptance = if stranger { WithoutAcceptance::No } else { WithoutAcceptance::Yes };
+    let haste = Haste { after: now + LONG_ENOUGH, without_acceptance, until };
+    let fields = |connector: &SendConnector, named: &[(&Address, &Address)]| {
+        stamp(&in_force, connector, &content.identity, named)
+    };
+    let (origin, sender, waits) = (&*transaction.origin, &transaction.sender, Waits::ClientUntil(until));
+    let message = Message { origin, sender, content, body, fields: &fields, waits };
+    let Sent { outcomes: mut sent, in_flight } = transaction.branches.send(&message, haste).await;
+    for in_flight in in_flight {
+        transaction.follow(in_flight);
+    }
+    let mut outcome_of = |number: usize| {
+        let at = sent.iter().position(|(at, _)| *at == number)?;
+        Some(sent.swap_remove(at).1)
+    };
+    Ok(transaction.recipients.iter().map(|recipient| outcome_of(recipient.number)).collect())
+}
+
+/// A next hop calls a recipient unknown that it accepted at RCPT (Exchange's filter on mailbox servers does).
+async fn doubt(
+    services: &Services,
+    (transaction, passed): (&mut Transaction, &Passed),
+    at: usize,
+    outcomes: &mut [Option<Outcome>],
+) {
+    let Some(outcome) = &mut outcomes[at] else { return };
+    let Accepted { rcpt, route, .. } = &transaction.recipients[at];
+    if outcome.class == Class::Refused && transaction.refuses_everybody(services, &rcpt.address, route, outcome) {
+        outcome.class = Class::Unreachable; // the envelope was said again, and it goes on refusing
+    }
+    if outcome.class != Class::UnknownRecipient {
+        return;
+    }
+    let way = (route, Followed::NotYet);
+    let (judged, _) = transaction.judge(services, &rcpt.address, way, (outcome, Step::Dot)).await;
+    match judged {
+        Judged::Follow(route) => {
+            // By a way that it came already the queue judges it.
+            let (keys, now) = (transaction.in_force.keys.all(), UnixTime::now());
+            if !loops::stamped(keys, &passed.stamps, &rcpt.address, &route, now) {
+                transaction.recipients[at].route = route;
+            }
+            outcome.class = Class::LeftToQueue;
         }
+        Judged::Temporary => *outcome = Outcome::ours(Class::Deferred, reply::UNKNOWN_JUST_NOW),
+        Judged::Defer(reply) => *outcome = Outcome::ours(Class::Deferred, reply),
+        Judged::Unreachable => outcome.class = Class::Unreachable,
+        Judged::Believe(Believed::Ourselves(reply)) => *outcome = Outcome::ours(Class::Refused, reply),
+        Judged::Believe(Believed::NextHop) => {}
     }
-    let going: Vec<usize> =
-        (0..sorted.len()).filter(|at| !passed.failed.iter().any(|(failed, _)| failed == at)).collect();
-    let outcomes: Vec<Outcome> =
-        going.iter().map(|recipient| outcome(services, transaction, *recipient, sorted[*recipient])).collect();
-    let (told, then) = combine(&outcomes);
-    if let Told::Refused(reply) = told {
-        let words = match endings.iter().find(|ending| ending.end.reply() == &reply) {
-            Some(ending) => words(transaction, ending.at, &reply),
-            None => reply,
-        };
-        tracing::info!(sender = %transaction.sender.reverse_path, reply = %words, message_id = content.message_id,
-            "message refused by its next hops");
-        tell_refused(services, session, transaction, (&content.message_id, &words));
-        return Err(words);
-    }
-    let mut fates: Vec<Fate> = sorted.iter().map(|_| Fate::due(at)).collect();
-    for (recipient, then) in going.into_iter().zip(then) {
-        fates[recipient] = fate(transaction, recipient, (sorted[recipient], then), at);
-    }
-    Ok(fates)
+}
+
+/// Nobody has the message, and the client keeps it: what it is told.
+fn refused(
+    services: &Services,
+    session: &str,
+    transaction: &Transaction,
+    (content, recipient, outcomes): (&Content, usize, &[Option<Outcome>]),
+) -> Reply {
+    let Some(outcome) = &outcomes[recipient] else { return reply::TRY_AGAIN };
+    let words = transaction.words(&transaction.recipients[recipient].route, outcome);
+    let (sender, message_id) = (&transaction.sender.reverse_path, &content.message_id);
+    tracing::info!(%sender, reply = %words, said = %outcome.reply,
+        row = outcome.row_name(), message_id, "message refused by its next hops");
+    tell_refused(services, session, transaction, (message_id, &words));
+    words
 }
 
 /// Takes out of the branches who is not sent to, and puts everybody where the loop rules sent him.
@@ -143,59 +241,58 @@ pub(super) fn regroup(
             continue;
         }
         let Some(part) = part(&in_force.config, &recipient.route) else { continue };
-        let (rcpt, route, vouched) = (&recipient.rcpt, &recipient.route, Vouched::No);
-        parts.push((part, Asked { at, rcpt, route, origin, sender, vouched }));
+        let Accepted { number, rcpt, route, .. } = recipient;
+        let (at, otherwise, vouched) = (*number, Unreachable::Queue, Vouched::Yes);
+        parts.push((part, Asked { at, rcpt, route, origin, sender, otherwise, vouched }));
     }
     branches.regroup(&parts);
 }
 
-/// What became of one recipient, for `combine`.
-fn outcome(services: &Services, transaction: &Transaction, at: usize, ending: Option<&Ending>) -> Outcome {
-    let Some(ending) = ending else { return Outcome::Queued };
-    match &ending.end {
-        End::Accepted { .. } => Outcome::Accepted,
-        End::Deferred(reply) => Outcome::Deferred(reply.clone()),
-        End::Refused(reply) => Outcome::Refused(reply.clone()),
-        End::CutLoose(_) => Outcome::Queued,
-        End::Unreachable(why) => match policy(services, transaction, at) {
-            Unreachable::Queue => Outcome::Queued,
-            Unreachable::Defer => {
-                tracing::info!(reason = %why, "next hop out of reach: deferred");
-                Outcome::Deferred(reply::NEXT_HOP_UNREACHABLE)
-            }
-        },
+impl Transaction {
+    /// Goes on with a branch whose next hop has not answered in time: the queue hears how it ends.
+    fn follow(&mut self, in_flight: InFlight) {
+        let (told, outcomes) = oneshot::channel();
+        let positions: Vec<(usize, usize)> = (self.recipients.iter().enumerate())
+            .filter(|(_, recipient)| in_flight.recipients.contains(&recipient.number))
+            .map(|(at, recipient)| (recipient.number, at))
+            .collect();
+        self.under_way.push(UnderWay { recipients: positions.iter().map(|(_, at)| *at).collect(), outcomes });
+        tokio::spawn(async move {
+            let landed = in_flight.land().await.into_iter().filter_map(|(number, outcome)| {
+                let (_, at) = positions.iter().find(|(of, _)| *of == number)?;
+                Some((*at, outcome))
+            });
+            // The queue has gone, and with it the process.
+            let _ = told.send(landed.collect());
+        });
+    }
+
+    /// Whether a next hop has it and has not answered yet.
+    pub(super) fn is_under_way(&self, at: usize) -> bool {
+        self.under_way.iter().any(|branch| branch.recipients.contains(&at))
+    }
+
+    /// What becomes of a recipient of whom no next hop has said anything.
+    fn untold(&self, at: usize, taken: UnixTime) -> Fate {
+        if self.is_under_way(at) { Fate::under_way(taken.plus(self.first_retry(at))) } else { Fate::due(taken) }
+    }
+
+    fn first_retry(&self, at: usize) -> Duration {
+        let connector = self.in_force.config.send_connector(&self.recipients[at].route.connector);
+        connector.map_or(Duration::ZERO, |connector| connector.retry.first)
     }
 }
 
-fn policy(services: &Services, transaction: &Transaction, at: usize) -> Unreachable {
-    let recipient = &transaction.recipients[at];
-    let when = part(&transaction.in_force.config, &recipient.route)
-        .map_or(WhenUnreachable::Queue, |part| part.cut_through.when_unreachable);
-    let client = if transaction.origin.is_stranger() { Client::Stranger } else { Client::Known };
-    let past = match transaction.recently_good(services, |good, now| good.is_good(&recipient.rcpt.address, now)) {
-        true => Past::Good,
-        false => Past::Nothing,
-    };
-    unreachable::policy(when, recipient.route.way, client, past)
-}
-
 /// What becomes of one recipient of a message that is accepted.
-fn fate(transaction: &Transaction, at: usize, (ending, then): (Option<&Ending>, Then), taken: UnixTime) -> Fate {
-    let Some(ending) = ending else { return Fate::due(taken) };
-    let next_hop = ending.next_hop.clone();
-    match (&ending.end, then) {
-        (End::Accepted { reply, dsn }, _) => Fate {
-            state: State::Done(Done::Delivered { next_hop, reply: reply.clone() }),
-            // RFC 3461 5.2.1: a next hop with DSN reports success itself.
-            action: (!dsn).then_some(Action::Relayed),
-        },
-        (End::Refused(reply), Then::Report) => Fate::failed(reply.clone(), next_hop),
-        (End::Deferred(reply) | End::Unreachable(reply), _) => {
-            let retry = transaction.in_force.config.send_connector(&transaction.recipients[at].route.connector);
-            let first = retry.map_or(std::time::Duration::ZERO, |connector| connector.retry.first);
-            Fate::waiting(reply, taken.plus(first))
+fn fate(transaction: &Transaction, at: usize, (outcome, then): (Outcome, Then), taken: UnixTime) -> Fate {
+    let Outcome { class, reply, next_hop, success, .. } = outcome;
+    match (class, then) {
+        (Class::Accepted, _) => Fate { state: State::Done(Done::Delivered { next_hop, reply }), action: success },
+        (Class::Refused | Class::UnknownRecipient, Then::Report) => Fate::failed(reply, next_hop),
+        (Class::LeftToQueue | Class::Refused | Class::UnknownRecipient, _) => Fate::waiting(&reply, taken),
+        (Class::Deferred | Class::TooManyRecipients | Class::Unreachable | Class::InDoubt, _) => {
+            Fate::waiting(&reply, taken.plus(transaction.first_retry(at)))
         }
-        (End::CutLoose(reply) | End::Refused(reply), _) => Fate::waiting(reply, taken),
     }
 }
 
@@ -215,33 +312,18 @@ fn tell_refused(services: &Services, session: &str, transaction: &Transaction, (
     }
 }
 
-/// A final reply, as the client hears it.
-fn words(transaction: &Transaction, at: usize, reply: &Reply) -> Reply {
-    let connector = &transaction.recipients[at].route.connector;
-    match transaction.in_force.config.send_connector(connector) {
-        Some(connector) => passed_on(reply, connector, &transaction.origin),
-        None => reply.clone(),
-    }
-}
-
-/// Notes what next hops accepted: for the relay memory (DESIGN section 6, rule 4), and as recently good.
-fn remember(services: &Services, transaction: &Transaction, identity: &Identity, endings: &[Ending]) {
-    let now = UnixTime::now();
-    let accepted = || endings.iter().filter(|ending| matches!(ending.end, End::Accepted { .. }));
-    let mut memory = services.relay_memory.lock().unwrap_or_else(PoisonError::into_inner);
-    for recipient in accepted().filter_map(|ending| transaction.recipients.get(ending.at)) {
-        memory.note(&Relayed {
-            connector: &recipient.route.connector,
-            recipient: &recipient.rcpt.address,
-            reverse_path: &transaction.sender.reverse_path,
-            facts: identity,
-            now,
-        });
-    }
-    drop(memory);
-    let mut good = services.recently_good.lock().unwrap_or_else(PoisonError::into_inner);
-    for recipient in accepted().filter_map(|ending| transaction.recipients.get(ending.at)) {
-        good.accepted(&recipient.rcpt.address, &recipient.route.connector, now);
+/// Notes what next hops accepted, and what they refused.
+fn remember(services: &Services, transaction: &Transaction, identity: &Identity, outcomes: &[Option<Outcome>]) {
+    let accepted = transaction.recipients.iter().zip(outcomes).filter_map(|(recipient, outcome)| {
+        let has_it = outcome.as_ref().is_some_and(|outcome| outcome.class == Class::Accepted);
+        has_it.then_some((&recipient.rcpt.address, &*recipient.route.connector))
+    });
+    services.memory.accepted((&transaction.sender.reverse_path, identity), accepted, UnixTime::now());
+    for (recipient, outcome) in transaction.recipients.iter().zip(outcomes) {
+        if let Some(Outcome { class: Class::Accepted, next_hop, .. }) = outcome {
+            services.memory.taken(&recipient.rcpt.address, &recipient.route, (next_hop, Step::Dot));
+        }
+        outcome.iter().for_each(|outcome| services.memory.refused(&recipient.rcpt.address, outcome));
     }
 }
 

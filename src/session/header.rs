@@ -1,10 +1,13 @@
 //! The header section of a message on its way in: do its recipients loop (DESIGN section 6, rules 3 to 5), and what of
-//! it may a stranger not assert.
+//! it may a stranger not assert. [`super::returned`] looks at the bodies of those that may have come back.
 
 use super::Services;
+use super::identity::with_tenant;
+use super::returned::Remembered;
 use super::transaction::{Transaction, because};
 use crate::config::{Config, LoopMode};
 use crate::in_force::InForce;
+use crate::message::body::BodyDigest;
 use crate::message::header::{self, Facts};
 use crate::message::stamp::Stamp;
 use crate::routing::loops::{self, Door, LoopRule, Relayed, Rules, Seen};
@@ -26,15 +29,26 @@ pub(super) struct Passed {
     pub(super) stamps: Vec<Stamp>,
     /// Recipients that will not be sent to, by their position, and what their report says.
     pub(super) failed: Vec<(usize, Reply)>,
+    /// What tells its content when it comes again.
+    pub(super) remembered: Remembered,
 }
 
 /// What a message is checked by.
-struct Checked<'a> {
-    services: &'a Services,
-    in_force: &'a InForce,
-    facts: &'a Facts,
-    seen: &'a Seen,
-    now: UnixTime,
+pub(super) struct Checked<'a> {
+    pub(super) services: &'a Services,
+    pub(super) in_force: &'a InForce,
+    pub(super) facts: &'a Facts,
+    pub(super) evidence: Evidence<'a>,
+    pub(super) now: UnixTime,
+}
+
+/// What may show a loop.
+#[derive(Clone, Copy)]
+pub(super) enum Evidence<'a> {
+    /// The header section's stamps, and what is remembered of its Message-ID.
+    Header(&'a Seen),
+    /// The body of a message that was brought back.
+    Body(&'a BodyDigest),
 }
 
 /// How one recipient stands after the loop rules.
@@ -57,6 +71,9 @@ pub(super) async fn check(
     transaction: &mut Transaction,
     section: &[u8],
 ) -> Result<Passed, Reply> {
+    if let Some(origin) = with_tenant(&transaction.origin, &transaction.connector, section) {
+        transaction.origin = origin.into();
+    }
     let facts = header::examine(section);
     let in_force = transaction.in_force.clone();
     let rules = rules(&in_force);
@@ -69,17 +86,26 @@ pub(super) async fn check(
         tracing::warn!(rule = rule.label(), message_id = facts.message_id, "too many hops: message refused");
         return Err(reply::MESSAGE_LOOP);
     }
-    let checked = Checked { services, in_force: &in_force, facts: &facts, seen: &seen, now: UnixTime::now() };
-    let failed = set_aside(&checked, session, transaction).await?;
-    if failed.len() == transaction.recipients.len() {
-        let other = failed.iter().map(|(_, reply)| reply).find(|reply| **reply != reply::ROUTING_LOOP);
-        return Err(other.cloned().unwrap_or(reply::MESSAGE_LOOP));
-    }
+    let (evidence, now) = (Evidence::Header(&seen), UnixTime::now());
+    let checked = Checked { services, in_force: &in_force, facts: &facts, evidence, now };
+    let failed = set_aside(&checked, session, transaction, (0..transaction.recipients.len()).collect()).await?;
+    all_failed(&failed, transaction)?;
+    let remembered = Remembered::of(services, transaction, &facts, now);
     let section = match transaction.origin.is_stranger() {
-        true => header::strip(section, &transaction.connector.strip_headers),
+        true => header::strip(section, &transaction.connector.strips(&in_force.config.server.hostname)),
         false => section.to_vec(),
     };
-    Ok(Passed { section_size: section.len() as u64, section, facts, stamps: seen.valid, failed })
+    Ok(Passed { section_size: section.len() as u64, section, facts, stamps: seen.valid, failed, remembered })
+}
+
+/// # Errors
+/// What the message is refused with where nobody is left to send it to.
+pub(super) fn all_failed(failed: &[(usize, Reply)], transaction: &Transaction) -> Result<(), Reply> {
+    if failed.len() < transaction.recipients.len() {
+        return Ok(());
+    }
+    let other = failed.iter().map(|(_, reply)| reply).find(|reply| **reply != reply::ROUTING_LOOP);
+    Err(other.cloned().unwrap_or(reply::MESSAGE_LOOP))
 }
 
 fn rules(in_force: &InForce) -> Rules<'_> {
@@ -91,21 +117,25 @@ fn rules(in_force: &InForce) -> Rules<'_> {
     }
 }
 
-/// The recipients that will not be sent to. The others' routes are brought up to date where the directory was asked.
-async fn set_aside(
+/// Which of these recipients will not be sent to. The others' routes are brought up to date where the directory was asked.
+///
+/// # Errors
+/// The message is refused: there is doubt about one of them.
+pub(super) async fn set_aside(
     checked: &Checked<'_>,
     session: &str,
     transaction: &mut Transaction,
+    recipients: Vec<usize>,
 ) -> Result<Vec<(usize, Reply)>, Reply> {
     let mut failed = Vec::new();
-    for at in 0..transaction.recipients.len() {
+    for at in recipients {
         let standing = checked.standing(transaction, at).await;
         let enforced = checked.in_force.config.loops.mode == LoopMode::Refuse;
         match standing {
             Standing::Clear(route) => transaction.recipients[at].route = route,
             Standing::Looped(rule) => {
                 checked.tell(session, transaction, at, rule);
-                if enforced {
+                if enforced || rule.is_hop_count() {
                     failed.push((at, reply::ROUTING_LOOP));
                 }
             }
@@ -124,6 +154,11 @@ impl Checked<'_> {
     async fn standing(&self, transaction: &Transaction, at: usize) -> Standing {
         let recipient = &transaction.recipients[at];
         let address = &recipient.rcpt.address;
+        if let Evidence::Header(seen) = self.evidence
+            && loops::passed_too_often(&rules(self.in_force), seen, address, self.now)
+        {
+            return Standing::Looped(LoopRule::Passes);
+        }
         if self.looped_by(transaction, address, &recipient.route).is_none() {
             return Standing::Clear(recipient.route.clone());
         }
@@ -142,7 +177,24 @@ impl Checked<'_> {
     }
 
     fn looped_by(&self, transaction: &Transaction, address: &Address, route: &Route) -> Option<LoopRule> {
-        if loops::stamped(self.in_force.keys.all(), &self.seen.valid, address, route, self.now) {
+        match self.evidence {
+            Evidence::Header(seen) => self.looped_by_header(seen, transaction, (address, route)),
+            Evidence::Body(body) => {
+                let head = self.facts.head()?;
+                let mut memory = self.services.memory.relays();
+                let key = memory.content_key(&route.connector, address, &head);
+                loops::content_remembered(&mut memory, key, body, self.now).then_some(LoopRule::RelayMemory)
+            }
+        }
+    }
+
+    fn looped_by_header(
+        &self,
+        seen: &Seen,
+        transaction: &Transaction,
+        (address, route): (&Address, &Route),
+    ) -> Option<LoopRule> {
+        if loops::stamped(self.in_force.keys.all(), &seen.valid, address, route, self.now) {
             return Some(LoopRule::Stamp);
         }
         let relayed = Relayed {
@@ -152,9 +204,9 @@ impl Checked<'_> {
             facts: &self.facts.identity,
             now: self.now,
         };
-        let memory = self.services.relay_memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut memory = self.services.memory.relays();
         let door = door_of(&self.in_force.config, &route.connector);
-        loops::remembered(&memory, &relayed, &transaction.origin, door).then_some(LoopRule::RelayMemory)
+        loops::remembered(&mut memory, &relayed, &transaction.origin, door).then_some(LoopRule::RelayMemory)
     }
 
     /// Says that a recipient loops, whatever is done about it.

@@ -8,7 +8,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::{Client, door};
 use crate::config::{Auth, Config, ReceiveConnector};
-use crate::message::envelope::{ChosenBy, Origin, Spoke};
+use crate::message::envelope::{ChosenBy, Origin, Relay, Spoke};
 use crate::smtp::server::{AuthState, Hello};
 use crate::tls::names;
 use crate::tls::serve::ServerTls;
@@ -85,12 +85,22 @@ impl Client {
     pub(super) fn origin(&self, chosen_by: ChosenBy, hello: Option<&Hello>) -> Origin {
         let connector = &self.connector;
         let authenticated = self.identity.user.is_some();
-        let proven = authenticated || chosen_by != ChosenBy::Network;
+        let (vouched, proven) = match &chosen_by {
+            ChosenBy::Network => (true, authenticated),
+            ChosenBy::Certificate(name) => {
+                let vouched = connector.vouches_for(name);
+                (vouched, vouched || authenticated)
+            }
+        };
         Origin {
             receive_connector: connector.name.clone(),
-            organization: connector.organization.clone(),
-            resolves_first: connector.resolves_first,
-            relay: if proven { connector.relay } else { connector.relay_by_address() },
+            organization: if vouched { connector.organization.clone() } else { "".into() },
+            resolves_first: connector.resolves_first && vouched,
+            relay: match (proven, vouched) {
+                (true, _) => connector.relay,
+                (false, true) => connector.relay_by_address(),
+                (false, false) => Relay::AcceptedDomains,
+            },
             client: Some(self.address.ip().to_canonical()),
             helo: hello.map(|hello| hello.name().to_owned()).unwrap_or_default(),
             authenticated,
@@ -111,4 +121,16 @@ impl Client {
             (None, Auth::Directory | Auth::Users(_)) => AuthState::Possible,
         }
     }
+}
+
+/// Where a message comes from, now that its header section is there: from the organisation, if it names the connector's
+/// tenant behind a certificate that all tenants show. It was a stranger's up to here, and rows 3 and 10 stay with that:
+/// `resolves_first` is not given. `None`: nothing changes.
+pub(super) fn with_tenant(origin: &Origin, connector: &ReceiveConnector, section: &[u8]) -> Option<Origin> {
+    let (Some(tenant), ChosenBy::Certificate(name)) = (&connector.tenant, &origin.chosen_by) else { return None };
+    if !tenant.sent(section) {
+        tracing::info!(name, "the header section does not name the connector's tenant: a stranger's message");
+        return None;
+    }
+    Some(Origin { organization: connector.organization.clone(), ..origin.clone() })
 }

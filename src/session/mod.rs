@@ -1,14 +1,14 @@
 //! One client's session: drives [`smtp::server`](crate::smtp::server) over one socket, plain or TLS.
 //!
 //! `listener` starts it. It performs what the machine asks for and decides nothing: [`transaction`] asks where
-//! recipients go, [`rcpt`] what their next hops say (cut-through), [`header`] whether a message loops, [`writing`] keeps
-//! its content, [`ending`] hands it to the next hops and says how it ended, [`commit`] makes durable what is left and hands
-//! it to `delivery`. A transaction keeps the configuration that was in force at its MAIL.
+//! recipients go, [`rcpt`] what their next hops say (cut-through), [`answer`] what that means, [`header`] and [`returned`] whether a message loops,
+//! [`writing`] keeps its content, [`ending`] hands it to the next hops and says how it ended, [`commit`] makes durable
+//! what is left and hands it to `delivery`. A transaction keeps the configuration that was in force at its MAIL.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,30 +19,32 @@ use tracing::Instrument;
 
 use crate::config::{ReceiveConnector, ReceiveTlsMode};
 use crate::delivery::attempt::Outbound;
+use crate::delivery::dispatch::Handover;
+use crate::delivery::memory::Memory;
 use crate::delivery::on_its_way::OnItsWay;
 use crate::in_force::Current;
 use crate::metrics::Metrics;
 use crate::patience::Alarm;
 use crate::pressure::Pressure;
-use crate::routing::recently_good::RecentlyGood;
-use crate::routing::relay_memory::RelayMemory;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::{Action, Event, Server, TlsState};
 use crate::spool::Spool;
-use crate::spool::entry::Entry;
 use crate::tls::serve::ServerTls;
 use crate::trace::Trace;
 
+mod answer;
 mod commit;
 mod deadline;
 pub mod door;
 mod ending;
 mod header;
 mod identity;
+mod lending;
 mod link;
 mod login;
 mod passing_on;
 mod rcpt;
+mod returned;
 mod streaming;
 mod transaction;
 pub mod users;
@@ -52,14 +54,13 @@ mod writing;
 use deadline::Deadlines;
 use identity::Believed;
 pub use identity::Identity;
+use lending::Lending;
 use link::Link;
 use transaction::Transaction;
 use wire::{encrypt, profile};
 
 /// How much of our replies waits before it is sent, however much the client has pipelined.
 const MOST_REPLIES: usize = 64 * 1024;
-/// Octets of content by which a client moves.
-const PACE: usize = 32 * 1024;
 
 /// What sessions work with.
 #[derive(Clone)]
@@ -69,15 +70,13 @@ pub struct Services {
     /// Where accepted mail becomes durable.
     pub spool: Arc<dyn Spool>,
     /// Takes what has become durable: `delivery`.
-    pub accepted: UnboundedSender<Entry>,
+    pub accepted: UnboundedSender<Handover>,
     /// The way out by SMTP, for next hops that take part in a client's conversation.
     pub outbound: Outbound,
     /// RCPTs that wait for a next hop's answer.
     pub on_its_way: OnItsWay,
-    /// What next hops accepted lately.
-    pub relay_memory: Arc<Mutex<RelayMemory>>,
-    /// Whose mail they accepted lately.
-    pub recently_good: Arc<Mutex<RecentlyGood>>,
+    /// What mail that was taken leaves behind.
+    pub memory: Memory,
     /// Counters.
     pub metrics: Metrics,
     /// The message trace.
@@ -152,10 +151,8 @@ struct Session<S> {
     output: Vec<u8>,
     transaction: Option<Box<Transaction>>,
     deadlines: Deadlines,
-    /// When the client last gave a command, or [`PACE`] octets of content since.
-    moved: Instant,
-    /// Octets of content since then.
-    fed: usize,
+    /// Whether its transaction may lose connections to next hops.
+    lending: Lending,
     /// Octets of the last read.
     last_read: usize,
     /// Until the machine has been told to drain.
@@ -184,8 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let machine = Server::new(profile(&config, &client, tls));
         Ok(Self {
             deadlines: Deadlines::new(client.connector.idle_timeout),
-            moved: Instant::now(),
-            fed: 0,
+            lending: Lending::new(),
             last_read: 0,
             services,
             client,
@@ -203,14 +199,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     async fn run(&mut self) -> Ended {
         loop {
             let action = self.machine.next(&mut self.input);
-            match action {
-                Action::Read(_) => {}
-                // Content that drips in is no reason to keep a next hop's connection.
-                Action::Content(_) => self.deadlines.taken(),
-                _ => {
-                    self.deadlines.taken();
-                    (self.fed, self.moved) = (0, Instant::now());
-                }
+            if !matches!(action, Action::Read(_)) {
+                self.deadlines.taken();
             }
             if let Err(ended) = self.perform(action).await {
                 return ended;
@@ -235,23 +225,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 let begun = Transaction::begin(&self.services, &mut self.client, *sender, hello);
                 let begun = begun.and_then(|transaction| self.unless_in_clear(transaction));
                 let limits = begun.map(|transaction| self.transaction.insert(Box::new(transaction)).limits());
+                self.lending = Lending::new();
                 self.machine.handle(Event::Began(limits));
             }
-            Action::Resolve(rcpt) => self.transaction()?.ask(*rcpt),
+            Action::Resolve(rcpt) => {
+                self.lending.progress();
+                self.transaction()?.ask(*rcpt);
+            }
             // Boxed: of thousands of sessions nearly all are between two transactions, and need no room for one.
             Action::Wait => Box::pin(self.wait()).await?,
             Action::CheckHeader(section) => {
                 let verdict = Box::pin(self.check_header(section)).await?;
+                self.lending.content(Instant::now().into_std());
                 self.machine.handle(Event::HeaderChecked(verdict));
             }
             Action::Content(piece) => {
                 let carrier = self.machine.carrier();
-                Box::pin(self.transaction()?.append(&piece, carrier)).await;
-                // Afterwards: what a next hop made us wait is not the client's.
-                self.fed += piece.len();
-                if self.fed >= PACE {
-                    (self.fed, self.moved) = (0, Instant::now());
-                }
+                let transaction = self.transaction.as_deref_mut().ok_or(Ended::Stuck)?;
+                Box::pin(transaction.append((&self.services, &self.client.id), &piece, carrier)).await;
             }
             Action::Commit(summary) => {
                 let transaction = self.transaction.take().ok_or(Ended::Stuck)?;

@@ -1,32 +1,25 @@
 //! What RCPT is answered: the decision, and where the next hop takes part, its word (DESIGN section 7, "Cut-through").
 //!
-//! "Unknown recipient" from a next hop is believed only after the directory was asked live, and a changed answer is
-//! followed once; who is recently good is doubted for an hour (section 5, "Doubt is temporary").
-
-use std::sync::PoisonError;
+//! RCPTs that the client pipelines go on pipelined: [`Transaction::answer`] takes all that are decided, asks the next hops
+//! about them in one go, and answers one after the other.
 
 use super::Services;
-use super::passing_on::passed_on;
-use super::transaction::{Accepted, Transaction, because, domain_label, is_loop};
+use super::transaction::{Accepted, Deciding, Transaction, because, domain_label, is_loop};
 use crate::config::{Config, Delivery, Protocol};
-use crate::delivery::cut_through::{Asked, Said, TakesPart, Vouched};
-use crate::delivery::on_its_way::{Asker, ComesFrom, Key};
-use crate::delivery::unreachable::{self, Client, Past, Unreachable};
+use crate::delivery::cut_through::{Asked, TakesPart};
+use crate::delivery::on_its_way::{Asker, ComesFrom, Key, OnTheWay};
+use crate::delivery::outcome::{Class, Outcome};
+use crate::delivery::refuses_everybody::Step;
+use crate::delivery::slots::Vouched;
+use crate::delivery::unknown::Judged;
+use crate::delivery::unreachable::Unreachable;
 use crate::message::envelope::RcptTo;
+use crate::routing::doubt::{Believed, Doubt, Followed, KnownBy, Refused};
 use crate::routing::verdict::{Decision, Freshness, Route, Verdict, Way};
+use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::time::UnixTime;
 use crate::trace::{Event, What};
-
-/// What the next hop's answer comes to.
-enum Heard {
-    /// The recipient is in.
-    In,
-    /// It is refused with this.
-    Refused(Reply),
-    /// The next hop does not know it, and says so like this.
-    Unknown(Reply),
-}
 
 /// How the next hop of a route takes part in the conversation; `None`: its mail is queued.
 pub(super) fn part<'a>(config: &'a Config, route: &Route) -> Option<TakesPart<'a>> {
@@ -37,163 +30,340 @@ pub(super) fn part<'a>(config: &'a Config, route: &Route) -> Option<TakesPart<'a
     }
 }
 
+/// RCPTs that are asked about in one go.
+const AT_ONCE: usize = 100;
+
+/// A RCPT that is decided.
+pub(super) struct Decided {
+    rcpt: RcptTo,
+    decision: Decision,
+}
+
+/// How far a RCPT has come.
+enum Stage {
+    /// This is its answer already.
+    Answered(Result<(), Refusal>),
+    /// Its next hop is asked about it under this number.
+    Asked(Route, usize, OnTheWay),
+}
+
+/// Why a recipient is refused.
+struct Refusal {
+    reply: Reply,
+    /// The row of the table of refusals; empty: none.
+    row: &'static str,
+    loops: bool,
+}
+
+impl From<Reply> for Refusal {
+    fn from(reply: Reply) -> Self {
+        Self { reply, row: "", loops: false }
+    }
+}
+
 impl Transaction {
-    /// Waits for the oldest decision that is under way and says what RCPT is answered. `None`: none is.
+    /// What the oldest RCPT is answered that waits for it. RCPTs behind it that are decided too are asked about in the same
+    /// go. `None`: none waits.
     pub(super) async fn answer(&mut self, services: &Services, session: &str) -> Option<Reply> {
-        let (rcpt, deciding) = self.asked.pop_front()?;
-        let decision = match deciding.decided().await {
-            Ok(decision) => decision,
-            Err(error) => {
-                tracing::error!(recipient = %rcpt.address, %error, "deciding about a recipient failed");
-                return Some(reply::TRY_AGAIN); // anything not proven permanent is temporary
+        if self.answers.is_empty() {
+            let all = self.decided().await;
+            self.answer_all(services, session, all).await;
+        }
+        self.answers.pop_front()
+    }
+
+    /// The oldest RCPT, once it is decided, and those behind it that are decided by then.
+    async fn decided(&mut self) -> Vec<Decided> {
+        let mut all: Vec<Decided> = Vec::with_capacity(1);
+        while let Some((rcpt, deciding)) = self.asked.front() {
+            let again = all.iter().any(|one| one.rcpt == *rcpt);
+            if again || !all.is_empty() && !deciding.is_decided() || all.len() == AT_ONCE {
+                break;
             }
-        };
-        let domain = domain_label(&self.in_force.config.routing, &rcpt.address);
-        let count = |label| services.metrics.recipients.with_label_values(&[domain.as_str(), label]).inc();
-        let (why, row, label) = (because(&decision.reasons), decision.row(), decision.label());
-        let (refusal, loops) = match decision.verdict {
-            Verdict::Accept(route) => match self.accept(services, session, &rcpt, (route, &why)).await {
-                Ok(()) => {
-                    count(label);
-                    return Some(reply::RECIPIENT_OK);
+            let Some((rcpt, deciding)) = self.asked.pop_front() else { break };
+            match deciding.decided().await {
+                Ok(decision) => all.push(Decided { rcpt, decision }),
+                Err(error) => {
+                    tracing::error!(recipient = %rcpt.address, %error, "deciding about a recipient failed");
+                    let verdict = Verdict::Refuse(reply::TRY_AGAIN); // anything not proven permanent is temporary
+                    let decision = Decision { address: rcpt.address.clone(), verdict, reasons: Vec::new() };
+                    all.push(Decided { rcpt, decision });
                 }
-                Err(refusal) => (refusal, false),
-            },
-            Verdict::Refuse(refusal) => {
-                let doubted = self.recently_good(services, |good, now| match row {
-                    Some(10) => good.returned(&rcpt.address, &refusal, now),
-                    _ => good.doubted(&rcpt.address, &refusal, now),
-                });
-                (doubted.unwrap_or_else(|| refusal.clone()), is_loop(row, &refusal))
+            }
+        }
+        all
+    }
+
+    /// Asks the next hops about all that need it, then answers one after the other.
+    async fn answer_all(&mut self, services: &Services, session: &str, mut all: Vec<Decided>) {
+        let mut stages = Vec::with_capacity(all.len());
+        for at in 0..all.len() {
+            match self.stage(services, &all[at], at).await {
+                Some(stage) => stages.push(stage),
+                // It may have to wait for others, and nobody waits for that.
+                None => {
+                    for later in all.split_off(at).into_iter().rev() {
+                        self.asked.push_front((later.rcpt, Deciding::Made(later.decision)));
+                    }
+                    break;
+                }
+            }
+        }
+        let mut outcomes = self.ask_all(services, &all, &stages).await.into_iter();
+        for (one, stage) in all.into_iter().zip(stages) {
+            let why = because(&one.decision.reasons);
+            let answer = match stage {
+                Stage::Answered(answer) => answer,
+                Stage::Asked(route, number, on_the_way) => {
+                    drop(on_the_way);
+                    let outcome = outcomes.next().unwrap_or_else(Outcome::undone);
+                    self.take(services, (&one.rcpt, number), (route, &why), outcome).await
+                }
+            };
+            let reply = self.tell(services, session, (&one, &why), answer);
+            self.answers.push_back(reply);
+        }
+    }
+
+    /// What can be said without the next hop. `None`: only the first of several may wait, and this one, behind `before`
+    /// others, might have to.
+    async fn stage(&mut self, services: &Services, one: &Decided, before: usize) -> Option<Stage> {
+        let Decided { rcpt, decision } = one;
+        let route = match &decision.verdict {
+            Verdict::Accept(route) => route,
+            Verdict::Refuse(reply) => {
+                let refused = Refused::ByUs { row: decision.row(), reply };
+                let by = KnownBy::of(decision);
+                let doubt = self.recently_good(services, |good, now| good.doubt(&rcpt.address, by, &refused, now));
+                let loops = is_loop(decision.row(), reply);
+                let reply = if doubt == Doubt::Temporary { reply::UNKNOWN_JUST_NOW } else { reply.clone() };
+                return Some(Stage::Answered(Err(Refusal { reply, row: "", loops })));
             }
         };
-        count(if refusal.is_permanent() { "refused" } else { "deferred" });
-        tracing::info!(sender = %self.sender.reverse_path, recipient = %rcpt.address, reply = %refusal, because = why,
+        // RFC 5321 4.1.1.3 does not forbid it, and nobody wants two copies.
+        if self.recipients.iter().any(|known| known.rcpt == *rcpt) {
+            return Some(Stage::Answered(Ok(())));
+        }
+        let in_force = self.in_force.clone();
+        let Some(part) = part(&in_force.config, route) else {
+            let number = self.next_number();
+            self.accept((rcpt, number), route.clone(), because(&decision.reasons));
+            return Some(Stage::Answered(Ok(())));
+        };
+        match self.enter(services, (rcpt, route), part, before).await? {
+            Ok(on_the_way) => Some(Stage::Asked(route.clone(), self.next_number(), on_the_way)),
+            Err(reply) => Some(Stage::Answered(Err(reply.into()))),
+        }
+    }
+
+    /// Before the next hop is asked: a RCPT that is on its way already may have to be waited for (DESIGN section 6, rule 2).
+    async fn enter(
+        &self,
+        services: &Services,
+        (rcpt, route): (&RcptTo, &Route),
+        part: TakesPart<'_>,
+        before: usize,
+    ) -> Option<Result<OnTheWay, Reply>> {
+        if self.is_refused_at_dot(services, (rcpt, route)).await {
+            return Some(Err(reply::USER_UNKNOWN));
+        }
+        let from = ComesFrom::of(&self.origin, part.connector, &services.outbound.known_addresses(part.smtp));
+        if before > 0 && from == ComesFrom::NextHop {
+            return None;
+        }
+        let (mode, patience) = (self.in_force.config.loops.mode, part.cut_through.patience);
+        let key =
+            Key { connector: &route.connector, recipient: &rcpt.address, reverse_path: &self.sender.reverse_path };
+        Some(services.on_its_way.enter(key, Asker { began: self.began, from, mode, patience }).await)
+    }
+
+    /// Whether its next hop has just refused it after the dot, as one that nobody has; asked live, the directory agrees.
+    async fn is_refused_at_dot(&self, services: &Services, (rcpt, route): (&RcptTo, &Route)) -> bool {
+        if !self.recently_good(services, |good, now| good.is_refused_at_dot(&rcpt.address, route, now)) {
+            return false;
+        }
+        let live = self.in_force.resolver.resolve(&self.origin, &rcpt.address, Freshness::Live, UnixTime::now()).await;
+        matches!(live.verdict, Verdict::Accept(still) if still == *route)
+    }
+
+    /// What the next hops say to those that are asked about, in their order.
+    async fn ask_all(&mut self, services: &Services, all: &[Decided], stages: &[Stage]) -> Vec<Outcome> {
+        let mut asked = Vec::with_capacity(all.len());
+        for (one, stage) in all.iter().zip(stages) {
+            if let Stage::Asked(route, number, _) = stage {
+                asked.push((&one.rcpt, route, *number));
+            }
+        }
+        self.ask_these(services, &asked).await
+    }
+
+    async fn ask_these(&mut self, services: &Services, all: &[(&RcptTo, &Route, usize)]) -> Vec<Outcome> {
+        let in_force = self.in_force.clone();
+        let mut asked = Vec::with_capacity(all.len());
+        for (rcpt, route, at) in all.iter().copied() {
+            let Some(part) = part(&in_force.config, route) else { continue };
+            if !self.branches.has(route) {
+                services.memory.everybody().message(&route.connector, self.source());
+            }
+            let otherwise = self.when_unreachable(services, (&rcpt.address, route));
+            let good = || self.recently_good(services, |good, now| good.is_good(&rcpt.address, now));
+            let vouched = match route.way {
+                Way::Resolved | Way::Redirected | Way::RelayedVerified => Vouched::Yes,
+                Way::Relayed | Way::External if good() => Vouched::Yes,
+                Way::Relayed | Way::External => Vouched::No,
+            };
+            let (origin, sender) = (&*self.origin, &self.sender);
+            asked.push((part, Asked { at, rcpt, route, origin, sender, otherwise, vouched }));
+        }
+        self.branches.ask(&asked).await
+    }
+
+    /// What comes of a next hop's answer. "Unknown recipient" is believed only after the directory was asked live, and a
+    /// changed answer is followed once.
+    async fn take(
+        &mut self,
+        services: &Services,
+        (rcpt, mut number): (&RcptTo, usize),
+        (mut route, why): (Route, &str),
+        mut outcome: Outcome,
+    ) -> Result<(), Refusal> {
+        let (mut why, mut followed) = (why.to_owned(), Followed::NotYet);
+        loop {
+            services.memory.refused(&rcpt.address, &outcome);
+            match outcome.class {
+                Class::Accepted => {
+                    services.memory.taken(&rcpt.address, &route, (&outcome.next_hop, Step::Rcpt));
+                    self.accept((rcpt, number), route, why);
+                    return Ok(());
+                }
+                Class::Unreachable => return self.unreached(services, (rcpt, number), (route, why), &outcome),
+                Class::Refused if self.refuses_everybody(services, &rcpt.address, &route, &outcome) => {
+                    return self.unreached(services, (rcpt, number), (route, why), &outcome);
+                }
+                Class::UnknownRecipient => {}
+                Class::Deferred | Class::Refused | Class::TooManyRecipients | Class::LeftToQueue | Class::InDoubt => {
+                    let reply = self.words(&route, &outcome);
+                    return Err(Refusal { row: outcome.row, ..reply.into() });
+                }
+            }
+            let (judged, reasons) =
+                self.judge(services, &rcpt.address, (&route, followed), (&outcome, Step::Rcpt)).await;
+            let reply = match judged {
+                Judged::Follow(other) => {
+                    (followed, why, route) = (Followed::Already, because(&reasons), other);
+                    number = self.next_number();
+                    outcome = match part(&self.in_force.config, &route) {
+                        Some(_) => self.ask_again(services, rcpt, &route, number).await?,
+                        None => Outcome::ours(Class::Accepted, reply::RECIPIENT_OK),
+                    };
+                    continue;
+                }
+                Judged::Unreachable => return self.unreached(services, (rcpt, number), (route, why), &outcome),
+                Judged::Temporary => reply::UNKNOWN_JUST_NOW,
+                Judged::Defer(reply) | Judged::Believe(Believed::Ourselves(reply)) => reply,
+                Judged::Believe(Believed::NextHop) => {
+                    let text = self.words(&route, &outcome).text;
+                    Reply { enhanced: reply::USER_UNKNOWN.enhanced, code: 550, text }
+                }
+            };
+            return Err(Refusal { row: outcome.row, ..reply.into() });
+        }
+    }
+
+    /// The same recipient by another way.
+    async fn ask_again(
+        &mut self,
+        services: &Services,
+        rcpt: &RcptTo,
+        route: &Route,
+        number: usize,
+    ) -> Result<Outcome, Refusal> {
+        let in_force = self.in_force.clone();
+        let Some(part) = part(&in_force.config, route) else { return Ok(Outcome::undone()) };
+        let entered = self.enter(services, (rcpt, route), part, 0).await;
+        let on_the_way = entered.unwrap_or(Err(reply::TRY_AGAIN))?;
+        let outcome = self.ask_these(services, &[(rcpt, route, number)]).await.pop();
+        drop(on_the_way);
+        Ok(outcome.unwrap_or_else(Outcome::undone))
+    }
+
+    fn accept(&mut self, (rcpt, number): (&RcptTo, usize), route: Route, because: String) {
+        self.recipients.push(Accepted { number, rcpt: rcpt.clone(), route, because });
+    }
+
+    fn next_number(&mut self) -> usize {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// No next hop can be used: the recipient is queued, or the client keeps it.
+    fn unreached(
+        &mut self,
+        services: &Services,
+        (rcpt, at): (&RcptTo, usize),
+        (route, why): (Route, String),
+        outcome: &Outcome,
+    ) -> Result<(), Refusal> {
+        let in_force = self.in_force.clone();
+        let otherwise = self.when_unreachable(services, (&rcpt.address, &route));
+        let what = match otherwise {
+            Unreachable::Queue => "queued",
+            Unreachable::Defer => "deferred",
+        };
+        tracing::info!(recipient = %rcpt.address, send_connector = %route.connector, reason = %outcome.reply,
+            row = outcome.row_name(), "next hop out of reach: {what}");
+        match part(&in_force.config, &route) {
+            Some(part) if otherwise == Unreachable::Queue => {
+                let (origin, sender, vouched) = (&*self.origin, &self.sender, Vouched::No);
+                self.branches.join(part, &Asked { at, rcpt, route: &route, origin, sender, otherwise, vouched });
+                self.accept((rcpt, at), route, why);
+                Ok(())
+            }
+            _ => Err(Refusal { row: outcome.row, ..reply::NEXT_HOP_UNREACHABLE.into() }),
+        }
+    }
+
+    /// Whether a next hop that refuses a recipient by a policy that nobody knows refuses everybody.
+    pub(super) fn refuses_everybody(
+        &self,
+        services: &Services,
+        address: &Address,
+        route: &Route,
+        outcome: &Outcome,
+    ) -> bool {
+        services.memory.refuses_by_policy(address, route, (outcome, Step::Rcpt), self.source())
+    }
+
+    /// Counts, logs and traces what a RCPT is answered.
+    fn tell(
+        &self,
+        services: &Services,
+        session: &str,
+        (one, why): (&Decided, &str),
+        answer: Result<(), Refusal>,
+    ) -> Reply {
+        let address = &one.rcpt.address;
+        let domain = domain_label(&self.in_force.config.routing, address);
+        let count = |label| services.metrics.recipients.with_label_values(&[domain.as_str(), label]).inc();
+        let Refusal { reply, row, loops } = match answer {
+            Ok(()) => {
+                count(one.decision.label());
+                return reply::RECIPIENT_OK;
+            }
+            Err(refusal) => refusal,
+        };
+        count(if reply.is_permanent() { "refused" } else { "deferred" });
+        tracing::info!(sender = %self.sender.reverse_path, recipient = %address, %reply, row = (!row.is_empty()).then_some(row), because = why,
             "recipient refused");
         if loops {
             services.metrics.loops.with_label_values(&["resolves-first"]).inc();
         }
+        let by = if row.is_empty() { String::new() } else { format!("refusal {row}; ") };
         services.trace.record(&Event {
-            recipient: rcpt.address.as_str().into(),
-            detail: format!("{refusal} ({why})").into(),
+            recipient: address.as_str().into(),
+            detail: format!("{reply} ({by}{why})").into(),
             ..self.event(session, What::Refused)
         });
-        Some(refusal)
-    }
-
-    /// Takes the recipient in, if its next hop does.
-    ///
-    /// # Errors
-    /// What RCPT is answered instead.
-    async fn accept(
-        &mut self,
-        services: &Services,
-        session: &str,
-        rcpt: &RcptTo,
-        (mut route, why): (Route, &str),
-    ) -> Result<(), Reply> {
-        // RFC 5321 4.1.1.3 does not forbid it, and nobody wants two copies.
-        if self.recipients.iter().any(|known| known.rcpt == *rcpt) {
-            return Ok(());
-        }
-        let mut why = why.to_owned();
-        let mut followed = false;
-        loop {
-            let unknown = match self.ask_next_hop(services, session, (rcpt, &route)).await? {
-                Heard::In => {
-                    self.recipients.push(Accepted { rcpt: rcpt.clone(), route, because: why });
-                    return Ok(());
-                }
-                Heard::Refused(refusal) => return Err(refusal),
-                Heard::Unknown(unknown) => unknown,
-            };
-            let live = self.decide_live(rcpt).await;
-            match live.verdict {
-                Verdict::Accept(other) if !followed && !other.is_same_way(&route) => {
-                    (followed, why) = (true, because(&live.reasons));
-                    route = other;
-                }
-                Verdict::Accept(_) => {
-                    let doubt = self
-                        .recently_good(services, |good, now| good.doubted(&rcpt.address, &reply::USER_UNKNOWN, now));
-                    return Err(doubt.unwrap_or(unknown));
-                }
-                Verdict::Refuse(refusal) => {
-                    let doubt = self.recently_good(services, |good, now| good.doubted(&rcpt.address, &refusal, now));
-                    return Err(doubt.unwrap_or(refusal));
-                }
-            }
-        }
-    }
-
-    async fn decide_live(&self, rcpt: &RcptTo) -> Decision {
-        self.in_force.resolver.resolve(&self.origin, &rcpt.address, Freshness::Live, UnixTime::now()).await
-    }
-
-    /// What the next hop of this route says; mail for one that takes no part is queued.
-    ///
-    /// # Errors
-    /// A RCPT for the same recipient is on its way there, and it is not sent.
-    async fn ask_next_hop(
-        &mut self,
-        services: &Services,
-        session: &str,
-        (rcpt, route): (&RcptTo, &Route),
-    ) -> Result<Heard, Reply> {
-        let in_force = self.in_force.clone();
-        let Some(part) = part(&in_force.config, route) else { return Ok(Heard::In) };
-        let key =
-            Key { connector: &route.connector, recipient: &rcpt.address, reverse_path: &self.sender.reverse_path };
-        let from = ComesFrom::of(&self.origin, part.connector, &services.outbound.known_addresses(part.smtp));
-        let asker = Asker { began: self.began, from, mode: in_force.config.loops.mode };
-        let on_the_way = services.on_its_way.enter(key, asker).await?;
-        let past = match self.recently_good(services, |good, now| good.is_good(&rcpt.address, now)) {
-            true => Past::Good,
-            false => Past::Nothing,
-        };
-        let vouched = match (route.way, past) {
-            (Way::Resolved | Way::RelayedVerified, _) | (_, Past::Good) => Vouched::ForBy(session),
-            _ => Vouched::No,
-        };
-        let asked =
-            Asked { at: self.recipients.len(), rcpt, route, origin: &self.origin, sender: &self.sender, vouched };
-        let said = self.branches.ask(part, &asked).await;
-        drop(on_the_way);
-        let words = |reply: &Reply| passed_on(reply, part.connector, &self.origin);
-        Ok(match said {
-            Said::Accepted => Heard::In,
-            Said::TooMany => Heard::Refused(reply::TOO_MANY_RECIPIENTS),
-            Said::PassedOn(reply) => Heard::Refused(words(&reply)),
-            Said::Unknown(reply) => {
-                let words = words(&reply);
-                Heard::Unknown(Reply { enhanced: reply::USER_UNKNOWN.enhanced, code: 550, text: words.text })
-            }
-            Said::Unreachable(why) => {
-                let client = if self.origin.is_stranger() { Client::Stranger } else { Client::Known };
-                match unreachable::policy(part.cut_through.when_unreachable, route.way, client, past) {
-                    Unreachable::Queue => {
-                        tracing::info!(recipient = %rcpt.address, send_connector = %route.connector, reason = %why,
-                            "next hop out of reach: queued");
-                        self.branches.join(part, &asked);
-                        Heard::In
-                    }
-                    Unreachable::Defer => {
-                        tracing::info!(recipient = %rcpt.address, send_connector = %route.connector, reason = %why,
-                            "next hop out of reach: deferred");
-                        Heard::Refused(reply::NEXT_HOP_UNREACHABLE)
-                    }
-                }
-            }
-        })
-    }
-
-    /// Looks an address up among those that are recently good.
-    pub(super) fn recently_good<T>(
-        &self,
-        services: &Services,
-        look: impl FnOnce(&mut crate::routing::recently_good::RecentlyGood, UnixTime) -> T,
-    ) -> T {
-        let mut good = services.recently_good.lock().unwrap_or_else(PoisonError::into_inner);
-        look(&mut good, UnixTime::now())
+        reply
     }
 }

@@ -14,6 +14,7 @@ use super::writing::Writing;
 use super::{Client, Services};
 use crate::config::ReceiveConnector;
 use crate::delivery::cut_through::Branches;
+use crate::delivery::dispatch::UnderWay;
 use crate::in_force::InForce;
 use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::message::received::With;
@@ -35,9 +36,15 @@ pub(super) struct Transaction {
     pub(super) sender: Sender,
     /// Asked, oldest first; the answers come in this order.
     pub(super) asked: VecDeque<(RcptTo, Deciding)>,
+    /// Answers that are there, and nobody has taken yet.
+    pub(super) answers: VecDeque<Reply>,
+    /// The number of the recipient that was named last.
+    pub(super) last_number: usize,
     pub(super) recipients: Vec<Accepted>,
     /// What of them is with next hops already.
     pub(super) branches: Branches,
+    /// Branches whose next hops nobody waits for here any more: the queue hears what became of them.
+    pub(super) under_way: Vec<UnderWay>,
     /// Whether its content goes to next hops as it comes.
     pub(super) streams: bool,
     /// When MAIL came.
@@ -54,6 +61,14 @@ pub(super) enum Deciding {
 }
 
 impl Deciding {
+    /// Whether it is made.
+    pub(super) fn is_decided(&self) -> bool {
+        match self {
+            Self::Made(_) => true,
+            Self::Asking(handle) => handle.is_finished(),
+        }
+    }
+
     /// Waits for it.
     ///
     /// # Errors
@@ -68,6 +83,8 @@ impl Deciding {
 
 /// A recipient that RCPT accepted.
 pub(super) struct Accepted {
+    /// Its number among all that were named: what branches know it by.
+    pub(super) number: usize,
     pub(super) rcpt: RcptTo,
     pub(super) route: Route,
     /// Why it goes there, for the trace.
@@ -96,12 +113,15 @@ impl Transaction {
         Ok(Self {
             connector,
             branches: Branches::new(services.outbound.clone(), ehlo),
+            under_way: Vec::new(),
             began: Instant::now(),
             streams: false,
             in_force,
             origin: Arc::new(origin),
             sender,
             asked: VecDeque::new(),
+            answers: VecDeque::new(),
+            last_number: 0,
             recipients: Vec::new(),
             content: None,
         })

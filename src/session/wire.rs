@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
+use super::lending::State;
 use super::link::Link;
 use super::{Believed, Client, Ended, Session};
 use crate::config::Config;
@@ -25,21 +26,28 @@ const LITTLE: usize = 16 * 1024;
 const HANDSHAKE: Duration = Duration::from_mins(1);
 /// How long a client may leave our replies unread.
 const SEND: Duration = Duration::from_mins(5);
-/// How long a client that does not move keeps a next hop's connection.
-const LENT: Duration = Duration::from_secs(2);
 /// How long we read on after our last reply, so that a reset does not overtake it.
 const LINGER: Duration = Duration::from_secs(2);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// Reads some octets, or notes that the deadline has passed or that we are draining.
     pub(super) async fn read(&mut self, expect: Expect) -> Result<(), Ended> {
-        let deadline = self.deadlines.next(expect, Instant::now());
-        let has_loans = self.transaction.as_ref().is_some_and(|transaction| transaction.branches.has_loans());
-        let lent_until = if has_loans { self.moved + LENT } else { deadline };
+        let now = Instant::now();
+        let deadline = self.deadlines.next(expect, now);
+        let branches = self.transaction.as_ref().map(|transaction| &transaction.branches);
+        let branches = branches.filter(|branches| branches.has_checkouts());
+        let may_lose_at = branches.and_then(|_| self.lending.wait(now.into_std()));
+        let look = may_lose_at.map_or(deadline, |at| deadline.min(at.into()));
         let way = Reading::of(expect, self.last_read, &mut self.input);
         let drained = async {
             match &mut self.draining {
                 Some(draining) => draining.as_mut().await,
+                None => std::future::pending().await,
+            }
+        };
+        let wanted = async {
+            match branches.filter(|_| self.lending.state == State::MayLose) {
+                Some(branches) => branches.wanted().await,
                 None => std::future::pending().await,
             }
         };
@@ -52,22 +60,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             read = read(&mut self.link, &mut self.input, way) => match read {
                 Ok(octets) if octets > 0 => {
                     self.last_read = octets;
-                    self.deadlines.received(octets, Instant::now());
+                    let now = Instant::now();
+                    self.lending.came(now.into_std());
+                    self.deadlines.received(octets, now);
                 }
                 gone => {
                     self.suspect_black_hole(expect);
                     return Err(gone.map_or_else(Ended::from, |_| Ended::Eof));
                 }
             },
-            () = self.alarm.at(deadline.min(lent_until)) => match &mut self.transaction {
-                Some(transaction) if Instant::now() < deadline => transaction.branches.release(),
-                _ => {
+            at = wanted => self.give_back(at),
+            () = self.alarm.at(look) => {
+                if Instant::now() < deadline {
+                    self.lending.may_lose();
+                } else {
                     self.suspect_black_hole(expect);
                     self.machine.handle(Event::TimedOut);
                 }
-            },
+            }
         }
         Ok(())
+    }
+
+    /// Somebody wants a connection that the transaction holds, and the client makes us wait.
+    fn give_back(&mut self, at: usize) {
+        let Some(transaction) = &mut self.transaction else { return };
+        if transaction.branches.stream() {
+            self.lending.lost();
+        }
+        transaction.branches.give_back(at);
     }
 
     /// The client is gone, or will be: why its content did not come.

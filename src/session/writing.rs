@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::delivery::cut_through::Body;
+use crate::delivery::branch::Body;
 use crate::in_force::InForce;
 use crate::message::envelope::Origin;
 use crate::message::queue_id::QueueId;

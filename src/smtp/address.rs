@@ -124,7 +124,7 @@ impl Address {
 }
 
 /// Finds the `@` that ends the local part, quotes respected.
-fn local_end(text: &str) -> Result<usize, AddressError> {
+pub(super) fn local_end(text: &str) -> Result<usize, AddressError> {
     let mut quoted = false;
     let mut escaped = false;
     for (at, c) in text.char_indices() {
@@ -177,12 +177,12 @@ fn unescape(inner: &str) -> Result<String, AddressError> {
     Ok(content)
 }
 
-fn is_dot_string(text: &str) -> bool {
+pub(super) fn is_dot_string(text: &str) -> bool {
     !text.is_empty() && text.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
 }
 
 /// RFC 5322 3.2.3 atext, and RFC 6531's UTF-8 without control characters.
-fn is_atext(c: char) -> bool {
+pub(super) fn is_atext(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || (!c.is_ascii() && !c.is_control())
 }
 

@@ -1,13 +1,12 @@
 //! One command line of SMTP, read once (RFC 5321 4.1). `server` calls [`parse`] with a line whose CRLF is off.
 //!
-//! Paths and arguments are read here; the parameters of MAIL and RCPT in `extension`. Whether a command fits
+//! Arguments are read here; paths in `path`, the parameters of MAIL and RCPT in `extension`. Whether a command fits
 //! the state of the session is left to `server`.
 
 use super::address::{Address, ReversePath};
-use super::domain::Domain;
-use super::extension;
 use super::reply::{self, Reply};
 use super::sasl::{Mechanism, Response};
+use super::{extension, path};
 use crate::message::envelope::{Notify, Sender};
 
 /// A command with its arguments.
@@ -196,10 +195,10 @@ fn client_name(written: &str) -> Result<String, CommandError> {
 }
 
 fn mail(arguments: &str) -> Result<Command, CommandError> {
-    let (path, parameters) = path(arguments, "FROM:").ok_or(CommandError::Sender)?;
+    let (path, parameters) = path::split(arguments, "FROM").ok_or(CommandError::Sender)?;
     let reverse_path = match path {
         "" => ReversePath::Null,
-        mailbox => ReversePath::Address(Address::parse(mailbox).map_err(|_| CommandError::Sender)?),
+        mailbox => ReversePath::Address(path::mailbox(mailbox).map_err(|_| CommandError::Sender)?),
     };
     let sender = extension::mail_parameters(reverse_path, parameters)?;
     let needs_utf8 = sender.reverse_path.address().is_some_and(|address| !address.is_ascii());
@@ -210,66 +209,14 @@ fn mail(arguments: &str) -> Result<Command, CommandError> {
 }
 
 fn rcpt(arguments: &str) -> Result<Command, CommandError> {
-    let (path, parameters) = path(arguments, "TO:").ok_or(CommandError::Recipient)?;
+    let (path, parameters) = path::split(arguments, "TO").ok_or(CommandError::Recipient)?;
     let to = if path.eq_ignore_ascii_case("postmaster") {
         ForwardPath::Postmaster
     } else {
-        ForwardPath::Mailbox(Address::parse(path).map_err(|_| CommandError::Recipient)?)
+        ForwardPath::Mailbox(path::mailbox(path).map_err(|_| CommandError::Recipient)?)
     };
     let (notify, orcpt) = extension::rcpt_parameters(parameters)?;
     Ok(Command::Rcpt(Box::new(Rcpt { to, notify, orcpt })))
-}
-
-/// What stands between the brackets, without a source route, and what stands behind them. White space behind the
-/// colon is not RFC 5321's (3.3), but printers and scripts send it and every server in the field takes it.
-fn path<'a>(arguments: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
-    let (head, rest) = arguments.split_at_checked(keyword.len())?;
-    if !head.eq_ignore_ascii_case(keyword) {
-        return None;
-    }
-    let rest = rest.trim_start_matches(' ').strip_prefix('<')?;
-    let end = path_end(rest)?;
-    let (inner, behind) = (&rest[..end], &rest[end + 1..]);
-    let parameters = behind.trim_start_matches(' ');
-    if !parameters.is_empty() && !behind.starts_with(' ') {
-        return None;
-    }
-    Some((without_source_route(inner)?, parameters))
-}
-
-/// Where the `>` stands that is not within quotes.
-fn path_end(text: &str) -> Option<usize> {
-    let mut quoted = false;
-    let mut escaped = false;
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'>' if !quoted => return Some(at),
-            _ => {}
-        }
-    }
-    None
-}
-
-/// RFC 5321 4.1.2, appendix C: `@one,@two:` is accepted and ignored.
-fn without_source_route(path: &str) -> Option<&str> {
-    if !path.starts_with('@') {
-        return Some(path);
-    }
-    let mut rest = path;
-    loop {
-        rest = rest.strip_prefix('@')?;
-        let literal_end = if rest.starts_with('[') { rest.find(']')? } else { 0 };
-        let end = literal_end + rest[literal_end..].find([',', ':'])?;
-        Domain::parse(&rest[..end]).ok()?;
-        let behind = &rest[end + 1..];
-        if rest[end..].starts_with(':') {
-            return (!behind.is_empty()).then_some(behind);
-        }
-        rest = behind;
-    }
 }
 
 fn auth(arguments: &str) -> Result<Command, CommandError> {
@@ -349,7 +296,20 @@ mod tests {
             (b"BDAT 5 FIRST", CommandError::ChunkSize),
             (b"BDAT 99999999999999999999999", CommandError::ChunkSize),
             (b"MAIL TO:<a@b.c>", CommandError::Sender),
-            (b"MAIL FROM:a@b.c", CommandError::Sender),
+            (b"MAIL FROM:", CommandError::Sender),
+            (b"MAIL FROM: ", CommandError::Sender),
+            (b"MAIL FROM", CommandError::Sender),
+            (b"MAIL FROMa@b.c", CommandError::Sender),
+            (b"MAIL FROM:SIZE=1", CommandError::Sender),
+            (b"MAIL FROM:a@b.c>", CommandError::Sender),
+            (b"MAIL FROM:a@b.c> SIZE=1", CommandError::Sender),
+            (b"MAIL FROM:a b@b.c", CommandError::Sender),
+            (b"MAIL FROM:a@b.c x@y.z", CommandError::Parameter),
+            (b"MAIL FROM:a@b.c,x@y.z", CommandError::Sender),
+            (b"MAIL FROM:\"a b@b.c", CommandError::Sender),
+            (b"MAIL FROM:A <a@b.c>", CommandError::Sender),
+            (b"MAIL FROM:a@b.c\rRCPT", CommandError::Sender),
+            (b"MAIL FROM:a@b.c\tSIZE=1", CommandError::Sender),
             (b"MAIL FROM:<postmaster>", CommandError::Sender),
             (b"MAIL FROM:<a@b.c", CommandError::Sender),
             (b"MAIL FROM:<a@b.c>SIZE=1", CommandError::Sender),
@@ -357,6 +317,8 @@ mod tests {
             ("MAIL FROM:<ren\u{e9}@b.c>".as_bytes(), CommandError::Utf8Needed),
             (b"MAIL FROM:<a@b.c> BY=120;R", CommandError::UnknownParameter),
             (b"RCPT TO:<>", CommandError::Recipient),
+            (b"RCPT TO:", CommandError::Recipient),
+            (b"RCPT TO:alice", CommandError::Recipient),
             (b"RCPT TO:<alice>", CommandError::Recipient),
             (b"RCPT TO:<\"\"@b.c>", CommandError::Recipient),
             (b"RCPT TO:<a@b.c> SIZE=1", CommandError::UnknownParameter),
@@ -374,14 +336,39 @@ mod tests {
             ("<@[IPv6:::1]:alice@contoso.com>", "alice@contoso.com"),
             ("<\"a>b@c\"@contoso.com>", "\"a>b@c\"@contoso.com"),
             ("<a%b!c@contoso.com>", "a%b!c@contoso.com"),
+            ("alice@contoso.com", "alice@contoso.com"),
+            (" alice@contoso.com  NOTIFY=NEVER", "alice@contoso.com"),
+            ("<alice@contoso.com.>", "alice@contoso.com"),
+            ("@a.example:alice@contoso.com.", "alice@contoso.com"),
+            ("<ali..ce@contoso.com>", "\"ali..ce\"@contoso.com"),
+            ("\"a b\"@contoso.com NOTIFY=NEVER", "\"a b\"@contoso.com"),
             ("<u@[192.0.2.1]>", "u@[192.0.2.1]"),
         ] {
             let ForwardPath::Mailbox(address) = to(text).unwrap() else { panic!("{text}") };
             assert_eq!(address.as_str(), mailbox);
         }
         assert_eq!(to("<PostMaster>"), Ok(ForwardPath::Postmaster));
+        assert_eq!(to("PostMaster"), Ok(ForwardPath::Postmaster));
         for text in ["<@a.example>", "<@a.example:>", "<@a.example,b:u@c.d>", "<@:u@c.d>", "<a@b.c>>"] {
             assert_eq!(to(text), Err(CommandError::Recipient), "{text}");
+        }
+    }
+
+    #[test]
+    fn reverse_paths_are_taken_as_printers_write_them() {
+        for (line, mailbox, size) in [
+            ("MAIL FROM:chris@fabrikam.test", "chris@fabrikam.test", None),
+            ("MAIL FROM: chris@fabrikam.test", "chris@fabrikam.test", None),
+            ("mail from : chris@fabrikam.test SIZE=5", "chris@fabrikam.test", Some(5)),
+            ("MAIL FROM:chris@fabrikam.test.  SIZE=5", "chris@fabrikam.test", Some(5)),
+            ("MAIL FROM:<chris@fabrikam.test.> SIZE=5", "chris@fabrikam.test", Some(5)),
+            ("MAIL FROM:<chris..x@fabrikam.test>", "\"chris..x\"@fabrikam.test", None),
+            ("MAIL FROM:.chris.@fabrikam.test.", "\".chris.\"@fabrikam.test", None),
+            ("MAIL FROM:@a.example:chris@fabrikam.test", "chris@fabrikam.test", None),
+            ("MAIL FROM:\"a b>c\"@fabrikam.test SIZE=5", "\"a b>c\"@fabrikam.test", Some(5)),
+        ] {
+            let Ok(Command::Mail(sender)) = parse(line.as_bytes()) else { panic!("{line}") };
+            assert_eq!((sender.reverse_path.as_str(), sender.size), (mailbox, size), "{line}");
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod client;
 pub mod command;
+pub mod path;
 pub mod data;
 pub mod domain;
 pub mod extension;

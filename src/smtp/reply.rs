@@ -141,17 +141,26 @@ pub const DIRECTORY_AMBIGUOUS: Reply =
 /// Row 5: the answer changed, as those of too many did (`hold_changes`).
 pub const DIRECTORY_CHANGED: Reply =
     Reply::fixed(451, Enhanced(4, 3, 5), "the recipient's directory entry changed unexpectedly, try again later");
-/// Rows 9 to 11.
+/// Rows 4, 7, 8 and 11: a way on that a stranger wrote.
+pub const SOURCE_ROUTE: Reply =
+    Reply::fixed(550, Enhanced(5, 1, 3), "source routes (% ! @ in the local part) are not taken");
+/// Row 9 and 10.
 pub const USER_UNKNOWN: Reply = Reply::fixed(550, Enhanced(5, 1, 1), "user unknown");
-/// Rows 9 to 11, and a next hop's "unknown recipient", while the address is recently good.
+/// Rows 3 and 8 to 11, and a next hop's "unknown recipient", while there is doubt (section 5).
 pub const UNKNOWN_JUST_NOW: Reply =
-    Reply::fixed(451, Enhanced(4, 3, 0), "the recipient had mail lately and is unknown now, try again later");
+    Reply::fixed(451, Enhanced(4, 3, 0), "the recipient is unknown now and should not be, try again later");
 /// Section 6, rule 2: too many wait for the answer about one recipient.
 pub const TOO_MANY_WAIT: Reply =
     Reply::fixed(451, Enhanced(4, 3, 2), "too many ask about this recipient at once, try again later");
 /// Section 7: no next hop of the recipient's send connector can be used (RFC 3463 3.5, X.4.1).
 pub const NEXT_HOP_UNREACHABLE: Reply =
     Reply::fixed(451, Enhanced(4, 4, 1), "the recipient's mail system cannot be reached now, try again later");
+/// Section 7: the end of data was sent and not answered.
+pub const OUTCOME_UNKNOWN: Reply = Reply::fixed(
+    451,
+    Enhanced(4, 4, 2),
+    "the recipient's mail system did not say whether it has the message, try again later",
+);
 /// Anything not proven permanent is temporary.
 pub const TRY_AGAIN: Reply = Reply::fixed(451, Enhanced(4, 3, 0), "temporary failure, try again later");
 

@@ -1,7 +1,7 @@
-//! `recently-good` in `state_dir`: whose mail was accepted lately, saved every minute and when we stop, so that a
-//! restart does not turn doubt into bounces.
+//! `recently-good` in `state_dir`: whose mail was accepted lately and who was refused first when, saved every minute and
+//! when we stop, so that a restart neither turns doubt into bounces nor begins its hour anew.
 //!
-//! `run` calls it. What cannot be read is begun anew: nothing is lost but that doubt.
+//! `run` calls it. What cannot be read is begun anew: nothing is lost but that.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
@@ -49,7 +49,8 @@ impl Kept {
             Ok(None) => RecentlyGood::new(super::random_key()?),
             Err(error) => {
                 tracing::warn!(file = %path.display(), %error, "recently good addresses cannot be read: all are \
-                    forgotten, and what a next hop calls unknown is believed at once until they had mail again");
+                    forgotten, and until they had mail again those whom no directory has are believed to be unknown at \
+                    once");
                 RecentlyGood::new(super::random_key()?)
             }
         };
@@ -117,7 +118,9 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::routing::doubt::{KnownBy, Refused};
     use crate::smtp::address::Address;
+    use crate::smtp::reply::ROUTING_LOOP;
     use crate::time::UnixTime;
 
     fn bob() -> Address {
@@ -147,6 +150,22 @@ mod tests {
         again.save().await;
         assert!(!folder.path().join(FILE).exists(), "what has not changed is not written");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn when_an_address_was_refused_first_outlives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let first =
+            |kept: &Kept| kept.table.lock().unwrap().known(&bob(), KnownBy::Directory, UnixTime(9)).first_refused;
+        let kept = load(folder.path());
+        let returned = Refused::ByUs { row: Some(8), reply: &ROUTING_LOOP };
+        kept.table.lock().unwrap().doubt(&bob(), KnownBy::Directory, &returned, UnixTime(5));
+        kept.save().await;
+        let again = load(folder.path());
+        assert_eq!((first(&kept), first(&again)), (Some(UnixTime(5)), Some(UnixTime(5))));
+        again.table.lock().unwrap().accepted(&bob(), "secondary", UnixTime(6));
+        again.save().await;
+        assert_eq!(first(&load(folder.path())), None);
     }
 
     #[tokio::test(start_paused = true)]

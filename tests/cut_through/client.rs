@@ -72,12 +72,7 @@ fn the_next_hop_neither_gets_it_nor_pays_for_it() {
     }
     for (hop, name) in [(&two.primary, "primary"), (&two.secondary, "secondary")] {
         assert_eq!(hop.contents().len(), good, "a dot for what was broken");
-        let up = format!(
-            "fingerpost_next_hop_up{{send_connector=\"{name}\",smart_host=\"[{}]:{}\"}}",
-            hop.address.ip(),
-            hop.address.port()
-        );
-        assert_eq!(two.town.node.metric(&up), Some(1.0), "{name} is marked down");
+        assert_eq!(two.up(name), Some(1.0), "{name} is marked down");
         assert_eq!(two.town.alerts(&format!("send_connector={name} ")), 0);
     }
     wait_until("an empty queue", SOON, || two.town.queue().is_empty());

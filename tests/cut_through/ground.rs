@@ -56,6 +56,14 @@ impl Two {
         Self { town, primary, secondary }
     }
 
+    /// Whether the next hop of that connector is held to be up: 1.
+    pub(crate) fn up(&self, name: &str) -> Option<f64> {
+        let hop = if name == "primary" { &self.primary } else { &self.secondary };
+        let (ip, port) = (hop.address.ip(), hop.address.port());
+        let metric = format!("fingerpost_next_hop_up{{send_connector=\"{name}\",smart_host=\"[{ip}]:{port}\"}}");
+        self.town.node.metric(&metric)
+    }
+
     /// A stranger's connection.
     pub(crate) fn stranger(&self) -> Raw {
         Raw::hello(self.town.node.smtp)

@@ -30,7 +30,7 @@ fn who_was_there_lately_is_not_believed_to_be_gone() {
         ("p0@c.test", "451 4.3.0"),
         ("P0@C.TEST", "451 4.3.0"),
         ("s0@c.test", "451 4.3.0"),
-        ("p1@c.test", "550 5.1.1"),
+        ("p1@c.test", "451 4.3.0"),
         ("s1@c.test", "550 5.1.1"),
     ] {
         rcpt(&mut raw, "ann@outside.test", to, expected);
@@ -74,16 +74,44 @@ fn twenty_known_recipients_refused_in_a_row_are_the_next_hops_fault() {
     for session in 0..5 {
         let mut raw = two.stranger();
         for number in 0..4 {
-            rcpt(&mut raw, "ann@outside.test", &format!("p{}@c.test", session * 4 + number), "550 5.1.1");
+            // The directory has them: doubt, until the twentieth shows that it is the next hop.
+            let said = if session * 4 + number < 19 { "451 4.3.0" } else { "250" };
+            rcpt(&mut raw, "ann@outside.test", &format!("p{}@c.test", session * 4 + number), said);
         }
     }
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["p99@c.test"]);
     say(&mut raw, &format!("{}.", letter("later", 0)), "250");
     assert!(two.town.alerts("send_connector=primary ") > 0, "nobody is told");
+    assert_eq!(two.up("primary"), Some(1.0), "it answers: that is no matter of health");
     assert_eq!(two.town.standing("p99@c.test").unwrap()["state"], "waiting");
     two.primary.follow("");
     two.town.deliver();
     assert_eq!(two.primary.taken(), ["p99@c.test"]);
     assert!(two.town.senders.all().is_empty());
+}
+
+/// An unresolved address that a next hop did not know at the dot, alone, is refused at RCPT for a while; nobody else
+/// is, and the next hop is not asked.
+#[test]
+fn who_was_unknown_at_the_dot_is_refused_at_rcpt() {
+    let two = Two::start(
+        "dot => 550 5.1.1 no such user",
+        "full: dot => 550 5.1.1 no such user\ndot s1 => 550 5.1.1 no such user",
+        "",
+    );
+    let mut raw = two.stranger();
+    envelope(&mut raw, "ann@outside.test", &["s0@c.test", "s1@c.test", "s2@c.test"]);
+    say(&mut raw, &format!("{}.", letter("unknown", 0)), "250");
+    let asked = two.secondary.commands("RCPT").len();
+    rcpt(&mut raw, "ann@outside.test", "s1@c.test", "550 5.1.1");
+    rcpt(&mut two.stranger(), "bob@elsewhere.test", "S1@C.TEST", "550 5.1.1");
+    assert_eq!(two.secondary.commands("RCPT").len(), asked);
+    rcpt(&mut raw, "ann@outside.test", "s3@c.test", "250");
+    rcpt(&mut raw, "ann@outside.test", "s0@c.test", "250");
+
+    // Whom the directory has is doubted: nothing follows at RCPT.
+    envelope(&mut raw, "ann@outside.test", &["p0@c.test"]);
+    say(&mut raw, &format!("{}.", letter("doubted", 0)), "451 4.3.0");
+    rcpt(&mut raw, "ann@outside.test", "p0@c.test", "250");
 }

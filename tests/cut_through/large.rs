@@ -6,9 +6,13 @@ use std::time::{Duration, Instant};
 use crate::ground::{Two, envelope, letter, say};
 use crate::next_hop::NextHop;
 use crate::support::fingerpost::Fingerpost;
+use crate::support::senders::Raw;
 use crate::support::wait_until;
 
 const LARGE: usize = 34 << 20;
+
+/// What BDAT brings to both branches at once.
+const SIX: usize = 6 << 20;
 
 /// How much more memory the program may have used at any time: what two branches are apart, buffers and room to spare.
 const BOUND: u64 = 16 << 20;
@@ -84,4 +88,40 @@ fn one_branch_alone_is_streamed() {
     println!("streamed: {} KiB of memory more than for a small message", more / 1024);
     assert!(more <= BOUND, "{more} octets of memory more");
     assert!(two.town.queue().is_empty());
+}
+
+/// A large body by BDAT for one on each side, at its end.
+fn by_bdat(raw: &mut Raw, id: &str) -> String {
+    say(raw, "MAIL FROM:<ann@outside.test>", "250");
+    say(raw, "RCPT TO:<p0@c.test>", "250");
+    say(raw, "RCPT TO:<s0@c.test>", "250");
+    let content = letter(id, SIX);
+    raw.send(format!("BDAT {} LAST\r\n{content}", content.len()).as_bytes());
+    raw.reply().1
+}
+
+/// Branches that take what is there at their own steady pace are not apart for longer than the slower needs.
+#[test]
+fn two_that_take_their_time_both_have_it() {
+    for (first, second) in [("every 4", "every 4"), ("every 4", "every 6")] {
+        let two = Two::start(&format!("content => {first}"), &format!("content => {second}"), "");
+        let said = by_bdat(&mut two.stranger(), "steady");
+        assert!(said.starts_with("250"), "{first}, {second}: {said}");
+        assert_eq!((two.primary.taken(), two.secondary.taken()), (vec!["p0@c.test".into()], vec!["s0@c.test".into()]));
+        assert!(two.town.queue().is_empty(), "{first}, {second}");
+        let cut_loose: usize =
+            [two.primary.seen(), two.secondary.seen()].concat().iter().map(|seen| seen.partial).sum();
+        assert_eq!(cut_loose, 0, "{first}, {second}");
+    }
+}
+
+#[test]
+fn two_that_take_their_time_and_refuse_are_believed() {
+    let refuse = "content => every 4\ndot => 554 5.7.1 looks like spam";
+    let two = Two::start(refuse, refuse, "");
+    let mut raw = two.stranger();
+    let said = by_bdat(&mut raw, "refused");
+    assert!(said.starts_with("554 5.7.1") && said.contains("looks like spam"), "{said}");
+    say(&mut raw, "NOOP", "250");
+    assert!(two.town.queue().is_empty() && two.town.senders.all().is_empty(), "the sender knows already");
 }

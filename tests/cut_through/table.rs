@@ -6,117 +6,25 @@
 //! recipient that was accepted has exactly one copy or one report, and nobody else anything.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-use serde::Deserialize;
 
 use crate::ground::{STAFF, STAFF_DOOR, fits, letter, serves, shared, way};
 use crate::next_hop::NextHop;
 use crate::support::senders::{Letter, Raw, Said};
 use crate::town::{PEOPLE, SOON, Town};
 
+#[path = "table/cells.rs"]
+mod cells;
 #[path = "table/hop.rs"]
 mod hop;
+use cells::{Case, Client, read};
 use hop::Hop;
 
 /// Conversations at once: few enough that a healthy next hop never seems slow.
 const AT_ONCE: usize = 16;
-
-/// A file of cells.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Cells {
-    /// Each case is a cell for each of these, `{says}` in its scripts replaced; without any it is one cell.
-    #[serde(default)]
-    each: Vec<Each>,
-    case: Vec<Case>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Each {
-    says: String,
-    #[serde(default)]
-    alert: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Client {
-    Stranger,
-    Staff,
-}
-
-/// What next hops do and what comes of it.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    /// The next hops' scripts (`support/next_hop.rs`). `connect => refuse`: nobody listens; `connect => silence`:
-    /// connections are neither made nor refused. Where they wait or drip, our patience is short.
-    #[serde(default)]
-    primary: String,
-    #[serde(default)]
-    secondary: String,
-    #[serde(default = "one")]
-    to: Vec<String>,
-    #[serde(default = "stranger")]
-    client: Client,
-    /// KiB of content.
-    #[serde(default)]
-    size: usize,
-    /// Further lines of both connectors, or of one.
-    #[serde(default)]
-    settings: String,
-    #[serde(default)]
-    primary_settings: String,
-    #[serde(default)]
-    secondary_settings: String,
-    /// The primary's connector requires TLS, and authenticates.
-    #[serde(default)]
-    secret: bool,
-    /// The replies to RCPTs other than 250 (`ground::fits`).
-    #[serde(default)]
-    rcpt: BTreeMap<String, String>,
-    /// The final reply.
-    #[serde(default = "accepted")]
-    dot: String,
-    /// Those whose copy is in the queue after the final reply.
-    #[serde(default)]
-    queued: Vec<String>,
-    /// Those whom a report is about, and its Status.
-    #[serde(default)]
-    reported: BTreeMap<String, String>,
-    /// Whether it is open if a copy is at the next hop or in the queue after the final reply.
-    #[serde(default)]
-    open: bool,
-    /// Somebody has to look at it.
-    #[serde(default)]
-    alert: bool,
-}
-
-impl Case {
-    /// Both next hops are the one that everybody shares who needs no script.
-    fn is_well(&self) -> bool {
-        self.primary.is_empty() && self.secondary.is_empty() && !self.secret
-    }
-}
-
-fn one() -> Vec<String> {
-    vec!["p0".to_owned()]
-}
-
-fn stranger() -> Client {
-    Client::Stranger
-}
-
-fn accepted() -> String {
-    "250".to_owned()
-}
 
 /// A cell in its place.
 struct Placed {
@@ -131,6 +39,8 @@ struct Placed {
 struct Told {
     rcpt: Vec<Said>,
     dot: Option<Said>,
+    /// The reply to NOOP behind it all: no next hop ends the client's session.
+    noop: Said,
 }
 
 impl Told {
@@ -174,10 +84,11 @@ impl Placed {
         let to: Vec<&str> = to.iter().map(String::as_str).collect();
         let bytes = letter(&format!("cell-{}", self.number), self.case.size * 1024);
         let letter = Letter { from: &self.sender(), to: &to, bytes: bytes.as_bytes() };
-        let (mut replies, dot) = Raw::hello_from(source, server).transact(&letter, "");
+        let mut raw = Raw::hello_from(source, server);
+        let (mut replies, dot) = raw.transact(&letter, "");
         let rcpt = replies.split_off(1);
         assert_eq!(replies[0].0, 250, "MAIL is answered by us: {}", replies[0].1);
-        Told { rcpt, dot }
+        Told { rcpt, dot, noop: raw.say("NOOP") }
     }
 
     /// Who has copies, sorted.
@@ -205,6 +116,9 @@ impl Placed {
 
     /// What is wrong with the replies.
     fn wrong_replies(&self, told: &Told) -> Option<String> {
+        if told.noop.0 != 250 {
+            return Some(format!("the session is over: {:?}", told.noop));
+        }
         for (to, said) in self.case.to.iter().zip(&told.rcpt) {
             let organization = format!("{}{}", &to[..1], self.number);
             let expected = self.case.rcpt.get(to).map_or("250", String::as_str);
@@ -254,38 +168,15 @@ impl Placed {
             told_about.map(|(to, how)| (to.to_owned(), how.to_owned())).collect();
         let expected = case.reported.iter().map(|(to, how)| (format!("rfc822; {}", self.address(to)), how.clone()));
         let expected: BTreeMap<String, String> = expected.collect();
-        if told_about != expected || fields("Final-Recipient").len() != expected.len() {
+        let fits = |(to, how): (&String, &String)| {
+            expected.get(to).is_some_and(|expected| expected.split('|').any(|one| one == how))
+        };
+        if !told_about.iter().all(fits) || [told_about.len(), fields("Final-Recipient").len()] != [expected.len(); 2] {
             return Some(format!("reports {told_about:?} ({}), expected {expected:?}", reports.len()));
         }
         let alert = ["p", "s"].iter().any(|way| alerted.contains(&format!("{way}{}", self.number)));
         (alert != case.alert).then(|| format!("alert: {alert}"))
     }
-}
-
-fn read() -> Vec<(String, Case)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cut_through/table");
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    files.sort();
-    let mut cases = Vec::new();
-    for path in files {
-        let text = fs::read_to_string(&path).unwrap();
-        let mut cells: Cells = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        if cells.each.is_empty() {
-            cells.each.push(Each { says: String::new(), alert: false });
-        }
-        let file = path.file_stem().unwrap().to_string_lossy().into_owned();
-        for (at, case) in cells.case.iter().enumerate() {
-            for each in &cells.each {
-                let says = |script: &str| script.replace("{says}", &each.says);
-                let mut case = Case { primary: says(&case.primary), secondary: says(&case.secondary), ..case.clone() };
-                case.alert |= each.alert;
-                let scripts = format!("{} / {}", case.primary.trim(), case.secondary.trim());
-                cases.push((format!("{file}, case {}: {scripts}", at + 1), case));
-            }
-        }
-    }
-    cases
 }
 
 fn place(town: &Town) -> Vec<Placed> {
@@ -306,7 +197,7 @@ fn place(town: &Town) -> Vec<Placed> {
 fn every_step_by_every_behaviour() {
     let mut town = Town::prepare();
     let mut placed = place(&town);
-    assert!(placed.len() >= 200, "only {} cells were found", placed.len());
+    assert!(placed.len() >= 600, "only {} cells were found", placed.len());
     let resolved = |cell: &Placed| ["p0", "p1", "p2"].map(|to| cell.address(to) + "\n").concat();
     town.node.write("people.csv", &format!("address\n{}", placed.iter().map(resolved).collect::<String>()));
     town.node.write("password", "secret\n");
@@ -361,7 +252,7 @@ fn converse(placed: &[Placed], server: SocketAddr) -> Vec<Told> {
 
 /// The send connectors that somebody has to look at.
 fn alerted(log: &str) -> HashSet<String> {
-    let lines = log.lines().filter(|line| line.contains("alert"));
+    let lines = log.lines().filter(|line| line.contains(" alert=true "));
     let name = |line: &str| Some(line.split_once("send_connector=")?.1.split(' ').next()?.to_owned());
     lines.filter_map(name).collect()
 }

@@ -13,7 +13,7 @@ use fingerpost::directory::ldap::{Examination, LdapDirectory};
 use fingerpost::directory::{Accept, Directory, Refreshed, SnapshotReport};
 use fingerpost::metrics::Metrics;
 use fingerpost::recipient::{Answer, Kind, Lookup};
-use fingerpost::routing::table::{DirectoryRules, DomainSet, PlusAddressing};
+use fingerpost::routing::table::{DirectoryRules, DomainSet, PlusAddressing, Proof};
 use fingerpost::routing::verdict::{Freshness, Question};
 use fingerpost::smtp::address::Address;
 use tokio::time::Instant;
@@ -228,6 +228,7 @@ pub fn named(name: &str, kind: &DirectoryKind) -> Arc<DirectoryConfig> {
         deliver_to: None,
         mailbox_servers: HashMap::new(),
         plus_addressing: PlusAddressing::Off,
+        proof: Proof::Entry,
     };
     Arc::new(DirectoryConfig { name: name.into(), rules, kind: kind.clone() })
 }

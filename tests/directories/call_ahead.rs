@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fingerpost::config::{AskedServer, CacheConfig, CallAheadConfig, SmtpOut, Speaks};
 use fingerpost::directory::Directory;
+use fingerpost::directory::call_ahead::prober::Prober;
 use fingerpost::directory::call_ahead::{CallAheadDirectory, MAX_PROBES};
 use fingerpost::metrics::Metrics;
 use fingerpost::recipient::{Answer, Fresh, Kind, Lookup};
@@ -32,7 +33,13 @@ pub struct Asked {
 impl Asked {
     pub fn new(config: &CallAheadConfig) -> Self {
         let metrics = Metrics::new();
-        let directory = CallAheadDirectory::open(&"gw".into(), config, &prober(&metrics), &metrics).unwrap();
+        let prober = prober(&metrics);
+        Self::with(config, &prober, metrics)
+    }
+
+    /// With somebody else who speaks with the server.
+    pub fn with(config: &CallAheadConfig, prober: &Arc<dyn Prober>, metrics: Metrics) -> Self {
+        let directory = CallAheadDirectory::open(&"gw".into(), config, prober, &metrics).unwrap();
         Self { directory, metrics }
     }
 
@@ -70,7 +77,7 @@ impl Asked {
         self.metrics.directory_accepts_everything.with_label_values(&["gw"]).get()
     }
 
-    fn count(&self, result: &str) -> u64 {
+    pub fn count(&self, result: &str) -> u64 {
         self.metrics.directory_lookups.with_label_values(&["gw", result]).get()
     }
 }
@@ -260,7 +267,7 @@ async fn nobody_waits_longer_for_a_silent_server_and_others_do_not_wait_at_all()
     let (asked, beside) = (Asked::new(&config), Asked::new(&servers(&[other.address])));
     assert_eq!(asked.ask("alice@contoso.com").await, Said::Found(Kind::Mailbox));
     assert_eq!(asked.ask("bob@contoso.com").await, Said::NotFound);
-    hop.follow("rcpt => wait\nehlo => wait");
+    hop.follow("mail => wait\nehlo => wait");
     for number in 0..3 {
         let start = Instant::now();
         let silent = async { asked.cause(&format!("r{number}@contoso.com")).await };
@@ -290,7 +297,8 @@ async fn nobody_waits_longer_for_a_silent_server_and_others_do_not_wait_at_all()
 async fn questions_under_way_are_bounded() {
     let hop = NextHop::start("rcpt => wait", None).await;
     let mut config = servers(&[hop.address]);
-    config.timeout = Duration::from_secs(1);
+    // Sooner than anybody gives way.
+    config.timeout = Duration::from_millis(800);
     let asked = Arc::new(Asked::new(&config));
     let mut tasks = JoinSet::new();
     let start = Instant::now();
@@ -335,6 +343,27 @@ async fn the_next_smart_host_is_asked() {
     silent.follow("greeting => 554 5.3.2 no");
     assert_eq!(Asked::new(&config).ask("bob@contoso.com").await, Said::NotFound);
     assert_eq!(probes(&hop, "bob@"), 2);
+}
+
+#[tokio::test]
+async fn a_smart_host_that_keeps_its_no_back_is_waited_for_beside_the_others() {
+    let tarpit = NextHop::start("rcpt to: => after 1500 550 5.1.1 no such user", None).await;
+    let down = NextHop::start("greeting => 554 5.3.2 no", None).await;
+    let mut config = servers(&[tarpit.address, down.address]);
+    config.timeout = Duration::from_secs(1);
+    let asked = Asked::new(&config);
+    assert!(asked.cause("bob@contoso.com").await.contains("no answer in time"));
+    asked.until("bob@contoso.com", &Said::NotFound, Duration::from_secs(3)).await;
+    assert_eq!(probes(&tarpit, "bob@"), 1);
+
+    // One that never answers RCPT does not keep the others from it.
+    let hung = NextHop::start("rcpt => wait", None).await;
+    let well = NextHop::start(ALICE, None).await;
+    let mut config = servers(&[hung.address, well.address]);
+    config.timeout = Duration::from_secs(2);
+    let asked = Asked::new(&config);
+    assert_eq!(asked.ask("bob@contoso.com").await, Said::NotFound);
+    assert_eq!((probes(&hung, "bob@"), asked.up()), (1, 1));
 }
 
 #[tokio::test]

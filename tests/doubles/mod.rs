@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use fingerpost::config::Config;
 use fingerpost::config::check::load_text;
+use fingerpost::delivery::dispatch::Handover;
+use fingerpost::delivery::memory::Memory;
 use fingerpost::directory::{Asked, Directories, Directory};
 use fingerpost::in_force::InForce;
 use fingerpost::keys::LoopKeys;
@@ -117,7 +119,7 @@ impl Spool for Recorder {
 pub struct World {
     pub services: Services,
     pub spool: Arc<Recorder>,
-    pub accepted: UnboundedReceiver<Entry>,
+    pub accepted: UnboundedReceiver<Handover>,
     folder: tempfile::TempDir,
 }
 
@@ -200,8 +202,7 @@ impl World {
             accepted: sender,
             outbound: fingerpost::delivery::attempt::Outbound::new(metrics.clone()),
             on_its_way: fingerpost::delivery::on_its_way::OnItsWay::new(metrics.clone()),
-            relay_memory: Arc::default(),
-            recently_good: Arc::new(Mutex::new(RecentlyGood::new([1; 16]))),
+            memory: Memory::new(Arc::default(), Arc::new(Mutex::new(RecentlyGood::new([1; 16])))),
             metrics,
             trace: fingerpost::trace::Trace::default(),
             pressure: Arc::default(),

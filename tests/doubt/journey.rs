@@ -1,7 +1,9 @@
 //! Ann had mail on the secondary's side and is moved. The directory says so only later.
 
+use fingerpost::routing::doubt::{KnownBy, Refused};
 use fingerpost::routing::recently_good::RecentlyGood;
 use fingerpost::smtp::address::Address;
+use fingerpost::smtp::reply::USER_UNKNOWN;
 use fingerpost::time::UnixTime;
 
 use crate::next_hop::NextHop;
@@ -79,7 +81,8 @@ fn a_user_who_is_gone_is_believed_to_be_an_hour_after_the_first_refusal() {
     let mut good = RecentlyGood::from_bytes(&std::fs::read(&file).unwrap()).unwrap();
     let (ann, now) = (Address::parse(ANN).unwrap(), UnixTime::now());
     assert!(good.is_good(&ann, now));
-    good.refused(&ann, UnixTime(now.0 - 3600));
+    let refused = Refused::ByUs { row: Some(9), reply: &USER_UNKNOWN };
+    good.doubt(&ann, KnownBy::Nobody, &refused, UnixTime(now.0 - 3600));
     std::fs::write(&file, good.to_bytes()).unwrap();
     secondary.follow(&format!("rcpt => {NOT_HERE}"));
     town.node.start();

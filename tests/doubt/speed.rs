@@ -4,8 +4,10 @@
 
 use std::time::Instant;
 
-use fingerpost::routing::recently_good::{Doubt, RecentlyGood};
+use fingerpost::routing::doubt::{Doubt, KnownBy, Refused};
+use fingerpost::routing::recently_good::RecentlyGood;
 use fingerpost::smtp::address::Address;
+use fingerpost::smtp::reply::USER_UNKNOWN;
 use fingerpost::time::UnixTime;
 
 /// How many addresses the table holds.
@@ -35,12 +37,13 @@ fn a_call_costs_little_at_full_size() {
     };
     let (early, late) = (UnixTime(1_000_000_000), UnixTime(1_000_000_001));
     let [mut are_good, mut are_doubted] = [0, 0];
+    let refused = Refused::ByUs { row: Some(9), reply: &USER_UNKNOWN };
     let half = &everybody[..FULL];
     measure("accepted, until it is full", half, &mut |good, who| good.accepted(who, "primary", early));
     measure("accepted, by those who are there", half, &mut |good, who| good.accepted(who, "primary", late));
     measure("is_good, of half of them", &everybody, &mut |good, who| are_good += usize::from(good.is_good(who, late)));
     measure("refused, half of them good", &everybody, &mut |good, who| {
-        are_doubted += usize::from(good.refused(who, late) == Doubt::Temporary);
+        are_doubted += usize::from(good.doubt(who, KnownBy::Nobody, &refused, late) == Doubt::Temporary);
     });
     assert_eq!((are_good, are_doubted), (FULL, FULL));
     measure("accepted, each pushes one out", &everybody[FULL..], &mut |good, who| good.accepted(who, "primary", late));

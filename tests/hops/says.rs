@@ -30,6 +30,9 @@ struct Case {
     /// How many recipients the message has: `r0` and so on.
     #[serde(default = "one")]
     recipients: usize,
+    /// No directory has the recipients: they are relayed, and nobody vouches for them.
+    #[serde(default)]
+    relayed: bool,
     /// TLS is required.
     #[serde(default)]
     tls: bool,
@@ -102,8 +105,14 @@ impl Placed {
         let auth = "auth = { mechanism = \"plain\", username = \"fingerpost\", password_file = \"password\" }\n";
         let auth = if self.case.auth { auth } else { "" };
         let name = format!("hop{}", self.number);
-        connector(&name, self.hop.address, &format!("{BY_HAND}\n{tls}{auth}"))
-            + &domain(&format!("c{}.test", self.number), "authoritative", &name)
+        let own = format!("c{}.test", self.number);
+        let (space, domain) = match self.case.relayed {
+            true => {
+                (format!("address_spaces = [{{ domain = \"{own}\" }}]\n"), domain(&own, "internal-relay", "senders"))
+            }
+            false => (String::new(), domain(&own, "authoritative", &name)),
+        };
+        connector(&name, self.hop.address, &format!("{BY_HAND}\n{tls}{auth}{space}")) + &domain
     }
 
     fn well(&self) -> &'static str {
@@ -154,7 +163,8 @@ fn every_row_of_what_the_next_hop_says() {
     let mut town = Town::prepare();
     let placed = place(&town);
     assert!(placed.len() >= 60, "only {} cases were found", placed.len());
-    let people: String = placed.iter().flat_map(Placed::all).map(|address| format!("{address}\n")).collect();
+    let resolved = placed.iter().filter(|placed| !placed.case.relayed);
+    let people: String = resolved.flat_map(Placed::all).map(|address| format!("{address}\n")).collect();
     town.node.write("people.csv", &format!("address\n{people}"));
     town.node.write("password", "secret\n");
     let connectors: String = placed.iter().map(Placed::connector).collect();

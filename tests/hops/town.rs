@@ -107,7 +107,9 @@ impl Town {
         to.iter().for_each(|to| say(&format!("RCPT TO:{to}"), 250));
         say("DATA", 354);
         let number = self.sent.fetch_add(1, Ordering::SeqCst);
-        let fields = "From: <ann@outside.test>\r\nSubject: hello\r\nDate: Sat, 21 Nov 2026 04:39:00 +0000";
+        // Each is another message: the same content again and again is a loop.
+        let fields =
+            format!("From: <ann@outside.test>\r\nSubject: hello {number}\r\nDate: Sat, 21 Nov 2026 04:39:00 +0000");
         say(&format!("{fields}\r\nMessage-ID: <{number}@outside.test>\r\n\r\nHello.\r\n."), 250);
     }
 
@@ -176,7 +178,7 @@ impl Town {
     /// The log's lines that somebody has to look at and that have these words.
     pub(crate) fn alerts(&self, words: &str) -> usize {
         let log = self.node.log();
-        log.lines().filter(|line| line.contains("alert") && line.contains(words)).count()
+        log.lines().filter(|line| line.contains("alert=true") && line.contains(words)).count()
     }
 }
 

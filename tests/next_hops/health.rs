@@ -58,6 +58,22 @@ async fn failover_uses_the_first_and_round_robin_all_in_turn() {
 }
 
 #[tokio::test]
+async fn one_that_is_down_keeps_the_code_and_the_words_of_its_failure() {
+    for (script, told) in [
+        ("greeting => 554 5.7.1 go away", "deferred 451 4.7.1"),
+        ("greeting => 554 go away", "deferred 451 4.4.1"),
+        ("ehlo => 421 4.3.2 go away", "deferred 451 4.3.2"),
+    ] {
+        let hop = NextHop::start(script, None).await;
+        let way = Way::to(smtp_out(vec![smart_host(hop.address)]));
+        let first = way.send().await;
+        assert!(first.starts_with(told) && first.ends_with("go away") && !first.contains("is down"), "{first}");
+        let next = way.send().await;
+        assert!(next.starts_with(told) && next.ends_with("go away") && next.contains("is down"), "{next}");
+    }
+}
+
+#[tokio::test]
 async fn those_beside_one_that_is_down_share_its_turns() {
     let (hops, way) = three(Select::RoundRobin).await;
     way.is_accepted(3).await;

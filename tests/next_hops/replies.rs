@@ -97,7 +97,8 @@ fn rcpt() {
     }
     case(&b("421 4.7.0 too fast"), ["deferred 451 4.7.0...too fast"; 3]);
     case(&b("drop"), ["deferred 451 4.4.2"; 3]);
-    case(&b("stall"), ["deferred 451 4.4.1"; 3]);
+    // The others go on over a new connection, as far as the paused clock lets them.
+    case(&b("stall"), ["", "deferred 451 4.4.1", ""]);
 }
 
 #[test]
@@ -121,9 +122,17 @@ fn data_and_dot() {
     all("data => stall", "deferred 451 4.4.1");
     all("dot => 250 2.6.0 <id> queued", "accepted 250 2.6.0 <id> queued");
     all("dot => 451 4.3.0 later", "deferred 451 4.3.0 later");
-    all("dot => 421 4.3.2 bye", "deferred 421 4.3.2 bye");
+    all("dot => 421 4.3.2 bye", "deferred 451 4.3.2...421 4.3.2 bye");
+    all("dot => 421 bye", "deferred 451 4.4.1...421 bye");
+    all("data => 421 4.3.2 bye", "deferred 451 4.3.2...421 4.3.2 bye");
     all("dot => 550 5.7.1 spam", "refused 550 5.7.1 spam");
-    all("dot => 550 5.1.1 no such user", "refused 550 5.1.1 no such user");
+    for code in ["550 5.1.1", "550 5.1.2", "550 5.1.6", "550 5.1.10", "550 5.4.1"] {
+        all(&format!("dot => {code} no such user"), &format!("unknown {code} no such user"));
+    }
+    // Only codes count here, not words.
+    all("dot => 550 no such user", "refused 550 no such user");
+    all("dot => 550 5.7.1 Unable to relay", "refused 550 5.7.1 Unable to relay");
+    all("dot => 550 5.7.64 Unable to relay", "deferred 451 4.7.64...Unable to relay");
     all("dot => 552 5.3.4 too large", "refused 552 5.3.4 too large");
     all("dot => 530 5.7.0 authenticate", "deferred 451 4.7.0");
     all("dot => 354 what", "deferred 451 4.4.2...outcome unknown");

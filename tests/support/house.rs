@@ -10,7 +10,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use fingerpost::config::{Config, check};
 use fingerpost::delivery::attempt::Outbound;
-use fingerpost::delivery::dispatch::{Delivery, Parts};
+use fingerpost::delivery::dispatch::{Delivery, Handover, Parts, UnderWay};
+use fingerpost::delivery::memory::Memory;
+use fingerpost::delivery::outcome::Outcome;
 use fingerpost::directory::{Directories, Directory};
 use fingerpost::in_force::InForce;
 use fingerpost::keys::LoopKeys;
@@ -20,15 +22,18 @@ use fingerpost::message::queue_id::QueueId;
 use fingerpost::message::stamp::{self, NewStamp, Stamp};
 use fingerpost::metrics::Metrics;
 use fingerpost::resolve::Resolver;
+use fingerpost::routing::doubt::{KnownBy, Refused};
 use fingerpost::routing::recently_good::RecentlyGood;
 use fingerpost::routing::relay_memory::RelayMemory;
 use fingerpost::routing::verdict::{Route, Way};
 use fingerpost::smtp::address::{Address, ReversePath};
+use fingerpost::smtp::reply::USER_UNKNOWN;
 use fingerpost::spool::entry::{Content, Entry, Queued, Record, State};
 use fingerpost::spool::{Draft, Spool};
 use fingerpost::time::UnixTime;
 use fingerpost::trace::Trace;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 
 #[path = "doubles.rs"]
 pub mod doubles;
@@ -55,8 +60,11 @@ pub struct House {
     pub memory: Arc<Mutex<RelayMemory>>,
     /// Whose mail they accepted lately.
     pub recently_good: Arc<Mutex<RecentlyGood>>,
-    accepted: UnboundedSender<Entry>,
+    accepted: UnboundedSender<Handover>,
 }
+
+/// Says what became of recipients that are under way.
+pub type Answering = oneshot::Sender<Vec<(usize, Outcome)>>;
 
 /// One recipient of a message to be queued: address, connector and what RCPT said besides.
 pub struct To<'a>(pub &'a str, pub &'a str, pub Option<Notify>);
@@ -101,8 +109,7 @@ impl House {
             current: current.clone(),
             spool: spool.clone(),
             outbound: Outbound::new(metrics.clone()),
-            relay_memory: memory.clone(),
-            recently_good: recently_good.clone(),
+            memory: Memory::new(memory.clone(), recently_good.clone()),
             metrics: metrics.clone(),
             trace: Trace::default(),
         };
@@ -121,8 +128,44 @@ impl House {
         let (draft, entry) = self.make(mail);
         let id = entry.id;
         self.spool.commit(Record { accepted: vec![(draft, entry.clone())], changes: Vec::new() }).await.unwrap();
-        self.accepted.send(entry).unwrap();
+        self.accepted.send(entry.into()).unwrap();
         id
+    }
+
+    /// The same for a message of which these recipients, each a branch, are under way: whoever has a sender says what
+    /// became of his. Were they not, they would be due `again` seconds from now.
+    pub async fn hand_over<const N: usize>(
+        &self,
+        mail: Mail<'_>,
+        (branches, again): ([usize; N], u64),
+    ) -> (QueueId, [Answering; N]) {
+        let (draft, mut entry) = self.make(mail);
+        let id = entry.id;
+        for at in branches {
+            let next_attempt = UnixTime(UnixTime::now().0 + again);
+            let last_error = "not answered yet".to_owned();
+            entry.recipients[at].state = State::Waiting { attempts: 1, next_attempt, last_error, warned: false };
+        }
+        self.spool.commit(Record { accepted: vec![(draft, entry.clone())], changes: Vec::new() }).await.unwrap();
+        let mut under_way = Vec::new();
+        let answering = branches.map(|at| {
+            let (sender, outcomes) = oneshot::channel();
+            under_way.push(UnderWay { recipients: vec![at], outcomes });
+            sender
+        });
+        self.accepted.send(Handover { entry, under_way }).unwrap();
+        (id, answering)
+    }
+
+    /// The same, and the queue has it.
+    pub async fn queue_under_way<const N: usize>(
+        &self,
+        mail: Mail<'_>,
+        under_way: ([usize; N], u64),
+    ) -> (QueueId, [Answering; N]) {
+        let (id, answering) = self.hand_over(mail, under_way).await;
+        eventually("the queue has it", || self.delivery.show(id).is_some()).await;
+        (id, answering)
     }
 
     fn make(&self, mail: Mail<'_>) -> (Draft, Entry) {
@@ -187,7 +230,8 @@ impl House {
     /// This address was refused so many seconds ago.
     pub fn refused(&self, address: &str, ago: u64) {
         let at = UnixTime(UnixTime::now().0 - ago);
-        self.recently_good.lock().unwrap().refused(&parse(address), at);
+        let refused = Refused::ByUs { row: Some(9), reply: &USER_UNKNOWN };
+        self.recently_good.lock().unwrap().doubt(&parse(address), KnownBy::Directory, &refused, at);
     }
 
     /// Waits until nothing is queued, neither durably nor in memory.

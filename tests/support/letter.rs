@@ -8,9 +8,12 @@ use fingerpost::config::{
     BareLf, ClientAddress, Delivery, EightBit, Host, Protocol, Retry, Select, SendConnector, SendTls, SendTlsMode,
     SmartHost, SmtpOut, Speaks,
 };
-use fingerpost::delivery::attempt::{Branch, Handed, HandedResult, Outbound, Target};
+use fingerpost::delivery::attempt::Outbound;
+use fingerpost::delivery::branch::QueuedBranch;
+use fingerpost::delivery::outcome::{Class, Outcome};
 use fingerpost::message::envelope::{Body, Origin, RcptTo, Sender};
 use fingerpost::message::header::Identity;
+use fingerpost::routing::table::SourceRoutes;
 use fingerpost::smtp::address::{Address, ReversePath};
 use fingerpost::smtp::domain::Domain;
 use fingerpost::spool::Stored;
@@ -69,39 +72,42 @@ impl Letter {
     }
 
     /// Sends it, and says what became of each recipient.
-    pub(crate) async fn send(&self, outbound: &Outbound, connector: &SendConnector) -> Vec<Handed> {
+    pub(crate) async fn send(&self, outbound: &Outbound, connector: &SendConnector) -> Vec<Outcome> {
         let Protocol::Smtp(smtp) = &connector.protocol else { panic!("not SMTP") };
-        let target = |(rcpt, rewritten)| {
-            let rcpt: &RcptTo = rcpt;
-            let rewritten: &Option<Address> = rewritten;
-            Target { rcpt_to: rewritten.as_ref().unwrap_or(&rcpt.address), rcpt }
-        };
-        let recipients: Vec<_> = self.to.iter().zip(&self.rewritten).map(target).collect();
-        let branch = Branch {
-            connector,
+        let recipients = self.to.iter().zip(&self.rewritten).map(|(rcpt, rewritten)| {
+            let rcpt_to = rewritten.as_ref().unwrap_or(&rcpt.address);
+            (rcpt.clone(), rcpt_to.clone())
+        });
+        let branch = QueuedBranch {
+            connector: &Arc::new(connector.clone()),
             smtp,
             next_hop_domain: &self.domain,
             origin: &Origin::report(),
             sender: &self.sender,
             content: &self.content,
-            prefix: &self.prefix,
+            fields: &|_, _| String::from_utf8(self.prefix.clone()).unwrap(),
             body: Stored::memory(self.body.clone().into()),
-            recipients: &recipients,
+            recipients: recipients.collect(),
         };
         outbound.send(&Domain::parse(EHLO).unwrap(), branch).await
     }
 }
 
 /// What became of recipients, a line each: `accepted 250 2.0.0 queued`.
-pub(crate) fn in_words(handed: &[Handed]) -> Vec<String> {
-    let word = |handed: &Handed| match &handed.result {
-        HandedResult::Accepted { reply, dsn: false } => format!("accepted {reply}"),
-        HandedResult::Accepted { reply, dsn: true } => format!("accepted with DSN {reply}"),
-        HandedResult::Deferred(reply) => format!("deferred {reply}"),
-        HandedResult::UnknownRecipient(reply) => format!("unknown {reply}"),
-        HandedResult::Refused(reply) => format!("refused {reply}"),
+pub(crate) fn in_words(outcomes: &[Outcome]) -> Vec<String> {
+    let word = |outcome: &Outcome| {
+        let word = match outcome.class {
+            Class::Accepted if outcome.success.is_none() => "accepted with DSN",
+            Class::Accepted => "accepted",
+            Class::UnknownRecipient => "unknown",
+            Class::Refused => "refused",
+            Class::Deferred | Class::TooManyRecipients | Class::Unreachable | Class::LeftToQueue | Class::InDoubt => {
+                "deferred"
+            }
+        };
+        format!("{word} {}", outcome.reply)
     };
-    handed.iter().map(word).collect()
+    outcomes.iter().map(word).collect()
 }
 
 /// A smart host written in brackets.
@@ -139,6 +145,7 @@ pub(crate) fn connector(smtp: SmtpOut) -> SendConnector {
         protocol: Protocol::Smtp(Arc::new(smtp)),
         address_spaces: Vec::new(),
         verify_with: None,
+        source_routes: SourceRoutes::Refuse,
         rewrite_target_address: true,
         retry: Retry {
             first: Duration::from_secs(60),

@@ -2,12 +2,16 @@
 //!
 //! A script is a text with a rule a line, `WHEN => ACT`. WHEN is the beginning of a command, without case, or
 //! `greeting`, `content` (its first bytes are there) or `dot`; `first: WHEN` holds for the first connection only,
-//! `again: WHEN` where the connection has taken a message already, `full: WHEN` where the transaction has three recipients already. ACT is a reply (`\n` separates its lines, which are
-//! written as they stand), `drop` (close without a word), `wait` (until another script is followed, which then says
-//! what; nothing is read meanwhile), `drip REPLY` (a byte a second), or `stall` (say nothing more; the test's clock is
+//! `again: WHEN` where the connection has taken a message already, `full: WHEN` where the transaction has three
+//! recipients already, `with NAME: WHEN` where it has one whose address begins so, `over N: WHEN` while more than N
+//! connections stand. ACT is a reply (`\n` separates its lines, which are written as they stand), `drop` (close
+//! without a word), `wait` (until another script is followed, which then says what; nothing is read meanwhile),
+//! `after MILLISECONDS ACT` (nothing is read meanwhile either: pipelined commands wait one after another, as with a
+//! server that is one process), `drip REPLY` (a byte a second), or `stall` (say nothing more; the test's clock is
 //! paused, so that our time limits pass at once). `content` may also `go`, or `trickle`: read a byte a second while
-//! this script is followed. After LHLO (RFC 2033) there is an answer for each recipient, to `dot ADDRESS`. The first rule that fits is followed; without one the next hop agrees, as far as a server
-//! that keeps the order of commands would.
+//! this script is followed, or `every MILLISECONDS`: read 16 KiB each time. `dot` may go on with its recipients,
+//! `dot ADDRESS ADDRESS`; after LHLO (RFC 2033) there is an answer for each of them. The first rule that fits is
+//! followed; without one the next hop agrees, as far as a server that keeps the order of commands would.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
@@ -53,6 +57,10 @@ struct Rule {
     messages: usize,
     /// How many recipients the transaction must have.
     recipients: usize,
+    /// How the address of one of them must begin.
+    with: String,
+    /// How many connections must stand besides.
+    others: usize,
     when: String,
     act: String,
 }
@@ -131,7 +139,12 @@ fn rules(script: &str) -> Vec<Rule> {
             let (connections, when) = when.strip_prefix("first: ").map_or((usize::MAX, when), |when| (1, when));
             let (messages, when) = when.strip_prefix("again: ").map_or((0, when), |when| (1, when));
             let (recipients, when) = when.strip_prefix("full: ").map_or((0, when), |when| (FULL, when));
-            Rule { connections, messages, recipients, when: when.to_ascii_lowercase(), act: act.replace("\\n", "\r\n") }
+            let with = when.strip_prefix("with ").and_then(|rest| rest.split_once(": "));
+            let (with, when) = with.map_or((String::new(), when), |(name, when)| (name.to_owned(), when));
+            let over = when.strip_prefix("over ").and_then(|rest| rest.split_once(": "));
+            let (others, when) = over.map_or((0, when), |(number, when)| (number.parse().unwrap(), when));
+            let (when, act) = (when.to_ascii_lowercase(), act.replace("\\n", "\r\n"));
+            Rule { connections, messages, recipients, with, others, when, act }
         })
         .collect()
 }
@@ -181,6 +194,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
     async fn act(&self, line: &str, otherwise: &str) -> String {
         loop {
             let said = self.act_now(line, otherwise);
+            if let Some((wait, act)) = said.strip_prefix("after ").and_then(|rest| rest.split_once(' ')) {
+                tokio::time::sleep(Duration::from_millis(wait.parse().unwrap())).await;
+                return act.to_owned();
+            }
             if said != "wait" {
                 return said;
             }
@@ -190,11 +207,16 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
 
     fn act_now(&self, line: &str, otherwise: &str) -> String {
         let line = line.to_ascii_lowercase();
-        let messages = self.hop.seen.lock().unwrap()[self.number].taken.len();
+        let (messages, others) = {
+            let seen = self.hop.seen.lock().unwrap();
+            (seen[self.number].taken.len(), seen.iter().filter(|seen| !seen.closed).count() - 1)
+        };
         let fits = |rule: &&Rule| {
             self.number < rule.connections
                 && messages >= rule.messages
                 && self.recipients.len() >= rule.recipients
+                && (rule.with.is_empty() || self.recipients.iter().any(|to| to.starts_with(&rule.with)))
+                && others >= rule.others
                 && line.starts_with(&rule.when)
         };
         let rules = self.hop.rules.lock().unwrap();
@@ -287,6 +309,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 self.fill(1).await
             }
+            steady if steady.starts_with("every ") => {
+                tokio::time::sleep(Duration::from_millis(steady[6..].parse().unwrap())).await;
+                self.fill(16 * 1024).await
+            }
             said => matches!(self.write(said).await, Next::Go) && self.fill(4096).await,
         };
         content.append(&mut self.buffer);
@@ -301,13 +327,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
         if self.lmtp {
             return self.dot_for_each(content).await;
         }
-        let said = self.act("dot", "250 2.0.0 queued").await;
-        {
-            let seen = &mut self.hop.seen.lock().unwrap()[self.number];
-            seen.contents.push(content);
-            if said.starts_with("25") {
-                seen.taken.push(std::mem::take(&mut self.recipients));
-            }
+        self.hop.seen.lock().unwrap()[self.number].contents.push(content);
+        let said = self.act(&format!("dot {}", self.recipients.join(" ")), "250 2.0.0 queued").await;
+        if said.starts_with("25") {
+            let recipients = std::mem::take(&mut self.recipients);
+            self.hop.seen.lock().unwrap()[self.number].taken.push(recipients);
         }
         self.write(&said).await
     }

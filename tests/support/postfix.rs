@@ -69,6 +69,12 @@ impl Postfix {
         wait_for_port(self.address, Duration::from_secs(20));
     }
 
+    /// Stops it without waiting for its end, and starts it again: what changed in its configuration holds.
+    pub fn restart(&self) {
+        let _ = self.postfix("abort").status();
+        self.resume();
+    }
+
     /// Keeps all its processes from running: they hold their sockets and say nothing.
     pub fn freeze(&self) {
         self.signal("STOP");
@@ -134,7 +140,7 @@ impl Postfix {
         // postsuper, which looks through the queue at each start and is not root then, logs what a stop left half written.
         fs::write(self.path("log"), "").expect("writable");
         fs::set_permissions(self.path("log"), fs::Permissions::from_mode(0o666)).expect("it is ours");
-        fs::write(self.path("etc/main.cf"), self.main_cf(setup)).expect("writable");
+        fs::write(self.path("etc/main.cf"), later_wins(&self.main_cf(setup))).expect("writable");
         fs::write(self.path("etc/master.cf"), self.master_cf()).expect("writable");
         let lines = |line: &dyn Fn(&str) -> String| self.known.iter().map(|a| line(a)).collect::<String>();
         let domains: String = setup.domains.iter().map(|d| format!("{d} {}\n", next_hop(setup.unknown_to))).collect();
@@ -210,6 +216,19 @@ impl Drop for Postfix {
     fn drop(&mut self) {
         self.pause();
     }
+}
+
+/// The lines of a main.cf, of which the last one for a parameter counts, without the others: `postfix stop`, which warns of
+/// each by way of its log daemon, may hang there for ever.
+pub fn later_wins(main_cf: &str) -> String {
+    let name = |line: &str| line.split('=').next().map(|name| name.trim().to_owned());
+    let mut kept: Vec<&str> = Vec::new();
+    for line in main_cf.lines().filter(|line| !line.is_empty()) {
+        assert!(!line.starts_with(' '), "a parameter is one line here: {line}");
+        kept.retain(|other| name(other) != name(line));
+        kept.push(line);
+    }
+    kept.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// How Postfix's transport table names a next hop.

@@ -11,6 +11,10 @@ use crate::routing::verdict::{Freshness, Question};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 
+/// A server with a tarpit is asked as often, as by a sender who comes again: its no to the address that nobody has may
+/// come after `timeout`.
+const TRIES: usize = 3;
+
 /// Asks it about postmaster of a domain that it is there for: a yes is only believed beside a no to somebody else.
 pub(super) async fn ask(what: String, config: &Config, built: &Directories, directory: &DirectoryConfig) -> Finding {
     let Some(domain) = domain(config, directory) else {
@@ -20,7 +24,13 @@ pub(super) async fn ask(what: String, config: &Config, built: &Directories, dire
     let address = Address::postmaster(&domain);
     let question =
         Question { directory: Arc::clone(&directory.name), address: address.clone(), freshness: Freshness::Live };
-    match built.ask(&question).await.lookup {
+    let mut lookup = built.ask(&question).await.lookup;
+    for _ in 1..TRIES {
+        if matches!(lookup, Lookup::Unavailable(_)) {
+            lookup = built.ask(&question).await.lookup;
+        }
+    }
+    match lookup {
         Lookup::Found(recipient) => Finding::well(
             what,
             format!("accepts {address} ({}) and refuses an address that nobody has", recipient.entry),

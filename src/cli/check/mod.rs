@@ -18,6 +18,7 @@ pub(super) mod connect;
 mod directory;
 mod doors;
 pub(super) mod next_hops;
+mod source_routes;
 
 /// What the check has to say, for scripts.
 #[derive(Serialize)]

@@ -1,18 +1,19 @@
 //! The next hops of every send connector: whether each would take mail now, and how safely it would go there.
 //!
-//! `delivery` visits them as it does with mail: EHLO (LHLO), STARTTLS and AUTH as the connector has it, then QUIT.
+//! `delivery` visits them as it does with mail: EHLO (LHLO), STARTTLS and AUTH as the connector has it, then QUIT. One that
+//! is well is asked by `source_routes` what it would pass on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::Finding;
 use super::certificates::SOON;
-use crate::config::{Config, Protocol, SendConnector, SmartHost, SmtpOut};
+use super::{Finding, source_routes};
+use crate::config::{AskedServer, Config, Protocol, SendConnector, SmartHost, SmtpOut, Speaks};
 use crate::delivery::attempt::Outbound;
 use crate::delivery::attempt::visit::{About, Hindrance, Ready, Security};
 use crate::metrics::Metrics;
-use crate::smtp::domain::Domain;
 use crate::time::UnixTime;
 
 /// For connecting and for each reply: a check is not to take minutes.
@@ -26,7 +27,7 @@ pub(super) async fn visit_all(config: &Config) -> Vec<Finding> {
         match &connector.protocol {
             Protocol::Smtp(smtp) => {
                 for host in &smtp.smart_hosts {
-                    findings.extend(visit(&outbound, &config.server.hostname, connector, (smtp, host)).await);
+                    findings.extend(visit(&outbound, config, connector, (smtp, host)).await);
                 }
             }
             Protocol::Maildir(folder) => findings.push(maildir(connector, folder)),
@@ -53,8 +54,8 @@ fn maildir(connector: &SendConnector, folder: &std::path::Path) -> Finding {
 /// One smart host, with its MX where it is looked up so.
 async fn visit(
     outbound: &Outbound,
-    ehlo: &Domain,
-    connector: &SendConnector,
+    config: &Config,
+    connector: &Arc<SendConnector>,
     (smtp, host): (&SmtpOut, &SmartHost),
 ) -> Vec<Finding> {
     let alone = SmtpOut {
@@ -64,8 +65,18 @@ async fn visit(
         ..smtp.clone()
     };
     let what = format!("send connector {}, next hop {host}", connector.name);
-    match timeout(PATIENCE * 3, outbound.visit(ehlo, connector, alone)).await {
-        Ok(visited) => visited.iter().flat_map(|one| judge(&what, smtp, one, UnixTime::now())).collect(),
+    let ehlo = &config.server.hostname;
+    match timeout(PATIENCE * 3, outbound.visit(ehlo, connector, alone.clone())).await {
+        Ok(visited) => {
+            let mut findings: Vec<_> =
+                visited.iter().flat_map(|one| judge(&what, smtp, one, UnixTime::now())).collect();
+            if smtp.speaks == Speaks::Smtp && visited.iter().any(Result::is_ok) {
+                let connector = SendConnector { protocol: Protocol::Smtp(alone.into()), ..(**connector).clone() };
+                let server = AskedServer { connector: connector.into(), ehlo: ehlo.clone() };
+                findings.extend(source_routes::ask(&what, config, outbound, &server).await);
+            }
+            findings
+        }
         Err(_) => {
             let cure = "see that no firewall stands between, and that the host takes mail from our address";
             vec![Finding::bad(what, "does not answer in time", cure)]

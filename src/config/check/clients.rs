@@ -6,66 +6,16 @@ use crate::config::file::Written;
 use crate::config::source::{Item, Problems};
 use crate::config::{Auth, DirectoryKind, ReceiveConnector, ReceiveTlsMode};
 use crate::message::envelope::Relay;
-use crate::tls::names::ClientName;
+use crate::tls::providers::provider;
 
 use super::element;
-
-/// Domains under which a provider's hosts show one certificate for all its customers.
-const PROVIDERS: &[&str] = &[
-    "outlook.com",
-    "office365.com",
-    "google.com",
-    "googlemail.com",
-    "gmail.com",
-    "mimecast.com",
-    "mimecast.co.za",
-    "pphosted.com",
-    "ppe-hosted.com",
-    "messagelabs.com",
-    "symanteccloud.com",
-    "barracudanetworks.com",
-    "iphmx.com",
-    "mailcontrol.com",
-    "forcepoint.net",
-    "fireeyecloud.com",
-    "trendmicro.com",
-    "trendmicro.eu",
-    "sophos.com",
-    "hornetsecurity.com",
-    "antispameurope.com",
-    "antispamcloud.com",
-    "spamexperts.com",
-    "retarus.com",
-    "amazonses.com",
-    "sendgrid.net",
-    "mailgun.org",
-    "mailgun.net",
-    "mandrillapp.com",
-    "mailjet.com",
-    "sparkpostmail.com",
-    "postmarkapp.com",
-    "sendinblue.com",
-    "brevo.com",
-    "zoho.com",
-    "zoho.eu",
-    "yahoo.com",
-    "yahoodns.net",
-    "icloud.com",
-    "fastmail.com",
-    "messagingengine.com",
-    "protonmail.ch",
-    "emailsrvr.com",
-    "secureserver.net",
-    "ovh.net",
-    "ionos.com",
-    "kundenserver.de",
-];
 
 /// Notes everything that is wrong with them.
 pub(super) fn check(written: &Written, problems: &mut Problems) {
     for item in &written.receive_connectors {
         certificates(item, problems);
         shared_names(item, problems);
+        tenant(item, problems);
         for (at, bind) in item.used.bind.iter().enumerate() {
             if !item.used.client_names.is_empty() && !shows_certificate(written, *bind) {
                 let message = format!(
@@ -105,7 +55,7 @@ fn shared_names(item: &Item<ReceiveConnector>, problems: &mut Problems) {
         (_, false) => return,
     };
     for (at, name) in connector.client_names.iter().enumerate() {
-        if let Some(provider) = provider(name) {
+        if let Some(provider) = provider(name.as_str()) {
             let message = format!(
                 "{right} for `{name}`, which all customers of {provider} share; leave {right} out, or name their networks \
                  and certificates of your own"
@@ -115,10 +65,41 @@ fn shared_names(item: &Item<ReceiveConnector>, problems: &mut Problems) {
     }
 }
 
-fn provider(name: &ClientName) -> Option<&'static str> {
-    let below =
-        |provider: &str| name.base().strip_suffix(provider).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    PROVIDERS.iter().copied().find(|provider| below(provider))
+/// A tenant is read behind a certificate that was verified, and only when the header section is there.
+fn tenant(item: &Item<ReceiveConnector>, problems: &mut Problems) {
+    let connector = &item.used;
+    if connector.tenant.is_none() {
+        return;
+    }
+    if connector.client_names.is_empty() {
+        let message =
+            "`tenant`: anybody can write a header; write the provider's names as `client_names`, and tls client_ca";
+        problems.add(item.places.at("tenant"), message.to_owned());
+    }
+    let right = match (connector.relay, connector.resolves_first) {
+        (Relay::Anywhere, _) => "relay = \"anywhere\"",
+        (_, true) => "resolves_first",
+        (_, false) => return,
+    };
+    if !connector.client_names.iter().any(|name| provider(name.as_str()).is_some()) {
+        let message =
+            format!("`tenant`: a message names it after its recipients, too late for {right}; leave {right} out");
+        problems.add(item.places.at("tenant"), message);
+    }
+}
+
+/// Takes the organisation from connectors whose clients can never be told to be of it: what comes in there is no sign of
+/// a loop, and nobody is to read otherwise in the status.
+pub(super) fn leave_out_organizations(written: &mut Written) {
+    for item in &mut written.receive_connectors {
+        let connector = &mut item.used;
+        let nobody = !connector.client_names.is_empty()
+            && connector.tenant.is_none()
+            && connector.client_names.iter().all(|name| !connector.vouches_for(name.as_str()));
+        if nobody {
+            connector.organization = "".into();
+        }
+    }
 }
 
 /// Whether clients who come by their address find TLS there.
@@ -142,26 +123,5 @@ fn authentication(item: &Item<ReceiveConnector>, written: &Written, problems: &m
     if connector.auth == Auth::Directory && !ldap {
         let message = "`auth`: there is no directory of kind \"ldap\" to ask for passwords; write \"users:FILE\"";
         problems.add(item.places.at("auth"), message.to_owned());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_all_customers_are_known() {
-        for (name, shared) in [
-            ("*.protection.outlook.com", true),
-            ("mail.protection.outlook.com", true),
-            ("*.google.com", true),
-            ("eu-smtp-1.mimecast.com", true),
-            ("mx0a-1.pphosted.com", true),
-            ("*.contoso.com", false),
-            ("myoutlook.com", false),
-            ("outlook.com.contoso.com", false),
-        ] {
-            assert_eq!(provider(&ClientName::parse(name).unwrap()).is_some(), shared, "{name}");
-        }
     }
 }

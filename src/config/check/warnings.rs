@@ -5,8 +5,11 @@ use std::net::IpAddr;
 use crate::config::file::Written;
 use crate::config::source::Item;
 use crate::config::{
-    Auth, Delivery, DirectoryConfig, DirectoryKind, Host, Protocol, SendConnector, SendTlsMode, SmtpOut,
+    Auth, Delivery, DirectoryConfig, DirectoryKind, Host, Protocol, ReceiveConnector, SendConnector, SendTlsMode,
+    SmtpOut,
 };
+use crate::message::header;
+use crate::tls::providers::provider;
 
 use super::domains::relays;
 use super::{element, warning};
@@ -18,6 +21,8 @@ pub(super) fn find(written: &Written) -> Vec<String> {
         if item.used.resolves_first && item.used.organization.is_empty() {
             found.push(warning(&item.places, "resolves_first", "resolves_first does nothing without an organization"));
         }
+        shared_names(item, &mut found);
+        signed_headers(item, &mut found);
     }
     let logins = written.receive_connectors.iter().any(|item| item.used.auth == Auth::Directory);
     for item in &written.directories {
@@ -31,6 +36,47 @@ pub(super) fn find(written: &Written) -> Vec<String> {
     let carries = |item: &&Item<SendConnector>| relays.contains(&item.used.name);
     written.send_connectors.iter().filter(carries).for_each(|item| unverified(item, &mut found));
     found
+}
+
+/// An organisation that a certificate cannot tell, or a tenant that tells none.
+fn shared_names(item: &Item<ReceiveConnector>, found: &mut Vec<String>) {
+    let connector = &item.used;
+    let organization = &connector.organization;
+    match (&connector.tenant, organization.is_empty()) {
+        (Some(_), true) => {
+            found.push(warning(&item.places, "tenant", "tenant does nothing without an organization"));
+        }
+        (None, false) => {
+            for (at, name) in connector.client_names.iter().enumerate() {
+                let Some(provider) = provider(name.as_str()) else { continue };
+                let cure = match provider {
+                    "outlook.com" => "write tenant = \"ID\" of yours",
+                    _ => "use a certificate or networks of your own",
+                };
+                let message = format!(
+                    "client_names: all customers of {provider} show `{name}`, so who does is a stranger, not of \
+                     `{organization}`; {cure}, or leave organization out"
+                );
+                found.push(warning(&item.places, &element("client_names", at), &message));
+            }
+        }
+        (Some(_), false) | (None, true) => {}
+    }
+}
+
+/// Header fields that Exchange Online signs (`h=` of its DKIM and ARC signatures).
+const SIGNED: [&str; 2] = ["X-MS-Exchange-SenderADCheck", "X-MS-Exchange-AntiSpam-MessageData-0"];
+
+/// A pattern of the operator's own that breaks others' signatures.
+fn signed_headers(item: &Item<ReceiveConnector>, found: &mut Vec<String>) {
+    for (at, pattern) in item.used.strip_headers.iter().enumerate() {
+        if let Some(signed) = SIGNED.iter().find(|name| header::matches(pattern, name.as_bytes())) {
+            let message = format!(
+                "strip_headers: `{pattern}` takes {signed} out, which Exchange Online signs: its DKIM signatures break"
+            );
+            found.push(warning(&item.places, &element("strip_headers", at), &message));
+        }
+    }
 }
 
 fn directory(item: &Item<DirectoryConfig>, found: &mut Vec<String>) {

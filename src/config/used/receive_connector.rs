@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use crate::config::network::Network;
 use crate::message::envelope::Relay;
+use crate::message::header::Strip;
+use crate::message::tenant::Tenant;
+use crate::smtp::domain::Domain;
 use crate::tls::names::ClientName;
+use crate::tls::providers::provider;
 
 /// `[[receive_connector]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +22,7 @@ pub struct ReceiveConnector {
     pub bind: Vec<SocketAddr>,
     /// Clients it serves; the most specific network among the connectors of a bind wins.
     pub remote_networks: Vec<Network>,
-    /// These hosts' organisation; empty: none.
+    /// These hosts' organisation; empty: none, or none that could be told.
     pub organization: Arc<str>,
     /// These hosts send us only what they did not find themselves.
     pub resolves_first: bool,
@@ -30,6 +34,8 @@ pub struct ReceiveConnector {
     pub trusted_proxies: Vec<Network>,
     /// Names in a verified client certificate that select it. Empty: clients' networks do.
     pub client_names: Vec<ClientName>,
+    /// The tenant of Exchange Online whose mail alone is the organisation's, behind `client_names` that all tenants show.
+    pub tenant: Option<Tenant>,
     /// Whom it lets authenticate; only over TLS.
     pub auth: Auth,
     /// Bytes of a message.
@@ -49,6 +55,8 @@ pub struct ReceiveConnector {
     pub max_segment_size: Option<u16>,
     /// Header field names, with a final `*` as the only wildcard, that strangers may not assert.
     pub strip_headers: Vec<String>,
+    /// Whether strangers' Authentication-Results in our name are taken out.
+    pub strip_authentication_results: bool,
 }
 
 impl ReceiveConnector {
@@ -57,6 +65,19 @@ impl ReceiveConnector {
     #[must_use]
     pub fn relay_by_address(&self) -> Relay {
         if self.auth == Auth::None { self.relay } else { Relay::AcceptedDomains }
+    }
+
+    /// Whether whoever shows this name in a certificate is of the organisation at once. A name that a provider shares says
+    /// nothing, and where a tenant is wanted the header section has to name it.
+    #[must_use]
+    pub fn vouches_for(&self, name: &str) -> bool {
+        self.tenant.is_none() && provider(name).is_none()
+    }
+
+    /// What strangers may not assert here; `host` is our host name.
+    #[must_use]
+    pub fn strips<'a>(&'a self, host: &'a Domain) -> Strip<'a> {
+        Strip { names: &self.strip_headers, results_of: Some(host).filter(|_| self.strip_authentication_results) }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::CertificateFiles;
 use crate::routing::address_space::AddressSpace;
+use crate::routing::table::SourceRoutes;
 
 /// `[[send_connector]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct SendConnector {
     pub address_spaces: Vec<AddressSpace>,
     /// `verify_with`: the directory that is asked about unresolved recipients before they are accepted.
     pub verify_with: Option<Arc<str>>,
+    /// `source_routes`: whether strangers may route mail through its next hop.
+    pub source_routes: SourceRoutes,
     /// RCPT TO becomes the entry's target address.
     pub rewrite_target_address: bool,
     /// When and how often to try.
@@ -43,7 +46,7 @@ pub enum Delivery {
 /// What cut-through needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CutThrough {
-    /// `cut_through_patience`: how long we wait for a next hop, in all, up to its 354.
+    /// `cut_through_patience`: how long a next hop may take to connect and greet, and over each reply up to its 354.
     pub patience: Duration,
     /// What becomes of mail that it cannot take now.
     pub when_unreachable: WhenUnreachable,

@@ -1,10 +1,11 @@
 //! One connection to a next hop: bytes out, replies in, each with a deadline.
 //!
-//! `open` makes it ready for MAIL, `transaction` speaks over it, `pool` keeps it between messages. Commands are
+//! `open` makes it ready for MAIL, `conversation` speaks over it, `pool` keeps it between messages. Commands are
 //! queued and go out together with the next reply that is waited for, which is all that pipelining takes (RFC 2920).
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,6 +80,12 @@ pub struct Connection {
     pub opened: Instant,
     /// Whether a message has gone over it before.
     pub history: History,
+    /// Our own address on it.
+    pub local: Option<IpAddr>,
+    /// Recipients that were refused on it.
+    pub refusals: u32,
+    /// How long each reply is waited for, unless it is said otherwise: `reply_timeout`, or less where somebody waits for us.
+    pub patience: Duration,
     watch: Watch,
     alarm: Alarm,
 }
@@ -129,6 +136,8 @@ impl Connection {
     /// Over a socket that was just connected; nothing is read yet.
     #[must_use]
     pub fn new(stream: Stream, next_hop: Arc<str>, terms: Arc<Terms>, watch: Watch) -> Self {
+        let patience = terms.smtp.reply_timeout;
+        let local = stream.tcp().and_then(|socket| socket.local_addr().ok()).map(|local| local.ip());
         Self {
             stream,
             replies: Replies::default(),
@@ -138,6 +147,9 @@ impl Connection {
             terms,
             opened: Instant::now(),
             history: History::Fresh,
+            local,
+            refusals: 0,
+            patience,
             watch,
             alarm: Alarm::new(),
         }
@@ -167,12 +179,12 @@ impl Connection {
         self.out.len()
     }
 
-    /// Writes what is queued and waits for one reply, for `reply_timeout`.
+    /// Writes what is queued and waits for one reply, for [`Connection::patience`].
     ///
     /// # Errors
     /// [`Broken`].
     pub async fn reply(&mut self) -> Result<Reply, Broken> {
-        self.reply_within(self.terms.smtp.reply_timeout).await
+        self.reply_within(self.patience).await
     }
 
     /// The same for a command of its own.
@@ -276,7 +288,7 @@ impl Connection {
         name: rustls_pki_types::ServerName<'static>,
     ) -> Result<Self, Broken> {
         let Stream::Plain(socket) = self.stream else { return Ok(self) };
-        let limit = self.terms.smtp.reply_timeout;
+        let limit = self.patience;
         let handshake = timeout(limit, connector.connect(name, socket)).await;
         self.stream = Stream::Tls(Box::new(handshake.map_err(|_| Broken::TimedOut(limit))??));
         self.replies.discard();
@@ -301,6 +313,16 @@ impl Connection {
             Stream::Unix(socket) => SockRef::from(socket).peek(&mut byte),
         };
         self.is_in_step() && matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Nothing more goes out: a reply that is still to come must not be taken for that to another command.
+    pub fn shut(&self) {
+        // One that is gone already is shut.
+        let _ = match &self.stream {
+            Stream::Plain(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
+            Stream::Tls(tls) => SockRef::from(tls.get_ref().0).shutdown(Shutdown::Both),
+            Stream::Unix(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
+        };
     }
 
     /// Says QUIT and closes (RFC 5321 4.1.1.10). Whether it is answered changes nothing.

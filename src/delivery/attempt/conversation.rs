@@ -1,24 +1,64 @@
 //! One transaction with one next hop, step by step: MAIL and RCPT here, DATA, the content and the dot in `content`.
 //!
-//! The queue's attempts walk through it in one go (`transaction`), cut-through as the client moves (`lend`). Replies are
-//! read by the table in `refusal`. RFC 5321 3.3, 4.1.1; RFC 2920 (pipelining); RFC 3030 (BDAT); RFC 2033 (LMTP).
+//! A branch walks through it: in one go where the message is there, else as its client moves. Replies are read by the table
+//! in `refusal`. RFC 5321 3.3, 4.1.1; RFC 2920 (pipelining); RFC 3030 (BDAT); RFC 2033 (LMTP).
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use super::HandedResult;
-use super::answer::{Answer, Ended, to_rcpt};
+use tokio::time::Instant;
+
 use super::black_hole::BlackHole;
 use super::connection::{Broken, Connection, History};
 use super::trouble::Trouble;
-use crate::delivery::refusal::{Meaning, Step, meaning};
+use crate::delivery::outcome::{Class, Outcome};
+use crate::delivery::refusal::Step;
+use crate::delivery::refusal::read::{Meaning, Reading, Transaction, read};
+use crate::message::envelope::{Origin, Sender};
+use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::client::encode::Encoder;
 use crate::smtp::reply::Reply;
 
 mod content;
 
+/// After so many refused recipients a 421 is the connection's error limit (Postfix: smtpd_hard_error_limit).
+const ERROR_LIMIT: u32 = 2;
 /// Bytes of a reply's words that are kept: they are stored with every recipient.
 const MAX_WORDS: usize = 2000;
+
+/// How the connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Ready for MAIL.
+    Ready,
+    /// Of no more use.
+    Closed,
+    /// It came from the pool and was dead already: nothing was said, nobody was told anything.
+    Unused,
+    /// Of no more use for those that were told nothing: they go on over a new one. It has reached the next hop's limit of
+    /// errors, or waits for an answer that we do not wait for.
+    Worn,
+}
+
+/// How long a next hop may take over its replies to the whole message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// So long over each: a store delivers to one recipient after another (RFC 2033).
+    ForEach(Duration),
+    /// All of them until then: somebody is waiting for us.
+    Until(Instant),
+}
+
+impl Patience {
+    /// How long the next reply may take.
+    fn left(self) -> Duration {
+        match self {
+            Self::ForEach(limit) => limit,
+            Self::Until(deadline) => deadline.saturating_duration_since(Instant::now()),
+        }
+    }
+}
 
 /// Whether DATA goes out with the envelope (RFC 2920 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,22 +77,70 @@ pub(crate) struct Conversation {
     /// RCPT was accepted; they await the message's reply. In the order of their RCPT.
     accepted: Vec<usize>,
     /// Who has his answer.
-    told: Vec<(usize, Answer)>,
+    told: Vec<(usize, Outcome)>,
+    /// What keeps the transaction as a whole from going on here.
+    trouble: Option<Trouble>,
     /// DATA has been written, and the answer is not there yet.
     data_said: bool,
     encoder: Option<Encoder>,
+    said: Said,
+    /// Whether the message was refused for somebody after the dot.
+    refused: bool,
+}
+
+/// What was said in this transaction: a refusal may repeat any of it, and none of it is the server's own wording.
+#[derive(Default)]
+struct Said {
+    reverse_path: Option<ReversePath>,
+    helo: String,
+    client: Option<IpAddr>,
+    recipients: Vec<Address>,
 }
 
 impl Conversation {
     /// On a connection that is ready for MAIL.
     pub(crate) fn new(connection: Connection) -> Self {
         let (asked, accepted, told) = (VecDeque::new(), Vec::new(), Vec::new());
-        Self { connection, asked, accepted, told, data_said: false, encoder: None }
+        Self {
+            connection,
+            asked,
+            accepted,
+            told,
+            trouble: None,
+            data_said: false,
+            encoder: None,
+            said: Said::default(),
+            refused: false,
+        }
     }
 
     /// What the next hop offers, and how it is called.
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// The same, for what is said before MAIL.
+    pub(crate) fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Whose mail it is, and for whom, as the client and we say it.
+    pub(crate) fn says<'a>(&mut self, origin: &Origin, sender: &Sender, recipients: impl Iterator<Item = &'a Address>) {
+        self.said.reverse_path = Some(sender.reverse_path.clone());
+        (self.said.client, self.said.helo) = (origin.client, origin.helo.clone());
+        self.said.recipients.extend(recipients.cloned());
+    }
+
+    /// What a reply means at this step.
+    fn read(&self, step: Step, reply: &Reply) -> Reading {
+        if !reply.is_transient() && !reply.is_permanent() {
+            return read(step, reply, &Transaction::default());
+        }
+        let mut said: Vec<&str> = self.said.recipients.iter().map(Address::as_str).collect();
+        said.extend(self.said.reverse_path.as_ref().map(ReversePath::as_str));
+        said.push(&self.said.helo);
+        let (name, ours) = (self.connection.terms.ehlo.as_str(), self.connection.local.as_slice());
+        read(step, reply, &Transaction { said: &said, name, client: self.said.client, ours })
     }
 
     /// A wait is cut short: whether what was sent seems to get lost on the way.
@@ -72,12 +160,23 @@ impl Conversation {
 
     /// Refuses recipients ourselves.
     pub(crate) fn refuse(&mut self, recipients: impl Iterator<Item = usize>, reply: &Reply) {
-        self.told.extend(recipients.map(|at| (at, Answer::Final(HandedResult::Refused(reply.clone())))));
+        self.told.extend(recipients.map(|at| (at, Outcome::ours(Class::Refused, reply.clone()))));
     }
 
     /// What recipients were told since this was asked last.
-    pub(crate) fn told(&mut self) -> Vec<(usize, Answer)> {
+    pub(crate) fn told(&mut self) -> Vec<(usize, Outcome)> {
         std::mem::take(&mut self.told)
+    }
+
+    /// What keeps the transaction from going on here, if something does; asked once.
+    pub(crate) fn trouble(&mut self) -> Option<Trouble> {
+        self.trouble.take()
+    }
+
+    /// Whether what it offers still holds: a connection that lay idle is asked. A next hop that was started anew meanwhile may
+    /// offer more, and a refusal of ours would be wrong.
+    pub(crate) async fn stands(&mut self) -> bool {
+        self.connection.history != History::Reused || self.reset().await == Ended::Ready
     }
 
     /// MAIL and the first RCPTs, lines with their CRLF.
@@ -113,7 +212,7 @@ impl Conversation {
     }
 
     async fn reply(&mut self) -> Result<Reply, Broken> {
-        self.reply_within(self.connection.terms.smtp.reply_timeout).await
+        self.reply_within(self.connection.patience).await
     }
 
     async fn reply_within(&mut self, limit: Duration) -> Result<Reply, Broken> {
@@ -130,16 +229,28 @@ impl Conversation {
             Err(_) if self.connection.history == History::Reused => return Err(Ended::Unused),
             Err(broken) => return Err(self.broke(&broken, Step::Mail)),
         };
-        match meaning(Step::Mail, &reply) {
+        let reading = self.read(Step::Mail, &reply);
+        match reading.meaning {
             Meaning::Positive => return Ok(()),
             _ if reply.code == 421 && self.connection.history == History::Reused => return Err(Ended::Unused),
-            Meaning::SenderRefused => {
+            Meaning::SenderRefused
+            | Meaning::ClientRefused
+            | Meaning::RelayedMailFails
+            | Meaning::ContentRefused
+            | Meaning::RecipientRefused
+            | Meaning::UnknownRecipient
+            | Meaning::TooManyRecipients => {
                 let all = self.unanswered();
-                self.tell(&all, || Answer::Final(HandedResult::Refused(reply.clone())));
+                let refused = Outcome::answered(reply, &self.connection.next_hop).by(reading.row.name);
+                self.tell(&all, &refused);
             }
-            other => {
-                self.trouble(Trouble::said(&self.connection, Step::Mail, &reply, other));
-                if reply.code == 421 || other == Meaning::OutOfStep {
+            Meaning::Unreachable(_)
+            | Meaning::AboutUs
+            | Meaning::Throttled
+            | Meaning::OurMistake
+            | Meaning::OutOfStep => {
+                self.end_by(Trouble::said(&self.connection, Step::Mail, &reply, reading));
+                if reply.code == 421 || reading.meaning == Meaning::OutOfStep {
                     return Err(Ended::Closed);
                 }
             }
@@ -168,24 +279,64 @@ impl Conversation {
             }
             let reply = match self.reply().await {
                 Ok(reply) => reply,
+                Err(broken @ Broken::TimedOut(_)) => return Err(self.late(&broken)),
                 Err(broken) => return Err(self.broke(&broken, Step::Rcpt)),
             };
-            let means = meaning(Step::Rcpt, &reply);
-            if reply.code == 421 || means == Meaning::OutOfStep {
+            let reading = self.read(Step::Rcpt, &reply);
+            if reply.code == 421 && self.connection.refusals >= ERROR_LIMIT {
+                return Err(Ended::Worn);
+            }
+            if reply.code == 421 || reading.meaning == Meaning::OutOfStep {
                 // The recipients before it have no message yet, those behind it no answer.
-                self.trouble(Trouble::said(&self.connection, Step::Rcpt, &reply, means));
+                self.end_by(Trouble::said(&self.connection, Step::Rcpt, &reply, reading));
                 return Err(Ended::Closed);
             }
             self.asked.pop_front();
-            match means {
-                Meaning::Positive => self.accepted.push(*at),
-                other => {
-                    let answer = to_rcpt(&self.connection, reply, other, self.accepted.len());
-                    self.told.push((*at, answer));
-                }
+            if reading.meaning == Meaning::Positive {
+                self.accepted.push(*at);
+            } else {
+                self.connection.refusals += 1;
+                let outcome = self.rcpt_refused(reply, reading);
+                self.told.push((*at, outcome));
             }
         }
         Ok(())
+    }
+
+    /// The next hop thinks too long about a recipient: that is his alone. The others go on over a new connection, for over
+    /// this one his answer may still come.
+    fn late(&mut self, broken: &Broken) -> Ended {
+        let trouble = Trouble::broken(&self.connection, broken, Step::Rcpt);
+        let his = self.asked.pop_front();
+        self.told.extend(his.map(|at| (at, trouble.outcome())));
+        self.asked.clear();
+        self.accepted.clear();
+        Ended::Worn
+    }
+
+    /// What a reply to RCPT that is not a yes comes to.
+    fn rcpt_refused(&mut self, reply: Reply, reading: Reading) -> Outcome {
+        let (next_hop, row) = (&self.connection.next_hop, reading.row.name);
+        match reading.meaning {
+            Meaning::TooManyRecipients => Outcome::said(Class::TooManyRecipients, reply, next_hop).by(row),
+            Meaning::UnknownRecipient => Outcome::said(Class::UnknownRecipient, reply, next_hop).by(row),
+            Meaning::RecipientRefused
+            | Meaning::SenderRefused
+            | Meaning::ClientRefused
+            | Meaning::ContentRefused
+            | Meaning::RelayedMailFails => Outcome::answered(reply, next_hop).by(row),
+            Meaning::Positive
+            | Meaning::Unreachable(_)
+            | Meaning::AboutUs
+            | Meaning::Throttled
+            | Meaning::OurMistake
+            | Meaning::OutOfStep => {
+                let trouble = Trouble::said(&self.connection, Step::Rcpt, &reply, reading);
+                let outcome = trouble.outcome();
+                self.trouble = Some(trouble);
+                outcome
+            }
+        }
     }
 
     /// Ends the transaction without a message: nobody is left to send it to, or the client has gone away.
@@ -223,18 +374,19 @@ impl Conversation {
         self.asked.iter().copied().chain(std::mem::take(&mut self.accepted)).collect()
     }
 
-    fn tell(&mut self, recipients: &[usize], answer: impl Fn() -> Answer) {
-        self.told.extend(recipients.iter().map(|at| (*at, answer())));
+    fn tell(&mut self, recipients: &[usize], outcome: &Outcome) {
+        self.told.extend(recipients.iter().map(|at| (*at, outcome.clone())));
     }
 
-    /// Everybody without an answer goes to another next hop.
-    fn trouble(&mut self, trouble: Trouble) {
+    /// Nobody without an answer can be helped here.
+    fn end_by(&mut self, trouble: Trouble) {
         let all = self.unanswered();
-        self.tell(&all, || Answer::Trouble(trouble.clone()));
+        self.tell(&all, &trouble.outcome());
+        self.trouble = Some(trouble);
     }
 
     fn broke(&mut self, broken: &Broken, step: Step) -> Ended {
-        self.trouble(Trouble::broken(&self.connection, broken, step));
+        self.end_by(Trouble::broken(&self.connection, broken, step));
         Ended::Closed
     }
 }

@@ -1,10 +1,9 @@
 //! How a message can be sent within what a next hop offers, or why it cannot (DESIGN section 7, "Parameters"). Pure.
 //!
-//! `transaction` asks before it says MAIL. What does not fit is refused for good, with replies of ours.
+//! `checkout` asks before it says MAIL. What does not fit is refused for good, with replies of ours.
 
 use std::borrow::Cow;
 
-use super::Message;
 use crate::config::{BareLf, EightBit, SmtpOut};
 use crate::message::envelope::{Body, Sender};
 use crate::smtp::address::Address;
@@ -36,29 +35,6 @@ pub(crate) enum Way {
     Data(Lines),
     /// One `BDAT n LAST` (RFC 3030): content with bare CR or LF.
     Bdat,
-}
-
-/// How the message goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fit {
-    /// How the content goes.
-    pub way: Way,
-    /// The reverse-path as it goes on the wire.
-    pub reverse_path: String,
-    /// What goes with MAIL. SMTPUTF8 is there as soon as sender or header section ask for it.
-    pub mail: MailParameters,
-}
-
-/// How the message fits.
-///
-/// # Errors
-/// The branch's final reply.
-pub(super) fn message(message: &Message<'_>, settings: &SmtpOut, offers: &Offers) -> Result<Fit, Reply> {
-    let Message { sender, content, prefix, .. } = message;
-    let bytes = prefix.len() as u64 + content.size;
-    let way = content_way(sender, content, bytes, (settings, offers))?;
-    let (reverse_path, mail) = envelope(sender, Some(bytes), body(sender, content), offers)?;
-    Ok(Fit { way, reverse_path, mail })
 }
 
 /// What the content is: as announced, or as it is.
@@ -139,7 +115,6 @@ mod tests {
 
     use super::*;
     use crate::config::{ClientAddress, Select, SendTls, SendTlsMode, Speaks};
-    use crate::message::envelope::Origin;
     use crate::message::header::Identity;
     use crate::smtp::address::ReversePath;
 
@@ -182,13 +157,16 @@ mod tests {
         Sender { reverse_path, size: None, body: Body::SevenBit, smtputf8: false, ret: None, envid: None }
     }
 
+    /// How a message goes.
+    struct Fit {
+        way: Way,
+        mail: MailParameters,
+    }
+
     fn fit(sender: &Sender, content: &Content, settings: &SmtpOut, offers: &Offers) -> Result<Fit, Reply> {
-        let body = crate::spool::Stored::memory(Default::default());
-        message(
-            &Message { origin: &Origin::report(), sender, content, prefix: b"", body, recipients: &[] },
-            settings,
-            offers,
-        )
+        let way = content_way(sender, content, content.size, (settings, offers))?;
+        let (_, mail) = envelope(sender, Some(content.size), body(sender, content), offers)?;
+        Ok(Fit { way, mail })
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::trouble::{LOOP, NO_DNS, Trouble};
-use super::{Attempt, DnsError};
+use super::{DnsError, WayOut};
 use crate::config::{Host, Select, SmartHost};
 use crate::delivery::dns::{Exchanges, before_us};
 use crate::delivery::health::{Key, Standing};
@@ -33,7 +33,7 @@ pub(super) struct NextHop {
 }
 
 /// Why there is no next hop.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum NoHop {
     /// The recipients' final reply.
     Refused(Reply),
@@ -99,22 +99,22 @@ impl Turns {
 }
 
 /// All next hops in order: those that failed lately come last.
-pub(super) async fn hops(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, NoHop> {
-    let smtp = &attempt.terms.smtp;
+pub(super) async fn hops(out: &WayOut) -> Result<Vec<NextHop>, NoHop> {
+    let smtp = &out.terms.smtp;
     let hops = if smtp.smart_hosts.is_empty() {
-        recipients_mx(attempt).await?
+        recipients_mx(out).await?
     } else {
-        smart_hosts(attempt).await.map_err(NoHop::Trouble)?
+        smart_hosts(out).await.map_err(NoHop::Trouble)?
     };
     if hops.len() < 2 {
         return Ok(hops);
     }
-    let connector = &attempt.connector.name;
+    let connector = &out.connector.name;
     let turn = match smtp.select {
         Select::Failover => 0,
-        Select::RoundRobin => attempt.shared.turns.smart_hosts(connector),
+        Select::RoundRobin => out.shared.turns.smart_hosts(connector),
     };
-    Ok(in_order(hops, turn, |hop| attempt.shared.health.standing(&hop.key(connector)) == Standing::Down))
+    Ok(in_order(hops, turn, |hop| matches!(out.shared.health.standing(&hop.key(connector)), Standing::Down(_))))
 }
 
 /// Those that are down behind all others. With `turn` the smart hosts that have a next hop left are begun with in
@@ -137,8 +137,8 @@ fn in_order(hops: Vec<NextHop>, turn: usize, is_down: impl Fn(&NextHop) -> bool)
 }
 
 /// The next hops that the connector names.
-pub(super) async fn smart_hosts(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, Trouble> {
-    let smtp = &attempt.terms.smtp;
+pub(super) async fn smart_hosts(out: &WayOut) -> Result<Vec<NextHop>, Trouble> {
+    let smtp = &out.terms.smtp;
     let mut hops = Vec::new();
     let mut last = None;
     for smart_host in &smtp.smart_hosts {
@@ -151,9 +151,9 @@ pub(super) async fn smart_hosts(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, T
                 continue;
             }
         };
-        match attempt.shared.dns.exchanges(&smtp.dns_servers, name).await {
+        match out.shared.dns.exchanges(&smtp.dns_servers, name).await {
             Ok(Exchanges::Implicit) => hops.push(hop(Host::Name(name.clone()))),
-            Ok(Exchanges::Hosts(hosts)) => match ours_removed(attempt, name, &hosts) {
+            Ok(Exchanges::Hosts(hosts)) => match ours_removed(out, name, &hosts) {
                 Ok(names) => hops.extend(names.into_iter().map(|name| hop(Host::Name(name)))),
                 Err(trouble) => last = Some(trouble),
             },
@@ -173,23 +173,23 @@ pub(super) async fn smart_hosts(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, T
     }
 }
 
-async fn recipients_mx(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, NoHop> {
-    let domain = attempt.next_hop_domain;
+async fn recipients_mx(out: &WayOut) -> Result<Vec<NextHop>, NoHop> {
+    let domain = &out.next_hop_domain;
     let hop = |host| NextHop { at: SmartHost::new(host, 25), label: None };
     if let Some(address) = domain.as_ip() {
         return Ok(vec![hop(Host::Address(address))]);
     }
-    let servers = &attempt.terms.smtp.dns_servers;
+    let servers = &out.terms.smtp.dns_servers;
     let failed = |error: DnsError| NoHop::Trouble(Trouble::unreached(NO_DNS, error.to_string()));
-    match attempt.shared.dns.exchanges(servers, domain.as_str()).await {
+    match out.shared.dns.exchanges(servers, domain.as_str()).await {
         Ok(Exchanges::Hosts(hosts)) => {
-            let names = ours_removed(attempt, domain.as_str(), &hosts).map_err(NoHop::Trouble)?;
+            let names = ours_removed(out, domain.as_str(), &hosts).map_err(NoHop::Trouble)?;
             Ok(names.into_iter().map(|name| hop(Host::Name(name))).collect())
         }
         Ok(Exchanges::Null) => Err(NoHop::Refused(NULL_MX)),
         Err(DnsError::NotFound(_)) => Err(NoHop::Refused(NO_SUCH_DOMAIN)),
         Err(error) => Err(failed(error)),
-        Ok(Exchanges::Implicit) => match attempt.shared.dns.addresses(servers, domain.as_str()).await {
+        Ok(Exchanges::Implicit) => match out.shared.dns.addresses(servers, domain.as_str()).await {
             Ok(_) => Ok(vec![hop(Host::Name(domain.as_str().to_owned()))]),
             Err(DnsError::NotFound(_)) => Err(NoHop::Refused(NO_MAIL_SERVER)),
             Err(error) => Err(failed(error)),
@@ -198,8 +198,8 @@ async fn recipients_mx(attempt: &Attempt<'_>) -> Result<Vec<NextHop>, NoHop> {
 }
 
 /// The exchanges before ourselves; none: mail for the domain would come back to us.
-fn ours_removed(attempt: &Attempt<'_>, domain: &str, hosts: &[(u16, String)]) -> Result<Vec<String>, Trouble> {
-    let names = before_us(hosts, attempt.terms.ehlo.as_str(), attempt.shared.turns.exchanges());
+fn ours_removed(out: &WayOut, domain: &str, hosts: &[(u16, String)]) -> Result<Vec<String>, Trouble> {
+    let names = before_us(hosts, out.terms.ehlo.as_str(), out.shared.turns.exchanges());
     if names.is_empty() {
         let text = format!("the best MX of {domain} is ourselves: mail would come back to us");
         return Err(Trouble::unreached(LOOP, text).alerting());

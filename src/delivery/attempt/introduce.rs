@@ -1,7 +1,7 @@
 //! Tells a next hop who the original client was, where the connector wants it (`client_address`) and the next hop
 //! takes it.
 
-use super::connection::Connection;
+use super::connection::{Broken, Connection};
 use crate::config::ClientAddress;
 use crate::message::envelope::Origin;
 use crate::smtp::client::xforward::{self, Offered};
@@ -22,6 +22,8 @@ pub(super) async fn introduce(connection: &mut Connection, origin: &Origin) {
                 connection.offers.xforward = Offered::default();
                 return;
             }
+            // Its reply may still come, and must not be taken for that to MAIL.
+            Err(Broken::TimedOut(_)) => return connection.shut(),
             Err(_) => return,
         }
     }

@@ -7,7 +7,8 @@ use super::connection::Connection;
 use super::open::{Say, expect};
 use super::trouble::{NO_SECURITY, Trouble};
 use crate::config::{Mechanism, SendAuth};
-use crate::delivery::refusal::{Alert, Meaning, Step};
+use crate::delivery::refusal::Step;
+use crate::delivery::refusal::read::Reading;
 use crate::smtp::reply::Reply;
 
 /// Authenticates, or says why not.
@@ -59,7 +60,7 @@ async fn challenge(connection: &mut Connection, line: &str) -> Result<(), Troubl
 }
 
 fn out_of_step(connection: &Connection, reply: &Reply) -> Trouble {
-    Trouble::said(connection, Step::Auth, reply, Meaning::Unreachable(Alert::Yes))
+    Trouble::said(connection, Step::Auth, reply, Reading::out_of_step())
 }
 
 fn name(mechanism: Mechanism) -> &'static str {

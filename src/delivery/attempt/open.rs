@@ -6,16 +6,18 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::black_hole::Watch;
 use super::connection::{Broken, Connection, Stream};
 use super::trouble::{BAD_SECURITY, LOOP, NO_ANSWER, NO_DNS, NO_SECURITY, Trouble};
-use super::{Attempt, hops::NextHop, login, socket};
+use super::{WayOut, hops::NextHop, login, socket};
 use crate::config::{Host, SendTlsMode, Speaks};
-use crate::delivery::refusal::{Meaning, Step, meaning};
+use crate::delivery::refusal::Step;
+use crate::delivery::refusal::read::{Meaning, Transaction, read};
 use crate::smtp::client::offers::Offers;
 use crate::smtp::reply::Reply;
 use crate::tls::connect::server_name;
@@ -48,11 +50,11 @@ enum Encrypt {
 ///
 /// # Errors
 /// The trouble with the last address that was tried.
-pub(super) async fn open(attempt: &Attempt<'_>, hop: &NextHop) -> Result<Connection, Trouble> {
-    let smtp = &attempt.terms.smtp;
+pub(super) async fn open(out: &WayOut, hop: &NextHop) -> Result<Connection, Trouble> {
+    let smtp = &out.terms.smtp;
     let addresses = match &hop.at.host {
         Host::Address(address) => vec![*address],
-        Host::Name(name) => attempt.shared.dns.addresses(&smtp.dns_servers, name).await.map_err(|error| {
+        Host::Name(name) => out.shared.dns.addresses(&smtp.dns_servers, name).await.map_err(|error| {
             let trouble = Trouble::unreached(NO_DNS, error.to_string());
             if hop.label.is_some() && matches!(error, super::DnsError::NotFound(_)) {
                 trouble.alerting()
@@ -61,7 +63,7 @@ pub(super) async fn open(attempt: &Attempt<'_>, hop: &NextHop) -> Result<Connect
             }
         })?,
         Host::Unix(path) => {
-            return over_socket(attempt, hop, path).await.map_err(|failure| match failure {
+            return over_socket(out, hop, path).await.map_err(|failure| match failure {
                 Failure::Trouble(trouble) | Failure::Handshake(trouble) => trouble,
             });
         }
@@ -69,16 +71,21 @@ pub(super) async fn open(attempt: &Attempt<'_>, hop: &NextHop) -> Result<Connect
     let usable = |ip: &IpAddr| smtp.source_address.is_none_or(|source| source.is_ipv4() == ip.is_ipv4());
     let none = format!("{} has no address of the family of `source_address`", hop.name());
     let mut last = Trouble::unreached(NO_ANSWER, none);
-    for ip in addresses.into_iter().filter(usable).take(MAX_ADDRESSES) {
-        let address = SocketAddr::new(ip, hop.at.port);
-        let mut opened = ready(attempt, hop, address, Encrypt::AsOffered).await;
+    let addresses: Vec<IpAddr> = addresses.into_iter().filter(usable).take(MAX_ADDRESSES).collect();
+    let until = Instant::now() + out.waits.connect;
+    for (at, ip) in addresses.iter().enumerate() {
+        let address = SocketAddr::new(*ip, hop.at.port);
+        // A first address that is dead leaves time for the others.
+        let left = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
+        let share = until.saturating_duration_since(Instant::now()) / left;
+        let mut opened = ready(out, hop, (address, share), Encrypt::AsOffered).await;
         // RFC 7435: without authentication clear text is no worse than TLS that cannot be had.
         let clear_will_do = smtp.tls.mode == SendTlsMode::Opportunistic && smtp.auth.is_none();
         if let Err(Failure::Handshake(trouble)) = &opened
             && clear_will_do
         {
             tracing::warn!(reason = %trouble.reply, "TLS failed; trying in clear");
-            opened = ready(attempt, hop, address, Encrypt::No).await;
+            opened = ready(out, hop, (address, share), Encrypt::No).await;
         }
         match opened {
             Ok(connection) => return Ok(connection),
@@ -89,76 +96,79 @@ pub(super) async fn open(attempt: &Attempt<'_>, hop: &NextHop) -> Result<Connect
 }
 
 async fn ready(
-    attempt: &Attempt<'_>,
+    out: &WayOut,
     hop: &NextHop,
-    address: SocketAddr,
+    (address, limit): (SocketAddr, Duration),
     encrypt: Encrypt,
 ) -> Result<Connection, Failure> {
     let next_hop: Arc<str> = hop.at(address.ip()).into();
-    if is_own(&attempt.shared.own_listeners(), address) {
+    if is_own(&out.shared.own_listeners(), address) {
         let text = "this is one of our own listeners; correct the smart host or the DNS record";
         let own = Trouble::unreached(LOOP, format!("{next_hop}: {text}"));
         return Err(own.alerting().into());
     }
-    let socket = connect(attempt, &next_hop, address).await?;
-    let connection = Connection::new(Stream::Plain(socket), next_hop, attempt.terms.clone(), watch(attempt));
-    greeted(attempt, hop, connection, encrypt).await
+    let began = Instant::now();
+    let socket = connect(out, &next_hop, (address, limit)).await?;
+    let mut connection = Connection::new(Stream::Plain(socket), next_hop, out.terms.clone(), watch(out));
+    connection.patience = limit.saturating_sub(began.elapsed()).max(out.waits.greeting);
+    greeted(out, hop, connection, encrypt).await
 }
 
-async fn over_socket(attempt: &Attempt<'_>, hop: &NextHop, path: &Path) -> Result<Connection, Failure> {
+async fn over_socket(out: &WayOut, hop: &NextHop, path: &Path) -> Result<Connection, Failure> {
     let next_hop: Arc<str> = hop.name().into();
-    let limit = attempt.terms.smtp.connect_timeout;
+    let limit = out.waits.connect;
     let failed = |why: String| Trouble::unreached(NO_ANSWER, format!("cannot connect to {next_hop}: {why}"));
     let socket = match timeout(limit, UnixStream::connect(path)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(error)) => return Err(failed(error.to_string()).into()),
         Err(_) => return Err(failed(format!("no answer within {limit:?}")).into()),
     };
-    let connection = Connection::new(Stream::Unix(socket), next_hop, attempt.terms.clone(), watch(attempt));
+    let mut connection = Connection::new(Stream::Unix(socket), next_hop, out.terms.clone(), watch(out));
+    connection.patience = out.waits.connect.max(out.waits.greeting);
     // What leaves no machine needs no TLS; `required` does not load for a socket.
-    greeted(attempt, hop, connection, Encrypt::No).await
+    greeted(out, hop, connection, Encrypt::No).await
 }
 
 /// Looks for path MTU black holes.
-fn watch(attempt: &Attempt<'_>) -> Watch {
-    let holes = attempt.shared.metrics.path_mtu_black_holes.with_label_values(&[&*attempt.connector.name]);
-    Watch::new(attempt.connector.name.clone(), holes)
+fn watch(out: &WayOut) -> Watch {
+    let holes = out.shared.metrics.path_mtu_black_holes.with_label_values(&[&*out.connector.name]);
+    Watch::new(out.connector.name.clone(), holes)
 }
 
 /// All that comes before MAIL.
 async fn greeted(
-    attempt: &Attempt<'_>,
+    out: &WayOut,
     hop: &NextHop,
     mut connection: Connection,
     encrypt: Encrypt,
 ) -> Result<Connection, Failure> {
-    greeting(attempt, &mut connection).await?;
-    hello(attempt, &mut connection).await?;
+    greeting(out, &mut connection).await?;
+    connection.patience = out.waits.reply;
+    hello(out, &mut connection).await?;
     if encrypt == Encrypt::AsOffered {
-        connection = encrypted(attempt, hop, connection).await?;
+        connection = encrypted(out, hop, connection).await?;
     }
-    if let Some(auth) = &attempt.terms.smtp.auth {
+    if let Some(auth) = &out.terms.smtp.auth {
         login::authenticate(&mut connection, auth).await?;
     }
     Ok(connection)
 }
 
-async fn connect(attempt: &Attempt<'_>, next_hop: &str, address: SocketAddr) -> Result<TcpStream, Trouble> {
-    let smtp = &attempt.terms.smtp;
+async fn connect(out: &WayOut, next_hop: &str, (address, limit): (SocketAddr, Duration)) -> Result<TcpStream, Trouble> {
     let failed = |why: String| Trouble::unreached(NO_ANSWER, format!("cannot connect to {next_hop}: {why}"));
-    match timeout(smtp.connect_timeout, socket::connect(smtp, address)).await {
+    match timeout(limit, socket::connect(&out.terms.smtp, address)).await {
         Ok(Ok(socket)) => Ok(socket),
         Ok(Err(error)) => Err(failed(error.to_string())),
-        Err(_) => Err(failed(format!("no answer within {:?}", smtp.connect_timeout))),
+        Err(_) => Err(failed(format!("no answer within {limit:?}"))),
     }
 }
 
 /// RFC 5321 3.1; DESIGN section 6, rule 2: a next hop that greets with our own name is ourselves.
-async fn greeting(attempt: &Attempt<'_>, connection: &mut Connection) -> Result<(), Trouble> {
+async fn greeting(out: &WayOut, connection: &mut Connection) -> Result<(), Trouble> {
     let reply = expect(connection, Step::Greeting, Say::Nothing).await?;
     let name = reply.text.split_ascii_whitespace().next().unwrap_or_default();
-    if name.eq_ignore_ascii_case(attempt.terms.ehlo.as_str()) {
-        attempt.shared.metrics.loops.with_label_values(&["greeting"]).inc();
+    if name.eq_ignore_ascii_case(out.terms.ehlo.as_str()) {
+        out.shared.metrics.loops.with_label_values(&["greeting"]).inc();
         let text = "it greets with our own host name: mail would come back to us";
         return Err(Trouble::at(&connection.next_hop, LOOP, text).alerting());
     }
@@ -166,8 +176,8 @@ async fn greeting(attempt: &Attempt<'_>, connection: &mut Connection) -> Result<
 }
 
 /// EHLO, and HELO once where EHLO is refused for good (RFC 5321 3.2). LMTP has only LHLO (RFC 2033 4.1).
-async fn hello(attempt: &Attempt<'_>, connection: &mut Connection) -> Result<(), Trouble> {
-    let (ehlo, speaks) = (&attempt.terms.ehlo, attempt.terms.smtp.speaks);
+async fn hello(out: &WayOut, connection: &mut Connection) -> Result<(), Trouble> {
+    let (ehlo, speaks) = (&out.terms.ehlo, out.terms.smtp.speaks);
     let said = connection.command(&format!("{} {ehlo}", speaks.hello())).await;
     let reply = said.map_err(|broken| Trouble::broken(connection, &broken, Step::Ehlo))?;
     if reply.is_permanent() && speaks == Speaks::Smtp {
@@ -181,8 +191,8 @@ async fn hello(attempt: &Attempt<'_>, connection: &mut Connection) -> Result<(),
     Ok(())
 }
 
-async fn encrypted(attempt: &Attempt<'_>, hop: &NextHop, mut connection: Connection) -> Result<Connection, Failure> {
-    let tls = &attempt.terms.smtp.tls;
+async fn encrypted(out: &WayOut, hop: &NextHop, mut connection: Connection) -> Result<Connection, Failure> {
+    let tls = &out.terms.smtp.tls;
     let next_hop = connection.next_hop.clone();
     match tls.mode {
         SendTlsMode::None => return Ok(connection),
@@ -194,22 +204,24 @@ async fn encrypted(attempt: &Attempt<'_>, hop: &NextHop, mut connection: Connect
         SendTlsMode::Opportunistic | SendTlsMode::Required => {}
     }
     let bad = |why: String| Trouble::at(&next_hop, BAD_SECURITY, &why);
-    let (clients, settings) = (attempt.shared.clone(), attempt.terms.clone());
+    let (clients, settings) = (out.shared.clone(), out.terms.clone());
     let made = tokio::task::spawn_blocking(move || clients.tls.connector(&settings.smtp.tls)).await;
     let made = made.map_err(|error| bad(error.to_string()))?;
     let connector = made.map_err(|error| bad(error.to_string()).alerting())?;
     let name = server_name(tls, &hop.certificate_name()).map_err(|error| bad(error.to_string()).alerting())?;
     match expect(&mut connection, Step::StartTls, Say::Line("STARTTLS")).await {
         Ok(_) => {}
-        // It said no and goes on in clear, as it would with a client that never asked (RFC 3207 4).
-        Err(_) if tls.mode == SendTlsMode::Opportunistic && connection.is_quiet() => return Ok(connection),
+        // It said no, and does not keep silent, and goes on in clear, as it would with a client that never asked (RFC 3207 4).
+        Err(trouble) if tls.mode == SendTlsMode::Opportunistic && trouble.row.is_some() && connection.is_quiet() => {
+            return Ok(connection);
+        }
         Err(trouble) => return Err(trouble.into()),
     }
     let mut connection = match connection.start_tls(&connector, name).await {
         Ok(connection) => connection,
         Err(broken) => return Err(Failure::Handshake(handshake_failed(&next_hop, &broken))),
     };
-    hello(attempt, &mut connection).await?;
+    hello(out, &mut connection).await?;
     Ok(connection)
 }
 
@@ -240,9 +252,11 @@ pub(super) async fn expect(connection: &mut Connection, step: Step, say: Say<'_>
 }
 
 fn judge(connection: &Connection, step: Step, reply: &Reply) -> Result<(), Trouble> {
-    match meaning(step, reply) {
+    let (name, ours) = (connection.terms.ehlo.as_str(), connection.local.as_slice());
+    let reading = read(step, reply, &Transaction { name, ours, ..Transaction::default() });
+    match reading.meaning {
         Meaning::Positive => Ok(()),
-        other => Err(Trouble::said(connection, step, reply, other)),
+        _ => Err(Trouble::said(connection, step, reply, reading)),
     }
 }
 

@@ -5,81 +5,166 @@
 //! that is slow to say whom it does not know may well take mail for the others. Replies are read by the table in
 //! `refusal`.
 
-use tokio::time::{Instant, timeout_at};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::connection::{Broken, Connection, History, Terms};
 use super::hops::{self, NextHop, NoHop};
 use super::trouble::Trouble;
-use super::{Attempt, Outbound, fit, open};
+use super::{Outbound, Waits, WayOut, fit, open};
 use crate::config::{AskedServer, Protocol};
-use crate::delivery::refusal::{Meaning, Step, meaning};
-use crate::directory::call_ahead::prober::{Heard, Prober, Probing};
+use crate::delivery::refusal::Step;
+use crate::delivery::refusal::read::{Meaning, Transaction, read};
+use crate::delivery::slots::Applicant;
+use crate::directory::call_ahead::prober::{Heard, Prober, Probing, Until};
 use crate::smtp::address::Address;
 use crate::smtp::client::commands;
 use crate::smtp::reply::Reply;
 
 /// Bytes of a reply's words that are kept: they are remembered with every address.
 const MAX_WORDS: usize = 200;
+/// For the reply to RSET, when RCPT is answered.
+const RESET: Duration = Duration::from_secs(2);
+
+/// A smart host that is being asked. `Err`: another one may say more.
+type Asking<'a> = Pin<Box<dyn Future<Output = Result<Heard, Heard>> + Send + 'a>>;
 
 impl Prober for Outbound {
-    fn probe<'a>(&'a self, server: &'a AskedServer, address: &'a Address, until: Instant) -> Probing<'a> {
+    fn probe<'a>(&'a self, server: &'a AskedServer, address: &'a Address, until: Until) -> Probing<'a> {
         Box::pin(self.ask(server, address, until))
     }
 }
 
 impl Outbound {
-    /// Asks one smart host after another; the first that answers has said it.
-    async fn ask(&self, server: &AskedServer, address: &Address, until: Instant) -> Heard {
+    /// Asks one smart host after another; the first that answers has said it. One whose share of the time is over is
+    /// waited for beside the next: it may keep back its answer about somebody whom it does not know.
+    async fn ask(&self, server: &AskedServer, address: &Address, until: Until) -> Heard {
         let AskedServer { connector, ehlo } = server;
         let Protocol::Smtp(smtp) = &connector.protocol else {
             return Heard::Failed("it is no mail server".to_owned());
         };
         let terms = Terms { ehlo: ehlo.clone(), smtp: smtp.clone() }.into();
-        let attempt = Attempt { shared: self.shared.clone(), terms, connector, next_hop_domain: address.domain() };
-        let hops = match hops::hops(&attempt).await {
+        let (connector, next_hop_domain) = (connector.clone(), address.domain().clone());
+        let waits = Waits::of_queue(smtp);
+        let out = WayOut {
+            shared: self.shared.clone(),
+            terms,
+            connector,
+            next_hop_domain,
+            waits,
+            applicant: Applicant::QUEUE,
+        };
+        let hops = match hops::hops(&out).await {
             Ok(hops) => hops,
             Err(NoHop::Trouble(trouble)) => return failed(trouble),
             Err(NoHop::Refused(reply)) => return Heard::Failed(words(&reply)),
         };
         let mut heard = Heard::Failed("it has no smart hosts".to_owned());
-        for (at, hop) in hops.iter().enumerate() {
-            let left = u32::try_from(hops.len() - at).unwrap_or(u32::MAX);
-            let now = Instant::now();
-            let share = now + until.saturating_duration_since(now) / left;
-            heard = match timeout_at(share, ask_hop(&attempt, hop, address)).await {
-                Ok(Ok(heard)) => return heard,
-                Ok(Err(trouble)) => failed(trouble),
-                Err(_) => Heard::Silent(format!("{}: no answer in time", hop.name())),
-            };
+        let mut asking: Vec<Asking<'_>> = Vec::new();
+        let (mut next, mut turn) = (0, Instant::now());
+        loop {
+            tokio::select! {
+                biased;
+                said = any(&mut asking), if !asking.is_empty() => match said {
+                    Ok(heard) => return heard,
+                    Err(no_answer) => {
+                        heard = no_answer;
+                        turn = Instant::now();
+                    }
+                },
+                () = sleep_until(turn), if next < hops.len() => {
+                    let left = u32::try_from(hops.len() - next).unwrap_or(u32::MAX);
+                    turn += until.asked.saturating_duration_since(turn) / left;
+                    asking.push(Box::pin(ask_hop(&out, &hops[next], address, until)));
+                    next += 1;
+                }
+                else => return heard,
+            }
         }
-        heard
     }
+}
+
+/// The first of them that ends; it is taken out.
+async fn any(asking: &mut Vec<Asking<'_>>) -> Result<Heard, Heard> {
+    poll_fn(|context| {
+        for at in 0..asking.len() {
+            if let Poll::Ready(said) = asking[at].as_mut().poll(context) {
+                drop(asking.swap_remove(at));
+                return Poll::Ready(said);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 fn failed(trouble: Trouble) -> Heard {
     Heard::Failed(trouble.reply.text.into_owned())
 }
 
-async fn ask_hop(attempt: &Attempt<'_>, hop: &NextHop, address: &Address) -> Result<Heard, Trouble> {
-    let key = hop.key(&attempt.connector.name);
+/// Asks one of them. `Err`: it gave no answer.
+async fn ask_hop(out: &WayOut, hop: &NextHop, address: &Address, until: Until) -> Result<Heard, Heard> {
+    let key = hop.key(&out.connector.name);
+    let (mut connection, path) = match timeout_at(until.asked, begin(out, hop, address)).await {
+        Err(_) => return Err(Heard::Silent(format!("{}: no answer in time", hop.name()))),
+        Ok(Err(trouble)) => return Err(failed(trouble)),
+        Ok(Ok(Begun::Over(heard))) => return Ok(heard),
+        Ok(Ok(Begun::Asked { connection, path })) => (*connection, path),
+    };
+    match timeout_at(until.answered, answer(&mut connection, &path, until.answered)).await {
+        Err(_) => Err(Heard::Withheld(format!("{}: no answer to RCPT in time", hop.name()))),
+        Ok(Err(broken)) => Err(failed(Trouble::broken(&connection, &broken, Step::Rcpt))),
+        Ok(Ok((heard, Then::Close))) => Ok(heard),
+        Ok(Ok((heard, Then::Keep))) => {
+            out.shared.pool.put(key, connection, out.connector.max_connections);
+            Ok(heard)
+        }
+    }
+}
+
+/// How far it came.
+enum Begun {
+    /// RCPT may be answered now.
+    Asked { connection: Box<Connection>, path: String },
+    /// There is nothing to wait for.
+    Over(Heard),
+}
+
+/// Says it all, in one go where the server offers PIPELINING (RFC 2920), and reads what MAIL is answered.
+async fn begin(out: &WayOut, hop: &NextHop, address: &Address) -> Result<Begun, Trouble> {
+    let key = hop.key(&out.connector.name);
     loop {
-        let mut connection = match attempt.shared.pool.take(&key, &attempt.terms) {
+        let mut connection = match out.shared.pool.take(&key, &out.terms) {
             Some(connection) => connection,
-            None => Box::pin(open::open(attempt, hop)).await?,
+            None => Box::pin(open::open(out, hop)).await?,
         };
         let path = match fit::recipient(address, &connection.offers) {
-            Ok(path) => path,
-            Err(reply) => return Ok(Heard::Unclear(words(&reply))),
+            Ok(path) => path.into_owned(),
+            Err(reply) => return Ok(Begun::Over(Heard::Unclear(words(&reply)))),
         };
-        let said = converse(&mut connection, &path).await;
-        match said {
+        let smtputf8 = if path.is_ascii() { "" } else { " SMTPUTF8" };
+        connection.queue(format!("MAIL FROM:<>{smtputf8}\r\n").as_bytes());
+        let mut rcpt = String::new();
+        commands::rcpt(&path, &mut rcpt);
+        rcpt.push_str("RSET\r\n");
+        let pipelining = connection.offers.pipelining;
+        if pipelining {
+            connection.queue(rcpt.as_bytes());
+        }
+        match connection.reply().await {
             // It came from the pool and was dead already.
-            Err((Step::Mail, _)) if connection.history == History::Reused => {}
-            Err((step, broken)) => return Err(Trouble::broken(&connection, &broken, step)),
-            Ok((heard, Then::Close)) => return Ok(heard),
-            Ok((heard, Then::Keep)) => {
-                attempt.shared.pool.put(key, connection, attempt.connector.max_connections);
-                return Ok(heard);
+            Err(_) if connection.history == History::Reused => {}
+            Err(broken) => return Err(Trouble::broken(&connection, &broken, Step::Mail)),
+            Ok(mail) => {
+                if !pipelining {
+                    connection.queue(rcpt.as_bytes());
+                }
+                let asked = || Begun::Asked { connection: Box::new(connection), path };
+                return Ok(at_mail(&mail).map_or_else(asked, Begun::Over));
             }
         }
     }
@@ -92,53 +177,42 @@ enum Then {
     Close,
 }
 
-/// Says it all, in one go where the server offers PIPELINING (RFC 2920), and reads what it is answered.
-async fn converse(connection: &mut Connection, path: &str) -> Result<(Heard, Then), (Step, Broken)> {
-    let smtputf8 = if path.is_ascii() { "" } else { " SMTPUTF8" };
-    let (mail, mut rcpt) = (format!("MAIL FROM:<>{smtputf8}\r\n"), String::new());
-    commands::rcpt(path, &mut rcpt);
-    let pipelining = connection.offers.pipelining;
-    connection.queue(mail.as_bytes());
-    if pipelining {
-        connection.queue(rcpt.as_bytes());
-        connection.queue(b"RSET\r\n");
-    }
-    let mail = connection.reply().await.map_err(|broken| (Step::Mail, broken))?;
-    if let Some(heard) = at_mail(&mail) {
-        return Ok((heard, Then::Close));
-    }
-    if !pipelining {
-        connection.queue(rcpt.as_bytes());
-        connection.queue(b"RSET\r\n");
-    }
-    let rcpt = connection.reply().await.map_err(|broken| (Step::Rcpt, broken))?;
-    let heard = at_rcpt(&rcpt);
+/// Reads what RCPT is answered, and RSET.
+async fn answer(connection: &mut Connection, path: &str, until: Instant) -> Result<(Heard, Then), Broken> {
+    // The limit that counts is the caller's.
+    let rcpt = connection.reply_within(until.saturating_duration_since(Instant::now()) + RESET).await?;
+    let heard = at_rcpt(path, &rcpt);
     // What was heard holds, whatever becomes of the connection.
-    let reset = connection.reply().await.is_ok_and(|reply| reply.is_positive());
+    let reset = connection.reply_within(RESET).await.is_ok_and(|reply| reply.is_positive());
     let then = if reset && connection.is_in_step() { Then::Keep } else { Then::Close };
     Ok((heard, then))
 }
 
 /// What a reply to MAIL says of the question; `None`: it goes on.
 fn at_mail(reply: &Reply) -> Option<Heard> {
-    match meaning(Step::Mail, reply) {
+    match read(Step::Mail, reply, &Transaction::default()).meaning {
         Meaning::Positive => None,
         _ => Some(Heard::Failed(format!("at MAIL FROM:<>: {}", words(reply)))),
     }
 }
 
 /// What a reply to RCPT says of the recipient.
-fn at_rcpt(reply: &Reply) -> Heard {
-    match meaning(Step::Rcpt, reply) {
+fn at_rcpt(path: &str, reply: &Reply) -> Heard {
+    let transaction = Transaction { said: &[path], ..Transaction::default() };
+    match read(Step::Rcpt, reply, &transaction).meaning {
         Meaning::Positive => Heard::Accepted(words(reply)),
         Meaning::UnknownRecipient => Heard::Unknown,
         // The recipient's mailbox may be full, or its sender unwelcome: that says nothing of others.
-        Meaning::PassedOn
+        Meaning::RecipientRefused
         | Meaning::TooManyRecipients
         | Meaning::SenderRefused
-        | Meaning::FinalReply
+        | Meaning::ClientRefused
+        | Meaning::ContentRefused
+        | Meaning::RelayedMailFails
         | Meaning::OurMistake => Heard::Unclear(words(reply)),
-        Meaning::Unreachable(_) | Meaning::FaultBetweenUs | Meaning::OutOfStep => Heard::Failed(words(reply)),
+        Meaning::Unreachable(_) | Meaning::AboutUs | Meaning::Throttled | Meaning::OutOfStep => {
+            Heard::Failed(words(reply))
+        }
     }
 }
 
@@ -189,7 +263,7 @@ mod tests {
             (reply(451, (3, 0), "disk"), failed("451 4.3.0 disk")),
             (reply(354, (0, 0), "go on"), failed("354 go on")),
         ] {
-            assert_eq!(at_rcpt(&said), heard, "{said}");
+            assert_eq!(at_rcpt("", &said), heard, "{said}");
         }
     }
 

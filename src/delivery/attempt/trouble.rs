@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::connection::{Broken, Connection};
-use crate::delivery::refusal::{Alert, Meaning, Step};
+use crate::delivery::outcome::{Class, Outcome};
+use crate::delivery::refusal::read::{Meaning, Reading};
+use crate::delivery::refusal::row::{Row, Subject};
+use crate::delivery::refusal::{Alert, Step};
 use crate::smtp::reply::{Enhanced, Reply};
 
 /// RFC 3463 3.5, X.4.1: no answer from host.
@@ -22,14 +25,20 @@ pub(super) const BAD_SECURITY: Enhanced = Enhanced(4, 7, 5);
 /// What is in trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// The next hop as a whole: it counts as down.
-    NextHop,
-    /// This message or recipient there.
+    /// The host: no connection could be made ready for MAIL. It counts as a failure of the host.
+    Host,
+    /// The host takes no more connections, or messages, for now. It is well.
+    Crowded,
+    /// Perhaps the host: a connection that stood ended out of order. The host is tested.
+    Suspect,
+    /// This message there; the host is well.
     Message,
+    /// Nobody there: the wait was ours, or ended for another reason.
+    Ours,
 }
 
 /// Why a next hop could not be used; the next one is tried.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Trouble {
     /// Which next hop; empty if none was reached.
     pub next_hop: Arc<str>,
@@ -41,23 +50,16 @@ pub(crate) struct Trouble {
     pub alert: Alert,
     /// What it came of, where a word was exchanged.
     pub step: Option<Step>,
+    /// The row of the table of refusals, where it is a refusal.
+    pub row: Option<&'static Row>,
 }
 
 impl Trouble {
-    /// Says it where an operator looks.
-    pub(super) fn log(&self, send_connector: &str) {
-        let reason = &self.reply;
-        match self.alert {
-            Alert::Yes => tracing::error!(alert = true, %send_connector, %reason, "next hop cannot be used"),
-            Alert::No => tracing::warn!(%send_connector, %reason, "next hop cannot be used"),
-        }
-    }
-
-    /// With the next hop as a whole, before a word was exchanged.
+    /// With the host, before a word was exchanged.
     #[must_use]
     pub(super) fn unreached(enhanced: Enhanced, text: String) -> Self {
         let reply = Reply { code: 451, enhanced: Some(enhanced), text: text.into() };
-        Self { next_hop: "".into(), reply, scope: Scope::NextHop, alert: Alert::No, step: None }
+        Self { next_hop: "".into(), reply, scope: Scope::Host, alert: Alert::No, step: None, row: None }
     }
 
     /// With a next hop that was reached.
@@ -84,27 +86,65 @@ impl Trouble {
     pub(super) fn broken(connection: &Connection, broken: &Broken, step: Step) -> Self {
         let enhanced =
             if matches!(broken, Broken::TimedOut(_) | Broken::BlackHole(_)) { NO_ANSWER } else { BAD_CONNECTION };
-        Self::at(&connection.next_hop, enhanced, &format!("{} {broken}", during(step))).at_step(step)
+        let scope = match (step, broken) {
+            _ if is_before_mail(step) => Scope::Host,
+            // A server may think long about a recipient (Exchange's tarpit): that is no sign of illness.
+            (Step::Rcpt, Broken::TimedOut(_)) => Scope::Message,
+            _ => Scope::Suspect,
+        };
+        let trouble = Self::at(&connection.next_hop, enhanced, &format!("{} {broken}", during(step))).at_step(step);
+        Self { scope, ..trouble }
     }
 
     /// A reply that says nothing of sender or recipient, after the table in `refusal`. The queue shows it under its own
     /// words, as a 4xx whatever it was.
     #[must_use]
-    pub(super) fn said(connection: &Connection, step: Step, reply: &Reply, meaning: Meaning) -> Self {
+    pub(super) fn said(connection: &Connection, step: Step, reply: &Reply, reading: Reading) -> Self {
         let enhanced = reply.enhanced.filter(|_| !reply.is_positive());
         let Enhanced(_, subject, detail) = enhanced.unwrap_or(NO_ANSWER);
         let text = format!("{} the next hop said: {reply}", during(step));
         let trouble = Self::at(&connection.next_hop, Enhanced(4, subject, detail), &text);
-        let begun = !matches!(step, Step::Greeting | Step::Ehlo | Step::StartTls | Step::Auth);
-        let (scope, alert) = match meaning {
-            Meaning::Unreachable(alert) if begun && reply.code != 421 => (Scope::Message, alert),
-            Meaning::Unreachable(alert) => (Scope::NextHop, alert),
-            Meaning::FaultBetweenUs => (Scope::NextHop, Alert::Yes),
+        let scope = match reading.meaning {
+            Meaning::Throttled => Scope::Crowded,
+            _ if step == Step::Greeting && reply.code == 421 => Scope::Crowded,
+            _ if is_before_mail(step) => Scope::Host,
+            _ if reading.row.subject == Subject::Relaying => Scope::Message,
+            Meaning::AboutUs | Meaning::OutOfStep => Scope::Suspect,
+            _ if reply.code == 421 => Scope::Suspect,
             // Others' mail may well be understood.
-            _ => (Scope::Message, Alert::Yes),
+            _ => Scope::Message,
         };
-        Self { scope, alert, ..trouble.at_step(step) }
+        let alert = match reading.meaning {
+            Meaning::Unreachable(alert) => alert,
+            Meaning::Throttled => Alert::No,
+            _ => Alert::Yes,
+        };
+        Self { scope, alert, row: Some(reading.row), ..trouble.at_step(step) }
     }
+
+    /// Whether it was said to one recipient, and the transaction goes on.
+    #[must_use]
+    pub(crate) fn is_about_a_recipient(&self) -> bool {
+        self.step == Some(Step::Rcpt) && self.scope == Scope::Message
+    }
+
+    /// With ourselves: no next hop is to blame.
+    #[must_use]
+    pub(super) fn ours(text: String) -> Self {
+        Self { scope: Scope::Ours, ..Self::unreached(NO_ANSWER, text) }
+    }
+
+    /// For a recipient that no next hop takes because of it.
+    #[must_use]
+    pub(crate) fn outcome(&self) -> Outcome {
+        let outcome = Outcome::said(Class::Unreachable, self.reply.clone(), &self.next_hop);
+        Outcome { row: self.row.map_or("", |row| row.name), ..outcome }
+    }
+}
+
+/// Whether no transaction has begun yet.
+fn is_before_mail(step: Step) -> bool {
+    matches!(step, Step::Greeting | Step::Ehlo | Step::StartTls | Step::Auth)
 }
 
 fn during(step: Step) -> &'static str {

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::connection::{Connection, Terms};
 use super::hops::{self, NextHop};
 use super::trouble::{BAD_SECURITY, LOOP, NO_DNS, NO_SECURITY, Trouble};
-use super::{Attempt, Outbound, open};
+use super::{Outbound, Waits, WayOut, open};
 use crate::config::{Host, SendConnector, SendTls, SendTlsMode, SmtpOut};
 use crate::delivery::refusal::Step;
+use crate::delivery::slots::Applicant;
 use crate::smtp::domain::Domain;
 use crate::time::UnixTime;
 use crate::tls::accept;
@@ -88,16 +89,25 @@ impl Outbound {
         connector: &SendConnector,
         smtp: SmtpOut,
     ) -> Vec<Result<Ready, Hindrance>> {
+        let waits = Waits::of_queue(&smtp);
         let terms = Arc::new(Terms { ehlo: ehlo.clone(), smtp: Arc::new(smtp) });
-        let attempt = Attempt { shared: self.shared.clone(), terms, connector, next_hop_domain: ehlo };
-        let hops = match hops::smart_hosts(&attempt).await {
+        let connector = Arc::new(connector.clone());
+        let out = WayOut {
+            shared: self.shared.clone(),
+            terms,
+            connector,
+            next_hop_domain: ehlo.clone(),
+            waits,
+            applicant: Applicant::QUEUE,
+        };
+        let hops = match hops::smart_hosts(&out).await {
             Ok(hops) => hops,
             Err(trouble) => return vec![Err(trouble.into())],
         };
         let mut visited = Vec::with_capacity(hops.len());
         for hop in &hops {
-            visited.push(match open::open(&attempt, hop).await {
-                Ok(connection) => Ok(look(&attempt, hop, connection).await),
+            visited.push(match open::open(&out, hop).await {
+                Ok(connection) => Ok(look(&out, hop, connection).await),
                 Err(trouble) => Err(Hindrance::at(hop, trouble)),
             });
         }
@@ -105,12 +115,12 @@ impl Outbound {
     }
 }
 
-async fn look(attempt: &Attempt<'_>, hop: &NextHop, connection: Connection) -> Ready {
+async fn look(out: &WayOut, hop: &NextHop, connection: Connection) -> Ready {
     let next_hop = connection.next_hop.clone();
-    let wanted = attempt.terms.smtp.tls.mode != SendTlsMode::None && !matches!(hop.at.host, Host::Unix(_));
+    let wanted = out.terms.smtp.tls.mode != SendTlsMode::None && !matches!(hop.at.host, Host::Unix(_));
     let security = match connection.certificate() {
         Some(certificate) => Security::Encrypted(accept::good_until(certificate)),
-        None if wanted && connection.offers.starttls => Security::Failed(why_in_clear(attempt, hop).await),
+        None if wanted && connection.offers.starttls => Security::Failed(why_in_clear(out, hop).await),
         None => Security::Clear,
     };
     connection.quit().await;
@@ -118,12 +128,12 @@ async fn look(attempt: &Attempt<'_>, hop: &NextHop, connection: Connection) -> R
 }
 
 /// Asks once more, and insists.
-async fn why_in_clear(attempt: &Attempt<'_>, hop: &NextHop) -> String {
-    let known = &*attempt.terms.smtp;
+async fn why_in_clear(out: &WayOut, hop: &NextHop) -> String {
+    let known = &*out.terms.smtp;
     let tls = SendTls { mode: SendTlsMode::Required, ..known.tls.clone() };
     let smtp = Arc::new(SmtpOut { tls, ..known.clone() });
-    let terms = Arc::new(Terms { ehlo: attempt.terms.ehlo.clone(), smtp });
-    match open::open(&Attempt { shared: attempt.shared.clone(), terms, ..*attempt }, hop).await {
+    let terms = Arc::new(Terms { ehlo: out.terms.ehlo.clone(), smtp });
+    match open::open(&WayOut { terms, ..out.clone() }, hop).await {
         Ok(connection) => {
             connection.quit().await;
             "TLS failed, and the next time it did not".to_owned()

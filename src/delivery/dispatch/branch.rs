@@ -1,11 +1,9 @@
 //! Which recipients of a message share one attempt.
 
 use crate::config::{Protocol, SendConnector};
+use crate::delivery::branch::MAX_RECIPIENTS;
 use crate::routing::verdict::Route;
 use crate::spool::entry::Queued;
-
-/// Recipients of one transaction: what every server takes (RFC 5321 4.5.3.1.8), and what one stamp names.
-pub(super) const MOST_RECIPIENTS: usize = 100;
 
 /// How the recipients of one message on one connector share attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +47,7 @@ pub(super) fn members(
         recipients.iter().enumerate().filter(|(at, queued)| &*queued.route.connector == connector && ready(*at));
     let Some((first, leader)) = on_connector.next() else { return Vec::new() };
     let others = on_connector.filter(|(_, queued)| grouping.share(&leader.route, &queued.route)).map(|(at, _)| at);
-    std::iter::once(first).chain(others).take(MOST_RECIPIENTS).collect()
+    std::iter::once(first).chain(others).take(MAX_RECIPIENTS).collect()
 }
 
 #[cfg(test)]

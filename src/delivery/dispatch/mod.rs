@@ -2,8 +2,8 @@
 //!
 //! `session` sends what it has committed; the spool hands over what it recovered. One task waits for the next due time
 //! and starts attempts, each a task of its own: the way is decided again (`redecide`), the branch sent (`run`), the
-//! outcome worked out (`settle`), made durable together with the report it causes (`commit`) and told (`tell`).
-//! `queue` has it all in memory.
+//! outcome worked out (`settle`), made durable together with the report it causes (`commit`) and told (`tell`). What a
+//! session's own branch does not know yet is followed to its end (`under_way`). `queue` has it all in memory.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,11 +16,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::delivery::attempt::Outbound;
+use crate::delivery::last_refusals::LastRefusal;
+use crate::delivery::memory::Memory;
 use crate::in_force::Current;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
-use crate::routing::recently_good::RecentlyGood;
-use crate::routing::relay_memory::RelayMemory;
+use crate::smtp::address::Address;
 use crate::spool::entry::Entry;
 use crate::spool::{Spool, SpoolError};
 use crate::time::UnixTime;
@@ -36,10 +37,12 @@ mod run;
 mod sample;
 mod settle;
 mod tell;
+mod under_way;
 
 use basis::Basis;
 use branch::Grouping;
-use queue::{Dropping, Picked, Queue, Rules};
+use queue::{Dropping, Picked, Queue, Rules, Ticket};
+pub use under_way::{Handover, UnderWay};
 
 /// How often the dead letters are counted; also the longest sleep, so that a clock that was put right is noticed.
 const TICK: Duration = Duration::from_secs(5);
@@ -58,10 +61,8 @@ pub struct Parts {
     pub spool: Arc<dyn Spool>,
     /// The way out by SMTP.
     pub outbound: Outbound,
-    /// What next hops accepted lately.
-    pub relay_memory: Arc<Mutex<RelayMemory>>,
-    /// Whose mail they accepted lately.
-    pub recently_good: Arc<Mutex<RecentlyGood>>,
+    /// What mail that was taken leaves behind.
+    pub memory: Memory,
     /// Counters.
     pub metrics: Metrics,
     /// The message trace.
@@ -81,6 +82,8 @@ struct Shared {
     wake: Notify,
     /// No more attempts.
     stopping: CancellationToken,
+    /// No session hands anything over any more.
+    closing: CancellationToken,
     /// The attempts under way, and what starts them.
     tasks: TaskTracker,
 }
@@ -88,7 +91,7 @@ struct Shared {
 impl Delivery {
     /// Starts with what the spool recovered, then takes what sessions have committed.
     #[must_use]
-    pub fn start(parts: Parts, accepted: UnboundedReceiver<Entry>) -> Arc<Self> {
+    pub fn start(parts: Parts, accepted: UnboundedReceiver<Handover>) -> Arc<Self> {
         let mut queue = Queue::default();
         for entry in parts.spool.recovered() {
             queue.insert(entry, None);
@@ -100,6 +103,7 @@ impl Delivery {
             queue: Mutex::new(queue),
             wake: Notify::new(),
             stopping: CancellationToken::new(),
+            closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
         shared.count_dead_letters();
@@ -122,6 +126,12 @@ impl Delivery {
     #[must_use]
     pub fn show(&self, id: QueueId) -> Option<Entry> {
         self.shared.queue().get(id)
+    }
+
+    /// What a next hop said last to a recipient that it refused.
+    #[must_use]
+    pub fn last_refusal(&self, address: &Address) -> Option<LastRefusal> {
+        self.shared.parts.memory.last_refusal(address)
     }
 
     /// Makes waiting recipients due now: of one message, or of all. Returns how many messages that were. Held ones
@@ -166,9 +176,15 @@ impl Delivery {
         self.shared.wake.notify_one();
     }
 
-    /// Begins no more attempts and waits for those under way.
-    pub async fn stop(&self) {
+    /// Begins no more attempts. What sessions hand over as they end is taken still: of that something may be under way.
+    pub fn begin_no_more(&self) {
         self.shared.stopping.cancel();
+    }
+
+    /// Begins no more attempts and waits for those under way, those that sessions have handed over among them.
+    pub async fn stop(&self) {
+        self.begin_no_more();
+        self.shared.closing.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
     }
@@ -194,9 +210,15 @@ impl Shared {
     }
 
     /// Takes a message that was just committed. Its ways were decided by what is in force now, or a moment ago.
-    fn take(&self, entry: Entry) {
+    fn take(self: &Arc<Self>, Handover { entry, under_way }: Handover) {
         let basis = Basis::of(&self.parts.current.load_full());
-        self.queue().insert(entry, Some(&basis));
+        let id = entry.id;
+        let mut queue = self.queue();
+        queue.insert(entry, Some(&basis));
+        for UnderWay { recipients, outcomes } in under_way {
+            let held = queue.hold(id, &recipients);
+            self.tasks.spawn(under_way::follow(self.clone(), held, outcomes));
+        }
     }
 
     /// Counts the dead letters.
@@ -213,17 +235,17 @@ fn rules(config: &Config, connector: &str) -> Rules {
     })
 }
 
-/// Waits for what comes next, until it is stopped.
-async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Entry>) {
+/// Waits for what comes next, until it is stopped; then only for what sessions hand over as they end.
+async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
     let mut tick = tokio::time::interval(TICK);
     let mut held = tokio::time::interval_at(Instant::now() + LOOK_AT_HELD, LOOK_AT_HELD);
     let mut sessions_live = true;
     while !shared.stopping.is_cancelled() {
         let idle = shared.start_due();
         tokio::select! {
-            () = shared.stopping.cancelled() => return,
-            entry = accepted.recv(), if sessions_live => match entry {
-                Some(entry) => shared.take(entry),
+            () = shared.stopping.cancelled() => break,
+            handover = accepted.recv(), if sessions_live => match handover {
+                Some(handover) => shared.take(handover),
                 None => sessions_live = false,
             },
             () = shared.wake.notified() => {}
@@ -232,16 +254,30 @@ async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Entry>) {
             _ = held.tick() => shared.queue().look_at_held(UnixTime::now()),
         }
     }
+    while let Some(Some(handover)) = shared.closing.run_until_cancelled(accepted.recv()).await {
+        shared.take(handover);
+    }
+    while let Ok(handover) = accepted.try_recv() {
+        shared.take(handover);
+    }
 }
 
 /// One attempt. Whatever happens to it, its place and its recipients are free afterwards.
 async fn attempt(shared: Arc<Shared>, picked: Picked) {
+    let (id, ticket) = (picked.entry.id, picked.ticket);
     let place = Place { shared: &shared, picked: &picked };
+    let hold = Hold { shared: &shared, id, ticket };
     let in_force = shared.parts.current.load_full();
     let ended = run::run(&shared, &in_force, &picked).await;
     let _durable = commit::commit(&shared, &in_force, &picked.entry, ended).await;
+    drop(hold);
     drop(place);
-    let rest = shared.queue().rest_of_dropped(picked.entry.id);
+    go_on_with_drop(shared, id).await;
+}
+
+/// Recipients of a message are free again: if an operator dropped it meanwhile, they are dropped now.
+async fn go_on_with_drop(shared: Arc<Shared>, id: QueueId) {
+    let rest = shared.queue().rest_of_dropped(id);
     if let Some(rest) = rest {
         go_on_dropping(shared, rest).await;
     }
@@ -254,7 +290,7 @@ async fn go_on_dropping(shared: Arc<Shared>, rest: Dropping) {
     }
 }
 
-/// An attempt's place on its connector and its hold on its recipients.
+/// An attempt's place on its connector.
 struct Place<'a> {
     shared: &'a Shared,
     picked: &'a Picked,
@@ -262,10 +298,21 @@ struct Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut queue = self.shared.queue();
-        queue.finished(&self.picked.connector, self.picked.domain.as_ref());
-        queue.release(self.picked.entry.id, self.picked.ticket, UnixTime::now().plus(AFTER_BREAKDOWN));
-        drop(queue);
+        self.shared.queue().finished(&self.picked.connector, self.picked.domain.as_ref());
+        self.shared.wake.notify_one();
+    }
+}
+
+/// A hold on recipients, whoever tries them.
+struct Hold<'a> {
+    shared: &'a Shared,
+    id: QueueId,
+    ticket: Ticket,
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.shared.queue().release(self.id, self.ticket, UnixTime::now().plus(AFTER_BREAKDOWN));
         self.shared.wake.notify_one();
     }
 }

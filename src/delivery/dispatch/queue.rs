@@ -68,6 +68,16 @@ pub(super) struct Picked {
     pub(super) recipients: Vec<(usize, Known)>,
 }
 
+/// Recipients of one message that are under way elsewhere. They are busy until they are released or changed.
+pub(super) struct Held {
+    /// Who holds them.
+    pub(super) ticket: Ticket,
+    /// The message.
+    pub(super) id: QueueId,
+    /// Positions in the entry and what is known of them.
+    pub(super) recipients: Vec<(usize, Known)>,
+}
+
 /// What became of one recipient, for the memory.
 pub(super) struct Update {
     /// Its position.
@@ -109,6 +119,13 @@ impl Queue {
         let id = entry.id;
         self.live.insert(id, Live { entry: Arc::new(entry), slots, dropped: false });
         self.index(id);
+    }
+
+    /// Makes those of these recipients busy that wait and are free.
+    pub(super) fn hold(&mut self, id: QueueId, recipients: &[usize]) -> Held {
+        let ticket = self.last_ticket.next();
+        let live = self.live.get_mut(&id);
+        Held { ticket, id, recipients: live.map(|live| live.hold(recipients, ticket)).unwrap_or_default() }
     }
 
     /// Takes what is due, as far as each connector's limit allows.

@@ -9,6 +9,7 @@ use crate::config::LoopMode;
 use crate::in_force::InForce;
 use crate::message::envelope::Relay;
 use crate::report::{self, UNDECIDED};
+use crate::routing::doubt::KnownBy;
 use crate::routing::loops;
 use crate::routing::verdict::{Freshness, Route, Verdict};
 use crate::smtp::reply::{ROUTING_LOOP, Reply};
@@ -43,7 +44,7 @@ pub(super) async fn redecide(
     if exists && !again && how.basis.as_ref() == Some(&Basis::of(in_force)) {
         return None;
     }
-    let decided = decide(in_force, entry, queued, Freshness::Any, now).await;
+    let (decided, _) = decide(in_force, entry, queued, Freshness::Any, now).await;
     let old = &queued.route;
     Some(match decided {
         Ok(route) if in_force.config.send_connector(&route.connector).is_some() => Now::Try(route),
@@ -54,30 +55,30 @@ pub(super) async fn redecide(
     })
 }
 
-/// The way as it would be decided now.
-///
-/// # Errors
-/// The reply that would refuse it; among them that the new way is one that the message came by already.
+/// The way as it would be decided now, or the reply that would refuse it; among them that the new way is one that the
+/// message came by already. And who says that the address exists.
 pub(super) async fn decide(
     in_force: &InForce,
     entry: &Entry,
     queued: &Queued,
     freshness: Freshness,
     now: UnixTime,
-) -> Result<Route, Reply> {
+) -> (Result<Route, Reply>, KnownBy) {
     let address = &queued.rcpt.address;
     if entry.origin.relay == Relay::Report {
-        return report::route(in_force, address, freshness, now).await;
+        return (report::route(in_force, address, freshness, now).await, KnownBy::Nobody);
     }
-    let route = match in_force.resolver.resolve(&entry.origin, address, freshness, now).await.verdict {
+    let decision = in_force.resolver.resolve(&entry.origin, address, freshness, now).await;
+    let by = KnownBy::of(&decision);
+    let route = match decision.verdict {
         Verdict::Accept(route) => route,
-        Verdict::Refuse(reply) => return Err(reply),
+        Verdict::Refuse(reply) => return (Err(reply), by),
     };
     let detects = in_force.config.loops.mode == LoopMode::Refuse;
     let changed = route.connector != queued.route.connector;
     let keys = in_force.keys.all();
     if changed && detects && loops::stamped(keys, &entry.stamps, address, &route, entry.received_at) {
-        return Err(ROUTING_LOOP);
+        return (Err(ROUTING_LOOP), by);
     }
-    Ok(route)
+    (Ok(route), by)
 }

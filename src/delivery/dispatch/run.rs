@@ -1,6 +1,6 @@
 //! One attempt on one branch, from the decision made again to the outcome made durable.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shared;
@@ -11,16 +11,18 @@ use super::redecide::{self, Now};
 use super::settle::{Attempted, End};
 use super::tell;
 use crate::config::{Protocol, SendConnector, SmtpOut};
-use crate::delivery::attempt::{Branch, Handed, HandedResult, Target};
+use crate::delivery::branch::QueuedBranch;
 use crate::delivery::concurrently::concurrently;
 use crate::delivery::maildir::{self, Letter};
+use crate::delivery::outcome::{Class, Outcome};
+use crate::delivery::refuses_everybody::{Source, Step};
 use crate::delivery::stamping;
+use crate::delivery::unknown::{Judged, Unknown};
 use crate::in_force::InForce;
-use crate::routing::loops::Relayed;
-use crate::routing::recently_good::{Doubt, RecentlyGood};
-use crate::routing::verdict::{Freshness, Route};
-use crate::smtp::address::Address;
-use crate::smtp::reply::{Enhanced, Reply, TRY_AGAIN, UNKNOWN_JUST_NOW};
+use crate::report::Action;
+use crate::routing::doubt::Followed;
+use crate::routing::verdict::{Freshness, Route, Verdict};
+use crate::smtp::reply::{Enhanced, NEXT_HOP_UNREACHABLE, Reply, TRY_AGAIN, UNKNOWN_JUST_NOW};
 use crate::spool::entry::{Entry, Queued, State};
 use crate::time::UnixTime;
 
@@ -51,9 +53,7 @@ pub(super) async fn run(shared: &Shared, in_force: &Arc<InForce>, picked: &Picke
         let started = Instant::now();
         let tried = send(shared, in_force, connector, (&picked.entry, plan.going)).await;
         tell::took(&shared.parts.metrics, connector, started.elapsed());
-        note_good(shared, &picked.entry, connector, &tried);
-        let told = tried.into_iter().map(|tried| end(shared, in_force, (&picked.entry, connector), tried));
-        ended.extend(concurrently(told.collect()).await);
+        ended.extend(judge(shared, in_force, &picked.entry, tried).await);
     }
     ended
 }
@@ -77,8 +77,7 @@ async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
             known: Known { rerouted: known.rerouted || *route != queued.route, ..known.clone() },
             route: route.clone(),
             refused_now,
-            next_hop: "".into(),
-            reply: TRY_AGAIN,
+            outcome: Outcome::undone(),
             end: End::Deferred,
         };
         match decided.unwrap_or_else(|| Now::Try(queued.route.clone())) {
@@ -95,7 +94,8 @@ async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
             Now::Hold(why) => plan.over.push(Attempted { end: End::Held(why), ..attempted(&queued.route, None) }),
             Now::NoWay(reply) => {
                 let end = if reply.is_permanent() { End::Refused } else { End::Deferred };
-                plan.over.push(Attempted { reply, end, ..attempted(&queued.route, None) });
+                let outcome = Outcome::answered(reply, &"".into());
+                plan.over.push(Attempted { outcome, end, ..attempted(&queued.route, None) });
             }
         }
     }
@@ -126,95 +126,82 @@ impl Plan {
     }
 }
 
-/// Tries the branch the connector's way; each recipient with its answer.
+/// Tries the branch the connector's way; each recipient with what became of it.
 async fn send(
     shared: &Shared,
     in_force: &InForce,
-    connector: &SendConnector,
+    connector: &Arc<SendConnector>,
     (entry, going): (&Entry, Vec<Attempted>),
-) -> Vec<(Attempted, Handed)> {
-    let handed = match &connector.protocol {
+) -> Vec<Attempted> {
+    let outcomes = match &connector.protocol {
         Protocol::Smtp(smtp) => by_smtp(shared, in_force, (connector, smtp), (entry, &going)).await,
         Protocol::Maildir(root) => {
-            let mut handed = Vec::with_capacity(going.len());
+            let mut outcomes = Vec::with_capacity(going.len());
             for attempted in &going {
-                handed.push(to_mailbox(shared, in_force, root, (entry, attempted)).await);
+                outcomes.push(to_mailbox(shared, in_force, root, (entry, attempted)).await);
             }
-            handed
+            outcomes
         }
     };
-    let no_answer = || Handed { next_hop: "".into(), result: HandedResult::Deferred(TRY_AGAIN) };
-    let mut handed = handed.into_iter();
-    going.into_iter().map(|attempted| (attempted, handed.next().unwrap_or_else(no_answer))).collect()
+    going.into_iter().zip(outcomes).map(|(attempted, outcome)| Attempted { outcome, ..attempted }).collect()
 }
 
 async fn by_smtp(
     shared: &Shared,
     in_force: &InForce,
-    (connector, smtp): (&SendConnector, &Arc<SmtpOut>),
+    (connector, smtp): (&Arc<SendConnector>, &Arc<SmtpOut>),
     (entry, going): (&Entry, &[Attempted]),
-) -> Vec<Handed> {
-    let with_route = |attempted: &Attempted| {
-        let queued = entry.recipients.get(attempted.recipient)?;
-        Some(Queued { route: attempted.route.clone(), ..queued.clone() })
-    };
-    let queued: Vec<Queued> = going.iter().filter_map(with_route).collect();
-    let Some(leader) = queued.first() else { return Vec::new() };
+) -> Vec<Outcome> {
+    let Some(leader) = going.first() else { return Vec::new() };
     let body = match shared.parts.spool.open(entry.id) {
         Ok(body) => body,
         Err(error) => return vec![unreadable(entry, &error); going.len()],
     };
-    let named: Vec<_> = queued.iter().map(|queued| (&queued.rcpt.address, &queued.route.rcpt_to)).collect();
-    let prefix = stamping::stamp(in_force, connector, &entry.content.identity, &named);
-    let targets: Vec<Target<'_>> =
-        queued.iter().map(|queued| Target { rcpt_to: &queued.route.rcpt_to, rcpt: &queued.rcpt }).collect();
-    let branch = Branch {
+    let recipients = going.iter().filter_map(|attempted| {
+        let queued = entry.recipients.get(attempted.recipient)?;
+        Some((queued.rcpt.clone(), attempted.route.rcpt_to.clone()))
+    });
+    let identity = &entry.content.identity;
+    let branch = QueuedBranch {
         connector,
         smtp,
         next_hop_domain: &leader.route.next_hop_domain,
         origin: &entry.origin,
         sender: &entry.sender,
         content: &entry.content,
-        prefix: prefix.as_bytes(),
+        fields: &|connector, named| stamping::stamp(in_force, connector, identity, named),
         body,
-        recipients: &targets,
+        recipients: recipients.collect(),
     };
-    let handed = shared.parts.outbound.send(&in_force.config.server.hostname, branch).await;
-    remember(shared, connector, entry, (&queued, &handed));
-    handed
+    shared.parts.outbound.send(&in_force.config.server.hostname, branch).await
 }
 
-/// What a next hop took is noted once a message (DESIGN section 6, rule 4).
-fn remember(shared: &Shared, connector: &SendConnector, entry: &Entry, (queued, handed): (&[Queued], &[Handed])) {
-    let now = UnixTime::now();
-    let accepted = |handed: &Handed| matches!(handed.result, HandedResult::Accepted { .. });
-    let mut memory = shared.parts.relay_memory.lock().unwrap_or_else(PoisonError::into_inner);
-    for (queued, _) in queued.iter().zip(handed).filter(|(_, handed)| accepted(handed)) {
-        memory.note(&Relayed {
-            connector: &connector.name,
-            recipient: &queued.rcpt.address,
-            reverse_path: &entry.sender.reverse_path,
-            facts: &entry.content.identity,
-            now,
-        });
+/// What outcomes come to, once they are noted and all is asked that has to be.
+pub(super) async fn judge(
+    shared: &Shared,
+    in_force: &Arc<InForce>,
+    entry: &Entry,
+    tried: Vec<Attempted>,
+) -> Vec<Attempted> {
+    remember(shared, entry, &tried);
+    let ends = tried.into_iter().map(|tried| end(shared, in_force, entry, tried));
+    concurrently(ends.collect()).await
+}
+
+/// Notes what was taken.
+fn remember(shared: &Shared, entry: &Entry, tried: &[Attempted]) {
+    let memory = &shared.parts.memory;
+    let taken = tried.iter().filter(|attempted| attempted.outcome.class == Class::Accepted);
+    let taken = taken.filter_map(|attempted| {
+        let address = &entry.recipients.get(attempted.recipient)?.rcpt.address;
+        Some((address, attempted))
+    });
+    let message = (&entry.sender.reverse_path, &entry.content.identity);
+    let ways = taken.clone().map(|(address, attempted)| (address, &*attempted.route.connector));
+    memory.accepted(message, ways, UnixTime::now());
+    for (address, attempted) in taken {
+        memory.taken(address, &attempted.route, (&attempted.outcome.next_hop, Step::Dot));
     }
-}
-
-/// Whose mail was accepted is recently good (DESIGN section 5).
-fn note_good(shared: &Shared, entry: &Entry, connector: &SendConnector, tried: &[(Attempted, Handed)]) {
-    let now = UnixTime::now();
-    let mut good = recently_good(shared);
-    for (attempted, handed) in tried {
-        if let (HandedResult::Accepted { .. }, Some(queued)) =
-            (&handed.result, entry.recipients.get(attempted.recipient))
-        {
-            good.accepted(&queued.rcpt.address, &connector.name, now);
-        }
-    }
-}
-
-fn recently_good(shared: &Shared) -> MutexGuard<'_, RecentlyGood> {
-    shared.parts.recently_good.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn to_mailbox(
@@ -222,7 +209,7 @@ async fn to_mailbox(
     in_force: &InForce,
     root: &std::path::Path,
     (entry, attempted): (&Entry, &Attempted),
-) -> Handed {
+) -> Outcome {
     let body = match shared.parts.spool.open(entry.id) {
         Ok(body) => body,
         Err(error) => return unreadable(entry, &error),
@@ -238,59 +225,85 @@ async fn to_mailbox(
     let written = tokio::task::spawn_blocking(move || maildir::deliver(letter)).await;
     let error = match written {
         Ok(Ok(())) => {
-            let result = HandedResult::Accepted { reply: IN_MAILBOX, dsn: false };
-            return Handed { next_hop: "maildir".into(), result };
+            let success = Some(Action::Delivered);
+            return Outcome { success, ..Outcome::said(Class::Accepted, IN_MAILBOX, &"maildir".into()) };
         }
         Ok(Err(error)) => error.to_string(),
         Err(panicked) => panicked.to_string(),
     };
     let folder = maildir::folder(root, &attempted.route.rcpt_to);
     tracing::warn!(queue_id = %entry.id, folder = %folder.display(), error, "a mailbox cannot be written");
-    Handed { next_hop: "".into(), result: HandedResult::Deferred(MAILBOX_UNWRITABLE) }
+    Outcome::ours(Class::Deferred, MAILBOX_UNWRITABLE)
 }
 
-fn unreadable(entry: &Entry, error: &crate::spool::SpoolError) -> Handed {
+fn unreadable(entry: &Entry, error: &crate::spool::SpoolError) -> Outcome {
     tracing::error!(queue_id = %entry.id, %error, "queued content cannot be read; delivery is tried again later");
-    Handed { next_hop: "".into(), result: HandedResult::Deferred(TRY_AGAIN) }
+    Outcome::ours(Class::Deferred, TRY_AGAIN)
 }
 
 /// How it ended for one recipient. "Unknown recipient" is believed only after the directory was asked live, and a
-/// changed answer is followed once; where nothing changed, a recently good address is doubted for an hour (DESIGN
-/// section 5, "doubt is temporary").
-async fn end(
-    shared: &Shared,
-    in_force: &Arc<InForce>,
-    (entry, connector): (&Entry, &SendConnector),
-    (attempted, handed): (Attempted, Handed),
-) -> Attempted {
-    let (end, reply) = End::of(&handed, connector);
-    let attempted = Attempted { next_hop: handed.next_hop.clone(), reply: reply.clone(), ..attempted };
-    if let Some(end) = end {
-        return Attempted { end, ..attempted };
+/// changed answer is followed once; where nothing changed, whoever the directory has, or is recently good, is doubted for an
+/// hour (DESIGN section 5, "doubt is temporary").
+async fn end(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted: Attempted) -> Attempted {
+    if let Some(queued) = entry.recipients.get(attempted.recipient) {
+        shared.parts.memory.refused(&queued.rcpt.address, &attempted.outcome);
     }
-    let Some(queued) = entry.recipients.get(attempted.recipient) else { return attempted };
-    let queued = Queued { route: attempted.route.clone(), ..queued.clone() };
-    match redecide::decide(in_force, entry, &queued, Freshness::Live, UnixTime::now()).await {
-        Ok(route) if attempted.known.followed || route.is_same_way(&queued.route) => {
-            unknown(shared, &queued.rcpt.address, attempted)
+    let end = match attempted.outcome.class {
+        Class::Accepted => End::Delivered,
+        Class::Refused if refuses_everybody(shared, entry, &attempted) => {
+            return instead(&NEXT_HOP_UNREACHABLE, attempted);
         }
-        Ok(route) => Attempted { end: End::Follow(route), ..attempted },
-        Err(refused) if refused.is_permanent() => unknown(shared, &queued.rcpt.address, attempted),
-        Err(refused) => instead(&refused, attempted),
-    }
+        Class::Refused => End::Refused,
+        Class::Deferred | Class::TooManyRecipients | Class::Unreachable | Class::LeftToQueue | Class::InDoubt => {
+            End::Deferred
+        }
+        Class::UnknownRecipient => return unknown(shared, in_force, entry, attempted).await,
+    };
+    Attempted { end, ..attempted }
 }
 
-/// The next hop does not know it, and the directory knows nothing better.
-fn unknown(shared: &Shared, address: &Address, attempted: Attempted) -> Attempted {
-    let doubt = recently_good(shared).refused(address, UnixTime::now());
-    match doubt {
-        Doubt::Temporary => instead(&UNKNOWN_JUST_NOW, attempted),
-        Doubt::Believe => Attempted { end: End::Refused, ..attempted },
+/// Whether a next hop that refuses it by a policy that nobody knows refuses everybody.
+fn refuses_everybody(shared: &Shared, entry: &Entry, attempted: &Attempted) -> bool {
+    let Some(queued) = entry.recipients.get(attempted.recipient) else { return false };
+    let (route, outcome) = (&attempted.route, &attempted.outcome);
+    let source = Source { reverse_path: &entry.sender.reverse_path, client: entry.origin.client };
+    shared.parts.memory.refuses_by_policy(&queued.rcpt.address, route, (outcome, Step::Rcpt), source)
+}
+
+/// The next hop does not know it.
+async fn unknown(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted: Attempted) -> Attempted {
+    let Some(queued) = entry.recipients.get(attempted.recipient) else { return attempted };
+    let queued = Queued { route: attempted.route.clone(), ..queued.clone() };
+    let now = UnixTime::now();
+    let (decided, by) = redecide::decide(in_force, entry, &queued, Freshness::Live, now).await;
+    let live = match decided {
+        Ok(route) => Verdict::Accept(route),
+        Err(reply) => Verdict::Refuse(reply),
+    };
+    let unknown = Unknown {
+        address: &queued.rcpt.address,
+        route: &queued.route,
+        followed: if attempted.known.followed { Followed::Already } else { Followed::NotYet },
+        live: &live,
+        by,
+        next_hop: &attempted.outcome.next_hop,
+        // Or at the dot; nobody waits, and nothing is remembered of it for others.
+        step: Step::Rcpt,
+        said: &attempted.outcome.reply,
+        source: Source { reverse_path: &entry.sender.reverse_path, client: entry.origin.client },
+    };
+    match shared.parts.memory.judge(&unknown, now) {
+        Judged::Follow(route) => Attempted { end: End::Follow(route), ..attempted },
+        Judged::Temporary => instead(&UNKNOWN_JUST_NOW, attempted),
+        Judged::Defer(reply) => instead(&reply, attempted),
+        Judged::Unreachable => instead(&NEXT_HOP_UNREACHABLE, attempted),
+        Judged::Believe(_) => Attempted { end: End::Refused, ..attempted },
     }
 }
 
 /// Deferred with this, whatever the next hop said.
 fn instead(reply: &Reply, attempted: Attempted) -> Attempted {
-    let reply = reply.saying(format!("{} (the next hop said: {})", reply.text, attempted.reply));
-    Attempted { end: End::Deferred, reply, ..attempted }
+    let reply = reply.saying(format!("{} (the next hop said: {})", reply.text, attempted.outcome.reply));
+    let outcome = Outcome { class: Class::Deferred, reply, ..attempted.outcome };
+    Attempted { end: End::Deferred, outcome, ..attempted }
 }

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use super::queue::{Known, Update};
-use crate::config::{Protocol, Retry, SendConnector};
-use crate::delivery::attempt::{Handed, HandedResult};
+use crate::config::Retry;
+use crate::delivery::outcome::Outcome;
 use crate::delivery::schedule::{self, Next, Standing};
 use crate::report::{Action, Reported};
 use crate::routing::verdict::Route;
 use crate::smtp::reply::{Enhanced, Reply};
-use crate::spool::entry::{Entry, Outcome, State};
+use crate::spool::entry::{Entry, Outcome as Done, State};
 use crate::time::UnixTime;
 
 /// How one recipient's attempt ended, everything asked that had to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
-    /// A next hop or a mailbox has it. The action is what a sender who asked for it is told.
-    Delivered(Option<Action>),
+    /// A next hop or a mailbox has it.
+    Delivered,
     /// Not now.
     Deferred,
     /// Refused for good.
@@ -38,11 +38,9 @@ pub(super) struct Attempted {
     pub(super) route: Route,
     /// What a decision made now would refuse it with, where the old way was tried all the same.
     pub(super) refused_now: Option<Reply>,
-    /// Who answered; empty: nobody, or ourselves.
-    pub(super) next_hop: Arc<str>,
-    /// What was said.
-    pub(super) reply: Reply,
-    /// How it ended.
+    /// What became of it there.
+    pub(super) outcome: Outcome,
+    /// What that comes to.
     pub(super) end: End,
 }
 
@@ -54,31 +52,12 @@ pub(super) struct Settled {
     pub(super) reported: Option<Reported>,
 }
 
-impl End {
-    /// What a next hop's answer comes to; `None`: it does not know the recipient, and the directory has to be asked.
-    pub(super) fn of<'a>(handed: &'a Handed, connector: &SendConnector) -> (Option<Self>, &'a Reply) {
-        match &handed.result {
-            HandedResult::Accepted { reply, dsn } => {
-                // RFC 3461 5.2.1: a next hop with DSN reports success itself.
-                let told = match connector.protocol {
-                    Protocol::Maildir(_) => Some(Action::Delivered),
-                    Protocol::Smtp(_) => (!dsn).then_some(Action::Relayed),
-                };
-                (Some(Self::Delivered(told)), reply)
-            }
-            HandedResult::Deferred(reply) => (Some(Self::Deferred), reply),
-            HandedResult::Refused(reply) => (Some(Self::Refused), reply),
-            HandedResult::UnknownRecipient(reply) => (None, reply),
-        }
-    }
-}
-
 /// What follows from an attempt that ended at `now`.
 pub(super) fn settle(entry: &Entry, attempted: &Attempted, retry: &Retry, now: UnixTime) -> Settled {
-    let (next_hop, reply) = (attempted.next_hop.clone(), attempted.reply.clone());
+    let Outcome { next_hop, reply, success, .. } = attempted.outcome.clone();
     let (state, action) = match &attempted.end {
-        End::Delivered(action) => (State::Done(Outcome::Delivered { next_hop, reply }), *action),
-        End::Refused => (State::Done(Outcome::Failed { next_hop, reply }), Some(Action::Failed)),
+        End::Delivered => (State::Done(Done::Delivered { next_hop, reply }), success),
+        End::Refused => (State::Done(Done::Failed { next_hop, reply }), Some(Action::Failed)),
         End::Held(why) => (State::Held(why.clone()), None),
         End::Deferred => deferred(entry, attempted, retry, now),
         End::Follow(_) => {
@@ -104,9 +83,9 @@ pub(super) fn settle(entry: &Entry, attempted: &Attempted, retry: &Retry, now: U
 /// The same for a message that an operator dropped meanwhile: what was not delivered is over, and nobody is told.
 pub(super) fn dropped(settled: Settled) -> Settled {
     match settled.update.state {
-        State::Done(Outcome::Delivered { .. }) => settled,
+        State::Done(Done::Delivered { .. }) => settled,
         State::Done(_) | State::Waiting { .. } | State::Held(_) => {
-            let update = Update { state: State::Done(Outcome::Dropped), ..settled.update };
+            let update = Update { state: State::Done(Done::Dropped), ..settled.update };
             Settled { update, reported: None }
         }
     }
@@ -115,9 +94,9 @@ pub(super) fn dropped(settled: Settled) -> Settled {
 /// Who said what in the end: in an expiry it is us.
 fn said(state: &State, attempted: &Attempted) -> (Arc<str>, Reply) {
     match state {
-        State::Done(Outcome::Failed { next_hop, reply }) => (next_hop.clone(), reply.clone()),
+        State::Done(Done::Failed { next_hop, reply }) => (next_hop.clone(), reply.clone()),
         State::Done(_) | State::Waiting { .. } | State::Held(_) => {
-            (attempted.next_hop.clone(), attempted.reply.clone())
+            (attempted.outcome.next_hop.clone(), attempted.outcome.reply.clone())
         }
     }
 }
@@ -133,8 +112,8 @@ fn deferred(entry: &Entry, attempted: &Attempted, retry: &Retry, now: UnixTime) 
         Next::Retry(at) => (waiting(at, warned), None),
         Next::Warn(at) => (waiting(at, true), Some(Action::Delayed)),
         Next::GiveUp => {
-            let reply = expired(&attempted.reply);
-            (State::Done(Outcome::Failed { next_hop: "".into(), reply }), Some(Action::Failed))
+            let reply = expired(&attempted.outcome.reply);
+            (State::Done(Done::Failed { next_hop: "".into(), reply }), Some(Action::Failed))
         }
     }
 }
@@ -148,9 +127,9 @@ fn standing(entry: &Entry, recipient: usize) -> (u32, bool) {
 }
 
 fn last_error(attempted: &Attempted) -> String {
-    let mut text = attempted.reply.to_string();
-    if !attempted.next_hop.is_empty() {
-        text = format!("{}: {text}", attempted.next_hop);
+    let mut text = attempted.outcome.reply.to_string();
+    if !attempted.outcome.next_hop.is_empty() {
+        text = format!("{}: {text}", attempted.outcome.next_hop);
     }
     if let Some(refused) = &attempted.refused_now {
         text.push_str(&format!(" (the old way was tried: a decision made now says {refused})"));

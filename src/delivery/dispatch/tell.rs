@@ -44,7 +44,7 @@ fn outcome(parts: &Parts, entry: &Entry, queued: &Queued, attempted: &Attempted)
     };
     let connector = label(&attempted.route.connector);
     let (queue_id, sender, to) = (entry.id, &entry.sender.reverse_path, &queued.rcpt.address);
-    let (message_id, next_hop) = (&entry.content.message_id, &attempted.next_hop);
+    let (message_id, next_hop) = (&entry.content.message_id, &attempted.outcome.next_hop);
     tracing::info!(%queue_id, %sender, %to, message_id, send_connector = %connector, %next_hop, said, "{result}");
     parts.metrics.deliveries.with_label_values(&[connector, result]).inc();
     parts.trace.record(&event(entry, what, to.as_str(), (connector, &said)));

@@ -74,7 +74,8 @@ impl Pulse {
                 state.breaker.timed_out(Instant::now().into_std());
                 self.say(&mut state, cause);
             }
-            Heard::Failed(cause) => self.say(&mut state, cause),
+            // Nobody waits for it, and others may be answered at once: worth a line, but no reason not to ask.
+            Heard::Withheld(cause) | Heard::Failed(cause) => self.say(&mut state, cause),
         }
     }
 

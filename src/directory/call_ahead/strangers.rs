@@ -12,6 +12,9 @@ use crate::smtp::domain::Domain;
 /// Domains that are remembered; beyond it all are forgotten and asked about anew.
 const REMEMBERED: usize = 1000;
 
+/// A domain about which nobody asked for so long is no longer worth asking about ahead of time.
+const WANTED: Duration = Duration::from_secs(24 * 3600);
+
 /// What becomes of an address that nobody has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manner {
@@ -28,7 +31,17 @@ pub(super) struct Strangers {
     trusted: Duration,
     /// After so long one that accepts them is given another chance.
     distrusted: Duration,
-    noted: HashMap<Domain, (Manner, Instant)>,
+    noted: HashMap<Domain, Noted>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Noted {
+    manner: Manner,
+    at: Instant,
+    /// When somebody wanted to know it last.
+    wanted: Instant,
+    /// When somebody was told that it wants renewal.
+    renewed: Option<Instant>,
 }
 
 impl Strangers {
@@ -37,14 +50,39 @@ impl Strangers {
         Self { trusted: cache.found, distrusted: cache.not_found, noted: HashMap::new() }
     }
 
-    /// What was noted of a domain, while it holds.
-    pub(super) fn manner(&self, domain: &Domain, now: Instant) -> Option<Manner> {
-        let (manner, at) = *self.noted.get(domain)?;
-        let holds = match manner {
+    /// What was noted of a domain, while it holds, for somebody who wants to know it now.
+    pub(super) fn manner(&mut self, domain: &Domain, now: Instant) -> Option<Manner> {
+        let noted = self.noted.get_mut(domain)?;
+        noted.wanted = now;
+        let holds = match noted.manner {
             Manner::Refused => self.trusted,
             Manner::Accepted => self.distrusted,
         };
-        (now.saturating_duration_since(at) < holds).then_some(manner)
+        (now.saturating_duration_since(noted.at) < holds).then_some(noted.manner)
+    }
+
+    /// Whether it is time to ask again: the trust in a domain is in the last fifth of its time, or past it. Says so once
+    /// in a while only, because the question may fail.
+    pub(super) fn wants_renewal(&mut self, domain: &Domain, now: Instant) -> bool {
+        let pause = self.trusted / 50;
+        let wants = self.noted.get(domain).is_some_and(|noted| {
+            let rests = noted.renewed.is_some_and(|at| now.saturating_duration_since(at) < pause);
+            !rests && self.ages(noted, now)
+        });
+        if let Some(noted) = self.noted.get_mut(domain).filter(|_| wants) {
+            noted.renewed = Some(now);
+        }
+        wants
+    }
+
+    /// The same for who asks by himself: while somebody wanted to know of the domain within a day.
+    pub(super) fn is_to_be_renewed(&self, domain: &Domain, now: Instant) -> bool {
+        let wanted = |noted: &Noted| now.saturating_duration_since(noted.wanted) < WANTED;
+        self.noted.get(domain).is_some_and(|noted| self.ages(noted, now) && wanted(noted))
+    }
+
+    fn ages(&self, noted: &Noted, now: Instant) -> bool {
+        noted.manner == Manner::Refused && now.saturating_duration_since(noted.at) >= self.trusted / 5 * 4
     }
 
     /// Notes what became of one; returns what had been noted before.
@@ -52,12 +90,15 @@ impl Strangers {
         if self.noted.len() >= REMEMBERED && !self.noted.contains_key(domain) {
             self.noted.clear();
         }
-        self.noted.insert(domain.clone(), (manner, now)).map(|(before, _)| before)
+        let before = self.noted.get(domain).copied();
+        let wanted = before.map_or(now, |before| before.wanted);
+        self.noted.insert(domain.clone(), Noted { manner, at: now, wanted, renewed: None });
+        before.map(|before| before.manner)
     }
 
     /// Whether any domain's were accepted when it was asked about last.
     pub(super) fn any_accepted(&self) -> bool {
-        self.noted.values().any(|(manner, _)| *manner == Manner::Accepted)
+        self.noted.values().any(|noted| noted.manner == Manner::Accepted)
     }
 }
 
@@ -100,6 +141,35 @@ mod tests {
             assert_eq!(strangers.manner(&domain("a.example"), now), known, "{noted:?} after {age} s");
             assert_eq!(strangers.manner(&domain("b.example"), t), None);
         }
+    }
+
+    #[test]
+    fn trust_is_renewed_in_the_last_fifth_of_its_time_and_only_while_somebody_wants_it() {
+        let (t, second, day) = (Instant::now(), Duration::from_secs, 24 * 3600);
+        for (noted, age, wanted, ageing, renewed) in [
+            (Manner::Refused, 466, 0, false, false),
+            (Manner::Refused, 480, 0, true, true),
+            (Manner::Refused, 600, 0, true, true),
+            (Manner::Refused, day - 1, 0, true, true),
+            (Manner::Refused, day, 0, true, false),
+            (Manner::Refused, day, 1, true, true),
+            (Manner::Accepted, 48, 0, false, false),
+            (Manner::Accepted, 600, 0, false, false),
+        ] {
+            let mut strangers = strangers();
+            let domain = domain("a.example");
+            strangers.note(&domain, noted, t);
+            strangers.manner(&domain, t + second(wanted));
+            let now = t + second(age);
+            let said = (strangers.wants_renewal(&domain, now), strangers.is_to_be_renewed(&domain, now));
+            assert_eq!(said, (ageing, renewed), "{noted:?} after {age} s, wanted at {wanted} s");
+            let again = [11, 13].map(|later| strangers.wants_renewal(&domain, now + second(later)));
+            assert_eq!(again, [false, ageing], "said again after a fiftieth");
+            // An answer is nobody's wish.
+            strangers.note(&domain, noted, now);
+            assert_eq!(strangers.noted[&domain].wanted, t + second(wanted));
+        }
+        assert!(!strangers().wants_renewal(&domain("b.example"), t));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Whole reports, compared as text.
 
 use super::*;
+use crate::smtp::path::mailbox;
 use crate::smtp::reply::{Enhanced, USER_UNKNOWN};
 
 static UNKNOWN: Reply = USER_UNKNOWN;
@@ -50,6 +51,20 @@ fn a_failure_names_who_refused_and_gives_the_header_back() {
     let failed = Recipient { orcpt: Some("rfc822;b+6Fb@contoso.com"), ..recipient(&bob, Action::Failed, &reply) };
     let text = report(&to, Returned::Headers(b"Subject: hello\r\nMessage-ID: <42@example.net>\r\n"), &[failed]);
     assert_eq!(lines(&text), include_str!("failed.txt"));
+}
+
+#[test]
+fn a_report_goes_to_the_proper_form_of_a_path() {
+    for (came, to) in [
+        ("chris..x@fabrikam.test.", "To: <\"chris..x\"@fabrikam.test>\n"),
+        (".chris@fabrikam.test", "To: <\".chris\"@fabrikam.test>\n"),
+    ] {
+        let (bob, reply) = (mailbox("b..ob@contoso.com.").unwrap(), UNKNOWN.clone());
+        let failed = recipient(&bob, Action::Failed, &reply);
+        let text = lines(&report(&mailbox(came).unwrap(), Returned::Headers(b"Subject: x\r\n"), &[failed]));
+        assert!(text.contains(to), "{text}");
+        assert!(text.contains("Final-Recipient: rfc822; \"b..ob\"@contoso.com\n"), "{text}");
+    }
 }
 
 #[test]

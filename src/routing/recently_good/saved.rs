@@ -1,16 +1,22 @@
-//! Recently good addresses as a file has them: fixed-width numbers, little-endian, with a checksum over all before it.
+//! What is remembered of addresses as a file has it: fixed-width numbers, little-endian, with a checksum over all before
+//! it.
 //!
 //! ```text
-//! "fingerpost recently good 1\n"  key: 16 bytes
+//! "fingerpost recently good 2\n"  key: 16 bytes
 //! connectors: u32, then for each  length: u16, name: UTF-8
-//! addresses: u32, then for each   hash: u64, connector: u32, last success: u64, first refusal: u64 (0: none)
+//! addresses: u32, then for each   hash: u64, connector: u32, last success: u64, good since: u64
+//! refused: u32, then for each     hash: u64, first: u64, last: u64
 //! checksum: u32 (CRC-32C)
 //! ```
+//!
+//! Version 1, which is still read, had `first refusal: u64` (0: none) in the place of `good since`, and no `refused`.
 
-use super::{ENTRIES, Good, RecentlyGood};
+use super::{ENTRIES, Good, REFUSED, RecentlyGood};
+use crate::routing::first_refused::Refusals;
 use crate::time::UnixTime;
 
-const MAGIC: &[u8] = b"fingerpost recently good 1\n";
+const MAGIC: &[u8] = b"fingerpost recently good 2\n";
+const MAGIC_1: &[u8] = b"fingerpost recently good 1\n";
 
 /// Bytes that were not written by [`RecentlyGood::to_bytes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -21,16 +27,16 @@ pub enum Malformed {
     /// They were cut off or changed.
     #[error("it was cut off or changed")]
     Checksum,
-    /// The checksum is right and the content is not: another version wrote them.
+    /// The checksum is right and the content is not.
     #[error("it has another form")]
     Form,
 }
 
 impl RecentlyGood {
-    /// Everything, to be saved.
+    /// Everything but what was refused at the dot, to be saved.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(64 + self.order.len() * 28);
+        let mut bytes = Vec::with_capacity(64 + self.order.len() * 28 + self.refused.len() * 24);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&self.key);
         bytes.extend_from_slice(&(self.connectors.len() as u32).to_le_bytes());
@@ -44,7 +50,13 @@ impl RecentlyGood {
             bytes.extend_from_slice(&good.hash.to_le_bytes());
             bytes.extend_from_slice(&good.connector.to_le_bytes());
             bytes.extend_from_slice(&good.last_success.0.to_le_bytes());
-            bytes.extend_from_slice(&good.first_refusal.unwrap_or_default().0.to_le_bytes());
+            bytes.extend_from_slice(&good.since.0.to_le_bytes());
+        }
+        bytes.extend_from_slice(&(self.refused.len() as u32).to_le_bytes());
+        for refusals in self.refused.iter() {
+            for number in [refusals.hash, refusals.first.0, refusals.last.0] {
+                bytes.extend_from_slice(&number.to_le_bytes());
+            }
         }
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         bytes
@@ -55,19 +67,72 @@ impl RecentlyGood {
     /// # Errors
     /// [`Malformed`]: it is of no use.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
-        if !bytes.starts_with(MAGIC) {
-            return Err(Malformed::Kind);
-        }
+        let read = match bytes {
+            bytes if bytes.starts_with(MAGIC) => read_2,
+            bytes if bytes.starts_with(MAGIC_1) => read_1,
+            _ => return Err(Malformed::Kind),
+        };
         let (content, checksum) = bytes.split_last_chunk::<4>().ok_or(Malformed::Checksum)?;
         if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
             return Err(Malformed::Checksum);
         }
-        read(&content[MAGIC.len()..]).ok_or(Malformed::Form)
+        let mut rest = content.get(MAGIC.len()..).ok_or(Malformed::Form)?;
+        let mut read = read(&mut rest).filter(|_| rest.is_empty()).ok_or(Malformed::Form)?;
+        read.changes = 0;
+        Ok(read)
+    }
+
+    fn restore(&mut self, mut all: Vec<Good>) {
+        all.sort_by_key(|good| good.last_success);
+        let surplus = all.len().saturating_sub(ENTRIES);
+        all.drain(surplus..).for_each(|good| self.note(good));
+    }
+
+    fn restore_refused(&mut self, mut all: Vec<Refusals>) {
+        all.sort_by_key(|refusals| refusals.last);
+        let surplus = all.len().saturating_sub(REFUSED);
+        all.drain(surplus..).for_each(|refusals| self.refused.note(refusals.hash, refusals.first, refusals.last));
     }
 }
 
-fn read(mut bytes: &[u8]) -> Option<RecentlyGood> {
-    let from = &mut bytes;
+fn read_2(from: &mut &[u8]) -> Option<RecentlyGood> {
+    let mut read = key_and_connectors(from)?;
+    let mut all = Vec::new();
+    for _ in 0..u32::from_le_bytes(*take(from)?) {
+        let hash = u64::from_le_bytes(*take(from)?);
+        let connector = u32::from_le_bytes(*take(from)?);
+        let (last_success, since) = (time(from)?, time(from)?);
+        all.push(Good { hash, connector, last_success, since });
+    }
+    read.restore(all);
+    let mut refused = Vec::new();
+    for _ in 0..u32::from_le_bytes(*take(from)?) {
+        let hash = u64::from_le_bytes(*take(from)?);
+        let (first, last) = (time(from)?, time(from)?);
+        refused.push(Refusals { hash, first, last });
+    }
+    read.restore_refused(refused);
+    Some(read)
+}
+
+fn read_1(from: &mut &[u8]) -> Option<RecentlyGood> {
+    let mut read = key_and_connectors(from)?;
+    let (mut all, mut refused) = (Vec::new(), Vec::new());
+    for _ in 0..u32::from_le_bytes(*take(from)?) {
+        let hash = u64::from_le_bytes(*take(from)?);
+        let connector = u32::from_le_bytes(*take(from)?);
+        let (last_success, first) = (time(from)?, time(from)?);
+        if first.0 != 0 {
+            refused.push(Refusals { hash, first, last: first });
+        }
+        all.push(Good { hash, connector, last_success, since: last_success });
+    }
+    read.restore(all);
+    read.restore_refused(refused);
+    Some(read)
+}
+
+fn key_and_connectors(from: &mut &[u8]) -> Option<RecentlyGood> {
     let mut read = RecentlyGood::new(*take(from)?);
     for _ in 0..u32::from_le_bytes(*take(from)?) {
         let length = usize::from(u16::from_le_bytes(*take(from)?));
@@ -75,19 +140,11 @@ fn read(mut bytes: &[u8]) -> Option<RecentlyGood> {
         *from = rest;
         read.connectors.push(std::str::from_utf8(name).ok()?.into());
     }
-    let mut all = Vec::new();
-    for _ in 0..u32::from_le_bytes(*take(from)?) {
-        let hash = u64::from_le_bytes(*take(from)?);
-        let connector = u32::from_le_bytes(*take(from)?);
-        let last_success = UnixTime(u64::from_le_bytes(*take(from)?));
-        let first_refusal = Some(UnixTime(u64::from_le_bytes(*take(from)?))).filter(|at| at.0 != 0);
-        all.push(Good { hash, connector, last_success, first_refusal, since: last_success });
-    }
-    all.sort_by_key(|good| good.last_success);
-    let surplus = all.len().saturating_sub(ENTRIES);
-    all.drain(surplus..).for_each(|good| read.note(good));
-    read.changes = 0;
-    from.is_empty().then_some(read)
+    Some(read)
+}
+
+fn time(from: &mut &[u8]) -> Option<UnixTime> {
+    take(from).map(|time| UnixTime(u64::from_le_bytes(*time)))
 }
 
 /// The next so many bytes.

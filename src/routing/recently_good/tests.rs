@@ -1,8 +1,34 @@
 //! Who is good for how long, what is doubted, and the file.
 
+use super::doubt::{Believed, Followed};
 use super::*;
+use crate::routing::verdict::Verdict;
+use crate::smtp::reply::{self, Reply};
 
 const KEY: [u8; 16] = *b"0123456789abcdef";
+/// What a refusal comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    Temporary,
+    Believe,
+}
+
+impl RecentlyGood {
+    /// Our own refusal, without a directory's word: what is told instead.
+    fn refused_in_row(&mut self, row: u8, address: &Address, refusal: &Reply, now: UnixTime) -> Option<Reply> {
+        let refused = Refused::ByUs { row: Some(row), reply: refusal };
+        let doubt = self.doubt(address, KnownBy::Nobody, &refused, now);
+        (doubt == doubt::Doubt::Temporary).then_some(reply::UNKNOWN_JUST_NOW)
+    }
+
+    fn refused(&mut self, address: &Address, now: UnixTime) -> Doubt {
+        match self.refused_in_row(9, address, &reply::USER_UNKNOWN, now) {
+            Some(_) => Doubt::Temporary,
+            None => Doubt::Believe,
+        }
+    }
+}
+
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 /// When the tests begin.
@@ -100,9 +126,13 @@ fn only_our_own_unknown_user_is_doubted() {
         (reply::DIRECTORY_UNAVAILABLE, None),
     ] {
         let (mut good, bob) = bob();
-        assert_eq!(good.doubted(&bob, &refusal, at(1)), doubted, "{refusal}");
-        assert_eq!(good.doubted(&bob, &refusal, at(HOUR)), doubted, "the hour begins with the first: {refusal}");
-        assert_eq!(good.doubted(&bob, &refusal, at(1 + HOUR)), None, "{refusal}");
+        assert_eq!(good.refused_in_row(9, &bob, &refusal, at(1)), doubted, "{refusal}");
+        assert_eq!(
+            good.refused_in_row(9, &bob, &refusal, at(HOUR)),
+            doubted,
+            "the hour begins with the first: {refusal}"
+        );
+        assert_eq!(good.refused_in_row(9, &bob, &refusal, at(1 + HOUR)), None, "{refusal}");
     }
 }
 
@@ -122,7 +152,7 @@ fn it_comes_back_as_it_was_saved() {
     assert_eq!(read.refused(&ann, at(20 + HOUR)), Doubt::Believe);
     assert_eq!(read.refused(&bob, at(20 + HOUR)), Doubt::Temporary);
     assert!(!RecentlyGood::new([0; 16]).to_bytes().is_empty());
-    assert_eq!(saved.len(), 27 + 16 + 4 + (2 + 9) + (2 + 7) + 4 + 3 * 28 + 4);
+    assert_eq!(saved.len(), 27 + 16 + 4 + (2 + 9) + (2 + 7) + 4 + 3 * 28 + 4 + 24 + 4);
 }
 
 #[test]
@@ -144,6 +174,187 @@ fn what_was_not_saved_by_it_is_told_apart() {
     for (bytes, error) in wrong {
         assert_eq!(RecentlyGood::from_bytes(bytes).unwrap_err(), error, "{bytes:?}");
     }
+}
+
+/// Written by version 1: Bob had mail at the beginning, Ann 10 s later and was refused 10 s after that.
+const VERSION_1: &str = "66696e676572706f737420726563656e746c7920676f6f6420310a\
+    303132333435363738396162636465660200000009007365636f6e6461727907007072696d6172790200000011fac19e6b03d5e500000000\
+    00ca9a3b000000000000000000000000c074c68726ea0124010000000aca9a3b0000000014ca9a3b00000000b964d920";
+/// The same by version 2.
+const VERSION_2: &str = "66696e676572706f737420726563656e746c7920676f6f6420320a303132333435363738396162636465660200000009007365636f6e64\
+    61727907007072696d6172790200000011fac19e6b03d5e50000000000ca9a3b0000000000ca9a3b00000000c074c68726ea0124010000\
+    000aca9a3b000000000aca9a3b0000000001000000c074c68726ea012414ca9a3b0000000014ca9a3b0000000008099245";
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+#[test]
+fn files_of_every_version_are_read() {
+    let (ann, bob) = (address("ann@contoso.com"), address("bob@contoso.com"));
+    for (version, hex) in [(1, VERSION_1), (2, VERSION_2)] {
+        let mut read = RecentlyGood::from_bytes(&bytes(hex)).unwrap();
+        assert_eq!(read.last_success(&ann, at(20)), Some((&"primary".into(), at(10))), "version {version}");
+        assert_eq!(read.last_success(&bob, at(20)), Some((&"secondary".into(), at(0))), "version {version}");
+        let known = |read: &RecentlyGood, who| read.known(who, KnownBy::Nobody, at(30));
+        assert_eq!(known(&read, &ann).first_refused, Some(at(20)), "version {version}");
+        assert_eq!(known(&read, &bob).first_refused, None, "version {version}");
+        assert_eq!(read.refused(&ann, at(20 + HOUR)), Doubt::Believe, "version {version}");
+        assert_eq!(read.refused(&bob, at(20 + HOUR)), Doubt::Temporary, "version {version}");
+    }
+    let mut good = bob_and_ann();
+    good.refused(&ann, at(20));
+    assert_eq!(good.to_bytes(), bytes(VERSION_2), "{:02x?}", good.to_bytes());
+}
+
+fn bob_and_ann() -> RecentlyGood {
+    let (mut good, _) = bob();
+    good.accepted(&address("ann@contoso.com"), "primary", at(10));
+    good
+}
+
+#[test]
+fn since_when_an_address_is_good_outlives_a_restart() {
+    let (mut good, bob) = bob();
+    good.accepted(&bob, "secondary", at(DAY));
+    let mut read = RecentlyGood::from_bytes(&good.to_bytes()).unwrap();
+    assert_eq!(read.known(&bob, KnownBy::Nobody, at(DAY)).good_since, Some(at(0)));
+    let sent_back = |good: &mut RecentlyGood| good.refused_in_row(10, &bob, &reply::USER_UNKNOWN, at(DAY + 1));
+    assert_eq!(sent_back(&mut read), Some(reply::UNKNOWN_JUST_NOW), "he is no typing error");
+    assert_eq!(sent_back(&mut good), Some(reply::UNKNOWN_JUST_NOW));
+}
+
+#[test]
+fn whom_a_directory_has_is_doubted_for_an_hour_however_long_ago_the_mail() {
+    let mut good = RecentlyGood::new(KEY);
+    let (new, route) = (address("new@contoso.com"), route("primary", Way::Resolved));
+    let live = Verdict::Accept(route.clone());
+    let refused = Refused::ByHop { route: &route, followed: Followed::NotYet, live: &live };
+    let believed = doubt::Doubt::Believe(Believed::NextHop);
+    for (seconds, by, expected) in [
+        (0, KnownBy::Nobody, &believed), // a guess is not remembered
+        (0, KnownBy::Directory, &doubt::Doubt::Temporary),
+        (HOUR - 1, KnownBy::VerifyWith, &doubt::Doubt::Temporary),
+        (HOUR, KnownBy::Directory, &believed),
+        (7 * DAY, KnownBy::Directory, &believed),
+        (14 * DAY, KnownBy::Directory, &doubt::Doubt::Temporary), // after 7 quiet days
+    ] {
+        let told = good.doubt(&new, by, &refused, at(seconds));
+        assert_eq!(told, *expected, "after {seconds} s, by {by:?}");
+        good = RecentlyGood::from_bytes(&good.to_bytes()).unwrap();
+    }
+    good.accepted(&new, "primary", at(15 * DAY));
+    assert_eq!(good.refused.len(), 0, "mail that is accepted clears it");
+}
+
+#[test]
+fn what_was_refused_while_nobody_had_it_says_nothing_about_an_entry_made_since() {
+    let (mut good, bob) = bob();
+    good.refused(&bob, at(0));
+    assert_eq!(good.refused(&bob, at(HOUR)), Doubt::Believe);
+    let looped = Refused::ByUs { row: Some(8), reply: &reply::ROUTING_LOOP };
+    assert_eq!(good.doubt(&bob, KnownBy::Directory, &looped, at(DAY)), doubt::Doubt::Temporary);
+}
+
+#[test]
+fn all_tags_of_an_entry_are_one_and_the_plain_address_another() {
+    let mut good = RecentlyGood::new(KEY);
+    let first = |good: &RecentlyGood, who: &str, by| good.known(&address(who), by, at(2)).first_refused;
+    let (plain, tags) = (KnownBy::Directory, KnownBy::DirectoryWithoutTag);
+    let known = good.known(&address("Bob+1@contoso.com"), tags, at(1));
+    for tag in 1..50 {
+        let who = address(&format!("bob+{tag}@contoso.com"));
+        good.note_doubt(&who, &known, &doubt::Doubt::Temporary, at(1));
+    }
+    assert_eq!(good.refused.len(), 1);
+    for (who, by, expected) in [
+        ("bob+new@Contoso.com", tags, Some(at(1))),
+        ("BOB+a+b@contoso.com", tags, Some(at(1))),
+        ("bob@contoso.com", plain, None),
+        ("rob+1@contoso.com", tags, None),
+        ("bob+1@contoso.net", tags, None),
+    ] {
+        assert_eq!(first(&good, who, by), expected, "{who}");
+    }
+    good.accepted(&address("bob@contoso.com"), "x", at(2));
+    assert_eq!(first(&good, "bob+1@contoso.com", tags), Some(at(1)), "the plain address says nothing about tags");
+    good.accepted(&address("bob+other@contoso.com"), "x", at(2));
+    assert_eq!(first(&good, "bob+1@contoso.com", tags), None);
+}
+
+#[test]
+fn only_what_is_about_who_exists_and_vouched_for_is_noted() {
+    let other = route("secondary", Way::Relayed);
+    let noted = |doubt: &doubt::Doubt, by| {
+        let (mut good, bob) = bob();
+        let known = good.known(&bob, by, at(1));
+        let known = Known { good_since: None, ..known };
+        good.note_doubt(&bob, &known, doubt, at(1));
+        (good.refused.len(), good.is_good(&bob, at(1)))
+    };
+    for (doubt, by, expected) in [
+        (doubt::Doubt::Temporary, KnownBy::Directory, (1, true)),
+        (doubt::Doubt::Believe(Believed::NextHop), KnownBy::Directory, (1, false)),
+        (doubt::Doubt::Believe(Believed::NextHop), KnownBy::Nobody, (0, true)),
+        (doubt::Doubt::Follow(other), KnownBy::Directory, (0, true)),
+        (doubt::Doubt::Defer(reply::TRY_AGAIN), KnownBy::Directory, (0, true)),
+        (doubt::Doubt::Stands, KnownBy::Directory, (0, true)),
+    ] {
+        assert_eq!(noted(&doubt, by), expected, "{doubt:?} {by:?}");
+    }
+}
+
+fn route(connector: &str, way: Way) -> Route {
+    let rcpt_to = address("bob@contoso.com");
+    Route { connector: connector.into(), next_hop_domain: rcpt_to.domain().clone(), rcpt_to, way }
+}
+
+#[test]
+fn unresolved_addresses_refused_at_the_dot_are_refused_at_rcpt_for_ten_minutes() {
+    let guess = address("guess@contoso.com");
+    let minutes = |minutes: u64| at(60 * minutes);
+    for way in [Way::Relayed, Way::External, Way::Resolved, Way::RelayedVerified, Way::Redirected] {
+        let unresolved = matches!(way, Way::Relayed | Way::External);
+        let mut good = RecentlyGood::new(KEY);
+        good.refused_at_dot(&guess, &route("secondary", way), at(0));
+        for (who, connector, now, expected) in [
+            ("guess@contoso.com", "secondary", minutes(0), unresolved),
+            ("GUESS@contoso.com", "secondary", UnixTime(minutes(10).0 - 1), unresolved),
+            ("guess@contoso.com", "secondary", minutes(10), false),
+            ("guess@contoso.com", "primary", minutes(0), false),
+            ("guess2@contoso.com", "secondary", minutes(0), false),
+        ] {
+            let told = good.is_refused_at_dot(&address(who), &route(connector, way), now);
+            assert_eq!(told, expected, "{way:?}: {who} by {connector} at {now}");
+        }
+        // Whoever is found since is not concerned, and who is accepted not any more.
+        assert!(!good.is_refused_at_dot(&guess, &route("secondary", Way::Resolved), at(1)));
+        good.accepted(&guess, "secondary", at(1));
+        assert!(!good.is_refused_at_dot(&guess, &route("secondary", way), at(1)), "{way:?}");
+        assert_eq!(good.refused_at_dot.len(), 0);
+    }
+}
+
+#[test]
+fn refused_addresses_are_bounded_and_the_oldest_go() {
+    let mut good = RecentlyGood::new(KEY);
+    let known = good.known(&numbered(0), KnownBy::Directory, at(0));
+    let relayed = route("secondary", Way::Relayed);
+    for n in 0..=REFUSED {
+        good.note_doubt(&numbered(n), &known, &doubt::Doubt::Temporary, at(n as u64 / 100));
+    }
+    for n in 0..=REFUSED_AT_DOT {
+        good.refused_at_dot(&numbered(n), &relayed, at(0));
+    }
+    let first = |good: &RecentlyGood, n| good.known(&numbered(n), KnownBy::Directory, at(1000)).first_refused.is_some();
+    let read = RecentlyGood::from_bytes(&good.to_bytes()).unwrap();
+    for good in [&good, &read] {
+        assert_eq!(good.refused.len(), REFUSED);
+        assert_eq!([0, 1, REFUSED].map(|n| first(good, n)), [false, true, true]);
+    }
+    assert_eq!(good.refused_at_dot.len(), REFUSED_AT_DOT);
+    let at_dot = [0, 1, REFUSED_AT_DOT].map(|n| good.is_refused_at_dot(&numbered(n), &relayed, at(0)));
+    assert_eq!(at_dot, [false, true, true]);
 }
 
 fn numbered(n: usize) -> Address {

@@ -115,6 +115,7 @@ mod tests {
     use super::*;
     use crate::message::envelope::Body;
     use crate::smtp::address::ReversePath;
+    use crate::smtp::path::mailbox;
 
     fn address(text: &str) -> Address {
         Address::parse(text).unwrap()
@@ -140,6 +141,31 @@ mod tests {
             let mut out = String::new();
             mail(path, &sender, with, &mut out);
             assert_eq!(out, line);
+        }
+    }
+
+    #[test]
+    fn however_a_path_came_it_goes_on_in_proper_form() {
+        for (came, wire) in [
+            ("chris@fabrikam.test.", "<chris@fabrikam.test>"),
+            ("chris..x@fabrikam.test", "<\"chris..x\"@fabrikam.test>"),
+            (".chris@fabrikam.test.", "<\".chris\"@fabrikam.test>"),
+            ("chris.@b\u{fc}cher.example.", "<\"chris.\"@xn--bcher-kva.example>"),
+        ] {
+            let address = mailbox(came).unwrap();
+            let path = ascii(&address).unwrap();
+            let sender = Sender {
+                reverse_path: ReversePath::Address(address.clone()),
+                size: None,
+                body: Body::SevenBit,
+                smtputf8: false,
+                ret: None,
+                envid: None,
+            };
+            let mut out = String::new();
+            mail(&path, &sender, &MailParameters::default(), &mut out);
+            rcpt(&path, &mut out);
+            assert_eq!(out, format!("MAIL FROM:{wire}\r\nRCPT TO:{wire}\r\n"));
         }
     }
 

@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::Conversation;
+use super::{Conversation, Ended, Patience};
 use crate::config::Speaks;
-use crate::delivery::attempt::HandedResult;
-use crate::delivery::attempt::answer::{Answer, Ended, Patience, verdict};
 use crate::delivery::attempt::connection::Broken;
 use crate::delivery::attempt::fit::Way;
-use crate::delivery::attempt::trouble::{BAD_CONNECTION, Trouble};
-use crate::delivery::refusal::{Meaning, Step, meaning};
+use crate::delivery::attempt::trouble::Trouble;
+use crate::delivery::outcome::{Class, Outcome};
+use crate::delivery::refusal::Step;
+use crate::delivery::refusal::read::{Meaning, Reading};
 use crate::smtp::client::encode::Encoder;
-use crate::smtp::reply::{Reply, TRY_AGAIN};
+use crate::smtp::reply::Reply;
 
 /// How long a next hop that breaks off in the middle of the content is listened to: it may have said why.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -36,13 +34,14 @@ impl Conversation {
             Err(broken) => return Err(self.broke(&broken, Step::Data)),
         };
         self.data_said = false;
-        let means = meaning(Step::Data, &reply);
-        if means == Meaning::Positive {
+        let reading = self.read(Step::Data, &reply);
+        if reading.meaning == Meaning::Positive {
             self.encoder = Some(Encoder::new(lines));
             return Ok(());
         }
-        self.finish(Step::Data, &reply, means);
-        let usable = reply.code != 421 && means != Meaning::OutOfStep;
+        let all = std::mem::take(&mut self.accepted);
+        self.finish(Step::Data, all, (&reply, reading));
+        let usable = reply.code != 421 && reading.meaning != Meaning::OutOfStep;
         Err(if usable { self.reset().await } else { Ended::Closed })
     }
 
@@ -75,47 +74,33 @@ impl Conversation {
     }
 
     /// The reply to the whole message, or with LMTP one for each accepted recipient (RFC 2033 4.2). Everybody has been
-    /// told then.
+    /// told then. Dropped before, it can be asked again.
     pub(crate) async fn verdict(&mut self, patience: Patience) -> Ended {
-        let began = Instant::now();
-        let replies = match self.connection.terms.smtp.speaks {
-            Speaks::Smtp => 1,
-            Speaks::Lmtp => self.accepted.len(),
-        };
-        let mut waiting = std::mem::take(&mut self.accepted).into_iter();
-        let mut all_positive = true;
-        for _ in 0..replies {
-            self.accepted = match self.connection.terms.smtp.speaks {
-                Speaks::Smtp => waiting.by_ref().collect(),
-                Speaks::Lmtp => waiting.by_ref().take(1).collect(),
+        while !self.accepted.is_empty() {
+            let said = self.reply_within(patience.left()).await;
+            let its = match self.connection.terms.smtp.speaks {
+                Speaks::Smtp => std::mem::take(&mut self.accepted),
+                Speaks::Lmtp => vec![self.accepted.remove(0)],
             };
-            match self.reply_within(patience.left(began)).await {
+            match said {
                 Ok(reply) => {
-                    let means = meaning(Step::Dot, &reply);
-                    self.finish(Step::Dot, &reply, means);
-                    all_positive &= means == Meaning::Positive;
-                    if reply.code != 421 && means != Meaning::OutOfStep {
+                    let reading = self.read(Step::Dot, &reply);
+                    self.finish(Step::Dot, its, (&reply, reading));
+                    if reply.code != 421 && reading.meaning != Meaning::OutOfStep {
+                        self.refused |= reading.meaning != Meaning::Positive;
                         continue;
                     }
-                    self.accepted.extend(waiting);
-                    self.unknown_outcome(&format!("it said: {reply}"));
+                    self.in_doubt(&format!("it said: {reply}"));
                 }
                 Err(broken) => {
-                    self.accepted.extend(waiting);
-                    self.unknown_outcome(&broken.to_string());
+                    self.accepted.splice(..0, its);
+                    self.in_doubt(&broken.to_string());
                 }
             }
             return Ended::Closed;
         }
         // RFC 5321 4.1.1.4 has it clear its buffers; Postfix, refusing at the end of data, keeps the transaction.
-        if all_positive { self.in_step() } else { self.reset().await }
-    }
-
-    /// The content cannot be read any more: nothing has arrived.
-    pub(crate) fn unreadable(&mut self) -> Ended {
-        let all = self.unanswered();
-        self.tell(&all, || Answer::Final(HandedResult::Deferred(TRY_AGAIN)));
-        Ended::Closed
+        if self.refused { self.reset().await } else { self.in_step() }
     }
 
     /// The next hop stopped taking the content. It may have said why; else nothing has arrived, for the end of data was
@@ -123,44 +108,48 @@ impl Conversation {
     pub(crate) async fn interrupted(&mut self, broken: &Broken) -> Ended {
         match self.reply_within(LAST_WORDS).await {
             Ok(reply) if reply.is_transient() || reply.is_permanent() => {
-                let means = meaning(Step::Dot, &reply);
-                self.finish(Step::Dot, &reply, means);
+                let reading = self.read(Step::Dot, &reply);
+                let all = std::mem::take(&mut self.accepted);
+                self.finish(Step::Data, all, (&reply, reading));
             }
-            _ => self.trouble(Trouble::broken(&self.connection, broken, Step::Data)),
+            _ => self.end_by(Trouble::broken(&self.connection, broken, Step::Data)),
         }
         Ended::Closed
     }
 
-    /// What the reply to DATA or the dot means for the recipients that await it.
-    fn finish(&mut self, step: Step, reply: &Reply, means: Meaning) {
-        let all = std::mem::take(&mut self.accepted);
-        match means {
-            Meaning::Positive => {
-                let dsn = self.connection.offers.dsn;
-                self.tell(&all, || Answer::Final(HandedResult::Accepted { reply: reply.clone(), dsn }));
+    /// What the reply to DATA or the dot means for these recipients, who await it.
+    fn finish(&mut self, step: Step, all: Vec<usize>, (reply, reading): (&Reply, Reading)) {
+        let next_hop = &self.connection.next_hop;
+        let outcome = match reading.meaning {
+            Meaning::Positive => Outcome::relayed(reply.clone(), next_hop, &self.connection.offers),
+            Meaning::OutOfStep if step == Step::Dot => Outcome::in_doubt(next_hop, &format!("it said: {reply}")),
+            Meaning::UnknownRecipient => {
+                Outcome::said(Class::UnknownRecipient, reply.clone(), next_hop).by(reading.row.name)
             }
-            Meaning::OutOfStep if step == Step::Dot => {
-                self.accepted = all;
-                self.unknown_outcome(&format!("it said: {reply}"));
+            Meaning::Unreachable(_)
+            | Meaning::AboutUs
+            | Meaning::Throttled
+            | Meaning::OurMistake
+            | Meaning::OutOfStep => {
+                let trouble = Trouble::said(&self.connection, step, reply, reading);
+                let outcome = trouble.outcome();
+                self.trouble = Some(trouble);
+                outcome
             }
-            Meaning::Unreachable(_) | Meaning::FaultBetweenUs | Meaning::OurMistake | Meaning::OutOfStep => {
-                let trouble = Trouble::said(&self.connection, step, reply, means);
-                self.tell(&all, || Answer::Trouble(trouble.clone()));
-            }
-            Meaning::FinalReply
-            | Meaning::PassedOn
+            Meaning::ContentRefused
+            | Meaning::RecipientRefused
             | Meaning::SenderRefused
-            | Meaning::TooManyRecipients
-            | Meaning::UnknownRecipient => self.tell(&all, || Answer::Final(verdict(reply.clone()))),
-        }
+            | Meaning::ClientRefused
+            | Meaning::RelayedMailFails
+            | Meaning::TooManyRecipients => Outcome::answered(reply.clone(), next_hop).by(reading.row.name),
+        };
+        self.tell(&all, &outcome);
     }
 
-    /// DESIGN section 8: this is how a message can arrive twice.
-    fn unknown_outcome(&mut self, why: &str) {
-        let next_hop = &self.connection.next_hop;
-        let text = format!("{next_hop}: outcome unknown, the message may arrive twice: after the final dot: {why}");
-        let reply = Reply { code: 451, enhanced: Some(BAD_CONNECTION), text: text.into() };
+    /// The end of data was sent, and nobody without an answer will get one.
+    fn in_doubt(&mut self, why: &str) {
+        let outcome = Outcome::in_doubt(&self.connection.next_hop, why);
         let all = self.unanswered();
-        self.tell(&all, || Answer::Final(HandedResult::Deferred(reply.clone())));
+        self.tell(&all, &outcome);
     }
 }

@@ -81,4 +81,19 @@ impl Live {
         };
         Taken { recipients: members.into_iter().filter_map(taken).collect(), full, rest }
     }
+
+    /// Makes those of these recipients busy that wait and are free: positions, and what is known of them.
+    pub(super) fn hold(&mut self, recipients: &[usize], ticket: Ticket) -> Vec<(usize, Known)> {
+        let mut held = Vec::with_capacity(recipients.len());
+        for &at in recipients {
+            if let (Some(queued), Some(slot)) = (self.entry.recipients.get(at), self.slots.get_mut(at))
+                && matches!(queued.state, State::Waiting { .. })
+                && slot.busy.is_none()
+            {
+                slot.busy = Some(ticket);
+                held.push((at, slot.known.clone()));
+            }
+        }
+        held
+    }
 }

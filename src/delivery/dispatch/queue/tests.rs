@@ -76,6 +76,20 @@ fn a_late_release_frees_nothing_of_anothers() {
 }
 
 #[test]
+fn what_is_under_way_elsewhere_is_held_if_it_waits_and_is_free() {
+    let mut queue = Queue::default();
+    let over = State::Done(Outcome::Dropped);
+    queue.insert(entry(1, &[(BOB, "a", due(1)), (BOB, "a", due(1)), (BOB, "a", over), (BOB, "b", due(1))]), None);
+    let held = queue.hold(QueueId(1), &[0, 2, 3, 7]);
+    assert_eq!(held.recipients.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 3]);
+    assert!(queue.hold(QueueId(1), &[0]).recipients.is_empty(), "somebody has it");
+    assert!(queue.hold(QueueId(2), &[0]).recipients.is_empty());
+    assert_eq!(picked(&mut queue, NOW.0), [one("a", 1, &[1])]);
+    queue.release(QueueId(1), held.ticket, NOW);
+    assert_eq!(picked(&mut queue, NOW.0), [one("a", 1, &[0]), one("b", 1, &[3])]);
+}
+
+#[test]
 fn a_message_leaves_with_its_last_recipient() {
     let mut queue = Queue::default();
     queue.insert(entry(1, &[(BOB, "a", due(1)), (BOB, "a", due(1))]), None);

@@ -28,8 +28,7 @@ fn attempted(end: End, reply: Reply) -> Attempted {
         known: Known { fresh: true, ..Known::default() },
         route: route("bob@contoso.com", "exchange"),
         refused_now: None,
-        next_hop: "hub[192.0.2.1]:25".into(),
-        reply,
+        outcome: Outcome::answered(reply, &"hub[192.0.2.1]:25".into()),
         end,
     }
 }
@@ -42,9 +41,12 @@ fn settled(state: State, end: End, reply: Reply, age: u64) -> (State, Option<Act
 #[test]
 fn a_delivery_is_over_and_told_to_who_asked() {
     for action in [None, Some(Action::Relayed), Some(Action::Delivered)] {
-        let (state, told, _) = settled(waiting((0, false)), End::Delivered(action), TRY_AGAIN, 1);
-        assert!(matches!(state, State::Done(Outcome::Delivered { .. })));
-        assert_eq!(told, action);
+        let delivered = attempted(End::Delivered, TRY_AGAIN);
+        let outcome = Outcome { success: action, ..delivered.outcome };
+        let settled =
+            settle(&entry(waiting((0, false))), &Attempted { outcome, ..delivered }, &RETRY, UnixTime(10_001));
+        assert!(matches!(settled.update.state, State::Done(Done::Delivered { .. })));
+        assert_eq!(settled.reported.map(|reported| reported.action), action);
     }
 }
 
@@ -55,7 +57,7 @@ fn a_refusal_is_over_and_reported_with_its_words() {
     assert_eq!((reported.action, &reported.reply), (Action::Failed, &USER_UNKNOWN));
     assert_eq!(&*reported.next_hop, "hub[192.0.2.1]:25");
     let next_hop = "hub[192.0.2.1]:25".into();
-    assert_eq!(settled.update.state, State::Done(Outcome::Failed { next_hop, reply: USER_UNKNOWN }));
+    assert_eq!(settled.update.state, State::Done(Done::Failed { next_hop, reply: USER_UNKNOWN }));
 }
 
 #[test]
@@ -77,7 +79,7 @@ fn a_deferral_waits_warns_once_and_ends() {
                 assert!(next_attempt > UnixTime(10_000 + age));
                 assert!(last_error.starts_with("hub[192.0.2.1]:25: 451"), "{last_error}");
             }
-            (State::Done(Outcome::Failed { reply, next_hop }), None) => {
+            (State::Done(Done::Failed { reply, next_hop }), None) => {
                 assert_eq!(reply.enhanced, Some(Enhanced(5, 4, 7)));
                 assert!(reply.text.contains("451 4.3.0"), "{reply}");
                 assert_eq!(&*next_hop, "", "we say so, not the next hop");

@@ -1,0 +1,154 @@
+//! Whether a next hop would pass mail on for us by a way on in the local part (`victim%elsewhere.example@ours`): then
+//! whoever writes to us could write to anybody through it.
+//!
+//! `next_hops` asks when it has visited one: MAIL from nobody, RCPT and RSET, never DATA. A server that takes such a
+//! recipient may mean its own user by it, so it is asked about nobody's address and about a foreign one as well.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Finding;
+use crate::config::{AskedServer, Config};
+use crate::delivery::attempt::Outbound;
+use crate::directory::call_ahead::prober::{Heard, Prober, Until};
+use crate::routing::table::{DomainPattern, SourceRoutes};
+use crate::smtp::address::Address;
+use crate::smtp::domain::Domain;
+
+/// For one question: some servers wait a while before they refuse (Exchange's tarpit is 5 s).
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Nobody is there (RFC 6761 6.5).
+const ELSEWHERE: &str = "victim@elsewhere.example";
+
+/// Asks it; `None` where no mail for a domain of ours goes through its connector.
+pub(super) async fn ask(what: &str, config: &Config, outbound: &Outbound, server: &AskedServer) -> Option<Finding> {
+    let domain = domain(config, &server.connector.name)?;
+    let what = format!("source routes at {what}");
+    for way_on in ways_on(&domain) {
+        match read(outbound.probe(server, &way_on, Until::all(Instant::now() + PATIENCE)).await) {
+            Said::Refused => {}
+            Said::Unclear(words) => {
+                let cure = "see why it answers so, then check again";
+                return Some(Finding::doubtful(what, format!("not told about {way_on}: {words}"), cure));
+            }
+            Said::Taken => {
+                let nobody = takes(outbound, server, &format!("fingerpost-check-nobody@{domain}")).await;
+                let elsewhere = takes(outbound, server, ELSEWHERE).await;
+                return Some(judge(what, &way_on, (nobody, elsewhere), server.connector.source_routes));
+            }
+        }
+    }
+    Some(Finding::well(what, format!("takes no `%`, `!` or `@` in a local part of {domain}")))
+}
+
+/// The first domain of ours whose mail goes through this connector.
+fn domain(config: &Config, connector: &str) -> Option<Domain> {
+    let table = &config.routing;
+    table.accepted.all.iter().find_map(|accepted| {
+        let DomainPattern::Exact(domain) = &accepted.pattern else { return None };
+        let relays = table.spaces.for_accepted(domain).map(|name| &**name);
+        let delivers = accepted.deliver_to.as_deref();
+        let mut found = table.directories.iter().filter(|rules| rules.domains.covers(domain));
+        let mut by_directory = || found.any(|rules| rules.deliver_to.as_deref() == Some(connector));
+        ([relays, delivers].contains(&Some(connector)) || by_directory()).then(|| domain.clone())
+    })
+}
+
+fn ways_on(domain: &Domain) -> impl Iterator<Item = Address> {
+    ["victim%elsewhere.example", "elsewhere.example!victim", "\"victim@elsewhere.example\""]
+        .into_iter()
+        .filter_map(move |local| Address::parse(&format!("{local}@{domain}")).ok())
+}
+
+/// What it says of one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Said {
+    Taken,
+    Refused,
+    /// Neither, for now.
+    Unclear(String),
+}
+
+fn read(heard: Heard) -> Said {
+    match heard {
+        Heard::Accepted(_) => Said::Taken,
+        Heard::Unknown => Said::Refused,
+        // "Relaying denied" among others.
+        Heard::Unclear(words) | Heard::Failed(words) if words.starts_with('5') => Said::Refused,
+        Heard::Unclear(words) | Heard::Failed(words) | Heard::Silent(words) | Heard::Withheld(words) => {
+            Said::Unclear(words)
+        }
+    }
+}
+
+async fn takes(outbound: &Outbound, server: &AskedServer, address: &str) -> Said {
+    match Address::parse(address) {
+        Ok(address) => read(outbound.probe(server, &address, Until::all(Instant::now() + PATIENCE)).await),
+        Err(error) => Said::Unclear(error.to_string()),
+    }
+}
+
+/// What to think of a server that takes a way on, by what it says of nobody's address in our domain, and of a foreign one.
+fn judge(what: String, way_on: &Address, others: (Said, Said), source_routes: SourceRoutes) -> Finding {
+    if let (Said::Taken, Said::Refused) = others {
+        let domain = way_on.domain();
+        let found = format!("takes {way_on} as it takes everybody of {domain}, and passes on nothing elsewhere for us");
+        return Finding::well(what, found);
+    }
+    let cure =
+        "let it read no ways on (Postfix: allow_percent_hack = no, swap_bangpath = no, resolve_dequoted_address = no)";
+    match source_routes {
+        SourceRoutes::Refuse => {
+            let found = format!("takes {way_on} from us and may pass it on; strangers' are refused here (550 5.1.3)");
+            Finding::doubtful(what, found, format!("keep source_routes = \"refuse\", and {cure}"))
+        }
+        SourceRoutes::Pass => {
+            let found = format!("OPEN: takes {way_on} from us and may pass it on: anybody could write to anybody");
+            Finding::bad(what, found, format!("remove source_routes = \"pass\" from the connector, or {cure}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Found;
+    use super::*;
+
+    #[test]
+    fn what_it_says_of_others_tells_what_it_means() {
+        let unclear = || Said::Unclear("451 later".to_owned());
+        let way_on = Address::parse("victim%elsewhere.example@contoso.com").unwrap();
+        for (nobody, elsewhere, refused, passed) in [
+            (Said::Refused, Said::Refused, "warning", "FAILED"), // knows its users, and this is none
+            (Said::Refused, Said::Taken, "warning", "FAILED"),
+            (Said::Taken, Said::Taken, "warning", "FAILED"), // takes everything from us
+            (Said::Taken, Said::Refused, "ok", "ok"),
+            (Said::Taken, unclear(), "warning", "FAILED"),
+            (unclear(), Said::Refused, "warning", "FAILED"),
+        ] {
+            let judged = |rule| judge("it".to_owned(), &way_on, (nobody.clone(), elsewhere.clone()), rule);
+            let (refuse, pass) = (judged(SourceRoutes::Refuse), judged(SourceRoutes::Pass));
+            assert!(refuse.text().starts_with(refused), "{nobody:?} {elsewhere:?}: {}", refuse.text());
+            assert!(pass.text().starts_with(passed), "{nobody:?} {elsewhere:?}: {}", pass.text());
+            assert_eq!(matches!(pass.result, Found::Bad { .. }), passed == "FAILED");
+        }
+    }
+
+    #[test]
+    fn only_a_refusal_for_good_is_one() {
+        let words = |text: &str| text.to_owned();
+        for (heard, said) in [
+            (Heard::Accepted(words("250 ok")), Said::Taken),
+            (Heard::Unknown, Said::Refused),
+            (Heard::Failed(words("550 5.7.1 relaying denied")), Said::Refused),
+            (Heard::Unclear(words("501 5.1.3 bad address")), Said::Refused),
+            (Heard::Unclear(words("450 4.7.1 greylisted")), Said::Unclear(words("450 4.7.1 greylisted"))),
+            (Heard::Failed(words("connection refused")), Said::Unclear(words("connection refused"))),
+            (Heard::Silent(words("no answer")), Said::Unclear(words("no answer"))),
+            (Heard::Withheld(words("no answer yet")), Said::Unclear(words("no answer yet"))),
+        ] {
+            assert_eq!(read(heard.clone()), said, "{heard:?}");
+        }
+    }
+}

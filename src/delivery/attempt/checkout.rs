@@ -1,0 +1,348 @@
+//! A connection to a next hop for one transaction: what is said over it, and what it shows of the host.
+//!
+//! `walk` hands it out ready for MAIL, `delivery::branch` speaks over it and gives it back. A checkout that is dropped closes
+//! its connection and says nothing of the host: what a client breaks never counts against it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::WayOut;
+use super::black_hole::BlackHole;
+use super::connection::{Broken, Connection, History};
+use super::conversation::{Conversation, Early, Ended, Patience};
+use super::fit::{self, Way};
+use super::hops::NextHop;
+use super::introduce::introduce;
+use super::trouble::{Scope, Trouble};
+use crate::config::EightBit;
+use crate::delivery::health::Key;
+use crate::delivery::outcome::Outcome;
+use crate::delivery::refusal::read::relayed_mail;
+use crate::delivery::slots::{HostSlot, Slot};
+use crate::message::envelope::{Origin, RcptTo, Sender};
+use crate::smtp::address::Address;
+use crate::smtp::client::commands;
+use crate::smtp::client::offers::Offers;
+use crate::smtp::reply::{Enhanced, Reply};
+use crate::spool::entry::Content;
+
+/// A message that MAIL says is too large for the next hop.
+const TOO_LARGE: Reply = Reply::fixed(550, Enhanced(5, 3, 4), "message too large for the next hop");
+/// What our own header fields add at most to a message with few recipients: what MAIL says before the message is known.
+const OUR_FIELDS: u64 = 1024;
+
+/// How long the reply to RSET is waited for where a connection is taken back.
+const RESET: Duration = Duration::from_secs(5);
+
+/// The slots of one connection: its connector's, and its host's.
+pub(super) struct HeldSlots {
+    pub connector: Slot,
+    pub host: HostSlot,
+}
+
+/// One recipient, as RCPT names it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target<'a> {
+    /// What RCPT TO carries.
+    pub rcpt_to: &'a Address,
+    /// What RCPT said to us.
+    pub rcpt: &'a RcptTo,
+}
+
+/// What is said first.
+pub(crate) struct Opening<'a> {
+    /// Where it came from.
+    pub origin: &'a Origin,
+    /// What MAIL said to us.
+    pub sender: &'a Sender,
+    /// What is known of the content, and its octets with what we put before it; `None`: it has not come yet.
+    pub content: Option<(&'a Content, u64)>,
+    /// The recipients, by numbers of the caller's.
+    pub recipients: &'a [(usize, Target<'a>)],
+}
+
+/// A connection for one transaction.
+pub(crate) struct Checkout {
+    talk: Conversation,
+    hop: NextHop,
+    out: WayOut,
+    slots: HeldSlots,
+}
+
+impl Checkout {
+    pub(super) fn new(out: WayOut, hop: NextHop, connection: Connection, slots: HeldSlots) -> Self {
+        Self { talk: Conversation::new(connection), hop, out, slots }
+    }
+
+    pub(super) fn into_hop(self) -> (NextHop, Slot) {
+        (self.hop, self.slots.connector)
+    }
+
+    /// Somebody is vouched for in its transaction from now on.
+    pub(crate) fn vouch(&mut self) {
+        self.slots.connector.vouch();
+        self.slots.host.vouch();
+    }
+
+    /// Waits until somebody else wants one of its slots; whoever is told gives it back.
+    pub(crate) async fn wanted(&self) {
+        tokio::select! {
+            () = self.slots.connector.wanted() => {}
+            () = self.slots.host.slot().wanted() => {}
+        }
+    }
+
+    /// What health and pool know its host by.
+    pub(crate) fn key(&self) -> Key {
+        self.hop.key(&self.out.connector.name)
+    }
+
+    /// Which next hop it is: `name[address]:port`.
+    pub(crate) fn next_hop(&self) -> Arc<str> {
+        self.talk.connection().next_hop.clone()
+    }
+
+    /// MAIL and the first RCPTs. DATA goes out with them where the whole content is there.
+    ///
+    /// # Errors
+    /// The transaction is over. But for [`Ended::Unused`], [`Checkout::told`] has everybody's answer.
+    pub(crate) async fn envelope(&mut self, opening: &Opening<'_>) -> Result<(), Ended> {
+        introduce(self.talk.connection_mut(), opening.origin).await;
+        let offers = self.talk.connection().offers.clone();
+        let fitting = self.fitting(opening, &offers);
+        let fits = |target: &Target<'_>| fit::recipient(target.rcpt_to, &offers).is_ok();
+        if (fitting.is_err() || !opening.recipients.iter().all(|(_, target)| fits(target))) && !self.talk.stands().await
+        {
+            return Err(Ended::Unused);
+        }
+        let (path, mut mail, early) = match fitting {
+            Ok(fitting) => fitting,
+            Err(reply) => {
+                self.is_alive().await?;
+                self.talk.refuse(opening.recipients.iter().map(|(at, _)| *at), &reply);
+                return Err(Ended::Ready);
+            }
+        };
+        if opening.recipients.iter().any(|(_, target)| fit::recipient(target.rcpt_to, &offers).is_err()) {
+            self.is_alive().await?;
+        }
+        let rcpts = self.lines(opening.recipients, &offers);
+        if rcpts.is_empty() {
+            return Err(Ended::Ready);
+        }
+        let recipients = opening.recipients.iter().map(|(_, target)| target.rcpt_to);
+        self.talk.says(opening.origin, opening.sender, recipients);
+        mail.smtputf8 |= offers.smtputf8 && opening.recipients.iter().any(|(_, target)| !target.rcpt_to.is_ascii());
+        let mut line = String::with_capacity(128);
+        commands::mail(&path, opening.sender, &mail, &mut line);
+        self.talk.envelope(&line, &rcpts, early).await
+    }
+
+    /// A refusal that rests on what the next hop offers is made on a connection that has answered since the message came:
+    /// it may have been started again since, and offer more now.
+    async fn is_alive(&mut self) -> Result<(), Ended> {
+        let connection = self.talk.connection_mut();
+        match connection.history {
+            History::Fresh => Ok(()),
+            History::Reused => match connection.command("RSET").await {
+                Ok(reply) if reply.is_positive() => Ok(()),
+                Ok(_) | Err(_) => Err(Ended::Unused),
+            },
+        }
+    }
+
+    /// How MAIL goes, and whether DATA goes with it.
+    ///
+    /// # Errors
+    /// The branch's final reply, ours.
+    fn fitting(
+        &self,
+        opening: &Opening<'_>,
+        offers: &Offers,
+    ) -> Result<(String, commands::MailParameters, Early), Reply> {
+        let Opening { sender, content, .. } = opening;
+        let Some((content, octets)) = *content else {
+            if sender.size.is_some_and(|size| fit::too_large(size, offers)) {
+                return Err(TOO_LARGE);
+            }
+            let (path, mail) = fit::envelope(sender, sender.size.map(|size| size + OUR_FIELDS), sender.body, offers)?;
+            return Ok((path, mail, Early::Envelope));
+        };
+        let way = fit::content_way(sender, content, octets, (&self.out.terms.smtp, offers))?;
+        let (path, mail) = fit::envelope(sender, Some(octets), fit::body(sender, content), offers)?;
+        Ok((path, mail, if way == Way::Bdat { Early::Envelope } else { Early::Data }))
+    }
+
+    /// Further recipients.
+    pub(crate) async fn more(
+        &mut self,
+        (origin, sender): (&Origin, &Sender),
+        recipients: &[(usize, Target<'_>)],
+    ) -> Result<(), Ended> {
+        self.talk.says(origin, sender, recipients.iter().map(|(_, target)| target.rcpt_to));
+        let offers = self.talk.connection().offers.clone();
+        let rcpts = self.lines(recipients, &offers);
+        if rcpts.is_empty() { Ok(()) } else { self.talk.more(&rcpts).await }
+    }
+
+    /// The RCPTs as they go on the wire; who cannot be written there is refused.
+    fn lines(&mut self, recipients: &[(usize, Target<'_>)], offers: &Offers) -> Vec<(usize, String)> {
+        let mut rcpts = Vec::with_capacity(recipients.len());
+        for (at, target) in recipients {
+            match fit::recipient(target.rcpt_to, offers) {
+                Ok(path) => rcpts.push((*at, rcpt_line(&path, target, offers))),
+                Err(reply) => self.talk.refuse(std::iter::once(*at), &reply),
+            }
+        }
+        rcpts
+    }
+
+    /// Whether this recipient was accepted.
+    pub(crate) fn has(&self, at: usize) -> bool {
+        self.talk.accepted().contains(&at)
+    }
+
+    /// Whether nobody has been accepted so far.
+    pub(crate) fn has_nobody(&self) -> bool {
+        self.talk.accepted().is_empty()
+    }
+
+    /// How the content goes, now that it is known.
+    ///
+    /// # Errors
+    /// The branch's final reply, ours: it does not fit.
+    pub(crate) fn way(&self, sender: &Sender, content: &Content, bytes: u64) -> Result<Way, Reply> {
+        let connection = self.talk.connection();
+        fit::content_way(sender, content, bytes, (&connection.terms.smtp, &connection.offers))
+    }
+
+    /// Whether content may be sent that has not been seen whole: nothing is asked of it that only its end shows.
+    pub(crate) fn takes_unseen(&self) -> bool {
+        let connection = self.talk.connection();
+        connection.offers.eight_bit_mime || connection.terms.smtp.eight_bit == EightBit::Send
+    }
+
+    /// DATA, up to the reply to it.
+    ///
+    /// # Errors
+    /// The transaction is over; [`Checkout::told`] has the answers.
+    pub(crate) async fn data(&mut self, way: Way, octets: u64) -> Result<(), Ended> {
+        self.talk.data(way).await?;
+        if way == Way::Bdat {
+            self.talk.chunk(octets);
+        }
+        Ok(())
+    }
+
+    /// A piece of the content; it goes out with the next [`Checkout::flush`].
+    pub(crate) fn piece(&mut self, bytes: &[u8]) {
+        self.talk.piece(bytes);
+    }
+
+    /// Octets that the next [`Checkout::flush`] writes.
+    pub(crate) fn queued(&self) -> usize {
+        self.talk.connection().queued()
+    }
+
+    /// Writes out what is there.
+    ///
+    /// # Errors
+    /// [`Broken`]; [`Checkout::interrupted`] says what becomes of it.
+    pub(crate) async fn flush(&mut self) -> Result<(), Broken> {
+        self.talk.flush().await
+    }
+
+    /// The next hop stopped taking the content.
+    pub(crate) async fn interrupted(&mut self, broken: &Broken) -> Ended {
+        self.talk.interrupted(broken).await
+    }
+
+    /// The end of the content; it goes out with the next [`Checkout::flush`].
+    pub(crate) fn end(&mut self) {
+        self.talk.end();
+    }
+
+    /// What the next hop says to the whole message.
+    pub(crate) async fn verdict(&mut self, patience: Patience) -> Ended {
+        self.talk.verdict(patience).await
+    }
+
+    /// What recipients were told since this was asked last.
+    pub(crate) fn told(&mut self) -> Vec<(usize, Outcome)> {
+        let told = self.talk.told();
+        for (_, outcome) in &told {
+            if let Some(row) = relayed_mail(outcome.row) {
+                self.out.relaying_fails(row, outcome);
+            }
+        }
+        told
+    }
+
+    /// Why nobody else can be helped here, if something is wrong; it is told, and the host tested if it may be to blame.
+    pub(crate) fn trouble(&mut self) -> Option<Trouble> {
+        let trouble = self.talk.trouble()?;
+        self.out.tell(&trouble);
+        match trouble.scope {
+            Scope::Suspect => self.out.begin_test(&self.hop),
+            Scope::Crowded => self.out.tell_fewer(&self.hop, self.slots.host.throttled(), &trouble.reply),
+            Scope::Host | Scope::Message | Scope::Ours => {}
+        }
+        Some(trouble)
+    }
+
+    /// It is not waited for any longer: whether what was sent seems to get lost on the way, which is told here.
+    pub(crate) fn look(&mut self) -> Option<BlackHole> {
+        self.talk.look()
+    }
+
+    /// The transaction is over: another may have the connection.
+    pub(crate) fn give_back(self, ended: Ended) {
+        if ended == Ended::Ready {
+            self.out.keep(&self.hop, self.talk.into_connection());
+        }
+    }
+
+    /// Takes the envelope back (RSET) and returns the connection, without the caller waiting for it.
+    pub(crate) fn take_back(mut self) {
+        tokio::spawn(async move {
+            // Others wait for its slots.
+            if let Ok(ended) = timeout(RESET, self.talk.give_up()).await {
+                self.give_back(ended);
+            } else {
+                self.out.begin_test(&self.hop);
+            }
+        });
+    }
+
+    /// Takes the envelope back (RSET) and returns the connection.
+    pub(crate) async fn give_up(mut self) {
+        let ended = self.talk.give_up().await;
+        self.give_back(ended);
+    }
+
+    /// Leaves the next hop for another one; its place is kept.
+    pub(super) async fn leave(mut self, ended: Result<(), Ended>) -> Slot {
+        let ended = match ended {
+            Ok(()) => self.talk.give_up().await,
+            Err(ended) => ended,
+        };
+        let Self { talk, hop, out, slots } = self;
+        if ended == Ended::Ready {
+            out.keep(&hop, talk.into_connection());
+        }
+        slots.connector
+    }
+}
+
+/// RCPT with what the next hop offers.
+fn rcpt_line(path: &str, target: &Target<'_>, offers: &Offers) -> String {
+    let mut line = String::new();
+    if offers.dsn {
+        commands::rcpt_with_dsn(path, target.rcpt_to, target.rcpt, &mut line);
+    } else {
+        commands::rcpt(path, &mut line);
+    }
+    line
+}

@@ -1,0 +1,103 @@
+//! A next hop tested: a new connection, EHLO, MAIL from nobody, RSET, and never a recipient.
+//!
+//! A test is made where a connection ended out of order, and for a next hop that is down; one at a time for each host. Its
+//! failure is the host's; whatever it says to MAIL is an answer.
+
+use std::time::Duration;
+
+use super::connection::Broken;
+use super::hops::NextHop;
+use super::trouble::{Scope, Trouble};
+use super::{SLOW_GREETING, Waits, WayOut, open};
+use crate::delivery::health::{Change, Standing};
+use crate::delivery::outcome::Outcome;
+use crate::delivery::refusal::Step;
+use crate::delivery::refusal::row::Row;
+
+impl WayOut {
+    /// Tests a next hop in the background, unless somebody does or has just done.
+    pub(super) fn begin_test(&self, hop: &NextHop) {
+        let Some(test) = self.shared.health.begin_test(&hop.key(&self.connector.name)) else { return };
+        let (out, hop) = (self.clone(), hop.clone());
+        tokio::spawn(async move {
+            out.test(&hop).await;
+            drop(test);
+        });
+    }
+
+    async fn test(&self, hop: &NextHop) {
+        let smtp = &self.terms.smtp;
+        let reply = self.waits.reply.min(smtp.reply_timeout);
+        let waits = Waits { connect: smtp.connect_timeout, greeting: SLOW_GREETING, reply, ..self.waits };
+        let out = Self { waits, ..self.clone() };
+        let mut connection = match open::open(&out, hop).await {
+            Ok(connection) => connection,
+            // It has enough connections of ours, and none of them failed.
+            Err(trouble)
+                if trouble.scope == Scope::Crowded
+                    && self.shared.health.standing(&hop.key(&self.connector.name)) == Standing::Up =>
+            {
+                return;
+            }
+            // It lets nobody in, not even one.
+            Err(trouble) => return self.note(hop, Some(&Trouble { scope: Scope::Host, ..trouble })),
+        };
+        let failed = match connection.command("MAIL FROM:<>").await {
+            Ok(reply) if reply.code == 421 => Some(format!("421 at MAIL FROM:<>: {reply}")),
+            Ok(_) => connection.command("RSET").await.err().map(|broken| broken.to_string()),
+            Err(broken) => Some(broken.to_string()),
+        };
+        match failed {
+            None => {
+                self.note(hop, None);
+                let (key, limit) = (hop.key(&self.connector.name), self.connector.max_connections);
+                self.shared.pool.put(key, connection, limit);
+            }
+            Some(why) => {
+                let broken = Broken::Io(std::io::Error::other(why));
+                let trouble = Trouble { scope: Scope::Host, ..Trouble::broken(&connection, &broken, Step::Mail) };
+                self.note(hop, Some(&trouble));
+            }
+        }
+    }
+
+    /// Says what is wrong where an operator looks.
+    pub(super) fn tell(&self, trouble: &Trouble) {
+        self.shared.alerts.tell(&self.connector.name, trouble);
+    }
+
+    /// A next hop refuses mail because we relay it: passed on, counted, and told with the cure.
+    pub(super) fn relaying_fails(&self, row: &'static Row, outcome: &Outcome) {
+        self.shared.metrics.relayed_mail_refused.with_label_values(&[&*self.connector.name]).inc();
+        self.shared.alerts.tell_refusal(&self.connector.name, row, outcome);
+    }
+
+    /// What a next hop has shown of its health: a connection ready for MAIL, or none.
+    pub(super) fn note(&self, hop: &NextHop, trouble: Option<&Trouble>) {
+        let key = hop.key(&self.connector.name);
+        match trouble {
+            None => {
+                if self.shared.health.answers(&key) == Change::News {
+                    tracing::info!(send_connector = %self.connector.name, next_hop = hop.name(), "next hop answers again");
+                }
+            }
+            Some(trouble) if matches!(trouble.scope, Scope::Ours | Scope::Crowded) => {}
+            Some(trouble) => {
+                if self.shared.health.fails(&key, &trouble.reply) == Change::News {
+                    self.tell(trouble);
+                }
+            }
+        }
+        if let Some(label) = &hop.label {
+            let up = self.shared.metrics.next_hop_up.with_label_values(&[&*self.connector.name, label]);
+            up.set(i64::from(self.shared.health.standing(&key) == Standing::Up));
+        }
+    }
+
+    /// Whether it makes sense to wait for a test of this next hop: after it, whether it is up.
+    pub(super) async fn is_up_after_test(&self, hop: &NextHop, limit: Duration) -> bool {
+        let key = hop.key(&self.connector.name);
+        let _ = tokio::time::timeout(limit, self.shared.health.after_test(&key)).await;
+        self.shared.health.standing(&key) == Standing::Up
+    }
+}

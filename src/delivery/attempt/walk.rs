@@ -1,0 +1,299 @@
+//! The walk over a branch's next hops until a connection is ready for MAIL; the queue and cut-through go the same way.
+//!
+//! A connection from the pool is taken first. Where several hosts are up and the first does not greet, the next one is begun
+//! beside it ([`beside`]): the first that is ready is taken, a latecomer goes into the pool. Hosts that are full are waited
+//! for where no other is left; hosts that are down come last, and only by a test of theirs.
+
+use std::collections::VecDeque;
+
+use tokio::time::{Instant, timeout};
+
+mod beside;
+
+use super::checkout::{Checkout, HeldSlots};
+use super::connection::Connection;
+use super::conversation::Ended;
+use super::hops::{self, NextHop, NoHop};
+use super::trouble::{NO_ANSWER, Scope, Trouble};
+use super::{WayOut, open};
+use crate::delivery::health::{Key, Standing};
+use crate::delivery::slots::{AtGreeting, HostSlot, Slot};
+use crate::smtp::reply::Reply;
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum NoWay {
+    /// The recipients' final reply, ours.
+    Refused(Reply),
+    /// For now.
+    Trouble(Trouble),
+}
+
+/// A walk under way.
+pub(crate) struct Walk {
+    out: WayOut,
+    /// Up, and not tried yet.
+    ahead: VecDeque<NextHop>,
+    /// Up, with as many connections as they take.
+    full: VecDeque<NextHop>,
+    /// Down when the walk began.
+    down: Vec<NextHop>,
+    /// The connector's slot, while no connection has it.
+    slot: Option<Slot>,
+    last: Option<Trouble>,
+}
+
+/// A connection that was made or found.
+struct Found {
+    hop: NextHop,
+    connection: Connection,
+    slots: HeldSlots,
+}
+
+impl WayOut {
+    /// Begins a walk: finds the next hops, but for those in `tried`, and waits for a slot.
+    pub(crate) async fn walk(&self, tried: &[Key]) -> Result<Walk, NoWay> {
+        let found = match timeout(self.waits.connect.max(self.waits.greeting), hops::hops(self)).await {
+            Ok(found) => found,
+            Err(_) => {
+                let text = format!("DNS did not say within {:?} where to go", self.waits.connect);
+                return Err(NoWay::Trouble(Trouble::ours(text)));
+            }
+        };
+        let hops = match found {
+            Ok(hops) => hops,
+            Err(NoHop::Refused(reply)) => return Err(NoWay::Refused(reply)),
+            Err(NoHop::Trouble(trouble)) => {
+                self.tell(&trouble);
+                return Err(NoWay::Trouble(trouble));
+            }
+        };
+        let name = &self.connector.name;
+        let is_new = |hop: &NextHop| tried.is_empty() || !tried.contains(&hop.key(name));
+        let (mut ahead, mut down) = (VecDeque::new(), Vec::new());
+        for hop in hops.into_iter().filter(is_new) {
+            match self.shared.health.standing(&hop.key(name)) {
+                Standing::Up => ahead.push_back(hop),
+                Standing::Down(_) => down.push(hop),
+            }
+        }
+        // Whether one that is down is well again is found out beside the others.
+        down.iter().for_each(|hop| self.begin_test(hop));
+        let slot = Some(self.slot().await.map_err(NoWay::Trouble)?);
+        // Others may have found out meanwhile.
+        let is_down = |hop: &NextHop| matches!(self.shared.health.standing(&hop.key(name)), Standing::Down(_));
+        down.extend(ahead.iter().filter(|hop| is_down(hop)).cloned());
+        ahead.retain(|hop| !is_down(hop));
+        Ok(Walk { out: self.clone(), ahead, full: VecDeque::new(), down, slot, last: None })
+    }
+
+    /// One of the connector's connections.
+    async fn slot(&self) -> Result<Slot, Trouble> {
+        let limit = self.connector.max_connections;
+        let taking = self.shared.slots.take(&self.connector.name, limit, self.applicant);
+        let waited = || Trouble::ours(format!("all {limit} connections were busy for {:?}", self.waits.slot));
+        timeout(self.waits.slot, taking).await.map_err(|_| waited())
+    }
+
+    /// Keeps a connection for the next message, unless the next hop may soon have had enough of it.
+    pub(super) fn keep(&self, hop: &NextHop, connection: Connection) {
+        if connection.refusals >= RETIRED {
+            tokio::spawn(connection.quit());
+            return;
+        }
+        self.shared.pool.put(hop.key(&self.connector.name), connection, self.connector.max_connections);
+    }
+}
+
+/// A connection that has collected so many refusals is not used again: servers slow those down, and hang up in the end
+/// (Postfix: smtpd_soft_error_limit 10, smtpd_hard_error_limit 20; Exchange: MaxProtocolErrors 5).
+const RETIRED: u32 = 3;
+
+impl Walk {
+    /// A connection that is ready for MAIL; `None`: no next hop is left, and [`Walk::trouble`] says why.
+    pub(crate) async fn next(&mut self) -> Option<Checkout> {
+        loop {
+            if self.ahead.is_empty() {
+                if let Some(found) = self.wait_for_a_full_one().await {
+                    return Some(self.checkout(found));
+                }
+                if self.ahead.is_empty() && !self.recovered().await {
+                    return None;
+                }
+                continue;
+            }
+            if self.slot.is_none() {
+                match self.out.slot().await {
+                    Ok(slot) => self.slot = Some(slot),
+                    Err(trouble) => {
+                        self.last = Some(trouble);
+                        return None;
+                    }
+                }
+            }
+            if let Some(found) = self.pooled() {
+                return Some(self.checkout(found));
+            }
+            // Boxed: a message that finds a connection does not carry the room for making one.
+            if let Some(found) = Box::pin(self.dial()).await {
+                return Some(self.checkout(found));
+            }
+        }
+    }
+
+    /// The connection came from the pool and was dead, or is worn out: the same next hop once more.
+    pub(crate) fn again(&mut self, checkout: Checkout) {
+        let (hop, slot) = checkout.into_hop();
+        self.ahead.push_front(hop);
+        self.slot = Some(slot);
+    }
+
+    /// Nobody could be helped there: the next one.
+    pub(crate) async fn failed(&mut self, checkout: Checkout, trouble: Trouble, ended: Result<(), Ended>) {
+        self.slot = Some(checkout.leave(ended).await);
+        self.last = Some(trouble);
+    }
+
+    /// What kept the last next hop from being used.
+    pub(crate) fn trouble(self) -> Trouble {
+        self.last.unwrap_or_else(|| Trouble::ours("no next hop is left to be tried".to_owned()))
+    }
+
+    fn checkout(&self, found: Found) -> Checkout {
+        let Found { hop, mut connection, slots } = found;
+        connection.patience = self.out.waits.reply;
+        Checkout::new(self.out.clone(), hop, connection, slots)
+    }
+
+    /// A connection of the first host's from the pool, if the host may have one more in use.
+    fn pooled(&mut self) -> Option<Found> {
+        let key = self.ahead.front()?.key(&self.out.connector.name);
+        let host = self.host_slot(&key)?;
+        let connection = self.out.shared.pool.take(&key, &self.out.terms)?;
+        let (hop, connector) = (self.ahead.pop_front()?, self.slot.take()?);
+        Some(Found { hop, connection, slots: HeldSlots { connector, host } })
+    }
+
+    fn host_slot(&self, key: &Key) -> Option<HostSlot> {
+        self.out.shared.hosts.try_take(key, self.out.connector.max_connections, self.out.applicant)
+    }
+
+    /// A new connection to the first host that is ahead, or where it does not greet to one of the others.
+    async fn dial(&mut self) -> Option<Found> {
+        if self.ahead.len() > 1 {
+            return self.dial_side_by_side().await;
+        }
+        let hop = self.ahead.pop_front()?;
+        let Some(host) = self.host_slot(&hop.key(&self.out.connector.name)) else {
+            self.full.push_back(hop);
+            return None;
+        };
+        let opened = open::open(&self.out, &hop).await;
+        self.opened(hop, opened, host)
+    }
+
+    /// What became of a connection attempt for which the walk has the connector's slot.
+    fn opened(&mut self, hop: NextHop, opened: Result<Connection, Trouble>, host: HostSlot) -> Option<Found> {
+        match self.out.judge(&hop, opened, host) {
+            Opened::Ready(connection, host) => {
+                let connector = self.slot.take()?;
+                let connection = *connection;
+                Some(Found { hop, connection, slots: HeldSlots { connector, host } })
+            }
+            Opened::Full => {
+                self.full.push_back(hop);
+                None
+            }
+            Opened::Failed(trouble) => {
+                self.last = Some(trouble);
+                None
+            }
+        }
+    }
+
+    /// All hosts that are up have as many connections as they take. Ours is let go meanwhile: whoever has one of theirs may
+    /// need it.
+    async fn wait_for_a_full_one(&mut self) -> Option<Found> {
+        let hop = self.full.pop_front()?;
+        self.slot = None;
+        let (key, limit) = (hop.key(&self.out.connector.name), self.out.connector.max_connections);
+        let waiting = self.out.shared.hosts.take(&key, limit, self.out.applicant);
+        let Ok(host) = timeout(self.out.waits.slot, waiting).await else {
+            let text = format!("{} had no room for another connection for {:?}", hop.name(), self.out.waits.slot);
+            self.last = Some(Trouble::ours(text));
+            return None;
+        };
+        match self.out.slot().await {
+            Ok(slot) => self.slot = Some(slot),
+            Err(trouble) => {
+                self.last = Some(trouble);
+                return None;
+            }
+        }
+        if let Some(connection) = self.out.shared.pool.take(&key, &self.out.terms) {
+            let connector = self.slot.take()?;
+            return Some(Found { hop, connection, slots: HeldSlots { connector, host } });
+        }
+        let opened = Box::pin(open::open(&self.out, &hop)).await;
+        self.opened(hop, opened, host)
+    }
+
+    /// Waits for the tests of hosts that are down; those that are up again are ahead then.
+    async fn recovered(&mut self) -> bool {
+        let until = Instant::now() + self.out.waits.test;
+        for hop in std::mem::take(&mut self.down) {
+            let left = until.saturating_duration_since(Instant::now());
+            if self.out.is_up_after_test(&hop, left).await {
+                self.ahead.push_back(hop);
+            } else if let Standing::Down(reason) = self.out.shared.health.standing(&hop.key(&self.out.connector.name)) {
+                let text = format!("{} is down; last: {}", hop.name(), reason.text);
+                let enhanced = reason.enhanced.unwrap_or(NO_ANSWER);
+                self.last.get_or_insert(Trouble { scope: Scope::Ours, ..Trouble::unreached(enhanced, text) });
+            }
+        }
+        !self.ahead.is_empty()
+    }
+}
+
+/// What became of a connection attempt.
+enum Opened {
+    Ready(Box<Connection>, HostSlot),
+    /// The host takes no more beside those that it has.
+    Full,
+    Failed(Trouble),
+}
+
+impl WayOut {
+    /// Says that a host takes fewer connections at once than the connector allows.
+    pub(super) fn tell_fewer(&self, hop: &NextHop, allowed: usize, reason: &Reply) {
+        let send_connector = &self.connector.name;
+        tracing::info!(%send_connector, next_hop = hop.name(), allowed, %reason, "fewer connections at once");
+    }
+
+    /// Notes what a host has shown of itself.
+    fn judge(&self, hop: &NextHop, opened: Result<Connection, Trouble>, host: HostSlot) -> Opened {
+        let trouble = match opened {
+            Ok(connection) => {
+                self.note(hop, None);
+                return Opened::Ready(Box::new(connection), host);
+            }
+            Err(trouble) => trouble,
+        };
+        let key = hop.key(&self.connector.name);
+        let idle = self.shared.pool.has(&key);
+        let trouble = match trouble.scope {
+            Scope::Crowded => match host.refused() {
+                AtGreeting::Fewer(allowed) => {
+                    self.tell_fewer(hop, allowed, &trouble.reply);
+                    return Opened::Full;
+                }
+                // Those that it took have come free meanwhile: one of them will do.
+                AtGreeting::Alone if idle || self.shared.pool.has(&key) => return Opened::Full,
+                AtGreeting::Alone => Trouble { scope: Scope::Host, ..trouble },
+            },
+            Scope::Host | Scope::Suspect | Scope::Message | Scope::Ours => trouble,
+        };
+        self.note(hop, Some(&trouble));
+        Opened::Failed(trouble)
+    }
+}

@@ -1,0 +1,378 @@
+//! The message on its way to a branch's next hop, beside the other branches': DATA, the content, the dot.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::lag::Lag;
+use super::one_by_one::{ONE_BY_ONE, OneByOne, are_unknown};
+use super::pace::{Pace, Took};
+use super::{Branch, Dot, IMPATIENT, Line, MAX_RECIPIENTS, OTHER_HOSTS, Others, Stream};
+use crate::config::{SendConnector, Speaks};
+use crate::delivery::attempt::black_hole::BlackHole;
+use crate::delivery::attempt::checkout::Checkout;
+use crate::delivery::attempt::connection::Broken;
+use crate::delivery::attempt::conversation::{Ended, Patience};
+use crate::delivery::health::Key;
+use crate::delivery::outcome::{Class, Outcome};
+use crate::message::envelope::{Origin, Sender};
+use crate::smtp::address::Address;
+use crate::smtp::reply::{Enhanced, Reply, TRY_AGAIN};
+use crate::spool::Stored;
+use crate::spool::entry::Content;
+
+/// RFC 5321 4.5.3.2.6: the next hop may take its time over the final dot; sent again it would arrive twice.
+const DOT: Duration = Duration::from_secs(600);
+/// Octets of one piece.
+const PIECE: usize = 64 * 1024;
+
+/// An answer to the dot may take so long at least.
+const DOT_AT_LEAST: Duration = Duration::from_secs(120);
+
+const OUT_OF_TIME: Reply =
+    Reply::fixed(451, Enhanced(4, 4, 1), "the next hop took too long over the content; the queue goes on");
+const TOO_SLOW: Reply = Reply::fixed(451, Enhanced(4, 4, 1), "the next hop takes the message too slowly");
+const LEFT_BEHIND: Reply =
+    Reply::fixed(451, Enhanced(4, 4, 1), "the next hop was slower than the message's others; the queue goes on");
+
+/// Makes our header fields, CRLF line ends, that go before the content: the stamp, for a send connector and these
+/// recipients, each as received and as sent.
+pub type Fields<'a> = dyn Fn(&SendConnector, &[(&Address, &Address)]) -> String + Sync + 'a;
+
+/// What is sent.
+pub(crate) struct Message<'a> {
+    /// Where it came from.
+    pub origin: &'a Origin,
+    /// What MAIL said to us.
+    pub sender: &'a Sender,
+    /// What is known of the content.
+    pub content: &'a Content,
+    /// The content.
+    pub body: Body<'a>,
+    /// What goes before it.
+    pub fields: &'a Fields<'a>,
+    /// Who waits for what becomes of it.
+    pub waits: Waits,
+}
+
+/// Who waits for what becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// Nobody.
+    Nobody,
+    /// A client, that is still sending it.
+    Client,
+    /// A client, until then.
+    ClientUntil(Instant),
+}
+
+impl Waits {
+    /// When the last dot may be sent: its answer needs time too.
+    pub(super) fn last_dot(self) -> Option<Instant> {
+        match self {
+            Self::ClientUntil(until) => Some(until - DOT_AT_LEAST),
+            Self::Nobody | Self::Client => None,
+        }
+    }
+}
+
+/// Where the content is.
+pub(crate) enum Body<'a> {
+    /// In memory.
+    Memory(&'a [u8]),
+    /// In a file.
+    File(Stored),
+}
+
+/// Why the content was not written whole.
+enum Stopped {
+    Broken(Broken),
+    Unreadable(io::Error),
+    /// What it looks like on the wire, if that says why.
+    LeftBehind(Option<BlackHole>),
+    Standstill,
+    /// The dot would come too late for an answer.
+    OutOfTime,
+}
+
+impl Branch {
+    /// Sends the message to its recipients, over as many transactions as it takes; says the envelope again where it was
+    /// taken back. What was streamed already is only ended.
+    pub(crate) async fn send(&mut self, message: &Message<'_>, lag: &Lag) -> Vec<(usize, Outcome)> {
+        let mut other_hosts = if message.waits == Waits::Nobody { usize::MAX } else { OTHER_HOSTS };
+        let mut alone: Option<OneByOne> = None;
+        loop {
+            let most = if alone.is_some() { 1 } else { MAX_RECIPIENTS };
+            if self.members.len() > most {
+                let rest = self.members.split_off(most);
+                self.later.splice(..0, rest);
+            }
+            let (told, host) = self.transaction(message, lag).await;
+            if alone.is_none() && self.out.speaks() == Speaks::Smtp && are_unknown(&told) {
+                // Whom it means nobody can say: each is asked about alone (Exchange's filter on mailbox servers).
+                alone = Some(OneByOne::begin(message));
+                let all = std::mem::take(&mut self.members);
+                self.later.splice(..0, all);
+            }
+            let mut postponed = false;
+            for (at, outcome) in told {
+                match (&host, outcome.class) {
+                    (Some(_), Class::Unreachable) if other_hosts > 0 => {
+                        postponed = true;
+                        self.postpone(at, outcome);
+                    }
+                    _ => self.end(at, outcome, Others::Accepted),
+                }
+            }
+            // Whatever broke in between, nobody is left without an answer.
+            let left_out = match &self.line {
+                Line::Unreachable(why) => why.clone(),
+                Line::Away | Line::Open(_) => Outcome::undone(),
+            };
+            self.ended.extend(self.members.drain(..).map(|member| (member.at, left_out.clone())));
+            self.members = std::mem::take(&mut self.later);
+            if alone.as_mut().is_some_and(|alone| !alone.goes_on(message)) {
+                let rest = Outcome::ours(Class::LeftToQueue, ONE_BY_ONE);
+                self.ended.extend(self.members.drain(..).map(|member| (member.at, rest.clone())));
+            }
+            if self.members.is_empty() {
+                return std::mem::take(&mut self.ended);
+            }
+            if let Some(host) = host.filter(|_| postponed) {
+                other_hosts = other_hosts.saturating_sub(1);
+                self.tried.push(host);
+            }
+        }
+    }
+
+    /// A member goes to another host, if there is one.
+    fn postpone(&mut self, at: usize, outcome: Outcome) {
+        self.last = Some(outcome);
+        if let Some(place) = self.members.iter().position(|member| member.at == at) {
+            self.later.push(self.members.remove(place));
+        }
+    }
+
+    /// One transaction; the host that took the envelope and then could not be used, if it was so.
+    async fn transaction(&mut self, message: &Message<'_>, lag: &Lag) -> (Vec<(usize, Outcome)>, Option<Key>) {
+        match std::mem::take(&mut self.stream) {
+            Stream::Over(told, host) => return (told, host),
+            Stream::On => {
+                let host = self.host();
+                return (self.end_content(message, lag).await, host);
+            }
+            Stream::No => {}
+        }
+        let fields = self.fields(message);
+        let octets = fields.len() as u64 + message.content.size;
+        if matches!(self.line, Line::Away) && !self.members.is_empty() {
+            let left = self.left.max(self.out.waits.reply * 2);
+            let opening = self.open((message.origin, message.sender), Some((message.content, octets)), (&[], None));
+            if message.waits == Waits::Nobody {
+                opening.await;
+            } else if timeout(left, opening).await.is_err() {
+                self.unreachable(Outcome::ours(Class::Unreachable, IMPATIENT));
+            }
+        }
+        if self.members.is_empty() {
+            self.give_up(message).await;
+        }
+        let host = self.host();
+        match self.begin_content(message, &fields, lag).await {
+            Ok(()) => (self.end_content(message, lag).await, host),
+            Err(told) => (told, host),
+        }
+    }
+
+    /// Nobody is left to send it to.
+    async fn give_up(&mut self, message: &Message<'_>) {
+        match std::mem::replace(&mut self.line, Line::Away) {
+            Line::Open(checkout) if message.waits == Waits::Nobody => checkout.give_up().await,
+            Line::Open(checkout) => checkout.take_back(),
+            line => self.line = line,
+        }
+    }
+
+    fn host(&self) -> Option<Key> {
+        match &self.line {
+            Line::Open(checkout) => Some(checkout.key()),
+            Line::Away | Line::Unreachable(_) => None,
+        }
+    }
+
+    fn fields(&self, message: &Message<'_>) -> String {
+        let addresses: Vec<_> = self.members.iter().map(|member| (&member.rcpt.address, &member.rcpt_to)).collect();
+        (message.fields)(&self.out.connector, &addresses)
+    }
+
+    /// The content has become too large to be read first: what there is of it goes out, and the rest as it comes.
+    pub(crate) async fn begin_stream(&mut self, message: &Message<'_>, lag: &Lag) {
+        if matches!(self.line, Line::Away) && !self.members.is_empty() {
+            let left = self.left.max(self.out.waits.reply * 2);
+            if timeout(left, self.open((message.origin, message.sender), None, (&[], None))).await.is_err() {
+                self.unreachable(Outcome::ours(Class::Unreachable, IMPATIENT));
+            }
+        }
+        if matches!(&self.line, Line::Open(checkout) if checkout.takes_unseen()) && !self.members.is_empty() {
+            let (fields, host) = (self.fields(message), self.host());
+            self.stream = match self.begin_content(message, &fields, lag).await {
+                Ok(()) => Stream::On,
+                Err(told) => Stream::Over(told, host),
+            };
+            self.feed(&[], lag).await;
+        }
+    }
+
+    /// The next piece of a content that is being streamed.
+    pub(crate) async fn feed(&mut self, piece: &[u8], lag: &Lag) {
+        let (Stream::On, Line::Open(checkout)) = (&self.stream, &mut self.line) else { return };
+        checkout.piece(piece);
+        match flush(checkout, lag, (&self.pace, None)).await {
+            Ok(took) => self.pace.took(took, lag.arrived()),
+            Err(stopped) => {
+                let host = self.host();
+                self.stream = Stream::Over(self.stopped(stopped).await, host);
+            }
+        }
+    }
+
+    /// DATA, and the content as far as it is there; its last piece goes out with what follows.
+    async fn begin_content(
+        &mut self,
+        message: &Message<'_>,
+        fields: &str,
+        lag: &Lag,
+    ) -> Result<(), Vec<(usize, Outcome)>> {
+        if let Line::Unreachable(why) = &self.line {
+            return Err(self.all(why));
+        }
+        let Line::Open(checkout) = &mut self.line else { return Err(Vec::new()) };
+        let octets = fields.len() as u64 + message.content.size;
+        let way = match checkout.way(message.sender, message.content, octets) {
+            Ok(way) => way,
+            Err(reply) => {
+                self.release();
+                return Err(self.all(&Outcome::ours(Class::Refused, reply)));
+            }
+        };
+        if let Err(ended) = checkout.data(way, octets).await {
+            return Err(self.told(ended));
+        }
+        if message.waits == Waits::Nobody {
+            self.pace = Pace::unhurried();
+        }
+        match write(checkout, fields.as_bytes(), message, (lag, &mut self.pace)).await {
+            Ok(()) => Ok(()),
+            Err(stopped) => Err(self.stopped(stopped).await),
+        }
+    }
+
+    /// The dot, and what is said to it.
+    async fn end_content(&mut self, message: &Message<'_>, lag: &Lag) -> Vec<(usize, Outcome)> {
+        let Line::Open(checkout) = &mut self.line else { return Vec::new() };
+        let last_dot = message.waits.last_dot();
+        if last_dot.is_some_and(|last| Instant::now() > last) {
+            return self.stopped(Stopped::OutOfTime).await;
+        }
+        checkout.end();
+        match flush(checkout, lag, (&self.pace, last_dot)).await {
+            Ok(took) => self.pace.took(took, lag.arrived()),
+            Err(stopped) => return self.stopped(stopped).await,
+        }
+        let patience = match message.waits {
+            Waits::ClientUntil(until) => Patience::Until(until),
+            Waits::Nobody | Waits::Client => Patience::ForEach(DOT),
+        };
+        self.dot = Dot::Out;
+        let ended = checkout.verdict(patience).await;
+        self.dot = Dot::NotSent;
+        self.told(ended)
+    }
+
+    /// What the next hop has told everybody; the connection goes back if it can be used.
+    fn told(&mut self, ended: Ended) -> Vec<(usize, Outcome)> {
+        let Line::Open(checkout) = &mut self.line else { return Vec::new() };
+        let told = checkout.told();
+        checkout.trouble();
+        self.close(ended);
+        told
+    }
+
+    /// The content was not written whole.
+    async fn stopped(&mut self, stopped: Stopped) -> Vec<(usize, Outcome)> {
+        let outcome = match stopped {
+            Stopped::Broken(broken) => {
+                let Line::Open(checkout) = &mut self.line else { return Vec::new() };
+                let ended = checkout.interrupted(&broken).await;
+                return self.told(ended);
+            }
+            Stopped::LeftBehind(None) => Outcome::ours(Class::LeftToQueue, LEFT_BEHIND),
+            Stopped::LeftBehind(Some(hole)) => Outcome::ours(Class::LeftToQueue, LEFT_BEHIND.saying(hole.to_string())),
+            Stopped::Standstill => Outcome::ours(Class::Deferred, TOO_SLOW),
+            Stopped::OutOfTime => Outcome::ours(Class::LeftToQueue, OUT_OF_TIME),
+            Stopped::Unreadable(error) => {
+                tracing::error!(alert = true, %error, "cannot read a message's content");
+                Outcome::ours(Class::Deferred, TRY_AGAIN)
+            }
+        };
+        self.close(Ended::Closed);
+        self.all(&outcome)
+    }
+}
+
+/// Writes what there is. A small message goes out with its dot, in one write.
+async fn write(
+    checkout: &mut Checkout,
+    prefix: &[u8],
+    message: &Message<'_>,
+    (lag, pace): (&Lag, &mut Pace),
+) -> Result<(), Stopped> {
+    let last_dot = message.waits.last_dot();
+    checkout.piece(prefix);
+    match &message.body {
+        Body::Memory(bytes) => {
+            for (number, piece) in bytes.chunks(PIECE).enumerate() {
+                if number > 0 {
+                    let took = flush(checkout, lag, (pace, last_dot)).await?;
+                    pace.took(took, Duration::ZERO);
+                }
+                checkout.piece(piece);
+            }
+        }
+        Body::File(file) => {
+            let mut at = 0;
+            while at < message.content.size {
+                let length = usize::try_from(message.content.size - at).unwrap_or(PIECE).min(PIECE);
+                if at > 0 {
+                    let took = flush(checkout, lag, (pace, last_dot)).await?;
+                    pace.took(took, Duration::ZERO);
+                }
+                checkout.piece(&file.piece(at, length).await.map_err(Stopped::Unreadable)?);
+                at += length as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes out a piece, as long as the branch keeps up with the others, moves at all, and is in time for the last dot.
+async fn flush(
+    checkout: &mut Checkout,
+    lag: &Lag,
+    (pace, last_dot): (&Pace, Option<Instant>),
+) -> Result<Took, Stopped> {
+    let (octets, began) = (checkout.queued(), Instant::now());
+    let in_time = last_dot.map_or(Duration::MAX, |last| last.saturating_duration_since(began));
+    let flushed = tokio::select! {
+        biased;
+        flushed = timeout(pace.left().min(in_time), checkout.flush()) => flushed,
+        () = lag.too_far(pace.behind) => return Err(Stopped::LeftBehind(checkout.look())),
+    };
+    let Ok(flushed) = flushed else {
+        checkout.look();
+        return Err(if in_time < pace.left() { Stopped::OutOfTime } else { Stopped::Standstill });
+    };
+    flushed.map_err(Stopped::Broken)?;
+    Ok(Took { octets, time: began.elapsed() })
+}

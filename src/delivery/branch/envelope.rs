@@ -1,0 +1,243 @@
+//! A branch's envelope: recipients are asked about as they come, and the envelope is said once more where the connection
+//! was given back meanwhile.
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{Branch, IMPATIENT, Line, MAX_RECIPIENTS, Member, Others};
+use crate::delivery::attempt::WayOut;
+use crate::delivery::attempt::checkout::{Checkout, Opening, Target};
+use crate::delivery::attempt::conversation::Ended;
+use crate::delivery::attempt::trouble::Trouble;
+use crate::delivery::attempt::walk::NoWay;
+use crate::delivery::health::Key;
+use crate::delivery::outcome::{Class, Outcome};
+use crate::delivery::slots::Vouched;
+use crate::message::envelope::{Origin, Sender};
+use crate::smtp::reply::{RECIPIENT_OK, TOO_MANY_RECIPIENTS};
+use crate::spool::entry::Content;
+
+/// What recipients were told, by their numbers; who is not told was accepted.
+type Told = Vec<(usize, Outcome)>;
+
+impl Branch {
+    /// Asks about more recipients, in one go where the next hop offers PIPELINING, and says what each was told, in their
+    /// order. A yes makes one a member.
+    pub(crate) async fn ask(
+        &mut self,
+        from: (&Origin, &Sender),
+        mut new: Vec<Member>,
+        vouched: Vouched,
+    ) -> Vec<Outcome> {
+        let all = new.len();
+        new.truncate(MAX_RECIPIENTS.saturating_sub(self.members.len()));
+        if vouched == Vouched::Yes {
+            self.out.applicant.vouched = vouched;
+        }
+        let began = Instant::now();
+        let told = match &self.line {
+            Line::Unreachable(why) => same(&new, why),
+            Line::Open(_) => self.ask_further(from, &new).await,
+            Line::Away if self.members.is_empty() => self.open(from, None, (&new, Some(began + self.left))).await,
+            Line::Away => self.ask_alone(from, &new).await,
+        };
+        self.left = self.left.saturating_sub(began.elapsed());
+        let next_hop = self.checkout().map_or_else(|| "".into(), Checkout::next_hop);
+        let mut outcomes = Vec::with_capacity(all);
+        for member in new {
+            match told.iter().find(|(at, _)| *at == member.at) {
+                Some((_, outcome)) => outcomes.push(outcome.clone()),
+                None => {
+                    outcomes.push(Outcome::said(Class::Accepted, RECIPIENT_OK, &next_hop));
+                    self.members.push(member);
+                }
+            }
+        }
+        outcomes.resize(all, Outcome::ours(Class::TooManyRecipients, TOO_MANY_RECIPIENTS));
+        self.after_asking(vouched);
+        outcomes
+    }
+
+    /// A connection on which nobody was accepted goes back at once.
+    fn after_asking(&mut self, vouched: Vouched) {
+        let Line::Open(checkout) = &mut self.line else { return };
+        if checkout.has_nobody() {
+            self.release();
+        } else if vouched == Vouched::Yes {
+            checkout.vouch();
+        }
+    }
+
+    fn checkout(&self) -> Option<&Checkout> {
+        match &self.line {
+            Line::Open(checkout) => Some(checkout),
+            Line::Away | Line::Unreachable(_) => None,
+        }
+    }
+
+    /// Over the connection that has the envelope.
+    async fn ask_further(&mut self, from: (&Origin, &Sender), new: &[Member]) -> Told {
+        let Line::Open(checkout) = &mut self.line else { return same(new, &Outcome::undone()) };
+        let targets: Vec<_> = new.iter().map(Member::target).collect();
+        let Ok(ended) = timeout(self.left, checkout.more(from, &targets)).await else {
+            checkout.look();
+            let mut told = checkout.told();
+            // Answers are still to come: the envelope is said again over another connection.
+            let unanswered =
+                |member: &&Member| !checkout.has(member.at) && !told.iter().any(|(at, _)| *at == member.at);
+            let late: Told = new.iter().filter(unanswered).map(|member| (member.at, impatient())).collect();
+            told.extend(late);
+            self.line = Line::Away;
+            return told;
+        };
+        let mut told = checkout.told();
+        checkout.trouble();
+        // Members that were accepted before are told nothing: their envelope is said again.
+        told.retain(|(at, _)| new.iter().any(|member| member.at == *at));
+        if let Err(ended) = ended {
+            self.close(ended);
+            if ended == Ended::Worn {
+                let rest = new.iter().filter(|member| !told.iter().any(|(at, _)| *at == member.at));
+                let rest: Vec<Member> = rest.cloned().collect();
+                told.extend(self.ask_alone(from, &rest).await);
+            }
+        }
+        told
+    }
+
+    /// The connection was given back meanwhile: these alone are asked about, and the whole envelope is said at DATA.
+    async fn ask_alone(&mut self, (origin, sender): (&Origin, &Sender), new: &[Member]) -> Told {
+        let recipients: Vec<_> = new.iter().map(Member::target).collect();
+        let opening = Opening { origin, sender, content: None, recipients: &recipients };
+        match find(&self.out, &self.tried, &opening, Some(Instant::now() + self.left)).await {
+            (Line::Open(checkout), told) => {
+                checkout.take_back();
+                told
+            }
+            (Line::Unreachable(why), _) => same(new, &why),
+            (Line::Away, told) => told,
+        }
+    }
+
+    /// Says the envelope, for the members and perhaps new ones, who are waited for until then. Members that are refused now
+    /// have ended; what new ones were told is returned.
+    pub(super) async fn open(
+        &mut self,
+        (origin, sender): (&Origin, &Sender),
+        content: Option<(&Content, u64)>,
+        (new, until): (&[Member], Option<Instant>),
+    ) -> Told {
+        let told = {
+            let recipients: Vec<_> = self.members.iter().chain(new).map(Member::target).collect();
+            let opening = Opening { origin, sender, content, recipients: &recipients };
+            let (line, told) = find(&self.out, &self.tried, &opening, until).await;
+            self.line = match line {
+                // Nobody else was there to be asked.
+                Line::Unreachable(why) if why.next_hop.is_empty() => Line::Unreachable(self.last.take().unwrap_or(why)),
+                line => line,
+            };
+            told
+        };
+        if let Line::Unreachable(why) = &self.line {
+            return same(new, why);
+        }
+        let (mine, others): (Told, Told) =
+            told.into_iter().partition(|(at, _)| new.iter().any(|member| member.at == *at));
+        let accepted = if self.members.len() > others.len() { Others::Accepted } else { Others::None };
+        for (at, outcome) in others {
+            self.end(at, outcome, accepted);
+        }
+        mine
+    }
+}
+
+/// The same for all of them.
+fn same(members: &[Member], outcome: &Outcome) -> Told {
+    members.iter().map(|member| (member.at, outcome.clone())).collect()
+}
+
+/// What is waited for until then; `None`: it takes longer.
+async fn within<T>(until: Option<Instant>, what: impl Future<Output = T>) -> Option<T> {
+    match until {
+        Some(until) => timeout_at(until, what).await.ok(),
+        None => Some(what.await),
+    }
+}
+
+/// The rest is out of reach.
+fn out_of_time(mut told: Told, pending: &[(usize, Target<'_>)]) -> (Line, Told) {
+    let late = |(at, _): &&(usize, Target<'_>)| !told.iter().any(|(other, _)| other == at);
+    let late: Told = pending.iter().filter(late).map(|(at, _)| (*at, impatient())).collect();
+    let line = if told.is_empty() { Line::Unreachable(impatient()) } else { Line::Away };
+    told.extend(late);
+    (line, told)
+}
+
+fn impatient() -> Outcome {
+    Outcome::ours(Class::Unreachable, IMPATIENT)
+}
+
+/// Finds a next hop that takes the envelope, and what recipients were told. Who is not answered `until` then is out of
+/// reach.
+async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<Instant>) -> (Line, Told) {
+    let all = |outcome: &Outcome| opening.recipients.iter().map(|(at, _)| (*at, outcome.clone())).collect();
+    let unreachable = |trouble: Trouble| (Line::Unreachable(trouble.outcome()), Vec::new());
+    let mut walk = match within(until, out.walk(tried)).await {
+        Some(Ok(walk)) => walk,
+        Some(Err(NoWay::Refused(reply))) => return (Line::Away, all(&Outcome::ours(Class::Refused, reply))),
+        Some(Err(NoWay::Trouble(trouble))) => return unreachable(trouble),
+        None => return (Line::Unreachable(impatient()), Vec::new()),
+    };
+    let mut pending = opening.recipients.to_vec();
+    let mut told = Vec::new();
+    // What was said to recipients says nothing of others.
+    let mut about_recipients = false;
+    loop {
+        let Some(next) = within(until, walk.next()).await else { return out_of_time(told, &pending) };
+        let Some(mut checkout) = next else {
+            let trouble = walk.trouble();
+            if told.is_empty() && !about_recipients {
+                return unreachable(trouble);
+            }
+            told.extend(pending.iter().map(|(at, _)| (*at, trouble.outcome())));
+            return (Line::Away, told);
+        };
+        let Some(ended) = within(until, checkout.envelope(&Opening { recipients: &pending, ..*opening })).await else {
+            checkout.look();
+            told.extend(checkout.told());
+            // Whom it has accepted it is asked about again, at DATA.
+            pending.retain(|(at, _)| !checkout.has(*at));
+            let (line, told) = out_of_time(told, &pending);
+            return (if checkout.has_nobody() { line } else { Line::Away }, told);
+        };
+        if let Err(Ended::Unused | Ended::Worn) = ended {
+            let answered = checkout.told();
+            pending.retain(|(at, _)| !answered.iter().any(|(other, _)| other == at));
+            told.extend(answered);
+            if pending.is_empty() {
+                return (Line::Away, told);
+            }
+            walk.again(checkout);
+            continue;
+        }
+        let (unreached, answered): (Vec<_>, Vec<_>) =
+            checkout.told().into_iter().partition(|(_, outcome)| outcome.class == Class::Unreachable);
+        told.extend(answered);
+        if let Some(trouble) = checkout.trouble()
+            && checkout.has_nobody()
+            && !unreached.is_empty()
+        {
+            pending.retain(|(at, _)| unreached.iter().any(|(other, _)| other == at));
+            about_recipients |= trouble.is_about_a_recipient();
+            walk.failed(checkout, trouble, ended).await;
+            continue;
+        }
+        told.extend(unreached);
+        return match ended {
+            Ok(()) => (Line::Open(Box::new(checkout)), told),
+            Err(ended) => {
+                checkout.give_back(ended);
+                (Line::Away, told)
+            }
+        };
+    }
+}

@@ -1,0 +1,65 @@
+//! A branch that the client does not wait for any longer: what has begun goes on without it.
+
+use tokio::time::Instant;
+
+use super::{Branch, Dot, Line};
+use crate::delivery::attempt::checkout::Checkout;
+use crate::delivery::attempt::conversation::Patience;
+use crate::delivery::outcome::{Class, Outcome};
+use crate::smtp::reply::{Enhanced, Reply};
+
+const PARTED: Reply =
+    Reply::fixed(451, Enhanced(4, 4, 1), "the next hop was slower than the sender could wait; the queue goes on");
+
+/// A message whose end of data a next hop has, and has not answered.
+pub(crate) struct InFlight {
+    /// The recipients' numbers.
+    pub(crate) recipients: Vec<usize>,
+    checkout: Box<Checkout>,
+    until: Instant,
+}
+
+impl Branch {
+    /// Parts from the client: what became of recipients so far, and what goes on. Nothing has arrived for those whose end of
+    /// data was not sent; their connection is closed.
+    pub(crate) fn part(&mut self, until: Instant) -> (Vec<(usize, Outcome)>, Option<InFlight>) {
+        let mut outcomes = std::mem::take(&mut self.ended);
+        let line = std::mem::replace(&mut self.line, Line::Away);
+        let left = Outcome::ours(Class::LeftToQueue, PARTED);
+        outcomes.extend(self.later.drain(..).map(|member| (member.at, left.clone())));
+        if let (Line::Open(mut checkout), Dot::Out) = (line, self.dot) {
+            let told = checkout.told();
+            self.members.retain(|member| !told.iter().any(|(at, _)| *at == member.at));
+            outcomes.extend(told);
+            // All have heard, and only the reply to RSET is missing.
+            if checkout.has_nobody() || self.members.is_empty() {
+                outcomes.extend(self.members.drain(..).map(|member| (member.at, in_doubt(&checkout))));
+                return (outcomes, None);
+            }
+            let recipients = self.members.drain(..).map(|member| member.at).collect();
+            return (outcomes, Some(InFlight { recipients, checkout, until }));
+        }
+        outcomes.extend(self.members.drain(..).map(|member| (member.at, left.clone())));
+        (outcomes, None)
+    }
+}
+
+impl InFlight {
+    /// What the next hop says in the end, to each of the recipients.
+    pub(crate) async fn land(mut self) -> Vec<(usize, Outcome)> {
+        let ended = self.checkout.verdict(Patience::Until(self.until)).await;
+        let mut outcomes = self.checkout.told();
+        self.checkout.trouble();
+        for at in self.recipients {
+            if !outcomes.iter().any(|(told, _)| *told == at) {
+                outcomes.push((at, in_doubt(&self.checkout)));
+            }
+        }
+        self.checkout.give_back(ended);
+        outcomes
+    }
+}
+
+fn in_doubt(checkout: &Checkout) -> Outcome {
+    Outcome::in_doubt(&checkout.next_hop(), "it did not answer for everybody")
+}

@@ -1,0 +1,88 @@
+//! What a session hands over, and recipients of it that are under way already: their next hop was sent the end of data
+//! while the client waited, and its answer comes after the client's 250 (DESIGN section 7, "After the dot").
+//!
+//! Until then the queue holds them as those of an attempt of its own, and settles the outcome as the end of one.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::queue::{Held, Known};
+use super::settle::{Attempted, End};
+use super::{Hold, Shared, commit, go_on_with_drop, run};
+use crate::delivery::outcome::Outcome;
+use crate::spool::entry::{Entry, Queued, State};
+
+/// A message that was just committed.
+#[derive(Debug)]
+pub struct Handover {
+    /// As the spool has it.
+    pub entry: Entry,
+    /// Recipients of it that are under way, one for each branch.
+    pub under_way: Vec<UnderWay>,
+}
+
+/// Recipients that share one transaction with a next hop, which has not said yet what becomes of them. In the entry they
+/// wait with one attempt made, this one, until the time of the next, which counts should we end before we hear of them.
+#[derive(Debug)]
+pub struct UnderWay {
+    /// Their positions in the entry.
+    pub recipients: Vec<usize>,
+    /// What became of each in the end. Those that are missing from it, and all where its sender goes away, are in doubt.
+    pub outcomes: oneshot::Receiver<Vec<(usize, Outcome)>>,
+}
+
+impl From<Entry> for Handover {
+    /// Of which nothing is under way.
+    fn from(entry: Entry) -> Self {
+        Self { entry, under_way: Vec::new() }
+    }
+}
+
+/// Waits for the outcomes and settles them. Whatever happens, the recipients are free afterwards.
+pub(super) async fn follow(shared: Arc<Shared>, held: Held, outcomes: oneshot::Receiver<Vec<(usize, Outcome)>>) {
+    let hold = Hold { shared: &shared, id: held.id, ticket: held.ticket };
+    let outcomes = outcomes.await.unwrap_or_default();
+    let Some(entry) = shared.queue().get(held.id) else { return };
+    let tried = attempted(&entry, &held, &outcomes);
+    let entry = before_it(entry, &tried);
+    let in_force = shared.parts.current.load_full();
+    let ended = run::judge(&shared, &in_force, &entry, tried).await;
+    let _durable = commit::commit(&shared, &in_force, &entry, ended).await;
+    drop(hold);
+    go_on_with_drop(shared, held.id).await;
+}
+
+fn attempted(entry: &Entry, held: &Held, outcomes: &[(usize, Outcome)]) -> Vec<Attempted> {
+    let attempted = |(at, known): &(usize, Known)| {
+        let queued = entry.recipients.get(*at)?;
+        let outcome = outcomes.iter().find(|(of, _)| of == at).map(|(_, outcome)| outcome.clone());
+        Some(Attempted {
+            recipient: *at,
+            known: known.clone(),
+            route: queued.route.clone(),
+            refused_now: None,
+            outcome: outcome.unwrap_or_else(|| unheard(queued)),
+            end: End::Deferred,
+        })
+    };
+    held.recipients.iter().filter_map(attempted).collect()
+}
+
+/// Nobody says what became of it.
+fn unheard(queued: &Queued) -> Outcome {
+    let in_doubt = Outcome::in_doubt(&queued.route.connector, "nobody heard the answer");
+    Outcome { next_hop: "".into(), ..in_doubt }
+}
+
+/// The entry as it stood before the attempt that is settled now: it counts that one already.
+fn before_it(mut entry: Entry, tried: &[Attempted]) -> Entry {
+    for attempted in tried {
+        if let Some(Queued { state: State::Waiting { attempts, .. }, .. }) =
+            entry.recipients.get_mut(attempted.recipient)
+        {
+            *attempts = attempts.saturating_sub(1);
+        }
+    }
+    entry
+}

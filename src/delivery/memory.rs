@@ -1,0 +1,85 @@
+//! What mail that next hops took leaves behind for later mail: relays, against loops (DESIGN section 6, rule 4), and whose
+//! mail was taken or refused lately (section 5, "doubt is temporary").
+//!
+//! Sessions and the queue note here what was accepted, once a message; both ask here.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::last_refusals::{LastRefusal, LastRefusals};
+use super::outcome::Outcome;
+use super::refuses_everybody::RefusesEverybody;
+use crate::message::header::Identity;
+use crate::routing::loops::Relayed;
+use crate::routing::recently_good::RecentlyGood;
+use crate::routing::relay_memory::RelayMemory;
+use crate::smtp::address::{Address, ReversePath};
+use crate::time::UnixTime;
+
+/// The memories, shared by all. Cloning shares them.
+#[derive(Clone)]
+pub struct Memory {
+    /// What next hops accepted lately.
+    pub relays: Arc<Mutex<RelayMemory>>,
+    /// Whose mail they accepted lately, and whom they refused.
+    pub recently_good: Arc<Mutex<RecentlyGood>>,
+    /// Next hops that may refuse everybody.
+    everybody: Arc<Mutex<RefusesEverybody>>,
+    /// What refused recipients were told last.
+    refusals: Arc<Mutex<LastRefusals>>,
+}
+
+impl Memory {
+    /// Of these two, which others see too.
+    #[must_use]
+    pub fn new(relays: Arc<Mutex<RelayMemory>>, recently_good: Arc<Mutex<RecentlyGood>>) -> Self {
+        Self { relays, recently_good, everybody: Arc::default(), refusals: Arc::default() }
+    }
+
+    /// Notes a message that a next hop has, for these recipients as received, each with its send connector.
+    pub(crate) fn accepted<'a>(
+        &self,
+        message: (&ReversePath, &Identity),
+        recipients: impl Iterator<Item = (&'a Address, &'a str)> + Clone,
+        now: UnixTime,
+    ) {
+        let (reverse_path, facts) = message;
+        let mut relays = self.relays();
+        for (recipient, connector) in recipients.clone() {
+            relays.note(&Relayed { connector, recipient, reverse_path, facts, now });
+        }
+        drop(relays);
+        let mut good = self.good();
+        for (recipient, connector) in recipients {
+            good.accepted(recipient, connector, now);
+        }
+    }
+
+    /// What next hops accepted lately.
+    pub(crate) fn relays(&self) -> MutexGuard<'_, RelayMemory> {
+        self.relays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a refused recipient was told last.
+    #[must_use]
+    pub fn last_refusal(&self, address: &Address) -> Option<LastRefusal> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).of(address).cloned()
+    }
+
+    /// Notes what a next hop made of a recipient, if it was a refusal.
+    pub(crate) fn refused(&self, address: &Address, outcome: &Outcome) {
+        if !outcome.row.is_empty() {
+            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            refusals.note(address, outcome, UnixTime::now());
+        }
+    }
+
+    /// Next hops that may refuse everybody.
+    pub(crate) fn everybody(&self) -> MutexGuard<'_, RefusesEverybody> {
+        self.everybody.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whose mail they accepted lately.
+    pub(crate) fn good(&self) -> MutexGuard<'_, RecentlyGood> {
+        self.recently_good.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

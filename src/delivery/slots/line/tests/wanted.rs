@@ -1,0 +1,163 @@
+//! Holders of slots that would give them back, and are told when somebody waits.
+
+use super::*;
+
+/// Whether it is told, polled again.
+fn told(task: &mut Task<'_, ()>) -> bool {
+    task.poll().is_ready()
+}
+
+#[test]
+fn as_many_holders_are_told_as_are_needed() {
+    let slots = Slots::default();
+    let [first, second, third, _busy] = [(); 4].map(|()| now(&slots, 4, 'A'));
+    let mut one = Task::waits(first.wanted());
+    let two = Task::waits(second.wanted());
+    let three = Task::waits(third.wanted());
+    assert!(!first.is_wanted());
+    let b = waits(&slots, 4, 'B');
+    assert_eq!([&one, &two, &three].map(|task| task.woken.times()), [1, 0, 0]);
+    assert!(second.is_wanted(), "nobody has been polled yet");
+    assert!(told(&mut one));
+    drop(one);
+    assert!(!second.is_wanted() && first.is_wanted());
+    assert_eq!([&two, &three].map(|task| task.woken.times()), [0, 0]);
+    let c = waits(&slots, 4, 'C');
+    two.finish();
+    assert_eq!(three.woken.times(), 0);
+    drop(first);
+    assert_eq!((b.woken.times(), c.woken.times(), three.woken.times()), (1, 0, 0));
+    drop(second);
+    assert_eq!((c.woken.times(), three.woken.times()), (1, 0));
+    // What the first two had is given back, and nobody waits: nothing that was said before is heard later.
+    drop((b.finish(), c.finish()));
+    assert!(!third.is_wanted());
+    drop(three);
+    let mut three = Task::waits(third.wanted());
+    assert!(!told(&mut three));
+}
+
+#[test]
+fn whoever_is_told_and_keeps_his_slot_is_told_again() {
+    let slots = Slots::default();
+    let [first, second] = [(); 2].map(|()| now(&slots, 2, 'A'));
+    let one = Task::waits(first.wanted());
+    let mut two = Task::waits(second.wanted());
+    let _b = waits(&slots, 2, 'B');
+    one.finish();
+    assert!(!told(&mut two));
+    // He says that he is there still.
+    let mut one = Task { future: Box::pin(first.wanted()), woken: Arc::default() };
+    assert!(told(&mut one));
+    assert!(!told(&mut two));
+}
+
+#[test]
+fn a_holder_that_is_gone_before_he_hears_it_passes_it_on() {
+    let slots = Slots::default();
+    let [first, second] = [(); 2].map(|()| now(&slots, 2, 'A'));
+    let [one, two] = [&first, &second].map(|slot| Task::waits(slot.wanted()));
+    let _b = waits(&slots, 2, 'B');
+    assert_eq!((one.woken.times(), two.woken.times()), (1, 0));
+    drop(one);
+    two.finish();
+}
+
+#[test]
+fn one_that_is_on_its_way_back_counts_before_it_is_there() {
+    let slots = Slots::default();
+    let [first, second] = [(); 2].map(|()| now(&slots, 2, 'A'));
+    let b = waits(&slots, 2, 'B');
+    assert!(first.is_wanted() && second.is_wanted());
+    first.will_return();
+    first.will_return();
+    assert!(!second.is_wanted());
+    let two = Task::waits(second.wanted());
+    let _c = waits(&slots, 2, 'C');
+    two.finish();
+    drop(first);
+    drop(b.finish());
+}
+
+#[test]
+fn those_are_told_whose_slots_would_help() {
+    // The half that nobody vouches for is full: only a slot of that half helps another one.
+    let slots = Slots::default();
+    let [first, second] = ['a', 'b'].map(|letter| now(&slots, 4, letter));
+    let vouched = now(&slots, 4, 'E');
+    let (one, three) = (Task::waits(first.wanted()), Task::waits(vouched.wanted()));
+    let c = waits(&slots, 4, 'c');
+    assert_eq!((one.woken.times(), three.woken.times()), (1, 0));
+    one.finish();
+    drop(first);
+    drop(c.finish());
+    assert_eq!(three.woken.times(), 0);
+    drop(second);
+}
+
+#[test]
+fn one_of_two_halves_is_told() {
+    let slots = Slots::default();
+    let [first, second] = ['a', 'A'].map(|letter| now(&slots, 2, letter));
+    let mut two = Task::waits(second.wanted());
+    let _b = waits(&slots, 2, 'B');
+    // Nobody of the first half waited to hear it; he asks before the other one is there.
+    let mut one = Task { future: Box::pin(first.wanted()), woken: Arc::default() };
+    assert!(told(&mut one));
+    assert_eq!(two.woken.times(), 1);
+    assert!(!told(&mut two), "one is enough");
+    let _c = waits(&slots, 2, 'C');
+    assert_eq!(two.woken.times(), 2);
+    assert!(told(&mut two));
+}
+
+#[test]
+fn a_lower_limit_takes_back_as_many_as_are_too_many() {
+    let slots = Slots::default();
+    let held = [(); 4].map(|()| now(&slots, 4, 'A'));
+    let [one, two, three, four] = held.each_ref().map(|slot| Task::waits(slot.wanted()));
+    assert!(slots.try_take(&name(), 2, applicant('B')).is_none());
+    assert_eq!(one.woken.times(), 0, "nobody waits");
+    let b = waits(&slots, 2, 'B');
+    // One change, three that should go: each that is told tells the next.
+    one.finish();
+    two.finish();
+    three.finish();
+    assert_eq!(four.woken.times(), 0);
+    drop(four);
+    let [first, second, third, _fourth] = held;
+    drop((first, second));
+    assert_eq!(b.woken.times(), 0);
+    drop(third);
+    drop(b.finish());
+}
+
+/// Holders that give back only when they are told, on real threads: everybody is served all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_notice_is_lost_among_threads() {
+    const TASKS: usize = 2000;
+    let (slots, served) = (Arc::new(Slots::default()), Arc::new(AtomicUsize::new(0)));
+    let all_served = tokio_util::sync::CancellationToken::new();
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|number| {
+            let (slots, served, all_served) = (slots.clone(), served.clone(), all_served.clone());
+            tokio::spawn(async move {
+                let letters = ['a', 'B', 'c', 'O', 'p', 'Q', 'D'];
+                let slot = slots.take(&name(), 6, applicant(letters[number % letters.len()])).await;
+                if served.fetch_add(1, Ordering::SeqCst) + 1 == TASKS {
+                    all_served.cancel();
+                }
+                tokio::select! {
+                    () = slot.wanted() => {}
+                    () = all_served.cancelled() => {}
+                }
+            })
+        })
+        .collect();
+    let all = async {
+        for task in tasks {
+            task.await.unwrap();
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), all).await.unwrap();
+}

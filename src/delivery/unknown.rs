@@ -1,0 +1,119 @@
+//! A next hop calls a recipient unknown: at RCPT, at the dot or to the queue. What is made of it is one rule for all three
+//! (DESIGN section 5, "doubt is temporary"; section 7, a next hop that refuses everybody).
+
+use std::sync::Arc;
+
+use super::health::Change;
+use super::memory::Memory;
+use super::outcome::Outcome;
+use super::refusal::read::is_unlisted_policy;
+use super::refuses_everybody::{Key, Refusal, Source, Step, Verdict as Everybody};
+use crate::routing::doubt::{self, Believed, Doubt, Followed, KnownBy, Refused};
+use crate::routing::verdict::{Route, Verdict};
+use crate::smtp::address::Address;
+use crate::smtp::reply::Reply;
+use crate::time::UnixTime;
+
+/// What an operator looks at where a next hop refuses everybody, with words that say nothing in particular.
+const LOOK_AT: &str = "what was changed there last: its recipient filter, its own directory, the rights and networks of its \
+                       connector, a filter before it; or whether `smart_hosts` names the right server";
+
+/// Who was refused, and what is known since.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unknown<'a> {
+    /// The recipient as received.
+    pub address: &'a Address,
+    /// The way that led to the refusal, and whether it is a change that was followed.
+    pub route: &'a Route,
+    pub followed: Followed,
+    /// What the directory, asked live, makes of it now.
+    pub live: &'a Verdict,
+    pub by: KnownBy,
+    /// Who refused, when, and what he said.
+    pub next_hop: &'a Arc<str>,
+    pub step: Step,
+    pub said: &'a Reply,
+    /// Where the message comes from.
+    pub source: Source<'a>,
+}
+
+/// What becomes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Judged {
+    /// It goes this way, once.
+    Follow(Route),
+    /// `451 4.3.0`, or it waits.
+    Temporary,
+    /// There is no such recipient.
+    Believe(Believed),
+    /// Nobody can say now: this.
+    Defer(Reply),
+    /// The next hop refuses everybody: it is out of reach for whoever is vouched for.
+    Unreachable,
+}
+
+impl Memory {
+    /// What becomes of a recipient that a next hop does not know. Nothing is noted of it while the next hop refuses
+    /// everybody: the hour of doubt does not run out with its outage.
+    pub(crate) fn judge(&self, unknown: &Unknown<'_>, now: UnixTime) -> Judged {
+        let Unknown { address, route, followed, live, by, .. } = *unknown;
+        let known = self.good().known(address, by, now);
+        let doubt = doubt::doubt(&Refused::ByHop { route, followed, live }, &known, now);
+        let judged = match &doubt {
+            Doubt::Follow(route) => return Judged::Follow(route.clone()),
+            Doubt::Defer(reply) => return Judged::Defer(reply.clone()),
+            Doubt::Temporary => Judged::Temporary,
+            Doubt::Believe(believed) => Judged::Believe(believed.clone()),
+            Doubt::Stands => Judged::Believe(Believed::NextHop),
+        };
+        let refusal = Refusal { recipient: address, known: &known, source: unknown.source, step: unknown.step };
+        let key = Key { connector: route.connector.clone(), next_hop: unknown.next_hop.clone() };
+        if self.refuses_everybody(&key, &refusal, unknown.said) {
+            return Judged::Unreachable;
+        }
+        let mut good = self.good();
+        good.note_doubt(address, &known, &doubt, now);
+        if unknown.step == Step::Dot && matches!(judged, Judged::Believe(_)) {
+            good.refused_at_dot(address, route, now);
+        }
+        judged
+    }
+
+    /// A next hop refuses a recipient by a policy that nobody knows: whether it refuses everybody.
+    pub(crate) fn refuses_by_policy(
+        &self,
+        address: &Address,
+        route: &Route,
+        (outcome, step): (&Outcome, Step),
+        source: Source<'_>,
+    ) -> bool {
+        if !is_unlisted_policy(outcome.row) {
+            return false;
+        }
+        let known = self.good().known(address, KnownBy::by_way(route.way), UnixTime::now());
+        let key = Key { connector: route.connector.clone(), next_hop: outcome.next_hop.clone() };
+        self.refuses_everybody(&key, &Refusal { recipient: address, known: &known, source, step }, &outcome.reply)
+    }
+
+    fn refuses_everybody(&self, key: &Key, refusal: &Refusal<'_>, said: &Reply) -> bool {
+        let Everybody::Unreachable(change) = self.everybody().refused(key, refusal) else { return false };
+        if change == Change::News {
+            let reason = format!("it refuses recipients that exist, one after another; last: {said}");
+            tracing::error!(alert = true, send_connector = %key.connector, next_hop = %key.next_hop, reason,
+                row = "refuses-everybody", look_at = LOOK_AT, "next hop cannot be used");
+        }
+        true
+    }
+
+    /// A next hop has taken a recipient, at RCPT or with the message.
+    pub(crate) fn taken(&self, address: &Address, route: &Route, (next_hop, step): (&Arc<str>, Step)) {
+        if next_hop.is_empty() || self.everybody().is_quiet() {
+            return;
+        }
+        let known = self.good().known(address, KnownBy::by_way(route.way), UnixTime::now());
+        let key = Key { connector: route.connector.clone(), next_hop: next_hop.clone() };
+        if self.everybody().accepted(&key, &known, step) == Change::News {
+            tracing::info!(send_connector = %key.connector, %next_hop, "next hop takes recipients again");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The guard question: whether a mail server says no to an address that nobody has. Without that its yes is nothing.
+//!
+//! Exchange and others keep such a no back for 5 s and more (a tarpit), so the guard question has its own time, its own
+//! places, and goes on when whoever wanted to know is gone. What it came to is renewed before its time is over: by who
+//! asks then, and with a server that is slow to say no even if nobody does, because the next one would have to wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::places::{About, SLOW};
+use super::strangers::{self, Manner};
+use super::{Asker, TARPIT};
+use crate::recipient::{Answer, Fresh, Lookup};
+use crate::routing::verdict::Freshness;
+use crate::smtp::domain::Domain;
+
+/// A renewal that failed is tried again after a tenth of the time that an answer holds, but no sooner.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What the question is called among those under way: no address is called like a domain.
+fn guard_key(domain: &Domain) -> Arc<str> {
+    domain.as_str().into()
+}
+
+impl Asker {
+    /// How the server treats addresses of this domain that nobody has: asked once for all who want to know it.
+    pub(super) async fn manner(self: &Arc<Self>, domain: &Domain) -> Result<Manner, Arc<str>> {
+        let noted = self.strangers().manner(domain, Instant::now().into_std());
+        if let Some(manner) = noted {
+            self.keep_manner(domain);
+            return Ok(manner);
+        }
+        match self.guard_question(domain).await.lookup {
+            Lookup::NotFound => Ok(Manner::Refused),
+            Lookup::Unavailable(cause) => {
+                Err(format!("its yes is not believed while nobody knows whether it ever says no: {cause}").into())
+            }
+            Lookup::Found(_) | Lookup::Ambiguous(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_) => {
+                Ok(Manner::Accepted)
+            }
+        }
+    }
+
+    /// Asks again, beside, if what is noted of the domain ends soon.
+    pub(super) fn keep_manner(self: &Arc<Self>, domain: &Domain) {
+        if self.strangers().wants_renewal(domain, Instant::now().into_std()) {
+            let (asker, asked) = (Arc::clone(self), domain.clone());
+            // Nobody waits for it.
+            drop(self.in_flight.join_or_start(&guard_key(domain), Freshness::Live, || asker.stranger(asked)));
+        }
+    }
+
+    /// Asks, or joins the question that is under way.
+    async fn guard_question(self: &Arc<Self>, domain: &Domain) -> Answer {
+        let (asker, asked) = (Arc::clone(self), domain.clone());
+        self.in_flight.ask(&guard_key(domain), Freshness::Live, || asker.stranger(asked)).await
+    }
+
+    /// Asks about an address that nobody has, and notes how that was taken.
+    async fn stranger(self: Arc<Self>, domain: Domain) -> Answer {
+        let asked = Instant::now();
+        let answer = match strangers::address(&domain) {
+            Ok(address) => {
+                let (asker, key) = (Arc::clone(&self), address.key().into());
+                let question = || async move {
+                    let heard = asker.probe(&address, About::Stranger, Instant::now() + TARPIT).await;
+                    Answer { lookup: asker.read(heard), fresh: Fresh::Live }
+                };
+                self.in_flight.ask(&key, Freshness::Live, question).await
+            }
+            Err(cause) => Answer { lookup: Lookup::Unavailable(cause.into()), fresh: Fresh::Live },
+        };
+        match &answer.lookup {
+            Lookup::Found(_) => self.note(&domain, Manner::Accepted),
+            Lookup::NotFound => {
+                self.note(&domain, Manner::Refused);
+                if asked.elapsed() >= SLOW {
+                    self.renew(domain);
+                }
+            }
+            Lookup::Ambiguous(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_) | Lookup::Unavailable(_) => {}
+        }
+        answer
+    }
+
+    /// Asks again before the answer's time is over, while the domain gets mail.
+    fn renew(self: &Arc<Self>, domain: Domain) {
+        let holds = self.config.cache.found;
+        if holds.is_zero() {
+            return;
+        }
+        let asker = Arc::downgrade(self);
+        tokio::spawn(async move {
+            sleep(holds / 5 * 4).await;
+            // Whoever asked meanwhile goes on from there.
+            while let Some(asker) = asker.upgrade()
+                && asker.strangers().is_to_be_renewed(&domain, Instant::now().into_std())
+                && asker.guard_question(&domain).await.lookup != Lookup::NotFound
+            {
+                drop(asker);
+                sleep((holds / 10).max(TRY_AGAIN)).await;
+            }
+        });
+    }
+
+    fn note(&self, domain: &Domain, manner: Manner) {
+        let (before, accepting) = {
+            let mut strangers = self.strangers();
+            (strangers.note(domain, manner, Instant::now().into_std()), strangers.any_accepted())
+        };
+        self.metrics.directory_accepts_everything.with_label_values(&[&*self.name]).set(i64::from(accepting));
+        match (before, manner) {
+            (Some(Manner::Accepted), Manner::Refused) => {
+                tracing::info!(directory = %self.name, %domain, "the mail server refuses unknown recipients again");
+            }
+            (None | Some(Manner::Refused), Manner::Accepted) => {
+                // What it said before rested on nothing, perhaps.
+                self.cache.forget();
+                tracing::error!(
+                    alert = true,
+                    directory = %self.name,
+                    "{}: let it refuse unknown recipients at RCPT",
+                    self.relays_unknowns(domain)
+                );
+            }
+            (Some(Manner::Accepted), Manner::Accepted) | (None | Some(Manner::Refused), Manner::Refused) => {}
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! When addresses were refused first: a bounded table of hashes and times. Pure.
+//!
+//! [`RecentlyGood`](super::recently_good::RecentlyGood) has two: who was refused first when, so that doubt ends after its
+//! hour (DESIGN section 5), and whom a next hop refused at the dot within the last minutes (section 7).
+
+use std::time::Duration;
+
+use super::order::{Order, Slot};
+use crate::fast_map::FastMap;
+use crate::time::UnixTime;
+
+/// Those whose last refusal is the oldest are forgotten first, and all after a quiet time without one.
+#[derive(Debug)]
+pub(super) struct FirstRefused {
+    entries: usize,
+    quiet: Duration,
+    known: FastMap<u64, Slot>,
+    /// By the last refusal.
+    order: Order<Refusals>,
+    /// Places of those who were cleared.
+    free: Vec<Slot>,
+}
+
+/// The refusals of one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refusals {
+    pub(super) hash: u64,
+    pub(super) first: UnixTime,
+    pub(super) last: UnixTime,
+}
+
+impl Refusals {
+    /// The first one, if it is not forgotten.
+    fn first(&self, now: UnixTime, quiet: Duration) -> Option<UnixTime> {
+        // A clock that was ahead and is put right does not make the hour longer.
+        (now.since(self.last) < quiet).then(|| self.first.min(now))
+    }
+}
+
+impl FirstRefused {
+    /// Nobody yet: room for so many, each forgotten after so long without a refusal.
+    pub(super) fn new(entries: usize, quiet: Duration) -> Self {
+        Self {
+            entries,
+            quiet,
+            // Growing would hold up whoever happens to be there.
+            known: FastMap::with_capacity_and_hasher(entries, Default::default()),
+            order: Order::with_capacity(entries),
+            free: Vec::new(),
+        }
+    }
+
+    /// When this one was refused first, if that is not forgotten.
+    pub(super) fn first(&self, hash: u64, now: UnixTime) -> Option<UnixTime> {
+        self.order.get(*self.known.get(&hash)?).first(now, self.quiet)
+    }
+
+    /// It is refused now. The first time was `first`, or earlier if that is known.
+    pub(super) fn note(&mut self, hash: u64, first: UnixTime, now: UnixTime) {
+        let Some(slot) = self.known.get(&hash).copied() else {
+            return self.add(Refusals { hash, first, last: now });
+        };
+        let first = self.order.get(slot).first(now, self.quiet).map_or(first, |known| known.min(first));
+        *self.order.get_mut(slot) = Refusals { hash, first, last: now };
+        self.order.renew(slot);
+    }
+
+    /// Adds one that is not there, as the newest.
+    fn add(&mut self, refusals: Refusals) {
+        let hash = refusals.hash;
+        let slot = if let Some(slot) = self.free.pop() {
+            *self.order.get_mut(slot) = refusals;
+            self.order.renew(slot);
+            slot
+        } else if self.order.len() < self.entries {
+            self.order.add(refusals)
+        } else {
+            let (slot, oldest) = self.order.replace_oldest(refusals);
+            self.known.remove(&oldest.hash);
+            slot
+        };
+        self.known.insert(hash, slot);
+    }
+
+    /// Forgets it.
+    pub(super) fn clear(&mut self, hash: u64) {
+        if let Some(slot) = self.known.remove(&hash) {
+            self.free.push(slot);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// All of them, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Refusals> {
+        self.known.values().map(|slot| self.order.get(*slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const QUIET: u64 = 100;
+
+    fn table(entries: usize) -> FirstRefused {
+        FirstRefused::new(entries, Duration::from_secs(QUIET))
+    }
+
+    #[test]
+    fn the_first_counts_until_it_is_quiet_or_cleared() {
+        // When it is refused, and what is known of the first time afterwards, at that time and later.
+        for (name, refused, asked, expected) in [
+            ("never", &[][..], 5, None),
+            ("once", &[10], 10, Some(10)),
+            ("once, a while ago", &[10], 109, Some(10)),
+            ("once, long ago", &[10], 110, None),
+            ("again and again", &[10, 100, 190, 280], 379, Some(10)),
+            ("again and again, then quiet", &[10, 100, 190, 280], 380, None),
+            ("again after a quiet time", &[10, 110], 110, Some(110)),
+            ("by a clock that was ahead", &[1000], 50, Some(50)),
+            ("by a clock that was ahead, and again", &[1000, 50], 120, Some(50)),
+        ] {
+            let mut table = table(5);
+            for at in refused {
+                table.note(7, UnixTime(*at), UnixTime(*at));
+            }
+            assert_eq!(table.first(7, UnixTime(asked)), expected.map(UnixTime), "{name}");
+            assert_eq!(table.first(8, UnixTime(asked)), None, "{name}: somebody else");
+            table.clear(7);
+            assert_eq!((table.first(7, UnixTime(asked)), table.len()), (None, 0), "{name}: cleared");
+        }
+    }
+
+    proptest! {
+        /// Against a list that is searched: bounded, the oldest go, what is cleared makes room.
+        #[test]
+        fn it_is_bounded_and_the_oldest_go(steps in proptest::collection::vec((0_u64..9, 0_u8..4, 0_u64..40), 1..300)) {
+            // By when it was renewed: hash, first and last refusal.
+            let (mut table, mut model) = (table(5), BTreeMap::<usize, (u64, u64, u64)>::new());
+            let mut now = 1000;
+            for (at, (hash, what, passes)) in steps.into_iter().enumerate() {
+                now += passes;
+                let known = model.iter().find(|(_, (known, ..))| *known == hash).map(|(at, known)| (*at, *known));
+                if let Some((at, _)) = known {
+                    model.remove(&at);
+                }
+                if what == 0 {
+                    table.clear(hash);
+                } else {
+                    let first = known.filter(|(_, (.., last))| now - last < QUIET).map_or(now, |(_, (_, first, _))| first);
+                    if model.len() == 5 {
+                        model.pop_first();
+                    }
+                    model.insert(at, (hash, first, now));
+                    table.note(hash, UnixTime(now), UnixTime(now));
+                }
+                let mut all: Vec<_> = table.iter().map(|one| (one.hash, one.first.0, one.last.0)).collect();
+                let mut expected: Vec<_> = model.values().copied().collect();
+                all.sort_unstable();
+                expected.sort_unstable();
+                prop_assert_eq!(all, expected);
+                prop_assert!(table.order.len() <= 5);
+            }
+        }
+    }
+}

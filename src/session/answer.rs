@@ -1,0 +1,85 @@
+//! What a next hop's answer means to the client, at RCPT and after the dot: its words, whether an unknown recipient is
+//! believed, and what becomes of one whose next hop cannot be used.
+
+use super::Services;
+use super::passing_on::passed_on;
+use super::rcpt::part;
+use super::transaction::Transaction;
+use crate::config::WhenUnreachable;
+use crate::delivery::outcome::{Class, Outcome};
+use crate::delivery::refuses_everybody::{Source, Step};
+use crate::delivery::unknown::{Judged, Unknown};
+use crate::delivery::unreachable::{self, Client, Past, Unreachable};
+use crate::routing::doubt::{Followed, KnownBy};
+use crate::routing::recently_good::RecentlyGood;
+use crate::routing::verdict::{Freshness, Reason, Route};
+use crate::smtp::address::Address;
+use crate::smtp::reply::{self, Reply};
+use crate::time::UnixTime;
+
+impl Transaction {
+    /// Where its message comes from.
+    pub(super) fn source(&self) -> Source<'_> {
+        Source { reverse_path: &self.sender.reverse_path, client: self.origin.client }
+    }
+
+    /// What becomes of a recipient that a next hop does not know, and what the directory, asked live, says.
+    pub(super) async fn judge(
+        &self,
+        services: &Services,
+        address: &Address,
+        (route, followed): (&Route, Followed),
+        (outcome, step): (&Outcome, Step),
+    ) -> (Judged, Vec<Reason>) {
+        let now = UnixTime::now();
+        let live = self.in_force.resolver.resolve(&self.origin, address, Freshness::Live, now).await;
+        let unknown = Unknown {
+            address,
+            route,
+            followed,
+            live: &live.verdict,
+            by: KnownBy::of(&live),
+            next_hop: &outcome.next_hop,
+            step,
+            said: &outcome.reply,
+            source: self.source(),
+        };
+        (services.memory.judge(&unknown, now), live.reasons)
+    }
+
+    /// An outcome as the client hears it: a next hop's own words as such.
+    pub(super) fn words(&self, route: &Route, outcome: &Outcome) -> Reply {
+        let connector = self.in_force.config.send_connector(&route.connector);
+        match (outcome.class, connector) {
+            (Class::Unreachable, _) => reply::NEXT_HOP_UNREACHABLE,
+            (Class::InDoubt, _) => reply::OUTCOME_UNKNOWN,
+            (Class::TooManyRecipients, Some(connector)) if outcome.is_in_its_words() => {
+                let full = reply::TOO_MANY_RECIPIENTS.saying(outcome.reply.text.clone());
+                passed_on(&full, connector, &self.origin)
+            }
+            (_, Some(connector)) if outcome.is_in_its_words() => passed_on(&outcome.reply, connector, &self.origin),
+            _ => outcome.reply.clone(),
+        }
+    }
+
+    /// What becomes of a recipient whose next hop cannot be used.
+    pub(super) fn when_unreachable(&self, services: &Services, (address, route): (&Address, &Route)) -> Unreachable {
+        let when =
+            part(&self.in_force.config, route).map_or(WhenUnreachable::Queue, |part| part.cut_through.when_unreachable);
+        let client = if self.origin.is_stranger() { Client::Stranger } else { Client::Known };
+        let past = match self.recently_good(services, |good, now| good.is_good(address, now)) {
+            true => Past::Good,
+            false => Past::Nothing,
+        };
+        unreachable::policy(when, route.way, client, past)
+    }
+
+    /// Looks an address up among those that are recently good.
+    pub(super) fn recently_good<T>(
+        &self,
+        services: &Services,
+        look: impl FnOnce(&mut RecentlyGood, UnixTime) -> T,
+    ) -> T {
+        look(&mut services.memory.good(), UnixTime::now())
+    }
+}

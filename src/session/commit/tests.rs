@@ -1,0 +1,153 @@
+//! What the queue and the spool have of a message of which a next hop has not answered yet.
+
+use std::path::Path;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::config::check::load_text;
+use crate::delivery::attempt::Outbound;
+use crate::delivery::dispatch::UnderWay;
+use crate::delivery::memory::Memory;
+use crate::delivery::on_its_way::OnItsWay;
+use crate::delivery::outcome::{Class, Outcome as Answer};
+use crate::directory::Directories;
+use crate::in_force::InForce;
+use crate::keys::LoopKeys;
+use crate::message::envelope::{Body, RcptTo, Sender};
+use crate::message::header::Identity;
+use crate::message::received::With;
+use crate::metrics::Metrics;
+use crate::pressure::Pressure;
+use crate::resolve::Resolver;
+use crate::routing::recently_good::RecentlyGood;
+use crate::routing::verdict::Route;
+use crate::session::Client;
+use crate::session::transaction::Accepted;
+use crate::smtp::address::{Address, ReversePath};
+use crate::spool::Sizes;
+use crate::spool::store::LogStore;
+use crate::trace::Trace;
+
+const CONFIG: &str = r#"
+[server]
+hostname = "mx.contoso.com"
+state_dir = "state"
+[[receive_connector]]
+name = "internet"
+bind = ["127.0.0.1:2525"]
+[[accepted_domain]]
+domain = "contoso.com"
+deliver_to = "exchange"
+[[directory]]
+name = "ad"
+kind = "file"
+path = "ad.toml"
+[[send_connector]]
+name = "exchange"
+smart_hosts = ["[127.0.0.2]"]
+"#;
+const AGAIN: UnixTime = UnixTime(4_000_000_000);
+
+fn services(folder: &Path) -> (Arc<Services>, tokio::sync::mpsc::UnboundedReceiver<Handover>) {
+    std::fs::write(folder.join("ad.toml"), "").unwrap();
+    let config = load_text(CONFIG, &folder.join("fingerpost.toml")).unwrap();
+    let resolver = Resolver::new(config.routing.clone(), Arc::new(Directories::new([])));
+    let in_force = InForce { config: Arc::new(config), resolver, keys: Arc::new(LoopKeys::new([7; 32], [])) };
+    let metrics = Metrics::new();
+    let (accepted, committed) = unbounded_channel();
+    let recently_good = Arc::new(std::sync::Mutex::new(RecentlyGood::new([1; 16])));
+    let services = Services {
+        current: Arc::new(ArcSwap::from_pointee(in_force)),
+        spool: Arc::new(LogStore::open(&folder.join("spool"), Sizes::default(), metrics.clone()).unwrap()),
+        accepted,
+        outbound: Outbound::new(metrics.clone()),
+        on_its_way: OnItsWay::new(metrics.clone()),
+        memory: Memory::new(Arc::default(), recently_good),
+        metrics,
+        trace: Trace::default(),
+        pressure: Arc::new(Pressure::default()),
+    };
+    (Arc::new(services), committed)
+}
+
+/// A transaction with these recipients.
+fn transaction(services: &Services, recipients: &[&str]) -> Box<Transaction> {
+    let config = services.current.load().config.clone();
+    let connector = config.receive_connectors[0].clone();
+    let (address, bind) = ("192.0.2.1:40000".parse().unwrap(), "127.0.0.1:2525".parse().unwrap());
+    let mut client = Client { id: "test".into(), address, bind, connector, tls: None, identity: Default::default() };
+    let reverse_path = ReversePath::Address(Address::parse("alice@example.net").unwrap());
+    let sender = Sender { reverse_path, size: None, body: Body::SevenBit, smtputf8: false, ret: None, envid: None };
+    let mut transaction = Transaction::begin(services, &mut client, sender, None).unwrap_or_else(|_| panic!("no door"));
+    transaction.recipients.extend(recipients.iter().enumerate().map(|(number, address)| {
+        let address = Address::parse(address).unwrap();
+        let route = Route {
+            connector: "exchange".into(),
+            rcpt_to: address.clone(),
+            next_hop_domain: address.domain().clone(),
+            way: Way::Resolved,
+        };
+        Accepted { number, rcpt: RcptTo { address, notify: None, orcpt: None }, route, because: "it is a test".into() }
+    }));
+    Box::new(transaction)
+}
+
+fn kept(writing: &Writing, fates: Vec<Fate>) -> Kept {
+    let identity = Identity { message_id: true, date: true, from: true, digest: [0; 16], id_and_date: [0; 16] };
+    let content = Content {
+        size: writing.size,
+        header_size: writing.received_size,
+        ascii_header: true,
+        eight_bit: false,
+        bare_lf: false,
+        identity,
+        message_id: String::new(),
+    };
+    let reported = fates.iter().enumerate().filter_map(|(at, fate)| fate.reported(at)).collect();
+    Kept { content, stamps: Vec::new(), id: writing.id, at: writing.at, fates, reported }
+}
+
+#[tokio::test]
+async fn who_is_under_way_is_durable_and_the_queue_hears_of_him() {
+    let folder = tempfile::tempdir().unwrap();
+    let (services, mut committed) = services(folder.path());
+    let mut transaction = transaction(&services, &["bob@contoso.com", "carol@contoso.com", "dave@contoso.com"]);
+    let mut writing =
+        Writing::new(services.spool.clone(), &transaction.origin, With::Esmtp, &services.current.load_full());
+    writing.append(b"\r\nbody\r\n").await;
+    let (answering, outcomes) = oneshot::channel();
+    transaction.under_way.push(UnderWay { recipients: vec![0], outcomes });
+    let refused = Reply::fixed(550, crate::smtp::reply::Enhanced(5, 7, 1), "no");
+    let fates = vec![Fate::under_way(AGAIN), Fate::waiting(&reply::TRY_AGAIN, AGAIN), Fate::failed(refused, "".into())];
+    let kept = kept(&writing, fates);
+    assert!(kept.needs_the_spool(&transaction));
+    let id = kept.id;
+    let said = commit(services.clone(), "test".into(), (transaction, kept, writing)).await;
+    assert_eq!(said.map(|reply| reply.code), Ok(250));
+
+    let Handover { entry, mut under_way } = committed.try_recv().unwrap();
+    assert_eq!(entry.id, id);
+    let waits = |entry: &Entry, at: usize| match &entry.recipients[at].state {
+        State::Waiting { attempts, next_attempt, .. } => Some((*attempts, *next_attempt)),
+        State::Held(_) | State::Done(_) => None,
+    };
+    assert_eq!([0, 1, 2].map(|at| waits(&entry, at)), [Some((1, AGAIN)), Some((1, AGAIN)), None]);
+    let report = committed.try_recv().unwrap();
+    assert!(report.entry.id != id && report.under_way.is_empty(), "nothing of the report is under way");
+    let counted = |result| services.metrics.deliveries.with_label_values(&["exchange", result]).get();
+    assert_eq!(["delivered", "deferred", "failed"].map(counted), [0, 1, 1], "Bob's is not known yet");
+
+    let answer = vec![(0, Answer::ours(Class::Deferred, reply::TRY_AGAIN))];
+    answering.send(answer.clone()).unwrap();
+    assert_eq!(under_way.len(), 1);
+    let UnderWay { recipients, outcomes } = under_way.remove(0);
+    assert_eq!((recipients, outcomes.await), (vec![0], Ok(answer)));
+
+    drop(services);
+    let again = LogStore::open(&folder.path().join("spool"), Sizes::default(), Metrics::new()).unwrap();
+    let recovered = again.recovered().into_iter().find(|entry| entry.id == id).unwrap();
+    assert_eq!(waits(&recovered, 0), Some((1, AGAIN)), "tried again should we end before the answer");
+}

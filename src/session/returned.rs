@@ -1,0 +1,154 @@
+//! Messages that come back as new ones, with nothing of ours left on them (DESIGN section 6, rule 4): known by From, Date,
+//! Subject and the beginning of the body.
+//!
+//! Every message that goes to a connector with an organization is remembered by the first three, which costs next to
+//! nothing. Only where one of these comes again from where a loop would come in, its body is looked at: at the end of its
+//! beginning, before anything of it is sent on.
+
+use super::Services;
+use super::commit::Fate;
+use super::header::{Checked, Evidence, Passed, all_failed, set_aside};
+use super::transaction::Transaction;
+use crate::config::Protocol;
+use crate::delivery::on_its_way::ComesFrom;
+use crate::message::body::{Beginning, BodyDigest};
+use crate::message::header::Facts;
+use crate::routing::relay_memory::ContentKey;
+use crate::smtp::reply::Reply;
+use crate::spool::entry::{Outcome, State};
+use crate::time::UnixTime;
+
+/// By what a message's recipients are remembered, and whether it was brought back.
+#[derive(Default)]
+pub(super) struct Remembered {
+    /// Those whose connector has an organization, by their position.
+    keys: Vec<(usize, ContentKey)>,
+    /// To whom it seems to have come before.
+    back: Option<Back>,
+}
+
+/// A message that may have come back.
+struct Back {
+    /// For whom.
+    recipients: Vec<usize>,
+    body: Body,
+}
+
+/// What is known of its body.
+enum Body {
+    /// As far as it has come.
+    Reading(Beginning),
+    /// What it is known by, and whether the message is refused.
+    Checked(BodyDigest, Result<(), Reply>),
+}
+
+impl Remembered {
+    /// The header section has passed: who of the recipients may have had this message before.
+    pub(super) fn of(services: &Services, transaction: &Transaction, facts: &Facts, now: UnixTime) -> Self {
+        let Some(head) = facts.head() else { return Self::default() };
+        let config = &transaction.in_force.config;
+        let (mut keys, mut known) = (Vec::with_capacity(transaction.recipients.len()), Vec::new());
+        let mut memory = services.memory.relays();
+        for (at, recipient) in transaction.recipients.iter().enumerate() {
+            let connector = &recipient.route.connector;
+            if config.send_connector(connector).is_none_or(|connector| connector.organization.is_empty()) {
+                continue;
+            }
+            let key = memory.content_key(connector, &recipient.rcpt.address, &head);
+            if memory.count_heads(key, now) > 0 {
+                known.push(at);
+            }
+            keys.push((at, key));
+        }
+        drop(memory);
+        known.retain(|at| is_brought_back(services, transaction, *at));
+        let came_back = !known.is_empty();
+        let back = came_back.then(|| Back { recipients: known, body: Body::Reading(Beginning::default()) });
+        Self { keys, back }
+    }
+
+    /// Whether the message is refused already: nothing more of it is needed.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self.back, Some(Back { body: Body::Checked(_, Err(_)), .. }))
+    }
+
+    /// Takes the next piece of the body.
+    pub(super) fn take(&mut self, piece: &[u8]) {
+        if let Some(Back { body: Body::Reading(beginning), .. }) = &mut self.back {
+            beginning.take(piece);
+        }
+    }
+}
+
+/// Whether it comes from where a loop would come in: by a door of the connector's organisation, or from a smart host.
+fn is_brought_back(services: &Services, transaction: &Transaction, at: usize) -> bool {
+    let route = transaction.recipients.get(at).map(|recipient| &recipient.route.connector);
+    let connector = route.and_then(|connector| transaction.in_force.config.send_connector(connector));
+    connector.is_some_and(|connector| {
+        let addresses = match &connector.protocol {
+            Protocol::Smtp(smtp) => services.outbound.known_addresses(smtp),
+            Protocol::Maildir(_) => Vec::new(),
+        };
+        ComesFrom::of(&transaction.origin, connector, &addresses) == ComesFrom::NextHop
+    })
+}
+
+/// Before anything is sent on: recipients that loop are set aside in [`Passed::failed`]. Asked again, it says the same.
+///
+/// # Errors
+/// What the whole message is refused with.
+pub(super) async fn check(
+    services: &Services,
+    session: &str,
+    transaction: &mut Transaction,
+    passed: &mut Passed,
+) -> Result<(), Reply> {
+    let Some(Back { recipients, body }) = &mut passed.remembered.back else { return Ok(()) };
+    let digest = match body {
+        Body::Checked(_, verdict) => return verdict.clone(),
+        Body::Reading(beginning) => beginning.digest(),
+    };
+    let in_force = transaction.in_force.clone();
+    let evidence = Evidence::Body(&digest);
+    let checked = Checked { services, in_force: &in_force, facts: &passed.facts, evidence, now: UnixTime::now() };
+    let recipients = recipients.iter().copied().filter(|at| !passed.failed.iter().any(|(failed, _)| failed == at));
+    let verdict = match set_aside(&checked, session, transaction, recipients.collect()).await {
+        Ok(looped) => {
+            passed.failed.extend(looped);
+            all_failed(&passed.failed, transaction)
+        }
+        Err(refusal) => Err(refusal),
+    };
+    *body = Body::Checked(digest, verdict.clone());
+    verdict
+}
+
+/// What is to be remembered of a message once it is accepted.
+pub(super) struct ToRemember(Vec<(ContentKey, Option<BodyDigest>)>);
+
+impl ToRemember {
+    /// Of those recipients that have not failed.
+    pub(super) fn of(passed: &Passed, fates: &[Fate]) -> Self {
+        let Remembered { keys, back } = &passed.remembered;
+        let failed = |at: usize| {
+            matches!(fates.get(at), Some(Fate { state: State::Done(Outcome::Failed { .. } | Outcome::Dropped), .. }))
+        };
+        let body = |at: usize| match back {
+            Some(Back { recipients, body: Body::Checked(digest, _) }) if recipients.contains(&at) => Some(*digest),
+            _ => None,
+        };
+        Self(keys.iter().filter(|(at, _)| !failed(*at)).map(|(at, key)| (*key, body(*at))).collect())
+    }
+
+    /// The message is accepted.
+    pub(super) fn remember(self, services: &Services) {
+        if self.0.is_empty() {
+            return;
+        }
+        let now = UnixTime::now();
+        let mut memory = services.memory.relays();
+        for (key, body) in self.0 {
+            memory.note_content(key, body.as_ref(), now);
+        }
+    }
+}
