@@ -196,12 +196,6 @@ impl Branch {
         }
     }
 
-    /// No next hop can be used from here on.
-    fn unreachable(&mut self, why: Outcome) -> Outcome {
-        self.line = Line::Unreachable(why.clone());
-        why
-    }
-
     /// Waits until somebody wants the connection that it has; without one for ever.
     pub(crate) async fn wanted(&self) {
         match &self.line {
@@ -217,10 +211,9 @@ impl Branch {
             self.stream = Stream::No;
             self.line = Line::Away;
         }
-        if let Line::Open(_) = self.line
-            && let Line::Open(checkout) = std::mem::replace(&mut self.line, Line::Away)
-        {
-            checkout.take_back();
+        match std::mem::replace(&mut self.line, Line::Away) {
+            Line::Open(checkout) => checkout.take_back(),
+            line => self.line = line,
         }
     }
 

@@ -111,7 +111,6 @@ fn one_of_them_is_down() {
     world.primary.resume();
     wait_until("the queue", Duration::from_secs(60), || {
         world.node.run(&["queue", "retry", "--all"]);
-        std::thread::sleep(Duration::from_millis(200));
         world.waiting() == 0.0
     });
     arrives(&world, "queued", &[alice], &[]);

@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use crate::ground::{STAFF, STAFF_DOOR, fits, letter, serves, shared, way};
 use crate::next_hop::NextHop;
 use crate::support::senders::{Letter, Raw, Said};
+use crate::support::within;
 use crate::town::{PEOPLE, SOON, Town};
 
 #[path = "table/cells.rs"]
@@ -259,25 +259,20 @@ fn alerted(log: &str) -> HashSet<String> {
 
 /// Waits until every cell is as it should be after the final reply, or long enough. What is wrong is found cell by cell.
 fn settle(town: &Town, placed: &[Placed], told: &[Told]) {
-    let deadline = Instant::now() + SOON / 2;
-    while Instant::now() < deadline {
+    within(SOON / 2, || {
         let queue = town.queue();
-        if placed.iter().zip(told).all(|(cell, told)| cell.wrong_places(told, &queue).is_none()) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
+        placed.iter().zip(told).all(|(cell, told)| cell.wrong_places(told, &queue).is_none())
+    });
 }
 
 /// Retries all until the queue is empty; what is left of it.
 fn deliver(town: &Town) -> String {
-    let deadline = Instant::now() + 3 * SOON;
-    while Instant::now() < deadline {
+    let empty = within(3 * SOON, || {
         town.node.run(&["queue", "retry", "--all"]);
-        std::thread::sleep(Duration::from_millis(200));
-        if town.queue().is_empty() {
-            return String::new();
-        }
+        town.queue().is_empty()
+    });
+    if empty {
+        return String::new();
     }
     format!("the queue does not get empty: {:?}", town.queue())
 }

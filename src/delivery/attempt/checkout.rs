@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::WayOut;
 use super::black_hole::BlackHole;
-use super::connection::{Broken, Connection, History};
+use super::connection::{Broken, Connection};
 use super::conversation::{Conversation, Early, Ended, Patience};
 use super::fit::{self, Way};
 use super::hops::NextHop;
@@ -107,27 +107,24 @@ impl Checkout {
     /// MAIL and the first RCPTs. DATA goes out with them where the whole content is there.
     ///
     /// # Errors
-    /// The transaction is over. But for [`Ended::Unused`], [`Checkout::told`] has everybody's answer.
+    /// The transaction is over. [`Checkout::told`] has everybody's answer; but for [`Ended::Unused`] and
+    /// [`Ended::Worn`], which leave some untold.
     pub(crate) async fn envelope(&mut self, opening: &Opening<'_>) -> Result<(), Ended> {
         introduce(self.talk.connection_mut(), opening.origin).await;
         let offers = self.talk.connection().offers.clone();
         let fitting = self.fitting(opening, &offers);
         let fits = |target: &Target<'_>| fit::recipient(target.rcpt_to, &offers).is_ok();
-        if (fitting.is_err() || !opening.recipients.iter().all(|(_, target)| fits(target))) && !self.talk.stands().await
-        {
+        let refuses = fitting.is_err() || !opening.recipients.iter().all(|(_, target)| fits(target));
+        if refuses && !self.talk.stands().await {
             return Err(Ended::Unused);
         }
         let (path, mut mail, early) = match fitting {
             Ok(fitting) => fitting,
             Err(reply) => {
-                self.is_alive().await?;
                 self.talk.refuse(opening.recipients.iter().map(|(at, _)| *at), &reply);
                 return Err(Ended::Ready);
             }
         };
-        if opening.recipients.iter().any(|(_, target)| fit::recipient(target.rcpt_to, &offers).is_err()) {
-            self.is_alive().await?;
-        }
         let rcpts = self.lines(opening.recipients, &offers);
         if rcpts.is_empty() {
             return Err(Ended::Ready);
@@ -138,19 +135,6 @@ impl Checkout {
         let mut line = String::with_capacity(128);
         commands::mail(&path, opening.sender, &mail, &mut line);
         self.talk.envelope(&line, &rcpts, early).await
-    }
-
-    /// A refusal that rests on what the next hop offers is made on a connection that has answered since the message came:
-    /// it may have been started again since, and offer more now.
-    async fn is_alive(&mut self) -> Result<(), Ended> {
-        let connection = self.talk.connection_mut();
-        match connection.history {
-            History::Fresh => Ok(()),
-            History::Reused => match connection.command("RSET").await {
-                Ok(reply) if reply.is_positive() => Ok(()),
-                Ok(_) | Err(_) => Err(Ended::Unused),
-            },
-        }
     }
 
     /// How MAIL goes, and whether DATA goes with it.

@@ -182,7 +182,7 @@ impl Conversation {
     /// MAIL and the first RCPTs, lines with their CRLF.
     ///
     /// # Errors
-    /// The transaction is over. But for [`Ended::Unused`] everybody has been told.
+    /// The transaction is over. Everybody has been told, but for [`Ended::Unused`] and [`Ended::Worn`].
     pub(crate) async fn envelope(&mut self, mail: &str, rcpts: &[(usize, String)], early: Early) -> Result<(), Ended> {
         self.connection.queue(mail.as_bytes());
         self.asked.extend(rcpts.iter().map(|(at, _)| *at));

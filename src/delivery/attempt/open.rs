@@ -211,7 +211,8 @@ async fn encrypted(out: &WayOut, hop: &NextHop, mut connection: Connection) -> R
     let name = server_name(tls, &hop.certificate_name()).map_err(|error| bad(error.to_string()).alerting())?;
     match expect(&mut connection, Step::StartTls, Say::Line("STARTTLS")).await {
         Ok(_) => {}
-        // It said no, and does not keep silent, and goes on in clear, as it would with a client that never asked (RFC 3207 4).
+        // It said no (a row was read), and goes on in clear as with a client that never asked (RFC 3207 4). One that is silent
+        // may still say yes.
         Err(trouble) if tls.mode == SendTlsMode::Opportunistic && trouble.row.is_some() && connection.is_quiet() => {
             return Ok(connection);
         }

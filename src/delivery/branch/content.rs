@@ -166,15 +166,7 @@ impl Branch {
         }
         let fields = self.fields(message);
         let octets = fields.len() as u64 + message.content.size;
-        if matches!(self.line, Line::Away) && !self.members.is_empty() {
-            let left = self.left.max(self.out.waits.reply * 2);
-            let opening = self.open((message.origin, message.sender), Some((message.content, octets)), (&[], None));
-            if message.waits == Waits::Nobody {
-                opening.await;
-            } else if timeout(left, opening).await.is_err() {
-                self.unreachable(Outcome::ours(Class::Unreachable, IMPATIENT));
-            }
-        }
+        self.say_envelope(message, Some((message.content, octets))).await;
         if self.members.is_empty() {
             self.give_up(message).await;
         }
@@ -182,6 +174,20 @@ impl Branch {
         match self.begin_content(message, &fields, lag).await {
             Ok(()) => (self.end_content(message, lag).await, host),
             Err(told) => (told, host),
+        }
+    }
+
+    /// Says the envelope where it has not been said or was taken back, with what is known of the content.
+    async fn say_envelope(&mut self, message: &Message<'_>, content: Option<(&Content, u64)>) {
+        if !matches!(self.line, Line::Away) || self.members.is_empty() {
+            return;
+        }
+        let left = self.left.max(self.out.waits.reply * 2);
+        let opening = self.open((message.origin, message.sender), content, (&[], None));
+        if message.waits == Waits::Nobody {
+            opening.await;
+        } else if timeout(left, opening).await.is_err() {
+            self.line = Line::Unreachable(Outcome::ours(Class::Unreachable, IMPATIENT));
         }
     }
 
@@ -208,12 +214,7 @@ impl Branch {
 
     /// The content has become too large to be read first: what there is of it goes out, and the rest as it comes.
     pub(crate) async fn begin_stream(&mut self, message: &Message<'_>, lag: &Lag) {
-        if matches!(self.line, Line::Away) && !self.members.is_empty() {
-            let left = self.left.max(self.out.waits.reply * 2);
-            if timeout(left, self.open((message.origin, message.sender), None, (&[], None))).await.is_err() {
-                self.unreachable(Outcome::ours(Class::Unreachable, IMPATIENT));
-            }
-        }
+        self.say_envelope(message, None).await;
         if matches!(&self.line, Line::Open(checkout) if checkout.takes_unseen()) && !self.members.is_empty() {
             let (fields, host) = (self.fields(message), self.host());
             self.stream = match self.begin_content(message, &fields, lag).await {
