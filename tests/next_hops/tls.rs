@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fingerpost::config::{Mechanism, SendAuth, SendTls, SendTlsMode, SmtpOut};
 use fingerpost::delivery::attempt::Outbound;
@@ -144,6 +145,22 @@ async fn a_failed_handshake_is_followed_by_clear_text_on_a_new_connection_only_w
         assert!(got[0].starts_with(told), "{got:?}");
         assert_eq!(hop.seen().len(), connections);
         assert_ne!(encrypted(&hop), Some(true));
+    }
+}
+
+/// It says no, and the mail goes in clear; it is silent, and may still say yes: that would answer the next command.
+#[tokio::test]
+async fn only_a_no_to_starttls_is_followed_by_clear_text_on_the_same_connection() {
+    let bench = Bench::new(&["next.hop"]);
+    for (said, told) in [("454 4.7.0 not now", ACCEPTED), ("after 1500 220 go", "STARTTLS: no answer within 500ms")] {
+        let hop = NextHop::start(&format!("{OFFERED}\nstarttls => {said}"), None).await;
+        let patience = Duration::from_millis(500);
+        let mut smtp = smtp_out(vec![smart_host(hop.address)]);
+        smtp.tls = bench.settings(SendTlsMode::Opportunistic);
+        (smtp.connect_timeout, smtp.reply_timeout) = (patience, patience);
+        let got =
+            in_words(&Letter::to(&["a@contoso.com"]).send(&Outbound::new(Metrics::new()), &connector(smtp)).await);
+        assert!(got[0].contains(told), "{said}: {got:?}");
     }
 }
 
