@@ -8,7 +8,7 @@ use std::task::Poll;
 const AT_ONCE: usize = 10;
 
 /// The answers, in the order of the questions; at most ten questions are under way at once.
-pub(super) async fn concurrently<F: Future>(questions: Vec<F>) -> Vec<F::Output> {
+pub(crate) async fn concurrently<F: Future>(questions: Vec<F>) -> Vec<F::Output> {
     let mut answers = Vec::new();
     let mut questions = questions.into_iter();
     while questions.len() > 0 {

@@ -7,7 +7,7 @@
 pub mod attempt;
 pub mod branch;
 pub mod combine;
-mod concurrently;
+pub(crate) mod concurrently;
 pub(crate) mod cut_through;
 pub mod dispatch;
 pub mod dns;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::Services;
 use super::commit::{self, Fate, Kept};
@@ -17,6 +17,7 @@ use super::writing::Writing;
 use crate::config::SendConnector;
 use crate::delivery::branch::{InFlight, Message, Waits};
 use crate::delivery::combine::{Then, combine};
+use crate::delivery::concurrently::concurrently;
 use crate::delivery::cut_through::{Asked, Branches, Haste, Sent, WithoutAcceptance};
 use crate::delivery::dispatch::UnderWay;
 use crate::delivery::outcome::{Class, Outcome};
@@ -115,12 +116,10 @@ async fn send(
     transaction: &mut Transaction,
     (passed, content, writing): (&Passed, &Content, &mut Writing),
 ) -> Result<Vec<Fate>, Reply> {
-    let at = writing.at;
-    let mut outcomes = hand_out(transaction, (passed, content, writing)).await?;
+    let (at, until) = (writing.at, Instant::now() + END_OF_DATA);
+    let mut outcomes = hand_out(transaction, (passed, content, writing), until).await?;
     remember(services, transaction, &content.identity, &outcomes);
-    for recipient in 0..outcomes.len() {
-        doubt(services, (transaction, passed), recipient, &mut outcomes).await;
-    }
+    doubt(services, (transaction, passed), &mut outcomes, until).await;
     // Whoever is under way may have arrived: refused now, the message would come again.
     let under_way = Outcome::ours(Class::Accepted, reply::RECIPIENT_OK);
     let going: Vec<usize> =
@@ -152,16 +151,15 @@ async fn send(
 async fn hand_out(
     transaction: &mut Transaction,
     (passed, content, writing): (&Passed, &Content, &mut Writing),
+    until: Instant,
 ) -> Result<Vec<Option<Outcome>>, Reply> {
     let in_force = transaction.in_force.clone();
     let (sender, recipients) = (&transaction.sender, &transaction.recipients);
     regroup(&mut transaction.branches, (&in_force, &transaction.origin), (sender, recipients), passed);
     let body = writing.body().await.map_err(|error| cannot_keep(&error))?;
-    let now = Instant::now();
-    let until = now + END_OF_DATA;
     let stranger = transaction.origin.is_stranger();
     let without_acceptance = if stranger { WithoutAcceptance::No } else { WithoutAcceptance::Yes };
-    let haste = Haste { after: now + LONG_ENOUGH, without_acceptance, until };
+    let haste = Haste { after: Instant::now() + LONG_ENOUGH, without_acceptance, until };
     let fields = |connector: &SendConnector, named: &[(&Address, &Address)]| {
         stamp(&in_force, connector, &content.identity, named)
     };
@@ -178,29 +176,47 @@ async fn hand_out(
     Ok(transaction.recipients.iter().map(|recipient| outcome_of(recipient.number)).collect())
 }
 
-/// A next hop calls a recipient unknown that it accepted at RCPT (Exchange's filter on mailbox servers does).
+/// Next hops call recipients unknown that they accepted at RCPT (Exchange's filter on mailbox servers does). Their
+/// directories are asked side by side; whoever has no answer by `until` is deferred.
 async fn doubt(
     services: &Services,
     (transaction, passed): (&mut Transaction, &Passed),
-    at: usize,
     outcomes: &mut [Option<Outcome>],
+    until: Instant,
 ) {
-    let Some(outcome) = &mut outcomes[at] else { return };
-    let Accepted { rcpt, route, .. } = &transaction.recipients[at];
-    if outcome.class == Class::Refused && transaction.refuses_everybody(services, &rcpt.address, route, outcome) {
-        outcome.class = Class::Unreachable; // the envelope was said again, and it goes on refusing
+    let mut unknown = Vec::new();
+    for (at, outcome) in outcomes.iter_mut().enumerate() {
+        let Some(outcome) = outcome else { continue };
+        let Accepted { rcpt, route, .. } = &transaction.recipients[at];
+        match outcome.class {
+            Class::Refused if transaction.refuses_everybody(services, &rcpt.address, route, outcome) => {
+                outcome.class = Class::Unreachable; // the envelope was said again, and it goes on refusing
+            }
+            Class::UnknownRecipient => unknown.push((at, outcome)),
+            _ => {}
+        }
     }
-    if outcome.class != Class::UnknownRecipient {
-        return;
+    let questions = unknown.iter().map(|(at, outcome)| {
+        let Accepted { rcpt, route, .. } = &transaction.recipients[*at];
+        let way = (route, Followed::NotYet);
+        timeout_at(until, transaction.judge(services, &rcpt.address, way, (outcome, Step::Dot)))
+    });
+    let judged = concurrently(questions.collect()).await;
+    for ((at, outcome), judged) in unknown.into_iter().zip(judged) {
+        let judged = judged.map_or(Judged::Temporary, |(judged, _)| judged);
+        obey(judged, (transaction, passed), at, outcome);
     }
-    let way = (route, Followed::NotYet);
-    let (judged, _) = transaction.judge(services, &rcpt.address, way, (outcome, Step::Dot)).await;
+}
+
+/// What becomes of a recipient that a next hop called unknown at the dot.
+fn obey(judged: Judged, (transaction, passed): (&mut Transaction, &Passed), at: usize, outcome: &mut Outcome) {
     match judged {
         Judged::Follow(route) => {
             // By a way that it came already the queue judges it.
             let (keys, now) = (transaction.in_force.keys.all(), UnixTime::now());
-            if !loops::stamped(keys, &passed.stamps, &rcpt.address, &route, now) {
-                transaction.recipients[at].route = route;
+            let recipient = &mut transaction.recipients[at];
+            if !loops::stamped(keys, &passed.stamps, &recipient.rcpt.address, &route, now) {
+                recipient.route = route;
             }
             outcome.class = Class::LeftToQueue;
         }

@@ -32,7 +32,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 pub const KEY: [u8; 32] = [7; 32];
 
 /// Answers from the local part: `unknown...` is not found, `down...` unavailable, `moved...` a mailbox until it is asked
-/// live, `new...` not found until then; everybody else is a mailbox.
+/// live, `new...` not found until then; everybody else is a mailbox. Asked live, `...slow...` takes ten seconds, and
+/// `...stuck...` is never answered.
 struct ByName;
 
 impl Directory for ByName {
@@ -55,7 +56,14 @@ impl Directory for ByName {
             }))
         };
         let fresh = if live || name.starts_with("unknown") { Fresh::Live } else { Fresh::Cached };
-        Box::pin(std::future::ready(Answer { lookup, fresh }))
+        Box::pin(async move {
+            match name {
+                name if live && name.contains("slow") => tokio::time::sleep(std::time::Duration::from_secs(10)).await,
+                name if live && name.contains("stuck") => std::future::pending().await,
+                _ => {}
+            }
+            Answer { lookup, fresh }
+        })
     }
 }
 

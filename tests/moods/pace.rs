@@ -1,5 +1,5 @@
-//! P8, P9: how fast next hops take a message that comes by BDAT (RFC 3030), and how long a client waits for that. The
-//! minutes of P9 pass at once: the clock is paused.
+//! P8, P9: how fast next hops take a message that comes by BDAT (RFC 3030), and how long a client waits for that, and for
+//! a directory after it. Minutes pass at once: the clock is paused.
 
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,14 @@ fn two_hops_that_both_refuse_a_chunk_are_a_refusal() {
     nothing_is_left(&two.town);
 }
 
+/// A world in which the next hop has the place of one that would be queued for.
+fn takes_part(instead_of: &str, hop: &NextHop) -> World {
+    let queues = format!("smart_hosts = [\"[{instead_of}]\"]\ndelivery = \"queue\"");
+    let takes_part = format!("smart_hosts = [\"[127.0.0.1]:{}\"]", hop.address.port());
+    let larger = CONFIG.replace("4KiB", "64MiB").replace("max_recipients = 3", "max_recipients = 100");
+    World::with(&larger.replace(&queues, &takes_part))
+}
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// P9: more than fits into six minutes at 14 KB a second and what the sockets hold.
@@ -62,9 +70,7 @@ const MUCH: usize = 24 << 20;
 #[tokio::test]
 async fn a_hop_too_slow_for_the_clients_patience_is_left_before_the_dot() {
     let hop = NextHop::start("content => after 290 go", None).await;
-    let queues = "smart_hosts = [\"[127.0.0.2]\"]\ndelivery = \"queue\"";
-    let takes_part = format!("smart_hosts = [\"[127.0.0.1]:{}\"]", hop.address.port());
-    let world = World::with(&CONFIG.replace(queues, &takes_part).replace("4KiB", "64MiB"));
+    let world = takes_part("127.0.0.2", &hop);
     let mut talk = Talk::begin(&world, "192.0.2.1").await;
     talk.say("MAIL FROM:<a@fabrikam.example>", "250").await;
     talk.say("RCPT TO:<alice@contoso.com>", "250").await;
@@ -82,4 +88,29 @@ async fn a_hop_too_slow_for_the_clients_patience_is_left_before_the_dot() {
     assert_eq!((hop.contents().len(), hop.taken().len()), (0, 0), "it has no dot");
     let committed = world.take_committed();
     assert_eq!((committed.len(), committed[0].1.len() >= text.len()), (1, true), "whole and durable");
+}
+
+/// The next hop knows nobody of many, at the dot: the directory is asked about ten at once, and where it does not answer
+/// the client hears 451 while it still waits.
+#[tokio::test]
+async fn a_slow_directory_after_the_dot_is_asked_side_by_side() {
+    let hop = NextHop::start("dot => 550 5.1.1 no such user", None).await;
+    let world = takes_part("127.0.0.3", &hop);
+    for (kind, expected, longest) in [("slow", "550 5.1.1 ", 60), ("stuck", "451 4.3.0 ", 481)] {
+        let mut talk = Talk::begin(&world, "192.0.2.1").await;
+        talk.say("MAIL FROM:<a@fabrikam.example>", "250").await;
+        for number in 0..50 {
+            talk.say(&format!("RCPT TO:<unknown-{kind}-{number}@contoso.com>"), "250").await;
+        }
+        talk.say("DATA", "354").await;
+        tokio::time::pause();
+        let begun = tokio::time::Instant::now();
+        talk.socket.write_all(format!("{}.\r\n", letter(kind, 0)).as_bytes()).await.unwrap();
+        let reply = talk.reply().await;
+        let waited = begun.elapsed();
+        tokio::time::resume();
+        assert!(reply.starts_with(expected), "{kind}: {reply} after {waited:?}");
+        assert!(waited <= Duration::from_secs(longest), "{kind}: {waited:?}");
+        assert!(world.take_committed().is_empty() && hop.taken().is_empty());
+    }
 }
