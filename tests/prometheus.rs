@@ -12,6 +12,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use fingerpost::config::check::load_text;
+use fingerpost::metrics::Metrics;
 use serde_json::Value;
 use support::pair::{FILE_DIRECTORY, Pair, accepted, message};
 use support::senders::Raw;
@@ -20,6 +22,9 @@ use tempfile::TempDir;
 
 const RULES: &str = "grafana/fingerpost.rules.yml";
 const DASHBOARD: &str = "grafana/fingerpost.json";
+/// In `conf/minimal.toml`: a connector's smart host, and the labels of its series.
+const SMART_HOST: &str = "smart_hosts  = [\"exchange.contoso.local\"]";
+const HOST: [&str; 2] = ["exchange", "exchange.contoso.local"];
 /// Nobody listens at the discard port.
 const UNREACHABLE: &str = "[[directory]]\nname = \"ad\"\nurls = [\"ldap://127.0.0.1:9\"]\nbase = [\"DC=contoso,DC=test\"]\n\
                            probe = \"postmaster@contoso.test\"\ndomains = [\"apart.test\"]\n";
@@ -47,6 +52,40 @@ fn every_series_of_dashboard_and_rules_is_there_from_the_start() {
     let missing: Vec<&String> =
         used.iter().filter(|name| !names.contains(name.as_str()) && !name.contains("certificate")).collect();
     assert!(missing.is_empty(), "not exposed before the first message: {missing:?}");
+}
+
+/// `FingerpostNextHopTakesFewer` compares the two gauges: they differ only while a next hop refuses connections.
+#[test]
+fn what_next_hops_take_is_compared_with_what_is_configured() {
+    let metrics = Metrics::new();
+    let configured = |limit: u32| {
+        let text = read("conf/minimal.toml").replace(SMART_HOST, &format!("{SMART_HOST}\nmax_connections = {limit}"));
+        metrics.prepare(&load_text(&text, Path::new("/etc/fingerpost/fingerpost.toml")).expect("it loads"));
+    };
+    let gauges = [&metrics.next_hop_connections_allowed, &metrics.next_hop_connections_max];
+    let shown = || gauges.map(|gauge| gauge.with_label_values(&HOST).get());
+    // How many are configured, then how many the host takes; what is shown.
+    for (limit, takes, expected) in [
+        (20, None, [20, 20]),
+        (40, None, [40, 40]),
+        (10, None, [10, 10]),
+        (20, Some(4), [4, 20]),
+        (40, None, [4, 40]),
+        (40, Some(40), [40, 40]),
+        (40, Some(20), [20, 40]),
+        (8, None, [8, 8]),
+        // The connector was made smaller, and nobody has sent since.
+        (8, Some(20), [8, 8]),
+    ] {
+        configured(limit);
+        if let Some(takes) = takes {
+            metrics.show_allowed(HOST, takes);
+        }
+        assert_eq!(shown(), expected, "{limit} {takes:?}");
+    }
+    // Found by MX: no series, and none that says that it is down.
+    metrics.show_allowed([HOST[0], "mx1.example"], 3);
+    assert!(!metrics.encode().contains("mx1.example"));
 }
 
 #[test]

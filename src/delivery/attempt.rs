@@ -34,7 +34,7 @@ use hops::Turns;
 use super::dns::{Dns, DnsError};
 use super::health::Health;
 use super::pool::Pool;
-use super::slots::{Applicant, HostKey, HostLimits, Slots};
+use super::slots::{Applicant, HostLimits, Slots};
 use crate::config::{CutThrough, Select, SendConnector, SmtpOut, Speaks, WhenUnreachable};
 use crate::metrics::Metrics;
 use crate::smtp::domain::Domain;
@@ -165,7 +165,9 @@ impl Outbound {
             health: Arc::default(),
             pool: Arc::new(Pool::default()),
             slots: Slots::default(),
-            hosts: HostLimits::new(move |key, allowed| show_allowed(&observed, key, allowed)),
+            hosts: HostLimits::new(move |key, allowed| {
+                observed.show_allowed([&key.connector, key.host.as_written()], allowed);
+            }),
             alerts: Alerts::default(),
             turns: Turns::default(),
             tls: TlsClients::default(),
@@ -191,15 +193,5 @@ impl Outbound {
         let terms = Arc::new(Terms { ehlo: ehlo.clone(), smtp: smtp.clone() });
         let (connector, next_hop_domain) = (connector.clone(), next_hop_domain.clone());
         WayOut { shared: self.shared.clone(), terms, connector, next_hop_domain, waits, applicant }
-    }
-}
-
-/// `next_hop_connections_allowed`, of smart hosts: those found by MX are any number.
-fn show_allowed(metrics: &Metrics, key: &HostKey, allowed: usize) {
-    let labels = [&*key.connector, &**key.host.as_written()];
-    // Only series that the configuration has are there.
-    if metrics.next_hop_up.get_metric_with_label_values(&labels).is_ok_and(|up| up.get() >= 0) {
-        let gauge = metrics.next_hop_connections_allowed.with_label_values(&labels);
-        gauge.set(i64::try_from(allowed).unwrap_or(i64::MAX));
     }
 }

@@ -43,6 +43,8 @@ pub struct Metrics {
     pub relayed_mail_refused: IntCounterVec,
     /// `next_hop_connections_allowed{send_connector,smart_host}`: `max_connections`, or fewer where the host refused one more.
     pub next_hop_connections_allowed: IntGaugeVec,
+    /// `next_hop_connections_max{send_connector,smart_host}`: `max_connections`.
+    pub next_hop_connections_max: IntGaugeVec,
     /// `queue_messages{send_connector,state}`: state `waiting`, `held`; a branch each.
     pub queue_messages: IntGaugeVec,
     /// `queue_oldest_seconds{send_connector}`.
@@ -127,6 +129,12 @@ impl Metrics {
                 r,
                 "next_hop_connections_allowed",
                 "Connections that the next hop takes at once, as far as it lets us know",
+                &["send_connector", "smart_host"],
+            ),
+            next_hop_connections_max: gauge(
+                r,
+                "next_hop_connections_max",
+                "Connections that the next hop is given at once if it takes them",
                 &["send_connector", "smart_host"],
             ),
             queue_messages: gauge(r, "queue_messages", "Queued branches", &["send_connector", "state"]),

@@ -91,14 +91,27 @@ impl Metrics {
             self.next_hop_up.with_label_values(&added).set(1);
         }
         keep(&self.next_hop_connections_allowed, &hosts);
+        keep(&self.next_hop_connections_max, &hosts);
         for host in &hosts {
-            let allowed = &self.next_hop_connections_allowed.with_label_values(host);
+            let allowed = self.next_hop_connections_allowed.with_label_values(host);
+            let max = self.next_hop_connections_max.with_label_values(host);
             let limit = config.send_connector(host[0]).map_or(0, |connector| connector.max_connections);
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            // A host that takes fewer keeps its number.
-            if allowed.get() == 0 || allowed.get() > limit {
+            // A host that takes fewer keeps its number; one that is new has none, and no limit, yet.
+            if allowed.get() == max.get() || allowed.get() > limit {
                 allowed.set(limit);
             }
+            max.set(limit);
+        }
+    }
+
+    /// How many connections a host of a send connector is allowed now. Smart hosts only, as they are written: those
+    /// found by MX are any number, and have no series.
+    pub fn show_allowed(&self, host: [&str; 2], allowed: usize) {
+        if exists(&self.next_hop_connections_max, &host) {
+            let max = self.next_hop_connections_max.with_label_values(&host).get();
+            let allowed = i64::try_from(allowed).unwrap_or(i64::MAX).min(max);
+            self.next_hop_connections_allowed.with_label_values(&host).set(allowed);
         }
     }
 
@@ -155,6 +168,16 @@ fn keep<'a, T: MetricVecBuilder>(metric: &MetricVec<T>, series: &[Vec<&'a str>])
     touch(metric, series);
     let is_new = |labels: &&Vec<&str>| !known.iter().any(|known| known == *labels);
     series.iter().filter(is_new).cloned().collect()
+}
+
+/// Whether there is such a series. Asked for it by its labels, the metric would make it.
+fn exists<T: MetricVecBuilder>(metric: &MetricVec<T>, values: &[&str]) -> bool {
+    let names = metric.desc().first().map(|desc| desc.variable_labels.clone()).unwrap_or_default();
+    metric.collect().iter().flat_map(|family| family.get_metric()).any(|child| {
+        let has =
+            |name: &str, value: &str| child.get_label().iter().any(|pair| pair.name() == name && pair.value() == value);
+        names.iter().zip(values).all(|(name, value)| has(name, value))
+    })
 }
 
 #[cfg(test)]

@@ -40,11 +40,11 @@ impl Subject {
     #[must_use]
     pub const fn makes(self) -> &'static str {
         match self {
-            Self::Us => "about us: unreachable, an alert; the client's own refusal where the reply has his address",
-            Self::Relaying => "about us, for this domain: unreachable, an alert",
-            Self::Rate => "too fast: unreachable, fewer connections",
-            Self::Hop => "the next hop cannot now: unreachable",
-            Self::Conversation => "our mistake: unreachable, an alert",
+            Self::Us => "about us: out of reach, an alert; the client's own refusal where the reply has his address",
+            Self::Relaying => "about us, for this domain: out of reach, an alert",
+            Self::Rate => "too fast: out of reach, fewer connections",
+            Self::Hop => "the next hop cannot now: out of reach",
+            Self::Conversation => "our mistake: out of reach, an alert",
             Self::Address => "that address's answer: the sender's at MAIL, the recipient's at RCPT",
             Self::Sender => "the sender is refused",
             Self::RelayedMail => "passed on and counted, an alert with the cure",
