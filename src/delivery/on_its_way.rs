@@ -138,7 +138,7 @@ impl OnItsWay {
         if let Some(on_the_way) = self.0.enter_unless_blocked(hashed, asker) {
             return Ok(on_the_way);
         }
-        match self.0.wait(hashed, asker).await? {
+        match Box::pin(self.0.wait(hashed, asker)).await? {
             Waited::Answered(on_the_way) => Ok(on_the_way),
             Waited::InVain => {
                 let rule = LoopRule::InFlight.label();

@@ -36,10 +36,13 @@ pub enum Past {
 /// Queued or deferred. `Auto` defers those of whom nobody can say that they exist: if the next hop refused one later,
 /// the report would go to whomever a stranger claimed to be.
 #[must_use]
-pub fn policy(when: WhenUnreachable, way: Way, client: Client, past: Past) -> Unreachable {
-    match (when, way, client, past) {
+pub fn policy(when: WhenUnreachable, way: Way, client: Client, past: impl FnOnce() -> Past) -> Unreachable {
+    match (when, way, client) {
+        (WhenUnreachable::Auto, Way::Relayed | Way::External, Client::Stranger) => match past() {
+            Past::Good => Unreachable::Queue,
+            Past::Nothing => Unreachable::Defer,
+        },
         (WhenUnreachable::Defer, ..) => Unreachable::Defer,
-        (WhenUnreachable::Auto, Way::Relayed | Way::External, Client::Stranger, Past::Nothing) => Unreachable::Defer,
         (WhenUnreachable::Queue | WhenUnreachable::Auto, ..) => Unreachable::Queue,
     }
 }
@@ -55,7 +58,7 @@ mod tests {
         for way in WAYS {
             for client in [Client::Stranger, Client::Known] {
                 for past in [Past::Good, Past::Nothing] {
-                    let named = |when| policy(when, way, client, past);
+                    let named = |when| policy(when, way, client, || past);
                     assert_eq!(named(WhenUnreachable::Queue), Unreachable::Queue, "{way:?} {client:?} {past:?}");
                     assert_eq!(named(WhenUnreachable::Defer), Unreachable::Defer, "{way:?} {client:?} {past:?}");
                 }
@@ -72,7 +75,7 @@ mod tests {
             (Way::Relayed, Client::Known, Past::Nothing, Unreachable::Queue),
             (Way::External, Client::Known, Past::Nothing, Unreachable::Queue),
         ] {
-            assert_eq!(policy(WhenUnreachable::Auto, way, client, past), expected, "{way:?} {client:?} {past:?}");
+            assert_eq!(policy(WhenUnreachable::Auto, way, client, || past), expected, "{way:?} {client:?} {past:?}");
         }
     }
 }

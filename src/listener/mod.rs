@@ -279,7 +279,7 @@ impl Shared {
         };
         let _ = socket.set_nodelay(true); // replies are written whole; where it fails they are only later
         let client = Client {
-            id: format!("{:x}", self.next_session.fetch_add(1, Ordering::Relaxed)),
+            id: format!("{:x}", self.next_session.fetch_add(1, Ordering::Relaxed)).into(),
             address,
             bind,
             connector: connector.clone(),
@@ -287,10 +287,11 @@ impl Shared {
             identity: Identity::default(),
         };
         let (services, draining) = (self.services.clone(), self.draining.clone());
-        self.sessions.spawn(async move {
+        // Boxed: it is large, and spawning moves it about.
+        self.sessions.spawn(Box::pin(async move {
             session::serve(services, client, socket, draining).await;
             drop(seat);
-        });
+        }));
     }
 
     /// Says why, and closes.

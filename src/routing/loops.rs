@@ -331,7 +331,8 @@ mod tests {
             (7, 0, 1, 1_900, false),
         ] {
             let mut memory = RelayMemory::default();
-            let key = memory.content_key("b", &address("alice@contoso.com"), &facts.head().unwrap());
+            let head = memory.head_key(&facts.head().unwrap());
+            let key = memory.content_key("b", &address("alice@contoso.com"), head);
             for (times, body) in [(none, None), (another, Some(&bodies[1])), (same, Some(&bodies[0]))] {
                 (0..times).for_each(|_| memory.note_content(key, body, UnixTime(100)));
             }

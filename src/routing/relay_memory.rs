@@ -24,12 +24,16 @@ pub struct RelayMemory {
     heads: Counted,
     /// By these and the body.
     contents: Counted,
-    keys: [RandomState; 2],
+    key: RandomState,
 }
 
 /// A message for one recipient by one connector, known by its From, Date and Subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContentKey(Hash);
+
+/// From, Date and Subject.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadKey(Hash);
 
 impl RelayMemory {
     /// Notes that a next hop accepted a message for a recipient: once a message, never an attempt.
@@ -47,16 +51,21 @@ impl RelayMemory {
     /// `None` for a message without Message-ID: it is not remembered.
     fn hash(&self, relay: &Relayed<'_>) -> Option<Hash> {
         let Relayed { connector, recipient, reverse_path, facts, .. } = relay;
-        let parts = (connector, recipient.key(), reverse_path.key(), facts.id_and_date);
-        facts.message_id.then(|| self.keys.each_ref().map(|key| key.hash_one(parts)))
+        let message = (reverse_path.key(), u128::from_ne_bytes(facts.id_and_date));
+        facts.message_id.then(|| self.key.hash_one((connector, recipient.key(), message)))
     }
 
-    /// What this message is remembered by when its content comes again. The reverse-path has no part in it: systems that
-    /// forward write their own.
+    /// What a message is known by, whoever its recipients are. The reverse-path has no part in it: systems that forward
+    /// write their own.
     #[must_use]
-    pub fn content_key(&self, connector: &str, recipient: &Address, head: &Head<'_>) -> ContentKey {
-        let parts = (connector, recipient.key(), head);
-        ContentKey(self.keys.each_ref().map(|key| key.hash_one(parts)))
+    pub fn head_key(&self, head: &Head<'_>) -> HeadKey {
+        HeadKey(self.key.hash_one(head))
+    }
+
+    /// What it is remembered by when its content comes again.
+    #[must_use]
+    pub fn content_key(&self, connector: &str, recipient: &Address, head: HeadKey) -> ContentKey {
+        ContentKey(self.key.hash_one((connector, recipient.key(), head.0)))
     }
 
     /// Notes a message that was taken: once a message. `body` where it was brought back.
@@ -78,7 +87,7 @@ impl RelayMemory {
     }
 
     fn with_body(&self, key: ContentKey, body: &BodyDigest) -> Hash {
-        self.keys.each_ref().map(|hasher| hasher.hash_one((key.0, body)))
+        self.key.hash_one((key.0, body))
     }
 }
 
@@ -160,7 +169,7 @@ mod tests {
         let first = mail("u@a.b", "s@c.d", "From: f\r\nDate: d\r\nSubject: s\r\nMessage-ID: <1@a>\r\n");
         let mut memory = RelayMemory::default();
         let key = |memory: &RelayMemory, connector, mail: &Mail| {
-            memory.content_key(connector, &mail.recipient, &mail.facts.head().unwrap())
+            memory.content_key(connector, &mail.recipient, memory.head_key(&mail.facts.head().unwrap()))
         };
         let known = key(&memory, "x", &first);
         memory.note_content(known, None, UnixTime(100));

@@ -99,7 +99,7 @@ impl fmt::Display for DomainPattern {
     /// As the configuration writes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exact(domain) => write!(f, "{domain}"),
+            Self::Exact(domain) => f.write_str(domain.as_str()),
             Self::Subdomains(domain) => write!(f, "*.{domain}"),
         }
     }

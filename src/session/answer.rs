@@ -64,14 +64,15 @@ impl Transaction {
 
     /// What becomes of a recipient whose next hop cannot be used.
     pub(super) fn when_unreachable(&self, services: &Services, (address, route): (&Address, &Route)) -> Unreachable {
+        self.otherwise(route, || self.recently_good(services, |good, now| good.is_good(address, now)))
+    }
+
+    /// The same where it is known, or found out otherwise, whether it is recently good.
+    pub(super) fn otherwise(&self, route: &Route, is_good: impl FnOnce() -> bool) -> Unreachable {
         let when =
             part(&self.in_force.config, route).map_or(WhenUnreachable::Queue, |part| part.cut_through.when_unreachable);
         let client = if self.origin.is_stranger() { Client::Stranger } else { Client::Known };
-        let past = match self.recently_good(services, |good, now| good.is_good(address, now)) {
-            true => Past::Good,
-            false => Past::Nothing,
-        };
-        unreachable::policy(when, route.way, client, past)
+        unreachable::policy(when, route.way, client, || if is_good() { Past::Good } else { Past::Nothing })
     }
 
     /// Looks an address up among those that are recently good.

@@ -8,7 +8,7 @@ use tracing::Instrument;
 
 use super::Services;
 use super::ending::cannot_keep;
-use super::transaction::Transaction;
+use super::transaction::{Transaction, because};
 use super::writing::Writing;
 use crate::delivery::dispatch::Handover;
 use crate::message::envelope::{ChosenBy, Origin};
@@ -242,7 +242,7 @@ fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Ke
             detail,
             ..event(what)
         };
-        services.trace.record(&about(what, (&*recipient.because).into()));
+        services.trace.record(&about(what, because(&recipient.because).into()));
         let (what, result, said) = match &fate.state {
             State::Done(Outcome::Delivered { reply, .. }) => (What::Delivered, "delivered", reply.to_string().into()),
             State::Done(Outcome::Failed { reply, .. }) => (What::Failed, "failed", reply.to_string().into()),

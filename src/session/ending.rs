@@ -131,7 +131,11 @@ async fn send(
             let way = (&accepted.rcpt.address, &accepted.route);
             let outcome = outcomes[*recipient].as_ref();
             let outcome = outcome.or_else(|| transaction.is_under_way(*recipient).then_some(&under_way));
-            (outcome, transaction.when_unreachable(services, way))
+            let otherwise = match outcome {
+                Some(Outcome { class: Class::Unreachable, .. }) => transaction.when_unreachable(services, way),
+                _ => Unreachable::Queue, // nobody looks at it
+            };
+            (outcome, otherwise)
         })
         .collect();
     let then = match combine(&combined) {
@@ -196,12 +200,15 @@ async fn doubt(
             _ => {}
         }
     }
+    if unknown.is_empty() {
+        return;
+    }
     let questions = unknown.iter().map(|(at, outcome)| {
         let Accepted { rcpt, route, .. } = &transaction.recipients[*at];
         let way = (route, Followed::NotYet);
         timeout_at(until, transaction.judge(services, &rcpt.address, way, (outcome, Step::Dot)))
     });
-    let judged = concurrently(questions.collect()).await;
+    let judged = Box::pin(concurrently(questions.collect())).await;
     for ((at, outcome), judged) in unknown.into_iter().zip(judged) {
         let judged = judged.map_or(Judged::Temporary, |(judged, _)| judged);
         obey(judged, (transaction, passed), at, outcome);

@@ -162,7 +162,9 @@ impl Checked<'_> {
         if self.looped_by(transaction, address, &recipient.route).is_none() {
             return Standing::Clear(recipient.route.clone());
         }
-        let decision = self.in_force.resolver.resolve(&transaction.origin, address, Freshness::Live, self.now).await;
+        // Boxed, as all that rarely happens here: what is waited for is moved about with each message.
+        let asked = self.in_force.resolver.resolve(&transaction.origin, address, Freshness::Live, self.now);
+        let decision = Box::pin(asked).await;
         match decision.verdict {
             Verdict::Accept(route) => match self.looped_by(transaction, address, &route) {
                 None => Standing::Clear(route),
@@ -182,7 +184,7 @@ impl Checked<'_> {
             Evidence::Body(body) => {
                 let head = self.facts.head()?;
                 let mut memory = self.services.memory.relays();
-                let key = memory.content_key(&route.connector, address, &head);
+                let key = memory.content_key(&route.connector, address, memory.head_key(&head));
                 loops::content_remembered(&mut memory, key, body, self.now).then_some(LoopRule::RelayMemory)
             }
         }

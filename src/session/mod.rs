@@ -89,7 +89,7 @@ pub struct Services {
 #[derive(Clone)]
 pub struct Client {
     /// The session's id, in logs and the trace.
-    pub id: String,
+    pub id: Arc<str>,
     /// The client's address.
     pub address: SocketAddr,
     /// The bind it came in by, as configured.
@@ -124,7 +124,7 @@ pub async fn serve<S>(services: Arc<Services>, client: Client, socket: S, draini
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let span = tracing::info_span!("session", id = client.id, client = %client.address.ip().to_canonical(),
+    let span = tracing::info_span!("session", id = &*client.id, client = %client.address.ip().to_canonical(),
         connector = &*client.connector.name);
     async {
         let ended = match Session::begin(services, client, socket, draining).await {
@@ -224,7 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 let hello = self.machine.hello().cloned();
                 let begun = Transaction::begin(&self.services, &mut self.client, *sender, hello);
                 let begun = begun.and_then(|transaction| self.unless_in_clear(transaction));
-                let limits = begun.map(|transaction| self.transaction.insert(Box::new(transaction)).limits());
+                let limits = begun.map(|transaction| self.transaction.insert(transaction).limits());
                 self.lending = Lending::new();
                 self.machine.handle(Event::Began(limits));
             }
@@ -280,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
 
     /// A door that demands TLS since this session began was not one when the machine was told: the client has to come
     /// again.
-    fn unless_in_clear(&self, transaction: Transaction) -> Result<Transaction, Reply> {
+    fn unless_in_clear(&self, transaction: Box<Transaction>) -> Result<Box<Transaction>, Reply> {
         match transaction.connector.tls.mode {
             ReceiveTlsMode::Required | ReceiveTlsMode::Implicit if !self.machine.is_encrypted() => {
                 Err(reply::SHUTTING_DOWN)

@@ -15,7 +15,7 @@ use crate::delivery::unknown::Judged;
 use crate::delivery::unreachable::Unreachable;
 use crate::message::envelope::RcptTo;
 use crate::routing::doubt::{Believed, Doubt, Followed, KnownBy, Refused};
-use crate::routing::verdict::{Decision, Freshness, Route, Verdict, Way};
+use crate::routing::verdict::{Decision, Freshness, Reason, Route, Verdict, Way};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::time::UnixTime;
@@ -98,7 +98,7 @@ impl Transaction {
     async fn answer_all(&mut self, services: &Services, session: &str, mut all: Vec<Decided>) {
         let mut stages = Vec::with_capacity(all.len());
         for at in 0..all.len() {
-            match self.stage(services, &all[at], at).await {
+            match self.stage(services, &mut all[at], at).await {
                 Some(stage) => stages.push(stage),
                 // It may have to wait for others, and nobody waits for that.
                 None => {
@@ -110,24 +110,23 @@ impl Transaction {
             }
         }
         let mut outcomes = self.ask_all(services, &all, &stages).await.into_iter();
-        for (one, stage) in all.into_iter().zip(stages) {
-            let why = because(&one.decision.reasons);
+        for (mut one, stage) in all.into_iter().zip(stages) {
             let answer = match stage {
                 Stage::Answered(answer) => answer,
                 Stage::Asked(route, number, on_the_way) => {
                     drop(on_the_way);
                     let outcome = outcomes.next().unwrap_or_else(Outcome::undone);
-                    self.take(services, (&one.rcpt, number), (route, &why), outcome).await
+                    self.take(services, (&mut one, number), route, outcome).await
                 }
             };
-            let reply = self.tell(services, session, (&one, &why), answer);
+            let reply = self.tell(services, session, &one, answer);
             self.answers.push_back(reply);
         }
     }
 
     /// What can be said without the next hop. `None`: only the first of several may wait, and this one, behind `before`
     /// others, might have to.
-    async fn stage(&mut self, services: &Services, one: &Decided, before: usize) -> Option<Stage> {
+    async fn stage(&mut self, services: &Services, one: &mut Decided, before: usize) -> Option<Stage> {
         let Decided { rcpt, decision } = one;
         let route = match &decision.verdict {
             Verdict::Accept(route) => route,
@@ -147,7 +146,7 @@ impl Transaction {
         let in_force = self.in_force.clone();
         let Some(part) = part(&in_force.config, route) else {
             let number = self.next_number();
-            self.accept((rcpt, number), route.clone(), because(&decision.reasons));
+            self.accept((rcpt, number), route.clone(), std::mem::take(&mut decision.reasons));
             return Some(Stage::Answered(Ok(())));
         };
         match self.enter(services, (rcpt, route), part, before).await? {
@@ -182,7 +181,8 @@ impl Transaction {
         if !self.recently_good(services, |good, now| good.is_refused_at_dot(&rcpt.address, route, now)) {
             return false;
         }
-        let live = self.in_force.resolver.resolve(&self.origin, &rcpt.address, Freshness::Live, UnixTime::now()).await;
+        let asked = self.in_force.resolver.resolve(&self.origin, &rcpt.address, Freshness::Live, UnixTime::now());
+        let live = Box::pin(asked).await;
         matches!(live.verdict, Verdict::Accept(still) if still == *route)
     }
 
@@ -205,13 +205,14 @@ impl Transaction {
             if !self.branches.has(route) {
                 services.memory.everybody().message(&route.connector, self.source());
             }
-            let otherwise = self.when_unreachable(services, (&rcpt.address, route));
-            let good = || self.recently_good(services, |good, now| good.is_good(&rcpt.address, now));
             let vouched = match route.way {
-                Way::Resolved | Way::Redirected | Way::RelayedVerified => Vouched::Yes,
-                Way::Relayed | Way::External if good() => Vouched::Yes,
-                Way::Relayed | Way::External => Vouched::No,
+                Way::Resolved | Way::Redirected | Way::RelayedVerified => true,
+                Way::Relayed | Way::External => {
+                    self.recently_good(services, |good, now| good.is_good(&rcpt.address, now))
+                }
             };
+            let otherwise = self.otherwise(route, || vouched);
+            let vouched = if vouched { Vouched::Yes } else { Vouched::No };
             let (origin, sender) = (&*self.origin, &self.sender);
             asked.push((part, Asked { at, rcpt, route, origin, sender, otherwise, vouched }));
         }
@@ -223,17 +224,18 @@ impl Transaction {
     async fn take(
         &mut self,
         services: &Services,
-        (rcpt, mut number): (&RcptTo, usize),
-        (mut route, why): (Route, &str),
+        (one, mut number): (&mut Decided, usize),
+        mut route: Route,
         mut outcome: Outcome,
     ) -> Result<(), Refusal> {
-        let (mut why, mut followed) = (why.to_owned(), Followed::NotYet);
+        let (rcpt, why) = (&one.rcpt, &mut one.decision.reasons);
+        let mut followed = Followed::NotYet;
         loop {
             services.memory.refused(&rcpt.address, &outcome);
             match outcome.class {
                 Class::Accepted => {
                     services.memory.taken(&rcpt.address, &route, (&outcome.next_hop, Step::Rcpt));
-                    self.accept((rcpt, number), route, why);
+                    self.accept((rcpt, number), route, std::mem::take(why));
                     return Ok(());
                 }
                 Class::Unreachable => return self.unreached(services, (rcpt, number), (route, why), &outcome),
@@ -247,13 +249,13 @@ impl Transaction {
                 }
             }
             let (judged, reasons) =
-                self.judge(services, &rcpt.address, (&route, followed), (&outcome, Step::Rcpt)).await;
+                Box::pin(self.judge(services, &rcpt.address, (&route, followed), (&outcome, Step::Rcpt))).await;
             let reply = match judged {
                 Judged::Follow(other) => {
-                    (followed, why, route) = (Followed::Already, because(&reasons), other);
+                    (followed, *why, route) = (Followed::Already, reasons, other);
                     number = self.next_number();
                     outcome = match part(&self.in_force.config, &route) {
-                        Some(_) => self.ask_again(services, rcpt, &route, number).await?,
+                        Some(_) => Box::pin(self.ask_again(services, rcpt, &route, number)).await?,
                         None => Outcome::ours(Class::Accepted, reply::RECIPIENT_OK),
                     };
                     continue;
@@ -287,7 +289,7 @@ impl Transaction {
         Ok(outcome.unwrap_or_else(Outcome::undone))
     }
 
-    fn accept(&mut self, (rcpt, number): (&RcptTo, usize), route: Route, because: String) {
+    fn accept(&mut self, (rcpt, number): (&RcptTo, usize), route: Route, because: Vec<Reason>) {
         self.recipients.push(Accepted { number, rcpt: rcpt.clone(), route, because });
     }
 
@@ -301,7 +303,7 @@ impl Transaction {
         &mut self,
         services: &Services,
         (rcpt, at): (&RcptTo, usize),
-        (route, why): (Route, String),
+        (route, why): (Route, &mut Vec<Reason>),
         outcome: &Outcome,
     ) -> Result<(), Refusal> {
         let in_force = self.in_force.clone();
@@ -316,7 +318,7 @@ impl Transaction {
             Some(part) if otherwise == Unreachable::Queue => {
                 let (origin, sender, vouched) = (&*self.origin, &self.sender, Vouched::No);
                 self.branches.join(part, &Asked { at, rcpt, route: &route, origin, sender, otherwise, vouched });
-                self.accept((rcpt, at), route, why);
+                self.accept((rcpt, at), route, std::mem::take(why));
                 Ok(())
             }
             _ => Err(Refusal { row: outcome.row, ..reply::NEXT_HOP_UNREACHABLE.into() }),
@@ -335,13 +337,7 @@ impl Transaction {
     }
 
     /// Counts, logs and traces what a RCPT is answered.
-    fn tell(
-        &self,
-        services: &Services,
-        session: &str,
-        (one, why): (&Decided, &str),
-        answer: Result<(), Refusal>,
-    ) -> Reply {
+    fn tell(&self, services: &Services, session: &str, one: &Decided, answer: Result<(), Refusal>) -> Reply {
         let address = &one.rcpt.address;
         let domain = domain_label(&self.in_force.config.routing, address);
         let count = |label| services.metrics.recipients.with_label_values(&[domain.as_str(), label]).inc();
@@ -353,6 +349,7 @@ impl Transaction {
             Err(refusal) => refusal,
         };
         count(if reply.is_permanent() { "refused" } else { "deferred" });
+        let why = &because(&one.decision.reasons);
         tracing::info!(sender = %self.sender.reverse_path, recipient = %address, %reply, row = (!row.is_empty()).then_some(row), because = why,
             "recipient refused");
         if loops {

@@ -49,12 +49,13 @@ impl Remembered {
         let config = &transaction.in_force.config;
         let (mut keys, mut known) = (Vec::with_capacity(transaction.recipients.len()), Vec::new());
         let mut memory = services.memory.relays();
+        let head = memory.head_key(&head);
         for (at, recipient) in transaction.recipients.iter().enumerate() {
             let connector = &recipient.route.connector;
             if config.send_connector(connector).is_none_or(|connector| connector.organization.is_empty()) {
                 continue;
             }
-            let key = memory.content_key(connector, &recipient.rcpt.address, &head);
+            let key = memory.content_key(connector, &recipient.rcpt.address, head);
             if memory.count_heads(key, now) > 0 {
                 known.push(at);
             }
@@ -112,7 +113,7 @@ pub(super) async fn check(
     let evidence = Evidence::Body(&digest);
     let checked = Checked { services, in_force: &in_force, facts: &passed.facts, evidence, now: UnixTime::now() };
     let recipients = recipients.iter().copied().filter(|at| !passed.failed.iter().any(|(failed, _)| failed == at));
-    let verdict = match set_aside(&checked, session, transaction, recipients.collect()).await {
+    let verdict = match Box::pin(set_aside(&checked, session, transaction, recipients.collect())).await {
         Ok(looped) => {
             passed.failed.extend(looped);
             all_failed(&passed.failed, transaction)

@@ -88,7 +88,7 @@ pub(super) struct Accepted {
     pub(super) rcpt: RcptTo,
     pub(super) route: Route,
     /// Why it goes there, for the trace.
-    pub(super) because: String,
+    pub(super) because: Vec<Reason>,
 }
 
 impl Transaction {
@@ -98,7 +98,7 @@ impl Transaction {
         client: &mut Client,
         sender: Sender,
         hello: Option<Hello>,
-    ) -> Result<Self, Reply> {
+    ) -> Result<Box<Self>, Reply> {
         if services.pressure.is_on() {
             return Err(reply::INSUFFICIENT_STORAGE);
         }
@@ -110,7 +110,7 @@ impl Transaction {
         client.connector = connector.clone();
         let origin = client.origin(chosen_by, hello.as_ref());
         let ehlo = in_force.config.server.hostname.clone();
-        Ok(Self {
+        Ok(Box::new(Self {
             connector,
             branches: Branches::new(services.outbound.clone(), ehlo),
             under_way: Vec::new(),
@@ -124,7 +124,7 @@ impl Transaction {
             last_number: 0,
             recipients: Vec::new(),
             content: None,
-        })
+        }))
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -203,8 +203,8 @@ pub(super) fn with(machine: &Server, sender: &Sender) -> With {
 pub(super) fn because(reasons: &[Reason]) -> String {
     let mut text = String::with_capacity(reasons.len() * 100);
     for reason in reasons {
-        let before = if text.is_empty() { "" } else { "; " };
-        let _ = write!(text, "{before}{reason}"); // writing to a String cannot fail
+        text.push_str(if text.is_empty() { "" } else { "; " });
+        let _ = write!(text, "{reason}"); // writing to a String cannot fail
     }
     text
 }

@@ -33,6 +33,11 @@ pub(super) fn split<'a>(arguments: &'a str, keyword: &str) -> Option<(&'a str, &
 
 /// Where this octet stands outside quotes.
 fn unquoted(text: &str, wanted: u8) -> Option<usize> {
+    // Hardly anybody quotes.
+    let first = memchr::memchr2(wanted, b'"', text.as_bytes())?;
+    if text.as_bytes()[first] == wanted {
+        return Some(first);
+    }
     let mut quoted = false;
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate() {
@@ -73,6 +78,9 @@ fn without_source_route(path: &str) -> Option<&str> {
 /// # Errors
 /// As [`Address::parse`] says.
 pub fn mailbox(text: &str) -> Result<Address, AddressError> {
+    if let Ok(address) = Address::parse(text) {
+        return Ok(address);
+    }
     let (local, domain) = text.split_at(local_end(text)?);
     let domain = domain.strip_suffix('.').unwrap_or(domain);
     if is_dot_string(local) || !local.chars().all(|c| c == '.' || is_atext(c)) {

@@ -14,7 +14,12 @@ pub struct Enhanced(pub u8, pub u16, pub u16);
 
 impl fmt::Display for Enhanced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+        let Self(class, subject, detail) = *self;
+        for (before, number) in [("", u16::from(class)), (".", subject), (".", detail)] {
+            f.write_str(before)?;
+            f.write_str(itoa::Buffer::new().format(number))?;
+        }
+        Ok(())
     }
 }
 
@@ -78,11 +83,11 @@ impl Reply {
     pub fn write_to(&self, wire: &mut Vec<u8>) {
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
-            decimal(self.code, wire);
+            wire.extend_from_slice(itoa::Buffer::new().format(self.code).as_bytes());
             wire.push(if lines.peek().is_some() { b'-' } else { b' ' });
             if let Some(Enhanced(class, subject, detail)) = self.enhanced {
                 for (number, behind) in [(u16::from(class), b'.'), (subject, b'.'), (detail, b' ')] {
-                    decimal(number, wire);
+                    wire.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
                     wire.push(behind);
                 }
             }
@@ -92,24 +97,13 @@ impl Reply {
     }
 }
 
-/// A number's digits.
-fn decimal(number: u16, wire: &mut Vec<u8>) {
-    let mut unit = 10_000;
-    while unit > number.max(1) {
-        unit /= 10;
-    }
-    while unit > 0 {
-        wire.push(b'0' + u8::try_from(number / unit % 10).unwrap_or_default());
-        unit /= 10;
-    }
-}
-
 /// In one line, as logs, `queue list` and Diagnostic-Code have it: `550 5.1.1 no such user`.
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.code)?;
+        f.write_str(itoa::Buffer::new().format(self.code))?;
         if let Some(enhanced) = self.enhanced {
-            write!(f, " {enhanced}")?;
+            f.write_str(" ")?;
+            enhanced.fmt(f)?;
         }
         for line in self.text.split('\n') {
             f.write_str(" ")?;

@@ -111,13 +111,13 @@ const RETIRED: u32 = 3;
 
 impl Walk {
     /// A connection that is ready for MAIL; `None`: no next hop is left, and [`Walk::trouble`] says why.
-    pub(crate) async fn next(&mut self) -> Option<Checkout> {
+    pub(crate) async fn next(&mut self) -> Option<Box<Checkout>> {
         loop {
             if self.ahead.is_empty() {
-                if let Some(found) = self.wait_for_a_full_one().await {
+                if let Some(found) = Box::pin(self.wait_for_a_full_one()).await {
                     return Some(self.checkout(found));
                 }
-                if self.ahead.is_empty() && !self.recovered().await {
+                if self.ahead.is_empty() && !Box::pin(self.recovered()).await {
                     return None;
                 }
                 continue;
@@ -142,14 +142,14 @@ impl Walk {
     }
 
     /// The connection came from the pool and was dead, or is worn out: the same next hop once more.
-    pub(crate) fn again(&mut self, checkout: Checkout) {
+    pub(crate) fn again(&mut self, checkout: Box<Checkout>) {
         let (hop, slot) = checkout.into_hop();
         self.ahead.push_front(hop);
         self.slot = Some(slot);
     }
 
     /// Nobody could be helped there: the next one.
-    pub(crate) async fn failed(&mut self, checkout: Checkout, trouble: Trouble, ended: Result<(), Ended>) {
+    pub(crate) async fn failed(&mut self, checkout: Box<Checkout>, trouble: Trouble, ended: Result<(), Ended>) {
         self.slot = Some(checkout.leave(ended).await);
         self.last = Some(trouble);
     }
@@ -159,10 +159,10 @@ impl Walk {
         self.last.unwrap_or_else(|| Trouble::ours("no next hop is left to be tried".to_owned()))
     }
 
-    fn checkout(&self, found: Found) -> Checkout {
+    fn checkout(&self, found: Found) -> Box<Checkout> {
         let Found { hop, mut connection, slots } = found;
         connection.patience = self.out.waits.reply;
-        Checkout::new(self.out.clone(), hop, connection, slots)
+        Box::new(Checkout::new(self.out.clone(), hop, connection, slots))
     }
 
     /// A connection of the first host's from the pool, if the host may have one more in use.
@@ -234,7 +234,7 @@ impl Walk {
             let connector = self.slot.take()?;
             return Some(Found { hop, connection, slots: HeldSlots { connector, host } });
         }
-        let opened = Box::pin(open::open(&self.out, &hop)).await;
+        let opened = open::open(&self.out, &hop).await;
         self.opened(hop, opened, host)
     }
 

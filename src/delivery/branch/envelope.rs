@@ -1,6 +1,8 @@
 //! A branch's envelope: recipients are asked about as they come, and the envelope is said once more where the connection
 //! was given back meanwhile.
 
+use std::pin::{Pin, pin};
+
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Branch, IMPATIENT, Line, MAX_RECIPIENTS, Member, Others};
@@ -156,7 +158,7 @@ fn same(members: &[Member], outcome: &Outcome) -> Told {
 }
 
 /// What is waited for until then; `None`: it takes longer.
-async fn within<T>(until: Option<Instant>, what: impl Future<Output = T>) -> Option<T> {
+async fn within<T>(until: Option<Instant>, what: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     match until {
         Some(until) => timeout_at(until, what).await.ok(),
         None => Some(what.await),
@@ -181,7 +183,7 @@ fn impatient() -> Outcome {
 async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<Instant>) -> (Line, Told) {
     let all = |outcome: &Outcome| opening.recipients.iter().map(|(at, _)| (*at, outcome.clone())).collect();
     let unreachable = |trouble: Trouble| (Line::Unreachable(trouble.outcome()), Vec::new());
-    let mut walk = match within(until, out.walk(tried)).await {
+    let mut walk = match within(until, pin!(out.walk(tried))).await {
         Some(Ok(walk)) => walk,
         Some(Err(NoWay::Refused(reply))) => return (Line::Away, all(&Outcome::ours(Class::Refused, reply))),
         Some(Err(NoWay::Trouble(trouble))) => return unreachable(trouble),
@@ -192,7 +194,7 @@ async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<
     // What was said to recipients says nothing of others.
     let mut about_recipients = false;
     loop {
-        let Some(next) = within(until, walk.next()).await else { return out_of_time(told, &pending) };
+        let Some(next) = within(until, pin!(walk.next())).await else { return out_of_time(told, &pending) };
         let Some(mut checkout) = next else {
             let trouble = walk.trouble();
             if told.is_empty() && !about_recipients {
@@ -201,7 +203,8 @@ async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<
             told.extend(pending.iter().map(|(at, _)| (*at, trouble.outcome())));
             return (Line::Away, told);
         };
-        let Some(ended) = within(until, checkout.envelope(&Opening { recipients: &pending, ..*opening })).await else {
+        let said = Opening { recipients: &pending, ..*opening };
+        let Some(ended) = within(until, pin!(checkout.envelope(&said))).await else {
             checkout.look();
             told.extend(checkout.told());
             // Whom it has accepted it is asked about again, at DATA.
@@ -233,7 +236,7 @@ async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<
         }
         told.extend(unreached);
         return match ended {
-            Ok(()) => (Line::Open(Box::new(checkout)), told),
+            Ok(()) => (Line::Open(checkout), told),
             Err(ended) => {
                 checkout.give_back(ended);
                 (Line::Away, told)

@@ -204,7 +204,8 @@ impl Shared {
         let next = queue.next_due(|connector| rules(&config, connector));
         drop(queue);
         for picked in picked {
-            self.tasks.spawn(attempt(self.clone(), picked));
+            // Boxed: it is large, and spawning moves it about.
+            self.tasks.spawn(Box::pin(attempt(self.clone(), picked)));
         }
         next.map_or(TICK, |due| due.since(now).min(TICK))
     }

@@ -257,7 +257,7 @@ async fn end(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted:
         Class::Deferred | Class::TooManyRecipients | Class::Unreachable | Class::LeftToQueue | Class::InDoubt => {
             End::Deferred
         }
-        Class::UnknownRecipient => return unknown(shared, in_force, entry, attempted).await,
+        Class::UnknownRecipient => return Box::pin(unknown(shared, in_force, entry, attempted)).await,
     };
     Attempted { end, ..attempted }
 }

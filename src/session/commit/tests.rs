@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::pressure::Pressure;
 use crate::resolve::Resolver;
 use crate::routing::recently_good::RecentlyGood;
+use crate::routing::verdict::Reason;
 use crate::routing::verdict::Route;
 use crate::session::Client;
 use crate::session::transaction::Accepted;
@@ -90,9 +91,14 @@ fn transaction(services: &Services, recipients: &[&str]) -> Box<Transaction> {
             next_hop_domain: address.domain().clone(),
             way: Way::Resolved,
         };
-        Accepted { number, rcpt: RcptTo { address, notify: None, orcpt: None }, route, because: "it is a test".into() }
+        Accepted {
+            number,
+            rcpt: RcptTo { address, notify: None, orcpt: None },
+            route,
+            because: vec![Reason::Note("it is a test".into())],
+        }
     }));
-    Box::new(transaction)
+    transaction
 }
 
 fn kept(writing: &Writing, fates: Vec<Fate>) -> Kept {
