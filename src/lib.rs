@@ -49,6 +49,7 @@
 pub mod time;
 pub mod fast_map;
 pub mod keyed_hash;
+pub mod one_client;
 pub mod smtp;
 pub mod message;
 pub mod recipient;
@@ -62,6 +63,7 @@ pub mod resolve;
 pub mod spool;
 pub mod delivery;
 pub mod report;
+pub mod strangers;
 
 // -- around it --
 pub mod config;

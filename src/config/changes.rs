@@ -24,7 +24,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
         ("reports", old.reports == new.reports),
         ("loop_detection", old.loops == new.loops),
         ("spool", old.min_free == new.min_free),
-        ("trace", old.trace_days == new.trace_days),
+        ("trace", old.trace == new.trace),
     ] {
         if !same {
             found.push(format!("[{table}]: changed"));

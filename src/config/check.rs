@@ -152,7 +152,7 @@ fn assemble(written: Written, warnings: Vec<String>) -> Config {
         reports,
         loops: written.loops,
         min_free: written.min_free,
-        trace_days: written.trace_days,
+        trace: written.trace,
         hash: written.hash,
         warnings,
         files: written.files,

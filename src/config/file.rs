@@ -13,7 +13,7 @@ use super::include;
 use super::reader::{Context, Reader};
 use super::server::WrittenReports;
 use super::source::{Item, Place, Places, Problem, Source};
-use super::{Admin, DirectoryConfig, LoopDetection, ReceiveConnector, SendConnector, Server};
+use super::{Admin, DirectoryConfig, LoopDetection, ReceiveConnector, SendConnector, Server, Trace};
 use super::{accepted_domain, directory, receive_connector, send_connector, server};
 use crate::routing::accepted_domain::AcceptedDomain;
 
@@ -29,7 +29,7 @@ pub(super) struct Written {
     pub(super) reports: Item<WrittenReports>,
     pub(super) loops: LoopDetection,
     pub(super) min_free: u64,
-    pub(super) trace_days: u32,
+    pub(super) trace: Trace,
     /// The tables that were written, well or badly.
     pub(super) names: HashSet<String>,
     /// What was worth a word while reading.
@@ -93,7 +93,7 @@ struct Gathering {
     reports: Option<Item<WrittenReports>>,
     loops: Option<LoopDetection>,
     min_free: Option<u64>,
-    trace_days: Option<u32>,
+    trace: Option<Trace>,
 }
 
 impl Gathering {
@@ -114,7 +114,7 @@ impl Gathering {
             reports: None,
             loops: None,
             min_free: None,
-            trace_days: None,
+            trace: None,
         }
     }
 
@@ -200,8 +200,8 @@ impl Gathering {
         if let Some(item) = self.single(source, tables, "spool", server::min_free) {
             self.min_free = Some(item.used);
         }
-        if let Some(item) = self.single(source, tables, "trace", server::trace_days) {
-            self.trace_days = Some(item.used);
+        if let Some(item) = self.single(source, tables, "trace", server::trace) {
+            self.trace = Some(item.used);
         }
     }
 
@@ -259,7 +259,7 @@ impl Gathering {
             reports: self.reports.unwrap_or(reports),
             loops,
             min_free: self.min_free.unwrap_or(server::DEFAULT_MIN_FREE),
-            trace_days: self.trace_days.unwrap_or(server::DEFAULT_TRACE_DAYS),
+            trace: self.trace.unwrap_or_default(),
             names: self.names,
             warnings: self.warnings,
             main: Place::whole(main),

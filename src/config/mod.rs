@@ -36,8 +36,9 @@ pub use crate::routing::table::RECIPIENT_MX;
 pub use used::{
     AskedServer, Auth, BareLf, CacheConfig, CallAheadConfig, CertificateFiles, ClientAddress, CustomProfile,
     CutThrough, Delivery, DirectoryConfig, DirectoryKind, EightBit, FileDirectoryConfig, HoldChanges, Host, LdapConfig,
-    LdapMode, Mechanism, Profile, Protocol, ReceiveConnector, ReceiveTls, ReceiveTlsMode, Retry, Select, SendAuth,
-    SendConnector, SendTls, SendTlsMode, SmartHost, SmtpOut, SnapshotConfig, Speaks, TlsVersion, WhenUnreachable,
+    LdapMode, Limits, Mechanism, Profile, Protocol, ReceiveConnector, ReceiveTls, ReceiveTlsMode, Retry, Select,
+    SendAuth, SendConnector, SendTls, SendTlsMode, SmartHost, SmtpOut, SnapshotConfig, Speaks, TlsVersion,
+    WhenUnreachable,
 };
 
 /// One whole configuration.
@@ -62,7 +63,7 @@ pub struct Config {
     /// `[spool] min_free`, bytes.
     pub min_free: u64,
     /// `[trace] days`.
-    pub trace_days: u32,
+    pub trace: Trace,
     /// Hex digest over all files read: `config_info{hash}`.
     pub hash: String,
     /// What is allowed but worth a word; logged at start, shown by `check` and `status`.
@@ -102,6 +103,21 @@ pub struct Reports {
     pub from: Address,
     /// The connector for reports; `None`: by address space, else the recipient's MX.
     pub deliver_to: Option<Arc<str>>,
+}
+
+/// `[trace]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trace {
+    /// For how many days it is kept.
+    pub days: u32,
+    /// Bytes that it may take.
+    pub max_size: u64,
+}
+
+impl Default for Trace {
+    fn default() -> Self {
+        Self { days: server::DEFAULT_TRACE_DAYS, max_size: server::DEFAULT_TRACE_SIZE }
+    }
 }
 
 /// `[loop_detection]`.

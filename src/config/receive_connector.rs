@@ -6,11 +6,13 @@ use std::time::Duration;
 use super::network::Network;
 use super::reader::{Reader, name, plain};
 use super::server::socket_address;
-use super::{Auth, CertificateFiles, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
+use super::{Auth, CertificateFiles, Limits, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
 use crate::message::envelope::Relay;
 use crate::message::tenant::Tenant;
 use crate::tls::names::ClientName;
 
+/// Of `unknown_within`.
+const LONGEST_WINDOW: Duration = Duration::from_hours(1);
 /// What Linux takes for TCP_MAXSEG (tcp(7)).
 const SEGMENT_SIZES: std::ops::RangeInclusive<u16> = 88..=32767;
 
@@ -44,6 +46,20 @@ pub(super) fn read(reader: &mut Reader<'_>) -> ReceiveConnector {
         max_segment_size: segment_size(reader),
         strip_headers: reader.list("strip_headers", header_pattern).unwrap_or_else(exchange_headers),
         strip_authentication_results: reader.flag("strip_authentication_results").unwrap_or(true),
+        limits: limits(&mut reader.inner("receive_connector.limits")),
+    }
+}
+
+fn limits(reader: &mut Reader<'_>) -> Limits {
+    let within = reader.positive("unknown_within").unwrap_or(Duration::from_mins(10));
+    if within > LONGEST_WINDOW {
+        reader.problem("unknown_within", "expected at most \"1h\"");
+    }
+    Limits {
+        unknown_recipients: reader.number("unknown_recipients", 0).unwrap_or(20),
+        unknown_within: within,
+        unknown_delay: reader.duration("unknown_delay").unwrap_or(Duration::from_secs(1)),
+        unknown_one_session: reader.number("unknown_one_session", 1).unwrap_or(200),
     }
 }
 

@@ -121,9 +121,14 @@ pub const TABLES: &[Table] = &[
             key("max_segment_size"),
             key("strip_headers"),
             key("strip_authentication_results"),
+            key("limits"),
         ],
     },
     Table { name: "receive_connector.tls", keys: &[key("mode"), key("certificate"), key("key"), key("client_ca")] },
+    Table {
+        name: "receive_connector.limits",
+        keys: &[key("unknown_recipients"), key("unknown_within"), key("unknown_delay"), key("unknown_one_session")],
+    },
     Table { name: "accepted_domain", keys: &[key("domain"), key("type"), key("deliver_to")] },
     Table {
         name: "directory",
@@ -218,7 +223,7 @@ pub const TABLES: &[Table] = &[
     Table { name: "reports", keys: &[key("from"), key("deliver_to")] },
     Table { name: "loop_detection", keys: &[key("mode"), key("max_received"), key("max_passes"), key("key_files")] },
     Table { name: "spool", keys: &[key("min_free")] },
-    Table { name: "trace", keys: &[key("days")] },
+    Table { name: "trace", keys: &[key("days"), key("max_size")] },
 ];
 
 /// The keys of a table; none for a name that is not in [`TABLES`].

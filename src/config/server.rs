@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::{Reader, domain_name, name};
-use super::{Admin, LoopDetection, LoopMode, Server};
+use super::{Admin, LoopDetection, LoopMode, Server, Trace};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 
 const DEFAULT_STATE_DIR: &str = "/var/lib/fingerpost";
 /// `[spool] min_free`, bytes.
 pub(super) const DEFAULT_MIN_FREE: u64 = 1 << 30;
+/// `[trace] max_size`, bytes.
+pub(super) const DEFAULT_TRACE_SIZE: u64 = 4 << 30;
 /// `[trace] days`.
 pub(super) const DEFAULT_TRACE_DAYS: u32 = 14;
 
@@ -104,7 +106,10 @@ pub(super) fn min_free(reader: &mut Reader<'_>) -> u64 {
     reader.size("min_free").unwrap_or(DEFAULT_MIN_FREE)
 }
 
-/// `[trace] days`.
-pub(super) fn trace_days(reader: &mut Reader<'_>) -> u32 {
-    reader.number("days", 1).unwrap_or(DEFAULT_TRACE_DAYS)
+/// `[trace]`.
+pub(super) fn trace(reader: &mut Reader<'_>) -> Trace {
+    Trace {
+        days: reader.number("days", 1).unwrap_or(DEFAULT_TRACE_DAYS),
+        max_size: reader.size("max_size").unwrap_or(DEFAULT_TRACE_SIZE),
+    }
 }

@@ -8,11 +8,12 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::health::Change;
 use crate::fast_map::FastMap;
+use crate::one_client::one_client;
 use crate::routing::doubt::Known;
 use crate::smtp::address::{Address, ReversePath};
 
@@ -192,7 +193,7 @@ impl RefusesEverybody {
 
     fn hashes(&self, source: Source<'_>) -> Hashes {
         let domain = source.reverse_path.address().map(|address| address.domain().as_str());
-        Hashes { domain: self.hash.hash_one(domain), client: self.hash.hash_one(source.client.map(network)) }
+        Hashes { domain: self.hash.hash_one(domain), client: self.hash.hash_one(source.client.map(one_client)) }
     }
 }
 
@@ -218,14 +219,6 @@ impl Refused {
                 all.push(one);
             }
         }
-    }
-}
-
-/// A host makes up new addresses in its /64 as it likes (RFC 8981).
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
     }
 }
 

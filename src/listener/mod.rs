@@ -21,6 +21,7 @@ use crate::config::{Config, ReceiveTlsMode};
 use crate::session::users::UsersError;
 use crate::session::{self, Client, Identity, Services, door};
 use crate::smtp::reply::{self, Reply};
+use crate::strangers::sums::{About, Kind};
 use crate::tls::serve::{Certificates, ServeError};
 use crate::{net, time::UnixTime};
 
@@ -30,7 +31,7 @@ mod seats;
 
 use proxy::NoHeader;
 use renew::Watched;
-use seats::{Behind, NoSeat, Seats};
+use seats::{Behind, NoSeat, Seats, Sessions};
 
 /// How long accepting waits after an error of ours, such as too many open files; twice as long after each, up to a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -267,7 +268,10 @@ impl Shared {
             let why = if known { reply::NOT_SERVED } else { reply::SHUTTING_DOWN };
             return self.turn_away(socket, address, ("no-connector", why));
         };
-        let seat = match self.seats.take(connector, address.ip().to_canonical(), behind) {
+        let strangers = &self.services.strangers;
+        let harvests = connector.is_for_anybody() && strangers.has_one_session(address.ip(), &connector.limits);
+        let sessions = if harvests { Sessions::One } else { Sessions::Any };
+        let seat = match self.seats.take(connector, (address.ip(), behind), sessions) {
             Ok(seat) => seat,
             Err(_) if connector.tls.mode == ReceiveTlsMode::Implicit => return, // a clear-text reply means nothing there
             Err(NoSeat::Full) => {
@@ -275,6 +279,9 @@ impl Shared {
             }
             Err(NoSeat::FullForAddress) => {
                 return self.turn_away(socket, address, ("max-connections-per-ip", reply::TOO_MANY_FROM_ADDRESS));
+            }
+            Err(NoSeat::OneOnly) => {
+                return self.turn_away(socket, address, ("unknown-recipients", reply::TOO_MANY_UNKNOWN));
             }
         };
         let _ = socket.set_nodelay(true); // replies are written whole; where it fails they are only later
@@ -296,7 +303,10 @@ impl Shared {
 
     /// Says why, and closes.
     fn turn_away(&self, mut socket: TcpStream, address: SocketAddr, (reason, why): (&'static str, Reply)) {
-        tracing::info!(client = %address.ip().to_canonical(), reason, "connection turned away");
+        let client = address.ip().to_canonical();
+        if self.services.strangers.tells(&About { what: Kind::TurnedAway, client, domain: "", reason, sample: "" }) {
+            tracing::info!(%client, reason, "connection turned away");
+        }
         self.services.metrics.sessions_refused.with_label_values(&[reason]).inc();
         let Ok(permit) = self.refusals.clone().try_acquire_owned() else { return };
         self.sessions.spawn(async move {

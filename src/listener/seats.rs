@@ -1,11 +1,12 @@
 //! How many connections each receive connector has, in all and from each client: an IPv4 address, or an IPv6 /64.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::ReceiveConnector;
 use crate::metrics::Metrics;
+use crate::one_client::one_client;
 
 /// Counts connections. Cloning shares the counts.
 #[derive(Clone)]
@@ -30,6 +31,15 @@ pub(super) enum Behind {
     Balancer,
 }
 
+/// How many sessions a client may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sessions {
+    /// As many as its address.
+    Any,
+    /// It looks for addresses.
+    One,
+}
+
 /// Why there is no seat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoSeat {
@@ -37,6 +47,8 @@ pub(super) enum NoSeat {
     Full,
     /// `max_connections_per_ip`.
     FullForAddress,
+    /// It looks for addresses, and has a session.
+    OneOnly,
 }
 
 /// One connection's seat; free again when dropped.
@@ -53,14 +65,22 @@ impl Seats {
 
     /// Takes a seat. A connector with an organization has no limit for an address: its few hosts send everything. Nor
     /// has a client behind a balancer (DESIGN section 4).
-    pub(super) fn take(&self, connector: &ReceiveConnector, address: IpAddr, behind: Behind) -> Result<Seat, NoSeat> {
-        let client = client(address);
+    pub(super) fn take(
+        &self,
+        connector: &ReceiveConnector,
+        (address, behind): (IpAddr, Behind),
+        sessions: Sessions,
+    ) -> Result<Seat, NoSeat> {
+        let client = one_client(address);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of = taken.entry(connector.name.clone()).or_default();
         if of.all >= connector.max_connections {
             return Err(NoSeat::Full);
         }
         let here = of.by_client.get(&client).copied().unwrap_or_default();
+        if sessions == Sessions::One && here > 0 {
+            return Err(NoSeat::OneOnly);
+        }
         let limited = connector.organization.is_empty() && behind == Behind::Nobody;
         if limited && here >= connector.max_connections_per_ip {
             return Err(NoSeat::FullForAddress);
@@ -87,14 +107,6 @@ impl Drop for Seat {
             }
         }
         self.seats.metrics.connections.with_label_values(&[&*self.connector]).dec();
-    }
-}
-
-/// Who counts as one: whoever has one IPv6 address has its /64 (RFC 7934 3).
-fn client(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
     }
 }
 
@@ -134,7 +146,7 @@ smart_hosts = ["[10.0.0.5]"]
             ("2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:2::1", true),
         ] {
             let seats = Seats::new(Metrics::new());
-            let take = |address: &str| seats.take(connector, address.parse().unwrap(), Behind::Nobody);
+            let take = |address: &str| seats.take(connector, (address.parse().unwrap(), Behind::Nobody), Sessions::Any);
             let (_first, second) = (take(first).ok().unwrap(), take(second).ok().unwrap());
             assert_eq!(take(third).err(), (!room).then_some(NoSeat::FullForAddress), "{third}");
             drop(second);

@@ -11,7 +11,12 @@ mod prepare;
 pub use prepare::LOOKUPS;
 
 /// `sessions_refused_total{reason}`.
-pub const SESSIONS_REFUSED: [&str; 4] = ["max-connections", "max-connections-per-ip", "no-connector", "proxy-header"];
+pub const SESSIONS_REFUSED: [&str; 5] =
+    ["max-connections", "max-connections-per-ip", "no-connector", "proxy-header", "unknown-recipients"];
+
+/// `told_as_sums_total{what}`.
+pub const TOLD_AS_SUMS: [&str; 6] =
+    ["refused-recipients", "out-of-reach", "harvesters", "turned-away", "broken-sessions", "failed-authentications"];
 
 /// All metrics. Cloning shares them.
 #[derive(Clone)]
@@ -92,6 +97,13 @@ pub struct Metrics {
     pub spool_sync_failures: IntCounterVec,
     /// `path_mtu_black_holes_total{connector}`: connections that stalled with their first full segments, either way.
     pub path_mtu_black_holes: IntCounterVec,
+    /// `told_as_sums_total{what}`: what strangers caused and log and trace have in sums only.
+    pub told_as_sums: IntCounterVec,
+    /// `unknown_recipients_delayed_total{receive_connector}`: refusals that were told later, of clients that look for
+    /// addresses.
+    pub unknown_delayed: IntCounterVec,
+    /// `trace_events_lost_total`.
+    pub trace_lost: IntCounterVec,
     /// `back_pressure`: 1 while mail is turned away for want of space.
     pub back_pressure: IntGaugeVec,
 }
@@ -195,6 +207,14 @@ impl Metrics {
                 "Connections that stalled as behind a path MTU black hole",
                 &["connector"],
             ),
+            told_as_sums: counter(r, "told_as_sums_total", "What log and trace have in sums only", &["what"]),
+            unknown_delayed: counter(
+                r,
+                "unknown_recipients_delayed_total",
+                "Refusals told later to clients that look for addresses",
+                &["receive_connector"],
+            ),
+            trace_lost: counter(r, "trace_events_lost_total", "Trace events that were not written", &[]),
             back_pressure: gauge(r, "back_pressure", "Whether mail is turned away for want of space", &[]),
             registry,
         }

@@ -52,6 +52,8 @@ impl Metrics {
         touch(&self.config_reloads, &ones(&RELOADS));
         touch(&self.acceptance_duration, &ones(&["cut-through", "queue"]));
         touch(&self.sessions_refused, &ones(&super::SESSIONS_REFUSED));
+        touch(&self.told_as_sums, &ones(&super::TOLD_AS_SUMS));
+        touch(&self.trace_lost, &[vec![]]);
         for gauge in [&self.dead_letters, &self.config_last_reload, &self.spool_free, &self.back_pressure] {
             touch(gauge, &[vec![]]);
         }
@@ -62,6 +64,7 @@ impl Metrics {
         let names: Vec<&str> = config.receive_connectors.iter().map(|connector| &*connector.name).collect();
         keep(&self.connections, &ones(&names));
         keep(&self.connections_total, &ones(&names));
+        keep(&self.unknown_delayed, &ones(&names));
         keep(&self.messages_received, &ones(&names));
         keep(&self.received_bytes, &ones(&names));
         let with_certificate = config.receive_connectors.iter().filter(|c| c.tls.certificate.is_some());

@@ -1,6 +1,6 @@
 //! What a [`Node`](super::Node) does beside its mail: what follows a reload, watching files, old traces.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use crate::in_force::Current;
 use crate::listener::Listeners;
 use crate::metrics::Metrics;
 use crate::time::UnixTime;
+use crate::trace::room::Room;
 use crate::trace::writer;
 
 /// Who has to know that another configuration is in force.
@@ -57,12 +58,18 @@ pub(super) async fn watch_files(reloader: Arc<Reloader>, stop: CancellationToken
     watching.abort();
 }
 
-/// Removes old trace files, at start and every hour.
-pub(super) async fn expire_traces(current: Arc<Current>, stop: CancellationToken) {
-    let mut hours = tokio::time::interval(Duration::from_hours(1));
-    while stop.run_until_cancelled(hours.tick()).await.is_some() {
+/// What the trace may take by this configuration.
+pub(super) fn room(config: &Config) -> Room {
+    Room { max_size: config.trace.max_size, min_free: config.min_free }
+}
+
+/// Tells the trace how much it may take, and removes old files; at start and every minute.
+pub(super) async fn keep_trace(current: Arc<Current>, its: Arc<Mutex<Room>>, stop: CancellationToken) {
+    let mut minutes = tokio::time::interval(Duration::from_mins(1));
+    while stop.run_until_cancelled(minutes.tick()).await.is_some() {
         let config = current.load().config.clone();
-        let expire = move || writer::expire(&super::trace_folder(&config), config.trace_days, UnixTime::now());
+        *its.lock().unwrap_or_else(PoisonError::into_inner) = room(&config);
+        let expire = move || writer::expire(&super::trace_folder(&config), config.trace.days, UnixTime::now());
         if let Err(error) = tokio::task::spawn_blocking(expire).await {
             tracing::warn!(%error, "old trace files could not be removed");
         }

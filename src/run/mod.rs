@@ -34,6 +34,7 @@ use crate::session::Services;
 use crate::spool::store::LogStore;
 use crate::spool::{Sizes, Spool};
 use crate::state::recently_good::Kept;
+use crate::strangers::Strangers;
 use crate::time::UnixTime;
 use crate::trace::{Trace, writer};
 
@@ -68,6 +69,7 @@ struct Ground {
     trace: Trace,
     memory: Memory,
     outbound: Outbound,
+    strangers: Strangers,
     recently_good: Arc<Kept>,
 }
 
@@ -119,9 +121,10 @@ impl Node {
         let background = TaskTracker::new();
         let after = background::AfterReload { metrics: ground.metrics.clone(), outbound, delivery: delivery.clone() };
         background.spawn(after.watch(reloader.clone(), ground.current.clone(), listeners.clone(), stop.clone()));
-        background.spawn(background::expire_traces(ground.current.clone(), stop.clone()));
+        background.spawn(background::keep_trace(ground.current.clone(), trace.room(), stop.clone()));
         background.spawn(pressure.watch(ground.current.clone(), ground.metrics.clone(), stop.clone()));
         background.spawn(ground.recently_good.clone().keep_saving(stop.clone()));
+        background.spawn(ground.strangers.clone().tell_sums(stop.clone()));
         background.spawn(background::watch_files(reloader.clone(), stop.clone()));
         background.spawn(listeners.clone().renew(stop.clone()));
         phase.send_replace(Phase::Serving);
@@ -182,10 +185,15 @@ impl Ground {
         let opened = tokio::task::spawn_blocking(move || LogStore::open(&folder, Sizes::default(), measured)).await;
         let spool = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let recently_good = Arc::new(Kept::load(&in_force.config.server.state_dir)?);
-        let (trace, writer) = writer::start(trace_folder(&in_force.config))?;
+        let (trace, writer) =
+            writer::start(trace_folder(&in_force.config), background::room(&in_force.config), metrics.clone())?;
         let current = Arc::new(ArcSwap::from_pointee(in_force));
         let memory = Memory::new(Arc::default(), recently_good.table.clone());
-        Ok((Self { metrics, current, spool: Arc::new(spool), outbound, trace, memory, recently_good }, writer))
+        let strangers = Strangers::new(metrics.clone(), trace.clone());
+        Ok((
+            Self { metrics, current, spool: Arc::new(spool), outbound, trace, memory, strangers, recently_good },
+            writer,
+        ))
     }
 
     fn parts(&self) -> dispatch::Parts {
@@ -210,6 +218,7 @@ impl Ground {
             metrics: self.metrics.clone(),
             trace: self.trace.clone(),
             pressure,
+            strangers: self.strangers.clone(),
         }
     }
 }

@@ -37,6 +37,7 @@ use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::Summary;
 use crate::spool::SpoolError;
 use crate::spool::entry::{Content, Outcome as Done, State};
+use crate::strangers::sums::Kind;
 use crate::time::UnixTime;
 use crate::trace::{Event, What};
 
@@ -53,7 +54,7 @@ const LONG_ENOUGH: Duration = Duration::from_secs(90);
 /// The refusal; nothing of the message is kept.
 pub(super) async fn end(
     services: &Arc<Services>,
-    session: &str,
+    session: &Arc<str>,
     mut transaction: Box<Transaction>,
     summary: Summary,
 ) -> Result<Reply, Reply> {
@@ -77,7 +78,7 @@ pub(super) async fn end(
     let queued = kept.needs_the_spool(&transaction);
     let label = if queued { "queue" } else { "cut-through" };
     let reply = if queued {
-        commit::commit(services.clone(), session.to_owned(), (transaction, kept, writing)).await?
+        commit::commit(services.clone(), session.to_string(), (transaction, kept, writing)).await?
     } else {
         commit::delivered(services, session, &transaction, kept)
     };
@@ -112,7 +113,7 @@ fn with_loops(mut fates: Vec<Fate>, passed: &Passed) -> (Vec<Fate>, Vec<Reported
 /// Hands the message to the next hops that take part, and says what becomes of each recipient.
 async fn send(
     services: &Services,
-    session: &str,
+    session: &Arc<str>,
     transaction: &mut Transaction,
     (passed, content, writing): (&Passed, &Content, &mut Writing),
 ) -> Result<Vec<Fate>, Reply> {
@@ -140,7 +141,10 @@ async fn send(
         .collect();
     let then = match combine(&combined) {
         Ok(then) => then,
-        Err(answer) => return Err(refused(services, session, transaction, (content, going[answer], &outcomes))),
+        Err(answer) => {
+            let refused = refused(services, session, transaction, (content, going[answer], &outcomes));
+            return Err(Box::pin(refused).await);
+        }
     };
     let mut fates: Vec<Fate> = (0..outcomes.len()).map(|recipient| transaction.untold(recipient, at)).collect();
     for (recipient, then) in going.into_iter().zip(then) {
@@ -236,18 +240,28 @@ fn obey(judged: Judged, (transaction, passed): (&mut Transaction, &Passed), at: 
 }
 
 /// Nobody has the message, and the client keeps it: what it is told.
-fn refused(
+async fn refused(
     services: &Services,
-    session: &str,
+    session: &Arc<str>,
     transaction: &Transaction,
     (content, recipient, outcomes): (&Content, usize, &[Option<Outcome>]),
 ) -> Reply {
     let Some(outcome) = &outcomes[recipient] else { return reply::TRY_AGAIN };
     let words = transaction.words(&transaction.recipients[recipient].route, outcome);
-    let (sender, message_id) = (&transaction.sender.reverse_path, &content.message_id);
-    tracing::info!(%sender, reply = %words, said = %outcome.reply,
-        row = outcome.row_name(), message_id, "message refused by its next hops");
-    tell_refused(services, session, transaction, (message_id, &words));
+    if tell_refused(services, session, transaction, (&content.message_id, &words)) {
+        let (sender, message_id) = (&transaction.sender.reverse_path, &content.message_id);
+        tracing::info!(%sender, reply = %words, said = %outcome.reply,
+            row = outcome.row_name(), message_id, "message refused by its next hops");
+    }
+    let mut late = Duration::ZERO;
+    for recipient in &transaction.recipients {
+        let answer = transaction.paced(services, session, (&recipient.rcpt.address, words.clone()));
+        if answer.reply != words {
+            return answer.reply;
+        }
+        late = late.max(answer.late);
+    }
+    tokio::time::sleep(late).await;
     words
 }
 
@@ -319,20 +333,30 @@ fn fate(transaction: &Transaction, at: usize, (outcome, then): (Outcome, Then), 
     }
 }
 
-/// Counts and traces a message that its next hops refused.
-fn tell_refused(services: &Services, session: &str, transaction: &Transaction, (message_id, said): (&str, &Reply)) {
+/// Counts and traces a message that its next hops refused. Whether any of its recipients was told by itself.
+fn tell_refused(
+    services: &Services,
+    session: &str,
+    transaction: &Transaction,
+    (message_id, said): (&str, &Reply),
+) -> bool {
+    let mut told = false;
     let result = if said.is_permanent() { "failed" } else { "deferred" };
     for recipient in &transaction.recipients {
         let connector = &*recipient.route.connector;
         services.metrics.deliveries.with_label_values(&[connector, result]).inc();
-        services.trace.record(&Event {
-            recipient: recipient.rcpt.address.as_str().into(),
-            message_id: message_id.into(),
-            connector: connector.into(),
-            detail: said.to_string().into(),
-            ..transaction.event(session, What::Refused)
-        });
+        if transaction.is_told(services, Kind::RefusedRecipient, (&recipient.rcpt.address, said)) {
+            told = true;
+            services.trace.record(&Event {
+                recipient: recipient.rcpt.address.as_str().into(),
+                message_id: message_id.into(),
+                connector: connector.into(),
+                detail: said.to_string().into(),
+                ..transaction.event(session, What::Refused)
+            });
+        }
     }
+    told
 }
 
 /// Notes what next hops accepted, and what they refused.

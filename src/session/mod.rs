@@ -29,6 +29,8 @@ use crate::pressure::Pressure;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::{Action, Event, Server, TlsState};
 use crate::spool::Spool;
+use crate::strangers::Strangers;
+use crate::strangers::sums::{About, Kind};
 use crate::tls::serve::ServerTls;
 use crate::trace::Trace;
 
@@ -44,6 +46,7 @@ mod link;
 mod login;
 mod passing_on;
 mod rcpt;
+mod refused;
 mod returned;
 mod streaming;
 mod transaction;
@@ -56,7 +59,7 @@ use identity::Believed;
 pub use identity::Identity;
 use lending::Lending;
 use link::Link;
-use transaction::Transaction;
+use transaction::{Answer, Transaction};
 use wire::{encrypt, profile};
 
 /// How much of our replies waits before it is sent, however much the client has pipelined.
@@ -83,6 +86,8 @@ pub struct Services {
     pub trace: Trace,
     /// Whether there is room for more mail.
     pub pressure: Arc<Pressure>,
+    /// Strangers in numbers.
+    pub strangers: Strangers,
 }
 
 /// Who a session is with, and through which door it came.
@@ -127,13 +132,25 @@ where
     let span = tracing::info_span!("session", id = &*client.id, client = %client.address.ip().to_canonical(),
         connector = &*client.connector.name);
     async {
+        let (strangers, id) = (services.strangers.clone(), client.id.clone());
+        let (address, connector) = (client.address.ip(), client.connector.clone());
         let ended = match Session::begin(services, client, socket, draining).await {
             Ok(mut session) => session.run().await,
             Err(ended) => ended,
         };
+        if connector.is_for_anybody() {
+            strangers.left(address, &id);
+        }
+        let tells = |reason| {
+            let about = About { what: Kind::Broken, client: address, domain: "", reason, sample: "" };
+            !connector.organization.is_empty() || strangers.tells(&about)
+        };
         match ended {
             Ended::Closed | Ended::Eof => tracing::debug!(%ended, "session ended"),
             Ended::Stuck => tracing::error!(%ended, "session ended"),
+            Ended::Broken(_) if !tells("broken") => {}
+            Ended::Handshake(_) if !tells("handshake") => {}
+            Ended::Unread if !tells("unread") => {}
             Ended::Broken(_) | Ended::Handshake(_) | Ended::Unread => tracing::info!(%ended, "session ended"),
         }
     }
@@ -273,8 +290,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// The answer to the oldest RCPT.
     async fn wait(&mut self) -> Result<(), Ended> {
         let (services, session) = (self.services.clone(), self.client.id.clone());
-        let answer = self.transaction()?.answer(&services, &session).await.ok_or(Ended::Stuck)?;
-        self.machine.handle(Event::Resolved(answer));
+        let Answer { reply, late } = self.transaction()?.answer(&services, &session).await.ok_or(Ended::Stuck)?;
+        if !late.is_zero() {
+            self.flush().await?;
+            Box::pin(self.hold_back(late)).await;
+        }
+        self.machine.handle(Event::Resolved(reply));
         Ok(())
     }
 

@@ -3,8 +3,10 @@
 //! RCPTs that the client pipelines go on pipelined: [`Transaction::answer`] takes all that are decided, asks the next hops
 //! about them in one go, and answers one after the other.
 
+use std::sync::Arc;
+
 use super::Services;
-use super::transaction::{Accepted, Deciding, Transaction, because, domain_label, is_loop};
+use super::transaction::{Accepted, Answer, Deciding, Transaction, is_loop};
 use crate::config::{Config, Delivery, Protocol};
 use crate::delivery::cut_through::{Asked, TakesPart};
 use crate::delivery::on_its_way::{Asker, ComesFrom, Key, OnTheWay};
@@ -18,8 +20,8 @@ use crate::routing::doubt::{Believed, Doubt, Followed, KnownBy, Refused};
 use crate::routing::verdict::{Decision, Freshness, Reason, Route, Verdict, Way};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
+use crate::strangers::sums::Kind;
 use crate::time::UnixTime;
-use crate::trace::{Event, What};
 
 /// How the next hop of a route takes part in the conversation; `None`: its mail is queued.
 pub(super) fn part<'a>(config: &'a Config, route: &Route) -> Option<TakesPart<'a>> {
@@ -35,8 +37,8 @@ const AT_ONCE: usize = 100;
 
 /// A RCPT that is decided.
 pub(super) struct Decided {
-    rcpt: RcptTo,
-    decision: Decision,
+    pub(super) rcpt: RcptTo,
+    pub(super) decision: Decision,
 }
 
 /// How far a RCPT has come.
@@ -48,11 +50,11 @@ enum Stage {
 }
 
 /// Why a recipient is refused.
-struct Refusal {
-    reply: Reply,
+pub(super) struct Refusal {
+    pub(super) reply: Reply,
     /// The row of the table of refusals; empty: none.
-    row: &'static str,
-    loops: bool,
+    pub(super) row: &'static str,
+    pub(super) loops: bool,
 }
 
 impl From<Reply> for Refusal {
@@ -64,7 +66,7 @@ impl From<Reply> for Refusal {
 impl Transaction {
     /// What the oldest RCPT is answered that waits for it. RCPTs behind it that are decided too are asked about in the same
     /// go. `None`: none waits.
-    pub(super) async fn answer(&mut self, services: &Services, session: &str) -> Option<Reply> {
+    pub(super) async fn answer(&mut self, services: &Services, session: &Arc<str>) -> Option<Answer> {
         if self.answers.is_empty() {
             let all = self.decided().await;
             self.answer_all(services, session, all).await;
@@ -95,7 +97,7 @@ impl Transaction {
     }
 
     /// Asks the next hops about all that need it, then answers one after the other.
-    async fn answer_all(&mut self, services: &Services, session: &str, mut all: Vec<Decided>) {
+    async fn answer_all(&mut self, services: &Services, session: &Arc<str>, mut all: Vec<Decided>) {
         let mut stages = Vec::with_capacity(all.len());
         for at in 0..all.len() {
             match self.stage(services, &mut all[at], at).await {
@@ -119,8 +121,8 @@ impl Transaction {
                     self.take(services, (&mut one, number), route, outcome).await
                 }
             };
-            let reply = self.tell(services, session, &one, answer);
-            self.answers.push_back(reply);
+            let answer = self.tell(services, session, &one, answer);
+            self.answers.push_back(answer);
         }
     }
 
@@ -312,8 +314,11 @@ impl Transaction {
             Unreachable::Queue => "queued",
             Unreachable::Defer => "deferred",
         };
-        tracing::info!(recipient = %rcpt.address, send_connector = %route.connector, reason = %outcome.reply,
-            row = outcome.row_name(), "next hop out of reach: {what}");
+        if otherwise == Unreachable::Queue || self.is_told(services, Kind::OutOfReach, (&rcpt.address, &outcome.reply))
+        {
+            tracing::info!(recipient = %rcpt.address, send_connector = %route.connector, reason = %outcome.reply,
+                row = outcome.row_name(), "next hop out of reach: {what}");
+        }
         match part(&in_force.config, &route) {
             Some(part) if otherwise == Unreachable::Queue => {
                 let (origin, sender, vouched) = (&*self.origin, &self.sender, Vouched::No);
@@ -334,33 +339,5 @@ impl Transaction {
         outcome: &Outcome,
     ) -> bool {
         services.memory.refuses_by_policy(address, route, (outcome, Step::Rcpt), self.source())
-    }
-
-    /// Counts, logs and traces what a RCPT is answered.
-    fn tell(&self, services: &Services, session: &str, one: &Decided, answer: Result<(), Refusal>) -> Reply {
-        let address = &one.rcpt.address;
-        let domain = domain_label(&self.in_force.config.routing, address);
-        let count = |label| services.metrics.recipients.with_label_values(&[domain.as_str(), label]).inc();
-        let Refusal { reply, row, loops } = match answer {
-            Ok(()) => {
-                count(one.decision.label());
-                return reply::RECIPIENT_OK;
-            }
-            Err(refusal) => refusal,
-        };
-        count(if reply.is_permanent() { "refused" } else { "deferred" });
-        let why = &because(&one.decision.reasons);
-        tracing::info!(sender = %self.sender.reverse_path, recipient = %address, %reply, row = (!row.is_empty()).then_some(row), because = why,
-            "recipient refused");
-        if loops {
-            services.metrics.loops.with_label_values(&["resolves-first"]).inc();
-        }
-        let by = if row.is_empty() { String::new() } else { format!("refusal {row}; ") };
-        services.trace.record(&Event {
-            recipient: address.as_str().into(),
-            detail: format!("{reply} ({by}{why})").into(),
-            ..self.event(session, What::Refused)
-        });
-        reply
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinError;
 use tokio::time::Instant;
@@ -37,7 +38,7 @@ pub(super) struct Transaction {
     /// Asked, oldest first; the answers come in this order.
     pub(super) asked: VecDeque<(RcptTo, Deciding)>,
     /// Answers that are there, and nobody has taken yet.
-    pub(super) answers: VecDeque<Reply>,
+    pub(super) answers: VecDeque<Answer>,
     /// The number of the recipient that was named last.
     pub(super) last_number: usize,
     pub(super) recipients: Vec<Accepted>,
@@ -50,6 +51,12 @@ pub(super) struct Transaction {
     /// When MAIL came.
     pub(super) began: Instant,
     pub(super) content: Option<(Passed, Writing)>,
+}
+
+/// What a RCPT is answered, and how much later than it could be.
+pub(super) struct Answer {
+    pub(super) reply: Reply,
+    pub(super) late: Duration,
 }
 
 /// A decision that is under way, or made.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::lending::State;
 use super::link::Link;
@@ -80,6 +80,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
         }
         Ok(())
+    }
+
+    /// A reply is told so much later. Nobody else waits for that: connections that somebody wants go back.
+    pub(super) async fn hold_back(&mut self, late: Duration) {
+        let until = Instant::now() + late;
+        loop {
+            let branches = self.transaction.as_ref().map(|transaction| &transaction.branches);
+            let branches = branches.filter(|branches| branches.has_checkouts());
+            let wanted = async {
+                match branches {
+                    Some(branches) => branches.wanted().await,
+                    None => std::future::pending().await,
+                }
+            };
+            match timeout_at(until, wanted).await {
+                Ok(at) => self.give_back(at),
+                Err(_) => return,
+            }
+        }
     }
 
     /// Somebody wants a connection that the transaction holds, and the client makes us wait.

@@ -266,6 +266,9 @@ pub const SHUTTING_DOWN: Reply = Reply::fixed(421, Enhanced(4, 3, 2), "service s
 pub const TOO_MANY_CONNECTIONS: Reply = Reply::fixed(421, Enhanced(4, 3, 2), "too many connections, try again later");
 /// `max_connections_per_ip`.
 pub const TOO_MANY_FROM_ADDRESS: Reply = Reply::fixed(421, Enhanced(4, 7, 0), "too many connections from your address");
+/// `limits.unknown_one_session`.
+pub const TOO_MANY_UNKNOWN: Reply =
+    Reply::fixed(421, Enhanced(4, 7, 0), "too many unknown recipients from your address, one session at a time");
 /// No receive connector serves the client.
 pub const NOT_SERVED: Reply = Reply::fixed(554, Enhanced(5, 7, 1), "no service for your address");
 

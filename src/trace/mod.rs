@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::UnixTime;
 
+mod files;
 pub mod read;
+pub mod room;
 mod waiting;
 pub mod writer;
 

@@ -6,12 +6,12 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::Event;
-use super::writer::day;
+use super::files::{self, day};
 use crate::time::UnixTime;
 
 /// What is looked for. Texts match any part, without case; empty ones match everything.
@@ -30,29 +30,14 @@ pub struct Query {
     pub limit: usize,
 }
 
-/// The trace's files, oldest first, with their dates.
-pub(super) fn files(folder: &Path) -> Vec<(String, PathBuf)> {
-    let paths = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut found: Vec<_> = paths.filter_map(|path| Some((date(&path)?, path))).collect();
-    found.sort();
-    found
-}
-
-/// The date in the name `2026-11-21.jsonl`.
-fn date(path: &Path) -> Option<String> {
-    let date = path.file_name()?.to_str()?.strip_suffix(".jsonl")?;
-    let form = date.len() == 10 && date.bytes().all(|b| b.is_ascii_digit() || b == b'-');
-    form.then(|| date.to_owned())
-}
-
 /// The events that match, oldest first: of each message that matches, what concerns the message as a whole and
 /// what concerns the recipients asked for.
 #[must_use]
 pub fn find(folder: &Path, query: &Query) -> Vec<Event<'static>> {
     let wanted = Wanted::new(query);
     let from = day(query.since);
-    let files: Vec<_> = files(folder).into_iter().filter(|(date, _)| *date >= from).collect();
-    let events = || files.iter().flat_map(|(_, path)| events(path)).filter(|event| event.at >= query.since);
+    let files: Vec<_> = files::all(folder).into_iter().filter(|file| file.day >= from).collect();
+    let events = || files.iter().flat_map(|file| events(&file.path)).filter(|event| event.at >= query.since);
     // Message-ID and recipient stand in different events of a message: first which messages, then their events.
     let mut ids = Matching::default();
     events().for_each(|event| ids.note(&event, &wanted));

@@ -29,6 +29,13 @@ pub(super) struct OfDay {
     pub(super) lines: Vec<u8>,
 }
 
+impl OfDay {
+    /// How many.
+    pub(super) fn events(&self) -> usize {
+        memchr::memchr_iter(b'\n', &self.lines).count()
+    }
+}
+
 impl Waiting {
     /// Takes an event, unless too much waits.
     pub(super) fn put(&self, event: &Event<'_>) {

@@ -5,18 +5,25 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Trace;
+use super::files::{self, DayFile, day};
+use super::room::Room;
 use super::waiting::{OfDay, Waiting};
+use crate::metrics::Metrics;
 use crate::time::UnixTime;
 
+/// How often it is told that events are lost.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// How long a first event waits for company.
 const GATHER: Duration = Duration::from_millis(250);
 
@@ -24,21 +31,30 @@ const GATHER: Duration = Duration::from_millis(250);
 pub struct Writer {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
+    room: Arc<Mutex<Room>>,
 }
 
 /// Starts writing below `folder`, which is made when it is missing (mode 0700: a trace holds addresses).
 ///
 /// # Errors
 /// The folder cannot be made; the text names it.
-pub fn start(folder: PathBuf) -> Result<(Trace, Writer), String> {
+pub fn start(folder: PathBuf, room: Room, metrics: Metrics) -> Result<(Trace, Writer), String> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
     made.map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
     let (waiting, stop) = (Arc::<Waiting>::default(), CancellationToken::new());
-    let task = tokio::spawn(write_all(folder, waiting.clone(), stop.clone()));
-    Ok((Trace { waiting: Some(waiting) }, Writer { stop, task }))
+    let room = Arc::new(Mutex::new(room));
+    let writing = Writing { folder, waiting: waiting.clone(), room: room.clone(), metrics };
+    let task = tokio::spawn(writing.write_all(stop.clone()));
+    Ok((Trace { waiting: Some(waiting) }, Writer { stop, task, room }))
 }
 
 impl Writer {
+    /// What it may take, from now on.
+    #[must_use]
+    pub fn room(&self) -> Arc<Mutex<Room>> {
+        self.room.clone()
+    }
+
     /// Writes what is waiting and ends.
     pub async fn stop(self) {
         self.stop.cancel();
@@ -46,48 +62,72 @@ impl Writer {
     }
 }
 
-async fn write_all(folder: PathBuf, waiting: Arc<Waiting>, stop: CancellationToken) {
-    loop {
-        let gathered = async {
-            waiting.filled.notified().await;
-            // Nobody waits for them: waking this task for each event would cost more than writing it.
-            tokio::time::sleep(GATHER).await;
-        };
-        let stopped = stop.run_until_cancelled(gathered).await.is_none();
-        let (to, lines) = (folder.clone(), waiting.take());
-        let written = tokio::task::spawn_blocking(move || lines.iter().try_for_each(|day| append(&to, day))).await;
-        if let Ok(Err(error)) = written {
-            warn!(%error, "trace events could not be written");
+/// What the writer works with.
+struct Writing {
+    folder: PathBuf,
+    waiting: Arc<Waiting>,
+    room: Arc<Mutex<Room>>,
+    metrics: Metrics,
+}
+
+impl Writing {
+    async fn write_all(self, stop: CancellationToken) {
+        let mut told = None;
+        loop {
+            let gathered = async {
+                self.waiting.filled.notified().await;
+                // Nobody waits for them: waking this task for each event would cost more than writing it.
+                tokio::time::sleep(GATHER).await;
+            };
+            let stopped = stop.run_until_cancelled(gathered).await.is_none();
+            let lost = self.waiting.lost() + self.write(self.waiting.take()).await;
+            self.metrics.trace_lost.with_label_values::<&str>(&[]).inc_by(lost);
+            // Once a minute: a full disk is no reason for a full log.
+            if lost > 0 && told.is_none_or(|told: Instant| told.elapsed() >= TOLD_EVERY) {
+                told = Some(Instant::now());
+                warn!(
+                    events = lost,
+                    "trace events are lost: the disk under state_dir is too slow or too full, or [trace] max_size too \
+                     small; see fingerpost_trace_events_lost_total"
+                );
+            }
+            if stopped {
+                return;
+            }
         }
-        match waiting.lost() {
-            0 => {}
-            events => warn!(events, "trace events were lost: the disk under state_dir is too slow"),
-        }
-        if stopped {
-            return;
-        }
+    }
+
+    /// Writes them. How many were lost.
+    async fn write(&self, lines: Vec<OfDay>) -> u64 {
+        let events: usize = lines.iter().map(OfDay::events).sum();
+        let (folder, room) = (self.folder.clone(), *self.room.lock().unwrap_or_else(PoisonError::into_inner));
+        let written = tokio::task::spawn_blocking(move || lines.iter().map(|day| append(&folder, room, day)).sum());
+        written.await.unwrap_or(events as u64)
     }
 }
 
-/// Appends lines to the file of their day.
-fn append(folder: &Path, of_day: &OfDay) -> std::io::Result<()> {
-    let path = folder.join(format!("{}.jsonl", day(of_day.at)));
-    OpenOptions::new().append(true).create(true).open(path)?.write_all(&of_day.lines)
-}
-
-/// The date of a point in time, UTC: `2026-11-21`.
-pub(super) fn day(at: UnixTime) -> String {
-    at.rfc3339().chars().take(10).collect()
+/// Appends lines to the file of their day. How many events were lost.
+fn append(folder: &Path, room: Room, of_day: &OfDay) -> u64 {
+    let append = || -> std::io::Result<bool> {
+        let Some(file) = room.make(folder, &day(of_day.at), of_day.lines.len() as u64)? else { return Ok(false) };
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(file.path)?;
+        file.write_all(&of_day.lines)?;
+        Ok(true)
+    };
+    match append() {
+        Ok(true) => return 0,
+        Ok(false) => {}
+        Err(error) => warn!(%error, "trace events could not be written"),
+    }
+    of_day.events() as u64
 }
 
 /// Removes the files of days that are older than `days` before today. Other files are left alone.
 pub fn expire(folder: &Path, days: u32, now: UnixTime) {
     let kept = Duration::from_secs(u64::from(days) * 86_400);
     let oldest = day(UnixTime(now.0.saturating_sub(kept.as_secs())));
-    for (date, path) in super::read::files(folder) {
-        if date < oldest
-            && let Err(error) = std::fs::remove_file(&path)
-        {
+    for DayFile { path, .. } in files::all(folder).into_iter().filter(|file| file.day < oldest) {
+        if let Err(error) = std::fs::remove_file(&path) {
             warn!(file = %path.display(), %error, "an old trace file could not be removed");
         }
     }
@@ -104,7 +144,7 @@ mod tests {
     #[tokio::test]
     async fn events_go_to_the_file_of_their_day_and_stop_writes_the_rest() {
         let folder = tempfile::tempdir().unwrap();
-        let (trace, writer) = start(folder.path().join("trace")).unwrap();
+        let (trace, writer) = start(folder.path().join("trace"), Room::default(), Metrics::new()).unwrap();
         trace.record(&event(DAY - 1, What::Received, "A", ""));
         trace.record(&event(DAY, What::Delivered, "A", "alice@contoso.com"));
         trace.record(&event(DAY + 1, What::Delivered, "A", "bob@contoso.com"));

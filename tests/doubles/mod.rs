@@ -211,6 +211,7 @@ impl World {
             outbound: fingerpost::delivery::attempt::Outbound::new(metrics.clone()),
             on_its_way: fingerpost::delivery::on_its_way::OnItsWay::new(metrics.clone()),
             memory: Memory::new(Arc::default(), Arc::new(Mutex::new(RecentlyGood::new([1; 16])))),
+            strangers: fingerpost::strangers::Strangers::new(metrics.clone(), Default::default()),
             metrics,
             trace: fingerpost::trace::Trace::default(),
             pressure: Arc::default(),

@@ -57,9 +57,32 @@ pub struct ReceiveConnector {
     pub strip_headers: Vec<String>,
     /// Whether strangers' Authentication-Results in our name are taken out.
     pub strip_authentication_results: bool,
+    /// `limits`.
+    pub limits: Limits,
+}
+
+/// `limits` of a receive connector: when a client looks for addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// So many distinct unknown recipients, if they are more than were accepted, show it. 0: nobody does.
+    pub unknown_recipients: usize,
+    /// Within this time; at most an hour.
+    pub unknown_within: Duration,
+    /// How much later each further refusal is told.
+    pub unknown_delay: Duration,
+    /// So many, if they are ten times those accepted, leave the client one session.
+    pub unknown_one_session: usize,
 }
 
 impl ReceiveConnector {
+    /// Whether its clients are strangers who come themselves: no organisation, no partner whose mail goes anywhere, and
+    /// no few networks (narrower than /8, IPv6 /16), which are filters and partners by whom strangers' mail comes too.
+    #[must_use]
+    pub fn is_for_anybody(&self) -> bool {
+        let wide = |network: &Network| network.prefix() <= if network.is_v6() { 16 } else { 8 };
+        self.organization.is_empty() && self.relay == Relay::AcceptedDomains && self.remote_networks.iter().any(wide)
+    }
+
     /// To where a client may send that has nothing but its address to show: where clients can authenticate, an address
     /// gives no right to relay.
     #[must_use]

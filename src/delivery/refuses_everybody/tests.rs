@@ -222,7 +222,7 @@ fn a_client_is_its_network_and_no_sender_is_a_domain() {
         (["2001:db8:0:1::1", "2001:db8:0:2::1", "2001:db8:1:1::1"], 3),
         (["192.0.2.1", "192.0.2.2", "::ffff:192.0.2.1"], 2),
     ] {
-        let networks: BTreeSet<IpAddr> = clients.iter().map(|client| network(client.parse().unwrap())).collect();
+        let networks: BTreeSet<IpAddr> = clients.iter().map(|client| one_client(client.parse().unwrap())).collect();
         assert_eq!(networks.len(), expected, "{clients:?}");
     }
     let all = RefusesEverybody::default();

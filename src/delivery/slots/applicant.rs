@@ -1,6 +1,8 @@
 //! Who wants a connection slot. Pure.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+
+use crate::one_client::one_client;
 
 /// Who wants a connection slot, and for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,14 +28,10 @@ impl Client {
     /// The queue.
     pub const QUEUE: Self = Self(None);
 
-    /// The client at this address. An IPv6 /64 is one client, as in `max_connections_per_ip`: a host changes its
-    /// address within it at will (RFC 8981).
+    /// The client at this address.
     #[must_use]
     pub fn at(address: IpAddr) -> Self {
-        Self(Some(match address.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(address),
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
-        }))
+        Self(Some(one_client(address)))
     }
 }
 

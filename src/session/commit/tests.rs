@@ -70,6 +70,7 @@ fn services(folder: &Path) -> (Arc<Services>, tokio::sync::mpsc::UnboundedReceiv
         metrics,
         trace: Trace::default(),
         pressure: Arc::new(Pressure::default()),
+        strangers: crate::strangers::Strangers::new(Metrics::new(), Default::default()),
     };
     (Arc::new(services), committed)
 }

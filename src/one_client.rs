@@ -1,0 +1,30 @@
+//! Who counts as one client. Pure.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// An IPv4 address, however it is written, or an IPv6 network: whoever has one address has its /64 (RFC 7934 3).
+#[must_use]
+pub fn one_client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_address_or_an_ipv6_network() {
+        for (address, client) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8:0:1::1", "2001:db8:0:1::"),
+            ("2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:1::"),
+            ("2001:db8:0:2::1", "2001:db8:0:2::"),
+        ] {
+            assert_eq!(one_client(address.parse().unwrap()), client.parse::<IpAddr>().unwrap(), "{address}");
+        }
+    }
+}

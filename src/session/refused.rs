@@ -1,0 +1,117 @@
+//! Recipients that are refused, at RCPT or at the dot: counted, logged and traced; and how much later a client hears of it
+//! that looks for addresses.
+//!
+//! What strangers cause again and again is told as sums ([`crate::strangers`]).
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Services;
+use super::rcpt::{Decided, Refusal};
+use super::transaction::{Answer, Transaction, because, domain_label};
+use crate::one_client::one_client;
+use crate::smtp::address::Address;
+use crate::smtp::reply::{self, Reply};
+use crate::strangers::harvest::Pace;
+use crate::strangers::sums::{About, Kind};
+use crate::trace::{Event, What};
+
+impl Transaction {
+    /// Counts, logs and traces what a RCPT is answered.
+    pub(super) fn tell(
+        &self,
+        services: &Services,
+        session: &Arc<str>,
+        one: &Decided,
+        answer: Result<(), Refusal>,
+    ) -> Answer {
+        let address = &one.rcpt.address;
+        let domain = domain_label(&self.in_force.config.routing, address);
+        let count = |label| services.metrics.recipients.with_label_values(&[domain.as_str(), label]).inc();
+        let Refusal { reply, row, loops } = match answer {
+            Ok(()) => {
+                count(one.decision.label());
+                if self.is_looked_at() {
+                    services.strangers.accepted(self.client());
+                }
+                return Answer { reply: reply::RECIPIENT_OK, late: Duration::ZERO };
+            }
+            Err(refusal) => refusal,
+        };
+        count(if reply.is_permanent() { "refused" } else { "deferred" });
+        if loops {
+            services.metrics.loops.with_label_values(&["resolves-first"]).inc();
+        }
+        if self.is_told(services, Kind::RefusedRecipient, (address, &reply)) {
+            let why = &because(&one.decision.reasons);
+            tracing::info!(sender = %self.sender.reverse_path, recipient = %address, %reply,
+                row = (!row.is_empty()).then_some(row), because = why, "recipient refused");
+            let by = if row.is_empty() { String::new() } else { format!("refusal {row}; ") };
+            services.trace.record(&Event {
+                recipient: address.as_str().into(),
+                detail: format!("{reply} ({by}{why})").into(),
+                ..self.event(session, What::Refused)
+            });
+        }
+        self.paced(services, session, (address, reply))
+    }
+
+    /// Whether what happened to a recipient is told by itself, not as part of a sum.
+    pub(super) fn is_told(&self, services: &Services, what: Kind, (address, reply): (&Address, &Reply)) -> bool {
+        if !self.origin.is_stranger() {
+            return true;
+        }
+        let enhanced = reply.enhanced.map(|enhanced| format!(" {enhanced}")).unwrap_or_default();
+        let domain = domain_label(&self.in_force.config.routing, address);
+        // Not in the next hop's words: they may have the address in them.
+        let reason = format!("{}{enhanced}", reply.code);
+        let (client, sample) = (one_client(self.client()), address.as_str());
+        services.strangers.tells(&About { what, client, domain: &domain, reason: &reason, sample })
+    }
+
+    /// A refusal, and how much later it is told: a client that looks for addresses waits.
+    pub(super) fn paced(&self, services: &Services, session: &Arc<str>, (address, reply): (&Address, Reply)) -> Answer {
+        let is_unknown = reply.is_permanent() && reply.enhanced == reply::USER_UNKNOWN.enhanced;
+        if !is_unknown || !self.is_looked_at() {
+            return Answer { reply, late: Duration::ZERO };
+        }
+        let (limits, client) = (&self.connector.limits, self.client());
+        match services.strangers.unknown(client, (session, address.key()), limits) {
+            Pace::AtOnce => Answer { reply, late: Duration::ZERO },
+            Pace::Later { news } => {
+                services.metrics.unknown_delayed.with_label_values(&[&*self.connector.name]).inc();
+                if news {
+                    self.tell_harvest(services, session);
+                }
+                Answer { reply, late: limits.unknown_delay }
+            }
+            Pace::Closed => Answer { reply: reply::TOO_MANY_UNKNOWN, late: Duration::ZERO },
+        }
+    }
+
+    fn tell_harvest(&self, services: &Services, session: &str) {
+        let client = one_client(self.client());
+        let limits = &self.connector.limits;
+        let detail = format!(
+            "{client} looks for addresses: {} different recipients are unknown within {:?}, more than were accepted; \
+             refusals are told {:?} later",
+            limits.unknown_recipients, limits.unknown_within, limits.unknown_delay
+        );
+        let told = About { what: Kind::Harvester, client, domain: "", reason: "", sample: "" };
+        if services.strangers.tells(&told) {
+            tracing::warn!("{detail}");
+            services.trace.record(&Event { detail: detail.into(), ..self.event(session, What::Refused) });
+        }
+    }
+
+    /// Whether unknown recipients of this client show that it looks for addresses.
+    fn is_looked_at(&self) -> bool {
+        self.origin.is_stranger() && self.connector.is_for_anybody()
+    }
+
+    /// The client's address; a report of ours has none.
+    fn client(&self) -> IpAddr {
+        self.origin.client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+}

@@ -1,0 +1,257 @@
+//! Who looks for addresses: a client of whose recipients many are unknown, and more than are known. Pure.
+//!
+//! A newsletter of 5,000 recipients, one in twenty unknown, is none: it is the share that shows a harvester. Who is found
+//! out hears each further refusal later; who goes on has one session at a time.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Limits;
+use crate::fast_map::FastMap;
+use crate::time::UnixTime;
+
+/// How many clients are remembered; those that were seen last.
+const CLIENTS: usize = 5_000;
+/// How many unknown recipients of one.
+const DISTINCT: usize = 500;
+/// For how long accepted ones are counted: no window is longer.
+pub(crate) const MINUTES: usize = 60;
+
+/// How refusals are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// At once.
+    AtOnce,
+    /// After `unknown_delay`. `news`: for the first time.
+    Later {
+        /// It has just been found out.
+        news: bool,
+    },
+    /// The session is over: another one of this client's goes on.
+    Closed,
+}
+
+/// All clients.
+#[derive(Debug, Default)]
+pub struct Harvest {
+    clients: FastMap<IpAddr, Client>,
+    hash: RandomState,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    seen: UnixTime,
+    /// Distinct unknown recipients and when each was named first, oldest first.
+    unknown: VecDeque<(UnixTime, u64)>,
+    /// How many were accepted, by minute, oldest first.
+    accepted: VecDeque<(u64, u64)>,
+    /// The one session that it has left.
+    session: Option<Arc<str>>,
+    /// It was found out, and has not been quiet since.
+    known: bool,
+}
+
+impl Harvest {
+    /// A recipient was refused as unknown.
+    pub fn unknown(
+        &mut self,
+        client: IpAddr,
+        (session, recipient): (&Arc<str>, &str),
+        limits: &Limits,
+        now: UnixTime,
+    ) -> Pace {
+        if limits.unknown_recipients == 0 {
+            return Pace::AtOnce;
+        }
+        let hash = self.hash.hash_one(recipient);
+        let client = self.client(client, now);
+        client.forget(limits.unknown_within, now);
+        if client.unknown.len() < DISTINCT && !client.unknown.iter().any(|(_, known)| *known == hash) {
+            client.unknown.push_back((now, hash));
+        }
+        if client.is_barred(limits) {
+            let one = client.session.get_or_insert_with(|| session.clone());
+            if one != session {
+                return Pace::Closed;
+            }
+        }
+        if !client.harvests(limits) {
+            client.known = false;
+            return Pace::AtOnce;
+        }
+        Pace::Later { news: !std::mem::replace(&mut client.known, true) }
+    }
+
+    /// A recipient was accepted.
+    pub fn accepted(&mut self, client: IpAddr, now: UnixTime) {
+        let client = self.client(client, now);
+        let minute = now.0 / 60;
+        match client.accepted.back_mut() {
+            Some((last, times)) if *last == minute => *times += 1,
+            _ => client.accepted.push_back((minute, 1)),
+        }
+        if client.accepted.len() > MINUTES {
+            client.accepted.pop_front();
+        }
+    }
+
+    /// Whether this client may have one session only.
+    pub fn has_one_session(&mut self, client: IpAddr, limits: &Limits, now: UnixTime) -> bool {
+        let Some(client) = self.clients.get_mut(&client) else { return false };
+        client.forget(limits.unknown_within, now);
+        limits.unknown_recipients > 0 && client.is_barred(limits)
+    }
+
+    /// A session has ended.
+    pub fn left(&mut self, client: IpAddr, session: &Arc<str>) {
+        if let Some(client) = self.clients.get_mut(&client)
+            && client.session.as_ref() == Some(session)
+        {
+            client.session = None;
+        }
+    }
+
+    fn client(&mut self, client: IpAddr, now: UnixTime) -> &mut Client {
+        if self.clients.len() >= CLIENTS && !self.clients.contains_key(&client) {
+            self.forget_some();
+        }
+        let client = self.clients.entry(client).or_default();
+        client.seen = now;
+        client
+    }
+
+    /// The half that was not seen for the longest time.
+    fn forget_some(&mut self) {
+        let mut seen: Vec<UnixTime> = self.clients.values().map(|client| client.seen).collect();
+        let (_, median, _) = seen.select_nth_unstable(CLIENTS / 2);
+        let median = *median;
+        self.clients.retain(|_, client| client.seen > median);
+    }
+}
+
+impl Client {
+    fn forget(&mut self, window: Duration, now: UnixTime) {
+        let old = |at: UnixTime| now.since(at) >= window || at.since(now) >= window;
+        while self.unknown.front().is_some_and(|(at, _)| old(*at)) {
+            self.unknown.pop_front();
+        }
+        while self.accepted.front().is_some_and(|(minute, _)| old(UnixTime(minute * 60))) {
+            self.accepted.pop_front();
+        }
+    }
+
+    fn accepted(&self) -> u64 {
+        self.accepted.iter().map(|(_, times)| times).sum()
+    }
+
+    fn harvests(&self, limits: &Limits) -> bool {
+        self.unknown.len() >= limits.unknown_recipients && self.unknown.len() as u64 > self.accepted()
+    }
+
+    fn is_barred(&self, limits: &Limits) -> bool {
+        self.unknown.len() >= limits.unknown_one_session
+            && self.unknown.len() as u64 >= self.accepted().saturating_mul(10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        unknown_recipients: 20,
+        unknown_delay: Duration::from_secs(1),
+        unknown_one_session: 200,
+        unknown_within: Duration::from_mins(10),
+    };
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const LATER: Pace = Pace::Later { news: false };
+
+    /// What becomes of these: `a` accepted, `u` another unknown one, `o` the first unknown one once more.
+    fn paces(harvest: &mut Harvest, what: &str, now: u64) -> Vec<Pace> {
+        let session: Arc<str> = "1".into();
+        let mut paces = Vec::new();
+        for (at, letter) in what.chars().enumerate() {
+            let recipient = if letter == 'o' { "o".to_owned() } else { format!("{now} {at}") };
+            if letter == 'a' {
+                harvest.accepted(CLIENT, UnixTime(now));
+            } else {
+                paces.push(harvest.unknown(CLIENT, (&session, &recipient), &LIMITS, UnixTime(now)));
+            }
+        }
+        paces
+    }
+
+    #[test]
+    fn twenty_different_ones_and_more_than_were_accepted_show_a_harvester() {
+        for (what, late) in [
+            ("u".repeat(19), 0),
+            ("u".repeat(20), 1),
+            ("u".repeat(25), 6),
+            ("o".repeat(100), 0),
+            ("a".repeat(19) + &"u".repeat(20), 1),
+            ("a".repeat(20) + &"u".repeat(20), 0),
+            (("a".repeat(19) + "u").repeat(250), 0),
+            ("au".repeat(100), 0),
+            ("u".repeat(20) + &"a".repeat(20) + "u", 2),
+        ] {
+            let paces = paces(&mut Harvest::default(), &what, 600);
+            assert_eq!(paces.iter().filter(|pace| **pace != Pace::AtOnce).count(), late, "{what}");
+        }
+        let paces = paces(&mut Harvest::default(), &"u".repeat(22), 600);
+        assert_eq!(paces[18..], [Pace::AtOnce, Pace::Later { news: true }, LATER, LATER]);
+    }
+
+    #[test]
+    fn ten_minutes_are_looked_at() {
+        let mut harvest = Harvest::default();
+        paces(&mut harvest, &"u".repeat(19), 600);
+        assert_eq!(paces(&mut harvest, "u", 1199), [Pace::Later { news: true }]);
+        assert_eq!(paces(&mut harvest, "u", 1200), [Pace::AtOnce]);
+        let mut harvest = Harvest::default();
+        paces(&mut harvest, &("a".repeat(50) + &"u".repeat(19)), 600);
+        assert_eq!(paces(&mut harvest, &"u".repeat(30), 1190), [Pace::AtOnce; 30]);
+        assert_eq!(paces(&mut harvest, "u", 1201), [Pace::Later { news: true }], "what was accepted is forgotten too");
+    }
+
+    #[test]
+    fn after_two_hundred_one_session_is_left_until_it_ends() {
+        let (mut harvest, now) = (Harvest::default(), UnixTime(600));
+        assert!(!harvest.has_one_session(CLIENT, &LIMITS, now));
+        assert_eq!(paces(&mut harvest, &"u".repeat(199), 600).last(), Some(&LATER));
+        assert!(!harvest.has_one_session(CLIENT, &LIMITS, now));
+        assert_eq!(paces(&mut harvest, "uu", 601), [LATER; 2]);
+        assert!(harvest.has_one_session(CLIENT, &LIMITS, now));
+        let (first, second): (Arc<str>, Arc<str>) = ("1".into(), "2".into());
+        let mut says = |session| harvest.unknown(CLIENT, (session, "x"), &LIMITS, now);
+        assert_eq!((says(&second), says(&first)), (Pace::Closed, LATER));
+        harvest.left(CLIENT, &second);
+        harvest.left(CLIENT, &first);
+        assert_eq!(harvest.unknown(CLIENT, (&second, "x"), &LIMITS, now), LATER);
+        assert!(!harvest.has_one_session(CLIENT, &LIMITS, UnixTime(1200)));
+        let mut harvest = Harvest::default();
+        paces(&mut harvest, &("a".repeat(21) + &"u".repeat(209)), 600);
+        assert!(!harvest.has_one_session(CLIENT, &LIMITS, now), "ten times those accepted");
+        paces(&mut harvest, "u", 601);
+        assert!(harvest.has_one_session(CLIENT, &LIMITS, now));
+    }
+
+    #[test]
+    fn of_any_number_of_clients_some_are_remembered() {
+        let mut harvest = Harvest::default();
+        for number in 0..20_000_u32 {
+            harvest.accepted(IpAddr::V4(number.into()), UnixTime(u64::from(number)));
+            assert!(harvest.clients.len() <= CLIENTS);
+        }
+        assert!(harvest.clients.contains_key(&IpAddr::V4(19_000.into())));
+        let nobody = Limits { unknown_recipients: 0, ..LIMITS };
+        let session: Arc<str> = "1".into();
+        for number in 0..100 {
+            let pace = harvest.unknown(CLIENT, (&session, &number.to_string()), &nobody, UnixTime(1));
+            assert_eq!(pace, Pace::AtOnce);
+        }
+    }
+}

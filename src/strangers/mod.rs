@@ -1,0 +1,114 @@
+//! Strangers in numbers: who looks for addresses ([`harvest`]), and what is told of them one by one or as sums ([`sums`]).
+//!
+//! `session` and `listener` ask here; `run` writes the sums out. A stranger is whoever has no organization and has not
+//! authenticated.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+pub mod harvest;
+pub mod sums;
+
+use harvest::{Harvest, Pace};
+use sums::{About, Sum, Sums};
+
+use crate::config::Limits;
+use crate::metrics::Metrics;
+use crate::one_client::one_client;
+use crate::time::UnixTime;
+use crate::trace::{Event, Trace, What};
+
+/// How often sums whose minute is over are looked for.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// All of it. Cloning shares it.
+#[derive(Clone)]
+pub struct Strangers(Arc<Shared>);
+
+struct Shared {
+    sums: Mutex<Sums>,
+    harvest: Mutex<Harvest>,
+    metrics: Metrics,
+    trace: Trace,
+}
+
+impl Strangers {
+    /// Nobody has come yet.
+    #[must_use]
+    pub fn new(metrics: Metrics, trace: Trace) -> Self {
+        Self(Arc::new(Shared { sums: Mutex::default(), harvest: Mutex::default(), metrics, trace }))
+    }
+
+    /// Whether this is told by itself. If not it is in a sum already, which is told when its minute is over.
+    #[must_use]
+    pub fn tells(&self, about: &About<'_>) -> bool {
+        let told = self.sums().take(about, UnixTime::now());
+        if !told {
+            self.0.metrics.told_as_sums.with_label_values(&[about.what.as_str()]).inc();
+        }
+        told
+    }
+
+    /// A recipient of this client was refused as unknown: how its refusals are told from now on.
+    #[must_use]
+    pub fn unknown(&self, address: IpAddr, (session, recipient): (&Arc<str>, &str), limits: &Limits) -> Pace {
+        self.harvest().unknown(one_client(address), (session, recipient), limits, UnixTime::now())
+    }
+
+    /// A recipient of this client was accepted.
+    pub fn accepted(&self, address: IpAddr) {
+        self.harvest().accepted(one_client(address), UnixTime::now());
+    }
+
+    /// Whether this client may have one session only.
+    #[must_use]
+    pub fn has_one_session(&self, address: IpAddr, limits: &Limits) -> bool {
+        self.harvest().has_one_session(one_client(address), limits, UnixTime::now())
+    }
+
+    /// A session has ended.
+    pub fn left(&self, address: IpAddr, session: &Arc<str>) {
+        self.harvest().left(one_client(address), session);
+    }
+
+    /// Writes sums to log and trace when their minute is over, and what there is at the end.
+    pub async fn tell_sums(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(EVERY);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let due = self.sums().due(UnixTime::now());
+            due.iter().for_each(|sum| self.tell(sum));
+        }
+        let rest = self.sums().rest();
+        rest.iter().for_each(|sum| self.tell(sum));
+    }
+
+    fn tell(&self, sum: &Sum) {
+        let (what, times) = (sum.what.as_str(), sum.times);
+        let (client, domain, reason, sample) = (&*sum.client, &*sum.domain, &*sum.reason, sum.sample.join(", "));
+        tracing::info!(client, times, domain, reason, sample, "{what}: told as a sum");
+        if sum.what == sums::Kind::RefusedRecipient {
+            self.0.trace.record(&Event {
+                at: sum.since,
+                id: "".into(),
+                session: "".into(),
+                what: What::Refused,
+                sender: "".into(),
+                recipient: sample.into(),
+                message_id: "".into(),
+                connector: "".into(),
+                detail: format!("{times} recipients in {domain} of {client}, among them these: {reason}").into(),
+            });
+        }
+    }
+
+    fn sums(&self) -> MutexGuard<'_, Sums> {
+        self.0.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn harvest(&self) -> MutexGuard<'_, Harvest> {
+        self.0.harvest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,233 @@
+//! What strangers cause again and again: the first of it is told one by one, the rest as sums, so that neither log nor
+//! trace grows with an attack. Pure.
+//!
+//! One by one go 100 a minute of each kind, and 10 of one client. A sum is of a minute, a kind, a client, a domain and a
+//! reason, with a few addresses as a sample.
+
+use std::net::IpAddr;
+
+use crate::fast_map::FastMap;
+use crate::time::UnixTime;
+
+/// Told one by one each minute, of each kind.
+const SINGLY: u32 = 100;
+/// And of one client.
+const OF_ONE_CLIENT: u32 = 10;
+/// Different sums of one minute and kind; what is beyond them goes into one.
+const SUMS: usize = 200;
+/// Addresses in a sum.
+const SAMPLE: usize = 3;
+/// Octets of such an address, and of a reason, that are kept.
+const KEPT: usize = 256;
+/// Seconds.
+const MINUTE: u64 = 60;
+
+/// What is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// RCPT or the dot was answered 4xx or 5xx.
+    RefusedRecipient,
+    /// A recipient's next hop is out of reach.
+    OutOfReach,
+    /// A client looks for addresses.
+    Harvester,
+    /// A connection was not let in.
+    TurnedAway,
+    /// A session broke: its handshake, its connection.
+    Broken,
+    /// A name and a password were wrong.
+    Authentication,
+}
+
+impl Kind {
+    const COUNT: usize = 6;
+
+    /// As logs and metrics have it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RefusedRecipient => "refused-recipients",
+            Self::OutOfReach => "out-of-reach",
+            Self::Harvester => "harvesters",
+            Self::TurnedAway => "turned-away",
+            Self::Broken => "broken-sessions",
+            Self::Authentication => "failed-authentications",
+        }
+    }
+}
+
+/// One event.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// What happened.
+    pub what: Kind,
+    /// Whose doing it is, as [`one_client`](crate::one_client::one_client) says.
+    pub client: IpAddr,
+    /// Of the recipient: an accepted domain's pattern; empty: of no recipient.
+    pub domain: &'a str,
+    /// Why: one of a few texts, nothing that a client or a next hop can choose.
+    pub reason: &'a str,
+    /// What is in the sample: an address, a name; empty: nothing.
+    pub sample: &'a str,
+}
+
+/// Many of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sum {
+    /// What happened.
+    pub what: Kind,
+    /// Whose doing it was; `many`: of more clients, domains and reasons than are told apart.
+    pub client: String,
+    /// Of the recipients.
+    pub domain: String,
+    /// Why.
+    pub reason: String,
+    /// How often, beyond those that were told one by one.
+    pub times: u64,
+    /// The first few.
+    pub sample: Vec<String>,
+    /// When the first came.
+    pub since: UnixTime,
+}
+
+/// This minute's.
+#[derive(Debug, Default)]
+pub struct Sums {
+    minute: u64,
+    told: [Told; Kind::COUNT],
+    sums: FastMap<Key, Sum>,
+    /// Those of the minutes before, which nobody has taken yet.
+    over: Vec<Sum>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    all: u32,
+    by_client: FastMap<IpAddr, u32>,
+    /// Its sums.
+    sums: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    what: Kind,
+    client: Option<IpAddr>,
+    domain: String,
+    reason: String,
+}
+
+impl Sums {
+    /// Takes one. Whether it is to be told by itself; if not it is in a sum.
+    pub fn take(&mut self, about: &About<'_>, now: UnixTime) -> bool {
+        self.turn(now);
+        let told = &mut self.told[about.what as usize];
+        if told.all < SINGLY {
+            let of_client = told.by_client.entry(about.client).or_default();
+            if *of_client < OF_ONE_CLIENT {
+                *of_client += 1;
+                told.all += 1;
+                return true;
+            }
+        }
+        let mut key = Key {
+            what: about.what,
+            client: Some(about.client),
+            domain: kept(about.domain),
+            reason: kept(about.reason),
+        };
+        if told.sums >= SUMS && !self.sums.contains_key(&key) {
+            key = Key { client: None, domain: String::new(), reason: String::new(), ..key };
+        }
+        let sum = self.sums.entry(key).or_insert_with_key(|key| {
+            told.sums += 1;
+            let client = key.client.map_or_else(|| "many".to_owned(), |client| client.to_string());
+            let (domain, reason) = (key.domain.clone(), key.reason.clone());
+            Sum { what: key.what, client, domain, reason, times: 0, sample: Vec::new(), since: now }
+        });
+        sum.times += 1;
+        if sum.sample.len() < SAMPLE && !about.sample.is_empty() {
+            sum.sample.push(kept(about.sample));
+        }
+        false
+    }
+
+    /// The sums whose minute is over.
+    pub fn due(&mut self, now: UnixTime) -> Vec<Sum> {
+        self.turn(now);
+        std::mem::take(&mut self.over)
+    }
+
+    /// All of them: there will be no more.
+    pub fn rest(&mut self) -> Vec<Sum> {
+        self.over.extend(std::mem::take(&mut self.sums).into_values());
+        std::mem::take(&mut self.over)
+    }
+
+    /// Another minute begins. Sums that nobody takes are let go of after one: they would grow with an attack.
+    fn turn(&mut self, now: UnixTime) {
+        if now.0 / MINUTE == self.minute {
+            return;
+        }
+        self.minute = now.0 / MINUTE;
+        self.told = Default::default();
+        self.over = std::mem::take(&mut self.sums).into_values().collect();
+        self.over.sort_by(|one, other| other.times.cmp(&one.times).then_with(|| one.client.cmp(&other.client)));
+    }
+}
+
+/// The beginning of a text.
+fn kept(text: &str) -> String {
+    text[..text.floor_char_boundary(KEPT)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about<'a>(client: u32, reason: &'a str, sample: &'a str) -> About<'a> {
+        let client = IpAddr::V4(client.into());
+        About { what: Kind::RefusedRecipient, client, domain: "contoso.com", reason, sample }
+    }
+
+    #[test]
+    fn ten_of_a_client_and_a_hundred_in_all_are_told_and_the_rest_are_sums() {
+        let mut sums = Sums::default();
+        let told = (0..1000).filter(|n| sums.take(&about(1, "550 5.1.1", &format!("u{n}@contoso.com")), UnixTime(600)));
+        assert_eq!(told.count(), 10);
+        let told = (0..1000).filter(|n| sums.take(&about(n + 2, "550 5.1.1", ""), UnixTime(659)));
+        assert_eq!(told.count(), 90, "a hundred in all");
+        let other = About { what: Kind::TurnedAway, ..about(1, "max-connections", "") };
+        assert!(sums.take(&other, UnixTime(659)), "each kind has its own");
+        assert!(sums.due(UnixTime(659)).is_empty());
+        let due = sums.due(UnixTime(660));
+        assert_eq!(due.iter().map(|sum| sum.times).sum::<u64>(), 990 + 910);
+        let sample: Vec<String> = (10..13).map(|n| format!("u{n}@contoso.com")).collect();
+        let first = Sum {
+            what: Kind::RefusedRecipient,
+            client: "0.0.0.1".into(),
+            domain: "contoso.com".into(),
+            reason: "550 5.1.1".into(),
+            times: 990,
+            sample,
+            since: UnixTime(600),
+        };
+        assert_eq!(due[0], first);
+        assert!(sums.take(&about(1, "550 5.1.1", ""), UnixTime(660)), "a minute later the first are told again");
+        assert!(sums.due(UnixTime(661)).is_empty());
+    }
+
+    #[test]
+    fn nothing_grows_with_an_attack() {
+        let mut sums = Sums::default();
+        for number in 0..100_000 {
+            let long = format!("{number}{}", "\u{fc}".repeat(1000));
+            sums.take(&About { domain: &long, ..about(number, &long, &long) }, UnixTime(60));
+        }
+        let rest = sums.rest();
+        assert_eq!(rest.len(), SUMS + 1);
+        let octets: usize = rest.iter().map(|sum| format!("{sum:?}").len()).sum();
+        assert!(octets < 512 << 10, "{octets}");
+        assert_eq!(rest.iter().map(|sum| sum.times).sum::<u64>(), 100_000 - 100);
+        assert_eq!(rest.iter().filter(|sum| sum.client == "many").count(), 1);
+    }
+}

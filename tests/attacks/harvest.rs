@@ -1,0 +1,86 @@
+//! Clients that look for addresses, and senders that only look like them.
+
+use std::net::Ipv4Addr;
+
+use crate::ground::{FILTER, Place, names};
+use crate::support::wait_until;
+use crate::town::SOON;
+
+const HARVESTER: Ipv4Addr = Ipv4Addr::new(127, 0, 2, 1);
+const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 2, 2);
+
+fn unknown(range: std::ops::Range<usize>) -> impl Iterator<Item = String> {
+    range.map(|number| format!("x{number}@c.test"))
+}
+
+/// Each refusal is told later from the twentieth on; after two hundred it has one session. Nobody else notices.
+#[test]
+fn a_harvester_is_slowed_down_and_has_one_session_in_the_end() {
+    let place = Place::start(10, "[receive_connector.limits]\nunknown_delay = \"10ms\"");
+    let mut raw = place.from(HARVESTER);
+    assert_eq!(names(&mut raw, unknown(0..19)), [550; 19]);
+    assert_eq!(names(&mut raw, std::iter::repeat_n("x0@c.test".to_owned(), 10)), [550; 10], "the same one again");
+    assert_eq!(place.delayed(), 0.0);
+    assert_eq!(names(&mut raw, unknown(19..50)), [550; 31]);
+    assert_eq!(place.delayed(), 31.0);
+    assert_eq!(place.town.node.log().matches("looks for addresses").count(), 1);
+    let mut other = place.from(OTHER);
+    assert_eq!(names(&mut other, unknown(0..19)), [550; 19]);
+    assert_eq!(place.delayed(), 31.0, "another client is told at once");
+
+    let mut second = place.from(HARVESTER);
+    for from in [50, 100, 150] {
+        // Errors end a session, and it comes again.
+        assert_eq!(names(&mut place.from(HARVESTER), unknown(from..from + 40)), [550; 40]);
+    }
+    assert_eq!(names(&mut raw, unknown(300..335)), [550; 35]);
+    assert_eq!(names(&mut second, unknown(400..401)), [421], "the first goes on, the second does not");
+    assert_eq!(names(&mut raw, unknown(401..402)), [550]);
+    let mut third = crate::support::senders::Raw::connect_from(HARVESTER, place.town.node.smtp);
+    let (code, text) = third.reply();
+    assert!(code == 421 && text.contains("one session"), "{text}");
+    drop(raw);
+    wait_until("it may come again", SOON, || {
+        let mut again = crate::support::senders::Raw::connect_from(HARVESTER, place.town.node.smtp);
+        again.reply().0 == 220
+    });
+    let trace = place.town.node.run(&["trace", "--since", "1d"]);
+    let trace = String::from_utf8_lossy(&trace.stdout).into_owned();
+    assert!(trace.contains("looks for addresses"), "{trace}");
+}
+
+/// 5,000 recipients from one address, one in twenty unknown: by itself, and by a filter that is a connector of its own.
+#[test]
+fn a_newsletter_is_not_slowed_down() {
+    let place = Place::start(4750, "");
+    for address in [Ipv4Addr::new(127, 0, 2, 3), FILTER] {
+        let (mut raw, mut accepted, mut refused) = (place.from(address), 0, 0);
+        for issue in 0..50 {
+            let all = (issue * 100..issue * 100 + 100).map(|n| match n % 20 {
+                7 => format!("x{n}@c.test"),
+                _ => format!("p{}@c.test", n - n / 20 - usize::from(n % 20 > 7)),
+            });
+            for code in names(&mut raw, all) {
+                *(if code == 250 { &mut accepted } else { &mut refused }) += 1;
+            }
+            if issue % 10 == 9 {
+                raw = place.from(address);
+            }
+        }
+        assert_eq!((accepted, refused), (4750, 250), "{address}");
+    }
+    assert_eq!(place.delayed(), 0.0);
+}
+
+/// By a filter strangers' mail comes too: whoever is unknown there is no fault of its.
+#[test]
+fn a_filter_and_its_unknown_recipients_are_never_slowed_down() {
+    let place = Place::start(10, "");
+    for round in 0..3 {
+        let mut raw = place.from(FILTER);
+        assert_eq!(names(&mut raw, unknown(round * 90..round * 90 + 90)), [550; 90]);
+    }
+    assert_eq!(place.delayed(), 0.0);
+    drop((place.from(FILTER), place.from(FILTER)));
+    assert!(place.hop.taken().is_empty());
+}
