@@ -1,5 +1,5 @@
 # `make test` installs what the tests need (Debian packages, when missing) and runs all of them.
-.PHONY: test lint bench bench-all packages
+.PHONY: test lint attack bench bench-all packages
 
 test: packages
 	cargo test --locked --no-fail-fast
@@ -7,6 +7,10 @@ test: packages
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
+
+# About ten minutes; docs/security.md.
+attack:
+	benches/attack
 
 # About 50 minutes; docs/performance.md. bench-all adds the slow disk and the three curves.
 bench: packages

@@ -11,6 +11,7 @@ import collections
 import contextlib
 import dataclasses
 import json
+import os
 import statistics
 import sys
 import urllib.request
@@ -81,18 +82,20 @@ def measured(row):
 
 
 class Node:
-    """Fingerpost in a folder of its own: a context manager; inside it listens on `server`."""
+    """Fingerpost in a folder of its own: a context manager; inside it listens on `server`. `own` are its own tables, with
+    `{state}`, `{domain}` and ports; `log` takes what it logs, a file in the folder if nothing else."""
 
-    def __init__(self, folder, text):
+    def __init__(self, folder, text, own=None, log=None):
+        self.log = log
         self.folder, self.server, self.metrics = folder, ("127.0.0.1", free_port("127.0.0.1")), free_port("127.0.0.1")
         folder.mkdir()
         csv(folder / "people.csv", RESOLVED)
         self.configuration = folder / "fingerpost.toml"
         ports = {"smtp": self.server[1], "metrics": self.metrics, "admin": free_port("127.0.0.1")}
-        self.configuration.write_text(NODE.format(state=folder / "state", domain=DOMAIN, **ports) + text)
+        self.configuration.write_text((own or NODE).format(state=folder / "state", domain=DOMAIN, **ports) + text)
 
     async def __aenter__(self):
-        with open(self.folder / "log", "wb") as log:
+        with open(self.folder / "log", "wb") if self.log is None else os.fdopen(self.log, "wb") as log:
             command = [FINGERPOST, "run", "--config", self.configuration]
             self.process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, start_new_session=True)
         try:

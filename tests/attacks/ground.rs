@@ -29,7 +29,7 @@ impl Place {
             "[[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\nmax_connections_per_ip = 1000\n{door}\n\n\
              [[receive_connector]]\nname = \"filter\"\nbind = [\"{{smtp}}\"]\nremote_networks = [\"{FILTER}/32\"]\n\n"
         );
-        let inside = send_connector("inside", hop.address, "");
+        let inside = send_connector("inside", hop.address, "delivery = \"queue\"");
         let domain = domain("c.test", "authoritative", "inside");
         town.node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{doors}{domain}{inside}"));
         town.node.start();

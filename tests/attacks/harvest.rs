@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 
 use crate::ground::{FILTER, Place, names};
+use crate::support::pair::message;
+use crate::support::senders::{Letter, Told, msmtp, smtplib, swaks};
 use crate::support::wait_until;
 use crate::town::SOON;
 
@@ -70,6 +72,28 @@ fn a_newsletter_is_not_slowed_down() {
         assert_eq!((accepted, refused), (4750, 250), "{address}");
     }
     assert_eq!(place.delayed(), 0.0);
+}
+
+/// Other people's clients, with 200 recipients and a few who have gone: ten times each, from one address.
+#[test]
+fn ordinary_senders_are_not_slowed_down() {
+    let place = Place::start(300, "");
+    let letter = message("many", 500);
+    let to: Vec<String> =
+        (0..200).map(|n| if n % 20 == 3 { format!("gone{n}@c.test") } else { format!("p{n}@c.test") }).collect();
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    let known: Vec<&str> = to.iter().copied().filter(|to| to.starts_with('p')).collect();
+    for round in 0..3 {
+        for (name, send) in [("smtplib", smtplib as fn(_, &_) -> _), ("swaks", swaks), ("msmtp", msmtp)] {
+            // msmtp sends to all or to nobody.
+            let to = if name == "msmtp" { &known } else { &to };
+            let told: Told = send(place.town.node.smtp, &Letter { from: "ann@outside.test", to, bytes: &letter });
+            assert!(told.accepted || name != "msmtp", "{name}: {}", told.printed);
+            assert!(!told.printed.contains("421"), "{name}, {round}: {}", told.printed);
+        }
+    }
+    wait_until("all copies", SOON, || place.hop.taken().len() >= 9 * known.len());
+    assert_eq!((place.hop.taken().len(), place.delayed()), (9 * known.len(), 0.0));
 }
 
 /// By a filter strangers' mail comes too: whoever is unknown there is no fault of its.
