@@ -78,7 +78,6 @@ fn a_newsletter_is_not_slowed_down() {
 #[test]
 fn ordinary_senders_are_not_slowed_down() {
     let place = Place::start(300, "");
-    let letter = message("many", 500);
     let to: Vec<String> =
         (0..200).map(|n| if n % 20 == 3 { format!("gone{n}@c.test") } else { format!("p{n}@c.test") }).collect();
     let to: Vec<&str> = to.iter().map(String::as_str).collect();
@@ -87,6 +86,7 @@ fn ordinary_senders_are_not_slowed_down() {
         for (name, send) in [("smtplib", smtplib as fn(_, &_) -> _), ("swaks", swaks), ("msmtp", msmtp)] {
             // msmtp sends to all or to nobody.
             let to = if name == "msmtp" { &known } else { &to };
+            let letter = message(&format!("{name}-{round}"), 500);
             let told: Told = send(place.town.node.smtp, &Letter { from: "ann@outside.test", to, bytes: &letter });
             assert!(told.accepted || name != "msmtp", "{name}: {}", told.printed);
             assert!(!told.printed.contains("421"), "{name}, {round}: {}", told.printed);
