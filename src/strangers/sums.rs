@@ -14,11 +14,11 @@ const SINGLY: u32 = 100;
 /// And of one client.
 const OF_ONE_CLIENT: u32 = 10;
 /// Different sums of one minute and kind; what is beyond them goes into one.
-const SUMS: usize = 200;
+const SUMS: usize = 100;
 /// Addresses in a sum.
 const SAMPLE: usize = 3;
-/// Octets of such an address, and of a reason, that are kept.
-const KEPT: usize = 256;
+/// Octets of an address, a domain or a reason that are kept: all kinds together stay below 1 MiB a minute.
+const KEPT: usize = 100;
 /// Seconds.
 const MINUTE: u64 = 60;
 
@@ -226,7 +226,7 @@ mod tests {
         let rest = sums.rest();
         assert_eq!(rest.len(), SUMS + 1);
         let octets: usize = rest.iter().map(|sum| format!("{sum:?}").len()).sum();
-        assert!(octets < 512 << 10, "{octets}");
+        assert!(octets < 100 << 10, "{octets}");
         assert_eq!(rest.iter().map(|sum| sum.times).sum::<u64>(), 100_000 - 100);
         assert_eq!(rest.iter().filter(|sum| sum.client == "many").count(), 1);
     }

@@ -233,6 +233,8 @@ name            = "internet"
 bind            = ["{smtp}"]
 remote_networks = ["127.0.0.0/8"]
 max_connections_per_ip = 1000
+# All who come here have one address, and some look for others'.
+limits = { unknown_recipients = 0 }
 
 [reports]
 from       = "postmaster@contoso.test"
