@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, ReceiveTlsMode};
+use crate::one_client::one_client;
 use crate::session::users::UsersError;
 use crate::session::{self, Client, Identity, Services, door};
 use crate::smtp::reply::{self, Reply};
@@ -303,9 +304,9 @@ impl Shared {
 
     /// Says why, and closes.
     fn turn_away(&self, mut socket: TcpStream, address: SocketAddr, (reason, why): (&'static str, Reply)) {
-        let client = address.ip().to_canonical();
+        let client = one_client(address.ip());
         if self.services.strangers.tells(&About { what: Kind::TurnedAway, client, domain: "", reason, sample: "" }) {
-            tracing::info!(%client, reason, "connection turned away");
+            tracing::info!(client = %address.ip().to_canonical(), reason, "connection turned away");
         }
         self.services.metrics.sessions_refused.with_label_values(&[reason]).inc();
         let Ok(permit) = self.refusals.clone().try_acquire_owned() else { return };

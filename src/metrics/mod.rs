@@ -15,8 +15,16 @@ pub const SESSIONS_REFUSED: [&str; 5] =
     ["max-connections", "max-connections-per-ip", "no-connector", "proxy-header", "unknown-recipients"];
 
 /// `told_as_sums_total{what}`.
-pub const TOLD_AS_SUMS: [&str; 6] =
-    ["refused-recipients", "out-of-reach", "harvesters", "turned-away", "broken-sessions", "failed-authentications"];
+pub const TOLD_AS_SUMS: [&str; 8] = [
+    "refused-recipients",
+    "out-of-reach",
+    "loops",
+    "certificates",
+    "harvesters",
+    "turned-away",
+    "broken-sessions",
+    "failed-authentications",
+];
 
 /// All metrics. Cloning shares them.
 #[derive(Clone)]

@@ -83,7 +83,9 @@ pub(super) async fn check(
     }
     if let Some(rule) = loops::too_many_hops(&rules, &facts, &seen) {
         services.metrics.loops.with_label_values(&[rule.label()]).inc();
-        tracing::warn!(rule = rule.label(), message_id = facts.message_id, "too many hops: message refused");
+        if transaction.is_loop_told(services, rule) {
+            tracing::warn!(rule = rule.label(), message_id = facts.message_id, "too many hops: message refused");
+        }
         return Err(reply::MESSAGE_LOOP);
     }
     let (evidence, now) = (Evidence::Header(&seen), UnixTime::now());
@@ -214,9 +216,12 @@ impl Checked<'_> {
     /// Says that a recipient loops, whatever is done about it.
     fn tell(&self, session: &str, transaction: &Transaction, at: usize, rule: LoopRule) {
         let recipient = &transaction.recipients[at];
-        let rule = rule.label();
         let (address, connector) = (&recipient.rcpt.address, &*recipient.route.connector);
-        self.services.metrics.loops.with_label_values(&[rule]).inc();
+        self.services.metrics.loops.with_label_values(&[rule.label()]).inc();
+        if !transaction.is_loop_told(self.services, rule) {
+            return;
+        }
+        let rule = rule.label();
         tracing::warn!(rule, recipient = %address, send_connector = %connector, message_id = self.facts.message_id,
             mode = ?self.in_force.config.loops.mode, "routing loop");
         self.services.trace.record(&Event {

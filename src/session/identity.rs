@@ -33,12 +33,18 @@ pub struct Believed {
 
 impl Believed {
     /// Looks at the chain that a client showed in the handshake.
-    pub(super) fn of(tls: &ServerTls, chain: Option<&[CertificateDer<'_>]>) -> Option<Self> {
+    pub(super) fn of(
+        tls: &ServerTls,
+        chain: Option<&[CertificateDer<'_>]>,
+        tells: impl FnOnce() -> bool,
+    ) -> Option<Self> {
         let chain = chain?;
         let names = chain.first().map(|own| names::of(own)).unwrap_or_default();
         let by = tls.believers(chain);
         if by.is_empty() {
-            tracing::info!(?names, "the client showed a certificate that no client_ca vouches for, or not today");
+            if tells() {
+                tracing::info!(?names, "the client showed a certificate that no client_ca vouches for, or not today");
+            }
             return None;
         }
         Some(Self { names, by })
@@ -66,7 +72,7 @@ impl Client {
     }
 
     /// Takes note of the certificate that it showed, and of the connector that it gets for it.
-    pub(super) fn showed(&mut self, config: &Config, believed: Option<Believed>) {
+    pub(super) fn showed(&mut self, config: &Config, believed: Option<Believed>, tells: impl Fn() -> bool) {
         let Some(believed) = believed else { return };
         let names = believed.names.clone();
         self.identity.certificate = Some(believed);
@@ -75,6 +81,7 @@ impl Client {
                 tracing::info!(name, receive_connector = &*connector.name, "chosen by the client's certificate");
                 self.connector = connector;
             }
+            Some((_, ChosenBy::Network)) | None if !tells() => {}
             Some((_, ChosenBy::Network)) | None => {
                 tracing::info!(?names, "no receive connector has a name of the client's certificate");
             }

@@ -24,6 +24,7 @@ use crate::delivery::memory::Memory;
 use crate::delivery::on_its_way::OnItsWay;
 use crate::in_force::Current;
 use crate::metrics::Metrics;
+use crate::one_client::one_client;
 use crate::patience::Alarm;
 use crate::pressure::Pressure;
 use crate::smtp::reply::{self, Reply};
@@ -142,7 +143,7 @@ where
             strangers.left(address, &id);
         }
         let tells = |reason| {
-            let about = About { what: Kind::Broken, client: address, domain: "", reason, sample: "" };
+            let about = About { what: Kind::Broken, client: one_client(address), domain: "", reason, sample: "" };
             !connector.organization.is_empty() || strangers.tells(&about)
         };
         match ended {
@@ -186,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     ) -> Result<Self, Ended> {
         let config = services.current.load().config.clone();
         let link = match client.connector.tls.mode {
-            ReceiveTlsMode::Implicit => Box::pin(encrypt(&config, &mut client, Link::Plain(socket))).await?,
+            ReceiveTlsMode::Implicit => Box::pin(encrypt(&services, &mut client, Link::Plain(socket))).await?,
             _ => Link::Plain(socket),
         };
         let tls = match (&link, client.connector.tls.mode, &client.tls) {

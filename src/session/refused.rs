@@ -11,6 +11,7 @@ use super::Services;
 use super::rcpt::{Decided, Refusal};
 use super::transaction::{Answer, Transaction, because, domain_label};
 use crate::one_client::one_client;
+use crate::routing::loops::LoopRule;
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::strangers::harvest::Pace;
@@ -66,8 +67,20 @@ impl Transaction {
         let domain = domain_label(&self.in_force.config.routing, address);
         // Not in the next hop's words: they may have the address in them.
         let reason = format!("{}{enhanced}", reply.code);
-        let (client, sample) = (one_client(self.client()), address.as_str());
-        services.strangers.tells(&About { what, client, domain: &domain, reason: &reason, sample })
+        let client = one_client(self.client());
+        services.strangers.tells(&About { what, client, domain: &domain, reason: &reason, sample: address.as_str() })
+    }
+
+    /// The same of a message or a recipient that loops.
+    pub(super) fn is_loop_told(&self, services: &Services, rule: LoopRule) -> bool {
+        let about = About {
+            what: Kind::Looped,
+            client: one_client(self.client()),
+            domain: "",
+            reason: rule.label(),
+            sample: self.sender.reverse_path.as_str(),
+        };
+        !self.origin.is_stranger() || services.strangers.tells(&about)
     }
 
     /// A refusal, and how much later it is told: a client that looks for addresses waits.

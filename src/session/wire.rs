@@ -13,10 +13,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::lending::State;
 use super::link::Link;
-use super::{Believed, Client, Ended, Session};
+use super::{Believed, Client, Ended, Services, Session};
 use crate::config::Config;
+use crate::one_client::one_client;
 use crate::patience::within;
 use crate::smtp::server::{Event, Expect, Profile, TlsState};
+use crate::strangers::sums::{About, Kind};
 
 /// How much of a content that flows is read at once, octets.
 const READ: usize = 64 * 1024;
@@ -141,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     pub(super) async fn start_tls(&mut self) -> Result<Profile, Ended> {
         let config = self.services.current.load().config.clone();
         let link = std::mem::replace(&mut self.link, Link::Gone);
-        self.link = encrypt(&config, &mut self.client, link).await?;
+        self.link = encrypt(&self.services, &mut self.client, link).await?;
         Ok(profile(&config, &self.client, TlsState::Active))
     }
 
@@ -201,7 +203,7 @@ where
 }
 
 /// The handshake. A certificate that the client shows in it may give it another receive connector.
-pub(super) async fn encrypt<S>(config: &Config, client: &mut Client, link: Link<S>) -> Result<Link<S>, Ended>
+pub(super) async fn encrypt<S>(services: &Services, client: &mut Client, link: Link<S>) -> Result<Link<S>, Ended>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -209,7 +211,12 @@ where
     let tls = client.tls.clone().ok_or_else(none)?;
     let late = |_| Ended::Handshake(io::ErrorKind::TimedOut.into());
     let link = timeout(HANDSHAKE, link.encrypt(tls.config.clone())).await.map_err(late)?.map_err(Ended::Handshake)?;
-    client.showed(config, Believed::of(&tls, link.peer_certificates()));
+    let config = services.current.load().config.clone();
+    let address = one_client(client.address.ip());
+    let about = About { what: Kind::Certificate, client: address, domain: "", reason: "", sample: "" };
+    let tells = || services.strangers.tells(&about);
+    let believed = Believed::of(&tls, link.peer_certificates(), tells);
+    client.showed(&config, believed, tells);
     Ok(link)
 }
 

@@ -29,6 +29,10 @@ pub enum Kind {
     RefusedRecipient,
     /// A recipient's next hop is out of reach.
     OutOfReach,
+    /// A message or a recipient loops.
+    Looped,
+    /// A certificate that is of no use was shown.
+    Certificate,
     /// A client looks for addresses.
     Harvester,
     /// A connection was not let in.
@@ -40,7 +44,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const COUNT: usize = 6;
+    const COUNT: usize = 8;
 
     /// As logs and metrics have it.
     #[must_use]
@@ -48,6 +52,8 @@ impl Kind {
         match self {
             Self::RefusedRecipient => "refused-recipients",
             Self::OutOfReach => "out-of-reach",
+            Self::Looped => "loops",
+            Self::Certificate => "certificates",
             Self::Harvester => "harvesters",
             Self::TurnedAway => "turned-away",
             Self::Broken => "broken-sessions",
