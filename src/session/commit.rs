@@ -4,13 +4,15 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use super::Services;
 use super::ending::cannot_keep;
 use super::transaction::{Transaction, because};
 use super::writing::Writing;
-use crate::delivery::dispatch::Handover;
+use crate::delivery::dispatch::{Handover, UnderWay};
+use crate::delivery::outcome::{Class, Outcome as Answer};
 use crate::message::envelope::{ChosenBy, Origin};
 use crate::message::queue_id::QueueId;
 use crate::message::stamp::Stamp;
@@ -32,6 +34,8 @@ pub(super) struct Kept {
     pub(super) fates: Vec<Fate>,
     /// What the sender may have to be told.
     pub(super) reported: Vec<Reported>,
+    /// Until when the client waits.
+    pub(super) until: Instant,
 }
 
 /// What becomes of one recipient.
@@ -58,6 +62,12 @@ impl Fate {
     pub(super) fn under_way(next_attempt: UnixTime) -> Self {
         let last_error = "it was sent; the next hop has not answered yet".to_owned();
         Self { state: State::Waiting { attempts: 1, next_attempt, last_error, warned: false }, action: None }
+    }
+
+    /// A next hop has it.
+    pub(super) fn delivered(outcome: Answer) -> Self {
+        let Answer { reply, next_hop, success, .. } = outcome;
+        Self { state: State::Done(Outcome::Delivered { next_hop, reply }), action: success }
     }
 
     /// It is over.
@@ -118,8 +128,14 @@ pub(super) async fn commit(
     (mut transaction, kept, writing): (Box<Transaction>, Kept, Writing),
 ) -> Result<Reply, Reply> {
     let committing = async move {
-        let draft = writing.finish().await.map_err(|error| cannot_keep(&error))?;
-        let entries = store(&services, &transaction, &kept, draft).await.map_err(|error| cannot_keep(&error))?;
+        let stored = match writing.finish().await {
+            Ok(draft) => store(&services, &transaction, &kept, draft).await,
+            Err(error) => Err(error),
+        };
+        let entries = match stored {
+            Ok(entries) => entries,
+            Err(error) => return without_the_spool(&services, &session, (transaction, kept), &error).await,
+        };
         tell(&services, &session, &transaction, &kept);
         tell_reports(&services, &session, &transaction, (&kept, &entries));
         for entry in entries {
@@ -134,6 +150,28 @@ pub(super) async fn commit(
         tracing::error!(%error, "making a message durable failed");
         Err(reply::TRY_AGAIN)
     })
+}
+
+/// Nothing can be kept. Refused now, a message that next hops have, or are about to have, would come again; so those that
+/// have not answered yet are waited for as long as the client waits. If all have it in the end, nothing had to be kept.
+async fn without_the_spool(
+    services: &Services,
+    session: &str,
+    (mut transaction, mut kept): (Box<Transaction>, Kept),
+    error: &SpoolError,
+) -> Result<Reply, Reply> {
+    let refusal = cannot_keep(error);
+    for UnderWay { recipients, outcomes } in std::mem::take(&mut transaction.under_way) {
+        tracing::warn!(recipients = recipients.len(), "a next hop has not answered yet: its answer is waited for");
+        let Ok(Ok(outcomes)) = timeout_at(kept.until, outcomes).await else { return Err(refusal) };
+        for (at, outcome) in outcomes.into_iter().filter(|(_, outcome)| outcome.class == Class::Accepted) {
+            kept.fates[at] = Fate::delivered(outcome);
+        }
+    }
+    if kept.needs_the_spool(&transaction) {
+        return Err(refusal);
+    }
+    Ok(delivered(services, session, &transaction, kept))
 }
 
 /// The answer to a message that its next hops have and of which nothing is left.

@@ -36,7 +36,7 @@ use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::Summary;
 use crate::spool::SpoolError;
-use crate::spool::entry::{Content, Outcome as Done, State};
+use crate::spool::entry::Content;
 use crate::strangers::sums::Kind;
 use crate::time::UnixTime;
 use crate::trace::{Event, What};
@@ -74,7 +74,8 @@ pub(super) async fn end(
     };
     let (fates, reported) = with_loops(fates, &passed);
     let to_remember = ToRemember::of(&passed, &fates);
-    let kept = Kept { content, stamps: passed.stamps, id: writing.id, at: writing.at, fates, reported };
+    let until = began + END_OF_DATA;
+    let kept = Kept { content, stamps: passed.stamps, id: writing.id, at: writing.at, fates, reported, until };
     let queued = kept.needs_the_spool(&transaction);
     let label = if queued { "queue" } else { "cut-through" };
     let reply = if queued {
@@ -117,7 +118,7 @@ async fn send(
     transaction: &mut Transaction,
     (passed, content, writing): (&Passed, &Content, &mut Writing),
 ) -> Result<Vec<Fate>, Reply> {
-    let (at, until) = (writing.at, Instant::now() + END_OF_DATA);
+    let until = Instant::now() + END_OF_DATA;
     let mut outcomes = hand_out(transaction, (passed, content, writing), until).await?;
     remember(services, transaction, &content.identity, &outcomes);
     doubt(services, (transaction, passed), &mut outcomes, until).await;
@@ -146,10 +147,12 @@ async fn send(
             return Err(Box::pin(refused).await);
         }
     };
-    let mut fates: Vec<Fate> = (0..outcomes.len()).map(|recipient| transaction.untold(recipient, at)).collect();
+    // The attempt was made now, however long the message was on its way to us.
+    let now = UnixTime::now();
+    let mut fates: Vec<Fate> = (0..outcomes.len()).map(|recipient| transaction.untold(recipient, now)).collect();
     for (recipient, then) in going.into_iter().zip(then) {
         if let Some(outcome) = outcomes[recipient].take() {
-            fates[recipient] = fate(transaction, recipient, (outcome, then), at);
+            fates[recipient] = fate(transaction, recipient, (outcome, then), now);
         }
     }
     Ok(fates)
@@ -310,8 +313,8 @@ impl Transaction {
     }
 
     /// What becomes of a recipient of whom no next hop has said anything.
-    fn untold(&self, at: usize, taken: UnixTime) -> Fate {
-        if self.is_under_way(at) { Fate::under_way(taken.plus(self.first_retry(at))) } else { Fate::due(taken) }
+    fn untold(&self, at: usize, now: UnixTime) -> Fate {
+        if self.is_under_way(at) { Fate::under_way(now.plus(self.first_retry(at))) } else { Fate::due(now) }
     }
 
     fn first_retry(&self, at: usize) -> Duration {
@@ -321,14 +324,13 @@ impl Transaction {
 }
 
 /// What becomes of one recipient of a message that is accepted.
-fn fate(transaction: &Transaction, at: usize, (outcome, then): (Outcome, Then), taken: UnixTime) -> Fate {
-    let Outcome { class, reply, next_hop, success, .. } = outcome;
-    match (class, then) {
-        (Class::Accepted, _) => Fate { state: State::Done(Done::Delivered { next_hop, reply }), action: success },
-        (Class::Refused | Class::UnknownRecipient, Then::Report) => Fate::failed(reply, next_hop),
-        (Class::LeftToQueue | Class::Refused | Class::UnknownRecipient, _) => Fate::waiting(&reply, taken),
+fn fate(transaction: &Transaction, at: usize, (outcome, then): (Outcome, Then), now: UnixTime) -> Fate {
+    match (outcome.class, then) {
+        (Class::Accepted, _) => Fate::delivered(outcome),
+        (Class::Refused | Class::UnknownRecipient, Then::Report) => Fate::failed(outcome.reply, outcome.next_hop),
+        (Class::LeftToQueue | Class::Refused | Class::UnknownRecipient, _) => Fate::waiting(&outcome.reply, now),
         (Class::Deferred | Class::TooManyRecipients | Class::Unreachable | Class::InDoubt, _) => {
-            Fate::waiting(&reply, taken.plus(transaction.first_retry(at)))
+            Fate::waiting(&outcome.reply, now.plus(transaction.first_retry(at)))
         }
     }
 }

@@ -226,3 +226,20 @@ fn a_refusal_of_ours_is_ours() {
     assert!(said.starts_with("552 5.3.4 ") && !said.contains("said"), "{said}");
     nothing_is_left(&two.town);
 }
+
+/// Whose outcome nobody knows waits for `retry.first`, an hour here, from the attempt on, not from when the message began
+/// to come.
+#[test]
+fn the_wait_for_an_unknown_outcome_begins_with_it() {
+    let two = Two::start("", "dot => drop", "");
+    let mut raw = two.stranger();
+    envelope(&mut raw, SENDER, &["p0@c.test", "s0@c.test"]);
+    let text = letter("late", 0);
+    raw.send(text.as_bytes());
+    std::thread::sleep(std::time::Duration::from_secs(3)); // the sender's own time
+    let before = fingerpost::time::UnixTime::now();
+    say(&mut raw, ".", "250 2.0.0 queued as");
+    let standing = two.town.waits("s0@c.test", "");
+    let next = standing["next_attempt"].as_u64().unwrap_or_else(|| panic!("{standing}"));
+    assert!(next >= before.0 + 3600, "{next}, {before}");
+}

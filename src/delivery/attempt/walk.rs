@@ -17,7 +17,7 @@ use super::hops::{self, NextHop, NoHop};
 use super::trouble::{NO_ANSWER, Scope, Trouble};
 use super::{WayOut, open};
 use crate::delivery::health::{Key, Standing};
-use crate::delivery::slots::{AtGreeting, HostSlot, Slot};
+use crate::delivery::slots::{AtGreeting, HostSlot, Slot, Vouched};
 use crate::smtp::reply::Reply;
 
 /// Why there is no connection.
@@ -91,7 +91,13 @@ impl WayOut {
     async fn slot(&self) -> Result<Slot, Trouble> {
         let limit = self.connector.max_connections;
         let taking = self.shared.slots.take(&self.connector.name, limit, self.applicant);
-        let waited = || Trouble::ours(format!("all {limit} connections were busy for {:?}", self.waits.slot));
+        let waited = || {
+            let whose = match self.applicant.vouched {
+                Vouched::Yes => "",
+                Vouched::No => " that recipients may have for whom nobody vouches, half of them,",
+            };
+            Trouble::ours(format!("all {limit} connections{whose} were busy for {:?}", self.waits.slot))
+        };
         timeout(self.waits.slot, taking).await.map_err(|_| waited())
     }
 

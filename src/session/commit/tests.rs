@@ -1,6 +1,7 @@
 //! What the queue and the spool have of a message of which a next hop has not answered yet.
 
 use std::path::Path;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc::unbounded_channel;
@@ -114,7 +115,81 @@ fn kept(writing: &Writing, fates: Vec<Fate>) -> Kept {
         message_id: String::new(),
     };
     let reported = fates.iter().enumerate().filter_map(|(at, fate)| fate.reported(at)).collect();
-    Kept { content, stamps: Vec::new(), id: writing.id, at: writing.at, fates, reported }
+    Kept {
+        content,
+        stamps: Vec::new(),
+        id: writing.id,
+        at: writing.at,
+        fates,
+        reported,
+        until: Instant::now() + PATIENCE,
+    }
+}
+
+/// How long the client waits.
+const PATIENCE: Duration = Duration::from_secs(400);
+
+/// A spool whose disk is full when something is to be kept.
+struct Full(LogStore);
+
+impl Spool for Full {
+    fn new_id(&self) -> QueueId {
+        self.0.new_id()
+    }
+
+    fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {
+        self.0.create_as(id)
+    }
+
+    fn commit(&self, _: Record) -> Committed<'_> {
+        Box::pin(std::future::ready(Err(SpoolError::Io("no space left on device".into()))))
+    }
+
+    fn open(&self, id: QueueId) -> Result<Stored, SpoolError> {
+        self.0.open(id)
+    }
+
+    fn recovered(&self) -> Vec<Entry> {
+        Vec::new()
+    }
+}
+
+/// A refusal would bring the message again, to next hops that have it or are about to.
+#[tokio::test(start_paused = true)]
+async fn where_nothing_can_be_kept_the_next_hops_answer_is_waited_for() {
+    let yes = || Answer::ours(Class::Accepted, reply::OK);
+    let no = || Answer::ours(Class::Deferred, reply::TRY_AGAIN);
+    let delivered = || Fate::delivered(yes());
+    for (first, second, answer, after, expected) in [
+        (delivered(), Fate::under_way(AGAIN), vec![(1, yes())], 100, 250),
+        (Fate::under_way(AGAIN), Fate::under_way(AGAIN), vec![(0, yes()), (1, yes())], 399, 250),
+        (delivered(), Fate::under_way(AGAIN), vec![(1, no())], 100, 451),
+        (delivered(), Fate::under_way(AGAIN), vec![], 100, 451),
+        (Fate::waiting(&reply::TRY_AGAIN, AGAIN), Fate::under_way(AGAIN), vec![(1, yes())], 100, 451),
+        (delivered(), Fate::under_way(AGAIN), vec![(1, yes())], 500, 451),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (services, mut committed) = services(folder.path());
+        let mut services = Arc::into_inner(services).unwrap();
+        let store = LogStore::open(&folder.path().join("full"), Sizes::default(), Metrics::new()).unwrap();
+        services.spool = Arc::new(Full(store));
+        let mut transaction = transaction(&services, &["bob@contoso.com", "carol@contoso.com"]);
+        let mut writing =
+            Writing::new(services.spool.clone(), &transaction.origin, With::Esmtp, &services.current.load_full());
+        writing.append(b"\r\nbody\r\n").await;
+        let (answering, outcomes) = oneshot::channel();
+        transaction.under_way.push(UnderWay { recipients: vec![1], outcomes });
+        let kept = kept(&writing, vec![first, second]);
+        let begun = Instant::now();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(after)).await;
+            let _ = answering.send(answer);
+        });
+        let said = commit(Arc::new(services), "test".into(), (transaction, kept, writing)).await;
+        assert_eq!(said.unwrap_or_else(|refused| refused).code, expected, "{after}");
+        assert!(begun.elapsed() <= PATIENCE + Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert!(committed.try_recv().is_err(), "nothing of it is in the queue");
+    }
 }
 
 #[tokio::test]
