@@ -3,8 +3,10 @@
 //! Labels are connectors, domains and reasons, never an address. [`Metrics::prepare`] makes every series
 //! of a configuration exist at zero; [`encode`](Metrics::encode) writes them as Prometheus reads them.
 
+use std::sync::OnceLock;
+
 use prometheus::{HistogramOpts, Opts};
-use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
 mod prepare;
 
@@ -94,6 +96,8 @@ pub struct Metrics {
     pub path_mtu_black_holes: IntCounterVec,
     /// `back_pressure`: 1 while mail is turned away for want of space.
     pub back_pressure: IntGaugeVec,
+    /// `log_lines_lost_total`: of the whole process ([`log_lines_lost`]).
+    pub log_lines_lost: IntCounter,
 }
 
 impl Metrics {
@@ -196,6 +200,7 @@ impl Metrics {
                 &["connector"],
             ),
             back_pressure: gauge(r, "back_pressure", "Whether mail is turned away for want of space", &[]),
+            log_lines_lost: register(r, Ok(log_lines_lost()), "log_lines_lost_total"),
             registry,
         }
     }
@@ -211,6 +216,16 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Log lines that were lost because their reader did not keep up, or they could not be written. A process has one log,
+/// which begins before there are metrics: the log counts here, and every registry shows it.
+#[must_use]
+#[expect(clippy::expect_used, reason = "a constant name, checked by the test below")]
+pub fn log_lines_lost() -> IntCounter {
+    static LOST: OnceLock<IntCounter> = OnceLock::new();
+    let help = "Log lines that found no room, or could not be written";
+    LOST.get_or_init(|| IntCounter::new("log_lines_lost_total", help).expect("a name as Prometheus has them")).clone()
 }
 
 /// Registering fails only for a name used twice, which the test below rules out.
