@@ -16,9 +16,9 @@ pub(super) fn line(text: &str) -> Cow<'_, str> {
     escaped(text, is_unsafe)
 }
 
-/// Several lines of ours, which may have foreign text in them.
+/// Several lines of ours, which may have foreign text in them: line ends and tabs stay.
 pub(super) fn lines(text: &str) -> Cow<'_, str> {
-    escaped(text, |c| c != '\n' && is_unsafe(c))
+    escaped(text, |c| !matches!(c, '\n' | '\t') && is_unsafe(c))
 }
 
 /// JSON text as it was, with such characters as JSON's own escapes. They can stand in strings only.
@@ -101,7 +101,7 @@ mod tests {
         ] {
             assert_eq!(line(text), shown);
         }
-        assert_eq!(lines("a\nb\u{202e}\r\n"), "a\nb\\u{202e}\\r\n");
+        assert_eq!(lines("a\n\tb\u{202e}\r\n"), "a\n\tb\\u{202e}\\r\n");
     }
 
     #[test]
