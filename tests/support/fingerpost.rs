@@ -33,6 +33,11 @@ impl Fingerpost {
         Self { folder, smtp, metrics, admin, child: None, environment: Vec::new() }
     }
 
+    /// Where the API is.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// A variable for its environment from the next start on.
     pub fn set_environment(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));

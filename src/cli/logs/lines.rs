@@ -18,7 +18,7 @@ use tracing_subscriber::fmt::MakeWriter;
 /// How long a first line waits for company.
 const GATHER: Duration = Duration::from_millis(10);
 /// How long the end waits for the reader.
-const LAST: Duration = Duration::from_millis(500);
+const LAST: Duration = Duration::from_millis(400);
 /// How long is waited after a write that a non-blocking descriptor did not take.
 const PAUSE: Duration = Duration::from_millis(10);
 
