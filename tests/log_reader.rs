@@ -6,6 +6,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -106,9 +107,12 @@ fn a_log_that_nobody_reads_does_not_keep_it_from_ending() {
     let mut node = node();
     node.start_with_log(writer);
     fill(&node);
+    // Others who do not go by themselves either: a session, a client of each HTTP server.
+    let session = Raw::hello(node.smtp);
+    let http = [node.metrics, node.admin()].map(|address| TcpStream::connect(address).unwrap());
     node.signal("TERM");
     assert_eq!(node.ended(LIMIT), Some(0));
-    drop(reader);
+    drop((reader, session, http));
 }
 
 /// A pipe that takes nothing any more.

@@ -42,3 +42,43 @@ fn in_words(panicked: &PanicHookInfo<'_>, trace: &Backtrace) -> String {
     }
     words
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::mpsc::{Sender, channel};
+
+    use prometheus::IntCounter;
+
+    use super::super::Text;
+    use super::*;
+
+    struct Reader(Sender<Vec<u8>>);
+
+    impl io::Write for Reader {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_is_a_line_of_the_log() {
+        let (written, read) = channel();
+        let lost = IntCounter::new("lost", "lost").unwrap();
+        let (lines, _flushed) = Lines::start(Reader(written), lost, Box::new(|_| String::new())).unwrap();
+        tell_in(lines, Arc::new(Shape::Text(Text::default())));
+        let panicking = thread::Builder::new().name("it".into()).spawn(|| panic!("on {}\n\u{202e}", "purpose"));
+        let panicked = panicking.unwrap().join();
+        drop(panic::take_hook());
+        panicked.unwrap_err();
+        let mut told = read.iter().map(|bytes| String::from_utf8(bytes).unwrap()); // other tests panic too
+        let line = told.find(|line| line.contains("thread `it` panicked")).unwrap();
+        assert!(line.contains(" ERROR fingerpost::panic: thread `it` panicked at src/cli/logs/panics.rs:"), "{line}");
+        assert!(line.contains(": on purpose\\n\\u{202e}") && line.lines().count() == 1, "{line}");
+    }
+}
