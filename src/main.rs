@@ -31,9 +31,7 @@ fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }
 
-/// One line on standard error; a configuration's problems are as many lines as they are.
 fn failed(error: &anyhow::Error) -> ExitCode {
-    let text = format!("{error:#}");
-    eprintln!("fingerpost: {}", text.trim_end());
+    cli::complain(error);
     ExitCode::from(2)
 }

@@ -1,84 +1,125 @@
-//! Serves HTTP to whoever connects, for so long and to so many: somebody who says nothing, or reads nothing, must not
-//! keep others from the metrics. [`Door`](super::Door) calls it.
+//! Serves HTTP to whoever connects, for so long and to so many of each kind ([`places`](super::places)): somebody who says
+//! nothing, or reads nothing, must not keep others from asking whether we live. [`Door`](super::Door) calls it.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::HttpBody;
+use axum::http::StatusCode;
+use axum::http::header::{CONNECTION, RETRY_AFTER};
+use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::places::{self, Place, Places};
+
 /// How long accepting waits after an error of ours, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long those for whom we do nothing have, at the end, to read their last answer.
+const LAST: Duration = Duration::from_millis(100);
+/// An answer that is no longer leaves at once, whether it is read or not: it fits the kernel's buffer.
+const SHORT: u64 = 8 << 10;
 
 /// What one server gives away.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Connections at once. Others wait in the kernel's queue.
-    pub(super) connections: usize,
+    /// Connections at once. The oldest of a kind makes room for another one.
+    pub(super) places: places::Limits,
     /// From the connection's beginning, or the last answer, to the end of the next request's header section.
     pub(super) header: Duration,
     /// A connection is asked to end after this, and cut after as much again.
     pub(super) lifetime: Duration,
+    /// Whether we work for an answer, by its path.
+    pub(super) is_work: fn(&str) -> bool,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self { connections: 64, header: Duration::from_secs(10), lifetime: Duration::from_secs(120) }
+impl Limits {
+    /// For a server whose answers to some paths take work.
+    pub(super) fn of(is_work: fn(&str) -> bool) -> Self {
+        let (header, lifetime) = (Duration::from_secs(10), Duration::from_secs(120));
+        Self { places: places::Limits::DEFAULT, header, lifetime, is_work }
     }
 }
 
 /// Serves until it is stopped and the last connection has ended.
 pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
-    let seats = Arc::new(Semaphore::new(limits.connections));
+    let places = Places::new(limits.places);
     let connections = TaskTracker::new();
-    while let Some(Some((stream, seat))) = stop.run_until_cancelled(accept(&listener, &seats)).await {
-        connections.spawn(converse(stream, router.clone(), limits, (stop.clone(), seat)));
+    while let Some(stream) = stop.run_until_cancelled(accept(&listener, &places)).await {
+        connections.spawn(converse(stream, router.clone(), limits, (stop.clone(), places.enter())));
     }
     drop(listener);
     connections.close();
-    connections.wait().await;
+    if tokio::time::timeout(LAST, connections.wait()).await.is_err() {
+        places.cut_waiting();
+        connections.wait().await;
+    }
 }
 
-/// The next connection for which there is room.
-async fn accept(listener: &TcpListener, seats: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let seat = seats.clone().acquire_owned().await.ok()?; // nobody closes it
+/// The next connection. Nobody waits for a place in the kernel's queue: there the next one would wait behind him.
+async fn accept(listener: &TcpListener, places: &Places) -> TcpStream {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return Some((stream, seat)),
+            Ok((stream, _)) => return stream,
             Err(error) => {
                 tracing::debug!(%error, "an HTTP connection could not be accepted");
+                places.cut_oldest();
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 }
 
-async fn converse(
-    stream: TcpStream,
-    router: Router,
-    limits: Limits,
-    (stop, _seat): (CancellationToken, OwnedSemaphorePermit),
-) {
+async fn converse(stream: TcpStream, router: Router, limits: Limits, (stop, place): (CancellationToken, Place)) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.header);
-    let mut conversation = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let (place, router) = (Arc::new(place), TowerToHyperService::new(router));
+    let of_service = place.clone();
+    let service = service_fn(move |request| answer(request, router.clone(), of_service.clone(), limits.is_work));
+    let mut conversation = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = conversation.as_mut() => ended,
+        () = place.cut() => return,
         () = async { tokio::select! { () = stop.cancelled() => {}, () = tokio::time::sleep(limits.lifetime) => {} } } => {
             conversation.as_mut().graceful_shutdown();
-            tokio::time::timeout(limits.lifetime, conversation).await.unwrap_or(Ok(()))
+            tokio::select! {
+                ended = conversation => ended,
+                () = place.cut() => return,
+                () = tokio::time::sleep(limits.lifetime) => Ok(()),
+            }
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended early");
     }
+}
+
+/// Answers, and says which kind of place the connection needs.
+async fn answer(
+    request: hyper::Request<Incoming>,
+    router: TowerToHyperService<Router>,
+    place: Arc<Place>,
+    is_work: fn(&str) -> bool,
+) -> Result<Response, Infallible> {
+    if is_work(request.uri().path()) && !place.work() {
+        let busy = "too much is asked at once; ask again\n";
+        return Ok((StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1"), (CONNECTION, "close")], busy).into_response());
+    }
+    let response = router.call(request).await?;
+    match response.body().size_hint().upper() {
+        Some(..=SHORT) => place.wait(),
+        _ => place.read(),
+    }
+    Ok(response)
 }
 
 #[cfg(test)]
@@ -93,10 +134,17 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(3600);
 
+    const PATIENT: Limits =
+        Limits { places: places::Limits::DEFAULT, header: LONG, lifetime: LONG, is_work: |path| path != "/" };
+
+    /// `/` is answered at once, `/long` with more than any buffer takes, `/never` never.
     async fn start(limits: Limits) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Router::new().route("/", get(async || "here\n"));
+        let router = Router::new()
+            .route("/", get(async || "here\n"))
+            .route("/long", get(async || "x".repeat(32 << 20)))
+            .route("/never", get(std::future::pending::<&str>));
         tokio::spawn(serve(listener, router, limits, CancellationToken::new()));
         address
     }
@@ -114,10 +162,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_says_nothing_more_is_sent_away() {
-        let header = Duration::from_secs(10);
-        for limits in
-            [Limits { header, lifetime: LONG, ..Limits::default() }, Limits { header: LONG, ..Limits::default() }]
-        {
+        let short = Duration::from_secs(10);
+        for limits in [Limits { header: short, ..PATIENT }, Limits { lifetime: short, ..PATIENT }] {
             for text in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: x\r\n", KEEP] {
                 let mut client = TcpStream::connect(start(limits).await).await.unwrap();
                 let said = say(&mut client, text).await;
@@ -126,15 +172,62 @@ mod tests {
         }
     }
 
+    async fn asks(address: SocketAddr, path: &str) -> TcpStream {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(CLOSE.replace("/ ", &format!("{path} ")).as_bytes()).await.unwrap();
+        client
+    }
+
+    /// Whether the connection is over, whatever was said before.
+    async fn is_cut(client: &mut TcpStream) -> bool {
+        let mut said = vec![0; 1 << 20];
+        loop {
+            match timeout(Duration::from_millis(200), client.read(&mut said)).await {
+                Ok(Ok(0) | Err(_)) => return true,
+                Ok(Ok(_)) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
     #[tokio::test]
-    async fn one_more_waits_for_a_place() {
-        let address = start(Limits { connections: 1, header: LONG, lifetime: LONG }).await;
-        let first = TcpStream::connect(address).await.unwrap();
-        let mut second = TcpStream::connect(address).await.unwrap();
-        second.write_all(CLOSE.as_bytes()).await.unwrap();
-        let mut octet = [0];
-        assert!(timeout(Duration::from_millis(100), second.read(&mut octet)).await.is_err(), "there was a place");
-        drop(first);
-        assert!(say(&mut second, "").await.ends_with("here\n"));
+    async fn who_waits_longest_makes_room_for_one_more() {
+        let places = places::Limits { waiting: 3, ..places::Limits::DEFAULT };
+        let address = start(Limits { places, ..PATIENT }).await;
+        let mut clients = Vec::new();
+        for text in ["", "GET / HT", "", KEEP] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(text.as_bytes()).await.unwrap();
+            clients.push(client);
+        }
+        assert!(say(&mut asks(address, "/").await, "").await.ends_with("here\n"));
+        let mut cut = Vec::new();
+        for client in &mut clients {
+            cut.push(is_cut(client).await);
+        }
+        assert_eq!(cut, [true, true, false, false]);
+    }
+
+    #[tokio::test]
+    async fn who_reads_slowly_or_has_us_work_keeps_nobody_from_a_short_answer() {
+        let places = places::Limits { waiting: 2, working: 2, reading: 2 };
+        let address = start(Limits { places, ..PATIENT }).await;
+        let mut readers = Vec::new();
+        for _ in 0..3 {
+            let mut reader = asks(address, "/long").await;
+            reader.read_exact(&mut [0]).await.unwrap(); // it is being answered
+            readers.push(reader);
+        }
+        let _worked_for = [asks(address, "/never").await, asks(address, "/never").await];
+        let turned_away = async || say(&mut asks(address, "/never").await, "").await;
+        // The two before may not have been read yet.
+        while !timeout(Duration::from_secs(1), turned_away()).await.is_ok_and(|said| said.contains(" 503 ")) {}
+        assert!(say(&mut asks(address, "/").await, "").await.ends_with("here\n"));
+        let mut whole = String::new();
+        assert!(
+            readers[0].read_to_string(&mut whole).await.is_err() || whole.len() < 32 << 20,
+            "the oldest is not cut"
+        );
+        assert!(say(&mut readers[2], "").await.len() >= 32 << 20, "the newest is cut");
     }
 }

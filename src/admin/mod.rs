@@ -31,9 +31,13 @@ pub mod explain;
 pub mod guard;
 mod http;
 mod page;
+mod places;
 pub mod probes;
 pub mod queue;
 pub mod status;
+
+/// Connections that both servers together may have at once: so many descriptors they need.
+pub const CONNECTIONS: usize = 2 * places::Limits::DEFAULT.sum();
 
 /// What the API and the page look at.
 pub struct Parts {
@@ -74,7 +78,7 @@ impl Door {
     /// Serves `/metrics`, `/healthz` and `/readyz` on it.
     #[must_use]
     pub fn serve_probes(self, probes: probes::Probes) -> Served {
-        self.serve(probes::router(probes))
+        self.serve(probes::router(probes), probes::is_work)
     }
 
     /// Serves the API and the page on it.
@@ -84,12 +88,13 @@ impl Door {
         let api = api::router(parts.clone()).route_layer(from_fn_with_state(guarded.clone(), with_bearer));
         let page = Router::new().route("/", get(page::show)).with_state(parts);
         let page = page.route_layer(from_fn_with_state(guarded.clone(), with_password));
-        self.serve(Router::new().merge(api).merge(page).layer(from_fn_with_state(guarded, for_us)))
+        // Without the token the answer is short, and there at once.
+        self.serve(Router::new().merge(api).merge(page).layer(from_fn_with_state(guarded, for_us)), |_| true)
     }
 
-    fn serve(self, router: Router) -> Served {
+    fn serve(self, router: Router, is_work: fn(&str) -> bool) -> Served {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(http::serve(self.listener, router, http::Limits::default(), stop.clone()));
+        let task = tokio::spawn(http::serve(self.listener, router, http::Limits::of(is_work), stop.clone()));
         Served { stop, task }
     }
 }
@@ -101,10 +106,10 @@ pub struct Served {
 }
 
 impl Served {
-    /// Takes no more requests and ends. A connection that does not end within a second is cut.
+    /// Takes no more requests and ends. A connection that does not end within half a second is cut.
     pub async fn stop(mut self) {
         self.stop.cancel();
-        if tokio::time::timeout(std::time::Duration::from_secs(1), &mut self.task).await.is_err() {
+        if tokio::time::timeout(std::time::Duration::from_millis(500), &mut self.task).await.is_err() {
             self.task.abort();
         }
     }

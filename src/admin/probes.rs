@@ -5,6 +5,7 @@
 //! every client is told 452 and another node would do better.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
@@ -12,7 +13,8 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::sync::watch;
+use bytes::Bytes;
+use tokio::sync::{Mutex, watch};
 
 use crate::delivery::dispatch::Delivery;
 use crate::metrics::Metrics;
@@ -41,11 +43,25 @@ pub struct Probes {
 
 /// The paths that `metrics_bind` serves.
 pub(super) fn router(probes: Probes) -> Router {
+    let page = Page { probes: probes.clone(), latest: Arc::default() };
+    let metrics = Router::new().route("/metrics", get(metrics)).with_state(page);
     Router::new()
-        .route("/metrics", get(metrics))
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .with_state(probes)
+        .merge(metrics)
+}
+
+/// Whether we work for the answer, by its path.
+pub(super) fn is_work(path: &str) -> bool {
+    path == "/metrics"
+}
+
+/// `/metrics` as it was last written, and when that began.
+#[derive(Clone)]
+struct Page {
+    probes: Probes,
+    latest: Arc<Mutex<Option<(Instant, Bytes)>>>,
 }
 
 /// Whether mail is turned away for want of space.
@@ -53,11 +69,33 @@ pub(super) fn is_back_pressure(metrics: &Metrics) -> bool {
     metrics.back_pressure.with_label_values::<&str>(&[]).get() == 1
 }
 
-async fn metrics(State(probes): State<Probes>) -> Response {
-    if let Some(queue) = probes.queue.get() {
-        queue.show_gauges();
+/// It is written by one thread beside those that serve sessions, and once for all who asked before that began: many who
+/// ask at once have to wait for one another, and nobody else for them.
+async fn metrics(State(page): State<Page>) -> Response {
+    let asked = Instant::now();
+    let mut latest = page.latest.lock_owned().await;
+    if let Some((_, text)) = latest.as_ref().filter(|(begun, _)| *begun > asked) {
+        return shown(text.clone());
     }
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], probes.metrics.encode()).into_response()
+    let write = move || {
+        let begun = Instant::now();
+        if let Some(queue) = page.probes.queue.get() {
+            queue.show_gauges();
+        }
+        let text = Bytes::from(page.probes.metrics.encode());
+        *latest = Some((begun, text.clone()));
+        text
+    };
+    match tokio::task::spawn_blocking(write).await {
+        Ok(text) => shown(text),
+        Err(_) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written; see the log\n").into_response()
+        }
+    }
+}
+
+fn shown(text: Bytes) -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 async fn ready(State(probes): State<Probes>) -> (StatusCode, &'static str) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use super::client::{Client, escaped};
-use super::{Format, FormatArgument, Outcome, address_of, output};
+use super::{Format, FormatArgument, Outcome, address_of, output, printable};
 use crate::admin::directory::{Answered, Looked, Said, Stats};
 use crate::directory::{Conflict, Refreshed, SnapshotReport};
 
@@ -79,7 +79,8 @@ pub(super) async fn directory(config: &Path, command: DirectoryCommand) -> anyho
         }
         DirectoryCommand::Export { name } => {
             let lines = client.body("GET", &format!("/api/directories/{}/export", escaped(&name))).await?;
-            std::io::stdout().write_all(&lines)?;
+            let escaped = std::str::from_utf8(&lines).map(printable::json);
+            std::io::stdout().write_all(escaped.as_ref().map_or(&lines, |text| text.as_bytes()))?;
             Ok(Outcome::Done)
         }
         DirectoryCommand::Conflicts { limit, output: FormatArgument { format } } => {
@@ -94,7 +95,7 @@ pub(super) async fn directory(config: &Path, command: DirectoryCommand) -> anyho
 fn print<T: serde::Serialize>(format: Format, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
     match format {
         Format::Json => output::json(value)?,
-        Format::Text => print!("{}", text(value)),
+        Format::Text => output::text(&text(value)),
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ mod demo;
 mod directory;
 mod logs;
 mod output;
+mod printable;
 mod queue;
 mod reload;
 mod route;
@@ -157,6 +158,13 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<Outcome> {
             demo::demo(then).await
         }
     }
+}
+
+/// Says on standard error why a command could not be done: one line, or as many as a configuration has problems. A reader
+/// that has stalled does not keep the program from ending.
+pub fn complain(error: &anyhow::Error) {
+    let text = format!("{error:#}");
+    logs::say_last(&format!("fingerpost: {}\n", printable::lines(text.trim_end())));
 }
 
 /// An address that was written as an argument.

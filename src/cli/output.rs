@@ -1,20 +1,33 @@
-//! Printing: JSON for scripts, columns for people.
+//! Printing: JSON for scripts, columns for people. What strangers chose in it is made fit for a terminal here.
 
 use serde::Serialize;
 
+use super::printable;
+
 /// Prints a value as JSON, indented.
 pub(super) fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    println!("{}", printable::json(&serde_json::to_string_pretty(value)?));
     Ok(())
+}
+
+/// Prints lines for people as they are, but for characters that a terminal or a reader would obey.
+pub(super) fn text(text: &str) {
+    print!("{}", printable::lines(text));
+}
+
+/// A value that stands within a line of [`text`].
+pub(super) fn value(text: &str) -> String {
+    printable::line(text).into_owned()
 }
 
 /// Rows in columns as wide as their widest cell; the last one is not padded.
 pub(super) fn columns(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| value(cell)).collect()).collect();
     let count = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..count).map(|at| width(at).unwrap_or_default()).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             line.push_str(&format!("{cell:<width$}  "));
@@ -67,5 +80,7 @@ mod tests {
     fn columns_line_up() {
         let rows = [vec!["a".to_owned(), "long".into(), "x".into()], vec!["bbb".into(), "s".into()]];
         assert_eq!(columns(&rows), "a    long  x\nbbb  s\n");
+        let rows = [vec!["a\nb".to_owned(), "\u{202e}x".into()], vec!["b".into(), "s".into()]];
+        assert_eq!(columns(&rows), "a\\nb  \\u{202e}x\nb     s\n");
     }
 }

@@ -50,7 +50,7 @@ pub(super) struct Which {
 pub(super) async fn queue(config: &Path, command: QueueCommand) -> anyhow::Result<Outcome> {
     match ask(&Client::new(config)?, command).await {
         Err(NoAnswer::Refused { status: 404, text }) => {
-            eprintln!("fingerpost: {text}");
+            eprintln!("fingerpost: {}", output::value(&text));
             Ok(Outcome::No)
         }
         other => Ok(other.map(|()| Outcome::Done)?),
@@ -63,14 +63,14 @@ async fn ask(client: &Client, command: QueueCommand) -> Result<(), NoAnswer> {
             let listed: Listed = client.ask("GET", &format!("/api/queue?limit={limit}")).await?;
             match format {
                 Format::Json => output::json(&listed)?,
-                Format::Text => print!("{}", list(&listed, UnixTime::now())),
+                Format::Text => output::text(&list(&listed, UnixTime::now())),
             }
         }
         QueueCommand::Show { id, output: FormatArgument { format } } => {
             let message: Message = client.ask("GET", &format!("/api/queue/{id}")).await?;
             match format {
                 Format::Json => output::json(&message)?,
-                Format::Text => print!("{}", show(&message)),
+                Format::Text => output::text(&show(&message)),
             }
         }
         QueueCommand::Retry { which } => {
@@ -121,17 +121,18 @@ fn show(message: &Message) -> String {
         "{}\n  received  {} from {origin}\n  sender    <{}>\n  message   {}\n  size      {}\n",
         message.id,
         message.received_at,
-        message.sender,
-        message.message_id,
+        output::value(&message.sender),
+        output::value(&message.message_id),
         output::bytes(message.size)
     );
     for recipient in &message.recipients {
         let rcpt_to = match recipient.rcpt_to == recipient.address {
             true => String::new(),
-            false => format!(" as <{}>", recipient.rcpt_to),
+            false => format!(" as <{}>", output::value(&recipient.rcpt_to)),
         };
-        text.push_str(&format!("  recipient <{}>{rcpt_to} by {}\n", recipient.address, recipient.connector));
-        text.push_str(&format!("            {}\n", recipient.standing.line()));
+        let address = output::value(&recipient.address);
+        text.push_str(&format!("  recipient <{address}>{rcpt_to} by {}\n", recipient.connector));
+        text.push_str(&format!("            {}\n", output::value(&recipient.standing.line())));
     }
     text
 }

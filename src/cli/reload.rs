@@ -25,7 +25,7 @@ pub(super) async fn reload(config: &Path, path: &str, format: Format) -> anyhow:
         ),
     };
     if format == Format::Text {
-        print!("{text}");
+        output::text(&text);
     }
     Ok(match answer {
         ReloadAnswer::Applied { .. } | ReloadAnswer::Unchanged => Outcome::Done,

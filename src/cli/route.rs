@@ -48,7 +48,7 @@ pub(super) async fn route(
         Err(why) => {
             let explained = ask_file(config, &addresses, from).await?;
             if format == Format::Text {
-                println!("from the file {}, because {why}\n", config.display());
+                output::text(&format!("from the file {}, because {why}\n\n", config.display()));
             }
             Routed { answered_by: Asked::File, addresses: explained }
         }
@@ -57,7 +57,7 @@ pub(super) async fn route(
         Format::Json => output::json(&routed)?,
         Format::Text => {
             let texts: Vec<String> = routed.addresses.iter().map(Explained::text).collect();
-            print!("{}", texts.join("\n"));
+            output::text(&texts.join("\n"));
         }
     }
     Ok(if routed.addresses.iter().all(Explained::is_accepted) { Outcome::Done } else { Outcome::No })

@@ -12,7 +12,7 @@ pub(super) async fn status(config: &Path, format: Format) -> anyhow::Result<Outc
     let status: Status = Client::new(config)?.ask("GET", "/api/status").await?;
     match format {
         Format::Json => output::json(&status)?,
-        Format::Text => print!("{}", text(&status, UnixTime::now())),
+        Format::Text => output::text(&text(&status, UnixTime::now())),
     }
     let well = status.phase == "serving" && status.configuration.not_taken.is_empty();
     Ok(if well { Outcome::Done } else { Outcome::No })

@@ -1,5 +1,6 @@
 //! `fingerpost trace`: what became of a message.
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
@@ -57,11 +58,13 @@ pub(super) async fn trace(config: &Path, arguments: &TraceArguments) -> anyhow::
     let events: Vec<Event<'_>> = Client::new(config)?.ask("GET", &path).await?;
     match arguments.format {
         TraceFormat::Json => output::json(&events)?,
-        TraceFormat::Csv => print!("{}", table(&events)?),
+        // A file keeps what was there.
+        TraceFormat::Csv if !std::io::stdout().is_terminal() => print!("{}", table(&events)?),
+        TraceFormat::Csv => output::text(&table(&events)?),
         TraceFormat::Text if events.is_empty() => {
             eprintln!("nothing found since {since}; look further back with --since")
         }
-        TraceFormat::Text => events.iter().for_each(|event| println!("{}", event.line())),
+        TraceFormat::Text => events.iter().for_each(|event| println!("{}", output::value(&event.line()))),
     }
     Ok(if events.is_empty() { Outcome::No } else { Outcome::Done })
 }

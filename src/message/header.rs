@@ -69,12 +69,18 @@ pub struct Head<'a> {
 
 /// Octets of a Message-ID that logs, the trace and the queue show.
 const SHOWN: usize = 256;
+/// Octets of them that say that it was longer: a field has fewer than 10^9.
+const SIGN: usize = "[+999999999 octets]".len();
 
 impl Facts {
-    /// The beginning of the Message-ID, for where it is kept.
+    /// The Message-ID for where it is kept: of a longer one its beginning, and how many octets are missing.
     #[must_use]
-    pub fn message_id_shown(&self) -> &str {
-        &self.message_id[..self.message_id.floor_char_boundary(SHOWN)]
+    pub fn message_id_shown(&self) -> String {
+        if self.message_id.len() <= SHOWN {
+            return self.message_id.clone();
+        }
+        let beginning = &self.message_id[..self.message_id.floor_char_boundary(SHOWN - SIGN)];
+        format!("{beginning}[+{} octets]", self.message_id.len() - beginning.len())
     }
 
     /// What it is known by beside its Message-ID. `None` without a Date: devices that write none write much that is alike.

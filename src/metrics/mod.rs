@@ -3,8 +3,10 @@
 //! Labels are connectors, domains and reasons, never an address. [`Metrics::prepare`] makes every series
 //! of a configuration exist at zero; [`encode`](Metrics::encode) writes them as Prometheus reads them.
 
+use std::sync::OnceLock;
+
 use prometheus::{HistogramOpts, Opts};
-use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
 mod prepare;
 
@@ -114,6 +116,8 @@ pub struct Metrics {
     pub trace_lost: IntCounterVec,
     /// `back_pressure`: 1 while mail is turned away for want of space.
     pub back_pressure: IntGaugeVec,
+    /// `log_lines_lost_total`: of the whole process ([`log_lines_lost`]).
+    pub log_lines_lost: IntCounter,
 }
 
 impl Metrics {
@@ -224,6 +228,7 @@ impl Metrics {
             ),
             trace_lost: counter(r, "trace_events_lost_total", "Trace events that were not written", &[]),
             back_pressure: gauge(r, "back_pressure", "Whether mail is turned away for want of space", &[]),
+            log_lines_lost: register(r, Ok(log_lines_lost()), "log_lines_lost_total"),
             registry,
         }
     }
@@ -239,6 +244,16 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Log lines that were lost because their reader did not keep up, or they could not be written. A process has one log,
+/// which begins before there are metrics: the log counts here, and every registry shows it.
+#[must_use]
+#[expect(clippy::expect_used, reason = "a constant name, checked by the test below")]
+pub fn log_lines_lost() -> IntCounter {
+    static LOST: OnceLock<IntCounter> = OnceLock::new();
+    let help = "Log lines that found no room, or could not be written";
+    LOST.get_or_init(|| IntCounter::new("log_lines_lost_total", help).expect("a name as Prometheus has them")).clone()
 }
 
 /// Registering fails only for a name used twice, which the test below rules out.

@@ -307,7 +307,7 @@ fn content(bytes: &[u8]) -> Content {
         eight_bit: !bytes.is_ascii(),
         bare_lf: false,
         identity: facts.identity,
-        message_id: facts.message_id_shown().to_owned(),
+        message_id: facts.message_id_shown(),
     }
 }
 

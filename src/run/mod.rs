@@ -167,9 +167,8 @@ impl Node {
         self.background.wait().await;
         self.recently_good.save().await;
         self.trace.stop().await;
-        for server in self.servers {
-            server.stop().await;
-        }
+        let [probes, admin] = self.servers;
+        tokio::join!(probes.stop(), admin.stop());
     }
 }
 

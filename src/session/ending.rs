@@ -96,7 +96,7 @@ pub(super) fn content(passed: &Passed, writing: &Writing, summary: Summary) -> C
         eight_bit: summary.eight_bit,
         bare_lf: summary.bare_lf,
         identity: passed.facts.identity,
-        message_id: passed.facts.message_id_shown().to_owned(),
+        message_id: passed.facts.message_id_shown(),
     }
 }
 

@@ -139,11 +139,16 @@ min_free = "1MiB"
 
     /// Sends a message and returns the reply to its final dot.
     pub(crate) fn send(&self, to: &str) -> String {
+        self.send_with(to, "Message-ID: <one@x.example>")
+    }
+
+    /// The same with this header section.
+    pub(crate) fn send_with(&self, to: &str, header: &str) -> String {
         let mut stream = BufReader::new(TcpStream::connect(self.smtp).unwrap());
         let mut said = String::new();
         let mail = format!("RCPT TO:<{to}>");
-        let content = "Message-ID: <one@x.example>\r\n\r\nHello.\r\n.";
-        for command in ["", "EHLO x.example", "MAIL FROM:<bob@x.example>", &mail, "DATA", content] {
+        let content = format!("{header}\r\n\r\nHello.\r\n.");
+        for command in ["", "EHLO x.example", "MAIL FROM:<bob@x.example>", &mail, "DATA", &content] {
             if !command.is_empty() {
                 stream.get_mut().write_all(format!("{command}\r\n").as_bytes()).unwrap();
             }

@@ -135,6 +135,43 @@ fn a_message_can_be_traced() {
     assert_eq!(house.run(&["trace", "--since", "yesterday"]).code, 2);
 }
 
+/// Characters that turn what stands around them, or end a line for some readers; and text without end.
+#[test]
+fn what_strangers_choose_turns_no_text_and_fills_no_log() {
+    const TURNING: [char; 5] = ['\u{202e}', '\u{2066}', '\u{2028}', '\u{85}', '\u{200f}'];
+    let house = House::new();
+    let server = house.serve();
+    let turning: String = TURNING.iter().collect();
+    let header = format!("Message-ID: <{turning}@x.example>");
+    assert!(house.send_with("bob@contoso.example", &header).starts_with("250 2.0.0"));
+    let header = format!("Message-ID: <{}@x.example>", "m".repeat(900));
+    assert!(house.send_with("bob@contoso.example", &header).starts_with("250 2.0.0"));
+    let queued: serde_json::Value =
+        serde_json::from_str(&house.run(&["queue", "list", "--format", "json"]).out).unwrap();
+    let messages = queued["messages"].as_array().unwrap();
+    let of_them = |message: &&serde_json::Value| message["message_id"].as_str().unwrap().contains(&turning);
+    let id = messages.iter().find(of_them).expect("JSON means the same")["id"].as_str().unwrap();
+    let mut outputs = vec![house.run(&["queue", "show", id]).out];
+    assert!(outputs[0].contains("<\\u{202e}\\u{2066}\\u{2028}\\u{85}\\u{200f}@x.example>"), "{outputs:?}");
+    for command in
+        [&["trace"][..], &["trace", "--format", "json"], &["queue", "list"], &["queue", "list", "--format", "json"]]
+    {
+        outputs.push(house.run(command).out);
+    }
+    assert_eq!(server.stop(), 0);
+    let accepted = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
+    let accepted: Vec<_> =
+        house.log().lines().filter_map(accepted).filter(|line| line["message"] == "message accepted").collect();
+    assert_eq!(accepted[0]["message_id"], format!("<{turning}@x.example>"));
+    let shown = accepted[1]["message_id"].as_str().unwrap();
+    let missing = shown.split_once("m[+").and_then(|(_, rest)| rest.strip_suffix(" octets]")).unwrap();
+    assert!(shown.len() <= 256 && missing.parse::<usize>().unwrap() > 900 - 256, "{shown}");
+    outputs.push(house.log());
+    for output in outputs {
+        assert!(!output.contains(TURNING), "{output}");
+    }
+}
+
 #[test]
 fn a_reload_is_taken_or_told() {
     let house = House::new();

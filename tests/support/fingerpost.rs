@@ -33,6 +33,11 @@ impl Fingerpost {
         Self { folder, smtp, metrics, admin, child: None, environment: Vec::new() }
     }
 
+    /// Where the API is.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// A variable for its environment from the next start on.
     pub fn set_environment(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -77,10 +82,21 @@ impl Fingerpost {
     /// Starts it and waits for nothing.
     pub fn launch(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("log")).expect("writable");
+        self.launch_with_log(log);
+    }
+
+    /// Starts it with its log on this end of a pipe, and waits until it is ready.
+    pub fn start_with_log(&mut self, log: impl Into<Stdio>) {
+        self.launch_with_log(log);
+        self.wait_for_start("fingerpost ready", |node| node.get("/readyz").is_some_and(|(status, _)| status == 200));
+    }
+
+    /// The same without waiting.
+    pub fn launch_with_log(&mut self, log: impl Into<Stdio>) {
         let mut command = self.command();
         command.arg("run").arg("--config").arg(self.path("fingerpost.toml"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("open")).stderr(log);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("the program was built"));
     }
 

@@ -92,7 +92,7 @@ fn refuse(problems: &[Problem], format: Format) -> anyhow::Result<Outcome> {
             let problems = problems.iter().map(problem_line).collect();
             output::json(&Report { problems, warnings: Vec::new(), findings: Vec::new() })?;
         }
-        Format::Text => println!("{}", render(problems).trim_end()),
+        Format::Text => output::text(&format!("{}\n", render(problems).trim_end())),
     }
     Ok(Outcome::No)
 }
@@ -104,10 +104,10 @@ fn print(config: &Config, findings: Vec<Finding>, format: Format) -> anyhow::Res
         return Ok(outcome);
     }
     for warning in &config.warnings {
-        println!("warning {warning}");
+        output::text(&format!("warning {warning}\n"));
     }
     for finding in &findings {
-        print!("{}", finding.text());
+        output::text(&finding.text());
     }
     println!("{}", summary(config));
     if outcome == Outcome::No {

@@ -1,21 +1,65 @@
-//! Log lines on their way out: whoever logs puts them here and goes on; a thread writes them, all that have come
-//! within a moment in one go. A system call for each line would cost a busy server more than a message's protocol does.
+//! Log lines on their way out: whoever logs puts them here and goes on, whatever the reader of the log does; a thread
+//! writes them, all that have come within a moment in one go. A system call for each line would cost a busy server more
+//! than a message's protocol does.
 //!
-//! Warnings and errors are written at once, with what waits before them; `kill -9` can lose other lines of the last
-//! [`GATHER`]. When the reader of the log does not keep up, whoever logs waits.
+//! Lines wait in the order in which they came, each kind within a [`Room`] of its own: a flood of one costs no line of
+//! another. What finds no room is lost and counted, and a line says how many were: behind those that waited. Warnings
+//! are written at once, with what waits before them; `kill -9` can lose other lines of the last [`GATHER`].
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How long a first line waits for company.
 const GATHER: Duration = Duration::from_millis(10);
-/// Octets that wait at most.
-const MOST: usize = 1 << 20;
+/// How long the end waits for the reader.
+const LAST: Duration = Duration::from_millis(400);
+/// How long is waited after a write that a non-blocking descriptor did not take.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What waits, waits within the room of its kind; as much again may be on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Lines that tell how things go.
+    Info,
+    /// Warnings: strangers can cause some of them, so they have not the room of the next.
+    Warning,
+    /// Errors, and what is marked `alert`: somebody has to do something.
+    Alert,
+}
+
+impl Room {
+    /// Octets that wait at most.
+    const fn size(self) -> usize {
+        match self {
+            Self::Info => 4 << 20,
+            Self::Warning | Self::Alert => 1 << 20,
+        }
+    }
+
+    fn of(about: &Metadata<'_>) -> Self {
+        match *about.level() {
+            Level::ERROR => Self::Alert,
+            _ if about.fields().field("alert").is_some() => Self::Alert,
+            Level::WARN => Self::Warning,
+            _ => Self::Info,
+        }
+    }
+}
+
+/// Lines that nobody will read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// All of them.
+    pub(super) lines: u64,
+    /// Warnings and alerts among them. Of lines that were lost in writing the kind is not known.
+    pub(super) warnings: u64,
+}
 
 /// Where lines are put.
 #[derive(Clone)]
@@ -23,42 +67,81 @@ pub(super) struct Lines(Arc<Shared>);
 
 struct Shared {
     waiting: Mutex<Waiting>,
-    /// Lines have come, or no more will be written by the thread.
+    /// The thread has something to do.
     filled: Condvar,
-    /// There is room again.
-    emptied: Condvar,
-    /// Whoever takes lines to write them holds it, so that they stay in their order.
-    out: Mutex<Box<dyn Write + Send>>,
+    /// Lines were written out.
+    written: Condvar,
+    lost: IntCounter,
 }
 
 #[derive(Default)]
 struct Waiting {
     lines: Vec<u8>,
-    /// The thread has ended, or is about to: every line is written at once.
-    closed: bool,
+    /// Octets of them by [`Room`].
+    octets: [usize; 3],
+    /// Lost, and not told yet.
+    lost: Lost,
+    /// The thread is not to wait for company.
+    at_once: bool,
+    /// What the thread took is not written yet.
+    writing: bool,
 }
 
-/// Everything is written out when this is dropped.
-pub(crate) struct Flushed {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
+/// When this is dropped, what waits is written out, unless the reader takes too long for it.
+pub(crate) struct Flushed(Lines);
+
+/// Says in a line how many were lost.
+type Tell = Box<dyn Fn(Lost) -> String + Send>;
 
 impl Lines {
-    /// Starts the thread that writes to `out`.
+    /// Starts the thread that writes to `out`. It lives as long as the process: a reader may stall it for ever.
     ///
     /// # Errors
     /// There can be no more threads.
-    pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(Self, Flushed)> {
-        let shared = Arc::new(Shared {
-            waiting: Mutex::default(),
-            filled: Condvar::new(),
-            emptied: Condvar::new(),
-            out: Mutex::new(Box::new(out)),
-        });
-        let of_thread = shared.clone();
-        let thread = thread::Builder::new().name("log".into()).spawn(move || of_thread.write_what_comes())?;
-        Ok((Self(shared.clone()), Flushed { shared, thread: Some(thread) }))
+    pub(super) fn start(out: impl Write + Send + 'static, lost: IntCounter, tell: Tell) -> io::Result<(Self, Flushed)> {
+        let (waiting, filled, written) = Default::default();
+        let shared = Arc::new(Shared { waiting, filled, written, lost });
+        let mut writer = Writer { shared: shared.clone(), out, tell, failed: false };
+        thread::Builder::new().name("log".into()).spawn(move || writer.write_what_comes())?;
+        Ok((Self(shared.clone()), Flushed(Self(shared))))
+    }
+
+    /// Puts a line behind the others if there is room for it.
+    pub(super) fn put(&self, line: &[u8], room: Room) {
+        let mut waiting = self.0.waiting();
+        let octets = &mut waiting.octets[room as usize];
+        // A line longer than its room goes alone.
+        if *octets > 0 && *octets + line.len() > room.size() {
+            waiting.lost.lines += 1;
+            waiting.lost.warnings += u64::from(room != Room::Info);
+            self.0.lost.inc();
+            return;
+        }
+        let before = *octets;
+        *octets += line.len();
+        // A full room is emptied before the moment is over.
+        let half_full = before < room.size() / 2 && *octets >= room.size() / 2;
+        let (first, at_once) = (waiting.lines.is_empty(), half_full || room != Room::Info);
+        waiting.lines.extend_from_slice(line);
+        waiting.at_once |= at_once;
+        drop(waiting);
+        if first || at_once {
+            self.0.filled.notify_one();
+        }
+    }
+
+    /// Waits until all that was put is written, at most so long.
+    pub(super) fn flush(&self, patience: Duration) {
+        let mut waiting = self.0.waiting();
+        waiting.at_once = true;
+        self.0.filled.notify_one();
+        let unwritten = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();
+        drop(self.0.written.wait_timeout_while(waiting, patience, unwritten));
+    }
+
+    /// Whether the reader has taken all that was there for him a moment ago.
+    pub(super) fn keeps_up(&self) -> bool {
+        !self.0.waiting().writing
     }
 }
 
@@ -66,72 +149,89 @@ impl Shared {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Until there will be no more.
-    fn write_what_comes(&self) {
-        loop {
-            let idle = |waiting: &mut Waiting| waiting.lines.is_empty() && !waiting.closed;
-            let waiting = self.filled.wait_while(self.waiting(), idle).unwrap_or_else(PoisonError::into_inner);
-            if waiting.closed {
-                return;
-            }
-            drop(waiting);
-            thread::sleep(GATHER);
-            self.write_out();
-        }
-    }
-
-    /// Writes all that waits.
-    fn write_out(&self) {
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = std::mem::take(&mut self.waiting().lines);
-        self.emptied.notify_all();
-        let _ = out.write_all(&lines); // there is nowhere to say that the log cannot be written
-    }
-
-    /// Puts a line behind the others.
-    fn put(&self, line: &[u8], when: When) {
-        let full = |waiting: &mut Waiting| waiting.lines.len() >= MOST && !waiting.closed;
-        let mut waiting = self.emptied.wait_while(self.waiting(), full).unwrap_or_else(PoisonError::into_inner);
-        let first = waiting.lines.is_empty();
-        waiting.lines.extend_from_slice(line);
-        let at_once = when == When::AtOnce || waiting.closed;
-        drop(waiting);
-        match first {
-            _ if at_once => self.write_out(),
-            true => self.filled.notify_one(),
-            false => {}
-        }
-    }
 }
 
 impl Drop for Flushed {
     fn drop(&mut self) {
-        self.shared.waiting().closed = true;
-        self.shared.filled.notify_one();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-        self.shared.write_out();
+        self.0.flush(LAST);
     }
 }
 
-/// When a line is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum When {
-    AtOnce,
-    Soon,
+/// The thread's side.
+struct Writer<W> {
+    shared: Arc<Shared>,
+    out: W,
+    tell: Tell,
+    /// The last write broke off, perhaps within a line: the disk is full, or the reader has gone.
+    failed: bool,
+}
+
+impl<W: Write> Writer<W> {
+    fn write_what_comes(&mut self) {
+        loop {
+            let (mut lines, lost) = self.take();
+            if lost.lines > 0 {
+                lines.extend_from_slice((self.tell)(lost).as_bytes());
+            }
+            let end_of_torn_line = usize::from(self.failed);
+            lines.splice(0..0, [b'\n'; 1].into_iter().take(end_of_torn_line));
+            let written = self.write(&lines);
+            let mut waiting = self.shared.waiting();
+            waiting.writing = false;
+            self.failed = written < lines.len();
+            if self.failed {
+                // What was to be told is not; the line that would have told it is not counted.
+                let left = lines[written.max(end_of_torn_line)..].iter().filter(|octet| **octet == b'\n').count();
+                let left = u64::try_from(left).unwrap_or_default().saturating_sub(u64::from(lost.lines > 0));
+                self.shared.lost.inc_by(left);
+                waiting.lost.lines += lost.lines + left;
+                waiting.lost.warnings += lost.warnings;
+            }
+            drop(waiting);
+            self.shared.written.notify_all();
+        }
+    }
+
+    /// What waits, as soon as there is something and a moment has gone by; and how many lines were lost behind it.
+    fn take(&self) -> (Vec<u8>, Lost) {
+        // Lines are lost where others wait, or where writing fails: there the next line tells it.
+        let idle = |waiting: &mut Waiting| waiting.lines.is_empty();
+        let shared = &self.shared;
+        let waiting = shared.filled.wait_while(shared.waiting(), idle).unwrap_or_else(PoisonError::into_inner);
+        let gathering = shared.filled.wait_timeout_while(waiting, GATHER, |waiting| !waiting.at_once);
+        let (mut waiting, _) = gathering.unwrap_or_else(PoisonError::into_inner);
+        waiting.at_once = false;
+        waiting.writing = true;
+        waiting.octets = [0; 3];
+        (std::mem::take(&mut waiting.lines), std::mem::take(&mut waiting.lost))
+    }
+
+    /// Writes; how much of it could be.
+    fn write(&mut self, mut left: &[u8]) -> usize {
+        let all = left.len();
+        while !left.is_empty() {
+            match self.out.write(left) {
+                Ok(0) => break,
+                Ok(written) => left = &left[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Somebody else has made the descriptor, which is his too, non-blocking.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(PAUSE),
+                Err(_) => break, // there is nowhere to say that the log cannot be written
+            }
+        }
+        all - left.len()
+    }
 }
 
 /// One line's way.
 pub(super) struct Line<'a> {
     lines: &'a Lines,
-    when: When,
+    room: Room,
 }
 
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.lines.0.put(line, self.when);
+        self.lines.put(line, self.room);
         Ok(line.len())
     }
 
@@ -144,83 +244,13 @@ impl<'a> MakeWriter<'a> for Lines {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        Line { lines: self, when: When::Soon }
+        Line { lines: self, room: Room::Info }
     }
 
     fn make_writer_for(&'a self, about: &Metadata<'_>) -> Self::Writer {
-        let when = if *about.level() <= Level::WARN { When::AtOnce } else { When::Soon };
-        Line { lines: self, when }
+        Line { lines: self, room: Room::of(about) }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc::{Receiver, Sender, channel};
-
-    use super::*;
-
-    /// Passes on what is written, each time after a permit.
-    struct Gate {
-        permits: Receiver<()>,
-        written: Sender<Vec<u8>>,
-    }
-
-    impl Write for Gate {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _ = self.permits.recv();
-            self.written.send(bytes.to_vec()).map_err(io::Error::other)?;
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn gate() -> (Lines, Flushed, Sender<()>, Receiver<Vec<u8>>) {
-        let ((permit, permits), (written, read)) = (channel(), channel());
-        let (lines, flushed) = Lines::start(Gate { permits, written }).unwrap();
-        (lines, flushed, permit, read)
-    }
-
-    #[test]
-    fn lines_come_out_whole_in_their_order_and_none_is_left() {
-        let (lines, flushed, permit, read) = gate();
-        drop(permit); // every write may go on
-        let writers: Vec<_> = (0..4)
-            .map(|writer| {
-                let lines = lines.clone();
-                thread::spawn(move || {
-                    for number in 0..500 {
-                        let when = if number % 100 == 0 { When::AtOnce } else { When::Soon };
-                        lines.0.put(format!("{writer} {number}\n").as_bytes(), when);
-                    }
-                })
-            })
-            .collect();
-        writers.into_iter().for_each(|writer| writer.join().unwrap());
-        drop(flushed);
-        let text = String::from_utf8(read.try_iter().flatten().collect()).unwrap();
-        for writer in 0..4 {
-            let own: Vec<_> = text.lines().filter_map(|line| line.strip_prefix(&format!("{writer} "))).collect();
-            assert_eq!(own, (0..500).map(|number| number.to_string()).collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
-    fn who_logs_waits_for_a_reader_that_does_not_keep_up() {
-        let (lines, _flushed, permit, read) = gate();
-        let line = vec![b'x'; MOST];
-        lines.0.put(&line, When::Soon); // the thread takes it and waits for its permit
-        let logging = thread::spawn({
-            let (lines, line) = (lines.clone(), line.clone());
-            move || (0..3).for_each(|_| lines.0.put(&line, When::Soon))
-        });
-        for _ in 0..4 {
-            assert!(lines.0.waiting().lines.len() <= MOST);
-            permit.send(()).unwrap();
-            assert_eq!(read.recv().unwrap().len(), MOST);
-        }
-        logging.join().unwrap();
-    }
-}
+mod tests;

@@ -1,34 +1,92 @@
 //! Where log lines go: standard error, as text or JSON. Only `run` and `demo` log; other commands print.
+//!
+//! Nobody waits for the reader of standard error: [`lines`] says what becomes of lines that he does not take in time.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 
 use anyhow::Context;
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::JsonFields;
 
 use super::LogFormat;
+use crate::metrics::log_lines_lost;
 
+mod clock;
+mod json;
 mod lines;
+mod panics;
 mod text;
+mod values;
+#[cfg(test)]
+mod written;
 
+use json::Json;
 pub(super) use lines::Flushed;
-use lines::Lines;
+use lines::{Lines, Lost, Room};
 use text::Text;
+use values::Own;
 
-/// Starts logging. What is logged is written out at the latest when the returned value is dropped.
+/// How lines look that no event stands behind.
+enum Shape {
+    Text(Text),
+    Json(Json),
+}
+
+impl Shape {
+    fn of(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text(text()),
+            LogFormat::Json => Self::Json(Json::default()),
+        }
+    }
+
+    fn own(&self, own: &Own<'_>) -> String {
+        match self {
+            Self::Text(text) => text.own(own),
+            Self::Json(json) => json.own(own),
+        }
+    }
+
+    fn lost(&self, lost: Lost) -> String {
+        let message = "log lines were lost here: the log is not read, or cannot be written, as fast as they come";
+        let numbers = [("lines", lost.lines), ("warnings", lost.warnings)];
+        self.own(&Own { level: Level::WARN, target: "fingerpost::log", message, numbers: &numbers })
+    }
+}
+
+fn text() -> Text {
+    Text { colours: std::io::stderr().is_terminal(), ..Text::default() }
+}
+
+/// Starts logging, of panics too. What is logged is written out at the latest when the returned value is dropped, unless
+/// the reader has stalled.
 ///
 /// # Errors
 /// The filter cannot be read.
 pub(super) fn start(format: LogFormat, filter: &str) -> anyhow::Result<Flushed> {
     let filter = EnvFilter::try_new(filter)
         .with_context(|| format!("`--log {filter}` is not a filter; write a level or TARGET=LEVEL, such as `info`"))?;
-    let (to, flushed) = Lines::start(std::io::stderr()).context("cannot start a thread for the log")?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(to);
-    // Colours are for terminals: journald and files would keep them as escapes.
-    let lines = lines.with_ansi(std::io::stderr().is_terminal());
+    let shape = Arc::new(Shape::of(format));
+    let of_thread = shape.clone();
+    let started = Lines::start(std::io::stderr(), log_lines_lost(), Box::new(move |lost| of_thread.lost(lost)));
+    let (to, flushed) = started.context("cannot start a thread for the log")?;
+    panics::tell_in(to.clone(), shape);
+    // What the subscriber itself has to say it would write to standard error.
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(to).log_internal_errors(false);
+    let lines = lines.with_ansi(false); // names and values of spans; `Text` has colours of its own
     match format {
-        LogFormat::Text if std::io::stderr().is_terminal() => lines.init(),
-        LogFormat::Text => lines.event_format(Text::default()).init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Text => lines.event_format(text()).init(),
+        LogFormat::Json => lines.fmt_fields(JsonFields::new()).event_format(Json::default()).init(),
     }
     Ok(flushed)
+}
+
+/// Says something on standard error as the last thing there is to say: without waiting for ever for its reader.
+pub(super) fn say_last(text: &str) {
+    match Lines::start(std::io::stderr(), log_lines_lost(), Box::new(|_| String::new())) {
+        Ok((lines, _flushed)) => lines.put(text.as_bytes(), Room::Alert),
+        Err(_) => eprint!("{text}"),
+    }
 }
