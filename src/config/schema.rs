@@ -215,7 +215,17 @@ pub const TABLES: &[Table] = &[
         name: "send_connector.retry",
         keys: &[key("first"), key("factor"), key("max"), key("warn_after"), key("give_up_after")],
     },
-    Table { name: "reports", keys: &[key("from"), key("deliver_to")] },
+    Table {
+        name: "reports",
+        keys: &[
+            key("from"),
+            key("deliver_to"),
+            key("per_minute"),
+            key("allow_private"),
+            key("max_dead_letters"),
+            key("keep_dead_letters"),
+        ],
+    },
     Table { name: "loop_detection", keys: &[key("mode"), key("max_received"), key("max_passes"), key("key_files")] },
     Table { name: "spool", keys: &[key("min_free")] },
     Table { name: "trace", keys: &[key("days")] },
