@@ -111,6 +111,7 @@ pub const TABLES: &[Table] = &[
             key("client_names"),
             key("tenant"),
             key("auth"),
+            key("dsn"),
             key("trusted_proxies"),
             key("max_message_size"),
             key("max_header_size"),

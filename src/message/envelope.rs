@@ -42,6 +42,17 @@ pub enum Notify {
     },
 }
 
+impl Notify {
+    /// What is left where nobody is told of success. Who wants to hear of nothing else wants to hear of nothing then.
+    #[must_use]
+    pub fn without_success(self) -> Self {
+        match self {
+            Self::Never | Self::On { failure: false, delay: false, .. } => Self::Never,
+            Self::On { failure, delay, .. } => Self::On { success: false, failure, delay },
+        }
+    }
+}
+
 /// What MAIL said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sender {
