@@ -55,6 +55,7 @@ const PURE: &[&str] = &[
     "src/delivery/refusal",
     "src/delivery/combine.rs",
     "src/delivery/last_refusals.rs",
+    "src/delivery/dispatch/queue/pace.rs",
     "src/delivery/outcome.rs",
     "src/delivery/refuses_everybody.rs",
     "src/delivery/unreachable.rs",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::envelope::RcptTo;
+use crate::message::envelope::{RcptTo, Relay};
 use crate::message::queue_id::QueueId;
 use crate::spool::entry::{Entry, Outcome, Queued, State};
 use crate::time::UnixTime;
@@ -65,6 +65,9 @@ pub enum Standing {
         next_attempt: UnixTime,
         /// What the last attempt ended with; empty before the first.
         last_error: String,
+        /// What it waits for, where that is not the time of its next attempt; empty: nothing.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
     },
     /// Not tried and not expiring.
     Held {
@@ -93,44 +96,53 @@ impl Listed {
     }
 }
 
+/// What a report that is due waits for, if a stranger's message caused it.
+const WAITS_FOR_ITS_TURN: &str =
+    "its turn, after other mail: reports that strangers' mail caused leave at `[reports] per_minute`";
+
 impl Message {
     /// A message of the queue.
     #[must_use]
     pub fn of(entry: &Entry) -> Self {
+        let is_report = entry.origin.relay == Relay::Report;
+        let why = if entry.origin.is_strangers_report() { WAITS_FOR_ITS_TURN } else { "" };
         Self {
             id: entry.id,
             received_at: entry.received_at,
             sender: entry.sender.reverse_path.to_string(),
             message_id: entry.content.message_id.clone(),
             size: entry.content.size,
-            receive_connector: entry.origin.receive_connector.to_string(),
+            receive_connector: if is_report { String::new() } else { entry.origin.receive_connector.to_string() },
             client: entry.origin.client.map(|client| client.to_string()).unwrap_or_default(),
-            recipients: entry.recipients.iter().map(Recipient::of).collect(),
+            recipients: entry.recipients.iter().map(|queued| Recipient::of(queued, why)).collect(),
         }
     }
 }
 
 impl Recipient {
-    fn of(Queued { rcpt: RcptTo { address, .. }, route, state }: &Queued) -> Self {
+    fn of(Queued { rcpt: RcptTo { address, .. }, route, state }: &Queued, why: &str) -> Self {
         Self {
             address: address.to_string(),
             rcpt_to: route.rcpt_to.to_string(),
             connector: route.connector.to_string(),
-            standing: Standing::of(state),
+            standing: Standing::of(state, why),
         }
     }
 }
 
 impl Standing {
-    fn of(state: &State) -> Self {
+    fn of(state: &State, why: &str) -> Self {
         let said = |next_hop: &str, reply: String| match next_hop {
             "" => reply,
             next_hop => format!("{next_hop}: {reply}"),
         };
         match state {
-            State::Waiting { attempts, next_attempt, last_error, .. } => {
-                Self::Waiting { attempts: *attempts, next_attempt: *next_attempt, last_error: last_error.clone() }
-            }
+            State::Waiting { attempts, next_attempt, last_error, .. } => Self::Waiting {
+                attempts: *attempts,
+                next_attempt: *next_attempt,
+                last_error: last_error.clone(),
+                why: if *next_attempt <= UnixTime::now() { why.to_owned() } else { String::new() },
+            },
             State::Held(why) => Self::Held { why: why.clone() },
             State::Done(Outcome::Delivered { next_hop, reply }) => {
                 Self::Delivered { detail: said(next_hop, reply.to_string()) }
@@ -146,9 +158,13 @@ impl Standing {
     #[must_use]
     pub fn line(&self) -> String {
         match self {
-            Self::Waiting { attempts: 0, .. } => "waiting for its first attempt".into(),
-            Self::Waiting { attempts, next_attempt, last_error } => {
+            Self::Waiting { attempts: 0, why, .. } if why.is_empty() => "waiting for its first attempt".into(),
+            Self::Waiting { attempts: 0, why, .. } => format!("waiting for its first attempt: {why}"),
+            Self::Waiting { attempts, next_attempt, last_error, why } if why.is_empty() => {
                 format!("tried {attempts} times, again at {next_attempt}: {last_error}")
+            }
+            Self::Waiting { attempts, last_error, why, .. } => {
+                format!("tried {attempts} times: {last_error}; waiting: {why}")
             }
             Self::Held { why } => format!("held: {why}"),
             Self::Delivered { detail } => format!("delivered: {detail}"),
@@ -167,7 +183,7 @@ mod tests {
         let manual = include_str!("../../docs/commands.md");
         let (text, never) = (String::new, UnixTime(0));
         let standings = [
-            Standing::Waiting { attempts: 0, next_attempt: never, last_error: text() },
+            Standing::Waiting { attempts: 0, next_attempt: never, last_error: text(), why: text() },
             Standing::Held { why: text() },
             Standing::Delivered { detail: text() },
             Standing::Failed { detail: text() },

@@ -12,11 +12,10 @@ use super::file::{self, Written};
 use super::reader::Context;
 use super::send_connector::recipient_mx;
 use super::source::{Item, Places};
-use super::{Config, Reports, SendConnector};
+use super::{Config, SendConnector};
 use crate::routing::accepted_domain::AcceptedDomains;
 use crate::routing::address_space::AddressSpaces;
 use crate::routing::table::{ConnectorRules, DomainPattern, DomainSet, Table};
-use crate::smtp::address::Address;
 use crate::time::UnixTime;
 
 mod call_ahead;
@@ -132,10 +131,7 @@ fn assemble(written: Written, warnings: Vec<String>) -> Config {
     };
     let server = written.server.used;
     let first = accepted.first().unwrap_or(&server.hostname);
-    let reports = Reports {
-        from: written.reports.used.from.unwrap_or_else(|| Address::postmaster(first)),
-        deliver_to: written.reports.used.deliver_to,
-    };
+    let reports = written.reports.used.used(first);
     let routing = Table {
         accepted,
         spaces,

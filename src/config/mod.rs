@@ -36,8 +36,8 @@ pub use crate::routing::table::RECIPIENT_MX;
 pub use used::{
     AskedServer, Auth, BareLf, CacheConfig, CallAheadConfig, CertificateFiles, ClientAddress, CustomProfile,
     CutThrough, Delivery, DirectoryConfig, DirectoryKind, EightBit, FileDirectoryConfig, HoldChanges, Host, LdapConfig,
-    LdapMode, Limits, Mechanism, Profile, Protocol, ReceiveConnector, ReceiveTls, ReceiveTlsMode, Retry, Select,
-    SendAuth, SendConnector, SendTls, SendTlsMode, SmartHost, SmtpOut, SnapshotConfig, Speaks, TlsVersion,
+    LdapMode, Limits, Mechanism, OfferDsn, Profile, Protocol, ReceiveConnector, ReceiveTls, ReceiveTlsMode, Retry,
+    Select, SendAuth, SendConnector, SendTls, SendTlsMode, SmartHost, SmtpOut, SnapshotConfig, Speaks, TlsVersion,
     WhenUnreachable,
 };
 
@@ -103,6 +103,24 @@ pub struct Reports {
     pub from: Address,
     /// The connector for reports; `None`: by address space, else the recipient's MX.
     pub deliver_to: Option<Arc<str>>,
+    /// How many reports that strangers caused leave in a minute.
+    pub per_minute: usize,
+    /// Whether a report goes by MX to hosts that have private addresses.
+    pub allow_private: AllowPrivate,
+    /// How many dead letters are kept.
+    pub max_dead_letters: usize,
+    /// How long a dead letter is kept.
+    pub keep_dead_letters: Duration,
+}
+
+/// Whether a report goes by MX to hosts that have private addresses: `[reports] allow_private`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AllowPrivate {
+    /// It does not: the domain, and so the host, is whatever a stranger claimed to be.
+    #[default]
+    No,
+    /// It does.
+    Yes,
 }
 
 /// `[trace]`.

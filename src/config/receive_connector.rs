@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::network::Network;
 use super::reader::{Reader, name, plain};
 use super::server::socket_address;
-use super::{Auth, CertificateFiles, Limits, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
+use super::{Auth, CertificateFiles, Limits, OfferDsn, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
 use crate::message::envelope::Relay;
 use crate::message::tenant::Tenant;
 use crate::tls::names::ClientName;
@@ -20,6 +20,7 @@ const SEGMENT_SIZES: std::ops::RangeInclusive<u16> = 88..=32767;
 pub(super) fn read(reader: &mut Reader<'_>) -> ReceiveConnector {
     reader.require("name", "every connector has a name");
     let relay = &[("accepted-domains", Relay::AcceptedDomains), ("anywhere", Relay::Anywhere)];
+    let offers = [("organizations", OfferDsn::Organizations), ("offer", OfferDsn::Everybody)];
     let network = |text: &str| text.parse::<Network>().map_err(|error| error.to_string());
     let networks = reader.list("remote_networks", network);
     reader.require_some("remote_networks", "nobody could use this connector");
@@ -37,6 +38,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> ReceiveConnector {
         client_names: reader.list("client_names", ClientName::parse).unwrap_or_default(),
         tenant: reader.optional("tenant", Tenant::parse),
         auth: reader.text_with_path("auth", auth).unwrap_or(Auth::None),
+        dsn: reader.choice("dsn", &offers).unwrap_or_default(),
         max_message_size: reader.size("max_message_size").unwrap_or(35 << 20),
         max_header_size: reader.size("max_header_size").unwrap_or(256 << 10),
         max_recipients: reader.number("max_recipients", 1).unwrap_or(500),

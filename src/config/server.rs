@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::{Reader, domain_name, name};
-use super::{Admin, LoopDetection, LoopMode, Server, Trace};
+use super::{Admin, AllowPrivate, LoopDetection, LoopMode, Reports, Server, Trace};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 
@@ -15,6 +15,12 @@ const DEFAULT_STATE_DIR: &str = "/var/lib/fingerpost";
 pub(super) const DEFAULT_MIN_FREE: u64 = 1 << 30;
 /// `[trace] max_size`, bytes.
 pub(super) const DEFAULT_TRACE_SIZE: u64 = 4 << 30;
+/// `[reports] per_minute`.
+const DEFAULT_REPORTS_PER_MINUTE: usize = 60;
+/// `[reports] max_dead_letters`.
+const DEFAULT_DEAD_LETTERS: usize = 1000;
+/// `[reports] keep_dead_letters`.
+const DEFAULT_DEAD_LETTERS_KEPT: Duration = Duration::from_hours(30 * 24);
 /// `[trace] days`.
 pub(super) const DEFAULT_TRACE_DAYS: u32 = 14;
 
@@ -25,6 +31,24 @@ pub(super) struct WrittenReports {
     pub(super) from: Option<Address>,
     /// `deliver_to`.
     pub(super) deliver_to: Option<Arc<str>>,
+    per_minute: Option<usize>,
+    allow_private: AllowPrivate,
+    max_dead_letters: Option<usize>,
+    keep_dead_letters: Option<Duration>,
+}
+
+impl WrittenReports {
+    /// With its defaults; the first accepted domain, or our host name, is whose postmaster reports are from.
+    pub(super) fn used(self, first: &Domain) -> Reports {
+        Reports {
+            from: self.from.unwrap_or_else(|| Address::postmaster(first)),
+            deliver_to: self.deliver_to,
+            per_minute: self.per_minute.unwrap_or(DEFAULT_REPORTS_PER_MINUTE),
+            allow_private: self.allow_private,
+            max_dead_letters: self.max_dead_letters.unwrap_or(DEFAULT_DEAD_LETTERS),
+            keep_dead_letters: self.keep_dead_letters.unwrap_or(DEFAULT_DEAD_LETTERS_KEPT),
+        }
+    }
 }
 
 /// `[server]`, and the patterns of `include` as written.
@@ -85,7 +109,17 @@ pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
 /// `[reports]`.
 pub(super) fn reports(reader: &mut Reader<'_>) -> WrittenReports {
     let address = |text: &str| Address::parse(text).map_err(|error| format!("`{text}` is not an address: {error}"));
-    WrittenReports { from: reader.optional("from", address), deliver_to: reader.optional("deliver_to", name) }
+    WrittenReports {
+        from: reader.optional("from", address),
+        deliver_to: reader.optional("deliver_to", name),
+        per_minute: reader.number("per_minute", 1),
+        allow_private: match reader.flag("allow_private") {
+            Some(true) => AllowPrivate::Yes,
+            Some(false) | None => AllowPrivate::No,
+        },
+        max_dead_letters: reader.number("max_dead_letters", 1),
+        keep_dead_letters: reader.positive("keep_dead_letters"),
+    }
 }
 
 /// `[loop_detection]`.

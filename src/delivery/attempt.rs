@@ -21,6 +21,7 @@ mod known;
 mod login;
 mod open;
 mod probe;
+mod reach;
 mod socket;
 mod test;
 pub(crate) mod trouble;
@@ -30,6 +31,7 @@ pub(crate) mod walk;
 use alerts::Alerts;
 use connection::Terms;
 use hops::Turns;
+pub use reach::Reach;
 
 use super::dns::{Dns, DnsError};
 use super::health::Health;
@@ -90,6 +92,8 @@ pub(crate) struct WayOut {
     pub(crate) waits: Waits,
     /// Who wants the connections.
     pub(crate) applicant: Applicant,
+    /// Which hosts it may go to.
+    reach: Reach,
 }
 
 /// How long next hops are waited for, each wait by itself.
@@ -192,6 +196,14 @@ impl Outbound {
     ) -> WayOut {
         let terms = Arc::new(Terms { ehlo: ehlo.clone(), smtp: smtp.clone() });
         let (connector, next_hop_domain) = (connector.clone(), next_hop_domain.clone());
-        WayOut { shared: self.shared.clone(), terms, connector, next_hop_domain, waits, applicant }
+        WayOut {
+            shared: self.shared.clone(),
+            terms,
+            connector,
+            next_hop_domain,
+            waits,
+            applicant,
+            reach: Reach::Anywhere,
+        }
     }
 }

@@ -42,6 +42,17 @@ pub enum Notify {
     },
 }
 
+impl Notify {
+    /// What is left where nobody is told of success. Who wants to hear of nothing else wants to hear of nothing then.
+    #[must_use]
+    pub fn without_success(self) -> Self {
+        match self {
+            Self::Never | Self::On { failure: false, delay: false, .. } => Self::Never,
+            Self::On { failure, delay, .. } => Self::On { success: false, failure, delay },
+        }
+    }
+}
+
 /// What MAIL said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sender {
@@ -74,9 +85,9 @@ pub struct RcptTo {
 /// so that a decision made again later is made with the same words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The receive connector's name; empty for our own reports.
+    /// The receive connector's name; of our own reports: the name of the one by which the message came that it is about.
     pub receive_connector: Arc<str>,
-    /// That connector's organisation; empty: none.
+    /// That connector's organisation, where it is this client's; empty: none.
     pub organization: Arc<str>,
     /// Whether these hosts send us only what they did not find themselves (shared domains).
     pub resolves_first: bool,
@@ -134,6 +145,28 @@ impl Origin {
             client_port: None,
             spoke: None,
         }
+    }
+
+    /// Ourselves, for a report about a message from there. Whose mail caused it goes with it: the receive connector,
+    /// the organisation and whether the client authenticated.
+    #[must_use]
+    pub fn report_about(about: &Self) -> Self {
+        Self {
+            receive_connector: about.receive_connector.clone(),
+            organization: about.organization.clone(),
+            authenticated: about.authenticated,
+            ..Self::report()
+        }
+    }
+
+    /// Whether it is a report about a stranger's message. Those that a spool of format 2 holds do not say
+    /// so, and are none.
+    #[must_use]
+    pub fn is_strangers_report(&self) -> bool {
+        self.relay == Relay::Report
+            && !self.receive_connector.is_empty()
+            && self.organization.is_empty()
+            && !self.authenticated
     }
 
     /// A client without an organisation, not authenticated (DESIGN section 3).

@@ -10,7 +10,7 @@ use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry,
 
 mod prepare;
 
-pub use prepare::LOOKUPS;
+pub use prepare::{LOOKUPS, REPORTS_NOT_SENT};
 
 /// `sessions_refused_total{reason}`.
 pub const SESSIONS_REFUSED: [&str; 5] =
@@ -70,8 +70,17 @@ pub struct Metrics {
     pub stamps_ignored: IntCounterVec,
     /// `dsn_total{action}`: `failed`, `delayed`, `relayed`, `delivered`.
     pub dsn: IntCounterVec,
+    /// `reports_waiting`.
+    pub reports_waiting: IntGaugeVec,
+    /// `reports_not_sent_total{reason}`: `address-literal`, `no-such-domain`, `null-mx`, `no-mail-server`,
+    /// `private-address`.
+    pub reports_not_sent: IntCounterVec,
     /// `dead_letters`.
     pub dead_letters: IntGaugeVec,
+    /// `dead_letters_leaving`.
+    pub dead_letters_leaving: IntGaugeVec,
+    /// `dead_letters_removed_total{reason}`: `age`, `number`.
+    pub dead_letters_removed: IntCounterVec,
     /// `directory_lookups_total{directory,result}`: `found`, `not-found`, `ambiguous`, `accepts-everything`,
     /// `unavailable`, `cached`.
     pub directory_lookups: IntCounterVec,
@@ -166,7 +175,11 @@ impl Metrics {
             loops: counter(r, "loops_total", "Loops seen", &["rule"]),
             stamps_ignored: counter(r, "stamps_ignored_total", "Stamps that proved nothing", &["reason"]),
             dsn: counter(r, "dsn_total", "Reports made", &["action"]),
+            reports_waiting: gauge(r, "reports_waiting", "Queued reports that strangers' mail caused", &[]),
+            reports_not_sent: counter(r, "reports_not_sent_total", "Reports that may or can go nowhere", &["reason"]),
             dead_letters: gauge(r, "dead_letters", "Reports that could not be delivered", &[]),
+            dead_letters_leaving: gauge(r, "dead_letters_leaving", "Dead letters that will be removed soon", &[]),
+            dead_letters_removed: counter(r, "dead_letters_removed_total", "Dead letters removed", &["reason"]),
             directory_lookups: counter(r, "directory_lookups_total", "Questions answered", &["directory", "result"]),
             directory_lookup_duration: histogram(
                 r,

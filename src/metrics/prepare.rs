@@ -24,6 +24,9 @@ const LOOPS: [&str; 7] = ["resolves-first", "in-flight", "stamp", "relay-memory"
 const STAMPS: [&str; 4] = ["mac", "identity", "form", "installation"];
 /// `dsn_total{action}`.
 const REPORTS: [&str; 4] = ["failed", "delayed", "relayed", "delivered"];
+/// `reports_not_sent_total{reason}`.
+pub const REPORTS_NOT_SENT: [&str; 5] =
+    ["address-literal", "no-such-domain", "null-mx", "no-mail-server", "private-address"];
 /// `directory_lookups_total{result}`.
 pub const LOOKUPS: [&str; 6] = ["found", "not-found", "ambiguous", "accepts-everything", "unavailable", "cached"];
 /// `config_reloads_total{result}`.
@@ -54,6 +57,11 @@ impl Metrics {
         touch(&self.sessions_refused, &ones(&super::SESSIONS_REFUSED));
         touch(&self.told_as_sums, &ones(&super::TOLD_AS_SUMS));
         touch(&self.trace_lost, &[vec![]]);
+        touch(&self.reports_not_sent, &ones(&REPORTS_NOT_SENT));
+        touch(&self.dead_letters_removed, &ones(&["age", "number"]));
+        for gauge in [&self.reports_waiting, &self.dead_letters_leaving] {
+            touch(gauge, &[vec![]]);
+        }
         for gauge in [&self.dead_letters, &self.config_last_reload, &self.spool_free, &self.back_pressure] {
             touch(gauge, &[vec![]]);
         }

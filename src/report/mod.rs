@@ -21,6 +21,9 @@ use crate::time::UnixTime;
 
 pub mod dead_letter;
 pub mod dsn;
+pub mod not_sent;
+
+use not_sent::NotSent;
 
 /// The connector's name in the route of a report that nobody could decide yet (the directory did not answer).
 /// `delivery` decides it at each attempt; no configured connector has an empty name.
@@ -82,9 +85,19 @@ impl Action {
     }
 }
 
-/// Makes the report that is due to the sender of `about`, as a message of its own with its route decided, to be
-/// committed in one record with the outcomes it reports. `None` where no report is due: the null sender (so never
-/// about a report), NOTIFY; or where it could not be routed and has been put into the dead-letter folder.
+/// What became of the report that may be due about a message.
+#[derive(Debug)]
+pub enum Made {
+    /// None is due: the null sender (so never about a report), NOTIFY. Or it could not be routed and has been put into the
+    /// dead-letter folder.
+    Nothing,
+    /// It may not go where it would have to. It was logged; whoever asked counts it.
+    NotSent(NotSent),
+    /// It is to be committed in one record with the outcomes it reports.
+    Report(Box<(Draft, Entry)>),
+}
+
+/// Makes the report that is due to the sender of `about`, as a message of its own with its route decided.
 ///
 /// A report whose way cannot be decided now is queued with the connector [`UNDECIDED`].
 ///
@@ -96,11 +109,15 @@ pub async fn make(
     about: &Entry,
     reported: &[Reported],
     now: UnixTime,
-) -> Result<Option<(Draft, Entry)>, SpoolError> {
-    let ReversePath::Address(to) = &about.sender.reverse_path else { return Ok(None) };
+) -> Result<Made, SpoolError> {
+    let ReversePath::Address(to) = &about.sender.reverse_path else { return Ok(Made::Nothing) };
     let due = wanted(about, reported);
     if due.is_empty() || about.origin.relay == Relay::Report {
-        return Ok(None);
+        return Ok(Made::Nothing);
+    }
+    if let Some(why) = NotSent::to(to) {
+        tracing::info!(queue_id = %about.id, %to, reason = why.as_str(), "no report is sent");
+        return Ok(Made::NotSent(why));
     }
     let id = spool.new_id();
     let original = Original::read(spool, about, &due);
@@ -109,7 +126,7 @@ pub async fn make(
     let mut entry = Entry {
         id,
         received_at: now,
-        origin: Origin::report(),
+        origin: Origin::report_about(&about.origin),
         sender: sender(&text, &in_force.config.reports.from, to),
         content: text.content,
         stamps: Vec::new(),
@@ -121,9 +138,9 @@ pub async fn make(
             entry.recipients.iter_mut().for_each(|queued| queued.state = State::Done(failed.clone()));
             let state_dir = &in_force.config.server.state_dir;
             dead_letter::keep(state_dir, &entry, &mut text.bytes.as_slice()).map_err(|e| io("dead letter", id, &e))?;
-            Ok(None)
+            Ok(Made::Nothing)
         }
-        Ok(_) | Err(_) => Ok(Some((spool.draft(id, text.bytes)?, entry))),
+        Ok(_) | Err(_) => Ok(Made::Report(Box::new((spool.draft(id, text.bytes)?, entry)))),
     }
 }
 

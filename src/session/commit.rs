@@ -16,7 +16,7 @@ use crate::delivery::outcome::{Class, Outcome as Answer};
 use crate::message::envelope::{ChosenBy, Origin};
 use crate::message::queue_id::QueueId;
 use crate::message::stamp::Stamp;
-use crate::report::{self, Action, Reported};
+use crate::report::{self, Action, Made, Reported};
 use crate::routing::verdict::Way;
 use crate::smtp::reply::{self, Reply};
 use crate::spool::entry::{Content, Entry, Outcome, Queued, Record, State};
@@ -53,7 +53,8 @@ impl Fate {
 
     /// It was tried, and is queued.
     pub(super) fn waiting(reply: &Reply, next_attempt: UnixTime) -> Self {
-        let state = State::Waiting { attempts: 1, next_attempt, last_error: reply.to_string(), warned: false };
+        let state =
+            State::Waiting { attempts: 1, next_attempt, last_error: reply.to_string(), warned: false, ages_from: None };
         Self { state, action: None }
     }
 
@@ -61,7 +62,10 @@ impl Fate {
     /// before `next_attempt`.
     pub(super) fn under_way(next_attempt: UnixTime) -> Self {
         let last_error = "it was sent; the next hop has not answered yet".to_owned();
-        Self { state: State::Waiting { attempts: 1, next_attempt, last_error, warned: false }, action: None }
+        Self {
+            state: State::Waiting { attempts: 1, next_attempt, last_error, warned: false, ages_from: None },
+            action: None,
+        }
     }
 
     /// A next hop has it.
@@ -214,7 +218,14 @@ async fn make_report(
         return Ok(None);
     }
     let spool = WithDraft { spool: &*services.spool, draft };
-    report::make(&transaction.in_force, &spool, entry, reported, UnixTime::now()).await
+    Ok(match report::make(&transaction.in_force, &spool, entry, reported, UnixTime::now()).await? {
+        Made::Report(report) => Some(*report),
+        Made::Nothing => None,
+        Made::NotSent(why) => {
+            services.metrics.reports_not_sent.with_label_values(&[why.as_str()]).inc();
+            None
+        }
+    })
 }
 
 /// The spool as a report's maker sees it: the message it is about can be read, though it is not committed yet.

@@ -14,9 +14,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::lending::State;
 use super::link::Link;
 use super::{Believed, Client, Ended, Services, Session};
-use crate::config::Config;
+use crate::config::{Config, OfferDsn};
 use crate::one_client::one_client;
 use crate::patience::within;
+use crate::smtp::extension::Dsn;
 use crate::smtp::server::{Event, Expect, Profile, TlsState};
 use crate::strangers::sums::{About, Kind};
 
@@ -223,5 +224,11 @@ where
 /// What the machine has to know of the door.
 pub(super) fn profile(config: &Config, client: &Client, tls: TlsState) -> Profile {
     let hostname = config.server.hostname.as_str().to_owned();
-    Profile { hostname, max_message_size: client.connector.max_message_size, tls, auth: client.auth_state() }
+    let stranger = client.door(config).is_none_or(|(_, by)| client.origin(by, None).is_stranger());
+    let dsn = match client.connector.dsn {
+        OfferDsn::Organizations if stranger => Dsn::NotOffered,
+        OfferDsn::Organizations | OfferDsn::Everybody => Dsn::Offered,
+    };
+    let max_message_size = client.connector.max_message_size;
+    Profile { hostname, max_message_size, tls, auth: client.auth_state(), dsn }
 }

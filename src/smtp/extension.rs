@@ -25,15 +25,28 @@ pub enum AuthOffer {
     NotOffered,
 }
 
+/// Whether EHLO's answer has DSN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dsn {
+    /// The client may ask for reports.
+    Offered,
+    /// It is a stranger: whoever it claims to be would get them. What it asks for all the same is read, but for SUCCESS.
+    NotOffered,
+}
+
 /// The answer to EHLO (RFC 5321 4.1.1.1).
 #[must_use]
-pub fn ehlo(hostname: &str, max_message_size: u64, start_tls: StartTls, auth: AuthOffer) -> Reply {
+pub fn ehlo(hostname: &str, max_message_size: u64, (start_tls, auth, dsn): (StartTls, AuthOffer, Dsn)) -> Reply {
+    let dsn = match dsn {
+        Dsn::Offered => "\nDSN",
+        Dsn::NotOffered => "",
+    };
     let start_tls = match start_tls {
         StartTls::Offered => "\nSTARTTLS",
         StartTls::NotOffered => "",
     };
     let mut text = format!(
-        "{hostname}\nPIPELINING\nSIZE {max_message_size}\n8BITMIME\nSMTPUTF8\nENHANCEDSTATUSCODES\nDSN\nCHUNKING{start_tls}"
+        "{hostname}\nPIPELINING\nSIZE {max_message_size}\n8BITMIME\nSMTPUTF8\nENHANCEDSTATUSCODES{dsn}\nCHUNKING{start_tls}"
     );
     if auth == AuthOffer::Offered {
         text.push_str("\nAUTH ");
@@ -240,11 +253,14 @@ mod tests {
 
     #[test]
     fn ehlo_offers_what_is_built() {
-        let offered = ehlo("mx.contoso.com", 36_700_160, StartTls::Offered, AuthOffer::NotOffered).to_wire();
+        let offered =
+            ehlo("mx.contoso.com", 36_700_160, (StartTls::Offered, AuthOffer::NotOffered, Dsn::Offered)).to_wire();
         let text = String::from_utf8(offered).unwrap();
         assert!(text.starts_with("250-mx.contoso.com\r\n250-PIPELINING\r\n250-SIZE 36700160\r\n"), "{text}");
         assert!(text.ends_with("250-CHUNKING\r\n250 STARTTLS\r\n"), "{text}");
-        let encrypted = ehlo("h", 1, StartTls::NotOffered, AuthOffer::Offered);
+        assert!(text.contains("250-ENHANCEDSTATUSCODES\r\n250-DSN\r\n"), "{text}");
+        let encrypted = ehlo("h", 1, (StartTls::NotOffered, AuthOffer::Offered, Dsn::NotOffered));
+        assert!(!encrypted.text.contains("DSN"), "{}", encrypted.text);
         assert!(encrypted.text.ends_with("CHUNKING\nAUTH PLAIN LOGIN"), "{}", encrypted.text);
     }
 }

@@ -135,6 +135,12 @@ pub const DIRECTORY_AMBIGUOUS: Reply =
 /// Row 5: the answer changed, as those of too many did (`hold_changes`).
 pub const DIRECTORY_CHANGED: Reply =
     Reply::fixed(451, Enhanced(4, 3, 5), "the recipient's directory entry changed unexpectedly, try again later");
+/// RFC 7505 4.2.
+pub const NULL_MX: Reply = Reply::fixed(556, Enhanced(5, 1, 10), "the recipient's domain takes no mail");
+/// RFC 5321 5.1: the domain does not exist (RFC 3463 3.2, X.1.2).
+pub const NO_SUCH_DOMAIN: Reply = Reply::fixed(550, Enhanced(5, 1, 2), "the recipient's domain does not exist");
+/// RFC 5321 5.1: it exists and has neither MX nor address (RFC 3463 3.5, X.4.4).
+pub const NO_MAIL_SERVER: Reply = Reply::fixed(550, Enhanced(5, 4, 4), "the recipient's domain has no mail server");
 /// Rows 4, 7, 8 and 11: a way on that a stranger wrote.
 pub const SOURCE_ROUTE: Reply =
     Reply::fixed(550, Enhanced(5, 1, 3), "source routes (% ! @ in the local part) are not taken");

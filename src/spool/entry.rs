@@ -84,6 +84,7 @@ pub struct Queued {
 
 /// How one recipient of a queued message stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredState", into = "StoredState")]
 pub enum State {
     /// To be tried.
     Waiting {
@@ -95,6 +96,9 @@ pub enum State {
         last_error: String,
         /// Whether the sender was told of the delay.
         warned: bool,
+        /// From when its age counts, where that is not when we took the message: the first attempt of a report that
+        /// had to wait for its turn.
+        ages_from: Option<UnixTime>,
     },
     /// Not tried and not expiring until somebody releases it; the text says why.
     Held(String),
@@ -106,7 +110,60 @@ impl State {
     /// Due at once, never tried.
     #[must_use]
     pub fn due(now: UnixTime) -> Self {
-        Self::Waiting { attempts: 0, next_attempt: now, last_error: String::new(), warned: false }
+        Self::Waiting { attempts: 0, next_attempt: now, last_error: String::new(), warned: false, ages_from: None }
+    }
+}
+
+/// [`State`] as it is stored. Variants are known by their position: new ones come last, with a new
+/// [`FORMAT`](super::header::FORMAT), and what older versions wrote is read as it was.
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "State")]
+enum StoredState {
+    Waiting {
+        attempts: u32,
+        next_attempt: UnixTime,
+        last_error: String,
+        warned: bool,
+    },
+    Held(String),
+    Done(Outcome),
+    /// Since format 3: one that waits and whose age counts from its first attempt.
+    WaitingSince {
+        ages_from: UnixTime,
+        attempts: u32,
+        next_attempt: UnixTime,
+        last_error: String,
+        warned: bool,
+    },
+}
+
+impl From<State> for StoredState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Waiting { attempts, next_attempt, last_error, warned, ages_from: None } => {
+                Self::Waiting { attempts, next_attempt, last_error, warned }
+            }
+            State::Waiting { attempts, next_attempt, last_error, warned, ages_from: Some(ages_from) } => {
+                Self::WaitingSince { ages_from, attempts, next_attempt, last_error, warned }
+            }
+            State::Held(why) => Self::Held(why),
+            State::Done(outcome) => Self::Done(outcome),
+        }
+    }
+}
+
+impl From<StoredState> for State {
+    fn from(stored: StoredState) -> Self {
+        match stored {
+            StoredState::Waiting { attempts, next_attempt, last_error, warned } => {
+                Self::Waiting { attempts, next_attempt, last_error, warned, ages_from: None }
+            }
+            StoredState::WaitingSince { ages_from, attempts, next_attempt, last_error, warned } => {
+                Self::Waiting { attempts, next_attempt, last_error, warned, ages_from: Some(ages_from) }
+            }
+            StoredState::Held(why) => Self::Held(why),
+            StoredState::Done(outcome) => Self::Done(outcome),
+        }
     }
 }
 

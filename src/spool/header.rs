@@ -4,8 +4,10 @@
 use super::record::Mark;
 use crate::message::queue_id::QueueId;
 
-/// The format that this version writes and reads. 1 were lines of JSON in `log/`.
-pub const FORMAT: u16 = 2;
+/// The format that this version writes. 1 were lines of JSON in `log/`; 3 has a state of recipients that 2 has not.
+pub const FORMAT: u16 = 3;
+/// The oldest format that it reads: what it says is said in the same way in the formats since.
+const OLDEST: u16 = 2;
 /// Bytes of both copies: where a segment's records begin.
 pub const LENGTH: usize = 2 * COPY;
 
@@ -78,7 +80,7 @@ fn read_copy(copy: &[u8]) -> Result<Header, Unreadable> {
     if !copy.starts_with(MAGIC) || format != !u16::from_le_bytes([copy[10], copy[11]]) {
         return Err(Unreadable::Damaged);
     }
-    if format != FORMAT {
+    if !(OLDEST..=FORMAT).contains(&format) {
         return Err(Unreadable::Format(format));
     }
     if crc32c::crc32c(&copy[..COPY - 4]) != word(COPY - 4) {
@@ -119,9 +121,9 @@ mod tests {
     fn another_format_is_told_from_damage() {
         let mut bytes = header().write();
         for at in [8, COPY + 8] {
-            bytes[at..at + 4].copy_from_slice(&[3, 0, !3, !0]);
+            bytes[at..at + 4].copy_from_slice(&[4, 0, !4, !0]);
         }
-        assert_eq!(Header::read(&bytes), Err(Unreadable::Format(3)));
+        assert_eq!(Header::read(&bytes), Err(Unreadable::Format(4)));
         for length in 0..COPY {
             assert_eq!(Header::read(&bytes[..length]), Err(Unreadable::Damaged));
         }

@@ -1,7 +1,7 @@
 //! Parameters and contents that a next hop does not take: said to the sender while he is connected, or told in one
 //! report where another branch has taken the message.
 
-use crate::ground::{Two, envelope, letter, say};
+use crate::ground::{STAFF, Two, envelope, letter, say};
 use crate::support::senders::Raw;
 use crate::support::wait_until;
 use crate::town::{SOON, Town};
@@ -189,7 +189,7 @@ fn bare_line_feeds_by_bdat() {
 #[test]
 fn success_is_ours_to_tell_where_the_next_hop_has_no_dsn() {
     let two = Two::start("", &offers(&["DSN"]), "");
-    let mut raw = two.stranger();
+    let mut raw = Raw::hello_from(STAFF, two.town.node.smtp);
     say(&mut raw, &format!("{MAIL} ENVID=QQ314159 RET=HDRS"), "250");
     say(&mut raw, "RCPT TO:<p0@c.test> NOTIFY=SUCCESS ORCPT=rfc822;P0@c.test", "250");
     say(&mut raw, "RCPT TO:<s0@c.test> NOTIFY=SUCCESS,FAILURE", "250");
@@ -214,7 +214,7 @@ fn success_is_ours_to_tell_where_the_next_hop_has_no_dsn() {
 #[test]
 fn a_report_of_success_is_durable_before_the_250() {
     let mut two = Two::start("", "", "");
-    let mut raw = two.stranger();
+    let mut raw = Raw::hello_from(STAFF, two.town.node.smtp);
     say(&mut raw, MAIL, "250");
     say(&mut raw, "RCPT TO:<p0@c.test> NOTIFY=SUCCESS", "250");
     say(&mut raw, "DATA", "354");
@@ -223,6 +223,25 @@ fn a_report_of_success_is_durable_before_the_250() {
     two.town.node.start();
     wait_until("the report", SOON, || !two.town.reports("ann@outside.test").is_empty());
     assert_eq!(two.primary.taken(), ["p0@c.test"], "what was delivered is not delivered again");
+}
+
+#[test]
+fn a_strangers_success_is_nobodys_to_tell() {
+    let two = Two::start("", &offers(&["DSN"]), "");
+    let mut raw = two.stranger();
+    say(&mut raw, &format!("{MAIL} ENVID=QQ314159 RET=HDRS"), "250");
+    say(&mut raw, "RCPT TO:<p0@c.test> NOTIFY=SUCCESS", "250");
+    say(&mut raw, "RCPT TO:<s0@c.test> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;S0@c.test", "250");
+    say(&mut raw, "RCPT TO:<s1@c.test> NOTIFY=SUCCESS", "250");
+    say(&mut raw, "RCPT TO:<s2@c.test> NOTIFY=SUCCES", "501");
+    say(&mut raw, "DATA", "354");
+    say(&mut raw, &format!("{}.", letter("success", 0)), "250");
+    assert_eq!(two.primary.taken(), ["p0@c.test"]);
+    let rcpt = two.secondary.commands("RCPT");
+    assert!(rcpt[0].ends_with("NOTIFY=FAILURE ORCPT=rfc822;S0@c.test"), "{rcpt:?}");
+    assert!(rcpt[1].contains("NOTIFY=NEVER"), "{rcpt:?}");
+    assert!(two.secondary.commands("MAIL")[0].contains("ENVID=QQ314159"));
+    assert!(two.town.queue().is_empty() && two.town.senders.all().is_empty(), "nothing is told");
 }
 
 #[test]

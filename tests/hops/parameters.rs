@@ -14,7 +14,13 @@ const SENDER: &str = "ann@outside.test";
 fn world(main_cf: &str, settings: &str) -> World {
     let name = "name         = \"primary\"\norganization = \"primary\"";
     let with = format!("{name}\n{settings}");
-    let changes = Changes { replace: vec![(name, with.as_str())], primary: main_cf.to_owned(), ..Changes::default() };
+    let door = "name            = \"internet\"";
+    let offering = format!("{door}\ndsn = \"offer\"");
+    let changes = Changes {
+        replace: vec![(name, with.as_str()), (door, offering.as_str())],
+        primary: main_cf.to_owned(),
+        ..Changes::default()
+    };
     World::start_with(WorldKind::File, &changes)
 }
 

@@ -15,6 +15,7 @@ mod compaction;
 mod cut;
 mod damage;
 mod faults;
+mod formats;
 mod kill;
 mod model;
 mod reserve;

@@ -144,7 +144,8 @@ impl House {
         for at in branches {
             let next_attempt = UnixTime(UnixTime::now().0 + again);
             let last_error = "not answered yet".to_owned();
-            entry.recipients[at].state = State::Waiting { attempts: 1, next_attempt, last_error, warned: false };
+            entry.recipients[at].state =
+                State::Waiting { attempts: 1, next_attempt, last_error, warned: false, ages_from: None };
         }
         self.spool.commit(Record { accepted: vec![(draft, entry.clone())], changes: Vec::new() }).await.unwrap();
         let mut under_way = Vec::new();
@@ -175,7 +176,13 @@ impl House {
         let (age, attempts) = mail.tried;
         let state = match attempts {
             0 => State::due(now),
-            _ => State::Waiting { attempts, next_attempt: now, last_error: String::new(), warned: false },
+            _ => State::Waiting {
+                attempts,
+                next_attempt: now,
+                last_error: String::new(),
+                warned: false,
+                ages_from: None,
+            },
         };
         let queued = |To(address, connector, notify): &To<'_>| {
             let address = parse(address);

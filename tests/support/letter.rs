@@ -8,7 +8,7 @@ use fingerpost::config::{
     BareLf, ClientAddress, Delivery, EightBit, Host, Protocol, Retry, Select, SendConnector, SendTls, SendTlsMode,
     SmartHost, SmtpOut, Speaks,
 };
-use fingerpost::delivery::attempt::Outbound;
+use fingerpost::delivery::attempt::{Outbound, Reach};
 use fingerpost::delivery::branch::QueuedBranch;
 use fingerpost::delivery::outcome::{Class, Outcome};
 use fingerpost::message::envelope::{Body, Origin, RcptTo, Sender};
@@ -82,6 +82,7 @@ impl Letter {
             connector: &Arc::new(connector.clone()),
             smtp,
             next_hop_domain: &self.domain,
+            reach: Reach::Anywhere,
             origin: &Origin::report(),
             sender: &self.sender,
             content: &self.content,

@@ -38,6 +38,8 @@ pub struct ReceiveConnector {
     pub tenant: Option<Tenant>,
     /// Whom it lets authenticate; only over TLS.
     pub auth: Auth,
+    /// Whom it offers DSN.
+    pub dsn: OfferDsn,
     /// Bytes of a message.
     pub max_message_size: u64,
     /// Bytes of a header section.
@@ -124,6 +126,16 @@ pub enum Auth {
     Directory,
     /// Who is in this file of `name:hash` lines.
     Users(PathBuf),
+}
+
+/// `dsn`: whom EHLO offers to ask for reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OfferDsn {
+    /// Clients with an organization, and those that have authenticated.
+    #[default]
+    Organizations,
+    /// Strangers too.
+    Everybody,
 }
 
 /// Whether and how a receive connector speaks TLS.

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Shutdown};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,6 +133,11 @@ impl Stream {
 }
 
 impl Connection {
+    /// Where it goes; a Unix socket has no address.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.stream.tcp()?.peer_addr().ok()
+    }
+
     /// Over a socket that was just connected; nothing is read yet.
     #[must_use]
     pub fn new(stream: Stream, next_hop: Arc<str>, terms: Arc<Terms>, watch: Watch) -> Self {

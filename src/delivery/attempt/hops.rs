@@ -4,24 +4,20 @@
 //! the order.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::trouble::{LOOP, NO_DNS, Trouble};
-use super::{DnsError, WayOut};
+use super::{DnsError, Reach, WayOut};
 use crate::config::{Host, Select, SmartHost};
 use crate::delivery::dns::{Exchanges, before_us};
 use crate::delivery::health::{Key, Standing};
-use crate::smtp::reply::{Enhanced, Reply};
+use crate::report::not_sent::{NOT_TO_LITERALS, NOT_TO_PRIVATE};
+use crate::smtp::reply::{NO_MAIL_SERVER, NO_SUCH_DOMAIN, NULL_MX, Reply};
 
-/// RFC 7505 4.2.
-pub(super) const NULL_MX: Reply = Reply::fixed(556, Enhanced(5, 1, 10), "the recipient's domain takes no mail");
-/// RFC 5321 5.1: the domain does not exist (RFC 3463 3.2, X.1.2).
-pub(super) const NO_SUCH_DOMAIN: Reply = Reply::fixed(550, Enhanced(5, 1, 2), "the recipient's domain does not exist");
-/// RFC 5321 5.1: it exists and has neither MX nor address (RFC 3463 3.5, X.4.4).
-pub(super) const NO_MAIL_SERVER: Reply =
-    Reply::fixed(550, Enhanced(5, 4, 4), "the recipient's domain has no mail server");
+/// So many of a domain's mail servers are looked at for a report.
+const MOST_FOR_A_REPORT: usize = 10;
 
 /// One next hop: what health and pool know it by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +97,9 @@ impl Turns {
 /// All next hops in order: those that failed lately come last.
 pub(super) async fn hops(out: &WayOut) -> Result<Vec<NextHop>, NoHop> {
     let smtp = &out.terms.smtp;
+    if out.reach != Reach::Anywhere && out.next_hop_domain.as_ip().is_some() {
+        return Err(NoHop::Refused(NOT_TO_LITERALS));
+    }
     let hops = if smtp.smart_hosts.is_empty() {
         recipients_mx(out).await?
     } else {
@@ -183,18 +182,42 @@ async fn recipients_mx(out: &WayOut) -> Result<Vec<NextHop>, NoHop> {
     let failed = |error: DnsError| NoHop::Trouble(Trouble::unreached(NO_DNS, error.to_string()));
     match out.shared.dns.exchanges(servers, domain.as_str()).await {
         Ok(Exchanges::Hosts(hosts)) => {
-            let names = ours_removed(out, domain.as_str(), &hosts).map_err(NoHop::Trouble)?;
-            Ok(names.into_iter().map(|name| hop(Host::Name(name))).collect())
+            let names = ours_removed(out, domain.as_str(), &hosts).map_err(|trouble| match out.reach {
+                Reach::Anywhere => NoHop::Trouble(trouble),
+                Reach::NotUs | Reach::Public => NoHop::Refused(NOT_TO_PRIVATE),
+            })?;
+            reachable(out, names.into_iter().map(|name| hop(Host::Name(name))).collect()).await
         }
         Ok(Exchanges::Null) => Err(NoHop::Refused(NULL_MX)),
         Err(DnsError::NotFound(_)) => Err(NoHop::Refused(NO_SUCH_DOMAIN)),
         Err(error) => Err(failed(error)),
         Ok(Exchanges::Implicit) => match out.shared.dns.addresses(servers, domain.as_str()).await {
-            Ok(_) => Ok(vec![hop(Host::Name(domain.as_str().to_owned()))]),
+            Ok(_) => reachable(out, vec![hop(Host::Name(domain.as_str().to_owned()))]).await,
             Err(DnsError::NotFound(_)) => Err(NoHop::Refused(NO_MAIL_SERVER)),
             Err(error) => Err(failed(error)),
         },
     }
+}
+
+/// Those that have an address which the branch may go to, as far as DNS says now; none: it may go to none of them.
+async fn reachable(out: &WayOut, mut hops: Vec<NextHop>) -> Result<Vec<NextHop>, NoHop> {
+    if out.reach == Reach::Anywhere {
+        return Ok(hops);
+    }
+    hops.truncate(MOST_FOR_A_REPORT);
+    let mut reachable = Vec::with_capacity(hops.len());
+    for hop in hops {
+        let Host::Name(name) = &hop.at.host else { continue };
+        let known = out.shared.dns.addresses(&out.terms.smtp.dns_servers, name).await;
+        let may = |ip: &IpAddr| out.may_reach(SocketAddr::new(*ip, hop.at.port));
+        // Where DNS does not say, the attempt will.
+        if known.is_ok_and(|addresses| !addresses.iter().any(may)) {
+            tracing::info!(host = name, "a mail server that no report may go to: its address is private, or ours");
+        } else {
+            reachable.push(hop);
+        }
+    }
+    if reachable.is_empty() { Err(NoHop::Refused(NOT_TO_PRIVATE)) } else { Ok(reachable) }
 }
 
 /// The exchanges before ourselves; none: mail for the domain would come back to us.

@@ -72,6 +72,11 @@ pub(super) async fn open(out: &WayOut, hop: &NextHop) -> Result<Connection, Trou
     let none = format!("{} has no address of the family of `source_address`", hop.name());
     let mut last = Trouble::unreached(NO_ANSWER, none);
     let addresses: Vec<IpAddr> = addresses.into_iter().filter(usable).take(MAX_ADDRESSES).collect();
+    let (addresses, beyond): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|ip| out.may_reach(SocketAddr::new(*ip, hop.at.port)));
+    if addresses.is_empty() && !beyond.is_empty() {
+        return Err(Trouble::ours(format!("{} has no address that a report may go to", hop.name())));
+    }
     let until = Instant::now() + out.waits.connect;
     for (at, ip) in addresses.iter().enumerate() {
         let address = SocketAddr::new(*ip, hop.at.port);
@@ -263,7 +268,7 @@ fn judge(connection: &Connection, step: Step, reply: &Reply) -> Result<(), Troub
 
 /// Whether we listen there ourselves. A listener on the wildcard address listens on every address of this machine,
 /// and only an address of this machine can be bound.
-fn is_own(listeners: &[SocketAddr], to: SocketAddr) -> bool {
+pub(super) fn is_own(listeners: &[SocketAddr], to: SocketAddr) -> bool {
     let ip = to.ip().to_canonical();
     listeners.iter().filter(|own| own.port() == to.port()).any(|own| {
         own.ip().to_canonical() == ip

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::connection::{Broken, Connection, History, Terms};
 use super::hops::{self, NextHop, NoHop};
 use super::trouble::Trouble;
-use super::{Outbound, Waits, WayOut, fit, open};
+use super::{Outbound, Reach, Waits, WayOut, fit, open};
 use crate::config::{AskedServer, Protocol};
 use crate::delivery::refusal::Step;
 use crate::delivery::refusal::read::{Meaning, Transaction, read};
@@ -57,6 +57,7 @@ impl Outbound {
             next_hop_domain,
             waits,
             applicant: Applicant::QUEUE,
+            reach: Reach::Anywhere,
         };
         let hops = match hops::hops(&out).await {
             Ok(hops) => hops,

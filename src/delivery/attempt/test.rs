@@ -39,6 +39,8 @@ impl WayOut {
             {
                 return;
             }
+            // It is not the host that keeps a report from it.
+            Err(trouble) if trouble.scope == Scope::Ours => return,
             // It lets nobody in, not even one.
             Err(trouble) => return self.note(hop, Some(&Trouble { scope: Scope::Host, ..trouble })),
         };

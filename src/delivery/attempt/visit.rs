@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::connection::{Connection, Terms};
 use super::hops::{self, NextHop};
 use super::trouble::{BAD_SECURITY, LOOP, NO_DNS, NO_SECURITY, Trouble};
-use super::{Outbound, Waits, WayOut, open};
+use super::{Outbound, Reach, Waits, WayOut, open};
 use crate::config::{Host, SendConnector, SendTls, SendTlsMode, SmtpOut};
 use crate::delivery::refusal::Step;
 use crate::delivery::slots::Applicant;
@@ -99,6 +99,7 @@ impl Outbound {
             next_hop_domain: ehlo.clone(),
             waits,
             applicant: Applicant::QUEUE,
+            reach: Reach::Anywhere,
         };
         let hops = match hops::smart_hosts(&out).await {
             Ok(hops) => hops,

@@ -175,7 +175,7 @@ impl Walk {
     fn pooled(&mut self) -> Option<Found> {
         let key = self.ahead.front()?.key(&self.out.connector.name);
         let host = self.host_slot(&key)?;
-        let connection = self.out.shared.pool.take(&key, &self.out.terms)?;
+        let connection = self.out.take_pooled(&key)?;
         let (hop, connector) = (self.ahead.pop_front()?, self.slot.take()?);
         Some(Found { hop, connection, slots: HeldSlots { connector, host } })
     }
@@ -236,7 +236,7 @@ impl Walk {
                 return None;
             }
         }
-        if let Some(connection) = self.out.shared.pool.take(&key, &self.out.terms) {
+        if let Some(connection) = self.out.take_pooled(&key) {
             let connector = self.slot.take()?;
             return Some(Found { hop, connection, slots: HeldSlots { connector, host } });
         }

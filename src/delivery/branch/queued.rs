@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::content::Waits;
 use super::{Body, Branch, Fields, Lag, Member, Message};
 use crate::config::{SendConnector, SmtpOut};
-use crate::delivery::attempt::{Outbound, Waits as Patience};
+use crate::delivery::attempt::{Outbound, Reach, Waits as Patience};
 use crate::delivery::outcome::Outcome;
 use crate::delivery::slots::Applicant;
 use crate::message::envelope::{Origin, RcptTo, Sender};
@@ -22,6 +22,8 @@ pub struct QueuedBranch<'a> {
     pub smtp: &'a Arc<SmtpOut>,
     /// The domain whose MX is asked where there are no smart hosts.
     pub next_hop_domain: &'a Domain,
+    /// Which hosts it may go to.
+    pub reach: Reach,
     /// Where it came from.
     pub origin: &'a Origin,
     /// What MAIL said to us.
@@ -46,6 +48,7 @@ impl Outbound {
         let members = queued.recipients.into_iter().enumerate().map(member).collect();
         let out =
             self.way_out(ehlo, (connector, smtp), queued.next_hop_domain, (Patience::of_queue(smtp), Applicant::QUEUE));
+        let out = out.within(queued.reach);
         let message = Message { origin, sender, content, body: Body::File(queued.body), fields, waits: Waits::Nobody };
         for (at, outcome) in Branch::new(out).with(members).send(&message, &Lag::of(1)).await {
             outcomes[at] = outcome;

@@ -14,9 +14,10 @@ use crate::config::Retry;
 use crate::in_force::InForce;
 use crate::message::envelope::Relay;
 use crate::message::queue_id::QueueId;
-use crate::report::{self, Reported, dead_letter};
+use crate::report::not_sent::NotSent;
+use crate::report::{self, Made, Reported, dead_letter};
+use crate::spool::SpoolError;
 use crate::spool::entry::{Change, Entry, Outcome, Record, State};
-use crate::spool::{Draft, SpoolError};
 use crate::time::UnixTime;
 
 /// The longest wait before a record is written again.
@@ -100,8 +101,14 @@ async fn try_commit(
     if about.origin.relay == Relay::Report {
         keep_dead_letter(shared, in_force, about, &mut due.readings)?;
     }
-    let made: Option<(Draft, Entry)> =
-        report::make(in_force, &*shared.parts.spool, about, &due.reported, UnixTime::now()).await?;
+    let made = match report::make(in_force, &*shared.parts.spool, about, &due.reported, UnixTime::now()).await? {
+        Made::Report(report) => Some(*report),
+        Made::Nothing => None,
+        Made::NotSent(why) => {
+            tell::not_sent(&shared.parts.metrics, why);
+            None
+        }
+    };
     if made.is_none() {
         due.reported.clear();
     }
@@ -117,9 +124,12 @@ fn change(id: QueueId, settled: &Settled) -> Change {
     Change { id, recipient: update.recipient, state: update.state.clone(), route }
 }
 
-/// A report that failed is kept before its failure is durable.
+/// A report that failed is kept before its failure is durable, unless nobody could ever get it, or it may not go there.
 fn keep_dead_letter(shared: &Shared, in_force: &InForce, report: &Entry, readings: &mut u32) -> Result<(), SpoolError> {
-    let failed = |state: &State| matches!(state, State::Done(Outcome::Failed { .. }));
+    let failed = |state: &State| match state {
+        State::Done(Outcome::Failed { next_hop, reply }) => NotSent::of(next_hop, reply).is_none(),
+        State::Done(_) | State::Waiting { .. } | State::Held(_) => false,
+    };
     if !report.recipients.iter().any(|queued| failed(&queued.state)) {
         return Ok(());
     }

@@ -51,7 +51,7 @@ const LOOK_AT_HELD: Duration = Duration::from_secs(300);
 /// An attempt that ended without an outcome (a panic) is made again after this.
 const AFTER_BREAKDOWN: Duration = Duration::from_secs(60);
 /// Decisions at once about mail whose connector is not in the configuration.
-const WITHOUT_CONNECTOR: Rules = Rules { limit: 4, grouping: Grouping::Together };
+const WITHOUT_CONNECTOR: Rules = Rules { limit: 4, grouping: Grouping::Together, reports_per_minute: None };
 
 /// What delivery works with.
 pub struct Parts {
@@ -233,6 +233,7 @@ fn rules(config: &Config, connector: &str) -> Rules {
     config.send_connector(connector).map_or(WITHOUT_CONNECTOR, |connector| Rules {
         limit: connector.max_connections.max(1),
         grouping: Grouping::of(connector),
+        reports_per_minute: Some(config.reports.per_minute),
     })
 }
 
@@ -299,7 +300,8 @@ struct Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.shared.queue().finished(&self.picked.connector, self.picked.domain.as_ref());
+        let Picked { connector, rank, domain, .. } = self.picked;
+        self.shared.queue().finished(connector, *rank, domain.as_ref());
         self.shared.wake.notify_one();
     }
 }

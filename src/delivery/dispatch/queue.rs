@@ -2,13 +2,15 @@
 //! and tells; it does no I/O.
 //!
 //! Each send connector has a [`lane`]: what is due when, and the number of attempts under way, so that a queue of a
-//! hundred thousand is never searched and no connector waits for another.
+//! hundred thousand is never searched and no connector waits for another. Reports that strangers caused come after all
+//! mail that is due, at a [`pace`] that all lanes share.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use self::lane::Lane;
-use self::live::{Live, Slot, Taken};
+use self::live::{Live, Slot};
+use self::pace::Pace;
 use super::basis::Basis;
 use super::branch::Grouping;
 use crate::message::queue_id::QueueId;
@@ -20,8 +22,11 @@ use crate::time::UnixTime;
 mod dropping;
 mod lane;
 mod live;
+mod pace;
+mod picking;
 
 pub(super) use dropping::{DROPPED_UNDER_WAY, Dropping};
+pub(super) use pace::Rank;
 
 /// What the queue shows of mail whose connector is gone; only mail that is held for this reason is released by itself.
 pub(super) fn missing_connector(connector: &str) -> String {
@@ -52,6 +57,9 @@ pub(super) struct Rules {
     pub(super) limit: usize,
     /// How recipients share an attempt.
     pub(super) grouping: Grouping,
+    /// Attempts in a minute on reports that strangers caused, of all lanes together; `None`: they do not count, for
+    /// nothing leaves here.
+    pub(super) reports_per_minute: Option<usize>,
 }
 
 /// One branch that is to be tried now. Its recipients are busy until they are released or changed.
@@ -60,6 +68,8 @@ pub(super) struct Picked {
     pub(super) ticket: Ticket,
     /// As it stood.
     pub(super) entry: Arc<Entry>,
+    /// Before what it goes.
+    pub(super) rank: Rank,
     /// The lane.
     pub(super) connector: Arc<str>,
     /// Whose place it has, where domains share the lane's.
@@ -96,6 +106,8 @@ pub(super) struct Shown<'a> {
     pub(super) connector: &'a str,
     /// Branches to be tried.
     pub(super) waiting: usize,
+    /// Of these, reports that strangers caused.
+    pub(super) waiting_reports: usize,
     /// Branches held.
     pub(super) held: usize,
     /// When the oldest message of either was taken.
@@ -108,6 +120,7 @@ pub(super) struct Queue {
     live: HashMap<QueueId, Live>,
     lanes: HashMap<Arc<str>, Lane>,
     last_ticket: Ticket,
+    pace: Pace,
 }
 
 impl Queue {
@@ -128,41 +141,10 @@ impl Queue {
         Held { ticket, id, recipients: live.map(|live| live.hold(recipients, ticket)).unwrap_or_default() }
     }
 
-    /// Takes what is due, as far as each connector's limit allows.
-    pub(super) fn pick(&mut self, rules: impl Fn(&str) -> Rules, now: UnixTime) -> Vec<Picked> {
-        let mut picked = Vec::new();
-        for (connector, lane) in &mut self.lanes {
-            let rules = rules(connector);
-            while lane.has_place(rules.limit) {
-                let Some(hint) = lane.take(rules.limit, now) else { break };
-                let Some(live) = self.live.get_mut(&hint.1) else { continue };
-                let ticket = self.last_ticket.next();
-                let Taken { recipients, full, rest } = live.take(connector, lane, (rules, now), ticket);
-                full.into_iter().for_each(|domain| lane.park(domain, hint));
-                if rest {
-                    lane.push(hint);
-                }
-                let Some((first, _)) = recipients.first() else { continue };
-                let domain = live.entry.recipients.get(*first).filter(|_| rules.by_domain());
-                let domain = domain.map(|queued| queued.route.next_hop_domain.clone());
-                lane.begun(domain.as_ref());
-                let (entry, connector) = (live.entry.clone(), connector.clone());
-                picked.push(Picked { ticket, entry, connector, domain, recipients });
-            }
-        }
-        picked
-    }
-
-    /// When the next one is due, among connectors that have room.
-    pub(super) fn next_due(&self, rules: impl Fn(&str) -> Rules) -> Option<UnixTime> {
-        let with_place = self.lanes.iter().filter(|(connector, lane)| lane.has_place(rules(connector).limit));
-        with_place.filter_map(|(_, lane)| lane.next_due()).min()
-    }
-
-    /// An attempt on this connector is over, which had a place of this domain's.
-    pub(super) fn finished(&mut self, connector: &str, domain: Option<&Domain>) {
+    /// An attempt of this rank on this connector is over, which had a place of this domain's.
+    pub(super) fn finished(&mut self, connector: &str, rank: Rank, domain: Option<&Domain>) {
         if let Some(lane) = self.lanes.get_mut(connector) {
-            lane.finished(domain);
+            lane.finished(rank, domain);
         }
     }
 
@@ -243,7 +225,10 @@ impl Queue {
     pub(super) fn look_at_held(&mut self, now: UnixTime) {
         for lane in self.lanes.values_mut() {
             let held: Vec<_> = lane.held.iter().map(|(_, id)| *id).collect();
-            held.into_iter().for_each(|id| lane.push((now, id)));
+            for id in held {
+                let rank = self.live.get(&id).map_or(Rank::Mail, Live::rank);
+                lane.push(rank, (now, id));
+            }
         }
     }
 
@@ -262,6 +247,7 @@ impl Queue {
         self.lanes.iter().map(|(connector, lane)| Shown {
             connector,
             waiting: lane.waiting.len(),
+            waiting_reports: lane.waiting_reports.len(),
             held: lane.held.len(),
             oldest: lane.waiting.first().into_iter().chain(lane.held.first()).map(|first| first.0).min(),
         })
@@ -270,14 +256,18 @@ impl Queue {
     /// Enters a message into the lanes of its recipients.
     fn index(&mut self, id: QueueId) {
         let Some(live) = self.live.get(&id) else { return };
-        let member = (live.entry.received_at, id);
+        let (member, rank) = ((live.entry.received_at, id), live.rank());
         let mut hints = BTreeSet::new();
         for (queued, slot) in live.entry.recipients.iter().zip(&live.slots) {
             let connector = &queued.route.connector;
             let due = match &queued.state {
                 State::Done(_) => continue,
                 State::Waiting { next_attempt, .. } => {
-                    self.lanes.entry(connector.clone()).or_default().waiting.insert(member);
+                    let lane = self.lanes.entry(connector.clone()).or_default();
+                    lane.waiting.insert(member);
+                    if rank == Rank::StrangersReport {
+                        lane.waiting_reports.insert(member);
+                    }
                     *next_attempt
                 }
                 State::Held(_) => {
@@ -290,7 +280,7 @@ impl Queue {
             }
         }
         for (connector, due) in hints {
-            self.lanes.entry(connector).or_default().push((due, id));
+            self.lanes.entry(connector).or_default().push(rank, (due, id));
         }
     }
 
@@ -301,6 +291,7 @@ impl Queue {
         for queued in &live.entry.recipients {
             if let Some(lane) = self.lanes.get_mut(&queued.route.connector) {
                 lane.waiting.remove(&member);
+                lane.waiting_reports.remove(&member);
                 lane.held.remove(&member);
             }
         }
@@ -316,3 +307,5 @@ impl Ticket {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_reports;

@@ -11,6 +11,7 @@ use super::redecide::{self, Now};
 use super::settle::{Attempted, End};
 use super::tell;
 use crate::config::{Protocol, SendConnector, SmtpOut};
+use crate::delivery::attempt::Reach;
 use crate::delivery::branch::QueuedBranch;
 use crate::delivery::concurrently::concurrently;
 use crate::delivery::maildir::{self, Letter};
@@ -166,6 +167,7 @@ async fn by_smtp(
         connector,
         smtp,
         next_hop_domain: &leader.route.next_hop_domain,
+        reach: Reach::of(&entry.origin, &in_force.config.reports),
         origin: &entry.origin,
         sender: &entry.sender,
         content: &entry.content,

@@ -15,6 +15,15 @@ pub(super) fn route(address: &str, connector: &str) -> Route {
     Route { connector: connector.into(), rcpt_to: address, next_hop_domain, way: Way::Resolved }
 }
 
+/// A report about a message from a stranger, or from an organisation of ours.
+pub(super) fn report(id: u64, organization: &str, recipients: &[(&str, &str, State)]) -> Entry {
+    let organization = organization.into();
+    let about = Origin { receive_connector: "internet".into(), organization, ..Origin::report() };
+    let about = Origin { relay: Relay::AcceptedDomains, ..about };
+    let sender = Sender { reverse_path: ReversePath::Null, ..entry(id, &[]).sender };
+    Entry { origin: Origin::report_about(&about), sender, ..entry(id, recipients) }
+}
+
 /// A message from Alice, taken at 10,000, for these (address, connector, state).
 pub(super) fn entry(id: u64, recipients: &[(&str, &str, State)]) -> Entry {
     let queued = |(address, connector, state): &(&str, &str, State)| Queued {

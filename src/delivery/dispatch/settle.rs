@@ -6,7 +6,7 @@ use super::queue::{Known, Update};
 use crate::config::Retry;
 use crate::delivery::outcome::Outcome;
 use crate::delivery::schedule::{self, Next, Standing};
-use crate::report::{Action, Reported};
+use crate::report::{Action, Reported, UNDECIDED};
 use crate::routing::verdict::Route;
 use crate::smtp::reply::{Enhanced, Reply};
 use crate::spool::entry::{Entry, Outcome as Done, State};
@@ -61,9 +61,9 @@ pub(super) fn settle(entry: &Entry, attempted: &Attempted, retry: &Retry, now: U
         End::Held(why) => (State::Held(why.clone()), None),
         End::Deferred => deferred(entry, attempted, retry, now),
         End::Follow(_) => {
-            let (attempts, warned) = standing(entry, attempted.recipient);
+            let Before { attempts, warned, ages_from } = before(entry, attempted, now);
             let last_error = format!("{reply} (the directory knows another way now)");
-            (State::Waiting { attempts: attempts + 1, next_attempt: now, last_error, warned }, None)
+            (State::Waiting { attempts: attempts + 1, next_attempt: now, last_error, warned, ages_from }, None)
         }
     };
     let mut known = Known { fresh: false, ..attempted.known.clone() };
@@ -102,11 +102,12 @@ fn said(state: &State, attempted: &Attempted) -> (Arc<str>, Reply) {
 }
 
 fn deferred(entry: &Entry, attempted: &Attempted, retry: &Retry, now: UnixTime) -> (State, Option<Action>) {
-    let (attempts, warned) = standing(entry, attempted.recipient);
-    let standing = Standing { id: entry.id, received_at: entry.received_at, attempts: attempts + 1, warned };
+    let Before { attempts, warned, ages_from } = before(entry, attempted, now);
+    let received_at = ages_from.unwrap_or(entry.received_at);
+    let standing = Standing { id: entry.id, received_at, attempts: attempts + 1, warned };
     let waiting = |next_attempt, warned| {
         let last_error = last_error(attempted);
-        State::Waiting { attempts: standing.attempts, next_attempt, last_error, warned }
+        State::Waiting { attempts: standing.attempts, next_attempt, last_error, warned, ages_from }
     };
     match schedule::next(retry, &standing, now) {
         Next::Retry(at) => (waiting(at, warned), None),
@@ -118,11 +119,24 @@ fn deferred(entry: &Entry, attempted: &Attempted, retry: &Retry, now: UnixTime) 
     }
 }
 
-/// Attempts before this one, and whether the sender was told of the delay.
-fn standing(entry: &Entry, recipient: usize) -> (u32, bool) {
-    match entry.recipients.get(recipient).map(|queued| &queued.state) {
-        Some(State::Waiting { attempts, warned, .. }) => (*attempts, *warned),
-        Some(State::Held(_) | State::Done(_)) | None => (0, false),
+/// How a recipient stood before this attempt.
+struct Before {
+    attempts: u32,
+    /// Whether the sender was told of the delay.
+    warned: bool,
+    /// From when its age counts, where that is not when we took the message.
+    ages_from: Option<UnixTime>,
+}
+
+/// A report that waits for its turn ages from its first attempt. To ask the directory for its way is none.
+fn before(entry: &Entry, attempted: &Attempted, now: UnixTime) -> Before {
+    let begins = entry.origin.is_strangers_report() && *attempted.route.connector != *UNDECIDED;
+    let begins = begins.then_some(now);
+    match entry.recipients.get(attempted.recipient).map(|queued| &queued.state) {
+        Some(State::Waiting { attempts, warned, ages_from, .. }) => {
+            Before { attempts: *attempts, warned: *warned, ages_from: ages_from.or(begins) }
+        }
+        Some(State::Held(_) | State::Done(_)) | None => Before { attempts: 0, warned: false, ages_from: begins },
     }
 }
 

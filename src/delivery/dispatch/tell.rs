@@ -7,7 +7,9 @@ use super::Parts;
 use super::queue::Queue;
 use super::settle::Attempted;
 use crate::config::SendConnector;
+use crate::message::envelope::Relay;
 use crate::metrics::Metrics;
+use crate::report::not_sent::NotSent;
 use crate::report::{Reported, UNDECIDED, dead_letter};
 use crate::spool::entry::{Entry, Outcome, Queued, State};
 use crate::time::UnixTime;
@@ -31,6 +33,14 @@ pub(super) fn outcomes(parts: &Parts, entry: &Entry, ended: &[Attempted]) {
 }
 
 fn outcome(parts: &Parts, entry: &Entry, queued: &Queued, attempted: &Attempted) {
+    if let State::Done(Outcome::Failed { next_hop, reply }) = &queued.state
+        && entry.origin.relay == Relay::Report
+        && let Some(why) = NotSent::of(next_hop, reply)
+    {
+        let to = &queued.rcpt.address;
+        tracing::info!(queue_id = %entry.id, %to, reason = why.as_str(), "the report is not sent");
+        not_sent(&parts.metrics, why);
+    }
     let (what, result, said) = match &queued.state {
         State::Done(Outcome::Delivered { reply, .. }) => (What::Delivered, "delivered", reply.to_string()),
         State::Done(Outcome::Failed { reply, .. }) => (What::Failed, "failed", reply.to_string()),
@@ -81,6 +91,11 @@ fn event<'a>(entry: &'a Entry, what: What, recipient: &'a str, (connector, detai
     }
 }
 
+/// A report is not sent.
+pub(super) fn not_sent(metrics: &Metrics, why: NotSent) {
+    metrics.reports_not_sent.with_label_values(&[why.as_str()]).inc();
+}
+
 /// How many dead letters there are.
 pub(super) fn dead_letters(metrics: &Metrics, state_dir: &Path) {
     let none: [&str; 0] = [];
@@ -90,14 +105,17 @@ pub(super) fn dead_letters(metrics: &Metrics, state_dir: &Path) {
 
 /// How much is queued, and for how long.
 pub(super) fn gauges(metrics: &Metrics, queue: &Queue, now: UnixTime) {
+    let mut reports = 0;
     for shown in queue.shown() {
         let connector = label(shown.connector);
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         metrics.queue_messages.with_label_values(&[connector, "waiting"]).set(number(shown.waiting));
         metrics.queue_messages.with_label_values(&[connector, "held"]).set(number(shown.held));
+        reports += number(shown.waiting_reports);
         let age = shown.oldest.map_or(0, |oldest| now.since(oldest).as_secs());
         metrics.queue_oldest.with_label_values(&[connector]).set(i64::try_from(age).unwrap_or(i64::MAX));
     }
+    metrics.reports_waiting.with_label_values::<&str>(&[]).set(reports);
 }
 
 fn label(connector: &str) -> &str {

@@ -3,9 +3,10 @@
 use bytes::BytesMut;
 
 use super::{
-    Action, Command, CommandError, DotReader, Envelope, Expect, Hello, Incoming, Line, MAX_PENDING, Rcpt, Reply,
+    Action, Command, CommandError, DotReader, Dsn, Envelope, Expect, Hello, Incoming, Line, MAX_PENDING, Rcpt, Reply,
     Sender, Server, Source, StartTls, State, TlsState, Utf8, reply,
 };
+use crate::message::envelope::Notify;
 use crate::smtp::command::{self, Chunk, ForwardPath};
 use crate::smtp::extension;
 
@@ -41,7 +42,10 @@ impl Server {
         };
         match (&mut self.state, command) {
             // RCPTs that follow each other are asked about at once, and answered in their order.
-            (State::Envelope(envelope), Ok(Command::Rcpt(rcpt))) if envelope.takes(&rcpt) => {
+            (State::Envelope(envelope), Ok(Command::Rcpt(mut rcpt))) if envelope.takes(&rcpt) => {
+                if self.profile.dsn() == Dsn::NotOffered {
+                    rcpt.notify = rcpt.notify.map(Notify::without_success);
+                }
                 envelope.pending += 1;
                 self.out.push_back(Action::Resolve(rcpt));
             }
@@ -113,7 +117,8 @@ impl Server {
             TlsState::Unavailable | TlsState::Active => StartTls::NotOffered,
         };
         let (size, auth) = (self.profile.max_message_size, self.auth_offer());
-        self.send(extension::ehlo(&self.profile.hostname, size, start_tls, auth));
+        let dsn = self.profile.dsn();
+        self.send(extension::ehlo(&self.profile.hostname, size, (start_tls, auth, dsn)));
     }
 
     /// RFC 5321 4.1.4: EHLO, HELO and RSET give up the transaction.

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::command::{Command, CommandError, Rcpt};
 use super::data::DotReader;
-use super::extension::StartTls;
+use super::extension::{Dsn, StartTls};
 use super::reply::{self, Reply};
 use super::sasl::{Credentials, Exchange};
 use crate::message::envelope::Sender;
@@ -20,12 +20,14 @@ mod auth;
 mod commands;
 mod content;
 mod lines;
+mod profile;
 #[cfg(test)]
 mod tests;
 
 pub use auth::AuthState;
 use content::{Incoming, Source};
 use lines::Line;
+pub use profile::{Hello, Profile, TlsState};
 
 /// Errors in commands after which a session ends (RFC 5321 7.8 leaves the number to us).
 const MAX_ERRORS: usize = 20;
@@ -120,51 +122,6 @@ pub struct Summary {
     pub eight_bit: bool,
     /// Whether there is a bare CR or LF in it (BDAT only).
     pub bare_lf: bool,
-}
-
-/// Whether TLS is there, and has to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsState {
-    /// No certificate, no STARTTLS.
-    Unavailable,
-    /// STARTTLS is offered.
-    Offered,
-    /// STARTTLS is offered, and demanded before MAIL.
-    Required,
-    /// The session is encrypted.
-    Active,
-}
-
-/// What a session is from its beginning.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Profile {
-    /// Our name in the greeting and EHLO.
-    pub hostname: String,
-    /// The SIZE that EHLO offers.
-    pub max_message_size: u64,
-    /// TLS.
-    pub tls: TlsState,
-    /// AUTH.
-    pub auth: AuthState,
-}
-
-/// How the client introduced itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hello {
-    /// With HELO and this name.
-    Helo(String),
-    /// With EHLO and this name.
-    Ehlo(String),
-}
-
-impl Hello {
-    /// The name, fit for a Received field.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Helo(name) | Self::Ehlo(name) => name,
-        }
-    }
 }
 
 /// Where in a session we are.

@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 
 use super::*;
+use crate::message::envelope::Notify;
 use crate::smtp::command::ForwardPath;
 
 mod noise;
@@ -10,7 +11,13 @@ mod noise;
 const LIMITS: Limits = Limits { max_message_size: 100, max_header_size: 40, max_recipients: 3 };
 
 fn profile(tls: TlsState) -> Profile {
-    Profile { hostname: "mx.example".into(), max_message_size: 100, tls, auth: AuthState::Possible }
+    Profile {
+        hostname: "mx.example".into(),
+        max_message_size: 100,
+        tls,
+        auth: AuthState::Possible,
+        dsn: Dsn::NotOffered,
+    }
 }
 
 fn server(tls: TlsState) -> Server {
@@ -327,6 +334,38 @@ fn recipients_are_asked_about_at_once_and_answered_in_order() {
     server.handle(Event::Resolved(reply::RECIPIENT_OK));
     assert_eq!(server.next(&mut input), Action::Send(reply::RECIPIENT_OK));
     assert_eq!(server.next(&mut input), Action::Send(reply::OK));
+}
+
+/// What each of these RCPTs is asked about with, and whether EHLO before them offered DSN.
+fn asked(dsn: Dsn, before: &str, rcpts: &[&str]) -> (Vec<Option<Notify>>, bool) {
+    let mut server = Server::new(Profile { dsn, ..profile(TlsState::Active) });
+    let mut input = BytesMut::from(format!("EHLO c\r\n{before}EHLO c\r\n{MAIL}").as_bytes());
+    rcpts.iter().for_each(|rcpt| input.extend_from_slice(format!("RCPT TO:<u@d.e>{rcpt}\r\n").as_bytes()));
+    let (mut notify, mut offered) = (Vec::new(), false);
+    loop {
+        match server.next(&mut input) {
+            Action::Begin(_) => server.handle(Event::Began(Ok(Limits { max_recipients: 20, ..LIMITS }))),
+            Action::Resolve(rcpt) => notify.push(rcpt.notify),
+            Action::Authenticate(_) => server.handle(Event::Authenticated(Ok(()))),
+            Action::Send(reply) if reply.text.contains("PIPELINING") => offered = reply.text.contains("\nDSN\n"),
+            Action::Wait => server.handle(Event::Resolved(reply::RECIPIENT_OK)),
+            Action::Read(_) => return (notify, offered),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_stranger_is_not_offered_dsn_and_asks_for_success_in_vain() {
+    let on = |success, failure, delay| Some(Notify::On { success, failure, delay });
+    let words = ["", " NOTIFY=NEVER", " NOTIFY=FAILURE,DELAY", " NOTIFY=SUCCESS,FAILURE,DELAY", " NOTIFY=success"];
+    let all = [None, Some(Notify::Never), on(false, true, true), on(true, true, true), on(true, false, false)];
+    let less = [None, Some(Notify::Never), on(false, true, true), on(false, true, true), Some(Notify::Never)];
+    assert_eq!(asked(Dsn::NotOffered, "", &words), (less.into(), false));
+    assert_eq!(asked(Dsn::Offered, "", &words), (all.into(), true));
+    assert_eq!(asked(Dsn::NotOffered, "AUTH PLAIN AHUAcmlnaHQ=\r\n", &words), (all.into(), true), "no stranger then");
+    let wrong = asked(Dsn::NotOffered, "", &[" NOTIFY=SUCCESS,NEVER", " NOTIFY=", " ORCPT=x", " NOTIFY=DELAY"]);
+    assert_eq!(wrong, (vec![on(false, false, true)], false), "what is wrong is refused as before");
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl Walk {
             self.ahead.push_back(hop);
             return None;
         };
-        if let Some(connection) = self.out.shared.pool.take(&key, &self.out.terms) {
+        if let Some(connection) = self.out.take_pooled(&key) {
             return Some(Found { hop, connection, slots: HeldSlots { connector, host } });
         }
         under_way.push(Dialing::begin(&self.out, hop, connector, host, sender.clone()));

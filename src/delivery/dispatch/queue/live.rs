@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::lane::Lane;
-use super::{Known, Rules, Ticket, missing_connector};
+use super::{Known, Rank, Rules, Ticket, missing_connector};
 use crate::delivery::dispatch::branch;
 use crate::smtp::domain::Domain;
 use crate::spool::entry::{Entry, State};
@@ -41,6 +41,11 @@ pub(super) struct Taken {
 }
 
 impl Live {
+    /// Before what it goes.
+    pub(super) fn rank(&self) -> Rank {
+        Rank::of(&self.entry.origin)
+    }
+
     /// The next branch of this message on this connector for which there is room, made busy; empty if there is none.
     pub(super) fn take(
         &mut self,

@@ -8,11 +8,17 @@ const NOW: UnixTime = UnixTime(20_000);
 const BOB: &str = "bob@contoso.com";
 
 fn due(at: u64) -> State {
-    State::Waiting { attempts: 1, next_attempt: UnixTime(at), last_error: String::new(), warned: false }
+    State::Waiting {
+        attempts: 1,
+        next_attempt: UnixTime(at),
+        last_error: String::new(),
+        warned: false,
+        ages_from: None,
+    }
 }
 
 fn three(_: &str) -> Rules {
-    Rules { limit: 3, grouping: Grouping::Together }
+    Rules { limit: 3, grouping: Grouping::Together, reports_per_minute: Some(60) }
 }
 
 /// What is picked at `now`: connector, message, positions.
@@ -47,7 +53,7 @@ fn each_connector_gets_what_is_due_up_to_its_limit_oldest_first() {
     assert_eq!(picked(&mut queue, 200), [one("a", 3, &[0]), one("a", 4, &[0]), one("a", 5, &[0])]);
     assert_eq!(picked(&mut queue, 200), [], "a has no place, b is not due");
     assert_eq!(queue.next_due(three), Some(UnixTime(500)), "a wakes us when it has a place");
-    queue.finished("a", None);
+    queue.finished("a", Rank::Mail, None);
     assert_eq!(picked(&mut queue, 200), [one("a", 2, &[0])]);
 }
 
@@ -132,7 +138,7 @@ fn a_dropped_message_is_dropped_as_its_recipients_come_free() {
 }
 
 fn six_by_domain(_: &str) -> Rules {
-    Rules { limit: 6, grouping: Grouping::ByDomain }
+    Rules { limit: 6, grouping: Grouping::ByDomain, reports_per_minute: Some(60) }
 }
 
 /// Picks; each with its message's number and its domain.
@@ -157,7 +163,7 @@ fn one_domain_does_not_take_every_place() {
     assert_eq!(picked_by_domain(&mut queue), [(23, "contoso.com".to_owned())]);
     assert_eq!(picked_by_domain(&mut queue), []);
     let over = |queue: &mut Queue, id, domain: &str| {
-        queue.finished("a", Some(&Domain::parse(domain).unwrap()));
+        queue.finished("a", Rank::Mail, Some(&Domain::parse(domain).unwrap()));
         queue.update(QueueId(id), vec![done(0)]);
     };
     over(&mut queue, 21, "fabrikam.example");
@@ -179,7 +185,7 @@ fn what_was_parked_is_not_forgotten() {
         under_way.extend(queue.pick(six_by_domain, NOW));
         let Some(next) = under_way.pop() else { break };
         branches += 1;
-        queue.finished("a", next.domain.as_ref());
+        queue.finished("a", Rank::Mail, next.domain.as_ref());
         let over = |(at, _): &(usize, Known)| Update { route: next.entry.recipients[*at].route.clone(), ..done(*at) };
         queue.update(next.entry.id, next.recipients.iter().map(over).collect());
     }
@@ -196,7 +202,7 @@ fn a_hundred_thousand_are_not_searched() {
     // A search through all at each step would take minutes.
     for id in 0..50_000 {
         assert_eq!(picked(&mut queue, 100_000 + id), [one("a", id, &[0])]);
-        queue.finished("a", None);
+        queue.finished("a", Rank::Mail, None);
         queue.update(QueueId(id), vec![done(0)]);
     }
     assert_eq!(queue.all().len(), 50_000);

@@ -19,7 +19,7 @@ fn entry(state: State) -> Entry {
 }
 
 fn waiting((attempts, warned): (u32, bool)) -> State {
-    State::Waiting { attempts, next_attempt: UnixTime(0), last_error: String::new(), warned }
+    State::Waiting { attempts, next_attempt: UnixTime(0), last_error: String::new(), warned, ages_from: None }
 }
 
 fn attempted(end: End, reply: Reply) -> Attempted {
@@ -74,7 +74,7 @@ fn a_deferral_waits_warns_once_and_ends() {
         assert_eq!(action, told, "{attempts} {warned} {age}");
         assert!(!known.fresh, "the next attempt decides again");
         match (state, warned_then) {
-            (State::Waiting { attempts: then, next_attempt, warned, last_error }, Some(expected)) => {
+            (State::Waiting { attempts: then, next_attempt, warned, last_error, .. }, Some(expected)) => {
                 assert_eq!((then, warned), (attempts + 1, expected));
                 assert!(next_attempt > UnixTime(10_000 + age));
                 assert!(last_error.starts_with("hub[192.0.2.1]:25: 451"), "{last_error}");
@@ -87,6 +87,32 @@ fn a_deferral_waits_warns_once_and_ends() {
             (state, _) => panic!("{state:?} at {age}"),
         }
     }
+}
+
+#[test]
+fn a_report_that_waited_for_its_turn_ages_from_its_first_attempt() {
+    let made =
+        |organization: &str| sample::report(7, organization, &[("bob@contoso.com", "exchange", waiting((0, false)))]);
+    let deferred = |entry: &mut Entry, attempted: &Attempted, now| {
+        let settled = settle(entry, attempted, &RETRY, UnixTime(now));
+        entry.recipients[0].state = settled.update.state;
+        matches!(entry.recipients[0].state, State::Done(_))
+    };
+    let attempted = attempted(End::Deferred, TRY_AGAIN);
+    // Made at 10,000, first tried ten days later: it has all of its 5,000 seconds then.
+    let late = 10_000 + 864_000;
+    let mut report = made("");
+    let ends = [0, 60, 120, 4_999, 5_000].map(|after| deferred(&mut report, &attempted, late + after));
+    assert_eq!(ends, [false, false, false, false, true]);
+    // One that our own mail caused has waited for nothing.
+    let mut report = made("primary");
+    let ends = [0, 60, 120].map(|after| deferred(&mut report, &attempted, late + after));
+    assert_eq!(ends, [false, false, true]);
+    // That the directory did not say where it goes was no attempt.
+    let mut report = made("");
+    let undecided = Attempted { route: route("bob@contoso.com", UNDECIDED), ..attempted };
+    assert!(!deferred(&mut report, &undecided, late));
+    assert!(matches!(report.recipients[0].state, State::Waiting { attempts: 1, ages_from: None, .. }));
 }
 
 #[test]

@@ -1,0 +1,135 @@
+//! Where a report may go by MX: its domain is whatever the sender of a message claimed to be, so that its MX, and the
+//! addresses of that, are anybody's to choose.
+//!
+//! `hops` leaves out hosts without an address that it may go to; the address that is connected to, and that of a connection
+//! from the pool, is looked at again, for DNS may say something else each time it is asked.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::WayOut;
+use super::connection::Connection;
+use super::open::is_own;
+use crate::config::{AllowPrivate, Reports};
+use crate::delivery::health::Key;
+use crate::message::envelope::{Origin, Relay};
+
+/// Which hosts a branch may go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reach {
+    /// Any: somebody wants to send mail there.
+    #[default]
+    Anywhere,
+    /// By MX any but ourselves; not to an address literal.
+    NotUs,
+    /// By MX those with public addresses, but for ourselves; not to an address literal.
+    Public,
+}
+
+impl Reach {
+    /// For mail from there.
+    #[must_use]
+    pub fn of(origin: &Origin, reports: &Reports) -> Self {
+        match (origin.relay, reports.allow_private) {
+            (Relay::Report, AllowPrivate::No) => Self::Public,
+            (Relay::Report, AllowPrivate::Yes) => Self::NotUs,
+            (Relay::AcceptedDomains | Relay::Anywhere, _) => Self::Anywhere,
+        }
+    }
+}
+
+impl WayOut {
+    /// The same for mail that may not go everywhere.
+    pub(crate) fn within(self, reach: Reach) -> Self {
+        Self { reach, ..self }
+    }
+
+    /// Whether it may go to this address. Smart hosts, and their MX, are the operator's own word.
+    pub(super) fn may_reach(&self, address: SocketAddr) -> bool {
+        if self.reach == Reach::Anywhere || self.has_smart_hosts() {
+            return true;
+        }
+        let allowed = self.reach == Reach::NotUs || is_public(address.ip());
+        allowed && !is_own(&self.shared.own_listeners(), address)
+    }
+
+    /// A connection from the pool, if there is one that it may use: other mail may have gone where this may not.
+    pub(super) fn take_pooled(&self, key: &Key) -> Option<Connection> {
+        let connection = self.shared.pool.take(key, &self.terms)?;
+        if self.reach == Reach::Anywhere || connection.peer().is_some_and(|peer| self.may_reach(peer)) {
+            return Some(connection);
+        }
+        self.shared.pool.put(key.clone(), connection, self.connector.max_connections);
+        None
+    }
+}
+
+/// Whether an address is one of the Internet's: not loopback, private, link-local, multicast, unspecified, shared
+/// (CGNAT), or set apart for a use that is no host's (RFC 6890); whichever form of IPv6 an IPv4 address hides in.
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => hidden_v4(address).map_or_else(|| is_public_v6(address), is_public_v4),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    let set_apart = a == 0                              // RFC 1122 3.2.1.3, this network; the unspecified address
+        || address.is_loopback()
+        || address.is_private()                         // RFC 1918
+        || address.is_link_local()
+        || (a == 100 && b & 0b1100_0000 == 64)          // RFC 6598, carriers' NAT
+        || (a, b, c) == (192, 0, 0)                     // RFC 6890, protocol assignments
+        || (a == 198 && b & 0b1111_1110 == 18)          // RFC 2544, benchmarks
+        || a >= 224; // multicast, reserved, broadcast
+    !set_apart
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let first = address.segments()[0];
+    let set_apart = address.is_unspecified()
+        || address.is_loopback()
+        || first & 0xfe00 == 0xfc00                     // RFC 4193
+        || first & 0xff80 == 0xfe80                     // link-local, and site-local (RFC 3879)
+        || first & 0xff00 == 0xff00                     // multicast
+        || address.segments()[..4] == [0x100, 0, 0, 0]  // RFC 6666, discard only
+        || address.segments()[..3] == [0x64, 0xff9b, 1]; // RFC 8215, local translation
+    !set_apart
+}
+
+/// The IPv4 address that packets to this one end at: mapped, compatible (RFC 4291 2.5.5), translated (RFC 6052), 6to4 (RFC
+/// 3056) and Teredo (RFC 4380).
+fn hidden_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let at = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0xffff, high, low] => Some(at(high, low)),
+        [0, 0, 0, 0, 0, 0, high, low] if (high, low) > (0, 1) => Some(at(high, low)), // not `::` and `::1`
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(at(high, low)),
+        [0x2002, high, low, ..] => Some(at(high, low)),
+        [0x2001, 0, .., high, low] => Some(at(!high, !low)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_internets_addresses_are_public() {
+        for (addresses, public) in [
+            ("8.8.8.8 192.0.2.1 100.63.255.255 100.128.0.1 172.15.0.1 172.32.0.1 223.255.255.255 198.17.0.1", true),
+            ("2001:db8::1 2a00:1450:4001::1a ::ffff:8.8.8.8 64:ff9b::8.8.8.8 2002:808:808::1", true),
+            ("0.0.0.0 0.1.2.3 127.0.0.1 127.255.255.255 10.0.0.1 172.16.0.1 172.31.255.255 192.168.0.1", false),
+            ("169.254.169.254 100.64.0.1 100.127.255.255 224.0.0.1 239.1.2.3 240.0.0.1 255.255.255.255", false),
+            ("192.0.0.8 198.18.0.1 198.19.255.255", false),
+            (":: ::1 fc00::1 fdff::1 fe80::1 febf::1 fec0::1 ff02::1 100::1 64:ff9b:1::1", false),
+            ("::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:100.64.0.1 ::ffff:0.0.0.0 ::127.0.0.1 ::10.0.0.1", false),
+            ("64:ff9b::10.0.0.1 2002:7f00:1::1 2002:c0a8:1::1 2001:0:1::f5ff:fffe", false),
+        ] {
+            for address in addresses.split(' ') {
+                assert_eq!(is_public(address.parse().unwrap()), public, "{address}");
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! How fast reports leave that strangers caused: whoever sends forged mail decides who gets them, and how many. `queue`
+//! asks; no I/O.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::message::envelope::Origin;
+use crate::time::UnixTime;
+
+/// What the rate is counted over.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Which mail goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::delivery::dispatch) enum Rank {
+    /// Any mail, and reports that our own organisations' mail caused.
+    Mail,
+    /// A report that a stranger's message caused: after all mail that is due, and no faster than the pace.
+    StrangersReport,
+}
+
+impl Rank {
+    /// The rank of a message from there.
+    pub(in crate::delivery::dispatch) fn of(origin: &Origin) -> Self {
+        if origin.is_strangers_report() { Self::StrangersReport } else { Self::Mail }
+    }
+}
+
+/// When attempts began, in the last minute.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    begun: VecDeque<UnixTime>,
+}
+
+impl Pace {
+    /// An attempt begins.
+    pub(super) fn begins(&mut self, now: UnixTime) {
+        self.begun.push_back(now);
+    }
+
+    /// Forgets what is a minute old. After a clock was put back nobody knows any more, and all is forgotten.
+    pub(super) fn forget_old(&mut self, now: UnixTime) {
+        if self.begun.back().is_some_and(|last| *last > now) {
+            self.begun.clear();
+        }
+        while self.begun.front().is_some_and(|first| first.plus(MINUTE) <= now) {
+            self.begun.pop_front();
+        }
+    }
+
+    /// Whether another may begin, of so many in any minute.
+    pub(super) fn has_room(&self, per_minute: usize) -> bool {
+        self.begun.len() < per_minute
+    }
+
+    /// From when another may begin.
+    pub(super) fn room_at(&self, per_minute: usize) -> UnixTime {
+        let blocking = self.begun.len().checked_sub(per_minute).and_then(|at| self.begun.get(at));
+        blocking.map_or(UnixTime(0), |begun| begun.plus(MINUTE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many begin at each of these seconds, if as many as may do.
+    fn begun(pace: &mut Pace, per_minute: usize, seconds: &[u64]) -> Vec<usize> {
+        let all = seconds.iter().map(|at| {
+            let now = UnixTime(*at);
+            pace.forget_old(now);
+            let before = pace.begun.len();
+            while pace.has_room(per_minute) {
+                pace.begins(now);
+            }
+            pace.begun.len() - before
+        });
+        all.collect()
+    }
+
+    #[test]
+    fn no_minute_has_more_than_it_may() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.room_at(60), UnixTime(0));
+        assert_eq!(begun(&mut pace, 60, &[1000, 1000, 1059, 1060, 1119, 1120, 5000]), [60, 0, 0, 60, 0, 60, 60]);
+        assert_eq!(pace.room_at(60), UnixTime(5060));
+        // Another number is in force at once.
+        assert_eq!(begun(&mut pace, 70, &[5030]), [10]);
+        assert_eq!(
+            (pace.room_at(70), pace.room_at(10), pace.room_at(5)),
+            (UnixTime(5060), UnixTime(5090), UnixTime(5090))
+        );
+        assert_eq!(begun(&mut pace, 5, &[5060, 5089, 5090]), [0, 0, 5]);
+    }
+
+    #[test]
+    fn a_clock_that_was_put_back_holds_nothing_up() {
+        let mut pace = Pace::default();
+        assert_eq!(begun(&mut pace, 3, &[9000, 1000, 1001, 1060]), [3, 3, 0, 3]);
+    }
+}

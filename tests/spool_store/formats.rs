@@ -1,0 +1,70 @@
+//! What an older version wrote is read as it was, and what this one adds comes back.
+
+use std::path::Path;
+
+use fingerpost::message::queue_id::QueueId;
+use fingerpost::smtp::reply::{Enhanced, Reply};
+use fingerpost::spool::Sizes;
+use fingerpost::spool::entry::{Entry, Outcome, State};
+use fingerpost::time::UnixTime;
+
+use crate::fixture::{accept, change, changed, commit, entry, is_whole, open};
+
+/// A segment as the last version with format 2 wrote it: a report for four recipients in each of its states, and one for
+/// one recipient.
+const FORMAT_2: &[u8] = include_bytes!("format-2.seg");
+const IDS: [QueueId; 2] = [QueueId(1_883_131_734_572_138_496), QueueId(1_883_131_734_577_381_376)];
+
+fn waiting(ages_from: Option<UnixTime>) -> State {
+    let last_error = "hub.contoso.com[192.0.2.1]:25: 451 4.2.1 busy".to_owned();
+    State::Waiting { attempts: 7, next_attempt: UnixTime(1_800_000_000), last_error, warned: true, ages_from }
+}
+
+/// A spool of format 2 with that segment and nothing else.
+fn old_spool(folder: &Path) {
+    drop(open(folder, Sizes::default()).unwrap()); // its folders
+    for file in std::fs::read_dir(folder.join("segments")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    std::fs::write(folder.join("segments/00000001.seg"), FORMAT_2).unwrap();
+}
+
+fn expected() -> [Entry; 2] {
+    let mut first = entry(IDS[0], 300, 4);
+    let failed = Outcome::Failed { next_hop: "".into(), reply: Reply::fixed(550, Enhanced(5, 1, 1), "no such user") };
+    let states = [waiting(None), State::Held("an operator".into()), State::Done(failed)];
+    for (queued, state) in first.recipients.iter_mut().zip(states) {
+        queued.state = state;
+    }
+    [first, entry(IDS[1], 20, 1)]
+}
+
+#[test]
+fn a_spool_of_format_2_is_read_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    old_spool(folder.path());
+    for start in 1..=3 {
+        let spool = open(folder.path(), Sizes::default()).unwrap();
+        let found = spool.recovered();
+        assert_eq!(found, expected(), "start {start}");
+        assert!(found.iter().all(|entry| is_whole(&*spool, entry)), "start {start}");
+        assert!(found.iter().all(|entry| !entry.origin.is_strangers_report()), "nobody knows whose they are");
+    }
+}
+
+#[test]
+fn a_report_that_waited_for_its_turn_ages_from_its_first_attempt_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    old_spool(folder.path());
+    let spool = open(folder.path(), Sizes::default()).unwrap();
+    let new = accept(&*spool, 100, 1);
+    let since = waiting(Some(UnixTime(1_799_999_000)));
+    // One of each: what the older version took, and what this one did.
+    let changes = [IDS[1], new.id].map(|id| change(id, 0, since.clone())).into();
+    commit(&*spool, changed(changes)).unwrap();
+    drop(spool);
+    let found = open(folder.path(), Sizes::default()).unwrap().recovered();
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[0], expected()[0]);
+    assert!(found[1..].iter().all(|entry| entry.recipients[0].state == since), "{found:#?}");
+}
