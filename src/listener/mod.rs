@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,12 +18,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, ReceiveTlsMode};
+use crate::descriptors::{self, Room};
 use crate::session::users::UsersError;
 use crate::session::{self, Client, Identity, Services, door};
 use crate::smtp::reply::{self, Reply};
 use crate::tls::serve::{Certificates, ServeError};
 use crate::{net, time::UnixTime};
 
+mod crowd;
+mod eviction;
 mod proxy;
 mod renew;
 mod seats;
@@ -37,8 +40,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long somebody who is turned away may take to read why.
 const REFUSAL: Duration = Duration::from_secs(5);
-/// So many may do so at once: others are closed without a word, so that a flood takes no more sockets than these.
-const REFUSALS: usize = 256;
 
 /// What keeps a configuration's listeners from being opened.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +86,11 @@ struct Shared {
     services: Arc<Services>,
     certificates: ArcSwap<Certificates>,
     seats: Seats,
+    /// Those who may read at once why they are turned away: others are closed without a word, so that a flood takes no
+    /// more sockets than these.
     refusals: Arc<Semaphore>,
+    /// Those who may be waited for until their balancer has said who they are.
+    unnamed: Arc<Semaphore>,
     sessions: TaskTracker,
     /// Sessions are to end.
     draining: CancellationToken,
@@ -107,6 +112,8 @@ pub struct Listeners {
     open: Mutex<HashMap<SocketAddr, Open>>,
     /// The files that certificates were read from.
     watched: Mutex<Watched>,
+    /// Whether idle clients of a crowd are looked at.
+    clearing: Once,
     accepting: TaskTracker,
 }
 
@@ -114,19 +121,23 @@ impl Listeners {
     /// No listener yet.
     #[must_use]
     pub fn new(services: Services) -> Self {
+        let passing = descriptors::passing(descriptors::limit());
+        let (refusals, draining) = (Arc::new(Semaphore::new(passing)), CancellationToken::new());
         let shared = Shared {
-            seats: Seats::new(services.metrics.clone()),
+            seats: Seats::new(services.metrics.clone(), draining.clone(), refusals.clone()),
             services: Arc::new(services),
-            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            refusals,
+            unnamed: Arc::new(Semaphore::new(passing)),
             certificates: ArcSwap::default(),
             sessions: TaskTracker::new(),
-            draining: CancellationToken::new(),
+            draining,
             next_session: AtomicU64::new(UnixTime::now().0 << 24), // unlike those of the last run
         };
         Self {
             shared: Arc::new(shared),
             open: Mutex::default(),
             watched: Mutex::default(),
+            clearing: Once::new(),
             accepting: TaskTracker::new(),
         }
     }
@@ -156,6 +167,11 @@ impl Listeners {
             }
         }
         self.note_expiries(config);
+        self.shared.seats.set_room(Room::of(config, descriptors::limit()));
+        self.clearing.call_once(|| {
+            let (seats, until) = (self.shared.seats.clone(), self.shared.draining.clone());
+            self.shared.sessions.spawn(async move { until.run_until_cancelled(seats.keep_clearing()).await });
+        });
         self.shared.certificates.store(Arc::new(certificates));
         *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched;
         open.retain(|address, bind| {
@@ -242,9 +258,13 @@ impl Shared {
         if !proxy::is_trusted(&self.services.current.load().config, bind, peer.ip()) {
             return self.admit(bind, socket, (peer, Behind::Nobody));
         }
+        let Ok(unnamed) = self.unnamed.clone().try_acquire_owned() else {
+            return self.services.metrics.sessions_refused.with_label_values(&["descriptors"]).inc();
+        };
         let shared = self.clone();
         self.sessions.spawn(async move {
             let header = shared.draining.run_until_cancelled(proxy::client(&mut socket)).await;
+            drop(unnamed);
             let balancer = peer.ip().to_canonical();
             match header {
                 Some(Ok(client)) => shared.admit(bind, socket, (client.unwrap_or(peer), Behind::Balancer)),
@@ -276,6 +296,9 @@ impl Shared {
             Err(NoSeat::FullForAddress) => {
                 return self.turn_away(socket, address, ("max-connections-per-ip", reply::TOO_MANY_FROM_ADDRESS));
             }
+            Err(NoSeat::NoDescriptors) => {
+                return self.turn_away(socket, address, ("descriptors", reply::TOO_MANY_CONNECTIONS));
+            }
         };
         let _ = socket.set_nodelay(true); // replies are written whole; where it fails they are only later
         let client = Client {
@@ -286,10 +309,10 @@ impl Shared {
             tls: self.certificates.load().at(bind, &connector.name).cloned(),
             identity: Identity::default(),
         };
-        let (services, draining) = (self.services.clone(), self.draining.clone());
+        let services = self.services.clone();
         // Boxed: it is large, and spawning moves it about.
         self.sessions.spawn(Box::pin(async move {
-            session::serve(services, client, socket, draining).await;
+            session::serve(services, client, socket, seat.turn.clone()).await;
             drop(seat);
         }));
     }

@@ -52,6 +52,7 @@ impl Metrics {
         touch(&self.config_reloads, &ones(&RELOADS));
         touch(&self.acceptance_duration, &ones(&["cut-through", "queue"]));
         touch(&self.sessions_refused, &ones(&super::SESSIONS_REFUSED));
+        touch(&self.sessions_sent_away, &ones(&super::SESSIONS_SENT_AWAY));
         for gauge in [&self.dead_letters, &self.config_last_reload, &self.spool_free, &self.back_pressure] {
             touch(gauge, &[vec![]]);
         }

@@ -13,9 +13,11 @@ use tokio::time::{Instant, timeout};
 
 use super::lending::State;
 use super::link::Link;
+use super::turn::{Moves, Stage, Turn, Why};
 use super::{Believed, Client, Ended, Session};
 use crate::config::Config;
 use crate::patience::within;
+use crate::smtp::reply;
 use crate::smtp::server::{Event, Expect, Profile, TlsState};
 
 /// How much of a content that flows is read at once, octets.
@@ -33,6 +35,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// Reads some octets, or notes that the deadline has passed or that we are draining.
     pub(super) async fn read(&mut self, expect: Expect) -> Result<(), Ended> {
         let now = Instant::now();
+        self.turn_begins(expect, now);
         let deadline = self.deadlines.next(expect, now);
         let branches = self.transaction.as_ref().map(|transaction| &transaction.branches);
         let branches = branches.filter(|branches| branches.has_checkouts());
@@ -55,7 +58,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             biased;
             () = drained => {
                 self.draining = None;
-                self.machine.handle(Event::Draining);
+                if self.turn.sent_away().is_none() {
+                    self.machine.handle(Event::Draining);
+                }
             }
             read = read(&mut self.link, &mut self.input, way) => match read {
                 Ok(octets) if octets > 0 => {
@@ -75,11 +80,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     self.lending.may_lose();
                 } else {
                     self.suspect_black_hole(expect);
-                    self.machine.handle(Event::TimedOut);
+                    self.machine.handle(Event::SentAway(reply::TIMED_OUT));
                 }
             }
         }
+        if let Err(why) = self.turn.ends() {
+            self.machine.handle(Event::SentAway(match why {
+                Why::Wanted => reply::PLACE_WANTED,
+                Why::Idle => reply::TIMED_OUT,
+            }));
+        }
         Ok(())
+    }
+
+    /// Writes down that it is the client's turn: between commands, not within content, nor between its chunks.
+    fn turn_begins(&mut self, expect: Expect, now: Instant) {
+        if expect == Expect::Command && !self.machine.is_in_content() {
+            let since = self.standing.waits(self.machine.hello(), now);
+            self.turn.begins(since, self.standing.stage, self.client.whose());
+        }
     }
 
     /// Somebody wants a connection that the transaction holds, and the client makes us wait.
@@ -109,11 +128,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if self.output.is_empty() {
             return Ok(());
         }
-        let sent = within(SEND, async {
-            self.link.write_all(&self.output).await?;
-            self.link.flush().await
-        });
-        sent.await.map_err(|_| Ended::Unread)??;
+        let (link, output) = (&mut self.link, &self.output);
+        let sending = async {
+            link.write_all(output).await?;
+            link.flush().await
+        };
+        if self.machine.is_in_content() {
+            within(SEND, sending).await.map_err(|_| Ended::Unread)??;
+        } else {
+            // It is the client's turn to read.
+            let (stage, whose) = (self.standing.stage, self.client.whose());
+            let sending = self.turn.meanwhile(whose, |_| stage, Moves::MeanNothing, sending);
+            within(SEND, sending).await.map_err(|_| Ended::Unread)?.map_err(|_| Ended::SentAway)??;
+        }
         self.output.clear();
         Ok(())
     }
@@ -122,12 +149,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     pub(super) async fn start_tls(&mut self) -> Result<Profile, Ended> {
         let config = self.services.current.load().config.clone();
         let link = std::mem::replace(&mut self.link, Link::Gone);
-        self.link = encrypt(&config, &mut self.client, link).await?;
+        self.link = encrypt((&config, &self.turn), &mut self.client, link).await?;
         Ok(profile(&config, &self.client, TlsState::Active))
     }
 
+    /// Sends what is due and closes. Who was sent away holds no place any more: few of them are waited for.
+    pub(super) async fn close(&mut self) -> Result<(), Ended> {
+        if self.turn.sent_away().is_none() {
+            self.flush().await?;
+            self.linger().await;
+            return Ok(());
+        }
+        let farewell = self.turn.farewell();
+        let said = within(Duration::ZERO, async {
+            self.link.write_all(&self.output).await?;
+            self.link.flush().await
+        });
+        said.await.map_err(|_| Ended::SentAway)??;
+        if farewell.is_some() {
+            self.linger().await;
+        }
+        Ok(())
+    }
+
     /// Closes our side and reads on for a moment.
-    pub(super) async fn linger(&mut self) {
+    async fn linger(&mut self) {
         let until_closed = async {
             self.link.shutdown().await?;
             loop {
@@ -182,14 +228,22 @@ where
 }
 
 /// The handshake. A certificate that the client shows in it may give it another receive connector.
-pub(super) async fn encrypt<S>(config: &Config, client: &mut Client, link: Link<S>) -> Result<Link<S>, Ended>
+pub(super) async fn encrypt<S>(
+    (config, turn): (&Config, &Turn),
+    client: &mut Client,
+    link: Link<S>,
+) -> Result<Link<S>, Ended>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let none = || Ended::Handshake(io::Error::other("the receive connector has no certificate"));
     let tls = client.tls.clone().ok_or_else(none)?;
     let late = |_| Ended::Handshake(io::ErrorKind::TimedOut.into());
-    let link = timeout(HANDSHAKE, link.encrypt(tls.config.clone())).await.map_err(late)?.map_err(Ended::Handshake)?;
+    // Until something of it comes the client has not even said EHLO.
+    let stage = |waits| if waits == 0 { Stage::BeforeMail } else { Stage::Handshake };
+    let handshake = turn.meanwhile(client.whose(), stage, Moves::GetOn, link.encrypt(tls.config.clone()));
+    let link = timeout(HANDSHAKE, handshake).await.map_err(late)?.map_err(|_| Ended::SentAway)?;
+    let link = link.map_err(Ended::Handshake)?;
     client.showed(config, Believed::of(&tls, link.peer_certificates()));
     Ok(link)
 }
