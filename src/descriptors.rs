@@ -47,9 +47,15 @@ impl Room {
         let left = limit.saturating_sub(set_aside(config, limit)).max(limit / LEAST);
         let all = (left / PER_CONNECTION).max(1);
         let organizations = config.receive_connectors.iter().any(|connector| !connector.organization.is_empty());
-        let reserved = if organizations { (all / RESERVED).max(LEAST_RESERVED).min(all / 2) } else { 0 };
+        let reserved = if organizations { reserved(all) } else { 0 };
         Self { all, strangers: all - reserved }
     }
+}
+
+/// How many of so many places are not for strangers.
+#[must_use]
+pub fn reserved(places: usize) -> usize {
+    (places / RESERVED).max(LEAST_RESERVED).min(places / 2)
 }
 
 /// Descriptors that clients never get.

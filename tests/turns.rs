@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use doubles::{Commits, World};
-use fingerpost::session::turn::{Idle, Stage, Turn, Whose, Why};
+use fingerpost::session::turn::{Idle, Place, Stage, Turn, Whose, Why};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -25,8 +25,13 @@ struct Talk {
 impl Talk {
     /// Connects; `room` is what the connection holds of what nobody reads.
     fn begin(world: &World, client: &str, room: usize) -> Self {
+        Self::begin_in(Place::Free, world, client, room)
+    }
+
+    /// The same in such a place.
+    fn begin_in(place: Place, world: &World, client: &str, room: usize) -> Self {
         let (socket, server) = tokio::io::duplex(room);
-        let turn = Turn::new(Instant::now(), CancellationToken::new(), Arc::new(Semaphore::new(1)));
+        let turn = Turn::new(Instant::now(), CancellationToken::new(), Arc::new(Semaphore::new(1)), place);
         let services = Arc::new(world.services.clone());
         let serve = fingerpost::session::serve(services, world.client(client), server, turn.clone());
         Self { socket, session: tokio::spawn(serve), turn }
@@ -176,5 +181,19 @@ async fn an_organizations_client_is_no_stranger() {
         settle().await;
         let expected = Idle { since: Duration::ZERO, stage: Stage::BeforeMail, whose };
         assert_eq!(talk.turn.idle(), Some(expected), "{client}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_has_no_transaction_in_a_place_that_is_not_for_strangers() {
+    let world = World::new();
+    for (client, place, reply) in [
+        ("192.0.2.1", Place::Free, "250 "),
+        ("192.0.2.77", Place::Reserved, "250 "),
+        ("192.0.2.1", Place::Reserved, "421 4.3.2 too many connections"),
+    ] {
+        let mut talk = Talk::begin_in(place, &world, client, 1 << 16);
+        talk.say("EHLO c", "250 ").await;
+        talk.say("MAIL FROM:<>", reply).await;
     }
 }

@@ -10,10 +10,10 @@ use crate::session::turn::{Idle, Turn, Whose, Why};
 
 /// Of a scan one in so many is remembered, and so many at least: evictions one after another do not scan each time.
 const REMEMBERED: usize = 16;
-/// Where nobody of so many could leave they are not asked again at once.
+/// So many are not looked through again at once in vain.
 const MANY: usize = 256;
 /// But after this time.
-const ASKED_LATELY: Duration = Duration::from_millis(10);
+const LATELY: Duration = Duration::from_millis(10);
 
 /// The connections of one connector.
 #[derive(Default)]
@@ -30,6 +30,8 @@ pub(super) struct Crowd {
     first: Vec<(usize, Idle)>,
     /// When nobody could leave.
     in_vain: Option<Duration>,
+    /// How many had shown that they are no strangers, and when they were counted.
+    known: Option<(Duration, usize)>,
 }
 
 /// A connection.
@@ -45,6 +47,16 @@ impl Crowd {
     /// How many this client has.
     pub(super) fn of(&self, client: IpAddr) -> usize {
         self.by_client.get(&client).copied().unwrap_or_default()
+    }
+
+    /// How many are strangers, nearly.
+    pub(super) fn strangers(&mut self, now: Duration) -> usize {
+        let lately = self.known.filter(|(at, _)| self.all >= MANY && now.saturating_sub(*at) < LATELY);
+        let (_, known) = lately.unwrap_or_else(|| {
+            let known = self.seated.iter().flatten().filter(|seated| seated.turn.is_known()).count();
+            *self.known.insert((now, known))
+        });
+        self.all.saturating_sub(known)
     }
 
     /// One more; the number that it leaves by.
@@ -119,7 +131,7 @@ impl Crowd {
 
     /// Looks who goes first; whether there is somebody.
     fn scan(&mut self, now: Duration) -> bool {
-        if self.all >= MANY && self.in_vain.is_some_and(|at| now.saturating_sub(at) < ASKED_LATELY) {
+        if self.all >= MANY && self.in_vain.is_some_and(|at| now.saturating_sub(at) < LATELY) {
             return false;
         }
         let idle = |(at, seated): (usize, &Option<Seated>)| Some((at, seated.as_ref()?.turn.idle()?));
@@ -139,10 +151,10 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::session::turn::Stage;
+    use crate::session::turn::{Place, Stage};
 
     fn seat(crowd: &mut Crowd, start: Instant, idle_since: Option<u64>) -> (usize, Turn) {
-        let turn = Turn::new(start, CancellationToken::new(), Arc::new(Semaphore::new(1)));
+        let turn = Turn::new(start, CancellationToken::new(), Arc::new(Semaphore::new(1)), Place::Free);
         if let Some(since) = idle_since {
             turn.begins(start + Duration::from_millis(since), Stage::BeforeMail, Whose::Stranger);
         }

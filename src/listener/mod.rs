@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, ReceiveTlsMode};
+use crate::config::{Auth, Config, ReceiveConnector, ReceiveTlsMode};
 use crate::descriptors::{self, Room};
 use crate::session::users::UsersError;
 use crate::session::{self, Client, Identity, Services, door};
@@ -33,11 +33,13 @@ mod seats;
 
 use proxy::NoHeader;
 use renew::Watched;
-use seats::{Behind, NoSeat, Seats};
+use seats::{Behind, NoSeat, Proof, Seats};
 
 /// How long accepting waits after an error of ours, such as too many open files; twice as long after each, up to a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// So many are accepted at once; then those who are there have a turn, and those who were sent away close.
+const BURST: u32 = 32;
 /// How long somebody who is turned away may take to read why.
 const REFUSAL: Duration = Duration::from_secs(5);
 
@@ -236,12 +238,16 @@ impl Listeners {
 impl Shared {
     /// Accepts clients on one bind, for ever.
     async fn accept(self: Arc<Self>, bind: SocketAddr, listener: Arc<TcpListener>) {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut in_a_row) = (FIRST_PAUSE, 0);
         loop {
             match listener.accept().await {
                 Ok((socket, address)) => {
                     pause = FIRST_PAUSE;
                     self.arrive(bind, socket, address);
+                    in_a_row = (in_a_row + 1) % BURST;
+                    if in_a_row == 0 {
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
@@ -287,7 +293,8 @@ impl Shared {
             let why = if known { reply::NOT_SERVED } else { reply::SHUTTING_DOWN };
             return self.turn_away(socket, address, ("no-connector", why));
         };
-        let seat = match self.seats.take(connector, address.ip().to_canonical(), behind) {
+        let proof = proof(&config, bind, connector);
+        let seat = match self.seats.take(connector, address.ip().to_canonical(), (behind, proof)) {
             Ok(seat) => seat,
             Err(_) if connector.tls.mode == ReceiveTlsMode::Implicit => return, // a clear-text reply means nothing there
             Err(NoSeat::Full) => {
@@ -333,6 +340,15 @@ impl Shared {
             drop(permit);
         });
     }
+}
+
+/// Whether a client of this connector may still show that it is no stranger.
+fn proof(config: &Config, bind: SocketAddr, connector: &ReceiveConnector) -> Proof {
+    let names_organization = |other: &Arc<ReceiveConnector>| {
+        !other.client_names.is_empty() && !other.organization.is_empty() && other.bind.contains(&bind)
+    };
+    let possible = connector.auth != Auth::None || config.receive_connectors.iter().any(names_organization);
+    if possible { Proof::Possible } else { Proof::Impossible }
 }
 
 /// Errors of one connection, after which the next can be accepted at once.

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::crowd::{Crowd, Seated};
 use super::eviction::is_crowded;
 use crate::config::ReceiveConnector;
-use crate::descriptors::Room;
+use crate::descriptors::{Room, reserved};
 use crate::metrics::Metrics;
-use crate::session::turn::{Turn, Whose, Why};
+use crate::session::turn::{Place, Stage, Turn, Whose, Why};
 
 /// How often idle clients of a crowd are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -47,6 +47,13 @@ pub(super) enum Behind {
     Nobody,
     /// A trusted balancer, which has limits of its own.
     Balancer,
+}
+
+/// Whether a client may still show that it is no stranger: by a certificate, or by AUTH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    Possible,
+    Impossible,
 }
 
 /// Why there is no seat.
@@ -83,8 +90,14 @@ impl Seats {
     }
 
     /// Takes a seat. A connector with an organization has no limit for an address: its few hosts send everything. Nor
-    /// has a client behind a balancer (DESIGN section 4).
-    pub(super) fn take(&self, connector: &ReceiveConnector, address: IpAddr, behind: Behind) -> Result<Seat, NoSeat> {
+    /// has a client behind a balancer (DESIGN section 4). Where clients can show that they are no strangers, the last
+    /// places are for those who will.
+    pub(super) fn take(
+        &self,
+        connector: &ReceiveConnector,
+        address: IpAddr,
+        (behind, proof): (Behind, Proof),
+    ) -> Result<Seat, NoSeat> {
         let (client, now) = (client(address), self.start.elapsed());
         let whose = if connector.organization.is_empty() { Whose::Stranger } else { Whose::Known };
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,15 +107,26 @@ impl Seats {
         if limited && crowd.of(client) >= connector.max_connections_per_ip {
             return Err(NoSeat::FullForAddress);
         }
-        while taken.is_full(&connector.name) {
-            let gone = taken.evict_from(&connector.name, now).ok_or(NoSeat::Full)?;
+        let share = match proof {
+            Proof::Possible if whose == Whose::Stranger => crowd.most - reserved(crowd.most),
+            _ => crowd.most,
+        };
+        while taken.has_more_than(&connector.name, share, now) {
+            let Some(gone) = taken.evict_from(&connector.name, now) else { break };
             self.count(&connector.name, gone.turn.sent_away());
         }
+        if taken.has_more_than(&connector.name, usize::MAX, now) {
+            return Err(NoSeat::Full);
+        }
+        let is_reserved = taken.has_more_than(&connector.name, share, now);
+        let place = if is_reserved { Place::Reserved } else { Place::Free };
         while !taken.has_room_for(whose) {
             let (name, gone) = taken.evict(now).ok_or(NoSeat::NoDescriptors)?;
             self.count(&name, gone.turn.sent_away());
         }
-        let turn = Turn::new(self.start, self.draining.child_token(), self.farewells.clone());
+        let turn = Turn::new(self.start, self.draining.child_token(), self.farewells.clone(), place);
+        // The newest stays: a crowd that comes at once does not keep out who comes behind it.
+        turn.begins(Instant::now(), Stage::BeforeMail, whose);
         let at = taken.seat(&connector.name, Seated { turn: turn.clone(), client, whose });
         let name = [&*connector.name];
         self.metrics.connections.with_label_values(&name).inc();
@@ -136,8 +160,10 @@ impl Seats {
 }
 
 impl Taken {
-    fn is_full(&self, connector: &str) -> bool {
-        self.connectors.get(connector).is_some_and(|crowd| crowd.all >= crowd.most)
+    /// Whether the connector is full, or one more of its strangers would be more than their share.
+    fn has_more_than(&mut self, connector: &str, share: usize, now: Duration) -> bool {
+        let Some(crowd) = self.connectors.get_mut(connector) else { return false };
+        crowd.all >= crowd.most || (crowd.all >= share && crowd.strangers(now) >= share)
     }
 
     fn has_room_for(&self, whose: Whose) -> bool {
@@ -213,7 +239,6 @@ fn client(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
     use crate::config::check::load_text;
-    use crate::session::turn::Stage;
 
     const CONFIG: &str = r#"
 [server]
@@ -247,7 +272,9 @@ smart_hosts = ["[10.0.0.5]"]
 
     /// The seat of a client of its own, by number.
     fn take(seats: &Seats, connector: &ReceiveConnector, number: u8) -> Result<Seat, NoSeat> {
-        seats.take(connector, [192, 0, 2, number].into(), Behind::Nobody)
+        let seat = seats.take(connector, [192, 0, 2, number].into(), (Behind::Nobody, Proof::Impossible))?;
+        seat.turn.ends().unwrap();
+        Ok(seat)
     }
 
     fn is_idle(seat: &Seat, seconds: u64) {
@@ -312,6 +339,35 @@ smart_hosts = ["[10.0.0.5]"]
         assert!(take(&seats, internet, 7).is_ok());
     }
 
+    #[test]
+    fn the_last_places_are_for_those_who_can_show_who_they_are() {
+        let config = load_text(CONFIG, std::path::Path::new("fingerpost.toml")).unwrap();
+        let (seats, internet) = (seats(), &*config.receive_connectors[0]);
+        let take = |number: u8| {
+            let client = [192, 0, 2, number].into();
+            let seat = seats.take(internet, client, (Behind::Nobody, Proof::Possible)).ok()?;
+            seat.turn.ends().unwrap();
+            Some(seat)
+        };
+        let held: Vec<Seat> = (0..10).map(|at| take(at).unwrap()).collect();
+        let serves: Vec<bool> = held.iter().map(|seat| seat.turn.serves(Whose::Stranger)).collect();
+        assert_eq!(serves, [[true; 5], [false; 5]].concat());
+        assert!(held.iter().all(|seat| seat.turn.serves(Whose::Known)));
+        assert!(take(10).is_none(), "full");
+        // Of strangers who are idle so many go that the newcomer has a place like any other.
+        held.iter().for_each(|seat| is_idle(seat, 1));
+        let newcomer = take(10).unwrap();
+        assert!(newcomer.turn.serves(Whose::Stranger));
+        let staying: Vec<&Seat> = held.iter().filter(|seat| seat.turn.sent_away().is_none()).collect();
+        assert_eq!(staying.len(), 4);
+        drop(newcomer);
+        // Those who have shown it are not counted against strangers.
+        staying.iter().for_each(|seat| seat.turn.begins(seats.start, Stage::AfterMail, Whose::Known));
+        let others: Vec<Seat> = (11..17).filter_map(take).collect();
+        let serves: Vec<bool> = others.iter().map(|seat| seat.turn.serves(Whose::Stranger)).collect();
+        assert_eq!(serves, [[true; 5].as_slice(), &[false]].concat());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn idle_limits_shrink_in_a_crowd() {
         let config = load_text(CONFIG, std::path::Path::new("fingerpost.toml")).unwrap();
@@ -341,7 +397,8 @@ smart_hosts = ["[10.0.0.5]"]
             ("2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:2::1", true),
         ] {
             let seats = seats();
-            let take = |address: &str| seats.take(connector, address.parse().unwrap(), Behind::Nobody);
+            let take =
+                |address: &str| seats.take(connector, address.parse().unwrap(), (Behind::Nobody, Proof::Impossible));
             let (_first, second) = (take(first).ok().unwrap(), take(second).ok().unwrap());
             assert_eq!(take(third).err(), (!room).then_some(NoSeat::FullForAddress), "{third}");
             drop(second);

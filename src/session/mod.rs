@@ -230,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             Action::Begin(sender) => {
                 let hello = self.machine.hello().cloned();
                 let begun = Transaction::begin(&self.services, &mut self.client, *sender, hello);
-                let begun = begun.and_then(|transaction| self.unless_in_clear(transaction));
+                let begun = begun.and_then(|transaction| self.unless_kept_out(transaction));
                 let limits = begun.map(|transaction| self.transaction.insert(transaction).limits());
                 self.standing.mail();
                 self.lending = Lending::new();
@@ -290,12 +290,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     /// A door that demands TLS since this session began was not one when the machine was told: the client has to come
-    /// again.
-    fn unless_in_clear(&self, transaction: Box<Transaction>) -> Result<Box<Transaction>, Reply> {
+    /// again. So has a stranger in a place that is not for strangers.
+    fn unless_kept_out(&self, transaction: Box<Transaction>) -> Result<Box<Transaction>, Reply> {
         match transaction.connector.tls.mode {
             ReceiveTlsMode::Required | ReceiveTlsMode::Implicit if !self.machine.is_encrypted() => {
                 Err(reply::SHUTTING_DOWN)
             }
+            _ if !self.turn.serves(self.client.whose()) => Err(reply::TOO_MANY_CONNECTIONS),
             _ => Ok(transaction),
         }
     }

@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ const BELOW: u32 = 3;
 impl Idle {
     /// Never [`OURS`].
     fn to_word(self) -> u64 {
-        let since = u64::try_from(self.since.as_millis()).unwrap_or(u64::MAX) & (u64::MAX >> (BELOW + 2));
+        let since = u64::try_from(self.since.as_micros()).unwrap_or(u64::MAX) & (u64::MAX >> (BELOW + 2));
         let stage = match self.stage {
             Stage::BeforeMail => 0,
             Stage::Handshake => 2,
@@ -87,8 +87,17 @@ impl Idle {
             _ => Stage::AfterMail,
         };
         let whose = if word & 1 == 1 { Whose::Stranger } else { Whose::Known };
-        Some(Self { since: Duration::from_millis((word >> BELOW).saturating_sub(1)), stage, whose })
+        Some(Self { since: Duration::from_micros((word >> BELOW).saturating_sub(1)), stage, whose })
     }
+}
+
+/// What a session may do with the place that it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// What its receive connector allows.
+    Free,
+    /// It is one of those that strangers do not get: show by MAIL that it is none.
+    Reserved,
 }
 
 /// One session's turns. Cloning shares them.
@@ -103,20 +112,30 @@ struct Shared {
     leave: CancellationToken,
     /// Those who may wait until their last reply is read.
     farewells: Arc<Semaphore>,
+    place: Place,
+    /// It was waited for as one that is no stranger.
+    known: AtomicBool,
 }
 
 /// A session without a listener is never sent away.
 impl From<CancellationToken> for Turn {
     fn from(draining: CancellationToken) -> Self {
-        Self::new(Instant::now(), draining, Arc::new(Semaphore::new(1)))
+        Self::new(Instant::now(), draining, Arc::new(Semaphore::new(1)), Place::Free)
     }
 }
 
 impl Turn {
     /// Ours, as long as nothing else is said. `leave` is this session's alone.
     #[must_use]
-    pub fn new(start: Instant, leave: CancellationToken, farewells: Arc<Semaphore>) -> Self {
-        Self(Arc::new(Shared { word: AtomicU64::new(OURS), start, leave, farewells }))
+    pub fn new(start: Instant, leave: CancellationToken, farewells: Arc<Semaphore>, place: Place) -> Self {
+        Self(Arc::new(Shared {
+            word: AtomicU64::new(OURS),
+            start,
+            leave,
+            farewells,
+            place,
+            known: AtomicBool::new(false),
+        }))
     }
 
     /// How it is idle; `None`: it is not, or it was sent away.
@@ -149,6 +168,17 @@ impl Turn {
         }
     }
 
+    /// Whether its client has turned out to be no stranger.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.0.known.load(Ordering::Relaxed)
+    }
+
+    /// Whether this client may have a transaction in its place.
+    pub(crate) fn serves(&self, whose: Whose) -> bool {
+        self.0.place == Place::Free || whose == Whose::Known
+    }
+
     /// Rings when all sessions are to end or this one is sent away.
     pub(super) fn leave(&self) -> WaitForCancellationFutureOwned {
         self.0.leave.clone().cancelled_owned()
@@ -161,8 +191,18 @@ impl Turn {
 
     /// The client's turn begins.
     pub(crate) fn begins(&self, since: Instant, stage: Stage, whose: Whose) {
+        if whose == Whose::Known {
+            self.0.known.store(true, Ordering::Relaxed);
+        }
         let idle = Idle { since: since.saturating_duration_since(self.0.start), stage, whose };
-        self.0.word.store(idle.to_word(), Ordering::Release);
+        match self.0.word.load(Ordering::Relaxed) {
+            OURS => self.0.word.store(idle.to_word(), Ordering::Release), // nobody else touches it
+            // Where that fails it was sent away meanwhile, and stays so.
+            was if Idle::of_word(was).is_some() => {
+                let _ = self.0.word.compare_exchange(was, idle.to_word(), Ordering::AcqRel, Ordering::Relaxed);
+            }
+            _ => {}
+        }
     }
 
     /// It ends.
@@ -285,7 +325,7 @@ mod tests {
         for since in [0, 1, 7, 86_400_000, u64::from(u32::MAX) * 1000] {
             for stage in [Stage::BeforeMail, Stage::Handshake, Stage::AfterMail] {
                 for whose in [Whose::Known, Whose::Stranger] {
-                    let idle = Idle { since: Duration::from_millis(since), stage, whose };
+                    let idle = Idle { since: Duration::from_micros(since), stage, whose };
                     assert_eq!(Idle::of_word(idle.to_word()), Some(idle));
                 }
             }

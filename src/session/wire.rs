@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -128,20 +128,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if self.output.is_empty() {
             return Ok(());
         }
-        let (link, output) = (&mut self.link, &self.output);
+        // Nearly always the kernel takes it at once, and thousands of sessions need no room for waiting.
+        let at_once = poll_fn(|context| Poll::Ready(write(&mut self.link, &self.output, context))).await?;
+        if let Written::Part(sent) = at_once {
+            Box::pin(self.flush_from(sent)).await?;
+        }
+        self.output.clear();
+        Ok(())
+    }
+
+    /// Sends what the client has not made room for yet.
+    async fn flush_from(&mut self, sent: usize) -> Result<(), Ended> {
+        let (link, rest) = (&mut self.link, self.output.get(sent..).unwrap_or_default());
         let sending = async {
-            link.write_all(output).await?;
+            link.write_all(rest).await?;
             link.flush().await
         };
         if self.machine.is_in_content() {
-            within(SEND, sending).await.map_err(|_| Ended::Unread)??;
+            timeout(SEND, sending).await.map_err(|_| Ended::Unread)??;
         } else {
             // It is the client's turn to read.
             let (stage, whose) = (self.standing.stage, self.client.whose());
             let sending = self.turn.meanwhile(whose, |_| stage, Moves::MeanNothing, sending);
-            within(SEND, sending).await.map_err(|_| Ended::Unread)?.map_err(|_| Ended::SentAway)??;
+            timeout(SEND, sending).await.map_err(|_| Ended::Unread)?.map_err(|_| Ended::SentAway)??;
         }
-        self.output.clear();
         Ok(())
     }
 
@@ -184,6 +194,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
         };
         let _ = timeout(LINGER, until_closed).await; // whatever the client does, we are done
+    }
+}
+
+/// How much the kernel took.
+enum Written {
+    /// All of it.
+    Whole,
+    /// So many octets; or all, but some layer holds them still.
+    Part(usize),
+}
+
+/// Writes what can be written now.
+fn write<S>(link: &mut Link<S>, output: &[u8], context: &mut Context<'_>) -> io::Result<Written>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut sent = 0;
+    while let Some(rest) = output.get(sent..).filter(|rest| !rest.is_empty()) {
+        match Pin::new(&mut *link).poll_write(context, rest)? {
+            Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(octets) => sent += octets,
+            Poll::Pending => return Ok(Written::Part(sent)),
+        }
+    }
+    match Pin::new(link).poll_flush(context)? {
+        Poll::Ready(()) => Ok(Written::Whole),
+        Poll::Pending => Ok(Written::Part(sent)),
     }
 }
 
