@@ -72,6 +72,7 @@ pub mod keys;
 pub mod tls;
 pub mod net;
 mod patience;
+pub mod descriptors;
 pub mod pressure;
 pub mod state;
 pub mod trace;

@@ -60,6 +60,7 @@ const PURE: &[&str] = &[
     "src/delivery/refuses_everybody.rs",
     "src/delivery/unreachable.rs",
     "src/session/lending.rs",
+    "src/listener/eviction.rs",
     "src/delivery/slots/applicant.rs",
     "src/delivery/slots/host.rs",
     "src/delivery/slots/queue.rs",

@@ -50,7 +50,10 @@ async fn say<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut BufReader<S>, line:
 
 #[tokio::test]
 async fn connections_are_limited_in_all_and_for_each_address() {
-    for (limit, refusal) in [("max_connections = 2", "421 4.3.2"), ("max_connections_per_ip = 2", "421 4.7.0")] {
+    for (limit, refusal) in [
+        ("max_recipients = 3\nmax_connections = 2", "421 4.3.2"),
+        ("max_recipients = 3\nmax_connections_per_ip = 2", "421 4.7.0"),
+    ] {
         let world = World::with(&any_port(CONFIG).replacen("max_recipients = 3", limit, 1));
         let listeners = listeners(&world);
         let address = listeners.local_addrs()[0];
@@ -58,10 +61,18 @@ async fn connections_are_limited_in_all_and_for_each_address() {
         let mut second = connect(address).await;
         assert!(reply(&mut first).await.starts_with("220") && reply(&mut second).await.starts_with("220"));
         assert_eq!(world.services.metrics.connections.with_label_values(&["internet"]).get(), 2);
+        // Within their content nobody else gets their places.
+        for socket in [&mut first, &mut second] {
+            for line in ["EHLO c", "MAIL FROM:<>", "RCPT TO:<alice@contoso.com>"] {
+                assert!(say(socket, line).await.starts_with("250"));
+            }
+            assert!(say(socket, "DATA").await.starts_with("354"));
+        }
         let mut third = connect(address).await;
         assert!(reply(&mut third).await.starts_with(refusal));
         assert_eq!(reply(&mut third).await, "");
-        assert!(say(&mut first, "QUIT").await.starts_with("221"));
+        assert!(say(&mut first, "x\r\n.\r\nQUIT").await.starts_with("250"));
+        assert!(reply(&mut first).await.starts_with("221"));
         drop(first);
         let again = async {
             loop {

@@ -8,6 +8,7 @@ use super::Parts;
 use super::probes::Phase;
 use crate::config::reload::Reloaded;
 use crate::config::{Config, Protocol};
+use crate::descriptors;
 use crate::directory::SnapshotReport;
 use crate::spool::entry::State;
 use crate::time::UnixTime;
@@ -190,12 +191,13 @@ pub fn collect(parts: &Parts, now: UnixTime) -> Status {
 }
 
 fn configuration(parts: &Parts, config: &Config) -> Configuration {
+    let descriptors = descriptors::warning(config, descriptors::limit());
     let loaded_at = parts.metrics.config_last_reload.with_label_values::<&str>(&[]).get();
     Configuration {
         hash: config.hash.clone(),
         loaded_at: UnixTime(u64::try_from(loaded_at).unwrap_or_default()),
         files: config.files.iter().map(|file| file.display().to_string()).collect(),
-        warnings: config.warnings.clone(),
+        warnings: config.warnings.iter().cloned().chain(descriptors).collect(),
         not_taken: parts.reloader.last().map(|(_, last)| not_taken(&last)).unwrap_or_default(),
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,7 +17,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, ReceiveTlsMode};
+use crate::config::{Auth, Config, ReceiveConnector, ReceiveTlsMode};
+use crate::descriptors::{self, Room};
 use crate::one_client::one_client;
 use crate::session::users::UsersError;
 use crate::session::{self, Client, Identity, Services, door};
@@ -26,21 +27,23 @@ use crate::strangers::sums::{About, Kind};
 use crate::tls::serve::{Certificates, ServeError};
 use crate::{net, time::UnixTime};
 
+mod crowd;
+mod eviction;
 mod proxy;
 mod renew;
 mod seats;
 
 use proxy::NoHeader;
 use renew::Watched;
-use seats::{Behind, NoSeat, Seats, Sessions};
+use seats::{Behind, NoSeat, Proof, Seats, Sessions};
 
 /// How long accepting waits after an error of ours, such as too many open files; twice as long after each, up to a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// So many are accepted at once; then those who are there have a turn, and those who were sent away close.
+const BURST: u32 = 32;
 /// How long somebody who is turned away may take to read why.
 const REFUSAL: Duration = Duration::from_secs(5);
-/// So many may do so at once: others are closed without a word, so that a flood takes no more sockets than these.
-const REFUSALS: usize = 256;
 
 /// What keeps a configuration's listeners from being opened.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +90,11 @@ struct Shared {
     services: Arc<Services>,
     certificates: ArcSwap<Certificates>,
     seats: Seats,
+    /// Those who may read at once why they are turned away: others are closed without a word, so that a flood takes no
+    /// more sockets than these.
     refusals: Arc<Semaphore>,
+    /// Those who may be waited for until their balancer has said who they are.
+    unnamed: Arc<Semaphore>,
     sessions: TaskTracker,
     /// Sessions are to end.
     draining: CancellationToken,
@@ -109,6 +116,8 @@ pub struct Listeners {
     open: Mutex<HashMap<SocketAddr, Open>>,
     /// The files that certificates were read from.
     watched: Mutex<Watched>,
+    /// Whether idle clients of a crowd are looked at.
+    clearing: Once,
     accepting: TaskTracker,
 }
 
@@ -116,19 +125,23 @@ impl Listeners {
     /// No listener yet.
     #[must_use]
     pub fn new(services: Services) -> Self {
+        let passing = descriptors::passing(descriptors::limit());
+        let (refusals, draining) = (Arc::new(Semaphore::new(passing)), CancellationToken::new());
         let shared = Shared {
-            seats: Seats::new(services.metrics.clone()),
+            seats: Seats::new(services.metrics.clone(), draining.clone(), refusals.clone()),
             services: Arc::new(services),
-            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            refusals,
+            unnamed: Arc::new(Semaphore::new(passing)),
             certificates: ArcSwap::default(),
             sessions: TaskTracker::new(),
-            draining: CancellationToken::new(),
+            draining,
             next_session: AtomicU64::new(UnixTime::now().0 << 24), // unlike those of the last run
         };
         Self {
             shared: Arc::new(shared),
             open: Mutex::default(),
             watched: Mutex::default(),
+            clearing: Once::new(),
             accepting: TaskTracker::new(),
         }
     }
@@ -158,6 +171,11 @@ impl Listeners {
             }
         }
         self.note_expiries(config);
+        self.shared.seats.set_room(Room::of(config, descriptors::limit()));
+        self.clearing.call_once(|| {
+            let (seats, until) = (self.shared.seats.clone(), self.shared.draining.clone());
+            self.shared.sessions.spawn(async move { until.run_until_cancelled(seats.keep_clearing()).await });
+        });
         self.shared.certificates.store(Arc::new(certificates));
         *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched;
         open.retain(|address, bind| {
@@ -222,12 +240,16 @@ impl Listeners {
 impl Shared {
     /// Accepts clients on one bind, for ever.
     async fn accept(self: Arc<Self>, bind: SocketAddr, listener: Arc<TcpListener>) {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut in_a_row) = (FIRST_PAUSE, 0);
         loop {
             match listener.accept().await {
                 Ok((socket, address)) => {
                     pause = FIRST_PAUSE;
                     self.arrive(bind, socket, address);
+                    in_a_row = (in_a_row + 1) % BURST;
+                    if in_a_row == 0 {
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
@@ -244,9 +266,13 @@ impl Shared {
         if !proxy::is_trusted(&self.services.current.load().config, bind, peer.ip()) {
             return self.admit(bind, socket, (peer, Behind::Nobody));
         }
+        let Ok(unnamed) = self.unnamed.clone().try_acquire_owned() else {
+            return self.services.metrics.sessions_refused.with_label_values(&["descriptors"]).inc();
+        };
         let shared = self.clone();
         self.sessions.spawn(async move {
             let header = shared.draining.run_until_cancelled(proxy::client(&mut socket)).await;
+            drop(unnamed);
             let balancer = peer.ip().to_canonical();
             match header {
                 Some(Ok(client)) => shared.admit(bind, socket, (client.unwrap_or(peer), Behind::Balancer)),
@@ -272,7 +298,8 @@ impl Shared {
         let strangers = &self.services.strangers;
         let harvests = connector.is_for_anybody() && strangers.has_one_session(address.ip(), &connector.limits);
         let sessions = if harvests { Sessions::One } else { Sessions::Any };
-        let seat = match self.seats.take(connector, (address.ip(), behind), sessions) {
+        let proof = proof(&config, bind, connector);
+        let seat = match self.seats.take(connector, address.ip(), (behind, proof, sessions)) {
             Ok(seat) => seat,
             Err(_) if connector.tls.mode == ReceiveTlsMode::Implicit => return, // a clear-text reply means nothing there
             Err(NoSeat::Full) => {
@@ -284,6 +311,9 @@ impl Shared {
             Err(NoSeat::OneOnly) => {
                 return self.turn_away(socket, address, ("unknown-recipients", reply::TOO_MANY_UNKNOWN));
             }
+            Err(NoSeat::NoDescriptors) => {
+                return self.turn_away(socket, address, ("descriptors", reply::TOO_MANY_CONNECTIONS));
+            }
         };
         let _ = socket.set_nodelay(true); // replies are written whole; where it fails they are only later
         let client = Client {
@@ -294,10 +324,10 @@ impl Shared {
             tls: self.certificates.load().at(bind, &connector.name).cloned(),
             identity: Identity::default(),
         };
-        let (services, draining) = (self.services.clone(), self.draining.clone());
+        let services = self.services.clone();
         // Boxed: it is large, and spawning moves it about.
         self.sessions.spawn(Box::pin(async move {
-            session::serve(services, client, socket, draining).await;
+            session::serve(services, client, socket, seat.turn.clone()).await;
             drop(seat);
         }));
     }
@@ -321,6 +351,15 @@ impl Shared {
             drop(permit);
         });
     }
+}
+
+/// Whether a client of this connector may still show that it is no stranger.
+fn proof(config: &Config, bind: SocketAddr, connector: &ReceiveConnector) -> Proof {
+    let names_organization = |other: &Arc<ReceiveConnector>| {
+        !other.client_names.is_empty() && !other.organization.is_empty() && other.bind.contains(&bind)
+    };
+    let possible = connector.auth != Auth::None || config.receive_connectors.iter().any(names_organization);
+    if possible { Proof::Possible } else { Proof::Impossible }
 }
 
 /// Errors of one connection, after which the next can be accepted at once.

@@ -13,8 +13,10 @@ mod prepare;
 pub use prepare::{LOOKUPS, REPORTS_NOT_SENT};
 
 /// `sessions_refused_total{reason}`.
-pub const SESSIONS_REFUSED: [&str; 5] =
-    ["max-connections", "max-connections-per-ip", "no-connector", "proxy-header", "unknown-recipients"];
+pub const SESSIONS_REFUSED: [&str; 6] =
+    ["descriptors", "max-connections", "max-connections-per-ip", "no-connector", "proxy-header", "unknown-recipients"];
+/// `sessions_sent_away_total{reason}`.
+pub const SESSIONS_SENT_AWAY: [&str; 2] = ["idle", "place-wanted"];
 
 /// `told_as_sums_total{what}`.
 pub const TOLD_AS_SUMS: [&str; 8] = [
@@ -39,6 +41,8 @@ pub struct Metrics {
     pub connections_total: IntCounterVec,
     /// `sessions_refused_total{reason}`.
     pub sessions_refused: IntCounterVec,
+    /// `sessions_sent_away_total{reason}`: where connections are short.
+    pub sessions_sent_away: IntCounterVec,
     /// `recipients_total{domain,verdict}`; domain: the accepted domain's pattern, or `other`.
     pub recipients: IntCounterVec,
     /// `messages_received_total{receive_connector}`.
@@ -140,6 +144,12 @@ impl Metrics {
             connections: gauge(r, "connections", "Connections open now", &["receive_connector"]),
             connections_total: counter(r, "connections_total", "Connections accepted", &["receive_connector"]),
             sessions_refused: counter(r, "sessions_refused_total", "Connections turned away", &["reason"]),
+            sessions_sent_away: counter(
+                r,
+                "sessions_sent_away_total",
+                "Idle clients sent away where connections are short",
+                &["reason"],
+            ),
             recipients: counter(r, "recipients_total", "Recipients decided", &["domain", "verdict"]),
             messages_received: counter(r, "messages_received_total", "Messages accepted", &["receive_connector"]),
             received_bytes: counter(r, "received_bytes_total", "Bytes of accepted messages", &["receive_connector"]),

@@ -62,6 +62,7 @@ impl Metrics {
         for gauge in [&self.reports_waiting, &self.dead_letters_leaving] {
             touch(gauge, &[vec![]]);
         }
+        touch(&self.sessions_sent_away, &ones(&super::SESSIONS_SENT_AWAY));
         for gauge in [&self.dead_letters, &self.config_last_reload, &self.spool_free, &self.back_pressure] {
             touch(gauge, &[vec![]]);
         }

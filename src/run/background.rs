@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::config::reload::Reloader;
 use crate::delivery::attempt::Outbound;
 use crate::delivery::dispatch::Delivery;
+use crate::descriptors;
 use crate::in_force::Current;
 use crate::listener::Listeners;
 use crate::metrics::Metrics;
@@ -44,6 +45,7 @@ impl AfterReload {
         while let Some(Ok(())) = stop.run_until_cancelled(applied.changed()).await {
             let config = current.load().config.clone();
             self.take_note(&config, &listeners);
+            descriptors::warning(&config, descriptors::limit()).iter().for_each(|warning| tracing::warn!("{warning}"));
             if config.admin != at_start {
                 tracing::warn!("[admin] has changed; its addresses and token take effect with the next start");
             }

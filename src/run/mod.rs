@@ -23,6 +23,7 @@ use crate::delivery::attempt::Outbound;
 use crate::delivery::dispatch::{self, Delivery, Handover};
 use crate::delivery::memory::Memory;
 use crate::delivery::on_its_way::OnItsWay;
+use crate::descriptors;
 use crate::directory::Needs;
 use crate::directory::call_ahead::prober::Prober;
 use crate::in_force::{Current, InForce};
@@ -83,6 +84,7 @@ impl Node {
         let config = reload::start(file, started_at)
             .map_err(|problems| format!("the configuration cannot be used:\n{}", render(&problems)))?;
         config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        descriptors::warning(&config, descriptors::limit()).iter().for_each(|warning| tracing::warn!("{warning}"));
         let (ground, trace) = Ground::lay(config).await?;
         let config = ground.current.load().config.clone();
         let (phase, phases) = watch::channel(Phase::Starting);

@@ -8,12 +8,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Node;
 use crate::config::reload::Consent;
+use crate::descriptors;
 
 /// Runs the server until it is told to stop. A second signal does not wait for the drain.
 ///
 /// # Errors
 /// What keeps it from starting, with what to do.
 pub async fn run(file: &Path) -> Result<(), String> {
+    descriptors::raise_limit();
     // Before anything else: a signal that comes while we start must not be lost, nor end us halfway.
     let mut terminate = on(SignalKind::terminate())?;
     let mut interrupt = on(SignalKind::interrupt())?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 
+use super::turn::Whose;
 use super::{Client, door};
 use crate::config::{Auth, Config, ReceiveConnector};
 use crate::message::envelope::{ChosenBy, Origin, Relay, Spoke};
@@ -118,6 +119,12 @@ impl Client {
                 Hello::Ehlo(_) => Spoke::Esmtp,
             }),
         }
+    }
+
+    /// Whether it may be sent away for others.
+    pub(super) fn whose(&self) -> Whose {
+        let known = !self.connector.organization.is_empty() || self.identity.user.is_some();
+        if known { Whose::Known } else { Whose::Stranger }
     }
 
     /// What the protocol has to know of AUTH.

@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::Instrument;
 
 use crate::config::{ReceiveConnector, ReceiveTlsMode};
@@ -51,6 +51,7 @@ mod refused;
 mod returned;
 mod streaming;
 mod transaction;
+pub mod turn;
 pub mod users;
 mod wire;
 mod writing;
@@ -61,6 +62,7 @@ pub use identity::Identity;
 use lending::Lending;
 use link::Link;
 use transaction::{Answer, Transaction};
+use turn::{Standing, Turn};
 use wire::{encrypt, profile};
 
 /// How much of our replies waits before it is sent, however much the client has pipelined.
@@ -121,21 +123,25 @@ enum Ended {
     Handshake(io::Error),
     #[error("the client does not read our replies")]
     Unread,
+    #[error("sent away: other clients need the connection")]
+    SentAway,
     #[error("the protocol waits for nothing")]
     Stuck,
 }
 
-/// Serves one client to the end. Once `draining` is cancelled, a transaction under way may end and no other begins.
-pub async fn serve<S>(services: Arc<Services>, client: Client, socket: S, draining: CancellationToken)
+/// Serves one client to the end. Once the turn's token is cancelled, the client has been sent away, or a transaction
+/// under way may end and no other begins.
+pub async fn serve<S>(services: Arc<Services>, client: Client, socket: S, turn: impl Into<Turn>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    let turn = turn.into();
     let span = tracing::info_span!("session", id = &*client.id, client = %client.address.ip().to_canonical(),
         connector = &*client.connector.name);
     async {
         let (strangers, id) = (services.strangers.clone(), client.id.clone());
         let (address, connector) = (client.address.ip(), client.connector.clone());
-        let ended = match Session::begin(services, client, socket, draining).await {
+        let ended = match Session::begin(services, client, socket, turn).await {
             Ok(mut session) => session.run().await,
             Err(ended) => ended,
         };
@@ -147,7 +153,7 @@ where
             !connector.organization.is_empty() || strangers.tells(&about)
         };
         match ended {
-            Ended::Closed | Ended::Eof => tracing::debug!(%ended, "session ended"),
+            Ended::Closed | Ended::Eof | Ended::SentAway => tracing::debug!(%ended, "session ended"),
             Ended::Stuck => tracing::error!(%ended, "session ended"),
             Ended::Broken(_) if !tells("broken") => {}
             Ended::Handshake(_) if !tells("handshake") => {}
@@ -169,6 +175,10 @@ struct Session<S> {
     output: Vec<u8>,
     transaction: Option<Box<Transaction>>,
     deadlines: Deadlines,
+    /// Whether the client may be sent away.
+    turn: Turn,
+    /// Since when the client has not got on.
+    standing: Standing,
     /// Whether its transaction may lose connections to next hops.
     lending: Lending,
     /// Octets of the last read.
@@ -179,15 +189,10 @@ struct Session<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
-    async fn begin(
-        services: Arc<Services>,
-        mut client: Client,
-        socket: S,
-        draining: CancellationToken,
-    ) -> Result<Self, Ended> {
+    async fn begin(services: Arc<Services>, mut client: Client, socket: S, turn: Turn) -> Result<Self, Ended> {
         let config = services.current.load().config.clone();
         let link = match client.connector.tls.mode {
-            ReceiveTlsMode::Implicit => Box::pin(encrypt(&services, &mut client, Link::Plain(socket))).await?,
+            ReceiveTlsMode::Implicit => Box::pin(encrypt((&services, &turn), &mut client, Link::Plain(socket))).await?,
             _ => Link::Plain(socket),
         };
         let tls = match (&link, client.connector.tls.mode, &client.tls) {
@@ -208,7 +213,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             input: BytesMut::new(),
             output: Vec::new(),
             transaction: None,
-            draining: Some(Box::pin(draining.cancelled_owned())),
+            draining: Some(Box::pin(turn.leave())),
+            turn,
+            standing: Standing::new(),
             alarm: Alarm::new(),
         })
     }
@@ -241,13 +248,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             Action::Begin(sender) => {
                 let hello = self.machine.hello().cloned();
                 let begun = Transaction::begin(&self.services, &mut self.client, *sender, hello);
-                let begun = begun.and_then(|transaction| self.unless_in_clear(transaction));
+                let begun = begun.and_then(|transaction| self.unless_kept_out(transaction));
                 let limits = begun.map(|transaction| self.transaction.insert(transaction).limits());
+                self.standing.mail();
                 self.lending = Lending::new();
                 self.machine.handle(Event::Began(limits));
             }
             Action::Resolve(rcpt) => {
                 self.lending.progress();
+                self.standing.moved();
                 self.transaction()?.ask(*rcpt);
             }
             // Boxed: of thousands of sessions nearly all are between two transactions, and need no room for one.
@@ -263,6 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 Box::pin(transaction.append((&self.services, &self.client.id), &piece, carrier)).await;
             }
             Action::Commit(summary) => {
+                self.standing.message();
                 let transaction = self.transaction.take().ok_or(Ended::Stuck)?;
                 let (services, session) = (self.services.clone(), self.client.id.clone());
                 let result = Box::pin(ending::end(&services, &session, transaction, summary)).await;
@@ -270,18 +280,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
             Action::Discard => self.transaction = None,
             Action::StartTls => {
+                self.standing.moved();
                 self.flush().await?;
                 let profile = Box::pin(self.start_tls()).await?;
                 self.machine.handle(Event::TlsStarted(profile));
             }
             Action::Authenticate(credentials) => {
+                self.standing.moved();
                 self.flush().await?;
                 let verdict = Box::pin(login::check(&self.services, &mut self.client, credentials)).await;
                 self.machine.handle(Event::Authenticated(verdict));
             }
             Action::Close => {
-                self.flush().await?;
-                Box::pin(self.linger()).await;
+                Box::pin(self.close()).await?;
                 return Err(Ended::Closed);
             }
         }
@@ -301,12 +312,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     /// A door that demands TLS since this session began was not one when the machine was told: the client has to come
-    /// again.
-    fn unless_in_clear(&self, transaction: Box<Transaction>) -> Result<Box<Transaction>, Reply> {
+    /// again. So has a stranger in a place that is not for strangers.
+    fn unless_kept_out(&self, transaction: Box<Transaction>) -> Result<Box<Transaction>, Reply> {
         match transaction.connector.tls.mode {
             ReceiveTlsMode::Required | ReceiveTlsMode::Implicit if !self.machine.is_encrypted() => {
                 Err(reply::SHUTTING_DOWN)
             }
+            _ if !self.turn.serves(self.client.whose()) => Err(reply::TOO_MANY_CONNECTIONS),
             _ => Ok(transaction),
         }
     }

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -13,11 +13,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::lending::State;
 use super::link::Link;
+use super::turn::{Moves, Stage, Turn, Why};
 use super::{Believed, Client, Ended, Services, Session};
 use crate::config::{Config, OfferDsn};
 use crate::one_client::one_client;
 use crate::patience::within;
 use crate::smtp::extension::Dsn;
+use crate::smtp::reply;
 use crate::smtp::server::{Event, Expect, Profile, TlsState};
 use crate::strangers::sums::{About, Kind};
 
@@ -36,6 +38,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// Reads some octets, or notes that the deadline has passed or that we are draining.
     pub(super) async fn read(&mut self, expect: Expect) -> Result<(), Ended> {
         let now = Instant::now();
+        self.turn_begins(expect, now);
         let deadline = self.deadlines.next(expect, now);
         let branches = self.transaction.as_ref().map(|transaction| &transaction.branches);
         let branches = branches.filter(|branches| branches.has_checkouts());
@@ -58,7 +61,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             biased;
             () = drained => {
                 self.draining = None;
-                self.machine.handle(Event::Draining);
+                if self.turn.sent_away().is_none() {
+                    self.machine.handle(Event::Draining);
+                }
             }
             read = read(&mut self.link, &mut self.input, way) => match read {
                 Ok(octets) if octets > 0 => {
@@ -78,9 +83,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     self.lending.may_lose();
                 } else {
                     self.suspect_black_hole(expect);
-                    self.machine.handle(Event::TimedOut);
+                    self.machine.handle(Event::SentAway(reply::TIMED_OUT));
                 }
             }
+        }
+        if let Err(why) = self.turn.ends() {
+            self.machine.handle(Event::SentAway(match why {
+                Why::Wanted => reply::PLACE_WANTED,
+                Why::Idle => reply::TIMED_OUT,
+            }));
         }
         Ok(())
     }
@@ -101,6 +112,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 Ok(at) => self.give_back(at),
                 Err(_) => return,
             }
+        }
+    }
+
+    /// Writes down that it is the client's turn: between commands, not within content, nor between its chunks.
+    fn turn_begins(&mut self, expect: Expect, now: Instant) {
+        if expect == Expect::Command && !self.machine.is_in_content() {
+            let since = self.standing.waits(self.machine.hello(), now);
+            self.turn.begins(since, self.standing.stage, self.client.whose());
         }
     }
 
@@ -131,12 +150,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if self.output.is_empty() {
             return Ok(());
         }
-        let sent = within(SEND, async {
-            self.link.write_all(&self.output).await?;
-            self.link.flush().await
-        });
-        sent.await.map_err(|_| Ended::Unread)??;
+        // Nearly always the kernel takes it at once, and thousands of sessions need no room for waiting.
+        let at_once = poll_fn(|context| Poll::Ready(write(&mut self.link, &self.output, context))).await?;
+        if let Written::Part(sent) = at_once {
+            Box::pin(self.flush_from(sent)).await?;
+        }
         self.output.clear();
+        Ok(())
+    }
+
+    /// Sends what the client has not made room for yet.
+    async fn flush_from(&mut self, sent: usize) -> Result<(), Ended> {
+        let (link, rest) = (&mut self.link, self.output.get(sent..).unwrap_or_default());
+        let sending = async {
+            link.write_all(rest).await?;
+            link.flush().await
+        };
+        if self.machine.is_in_content() {
+            timeout(SEND, sending).await.map_err(|_| Ended::Unread)??;
+        } else {
+            // It is the client's turn to read.
+            let (stage, whose) = (self.standing.stage, self.client.whose());
+            let sending = self.turn.meanwhile(whose, |_| stage, Moves::MeanNothing, sending);
+            timeout(SEND, sending).await.map_err(|_| Ended::Unread)?.map_err(|_| Ended::SentAway)??;
+        }
         Ok(())
     }
 
@@ -144,12 +181,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     pub(super) async fn start_tls(&mut self) -> Result<Profile, Ended> {
         let config = self.services.current.load().config.clone();
         let link = std::mem::replace(&mut self.link, Link::Gone);
-        self.link = encrypt(&self.services, &mut self.client, link).await?;
+        self.link = encrypt((&self.services, &self.turn), &mut self.client, link).await?;
         Ok(profile(&config, &self.client, TlsState::Active))
     }
 
+    /// Sends what is due and closes. Who was sent away holds no place any more: few of them are waited for.
+    pub(super) async fn close(&mut self) -> Result<(), Ended> {
+        if self.turn.sent_away().is_none() {
+            self.flush().await?;
+            self.linger().await;
+            return Ok(());
+        }
+        let farewell = self.turn.farewell();
+        let said = within(Duration::ZERO, async {
+            self.link.write_all(&self.output).await?;
+            self.link.flush().await
+        });
+        said.await.map_err(|_| Ended::SentAway)??;
+        if farewell.is_some() {
+            self.linger().await;
+        }
+        Ok(())
+    }
+
     /// Closes our side and reads on for a moment.
-    pub(super) async fn linger(&mut self) {
+    async fn linger(&mut self) {
         let until_closed = async {
             self.link.shutdown().await?;
             loop {
@@ -160,6 +216,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
         };
         let _ = timeout(LINGER, until_closed).await; // whatever the client does, we are done
+    }
+}
+
+/// How much the kernel took.
+enum Written {
+    /// All of it.
+    Whole,
+    /// So many octets; or all, but some layer holds them still.
+    Part(usize),
+}
+
+/// Writes what can be written now.
+fn write<S>(link: &mut Link<S>, output: &[u8], context: &mut Context<'_>) -> io::Result<Written>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut sent = 0;
+    while let Some(rest) = output.get(sent..).filter(|rest| !rest.is_empty()) {
+        match Pin::new(&mut *link).poll_write(context, rest)? {
+            Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(octets) => sent += octets,
+            Poll::Pending => return Ok(Written::Part(sent)),
+        }
+    }
+    match Pin::new(link).poll_flush(context)? {
+        Poll::Ready(()) => Ok(Written::Whole),
+        Poll::Pending => Ok(Written::Part(sent)),
     }
 }
 
@@ -204,14 +287,22 @@ where
 }
 
 /// The handshake. A certificate that the client shows in it may give it another receive connector.
-pub(super) async fn encrypt<S>(services: &Services, client: &mut Client, link: Link<S>) -> Result<Link<S>, Ended>
+pub(super) async fn encrypt<S>(
+    (services, turn): (&Services, &Turn),
+    client: &mut Client,
+    link: Link<S>,
+) -> Result<Link<S>, Ended>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let none = || Ended::Handshake(io::Error::other("the receive connector has no certificate"));
     let tls = client.tls.clone().ok_or_else(none)?;
     let late = |_| Ended::Handshake(io::ErrorKind::TimedOut.into());
-    let link = timeout(HANDSHAKE, link.encrypt(tls.config.clone())).await.map_err(late)?.map_err(Ended::Handshake)?;
+    // Until something of it comes the client has not even said EHLO.
+    let stage = |waits| if waits == 0 { Stage::BeforeMail } else { Stage::Handshake };
+    let handshake = turn.meanwhile(client.whose(), stage, Moves::GetOn, link.encrypt(tls.config.clone()));
+    let link = timeout(HANDSHAKE, handshake).await.map_err(late)?.map_err(|_| Ended::SentAway)?;
+    let link = link.map_err(Ended::Handshake)?;
     let config = services.current.load().config.clone();
     let address = one_client(client.address.ip());
     let about = About { what: Kind::Certificate, client: address, domain: "", reason: "", sample: "" };

@@ -270,6 +270,9 @@ pub const TIMED_OUT: Reply = Reply::fixed(421, Enhanced(4, 4, 2), "timeout, clos
 pub const SHUTTING_DOWN: Reply = Reply::fixed(421, Enhanced(4, 3, 2), "service shutting down, closing connection");
 /// `max_connections`.
 pub const TOO_MANY_CONNECTIONS: Reply = Reply::fixed(421, Enhanced(4, 3, 2), "too many connections, try again later");
+/// `max_connections`: another client gets the place of one that is idle.
+pub const PLACE_WANTED: Reply =
+    Reply::fixed(421, Enhanced(4, 3, 2), "idle while others wait for a connection, closing connection");
 /// `max_connections_per_ip`.
 pub const TOO_MANY_FROM_ADDRESS: Reply = Reply::fixed(421, Enhanced(4, 7, 0), "too many connections from your address");
 /// `limits.unknown_one_session`.

@@ -22,6 +22,8 @@ pub struct Fingerpost {
     admin: SocketAddr,
     child: Option<Child>,
     environment: Vec<(String, String)>,
+    /// What its shell says of its limits before it starts.
+    limits: Option<String>,
 }
 
 impl Fingerpost {
@@ -30,7 +32,7 @@ impl Fingerpost {
         let folder = tempfile::Builder::new().prefix("fp-node-").tempdir_in("/tmp").expect("/tmp is writable");
         let address = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST)));
         let (smtp, metrics, admin) = (address(), address(), address());
-        Self { folder, smtp, metrics, admin, child: None, environment: Vec::new() }
+        Self { folder, smtp, metrics, admin, child: None, environment: Vec::new(), limits: None }
     }
 
     /// Where the API is.
@@ -41,6 +43,11 @@ impl Fingerpost {
     /// A variable for its environment from the next start on.
     pub fn set_environment(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// The descriptors that it and its commands may have: soft limit and hard one.
+    pub fn limit_descriptors(&mut self, soft: usize, hard: usize) {
+        self.limits = Some(format!("ulimit -Sn {soft} && ulimit -Hn {hard}"));
     }
 
     /// No variables of its own from the next start on.
@@ -193,7 +200,11 @@ impl Fingerpost {
     }
 
     fn command(&self) -> Command {
-        Command::new(env!("CARGO_BIN_EXE_fingerpost"))
+        let program = env!("CARGO_BIN_EXE_fingerpost");
+        let Some(limits) = &self.limits else { return Command::new(program) };
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{limits} && exec \"$0\" \"$@\"")).arg(program);
+        command
     }
 }
 

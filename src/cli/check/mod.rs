@@ -11,6 +11,7 @@ use super::{Format, Outcome, output};
 use crate::admin::api::problem_line;
 use crate::config::check::{Problem, load, render};
 use crate::config::{Config, Protocol};
+use crate::descriptors;
 
 mod call_ahead;
 mod certificates;
@@ -99,11 +100,14 @@ fn refuse(problems: &[Problem], format: Format) -> anyhow::Result<Outcome> {
 
 fn print(config: &Config, findings: Vec<Finding>, format: Format) -> anyhow::Result<Outcome> {
     let outcome = if findings.iter().any(Finding::is_bad) { Outcome::No } else { Outcome::Done };
+    // The unit's limits hold for its ExecStartPre= too.
+    let descriptors = descriptors::warning(config, descriptors::highest_limit());
+    let warnings: Vec<String> = config.warnings.iter().cloned().chain(descriptors).collect();
     if format == Format::Json {
-        output::json(&Report { problems: Vec::new(), warnings: config.warnings.clone(), findings })?;
+        output::json(&Report { problems: Vec::new(), warnings, findings })?;
         return Ok(outcome);
     }
-    for warning in &config.warnings {
+    for warning in &warnings {
         output::text(&format!("warning {warning}\n"));
     }
     for finding in &findings {

@@ -200,6 +200,12 @@ pub(super) fn skip(left: &mut u64, input: &mut BytesMut) {
 }
 
 impl Server {
+    /// Whether content is being read, or its next chunk is due.
+    #[must_use]
+    pub fn is_in_content(&self) -> bool {
+        matches!(self.state, State::Content(..) | State::BetweenChunks(_) | State::Skipping(..))
+    }
+
     /// The verdict on the header section is there.
     pub(super) fn header_checked(&mut self, mut incoming: Incoming, source: Source, verdict: Result<(), Reply>) {
         let header = std::mem::replace(&mut incoming.header, Header::Passed);

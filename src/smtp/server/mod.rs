@@ -51,8 +51,8 @@ pub enum Event {
     TlsStarted(Profile),
     /// The client is who [`Action::Authenticate`] says, or is told this.
     Authenticated(Result<(), Reply>),
-    /// A deadline has passed.
-    TimedOut,
+    /// The client is to go, with this last reply: a deadline has passed, or somebody else needs its place.
+    SentAway(Reply),
     /// We are about to stop: a transaction under way may end, no other begins.
     Draining,
 }
@@ -271,7 +271,7 @@ impl Server {
     pub fn handle(&mut self, event: Event) {
         match (std::mem::replace(&mut self.state, State::Closed), event) {
             (State::Closed, _) => {}
-            (_, Event::TimedOut) => self.close_with(reply::TIMED_OUT),
+            (_, Event::SentAway(why)) => self.close_with(why),
             (state, Event::Draining) => {
                 self.draining = true;
                 self.state = state;

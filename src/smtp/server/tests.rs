@@ -303,7 +303,7 @@ fn a_message_is_accepted_only_after_it_is_durable() {
         (Some(Event::Draining), Action::Wait),
         (Some(Event::Ended(Ok(Reply::queued_as("Q1")))), Action::Send(Reply::queued_as("Q1"))),
         (Some(Event::Ended(Err(reply::TRY_AGAIN))), Action::Send(reply::TRY_AGAIN)),
-        (Some(Event::TimedOut), Action::Send(reply::TIMED_OUT)),
+        (Some(Event::SentAway(reply::TIMED_OUT)), Action::Send(reply::TIMED_OUT)),
     ] {
         let mut server = committing();
         let told = format!("{event:?}");

@@ -1,0 +1,211 @@
+//! One receive connector's connections: how many of each client, and who leaves when places are short. `seats` keeps one
+//! for each.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::eviction::{first_to_go, is_overdue};
+use crate::session::turn::{Idle, Turn, Whose, Why};
+
+/// Of a scan one in so many is remembered, and so many at least: evictions one after another do not scan each time.
+const REMEMBERED: usize = 16;
+/// So many are not looked through again at once in vain.
+const MANY: usize = 256;
+/// But after this time.
+const LATELY: Duration = Duration::from_millis(10);
+
+/// The connections of one connector.
+#[derive(Default)]
+pub(super) struct Crowd {
+    /// How many there are.
+    pub(super) all: usize,
+    /// `max_connections` as the last one that came saw it.
+    pub(super) most: usize,
+    by_client: HashMap<IpAddr, usize>,
+    seated: Vec<Option<Seated>>,
+    /// What of `seated` is free.
+    free: Vec<usize>,
+    /// Who goes first stands last.
+    first: Vec<(usize, Idle)>,
+    /// When nobody could leave.
+    in_vain: Option<Duration>,
+    /// How many had shown that they are no strangers, and when they were counted.
+    known: Option<(Duration, usize)>,
+}
+
+/// A connection.
+pub(super) struct Seated {
+    pub(super) turn: Turn,
+    /// Who counts as one.
+    pub(super) client: IpAddr,
+    /// As the connector is.
+    pub(super) whose: Whose,
+}
+
+impl Crowd {
+    /// How many this client has.
+    pub(super) fn of(&self, client: IpAddr) -> usize {
+        self.by_client.get(&client).copied().unwrap_or_default()
+    }
+
+    /// How many are strangers, nearly.
+    pub(super) fn strangers(&mut self, now: Duration) -> usize {
+        let lately = self.known.filter(|(at, _)| self.all >= MANY && now.saturating_sub(*at) < LATELY);
+        let (_, known) = lately.unwrap_or_else(|| {
+            let known = self.seated.iter().flatten().filter(|seated| seated.turn.is_known()).count();
+            *self.known.insert((now, known))
+        });
+        self.all.saturating_sub(known)
+    }
+
+    /// One more; the number that it leaves by.
+    pub(super) fn seat(&mut self, seated: Seated) -> usize {
+        self.all += 1;
+        *self.by_client.entry(seated.client).or_default() += 1;
+        match self.free.pop() {
+            Some(at) => {
+                self.seated[at] = Some(seated);
+                at
+            }
+            None => {
+                self.seated.push(Some(seated));
+                self.seated.len() - 1
+            }
+        }
+    }
+
+    /// One less.
+    pub(super) fn leave(&mut self, at: usize) -> Option<Seated> {
+        let gone = self.seated.get_mut(at)?.take()?;
+        self.free.push(at);
+        self.all = self.all.saturating_sub(1);
+        if let Some(here) = self.by_client.get_mut(&gone.client) {
+            *here = here.saturating_sub(1);
+            if *here == 0 {
+                self.by_client.remove(&gone.client);
+            }
+        }
+        Some(gone)
+    }
+
+    /// Since when the stranger is idle who goes first; `None`: nobody may be evicted now.
+    pub(super) fn longest_idle(&mut self, now: Duration) -> Option<Duration> {
+        loop {
+            let Some((at, idle)) = self.first.last().copied() else {
+                if !self.scan(now) {
+                    return None;
+                }
+                continue;
+            };
+            let still = self.seated.get(at).and_then(Option::as_ref).and_then(|seated| seated.turn.idle());
+            if still == Some(idle) {
+                return Some(idle.since);
+            }
+            self.first.pop();
+        }
+    }
+
+    /// Sends away the stranger who has been idle longest; his place is free.
+    pub(super) fn evict(&mut self, now: Duration) -> Option<Seated> {
+        while self.longest_idle(now).is_some() {
+            let (at, idle) = self.first.pop()?;
+            let seated = self.seated.get(at).and_then(Option::as_ref);
+            if seated.is_some_and(|seated| seated.turn.send_away(idle, Why::Wanted)) {
+                return self.leave(at);
+            }
+        }
+        None
+    }
+
+    /// Sends away all who have been idle too long for a crowd.
+    pub(super) fn send_overdue_away(&mut self, now: Duration) -> Vec<Seated> {
+        let overdue = |(at, seated): (usize, &Option<Seated>)| {
+            let turn = &seated.as_ref()?.turn;
+            let idle = turn.idle().filter(|idle| is_overdue(*idle, now))?;
+            turn.send_away(idle, Why::Idle).then_some(at)
+        };
+        let gone: Vec<usize> = self.seated.iter().enumerate().filter_map(overdue).collect();
+        gone.into_iter().filter_map(|at| self.leave(at)).collect()
+    }
+
+    /// Looks who goes first; whether there is somebody.
+    fn scan(&mut self, now: Duration) -> bool {
+        if self.all >= MANY && self.in_vain.is_some_and(|at| now.saturating_sub(at) < LATELY) {
+            return false;
+        }
+        let idle = |(at, seated): (usize, &Option<Seated>)| Some((at, seated.as_ref()?.turn.idle()?));
+        let idle = self.seated.iter().enumerate().filter_map(idle);
+        self.first = first_to_go(idle, now, (self.all / REMEMBERED).max(REMEMBERED));
+        self.in_vain = self.first.is_empty().then_some(now);
+        !self.first.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+    use tokio::time::Instant;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::session::turn::{Place, Stage};
+
+    fn seat(crowd: &mut Crowd, start: Instant, idle_since: Option<u64>) -> (usize, Turn) {
+        let turn = Turn::new(start, CancellationToken::new(), Arc::new(Semaphore::new(1)), Place::Free);
+        if let Some(since) = idle_since {
+            turn.begins(start + Duration::from_millis(since), Stage::BeforeMail, Whose::Stranger);
+        }
+        let client = [192, 0, 2, 1].into();
+        (crowd.seat(Seated { turn: turn.clone(), client, whose: Whose::Stranger }), turn)
+    }
+
+    #[test]
+    fn evictions_go_by_idleness_whatever_happens_between_them() {
+        let (mut crowd, start, now) = (Crowd::default(), Instant::now(), Duration::from_secs(60));
+        // 100 idle ones in no order, and some whose turn it is not.
+        let turns: Vec<Turn> = (0..100).map(|at| seat(&mut crowd, start, Some(at * 37 % 100)).1).collect();
+        let busy: Vec<Turn> = (0..50).map(|_| seat(&mut crowd, start, None).1).collect();
+        let gone = |turns: &[Turn]| turns.iter().filter(|turn| turn.sent_away().is_some()).count();
+        let since = |at: u64| at * 37 % 100;
+        for number in 0..100 {
+            assert_eq!(crowd.longest_idle(now), Some(Duration::from_millis(number)));
+            assert!(crowd.evict(now).is_some());
+            let this = (0..100).find(|at| since(*at) == number).unwrap();
+            assert!(turns[usize::try_from(this).unwrap()].sent_away().is_some(), "{number}");
+            // Newcomers take what is free, and are younger.
+            seat(&mut crowd, start, Some(1000 + number));
+            assert_eq!(crowd.all, 150);
+        }
+        assert_eq!((gone(&turns), gone(&busy)), (100, 0));
+        assert_eq!(crowd.longest_idle(now), Some(Duration::from_millis(1000)));
+        for _ in 0..100 {
+            assert!(crowd.evict(now).is_some());
+        }
+        assert!(crowd.evict(now).is_none(), "the others are not idle");
+        assert_eq!((crowd.all, crowd.of([192, 0, 2, 1].into()), gone(&busy)), (50, 50, 0));
+    }
+
+    #[test]
+    fn who_gets_on_is_not_evicted_for_what_he_was() {
+        let (mut crowd, start, now) = (Crowd::default(), Instant::now(), Duration::from_secs(60));
+        let (_, first) = seat(&mut crowd, start, Some(1));
+        let (_, second) = seat(&mut crowd, start, Some(2));
+        assert_eq!(crowd.longest_idle(now), Some(Duration::from_millis(1)));
+        first.ends().unwrap();
+        first.begins(start + Duration::from_millis(3), Stage::AfterMail, Whose::Stranger);
+        assert!(crowd.evict(now).is_some());
+        assert!(first.sent_away().is_none() && second.sent_away().is_some());
+    }
+
+    #[test]
+    fn a_crowd_has_less_patience() {
+        let (mut crowd, start) = (Crowd::default(), Instant::now());
+        let turns: Vec<Turn> = (0..10).map(|at| seat(&mut crowd, start, Some(at * 1000)).1).collect();
+        let gone = crowd.send_overdue_away(Duration::from_secs(14));
+        assert_eq!((gone.len(), crowd.all), (5, 5));
+        assert!(turns.iter().enumerate().all(|(at, turn)| turn.sent_away() == (at < 5).then_some(Why::Idle)));
+    }
+}

@@ -1,0 +1,102 @@
+//! Who has to leave when connections are short, and when. Pure: [`crowd`](super::crowd) does it.
+
+use std::time::Duration;
+
+use crate::session::turn::{Idle, Stage, Whose};
+
+/// How long a client may be idle above [`is_crowded`], before its first MAIL.
+const BEFORE_MAIL: Duration = Duration::from_secs(10);
+/// The same after it.
+const AFTER_MAIL: Duration = Duration::from_secs(30);
+
+/// Whether so many connections of `most` are a reason to be impatient: more than four of five.
+pub(super) fn is_crowded(taken: usize, most: usize) -> bool {
+    taken.saturating_mul(5) > most.saturating_mul(4)
+}
+
+/// Whether it has been idle for longer than a crowd allows.
+pub(super) fn is_overdue(idle: Idle, now: Duration) -> bool {
+    let limit = match idle.stage {
+        Stage::BeforeMail | Stage::Handshake => BEFORE_MAIL,
+        Stage::AfterMail => AFTER_MAIL,
+    };
+    now.saturating_sub(idle.since) >= limit
+}
+
+/// Whether another client may have its place. A handshake that moves is left alone.
+fn may_be_evicted(idle: Idle, now: Duration) -> bool {
+    idle.whose == Whose::Stranger && (idle.stage != Stage::Handshake || is_overdue(idle, now))
+}
+
+/// Those of whom others may have the places, `most` of them: who goes first stands last. Whoever is idle since then, and
+/// is not in it, goes after all who are and still are idle as they were.
+pub(super) fn first_to_go(idle: impl Iterator<Item = (usize, Idle)>, now: Duration, most: usize) -> Vec<(usize, Idle)> {
+    let mut found: Vec<(usize, Idle)> = idle.filter(|(_, idle)| may_be_evicted(*idle, now)).collect();
+    if found.len() > most && most > 0 {
+        found.select_nth_unstable_by_key(most - 1, |(_, idle)| idle.since);
+        found.truncate(most);
+    }
+    found.sort_unstable_by_key(|(_, idle)| std::cmp::Reverse(idle.since));
+    found.shrink_to_fit();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn idle(since: u64, stage: Stage, whose: Whose) -> Idle {
+        Idle { since: Duration::from_secs(since), stage, whose }
+    }
+
+    #[test]
+    fn limits_shrink_above_four_fifths() {
+        for (taken, most, crowded) in [
+            (0, 1, false),
+            (1, 1, true),
+            (4, 5, false),
+            (5, 5, true),
+            (16, 20, false),
+            (17, 20, true),
+            (4000, 5000, false),
+            (4001, 5000, true),
+            (usize::MAX, 5000, true),
+            (7, usize::MAX, false),
+        ] {
+            assert_eq!(is_crowded(taken, most), crowded, "{taken} of {most}");
+        }
+    }
+
+    #[test]
+    fn who_is_idle_has_ten_seconds_before_mail_and_thirty_after() {
+        for (stage, limit) in [(Stage::BeforeMail, 10), (Stage::Handshake, 10), (Stage::AfterMail, 30)] {
+            for whose in [Whose::Known, Whose::Stranger] {
+                let idle = idle(100, stage, whose);
+                for (now, overdue) in [(0, false), (100 + limit - 1, false), (100 + limit, true)] {
+                    assert_eq!(is_overdue(idle, Duration::from_secs(now)), overdue, "{stage:?} at {now}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_idle_stranger_goes_first() {
+        let all = [
+            idle(5, Stage::BeforeMail, Whose::Stranger),
+            idle(1, Stage::AfterMail, Whose::Known), // it has places of its own
+            idle(3, Stage::AfterMail, Whose::Stranger),
+            idle(2, Stage::Handshake, Whose::Stranger), // it moves
+            idle(9, Stage::BeforeMail, Whose::Stranger),
+            idle(4, Stage::BeforeMail, Whose::Stranger),
+        ];
+        let order = |now, most| {
+            let found = first_to_go(all.into_iter().enumerate(), Duration::from_secs(now), most);
+            found.into_iter().rev().map(|(at, _)| at).collect::<Vec<_>>()
+        };
+        assert_eq!(order(11, 10), [2, 5, 0, 4]);
+        assert_eq!(order(12, 10), [3, 2, 5, 0, 4], "it has not moved for ten seconds");
+        assert_eq!(order(11, 2), [2, 5]);
+        assert_eq!(order(11, 1), [2]);
+        assert!(first_to_go(std::iter::empty(), Duration::ZERO, 3).is_empty());
+    }
+}

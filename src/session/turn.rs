@@ -1,0 +1,404 @@
+//! Whose turn it is in a session: the session writes it down, `listener` reads it when it looks for a place.
+//!
+//! A session that waits for its client may be sent away; one that owes its client an answer, or takes its content, may
+//! not. What a wait costs is two operations on an atomic of the session's own: nobody else touches it until places are
+//! short.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::smtp::server::Hello;
+
+/// How far a client is that we wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Before the first MAIL of its session, a TLS handshake of which nothing has come included.
+    BeforeMail,
+    /// Within a TLS handshake that has begun.
+    Handshake,
+    /// After its first MAIL.
+    AfterMail,
+}
+
+/// Whose client it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// A receive connector's with an organization, or one that has authenticated.
+    Known,
+    /// Anybody's.
+    Stranger,
+}
+
+/// A session that waits for its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idle {
+    /// When the client last got on, from the turn's beginning of time.
+    pub since: Duration,
+    /// How far it is.
+    pub stage: Stage,
+    /// Whose it is.
+    pub whose: Whose,
+}
+
+/// Why a client is sent away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Somebody else wants its place.
+    Wanted,
+    /// It was idle for longer than places that are short allow.
+    Idle,
+}
+
+/// It is our turn.
+const OURS: u64 = 0;
+/// It was sent away: these, and nothing else, stay. Times end long before.
+const WANTED: u64 = u64::MAX;
+const IDLE: u64 = u64::MAX - 1;
+/// Bits below the time: the stage, and whose client it is.
+const BELOW: u32 = 3;
+
+impl Idle {
+    /// Never [`OURS`].
+    fn to_word(self) -> u64 {
+        let since = u64::try_from(self.since.as_micros()).unwrap_or(u64::MAX) & (u64::MAX >> (BELOW + 2));
+        let stage = match self.stage {
+            Stage::BeforeMail => 0,
+            Stage::Handshake => 2,
+            Stage::AfterMail => 4,
+        };
+        (since + 1) << BELOW | stage | u64::from(self.whose == Whose::Stranger)
+    }
+
+    fn of_word(word: u64) -> Option<Self> {
+        if matches!(word, OURS | WANTED | IDLE) {
+            return None;
+        }
+        let stage = match word & 6 {
+            0 => Stage::BeforeMail,
+            2 => Stage::Handshake,
+            _ => Stage::AfterMail,
+        };
+        let whose = if word & 1 == 1 { Whose::Stranger } else { Whose::Known };
+        Some(Self { since: Duration::from_micros((word >> BELOW).saturating_sub(1)), stage, whose })
+    }
+}
+
+/// What a session may do with the place that it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// What its receive connector allows.
+    Free,
+    /// It is one of those that strangers do not get: show by MAIL that it is none.
+    Reserved,
+}
+
+/// One session's turns. Cloning shares them.
+#[derive(Clone)]
+pub struct Turn(Arc<Shared>);
+
+struct Shared {
+    word: AtomicU64,
+    /// What [`Idle::since`] counts from: the same for all who are compared.
+    start: Instant,
+    /// The session is to end: all are, or it is sent away.
+    leave: CancellationToken,
+    /// Those who may wait until their last reply is read.
+    farewells: Arc<Semaphore>,
+    place: Place,
+    /// It was waited for as one that is no stranger.
+    known: AtomicBool,
+}
+
+/// A session without a listener is never sent away.
+impl From<CancellationToken> for Turn {
+    fn from(draining: CancellationToken) -> Self {
+        Self::new(Instant::now(), draining, Arc::new(Semaphore::new(1)), Place::Free)
+    }
+}
+
+impl Turn {
+    /// Ours, as long as nothing else is said. `leave` is this session's alone.
+    #[must_use]
+    pub fn new(start: Instant, leave: CancellationToken, farewells: Arc<Semaphore>, place: Place) -> Self {
+        Self(Arc::new(Shared {
+            word: AtomicU64::new(OURS),
+            start,
+            leave,
+            farewells,
+            place,
+            known: AtomicBool::new(false),
+        }))
+    }
+
+    /// How it is idle; `None`: it is not, or it was sent away.
+    #[must_use]
+    pub fn idle(&self) -> Option<Idle> {
+        Idle::of_word(self.0.word.load(Ordering::Acquire))
+    }
+
+    /// Sends it away if it is still idle as it was. Its place is free then.
+    #[must_use]
+    pub fn send_away(&self, idle: Idle, why: Why) -> bool {
+        let last = match why {
+            Why::Wanted => WANTED,
+            Why::Idle => IDLE,
+        };
+        let sent = self.0.word.compare_exchange(idle.to_word(), last, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if sent {
+            self.0.leave.cancel();
+        }
+        sent
+    }
+
+    /// Why it was sent away, if it was.
+    #[must_use]
+    pub fn sent_away(&self) -> Option<Why> {
+        match self.0.word.load(Ordering::Acquire) {
+            WANTED => Some(Why::Wanted),
+            IDLE => Some(Why::Idle),
+            _ => None,
+        }
+    }
+
+    /// Whether its client has turned out to be no stranger.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.0.known.load(Ordering::Relaxed)
+    }
+
+    /// Whether this client may have a transaction in its place.
+    pub(crate) fn serves(&self, whose: Whose) -> bool {
+        self.0.place == Place::Free || whose == Whose::Known
+    }
+
+    /// Rings when all sessions are to end or this one is sent away.
+    pub(super) fn leave(&self) -> WaitForCancellationFutureOwned {
+        self.0.leave.clone().cancelled_owned()
+    }
+
+    /// Whether its last reply may be waited for; who was sent away holds no place any more, so these are few.
+    pub(super) fn farewell(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.farewells.clone().try_acquire_owned().ok()
+    }
+
+    /// The client's turn begins.
+    pub(crate) fn begins(&self, since: Instant, stage: Stage, whose: Whose) {
+        if whose == Whose::Known {
+            self.0.known.store(true, Ordering::Relaxed);
+        }
+        let idle = Idle { since: since.saturating_duration_since(self.0.start), stage, whose };
+        match self.0.word.load(Ordering::Relaxed) {
+            OURS => self.0.word.store(idle.to_word(), Ordering::Release), // nobody else touches it
+            // Where that fails it was sent away meanwhile, and stays so.
+            was if Idle::of_word(was).is_some() => {
+                let _ = self.0.word.compare_exchange(was, idle.to_word(), Ordering::AcqRel, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+
+    /// It ends.
+    ///
+    /// # Errors
+    /// The client was sent away meanwhile.
+    pub(crate) fn ends(&self) -> Result<(), Why> {
+        let word = self.0.word.load(Ordering::Relaxed);
+        let ours = Idle::of_word(word).is_none()
+            || self.0.word.compare_exchange(word, OURS, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        match self.sent_away() {
+            Some(why) => Err(why),
+            None => {
+                debug_assert!(ours, "only the session takes its turn back");
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes on with what the client has a part in. `stage` says how far it is, told how often we have waited for it: each
+    /// time that it does its part it has got on, where `moves` says so.
+    ///
+    /// # Errors
+    /// The client was sent away meanwhile.
+    pub(super) async fn meanwhile<T>(
+        &self,
+        whose: Whose,
+        stage: impl Fn(usize) -> Stage,
+        moves: Moves,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Why> {
+        let (mut work, mut leave) = (pin!(work), pin!(self.0.leave.cancelled()));
+        let (mut waits, mut since) = (0, None);
+        poll_fn(|context| {
+            if let Err(why) = self.ends() {
+                return Poll::Ready(Err(why));
+            }
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(Ok(done));
+            }
+            if moves == Moves::GetOn {
+                since = None;
+            }
+            self.begins(*since.get_or_insert_with(Instant::now), stage(waits), whose);
+            waits += 1;
+            match leave.as_mut().poll(context) {
+                Poll::Ready(()) => self.sent_away().map_or(Poll::Pending, |why| Poll::Ready(Err(why))),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+/// What it means that a client moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moves {
+    /// It has got on.
+    GetOn,
+    /// It has to come to an end.
+    MeanNothing,
+}
+
+/// When a client last got on. What leads to mail counts; NOOP, RSET, a second EHLO and a line that drips in do not:
+/// thousands could hold their places with them.
+#[derive(Debug)]
+pub(super) struct Standing {
+    since: Option<Instant>,
+    introduced: bool,
+    pub(super) stage: Stage,
+    /// Whether MAIL counts: once, until a message came.
+    mail_counts: bool,
+}
+
+impl Standing {
+    pub(super) fn new() -> Self {
+        Self { since: None, introduced: false, stage: Stage::BeforeMail, mail_counts: true }
+    }
+
+    /// The client got on.
+    pub(super) fn moved(&mut self) {
+        self.since = None;
+    }
+
+    /// MAIL came.
+    pub(super) fn mail(&mut self) {
+        self.stage = Stage::AfterMail;
+        if std::mem::take(&mut self.mail_counts) {
+            self.moved();
+        }
+    }
+
+    /// A message came.
+    pub(super) fn message(&mut self) {
+        self.mail_counts = true;
+        self.moved();
+    }
+
+    /// We wait for the client at `now`; `hello`: how it introduced itself. Since when it has not got on.
+    pub(super) fn waits(&mut self, hello: Option<&Hello>, now: Instant) -> Instant {
+        let introduced = hello.is_some();
+        if introduced && !self.introduced {
+            self.since = None;
+        }
+        self.introduced = introduced;
+        *self.since.get_or_insert(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turn() -> Turn {
+        Turn::from(CancellationToken::new())
+    }
+
+    #[test]
+    fn what_is_written_down_is_read() {
+        for since in [0, 1, 7, 86_400_000, u64::from(u32::MAX) * 1000] {
+            for stage in [Stage::BeforeMail, Stage::Handshake, Stage::AfterMail] {
+                for whose in [Whose::Known, Whose::Stranger] {
+                    let idle = Idle { since: Duration::from_micros(since), stage, whose };
+                    assert_eq!(Idle::of_word(idle.to_word()), Some(idle));
+                }
+            }
+        }
+        assert_eq!([OURS, WANTED, IDLE].map(Idle::of_word), [None; 3]);
+    }
+
+    #[tokio::test]
+    async fn only_who_is_still_idle_is_sent_away() {
+        let turn = turn();
+        assert_eq!(turn.idle(), None);
+        turn.begins(Instant::now(), Stage::BeforeMail, Whose::Stranger);
+        let seen = turn.idle().unwrap();
+        assert_eq!(turn.ends(), Ok(()));
+        assert!(!turn.send_away(seen, Why::Wanted), "it is our turn");
+        turn.begins(Instant::now() + Duration::from_secs(1), Stage::AfterMail, Whose::Stranger);
+        assert!(!turn.send_away(seen, Why::Wanted), "it has got on since");
+        assert!(turn.send_away(turn.idle().unwrap(), Why::Wanted));
+        assert_eq!((turn.idle(), turn.ends(), turn.sent_away()), (None, Err(Why::Wanted), Some(Why::Wanted)));
+        turn.leave().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_with_the_client_ends_when_it_is_sent_away() {
+        let turn = turn();
+        let stage = |waits| if waits == 0 { Stage::BeforeMail } else { Stage::Handshake };
+        let done = turn.meanwhile(Whose::Stranger, stage, Moves::GetOn, async { 7 }).await;
+        assert_eq!((done, turn.idle()), (Ok(7), None));
+
+        let (other, gate) = (turn.clone(), Arc::new(Semaphore::new(0)));
+        let opened = gate.clone();
+        let task = tokio::spawn(async move {
+            let work = async {
+                let _ = opened.acquire().await;
+                std::future::pending::<()>().await;
+            };
+            other.meanwhile(Whose::Stranger, stage, Moves::GetOn, work).await
+        });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let silent = turn.idle().unwrap();
+        assert_eq!((silent.stage, silent.since), (Stage::BeforeMail, Duration::ZERO));
+        gate.add_permits(1);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let moving = turn.idle().unwrap();
+        assert_eq!((moving.stage, moving.since), (Stage::Handshake, Duration::from_secs(2)));
+        assert!(!turn.send_away(silent, Why::Idle) && turn.send_away(moving, Why::Idle));
+        assert_eq!(task.await.unwrap(), Err(Why::Idle));
+    }
+
+    #[test]
+    fn what_leads_nowhere_does_not_count() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (mut standing, hello) = (Standing::new(), Hello::Ehlo("client.example".into()));
+        let hello = Some(&hello);
+        assert_eq!(standing.waits(None, at(0)), at(0));
+        assert_eq!(standing.waits(None, at(1)), at(0), "NOOP, or a line that drips in");
+        assert_eq!(standing.waits(hello, at(2)), at(2), "EHLO");
+        assert_eq!((standing.waits(hello, at(3)), standing.stage), (at(2), Stage::BeforeMail), "EHLO again");
+        standing.mail();
+        assert_eq!((standing.waits(hello, at(4)), standing.stage), (at(4), Stage::AfterMail), "MAIL");
+        standing.mail();
+        assert_eq!(standing.waits(hello, at(5)), at(4), "RSET, and MAIL again");
+        standing.moved();
+        assert_eq!(standing.waits(hello, at(6)), at(6), "RCPT");
+        standing.message();
+        assert_eq!(standing.waits(hello, at(7)), at(7), "a message");
+        standing.mail();
+        assert_eq!(standing.waits(hello, at(8)), at(8), "MAIL of the next one");
+        assert_eq!(
+            (standing.waits(None, at(9)), standing.waits(hello, at(10))),
+            (at(8), at(10)),
+            "EHLO after STARTTLS"
+        );
+    }
+}
