@@ -52,6 +52,7 @@ pub mod keyed_hash;
 pub mod smtp;
 pub mod message;
 pub mod recipient;
+pub mod guesses;
 
 // -- the journey --
 pub mod listener;

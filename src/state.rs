@@ -1,8 +1,8 @@
 //! What outlives a restart besides the spool, the trace and the keys: which domains were accepted, and which of them
 //! ceased to be lately, so that row 0 of the decision table holds for its hour over a restart as well.
 //!
-//! `config::reload` reads it at start and writes it whenever the accepted domains change. [`recently_good`] has a file
-//! of its own.
+//! `config::reload` reads it at start and writes it whenever the accepted domains change. [`kept`] has files of
+//! its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -18,7 +18,7 @@ use crate::keyed_hash::HashKey;
 use crate::routing::accepted_domain::AcceptedDomains;
 use crate::time::UnixTime;
 
-pub mod recently_good;
+pub mod kept;
 
 /// How long a domain that ceased to be accepted gets a temporary answer.
 pub const KEPT: Duration = Duration::from_secs(3600);

@@ -15,6 +15,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("recipient", &["smtp"]),
     ("fast_map", &[]),
     ("keyed_hash", &[]),
+    ("guesses", &["time", "fast_map", "keyed_hash"]),
     ("routing", &["time", "fast_map", "keyed_hash", "smtp", "message", "recipient"]),
     (
         "directory",
@@ -32,6 +33,7 @@ const PURE: &[&str] = &[
     "src/recipient.rs",
     "src/routing",
     "src/keyed_hash.rs",
+    "src/guesses",
     "src/directory/known.rs",
     "src/directory/profile",
     "src/directory/remembered.rs",

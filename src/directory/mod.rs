@@ -74,7 +74,12 @@ pub enum Login {
     Rejected(String),
     /// Nobody can say.
     Unavailable(String),
+    /// The caller did not let it be asked ([`MayBind`]).
+    NotAsked,
 }
+
+/// Whether the password may be tried with the account of this name (an LDAP name): many addresses can be one account.
+pub type MayBind<'a> = &'a (dyn Fn(&str) -> bool + Sync);
 
 /// What one directory says of them.
 enum LogIn {
@@ -169,10 +174,10 @@ impl Directories {
 
     /// Asks the LDAP directories in order for somebody who logs in; the first that has the name decides, and one that
     /// cannot say is the answer.
-    pub async fn log_in(&self, name: &str, password: &str) -> Login {
+    pub async fn log_in(&self, name: &str, password: &str, may_bind: MayBind<'_>) -> Login {
         for built in &self.built {
             let AnyDirectory::Ldap(ldap) = &built.directory else { continue };
-            match ldap.log_in(name, password).await {
+            match ldap.log_in(name, password, may_bind).await {
                 LogIn::Known(Login::Unavailable(why)) => {
                     return Login::Unavailable(format!("directory {}: {why}", built.name));
                 }

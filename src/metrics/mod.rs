@@ -24,6 +24,9 @@ pub struct Metrics {
     pub connections_total: IntCounterVec,
     /// `sessions_refused_total{reason}`.
     pub sessions_refused: IntCounterVec,
+    /// `authentications_total{receive_connector,result}`: `accepted`, `rejected`, `repeated` (refused without asking),
+    /// `limited` (454 without asking), `unavailable`.
+    pub authentications: IntCounterVec,
     /// `recipients_total{domain,verdict}`; domain: the accepted domain's pattern, or `other`.
     pub recipients: IntCounterVec,
     /// `messages_received_total{receive_connector}`.
@@ -107,6 +110,12 @@ impl Metrics {
             connections: gauge(r, "connections", "Connections open now", &["receive_connector"]),
             connections_total: counter(r, "connections_total", "Connections accepted", &["receive_connector"]),
             sessions_refused: counter(r, "sessions_refused_total", "Connections turned away", &["reason"]),
+            authentications: counter(
+                r,
+                "authentications_total",
+                "Clients that said who they are",
+                &["receive_connector", "result"],
+            ),
             recipients: counter(r, "recipients_total", "Recipients decided", &["domain", "verdict"]),
             messages_received: counter(r, "messages_received_total", "Messages accepted", &["receive_connector"]),
             received_bytes: counter(r, "received_bytes_total", "Bytes of accepted messages", &["receive_connector"]),

@@ -25,15 +25,17 @@ use crate::delivery::memory::Memory;
 use crate::delivery::on_its_way::OnItsWay;
 use crate::directory::Needs;
 use crate::directory::call_ahead::prober::Prober;
+use crate::guesses::Guesses;
 use crate::in_force::{Current, InForce};
 use crate::keys::{self, InUse};
 use crate::listener::Listeners;
 use crate::metrics::Metrics;
 use crate::pressure::Pressure;
+use crate::routing::recently_good::RecentlyGood;
 use crate::session::Services;
 use crate::spool::store::LogStore;
 use crate::spool::{Sizes, Spool};
-use crate::state::recently_good::Kept;
+use crate::state::kept::Kept;
 use crate::time::UnixTime;
 use crate::trace::{Trace, writer};
 
@@ -50,7 +52,8 @@ pub struct Node {
     current: Arc<Current>,
     listeners: Arc<Listeners>,
     delivery: Arc<Delivery>,
-    recently_good: Arc<Kept>,
+    recently_good: Arc<Kept<RecentlyGood>>,
+    logins: Arc<Kept<Guesses>>,
     reloader: Arc<Reloader>,
     phase: watch::Sender<Phase>,
     trace: writer::Writer,
@@ -68,7 +71,8 @@ struct Ground {
     trace: Trace,
     memory: Memory,
     outbound: Outbound,
-    recently_good: Arc<Kept>,
+    recently_good: Arc<Kept<RecentlyGood>>,
+    logins: Arc<Kept<Guesses>>,
 }
 
 impl Node {
@@ -122,11 +126,24 @@ impl Node {
         background.spawn(background::expire_traces(ground.current.clone(), stop.clone()));
         background.spawn(pressure.watch(ground.current.clone(), ground.metrics.clone(), stop.clone()));
         background.spawn(ground.recently_good.clone().keep_saving(stop.clone()));
+        background.spawn(ground.logins.clone().keep_saving(stop.clone()));
         background.spawn(background::watch_files(reloader.clone(), stop.clone()));
         background.spawn(listeners.clone().renew(stop.clone()));
         phase.send_replace(Phase::Serving);
-        let Ground { current, recently_good, .. } = ground;
-        Ok(Self { current, listeners, delivery, recently_good, reloader, phase, trace, servers, stop, background })
+        let Ground { current, recently_good, logins, .. } = ground;
+        Ok(Self {
+            current,
+            listeners,
+            delivery,
+            recently_good,
+            logins,
+            reloader,
+            phase,
+            trace,
+            servers,
+            stop,
+            background,
+        })
     }
 
     /// What is in force now.
@@ -163,6 +180,7 @@ impl Node {
         self.background.close();
         self.background.wait().await;
         self.recently_good.save().await;
+        self.logins.save().await;
         self.trace.stop().await;
         for server in self.servers {
             server.stop().await;
@@ -182,10 +200,11 @@ impl Ground {
         let opened = tokio::task::spawn_blocking(move || LogStore::open(&folder, Sizes::default(), measured)).await;
         let spool = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let recently_good = Arc::new(Kept::load(&in_force.config.server.state_dir)?);
+        let logins = Arc::new(Kept::load(&in_force.config.server.state_dir)?);
         let (trace, writer) = writer::start(trace_folder(&in_force.config))?;
         let current = Arc::new(ArcSwap::from_pointee(in_force));
         let memory = Memory::new(Arc::default(), recently_good.table.clone());
-        Ok((Self { metrics, current, spool: Arc::new(spool), outbound, trace, memory, recently_good }, writer))
+        Ok((Self { metrics, current, spool: Arc::new(spool), outbound, trace, memory, recently_good, logins }, writer))
     }
 
     fn parts(&self) -> dispatch::Parts {
@@ -210,6 +229,7 @@ impl Ground {
             metrics: self.metrics.clone(),
             trace: self.trace.clone(),
             pressure,
+            guesses: self.logins.table.clone(),
         }
     }
 }

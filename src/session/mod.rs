@@ -8,7 +8,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,6 +22,7 @@ use crate::delivery::attempt::Outbound;
 use crate::delivery::dispatch::Handover;
 use crate::delivery::memory::Memory;
 use crate::delivery::on_its_way::OnItsWay;
+use crate::guesses::Guesses;
 use crate::in_force::Current;
 use crate::metrics::Metrics;
 use crate::patience::Alarm;
@@ -83,6 +84,8 @@ pub struct Services {
     pub trace: Trace,
     /// Whether there is room for more mail.
     pub pressure: Arc<Pressure>,
+    /// Passwords that failed, and who logged in from where.
+    pub guesses: Arc<Mutex<Guesses>>,
 }
 
 /// Who a session is with, and through which door it came.

@@ -70,6 +70,7 @@ fn services(folder: &Path) -> (Arc<Services>, tokio::sync::mpsc::UnboundedReceiv
         metrics,
         trace: Trace::default(),
         pressure: Arc::new(Pressure::default()),
+        guesses: Arc::new(std::sync::Mutex::new(crate::guesses::Guesses::new([1; 16]))),
     };
     (Arc::new(services), committed)
 }
