@@ -71,6 +71,7 @@ pub mod keys;
 pub mod tls;
 pub mod net;
 mod patience;
+pub mod private;
 pub mod pressure;
 pub mod state;
 pub mod trace;

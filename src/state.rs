@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::accepted_domain::pattern;
 use crate::config::check::Removed;
 use crate::keyed_hash::HashKey;
+use crate::private;
 use crate::routing::accepted_domain::AcceptedDomains;
 use crate::time::UnixTime;
 
@@ -75,9 +76,9 @@ impl Domains {
     pub fn write(&self, state_dir: &Path) -> Result<(), StateError> {
         let path = state_dir.join(FILE);
         let replace = || {
-            fs::create_dir_all(state_dir)?;
+            private::folder(state_dir)?;
             let new = path.with_extension("json.new");
-            let mut file = File::create(&new)?;
+            let mut file = private::create(&new)?;
             file.write_all(&serde_json::to_vec_pretty(self)?)?;
             file.sync_all()?;
             fs::rename(&new, &path)?;

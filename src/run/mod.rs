@@ -3,7 +3,6 @@
 //!
 //! Listeners open when all else that can fail has not, and close first.
 
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -31,6 +30,7 @@ use crate::keys::{self, InUse};
 use crate::listener::Listeners;
 use crate::metrics::Metrics;
 use crate::pressure::Pressure;
+use crate::private;
 use crate::routing::recently_good::RecentlyGood;
 use crate::session::Services;
 use crate::spool::store::LogStore;
@@ -192,7 +192,7 @@ impl Ground {
     /// Makes the state folder, takes the spool's lock, recovers what is in it, and builds what the configuration needs.
     async fn lay(config: Config) -> Result<(Self, writer::Writer), String> {
         let metrics = Metrics::new();
-        private_folder(&config.server.state_dir)?;
+        look_after(&config)?;
         let outbound = Outbound::new(metrics.clone());
         let in_force = build(config, None, &outbound, &metrics).map_err(|problems| problems.join("\n"))?;
         metrics.prepare(&in_force.config);
@@ -267,11 +267,9 @@ fn trace_folder(config: &Config) -> PathBuf {
     config.server.state_dir.join("trace")
 }
 
-/// Makes a folder that only we may enter; one that is there is left as it is.
-fn private_folder(folder: &Path) -> Result<(), String> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|error| {
-        let folder = folder.display();
-        format!("cannot make {folder}: {error}; make it and give it to this user, or choose another [server] state_dir")
-    })
+/// Finds `state_dir` as it has to be.
+fn look_after(config: &Config) -> Result<(), String> {
+    let keys = config.loops.key_files.iter().map(PathBuf::as_path);
+    let files: Vec<&Path> = keys.chain([&*config.admin.token_file]).collect();
+    private::look_after(&config.server.state_dir, &files)
 }

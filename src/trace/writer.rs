@@ -3,9 +3,7 @@
 //! `run` starts one [`Writer`] and stops it last, so that what the drain does is traced too. An event reaches the
 //! file within half a second; a full or broken disk loses trace lines, never mail.
 
-use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +13,7 @@ use tracing::warn;
 
 use super::Trace;
 use super::waiting::{OfDay, Waiting};
+use crate::private;
 use crate::time::UnixTime;
 
 /// How long a first event waits for company.
@@ -31,8 +30,7 @@ pub struct Writer {
 /// # Errors
 /// The folder cannot be made; the text names it.
 pub fn start(folder: PathBuf) -> Result<(Trace, Writer), String> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-    made.map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
+    private::folder(&folder).map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
     let (waiting, stop) = (Arc::<Waiting>::default(), CancellationToken::new());
     let task = tokio::spawn(write_all(folder, waiting.clone(), stop.clone()));
     Ok((Trace { waiting: Some(waiting) }, Writer { stop, task }))
@@ -72,7 +70,7 @@ async fn write_all(folder: PathBuf, waiting: Arc<Waiting>, stop: CancellationTok
 /// Appends lines to the file of their day.
 fn append(folder: &Path, of_day: &OfDay) -> std::io::Result<()> {
     let path = folder.join(format!("{}.jsonl", day(of_day.at)));
-    OpenOptions::new().append(true).create(true).open(path)?.write_all(&of_day.lines)
+    private::options().append(true).create(true).open(path)?.write_all(&of_day.lines)
 }
 
 /// The date of a point in time, UTC: `2026-11-21`.
