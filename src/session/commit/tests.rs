@@ -122,8 +122,13 @@ async fn who_is_under_way_is_durable_and_the_queue_hears_of_him() {
     let folder = tempfile::tempdir().unwrap();
     let (services, mut committed) = services(folder.path());
     let mut transaction = transaction(&services, &["bob@contoso.com", "carol@contoso.com", "dave@contoso.com"]);
-    let mut writing =
-        Writing::new(services.spool.clone(), &transaction.origin, With::Esmtp, &services.current.load_full());
+    let mut writing = Writing::new(
+        services.spool.clone(),
+        &transaction.origin,
+        With::Esmtp,
+        &services.current.load_full(),
+        services.pressure.share(1 << 20),
+    );
     writing.append(b"\r\nbody\r\n").await;
     let (answering, outcomes) = oneshot::channel();
     transaction.under_way.push(UnderWay { recipients: vec![0], outcomes });
