@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// What is ours in `state_dir`, by name. Everything else in it is somebody else's, and left alone.
@@ -61,8 +61,7 @@ pub fn look_after(state_dir: &Path, others: &[&Path]) -> Result<(), String> {
     let mut wide = Vec::new();
     let metadata = fs::metadata(state_dir).map_err(|error| cannot("look at", state_dir, &error))?;
     narrow(state_dir, &metadata, &mut wide)?;
-    let named = others.iter().filter(|file| file.starts_with(state_dir)).map(|file| file.to_path_buf());
-    for path in OURS.iter().map(|name| state_dir.join(name)).chain(named) {
+    for path in ours(state_dir, others) {
         look_at(&path, &mut wide)?;
     }
     if !wide.is_empty() {
@@ -76,6 +75,12 @@ pub fn look_after(state_dir: &Path, others: &[&Path]) -> Result<(), String> {
         );
     }
     Ok(())
+}
+
+/// The paths of what is ours in `state_dir`.
+pub(crate) fn ours<'a>(state_dir: &'a Path, others: &'a [&Path]) -> impl Iterator<Item = PathBuf> + 'a {
+    let named = others.iter().filter(move |file| file.starts_with(state_dir)).map(|file| file.to_path_buf());
+    OURS.iter().map(|name| state_dir.join(name)).chain(named)
 }
 
 /// One file or folder, and all that is in it.
@@ -105,8 +110,18 @@ fn look_at(path: &Path, wide: &mut Vec<PathBuf>) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes rights of others away.
+/// Takes rights of others away. What is not ours cannot be kept from its owner; root alone can use it all the same.
 fn narrow(path: &Path, metadata: &fs::Metadata, wide: &mut Vec<PathBuf>) -> Result<(), String> {
+    let user = rustix::process::geteuid();
+    if metadata.uid() != user.as_raw() && !user.is_root() {
+        return Err(format!(
+            "{} belongs to user {}, and fingerpost runs as user {user}: give state_dir and what is in it to this one \
+             (chown -R)",
+            path.display(),
+            metadata.uid(),
+            user = user.as_raw()
+        ));
+    }
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 == 0 {
         return Ok(());

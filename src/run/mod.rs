@@ -3,11 +3,14 @@
 //!
 //! Listeners open when all else that can fail has not, and close first.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,6 +43,7 @@ use crate::time::UnixTime;
 use crate::trace::{Trace, writer};
 
 mod background;
+mod privileges;
 mod signals;
 
 pub use signals::run;
@@ -85,6 +89,7 @@ impl Node {
         let config = reload::start(file, started_at)
             .map_err(|problems| format!("the configuration cannot be used:\n{}", render(&problems)))?;
         config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let bound = give_up_root(&config)?;
         let (ground, trace) = Ground::lay(config).await?;
         let config = ground.current.load().config.clone();
         let (phase, phases) = watch::channel(Phase::Starting);
@@ -100,7 +105,7 @@ impl Node {
 
         let (accepted, committed) = tokio::sync::mpsc::unbounded_channel();
         let pressure = Arc::new(Pressure::default());
-        let listeners = Arc::new(Listeners::new(ground.services(accepted, pressure.clone())));
+        let listeners = Arc::new(Listeners::new(ground.services(accepted, pressure.clone())).with_bound(bound));
         listeners.apply(&config).map_err(|error| error.to_string())?;
         // Nothing fails from here on: an attempt that a failed start cuts off might deliver twice. What the first
         // clients send is durable and waits for the queue.
@@ -267,9 +272,21 @@ fn trace_folder(config: &Config) -> PathBuf {
     config.server.state_dir.join("trace")
 }
 
+/// Files of ours that the configuration names.
+fn named_files(config: &Config) -> Vec<&Path> {
+    let keys = config.loops.key_files.iter().map(PathBuf::as_path);
+    keys.chain([&*config.admin.token_file]).collect()
+}
+
+/// Becomes `[server] user`, with the listeners bound.
+fn give_up_root(config: &Config) -> Result<HashMap<SocketAddr, TcpListener>, String> {
+    let user = config.server.user.as_deref();
+    let bind = || Listeners::bind(config).map_err(|error| error.to_string());
+    let bound = privileges::give_up(user, (&config.server.state_dir, &named_files(config)), bind)?;
+    Ok(bound.unwrap_or_default())
+}
+
 /// Finds `state_dir` as it has to be.
 fn look_after(config: &Config) -> Result<(), String> {
-    let keys = config.loops.key_files.iter().map(PathBuf::as_path);
-    let files: Vec<&Path> = keys.chain([&*config.admin.token_file]).collect();
-    private::look_after(&config.server.state_dir, &files)
+    private::look_after(&config.server.state_dir, &named_files(config))
 }
