@@ -104,7 +104,13 @@ fn row(count: usize) {
     let resolver = Resolver::new(config.routing.clone(), Arc::new(directories));
     let (origin, now) = (Origin::report(), UnixTime::now());
     let decided = |address: &Address| {
-        let about = About { origin: &origin, address, freshness: Freshness::Any, now };
+        let about = About {
+            origin: &origin,
+            address,
+            freshness: Freshness::Any,
+            now,
+            behalf: &fingerpost::routing::verdict::Behalf::Ours,
+        };
         assert_eq!(black_box(resolver.at_once(&about)).expect("memory has it").label(), "resolved");
     };
     let (decision, decision_slow) = times(&addresses, decided);

@@ -53,6 +53,7 @@ pub mod one_client;
 pub mod smtp;
 pub mod message;
 pub mod recipient;
+pub mod guesses;
 
 // -- the journey --
 pub mod listener;
@@ -73,6 +74,7 @@ pub mod tls;
 pub mod net;
 mod patience;
 pub mod descriptors;
+pub mod private;
 pub mod pressure;
 pub mod state;
 pub mod trace;

@@ -13,7 +13,7 @@ use crate::message::envelope::Origin;
 use crate::recipient::{Answer, Fresh, Lookup};
 use crate::routing::decide::decide;
 use crate::routing::table::Table;
-use crate::routing::verdict::{Answers, Decision, Freshness, Question, Reason, Step, Verdict};
+use crate::routing::verdict::{Answers, Behalf, Decision, Freshness, Question, Reason, Step, Verdict};
 use crate::smtp::address::Address;
 use crate::smtp::reply;
 use crate::time::UnixTime;
@@ -51,7 +51,8 @@ impl Resolver {
     /// Decides where one recipient goes. `freshness: Live` asks every directory itself: before a loop is
     /// believed, and before a next hop's "unknown recipient" is.
     pub async fn resolve(&self, origin: &Origin, address: &Address, freshness: Freshness, now: UnixTime) -> Decision {
-        self.go_on(&About { origin, address, freshness, now }, Answers::default()).await
+        let about = About { origin, address, freshness, now, behalf: &Behalf::Ours };
+        self.go_on(&about, Answers::default()).await
     }
 
     /// Decides what memory can decide, at once.
@@ -71,8 +72,17 @@ impl Resolver {
                 Ok(decision) => return decision,
                 Err(question) => question,
             };
+            // Before anybody can join: nobody waits for another one's turn.
+            let turn = match self.directories.turn(&question, about.behalf).await {
+                Ok(turn) => turn,
+                Err(answer) => {
+                    answers.0.push((question, answer));
+                    continue;
+                }
+            };
             let asking = self.under_way.join(&question);
-            let answer = asking.answer.get_or_init(|| self.directories.ask(&question)).await.clone();
+            let ask = || self.directories.ask_in_turn(&question, turn);
+            let answer = asking.answer.get_or_init(ask).await.clone();
             drop(asking);
             answers.0.push(believed(question, answer));
         }
@@ -83,7 +93,7 @@ impl Resolver {
     /// # Errors
     /// The question that a directory has to be asked.
     fn without_asking(&self, about: &About<'_>, answers: &mut Answers) -> Result<Decision, Question> {
-        let About { origin, address, freshness, now } = *about;
+        let About { origin, address, freshness, now, .. } = *about;
         loop {
             let question = match decide(&self.table, origin, address, answers, now) {
                 Step::Verdict(decision) => return Ok(decision),
@@ -112,6 +122,8 @@ pub struct About<'a> {
     pub freshness: Freshness,
     /// The time.
     pub now: UnixTime,
+    /// On whose behalf directories are asked.
+    pub behalf: &'a Behalf,
 }
 
 /// What is held against a recipient must not rest on a cache that answered in the directory's place.

@@ -1,8 +1,8 @@
 //! What outlives a restart besides the spool, the trace and the keys: which domains were accepted, and which of them
 //! ceased to be lately, so that row 0 of the decision table holds for its hour over a restart as well.
 //!
-//! `config::reload` reads it at start and writes it whenever the accepted domains change. [`recently_good`] has a file
-//! of its own.
+//! `config::reload` reads it at start and writes it whenever the accepted domains change. [`kept`] has files of
+//! its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use crate::config::accepted_domain::pattern;
 use crate::config::check::Removed;
 use crate::keyed_hash::HashKey;
+use crate::private;
 use crate::routing::accepted_domain::AcceptedDomains;
 use crate::time::UnixTime;
 
-pub mod recently_good;
+pub mod kept;
 
 /// How long a domain that ceased to be accepted gets a temporary answer.
 pub const KEPT: Duration = Duration::from_secs(3600);
@@ -75,9 +76,9 @@ impl Domains {
     pub fn write(&self, state_dir: &Path) -> Result<(), StateError> {
         let path = state_dir.join(FILE);
         let replace = || {
-            fs::create_dir_all(state_dir)?;
+            private::folder(state_dir)?;
             let new = path.with_extension("json.new");
-            let mut file = File::create(&new)?;
+            let mut file = private::create(&new)?;
             file.write_all(&serde_json::to_vec_pretty(self)?)?;
             file.sync_all()?;
             fs::rename(&new, &path)?;

@@ -10,3 +10,5 @@ mod ground;
 mod inbound;
 #[path = "auth/outbound.rs"]
 mod outbound;
+#[path = "auth/guesses.rs"]
+mod guesses;

@@ -81,6 +81,8 @@ pub struct Server {
     pub installation: String,
     /// Spool, trace, loop keys.
     pub state_dir: PathBuf,
+    /// Whom a start as root becomes; `None`: it stays root.
+    pub user: Option<Arc<str>>,
     /// How long sessions may finish after SIGTERM.
     pub drain_timeout: Duration,
 }

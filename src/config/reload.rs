@@ -191,6 +191,9 @@ impl Reloader {
         if config.server.state_dir != old.config.server.state_dir {
             return self.refuse(vec!["`state_dir` cannot change while the server runs; restart it".to_owned()]);
         }
+        if config.server.user != old.config.server.user {
+            return self.refuse(vec!["`user` cannot change while the server runs; restart it".to_owned()]);
+        }
         let (accepted, before) = (&config.routing.accepted, &old.config.routing.accepted);
         let vanishing = vanishing(before, accepted);
         if cause != Cause::Asked(Consent::Given) && too_many(vanishing.len(), before.all.len()) {

@@ -95,7 +95,14 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         name: "server",
-        keys: &[key("hostname"), key("installation"), key("state_dir"), key("include"), key("drain_timeout")],
+        keys: &[
+            key("hostname"),
+            key("installation"),
+            key("state_dir"),
+            key("user"),
+            key("include"),
+            key("drain_timeout"),
+        ],
     },
     Table { name: "admin", keys: &[key("metrics_bind"), key("bind"), key("token_file")] },
     Table {

@@ -61,6 +61,7 @@ pub(super) fn server(reader: &mut Reader<'_>) -> (Server, Vec<String>) {
         installation: installation.map_or_else(|| hostname.to_string(), |name| name.to_string()),
         hostname,
         state_dir: reader.path("state_dir").unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+        user: reader.optional("user", name),
         drain_timeout: reader.duration("drain_timeout").unwrap_or(Duration::from_secs(30)),
     };
     let include = reader.list("include", pattern).unwrap_or_default();

@@ -26,6 +26,7 @@ use self::strangers::{Manner, Strangers};
 use crate::config::{AskedServer, CallAheadConfig};
 use crate::directory::cache::{Cache, Condition};
 use crate::directory::in_flight::InFlight;
+use crate::directory::shares::{Shares, Turn};
 use crate::directory::{Asked, Directory, result};
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Fresh, Kind, Lookup, Recipient};
@@ -63,6 +64,7 @@ struct Asker {
     /// Addresses that the server last refused after `timeout`.
     late: quick_cache::sync::Cache<Arc<str>, ()>,
     places: Places,
+    shares: Arc<Shares>,
     pace: Mutex<Pace>,
     strangers: Mutex<Strangers>,
     pulse: Pulse,
@@ -94,6 +96,7 @@ impl CallAheadDirectory {
             in_flight: InFlight::live_for(Duration::MAX),
             late: quick_cache::sync::Cache::new(REMEMBERED_LATE),
             places: Places::new(),
+            shares: Shares::new(MAX_PROBES / 4, config.timeout),
             pace: Mutex::new(Pace::new(config.probes_per_second)),
             strangers: Mutex::new(Strangers::new(config.cache)),
             pulse: Pulse::new(name, metrics),
@@ -112,6 +115,14 @@ impl Directory for CallAheadDirectory {
     }
 
     fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
+        self.ask_in_turn(question, None)
+    }
+
+    fn shares(&self) -> Option<&Arc<Shares>> {
+        Some(&self.0.shares)
+    }
+
+    fn ask_in_turn<'a>(&'a self, question: &'a Question, turn: Option<Turn>) -> Asked<'a> {
         Box::pin(async move {
             // Who waited may find what another one asked.
             if let Some(answer) = self.known(question) {
@@ -119,7 +130,7 @@ impl Directory for CallAheadDirectory {
             }
             let (asker, address) = (Arc::clone(&self.0), question.address.clone());
             let key = question.address.key().into();
-            let answer = self.0.in_flight.ask(&key, question.freshness, || asker.question(address));
+            let answer = self.0.in_flight.ask(&key, question.freshness, || asker.question(address, turn));
             let patience = self.0.patience(&key);
             timeout(patience, answer).await.unwrap_or_else(|_| self.0.not_in_time())
         })
@@ -139,15 +150,15 @@ impl Asker {
         if self.cache.is_ageing(address.key(), now) {
             let (asker, again) = (Arc::clone(self), address.clone());
             // Nobody waits for it.
-            drop(self.in_flight.join_or_start(&address.key().into(), Freshness::Any, || asker.question(again)));
+            drop(self.in_flight.join_or_start(&address.key().into(), Freshness::Any, || asker.question(again, None)));
         }
         Some(answer)
     }
 
     /// One question to the server itself.
-    async fn question(self: Arc<Self>, address: Address) -> Answer {
+    async fn question(self: Arc<Self>, address: Address, turn: Option<Turn>) -> Answer {
         let asked = Instant::now();
-        let lookup = self.lookup(&address, asked + self.config.timeout).await;
+        let lookup = self.lookup(&address, asked + self.config.timeout, turn.as_ref()).await;
         self.count(result(&lookup));
         let duration = asked.elapsed().as_secs_f64();
         self.metrics.directory_lookup_duration.with_label_values(&[&*self.name]).observe(duration);
@@ -173,8 +184,8 @@ impl Asker {
         Answer { lookup: Lookup::Unavailable(cause.into()), fresh: Fresh::Live }
     }
 
-    async fn lookup(self: &Arc<Self>, address: &Address, deadline: Instant) -> Lookup {
-        let lookup = self.read(self.probe(address, About::Recipient, deadline).await);
+    async fn lookup(self: &Arc<Self>, address: &Address, deadline: Instant, turn: Option<&Turn>) -> Lookup {
+        let lookup = self.read(self.probe(address, About::Recipient, deadline, turn).await);
         if let Lookup::Unavailable(cause) = &lookup {
             tracing::debug!(directory = %self.name, %address, "unavailable: {cause}");
         }
@@ -189,7 +200,7 @@ impl Asker {
     }
 
     /// One address, when it is its turn, which must come before the deadline.
-    async fn probe(&self, address: &Address, about: About, deadline: Instant) -> Heard {
+    async fn probe(&self, address: &Address, about: About, deadline: Instant, turn: Option<&Turn>) -> Heard {
         if let Err(cause) = self.pulse.admits() {
             return Heard::Failed(cause);
         }
@@ -200,16 +211,17 @@ impl Asker {
         let Some(place) = self.places.take(about, deadline).await else {
             return Heard::Failed(format!("{most} questions were under way for {waits:?}"));
         };
-        let turn = self.pace().reserve(Instant::now().into_std(), deadline.into_std());
-        let Some(turn) = turn else {
+        let at = self.pace().reserve(Instant::now().into_std(), deadline.into_std());
+        let Some(at) = at else {
             let most = self.config.probes_per_second;
             return Heard::Failed(format!("more than {most} questions a second for {waits:?} (probes_per_second)"));
         };
-        sleep_until(turn.into()).await;
+        sleep_until(at.into()).await;
         let heard = tokio::select! {
             biased;
             heard = self.speak(address, deadline) => heard,
             () = place.gives_way() => Heard::Unclear(format!("no answer within {SLOW:?}, and others waited to be asked")),
+            () = gives_way(turn) => Heard::Unclear(format!("no answer within {SLOW:?}, and others of the same client waited")),
         };
         drop(place);
         heard
@@ -266,5 +278,13 @@ impl Asker {
 
     fn count(&self, result: &str) {
         self.metrics.directory_lookups.with_label_values(&[&*self.name, result]).inc();
+    }
+}
+
+/// Ends when a question is to give way to another one of the same client.
+async fn gives_way(turn: Option<&Turn>) {
+    match turn {
+        Some(turn) => turn.gives_way(SLOW).await,
+        None => std::future::pending().await,
     }
 }

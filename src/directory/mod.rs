@@ -14,6 +14,7 @@ pub mod known;
 pub mod ldap;
 pub mod profile;
 pub mod remembered;
+pub mod shares;
 pub mod snapshot;
 
 use std::path::Path;
@@ -29,6 +30,7 @@ use self::conflicts::Listed;
 use self::file::FileDirectory;
 use self::ldap::LdapDirectory;
 pub use self::ldap::{Examination, Refreshed};
+use self::shares::{Shares, Turn};
 pub use self::snapshot::Accept;
 pub use self::snapshot::report::SnapshotReport;
 use self::snapshot::served::Served;
@@ -37,7 +39,7 @@ use crate::fast_map::FastMap;
 use crate::metrics::{LOOKUPS, Metrics};
 use crate::recipient::{Answer, Fresh, Kind, Lookup};
 use crate::routing::table::DirectoryRules;
-use crate::routing::verdict::Question;
+use crate::routing::verdict::{Behalf, Question};
 use crate::smtp::address::Address;
 
 /// The directories of one configuration.
@@ -74,7 +76,12 @@ pub enum Login {
     Rejected(String),
     /// Nobody can say.
     Unavailable(String),
+    /// The caller did not let it be asked ([`MayBind`]).
+    NotAsked,
 }
+
+/// Whether the password may be tried with the account of this name (an LDAP name): many addresses can be one account.
+pub type MayBind<'a> = &'a (dyn Fn(&str) -> bool + Sync);
 
 /// What one directory says of them.
 enum LogIn {
@@ -97,6 +104,16 @@ pub trait Directory: Send + Sync {
     /// Answers one question. It never fails and never takes longer than the directory's time-out:
     /// whatever goes wrong is `Unavailable`.
     fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a>;
+
+    /// The shares of those on whose behalf it is asked, if nobody may take all of it.
+    fn shares(&self) -> Option<&Arc<Shares>> {
+        None
+    }
+
+    /// The same as [`ask`](Self::ask) in a turn of [`shares`](Self::shares), which lasts as long as the question.
+    fn ask_in_turn<'a>(&'a self, question: &'a Question, _: Option<Turn>) -> Asked<'a> {
+        self.ask(question)
+    }
 
     /// A number that changes when what the directory knows changed; 0 for directories that cannot say.
     fn version(&self) -> u64 {
@@ -169,10 +186,10 @@ impl Directories {
 
     /// Asks the LDAP directories in order for somebody who logs in; the first that has the name decides, and one that
     /// cannot say is the answer.
-    pub async fn log_in(&self, name: &str, password: &str) -> Login {
+    pub async fn log_in(&self, name: &str, password: &str, may_bind: MayBind<'_>) -> Login {
         for built in &self.built {
             let AnyDirectory::Ldap(ldap) = &built.directory else { continue };
-            match ldap.log_in(name, password).await {
+            match ldap.log_in(name, password, may_bind).await {
                 LogIn::Known(Login::Unavailable(why)) => {
                     return Login::Unavailable(format!("directory {}: {why}", built.name));
                 }
@@ -189,10 +206,27 @@ impl Directories {
         self.by_name.get(&question.directory)?.known(question)
     }
 
+    /// Waits for somebody's turn to ask.
+    ///
+    /// # Errors
+    /// It did not come in time: the answer.
+    pub async fn turn(&self, question: &Question, behalf: &Behalf) -> Result<Option<Turn>, Answer> {
+        let Some(shares) = self.by_name.get(&question.directory).and_then(|directory| directory.shares()) else {
+            return Ok(None);
+        };
+        let turn = shares.turn(behalf).await;
+        turn.map_err(|cause| Answer { lookup: Lookup::Unavailable(cause.into()), fresh: Fresh::Live })
+    }
+
     /// Asks the directory that the question names.
     pub async fn ask(&self, question: &Question) -> Answer {
+        self.ask_in_turn(question, None).await
+    }
+
+    /// The same in somebody's turn.
+    pub async fn ask_in_turn(&self, question: &Question, turn: Option<Turn>) -> Answer {
         match self.by_name.get(&question.directory) {
-            Some(directory) => directory.ask(question).await,
+            Some(directory) => directory.ask_in_turn(question, turn).await,
             None => Answer {
                 lookup: Lookup::Unavailable("no such directory in this configuration".into()),
                 fresh: Fresh::Live,

@@ -5,6 +5,7 @@
 //! that they came in by.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -118,6 +119,8 @@ pub struct Listeners {
     watched: Mutex<Watched>,
     /// Whether idle clients of a crowd are looked at.
     clearing: Once,
+    /// Sockets that were opened before we gave up the right to, and nobody has taken yet.
+    bound: Mutex<HashMap<SocketAddr, TcpListener>>,
     accepting: TaskTracker,
 }
 
@@ -142,8 +145,32 @@ impl Listeners {
             open: Mutex::default(),
             watched: Mutex::default(),
             clearing: Once::new(),
+            bound: Mutex::default(),
             accepting: TaskTracker::new(),
         }
+    }
+
+    /// The same with sockets that are open already; who connects to them waits until they are applied.
+    #[must_use]
+    pub fn with_bound(self, bound: HashMap<SocketAddr, TcpListener>) -> Self {
+        Self { bound: Mutex::new(bound), ..self }
+    }
+
+    /// Opens the sockets of a configuration, for [`with_bound`](Self::with_bound).
+    ///
+    /// # Errors
+    /// A [`ListenError`].
+    pub fn bind(config: &Config) -> Result<HashMap<SocketAddr, TcpListener>, ListenError> {
+        let mut bound = HashMap::new();
+        for connector in &config.receive_connectors {
+            for &address in &connector.bind {
+                if let Entry::Vacant(free) = bound.entry(address) {
+                    let failed = |cause| ListenError::Bind { connector: connector.name.clone(), address, cause };
+                    free.insert(net::listen(address, connector.max_segment_size).map_err(failed)?);
+                }
+            }
+        }
+        Ok(bound)
     }
 
     /// Opens the binds that are new, closes those that are gone, reads all certificates anew and leaves everything
@@ -166,8 +193,12 @@ impl Listeners {
                 let bind = |cause| ListenError::Bind { connector: name(), address, cause };
                 let leaves = |(old, open): &(&SocketAddr, &Open)| !wanted(old) && open.local.port() == address.port();
                 let leaving: Vec<&TcpListener> = open.iter().filter(leaves).map(|(_, open)| &*open.listener).collect();
-                opened
-                    .insert(address, net::listen_beside(address, connector.max_segment_size, &leaving).map_err(bind)?);
+                let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner).remove(&address);
+                let listener = match bound {
+                    Some(listener) => listener,
+                    None => net::listen_beside(address, connector.max_segment_size, &leaving).map_err(bind)?,
+                };
+                opened.insert(address, listener);
             }
         }
         self.note_expiries(config);

@@ -43,6 +43,9 @@ pub struct Metrics {
     pub sessions_refused: IntCounterVec,
     /// `sessions_sent_away_total{reason}`: where connections are short.
     pub sessions_sent_away: IntCounterVec,
+    /// `authentications_total{receive_connector,result}`: `accepted`, `rejected`, `repeated` (refused without asking),
+    /// `limited` (454 without asking), `unavailable`.
+    pub authentications: IntCounterVec,
     /// `recipients_total{domain,verdict}`; domain: the accepted domain's pattern, or `other`.
     pub recipients: IntCounterVec,
     /// `messages_received_total{receive_connector}`.
@@ -149,6 +152,12 @@ impl Metrics {
                 "sessions_sent_away_total",
                 "Idle clients sent away where connections are short",
                 &["reason"],
+            ),
+            authentications: counter(
+                r,
+                "authentications_total",
+                "Clients that said who they are",
+                &["receive_connector", "result"],
             ),
             recipients: counter(r, "recipients_total", "Recipients decided", &["domain", "verdict"]),
             messages_received: counter(r, "messages_received_total", "Messages accepted", &["receive_connector"]),

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 
 use super::Metrics;
-use crate::config::{Config, DirectoryConfig, DirectoryKind, Protocol};
+use crate::config::{Auth, Config, DirectoryConfig, DirectoryKind, Protocol};
 use crate::recipient::Kind;
 
+/// `authentications_total{result}`.
+const AUTHENTICATIONS: [&str; 5] = ["accepted", "rejected", "repeated", "limited", "unavailable"];
 /// `recipients_total{verdict}`.
 const VERDICTS: [&str; 5] = ["resolved", "relayed", "redirected", "refused", "deferred"];
 /// `deliveries_total{result}`.
@@ -79,6 +81,9 @@ impl Metrics {
         let with_certificate = config.receive_connectors.iter().filter(|c| c.tls.certificate.is_some());
         let with_certificate: Vec<&str> = with_certificate.map(|connector| &*connector.name).collect();
         keep(&self.certificate_expiry, &ones(&with_certificate));
+        let with_auth = config.receive_connectors.iter().filter(|connector| connector.auth != Auth::None);
+        let with_auth: Vec<&str> = with_auth.map(|connector| &*connector.name).collect();
+        keep(&self.authentications, &pairs(&with_auth, &AUTHENTICATIONS));
         let domains: Vec<String> =
             config.routing.accepted.all.iter().map(|domain| domain.pattern.to_string()).collect();
         let domains: Vec<&str> = domains.iter().map(String::as_str).chain(["other"]).collect();

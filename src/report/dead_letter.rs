@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::private;
 use crate::spool::entry::Entry;
 
 /// The folder below `state_dir`.
@@ -21,7 +22,7 @@ pub fn folder(state_dir: &Path) -> PathBuf {
 /// What the file system said.
 pub fn keep(state_dir: &Path, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
     let folder = folder(state_dir);
-    fs::create_dir_all(&folder)?;
+    private::folder(&folder)?;
     let envelope = serde_json::to_vec_pretty(entry)?;
     store(&folder, &format!("{}.json", entry.id), &mut envelope.as_slice())?;
     store(&folder, &format!("{}.eml", entry.id), content)?;
@@ -31,7 +32,7 @@ pub fn keep(state_dir: &Path, entry: &Entry, content: &mut dyn Read) -> io::Resu
 
 fn store(folder: &Path, name: &str, content: &mut dyn Read) -> io::Result<()> {
     let unfinished = folder.join(format!(".{name}.new"));
-    let mut file = File::create(&unfinished)?;
+    let mut file = private::create(&unfinished)?;
     io::copy(content, &mut file)?;
     file.flush()?;
     file.sync_all()?;

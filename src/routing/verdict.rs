@@ -1,6 +1,7 @@
 //! The words of a decision: questions, verdicts and their reasons (DESIGN section 5).
 
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,28 @@ pub struct Question {
     pub address: Address,
     /// How fresh the answer has to be.
     pub freshness: Freshness,
+}
+
+/// On whose behalf a directory is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Behalf {
+    /// Ours: the queue, a report, an operator.
+    Ours,
+    /// A client's: an IPv4 address, or the network of an IPv6 /64.
+    Client(IpAddr),
+    /// A sender domain's, where strangers' mail comes through a client that is none; empty: the null sender.
+    Sender(Box<str>),
+}
+
+impl Behalf {
+    /// The client at this address. A host makes up new addresses in its /64 as it likes (RFC 8981).
+    #[must_use]
+    pub fn client(address: IpAddr) -> Self {
+        Self::Client(match address.to_canonical() {
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        })
+    }
 }
 
 /// The answers so far, in the order they came. A later answer to the same question replaces an

@@ -3,12 +3,14 @@
 //!
 //! Listeners open when all else that can fail has not, and close first.
 
-use std::os::unix::fs::DirBuilderExt;
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,20 +28,24 @@ use crate::delivery::on_its_way::OnItsWay;
 use crate::descriptors;
 use crate::directory::Needs;
 use crate::directory::call_ahead::prober::Prober;
+use crate::guesses::Guesses;
 use crate::in_force::{Current, InForce};
 use crate::keys::{self, InUse};
 use crate::listener::Listeners;
 use crate::metrics::Metrics;
 use crate::pressure::Pressure;
+use crate::private;
+use crate::routing::recently_good::RecentlyGood;
 use crate::session::Services;
 use crate::spool::store::LogStore;
 use crate::spool::{Sizes, Spool};
-use crate::state::recently_good::Kept;
+use crate::state::kept::Kept;
 use crate::strangers::Strangers;
 use crate::time::UnixTime;
 use crate::trace::{Trace, writer};
 
 mod background;
+mod privileges;
 mod signals;
 
 pub use signals::run;
@@ -52,7 +58,8 @@ pub struct Node {
     current: Arc<Current>,
     listeners: Arc<Listeners>,
     delivery: Arc<Delivery>,
-    recently_good: Arc<Kept>,
+    recently_good: Arc<Kept<RecentlyGood>>,
+    logins: Arc<Kept<Guesses>>,
     reloader: Arc<Reloader>,
     phase: watch::Sender<Phase>,
     trace: writer::Writer,
@@ -71,7 +78,8 @@ struct Ground {
     memory: Memory,
     outbound: Outbound,
     strangers: Strangers,
-    recently_good: Arc<Kept>,
+    recently_good: Arc<Kept<RecentlyGood>>,
+    logins: Arc<Kept<Guesses>>,
 }
 
 impl Node {
@@ -85,6 +93,7 @@ impl Node {
             .map_err(|problems| format!("the configuration cannot be used:\n{}", render(&problems)))?;
         config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         descriptors::warning(&config, descriptors::limit()).iter().for_each(|warning| tracing::warn!("{warning}"));
+        let bound = give_up_root(&config)?;
         let (ground, trace) = Ground::lay(config).await?;
         let config = ground.current.load().config.clone();
         let (phase, phases) = watch::channel(Phase::Starting);
@@ -100,7 +109,7 @@ impl Node {
 
         let (accepted, committed) = tokio::sync::mpsc::unbounded_channel();
         let pressure = Arc::new(Pressure::default());
-        let listeners = Arc::new(Listeners::new(ground.services(accepted, pressure.clone())));
+        let listeners = Arc::new(Listeners::new(ground.services(accepted, pressure.clone())).with_bound(bound));
         listeners.apply(&config).map_err(|error| error.to_string())?;
         // Nothing fails from here on: an attempt that a failed start cuts off might deliver twice. What the first
         // clients send is durable and waits for the queue.
@@ -127,11 +136,24 @@ impl Node {
         background.spawn(pressure.watch(ground.current.clone(), ground.metrics.clone(), stop.clone()));
         background.spawn(ground.recently_good.clone().keep_saving(stop.clone()));
         background.spawn(ground.strangers.clone().tell_sums(stop.clone()));
+        background.spawn(ground.logins.clone().keep_saving(stop.clone()));
         background.spawn(background::watch_files(reloader.clone(), stop.clone()));
         background.spawn(listeners.clone().renew(stop.clone()));
         phase.send_replace(Phase::Serving);
-        let Ground { current, recently_good, .. } = ground;
-        Ok(Self { current, listeners, delivery, recently_good, reloader, phase, trace, servers, stop, background })
+        let Ground { current, recently_good, logins, .. } = ground;
+        Ok(Self {
+            current,
+            listeners,
+            delivery,
+            recently_good,
+            logins,
+            reloader,
+            phase,
+            trace,
+            servers,
+            stop,
+            background,
+        })
     }
 
     /// What is in force now.
@@ -168,6 +190,7 @@ impl Node {
         self.background.close();
         self.background.wait().await;
         self.recently_good.save().await;
+        self.logins.save().await;
         self.trace.stop().await;
         let [probes, admin] = self.servers;
         tokio::join!(probes.stop(), admin.stop());
@@ -178,7 +201,7 @@ impl Ground {
     /// Makes the state folder, takes the spool's lock, recovers what is in it, and builds what the configuration needs.
     async fn lay(config: Config) -> Result<(Self, writer::Writer), String> {
         let metrics = Metrics::new();
-        private_folder(&config.server.state_dir)?;
+        look_after(&config)?;
         let outbound = Outbound::new(metrics.clone());
         let in_force = build(config, None, &outbound, &metrics).map_err(|problems| problems.join("\n"))?;
         metrics.prepare(&in_force.config);
@@ -186,15 +209,14 @@ impl Ground {
         let opened = tokio::task::spawn_blocking(move || LogStore::open(&folder, Sizes::default(), measured)).await;
         let spool = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let recently_good = Arc::new(Kept::load(&in_force.config.server.state_dir)?);
+        let logins = Arc::new(Kept::load(&in_force.config.server.state_dir)?);
         let (trace, writer) =
             writer::start(trace_folder(&in_force.config), background::room(&in_force.config), metrics.clone())?;
         let current = Arc::new(ArcSwap::from_pointee(in_force));
         let memory = Memory::new(Arc::default(), recently_good.table.clone());
         let strangers = Strangers::new(metrics.clone(), trace.clone());
-        Ok((
-            Self { metrics, current, spool: Arc::new(spool), outbound, trace, memory, strangers, recently_good },
-            writer,
-        ))
+        let spool = Arc::new(spool);
+        Ok((Self { metrics, current, spool, outbound, trace, memory, strangers, recently_good, logins }, writer))
     }
 
     fn parts(&self) -> dispatch::Parts {
@@ -220,6 +242,7 @@ impl Ground {
             trace: self.trace.clone(),
             pressure,
             strangers: self.strangers.clone(),
+            guesses: self.logins.table.clone(),
         }
     }
 }
@@ -257,11 +280,21 @@ fn trace_folder(config: &Config) -> PathBuf {
     config.server.state_dir.join("trace")
 }
 
-/// Makes a folder that only we may enter; one that is there is left as it is.
-fn private_folder(folder: &Path) -> Result<(), String> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|error| {
-        let folder = folder.display();
-        format!("cannot make {folder}: {error}; make it and give it to this user, or choose another [server] state_dir")
-    })
+/// Files of ours that the configuration names.
+fn named_files(config: &Config) -> Vec<&Path> {
+    let keys = config.loops.key_files.iter().map(PathBuf::as_path);
+    keys.chain([&*config.admin.token_file]).collect()
+}
+
+/// Becomes `[server] user`, with the listeners bound.
+fn give_up_root(config: &Config) -> Result<HashMap<SocketAddr, TcpListener>, String> {
+    let user = config.server.user.as_deref();
+    let bind = || Listeners::bind(config).map_err(|error| error.to_string());
+    let bound = privileges::give_up(user, (&config.server.state_dir, &named_files(config)), bind)?;
+    Ok(bound.unwrap_or_default())
+}
+
+/// Finds `state_dir` as it has to be.
+fn look_after(config: &Config) -> Result<(), String> {
+    private::look_after(&config.server.state_dir, &named_files(config))
 }

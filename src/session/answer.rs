@@ -12,7 +12,7 @@ use crate::delivery::unknown::{Judged, Unknown};
 use crate::delivery::unreachable::{self, Client, Past, Unreachable};
 use crate::routing::doubt::{Followed, KnownBy};
 use crate::routing::recently_good::RecentlyGood;
-use crate::routing::verdict::{Freshness, Reason, Route};
+use crate::routing::verdict::{Reason, Route};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::time::UnixTime;
@@ -32,7 +32,7 @@ impl Transaction {
         (outcome, step): (&Outcome, Step),
     ) -> (Judged, Vec<Reason>) {
         let now = UnixTime::now();
-        let live = self.in_force.resolver.resolve(&self.origin, address, Freshness::Live, now).await;
+        let live = self.resolve_live(address, now).await;
         let unknown = Unknown {
             address,
             route,

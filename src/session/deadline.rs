@@ -1,8 +1,9 @@
 //! How long a session waits for its client (RFC 5321 4.5.3.2).
 //!
 //! A command has one deadline from the moment we are ready for it to its CRLF: octets that drip in do not move it.
-//! Content may take as long as it needs while it moves: three minutes without an octet end it, and so does a pace
-//! that no network has.
+//! Content may take as long as it needs while a kibibyte a second comes: whenever two minutes of the client's own time
+//! bring less than two minutes' worth it ends, whether it is silent, drips, or stands still between two chunks. What
+//! we make the client wait does not count.
 
 use std::time::Duration;
 
@@ -10,12 +11,10 @@ use tokio::time::Instant;
 
 use crate::smtp::server::Expect;
 
-/// RFC 5321 4.5.3.2.5: between two blocks of data.
-const STALLED: Duration = Duration::from_mins(3);
-/// How long content may take at any pace.
-const ANY_PACE: Duration = Duration::from_mins(10);
-/// The pace of which it may take as long as it needs, octets a second: a quarter of a 9600 baud line.
-const SLOWEST: u64 = 256;
+/// What of a content has to come, octets ...
+const LEAST: u64 = 120 * 1024;
+/// ... in so long: 1 KiB a second (DESIGN section 7, "Patience"), as next hops have to take it.
+const WITHIN: Duration = Duration::from_mins(2);
 
 /// A segment over Ethernet: 1500 octets less the headers of IPv4 and TCP.
 const FULL_SEGMENT: u64 = 1460;
@@ -26,47 +25,55 @@ const SUSPICIOUS: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Deadlines {
     command: Duration,
-    waiting: Waiting,
+    /// Since when a command is waited for; `None`: one was taken, or nothing has been read yet.
+    waiting: Option<Instant>,
+    content: Option<Content>,
 }
 
-/// What is waited for.
+/// A message's content, from its first octet on until it has ended: of BDAT all chunks and what is between them.
 #[derive(Debug)]
-enum Waiting {
-    /// A command was taken, or nothing has been read yet.
-    Nothing,
-    /// A command, since then.
-    Command(Instant),
-    /// Content: when it began, when an octet last came, and how many there were.
-    Content { began: Instant, last: Instant, octets: u64 },
+struct Content {
+    /// When an octet last came, or it began.
+    last: Instant,
+    /// How many there were.
+    octets: u64,
+    /// Since when we read; `None`: it is not the client's turn.
+    reading: Option<Instant>,
+    /// The client's time since enough had come.
+    waited: Duration,
+    /// Octets that have come since.
+    came: u64,
 }
 
 impl Deadlines {
     pub(super) fn new(command: Duration) -> Self {
-        Self { command, waiting: Waiting::Nothing }
+        Self { command, waiting: None, content: None }
     }
 
     /// Something was taken from the input: the next command has its own time.
     pub(super) fn taken(&mut self) {
-        if let Waiting::Command(_) = self.waiting {
-            self.waiting = Waiting::Nothing;
-        }
+        self.waiting = None;
+    }
+
+    /// The message has ended.
+    pub(super) fn content_ended(&mut self) {
+        self.content = None;
     }
 
     /// We are about to read at `now`: until when.
     pub(super) fn next(&mut self, expect: Expect, now: Instant) -> Instant {
-        match (expect, &mut self.waiting) {
-            (Expect::Command, Waiting::Command(since)) => *since + self.command,
-            (Expect::Command, Waiting::Nothing | Waiting::Content { .. }) => {
-                self.waiting = Waiting::Command(now);
-                now + self.command
-            }
-            (Expect::Content, Waiting::Content { began, last, octets }) => {
-                let pace = ANY_PACE + Duration::from_secs(*octets / SLOWEST);
-                (*last + STALLED).min(*began + pace)
-            }
-            (Expect::Content, Waiting::Nothing | Waiting::Command(_)) => {
-                self.waiting = Waiting::Content { began: now, last: now, octets: 0 };
-                now + STALLED
+        if expect == Expect::Content && self.content.is_none() {
+            self.content = Some(Content { last: now, octets: 0, reading: None, waited: Duration::ZERO, came: 0 });
+        }
+        let content = self.content.as_mut().map(|content| {
+            let since = *content.reading.get_or_insert(now);
+            since + WITHIN.saturating_sub(content.waited)
+        });
+        match (expect, content) {
+            (Expect::Content, Some(content)) => content,
+            (_, content) => {
+                let command = *self.waiting.get_or_insert(now) + self.command;
+                content.map_or(command, |content| content.min(command))
             }
         }
     }
@@ -74,19 +81,21 @@ impl Deadlines {
     /// How long content has stood still that began and never brought a full segment, with the octets that came: behind
     /// a path MTU black hole it does (DESIGN section 7). `None`: it moves, or it moved.
     pub(super) fn stalled_at_start(&self, now: Instant) -> Option<(Duration, u64)> {
-        match self.waiting {
-            Waiting::Content { last, octets, .. } if octets < FULL_SEGMENT && now - last >= SUSPICIOUS => {
-                Some((now - last, octets))
-            }
-            _ => None,
-        }
+        let Content { last, octets, .. } = self.content.as_ref()?;
+        (*octets < FULL_SEGMENT && now - *last >= SUSPICIOUS).then(|| (now - *last, *octets))
     }
 
     /// Octets have come in.
     pub(super) fn received(&mut self, count: usize, now: Instant) {
-        if let Waiting::Content { last, octets, .. } = &mut self.waiting {
-            *last = now;
-            *octets += count as u64;
+        let Some(content) = &mut self.content else { return };
+        content.last = now;
+        content.octets += count as u64;
+        content.came += count as u64;
+        if let Some(since) = content.reading.take() {
+            content.waited += now - since;
+        }
+        if content.came >= LEAST {
+            (content.waited, content.came) = (Duration::ZERO, 0);
         }
     }
 }
@@ -128,26 +137,54 @@ mod tests {
     }
 
     #[test]
-    fn content_has_time_while_it_moves() {
+    fn content_has_time_while_a_kibibyte_a_second_comes() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        for (pace, cut) in [(0, 180), (1, 602), (255, 153_600), (256, u64::MAX), (1_000_000, u64::MAX)] {
+        for (pace, cut) in [(0, 120), (1, 120), (256, 120), (1023, 120), (1024, u64::MAX), (1_000_000, u64::MAX)] {
             let mut deadlines = Deadlines::new(Duration::from_secs(300));
             let mut ended = u64::MAX;
-            for second in 0..200_000 {
+            for second in 0..10_000 {
                 if deadlines.next(Expect::Content, at(second)) <= at(second) {
                     ended = second;
                     break;
                 }
+                // The octets of a second are there when it has gone by.
                 if pace > 0 {
-                    deadlines.received(pace, at(second));
+                    deadlines.received(pace, at(second + 1));
                 }
             }
-            assert!(ended.abs_diff(cut) <= cut / 100, "{pace} octets a second: cut after {ended} s");
+            assert!(ended.abs_diff(cut) <= 1, "{pace} octets a second: cut after {ended} s");
         }
+    }
+
+    #[test]
+    fn what_came_fast_before_does_not_last_and_our_own_time_does_not_count() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
         let mut deadlines = Deadlines::new(Duration::from_secs(300));
-        deadlines.next(Expect::Content, start);
-        deadlines.received(1_000_000, at(170));
-        assert_eq!(deadlines.next(Expect::Content, at(170)), at(350), "silence is what counts, not the whole");
+        assert_eq!(deadlines.next(Expect::Content, start), at(120));
+        deadlines.received(1_000_000, at(100));
+        assert_eq!(deadlines.next(Expect::Content, at(100)), at(220));
+        deadlines.received(1, at(150));
+        // For an hour a next hop does not take it.
+        assert_eq!(deadlines.next(Expect::Content, at(3750)), at(3750 + 70));
+        // It is looked at meanwhile whether somebody wants the connection.
+        assert_eq!(deadlines.next(Expect::Content, at(3800)), at(3750 + 70));
+        deadlines.content_ended();
+        assert_eq!(deadlines.next(Expect::Command, at(4000)), at(4300), "the next command has its own time");
+    }
+
+    #[test]
+    fn chunks_are_one_content() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut deadlines = Deadlines::new(Duration::from_secs(300));
+        assert_eq!(deadlines.next(Expect::Command, start), at(300), "no content yet");
+        deadlines.received(8, at(10));
+        deadlines.taken();
+        assert_eq!(deadlines.next(Expect::Content, at(10)), at(130));
+        deadlines.received(1, at(50));
+        deadlines.taken();
+        assert_eq!(deadlines.next(Expect::Command, at(50)), at(130), "the client's pause between two chunks counts");
     }
 }

@@ -11,7 +11,7 @@ use crate::message::body::BodyDigest;
 use crate::message::header::{self, Facts};
 use crate::message::stamp::Stamp;
 use crate::routing::loops::{self, Door, LoopRule, Relayed, Rules, Seen};
-use crate::routing::verdict::{Freshness, Route, Verdict};
+use crate::routing::verdict::{Route, Verdict};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::time::UnixTime;
@@ -165,7 +165,7 @@ impl Checked<'_> {
             return Standing::Clear(recipient.route.clone());
         }
         // Boxed, as all that rarely happens here: what is waited for is moved about with each message.
-        let asked = self.in_force.resolver.resolve(&transaction.origin, address, Freshness::Live, self.now);
+        let asked = transaction.resolve_live(address, self.now);
         let decision = Box::pin(asked).await;
         match decision.verdict {
             Verdict::Accept(route) => match self.looped_by(transaction, address, &route) {

@@ -1,21 +1,24 @@
-//! Whether a client's name and password are right: asked of the users file or the directories (`auth`).
+//! Whether a client's name and password are right: asked of the users file or the directories (`auth`), unless
+//! [`guesses`](crate::guesses) knows that it must not be asked.
 //!
 //! `session` calls it for [`Action::Authenticate`](crate::smtp::server::Action). A failure is told a second after the
 //! question, whatever caused it, so that nobody learns from the time which names there are. Logs have the name, never
 //! the password.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep_until};
 
 use super::{Client, Services, users};
 use crate::config::Auth;
 use crate::directory::Login;
+use crate::guesses::{Guess, Guesses, Limit, Reach, Step};
 use crate::in_force::InForce;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::sasl::Credentials;
+use crate::time::UnixTime;
 
 /// When a failure is told.
 const DELAY: Duration = Duration::from_secs(1);
@@ -30,24 +33,102 @@ pub(super) async fn check(services: &Services, client: &mut Client, credentials:
     let in_force = services.current.load_full();
     // The connector of the same door now: its users may have changed since the session began.
     let auth = client.door(&in_force.config).map_or(Auth::None, |(connector, _)| connector.auth.clone());
-    match ask(&in_force, &auth, credentials).await {
-        Login::Accepted => {
-            tracing::info!(user = ?name, "authenticated");
-            client.identity.user = Some(name);
-            return Ok(());
+    let source = source(&in_force, &auth).await;
+    let pair = (credentials.name.as_str(), credentials.password.as_str());
+    let guess = guesses(services).guess(client.address.ip(), &source, pair);
+    let step = guesses(services).step(&guess, UnixTime::now());
+    let (result, told) = match step {
+        Step::Ask => {
+            let login = ask(services, (&in_force, &auth), &guess, credentials).await;
+            take_note(services, client, &guess, (&name, login))
         }
-        Login::Rejected(why) => tracing::warn!(user = ?name, %why, "authentication failed"),
-        Login::Unavailable(why) => {
-            tracing::error!(user = ?name, %why, "authentication is not possible now");
-            sleep_until(asked + DELAY).await;
-            return Err(reply::AUTH_UNAVAILABLE);
+        Step::Refuse => {
+            tracing::debug!(user = ?name, "the same name and password failed within ten minutes: not asked again");
+            failed(client, guesses(services).refused(&guess, UnixTime::now()));
+            ("repeated", Err(reply::AUTH_FAILED))
         }
+        Step::Later => {
+            tracing::debug!(user = ?name, "not asked: many passwords fail from this client");
+            ("limited", Err(reply::AUTH_UNAVAILABLE))
+        }
+    };
+    services.metrics.authentications.with_label_values(&[&*client.connector.name, result]).inc();
+    match told {
+        Ok(()) => client.identity.user = Some(name),
+        Err(_) => sleep_until(asked + DELAY).await,
     }
-    sleep_until(asked + DELAY).await;
-    Err(reply::AUTH_FAILED)
+    told
 }
 
-async fn ask(in_force: &InForce, auth: &Auth, credentials: Credentials) -> Login {
+/// Logs and remembers what became of it: the metric's word, and what the client is told.
+fn take_note(
+    services: &Services,
+    client: &Client,
+    guess: &Guess,
+    (user, login): (&str, Login),
+) -> (&'static str, Result<(), Reply>) {
+    let now = UnixTime::now();
+    match login {
+        Login::Accepted => {
+            tracing::info!(?user, "authenticated");
+            guesses(services).accepted(guess, now);
+            ("accepted", Ok(()))
+        }
+        Login::Rejected(why) => {
+            tracing::warn!(?user, %why, "authentication failed");
+            failed(client, guesses(services).refused(guess, now));
+            ("rejected", Err(reply::AUTH_FAILED))
+        }
+        Login::Unavailable(why) => {
+            tracing::error!(?user, %why, "authentication is not possible now");
+            ("unavailable", Err(reply::AUTH_UNAVAILABLE))
+        }
+        Login::NotAsked => {
+            tracing::warn!(
+                ?user,
+                "three wrong passwords reached this account within half an hour: it is not asked \
+                about more of clients from which the user never logged in, lest the directory locks it"
+            );
+            failed(client, guesses(services).failed(guess, now));
+            ("limited", Err(reply::AUTH_UNAVAILABLE))
+        }
+    }
+}
+
+/// Says so once when a client begins to be limited.
+fn failed(client: &Client, limit: Limit) {
+    if limit == Limit::Begins {
+        tracing::warn!(client = %client.address.ip().to_canonical(), receive_connector = &*client.connector.name,
+            "20 different passwords failed from this client within half an hour: only users who logged in from there \
+            within 30 days may do so now, all others are told 454 4.7.0");
+    }
+}
+
+fn guesses(services: &Services) -> MutexGuard<'_, Guesses> {
+    services.guesses.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is asked, and its state: where it has changed, what was refused may be right.
+async fn source(in_force: &InForce, auth: &Auth) -> String {
+    match auth {
+        Auth::None => String::new(),
+        Auth::Directory => format!("directory:{}", in_force.config.hash),
+        Auth::Users(file) => {
+            let metadata = tokio::fs::metadata(file).await;
+            let state = metadata.and_then(|metadata| Ok((metadata.modified()?, metadata.len())));
+            let (modified, length) = state.unwrap_or((UNIX_EPOCH, 0));
+            let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+            format!("users:{}:{modified}:{length}", file.display())
+        }
+    }
+}
+
+async fn ask(
+    services: &Services,
+    (in_force, auth): (&InForce, &Auth),
+    guess: &Guess,
+    credentials: Credentials,
+) -> Login {
     // RFC 4513 5.1.2: with an empty password a bind succeeds as nobody.
     if credentials.password.is_empty() {
         return Login::Rejected("the password is empty".into());
@@ -55,8 +136,24 @@ async fn ask(in_force: &InForce, auth: &Auth, credentials: Credentials) -> Login
     match auth {
         Auth::None => Login::Unavailable("the receive connector does not authenticate any more".into()),
         Auth::Users(file) => in_file(file, credentials).await,
-        Auth::Directory => in_force.resolver.directories().log_in(&credentials.name, &credentials.password).await,
+        Auth::Directory => in_directory(services, in_force, guess, credentials).await,
     }
+}
+
+/// A password that is under way to a directory counts as a wrong one until it is known not to be: many at once do not
+/// get by.
+async fn in_directory(services: &Services, in_force: &InForce, guess: &Guess, credentials: Credentials) -> Login {
+    let reach: OnceLock<Reach> = OnceLock::new();
+    let may_bind = |account: &str| match guesses(services).reach(guess, account, UnixTime::now()) {
+        Ok(Some(counted)) => reach.set(counted).is_ok(),
+        Ok(None) => true,
+        Err(_) => false,
+    };
+    let login = in_force.resolver.directories().log_in(&credentials.name, &credentials.password, &may_bind).await;
+    if let (Login::Accepted | Login::Unavailable(_), Some(reach)) = (&login, reach.get()) {
+        guesses(services).forget(*reach);
+    }
+    login
 }
 
 async fn in_file(file: &Path, credentials: Credentials) -> Login {

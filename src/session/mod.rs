@@ -8,7 +8,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,6 +22,7 @@ use crate::delivery::attempt::Outbound;
 use crate::delivery::dispatch::Handover;
 use crate::delivery::memory::Memory;
 use crate::delivery::on_its_way::OnItsWay;
+use crate::guesses::Guesses;
 use crate::in_force::Current;
 use crate::metrics::Metrics;
 use crate::one_client::one_client;
@@ -91,6 +92,8 @@ pub struct Services {
     pub pressure: Arc<Pressure>,
     /// Strangers in numbers.
     pub strangers: Strangers,
+    /// Passwords that failed, and who logged in from where.
+    pub guesses: Arc<Mutex<Guesses>>,
 }
 
 /// Who a session is with, and through which door it came.
@@ -273,12 +276,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
             Action::Commit(summary) => {
                 self.standing.message();
+                self.deadlines.content_ended();
                 let transaction = self.transaction.take().ok_or(Ended::Stuck)?;
                 let (services, session) = (self.services.clone(), self.client.id.clone());
                 let result = Box::pin(ending::end(&services, &session, transaction, summary)).await;
                 self.machine.handle(Event::Ended(result));
             }
-            Action::Discard => self.transaction = None,
+            Action::Discard => {
+                self.deadlines.content_ended();
+                self.transaction = None;
+            }
             Action::StartTls => {
                 self.standing.moved();
                 self.flush().await?;

@@ -17,7 +17,7 @@ use crate::delivery::unknown::Judged;
 use crate::delivery::unreachable::Unreachable;
 use crate::message::envelope::RcptTo;
 use crate::routing::doubt::{Believed, Doubt, Followed, KnownBy, Refused};
-use crate::routing::verdict::{Decision, Freshness, Reason, Route, Verdict, Way};
+use crate::routing::verdict::{Decision, Reason, Route, Verdict, Way};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::strangers::sums::Kind;
@@ -183,7 +183,7 @@ impl Transaction {
         if !self.recently_good(services, |good, now| good.is_refused_at_dot(&rcpt.address, route, now)) {
             return false;
         }
-        let asked = self.in_force.resolver.resolve(&self.origin, &rcpt.address, Freshness::Live, UnixTime::now());
+        let asked = self.resolve_live(&rcpt.address, UnixTime::now());
         let live = Box::pin(asked).await;
         matches!(live.verdict, Verdict::Accept(still) if still == *route)
     }

@@ -17,12 +17,12 @@ use crate::config::ReceiveConnector;
 use crate::delivery::cut_through::Branches;
 use crate::delivery::dispatch::UnderWay;
 use crate::in_force::InForce;
-use crate::message::envelope::{Origin, RcptTo, Sender};
+use crate::message::envelope::{Origin, RcptTo, Relay, Sender};
 use crate::message::received::With;
 use crate::resolve::About;
 use crate::routing::table::Table;
-use crate::routing::verdict::{Decision, Freshness, Reason, Route};
-use crate::smtp::address::Address;
+use crate::routing::verdict::{Answers, Behalf, Decision, Freshness, Reason, Route};
+use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::command::{ForwardPath, Rcpt};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::{Hello, Limits, Server};
@@ -35,6 +35,8 @@ pub(super) struct Transaction {
     pub(super) connector: Arc<ReceiveConnector>,
     pub(super) origin: Arc<Origin>,
     pub(super) sender: Sender,
+    /// On whose behalf directories are asked.
+    pub(super) behalf: Behalf,
     /// Asked, oldest first; the answers come in this order.
     pub(super) asked: VecDeque<(RcptTo, Deciding)>,
     /// Answers that are there, and nobody has taken yet.
@@ -106,7 +108,7 @@ impl Transaction {
         sender: Sender,
         hello: Option<Hello>,
     ) -> Result<Box<Self>, Reply> {
-        if services.pressure.is_on() {
+        if !services.pressure.has_room(sender.size.unwrap_or_default()) {
             return Err(reply::INSUFFICIENT_STORAGE);
         }
         let in_force = services.current.load_full();
@@ -117,8 +119,10 @@ impl Transaction {
         client.connector = connector.clone();
         let origin = client.origin(chosen_by, hello.as_ref());
         let ehlo = in_force.config.server.hostname.clone();
+        let behalf = behalf(&connector, &origin, &sender);
         Ok(Box::new(Self {
             connector,
+            behalf,
             branches: Branches::new(services.outbound.clone(), ehlo),
             under_way: Vec::new(),
             began: Instant::now(),
@@ -149,13 +153,14 @@ impl Transaction {
             ForwardPath::Postmaster => self.postmaster(),
         };
         let (freshness, now) = (Freshness::Any, UnixTime::now());
-        let about = About { origin: &self.origin, address: &address, freshness, now };
+        let about = About { origin: &self.origin, address: &address, freshness, now, behalf: &self.behalf };
         let deciding = match self.in_force.resolver.at_once(&about) {
             Ok(decision) => Deciding::Made(decision),
             Err(answers) => {
                 let (in_force, origin, asked) = (self.in_force.clone(), self.origin.clone(), address.clone());
+                let behalf = self.behalf.clone();
                 let asking = async move {
-                    let about = About { origin: &origin, address: &asked, freshness, now };
+                    let about = About { origin: &origin, address: &asked, freshness, now, behalf: &behalf };
                     in_force.resolver.go_on(&about, answers).await
                 };
                 Deciding::Asking(AbortOnDropHandle::new(tokio::spawn(asking.in_current_span())))
@@ -170,9 +175,18 @@ impl Transaction {
         Address::postmaster(&config.routing.accepted.postmaster(&config.server.hostname))
     }
 
+    /// Decides about a recipient anew, asking each directory itself.
+    pub(super) async fn resolve_live(&self, address: &Address, now: UnixTime) -> Decision {
+        let freshness = Freshness::Live;
+        let about = About { origin: &self.origin, address, freshness, now, behalf: &self.behalf };
+        self.in_force.resolver.go_on(&about, Answers::default()).await
+    }
+
     /// The header section has passed: what is stored begins with our Received field and with it.
     pub(super) async fn start_content(&mut self, services: &Services, with: With, mut passed: Passed) {
-        let mut writing = Writing::new(services.spool.clone(), &self.origin, with, &self.in_force);
+        let most = self.connector.max_message_size;
+        let share = services.pressure.share(self.sender.size.map_or(most, |size| size.min(most)));
+        let mut writing = Writing::new(services.spool.clone(), &self.origin, with, &self.in_force, share);
         writing.append(&std::mem::take(&mut passed.section)).await;
         self.content = Some((passed, writing));
     }
@@ -190,6 +204,19 @@ impl Transaction {
             connector: (&*self.connector.name).into(),
             detail: "".into(),
         }
+    }
+}
+
+/// On whose behalf a client asks. One that is no stranger, or is known by its network, brings many strangers' mail.
+fn behalf(connector: &ReceiveConnector, origin: &Origin, sender: &Sender) -> Behalf {
+    let trusted =
+        !connector.organization.is_empty() || origin.relay == Relay::Anywhere || connector.is_for_known_networks();
+    match origin.client.filter(|_| !trusted) {
+        Some(client) => Behalf::client(client),
+        None => Behalf::Sender(match &sender.reverse_path {
+            ReversePath::Null => "".into(),
+            ReversePath::Address(address) => address.domain().as_str().to_lowercase().into(),
+        }),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::in_force::InForce;
 use crate::message::envelope::Origin;
 use crate::message::queue_id::QueueId;
 use crate::message::received::{self, With};
+use crate::pressure::Share;
 use crate::spool::{Draft, IN_RECORD, LargeDraft, Spool, SpoolError};
 use crate::time::UnixTime;
 
@@ -32,6 +33,8 @@ pub(super) struct Writing {
     /// What is not in the file: everything, as long as there is none.
     buffer: Vec<u8>,
     file: Filed,
+    /// What it takes of the disk.
+    share: Share,
 }
 
 /// Whether there is a file.
@@ -45,12 +48,12 @@ enum Filed {
 }
 
 impl Writing {
-    pub(super) fn new(spool: Arc<dyn Spool>, origin: &Origin, with: With, in_force: &InForce) -> Self {
+    pub(super) fn new(spool: Arc<dyn Spool>, origin: &Origin, with: With, in_force: &InForce, share: Share) -> Self {
         let (id, at) = (spool.new_id(), UnixTime::now());
         let mut buffer = received::field(origin, with, &in_force.config.server.hostname, id, at).into_bytes();
         buffer.reserve(USUAL);
         let received_size = buffer.len() as u64;
-        Self { spool, id, at, size: received_size, received_size, buffer, file: Filed::No }
+        Self { spool, id, at, size: received_size, received_size, buffer, file: Filed::No, share }
     }
 
     /// Takes a piece; writes when there is enough.
@@ -59,6 +62,7 @@ impl Writing {
             return;
         }
         self.size += piece.len() as u64;
+        self.share.received(piece.len());
         self.buffer.extend_from_slice(piece);
         let most = if matches!(self.file, Filed::No) { IN_RECORD } else { PIECE };
         if self.buffer.len() > most {
@@ -99,6 +103,12 @@ impl Writing {
     /// Writes the buffer to the file, on a thread that may block.
     async fn write_out(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
+        if let Err(min_free) = self.share.take_room(buffer.len()) {
+            // What is in the file goes with it: half-sent messages give way to whole ones.
+            self.file = Filed::Failed(SpoolError::Full { min_free });
+            self.share.thrown_away();
+            return;
+        }
         let (spool, id) = (self.spool.clone(), self.id);
         let begun = match std::mem::replace(&mut self.file, Filed::No) {
             Filed::No => None,

@@ -1,7 +1,7 @@
 //! What cannot be read is kept in `aside/` for a person to look at. `recover` and `tidy` call it; docs/spool.md says what
 //! to do with it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
@@ -78,7 +78,7 @@ pub(super) fn move_content(layout: &Layout, path: &Path, id: QueueId) -> Result<
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    let mut file = crate::private::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

@@ -6,6 +6,7 @@
 //! it is about.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -100,7 +101,7 @@ impl Tidy {
         let written = checkpoint::write(&opened.header, opened.bytes.len() as u64, &frames);
         let bytes = written.map_err(|e| SpoolError::Io(format!("{}: {e}", path.display())))?;
         let draft = path.with_extension("sum.new");
-        let named = fs::write(&draft, &bytes).and_then(|()| fs::rename(&draft, &path));
+        let named = write(&draft, &bytes).and_then(|()| fs::rename(&draft, &path));
         named.map_err(|e| {
             discard(&draft);
             failed("cannot write", &path, &e)
@@ -206,4 +207,8 @@ impl Opened {
     fn frames(&self) -> Frames<'_> {
         Frames::new(self.header.mark, &self.bytes, header::LENGTH)
     }
+}
+
+fn write(draft: &Path, bytes: &[u8]) -> io::Result<()> {
+    crate::private::create(draft)?.write_all(bytes)
 }

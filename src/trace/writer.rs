@@ -3,9 +3,7 @@
 //! `run` starts one [`Writer`] and stops it last, so that what the drain does is traced too. An event reaches the
 //! file within half a second; a full or broken disk loses trace lines, never mail.
 
-use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +18,7 @@ use super::files::{self, DayFile, day};
 use super::room::Room;
 use super::waiting::{OfDay, Waiting};
 use crate::metrics::Metrics;
+use crate::private;
 use crate::time::UnixTime;
 
 /// How often it is told that events are lost.
@@ -39,8 +38,7 @@ pub struct Writer {
 /// # Errors
 /// The folder cannot be made; the text names it.
 pub fn start(folder: PathBuf, room: Room, metrics: Metrics) -> Result<(Trace, Writer), String> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-    made.map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
+    private::folder(&folder).map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
     let (waiting, stop) = (Arc::<Waiting>::default(), CancellationToken::new());
     let room = Arc::new(Mutex::new(room));
     let writing = Writing { folder, waiting: waiting.clone(), room: room.clone(), metrics };
@@ -110,7 +108,7 @@ impl Writing {
 fn append(folder: &Path, room: Room, of_day: &OfDay) -> u64 {
     let append = || -> std::io::Result<bool> {
         let Some(file) = room.make(folder, &day(of_day.at), of_day.lines.len() as u64)? else { return Ok(false) };
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(file.path)?;
+        let mut file = private::options().append(true).create(true).open(file.path)?;
         file.write_all(&of_day.lines)?;
         Ok(true)
     };

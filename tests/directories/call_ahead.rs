@@ -26,7 +26,7 @@ const ALICE: &str = "rcpt to:<alice@ => 250 2.1.5 Ok\nrcpt to: => 550 5.1.1 no s
 
 /// A directory under test; dropping it ends nothing.
 pub struct Asked {
-    directory: CallAheadDirectory,
+    pub directory: CallAheadDirectory,
     pub metrics: Metrics,
 }
 

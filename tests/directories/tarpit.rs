@@ -26,7 +26,7 @@ const FOUND: Said = Said::Found(Kind::Mailbox);
 
 /// A server that has everybody whose name does not begin with `x` (nor with `fingerpost-nobody-`), says yes after 50 ms and
 /// no after its tarpit.
-struct Tarpit {
+pub struct Tarpit {
     holds: Mutex<Duration>,
     asked: Mutex<HashMap<String, usize>>,
     /// How many questions are under way, and how many were at most.
@@ -42,7 +42,7 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Tarpit {
-    fn new(holds: Duration) -> Arc<Self> {
+    pub fn new(holds: Duration) -> Arc<Self> {
         Arc::new(Self { holds: Mutex::new(holds), asked: Mutex::default(), under_way: Mutex::default() })
     }
 
@@ -50,6 +50,11 @@ impl Tarpit {
     fn asked(&self, beginning: &str) -> usize {
         let asked = self.asked.lock().unwrap();
         asked.iter().filter(|(local, _)| local.starts_with(beginning)).map(|(_, times)| times).sum()
+    }
+
+    /// How many questions were under way at once, since it was asked last.
+    pub fn most_under_way(&self) -> usize {
+        self.under_way.lock().unwrap().1
     }
 
     fn guards(&self) -> usize {
@@ -79,7 +84,7 @@ impl Prober for Tarpit {
     }
 }
 
-fn directory(server: &Arc<Tarpit>) -> Arc<Asked> {
+pub fn directory(server: &Arc<Tarpit>) -> Arc<Asked> {
     changed(server, |_| {})
 }
 

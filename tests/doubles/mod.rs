@@ -215,6 +215,7 @@ impl World {
             metrics,
             trace: fingerpost::trace::Trace::default(),
             pressure: Arc::default(),
+            guesses: Arc::new(Mutex::new(fingerpost::guesses::Guesses::new([1; 16]))),
         };
         Self { services, spool, accepted, folder }
     }

@@ -180,3 +180,53 @@ fn a_start_without_any_room_is_refused_and_harms_nothing() {
     world.wait_until_delivered();
     assert_once(&hops, &tokens);
 }
+
+/// Begins a letter; `None`: it is turned away at MAIL.
+fn begin(world: &World, parameters: &str) -> Option<Raw> {
+    let mut raw = Raw::hello(world.node.smtp);
+    if raw.say(&format!("MAIL FROM:<s@sender.test>{parameters}")).0 != 250 {
+        return None;
+    }
+    assert_eq!(raw.say("RCPT TO:<known1@contoso.test>").0, 250);
+    assert_eq!(raw.say("DATA").0, 354);
+    raw.send(b"Subject: half\r\n\r\n");
+    Some(raw)
+}
+
+#[test]
+fn half_sent_messages_do_not_fill_the_disk_and_give_way() {
+    let mut world = World::prepare(&Settings { min_free: "8MiB", ..Settings::default() });
+    let Some(disk) = Small::mount(&world.node.path("state")) else {
+        return eprintln!("skipped: only root can mount a small file system");
+    };
+    world.node.start();
+    pressure(&world, TAKEN);
+    // Who only announces much takes nothing from others, but has to have room himself.
+    let announced: Vec<Raw> = (0..20).map(|_| begin(&world, " SIZE=9000000").expect("room for each")).collect();
+    assert!(begin(&world, " SIZE=30000000").is_none(), "it would not fit");
+    drop(announced);
+
+    // 60 MiB where there is room for less than 16, half of each first.
+    let mut open: Vec<Raw> = (0..10).map(|_| begin(&world, "").expect("room")).collect();
+    let half = [&[b'x'; 1022][..], b"\r\n"].concat().repeat(3 << 10);
+    let mut lowest = u64::MAX;
+    for raw in &mut open {
+        raw.send(&half);
+        lowest = lowest.min(disk.free());
+    }
+    for raw in &mut open {
+        raw.send(&half);
+        lowest = lowest.min(disk.free());
+    }
+    let codes: Vec<u16> = open.iter_mut().map(|raw| raw.say(".").0).collect();
+    lowest = lowest.min(disk.free());
+    println!("lowest: {lowest} bytes free; {codes:?}");
+    assert!(lowest >= MIN_FREE * MIB, "{lowest} bytes free");
+    assert!(codes.contains(&452), "{codes:?}");
+    assert!(codes.iter().all(|code| [250, 452].contains(code)), "{codes:?}");
+    drop(open);
+    let _hops = world.hops(&quiet());
+    wait_until("what was accepted is delivered", Duration::from_secs(30), || world.queued() == Some(0.0));
+    pressure(&world, TAKEN);
+    accept(&world, "later", "known", 5);
+}

@@ -86,6 +86,17 @@ impl Fingerpost {
         self.wait_for_start("fingerpost listening", |node| TcpStream::connect(node.smtp).is_ok());
     }
 
+    /// Starts it with this umask and waits until it is ready.
+    pub fn start_with_umask(&mut self, umask: &str) {
+        let log = File::options().create(true).append(true).open(self.path("log")).expect("writable");
+        let mut command = Command::new("sh");
+        let line = format!("umask {umask}; exec \"$0\" run --config \"$1\"");
+        command.args(["-c", &line, env!("CARGO_BIN_EXE_fingerpost")]).arg(self.path("fingerpost.toml"));
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("open")).stderr(log);
+        self.child = Some(command.spawn().expect("there is a shell"));
+        self.wait_for_start("fingerpost ready", |node| node.get("/readyz").is_some_and(|(status, _)| status == 200));
+    }
+
     /// Starts it and waits for nothing.
     pub fn launch(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("log")).expect("writable");

@@ -92,6 +92,13 @@ impl ReceiveConnector {
         if self.auth == Auth::None { self.relay } else { Relay::AcceptedDomains }
     }
 
+    /// Whether it takes clients of networks narrower than /8 (v6: /16) only: a filter's, a partner's.
+    #[must_use]
+    pub fn is_for_known_networks(&self) -> bool {
+        let narrow = |network: &Network| network.prefix() > if network.is_v6() { 16 } else { 8 };
+        self.remote_networks.iter().all(narrow)
+    }
+
     /// Whether whoever shows this name in a certificate is of the organisation at once. A name that a provider shares says
     /// nothing, and where a tenant is wanted the header section has to name it.
     #[must_use]

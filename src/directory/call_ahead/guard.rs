@@ -65,7 +65,7 @@ impl Asker {
             Ok(address) => {
                 let (asker, key) = (Arc::clone(&self), address.key().into());
                 let question = || async move {
-                    let heard = asker.probe(&address, About::Stranger, Instant::now() + TARPIT).await;
+                    let heard = asker.probe(&address, About::Stranger, Instant::now() + TARPIT, None).await;
                     Answer { lookup: asker.read(heard), fresh: Fresh::Live }
                 };
                 self.in_flight.ask(&key, Freshness::Live, question).await

@@ -216,7 +216,7 @@ fn read(path: &Path) -> io::Result<Option<Saved>> {
 fn write(path: &Path, saved: &Saved) -> io::Result<()> {
     let saved = postcard::to_allocvec(saved).map_err(io::Error::other)?;
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+        crate::private::folder(folder)?;
     }
     let new = path.with_extension("ways.new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;

@@ -9,12 +9,13 @@ use super::search::{Failure, Reply};
 use super::server::Server;
 use super::{Asker, LdapDirectory, answer, connection};
 use crate::config::LdapConfig;
-use crate::directory::{LogIn, Login};
+use crate::directory::{LogIn, Login, MayBind};
 
 impl LdapDirectory {
     /// Asks this directory. The caller has refused empty passwords.
-    pub(in crate::directory) async fn log_in(&self, name: &str, password: &str) -> LogIn {
-        match timeout_at(Instant::now() + self.asker.config.timeout * 2, self.asker.log_in(name, password)).await {
+    pub(in crate::directory) async fn log_in(&self, name: &str, password: &str, may_bind: MayBind<'_>) -> LogIn {
+        let until = Instant::now() + self.asker.config.timeout * 2;
+        match timeout_at(until, self.asker.log_in(name, password, may_bind)).await {
             Ok(answer) => answer,
             Err(_) => LogIn::Known(Login::Unavailable("no answer in time".into())),
         }
@@ -22,7 +23,7 @@ impl LdapDirectory {
 }
 
 impl Asker {
-    async fn log_in(&self, name: &str, password: &str) -> LogIn {
+    async fn log_in(&self, name: &str, password: &str, may_bind: MayBind<'_>) -> LogIn {
         let filter = self.config.profile.login_filter(name).to_string();
         let (found, server) = match self.search(&filter).await {
             Ok(found) => found,
@@ -40,6 +41,9 @@ impl Asker {
             [entry] => entry,
             _ => return unavailable("several entries have this name"),
         };
+        if !may_bind(&entry.dn) {
+            return LogIn::Known(Login::NotAsked);
+        }
         LogIn::Known(match bind(&server, &self.config, &entry.dn, password).await {
             Ok(()) => Login::Accepted,
             Err(failure) => match failure.refused_login() {

@@ -91,7 +91,7 @@ impl Writer {
     /// The system's.
     pub fn create(path: &Path, of: Id) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+            crate::private::folder(folder)?;
         }
         let beside = Beside::of(path);
         let mut options = OpenOptions::new();

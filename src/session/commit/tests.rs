@@ -72,6 +72,7 @@ fn services(folder: &Path) -> (Arc<Services>, tokio::sync::mpsc::UnboundedReceiv
         trace: Trace::default(),
         pressure: Arc::new(Pressure::default()),
         strangers: crate::strangers::Strangers::new(Metrics::new(), Default::default()),
+        guesses: Arc::new(std::sync::Mutex::new(crate::guesses::Guesses::new([1; 16]))),
     };
     (Arc::new(services), committed)
 }
@@ -101,6 +102,17 @@ fn transaction(services: &Services, recipients: &[&str]) -> Box<Transaction> {
         }
     }));
     transaction
+}
+
+/// Its content, which is to come.
+fn begun(services: &Services, transaction: &Transaction) -> Writing {
+    Writing::new(
+        services.spool.clone(),
+        &transaction.origin,
+        With::Esmtp,
+        &services.current.load_full(),
+        services.pressure.share(1 << 20),
+    )
 }
 
 fn kept(writing: &Writing, fates: Vec<Fate>) -> Kept {
@@ -174,8 +186,7 @@ async fn where_nothing_can_be_kept_the_next_hops_answer_is_waited_for() {
         let store = LogStore::open(&folder.path().join("full"), Sizes::default(), Metrics::new()).unwrap();
         services.spool = Arc::new(Full(store));
         let mut transaction = transaction(&services, &["bob@contoso.com", "carol@contoso.com"]);
-        let mut writing =
-            Writing::new(services.spool.clone(), &transaction.origin, With::Esmtp, &services.current.load_full());
+        let mut writing = begun(&services, &transaction);
         writing.append(b"\r\nbody\r\n").await;
         let (answering, outcomes) = oneshot::channel();
         transaction.under_way.push(UnderWay { recipients: vec![1], outcomes });
@@ -197,8 +208,7 @@ async fn who_is_under_way_is_durable_and_the_queue_hears_of_him() {
     let folder = tempfile::tempdir().unwrap();
     let (services, mut committed) = services(folder.path());
     let mut transaction = transaction(&services, &["bob@contoso.com", "carol@contoso.com", "dave@contoso.com"]);
-    let mut writing =
-        Writing::new(services.spool.clone(), &transaction.origin, With::Esmtp, &services.current.load_full());
+    let mut writing = begun(&services, &transaction);
     writing.append(b"\r\nbody\r\n").await;
     let (answering, outcomes) = oneshot::channel();
     transaction.under_way.push(UnderWay { recipients: vec![0], outcomes });

@@ -1,5 +1,6 @@
-//! `recently-good` in `state_dir`: whose mail was accepted lately and who was refused first when, saved every minute and
-//! when we stop, so that a restart neither turns doubt into bounces nor begins its hour anew.
+//! Tables that outlive a restart, each in a file of its own in `state_dir`, saved every minute and when we stop:
+//! `recently-good` (whose mail was accepted lately and who was refused first when, so that a restart neither turns
+//! doubt into bounces nor begins its hour anew) and `known-logins` (who logged in from where).
 //!
 //! `run` calls it. What cannot be read is begun anew: nothing is lost but that.
 
@@ -12,46 +13,108 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::routing::recently_good::{Malformed, RecentlyGood};
+use crate::guesses::Guesses;
+use crate::keyed_hash::HashKey;
+use crate::routing::recently_good::RecentlyGood;
 
 /// How often it is saved.
 const EVERY: Duration = Duration::from_mins(1);
 
-const FILE: &str = "recently-good";
+/// What can be kept so.
+pub trait Table: Sized + Send + 'static {
+    /// The file's name in `state_dir`.
+    const FILE: &str;
+    /// What it means that the file is of no use.
+    const FORGOTTEN: &str;
+    /// What it means that the file cannot be written.
+    const UNSAVED: &str;
 
-/// The table and its file.
-pub struct Kept {
+    /// An empty one.
+    fn new(key: HashKey) -> Self;
+
+    /// What was saved.
+    ///
+    /// # Errors
+    /// Why it is of no use.
+    fn from_bytes(bytes: &[u8]) -> Result<Self, String>;
+
+    /// What is to be saved.
+    fn to_bytes(&self) -> Vec<u8>;
+
+    /// A number that is another one when there is something to save.
+    fn changes(&self) -> u64;
+}
+
+impl Table for RecentlyGood {
+    const FILE: &str = "recently-good";
+    const FORGOTTEN: &str = "recently good addresses cannot be read: all are forgotten, and until they had mail again \
+        those whom no directory has are believed to be unknown at once";
+    const UNSAVED: &str = "recently good addresses cannot be saved: after a restart older ones count; check the owner \
+        and the free space of state_dir";
+
+    fn new(key: HashKey) -> Self {
+        Self::new(key)
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        Self::from_bytes(bytes).map_err(|error| error.to_string())
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        self.to_bytes()
+    }
+
+    fn changes(&self) -> u64 {
+        self.changes()
+    }
+}
+
+impl Table for Guesses {
+    const FILE: &str = "known-logins";
+    const FORGOTTEN: &str = "who logged in from where cannot be read: all is forgotten, and where many passwords fail \
+        nobody logs in for half an hour";
+    const UNSAVED: &str = "who logged in from where cannot be saved: after a restart older logins count; check the \
+        owner and the free space of state_dir";
+
+    fn new(key: HashKey) -> Self {
+        Self::new(key)
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        Self::from_bytes(bytes).map_err(|error| error.to_string())
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        self.to_bytes()
+    }
+
+    fn changes(&self) -> u64 {
+        self.changes()
+    }
+}
+
+/// A table and its file.
+pub struct Kept<T> {
     /// The table.
-    pub table: Arc<Mutex<RecentlyGood>>,
+    pub table: Arc<Mutex<T>>,
     path: PathBuf,
     /// How many changes the file has.
     saved: Mutex<u64>,
 }
 
-/// Why a file is of no use.
-#[derive(Debug, thiserror::Error)]
-enum Unreadable {
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Malformed(#[from] Malformed),
-}
-
-impl Kept {
+impl<T: Table> Kept<T> {
     /// Reads what was saved; without a file, or with one that is of no use, the table is empty.
     ///
     /// # Errors
     /// The system has no randomness for the table's key.
     pub fn load(state_dir: &Path) -> Result<Self, String> {
-        let path = state_dir.join(FILE);
+        let path = state_dir.join(T::FILE);
         let table = match read(&path) {
             Ok(Some(table)) => table,
-            Ok(None) => RecentlyGood::new(super::random_key()?),
+            Ok(None) => T::new(super::random_key()?),
             Err(error) => {
-                tracing::warn!(file = %path.display(), %error, "recently good addresses cannot be read: all are \
-                    forgotten, and until they had mail again those whom no directory has are believed to be unknown at \
-                    once");
-                RecentlyGood::new(super::random_key()?)
+                tracing::warn!(file = %path.display(), error, "{}", T::FORGOTTEN);
+                T::new(super::random_key()?)
             }
         };
         let saved = Mutex::new(table.changes());
@@ -76,8 +139,7 @@ impl Kept {
             Ok(Err(error)) => error.to_string(),
             Err(panicked) => panicked.to_string(),
         };
-        tracing::warn!(file = %self.path.display(), error, "recently good addresses cannot be saved: after a restart \
-            older ones count; check the owner and the free space of state_dir");
+        tracing::warn!(file = %self.path.display(), error, "{}", T::UNSAVED);
     }
 
     fn write_if_changed(&self) -> io::Result<()> {
@@ -95,11 +157,11 @@ impl Kept {
     }
 }
 
-fn read(path: &Path) -> Result<Option<RecentlyGood>, Unreadable> {
+fn read<T: Table>(path: &Path) -> Result<Option<T>, String> {
     match fs::read(path) {
-        Ok(bytes) => Ok(Some(RecentlyGood::from_bytes(&bytes)?)),
+        Ok(bytes) => T::from_bytes(&bytes).map(Some),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -127,11 +189,11 @@ mod tests {
         Address::parse("bob@contoso.com").unwrap()
     }
 
-    fn is_good(kept: &Kept) -> bool {
+    fn is_good(kept: &Kept<RecentlyGood>) -> bool {
         kept.table.lock().unwrap().is_good(&bob(), UnixTime(1))
     }
 
-    fn load(folder: &Path) -> Arc<Kept> {
+    fn load(folder: &Path) -> Arc<Kept<RecentlyGood>> {
         Arc::new(Kept::load(folder).unwrap())
     }
 
@@ -140,23 +202,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let kept = load(folder.path());
         kept.save().await;
-        assert!(!folder.path().join(FILE).exists(), "nothing to save");
+        assert!(!folder.path().join(RecentlyGood::FILE).exists(), "nothing to save");
         kept.table.lock().unwrap().accepted(&bob(), "secondary", UnixTime(1));
         kept.save().await;
-        assert_eq!(fs::metadata(folder.path().join(FILE)).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(folder.path().join(RecentlyGood::FILE)).unwrap().permissions().mode() & 0o777, 0o600);
         let again = load(folder.path());
         assert!(is_good(&again));
-        fs::remove_file(folder.path().join(FILE)).unwrap();
+        fs::remove_file(folder.path().join(RecentlyGood::FILE)).unwrap();
         again.save().await;
-        assert!(!folder.path().join(FILE).exists(), "what has not changed is not written");
+        assert!(!folder.path().join(RecentlyGood::FILE).exists(), "what has not changed is not written");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]
     async fn when_an_address_was_refused_first_outlives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let first =
-            |kept: &Kept| kept.table.lock().unwrap().known(&bob(), KnownBy::Directory, UnixTime(9)).first_refused;
+        let first = |kept: &Kept<RecentlyGood>| {
+            kept.table.lock().unwrap().known(&bob(), KnownBy::Directory, UnixTime(9)).first_refused
+        };
         let kept = load(folder.path());
         let returned = Refused::ByUs { row: Some(8), reply: &ROUTING_LOOP };
         kept.table.lock().unwrap().doubt(&bob(), KnownBy::Directory, &returned, UnixTime(5));
@@ -176,7 +239,7 @@ mod tests {
         tokio::time::sleep(EVERY / 2).await;
         kept.table.lock().unwrap().accepted(&bob(), "secondary", UnixTime(1));
         tokio::time::sleep(EVERY / 4).await;
-        assert!(!folder.path().join(FILE).exists());
+        assert!(!folder.path().join(RecentlyGood::FILE).exists());
         tokio::time::sleep(EVERY / 2).await;
         stop.cancel();
         saving.await.unwrap();
@@ -186,18 +249,18 @@ mod tests {
     #[tokio::test]
     async fn what_is_of_no_use_is_begun_anew_and_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(FILE), "of no use").unwrap();
+        fs::write(folder.path().join(RecentlyGood::FILE), "of no use").unwrap();
         let kept = load(folder.path());
         assert!(!is_good(&kept));
         kept.table.lock().unwrap().accepted(&bob(), "secondary", UnixTime(1));
         kept.save().await;
         assert!(is_good(&load(folder.path())));
 
-        fs::remove_file(folder.path().join(FILE)).unwrap();
-        fs::create_dir(folder.path().join(FILE)).unwrap();
+        fs::remove_file(folder.path().join(RecentlyGood::FILE)).unwrap();
+        fs::create_dir(folder.path().join(RecentlyGood::FILE)).unwrap();
         let kept = load(folder.path());
         kept.table.lock().unwrap().accepted(&bob(), "secondary", UnixTime(1));
         kept.save().await;
-        assert!(folder.path().join(FILE).is_dir(), "it cannot be replaced, and nothing else happens");
+        assert!(folder.path().join(RecentlyGood::FILE).is_dir(), "it cannot be replaced, and nothing else happens");
     }
 }

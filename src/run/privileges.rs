@@ -1,0 +1,125 @@
+//! Root only as long as it is needed: the listeners are bound, `state_dir` is given to `[server] user`, and from then on
+//! that user is all that we are, before anything is read from `state_dir` and before any client is let in.
+//!
+//! `nix` calls the C library, which changes user and groups of all threads: the kernel knows those of each thread alone,
+//! and the runtime's and the log's are there already.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
+
+use nix::unistd::{Gid, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid as Group, Mode, OFlags, Uid as Owner};
+
+use crate::private;
+
+/// Becomes the user, if there is one and we are root. `files` are files of ours besides, which the configuration names;
+/// `bind` is done before. Whether it has become so: what it bound.
+///
+/// # Errors
+/// What keeps us from starting, with what to do.
+pub(super) fn give_up<T>(
+    user: Option<&str>,
+    (state_dir, files): (&Path, &[&Path]),
+    bind: impl FnOnce() -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    let is_root = Uid::effective().is_root();
+    let Some(name) = user else {
+        if is_root {
+            tracing::warn!("fingerpost runs as root: write [server] user, or start it as a user of its own");
+        }
+        return Ok(None);
+    };
+    let user = User::from_name(name).map_err(|error| format!("[server] user = \"{name}\": {error}"))?;
+    let user =
+        user.ok_or_else(|| format!("[server] user: there is no user `{name}`; make one with `useradd --system`"))?;
+    if user.uid.is_root() {
+        return Err(format!("[server] user = \"{name}\" is root; name a user without rights"));
+    }
+    if user.uid == Uid::effective() {
+        return Ok(None);
+    }
+    if !is_root {
+        let uid = Uid::effective();
+        return Err(format!(
+            "fingerpost runs as user {uid} and cannot become `{name}`: start it as root or as `{name}`"
+        ));
+    }
+    let bound = bind()?;
+    give_away(state_dir, files, &user)?;
+    become_user(&user).map_err(|error| format!("cannot become user `{name}`: {error}"))?;
+    tracing::info!(user = name, "no longer root");
+    Ok(Some(bound))
+}
+
+/// For all threads, and for good.
+fn become_user(user: &User) -> Result<(), String> {
+    let name = CString::new(user.name.as_str()).map_err(|error| error.to_string())?;
+    let told = |error: nix::Error| error.to_string();
+    let groups = getgrouplist(&name, user.gid).map_err(told)?;
+    setgroups(&groups).map_err(told)?;
+    setresgid(user.gid, user.gid, user.gid).map_err(told)?;
+    setresuid(user.uid, user.uid, user.uid).map_err(told)?;
+    let is = (Uid::current(), Uid::effective(), Gid::current(), Gid::effective());
+    if is != (user.uid, user.uid, user.gid, user.gid)
+        || setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok()
+    {
+        return Err("the system did not do it".to_owned());
+    }
+    Ok(())
+}
+
+/// Gives `state_dir` and what is ours in it to the user. No link is followed, at any depth: who has that user's rights
+/// could lead root elsewhere.
+fn give_away(state_dir: &Path, files: &[&Path], user: &User) -> Result<(), String> {
+    let told = |error: std::io::Error| format!("cannot give {} to `{}`: {error}", state_dir.display(), user.name);
+    private::folder(state_dir).map_err(told)?;
+    let to = (Owner::from_raw(user.uid.as_raw()), Group::from_raw(user.gid.as_raw()));
+    // It may be a link itself.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::openat(CWD, state_dir, flags, Mode::empty()).map_err(|error| told(error.into()))?;
+    give(folder.as_fd(), to).map_err(|error| told(error.into()))?;
+    for path in private::ours(state_dir, files) {
+        // What stands in folders of somebody else's is left to whoever put it there.
+        let Some(name) = path.strip_prefix(state_dir).ok().filter(|name| name.components().count() == 1) else {
+            continue;
+        };
+        give_entry(folder.as_fd(), &CString::new(name.as_os_str().as_encoded_bytes()).unwrap_or_default(), to)
+            .map_err(|error| format!("cannot give {} to `{}`: {error}", path.display(), user.name))?;
+    }
+    Ok(())
+}
+
+/// One entry of a folder, and what is in it.
+fn give_entry(folder: BorrowedFd<'_>, name: &std::ffi::CStr, to: (Owner, Group)) -> rustix::io::Result<()> {
+    let stat = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        stat => stat?,
+    };
+    match FileType::from_raw_mode(stat.st_mode) {
+        // It is refused once we are that user.
+        FileType::Symlink => Ok(()),
+        FileType::Directory => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let inner = rustix::fs::openat(folder, name, flags, Mode::empty())?;
+            for entry in Dir::read_from(&inner)? {
+                let entry = entry?;
+                if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                    give_entry(inner.as_fd(), entry.file_name(), to)?;
+                }
+            }
+            give(inner.as_fd(), to)
+        }
+        _ if stat.st_uid == to.0.as_raw() => Ok(()),
+        // Another name of it may stand where that user may not write.
+        _ if stat.st_nlink > 1 => Err(rustix::io::Errno::MLINK),
+        _ => rustix::fs::chownat(folder, name, Some(to.0), Some(to.1), AtFlags::SYMLINK_NOFOLLOW),
+    }
+}
+
+fn give(folder: BorrowedFd<'_>, to: (Owner, Group)) -> rustix::io::Result<()> {
+    if rustix::fs::fstat(folder)?.st_uid == to.0.as_raw() {
+        return Ok(());
+    }
+    rustix::fs::fchown(folder, Some(to.0), Some(to.1))
+}
