@@ -45,6 +45,7 @@ mod login;
 mod passing_on;
 mod rcpt;
 mod returned;
+mod standing;
 mod streaming;
 mod transaction;
 pub mod turn;
@@ -57,8 +58,9 @@ use identity::Believed;
 pub use identity::Identity;
 use lending::Lending;
 use link::Link;
+use standing::Standing;
 use transaction::Transaction;
-use turn::{Standing, Turn};
+use turn::Turn;
 use wire::{encrypt, profile};
 
 /// How much of our replies waits before it is sent, however much the client has pipelined.
