@@ -102,6 +102,27 @@ fn strangers_leave_places_to_organizations_and_give_way_to_them() {
     assert!(take(&seats, internet, 7).is_ok());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_crowd_of_strangers_leaves_an_organizations_clients_their_time() {
+    let config = load_text(CONFIG, std::path::Path::new("fingerpost.toml")).unwrap();
+    let [internet, secondary] = [0, 1].map(|at| &*config.receive_connectors[at]);
+    let seats = seats();
+    seats.set_room(Room { all: 200, strangers: 6 });
+    let clearing = tokio::spawn(seats.clone().keep_clearing());
+    let strangers: Vec<Seat> = (0..6).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
+    let mut own: Vec<Seat> = (0..80).map(|at| take(&seats, secondary, at).ok().unwrap()).collect();
+    strangers[1].turn.begins(seats.start, Stage::AfterMail, Whose::Known); // it has authenticated
+    own.iter().chain([&strangers[0]]).for_each(|seat| is_idle(seat, 0));
+    let gone = |seats: &[Seat]| seats.iter().filter(|seat| seat.turn.sent_away().is_some()).count();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!((gone(&strangers), gone(&own)), (1, 0));
+    // Where they are too many themselves their time is short too.
+    own.push(take(&seats, secondary, 80).ok().unwrap());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!((gone(&strangers), gone(&own)), (1, 80));
+    clearing.abort();
+}
+
 #[test]
 fn the_last_places_are_for_those_who_can_show_who_they_are() {
     let config = load_text(CONFIG, std::path::Path::new("fingerpost.toml")).unwrap();
