@@ -16,8 +16,9 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("fast_map", &[]),
     ("keyed_hash", &[]),
     ("private", &[]),
-    ("guesses", &["time", "fast_map", "keyed_hash"]),
-    ("routing", &["time", "fast_map", "keyed_hash", "smtp", "message", "recipient"]),
+    ("guesses", &["time", "fast_map", "keyed_hash", "one_client"]),
+    ("one_client", &[]),
+    ("routing", &["time", "fast_map", "keyed_hash", "one_client", "smtp", "message", "recipient"]),
     (
         "directory",
         &[
@@ -46,6 +47,9 @@ const PURE: &[&str] = &[
     "src/recipient.rs",
     "src/routing",
     "src/keyed_hash.rs",
+    "src/one_client.rs",
+    "src/strangers/harvest.rs",
+    "src/strangers/sums.rs",
     "src/guesses",
     "src/directory/known.rs",
     "src/directory/profile",

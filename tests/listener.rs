@@ -317,3 +317,31 @@ async fn implicit_tls_speaks_first_and_a_broken_handshake_ends_the_session() {
     plain.write_all(b"EHLO c\r\n").await.unwrap();
     assert!(!reply(&mut plain).await.starts_with("2"));
 }
+
+#[tokio::test]
+async fn who_is_silent_where_tls_comes_first_gives_way_to_who_is_not() {
+    for mode in ["implicit", "required"] {
+        let folder = tempfile::tempdir().unwrap();
+        let tls = certificate(folder.path());
+        let world = World::with_files(&with_tls(mode).replacen("max_recipients = 3", "max_connections = 1", 1), folder);
+        let listeners = listeners(&world);
+        let address = listeners.local_addrs()[0];
+        let shake_hands = |socket: TcpStream| tls.connect(ServerName::try_from("mx.contoso.com").unwrap(), socket);
+        let mut silent = connect(address).await;
+        if mode == "required" {
+            assert!(
+                reply(&mut silent).await.starts_with("220") && say(&mut silent, "STARTTLS").await.starts_with("220")
+            );
+        }
+        let mut honest = connect(address).await;
+        if mode == "required" {
+            assert!(
+                reply(&mut honest).await.starts_with("220") && say(&mut honest, "STARTTLS").await.starts_with("220")
+            );
+        }
+        let mut honest = BufReader::new(shake_hands(honest.into_inner()).await.unwrap());
+        assert_eq!(reply(&mut silent).await, "", "a reply in clear text would mean nothing");
+        assert!(say(&mut honest, "EHLO c").await.starts_with("2"));
+        assert_eq!(world.services.metrics.sessions_sent_away.with_label_values(&["place-wanted"]).get(), 1, "{mode}");
+    }
+}

@@ -11,11 +11,12 @@
 //!
 //! Nothing here is a name or a password: all are keyed hashes.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::fast_map::FastMap;
 use crate::keyed_hash::{HashKey, keyed_hash};
+use crate::one_client::one_client;
 use crate::time::UnixTime;
 
 mod aging;
@@ -110,12 +111,7 @@ impl Guesses {
     /// What a client says. `source` is what is asked, with its state: what is refused by one may be right for another.
     #[must_use]
     pub fn guess(&self, client: IpAddr, source: &str, (name, password): (&str, &str)) -> Guess {
-        let client = match client.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(address),
-            // A host makes up new addresses in its /64 as it likes (RFC 8981).
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        };
-        let client = self.hash(&["client", &client.to_string()]);
+        let client = self.hash(&["client", &one_client(client).to_string()]);
         let name = name.to_lowercase();
         let pair = self.hash(&["pair", &name, password]);
         Guess {

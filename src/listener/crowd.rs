@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::eviction::{first_to_go, is_overdue};
+use super::eviction::{first_to_go, is_crowded, is_overdue};
 use crate::session::turn::{Idle, Turn, Whose, Why};
 
 /// Of a scan one in so many is remembered, and so many at least: evictions one after another do not scan each time.
@@ -118,12 +118,15 @@ impl Crowd {
         None
     }
 
-    /// Sends away all who have been idle too long for a crowd.
+    /// Sends away all who have been idle too long for a crowd: strangers, and where it is an organization's clients
+    /// themselves who are too many, those too.
     pub(super) fn send_overdue_away(&mut self, now: Duration) -> Vec<Seated> {
+        let too_many = is_crowded(self.all, self.most);
         let overdue = |(at, seated): (usize, &Option<Seated>)| {
-            let turn = &seated.as_ref()?.turn;
+            let Seated { turn, whose, .. } = seated.as_ref()?;
             let idle = turn.idle().filter(|idle| is_overdue(*idle, now))?;
-            turn.send_away(idle, Why::Idle).then_some(at)
+            let concerned = idle.whose == Whose::Stranger || (too_many && *whose == Whose::Known);
+            (concerned && turn.send_away(idle, Why::Idle)).then_some(at)
         };
         let gone: Vec<usize> = self.seated.iter().enumerate().filter_map(overdue).collect();
         gone.into_iter().filter_map(|at| self.leave(at)).collect()

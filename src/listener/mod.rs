@@ -21,19 +21,20 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Auth, Config, ReceiveConnector, ReceiveTlsMode};
 use crate::descriptors::{self, Room};
 use crate::one_client::one_client;
-use crate::session::users::UsersError;
 use crate::session::{self, Client, Identity, Services, door};
 use crate::smtp::reply::{self, Reply};
 use crate::strangers::sums::{About, Kind};
-use crate::tls::serve::{Certificates, ServeError};
+use crate::tls::serve::Certificates;
 use crate::{net, time::UnixTime};
 
 mod crowd;
 mod eviction;
+mod error;
 mod proxy;
 mod renew;
 mod seats;
 
+pub use error::ListenError;
 use proxy::NoHeader;
 use renew::Watched;
 use seats::{Behind, NoSeat, Proof, Seats, Sessions};
@@ -45,46 +46,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const BURST: u32 = 32;
 /// How long somebody who is turned away may take to read why.
 const REFUSAL: Duration = Duration::from_secs(5);
-
-/// What keeps a configuration's listeners from being opened.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// A bind.
-    #[error("receive connector `{connector}`: cannot listen on {address}: {cause}{}", cure(cause))]
-    Bind {
-        /// The first connector that has it.
-        connector: Arc<str>,
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        cause: io::Error,
-    },
-    /// A certificate, its own or its clients' authority's.
-    #[error("receive connector `{connector}`: {cause}")]
-    Certificate {
-        /// Whose.
-        connector: Arc<str>,
-        /// What is wrong.
-        cause: Box<ServeError>,
-    },
-    /// A users file.
-    #[error("receive connector `{connector}`: auth: {cause}")]
-    Users {
-        /// Whose.
-        connector: Arc<str>,
-        /// What is wrong.
-        cause: Box<UsersError>,
-    },
-}
-
-fn cure(cause: &io::Error) -> &'static str {
-    match cause.kind() {
-        io::ErrorKind::AddrInUse => "; find out who has this port with `ss -ltnp`",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
-        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address",
-        _ => "",
-    }
-}
 
 /// What all accept loops share.
 struct Shared {

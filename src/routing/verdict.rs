@@ -1,13 +1,14 @@
 //! The words of a decision: questions, verdicts and their reasons (DESIGN section 5).
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::accepted_domain::DomainType;
 use super::table::DomainPattern;
+use crate::one_client::one_client;
 use crate::recipient::{Answer, Fresh, Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
@@ -45,13 +46,10 @@ pub enum Behalf {
 }
 
 impl Behalf {
-    /// The client at this address. A host makes up new addresses in its /64 as it likes (RFC 8981).
+    /// The client at this address.
     #[must_use]
     pub fn client(address: IpAddr) -> Self {
-        Self::Client(match address.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(address),
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        })
+        Self::Client(one_client(address))
     }
 }
 

@@ -50,6 +50,7 @@ mod passing_on;
 mod rcpt;
 mod refused;
 mod returned;
+mod standing;
 mod streaming;
 mod transaction;
 pub mod turn;
@@ -62,8 +63,9 @@ use identity::Believed;
 pub use identity::Identity;
 use lending::Lending;
 use link::Link;
+use standing::Standing;
 use transaction::{Answer, Transaction};
-use turn::{Standing, Turn};
+use turn::Turn;
 use wire::{encrypt, profile};
 
 /// How much of our replies waits before it is sent, however much the client has pipelined.

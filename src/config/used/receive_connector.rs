@@ -81,8 +81,7 @@ impl ReceiveConnector {
     /// no few networks (narrower than /8, IPv6 /16), which are filters and partners by whom strangers' mail comes too.
     #[must_use]
     pub fn is_for_anybody(&self) -> bool {
-        let wide = |network: &Network| network.prefix() <= if network.is_v6() { 16 } else { 8 };
-        self.organization.is_empty() && self.relay == Relay::AcceptedDomains && self.remote_networks.iter().any(wide)
+        self.organization.is_empty() && self.relay == Relay::AcceptedDomains && !self.is_for_known_networks()
     }
 
     /// To where a client may send that has nothing but its address to show: where clients can authenticate, an address
