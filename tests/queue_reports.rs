@@ -1,5 +1,7 @@
 //! What senders hear, and what becomes of a report that cannot be delivered.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics fails")]
+
 #[path = "support/house.rs"]
 mod house;
 #[path = "support/keeping_hop.rs"]
