@@ -180,6 +180,23 @@ async fn a_report_that_fails_becomes_a_dead_letter() {
 }
 
 #[tokio::test]
+async fn the_oldest_dead_letters_make_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let (house, primary, secondary) = house(&folder, &["PIPELINING"]).await;
+    let connectors = connectors(primary.address, secondary.address, "");
+    house.reconfigure(&format!("[reports]\ndeliver_to = \"secondary\"\nmax_dead_letters = 2\n{connectors}"));
+    primary.say("bob@contoso.com", &["550 5.2.1 disabled"; 3]);
+    secondary.say(ALICE, &["550 5.2.1 so are you"; 3]);
+    for _ in 0..3 {
+        house.queue(Mail::to("bob@contoso.com", "primary")).await;
+    }
+    let removed = || house.metrics.dead_letters_removed.with_label_values(&["number"]).get();
+    house::eventually("one has made room", || removed() == 1).await;
+    house.empty().await;
+    assert_eq!((house.dead_letters().len(), removed()), (2, 1));
+}
+
+#[tokio::test]
 async fn a_report_that_fails_and_cannot_be_read_is_over_too() {
     let folder = tempfile::tempdir().unwrap();
     let (house, primary, secondary) = house(&folder, &["PIPELINING"]).await;

@@ -58,7 +58,7 @@ impl Sweep {
         let aged = letters.iter().take_while(|letter| is_seen && is_old(letter, Duration::ZERO)).count();
         let beyond = (letters.len() - aged).saturating_sub(most);
         // Until then those that came since make room.
-        let from = if is_seen { 0 } else { letters.partition_point(|letter| letter.0 <= started) };
+        let from = if is_seen { 0 } else { letters.partition_point(|letter| letter.0 < started) };
         let mut staying = letters;
         let to = (from + aged + beyond).min(staying.len());
         let going: Vec<Letter> = staying.drain(from..to).collect();
