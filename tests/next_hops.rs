@@ -14,6 +14,8 @@ mod failover;
 mod health;
 #[path = "next_hops/names.rs"]
 mod names;
+#[path = "next_hops/reach.rs"]
+mod reach;
 #[path = "next_hops/replies.rs"]
 mod replies;
 #[path = "next_hops/sink.rs"]

@@ -1,5 +1,7 @@
 //! What senders hear, and what becomes of a report that cannot be delivered.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics fails")]
+
 #[path = "support/house.rs"]
 mod house;
 #[path = "support/keeping_hop.rs"]
@@ -7,7 +9,7 @@ mod next_hop;
 
 use std::sync::atomic::Ordering;
 
-use fingerpost::message::envelope::{Notify, Ret};
+use fingerpost::message::envelope::{Notify, Origin, Relay, Ret};
 use fingerpost::spool::entry::State;
 use house::{House, Mail, To, connectors};
 use next_hop::NextHop;
@@ -178,6 +180,23 @@ async fn a_report_that_fails_becomes_a_dead_letter() {
 }
 
 #[tokio::test]
+async fn the_oldest_dead_letters_make_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let (house, primary, secondary) = house(&folder, &["PIPELINING"]).await;
+    let connectors = connectors(primary.address, secondary.address, "");
+    house.reconfigure(&format!("[reports]\ndeliver_to = \"secondary\"\nmax_dead_letters = 2\n{connectors}"));
+    primary.say("bob@contoso.com", &["550 5.2.1 disabled"; 3]);
+    secondary.say(ALICE, &["550 5.2.1 so are you"; 3]);
+    for _ in 0..3 {
+        house.queue(Mail::to("bob@contoso.com", "primary")).await;
+    }
+    let removed = || house.metrics.dead_letters_removed.with_label_values(&["number"]).get();
+    house::eventually("one has made room", || removed() == 1).await;
+    house.empty().await;
+    assert_eq!((house.dead_letters().len(), removed()), (2, 1));
+}
+
+#[tokio::test]
 async fn a_report_that_fails_and_cannot_be_read_is_over_too() {
     let folder = tempfile::tempdir().unwrap();
     let (house, primary, secondary) = house(&folder, &["PIPELINING"]).await;
@@ -244,4 +263,103 @@ async fn a_report_waits_for_the_directory_when_it_must() {
     assert_eq!((accepted[0].rcpt.len(), accepted[0].mail.contains("<>")), (1, true));
     assert!(accepted[0].rcpt[0].contains("carol@contoso.com"));
     assert!(house.dead_letters().is_empty());
+}
+
+/// A client of the Internet, or one of an organisation's.
+fn client(organization: &str) -> Origin {
+    let relay = Relay::AcceptedDomains;
+    Origin { receive_connector: "internet".into(), organization: organization.into(), relay, ..Origin::report() }
+}
+
+/// So many of a minute, and the primary refuses mail for Bob.
+async fn paced(folder: &tempfile::TempDir, per_minute: usize) -> (House, NextHop, String) {
+    let (house, primary, secondary) = house(folder, &["PIPELINING"]).await;
+    let connectors = connectors(primary.address, secondary.address, "");
+    house.reconfigure(&format!("[reports]\nper_minute = {per_minute}\n{connectors}"));
+    (house, primary, connectors)
+}
+
+#[tokio::test]
+async fn reports_that_strangers_caused_wait_for_their_turn_and_others_do_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (house, primary, connectors) = paced(&folder, 1).await;
+    primary.say("bob@contoso.com", &["550 5.2.1 disabled"; 4]);
+    for organization in ["", "", "", "secondary"] {
+        house.queue_from(Mail::to("bob@contoso.com", "primary"), client(organization)).await;
+    }
+    house::eventually("two are there", || house.mailbox(ALICE).len() == 2).await;
+    house::eventually("two reports wait", || house.delivery.list().len() == 2).await;
+    let waiting = house.delivery.list();
+    assert!(waiting.iter().all(|report| report.origin.is_strangers_report()), "{waiting:#?}");
+    house.delivery.show_gauges();
+    assert_eq!(house.metrics.reports_waiting.with_label_values::<&str>(&[]).get(), 2);
+    let shown = fingerpost::admin::queue::Message::of(&waiting[0]).recipients[0].standing.line();
+    assert!(shown.contains("its turn") && shown.contains("per_minute"), "{shown}");
+
+    house.reconfigure(&format!("[reports]\nper_minute = 60\n{connectors}"));
+    house.empty().await;
+    assert_eq!((house.mailbox(ALICE).len(), dsn(&house, "failed")), (4, 4));
+}
+
+#[tokio::test]
+async fn of_a_storm_of_a_thousand_sixty_leave_and_the_rest_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (house, primary, connectors) = paced(&folder, 60).await;
+    let report = Origin::report_about(&client(""));
+    for _ in 0..1000 {
+        house.queue_from(Mail { from: "", ..Mail::to(ALICE, "senders") }, report.clone()).await;
+    }
+    house.queue(Mail::to("bob@contoso.com", "primary")).await;
+    house::eventually("mail that came behind them goes", || primary.accepted().len() == 1).await;
+    house::eventually("sixty are gone", || house.delivery.list().len() == 940).await;
+    assert_eq!((house.mailbox(ALICE).len(), house.spool.unfinished()), (60, 940));
+    house.delivery.stop().await;
+    assert_eq!(house.mailbox(ALICE).len(), 60, "within the minute no other went");
+    let left: Vec<_> = house.delivery.list().iter().map(|entry| entry.id).collect();
+    drop(house);
+
+    let house = House::start(folder.path(), &connectors);
+    house::eventually("sixty more are gone", || house.delivery.list().len() == 880).await;
+    assert_eq!(house.mailbox(ALICE).len(), 120);
+    let still: Vec<_> = house.delivery.list().iter().map(|entry| entry.id).collect();
+    assert_eq!(still, left[60..], "the oldest went, and none was dropped");
+    assert!(house.dead_letters().is_empty());
+}
+
+/// A DNS server that says of every name that it does not exist.
+async fn nowhere() -> std::net::SocketAddr {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 1500];
+        loop {
+            let (read, client) = socket.recv_from(&mut buffer).await.unwrap();
+            let mut reply = buffer[..read].to_vec();
+            (reply[2], reply[3]) = (0x81, 0x83); // a response, NXDOMAIN (RFC 1035 4.1.1)
+            socket.send_to(&reply, client).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_report_that_may_or_can_go_nowhere_is_a_count_and_no_dead_letter() {
+    for (from, reason) in [
+        ("x@[192.0.2.1]", "address-literal"),
+        ("x@[IPv6:::1]", "address-literal"),
+        ("x@forged.example", "no-such-domain"),
+        ("x@localhost", "private-address"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (house, primary, connectors) = paced(&folder, 60).await;
+        let mx = "[[send_connector]]\nname = \"mx\"\ndelivery = \"queue\"\nmx = true";
+        let dns = nowhere().await;
+        house.reconfigure(&format!("[reports]\ndeliver_to = \"mx\"\n{connectors}\n{mx}\ndns_servers = [\"{dns}\"]\n"));
+        primary.say("bob@contoso.com", &["550 5.2.1 disabled"]);
+        house.queue_from(Mail { from, ..Mail::to("bob@contoso.com", "primary") }, client("")).await;
+        let counted = || house.metrics.reports_not_sent.with_label_values(&[reason]).get();
+        house::eventually("it is counted", || counted() == 1).await;
+        house.empty().await;
+        assert_eq!((counted(), house.dead_letters().len()), (1, 0), "{from}");
+    }
 }

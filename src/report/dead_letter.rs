@@ -1,4 +1,5 @@
-//! The dead-letter folder: reports that could not be delivered are kept there, never dropped (DESIGN section 7).
+//! The dead-letter folder: reports that could not be delivered are kept there (DESIGN section 7), as many and as long as
+//! [`bounds`] says.
 //!
 //! `state_dir/dead-letters/ID.eml` is the report as it was to be sent, `ID.json` its envelope. Nobody reads them but
 //! the administrator, who may delete them. `report::make` and `delivery` call [`keep`]; the gauge asks [`count`].
@@ -9,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use crate::private;
 use crate::spool::entry::Entry;
+
+pub mod bounds;
 
 /// The folder below `state_dir`.
 #[must_use]

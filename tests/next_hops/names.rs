@@ -19,10 +19,10 @@ use crate::next_hop::NextHop;
 const ACCEPTED: &str = "accepted 250 2.0.0 queued";
 
 /// Records by name, as `A 127.0.0.1` or `MX 10 name.`, with `ttl=SECONDS` at the end where they live longer than the
-/// question; `SERVFAIL`, to every question or `SERVFAIL AAAA`; a name that is not there does not exist.
-type Zone = Arc<Mutex<HashMap<String, Vec<&'static str>>>>;
+/// question, or `once`, where the line stands for all until one question for it was answered; `SERVFAIL`, to every question or `SERVFAIL AAAA`; a name that is not there does not exist.
+pub(crate) type Zone = Arc<Mutex<HashMap<String, Vec<&'static str>>>>;
 
-async fn dns(zone: &[(&str, &[&'static str])]) -> (SocketAddr, Zone) {
+pub(crate) async fn dns(zone: &[(&str, &[&'static str])]) -> (SocketAddr, Zone) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let zone: Zone =
@@ -33,22 +33,27 @@ async fn dns(zone: &[(&str, &[&'static str])]) -> (SocketAddr, Zone) {
         loop {
             let (read, client) = socket.recv_from(&mut buffer).await.unwrap();
             let query = Message::from_vec(&buffer[..read]).unwrap();
-            let reply = answer(&query, &served.lock().unwrap());
+            let reply = answer(&query, &mut served.lock().unwrap());
             socket.send_to(&reply.to_vec().unwrap(), client).await.unwrap();
         }
     });
     (address, zone)
 }
 
-fn answer(query: &Message, zone: &HashMap<String, Vec<&'static str>>) -> Message {
+fn answer(query: &Message, zone: &mut HashMap<String, Vec<&'static str>>) -> Message {
     let question = query.queries[0].clone();
     let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
     reply.add_query(question.clone());
-    let Some(data) = zone.get(&question.name().to_string().to_lowercase()) else {
+    let Some(data) = zone.get_mut(&question.name().to_string().to_lowercase()) else {
         reply.metadata.response_code = ResponseCode::NXDomain;
         return reply;
     };
-    for text in data {
+    let lines = match data.first() {
+        Some(once) if once.ends_with(" once") && question.query_type() == RecordType::A => vec![data.remove(0)],
+        Some(once) if once.ends_with(" once") => Vec::new(),
+        _ => data.clone(),
+    };
+    for text in lines {
         let words: Vec<_> = text.split(' ').collect();
         let data = match (words[0], question.query_type()) {
             ("SERVFAIL", kind) if words.get(1).is_none_or(|only| *only == kind.to_string()) => {
@@ -69,7 +74,7 @@ fn answer(query: &Message, zone: &HashMap<String, Vec<&'static str>>) -> Message
 }
 
 /// Settings that go by MX where there is no smart host.
-fn by_name(smart_host: Option<(&str, u16)>, dns: SocketAddr) -> SmtpOut {
+pub(crate) fn by_name(smart_host: Option<(&str, u16)>, dns: SocketAddr) -> SmtpOut {
     let written = smart_host.map(|(name, port)| SmartHost::new(Host::Name(name.to_owned()), port));
     let mut smtp = smtp_out(written.into_iter().collect());
     smtp.dns_servers = vec![dns];

@@ -260,13 +260,13 @@ fn a_log_of_a_later_version_is_refused_and_left_alone() {
     let sample = Sample::new(300);
     let mut bytes = sample.bytes.clone();
     for copy in [0, LENGTH / 2] {
-        bytes[copy + 8..copy + 12].copy_from_slice(&[3, 0, !3, !0]);
+        bytes[copy + 8..copy + 12].copy_from_slice(&[4, 0, !4, !0]);
     }
     let mut later = sample.with(bytes);
     let disk = tempfile::tempdir().unwrap();
     write_tree(&later, sample.folder.path(), disk.path());
     let Err(error) = STORES[0].1(disk.path()) else { panic!("a later format was read") };
-    assert!(error.to_string().contains("in format 3, this version reads 2:"), "{error}");
+    assert!(error.to_string().contains("in format 4, this version reads 3:"), "{error}");
     later.remove(&find(&later, "/lock"));
     let left = tree(disk.path());
     assert_eq!(left.len(), later.len() + 1);
@@ -283,7 +283,7 @@ fn a_spool_of_the_first_version_is_refused_while_it_holds_mail() {
     fs::write(&message, "mail").unwrap();
     let Err(error) = STORES[0].1(disk.path()) else { panic!("it was opened") };
     assert!(
-        error.to_string().contains("in format 1, this version reads 2: start the version that wrote it"),
+        error.to_string().contains("in format 1, this version reads 3: start the version that wrote it"),
         "{error}"
     );
     assert_eq!(fs::read(&message).unwrap(), b"mail");

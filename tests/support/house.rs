@@ -132,6 +132,15 @@ impl House {
         id
     }
 
+    /// The same for a message from there.
+    pub async fn queue_from(&self, mail: Mail<'_>, origin: Origin) -> QueueId {
+        let (draft, entry) = self.make(mail);
+        let (id, entry) = (entry.id, Entry { origin, ..entry });
+        self.spool.commit(Record { accepted: vec![(draft, entry.clone())], changes: Vec::new() }).await.unwrap();
+        self.accepted.send(entry.into()).unwrap();
+        id
+    }
+
     /// The same for a message of which these recipients, each a branch, are under way: whoever has a sender says what
     /// became of his. Were they not, they would be due `again` seconds from now.
     pub async fn hand_over<const N: usize>(

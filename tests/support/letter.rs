@@ -31,6 +31,7 @@ pub(crate) struct Letter {
     pub(crate) to: Vec<RcptTo>,
     pub(crate) rewritten: Vec<Option<Address>>,
     pub(crate) domain: Domain,
+    pub(crate) reach: Reach,
 }
 
 impl Letter {
@@ -60,6 +61,7 @@ impl Letter {
             to: recipients.iter().map(rcpt).collect(),
             rewritten: vec![None; recipients.len()],
             domain: Domain::parse("contoso.com").unwrap(),
+            reach: Reach::Anywhere,
         };
         letter.saying(b"Subject: test\r\n\r\nhello\r\n")
     }
@@ -82,7 +84,7 @@ impl Letter {
             connector: &Arc::new(connector.clone()),
             smtp,
             next_hop_domain: &self.domain,
-            reach: Reach::Anywhere,
+            reach: self.reach,
             origin: &Origin::report(),
             sender: &self.sender,
             content: &self.content,

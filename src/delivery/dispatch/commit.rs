@@ -147,7 +147,9 @@ fn keep_dead_letter(shared: &Shared, in_force: &InForce, report: &Entry, reading
     };
     dead_letter::keep(state_dir, report, &mut content.as_slice())
         .map_err(|error| SpoolError::Io(format!("dead letter {} below {}: {error}", report.id, state_dir.display())))?;
-    tell::dead_letters(&shared.parts.metrics, state_dir);
+    if tell::dead_letters(&shared.parts.metrics, state_dir) > in_force.config.reports.max_dead_letters {
+        shared.sweep_dead_letters();
+    }
     Ok(())
 }
 

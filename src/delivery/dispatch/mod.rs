@@ -21,6 +21,7 @@ use crate::delivery::memory::Memory;
 use crate::in_force::Current;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
+use crate::report::dead_letter::bounds::Sweep;
 use crate::smtp::address::Address;
 use crate::spool::entry::Entry;
 use crate::spool::{Spool, SpoolError};
@@ -46,6 +47,8 @@ pub use under_way::{Handover, UnderWay};
 
 /// How often the dead letters are counted; also the longest sleep, so that a clock that was put right is noticed.
 const TICK: Duration = Duration::from_secs(5);
+/// How often dead letters that are too old or too many are removed.
+const SWEEP: Duration = Duration::from_secs(60);
 /// Mail held because its connector is gone is looked at again this often: a directory that is back may know another.
 const LOOK_AT_HELD: Duration = Duration::from_secs(300);
 /// An attempt that ended without an outcome (a panic) is made again after this.
@@ -86,6 +89,8 @@ struct Shared {
     closing: CancellationToken,
     /// The attempts under way, and what starts them.
     tasks: TaskTracker,
+    /// What the dead letters are held within bounds by.
+    sweep: Mutex<Sweep>,
 }
 
 impl Delivery {
@@ -105,6 +110,7 @@ impl Delivery {
             stopping: CancellationToken::new(),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            sweep: Mutex::default(),
         });
         shared.count_dead_letters();
         for dropping in dropped {
@@ -222,6 +228,16 @@ impl Shared {
         }
     }
 
+    /// Removes the dead letters that are too old, or too many.
+    fn sweep_dead_letters(&self) {
+        let config = self.parts.current.load().config.clone();
+        let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        let swept = sweep.run(&config.server.state_dir, &config.reports, UnixTime::now());
+        tell::swept(&self.parts.metrics, &swept);
+        drop(sweep);
+        self.count_dead_letters();
+    }
+
     /// Counts the dead letters.
     fn count_dead_letters(&self) {
         let state_dir = self.parts.current.load().config.server.state_dir.clone();
@@ -240,6 +256,7 @@ fn rules(config: &Config, connector: &str) -> Rules {
 /// Waits for what comes next, until it is stopped; then only for what sessions hand over as they end.
 async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
     let mut tick = tokio::time::interval(TICK);
+    let mut sweep = tokio::time::interval(SWEEP);
     let mut held = tokio::time::interval_at(Instant::now() + LOOK_AT_HELD, LOOK_AT_HELD);
     let mut sessions_live = true;
     while !shared.stopping.is_cancelled() {
@@ -253,6 +270,10 @@ async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
             () = shared.wake.notified() => {}
             () = tokio::time::sleep(idle) => {}
             _ = tick.tick() => shared.count_dead_letters(),
+            _ = sweep.tick() => {
+                let shared = shared.clone();
+                shared.clone().tasks.spawn_blocking(move || shared.sweep_dead_letters());
+            }
             _ = held.tick() => shared.queue().look_at_held(UnixTime::now()),
         }
     }

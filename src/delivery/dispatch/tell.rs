@@ -9,6 +9,7 @@ use super::settle::Attempted;
 use crate::config::SendConnector;
 use crate::message::envelope::Relay;
 use crate::metrics::Metrics;
+use crate::report::dead_letter::bounds::Swept;
 use crate::report::not_sent::NotSent;
 use crate::report::{Reported, UNDECIDED, dead_letter};
 use crate::spool::entry::{Entry, Outcome, Queued, State};
@@ -97,10 +98,18 @@ pub(super) fn not_sent(metrics: &Metrics, why: NotSent) {
 }
 
 /// How many dead letters there are.
-pub(super) fn dead_letters(metrics: &Metrics, state_dir: &Path) {
-    let none: [&str; 0] = [];
-    let count = i64::try_from(dead_letter::count(state_dir)).unwrap_or(i64::MAX);
-    metrics.dead_letters.with_label_values(&none).set(count);
+pub(super) fn dead_letters(metrics: &Metrics, state_dir: &Path) -> usize {
+    let count = dead_letter::count(state_dir);
+    metrics.dead_letters.with_label_values::<&str>(&[]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    count
+}
+
+/// What became of the dead letters.
+pub(super) fn swept(metrics: &Metrics, swept: &Swept) {
+    metrics.dead_letters_leaving.with_label_values::<&str>(&[]).set(i64::try_from(swept.leaving).unwrap_or(i64::MAX));
+    for (reason, removed) in [("age", swept.aged), ("number", swept.beyond)] {
+        metrics.dead_letters_removed.with_label_values(&[reason]).inc_by(removed as u64);
+    }
 }
 
 /// How much is queued, and for how long.
