@@ -225,7 +225,12 @@ impl Server {
             }
         };
         if let Some(why) = incoming.refused {
-            return self.send(why);
+            return match source {
+                // As in a command: where this client's lines end is anybody's guess. It is told at the end of the message,
+                // which it would not read before.
+                Source::Dots(reader) if reader.bare() => self.close_with(why),
+                Source::Dots(_) | Source::Chunk { .. } => self.send(why),
+            };
         }
         if let Source::Chunk { size, place: Place::Inner, .. } = source {
             self.state = State::BetweenChunks(incoming);
