@@ -248,16 +248,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 Box::pin(transaction.append((&self.services, &self.client.id), &piece, carrier)).await;
             }
             Action::Commit(summary) => {
-                self.deadlines.content_ended();
                 let transaction = self.transaction.take().ok_or(Ended::Stuck)?;
                 let (services, session) = (self.services.clone(), self.client.id.clone());
                 let result = Box::pin(ending::end(&services, &session, transaction, summary)).await;
                 self.machine.handle(Event::Ended(result));
             }
-            Action::Discard => {
-                self.deadlines.content_ended();
-                self.transaction = None;
-            }
+            Action::Discard => self.transaction = None,
             Action::StartTls => {
                 self.flush().await?;
                 let profile = Box::pin(self.start_tls()).await?;

@@ -200,6 +200,12 @@ pub(super) fn skip(left: &mut u64, input: &mut BytesMut) {
 }
 
 impl Server {
+    /// Whether a chunk of a message has come and its last one has not.
+    #[must_use]
+    pub fn is_between_chunks(&self) -> bool {
+        matches!(self.state, State::BetweenChunks(_))
+    }
+
     /// The verdict on the header section is there.
     pub(super) fn header_checked(&mut self, mut incoming: Incoming, source: Source, verdict: Result<(), Reply>) {
         let header = std::mem::replace(&mut incoming.header, Header::Passed);
