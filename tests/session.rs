@@ -203,6 +203,69 @@ async fn a_client_that_goes_away_leaves_nothing() {
     assert_eq!(left, [""; 0]);
 }
 
+/// Writes a line every ten seconds, `lines` of them; for how many the session took them.
+async fn drip(talk: &mut Talk, line: &str, lines: usize) -> usize {
+    for sent in 0..lines {
+        if talk.socket.write_all(line.as_bytes()).await.is_err() || talk.session.is_finished() {
+            return sent;
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    lines
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_that_drips_is_cut_and_leaves_nothing() {
+    let many = format!("Subject: x\r\n\r\n{}", "0123456789abcdef\r\n".repeat(60_000));
+    for (begin, beginning, line, cut) in [
+        ("DATA", "Subject: x\r\n\r\n".to_owned(), "x".repeat(1000) + "\r\n", true),
+        // What came fast before does not help for long.
+        ("DATA", many.clone(), "x".repeat(1000) + "\r\n", true),
+        ("DATA", many, "x".repeat(20_000) + "\r\n", false),
+        // Chunks with a pause between them, each of which is taken at once.
+        ("", String::new(), "BDAT 5\r\nA: b\n".to_owned(), true),
+    ] {
+        let world = World::with(&CONFIG.replace("4KiB", "4MiB").replace("\"1KiB\"", "\"64KiB\""));
+        let mut talk = Talk::begin(&world, "192.0.2.1").await;
+        talk.say("MAIL FROM:<a@fabrikam.example>", "250").await;
+        talk.say("RCPT TO:<alice@contoso.com>", "250").await;
+        if !begin.is_empty() {
+            talk.say(begin, "354").await;
+        }
+        talk.socket.write_all(beginning.as_bytes()).await.unwrap();
+        let lines = drip(&mut talk, &line, 60).await;
+        let told = format!("{} octets each 10 s after {}", line.len(), beginning.len());
+        if cut {
+            assert!((10..16).contains(&lines), "{told}: {lines}");
+            let mut said = String::new();
+            talk.socket.read_to_string(&mut said).await.unwrap();
+            assert!(said.ends_with("421 4.4.2 timeout, closing connection\r\n"), "{told}: {said}");
+        } else {
+            assert_eq!(lines, 60, "{told}");
+            talk.say(".", "250 2.0.0").await;
+            assert_eq!(world.take_committed().len(), 1, "{told}");
+        }
+        assert_eq!(world.take_committed(), [], "{told}");
+        let left = walk(world.folder()).into_iter().filter(|path| path.contains("incoming/"));
+        assert_eq!(left.collect::<Vec<_>>(), [""; 0], "{told}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_content_a_command_has_its_own_time_again() {
+    let world = World::new();
+    for (content, reply) in [("x\r\n.", "250 2.0.0"), (&*format!("{}\r\n.", "x\r\n".repeat(4000)), "552 5.3.4")] {
+        let mut talk = Talk::begin(&world, "192.0.2.1").await;
+        talk.envelope(&["alice@contoso.com"]).await;
+        let (beginning, end) = content.split_at(content.len() / 2);
+        talk.socket.write_all(beginning.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        talk.say(end, reply).await;
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        talk.say("NOOP", "250 2.0.0").await;
+    }
+}
+
 fn walk(folder: &std::path::Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -66,7 +66,10 @@ async fn data_with_a_lookalike_is_refused_to_its_true_end() {
         for cut in start..text.len() {
             let (codes, bodies) = send(&world, text.as_bytes(), cut).await;
             let told = format!("{lookalike:?} cut at {cut}");
-            assert_eq!(codes, ["250", "250", "250", "354", "554", "221"], "{told}");
+            // A bare CR or LF ends the session as well.
+            let bare = lookalike.replace("\r\n", "").contains(['\r', '\n']);
+            let quit = if bare { &[][..] } else { &["221"] };
+            assert_eq!(codes, [&["250", "250", "250", "354", "554"], quit].concat(), "{told}");
             assert_eq!(bodies, [""; 0], "{told}");
         }
     }

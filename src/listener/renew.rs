@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ListenError, Listeners};
 use crate::config::{Auth, Config};
 use crate::session::users;
+use crate::time::UnixTime;
 use crate::tls::accept;
 use crate::tls::serve::{self, Certificates};
 
@@ -94,12 +95,20 @@ impl Listeners {
         }
     }
 
-    /// `certificate_expiry_timestamp_seconds`.
+    /// `certificate_expiry_timestamp_seconds`; and what is out of time, which we show all the same: nobody gets better mail
+    /// for being refused.
     pub(super) fn note_expiries(&self, config: &Config) {
         for connector in &config.receive_connectors {
             let Some(Ok(expiry)) = connector.tls.certificate.as_ref().map(accept::expiry) else { continue };
             let seconds = i64::try_from(expiry.0).unwrap_or(i64::MAX);
             self.shared.services.metrics.certificate_expiry.with_label_values(&[&*connector.name]).set(seconds);
+        }
+        let now = UnixTime::now();
+        for (of, files) in serve::shown(config) {
+            if let Ok(Some(why)) = accept::out_of_time(files, now) {
+                let file = files.certificate.display();
+                tracing::warn!(alert = true, %of, %file, "the certificate {why}: renew it, or put the clock right");
+            }
         }
     }
 }

@@ -60,10 +60,16 @@ impl Deadlines {
         self.content = None;
     }
 
+    /// Content is about to come, or some has and more will.
+    pub(super) fn content_begins(&mut self, now: Instant) {
+        let begins = || Content { last: now, octets: 0, reading: None, waited: Duration::ZERO, came: 0 };
+        self.content.get_or_insert_with(begins);
+    }
+
     /// We are about to read at `now`: until when.
     pub(super) fn next(&mut self, expect: Expect, now: Instant) -> Instant {
-        if expect == Expect::Content && self.content.is_none() {
-            self.content = Some(Content { last: now, octets: 0, reading: None, waited: Duration::ZERO, came: 0 });
+        if expect == Expect::Content {
+            self.content_begins(now);
         }
         let content = self.content.as_mut().map(|content| {
             let since = *content.reading.get_or_insert(now);

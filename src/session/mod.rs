@@ -278,16 +278,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
             Action::Commit(summary) => {
                 self.standing.message();
-                self.deadlines.content_ended();
                 let transaction = self.transaction.take().ok_or(Ended::Stuck)?;
                 let (services, session) = (self.services.clone(), self.client.id.clone());
                 let result = Box::pin(ending::end(&services, &session, transaction, summary)).await;
                 self.machine.handle(Event::Ended(result));
             }
-            Action::Discard => {
-                self.deadlines.content_ended();
-                self.transaction = None;
-            }
+            Action::Discard => self.transaction = None,
             Action::StartTls => {
                 self.standing.moved();
                 self.flush().await?;

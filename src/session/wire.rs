@@ -39,6 +39,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     pub(super) async fn read(&mut self, expect: Expect) -> Result<(), Ended> {
         let now = Instant::now();
         self.turn_begins(expect, now);
+        match expect {
+            Expect::Command if self.machine.is_between_chunks() => self.deadlines.content_begins(now),
+            Expect::Command => self.deadlines.content_ended(),
+            Expect::Content => {}
+        }
         let deadline = self.deadlines.next(expect, now);
         let branches = self.transaction.as_ref().map(|transaction| &transaction.branches);
         let branches = branches.filter(|branches| branches.has_checkouts());

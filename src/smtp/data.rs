@@ -22,6 +22,7 @@ pub enum Flaw {
 pub struct DotReader {
     at: At,
     flaw: Option<Flaw>,
+    bare: bool,
 }
 
 /// Where in a line the reader is.
@@ -45,7 +46,7 @@ impl DotReader {
     /// A reader at the beginning of the content.
     #[must_use]
     pub fn new() -> Self {
-        Self { at: At::LineStart, flaw: None }
+        Self { at: At::LineStart, flaw: None, bare: false }
     }
 
     /// Whether the end has been read.
@@ -58,6 +59,12 @@ impl DotReader {
     #[must_use]
     pub fn flaw(&self) -> Option<Flaw> {
         self.flaw
+    }
+
+    /// Whether a bare CR or LF has been read, before or behind another flaw.
+    #[must_use]
+    pub fn bare(&self) -> bool {
+        self.bare
     }
 
     /// Reads on: takes all octets off `input`, unless the end lies within, and returns their content with its dots
@@ -117,6 +124,7 @@ impl DotReader {
     }
 
     fn note(&mut self, flaw: Flaw) {
+        self.bare |= flaw == Flaw::BareLineEnd;
         self.flaw.get_or_insert(flaw);
     }
 

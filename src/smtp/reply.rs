@@ -256,7 +256,7 @@ pub const MESSAGE_TOO_LARGE: Reply = Reply::fixed(552, Enhanced(5, 3, 4), "messa
 pub const HEADER_TOO_LARGE: Reply = Reply::fixed(552, Enhanced(5, 3, 4), "header size exceeds fixed maximum");
 /// A bare CR or LF in DATA (RFC 5321 2.3.8).
 pub const BARE_IN_DATA: Reply =
-    Reply::fixed(554, Enhanced(5, 6, 11), "message contains a bare CR or LF; lines end with CRLF");
+    Reply::fixed(554, Enhanced(5, 6, 11), "message contains a bare CR or LF; lines end with CRLF; closing connection");
 /// NUL in content (RFC 5322 4).
 pub const NUL_IN_DATA: Reply = Reply::fixed(554, Enhanced(5, 6, 0), "message contains a NUL octet");
 /// Back-pressure: less free space than `min_free`.

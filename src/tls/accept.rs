@@ -69,6 +69,34 @@ pub fn expiry(files: &CertificateFiles) -> Result<UnixTime, CertificateError> {
     good_until(leaf).ok_or_else(not_x509)
 }
 
+/// Why nobody who looks at our own certificate, the first of the file, believes it at `now`; `None`: it is good.
+///
+/// # Errors
+/// A [`CertificateError`] naming the file.
+pub fn out_of_time(files: &CertificateFiles, now: UnixTime) -> Result<Option<OutOfTime>, CertificateError> {
+    let chain = read_chain(&files.certificate)?;
+    let not_x509 = || CertificateError::NotX509(files.certificate.display().to_string());
+    let (_, leaf) = x509_parser::parse_x509_certificate(chain.first().ok_or_else(not_x509)?).map_err(|_| not_x509())?;
+    let time = |time: x509_parser::time::ASN1Time| UnixTime(u64::try_from(time.timestamp()).unwrap_or_default());
+    let (from, until) = (time(leaf.validity().not_before), time(leaf.validity().not_after));
+    Ok(match now {
+        now if now < from => Some(OutOfTime::NotYet(from)),
+        now if now >= until => Some(OutOfTime::Expired(until)),
+        _ => None,
+    })
+}
+
+/// A certificate's time has not come, or is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OutOfTime {
+    /// It begins then.
+    #[error("is not valid before {0}")]
+    NotYet(UnixTime),
+    /// It ended then.
+    #[error("expired at {0}")]
+    Expired(UnixTime),
+}
+
 /// When a certificate, DER, expires; `None`: it is none.
 #[must_use]
 pub fn good_until(certificate: &[u8]) -> Option<UnixTime> {

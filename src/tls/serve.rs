@@ -18,7 +18,7 @@ use super::accept::{self, CertificateError};
 use super::authority::{AnyClient, Authority};
 use super::connect::TlsError;
 use super::names::{self, covers};
-use crate::config::{Config, ReceiveConnector, ReceiveTlsMode};
+use crate::config::{CertificateFiles, Config, Protocol, ReceiveConnector, ReceiveTlsMode};
 
 /// What keeps a connector from speaking TLS.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +107,18 @@ pub fn files(config: &Config) -> impl Iterator<Item = &Path> {
         let own = tls.certificate.iter().flat_map(|files| [&*files.certificate, &*files.key]);
         own.chain(tls.client_ca.as_deref())
     })
+}
+
+/// The certificates that are shown to others, to clients and to next hops, and by which connector.
+pub fn shown(config: &Config) -> impl Iterator<Item = (String, &CertificateFiles)> {
+    let to_clients = config.receive_connectors.iter().filter_map(|connector| {
+        Some((format!("receive connector {}", connector.name), connector.tls.certificate.as_ref()?))
+    });
+    let to_next_hops = config.send_connectors.iter().filter_map(|connector| {
+        let Protocol::Smtp(smtp) = &connector.protocol else { return None };
+        Some((format!("send connector {}", connector.name), smtp.tls.certificate.as_ref()?))
+    });
+    to_clients.chain(to_next_hops)
 }
 
 fn speaks_tls(connector: &ReceiveConnector) -> bool {

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use crate::ground::{Ground, SOON, tls};
 use crate::support::senders::Raw;
 use crate::support::wait_until;
+use time::{Duration, OffsetDateTime};
 
 #[test]
 fn the_name_that_a_client_asks_for_chooses_the_certificate() {
@@ -32,6 +33,37 @@ fn the_name_that_a_client_asks_for_chooses_the_certificate() {
         (&["-servername", "fabrikam.test", "-tls1_2"], two),
     ] {
         assert_eq!(shown(ground.node.smtp, arguments), names, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_certificate_out_of_time_is_told_and_shown_all_the_same() {
+    for (from, until, why) in [(-10, -1, "expired at"), (1, 10, "is not valid before")] {
+        let mut ground = Ground::prepare();
+        let issued = ground.authority.issue_as("mx.contoso.test", &["mx.contoso.test"], |params| {
+            params.not_before = OffsetDateTime::now_utc() + Duration::days(from);
+            params.not_after = OffsetDateTime::now_utc() + Duration::days(until);
+        });
+        let door = format!(
+            "[[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\n{}\n",
+            tls("required", &issued, "")
+        );
+        ground.start(&door);
+        let told = || ground.node.log().lines().filter(|l| l.contains(why) && l.contains("alert=true")).count();
+        wait_until("a word about it", SOON, || told() == 1);
+        assert_eq!(shown(ground.node.smtp, &["-servername", "mx.contoso.test"]), "mx.contoso.test");
+        let check = ground.node.run(&["check"]);
+        let text = String::from_utf8_lossy(&check.stdout).into_owned();
+        assert!(check.status.success() && text.contains("warning certificate of receive connector internet"), "{text}");
+        assert!(text.contains(why), "{text}");
+        ground.node.run(&["reload"]);
+        wait_until("another word", SOON, || told() == 2);
+        // Renewed, nothing is told any more.
+        ground.authority.issue(&["mx.contoso.test"]);
+        ground.node.run(&["reload"]);
+        assert_eq!(told(), 2);
+        let text = ground.node.run(&["check"]).stdout;
+        assert!(!String::from_utf8_lossy(&text).contains("certificate of"), "{}", String::from_utf8_lossy(&text));
     }
 }
 

@@ -9,9 +9,12 @@ use crate::config::{CertificateFiles, Config, Protocol};
 use crate::time::UnixTime;
 use crate::tls::accept;
 use crate::tls::authority::Authority;
+use crate::tls::serve;
 
 /// From when on a certificate is about to expire: as the alert rules have it.
 pub(super) const SOON: Duration = Duration::from_secs(14 * 86_400);
+
+const RENEW: &str = "renew it, or put the clock right, then `fingerpost reload`";
 
 /// Looks at each.
 pub(super) fn look(config: &Config, now: UnixTime) -> Vec<Finding> {
@@ -31,6 +34,16 @@ pub(super) fn look(config: &Config, now: UnixTime) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// What of them is out of time, for a check that tries nothing: the server would start with it, so it is no failure.
+pub(super) fn out_of_time(config: &Config, now: UnixTime) -> Vec<Finding> {
+    let own = serve::shown(config).filter_map(|(what, files)| {
+        let why = accept::out_of_time(files, now).ok()??;
+        let found = format!("{} {why}", files.certificate.display());
+        Some(Finding::doubtful(format!("certificate of {what}"), found, RENEW))
+    });
+    own.collect()
 }
 
 fn authority(what: &str, file: &Path) -> Finding {
@@ -53,12 +66,12 @@ fn judge(what: &str, files: &CertificateFiles, now: UnixTime) -> Finding {
         }
     };
     let found = format!("{file} is good until {until}");
-    match until.0.checked_sub(now.0) {
-        None | Some(0) => {
-            Finding::bad(what, format!("{file} expired at {until}"), "renew it, then `fingerpost reload`")
-        }
-        Some(left) if left < SOON.as_secs() => Finding::doubtful(what, found, "renew it, then `fingerpost reload`"),
-        Some(_) => Finding::well(what, found),
+    if let Ok(Some(why)) = accept::out_of_time(files, now) {
+        return Finding::bad(what, format!("{file} {why}"), RENEW);
+    }
+    match now.plus(SOON) {
+        soon if soon > until => Finding::doubtful(what, found, RENEW),
+        _ => Finding::well(what, found),
     }
 }
 
@@ -73,6 +86,7 @@ mod tests {
         let files =
             CertificateFiles { certificate: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
         let mut wanted = rcgen::CertificateParams::new(vec!["mx.contoso.com".to_owned()]).unwrap();
+        wanted.not_before = rcgen::date_time_ymd(2020, 1, 1);
         wanted.not_after = rcgen::date_time_ymd(2030, 1, 1);
         let key = rcgen::KeyPair::generate().unwrap();
         std::fs::write(&files.certificate, wanted.self_signed(&key).unwrap().pem()).unwrap();
@@ -82,6 +96,10 @@ mod tests {
         assert!(matches!(at(expires - 86_400 * 30), Found::Well { .. }));
         assert!(matches!(at(expires - 86_400 * 3), Found::Doubtful { .. }));
         assert!(matches!(at(expires), Found::Bad { .. }));
+        let begins = 1_577_836_800; // 2020-01-01
+        assert!(matches!(at(begins), Found::Well { .. }));
+        let Found::Bad { found, .. } = at(begins - 1) else { panic!("it is good too early") };
+        assert!(found.contains("is not valid before 2020-01-01"), "{found}");
         std::fs::remove_file(&files.key).unwrap();
         assert!(matches!(at(0), Found::Bad { .. }));
     }

@@ -12,6 +12,7 @@ use crate::admin::api::problem_line;
 use crate::config::check::{Problem, load, render};
 use crate::config::{Config, Protocol};
 use crate::descriptors;
+use crate::time::UnixTime;
 
 mod call_ahead;
 mod certificates;
@@ -81,7 +82,7 @@ impl Finding {
 /// The configuration alone. No: it would not load.
 pub(super) fn form(file: &Path, format: Format) -> anyhow::Result<Outcome> {
     match load(file, &HashMap::new()) {
-        Ok(config) => print(&config, Vec::new(), format),
+        Ok(config) => print(&config, certificates::out_of_time(&config, UnixTime::now()), format),
         Err(problems) => refuse(&problems, format),
     }
 }

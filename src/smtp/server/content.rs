@@ -206,6 +206,12 @@ impl Server {
         matches!(self.state, State::Content(..) | State::BetweenChunks(_) | State::Skipping(..))
     }
 
+    /// Whether a chunk of a message has come and its last one has not.
+    #[must_use]
+    pub fn is_between_chunks(&self) -> bool {
+        matches!(self.state, State::BetweenChunks(_))
+    }
+
     /// The verdict on the header section is there.
     pub(super) fn header_checked(&mut self, mut incoming: Incoming, source: Source, verdict: Result<(), Reply>) {
         let header = std::mem::replace(&mut incoming.header, Header::Passed);
@@ -231,7 +237,12 @@ impl Server {
             }
         };
         if let Some(why) = incoming.refused {
-            return self.send(why);
+            return match source {
+                // As in a command: where this client's lines end is anybody's guess. It is told at the end of the message,
+                // which it would not read before.
+                Source::Dots(reader) if reader.bare() => self.close_with(why),
+                Source::Dots(_) | Source::Chunk { .. } => self.send(why),
+            };
         }
         if let Source::Chunk { size, place: Place::Inner, .. } = source {
             self.state = State::BetweenChunks(incoming);

@@ -182,20 +182,25 @@ fn commands_are_answered_by_the_state_they_come_in() {
 fn nothing_of_a_refused_message_is_read_as_a_command() {
     let begun = format!("{MAIL}{RCPT}");
     let refused = |code| [SENDER_OK, RCPT_OK, "354", code, OK];
+    let ended = |code| [SENDER_OK, RCPT_OK, "354", code];
     let body = "x".repeat(90);
     check(
         TlsState::Unavailable,
         &[
             (format!("{begun}DATA\r\n\r\n{body}\r\nQUIT\r\n1234567890\r\n.\r\nNOOP\r\n"), &refused("552 5.3.4"), &[]),
             (format!("{begun}DATA\r\nA: {}\r\nQUIT\r\n\r\n.\r\nNOOP\r\n", "x".repeat(40)), &refused("552 5.3.4"), &[]),
-            (format!("{begun}DATA\r\nA: b\r\n\r\nc\n.\nQUIT\r\n.\r\nNOOP\r\n"), &refused("554 5.6.11"), &[]),
-            (format!("{begun}DATA\r\nA: b\r\n\r\nc\0d\n\r\nQUIT\r\n.\r\nNOOP\r\n"), &refused("554 5.6.0"), &[]),
+            // A bare CR or LF ends the session, whatever else is wrong.
+            (format!("{begun}DATA\r\nA: b\r\n\r\nc\n.\nQUIT\r\n.\r\nNOOP\r\n"), &ended("554 5.6.11"), &[]),
+            (format!("{begun}DATA\r\nA: b\r\n\r\nc\r.\rQUIT\r\n.\r\nNOOP\r\n"), &ended("554 5.6.11"), &[]),
+            (format!("{begun}DATA\r\nA: b\n\r\nc\r\n.\r\nNOOP\r\n"), &ended("554 5.6.11"), &[]),
+            (format!("{begun}DATA\r\nA: b\r\n\r\nc\0d\n\r\nQUIT\r\n.\r\nNOOP\r\n"), &ended("554 5.6.0"), &[]),
+            (format!("{begun}DATA\r\nA: b\r\n\r\nc\0d\r\nQUIT\r\n.\r\nNOOP\r\n"), &refused("554 5.6.0"), &[]),
             (format!("{begun}DATA\r\nA: \0\r\nQUIT\r\n.\r\nNOOP\r\n"), &refused("554 5.6.0"), &[]),
             (format!("{begun}DATA\r\nLoop: b\r\n\r\nc\r\nQUIT\r\n.\r\nNOOP\r\n"), &refused("554 5.4.6"), &[]),
             (format!("{begun}DATA\r\nLoop: b\r\n.\r\nNOOP\r\n"), &refused("554 5.4.6"), &[]),
             // The first thing that is wrong is the one that is told.
-            (format!("{begun}DATA\r\n\r\n{body}{body}\n.\r\n.\r\nNOOP\r\n"), &refused("552 5.3.4"), &[]),
-            (format!("{begun}DATA\r\nLoop: b\r\n\r\n{body}{body}\n\r\n.\r\nNOOP\r\n"), &refused("554 5.4.6"), &[]),
+            (format!("{begun}DATA\r\n\r\n{body}{body}\n.\r\n.\r\nNOOP\r\n"), &ended("552 5.3.4"), &[]),
+            (format!("{begun}DATA\r\nLoop: b\r\n\r\n{body}{body}\n\r\n.\r\nNOOP\r\n"), &ended("554 5.4.6"), &[]),
             (format!("{begun}DATA\r\nA: {}\r\n\r\nc\r\n.\r\nNOOP\r\n", "x".repeat(36)), &refused("552 5.3.4"), &[]),
         ],
     );
