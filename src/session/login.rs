@@ -16,8 +16,10 @@ use crate::config::Auth;
 use crate::directory::Login;
 use crate::guesses::{Guess, Guesses, Limit, Reach, Step};
 use crate::in_force::InForce;
+use crate::one_client::one_client;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::sasl::Credentials;
+use crate::strangers::sums::{About, Kind};
 use crate::time::UnixTime;
 
 /// When a failure is told.
@@ -68,6 +70,11 @@ fn take_note(
     (user, login): (&str, Login),
 ) -> (&'static str, Result<(), Reply>) {
     let now = UnixTime::now();
+    let tells = |reason| {
+        let client_is = one_client(client.address.ip());
+        let about = About { what: Kind::Authentication, client: client_is, domain: "", reason, sample: user };
+        !client.connector.organization.is_empty() || services.strangers.tells(&about)
+    };
     match login {
         Login::Accepted => {
             tracing::info!(?user, "authenticated");
@@ -75,20 +82,26 @@ fn take_note(
             ("accepted", Ok(()))
         }
         Login::Rejected(why) => {
-            tracing::warn!(?user, %why, "authentication failed");
+            if tells("rejected") {
+                tracing::warn!(?user, %why, "authentication failed");
+            }
             failed(client, guesses(services).refused(guess, now));
             ("rejected", Err(reply::AUTH_FAILED))
         }
         Login::Unavailable(why) => {
-            tracing::error!(?user, %why, "authentication is not possible now");
+            if tells("unavailable") {
+                tracing::error!(?user, %why, "authentication is not possible now");
+            }
             ("unavailable", Err(reply::AUTH_UNAVAILABLE))
         }
         Login::NotAsked => {
-            tracing::warn!(
-                ?user,
-                "three wrong passwords reached this account within half an hour: it is not asked \
-                about more of clients from which the user never logged in, lest the directory locks it"
-            );
+            if tells("not-asked") {
+                tracing::warn!(
+                    ?user,
+                    "three wrong passwords reached this account within half an hour: it is not asked \
+                    about more of clients from which the user never logged in, lest the directory locks it"
+                );
+            }
             failed(client, guesses(services).failed(guess, now));
             ("limited", Err(reply::AUTH_UNAVAILABLE))
         }
