@@ -23,7 +23,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 fn node() -> Fingerpost {
     let node = Fingerpost::prepare();
     node.write("people.csv", "address\nalice@contoso.test\n");
-    let door = "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n\n";
+    // What strangers cause would be told as sums.
+    let door = "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\norganization = \"senders\"\n\n";
     let mailboxes = "[[send_connector]]\nname = \"mailboxes\"\nprotocol = \"maildir\"\npath = \"{folder}/mail\"\n";
     let domain = accepted_domain("contoso.test", "mailboxes");
     node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{door}{domain}{mailboxes}"));

@@ -327,7 +327,14 @@ impl Shared {
     /// Says why, and closes.
     fn turn_away(&self, mut socket: TcpStream, address: SocketAddr, (reason, why): (&'static str, Reply)) {
         let client = one_client(address.ip());
-        if self.services.strangers.tells(&About { what: Kind::TurnedAway, client, domain: "", reason, sample: "" }) {
+        if self.services.strangers.tells(&About {
+            what: Kind::TurnedAway,
+            client,
+            domain: "",
+            reason,
+            detail: "",
+            sample: "",
+        }) {
             tracing::info!(client = %address.ip().to_canonical(), reason, "connection turned away");
         }
         self.services.metrics.sessions_refused.with_label_values(&[reason]).inc();

@@ -347,7 +347,7 @@ fn tell_refused(
     for recipient in &transaction.recipients {
         let connector = &*recipient.route.connector;
         services.metrics.deliveries.with_label_values(&[connector, result]).inc();
-        if transaction.is_told(services, Kind::RefusedRecipient, (&recipient.rcpt.address, said)) {
+        if transaction.is_told(services, (Kind::RefusedRecipient, ""), (&recipient.rcpt.address, said)) {
             told = true;
             services.trace.record(&Event {
                 recipient: recipient.rcpt.address.as_str().into(),

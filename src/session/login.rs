@@ -72,7 +72,8 @@ fn take_note(
     let now = UnixTime::now();
     let tells = |reason| {
         let client_is = one_client(client.address.ip());
-        let about = About { what: Kind::Authentication, client: client_is, domain: "", reason, sample: user };
+        let about =
+            About { what: Kind::Authentication, client: client_is, domain: "", reason, detail: "", sample: user };
         !client.connector.organization.is_empty() || services.strangers.tells(&about)
     };
     match login {

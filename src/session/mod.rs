@@ -154,7 +154,8 @@ where
             strangers.left(address, &id);
         }
         let tells = |reason| {
-            let about = About { what: Kind::Broken, client: one_client(address), domain: "", reason, sample: "" };
+            let about =
+                About { what: Kind::Broken, client: one_client(address), domain: "", reason, detail: "", sample: "" };
             !connector.organization.is_empty() || strangers.tells(&about)
         };
         match ended {

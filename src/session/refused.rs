@@ -44,8 +44,9 @@ impl Transaction {
         if loops {
             services.metrics.loops.with_label_values(&["resolves-first"]).inc();
         }
-        if self.is_told(services, Kind::RefusedRecipient, (address, &reply)) {
-            let why = &because(&one.decision.reasons);
+        let why = &because(&one.decision.reasons);
+        let detail = why.replace(address.as_str(), "");
+        if self.is_told(services, (Kind::RefusedRecipient, &detail), (address, &reply)) {
             tracing::info!(sender = %self.sender.reverse_path, recipient = %address, %reply,
                 row = (!row.is_empty()).then_some(row), because = why, "recipient refused");
             let by = if row.is_empty() { String::new() } else { format!("refusal {row}; ") };
@@ -59,7 +60,12 @@ impl Transaction {
     }
 
     /// Whether what happened to a recipient is told by itself, not as part of a sum.
-    pub(super) fn is_told(&self, services: &Services, what: Kind, (address, reply): (&Address, &Reply)) -> bool {
+    pub(super) fn is_told(
+        &self,
+        services: &Services,
+        (what, detail): (Kind, &str),
+        (address, reply): (&Address, &Reply),
+    ) -> bool {
         if !self.origin.is_stranger() {
             return true;
         }
@@ -68,7 +74,14 @@ impl Transaction {
         // Not in the next hop's words: they may have the address in them.
         let reason = format!("{}{enhanced}", reply.code);
         let client = one_client(self.client());
-        services.strangers.tells(&About { what, client, domain: &domain, reason: &reason, sample: address.as_str() })
+        services.strangers.tells(&About {
+            what,
+            client,
+            domain: &domain,
+            reason: &reason,
+            detail,
+            sample: address.as_str(),
+        })
     }
 
     /// The same of a message or a recipient that loops.
@@ -78,6 +91,7 @@ impl Transaction {
             client: one_client(self.client()),
             domain: "",
             reason: rule.label(),
+            detail: "",
             sample: self.sender.reverse_path.as_str(),
         };
         !self.origin.is_stranger() || services.strangers.tells(&about)
@@ -111,7 +125,7 @@ impl Transaction {
              refusals are told {:?} later",
             limits.unknown_recipients, limits.unknown_within, limits.unknown_delay
         );
-        let told = About { what: Kind::Harvester, client, domain: "", reason: "", sample: "" };
+        let told = About { what: Kind::Harvester, client, domain: "", reason: "", detail: "", sample: "" };
         if services.strangers.tells(&told) {
             tracing::warn!("{detail}");
             services.trace.record(&Event { detail: detail.into(), ..self.event(session, What::Refused) });

@@ -310,7 +310,7 @@ where
     let link = link.map_err(Ended::Handshake)?;
     let config = services.current.load().config.clone();
     let address = one_client(client.address.ip());
-    let about = About { what: Kind::Certificate, client: address, domain: "", reason: "", sample: "" };
+    let about = About { what: Kind::Certificate, client: address, domain: "", reason: "", detail: "", sample: "" };
     let tells = || services.strangers.tells(&about);
     let believed = Believed::of(&tls, link.peer_certificates(), tells);
     client.showed(&config, believed, tells);

@@ -1,9 +1,11 @@
 //! What strangers cause again and again: the first of it is told one by one, the rest as sums, so that neither log nor
 //! trace grows with an attack. Pure.
 //!
-//! One by one go 100 a minute of each kind, and 10 of one client. A sum is of a minute, a kind, a client, a domain and a
+//! One by one go 100 a minute of each kind, and 10 of one client; besides, what has a detail that is new in this minute, such as
+//! why a directory cannot be asked: 20, and 5 of one client. A sum is of a minute, a kind, a client, a domain and a
 //! reason, with a few addresses as a sample.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use crate::fast_map::FastMap;
@@ -13,6 +15,10 @@ use crate::time::UnixTime;
 const SINGLY: u32 = 100;
 /// And of one client.
 const OF_ONE_CLIENT: u32 = 10;
+/// Besides those, of each kind, what has a detail that is new in this minute.
+const NEWS: usize = 20;
+/// And of one client.
+const NEWS_OF_ONE_CLIENT: u32 = 5;
 /// Different sums of one minute and kind; what is beyond them goes into one.
 const SUMS: usize = 100;
 /// Addresses in a sum.
@@ -73,6 +79,8 @@ pub struct About<'a> {
     pub domain: &'a str,
     /// Why: one of a few texts, nothing that a client or a next hop can choose.
     pub reason: &'a str,
+    /// What an operator looks for, without the address; empty: nothing.
+    pub detail: &'a str,
     /// What is in the sample: an address, a name; empty: nothing.
     pub sample: &'a str,
 }
@@ -109,9 +117,35 @@ pub struct Sums {
 #[derive(Debug, Default)]
 struct Told {
     all: u32,
-    by_client: FastMap<IpAddr, u32>,
+    by_client: FastMap<IpAddr, OfClient>,
+    details: HashSet<String>,
     /// Its sums.
     sums: usize,
+}
+
+#[derive(Debug, Default)]
+struct OfClient {
+    told: u32,
+    news: u32,
+}
+
+impl Told {
+    /// Whether it is one of those that are told.
+    fn takes(&mut self, about: &About<'_>) -> bool {
+        let of_client = self.by_client.entry(about.client).or_default();
+        if self.all < SINGLY && of_client.told < OF_ONE_CLIENT {
+            of_client.told += 1;
+            self.all += 1;
+            self.details.extend(Some(kept(about.detail)).filter(|_| self.details.len() < NEWS));
+            return true;
+        }
+        if about.detail.is_empty() || self.details.len() >= NEWS || of_client.news >= NEWS_OF_ONE_CLIENT {
+            return false;
+        }
+        let is_new = self.details.insert(kept(about.detail));
+        of_client.news += u32::from(is_new);
+        is_new
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -127,13 +161,8 @@ impl Sums {
     pub fn take(&mut self, about: &About<'_>, now: UnixTime) -> bool {
         self.turn(now);
         let told = &mut self.told[about.what as usize];
-        if told.all < SINGLY {
-            let of_client = told.by_client.entry(about.client).or_default();
-            if *of_client < OF_ONE_CLIENT {
-                *of_client += 1;
-                told.all += 1;
-                return true;
-            }
+        if told.takes(about) {
+            return true;
         }
         let mut key = Key {
             what: about.what,
@@ -192,7 +221,7 @@ mod tests {
 
     fn about<'a>(client: u32, reason: &'a str, sample: &'a str) -> About<'a> {
         let client = IpAddr::V4(client.into());
-        About { what: Kind::RefusedRecipient, client, domain: "contoso.com", reason, sample }
+        About { what: Kind::RefusedRecipient, client, domain: "contoso.com", reason, detail: "", sample }
     }
 
     #[test]
@@ -220,6 +249,28 @@ mod tests {
         assert_eq!(due[0], first);
         assert!(sums.take(&about(1, "550 5.1.1", ""), UnixTime(660)), "a minute later the first are told again");
         assert!(sums.due(UnixTime(661)).is_empty());
+    }
+
+    #[test]
+    fn what_is_new_is_told_by_itself() {
+        let mut sums = Sums::default();
+        let mut take =
+            |client: u32, detail: &str| sums.take(&About { detail, ..about(client, "451 4.4.3", "") }, UnixTime(60));
+        for _ in 0..10 {
+            assert!(take(1, "directory ad: answered 49"));
+        }
+        assert!(
+            !take(1, "directory ad: answered 49")
+                && take(1, "directory ad: no answer")
+                && !take(1, "directory ad: no answer")
+        );
+        for number in 0..4 {
+            assert!(take(1, &format!("other {number}")));
+        }
+        assert!(!take(1, "too many of one client"));
+        let told = (2..200).filter(|number| take(2, &format!("another {number}"))).count();
+        assert_eq!(told, 14, "ten as any client, and four of the twenty that are new");
+        assert!((0..1000).filter(|number| take(number + 3, &format!("client {number}"))).count() <= 100);
     }
 
     #[test]
