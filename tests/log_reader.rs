@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use support::fingerpost::Fingerpost;
 use support::senders::{Letter, Raw};
-use support::tables::{NODE, PEOPLE, accepted_domain};
+use support::tables::{NODE, PEOPLE, accepted_domain, send_connector};
 use support::{wait_until, within};
 
 const LOST: &str = "fingerpost_log_lines_lost_total";
@@ -26,8 +26,9 @@ fn node() -> Fingerpost {
     // What strangers cause would be told as sums.
     let door = "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\norganization = \"senders\"\n\n";
     let mailboxes = "[[send_connector]]\nname = \"mailboxes\"\nprotocol = \"maildir\"\npath = \"{folder}/mail\"\n";
+    let senders = send_connector("senders", ([127, 0, 0, 9], 25).into(), "organization = \"senders\"");
     let domain = accepted_domain("contoso.test", "mailboxes");
-    node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{door}{domain}{mailboxes}"));
+    node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{door}{domain}{mailboxes}{senders}"));
     node
 }
 
