@@ -7,6 +7,7 @@ loopback addresses of their own; so do the ten honest clients.
 import asyncio
 import base64
 import contextlib
+import functools
 import os
 import pathlib
 import random
@@ -59,7 +60,13 @@ class Attackers:
     """Who attacks, until cancelled. `done` counts what they did."""
 
     def __init__(self, node):
-        self.node, self.server, self.done = node, node.server, 0
+        self.node, self.server, self.done, self.begun = node, node.server, 0, set()
+
+    def late(self, number):
+        """Whether this attacker has begun already."""
+        known = number in self.begun
+        self.begun.add(number)
+        return known
 
     async def again(self, one, *words):
         """Repeats it over new connections."""
@@ -99,11 +106,12 @@ class Attackers:
                 self.done += 1
 
     async def idle(self, number):
-        """Says EHLO and nothing more."""
+        """Says EHLO and nothing more. Who is sent away comes again later."""
+        await asyncio.sleep(number / 2000)
         async with Client(self.server, source(number // 40)) as client:
-            await client.hello()
-            self.done += 1
+            self.done += not await client.hello()
             await client.reader.read()
+            await asyncio.sleep(10)
 
     async def knock(self, number):
         """Connects and closes."""
@@ -124,7 +132,8 @@ class Attackers:
             writer.transport.abort()
 
     async def slow_data(self, number):
-        """DATA at 100 octets a second."""
+        """DATA at 100 octets a second; ten more clients a second."""
+        await asyncio.sleep(0 if self.late(number) else number / 10)
         async with Client(self.server, source(number)) as client:
             if await client.hello():
                 return await asyncio.sleep(0.1)
@@ -136,7 +145,8 @@ class Attackers:
                 await asyncio.sleep(1)
 
     async def noop(self, number):
-        """MAIL, RCPT, and NOOP for ever."""
+        """MAIL, RCPT, and NOOP for ever; ten more clients a second."""
+        await asyncio.sleep(0 if self.late(number) else number / 10)
         async with Client(self.server, source(number)) as client:
             if await client.hello():
                 return await asyncio.sleep(0.1)
@@ -177,7 +187,7 @@ class Attackers:
             if await client.hello():
                 return await asyncio.sleep(0.1)
             while True:
-                to = [f"p{number % 100}@{DOMAIN}", f"refused@{DOMAIN}"]
+                to = [f"p{number % 100}@{DOMAIN}", "gone@later.test"]
                 lines = [f"MAIL FROM:<{senders[kind]}>", *(f"RCPT TO:<{each}>{notify}" for each in to), "DATA"]
                 if not (await client.say(*lines))[-1].startswith("354"):
                     return
@@ -196,10 +206,13 @@ class Attackers:
                 client.writer.write((b"x" * 98 + b"\r\n") * 1000)
                 await client.writer.drain()
                 self.done += 100_000
+                await asyncio.sleep(0.05)
             await asyncio.sleep(3600)
 
 
+@functools.cache
 def anyone():
+    """TLS with whoever answers."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
@@ -214,8 +227,8 @@ ROWS = {
     "idle": ("10,000 idle connections", "connections", lambda a: [a.again(a.idle, n) for n in range(10_000)]),
     "connections": ("connection flood from 50 clients", "connections", lambda a: [a.again(a.knock, n) for n in range(50)]),
     "handshakes": ("handshake flood from 20 clients", "handshakes", lambda a: [a.again(a.handshake, n) for n in range(20)]),
-    "slow": ("300 DATA at 100 octets a second", "begun", lambda a: [a.again(a.slow_data, n) for n in range(300)]),
-    "noop": ("300 sessions that say MAIL, RCPT, NOOP", "NOOPs", lambda a: [a.again(a.noop, n) for n in range(300)]),
+    "slow": ("DATA at 100 octets a second, ten more clients a second", "begun", lambda a: [a.again(a.slow_data, n) for n in range(300)]),
+    "noop": ("sessions that say MAIL, RCPT, NOOP, ten more a second", "NOOPs", lambda a: [a.again(a.noop, n) for n in range(300)]),
     "guesses": ("30 clients guess passwords", "guesses", lambda a: [a.again(a.guess, n) for n in range(30)]),
     "reports": (
         "reports: null senders, literals, nonexistent domains, SUCCESS; 12 clients",
@@ -223,7 +236,7 @@ ROWS = {
         lambda a: [a.again(a.reports, n, kind) for n, kind in enumerate(("null", "literal", "nonexistent", "success") * 3)],
     ),
     "log": ("nobody reads the log; refused recipients as above", "refused", lambda a: [a.again(a.flood, n) for n in range(8)]),
-    "disk": ("the disk is nearly full; 40 large messages never end", "octets", lambda a: [a.again(a.half_sent, n) for n in range(40)]),
+    "disk": ("the disk is nearly full; 20 large messages never end", "octets", lambda a: [a.again(a.half_sent, n) for n in range(20)]),
 }  # fmt: skip
 
 
@@ -235,8 +248,14 @@ async def run(name, folder, seconds):
         primary = await stack.enter_async_context(NextHop(slow.PRIMARY, Mood(users=users)))
         others = frozenset(slow.UNRESOLVED)
         secondary = await stack.enter_async_context(NextHop(slow.SECONDARY, Mood(users=others)))
-        text = ""
-        for way, hop, more in (("primary", primary, ""), ("secondary", secondary, f'address_spaces = [{{ domain = "{DOMAIN}" }}]')):
+        later = await stack.enter_async_context(NextHop(slow.BRANCH, Mood(users=frozenset())))
+        spaces = 'address_spaces = [{ domain = "%s" }]'
+        text = '[[accepted_domain]]\ndomain = "later.test"\ntype = "external-relay"\n'
+        for way, hop, more in (
+            ("primary", primary, ""),
+            ("secondary", secondary, spaces % DOMAIN),
+            ("later", later, spaces % "later.test" + '\ndelivery = "queue"'),
+        ):
             text += f'[[send_connector]]\nname = "{way}"\nsmart_hosts = ["{hop.address}"]\n{more}\n'
         free = shutil.disk_usage(folder.parent).free
         min_free = free - 400_000_000 if name == "disk" else 64 << 20
@@ -283,6 +302,8 @@ async def run(name, folder, seconds):
             "trace": trace,
             "stopped": stopped,
             "may_defer": name == "disk",
+            # Each message that is taken is told, whoever sends it.
+            "taken": attack.done if name == "reports" else 0,
         }
 
 
@@ -323,7 +344,7 @@ def missed(result):
         wrong.append("p99")
     minutes = max(1, result["seconds"] / 60)
     for name in ("log", "trace"):
-        own = result["messages"] * 4096  # honest mail is told one by one
+        own = (result["messages"] + result["taken"]) * 4096
         if result[name] > minutes * 2**20 + own:
             wrong.append(name)
     return wrong + ([] if result["stopped"] else ["stopped"])
