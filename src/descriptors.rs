@@ -85,10 +85,12 @@ pub fn warning(config: &Config, limit: usize) -> Option<String> {
     let connectors = config.receive_connectors.iter();
     let wanted = connectors.fold(0, |sum: usize, connector| sum.saturating_add(connector.max_connections));
     let aside = set_aside(config, limit);
-    let needed = wanted.saturating_mul(PER_CONNECTION).saturating_add(aside);
-    if needed <= limit {
+    let clients = wanted.saturating_mul(PER_CONNECTION);
+    if clients.saturating_add(aside) <= limit {
         return None;
     }
+    // More is set aside of a higher limit.
+    let needed = (0..8).fold(limit, |needed, _| clients.saturating_add(set_aside(config, needed)));
     Some(format!(
         "max_connections of all receive connectors is {wanted} together, of which {room} fit: {limit} descriptors may be \
          open (RLIMIT_NOFILE), {aside} of them are set aside, a connection takes {PER_CONNECTION}; write \

@@ -149,7 +149,8 @@ impl Share {
     pub fn received(&mut self, octets: usize) {
         self.received += octets as u64;
         let expected = self.received.saturating_mul(2).min(self.limit).max(self.received);
-        self.set_to_come(expected - self.written);
+        // Our own field is written, too, and was not received.
+        self.set_to_come(expected.saturating_sub(self.written));
     }
 
     /// Takes room for this many bytes on the disk, which are written next.
@@ -256,6 +257,17 @@ mod tests {
         pressure.sample(799, 800);
         assert!(!room(0));
         assert_eq!(pressure.share(10).take_room(0), Err(800));
+    }
+
+    #[test]
+    fn what_is_written_may_be_more_than_what_came() {
+        let pressure = Arc::new(Pressure::default());
+        pressure.sample(10_000_000, 1000);
+        let mut share = pressure.share(1);
+        share.received(300_000);
+        assert_eq!(share.take_room(300_200), Ok(()));
+        share.received(1);
+        assert!(pressure.has_room(1), "nothing more is to come, and much is free");
     }
 
     #[test]

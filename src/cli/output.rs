@@ -1,18 +1,30 @@
 //! Printing: JSON for scripts, columns for people. What strangers chose in it is made fit for a terminal here.
 
+use std::io::Write as _;
+
 use serde::Serialize;
 
 use super::printable;
 
 /// Prints a value as JSON, indented.
 pub(super) fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
-    println!("{}", printable::json(&serde_json::to_string_pretty(value)?));
+    out(&format!("{}\n", printable::json(&serde_json::to_string_pretty(value)?)));
     Ok(())
 }
 
 /// Prints lines for people as they are, but for characters that a terminal or a reader would obey.
 pub(super) fn text(text: &str) {
-    print!("{}", printable::lines(text));
+    out(&printable::lines(text));
+}
+
+/// Prints text as it is. Whoever reads may have had enough (`| head`): then that is the end.
+pub(super) fn out(text: &str) {
+    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            eprintln!("fingerpost: cannot write to standard output: {error}");
+        }
+        std::process::exit(1);
+    }
 }
 
 /// A value that stands within a line of [`text`].

@@ -76,11 +76,11 @@ async fn ask(client: &Client, command: QueueCommand) -> Result<(), NoAnswer> {
         QueueCommand::Retry { which } => {
             let path = which.id.map_or("/api/queue/retry".into(), |id| format!("/api/queue/{id}/retry"));
             let done: Done = client.ask("POST", &path).await?;
-            println!("{} messages are due now", done.messages);
+            output::text(&format!("{} messages are due now; reports still wait for their turn\n", done.messages));
         }
         QueueCommand::Drop { id } => {
             let _: Done = client.ask("DELETE", &format!("/api/queue/{id}")).await?;
-            println!("{id} is dropped; nobody is told");
+            output::text(&format!("{id} is dropped; nobody is told\n"));
         }
     }
     Ok(())

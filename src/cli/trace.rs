@@ -59,12 +59,12 @@ pub(super) async fn trace(config: &Path, arguments: &TraceArguments) -> anyhow::
     match arguments.format {
         TraceFormat::Json => output::json(&events)?,
         // A file keeps what was there.
-        TraceFormat::Csv if !std::io::stdout().is_terminal() => print!("{}", table(&events)?),
+        TraceFormat::Csv if !std::io::stdout().is_terminal() => output::out(&table(&events)?),
         TraceFormat::Csv => output::text(&table(&events)?),
         TraceFormat::Text if events.is_empty() => {
             eprintln!("nothing found since {since}; look further back with --since")
         }
-        TraceFormat::Text => events.iter().for_each(|event| println!("{}", output::value(&event.line()))),
+        TraceFormat::Text => events.iter().for_each(|event| output::text(&format!("{}\n", event.line()))),
     }
     Ok(if events.is_empty() { Outcome::No } else { Outcome::Done })
 }

@@ -36,9 +36,9 @@ pub use crate::routing::table::RECIPIENT_MX;
 pub use used::{
     AskedServer, Auth, BareLf, CacheConfig, CallAheadConfig, CertificateFiles, ClientAddress, CustomProfile,
     CutThrough, Delivery, DirectoryConfig, DirectoryKind, EightBit, FileDirectoryConfig, HoldChanges, Host, LdapConfig,
-    LdapMode, Limits, Mechanism, OfferDsn, Profile, Protocol, ReceiveConnector, ReceiveTls, ReceiveTlsMode, Retry,
-    Select, SendAuth, SendConnector, SendTls, SendTlsMode, SmartHost, SmtpOut, SnapshotConfig, Speaks, TlsVersion,
-    WhenUnreachable,
+    LdapMode, Limits, MOST_UNKNOWN, Mechanism, OfferDsn, Profile, Protocol, ReceiveConnector, ReceiveTls,
+    ReceiveTlsMode, Retry, Select, SendAuth, SendConnector, SendTls, SendTlsMode, SmartHost, SmtpOut, SnapshotConfig,
+    Speaks, TlsVersion, WhenUnreachable,
 };
 
 /// One whole configuration.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::network::Network;
 use super::reader::{Reader, name, plain};
 use super::server::socket_address;
-use super::{Auth, CertificateFiles, Limits, OfferDsn, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
+use super::{Auth, CertificateFiles, Limits, MOST_UNKNOWN, OfferDsn, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
 use crate::message::envelope::Relay;
 use crate::message::tenant::Tenant;
 use crate::tls::names::ClientName;
@@ -57,11 +57,19 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
     if within > LONGEST_WINDOW {
         reader.problem("unknown_within", "expected at most \"1h\"");
     }
+    let most = |key: &str, number: usize, reader: &mut Reader<'_>| {
+        if number > MOST_UNKNOWN {
+            reader.problem(key, &format!("expected at most {MOST_UNKNOWN}"));
+        }
+        number
+    };
+    let unknown = reader.number("unknown_recipients", 0).unwrap_or(20);
+    let one_session = reader.number("unknown_one_session", 1).unwrap_or(200);
     Limits {
-        unknown_recipients: reader.number("unknown_recipients", 0).unwrap_or(20),
+        unknown_recipients: most("unknown_recipients", unknown, reader),
         unknown_within: within,
         unknown_delay: reader.duration("unknown_delay").unwrap_or(Duration::from_secs(1)),
-        unknown_one_session: reader.number("unknown_one_session", 1).unwrap_or(200),
+        unknown_one_session: most("unknown_one_session", one_session, reader),
     }
 }
 

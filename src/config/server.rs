@@ -21,6 +21,8 @@ const DEFAULT_REPORTS_PER_MINUTE: usize = 60;
 const DEFAULT_DEAD_LETTERS: usize = 1000;
 /// `[reports] keep_dead_letters`.
 const DEFAULT_DEAD_LETTERS_KEPT: Duration = Duration::from_hours(30 * 24);
+/// The least of it.
+const LEAST_TRACE_SIZE: u64 = 64 << 20;
 /// `[trace] days`.
 pub(super) const DEFAULT_TRACE_DAYS: u32 = 14;
 
@@ -143,8 +145,9 @@ pub(super) fn min_free(reader: &mut Reader<'_>) -> u64 {
 
 /// `[trace]`.
 pub(super) fn trace(reader: &mut Reader<'_>) -> Trace {
-    Trace {
-        days: reader.number("days", 1).unwrap_or(DEFAULT_TRACE_DAYS),
-        max_size: reader.size("max_size").unwrap_or(DEFAULT_TRACE_SIZE),
+    let max_size = reader.size("max_size").unwrap_or(DEFAULT_TRACE_SIZE);
+    if max_size < LEAST_TRACE_SIZE {
+        reader.problem("max_size", "expected at least \"64MiB\": what comes within a moment is written in one go");
     }
+    Trace { days: reader.number("days", 1).unwrap_or(DEFAULT_TRACE_DAYS), max_size }
 }

@@ -150,9 +150,7 @@ where
             Ok(mut session) => session.run().await,
             Err(ended) => ended,
         };
-        if connector.is_for_anybody() {
-            strangers.left(address, &id);
-        }
+        strangers.left(address, &id);
         let tells = |reason| {
             let about =
                 About { what: Kind::Broken, client: one_client(address), domain: "", reason, detail: "", sample: "" };

@@ -142,11 +142,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let stalled = self.deadlines.stalled_at_start(Instant::now());
         let (Expect::Content, Some((silence, octets))) = (expect, stalled) else { return };
         let connector = &*self.client.connector.name;
+        let (what, client) = (Kind::Broken, one_client(self.client.address.ip()));
+        let about = About { what, client, domain: "", reason: "path-mtu", detail: "path-mtu", sample: "" };
         // No alert: anybody can fall silent. Many of them are one, by the metric.
-        tracing::warn!(
-            "suspected path MTU black hole: {octets} bytes of content came after our go-ahead, then nothing for \
-             {silence:?}; set max_segment_size = 1200 on receive connector {connector}"
-        );
+        if self.services.strangers.tells(&about) {
+            tracing::warn!(
+                "suspected path MTU black hole: {octets} bytes of content came after our go-ahead, then nothing for \
+                 {silence:?}; set max_segment_size = 1200 on receive connector {connector}"
+            );
+        }
         self.services.metrics.path_mtu_black_holes.with_label_values(&[connector]).inc();
     }
 

@@ -9,14 +9,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Limits;
+use crate::config::{Limits, MOST_UNKNOWN};
 use crate::fast_map::FastMap;
 use crate::time::UnixTime;
 
 /// How many clients are remembered; those that were seen last.
 const CLIENTS: usize = 5_000;
-/// How many unknown recipients of one.
-const DISTINCT: usize = 500;
 /// For how long accepted ones are counted: no window is longer.
 pub(crate) const MINUTES: usize = 60;
 
@@ -69,7 +67,7 @@ impl Harvest {
         let hash = self.hash.hash_one(recipient);
         let client = self.client(client, now);
         client.forget(limits.unknown_within, now);
-        if client.unknown.len() < DISTINCT && !client.unknown.iter().any(|(_, known)| *known == hash) {
+        if client.unknown.len() < MOST_UNKNOWN && !client.unknown.iter().any(|(_, known)| *known == hash) {
             client.unknown.push_back((now, hash));
         }
         if client.is_barred(limits) {
@@ -138,7 +136,7 @@ impl Client {
         while self.unknown.front().is_some_and(|(at, _)| old(*at)) {
             self.unknown.pop_front();
         }
-        while self.accepted.front().is_some_and(|(minute, _)| old(UnixTime(minute * 60))) {
+        while self.accepted.front().is_some_and(|(minute, _)| old(UnixTime((minute + 1) * 60))) {
             self.accepted.pop_front();
         }
     }
@@ -148,7 +146,9 @@ impl Client {
     }
 
     fn harvests(&self, limits: &Limits) -> bool {
-        self.unknown.len() >= limits.unknown_recipients && self.unknown.len() as u64 > self.accepted()
+        // More of them are not counted: then many more have to be accepted.
+        let unknown = self.unknown.len() as u64 * if self.unknown.len() >= MOST_UNKNOWN { 10 } else { 1 };
+        self.unknown.len() >= limits.unknown_recipients && unknown > self.accepted()
     }
 
     fn is_barred(&self, limits: &Limits) -> bool {
@@ -197,6 +197,8 @@ mod tests {
             (("a".repeat(19) + "u").repeat(250), 0),
             ("au".repeat(100), 0),
             ("u".repeat(20) + &"a".repeat(20) + "u", 2),
+            ("a".repeat(1000) + &"u".repeat(510), 11),
+            ("a".repeat(9500) + &"u".repeat(510), 0),
         ] {
             let paces = paces(&mut Harvest::default(), &what, 600);
             assert_eq!(paces.iter().filter(|pace| **pace != Pace::AtOnce).count(), late, "{what}");
@@ -214,7 +216,10 @@ mod tests {
         let mut harvest = Harvest::default();
         paces(&mut harvest, &("a".repeat(50) + &"u".repeat(19)), 600);
         assert_eq!(paces(&mut harvest, &"u".repeat(30), 1190), [Pace::AtOnce; 30]);
-        assert_eq!(paces(&mut harvest, "u", 1201), [Pace::Later { news: true }], "what was accepted is forgotten too");
+        assert_eq!(paces(&mut harvest, "u", 1260), [Pace::Later { news: true }], "what was accepted is forgotten too");
+        let mut harvest = Harvest::default();
+        paces(&mut harvest, &("a".repeat(4750) + &"u".repeat(250)), 659);
+        assert!(!harvest.has_one_session(CLIENT, &LIMITS, UnixTime(1200)), "a newsletter, not its unknown ones alone");
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Strangers {
     fn tell(&self, sum: &Sum) {
         let (what, times) = (sum.what.as_str(), sum.times);
         let (client, domain, reason, sample) = (&*sum.client, &*sum.domain, &*sum.reason, sum.sample.join(", "));
-        tracing::info!(client, times, domain, reason, sample, "{what}: told as a sum");
+        tracing::info!(%client, times, %domain, %reason, %sample, "{what}: told as a sum");
         if sum.what == sums::Kind::RefusedRecipient {
             self.0.trace.record(&Event {
                 at: sum.since,

@@ -132,6 +132,10 @@ struct OfClient {
 impl Told {
     /// Whether it is one of those that are told.
     fn takes(&mut self, about: &About<'_>) -> bool {
+        let is_news = !about.detail.is_empty() && self.details.len() < NEWS;
+        if self.all >= SINGLY && !is_news {
+            return false;
+        }
         let of_client = self.by_client.entry(about.client).or_default();
         if self.all < SINGLY && of_client.told < OF_ONE_CLIENT {
             of_client.told += 1;
@@ -139,7 +143,7 @@ impl Told {
             self.details.extend(Some(kept(about.detail)).filter(|_| self.details.len() < NEWS));
             return true;
         }
-        if about.detail.is_empty() || self.details.len() >= NEWS || of_client.news >= NEWS_OF_ONE_CLIENT {
+        if !is_news || of_client.news >= NEWS_OF_ONE_CLIENT {
             return false;
         }
         let is_new = self.details.insert(kept(about.detail));

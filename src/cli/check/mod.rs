@@ -114,10 +114,10 @@ fn print(config: &Config, findings: Vec<Finding>, format: Format) -> anyhow::Res
     for finding in &findings {
         output::text(&finding.text());
     }
-    println!("{}", summary(config));
+    output::text(&format!("{}\n", summary(config)));
     if outcome == Outcome::No {
         let failed = findings.iter().filter(|finding| finding.is_bad()).count();
-        println!("{failed} of {} checks failed", findings.len());
+        output::text(&format!("{failed} of {} checks failed\n", findings.len()));
     }
     Ok(outcome)
 }

@@ -8,7 +8,9 @@ pub use directory::{
     AskedServer, CacheConfig, CallAheadConfig, CustomProfile, DirectoryConfig, DirectoryKind, FileDirectoryConfig,
     HoldChanges, LdapConfig, LdapMode, Profile, SnapshotConfig,
 };
-pub use receive_connector::{Auth, CertificateFiles, Limits, OfferDsn, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
+pub use receive_connector::{
+    Auth, CertificateFiles, Limits, MOST_UNKNOWN, OfferDsn, ReceiveConnector, ReceiveTls, ReceiveTlsMode,
+};
 pub use send_connector::{
     BareLf, ClientAddress, CutThrough, Delivery, EightBit, Host, Mechanism, Protocol, Retry, Select, SendAuth,
     SendConnector, SendTls, SendTlsMode, SmartHost, SmtpOut, Speaks, TlsVersion, WhenUnreachable,

@@ -63,6 +63,9 @@ pub struct ReceiveConnector {
     pub limits: Limits,
 }
 
+/// How many different unknown recipients of a client are counted: no limit is higher.
+pub const MOST_UNKNOWN: usize = 500;
+
 /// `limits` of a receive connector: when a client looks for addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -81,7 +84,9 @@ impl ReceiveConnector {
     /// no few networks (narrower than /8, IPv6 /16), which are filters and partners by whom strangers' mail comes too.
     #[must_use]
     pub fn is_for_anybody(&self) -> bool {
-        self.organization.is_empty() && self.relay == Relay::AcceptedDomains && !self.is_for_known_networks()
+        self.organization.is_empty()
+            && self.relay_by_address() == Relay::AcceptedDomains
+            && !self.is_for_known_networks()
     }
 
     /// To where a client may send that has nothing but its address to show: where clients can authenticate, an address
