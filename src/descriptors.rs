@@ -14,8 +14,8 @@ const PER_CONNECTION: usize = 2;
 const PER_NEXT_HOP: usize = 3;
 /// A directory's connections, and its file while it is written.
 const PER_DIRECTORY: usize = 16;
-/// Connections to `[admin]` `metrics_bind` and `bind`: 64 each.
-const ADMIN: usize = 2 * 64;
+/// Connections to `[admin]` `metrics_bind` and `bind`.
+const ADMIN: usize = crate::admin::CONNECTIONS;
 /// The spool's segments, folders and lock.
 const SPOOL: usize = 64;
 /// The runtime, the log, the trace, the DNS, and connections on their way out.
@@ -145,8 +145,8 @@ mod tests {
     fn clients_get_what_is_not_set_aside() {
         let config = config(MINIMAL);
         let (binds, next_hops) = (2, 3 * 20);
-        let fixed = binds + 3 * next_hops + 16 + 128 + 64 + 64;
-        for (limit, passing) in [(1024, 64), (4096, 256), (65_536, 256), (1 << 30, 256)] {
+        let fixed = binds + 3 * next_hops + 16 + 384 + 64 + 64;
+        for (limit, passing) in [(2048, 128), (4096, 256), (65_536, 256), (1 << 30, 256)] {
             assert_eq!(set_aside(&config, limit), fixed + 2 * passing, "{limit}");
             assert_eq!(Room::of(&config, limit).all, (limit - fixed - 2 * passing) / 2, "{limit}");
         }
@@ -161,7 +161,7 @@ mod tests {
         let door = "[[receive_connector]]\nname = \"secondary\"\nbind = [\"0.0.0.0:25\"]\n\
                     remote_networks = [\"10.0.0.6\"]\norganization = \"secondary\"\n";
         let with = format!("{MINIMAL}{door}");
-        for (limit, reserved) in [(65_536, 3228), (256, 10), (64, 4), (8, 0)] {
+        for (limit, reserved) in [(65_536, 3215), (256, 10), (64, 4), (8, 0)] {
             let Room { all, strangers } = Room::of(&config(&with), limit);
             assert_eq!(all - strangers, reserved, "{limit}: {all}");
         }
@@ -172,11 +172,13 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_told_with_a_number_that_does() {
         let config = config(MINIMAL);
-        let told = warning(&config, 4096).unwrap();
-        let needed = told.split("LimitNOFILE=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-        assert!(needed > 10_000, "{told}");
-        assert!(told.contains("is 5000 together") && told.contains("lower max_connections"), "{told}");
-        assert_eq!((warning(&config, needed), warning(&config, needed - 1).is_some()), (None, true));
+        for limit in [64, 1024, 4096, 10_000] {
+            let told = warning(&config, limit).unwrap();
+            let needed = told.split("LimitNOFILE=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+            assert!(needed > 10_000, "{told}");
+            assert!(told.contains("is 5000 together") && told.contains("lower max_connections"), "{told}");
+            assert_eq!((warning(&config, needed), warning(&config, needed - 1).is_some()), (None, true), "{limit}");
+        }
         assert_eq!(warning(&config, usize::MAX), None);
     }
 }

@@ -53,6 +53,10 @@ pub fn folder(path: &Path) -> io::Result<()> {
 /// # Errors
 /// What keeps us from starting, with what to do.
 pub fn look_after(state_dir: &Path, others: &[&Path]) -> Result<(), String> {
+    // Those above it are not ours: whoever we become must get through.
+    if let Some(above) = state_dir.parent() {
+        let _ = fs::create_dir_all(above); // what is wrong with it is said of state_dir
+    }
     folder(state_dir).map_err(|error| {
         let folder = state_dir.display();
         format!("cannot make {folder}: {error}; make it and give it to this user, or choose another [server] state_dir")
