@@ -109,7 +109,7 @@ impl Message {
         Self {
             id: entry.id,
             received_at: entry.received_at,
-            sender: entry.sender.reverse_path.to_string(),
+            sender: entry.sender.reverse_path.as_str().to_owned(),
             message_id: entry.content.message_id.clone(),
             size: entry.content.size,
             receive_connector: if is_report { String::new() } else { entry.origin.receive_connector.to_string() },
