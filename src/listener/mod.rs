@@ -20,7 +20,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Auth, Config, ReceiveConnector, ReceiveTlsMode};
 use crate::descriptors::{self, Room};
-use crate::one_client::one_client;
 use crate::session::{self, Client, Identity, Services, door};
 use crate::smtp::reply::{self, Reply};
 use crate::strangers::sums::{About, Kind};
@@ -326,15 +325,7 @@ impl Shared {
 
     /// Says why, and closes.
     fn turn_away(&self, mut socket: TcpStream, address: SocketAddr, (reason, why): (&'static str, Reply)) {
-        let client = one_client(address.ip());
-        if self.services.strangers.tells(&About {
-            what: Kind::TurnedAway,
-            client,
-            domain: "",
-            reason,
-            detail: "",
-            sample: "",
-        }) {
+        if self.services.strangers.tells(&About::new(Kind::TurnedAway, address.ip(), reason)) {
             tracing::info!(client = %address.ip().to_canonical(), reason, "connection turned away");
         }
         self.services.metrics.sessions_refused.with_label_values(&[reason]).inc();

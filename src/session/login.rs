@@ -16,7 +16,6 @@ use crate::config::Auth;
 use crate::directory::Login;
 use crate::guesses::{Guess, Guesses, Limit, Reach, Step};
 use crate::in_force::InForce;
-use crate::one_client::one_client;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::sasl::Credentials;
 use crate::strangers::sums::{About, Kind};
@@ -71,9 +70,7 @@ fn take_note(
 ) -> (&'static str, Result<(), Reply>) {
     let now = UnixTime::now();
     let tells = |reason| {
-        let client_is = one_client(client.address.ip());
-        let about =
-            About { what: Kind::Authentication, client: client_is, domain: "", reason, detail: "", sample: user };
+        let about = About { sample: user, ..About::new(Kind::Authentication, client.address.ip(), reason) };
         !client.connector.organization.is_empty() || services.strangers.tells(&about)
     };
     match login {

@@ -25,7 +25,6 @@ use crate::delivery::on_its_way::OnItsWay;
 use crate::guesses::Guesses;
 use crate::in_force::Current;
 use crate::metrics::Metrics;
-use crate::one_client::one_client;
 use crate::patience::Alarm;
 use crate::pressure::Pressure;
 use crate::smtp::reply::{self, Reply};
@@ -151,11 +150,8 @@ where
             Err(ended) => ended,
         };
         strangers.left(address, &id);
-        let tells = |reason| {
-            let about =
-                About { what: Kind::Broken, client: one_client(address), domain: "", reason, detail: "", sample: "" };
-            !connector.organization.is_empty() || strangers.tells(&about)
-        };
+        let tells =
+            |reason| !connector.organization.is_empty() || strangers.tells(&About::new(Kind::Broken, address, reason));
         match ended {
             Ended::Closed | Ended::Eof | Ended::SentAway => tracing::debug!(%ended, "session ended"),
             Ended::Stuck => tracing::error!(%ended, "session ended"),

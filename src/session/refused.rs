@@ -73,27 +73,14 @@ impl Transaction {
         let domain = domain_label(&self.in_force.config.routing, address);
         // Not in the next hop's words: they may have the address in them.
         let reason = format!("{}{enhanced}", reply.code);
-        let client = one_client(self.client());
-        services.strangers.tells(&About {
-            what,
-            client,
-            domain: &domain,
-            reason: &reason,
-            detail,
-            sample: address.as_str(),
-        })
+        let about = About::new(what, self.client(), &reason);
+        services.strangers.tells(&About { domain: &domain, detail, sample: address.as_str(), ..about })
     }
 
     /// The same of a message or a recipient that loops.
     pub(super) fn is_loop_told(&self, services: &Services, rule: LoopRule) -> bool {
-        let about = About {
-            what: Kind::Looped,
-            client: one_client(self.client()),
-            domain: "",
-            reason: rule.label(),
-            detail: "",
-            sample: self.sender.reverse_path.as_str(),
-        };
+        let about = About::new(Kind::Looped, self.client(), rule.label());
+        let about = About { sample: self.sender.reverse_path.as_str(), ..about };
         !self.origin.is_stranger() || services.strangers.tells(&about)
     }
 
@@ -125,7 +112,7 @@ impl Transaction {
              refusals are told {:?} later",
             limits.unknown_recipients, limits.unknown_within, limits.unknown_delay
         );
-        let told = About { what: Kind::Harvester, client, domain: "", reason: "", detail: "", sample: "" };
+        let told = About::new(Kind::Harvester, client, "");
         if services.strangers.tells(&told) {
             tracing::warn!("{detail}");
             services.trace.record(&Event { detail: detail.into(), ..self.event(session, What::Refused) });

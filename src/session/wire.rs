@@ -16,7 +16,6 @@ use super::link::Link;
 use super::turn::{Moves, Stage, Turn, Why};
 use super::{Believed, Client, Ended, Services, Session};
 use crate::config::{Config, OfferDsn};
-use crate::one_client::one_client;
 use crate::patience::within;
 use crate::smtp::extension::Dsn;
 use crate::smtp::reply;
@@ -142,8 +141,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let stalled = self.deadlines.stalled_at_start(Instant::now());
         let (Expect::Content, Some((silence, octets))) = (expect, stalled) else { return };
         let connector = &*self.client.connector.name;
-        let (what, client) = (Kind::Broken, one_client(self.client.address.ip()));
-        let about = About { what, client, domain: "", reason: "path-mtu", detail: "path-mtu", sample: "" };
+        let about = About::new(Kind::Broken, self.client.address.ip(), "path-mtu");
+        let about = About { detail: "path-mtu", ..about };
         // No alert: anybody can fall silent. Many of them are one, by the metric.
         if self.services.strangers.tells(&about) {
             tracing::warn!(
@@ -313,8 +312,7 @@ where
     let link = timeout(HANDSHAKE, handshake).await.map_err(late)?.map_err(|_| Ended::SentAway)?;
     let link = link.map_err(Ended::Handshake)?;
     let config = services.current.load().config.clone();
-    let address = one_client(client.address.ip());
-    let about = About { what: Kind::Certificate, client: address, domain: "", reason: "", detail: "", sample: "" };
+    let about = About::new(Kind::Certificate, client.address.ip(), "");
     let tells = || services.strangers.tells(&about);
     let believed = Believed::of(&tls, link.peer_certificates(), tells);
     client.showed(&config, believed, tells);

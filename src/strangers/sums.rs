@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use crate::fast_map::FastMap;
+use crate::one_client::one_client;
 use crate::time::UnixTime;
 
 /// Told one by one each minute, of each kind.
@@ -83,6 +84,14 @@ pub struct About<'a> {
     pub detail: &'a str,
     /// What is in the sample: an address, a name; empty: nothing.
     pub sample: &'a str,
+}
+
+impl<'a> About<'a> {
+    /// One without a recipient, of the client at this address.
+    #[must_use]
+    pub fn new(what: Kind, address: IpAddr, reason: &'a str) -> Self {
+        Self { what, client: one_client(address), domain: "", reason, detail: "", sample: "" }
+    }
 }
 
 /// Many of them.
