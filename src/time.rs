@@ -52,6 +52,35 @@ impl UnixTime {
     }
 }
 
+/// Seconds that a spool has run, counted from the time of day at which it was made: it stands still while we do not run,
+/// and never jumps. All ages are counted by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct QueueTime(pub u64);
+
+impl QueueTime {
+    /// How long ago `earlier` was; zero if it lies in the future.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_secs(self.0.saturating_sub(earlier.0))
+    }
+
+    /// This time moved on by `by`, in whole seconds.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(by.as_secs()))
+    }
+}
+
+/// One moment, by both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The time of day, for people and for when something is due.
+    pub day: UnixTime,
+    /// The queue's time, for how old something is.
+    pub queue: QueueTime,
+}
+
 impl fmt::Display for UnixTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.rfc3339())

@@ -13,7 +13,7 @@ use doubles::talk::Talk;
 use doubles::{CONFIG, World};
 use fingerpost::delivery::dispatch::{Handover, UnderWay};
 use fingerpost::delivery::outcome::Class;
-use fingerpost::spool::entry::State;
+use fingerpost::spool::entry::{State, Waiting};
 use next_hop::NextHop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, WriteHalf};
 use tokio::time::Instant;
@@ -81,7 +81,7 @@ async fn one_of_ours_waits_for_ninety_seconds_and_the_queue_for_the_rest() {
     assert!(reply.starts_with("250 2.0.0 queued as"), "{reply}");
     about(Duration::from_secs(90), waited);
     let Handover { entry, mut under_way } = world.accepted.try_recv().unwrap();
-    assert!(matches!(entry.recipients[0].state, State::Waiting { attempts: 1, .. }), "{entry:?}");
+    assert!(matches!(entry.recipients[0].state, State::Waiting(Waiting { attempts: 1, .. })), "{entry:?}");
     let UnderWay { recipients, outcomes } = under_way.remove(0);
     assert_eq!(recipients, [0]);
     hop.follow("dot => 250 2.0.0 mine");

@@ -62,6 +62,7 @@ const PURE: &[&str] = &[
     "src/directory/snapshot/view.rs",
     "src/directory/call_ahead/pace.rs",
     "src/spool/entry.rs",
+    "src/spool/entry",
     "src/spool/record.rs",
     "src/spool/header.rs",
     "src/spool/chain.rs",

@@ -12,7 +12,7 @@ use fingerpost::message::header;
 use fingerpost::message::stamp;
 use fingerpost::routing::loops::Relayed;
 use fingerpost::smtp::address::ReversePath;
-use fingerpost::spool::entry::State;
+use fingerpost::spool::entry::{State, Waiting};
 use fingerpost::time::UnixTime;
 use house::{CONTENT, House, KEY, Mail, To, connectors, eventually, parse};
 use next_hop::NextHop;
@@ -234,6 +234,6 @@ async fn stopping_waits_for_what_is_under_way_and_begins_nothing() {
     primary.open();
     stopping.await.unwrap();
     assert!(house.delivery.show(first).is_none());
-    assert!(matches!(house.first(second), Some(State::Waiting { attempts: 0, .. })));
+    assert!(matches!(house.first(second), Some(State::Waiting(Waiting { attempts: 0, .. }))));
     assert_eq!(primary.accepted().len(), 1);
 }

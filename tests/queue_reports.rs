@@ -10,7 +10,7 @@ mod next_hop;
 use std::sync::atomic::Ordering;
 
 use fingerpost::message::envelope::{Notify, Origin, Relay, Ret};
-use fingerpost::spool::entry::State;
+use fingerpost::spool::entry::{State, Waiting};
 use house::{House, Mail, To, connectors};
 use next_hop::NextHop;
 
@@ -250,8 +250,7 @@ async fn a_report_waits_for_the_directory_when_it_must() {
             .into_iter()
             .find(|entry| entry.origin.client.is_none() && entry.sender.reverse_path.address().is_none())
     };
-    let waits =
-        |state: &State| matches!(state, State::Waiting { attempts: 1, last_error, .. } if last_error.contains("4.4.3"));
+    let waits = |state: &State| matches!(state, State::Waiting(Waiting { attempts: 1, last_error, .. }) if last_error.contains("4.4.3"));
     house::eventually("the report waits", || report().is_some_and(|entry| waits(&entry.recipients[0].state))).await;
     assert_eq!(&*report().unwrap().recipients[0].route.connector, "");
 

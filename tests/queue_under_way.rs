@@ -17,7 +17,7 @@ use fingerpost::message::envelope::Notify;
 use fingerpost::message::queue_id::QueueId;
 use fingerpost::report::Action;
 use fingerpost::smtp::reply::{Enhanced, Reply};
-use fingerpost::spool::entry::State;
+use fingerpost::spool::entry::{State, Waiting};
 use fingerpost::time::UnixTime;
 use house::{Answering, House, Mail, To, connectors, eventually, parse};
 use next_hop::NextHop;
@@ -130,7 +130,9 @@ async fn what_was_not_taken_now_waits_as_after_any_attempt() {
         let began = UnixTime::now();
         answering.send(vec![(0, outcome.clone())]).expect("it is waited for");
         eventually("it waits", || town.counted("deferred") == 1 && waits(&town.house, id, began.0 + FIRST)).await;
-        let Some(State::Waiting { attempts, last_error, .. }) = town.house.first(id) else { panic!("it waits") };
+        let Some(State::Waiting(Waiting { attempts, last_error, .. })) = town.house.first(id) else {
+            panic!("it waits")
+        };
         assert_eq!(attempts, 1, "the one that is over now: {outcome:?}");
         assert!(last_error.contains(words), "{last_error}");
         town.others_go_on().await;
@@ -143,7 +145,7 @@ async fn what_was_not_taken_now_waits_as_after_any_attempt() {
 
 /// Whether a message's first recipient waits until then at least.
 fn waits(house: &House, id: QueueId, until: u64) -> bool {
-    matches!(house.first(id), Some(State::Waiting { next_attempt, .. }) if next_attempt.0 >= until)
+    matches!(house.first(id), Some(State::Waiting(Waiting { next_attempt, .. })) if next_attempt.0 >= until)
 }
 
 #[tokio::test]
@@ -245,7 +247,7 @@ async fn nothing_makes_a_second_attempt_of_what_is_under_way() {
     town.house.reconfigure(&here);
     assert_eq!(town.house.delivery.retry(None), 0);
     town.others_go_on().await;
-    let Some(State::Waiting { last_error, .. }) = town.house.first(id) else { panic!("it waits") };
+    let Some(State::Waiting(Waiting { last_error, .. })) = town.house.first(id) else { panic!("it waits") };
     assert_eq!(last_error, "not answered yet");
     answering.send(vec![(0, accepted())]).expect("it is waited for");
     town.house.empty().await;
@@ -360,7 +362,7 @@ fn after_a_restart_it_waits_for_its_time_and_is_tried_as_any_other() {
         let house = House::start(folder.path(), &connectors(hop.address, hop.address, RETRY));
         house.people.add(BOB, None);
         assert!(waits(&house, id, UnixTime::now().0 + 1900), "{:?}", house.first(id));
-        assert!(matches!(house.first(id), Some(State::Waiting { attempts: 1, .. })));
+        assert!(matches!(house.first(id), Some(State::Waiting(Waiting { attempts: 1, .. }))));
         house.queue(Mail::to(CAROL, "primary")).await;
         eventually("Carol has her mail", || hop.accepted().len() == 1).await;
         assert_eq!(house.delivery.retry(None), 1);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::envelope::{RcptTo, Relay};
 use crate::message::queue_id::QueueId;
-use crate::spool::entry::{Entry, Outcome, Queued, State};
+use crate::spool::entry::{Entry, Outcome, Queued, State, Waiting};
 use crate::time::UnixTime;
 
 /// What `GET /api/queue` answers.
@@ -125,25 +125,25 @@ impl Recipient {
             address: address.to_string(),
             rcpt_to: route.rcpt_to.to_string(),
             connector: route.connector.to_string(),
-            standing: Standing::of(state, why),
+            standing: Standing::of(state, &route.connector, why),
         }
     }
 }
 
 impl Standing {
-    fn of(state: &State, why: &str) -> Self {
+    fn of(state: &State, connector: &str, why: &str) -> Self {
         let said = |next_hop: &str, reply: String| match next_hop {
             "" => reply,
             next_hop => format!("{next_hop}: {reply}"),
         };
         match state {
-            State::Waiting { attempts, next_attempt, last_error, .. } => Self::Waiting {
+            State::Waiting(Waiting { attempts, next_attempt, last_error, .. }) => Self::Waiting {
                 attempts: *attempts,
                 next_attempt: *next_attempt,
                 last_error: last_error.clone(),
                 why: if *next_attempt <= UnixTime::now() { why.to_owned() } else { String::new() },
             },
-            State::Held(why) => Self::Held { why: why.clone() },
+            State::Held(why) => Self::Held { why: why.words(connector).to_string() },
             State::Done(Outcome::Delivered { next_hop, reply }) => {
                 Self::Delivered { detail: said(next_hop, reply.to_string()) }
             }

@@ -258,7 +258,7 @@ fn ways(parts: &Parts, config: &Config, now: UnixTime) -> Vec<WayOut> {
         for recipient in &entry.recipients {
             let of = queued.entry(recipient.route.connector.clone()).or_default();
             match recipient.state {
-                State::Waiting { .. } => of.waiting += 1,
+                State::Waiting(_) => of.waiting += 1,
                 State::Held(_) => of.held += 1,
                 State::Done(_) => continue,
             }

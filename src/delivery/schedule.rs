@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::Retry;
 use crate::message::queue_id::QueueId;
-use crate::time::UnixTime;
+use crate::time::QueueTime;
 
 /// A recipient is tried this often before its age alone ends it: mail that was held, or that waited while we were
 /// stopped, is not failed by the first attempt that happens to be deferred.
@@ -18,10 +18,12 @@ const LEAST_ATTEMPTS: u32 = 3;
 pub struct Standing {
     /// The message's id: it spreads the waits of messages that came together.
     pub id: QueueId,
-    /// When we took the message.
-    pub received_at: UnixTime,
+    /// From when its age counts.
+    pub queued_at: QueueTime,
     /// Attempts so far, this one included.
     pub attempts: u32,
+    /// Of these, those that count towards its end.
+    pub tried: u32,
     /// Whether the sender was told of the delay.
     pub warned: bool,
 }
@@ -29,38 +31,31 @@ pub struct Standing {
 /// What follows a deferred attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// It is tried again then.
-    Retry(UnixTime),
-    /// It is tried again then, and the sender is told of the delay now, once.
-    Warn(UnixTime),
+    /// It is tried again after so long.
+    Retry(Duration),
+    /// It is tried again after so long, and the sender is told of the delay now, once.
+    Warn(Duration),
     /// It has waited too long.
     GiveUp,
 }
 
 /// What follows an attempt that was deferred at `now`.
 #[must_use]
-pub fn next(retry: &Retry, standing: &Standing, now: UnixTime) -> Next {
-    let warn_at = standing.received_at.plus(retry.warn_after);
-    let give_up_at = gives_up_at(retry, standing.received_at);
-    if now >= give_up_at && standing.attempts >= LEAST_ATTEMPTS {
+pub fn next(retry: &Retry, standing: &Standing, now: QueueTime) -> Next {
+    let age = now.since(standing.queued_at);
+    if age >= retry.give_up_after && standing.tried >= LEAST_ATTEMPTS {
         return Next::GiveUp;
     }
-    let planned = now.plus(wait(retry, standing));
+    let planned = wait(retry, standing);
     // A warning and the end come when they are due, not up to `max` later.
-    let not_after = |planned: UnixTime, limit: UnixTime| if limit > now { planned.min(limit) } else { planned };
+    let not_after = |limit: Duration| if limit > age { planned.min(limit - age) } else { planned };
     if standing.warned {
-        return Next::Retry(not_after(planned, give_up_at));
+        return Next::Retry(not_after(retry.give_up_after));
     }
-    if now >= warn_at {
-        return Next::Warn(not_after(planned, give_up_at));
+    if age >= retry.warn_after {
+        return Next::Warn(not_after(retry.give_up_after));
     }
-    Next::Retry(not_after(planned, warn_at.min(give_up_at)))
-}
-
-/// When a message that was taken at `received_at` is given up: Will-Retry-Until in a delay report.
-#[must_use]
-pub fn gives_up_at(retry: &Retry, received_at: UnixTime) -> UnixTime {
-    received_at.plus(retry.give_up_after)
+    Next::Retry(not_after(retry.warn_after.min(retry.give_up_after)))
 }
 
 /// `first`, each wait `factor` times the one before, at most `max`; up to a tenth less, by id and attempt, so that
@@ -92,7 +87,7 @@ mod tests {
         give_up_after: Duration::from_secs(5000),
     };
 
-    const NEW: Standing = Standing { id: QueueId(7), received_at: UnixTime(0), attempts: 1, warned: false };
+    const NEW: Standing = Standing { id: QueueId(7), queued_at: QueueTime(0), attempts: 1, tried: 1, warned: false };
 
     #[test]
     fn waits_grow_to_the_longest_and_spread_by_a_tenth() {
@@ -117,20 +112,21 @@ mod tests {
 
     #[test]
     fn warning_and_end_come_when_they_are_due() {
+        let s = Duration::from_secs;
         let wait_4 = wait(&SOON, &Standing { attempts: 4, ..NEW }).as_secs();
         for (attempts, warned, now, expected) in [
-            (4, false, 500, Next::Retry(UnixTime(500 + wait_4))),
-            (4, false, 1900, Next::Retry(UnixTime(2000))), // no later than the warning
-            (4, false, 2000, Next::Warn(UnixTime(2000 + wait_4))),
-            (4, true, 2000, Next::Retry(UnixTime(2000 + wait_4))), // once
-            (4, true, 4900, Next::Retry(UnixTime(5000))),          // no later than the end
-            (4, false, 4900, Next::Warn(UnixTime(5000))),
+            (4, false, 500, Next::Retry(s(wait_4))),
+            (4, false, 1900, Next::Retry(s(100))), // no later than the warning
+            (4, false, 2000, Next::Warn(s(wait_4))),
+            (4, true, 2000, Next::Retry(s(wait_4))), // once
+            (4, true, 4900, Next::Retry(s(100))),    // no later than the end
+            (4, false, 4900, Next::Warn(s(100))),
             (4, true, 5000, Next::GiveUp),
             (4, false, 9000, Next::GiveUp),
             (3, true, 9000, Next::GiveUp),
         ] {
             assert_eq!(
-                next(&SOON, &Standing { attempts, warned, ..NEW }, UnixTime(now)),
+                next(&SOON, &Standing { attempts, tried: attempts, warned, ..NEW }, QueueTime(now)),
                 expected,
                 "{attempts} {warned} {now}"
             );
@@ -140,9 +136,10 @@ mod tests {
     #[test]
     fn age_alone_does_not_end_what_was_hardly_tried() {
         for attempts in [1, 2] {
-            assert!(
-                matches!(next(&SOON, &Standing { attempts, warned: true, ..NEW }, UnixTime(9000)), Next::Retry(at) if at.0 > 9000)
-            );
+            assert!(matches!(
+                next(&SOON, &Standing { attempts, tried: attempts, warned: true, ..NEW }, QueueTime(9000)),
+                Next::Retry(_)
+            ));
         }
     }
 }

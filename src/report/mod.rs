@@ -126,6 +126,7 @@ pub async fn make(
     let mut entry = Entry {
         id,
         received_at: now,
+        queued_at: spool.queue_time(),
         origin: Origin::report_about(&about.origin),
         sender: sender(&text, &in_force.config.reports.from, to),
         content: text.content,

@@ -19,9 +19,9 @@ use crate::message::stamp::Stamp;
 use crate::report::{self, Action, Made, Reported};
 use crate::routing::verdict::Way;
 use crate::smtp::reply::{self, Reply};
-use crate::spool::entry::{Content, Entry, Outcome, Queued, Record, State};
+use crate::spool::entry::{Content, Entry, Outcome, Queued, Record, State, Waiting, Why};
 use crate::spool::{Committed, Draft, LargeDraft, Spool, SpoolError, Stored};
-use crate::time::UnixTime;
+use crate::time::{QueueTime, UnixTime};
 use crate::trace::{Event, What};
 
 /// A message that is accepted, as it stands.
@@ -45,6 +45,11 @@ pub(super) struct Fate {
     pub(super) action: Option<Action>,
 }
 
+/// It was tried once, in vain or without our hearing of it.
+fn tried_once(why: Why) -> Waiting {
+    Waiting { attempts: 1, tried: 1, why, ..Waiting::default() }
+}
+
 impl Fate {
     /// It is queued and due.
     pub(super) fn due(at: UnixTime) -> Self {
@@ -54,7 +59,7 @@ impl Fate {
     /// It was tried, and is queued.
     pub(super) fn waiting(reply: &Reply, next_attempt: UnixTime) -> Self {
         let state =
-            State::Waiting { attempts: 1, next_attempt, last_error: reply.to_string(), warned: false, ages_from: None };
+            State::Waiting(Waiting { next_attempt, last_error: reply.to_string(), ..tried_once(Why::Unreachable) });
         Self { state, action: None }
     }
 
@@ -62,10 +67,8 @@ impl Fate {
     /// before `next_attempt`.
     pub(super) fn under_way(next_attempt: UnixTime) -> Self {
         let last_error = "it was sent; the next hop has not answered yet".to_owned();
-        Self {
-            state: State::Waiting { attempts: 1, next_attempt, last_error, warned: false, ages_from: None },
-            action: None,
-        }
+        let state = State::Waiting(Waiting { next_attempt, last_error, in_doubt: 1, ..tried_once(Why::InDoubt) });
+        Self { state, action: None }
     }
 
     /// A next hop has it.
@@ -103,7 +106,7 @@ impl Kept {
         recipient.is_some_and(|recipient| reported.action.is_wanted(recipient.rcpt.notify))
     }
 
-    fn entry(&self, transaction: &Transaction) -> Entry {
+    fn entry(&self, transaction: &Transaction, queued_at: QueueTime) -> Entry {
         let queued = transaction.recipients.iter().zip(&self.fates).map(|(recipient, fate)| Queued {
             rcpt: recipient.rcpt.clone(),
             route: recipient.route.clone(),
@@ -112,6 +115,7 @@ impl Kept {
         Entry {
             id: self.id,
             received_at: self.at,
+            queued_at,
             origin: (*transaction.origin).clone(),
             sender: transaction.sender.clone(),
             content: self.content.clone(),
@@ -191,7 +195,7 @@ async fn store(
     kept: &Kept,
     draft: Draft,
 ) -> Result<Vec<Entry>, SpoolError> {
-    let entry = kept.entry(transaction);
+    let entry = kept.entry(transaction, services.spool.queue_time());
     let mut record = Record::default();
     let mut entries = Vec::new();
     let report = make_report(services, transaction, &draft, (&entry, &kept.reported)).await?;
@@ -237,6 +241,10 @@ struct WithDraft<'a> {
 impl Spool for WithDraft<'_> {
     fn new_id(&self) -> QueueId {
         self.spool.new_id()
+    }
+
+    fn queue_time(&self) -> QueueTime {
+        self.spool.queue_time()
     }
 
     fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {
@@ -295,9 +303,11 @@ fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Ke
         let (what, result, said) = match &fate.state {
             State::Done(Outcome::Delivered { reply, .. }) => (What::Delivered, "delivered", reply.to_string().into()),
             State::Done(Outcome::Failed { reply, .. }) => (What::Failed, "failed", reply.to_string().into()),
-            State::Waiting { .. } if transaction.is_under_way(at) => continue,
-            State::Waiting { attempts: 1.., last_error, .. } => (What::Deferred, "deferred", Cow::from(last_error)),
-            State::Waiting { .. } | State::Held(_) | State::Done(Outcome::Dropped) => continue,
+            State::Waiting(_) if transaction.is_under_way(at) => continue,
+            State::Waiting(Waiting { attempts: 1.., last_error, .. }) => {
+                (What::Deferred, "deferred", Cow::from(last_error))
+            }
+            State::Waiting(_) | State::Held(_) | State::Done(Outcome::Dropped) => continue,
         };
         let send_connector = &*recipient.route.connector;
         tracing::info!(queue_id = %id, to = %recipient.rcpt.address, %send_connector, said = &*said, "{result}");

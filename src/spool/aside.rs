@@ -31,17 +31,40 @@ pub(super) fn keep_segment(layout: &Layout, number: u32, bad: &[Range<usize>]) -
     Ok(())
 }
 
-/// Keeps what can be read of a record whose contents are damaged.
-pub(super) fn keep_damaged(layout: &Layout, segment: &[u8], unreadable: &Unreadable) {
-    let Some(frame) = &unreadable.frame else { return };
+/// Something that is to be kept.
+#[derive(Debug)]
+pub(super) enum Aside {
+    /// A segment in which these bytes cannot be read.
+    Segment(u32, Vec<Range<usize>>),
+    /// A message and what there is of its content.
+    Message(Box<Entry>, Vec<u8>),
+}
+
+impl Aside {
+    /// Keeps it.
+    pub(super) fn keep(self, layout: &Layout) -> Result<(), SpoolError> {
+        match self {
+            Self::Segment(number, bad) => keep_segment(layout, number, &bad),
+            Self::Message(entry, content) => {
+                keep_message(layout, &entry, &content);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What can be read of a record whose contents are damaged.
+pub(super) fn damaged(segment: &[u8], unreadable: &Unreadable) -> Vec<Aside> {
+    let Some(frame) = &unreadable.frame else { return Vec::new() };
     let mut at = frame.contents;
-    for statement in &frame.logged.accepted {
+    let messages = frame.logged.accepted.iter().map(|statement| {
         let from = at.min(segment.len());
         if let Held::Here { length, .. } = statement.content {
             at = from.saturating_add(length as usize).min(segment.len());
         }
-        keep_message(layout, &statement.entry, &segment[from..at]);
-    }
+        Aside::Message(Box::new(Entry::clone(&statement.entry)), segment[from..at].to_vec())
+    });
+    messages.collect()
 }
 
 /// Keeps a message whose content is damaged, if there is room; its segment is kept anyway.

@@ -50,7 +50,7 @@ mod tests {
 
     /// A segment: its number, the one before, where that ended, and the first that is needed.
     fn segment((number, previous, previous_end, first): (u32, u32, u64, u32)) -> (u32, Option<Header>) {
-        (number, Some(Header { number, previous, previous_end, first, last_id: QueueId(0), mark: [0; 8] }))
+        (number, Some(Header { format: 4, number, previous, previous_end, first, last_id: QueueId(0), mark: [0; 8] }))
     }
 
     #[test]

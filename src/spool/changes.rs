@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use std::fs::File;
 
 use super::entry::Entry;
+use super::header::Header;
 use super::index::{Changed, Kept};
 use super::layout::Layout;
-use super::record::Mark;
 use super::segment::{header_of, logged_at};
 
 /// The segments in which changes were looked up.
 pub(super) struct Changes<'a> {
     layout: &'a Layout,
-    files: HashMap<u32, Option<(File, Mark)>>,
+    files: HashMap<u32, Option<(File, Header)>>,
 }
 
 impl<'a> Changes<'a> {
@@ -31,11 +31,11 @@ impl<'a> Changes<'a> {
         let Changed { recipient, segment, offset, .. } = changed;
         let open = || {
             let file = File::open(self.layout.segment(segment)).ok()?;
-            let mark = header_of(&file).ok()?.mark;
-            Some((file, mark))
+            let header = header_of(&file).ok()?;
+            Some((file, header))
         };
         let file = self.files.entry(segment).or_insert_with(open).as_ref();
-        let Some(logged) = file.and_then(|(file, mark)| logged_at(file, *mark, offset)) else {
+        let Some(logged) = file.and_then(|(file, header)| logged_at(file, header, offset)) else {
             tracing::error!(id = %entry.id, "spool: what became of a recipient cannot be read in segment {segment}");
             return;
         };

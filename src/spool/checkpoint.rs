@@ -78,8 +78,15 @@ mod tests {
     use crate::spool::record::{Held, Statement};
     use crate::spool::sample::entry;
 
-    const HEADER: Header =
-        Header { number: 3, previous: 0, previous_end: 0, first: 1, last_id: QueueId(0), mark: *b"12345678" };
+    const HEADER: Header = Header {
+        format: FORMAT,
+        number: 3,
+        previous: 0,
+        previous_end: 0,
+        first: 1,
+        last_id: QueueId(0),
+        mark: *b"12345678",
+    };
 
     fn frame(at: usize, id: Option<u64>, changed: Option<u64>) -> Frame {
         let content = Held::Here { length: 7, sum: 0 };

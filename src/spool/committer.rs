@@ -212,7 +212,7 @@ impl Committer {
             let _ = answer.send(Ok(()));
         }
         for Over(id, place) in over {
-            if let Place::File(folder) = place {
+            if let Place::File { folder, .. } = place {
                 self.parts.large.remove(folder, id);
             }
         }

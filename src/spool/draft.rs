@@ -36,6 +36,8 @@ pub struct LargeDraft {
     pub(super) file: Arc<File>,
     pub(super) path: PathBuf,
     length: u64,
+    /// CRC-32C of what was written.
+    sum: u32,
     kept: bool,
 }
 
@@ -71,7 +73,7 @@ impl Draft {
 impl LargeDraft {
     /// Nothing yet, in an empty file at `path`.
     pub(super) fn new(id: QueueId, file: File, path: PathBuf) -> Self {
-        Self { id, file: Arc::new(file), path, length: 0, kept: false }
+        Self { id, file: Arc::new(file), path, length: 0, sum: 0, kept: false }
     }
 
     /// The id that the message will have.
@@ -87,7 +89,13 @@ impl LargeDraft {
     pub fn append(&mut self, piece: &[u8]) -> Result<(), SpoolError> {
         (&*self.file).write_all(piece).map_err(|e| failed("cannot write", &self.path, &e))?;
         self.length += piece.len() as u64;
+        self.sum = crc32c::crc32c_append(self.sum, piece);
         Ok(())
+    }
+
+    /// CRC-32C of what was written so far.
+    pub(super) fn sum(&self) -> u32 {
+        self.sum
     }
 
     /// What was written so far, for reading.

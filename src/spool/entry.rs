@@ -1,7 +1,5 @@
 //! A queued message's envelope and state, and the records that change them. Pure; `store` writes them.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use super::Draft;
@@ -10,16 +8,22 @@ use crate::message::header::Identity;
 use crate::message::queue_id::QueueId;
 use crate::message::stamp::Stamp;
 use crate::routing::verdict::Route;
-use crate::smtp::reply::Reply;
-use crate::time::UnixTime;
+use crate::time::{QueueTime, UnixTime};
+
+pub(super) mod before;
+mod state;
+
+pub use state::{HeldFor, Outcome, State, Waiting, Why};
 
 /// One queued message: all that `decide`, delivery and reports need, without its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its id.
     pub id: QueueId,
-    /// When we took it.
+    /// When we took it, for people.
     pub received_at: UnixTime,
+    /// From when its age counts.
+    pub queued_at: QueueTime,
     /// Where it came from.
     pub origin: Origin,
     /// What MAIL said.
@@ -80,112 +84,6 @@ pub struct Queued {
     pub route: Route,
     /// How it stands.
     pub state: State,
-}
-
-/// How one recipient of a queued message stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "StoredState", into = "StoredState")]
-pub enum State {
-    /// To be tried.
-    Waiting {
-        /// Attempts so far.
-        attempts: u32,
-        /// When it is due.
-        next_attempt: UnixTime,
-        /// What the last attempt ended with; empty before the first.
-        last_error: String,
-        /// Whether the sender was told of the delay.
-        warned: bool,
-        /// From when its age counts, where that is not when we took the message: the first attempt of a report that
-        /// had to wait for its turn.
-        ages_from: Option<UnixTime>,
-    },
-    /// Not tried and not expiring until somebody releases it; the text says why.
-    Held(String),
-    /// Over.
-    Done(Outcome),
-}
-
-impl State {
-    /// Due at once, never tried.
-    #[must_use]
-    pub fn due(now: UnixTime) -> Self {
-        Self::Waiting { attempts: 0, next_attempt: now, last_error: String::new(), warned: false, ages_from: None }
-    }
-}
-
-/// [`State`] as it is stored. Variants are known by their position: new ones come last, with a new
-/// [`FORMAT`](super::header::FORMAT), and what older versions wrote is read as it was.
-#[derive(Serialize, Deserialize)]
-#[serde(rename = "State")]
-enum StoredState {
-    Waiting {
-        attempts: u32,
-        next_attempt: UnixTime,
-        last_error: String,
-        warned: bool,
-    },
-    Held(String),
-    Done(Outcome),
-    /// Since format 3: one that waits and whose age counts from its first attempt.
-    WaitingSince {
-        ages_from: UnixTime,
-        attempts: u32,
-        next_attempt: UnixTime,
-        last_error: String,
-        warned: bool,
-    },
-}
-
-impl From<State> for StoredState {
-    fn from(state: State) -> Self {
-        match state {
-            State::Waiting { attempts, next_attempt, last_error, warned, ages_from: None } => {
-                Self::Waiting { attempts, next_attempt, last_error, warned }
-            }
-            State::Waiting { attempts, next_attempt, last_error, warned, ages_from: Some(ages_from) } => {
-                Self::WaitingSince { ages_from, attempts, next_attempt, last_error, warned }
-            }
-            State::Held(why) => Self::Held(why),
-            State::Done(outcome) => Self::Done(outcome),
-        }
-    }
-}
-
-impl From<StoredState> for State {
-    fn from(stored: StoredState) -> Self {
-        match stored {
-            StoredState::Waiting { attempts, next_attempt, last_error, warned } => {
-                Self::Waiting { attempts, next_attempt, last_error, warned, ages_from: None }
-            }
-            StoredState::WaitingSince { ages_from, attempts, next_attempt, last_error, warned } => {
-                Self::Waiting { attempts, next_attempt, last_error, warned, ages_from: Some(ages_from) }
-            }
-            StoredState::Held(why) => Self::Held(why),
-            StoredState::Done(outcome) => Self::Done(outcome),
-        }
-    }
-}
-
-/// How a recipient's delivery ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
-    /// The next hop (named) took it.
-    Delivered {
-        /// Which next hop.
-        next_hop: Arc<str>,
-        /// What it said.
-        reply: Reply,
-    },
-    /// It failed for good; a report was made where one was due.
-    Failed {
-        /// Which next hop; empty: ourselves.
-        next_hop: Arc<str>,
-        /// What it, or we, said.
-        reply: Reply,
-    },
-    /// An operator dropped it.
-    Dropped,
 }
 
 /// What is made durable in one step.

@@ -4,10 +4,11 @@
 use super::record::Mark;
 use crate::message::queue_id::QueueId;
 
-/// The format that this version writes. 1 were lines of JSON in `log/`; 3 has a state of recipients that 2 has not.
-pub const FORMAT: u16 = 3;
-/// The oldest format that it reads: what it says is said in the same way in the formats since.
-const OLDEST: u16 = 2;
+/// The format that this version writes. 1 were lines of JSON in `log/`; 2 and 3 are read as
+/// [`before`](super::entry) says.
+pub const FORMAT: u16 = 4;
+/// The oldest format that it reads. This header is the same in all of them.
+pub const OLDEST: u16 = 2;
 /// Bytes of both copies: where a segment's records begin.
 pub const LENGTH: usize = 2 * COPY;
 
@@ -17,6 +18,8 @@ const MAGIC: &[u8; 8] = b"FPSPOOL\n";
 /// What a segment says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
+    /// How its records are written.
+    pub format: u16,
     /// Its number.
     pub number: u32,
     /// The segment before it; zero: none. What numbers lie between were never in force.
@@ -47,8 +50,8 @@ impl Header {
         let mut copy = Vec::with_capacity(LENGTH);
         copy.extend_from_slice(MAGIC);
         // beside its complement: a flipped bit is no other format
-        copy.extend_from_slice(&FORMAT.to_le_bytes());
-        copy.extend_from_slice(&(!FORMAT).to_le_bytes());
+        copy.extend_from_slice(&self.format.to_le_bytes());
+        copy.extend_from_slice(&(!self.format).to_le_bytes());
         for number in [self.number, self.previous, self.first] {
             copy.extend_from_slice(&number.to_le_bytes());
         }
@@ -87,6 +90,7 @@ fn read_copy(copy: &[u8]) -> Result<Header, Unreadable> {
         return Err(Unreadable::Damaged);
     }
     Ok(Header {
+        format,
         number: word(12),
         previous: word(16),
         first: word(20),
@@ -102,7 +106,7 @@ mod tests {
 
     fn header() -> Header {
         let (last_id, mark) = (QueueId(u64::MAX - 5), [1, 2, 3, 4, 5, 6, 7, 8]);
-        Header { number: 9, previous: 7, previous_end: 1 << 40, first: 3, last_id, mark }
+        Header { format: FORMAT, number: 9, previous: 7, previous_end: 1 << 40, first: 3, last_id, mark }
     }
 
     #[test]
@@ -121,9 +125,9 @@ mod tests {
     fn another_format_is_told_from_damage() {
         let mut bytes = header().write();
         for at in [8, COPY + 8] {
-            bytes[at..at + 4].copy_from_slice(&[4, 0, !4, !0]);
+            bytes[at..at + 4].copy_from_slice(&[5, 0, !5, !0]);
         }
-        assert_eq!(Header::read(&bytes), Err(Unreadable::Format(4)));
+        assert_eq!(Header::read(&bytes), Err(Unreadable::Format(5)));
         for length in 0..COPY {
             assert_eq!(Header::read(&bytes[..length]), Err(Unreadable::Damaged));
         }

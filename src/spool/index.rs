@@ -81,7 +81,12 @@ pub enum Place {
         sum: u32,
     },
     /// A file in this folder.
-    File(u32),
+    File {
+        /// The folder.
+        folder: u32,
+        /// CRC-32C, where it is known.
+        sum: Option<u32>,
+    },
 }
 
 /// The record of a change.
@@ -159,7 +164,7 @@ impl Index {
             let at = At { segment: spot.segment, offset: spot.offset, nth };
             let (place, length) = match statement.content {
                 Held::Here { length, sum } => (Place::Segment { offset: content, length, sum }, length),
-                Held::File { folder } => (Place::File(folder), 0),
+                Held::File { folder, sum } => (Place::File { folder, sum }, 0),
             };
             content = content.saturating_add(length);
             let open = Open::of(&statement.entry);

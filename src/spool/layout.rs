@@ -16,7 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::SpoolError;
-use super::header::FORMAT;
+use super::header::{FORMAT, OLDEST};
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
@@ -95,8 +95,19 @@ impl Layout {
 /// What is there was written by another version.
 pub(super) fn in_format(path: &Path, format: u16) -> SpoolError {
     let text = format!(
-        "{} is in format {format}, this version reads {FORMAT}: start the version that wrote it and let the queue run \
+        "{} is in format {format}, this version reads {OLDEST} to {FORMAT}: start the version that wrote it and let the queue run \
          empty",
+        path.display()
+    );
+    SpoolError::Io(text)
+}
+
+/// A record is as it was written and says what this version does not read.
+pub(super) fn undecodable(path: &Path, at: usize) -> SpoolError {
+    let text = format!(
+        "the record at byte {at} of {} is whole, and this version cannot read it: another version wrote it. Nothing was \
+         changed. Start the version that wrote it and let the queue run empty, or export what waits with it \
+         (docs/spool.md)",
         path.display()
     );
     SpoolError::Io(text)

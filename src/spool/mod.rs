@@ -5,10 +5,11 @@
 //!
 //! The store's parts, as a record meets them: [`Draft`] (content before it is committed), [`store`], `large` (content
 //! in a file of its own), `job`, `committer`, `segment`, [`record`] and [`header`] (bytes, pure), [`index`] (pure),
-//! [`Stored`] (content being read); `tidy`, `changes` and [`checkpoint`] keep the log short and quick to read; `recover` with
+//! [`Stored`] (content being read); `clock`; `tidy`, `changes` and [`checkpoint`] keep the log short and quick to read; `recover` with
 //! [`chain`] and `aside` reads it at start.
 
 use crate::message::queue_id::QueueId;
+use crate::time::QueueTime;
 use std::pin::Pin;
 
 pub mod chain;
@@ -22,6 +23,7 @@ pub mod store;
 mod stored;
 mod aside;
 mod changes;
+mod clock;
 mod committer;
 mod fresh;
 mod job;
@@ -64,6 +66,9 @@ pub enum SpoolError {
 pub trait Spool: Send + Sync {
     /// An id that no other message has or will have.
     fn new_id(&self) -> QueueId;
+
+    /// The queue's time: what ages are counted by.
+    fn queue_time(&self) -> QueueTime;
 
     /// Begins a content that is too large for a record, under an id from [`Spool::new_id`]. It blocks.
     ///

@@ -19,7 +19,9 @@ use memchr::memmem;
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 
+use super::entry::before::LoggedBefore;
 use super::entry::{Change, Entry};
+use super::header::FORMAT;
 
 /// What the records of one segment are known by.
 pub type Mark = [u8; 8];
@@ -61,6 +63,8 @@ pub enum Held {
     File {
         /// The folder's number.
         folder: u32,
+        /// CRC-32C; formats before 4 did not keep it.
+        sum: Option<u32>,
     },
 }
 
@@ -82,6 +86,17 @@ pub struct Unreadable {
     pub range: Range<usize>,
     /// The record, if only its contents are damaged.
     pub frame: Option<Frame>,
+    /// Whether it begins with a record that is as it was written and cannot be decoded: another version wrote it.
+    pub is_undecodable: bool,
+}
+
+/// Why a head cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotRead {
+    /// It is not what was written.
+    Damaged,
+    /// It is what was written, by a version that says things in another way.
+    Undecodable,
 }
 
 /// What stands before a record's head.
@@ -167,39 +182,58 @@ impl Lengths {
         Some(Self { head: length(8)?, contents: length(12)?, sum: word(16)? })
     }
 
-    /// Reads the head that follows.
-    #[must_use]
-    pub fn logged(&self, head: &[u8]) -> Option<Logged<'static>> {
+    /// Reads the head that follows, which was written in this format.
+    ///
+    /// # Errors
+    /// [`NotRead`].
+    pub fn logged(&self, format: u16, head: &[u8]) -> Result<Logged<'static>, NotRead> {
         let words = [self.head, self.contents].map(|length| u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
         if head.len() != self.head || sum(words.as_flattened(), head) != self.sum {
-            return None;
+            return Err(NotRead::Damaged);
         }
-        postcard::from_bytes(head).ok()
+        Logged::decode(format, head).ok_or(NotRead::Undecodable)
     }
+}
+
+impl Logged<'static> {
+    /// All of a head's bytes, and nothing else.
+    fn decode(format: u16, head: &[u8]) -> Option<Self> {
+        if format == FORMAT {
+            return whole(head);
+        }
+        let (accepted, changes) = whole::<LoggedBefore>(head)?.now();
+        let statement = |(entry, content)| Statement { entry: Cow::Owned(entry), content };
+        Some(Self { accepted: accepted.into_iter().map(statement).collect(), changes: changes.into() })
+    }
+}
+
+fn whole<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(read, _)| read)
 }
 
 /// The records of a segment, in order. An unreadable stretch ends where a record's head can be read, or at the end.
 pub struct Frames<'a> {
     mark: Mark,
+    format: u16,
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Frames<'a> {
-    /// Reads `bytes`, a segment from its beginning, from `at` on.
+    /// Reads `bytes`, a segment from its beginning, from `at` on: records with this mark, written in this format.
     #[must_use]
-    pub fn new(mark: Mark, bytes: &'a [u8], at: usize) -> Self {
-        Self { mark, bytes, at }
+    pub fn new((mark, format): (Mark, u16), bytes: &'a [u8], at: usize) -> Self {
+        Self { mark, format, bytes, at }
     }
 
     /// The record at `at`, whose contents may be damaged or not all there.
-    fn head(&self, at: usize) -> Option<Frame> {
-        let bytes = self.bytes.get(at..)?;
-        let lengths = Lengths::read(self.mark, bytes)?;
-        let contents = BEFORE.checked_add(lengths.head)?;
-        let logged = lengths.logged(bytes.get(BEFORE..contents)?)?;
-        let end = contents.checked_add(lengths.contents)?.checked_add(8)?;
-        Some(Frame { range: at..at.checked_add(end)?, contents: at + contents, logged })
+    fn head(&self, at: usize) -> Result<Frame, NotRead> {
+        let bytes = self.bytes.get(at..).ok_or(NotRead::Damaged)?;
+        let lengths = Lengths::read(self.mark, bytes).ok_or(NotRead::Damaged)?;
+        let contents = BEFORE.checked_add(lengths.head).ok_or(NotRead::Damaged)?;
+        let logged = lengths.logged(self.format, bytes.get(BEFORE..contents).ok_or(NotRead::Damaged)?)?;
+        let end = contents.checked_add(lengths.contents).and_then(|end| at.checked_add(end)?.checked_add(8));
+        Ok(Frame { range: at..end.ok_or(NotRead::Damaged)?, contents: at + contents, logged })
     }
 
     fn is_whole(&self, frame: &Frame) -> bool {
@@ -224,16 +258,19 @@ impl Iterator for Frames<'_> {
         if from >= self.bytes.len() {
             return None;
         }
-        if let Some(frame) = self.head(from) {
-            self.at = frame.range.end.min(self.bytes.len());
-            if self.is_whole(&frame) {
-                return Some(Ok(frame));
+        let is_undecodable = match self.head(from) {
+            Ok(frame) => {
+                self.at = frame.range.end.min(self.bytes.len());
+                if self.is_whole(&frame) {
+                    return Some(Ok(frame));
+                }
+                return Some(Err(Unreadable { range: from..self.at, frame: Some(frame), is_undecodable: false }));
             }
-            return Some(Err(Unreadable { range: from..self.at, frame: Some(frame) }));
-        }
+            Err(why) => why == NotRead::Undecodable,
+        };
         let mut marks = memmem::find_iter(&self.bytes[from + 1..], &self.mark).map(|at| from + 1 + at);
-        self.at = marks.find(|at| self.head(*at).is_some()).unwrap_or(self.bytes.len());
-        Some(Err(Unreadable { range: from..self.at, frame: None }))
+        self.at = marks.find(|at| self.head(*at) != Err(NotRead::Damaged)).unwrap_or(self.bytes.len());
+        Some(Err(Unreadable { range: from..self.at, frame: None, is_undecodable }))
     }
 }
 

@@ -10,13 +10,13 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 
 use super::SpoolError;
-use super::aside;
+use super::aside::{self, Aside};
 use super::chain::{Link, chain};
 use super::checkpoint;
 use super::entry::Entry;
 use super::header::{self, Header, Unreadable};
 use super::index::{Index, Over, Place, Spot};
-use super::layout::{self, Layout, failed, in_format};
+use super::layout::{self, Layout, failed, in_format, undecodable};
 use super::reading;
 use super::record::{Frame, Frames, is_torn, is_unused};
 use super::segment::header_of;
@@ -40,6 +40,8 @@ pub(super) struct Recovered {
     /// What nobody needs once the next segment is in force. Folders come behind what is in them, and go if they are
     /// empty.
     pub discard: Vec<PathBuf>,
+    /// What is to be laid aside once all is read: a start that is refused moves nothing.
+    aside: Vec<Aside>,
     /// Live messages whose content is not there.
     lost: Vec<QueueId>,
     /// Whether accepted messages may be missing.
@@ -67,6 +69,7 @@ pub(super) fn recover(layout: &Layout) -> Result<Recovered, SpoolError> {
     for number in headers.into_keys().filter(|number| !is_log(*number)) {
         found.discard.extend([layout.segment(number), layout.checkpoint(number)]);
     }
+    std::mem::take(&mut found.aside).into_iter().try_for_each(|aside| aside.keep(layout))?;
     found.read_large(layout)?;
     found.lay_aside_without_content(layout)?;
     Ok(found)
@@ -118,9 +121,11 @@ impl Recovered {
         self.index.grow(link.number, bytes.len() as u64);
         let mut read_to = bytes.len();
         let mark = link.header.map_or([0; 8], |header| header.mark);
-        let frames = Frames::new(mark, &bytes, header::LENGTH).take_while(|_| link.header.is_some());
+        let frames =
+            link.header.iter().flat_map(|header| Frames::new((header.mark, header.format), &bytes, header::LENGTH));
         for read in frames {
             match read {
+                Err(unreadable) if unreadable.is_undecodable => return Err(undecodable(&path, unreadable.range.start)),
                 Ok(frame) => self.put_in(link.number, frame),
                 Err(unused) if link.end.is_none() && is_unused(&bytes, &unused.range) => {
                     read_to = read_to.min(unused.range.start);
@@ -135,7 +140,7 @@ impl Recovered {
                     read_to = read_to.min(torn.range.start);
                 }
                 Err(unreadable) => {
-                    aside::keep_damaged(layout, &bytes, &unreadable);
+                    self.aside.extend(aside::damaged(&bytes, &unreadable));
                     bad.push(unreadable.range);
                 }
             }
@@ -145,7 +150,7 @@ impl Recovered {
         self.last = Some((link.number, end as u64));
         if !bad.is_empty() {
             self.damaged = true;
-            aside::keep_segment(layout, link.number, &bad)?;
+            self.aside.push(Aside::Segment(link.number, bad));
         }
         Ok(())
     }
@@ -185,7 +190,7 @@ impl Recovered {
     fn read_large(&mut self, layout: &Layout) -> Result<(), SpoolError> {
         let mut wanted: HashMap<(u32, QueueId), u64> = HashMap::new();
         for (id, kept) in self.index.messages() {
-            if let (Place::File(folder), Some(entry)) = (kept.content, self.entries.get(&id)) {
+            if let (Place::File { folder, .. }, Some(entry)) = (kept.content, self.entries.get(&id)) {
                 wanted.insert((folder, id), entry.content.size);
             }
         }

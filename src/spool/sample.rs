@@ -6,7 +6,7 @@ use crate::message::header::Identity;
 use crate::message::queue_id::QueueId;
 use crate::routing::verdict::{Route, Way};
 use crate::smtp::address::{Address, ReversePath};
-use crate::time::UnixTime;
+use crate::time::{QueueTime, UnixTime};
 
 /// A message for two recipients that are due.
 pub(super) fn entry(id: QueueId, size: u64) -> Entry {
@@ -21,6 +21,7 @@ pub(super) fn entry(id: QueueId, size: u64) -> Entry {
     Entry {
         id,
         received_at: UnixTime(5),
+        queued_at: QueueTime(5),
         origin: Origin::report(),
         sender: Sender {
             reverse_path: ReversePath::Null,

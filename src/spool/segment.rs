@@ -138,7 +138,7 @@ pub(super) fn begin(
     let mut mark = [0; 8];
     let made = aws_lc_rs::rand::fill(&mut mark);
     made.map_err(|_| NotBegun::Unwritten(SpoolError::Io("the system gives no random numbers".into())))?;
-    let header = Header { number, previous: old.0, previous_end: old.1, first, last_id, mark };
+    let header = Header { format: header::FORMAT, number, previous: old.0, previous_end: old.1, first, last_id, mark };
     let ahead = usize::try_from(sizes.worth_it().min(AHEAD)).unwrap_or_default();
     match Segment::begin(layout, &header, ahead) {
         Err(NotBegun::Full(_)) if reserve.release() => Segment::begin(layout, &header, ahead),
@@ -155,13 +155,13 @@ pub(super) fn remove(layout: &Layout, segments: Vec<u32>) {
 }
 
 /// What one record says, without its contents.
-pub(super) fn logged_at(file: &File, mark: Mark, offset: u32) -> Option<Logged<'static>> {
+pub(super) fn logged_at(file: &File, header: &Header, offset: u32) -> Option<Logged<'static>> {
     let mut before = [0; BEFORE];
     file.read_exact_at(&mut before, u64::from(offset)).ok()?;
-    let lengths = Lengths::read(mark, &before)?;
+    let lengths = Lengths::read(header.mark, &before)?;
     let mut head = vec![0; lengths.head];
     file.read_exact_at(&mut head, u64::from(offset) + BEFORE as u64).ok()?;
-    lengths.logged(&head)
+    lengths.logged(header.format, &head).ok()
 }
 
 /// A segment's header.

@@ -55,7 +55,7 @@ impl Shared {
                 let file = if is_growing { growing.clone() } else { Arc::new(open(layout.segment(kept.at.segment))?) };
                 Ok(Stored::range(file, u64::from(offset), length, sum))
             }
-            Place::File(folder) => {
+            Place::File { folder, .. } => {
                 let path = layout.large(folder, id);
                 let file = open(path.clone())?;
                 let length = file.metadata().map_err(|e| failed("cannot read", &path, &e))?.len();

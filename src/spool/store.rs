@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
+use super::clock::QueueClock;
 use super::committer::{Committer, Parts};
 use super::draft::{Draft, IN_RECORD, LargeDraft};
 use super::entry::{Entry, Record};
@@ -32,6 +33,7 @@ use super::tidy::{Task, Tidy};
 use super::{Committed, Spool, SpoolError};
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
+use crate::time::QueueTime;
 
 /// A spool below one folder. Dropping it finishes what was begun and unlocks the folder.
 pub struct LogStore {
@@ -39,6 +41,7 @@ pub struct LogStore {
     shared: Shared,
     large: Arc<Large>,
     last_id: AtomicU64,
+    clock: QueueClock,
     recovered: Mutex<Vec<Entry>>,
     jobs: Sender<Job>,
     threads: Vec<JoinHandle<()>>,
@@ -55,6 +58,11 @@ impl LogStore {
         let layout = Layout::make(folder)?;
         let lock = layout::lock(folder)?;
         let mut found = recover(&layout)?;
+        let newest = found.entries.values().map(|entry| entry.queued_at).max();
+        let clock = QueueClock::open(folder, newest)?;
+        let now = clock.now();
+        // after an upgrade: it may have come while the time of day was ahead
+        found.entries.values_mut().for_each(|entry| entry.queued_at = entry.queued_at.min(now));
         let mut reserve = Reserve::set_up(folder, sizes.reserve);
         let segment = put_in_force(&layout, &mut found, (&mut reserve, &sizes))?;
         let Recovered { index, entries, last_id, next_folder, .. } = found;
@@ -70,13 +78,13 @@ impl LogStore {
         let parts =
             Parts { layout: layout.clone(), sizes, shared: shared.clone(), large: large.clone(), tidy, metrics };
         let committer = Committer::new(parts, segment, reserve, last_id);
-        let tidying = Tidy::new(layout.clone(), sizes, shared.clone(), jobs.clone());
+        let tidying = Tidy::new(layout.clone(), sizes, shared.clone(), (jobs.clone(), clock.clone()));
         let threads = vec![
             spawn("spool-log", move || committer.run(&to_commit))?,
             spawn("spool-tidy", move || tidying.run(&to_tidy))?,
         ];
         let recovered = Mutex::new(entries.into_values().collect());
-        Ok(Self { layout, shared, large, last_id: AtomicU64::new(last_id.0), recovered, jobs, threads, lock })
+        Ok(Self { layout, shared, large, last_id: AtomicU64::new(last_id.0), clock, recovered, jobs, threads, lock })
     }
 }
 
@@ -98,7 +106,7 @@ fn put_in_force(layout: &Layout, found: &mut Recovered, space: (&mut Reserve, &S
     found.index.grow(number, segment.size);
     segment::remove(layout, found.index.forget_before(first));
     let folder = |kept: &Kept| match kept.content {
-        Place::File(folder) => Some(layout.large_folder(folder)),
+        Place::File { folder, .. } => Some(layout.large_folder(folder)),
         Place::Segment { .. } => None,
     };
     let used: HashSet<PathBuf> = found.index.messages().filter_map(|(_, kept)| folder(kept)).collect();
@@ -120,6 +128,10 @@ impl Spool for LogStore {
         let next = |last: u64| Some(now.max(last + 1));
         let last = self.last_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
         QueueId(now.max(last + 1))
+    }
+
+    fn queue_time(&self) -> QueueTime {
+        self.clock.now()
     }
 
     fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {
@@ -190,7 +202,9 @@ fn submit(
     for (draft, _) in &mut record.accepted {
         let placed = match (draft, large) {
             (Draft::Small { content, .. }, _) => Ok(held_here(content)),
-            (Draft::Large(draft), Some(large)) => large.place(draft).map(|folder| Held::File { folder }),
+            (Draft::Large(draft), Some(large)) => {
+                large.place(draft).map(|folder| Held::File { folder, sum: Some(draft.sum()) })
+            }
             (Draft::Large(_), None) => Err(ended()),
         };
         match placed {

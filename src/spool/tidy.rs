@@ -8,7 +8,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use super::SpoolError;
 use super::aside;
 use super::changes::Changes;
 use super::checkpoint;
+use super::clock::{EVERY, QueueClock};
 use super::entry::{Change, Entry, Outcome, Record, State};
 use super::header::{self, Header};
 use super::index::{At, Kept, Place, Sizes};
@@ -48,6 +49,7 @@ pub(super) struct Tidy {
     sizes: Sizes,
     shared: Shared,
     jobs: Sender<Job>,
+    clock: QueueClock,
     /// After a failure.
     not_before: Instant,
 }
@@ -60,16 +62,24 @@ struct Opened {
 
 impl Tidy {
     /// Ready to run.
-    pub(super) fn new(layout: Layout, sizes: Sizes, shared: Shared, jobs: Sender<Job>) -> Self {
-        Self { layout, sizes, shared, jobs, not_before: Instant::now() }
+    pub(super) fn new(layout: Layout, sizes: Sizes, shared: Shared, (jobs, clock): (Sender<Job>, QueueClock)) -> Self {
+        Self { layout, sizes, shared, jobs, clock, not_before: Instant::now() }
     }
 
     /// Works until nobody can ask any more.
     pub(super) fn run(mut self, tasks: &Receiver<Task>) {
-        while let Ok(task) = tasks.recv() {
-            match task {
-                Task::Complete => self.checkpoints(),
-                Task::Clean => {
+        let mut save_at = Instant::now();
+        loop {
+            let now = Instant::now();
+            if save_at <= now {
+                self.clock.save();
+                save_at = now + EVERY;
+            }
+            match tasks.recv_timeout(save_at - now) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Ok(Task::Complete) => self.checkpoints(),
+                Ok(Task::Clean) => {
                     if self.not_before <= Instant::now()
                         && let Err(error) = self.clean()
                     {
@@ -80,6 +90,7 @@ impl Tidy {
                 }
             }
         }
+        self.clock.save();
     }
 
     /// A checkpoint that cannot be written is done without.
@@ -169,7 +180,7 @@ impl Tidy {
     fn moved(&self, opened: &Opened, mut entry: Entry, found: Kept, changes: &mut Changes<'_>) -> Option<Moved> {
         changes.apply(&mut entry, &found);
         let (held, content) = match found.content {
-            Place::File(folder) => (Held::File { folder }, Bytes::new()),
+            Place::File { folder, sum } => (Held::File { folder, sum }, Bytes::new()),
             Place::Segment { offset, length, sum } => {
                 let rest = opened.bytes.get(offset as usize..).unwrap_or_default();
                 let content = rest.get(..length as usize).unwrap_or(rest);
@@ -205,7 +216,7 @@ impl Opened {
     }
 
     fn frames(&self) -> Frames<'_> {
-        Frames::new(self.header.mark, &self.bytes, header::LENGTH)
+        Frames::new((self.header.mark, self.header.format), &self.bytes, header::LENGTH)
     }
 }
 

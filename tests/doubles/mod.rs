@@ -26,6 +26,7 @@ use fingerpost::session::{Client, Identity, Services};
 use fingerpost::spool::entry::{Entry, Record};
 use fingerpost::spool::store::LogStore;
 use fingerpost::spool::{Committed, LargeDraft, Sizes, Spool, SpoolError, Stored};
+use fingerpost::time::QueueTime;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// The key that signs and verifies stamps here.
@@ -90,6 +91,10 @@ pub struct Recorder {
 impl Spool for Recorder {
     fn new_id(&self) -> QueueId {
         self.drafts.new_id()
+    }
+
+    fn queue_time(&self) -> QueueTime {
+        self.drafts.queue_time()
     }
 
     fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fingerpost::spool::entry::{Entry, State};
+use fingerpost::spool::entry::{Entry, HeldFor, State};
 use fingerpost::spool::{Sizes, Spool};
 use fingerpost::time::UnixTime;
 
@@ -72,7 +72,7 @@ fn what_is_over_stays_over_though_its_outcome_is_long_gone_from_the_log() {
     let first = delivered(message.id, 0);
     commit(&*spool, changed(vec![first.clone()])).unwrap();
     message.apply(&first);
-    let late = [State::due(UnixTime(1)), State::Held("late".into())].map(|state| change(message.id, 0, state));
+    let late = [State::due(UnixTime(1)), State::Held(HeldFor::Drop)].map(|state| change(message.id, 0, state));
     for round in 0..3 {
         for change in late.iter().chain([&first]) {
             commit(&*spool, changed(vec![change.clone()])).unwrap();

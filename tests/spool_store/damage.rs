@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 
 use fingerpost::spool::Spool;
-use fingerpost::spool::entry::{Entry, State};
-use fingerpost::spool::header::{Header, LENGTH};
+use fingerpost::spool::entry::{Entry, HeldFor, State};
+use fingerpost::spool::header::{FORMAT, Header, LENGTH};
 use fingerpost::spool::record::Frames;
 
 use crate::fixture::{LARGE, STORES, accept, change, changed, commit, content, delivered, is_whole};
@@ -35,7 +35,7 @@ impl Sample {
         let over = accept(&*spool, 100, 1);
         commit(&*spool, changed(vec![delivered(over.id, 0)])).unwrap();
         let mut entries: Vec<_> = (1..3).map(|n| accept(&*spool, 100 * n, 1)).collect();
-        let held = change(entries[1].id, 0, State::Held("an operator".into()));
+        let held = change(entries[1].id, 0, State::Held(HeldFor::Drop));
         commit(&*spool, changed(vec![held.clone()])).unwrap();
         entries[1].apply(&held);
         entries.push(accept(&*spool, last, 1));
@@ -43,7 +43,7 @@ impl Sample {
         let segment = find(&files, ".seg");
         let mut bytes = files[&segment].clone().unwrap();
         let mark = Header::read(&bytes).unwrap().mark;
-        let ends = Frames::new(mark, &bytes, LENGTH).map_while(|frame| Some(frame.ok()?.range.end));
+        let ends = Frames::new((mark, FORMAT), &bytes, LENGTH).map_while(|frame| Some(frame.ok()?.range.end));
         let ends: Vec<usize> = [LENGTH].into_iter().chain(ends).collect();
         bytes.truncate(ends[ends.len() - 1]); // behind it are zeros
         files.insert(segment.clone(), Some(bytes.clone()));
@@ -260,13 +260,13 @@ fn a_log_of_a_later_version_is_refused_and_left_alone() {
     let sample = Sample::new(300);
     let mut bytes = sample.bytes.clone();
     for copy in [0, LENGTH / 2] {
-        bytes[copy + 8..copy + 12].copy_from_slice(&[4, 0, !4, !0]);
+        bytes[copy + 8..copy + 12].copy_from_slice(&[5, 0, !5, !0]);
     }
     let mut later = sample.with(bytes);
     let disk = tempfile::tempdir().unwrap();
     write_tree(&later, sample.folder.path(), disk.path());
     let Err(error) = STORES[0].1(disk.path()) else { panic!("a later format was read") };
-    assert!(error.to_string().contains("in format 4, this version reads 3:"), "{error}");
+    assert!(error.to_string().contains("in format 5, this version reads 2 to 4:"), "{error}");
     later.remove(&find(&later, "/lock"));
     let left = tree(disk.path());
     assert_eq!(left.len(), later.len() + 1);
@@ -283,7 +283,7 @@ fn a_spool_of_the_first_version_is_refused_while_it_holds_mail() {
     fs::write(&message, "mail").unwrap();
     let Err(error) = STORES[0].1(disk.path()) else { panic!("it was opened") };
     assert!(
-        error.to_string().contains("in format 1, this version reads 3: start the version that wrote it"),
+        error.to_string().contains("in format 1, this version reads 2 to 4: start the version that wrote it"),
         "{error}"
     );
     assert_eq!(fs::read(&message).unwrap(), b"mail");

@@ -16,7 +16,7 @@ use fingerpost::smtp::reply::{Enhanced, Reply};
 use fingerpost::spool::entry::{Change, Content, Entry, Outcome, Queued, Record, State};
 use fingerpost::spool::store::LogStore;
 use fingerpost::spool::{Draft, IN_RECORD, Sizes, Spool, SpoolError};
-use fingerpost::time::UnixTime;
+use fingerpost::time::{QueueTime, UnixTime};
 
 /// Opens a store below a folder.
 pub(crate) type Open = fn(&Path) -> Result<Arc<dyn Spool>, SpoolError>;
@@ -64,6 +64,7 @@ pub(crate) fn entry(id: QueueId, size: u64, recipients: usize) -> Entry {
     Entry {
         id,
         received_at: UnixTime(1_800_000_000),
+        queued_at: QueueTime(1_700_000_000),
         origin: Origin::report(),
         sender: Sender {
             reverse_path: ReversePath::Null,

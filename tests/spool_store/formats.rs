@@ -5,8 +5,8 @@ use std::path::Path;
 use fingerpost::message::queue_id::QueueId;
 use fingerpost::smtp::reply::{Enhanced, Reply};
 use fingerpost::spool::Sizes;
-use fingerpost::spool::entry::{Entry, Outcome, State};
-use fingerpost::time::UnixTime;
+use fingerpost::spool::entry::{Entry, HeldFor, Outcome, State, Waiting, Why};
+use fingerpost::time::{QueueTime, UnixTime};
 
 use crate::fixture::{accept, change, changed, commit, entry, is_whole, open};
 
@@ -15,9 +15,18 @@ use crate::fixture::{accept, change, changed, commit, entry, is_whole, open};
 const FORMAT_2: &[u8] = include_bytes!("format-2.seg");
 const IDS: [QueueId; 2] = [QueueId(1_883_131_734_572_138_496), QueueId(1_883_131_734_577_381_376)];
 
-fn waiting(ages_from: Option<UnixTime>) -> State {
+fn waiting(ages_from: Option<QueueTime>) -> State {
     let last_error = "hub.contoso.com[192.0.2.1]:25: 451 4.2.1 busy".to_owned();
-    State::Waiting { attempts: 7, next_attempt: UnixTime(1_800_000_000), last_error, warned: true, ages_from }
+    State::Waiting(Waiting {
+        attempts: 7,
+        tried: 7,
+        next_attempt: UnixTime(1_800_000_000),
+        why: Why::Deferred,
+        last_error,
+        warned: true,
+        in_doubt: 0,
+        ages_from,
+    })
 }
 
 /// A spool of format 2 with that segment and nothing else.
@@ -27,16 +36,18 @@ fn old_spool(folder: &Path) {
         std::fs::remove_file(file.unwrap().path()).unwrap();
     }
     std::fs::write(folder.join("segments/00000001.seg"), FORMAT_2).unwrap();
+    std::fs::write(folder.join("clock"), "fingerpost queue time 1\n1900000000\n").unwrap();
 }
 
 fn expected() -> [Entry; 2] {
     let mut first = entry(IDS[0], 300, 4);
     let failed = Outcome::Failed { next_hop: "".into(), reply: Reply::fixed(550, Enhanced(5, 1, 1), "no such user") };
-    let states = [waiting(None), State::Held("an operator".into()), State::Done(failed)];
+    let states = [waiting(None), State::Held(HeldFor::NoConnector), State::Done(failed)];
     for (queued, state) in first.recipients.iter_mut().zip(states) {
         queued.state = state;
     }
-    [first, entry(IDS[1], 20, 1)]
+    // What it was received by is what its age counts from.
+    [first, entry(IDS[1], 20, 1)].map(|entry| Entry { queued_at: QueueTime(entry.received_at.0), ..entry })
 }
 
 #[test]
@@ -58,7 +69,7 @@ fn a_report_that_waited_for_its_turn_ages_from_its_first_attempt_after_a_restart
     old_spool(folder.path());
     let spool = open(folder.path(), Sizes::default()).unwrap();
     let new = accept(&*spool, 100, 1);
-    let since = waiting(Some(UnixTime(1_799_999_000)));
+    let since = waiting(Some(QueueTime(1_799_999_000)));
     // One of each: what the older version took, and what this one did.
     let changes = [IDS[1], new.id].map(|id| change(id, 0, since.clone())).into();
     commit(&*spool, changed(changes)).unwrap();

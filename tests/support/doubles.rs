@@ -17,6 +17,7 @@ use fingerpost::smtp::address::Address;
 use fingerpost::spool::entry::{Entry, Record, State};
 use fingerpost::spool::store::LogStore;
 use fingerpost::spool::{Committed, LargeDraft, Sizes, Spool, SpoolError, Stored};
+use fingerpost::time::QueueTime;
 
 /// A directory of the test's making.
 #[derive(Default)]
@@ -133,6 +134,10 @@ impl Faulty {
 impl Spool for Faulty {
     fn new_id(&self) -> QueueId {
         self.store.new_id()
+    }
+
+    fn queue_time(&self) -> QueueTime {
+        self.store.queue_time()
     }
 
     fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {

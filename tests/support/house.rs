@@ -28,9 +28,9 @@ use fingerpost::routing::relay_memory::RelayMemory;
 use fingerpost::routing::verdict::{Route, Way};
 use fingerpost::smtp::address::{Address, ReversePath};
 use fingerpost::smtp::reply::USER_UNKNOWN;
-use fingerpost::spool::entry::{Content, Entry, Queued, Record, State};
+use fingerpost::spool::entry::{Content, Entry, Queued, Record, State, Waiting};
 use fingerpost::spool::{Draft, Spool};
-use fingerpost::time::UnixTime;
+use fingerpost::time::{QueueTime, UnixTime};
 use fingerpost::trace::Trace;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -154,7 +154,7 @@ impl House {
             let next_attempt = UnixTime(UnixTime::now().0 + again);
             let last_error = "not answered yet".to_owned();
             entry.recipients[at].state =
-                State::Waiting { attempts: 1, next_attempt, last_error, warned: false, ages_from: None };
+                State::Waiting(Waiting { attempts: 1, tried: 1, next_attempt, last_error, ..Waiting::default() });
         }
         self.spool.commit(Record { accepted: vec![(draft, entry.clone())], changes: Vec::new() }).await.unwrap();
         let mut under_way = Vec::new();
@@ -185,13 +185,7 @@ impl House {
         let (age, attempts) = mail.tried;
         let state = match attempts {
             0 => State::due(now),
-            _ => State::Waiting {
-                attempts,
-                next_attempt: now,
-                last_error: String::new(),
-                warned: false,
-                ages_from: None,
-            },
+            _ => State::Waiting(Waiting { attempts, tried: attempts, next_attempt: now, ..Waiting::default() }),
         };
         let queued = |To(address, connector, notify): &To<'_>| {
             let address = parse(address);
@@ -208,6 +202,7 @@ impl House {
         let entry = Entry {
             id: draft.id(),
             received_at: UnixTime(now.0 - age),
+            queued_at: QueueTime(self.spool.queue_time().0 - age),
             origin: Origin { receive_connector: "internet".into(), relay: Relay::AcceptedDomains, ..Origin::report() },
             sender: Sender {
                 reverse_path,
@@ -259,7 +254,7 @@ impl House {
     /// Waits until a message's first recipient was tried so often and waits again; the queue's words about it.
     pub async fn tried(&self, id: QueueId, times: u32) -> String {
         let seen = |state| match state {
-            Some(State::Waiting { attempts, last_error, .. }) if attempts >= times => Some(last_error),
+            Some(State::Waiting(Waiting { attempts, last_error, .. })) if attempts >= times => Some(last_error),
             _ => None,
         };
         eventually("it was tried", || seen(self.first(id)).is_some()).await;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::Shared;
-use super::queue::{DROPPED_UNDER_WAY, Dropping};
+use super::queue::Dropping;
 use super::settle::{self, Attempted, Settled};
 use super::tell;
 use crate::config::Retry;
@@ -17,8 +17,8 @@ use crate::message::queue_id::QueueId;
 use crate::report::not_sent::NotSent;
 use crate::report::{self, Made, Reported, dead_letter};
 use crate::spool::SpoolError;
-use crate::spool::entry::{Change, Entry, Outcome, Record, State};
-use crate::time::UnixTime;
+use crate::spool::entry::{Change, Entry, HeldFor, Outcome, Record, State};
+use crate::time::{Moment, UnixTime};
 
 /// The longest wait before a record is written again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ pub(super) async fn commit(shared: &Shared, in_force: &InForce, entry: &Entry, e
     if ended.is_empty() {
         return true;
     }
-    let now = UnixTime::now();
+    let now = shared.now();
     let mut settled: Vec<Settled> = ended.iter().map(|attempted| settled(in_force, entry, attempted, now)).collect();
     if shared.queue().is_dropped(entry.id) {
         settled = settled.into_iter().map(settle::dropped).collect();
@@ -73,7 +73,7 @@ pub(super) async fn commit(shared: &Shared, in_force: &InForce, entry: &Entry, e
     true
 }
 
-fn settled(in_force: &InForce, entry: &Entry, attempted: &Attempted, now: UnixTime) -> Settled {
+fn settled(in_force: &InForce, entry: &Entry, attempted: &Attempted, now: Moment) -> Settled {
     let connector = in_force.config.send_connector(&attempted.route.connector);
     let retry = connector.map_or(&Retry::DEFAULT, |connector| &connector.retry);
     settle::settle(entry, attempted, retry, now)
@@ -128,7 +128,7 @@ fn change(id: QueueId, settled: &Settled) -> Change {
 fn keep_dead_letter(shared: &Shared, in_force: &InForce, report: &Entry, readings: &mut u32) -> Result<(), SpoolError> {
     let failed = |state: &State| match state {
         State::Done(Outcome::Failed { next_hop, reply }) => NotSent::of(next_hop, reply).is_none(),
-        State::Done(_) | State::Waiting { .. } | State::Held(_) => false,
+        State::Done(_) | State::Waiting(_) | State::Held(_) => false,
     };
     if !report.recipients.iter().any(|queued| failed(&queued.state)) {
         return Ok(());
@@ -166,8 +166,7 @@ pub(super) async fn drop_recipients(shared: &Shared, dropping: &Dropping) -> Res
     }
     let id = dropping.entry.id;
     let dropped = |&recipient: &usize| Change { id, recipient, state: State::Done(Outcome::Dropped), route: None };
-    let to_be_dropped =
-        |&recipient: &usize| Change { id, recipient, state: State::Held(DROPPED_UNDER_WAY.to_owned()), route: None };
+    let to_be_dropped = |&recipient: &usize| Change { id, recipient, state: State::Held(HeldFor::Drop), route: None };
     let changes = dropping.recipients.iter().map(dropped).chain(dropping.under_way.iter().map(to_be_dropped)).collect();
     let committed = shared.parts.spool.commit(Record { accepted: Vec::new(), changes }).await;
     match &committed {

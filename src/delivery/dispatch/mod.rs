@@ -25,7 +25,7 @@ use crate::report::dead_letter::bounds::Sweep;
 use crate::smtp::address::Address;
 use crate::spool::entry::Entry;
 use crate::spool::{Spool, SpoolError};
-use crate::time::UnixTime;
+use crate::time::{Moment, UnixTime};
 use crate::trace::Trace;
 
 mod basis;
@@ -197,6 +197,11 @@ impl Delivery {
 }
 
 impl Shared {
+    /// This moment.
+    fn now(&self) -> Moment {
+        Moment { day: UnixTime::now(), queue: self.parts.spool.queue_time() }
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -25,13 +25,8 @@ mod live;
 mod pace;
 mod picking;
 
-pub(super) use dropping::{DROPPED_UNDER_WAY, Dropping};
+pub(super) use dropping::Dropping;
 pub(super) use pace::Rank;
-
-/// What the queue shows of mail whose connector is gone; only mail that is held for this reason is released by itself.
-pub(super) fn missing_connector(connector: &str) -> String {
-    format!("send connector `{connector}` no longer exists; write it again, or move the recipients to another one")
-}
 
 /// What is known of one recipient besides its entry. It is not durable: at worst a way is decided once more.
 #[derive(Clone, Default)]
@@ -183,8 +178,8 @@ impl Queue {
         let recipients = &mut Arc::make_mut(&mut live.entry).recipients;
         for (queued, slot) in recipients.iter_mut().zip(&mut live.slots).filter(|(_, slot)| slot.busy == Some(ticket)) {
             slot.busy = None;
-            if let State::Waiting { next_attempt, .. } = &mut queued.state {
-                *next_attempt = again;
+            if let State::Waiting(waiting) = &mut queued.state {
+                waiting.next_attempt = again;
             }
         }
         self.index(id);
@@ -210,8 +205,8 @@ impl Queue {
         let Some(live) = self.live.get_mut(&id) else { return false };
         let mut some = false;
         for (queued, slot) in Arc::make_mut(&mut live.entry).recipients.iter_mut().zip(&live.slots) {
-            if let (State::Waiting { next_attempt, .. }, None) = (&mut queued.state, slot.busy) {
-                *next_attempt = (*next_attempt).min(now);
+            if let (State::Waiting(waiting), None) = (&mut queued.state, slot.busy) {
+                waiting.next_attempt = waiting.next_attempt.min(now);
                 some = true;
             }
         }
@@ -262,13 +257,13 @@ impl Queue {
             let connector = &queued.route.connector;
             let due = match &queued.state {
                 State::Done(_) => continue,
-                State::Waiting { next_attempt, .. } => {
+                State::Waiting(waiting) => {
                     let lane = self.lanes.entry(connector.clone()).or_default();
                     lane.waiting.insert(member);
                     if rank == Rank::StrangersReport {
                         lane.waiting_reports.insert(member);
                     }
-                    *next_attempt
+                    waiting.next_attempt
                 }
                 State::Held(_) => {
                     self.lanes.entry(connector.clone()).or_default().held.insert(member);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::basis::Basis;
-use super::queue::{Known, missing_connector};
+use super::queue::Known;
 use crate::config::LoopMode;
 use crate::in_force::InForce;
 use crate::message::envelope::Relay;
@@ -23,8 +23,8 @@ pub(super) enum Now {
     Try(Route),
     /// It is tried the old way, though a decision made now would refuse it with this.
     TryOld(Route, Reply),
-    /// Its connector is gone and nothing else is known: it is held, and this is why.
-    Hold(String),
+    /// Its connector is gone and nothing else is known: it is held.
+    Hold,
     /// A report without a way: none can be found for now (4xx), or there is none (5xx).
     NoWay(Reply),
 }
@@ -38,7 +38,7 @@ pub(super) async fn redecide(
 ) -> Option<Now> {
     let exists = in_force.config.send_connector(&queued.route.connector).is_some();
     let again = match &queued.state {
-        State::Waiting { attempts, .. } => *attempts > 0 && !how.fresh,
+        State::Waiting(waiting) => waiting.attempts > 0 && !how.fresh,
         State::Held(_) | State::Done(_) => true,
     };
     if exists && !again && how.basis.as_ref() == Some(&Basis::of(in_force)) {
@@ -51,7 +51,7 @@ pub(super) async fn redecide(
         Ok(_) if exists => Now::Try(old.clone()),
         Err(reply) if exists => Now::TryOld(old.clone(), reply),
         Err(reply) if *old.connector == *UNDECIDED => Now::NoWay(reply),
-        Ok(_) | Err(_) => Now::Hold(missing_connector(&old.connector)),
+        Ok(_) | Err(_) => Now::Hold,
     })
 }
 

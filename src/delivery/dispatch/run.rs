@@ -24,7 +24,7 @@ use crate::report::Action;
 use crate::routing::doubt::Followed;
 use crate::routing::verdict::{Freshness, Route, Verdict};
 use crate::smtp::reply::{Enhanced, NEXT_HOP_UNREACHABLE, Reply, TRY_AGAIN, UNKNOWN_JUST_NOW};
-use crate::spool::entry::{Entry, Queued, State};
+use crate::spool::entry::{Entry, HeldFor, Queued, State};
 use crate::time::UnixTime;
 
 /// What Maildirs answer.
@@ -84,7 +84,7 @@ async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
         match decided.unwrap_or_else(|| Now::Try(queued.route.clone())) {
             Now::Try(route) => plan.go(in_force, picked, attempted(&route, None), now),
             Now::TryOld(route, reply) => plan.go(in_force, picked, attempted(&route, Some(reply)), now),
-            Now::Hold(why) if queued.state == State::Held(why.clone()) => {
+            Now::Hold if queued.state == State::Held(HeldFor::NoConnector) => {
                 plan.elsewhere.push(Update {
                     recipient: *recipient,
                     state: queued.state.clone(),
@@ -92,7 +92,7 @@ async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
                     known,
                 });
             }
-            Now::Hold(why) => plan.over.push(Attempted { end: End::Held(why), ..attempted(&queued.route, None) }),
+            Now::Hold => plan.over.push(Attempted { end: End::Held, ..attempted(&queued.route, None) }),
             Now::NoWay(reply) => {
                 let end = if reply.is_permanent() { End::Refused } else { End::Deferred };
                 let outcome = Outcome::answered(reply, &"".into());
@@ -107,7 +107,7 @@ impl Plan {
     /// It is tried now if its way is still on this connector, in the same branch as the others; else it is queued there.
     fn go(&mut self, in_force: &InForce, picked: &Picked, attempted: Attempted, now: UnixTime) {
         let Some(queued) = picked.entry.recipients.get(attempted.recipient) else { return };
-        let mine = attempted.route.connector == picked.connector && matches!(queued.state, State::Waiting { .. });
+        let mine = attempted.route.connector == picked.connector && matches!(queued.state, State::Waiting(_));
         let grouping = in_force.config.send_connector(&picked.connector).map(|connector| Grouping::of(connector));
         let together = match (self.going.first(), grouping) {
             (_, None) => false,
@@ -119,7 +119,7 @@ impl Plan {
             return;
         }
         let state = match &queued.state {
-            State::Waiting { .. } => queued.state.clone(),
+            State::Waiting(_) => queued.state.clone(),
             State::Held(_) | State::Done(_) => State::due(now),
         };
         let known = Known { fresh: true, ..attempted.known };

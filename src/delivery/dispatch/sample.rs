@@ -6,7 +6,7 @@ use crate::message::queue_id::QueueId;
 use crate::routing::verdict::{Route, Way};
 use crate::smtp::address::{Address, ReversePath};
 use crate::spool::entry::{Content, Entry, Queued, State};
-use crate::time::UnixTime;
+use crate::time::{QueueTime, UnixTime};
 
 /// A way to an address over a connector.
 pub(super) fn route(address: &str, connector: &str) -> Route {
@@ -34,6 +34,7 @@ pub(super) fn entry(id: u64, recipients: &[(&str, &str, State)]) -> Entry {
     Entry {
         id: QueueId(id),
         received_at: UnixTime(10_000),
+        queued_at: QueueTime(10_000),
         origin: Origin { relay: Relay::AcceptedDomains, ..Origin::report() },
         sender: Sender {
             reverse_path: ReversePath::Address(Address::parse("alice@example.net").unwrap()),

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::queue::{Known, Update};
 use crate::config::Retry;
-use crate::delivery::outcome::Outcome;
+use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::schedule::{self, Next, Standing};
 use crate::report::{Action, Reported, UNDECIDED};
 use crate::routing::verdict::Route;
 use crate::smtp::reply::{Enhanced, Reply};
-use crate::spool::entry::{Entry, Outcome as Done, State};
-use crate::time::UnixTime;
+use crate::spool::entry::{Entry, HeldFor, Outcome as Done, State, Waiting, Why};
+use crate::time::{Moment, QueueTime};
 
 /// How one recipient's attempt ended, everything asked that had to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(super) enum End {
     /// The next hop does not know it, and the directory, asked live, knows another way.
     Follow(Route),
     /// Its connector is gone.
-    Held(String),
+    Held,
 }
 
 /// One recipient's attempt.
@@ -53,17 +53,18 @@ pub(super) struct Settled {
 }
 
 /// What follows from an attempt that ended at `now`.
-pub(super) fn settle(entry: &Entry, attempted: &Attempted, retry: &Retry, now: UnixTime) -> Settled {
+pub(super) fn settle(entry: &Entry, attempted: &Attempted, retry: &Retry, now: Moment) -> Settled {
     let Outcome { next_hop, reply, success, .. } = attempted.outcome.clone();
     let (state, action) = match &attempted.end {
         End::Delivered => (State::Done(Done::Delivered { next_hop, reply }), success),
         End::Refused => (State::Done(Done::Failed { next_hop, reply }), Some(Action::Failed)),
-        End::Held(why) => (State::Held(why.clone()), None),
+        End::Held => (State::Held(HeldFor::NoConnector), None),
         End::Deferred => deferred(entry, attempted, retry, now),
         End::Follow(_) => {
-            let Before { attempts, warned, ages_from } = before(entry, attempted, now);
+            let before = before(entry, attempted, now.queue);
             let last_error = format!("{reply} (the directory knows another way now)");
-            (State::Waiting { attempts: attempts + 1, next_attempt: now, last_error, warned, ages_from }, None)
+            let (attempts, tried) = (before.attempts + 1, before.tried + 1);
+            (State::Waiting(Waiting { attempts, tried, next_attempt: now.day, last_error, ..before }), None)
         }
     };
     let mut known = Known { fresh: false, ..attempted.known.clone() };
@@ -84,7 +85,7 @@ pub(super) fn settle(entry: &Entry, attempted: &Attempted, retry: &Retry, now: U
 pub(super) fn dropped(settled: Settled) -> Settled {
     match settled.update.state {
         State::Done(Done::Delivered { .. }) => settled,
-        State::Done(_) | State::Waiting { .. } | State::Held(_) => {
+        State::Done(_) | State::Waiting(_) | State::Held(_) => {
             let update = Update { state: State::Done(Done::Dropped), ..settled.update };
             Settled { update, reported: None }
         }
@@ -95,23 +96,25 @@ pub(super) fn dropped(settled: Settled) -> Settled {
 fn said(state: &State, attempted: &Attempted) -> (Arc<str>, Reply) {
     match state {
         State::Done(Done::Failed { next_hop, reply }) => (next_hop.clone(), reply.clone()),
-        State::Done(_) | State::Waiting { .. } | State::Held(_) => {
+        State::Done(_) | State::Waiting(_) | State::Held(_) => {
             (attempted.outcome.next_hop.clone(), attempted.outcome.reply.clone())
         }
     }
 }
 
-fn deferred(entry: &Entry, attempted: &Attempted, retry: &Retry, now: UnixTime) -> (State, Option<Action>) {
-    let Before { attempts, warned, ages_from } = before(entry, attempted, now);
-    let received_at = ages_from.unwrap_or(entry.received_at);
-    let standing = Standing { id: entry.id, received_at, attempts: attempts + 1, warned };
-    let waiting = |next_attempt, warned| {
-        let last_error = last_error(attempted);
-        State::Waiting { attempts: standing.attempts, next_attempt, last_error, warned, ages_from }
+fn deferred(entry: &Entry, attempted: &Attempted, retry: &Retry, now: Moment) -> (State, Option<Action>) {
+    let before = before(entry, attempted, now.queue);
+    let queued_at = before.ages_from.unwrap_or(entry.queued_at);
+    let (attempts, tried) = (before.attempts + 1, before.tried + 1);
+    let standing = Standing { id: entry.id, queued_at, attempts, tried, warned: before.warned };
+    let waiting = |wait, warned| {
+        let (next_attempt, last_error) = (now.day.plus(wait), last_error(attempted));
+        let why = why(attempted.outcome.class);
+        State::Waiting(Waiting { attempts, tried, next_attempt, why, last_error, warned, ..before })
     };
-    match schedule::next(retry, &standing, now) {
-        Next::Retry(at) => (waiting(at, warned), None),
-        Next::Warn(at) => (waiting(at, true), Some(Action::Delayed)),
+    match schedule::next(retry, &standing, now.queue) {
+        Next::Retry(wait) => (waiting(wait, standing.warned), None),
+        Next::Warn(wait) => (waiting(wait, true), Some(Action::Delayed)),
         Next::GiveUp => {
             let reply = expired(&attempted.outcome.reply);
             (State::Done(Done::Failed { next_hop: "".into(), reply }), Some(Action::Failed))
@@ -119,24 +122,25 @@ fn deferred(entry: &Entry, attempted: &Attempted, retry: &Retry, now: UnixTime) 
     }
 }
 
-/// How a recipient stood before this attempt.
-struct Before {
-    attempts: u32,
-    /// Whether the sender was told of the delay.
-    warned: bool,
-    /// From when its age counts, where that is not when we took the message.
-    ages_from: Option<UnixTime>,
+/// Why it waits after such an outcome.
+fn why(class: Class) -> Why {
+    match class {
+        Class::Unreachable | Class::LeftToQueue => Why::Unreachable,
+        Class::InDoubt => Why::InDoubt,
+        Class::Accepted | Class::Refused | Class::UnknownRecipient | Class::TooManyRecipients | Class::Deferred => {
+            Why::Deferred
+        }
+    }
 }
 
-/// A report that waits for its turn ages from its first attempt. To ask the directory for its way is none.
-fn before(entry: &Entry, attempted: &Attempted, now: UnixTime) -> Before {
+/// How a recipient stood before this attempt. A report that waits for its turn ages from its first attempt; to ask the
+/// directory for its way is none.
+fn before(entry: &Entry, attempted: &Attempted, now: QueueTime) -> Waiting {
     let begins = entry.origin.is_strangers_report() && *attempted.route.connector != *UNDECIDED;
     let begins = begins.then_some(now);
     match entry.recipients.get(attempted.recipient).map(|queued| &queued.state) {
-        Some(State::Waiting { attempts, warned, ages_from, .. }) => {
-            Before { attempts: *attempts, warned: *warned, ages_from: ages_from.or(begins) }
-        }
-        Some(State::Held(_) | State::Done(_)) | None => Before { attempts: 0, warned: false, ages_from: begins },
+        Some(State::Waiting(waiting)) => Waiting { ages_from: waiting.ages_from.or(begins), ..waiting.clone() },
+        Some(State::Held(_) | State::Done(_)) | None => Waiting { ages_from: begins, ..Waiting::default() },
     }
 }
 

@@ -45,10 +45,11 @@ fn outcome(parts: &Parts, entry: &Entry, queued: &Queued, attempted: &Attempted)
     let (what, result, said) = match &queued.state {
         State::Done(Outcome::Delivered { reply, .. }) => (What::Delivered, "delivered", reply.to_string()),
         State::Done(Outcome::Failed { reply, .. }) => (What::Failed, "failed", reply.to_string()),
-        State::Waiting { last_error, .. } => (What::Deferred, "deferred", last_error.clone()),
+        State::Waiting(waiting) => (What::Deferred, "deferred", waiting.last_error.clone()),
         State::Held(why) => {
             let message_id = &entry.content.message_id;
-            tracing::warn!(queue_id = %entry.id, to = %queued.rcpt.address, message_id, why, "held");
+            let why = why.words(&queued.route.connector);
+            tracing::warn!(queue_id = %entry.id, to = %queued.rcpt.address, message_id, %why, "held");
             return;
         }
         State::Done(Outcome::Dropped) => return,

@@ -78,10 +78,10 @@ fn unheard(queued: &Queued) -> Outcome {
 /// The entry as it stood before the attempt that is settled now: it counts that one already.
 fn before_it(mut entry: Entry, tried: &[Attempted]) -> Entry {
     for attempted in tried {
-        if let Some(Queued { state: State::Waiting { attempts, .. }, .. }) =
-            entry.recipients.get_mut(attempted.recipient)
-        {
-            *attempts = attempts.saturating_sub(1);
+        if let Some(Queued { state: State::Waiting(waiting), .. }) = entry.recipients.get_mut(attempted.recipient) {
+            waiting.attempts = waiting.attempts.saturating_sub(1);
+            waiting.tried = waiting.tried.saturating_sub(1);
+            waiting.in_doubt = waiting.in_doubt.saturating_sub(1);
         }
     }
     entry

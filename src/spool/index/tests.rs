@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::*;
+use crate::spool::entry::HeldFor;
 use crate::spool::entry::Outcome;
 use crate::spool::record::Statement;
 use crate::spool::sample::entry;
@@ -45,7 +46,7 @@ fn what_is_over_stays_over() {
     index.apply(&accepted(&[1], 50), spot(1, 0));
     assert_eq!(index.apply(&changed(1, 0, done()), spot(1, 200)), []);
     let after_one = index.get(QueueId(1)).unwrap().clone();
-    for late in [done(), State::due(UnixTime(1)), State::Held("late".into())] {
+    for late in [done(), State::due(UnixTime(1)), State::Held(HeldFor::Drop)] {
         assert_eq!(index.apply(&changed(1, 0, late), spot(1, 300)), [], "one of two is over, once");
         assert_eq!(index.get(QueueId(1)), Some(&after_one));
     }

@@ -5,12 +5,8 @@ use std::sync::Arc;
 
 use super::{Known, Live, Queue, Ticket, Update};
 use crate::message::queue_id::QueueId;
-use crate::spool::entry::{Entry, Outcome, State};
+use crate::spool::entry::{Entry, HeldFor, Outcome, State};
 use crate::time::UnixTime;
-
-/// The durable state of recipients that were being tried when their message was dropped: if we end before their attempt
-/// does, they are dropped at the next start.
-pub(in crate::delivery::dispatch) const DROPPED_UNDER_WAY: &str = "dropped by an operator while it was being tried";
 
 /// Recipients of a dropped message, held by the drop.
 pub(in crate::delivery::dispatch) struct Dropping {
@@ -46,8 +42,8 @@ impl Queue {
 
     /// Messages that were dropped before we started.
     pub(in crate::delivery::dispatch) fn dropped_before(&self) -> Vec<QueueId> {
-        let dropped = |state: &State| matches!(state, State::Held(why) if why == DROPPED_UNDER_WAY);
-        let live = self.live.iter().filter(|(_, live)| live.entry.recipients.iter().any(|to| dropped(&to.state)));
+        let dropped = State::Held(HeldFor::Drop);
+        let live = self.live.iter().filter(|(_, live)| live.entry.recipients.iter().any(|to| to.state == dropped));
         live.map(|(id, _)| *id).collect()
     }
 
@@ -76,8 +72,8 @@ impl Live {
         for (at, (queued, slot)) in self.entry.recipients.iter().zip(&mut self.slots).enumerate() {
             match (&queued.state, slot.busy) {
                 (State::Done(_), _) => {}
-                (State::Waiting { .. } | State::Held(_), Some(_)) => under_way.push(at),
-                (State::Waiting { .. } | State::Held(_), None) => {
+                (State::Waiting(_) | State::Held(_), Some(_)) => under_way.push(at),
+                (State::Waiting(_) | State::Held(_), None) => {
                     slot.busy = Some(ticket);
                     taken.push(at);
                 }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::lane::Lane;
-use super::{Known, Rank, Rules, Ticket, missing_connector};
+use super::{Known, Rank, Rules, Ticket};
 use crate::delivery::dispatch::branch;
 use crate::smtp::domain::Domain;
-use crate::spool::entry::{Entry, State};
+use crate::spool::entry::{Entry, HeldFor, State};
 use crate::time::UnixTime;
 
 /// One live message.
@@ -61,8 +61,8 @@ impl Live {
         let is_ready = |at: usize| {
             slots.get(at).is_some_and(|slot| slot.busy.is_none())
                 && recipients.get(at).is_some_and(|queued| match &queued.state {
-                    State::Waiting { next_attempt, .. } => *next_attempt <= now,
-                    State::Held(why) => *why == missing_connector(connector),
+                    State::Waiting(waiting) => waiting.next_attempt <= now,
+                    State::Held(why) => *why == HeldFor::NoConnector,
                     State::Done(_) => false,
                 })
         };
@@ -92,7 +92,7 @@ impl Live {
         let mut held = Vec::with_capacity(recipients.len());
         for &at in recipients {
             if let (Some(queued), Some(slot)) = (self.entry.recipients.get(at), self.slots.get_mut(at))
-                && matches!(queued.state, State::Waiting { .. })
+                && matches!(queued.state, State::Waiting(_))
                 && slot.busy.is_none()
             {
                 slot.busy = Some(ticket);

@@ -2,19 +2,13 @@
 
 use super::*;
 use crate::delivery::dispatch::sample::{entry, route};
-use crate::spool::entry::Outcome;
+use crate::spool::entry::{HeldFor, Outcome, Waiting};
 
 const NOW: UnixTime = UnixTime(20_000);
 const BOB: &str = "bob@contoso.com";
 
 fn due(at: u64) -> State {
-    State::Waiting {
-        attempts: 1,
-        next_attempt: UnixTime(at),
-        last_error: String::new(),
-        warned: false,
-        ages_from: None,
-    }
+    State::Waiting(Waiting { attempts: 1, next_attempt: UnixTime(at), ..Waiting::default() })
 }
 
 fn three(_: &str) -> Rules {
@@ -111,8 +105,8 @@ fn a_message_leaves_with_its_last_recipient() {
 #[test]
 fn held_mail_is_looked_at_only_when_its_connector_was_gone() {
     let mut queue = Queue::default();
-    let by_us = State::Held(missing_connector("a"));
-    queue.insert(entry(1, &[(BOB, "a", by_us), (BOB, "a", State::Held("an operator".into()))]), None);
+    let [gone, dropped] = [HeldFor::NoConnector, HeldFor::Drop].map(State::Held);
+    queue.insert(entry(1, &[(BOB, "a", gone), (BOB, "a", dropped)]), None);
     assert_eq!(picked(&mut queue, NOW.0), []);
     assert_eq!(queue.retry(None, NOW), 0);
     queue.look_at_held(NOW);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::delivery::dispatch::sample::{self, route};
 use crate::smtp::reply::{NO_ROUTE, TRY_AGAIN, USER_UNKNOWN};
+use crate::time::UnixTime;
 
 const RETRY: Retry = Retry {
     first: Duration::from_secs(60),
@@ -19,7 +20,11 @@ fn entry(state: State) -> Entry {
 }
 
 fn waiting((attempts, warned): (u32, bool)) -> State {
-    State::Waiting { attempts, next_attempt: UnixTime(0), last_error: String::new(), warned, ages_from: None }
+    State::Waiting(Waiting { attempts, tried: attempts, warned, ..Waiting::default() })
+}
+
+fn at(seconds: u64) -> Moment {
+    Moment { day: UnixTime(seconds), queue: QueueTime(seconds) }
 }
 
 fn attempted(end: End, reply: Reply) -> Attempted {
@@ -34,7 +39,7 @@ fn attempted(end: End, reply: Reply) -> Attempted {
 }
 
 fn settled(state: State, end: End, reply: Reply, age: u64) -> (State, Option<Action>, Known) {
-    let settled = settle(&entry(state), &attempted(end, reply), &RETRY, UnixTime(10_000 + age));
+    let settled = settle(&entry(state), &attempted(end, reply), &RETRY, at(10_000 + age));
     (settled.update.state, settled.reported.map(|reported| reported.action), settled.update.known)
 }
 
@@ -43,8 +48,7 @@ fn a_delivery_is_over_and_told_to_who_asked() {
     for action in [None, Some(Action::Relayed), Some(Action::Delivered)] {
         let delivered = attempted(End::Delivered, TRY_AGAIN);
         let outcome = Outcome { success: action, ..delivered.outcome };
-        let settled =
-            settle(&entry(waiting((0, false))), &Attempted { outcome, ..delivered }, &RETRY, UnixTime(10_001));
+        let settled = settle(&entry(waiting((0, false))), &Attempted { outcome, ..delivered }, &RETRY, at(10_001));
         assert!(matches!(settled.update.state, State::Done(Done::Delivered { .. })));
         assert_eq!(settled.reported.map(|reported| reported.action), action);
     }
@@ -52,7 +56,7 @@ fn a_delivery_is_over_and_told_to_who_asked() {
 
 #[test]
 fn a_refusal_is_over_and_reported_with_its_words() {
-    let settled = settle(&entry(waiting((0, false))), &attempted(End::Refused, USER_UNKNOWN), &RETRY, UnixTime(10_001));
+    let settled = settle(&entry(waiting((0, false))), &attempted(End::Refused, USER_UNKNOWN), &RETRY, at(10_001));
     let reported = settled.reported.unwrap();
     assert_eq!((reported.action, &reported.reply), (Action::Failed, &USER_UNKNOWN));
     assert_eq!(&*reported.next_hop, "hub[192.0.2.1]:25");
@@ -74,7 +78,7 @@ fn a_deferral_waits_warns_once_and_ends() {
         assert_eq!(action, told, "{attempts} {warned} {age}");
         assert!(!known.fresh, "the next attempt decides again");
         match (state, warned_then) {
-            (State::Waiting { attempts: then, next_attempt, warned, last_error, .. }, Some(expected)) => {
+            (State::Waiting(Waiting { attempts: then, next_attempt, warned, last_error, .. }), Some(expected)) => {
                 assert_eq!((then, warned), (attempts + 1, expected));
                 assert!(next_attempt > UnixTime(10_000 + age));
                 assert!(last_error.starts_with("hub[192.0.2.1]:25: 451"), "{last_error}");
@@ -94,7 +98,7 @@ fn a_report_that_waited_for_its_turn_ages_from_its_first_attempt() {
     let made =
         |organization: &str| sample::report(7, organization, &[("bob@contoso.com", "exchange", waiting((0, false)))]);
     let deferred = |entry: &mut Entry, attempted: &Attempted, now| {
-        let settled = settle(entry, attempted, &RETRY, UnixTime(now));
+        let settled = settle(entry, attempted, &RETRY, at(now));
         entry.recipients[0].state = settled.update.state;
         matches!(entry.recipients[0].state, State::Done(_))
     };
@@ -112,14 +116,14 @@ fn a_report_that_waited_for_its_turn_ages_from_its_first_attempt() {
     let mut report = made("");
     let undecided = Attempted { route: route("bob@contoso.com", UNDECIDED), ..attempted };
     assert!(!deferred(&mut report, &undecided, late));
-    assert!(matches!(report.recipients[0].state, State::Waiting { attempts: 1, ages_from: None, .. }));
+    assert!(matches!(report.recipients[0].state, State::Waiting(Waiting { attempts: 1, ages_from: None, .. })));
 }
 
 #[test]
 fn a_decision_that_would_refuse_is_shown_and_nothing_more() {
     let attempted = Attempted { refused_now: Some(NO_ROUTE), ..attempted(End::Deferred, TRY_AGAIN) };
-    let settled = settle(&entry(waiting((1, false))), &attempted, &RETRY, UnixTime(10_100));
-    let State::Waiting { last_error, .. } = settled.update.state else { panic!("it waits") };
+    let settled = settle(&entry(waiting((1, false))), &attempted, &RETRY, at(10_100));
+    let State::Waiting(Waiting { last_error, .. }) = settled.update.state else { panic!("it waits") };
     assert!(last_error.contains("a decision made now says 550 5.4.4"), "{last_error}");
     assert!(settled.reported.is_none());
 }
@@ -128,13 +132,13 @@ fn a_decision_that_would_refuse_is_shown_and_nothing_more() {
 fn a_changed_answer_is_followed_at_once() {
     let (state, told, known) =
         settled(waiting((2, true)), End::Follow(route("bob@contoso.com", "secondary")), USER_UNKNOWN, 100);
-    assert!(matches!(state, State::Waiting { attempts: 3, next_attempt: UnixTime(10_100), warned: true, .. }));
+    assert!(matches!(state, State::Waiting(Waiting { attempts: 3, next_attempt: UnixTime(10_100), warned: true, .. })));
     assert_eq!(told, None);
     assert!(known.fresh && known.followed && known.rerouted);
 }
 
 #[test]
 fn held_mail_is_not_reported() {
-    let (state, told, _) = settled(waiting((2, false)), End::Held("gone".into()), TRY_AGAIN, 9000);
-    assert_eq!((state, told), (State::Held("gone".into()), None));
+    let (state, told, _) = settled(waiting((2, false)), End::Held, TRY_AGAIN, 9000);
+    assert_eq!((state, told), (State::Held(HeldFor::NoConnector), None));
 }

@@ -1,0 +1,155 @@
+//! Records as formats 2 and 3 wrote them, read as what they are now. Pure; [`record`](super::super::record) asks.
+//!
+//! They differ by a state that 2 never wrote. Neither knows the queue's time: it began as the time of day, so that what
+//! was received then may stand for it.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{Change, Content, Entry, HeldFor, Outcome, Queued, State, Waiting, Why};
+use crate::message::envelope::{Origin, RcptTo, Sender};
+use crate::message::queue_id::QueueId;
+use crate::message::stamp::Stamp;
+use crate::routing::verdict::Route;
+use crate::smtp::reply::Reply;
+use crate::spool::record::Held as Place;
+use crate::time::{QueueTime, UnixTime};
+
+/// The text by which these formats know a drop from a connector that is gone.
+const DROPPED_UNDER_WAY: &str = "dropped by an operator while it was being tried";
+
+/// What one record says.
+#[derive(Deserialize)]
+pub(in crate::spool) struct LoggedBefore {
+    accepted: Vec<(EntryBefore, PlaceBefore)>,
+    changes: Vec<ChangeBefore>,
+}
+
+#[derive(Deserialize)]
+struct EntryBefore {
+    id: QueueId,
+    received_at: UnixTime,
+    origin: Origin,
+    sender: Sender,
+    content: Content,
+    stamps: Vec<Stamp>,
+    recipients: Vec<QueuedBefore>,
+}
+
+#[derive(Deserialize)]
+struct QueuedBefore {
+    rcpt: RcptTo,
+    route: Route,
+    state: StateBefore,
+}
+
+#[derive(Deserialize)]
+enum StateBefore {
+    Waiting { attempts: u32, next_attempt: UnixTime, last_error: String, warned: bool },
+    Held(String),
+    Done(OutcomeBefore),
+    WaitingSince { ages_from: UnixTime, attempts: u32, next_attempt: UnixTime, last_error: String, warned: bool },
+}
+
+#[derive(Deserialize)]
+enum OutcomeBefore {
+    Delivered { next_hop: Arc<str>, reply: Reply },
+    Failed { next_hop: Arc<str>, reply: Reply },
+    Dropped,
+}
+
+#[derive(Deserialize)]
+enum PlaceBefore {
+    Here { length: u32, sum: u32 },
+    File { folder: u32 },
+}
+
+#[derive(Deserialize)]
+struct ChangeBefore {
+    id: QueueId,
+    recipient: usize,
+    state: StateBefore,
+    route: Option<Route>,
+}
+
+impl LoggedBefore {
+    /// The same as it is said now.
+    pub(in crate::spool) fn now(self) -> (Vec<(Entry, Place)>, Vec<Change>) {
+        let accepted = self.accepted.into_iter().map(|(entry, place)| (entry.now(), place.now()));
+        (accepted.collect(), self.changes.into_iter().map(ChangeBefore::now).collect())
+    }
+}
+
+impl EntryBefore {
+    fn now(self) -> Entry {
+        let Self { id, received_at, origin, sender, content, stamps, recipients } = self;
+        let recipients = recipients.into_iter().map(QueuedBefore::now).collect();
+        let queued_at = QueueTime(received_at.0);
+        Entry { id, received_at, queued_at, origin, sender, content, stamps, recipients }
+    }
+}
+
+impl QueuedBefore {
+    fn now(self) -> Queued {
+        let Self { rcpt, route, state } = self;
+        Queued { rcpt, route, state: state.now() }
+    }
+}
+
+impl StateBefore {
+    fn now(self) -> State {
+        let waiting = |(attempts, next_attempt, last_error, warned), ages_from: Option<UnixTime>| {
+            let why = if attempts == 0 { Why::New } else { Why::Deferred };
+            let ages_from = ages_from.map(|at| QueueTime(at.0));
+            // How many of them were real nobody knows; that counted until now.
+            State::Waiting(Waiting {
+                attempts,
+                tried: attempts,
+                next_attempt,
+                why,
+                last_error,
+                warned,
+                in_doubt: 0,
+                ages_from,
+            })
+        };
+        match self {
+            Self::Waiting { attempts, next_attempt, last_error, warned } => {
+                waiting((attempts, next_attempt, last_error, warned), None)
+            }
+            Self::WaitingSince { ages_from, attempts, next_attempt, last_error, warned } => {
+                waiting((attempts, next_attempt, last_error, warned), Some(ages_from))
+            }
+            Self::Held(why) if why == DROPPED_UNDER_WAY => State::Held(HeldFor::Drop),
+            Self::Held(_) => State::Held(HeldFor::NoConnector),
+            Self::Done(outcome) => State::Done(outcome.now()),
+        }
+    }
+}
+
+impl OutcomeBefore {
+    fn now(self) -> Outcome {
+        match self {
+            Self::Delivered { next_hop, reply } => Outcome::Delivered { next_hop, reply },
+            Self::Failed { next_hop, reply } => Outcome::Failed { next_hop, reply },
+            Self::Dropped => Outcome::Dropped,
+        }
+    }
+}
+
+impl PlaceBefore {
+    fn now(self) -> Place {
+        match self {
+            Self::Here { length, sum } => Place::Here { length, sum },
+            Self::File { folder } => Place::File { folder, sum: None },
+        }
+    }
+}
+
+impl ChangeBefore {
+    fn now(self) -> Change {
+        let Self { id, recipient, state, route } = self;
+        Change { id, recipient, state: state.now(), route }
+    }
+}
