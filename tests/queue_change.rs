@@ -51,7 +51,7 @@ async fn a_user_who_moved_gets_waiting_mail_on_the_new_side() {
     let id = town.house.queue(Mail::to(BOB, "primary")).await;
     town.house.tried(id, 1).await;
     town.house.people.remove(BOB);
-    town.house.delivery.retry(None);
+    town.house.delivery.retry_all(None);
     town.house.empty().await;
     assert_eq!((town.counts(), town.reports()), ((0, 1), 0));
     assert!(town.secondary.accepted()[0].data.contains("via=secondary"), "the stamp names the new way");
@@ -65,8 +65,9 @@ async fn a_change_before_the_first_attempt_counts_too() {
     town.house.reconfigure(&one_at_a_time);
     town.house.queue(Mail::to(BOB, "primary")).await;
     eventually("the first is under way", || town.primary.at_the_dot() == 1).await;
-    let waiting = town.house.queue(Mail::to(BOB, "primary")).await;
-    eventually("the second waits", || town.house.first(waiting).is_some()).await;
+    town.house.queue(Mail::to(BOB, "primary")).await;
+    let waiting = || town.house.delivery.sums().iter().map(|sum| sum.waiting).sum::<usize>();
+    eventually("the second waits", || waiting() == 2).await;
     town.house.people.remove(BOB);
     town.primary.open();
     town.house.empty().await;
@@ -80,7 +81,7 @@ async fn a_new_way_that_the_message_came_by_is_not_taken() {
     let id = town.house.queue(Mail { stamped: Some("secondary"), ..Mail::to(BOB, "primary") }).await;
     town.house.tried(id, 1).await;
     town.house.people.remove(BOB);
-    town.house.delivery.retry(None);
+    town.house.delivery.retry_all(None);
     town.house.empty().await;
     assert_eq!((town.counts(), town.reports()), ((1, 0), 0), "it would circle");
 }
@@ -95,10 +96,10 @@ async fn a_decision_that_would_refuse_changes_nothing() {
     town.house.reconfigure(&authoritative);
     let id = town.house.queue(Mail::to("carol@x.y", "primary")).await;
     town.house.tried(id, 1).await;
-    town.house.delivery.retry(None);
+    town.house.delivery.retry_all(None);
     let shown = town.house.tried(id, 2).await;
     assert!(shown.contains("a decision made now says 550 5.1.1"), "{shown}");
-    town.house.delivery.retry(None);
+    town.house.delivery.retry_all(None);
     town.house.empty().await;
     assert_eq!((town.counts(), town.reports()), ((1, 0), 0));
 }
@@ -110,7 +111,7 @@ async fn an_absent_directory_changes_nothing() {
     let id = town.house.queue(Mail::to(BOB, "primary")).await;
     town.house.tried(id, 1).await;
     town.house.people.go_away();
-    town.house.delivery.retry(None);
+    town.house.delivery.retry_all(None);
     town.house.empty().await;
     assert_eq!((town.counts(), town.reports()), ((1, 0), 0));
 }
@@ -122,7 +123,7 @@ async fn mail_of_a_removed_connector_is_held_until_it_is_back() {
     let id = town.house.queue(Mail { tried: (9 * 24 * 3600, 5), ..Mail::to(BOB, "old-and-gone") }).await;
     let held = || matches!(town.house.first(id), Some(State::Held(HeldFor::NoConnector)));
     eventually("it is held", held).await;
-    assert_eq!(town.house.delivery.retry(None), 0, "held mail is not tried");
+    assert_eq!(town.house.delivery.retry_all(None), 0, "held mail is not tried");
     town.house.delivery.configuration_changed();
     assert!(held());
 
@@ -167,7 +168,7 @@ async fn an_unknown_recipient_whom_the_directory_has_is_believed_an_hour_after_t
         for attempts in [1, 2] {
             let shown = town.house.tried(id, attempts).await;
             assert!(shown.contains("451 4.3.0") && shown.contains(unknown), "{shown}");
-            town.house.delivery.retry(None);
+            town.house.delivery.retry_all(None);
         }
         town.house.tried(id, 3).await;
         assert_eq!(town.reports(), 0, "{unknown}");
@@ -241,10 +242,10 @@ async fn a_recently_good_address_is_doubted_and_reaches_its_new_side() {
     for attempts in [1, 2, 3] {
         let shown = town.house.tried(id, attempts).await;
         assert!(shown.contains("451 4.3.0") && shown.contains(UNKNOWN), "{shown}");
-        town.house.delivery.retry(None);
+        town.house.delivery.retry_all(None);
     }
     town.house.people.remove(BOB); // the directory has caught up
-    town.house.delivery.retry(None);
+    town.house.delivery.retry_all(None);
     town.house.empty().await;
     assert_eq!((town.counts(), town.reports()), ((1, 1), 0));
 }
@@ -260,7 +261,7 @@ async fn a_recently_good_address_is_believed_to_be_gone_an_hour_after_its_first_
     assert_eq!(town.reports(), 0);
     town.house.accepted(BOB, "secondary", 7200);
     town.house.refused(BOB, 3600);
-    town.house.delivery.retry(None);
+    town.house.delivery.retry_all(None);
     town.house.empty().await;
     assert_eq!((town.counts(), town.reports()), ((0, 0), 1));
     assert!(town.house.mailbox("alice@example.net")[0].contains(UNKNOWN), "it says what the next hop said");
@@ -290,12 +291,12 @@ async fn an_unknown_recipient_waits_for_an_absent_directory() {
     let id = town.house.queue(Mail::to(BOB, "primary")).await;
     town.house.tried(id, 1).await;
     town.house.people.go_away();
-    town.house.delivery.retry(None);
+    town.house.delivery.retry_all(None);
     let shown = town.house.tried(id, 2).await;
     assert!(shown.contains("451 4.4.3") && shown.contains("no such user"), "{shown}");
     assert_eq!(town.reports(), 0);
     town.house.people.come_back();
-    town.house.delivery.retry(None);
+    town.house.delivery.retry_all(None);
     town.house.empty().await;
     assert_eq!((town.counts(), town.reports()), ((1, 0), 0));
 }

@@ -24,8 +24,8 @@ async fn an_outcome_is_written_until_it_is_durable_and_nothing_is_sent_twice_mea
     house.spool.full.store(true, Ordering::SeqCst);
     hop.open();
     eventually("the outcome cannot be kept", || house.spool.failures.load(Ordering::SeqCst) >= 2).await;
-    assert!(house.delivery.show(id).is_some());
-    house.delivery.retry(None);
+    assert!(house.delivery.show(id).unwrap().is_some());
+    house.delivery.retry_all(None);
     house.spool.full.store(false, Ordering::SeqCst);
     house.empty().await;
     assert_eq!(hop.accepted().len(), 1);

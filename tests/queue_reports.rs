@@ -66,7 +66,7 @@ async fn what_is_about_us_is_not_the_senders_to_hear() {
         let id = house.queue(Mail::to("bob@contoso.com", "primary")).await;
         let shown = house.tried(id, 1).await;
         assert!(shown.contains("451 4.") && shown.contains(words), "{shown}");
-        house.delivery.retry(None);
+        house.delivery.retry_all(None);
         house.empty().await;
         assert_eq!((house.mailbox(ALICE).len(), primary.accepted().len()), (0, 1), "{words}");
     }
@@ -133,7 +133,7 @@ async fn a_delay_is_told_once() {
     let id = house.queue(Mail { tried: (5 * 3600, 9), ..Mail::to("bob@contoso.com", "primary") }).await;
     for times in [10, 11, 12] {
         house.tried(id, times).await;
-        house.delivery.retry(Some(id));
+        house.delivery.retry(id);
     }
     house.empty().await;
     let reports = house.mailbox(ALICE);
@@ -245,8 +245,7 @@ async fn a_report_waits_for_the_directory_when_it_must() {
     primary.open();
     let report = || {
         house
-            .delivery
-            .list()
+            .listed()
             .into_iter()
             .find(|entry| entry.origin.client.is_none() && entry.sender.reverse_path.address().is_none())
     };
@@ -255,7 +254,7 @@ async fn a_report_waits_for_the_directory_when_it_must() {
     assert_eq!(&*report().unwrap().recipients[0].route.connector, "");
 
     house.people.come_back();
-    house.delivery.retry(None);
+    house.delivery.retry_all(None);
     house.empty().await;
     let accepted = primary.accepted();
     assert_eq!(accepted.len(), 1);
@@ -287,11 +286,14 @@ async fn reports_that_strangers_caused_wait_for_their_turn_and_others_do_not() {
         house.queue_from(Mail::to("bob@contoso.com", "primary"), client(organization)).await;
     }
     house::eventually("two are there", || house.mailbox(ALICE).len() == 2).await;
-    house::eventually("two reports wait", || house.delivery.list().len() == 2).await;
-    let waiting = house.delivery.list();
+    house::eventually("two reports wait", || house.listed().len() == 2).await;
+    let waiting = house.listed();
     assert!(waiting.iter().all(|report| report.origin.is_strangers_report()), "{waiting:#?}");
-    house.delivery.show_gauges();
-    assert_eq!(house.metrics.reports_waiting.with_label_values::<&str>(&[]).get(), 2);
+    let waiting_now = || {
+        house.delivery.show_gauges();
+        house.metrics.reports_waiting.with_label_values::<&str>(&[]).get()
+    };
+    house::eventually("so says the gauge", || waiting_now() == 2).await;
     let shown = fingerpost::admin::queue::Message::of(&waiting[0]).recipients[0].standing.line();
     assert!(shown.contains("its turn") && shown.contains("per_minute"), "{shown}");
 
@@ -310,17 +312,17 @@ async fn of_a_storm_of_a_thousand_sixty_leave_and_the_rest_is_there_after_a_rest
     }
     house.queue(Mail::to("bob@contoso.com", "primary")).await;
     house::eventually("mail that came behind them goes", || primary.accepted().len() == 1).await;
-    house::eventually("sixty are gone", || house.delivery.list().len() == 940).await;
+    house::eventually("sixty are gone", || house.listed().len() == 940).await;
     assert_eq!((house.mailbox(ALICE).len(), house.spool.unfinished()), (60, 940));
     house.delivery.stop().await;
     assert_eq!(house.mailbox(ALICE).len(), 60, "within the minute no other went");
-    let left: Vec<_> = house.delivery.list().iter().map(|entry| entry.id).collect();
+    let left: Vec<_> = house.listed().iter().map(|entry| entry.id).collect();
     drop(house);
 
     let house = House::start(folder.path(), &connectors);
-    house::eventually("sixty more are gone", || house.delivery.list().len() == 880).await;
+    house::eventually("sixty more are gone", || house.listed().len() == 880).await;
     assert_eq!(house.mailbox(ALICE).len(), 120);
-    let still: Vec<_> = house.delivery.list().iter().map(|entry| entry.id).collect();
+    let still: Vec<_> = house.listed().iter().map(|entry| entry.id).collect();
     assert_eq!(still, left[60..], "the oldest went, and none was dropped");
     assert!(house.dead_letters().is_empty());
 }

@@ -137,7 +137,7 @@ async fn what_was_not_taken_now_waits_as_after_any_attempt() {
         assert!(last_error.contains(words), "{last_error}");
         town.others_go_on().await;
         assert_eq!((town.given(), town.reports().len()), ((0, 0), 0));
-        assert_eq!(town.house.delivery.retry(None), 1);
+        assert_eq!(town.house.delivery.retry_all(None), 1);
         town.house.empty().await;
         assert_eq!(town.given(), (1, 0), "then the queue goes on");
     }
@@ -203,7 +203,7 @@ async fn each_branch_is_settled_when_it_is_known_and_what_nobody_names_is_in_dou
     // What a sender says of whom it has not is not heard.
     carol.send(vec![(0, said(Class::Refused, NO)), (1, accepted())]).expect("it is waited for");
     let is_over = |at: usize| {
-        let shown = town.house.delivery.show(id);
+        let shown = town.house.delivery.show(id).unwrap();
         shown.is_some_and(|entry| matches!(entry.recipients[at].state, State::Done(_)))
     };
     eventually("Carol's is over", || is_over(1)).await;
@@ -235,8 +235,8 @@ async fn what_nobody_hears_of_any_more_is_in_doubt() {
 async fn nothing_makes_a_second_attempt_of_what_is_under_way() {
     let town = Town::start().await;
     let (id, [answering]) = town.house.queue_under_way(Mail::to(BOB, "secondary"), ([0], 0)).await;
-    assert_eq!(town.house.delivery.retry(None), 0);
-    assert_eq!(town.house.delivery.retry(Some(id)), 0);
+    assert_eq!(town.house.delivery.retry_all(None), 0);
+    assert!(!town.house.delivery.retry(id));
     town.others_go_on().await;
     town.house.delivery.configuration_changed();
     town.others_go_on().await;
@@ -245,7 +245,7 @@ async fn nothing_makes_a_second_attempt_of_what_is_under_way() {
     town.house.reconfigure(&here.replace("\"secondary\"\norg", "\"another\"\norg"));
     town.others_go_on().await;
     town.house.reconfigure(&here);
-    assert_eq!(town.house.delivery.retry(None), 0);
+    assert_eq!(town.house.delivery.retry_all(None), 0);
     town.others_go_on().await;
     let Some(State::Waiting(Waiting { last_error, .. })) = town.house.first(id) else { panic!("it waits") };
     assert_eq!(last_error, "not answered yet");
@@ -266,7 +266,7 @@ async fn what_an_operator_dropped_meanwhile_is_over_with_the_answer() {
         let town = Town::start().await;
         let (id, answering) = town.sent_to_bob().await;
         assert_eq!(town.house.delivery.drop_message(id).await, Ok(true));
-        assert!(town.house.delivery.show(id).is_some(), "it is under way");
+        assert!(town.house.delivery.show(id).unwrap().is_some(), "it is under way");
         match outcome {
             Some(outcome) => answering.send(vec![(0, outcome)]).expect("it is waited for"),
             None => drop(answering),
@@ -274,7 +274,7 @@ async fn what_an_operator_dropped_meanwhile_is_over_with_the_answer() {
         town.house.empty().await;
         assert_eq!(town.counted("delivered"), delivered, "what a next hop has is not called dropped");
         let town = town.restart().await;
-        assert!(town.house.delivery.list().is_empty());
+        assert!(town.house.listed().is_empty());
         assert_eq!((town.given(), town.reports().len()), ((0, 0), 0));
     }
 }
@@ -286,8 +286,8 @@ async fn an_outcome_is_written_until_it_is_durable() {
     town.house.spool.full.store(true, Ordering::SeqCst);
     answering.send(vec![(0, said(Class::Refused, NO))]).expect("it is waited for");
     eventually("it cannot be kept", || town.house.spool.failures.load(Ordering::SeqCst) >= 2).await;
-    assert!(town.house.delivery.show(id).is_some() && town.reports().is_empty());
-    assert_eq!(town.house.delivery.retry(None), 0);
+    assert!(town.house.delivery.show(id).unwrap().is_some() && town.reports().is_empty());
+    assert_eq!(town.house.delivery.retry_all(None), 0);
     town.house.spool.full.store(false, Ordering::SeqCst);
     town.house.empty().await;
     assert_eq!((town.given(), town.reports().len()), ((0, 0), 1));
@@ -311,7 +311,7 @@ async fn a_stop_waits_for_the_answer_also_of_what_is_handed_over_as_sessions_end
     let town = town.restart().await;
     town.house.empty().await;
     assert_eq!(town.given(), (1, 0), "only what was never tried");
-    assert!(town.house.delivery.show(due).is_none());
+    assert!(town.house.delivery.show(due).unwrap().is_none());
 }
 
 #[tokio::test]
@@ -365,7 +365,7 @@ fn after_a_restart_it_waits_for_its_time_and_is_tried_as_any_other() {
         assert!(matches!(house.first(id), Some(State::Waiting(Waiting { attempts: 1, .. }))));
         house.queue(Mail::to(CAROL, "primary")).await;
         eventually("Carol has her mail", || hop.accepted().len() == 1).await;
-        assert_eq!(house.delivery.retry(None), 1);
+        assert_eq!(house.delivery.retry_all(None), 1);
         house.empty().await;
         assert_eq!(hop.accepted().len(), 2, "twice at worst, never not at all");
     });

@@ -17,9 +17,11 @@ use super::status::{Status, collect};
 use super::{Parts, status};
 use crate::config::check::{Problem, render};
 use crate::config::reload::{Consent, Reloaded};
+use crate::delivery::dispatch::Delivery;
 use crate::directory::{Conflict, Refreshed};
 use crate::message::queue_id::QueueId;
 use crate::smtp::address::Address;
+use crate::spool::SpoolError;
 use crate::time::UnixTime;
 use crate::trace::read;
 
@@ -49,6 +51,9 @@ pub struct Failed {
     pub error: String,
 }
 
+/// Queued messages in one answer, at most.
+const MOST_LISTED: usize = 10_000;
+
 /// An answer, or why there is none.
 type Answer<T> = Result<Json<T>, (StatusCode, Json<Failed>)>;
 
@@ -66,12 +71,26 @@ pub(super) fn status_now(parts: &Parts) -> Status {
 }
 
 #[derive(Deserialize)]
-struct Limit {
+struct Part {
     limit: Option<usize>,
+    after: Option<QueueId>,
 }
 
-async fn queue_list(State(parts): State<Arc<Parts>>, Query(Limit { limit }): Query<Limit>) -> Json<Listed> {
-    Json(Listed::of(&parts.delivery.list(), limit.unwrap_or(1_000)))
+async fn queue_list(State(parts): State<Arc<Parts>>, Query(Part { limit, after }): Query<Part>) -> Answer<Listed> {
+    let most = limit.unwrap_or(1_000).min(MOST_LISTED);
+    let listed = from_disk(&parts, move |delivery| delivery.list(after, most)).await?;
+    Ok(Json(Listed::of(listed)))
+}
+
+/// Asks the queue for what it may have to read from the disk.
+async fn from_disk<T: Send + 'static>(
+    parts: &Parts,
+    ask: impl FnOnce(&Delivery) -> Result<T, SpoolError> + Send + 'static,
+) -> Result<T, (StatusCode, Json<Failed>)> {
+    let delivery = parts.delivery.clone();
+    let read = tokio::task::spawn_blocking(move || ask(&delivery)).await;
+    let broken = |error: String| failed(StatusCode::INTERNAL_SERVER_ERROR, error);
+    read.map_err(|panicked| broken(panicked.to_string()))?.map_err(|error| broken(error.to_string()))
 }
 
 /// Reads the id of a path.
@@ -86,8 +105,8 @@ fn no_such_message(id: QueueId) -> (StatusCode, Json<Failed>) {
 
 async fn queue_show(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> Answer<Message> {
     let id = id_of(&id)?;
-    let entry = parts.delivery.show(id).ok_or_else(|| no_such_message(id))?;
-    Ok(Json(Message::of(&entry)))
+    let entry = from_disk(&parts, move |delivery| delivery.show(id)).await?;
+    Ok(Json(Message::of(&entry.ok_or_else(|| no_such_message(id))?)))
 }
 
 /// How many messages a command concerned.
@@ -99,19 +118,34 @@ pub struct Done {
 
 async fn queue_retry(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> Answer<Done> {
     let id = id_of(&id)?;
-    match parts.delivery.retry(Some(id)) {
-        0 if parts.delivery.show(id).is_none() => Err(no_such_message(id)),
-        messages => {
-            info!(queue_id = %id, "an operator asked for another attempt");
-            Ok(Json(Done { messages }))
-        }
+    if from_disk(&parts, move |delivery| delivery.show(id)).await?.is_none() {
+        return Err(no_such_message(id));
     }
+    let messages = usize::from(parts.delivery.retry(id));
+    info!(queue_id = %id, "an operator asked for another attempt");
+    Ok(Json(Done { messages }))
 }
 
-async fn queue_retry_all(State(parts): State<Arc<Parts>>) -> Json<Done> {
-    let messages = parts.delivery.retry(None);
-    info!(messages, "an operator asked for another attempt of all");
-    Json(Done { messages })
+#[derive(Deserialize)]
+struct Of {
+    connector: Option<String>,
+}
+
+async fn queue_retry_all(State(parts): State<Arc<Parts>>, Query(Of { connector }): Query<Of>) -> Answer<Done> {
+    if let Some(connector) = &connector
+        && parts.current.load().config.send_connector(connector).is_none()
+    {
+        let error = format!("there is no send connector `{connector}`; `fingerpost status` lists them");
+        return Err(failed(StatusCode::NOT_FOUND, error));
+    }
+    let messages = parts.delivery.retry_all(connector.as_deref());
+    match connector {
+        Some(connector) => {
+            info!(messages, connector, "an operator asked for another attempt of what waits for a connector")
+        }
+        None => info!(messages, "an operator asked for another attempt of all"),
+    }
+    Ok(Json(Done { messages }))
 }
 
 async fn queue_drop(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> Answer<Done> {
@@ -212,7 +246,7 @@ async fn directory_lookup(State(parts): State<Arc<Parts>>, Query(asked): Query<A
 
 async fn directory_conflicts(
     State(parts): State<Arc<Parts>>,
-    Query(Limit { limit }): Query<Limit>,
+    Query(Part { limit, .. }): Query<Part>,
 ) -> Answer<Vec<Conflict>> {
     let in_force = parts.current.load_full();
     // Looking through a million recipients takes its time.

@@ -24,7 +24,13 @@ th{border-color:#444a53}td{border-color:#2a2f36}.bad{color:#ff8593}}";
 
 pub(super) async fn show(State(parts): State<Arc<Parts>>) -> Html<String> {
     let status = super::api::status_now(&parts);
-    let queue = Listed::of(&parts.delivery.list(), SHOWN);
+    let delivery = parts.delivery.clone();
+    let read = tokio::task::spawn_blocking(move || delivery.list(None, SHOWN)).await;
+    let queue = match read {
+        Ok(Ok(listed)) => Listed::of(listed),
+        Ok(Err(error)) => return Html(format!("<p>The queue cannot be read: {}</p>", html! { (error) }.into_string())),
+        Err(error) => return Html(format!("<p>The queue cannot be read: {}</p>", html! { (error) }.into_string())),
+    };
     Html(page(&status, &queue).into_string())
 }
 

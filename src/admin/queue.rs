@@ -1,7 +1,5 @@
 //! Queued messages as the API, the command line and the page show them.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use crate::message::envelope::{RcptTo, Relay};
@@ -14,7 +12,7 @@ use crate::time::UnixTime;
 pub struct Listed {
     /// How many messages are queued.
     pub total: usize,
-    /// The oldest of them, as many as were asked for.
+    /// The oldest of them, or the oldest behind the one that was named, as many as were asked for.
     pub messages: Vec<Message>,
 }
 
@@ -89,10 +87,10 @@ pub enum Standing {
 }
 
 impl Listed {
-    /// The first `limit` of all queued messages.
+    /// These of so many queued messages.
     #[must_use]
-    pub fn of(entries: &[Arc<Entry>], limit: usize) -> Self {
-        Self { total: entries.len(), messages: entries.iter().take(limit).map(|entry| Message::of(entry)).collect() }
+    pub fn of((total, entries): (usize, Vec<Entry>)) -> Self {
+        Self { total, messages: entries.iter().map(Message::of).collect() }
     }
 }
 

@@ -1,7 +1,5 @@
 //! The server in one look: what `GET /api/status`, `fingerpost status` and the status page show.
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::Parts;
@@ -10,7 +8,6 @@ use crate::config::reload::Reloaded;
 use crate::config::{Config, Protocol};
 use crate::descriptors;
 use crate::directory::SnapshotReport;
-use crate::spool::entry::State;
 use crate::time::UnixTime;
 
 /// The server in one look.
@@ -244,29 +241,10 @@ fn directories(parts: &Parts, config: &Config) -> Vec<Asked> {
     config.directories.iter().map(asked).collect()
 }
 
-/// How much stands in the queue for one connector.
-#[derive(Default)]
-struct Queued {
-    waiting: usize,
-    held: usize,
-    oldest: Option<UnixTime>,
-}
-
 fn ways(parts: &Parts, config: &Config, now: UnixTime) -> Vec<WayOut> {
-    let mut queued: HashMap<std::sync::Arc<str>, Queued> = HashMap::new();
-    for entry in parts.delivery.list() {
-        for recipient in &entry.recipients {
-            let of = queued.entry(recipient.route.connector.clone()).or_default();
-            match recipient.state {
-                State::Waiting(_) => of.waiting += 1,
-                State::Held(_) => of.held += 1,
-                State::Done(_) => continue,
-            }
-            of.oldest = Some(of.oldest.map_or(entry.received_at, |oldest| oldest.min(entry.received_at)));
-        }
-    }
+    let sums = parts.delivery.sums();
     let way = |connector: &std::sync::Arc<crate::config::SendConnector>| {
-        let of = queued.remove(&connector.name).unwrap_or_default();
+        let of = sums.iter().find(|sum| sum.connector == *connector.name);
         let (protocol, next_hops) = match &connector.protocol {
             Protocol::Smtp(smtp) => {
                 let hop = |host: &crate::config::SmartHost| {
@@ -283,9 +261,9 @@ fn ways(parts: &Parts, config: &Config, now: UnixTime) -> Vec<WayOut> {
             organization: connector.organization.to_string(),
             protocol: protocol.into(),
             next_hops,
-            waiting: of.waiting,
-            held: of.held,
-            oldest_seconds: of.oldest.map(|oldest| now.since(oldest).as_secs()).unwrap_or_default(),
+            waiting: of.map_or(0, |of| of.waiting),
+            held: of.map_or(0, |of| of.held),
+            oldest_seconds: of.and_then(|of| of.oldest).map_or(0, |oldest| now.since(oldest).as_secs()),
         }
     };
     config.send_connectors.iter().map(way).collect()

@@ -181,6 +181,11 @@ impl Outbound {
         Self { shared: Arc::new(shared) }
     }
 
+    /// Waits until next hops answer that were down: their connectors. One may wait.
+    pub async fn came_back(&self) -> Vec<Arc<str>> {
+        self.shared.health.came_back().await
+    }
+
     /// Tells it our own listeners, which are never a next hop.
     pub fn set_own_listeners(&self, listeners: Vec<SocketAddr>) {
         *self.shared.own_listeners.lock().unwrap_or_else(PoisonError::into_inner) = listeners.into();

@@ -61,6 +61,9 @@ pub struct Health {
     known: Mutex<FastMap<Key, Known>>,
     /// A test is over.
     tested: Notify,
+    /// Connectors of next hops that were down and answered, until somebody asks.
+    back: Mutex<Vec<Arc<str>>>,
+    is_back: Notify,
 }
 
 /// What is known of one.
@@ -116,8 +119,23 @@ impl Health {
         let known = entry(&mut all, key);
         known.heard = Instant::now();
         match std::mem::replace(&mut known.state, State::Answered) {
-            State::Down(_) => Change::News,
+            State::Down(_) => {
+                self.back.lock().unwrap_or_else(PoisonError::into_inner).push(key.connector.clone());
+                self.is_back.notify_one();
+                Change::News
+            }
             State::Answered | State::Struck(_) | State::Unknown => Change::Same,
+        }
+    }
+
+    /// Waits until next hops answer that were down: their connectors. One may wait.
+    pub async fn came_back(&self) -> Vec<Arc<str>> {
+        loop {
+            let back = std::mem::take(&mut *self.back.lock().unwrap_or_else(PoisonError::into_inner));
+            if !back.is_empty() {
+                return back;
+            }
+            self.is_back.notified().await;
         }
     }
 

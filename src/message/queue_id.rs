@@ -5,9 +5,19 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::UnixTime;
+
 /// A message's id here: in logs, `queue list`, Received and reports. 13 characters of Crockford's base 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct QueueId(pub u64);
+
+impl QueueId {
+    /// When it was made, by the clock of then: ids begin with milliseconds since 1970.
+    #[must_use]
+    pub fn made_at(self) -> UnixTime {
+        UnixTime((self.0 >> 20) / 1000)
+    }
+}
 
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 

@@ -19,6 +19,7 @@ use crate::message::stamp::Stamp;
 use crate::report::{self, Action, Made, Reported};
 use crate::routing::verdict::Way;
 use crate::smtp::reply::{self, Reply};
+use crate::spool::entry::outline::Outline;
 use crate::spool::entry::{Content, Entry, Outcome, Queued, Record, State, Waiting, Why};
 use crate::spool::{Committed, Draft, LargeDraft, Spool, SpoolError, Stored};
 use crate::time::{QueueTime, UnixTime};
@@ -259,7 +260,19 @@ impl Spool for WithDraft<'_> {
         if id == self.draft.id() { Ok(self.draft.stored()) } else { self.spool.open(id) }
     }
 
-    fn recovered(&self) -> Vec<Entry> {
+    fn entry(&self, id: QueueId) -> Result<Option<Entry>, SpoolError> {
+        self.spool.entry(id)
+    }
+
+    fn live_messages(&self) -> usize {
+        self.spool.live_messages()
+    }
+
+    fn ids_after(&self, id: Option<QueueId>, most: usize) -> Vec<QueueId> {
+        self.spool.ids_after(id, most)
+    }
+
+    fn recovered(&self) -> Vec<Outline> {
         Vec::new()
     }
 }

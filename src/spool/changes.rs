@@ -24,7 +24,7 @@ impl<'a> Changes<'a> {
 
     /// Brings an entry up to date. Changes that are in it already do no harm.
     pub(super) fn apply(&mut self, entry: &mut Entry, kept: &Kept) {
-        kept.changes.iter().for_each(|changed| self.apply_one(entry, *changed));
+        kept.changes.iter().for_each(|changed| self.apply_one(entry, changed));
     }
 
     fn apply_one(&mut self, entry: &mut Entry, changed: Changed) {

@@ -243,9 +243,9 @@ impl Committer {
         match segment::begin(&self.parts.layout, (number, old, first, self.last_id), reserve) {
             Ok(segment) => {
                 let mut state = self.parts.shared.lock();
-                state.growing = (number, segment.file.clone());
+                state.begin(number, segment.readable());
                 state.index.grow(number, segment.size);
-                let spent = state.index.forget_before(first);
+                let spent = state.forget_before(first);
                 drop(state);
                 segment::remove(&self.parts.layout, spent);
                 self.in_doubt.clear();

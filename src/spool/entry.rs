@@ -11,6 +11,7 @@ use crate::routing::verdict::Route;
 use crate::time::{QueueTime, UnixTime};
 
 pub(super) mod before;
+pub mod outline;
 mod state;
 
 pub use state::{HeldFor, Outcome, State, Waiting, Why};

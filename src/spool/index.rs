@@ -5,10 +5,14 @@
 //! over. What is over stays over: a change to such a recipient, or to a finished message, is left out here as it is
 //! when the log is read again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+
+use std::ops::Bound;
 
 use super::entry::{Change, State};
 use super::open::Open;
+pub use changes::{Changed, Changes};
+
 use super::record::{Held, Logged};
 use crate::message::queue_id::QueueId;
 
@@ -40,7 +44,7 @@ impl Sizes {
 /// All live messages and all segments.
 #[derive(Debug, Default)]
 pub struct Index {
-    messages: HashMap<QueueId, Kept>,
+    messages: BTreeMap<QueueId, Kept>,
     segments: BTreeMap<u32, Segment>,
 }
 
@@ -51,8 +55,8 @@ pub struct Kept {
     pub at: At,
     /// Its content.
     pub content: Place,
-    /// Changes since, oldest first: those that still mean something.
-    pub changes: Vec<Changed>,
+    /// Changes since.
+    pub changes: Changes,
     open: Open,
     bytes: u32,
 }
@@ -87,18 +91,6 @@ pub enum Place {
         /// CRC-32C, where it is known.
         sum: Option<u32>,
     },
-}
-
-/// The record of a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Changed {
-    /// Whose.
-    pub recipient: u32,
-    /// The segment.
-    pub segment: u32,
-    /// Where in it the record begins.
-    pub offset: u32,
-    rerouted: bool,
 }
 
 /// One segment, as far as it is needed.
@@ -142,6 +134,25 @@ impl Index {
         self.messages.get(&id)
     }
 
+    /// How many messages are live.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// The ids of the first live messages behind this one, by age.
+    #[must_use]
+    pub fn ids_after(&self, id: Option<QueueId>, most: usize) -> Vec<QueueId> {
+        let behind = (id.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        self.messages.range(behind).take(most).map(|(id, _)| *id).collect()
+    }
+
     /// All live messages.
     pub fn messages(&self) -> impl Iterator<Item = (QueueId, &Kept)> {
         self.messages.iter().map(|(id, kept)| (*id, kept))
@@ -169,7 +180,9 @@ impl Index {
             content = content.saturating_add(length);
             let open = Open::of(&statement.entry);
             let bytes = share.saturating_add(length);
-            over.extend(self.state(statement.entry.id, Kept { at, content: place, changes: Vec::new(), open, bytes }));
+            over.extend(
+                self.state(statement.entry.id, Kept { at, content: place, changes: Changes::None, open, bytes }),
+            );
         }
         over.extend(logged.changes.iter().filter_map(|change| self.change(change, spot)));
         over
@@ -195,8 +208,7 @@ impl Index {
         }
         let rerouted = change.route.is_some();
         let recipient = u32::try_from(change.recipient).ok()?;
-        kept.changes.retain(|known| known.recipient != recipient || (known.rerouted && !rerouted));
-        kept.changes.push(Changed { recipient, segment: spot.segment, offset: spot.offset, rerouted });
+        kept.changes.add(Changed { recipient, segment: spot.segment, offset: spot.offset, rerouted });
         if matches!(change.state, State::Done(_)) {
             kept.open.close(change.recipient);
         }
@@ -295,5 +307,6 @@ impl Segment {
     }
 }
 
+mod changes;
 #[cfg(test)]
 mod tests;

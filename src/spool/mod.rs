@@ -43,6 +43,7 @@ pub use draft::{Draft, IN_RECORD, LargeDraft};
 pub use index::Sizes;
 pub use stored::Stored;
 
+use entry::outline::Outline;
 use entry::{Entry, Record};
 
 /// A future that a [`Spool`] returns.
@@ -98,12 +99,24 @@ pub trait Spool: Send + Sync {
     /// few milliseconds for others.
     fn commit(&self, record: Record) -> Committed<'_>;
 
+    /// A live message as it stands; `None`: there is none with this id. It blocks.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`]: its record, or one of what became of it, cannot be read.
+    fn entry(&self, id: QueueId) -> Result<Option<Entry>, SpoolError>;
+
+    /// The ids of the first live messages behind this one, by age; `None`: of the oldest.
+    fn ids_after(&self, id: Option<QueueId>, most: usize) -> Vec<QueueId>;
+
+    /// How many live messages there are.
+    fn live_messages(&self) -> usize;
+
     /// The content of a live message. What it returns can be read to its end whatever becomes of the message.
     ///
     /// # Errors
     /// [`SpoolError::Io`].
     fn open(&self, id: QueueId) -> Result<Stored, SpoolError>;
 
-    /// The live entries found at start, once: later calls return nothing.
-    fn recovered(&self) -> Vec<Entry>;
+    /// The live messages found at start, once: later calls return nothing.
+    fn recovered(&self) -> Vec<Outline>;
 }

@@ -8,7 +8,8 @@ pub(super) enum Open {
     /// Up to 64 recipients.
     Few(u64),
     /// More.
-    Many(Box<[u64]>),
+    #[expect(clippy::box_collection, reason = "a pointer of eight octets: there may be a million")]
+    Many(Box<Vec<u64>>),
 }
 
 impl Open {
@@ -18,7 +19,11 @@ impl Open {
         for (at, queued) in entry.recipients.iter().enumerate() {
             words[at / 64] |= u64::from(!matches!(queued.state, State::Done(_))) << (at % 64);
         }
-        if words.len() > 1 { Self::Many(words.into()) } else { Self::Few(words.first().copied().unwrap_or_default()) }
+        if words.len() > 1 {
+            Self::Many(Box::new(words))
+        } else {
+            Self::Few(words.first().copied().unwrap_or_default())
+        }
     }
 
     fn words(&self) -> &[u64] {

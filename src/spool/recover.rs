@@ -12,15 +12,18 @@ use std::path::PathBuf;
 use super::SpoolError;
 use super::aside::{self, Aside};
 use super::chain::{Link, chain};
+use super::changes::Changes;
 use super::checkpoint;
 use super::entry::Entry;
+use super::entry::outline::{Names, Outline};
 use super::header::{self, Header, Unreadable};
-use super::index::{Index, Over, Place, Spot};
+use super::index::{Index, Kept, Over, Place, Spot};
 use super::layout::{self, Layout, failed, in_format, undecodable};
 use super::reading;
-use super::record::{Frame, Frames, is_torn, is_unused};
-use super::segment::header_of;
+use super::record::{Frame, Frames, Held, is_torn, is_unused};
+use super::segment::{Readable, header_of};
 use crate::message::queue_id::QueueId;
+use crate::time::QueueTime;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -28,7 +31,12 @@ pub(super) struct Recovered {
     /// Where the live messages are.
     pub index: Index,
     /// The live messages.
-    pub entries: BTreeMap<QueueId, Entry>,
+    pub outlines: BTreeMap<QueueId, Outline>,
+    /// When the newest message was queued.
+    pub newest: Option<QueueTime>,
+    names: Names,
+    /// The sizes of messages whose content is a file.
+    large: HashMap<QueueId, u64>,
     /// The highest id that was ever used.
     pub last_id: QueueId,
     /// The last segment, and where its records end.
@@ -174,15 +182,19 @@ impl Recovered {
         let over = self.index.apply(&frame.logged, spot);
         for statement in frame.logged.accepted {
             self.used(statement.entry.id);
-            self.entries.insert(statement.entry.id, statement.entry.into_owned());
+            self.newest = self.newest.max(Some(statement.entry.queued_at));
+            if matches!(statement.content, Held::File { .. }) {
+                self.large.insert(statement.entry.id, statement.entry.content.size);
+            }
+            self.outlines.insert(statement.entry.id, Outline::of(&statement.entry, &mut self.names));
         }
         for change in frame.logged.changes.iter() {
-            if let Some(entry) = self.entries.get_mut(&change.id) {
-                entry.apply(change);
+            if let Some(outline) = self.outlines.get_mut(&change.id) {
+                outline.apply(change, &mut self.names);
             }
         }
         for Over(id, _) in over {
-            self.entries.remove(&id);
+            self.outlines.remove(&id);
         }
     }
 
@@ -190,8 +202,8 @@ impl Recovered {
     fn read_large(&mut self, layout: &Layout) -> Result<(), SpoolError> {
         let mut wanted: HashMap<(u32, QueueId), u64> = HashMap::new();
         for (id, kept) in self.index.messages() {
-            if let (Place::File { folder, .. }, Some(entry)) = (kept.content, self.entries.get(&id)) {
-                wanted.insert((folder, id), entry.content.size);
+            if let (Place::File { folder, .. }, Some(size)) = (kept.content, self.large.get(&id)) {
+                wanted.insert((folder, id), *size);
             }
         }
         for folder in layout::list(&layout.large)? {
@@ -217,11 +229,23 @@ impl Recovered {
     /// A live message without its content cannot be delivered: its envelope is kept for a person to read.
     fn lay_aside_without_content(&mut self, layout: &Layout) -> Result<(), SpoolError> {
         for id in std::mem::take(&mut self.lost) {
+            let kept = self.index.get(id).cloned();
             self.index.remove(id);
-            if let Some(entry) = self.entries.remove(&id) {
+            self.outlines.remove(&id);
+            if let Some(entry) = kept.and_then(|kept| entry_of(layout, id, &kept)) {
                 aside::keep_envelope(layout, &entry)?;
             }
         }
         Ok(())
     }
+}
+
+/// A message as it stands, if that can be read.
+fn entry_of(layout: &Layout, id: QueueId, kept: &Kept) -> Option<Entry> {
+    let segment = Readable::open(&layout.segment(kept.at.segment)).ok()?;
+    let (logged, _) = segment.logged(kept.at.offset).ok()?;
+    let statement = logged.accepted.into_iter().nth(kept.at.nth as usize)?;
+    let mut entry = Some(statement.entry.into_owned()).filter(|entry| entry.id == id)?;
+    Changes::new(layout).apply(&mut entry, kept);
+    Some(entry)
 }

@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +19,8 @@ use super::reserve::Reserve;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
+/// Most heads are shorter.
+const GUESS: usize = 2048;
 /// Zeros that are written ahead, at most.
 const AHEAD: u64 = 256 * 1024;
 
@@ -63,7 +65,63 @@ pub(super) enum NotAppended {
     InDoubt(SpoolError),
 }
 
+/// A segment that is read.
+#[derive(Debug, Clone)]
+pub(super) struct Readable {
+    /// The file.
+    pub file: Arc<File>,
+    mark: Mark,
+    format: u16,
+}
+
+impl Readable {
+    /// Opens one.
+    pub(super) fn open(path: &Path) -> Result<Self, SpoolError> {
+        let file = File::open(path).map_err(|e| failed("cannot open", path, &e))?;
+        let header = header_of(&file);
+        let header = header.map_err(|_| SpoolError::Io(format!("{} has no header any more", path.display())))?;
+        Ok(Self { file: Arc::new(file), mark: header.mark, format: header.format })
+    }
+
+    /// What the record at this place says, without its contents, and where these begin.
+    pub(super) fn logged(&self, offset: u32) -> io::Result<(Logged<'static>, u64)> {
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a record is not what was written: check the disk");
+        let at = u64::from(offset);
+        let mut bytes = vec![0; GUESS];
+        let read = read_up_to(&self.file, &mut bytes, at)?;
+        bytes.truncate(read);
+        let lengths = Lengths::read(self.mark, &bytes).ok_or_else(damaged)?;
+        let end = BEFORE + lengths.head;
+        if bytes.len() < end {
+            let begun = bytes.len();
+            bytes.resize(end, 0);
+            self.file.read_exact_at(&mut bytes[begun..], at + begun as u64)?;
+        }
+        let logged = lengths.logged(self.format, &bytes[BEFORE..end]).map_err(|_| damaged())?;
+        Ok((logged, at + end as u64))
+    }
+}
+
+/// As much as there is.
+fn read_up_to(file: &File, to: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < to.len() {
+        match file.read_at(&mut to[read..], at + read as u64) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(read)
+}
+
 impl Segment {
+    /// For those who read it.
+    pub(super) fn readable(&self) -> Readable {
+        Readable { file: self.file.clone(), mark: self.mark, format: header::FORMAT }
+    }
+
     /// Writes an empty segment and puts it in force, durably.
     pub(super) fn begin(layout: &Layout, header: &Header, ahead: usize) -> Result<Self, NotBegun> {
         let path = layout.segment(header.number);
@@ -117,7 +175,7 @@ impl Segment {
     }
 }
 
-fn write(draft: &std::path::Path, header: &Header) -> io::Result<File> {
+fn write(draft: &Path, header: &Header) -> io::Result<File> {
     let file = new_file(draft)?;
     file.write_all_at(&header.write(), 0)?;
     file.sync_all()?;

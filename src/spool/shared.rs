@@ -1,15 +1,21 @@
-//! What the committer, the tidying thread and those who read contents share: the index, contents that were just taken,
-//! and the segment that grows.
+//! What the committer, the tidying thread and those who read messages share: the index, contents that were just taken,
+//! and the segments that are read.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::SpoolError;
+use super::entry::Entry;
 use super::fresh::Fresh;
 use super::index::{Index, Place};
 use super::layout::{Layout, failed};
+use super::segment::Readable;
 use super::stored::Stored;
 use crate::message::queue_id::QueueId;
+
+/// Complete segments that are kept open for reading, at most.
+const OPEN: usize = 64;
 
 /// What is behind the lock. Nobody waits for a disk while holding it, but to open a file.
 #[derive(Debug)]
@@ -18,10 +24,46 @@ pub(super) struct State {
     pub index: Index,
     /// Contents in memory.
     pub fresh: Fresh,
-    /// The segment that grows: its number and its file.
-    pub growing: (u32, Arc<File>),
     /// Whether the tidying thread was asked to move messages and is not done.
     pub cleaning: bool,
+    /// The segment that grows.
+    growing: (u32, Readable),
+    /// Others that are open: none that the index does not name, for their space would not come back.
+    open: HashMap<u32, Readable>,
+}
+
+impl State {
+    /// Nothing is open but what grows.
+    pub(super) fn new(index: Index, growing: (u32, Readable)) -> Self {
+        Self { index, fresh: Fresh::default(), cleaning: true, growing, open: HashMap::new() }
+    }
+
+    /// Another segment grows.
+    pub(super) fn begin(&mut self, number: u32, readable: Readable) {
+        self.growing = (number, readable);
+    }
+
+    /// Forgets the segments before this one; returns which they were.
+    pub(super) fn forget_before(&mut self, first: u32) -> Vec<u32> {
+        self.open.retain(|number, _| *number >= first);
+        self.index.forget_before(first)
+    }
+
+    /// A segment, for reading. While the index names it, it is not removed; once it is open, it can be read to its end.
+    fn readable(&mut self, layout: &Layout, number: u32) -> Result<Readable, SpoolError> {
+        if self.growing.0 == number {
+            return Ok(self.growing.1.clone());
+        }
+        if let Some(open) = self.open.get(&number) {
+            return Ok(open.clone());
+        }
+        if self.open.len() >= OPEN {
+            self.open.clear();
+        }
+        let opened = Readable::open(&layout.segment(number))?;
+        self.open.insert(number, opened.clone());
+        Ok(opened)
+    }
 }
 
 /// The lock.
@@ -39,6 +81,31 @@ impl Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A live message as it stands.
+    pub(super) fn entry(&self, layout: &Layout, id: QueueId) -> Result<Option<Entry>, SpoolError> {
+        let mut state = self.lock();
+        let Some(kept) = state.index.get(id) else { return Ok(None) };
+        let (at, changes) = (kept.at, kept.changes.clone());
+        let segment = state.readable(layout, at.segment)?;
+        let changes: Result<Vec<_>, SpoolError> =
+            changes.iter().map(|changed| Ok((changed, state.readable(layout, changed.segment)?))).collect();
+        drop(state);
+        let unread = |number: u32| move |e: std::io::Error| failed("cannot read", &layout.segment(number), &e);
+        let (logged, _) = segment.logged(at.offset).map_err(unread(at.segment))?;
+        let statement = logged.accepted.into_iter().nth(at.nth as usize);
+        let mut entry = statement.map(|statement| statement.entry.into_owned()).filter(|entry| entry.id == id);
+        for (changed, segment) in changes? {
+            let (logged, _) = segment.logged(changed.offset).map_err(unread(changed.segment))?;
+            let is_meant = |change: &&super::entry::Change| {
+                change.id == id && u32::try_from(change.recipient) == Ok(changed.recipient)
+            };
+            if let Some(entry) = &mut entry {
+                logged.changes.iter().filter(is_meant).for_each(|change| entry.apply(change));
+            }
+        }
+        Ok(entry)
+    }
+
     /// The content of a live message.
     pub(super) fn open(&self, layout: &Layout, id: QueueId) -> Result<Stored, SpoolError> {
         let mut state = self.lock();
@@ -46,18 +113,15 @@ impl Shared {
             return Ok(Stored::memory(content));
         }
         let kept = state.index.get(id).ok_or_else(|| SpoolError::Io(format!("{id} is not in the spool")))?;
-        // Opened under the lock: while the index names a segment it is not removed.
-        let open = |path: std::path::PathBuf| File::open(&path).map_err(|e| failed("cannot open", &path, &e));
         match kept.content {
             Place::Segment { offset, length, sum } => {
-                let (number, growing) = &state.growing;
-                let is_growing = *number == kept.at.segment;
-                let file = if is_growing { growing.clone() } else { Arc::new(open(layout.segment(kept.at.segment))?) };
+                let segment = kept.at.segment;
+                let file = state.readable(layout, segment)?.file;
                 Ok(Stored::range(file, u64::from(offset), length, sum))
             }
             Place::File { folder, .. } => {
                 let path = layout.large(folder, id);
-                let file = open(path.clone())?;
+                let file = File::open(&path).map_err(|e| failed("cannot open", &path, &e))?;
                 let length = file.metadata().map_err(|e| failed("cannot read", &path, &e))?.len();
                 Ok(Stored::file(Arc::new(file), length))
             }

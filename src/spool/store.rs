@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use super::clock::QueueClock;
 use super::committer::{Committer, Parts};
 use super::draft::{Draft, IN_RECORD, LargeDraft};
+use super::entry::outline::Outline;
 use super::entry::{Entry, Record};
-use super::fresh::Fresh;
 use super::index::{Kept, Place, Sizes};
 use super::job::{Job, What, held_here};
 use super::large::Large;
@@ -42,7 +42,7 @@ pub struct LogStore {
     large: Arc<Large>,
     last_id: AtomicU64,
     clock: QueueClock,
-    recovered: Mutex<Vec<Entry>>,
+    recovered: Mutex<Vec<Outline>>,
     jobs: Sender<Job>,
     threads: Vec<JoinHandle<()>>,
     lock: File,
@@ -58,17 +58,13 @@ impl LogStore {
         let layout = Layout::make(folder)?;
         let lock = layout::lock(folder)?;
         let mut found = recover(&layout)?;
-        let newest = found.entries.values().map(|entry| entry.queued_at).max();
-        let clock = QueueClock::open(folder, newest)?;
-        let now = clock.now();
-        // after an upgrade: it may have come while the time of day was ahead
-        found.entries.values_mut().for_each(|entry| entry.queued_at = entry.queued_at.min(now));
+        let clock = QueueClock::open(folder, found.newest)?;
         let mut reserve = Reserve::set_up(folder, sizes.reserve);
         let segment = put_in_force(&layout, &mut found, (&mut reserve, &sizes))?;
-        let Recovered { index, entries, last_id, next_folder, .. } = found;
+        let Recovered { index, outlines, last_id, next_folder, .. } = found;
         metrics.spool_sync_failures.with_label_values::<&str>(&[]); // there at zero
-        let growing = (segment.number, segment.file.clone());
-        let shared = Shared::new(State { index, fresh: Fresh::default(), growing, cleaning: true });
+        let growing = (segment.number, segment.readable());
+        let shared = Shared::new(State::new(index, growing));
         let large = Arc::new(Large::new(layout.clone(), metrics.clone(), next_folder));
         let (jobs, to_commit) = channel();
         let (tidy, to_tidy) = channel();
@@ -83,7 +79,7 @@ impl LogStore {
             spawn("spool-log", move || committer.run(&to_commit))?,
             spawn("spool-tidy", move || tidying.run(&to_tidy))?,
         ];
-        let recovered = Mutex::new(entries.into_values().collect());
+        let recovered = Mutex::new(outlines.into_values().collect());
         Ok(Self { layout, shared, large, last_id: AtomicU64::new(last_id.0), clock, recovered, jobs, threads, lock })
     }
 }
@@ -159,7 +155,20 @@ impl Spool for LogStore {
         self.shared.open(&self.layout, id)
     }
 
-    fn recovered(&self) -> Vec<Entry> {
+    fn entry(&self, id: QueueId) -> Result<Option<Entry>, SpoolError> {
+        let entry = self.shared.entry(&self.layout, id)?;
+        Ok(entry.map(|entry| Entry { queued_at: entry.queued_at.min(self.clock.now()), ..entry }))
+    }
+
+    fn live_messages(&self) -> usize {
+        self.shared.lock().index.len()
+    }
+
+    fn ids_after(&self, id: Option<QueueId>, most: usize) -> Vec<QueueId> {
+        self.shared.lock().index.ids_after(id, most)
+    }
+
+    fn recovered(&self) -> Vec<Outline> {
         std::mem::take(&mut *self.recovered.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -23,6 +23,7 @@ use fingerpost::resolve::Resolver;
 use fingerpost::routing::recently_good::RecentlyGood;
 use fingerpost::routing::verdict::Question;
 use fingerpost::session::{Client, Identity, Services};
+use fingerpost::spool::entry::outline::Outline;
 use fingerpost::spool::entry::{Entry, Record};
 use fingerpost::spool::store::LogStore;
 use fingerpost::spool::{Committed, LargeDraft, Sizes, Spool, SpoolError, Stored};
@@ -123,7 +124,19 @@ impl Spool for Recorder {
         self.drafts.open(id)
     }
 
-    fn recovered(&self) -> Vec<Entry> {
+    fn entry(&self, id: QueueId) -> Result<Option<Entry>, SpoolError> {
+        self.drafts.entry(id)
+    }
+
+    fn ids_after(&self, id: Option<QueueId>, most: usize) -> Vec<QueueId> {
+        self.drafts.ids_after(id, most)
+    }
+
+    fn live_messages(&self) -> usize {
+        self.drafts.live_messages()
+    }
+
+    fn recovered(&self) -> Vec<Outline> {
         Vec::new()
     }
 }

@@ -7,7 +7,7 @@ use fingerpost::spool::entry::{Entry, HeldFor, State};
 use fingerpost::spool::{Sizes, Spool};
 use fingerpost::time::UnixTime;
 
-use crate::fixture::{accept, change, changed, commit, delivered, is_whole, open};
+use crate::fixture::{accept, change, changed, commit, delivered, found, is_whole, open};
 use crate::model::size;
 
 const SIZES: Sizes = Sizes { segment: 64 << 10, slack: 512 << 10, reserve: 16 << 10 };
@@ -60,7 +60,7 @@ fn the_disk_holds_twice_what_is_live_and_a_bit_however_long_some_mail_waits() {
     assert!(waiting.iter().all(|entry| is_whole(&*spool, entry)), "also what was moved");
     drop(spool);
     let spool = open(folder.path(), SIZES).unwrap();
-    assert_eq!(spool.recovered(), waiting);
+    assert_eq!(found(&*spool), waiting);
     assert!(waiting.iter().all(|entry| is_whole(&*spool, entry)));
 }
 
@@ -83,7 +83,7 @@ fn what_is_over_stays_over_though_its_outcome_is_long_gone_from_the_log() {
         }
         drop(spool);
         spool = open(folder.path(), SIZES).unwrap();
-        assert_eq!(spool.recovered(), [message.clone()], "round {round}");
+        assert_eq!(found(&*spool), [message.clone()], "round {round}");
     }
     commit(&*spool, changed(vec![delivered(message.id, 1)])).unwrap();
     pass(&*spool, 100);
@@ -92,7 +92,7 @@ fn what_is_over_stays_over_though_its_outcome_is_long_gone_from_the_log() {
     }
     assert!(spool.open(message.id).is_err());
     drop(spool);
-    assert!(open(folder.path(), SIZES).unwrap().recovered().is_empty());
+    assert!(found(&*open(folder.path(), SIZES).unwrap()).is_empty());
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn what_has_rotted_is_laid_aside_and_stops_nobody() {
     eventually("the first segment goes", folder.path(), |path| !path.join("segments/00000001.seg").exists());
     assert!(is_whole(&*spool, &stays));
     drop(spool);
-    assert_eq!(open(folder.path(), SIZES).unwrap().recovered(), [stays]);
+    assert_eq!(found(&*open(folder.path(), SIZES).unwrap()), [stays]);
     let aside = |end: &str| folder.path().join("aside").join(end);
     assert!(aside("00000001.seg").exists());
     let kept = std::fs::read(aside(&format!("{}.eml", rotten.id))).unwrap();

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::fixture::{Open, STORES, again, given};
+use crate::fixture::{Open, STORES, again, found, given};
 use crate::journal::Journal;
 use crate::power_loss::{
     Numbers, Op, Survives, Tree, after_power_cut, inodes, note, notes, operations, preload, tree, write_tree,
@@ -86,7 +86,7 @@ impl Run {
         let mut journal = Journal::default();
         told.iter().copied().chain(notes(&self.ops[..at])).for_each(|line| journal.read(line));
         let spool = open(disk.path()).map_err(|e| e.to_string())?;
-        journal.check(&*spool, &spool.recovered())
+        journal.check(&*spool, &found(&*spool))
     }
 }
 

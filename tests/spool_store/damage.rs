@@ -11,7 +11,7 @@ use fingerpost::spool::entry::{Entry, HeldFor, State};
 use fingerpost::spool::header::{FORMAT, Header, LENGTH};
 use fingerpost::spool::record::Frames;
 
-use crate::fixture::{LARGE, STORES, accept, change, changed, commit, content, delivered, is_whole};
+use crate::fixture::{LARGE, STORES, accept, change, changed, commit, content, delivered, found, is_whole};
 use crate::power_loss::{Tree, tree, write_tree};
 
 /// A spool's files, as they lie after a kill.
@@ -62,7 +62,7 @@ impl Sample {
         let disk = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         write_tree(damaged, self.folder.path(), disk.path());
         let spool = STORES[0].1(disk.path()).unwrap();
-        let recovered = spool.recovered();
+        let recovered = found(&*spool);
         (disk, spool, recovered)
     }
 }
@@ -206,7 +206,7 @@ fn a_segment_that_is_gone_is_reported() {
     write_tree(&sample.files, sample.folder.path(), disk.path());
     drop(STORES[0].1(disk.path()).unwrap()); // a second segment
     fs::remove_file(disk.path().join("segments/00000001.seg")).unwrap();
-    let (told, recovered) = log_of(|| STORES[0].1(disk.path()).unwrap().recovered());
+    let (told, recovered) = log_of(|| found(&*STORES[0].1(disk.path()).unwrap()));
     assert!(told.contains("ERROR") && told.contains("00000001.seg is missing"), "{told}");
     assert!(recovered.is_empty());
 }
@@ -289,6 +289,6 @@ fn a_spool_of_the_first_version_is_refused_while_it_holds_mail() {
     assert_eq!(fs::read(&message).unwrap(), b"mail");
     fs::remove_file(&message).unwrap();
     let spool = STORES[0].1(disk.path()).unwrap();
-    assert!(spool.recovered().is_empty());
+    assert!(found(&*spool).is_empty());
     assert!(disk.path().join("log/00000007.log").exists());
 }

@@ -10,7 +10,7 @@ use fingerpost::spool::Spool;
 use fingerpost::spool::entry::Entry;
 
 use crate::fixture::{
-    LARGE, Open, STORES, accept, accepted, again, changed, commit, delivered, given, is_whole, message,
+    LARGE, Open, STORES, accept, accepted, again, changed, commit, delivered, found, given, is_whole, message,
 };
 use crate::power_loss::{
     Survives, Tree, after_power_cut, operations, preload, synced_after_a_failure, tree, write_tree,
@@ -61,7 +61,7 @@ fn recovered_from_a_copy(open: Open, folder: &Path) -> (tempfile::TempDir, Arc<d
     }
     write_tree(&before, folder, copy.path());
     let spool = open(copy.path()).unwrap();
-    let recovered = spool.recovered();
+    let recovered = found(&*spool);
     (copy, spool, recovered)
 }
 
@@ -139,7 +139,7 @@ fn a_failed_sync_takes_nothing_and_loses_nothing() {
     for (name, open) in STORES {
         let (scratch, _) = under_shim("failing_process", name, Duration::ZERO);
         let spool = open(&scratch.path().join("disk")).unwrap();
-        let recovered = spool.recovered();
+        let recovered = found(&*spool);
         assert_eq!(recovered.len(), 5, "{name}: all that was accepted survives a power cut too");
         assert!(recovered.iter().all(|entry| is_whole(&*spool, entry)));
     }
@@ -211,7 +211,7 @@ fn a_file_system_that_is_really_full_loses_nothing() {
         kept.push(accept(&*spool, 5_000, 1));
         drop(spool);
         let spool = open(disk.0.path()).unwrap();
-        assert_eq!(spool.recovered(), kept, "{name}: exactly what was accepted");
+        assert_eq!(found(&*spool), kept, "{name}: exactly what was accepted");
         assert!(kept.iter().all(|entry| is_whole(&*spool, entry)));
     }
 }

@@ -13,6 +13,7 @@ use fingerpost::routing::verdict::{Route, Way};
 use fingerpost::smtp::address::{Address, ReversePath};
 use fingerpost::smtp::domain::Domain;
 use fingerpost::smtp::reply::{Enhanced, Reply};
+use fingerpost::spool::entry::outline::{Names, Outline};
 use fingerpost::spool::entry::{Change, Content, Entry, Outcome, Queued, Record, State};
 use fingerpost::spool::store::LogStore;
 use fingerpost::spool::{Draft, IN_RECORD, Sizes, Spool, SpoolError};
@@ -152,4 +153,16 @@ pub(crate) fn given() -> Option<(Open, std::path::PathBuf)> {
     let store = std::env::var("SPOOL_STORE").ok()?;
     let (_, open) = STORES.iter().find(|(name, _)| *name == store)?;
     Some((*open, std::env::var_os("SPOOL_FOLDER")?.into()))
+}
+
+/// What is live in a spool, by age: what it says of it at start fits what it has.
+pub(crate) fn found(spool: &dyn Spool) -> Vec<Entry> {
+    let entry = |id| spool.entry(id).unwrap().unwrap();
+    let entries: Vec<Entry> = spool.ids_after(None, usize::MAX).into_iter().map(entry).collect();
+    let outlines = spool.recovered();
+    let mut names = Names::default();
+    let of_entries: Vec<Outline> = entries.iter().map(|entry| Outline::of(entry, &mut names)).collect();
+    assert!(outlines.is_empty() || outlines == of_entries, "{outlines:#?} {of_entries:#?}");
+    assert_eq!(entries.len(), spool.live_messages());
+    entries
 }

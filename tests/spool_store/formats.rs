@@ -8,7 +8,7 @@ use fingerpost::spool::Sizes;
 use fingerpost::spool::entry::{Entry, HeldFor, Outcome, State, Waiting, Why};
 use fingerpost::time::{QueueTime, UnixTime};
 
-use crate::fixture::{accept, change, changed, commit, entry, is_whole, open};
+use crate::fixture::{accept, change, changed, commit, entry, found, is_whole, open};
 
 /// A segment as the last version with format 2 wrote it: a report for four recipients in each of its states, and one for
 /// one recipient.
@@ -25,6 +25,7 @@ fn waiting(ages_from: Option<QueueTime>) -> State {
         last_error,
         warned: true,
         in_doubt: 0,
+        followed: false,
         ages_from,
     })
 }
@@ -56,7 +57,7 @@ fn a_spool_of_format_2_is_read_as_it_was() {
     old_spool(folder.path());
     for start in 1..=3 {
         let spool = open(folder.path(), Sizes::default()).unwrap();
-        let found = spool.recovered();
+        let found = found(&*spool);
         assert_eq!(found, expected(), "start {start}");
         assert!(found.iter().all(|entry| is_whole(&*spool, entry)), "start {start}");
         assert!(found.iter().all(|entry| !entry.origin.is_strangers_report()), "nobody knows whose they are");
@@ -74,7 +75,7 @@ fn a_report_that_waited_for_its_turn_ages_from_its_first_attempt_after_a_restart
     let changes = [IDS[1], new.id].map(|id| change(id, 0, since.clone())).into();
     commit(&*spool, changed(changes)).unwrap();
     drop(spool);
-    let found = open(folder.path(), Sizes::default()).unwrap().recovered();
+    let found = found(&*open(folder.path(), Sizes::default()).unwrap());
     assert_eq!(found.len(), 3);
     assert_eq!(found[0], expected()[0]);
     assert!(found[1..].iter().all(|entry| entry.recipients[0].state == since), "{found:#?}");

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::fixture::{Open, STORES, again, given};
+use crate::fixture::{Open, STORES, again, found, given};
 use crate::journal::Journal;
 use crate::power_loss::Numbers;
 use crate::workload::{Kind, Work, work};
@@ -64,7 +64,7 @@ fn kill(name: &str, open: Open, kind: Kind) {
         reader.join().unwrap().iter().for_each(|line| journal.read(line));
         assert!(journal.acknowledged() > before);
         let spool = open(folder.path()).unwrap();
-        journal.check(&*spool, &spool.recovered()).unwrap_or_else(|e| panic!("{name}, kill {round}: {e}"));
+        journal.check(&*spool, &found(&*spool)).unwrap_or_else(|e| panic!("{name}, kill {round}: {e}"));
     }
     println!("{name}: {} messages acknowledged, 20 kills", journal.acknowledged());
 }

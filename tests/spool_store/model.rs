@@ -11,7 +11,7 @@ use fingerpost::spool::entry::{Entry, HeldFor, Outcome, Record, State, Waiting};
 use fingerpost::time::UnixTime;
 use proptest::prelude::*;
 
-use crate::fixture::{Open, STORES, accept, accepted, change, changed, commit, delivered, is_whole, message};
+use crate::fixture::{Open, STORES, accept, accepted, change, changed, commit, delivered, found, is_whole, message};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -111,7 +111,7 @@ impl<'a> World<'a> {
     fn restart(&mut self) {
         self.spool = None;
         let spool = (self.open)(self.folder).unwrap();
-        let recovered: BTreeMap<_, _> = spool.recovered().into_iter().map(|entry| (entry.id, entry)).collect();
+        let recovered: BTreeMap<_, _> = found(&*spool).into_iter().map(|entry| (entry.id, entry)).collect();
         assert_eq!(recovered, self.expected);
         assert!(recovered.values().all(|entry| is_whole(&*spool, entry)));
         assert!(spool.recovered().is_empty(), "handed over once");
@@ -140,7 +140,7 @@ fn what_is_over_gives_its_space_back_while_the_spool_runs() {
         drop(spool);
         assert!(size(folder.path()) < 48 << 20, "{name}: 110 MB were written, {} are there", size(folder.path()));
         let spool = open(folder.path()).unwrap();
-        let recovered = spool.recovered();
+        let recovered = found(&*spool);
         assert_eq!(recovered.len(), 1);
         assert_eq!(recovered[0].recipients[0].state, State::Waiting(long));
         assert!(is_whole(&*spool, &recovered[0]));
@@ -172,6 +172,6 @@ fn content_that_is_not_what_its_envelope_says_is_not_taken() {
         entry.content.size = 99;
         assert!(commit(&*spool, accepted(vec![(draft, entry)])).is_err(), "{name}");
         drop(spool);
-        assert!(open(folder.path()).unwrap().recovered().is_empty());
+        assert!(found(&*open(folder.path()).unwrap()).is_empty());
     }
 }

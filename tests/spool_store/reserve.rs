@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fingerpost::spool::{Sizes, Spool};
 
 use crate::faults::Small;
-use crate::fixture::{accept, accepted, changed, commit, delivered, is_whole, message, open};
+use crate::fixture::{accept, accepted, changed, commit, delivered, found, is_whole, message, open};
 
 const SIZES: Sizes = Sizes { segment: 256 << 10, slack: 64 << 20, reserve: 128 << 10 };
 
@@ -44,7 +44,7 @@ fn outcomes_find_room_when_the_disk_is_full_and_new_mail_does_not() {
     let begun = Instant::now();
     let spool = open(disk.0.path(), SIZES).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(2), "a start on a full disk took {:?}", begun.elapsed());
-    let recovered = spool.recovered();
+    let recovered = found(&*spool);
     assert_eq!(recovered.len(), 50);
     for (found, entry) in recovered.iter().zip(&entries) {
         assert!(found.id == entry.id && found.recipients[0].state == delivered(entry.id, 0).state);

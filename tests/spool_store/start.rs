@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use fingerpost::spool::Sizes;
 
-use crate::fixture::{accept, accepted, commit, is_whole, message, open};
+use crate::fixture::{accept, accepted, commit, found, is_whole, message, open};
 
 const SIZES: Sizes = Sizes { segment: 1 << 20, slack: 64 << 20, reserve: 16 << 10 };
 
@@ -37,7 +37,7 @@ fn complete_segments_are_not_read_where_there_are_checkpoints() {
     let read = bytes_read() - before;
     println!("of 10 MB of mail in 10 segments a start reads {} KiB", read / 1024);
     assert!(read < 3 << 20, "{read} bytes: the last two segments and envelopes");
-    assert_eq!(spool.recovered(), entries);
+    assert_eq!(found(&*spool), entries);
     assert!(entries.iter().all(|entry| is_whole(&*spool, entry)));
 }
 
@@ -59,7 +59,7 @@ fn checkpoints_that_are_damaged_or_gone_cost_time_and_nothing_else() {
     std::fs::File::options().write(true).open(&all[1]).unwrap().set_len(1000).unwrap();
     std::fs::remove_file(&all[2]).unwrap();
     let spool = open(folder.path(), SIZES).unwrap();
-    assert_eq!(spool.recovered(), entries);
+    assert_eq!(found(&*spool), entries);
     assert_eq!(std::fs::read_dir(folder.path().join("aside")).unwrap().count(), 0);
 }
 
@@ -76,7 +76,7 @@ fn a_million_messages_start_in_seconds() {
     let (before, begun) = (bytes_read(), Instant::now());
     let spool = open(folder.path(), Sizes::default()).unwrap();
     let opened = begun.elapsed();
-    let entries = spool.recovered();
+    let entries = found(&*spool);
     println!(
         "{} messages of 4 KiB: open after {opened:.2?}, {} MiB read, {} checkpoints",
         entries.len(),

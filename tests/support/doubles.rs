@@ -14,6 +14,7 @@ use fingerpost::metrics::Metrics;
 use fingerpost::recipient::{Answer, Fresh, Kind, Lookup, Recipient};
 use fingerpost::routing::verdict::{Freshness, Question};
 use fingerpost::smtp::address::Address;
+use fingerpost::spool::entry::outline::Outline;
 use fingerpost::spool::entry::{Entry, Record, State};
 use fingerpost::spool::store::LogStore;
 use fingerpost::spool::{Committed, LargeDraft, Sizes, Spool, SpoolError, Stored};
@@ -164,10 +165,21 @@ impl Spool for Faulty {
         self.store.open(id)
     }
 
-    fn recovered(&self) -> Vec<Entry> {
+    fn entry(&self, id: QueueId) -> Result<Option<Entry>, SpoolError> {
+        self.store.entry(id)
+    }
+
+    fn ids_after(&self, id: Option<QueueId>, most: usize) -> Vec<QueueId> {
+        self.store.ids_after(id, most)
+    }
+
+    fn live_messages(&self) -> usize {
+        self.store.live_messages()
+    }
+
+    fn recovered(&self) -> Vec<Outline> {
         let recovered = self.store.recovered();
-        let queued = recovered.iter().flat_map(|entry| &entry.recipients);
-        let unfinished = queued.filter(|queued| !matches!(queued.state, State::Done(_))).count();
+        let unfinished = recovered.iter().map(|outline| outline.open.len()).sum::<usize>();
         self.unfinished.fetch_add(i64::try_from(unfinished).unwrap(), Ordering::SeqCst);
         recovered
     }

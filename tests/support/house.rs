@@ -174,7 +174,7 @@ impl House {
         under_way: ([usize; N], u64),
     ) -> (QueueId, [Answering; N]) {
         let (id, answering) = self.hand_over(mail, under_way).await;
-        eventually("the queue has it", || self.delivery.show(id).is_some()).await;
+        eventually("the queue has it", || self.delivery.show(id).unwrap().is_some()).await;
         (id, answering)
     }
 
@@ -227,9 +227,14 @@ impl House {
         (draft, entry)
     }
 
+    /// All queued messages, by age.
+    pub fn listed(&self) -> Vec<Entry> {
+        self.delivery.list(None, usize::MAX).unwrap().1
+    }
+
     /// What the queue shows of a message's first recipient.
     pub fn first(&self, id: QueueId) -> Option<State> {
-        self.delivery.show(id).map(|entry| entry.recipients[0].state.clone())
+        self.delivery.show(id).unwrap().map(|entry| entry.recipients[0].state.clone())
     }
 
     /// Mail for this address was accepted so many seconds ago.
@@ -247,7 +252,7 @@ impl House {
 
     /// Waits until nothing is queued, neither durably nor in memory.
     pub async fn empty(&self) {
-        let done = || self.spool.unfinished() == 0 && self.delivery.list().is_empty();
+        let done = || self.spool.unfinished() == 0 && self.delivery.total() == 0;
         eventually("the queue is empty", done).await;
     }
 

@@ -69,7 +69,7 @@ impl World {
 
     /// Whether nobody has anything left to deliver.
     pub(super) fn is_quiet(&self) -> bool {
-        [&self.fingerpost, &self.primary, &self.secondary].iter().all(|node| node.delivery().list().is_empty())
+        [&self.fingerpost, &self.primary, &self.secondary].iter().all(|node| node.delivery().total() == 0)
     }
 
     /// Stops the three and removes the folder.

@@ -7,13 +7,13 @@
 use std::time::Duration;
 
 use super::Shared;
-use super::queue::Dropping;
+use super::queue::{Dropping, Heard, Update};
 use super::settle::{self, Attempted, Settled};
 use super::tell;
 use crate::config::Retry;
+use crate::delivery::outcome::Class;
 use crate::in_force::InForce;
 use crate::message::envelope::Relay;
-use crate::message::queue_id::QueueId;
 use crate::report::not_sent::NotSent;
 use crate::report::{self, Made, Reported, dead_letter};
 use crate::spool::SpoolError;
@@ -50,7 +50,7 @@ pub(super) async fn commit(shared: &Shared, in_force: &InForce, entry: &Entry, e
     let mut due = Due { reported: reported.clone(), readings: 0 };
     let mut wait = Duration::from_secs(1);
     let report = loop {
-        match try_commit(shared, in_force, (&about, &settled), &mut due).await {
+        match try_commit(shared, in_force, (entry, &about, &settled), &mut due).await {
             Ok(report) => break report,
             Err(error) => {
                 tracing::error!(queue_id = %entry.id, %error, "an outcome cannot be made durable; it is written again in {wait:?}");
@@ -66,6 +66,12 @@ pub(super) async fn commit(shared: &Shared, in_force: &InForce, entry: &Entry, e
         tell::reported(&shared.parts, &about, report, &reported);
     }
     let mut queue = shared.queue();
+    for attempted in &ended {
+        if let Some(heard) = heard(attempted) {
+            let rules = super::rules(&in_force.config, &attempted.route.connector);
+            queue.heard(&attempted.route, heard, (rules, now.day));
+        }
+    }
     queue.update(entry.id, settled.into_iter().map(|settled| settled.update).collect());
     if let Some(report) = report {
         queue.insert(report, None);
@@ -77,6 +83,17 @@ fn settled(in_force: &InForce, entry: &Entry, attempted: &Attempted, now: Moment
     let connector = in_force.config.send_connector(&attempted.route.connector);
     let retry = connector.map_or(&Retry::DEFAULT, |connector| &connector.retry);
     settle::settle(entry, attempted, retry, now)
+}
+
+/// Whether a next hop answered; `None`: none was asked.
+fn heard(attempted: &Attempted) -> Option<Heard> {
+    match attempted.outcome.class {
+        Class::LeftToQueue | Class::InDoubt => None,
+        Class::Unreachable => Some(Heard::Nothing),
+        Class::Accepted | Class::Deferred | Class::Refused | Class::UnknownRecipient | Class::TooManyRecipients => {
+            (!attempted.outcome.next_hop.is_empty()).then_some(Heard::Answer)
+        }
+    }
 }
 
 /// The entry as it will stand.
@@ -95,7 +112,7 @@ fn as_settled(entry: &Entry, settled: &[Settled]) -> Entry {
 async fn try_commit(
     shared: &Shared,
     in_force: &InForce,
-    (about, settled): (&Entry, &[Settled]),
+    (before, about, settled): (&Entry, &Entry, &[Settled]),
     due: &mut Due,
 ) -> Result<Option<Entry>, SpoolError> {
     if about.origin.relay == Relay::Report {
@@ -113,15 +130,32 @@ async fn try_commit(
         due.reported.clear();
     }
     let report = made.as_ref().map(|(_, entry)| entry.clone());
-    let changes = settled.iter().map(|settled| change(about.id, settled)).collect();
+    let changes = settled.iter().map(|settled| change(before, &settled.update)).collect();
     shared.parts.spool.commit(Record { accepted: made.into_iter().collect(), changes }).await?;
     Ok(report)
 }
 
-fn change(id: QueueId, settled: &Settled) -> Change {
-    let update = &settled.update;
-    let route = update.known.rerouted.then(|| update.route.clone());
-    Change { id, recipient: update.recipient, state: update.state.clone(), route }
+/// What is durable of an update of a message that stands so; its way where that is another one.
+fn change(before: &Entry, update: &Update) -> Change {
+    let old = before.recipients.get(update.recipient).map(|queued| &queued.route);
+    let route = (old != Some(&update.route)).then(|| update.route.clone());
+    Change { id: before.id, recipient: update.recipient, state: update.state.clone(), route }
+}
+
+/// Makes durable that recipients go another way, which are not tried here; then they wait there.
+pub(super) async fn move_elsewhere(shared: &Shared, entry: &Entry, elsewhere: Vec<Update>) {
+    let stands = |update: &&Update| {
+        let queued = entry.recipients.get(update.recipient);
+        queued.is_some_and(|queued| queued.state == update.state && queued.route == update.route)
+    };
+    let changes: Vec<Change> =
+        elsewhere.iter().filter(|update| !stands(update)).map(|update| change(entry, update)).collect();
+    if let Err(error) = shared.parts.spool.commit(Record { accepted: Vec::new(), changes }).await {
+        tracing::error!(queue_id = %entry.id, %error, "another way cannot be made durable; it is decided again later");
+        return; // whoever holds them frees them
+    }
+    shared.queue().update(entry.id, elsewhere);
+    shared.wake.notify_one();
 }
 
 /// A report that failed is kept before its failure is durable, unless nobody could ever get it, or it may not go there.

@@ -23,14 +23,17 @@ use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 use crate::report::dead_letter::bounds::Sweep;
 use crate::smtp::address::Address;
-use crate::spool::entry::Entry;
+use crate::spool::entry::outline::Standing;
+use crate::spool::entry::{Entry, HeldFor};
 use crate::spool::{Spool, SpoolError};
 use crate::time::{Moment, UnixTime};
 use crate::trace::Trace;
 
+mod attempt;
 mod basis;
 mod branch;
 mod commit;
+mod drops;
 mod queue;
 mod redecide;
 mod run;
@@ -42,7 +45,7 @@ mod under_way;
 
 use basis::Basis;
 use branch::Grouping;
-use queue::{Dropping, Picked, Queue, Rules, Ticket};
+use queue::{Queue, Rules, Shown};
 pub use under_way::{Handover, UnderWay};
 
 /// How often the dead letters are counted; also the longest sleep, so that a clock that was put right is noticed.
@@ -77,6 +80,19 @@ pub struct Delivery {
     shared: Arc<Shared>,
 }
 
+/// How much waits and is held for a connector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sum {
+    /// The connector.
+    pub connector: String,
+    /// Messages that wait.
+    pub waiting: usize,
+    /// Messages that are held.
+    pub held: usize,
+    /// When the oldest of either was taken.
+    pub oldest: Option<UnixTime>,
+}
+
 /// What the tasks of the queue share.
 struct Shared {
     parts: Parts,
@@ -98,11 +114,14 @@ impl Delivery {
     #[must_use]
     pub fn start(parts: Parts, accepted: UnboundedReceiver<Handover>) -> Arc<Self> {
         let mut queue = Queue::default();
-        for entry in parts.spool.recovered() {
-            queue.insert(entry, None);
+        let mut dropped = Vec::new();
+        for outline in parts.spool.recovered() {
+            queue.restore(&outline);
+            if outline.open.iter().any(|open| open.standing == Standing::Held(HeldFor::Drop)) {
+                dropped.push(outline.id);
+            }
         }
-        queue.look_at_held(UnixTime::now());
-        let dropped: Vec<Dropping> = queue.dropped_before().into_iter().filter_map(|id| queue.begin_drop(id)).collect();
+        queue.look_at_held();
         let shared = Arc::new(Shared {
             parts,
             queue: Mutex::new(queue),
@@ -113,25 +132,52 @@ impl Delivery {
             sweep: Mutex::default(),
         });
         shared.count_dead_letters();
-        for dropping in dropped {
-            shared.tasks.spawn(go_on_dropping(shared.clone(), dropping));
+        for id in dropped {
+            shared.tasks.spawn(drops::go_on_before(shared.clone(), id));
         }
         shared.tasks.spawn(drive(shared.clone(), accepted));
         Arc::new(Self { shared })
     }
 
-    /// All queued messages, oldest first, as they stand now. The queue goes on while they are sorted and shown.
+    /// How many messages are queued.
     #[must_use]
-    pub fn list(&self) -> Vec<Arc<Entry>> {
-        let mut all = self.shared.queue().all();
-        all.sort_by_key(|entry| (entry.received_at, entry.id));
-        all
+    pub fn total(&self) -> usize {
+        self.shared.parts.spool.live_messages()
     }
 
-    /// One queued message.
+    /// Queued messages behind this one, the oldest first, as they stand now; and how many there are in all. It reads them
+    /// from the disk and blocks; the queue goes on meanwhile.
+    ///
+    /// # Errors
+    /// The spool's.
+    pub fn list(&self, behind: Option<QueueId>, most: usize) -> Result<(usize, Vec<Entry>), SpoolError> {
+        let spool = &self.shared.parts.spool;
+        let (total, ids) = (self.total(), spool.ids_after(behind, most));
+        let entries: Result<Vec<_>, SpoolError> = ids.into_iter().filter_map(|id| self.show(id).transpose()).collect();
+        Ok((total, entries?))
+    }
+
+    /// One queued message. It may read from the disk and blocks.
+    ///
+    /// # Errors
+    /// The spool's.
+    pub fn show(&self, id: QueueId) -> Result<Option<Entry>, SpoolError> {
+        match self.shared.queue().get(id) {
+            Some(entry) => Ok(Some(entry)),
+            None => self.shared.parts.spool.entry(id),
+        }
+    }
+
+    /// How much waits and is held for each connector.
     #[must_use]
-    pub fn show(&self, id: QueueId) -> Option<Entry> {
-        self.shared.queue().get(id)
+    pub fn sums(&self) -> Vec<Sum> {
+        let sum = |shown: Shown<'_>| Sum {
+            connector: shown.connector.to_owned(),
+            waiting: shown.waiting,
+            held: shown.held,
+            oldest: shown.oldest.map(QueueId::made_at),
+        };
+        self.shared.queue().shown().map(sum).collect()
     }
 
     /// What a next hop said last to a recipient that it refused.
@@ -140,10 +186,16 @@ impl Delivery {
         self.shared.parts.memory.last_refusal(address)
     }
 
-    /// Makes waiting recipients due now: of one message, or of all. Returns how many messages that were. Held ones
-    /// stay held.
-    pub fn retry(&self, id: Option<QueueId>) -> usize {
-        let messages = self.shared.queue().retry(id, UnixTime::now());
+    /// Makes a message's waiting recipients due now; whether it has some. Held ones stay held.
+    pub fn retry(&self, id: QueueId) -> bool {
+        let is_due = self.shared.queue().retry(id);
+        self.shared.wake.notify_one();
+        is_due
+    }
+
+    /// Makes due what waits for one connector, or for all; how many messages that is. They go gently, a few at once.
+    pub fn retry_all(&self, connector: Option<&str>) -> usize {
+        let messages = self.shared.queue().retry_all(|of| connector.is_none_or(|connector| connector == of));
         self.shared.wake.notify_one();
         messages
     }
@@ -154,16 +206,9 @@ impl Delivery {
     /// # Errors
     /// The spool's, in words.
     pub async fn drop_message(&self, id: QueueId) -> Result<bool, String> {
-        let Some(dropping) = self.shared.queue().begin_drop(id) else { return Ok(false) };
-        let shared = self.shared.clone();
         // In a task of its own: were it broken off, nobody would free the recipients that it holds.
-        let dropped = self.shared.tasks.spawn(async move {
-            commit::drop_recipients(&shared, &dropping).await?;
-            tracing::info!(queue_id = %id, sender = %dropping.entry.sender.reverse_path, "dropped by an operator");
-            Ok::<(), SpoolError>(())
-        });
-        dropped.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        Ok(true)
+        let dropped = self.shared.tasks.spawn(drops::begin(self.shared.clone(), id)).await;
+        dropped.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
     /// Sets the queue's gauges to what they are now. It is called before each scrape.
@@ -174,10 +219,9 @@ impl Delivery {
     /// The configuration in force has changed: held mail is looked at again, and mail whose connector is gone now.
     pub fn configuration_changed(&self) {
         let config = self.shared.parts.current.load().config.clone();
-        let now = UnixTime::now();
         let mut queue = self.shared.queue();
-        queue.retry_orphans(|connector| config.send_connector(connector).is_some(), now);
-        queue.look_at_held(now);
+        queue.retry_all(|connector| config.send_connector(connector).is_none());
+        queue.look_at_held();
         drop(queue);
         self.shared.wake.notify_one();
     }
@@ -211,14 +255,23 @@ impl Shared {
         let config = self.parts.current.load().config.clone();
         let now = UnixTime::now();
         let mut queue = self.queue();
-        let picked = queue.pick(|connector| rules(&config, connector), now);
+        let turns = queue.pick(|connector| rules(&config, connector), now);
         let next = queue.next_due(|connector| rules(&config, connector));
         drop(queue);
-        for picked in picked {
+        for turn in turns {
             // Boxed: it is large, and spawning moves it about.
-            self.tasks.spawn(Box::pin(attempt(self.clone(), picked)));
+            self.tasks.spawn(Box::pin(attempt::attempt(self.clone(), turn)));
         }
         next.map_or(TICK, |due| due.since(now).min(TICK))
+    }
+
+    /// Next hops of these connectors were down and answer, be it a session: what waits for them goes too.
+    fn hops_are_back(&self, connectors: &[Arc<str>]) {
+        let config = self.parts.current.load().config.clone();
+        let mut queue = self.queue();
+        for connector in connectors {
+            queue.hop_is_back(connector, (rules(&config, connector), UnixTime::now()));
+        }
     }
 
     /// Takes a message that was just committed. Its ways were decided by what is in force now, or a moment ago.
@@ -272,6 +325,7 @@ async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
                 Some(handover) => shared.take(handover),
                 None => sessions_live = false,
             },
+            connectors = shared.parts.outbound.came_back() => shared.hops_are_back(&connectors),
             () = shared.wake.notified() => {}
             () = tokio::time::sleep(idle) => {}
             _ = tick.tick() => shared.count_dead_letters(),
@@ -279,7 +333,7 @@ async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
                 let shared = shared.clone();
                 shared.clone().tasks.spawn_blocking(move || shared.sweep_dead_letters());
             }
-            _ = held.tick() => shared.queue().look_at_held(UnixTime::now()),
+            _ = held.tick() => shared.queue().look_at_held(),
         }
     }
     while let Some(Some(handover)) = shared.closing.run_until_cancelled(accepted.recv()).await {
@@ -287,61 +341,5 @@ async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
     }
     while let Ok(handover) = accepted.try_recv() {
         shared.take(handover);
-    }
-}
-
-/// One attempt. Whatever happens to it, its place and its recipients are free afterwards.
-async fn attempt(shared: Arc<Shared>, picked: Picked) {
-    let (id, ticket) = (picked.entry.id, picked.ticket);
-    let place = Place { shared: &shared, picked: &picked };
-    let hold = Hold { shared: &shared, id, ticket };
-    let in_force = shared.parts.current.load_full();
-    let ended = run::run(&shared, &in_force, &picked).await;
-    let _durable = commit::commit(&shared, &in_force, &picked.entry, ended).await;
-    drop(hold);
-    drop(place);
-    go_on_with_drop(shared, id).await;
-}
-
-/// Recipients of a message are free again: if an operator dropped it meanwhile, they are dropped now.
-async fn go_on_with_drop(shared: Arc<Shared>, id: QueueId) {
-    let rest = shared.queue().rest_of_dropped(id);
-    if let Some(rest) = rest {
-        go_on_dropping(shared, rest).await;
-    }
-}
-
-/// What an operator dropped a while ago is dropped now.
-async fn go_on_dropping(shared: Arc<Shared>, rest: Dropping) {
-    if let Err(error) = commit::drop_recipients(&shared, &rest).await {
-        tracing::error!(queue_id = %rest.entry.id, %error, "a dropped message cannot be taken out of the queue; it stays");
-    }
-}
-
-/// An attempt's place on its connector.
-struct Place<'a> {
-    shared: &'a Shared,
-    picked: &'a Picked,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let Picked { connector, rank, domain, .. } = self.picked;
-        self.shared.queue().finished(connector, *rank, domain.as_ref());
-        self.shared.wake.notify_one();
-    }
-}
-
-/// A hold on recipients, whoever tries them.
-struct Hold<'a> {
-    shared: &'a Shared,
-    id: QueueId,
-    ticket: Ticket,
-}
-
-impl Drop for Hold<'_> {
-    fn drop(&mut self) {
-        self.shared.queue().release(self.id, self.ticket, UnixTime::now().plus(AFTER_BREAKDOWN));
-        self.shared.wake.notify_one();
     }
 }

@@ -1,32 +1,37 @@
-//! All live messages in memory: which branch may be tried now, and when the next one may. `dispatch` locks it, asks
-//! and tells; it does no I/O.
+//! What waits: which branch may be tried now, and when the next one may. `dispatch` locks it, asks and tells; it does no
+//! I/O.
 //!
-//! Each send connector has a [`lane`]: what is due when, and the number of attempts under way, so that a queue of a
-//! hundred thousand is never searched and no connector waits for another. Reports that strangers caused come after all
-//! mail that is due, at a [`pace`] that all lanes share.
+//! Each send connector has a [`lane`]: hints of what is due when, and the number of attempts under way, so that a queue of a
+//! million is never searched and no connector waits for another. A message itself is in memory ([`live`]) only while
+//! something is under way for it, and for a while when it is new; else the spool has it, and a hint of some twenty octets
+//! stands here. Reports come after all mail that is due, those that strangers caused at a [`pace`] that all lanes share.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use self::lane::Lane;
+use self::hints::{Due, Hint};
+use self::lane::{Lane, group};
 use self::live::{Live, Slot};
 use self::pace::Pace;
 use super::basis::Basis;
 use super::branch::Grouping;
 use crate::message::queue_id::QueueId;
 use crate::routing::verdict::Route;
-use crate::smtp::domain::Domain;
-use crate::spool::entry::{Entry, State};
+use crate::spool::entry::outline::{Kind, Names, Outline, Standing};
+use crate::spool::entry::{Entry, HeldFor, State, Why};
 use crate::time::UnixTime;
 
 mod dropping;
+mod hints;
 mod lane;
 mod live;
 mod pace;
 mod picking;
 
 pub(super) use dropping::Dropping;
-pub(super) use pace::Rank;
+
+/// New messages that stay in memory until they were tried, at most.
+const RECENT: usize = 2_000;
 
 /// What is known of one recipient besides its entry. It is not durable: at worst a way is decided once more.
 #[derive(Clone, Default)]
@@ -35,10 +40,6 @@ pub(super) struct Known {
     pub(super) basis: Option<Basis>,
     /// Its way was decided again and not tried yet.
     pub(super) fresh: bool,
-    /// Its way is another one than the spool has.
-    pub(super) rerouted: bool,
-    /// A next hop's "unknown recipient" led to this way; it does so once.
-    pub(super) followed: bool,
 }
 
 /// Who holds recipients: an attempt, or a drop. Each has its own, so that a late release frees nothing of another's.
@@ -57,18 +58,29 @@ pub(super) struct Rules {
     pub(super) reports_per_minute: Option<usize>,
 }
 
-/// One branch that is to be tried now. Its recipients are busy until they are released or changed.
-pub(super) struct Picked {
-    /// Who holds its recipients.
+/// Somebody's turn: a place on a connector for one message. It is given back with [`Queue::finished`].
+#[derive(Debug)]
+pub(super) struct Turn {
+    /// Who will hold its recipients.
     pub(super) ticket: Ticket,
-    /// As it stood.
-    pub(super) entry: Arc<Entry>,
-    /// Before what it goes.
-    pub(super) rank: Rank,
+    /// The message.
+    pub(super) id: QueueId,
+    /// What it is.
+    pub(super) kind: Kind,
     /// The lane.
     pub(super) connector: Arc<str>,
-    /// Whose place it has, where domains share the lane's.
-    pub(super) domain: Option<Domain>,
+    /// Whose place it has, where domains share the lane's: a number.
+    group: u32,
+    /// Why it is due.
+    due: Due,
+}
+
+/// One branch that is to be tried now. Its recipients are busy until they are released or changed.
+pub(super) struct Picked {
+    /// As it stood.
+    pub(super) entry: Arc<Entry>,
+    /// The lane.
+    pub(super) connector: Arc<str>,
     /// Positions in the entry and what is known of them.
     pub(super) recipients: Vec<(usize, Known)>,
 }
@@ -95,6 +107,15 @@ pub(super) struct Update {
     pub(super) known: Known,
 }
 
+/// What was heard of a next hop that was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It answered, whatever it said.
+    Answer,
+    /// It could not be reached.
+    Nothing,
+}
+
 /// What one lane shows of itself.
 pub(super) struct Shown<'a> {
     /// The connector.
@@ -105,28 +126,79 @@ pub(super) struct Shown<'a> {
     pub(super) waiting_reports: usize,
     /// Branches held.
     pub(super) held: usize,
-    /// When the oldest message of either was taken.
-    pub(super) oldest: Option<UnixTime>,
+    /// The oldest message of either.
+    pub(super) oldest: Option<QueueId>,
 }
 
-/// All live messages.
+/// What waits.
 #[derive(Default)]
 pub(super) struct Queue {
-    live: HashMap<QueueId, Live>,
     lanes: HashMap<Arc<str>, Lane>,
+    /// Messages in memory.
+    live: HashMap<QueueId, Live>,
+    /// New ones of these, oldest first; some may have been tried.
+    recent: VecDeque<QueueId>,
+    /// How many turns each message has that has some: it stays in memory, so that none of them sees an old state.
+    turns: HashMap<QueueId, usize>,
+    names: Names,
     last_ticket: Ticket,
     pace: Pace,
 }
 
 impl Queue {
-    /// Takes a message in. `basis`: what its ways were decided by, where that is known.
+    /// Takes a new message in. `basis`: what its ways were decided by, where that is known.
     pub(super) fn insert(&mut self, entry: Entry, basis: Option<&Basis>) {
-        let known = Known { basis: basis.cloned(), ..Known::default() };
-        let slot = Slot { busy: None, known };
-        let slots = vec![slot; entry.recipients.len()];
-        let id = entry.id;
-        self.live.insert(id, Live { entry: Arc::new(entry), slots, dropped: false });
-        self.index(id);
+        let known = Known { basis: basis.cloned(), fresh: false };
+        let outline = Outline::of(&entry, &mut self.names);
+        self.live.insert(entry.id, Live::new(entry, &known));
+        self.stays(outline.id);
+        self.enter(&outline, |_| true);
+        self.waits_for_hops(&outline);
+    }
+
+    /// Takes in what was found at the start.
+    pub(super) fn restore(&mut self, outline: &Outline) {
+        self.enter(outline, |_| true);
+        self.waits_for_hops(outline);
+    }
+
+    fn waits_for_hops(&mut self, outline: &Outline) {
+        for open in &outline.open {
+            if matches!(open.standing, Standing::Waits { why: Why::Unreachable, .. })
+                && let Some(lane) = self.lanes.get_mut(&open.connector)
+            {
+                lane.was_unreachable(group(&open.domain));
+            }
+        }
+    }
+
+    /// A message stays in memory until it was tried, unless too many do.
+    fn stays(&mut self, id: QueueId) {
+        self.recent.push_back(id);
+        while self.recent.len() > RECENT {
+            let Some(oldest) = self.recent.pop_front() else { return };
+            if let Some(live) = self.live.get_mut(&oldest) {
+                live.recent = false;
+            }
+            self.unload(oldest);
+        }
+    }
+
+    /// Whether it is in memory.
+    pub(super) fn is_loaded(&self, id: QueueId) -> bool {
+        self.live.contains_key(&id)
+    }
+
+    /// A message that the spool has, if it is not in memory yet.
+    pub(super) fn load(&mut self, entry: Entry) {
+        self.live.entry(entry.id).or_insert_with(|| Live::read(entry));
+    }
+
+    /// It need not stay in memory if nothing is under way for it.
+    fn unload(&mut self, id: QueueId) {
+        if !self.turns.contains_key(&id) && self.live.get(&id).is_some_and(Live::is_idle) {
+            self.live.remove(&id);
+        }
     }
 
     /// Makes those of these recipients busy that wait and are free.
@@ -136,103 +208,126 @@ impl Queue {
         Held { ticket, id, recipients: live.map(|live| live.hold(recipients, ticket)).unwrap_or_default() }
     }
 
-    /// An attempt of this rank on this connector is over, which had a place of this domain's.
-    pub(super) fn finished(&mut self, connector: &str, rank: Rank, domain: Option<&Domain>) {
-        if let Some(lane) = self.lanes.get_mut(connector) {
-            lane.finished(rank, domain);
+    /// A turn is over.
+    pub(super) fn finished(&mut self, turn: &Turn) {
+        if let Some(lane) = self.lanes.get_mut(&turn.connector) {
+            lane.finished(turn.kind, turn.group);
+        }
+        self.ends(turn.id);
+    }
+
+    /// Somebody else needs the message in memory; [`Queue::ends`] gives it back.
+    pub(super) fn begins(&mut self, id: QueueId) {
+        *self.turns.entry(id).or_default() += 1;
+    }
+
+    /// See [`Queue::begins`].
+    pub(super) fn ends(&mut self, id: QueueId) {
+        if let Some(turns) = self.turns.get_mut(&id) {
+            *turns -= 1;
+            if *turns == 0 {
+                self.turns.remove(&id);
+            }
+        }
+        self.unload(id);
+    }
+
+    /// A next hop of this connector (that of the domain, where it goes by MX) answered, or could not be reached.
+    pub(super) fn heard(&mut self, route: &Route, heard: Heard, (rules, now): (Rules, UnixTime)) {
+        let Some(lane) = self.lanes.get_mut(&route.connector) else { return };
+        let group = group(&route.next_hop_domain);
+        match heard {
+            Heard::Answer => lane.answered(group, rules, now),
+            Heard::Nothing => lane.unreachable(group, rules, now),
+        }
+    }
+
+    /// A next hop of this connector answers again that was down. Where it goes by MX nobody knows whose that is.
+    pub(super) fn hop_is_back(&mut self, connector: &str, (rules, now): (Rules, UnixTime)) {
+        if let Some(lane) = self.lanes.get_mut(connector).filter(|_| !rules.by_domain()) {
+            lane.answered(0, rules, now);
         }
     }
 
     /// Takes over what became of recipients and frees them. A message whose last recipient is done leaves.
     pub(super) fn update(&mut self, id: QueueId, updates: Vec<Update>) {
-        if updates.is_empty() {
-            return;
+        let Some(live) = self.live.get_mut(&id).filter(|_| !updates.is_empty()) else { return };
+        let before = Outline::of(&live.entry, &mut self.names);
+        let entry = Arc::make_mut(&mut live.entry);
+        live.recent = updates.iter().any(|update| update.known.fresh);
+        let mut changed = HashSet::new();
+        for update in updates {
+            let (Some(queued), Some(slot)) =
+                (entry.recipients.get_mut(update.recipient), live.slots.get_mut(update.recipient))
+            else {
+                continue;
+            };
+            queued.state = update.state;
+            queued.route = update.route;
+            *slot = Slot { busy: None, known: update.known };
+            changed.insert(update.recipient);
         }
-        self.unindex(id);
-        if let Some(live) = self.live.get_mut(&id) {
-            let entry = Arc::make_mut(&mut live.entry);
-            for update in updates {
-                let (Some(queued), Some(slot)) =
-                    (entry.recipients.get_mut(update.recipient), live.slots.get_mut(update.recipient))
-                else {
-                    continue;
-                };
-                queued.state = update.state;
-                queued.route = update.route;
-                *slot = Slot { busy: None, known: update.known };
-            }
-            if entry.recipients.iter().all(|queued| matches!(queued.state, State::Done(_))) {
-                self.live.remove(&id);
-            }
+        let after = Outline::of(&live.entry, &mut self.names);
+        if after.open.is_empty() {
+            live.recent = false;
         }
-        self.index(id);
+        let is_recent = live.recent;
+        self.leave(&before);
+        self.enter(&after, |recipient| changed.contains(&recipient));
+        if is_recent {
+            self.stays(id);
+        }
+        self.unload(id);
     }
 
     /// Frees the recipients that are still held with this ticket: their attempt ended without an outcome. They are due
     /// at `again`.
     pub(super) fn release(&mut self, id: QueueId, ticket: Ticket, again: UnixTime) {
         let Some(live) = self.live.get_mut(&id) else { return };
-        if !live.slots.iter().any(|slot| slot.busy == Some(ticket)) {
-            return;
-        }
-        let recipients = &mut Arc::make_mut(&mut live.entry).recipients;
-        for (queued, slot) in recipients.iter_mut().zip(&mut live.slots).filter(|(_, slot)| slot.busy == Some(ticket)) {
+        let mut freed = HashSet::new();
+        for (at, slot) in live.slots.iter_mut().enumerate().filter(|(_, slot)| slot.busy == Some(ticket)) {
             slot.busy = None;
+            freed.insert(at);
+        }
+        let entry = Arc::make_mut(&mut live.entry);
+        for (_, queued) in entry.recipients.iter_mut().enumerate().filter(|(at, _)| freed.contains(at)) {
             if let State::Waiting(waiting) = &mut queued.state {
                 waiting.next_attempt = again;
             }
         }
-        self.index(id);
+        let outline = Outline::of(&live.entry, &mut self.names);
+        self.enter(&outline, |recipient| freed.contains(&recipient));
+        self.unload(id);
     }
 
-    /// Makes waiting recipients due now; how many messages have some.
-    pub(super) fn retry(&mut self, only: Option<QueueId>, now: UnixTime) -> usize {
-        let ids: Vec<_> = match only {
-            Some(id) => vec![id],
-            None => self.live.keys().copied().collect(),
-        };
-        ids.into_iter().filter(|id| self.retry_one(*id, now)).count()
-    }
-
-    /// Makes messages due now that wait for a connector which is gone: they are held, or find another way, at once.
-    pub(super) fn retry_orphans(&mut self, exists: impl Fn(&str) -> bool, now: UnixTime) {
-        let orphaned = self.lanes.iter().filter(|(connector, _)| !exists(connector));
-        let ids: Vec<_> = orphaned.flat_map(|(_, lane)| lane.waiting.iter().map(|(_, id)| *id)).collect();
-        ids.into_iter().for_each(|id| _ = self.retry_one(id, now));
-    }
-
-    fn retry_one(&mut self, id: QueueId, now: UnixTime) -> bool {
-        let Some(live) = self.live.get_mut(&id) else { return false };
-        let mut some = false;
-        for (queued, slot) in Arc::make_mut(&mut live.entry).recipients.iter_mut().zip(&live.slots) {
-            if let (State::Waiting(waiting), None) = (&mut queued.state, slot.busy) {
-                waiting.next_attempt = waiting.next_attempt.min(now);
-                some = true;
-            }
+    /// Makes waiting recipients of one message due now; whether it has some.
+    pub(super) fn retry(&mut self, id: QueueId) -> bool {
+        if self.live.get(&id).is_some_and(|live| !live.has_free()) {
+            return false;
         }
-        if some {
-            self.index(id);
-        }
-        some
+        let lanes = self.lanes.values_mut().filter(|lane| lane.waiting.contains(&id));
+        lanes.map(|lane| lane.hint_now(Kind::Mail, id, Due::RETRY)).count() > 0
+    }
+
+    /// Makes due what waits for connectors of which this is true; how many messages that is.
+    pub(super) fn retry_all(&mut self, of: impl Fn(&str) -> bool) -> usize {
+        let lanes = self.lanes.iter_mut().filter(|(connector, _)| of(connector));
+        let mut ids: Vec<QueueId> = lanes.flat_map(|(_, lane)| lane.retry()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.retain(|id| self.live.get(id).is_none_or(Live::has_free));
+        ids.len()
     }
 
     /// Mail that is held for want of its connector is looked at again now.
-    pub(super) fn look_at_held(&mut self, now: UnixTime) {
+    pub(super) fn look_at_held(&mut self) {
         for lane in self.lanes.values_mut() {
-            let held: Vec<_> = lane.held.iter().map(|(_, id)| *id).collect();
-            for id in held {
-                let rank = self.live.get(&id).map_or(Rank::Mail, Live::rank);
-                lane.push(rank, (now, id));
-            }
+            let held: Vec<_> = lane.held.iter().copied().collect();
+            held.into_iter().for_each(|id| lane.hint_now(Kind::Mail, id, Due::RETRY));
         }
     }
 
-    /// All messages, in no order.
-    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
-        self.live.values().map(|live| live.entry.clone()).collect()
-    }
-
-    /// One message.
+    /// A message that is in memory.
     pub(super) fn get(&self, id: QueueId) -> Option<Entry> {
         self.live.get(&id).map(|live| Entry::clone(&live.entry))
     }
@@ -242,52 +337,49 @@ impl Queue {
         self.lanes.iter().map(|(connector, lane)| Shown {
             connector,
             waiting: lane.waiting.len(),
-            waiting_reports: lane.waiting_reports.len(),
+            waiting_reports: lane.waiting_reports,
             held: lane.held.len(),
-            oldest: lane.waiting.first().into_iter().chain(lane.held.first()).map(|first| first.0).min(),
+            oldest: lane.waiting.first().into_iter().chain(lane.held.first()).min().copied(),
         })
     }
 
-    /// Enters a message into the lanes of its recipients.
-    fn index(&mut self, id: QueueId) {
-        let Some(live) = self.live.get(&id) else { return };
-        let (member, rank) = ((live.entry.received_at, id), live.rank());
-        let mut hints = BTreeSet::new();
-        for (queued, slot) in live.entry.recipients.iter().zip(&live.slots) {
-            let connector = &queued.route.connector;
-            let due = match &queued.state {
-                State::Done(_) => continue,
-                State::Waiting(waiting) => {
-                    let lane = self.lanes.entry(connector.clone()).or_default();
-                    lane.waiting.insert(member);
-                    if rank == Rank::StrangersReport {
-                        lane.waiting_reports.insert(member);
+    /// Enters a message into the lanes of its recipients, with hints for those that are new there.
+    fn enter(&mut self, outline: &Outline, is_new: impl Fn(usize) -> bool) {
+        let mut hints = Vec::new();
+        for open in &outline.open {
+            let lane = self.lanes.entry(open.connector.clone()).or_default();
+            match open.standing {
+                Standing::Held(HeldFor::NoConnector | HeldFor::Drop) => _ = lane.held.insert(outline.id),
+                Standing::Waits { due, why, .. } => {
+                    if lane.waiting.insert(outline.id) && outline.kind == Kind::StrangersReport {
+                        lane.waiting_reports += 1;
                     }
-                    waiting.next_attempt
+                    let (due, group) = (Due::at(due), group(&open.domain));
+                    let hint = Hint { due, id: outline.id, group, sender: outline.sender };
+                    let is_there = |(connector, there, _): &(&Arc<str>, Hint, Why)| {
+                        **connector == open.connector && *there == hint
+                    };
+                    if usize::try_from(open.at).is_ok_and(&is_new) && !hints.iter().any(is_there) {
+                        hints.push((&open.connector, hint, why));
+                    }
                 }
-                State::Held(_) => {
-                    self.lanes.entry(connector.clone()).or_default().held.insert(member);
-                    continue; // until `look_at_held`
-                }
-            };
-            if slot.busy.is_none() {
-                hints.insert((connector.clone(), due));
             }
         }
-        for (connector, due) in hints {
-            self.lanes.entry(connector).or_default().push(rank, (due, id));
+        for (connector, hint, why) in hints {
+            if let Some(lane) = self.lanes.get_mut(connector) {
+                lane.push(outline.kind, hint, why);
+            }
         }
     }
 
     /// Takes a message out of what the lanes show; hints are left to be dropped when they are met.
-    fn unindex(&mut self, id: QueueId) {
-        let Some(live) = self.live.get(&id) else { return };
-        let member = (live.entry.received_at, id);
-        for queued in &live.entry.recipients {
-            if let Some(lane) = self.lanes.get_mut(&queued.route.connector) {
-                lane.waiting.remove(&member);
-                lane.waiting_reports.remove(&member);
-                lane.held.remove(&member);
+    fn leave(&mut self, outline: &Outline) {
+        for open in &outline.open {
+            if let Some(lane) = self.lanes.get_mut(&open.connector) {
+                if lane.waiting.remove(&outline.id) && outline.kind == Kind::StrangersReport {
+                    lane.waiting_reports -= 1;
+                }
+                lane.held.remove(&outline.id);
             }
         }
     }
@@ -300,6 +392,8 @@ impl Ticket {
     }
 }
 
+#[cfg(test)]
+mod bench;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Shared;
 use super::basis::Basis;
 use super::branch::Grouping;
+use super::commit;
 use super::queue::{Known, Picked, Update};
 use super::redecide::{self, Now};
 use super::settle::{Attempted, End};
@@ -24,7 +25,7 @@ use crate::report::Action;
 use crate::routing::doubt::Followed;
 use crate::routing::verdict::{Freshness, Route, Verdict};
 use crate::smtp::reply::{Enhanced, NEXT_HOP_UNREACHABLE, Reply, TRY_AGAIN, UNKNOWN_JUST_NOW};
-use crate::spool::entry::{Entry, HeldFor, Queued, State};
+use crate::spool::entry::{Entry, HeldFor, Queued, State, Waiting};
 use crate::time::UnixTime;
 
 /// What Maildirs answer.
@@ -47,8 +48,9 @@ struct Plan {
 /// queue already.
 pub(super) async fn run(shared: &Shared, in_force: &Arc<InForce>, picked: &Picked) -> Vec<Attempted> {
     let plan = plan(in_force, picked, UnixTime::now()).await;
-    shared.queue().update(picked.entry.id, plan.elsewhere);
-    shared.wake.notify_one();
+    if !plan.elsewhere.is_empty() {
+        commit::move_elsewhere(shared, &picked.entry, plan.elsewhere).await;
+    }
     let mut ended = plan.over;
     if let Some(connector) = in_force.config.send_connector(&picked.connector).filter(|_| !plan.going.is_empty()) {
         let started = Instant::now();
@@ -75,7 +77,7 @@ async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
         };
         let attempted = |route: &Route, refused_now| Attempted {
             recipient: *recipient,
-            known: Known { rerouted: known.rerouted || *route != queued.route, ..known.clone() },
+            known: known.clone(),
             route: route.clone(),
             refused_now,
             outcome: Outcome::undone(),
@@ -119,7 +121,10 @@ impl Plan {
             return;
         }
         let state = match &queued.state {
-            State::Waiting(_) => queued.state.clone(),
+            // It is its turn, there as here.
+            State::Waiting(waiting) => {
+                State::Waiting(Waiting { next_attempt: waiting.next_attempt.min(now), ..waiting.clone() })
+            }
             State::Held(_) | State::Done(_) => State::due(now),
         };
         let known = Known { fresh: true, ..attempted.known };
@@ -275,6 +280,7 @@ fn refuses_everybody(shared: &Shared, entry: &Entry, attempted: &Attempted) -> b
 /// The next hop does not know it.
 async fn unknown(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted: Attempted) -> Attempted {
     let Some(queued) = entry.recipients.get(attempted.recipient) else { return attempted };
+    let already_followed = matches!(&queued.state, State::Waiting(waiting) if waiting.followed);
     let queued = Queued { route: attempted.route.clone(), ..queued.clone() };
     let now = UnixTime::now();
     let (decided, by) = redecide::decide(in_force, entry, &queued, Freshness::Live, now).await;
@@ -285,7 +291,7 @@ async fn unknown(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attemp
     let unknown = Unknown {
         address: &queued.rcpt.address,
         route: &queued.route,
-        followed: if attempted.known.followed { Followed::Already } else { Followed::NotYet },
+        followed: if already_followed { Followed::Already } else { Followed::NotYet },
         live: &live,
         by,
         next_hop: &attempted.outcome.next_hop,

@@ -64,13 +64,14 @@ pub(super) fn settle(entry: &Entry, attempted: &Attempted, retry: &Retry, now: M
             let before = before(entry, attempted, now.queue);
             let last_error = format!("{reply} (the directory knows another way now)");
             let (attempts, tried) = (before.attempts + 1, before.tried + 1);
-            (State::Waiting(Waiting { attempts, tried, next_attempt: now.day, last_error, ..before }), None)
+            let waiting = Waiting { attempts, tried, next_attempt: now.day, last_error, followed: true, ..before };
+            (State::Waiting(waiting), None)
         }
     };
     let mut known = Known { fresh: false, ..attempted.known.clone() };
     let route = match &attempted.end {
         End::Follow(route) => {
-            known = Known { fresh: true, rerouted: true, followed: true, ..known };
+            known = Known { fresh: true, ..known };
             route.clone()
         }
         _ => attempted.route.clone(),

@@ -122,7 +122,7 @@ pub(super) fn gauges(metrics: &Metrics, queue: &Queue, now: UnixTime) {
         metrics.queue_messages.with_label_values(&[connector, "waiting"]).set(number(shown.waiting));
         metrics.queue_messages.with_label_values(&[connector, "held"]).set(number(shown.held));
         reports += number(shown.waiting_reports);
-        let age = shown.oldest.map_or(0, |oldest| now.since(oldest).as_secs());
+        let age = shown.oldest.map_or(0, |oldest| now.since(oldest.made_at()).as_secs());
         metrics.queue_oldest.with_label_values(&[connector]).set(i64::try_from(age).unwrap_or(i64::MAX));
     }
     metrics.reports_waiting.with_label_values::<&str>(&[]).set(reports);

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::attempt::Hold;
 use super::queue::{Held, Known};
 use super::settle::{Attempted, End};
-use super::{Hold, Shared, commit, go_on_with_drop, run};
+use super::{Shared, commit, drops, run};
 use crate::delivery::outcome::Outcome;
 use crate::spool::entry::{Entry, Queued, State};
 
@@ -50,7 +51,7 @@ pub(super) async fn follow(shared: Arc<Shared>, held: Held, outcomes: oneshot::R
     let ended = run::judge(&shared, &in_force, &entry, tried).await;
     let _durable = commit::commit(&shared, &in_force, &entry, ended).await;
     drop(hold);
-    go_on_with_drop(shared, held.id).await;
+    drops::go_on(shared, held.id).await;
 }
 
 fn attempted(entry: &Entry, held: &Held, outcomes: &[(usize, Outcome)]) -> Vec<Attempted> {

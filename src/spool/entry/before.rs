@@ -111,6 +111,7 @@ impl StateBefore {
                 last_error,
                 warned,
                 in_doubt: 0,
+                followed: false,
                 ages_from,
             })
         };

@@ -36,6 +36,8 @@ pub struct Waiting {
     pub warned: bool,
     /// How often a next hop may have taken it without our hearing of it.
     pub in_doubt: u32,
+    /// Whether a next hop's "unknown recipient" led to this way; it does so once.
+    pub followed: bool,
     /// From when its age counts, where that is not when it was queued: the first attempt of a report that had to wait for
     /// its turn.
     pub ages_from: Option<QueueTime>,

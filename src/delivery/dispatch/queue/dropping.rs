@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Known, Live, Queue, Ticket, Update};
 use crate::message::queue_id::QueueId;
-use crate::spool::entry::{Entry, HeldFor, Outcome, State};
+use crate::spool::entry::{Entry, Outcome, State};
 use crate::time::UnixTime;
 
 /// Recipients of a dropped message, held by the drop.
@@ -21,7 +21,7 @@ pub(in crate::delivery::dispatch) struct Dropping {
 }
 
 impl Queue {
-    /// Marks a message dropped and takes those of its recipients that nothing is under way for.
+    /// Marks a message that is in memory dropped and takes those of its recipients that nothing is under way for.
     pub(in crate::delivery::dispatch) fn begin_drop(&mut self, id: QueueId) -> Option<Dropping> {
         self.live.get_mut(&id)?.dropped = true;
         self.rest_of_dropped(id)
@@ -38,13 +38,6 @@ impl Queue {
         let live = self.live.get_mut(&id).filter(|live| live.dropped)?;
         let (recipients, under_way) = live.take_unfinished(ticket);
         Some(Dropping { ticket, entry: live.entry.clone(), recipients, under_way })
-    }
-
-    /// Messages that were dropped before we started.
-    pub(in crate::delivery::dispatch) fn dropped_before(&self) -> Vec<QueueId> {
-        let dropped = State::Held(HeldFor::Drop);
-        let live = self.live.iter().filter(|(_, live)| live.entry.recipients.iter().any(|to| to.state == dropped));
-        live.map(|(id, _)| *id).collect()
     }
 
     /// The drop is durable.

@@ -1,161 +1,184 @@
-//! One send connector's share of the queue: what is due, and how many places are taken. `queue` asks; no I/O.
+//! One send connector's share of the queue: what is due, and how many attempts are under way. `queue` keeps one for each
+//! connector; no I/O.
 //!
-//! A hint is (due time, message): what it leads to is checked when it is taken, so hints that nothing belongs to any
-//! more are simply dropped.
-//!
-//! Where every domain has next hops of its own (its MX), a domain whose servers accept and then say nothing would in
-//! time hold every place of the connector. So one domain may have half of the places that the others leave, and one
-//! at least; what is due beyond that is parked until the domain has room.
-//!
-//! Reports that strangers caused have hints of their own, and at most half of the places: servers that are slow on purpose
-//! are not to keep other mail from them.
+//! Where recipients' domains share a connector's places (its next hops are theirs, by MX), one domain may have half of
+//! the places that others leave: a domain whose server takes minutes for each message keeps nobody else waiting. Those
+//! that could not be reached lately share a quarter of them. Reports that strangers caused have at most half of the
+//! places: servers that are slow on purpose are not to keep other mail from them.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use super::Rules;
-use super::pace::Rank;
+use super::hints::{Due, Hint, Hints};
 use crate::delivery::dispatch::branch::Grouping;
 use crate::message::queue_id::QueueId;
 use crate::smtp::domain::Domain;
+use crate::spool::entry::Why;
+use crate::spool::entry::outline::Kind;
 use crate::time::UnixTime;
 
-/// When something may be due, and in which message.
-pub(super) type Hint = (UnixTime, QueueId);
+/// A next hop that could not be reached for so long was out; if it answers before, nothing is hastened.
+const OUTAGE: Duration = Duration::from_secs(30);
+
+/// The kinds of mail, first what goes first.
+pub(super) const KINDS: [Kind; 3] = [Kind::Mail, Kind::Report, Kind::StrangersReport];
 
 /// One connector's share of the queue.
 #[derive(Default)]
 pub(super) struct Lane {
-    mail: Hints,
-    reports: Hints,
+    hints: [Hints; 3],
     running: usize,
     /// Of these, attempts on reports that strangers caused.
     running_reports: usize,
     /// Attempts under way for each domain, where domains share the places. No number is 0.
-    running_for: HashMap<Domain, usize>,
+    running_for: HashMap<u32, usize>,
+    /// Domains that could not be reached, and since when; 0 where the next hops are the connector's.
+    down: HashMap<u32, UnixTime>,
+    /// After an outage: so many attempts at once, until it is as many as ever.
+    gentle: Option<usize>,
     /// Messages to be tried, by age.
-    pub(super) waiting: BTreeSet<Hint>,
+    pub(super) waiting: BTreeSet<QueueId>,
     /// Of these, reports that strangers caused.
-    pub(super) waiting_reports: BTreeSet<Hint>,
+    pub(super) waiting_reports: usize,
     /// Messages held, by age.
-    pub(super) held: BTreeSet<Hint>,
+    pub(super) held: BTreeSet<QueueId>,
 }
 
-/// The hints of one rank.
-#[derive(Default)]
-struct Hints {
-    due: BinaryHeap<Reverse<Hint>>,
-    /// What was due when its domain had no room. No set is empty.
-    parked: HashMap<Domain, BTreeSet<Hint>>,
-}
-
-impl Hints {
-    /// The one that is due first and may have room, and its domain where it was parked.
-    fn first(&self, now: UnixTime, has_room: impl Fn(&Domain) -> bool) -> Option<(Hint, Option<&Domain>)> {
-        let due = self.due.peek().map(|due| due.0).filter(|due| due.0 <= now);
-        let with_room = self.parked.iter().filter(|(domain, _)| has_room(domain));
-        let parked = with_room.filter_map(|(domain, hints)| Some((*hints.first()?, domain))).min();
-        match (due, parked) {
-            (due, Some((hint, domain))) if due.is_none_or(|due| hint <= due) => Some((hint, Some(domain))),
-            (due, _) => Some((due?, None)),
-        }
-    }
-
-    fn remove(&mut self, hint: Hint, parked: Option<&Domain>) {
-        let Some(domain) = parked else {
-            self.due.pop();
-            return;
-        };
-        if let Some(hints) = self.parked.get_mut(domain) {
-            hints.remove(&hint);
-            if hints.is_empty() {
-                self.parked.remove(domain);
-            }
-        }
-    }
+/// The number of a domain.
+pub(super) fn group(domain: &Domain) -> u32 {
+    crc32c::crc32c(domain.as_str().as_bytes()).max(1)
 }
 
 impl Lane {
-    fn hints(&self, rank: Rank) -> &Hints {
-        match rank {
-            Rank::Mail => &self.mail,
-            Rank::StrangersReport => &self.reports,
-        }
-    }
-
-    fn hints_mut(&mut self, rank: Rank) -> &mut Hints {
-        match rank {
-            Rank::Mail => &mut self.mail,
-            Rank::StrangersReport => &mut self.reports,
-        }
+    fn of(&mut self, kind: Kind) -> &mut Hints {
+        &mut self.hints[kind as usize]
     }
 
     /// Something in this message may be due.
-    pub(super) fn push(&mut self, rank: Rank, hint: Hint) {
-        self.hints_mut(rank).due.push(Reverse(hint));
+    pub(super) fn push(&mut self, kind: Kind, hint: Hint, why: Why) {
+        self.of(kind).push(hint, why);
     }
 
-    /// Something was due for this domain, which had no room.
-    pub(super) fn park(&mut self, rank: Rank, domain: Domain, hint: Hint) {
-        self.hints_mut(rank).parked.entry(domain).or_default().insert(hint);
+    /// Takes the hint whose turn it is, if there is a place for it. Those of messages that are not here any more are
+    /// passed over.
+    pub(super) fn take(&mut self, kind: Kind, rules: Rules, now: UnixTime) -> Option<Hint> {
+        let limit = self.limit(rules);
+        let by_domain = rules.by_domain();
+        self.of(kind).ripen(now, rules.grouping);
+        self.of(kind).feed(limit, rules.grouping);
+        loop {
+            if !self.has_place(kind, limit) {
+                return None;
+            }
+            let Self { hints, running, running_for, down, .. } = self;
+            let has_room = |group| !by_domain || has_room((*running, running_for), down, group, limit);
+            let hint = hints[kind as usize].take(has_room)?;
+            if self.waiting.contains(&hint.id) || self.held.contains(&hint.id) {
+                return Some(hint);
+            }
+        }
     }
 
-    /// The hint that is due first and may have room.
-    pub(super) fn first(&self, rank: Rank, limit: usize, now: UnixTime) -> Option<Hint> {
-        self.hints(rank).first(now, |domain| self.has_room(domain, limit)).map(|(hint, _)| hint)
-    }
-
-    /// Takes it.
-    pub(super) fn take(&mut self, rank: Rank, limit: usize, now: UnixTime) -> Option<Hint> {
-        let (hint, parked) = self.hints(rank).first(now, |domain| self.has_room(domain, limit))?;
-        let parked = parked.cloned();
-        self.hints_mut(rank).remove(hint, parked.as_ref());
-        Some(hint)
+    fn limit(&self, rules: Rules) -> usize {
+        self.gentle.map_or(rules.limit, |gentle| gentle.min(rules.limit))
     }
 
     /// Whether another attempt may begin.
-    pub(super) fn has_place(&self, rank: Rank, limit: usize) -> bool {
+    fn has_place(&self, kind: Kind, limit: usize) -> bool {
         self.running < limit
-            && match rank {
-                Rank::Mail => true,
-                Rank::StrangersReport => self.running_reports < (limit / 2).max(1),
+            && match kind {
+                Kind::Mail | Kind::Report => true,
+                Kind::StrangersReport => self.running_reports < (limit / 2).max(1),
             }
     }
 
-    /// When the next hint is due, those that are parked apart: an attempt that ends wakes them.
-    pub(super) fn next_due(&self, rank: Rank) -> Option<UnixTime> {
-        self.hints(rank).due.peek().map(|due| due.0.0)
+    /// When the next hint of this kind is due, if it would have a place. Those that are due and have none are woken by an
+    /// attempt that ends.
+    pub(super) fn next_due(&self, kind: Kind, rules: Rules) -> Option<UnixTime> {
+        self.hints[kind as usize].next_due().filter(|_| self.has_place(kind, self.limit(rules)))
     }
 
-    /// Whether a domain may have another of the places.
-    pub(super) fn has_room(&self, domain: &Domain, limit: usize) -> bool {
-        let its = self.running_for.get(domain).copied().unwrap_or(0);
-        let others = self.running.saturating_sub(its);
-        its < (limit.saturating_sub(others) / 2).max(1)
+    /// Whether hints of this kind are due.
+    pub(super) fn is_ready(&self, kind: Kind, rules: Rules) -> bool {
+        self.hints[kind as usize].is_ready() && self.has_place(kind, self.limit(rules))
     }
 
-    /// An attempt begins; `domain` where domains share the places.
-    pub(super) fn begun(&mut self, rank: Rank, domain: Option<&Domain>) {
+    /// An attempt begins.
+    pub(super) fn begun(&mut self, kind: Kind, group: u32) {
         self.running += 1;
-        self.running_reports += usize::from(rank == Rank::StrangersReport);
-        if let Some(domain) = domain {
-            *self.running_for.entry(domain.clone()).or_default() += 1;
-        }
+        self.running_reports += usize::from(kind == Kind::StrangersReport);
+        *self.running_for.entry(group).or_default() += 1;
     }
 
     /// It is over.
-    pub(super) fn finished(&mut self, rank: Rank, domain: Option<&Domain>) {
+    pub(super) fn finished(&mut self, kind: Kind, group: u32) {
         self.running = self.running.saturating_sub(1);
-        self.running_reports = self.running_reports.saturating_sub(usize::from(rank == Rank::StrangersReport));
-        if let Some(domain) = domain
-            && let Some(running) = self.running_for.get_mut(domain)
-        {
+        self.running_reports = self.running_reports.saturating_sub(usize::from(kind == Kind::StrangersReport));
+        if let Some(running) = self.running_for.get_mut(&group) {
             *running -= 1;
             if *running == 0 {
-                self.running_for.remove(domain);
+                self.running_for.remove(&group);
             }
         }
     }
+
+    /// Its next hop (that of this domain, where it goes by MX) answered: if it had been out, what waited for it is due,
+    /// gently.
+    pub(super) fn answered(&mut self, group: u32, rules: Rules, now: UnixTime) {
+        self.gentle = self.gentle.map(|gentle| gentle + 1).filter(|gentle| *gentle < rules.limit);
+        let group = if rules.by_domain() { group } else { 0 };
+        let Some(since) = self.down.remove(&group) else { return };
+        if now.since(since) >= OUTAGE {
+            let of = rules.by_domain().then_some(group);
+            let hastened: usize = self.hints.iter_mut().map(|hints| hints.hop_is_back(of)).sum();
+            self.gentle = (hastened > rules.limit).then_some(1);
+        }
+    }
+
+    /// It could not be reached.
+    pub(super) fn unreachable(&mut self, group: u32, rules: Rules, now: UnixTime) {
+        let group = if rules.by_domain() { group } else { 0 };
+        self.down.entry(group).or_insert(now);
+        let of = rules.by_domain().then_some(group);
+        self.hints.iter_mut().for_each(|hints| hints.hop_is_gone(of));
+        if !self.hints.iter().any(Hints::hastens) {
+            self.gentle = None;
+        }
+    }
+
+    /// Mail comes that waits because its next hop could not be reached, nobody knows since when: the first answer makes it
+    /// due.
+    pub(super) fn was_unreachable(&mut self, group: u32) {
+        for group in [0, group] {
+            self.down.entry(group).or_insert(UnixTime(0));
+        }
+    }
+
+    /// All that waits is due because an operator says so, gently. Which messages.
+    pub(super) fn retry(&mut self) -> Vec<QueueId> {
+        let ids: Vec<QueueId> = self.hints.iter_mut().flat_map(Hints::retry).collect();
+        ids.into_iter().filter(|id| self.waiting.contains(id)).collect()
+    }
+
+    /// This message is due.
+    pub(super) fn hint_now(&mut self, kind: Kind, id: QueueId, due: Due) {
+        self.push(kind, Hint { due, id, group: 0, sender: 0 }, Why::New);
+    }
+}
+
+/// Whether a domain may have another of the places.
+fn has_room(
+    (running, running_for): (usize, &HashMap<u32, usize>),
+    down: &HashMap<u32, UnixTime>,
+    group: u32,
+    limit: usize,
+) -> bool {
+    let its = running_for.get(&group).copied().unwrap_or(0);
+    let others = running.saturating_sub(its);
+    let in_vain =
+        || running_for.iter().filter(|(group, _)| down.contains_key(group)).map(|(_, running)| running).sum::<usize>();
+    its < (limit.saturating_sub(others) / 2).max(1) && (!down.contains_key(&group) || in_vain() < (limit / 4).max(1))
 }
 
 impl Rules {
@@ -182,11 +205,18 @@ mod tests {
             (3, 0, 1, false),
             (1, 0, 0, true),
         ] {
-            let [domain, other] = ["contoso.com", "fabrikam.com"].map(|name| Domain::parse(name).unwrap());
-            let mut lane = Lane::default();
-            (0..its).for_each(|_| lane.begun(Rank::Mail, Some(&domain)));
-            (0..others).for_each(|_| lane.begun(Rank::Mail, Some(&other)));
-            assert_eq!(lane.has_room(&domain, limit), room, "{limit} {others} {its}");
+            let running_for = HashMap::from([(1, its), (2, others)]);
+            let running = (its + others, &running_for);
+            assert_eq!(has_room(running, &HashMap::new(), 1, limit), room, "{limit} {others} {its}");
+        }
+    }
+
+    #[test]
+    fn domains_that_are_out_of_reach_share_a_quarter() {
+        let down = HashMap::from([(1, UnixTime(0)), (2, UnixTime(0))]);
+        for (of_one, of_two, room) in [(0, 0, true), (2, 2, true), (3, 2, false), (0, 5, false)] {
+            let running_for = HashMap::from([(1, of_one), (2, of_two)]);
+            assert_eq!(has_room((of_one + of_two, &running_for), &down, 1, 20), room, "{of_one} {of_two}");
         }
     }
 }

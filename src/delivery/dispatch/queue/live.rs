@@ -1,23 +1,25 @@
-//! One live message in the queue: its recipients, and which of them are busy. `queue` asks; no I/O.
+//! One message that is in memory: its recipients, and which of them are busy. `queue` asks; no I/O.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::lane::Lane;
-use super::{Known, Rank, Rules, Ticket};
+use super::hints::Due;
+use super::lane::group;
+use super::{Known, Rules, Ticket};
 use crate::delivery::dispatch::branch;
-use crate::smtp::domain::Domain;
-use crate::spool::entry::{Entry, HeldFor, State};
+use crate::spool::entry::{Entry, HeldFor, State, Why};
 use crate::time::UnixTime;
 
-/// One live message.
+/// One message in memory.
 pub(super) struct Live {
-    /// As the spool has it, but for ways that were decided again since.
+    /// As the spool has it.
     pub(super) entry: Arc<Entry>,
     /// Beside `entry.recipients`.
     pub(super) slots: Vec<Slot>,
     /// Whether an operator dropped it while an attempt was under way.
     pub(super) dropped: bool,
+    /// Whether more is known of it than the spool has: it stays for a while.
+    pub(super) recent: bool,
 }
 
 /// One recipient, beside its entry.
@@ -30,53 +32,76 @@ pub(super) struct Slot {
 }
 
 /// What a message gave.
-#[derive(Default)]
 pub(super) struct Taken {
     /// The branch: positions, and what is known of them.
     pub(super) recipients: Vec<(usize, Known)>,
-    /// Domains that have no room for what is due of theirs.
-    pub(super) full: Vec<Domain>,
-    /// Whether more is due, and has room.
+    /// Whether more is due.
     pub(super) rest: bool,
 }
 
 impl Live {
-    /// Before what it goes.
-    pub(super) fn rank(&self) -> Rank {
-        Rank::of(&self.entry.origin)
+    /// Of a message as the spool has it.
+    pub(super) fn read(entry: Entry) -> Self {
+        let slots = vec![Slot::default(); entry.recipients.len()];
+        Self { entry: Arc::new(entry), slots, dropped: false, recent: false }
     }
 
-    /// The next branch of this message on this connector for which there is room, made busy; empty if there is none.
+    /// Of a new message.
+    pub(super) fn new(entry: Entry, known: &Known) -> Self {
+        let slots = vec![Slot { busy: None, known: known.clone() }; entry.recipients.len()];
+        Self { entry: Arc::new(entry), slots, dropped: false, recent: true }
+    }
+
+    /// Whether nothing would be lost with it but memory.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_free = !self.dropped && !self.recent && self.slots.iter().all(|slot| slot.busy.is_none());
+        is_free || self.entry.is_finished()
+    }
+
+    /// Whether a recipient waits that nothing is under way for.
+    pub(super) fn has_free(&self) -> bool {
+        let mut both = self.entry.recipients.iter().zip(&self.slots);
+        both.any(|(queued, slot)| matches!(queued.state, State::Waiting(_)) && slot.busy.is_none())
+    }
+
+    /// Of each recipient: whether nothing is under way for it and it waits for a time behind this one.
+    pub(super) fn wait_after(&self, now: UnixTime) -> impl Iterator<Item = bool> {
+        let both = self.entry.recipients.iter().zip(&self.slots);
+        both.map(move |(queued, slot)| match &queued.state {
+            State::Waiting(waiting) => slot.busy.is_none() && waiting.next_attempt > now,
+            State::Held(_) | State::Done(_) => false,
+        })
+    }
+
+    /// The next branch of this message on this connector, for the domain of this number where domains share places, made
+    /// busy; empty if nothing is due.
     pub(super) fn take(
         &mut self,
-        connector: &str,
-        lane: &Lane,
+        (connector, due, of): (&str, Due, u32),
         (rules, now): (Rules, UnixTime),
         ticket: Ticket,
     ) -> Taken {
-        if self.dropped {
-            return Taken::default();
-        }
         let (recipients, slots) = (&self.entry.recipients, &self.slots);
-        let is_ready = |at: usize| {
+        let is_due = |at: usize| {
             slots.get(at).is_some_and(|slot| slot.busy.is_none())
                 && recipients.get(at).is_some_and(|queued| match &queued.state {
-                    State::Waiting(waiting) => waiting.next_attempt <= now,
+                    State::Waiting(waiting) => {
+                        due == Due::RETRY
+                            || due == Due::BACK && waiting.why == Why::Unreachable
+                            || waiting.next_attempt <= now
+                    }
                     State::Held(why) => *why == HeldFor::NoConnector,
                     State::Done(_) => false,
                 })
         };
-        let mut full: Vec<Domain> = Vec::new();
-        let mut ready = BTreeSet::new();
         let on_connector = recipients.iter().enumerate().filter(|(_, queued)| &*queued.route.connector == connector);
-        for (at, queued) in on_connector.filter(|(at, _)| is_ready(*at)) {
-            let domain = &queued.route.next_hop_domain;
-            if !rules.by_domain() || lane.has_room(domain, rules.limit) {
-                ready.insert(at);
-            } else if !full.contains(domain) {
-                full.push(domain.clone());
-            }
-        }
+        let all: BTreeSet<usize> = on_connector.map(|(at, _)| at).filter(|at| !self.dropped && is_due(*at)).collect();
+        let is_meant =
+            |at: &&usize| recipients.get(**at).is_some_and(|queued| group(&queued.route.next_hop_domain) == of);
+        let ready: BTreeSet<usize> = match rules.by_domain() && of != 0 {
+            true => all.iter().filter(is_meant).copied().collect(),
+            false => all.clone(),
+        };
         let members = branch::members(recipients, connector, rules.grouping, |at| ready.contains(&at));
         let rest = members.len() < ready.len();
         let taken = |at: usize| {
@@ -84,7 +109,7 @@ impl Live {
             slot.busy = Some(ticket);
             Some((at, slot.known.clone()))
         };
-        Taken { recipients: members.into_iter().filter_map(taken).collect(), full, rest }
+        Taken { recipients: members.into_iter().filter_map(taken).collect(), rest }
     }
 
     /// Makes those of these recipients busy that wait and are free: positions, and what is known of them.

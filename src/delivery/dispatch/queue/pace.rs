@@ -4,27 +4,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::message::envelope::Origin;
 use crate::time::UnixTime;
 
 /// What the rate is counted over.
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// Which mail goes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::delivery::dispatch) enum Rank {
-    /// Any mail, and reports that our own organisations' mail caused.
-    Mail,
-    /// A report that a stranger's message caused: after all mail that is due, and no faster than the pace.
-    StrangersReport,
-}
-
-impl Rank {
-    /// The rank of a message from there.
-    pub(in crate::delivery::dispatch) fn of(origin: &Origin) -> Self {
-        if origin.is_strangers_report() { Self::StrangersReport } else { Self::Mail }
-    }
-}
 
 /// When attempts began, in the last minute.
 #[derive(Debug, Default)]
@@ -36,6 +19,11 @@ impl Pace {
     /// An attempt begins.
     pub(super) fn begins(&mut self, now: UnixTime) {
         self.begun.push_back(now);
+    }
+
+    /// One that began did not go.
+    pub(super) fn took_back(&mut self) {
+        self.begun.pop_back();
     }
 
     /// Forgets what is a minute old. After a clock was put back nobody knows any more, and all is forgotten.

@@ -1,108 +1,107 @@
-//! Which branches go now, and when the next one may: mail first, each connector by itself; then reports that strangers
-//! caused, the one that has been due longest, as the pace allows.
+//! Whose turn it is, and when the next one's is: mail first, each connector by itself; then reports; last those that
+//! strangers caused, as the pace allows.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::lane::Lane;
-use super::live::{Live, Taken};
-use super::{Picked, Queue, Rank, Rules, Ticket};
-use crate::message::queue_id::QueueId;
+use super::hints::Due;
+use super::lane::KINDS;
+use super::live::Taken;
+use super::{Picked, Queue, Rules, Turn};
+use crate::spool::entry::Why;
+use crate::spool::entry::outline::{Kind, Outline};
 use crate::time::UnixTime;
 
-/// What a hint led to.
-enum Led {
-    /// A branch.
-    To(Box<Picked>),
-    /// Nothing: it was old, or its domain has no room.
-    Nowhere,
-}
-
 impl Queue {
-    /// Takes what is due, as far as each connector's limit allows.
-    pub(in crate::delivery::dispatch) fn pick(&mut self, rules: impl Fn(&str) -> Rules, now: UnixTime) -> Vec<Picked> {
-        let mut picked = Vec::new();
-        for (connector, lane) in &mut self.lanes {
-            let rules = rules(connector);
-            while let Some(led) =
-                take(&mut self.live, &mut self.last_ticket, (connector, lane), Rank::Mail, (rules, now))
-            {
-                picked.extend(led.picked());
+    /// Takes places for what is due, as far as each connector's limit allows. What a turn leads to is seen when its message
+    /// is in memory: [`Queue::take`].
+    pub(in crate::delivery::dispatch) fn pick(&mut self, rules: impl Fn(&str) -> Rules, now: UnixTime) -> Vec<Turn> {
+        let mut turns = Vec::new();
+        for kind in [Kind::Mail, Kind::Report] {
+            for connector in self.connectors() {
+                let rules = rules(&connector);
+                while let Some(turn) = self.turn(&connector, kind, (rules, now)) {
+                    turns.push(turn);
+                }
             }
         }
         self.pace.forget_old(now);
-        while let Some((connector, rules)) = self.next_report(&rules, now) {
-            let Some(lane) = self.lanes.get_mut(&connector) else { break };
-            let rank = Rank::StrangersReport;
-            let led = take(&mut self.live, &mut self.last_ticket, (&connector, lane), rank, (rules, now));
-            if let Some(report) = led.and_then(Led::picked) {
+        let mut left = self.connectors();
+        while !left.is_empty() {
+            left.retain(|connector| {
+                let rules = rules(connector);
+                let may = rules.reports_per_minute.is_none_or(|number| self.pace.has_room(number));
+                let turn = if may { self.turn(connector, Kind::StrangersReport, (rules, now)) } else { None };
+                let Some(turn) = turn else { return false };
                 if rules.reports_per_minute.is_some() {
                     self.pace.begins(now);
                 }
-                picked.push(report);
-            }
+                turns.push(turn);
+                true
+            });
         }
-        picked
+        turns
     }
 
-    /// The lane with the report of a stranger's that has been due longest, if one may go.
-    fn next_report(&self, rules: impl Fn(&str) -> Rules, now: UnixTime) -> Option<(Arc<str>, Rules)> {
-        let rank = Rank::StrangersReport;
-        let first = |(connector, lane): (&Arc<str>, &Lane)| {
-            let rules = rules(connector);
-            let may = rules.reports_per_minute.is_none_or(|number| self.pace.has_room(number));
-            let hint = lane.first(rank, rules.limit, now).filter(|_| may && lane.has_place(rank, rules.limit))?;
-            Some((hint, connector.clone(), rules))
-        };
-        let oldest = self.lanes.iter().filter_map(first).min_by_key(|(hint, ..)| *hint);
-        oldest.map(|(_, connector, rules)| (connector, rules))
+    fn connectors(&self) -> Vec<Arc<str>> {
+        self.lanes.keys().cloned().collect()
+    }
+
+    fn turn(&mut self, connector: &Arc<str>, kind: Kind, (rules, now): (Rules, UnixTime)) -> Option<Turn> {
+        let lane = self.lanes.get_mut(connector)?;
+        let hint = lane.take(kind, rules, now)?;
+        lane.begun(kind, hint.group);
+        *self.turns.entry(hint.id).or_default() += 1;
+        let ticket = self.last_ticket.next();
+        Some(Turn { ticket, id: hint.id, kind, connector: connector.clone(), group: hint.group, due: hint.due })
+    }
+
+    /// The branch that a turn leads to, made busy; `None`: nothing is due there any more. Its message is in memory.
+    pub(in crate::delivery::dispatch) fn take(&mut self, turn: &Turn, rules: Rules, now: UnixTime) -> Option<Picked> {
+        let live = self.live.get_mut(&turn.id)?;
+        let Taken { recipients, rest } = live.take((&turn.connector, turn.due, turn.group), (rules, now), turn.ticket);
+        let entry = live.entry.clone();
+        if recipients.is_empty() {
+            // Its hint is gone, and what waits for a time to come must not be forgotten.
+            let outline = Outline::of(&entry, &mut self.names);
+            let waits: Vec<bool> = live.wait_after(now).collect();
+            self.enter(&outline, |recipient| waits.get(recipient).copied().unwrap_or_default());
+            return None;
+        }
+        if rest {
+            let lane = self.lanes.entry(turn.connector.clone()).or_default();
+            lane.hint_now(turn.kind, turn.id, turn.due);
+        }
+        Some(Picked { entry, connector: turn.connector.clone(), recipients })
     }
 
     /// When the next one is due, among connectors that have room.
     pub(in crate::delivery::dispatch) fn next_due(&self, rules: impl Fn(&str) -> Rules) -> Option<UnixTime> {
-        let of = |(connector, lane): (&Arc<str>, &Lane), rank| {
+        let mut next: Option<UnixTime> = None;
+        for (connector, lane) in &self.lanes {
             let rules = rules(connector);
-            let due = lane.next_due(rank).filter(|_| lane.has_place(rank, rules.limit))?;
-            let per_minute = rules.reports_per_minute.filter(|_| rank == Rank::StrangersReport);
-            Some(per_minute.map_or(due, |number| due.max(self.pace.room_at(number))))
-        };
-        let ranks = [Rank::Mail, Rank::StrangersReport];
-        self.lanes.iter().flat_map(|lane| ranks.map(|rank| of(lane, rank))).flatten().min()
+            for kind in KINDS {
+                let pace = rules.reports_per_minute.filter(|_| kind == Kind::StrangersReport);
+                let waits_for_pace =
+                    pace.filter(|_| lane.is_ready(kind, rules)).map(|number| self.pace.room_at(number));
+                let due =
+                    lane.next_due(kind, rules).map(|due| pace.map_or(due, |number| due.max(self.pace.room_at(number))));
+                next = [next, due, waits_for_pace].into_iter().flatten().min();
+            }
+        }
+        next
     }
-}
 
-impl Led {
-    fn picked(self) -> Option<Picked> {
-        match self {
-            Self::To(picked) => Some(*picked),
-            Self::Nowhere => None,
+    /// A turn that led nowhere: a report that did not go does not count.
+    pub(in crate::delivery::dispatch) fn led_nowhere(&mut self, turn: &Turn) {
+        if turn.kind == Kind::StrangersReport {
+            self.pace.took_back();
         }
     }
-}
 
-/// Follows a lane's first hint of this rank; `None`: there is none, or no place.
-fn take(
-    live: &mut HashMap<QueueId, Live>,
-    last_ticket: &mut Ticket,
-    (connector, lane): (&Arc<str>, &mut Lane),
-    rank: Rank,
-    (rules, now): (Rules, UnixTime),
-) -> Option<Led> {
-    if !lane.has_place(rank, rules.limit) {
-        return None;
+    /// A message cannot be read now: it comes up again then.
+    pub(in crate::delivery::dispatch) fn again(&mut self, turn: &Turn, at: UnixTime) {
+        let lane = self.lanes.entry(turn.connector.clone()).or_default();
+        let due = Due::at(at);
+        lane.push(turn.kind, super::hints::Hint { due, id: turn.id, group: turn.group, sender: 0 }, Why::Deferred);
     }
-    let hint = lane.take(rank, rules.limit, now)?;
-    let Some(live) = live.get_mut(&hint.1) else { return Some(Led::Nowhere) };
-    let ticket = last_ticket.next();
-    let Taken { recipients, full, rest } = live.take(connector, lane, (rules, now), ticket);
-    full.into_iter().for_each(|domain| lane.park(rank, domain, hint));
-    if rest {
-        lane.push(rank, hint);
-    }
-    let Some((first, _)) = recipients.first() else { return Some(Led::Nowhere) };
-    let domain = live.entry.recipients.get(*first).filter(|_| rules.by_domain());
-    let domain = domain.map(|queued| queued.route.next_hop_domain.clone());
-    lane.begun(rank, domain.as_ref());
-    let (entry, connector) = (live.entry.clone(), connector.clone());
-    Some(Led::To(Box::new(Picked { ticket, entry, rank, connector, domain, recipients })))
 }

@@ -1,0 +1,98 @@
+//! One turn of a message on a connector: from its place to its end, whatever that is.
+
+use std::sync::Arc;
+
+use super::queue::{Ticket, Turn};
+use super::{AFTER_BREAKDOWN, Shared, commit, drops, rules, run};
+use crate::message::queue_id::QueueId;
+use crate::spool::SpoolError;
+use crate::time::UnixTime;
+
+/// One turn: an attempt, if something is due there. Whatever happens to it, its place and its recipients are free
+/// afterwards.
+pub(super) async fn attempt(shared: Arc<Shared>, turn: Turn) {
+    let place = Place { shared: &shared, turn: &turn };
+    let in_force = shared.parts.current.load_full();
+    match shared.load(turn.id).await {
+        Ok(true) => {}
+        Ok(false) => return shared.queue().led_nowhere(&turn),
+        Err(error) => {
+            tracing::error!(queue_id = %turn.id, %error, "a queued message cannot be read; it is tried again in {AFTER_BREAKDOWN:?}");
+            return shared.queue().again(&turn, UnixTime::now().plus(AFTER_BREAKDOWN));
+        }
+    }
+    let rules = rules(&in_force.config, &turn.connector);
+    let taken = shared.queue().take(&turn, rules, UnixTime::now());
+    let Some(picked) = taken else { return shared.queue().led_nowhere(&turn) };
+    let hold = Hold { shared: &shared, id: turn.id, ticket: turn.ticket };
+    let ended = run::run(&shared, &in_force, &picked).await;
+    let _durable = commit::commit(&shared, &in_force, &picked.entry, ended).await;
+    drop(hold);
+    drop(place);
+    drops::go_on(shared, turn.id).await;
+}
+
+/// A turn's place on its connector.
+struct Place<'a> {
+    shared: &'a Shared,
+    turn: &'a Turn,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.shared.queue().finished(self.turn);
+        self.shared.wake.notify_one();
+    }
+}
+
+/// A message that stays in memory.
+pub(super) struct Loaded {
+    shared: Arc<Shared>,
+    id: QueueId,
+}
+
+impl Loaded {
+    /// Reads it if it is not there. `None`: there is none with this id.
+    pub(super) async fn begin(shared: &Arc<Shared>, id: QueueId) -> Result<Option<Self>, SpoolError> {
+        shared.queue().begins(id);
+        let loaded = Self { shared: shared.clone(), id };
+        Ok(shared.load(id).await?.then_some(loaded))
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.shared.queue().ends(self.id);
+    }
+}
+
+/// A hold on recipients, whoever tries them.
+pub(super) struct Hold<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) id: QueueId,
+    pub(super) ticket: Ticket,
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.shared.queue().release(self.id, self.ticket, UnixTime::now().plus(AFTER_BREAKDOWN));
+        self.shared.wake.notify_one();
+    }
+}
+
+impl Shared {
+    /// Sees to it that a message is in memory that has a turn; whether there is one.
+    async fn load(&self, id: QueueId) -> Result<bool, SpoolError> {
+        if self.queue().is_loaded(id) {
+            return Ok(true);
+        }
+        let spool = self.parts.spool.clone();
+        let read = tokio::task::spawn_blocking(move || spool.entry(id)).await;
+        let read = read.map_err(|panicked| SpoolError::Io(panicked.to_string()))??;
+        let mut queue = self.queue();
+        if let Some(entry) = read {
+            queue.load(entry);
+        }
+        Ok(queue.is_loaded(id))
+    }
+}

@@ -1,0 +1,48 @@
+//! Messages that an operator drops: durably, and of recipients that are being tried when their attempt ends.
+
+use std::sync::Arc;
+
+use super::attempt::Loaded;
+use super::queue::Dropping;
+use super::{Shared, commit};
+use crate::message::queue_id::QueueId;
+use crate::spool::SpoolError;
+
+/// Drops a message; whether there is one.
+pub(super) async fn begin(shared: Arc<Shared>, id: QueueId) -> Result<bool, SpoolError> {
+    let Some(_loaded) = Loaded::begin(&shared, id).await? else { return Ok(false) };
+    let dropping = shared.queue().begin_drop(id);
+    let Some(dropping) = dropping else { return Ok(false) };
+    commit::drop_recipients(&shared, &dropping).await?;
+    tracing::info!(queue_id = %id, sender = %dropping.entry.sender.reverse_path, "dropped by an operator");
+    Ok(true)
+}
+
+/// Recipients of a message are free again: if an operator dropped it meanwhile, they are dropped now.
+pub(super) async fn go_on(shared: Arc<Shared>, id: QueueId) {
+    let rest = shared.queue().rest_of_dropped(id);
+    if let Some(rest) = rest {
+        go_on_with(shared, rest).await;
+    }
+}
+
+/// What an operator dropped before we started is dropped now.
+pub(super) async fn go_on_before(shared: Arc<Shared>, id: QueueId) {
+    match Loaded::begin(&shared, id).await {
+        Ok(Some(_loaded)) => {
+            let dropping = shared.queue().begin_drop(id);
+            if let Some(dropping) = dropping {
+                go_on_with(shared.clone(), dropping).await;
+            }
+        }
+        Ok(None) => {}
+        Err(error) => tracing::error!(queue_id = %id, %error, "a dropped message cannot be read; it stays"),
+    }
+}
+
+/// What an operator dropped a while ago is dropped now.
+async fn go_on_with(shared: Arc<Shared>, rest: Dropping) {
+    if let Err(error) = commit::drop_recipients(&shared, &rest).await {
+        tracing::error!(queue_id = %rest.entry.id, %error, "a dropped message cannot be taken out of the queue; it stays");
+    }
+}

@@ -1,0 +1,245 @@
+//! What is due when, for one kind of mail on one connector. `lane` asks; no I/O. A million hints are to fit.
+//!
+//! A hint is not the truth: that is the message's entry, which is read when its hint comes up. What is due goes to
+//! [`Hints::ready`], where senders take turns, and domains where they share the places.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::ops::Bound::{self, Excluded, Unbounded};
+
+use crate::delivery::dispatch::branch::Grouping;
+use crate::message::queue_id::QueueId;
+use crate::spool::entry::Why;
+use crate::time::UnixTime;
+
+/// So many hints become ready at once at most: others wait for the lock meanwhile.
+const AT_ONCE: usize = 10_000;
+
+/// When something is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::delivery::dispatch) struct Due(u64);
+
+/// Behind all that this sender has in this group.
+fn behind((group, sender): (u32, u32)) -> Ready {
+    (group, sender, Due(u64::MAX), QueueId(u64::MAX))
+}
+
+impl Due {
+    /// Whatever waits, because an operator says so.
+    pub(in crate::delivery::dispatch) const RETRY: Self = Self(0);
+    /// What waits because its next hop could not be reached, which answers again.
+    pub(in crate::delivery::dispatch) const BACK: Self = Self(1);
+
+    /// At this time.
+    pub(in crate::delivery::dispatch) fn at(time: UnixTime) -> Self {
+        Self(time.0.max(2))
+    }
+
+    /// The time, if it is one.
+    pub(super) fn time(self) -> UnixTime {
+        UnixTime(self.0)
+    }
+}
+
+/// What is ready: group, sender, when, message.
+type Ready = (u32, u32, Due, QueueId);
+
+/// Something in this message may be due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Hint {
+    /// When.
+    pub(super) due: Due,
+    /// The message.
+    pub(super) id: QueueId,
+    /// Which domain's: a number.
+    pub(super) group: u32,
+    /// Whose it is: a number.
+    pub(super) sender: u32,
+}
+
+/// The hints of one kind.
+#[derive(Debug, Default)]
+pub(super) struct Hints {
+    /// For a time to come.
+    later: BinaryHeap<Reverse<Hint>>,
+    /// The same, for mail whose next hop could not be reached.
+    unreachable: BinaryHeap<Reverse<Hint>>,
+    /// Due before their time, a few after the other.
+    hastened: VecDeque<Hint>,
+    /// What those are due by.
+    hastened_by: Option<Due>,
+    /// Due.
+    ready: BTreeSet<Ready>,
+    /// Who had his turn last.
+    last: (u32, u32),
+}
+
+impl Hints {
+    /// Puts one in.
+    pub(super) fn push(&mut self, hint: Hint, why: Why) {
+        match why {
+            Why::Unreachable => self.unreachable.push(Reverse(hint)),
+            Why::New | Why::Deferred | Why::Undecided | Why::InDoubt => self.later.push(Reverse(hint)),
+        }
+    }
+
+    /// What is due at `now` becomes ready. Domains are told apart where they share the places.
+    pub(super) fn ripen(&mut self, now: UnixTime, grouping: Grouping) {
+        for heap in [&mut self.later, &mut self.unreachable] {
+            let mut left = AT_ONCE;
+            while left > 0 && heap.peek().is_some_and(|Reverse(first)| first.due <= Due::at(now)) {
+                let Some(Reverse(hint)) = heap.pop() else { break };
+                let group = if grouping == Grouping::ByDomain { hint.group } else { 0 };
+                self.ready.insert((group, hint.sender, hint.due, hint.id));
+                left -= 1;
+            }
+        }
+    }
+
+    /// Of what is hastened, so many are ready.
+    pub(super) fn feed(&mut self, most: usize, grouping: Grouping) {
+        let Some(due) = self.hastened_by else { return };
+        while self.ready.len() < most {
+            let Some(hint) = self.hastened.pop_front() else {
+                self.hastened_by = None;
+                return;
+            };
+            let group = if grouping == Grouping::ByDomain { hint.group } else { 0 };
+            self.ready.insert((group, hint.sender, due, hint.id));
+        }
+    }
+
+    /// Takes the one whose turn it is, of a group that has room.
+    pub(super) fn take(&mut self, has_room: impl Fn(u32) -> bool) -> Option<Hint> {
+        let found = self.next(Excluded(behind(self.last)), &has_room).or_else(|| self.next(Unbounded, &has_room))?;
+        self.ready.remove(&found);
+        let (group, sender, due, id) = found;
+        self.last = (group, sender);
+        Some(Hint { due, id, group, sender })
+    }
+
+    /// The first from there on whose group has room. Groups without are passed over whole.
+    fn next(&self, mut from: Bound<Ready>, has_room: impl Fn(u32) -> bool) -> Option<Ready> {
+        loop {
+            let first = *self.ready.range((from, Unbounded)).next()?;
+            if has_room(first.0) {
+                return Some(first);
+            }
+            from = Excluded(behind((first.0, u32::MAX)));
+        }
+    }
+
+    /// When the next one is due that is not ready.
+    pub(super) fn next_due(&self) -> Option<UnixTime> {
+        [&self.later, &self.unreachable]
+            .into_iter()
+            .filter_map(|heap| heap.peek())
+            .map(|Reverse(hint)| hint.due.time())
+            .min()
+    }
+
+    /// Whether something is ready, or will be as soon as there is room.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.hastened.is_empty()
+    }
+
+    /// The next hop answers again: what waits because it did not is due, gently; how much that is. `group`: for this domain
+    /// only.
+    pub(super) fn hop_is_back(&mut self, group: Option<u32>) -> usize {
+        let is_meant = |hint: &Hint| group.is_none_or(|group| hint.group == group);
+        let all = std::mem::take(&mut self.unreachable).into_sorted_vec();
+        let (meant, others): (Vec<_>, Vec<_>) = all.into_iter().rev().map(|Reverse(hint)| hint).partition(is_meant);
+        self.unreachable = others.into_iter().map(Reverse).collect();
+        let number = meant.len();
+        self.hasten(meant, Due::BACK);
+        number
+    }
+
+    /// All is due because an operator says so. Which messages.
+    pub(super) fn retry(&mut self) -> Vec<QueueId> {
+        let heaps = [std::mem::take(&mut self.later), std::mem::take(&mut self.unreachable)];
+        let mut all: Vec<Hint> = heaps.into_iter().flatten().map(|Reverse(hint)| hint).collect();
+        all.sort_unstable();
+        let ids = all.iter().chain(&self.hastened).map(|hint| hint.id).chain(self.ready.iter().map(|ready| ready.3));
+        let ids = ids.collect();
+        self.hasten(all, Due::RETRY);
+        ids
+    }
+
+    fn hasten(&mut self, hints: Vec<Hint>, due: Due) {
+        if hints.is_empty() {
+            return;
+        }
+        self.hastened.extend(hints);
+        self.hastened_by = Some(self.hastened_by.map_or(due, |by| by.min(due)));
+    }
+
+    /// The next hop is gone again: what was hastened because it was back waits for its time. `group`: for this domain only.
+    pub(super) fn hop_is_gone(&mut self, group: Option<u32>) {
+        if self.hastened_by == Some(Due::BACK) {
+            let is_meant = |hint: &Hint| group.is_none_or(|group| hint.group == group);
+            let (meant, others): (VecDeque<_>, _) = std::mem::take(&mut self.hastened).into_iter().partition(is_meant);
+            self.unreachable.extend(meant.into_iter().map(Reverse));
+            self.hastened = others;
+        }
+    }
+
+    /// Whether anything is hastened.
+    pub(super) fn hastens(&self) -> bool {
+        !self.hastened.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint(id: u64, due: u64, (group, sender): (u32, u32)) -> Hint {
+        Hint { due: Due::at(UnixTime(due)), id: QueueId(id), group, sender }
+    }
+
+    fn all(hints: &mut Hints, has_room: impl Fn(u32) -> bool) -> Vec<u64> {
+        std::iter::from_fn(|| hints.take(&has_room)).map(|hint| hint.id.0).collect()
+    }
+
+    #[test]
+    fn senders_take_turns() {
+        let mut hints = Hints::default();
+        (0..6).for_each(|id| hints.push(hint(id, 10, (0, 7)), Why::New));
+        hints.push(hint(100, 20, (0, 3)), Why::New);
+        hints.push(hint(101, 20, (0, 9)), Why::Deferred);
+        hints.push(hint(102, 99, (0, 9)), Why::Deferred);
+        hints.ripen(UnixTime(20), Grouping::Together);
+        assert_eq!(all(&mut hints, |_| true), [100, 0, 101, 1, 2, 3, 4, 5]);
+        assert_eq!(hints.next_due(), Some(UnixTime(99)));
+    }
+
+    #[test]
+    fn a_group_without_room_is_passed_over() {
+        let mut hints = Hints::default();
+        for (id, group) in [(1, 1), (2, 2), (3, 2), (4, 3)] {
+            hints.push(hint(id, 10, (group, 0)), Why::New);
+        }
+        hints.ripen(UnixTime(10), Grouping::ByDomain);
+        assert_eq!(all(&mut hints, |group| group != 2), [1, 4]);
+        assert_eq!(all(&mut hints, |_| true), [2, 3]);
+    }
+
+    #[test]
+    fn what_waited_for_a_hop_comes_when_it_is_back_and_goes_when_it_is_gone() {
+        let mut hints = Hints::default();
+        for id in 0..10 {
+            hints.push(hint(id, 1000 + id, (1 + u32::try_from(id % 2).unwrap(), 0)), Why::Unreachable);
+        }
+        hints.push(hint(50, 1000, (1, 0)), Why::Deferred);
+        hints.push(hint(51, 1000, (1, 0)), Why::InDoubt);
+        hints.hop_is_back(Some(1));
+        hints.feed(3, Grouping::Together);
+        assert_eq!(all(&mut hints, |_| true), [0, 2, 4], "a few, the oldest first");
+        hints.hop_is_gone(None);
+        hints.feed(3, Grouping::Together);
+        assert!(all(&mut hints, |_| true).is_empty());
+        hints.ripen(UnixTime(1006), Grouping::Together);
+        assert_eq!(all(&mut hints, |_| true).len(), 6, "at their own times");
+    }
+}

@@ -1,0 +1,73 @@
+//! Where the changes of one message are. Pure; most messages have none or one, and a million of them wait at times.
+
+/// The record of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changed {
+    /// Whose.
+    pub recipient: u32,
+    /// The segment.
+    pub segment: u32,
+    /// Where in it the record begins.
+    pub offset: u32,
+    /// Whether it has a way.
+    pub(super) rerouted: bool,
+}
+
+/// The changes that still mean something, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Changes {
+    /// There are none.
+    #[default]
+    None,
+    /// One, in few bytes.
+    One(Packed),
+    /// More.
+    Many(Box<Vec<Changed>>),
+}
+
+/// A [`Changed`] in twelve bytes: the highest bit of the recipient's position says whether it has a way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packed([u32; 3]);
+
+const REROUTED: u32 = 1 << 31;
+
+impl Changes {
+    /// Puts one in; those of the same recipient that it makes meaningless go.
+    pub(super) fn add(&mut self, changed: Changed) {
+        let mut all: Vec<Changed> = self.iter().collect();
+        all.retain(|known| known.recipient != changed.recipient || (known.rerouted && !changed.rerouted));
+        all.push(changed);
+        *self = match (Packed::of(changed), &*all) {
+            (Some(packed), [_]) => Self::One(packed),
+            _ => Self::Many(Box::new(all)),
+        };
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = Changed> {
+        let (one, many) = match self {
+            Self::None => (None, &[][..]),
+            Self::One(packed) => (Some(packed.changed()), &[][..]),
+            Self::Many(all) => (None, &all[..]),
+        };
+        one.into_iter().chain(many.iter().copied())
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::None
+    }
+}
+
+impl Packed {
+    fn of(Changed { recipient, segment, offset, rerouted }: Changed) -> Option<Self> {
+        let flag = if rerouted { REROUTED } else { 0 };
+        (recipient < REROUTED).then_some(Self([recipient | flag, segment, offset]))
+    }
+
+    fn changed(self) -> Changed {
+        let [recipient, segment, offset] = self.0;
+        Changed { recipient: recipient & !REROUTED, segment, offset, rerouted: recipient & REROUTED != 0 }
+    }
+}
