@@ -12,7 +12,7 @@ use crate::fixture::{accept, change, changed, commit, entry, is_whole, open};
 
 /// A segment as the last version with format 2 wrote it: a report for four recipients in each of its states, and one for
 /// one recipient.
-const FORMAT_2: &[u8] = include_bytes!("format-2.seg");
+const FORMAT_2: &[u8] = include_bytes!("../formats/spool-segment-2.seg");
 const IDS: [QueueId; 2] = [QueueId(1_883_131_734_572_138_496), QueueId(1_883_131_734_577_381_376)];
 
 fn waiting(ages_from: Option<QueueTime>) -> State {
