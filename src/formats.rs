@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const WRITE: &str = "FINGERPOST_NEW_EXAMPLES";
 
 /// All of them. JSON and lines of text have no number inside; then only the example's name has one.
-const ALL: [&str; 12] = [
+const ALL: [&str; 13] = [
     "accepted-domains",
     "admin-token",
     "directory-snapshot",
@@ -20,6 +20,7 @@ const ALL: [&str; 12] = [
     "envelope",
     "known-logins",
     "loop-key",
+    "queue-export",
     "recently-good",
     "spool-checkpoint",
     "spool-clock",

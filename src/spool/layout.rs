@@ -106,7 +106,7 @@ impl Layout {
 pub(super) fn in_format(path: &Path, format: u16) -> SpoolError {
     let text = format!(
         "{} is in format {format}, this version reads {OLDEST} to {FORMAT}: start the version that wrote it and let the queue run \
-         empty",
+         empty, or have what waits written to files by it: fingerpost queue export --offline DIR",
         path.display()
     );
     SpoolError::Io(text)
@@ -116,8 +116,8 @@ pub(super) fn in_format(path: &Path, format: u16) -> SpoolError {
 pub(super) fn undecodable(path: &Path, at: usize) -> SpoolError {
     let text = format!(
         "the record at byte {at} of {} is whole, and this version cannot read it: another version wrote it. Nothing was \
-         changed. Start the version that wrote it and let the queue run empty, or export what waits with it \
-         (docs/spool.md)",
+         changed. Start the version that wrote it and let the queue run empty, or have what can be read written to files: \
+         fingerpost queue export --offline DIR (docs/spool.md)",
         path.display()
     );
     SpoolError::Io(text)

@@ -39,7 +39,10 @@ pub enum NotRead {
     /// A server has it.
     #[error(transparent)]
     InUse(SpoolError),
-    /// The system says no, or it is one of the first version.
+    /// It is one of the first version.
+    #[error(transparent)]
+    OtherFormat(SpoolError),
+    /// The system says no.
     #[error(transparent)]
     Io(#[from] SpoolError),
 }
@@ -123,7 +126,7 @@ impl Offline {
             };
         }
         let lock = layout::lock_for_reading(folder)?.map_err(NotRead::InUse)?;
-        layout.refuse_old()?;
+        layout.refuse_old().map_err(NotRead::OtherFormat)?;
         let mut found = Self { layout, links: Vec::new(), index: Index::default(), problems: Vec::new(), _lock: lock };
         let headers = found.headers()?;
         let (links, missing) = chain(&headers);
@@ -153,11 +156,12 @@ impl Offline {
     /// Hands on each message that waits, about in the order in which they came.
     ///
     /// # Errors
-    /// What `take` says, which ends it; a segment that could be read before and now cannot.
-    pub fn each<E: From<SpoolError>>(&self, mut take: impl FnMut(Waiting<'_>) -> Result<(), E>) -> Result<(), E> {
+    /// What `take` says, which ends it.
+    pub fn each<E>(&self, mut take: impl FnMut(Waiting<'_>) -> Result<(), E>) -> Result<(), E> {
         let mut changes = Changes::new(&self.layout);
         for link in &self.links {
-            let Some(Opened { header, bytes, .. }) = self.opened(link)? else { continue };
+            // One that can only be read at the first time is missing from what is handed on: the caller can count.
+            let Ok(Some(Opened { header, bytes, .. })) = self.opened(link) else { continue };
             for frame in frames(&header, &bytes).filter_map(read_as_far_as_it_goes) {
                 let offset = place(frame.range.start);
                 for (nth, statement) in (0..).zip(&frame.logged.accepted) {
@@ -206,17 +210,15 @@ impl Offline {
         let mut headers = BTreeMap::new();
         for path in layout::list(&self.layout.segments)? {
             let Some(number) = layout::number(&path, ".seg") else { continue };
-            let file = File::open(&path).map_err(|e| failed("cannot open", &path, &e))?;
-            let header = header_of(&file);
-            let problem = match header {
-                Ok(_) => None,
-                Err(header::Unreadable::Format(format)) => {
-                    Some(Problem::OtherFormat(layout::in_format(&path, format).to_string()))
-                }
-                Err(header::Unreadable::Damaged) => Some(damage(&path, "has no header that can be read")),
+            let header = File::open(&path).map(|file| header_of(&file));
+            let problem = match &header {
+                Ok(Ok(_)) => None,
+                Ok(Err(header::Unreadable::Format(format))) => Some(other_format(layout::in_format(&path, *format))),
+                Ok(Err(header::Unreadable::Damaged)) => Some(damage(&path, "has no header that can be read")),
+                Err(error) => Some(damage(&path, &format!("cannot be opened: {error}"))),
             };
             self.problems.extend(problem);
-            headers.insert(number, header.ok());
+            headers.insert(number, header.ok().and_then(Result::ok));
         }
         Ok(headers)
     }
@@ -248,8 +250,7 @@ impl Offline {
             let frame = match read {
                 Ok(frame) => frame,
                 Err(unreadable) if unreadable.is_undecodable => {
-                    let error = layout::undecodable(&path, unreadable.range.start);
-                    self.problems.push(Problem::OtherFormat(error.to_string()));
+                    self.problems.push(other_format(layout::undecodable(&path, unreadable.range.start)));
                     continue;
                 }
                 // Nothing, or what nobody was told of.
@@ -298,6 +299,13 @@ fn end_of(link: &Link) -> usize {
 
 fn place(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX) // a segment is never that long
+}
+
+fn other_format(error: SpoolError) -> Problem {
+    match error {
+        SpoolError::Io(text) => Problem::OtherFormat(text),
+        error @ SpoolError::Full { .. } => Problem::OtherFormat(error.to_string()),
+    }
 }
 
 fn damage(path: &Path, what: &str) -> Problem {

@@ -99,7 +99,7 @@ impl Write for Sink {
 }
 
 /// What this thread logged while `work` ran.
-fn log_of<T>(work: impl FnOnce() -> T) -> (String, T) {
+pub(crate) fn log_of<T>(work: impl FnOnce() -> T) -> (String, T) {
     static GLOBAL: Once = Once::new();
     GLOBAL.call_once(|| tracing_subscriber::fmt().with_writer(|| Sink).init());
     LOGGED.take();
