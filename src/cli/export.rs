@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 
 use self::envelope::{Envelope, Is};
-use super::{Outcome, client, output};
+use super::{Outcome, client, output, printable};
 use crate::config::check::load;
 use crate::spool::SpoolError;
 use crate::spool::offline::{Content, Look, Offline, Waiting};
@@ -131,10 +131,10 @@ fn write_one(waiting: &Waiting<'_>, to: &Path, tally: &mut Tally) -> Result<(), 
         let why = if why.is_empty() { "it is not what was written" } else { why.as_str() };
         output::complain(&format!("{}: its content is {}: {why}", entry.id, is.word()));
     }
-    let json = serde_json::to_vec_pretty(&Envelope::of(entry, is)).map_err(io::Error::other);
     let path = to.join(format!("{}.json", entry.id));
+    let json = serde_json::to_string_pretty(&Envelope::of(entry, is)).map_err(io::Error::other);
     let json = json.map_err(|error| Ended::Write(path.clone(), error))?;
-    write(&path, &[&json[..], b"\n"].concat())?;
+    write(&path, format!("{}\n", printable::json(&json)).as_bytes())?;
     tally.messages += 1;
     Ok(())
 }

@@ -53,9 +53,10 @@ impl Layout {
         }
     }
 
-    /// Makes the folders where they are missing, durably.
+    /// Makes the folders where they are missing, durably; but not in a spool of version 1 that holds mail.
     pub(super) fn make(folder: &Path) -> Result<Self, SpoolError> {
         let layout = Self::at(folder);
+        layout.refuse_old()?;
         make_folder(folder)?;
         for sub in [&layout.incoming, &layout.large, &layout.segments, &layout.aside] {
             make_folder(sub)?;

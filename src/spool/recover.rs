@@ -52,7 +52,6 @@ pub(super) struct Recovered {
 
 /// Reads the folder.
 pub(super) fn recover(layout: &Layout) -> Result<Recovered, SpoolError> {
-    layout.refuse_old()?;
     let mut found = Recovered { discard: layout::list(&layout.incoming)?, ..Recovered::default() };
     let incoming: Vec<_> = found.discard.iter().filter_map(|path| aside::id(path)).collect();
     incoming.into_iter().for_each(|id| found.used(id));

@@ -238,6 +238,26 @@ fn who_may_only_read_the_spool_can_export_it() {
 }
 
 #[test]
+fn a_disk_that_is_mounted_read_only_is_enough() {
+    let (house, letters) = killed();
+    let state = house.path("state");
+    let mount = |arguments: &[&str]| {
+        let mut mount = Command::new("mount");
+        mount.args(arguments).arg(&state).stderr(std::process::Stdio::null());
+        mount.status().is_ok_and(|status| status.success())
+    };
+    if !mount(&["--bind", state.to_str().unwrap()]) {
+        return eprintln!("skipped: only root can mount");
+    }
+    let is_read_only = mount(&["-o", "remount,bind,ro"]) && fs::write(state.join("x"), "x").is_err();
+    let ran = export(&house, "out");
+    let _ = Command::new("umount").arg("-l").arg(&state).status();
+    assert!(is_read_only);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(names(&house.path("out"), ".eml").len(), letters.len());
+}
+
+#[test]
 fn a_disk_that_fills_up_is_said_with_how_much_was_written() {
     let (house, _) = killed();
     let small = house.path("small");
