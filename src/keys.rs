@@ -138,6 +138,15 @@ fn from_hex(digits: &[u8]) -> Option<[u8; 32]> {
     bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
 }
 
+fn to_hex(key: &[u8; 32]) -> String {
+    let mut digits = String::with_capacity(65);
+    for byte in key {
+        let _ = write!(digits, "{byte:02x}"); // writing to a String cannot fail
+    }
+    digits.push('\n');
+    digits
+}
+
 /// Makes a key and its file.
 fn make(file: &Path) -> Result<[u8; 32], Failure> {
     let mut key = [0; 32];
@@ -148,11 +157,7 @@ fn make(file: &Path) -> Result<[u8; 32], Failure> {
 
 /// Writes a key, durably, and makes its folder. The file appears whole or not at all, and nobody else's is replaced.
 fn write(file: &Path, key: &[u8; 32]) -> io::Result<()> {
-    let mut digits = String::with_capacity(65);
-    for byte in key {
-        let _ = write!(digits, "{byte:02x}"); // writing to a String cannot fail
-    }
-    digits.push('\n');
+    let digits = to_hex(key);
     let folder = match file.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
@@ -173,6 +178,14 @@ fn write(file: &Path, key: &[u8; 32]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn its_format() {
+        let format = crate::formats::Format { name: "loop-key", extension: "txt", oldest: 1, current: 1 };
+        format.check(to_hex(&[0x0f; 32]).as_bytes(), |_, bytes| {
+            assert_eq!(from_hex(bytes.trim_ascii()), Some([0x0f; 32]));
+        });
+    }
 
     fn octets(keys: &LoopKeys) -> Vec<[u8; 32]> {
         keys.all().iter().map(|key| *key.octets()).collect()

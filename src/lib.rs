@@ -82,3 +82,6 @@ pub mod metrics;
 pub mod admin;
 pub mod run;
 pub mod cli;
+
+#[cfg(test)]
+mod formats;

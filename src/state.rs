@@ -111,6 +111,7 @@ pub fn random_key() -> Result<HashKey, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::Format;
     use crate::routing::accepted_domain::{AcceptedDomain, DomainType};
 
     fn accepted(domains: &[&str], removed: &[(&str, u64)]) -> AcceptedDomains {
@@ -133,6 +134,15 @@ mod tests {
         assert_eq!(Domains::read(&state_dir).unwrap(), domains);
         fs::write(state_dir.join(FILE), "{").unwrap();
         assert!(matches!(Domains::read(&state_dir), Err(StateError::Form(..))));
+    }
+
+    #[test]
+    fn its_format() {
+        let domains = Domains::of(&accepted(&["a.b", "*.c.d"], &[("e.f", 7)]));
+        let format = Format { name: "accepted-domains", extension: "json", oldest: 1, current: 1 };
+        format.check(&serde_json::to_vec_pretty(&domains).unwrap(), |_, bytes| {
+            assert_eq!(serde_json::from_slice::<Domains>(bytes).unwrap(), domains);
+        });
     }
 
     #[test]

@@ -6,6 +6,8 @@
 mod demo;
 #[path = "cli/directory.rs"]
 mod directory;
+#[path = "cli/export.rs"]
+mod export;
 #[path = "cli/house.rs"]
 mod house;
 #[path = "cli/server.rs"]

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room and the rooms it may know besides itself. A room that stands in another's list comes before it on the
-/// message's way; nobody imports `listener`, `session`, `cli` or `run` but those named here.
+/// message's way; nobody imports `listener`, `session`, `cli` or `run` but those named here. `formats` has the stored
+/// examples, which only tests know.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("time", &[]),
     ("smtp", &["time", "message"]),
@@ -16,7 +17,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("fast_map", &[]),
     ("keyed_hash", &[]),
     ("private", &[]),
-    ("guesses", &["time", "fast_map", "keyed_hash", "one_client"]),
+    ("guesses", &["time", "fast_map", "keyed_hash", "one_client", "formats"]),
     ("one_client", &[]),
     ("routing", &["time", "fast_map", "keyed_hash", "one_client", "smtp", "message", "recipient"]),
     (
@@ -33,6 +34,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "tls",
             "state",
             "private",
+            "formats",
         ],
     ),
     ("metrics", &["config", "recipient", "routing"]),

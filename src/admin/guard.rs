@@ -95,11 +95,15 @@ fn make(file: &Path, token: &str) -> io::Result<()> {
     let draft = file.with_added_extension("new");
     let _ = fs::remove_file(&draft); // what such a start left behind; if it stays, the next line says so
     let mut made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    made.write_all(format!("{token}\n").as_bytes())?;
+    made.write_all(text(token).as_bytes())?;
     made.sync_all()?;
     fs::rename(&draft, file)?;
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::File::open(folder)?.sync_all()
+}
+
+fn text(token: &str) -> String {
+    format!("{token}\n")
 }
 
 /// What follows the scheme in Authorization; schemes compare without case (RFC 9110 11.1).
@@ -132,6 +136,17 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn its_format() {
+        let folder = tempfile::tempdir().unwrap();
+        let format = crate::formats::Format { name: "admin-token", extension: "txt", oldest: 1, current: 1 };
+        format.check(text(&"0f".repeat(32)).as_bytes(), |_, bytes| {
+            let file = folder.path().join("token");
+            fs::write(&file, bytes).unwrap();
+            assert_eq!(Token::load(&file).unwrap().0, "0f".repeat(32));
+        });
+    }
 
     fn headers(name: axum::http::HeaderName, value: &str) -> HeaderMap {
         HeaderMap::from_iter([(name, value.parse().unwrap())])

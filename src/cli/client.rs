@@ -146,17 +146,33 @@ pub(super) fn escaped(text: &str) -> String {
     escaped
 }
 
-/// What can be known of `[admin]` where the whole does not load: what the main file says of it, else the defaults.
+/// `[admin]` of a file that does not load.
 fn admin_of_a_broken_file(config: &Path) -> anyhow::Result<(SocketAddr, PathBuf)> {
+    let table = broken_file(config)?;
+    let bind = written(&table, "admin", "bind").unwrap_or_else(|| "127.0.0.1:8025".into());
+    let Ok(bind) = bind.parse() else { bail!("`[admin] bind = \"{bind}\"` is not an address and port") };
+    let token_file = written(&table, "admin", "token_file").unwrap_or_else(|| "admin.token".into());
+    Ok((bind, state_dir(config, &table).join(token_file)))
+}
+
+/// `state_dir` of a file that does not load.
+pub(super) fn state_dir_of_a_broken_file(config: &Path) -> anyhow::Result<PathBuf> {
+    Ok(state_dir(config, &broken_file(config)?))
+}
+
+fn broken_file(config: &Path) -> anyhow::Result<toml::Table> {
     let text = std::fs::read_to_string(config)
         .with_context(|| format!("cannot read {}; name the file with --config", config.display()))?;
-    let table: toml::Table = toml::from_str(&text).unwrap_or_default();
-    let written = |section: &str, key: &str| Some(table.get(section)?.get(key)?.as_str()?.to_owned());
-    let bind = written("admin", "bind").unwrap_or_else(|| "127.0.0.1:8025".into());
-    let Ok(bind) = bind.parse() else { bail!("`[admin] bind = \"{bind}\"` is not an address and port") };
+    Ok(toml::from_str(&text).unwrap_or_default())
+}
+
+fn state_dir(config: &Path, table: &toml::Table) -> PathBuf {
     let folder = config.parent().unwrap_or(Path::new("."));
-    let state_dir = folder.join(written("server", "state_dir").unwrap_or_else(|| "/var/lib/fingerpost".into()));
-    Ok((bind, state_dir.join(written("admin", "token_file").unwrap_or_else(|| "admin.token".into()))))
+    folder.join(written(table, "server", "state_dir").unwrap_or_else(|| "/var/lib/fingerpost".into()))
+}
+
+fn written(table: &toml::Table, section: &str, key: &str) -> Option<String> {
+    Some(table.get(section)?.get(key)?.as_str()?.to_owned())
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod check;
 mod client;
 mod demo;
 mod directory;
+mod export;
 mod logs;
 mod output;
 mod printable;

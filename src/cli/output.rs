@@ -27,6 +27,11 @@ pub(super) fn out(text: &str) {
     }
 }
 
+/// Prints a line on standard error, for what a command could not do and goes on after.
+pub(super) fn complain(line: &str) {
+    eprintln!("fingerpost: {}", value(line));
+}
+
 /// A value that stands within a line of [`text`].
 pub(super) fn value(text: &str) -> String {
     printable::line(text).into_owned()

@@ -1,11 +1,11 @@
 //! `fingerpost queue`: queued mail, seen and handled through the running server.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
 use super::client::{Client, NoAnswer};
-use super::{Format, FormatArgument, Outcome, output};
+use super::{Format, FormatArgument, Outcome, export, output};
 use crate::admin::api::Done;
 use crate::admin::queue::{Listed, Message};
 use crate::message::queue_id::QueueId;
@@ -34,6 +34,15 @@ pub(super) enum QueueCommand {
     },
     /// Drop a message: nobody is told
     Drop { id: QueueId },
+    /// Write what waits to files, each message with its envelope, while the server is stopped
+    Export {
+        /// Read state_dir itself; there is no other way
+        #[arg(long, required = true)]
+        offline: bool,
+        /// A new or an empty folder
+        #[arg(value_name = "DIR")]
+        to: PathBuf,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,8 +55,11 @@ pub(super) struct Which {
     all: bool,
 }
 
-/// Does it. No: there is no such message.
+/// Does it. No: there is no such message, or not all could be exported.
 pub(super) async fn queue(config: &Path, command: QueueCommand) -> anyhow::Result<Outcome> {
+    if let QueueCommand::Export { to, .. } = &command {
+        return export::export(config, to);
+    }
     match ask(&Client::new(config)?, command).await {
         Err(NoAnswer::Refused { status: 404, text }) => {
             eprintln!("fingerpost: {}", output::value(&text));
@@ -82,6 +94,7 @@ async fn ask(client: &Client, command: QueueCommand) -> Result<(), NoAnswer> {
             let _: Done = client.ask("DELETE", &format!("/api/queue/{id}")).await?;
             output::text(&format!("{id} is dropped; nobody is told\n"));
         }
+        QueueCommand::Export { .. } => {} // asks no server
     }
     Ok(())
 }

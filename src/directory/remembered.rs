@@ -70,6 +70,14 @@ impl Saved {
     pub fn nobody(key: HashKey) -> Self {
         Self { key, servers: Id(0), known: Vec::new() }
     }
+
+    /// Two addresses.
+    #[cfg(test)]
+    pub(crate) fn example() -> Self {
+        let seen = |place| Seen { way: Id(7), place, at: UnixTime(1_800_000_000) };
+        let known = vec![(Id(1), seen(None)), (Id(u64::MAX), seen(Some(Id(8))))];
+        Self { key: [9; 16], servers: Id(5), known }
+    }
 }
 
 impl Remembered {

@@ -148,3 +148,18 @@ fn a_right_password_takes_no_place() {
         table.forget(reached.unwrap().unwrap());
     }
 }
+
+#[test]
+fn its_format() {
+    let mut guesses = Guesses::new([9; 16]);
+    guesses.known.insert(0x0102_0304_0506_0708, (), UnixTime(1_800_000_000));
+    let format = crate::formats::Format { name: "known-logins", extension: "bin", oldest: 1, current: 1 };
+    format.check(&guesses.to_bytes(), |_, bytes| {
+        let read = Guesses::from_bytes(bytes).unwrap();
+        assert_eq!(
+            read.known.iter(UnixTime(1_800_000_000)).collect::<Vec<_>>(),
+            [(0x0102_0304_0506_0708, UnixTime(1_800_000_000))]
+        );
+        assert_eq!(read.key, [9; 16]);
+    });
+}

@@ -26,7 +26,7 @@ pub fn folder(state_dir: &Path) -> PathBuf {
 pub fn keep(state_dir: &Path, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
     let folder = folder(state_dir);
     private::folder(&folder)?;
-    let envelope = serde_json::to_vec_pretty(entry)?;
+    let envelope = entry.to_json()?;
     store(&folder, &format!("{}.json", entry.id), &mut envelope.as_slice())?;
     store(&folder, &format!("{}.eml", entry.id), content)?;
     File::open(&folder)?.sync_all()?;

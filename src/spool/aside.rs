@@ -79,7 +79,7 @@ pub(super) fn keep_message(layout: &Layout, entry: &Entry, content: &[u8]) {
 /// Keeps the envelope of a message whose content is missing or damaged.
 pub(super) fn keep_envelope(layout: &Layout, entry: &Entry) -> Result<(), SpoolError> {
     let aside = layout.aside.join(format!("{}.json", entry.id));
-    let mut json = serde_json::to_vec_pretty(entry).map_err(|e| failed("cannot write", &aside, &e.into()))?;
+    let mut json = entry.to_json().map_err(|e| failed("cannot write", &aside, &e.into()))?;
     json.push(b'\n');
     write(&aside, &json).map_err(|e| failed("cannot write", &aside, &e))?;
     layout::sync_folder(&layout.aside)?;

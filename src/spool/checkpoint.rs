@@ -48,6 +48,18 @@ pub fn read(header: &Header, end: u64, bytes: &[u8]) -> Option<Vec<Frame>> {
     Some(frames)
 }
 
+/// Whether a file that [`read`] does not take is whole and about this segment: another version wrote it.
+#[must_use]
+pub fn is_foreign(header: &Header, end: u64, bytes: &[u8]) -> bool {
+    let about = about(header, end);
+    let segment = ABOUT.start..ABOUT.end - 4;
+    bytes.starts_with(MAGIC)
+        && bytes.get(segment) == about.get(..about.len() - 4)
+        && bytes.len() >= SUM.end
+        && bytes[SUM] == sum(bytes)
+        && read(header, end, bytes).is_none()
+}
+
 fn about(header: &Header, end: u64) -> Vec<u8> {
     [&header.mark[..], &end.to_le_bytes(), &u32::from(FORMAT).to_le_bytes()].concat()
 }
@@ -138,5 +150,34 @@ mod tests {
         }
         assert_eq!(read(&HEADER, 501, &bytes), None);
         assert_eq!(read(&Header { mark: *b"another!", ..HEADER }, 500, &bytes), None);
+    }
+
+    #[test]
+    fn one_of_another_version_is_told_from_damage() {
+        let (_, whole) = sample();
+        let summed = |mut bytes: Vec<u8>| {
+            let sum = sum(&bytes);
+            bytes[SUM].copy_from_slice(&sum);
+            bytes
+        };
+        let mut later = whole.clone();
+        later[ABOUT.end - 4] += 1;
+        let (later, cut, longer) = (summed(later), summed(whole[..whole.len() - 1].to_vec()), {
+            let mut longer = whole.clone();
+            longer.push(0);
+            summed(longer)
+        });
+        for (what, bytes, is_expected) in [
+            ("as it is", &whole, false),
+            ("a later number", &later, true),
+            ("a field less", &cut, true),
+            ("an octet more", &longer, true),
+            ("nothing", &Vec::new(), false),
+            ("cut", &whole[..40].to_vec(), false),
+        ] {
+            assert_eq!(is_foreign(&HEADER, 500, bytes), is_expected, "{what}");
+            assert_eq!(read(&HEADER, 500, bytes).is_some(), what == "as it is", "{what}");
+        }
+        assert!(!is_foreign(&HEADER, 501, &later), "it is about another segment");
     }
 }

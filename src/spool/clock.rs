@@ -78,11 +78,15 @@ impl QueueClock {
         let draft = path.with_extension("new");
         discard(&draft);
         let mut file = crate::private::create(&draft)?;
-        writeln!(file, "{MAGIC}\n{}", self.now().0)?;
+        file.write_all(text(self.now()).as_bytes())?;
         file.sync_all()?;
         fs::rename(&draft, path)?;
         path.parent().map_or(Ok(()), |folder| sync_folder(folder).map_err(io::Error::other))
     }
+}
+
+fn text(now: QueueTime) -> String {
+    format!("{MAGIC}\n{}\n", now.0)
 }
 
 fn parse(text: &str) -> Option<QueueTime> {
@@ -93,6 +97,7 @@ fn parse(text: &str) -> Option<QueueTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::Format;
 
     fn at_start(text: Option<&str>, newest: Option<u64>) -> u64 {
         let folder = tempfile::tempdir().unwrap();
@@ -100,6 +105,14 @@ mod tests {
             fs::write(folder.path().join("clock"), text).unwrap();
         }
         QueueClock::open(folder.path(), newest.map(QueueTime)).unwrap().0.at_start.0
+    }
+
+    #[test]
+    fn its_format() {
+        let format = Format { name: "spool-clock", extension: "txt", oldest: 1, current: 1 };
+        format.check(text(QueueTime(5000)).as_bytes(), |_, bytes| {
+            assert_eq!(parse(std::str::from_utf8(bytes).unwrap()), Some(QueueTime(5000)));
+        });
     }
 
     #[test]

@@ -44,6 +44,14 @@ impl Entry {
         self.recipients.iter().all(|recipient| matches!(recipient.state, State::Done(_)))
     }
 
+    /// For a person to read, beside a content that is kept for him: in `aside/` and with dead letters.
+    ///
+    /// # Errors
+    /// What cannot be written; none of our types is such.
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self)
+    }
+
     /// Puts a change of this message in. One for a recipient that it has not, or that is over, is left out.
     pub fn apply(&mut self, change: &Change) {
         let recipient = self.recipients.get_mut(change.recipient);

@@ -14,11 +14,16 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::SpoolError;
 use super::header::{FORMAT, OLDEST};
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
+
+/// How often, and after which pauses, a spool is tried again that somebody only reads.
+const READ_TRIES: u32 = 20;
+const READ_PAUSE: Duration = Duration::from_millis(100);
 
 /// The spool's folders.
 #[derive(Debug, Clone)]
@@ -36,16 +41,22 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Makes the folders where they are missing, durably.
-    pub(super) fn make(folder: &Path) -> Result<Self, SpoolError> {
+    /// Where everything lies, whether it is there or not.
+    pub(super) fn at(folder: &Path) -> Self {
         let at = |name| folder.join(name);
-        let layout = Self {
+        Self {
             root: folder.to_owned(),
             incoming: at("incoming"),
             large: at("large"),
             segments: at("segments"),
             aside: at("aside"),
-        };
+        }
+    }
+
+    /// Makes the folders where they are missing, durably; but not in a spool of version 1 that holds mail.
+    pub(super) fn make(folder: &Path) -> Result<Self, SpoolError> {
+        let layout = Self::at(folder);
+        layout.refuse_old()?;
         make_folder(folder)?;
         for sub in [&layout.incoming, &layout.large, &layout.segments, &layout.aside] {
             make_folder(sub)?;
@@ -96,7 +107,7 @@ impl Layout {
 pub(super) fn in_format(path: &Path, format: u16) -> SpoolError {
     let text = format!(
         "{} is in format {format}, this version reads {OLDEST} to {FORMAT}: start the version that wrote it and let the queue run \
-         empty",
+         empty, or have what waits written to files by it: fingerpost queue export --offline DIR",
         path.display()
     );
     SpoolError::Io(text)
@@ -106,8 +117,8 @@ pub(super) fn in_format(path: &Path, format: u16) -> SpoolError {
 pub(super) fn undecodable(path: &Path, at: usize) -> SpoolError {
     let text = format!(
         "the record at byte {at} of {} is whole, and this version cannot read it: another version wrote it. Nothing was \
-         changed. Start the version that wrote it and let the queue run empty, or export what waits with it \
-         (docs/spool.md)",
+         changed. Start the version that wrote it and let the queue run empty, or have what can be read written to files: \
+         fingerpost queue export --offline DIR (docs/spool.md)",
         path.display()
     );
     SpoolError::Io(text)
@@ -118,29 +129,64 @@ pub(super) fn number(path: &Path, end: &str) -> Option<u32> {
     path.file_name()?.to_str()?.strip_suffix(end)?.parse().ok()
 }
 
-/// Locks the spool for this process until the file is closed.
+/// Locks the spool for this process until the file is closed. A `check` that looks at it is waited for.
 pub(super) fn lock(folder: &Path) -> Result<File, SpoolError> {
     let path = folder.join("lock");
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(&path).map_err(|e| failed("cannot open", &path, &e))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            let text = format!(
-                "{} is in use by process {}: stop that one first, or give this one its own state_dir",
-                folder.display(),
-                holder.trim()
-            );
-            return Err(SpoolError::Io(text));
+    for tries in 0.. {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if !is_only_read(&file) => return Err(in_use(folder, &file)),
+            Err(TryLockError::WouldBlock) if tries < READ_TRIES => std::thread::sleep(READ_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                let text =
+                    format!("{} is being read by `fingerpost queue export`: let that end first", folder.display());
+                return Err(SpoolError::Io(text));
+            }
+            Err(TryLockError::Error(e)) => return Err(failed("cannot lock", &path, &e)),
         }
-        Err(TryLockError::Error(e)) => return Err(failed("cannot lock", &path, &e)),
     }
     // for people only: the lock is what counts
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
+}
+
+/// Keeps everybody from opening the spool until the file is closed, and changes nothing. `None`: nobody ever locked it.
+///
+/// # Errors
+/// `Ok(Err(_))`: it is in use. `Err(_)`: that cannot be found out.
+pub(super) fn lock_for_reading(folder: &Path) -> Result<Result<Option<File>, SpoolError>, SpoolError> {
+    let path = folder.join("lock");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Ok(None)),
+        Err(e) => return Err(failed("cannot open", &path, &e)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Ok(Some(file))),
+        Err(TryLockError::WouldBlock) => Ok(Err(in_use(folder, &file))),
+        Err(TryLockError::Error(e)) => Err(failed("cannot lock", &path, &e)),
+    }
+}
+
+/// Whether those who hold the lock do not hold it for themselves.
+fn is_only_read(file: &File) -> bool {
+    let is_only_read = file.try_lock_shared().is_ok();
+    let _ = file.unlock();
+    is_only_read
+}
+
+fn in_use(folder: &Path, mut lock: &File) -> SpoolError {
+    let mut holder = String::new();
+    let _ = lock.read_to_string(&mut holder);
+    let text = format!(
+        "{} is in use by process {}: stop that one first, or give this one its own state_dir",
+        folder.display(),
+        holder.trim()
+    );
+    SpoolError::Io(text)
 }
 
 /// A new file that only we can read. It must not exist.

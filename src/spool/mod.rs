@@ -6,7 +6,7 @@
 //! The store's parts, as a record meets them: [`Draft`] (content before it is committed), [`store`], `large` (content
 //! in a file of its own), `job`, `committer`, `segment`, [`record`] and [`header`] (bytes, pure), [`index`] (pure),
 //! [`Stored`] (content being read); `clock`; `tidy`, `changes` and [`checkpoint`] keep the log short and quick to read; `recover` with
-//! [`chain`] and `aside` reads it at start.
+//! [`chain`] and `aside` reads it at start; [`offline`] reads it without a server.
 
 use crate::message::queue_id::QueueId;
 use crate::time::QueueTime;
@@ -18,6 +18,7 @@ mod draft;
 pub mod entry;
 pub mod header;
 pub mod index;
+pub mod offline;
 pub mod record;
 pub mod store;
 mod stored;
@@ -25,6 +26,8 @@ mod aside;
 mod changes;
 mod clock;
 mod committer;
+#[cfg(test)]
+pub(crate) mod formats;
 mod fresh;
 mod job;
 mod large;

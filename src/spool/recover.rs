@@ -54,11 +54,12 @@ pub(super) struct Recovered {
     lost: Vec<QueueId>,
     /// Whether accepted messages may be missing.
     damaged: bool,
+    /// Checkpoints that another version wrote.
+    foreign: usize,
 }
 
 /// Reads the folder.
 pub(super) fn recover(layout: &Layout) -> Result<Recovered, SpoolError> {
-    layout.refuse_old()?;
     let mut found = Recovered { discard: layout::list(&layout.incoming)?, ..Recovered::default() };
     let incoming: Vec<_> = found.discard.iter().filter_map(|path| aside::id(path)).collect();
     incoming.into_iter().for_each(|id| found.used(id));
@@ -72,6 +73,12 @@ pub(super) fn recover(layout: &Layout) -> Result<Recovered, SpoolError> {
     }
     found.damaged = links.is_empty() || !missing.is_empty();
     links.iter().try_for_each(|link| found.read(layout, link))?;
+    if found.foreign > 0 {
+        tracing::info!(
+            "spool: {} checkpoints are from another version: their segments were read whole, and new ones are written",
+            found.foreign
+        );
+    }
     found.next_segment = headers.keys().next_back().copied().unwrap_or_default() + 1;
     let is_log = |number: u32| links.iter().any(|link| link.number == number);
     for number in headers.into_keys().filter(|number| !is_log(*number)) {
@@ -169,7 +176,10 @@ impl Recovered {
         let is_there = fs::metadata(layout.segment(header.number)).is_ok_and(|segment| segment.len() >= end);
         let bytes = if is_there { fs::read(layout.checkpoint(header.number)) } else { Ok(Vec::new()) };
         let bytes = bytes.unwrap_or_default();
-        let Some(frames) = checkpoint::read(header, end, &bytes) else { return false };
+        let Some(frames) = checkpoint::read(header, end, &bytes) else {
+            self.foreign += usize::from(checkpoint::is_foreign(header, end, &bytes));
+            return false;
+        };
         frames.into_iter().for_each(|frame| self.put_in(header.number, frame));
         self.index.grow(header.number, end);
         self.index.has_checkpoint(header.number, bytes.len() as u64);

@@ -157,6 +157,7 @@ impl Trace {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::formats::Format;
 
     pub(crate) fn event<'a>(at: u64, what: What, id: &'a str, recipient: &'a str) -> Event<'a> {
         Event {
@@ -199,6 +200,35 @@ pub(crate) mod tests {
             event.write(&mut line);
             assert_eq!(String::from_utf8(line).unwrap(), serde_json::to_string(&event).unwrap() + "\n");
         }
+    }
+
+    #[test]
+    fn its_format() {
+        let what = [
+            What::Received,
+            What::Refused,
+            What::Resolved,
+            What::Relayed,
+            What::Delivered,
+            What::Deferred,
+            What::Failed,
+            What::Looped,
+            What::Dsn,
+        ];
+        let events = what.map(|what| Event {
+            message_id: "<1@x>".into(),
+            connector: "exchange".into(),
+            detail: "250 2.0.0 \"b\u{fc}cher\"".into(),
+            ..event(1_795_235_940, what, "0000000000001", "alice@contoso.com")
+        });
+        let mut lines = Vec::new();
+        events.iter().for_each(|event| event.write(&mut lines));
+        let format = Format { name: "trace", extension: "jsonl", oldest: 1, current: 1 };
+        format.check(&lines, |_, bytes| {
+            let read: Vec<Event<'_>> =
+                bytes.split_inclusive(|b| *b == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
+            assert_eq!(read, events);
+        });
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Write for Sink {
 }
 
 /// What this thread logged while `work` ran.
-fn log_of<T>(work: impl FnOnce() -> T) -> (String, T) {
+pub(crate) fn log_of<T>(work: impl FnOnce() -> T) -> (String, T) {
     static GLOBAL: Once = Once::new();
     GLOBAL.call_once(|| tracing_subscriber::fmt().with_writer(|| Sink).init());
     LOGGED.take();
@@ -272,21 +272,22 @@ fn a_log_of_a_later_version_is_refused_and_left_alone() {
     assert_eq!(left.len(), later.len() + 1);
 }
 
-/// What version 1 left: a file a message and lines of JSON.
+/// What version 1 left: a file a message and lines of JSON, here written by hand from its code (aeca68b).
 #[test]
 fn a_spool_of_the_first_version_is_refused_while_it_holds_mail() {
     let disk = tempfile::tempdir().unwrap();
     let message = disk.path().join("messages/00000003/06AZ4F0000000");
     fs::create_dir_all(message.parent().unwrap()).unwrap();
     fs::create_dir(disk.path().join("log")).unwrap();
-    fs::write(disk.path().join("log/00000007.log"), "a line\n").unwrap();
+    fs::write(disk.path().join("log/00000007.log"), include_bytes!("../formats/spool-log-1.log")).unwrap();
     fs::write(&message, "mail").unwrap();
+    let before = tree(disk.path());
     let Err(error) = STORES[0].1(disk.path()) else { panic!("it was opened") };
     assert!(
         error.to_string().contains("in format 1, this version reads 2 to 4: start the version that wrote it"),
         "{error}"
     );
-    assert_eq!(fs::read(&message).unwrap(), b"mail");
+    assert_eq!(tree(disk.path()), before);
     fs::remove_file(&message).unwrap();
     let spool = STORES[0].1(disk.path()).unwrap();
     assert!(found(&*spool).is_empty());

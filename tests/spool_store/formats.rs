@@ -1,18 +1,21 @@
 //! What an older version wrote is read as it was, and what this one adds comes back.
 
+use std::convert::Infallible;
 use std::path::Path;
 
 use fingerpost::message::queue_id::QueueId;
 use fingerpost::smtp::reply::{Enhanced, Reply};
 use fingerpost::spool::Sizes;
 use fingerpost::spool::entry::{Entry, HeldFor, Outcome, State, Waiting, Why};
+use fingerpost::spool::header::{Header, LENGTH};
+use fingerpost::spool::offline::{Content, Look, Offline};
 use fingerpost::time::{QueueTime, UnixTime};
 
 use crate::fixture::{accept, change, changed, commit, entry, found, is_whole, open};
 
 /// A segment as the last version with format 2 wrote it: a report for four recipients in each of its states, and one for
 /// one recipient.
-const FORMAT_2: &[u8] = include_bytes!("format-2.seg");
+const FORMAT_2: &[u8] = include_bytes!("../formats/spool-segment-2.seg");
 const IDS: [QueueId; 2] = [QueueId(1_883_131_734_572_138_496), QueueId(1_883_131_734_577_381_376)];
 
 fn waiting(ages_from: Option<QueueTime>) -> State {
@@ -79,4 +82,42 @@ fn a_report_that_waited_for_its_turn_ages_from_its_first_attempt_after_a_restart
     assert_eq!(found.len(), 3);
     assert_eq!(found[0], expected()[0]);
     assert!(found[1..].iter().all(|entry| entry.recipients[0].state == since), "{found:#?}");
+}
+
+/// The examples of all numbers, each as a spool of its own, with the large content that it names.
+#[test]
+fn every_format_is_exported_as_a_start_reads_it() {
+    let large = QueueId(1_883_131_734_577_381_376);
+    for (number, name, waiting) in [(2, "00000001.seg", 2), (3, "00000009.seg", 2), (4, "00000009.seg", 2)] {
+        let folder = tempfile::tempdir().unwrap();
+        old_spool(folder.path());
+        std::fs::remove_file(folder.path().join("segments/00000001.seg")).unwrap();
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/formats/spool-segment-{number}.seg"));
+        let mut bytes = std::fs::read(example).unwrap();
+        if number > 2 {
+            // it says that it had some before it
+            let alone = Header { previous: 0, first: 9, ..Header::read(&bytes).unwrap() };
+            bytes.splice(..LENGTH, alone.write());
+            std::fs::create_dir(folder.path().join("large/00000003")).unwrap();
+            std::fs::write(folder.path().join(format!("large/00000003/{large}")), vec![7; 300_000]).unwrap();
+        }
+        std::fs::write(folder.path().join("segments").join(name), bytes).unwrap();
+        let offline = Offline::read(folder.path(), Look::Whole).unwrap();
+        assert_eq!(offline.problems(), []);
+        let mut found = Vec::new();
+        let each = offline.each::<Infallible>(|waiting| {
+            match &waiting.content {
+                Content::Here { is_whole, .. } => assert!(is_whole, "format {number}"),
+                // Formats before 4 kept no sum of large ones.
+                Content::File { sum, .. } => assert_eq!(sum.is_some(), number >= 4),
+            }
+            found.push(waiting.entry);
+            Ok(())
+        });
+        each.unwrap();
+        drop(offline);
+        assert_eq!(found.len(), waiting, "format {number}");
+        let recovered = open(folder.path(), Sizes::default()).unwrap().recovered();
+        assert_eq!(found, recovered, "format {number}");
+    }
 }

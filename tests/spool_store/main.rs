@@ -18,6 +18,8 @@ mod faults;
 mod formats;
 mod kill;
 mod model;
+mod offline;
 mod reserve;
 mod speed;
 mod start;
+mod undecodable;

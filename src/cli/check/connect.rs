@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Finding, call_ahead, certificates, directory, doors, next_hops, print, refuse};
+use super::{Finding, call_ahead, certificates, directory, doors, next_hops, print, refuse, spool};
 use crate::cli::{Format, Outcome, output};
 use crate::config::check::load;
 use crate::config::{Config, DirectoryConfig, DirectoryKind};
@@ -14,6 +14,7 @@ use crate::directory::{Directories, Needs, build};
 use crate::metrics::Metrics;
 use crate::recipient::Lookup;
 use crate::routing::verdict::{Freshness, Question};
+use crate::spool::offline::Look;
 use crate::time::UnixTime;
 
 /// Tries everything. No: something failed.
@@ -28,6 +29,7 @@ pub(in crate::cli) async fn everything(file: &Path, format: Format) -> anyhow::R
     findings.extend(doors::knock_at_all(&config).await);
     findings.push(folder(&config.server.state_dir));
     findings.push(disk(&config.server.state_dir, config.min_free));
+    findings.extend(spool::look(&config.server.state_dir, Look::Whole));
     print(&config, findings, format)
 }
 

@@ -12,6 +12,7 @@ use crate::admin::api::problem_line;
 use crate::config::check::{Problem, load, render};
 use crate::config::{Config, Protocol};
 use crate::descriptors;
+use crate::spool::offline::Look;
 use crate::time::UnixTime;
 
 mod call_ahead;
@@ -21,6 +22,7 @@ mod directory;
 mod doors;
 pub(super) mod next_hops;
 mod source_routes;
+mod spool;
 
 /// What the check has to say, for scripts.
 #[derive(Serialize)]
@@ -82,7 +84,11 @@ impl Finding {
 /// The configuration alone. No: it would not load.
 pub(super) fn form(file: &Path, format: Format) -> anyhow::Result<Outcome> {
     match load(file, &HashMap::new()) {
-        Ok(config) => print(&config, certificates::out_of_time(&config, UnixTime::now()), format),
+        Ok(config) => {
+            let mut findings = certificates::out_of_time(&config, UnixTime::now());
+            findings.extend(spool::look(&config.server.state_dir, Look::Headers));
+            print(&config, findings, format)
+        }
         Err(problems) => refuse(&problems, format),
     }
 }

@@ -203,24 +203,30 @@ fn read(path: &Path) -> io::Result<Option<Saved>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let content =
-        content.strip_prefix(MAGIC).ok_or_else(|| io::Error::other("another version of the program wrote it"))?;
+    let foreign = || io::Error::other("another version of the program wrote it");
+    let content = content.strip_prefix(MAGIC).ok_or_else(foreign)?;
     let damaged = || io::Error::other("it is damaged");
     let (sum, saved) = content.split_first_chunk().ok_or_else(damaged)?;
     if u32::from_le_bytes(*sum) != crc32c::crc32c(saved) {
         return Err(damaged());
     }
-    postcard::from_bytes(saved).map(Some).map_err(|_| damaged())
+    let whole = postcard::take_from_bytes(saved).ok().filter(|(_, rest)| rest.is_empty());
+    whole.map(|(saved, _)| Some(saved)).ok_or_else(foreign)
+}
+
+fn to_bytes(saved: &Saved) -> io::Result<Vec<u8>> {
+    let saved = postcard::to_allocvec(saved).map_err(io::Error::other)?;
+    Ok([&MAGIC[..], &crc32c::crc32c(&saved).to_le_bytes(), &saved].concat())
 }
 
 fn write(path: &Path, saved: &Saved) -> io::Result<()> {
-    let saved = postcard::to_allocvec(saved).map_err(io::Error::other)?;
+    let bytes = to_bytes(saved)?;
     if let Some(folder) = path.parent() {
         crate::private::folder(folder)?;
     }
     let new = path.with_extension("ways.new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(&[&MAGIC[..], &crc32c::crc32c(&saved).to_le_bytes(), &saved].concat())?;
+    file.write_all(&bytes)?;
     file.sync_all()?;
     fs::rename(new, path)
 }
@@ -228,6 +234,22 @@ fn write(path: &Path, saved: &Saved) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::Format;
+
+    #[test]
+    fn its_format() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ad.ways");
+        let format = Format { name: "directory-ways", extension: "ways", oldest: 1, current: 1 };
+        format.check(&to_bytes(&Saved::example()).unwrap(), |_, bytes| {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(read(&path).unwrap(), Some(Saved::example()));
+        });
+        // What is whole and has an octet more is no damage.
+        let longer = postcard::to_allocvec(&(Saved::example(), 0_u8)).unwrap();
+        fs::write(&path, [&MAGIC[..], &crc32c::crc32c(&longer).to_le_bytes(), &longer].concat()).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("another version"));
+    }
 
     #[test]
     fn it_comes_back_as_it_was_saved_and_damage_is_found() {

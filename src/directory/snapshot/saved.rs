@@ -200,10 +200,16 @@ fn load(file: &File) -> Result<Loaded, Unreadable> {
     };
     let whole = at;
     let mut view = View::new(builder.finish().into());
-    while let Ok(Some((Record::Until { changes, position: later, at: then }, length))) = next(&mut file) {
-        changes.into_iter().for_each(|change| view.apply(change));
-        (position, at) = (later, then);
-        end += length;
+    loop {
+        match next(&mut file) {
+            Ok(Some((Record::Until { changes, position: later, at: then }, length))) => {
+                changes.into_iter().for_each(|change| view.apply(change));
+                (position, at) = (later, then);
+                end += length;
+            }
+            Err(Unreadable::Foreign) => return Err(Unreadable::Foreign),
+            Ok(_) | Err(_) => break,
+        }
     }
     Ok(Loaded { view, position, at, whole, of, end })
 }
@@ -237,7 +243,11 @@ fn next(file: &mut impl io::Read) -> Result<Option<(Record, u64)>, Unreadable> {
     if crc32c::crc32c(&content) != sum {
         return Err(Unreadable::Damaged);
     }
-    let record = postcard::from_bytes(&content).map_err(|_| Unreadable::Damaged)?;
+    // It is what was written: if it is no record, another version wrote it.
+    let (record, rest) = postcard::take_from_bytes(&content).map_err(|_| Unreadable::Foreign)?;
+    if !rest.is_empty() {
+        return Err(Unreadable::Foreign);
+    }
     Ok(Some((record, frame.len() as u64 + length as u64)))
 }
 

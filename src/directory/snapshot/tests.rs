@@ -92,6 +92,47 @@ fn a_file_of_another_part_of_the_directory_is_served_and_everything_read_anew() 
     }
 }
 
+/// A cache: nobody is answered from it, the directory is read as a whole, and its file takes the place of the old one.
+#[test]
+fn a_file_of_another_version_is_told_in_one_line_and_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    read(&open(folder.path(), &config(&["OU=Staff"])), 0..3, 7);
+    let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+    let ours = std::fs::read(&file).unwrap();
+    let mut foreign = ours.clone();
+    foreign[6] += 1;
+    std::fs::write(&file, &foreign).unwrap();
+    let lines = Lines::default();
+    let writer = {
+        let lines = lines.clone();
+        move || lines.clone()
+    };
+    let log = tracing_subscriber::fmt().with_writer(writer).finish();
+    let snapshot = tracing::subscriber::with_default(log, || open(folder.path(), &config(&["OU=Staff"])));
+    let told = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert!(told.lines().count() == 1 && told.contains("another version of the program wrote it"), "{told}");
+    assert_eq!(answered(&snapshot, 0), None);
+    assert_eq!(std::fs::read(&file).unwrap(), foreign, "until there is another one");
+    read(&snapshot, 0..3, 8);
+    assert_eq!(std::fs::read(&file).unwrap()[..8], ours[..8]);
+    assert_eq!(answered(&open(folder.path(), &config(&["OU=Staff"])), 0), Some(true));
+}
+
+/// A log in memory.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
 fn what_a_whole_read_does_not_have_is_not_believed_before_what_changed_during_it_is_in() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::directory::known::{Claim, Meaning, Strength};
+use crate::formats::Format;
 use crate::recipient::{Kind, Lookup};
+use crate::smtp::address::Address;
 
 fn known(name: &str) -> Known {
     let claims = vec![Claim { key: format!("{name}@contoso.com"), strength: Strength::Certain }];
@@ -160,16 +162,70 @@ fn a_file_of_another_version_is_called_so() {
     assert_eq!(open(&path).unwrap_err().to_string(), "another version of the program wrote it");
 }
 
-/// Whoever makes this fail gives the file another magic: what an older program wrote must not be read by newer rules.
+/// A file with an entry of each kind and what has changed since.
+fn example(folder: &Path) -> PathBuf {
+    let path = folder.join("state/example.snapshot");
+    let mut writer = Writer::create(&path, Id(5)).unwrap();
+    writer.begun = UnixTime(7);
+    let full = Meaning {
+        kind: Kind::MailUser,
+        target: Some(Address::parse("ann@fabrikam.com").unwrap()),
+        mail_server: Some("ex1.contoso.com".into()),
+        rule: "targetAddress".into(),
+        at_odds: Some("type 128".into()),
+    };
+    let mut ann = Known { meaning: Ok(full), ..known("ann") };
+    ann.claims.push(Claim { key: "a.nn".into(), strength: Strength::Fallback });
+    let of_kind = |kind| {
+        let mut one = known(&format!("{kind:?}").to_lowercase());
+        one.meaning.as_mut().unwrap().kind = kind;
+        one
+    };
+    writer.put(vec![ann, known("bob"), Known { meaning: Err("unclear".into()), ..known("dora") }]).unwrap();
+    writer.put(Kind::ALL.map(of_kind).into()).unwrap();
+    let mut journal = writer.finish(Position::Unknown).unwrap().0.install().unwrap();
+    let changes = vec![Change::Put(known("carl")), Change::Gone(Id::of(b"bob"))];
+    journal.append(changes, Some(&nine()), UnixTime(8)).unwrap();
+    path
+}
+
 #[test]
-fn records_are_written_as_ever() {
-    let changes = vec![Change::Put(known("a")), Change::Gone(Id(2))];
-    let until = Record::Until { changes, position: nine(), at: UnixTime(300) };
-    let written = framed(&until).unwrap();
-    let plain: String = written[8..].iter().map(|octet| format!("{octet:02x}")).collect();
-    assert_eq!(
-        plain,
-        "0102008cd987b0c889f7b1af010f434e3d612c44433d636f6e746f736f010d6140636f6e746f736f2e636f6d000000000004746573740001\
-         02010364633109ac02"
-    );
+fn its_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = fs::read(example(folder.path())).unwrap();
+    let format = Format { name: "directory-snapshot", extension: "snapshot", oldest: 1, current: 1 };
+    format.check(&written, |number, bytes| {
+        assert_eq!(bytes[6] - b'0', u8::try_from(number).unwrap());
+        let path = folder.path().join("old.snapshot");
+        fs::write(&path, bytes).unwrap();
+        let loaded = read(&path).unwrap();
+        assert_eq!(["ann", "bob", "carl", "group"].map(|name| has(&loaded, name)), [true, false, true, true]);
+        assert_eq!((&loaded.position, loaded.at, loaded.whole, loaded.of), (&nine(), UnixTime(8), UnixTime(7), Id(5)));
+    });
+}
+
+/// It is a cache: it is read from the directory again, and not cut off as if writing had broken off.
+#[test]
+fn a_record_of_another_version_is_told_from_damage_wherever_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = written(folder.path());
+    let whole = fs::read(&path).unwrap();
+    let framed = |content: &[u8]| {
+        let length = u32::try_from(content.len()).unwrap().to_le_bytes();
+        [&length[..], &crc32c::crc32c(content).to_le_bytes(), content].concat()
+    };
+    let content = postcard::to_allocvec(&Record::Entry(known("eve"))).unwrap();
+    let longer = [&content[..], &[0]].concat();
+    let mut variant = content.clone();
+    variant[0] = 2;
+    for (what, content) in [("a field less", &content[..content.len() - 1]), ("more", &longer), ("a variant", &variant)]
+    {
+        let record = framed(content);
+        for at in [HEAD, whole.len()] {
+            let bytes = [&whole[..at], &record, &whole[at..]].concat();
+            fs::write(&path, &bytes).unwrap();
+            assert!(matches!(open(&path), Err(Unreadable::Foreign)), "{what} at {at}");
+            assert_eq!(fs::read(&path).unwrap(), bytes, "{what} at {at}");
+        }
+    }
 }

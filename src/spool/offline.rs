@@ -1,0 +1,313 @@
+//! A spool that is read without being opened: for `fingerpost queue export` and `check`.
+//!
+//! Nothing is written, made or moved, so that it works on a read-only disk, on a copy, and on a spool that this version
+//! refuses to start with. What cannot be read is told and passed over. While it is read no server starts on it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::SpoolError;
+use super::aside;
+use super::chain::{Link, chain};
+use super::changes::Changes;
+use super::entry::Entry;
+use super::header::{self, Header};
+use super::index::{At, Index, Kept, Place, Spot};
+use super::layout::{self, Layout, failed};
+use super::reading;
+use super::record::{Frame, Frames, Unreadable, is_torn, is_unused};
+use super::segment::header_of;
+use crate::message::queue_id::QueueId;
+
+/// A spool's log, read.
+pub struct Offline {
+    layout: Layout,
+    links: Vec<Link>,
+    index: Index,
+    problems: Vec<Problem>,
+    _lock: Option<File>,
+}
+
+/// Why a spool is not read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum NotRead {
+    /// There is none.
+    #[error("there is no spool in {0}")]
+    Missing(PathBuf),
+    /// A server has it.
+    #[error(transparent)]
+    InUse(SpoolError),
+    /// It is one of the first version.
+    #[error(transparent)]
+    OtherFormat(SpoolError),
+    /// The system says no.
+    #[error(transparent)]
+    Io(#[from] SpoolError),
+}
+
+/// How much is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// What segments say of themselves: some octets of each.
+    Headers,
+    /// All of the log.
+    Whole,
+}
+
+/// A stretch of the log that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// Another version wrote it: a start is refused.
+    OtherFormat(String),
+    /// It is damaged or missing: a start lays aside what is left of it.
+    Damage(String),
+}
+
+/// A message that waits.
+#[derive(Debug)]
+pub struct Waiting<'a> {
+    /// Its envelope and how each recipient stands.
+    pub entry: Entry,
+    /// Its content.
+    pub content: Content<'a>,
+}
+
+/// Where a waiting message's content is.
+#[derive(Debug)]
+pub enum Content<'a> {
+    /// In the log.
+    Here {
+        /// What there is of it.
+        bytes: &'a [u8],
+        /// Whether that is what was written.
+        is_whole: bool,
+    },
+    /// In a file of its own.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// CRC-32C, where it is known.
+        sum: Option<u32>,
+    },
+}
+
+/// A segment in memory.
+struct Opened {
+    header: Header,
+    bytes: Vec<u8>,
+    /// What the disk did not give.
+    withheld: Vec<Range<usize>>,
+}
+
+impl Problem {
+    /// For people.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Self::OtherFormat(text) | Self::Damage(text) => text,
+        }
+    }
+}
+
+impl Offline {
+    /// Reads the log below `folder`. It blocks, and keeps servers from starting there until it is dropped.
+    ///
+    /// # Errors
+    /// [`NotRead`].
+    pub fn read(folder: &Path, look: Look) -> Result<Self, NotRead> {
+        let layout = Layout::at(folder);
+        if !layout.segments.is_dir() && !layout.root.join("messages").is_dir() {
+            // What cannot be looked into is not missing.
+            return match std::fs::metadata(folder) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(failed("cannot read", folder, &e).into()),
+                _ => Err(NotRead::Missing(folder.to_owned())),
+            };
+        }
+        let lock = layout::lock_for_reading(folder)?.map_err(NotRead::InUse)?;
+        layout.refuse_old().map_err(NotRead::OtherFormat)?;
+        let mut found = Self { layout, links: Vec::new(), index: Index::default(), problems: Vec::new(), _lock: lock };
+        let headers = found.headers()?;
+        let (links, missing) = chain(&headers);
+        for number in missing {
+            let path = found.layout.segment(number);
+            found.problems.push(Problem::Damage(format!("{} is missing", path.display())));
+        }
+        if look == Look::Whole {
+            links.iter().for_each(|link| found.read_segment(link));
+        }
+        found.links = links;
+        Ok(found)
+    }
+
+    /// What could not be read.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// How many messages wait.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.index.messages().count()
+    }
+
+    /// Hands on each message that waits, about in the order in which they came.
+    ///
+    /// # Errors
+    /// What `take` says, which ends it.
+    pub fn each<E>(&self, mut take: impl FnMut(Waiting<'_>) -> Result<(), E>) -> Result<(), E> {
+        let mut changes = Changes::new(&self.layout);
+        for link in &self.links {
+            // One that can only be read at the first time is missing from what is handed on: the caller can count.
+            let Ok(Some(Opened { header, bytes, .. })) = self.opened(link) else { continue };
+            for frame in frames(&header, &bytes).filter_map(read_as_far_as_it_goes) {
+                let offset = place(frame.range.start);
+                for (nth, statement) in (0..).zip(&frame.logged.accepted) {
+                    let at = At { segment: link.number, offset, nth };
+                    let Some(kept) = self.index.get(statement.entry.id).filter(|kept| kept.at == at) else { continue };
+                    let mut entry = Entry::clone(&statement.entry);
+                    changes.apply(&mut entry, kept);
+                    let content = self.content(entry.id, kept, &bytes);
+                    take(Waiting { entry, content })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Large contents that belong to no message that could be read. They are worth something only where not all could be:
+    /// else they are finished, or were never accepted.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub fn strays(&self) -> Result<Vec<(QueueId, PathBuf)>, SpoolError> {
+        let is_all_read = self.problems.is_empty() && !self.links.is_empty();
+        if is_all_read || !self.layout.large.is_dir() {
+            return Ok(Vec::new());
+        }
+        let wanted: HashSet<PathBuf> = self.index.messages().filter_map(|(id, kept)| self.large(id, kept)).collect();
+        let mut strays = Vec::new();
+        for folder in layout::list(&self.layout.large)? {
+            if layout::number(&folder, "").is_none() {
+                continue;
+            }
+            let files = layout::list(&folder)?.into_iter().filter(|path| !wanted.contains(path));
+            strays.extend(files.filter_map(|path| Some((aside::id(&path)?, path))));
+        }
+        Ok(strays)
+    }
+
+    fn large(&self, id: QueueId, kept: &Kept) -> Option<PathBuf> {
+        match kept.content {
+            Place::File { folder, .. } => Some(self.layout.large(folder, id)),
+            Place::Segment { .. } => None,
+        }
+    }
+
+    fn headers(&mut self) -> Result<BTreeMap<u32, Option<Header>>, SpoolError> {
+        let mut headers = BTreeMap::new();
+        for path in layout::list(&self.layout.segments)? {
+            let Some(number) = layout::number(&path, ".seg") else { continue };
+            let header = File::open(&path).map(|file| header_of(&file));
+            let problem = match &header {
+                Ok(Ok(_)) => None,
+                Ok(Err(header::Unreadable::Format(format))) => Some(other_format(layout::in_format(&path, *format))),
+                Ok(Err(header::Unreadable::Damaged)) => Some(damage(&path, "has no header that can be read")),
+                Err(error) => Some(damage(&path, &format!("cannot be opened: {error}"))),
+            };
+            self.problems.extend(problem);
+            headers.insert(number, header.ok().and_then(Result::ok));
+        }
+        Ok(headers)
+    }
+
+    /// A segment up to where its acknowledged records end. `None`: it cannot be read by its header.
+    fn opened(&self, link: &Link) -> Result<Option<Opened>, SpoolError> {
+        let Some(header) = link.header else { return Ok(None) };
+        let path = self.layout.segment(link.number);
+        let (mut bytes, withheld) = reading::whole(&path).map_err(|e| failed("cannot read", &path, &e))?;
+        bytes.truncate(end_of(link));
+        Ok(Some(Opened { header, bytes, withheld }))
+    }
+
+    fn read_segment(&mut self, link: &Link) {
+        let path = self.layout.segment(link.number);
+        let Opened { header, bytes, withheld } = match self.opened(link) {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return, // that was told
+            Err(error) => return self.problems.push(Problem::Damage(error.to_string())),
+        };
+        if link.end.is_some() && bytes.len() < end_of(link) {
+            self.problems
+                .push(damage(&path, &format!("ends at byte {}, and is to end at {}", bytes.len(), end_of(link))));
+        }
+        for range in withheld {
+            self.problems.push(damage(&path, &format!("is not given by the disk at bytes {range:?}")));
+        }
+        for read in frames(&header, &bytes) {
+            let frame = match read {
+                Ok(frame) => frame,
+                Err(unreadable) if unreadable.is_undecodable => {
+                    self.problems.push(other_format(layout::undecodable(&path, unreadable.range.start)));
+                    continue;
+                }
+                // Nothing, or what nobody was told of.
+                Err(end)
+                    if link.end.is_none()
+                        && (is_unused(&bytes, &end.range) || is_torn(header.mark, &bytes, &end.range)) =>
+                {
+                    continue;
+                }
+                Err(unreadable) => {
+                    self.problems.push(damage(&path, &format!("cannot be read at bytes {:?}", unreadable.range)));
+                    let Some(frame) = unreadable.frame else { continue };
+                    frame
+                }
+            };
+            let spot = Spot { segment: link.number, offset: place(frame.range.start), contents: place(frame.contents) };
+            self.index.apply(&frame.logged, spot);
+        }
+    }
+
+    fn content<'a>(&self, id: QueueId, kept: &Kept, segment: &'a [u8]) -> Content<'a> {
+        match kept.content {
+            Place::File { folder, sum } => Content::File { path: self.layout.large(folder, id), sum },
+            Place::Segment { offset, length, sum } => {
+                let rest = segment.get(offset as usize..).unwrap_or_default();
+                let bytes = rest.get(..length as usize).unwrap_or(rest);
+                let is_whole = bytes.len() == length as usize && crc32c::crc32c(bytes) == sum;
+                Content::Here { bytes, is_whole }
+            }
+        }
+    }
+}
+
+fn frames<'a>(header: &Header, bytes: &'a [u8]) -> Frames<'a> {
+    Frames::new((header.mark, header.format), bytes, header::LENGTH)
+}
+
+/// A record, if only its contents are damaged too.
+fn read_as_far_as_it_goes(read: Result<Frame, Unreadable>) -> Option<Frame> {
+    read.map_or_else(|unreadable| unreadable.frame, Some)
+}
+
+fn end_of(link: &Link) -> usize {
+    link.end.and_then(|end| usize::try_from(end).ok()).unwrap_or(usize::MAX)
+}
+
+fn place(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX) // a segment is never that long
+}
+
+fn other_format(error: SpoolError) -> Problem {
+    match error {
+        SpoolError::Io(text) => Problem::OtherFormat(text),
+        error @ SpoolError::Full { .. } => Problem::OtherFormat(error.to_string()),
+    }
+}
+
+fn damage(path: &Path, what: &str) -> Problem {
+    Problem::Damage(format!("{} {what}", path.display()))
+}
