@@ -50,6 +50,7 @@ fn states(format: u16) -> Vec<State> {
         last_error: "hub.contoso.com[192.0.2.1]:25: 451 4.2.1 busy".into(),
         warned: true,
         in_doubt: if is_before { 0 } else { 2 },
+        followed: !is_before,
         ages_from: None,
     };
     let since = Waiting { ages_from: Some(QueueTime(1_800_000_100)), ..waiting.clone() };

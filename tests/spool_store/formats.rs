@@ -117,7 +117,7 @@ fn every_format_is_exported_as_a_start_reads_it() {
         each.unwrap();
         drop(offline);
         assert_eq!(found.len(), waiting, "format {number}");
-        let recovered = open(folder.path(), Sizes::default()).unwrap().recovered();
+        let recovered = crate::fixture::found(&*open(folder.path(), Sizes::default()).unwrap());
         assert_eq!(found, recovered, "format {number}");
     }
 }

@@ -45,7 +45,7 @@ fn it_says_what_a_start_would_find() {
         let mut known: Vec<QueueId> = Vec::new();
         for round in 0..5 {
             let spool = open(folder.path()).unwrap();
-            let mut entries = spool.recovered();
+            let mut entries = crate::fixture::found(&*spool);
             for _ in 0..40 {
                 let size = if numbers.below(40) == 0 { LARGE } else { 1 + numbers.below(3000) as u64 };
                 entries.push(accept(&*spool, size, 1 + numbers.below(3)));
@@ -63,7 +63,7 @@ fn it_says_what_a_start_would_find() {
             drop(spool);
             let found = read(folder.path());
             let spool = open(folder.path()).unwrap();
-            let recovered = spool.recovered();
+            let recovered = crate::fixture::found(&*spool);
             assert!(recovered.len() > 10, "{name}, round {round}: {}", recovered.len());
             assert!(found.iter().all(|(_, is_right)| *is_right), "{name}, round {round}");
             let found: Vec<Entry> = found.into_iter().map(|(entry, _)| entry).collect();

@@ -263,7 +263,7 @@ fn a_checkpoint_of_another_version_is_done_without() {
     let lines: Vec<_> = told.lines().filter(|line| line.contains("from another version")).collect();
     assert_eq!(lines.len(), 1, "{told}");
     assert!(lines[0].contains("1 checkpoints"), "{told}");
-    assert_eq!(spool.recovered(), sample.entries);
+    assert_eq!(crate::fixture::found(&*spool), sample.entries);
     assert!(sample.entries.iter().all(|entry| is_whole(&*spool, entry)));
     drop(spool);
 
