@@ -139,9 +139,9 @@ impl Standing {
         match state {
             State::Waiting(Waiting { attempts, next_attempt, last_error, .. }) => Self::Waiting {
                 attempts: *attempts,
-                next_attempt: *next_attempt,
+                next_attempt: next_attempt.by_day(),
                 last_error: last_error.clone(),
-                why: if *next_attempt <= UnixTime::now() { why.to_owned() } else { String::new() },
+                why: if *next_attempt <= UnixTime::steady() { why.to_owned() } else { String::new() },
             },
             State::Held(why) => Self::Held { why: why.words(connector).to_string() },
             State::Done(Outcome::Delivered { next_hop, reply }) => {

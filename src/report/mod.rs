@@ -131,7 +131,7 @@ pub async fn make(
         sender: sender(&text, &in_force.config.reports.from, to),
         content: text.content,
         stamps: Vec::new(),
-        recipients: vec![recipient(to, &route, now)],
+        recipients: vec![recipient(to, &route, UnixTime::steady())],
     };
     match route {
         Err(reply) if reply.is_permanent() => {

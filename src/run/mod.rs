@@ -88,7 +88,7 @@ impl Node {
     /// # Errors
     /// What keeps it from starting, with what to do; a wrong configuration's problems are a line or more each.
     pub async fn start(file: &Path) -> Result<Self, String> {
-        let started_at = UnixTime::now();
+        let started_at = UnixTime::steady(); // first of all: from now on that clock goes by itself
         let config = reload::start(file, started_at)
             .map_err(|problems| format!("the configuration cannot be used:\n{}", render(&problems)))?;
         config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

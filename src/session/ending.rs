@@ -68,7 +68,7 @@ pub(super) async fn end(
     returned::check(services, session, &mut transaction, &mut passed).await?;
     let content = content(&passed, &writing, summary);
     let fates = if transaction.branches.is_empty() {
-        transaction.recipients.iter().map(|_| Fate::due(writing.at)).collect()
+        transaction.recipients.iter().map(|_| Fate::due(UnixTime::steady())).collect()
     } else {
         send(services, session, &mut transaction, (&passed, &content, &mut writing)).await?
     };
@@ -148,7 +148,7 @@ async fn send(
         }
     };
     // The attempt was made now, however long the message was on its way to us.
-    let now = UnixTime::now();
+    let now = UnixTime::steady();
     let mut fates: Vec<Fate> = (0..outcomes.len()).map(|recipient| transaction.untold(recipient, now)).collect();
     for (recipient, then) in going.into_iter().zip(then) {
         if let Some(outcome) = outcomes[recipient].take() {

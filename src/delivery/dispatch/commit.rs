@@ -171,7 +171,7 @@ pub(super) async fn drop_recipients(shared: &Shared, dropping: &Dropping) -> Res
     let committed = shared.parts.spool.commit(Record { accepted: Vec::new(), changes }).await;
     match &committed {
         Ok(()) => shared.queue().dropped(dropping),
-        Err(_) => shared.queue().undo_drop(dropping, UnixTime::now()),
+        Err(_) => shared.queue().undo_drop(dropping, UnixTime::steady()),
     }
     committed
 }

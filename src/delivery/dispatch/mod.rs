@@ -25,7 +25,7 @@ use crate::report::dead_letter::bounds::Sweep;
 use crate::smtp::address::Address;
 use crate::spool::entry::Entry;
 use crate::spool::{Spool, SpoolError};
-use crate::time::{Moment, UnixTime};
+use crate::time::{Jumps, Moment, UnixTime};
 use crate::trace::Trace;
 
 mod basis;
@@ -45,7 +45,7 @@ use branch::Grouping;
 use queue::{Dropping, Picked, Queue, Rules, Ticket};
 pub use under_way::{Handover, UnderWay};
 
-/// How often the dead letters are counted; also the longest sleep, so that a clock that was put right is noticed.
+/// How often the dead letters are counted, and the clocks compared; also the longest sleep.
 const TICK: Duration = Duration::from_secs(5);
 /// How often dead letters that are too old or too many are removed.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -101,7 +101,7 @@ impl Delivery {
         for entry in parts.spool.recovered() {
             queue.insert(entry, None);
         }
-        queue.look_at_held(UnixTime::now());
+        queue.look_at_held(UnixTime::steady());
         let dropped: Vec<Dropping> = queue.dropped_before().into_iter().filter_map(|id| queue.begin_drop(id)).collect();
         let shared = Arc::new(Shared {
             parts,
@@ -143,7 +143,7 @@ impl Delivery {
     /// Makes waiting recipients due now: of one message, or of all. Returns how many messages that were. Held ones
     /// stay held.
     pub fn retry(&self, id: Option<QueueId>) -> usize {
-        let messages = self.shared.queue().retry(id, UnixTime::now());
+        let messages = self.shared.queue().retry(id, UnixTime::steady());
         self.shared.wake.notify_one();
         messages
     }
@@ -174,7 +174,7 @@ impl Delivery {
     /// The configuration in force has changed: held mail is looked at again, and mail whose connector is gone now.
     pub fn configuration_changed(&self) {
         let config = self.shared.parts.current.load().config.clone();
-        let now = UnixTime::now();
+        let now = UnixTime::steady();
         let mut queue = self.shared.queue();
         queue.retry_orphans(|connector| config.send_connector(connector).is_some(), now);
         queue.look_at_held(now);
@@ -199,7 +199,7 @@ impl Delivery {
 impl Shared {
     /// This moment.
     fn now(&self) -> Moment {
-        Moment { day: UnixTime::now(), queue: self.parts.spool.queue_time() }
+        Moment::now(self.parts.spool.queue_time())
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -209,7 +209,7 @@ impl Shared {
     /// Starts what is due and has a place; returns how long nothing more can be due.
     fn start_due(self: &Arc<Self>) -> Duration {
         let config = self.parts.current.load().config.clone();
-        let now = UnixTime::now();
+        let now = UnixTime::steady();
         let mut queue = self.queue();
         let picked = queue.pick(|connector| rules(&config, connector), now);
         let next = queue.next_due(|connector| rules(&config, connector));
@@ -264,6 +264,7 @@ async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
     let mut sweep = tokio::time::interval(SWEEP);
     let mut held = tokio::time::interval_at(Instant::now() + LOOK_AT_HELD, LOOK_AT_HELD);
     let mut sessions_live = true;
+    let mut jumps = Jumps::default();
     while !shared.stopping.is_cancelled() {
         let idle = shared.start_due();
         tokio::select! {
@@ -274,12 +275,15 @@ async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
             },
             () = shared.wake.notified() => {}
             () = tokio::time::sleep(idle) => {}
-            _ = tick.tick() => shared.count_dead_letters(),
+            _ = tick.tick() => {
+                shared.count_dead_letters();
+                tell::jump(&shared.parts.metrics, &mut jumps);
+            }
             _ = sweep.tick() => {
                 let shared = shared.clone();
                 shared.clone().tasks.spawn_blocking(move || shared.sweep_dead_letters());
             }
-            _ = held.tick() => shared.queue().look_at_held(UnixTime::now()),
+            _ = held.tick() => shared.queue().look_at_held(UnixTime::steady()),
         }
     }
     while let Some(Some(handover)) = shared.closing.run_until_cancelled(accepted.recv()).await {
@@ -341,7 +345,7 @@ struct Hold<'a> {
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        self.shared.queue().release(self.id, self.ticket, UnixTime::now().plus(AFTER_BREAKDOWN));
+        self.shared.queue().release(self.id, self.ticket, UnixTime::steady().plus(AFTER_BREAKDOWN));
         self.shared.wake.notify_one();
     }
 }

@@ -82,8 +82,8 @@ async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
             end: End::Deferred,
         };
         match decided.unwrap_or_else(|| Now::Try(queued.route.clone())) {
-            Now::Try(route) => plan.go(in_force, picked, attempted(&route, None), now),
-            Now::TryOld(route, reply) => plan.go(in_force, picked, attempted(&route, Some(reply)), now),
+            Now::Try(route) => plan.go(in_force, picked, attempted(&route, None)),
+            Now::TryOld(route, reply) => plan.go(in_force, picked, attempted(&route, Some(reply))),
             Now::Hold if queued.state == State::Held(HeldFor::NoConnector) => {
                 plan.elsewhere.push(Update {
                     recipient: *recipient,
@@ -105,7 +105,7 @@ async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
 
 impl Plan {
     /// It is tried now if its way is still on this connector, in the same branch as the others; else it is queued there.
-    fn go(&mut self, in_force: &InForce, picked: &Picked, attempted: Attempted, now: UnixTime) {
+    fn go(&mut self, in_force: &InForce, picked: &Picked, attempted: Attempted) {
         let Some(queued) = picked.entry.recipients.get(attempted.recipient) else { return };
         let mine = attempted.route.connector == picked.connector && matches!(queued.state, State::Waiting(_));
         let grouping = in_force.config.send_connector(&picked.connector).map(|connector| Grouping::of(connector));
@@ -120,7 +120,7 @@ impl Plan {
         }
         let state = match &queued.state {
             State::Waiting(_) => queued.state.clone(),
-            State::Held(_) | State::Done(_) => State::due(now),
+            State::Held(_) | State::Done(_) => State::due(UnixTime::steady()),
         };
         let known = Known { fresh: true, ..attempted.known };
         self.elsewhere.push(Update { recipient: attempted.recipient, state, route: attempted.route, known });
