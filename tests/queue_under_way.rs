@@ -122,7 +122,7 @@ async fn what_was_not_taken_now_waits_as_after_any_attempt() {
         (Outcome::undone(), "451"),
         (
             Outcome::in_doubt(&"hub[192.0.2.1]:25".into(), "it broke off"),
-            "outcome unknown, the message may arrive twice",
+            "outcome unknown: it may have arrived, and may arrive twice",
         ),
     ] {
         let town = Town::start().await;
@@ -223,7 +223,7 @@ async fn what_nobody_hears_of_any_more_is_in_doubt() {
     drop(answering);
     eventually("it is settled", || town.counted("deferred") == 1).await;
     let shown = town.house.tried(id, 1).await;
-    assert!(shown.starts_with("451 4.4.2 primary: outcome unknown, the message may arrive twice"), "{shown}");
+    assert!(shown.starts_with("451 4.4.2 primary: outcome unknown: it may have arrived, and may arrive twice"), "{shown}");
     assert!(waits(&town.house, id, UnixTime::now().0 + FIRST - 30));
     town.others_go_on().await;
     assert_eq!((town.given(), town.reports().len()), ((0, 0), 0));

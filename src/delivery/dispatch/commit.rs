@@ -10,7 +10,6 @@ use super::Shared;
 use super::queue::Dropping;
 use super::settle::{self, Attempted, Settled};
 use super::tell;
-use crate::config::Retry;
 use crate::in_force::InForce;
 use crate::message::envelope::Relay;
 use crate::message::queue_id::QueueId;
@@ -74,9 +73,7 @@ pub(super) async fn commit(shared: &Shared, in_force: &InForce, entry: &Entry, e
 }
 
 fn settled(in_force: &InForce, entry: &Entry, attempted: &Attempted, now: Moment) -> Settled {
-    let connector = in_force.config.send_connector(&attempted.route.connector);
-    let retry = connector.map_or(&Retry::DEFAULT, |connector| &connector.retry);
-    settle::settle(entry, attempted, retry, now)
+    settle::settle(entry, attempted, super::retry(&in_force.config, &attempted.route.connector), now)
 }
 
 /// The entry as it will stand.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Config, Retry};
 use crate::delivery::attempt::Outbound;
 use crate::delivery::last_refusals::LastRefusal;
 use crate::delivery::memory::Memory;
@@ -98,10 +98,12 @@ impl Delivery {
     #[must_use]
     pub fn start(parts: Parts, accepted: UnboundedReceiver<Handover>) -> Arc<Self> {
         let mut queue = Queue::default();
-        for entry in parts.spool.recovered() {
+        let (config, now) = (parts.current.load().config.clone(), UnixTime::steady());
+        for mut entry in parts.spool.recovered() {
+            settle::after_start(&mut entry, |connector| retry(&config, connector), now);
             queue.insert(entry, None);
         }
-        queue.look_at_held(UnixTime::steady());
+        queue.look_at_held(now);
         let dropped: Vec<Dropping> = queue.dropped_before().into_iter().filter_map(|id| queue.begin_drop(id)).collect();
         let shared = Arc::new(Shared {
             parts,
@@ -248,6 +250,11 @@ impl Shared {
         let state_dir = self.parts.current.load().config.server.state_dir.clone();
         tell::dead_letters(&self.parts.metrics, &state_dir);
     }
+}
+
+/// When mail on this connector is tried again.
+fn retry<'a>(config: &'a Config, connector: &str) -> &'a Retry {
+    config.send_connector(connector).map_or(&Retry::DEFAULT, |connector| &connector.retry)
 }
 
 fn rules(config: &Config, connector: &str) -> Rules {

@@ -16,7 +16,7 @@ use super::branch::Grouping;
 use crate::message::queue_id::QueueId;
 use crate::routing::verdict::Route;
 use crate::smtp::domain::Domain;
-use crate::spool::entry::{Entry, State};
+use crate::spool::entry::{Entry, State, Waiting, Why};
 use crate::time::UnixTime;
 
 mod dropping;
@@ -37,6 +37,8 @@ pub(super) struct Known {
     pub(super) fresh: bool,
     /// Its way is another one than the spool has.
     pub(super) rerouted: bool,
+    /// As [`Outbound::tries`](crate::delivery::attempt::Outbound::tries) was at the end of its last attempt.
+    pub(super) tries: u32,
     /// A next hop's "unknown recipient" led to this way; it does so once.
     pub(super) followed: bool,
 }
@@ -191,21 +193,24 @@ impl Queue {
             Some(id) => vec![id],
             None => self.live.keys().copied().collect(),
         };
-        ids.into_iter().filter(|id| self.retry_one(*id, now)).count()
+        ids.into_iter().filter(|id| self.retry_one(*id, now, |_| true)).count()
     }
 
     /// Makes messages due now that wait for a connector which is gone: they are held, or find another way, at once.
     pub(super) fn retry_orphans(&mut self, exists: impl Fn(&str) -> bool, now: UnixTime) {
         let orphaned = self.lanes.iter().filter(|(connector, _)| !exists(connector));
         let ids: Vec<_> = orphaned.flat_map(|(_, lane)| lane.waiting.iter().map(|(_, id)| *id)).collect();
-        ids.into_iter().for_each(|id| _ = self.retry_one(id, now));
+        // What may have arrived waits all the same: another way may be another copy.
+        ids.into_iter().for_each(|id| _ = self.retry_one(id, now, |waiting| waiting.why != Why::InDoubt));
     }
 
-    fn retry_one(&mut self, id: QueueId, now: UnixTime) -> bool {
+    fn retry_one(&mut self, id: QueueId, now: UnixTime, may: impl Fn(&Waiting) -> bool) -> bool {
         let Some(live) = self.live.get_mut(&id) else { return false };
         let mut some = false;
         for (queued, slot) in Arc::make_mut(&mut live.entry).recipients.iter_mut().zip(&live.slots) {
-            if let (State::Waiting(waiting), None) = (&mut queued.state, slot.busy) {
+            if let (State::Waiting(waiting), None) = (&mut queued.state, slot.busy)
+                && may(waiting)
+            {
                 waiting.next_attempt = waiting.next_attempt.min(now);
                 some = true;
             }

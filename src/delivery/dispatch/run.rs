@@ -79,6 +79,7 @@ async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
             route: route.clone(),
             refused_now,
             outcome: Outcome::undone(),
+            counts: true,
             end: End::Deferred,
         };
         match decided.unwrap_or_else(|| Now::Try(queued.route.clone())) {
@@ -144,7 +145,13 @@ async fn send(
             outcomes
         }
     };
-    going.into_iter().zip(outcomes).map(|(attempted, outcome)| Attempted { outcome, ..attempted }).collect()
+    let tries = shared.parts.outbound.tries(&connector.name);
+    let tried = |(attempted, outcome): (Attempted, Outcome)| {
+        // All others have been somewhere, or have looked.
+        let counts = outcome.class != Class::Unreachable || tries != attempted.known.tries;
+        Attempted { known: Known { tries, ..attempted.known }, outcome, counts, ..attempted }
+    };
+    going.into_iter().zip(outcomes).map(tried).collect()
 }
 
 async fn by_smtp(

@@ -63,6 +63,7 @@ fn attempted(entry: &Entry, held: &Held, outcomes: &[(usize, Outcome)]) -> Vec<A
             route: queued.route.clone(),
             refused_now: None,
             outcome: outcome.unwrap_or_else(|| unheard(queued)),
+            counts: true,
             end: End::Deferred,
         })
     };

@@ -97,6 +97,18 @@ impl State {
     }
 }
 
+impl Why {
+    /// Whether it is over when its next hop answers again: such a recipient is due then. What may have arrived keeps its
+    /// wait, for each attempt may be another copy; only an operator makes it due earlier.
+    #[must_use]
+    pub fn ends_with_the_outage(self) -> bool {
+        match self {
+            Self::Unreachable => true,
+            Self::New | Self::Deferred | Self::Undecided | Self::InDoubt => false,
+        }
+    }
+}
+
 impl HeldFor {
     /// For people; `connector` is the recipient's.
     #[must_use]
