@@ -374,7 +374,7 @@ fn remember(services: &Services, transaction: &Transaction, identity: &Identity,
         let has_it = outcome.as_ref().is_some_and(|outcome| outcome.class == Class::Accepted);
         has_it.then_some((&recipient.rcpt.address, &*recipient.route.connector))
     });
-    services.memory.accepted((&transaction.sender.reverse_path, identity), accepted, UnixTime::now());
+    services.memory.accepted((&transaction.sender.reverse_path, identity), accepted);
     for (recipient, outcome) in transaction.recipients.iter().zip(outcomes) {
         if let Some(Outcome { class: Class::Accepted, next_hop, .. }) = outcome {
             services.memory.taken(&recipient.rcpt.address, &recipient.route, (next_hop, Step::Dot));

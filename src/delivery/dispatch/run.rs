@@ -207,7 +207,7 @@ fn remember(shared: &Shared, entry: &Entry, tried: &[Attempted]) {
     });
     let message = (&entry.sender.reverse_path, &entry.content.identity);
     let ways = taken.clone().map(|(address, attempted)| (address, &*attempted.route.connector));
-    memory.accepted(message, ways, UnixTime::now());
+    memory.accepted(message, ways);
     for (address, attempted) in taken {
         memory.taken(address, &attempted.route, (&attempted.outcome.next_hop, Step::Dot));
     }
@@ -301,7 +301,7 @@ async fn unknown(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attemp
         said: &attempted.outcome.reply,
         source: Source { reverse_path: &entry.sender.reverse_path, client: entry.origin.client },
     };
-    match shared.parts.memory.judge(&unknown, now) {
+    match shared.parts.memory.judge(&unknown) {
         Judged::Follow(route) => Attempted { end: End::Follow(route), ..attempted },
         Judged::Temporary => instead(&UNKNOWN_JUST_NOW, attempted),
         Judged::Defer(reply) => instead(&reply, attempted),
