@@ -11,9 +11,11 @@ mod town;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fingerpost::time::UnixTime;
+use support::postfix::{Postfix, Setup};
+use support::senders::Raw;
 use support::{free_port, wait_until};
 use town::{PEOPLE, SOON, Town, connector, domain};
 
@@ -225,4 +227,38 @@ fn what_cut_through_queued_after_the_dot_waits_as_long() {
     assert_eq!(shown["may_have_arrived"], 1);
     assert!(next_attempt(&town, "bob@b.test") >= 595);
     assert_eq!(bad.contents().len(), 1);
+}
+
+/// What cut-through adds to Q10: the client hears 451 and comes again, and each time is another copy. A Postfix with its
+/// times as they are by default, a hundred times as fast: two days in half an hour.
+///
+/// `cargo test --test clock -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement of half an hour"]
+fn in_cut_through_the_senders_own_retries_make_the_copies() {
+    let mut town = Town::prepare();
+    let hop = town.hop("dot => drop");
+    town.node.write("people.csv", "address\np0@c.test\n");
+    let tables =
+        connector("hop", hop.address, EACH_SECOND).replace("delivery = \"queue\"", "delivery = \"cut-through\"");
+    town.start(&format!("{PEOPLE}{tables}{}", domain("c.test", "authoritative", "hop")));
+    let postfix = Postfix::start(&Setup {
+        name: "sender.test",
+        ip: Ipv4Addr::new(127, 0, 0, 2),
+        domains: &["c.test"],
+        known: &[],
+        unknown_to: town.node.smtp,
+        others_to: town.senders.address(),
+        extra: "minimal_backoff_time = 3s\nmaximal_backoff_time = 40s\nqueue_run_delay = 3s\nmaximal_queue_lifetime = 4320s",
+    });
+    let mut raw = Raw::hello(postfix.address());
+    for line in ["MAIL FROM:<ann@outside.test>", "RCPT TO:<p0@c.test>", "DATA"] {
+        raw.say(line);
+    }
+    let begun = Instant::now();
+    assert_eq!(raw.say("Subject: hello\r\nMessage-ID: <1@outside.test>\r\n\r\nHello.\r\n.").0, 250);
+    for (what, hours) in [("an hour", 1), ("4 hours", 4), ("12 hours", 12), ("a day", 24), ("two days", 48)] {
+        std::thread::sleep(Duration::from_secs(36 * hours).saturating_sub(begun.elapsed()));
+        println!("after {what}: {} copies, {} queued here", hop.contents().len(), town.queue().len());
+    }
 }
