@@ -97,6 +97,12 @@ impl UnixTime {
         Self(self.0.saturating_add(by.as_secs()))
     }
 
+    /// The other way round: what the steady clock showed at this time of day, as far as is known now.
+    #[must_use]
+    pub fn of_day(self) -> Self {
+        Self(self.0.saturating_add_signed(moved().saturating_neg()))
+    }
+
     /// As RFC 5322 3.3 writes a date, in UTC: `Sat, 21 Nov 2026 04:39:00 +0000`.
     #[must_use]
     pub fn rfc5322(self) -> String {
