@@ -79,6 +79,12 @@ impl UnixTime {
         Self(START.steady().as_secs())
     }
 
+    /// Now, by that of the two clocks that is behind: for removing what is old, which a clock that is ahead must not hasten.
+    #[must_use]
+    pub fn at_least() -> Self {
+        Self::now().min(Self::steady())
+    }
+
     /// The time of day at which the steady clock will show this, as far as is known now.
     #[must_use]
     pub fn by_day(self) -> Self {

@@ -239,7 +239,7 @@ impl Shared {
     fn sweep_dead_letters(&self) {
         let config = self.parts.current.load().config.clone();
         let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
-        let swept = sweep.run(&config.server.state_dir, &config.reports, UnixTime::now());
+        let swept = sweep.run(&config.server.state_dir, &config.reports, UnixTime::at_least());
         tell::swept(&self.parts.metrics, &swept);
         drop(sweep);
         self.count_dead_letters();
