@@ -171,7 +171,7 @@ impl Standing {
             Self::Waiting { attempts, next_attempt, last_error, may_have_arrived, why } => {
                 let doubt = match may_have_arrived {
                     0 => String::new(),
-                    times => format!(" (and may have arrived {times} times)"),
+                    times => format!(" (it may have arrived with {times} of them)"),
                 };
                 match why.as_str() {
                     "" => format!("tried {attempts} times{doubt}, again at {next_attempt}: {last_error}"),

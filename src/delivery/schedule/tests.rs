@@ -259,3 +259,34 @@ fn a_next_hop_that_always_breaks_off_gets_five_copies_in_two_days() {
         assert_eq!(copies.last(), Some(&(2 * DAY)), "give_up_after ends it");
     }
 }
+
+#[test]
+fn restarts_every_29_minutes_put_off_a_warning_and_an_end_and_not_for_ever() {
+    let s = Duration::from_secs;
+    let retry = Retry { first: s(5), factor: 1.5, max: s(600), warn_after: s(HOUR), give_up_after: s(6 * HOUR) };
+    // How often we start again, in minutes; when the sender is warned and when it ends, at the latest.
+    for (every, warned_by, over_by) in [(29, 2 * HOUR, 12 * HOUR), (31, 2 * HOUR, 7 * HOUR), (100_000, HOUR, 6 * HOUR)]
+    {
+        for id in 0..50 {
+            // Since the last start: one of these is under way when the message comes.
+            let (mut now, mut warned_at, mut attempts) = (0, None, 0);
+            let ended = loop {
+                attempts += 1;
+                let standing =
+                    Standing { id: QueueId(id), attempts, tried: attempts, warned: warned_at.is_some(), ..NEW };
+                let up = s((now + 31 * MINUTE) % (every * MINUTE));
+                match next(&retry, &standing, Moment { up, ..at(now) }) {
+                    Next::Retry(wait) => now += wait.as_secs(),
+                    Next::Warn(wait) => {
+                        assert_eq!(warned_at.replace(now), None);
+                        now += wait.as_secs();
+                    }
+                    Next::GiveUp => break now,
+                }
+            };
+            let warned_at = warned_at.unwrap();
+            assert!((HOUR..=warned_by).contains(&warned_at), "{every}: warned at {warned_at}");
+            assert!((6 * HOUR..=over_by).contains(&ended), "{every}: over at {ended}");
+        }
+    }
+}
