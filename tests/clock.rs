@@ -93,6 +93,34 @@ fn a_power_cut_over_a_weekend_bounces_nothing() {
     assert!(town.senders.all().is_empty(), "a report went out: {:?}", town.reports("ann@outside.test"));
 }
 
+/// Who had mail before a power cut of ten days is recently good after it, for whoever asks.
+#[test]
+fn a_power_cut_makes_nobody_old() {
+    let mut town = Town::prepare();
+    clock(&mut town, "+0");
+    let (primary, secondary) = (town.hop(""), town.hop(""));
+    town.node.write("people.csv", "address\nann@c.test\n");
+    let way = |name, to| connector(name, to, "").replace("delivery = \"queue\"", "delivery = \"cut-through\"");
+    let relays =
+        way("secondary", secondary.address).trim_end().to_owned() + "\naddress_spaces = [{ domain = \"c.test\" }]\n\n";
+    let shared = domain("c.test", "internal-relay", "primary");
+    town.start(&format!("{PEOPLE}{}{relays}{shared}", way("primary", primary.address)));
+    // No directory has him.
+    town.send("joe@outside.test", &["sam@c.test"]);
+    assert_eq!(secondary.taken(), ["sam@c.test"]);
+    town.node.stop();
+
+    clock(&mut town, "+10d");
+    secondary.follow("greeting => drop");
+    town.node.start();
+    // Its next hop is away: strangers' mail is queued for those who had some lately, and for nobody else.
+    assert!(town.rcpt("nobody@c.test").contains("451 4.4.1"), "{}", town.rcpt("nobody@c.test"));
+    town.send("joe@outside.test", &["sam@c.test"]);
+    secondary.follow("");
+    town.deliver();
+    assert_eq!(secondary.taken().len(), 2);
+}
+
 /// Q2: the clock jumps 3 days on while we run, and back.
 #[test]
 fn a_clock_that_jumps_moves_nothing() {
