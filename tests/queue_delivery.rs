@@ -237,3 +237,41 @@ async fn stopping_waits_for_what_is_under_way_and_begins_nothing() {
     assert!(matches!(house.first(second), Some(State::Waiting(Waiting { attempts: 0, .. }))));
     assert_eq!(primary.accepted().len(), 1);
 }
+
+#[tokio::test]
+async fn an_attempt_counts_where_the_next_hop_was_really_tried() {
+    let greets_nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = greets_nobody.local_addr().unwrap();
+    let connections = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = connections.clone();
+    tokio::spawn(async move {
+        while let Ok(closed) = greets_nobody.accept().await {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            drop(closed);
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::start(folder.path(), &connectors(address, address, ""));
+    house.people.add("bob@contoso.com", None);
+    // So old that the third attempt ends it; and an operator who is in a hurry.
+    let id = house.queue(Mail { tried: (5 * 24 * 3600, 0), ..Mail::to("bob@contoso.com", "primary") }).await;
+    house.tried(id, 1).await;
+    let mut remembered = 0;
+    for times in 1.. {
+        let seen = || match house.first(id) {
+            Some(State::Waiting(waiting)) if waiting.attempts < times => None,
+            Some(State::Waiting(waiting)) => Some(Some(waiting)),
+            _ => Some(None), // it is over
+        };
+        eventually("an attempt", || seen().is_some()).await;
+        let Some(Waiting { tried, .. }) = seen().flatten() else { break };
+        let real = connections.load(std::sync::atomic::Ordering::SeqCst);
+        assert!(tried <= real, "{tried} counted of {times}, {real} connections");
+        remembered = times - tried;
+        house.delivery.retry(id);
+    }
+    assert!(remembered > 3, "answered from what is remembered: {remembered}");
+    assert!(connections.load(std::sync::atomic::Ordering::SeqCst) >= 3);
+    house.empty().await;
+    assert_eq!(house.metrics.dsn.with_label_values(&["failed"]).get(), 1);
+}

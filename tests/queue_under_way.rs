@@ -17,6 +17,7 @@ use fingerpost::message::envelope::Notify;
 use fingerpost::message::queue_id::QueueId;
 use fingerpost::report::Action;
 use fingerpost::smtp::reply::{Enhanced, Reply};
+use fingerpost::spool::Spool as _;
 use fingerpost::spool::entry::{State, Waiting};
 use fingerpost::time::UnixTime;
 use house::{Answering, House, Mail, To, connectors, eventually, parse};
@@ -109,7 +110,10 @@ async fn what_was_accepted_is_over() {
         assert_eq!(town.given(), (0, 0), "the queue sent it nowhere");
         assert_eq!(town.reports().len(), usize::from(notify.is_some()), "who asked hears of it");
         assert_eq!((town.counted("delivered"), town.counted("deferred")), (2, 0), "Carol's and Bob's");
-        assert!(town.house.recently_good.lock().unwrap().is_good(&parse(BOB), UnixTime::now()), "it is remembered");
+        assert!(
+            town.house.recently_good.lock().unwrap().is_good(&parse(BOB), town.house.spool.queue_time()),
+            "it is remembered"
+        );
     }
 }
 
@@ -122,7 +126,7 @@ async fn what_was_not_taken_now_waits_as_after_any_attempt() {
         (Outcome::undone(), "451"),
         (
             Outcome::in_doubt(&"hub[192.0.2.1]:25".into(), "it broke off"),
-            "outcome unknown, the message may arrive twice",
+            "outcome unknown: it may have arrived, and may arrive twice",
         ),
     ] {
         let town = Town::start().await;
@@ -223,7 +227,10 @@ async fn what_nobody_hears_of_any_more_is_in_doubt() {
     drop(answering);
     eventually("it is settled", || town.counted("deferred") == 1).await;
     let shown = town.house.tried(id, 1).await;
-    assert!(shown.starts_with("451 4.4.2 primary: outcome unknown, the message may arrive twice"), "{shown}");
+    assert!(
+        shown.starts_with("451 4.4.2 primary: outcome unknown: it may have arrived, and may arrive twice"),
+        "{shown}"
+    );
     assert!(waits(&town.house, id, UnixTime::now().0 + FIRST - 30));
     town.others_go_on().await;
     assert_eq!((town.given(), town.reports().len()), ((0, 0), 0));
@@ -349,7 +356,7 @@ fn crash(before: &Before) -> (TempDir, QueueId) {
     });
     drop(runtime);
     let Town { house, folder, .. } = town;
-    assert_eq!(Arc::strong_count(&house.spool), 1 + 1, "only the house and its queue have the spool");
+    assert_eq!(Arc::strong_count(&house.spool), 1 + 2, "only the house, its queue and its memory have the spool");
     drop((house, answering));
     (folder, id)
 }

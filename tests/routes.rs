@@ -24,9 +24,9 @@ use world::{Directory, NOW, World, address, pattern};
 struct Written {
     #[serde(default)]
     accepted_domain: Vec<WrittenDomain>,
-    /// Domains that were accepted, and how many seconds ago they ceased to be.
+    /// Domains that were accepted, and how many seconds ago they ceased to be; negative: by a clock that was ahead.
     #[serde(default)]
-    removed: HashMap<String, u64>,
+    removed: HashMap<String, i64>,
     #[serde(default)]
     directory: Vec<WrittenDirectory>,
     #[serde(default)]
@@ -208,7 +208,7 @@ fn spaces(connectors: &[WrittenConnector]) -> AddressSpaces {
 }
 
 fn world(written: &Written) -> World {
-    let ago = |(domain, ago): (&String, &u64)| (pattern(domain), UnixTime(NOW.0 - ago));
+    let ago = |(domain, ago): (&String, &i64)| (pattern(domain), UnixTime(NOW.0.saturating_add_signed(-ago)));
     let removed = written.removed.iter().map(ago).collect();
     let connector = |written: &WrittenConnector| ConnectorRules {
         organization: written.organization.as_str().into(),

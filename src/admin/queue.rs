@@ -63,6 +63,9 @@ pub enum Standing {
         next_attempt: UnixTime,
         /// What the last attempt ended with; empty before the first.
         last_error: String,
+        /// How many of the attempts may have delivered it: nobody knows. Left out where none.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        may_have_arrived: u32,
         /// What it waits for, where that is not the time of its next attempt; empty: nothing.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         why: String,
@@ -84,6 +87,10 @@ pub enum Standing {
     },
     /// An operator dropped it.
     Dropped,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Listed {
@@ -135,11 +142,12 @@ impl Standing {
             next_hop => format!("{next_hop}: {reply}"),
         };
         match state {
-            State::Waiting(Waiting { attempts, next_attempt, last_error, .. }) => Self::Waiting {
+            State::Waiting(Waiting { attempts, next_attempt, last_error, in_doubt, .. }) => Self::Waiting {
                 attempts: *attempts,
-                next_attempt: *next_attempt,
+                may_have_arrived: *in_doubt,
+                next_attempt: next_attempt.by_day(),
                 last_error: last_error.clone(),
-                why: if *next_attempt <= UnixTime::now() { why.to_owned() } else { String::new() },
+                why: if *next_attempt <= UnixTime::steady() { why.to_owned() } else { String::new() },
             },
             State::Held(why) => Self::Held { why: why.words(connector).to_string() },
             State::Done(Outcome::Delivered { next_hop, reply }) => {
@@ -158,11 +166,15 @@ impl Standing {
         match self {
             Self::Waiting { attempts: 0, why, .. } if why.is_empty() => "waiting for its first attempt".into(),
             Self::Waiting { attempts: 0, why, .. } => format!("waiting for its first attempt: {why}"),
-            Self::Waiting { attempts, next_attempt, last_error, why } if why.is_empty() => {
-                format!("tried {attempts} times, again at {next_attempt}: {last_error}")
-            }
-            Self::Waiting { attempts, last_error, why, .. } => {
-                format!("tried {attempts} times: {last_error}; waiting: {why}")
+            Self::Waiting { attempts, next_attempt, last_error, may_have_arrived, why } => {
+                let doubt = match may_have_arrived {
+                    0 => String::new(),
+                    times => format!(" (it may have arrived with {times} of them)"),
+                };
+                match why.as_str() {
+                    "" => format!("tried {attempts} times{doubt}, again at {next_attempt}: {last_error}"),
+                    why => format!("tried {attempts} times{doubt}: {last_error}; waiting: {why}"),
+                }
             }
             Self::Held { why } => format!("held: {why}"),
             Self::Delivered { detail } => format!("delivered: {detail}"),
@@ -181,7 +193,13 @@ mod tests {
         let manual = include_str!("../../docs/commands.md");
         let (text, never) = (String::new, UnixTime(0));
         let standings = [
-            Standing::Waiting { attempts: 0, next_attempt: never, last_error: text(), why: text() },
+            Standing::Waiting {
+                attempts: 0,
+                next_attempt: never,
+                last_error: text(),
+                may_have_arrived: 1,
+                why: text(),
+            },
             Standing::Held { why: text() },
             Standing::Delivered { detail: text() },
             Standing::Failed { detail: text() },

@@ -171,7 +171,7 @@ pub fn collect(parts: &Parts, now: UnixTime) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
         hostname: config.server.hostname.to_string(),
-        started_at: parts.started_at,
+        started_at: parts.started_at.by_day(),
         phase: phase.into(),
         configuration: configuration(parts, config),
         receive_connectors: doors(parts, config),

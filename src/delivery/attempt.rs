@@ -24,6 +24,7 @@ mod probe;
 mod reach;
 mod socket;
 mod test;
+mod tries;
 pub(crate) mod trouble;
 pub mod visit;
 pub(crate) mod walk;
@@ -32,6 +33,7 @@ use alerts::Alerts;
 use connection::Terms;
 use hops::Turns;
 pub use reach::Reach;
+use tries::Tries;
 
 use super::dns::{Dns, DnsError};
 use super::health::Health;
@@ -67,6 +69,7 @@ struct Shared {
     hosts: HostLimits,
     alerts: Alerts,
     turns: Turns,
+    tries: Tries,
     tls: TlsClients,
     own_listeners: Mutex<Arc<[SocketAddr]>>,
     metrics: Metrics,
@@ -174,6 +177,7 @@ impl Outbound {
             }),
             alerts: Alerts::default(),
             turns: Turns::default(),
+            tries: Tries::default(),
             tls: TlsClients::default(),
             own_listeners: Mutex::new(Arc::new([])),
             metrics,

@@ -13,7 +13,8 @@ use crate::routing::loops::Relayed;
 use crate::routing::recently_good::RecentlyGood;
 use crate::routing::relay_memory::RelayMemory;
 use crate::smtp::address::{Address, ReversePath};
-use crate::time::UnixTime;
+use crate::spool::Spool;
+use crate::time::{QueueTime, UnixTime};
 
 /// The memories, shared by all. Cloning shares them.
 #[derive(Clone)]
@@ -26,13 +27,24 @@ pub struct Memory {
     everybody: Arc<Mutex<RefusesEverybody>>,
     /// What refused recipients were told last.
     refusals: Arc<Mutex<LastRefusals>>,
+    /// Whose time days of success and hours of doubt are counted by.
+    spool: Arc<dyn Spool>,
 }
 
 impl Memory {
-    /// Of these two, which others see too.
+    /// Of these two, which others see too. The spool says what time it is for them.
     #[must_use]
-    pub fn new(relays: Arc<Mutex<RelayMemory>>, recently_good: Arc<Mutex<RecentlyGood>>) -> Self {
-        Self { relays, recently_good, everybody: Arc::default(), refusals: Arc::default() }
+    pub fn new(
+        relays: Arc<Mutex<RelayMemory>>,
+        recently_good: Arc<Mutex<RecentlyGood>>,
+        spool: Arc<dyn Spool>,
+    ) -> Self {
+        Self { relays, recently_good, everybody: Arc::default(), refusals: Arc::default(), spool }
+    }
+
+    /// The queue's time.
+    pub(crate) fn queue_time(&self) -> QueueTime {
+        self.spool.queue_time()
     }
 
     /// Notes a message that a next hop has, for these recipients as received, each with its send connector.
@@ -40,9 +52,9 @@ impl Memory {
         &self,
         message: (&ReversePath, &Identity),
         recipients: impl Iterator<Item = (&'a Address, &'a str)> + Clone,
-        now: UnixTime,
     ) {
         let (reverse_path, facts) = message;
+        let (now, queue_time) = (UnixTime::steady(), self.queue_time());
         let mut relays = self.relays();
         for (recipient, connector) in recipients.clone() {
             relays.note(&Relayed { connector, recipient, reverse_path, facts, now });
@@ -50,7 +62,7 @@ impl Memory {
         drop(relays);
         let mut good = self.good();
         for (recipient, connector) in recipients {
-            good.accepted(recipient, connector, now);
+            good.accepted(recipient, connector, queue_time);
         }
     }
 

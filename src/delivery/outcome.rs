@@ -93,7 +93,9 @@ impl Outcome {
     /// The end of data was sent, and then this happened (DESIGN section 8: this is how a message can arrive twice).
     #[must_use]
     pub fn in_doubt(next_hop: &Arc<str>, why: &str) -> Self {
-        let text = format!("{next_hop}: outcome unknown, the message may arrive twice: after the final dot: {why}");
+        let text = format!(
+            "{next_hop}: outcome unknown: it may have arrived, and may arrive twice: after the final dot: {why}"
+        );
         Self::said(Class::InDoubt, Reply { code: 451, enhanced: Some(Enhanced(4, 4, 2)), text: text.into() }, next_hop)
     }
 

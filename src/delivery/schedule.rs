@@ -7,11 +7,22 @@ use std::time::Duration;
 
 use crate::config::Retry;
 use crate::message::queue_id::QueueId;
-use crate::time::QueueTime;
+use crate::spool::entry::Why;
+use crate::spool::entry::outline::Waits;
+use crate::time::{Moment, QueueTime, UnixTime};
 
-/// A recipient is tried this often before its age alone ends it: mail that was held, or that waited while we were
+/// A recipient is really tried this often before its age alone ends it: mail that was held, or that waited while we were
 /// stopped, is not failed by the first attempt that happens to be deferred.
 const LEAST_ATTEMPTS: u32 = 3;
+
+/// After a start nobody is told of a delay, or given up, for so long: what we depend on may be starting too. Who has
+/// waited twice as long as that would take is told all the same, so that restarts put off nothing for ever.
+const SETTLING: Duration = Duration::from_mins(30);
+
+/// The least wait after an attempt of which nobody knows whether the message has arrived, and how much longer each is
+/// than the one before. That is 5 copies in two days, and one more where `give_up_after` comes before the next is due.
+const IN_DOUBT: Duration = Duration::from_mins(10);
+const IN_DOUBT_FACTOR: u32 = 4;
 
 /// How a recipient stands after an attempt that was deferred.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +37,8 @@ pub struct Standing {
     pub tried: u32,
     /// Whether the sender was told of the delay.
     pub warned: bool,
+    /// Where this attempt may have delivered it: how many have done so by now, this one included.
+    pub in_doubt: Option<u32>,
 }
 
 /// What follows a deferred attempt.
@@ -41,32 +54,84 @@ pub enum Next {
 
 /// What follows an attempt that was deferred at `now`.
 #[must_use]
-pub fn next(retry: &Retry, standing: &Standing, now: QueueTime) -> Next {
-    let age = now.since(standing.queued_at);
-    if age >= retry.give_up_after && standing.tried >= LEAST_ATTEMPTS {
+pub fn next(retry: &Retry, standing: &Standing, now: Moment) -> Next {
+    let age = now.queue.since(standing.queued_at);
+    let settled = |limit| settled(limit, age, now.up);
+    let (warn_after, give_up_after) = (settled(retry.warn_after), settled(retry.give_up_after));
+    let ends = match standing.in_doubt {
+        // A next hop had it: a real attempt, however shortly after a start. No other one is early enough and far enough.
+        Some(_) => age.saturating_add(IN_DOUBT) > retry.give_up_after,
+        None => age >= give_up_after,
+    };
+    if ends && standing.tried >= LEAST_ATTEMPTS {
         return Next::GiveUp;
     }
     let planned = wait(retry, standing);
     // A warning and the end come when they are due, not up to `max` later.
     let not_after = |limit: Duration| if limit > age { planned.min(limit - age) } else { planned };
-    if standing.warned {
-        return Next::Retry(not_after(retry.give_up_after));
+    let wait = match standing.in_doubt {
+        Some(_) if ends => planned,
+        Some(_) => not_after(retry.give_up_after),
+        None if standing.warned || age >= warn_after => not_after(give_up_after),
+        None => not_after(warn_after.min(give_up_after)),
+    };
+    if age >= warn_after && !standing.warned { Next::Warn(wait) } else { Next::Retry(wait) }
+}
+
+/// The age from which `limit` is in force for a message of this age, where we have run for `up`.
+fn settled(limit: Duration, age: Duration, up: Duration) -> Duration {
+    let later = age.saturating_add(SETTLING.saturating_sub(up));
+    if up >= SETTLING { limit } else { limit.max(later.min(limit.saturating_mul(2))) }
+}
+
+/// When one that waits is to be tried where we start at `now` by the time of day. The clock may have been another one
+/// when that was written: what lies further ahead than the schedule allows is now. What may have arrived waits all of its
+/// time then: another copy is worse than a delay.
+#[must_use]
+pub fn after_start(retry: &Retry, waiting: &Waits, now: UnixTime) -> UnixTime {
+    let left = waiting.due.since(now);
+    if waiting.why == Why::InDoubt {
+        let longest = spread_out(after_doubt(retry, waiting.attempts, waiting.in_doubt), f64::from(u8::MAX));
+        return if left > longest { now.plus(longest) } else { waiting.due };
     }
-    if age >= retry.warn_after {
-        return Next::Warn(not_after(retry.give_up_after));
-    }
-    Next::Retry(not_after(retry.warn_after.min(retry.give_up_after)))
+    let longest = if waiting.attempts == 0 { Duration::ZERO } else { grown(retry, waiting.attempts) };
+    if left > longest { now } else { waiting.due }
+}
+
+/// The least wait after the attempt number `attempts`, where that was the number `in_doubt` of those that may have
+/// delivered the message.
+#[must_use]
+pub fn after_doubt(retry: &Retry, attempts: u32, in_doubt: u32) -> Duration {
+    let times = IN_DOUBT_FACTOR.saturating_pow(in_doubt.saturating_sub(1));
+    grown(retry, attempts).max(IN_DOUBT.saturating_mul(times))
 }
 
 /// `first`, each wait `factor` times the one before, at most `max`; up to a tenth less, by id and attempt, so that
-/// messages that were deferred together do not come back together. Never less than a second.
+/// messages that were deferred together do not come back together; where it may have arrived up to a tenth more. Never
+/// less than a second.
 fn wait(retry: &Retry, standing: &Standing) -> Duration {
-    let exponent = i32::try_from(standing.attempts.saturating_sub(1)).unwrap_or(i32::MAX);
+    let spread = f64::from(spread(standing));
+    match standing.in_doubt {
+        Some(in_doubt) => spread_out(after_doubt(retry, standing.attempts, in_doubt), spread),
+        None => {
+            let less = spread / f64::from(u8::MAX) / 10.0;
+            Duration::from_secs_f64((grown(retry, standing.attempts).as_secs_f64() * (1.0 - less)).round().max(1.0))
+        }
+    }
+}
+
+/// Up to a tenth more.
+fn spread_out(wait: Duration, spread: f64) -> Duration {
+    let more = spread / f64::from(u8::MAX) / 10.0;
+    wait.saturating_add(Duration::from_secs((wait.as_secs_f64() * more) as u64))
+}
+
+/// The wait after so many attempts, not spread.
+fn grown(retry: &Retry, attempts: u32) -> Duration {
+    let exponent = i32::try_from(attempts.saturating_sub(1)).unwrap_or(i32::MAX);
     let grown = retry.first.as_secs_f64() * retry.factor.powi(exponent);
-    let longest = retry.max.max(retry.first).as_secs_f64();
-    let seconds = if grown.is_finite() { grown.min(longest) } else { longest };
-    let less = f64::from(spread(standing)) / f64::from(u8::MAX) / 10.0;
-    Duration::from_secs_f64((seconds * (1.0 - less)).round().max(1.0))
+    let longest = retry.max.max(retry.first);
+    if grown.is_finite() && grown < longest.as_secs_f64() { Duration::from_secs_f64(grown.max(0.0)) } else { longest }
 }
 
 /// Some byte that depends on id and attempt alone (Fibonacci hashing).
@@ -76,70 +141,4 @@ fn spread(standing: &Standing) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SOON: Retry = Retry {
-        first: Duration::from_secs(100),
-        factor: 3.0,
-        max: Duration::from_secs(1000),
-        warn_after: Duration::from_secs(2000),
-        give_up_after: Duration::from_secs(5000),
-    };
-
-    const NEW: Standing = Standing { id: QueueId(7), queued_at: QueueTime(0), attempts: 1, tried: 1, warned: false };
-
-    #[test]
-    fn waits_grow_to_the_longest_and_spread_by_a_tenth() {
-        for (attempts, longest) in [(1, 100), (2, 300), (3, 900), (4, 1000), (40, 1000), (u32::MAX, 1000)] {
-            for id in 0..200 {
-                let seconds = wait(&SOON, &Standing { id: QueueId(id), attempts, ..NEW }).as_secs();
-                assert!((longest * 9 / 10..=longest).contains(&seconds), "{attempts} attempts: {seconds} s");
-            }
-        }
-        let several: std::collections::HashSet<_> =
-            (0..200).map(|id| wait(&SOON, &Standing { id: QueueId(id), attempts: 4, ..NEW })).collect();
-        assert!(several.len() > 20);
-    }
-
-    #[test]
-    fn odd_settings_do_not_make_a_hot_loop() {
-        let hot = Retry { first: Duration::ZERO, factor: 0.0, ..SOON };
-        assert_eq!(wait(&hot, &Standing { attempts: 5, ..NEW }), Duration::from_secs(1));
-        let huge = Retry { factor: f64::INFINITY, ..SOON };
-        assert!(wait(&huge, &Standing { attempts: 5, ..NEW }) <= SOON.max);
-    }
-
-    #[test]
-    fn warning_and_end_come_when_they_are_due() {
-        let s = Duration::from_secs;
-        let wait_4 = wait(&SOON, &Standing { attempts: 4, ..NEW }).as_secs();
-        for (attempts, warned, now, expected) in [
-            (4, false, 500, Next::Retry(s(wait_4))),
-            (4, false, 1900, Next::Retry(s(100))), // no later than the warning
-            (4, false, 2000, Next::Warn(s(wait_4))),
-            (4, true, 2000, Next::Retry(s(wait_4))), // once
-            (4, true, 4900, Next::Retry(s(100))),    // no later than the end
-            (4, false, 4900, Next::Warn(s(100))),
-            (4, true, 5000, Next::GiveUp),
-            (4, false, 9000, Next::GiveUp),
-            (3, true, 9000, Next::GiveUp),
-        ] {
-            assert_eq!(
-                next(&SOON, &Standing { attempts, tried: attempts, warned, ..NEW }, QueueTime(now)),
-                expected,
-                "{attempts} {warned} {now}"
-            );
-        }
-    }
-
-    #[test]
-    fn age_alone_does_not_end_what_was_hardly_tried() {
-        for attempts in [1, 2] {
-            assert!(matches!(
-                next(&SOON, &Standing { attempts, tried: attempts, warned: true, ..NEW }, QueueTime(9000)),
-                Next::Retry(_)
-            ));
-        }
-    }
-}
+mod tests;

@@ -12,7 +12,6 @@ use crate::routing::doubt::{self, Believed, Doubt, Followed, KnownBy, Refused};
 use crate::routing::verdict::{Route, Verdict};
 use crate::smtp::address::Address;
 use crate::smtp::reply::Reply;
-use crate::time::UnixTime;
 
 /// What an operator looks at where a next hop refuses everybody, with words that say nothing in particular.
 const LOOK_AT: &str = "what was changed there last: its recipient filter, its own directory, the rights and networks of its \
@@ -55,7 +54,8 @@ pub(crate) enum Judged {
 impl Memory {
     /// What becomes of a recipient that a next hop does not know. Nothing is noted of it while the next hop refuses
     /// everybody: the hour of doubt does not run out with its outage.
-    pub(crate) fn judge(&self, unknown: &Unknown<'_>, now: UnixTime) -> Judged {
+    pub(crate) fn judge(&self, unknown: &Unknown<'_>) -> Judged {
+        let now = self.queue_time();
         let Unknown { address, route, followed, live, by, .. } = *unknown;
         let known = self.good().known(address, by, now);
         let doubt = doubt::doubt(&Refused::ByHop { route, followed, live }, &known, now);
@@ -90,7 +90,7 @@ impl Memory {
         if !is_unlisted_policy(outcome.row) {
             return false;
         }
-        let known = self.good().known(address, KnownBy::by_way(route.way), UnixTime::now());
+        let known = self.good().known(address, KnownBy::by_way(route.way), self.queue_time());
         let key = Key { connector: route.connector.clone(), next_hop: outcome.next_hop.clone() };
         self.refuses_everybody(&key, &Refusal { recipient: address, known: &known, source, step }, &outcome.reply)
     }
@@ -110,7 +110,7 @@ impl Memory {
         if next_hop.is_empty() || self.everybody().is_quiet() {
             return;
         }
-        let known = self.good().known(address, KnownBy::by_way(route.way), UnixTime::now());
+        let known = self.good().known(address, KnownBy::by_way(route.way), self.queue_time());
         let key = Key { connector: route.connector.clone(), next_hop: next_hop.clone() };
         if self.everybody().accepted(&key, &known, step) == Change::News {
             tracing::info!(send_connector = %key.connector, %next_hop, "next hop takes recipients again");

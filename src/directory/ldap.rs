@@ -264,7 +264,7 @@ impl Asker {
     /// What the snapshot has.
     fn in_memory(&self, address: &Address) -> Option<Lookup> {
         let snapshot = self.snapshot.as_ref()?;
-        let lookup = snapshot.answer(&self.config.profile.key(address), UnixTime::now())?;
+        let lookup = snapshot.answer(&self.config.profile.key(address), UnixTime::steady())?;
         (is_known(&lookup) || self.condition() == Condition::Well).then_some(lookup)
     }
 

@@ -130,6 +130,8 @@ pub struct Metrics {
     pub unknown_delayed: IntCounterVec,
     /// `trace_events_lost_total`.
     pub trace_lost: IntCounterVec,
+    /// `clock_jumps_total`.
+    pub clock_jumps: IntCounterVec,
     /// `back_pressure`: 1 while mail is turned away for want of space.
     pub back_pressure: IntGaugeVec,
     /// `log_lines_lost_total`: of the whole process ([`log_lines_lost`]).
@@ -259,6 +261,7 @@ impl Metrics {
                 &["receive_connector"],
             ),
             trace_lost: counter(r, "trace_events_lost_total", "Trace events that were not written", &[]),
+            clock_jumps: counter(r, "clock_jumps_total", "Jumps of the time of day by more than a minute", &[]),
             back_pressure: gauge(r, "back_pressure", "Whether mail is turned away for want of space", &[]),
             log_lines_lost: register(r, Ok(log_lines_lost()), "log_lines_lost_total"),
             registry,

@@ -59,6 +59,7 @@ impl Metrics {
         touch(&self.sessions_refused, &ones(&super::SESSIONS_REFUSED));
         touch(&self.told_as_sums, &ones(&super::TOLD_AS_SUMS));
         touch(&self.trace_lost, &[vec![]]);
+        touch(&self.clock_jumps, &[vec![]]);
         touch(&self.reports_not_sent, &ones(&REPORTS_NOT_SENT));
         touch(&self.dead_letters_removed, &ones(&["age", "number"]));
         for gauge in [&self.reports_waiting, &self.dead_letters_leaving] {

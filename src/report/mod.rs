@@ -6,7 +6,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use crate::config::{Config, Host, Protocol, SendConnector};
+use crate::config::{Config, Host, Protocol, Retry, SendConnector};
 use crate::delivery::refusal::hide::hide;
 use crate::in_force::InForce;
 use crate::message::envelope::{Body, Notify, Origin, RcptTo, Relay, Ret, Sender};
@@ -17,7 +17,7 @@ use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::reply::Reply;
 use crate::spool::entry::{Content, Entry, Outcome, Queued, State};
 use crate::spool::{Draft, Spool, SpoolError};
-use crate::time::UnixTime;
+use crate::time::{QueueTime, UnixTime};
 
 pub mod dead_letter;
 pub mod dsn;
@@ -119,19 +119,20 @@ pub async fn make(
         tracing::info!(queue_id = %about.id, %to, reason = why.as_str(), "no report is sent");
         return Ok(Made::NotSent(why));
     }
-    let id = spool.new_id();
+    let (id, queue_time) = (spool.new_id(), spool.queue_time());
     let original = Original::read(spool, about, &due);
-    let text = write(&in_force.config, &Letter { about, due: &due, to, id: &id.to_string(), now }, &original);
+    let text =
+        write(&in_force.config, &Letter { about, due: &due, to, id: &id.to_string(), now, queue_time }, &original);
     let route = route(in_force, to, Freshness::Any, now).await;
     let mut entry = Entry {
         id,
         received_at: now,
-        queued_at: spool.queue_time(),
+        queued_at: queue_time,
         origin: Origin::report_about(&about.origin),
         sender: sender(&text, &in_force.config.reports.from, to),
         content: text.content,
         stamps: Vec::new(),
-        recipients: vec![recipient(to, &route, now)],
+        recipients: vec![recipient(to, &route, UnixTime::steady())],
     };
     match route {
         Err(reply) if reply.is_permanent() => {
@@ -225,6 +226,7 @@ struct Letter<'a> {
     to: &'a Address,
     id: &'a str,
     now: UnixTime,
+    queue_time: QueueTime,
 }
 
 /// A report's bytes and what is known of them.
@@ -237,7 +239,7 @@ fn write(config: &Config, letter: &Letter<'_>, original: &Original) -> Text {
     let about = letter.about;
     let hidden: Vec<Reply> = letter.due.iter().map(|(queued, reported)| hidden(config, queued, reported)).collect();
     let due = letter.due.iter().zip(&hidden);
-    let recipients: Vec<_> = due.map(|(due, reply)| told(config, about, (due, reply))).collect();
+    let recipients: Vec<_> = due.map(|(due, reply)| told(config, letter, (due, reply))).collect();
     let bytes = dsn::write(&dsn::Report {
         message_id: &format!("{}.{}@{}", letter.id, letter.now.0, config.server.hostname),
         boundary: &format!("=_{}.{}", letter.id, letter.now.0),
@@ -260,19 +262,30 @@ fn write(config: &Config, letter: &Letter<'_>, original: &Original) -> Text {
 
 fn told<'a>(
     config: &'a Config,
-    about: &Entry,
+    letter: &Letter<'_>,
     ((queued, reported), reply): (&(&'a Queued, &'a Reported), &'a Reply),
 ) -> dsn::Recipient<'a> {
     let connector = config.send_connector(&queued.route.connector);
-    let give_up_after = connector.map_or_else(Default::default, |connector| connector.retry.give_up_after);
+    let give_up_after = connector.map_or(Retry::DEFAULT.give_up_after, |connector| connector.retry.give_up_after);
+    let age = letter.queue_time.since(ages_from(letter.about, queued));
     dsn::Recipient {
         address: &queued.rcpt.address,
         orcpt: queued.rcpt.orcpt.as_deref(),
         action: reported.action,
         reply,
         speaker: connector.map_or(dsn::Speaker::Ourselves, |connector| speaker(connector, &reported.next_hop)),
-        retry_until: about.received_at.plus(give_up_after),
+        // As far as anybody knows: the age counts while we run.
+        retry_until: letter.now.plus(give_up_after.saturating_sub(age)),
     }
+}
+
+/// From when a recipient's age counts.
+fn ages_from(about: &Entry, queued: &Queued) -> QueueTime {
+    let later = match &queued.state {
+        State::Waiting(waiting) => waiting.ages_from,
+        State::Held(_) | State::Done(_) => None,
+    };
+    later.unwrap_or(about.queued_at)
 }
 
 /// What was said last, as somebody outside may read it (`hide_internal_hosts`). Our own words hold names as well: an

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::verdict::{Decision, Reason, Route, Verdict, Way};
 use crate::recipient::{Fresh, Kind, Lookup, Recipient};
 use crate::smtp::reply::{ROUTING_LOOP, Reply, USER_UNKNOWN};
-use crate::time::UnixTime;
+use crate::time::QueueTime;
 
 /// For how long after its first refusal an address is doubted.
 pub(super) const DOUBTED: Duration = Duration::from_hours(1);
@@ -67,9 +67,9 @@ pub struct Known {
     /// Who says that it exists.
     pub by: KnownBy,
     /// Where it is recently good: since when, without 7 days between two successes.
-    pub good_since: Option<UnixTime>,
+    pub good_since: Option<QueueTime>,
     /// When it was refused first, where that is remembered.
-    pub first_refused: Option<UnixTime>,
+    pub first_refused: Option<QueueTime>,
 }
 
 /// What becomes of it.
@@ -99,7 +99,7 @@ pub enum Believed {
 
 /// The rule.
 #[must_use]
-pub fn doubt(refused: &Refused<'_>, known: &Known, now: UnixTime) -> Doubt {
+pub fn doubt(refused: &Refused<'_>, known: &Known, now: QueueTime) -> Doubt {
     let believed = match *refused {
         Refused::ByHop { route, followed: Followed::NotYet, live: Verdict::Accept(other) }
             if !other.is_same_way(route) =>
@@ -138,7 +138,7 @@ fn is_about_who_exists(row: Option<u8>, reply: &Reply) -> bool {
 
 impl Refused<'_> {
     /// Whether there is anybody whose word stands against it.
-    fn may_be_wrong(&self, known: &Known, now: UnixTime) -> bool {
+    fn may_be_wrong(&self, known: &Known, now: QueueTime) -> bool {
         match (self, known.good_since) {
             // Sent straight back. Who took it a moment ago takes everything: that was no success, and a typing error is
             // no user who was moved.
@@ -157,7 +157,7 @@ impl Known {
         self.by != KnownBy::Nobody || self.good_since.is_some()
     }
 
-    fn is_within_its_hour(&self, now: UnixTime) -> bool {
+    fn is_within_its_hour(&self, now: QueueTime) -> bool {
         self.first_refused.is_none_or(|first| now.since(first) < DOUBTED)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::order::{Order, Slot};
 use crate::fast_map::FastMap;
-use crate::time::UnixTime;
+use crate::time::QueueTime;
 
 /// Those whose last refusal is the oldest are forgotten first, and all after a quiet time without one.
 #[derive(Debug)]
@@ -25,13 +25,13 @@ pub(super) struct FirstRefused {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Refusals {
     pub(super) hash: u64,
-    pub(super) first: UnixTime,
-    pub(super) last: UnixTime,
+    pub(super) first: QueueTime,
+    pub(super) last: QueueTime,
 }
 
 impl Refusals {
     /// The first one, if it is not forgotten.
-    fn first(&self, now: UnixTime, quiet: Duration) -> Option<UnixTime> {
+    fn first(&self, now: QueueTime, quiet: Duration) -> Option<QueueTime> {
         // A clock that was ahead and is put right does not make the hour longer.
         (now.since(self.last) < quiet).then(|| self.first.min(now))
     }
@@ -51,12 +51,12 @@ impl FirstRefused {
     }
 
     /// When this one was refused first, if that is not forgotten.
-    pub(super) fn first(&self, hash: u64, now: UnixTime) -> Option<UnixTime> {
+    pub(super) fn first(&self, hash: u64, now: QueueTime) -> Option<QueueTime> {
         self.order.get(*self.known.get(&hash)?).first(now, self.quiet)
     }
 
     /// It is refused now. The first time was `first`, or earlier if that is known.
-    pub(super) fn note(&mut self, hash: u64, first: UnixTime, now: UnixTime) {
+    pub(super) fn note(&mut self, hash: u64, first: QueueTime, now: QueueTime) {
         let Some(slot) = self.known.get(&hash).copied() else {
             return self.add(Refusals { hash, first, last: now });
         };
@@ -129,12 +129,12 @@ mod tests {
         ] {
             let mut table = table(5);
             for at in refused {
-                table.note(7, UnixTime(*at), UnixTime(*at));
+                table.note(7, QueueTime(*at), QueueTime(*at));
             }
-            assert_eq!(table.first(7, UnixTime(asked)), expected.map(UnixTime), "{name}");
-            assert_eq!(table.first(8, UnixTime(asked)), None, "{name}: somebody else");
+            assert_eq!(table.first(7, QueueTime(asked)), expected.map(QueueTime), "{name}");
+            assert_eq!(table.first(8, QueueTime(asked)), None, "{name}: somebody else");
             table.clear(7);
-            assert_eq!((table.first(7, UnixTime(asked)), table.len()), (None, 0), "{name}: cleared");
+            assert_eq!((table.first(7, QueueTime(asked)), table.len()), (None, 0), "{name}: cleared");
         }
     }
 
@@ -159,7 +159,7 @@ mod tests {
                         model.pop_first();
                     }
                     model.insert(at, (hash, first, now));
-                    table.note(hash, UnixTime(now), UnixTime(now));
+                    table.note(hash, QueueTime(now), QueueTime(now));
                 }
                 let mut all: Vec<_> = table.iter().map(|one| (one.hash, one.first.0, one.last.0)).collect();
                 let mut expected: Vec<_> = model.values().copied().collect();

@@ -15,7 +15,7 @@ use super::verdict::{Route, Way};
 use crate::fast_map::FastMap;
 use crate::keyed_hash::{HashKey, keyed_hash};
 use crate::smtp::address::Address;
-use crate::time::UnixTime;
+use crate::time::QueueTime;
 
 mod saved;
 
@@ -55,9 +55,9 @@ struct Good {
     /// The connector of the last success.
     connector: u32,
     /// Never zero seconds but where "unknown recipient" was believed.
-    last_success: UnixTime,
+    last_success: QueueTime,
     /// The first success of those that followed each other within 7 days.
-    since: UnixTime,
+    since: QueueTime,
 }
 
 /// Under what an address is remembered.
@@ -87,7 +87,7 @@ impl RecentlyGood {
 
     /// Notes that mail for an address was accepted by a next hop of this send connector: what was refused before counts no
     /// more.
-    pub fn accepted(&mut self, address: &Address, connector: &str, now: UnixTime) {
+    pub fn accepted(&mut self, address: &Address, connector: &str, now: QueueTime) {
         self.clear_refusals(address, connector);
         let (hash, connector) = (self.hash(address), self.number(connector));
         let before = self.known.get(&hash).map(|slot| self.order.get(*slot)).filter(|good| good.is_good(now));
@@ -114,13 +114,13 @@ impl RecentlyGood {
 
     /// Whether any connector's next hop accepted mail for it within the last 7 days.
     #[must_use]
-    pub fn is_good(&self, address: &Address, now: UnixTime) -> bool {
+    pub fn is_good(&self, address: &Address, now: QueueTime) -> bool {
         self.last_success(address, now).is_some()
     }
 
     /// Which connector's next hop accepted mail for it last, and when, if that was within the last 7 days.
     #[must_use]
-    pub fn last_success(&self, address: &Address, now: UnixTime) -> Option<(&Arc<str>, UnixTime)> {
+    pub fn last_success(&self, address: &Address, now: QueueTime) -> Option<(&Arc<str>, QueueTime)> {
         let good = self.order.get(*self.known.get(&self.hash(address))?);
         let connector = self.connectors.get(good.connector as usize)?;
         good.is_good(now).then_some((connector, good.last_success))
@@ -128,18 +128,18 @@ impl RecentlyGood {
 
     /// What is known of an address, where these say that it exists.
     #[must_use]
-    pub fn known(&self, address: &Address, by: KnownBy, now: UnixTime) -> Known {
+    pub fn known(&self, address: &Address, by: KnownBy, now: QueueTime) -> Known {
         self.known_as(&self.names(address, by), by, now)
     }
 
-    fn known_as(&self, names: &Names, by: KnownBy, now: UnixTime) -> Known {
+    fn known_as(&self, names: &Names, by: KnownBy, now: QueueTime) -> Known {
         let good = self.known.get(&names.address).map(|slot| self.order.get(*slot));
         let good_since = good.filter(|good| good.is_good(now)).map(|good| good.since);
         Known { by, good_since, first_refused: self.refused.first(names.entry, now) }
     }
 
     /// What becomes of an address that was refused, all at once: what is known of it, the rule, and what it came to.
-    pub fn doubt(&mut self, address: &Address, by: KnownBy, refused: &Refused<'_>, now: UnixTime) -> doubt::Doubt {
+    pub fn doubt(&mut self, address: &Address, by: KnownBy, refused: &Refused<'_>, now: QueueTime) -> doubt::Doubt {
         let names = self.names(address, by);
         let known = self.known_as(&names, by, now);
         let doubt = doubt::doubt(refused, &known, now);
@@ -149,18 +149,18 @@ impl RecentlyGood {
 
     /// Notes what a refusal came to. What is believed once is believed until the next success: such an address is not
     /// good any more. Of those of whom nobody says that they exist nothing is noted: anybody can name them.
-    pub fn note_doubt(&mut self, address: &Address, known: &Known, doubt: &doubt::Doubt, now: UnixTime) {
+    pub fn note_doubt(&mut self, address: &Address, known: &Known, doubt: &doubt::Doubt, now: QueueTime) {
         self.note_as(&self.names(address, known.by), known, doubt, now);
     }
 
-    fn note_as(&mut self, names: &Names, known: &Known, doubt: &doubt::Doubt, now: UnixTime) {
+    fn note_as(&mut self, names: &Names, known: &Known, doubt: &doubt::Doubt, now: QueueTime) {
         let first = match doubt {
             doubt::Doubt::Temporary => now,
             doubt::Doubt::Believe(_) if known.is_vouched_for() => {
                 if let Some(slot) = self.known.get(&names.address) {
-                    self.order.get_mut(*slot).last_success = UnixTime::default();
+                    self.order.get_mut(*slot).last_success = QueueTime::default();
                 }
-                UnixTime(now.0.saturating_sub(DOUBTED.as_secs()))
+                QueueTime(now.0.saturating_sub(DOUBTED.as_secs()))
             }
             doubt::Doubt::Believe(_) | doubt::Doubt::Follow(_) | doubt::Doubt::Defer(_) | doubt::Doubt::Stands => {
                 return;
@@ -172,7 +172,7 @@ impl RecentlyGood {
 
     /// A next hop on this way has refused an unresolved address as unknown at the dot, and is believed: RCPT says so for 10
     /// minutes. Others are not noted.
-    pub fn refused_at_dot(&mut self, address: &Address, route: &Route, now: UnixTime) {
+    pub fn refused_at_dot(&mut self, address: &Address, route: &Route, now: QueueTime) {
         if is_unresolved(route) {
             self.refused_at_dot.note(self.hash_at_dot(address, &route.connector), now, now);
         }
@@ -180,7 +180,7 @@ impl RecentlyGood {
 
     /// Whether that happened within the last 10 minutes.
     #[must_use]
-    pub fn is_refused_at_dot(&self, address: &Address, route: &Route, now: UnixTime) -> bool {
+    pub fn is_refused_at_dot(&self, address: &Address, route: &Route, now: QueueTime) -> bool {
         self.refused_at_dot.len() > 0
             && is_unresolved(route)
             && self.refused_at_dot.first(self.hash_at_dot(address, &route.connector), now).is_some()
@@ -248,7 +248,7 @@ fn is_unresolved(route: &Route) -> bool {
 }
 
 impl Good {
-    fn is_good(&self, now: UnixTime) -> bool {
+    fn is_good(&self, now: QueueTime) -> bool {
         now.since(self.last_success) < GOOD
     }
 }

@@ -71,7 +71,7 @@ pub(super) async fn keep_trace(current: Arc<Current>, its: Arc<Mutex<Room>>, sto
     while stop.run_until_cancelled(minutes.tick()).await.is_some() {
         let config = current.load().config.clone();
         *its.lock().unwrap_or_else(PoisonError::into_inner) = room(&config);
-        let expire = move || writer::expire(&super::trace_folder(&config), config.trace.days, UnixTime::now());
+        let expire = move || writer::expire(&super::trace_folder(&config), config.trace.days, UnixTime::at_least());
         if let Err(error) = tokio::task::spawn_blocking(expire).await {
             tracing::warn!(%error, "old trace files could not be removed");
         }

@@ -41,7 +41,7 @@ use crate::spool::store::LogStore;
 use crate::spool::{Sizes, Spool};
 use crate::state::kept::Kept;
 use crate::strangers::Strangers;
-use crate::time::UnixTime;
+use crate::time::{Moment, UnixTime};
 use crate::trace::{Trace, writer};
 
 mod background;
@@ -88,7 +88,7 @@ impl Node {
     /// # Errors
     /// What keeps it from starting, with what to do; a wrong configuration's problems are a line or more each.
     pub async fn start(file: &Path) -> Result<Self, String> {
-        let started_at = UnixTime::now();
+        let started_at = UnixTime::steady(); // first of all: from now on that clock goes by itself
         let config = reload::start(file, started_at)
             .map_err(|problems| format!("the configuration cannot be used:\n{}", render(&problems)))?;
         config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -208,14 +208,15 @@ impl Ground {
         let (folder, measured) = (in_force.config.server.state_dir.join("spool"), metrics.clone());
         let opened = tokio::task::spawn_blocking(move || LogStore::open(&folder, Sizes::default(), measured)).await;
         let spool = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        let recently_good = Arc::new(Kept::load(&in_force.config.server.state_dir)?);
-        let logins = Arc::new(Kept::load(&in_force.config.server.state_dir)?);
+        let (state_dir, now) = (&in_force.config.server.state_dir, Moment::now(spool.queue_time()));
+        let recently_good = Arc::new(Kept::load(state_dir, now)?);
+        let logins = Arc::new(Kept::load(state_dir, now)?);
         let (trace, writer) =
             writer::start(trace_folder(&in_force.config), background::room(&in_force.config), metrics.clone())?;
         let current = Arc::new(ArcSwap::from_pointee(in_force));
-        let memory = Memory::new(Arc::default(), recently_good.table.clone());
+        let spool: Arc<dyn Spool> = Arc::new(spool);
+        let memory = Memory::new(Arc::default(), recently_good.table.clone(), spool.clone());
         let strangers = Strangers::new(metrics.clone(), trace.clone());
-        let spool = Arc::new(spool);
         Ok((Self { metrics, current, spool, outbound, trace, memory, strangers, recently_good, logins }, writer))
     }
 

@@ -15,7 +15,7 @@ use crate::routing::recently_good::RecentlyGood;
 use crate::routing::verdict::{Reason, Route};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
-use crate::time::UnixTime;
+use crate::time::{QueueTime, UnixTime};
 
 impl Transaction {
     /// Where its message comes from.
@@ -44,7 +44,7 @@ impl Transaction {
             said: &outcome.reply,
             source: self.source(),
         };
-        (services.memory.judge(&unknown, now), live.reasons)
+        (services.memory.judge(&unknown), live.reasons)
     }
 
     /// An outcome as the client hears it: a next hop's own words as such.
@@ -79,8 +79,8 @@ impl Transaction {
     pub(super) fn recently_good<T>(
         &self,
         services: &Services,
-        look: impl FnOnce(&mut RecentlyGood, UnixTime) -> T,
+        look: impl FnOnce(&mut RecentlyGood, QueueTime) -> T,
     ) -> T {
-        look(&mut services.memory.good(), UnixTime::now())
+        look(&mut services.memory.good(), services.memory.queue_time())
     }
 }

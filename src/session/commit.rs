@@ -64,6 +64,13 @@ impl Fate {
         Self { state, action: None }
     }
 
+    /// It was tried, may have arrived, and is queued.
+    pub(super) fn in_doubt(reply: &Reply, next_attempt: UnixTime) -> Self {
+        let waiting = Waiting { in_doubt: 1, ..tried_once(Why::InDoubt) };
+        let state = State::Waiting(Waiting { next_attempt, last_error: reply.to_string(), ..waiting });
+        Self { state, action: None }
+    }
+
     /// It was sent, and the queue hears how that ends ([`Transaction::under_way`]). Should we end before: not tried again
     /// before `next_attempt`.
     pub(super) fn under_way(next_attempt: UnixTime) -> Self {

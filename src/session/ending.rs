@@ -14,7 +14,7 @@ use super::rcpt::part;
 use super::returned::{self, ToRemember};
 use super::transaction::{Accepted, Transaction};
 use super::writing::Writing;
-use crate::config::SendConnector;
+use crate::config::{Retry, SendConnector};
 use crate::delivery::branch::{InFlight, Message, Waits};
 use crate::delivery::combine::{Then, combine};
 use crate::delivery::concurrently::concurrently;
@@ -22,6 +22,7 @@ use crate::delivery::cut_through::{Asked, Branches, Haste, Sent, WithoutAcceptan
 use crate::delivery::dispatch::UnderWay;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refuses_everybody::Step;
+use crate::delivery::schedule;
 use crate::delivery::slots::Vouched;
 use crate::delivery::stamping::stamp;
 use crate::delivery::unknown::Judged;
@@ -68,7 +69,7 @@ pub(super) async fn end(
     returned::check(services, session, &mut transaction, &mut passed).await?;
     let content = content(&passed, &writing, summary);
     let fates = if transaction.branches.is_empty() {
-        transaction.recipients.iter().map(|_| Fate::due(writing.at)).collect()
+        transaction.recipients.iter().map(|_| Fate::due(UnixTime::steady())).collect()
     } else {
         send(services, session, &mut transaction, (&passed, &content, &mut writing)).await?
     };
@@ -148,7 +149,7 @@ async fn send(
         }
     };
     // The attempt was made now, however long the message was on its way to us.
-    let now = UnixTime::now();
+    let now = UnixTime::steady();
     let mut fates: Vec<Fate> = (0..outcomes.len()).map(|recipient| transaction.untold(recipient, now)).collect();
     for (recipient, then) in going.into_iter().zip(then) {
         if let Some(outcome) = outcomes[recipient].take() {
@@ -314,12 +315,17 @@ impl Transaction {
 
     /// What becomes of a recipient of whom no next hop has said anything.
     fn untold(&self, at: usize, now: UnixTime) -> Fate {
-        if self.is_under_way(at) { Fate::under_way(now.plus(self.first_retry(at))) } else { Fate::due(now) }
+        if self.is_under_way(at) { Fate::under_way(now.plus(self.after_doubt(at))) } else { Fate::due(now) }
     }
 
-    fn first_retry(&self, at: usize) -> Duration {
+    fn retry(&self, at: usize) -> &Retry {
         let connector = self.in_force.config.send_connector(&self.recipients[at].route.connector);
-        connector.map_or(Duration::ZERO, |connector| connector.retry.first)
+        connector.map_or(&Retry::DEFAULT, |connector| &connector.retry)
+    }
+
+    /// The wait after a first attempt of which nobody knows how it ended.
+    fn after_doubt(&self, at: usize) -> Duration {
+        schedule::after_doubt(self.retry(at), 1, 1)
     }
 }
 
@@ -329,8 +335,9 @@ fn fate(transaction: &Transaction, at: usize, (outcome, then): (Outcome, Then), 
         (Class::Accepted, _) => Fate::delivered(outcome),
         (Class::Refused | Class::UnknownRecipient, Then::Report) => Fate::failed(outcome.reply, outcome.next_hop),
         (Class::LeftToQueue | Class::Refused | Class::UnknownRecipient, _) => Fate::waiting(&outcome.reply, now),
-        (Class::Deferred | Class::TooManyRecipients | Class::Unreachable | Class::InDoubt, _) => {
-            Fate::waiting(&outcome.reply, now.plus(transaction.first_retry(at)))
+        (Class::InDoubt, _) => Fate::in_doubt(&outcome.reply, now.plus(transaction.after_doubt(at))),
+        (Class::Deferred | Class::TooManyRecipients | Class::Unreachable, _) => {
+            Fate::waiting(&outcome.reply, now.plus(transaction.retry(at).first))
         }
     }
 }
@@ -367,7 +374,7 @@ fn remember(services: &Services, transaction: &Transaction, identity: &Identity,
         let has_it = outcome.as_ref().is_some_and(|outcome| outcome.class == Class::Accepted);
         has_it.then_some((&recipient.rcpt.address, &*recipient.route.connector))
     });
-    services.memory.accepted((&transaction.sender.reverse_path, identity), accepted, UnixTime::now());
+    services.memory.accepted((&transaction.sender.reverse_path, identity), accepted);
     for (recipient, outcome) in transaction.recipients.iter().zip(outcomes) {
         if let Some(Outcome { class: Class::Accepted, next_hop, .. }) = outcome {
             services.memory.taken(&recipient.rcpt.address, &recipient.route, (next_hop, Step::Dot));

@@ -92,7 +92,7 @@ pub(super) async fn check(
     let checked = Checked { services, in_force: &in_force, facts: &facts, evidence, now };
     let failed = set_aside(&checked, session, transaction, (0..transaction.recipients.len()).collect()).await?;
     all_failed(&failed, transaction)?;
-    let remembered = Remembered::of(services, transaction, &facts, now);
+    let remembered = Remembered::of(services, transaction, &facts, UnixTime::steady());
     let section = match transaction.origin.is_stranger() {
         true => header::strip(section, &transaction.connector.strips(&in_force.config.server.hostname)),
         false => section.to_vec(),
@@ -187,7 +187,7 @@ impl Checked<'_> {
                 let head = self.facts.head()?;
                 let mut memory = self.services.memory.relays();
                 let key = memory.content_key(&route.connector, address, memory.head_key(&head));
-                loops::content_remembered(&mut memory, key, body, self.now).then_some(LoopRule::RelayMemory)
+                loops::content_remembered(&mut memory, key, body, UnixTime::steady()).then_some(LoopRule::RelayMemory)
             }
         }
     }
@@ -206,7 +206,7 @@ impl Checked<'_> {
             recipient: address,
             reverse_path: &transaction.sender.reverse_path,
             facts: &self.facts.identity,
-            now: self.now,
+            now: UnixTime::steady(),
         };
         let mut memory = self.services.memory.relays();
         let door = door_of(&self.in_force.config, &route.connector);

@@ -37,7 +37,7 @@ pub(super) async fn check(services: &Services, client: &mut Client, credentials:
     let source = source(&in_force, &auth).await;
     let pair = (credentials.name.as_str(), credentials.password.as_str());
     let guess = guesses(services).guess(client.address.ip(), &source, pair);
-    let step = guesses(services).step(&guess, UnixTime::now());
+    let step = guesses(services).step(&guess, UnixTime::steady());
     let (result, told) = match step {
         Step::Ask => {
             let login = ask(services, (&in_force, &auth), &guess, credentials).await;
@@ -45,7 +45,7 @@ pub(super) async fn check(services: &Services, client: &mut Client, credentials:
         }
         Step::Refuse => {
             tracing::debug!(user = ?name, "the same name and password failed within ten minutes: not asked again");
-            failed(client, guesses(services).refused(&guess, UnixTime::now()));
+            failed(client, guesses(services).refused(&guess, UnixTime::steady()));
             ("repeated", Err(reply::AUTH_FAILED))
         }
         Step::Later => {
@@ -68,7 +68,7 @@ fn take_note(
     guess: &Guess,
     (user, login): (&str, Login),
 ) -> (&'static str, Result<(), Reply>) {
-    let now = UnixTime::now();
+    let now = UnixTime::steady();
     let tells = |reason| {
         let about = About { sample: user, ..About::new(Kind::Authentication, client.address.ip(), reason) };
         !client.connector.organization.is_empty() || services.strangers.tells(&about)
@@ -155,7 +155,7 @@ async fn ask(
 /// get by.
 async fn in_directory(services: &Services, in_force: &InForce, guess: &Guess, credentials: Credentials) -> Login {
     let reach: OnceLock<Reach> = OnceLock::new();
-    let may_bind = |account: &str| match guesses(services).reach(guess, account, UnixTime::now()) {
+    let may_bind = |account: &str| match guesses(services).reach(guess, account, UnixTime::steady()) {
         Ok(Some(counted)) => reach.set(counted).is_ok(),
         Ok(None) => true,
         Err(_) => false,

@@ -146,7 +146,7 @@ impl ToRemember {
         if self.0.is_empty() {
             return;
         }
-        let now = UnixTime::now();
+        let now = UnixTime::steady();
         let mut memory = services.memory.relays();
         for (key, body) in self.0 {
             memory.note_content(key, body.as_ref(), now);

@@ -45,6 +45,7 @@ fn states(format: u16) -> Vec<State> {
     let waiting = Waiting {
         attempts: 7,
         tried: if is_before { 7 } else { 5 },
+        tries: if is_before { 0 } else { 3_000_000_000 },
         next_attempt: UnixTime(1_800_000_300),
         why: Why::Deferred,
         last_error: "hub.contoso.com[192.0.2.1]:25: 451 4.2.1 busy".into(),

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::guesses::Guesses;
 use crate::keyed_hash::HashKey;
 use crate::routing::recently_good::RecentlyGood;
+use crate::time::Moment;
 
 /// How often it is saved.
 const EVERY: Duration = Duration::from_mins(1);
@@ -32,11 +33,11 @@ pub trait Table: Sized + Send + 'static {
     /// An empty one.
     fn new(key: HashKey) -> Self;
 
-    /// What was saved.
+    /// What was saved. `now`: when it is read.
     ///
     /// # Errors
     /// Why it is of no use.
-    fn from_bytes(bytes: &[u8]) -> Result<Self, String>;
+    fn from_bytes(bytes: &[u8], now: Moment) -> Result<Self, String>;
 
     /// What is to be saved.
     fn to_bytes(&self) -> Vec<u8>;
@@ -56,8 +57,8 @@ impl Table for RecentlyGood {
         Self::new(key)
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        Self::from_bytes(bytes).map_err(|error| error.to_string())
+    fn from_bytes(bytes: &[u8], now: Moment) -> Result<Self, String> {
+        Self::from_bytes(bytes, now).map_err(|error| error.to_string())
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -80,7 +81,7 @@ impl Table for Guesses {
         Self::new(key)
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+    fn from_bytes(bytes: &[u8], _now: Moment) -> Result<Self, String> {
         Self::from_bytes(bytes).map_err(|error| error.to_string())
     }
 
@@ -103,13 +104,13 @@ pub struct Kept<T> {
 }
 
 impl<T: Table> Kept<T> {
-    /// Reads what was saved; without a file, or with one that is of no use, the table is empty.
+    /// Reads what was saved, now; without a file, or with one that is of no use, the table is empty.
     ///
     /// # Errors
     /// The system has no randomness for the table's key.
-    pub fn load(state_dir: &Path) -> Result<Self, String> {
+    pub fn load(state_dir: &Path, now: Moment) -> Result<Self, String> {
         let path = state_dir.join(T::FILE);
-        let table = match read(&path) {
+        let table = match read(&path, now) {
             Ok(Some(table)) => table,
             Ok(None) => T::new(super::random_key()?),
             Err(error) => {
@@ -157,9 +158,9 @@ impl<T: Table> Kept<T> {
     }
 }
 
-fn read<T: Table>(path: &Path) -> Result<Option<T>, String> {
+fn read<T: Table>(path: &Path, now: Moment) -> Result<Option<T>, String> {
     match fs::read(path) {
-        Ok(bytes) => T::from_bytes(&bytes).map(Some),
+        Ok(bytes) => T::from_bytes(&bytes, now).map(Some),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.to_string()),
     }
@@ -184,18 +185,19 @@ mod tests {
     use crate::routing::doubt::{KnownBy, Refused};
     use crate::smtp::address::Address;
     use crate::smtp::reply::ROUTING_LOOP;
-    use crate::time::UnixTime;
+    use crate::time::{QueueTime, UnixTime};
 
     fn bob() -> Address {
         Address::parse("bob@contoso.com").unwrap()
     }
 
     fn is_good(kept: &Kept<RecentlyGood>) -> bool {
-        kept.table.lock().unwrap().is_good(&bob(), UnixTime(1))
+        kept.table.lock().unwrap().is_good(&bob(), QueueTime(1))
     }
 
     fn load(folder: &Path) -> Arc<Kept<RecentlyGood>> {
-        Arc::new(Kept::load(folder).unwrap())
+        let now = Moment { day: UnixTime(9), queue: QueueTime(9), up: Duration::ZERO };
+        Arc::new(Kept::load(folder, now).unwrap())
     }
 
     /// Every number's example has bob, who was good at 1; the number is what the bytes say. The example of 1 was written by
@@ -203,14 +205,15 @@ mod tests {
     #[test]
     fn the_formats_of_recently_good() {
         let mut table = <RecentlyGood as Table>::new([9; 16]);
-        table.accepted(&bob(), "secondary", UnixTime(1));
+        table.accepted(&bob(), "secondary", QueueTime(1));
+        let now = Moment { day: UnixTime(9), queue: QueueTime(9), up: Duration::ZERO };
         let bytes = Table::to_bytes(&table);
         let number = bytes.strip_prefix(b"fingerpost recently good ").unwrap()[0] - b'0';
         let format = Format { name: "recently-good", extension: "bin", oldest: 1, current: number.into() };
         format.check(&bytes, |number, bytes| {
-            let read = <RecentlyGood as Table>::from_bytes(bytes);
+            let read = <RecentlyGood as Table>::from_bytes(bytes, now);
             let read = read.unwrap_or_else(|error| panic!("number {number} is not carried over: {error}"));
-            assert!(read.is_good(&bob(), UnixTime(1)), "number {number}");
+            assert!(read.is_good(&bob(), QueueTime(1)), "number {number}");
         });
     }
 
@@ -220,7 +223,7 @@ mod tests {
         let kept = load(folder.path());
         kept.save().await;
         assert!(!folder.path().join(RecentlyGood::FILE).exists(), "nothing to save");
-        kept.table.lock().unwrap().accepted(&bob(), "secondary", UnixTime(1));
+        kept.table.lock().unwrap().accepted(&bob(), "secondary", QueueTime(1));
         kept.save().await;
         assert_eq!(fs::metadata(folder.path().join(RecentlyGood::FILE)).unwrap().permissions().mode() & 0o777, 0o600);
         let again = load(folder.path());
@@ -235,15 +238,15 @@ mod tests {
     async fn when_an_address_was_refused_first_outlives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let first = |kept: &Kept<RecentlyGood>| {
-            kept.table.lock().unwrap().known(&bob(), KnownBy::Directory, UnixTime(9)).first_refused
+            kept.table.lock().unwrap().known(&bob(), KnownBy::Directory, QueueTime(9)).first_refused
         };
         let kept = load(folder.path());
         let returned = Refused::ByUs { row: Some(8), reply: &ROUTING_LOOP };
-        kept.table.lock().unwrap().doubt(&bob(), KnownBy::Directory, &returned, UnixTime(5));
+        kept.table.lock().unwrap().doubt(&bob(), KnownBy::Directory, &returned, QueueTime(5));
         kept.save().await;
         let again = load(folder.path());
-        assert_eq!((first(&kept), first(&again)), (Some(UnixTime(5)), Some(UnixTime(5))));
-        again.table.lock().unwrap().accepted(&bob(), "secondary", UnixTime(6));
+        assert_eq!((first(&kept), first(&again)), (Some(QueueTime(5)), Some(QueueTime(5))));
+        again.table.lock().unwrap().accepted(&bob(), "secondary", QueueTime(6));
         again.save().await;
         assert_eq!(first(&load(folder.path())), None);
     }
@@ -254,7 +257,7 @@ mod tests {
         let (kept, stop) = (load(folder.path()), CancellationToken::new());
         let saving = tokio::spawn(kept.clone().keep_saving(stop.clone()));
         tokio::time::sleep(EVERY / 2).await;
-        kept.table.lock().unwrap().accepted(&bob(), "secondary", UnixTime(1));
+        kept.table.lock().unwrap().accepted(&bob(), "secondary", QueueTime(1));
         tokio::time::sleep(EVERY / 4).await;
         assert!(!folder.path().join(RecentlyGood::FILE).exists());
         tokio::time::sleep(EVERY / 2).await;
@@ -269,14 +272,14 @@ mod tests {
         fs::write(folder.path().join(RecentlyGood::FILE), "of no use").unwrap();
         let kept = load(folder.path());
         assert!(!is_good(&kept));
-        kept.table.lock().unwrap().accepted(&bob(), "secondary", UnixTime(1));
+        kept.table.lock().unwrap().accepted(&bob(), "secondary", QueueTime(1));
         kept.save().await;
         assert!(is_good(&load(folder.path())));
 
         fs::remove_file(folder.path().join(RecentlyGood::FILE)).unwrap();
         fs::create_dir(folder.path().join(RecentlyGood::FILE)).unwrap();
         let kept = load(folder.path());
-        kept.table.lock().unwrap().accepted(&bob(), "secondary", UnixTime(1));
+        kept.table.lock().unwrap().accepted(&bob(), "secondary", QueueTime(1));
         kept.save().await;
         assert!(folder.path().join(RecentlyGood::FILE).is_dir(), "it cannot be replaced, and nothing else happens");
     }

@@ -45,7 +45,7 @@ impl Strangers {
     /// Whether this is told by itself. If not it is in a sum already, which is told when its minute is over.
     #[must_use]
     pub fn tells(&self, about: &About<'_>) -> bool {
-        let told = self.sums().take(about, UnixTime::now());
+        let told = self.sums().take(about, UnixTime::steady());
         if !told {
             self.0.metrics.told_as_sums.with_label_values(&[about.what.as_str()]).inc();
         }
@@ -55,18 +55,18 @@ impl Strangers {
     /// A recipient of this client was refused as unknown: how its refusals are told from now on.
     #[must_use]
     pub fn unknown(&self, address: IpAddr, (session, recipient): (&Arc<str>, &str), limits: &Limits) -> Pace {
-        self.harvest().unknown(one_client(address), (session, recipient), limits, UnixTime::now())
+        self.harvest().unknown(one_client(address), (session, recipient), limits, UnixTime::steady())
     }
 
     /// A recipient of this client was accepted.
     pub fn accepted(&self, address: IpAddr) {
-        self.harvest().accepted(one_client(address), UnixTime::now());
+        self.harvest().accepted(one_client(address), UnixTime::steady());
     }
 
     /// Whether this client may have one session only.
     #[must_use]
     pub fn has_one_session(&self, address: IpAddr, limits: &Limits) -> bool {
-        self.harvest().has_one_session(one_client(address), limits, UnixTime::now())
+        self.harvest().has_one_session(one_client(address), limits, UnixTime::steady())
     }
 
     /// A session has ended.
@@ -78,7 +78,7 @@ impl Strangers {
     pub async fn tell_sums(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let due = self.sums().due(UnixTime::now());
+            let due = self.sums().due(UnixTime::steady());
             due.iter().for_each(|sum| self.tell(sum));
         }
         let rest = self.sums().rest();
@@ -91,7 +91,7 @@ impl Strangers {
         tracing::info!(%client, times, %domain, %reason, %sample, "{what}: told as a sum");
         if sum.what == sums::Kind::RefusedRecipient {
             self.0.trace.record(&Event {
-                at: sum.since,
+                at: sum.since.by_day(),
                 id: "".into(),
                 session: "".into(),
                 what: What::Refused,

@@ -4,7 +4,7 @@ use fingerpost::routing::doubt::{KnownBy, Refused};
 use fingerpost::routing::recently_good::RecentlyGood;
 use fingerpost::smtp::address::Address;
 use fingerpost::smtp::reply::USER_UNKNOWN;
-use fingerpost::time::UnixTime;
+use fingerpost::time::{Moment, QueueTime, UnixTime};
 
 use crate::next_hop::NextHop;
 use crate::support::slapd::{BASE, READER, Slapd};
@@ -78,11 +78,11 @@ fn a_user_who_is_gone_is_believed_to_be_an_hour_after_the_first_refusal() {
     let Migration { mut town, slapd: _slapd, secondary, .. } = migration();
     town.node.stop();
     let file = town.node.path("state/recently-good");
-    let mut good = RecentlyGood::from_bytes(&std::fs::read(&file).unwrap()).unwrap();
-    let (ann, now) = (Address::parse(ANN).unwrap(), UnixTime::now());
+    let (ann, now) = (Address::parse(ANN).unwrap(), QueueTime(UnixTime::now().0));
+    let mut good = RecentlyGood::from_bytes(&std::fs::read(&file).unwrap(), Moment::now(now)).unwrap();
     assert!(good.is_good(&ann, now));
     let refused = Refused::ByUs { row: Some(9), reply: &USER_UNKNOWN };
-    good.doubt(&ann, KnownBy::Nobody, &refused, UnixTime(now.0 - 3600));
+    good.doubt(&ann, KnownBy::Nobody, &refused, QueueTime(now.0 - 3600));
     std::fs::write(&file, good.to_bytes()).unwrap();
     secondary.follow(&format!("rcpt => {NOT_HERE}"));
     town.node.start();

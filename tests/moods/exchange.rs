@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use fingerpost::routing::recently_good::RecentlyGood;
 use fingerpost::smtp::address::Address;
-use fingerpost::time::UnixTime;
+use fingerpost::time::{Moment, QueueTime, UnixTime};
 
 use crate::ground::{STAFF, Two, letter, say, serves, shared, way};
 use crate::place::{allowed, is_up, nothing_is_left, sends};
@@ -276,8 +276,9 @@ fn who_was_there_lately_and_is_sent_back_may_come_again() {
     // Whose first mail was a moment ago, and is sent straight back, never had any: his was ten minutes ago.
     town.node.stop();
     let file = town.node.path("state/recently-good");
-    let mut good = RecentlyGood::from_bytes(&std::fs::read(&file).unwrap()).unwrap();
-    good.accepted(&Address::parse("s0@c.test").unwrap(), "secondary", UnixTime(UnixTime::now().0 - 600));
+    let now = QueueTime(UnixTime::now().0);
+    let mut good = RecentlyGood::from_bytes(&std::fs::read(&file).unwrap(), Moment::now(now)).unwrap();
+    good.accepted(&Address::parse("s0@c.test").unwrap(), "secondary", QueueTime(now.0 - 600));
     std::fs::write(&file, good.to_bytes()).unwrap();
     town.node.start();
     let mut raw = Raw::hello_from(STAFF, town.node.smtp);

@@ -23,6 +23,7 @@ fn waiting(ages_from: Option<QueueTime>) -> State {
     State::Waiting(Waiting {
         attempts: 7,
         tried: 7,
+        tries: 0,
         next_attempt: UnixTime(1_800_000_000),
         why: Why::Deferred,
         last_error,

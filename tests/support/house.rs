@@ -109,7 +109,7 @@ impl House {
             current: current.clone(),
             spool: spool.clone(),
             outbound: Outbound::new(metrics.clone()),
-            memory: Memory::new(memory.clone(), recently_good.clone()),
+            memory: Memory::new(memory.clone(), recently_good.clone(), spool.clone()),
             metrics: metrics.clone(),
             trace: Trace::default(),
         };
@@ -239,13 +239,13 @@ impl House {
 
     /// Mail for this address was accepted so many seconds ago.
     pub fn accepted(&self, address: &str, connector: &str, ago: u64) {
-        let at = UnixTime(UnixTime::now().0 - ago);
+        let at = QueueTime(self.spool.queue_time().0 - ago);
         self.recently_good.lock().unwrap().accepted(&parse(address), connector, at);
     }
 
     /// This address was refused so many seconds ago.
     pub fn refused(&self, address: &str, ago: u64) {
-        let at = UnixTime(UnixTime::now().0 - ago);
+        let at = QueueTime(self.spool.queue_time().0 - ago);
         let refused = Refused::ByUs { row: Some(9), reply: &USER_UNKNOWN };
         self.recently_good.lock().unwrap().doubt(&parse(address), KnownBy::Directory, &refused, at);
     }

@@ -51,6 +51,12 @@ enum Encrypt {
 /// # Errors
 /// The trouble with the last address that was tried.
 pub(super) async fn open(out: &WayOut, hop: &NextHop) -> Result<Connection, Trouble> {
+    let opened = try_to_open(out, hop).await;
+    out.tried();
+    opened
+}
+
+async fn try_to_open(out: &WayOut, hop: &NextHop) -> Result<Connection, Trouble> {
     let smtp = &out.terms.smtp;
     let addresses = match &hop.at.host {
         Host::Address(address) => vec![*address],

@@ -56,6 +56,7 @@ impl WayOut {
     pub(super) fn take_pooled(&self, key: &Key) -> Option<Connection> {
         let connection = self.shared.pool.take(key, &self.terms)?;
         if self.reach == Reach::Anywhere || connection.peer().is_some_and(|peer| self.may_reach(peer)) {
+            self.tried();
             return Some(connection);
         }
         self.shared.pool.put(key.clone(), connection, self.connector.max_connections);

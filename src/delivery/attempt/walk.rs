@@ -56,6 +56,7 @@ impl WayOut {
         let found = match timeout(self.waits.connect.max(self.waits.greeting), hops::hops(self)).await {
             Ok(found) => found,
             Err(_) => {
+                self.tried();
                 let text = format!("DNS did not say within {:?} where to go", self.waits.connect);
                 return Err(NoWay::Trouble(Trouble::ours(text)));
             }
@@ -64,6 +65,7 @@ impl WayOut {
             Ok(hops) => hops,
             Err(NoHop::Refused(reply)) => return Err(NoWay::Refused(reply)),
             Err(NoHop::Trouble(trouble)) => {
+                self.tried();
                 self.tell(&trouble);
                 return Err(NoWay::Trouble(trouble));
             }

@@ -18,11 +18,11 @@ pub(super) async fn attempt(shared: Arc<Shared>, turn: Turn) {
         Ok(false) => return shared.queue().led_nowhere(&turn),
         Err(error) => {
             tracing::error!(queue_id = %turn.id, %error, "a queued message cannot be read; it is tried again in {AFTER_BREAKDOWN:?}");
-            return shared.queue().again(&turn, UnixTime::now().plus(AFTER_BREAKDOWN));
+            return shared.queue().again(&turn, UnixTime::steady().plus(AFTER_BREAKDOWN));
         }
     }
     let rules = rules(&in_force.config, &turn.connector);
-    let taken = shared.queue().take(&turn, rules, UnixTime::now());
+    let taken = shared.queue().take(&turn, rules, UnixTime::steady());
     let Some(picked) = taken else { return shared.queue().led_nowhere(&turn) };
     let hold = Hold { shared: &shared, id: turn.id, ticket: turn.ticket };
     let ended = run::run(&shared, &in_force, &picked).await;
@@ -75,7 +75,7 @@ pub(super) struct Hold<'a> {
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        self.shared.queue().release(self.id, self.ticket, UnixTime::now().plus(AFTER_BREAKDOWN));
+        self.shared.queue().release(self.id, self.ticket, UnixTime::steady().plus(AFTER_BREAKDOWN));
         self.shared.wake.notify_one();
     }
 }

@@ -10,7 +10,6 @@ use super::Shared;
 use super::queue::{Dropping, Heard, Update};
 use super::settle::{self, Attempted, Settled};
 use super::tell;
-use crate::config::Retry;
 use crate::delivery::outcome::Class;
 use crate::in_force::InForce;
 use crate::message::envelope::Relay;
@@ -80,9 +79,7 @@ pub(super) async fn commit(shared: &Shared, in_force: &InForce, entry: &Entry, e
 }
 
 fn settled(in_force: &InForce, entry: &Entry, attempted: &Attempted, now: Moment) -> Settled {
-    let connector = in_force.config.send_connector(&attempted.route.connector);
-    let retry = connector.map_or(&Retry::DEFAULT, |connector| &connector.retry);
-    settle::settle(entry, attempted, retry, now)
+    settle::settle(entry, attempted, super::retry(&in_force.config, &attempted.route.connector), now)
 }
 
 /// Whether a next hop answered; `None`: none was asked.
@@ -205,7 +202,7 @@ pub(super) async fn drop_recipients(shared: &Shared, dropping: &Dropping) -> Res
     let committed = shared.parts.spool.commit(Record { accepted: Vec::new(), changes }).await;
     match &committed {
         Ok(()) => shared.queue().dropped(dropping),
-        Err(_) => shared.queue().undo_drop(dropping, UnixTime::now()),
+        Err(_) => shared.queue().undo_drop(dropping, UnixTime::steady()),
     }
     committed
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Config, Retry};
 use crate::delivery::attempt::Outbound;
 use crate::delivery::last_refusals::LastRefusal;
 use crate::delivery::memory::Memory;
@@ -26,7 +26,7 @@ use crate::smtp::address::Address;
 use crate::spool::entry::outline::Standing;
 use crate::spool::entry::{Entry, HeldFor};
 use crate::spool::{Spool, SpoolError};
-use crate::time::{Moment, UnixTime};
+use crate::time::{Jumps, Moment, UnixTime};
 use crate::trace::Trace;
 
 mod attempt;
@@ -48,7 +48,7 @@ use branch::Grouping;
 use queue::{Queue, Rules, Shown};
 pub use under_way::{Handover, UnderWay};
 
-/// How often the dead letters are counted; also the longest sleep, so that a clock that was put right is noticed.
+/// How often the dead letters are counted, and the clocks compared; also the longest sleep.
 const TICK: Duration = Duration::from_secs(5);
 /// How often dead letters that are too old or too many are removed.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -115,7 +115,9 @@ impl Delivery {
     pub fn start(parts: Parts, accepted: UnboundedReceiver<Handover>) -> Arc<Self> {
         let mut queue = Queue::default();
         let mut dropped = Vec::new();
-        for outline in parts.spool.recovered() {
+        let (config, now) = (parts.current.load().config.clone(), UnixTime::steady());
+        for mut outline in parts.spool.recovered() {
+            settle::after_start(&mut outline, |connector| retry(&config, connector), now);
             queue.restore(&outline);
             if outline.open.iter().any(|open| open.standing == Standing::Held(HeldFor::Drop)) {
                 dropped.push(outline.id);
@@ -243,7 +245,7 @@ impl Delivery {
 impl Shared {
     /// This moment.
     fn now(&self) -> Moment {
-        Moment { day: UnixTime::now(), queue: self.parts.spool.queue_time() }
+        Moment::now(self.parts.spool.queue_time())
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -253,7 +255,7 @@ impl Shared {
     /// Starts what is due and has a place; returns how long nothing more can be due.
     fn start_due(self: &Arc<Self>) -> Duration {
         let config = self.parts.current.load().config.clone();
-        let now = UnixTime::now();
+        let now = UnixTime::steady();
         let mut queue = self.queue();
         let turns = queue.pick(|connector| rules(&config, connector), now);
         let next = queue.next_due(|connector| rules(&config, connector));
@@ -290,7 +292,7 @@ impl Shared {
     fn sweep_dead_letters(&self) {
         let config = self.parts.current.load().config.clone();
         let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
-        let swept = sweep.run(&config.server.state_dir, &config.reports, UnixTime::now());
+        let swept = sweep.run(&config.server.state_dir, &config.reports, UnixTime::at_least());
         tell::swept(&self.parts.metrics, &swept);
         drop(sweep);
         self.count_dead_letters();
@@ -301,6 +303,11 @@ impl Shared {
         let state_dir = self.parts.current.load().config.server.state_dir.clone();
         tell::dead_letters(&self.parts.metrics, &state_dir);
     }
+}
+
+/// When mail on this connector is tried again.
+fn retry<'a>(config: &'a Config, connector: &str) -> &'a Retry {
+    config.send_connector(connector).map_or(&Retry::DEFAULT, |connector| &connector.retry)
 }
 
 fn rules(config: &Config, connector: &str) -> Rules {
@@ -317,6 +324,7 @@ async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
     let mut sweep = tokio::time::interval(SWEEP);
     let mut held = tokio::time::interval_at(Instant::now() + LOOK_AT_HELD, LOOK_AT_HELD);
     let mut sessions_live = true;
+    let mut jumps = Jumps::default();
     while !shared.stopping.is_cancelled() {
         let idle = shared.start_due();
         tokio::select! {
@@ -328,7 +336,10 @@ async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
             connectors = shared.parts.outbound.came_back() => shared.hops_are_back(&connectors),
             () = shared.wake.notified() => {}
             () = tokio::time::sleep(idle) => {}
-            _ = tick.tick() => shared.count_dead_letters(),
+            _ = tick.tick() => {
+                shared.count_dead_letters();
+                tell::jump(&shared.parts.metrics, &mut jumps);
+            }
             _ = sweep.tick() => {
                 let shared = shared.clone();
                 shared.clone().tasks.spawn_blocking(move || shared.sweep_dead_letters());

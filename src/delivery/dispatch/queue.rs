@@ -17,7 +17,7 @@ use super::basis::Basis;
 use super::branch::Grouping;
 use crate::message::queue_id::QueueId;
 use crate::routing::verdict::Route;
-use crate::spool::entry::outline::{Kind, Names, Outline, Standing};
+use crate::spool::entry::outline::{Kind, Names, Outline, Standing, Waits};
 use crate::spool::entry::{Entry, HeldFor, State, Why};
 use crate::time::UnixTime;
 
@@ -164,7 +164,7 @@ impl Queue {
 
     fn waits_for_hops(&mut self, outline: &Outline) {
         for open in &outline.open {
-            if matches!(open.standing, Standing::Waits { why: Why::Unreachable, .. })
+            if matches!(open.standing, Standing::Waits(Waits { why: Why::Unreachable, .. }))
                 && let Some(lane) = self.lanes.get_mut(&open.connector)
             {
                 lane.was_unreachable(group(&open.domain));
@@ -350,7 +350,7 @@ impl Queue {
             let lane = self.lanes.entry(open.connector.clone()).or_default();
             match open.standing {
                 Standing::Held(HeldFor::NoConnector | HeldFor::Drop) => _ = lane.held.insert(outline.id),
-                Standing::Waits { due, why, .. } => {
+                Standing::Waits(Waits { due, why, .. }) => {
                     if lane.waiting.insert(outline.id) && outline.kind == Kind::StrangersReport {
                         lane.waiting_reports += 1;
                     }

@@ -80,12 +80,14 @@ async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
             known: known.clone(),
             route: route.clone(),
             refused_now,
+            tries: queued.state.tries(),
             outcome: Outcome::undone(),
+            counts: true,
             end: End::Deferred,
         };
         match decided.unwrap_or_else(|| Now::Try(queued.route.clone())) {
-            Now::Try(route) => plan.go(in_force, picked, attempted(&route, None), now),
-            Now::TryOld(route, reply) => plan.go(in_force, picked, attempted(&route, Some(reply)), now),
+            Now::Try(route) => plan.go(in_force, picked, attempted(&route, None)),
+            Now::TryOld(route, reply) => plan.go(in_force, picked, attempted(&route, Some(reply))),
             Now::Hold if queued.state == State::Held(HeldFor::NoConnector) => {
                 plan.elsewhere.push(Update {
                     recipient: *recipient,
@@ -107,7 +109,7 @@ async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
 
 impl Plan {
     /// It is tried now if its way is still on this connector, in the same branch as the others; else it is queued there.
-    fn go(&mut self, in_force: &InForce, picked: &Picked, attempted: Attempted, now: UnixTime) {
+    fn go(&mut self, in_force: &InForce, picked: &Picked, attempted: Attempted) {
         let Some(queued) = picked.entry.recipients.get(attempted.recipient) else { return };
         let mine = attempted.route.connector == picked.connector && matches!(queued.state, State::Waiting(_));
         let grouping = in_force.config.send_connector(&picked.connector).map(|connector| Grouping::of(connector));
@@ -122,10 +124,11 @@ impl Plan {
         }
         let state = match &queued.state {
             // It is its turn, there as here.
-            State::Waiting(waiting) => {
-                State::Waiting(Waiting { next_attempt: waiting.next_attempt.min(now), ..waiting.clone() })
-            }
-            State::Held(_) | State::Done(_) => State::due(now),
+            State::Waiting(waiting) => State::Waiting(Waiting {
+                next_attempt: waiting.next_attempt.min(UnixTime::steady()),
+                ..waiting.clone()
+            }),
+            State::Held(_) | State::Done(_) => State::due(UnixTime::steady()),
         };
         let known = Known { fresh: true, ..attempted.known };
         self.elsewhere.push(Update { recipient: attempted.recipient, state, route: attempted.route, known });
@@ -149,7 +152,14 @@ async fn send(
             outcomes
         }
     };
-    going.into_iter().zip(outcomes).map(|(attempted, outcome)| Attempted { outcome, ..attempted }).collect()
+    let tries = shared.parts.outbound.tries(&connector.name);
+    let tried = |(attempted, outcome): (Attempted, Outcome)| {
+        // All others have been somewhere, or have looked.
+        let before = entry.recipients.get(attempted.recipient).map_or(0, |queued| queued.state.tries());
+        let counts = outcome.class != Class::Unreachable || (tries != 0 && tries != before);
+        Attempted { tries, outcome, counts, ..attempted }
+    };
+    going.into_iter().zip(outcomes).map(tried).collect()
 }
 
 async fn by_smtp(
@@ -205,7 +215,7 @@ fn remember(shared: &Shared, entry: &Entry, tried: &[Attempted]) {
     });
     let message = (&entry.sender.reverse_path, &entry.content.identity);
     let ways = taken.clone().map(|(address, attempted)| (address, &*attempted.route.connector));
-    memory.accepted(message, ways, UnixTime::now());
+    memory.accepted(message, ways);
     for (address, attempted) in taken {
         memory.taken(address, &attempted.route, (&attempted.outcome.next_hop, Step::Dot));
     }
@@ -300,7 +310,7 @@ async fn unknown(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attemp
         said: &attempted.outcome.reply,
         source: Source { reverse_path: &entry.sender.reverse_path, client: entry.origin.client },
     };
-    match shared.parts.memory.judge(&unknown, now) {
+    match shared.parts.memory.judge(&unknown) {
         Judged::Follow(route) => Attempted { end: End::Follow(route), ..attempted },
         Judged::Temporary => instead(&UNKNOWN_JUST_NOW, attempted),
         Judged::Defer(reply) => instead(&reply, attempted),

@@ -9,8 +9,9 @@ use crate::delivery::schedule::{self, Next, Standing};
 use crate::report::{Action, Reported, UNDECIDED};
 use crate::routing::verdict::Route;
 use crate::smtp::reply::{Enhanced, Reply};
+use crate::spool::entry::outline::{self, Outline};
 use crate::spool::entry::{Entry, HeldFor, Outcome as Done, State, Waiting, Why};
-use crate::time::{Moment, QueueTime};
+use crate::time::{Moment, QueueTime, UnixTime};
 
 /// How one recipient's attempt ended, everything asked that had to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,10 @@ pub(super) struct Attempted {
     pub(super) refused_now: Option<Reply>,
     /// What became of it there.
     pub(super) outcome: Outcome,
+    /// Whether it counts towards its expiry: a next hop of its connector was really tried since its last attempt.
+    pub(super) counts: bool,
+    /// What [`Outbound::tries`](crate::delivery::attempt::Outbound::tries) was at its end.
+    pub(super) tries: u32,
     /// What that comes to.
     pub(super) end: End,
 }
@@ -82,6 +87,15 @@ pub(super) fn settle(entry: &Entry, attempted: &Attempted, retry: &Retry, now: M
     Settled { update: Update { recipient: attempted.recipient, state, route, known }, reported }
 }
 
+/// A message that was recovered: what is too far ahead, by a clock that was another one, is due now.
+pub(super) fn after_start<'a>(outline: &mut Outline, retry: impl Fn(&str) -> &'a Retry, now: UnixTime) {
+    for open in &mut outline.open {
+        if let outline::Standing::Waits(waits) = &mut open.standing {
+            waits.due = schedule::after_start(retry(&open.connector), waits, now);
+        }
+    }
+}
+
 /// The same for a message that an operator dropped meanwhile: what was not delivered is over, and nobody is told.
 pub(super) fn dropped(settled: Settled) -> Settled {
     match settled.update.state {
@@ -106,26 +120,35 @@ fn said(state: &State, attempted: &Attempted) -> (Arc<str>, Reply) {
 fn deferred(entry: &Entry, attempted: &Attempted, retry: &Retry, now: Moment) -> (State, Option<Action>) {
     let before = before(entry, attempted, now.queue);
     let queued_at = before.ages_from.unwrap_or(entry.queued_at);
-    let (attempts, tried) = (before.attempts + 1, before.tried + 1);
-    let standing = Standing { id: entry.id, queued_at, attempts, tried, warned: before.warned };
+    let (why, tries) = (why(attempted), attempted.tries);
+    let (attempts, tried) = (before.attempts + 1, before.tried + u32::from(attempted.counts));
+    let in_doubt = before.in_doubt + u32::from(why == Why::InDoubt);
+    let standing = Standing {
+        id: entry.id,
+        queued_at,
+        attempts,
+        tried,
+        warned: before.warned,
+        in_doubt: (why == Why::InDoubt).then_some(in_doubt),
+    };
     let waiting = |wait, warned| {
         let (next_attempt, last_error) = (now.day.plus(wait), last_error(attempted));
-        let why = why(attempted.outcome.class);
-        State::Waiting(Waiting { attempts, tried, next_attempt, why, last_error, warned, ..before })
+        State::Waiting(Waiting { attempts, tried, next_attempt, why, last_error, warned, in_doubt, tries, ..before })
     };
-    match schedule::next(retry, &standing, now.queue) {
+    match schedule::next(retry, &standing, now) {
         Next::Retry(wait) => (waiting(wait, standing.warned), None),
         Next::Warn(wait) => (waiting(wait, true), Some(Action::Delayed)),
         Next::GiveUp => {
-            let reply = expired(&attempted.outcome.reply);
+            let reply = expired(&attempted.outcome.reply, in_doubt);
             (State::Done(Done::Failed { next_hop: "".into(), reply }), Some(Action::Failed))
         }
     }
 }
 
-/// Why it waits after such an outcome.
-fn why(class: Class) -> Why {
-    match class {
+/// Why it waits after such an attempt.
+fn why(attempted: &Attempted) -> Why {
+    match attempted.outcome.class {
+        _ if *attempted.route.connector == *UNDECIDED => Why::Undecided,
         Class::Unreachable | Class::LeftToQueue => Why::Unreachable,
         Class::InDoubt => Why::InDoubt,
         Class::Accepted | Class::Refused | Class::UnknownRecipient | Class::TooManyRecipients | Class::Deferred => {
@@ -157,8 +180,10 @@ fn last_error(attempted: &Attempted) -> String {
 }
 
 /// RFC 3463 3.5, X.4.7: delivery time expired.
-fn expired(last: &Reply) -> Reply {
-    Reply::fixed(554, Enhanced(5, 4, 7), "").saying(format!("delivery time expired; the last answer was: {last}"))
+fn expired(last: &Reply, in_doubt: u32) -> Reply {
+    let may_be_there = if in_doubt > 0 { " it may have arrived all the same;" } else { "" };
+    let text = format!("delivery time expired;{may_be_there} the last answer was: {last}");
+    Reply::fixed(554, Enhanced(5, 4, 7), "").saying(text)
 }
 
 #[cfg(test)]

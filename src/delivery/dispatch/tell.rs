@@ -13,7 +13,7 @@ use crate::report::dead_letter::bounds::Swept;
 use crate::report::not_sent::NotSent;
 use crate::report::{Reported, UNDECIDED, dead_letter};
 use crate::spool::entry::{Entry, Outcome, Queued, State};
-use crate::time::UnixTime;
+use crate::time::{self, Jumps, UnixTime};
 use crate::trace::{Event, What};
 
 /// What metrics call mail whose connector is not decided yet.
@@ -91,6 +91,15 @@ fn event<'a>(entry: &'a Entry, what: What, recipient: &'a str, (connector, detai
         connector: connector.into(),
         detail: detail.into(),
     }
+}
+
+/// The time of day may have jumped since the last look.
+pub(super) fn jump(metrics: &Metrics, jumps: &mut Jumps) {
+    let Some(jump) = jumps.look(time::moved()) else { return };
+    let to = UnixTime::now();
+    let from = UnixTime(to.0.saturating_add_signed(jump.saturating_neg()));
+    metrics.clock_jumps.with_label_values::<&str>(&[]).inc();
+    tracing::warn!(%from, %to, seconds = jump, "the time of day has jumped; no age and no time to try is moved by it");
 }
 
 /// A report is not sent.

@@ -63,7 +63,9 @@ fn attempted(entry: &Entry, held: &Held, outcomes: &[(usize, Outcome)]) -> Vec<A
             known: known.clone(),
             route: queued.route.clone(),
             refused_now: None,
+            tries: queued.state.tries(),
             outcome: outcome.unwrap_or_else(|| unheard(queued)),
+            counts: true,
             end: End::Deferred,
         })
     };

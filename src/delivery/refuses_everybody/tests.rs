@@ -7,13 +7,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::routing::doubt::KnownBy;
-use crate::time::UnixTime;
+use crate::time::QueueTime;
 
 const NOBODY: Known = Known { by: KnownBy::Nobody, good_since: None, first_refused: None };
 const RESOLVED: Known = Known { by: KnownBy::Directory, ..NOBODY };
 const VERIFIED: Known = Known { by: KnownBy::VerifyWith, ..NOBODY };
-const GOOD: Known = Known { good_since: Some(UnixTime(1)), ..NOBODY };
-const DOUBTED: Known = Known { first_refused: Some(UnixTime(2)), ..RESOLVED };
+const GOOD: Known = Known { good_since: Some(QueueTime(1)), ..NOBODY };
+const DOUBTED: Known = Known { first_refused: Some(QueueTime(2)), ..RESOLVED };
 
 fn hop(connector: &str, host: &str) -> Key {
     Key { connector: connector.into(), next_hop: host.into() }
@@ -133,7 +133,7 @@ fn who_counts_and_who_does_not() {
         ("recently good", GOOD, Some(20)),
         ("nobody vouches", NOBODY, None),
         ("doubted already", DOUBTED, None),
-        ("recently good and doubted", Known { first_refused: Some(UnixTime(2)), ..GOOD }, None),
+        ("recently good and doubted", Known { first_refused: Some(QueueTime(2)), ..GOOD }, None),
     ] {
         assert_eq!(Town::after_messages(5, 5).shows(0..40, &known, (5, 5)), expected, "{name}");
     }

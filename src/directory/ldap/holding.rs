@@ -74,7 +74,7 @@ impl Holding {
                 let kept = Arc::clone(&saving);
                 // A panic would have been logged; the next minute tries again.
                 let _ = spawn_blocking(move || {
-                    kept.change(|remembered| remembered.forget_held(UnixTime::now()));
+                    kept.change(|remembered| remembered.forget_held(UnixTime::steady()));
                     kept.save();
                 })
                 .await;
@@ -90,14 +90,14 @@ impl Holding {
             return answer;
         }
         let kept = &self.kept;
-        let held = kept.change(|remembered| remembered.is_held(key, &answer.lookup, UnixTime::now()));
+        let held = kept.change(|remembered| remembered.is_held(key, &answer.lookup, UnixTime::steady()));
         if held { Answer { lookup: Lookup::Held(kept.advice()), ..answer } } else { answer }
     }
 
     /// How many recipients wait.
     pub(super) fn held(&self) -> usize {
         self.kept.change(|remembered| {
-            remembered.forget_held(UnixTime::now());
+            remembered.forget_held(UnixTime::steady());
             remembered.held()
         })
     }
@@ -109,7 +109,7 @@ impl Holding {
 
     /// Somebody says that the changes are meant. Says how many waited.
     pub(super) fn accept(&self) -> usize {
-        self.kept.change(|remembered| remembered.accept(UnixTime::now()))
+        self.kept.change(|remembered| remembered.accept(UnixTime::steady()))
     }
 
     /// Saves it now, for one that is about to read it.

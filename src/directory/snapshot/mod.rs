@@ -112,15 +112,15 @@ impl Snapshot {
                 let recipients = loaded.view.count_entries();
                 tracing::info!(directory = name, recipients, as_of = %loaded.at, "the saved snapshot is in use");
                 let mut served = self.empty.clone();
-                served.read(loaded.view, loaded.at);
+                served.read(loaded.view, loaded.at.of_day());
                 self.served.store(Some(served.into()));
                 // What the configuration reads now may be more, or something else: it has to be read as a whole.
                 let (position, whole) = if loaded.of == self.of {
-                    (loaded.position, Some(loaded.whole))
+                    (loaded.position, Some(loaded.whole.of_day()))
                 } else {
                     (Position::Unknown, None)
                 };
-                *self.contact() = Contact::saved(position, loaded.at, whole);
+                *self.contact() = Contact::saved(position, loaded.at.of_day(), whole);
                 *self.journal() = Some(journal);
             }
             Err(error) => tracing::warn!(
@@ -209,7 +209,7 @@ impl Snapshot {
     /// How long until the next whole read; zero where none was made yet of what is configured.
     #[must_use]
     pub fn until_whole_read(&self) -> Duration {
-        self.contact().until_whole_read(self.config.full_read, UnixTime::now())
+        self.contact().until_whole_read(self.config.full_read, UnixTime::steady())
     }
 
     /// A file for a whole read.
@@ -226,7 +226,7 @@ impl Snapshot {
     /// # Errors
     /// What was read cannot be believed, or not be kept.
     pub fn read(&self, writer: Writer, position: Position, probe: Option<&str>) -> Result<Outcome, String> {
-        let (begun, now) = (writer.begun(), UnixTime::now());
+        let (begun, now) = (writer.begun().of_day(), UnixTime::steady());
         let kept = |error: &dyn std::fmt::Display| format!("{}: {error}", self.path.display());
         let (written, table) = writer.finish(position.clone()).map_err(|error| kept(&error))?;
         let view = View::new(table);
@@ -252,7 +252,7 @@ impl Snapshot {
     /// Some entries changed; that is all up to that position.
     pub fn changed(&self, changes: Vec<Change>, position: Position) -> Outcome {
         let outcome = self.take(changes, Some(&position));
-        self.contact().followed(position, UnixTime::now());
+        self.contact().followed(position, UnixTime::steady());
         outcome
     }
 
@@ -263,9 +263,9 @@ impl Snapshot {
 
     fn take(&self, changes: Vec<Change>, position: Option<&Position>) -> Outcome {
         let mut served = self.serving();
-        let (before, now) = (served.held(), UnixTime::now());
+        let (before, now) = (served.held(), UnixTime::steady());
         let (news, outcome) = served.changed(changes, now);
-        let noted = self.journal().as_ref().map(Journal::noted);
+        let noted = self.journal().as_ref().map(|journal| journal.noted().of_day());
         let is_due = noted.is_none_or(|noted| now.since(noted) >= NOTE_EVERY);
         let something = !news.is_empty();
         // What the file says of the time is only as true as what is followed.
@@ -283,10 +283,11 @@ impl Snapshot {
         outcome
     }
 
+    /// `at`: by the steady clock, as all here; the file has the time of day.
     fn note(&self, news: Vec<Change>, position: Option<&Position>, at: UnixTime) {
         let mut journal = self.journal();
         let Some(journal) = &mut *journal else { return self.file_is_behind.store(true, Ordering::Relaxed) };
-        if let Err(error) = journal.append(news, position, at) {
+        if let Err(error) = journal.append(news, position, at.by_day()) {
             // After a restart what the file does not tell is asked for again.
             tracing::warn!(directory = %self.name, file = %self.path.display(), "cannot be written: {error}");
             self.file_is_behind.store(true, Ordering::Relaxed);
@@ -327,13 +328,13 @@ impl Snapshot {
 
     /// Looks at the clock, and sets the gauge that changes by itself.
     pub fn tell_age(&self) {
-        self.contact().mind_the_clock(UnixTime::now(), Instant::now());
+        self.contact().mind_the_clock(UnixTime::steady(), Instant::now());
         let age = self.age_seconds().map_or(-1, |age| i64::try_from(age).unwrap_or(i64::MAX));
         self.metrics.directory_snapshot_age.with_label_values(&[&*self.name]).set(age);
     }
 
     fn age_seconds(&self) -> Option<u64> {
-        self.contact().age(UnixTime::now()).map(|age| age.as_secs())
+        self.contact().age(UnixTime::steady()).map(|age| age.as_secs())
     }
 
     fn serving(&self) -> Served {

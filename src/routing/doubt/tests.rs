@@ -8,12 +8,12 @@ use crate::smtp::reply::{
     TRY_AGAIN,
 };
 
-const NOW: UnixTime = UnixTime(1_000_000_000);
+const NOW: QueueTime = QueueTime(1_000_000_000);
 const HOUR: u64 = 3600;
 const BY: [KnownBy; 4] = [KnownBy::Directory, KnownBy::DirectoryWithoutTag, KnownBy::VerifyWith, KnownBy::Nobody];
 
-fn ago(seconds: u64) -> UnixTime {
-    UnixTime(NOW.0 - seconds)
+fn ago(seconds: u64) -> QueueTime {
+    QueueTime(NOW.0 - seconds)
 }
 
 fn address(text: &str) -> Address {

@@ -2,20 +2,22 @@
 //! it.
 //!
 //! ```text
-//! "fingerpost recently good 2\n"  key: 16 bytes
+//! "fingerpost recently good 3\n"  key: 16 bytes
 //! connectors: u32, then for each  length: u16, name: UTF-8
 //! addresses: u32, then for each   hash: u64, connector: u32, last success: u64, good since: u64
 //! refused: u32, then for each     hash: u64, first: u64, last: u64
 //! checksum: u32 (CRC-32C)
 //! ```
 //!
-//! Version 1, which is still read, had `first refusal: u64` (0: none) in the place of `good since`, and no `refused`.
+//! Times are the queue's ([`QueueTime`]). Version 2, which is still read, had times of day; version 1 as well, and `first
+//! refusal: u64` (0: none) in the place of `good since`, and no `refused`.
 
 use super::{ENTRIES, Good, REFUSED, RecentlyGood};
 use crate::routing::first_refused::Refusals;
-use crate::time::UnixTime;
+use crate::time::{Moment, QueueTime, UnixTime};
 
-const MAGIC: &[u8] = b"fingerpost recently good 2\n";
+const MAGIC: &[u8] = b"fingerpost recently good 3\n";
+const MAGIC_2: &[u8] = b"fingerpost recently good 2\n";
 const MAGIC_1: &[u8] = b"fingerpost recently good 1\n";
 
 /// Bytes that were not written by [`RecentlyGood::to_bytes`].
@@ -62,22 +64,24 @@ impl RecentlyGood {
         bytes
     }
 
-    /// What was saved.
+    /// What was saved. `now`: when it is read, shortly after a start.
     ///
     /// # Errors
     /// [`Malformed`]: it is of no use.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
-        let read = match bytes {
-            bytes if bytes.starts_with(MAGIC) => read_2,
-            bytes if bytes.starts_with(MAGIC_1) => read_1,
+    pub fn from_bytes(bytes: &[u8], now: Moment) -> Result<Self, Malformed> {
+        let (read, times): (fn(&mut Reader<'_>) -> Option<Self>, _) = match bytes {
+            bytes if bytes.starts_with(MAGIC) => (read_3, Times::Queue),
+            bytes if bytes.starts_with(MAGIC_2) => (read_3, Times::Day),
+            bytes if bytes.starts_with(MAGIC_1) => (read_1, Times::Day),
             _ => return Err(Malformed::Kind),
         };
         let (content, checksum) = bytes.split_last_chunk::<4>().ok_or(Malformed::Checksum)?;
         if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
             return Err(Malformed::Checksum);
         }
-        let mut rest = content.get(MAGIC.len()..).ok_or(Malformed::Form)?;
-        let mut read = read(&mut rest).filter(|_| rest.is_empty()).ok_or(Malformed::Form)?;
+        let rest = content.get(MAGIC.len()..).ok_or(Malformed::Form)?;
+        let mut reader = Reader { rest, times, now };
+        let mut read = read(&mut reader).filter(|_| reader.rest.is_empty()).ok_or(Malformed::Form)?;
         read.changes = 0;
         Ok(read)
     }
@@ -95,33 +99,76 @@ impl RecentlyGood {
     }
 }
 
-fn read_2(from: &mut &[u8]) -> Option<RecentlyGood> {
+/// By which clock a file has its times.
+#[derive(Debug, Clone, Copy)]
+enum Times {
+    Queue,
+    Day,
+}
+
+/// What is left of a file.
+struct Reader<'a> {
+    rest: &'a [u8],
+    times: Times,
+    now: Moment,
+}
+
+impl Reader<'_> {
+    /// The next so many bytes.
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.rest.split_first_chunk()?;
+        self.rest = rest;
+        Some(*taken)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.take().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    /// Nothing is younger than now: the clock may have been another one. A time of day is as long ago as the clock says.
+    fn time(&mut self) -> Option<QueueTime> {
+        let (time, now) = (self.u64()?, self.now);
+        Some(match self.times {
+            Times::Queue => QueueTime(time).min(now.queue),
+            Times::Day if time == 0 => QueueTime::default(),
+            Times::Day => QueueTime(now.queue.0.saturating_sub(now.day.since(UnixTime(time)).as_secs())),
+        })
+    }
+}
+
+fn read_3(from: &mut Reader<'_>) -> Option<RecentlyGood> {
     let mut read = key_and_connectors(from)?;
     let mut all = Vec::new();
-    for _ in 0..u32::from_le_bytes(*take(from)?) {
-        let hash = u64::from_le_bytes(*take(from)?);
-        let connector = u32::from_le_bytes(*take(from)?);
-        let (last_success, since) = (time(from)?, time(from)?);
+    for _ in 0..from.u32()? {
+        let (hash, connector) = (from.u64()?, from.u32()?);
+        let (last_success, since) = (from.time()?, from.time()?);
         all.push(Good { hash, connector, last_success, since });
     }
     read.restore(all);
     let mut refused = Vec::new();
-    for _ in 0..u32::from_le_bytes(*take(from)?) {
-        let hash = u64::from_le_bytes(*take(from)?);
-        let (first, last) = (time(from)?, time(from)?);
+    for _ in 0..from.u32()? {
+        let hash = from.u64()?;
+        let (first, last) = (from.time()?, from.time()?);
         refused.push(Refusals { hash, first, last });
     }
     read.restore_refused(refused);
     Some(read)
 }
 
-fn read_1(from: &mut &[u8]) -> Option<RecentlyGood> {
+fn read_1(from: &mut Reader<'_>) -> Option<RecentlyGood> {
     let mut read = key_and_connectors(from)?;
     let (mut all, mut refused) = (Vec::new(), Vec::new());
-    for _ in 0..u32::from_le_bytes(*take(from)?) {
-        let hash = u64::from_le_bytes(*take(from)?);
-        let connector = u32::from_le_bytes(*take(from)?);
-        let (last_success, first) = (time(from)?, time(from)?);
+    for _ in 0..from.u32()? {
+        let (hash, connector) = (from.u64()?, from.u32()?);
+        let (last_success, first) = (from.time()?, from.time()?);
         if first.0 != 0 {
             refused.push(Refusals { hash, first, last: first });
         }
@@ -132,24 +179,13 @@ fn read_1(from: &mut &[u8]) -> Option<RecentlyGood> {
     Some(read)
 }
 
-fn key_and_connectors(from: &mut &[u8]) -> Option<RecentlyGood> {
-    let mut read = RecentlyGood::new(*take(from)?);
-    for _ in 0..u32::from_le_bytes(*take(from)?) {
-        let length = usize::from(u16::from_le_bytes(*take(from)?));
-        let (name, rest) = from.split_at_checked(length)?;
-        *from = rest;
+fn key_and_connectors(from: &mut Reader<'_>) -> Option<RecentlyGood> {
+    let mut read = RecentlyGood::new(from.take()?);
+    for _ in 0..from.u32()? {
+        let length = usize::from(from.u16()?);
+        let (name, rest) = from.rest.split_at_checked(length)?;
+        from.rest = rest;
         read.connectors.push(std::str::from_utf8(name).ok()?.into());
     }
     Some(read)
-}
-
-fn time(from: &mut &[u8]) -> Option<UnixTime> {
-    take(from).map(|time| UnixTime(u64::from_le_bytes(*time)))
-}
-
-/// The next so many bytes.
-fn take<'a, const N: usize>(from: &mut &'a [u8]) -> Option<&'a [u8; N]> {
-    let (taken, rest) = from.split_first_chunk()?;
-    *from = rest;
-    Some(taken)
 }

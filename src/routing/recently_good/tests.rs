@@ -4,6 +4,9 @@ use super::doubt::{Believed, Followed};
 use super::*;
 use crate::routing::verdict::Verdict;
 use crate::smtp::reply::{self, Reply};
+use crate::time::{Moment, UnixTime};
+
+mod saved;
 
 const KEY: [u8; 16] = *b"0123456789abcdef";
 /// What a refusal comes to.
@@ -15,13 +18,13 @@ enum Doubt {
 
 impl RecentlyGood {
     /// Our own refusal, without a directory's word: what is told instead.
-    fn refused_in_row(&mut self, row: u8, address: &Address, refusal: &Reply, now: UnixTime) -> Option<Reply> {
+    fn refused_in_row(&mut self, row: u8, address: &Address, refusal: &Reply, now: QueueTime) -> Option<Reply> {
         let refused = Refused::ByUs { row: Some(row), reply: refusal };
         let doubt = self.doubt(address, KnownBy::Nobody, &refused, now);
         (doubt == doubt::Doubt::Temporary).then_some(reply::UNKNOWN_JUST_NOW)
     }
 
-    fn refused(&mut self, address: &Address, now: UnixTime) -> Doubt {
+    fn refused(&mut self, address: &Address, now: QueueTime) -> Doubt {
         match self.refused_in_row(9, address, &reply::USER_UNKNOWN, now) {
             Some(_) => Doubt::Temporary,
             None => Doubt::Believe,
@@ -34,8 +37,18 @@ const DAY: u64 = 24 * HOUR;
 /// When the tests begin.
 const T: u64 = 1_000_000_000;
 
-fn at(seconds: u64) -> UnixTime {
-    UnixTime(T + seconds)
+fn at(seconds: u64) -> QueueTime {
+    QueueTime(T + seconds)
+}
+
+/// When a file is read.
+fn moment(queue: QueueTime) -> Moment {
+    Moment { day: UnixTime(queue.0), queue, up: Duration::ZERO }
+}
+
+/// Saved, and read after all that the tests do.
+fn saved_and_read(good: &RecentlyGood) -> RecentlyGood {
+    RecentlyGood::from_bytes(&good.to_bytes(), moment(at(100 * DAY))).unwrap()
 }
 
 fn address(text: &str) -> Address {
@@ -137,87 +150,10 @@ fn only_our_own_unknown_user_is_doubted() {
 }
 
 #[test]
-fn it_comes_back_as_it_was_saved() {
-    let (mut good, bob) = bob();
-    let (ann, carol) = (address("ann@contoso.com"), address("carol@contoso.com"));
-    good.accepted(&ann, "primary", at(10));
-    good.accepted(&carol, "secondary", at(5));
-    good.refused(&ann, at(20));
-    let saved = good.to_bytes();
-    let mut read = RecentlyGood::from_bytes(&saved).unwrap();
-    for who in [&ann, &bob, &carol] {
-        assert_eq!(read.last_success(who, at(30)), good.last_success(who, at(30)));
-    }
-    assert_eq!(read.changes(), 0);
-    assert_eq!(read.refused(&ann, at(20 + HOUR)), Doubt::Believe);
-    assert_eq!(read.refused(&bob, at(20 + HOUR)), Doubt::Temporary);
-    assert!(!RecentlyGood::new([0; 16]).to_bytes().is_empty());
-    assert_eq!(saved.len(), 27 + 16 + 4 + (2 + 9) + (2 + 7) + 4 + 3 * 28 + 4 + 24 + 4);
-}
-
-#[test]
-fn what_was_not_saved_by_it_is_told_apart() {
-    let saved = bob().0.to_bytes();
-    let (head, rest) = (&saved[..27], &saved[27..]);
-    let changed = [head, &[0], &rest[1..]].concat();
-    let cut = &saved[..saved.len() - 1];
-    let mut longer = [&saved[..saved.len() - 4], b"more"].concat();
-    longer.extend_from_slice(&crc32c::crc32c(&longer).to_le_bytes());
-    let wrong: [(&[u8], Malformed); 6] = [
-        (b"", Malformed::Kind),
-        (b"{}", Malformed::Kind),
-        (head, Malformed::Checksum),
-        (&changed, Malformed::Checksum),
-        (cut, Malformed::Checksum),
-        (&longer, Malformed::Form),
-    ];
-    for (bytes, error) in wrong {
-        assert_eq!(RecentlyGood::from_bytes(bytes).unwrap_err(), error, "{bytes:?}");
-    }
-}
-
-/// Written by version 1: Bob had mail at the beginning, Ann 10 s later and was refused 10 s after that.
-const VERSION_1: &str = "66696e676572706f737420726563656e746c7920676f6f6420310a\
-    303132333435363738396162636465660200000009007365636f6e6461727907007072696d6172790200000011fac19e6b03d5e500000000\
-    00ca9a3b000000000000000000000000c074c68726ea0124010000000aca9a3b0000000014ca9a3b00000000b964d920";
-/// The same by version 2.
-const VERSION_2: &str = "66696e676572706f737420726563656e746c7920676f6f6420320a303132333435363738396162636465660200000009007365636f6e64\
-    61727907007072696d6172790200000011fac19e6b03d5e50000000000ca9a3b0000000000ca9a3b00000000c074c68726ea0124010000\
-    000aca9a3b000000000aca9a3b0000000001000000c074c68726ea012414ca9a3b0000000014ca9a3b0000000008099245";
-
-fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
-}
-
-#[test]
-fn files_of_every_version_are_read() {
-    let (ann, bob) = (address("ann@contoso.com"), address("bob@contoso.com"));
-    for (version, hex) in [(1, VERSION_1), (2, VERSION_2)] {
-        let mut read = RecentlyGood::from_bytes(&bytes(hex)).unwrap();
-        assert_eq!(read.last_success(&ann, at(20)), Some((&"primary".into(), at(10))), "version {version}");
-        assert_eq!(read.last_success(&bob, at(20)), Some((&"secondary".into(), at(0))), "version {version}");
-        let known = |read: &RecentlyGood, who| read.known(who, KnownBy::Nobody, at(30));
-        assert_eq!(known(&read, &ann).first_refused, Some(at(20)), "version {version}");
-        assert_eq!(known(&read, &bob).first_refused, None, "version {version}");
-        assert_eq!(read.refused(&ann, at(20 + HOUR)), Doubt::Believe, "version {version}");
-        assert_eq!(read.refused(&bob, at(20 + HOUR)), Doubt::Temporary, "version {version}");
-    }
-    let mut good = bob_and_ann();
-    good.refused(&ann, at(20));
-    assert_eq!(good.to_bytes(), bytes(VERSION_2), "{:02x?}", good.to_bytes());
-}
-
-fn bob_and_ann() -> RecentlyGood {
-    let (mut good, _) = bob();
-    good.accepted(&address("ann@contoso.com"), "primary", at(10));
-    good
-}
-
-#[test]
 fn since_when_an_address_is_good_outlives_a_restart() {
     let (mut good, bob) = bob();
     good.accepted(&bob, "secondary", at(DAY));
-    let mut read = RecentlyGood::from_bytes(&good.to_bytes()).unwrap();
+    let mut read = saved_and_read(&good);
     assert_eq!(read.known(&bob, KnownBy::Nobody, at(DAY)).good_since, Some(at(0)));
     let sent_back = |good: &mut RecentlyGood| good.refused_in_row(10, &bob, &reply::USER_UNKNOWN, at(DAY + 1));
     assert_eq!(sent_back(&mut read), Some(reply::UNKNOWN_JUST_NOW), "he is no typing error");
@@ -241,7 +177,7 @@ fn whom_a_directory_has_is_doubted_for_an_hour_however_long_ago_the_mail() {
     ] {
         let told = good.doubt(&new, by, &refused, at(seconds));
         assert_eq!(told, *expected, "after {seconds} s, by {by:?}");
-        good = RecentlyGood::from_bytes(&good.to_bytes()).unwrap();
+        good = saved_and_read(&good);
     }
     good.accepted(&new, "primary", at(15 * DAY));
     assert_eq!(good.refused.len(), 0, "mail that is accepted clears it");
@@ -319,13 +255,13 @@ fn unresolved_addresses_refused_at_the_dot_are_refused_at_rcpt_for_ten_minutes()
         good.refused_at_dot(&guess, &route("secondary", way), at(0));
         for (who, connector, now, expected) in [
             ("guess@contoso.com", "secondary", minutes(0), unresolved),
-            ("GUESS@contoso.com", "secondary", UnixTime(minutes(10).0 - 1), unresolved),
+            ("GUESS@contoso.com", "secondary", QueueTime(minutes(10).0 - 1), unresolved),
             ("guess@contoso.com", "secondary", minutes(10), false),
             ("guess@contoso.com", "primary", minutes(0), false),
             ("guess2@contoso.com", "secondary", minutes(0), false),
         ] {
             let told = good.is_refused_at_dot(&address(who), &route(connector, way), now);
-            assert_eq!(told, expected, "{way:?}: {who} by {connector} at {now}");
+            assert_eq!(told, expected, "{way:?}: {who} by {connector} at {now:?}");
         }
         // Whoever is found since is not concerned, and who is accepted not any more.
         assert!(!good.is_refused_at_dot(&guess, &route("secondary", Way::Resolved), at(1)));
@@ -347,7 +283,7 @@ fn refused_addresses_are_bounded_and_the_oldest_go() {
         good.refused_at_dot(&numbered(n), &relayed, at(0));
     }
     let first = |good: &RecentlyGood, n| good.known(&numbered(n), KnownBy::Directory, at(1000)).first_refused.is_some();
-    let read = RecentlyGood::from_bytes(&good.to_bytes()).unwrap();
+    let read = saved_and_read(&good);
     for good in [&good, &read] {
         assert_eq!(good.refused.len(), REFUSED);
         assert_eq!([0, 1, REFUSED].map(|n| first(good, n)), [false, true, true]);
@@ -375,7 +311,7 @@ fn it_is_bounded_and_the_oldest_go() {
     let known = |good: &RecentlyGood| [0, 1, 2, 3, ENTRIES, ENTRIES + 1].map(|n| good.is_good(&numbered(n), at(3000)));
     assert_eq!((good.order.len(), good.known.len()), (ENTRIES, ENTRIES));
     assert_eq!(known(&good), [true, false, false, true, true, true]);
-    let mut read = RecentlyGood::from_bytes(&good.to_bytes()).unwrap();
+    let mut read = saved_and_read(&good);
     assert_eq!(known(&read), known(&good));
     read.accepted(&numbered(1), "secondary", at(3001));
     assert_eq!(known(&read), [true, true, false, false, true, true]);

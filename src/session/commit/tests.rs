@@ -61,13 +61,14 @@ fn services(folder: &Path) -> (Arc<Services>, tokio::sync::mpsc::UnboundedReceiv
     let metrics = Metrics::new();
     let (accepted, committed) = unbounded_channel();
     let recently_good = Arc::new(std::sync::Mutex::new(RecentlyGood::new([1; 16])));
+    let spool = Arc::new(LogStore::open(&folder.join("spool"), Sizes::default(), metrics.clone()).unwrap());
     let services = Services {
         current: Arc::new(ArcSwap::from_pointee(in_force)),
-        spool: Arc::new(LogStore::open(&folder.join("spool"), Sizes::default(), metrics.clone()).unwrap()),
+        spool: spool.clone(),
         accepted,
         outbound: Outbound::new(metrics.clone()),
         on_its_way: OnItsWay::new(metrics.clone()),
-        memory: Memory::new(Arc::default(), recently_good),
+        memory: Memory::new(Arc::default(), recently_good, spool),
         metrics,
         trace: Trace::default(),
         pressure: Arc::new(Pressure::default()),

@@ -106,6 +106,7 @@ impl StateBefore {
             State::Waiting(Waiting {
                 attempts,
                 tried: attempts,
+                tries: 0,
                 next_attempt,
                 why,
                 last_error,

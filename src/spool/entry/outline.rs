@@ -51,18 +51,22 @@ pub struct Open {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It waits.
-    Waits {
-        /// When it is due.
-        due: UnixTime,
-        /// Why it waits.
-        why: Why,
-        /// Attempts so far.
-        attempts: u32,
-        /// How often it may have arrived.
-        in_doubt: u32,
-    },
+    Waits(Waits),
     /// It is held.
     Held(HeldFor),
+}
+
+/// One that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waits {
+    /// When it is due.
+    pub due: UnixTime,
+    /// Why it waits.
+    pub why: Why,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// How often it may have arrived.
+    pub in_doubt: u32,
 }
 
 /// Names that many outlines share, once each.
@@ -136,12 +140,12 @@ impl Kind {
 impl Standing {
     fn of(state: &State) -> Option<Self> {
         match state {
-            State::Waiting(waiting) => Some(Self::Waits {
+            State::Waiting(waiting) => Some(Self::Waits(Waits {
                 due: waiting.next_attempt,
                 why: waiting.why,
                 attempts: waiting.attempts,
                 in_doubt: waiting.in_doubt,
-            }),
+            })),
             State::Held(why) => Some(Self::Held(*why)),
             State::Done(_) => None,
         }

@@ -26,6 +26,8 @@ pub struct Waiting {
     pub attempts: u32,
     /// Of these, those that count towards its expiry: a next hop of its connector was really tried since the one before.
     pub tried: u32,
+    /// What [`Outbound::tries`](crate::delivery::attempt::Outbound::tries) was at the end of the last one.
+    pub tries: u32,
     /// When it is due.
     pub next_attempt: UnixTime,
     /// Why it waits.
@@ -92,10 +94,31 @@ pub enum Outcome {
 }
 
 impl State {
+    /// [`Waiting::tries`]; zero where it does not wait.
+    #[must_use]
+    pub fn tries(&self) -> u32 {
+        match self {
+            Self::Waiting(waiting) => waiting.tries,
+            Self::Held(_) | Self::Done(_) => 0,
+        }
+    }
+
     /// Due at once, never tried.
     #[must_use]
     pub fn due(now: UnixTime) -> Self {
         Self::Waiting(Waiting { next_attempt: now, ..Waiting::default() })
+    }
+}
+
+impl Why {
+    /// Whether it is over when its next hop answers again: such a recipient is due then. What may have arrived keeps its
+    /// wait, for each attempt may be another copy; only an operator makes it due earlier.
+    #[must_use]
+    pub fn ends_with_the_outage(self) -> bool {
+        match self {
+            Self::Unreachable => true,
+            Self::New | Self::Deferred | Self::Undecided | Self::InDoubt => false,
+        }
     }
 }
 

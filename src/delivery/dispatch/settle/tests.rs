@@ -24,7 +24,7 @@ fn waiting((attempts, warned): (u32, bool)) -> State {
 }
 
 fn at(seconds: u64) -> Moment {
-    Moment { day: UnixTime(seconds), queue: QueueTime(seconds) }
+    Moment { day: UnixTime(seconds), queue: QueueTime(seconds), up: Duration::from_secs(3600) }
 }
 
 fn attempted(end: End, reply: Reply) -> Attempted {
@@ -33,7 +33,9 @@ fn attempted(end: End, reply: Reply) -> Attempted {
         known: Known { fresh: true, ..Known::default() },
         route: route("bob@contoso.com", "exchange"),
         refused_now: None,
+        tries: 0,
         outcome: Outcome::answered(reply, &"hub[192.0.2.1]:25".into()),
+        counts: true,
         end,
     }
 }
@@ -91,6 +93,43 @@ fn a_deferral_waits_warns_once_and_ends() {
             (state, _) => panic!("{state:?} at {age}"),
         }
     }
+}
+
+#[test]
+fn an_attempt_counts_where_somebody_was_really_tried() {
+    for (counts, ends) in [(true, true), (false, false)] {
+        let attempted = Attempted { counts, ..attempted(End::Deferred, TRY_AGAIN) };
+        let before = State::Waiting(Waiting { attempts: 70, tried: 2, warned: true, ..Waiting::default() });
+        let state = settle(&entry(before), &attempted, &RETRY, at(15_000)).update.state;
+        match state {
+            State::Waiting(Waiting { attempts, tried, .. }) => assert_eq!((attempts, tried, ends), (71, 2, false)),
+            _ => assert!(ends),
+        }
+    }
+}
+
+#[test]
+fn what_may_have_arrived_says_so_to_its_end() {
+    let broke =
+        |end| Attempted { outcome: Outcome::in_doubt(&"hub".into(), "it broke off"), ..attempted(end, TRY_AGAIN) };
+    let mut entry = entry(waiting((0, false)));
+    // When it is tried, how that ends; how often it may have arrived then, and the least wait.
+    for (age, broken, in_doubt, least, why) in [
+        (10, true, 1, 600, Why::InDoubt),
+        (700, false, 1, 54, Why::Deferred), // an ordinary wait: the hop said no
+        (800, true, 2, 2400, Why::InDoubt),
+    ] {
+        let attempted = if broken { broke(End::Deferred) } else { attempted(End::Deferred, TRY_AGAIN) };
+        let settled = settle(&entry, &attempted, &RETRY, at(10_000 + age));
+        let State::Waiting(waiting) = &settled.update.state else { panic!("it waits") };
+        assert_eq!((waiting.in_doubt, waiting.why), (in_doubt, why), "{age}");
+        assert!(waiting.next_attempt >= UnixTime(10_000 + age + least), "{age}: {waiting:?}");
+        assert_eq!(waiting.last_error.contains("may have arrived"), broken, "{}", waiting.last_error);
+        entry.recipients[0].state = settled.update.state;
+    }
+    let settled = settle(&entry, &attempted(End::Deferred, TRY_AGAIN), &RETRY, at(15_000));
+    let State::Done(Done::Failed { reply, .. }) = settled.update.state else { panic!("it is over") };
+    assert!(reply.text.contains("may have arrived all the same"), "{reply}");
 }
 
 #[test]

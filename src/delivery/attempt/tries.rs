@@ -1,0 +1,50 @@
+//! How often the next hops of a connector were really tried: connected to, or looked up in vain. An attempt that is
+//! answered from what is remembered of them tells nothing new, and brings no message nearer to its end.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Outbound, WayOut};
+
+/// How often, by connector, on top of a random number: what was seen before a restart is not taken for what is now.
+#[derive(Debug)]
+pub(super) struct Tries(Mutex<HashMap<Arc<str>, u32>>, u32);
+
+impl Default for Tries {
+    fn default() -> Self {
+        let mut base = [0; 4];
+        let _ = aws_lc_rs::rand::fill(&mut base); // without it two runs count alike
+        Self(Mutex::default(), u32::from_le_bytes(base))
+    }
+}
+
+impl Tries {
+    fn one_more(&self, connector: &Arc<str>) {
+        let mut tries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(number) = tries.get_mut(connector) {
+            *number = number.wrapping_add(1).max(1);
+            return;
+        }
+        tries.insert(connector.clone(), self.1.max(1));
+    }
+
+    fn of(&self, connector: &str) -> u32 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(connector).copied().unwrap_or_default()
+    }
+}
+
+impl Outbound {
+    /// A number that is another one after each time that a next hop of this connector was really tried. Zero: none was
+    /// yet, since we started.
+    #[must_use]
+    pub fn tries(&self, connector: &str) -> u32 {
+        self.shared.tries.of(connector)
+    }
+}
+
+impl WayOut {
+    /// A next hop was really tried, or could not be looked up.
+    pub(super) fn tried(&self) {
+        self.shared.tries.one_more(&self.connector.name);
+    }
+}
