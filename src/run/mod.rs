@@ -243,6 +243,7 @@ impl Ground {
             pressure,
             strangers: self.strangers.clone(),
             guesses: self.logins.table.clone(),
+            answered: Arc::default(),
         }
     }
 }

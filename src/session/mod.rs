@@ -62,6 +62,7 @@ use identity::Believed;
 pub use identity::Identity;
 use lending::Lending;
 use link::Link;
+pub use login::Answered;
 use standing::Standing;
 use transaction::{Answer, Transaction};
 use turn::Turn;
@@ -95,6 +96,8 @@ pub struct Services {
     pub strangers: Strangers,
     /// Passwords that failed, and who logged in from where.
     pub guesses: Arc<Mutex<Guesses>>,
+    /// Wakes those who wait for other passwords' answers.
+    pub answered: Arc<Answered>,
 }
 
 /// Who a session is with, and through which door it came.

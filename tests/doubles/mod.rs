@@ -216,6 +216,7 @@ impl World {
             trace: fingerpost::trace::Trace::default(),
             pressure: Arc::default(),
             guesses: Arc::new(Mutex::new(fingerpost::guesses::Guesses::new([1; 16]))),
+            answered: Arc::default(),
         };
         Self { services, spool, accepted, folder }
     }

@@ -73,6 +73,7 @@ fn services(folder: &Path) -> (Arc<Services>, tokio::sync::mpsc::UnboundedReceiv
         pressure: Arc::new(Pressure::default()),
         strangers: crate::strangers::Strangers::new(Metrics::new(), Default::default()),
         guesses: Arc::new(std::sync::Mutex::new(crate::guesses::Guesses::new([1; 16]))),
+        answered: Arc::default(),
     };
     (Arc::new(services), committed)
 }
