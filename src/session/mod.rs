@@ -147,14 +147,13 @@ where
         connector = &*client.connector.name);
     async {
         let (strangers, id) = (services.strangers.clone(), client.id.clone());
-        let (address, connector) = (client.address.ip(), client.connector.clone());
-        let ended = match Session::begin(services, client, socket, turn).await {
-            Ok(mut session) => session.run().await,
-            Err(ended) => ended,
+        let (address, stranger) = (client.address.ip(), client.is_stranger());
+        let (ended, stranger) = match Session::begin(services, client, socket, turn).await {
+            Ok(mut session) => (session.run().await, session.client.is_stranger()),
+            Err(ended) => (ended, stranger),
         };
         strangers.left(address, &id);
-        let tells =
-            |reason| !connector.organization.is_empty() || strangers.tells(&About::new(Kind::Broken, address, reason));
+        let tells = |reason| !stranger || strangers.tells(&About::new(Kind::Broken, address, reason));
         match ended {
             Ended::Closed | Ended::Eof | Ended::SentAway => tracing::debug!(%ended, "session ended"),
             Ended::Stuck => tracing::error!(%ended, "session ended"),

@@ -15,6 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::message::envelope::Shown;
+
 /// How far a client is that we wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -26,13 +28,19 @@ pub enum Stage {
     AfterMail,
 }
 
-/// Whose client it is.
+/// Whose connection it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
-    /// A receive connector's with an organization, or one that has authenticated.
+    /// An organization's, or of one that has authenticated.
     Known,
-    /// Anybody's.
+    /// A stranger's.
     Stranger,
+}
+
+impl From<Shown<'_>> for Whose {
+    fn from(shown: Shown<'_>) -> Self {
+        if shown.is_stranger() { Self::Stranger } else { Self::Known }
+    }
 }
 
 /// A session that waits for its client.

@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let about = About::new(Kind::Broken, self.client.address.ip(), "path-mtu");
         let about = About { detail: "path-mtu", ..about };
         // No alert: anybody can fall silent. Many of them are one, by the metric.
-        if self.services.strangers.tells(&about) {
+        if self.client.tells(&self.services.strangers, &about) {
             tracing::warn!(
                 "suspected path MTU black hole: {octets} bytes of content came after our go-ahead, then nothing for \
                  {silence:?}; set max_segment_size = 1200 on receive connector {connector}"
@@ -313,7 +313,8 @@ where
     let link = link.map_err(Ended::Handshake)?;
     let config = services.current.load().config.clone();
     let about = About::new(Kind::Certificate, client.address.ip(), "");
-    let tells = || services.strangers.tells(&about);
+    let stranger = client.is_stranger();
+    let tells = || !stranger || services.strangers.tells(&about);
     let believed = Believed::of(&tls, link.peer_certificates(), tells);
     client.showed(&config, believed, tells);
     Ok(link)
@@ -322,9 +323,8 @@ where
 /// What the machine has to know of the door.
 pub(super) fn profile(config: &Config, client: &Client, tls: TlsState) -> Profile {
     let hostname = config.server.hostname.as_str().to_owned();
-    let stranger = client.door(config).is_none_or(|(_, by)| client.origin(by, None).is_stranger());
     let dsn = match client.connector.dsn {
-        OfferDsn::Organizations if stranger => Dsn::NotOffered,
+        OfferDsn::Organizations if client.is_stranger() => Dsn::NotOffered,
         OfferDsn::Organizations | OfferDsn::Everybody => Dsn::Offered,
     };
     let max_message_size = client.connector.max_message_size;
