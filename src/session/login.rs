@@ -66,7 +66,8 @@ pub(super) async fn check(services: &Services, client: &mut Client, credentials:
 /// It is known to be wrong.
 fn repeated(services: &Services, client: &Client, guess: &Guess, user: &str) -> (&'static str, Result<(), Reply>) {
     tracing::debug!(?user, "the same name and password failed within ten minutes: not asked again");
-    failed(client, guesses(services).refused(guess, UnixTime::now()));
+    let limit = guesses(services).refused(guess, UnixTime::now());
+    failed(services, client, limit);
     ("repeated", Err(reply::AUTH_FAILED))
 }
 
@@ -80,7 +81,7 @@ fn take_note(
     let now = UnixTime::now();
     let tells = |reason| {
         let about = About { sample: user, ..About::new(Kind::Authentication, client.address.ip(), reason) };
-        !client.connector.organization.is_empty() || services.strangers.tells(&about)
+        client.tells(&services.strangers, &about)
     };
     match (login, closed) {
         (Login::Accepted, _) => {
@@ -92,7 +93,8 @@ fn take_note(
             if tells("rejected") {
                 tracing::warn!(?user, %why, "authentication failed");
             }
-            failed(client, guesses(services).refused(guess, now));
+            let limit = guesses(services).refused(guess, now);
+            failed(services, client, limit);
             ("rejected", Err(reply::AUTH_FAILED))
         }
         (Login::Unavailable(why) | Login::Unanswered(why), _) => {
@@ -121,15 +123,17 @@ fn take_note(
                     about more of clients from which the user never logged in, lest the directory locks it"
                 );
             }
-            failed(client, guesses(services).failed(guess, now));
+            let limit = guesses(services).failed(guess, now);
+            failed(services, client, limit);
             ("limited", Err(reply::AUTH_UNAVAILABLE))
         }
     }
 }
 
 /// Says so once when a client begins to be limited.
-fn failed(client: &Client, limit: Limit) {
-    if limit == Limit::Begins {
+fn failed(services: &Services, client: &Client, limit: Limit) {
+    let about = About::new(Kind::Guesser, client.address.ip(), "");
+    if limit == Limit::Begins && client.tells(&services.strangers, &about) {
         tracing::warn!(client = %client.address.ip().to_canonical(), receive_connector = &*client.connector.name,
             "20 different passwords failed from this client within half an hour: only users who logged in from there \
             within 30 days may do so now, all others are told 454 4.7.0");

@@ -48,10 +48,12 @@ pub enum Kind {
     Broken,
     /// A name and a password were wrong.
     Authentication,
+    /// A client guesses passwords.
+    Guesser,
 }
 
 impl Kind {
-    const COUNT: usize = 8;
+    const COUNT: usize = 9;
 
     /// As logs and metrics have it.
     #[must_use]
@@ -65,6 +67,7 @@ impl Kind {
             Self::TurnedAway => "turned-away",
             Self::Broken => "broken-sessions",
             Self::Authentication => "failed-authentications",
+            Self::Guesser => "guessers",
         }
     }
 }
