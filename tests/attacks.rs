@@ -14,3 +14,5 @@ mod next_hop;
 mod harvest;
 #[path = "attacks/refusals.rs"]
 mod refusals;
+#[path = "attacks/loops.rs"]
+mod loops;

@@ -328,4 +328,4 @@ fn tell_reports(services: &Services, session: &str, transaction: &Transaction, (
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

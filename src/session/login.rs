@@ -186,3 +186,6 @@ async fn in_file(file: &Path, credentials: Credentials) -> Login {
         Err(error) => Login::Unavailable(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,8 @@ smart_hosts = ["[127.0.0.2]"]
 "#;
 const AGAIN: UnixTime = UnixTime(4_000_000_000);
 
-fn services(folder: &Path) -> (Arc<Services>, tokio::sync::mpsc::UnboundedReceiver<Handover>) {
+/// What sessions work with, in this folder; and what `delivery` would be handed.
+pub(in crate::session) fn services(folder: &Path) -> (Arc<Services>, tokio::sync::mpsc::UnboundedReceiver<Handover>) {
     std::fs::write(folder.join("ad.toml"), "").unwrap();
     let config = load_text(CONFIG, &folder.join("fingerpost.toml")).unwrap();
     let resolver = Resolver::new(config.routing.clone(), Arc::new(Directories::new([])));
@@ -68,10 +69,10 @@ fn services(folder: &Path) -> (Arc<Services>, tokio::sync::mpsc::UnboundedReceiv
         outbound: Outbound::new(metrics.clone()),
         on_its_way: OnItsWay::new(metrics.clone()),
         memory: Memory::new(Arc::default(), recently_good),
+        strangers: crate::strangers::Strangers::new(metrics.clone(), Default::default()),
         metrics,
         trace: Trace::default(),
         pressure: Arc::new(Pressure::default()),
-        strangers: crate::strangers::Strangers::new(Metrics::new(), Default::default()),
         guesses: Arc::new(std::sync::Mutex::new(crate::guesses::Guesses::new([1; 16]))),
         answered: Arc::default(),
     };
