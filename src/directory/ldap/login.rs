@@ -61,21 +61,51 @@ impl Asker {
             Ok(Err(failure)) => return Login::Unavailable(failure.to_string()),
             Err(_) => return Login::Unavailable("no connection in time".into()),
         };
-        let answer = match timeout(patience, link.connection.ldap().simple_bind(dn, password)).await {
-            Ok(Ok(answer)) => Failure::check("the bind", &answer),
-            Ok(Err(broken)) => return Login::Unanswered(Failure::from(broken).to_string()),
-            Err(_) => return Login::Unanswered("no answer in time".into()),
-        };
-        match answer {
-            Ok(()) => Login::Accepted,
-            Err(failure) => match failure.refused_login() {
-                Some(why) => Login::Rejected(format!("{dn}: {why}")),
-                None => Login::Unavailable(failure.to_string()),
-            },
+        match timeout(patience, link.connection.ldap().simple_bind(dn, password)).await {
+            Ok(Ok(answer)) => login(dn, Failure::check("the bind", &answer)),
+            Ok(Err(broken)) => Login::Unanswered(Failure::from(broken).to_string()),
+            Err(_) => Login::Unanswered("no answer in time".into()),
         }
+    }
+}
+
+/// What an answer means. A server that gave up on the way, or asks another one in our place, may have looked at the
+/// password (operationsError, timeLimitExceeded, unavailable, other); all other errors say that it has not.
+fn login(dn: &str, answer: Result<(), Failure>) -> Login {
+    let Err(failure) = answer else { return Login::Accepted };
+    match (failure.refused_login(), &failure) {
+        (Some(why), _) => Login::Rejected(format!("{dn}: {why}")),
+        (None, Failure::Refused { code: 1 | 3 | 52 | 80, .. }) => Login::Unanswered(failure.to_string()),
+        (None, _) => Login::Unavailable(failure.to_string()),
     }
 }
 
 fn unavailable(cause: &str) -> LogIn {
     LogIn::Known(Login::Unavailable(cause.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_looked_at_is_no_knowledge() {
+        let of = |code| login("uid=ann", Err(Failure::Refused { doing: "the bind", code, text: String::new() }));
+        assert_eq!(login("uid=ann", Ok(())), Login::Accepted);
+        for (codes, expected) in [
+            (&[19, 48, 49, 53][..], "rejected"),
+            (&[1, 3, 52, 80], "unanswered"),
+            (&[2, 7, 8, 10, 11, 13, 14, 32, 34, 51, 118], "unavailable"),
+        ] {
+            for code in codes {
+                let became = match of(*code) {
+                    Login::Rejected(_) => "rejected",
+                    Login::Unanswered(_) => "unanswered",
+                    Login::Unavailable(_) => "unavailable",
+                    Login::Accepted | Login::NotAsked => "another",
+                };
+                assert_eq!(became, expected, "{code}");
+            }
+        }
+    }
 }
