@@ -16,3 +16,5 @@ mod harvest;
 mod refusals;
 #[path = "attacks/loops.rs"]
 mod loops;
+#[path = "attacks/out_of_reach.rs"]
+mod out_of_reach;

@@ -164,7 +164,7 @@ async fn without_the_spool(
     (mut transaction, mut kept): (Box<Transaction>, Kept),
     error: &SpoolError,
 ) -> Result<Reply, Reply> {
-    let refusal = cannot_keep(error);
+    let refusal = cannot_keep(services, &transaction, error);
     for UnderWay { recipients, outcomes } in std::mem::take(&mut transaction.under_way) {
         tracing::warn!(recipients = recipients.len(), "a next hop has not answered yet: its answer is waited for");
         let Ok(Ok(outcomes)) = timeout_at(kept.until, outcomes).await else { return Err(refusal) };

@@ -119,7 +119,7 @@ async fn send(
     (passed, content, writing): (&Passed, &Content, &mut Writing),
 ) -> Result<Vec<Fate>, Reply> {
     let until = Instant::now() + END_OF_DATA;
-    let mut outcomes = hand_out(transaction, (passed, content, writing), until).await?;
+    let mut outcomes = hand_out(services, transaction, (passed, content, writing), until).await?;
     remember(services, transaction, &content.identity, &outcomes);
     doubt(services, (transaction, passed), &mut outcomes, until).await;
     // Whoever is under way may have arrived: refused now, the message would come again.
@@ -160,6 +160,7 @@ async fn send(
 
 /// What next hops say, by recipient. Nothing yet of those that are under way, and of those whose connector queues.
 async fn hand_out(
+    services: &Services,
     transaction: &mut Transaction,
     (passed, content, writing): (&Passed, &Content, &mut Writing),
     until: Instant,
@@ -167,7 +168,7 @@ async fn hand_out(
     let in_force = transaction.in_force.clone();
     let (sender, recipients) = (&transaction.sender, &transaction.recipients);
     regroup(&mut transaction.branches, (&in_force, &transaction.origin), (sender, recipients), passed);
-    let body = writing.body().await.map_err(|error| cannot_keep(&error))?;
+    let body = writing.body().await.map_err(|error| cannot_keep(services, transaction, &error))?;
     let stranger = transaction.origin.is_stranger();
     let without_acceptance = if stranger { WithoutAcceptance::No } else { WithoutAcceptance::Yes };
     let haste = Haste { after: Instant::now() + LONG_ENOUGH, without_acceptance, until };
@@ -377,8 +378,14 @@ fn remember(services: &Services, transaction: &Transaction, identity: &Identity,
 }
 
 /// What the client hears when the message cannot be kept.
-pub(super) fn cannot_keep(error: &SpoolError) -> Reply {
-    tracing::error!(%error, "message refused: it cannot be kept");
+pub(super) fn cannot_keep(services: &Services, transaction: &Transaction, error: &SpoolError) -> Reply {
+    let reason = match error {
+        SpoolError::Full { .. } => "full",
+        SpoolError::Io(_) => "broken",
+    };
+    if transaction.tells(services, Kind::NotKept, reason) {
+        tracing::error!(%error, "message refused: it cannot be kept");
+    }
     match error {
         SpoolError::Full { .. } => reply::INSUFFICIENT_STORAGE,
         SpoolError::Io(_) => reply::TRY_AGAIN,

@@ -72,7 +72,9 @@ pub(super) async fn check(
     transaction: &mut Transaction,
     section: &[u8],
 ) -> Result<Passed, Reply> {
-    if let Some(origin) = with_tenant(&transaction.origin, &transaction.connector, section) {
+    let tells = || transaction.tells(services, Kind::Certificate, "tenant");
+    let with_tenant = with_tenant(&transaction.origin, &transaction.connector, section, tells);
+    if let Some(origin) = with_tenant {
         transaction.origin = origin.into();
     }
     let facts = header::examine(section);

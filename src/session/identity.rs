@@ -81,8 +81,11 @@ impl Client {
         self.identity.certificate = Some(believed);
         match self.door(config) {
             Some((connector, ChosenBy::Certificate(name))) => {
-                tracing::info!(name, receive_connector = &*connector.name, "chosen by the client's certificate");
+                let receive_connector = connector.name.clone();
                 self.connector = connector;
+                if !self.is_stranger() || tells() {
+                    tracing::info!(name, receive_connector = &*receive_connector, "chosen by the client's certificate");
+                }
             }
             Some((_, ChosenBy::Network)) | None if !tells() => {}
             Some((_, ChosenBy::Network)) | None => {
@@ -162,10 +165,17 @@ impl Client {
 /// Where a message comes from, now that its header section is there: from the organisation, if it names the connector's
 /// tenant behind a certificate that all tenants show. It was a stranger's up to here, and rows 3 and 10 stay with that:
 /// `resolves_first` is not given. `None`: nothing changes.
-pub(super) fn with_tenant(origin: &Origin, connector: &ReceiveConnector, section: &[u8]) -> Option<Origin> {
+pub(super) fn with_tenant(
+    origin: &Origin,
+    connector: &ReceiveConnector,
+    section: &[u8],
+    tells: impl FnOnce() -> bool,
+) -> Option<Origin> {
     let (Some(tenant), ChosenBy::Certificate(name)) = (&connector.tenant, &origin.chosen_by) else { return None };
     if !tenant.sent(section) {
-        tracing::info!(name, "the header section does not name the connector's tenant: a stranger's message");
+        if tells() {
+            tracing::info!(name, "the header section does not name the connector's tenant: a stranger's message");
+        }
         return None;
     }
     Some(Origin { organization: connector.organization.clone(), ..origin.clone() })

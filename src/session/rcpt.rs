@@ -314,9 +314,8 @@ impl Transaction {
             Unreachable::Queue => "queued",
             Unreachable::Defer => "deferred",
         };
-        if otherwise == Unreachable::Queue
-            || self.is_told(services, (Kind::OutOfReach, outcome.row), (&rcpt.address, &outcome.reply))
-        {
+        // Queued or not: nothing is accepted yet, and RSET may follow.
+        if self.is_told(services, (Kind::OutOfReach, outcome.row), (&rcpt.address, &outcome.reply)) {
             tracing::info!(recipient = %rcpt.address, send_connector = %route.connector, reason = %outcome.reply,
                 row = outcome.row_name(), "next hop out of reach: {what}");
         }

@@ -79,8 +79,12 @@ impl Transaction {
 
     /// The same of a message or a recipient that loops.
     pub(super) fn is_loop_told(&self, services: &Services, rule: LoopRule) -> bool {
-        let about = About::new(Kind::Looped, self.client(), rule.label());
-        let about = About { sample: self.sender.reverse_path.as_str(), ..about };
+        self.tells(services, Kind::Looped, rule.label())
+    }
+
+    /// The same of what happens to a whole message, for one of a few reasons.
+    pub(super) fn tells(&self, services: &Services, what: Kind, reason: &str) -> bool {
+        let about = About { sample: self.sender.reverse_path.as_str(), ..About::new(what, self.client(), reason) };
         !self.origin.is_stranger() || services.strangers.tells(&about)
     }
 

@@ -38,8 +38,10 @@ pub enum Kind {
     OutOfReach,
     /// A message or a recipient loops.
     Looped,
-    /// A certificate that is of no use was shown.
+    /// A certificate was shown, of use or not; or a header section behind one that is of no use.
     Certificate,
+    /// A message could not be kept: the disk is full, or broken.
+    NotKept,
     /// A client looks for addresses.
     Harvester,
     /// A connection was not let in.
@@ -53,7 +55,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const COUNT: usize = 9;
+    const COUNT: usize = 10;
 
     /// As logs and metrics have it.
     #[must_use]
@@ -63,6 +65,7 @@ impl Kind {
             Self::OutOfReach => "out-of-reach",
             Self::Looped => "loops",
             Self::Certificate => "certificates",
+            Self::NotKept => "not-kept",
             Self::Harvester => "harvesters",
             Self::TurnedAway => "turned-away",
             Self::Broken => "broken-sessions",

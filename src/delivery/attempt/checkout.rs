@@ -110,7 +110,7 @@ impl Checkout {
     /// The transaction is over. [`Checkout::told`] has everybody's answer; but for [`Ended::Unused`] and
     /// [`Ended::Worn`], which leave some untold.
     pub(crate) async fn envelope(&mut self, opening: &Opening<'_>) -> Result<(), Ended> {
-        introduce(self.talk.connection_mut(), opening.origin).await;
+        introduce(self.talk.connection_mut(), opening.origin, &self.out.shared.alerts).await;
         let offers = self.talk.connection().offers.clone();
         let fitting = self.fitting(opening, &offers);
         let fits = |target: &Target<'_>| fit::recipient(target.rcpt_to, &offers).is_ok();

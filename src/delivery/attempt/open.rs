@@ -89,7 +89,9 @@ pub(super) async fn open(out: &WayOut, hop: &NextHop) -> Result<Connection, Trou
         if let Err(Failure::Handshake(trouble)) = &opened
             && clear_will_do
         {
-            tracing::warn!(reason = %trouble.reply, "TLS failed; trying in clear");
+            if let Some(untold) = out.shared.alerts.line(&trouble.next_hop, "in-clear") {
+                tracing::warn!(reason = %trouble.reply, untold, "TLS failed; trying in clear");
+            }
             opened = ready(out, hop, (address, share), Encrypt::No).await;
         }
         match opened {
