@@ -3,15 +3,19 @@
 //!
 //! Sessions and the queue note here what was accepted, once a message; both ask here.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::last_refusals::{LastRefusal, LastRefusals};
 use super::outcome::Outcome;
 use super::refuses_everybody::RefusesEverybody;
+use crate::config::ReceiveConnector;
+use crate::message::envelope::Origin;
 use crate::message::header::Identity;
 use crate::routing::loops::Relayed;
-use crate::routing::recently_good::RecentlyGood;
+use crate::routing::recently_good::{Brought, RecentlyGood};
 use crate::routing::relay_memory::RelayMemory;
+use crate::routing::verdict::{Route, Way};
 use crate::smtp::address::{Address, ReversePath};
 use crate::time::UnixTime;
 
@@ -35,22 +39,23 @@ impl Memory {
         Self { relays, recently_good, everybody: Arc::default(), refusals: Arc::default() }
     }
 
-    /// Notes a message that a next hop has, for these recipients as received, each with its send connector.
+    /// Notes a message that a next hop has, for these recipients as received, each with its way; `stranger` brought it.
     pub(crate) fn accepted<'a>(
         &self,
-        message: (&ReversePath, &Identity),
-        recipients: impl Iterator<Item = (&'a Address, &'a str)> + Clone,
+        message: (&ReversePath, &Identity, Option<IpAddr>),
+        recipients: impl Iterator<Item = (&'a Address, &'a Route)> + Clone,
         now: UnixTime,
     ) {
-        let (reverse_path, facts) = message;
+        let (reverse_path, facts, stranger) = message;
         let mut relays = self.relays();
-        for (recipient, connector) in recipients.clone() {
-            relays.note(&Relayed { connector, recipient, reverse_path, facts, now });
+        for (recipient, route) in recipients.clone() {
+            relays.note(&Relayed { connector: &route.connector, recipient, reverse_path, facts, now });
         }
         drop(relays);
         let mut good = self.good();
-        for (recipient, connector) in recipients {
-            good.accepted(recipient, connector, now);
+        for (recipient, route) in recipients {
+            let is_known = matches!(route.way, Way::Resolved | Way::Redirected);
+            good.accepted_from(recipient, (&route.connector, Brought { stranger, is_known }), now);
         }
     }
 
@@ -82,4 +87,9 @@ impl Memory {
     pub(crate) fn good(&self) -> MutexGuard<'_, RecentlyGood> {
         self.recently_good.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whose mail it is, if it is a stranger's who brings nobody else's: filters and partners bring that of many.
+pub(crate) fn stranger(origin: &Origin, connector: Option<&ReceiveConnector>) -> Option<IpAddr> {
+    origin.client.filter(|_| origin.is_stranger() && connector.is_none_or(ReceiveConnector::is_for_anybody))
 }

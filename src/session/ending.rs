@@ -20,6 +20,7 @@ use crate::delivery::combine::{Then, combine};
 use crate::delivery::concurrently::concurrently;
 use crate::delivery::cut_through::{Asked, Branches, Haste, Sent, WithoutAcceptance};
 use crate::delivery::dispatch::UnderWay;
+use crate::delivery::memory;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refuses_everybody::Step;
 use crate::delivery::slots::Vouched;
@@ -366,9 +367,11 @@ fn tell_refused(
 fn remember(services: &Services, transaction: &Transaction, identity: &Identity, outcomes: &[Option<Outcome>]) {
     let accepted = transaction.recipients.iter().zip(outcomes).filter_map(|(recipient, outcome)| {
         let has_it = outcome.as_ref().is_some_and(|outcome| outcome.class == Class::Accepted);
-        has_it.then_some((&recipient.rcpt.address, &*recipient.route.connector))
+        has_it.then_some((&recipient.rcpt.address, &recipient.route))
     });
-    services.memory.accepted((&transaction.sender.reverse_path, identity), accepted, UnixTime::now());
+    let stranger = memory::stranger(&transaction.origin, Some(&transaction.connector));
+    let message = (&transaction.sender.reverse_path, identity, stranger);
+    services.memory.accepted(message, accepted, UnixTime::now());
     for (recipient, outcome) in transaction.recipients.iter().zip(outcomes) {
         if let Some(Outcome { class: Class::Accepted, next_hop, .. }) = outcome {
             services.memory.taken(&recipient.rcpt.address, &recipient.route, (next_hop, Step::Dot));
