@@ -275,7 +275,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 self.standing.message();
                 let transaction = self.transaction.take().ok_or(Ended::Stuck)?;
                 let (services, session) = (self.services.clone(), self.client.id.clone());
-                let result = Box::pin(ending::end(&services, &session, transaction, summary)).await;
+                let result = match Box::pin(ending::end(&services, &session, transaction, summary)).await {
+                    Ok(reply) => Ok(reply),
+                    Err(answer) => Err(self.in_time(answer).await?),
+                };
                 self.machine.handle(Event::Ended(result));
             }
             Action::Discard => self.transaction = None,
@@ -302,13 +305,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// The answer to the oldest RCPT.
     async fn wait(&mut self) -> Result<(), Ended> {
         let (services, session) = (self.services.clone(), self.client.id.clone());
-        let Answer { reply, late } = self.transaction()?.answer(&services, &session).await.ok_or(Ended::Stuck)?;
+        let answer = self.transaction()?.answer(&services, &session).await.ok_or(Ended::Stuck)?;
+        let reply = self.in_time(answer).await?;
+        self.machine.handle(Event::Resolved(reply));
+        Ok(())
+    }
+
+    /// The reply, once it may be told.
+    async fn in_time(&mut self, answer: Answer) -> Result<Reply, Ended> {
+        let Answer { reply, late } = answer;
         if !late.is_zero() {
             self.flush().await?;
             Box::pin(self.hold_back(late)).await;
         }
-        self.machine.handle(Event::Resolved(reply));
-        Ok(())
+        Ok(reply)
     }
 
     /// A door that demands TLS since this session began was not one when the machine was told: the client has to come
