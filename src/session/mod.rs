@@ -65,7 +65,7 @@ use link::Link;
 use standing::Standing;
 use transaction::{Answer, Transaction};
 use turn::Turn;
-use wire::{encrypt, profile};
+use wire::{encrypt, profile, sent_away};
 
 /// How much of our replies waits before it is sent, however much the client has pipelined.
 const MOST_REPLIES: usize = 64 * 1024;
@@ -275,11 +275,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 self.standing.message();
                 let transaction = self.transaction.take().ok_or(Ended::Stuck)?;
                 let (services, session) = (self.services.clone(), self.client.id.clone());
-                let result = match Box::pin(ending::end(&services, &session, transaction, summary)).await {
-                    Ok(reply) => Ok(reply),
-                    Err(answer) => Err(self.in_time(answer).await?),
-                };
-                self.machine.handle(Event::Ended(result));
+                match Box::pin(ending::end(&services, &session, transaction, summary)).await {
+                    Ok(reply) => self.machine.handle(Event::Ended(Ok(reply))),
+                    Err(answer) => self.tell(answer, |reply| Event::Ended(Err(reply))).await?,
+                }
             }
             Action::Discard => self.transaction = None,
             Action::StartTls => {
@@ -306,19 +305,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     async fn wait(&mut self) -> Result<(), Ended> {
         let (services, session) = (self.services.clone(), self.client.id.clone());
         let answer = self.transaction()?.answer(&services, &session).await.ok_or(Ended::Stuck)?;
-        let reply = self.in_time(answer).await?;
-        self.machine.handle(Event::Resolved(reply));
-        Ok(())
+        self.tell(answer, Event::Resolved).await
     }
 
-    /// The reply, once it may be told.
-    async fn in_time(&mut self, answer: Answer) -> Result<Reply, Ended> {
+    /// Tells the machine of a reply, once it is due.
+    async fn tell(&mut self, answer: Answer, event: fn(Reply) -> Event) -> Result<(), Ended> {
         let Answer { reply, late } = answer;
+        let mut event = event(reply);
         if !late.is_zero() {
             self.flush().await?;
-            Box::pin(self.hold_back(late)).await;
+            if let Err(why) = Box::pin(self.hold_back(late)).await {
+                event = sent_away(why);
+            }
         }
-        Ok(reply)
+        self.machine.handle(event);
+        Ok(())
     }
 
     /// A door that demands TLS since this session began was not one when the machine was told: the client has to come

@@ -92,17 +92,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
         }
         if let Err(why) = self.turn.ends() {
-            self.machine.handle(Event::SentAway(match why {
-                Why::Wanted => reply::PLACE_WANTED,
-                Why::Idle => reply::TIMED_OUT,
-            }));
+            self.machine.handle(sent_away(why));
         }
         Ok(())
     }
 
-    /// A reply is told so much later. Nobody else waits for that: connections that somebody wants go back.
-    pub(super) async fn hold_back(&mut self, late: Duration) {
-        let until = Instant::now() + late;
+    /// A reply is told so much later. Nobody else waits for that: connections that somebody wants go back, and where places
+    /// are short the client goes itself. We owe it nothing.
+    ///
+    /// # Errors
+    /// The client was sent away meanwhile.
+    pub(super) async fn hold_back(&mut self, late: Duration) -> Result<(), Why> {
+        let (turn, whose) = (self.turn.clone(), self.client.whose());
+        self.standing.harvests();
+        turn.meanwhile(whose, |_| Stage::Harvests, Moves::MeanNothing, self.lend(late)).await
+    }
+
+    /// Gives connections of the transaction back to whoever wants them, for so long.
+    async fn lend(&mut self, time: Duration) {
+        let until = Instant::now() + time;
         loop {
             let branches = self.transaction.as_ref().map(|transaction| &transaction.branches);
             let branches = branches.filter(|branches| branches.has_checkouts());
@@ -225,6 +233,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         };
         let _ = timeout(LINGER, until_closed).await; // whatever the client does, we are done
     }
+}
+
+/// What the machine is told of a client that was sent away.
+pub(super) fn sent_away(why: Why) -> Event {
+    Event::SentAway(match why {
+        Why::Wanted => reply::PLACE_WANTED,
+        Why::Idle => reply::TIMED_OUT,
+        Why::Harvests => reply::TOO_MANY_UNKNOWN_NOW,
+    })
 }
 
 /// How much the kernel took.
