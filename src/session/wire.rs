@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::lending::State;
+use super::lending::{Look, Others, State};
 use super::link::Link;
 use super::turn::{Moves, Stage, Turn, Why};
 use super::{Believed, Client, Ended, Services, Session};
@@ -46,8 +46,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let deadline = self.deadlines.next(expect, now);
         let branches = self.transaction.as_ref().map(|transaction| &transaction.branches);
         let branches = branches.filter(|branches| branches.has_checkouts());
-        let may_lose_at = branches.and_then(|_| self.lending.wait(now.into_std()));
-        let look = may_lose_at.map_or(deadline, |at| deadline.min(at.into()));
+        let look = branches.and_then(|branches| {
+            let others = branches.crowded().map_or(Others::Few, Others::Many);
+            self.lending.wait(now.into_std(), others)
+        });
+        let look_at = look.map_or(deadline, |look| deadline.min(look.at().into()));
         let way = Reading::of(expect, self.last_read, &mut self.input);
         let drained = async {
             match &mut self.draining {
@@ -82,13 +85,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 }
             },
             at = wanted => self.give_back(at),
-            () = self.alarm.at(look) => {
-                if Instant::now() < deadline {
-                    self.lending.may_lose();
-                } else {
+            () = self.alarm.at(look_at) => match look {
+                _ if Instant::now() >= deadline => {
                     self.suspect_black_hole(expect);
                     self.machine.handle(Event::SentAway(reply::TIMED_OUT));
                 }
+                Some(Look::AtOthers(_)) => {}
+                Some(Look::MayLose(_)) | None => self.lending.may_lose(),
             }
         }
         if let Err(why) = self.turn.ends() {
