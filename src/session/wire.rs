@@ -174,7 +174,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if let Written::Part(sent) = at_once {
             Box::pin(self.flush_from(sent)).await?;
         }
-        self.output.clear();
+        if self.transaction.is_some() {
+            self.output.clear();
+        } else {
+            self.output = Vec::new(); // as the input: thousands may be silent now
+        }
         Ok(())
     }
 
