@@ -183,6 +183,7 @@ impl Seats {
         let reason = match why {
             Why::Wanted => "place-wanted",
             Why::Idle => "idle",
+            Why::Harvests => "unknown-recipients",
         };
         self.metrics.sessions_sent_away.with_label_values(&[reason]).inc();
     }
