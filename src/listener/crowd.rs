@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::eviction::{Order, first_to_go, is_crowded, is_overdue};
-use crate::session::turn::{Idle, Turn, Whose, Why};
+use crate::session::turn::{Idle, Stage, Turn, Whose, Why};
 
 /// Of a scan one in so many is remembered, and so many at least: evictions one after another do not scan each time.
 const REMEMBERED: usize = 16;
@@ -125,7 +125,8 @@ impl Crowd {
         let overdue = |(at, seated): (usize, &Option<Seated>)| {
             let Seated { turn, whose, .. } = seated.as_ref()?;
             let idle = turn.idle().filter(|idle| is_overdue(*idle, now))?;
-            let concerned = idle.whose == Whose::Stranger || (too_many && *whose == Whose::Known);
+            let known = too_many && *whose == Whose::Known && idle.stage != Stage::Content;
+            let concerned = idle.whose == Whose::Stranger || known;
             (concerned && turn.send_away(idle, Why::of(idle, Why::Idle))).then_some(at)
         };
         let gone: Vec<usize> = self.seated.iter().enumerate().filter_map(overdue).collect();
@@ -154,7 +155,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::session::turn::{Place, Stage};
+    use crate::session::turn::Place;
 
     fn seat(crowd: &mut Crowd, start: Instant, idle_since: Option<u64>) -> (usize, Turn) {
         let turn = Turn::new(start, CancellationToken::new(), Arc::new(Semaphore::new(1)), Place::Free);

@@ -245,6 +245,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
             Action::Read(expect) => {
                 self.flush().await?;
+                let (held, transaction) = (self.machine.collected(), self.transaction.as_deref_mut());
+                if held > 0 && transaction.is_some_and(|transaction| !transaction.collects(held)) {
+                    self.machine.handle(Event::NoRoom);
+                    return Ok(());
+                }
                 self.read(expect).await?;
             }
             Action::Begin(sender) => {

@@ -16,6 +16,7 @@ use crate::delivery::slots::Vouched;
 use crate::delivery::unknown::Judged;
 use crate::delivery::unreachable::Unreachable;
 use crate::message::envelope::RcptTo;
+use crate::pressure::held::cost;
 use crate::routing::doubt::{Believed, Doubt, Followed, KnownBy, Refused};
 use crate::routing::verdict::{Decision, Reason, Route, Verdict, Way};
 use crate::smtp::address::Address;
@@ -292,6 +293,7 @@ impl Transaction {
     }
 
     fn accept(&mut self, (rcpt, number): (&RcptTo, usize), route: Route, because: Vec<Reason>) {
+        self.held.recipient(cost(&rcpt.address, rcpt.orcpt.as_deref()));
         self.recipients.push(Accepted { number, rcpt: rcpt.clone(), route, because });
     }
 

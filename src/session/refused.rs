@@ -12,9 +12,9 @@ use super::rcpt::{Decided, Refusal};
 use super::transaction::{Answer, Transaction, because, domain_label};
 use crate::one_client::one_client;
 use crate::routing::loops::LoopRule;
-use crate::smtp::address::Address;
+use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::reply::{self, Reply};
-use crate::strangers::harvest::Pace;
+use crate::strangers::harvest::{Pace, Sends, Who};
 use crate::strangers::sums::{About, Kind};
 use crate::trace::{Event, What};
 
@@ -33,7 +33,7 @@ impl Transaction {
         let Refusal { reply, row, loops } = match answer {
             Ok(()) => {
                 count(one.decision.label());
-                if self.is_looked_at() && services.strangers.accepted(self.client(), address.key()) {
+                if self.is_looked_at() && services.strangers.accepted(self.who(), address.key()) {
                     self.counted += 1;
                 }
                 return Answer { reply: reply::RECIPIENT_OK, late: Duration::ZERO };
@@ -93,15 +93,15 @@ impl Transaction {
         if !is_unknown(&reply) || !self.is_looked_at() {
             return Answer { reply, late: Duration::ZERO };
         }
-        let (limits, client) = (&self.connector.limits, self.client());
-        match services.strangers.unknown(client, (session, address.key()), limits) {
+        let limits = &self.connector.limits;
+        match services.strangers.unknown(self.who(), (session, address.key()), limits) {
             Pace::AtOnce => Answer { reply, late: Duration::ZERO },
-            Pace::Later { news } => {
+            Pace::Later { news, times } => {
                 services.metrics.unknown_delayed.with_label_values(&[&*self.connector.name]).inc();
                 if news {
                     self.tell_harvest(services, session);
                 }
-                Answer { reply, late: limits.unknown_delay }
+                Answer { reply, late: limits.unknown_delay.saturating_mul(times) }
             }
             Pace::Closed => Answer { reply: reply::TOO_MANY_UNKNOWN, late: Duration::ZERO },
         }
@@ -130,8 +130,8 @@ impl Transaction {
 
     /// What the client is credited with if so many recipients are accepted in the end.
     pub(super) fn credit(&self, accepted: usize) -> Option<Credit> {
-        let (client, counted) = (self.client(), self.counted);
-        self.is_looked_at().then_some(Credit { client, counted, accepted })
+        let (who, counted) = (self.who(), self.counted);
+        self.is_looked_at().then_some(Credit { who, counted, accepted })
     }
 
     fn tell_harvest(&self, services: &Services, session: &str) {
@@ -154,6 +154,15 @@ impl Transaction {
         self.origin.is_stranger() && self.connector.is_for_anybody()
     }
 
+    /// Whose recipients it counts among.
+    fn who(&self) -> Who {
+        let sends = match &self.sender.reverse_path {
+            ReversePath::Null => Sends::Reports,
+            ReversePath::Address(_) => Sends::Mail,
+        };
+        Who { client: one_client(self.client()), sends }
+    }
+
     /// The client's address; a report of ours has none.
     fn client(&self) -> IpAddr {
         self.origin.client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
@@ -167,7 +176,7 @@ pub(super) fn is_unknown(reply: &Reply) -> bool {
 
 /// Recipients of a message that are accepted in the end, for one client.
 pub(super) struct Credit {
-    client: IpAddr,
+    who: Who,
     /// Counted already.
     counted: usize,
     accepted: usize,
@@ -176,6 +185,6 @@ pub(super) struct Credit {
 impl Credit {
     /// The dot is answered.
     pub(super) fn give(self, services: &Services) {
-        services.strangers.settled(self.client, (self.counted, self.accepted));
+        services.strangers.settled(self.who, (self.counted, self.accepted));
     }
 }

@@ -19,9 +19,10 @@ use crate::delivery::dispatch::UnderWay;
 use crate::in_force::InForce;
 use crate::message::envelope::{Origin, RcptTo, Relay, Sender};
 use crate::message::received::With;
+use crate::pressure::held::{Held, cost};
 use crate::resolve::About;
 use crate::routing::table::Table;
-use crate::routing::verdict::{Answers, Behalf, Decision, Freshness, Reason, Route};
+use crate::routing::verdict::{Answers, Behalf, Decision, Freshness, Reason, Route, Verdict};
 use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::command::{ForwardPath, Rcpt};
 use crate::smtp::reply::{self, Reply};
@@ -55,6 +56,8 @@ pub(super) struct Transaction {
     /// When MAIL came.
     pub(super) began: Instant,
     pub(super) content: Option<(Passed, Writing)>,
+    /// What of it is in memory.
+    pub(super) held: Held,
 }
 
 /// What a RCPT is answered, and how much later than it could be.
@@ -145,6 +148,7 @@ impl Transaction {
             recipients: Vec::new(),
             counted: 0,
             content: None,
+            held: services.pressure.hold(),
         }))
     }
 
@@ -162,6 +166,12 @@ impl Transaction {
             ForwardPath::Mailbox(address) => address,
             ForwardPath::Postmaster => self.postmaster(),
         };
+        let cost = cost(&address, rcpt.orcpt.as_deref());
+        if self.origin.is_stranger() && !self.held.has_room(cost) {
+            let verdict = Verdict::Refuse(reply::INSUFFICIENT_STORAGE);
+            let decision = Decision { address: address.clone(), verdict, reasons: Vec::new() };
+            return self.asked.push_back((RcptTo { address, notify: None, orcpt: None }, Deciding::Made(decision)));
+        }
         let (freshness, now) = (Freshness::Any, UnixTime::now());
         let about = About { origin: &self.origin, address: &address, freshness, now, behalf: &self.behalf };
         let deciding = match self.in_force.resolver.at_once(&about) {
@@ -177,6 +187,12 @@ impl Transaction {
             }
         };
         self.asked.push_back((RcptTo { address, notify: rcpt.notify, orcpt: rcpt.orcpt }, deciding));
+    }
+
+    /// So much of the header section is there, and goes on. Whether it may: memory is not for strangers alone.
+    pub(super) fn collects(&mut self, octets: usize) -> bool {
+        self.held.content(octets as u64);
+        !self.origin.is_stranger() || self.held.has_room(0)
     }
 
     /// RFC 5321 4.5.1: `<postmaster>` without a domain.
@@ -198,6 +214,7 @@ impl Transaction {
         let share = services.pressure.share(self.sender.size.map_or(most, |size| size.min(most)));
         let mut writing = Writing::new(services.spool.clone(), &self.origin, with, &self.in_force, share);
         writing.append(&std::mem::take(&mut passed.section)).await;
+        self.held.content(writing.in_memory());
         self.content = Some((passed, writing));
     }
 

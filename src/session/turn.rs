@@ -1,7 +1,7 @@
 //! Whose turn it is in a session: the session writes it down, `listener` reads it when it looks for a place.
 //!
-//! A session that waits for its client may be sent away; one that owes its client an answer, or takes its content, may
-//! not. What a wait costs is two operations on an atomic of the session's own: nobody else touches it until places are
+//! A session that waits for its client may be sent away, one that takes its content only where that is slow; one that owes
+//! its client an answer may not. What a wait costs is two operations on an atomic of the session's own: nobody else touches it until places are
 //! short.
 
 use std::future::poll_fn;
@@ -26,6 +26,8 @@ pub enum Stage {
     Handshake,
     /// After its first MAIL.
     AfterMail,
+    /// Within a message's content. [`Idle::since`] is until when it came fast enough.
+    Content,
     /// It looks for addresses: a refusal is held back, or the last one was.
     Harvests,
 }
@@ -82,7 +84,7 @@ const WANTED: u64 = u64::MAX;
 const IDLE: u64 = u64::MAX - 1;
 const HARVESTS: u64 = u64::MAX - 2;
 /// Bits below the time: the stage, and whose client it is.
-const BELOW: u32 = 3;
+const BELOW: u32 = 4;
 
 impl Idle {
     /// Never [`OURS`].
@@ -93,6 +95,7 @@ impl Idle {
             Stage::Handshake => 2,
             Stage::AfterMail => 4,
             Stage::Harvests => 6,
+            Stage::Content => 8,
         };
         (since + 1) << BELOW | stage | u64::from(self.whose == Whose::Stranger)
     }
@@ -101,10 +104,11 @@ impl Idle {
         if matches!(word, OURS | WANTED | IDLE | HARVESTS) {
             return None;
         }
-        let stage = match word & 6 {
+        let stage = match word & 14 {
             0 => Stage::BeforeMail,
             2 => Stage::Handshake,
             4 => Stage::AfterMail,
+            8 => Stage::Content,
             _ => Stage::Harvests,
         };
         let whose = if word & 1 == 1 { Whose::Stranger } else { Whose::Known };
@@ -300,7 +304,7 @@ mod tests {
     #[test]
     fn what_is_written_down_is_read() {
         for since in [0, 1, 7, 86_400_000, u64::from(u32::MAX) * 1000] {
-            for stage in [Stage::BeforeMail, Stage::Handshake, Stage::AfterMail, Stage::Harvests] {
+            for stage in [Stage::BeforeMail, Stage::Handshake, Stage::AfterMail, Stage::Content, Stage::Harvests] {
                 for whose in [Whose::Known, Whose::Stranger] {
                     let idle = Idle { since: Duration::from_micros(since), stage, whose };
                     assert_eq!(Idle::of_word(idle.to_word()), Some(idle));

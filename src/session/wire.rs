@@ -37,13 +37,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// Reads some octets, or notes that the deadline has passed or that we are draining.
     pub(super) async fn read(&mut self, expect: Expect) -> Result<(), Ended> {
         let now = Instant::now();
-        self.turn_begins(expect, now);
         match expect {
             Expect::Command if self.machine.is_between_chunks() => self.deadlines.content_begins(now),
             Expect::Command => self.deadlines.content_ended(),
             Expect::Content => {}
         }
         let deadline = self.deadlines.next(expect, now);
+        self.turn_begins(expect, now);
         let branches = self.transaction.as_ref().map(|transaction| &transaction.branches);
         let branches = branches.filter(|branches| branches.has_checkouts());
         let look = branches.and_then(|branches| {
@@ -130,9 +130,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
     }
 
-    /// Writes down that it is the client's turn: between commands, not within content, nor between its chunks.
+    /// Writes down that it is the client's turn.
     fn turn_begins(&mut self, expect: Expect, now: Instant) {
-        if expect == Expect::Command && !self.machine.is_in_content() {
+        if let Some(paid) = self.deadlines.content_paid() {
+            self.turn.begins(paid, Stage::Content, self.client.whose());
+        } else if expect == Expect::Command && !self.machine.is_in_content() {
             let since = self.standing.waits(self.machine.hello(), now);
             self.turn.begins(since, self.standing.stage, self.client.whose());
         }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 pub mod harvest;
 pub mod sums;
 
-use harvest::{Harvest, Pace};
+use harvest::{Harvest, Pace, Who};
 use sums::{About, Sum, Sums};
 
 use crate::config::Limits;
@@ -54,20 +54,20 @@ impl Strangers {
 
     /// A recipient of this client was refused as unknown: how its refusals are told from now on.
     #[must_use]
-    pub fn unknown(&self, address: IpAddr, (session, recipient): (&Arc<str>, &str), limits: &Limits) -> Pace {
-        self.harvest().unknown(one_client(address), (session, recipient), limits, UnixTime::now())
+    pub fn unknown(&self, who: Who, (session, recipient): (&Arc<str>, &str), limits: &Limits) -> Pace {
+        self.harvest().unknown(who, (session, recipient), limits, UnixTime::now())
     }
 
     /// A recipient of this client was accepted at RCPT. Whether that counts before the dot.
     #[must_use]
-    pub fn accepted(&self, address: IpAddr, recipient: &str) -> bool {
-        self.harvest().accepted(one_client(address), recipient, UnixTime::now())
+    pub fn accepted(&self, who: Who, recipient: &str) -> bool {
+        self.harvest().accepted(who, recipient, UnixTime::now())
     }
 
     /// The dot was answered: of a message's recipients so many are accepted in the end, and `counted` have been counted.
-    pub fn settled(&self, address: IpAddr, (counted, accepted): (usize, usize)) {
+    pub fn settled(&self, who: Who, (counted, accepted): (usize, usize)) {
         if counted != accepted {
-            self.harvest().settled(one_client(address), (counted as u64, accepted as u64), UnixTime::now());
+            self.harvest().settled(who, (counted as u64, accepted as u64), UnixTime::now());
         }
     }
 
