@@ -271,7 +271,9 @@ impl Shared {
                 Some(Ok(client)) => shared.admit(bind, socket, (client.unwrap_or(peer), Behind::Balancer)),
                 Some(Err(NoHeader::Closed)) => tracing::debug!(%balancer, "closed before a PROXY header came"),
                 Some(Err(error)) => {
-                    tracing::warn!(%balancer, %bind, %error, "connection from a trusted proxy closed");
+                    if shared.services.strangers.tells(&About::new(Kind::TurnedAway, balancer, "proxy-header")) {
+                        tracing::warn!(%balancer, %bind, %error, "connection from a trusted proxy closed");
+                    }
                     shared.services.metrics.sessions_refused.with_label_values(&["proxy-header"]).inc();
                 }
                 None => {}

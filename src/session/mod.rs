@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::patience::Alarm;
 use crate::pressure::Pressure;
 use crate::smtp::reply::{self, Reply};
-use crate::smtp::server::{Action, Event, Server, TlsState};
+use crate::smtp::server::{Action, Event, Expect, Server, TlsState};
 use crate::spool::Spool;
 use crate::strangers::Strangers;
 use crate::strangers::sums::{About, Kind};
@@ -149,7 +149,11 @@ where
         let (strangers, id) = (services.strangers.clone(), client.id.clone());
         let (address, stranger) = (client.address.ip(), client.is_stranger());
         let (ended, stranger) = match Session::begin(services, client, socket, turn).await {
-            Ok(mut session) => (session.run().await, session.client.is_stranger()),
+            Ok(mut session) => {
+                let ended = session.run().await;
+                session.abandon();
+                (ended, session.client.is_stranger())
+            }
             Err(ended) => (ended, stranger),
         };
         strangers.left(address, &id);
@@ -243,15 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     self.flush().await?;
                 }
             }
-            Action::Read(expect) => {
-                self.flush().await?;
-                let (held, transaction) = (self.machine.collected(), self.transaction.as_deref_mut());
-                if held > 0 && transaction.is_some_and(|transaction| !transaction.collects(held)) {
-                    self.machine.handle(Event::NoRoom);
-                    return Ok(());
-                }
-                self.read(expect).await?;
-            }
+            Action::Read(expect) => self.read_on(expect).await?,
             Action::Begin(sender) => {
                 let hello = self.machine.hello().cloned();
                 let begun = Transaction::begin(&self.services, &mut self.client, *sender, hello);
@@ -287,7 +283,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     Err(answer) => self.tell(answer, |reply| Event::Ended(Err(reply))).await?,
                 }
             }
-            Action::Discard => self.transaction = None,
+            Action::Discard => self.abandon(),
             Action::StartTls => {
                 self.standing.moved();
                 self.flush().await?;
@@ -306,6 +302,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
         }
         Ok(())
+    }
+
+    /// Sends what is due and reads, unless a header section that goes on has no room.
+    async fn read_on(&mut self, expect: Expect) -> Result<(), Ended> {
+        self.flush().await?;
+        let (held, transaction) = (self.machine.collected(), self.transaction.as_deref_mut());
+        if held > 0 && transaction.is_some_and(|transaction| !transaction.collects(held)) {
+            self.machine.handle(Event::NoRoom);
+            return Ok(());
+        }
+        self.read(expect).await
+    }
+
+    /// The transaction comes to nothing.
+    fn abandon(&mut self) {
+        if let Some(transaction) = self.transaction.take() {
+            transaction.abandoned(&self.services);
+        }
     }
 
     /// The answer to the oldest RCPT.

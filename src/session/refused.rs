@@ -134,6 +134,13 @@ impl Transaction {
         self.is_looked_at().then_some(Credit { who, counted, accepted })
     }
 
+    /// It came to nothing: whom nothing was sent to was not accepted.
+    pub(super) fn abandoned(&self, services: &Services) {
+        if let Some(credit) = self.credit(0) {
+            credit.give(services);
+        }
+    }
+
     fn tell_harvest(&self, services: &Services, session: &str) {
         let client = one_client(self.client());
         let limits = &self.connector.limits;

@@ -93,12 +93,56 @@ fn one_known_recipient_again_and_again_hides_nobody() {
     assert_eq!(place.delayed(), 0.0);
     assert_eq!(names(&mut raw, unknown(19..30)), [550; 11]);
     assert_eq!(place.delayed(), 11.0);
-    // Sent to, it counts each time.
-    for number in 0..30 {
+    // Sent to, it counts each time, and only then.
+    for number in 0..31 {
         assert_eq!(sends(&mut raw, number, &["p0@c.test".to_owned()]), 250);
     }
     assert_eq!(names(&mut place.from(HARVESTER), unknown(30..31)), [550]);
     assert_eq!(place.delayed(), 11.0);
+}
+
+/// A client knows hundreds of people, and names them without sending anything: that hides nobody either.
+#[test]
+fn known_recipients_to_whom_nothing_is_sent_hide_nobody() {
+    let place = Place::start(300, "[receive_connector.limits]\nunknown_delay = \"10ms\"");
+    let mut raw = place.from(HARVESTER);
+    for number in 0..19 {
+        let known = (0..90).map(|known| format!("p{}@c.test", (number * 90 + known) % 300));
+        let codes = names(&mut raw, known.chain(unknown(number..number + 1)));
+        assert_eq!(codes.iter().filter(|code| **code == 250).count(), 90);
+    }
+    drop(raw);
+    raw = place.from(HARVESTER);
+    assert_eq!(place.delayed(), 0.0);
+    assert_eq!(names(&mut raw, unknown(19..30)), [550; 11]);
+    assert_eq!(place.delayed(), 11.0);
+}
+
+/// Bounces for senders that somebody forged make no harvester of who sends them: other mail goes on as before.
+#[test]
+fn a_partner_that_bounces_to_forged_addresses_is_not_taken_for_a_harvester() {
+    let place = Place::start(10, "[receive_connector.limits]\nunknown_delay = \"1ms\"");
+    let mut partner = place.from(OTHER);
+    assert_eq!(sends(&mut partner, 0, &["p0@c.test".to_owned()]), 250);
+    let bounces = |raw: &mut crate::support::senders::Raw, numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            let lines = format!("RSET\r\nMAIL FROM:<>\r\nRCPT TO:<x{number}@c.test>\r\n");
+            raw.send(lines.as_bytes());
+            assert_eq!([raw.reply().0, raw.reply().0, raw.reply().0], [250, 250, 550], "{number}");
+        }
+    };
+    for session in 0..6 {
+        bounces(&mut place.from(OTHER), session * 50..session * 50 + 50);
+    }
+    assert_eq!(place.delayed(), 300.0 - 19.0, "reports for people who are not there come slowly");
+    let mut another = place.from(OTHER);
+    for (number, raw) in [&mut partner, &mut another].into_iter().enumerate() {
+        assert_eq!(sends(raw, number + 1, &["p1@c.test".to_owned()]), 250);
+        assert_eq!(names(raw, unknown(1000 + number..1001 + number)), [550]);
+    }
+    assert_eq!(place.delayed(), 300.0 - 19.0, "nothing else does");
+    let barred = "fingerpost_sessions_refused_total{reason=\"unknown-recipients\"}";
+    assert_eq!(place.town.node.metric(barred), Some(0.0));
 }
 
 /// 5,000 recipients from one address, one in twenty unknown: by itself, and by a filter that is a connector of its own.
@@ -115,6 +159,8 @@ fn a_newsletter_is_not_slowed_down() {
             for code in names(&mut raw, all) {
                 *(if code == 250 { &mut accepted } else { &mut refused }) += 1;
             }
+            assert_eq!(raw.say("DATA").0, 354);
+            assert_eq!(raw.say(&format!("Message-ID: <{issue}@outside.test>\r\n\r\nHello.\r\n.")).0, 250);
             if issue % 10 == 9 {
                 raw = place.from(address);
             }
