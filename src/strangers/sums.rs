@@ -55,7 +55,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    const COUNT: usize = 10;
+    // Of the last one: one that is added cannot be forgotten here.
+    const COUNT: usize = Self::Guesser as usize + 1;
 
     /// As logs and metrics have it.
     #[must_use]
