@@ -74,6 +74,7 @@ pub mod tls;
 pub mod net;
 mod patience;
 pub mod descriptors;
+pub mod obstacle;
 pub mod private;
 pub mod pressure;
 pub mod state;

@@ -1,6 +1,6 @@
 //! `fingerpost check`: what is wrong with the configuration, and what it would meet outside.
 //!
-//! Without `--connect` only files are read. With it [`connect`] also tries everything that the configuration names.
+//! Without `--connect` only files are read, and what the start would refuse on this host is told. Nothing is changed. With it [`connect`] also tries everything that the configuration names.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,6 +12,8 @@ use crate::admin::api::problem_line;
 use crate::config::check::{Problem, load, render};
 use crate::config::{Config, Protocol};
 use crate::descriptors;
+use crate::obstacle::Obstacle;
+use crate::run::preflight::{self, Remark, Weight};
 use crate::time::UnixTime;
 
 mod call_ahead;
@@ -82,9 +84,22 @@ impl Finding {
 /// The configuration alone. No: it would not load.
 pub(super) fn form(file: &Path, format: Format) -> anyhow::Result<Outcome> {
     match load(file, &HashMap::new()) {
-        Ok(config) => print(&config, certificates::out_of_time(&config, UnixTime::now()), format),
+        Ok(config) => {
+            let mut findings = preflight(&config);
+            findings.extend(certificates::out_of_time(&config, UnixTime::now()));
+            print(&config, findings, format)
+        }
         Err(problems) => refuse(&problems, format),
     }
+}
+
+/// What the start on this host would refuse.
+fn preflight(config: &Config) -> Vec<Finding> {
+    let finding = |Remark { what, weight, obstacle: Obstacle { found, cure } }| match weight {
+        Weight::Refused => Finding::bad(what, found, cure),
+        Weight::Doubtful | Weight::NotChecked => Finding::doubtful(what, found, cure),
+    };
+    preflight::look(config).into_iter().map(finding).collect()
 }
 
 /// Prints why the configuration would not load. The answer to `check` is no, not an error of usage.
