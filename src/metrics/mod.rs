@@ -19,13 +19,14 @@ pub const SESSIONS_REFUSED: [&str; 6] =
 pub const SESSIONS_SENT_AWAY: [&str; 2] = ["idle", "place-wanted"];
 
 /// `told_as_sums_total{what}`.
-pub const TOLD_AS_SUMS: [&str; 8] = [
+pub const TOLD_AS_SUMS: [&str; 9] = [
     "refused-recipients",
     "out-of-reach",
     "loops",
     "certificates",
     "harvesters",
     "turned-away",
+    "sent-away",
     "broken-sessions",
     "failed-authentications",
 ];

@@ -58,6 +58,12 @@ impl Strangers {
         self.harvest().unknown(one_client(address), (session, recipient), limits, UnixTime::now())
     }
 
+    /// Whether this client has just come to have one session only; once.
+    #[must_use]
+    pub fn one_session_begins(&self, address: IpAddr) -> bool {
+        self.harvest().one_session_begins(one_client(address))
+    }
+
     /// A recipient of this client was accepted.
     pub fn accepted(&self, address: IpAddr) {
         self.harvest().accepted(one_client(address), UnixTime::now());
