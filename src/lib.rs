@@ -75,6 +75,7 @@ pub mod net;
 mod patience;
 pub mod descriptors;
 pub mod obstacle;
+mod printable;
 pub mod private;
 pub mod pressure;
 pub mod state;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::printable;
 use crate::smtp::address::Address;
 
 mod check;
@@ -16,7 +17,6 @@ mod demo;
 mod directory;
 mod logs;
 mod output;
-mod printable;
 mod queue;
 mod reload;
 mod route;
