@@ -277,10 +277,7 @@ async fn route(State(parts): State<Arc<Parts>>, Query(asked): Query<Asked>) -> A
     Ok(Json(explained))
 }
 
-async fn trace(
-    State(parts): State<Arc<Parts>>,
-    Query(query): Query<read::Query>,
-) -> Answer<Vec<crate::trace::Event<'static>>> {
+async fn trace(State(parts): State<Arc<Parts>>, Query(query): Query<read::Query>) -> Answer<read::Found> {
     let folder = parts.trace_folder.clone();
     let found = tokio::task::spawn_blocking(move || read::find(&folder, &query)).await;
     found.map(Json).map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "the trace could not be read"))
