@@ -110,6 +110,8 @@ fn root_becomes_the_user_once_it_has_its_ports() {
     assert!(node.run(&["status"]).status.success());
     let other = format!("127.9.{}.{}:26", process[2], process[3]);
     configure(&node, &format!("user = \"{USER}\""), &other, &sink);
+    let (code, told) = checked(&node);
+    assert!(code == Some(0) && told.contains(&other) && told.contains("a reload cannot open"), "{told}");
     let reload = node.run(&["reload"]);
     let told = String::from_utf8_lossy(&reload.stdout).into_owned();
     assert!(!reload.status.success() && told.contains("CAP_NET_BIND_SERVICE"), "{told}");

@@ -4,15 +4,17 @@
 //! Who checks need not be who serves. Root sees everything, with the rights of `[server] user` where it matters; what
 //! anybody else cannot see is said to be unknown.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use nix::unistd::{Uid, User};
 use rustix::fs::{Access, AtFlags, CWD};
 
 use super::{named_files, privileges};
-use crate::config::{Auth, Config, DirectoryKind, Protocol};
+use crate::config::{Auth, Config, DirectoryKind, Protocol, ReceiveConnector};
 use crate::obstacle::Obstacle;
 use crate::private::{self, Starts};
 use crate::tls::serve;
@@ -86,6 +88,25 @@ pub(crate) fn look(config: &Config) -> Vec<Remark> {
     remarks
 }
 
+/// Binds of receive connectors that a server without root's rights cannot open: the start has them before it gives these
+/// up, a reload has not. `open` are those that it has.
+pub(crate) fn new_privileged_binds(config: &Config, open: &[String]) -> Vec<Remark> {
+    if config.server.user.is_none() {
+        return Vec::new();
+    }
+    let first = privileges::first_free_port();
+    let binds =
+        config.receive_connectors.iter().flat_map(|connector| connector.bind.iter().map(move |bind| (connector, bind)));
+    let new = binds.filter(|(_, bind)| bind.port() != 0 && bind.port() < first && !open.contains(&bind.to_string()));
+    let told = |(connector, bind): (&Arc<ReceiveConnector>, &SocketAddr)| {
+        let found = format!("the running server does not have {bind}, and a reload cannot open a port below {first}");
+        let cure = "restart it to take this configuration; or let the service manager give it CAP_NET_BIND_SERVICE";
+        let what = format!("bind of receive connector {}", connector.name);
+        Remark::new(what, Weight::Doubtful, Obstacle::new(found, cure))
+    };
+    new.map(told).collect()
+}
+
 /// What the server's user cannot reach.
 fn files(config: &Config, server: &Server) -> Vec<Remark> {
     match server {
@@ -109,10 +130,8 @@ pub(super) fn out_of_reach(config: &Config) -> Vec<Remark> {
     let mut remarks = Vec::new();
     for (what, file) in read_later(config) {
         // What is missing or wrong is told by whoever reads it.
-        let Err(error) = File::open(&file) else { continue };
-        if error.kind() != ErrorKind::PermissionDenied {
-            continue;
-        }
+        let may = rustix::fs::accessat(CWD, &file, Access::READ_OK, AtFlags::EACCESS);
+        let Some(error) = may.err().filter(|error| is_denied(*error)) else { continue };
         let found = format!("user {us} cannot read {}: {error}", file.display());
         let cure = "give that user's group the right to read it (chgrp, chmod g+r), and the folders above it (g+x)";
         let is_config = config.files.contains(&file);
@@ -133,6 +152,10 @@ pub(super) fn out_of_reach(config: &Config) -> Vec<Remark> {
         remarks.push(Remark::new("[server] state_dir", Weight::Refused, Obstacle::new(found, cure)));
     }
     remarks
+}
+
+fn is_denied(error: rustix::io::Errno) -> bool {
+    std::io::Error::from(error).kind() == ErrorKind::PermissionDenied
 }
 
 /// The folder itself or the nearest one above it that can be seen.

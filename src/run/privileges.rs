@@ -72,10 +72,15 @@ pub(super) fn named(name: &str) -> Result<User, Obstacle> {
     Ok(user)
 }
 
+/// The first port that anybody may listen on.
+pub(super) fn first_free_port() -> u16 {
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok();
+    first.and_then(|text| text.trim().parse().ok()).unwrap_or(PRIVILEGED)
+}
+
 /// The keys of `[admin]` whose ports only root may have: they are opened when we no longer are.
 pub(super) fn opened_too_late(config: &Config) -> Vec<(&'static str, Obstacle)> {
-    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok();
-    let first = first.and_then(|text| text.trim().parse().ok()).unwrap_or(PRIVILEGED);
+    let first = first_free_port();
     let binds = [("metrics_bind", config.admin.metrics_bind), ("bind", config.admin.bind)];
     let late = binds.into_iter().filter(|(_, bind)| bind.port() != 0 && bind.port() < first);
     let told = |(key, bind): (&'static str, SocketAddr)| {

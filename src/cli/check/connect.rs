@@ -23,7 +23,7 @@ pub(in crate::cli) async fn everything(file: &Path, format: Format) -> anyhow::R
         Ok(config) => config,
         Err(problems) => return refuse(&problems, format),
     };
-    let mut findings = preflight(&config);
+    let mut findings = preflight(file, &config).await;
     findings.extend(certificates::look(&config, UnixTime::now()));
     findings.extend(directories(&config).await);
     findings.extend(next_hops::visit_all(&config).await);
