@@ -55,6 +55,9 @@ pub fn folder(path: &Path) -> io::Result<()> {
 /// # Errors
 /// What keeps us from starting, with what to do.
 pub fn look_after(state_dir: &Path, others: &[&Path]) -> Result<(), Obstacle> {
+    if let Some(obstacle) = is_no_folder(state_dir) {
+        return Err(obstacle);
+    }
     // Those above it are not ours: whoever we become must get through.
     if let Some(above) = state_dir.parent() {
         let _ = fs::create_dir_all(above); // what is wrong with it is said of state_dir
@@ -96,6 +99,9 @@ pub(crate) enum Starts {
 /// What cannot be looked at.
 pub(crate) fn inspect(state_dir: &Path, others: &[&Path], starts: Starts) -> Result<(Vec<Obstacle>, usize), Obstacle> {
     let (mut first, mut all) = (Vec::new(), 0);
+    if let Some(obstacle) = is_no_folder(state_dir) {
+        return Ok((vec![obstacle], 1));
+    }
     if let Err(error) = fs::metadata(state_dir)
         && error.kind() == io::ErrorKind::NotFound
     {
@@ -120,6 +126,20 @@ pub(crate) fn inspect(state_dir: &Path, others: &[&Path], starts: Starts) -> Res
         Ok(())
     })?;
     Ok((first, all))
+}
+
+/// That something else is in the place of `state_dir`: a file, or a link that leads nowhere.
+pub(crate) fn is_no_folder(state_dir: &Path) -> Option<Obstacle> {
+    let (there, behind) = (fs::symlink_metadata(state_dir).ok()?, fs::metadata(state_dir));
+    let path = state_dir.display();
+    match behind {
+        Ok(behind) if behind.is_dir() => None,
+        Err(error) if there.is_symlink() && error.kind() == io::ErrorKind::NotFound => {
+            Some(Obstacle::new(format!("{path} is a link that leads nowhere"), "make the folder that it leads to"))
+        }
+        Ok(_) => Some(Obstacle::new(format!("{path} is no folder"), "choose another [server] state_dir")),
+        Err(_) => None,
+    }
 }
 
 /// The paths of what is ours in `state_dir`.

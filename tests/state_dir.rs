@@ -270,6 +270,17 @@ fn check_refuses_what_the_start_refuses() {
     refused(&mut node, &["path of directory people", "people.csv", "cannot read"]);
     fs::set_permissions(node.path("people.csv"), Permissions::from_mode(0o644)).unwrap();
 
+    node.write("token", "0123456789abcdef0123456789abcdef");
+    fs::set_permissions(node.path("token"), Permissions::from_mode(0o600)).unwrap();
+    node.write("fingerpost.toml", &text.replace("[admin]", "[admin]\ntoken_file = \"{folder}/token\""));
+    refused(&mut node, &["[admin] token_file", "cannot read"]);
+    fs::create_dir(node.path("more")).unwrap();
+    fs::set_permissions(node.path("more"), Permissions::from_mode(0o711)).unwrap();
+    node.write("fingerpost.toml", &text.replace("[server]", "[server]\ninclude = [\"more/*.toml\"]"));
+    let (code, told) = checked(&node);
+    assert!(code == Some(0) && told.contains("/more: ") && told.contains("every reload fails"), "{told}");
+    node.write("fingerpost.toml", &text);
+
     // Links, and what cannot be given away.
     for (link, to) in [("state/spool", "elsewhere"), ("state/somebody's", "nowhere"), ("state/admin.token.new", "x")] {
         fs::create_dir_all(node.path("state")).unwrap();
@@ -278,6 +289,14 @@ fn check_refuses_what_the_start_refuses() {
         refused(&mut node, &[link, "is a link to"]);
         fs::remove_file(node.path(link)).unwrap();
     }
+    fs::rename(node.path("state"), node.path("kept")).unwrap();
+    symlink(node.path("nowhere"), node.path("state")).unwrap();
+    refused(&mut node, &["is a link that leads nowhere"]);
+    fs::remove_file(node.path("state")).unwrap();
+    fs::write(node.path("state"), "").unwrap();
+    refused(&mut node, &["is no folder"]);
+    fs::remove_file(node.path("state")).unwrap();
+    fs::rename(node.path("kept"), node.path("state")).unwrap();
     fs::create_dir_all(node.path("state/keys")).unwrap();
     node.write("state/keys/loop.key", &key);
     fs::set_permissions(node.path("state/keys/loop.key"), Permissions::from_mode(0o600)).unwrap();

@@ -19,6 +19,10 @@ use crate::obstacle::Obstacle;
 use crate::private::{self, Starts};
 use crate::tls::serve;
 
+/// What the main file and those that it includes are called.
+const CONFIGURATION: &str = "the configuration";
+const KEYS: &str = "[loop_detection] key_files";
+const TOKEN: &str = "[admin] token_file";
 /// What to do about what could not be seen.
 const AS_ROOT: &str = "run the check as root, or as the user that the server runs as";
 
@@ -133,11 +137,14 @@ pub(super) fn out_of_reach(config: &Config) -> Vec<Remark> {
         let may = rustix::fs::accessat(CWD, &file, Access::READ_OK, AtFlags::EACCESS);
         let Some(error) = may.err().filter(|error| is_denied(*error)) else { continue };
         let found = format!("user {us} cannot read {}: {error}", file.display());
-        let cure = "give that user's group the right to read it (chgrp, chmod g+r), and the folders above it (g+x)";
-        let is_config = config.files.contains(&file);
-        let (weight, found) = match is_config {
-            true => (Weight::Doubtful, format!("{found}: every reload fails")),
-            false => (Weight::Refused, found),
+        // Ours may be nobody else's.
+        let cure = match &*what {
+            KEYS | TOKEN => "give it to that user (chown), who must be able to pass the folders above it",
+            _ => "give that user's group the right to read it (chgrp, chmod g+r), and the folders above it (g+x)",
+        };
+        let (weight, found) = match &*what {
+            CONFIGURATION => (Weight::Doubtful, format!("{found}: every reload fails")),
+            _ => (Weight::Refused, found),
         };
         remarks.push(Remark::new(what, weight, Obstacle::new(found, cure)));
     }
@@ -163,17 +170,24 @@ fn existing(folder: &Path) -> &Path {
     folder.ancestors().find(|folder| fs::metadata(folder).is_ok()).unwrap_or(folder)
 }
 
-/// The files that are read when we are no longer root, each with where it is named. Loop keys in `state_dir` are given to
-/// the user first.
+/// The files that are read when we are no longer root, each with where it is named. What is ours in `state_dir` is
+/// given to the user first.
 fn read_later(config: &Config) -> Vec<(String, PathBuf)> {
+    // Of a pattern of `include` the folder is read.
+    let is_pattern = |file: &Path| file.as_os_str().as_encoded_bytes().iter().any(|byte| matches!(byte, b'*' | b'?'));
+    let read = |file: &PathBuf| match file.parent() {
+        Some(folder) if is_pattern(file) => folder.to_owned(),
+        _ => file.clone(),
+    };
     let mut files: Vec<(String, PathBuf)> =
-        config.files.iter().map(|file| ("the configuration".to_owned(), file.clone())).collect();
+        config.files.iter().map(|file| (CONFIGURATION.to_owned(), read(file))).collect();
     let is_inside = |file: &Path| {
         let inner = file.strip_prefix(&config.server.state_dir).map(Path::components);
         inner.is_ok_and(|mut inner| inner.all(|part| matches!(part, Component::Normal(_))))
     };
-    let keys = config.loops.key_files.iter().filter(|file| !is_inside(file));
-    files.extend(keys.map(|file| ("[loop_detection] key_files".to_owned(), file.clone())));
+    let keys = config.loops.key_files.iter().map(|file| (KEYS, file));
+    let own = keys.chain([(TOKEN, &config.admin.token_file)]).filter(|(_, file)| !is_inside(file));
+    files.extend(own.map(|(key, file)| (key.to_owned(), file.clone())));
     for (of, shown) in serve::shown(config) {
         files.push((format!("certificate of {of}"), shown.certificate.clone()));
         files.push((format!("key of {of}"), shown.key.clone()));
@@ -202,8 +216,6 @@ fn read_later(config: &Config) -> Vec<(String, PathBuf)> {
         files.extend(smtp.tls.ca.iter().map(|file| (format!("ca {of}"), file.clone())));
         files.extend(smtp.auth.iter().map(|auth| (format!("password_file {of}"), auth.password_file.clone())));
     }
-    // The patterns of `include` are among them.
-    files.retain(|(_, file)| !file.as_os_str().as_encoded_bytes().contains(&b'*'));
     files
 }
 
@@ -225,7 +237,9 @@ fn state_dir(config: &Config, server: &Server) -> Vec<Remark> {
             );
             return vec![Remark::not_checked(WHAT, &why)];
         }
-        (Server::Same | Server::Perhaps, Err(error)) if error.kind() == ErrorKind::NotFound => {
+        (Server::Same | Server::Perhaps, Err(error))
+            if error.kind() == ErrorKind::NotFound && private::is_no_folder(state_dir).is_none() =>
+        {
             return cannot_be_made(state_dir, server).into_iter().collect();
         }
         _ => {}

@@ -131,6 +131,9 @@ fn become_user(user: &User) -> Result<(), String> {
 /// could lead root elsewhere.
 fn give_away(state_dir: &Path, files: &[&Path], user: &User) -> Result<(), String> {
     let told = |error: std::io::Error| format!("cannot give {} to `{}`: {error}", state_dir.display(), user.name);
+    if let Some(obstacle) = private::is_no_folder(state_dir) {
+        return Err(obstacle.into());
+    }
     private::folder(state_dir).map_err(told)?;
     let to = (Owner::from_raw(user.uid.as_raw()), Group::from_raw(user.gid.as_raw()));
     // It may be a link itself.
