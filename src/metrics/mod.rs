@@ -26,6 +26,7 @@ pub const TOLD_AS_SUMS: [&str; 9] = [
     "certificates",
     "harvesters",
     "turned-away",
+    "sent-away",
     "broken-sessions",
     "failed-authentications",
     "guessers",

@@ -63,6 +63,17 @@ pub enum Why {
     Idle,
 }
 
+impl Why {
+    /// In logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wanted => "place-wanted",
+            Self::Idle => "idle",
+        }
+    }
+}
+
 /// It is our turn.
 const OURS: u64 = 0;
 /// It was sent away: these, and nothing else, stay. Times end long before.

@@ -39,6 +39,16 @@ pub struct Harvest {
     hash: RandomState,
 }
 
+/// Whether a client has one session only.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum OneSession {
+    #[default]
+    No,
+    /// Nobody was told so far.
+    News,
+    Told,
+}
+
 #[derive(Debug, Default)]
 struct Client {
     seen: UnixTime,
@@ -50,6 +60,8 @@ struct Client {
     session: Option<Arc<str>>,
     /// It was found out, and has not been quiet since.
     known: bool,
+    /// It has one session only.
+    one_session: OneSession,
 }
 
 impl Harvest {
@@ -70,7 +82,12 @@ impl Harvest {
         if client.unknown.len() < MOST_UNKNOWN && !client.unknown.iter().any(|(_, known)| *known == hash) {
             client.unknown.push_back((now, hash));
         }
-        if client.is_barred(limits) {
+        match (client.is_barred(limits), client.one_session) {
+            (false, _) => client.one_session = OneSession::No,
+            (true, OneSession::No) => client.one_session = OneSession::News,
+            (true, OneSession::News | OneSession::Told) => {}
+        }
+        if client.one_session != OneSession::No {
             let one = client.session.get_or_insert_with(|| session.clone());
             if one != session {
                 return Pace::Closed;
@@ -94,6 +111,16 @@ impl Harvest {
         if client.accepted.len() > MINUTES {
             client.accepted.pop_front();
         }
+    }
+
+    /// Whether this client has just come to have one session only; once, until it has more again.
+    pub fn one_session_begins(&mut self, client: IpAddr) -> bool {
+        let Some(client) = self.clients.get_mut(&client) else { return false };
+        let begins = client.one_session == OneSession::News;
+        if begins {
+            client.one_session = OneSession::Told;
+        }
+        begins
     }
 
     /// Whether this client may have one session only.
@@ -227,8 +254,9 @@ mod tests {
         let (mut harvest, now) = (Harvest::default(), UnixTime(600));
         assert!(!harvest.has_one_session(CLIENT, &LIMITS, now));
         assert_eq!(paces(&mut harvest, &"u".repeat(199), 600).last(), Some(&LATER));
-        assert!(!harvest.has_one_session(CLIENT, &LIMITS, now));
+        assert!(!harvest.has_one_session(CLIENT, &LIMITS, now) && !harvest.one_session_begins(CLIENT));
         assert_eq!(paces(&mut harvest, "uu", 601), [LATER; 2]);
+        assert!(harvest.one_session_begins(CLIENT) && !harvest.one_session_begins(CLIENT), "once");
         assert!(harvest.has_one_session(CLIENT, &LIMITS, now));
         let (first, second): (Arc<str>, Arc<str>) = ("1".into(), "2".into());
         let mut says = |session| harvest.unknown(CLIENT, (session, "x"), &LIMITS, now);

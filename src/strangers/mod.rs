@@ -19,7 +19,7 @@ use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::one_client::one_client;
 use crate::time::UnixTime;
-use crate::trace::{Event, Trace, What};
+use crate::trace::{self, Event, Trace, What};
 
 /// How often sums whose minute is over are looked for.
 const EVERY: Duration = Duration::from_secs(5);
@@ -58,6 +58,12 @@ impl Strangers {
         self.harvest().unknown(one_client(address), (session, recipient), limits, UnixTime::now())
     }
 
+    /// Whether this client has just come to have one session only; once.
+    #[must_use]
+    pub fn one_session_begins(&self, address: IpAddr) -> bool {
+        self.harvest().one_session_begins(one_client(address))
+    }
+
     /// A recipient of this client was accepted.
     pub fn accepted(&self, address: IpAddr) {
         self.harvest().accepted(one_client(address), UnixTime::now());
@@ -90,6 +96,7 @@ impl Strangers {
         let (client, domain, reason, sample) = (&*sum.client, &*sum.domain, &*sum.reason, sum.sample.join(", "));
         tracing::info!(%client, times, %domain, %reason, %sample, "{what}: told as a sum");
         if sum.what == sums::Kind::RefusedRecipient {
+            let told = trace::Sum { times, client: client.into(), domain: domain.into(), reason: reason.into() };
             self.0.trace.record(&Event {
                 at: sum.since,
                 id: "".into(),
@@ -99,7 +106,8 @@ impl Strangers {
                 recipient: sample.into(),
                 message_id: "".into(),
                 connector: "".into(),
-                detail: format!("{times} recipients in {domain} of {client}, among them these: {reason}").into(),
+                detail: told.line().into(),
+                sum: Some(told),
             });
         }
     }
