@@ -19,7 +19,7 @@ pub const SESSIONS_REFUSED: [&str; 6] =
 pub const SESSIONS_SENT_AWAY: [&str; 2] = ["idle", "place-wanted"];
 
 /// `told_as_sums_total{what}`.
-pub const TOLD_AS_SUMS: [&str; 9] = [
+pub const TOLD_AS_SUMS: [&str; 10] = [
     "refused-recipients",
     "out-of-reach",
     "loops",
