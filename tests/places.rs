@@ -234,3 +234,69 @@ fn who_is_idle_in_a_crowd_is_sent_away_by_himself() {
     assert_eq!((begun.say("NOOP").0, inside.say("NOOP").0), (250, 250));
     drop(ninth.say("QUIT"));
 }
+
+/// A client that has named 20 unknown recipients, and so many more at once: it is told of each of those a second later.
+fn harvests(node: &Fingerpost, more: usize) -> Raw {
+    let mut raw = Raw::hello(node.smtp);
+    assert_eq!(raw.say("MAIL FROM:<bob@fabrikam.test>").0, 250);
+    let rcpt = |number: usize| format!("RCPT TO:<x{number}@queued.test>\r\n");
+    raw.send((0..19 + more).map(rcpt).collect::<String>().as_bytes());
+    (0..19).for_each(|number| assert_eq!(raw.reply().0, 550, "{number}"));
+    let delayed = "fingerpost_unknown_recipients_delayed_total{receive_connector=\"internet\"}";
+    wait_until("its refusals are held back", SOON, || node.metric(delayed) >= Some(1.0));
+    raw
+}
+
+/// Codes of the refusals that it had still, and the last reply.
+fn last_words(harvester: &mut Raw) -> (usize, Said) {
+    let mut refused = 0;
+    loop {
+        match harvester.reply() {
+            (550, _) => refused += 1,
+            last => return (refused, last),
+        }
+    }
+}
+
+#[test]
+fn the_place_of_who_looks_for_addresses_goes_first() {
+    let sink = Sink::start(SINK);
+    let node = start(&sink, "max_connections = 5\nlimits = { unknown_delay = \"1h\" }");
+    let mut older = Raw::hello(node.smtp);
+    // It has MAIL behind it, and is the youngest; a refusal is owed to it for an hour.
+    let mut harvester = harvests(&node, 50);
+    let mut calm: Vec<Raw> = (0..2).map(|_| Raw::hello(node.smtp)).collect();
+    assert_eq!((older.say("NOOP").0, calm[0].say("NOOP").0), (250, 250));
+    std::thread::sleep(Duration::from_millis(1500));
+    let reason = |reason: &str| node.metric(&format!("fingerpost_sessions_sent_away_total{{reason=\"{reason}\"}}"));
+    assert_eq!(reason("unknown-recipients"), Some(0.0), "four of five are no crowd");
+    calm.push(Raw::hello(node.smtp));
+    let (refused, (code, text)) = last_words(&mut harvester);
+    assert!(refused == 0 && code == 421 && text.contains("4.7.0"), "{refused} {code} {text}");
+    assert_eq!(harvester.reply().0, 0, "closed");
+    assert_eq!(reason("unknown-recipients"), Some(1.0));
+    assert!(calm.iter_mut().chain([&mut older]).all(|raw| raw.say("NOOP").0 == 250), "they are idle for longer");
+    assert_eq!((reason("place-wanted"), reason("idle")), (Some(0.0), Some(0.0)));
+}
+
+/// Many at once, and an honest client that owes nobody anything: each newcomer has the place of a harvester.
+#[test]
+fn honest_mail_takes_the_places_of_harvesters() {
+    let sink = Sink::start(SINK);
+    let node = start(&sink, "max_connections = 20\nlimits = { unknown_delay = \"1h\" }");
+    let mut honest = Raw::hello(node.smtp);
+    let mut harvesters = vec![harvests(&node, 50)];
+    for _ in 1..19 {
+        let mut raw = Raw::hello(node.smtp);
+        assert_eq!(raw.say("MAIL FROM:<bob@fabrikam.test>").0, 250);
+        raw.send("RCPT TO:<y@queued.test>\r\n".repeat(60).as_bytes()); // of one address all
+        harvesters.push(raw);
+    }
+    let mut others: Vec<Raw> = (0..15).map(|_| Raw::hello(node.smtp)).collect();
+    for raw in others.iter_mut().chain([&mut honest]) {
+        assert_eq!(sends(raw, "alice@queued.test").0, 250);
+    }
+    let gone = harvesters.iter_mut().filter_map(|raw| (last_words(raw).1.0 == 421).then_some(())).count();
+    assert_eq!(gone, 19);
+    wait_until("all mail", SOON, || sink.for_address("alice@queued.test").len() == 16);
+}

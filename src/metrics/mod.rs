@@ -16,7 +16,7 @@ pub use prepare::{LOOKUPS, REPORTS_NOT_SENT};
 pub const SESSIONS_REFUSED: [&str; 6] =
     ["descriptors", "max-connections", "max-connections-per-ip", "no-connector", "proxy-header", "unknown-recipients"];
 /// `sessions_sent_away_total{reason}`.
-pub const SESSIONS_SENT_AWAY: [&str; 2] = ["idle", "place-wanted"];
+pub const SESSIONS_SENT_AWAY: [&str; 3] = ["idle", "place-wanted", "unknown-recipients"];
 
 /// `told_as_sums_total{what}`.
 pub const TOLD_AS_SUMS: [&str; 10] = [

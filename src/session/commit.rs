@@ -79,6 +79,11 @@ impl Fate {
         Self { state: State::Done(Outcome::Failed { next_hop, reply }), action: Some(Action::Failed) }
     }
 
+    /// Whether it is over, and nobody has it.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self.state, State::Done(Outcome::Failed { .. }))
+    }
+
     /// What the sender is told.
     pub(super) fn reported(&self, recipient: usize) -> Option<Reported> {
         let (State::Done(Outcome::Delivered { next_hop, reply } | Outcome::Failed { next_hop, reply }), Some(action)) =

@@ -66,7 +66,7 @@ pub use login::Answered;
 use standing::Standing;
 use transaction::{Answer, Transaction};
 use turn::Turn;
-use wire::{encrypt, profile};
+use wire::{encrypt, profile, sent_away};
 
 /// How much of our replies waits before it is sent, however much the client has pipelined.
 const MOST_REPLIES: usize = 64 * 1024;
@@ -282,8 +282,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 self.standing.message();
                 let transaction = self.transaction.take().ok_or(Ended::Stuck)?;
                 let (services, session) = (self.services.clone(), self.client.id.clone());
-                let result = Box::pin(ending::end(&services, &session, transaction, summary)).await;
-                self.machine.handle(Event::Ended(result));
+                match Box::pin(ending::end(&services, &session, transaction, summary)).await {
+                    Ok(reply) => self.machine.handle(Event::Ended(Ok(reply))),
+                    Err(answer) => self.tell(answer, |reply| Event::Ended(Err(reply))).await?,
+                }
             }
             Action::Discard => self.transaction = None,
             Action::StartTls => {
@@ -309,12 +311,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// The answer to the oldest RCPT.
     async fn wait(&mut self) -> Result<(), Ended> {
         let (services, session) = (self.services.clone(), self.client.id.clone());
-        let Answer { reply, late } = self.transaction()?.answer(&services, &session).await.ok_or(Ended::Stuck)?;
+        let answer = self.transaction()?.answer(&services, &session).await.ok_or(Ended::Stuck)?;
+        self.tell(answer, Event::Resolved).await
+    }
+
+    /// Tells the machine of a reply, once it is due.
+    async fn tell(&mut self, answer: Answer, event: fn(Reply) -> Event) -> Result<(), Ended> {
+        let Answer { reply, late } = answer;
+        let mut event = event(reply);
         if !late.is_zero() {
             self.flush().await?;
-            Box::pin(self.hold_back(late)).await;
+            if let Err(why) = Box::pin(self.hold_back(late)).await {
+                event = sent_away(why);
+            }
         }
-        self.machine.handle(Event::Resolved(reply));
+        self.machine.handle(event);
         Ok(())
     }
 

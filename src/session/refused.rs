@@ -21,7 +21,7 @@ use crate::trace::{Event, What};
 impl Transaction {
     /// Counts, logs and traces what a RCPT is answered.
     pub(super) fn tell(
-        &self,
+        &mut self,
         services: &Services,
         session: &Arc<str>,
         one: &Decided,
@@ -33,8 +33,8 @@ impl Transaction {
         let Refusal { reply, row, loops } = match answer {
             Ok(()) => {
                 count(one.decision.label());
-                if self.is_looked_at() {
-                    services.strangers.accepted(self.client());
+                if self.is_looked_at() && services.strangers.accepted(self.client(), address.key()) {
+                    self.counted += 1;
                 }
                 return Answer { reply: reply::RECIPIENT_OK, late: Duration::ZERO };
             }
@@ -86,8 +86,7 @@ impl Transaction {
 
     /// A refusal, and how much later it is told: a client that looks for addresses waits.
     pub(super) fn paced(&self, services: &Services, session: &Arc<str>, (address, reply): (&Address, Reply)) -> Answer {
-        let is_unknown = reply.is_permanent() && reply.enhanced == reply::USER_UNKNOWN.enhanced;
-        if !is_unknown || !self.is_looked_at() {
+        if !is_unknown(&reply) || !self.is_looked_at() {
             return Answer { reply, late: Duration::ZERO };
         }
         let (limits, client) = (&self.connector.limits, self.client());
@@ -105,6 +104,33 @@ impl Transaction {
             }
             Pace::Closed => Answer { reply: reply::TOO_MANY_UNKNOWN, late: Duration::ZERO },
         }
+    }
+
+    /// The dot tells that these recipients are unknown: RCPT did not accept them. How much later that is told.
+    pub(super) fn paced_at_dot(
+        &self,
+        services: &Services,
+        session: &Arc<str>,
+        (unknown, reply): (&[usize], Reply),
+    ) -> Answer {
+        if let Some(credit) = self.credit(self.counted.saturating_sub(unknown.len())) {
+            credit.give(services);
+        }
+        let mut late = Duration::ZERO;
+        for at in unknown {
+            let answer = self.paced(services, session, (&self.recipients[*at].rcpt.address, reply.clone()));
+            if answer.reply != reply {
+                return answer;
+            }
+            late = late.max(answer.late);
+        }
+        Answer { reply, late }
+    }
+
+    /// What the client is credited with if so many recipients are accepted in the end.
+    pub(super) fn credit(&self, accepted: usize) -> Option<Credit> {
+        let (client, counted) = (self.client(), self.counted);
+        self.is_looked_at().then_some(Credit { client, counted, accepted })
     }
 
     fn tell_harvest(&self, services: &Services, session: &str) {
@@ -149,5 +175,25 @@ impl Transaction {
     /// The client's address; a report of ours has none.
     fn client(&self) -> IpAddr {
         self.origin.client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+}
+
+/// Whether a refusal says that nobody has the recipient.
+pub(super) fn is_unknown(reply: &Reply) -> bool {
+    reply.is_permanent() && reply.enhanced == reply::USER_UNKNOWN.enhanced
+}
+
+/// Recipients of a message that are accepted in the end, for one client.
+pub(super) struct Credit {
+    client: IpAddr,
+    /// Counted already.
+    counted: usize,
+    accepted: usize,
+}
+
+impl Credit {
+    /// The dot is answered.
+    pub(super) fn give(self, services: &Services) {
+        services.strangers.settled(self.client, (self.counted, self.accepted));
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Transaction {
     /// The number of the recipient that was named last.
     pub(super) last_number: usize,
     pub(super) recipients: Vec<Accepted>,
+    /// How many acceptances of its client's were counted for it.
+    pub(super) counted: usize,
     /// What of them is with next hops already.
     pub(super) branches: Branches,
     /// Branches whose next hops nobody waits for here any more: the queue hears what became of them.
@@ -59,6 +61,13 @@ pub(super) struct Transaction {
 pub(super) struct Answer {
     pub(super) reply: Reply,
     pub(super) late: Duration,
+}
+
+impl From<Reply> for Answer {
+    /// At once.
+    fn from(reply: Reply) -> Self {
+        Self { reply, late: Duration::ZERO }
+    }
 }
 
 /// A decision that is under way, or made.
@@ -134,6 +143,7 @@ impl Transaction {
             answers: VecDeque::new(),
             last_number: 0,
             recipients: Vec::new(),
+            counted: 0,
             content: None,
         }))
     }

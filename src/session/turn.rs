@@ -26,6 +26,8 @@ pub enum Stage {
     Handshake,
     /// After its first MAIL.
     AfterMail,
+    /// It looks for addresses: a refusal is held back, or the last one was.
+    Harvests,
 }
 
 /// Whose connection it is.
@@ -61,6 +63,16 @@ pub enum Why {
     Wanted,
     /// It was idle for longer than places that are short allow.
     Idle,
+    /// It looks for addresses, and places are short.
+    Harvests,
+}
+
+impl Why {
+    /// Why one that is idle so goes.
+    #[must_use]
+    pub fn of(idle: Idle, otherwise: Self) -> Self {
+        if idle.stage == Stage::Harvests { Self::Harvests } else { otherwise }
+    }
 }
 
 impl Why {
@@ -70,6 +82,7 @@ impl Why {
         match self {
             Self::Wanted => "place-wanted",
             Self::Idle => "idle",
+            Self::Harvests => "unknown-recipients",
         }
     }
 }
@@ -79,6 +92,7 @@ const OURS: u64 = 0;
 /// It was sent away: these, and nothing else, stay. Times end long before.
 const WANTED: u64 = u64::MAX;
 const IDLE: u64 = u64::MAX - 1;
+const HARVESTS: u64 = u64::MAX - 2;
 /// Bits below the time: the stage, and whose client it is.
 const BELOW: u32 = 3;
 
@@ -90,18 +104,20 @@ impl Idle {
             Stage::BeforeMail => 0,
             Stage::Handshake => 2,
             Stage::AfterMail => 4,
+            Stage::Harvests => 6,
         };
         (since + 1) << BELOW | stage | u64::from(self.whose == Whose::Stranger)
     }
 
     fn of_word(word: u64) -> Option<Self> {
-        if matches!(word, OURS | WANTED | IDLE) {
+        if matches!(word, OURS | WANTED | IDLE | HARVESTS) {
             return None;
         }
         let stage = match word & 6 {
             0 => Stage::BeforeMail,
             2 => Stage::Handshake,
-            _ => Stage::AfterMail,
+            4 => Stage::AfterMail,
+            _ => Stage::Harvests,
         };
         let whose = if word & 1 == 1 { Whose::Stranger } else { Whose::Known };
         Some(Self { since: Duration::from_micros((word >> BELOW).saturating_sub(1)), stage, whose })
@@ -167,6 +183,7 @@ impl Turn {
         let last = match why {
             Why::Wanted => WANTED,
             Why::Idle => IDLE,
+            Why::Harvests => HARVESTS,
         };
         let sent = self.0.word.compare_exchange(idle.to_word(), last, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if sent {
@@ -181,6 +198,7 @@ impl Turn {
         match self.0.word.load(Ordering::Acquire) {
             WANTED => Some(Why::Wanted),
             IDLE => Some(Why::Idle),
+            HARVESTS => Some(Why::Harvests),
             _ => None,
         }
     }
@@ -294,14 +312,14 @@ mod tests {
     #[test]
     fn what_is_written_down_is_read() {
         for since in [0, 1, 7, 86_400_000, u64::from(u32::MAX) * 1000] {
-            for stage in [Stage::BeforeMail, Stage::Handshake, Stage::AfterMail] {
+            for stage in [Stage::BeforeMail, Stage::Handshake, Stage::AfterMail, Stage::Harvests] {
                 for whose in [Whose::Known, Whose::Stranger] {
                     let idle = Idle { since: Duration::from_micros(since), stage, whose };
                     assert_eq!(Idle::of_word(idle.to_word()), Some(idle));
                 }
             }
         }
-        assert_eq!([OURS, WANTED, IDLE].map(Idle::of_word), [None; 3]);
+        assert_eq!([OURS, WANTED, IDLE, HARVESTS].map(Idle::of_word), [None; 4]);
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::lending::State;
+use super::lending::{Look, Others, State};
 use super::link::Link;
 use super::turn::{Moves, Stage, Turn, Why};
 use super::{Believed, Client, Ended, Services, Session};
@@ -46,8 +46,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let deadline = self.deadlines.next(expect, now);
         let branches = self.transaction.as_ref().map(|transaction| &transaction.branches);
         let branches = branches.filter(|branches| branches.has_checkouts());
-        let may_lose_at = branches.and_then(|_| self.lending.wait(now.into_std()));
-        let look = may_lose_at.map_or(deadline, |at| deadline.min(at.into()));
+        let look = branches.and_then(|branches| {
+            let others = branches.crowded().map_or(Others::Few, Others::Many);
+            self.lending.wait(now.into_std(), others)
+        });
+        let look_at = look.map_or(deadline, |look| deadline.min(look.at().into()));
         let way = Reading::of(expect, self.last_read, &mut self.input);
         let drained = async {
             match &mut self.draining {
@@ -82,27 +85,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 }
             },
             at = wanted => self.give_back(at),
-            () = self.alarm.at(look) => {
-                if Instant::now() < deadline {
-                    self.lending.may_lose();
-                } else {
+            () = self.alarm.at(look_at) => match look {
+                _ if Instant::now() >= deadline => {
                     self.suspect_black_hole(expect);
                     self.machine.handle(Event::SentAway(reply::TIMED_OUT));
                 }
+                Some(Look::AtOthers(_)) => {}
+                Some(Look::MayLose(_)) | None => self.lending.may_lose(),
             }
         }
         if let Err(why) = self.turn.ends() {
-            self.machine.handle(Event::SentAway(match why {
-                Why::Wanted => reply::PLACE_WANTED,
-                Why::Idle => reply::TIMED_OUT,
-            }));
+            self.machine.handle(sent_away(why));
         }
         Ok(())
     }
 
-    /// A reply is told so much later. Nobody else waits for that: connections that somebody wants go back.
-    pub(super) async fn hold_back(&mut self, late: Duration) {
-        let until = Instant::now() + late;
+    /// A reply is told so much later. Nobody else waits for that: connections that somebody wants go back, and where places
+    /// are short the client goes itself. We owe it nothing.
+    ///
+    /// # Errors
+    /// The client was sent away meanwhile.
+    pub(super) async fn hold_back(&mut self, late: Duration) -> Result<(), Why> {
+        let (turn, whose) = (self.turn.clone(), self.client.whose());
+        self.standing.harvests();
+        turn.meanwhile(whose, |_| Stage::Harvests, Moves::MeanNothing, self.lend(late)).await
+    }
+
+    /// Gives connections of the transaction back to whoever wants them, for so long.
+    async fn lend(&mut self, time: Duration) {
+        let until = Instant::now() + time;
         loop {
             let branches = self.transaction.as_ref().map(|transaction| &transaction.branches);
             let branches = branches.filter(|branches| branches.has_checkouts());
@@ -163,7 +174,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if let Written::Part(sent) = at_once {
             Box::pin(self.flush_from(sent)).await?;
         }
-        self.output.clear();
+        if self.transaction.is_some() {
+            self.output.clear();
+        } else {
+            self.output = Vec::new(); // as the input: thousands may be silent now
+        }
         Ok(())
     }
 
@@ -225,6 +240,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         };
         let _ = timeout(LINGER, until_closed).await; // whatever the client does, we are done
     }
+}
+
+/// What the machine is told of a client that was sent away.
+pub(super) fn sent_away(why: Why) -> Event {
+    Event::SentAway(match why {
+        Why::Wanted => reply::PLACE_WANTED,
+        Why::Idle => reply::TIMED_OUT,
+        Why::Harvests => reply::TOO_MANY_UNKNOWN_NOW,
+    })
 }
 
 /// How much the kernel took.

@@ -15,6 +15,8 @@ use crate::time::UnixTime;
 
 /// How many clients are remembered; those that were seen last.
 const CLIENTS: usize = 5_000;
+/// So many recipients that were accepted last do not count again before a message to them is accepted.
+const NAMED: usize = 64;
 /// For how long accepted ones are counted: no window is longer.
 pub(crate) const MINUTES: usize = 60;
 
@@ -56,6 +58,8 @@ struct Client {
     unknown: VecDeque<(UnixTime, u64)>,
     /// How many were accepted, by minute, oldest first.
     accepted: VecDeque<(u64, u64)>,
+    /// Who was accepted last, at RCPT.
+    named: VecDeque<u64>,
     /// The one session that it has left.
     session: Option<Arc<str>>,
     /// It was found out, and has not been quiet since.
@@ -100,17 +104,26 @@ impl Harvest {
         Pace::Later { news: !std::mem::replace(&mut client.known, true) }
     }
 
-    /// A recipient was accepted.
-    pub fn accepted(&mut self, client: IpAddr, now: UnixTime) {
+    /// A recipient was accepted, at RCPT. Whether that counts before the dot: the same one again and again does not.
+    pub fn accepted(&mut self, client: IpAddr, recipient: &str, now: UnixTime) -> bool {
+        let hash = self.hash.hash_one(recipient);
         let client = self.client(client, now);
-        let minute = now.0 / 60;
-        match client.accepted.back_mut() {
-            Some((last, times)) if *last == minute => *times += 1,
-            _ => client.accepted.push_back((minute, 1)),
+        if client.named.contains(&hash) {
+            return false;
         }
-        if client.accepted.len() > MINUTES {
-            client.accepted.pop_front();
+        if client.named.len() >= NAMED {
+            client.named.pop_front();
         }
+        client.named.push_back(hash);
+        client.add(1, now);
+        true
+    }
+
+    /// The dot was answered: so many recipients are accepted in the end, of whom `counted` have been counted.
+    pub fn settled(&mut self, client: IpAddr, (counted, accepted): (u64, u64), now: UnixTime) {
+        let client = self.client(client, now);
+        client.add(accepted.saturating_sub(counted), now);
+        client.take_back(counted.saturating_sub(accepted));
     }
 
     /// Whether this client has just come to have one session only; once, until it has more again.
@@ -168,6 +181,27 @@ impl Client {
         }
     }
 
+    fn add(&mut self, accepted: u64, now: UnixTime) {
+        let minute = now.0 / 60;
+        match self.accepted.back_mut() {
+            _ if accepted == 0 => {}
+            Some((last, times)) if *last == minute => *times += accepted,
+            _ => self.accepted.push_back((minute, accepted)),
+        }
+        if self.accepted.len() > MINUTES {
+            self.accepted.pop_front();
+        }
+    }
+
+    /// The latest first: they were counted when the message's recipients were named.
+    fn take_back(&mut self, mut accepted: u64) {
+        for (_, times) in self.accepted.iter_mut().rev() {
+            let taken = accepted.min(*times);
+            *times -= taken;
+            accepted -= taken;
+        }
+    }
+
     fn accepted(&self) -> u64 {
         self.accepted.iter().map(|(_, times)| times).sum()
     }
@@ -204,7 +238,7 @@ mod tests {
         for (at, letter) in what.chars().enumerate() {
             let recipient = if letter == 'o' { "o".to_owned() } else { format!("{now} {at}") };
             if letter == 'a' {
-                harvest.accepted(CLIENT, UnixTime(now));
+                harvest.accepted(CLIENT, &recipient, UnixTime(now));
             } else {
                 paces.push(harvest.unknown(CLIENT, (&session, &recipient), &LIMITS, UnixTime(now)));
             }
@@ -272,11 +306,46 @@ mod tests {
         assert!(harvest.has_one_session(CLIENT, &LIMITS, now));
     }
 
+    /// Counts after each: `a` somebody else accepted at RCPT, `o` the same one again; `+` and `-` the dot, for all of them.
+    #[test]
+    fn what_counts_is_settled_at_the_dot() {
+        for (what, expected) in [
+            ("aaa", &[1, 2, 3][..]),
+            ("ooo", &[1, 1, 1]),
+            ("ao+", &[1, 2, 2]),
+            ("aa-", &[1, 2, 0]),
+            ("o+o+o+", &[1, 1, 1, 2, 2, 3]),
+            ("o+o-o-", &[1, 1, 1, 1, 1, 1]),
+            ("aa+aa-aa-", &[1, 2, 2, 3, 4, 2, 3, 4, 2]),
+        ] {
+            let (mut harvest, mut counted, mut named, mut counts) = (Harvest::default(), 0, 0, Vec::new());
+            for (at, letter) in what.chars().enumerate() {
+                let now = UnixTime(600 + 40 * at as u64);
+                match letter {
+                    '+' | '-' => {
+                        harvest.settled(CLIENT, (counted, if letter == '+' { named } else { 0 }), now);
+                        (counted, named) = (0, 0);
+                    }
+                    _ => {
+                        let recipient = if letter == 'o' { "o".to_owned() } else { at.to_string() };
+                        counted += u64::from(harvest.accepted(CLIENT, &recipient, now));
+                        named += 1;
+                    }
+                }
+                counts.push(harvest.clients[&CLIENT].accepted());
+            }
+            assert_eq!(counts, expected, "{what}");
+        }
+        let mut harvest = Harvest::default();
+        harvest.settled(CLIENT, (5, 0), UnixTime(600));
+        assert_eq!(harvest.clients[&CLIENT].accepted(), 0, "it was forgotten meanwhile");
+    }
+
     #[test]
     fn of_any_number_of_clients_some_are_remembered() {
         let mut harvest = Harvest::default();
         for number in 0..20_000_u32 {
-            harvest.accepted(IpAddr::V4(number.into()), UnixTime(u64::from(number)));
+            harvest.accepted(IpAddr::V4(number.into()), "a", UnixTime(u64::from(number)));
             assert!(harvest.clients.len() <= CLIENTS);
         }
         assert!(harvest.clients.contains_key(&IpAddr::V4(19_000.into())));

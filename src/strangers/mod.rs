@@ -64,9 +64,17 @@ impl Strangers {
         self.harvest().one_session_begins(one_client(address))
     }
 
-    /// A recipient of this client was accepted.
-    pub fn accepted(&self, address: IpAddr) {
-        self.harvest().accepted(one_client(address), UnixTime::now());
+    /// A recipient of this client was accepted at RCPT. Whether that counts before the dot.
+    #[must_use]
+    pub fn accepted(&self, address: IpAddr, recipient: &str) -> bool {
+        self.harvest().accepted(one_client(address), recipient, UnixTime::now())
+    }
+
+    /// The dot was answered: of a message's recipients so many are accepted in the end, and `counted` have been counted.
+    pub fn settled(&self, address: IpAddr, (counted, accepted): (usize, usize)) {
+        if counted != accepted {
+            self.harvest().settled(one_client(address), (counted as u64, accepted as u64), UnixTime::now());
+        }
     }
 
     /// Whether this client may have one session only.

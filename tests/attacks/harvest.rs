@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::ground::{FILTER, Place, names};
+use crate::ground::{FILTER, Place, names, sends};
 use crate::support::pair::message;
 use crate::support::senders::{Letter, msmtp, smtplib, swaks};
 use crate::support::wait_until;
@@ -55,6 +55,56 @@ fn a_harvester_is_slowed_down_and_has_one_session_in_the_end() {
     assert_eq!(lines("[receive_connector.limits] of `"), 2, "{log}");
     let away = |line: &str| line.contains("connection turned away") && line.contains(&HARVESTER.to_string());
     assert!(log.lines().any(away), "{log}");
+}
+
+/// Where only the dot tells who is unknown, what RCPT took before is no acceptance.
+#[test]
+fn a_harvester_is_found_out_at_the_dot() {
+    let place = Place::start(10, "[receive_connector.limits]\nunknown_delay = \"10ms\"");
+    let refused = |numbers: std::ops::Range<usize>| {
+        let (first, mut raw) = (numbers.start, place.from(HARVESTER));
+        for number in numbers {
+            if number > first && number % 5 == 0 {
+                raw = place.from(HARVESTER); // errors end a session
+            }
+            assert_eq!(sends(&mut raw, number, &[format!("x{number}@r.test")]), 550, "{number}");
+        }
+    };
+    refused(0..19);
+    assert_eq!(place.delayed(), 0.0);
+    refused(19..30);
+    assert_eq!(place.delayed(), 11.0);
+
+    // A message that was accepted is one, whoever of it is refused later.
+    let mut raw = place.from(OTHER);
+    let known: Vec<String> = (0..25).map(|number| format!("p{number}@r.test")).collect();
+    assert_eq!(sends(&mut raw, 100, &known), 250);
+    assert_eq!(names(&mut raw, unknown(0..25)), [550; 25]);
+    assert_eq!(place.delayed(), 11.0, "25 are there, and 25 are not");
+    assert_eq!(names(&mut raw, unknown(25..26)), [550]);
+    assert_eq!(place.delayed(), 12.0);
+    assert_eq!(place.beyond.taken().len(), 25);
+}
+
+/// Whom it knows, a harvester may name as often as it likes: that makes it no newsletter.
+#[test]
+fn one_known_recipient_again_and_again_hides_nobody() {
+    let place = Place::start(10, "[receive_connector.limits]\nunknown_delay = \"10ms\"");
+    let mut raw = place.from(HARVESTER);
+    for number in 0..19 {
+        let known = ["p0@c.test", "P0@c.test", "p0@C.TEST"].map(str::to_owned);
+        let codes = names(&mut raw, known.into_iter().chain(unknown(number..number + 1)));
+        assert_eq!(codes, [250, 250, 250, 550]);
+    }
+    assert_eq!(place.delayed(), 0.0);
+    assert_eq!(names(&mut raw, unknown(19..30)), [550; 11]);
+    assert_eq!(place.delayed(), 11.0);
+    // Sent to, it counts each time.
+    for number in 0..30 {
+        assert_eq!(sends(&mut raw, number, &["p0@c.test".to_owned()]), 250);
+    }
+    assert_eq!(names(&mut place.from(HARVESTER), unknown(30..31)), [550]);
+    assert_eq!(place.delayed(), 11.0);
 }
 
 /// 5,000 recipients from one address, one in twenty unknown: by itself, and by a filter that is a connector of its own.

@@ -94,6 +94,11 @@ impl Checkout {
         }
     }
 
+    /// For how long its slots are held already, if more wait for one than there are.
+    pub(crate) fn crowded(&self) -> Option<Duration> {
+        self.slots.connector.crowded().or_else(|| self.slots.host.slot().crowded())
+    }
+
     /// What health and pool know its host by.
     pub(crate) fn key(&self) -> Key {
         self.hop.key(&self.out.connector.name)

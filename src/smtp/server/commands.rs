@@ -1,5 +1,7 @@
 //! What each command means in each state (RFC 5321 4.1.4).
 
+use std::collections::VecDeque;
+
 use bytes::BytesMut;
 
 use super::{
@@ -37,7 +39,11 @@ impl Server {
         let command = match self.next_command(input, pending) {
             Next::Command(command) => command,
             Next::More if pending > 0 => return Some(Action::Wait),
-            Next::More => return Some(Action::Read(Expect::Command)),
+            Next::More => {
+                // Nothing is due, and thousands of clients may be silent now.
+                self.out = VecDeque::new();
+                return Some(Action::Read(Expect::Command));
+            }
             Next::Answered => return None,
         };
         match (&mut self.state, command) {
