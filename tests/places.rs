@@ -227,6 +227,10 @@ fn who_is_idle_in_a_crowd_is_sent_away_by_himself() {
         let (code, text) = raw.reply();
         assert!(code == 421 && text.contains("4.4.2"), "{code} {text}");
     }
+    let away = "idle session sent away: connections are short";
+    let log = node.logged(&[away, "reason=\"idle\""]);
+    let told = |line: &&str| line.contains(away) && line.contains("client=127.0.0.1");
+    assert!(log.lines().filter(told).count() >= 7, "{log}");
     assert_eq!((begun.say("NOOP").0, inside.say("NOOP").0), (250, 250));
     drop(ninth.say("QUIT"));
 }

@@ -30,6 +30,7 @@ pub mod directory;
 pub mod explain;
 pub mod guard;
 mod http;
+mod json;
 mod page;
 mod places;
 pub mod probes;
@@ -159,7 +160,7 @@ async fn with_bearer(State(guarded): State<Arc<Guarded>>, request: Request, next
         return next.run(request).await;
     }
     let error = api::Failed { error: "the token is missing or wrong; it stands in [admin] token_file".into() };
-    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], axum::Json(error)).into_response()
+    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], json::Json(error)).into_response()
 }
 
 async fn with_password(State(guarded): State<Arc<Guarded>>, request: Request, next: Next) -> Response {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::printable;
 use crate::smtp::address::Address;
 
 mod check;
@@ -16,7 +17,6 @@ mod demo;
 mod directory;
 mod logs;
 mod output;
-mod printable;
 mod queue;
 mod reload;
 mod route;
@@ -143,7 +143,7 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<Outcome> {
             crate::run::run(config).await.map_err(anyhow::Error::msg)?;
             Ok(Outcome::Done)
         }
-        Command::Check { connect: false, output } => check::form(config, output.format),
+        Command::Check { connect: false, output } => check::form(config, output.format).await,
         Command::Check { connect: true, output } => check::connect::everything(config, output.format).await,
         Command::Route { addresses, from, output } => route::route(config, &addresses, from, output.format).await,
         Command::Status { output } => status::status(config, output.format).await,

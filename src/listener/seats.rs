@@ -180,12 +180,7 @@ impl Seats {
     fn count(&self, connector: &str, why: Option<Why>) {
         self.metrics.connections.with_label_values(&[connector]).dec();
         let Some(why) = why else { return };
-        let reason = match why {
-            Why::Wanted => "place-wanted",
-            Why::Idle => "idle",
-            Why::Harvests => "unknown-recipients",
-        };
-        self.metrics.sessions_sent_away.with_label_values(&[reason]).inc();
+        self.metrics.sessions_sent_away.with_label_values(&[why.as_str()]).inc();
     }
 }
 

@@ -19,7 +19,7 @@ pub const SESSIONS_REFUSED: [&str; 6] =
 pub const SESSIONS_SENT_AWAY: [&str; 3] = ["idle", "place-wanted", "unknown-recipients"];
 
 /// `told_as_sums_total{what}`.
-pub const TOLD_AS_SUMS: [&str; 10] = [
+pub const TOLD_AS_SUMS: [&str; 11] = [
     "refused-recipients",
     "out-of-reach",
     "loops",
@@ -27,6 +27,7 @@ pub const TOLD_AS_SUMS: [&str; 10] = [
     "not-kept",
     "harvesters",
     "turned-away",
+    "sent-away",
     "broken-sessions",
     "failed-authentications",
     "guessers",

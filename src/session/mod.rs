@@ -143,6 +143,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let turn = turn.into();
+    let turns = turn.clone();
     let span = tracing::info_span!("session", id = &*client.id, client = %client.address.ip().to_canonical(),
         connector = &*client.connector.name);
     async {
@@ -157,7 +158,11 @@ where
             Err(ended) => (ended, stranger),
         };
         strangers.left(address, &id);
-        let tells = |reason| !stranger || strangers.tells(&About::new(Kind::Broken, address, reason));
+        let told = |kind, reason| !stranger || strangers.tells(&About::new(kind, address, reason));
+        if let Some(why) = turns.sent_away().filter(|why| told(Kind::SentAway, why.as_str())) {
+            tracing::info!(reason = why.as_str(), "idle session sent away: connections are short"); // the span names it
+        }
+        let tells = |reason| told(Kind::Broken, reason);
         match ended {
             Ended::Closed | Ended::Eof | Ended::SentAway => tracing::debug!(%ended, "session ended"),
             Ended::Stuck => tracing::error!(%ended, "session ended"),

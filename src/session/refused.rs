@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Services;
 use super::rcpt::{Decided, Refusal};
 use super::transaction::{Answer, Transaction, because, domain_label};
-use crate::one_client::one_client;
+use crate::one_client::{one_client, shown};
 use crate::routing::loops::LoopRule;
 use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::reply::{self, Reply};
@@ -101,6 +101,9 @@ impl Transaction {
                 if news {
                     self.tell_harvest(services, session);
                 }
+                if services.strangers.one_session_begins(self.who()) {
+                    self.tell_one_session(services, session);
+                }
                 Answer { reply, late: limits.unknown_delay.saturating_mul(times) }
             }
             Pace::Closed => Answer { reply: reply::TOO_MANY_UNKNOWN, late: Duration::ZERO },
@@ -142,18 +145,37 @@ impl Transaction {
     }
 
     fn tell_harvest(&self, services: &Services, session: &str) {
-        let client = one_client(self.client());
         let limits = &self.connector.limits;
-        let detail = format!(
-            "{client} looks for addresses: {} different recipients are unknown within {:?}, more than were accepted; \
-             refusals are told {:?} later",
+        let found = format!(
+            "{} different recipients are unknown within {:?}, more than were accepted; refusals are told {:?} later",
             limits.unknown_recipients, limits.unknown_within, limits.unknown_delay
         );
-        let told = About::new(Kind::Harvester, client, "");
-        if services.strangers.tells(&told) {
-            tracing::warn!("{detail}");
-            services.trace.record(&Event { detail: detail.into(), ..self.event(session, What::Refused) });
+        self.tell_limit(services, session, ("later refusals: [receive_connector.limits]", &found));
+    }
+
+    fn tell_one_session(&self, services: &Services, session: &str) {
+        let limits = &self.connector.limits;
+        let found = format!(
+            "{} different recipients are unknown within {:?}, ten times those accepted; it has one session at a time, and \
+             hears 421 in others",
+            limits.unknown_one_session, limits.unknown_within
+        );
+        self.tell_limit(services, session, ("one session at a time: [receive_connector.limits]", &found));
+    }
+
+    /// A client has come to a limit; `reason` is what a sum of such clients says.
+    fn tell_limit(&self, services: &Services, session: &str, (reason, found): (&str, &str)) {
+        let client = one_client(self.client());
+        if !services.strangers.tells(&About::new(Kind::Harvester, client, reason)) {
+            return;
         }
+        let connector = &*self.connector.name;
+        let detail = format!(
+            "{} looks for addresses: {found} ([receive_connector.limits] of `{connector}` has the figures)",
+            shown(client)
+        );
+        tracing::warn!("{detail}");
+        services.trace.record(&Event { detail: detail.into(), ..self.event(session, What::Refused) });
     }
 
     /// Whether unknown recipients of this client show that it looks for addresses.

@@ -230,6 +230,7 @@ impl Transaction {
             message_id: "".into(),
             connector: (&*self.connector.name).into(),
             detail: "".into(),
+            sum: None,
         }
     }
 }

@@ -77,6 +77,18 @@ impl Why {
     }
 }
 
+impl Why {
+    /// In logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wanted => "place-wanted",
+            Self::Idle => "idle",
+            Self::Harvests => "unknown-recipients",
+        }
+    }
+}
+
 /// It is our turn.
 const OURS: u64 = 0;
 /// It was sent away: these, and nothing else, stay. Times end long before.

@@ -75,6 +75,16 @@ pub struct Harvest {
     hash: RandomState,
 }
 
+/// Whether a client has one session only.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum OneSession {
+    #[default]
+    No,
+    /// Nobody was told so far.
+    News,
+    Told,
+}
+
 #[derive(Debug, Default)]
 struct Client {
     seen: UnixTime,
@@ -90,6 +100,8 @@ struct Client {
     sessions: Vec<Arc<str>>,
     /// It was found out, and has not been quiet since.
     known: bool,
+    /// It has one session only.
+    one_session: OneSession,
 }
 
 impl Harvest {
@@ -114,7 +126,10 @@ impl Harvest {
             if !client.sessions.contains(session) {
                 client.sessions.push(session.clone());
             }
-        } else if client.is_barred(limits) {
+        } else {
+            client.note_whether_barred(limits);
+        }
+        if client.one_session != OneSession::No {
             let one = client.session.get_or_insert_with(|| session.clone());
             if one != session {
                 return Pace::Closed;
@@ -148,6 +163,16 @@ impl Harvest {
         let client = self.client(who.into(), now);
         client.add(accepted.saturating_sub(counted), now);
         client.take_back(counted.saturating_sub(accepted));
+    }
+
+    /// Whether this client has just come to have one session only; once, until it has more again.
+    pub fn one_session_begins(&mut self, who: impl Into<Who>) -> bool {
+        let Some(client) = self.clients.get_mut(&who.into()) else { return false };
+        let begins = client.one_session == OneSession::News;
+        if begins {
+            client.one_session = OneSession::Told;
+        }
+        begins
     }
 
     /// Whether this client may have one session only.
@@ -188,6 +213,15 @@ impl Harvest {
 }
 
 impl Client {
+    /// Notes whether it has one session only.
+    fn note_whether_barred(&mut self, limits: &Limits) {
+        match (self.is_barred(limits), self.one_session) {
+            (false, _) => self.one_session = OneSession::No,
+            (true, OneSession::No) => self.one_session = OneSession::News,
+            (true, OneSession::News | OneSession::Told) => {}
+        }
+    }
+
     fn forget(&mut self, window: Duration, now: UnixTime) {
         let old = |at: UnixTime| now.since(at) >= window || at.since(now) >= window;
         while self.unknown.front().is_some_and(|(at, _)| old(*at)) {

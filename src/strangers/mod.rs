@@ -19,7 +19,7 @@ use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::one_client::one_client;
 use crate::time::UnixTime;
-use crate::trace::{Event, Trace, What};
+use crate::trace::{self, Event, Trace, What};
 
 /// How often sums whose minute is over are looked for.
 const EVERY: Duration = Duration::from_secs(5);
@@ -56,6 +56,12 @@ impl Strangers {
     #[must_use]
     pub fn unknown(&self, who: Who, (session, recipient): (&Arc<str>, &str), limits: &Limits) -> Pace {
         self.harvest().unknown(who, (session, recipient), limits, UnixTime::now())
+    }
+
+    /// Whether this client has just come to have one session only; once.
+    #[must_use]
+    pub fn one_session_begins(&self, who: Who) -> bool {
+        self.harvest().one_session_begins(who)
     }
 
     /// A recipient of this client was accepted at RCPT. Whether that counts before the dot.
@@ -98,6 +104,7 @@ impl Strangers {
         let (client, domain, reason, sample) = (&*sum.client, &*sum.domain, &*sum.reason, sum.sample.join(", "));
         tracing::info!(%client, times, %domain, %reason, %sample, "{what}: told as a sum");
         if sum.what == sums::Kind::RefusedRecipient {
+            let told = trace::Sum { times, client: client.into(), domain: domain.into(), reason: reason.into() };
             self.0.trace.record(&Event {
                 at: sum.since,
                 id: "".into(),
@@ -107,7 +114,8 @@ impl Strangers {
                 recipient: sample.into(),
                 message_id: "".into(),
                 connector: "".into(),
-                detail: format!("{times} recipients in {domain} of {client}, among them these: {reason}").into(),
+                detail: told.line().into(),
+                sum: Some(told),
             });
         }
     }

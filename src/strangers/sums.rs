@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use crate::fast_map::FastMap;
-use crate::one_client::one_client;
+use crate::one_client::{one_client, shown};
 use crate::time::UnixTime;
 
 /// Told one by one each minute, of each kind.
@@ -46,6 +46,8 @@ pub enum Kind {
     Harvester,
     /// A connection was not let in.
     TurnedAway,
+    /// An idle client was sent away for others.
+    SentAway,
     /// A session broke: its handshake, its connection.
     Broken,
     /// A name and a password were wrong.
@@ -69,6 +71,7 @@ impl Kind {
             Self::NotKept => "not-kept",
             Self::Harvester => "harvesters",
             Self::TurnedAway => "turned-away",
+            Self::SentAway => "sent-away",
             Self::Broken => "broken-sessions",
             Self::Authentication => "failed-authentications",
             Self::Guesser => "guessers",
@@ -195,7 +198,7 @@ impl Sums {
         }
         let sum = self.sums.entry(key).or_insert_with_key(|key| {
             told.sums += 1;
-            let client = key.client.map_or_else(|| "many".to_owned(), |client| client.to_string());
+            let client = key.client.map_or_else(|| "many".to_owned(), shown);
             let (domain, reason) = (key.domain.clone(), key.reason.clone());
             Sum { what: key.what, client, domain, reason, times: 0, sample: Vec::new(), since: now }
         });

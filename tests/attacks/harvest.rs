@@ -49,6 +49,12 @@ fn a_harvester_is_slowed_down_and_has_one_session_in_the_end() {
     let trace = place.town.node.run(&["trace", "--since", "1d"]);
     let trace = String::from_utf8_lossy(&trace.stdout).into_owned();
     assert!(trace.contains("looks for addresses"), "{trace}");
+    let log = place.town.node.log();
+    let lines = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+    assert_eq!((lines("refusals are told"), lines("it has one session at a time")), (1, 1), "{log}");
+    assert_eq!(lines("[receive_connector.limits] of `"), 2, "{log}");
+    let away = |line: &str| line.contains("connection turned away") && line.contains(&HARVESTER.to_string());
+    assert!(log.lines().any(away), "{log}");
 }
 
 /// Where only the dot tells who is unknown, what RCPT took before is no acceptance.

@@ -72,9 +72,10 @@ fn after_two_hundred_one_session_is_left_until_it_ends() {
     let (mut harvest, now) = (Harvest::default(), UnixTime(600));
     assert!(!harvest.has_one_session(CLIENT, &LIMITS, now));
     assert_eq!(paces(&mut harvest, &"u".repeat(199), 600).last(), Some(&LATER));
-    assert!(!harvest.has_one_session(CLIENT, &LIMITS, now));
+    assert!(!harvest.has_one_session(CLIENT, &LIMITS, now) && !harvest.one_session_begins(CLIENT));
     assert_eq!(paces(&mut harvest, "uu", 601), [LATER; 2]);
     assert!(harvest.has_one_session(CLIENT, &LIMITS, now));
+    assert!(harvest.one_session_begins(CLIENT) && !harvest.one_session_begins(CLIENT), "once");
     let (first, second): (Arc<str>, Arc<str>) = ("1".into(), "2".into());
     let mut says = |session| harvest.unknown(CLIENT, (session, "x"), &LIMITS, now);
     assert_eq!((says(&second), says(&first)), (Pace::Closed, LATER));
