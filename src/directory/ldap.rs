@@ -28,6 +28,7 @@ use self::supervisor::{State, Supervisor};
 use crate::config::{LdapConfig, LdapMode};
 use crate::directory::cache::{Cache, Condition, is_known};
 use crate::directory::in_flight::InFlight;
+use crate::directory::shares::{Most, Shares, Turn};
 use crate::directory::snapshot::report::SnapshotReport;
 use crate::directory::snapshot::served::Served;
 use crate::directory::snapshot::{Accept, Snapshot};
@@ -54,8 +55,11 @@ mod supervisor;
 mod tls;
 mod whole;
 
-/// More questions than this at once are answered `Unavailable`.
-pub const MAX_QUESTIONS: usize = 256;
+/// So many questions at once; the others wait for their turn. OpenLDAP closes a connection on which more than 100 requests
+/// wait (`conn_max_pending`, where it is bound as nobody), so all that may be under way on one stays below that.
+pub const MAX_QUESTIONS: usize = 60;
+/// So many searches for users who log in, beside them.
+const MAX_LOGINS: usize = 16;
 /// How many requests wait for a task that reads.
 const REQUESTS: usize = 64;
 
@@ -85,7 +89,8 @@ struct Asker {
     snapshot: Option<Arc<Snapshot>>,
     /// To whoever keeps it fresh.
     doubted: mpsc::Sender<Request>,
-    bound: Semaphore,
+    shares: Arc<Shares>,
+    logins: Semaphore,
     states: watch::Receiver<State>,
     pulse: Arc<Pulse>,
     metrics: Metrics,
@@ -147,7 +152,8 @@ impl LdapDirectory {
             cache: Cache::new(kept.map_or(config.cache, |(kept, _)| config.cache.at_most(kept.poll))),
             snapshot,
             doubted: requests,
-            bound: Semaphore::new(MAX_QUESTIONS),
+            shares: Shares::new(Most::of(MAX_QUESTIONS), config.timeout),
+            logins: Semaphore::new(MAX_LOGINS),
             states,
             pulse,
             cached: metrics.directory_lookups.with_label_values(&[&**name, "cached"]),
@@ -221,6 +227,14 @@ impl Directory for LdapDirectory {
     }
 
     fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
+        self.ask_in_turn(question, None)
+    }
+
+    fn shares(&self) -> Option<&Arc<Shares>> {
+        Some(&self.asker.shares)
+    }
+
+    fn ask_in_turn<'a>(&'a self, question: &'a Question, turn: Option<Turn>) -> Asked<'a> {
         Box::pin(async move {
             // Who waited may find what another one asked.
             if let Some(answer) = self.known(question) {
@@ -228,7 +242,7 @@ impl Directory for LdapDirectory {
             }
             let (asker, address) = (Arc::clone(&self.asker), question.address.clone());
             let key = question.address.key().into();
-            let answer = self.in_flight.ask(&key, question.freshness, || asker.question(address)).await;
+            let answer = self.in_flight.ask(&key, question.freshness, || asker.question(address, turn)).await;
             self.passed(question, answer)
         })
     }
@@ -279,11 +293,11 @@ impl Asker {
     }
 
     /// One question to the directory itself.
-    async fn question(self: Arc<Self>, address: Address) -> Answer {
+    async fn question(self: Arc<Self>, address: Address, turn: Option<Turn>) -> Answer {
         let asked = Instant::now();
-        let lookup = match self.bound.try_acquire() {
-            Ok(_permit) => self.lookup(&address).await,
-            Err(_) => Lookup::Unavailable(format!("{MAX_QUESTIONS} questions are under way already").into()),
+        let lookup = match self.shares.turn_or(turn).await {
+            Ok(_turn) => self.lookup(&address).await,
+            Err(cause) => Lookup::Unavailable(cause.into()),
         };
         self.count(result(&lookup));
         let duration = asked.elapsed().as_secs_f64();

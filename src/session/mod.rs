@@ -259,7 +259,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             Action::Resolve(rcpt) => {
                 self.lending.progress();
                 self.standing.moved();
-                self.transaction()?.ask(*rcpt);
+                let services = Arc::clone(&self.services);
+                self.transaction()?.ask(&services, *rcpt);
             }
             // Boxed: of thousands of sessions nearly all are between two transactions, and need no room for one.
             Action::Wait => Box::pin(self.wait()).await?,
