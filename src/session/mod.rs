@@ -62,7 +62,7 @@ use identity::Believed;
 pub use identity::Identity;
 use lending::Lending;
 use link::Link;
-pub use login::Answered;
+pub use login::{Answered, Hashing};
 use standing::Standing;
 use transaction::{Answer, Transaction};
 use turn::Turn;
@@ -98,6 +98,8 @@ pub struct Services {
     pub guesses: Arc<Mutex<Guesses>>,
     /// Wakes those who wait for other passwords' answers.
     pub answered: Arc<Answered>,
+    /// Looks at passwords.
+    pub hashing: Arc<Hashing>,
 }
 
 /// Who a session is with, and through which door it came.

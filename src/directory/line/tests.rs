@@ -134,10 +134,9 @@ async fn who_goes_while_he_waits_takes_nobodys_place() {
         let waits = line.take(&behalf, Standing::Stranger, until);
         assert!(tokio::time::timeout(Duration::ZERO, waits).await.is_err());
     }
-    let state = line.state();
-    assert!(state.queues.iter().all(|queue| queue.waiting.is_empty()));
-    assert!(state.queues.iter().all(|queue| queue.last.len() <= 2 * REMEMBERED), "what is remembered is bounded");
-    drop(state);
+    assert!(line.state().queues.iter().all(|queue| queue.waiting.is_empty()));
+    let bounded = |queue: &Queue| queue.last.len() <= 2 * REMEMBERED;
+    assert!(line.state().queues.iter().all(bounded), "what is remembered is bounded");
     drop(held);
     assert!(line.take(&client(1), Standing::Stranger, until).await.is_some());
     assert_eq!(line.state().running, [0; 3]);

@@ -75,6 +75,7 @@ pub(in crate::session) fn services(folder: &Path) -> (Arc<Services>, tokio::sync
         pressure: Arc::new(Pressure::default()),
         guesses: Arc::new(std::sync::Mutex::new(crate::guesses::Guesses::new([1; 16]))),
         answered: Arc::default(),
+        hashing: Arc::default(),
     };
     (Arc::new(services), committed)
 }
