@@ -9,6 +9,7 @@ use super::last_refusals::{LastRefusal, LastRefusals};
 use super::outcome::Outcome;
 use super::refuses_everybody::RefusesEverybody;
 use crate::message::header::Identity;
+use crate::report::waiting::Waiting;
 use crate::routing::loops::Relayed;
 use crate::routing::recently_good::RecentlyGood;
 use crate::routing::relay_memory::RelayMemory;
@@ -22,6 +23,8 @@ pub struct Memory {
     pub relays: Arc<Mutex<RelayMemory>>,
     /// Whose mail they accepted lately, and whom they refused.
     pub recently_good: Arc<Mutex<RecentlyGood>>,
+    /// Reports that strangers caused, in the queue.
+    pub(crate) reports: Waiting,
     /// Next hops that may refuse everybody.
     everybody: Arc<Mutex<RefusesEverybody>>,
     /// What refused recipients were told last.
@@ -32,7 +35,8 @@ impl Memory {
     /// Of these two, which others see too.
     #[must_use]
     pub fn new(relays: Arc<Mutex<RelayMemory>>, recently_good: Arc<Mutex<RecentlyGood>>) -> Self {
-        Self { relays, recently_good, everybody: Arc::default(), refusals: Arc::default() }
+        let reports = Waiting::default();
+        Self { relays, recently_good, reports, everybody: Arc::default(), refusals: Arc::default() }
     }
 
     /// Notes a message that a next hop has, for these recipients as received, each with its send connector.

@@ -218,7 +218,8 @@ async fn make_report(
         return Ok(None);
     }
     let spool = WithDraft { spool: &*services.spool, draft };
-    Ok(match report::make(&transaction.in_force, &spool, entry, reported, UnixTime::now()).await? {
+    let from: (&dyn Spool, _) = (&spool, &services.memory.reports);
+    Ok(match report::make(&transaction.in_force, from, entry, reported, UnixTime::now()).await? {
         Made::Report(report) => Some(*report),
         Made::Nothing => None,
         Made::NotSent(why) => {

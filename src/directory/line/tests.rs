@@ -1,3 +1,5 @@
+//! Places, turns, and who goes for whom.
+
 use std::time::Duration;
 
 use tokio::task::JoinSet;
