@@ -14,6 +14,7 @@ use crate::routing::loops::Relayed;
 use crate::routing::recently_good::RecentlyGood;
 use crate::routing::relay_memory::RelayMemory;
 use crate::smtp::address::{Address, ReversePath};
+use crate::strangers::taken::Taken;
 use crate::time::UnixTime;
 
 /// The memories, shared by all. Cloning shares them.
@@ -23,6 +24,8 @@ pub struct Memory {
     pub relays: Arc<Mutex<RelayMemory>>,
     /// Whose mail they accepted lately, and whom they refused.
     pub recently_good: Arc<Mutex<RecentlyGood>>,
+    /// Clients whose mail was taken lately.
+    clients: Arc<Mutex<Taken>>,
     /// Reports that strangers caused, in the queue.
     pub(crate) reports: Waiting,
     /// Next hops that may refuse everybody.
@@ -35,8 +38,8 @@ impl Memory {
     /// Of these two, which others see too.
     #[must_use]
     pub fn new(relays: Arc<Mutex<RelayMemory>>, recently_good: Arc<Mutex<RecentlyGood>>) -> Self {
-        let reports = Waiting::default();
-        Self { relays, recently_good, reports, everybody: Arc::default(), refusals: Arc::default() }
+        let (clients, reports) = (Arc::default(), Waiting::default());
+        Self { relays, recently_good, clients, reports, everybody: Arc::default(), refusals: Arc::default() }
     }
 
     /// Notes a message that a next hop has, for these recipients as received, each with its send connector.
@@ -56,6 +59,11 @@ impl Memory {
         for (recipient, connector) in recipients {
             good.accepted(recipient, connector, now);
         }
+    }
+
+    /// Clients whose mail was taken lately.
+    pub(crate) fn clients(&self) -> MutexGuard<'_, Taken> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What next hops accepted lately.

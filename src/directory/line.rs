@@ -1,6 +1,7 @@
 //! A line for a few places: who may have one at once, who is next, and who goes when others want to.
 //!
-//! Whom we know has places that nobody else gets, and goes first; known networks come next; strangers, all together, have
+//! Whom we know has places that nobody else gets, and goes first; known networks, and clients whose mail was taken
+//! lately, come next; other strangers, all together, have
 //! the rest. Of each kind they take turns by client: one that had none in this round goes before one that had, however many
 //! questions wait. So nobody waits for the length of another one's list.
 //!

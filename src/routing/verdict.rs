@@ -59,7 +59,7 @@ pub enum Standing {
     /// Ours, an organization's, an authenticated client's, a partner's that may relay; and whoever asks for a recipient who
     /// had mail lately.
     Known,
-    /// A known network's: a filter, by which strangers' mail comes too.
+    /// A known network's: a filter, by which strangers' mail comes too; and a client's whose mail was taken lately.
     Network,
     /// Whoever connects.
     Stranger,

@@ -16,6 +16,7 @@ use super::{Client, Services};
 use crate::config::ReceiveConnector;
 use crate::delivery::cut_through::Branches;
 use crate::delivery::dispatch::UnderWay;
+use crate::delivery::memory::Memory;
 use crate::in_force::InForce;
 use crate::message::envelope::{Origin, RcptTo, Relay, Sender};
 use crate::message::received::With;
@@ -122,7 +123,7 @@ impl Transaction {
         let origin = client.origin(chosen_by, hello.as_ref());
         let ehlo = in_force.config.server.hostname.clone();
         let behalf = behalf(&connector, &origin, &sender);
-        let standing = standing(&connector, &origin);
+        let standing = standing(&services.memory, &connector, &origin);
         Ok(Box::new(Self {
             connector,
             behalf,
@@ -228,10 +229,11 @@ fn behalf(connector: &ReceiveConnector, origin: &Origin, sender: &Sender) -> Beh
 }
 
 /// Whose questions come first.
-fn standing(connector: &ReceiveConnector, origin: &Origin) -> Standing {
+fn standing(memory: &Memory, connector: &ReceiveConnector, origin: &Origin) -> Standing {
+    let sent_mail = || origin.client.is_some_and(|client| memory.clients().knows(client, UnixTime::now()));
     if !origin.is_stranger() || origin.relay == Relay::Anywhere {
         Standing::Known
-    } else if !connector.organization.is_empty() || connector.is_for_known_networks() {
+    } else if !connector.organization.is_empty() || connector.is_for_known_networks() || sent_mail() {
         Standing::Network
     } else {
         Standing::Stranger

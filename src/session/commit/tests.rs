@@ -25,7 +25,7 @@ use crate::pressure::Pressure;
 use crate::resolve::Resolver;
 use crate::routing::recently_good::RecentlyGood;
 use crate::routing::verdict::Reason;
-use crate::routing::verdict::Route;
+use crate::routing::verdict::{Route, Standing};
 use crate::session::Client;
 use crate::session::transaction::Accepted;
 use crate::smtp::address::{Address, ReversePath};
@@ -297,4 +297,13 @@ async fn the_more_reports_of_strangers_wait_the_smaller_they_are() {
     // Those that have left make room.
     counted.clear();
     assert!(reported(&services, &mut committed).await.0.content.size > 200 << 10);
+}
+
+#[tokio::test]
+async fn whose_mail_was_taken_goes_before_those_who_never_sent_any() {
+    let folder = tempfile::tempdir().unwrap();
+    let (services, mut committed) = services(folder.path());
+    assert_eq!(transaction(&services, &[]).standing, Standing::Stranger);
+    reported(&services, &mut committed).await;
+    assert_eq!(transaction(&services, &[]).standing, Standing::Network);
 }
