@@ -12,11 +12,13 @@ use super::refuses_everybody::RefusesEverybody;
 use crate::config::ReceiveConnector;
 use crate::message::envelope::Origin;
 use crate::message::header::Identity;
+use crate::report::waiting::Waiting;
 use crate::routing::loops::Relayed;
 use crate::routing::recently_good::{Brought, RecentlyGood};
 use crate::routing::relay_memory::RelayMemory;
 use crate::routing::verdict::{Route, Way};
 use crate::smtp::address::{Address, ReversePath};
+use crate::strangers::taken::Taken;
 use crate::time::UnixTime;
 
 /// The memories, shared by all. Cloning shares them.
@@ -26,6 +28,10 @@ pub struct Memory {
     pub relays: Arc<Mutex<RelayMemory>>,
     /// Whose mail they accepted lately, and whom they refused.
     pub recently_good: Arc<Mutex<RecentlyGood>>,
+    /// Clients whose mail was taken lately.
+    clients: Arc<Mutex<Taken>>,
+    /// Reports that strangers caused, in the queue.
+    pub(crate) reports: Waiting,
     /// Next hops that may refuse everybody.
     everybody: Arc<Mutex<RefusesEverybody>>,
     /// What refused recipients were told last.
@@ -36,7 +42,8 @@ impl Memory {
     /// Of these two, which others see too.
     #[must_use]
     pub fn new(relays: Arc<Mutex<RelayMemory>>, recently_good: Arc<Mutex<RecentlyGood>>) -> Self {
-        Self { relays, recently_good, everybody: Arc::default(), refusals: Arc::default() }
+        let (clients, reports) = (Arc::default(), Waiting::default());
+        Self { relays, recently_good, clients, reports, everybody: Arc::default(), refusals: Arc::default() }
     }
 
     /// Notes a message that a next hop has, for these recipients as received, each with its way; `stranger` brought it.
@@ -57,6 +64,11 @@ impl Memory {
             let is_known = matches!(route.way, Way::Resolved | Way::Redirected);
             good.accepted_from(recipient, (&route.connector, Brought { stranger, is_known }), now);
         }
+    }
+
+    /// Clients whose mail was taken lately.
+    pub(crate) fn clients(&self) -> MutexGuard<'_, Taken> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What next hops accepted lately.

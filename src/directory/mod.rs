@@ -12,6 +12,7 @@ pub mod filter;
 pub mod in_flight;
 pub mod known;
 pub mod ldap;
+mod line;
 mod login;
 pub mod profile;
 pub mod remembered;
@@ -41,7 +42,7 @@ use crate::fast_map::FastMap;
 use crate::metrics::{LOOKUPS, Metrics};
 use crate::recipient::{Answer, Fresh, Kind, Lookup};
 use crate::routing::table::DirectoryRules;
-use crate::routing::verdict::{Behalf, Question};
+use crate::routing::verdict::{Behalf, Question, Standing};
 use crate::smtp::address::Address;
 
 /// The directories of one configuration.
@@ -172,11 +173,15 @@ impl Directories {
     ///
     /// # Errors
     /// It did not come in time: the answer.
-    pub async fn turn(&self, question: &Question, behalf: &Behalf) -> Result<Option<Turn>, Answer> {
+    pub async fn turn(
+        &self,
+        question: &Question,
+        (behalf, standing): (&Behalf, Standing),
+    ) -> Result<Option<Turn>, Answer> {
         let Some(shares) = self.by_name.get(&question.directory).and_then(|directory| directory.shares()) else {
             return Ok(None);
         };
-        let turn = shares.turn(behalf).await;
+        let turn = shares.turn(behalf, standing).await.map(Some);
         turn.map_err(|cause| Answer { lookup: Lookup::Unavailable(cause.into()), fresh: Fresh::Live })
     }
 

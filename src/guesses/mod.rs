@@ -313,7 +313,8 @@ impl Guesses {
         failed.filter(|(_, at)| now.since(*at) < WITHIN).count()
     }
 
-    fn is_known(&self, guess: &Guess, now: UnixTime) -> bool {
+    /// Whether its user logged in from there before.
+    pub(crate) fn is_known(&self, guess: &Guess, now: UnixTime) -> bool {
         self.known.get(guess.user, now).is_some()
     }
 

@@ -246,6 +246,7 @@ impl Ground {
             strangers: self.strangers.clone(),
             guesses: self.logins.table.clone(),
             answered: Arc::default(),
+            hashing: Arc::default(),
         }
     }
 }

@@ -223,7 +223,8 @@ async fn make_report(
         return Ok(None);
     }
     let spool = WithDraft { spool: &*services.spool, draft };
-    Ok(match report::make(&transaction.in_force, &spool, entry, reported, UnixTime::now()).await? {
+    let from: (&dyn Spool, _) = (&spool, &services.memory.reports);
+    Ok(match report::make(&transaction.in_force, from, entry, reported, UnixTime::now()).await? {
         Made::Report(report) => Some(*report),
         Made::Nothing => None,
         Made::NotSent(why) => {
@@ -276,6 +277,9 @@ fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Ke
     let (id, size) = (kept.id.to_string(), kept.content.size);
     tracing::info!(queue_id = %id, sender = %transaction.sender.reverse_path, recipients = transaction.recipients.len(),
         size, message_id = kept.content.message_id, "message accepted");
+    if let Some(client) = transaction.origin.client {
+        services.memory.clients().took(client, kept.at);
+    }
     services.metrics.messages_received.with_label_values(&[connector]).inc();
     services.metrics.received_bytes.with_label_values(&[connector]).inc_by(size);
     let event = |what| Event {

@@ -5,7 +5,6 @@
 //! question, whatever caused it, so that nobody learns from the time which names there are. Logs have the name, never
 //! the password.
 
-use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -21,8 +20,10 @@ use crate::smtp::sasl::Credentials;
 use crate::strangers::sums::{About, Kind};
 use crate::time::UnixTime;
 
+mod hashing;
 mod under_way;
 
+pub use hashing::Hashing;
 pub use under_way::Answered;
 use under_way::UnderWay;
 
@@ -44,7 +45,7 @@ pub(super) async fn check(services: &Services, client: &mut Client, credentials:
     let guess = guesses(services).guess(client.address.ip(), &source, pair);
     let (result, told) = match UnderWay::begin(services, guess).await {
         Ok(under_way) => {
-            let login = ask((&in_force, &auth), &under_way, credentials).await;
+            let login = ask((services, client), (&in_force, &auth), (&guess, &under_way), credentials).await;
             let noted = take_note(services, client, &guess, (&name, &login, under_way.closed()));
             under_way.settle(&login);
             noted
@@ -159,31 +160,26 @@ async fn source(in_force: &InForce, auth: &Auth) -> String {
     }
 }
 
-async fn ask((in_force, auth): (&InForce, &Auth), under_way: &UnderWay<'_>, credentials: Credentials) -> Login {
+async fn ask(
+    (services, client): (&Services, &Client),
+    (in_force, auth): (&InForce, &Auth),
+    (guess, under_way): (&Guess, &UnderWay<'_>),
+    credentials: Credentials,
+) -> Login {
     // RFC 4513 5.1.2: with an empty password a bind succeeds as nobody.
     if credentials.password.is_empty() {
         return Login::Rejected("the password is empty".into());
     }
     match auth {
         Auth::None => Login::Unavailable("the receive connector does not authenticate any more".into()),
-        Auth::Users(file) => in_file(file, credentials).await,
+        Auth::Users(file) => {
+            let is_known = guesses(services).is_known(guess, UnixTime::now());
+            services.hashing.look(file, (client.address.ip(), is_known), credentials).await
+        }
         Auth::Directory => {
             let (name, password) = (&credentials.name, &credentials.password);
             in_force.resolver.directories().log_in(name, password, under_way).await
         }
-    }
-}
-
-async fn in_file(file: &Path, credentials: Credentials) -> Login {
-    let file = file.to_owned();
-    let looked = tokio::task::spawn_blocking(move || {
-        users::read(&file).map(|users| users.know(&credentials.name, &credentials.password))
-    });
-    match looked.await {
-        Ok(Ok(true)) => Login::Accepted,
-        Ok(Ok(false)) => Login::Rejected("unknown name or wrong password".into()),
-        Ok(Err(error)) => Login::Unavailable(error.to_string()),
-        Err(error) => Login::Unavailable(error.to_string()),
     }
 }
 

@@ -62,7 +62,7 @@ use identity::Believed;
 pub use identity::Identity;
 use lending::Lending;
 use link::Link;
-pub use login::Answered;
+pub use login::{Answered, Hashing};
 use standing::Standing;
 use transaction::{Answer, Transaction};
 use turn::Turn;
@@ -98,6 +98,8 @@ pub struct Services {
     pub guesses: Arc<Mutex<Guesses>>,
     /// Wakes those who wait for other passwords' answers.
     pub answered: Arc<Answered>,
+    /// Looks at passwords.
+    pub hashing: Arc<Hashing>,
 }
 
 /// Who a session is with, and through which door it came.
@@ -265,7 +267,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             Action::Resolve(rcpt) => {
                 self.lending.progress();
                 self.standing.moved();
-                self.transaction()?.ask(*rcpt);
+                let services = Arc::clone(&self.services);
+                self.transaction()?.ask(&services, *rcpt);
             }
             // Boxed: of thousands of sessions nearly all are between two transactions, and need no room for one.
             Action::Wait => Box::pin(self.wait()).await?,

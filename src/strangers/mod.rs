@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 pub mod harvest;
 pub mod sums;
+pub mod taken;
 
 use harvest::{Harvest, Pace, Who};
 use sums::{About, Sum, Sums};

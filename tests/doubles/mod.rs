@@ -217,6 +217,7 @@ impl World {
             pressure: Arc::default(),
             guesses: Arc::new(Mutex::new(fingerpost::guesses::Guesses::new([1; 16]))),
             answered: Arc::default(),
+            hashing: Arc::default(),
         };
         Self { services, spool, accepted, folder }
     }

@@ -97,7 +97,7 @@ impl Delivery {
     /// Starts with what the spool recovered, then takes what sessions have committed.
     #[must_use]
     pub fn start(parts: Parts, accepted: UnboundedReceiver<Handover>) -> Arc<Self> {
-        let mut queue = Queue::default();
+        let mut queue = Queue::counting(parts.memory.reports.clone());
         for entry in parts.spool.recovered() {
             queue.insert(entry, None);
         }

@@ -14,6 +14,7 @@ use self::pace::Pace;
 use super::basis::Basis;
 use super::branch::Grouping;
 use crate::message::queue_id::QueueId;
+use crate::report::waiting::Waiting;
 use crate::routing::verdict::Route;
 use crate::smtp::domain::Domain;
 use crate::spool::entry::{Entry, State};
@@ -121,16 +122,23 @@ pub(super) struct Queue {
     lanes: HashMap<Arc<str>, Lane>,
     last_ticket: Ticket,
     pace: Pace,
+    reports: Waiting,
 }
 
 impl Queue {
+    /// One that counts there the reports that strangers caused.
+    pub(super) fn counting(reports: Waiting) -> Self {
+        Self { reports, ..Self::default() }
+    }
+
     /// Takes a message in. `basis`: what its ways were decided by, where that is known.
     pub(super) fn insert(&mut self, entry: Entry, basis: Option<&Basis>) {
         let known = Known { basis: basis.cloned(), ..Known::default() };
         let slot = Slot { busy: None, known };
         let slots = vec![slot; entry.recipients.len()];
         let id = entry.id;
-        self.live.insert(id, Live { entry: Arc::new(entry), slots, dropped: false });
+        let counted = self.reports.count(&entry);
+        self.live.insert(id, Live { entry: Arc::new(entry), slots, dropped: false, _counted: counted });
         self.index(id);
     }
 

@@ -31,6 +31,8 @@ impl Asker {
     /// The name of the only entry that somebody of this name logs in as, and the server that has it.
     async fn find(&self, name: &str) -> Result<(String, Arc<Server>), LogIn> {
         let filter = self.config.profile.login_filter(name).to_string();
+        // Who gives up leaves it.
+        let _place = self.logins.acquire().await;
         let (found, server) = self.search(&filter).await.map_err(|cause| unavailable(&cause))?;
         match found.entries.as_slice() {
             [] => Err(match self.is_complete(&found).await {

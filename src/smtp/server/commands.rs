@@ -135,7 +135,11 @@ impl Server {
         }
     }
 
-    fn mail(&mut self, sender: Box<Sender>) {
+    fn mail(&mut self, mut sender: Box<Sender>) {
+        if self.profile.dsn() == Dsn::NotOffered {
+            // What was not offered has no effect.
+            sender.ret = None;
+        }
         match &self.state {
             State::BetweenChunks(_) => self.error(reply::NEED_BDAT),
             State::Idle if self.hello.is_none() => self.error(reply::HELLO_FIRST),

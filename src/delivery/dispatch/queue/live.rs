@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::lane::Lane;
 use super::{Known, Rank, Rules, Ticket, missing_connector};
 use crate::delivery::dispatch::branch;
+use crate::report::waiting::Counted;
 use crate::smtp::domain::Domain;
 use crate::spool::entry::{Entry, State};
 use crate::time::UnixTime;
@@ -18,6 +19,8 @@ pub(super) struct Live {
     pub(super) slots: Vec<Slot>,
     /// Whether an operator dropped it while an attempt was under way.
     pub(super) dropped: bool,
+    /// As a report that a stranger caused.
+    pub(super) _counted: Option<Counted>,
 }
 
 /// One recipient, beside its entry.
