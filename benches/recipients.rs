@@ -110,6 +110,7 @@ fn row(count: usize) {
             freshness: Freshness::Any,
             now,
             behalf: &fingerpost::routing::verdict::Behalf::Ours,
+            standing: fingerpost::routing::verdict::Standing::Known,
         };
         assert_eq!(black_box(resolver.at_once(&about)).expect("memory has it").label(), "resolved");
     };

@@ -74,6 +74,8 @@ pub mod tls;
 pub mod net;
 mod patience;
 pub mod descriptors;
+pub mod obstacle;
+mod printable;
 pub mod private;
 pub mod pressure;
 pub mod state;

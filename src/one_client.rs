@@ -11,6 +11,15 @@ pub fn one_client(address: IpAddr) -> IpAddr {
     }
 }
 
+/// Such a client for people: an address, or a network as one.
+#[must_use]
+pub fn shown(client: IpAddr) -> String {
+    match client {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(network) => format!("{network}/64"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,6 +34,9 @@ mod tests {
             ("2001:db8:0:2::1", "2001:db8:0:2::"),
         ] {
             assert_eq!(one_client(address.parse().unwrap()), client.parse::<IpAddr>().unwrap(), "{address}");
+        }
+        for (address, network) in [("192.0.2.1", "192.0.2.1"), ("2001:db8:0:1::1", "2001:db8:0:1::/64")] {
+            assert_eq!(shown(one_client(address.parse().unwrap())), network);
         }
     }
 }

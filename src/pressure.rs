@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::in_force::Current;
 use crate::metrics::Metrics;
 
+pub mod held;
+
 /// How often free space is looked at.
 const EVERY: Duration = Duration::from_secs(3);
 
@@ -33,6 +35,8 @@ pub struct Pressure {
     to_come: AtomicU64,
     /// Whether it was told that open messages have taken the room.
     told: AtomicBool,
+    /// What sessions hold in memory.
+    held: AtomicU64,
 }
 
 impl Default for Pressure {
@@ -46,6 +50,7 @@ impl Default for Pressure {
             looks: AtomicU64::default(),
             to_come: AtomicU64::default(),
             told: AtomicBool::default(),
+            held: AtomicU64::default(),
         }
     }
 }
@@ -180,6 +185,12 @@ impl Share {
         if look == self.pressure.looks.load(Ordering::Relaxed) {
             take(&self.pressure.written, bytes);
         }
+    }
+
+    /// Whether what can be on the disk is to be there.
+    #[must_use]
+    pub fn is_short_of_memory(&self) -> bool {
+        self.pressure.is_short_of_memory(0)
     }
 
     fn set_to_come(&mut self, bytes: u64) {

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::obstacle::Obstacle;
+
 /// What is ours in `state_dir`, by name. Everything else in it is somebody else's, and left alone.
 const OURS: [&str; 8] = [
     "spool",
@@ -47,27 +49,28 @@ pub fn folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Makes `state_dir` where it is missing, and finds it as it has to be: no links where our files and folders belong, and
-/// no rights of others, which are taken away and told. `others` are files of ours that the configuration names.
+/// Makes `state_dir` where it is missing, and finds it as it has to be: no links in it, and no rights of others to what is
+/// ours, which are taken away and told. `others` are files of ours that the configuration names.
 ///
 /// # Errors
 /// What keeps us from starting, with what to do.
-pub fn look_after(state_dir: &Path, others: &[&Path]) -> Result<(), String> {
+pub fn look_after(state_dir: &Path, others: &[&Path]) -> Result<(), Obstacle> {
+    if let Some(obstacle) = is_no_folder(state_dir) {
+        return Err(obstacle);
+    }
     // Those above it are not ours: whoever we become must get through.
     if let Some(above) = state_dir.parent() {
         let _ = fs::create_dir_all(above); // what is wrong with it is said of state_dir
     }
     folder(state_dir).map_err(|error| {
-        let folder = state_dir.display();
-        format!("cannot make {folder}: {error}; make it and give it to this user, or choose another [server] state_dir")
+        let cure = "make it and give it to this user, or choose another [server] state_dir";
+        Obstacle::new(format!("cannot make {}: {error}", state_dir.display()), cure)
     })?;
-    // It may be a link itself; first, so that nobody else can change what is in it meanwhile.
     let mut wide = Vec::new();
-    let metadata = fs::metadata(state_dir).map_err(|error| cannot("look at", state_dir, &error))?;
-    narrow(state_dir, &metadata, &mut wide)?;
-    for path in ours(state_dir, others) {
-        look_at(&path, &mut wide)?;
-    }
+    survey(state_dir, others, &mut |path, metadata, whose| {
+        not_a_link(path, metadata)?;
+        if whose == Whose::Ours { narrow(path, metadata, &mut wide) } else { Ok(()) }
+    })?;
     if !wide.is_empty() {
         let files: Vec<_> = wide.iter().take(NAMED).map(|path| path.display().to_string()).collect();
         let more = wide.len().saturating_sub(NAMED);
@@ -81,50 +84,156 @@ pub fn look_after(state_dir: &Path, others: &[&Path]) -> Result<(), String> {
     Ok(())
 }
 
+/// Who starts on a `state_dir`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Starts {
+    /// This user.
+    As(u32),
+    /// Root, who gives what is ours to this user and becomes it.
+    AsRootFor(u32),
+}
+
+/// What [`look_after`] would refuse to start with; nothing is changed. The first few, and how many there are.
+///
+/// # Errors
+/// What cannot be looked at.
+pub(crate) fn inspect(state_dir: &Path, others: &[&Path], starts: Starts) -> Result<(Vec<Obstacle>, usize), Obstacle> {
+    let (mut first, mut all) = (Vec::new(), 0);
+    if let Some(obstacle) = is_no_folder(state_dir) {
+        return Ok((vec![obstacle], 1));
+    }
+    if let Err(error) = fs::metadata(state_dir)
+        && error.kind() == io::ErrorKind::NotFound
+    {
+        return Ok((first, all));
+    }
+    let ours: Vec<PathBuf> = ours(state_dir, others).collect();
+    // As `run::privileges` does: what stands in folders of somebody else's is not given.
+    let is_given = |path: &Path| {
+        let within = path.strip_prefix(state_dir).ok().and_then(|inner| inner.components().next());
+        within.is_none_or(|entry| ours.contains(&state_dir.join(entry)))
+    };
+    survey(state_dir, others, &mut |path, metadata, whose| {
+        let found = not_a_link(path, metadata).and_then(|()| match (whose, starts) {
+            (Whose::Others, _) | (_, Starts::As(0)) => Ok(()),
+            (_, Starts::AsRootFor(user)) if is_given(path) => giveable(path, metadata, user),
+            (_, Starts::As(user) | Starts::AsRootFor(user)) => belongs_to(path, metadata, user),
+        });
+        if let Err(obstacle) = found {
+            all += 1;
+            first.extend(Some(obstacle).filter(|_| all <= NAMED));
+        }
+        Ok(())
+    })?;
+    Ok((first, all))
+}
+
+/// That something else is in the place of `state_dir`: a file, or a link that leads nowhere.
+pub(crate) fn is_no_folder(state_dir: &Path) -> Option<Obstacle> {
+    let (there, behind) = (fs::symlink_metadata(state_dir).ok()?, fs::metadata(state_dir));
+    let path = state_dir.display();
+    match behind {
+        Ok(behind) if behind.is_dir() => None,
+        Err(error) if there.is_symlink() && error.kind() == io::ErrorKind::NotFound => {
+            Some(Obstacle::new(format!("{path} is a link that leads nowhere"), "make the folder that it leads to"))
+        }
+        Ok(_) => Some(Obstacle::new(format!("{path} is no folder"), "choose another [server] state_dir")),
+        Err(_) => None,
+    }
+}
+
 /// The paths of what is ours in `state_dir`.
 pub(crate) fn ours<'a>(state_dir: &'a Path, others: &'a [&Path]) -> impl Iterator<Item = PathBuf> + 'a {
     let named = others.iter().filter(move |file| file.starts_with(state_dir)).map(|file| file.to_path_buf());
     OURS.iter().map(|name| state_dir.join(name)).chain(named)
 }
 
-/// One file or folder, and all that is in it.
-fn look_at(path: &Path, wide: &mut Vec<PathBuf>) -> Result<(), String> {
-    let mut left = vec![path.to_owned()];
-    while let Some(path) = left.pop() {
-        let metadata = match fs::symlink_metadata(&path) {
-            Ok(metadata) => metadata,
+/// Whose something in `state_dir` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Of those that [`ours`] names, or within them; `state_dir` itself.
+    Ours,
+    /// Somebody else's.
+    Others,
+}
+
+/// Looks at `state_dir`, which may be a link itself, and at all that is in it, and goes behind no other link. A folder is
+/// looked at before what is in it, so that nobody else can change that meanwhile.
+fn survey(
+    state_dir: &Path,
+    others: &[&Path],
+    look: &mut dyn FnMut(&Path, &fs::Metadata, Whose) -> Result<(), Obstacle>,
+) -> Result<(), Obstacle> {
+    let ours: Vec<PathBuf> = ours(state_dir, others).collect();
+    let metadata = fs::metadata(state_dir).map_err(|error| cannot("look at", state_dir, &error))?;
+    look(state_dir, &metadata, Whose::Ours)?;
+    let mut left = vec![(state_dir.to_owned(), Whose::Others)];
+    while let Some((folder, whose)) = left.pop() {
+        let entries = fs::read_dir(&folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+        let entries = match entries {
+            Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(cannot("look at", &path, &error)),
+            // Such as `lost+found`: nothing of ours is there.
+            Err(_) if whose == Whose::Others && !ours.iter().any(|file| file.starts_with(&folder)) => continue,
+            Err(error) => return Err(cannot("read", &folder, &error)),
         };
-        if metadata.is_symlink() {
-            let to = fs::read_link(&path).unwrap_or_default();
-            return Err(format!(
-                "{} is a link to {}: state_dir holds files and folders only; move what it leads to here, or choose \
-                 another [server] state_dir, which may be a link itself",
-                path.display(),
-                to.display()
-            ));
-        }
-        narrow(&path, &metadata, wide)?;
-        if metadata.is_dir() {
-            let entries = fs::read_dir(&path).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
-            left.extend(entries.map_err(|error| cannot("read", &path, &error))?.iter().map(fs::DirEntry::path));
+        for path in entries.iter().map(fs::DirEntry::path) {
+            let metadata = match fs::symlink_metadata(&path) {
+                Ok(metadata) => metadata,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(cannot("look at", &path, &error)),
+            };
+            let whose = if ours.contains(&path) { Whose::Ours } else { whose };
+            look(&path, &metadata, whose)?;
+            if metadata.is_dir() {
+                left.push((path, whose));
+            }
         }
     }
     Ok(())
 }
 
-/// Takes rights of others away. What is not ours cannot be kept from its owner; root alone can use it all the same.
-fn narrow(path: &Path, metadata: &fs::Metadata, wide: &mut Vec<PathBuf>) -> Result<(), String> {
+/// Behind a link there may be a new, empty spool, or a file that is not ours to write: whatever its name, since names of
+/// ours are not all there yet.
+fn not_a_link(path: &Path, metadata: &fs::Metadata) -> Result<(), Obstacle> {
+    if !metadata.is_symlink() {
+        return Ok(());
+    }
+    let to = fs::read_link(path).unwrap_or_default();
+    let found = format!("{} is a link to {}: state_dir holds files and folders only", path.display(), to.display());
+    let cure = "move what it leads to here, or choose another [server] state_dir, which may be a link itself";
+    Err(Obstacle::new(found, cure))
+}
+
+/// Whether root can give a file to the user.
+fn giveable(path: &Path, metadata: &fs::Metadata, user: u32) -> Result<(), Obstacle> {
+    if metadata.is_dir() || metadata.uid() == user || metadata.nlink() == 1 {
+        return Ok(());
+    }
+    Err(many_names(path, user))
+}
+
+/// Root must not give a file away that has another name as well: that may stand where the user may not write.
+pub(crate) fn many_names(path: &Path, user: u32) -> Obstacle {
+    let found = format!("{} has other names (hard links), so it cannot be given to user {user}", path.display());
+    Obstacle::new(found, "copy it and remove the other names")
+}
+
+/// What is not ours cannot be kept from its owner.
+fn belongs_to(path: &Path, metadata: &fs::Metadata, user: u32) -> Result<(), Obstacle> {
+    let owner = metadata.uid();
+    if owner == user {
+        return Ok(());
+    }
+    let found = format!("{} belongs to user {owner}, and fingerpost runs as user {user}", path.display());
+    Err(Obstacle::new(found, "give state_dir and what is in it to this one (chown -R)"))
+}
+
+/// Takes rights of others away. Root can use what is not its own all the same.
+fn narrow(path: &Path, metadata: &fs::Metadata, wide: &mut Vec<PathBuf>) -> Result<(), Obstacle> {
     let user = rustix::process::geteuid();
-    if metadata.uid() != user.as_raw() && !user.is_root() {
-        return Err(format!(
-            "{} belongs to user {}, and fingerpost runs as user {user}: give state_dir and what is in it to this one \
-             (chown -R)",
-            path.display(),
-            metadata.uid(),
-            user = user.as_raw()
-        ));
+    if !user.is_root() {
+        belongs_to(path, metadata, user.as_raw())?;
     }
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 == 0 {
@@ -133,16 +242,16 @@ fn narrow(path: &Path, metadata: &fs::Metadata, wide: &mut Vec<PathBuf>) -> Resu
     let own = mode & 0o700;
     fs::set_permissions(path, Permissions::from_mode(own)).map_err(|error| {
         let path = path.display();
-        format!(
-            "{path} has mode {mode:04o}, which lets others in, and it cannot be changed: {error}; chmod {own:o} {path}"
-        )
+        let found = format!("{path} has mode {mode:04o}, which lets others in, and it cannot be changed: {error}");
+        Obstacle::new(found, format!("chmod {own:o} {path}"))
     })?;
     wide.push(path.to_owned());
     Ok(())
 }
 
-fn cannot(what: &str, path: &Path, error: &io::Error) -> String {
-    format!("cannot {what} {}: {error}; give it to the user that fingerpost runs as", path.display())
+fn cannot(what: &str, path: &Path, error: &io::Error) -> Obstacle {
+    let found = format!("cannot {what} {}: {error}", path.display());
+    Obstacle::new(found, "give it to the user that fingerpost runs as")
 }
 
 #[cfg(test)]
@@ -215,15 +324,24 @@ mod tests {
             ("trace", "elsewhere"),
             ("admin.token", "elsewhere/file"),
             ("keys/loop.key", "elsewhere/file"),
+            ("keys", "elsewhere"),
+            ("loop.key", "nowhere"),
+            ("accepted-domains.json.new", "elsewhere/file"),
+            ("somebody's", "nowhere"),
+            ("somebody/else/deep", "elsewhere"),
         ] {
+            if name == "keys" {
+                fs::remove_dir(real.join(name)).unwrap();
+            }
             super::folder(real.join(name).parent().unwrap()).unwrap();
             symlink(folder.path().join(to), real.join(name)).unwrap();
-            let error = look_after(&state, &[&key]).unwrap_err();
+            let error = look_after(&state, &[&key]).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains("is a link to"), "{error}");
             assert_eq!(mode(&folder.path().join("elsewhere/file")), 0o644, "nothing behind it is touched");
+            let (found, all) = inspect(&state, &[&key], Starts::As(0)).unwrap();
+            assert!(all == 1 && found[0].to_string() == error, "{found:?}");
             fs::remove_file(real.join(name)).unwrap();
         }
-        symlink("nowhere", real.join("somebody's")).unwrap();
         look_after(&state, &[&key]).unwrap();
     }
 }

@@ -13,7 +13,7 @@ use crate::message::envelope::Origin;
 use crate::recipient::{Answer, Fresh, Lookup};
 use crate::routing::decide::decide;
 use crate::routing::table::Table;
-use crate::routing::verdict::{Answers, Behalf, Decision, Freshness, Question, Reason, Step, Verdict};
+use crate::routing::verdict::{Answers, Behalf, Decision, Freshness, Question, Reason, Standing, Step, Verdict};
 use crate::smtp::address::Address;
 use crate::smtp::reply;
 use crate::time::UnixTime;
@@ -51,7 +51,7 @@ impl Resolver {
     /// Decides where one recipient goes. `freshness: Live` asks every directory itself: before a loop is
     /// believed, and before a next hop's "unknown recipient" is.
     pub async fn resolve(&self, origin: &Origin, address: &Address, freshness: Freshness, now: UnixTime) -> Decision {
-        let about = About { origin, address, freshness, now, behalf: &Behalf::Ours };
+        let about = About { origin, address, freshness, now, behalf: &Behalf::Ours, standing: Standing::Known };
         self.go_on(&about, Answers::default()).await
     }
 
@@ -73,7 +73,7 @@ impl Resolver {
                 Err(question) => question,
             };
             // Before anybody can join: nobody waits for another one's turn.
-            let turn = match self.directories.turn(&question, about.behalf).await {
+            let turn = match self.directories.turn(&question, (about.behalf, about.standing)).await {
                 Ok(turn) => turn,
                 Err(answer) => {
                     answers.0.push((question, answer));
@@ -81,6 +81,8 @@ impl Resolver {
                 }
             };
             let asking = self.under_way.join(&question);
+            // Who joins leaves the place to others.
+            let turn = if asking.joins { None } else { turn };
             let ask = || self.directories.ask_in_turn(&question, turn);
             let answer = asking.answer.get_or_init(ask).await.clone();
             drop(asking);
@@ -124,6 +126,8 @@ pub struct About<'a> {
     pub now: UnixTime,
     /// On whose behalf directories are asked.
     pub behalf: &'a Behalf,
+    /// Who comes first.
+    pub standing: Standing,
 }
 
 /// What is held against a recipient must not rest on a cache that answered in the directory's place.
@@ -151,21 +155,23 @@ struct Asking<'a> {
     under_way: &'a UnderWay,
     question: &'a Question,
     answer: Arc<OnceCell<Answer>>,
+    /// Whether somebody else asks it.
+    joins: bool,
 }
 
 impl UnderWay {
     fn join<'a>(&'a self, question: &'a Question) -> Asking<'a> {
         let mut questions = self.lock();
-        let answer = match questions.get(question) {
+        let (answer, joins) = match questions.get(question) {
             // An answer is for those who waited for it: who comes now asks anew.
-            Some(answer) if !answer.initialized() => answer.clone(),
+            Some(answer) if !answer.initialized() => (answer.clone(), true),
             _ => {
                 let answer = Arc::<OnceCell<Answer>>::default();
                 questions.insert(question.clone(), answer.clone());
-                answer
+                (answer, false)
             }
         };
-        Asking { under_way: self, question, answer }
+        Asking { under_way: self, question, answer, joins }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Question, Arc<OnceCell<Answer>>>> {

@@ -14,3 +14,7 @@ mod next_hop;
 mod harvest;
 #[path = "attacks/refusals.rs"]
 mod refusals;
+#[path = "attacks/loops.rs"]
+mod loops;
+#[path = "attacks/out_of_reach.rs"]
+mod out_of_reach;

@@ -12,3 +12,5 @@ mod inbound;
 mod outbound;
 #[path = "auth/guesses.rs"]
 mod guesses;
+#[path = "auth/under_way.rs"]
+mod under_way;

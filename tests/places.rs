@@ -22,6 +22,8 @@ const INSIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 77);
 const SINK: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
 const SENT_AWAY: &str = "fingerpost_sessions_sent_away_total{reason=\"place-wanted\"}";
 
+const IDLE: &str = "fingerpost_sessions_sent_away_total{reason=\"idle\"}";
+
 /// A node with these lines at the internet's door: `alice@contoso.test` at once to the sink, `alice@queued.test` by the
 /// queue.
 fn configure(node: &Fingerpost, sink: SocketAddr, door: &str) {
@@ -84,7 +86,7 @@ fn an_honest_client_gets_the_place_of_the_longest_idle_stranger() {
 }
 
 #[test]
-fn who_waits_for_us_or_sends_content_is_never_taken() {
+fn who_waits_for_us_is_never_taken_nor_who_has_just_sent_content() {
     let answers = Arc::new(AtomicBool::new(false));
     let gate = answers.clone();
     let tell = move |_: &support::sink::Sunk| {
@@ -131,7 +133,7 @@ fn an_organizations_client_gets_in_while_a_thousand_strangers_hold_all() {
     node.limit_descriptors(2000, 2000);
     configure(&node, sink.address(), "max_connections = 2000");
     node.start();
-    // In the middle of their content: nobody may send them away.
+    // In the middle of their content: for ten seconds nobody may send them away.
     let begin = |_: usize| {
         let mut stream = TcpStream::connect(node.smtp).unwrap();
         let lines = "EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<alice@queued.test>\r\nDATA\r\nx";
@@ -142,7 +144,7 @@ fn an_organizations_client_gets_in_while_a_thousand_strangers_hold_all() {
     let refused = "fingerpost_sessions_refused_total{reason=\"descriptors\"}";
     let in_all = || {
         let inside = node.metric("fingerpost_connections{receive_connector=\"internet\"}")?;
-        Some(inside + node.metric(refused)? + node.metric(SENT_AWAY)?)
+        Some(inside + node.metric(refused)? + node.metric(SENT_AWAY)? + node.metric(IDLE)?)
     };
     wait_until("a thousand strangers came", SOON, || in_all() == Some(1000.0));
     assert!(node.metric(refused) > Some(100.0), "{:?} were refused", node.metric(refused));
@@ -151,7 +153,6 @@ fn an_organizations_client_gets_in_while_a_thousand_strangers_hold_all() {
     }
     assert_eq!(sends(&mut Raw::hello_from(INSIDE, node.smtp), "alice@queued.test").0, 250);
     wait_until("the mail is there", SOON, || sink.all().len() == 11);
-    assert_ne!(Raw::connect(node.smtp).reply().0, 220, "another stranger");
     node.stop();
 }
 
@@ -220,13 +221,107 @@ fn who_is_idle_in_a_crowd_is_sent_away_by_himself() {
     assert_eq!(begun.say("MAIL FROM:<>").0, 250);
     let mut inside = Raw::hello_from(INSIDE, node.smtp);
     let mut ninth = Raw::hello(node.smtp);
-    let idle = "fingerpost_sessions_sent_away_total{reason=\"idle\"}";
-    wait_until("the silent ones are gone", SOON, || node.metric(idle) >= Some(7.0));
+    wait_until("the silent ones are gone", SOON, || node.metric(IDLE) >= Some(7.0));
     for raw in &mut silent {
         assert_eq!(raw.reply().0, 220);
         let (code, text) = raw.reply();
         assert!(code == 421 && text.contains("4.4.2"), "{code} {text}");
     }
+    let away = "idle session sent away: connections are short";
+    let log = node.logged(&[away, "reason=\"idle\""]);
+    let told = |line: &&str| line.contains(away) && line.contains("client=127.0.0.1");
+    assert!(log.lines().filter(told).count() >= 7, "{log}");
     assert_eq!((begun.say("NOOP").0, inside.say("NOOP").0), (250, 250));
     drop(ninth.say("QUIT"));
+}
+
+#[test]
+fn content_that_is_ten_seconds_behind_gives_way_where_connections_are_short() {
+    let sink = Sink::start(SINK);
+    let node = start(&sink, "max_connections = 20");
+    let begin = |mut raw: Raw| {
+        envelope(&mut raw, "alice@queued.test");
+        raw.send(b"Subject: slow\r\n\r\n");
+        raw
+    };
+    let mut silent: Vec<Raw> = (0..19).map(|_| begin(Raw::hello(node.smtp))).collect();
+    let (mut goes_on, mut inside) = (begin(Raw::hello(node.smtp)), begin(Raw::hello_from(INSIDE, node.smtp)));
+    assert_eq!(Raw::connect(node.smtp).reply().0, 421, "they have all just begun");
+    let line = format!("{}\r\n", "x".repeat(900)).repeat(10);
+    wait_until("the silent ones are gone", SOON, || {
+        goes_on.send(line.as_bytes());
+        node.metric(IDLE) == Some(19.0)
+    });
+    for raw in &mut silent {
+        let (code, text) = raw.reply();
+        assert!(code == 421 && text.contains("4.4.2"), "{code} {text}");
+    }
+    assert_eq!(sends(&mut Raw::hello(node.smtp), "alice@contoso.test").0, 250);
+    assert_eq!((goes_on.say("\r\n.").0, inside.say("\r\n.").0), (250, 250));
+}
+
+/// A client that has named 20 unknown recipients, and so many more at once: it is told of each of those a second later.
+fn harvests(node: &Fingerpost, more: usize) -> Raw {
+    let mut raw = Raw::hello(node.smtp);
+    assert_eq!(raw.say("MAIL FROM:<bob@fabrikam.test>").0, 250);
+    let rcpt = |number: usize| format!("RCPT TO:<x{number}@queued.test>\r\n");
+    raw.send((0..19 + more).map(rcpt).collect::<String>().as_bytes());
+    (0..19).for_each(|number| assert_eq!(raw.reply().0, 550, "{number}"));
+    let delayed = "fingerpost_unknown_recipients_delayed_total{receive_connector=\"internet\"}";
+    wait_until("its refusals are held back", SOON, || node.metric(delayed) >= Some(1.0));
+    raw
+}
+
+/// Codes of the refusals that it had still, and the last reply.
+fn last_words(harvester: &mut Raw) -> (usize, Said) {
+    let mut refused = 0;
+    loop {
+        match harvester.reply() {
+            (550, _) => refused += 1,
+            last => return (refused, last),
+        }
+    }
+}
+
+#[test]
+fn the_place_of_who_looks_for_addresses_goes_first() {
+    let sink = Sink::start(SINK);
+    let node = start(&sink, "max_connections = 5\nlimits = { unknown_delay = \"1h\" }");
+    let mut older = Raw::hello(node.smtp);
+    // It has MAIL behind it, and is the youngest; a refusal is owed to it for an hour.
+    let mut harvester = harvests(&node, 50);
+    let mut calm: Vec<Raw> = (0..2).map(|_| Raw::hello(node.smtp)).collect();
+    assert_eq!((older.say("NOOP").0, calm[0].say("NOOP").0), (250, 250));
+    std::thread::sleep(Duration::from_millis(1500));
+    let reason = |reason: &str| node.metric(&format!("fingerpost_sessions_sent_away_total{{reason=\"{reason}\"}}"));
+    assert_eq!(reason("unknown-recipients"), Some(0.0), "four of five are no crowd");
+    calm.push(Raw::hello(node.smtp));
+    let (refused, (code, text)) = last_words(&mut harvester);
+    assert!(refused == 0 && code == 421 && text.contains("4.7.0"), "{refused} {code} {text}");
+    assert_eq!(harvester.reply().0, 0, "closed");
+    assert_eq!(reason("unknown-recipients"), Some(1.0));
+    assert!(calm.iter_mut().chain([&mut older]).all(|raw| raw.say("NOOP").0 == 250), "they are idle for longer");
+    assert_eq!((reason("place-wanted"), reason("idle")), (Some(0.0), Some(0.0)));
+}
+
+/// Many at once, and an honest client that owes nobody anything: each newcomer has the place of a harvester.
+#[test]
+fn honest_mail_takes_the_places_of_harvesters() {
+    let sink = Sink::start(SINK);
+    let node = start(&sink, "max_connections = 20\nlimits = { unknown_delay = \"1h\" }");
+    let mut honest = Raw::hello(node.smtp);
+    let mut harvesters = vec![harvests(&node, 50)];
+    for _ in 1..19 {
+        let mut raw = Raw::hello(node.smtp);
+        assert_eq!(raw.say("MAIL FROM:<bob@fabrikam.test>").0, 250);
+        raw.send("RCPT TO:<y@queued.test>\r\n".repeat(60).as_bytes()); // of one address all
+        harvesters.push(raw);
+    }
+    let mut others: Vec<Raw> = (0..15).map(|_| Raw::hello(node.smtp)).collect();
+    for raw in others.iter_mut().chain([&mut honest]) {
+        assert_eq!(sends(raw, "alice@queued.test").0, 250);
+    }
+    let gone = harvesters.iter_mut().filter_map(|raw| (last_words(raw).1.0 == 421).then_some(())).count();
+    assert_eq!(gone, 19);
+    wait_until("all mail", SOON, || sink.for_address("alice@queued.test").len() == 16);
 }

@@ -4,9 +4,11 @@
 
 mod support;
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use support::fingerpost::Fingerpost;
@@ -86,4 +88,56 @@ fn the_api_answers_whatever_others_do() {
         assert!(output.stdout.len() > 10 * DOMAINS);
     }
     drop((crowd, turned_away));
+}
+
+/// What newcomers do, one after another, until it is over; how many came.
+fn newcomers(to: SocketAddr, kind: usize, over: &AtomicBool) -> usize {
+    let (mut held, mut came) = (VecDeque::new(), 0);
+    while !over.load(Ordering::SeqCst) {
+        let Ok(mut stream) = TcpStream::connect_timeout(&to, Duration::from_secs(1)) else { continue };
+        came += 1;
+        match kind % 4 {
+            0 => {}
+            1 => drop(stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: loc")),
+            2 => {
+                let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)); // closing resets it
+                continue;
+            }
+            // An octet of a request at a time, over all that it has.
+            _ => held.iter_mut().for_each(|stream: &mut TcpStream| drop(stream.write_all(b"G"))),
+        }
+        held.push_back(stream);
+        if held.len() > 100 {
+            held.pop_front();
+        }
+    }
+    came
+}
+
+/// Whenever a probe comes it is answered within a second, however many newcomers come in the same moment.
+#[test]
+fn a_probe_is_answered_in_the_midst_of_newcomers() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("the soft limit may be raised");
+    let mut node = node();
+    node.start();
+    let over = AtomicBool::new(false);
+    let (metrics, over) = (node.metrics, &over);
+    std::thread::scope(|scope| {
+        let crowd: Vec<_> = (0..12).map(|kind| scope.spawn(move || newcomers(metrics, kind, over))).collect();
+        let began = Instant::now();
+        let (mut answered, mut asked, mut late) = (0, 0, 0);
+        while began.elapsed() < Duration::from_secs(8) {
+            let this = Instant::now();
+            answered += usize::from(node.get("/healthz") == Some((200, "alive\n".to_owned())));
+            late += usize::from(this.elapsed() > Duration::from_secs(1));
+            asked += 1;
+        }
+        over.store(true, Ordering::SeqCst);
+        let came: usize = crowd.into_iter().map(|crowd| crowd.join().expect("it came")).sum();
+        println!("{answered} of {asked} probes answered, {late} after more than a second, among {came} newcomers");
+        assert!(came > 1_000, "{came}");
+        assert_eq!(answered, asked, "among {came} newcomers"); // each has a second to connect
+    });
 }

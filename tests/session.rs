@@ -12,6 +12,7 @@ use doubles::talk::Talk;
 use doubles::{CONFIG, Commits, KEY, World, config, in_force};
 use fingerpost::message::header::examine;
 use fingerpost::message::stamp::{Key, NewStamp, sign};
+use fingerpost::pressure::held::{FOR_ALL, FOR_ONE};
 use fingerpost::smtp::address::Address;
 use fingerpost::time::UnixTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -298,5 +299,34 @@ async fn postmaster_alone_is_accepted_where_only_patterns_are() {
         talk.say("EHLO client.example", "250 CHUNKING").await;
         talk.say("MAIL FROM:<>", "250 2.1.0 sender ok").await;
         talk.say("RCPT TO:<postmaster>", "250 2.1.5 recipient ok").await;
+    }
+}
+
+/// Memory of sessions, all together: beyond it a stranger has his share, and mail of a usual size goes on.
+#[tokio::test(start_paused = true)]
+async fn where_sessions_hold_much_a_stranger_gets_no_more_than_his_share() {
+    let text = CONFIG.replace("4KiB", "4MiB").replace("1KiB", "256KiB").replace("recipients = 3", "recipients = 500");
+    let world = World::with(&text);
+    let pressure = world.services.pressure.clone();
+    let header = format!("X-Long: {}\r\n", "x".repeat(900)).repeat(120);
+    let body = format!("{}\r\n", "y".repeat(900)).repeat(400);
+    for (short, taken, to_header) in [(true, FOR_ONE / (512 + 4 * 22), "452 4.3.1"), (false, 200, "250 ")] {
+        let mut others = pressure.hold();
+        others.recipient(if short { FOR_ALL } else { 0 });
+        let mut talk = Talk::begin(&world, "192.0.2.1").await;
+        talk.say("MAIL FROM:<a@fabrikam.example>", "250 ").await;
+        for number in 100..300 {
+            let reply = if number - 100 < taken { "250 " } else { "452 4.3.1" };
+            talk.say(&format!("RCPT TO:<unknown{number}@contoso.com>"), reply).await;
+        }
+        talk.say("RSET", "250 ").await;
+        for (content, reply) in [(&header, to_header), (&body, "250 ")] {
+            talk.envelope(&["alice@contoso.com"]).await;
+            let empty = if content == &body { "Subject: large\r\n\r\n" } else { "" };
+            talk.say(&format!("{empty}{content}."), reply).await;
+        }
+        drop((talk, others));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(!pressure.is_short_of_memory(FOR_ALL), "all of it is given back");
     }
 }

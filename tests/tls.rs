@@ -17,3 +17,5 @@ mod clients;
 mod tenants;
 #[path = "tls/next_hops.rs"]
 mod next_hops;
+#[path = "tls/places.rs"]
+mod places;

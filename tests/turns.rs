@@ -1,4 +1,4 @@
-//! Whose turn it is in a session, at each of its stages: who waits for us is never sent away, nor is who sends content.
+//! Whose turn it is in a session, at each of its stages: who waits for us is never sent away.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics fails")]
 
@@ -7,7 +7,7 @@ mod doubles;
 use std::sync::Arc;
 use std::time::Duration;
 
-use doubles::{Commits, World};
+use doubles::{CONFIG, Commits, World};
 use fingerpost::session::turn::{Idle, Place, Stage, Turn, Whose, Why};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Semaphore;
@@ -82,15 +82,15 @@ async fn it_is_the_clients_turn_between_commands_and_nowhere_else() {
         ("EHLO c", "250 ", Some(Stage::BeforeMail)),
         ("NOOP", "250 ", Some(Stage::BeforeMail)),
         (ENVELOPE, "250 ", Some(Stage::AfterMail)),
-        ("DATA", "354 ", None),
-        ("Subject: x", "", None),
-        ("\r\nbody", "", None),
+        ("DATA", "354 ", Some(Stage::Content)),
+        ("Subject: x", "", Some(Stage::Content)),
+        ("\r\nbody", "", Some(Stage::Content)),
         (".", "250 ", Some(Stage::AfterMail)),
         (ENVELOPE, "250 ", Some(Stage::AfterMail)),
-        ("BDAT 7\r\nab", "", None),
-        ("c", "250 ", None), // between its chunks
+        ("BDAT 7\r\nab", "", Some(Stage::Content)),
+        ("c", "250 ", Some(Stage::Content)), // between its chunks
         ("BDAT 0 LAST", "250 ", Some(Stage::AfterMail)),
-        ("BDAT 11\r\nabc", "", None), // a chunk that nobody wants
+        ("BDAT 11\r\nabc", "", Some(Stage::Content)), // a chunk that nobody wants
         ("defg", "503 ", Some(Stage::AfterMail)),
         ("MAIL FROM:<>\r\nDATA", "503 ", Some(Stage::AfterMail)),
     ] {
@@ -138,9 +138,30 @@ async fn what_drips_in_or_leads_nowhere_is_idle() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn content_is_as_far_behind_as_a_kibibyte_a_second_leaves_it() {
+    let world = World::with(&CONFIG.replace("4KiB", "4MiB"));
+    let mut talk = Talk::begin(&world, "192.0.2.1", 1 << 20);
+    talk.say(&format!("EHLO c\r\n{ENVELOPE}\r\nDATA"), "354 ").await;
+    let begun = Instant::now();
+    let behind = |talk: &Talk, begun: Instant| begun.elapsed().saturating_sub(talk.turn.idle().unwrap().since);
+    talk.send("Subject: x\r\n\r\n").await;
+    for (every, octets, expected) in [(1, 1024, 0), (1, 512, 10), (5, 50_000, 0), (2, 0, 40)] {
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_secs(every)).await;
+            if octets > 0 {
+                talk.send(&format!("{}\r\n", "x".repeat(octets - 2))).await;
+            }
+        }
+        let seconds = behind(&talk, begun).as_secs_f64();
+        assert!((seconds - f64::from(expected)).abs() < 1.0, "{octets} every {every} s: {seconds} of {expected}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_sent_away_hears_why() {
     for (why, reply) in [(Why::Wanted, "421 4.3.2 idle while others wait"), (Why::Idle, "421 4.4.2 timeout")] {
-        for lines in ["", "EHLO c", "EHLO c\r\nMAIL FROM:<>", "EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<alice@contoso.com>"] {
+        let envelope = format!("EHLO c\r\n{ENVELOPE}");
+        for lines in ["", "EHLO c", "EHLO c\r\nMAIL FROM:<>", &envelope, &format!("{envelope}\r\nDATA\r\nx")] {
             let world = World::new();
             let mut talk = Talk::begin(&world, "192.0.2.1", 1 << 16);
             talk.send(&format!("{lines}\r\n")).await;

@@ -3,18 +3,19 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
+use super::Parts;
 use super::directory::{self, Looked, Stats};
 use super::explain::{Explained, explain, refusal_in_words};
+use super::json::{Json, escaped};
 use super::queue::{Listed, Message};
 use super::status::{Status, collect};
-use super::{Parts, status};
 use crate::config::check::{Problem, render};
 use crate::config::reload::{Consent, Reloaded};
 use crate::delivery::dispatch::Delivery;
@@ -62,12 +63,19 @@ fn failed(status: StatusCode, error: impl Into<String>) -> (StatusCode, Json<Fai
 }
 
 async fn server_status(State(parts): State<Arc<Parts>>) -> Json<Status> {
-    Json(status::collect(&parts, UnixTime::now()))
+    Json(status_now(parts).await)
 }
 
 /// The status page's data are the API's.
-pub(super) fn status_now(parts: &Parts) -> Status {
-    collect(parts, UnixTime::now())
+pub(super) async fn status_now(parts: Arc<Parts>) -> Status {
+    let collected = {
+        let parts = parts.clone();
+        tokio::task::spawn_blocking(move || collect(&parts, UnixTime::now()))
+    };
+    match collected.await {
+        Ok(status) => status,
+        Err(_) => collect(&parts, UnixTime::now()), // the runtime is ending
+    }
 }
 
 #[derive(Deserialize)]
@@ -290,7 +298,7 @@ async fn directory_export(
 ) -> Result<Vec<u8>, (StatusCode, Json<Failed>)> {
     let in_force = parts.current.load_full();
     let Some(served) = in_force.resolver.directories().entries(&name) else { return Err(no_snapshot(&parts, &name)) };
-    let written = tokio::task::spawn_blocking(move || directory::exported(served.current())).await;
+    let written = tokio::task::spawn_blocking(move || escaped(directory::exported(served.current()))).await;
     written.map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "the export broke off; see the log"))
 }
 
@@ -303,10 +311,7 @@ async fn route(State(parts): State<Arc<Parts>>, Query(asked): Query<Asked>) -> A
     Ok(Json(explained))
 }
 
-async fn trace(
-    State(parts): State<Arc<Parts>>,
-    Query(query): Query<read::Query>,
-) -> Answer<Vec<crate::trace::Event<'static>>> {
+async fn trace(State(parts): State<Arc<Parts>>, Query(query): Query<read::Query>) -> Answer<read::Found> {
     let folder = parts.trace_folder.clone();
     let found = tokio::task::spawn_blocking(move || read::find(&folder, &query)).await;
     found.map(Json).map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "the trace could not be read"))

@@ -2,6 +2,8 @@
 //! nothing, or reads nothing, must not keep others from asking whether we live. [`Door`](super::Door) calls it.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +23,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::places::{self, Place, Places};
+use crate::one_client::one_client;
+
+pub(super) mod wire;
+
+use wire::Wire;
 
 /// How long accepting waits after an error of ours, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
+/// So many are accepted at once; then those who are there have a turn.
+const BURST: u32 = 64;
+/// How long a newcomer waits where all who are there have asked: until some of them are answered.
+const FULL: Duration = Duration::from_millis(1);
 /// How long those for whom we do nothing have, at the end, to read their last answer.
 const LAST: Duration = Duration::from_millis(100);
 /// An answer that is no longer leaves at once, whether it is read or not: it fits the kernel's buffer.
@@ -54,8 +65,15 @@ impl Limits {
 pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
     let places = Places::new(limits.places);
     let connections = TaskTracker::new();
-    while let Some(stream) = stop.run_until_cancelled(accept(&listener, &places)).await {
-        connections.spawn(converse(stream, router.clone(), limits, (stop.clone(), places.enter())));
+    let mut in_a_row = 0;
+    while let Some((stream, client)) = stop.run_until_cancelled(accept(&listener, &places)).await {
+        let incoming = Arc::new(wire::Incoming::new(stream));
+        let place = places.enter(one_client(client.ip()), incoming.clone());
+        connections.spawn(converse(Wire(incoming), router.clone(), limits, (stop.clone(), place)));
+        in_a_row = (in_a_row + 1) % BURST;
+        if in_a_row == 0 {
+            tokio::task::yield_now().await;
+        }
     }
     drop(listener);
     connections.close();
@@ -65,21 +83,28 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
     }
 }
 
-/// The next connection. Nobody waits for a place in the kernel's queue: there the next one would wait behind him.
-async fn accept(listener: &TcpListener, places: &Places) -> TcpStream {
+/// The next connection, for which there is room. Nobody waits for a client in the kernel's queue: there the next one would
+/// wait behind him.
+async fn accept(listener: &TcpListener, places: &Places) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => {
+                while !places.make_room() {
+                    tokio::time::sleep(FULL).await;
+                }
+                return accepted;
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 tracing::debug!(%error, "an HTTP connection could not be accepted");
-                places.cut_oldest();
+                places.cut_one();
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, limits: Limits, (stop, place): (CancellationToken, Place)) {
+async fn converse(stream: Wire, router: Router, limits: Limits, (stop, place): (CancellationToken, Place)) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.header);
     let (place, router) = (Arc::new(place), TowerToHyperService::new(router));
@@ -124,8 +149,6 @@ async fn answer(
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::timeout;

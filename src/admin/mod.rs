@@ -14,7 +14,7 @@ use axum::http::header::{CACHE_CONTROL, HeaderName, WWW_AUTHENTICATE};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,7 @@ pub mod directory;
 pub mod explain;
 pub mod guard;
 mod http;
+mod json;
 mod page;
 mod places;
 pub mod probes;
@@ -68,9 +69,10 @@ impl Door {
     ///
     /// # Errors
     /// The address cannot be listened on.
+    #[allow(clippy::unused_async, reason = "it needs the runtime")]
     pub async fn open(bind: SocketAddr, key: &str) -> Result<Self, String> {
         let failed = |error| format!("cannot listen on {bind}: {error}; choose another address for [admin] {key}");
-        let listener = TcpListener::bind(bind).await.map_err(failed)?;
+        let listener = listen(bind).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, address })
     }
@@ -97,6 +99,16 @@ impl Door {
         let task = tokio::spawn(http::serve(self.listener, router, http::Limits::of(is_work), stop.clone()));
         Served { stop, task }
     }
+}
+
+/// So many may have come while we are busy: whoever finds the kernel's queue full waits for a second before his next try.
+const COME: u32 = 4_096;
+
+fn listen(bind: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if bind.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(bind)?;
+    socket.listen(COME)
 }
 
 /// A running HTTP server.
@@ -148,7 +160,7 @@ async fn with_bearer(State(guarded): State<Arc<Guarded>>, request: Request, next
         return next.run(request).await;
     }
     let error = api::Failed { error: "the token is missing or wrong; it stands in [admin] token_file".into() };
-    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], axum::Json(error)).into_response()
+    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], json::Json(error)).into_response()
 }
 
 async fn with_password(State(guarded): State<Arc<Guarded>>, request: Request, next: Next) -> Response {

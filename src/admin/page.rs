@@ -9,6 +9,7 @@ use maud::{DOCTYPE, Markup, html};
 use super::Parts;
 use super::queue::Listed;
 use super::status::{Health, Status};
+use crate::printable;
 
 /// Messages shown of the queue.
 const SHOWN: usize = 50;
@@ -23,15 +24,26 @@ th{font-weight:600;border-bottom:1px solid #c9ced6}td{border-bottom:1px solid #e
 th{border-color:#444a53}td{border-color:#2a2f36}.bad{color:#ff8593}}";
 
 pub(super) async fn show(State(parts): State<Arc<Parts>>) -> Html<String> {
-    let status = super::api::status_now(&parts);
     let delivery = parts.delivery.clone();
     let read = tokio::task::spawn_blocking(move || delivery.list(None, SHOWN)).await;
     let queue = match read {
         Ok(Ok(listed)) => Listed::of(listed),
-        Ok(Err(error)) => return Html(format!("<p>The queue cannot be read: {}</p>", html! { (error) }.into_string())),
-        Err(error) => return Html(format!("<p>The queue cannot be read: {}</p>", html! { (error) }.into_string())),
+        Ok(Err(error)) => return Html(unread(&error.to_string())),
+        Err(error) => return Html(unread(&error.to_string())),
     };
-    Html(page(&status, &queue).into_string())
+    let status = super::api::status_now(parts).await;
+    Html(shown(&status, &queue))
+}
+
+/// Instead of the page.
+fn unread(error: &str) -> String {
+    html! { p { "The queue cannot be read: " (error) } }.into_string()
+}
+
+/// What strangers chose must not turn or move what stands beside it.
+fn shown(status: &Status, queue: &Listed) -> String {
+    let page = page(status, queue).into_string();
+    printable::lines(&page).into_owned()
 }
 
 fn page(status: &Status, queue: &Listed) -> Markup {
@@ -147,5 +159,28 @@ fn queued(queue: &Listed) -> Markup {
             }
         }
         @if queue.total > queue.messages.len() { p { "The oldest " (queue.messages.len()) " are shown." } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_choose_turns_nothing() {
+        let status = serde_json::json!({
+            "version": "1", "hostname": "mx.contoso.com", "started_at": 1, "phase": "serving",
+            "configuration": {
+                "hash": "", "loaded_at": 1, "files": [], "not_taken": [],
+                "warnings": ["a\u{202e}b\u{2066}c\u{200f}d\u{61c}e\u{2028}f\r<script>"],
+            },
+            "receive_connectors": [], "accepted_domains": [], "directories": [], "send_connectors": [],
+            "spool": { "free_bytes": 1, "min_free": 1, "back_pressure": false, "dead_letters": 0 },
+        });
+        let status: Status = serde_json::from_value(status).unwrap();
+        let page = shown(&status, &Listed { total: 0, messages: Vec::new() });
+        let text = "a\\u{202e}b\\u{2066}c\\u{200f}d\\u{61c}e\\u{2028}f\\r&lt;script&gt;";
+        assert!(page.contains(text), "{page}");
+        assert!(page.contains("\nth{font-weight:600"), "the style stays");
     }
 }

@@ -1,11 +1,17 @@
 //! Who has a place at an HTTP server: each kind of connection has so many, and none takes a place of another kind. One
-//! that waits, or reads, goes when a newer one of its kind wants its place, the oldest first: whoever says nothing, or
-//! reads a long answer slowly, keeps nobody from a short question. [`http`](super::http) asks here and obeys.
+//! that waits, or reads, goes when a newer one of its kind wants its place: whoever says nothing, or reads a long answer
+//! slowly, keeps nobody from a short question. Of those that wait the client goes who has most of them, his oldest first;
+//! never one whose first request is there, whether or not we have come to read it. [`http`](super::http) asks here and
+//! obeys.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
+
+use super::http::wire::Incoming;
 
 /// How many of each kind there may be.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +57,8 @@ struct Held {
     kind: Kind,
     since: u64,
     cut: CancellationToken,
+    client: IpAddr,
+    incoming: Arc<Incoming>,
 }
 
 /// A connection's place; dropping it leaves it.
@@ -66,24 +74,36 @@ impl Places {
         Self(Arc::new((limits, Mutex::default())))
     }
 
-    /// A place for a new connection; where all are taken the one that has waited longest is cut.
-    pub(super) fn enter(&self) -> Place {
+    /// Room for a new connection; where all places are taken one that waits is cut. Whether there is room: all may have
+    /// asked, and are about to be answered.
+    pub(super) fn make_room(&self) -> bool {
+        self.table().make_room(Kind::Waiting, self.0.0.waiting)
+    }
+
+    /// A place for a new connection.
+    pub(super) fn enter(&self, client: IpAddr, incoming: Arc<Incoming>) -> Place {
         let mut table = self.table();
-        table.make_room(Kind::Waiting, self.0.0.waiting);
         let (id, cut) = (table.next(), CancellationToken::new());
-        table.connections.insert(id, Held { kind: Kind::Waiting, since: id, cut: cut.clone() });
+        let held = Held { kind: Kind::Waiting, since: id, cut: cut.clone(), client, incoming };
+        table.connections.insert(id, held);
         Place { places: self.clone(), id, cut }
     }
 
-    /// Cuts the connection that has waited longest: its descriptor is needed.
-    pub(super) fn cut_oldest(&self) {
-        self.table().make_room(Kind::Waiting, 1);
+    /// Cuts a connection that waits: its descriptor is needed.
+    pub(super) fn cut_one(&self) {
+        self.table().cut_one(Kind::Waiting);
     }
 
     /// Cuts all for which we do nothing.
     pub(super) fn cut_waiting(&self) {
         let mut table = self.table();
-        while table.cut_oldest(Kind::Waiting) {}
+        table.connections.retain(|_, held| {
+            let stays = held.kind != Kind::Waiting;
+            if !stays {
+                held.cut.cancel();
+            }
+            stays
+        });
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -101,15 +121,35 @@ impl Table {
         self.connections.values().filter(|held| held.kind == kind).count()
     }
 
-    /// So that there is room for one more.
-    fn make_room(&mut self, kind: Kind, limit: usize) {
-        while self.count(kind) >= limit && self.cut_oldest(kind) {}
+    /// So that there is room for one more; whether there is.
+    fn make_room(&mut self, kind: Kind, limit: usize) -> bool {
+        while self.count(kind) >= limit {
+            if !self.cut_one(kind) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether there was one.
-    fn cut_oldest(&mut self, kind: Kind) -> bool {
-        let of_kind = self.connections.iter().filter(|(_, held)| held.kind == kind);
-        let Some(id) = of_kind.min_by_key(|(_, held)| held.since).map(|(id, _)| *id) else { return false };
+    fn cut_one(&mut self, kind: Kind) -> bool {
+        let of_kind = || self.connections.iter().filter(|(_, held)| held.kind == kind);
+        let mut each: HashMap<IpAddr, usize> = HashMap::new();
+        let first = of_kind().next().map(|(_, held)| held.client);
+        // A flood comes from one mostly: then nobody is counted.
+        if of_kind().any(|(_, held)| Some(held.client) != first) {
+            of_kind().for_each(|(_, held)| *each.entry(held.client).or_default() += 1);
+        }
+        let order = |held: &Held| (Reverse(each.get(&held.client).copied().unwrap_or_default()), held.since);
+        let mut passed = None;
+        let id = loop {
+            let behind = of_kind().filter(|(_, held)| passed.is_none_or(|passed| order(held) > passed));
+            let Some((id, held)) = behind.min_by_key(|(_, held)| order(held)) else { return false };
+            if kind != Kind::Waiting || !held.incoming.has_asked() {
+                break *id;
+            }
+            passed = Some(order(held));
+        };
         if let Some(held) = self.connections.remove(&id) {
             held.cut.cancel();
         }
@@ -145,7 +185,8 @@ impl Place {
     fn turn_to(&self, kind: Kind, limit: usize) {
         let mut table = self.places.table();
         let Some(held) = table.connections.remove(&self.id) else { return }; // it was cut
-        table.make_room(kind, limit);
+        table.make_room(kind, limit); // where all have asked there are more for a moment
+        held.incoming.answered();
         let since = table.next();
         table.connections.insert(self.id, Held { kind, since, ..held });
     }
@@ -159,45 +200,97 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
+
+    const FIRST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const SECOND: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
     fn cut(places: &[Place]) -> Vec<bool> {
         places.iter().map(|place| place.cut.is_cancelled()).collect()
     }
 
-    #[test]
-    fn the_oldest_of_a_kind_goes_and_no_other() {
+    async fn connection(says: &str) -> Arc<Incoming> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(says.as_bytes()).await.unwrap();
+        let incoming = Arc::new(Incoming::new(listener.accept().await.unwrap().0));
+        while !says.is_empty() && !incoming.has_asked() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        incoming
+    }
+
+    async fn enters(places: &Places, client: IpAddr, says: &str) -> Place {
+        let incoming = connection(says).await;
+        assert!(places.make_room());
+        places.enter(client, incoming)
+    }
+
+    #[tokio::test]
+    async fn the_oldest_of_a_kind_goes_and_no_other() {
         let places = Places::new(Limits { waiting: 2, working: 1, reading: 1 });
-        let mut all = vec![places.enter(), places.enter()];
+        let enter = async || enters(&places, FIRST, "").await;
+        let mut all = vec![enter().await, enter().await];
         all[0].wait(); // it has asked something short, and is the younger one now
-        all.push(places.enter());
+        all.push(enter().await);
         assert_eq!(cut(&all), [false, true, false]);
         assert!(all[0].work());
         assert!(!all[2].work(), "there is one at work already");
-        all.push(places.enter()); // one is at work, there is room
+        all.push(enter().await); // one is at work, there is room
         assert_eq!(cut(&all), [false, true, false, false]);
         all[0].read();
         assert!(all[2].work());
         all[2].read();
         assert_eq!(cut(&all), [true, true, false, false], "one reads at once");
         all[0].wait(); // too late
-        all.push(places.enter());
-        all.push(places.enter());
+        all.push(enter().await);
+        all.push(enter().await);
         assert_eq!(cut(&all), [true, true, false, true, false, false], "who reads is not asked to go by who waits");
         all.remove(4);
         assert_eq!(places.table().count(Kind::Waiting), 1, "a place that is left is free");
-        places.cut_oldest();
+        all.push(enter().await);
+        places.cut_one();
+        assert_eq!(cut(&all), [true, true, false, true, true, false]);
         places.cut_waiting();
-        assert_eq!(cut(&all), [true, true, false, true, true]);
+        assert_eq!(cut(&all), [true, true, false, true, true, true]);
         assert_eq!(places.table().connections.len(), 1);
     }
 
-    #[test]
-    fn the_last_that_waits_goes_too_where_its_descriptor_is_needed() {
+    #[tokio::test]
+    async fn who_has_asked_stays_until_he_has_his_answer() {
+        let places = Places::new(Limits { waiting: 3, ..Limits::DEFAULT });
+        let mut all = Vec::new();
+        for says in ["GET / HTTP/1.1\r\n\r\n", "", "GET / HTTP/1.1\r\n\r\n", ""] {
+            all.push(enters(&places, FIRST, says).await);
+        }
+        assert_eq!(cut(&all), [false, true, false, false]);
+        all.push(enters(&places, FIRST, "GET / HTTP/1.1\r\n\r\n").await);
+        assert_eq!(cut(&all), [false, true, false, true, false]);
+        assert!(!places.make_room(), "all have asked");
+        all[2].wait();
+        assert!(places.make_room());
+        assert_eq!(cut(&all), [false, true, true, true, false]);
+    }
+
+    #[tokio::test]
+    async fn the_client_goes_first_who_has_most() {
+        let places = Places::new(Limits { waiting: 4, ..Limits::DEFAULT });
+        let mut all = Vec::new();
+        for client in [SECOND, FIRST, FIRST, FIRST, FIRST, FIRST, SECOND, SECOND, SECOND] {
+            all.push(enters(&places, client, "").await);
+        }
+        assert_eq!(cut(&all), [true, true, true, true, true, false, false, false, false]);
+    }
+
+    #[tokio::test]
+    async fn the_last_that_waits_goes_too_where_its_descriptor_is_needed() {
         let places = Places::new(Limits::DEFAULT);
-        let place = places.enter();
-        places.cut_oldest();
+        let place = enters(&places, FIRST, "").await;
+        places.cut_one();
         assert!(place.cut.is_cancelled());
-        assert!(!places.table().cut_oldest(Kind::Waiting));
+        assert!(!places.table().cut_one(Kind::Waiting));
     }
 }

@@ -9,6 +9,7 @@ use crate::config::{Config, Protocol};
 use crate::descriptors;
 use crate::directory::SnapshotReport;
 use crate::time::UnixTime;
+use crate::tls::serve;
 
 /// The server in one look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +45,7 @@ pub struct Configuration {
     pub loaded_at: UnixTime,
     /// Its files.
     pub files: Vec<String>,
-    /// What is allowed but worth a word.
+    /// What is allowed but worth a word, and certificates that are expired or not yet valid.
     pub warnings: Vec<String>,
     /// Why the last reload was not taken, one line a problem; empty where it was.
     pub not_taken: Vec<String>,
@@ -154,7 +155,7 @@ pub struct SpoolSpace {
     pub dead_letters: i64,
 }
 
-/// Collects it.
+/// Collects it. It reads the certificates that are shown, so it may block.
 #[must_use]
 pub fn collect(parts: &Parts, now: UnixTime) -> Status {
     let in_force = parts.current.load_full();
@@ -173,7 +174,7 @@ pub fn collect(parts: &Parts, now: UnixTime) -> Status {
         hostname: config.server.hostname.to_string(),
         started_at: parts.started_at.by_day(),
         phase: phase.into(),
-        configuration: configuration(parts, config),
+        configuration: configuration(parts, config, now),
         receive_connectors: doors(parts, config),
         accepted_domains: domains(config),
         directories: directories(parts, config),
@@ -187,14 +188,17 @@ pub fn collect(parts: &Parts, now: UnixTime) -> Status {
     }
 }
 
-fn configuration(parts: &Parts, config: &Config) -> Configuration {
+fn configuration(parts: &Parts, config: &Config, now: UnixTime) -> Configuration {
     let descriptors = descriptors::warning(config, descriptors::limit());
+    let out_of_time = serve::out_of_time(config, now).map(|serve::OutOfTime { of, file, why }| {
+        format!("certificate of {of}: {} {why}; {}", file.display(), serve::RENEW)
+    });
     let loaded_at = parts.metrics.config_last_reload.with_label_values::<&str>(&[]).get();
     Configuration {
         hash: config.hash.clone(),
         loaded_at: UnixTime(u64::try_from(loaded_at).unwrap_or_default()),
         files: config.files.iter().map(|file| file.display().to_string()).collect(),
-        warnings: config.warnings.iter().cloned().chain(descriptors).collect(),
+        warnings: config.warnings.iter().cloned().chain(descriptors).chain(out_of_time).collect(),
         not_taken: parts.reloader.last().map(|(_, last)| not_taken(&last)).unwrap_or_default(),
     }
 }

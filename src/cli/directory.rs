@@ -7,9 +7,10 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use super::client::{Client, escaped};
-use super::{Format, FormatArgument, Outcome, address_of, output, printable};
+use super::{Format, FormatArgument, Outcome, address_of, output};
 use crate::admin::directory::{Answered, Looked, Said, Stats};
 use crate::directory::{Conflict, Refreshed, SnapshotReport};
+use crate::printable;
 
 /// How often it is told how far a read is.
 const TELL_EVERY: Duration = Duration::from_secs(2);

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::printable;
 use crate::smtp::address::Address;
 
 mod check;
@@ -17,7 +18,6 @@ mod directory;
 mod export;
 mod logs;
 mod output;
-mod printable;
 mod queue;
 mod reload;
 mod route;
@@ -144,7 +144,7 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<Outcome> {
             crate::run::run(config).await.map_err(anyhow::Error::msg)?;
             Ok(Outcome::Done)
         }
-        Command::Check { connect: false, output } => check::form(config, output.format),
+        Command::Check { connect: false, output } => check::form(config, output.format).await,
         Command::Check { connect: true, output } => check::connect::everything(config, output.format).await,
         Command::Route { addresses, from, output } => route::route(config, &addresses, from, output.format).await,
         Command::Status { output } => status::status(config, output.format).await,

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
-use super::printable;
+use crate::printable;
 
 /// Prints a value as JSON, indented.
 pub(super) fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -13,6 +14,7 @@ use super::client::{Client, escaped};
 use super::{Outcome, output};
 use crate::time::UnixTime;
 use crate::trace::Event;
+use crate::trace::read::Found;
 
 /// What is looked for. Texts match any part of the address, without case.
 #[derive(Debug, Args)]
@@ -55,23 +57,65 @@ pub(super) async fn trace(config: &Path, arguments: &TraceArguments) -> anyhow::
         since.0,
         arguments.limit
     );
-    let events: Vec<Event<'_>> = Client::new(config)?.ask("GET", &path).await?;
+    let found: Found = Client::new(config)?.ask("GET", &path).await?;
+    let events = &found.events;
     match arguments.format {
-        TraceFormat::Json => output::json(&events)?,
+        TraceFormat::Json => output::json(&found)?,
         // A file keeps what was there.
-        TraceFormat::Csv if !std::io::stdout().is_terminal() => output::out(&table(&events)?),
-        TraceFormat::Csv => output::text(&table(&events)?),
+        TraceFormat::Csv if !std::io::stdout().is_terminal() => output::out(&table(events)?),
+        TraceFormat::Csv => output::text(&table(events)?),
+        TraceFormat::Text if events.is_empty() && found.in_sums.is_some() => eprintln!("nothing found since {since}"),
         TraceFormat::Text if events.is_empty() => {
             eprintln!("nothing found since {since}; look further back with --since")
         }
         TraceFormat::Text => events.iter().for_each(|event| output::text(&format!("{}\n", event.line()))),
     }
+    if let Some(in_sums) = found.in_sums.as_ref().filter(|_| arguments.format != TraceFormat::Json) {
+        eprintln!("{}", output::value(&in_sums.line()));
+    }
     Ok(if events.is_empty() { Outcome::No } else { Outcome::Done })
+}
+
+/// An event as a line of a table: sums have columns of their own, which are empty for all others.
+#[derive(Serialize)]
+struct Row<'a> {
+    at: UnixTime,
+    id: &'a str,
+    session: &'a str,
+    what: &'static str,
+    sender: &'a str,
+    recipient: &'a str,
+    message_id: &'a str,
+    connector: &'a str,
+    detail: &'a str,
+    sum: Option<u64>,
+    sum_client: &'a str,
+    sum_domain: &'a str,
+}
+
+impl<'a> From<&'a Event<'_>> for Row<'a> {
+    fn from(event: &'a Event<'_>) -> Self {
+        let sum = event.sum.as_ref();
+        Self {
+            at: event.at,
+            id: &event.id,
+            session: &event.session,
+            what: event.what.as_str(),
+            sender: &event.sender,
+            recipient: &event.recipient,
+            message_id: &event.message_id,
+            connector: &event.connector,
+            detail: &event.detail,
+            sum: sum.map(|sum| sum.times),
+            sum_client: sum.map_or("", |sum| &sum.client),
+            sum_domain: sum.map_or("", |sum| &sum.domain),
+        }
+    }
 }
 
 fn table(events: &[Event<'_>]) -> anyhow::Result<String> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    events.iter().try_for_each(|event| writer.serialize(event))?;
+    events.iter().try_for_each(|event| writer.serialize(Row::from(event)))?;
     Ok(String::from_utf8(writer.into_inner()?)?)
 }
 

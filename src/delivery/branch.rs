@@ -204,6 +204,14 @@ impl Branch {
         }
     }
 
+    /// For how long its connection is held already, if more wait for one than there are.
+    pub(crate) fn crowded(&self) -> Option<Duration> {
+        match &self.line {
+            Line::Open(checkout) => checkout.crowded(),
+            Line::Away | Line::Unreachable(_) => None,
+        }
+    }
+
     /// The connection goes back, if there is one. In the middle of the content it can only be closed; all of it is sent
     /// later.
     pub(crate) fn release(&mut self) {

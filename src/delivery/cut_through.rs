@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
@@ -172,6 +173,11 @@ impl Branches {
             ready.map_or(Poll::Pending, Poll::Ready)
         })
         .await
+    }
+
+    /// For how long a connection is held already for which more wait than there are.
+    pub(crate) fn crowded(&self) -> Option<Duration> {
+        self.all.iter().find_map(Branch::crowded)
     }
 
     /// A connection that somebody wants goes back.

@@ -3,17 +3,23 @@
 //!
 //! Sessions and the queue note here what was accepted, once a message; both ask here.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::last_refusals::{LastRefusal, LastRefusals};
 use super::outcome::Outcome;
 use super::refuses_everybody::RefusesEverybody;
+use crate::config::ReceiveConnector;
+use crate::message::envelope::Origin;
 use crate::message::header::Identity;
+use crate::report::waiting::Waiting;
 use crate::routing::loops::Relayed;
-use crate::routing::recently_good::RecentlyGood;
+use crate::routing::recently_good::{Brought, RecentlyGood};
 use crate::routing::relay_memory::RelayMemory;
+use crate::routing::verdict::{Route, Way};
 use crate::smtp::address::{Address, ReversePath};
 use crate::spool::Spool;
+use crate::strangers::taken::Taken;
 use crate::time::{QueueTime, UnixTime};
 
 /// The memories, shared by all. Cloning shares them.
@@ -23,6 +29,10 @@ pub struct Memory {
     pub relays: Arc<Mutex<RelayMemory>>,
     /// Whose mail they accepted lately, and whom they refused.
     pub recently_good: Arc<Mutex<RecentlyGood>>,
+    /// Clients whose mail was taken lately.
+    clients: Arc<Mutex<Taken>>,
+    /// Reports that strangers caused, in the queue.
+    pub(crate) reports: Waiting,
     /// Next hops that may refuse everybody.
     everybody: Arc<Mutex<RefusesEverybody>>,
     /// What refused recipients were told last.
@@ -39,7 +49,8 @@ impl Memory {
         recently_good: Arc<Mutex<RecentlyGood>>,
         spool: Arc<dyn Spool>,
     ) -> Self {
-        Self { relays, recently_good, everybody: Arc::default(), refusals: Arc::default(), spool }
+        let (clients, reports) = (Arc::default(), Waiting::default());
+        Self { relays, recently_good, clients, reports, everybody: Arc::default(), refusals: Arc::default(), spool }
     }
 
     /// The queue's time.
@@ -47,23 +58,29 @@ impl Memory {
         self.spool.queue_time()
     }
 
-    /// Notes a message that a next hop has, for these recipients as received, each with its send connector.
+    /// Notes a message that a next hop has, for these recipients as received, each with its way; `stranger` brought it.
     pub(crate) fn accepted<'a>(
         &self,
-        message: (&ReversePath, &Identity),
-        recipients: impl Iterator<Item = (&'a Address, &'a str)> + Clone,
+        message: (&ReversePath, &Identity, Option<IpAddr>),
+        recipients: impl Iterator<Item = (&'a Address, &'a Route)> + Clone,
     ) {
-        let (reverse_path, facts) = message;
+        let (reverse_path, facts, stranger) = message;
         let (now, queue_time) = (UnixTime::steady(), self.queue_time());
         let mut relays = self.relays();
-        for (recipient, connector) in recipients.clone() {
-            relays.note(&Relayed { connector, recipient, reverse_path, facts, now });
+        for (recipient, route) in recipients.clone() {
+            relays.note(&Relayed { connector: &route.connector, recipient, reverse_path, facts, now });
         }
         drop(relays);
         let mut good = self.good();
-        for (recipient, connector) in recipients {
-            good.accepted(recipient, connector, queue_time);
+        for (recipient, route) in recipients {
+            let is_known = matches!(route.way, Way::Resolved | Way::Redirected);
+            good.accepted_from(recipient, (&route.connector, Brought { stranger, is_known }), queue_time);
         }
+    }
+
+    /// Clients whose mail was taken lately.
+    pub(crate) fn clients(&self) -> MutexGuard<'_, Taken> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What next hops accepted lately.
@@ -94,4 +111,9 @@ impl Memory {
     pub(crate) fn good(&self) -> MutexGuard<'_, RecentlyGood> {
         self.recently_good.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whose mail it is, if it is a stranger's who brings nobody else's: filters and partners bring that of many.
+pub(crate) fn stranger(origin: &Origin, connector: Option<&ReceiveConnector>) -> Option<IpAddr> {
+    origin.client.filter(|_| origin.is_stranger() && connector.is_none_or(ReceiveConnector::is_for_anybody))
 }

@@ -15,18 +15,17 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use self::pace::Pace;
-pub use self::places::MAX_PROBES;
-use self::places::{About, MAX_STRANGERS, Places, SLOW};
 use self::prober::{Heard, Prober, Until};
 use self::pulse::Pulse;
 use self::strangers::{Manner, Strangers};
 use crate::config::{AskedServer, CallAheadConfig};
 use crate::directory::cache::{Cache, Condition};
 use crate::directory::in_flight::InFlight;
-use crate::directory::shares::{Shares, Turn};
+use crate::directory::shares::{Most, Shares, Turn};
 use crate::directory::{Asked, Directory, result};
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Fresh, Kind, Lookup, Recipient};
@@ -36,10 +35,18 @@ use crate::smtp::domain::Domain;
 
 mod guard;
 mod pace;
-mod places;
 pub mod prober;
 mod pulse;
 mod strangers;
+
+/// So many addresses are asked about at once, on a connection each.
+pub const MAX_PROBES: usize = 12;
+
+/// Beside them, so many that nobody has.
+const MAX_STRANGERS: usize = 4;
+
+/// A question that takes longer gives way.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// How long a mail server may take to answer RCPT. Exchange's tarpit is 5 s unless it is set to more.
 const TARPIT: Duration = Duration::from_secs(45);
@@ -63,7 +70,8 @@ struct Asker {
     in_flight: InFlight,
     /// Addresses that the server last refused after `timeout`.
     late: quick_cache::sync::Cache<Arc<str>, ()>,
-    places: Places,
+    /// Of those who ask about addresses that nobody has.
+    guards: Semaphore,
     shares: Arc<Shares>,
     pace: Mutex<Pace>,
     strangers: Mutex<Strangers>,
@@ -95,8 +103,8 @@ impl CallAheadDirectory {
             // One question an address at a time, however long it takes.
             in_flight: InFlight::live_for(Duration::MAX),
             late: quick_cache::sync::Cache::new(REMEMBERED_LATE),
-            places: Places::new(),
-            shares: Shares::new(MAX_PROBES / 4, config.timeout),
+            guards: Semaphore::new(MAX_STRANGERS),
+            shares: Shares::new(Most::of(MAX_PROBES), config.timeout),
             pace: Mutex::new(Pace::new(config.probes_per_second)),
             strangers: Mutex::new(Strangers::new(config.cache)),
             pulse: Pulse::new(name, metrics),
@@ -158,7 +166,7 @@ impl Asker {
     /// One question to the server itself.
     async fn question(self: Arc<Self>, address: Address, turn: Option<Turn>) -> Answer {
         let asked = Instant::now();
-        let lookup = self.lookup(&address, asked + self.config.timeout, turn.as_ref()).await;
+        let lookup = self.lookup(&address, asked + self.config.timeout, turn).await;
         self.count(result(&lookup));
         let duration = asked.elapsed().as_secs_f64();
         self.metrics.directory_lookup_duration.with_label_values(&[&*self.name]).observe(duration);
@@ -184,8 +192,8 @@ impl Asker {
         Answer { lookup: Lookup::Unavailable(cause.into()), fresh: Fresh::Live }
     }
 
-    async fn lookup(self: &Arc<Self>, address: &Address, deadline: Instant, turn: Option<&Turn>) -> Lookup {
-        let lookup = self.read(self.probe(address, About::Recipient, deadline, turn).await);
+    async fn lookup(self: &Arc<Self>, address: &Address, deadline: Instant, turn: Option<Turn>) -> Lookup {
+        let lookup = self.read(self.probe(address, deadline, turn).await);
         if let Lookup::Unavailable(cause) = &lookup {
             tracing::debug!(directory = %self.name, %address, "unavailable: {cause}");
         }
@@ -199,32 +207,43 @@ impl Asker {
         }
     }
 
-    /// One address, when it is its turn, which must come before the deadline.
-    async fn probe(&self, address: &Address, about: About, deadline: Instant, turn: Option<&Turn>) -> Heard {
+    /// One address, in its turn.
+    async fn probe(&self, address: &Address, deadline: Instant, turn: Option<Turn>) -> Heard {
         if let Err(cause) = self.pulse.admits() {
             return Heard::Failed(cause);
         }
-        let (most, waits) = match about {
-            About::Recipient => (MAX_PROBES, self.config.timeout),
-            About::Stranger => (MAX_STRANGERS, TARPIT),
+        let turn = match self.shares.turn_or(turn).await {
+            Ok(turn) => turn,
+            Err(cause) => return Heard::Failed(cause),
         };
-        let Some(place) = self.places.take(about, deadline).await else {
-            return Heard::Failed(format!("{most} questions were under way for {waits:?}"));
-        };
+        self.in_time(address, deadline, turn.gives_way(SLOW)).await
+    }
+
+    /// One that nobody has. On its answer all others rest, so it gives way to nobody.
+    async fn probe_nobody(&self, address: &Address) -> Heard {
+        if let Err(cause) = self.pulse.admits() {
+            return Heard::Failed(cause);
+        }
+        let deadline = Instant::now() + TARPIT;
+        match timeout_at(deadline, self.guards.acquire()).await {
+            Ok(Ok(_place)) => self.in_time(address, deadline, std::future::pending()).await,
+            _ => Heard::Failed(format!("{MAX_STRANGERS} questions about nobody were under way for {TARPIT:?}")),
+        }
+    }
+
+    /// No faster than is wanted.
+    async fn in_time(&self, address: &Address, deadline: Instant, gives_way: impl Future<Output = ()>) -> Heard {
         let at = self.pace().reserve(Instant::now().into_std(), deadline.into_std());
         let Some(at) = at else {
-            let most = self.config.probes_per_second;
+            let (most, waits) = (self.config.probes_per_second, self.config.timeout);
             return Heard::Failed(format!("more than {most} questions a second for {waits:?} (probes_per_second)"));
         };
         sleep_until(at.into()).await;
-        let heard = tokio::select! {
+        tokio::select! {
             biased;
             heard = self.speak(address, deadline) => heard,
-            () = place.gives_way() => Heard::Unclear(format!("no answer within {SLOW:?}, and others waited to be asked")),
-            () = gives_way(turn) => Heard::Unclear(format!("no answer within {SLOW:?}, and others of the same client waited")),
-        };
-        drop(place);
-        heard
+            () = gives_way => Heard::Unclear(format!("no answer within {SLOW:?}, and others waited to be asked")),
+        }
     }
 
     async fn speak(&self, address: &Address, deadline: Instant) -> Heard {
@@ -278,13 +297,5 @@ impl Asker {
 
     fn count(&self, result: &str) {
         self.metrics.directory_lookups.with_label_values(&[&*self.name, result]).inc();
-    }
-}
-
-/// Ends when a question is to give way to another one of the same client.
-async fn gives_way(turn: Option<&Turn>) {
-    match turn {
-        Some(turn) => turn.gives_way(SLOW).await,
-        None => std::future::pending().await,
     }
 }

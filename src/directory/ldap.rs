@@ -6,28 +6,25 @@
 //! says what came back means; `follow` keeps a snapshot fresh. Whatever is not a clean answer is `Unavailable` (DESIGN section 5, "doubt is temporary").
 
 use std::path::Path;
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::IntCounter;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::connection::{Connection, End};
 pub use self::examination::Examination;
 pub use self::follow::Refreshed;
 use self::follow::{Doubted, Keeper, Refresh, Request};
 use self::holding::Holding;
 use self::pulse::Pulse;
-use self::search::Reply;
-use self::server::Server;
 use self::supervisor::{State, Supervisor};
 use crate::config::{LdapConfig, LdapMode};
 use crate::directory::cache::{Cache, Condition, is_known};
 use crate::directory::in_flight::InFlight;
+use crate::directory::shares::{Most, Shares, Turn};
 use crate::directory::snapshot::report::SnapshotReport;
 use crate::directory::snapshot::served::Served;
 use crate::directory::snapshot::{Accept, Snapshot};
@@ -39,6 +36,7 @@ use crate::smtp::address::Address;
 use crate::time::UnixTime;
 
 mod answer;
+mod asking;
 mod connection;
 mod examination;
 mod follow;
@@ -54,8 +52,11 @@ mod supervisor;
 mod tls;
 mod whole;
 
-/// More questions than this at once are answered `Unavailable`.
-pub const MAX_QUESTIONS: usize = 256;
+/// So many questions at once; the others wait for their turn. OpenLDAP closes a connection on which more than 100 requests
+/// wait (`conn_max_pending`, where it is bound as nobody), so all that may be under way on one stays below that.
+pub const MAX_QUESTIONS: usize = 60;
+/// So many searches for users who log in, beside them.
+const MAX_LOGINS: usize = 16;
 /// How many requests wait for a task that reads.
 const REQUESTS: usize = 64;
 
@@ -85,7 +86,8 @@ struct Asker {
     snapshot: Option<Arc<Snapshot>>,
     /// To whoever keeps it fresh.
     doubted: mpsc::Sender<Request>,
-    bound: Semaphore,
+    shares: Arc<Shares>,
+    logins: Semaphore,
     states: watch::Receiver<State>,
     pulse: Arc<Pulse>,
     metrics: Metrics,
@@ -147,7 +149,8 @@ impl LdapDirectory {
             cache: Cache::new(kept.map_or(config.cache, |(kept, _)| config.cache.at_most(kept.poll))),
             snapshot,
             doubted: requests,
-            bound: Semaphore::new(MAX_QUESTIONS),
+            shares: Shares::new(Most::of(MAX_QUESTIONS), config.timeout),
+            logins: Semaphore::new(MAX_LOGINS),
             states,
             pulse,
             cached: metrics.directory_lookups.with_label_values(&[&**name, "cached"]),
@@ -221,6 +224,14 @@ impl Directory for LdapDirectory {
     }
 
     fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
+        self.ask_in_turn(question, None)
+    }
+
+    fn shares(&self) -> Option<&Arc<Shares>> {
+        Some(&self.asker.shares)
+    }
+
+    fn ask_in_turn<'a>(&'a self, question: &'a Question, turn: Option<Turn>) -> Asked<'a> {
         Box::pin(async move {
             // Who waited may find what another one asked.
             if let Some(answer) = self.known(question) {
@@ -228,7 +239,7 @@ impl Directory for LdapDirectory {
             }
             let (asker, address) = (Arc::clone(&self.asker), question.address.clone());
             let key = question.address.key().into();
-            let answer = self.in_flight.ask(&key, question.freshness, || asker.question(address)).await;
+            let answer = self.in_flight.ask(&key, question.freshness, || asker.question(address, turn)).await;
             self.passed(question, answer)
         })
     }
@@ -279,11 +290,11 @@ impl Asker {
     }
 
     /// One question to the directory itself.
-    async fn question(self: Arc<Self>, address: Address) -> Answer {
+    async fn question(self: Arc<Self>, address: Address, turn: Option<Turn>) -> Answer {
         let asked = Instant::now();
-        let lookup = match self.bound.try_acquire() {
-            Ok(_permit) => self.lookup(&address).await,
-            Err(_) => Lookup::Unavailable(format!("{MAX_QUESTIONS} questions are under way already").into()),
+        let lookup = match self.shares.turn_or(turn).await {
+            Ok(_turn) => self.lookup(&address).await,
+            Err(cause) => Lookup::Unavailable(cause.into()),
         };
         self.count(result(&lookup));
         let duration = asked.elapsed().as_secs_f64();
@@ -311,74 +322,6 @@ impl Asker {
             self.compare(address, &reading.lookup);
         }
         reading.lookup
-    }
-
-    /// Searches on the connection, and on the next one where that fails, until the time is up.
-    /// Says which server answered.
-    async fn search(&self, filter: &str) -> Result<(Reply, Arc<Server>), Arc<str>> {
-        let deadline = Instant::now() + self.config.timeout;
-        let (mut after, mut cause) = (0, None);
-        for _ in 0..self.attempts {
-            let connection = match self.connection(after, deadline).await {
-                Ok(connection) => connection,
-                Err(none) => return Err(cause.unwrap_or(none)),
-            };
-            after = connection.generation;
-            let url = &connection.server.url;
-            let patience = deadline.min(Instant::now() + self.patience);
-            let search = self.doubting(connection.search(&self.config, filter));
-            match timeout_at(patience, search).await {
-                Ok(Ok(reply)) => {
-                    self.pulse.answered();
-                    return Ok((reply, connection.server.clone()));
-                }
-                Ok(Err(failure)) if !failure.is_servers_fault() => {
-                    self.pulse.answered();
-                    let cause: Arc<str> = format!("{url}: {failure}").into();
-                    if !failure.is_this_searchs_fault() {
-                        self.pulse.health(&Err(Arc::clone(&cause)));
-                    }
-                    return Err(cause);
-                }
-                Ok(Err(failure)) => {
-                    cause = Some(format!("{url}: {failure}").into());
-                    connection.condemn(End::Broken(failure.to_string()));
-                }
-                Err(_) => {
-                    cause = Some(format!("{url}: no answer in time").into());
-                    connection.condemn(End::Silent);
-                }
-            }
-        }
-        Err(cause.unwrap_or_else(|| "there is no server".into()))
-    }
-
-    /// Waits for an answer. One that takes long puts the directory in doubt until it is there: a server that has frozen
-    /// is not known to have until a question's time is up, and mail for who was not found would go on to be relayed.
-    async fn doubting<T>(&self, answer: impl Future<Output = T>) -> T {
-        let mut answer = pin!(answer);
-        if let Ok(answer) = timeout(self.config.timeout / 3, &mut answer).await {
-            return answer;
-        }
-        let _doubt = self.pulse.doubt();
-        answer.await
-    }
-
-    /// The connection in use, if it is a later one than `after`; waits until there is one or it is known that there
-    /// is none.
-    async fn connection(&self, after: u64, deadline: Instant) -> Result<Arc<Connection>, Arc<str>> {
-        let mut states = self.states.clone();
-        let known = |state: &State| match state {
-            State::Connecting => false,
-            State::Up(connection) => connection.generation > after,
-            State::Down(_) => true,
-        };
-        match timeout_at(deadline, states.wait_for(known)).await.map(|state| state.map(|state| state.clone())) {
-            Ok(Ok(State::Up(connection))) => Ok(connection),
-            Ok(Ok(State::Down(cause))) => Err(cause),
-            Ok(Ok(State::Connecting)) | Err(_) => Err("no connection in time".into()),
-            Ok(Err(_)) => Err("the directory is no longer configured".into()),
-        }
     }
 
     /// A connection that was lost or fell silent is in doubt before anything else is known of it.

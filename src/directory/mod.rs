@@ -12,6 +12,8 @@ pub mod filter;
 pub mod in_flight;
 pub mod known;
 pub mod ldap;
+mod line;
+mod login;
 pub mod profile;
 pub mod remembered;
 pub mod shares;
@@ -30,6 +32,7 @@ use self::conflicts::Listed;
 use self::file::FileDirectory;
 use self::ldap::LdapDirectory;
 pub use self::ldap::{Examination, Refreshed};
+pub use self::login::{Login, MayBind};
 use self::shares::{Shares, Turn};
 pub use self::snapshot::Accept;
 pub use self::snapshot::report::SnapshotReport;
@@ -39,7 +42,7 @@ use crate::fast_map::FastMap;
 use crate::metrics::{LOOKUPS, Metrics};
 use crate::recipient::{Answer, Fresh, Kind, Lookup};
 use crate::routing::table::DirectoryRules;
-use crate::routing::verdict::{Behalf, Question};
+use crate::routing::verdict::{Behalf, Question, Standing};
 use crate::smtp::address::Address;
 
 /// The directories of one configuration.
@@ -65,30 +68,6 @@ enum AnyDirectory {
     File(Arc<FileDirectory>),
     Ldap(Arc<LdapDirectory>),
     CallAhead(Arc<CallAheadDirectory>),
-}
-
-/// What became of a name and a password.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Login {
-    /// They belong together.
-    Accepted,
-    /// They do not, for this reason.
-    Rejected(String),
-    /// Nobody can say.
-    Unavailable(String),
-    /// The caller did not let it be asked ([`MayBind`]).
-    NotAsked,
-}
-
-/// Whether the password may be tried with the account of this name (an LDAP name): many addresses can be one account.
-pub type MayBind<'a> = &'a (dyn Fn(&str) -> bool + Sync);
-
-/// What one directory says of them.
-enum LogIn {
-    /// It has the name.
-    Known(Login),
-    /// It has not.
-    Unknown,
 }
 
 /// A future that a [`Directory`] returns.
@@ -184,22 +163,6 @@ impl Directories {
         })
     }
 
-    /// Asks the LDAP directories in order for somebody who logs in; the first that has the name decides, and one that
-    /// cannot say is the answer.
-    pub async fn log_in(&self, name: &str, password: &str, may_bind: MayBind<'_>) -> Login {
-        for built in &self.built {
-            let AnyDirectory::Ldap(ldap) = &built.directory else { continue };
-            match ldap.log_in(name, password, may_bind).await {
-                LogIn::Known(Login::Unavailable(why)) => {
-                    return Login::Unavailable(format!("directory {}: {why}", built.name));
-                }
-                LogIn::Known(login) => return login,
-                LogIn::Unknown => {}
-            }
-        }
-        Login::Rejected("no directory has this name".into())
-    }
-
     /// What the directory that the question names has in memory.
     #[must_use]
     pub fn known(&self, question: &Question) -> Option<Answer> {
@@ -210,11 +173,15 @@ impl Directories {
     ///
     /// # Errors
     /// It did not come in time: the answer.
-    pub async fn turn(&self, question: &Question, behalf: &Behalf) -> Result<Option<Turn>, Answer> {
+    pub async fn turn(
+        &self,
+        question: &Question,
+        (behalf, standing): (&Behalf, Standing),
+    ) -> Result<Option<Turn>, Answer> {
         let Some(shares) = self.by_name.get(&question.directory).and_then(|directory| directory.shares()) else {
             return Ok(None);
         };
-        let turn = shares.turn(behalf).await;
+        let turn = shares.turn(behalf, standing).await.map(Some);
         turn.map_err(|cause| Answer { lookup: Lookup::Unavailable(cause.into()), fresh: Fresh::Live })
     }
 

@@ -7,7 +7,11 @@
 //!   are asked about who logged in from there within 30 days.
 //! - A directory is asked about an account with at most three wrong passwords within half an hour by all those who never
 //!   logged in to it from where they are, and with three more from clients of which 20 failed: directories lock accounts
-//!   (Active Directory after 5 to 10), and no stranger is to lock somebody out.
+//!   (Active Directory after 5 to 10), and no stranger is to lock somebody out. One that was sent and never answered
+//!   may have been counted there, and counts here.
+//!
+//! What is under way may fail. Where all of it failing would be more than a limit, the next one waits for an answer:
+//! many at once do not get by, and right ones are not refused for being many.
 //!
 //! Nothing here is a name or a password: all are keyed hashes.
 
@@ -21,9 +25,11 @@ use crate::time::UnixTime;
 
 mod aging;
 mod saved;
+mod under_way;
 
 use aging::Aging;
 pub use saved::Malformed;
+use under_way::UnderWay;
 
 /// How long what was refused is not asked again.
 const NOT_AGAIN: Duration = Duration::from_mins(10);
@@ -47,8 +53,9 @@ pub struct Guesses {
     refused: Aging<()>,
     /// What failed lately, for each client: each name and password, and when it last failed.
     failed: Aging<Vec<(u64, UnixTime)>>,
-    /// When wrong passwords reached an account.
-    reached: Aging<Vec<UnixTime>>,
+    /// Which passwords reached an account and were not right.
+    reached: Aging<Vec<Reached>>,
+    under_way: UnderWay,
     /// Which users logged in from which clients.
     known: Aging<()>,
     changes: u64,
@@ -76,13 +83,55 @@ pub enum Step {
     Refuse,
     /// The client is limited, and the user has not logged in from there.
     Later,
+    /// Once another one is answered, look again.
+    Wait(Awaited),
 }
 
-/// A wrong password's place in the count of an account.
+/// What is waited for: what [ends](Guesses::end) or is [settled](Guesses::settle) has the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Awaited(pub u64);
+
+/// A password that reaches an account.
 #[derive(Debug, Clone, Copy)]
 pub struct Reach {
-    account: u64,
+    /// Where it counts; `None`: nowhere.
+    counts: Option<u64>,
+    /// All counts of this account.
+    all: [u64; 2],
+    asked: u64,
+}
+
+/// What became of a password that reached an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is right.
+    Right,
+    /// It is wrong.
+    Wrong,
+    /// It was not sent, or the directory said that it did not look at it.
+    NotLookedAt,
+    /// It was sent and no answer came: the directory may have counted it as wrong.
+    Unanswered,
+}
+
+/// Why an account must not be asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// Name and password were refused meanwhile.
+    Refused,
+    /// Enough wrong passwords have reached it.
+    Wrong,
+    /// The same, some of which were never answered.
+    Unanswered,
+    /// So many are under way that they would be enough: once one is answered, look again.
+    Wait(Awaited),
+}
+
+/// One that was not right, as far as is known.
+struct Reached {
     at: UnixTime,
+    /// It was never answered: what was asked.
+    doubt: Option<u64>,
 }
 
 /// Whether a client is limited.
@@ -103,6 +152,7 @@ impl Guesses {
             refused: Aging::new(NOT_AGAIN, ENTRIES),
             failed: Aging::new(WITHIN, ENTRIES),
             reached: Aging::new(WITHIN, ENTRIES),
+            under_way: UnderWay::default(),
             known: Aging::new(KNOWN, ENTRIES),
             changes: 0,
         }
@@ -122,45 +172,96 @@ impl Guesses {
         }
     }
 
-    /// What is to be done about it.
-    #[must_use]
-    pub fn step(&self, guess: &Guess, now: UnixTime) -> Step {
+    /// What is to be done about it. What is to be asked is under way from now on, until its [end](Self::end).
+    pub fn begin(&mut self, guess: &Guess, now: UnixTime) -> Step {
+        let step = self.step(guess, now);
+        if step == Step::Ask {
+            self.under_way.begin(guess.client, guess.user, guess.pair);
+        }
+        step
+    }
+
+    /// It is not under way any more, whatever became of it.
+    pub fn end(&mut self, guess: &Guess) -> Awaited {
+        self.under_way.end(guess.client, guess.pair);
+        Awaited(guess.client)
+    }
+
+    /// Who logged in from there waits only beside other passwords in his name: of many users who are there at once each has
+    /// one.
+    fn step(&self, guess: &Guess, now: UnixTime) -> Step {
+        let (client, failures) = (guess.client, self.failures(guess, now));
+        let (is_known, all) = (self.is_known(guess, now), failures + self.under_way.of_client(client));
+        let waits = match is_known {
+            true => all >= FAILURES && self.under_way.has_another(client, guess.user, guess.pair),
+            // The same one is asked already: if it is wrong that is known in a moment.
+            false => all >= FAILURES || self.under_way.has(client, guess.pair),
+        };
         if self.refused.get(guess.asked, now).is_some() {
             Step::Refuse
-        } else if self.is_limited(guess, now) && !self.is_known(guess, now) {
-            Step::Later
+        } else if failures >= FAILURES {
+            if is_known { Step::Ask } else { Step::Later }
+        } else if waits {
+            Step::Wait(Awaited(client))
         } else {
             Step::Ask
         }
     }
 
-    /// The directory is about to be asked about this account. `Err`: it must not be, for now. `Ok(None)`: it does not
-    /// count. What counts does so from now on, and is [forgotten](Self::forget) when the password was not wrong.
+    /// The directory is about to be asked about this account. What comes of it is to be [settled](Self::settle).
     ///
     /// # Errors
-    /// Enough wrong passwords have reached it.
-    pub fn reach(&mut self, guess: &Guess, account: &str, now: UnixTime) -> Result<Option<Reach>, TooMany> {
-        let from = match (self.is_known(guess, now), self.is_limited(guess, now)) {
-            (true, false) => return Ok(None),
-            // Strangers do not take from those who logged in.
-            (true, true) => "known",
-            (false, _) => "stranger",
-        };
-        let account = self.hash(&["account", from, account]);
-        let reached = self.reached.touch(account, now);
-        reached.retain(|at| now.since(*at) < WITHIN);
-        if reached.len() >= REACHING {
-            return Err(TooMany);
+    /// It must not be, or not yet.
+    pub fn reach(&mut self, guess: &Guess, account: &str, now: UnixTime) -> Result<Reach, Closed> {
+        if self.refused.get(guess.asked, now).is_some() {
+            return Err(Closed::Refused);
         }
-        reached.push(now);
-        Ok(Some(Reach { account, at: now }))
+        let all = ["stranger", "known"].map(|from| self.hash(&["account", from, account]));
+        let counts = match (self.is_known(guess, now), self.is_limited(guess, now)) {
+            (true, false) => None,
+            // Strangers do not take from those who logged in.
+            (true, true) => Some(all[1]),
+            (false, _) => Some(all[0]),
+        };
+        let reach = Reach { counts, all, asked: guess.asked };
+        let Some(account) = counts else { return Ok(reach) };
+        let recent = |reached: &&Reached| now.since(reached.at) < WITHIN;
+        let reached: Vec<&Reached> = self.reached.get(account, now).into_iter().flatten().filter(recent).collect();
+        if reached.len() >= REACHING {
+            let doubts = reached.iter().any(|reached| reached.doubt.is_some());
+            return Err(if doubts { Closed::Unanswered } else { Closed::Wrong });
+        }
+        if reached.len() + self.under_way.of_account(account) >= REACHING {
+            return Err(Closed::Wait(Awaited(account)));
+        }
+        self.under_way.reach(account);
+        Ok(reach)
     }
 
-    /// It was no wrong password.
-    pub fn forget(&mut self, reach: Reach) {
-        let Some(reached) = self.reached.get_mut(reach.account) else { return };
-        if let Some(place) = reached.iter().position(|at| *at == reach.at) {
-            reached.remove(place);
+    /// What became of it. What is not right counts from now on: the directory counted it before.
+    pub fn settle(&mut self, reach: Reach, outcome: Outcome, now: UnixTime) -> Option<Awaited> {
+        if outcome == Outcome::Right {
+            self.was_right(reach);
+        }
+        let account = reach.counts?;
+        self.under_way.leave(account);
+        let doubt = match outcome {
+            Outcome::Right | Outcome::NotLookedAt => return Some(Awaited(account)),
+            Outcome::Wrong => None,
+            Outcome::Unanswered => Some(reach.asked),
+        };
+        let reached = self.reached.touch(account, now);
+        reached.retain(|reached| now.since(reached.at) < WITHIN);
+        reached.push(Reached { at: now, doubt });
+        Some(Awaited(account))
+    }
+
+    /// Nor was it wrong whenever it was not answered.
+    fn was_right(&mut self, reach: Reach) {
+        for account in reach.all {
+            if let Some(reached) = self.reached.get_mut(account) {
+                reached.retain(|reached| reached.doubt != Some(reach.asked));
+            }
         }
     }
 
@@ -203,12 +304,17 @@ impl Guesses {
     }
 
     fn is_limited(&self, guess: &Guess, now: UnixTime) -> bool {
-        let failed = self.failed.get(guess.client, now);
-        let recent = failed.map(|failed| failed.iter().filter(|(_, at)| now.since(*at) < WITHIN).count());
-        recent.is_some_and(|recent| recent >= FAILURES)
+        self.failures(guess, now) >= FAILURES
     }
 
-    fn is_known(&self, guess: &Guess, now: UnixTime) -> bool {
+    /// How many of its client's have failed lately.
+    fn failures(&self, guess: &Guess, now: UnixTime) -> usize {
+        let failed = self.failed.get(guess.client, now).into_iter().flatten();
+        failed.filter(|(_, at)| now.since(*at) < WITHIN).count()
+    }
+
+    /// Whether its user logged in from there before.
+    pub(crate) fn is_known(&self, guess: &Guess, now: UnixTime) -> bool {
         self.known.get(guess.user, now).is_some()
     }
 
@@ -222,10 +328,6 @@ impl Guesses {
         keyed_hash(&self.key, &text)
     }
 }
-
-/// Enough wrong passwords have reached an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooMany;
 
 #[cfg(test)]
 mod tests;

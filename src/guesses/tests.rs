@@ -103,21 +103,31 @@ fn one_wrong_password_said_for_ever_is_one_failure() {
     assert_eq!(table.step(&guess(&table, HOME, "ann", "right"), UnixTime(1800)), Step::Ask);
 }
 
-/// What the account may still be asked by this guess.
-fn reach(table: &mut Guesses, client: &str, password: &str, at: u64) -> Result<Option<Reach>, TooMany> {
+/// Whether the account may be asked about this guess.
+fn reach(table: &mut Guesses, client: &str, password: &str, at: u64) -> Result<Reach, Closed> {
     let guess = guess(table, client, "ann", password);
     table.reach(&guess, "CN=Ann", UnixTime(at))
+}
+
+/// The same, and how it ends.
+fn reached(table: &mut Guesses, (client, password): (&str, &str), outcome: Outcome, at: u64) -> Result<(), Closed> {
+    let reach = reach(table, client, password, at)?;
+    table.settle(reach, outcome, UnixTime(at));
+    Ok(())
+}
+
+fn is_wait(result: &Result<Reach, Closed>) -> bool {
+    matches!(result, Err(Closed::Wait(_)))
 }
 
 #[test]
 fn three_wrong_passwords_of_strangers_reach_an_account() {
     let mut table = guesses();
-    let mut reached = 0;
     for number in 0..100 {
-        let client = format!("198.51.100.{number}");
-        reached += usize::from(reach(&mut table, &client, &number.to_string(), number).is_ok());
+        let (client, password) = (format!("198.51.100.{number}"), number.to_string());
+        let expected = if number < 3 { Ok(()) } else { Err(Closed::Wrong) };
+        assert_eq!(reached(&mut table, (&client, &password), Outcome::Wrong, number), expected, "{number}");
     }
-    assert_eq!(reached, 3);
     let other = guess(&table, HOME, "bob", "x");
     assert!(table.reach(&other, "CN=Bob", UnixTime(100)).is_ok(), "another account is not touched");
     assert!(reach(&mut table, HOME, "x", 30 * MINUTE - 1).is_err());
@@ -129,24 +139,163 @@ fn who_logged_in_from_there_is_asked_as_usual_and_strangers_take_nothing_from_hi
     let mut table = guesses();
     table.accepted(&guess(&table, HOME, "ann", "right"), UnixTime(0));
     for number in 0..5 {
-        let _ = reach(&mut table, "198.51.100.1", &number.to_string(), 1);
+        let _ = reached(&mut table, ("198.51.100.1", &number.to_string()), Outcome::Wrong, 1);
     }
     for number in 0..50 {
-        assert!(matches!(reach(&mut table, HOME, &number.to_string(), 2), Ok(None)), "{number}");
+        assert_eq!(reached(&mut table, (HOME, &number.to_string()), Outcome::Wrong, 2), Ok(()), "{number}");
     }
     // From where many failed three more reach the account.
     fail(&mut table, HOME, 20, 3);
-    let reached = (0..50).filter(|number| reach(&mut table, HOME, &number.to_string(), 4).is_ok()).count();
-    assert_eq!(reached, 3);
+    let wrong = |number: &u32| reached(&mut table, (HOME, &number.to_string()), Outcome::Wrong, 4).is_ok();
+    assert_eq!((0..50).filter(wrong).count(), 3);
 }
 
 #[test]
-fn a_right_password_takes_no_place() {
+fn a_right_password_takes_no_place_for_long() {
     let mut table = guesses();
     for number in 0..50 {
-        let reached = reach(&mut table, &format!("198.51.100.{number}"), "right", 5);
-        table.forget(reached.unwrap().unwrap());
+        let client = format!("198.51.100.{number}");
+        for outcome in [Outcome::Right, Outcome::NotLookedAt] {
+            assert_eq!(reached(&mut table, (&client, "right"), outcome, 5), Ok(()), "{number}");
+        }
     }
+    assert!(table.under_way.is_empty());
+}
+
+#[test]
+fn as_many_as_may_be_wrong_are_under_way_and_the_next_one_waits() {
+    let mut table = guesses();
+    let under_way: Vec<Reach> =
+        (0..3).map(|n| reach(&mut table, &format!("192.0.2.1{n}"), "right", 0).unwrap()).collect();
+    let fourth = reach(&mut table, HOME, "right", 0);
+    assert!(is_wait(&fourth), "{fourth:?}");
+    let Err(Closed::Wait(awaited)) = fourth else { return };
+    // A right one makes room, a wrong one does not, and the third wrong one ends it.
+    assert_eq!(table.settle(under_way[0], Outcome::Right, UnixTime(1)), Some(awaited));
+    let fourth = reach(&mut table, HOME, "right", 1).unwrap();
+    assert!(is_wait(&reach(&mut table, HOME, "other", 1)));
+    table.settle(under_way[1], Outcome::Wrong, UnixTime(2));
+    assert!(is_wait(&reach(&mut table, HOME, "other", 2)));
+    table.settle(under_way[2], Outcome::Wrong, UnixTime(2));
+    assert!(is_wait(&reach(&mut table, HOME, "other", 2)));
+    table.settle(fourth, Outcome::Wrong, UnixTime(3));
+    assert_eq!(reach(&mut table, HOME, "other", 3).err(), Some(Closed::Wrong));
+    assert!(table.under_way.is_empty());
+    // Counted from the answer, before which the directory counted it.
+    assert!(reach(&mut table, HOME, "other", 30 * MINUTE + 1).is_err());
+    assert!(reach(&mut table, HOME, "other", 30 * MINUTE + 2).is_ok());
+}
+
+/// However many are under way at a time, and in whatever order they are answered.
+#[test]
+fn never_more_than_three_wrong_ones_whatever_is_under_way() {
+    let mut table = guesses();
+    let (mut under_way, mut wrong, mut number) = (Vec::new(), Vec::new(), 0_u64);
+    for at in 0..4 * 30 * MINUTE {
+        for _ in 0..5 {
+            number += 1;
+            under_way.extend(reach(&mut table, &format!("2001:db8:{:x}::1", number % 0xffff), &number.to_string(), at));
+        }
+        assert!(under_way.len() <= 3);
+        let outcome =
+            [Outcome::Wrong, Outcome::Right, Outcome::Unanswered, Outcome::NotLookedAt][number as usize / 7 % 4];
+        if at % 3 == 0 && !under_way.is_empty() {
+            let reach: Reach = under_way.swap_remove(number as usize % under_way.len());
+            table.settle(reach, outcome, UnixTime(at));
+            wrong.extend(matches!(outcome, Outcome::Wrong | Outcome::Unanswered).then_some(at));
+        }
+        assert!(wrong.iter().filter(|then| at - **then < 30 * MINUTE).count() <= 3, "{at}");
+    }
+    assert!(wrong.len() >= 9, "{wrong:?}");
+}
+
+#[test]
+fn what_was_never_answered_may_have_been_wrong() {
+    let mut table = guesses();
+    for _ in 0..3 {
+        assert_eq!(reached(&mut table, (HOME, "right"), Outcome::Unanswered, 5), Ok(()));
+    }
+    assert_eq!(reach(&mut table, HOME, "right", 6).err(), Some(Closed::Unanswered));
+    // Nobody has failed, and half an hour later all is forgotten.
+    assert_eq!(table.step(&guess(&table, HOME, "ann", "right"), UnixTime(6)), Step::Ask);
+    assert!(reach(&mut table, HOME, "right", 5 + 30 * MINUTE).is_ok());
+
+    // Where the same password turns out to be right it never was wrong, wherever it is said.
+    let mut table = guesses();
+    let office = "192.0.2.200";
+    table.accepted(&guess(&table, office, "ann", "old"), UnixTime(0));
+    for password in ["right", "right", "guess"] {
+        assert_eq!(reached(&mut table, (HOME, password), Outcome::Unanswered, 5), Ok(()));
+    }
+    assert_eq!(reach(&mut table, HOME, "right", 6).err(), Some(Closed::Unanswered));
+    assert_eq!(reached(&mut table, (office, "right"), Outcome::Right, 7), Ok(()));
+    for password in ["right", "other"] {
+        assert_eq!(reached(&mut table, (HOME, password), Outcome::Wrong, 8), Ok(()), "{password}");
+    }
+    assert_eq!(reach(&mut table, HOME, "another", 9).err(), Some(Closed::Unanswered), "a guess, and two wrong ones");
+}
+
+#[test]
+fn what_was_refused_while_it_waited_is_not_asked() {
+    let mut table = guesses();
+    assert!(reach(&mut table, HOME, "wrong", 0).is_ok());
+    table.refused(&guess(&table, "198.51.100.1", "ann", "wrong"), UnixTime(1));
+    assert_eq!(reach(&mut table, HOME, "wrong", 1).err(), Some(Closed::Refused));
+}
+
+/// Begins a guess of this client.
+fn begin(table: &mut Guesses, name: &str, password: &str) -> Step {
+    let guess = guess(table, HOME, name, password);
+    table.begin(&guess, UnixTime(10))
+}
+
+#[test]
+fn twenty_of_a_client_are_under_way_and_the_next_ones_wait_for_an_answer() {
+    let mut table = guesses();
+    fail(&mut table, HOME, 5, 1);
+    let new: Vec<Guess> = (0..50).map(|number| guess(&table, HOME, &format!("new{number}"), "x")).collect();
+    let begun: Vec<Guess> = new.into_iter().filter(|new| table.begin(new, UnixTime(10)) == Step::Ask).collect();
+    assert_eq!(begun.len(), 15, "with five that failed");
+    assert!(matches!(begin(&mut table, "new50", "x"), Step::Wait(_)));
+    let other = table.guess("192.0.2.2".parse().unwrap(), "directory", ("new50", "x"));
+    assert_eq!(table.begin(&other, UnixTime(10)), Step::Ask, "another client");
+    table.end(&other);
+    // Right ones make room; those that are wrong do not, and all wait until the last is answered.
+    table.accepted(&begun[0], UnixTime(10));
+    table.end(&begun[0]);
+    assert_eq!(begin(&mut table, "new50", "x"), Step::Ask);
+    for guess in &begun[1..] {
+        assert!(matches!(begin(&mut table, "new51", "x"), Step::Wait(_)));
+        table.refused(guess, UnixTime(10));
+        table.end(guess);
+    }
+    let last = guess(&table, HOME, "new50", "x");
+    assert_eq!(table.refused(&last, UnixTime(10)), Limit::Begins);
+    table.end(&last);
+    assert!(table.under_way.is_empty());
+    assert_eq!((begin(&mut table, "new51", "x"), begin(&mut table, "new0", "x")), (Step::Later, Step::Ask));
+}
+
+#[test]
+fn users_who_logged_in_from_there_do_not_wait_for_each_other() {
+    let mut table = guesses();
+    let users: Vec<String> = (0..50).map(|number| format!("user{number}")).collect();
+    for user in &users {
+        table.accepted(&guess(&table, HOME, user, "right"), UnixTime(0));
+    }
+    for user in users.iter().chain(&users) {
+        assert_eq!(begin(&mut table, user, "right"), Step::Ask, "{user}");
+    }
+    assert!(matches!(begin(&mut table, "user7", "wrong"), Step::Wait(_)), "many passwords of one are guesses");
+    // The same password of somebody new is asked once, whatever becomes of it.
+    let mut table = guesses();
+    assert_eq!(begin(&mut table, "ann", "right"), Step::Ask);
+    assert!(matches!(begin(&mut table, "ann", "right"), Step::Wait(_)));
+    assert_eq!(begin(&mut table, "ann", "another"), Step::Ask);
+    let ann = guess(&table, HOME, "ann", "right");
+    table.accepted(&ann, UnixTime(10));
+    table.end(&ann);
+    assert_eq!([begin(&mut table, "ann", "right"), begin(&mut table, "ann", "right")], [Step::Ask; 2]);
 }
 
 #[test]

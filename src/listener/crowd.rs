@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::eviction::{first_to_go, is_crowded, is_overdue};
-use crate::session::turn::{Idle, Turn, Whose, Why};
+use super::eviction::{Order, first_to_go, is_crowded, is_overdue};
+use crate::session::turn::{Idle, Stage, Turn, Whose, Why};
 
 /// Of a scan one in so many is remembered, and so many at least: evictions one after another do not scan each time.
 const REMEMBERED: usize = 16;
@@ -89,8 +89,8 @@ impl Crowd {
         Some(gone)
     }
 
-    /// Since when the stranger is idle who goes first; `None`: nobody may be evicted now.
-    pub(super) fn longest_idle(&mut self, now: Duration) -> Option<Duration> {
+    /// How the stranger is idle who goes first; `None`: nobody may be evicted now.
+    pub(super) fn longest_idle(&mut self, now: Duration) -> Option<Order> {
         loop {
             let Some((at, idle)) = self.first.last().copied() else {
                 if !self.scan(now) {
@@ -100,18 +100,18 @@ impl Crowd {
             };
             let still = self.seated.get(at).and_then(Option::as_ref).and_then(|seated| seated.turn.idle());
             if still == Some(idle) {
-                return Some(idle.since);
+                return Some(Order::of(idle));
             }
             self.first.pop();
         }
     }
 
-    /// Sends away the stranger who has been idle longest; his place is free.
+    /// Sends away the stranger who goes first; his place is free.
     pub(super) fn evict(&mut self, now: Duration) -> Option<Seated> {
         while self.longest_idle(now).is_some() {
             let (at, idle) = self.first.pop()?;
             let seated = self.seated.get(at).and_then(Option::as_ref);
-            if seated.is_some_and(|seated| seated.turn.send_away(idle, Why::Wanted)) {
+            if seated.is_some_and(|seated| seated.turn.send_away(idle, Why::of(idle, Why::Wanted))) {
                 return self.leave(at);
             }
         }
@@ -125,8 +125,9 @@ impl Crowd {
         let overdue = |(at, seated): (usize, &Option<Seated>)| {
             let Seated { turn, whose, .. } = seated.as_ref()?;
             let idle = turn.idle().filter(|idle| is_overdue(*idle, now))?;
-            let concerned = idle.whose == Whose::Stranger || (too_many && *whose == Whose::Known);
-            (concerned && turn.send_away(idle, Why::Idle)).then_some(at)
+            let known = too_many && *whose == Whose::Known && idle.stage != Stage::Content;
+            let concerned = idle.whose == Whose::Stranger || known;
+            (concerned && turn.send_away(idle, Why::of(idle, Why::Idle))).then_some(at)
         };
         let gone: Vec<usize> = self.seated.iter().enumerate().filter_map(overdue).collect();
         gone.into_iter().filter_map(|at| self.leave(at)).collect()
@@ -154,7 +155,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::session::turn::{Place, Stage};
+    use crate::session::turn::Place;
 
     fn seat(crowd: &mut Crowd, start: Instant, idle_since: Option<u64>) -> (usize, Turn) {
         let turn = Turn::new(start, CancellationToken::new(), Arc::new(Semaphore::new(1)), Place::Free);
@@ -174,7 +175,7 @@ mod tests {
         let gone = |turns: &[Turn]| turns.iter().filter(|turn| turn.sent_away().is_some()).count();
         let since = |at: u64| at * 37 % 100;
         for number in 0..100 {
-            assert_eq!(crowd.longest_idle(now), Some(Duration::from_millis(number)));
+            assert_eq!(crowd.longest_idle(now).map(|order| order.since), Some(Duration::from_millis(number)));
             assert!(crowd.evict(now).is_some());
             let this = (0..100).find(|at| since(*at) == number).unwrap();
             assert!(turns[usize::try_from(this).unwrap()].sent_away().is_some(), "{number}");
@@ -183,7 +184,7 @@ mod tests {
             assert_eq!(crowd.all, 150);
         }
         assert_eq!((gone(&turns), gone(&busy)), (100, 0));
-        assert_eq!(crowd.longest_idle(now), Some(Duration::from_millis(1000)));
+        assert_eq!(crowd.longest_idle(now).map(|order| order.since), Some(Duration::from_millis(1000)));
         for _ in 0..100 {
             assert!(crowd.evict(now).is_some());
         }
@@ -196,7 +197,7 @@ mod tests {
         let (mut crowd, start, now) = (Crowd::default(), Instant::now(), Duration::from_secs(60));
         let (_, first) = seat(&mut crowd, start, Some(1));
         let (_, second) = seat(&mut crowd, start, Some(2));
-        assert_eq!(crowd.longest_idle(now), Some(Duration::from_millis(1)));
+        assert_eq!(crowd.longest_idle(now).map(|order| order.since), Some(Duration::from_millis(1)));
         first.ends().unwrap();
         first.begins(start + Duration::from_millis(3), Stage::AfterMail, Whose::Stranger);
         assert!(crowd.evict(now).is_some());

@@ -9,6 +9,22 @@ const BEFORE_MAIL: Duration = Duration::from_secs(10);
 /// The same after it.
 const AFTER_MAIL: Duration = Duration::from_secs(30);
 
+/// How far content may be behind a kibibyte a second.
+const BEHIND: Duration = Duration::from_secs(10);
+
+/// Who goes first: the least. Harvesters before all others, then whoever has been idle longest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Order {
+    looks_like_a_sender: bool,
+    pub(super) since: Duration,
+}
+
+impl Order {
+    pub(super) fn of(idle: Idle) -> Self {
+        Self { looks_like_a_sender: idle.stage != Stage::Harvests, since: idle.since }
+    }
+}
+
 /// Whether so many connections of `most` are a reason to be impatient: more than four of five.
 pub(super) fn is_crowded(taken: usize, most: usize) -> bool {
     taken.saturating_mul(5) > most.saturating_mul(4)
@@ -19,13 +35,16 @@ pub(super) fn is_overdue(idle: Idle, now: Duration) -> bool {
     let limit = match idle.stage {
         Stage::BeforeMail | Stage::Handshake => BEFORE_MAIL,
         Stage::AfterMail => AFTER_MAIL,
+        Stage::Content => BEHIND,
+        Stage::Harvests => Duration::ZERO,
     };
     now.saturating_sub(idle.since) >= limit
 }
 
-/// Whether another client may have its place. A handshake that moves is left alone.
+/// Whether another client may have its place. A handshake that moves, and content, are left alone.
 fn may_be_evicted(idle: Idle, now: Duration) -> bool {
-    idle.whose == Whose::Stranger && (idle.stage != Stage::Handshake || is_overdue(idle, now))
+    let moves = matches!(idle.stage, Stage::Handshake | Stage::Content);
+    idle.whose == Whose::Stranger && (!moves || is_overdue(idle, now))
 }
 
 /// Those of whom others may have the places, `most` of them: who goes first stands last. Whoever is idle since then, and
@@ -33,10 +52,10 @@ fn may_be_evicted(idle: Idle, now: Duration) -> bool {
 pub(super) fn first_to_go(idle: impl Iterator<Item = (usize, Idle)>, now: Duration, most: usize) -> Vec<(usize, Idle)> {
     let mut found: Vec<(usize, Idle)> = idle.filter(|(_, idle)| may_be_evicted(*idle, now)).collect();
     if found.len() > most && most > 0 {
-        found.select_nth_unstable_by_key(most - 1, |(_, idle)| idle.since);
+        found.select_nth_unstable_by_key(most - 1, |(_, idle)| Order::of(*idle));
         found.truncate(most);
     }
-    found.sort_unstable_by_key(|(_, idle)| std::cmp::Reverse(idle.since));
+    found.sort_unstable_by_key(|(_, idle)| std::cmp::Reverse(Order::of(*idle)));
     found.shrink_to_fit();
     found
 }
@@ -69,7 +88,9 @@ mod tests {
 
     #[test]
     fn who_is_idle_has_ten_seconds_before_mail_and_thirty_after() {
-        for (stage, limit) in [(Stage::BeforeMail, 10), (Stage::Handshake, 10), (Stage::AfterMail, 30)] {
+        for (stage, limit) in
+            [(Stage::BeforeMail, 10), (Stage::Handshake, 10), (Stage::Content, 10), (Stage::AfterMail, 30)]
+        {
             for whose in [Whose::Known, Whose::Stranger] {
                 let idle = idle(100, stage, whose);
                 for (now, overdue) in [(0, false), (100 + limit - 1, false), (100 + limit, true)] {
@@ -88,6 +109,8 @@ mod tests {
             idle(2, Stage::Handshake, Whose::Stranger), // it moves
             idle(9, Stage::BeforeMail, Whose::Stranger),
             idle(4, Stage::BeforeMail, Whose::Stranger),
+            idle(6, Stage::Content, Whose::Stranger), // it comes, or came just now
+            idle(1, Stage::Content, Whose::Known),
         ];
         let order = |now, most| {
             let found = first_to_go(all.into_iter().enumerate(), Duration::from_secs(now), most);
@@ -97,6 +120,12 @@ mod tests {
         assert_eq!(order(12, 10), [3, 2, 5, 0, 4], "it has not moved for ten seconds");
         assert_eq!(order(11, 2), [2, 5]);
         assert_eq!(order(11, 1), [2]);
+        assert_eq!(order(16, 10), [3, 2, 5, 0, 6, 4], "a message that is ten seconds behind");
+        let harvesters = [8, 10].map(|since| idle(since, Stage::Harvests, Whose::Stranger));
+        let with_them = all.into_iter().chain(harvesters).enumerate();
+        let order = first_to_go(with_them, Duration::from_secs(11), 4).into_iter().rev().map(|(at, _)| at);
+        assert_eq!(order.collect::<Vec<_>>(), [8, 9, 2, 5], "harvesters, however short a time they wait");
+        assert!(is_overdue(harvesters[1], Duration::from_secs(10)), "and where it is crowded at once");
         assert!(first_to_go(std::iter::empty(), Duration::ZERO, 3).is_empty());
     }
 }

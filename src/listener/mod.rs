@@ -20,9 +20,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Auth, Config, ReceiveConnector, ReceiveTlsMode};
 use crate::descriptors::{self, Room};
+use crate::message::envelope::Shown;
 use crate::session::{self, Client, Identity, Services, door};
 use crate::smtp::reply::{self, Reply};
 use crate::strangers::sums::{About, Kind};
+use crate::tls::names::ClientName;
 use crate::tls::serve::Certificates;
 use crate::{net, time::UnixTime};
 
@@ -36,7 +38,7 @@ mod seats;
 pub use error::ListenError;
 use proxy::NoHeader;
 use renew::Watched;
-use seats::{Behind, NoSeat, Proof, Seats, Sessions};
+use seats::{Behind, Proof, Seats, Sessions};
 
 /// How long accepting waits after an error of ours, such as too many open files; twice as long after each, up to a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -269,7 +271,9 @@ impl Shared {
                 Some(Ok(client)) => shared.admit(bind, socket, (client.unwrap_or(peer), Behind::Balancer)),
                 Some(Err(NoHeader::Closed)) => tracing::debug!(%balancer, "closed before a PROXY header came"),
                 Some(Err(error)) => {
-                    tracing::warn!(%balancer, %bind, %error, "connection from a trusted proxy closed");
+                    if shared.services.strangers.tells(&About::new(Kind::TurnedAway, balancer, "proxy-header")) {
+                        tracing::warn!(%balancer, %bind, %error, "connection from a trusted proxy closed");
+                    }
                     shared.services.metrics.sessions_refused.with_label_values(&["proxy-header"]).inc();
                 }
                 None => {}
@@ -284,7 +288,7 @@ impl Shared {
             // A bind that the configuration in force does not have belongs to one that is about to be.
             let known = config.receive_connectors.iter().any(|connector| connector.bind.contains(&bind));
             let why = if known { reply::NOT_SERVED } else { reply::SHUTTING_DOWN };
-            return self.turn_away(socket, address, ("no-connector", why));
+            return self.turn_away(socket, address, ("no-connector", why), None);
         };
         let strangers = &self.services.strangers;
         let harvests = connector.is_for_anybody() && strangers.has_one_session(address.ip(), &connector.limits);
@@ -292,19 +296,7 @@ impl Shared {
         let proof = proof(&config, bind, connector);
         let seat = match self.seats.take(connector, address.ip(), (behind, proof, sessions)) {
             Ok(seat) => seat,
-            Err(_) if connector.tls.mode == ReceiveTlsMode::Implicit => return, // a clear-text reply means nothing there
-            Err(NoSeat::Full) => {
-                return self.turn_away(socket, address, ("max-connections", reply::TOO_MANY_CONNECTIONS));
-            }
-            Err(NoSeat::FullForAddress) => {
-                return self.turn_away(socket, address, ("max-connections-per-ip", reply::TOO_MANY_FROM_ADDRESS));
-            }
-            Err(NoSeat::OneOnly) => {
-                return self.turn_away(socket, address, ("unknown-recipients", reply::TOO_MANY_UNKNOWN));
-            }
-            Err(NoSeat::NoDescriptors) => {
-                return self.turn_away(socket, address, ("descriptors", reply::TOO_MANY_CONNECTIONS));
-            }
+            Err(none) => return self.turn_away(socket, address, none.told(), Some(connector)),
         };
         let _ = socket.set_nodelay(true); // replies are written whole; where it fails they are only later
         let client = Client {
@@ -323,12 +315,23 @@ impl Shared {
         }));
     }
 
-    /// Says why, and closes.
-    fn turn_away(&self, mut socket: TcpStream, address: SocketAddr, (reason, why): (&'static str, Reply)) {
-        if self.services.strangers.tells(&About::new(Kind::TurnedAway, address.ip(), reason)) {
+    /// Says why, and closes. Where TLS comes first a reply in clear means nothing.
+    fn turn_away(
+        &self,
+        mut socket: TcpStream,
+        address: SocketAddr,
+        (reason, why): (&'static str, Reply),
+        connector: Option<&Arc<ReceiveConnector>>,
+    ) {
+        let organization = connector.map_or("", |connector| &connector.organization);
+        let is_stranger = Shown { organization, authenticated: false }.is_stranger();
+        if !is_stranger || self.services.strangers.tells(&About::new(Kind::TurnedAway, address.ip(), reason)) {
             tracing::info!(client = %address.ip().to_canonical(), reason, "connection turned away");
         }
         self.services.metrics.sessions_refused.with_label_values(&[reason]).inc();
+        if connector.is_some_and(|connector| connector.tls.mode == ReceiveTlsMode::Implicit) {
+            return;
+        }
         let Ok(permit) = self.refusals.clone().try_acquire_owned() else { return };
         self.sessions.spawn(async move {
             let told = async {
@@ -346,7 +349,8 @@ impl Shared {
 /// Whether a client of this connector may still show that it is no stranger.
 fn proof(config: &Config, bind: SocketAddr, connector: &ReceiveConnector) -> Proof {
     let names_organization = |other: &Arc<ReceiveConnector>| {
-        !other.client_names.is_empty() && !other.organization.is_empty() && other.bind.contains(&bind)
+        let may_bring = |name: &ClientName| other.tenant.is_some() || other.vouches_for(name.as_str());
+        !other.organization.is_empty() && other.client_names.iter().any(may_bring) && other.bind.contains(&bind)
     };
     let possible = connector.auth != Auth::None || config.receive_connectors.iter().any(names_organization);
     if possible { Proof::Possible } else { Proof::Impossible }

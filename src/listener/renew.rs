@@ -104,11 +104,9 @@ impl Listeners {
             self.shared.services.metrics.certificate_expiry.with_label_values(&[&*connector.name]).set(seconds);
         }
         let now = UnixTime::now();
-        for (of, files) in serve::shown(config) {
-            if let Ok(Some(why)) = accept::out_of_time(files, now) {
-                let file = files.certificate.display();
-                tracing::warn!(alert = true, %of, %file, "the certificate {why}: renew it, or put the clock right");
-            }
+        for serve::OutOfTime { of, file, why } in serve::out_of_time(config, now) {
+            let file = file.display();
+            tracing::warn!(alert = true, %of, %file, "the certificate {why}: renew it, or put the clock right");
         }
     }
 }

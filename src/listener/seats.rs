@@ -14,9 +14,11 @@ use super::crowd::{Crowd, Seated};
 use super::eviction::is_crowded;
 use crate::config::ReceiveConnector;
 use crate::descriptors::{Room, reserved};
+use crate::message::envelope::Shown;
 use crate::metrics::Metrics;
 use crate::one_client::one_client;
 use crate::session::turn::{Place, Stage, Turn, Whose, Why};
+use crate::smtp::reply::{self, Reply};
 
 /// How often idle clients of a crowd are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -79,6 +81,18 @@ pub(super) enum NoSeat {
     NoDescriptors,
 }
 
+impl NoSeat {
+    /// As the metric has it, and what the client is told.
+    pub(super) fn told(self) -> (&'static str, Reply) {
+        match self {
+            Self::Full => ("max-connections", reply::TOO_MANY_CONNECTIONS),
+            Self::FullForAddress => ("max-connections-per-ip", reply::TOO_MANY_FROM_ADDRESS),
+            Self::OneOnly => ("unknown-recipients", reply::TOO_MANY_UNKNOWN),
+            Self::NoDescriptors => ("descriptors", reply::TOO_MANY_CONNECTIONS),
+        }
+    }
+}
+
 /// One connection's seat; free again when dropped, unless somebody else has got it.
 pub(super) struct Seat {
     seats: Seats,
@@ -111,7 +125,7 @@ impl Seats {
         (behind, proof, sessions): (Behind, Proof, Sessions),
     ) -> Result<Seat, NoSeat> {
         let (client, now) = (one_client(address), self.start.elapsed());
-        let whose = if connector.organization.is_empty() { Whose::Stranger } else { Whose::Known };
+        let whose = Whose::from(Shown { organization: &connector.organization, authenticated: false });
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let crowd = taken.connectors.entry(connector.name.clone()).or_default();
         crowd.most = connector.max_connections;
@@ -166,11 +180,7 @@ impl Seats {
     fn count(&self, connector: &str, why: Option<Why>) {
         self.metrics.connections.with_label_values(&[connector]).dec();
         let Some(why) = why else { return };
-        let reason = match why {
-            Why::Wanted => "place-wanted",
-            Why::Idle => "idle",
-        };
-        self.metrics.sessions_sent_away.with_label_values(&[reason]).inc();
+        self.metrics.sessions_sent_away.with_label_values(&[why.as_str()]).inc();
     }
 }
 

@@ -163,16 +163,43 @@ impl Origin {
     /// so, and are none.
     #[must_use]
     pub fn is_strangers_report(&self) -> bool {
-        self.relay == Relay::Report
-            && !self.receive_connector.is_empty()
-            && self.organization.is_empty()
-            && !self.authenticated
+        self.relay == Relay::Report && !self.receive_connector.is_empty() && self.shown().is_stranger()
     }
 
-    /// A client without an organisation, not authenticated (DESIGN section 3).
+    /// Whether it is a [stranger](Shown::is_stranger)'s. Our own reports are not.
     #[must_use]
     pub fn is_stranger(&self) -> bool {
-        self.relay != Relay::Report && self.organization.is_empty() && !self.authenticated
+        self.relay != Relay::Report && self.shown().is_stranger()
+    }
+
+    fn shown(&self) -> Shown<'_> {
+        Shown { organization: &self.organization, authenticated: self.authenticated }
+    }
+}
+
+/// What a client has shown of itself: all that decides whether it is a stranger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown<'a> {
+    /// The organisation that it, or its message, is of; empty: none.
+    pub organization: &'a str,
+    /// Whether it has authenticated.
+    pub authenticated: bool,
+}
+
+impl Shown<'_> {
+    /// Whether it is a stranger (DESIGN section 3): of no organisation, and not authenticated.
+    ///
+    /// Of an organisation is who was given a receive connector that has one, by its network or by a name in its
+    /// certificate. Names that a provider shares with all its customers, and connectors with `tenant`, say nothing at
+    /// first: the client is a stranger until a header section names the tenant, and then that message is not a
+    /// stranger's. For its connection's place that would be too late, and there the organisation's are also those
+    /// who may bring its messages (`Client::whose`): the only difference.
+    ///
+    /// Who is exempt from a limit beside those (partners with `relay = "anywhere"`, filters with narrow networks) is
+    /// a matter of the connector, and none of this.
+    #[must_use]
+    pub fn is_stranger(&self) -> bool {
+        self.organization.is_empty() && !self.authenticated
     }
 }
 

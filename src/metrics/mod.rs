@@ -16,18 +16,21 @@ pub use prepare::{LOOKUPS, REPORTS_NOT_SENT};
 pub const SESSIONS_REFUSED: [&str; 6] =
     ["descriptors", "max-connections", "max-connections-per-ip", "no-connector", "proxy-header", "unknown-recipients"];
 /// `sessions_sent_away_total{reason}`.
-pub const SESSIONS_SENT_AWAY: [&str; 2] = ["idle", "place-wanted"];
+pub const SESSIONS_SENT_AWAY: [&str; 3] = ["idle", "place-wanted", "unknown-recipients"];
 
 /// `told_as_sums_total{what}`.
-pub const TOLD_AS_SUMS: [&str; 8] = [
+pub const TOLD_AS_SUMS: [&str; 11] = [
     "refused-recipients",
     "out-of-reach",
     "loops",
     "certificates",
+    "not-kept",
     "harvesters",
     "turned-away",
+    "sent-away",
     "broken-sessions",
     "failed-authentications",
+    "guessers",
 ];
 
 /// All metrics. Cloning shares them.

@@ -3,13 +3,12 @@
 //! `delivery` and `session` call [`make`] with what became of recipients and commit what it returns in one record with
 //! those outcomes. [`dsn`] writes the bytes, [`dead_letter`] keeps what cannot be sent. docs/reports.md shows one.
 
-use std::io::Read;
 use std::sync::Arc;
 
 use crate::config::{Config, Host, Protocol, Retry, SendConnector};
 use crate::delivery::refusal::hide::hide;
 use crate::in_force::InForce;
-use crate::message::envelope::{Body, Notify, Origin, RcptTo, Relay, Ret, Sender};
+use crate::message::envelope::{Body, Notify, Origin, RcptTo, Relay, Sender};
 use crate::message::header;
 use crate::message::queue_id::QueueId;
 use crate::routing::verdict::{Freshness, Route, Verdict, Way};
@@ -22,17 +21,16 @@ use crate::time::{QueueTime, UnixTime};
 pub mod dead_letter;
 pub mod dsn;
 pub mod not_sent;
+mod original;
+pub mod waiting;
 
 use not_sent::NotSent;
+use original::Original;
+use waiting::{Room, Waiting};
 
 /// The connector's name in the route of a report that nobody could decide yet (the directory did not answer).
 /// `delivery` decides it at each attempt; no configured connector has an empty name.
 pub const UNDECIDED: &str = "";
-
-/// A whole message comes back only up to this size, bytes; of a larger one its header section does.
-const LARGEST_RETURNED: u64 = 10 * 1024 * 1024;
-/// No more than this of a header section comes back, bytes.
-const LONGEST_HEADER: u64 = 1024 * 1024;
 
 /// What is reported of one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,13 +97,14 @@ pub enum Made {
 
 /// Makes the report that is due to the sender of `about`, as a message of its own with its route decided.
 ///
-/// A report whose way cannot be decided now is queued with the connector [`UNDECIDED`].
+/// A report whose way cannot be decided now is queued with the connector [`UNDECIDED`]. Where many that strangers caused
+/// are `waiting` for their turn, another one of a stranger's brings less of the message back.
 ///
 /// # Errors
 /// [`SpoolError`] if its content cannot be written.
 pub async fn make(
     in_force: &InForce,
-    spool: &dyn Spool,
+    (spool, waiting): (&dyn Spool, &Waiting),
     about: &Entry,
     reported: &[Reported],
     now: UnixTime,
@@ -120,7 +119,8 @@ pub async fn make(
         return Ok(Made::NotSent(why));
     }
     let (id, queue_time) = (spool.new_id(), spool.queue_time());
-    let original = Original::read(spool, about, &due);
+    let room = if about.origin.is_stranger() { waiting.room(about.content.size) } else { Room::Whole };
+    let original = Original::read((spool, room), about, &due);
     let text =
         write(&in_force.config, &Letter { about, due: &due, to, id: &id.to_string(), now, queue_time }, &original);
     let route = route(in_force, to, Freshness::Any, now).await;
@@ -174,49 +174,6 @@ fn wanted<'a>(about: &'a Entry, reported: &'a [Reported]) -> Vec<(&'a Queued, &'
     let of_entry = |reported: &'a Reported| Some((about.recipients.get(reported.recipient)?, reported));
     let pairs = reported.iter().filter_map(of_entry);
     pairs.filter(|(queued, reported)| reported.action.is_wanted(queued.rcpt.notify)).collect()
-}
-
-/// What is read of the message that is reported.
-enum Original {
-    Headers(Vec<u8>),
-    Full(Vec<u8>, usize),
-}
-
-impl Original {
-    /// The header section; all of it where something failed and MAIL said RET=FULL (RFC 3461 4.3). A message that
-    /// cannot be read any more is reported without: the sender hears of it all the same.
-    fn read(spool: &dyn Spool, about: &Entry, due: &[(&Queued, &Reported)]) -> Self {
-        let content = &about.content;
-        let failed = due.iter().any(|(_, reported)| reported.action == Action::Failed);
-        let returnable = content.size <= LARGEST_RETURNED && !content.bare_lf;
-        let full = failed && about.sender.ret == Some(Ret::Full) && returnable;
-        let length = if full { content.size } else { content.header_size.min(LONGEST_HEADER) };
-        let Ok(bytes) = begin(spool, about.id, length) else { return Self::Headers(Vec::new()) };
-        let header = usize::try_from(content.header_size).unwrap_or(usize::MAX).min(bytes.len());
-        if full { Self::Full(bytes, header) } else { Self::Headers(bytes) }
-    }
-
-    fn returned(&self) -> dsn::Returned<'_> {
-        match self {
-            Self::Headers(section) => dsn::Returned::Headers(section),
-            Self::Full(message, _) => dsn::Returned::Full(message),
-        }
-    }
-
-    fn message_id(&self) -> String {
-        let section = match self {
-            Self::Headers(section) => section.as_slice(),
-            Self::Full(message, header) => message.get(..*header).unwrap_or_default(),
-        };
-        header::examine(section).message_id
-    }
-}
-
-/// The first bytes of a message.
-fn begin(spool: &dyn Spool, id: QueueId, length: u64) -> Result<Vec<u8>, SpoolError> {
-    let mut bytes = Vec::new();
-    let read = spool.open(id)?.reader().take(length).read_to_end(&mut bytes);
-    read.map(|_| bytes).map_err(|error| io("message", id, &error))
 }
 
 /// What goes into a report.

@@ -13,7 +13,7 @@ pub const NOT_TO_LITERALS: Reply = Reply::fixed(550, Enhanced(5, 1, 2), "no repo
 pub const NOT_TO_PRIVATE: Reply =
     Reply::fixed(550, Enhanced(5, 4, 4), "the recipient's domain has no mail server that a report may go to");
 
-/// Why a report is not sent.
+/// Why no report is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotSent {
     /// It is for an address literal.

@@ -11,6 +11,7 @@ pub mod doubt;
 mod first_refused;
 pub mod loops;
 mod order;
+mod ranks;
 pub mod recently_good;
 pub mod relay_memory;
 mod source_route;

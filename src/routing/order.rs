@@ -38,11 +38,6 @@ impl<T> Order<T> {
         &mut self.links[slot as usize].thing
     }
 
-    /// All of them, in no order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.links.iter().map(|link| &link.thing)
-    }
-
     /// Adds a thing as the newest.
     pub(super) fn add(&mut self, thing: T) -> Slot {
         let slot = self.links.len() as Slot;

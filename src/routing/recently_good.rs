@@ -4,13 +4,19 @@
 //! Delivery notes what was accepted. RCPT, the dot and the queue ask [`RecentlyGood::doubt`] once the directory, asked
 //! live, has said what it knows; the rule is [`doubt`]'s. `crate::state` saves it. It holds keyed hashes, connectors'
 //! names and times only; its owner keeps it behind a lock.
+//!
+//! Strangers can have mail accepted for any number of made-up recipients where the next hop takes whatever it is asked.
+//! So places are taken first from what one of them brought beyond his share, then from those seen once, and last from
+//! those whom a directory has or who had mail again a day later.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::doubt::{self, DOUBTED, Known, KnownBy, Refused};
 use super::first_refused::FirstRefused;
-use super::order::{Order, Slot};
+use super::order::Slot;
+use super::ranks::{Rank, Ranks};
 use super::verdict::{Route, Way};
 use crate::fast_map::FastMap;
 use crate::keyed_hash::{HashKey, keyed_hash};
@@ -18,6 +24,9 @@ use crate::smtp::address::Address;
 use crate::time::QueueTime;
 
 mod saved;
+mod shares;
+
+use shares::Shares;
 
 pub use saved::Malformed;
 
@@ -34,12 +43,19 @@ const REFUSED_AT_DOT: usize = 10_000;
 /// How many addresses are remembered.
 const ENTRIES: usize = 200_000;
 
-/// At most 200,000 addresses, those whose last success is the oldest forgotten first; and those that were refused.
+/// Of them, those that were seen once lose no place to the others as long as they are fewer.
+const NEWCOMERS: usize = 50_000;
+/// Accepted again so much later, an address is proven.
+const PROVEN: Duration = Duration::from_hours(24);
+
+/// At most 200,000 addresses; and those that were refused.
 #[derive(Debug)]
 pub struct RecentlyGood {
     key: HashKey,
     known: FastMap<u64, Slot>,
-    order: Order<Good>,
+    order: Ranks<Good>,
+    /// Not saved.
+    shares: Shares,
     refused: FirstRefused,
     /// Not saved.
     refused_at_dot: FirstRefused,
@@ -60,6 +76,21 @@ struct Good {
     since: QueueTime,
 }
 
+/// Who brought mail for an address, and whether anybody could name it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Brought {
+    /// The client, where it is a stranger who brings his own mail.
+    pub stranger: Option<IpAddr>,
+    /// Whether a directory has the recipient.
+    pub is_known: bool,
+}
+
+impl Brought {
+    fn rank(self) -> Rank {
+        if self.is_known { Rank::Proven } else { Rank::Newcomer }
+    }
+}
+
 /// Under what an address is remembered.
 struct Names {
     /// Its successes.
@@ -77,7 +108,8 @@ impl RecentlyGood {
             key,
             // Growing would hold up whoever happens to be there. Memory that is not used yet costs nothing.
             known: FastMap::with_capacity_and_hasher(ENTRIES, Default::default()),
-            order: Order::with_capacity(ENTRIES),
+            order: Ranks::with_capacity(ENTRIES),
+            shares: Shares::default(),
             refused: FirstRefused::new(REFUSED, QUIET),
             refused_at_dot: FirstRefused::new(REFUSED_AT_DOT, AT_DOT),
             connectors: Vec::new(),
@@ -85,31 +117,63 @@ impl RecentlyGood {
         }
     }
 
-    /// Notes that mail for an address was accepted by a next hop of this send connector: what was refused before counts no
-    /// more.
+    /// Notes that mail for an address was accepted by a next hop of this send connector, from a client that is no
+    /// stranger: what was refused before counts no more.
     pub fn accepted(&mut self, address: &Address, connector: &str, now: QueueTime) {
-        self.clear_refusals(address, connector);
-        let (hash, connector) = (self.hash(address), self.number(connector));
-        let before = self.known.get(&hash).map(|slot| self.order.get(*slot)).filter(|good| good.is_good(now));
-        let since = before.map_or(now, |good| good.since);
-        self.note(Good { hash, connector, last_success: now, since });
+        self.accepted_from(address, (connector, Brought::default()), now);
     }
 
-    fn note(&mut self, good: Good) {
+    /// The same of any client.
+    pub fn accepted_from(&mut self, address: &Address, (connector, by): (&str, Brought), now: QueueTime) {
+        self.clear_refusals(address, connector);
+        let (hash, connector) = (self.hash(address), self.number(connector));
+        let known = self.known.get(&hash).copied();
+        let before = known.map(|slot| self.order.get(slot)).filter(|good| good.is_good(now));
+        let since = before.map_or(now, |good| good.since);
+        let good = Good { hash, connector, last_success: now, since };
+        let (has, wants) = (known.map(|slot| self.order.rank(slot)), good.rank().max(by.rank()));
+        let rank = match by.stranger {
+            // Only what rises takes from the share.
+            Some(client) if has.is_none_or(|has| has < wants) && !self.shares.take(client, now) => {
+                has.unwrap_or(Rank::Surplus)
+            }
+            _ => has.map_or(wants, |has| has.max(wants)),
+        };
+        self.note(good, rank, now);
+    }
+
+    fn note(&mut self, good: Good, rank: Rank, now: QueueTime) {
         self.changes += 1;
         if let Some(slot) = self.known.get(&good.hash) {
             *self.order.get_mut(*slot) = good;
-            self.order.renew(*slot);
+            self.order.renew(*slot, rank);
             return;
         }
         let slot = if self.order.len() < ENTRIES {
-            self.order.add(good)
+            self.order.add(rank, good)
         } else {
-            let (slot, oldest) = self.order.replace_oldest(good);
+            let from = self.gives_way(rank, now);
+            let Some((slot, oldest)) = from.and_then(|from| self.order.replace_oldest(from, (rank, good))) else {
+                return;
+            };
             self.known.remove(&oldest.hash);
             slot
         };
         self.known.insert(good.hash, slot);
+    }
+
+    /// From which rank a place is taken for one of this rank. `None`: from none.
+    fn gives_way(&self, rank: Rank, now: QueueTime) -> Option<Rank> {
+        let is_over = |rank: &Rank| self.order.oldest(*rank).is_some_and(|oldest| !oldest.is_good(now));
+        if let Some(over) = Rank::ALL.into_iter().find(is_over) {
+            return Some(over);
+        }
+        match rank {
+            _ if self.order.len_of(Rank::Surplus) > 0 => Some(Rank::Surplus),
+            Rank::Surplus => None,
+            Rank::Newcomer | Rank::Proven if self.order.len_of(Rank::Newcomer) >= NEWCOMERS => Some(Rank::Newcomer),
+            Rank::Newcomer | Rank::Proven => Some(Rank::Proven),
+        }
     }
 
     /// Whether any connector's next hop accepted mail for it within the last 7 days.
@@ -251,7 +315,13 @@ impl Good {
     fn is_good(&self, now: QueueTime) -> bool {
         now.since(self.last_success) < GOOD
     }
+
+    fn rank(&self) -> Rank {
+        if self.last_success.since(self.since) >= PROVEN { Rank::Proven } else { Rank::Newcomer }
+    }
 }
 
+#[cfg(test)]
+mod flood;
 #[cfg(test)]
 mod tests;

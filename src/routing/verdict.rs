@@ -53,6 +53,18 @@ impl Behalf {
     }
 }
 
+/// Whose questions come first where a directory cannot be asked much at once: the first one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    /// Ours, an organization's, an authenticated client's, a partner's that may relay; and whoever asks for a recipient who
+    /// had mail lately.
+    Known,
+    /// A known network's: a filter, by which strangers' mail comes too; and a client's whose mail was taken lately.
+    Network,
+    /// Whoever connects.
+    Stranger,
+}
+
 /// The answers so far, in the order they came. A later answer to the same question replaces an
 /// earlier one; a live answer also answers the question that asked for any.
 #[derive(Debug, Clone, Default)]

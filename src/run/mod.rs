@@ -45,9 +45,11 @@ use crate::time::{Moment, UnixTime};
 use crate::trace::{Trace, writer};
 
 mod background;
+pub(crate) mod preflight;
 mod privileges;
 mod signals;
 
+use preflight::{Remark, Weight};
 pub use signals::run;
 
 /// What sessions hand over as the last of `drain_timeout` goes by is seen within this time.
@@ -244,6 +246,8 @@ impl Ground {
             pressure,
             strangers: self.strangers.clone(),
             guesses: self.logins.table.clone(),
+            answered: Arc::default(),
+            hashing: Arc::default(),
         }
     }
 }
@@ -287,15 +291,22 @@ fn named_files(config: &Config) -> Vec<&Path> {
     keys.chain([&*config.admin.token_file]).collect()
 }
 
-/// Becomes `[server] user`, with the listeners bound.
+/// Becomes `[server] user`, with the listeners bound. What that user cannot read is told at once, not by the first that
+/// needs it.
 fn give_up_root(config: &Config) -> Result<HashMap<SocketAddr, TcpListener>, String> {
-    let user = config.server.user.as_deref();
     let bind = || Listeners::bind(config).map_err(|error| error.to_string());
-    let bound = privileges::give_up(user, (&config.server.state_dir, &named_files(config)), bind)?;
-    Ok(bound.unwrap_or_default())
+    let Some(bound) = privileges::give_up(config, &named_files(config), bind)? else { return Ok(HashMap::new()) };
+    let (refusals, warnings): (Vec<_>, Vec<_>) =
+        preflight::out_of_reach(config).into_iter().partition(|remark| remark.weight == Weight::Refused);
+    for Remark { what, obstacle, .. } in &warnings {
+        tracing::warn!(alert = true, "{what}: {obstacle}");
+    }
+    let refusals: Vec<String> =
+        refusals.iter().map(|Remark { what, obstacle, .. }| format!("{what}: {obstacle}")).collect();
+    if refusals.is_empty() { Ok(bound) } else { Err(refusals.join("\n")) }
 }
 
 /// Finds `state_dir` as it has to be.
 fn look_after(config: &Config) -> Result<(), String> {
-    private::look_after(&config.server.state_dir, &named_files(config))
+    Ok(private::look_after(&config.server.state_dir, &named_files(config))?)
 }

@@ -5,13 +5,19 @@
 //! and the runtime's and the log's are there already.
 
 use std::ffi::CString;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid as Group, Mode, OFlags, Uid as Owner};
 
+use crate::config::Config;
+use crate::obstacle::Obstacle;
 use crate::private;
+
+/// Below this port only root, or whoever has CAP_NET_BIND_SERVICE, may listen; the system may have another limit.
+const PRIVILEGED: u16 = 1024;
 
 /// Becomes the user, if there is one and we are root. `files` are files of ours besides, which the configuration names;
 /// `bind` is done before. Whether it has become so: what it bound.
@@ -19,23 +25,18 @@ use crate::private;
 /// # Errors
 /// What keeps us from starting, with what to do.
 pub(super) fn give_up<T>(
-    user: Option<&str>,
-    (state_dir, files): (&Path, &[&Path]),
+    config: &Config,
+    files: &[&Path],
     bind: impl FnOnce() -> Result<T, String>,
 ) -> Result<Option<T>, String> {
     let is_root = Uid::effective().is_root();
-    let Some(name) = user else {
+    let Some(name) = config.server.user.as_deref() else {
         if is_root {
             tracing::warn!("fingerpost runs as root: write [server] user, or start it as a user of its own");
         }
         return Ok(None);
     };
-    let user = User::from_name(name).map_err(|error| format!("[server] user = \"{name}\": {error}"))?;
-    let user =
-        user.ok_or_else(|| format!("[server] user: there is no user `{name}`; make one with `useradd --system`"))?;
-    if user.uid.is_root() {
-        return Err(format!("[server] user = \"{name}\" is root; name a user without rights"));
-    }
+    let user = named(name)?;
     if user.uid == Uid::effective() {
         return Ok(None);
     }
@@ -45,19 +46,76 @@ pub(super) fn give_up<T>(
             "fingerpost runs as user {uid} and cannot become `{name}`: start it as root or as `{name}`"
         ));
     }
+    if let Some((key, obstacle)) = opened_too_late(config).into_iter().next() {
+        return Err(format!("[admin] {key}: {obstacle}"));
+    }
     let bound = bind()?;
-    give_away(state_dir, files, &user)?;
+    give_away(&config.server.state_dir, files, &user)?;
     become_user(&user).map_err(|error| format!("cannot become user `{name}`: {error}"))?;
     tracing::info!(user = name, "no longer root");
     Ok(Some(bound))
 }
 
+/// Whom `[server] user` names.
+pub(super) fn named(name: &str) -> Result<User, Obstacle> {
+    let found = User::from_name(name).map_err(|error| {
+        Obstacle::new(format!("[server] user = \"{name}\": {error}"), "see that the user database can be read")
+    })?;
+    let user = found.ok_or_else(|| {
+        let cure = format!("make one with `useradd --system {name}`, or name another");
+        Obstacle::new(format!("[server] user: there is no user `{name}`"), cure)
+    })?;
+    if user.uid.is_root() {
+        let found = format!("[server] user = \"{name}\" is root");
+        return Err(Obstacle::new(found, "name a user without rights, or leave it out"));
+    }
+    Ok(user)
+}
+
+/// The first port that anybody may listen on.
+pub(super) fn first_free_port() -> u16 {
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok();
+    first.and_then(|text| text.trim().parse().ok()).unwrap_or(PRIVILEGED)
+}
+
+/// The keys of `[admin]` whose ports only root may have: they are opened when we no longer are.
+pub(super) fn opened_too_late(config: &Config) -> Vec<(&'static str, Obstacle)> {
+    let first = first_free_port();
+    let binds = [("metrics_bind", config.admin.metrics_bind), ("bind", config.admin.bind)];
+    let late = binds.into_iter().filter(|(_, bind)| bind.port() != 0 && bind.port() < first);
+    let told = |(key, bind): (&'static str, SocketAddr)| {
+        let found =
+            format!("{bind} is opened when fingerpost is no longer root, which may not have a port below {first}");
+        (key, Obstacle::new(found, format!("choose a port from {first} on")))
+    };
+    late.map(told).collect()
+}
+
+/// Does something with the user's rights, in a thread of its own: the kernel knows those of each thread alone, and this
+/// one ends with them.
+pub(super) fn with_rights_of<T: Send>(user: &User, act: impl FnOnce() -> T + Send) -> Result<T, String> {
+    let groups: Vec<Group> = groups_of(user)?.into_iter().map(|group| Group::from_raw(group.as_raw())).collect();
+    let (uid, gid) = (Owner::from_raw(user.uid.as_raw()), Group::from_raw(user.gid.as_raw()));
+    let change = || {
+        rustix::thread::set_thread_groups(&groups)?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid)
+    };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| change().map(|()| act()).map_err(|error| error.to_string()));
+        thread.join().unwrap_or_else(|_| Err("it broke off".to_owned()))
+    })
+}
+
+fn groups_of(user: &User) -> Result<Vec<Gid>, String> {
+    let name = CString::new(user.name.as_str()).map_err(|error| error.to_string())?;
+    getgrouplist(&name, user.gid).map_err(|error| error.to_string())
+}
+
 /// For all threads, and for good.
 fn become_user(user: &User) -> Result<(), String> {
-    let name = CString::new(user.name.as_str()).map_err(|error| error.to_string())?;
     let told = |error: nix::Error| error.to_string();
-    let groups = getgrouplist(&name, user.gid).map_err(told)?;
-    setgroups(&groups).map_err(told)?;
+    setgroups(&groups_of(user)?).map_err(told)?;
     setresgid(user.gid, user.gid, user.gid).map_err(told)?;
     setresuid(user.uid, user.uid, user.uid).map_err(told)?;
     let is = (Uid::current(), Uid::effective(), Gid::current(), Gid::effective());
@@ -73,6 +131,9 @@ fn become_user(user: &User) -> Result<(), String> {
 /// could lead root elsewhere.
 fn give_away(state_dir: &Path, files: &[&Path], user: &User) -> Result<(), String> {
     let told = |error: std::io::Error| format!("cannot give {} to `{}`: {error}", state_dir.display(), user.name);
+    if let Some(obstacle) = private::is_no_folder(state_dir) {
+        return Err(obstacle.into());
+    }
     private::folder(state_dir).map_err(told)?;
     let to = (Owner::from_raw(user.uid.as_raw()), Group::from_raw(user.gid.as_raw()));
     // It may be a link itself.
@@ -85,7 +146,10 @@ fn give_away(state_dir: &Path, files: &[&Path], user: &User) -> Result<(), Strin
             continue;
         };
         give_entry(folder.as_fd(), &CString::new(name.as_os_str().as_encoded_bytes()).unwrap_or_default(), to)
-            .map_err(|error| format!("cannot give {} to `{}`: {error}", path.display(), user.name))?;
+            .map_err(|error| match error {
+                rustix::io::Errno::MLINK => private::many_names(&path, user.uid.as_raw()).to_string(),
+                error => format!("cannot give {} to `{}`: {error}", path.display(), user.name),
+            })?;
     }
     Ok(())
 }

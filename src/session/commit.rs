@@ -90,6 +90,11 @@ impl Fate {
         Self { state: State::Done(Outcome::Failed { next_hop, reply }), action: Some(Action::Failed) }
     }
 
+    /// Whether it is over, and nobody has it.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self.state, State::Done(Outcome::Failed { .. }))
+    }
+
     /// What the sender is told.
     pub(super) fn reported(&self, recipient: usize) -> Option<Reported> {
         let (State::Done(Outcome::Delivered { next_hop, reply } | Outcome::Failed { next_hop, reply }), Some(action)) =
@@ -176,7 +181,7 @@ async fn without_the_spool(
     (mut transaction, mut kept): (Box<Transaction>, Kept),
     error: &SpoolError,
 ) -> Result<Reply, Reply> {
-    let refusal = cannot_keep(error);
+    let refusal = cannot_keep(services, &transaction, error);
     for UnderWay { recipients, outcomes } in std::mem::take(&mut transaction.under_way) {
         tracing::warn!(recipients = recipients.len(), "a next hop has not answered yet: its answer is waited for");
         let Ok(Ok(outcomes)) = timeout_at(kept.until, outcomes).await else { return Err(refusal) };
@@ -230,7 +235,8 @@ async fn make_report(
         return Ok(None);
     }
     let spool = WithDraft { spool: &*services.spool, draft };
-    Ok(match report::make(&transaction.in_force, &spool, entry, reported, UnixTime::now()).await? {
+    let from: (&dyn Spool, _) = (&spool, &services.memory.reports);
+    Ok(match report::make(&transaction.in_force, from, entry, reported, UnixTime::now()).await? {
         Made::Report(report) => Some(*report),
         Made::Nothing => None,
         Made::NotSent(why) => {
@@ -299,6 +305,9 @@ fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Ke
     let (id, size) = (kept.id.to_string(), kept.content.size);
     tracing::info!(queue_id = %id, sender = %transaction.sender.reverse_path, recipients = transaction.recipients.len(),
         size, message_id = kept.content.message_id, "message accepted");
+    if let Some(client) = transaction.origin.client {
+        services.memory.clients().took(client, kept.at);
+    }
     services.metrics.messages_received.with_label_values(&[connector]).inc();
     services.metrics.received_bytes.with_label_values(&[connector]).inc_by(size);
     let event = |what| Event {
@@ -358,4 +367,4 @@ fn tell_reports(services: &Services, session: &str, transaction: &Transaction, (
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

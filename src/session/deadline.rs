@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 use crate::smtp::server::Expect;
 
-/// What of a content has to come, octets ...
-const LEAST: u64 = 120 * 1024;
+/// Of a content has to come, octets in a second.
+const LEAST_A_SECOND: u64 = 1024;
+/// This is looked at over so many octets ...
+const LEAST: u64 = 120 * LEAST_A_SECOND;
 /// ... in so long: 1 KiB a second (DESIGN section 7, "Patience"), as next hops have to take it.
 const WITHIN: Duration = Duration::from_mins(2);
 
@@ -43,6 +45,10 @@ struct Content {
     waited: Duration,
     /// Octets that have come since.
     came: u64,
+    /// Until when the octets that came pay for the client's time at the least pace; what came early pays for nothing.
+    paid: Instant,
+    /// Since when it is not the client's turn.
+    ours: Option<Instant>,
 }
 
 impl Deadlines {
@@ -62,7 +68,8 @@ impl Deadlines {
 
     /// Content is about to come, or some has and more will.
     pub(super) fn content_begins(&mut self, now: Instant) {
-        let begins = || Content { last: now, octets: 0, reading: None, waited: Duration::ZERO, came: 0 };
+        let begins =
+            || Content { last: now, octets: 0, reading: None, waited: Duration::ZERO, came: 0, paid: now, ours: None };
         self.content.get_or_insert_with(begins);
     }
 
@@ -73,6 +80,9 @@ impl Deadlines {
         }
         let content = self.content.as_mut().map(|content| {
             let since = *content.reading.get_or_insert(now);
+            if let Some(ours) = content.ours.take() {
+                content.paid += now - ours;
+            }
             since + WITHIN.saturating_sub(content.waited)
         });
         match (expect, content) {
@@ -82,6 +92,11 @@ impl Deadlines {
                 content.map_or(command, |content| content.min(command))
             }
         }
+    }
+
+    /// Until when content was fast enough; how long ago that is says how far it is behind. `None`: none is due.
+    pub(super) fn content_paid(&self) -> Option<Instant> {
+        self.content.as_ref().map(|content| content.paid)
     }
 
     /// How long content has stood still that began and never brought a full segment, with the octets that came: behind
@@ -96,6 +111,8 @@ impl Deadlines {
         let Some(content) = &mut self.content else { return };
         content.last = now;
         content.octets += count as u64;
+        content.paid = now.min(content.paid + Duration::from_millis(count as u64 * 1000 / LEAST_A_SECOND));
+        content.ours = Some(now);
         content.came += count as u64;
         if let Some(since) = content.reading.take() {
             content.waited += now - since;
@@ -192,5 +209,32 @@ mod tests {
         deadlines.received(1, at(50));
         deadlines.taken();
         assert_eq!(deadlines.next(Expect::Command, at(50)), at(130), "the client's pause between two chunks counts");
+    }
+
+    #[test]
+    fn content_is_behind_by_what_it_does_not_pay_for() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut deadlines = Deadlines::new(Duration::from_secs(300));
+        let behind = |deadlines: &Deadlines, now| at(now) - deadlines.content_paid().unwrap();
+        assert_eq!(deadlines.content_paid(), None);
+        let _ = deadlines.next(Expect::Content, at(0));
+        for second in 1..=20 {
+            deadlines.received(1024, at(second * 1000));
+            assert_eq!(behind(&deadlines, second * 1000), Duration::ZERO, "a kibibyte a second");
+            let _ = deadlines.next(Expect::Content, at(second * 1000));
+        }
+        for second in 21..=40 {
+            deadlines.received(512, at(second * 1000));
+            let _ = deadlines.next(Expect::Content, at(second * 1000));
+        }
+        assert_eq!(behind(&deadlines, 40_000), Duration::from_secs(10), "half of it");
+        deadlines.received(64 * 1024, at(40_000));
+        assert_eq!(behind(&deadlines, 40_000), Duration::ZERO);
+        let _ = deadlines.next(Expect::Content, at(100_000));
+        assert_eq!(behind(&deadlines, 100_000), Duration::ZERO, "we let it wait for a minute");
+        assert_eq!(behind(&deadlines, 107_000), Duration::from_secs(7), "what came early pays for nothing");
+        deadlines.content_ended();
+        assert_eq!(deadlines.content_paid(), None);
     }
 }

@@ -11,8 +11,9 @@ use super::Services;
 use super::commit::{self, Fate, Kept};
 use super::header::Passed;
 use super::rcpt::part;
+use super::refused::is_unknown;
 use super::returned::{self, ToRemember};
-use super::transaction::{Accepted, Transaction};
+use super::transaction::{Accepted, Answer, Transaction};
 use super::writing::Writing;
 use crate::config::{Retry, SendConnector};
 use crate::delivery::branch::{InFlight, Message, Waits};
@@ -20,6 +21,7 @@ use crate::delivery::combine::{Then, combine};
 use crate::delivery::concurrently::concurrently;
 use crate::delivery::cut_through::{Asked, Branches, Haste, Sent, WithoutAcceptance};
 use crate::delivery::dispatch::UnderWay;
+use crate::delivery::memory;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refuses_everybody::Step;
 use crate::delivery::schedule;
@@ -58,13 +60,13 @@ pub(super) async fn end(
     session: &Arc<str>,
     mut transaction: Box<Transaction>,
     summary: Summary,
-) -> Result<Reply, Reply> {
+) -> Result<Reply, Answer> {
     let began = Instant::now();
-    let Some((mut passed, mut writing)) = transaction.content.take() else { return Err(reply::TRY_AGAIN) };
+    let Some((mut passed, mut writing)) = transaction.content.take() else { return Err(reply::TRY_AGAIN.into()) };
     // Said now or never: what a next hop has taken cannot be refused any more.
     let queues = |recipient: &Accepted| part(&transaction.in_force.config, &recipient.route).is_none();
     if services.pressure.is_on() && transaction.recipients.iter().any(queues) {
-        return Err(reply::INSUFFICIENT_STORAGE);
+        return Err(reply::INSUFFICIENT_STORAGE.into());
     }
     returned::check(services, session, &mut transaction, &mut passed).await?;
     let content = content(&passed, &writing, summary);
@@ -75,6 +77,7 @@ pub(super) async fn end(
     };
     let (fates, reported) = with_loops(fates, &passed);
     let to_remember = ToRemember::of(&passed, &fates);
+    let credit = transaction.credit(fates.iter().filter(|fate| !fate.has_failed()).count());
     let until = began + END_OF_DATA;
     let kept = Kept { content, stamps: passed.stamps, id: writing.id, at: writing.at, fates, reported, until };
     let queued = kept.needs_the_spool(&transaction);
@@ -85,6 +88,7 @@ pub(super) async fn end(
         commit::delivered(services, session, &transaction, kept)
     };
     to_remember.remember(services);
+    credit.into_iter().for_each(|credit| credit.give(services));
     services.metrics.acceptance_duration.with_label_values(&[label]).observe(began.elapsed().as_secs_f64());
     Ok(reply)
 }
@@ -118,9 +122,9 @@ async fn send(
     session: &Arc<str>,
     transaction: &mut Transaction,
     (passed, content, writing): (&Passed, &Content, &mut Writing),
-) -> Result<Vec<Fate>, Reply> {
+) -> Result<Vec<Fate>, Answer> {
     let until = Instant::now() + END_OF_DATA;
-    let mut outcomes = hand_out(transaction, (passed, content, writing), until).await?;
+    let mut outcomes = hand_out(services, transaction, (passed, content, writing), until).await?;
     remember(services, transaction, &content.identity, &outcomes);
     doubt(services, (transaction, passed), &mut outcomes, until).await;
     // Whoever is under way may have arrived: refused now, the message would come again.
@@ -145,7 +149,7 @@ async fn send(
         Ok(then) => then,
         Err(answer) => {
             let refused = refused(services, session, transaction, (content, going[answer], &outcomes));
-            return Err(Box::pin(refused).await);
+            return Err(refused);
         }
     };
     // The attempt was made now, however long the message was on its way to us.
@@ -161,6 +165,7 @@ async fn send(
 
 /// What next hops say, by recipient. Nothing yet of those that are under way, and of those whose connector queues.
 async fn hand_out(
+    services: &Services,
     transaction: &mut Transaction,
     (passed, content, writing): (&Passed, &Content, &mut Writing),
     until: Instant,
@@ -168,7 +173,7 @@ async fn hand_out(
     let in_force = transaction.in_force.clone();
     let (sender, recipients) = (&transaction.sender, &transaction.recipients);
     regroup(&mut transaction.branches, (&in_force, &transaction.origin), (sender, recipients), passed);
-    let body = writing.body().await.map_err(|error| cannot_keep(&error))?;
+    let body = writing.body().await.map_err(|error| cannot_keep(services, transaction, &error))?;
     let stranger = transaction.origin.is_stranger();
     let without_acceptance = if stranger { WithoutAcceptance::No } else { WithoutAcceptance::Yes };
     let haste = Haste { after: Instant::now() + LONG_ENOUGH, without_acceptance, until };
@@ -244,29 +249,28 @@ fn obey(judged: Judged, (transaction, passed): (&mut Transaction, &Passed), at: 
 }
 
 /// Nobody has the message, and the client keeps it: what it is told.
-async fn refused(
+fn refused(
     services: &Services,
     session: &Arc<str>,
     transaction: &Transaction,
     (content, recipient, outcomes): (&Content, usize, &[Option<Outcome>]),
-) -> Reply {
-    let Some(outcome) = &outcomes[recipient] else { return reply::TRY_AGAIN };
+) -> Answer {
+    let Some(outcome) = &outcomes[recipient] else { return reply::TRY_AGAIN.into() };
     let words = transaction.words(&transaction.recipients[recipient].route, outcome);
     if tell_refused(services, session, transaction, (&content.message_id, &words)) {
         let (sender, message_id) = (&transaction.sender.reverse_path, &content.message_id);
         tracing::info!(%sender, reply = %words, said = %outcome.reply,
             row = outcome.row_name(), message_id, "message refused by its next hops");
     }
-    let mut late = Duration::ZERO;
-    for recipient in &transaction.recipients {
-        let answer = transaction.paced(services, session, (&recipient.rcpt.address, words.clone()));
-        if answer.reply != words {
-            return answer.reply;
-        }
-        late = late.max(answer.late);
+    if !is_unknown(&words) {
+        return words.into();
     }
-    tokio::time::sleep(late).await;
-    words
+    let unknown = |at: &usize| {
+        let route = &transaction.recipients[*at].route;
+        outcomes[*at].as_ref().is_some_and(|outcome| is_unknown(&transaction.words(route, outcome)))
+    };
+    let unknown: Vec<usize> = (0..outcomes.len()).filter(unknown).collect();
+    transaction.paced_at_dot(services, session, (&unknown, words))
 }
 
 /// Takes out of the branches who is not sent to, and puts everybody where the loop rules sent him.
@@ -372,9 +376,11 @@ fn tell_refused(
 fn remember(services: &Services, transaction: &Transaction, identity: &Identity, outcomes: &[Option<Outcome>]) {
     let accepted = transaction.recipients.iter().zip(outcomes).filter_map(|(recipient, outcome)| {
         let has_it = outcome.as_ref().is_some_and(|outcome| outcome.class == Class::Accepted);
-        has_it.then_some((&recipient.rcpt.address, &*recipient.route.connector))
+        has_it.then_some((&recipient.rcpt.address, &recipient.route))
     });
-    services.memory.accepted((&transaction.sender.reverse_path, identity), accepted);
+    let stranger = memory::stranger(&transaction.origin, Some(&transaction.connector));
+    let message = (&transaction.sender.reverse_path, identity, stranger);
+    services.memory.accepted(message, accepted);
     for (recipient, outcome) in transaction.recipients.iter().zip(outcomes) {
         if let Some(Outcome { class: Class::Accepted, next_hop, .. }) = outcome {
             services.memory.taken(&recipient.rcpt.address, &recipient.route, (next_hop, Step::Dot));
@@ -384,8 +390,14 @@ fn remember(services: &Services, transaction: &Transaction, identity: &Identity,
 }
 
 /// What the client hears when the message cannot be kept.
-pub(super) fn cannot_keep(error: &SpoolError) -> Reply {
-    tracing::error!(%error, "message refused: it cannot be kept");
+pub(super) fn cannot_keep(services: &Services, transaction: &Transaction, error: &SpoolError) -> Reply {
+    let reason = match error {
+        SpoolError::Full { .. } => "full",
+        SpoolError::Io(_) => "broken",
+    };
+    if transaction.tells(services, Kind::NotKept, reason) {
+        tracing::error!(%error, "message refused: it cannot be kept");
+    }
     match error {
         SpoolError::Full { .. } => reply::INSUFFICIENT_STORAGE,
         SpoolError::Io(_) => reply::TRY_AGAIN,

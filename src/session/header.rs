@@ -14,6 +14,7 @@ use crate::routing::loops::{self, Door, LoopRule, Relayed, Rules, Seen};
 use crate::routing::verdict::{Route, Verdict};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
+use crate::strangers::sums::Kind;
 use crate::time::UnixTime;
 use crate::trace::{Event, What};
 
@@ -71,7 +72,9 @@ pub(super) async fn check(
     transaction: &mut Transaction,
     section: &[u8],
 ) -> Result<Passed, Reply> {
-    if let Some(origin) = with_tenant(&transaction.origin, &transaction.connector, section) {
+    let tells = || transaction.tells(services, Kind::Certificate, "tenant");
+    let with_tenant = with_tenant(&transaction.origin, &transaction.connector, section, tells);
+    if let Some(origin) = with_tenant {
         transaction.origin = origin.into();
     }
     let facts = header::examine(section);
@@ -173,8 +176,11 @@ impl Checked<'_> {
                 Some(rule) => Standing::Looped(rule),
             },
             Verdict::Refuse(refusal) => {
-                let because = because(&decision.reasons);
-                tracing::info!(recipient = %address, reply = %refusal, because, "looped recipient refused, asked live");
+                let because = &because(&decision.reasons);
+                let detail = because.replace(address.as_str(), "");
+                if transaction.is_told(self.services, (Kind::Looped, &detail), (address, &refusal)) {
+                    tracing::info!(recipient = %address, reply = %refusal, because, "looped recipient refused, asked live");
+                }
                 Standing::Refused(refusal)
             }
         }

@@ -9,8 +9,10 @@ use rustls_pki_types::CertificateDer;
 use super::turn::Whose;
 use super::{Client, door};
 use crate::config::{Auth, Config, ReceiveConnector};
-use crate::message::envelope::{ChosenBy, Origin, Relay, Spoke};
+use crate::message::envelope::{ChosenBy, Origin, Relay, Shown, Spoke};
 use crate::smtp::server::{AuthState, Hello};
+use crate::strangers::Strangers;
+use crate::strangers::sums::About;
 use crate::tls::names;
 use crate::tls::serve::ServerTls;
 
@@ -79,8 +81,11 @@ impl Client {
         self.identity.certificate = Some(believed);
         match self.door(config) {
             Some((connector, ChosenBy::Certificate(name))) => {
-                tracing::info!(name, receive_connector = &*connector.name, "chosen by the client's certificate");
+                let receive_connector = connector.name.clone();
                 self.connector = connector;
+                if !self.is_stranger() || tells() {
+                    tracing::info!(name, receive_connector = &*receive_connector, "chosen by the client's certificate");
+                }
             }
             Some((_, ChosenBy::Network)) | None if !tells() => {}
             Some((_, ChosenBy::Network)) | None => {
@@ -121,10 +126,30 @@ impl Client {
         }
     }
 
-    /// Whether it may be sent away for others.
+    /// Whether it is a [stranger](Shown::is_stranger), by what it has shown up to now.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.shown().is_stranger()
+    }
+
+    /// Whether a line about it is told by itself, not as part of a sum.
+    pub(super) fn tells(&self, strangers: &Strangers, about: &About<'_>) -> bool {
+        !self.is_stranger() || strangers.tells(about)
+    }
+
+    /// Whose connection it is: whether it may be sent away for others. A connector's with `tenant` is its organization's
+    /// although its clients are strangers: which of its messages are, only their header sections will say.
     pub(super) fn whose(&self) -> Whose {
-        let known = !self.connector.organization.is_empty() || self.identity.user.is_some();
-        if known { Whose::Known } else { Whose::Stranger }
+        let connector = &self.connector;
+        let organization = if connector.tenant.is_some() { &connector.organization } else { self.shown().organization };
+        Whose::from(Shown { organization, ..self.shown() })
+    }
+
+    fn shown(&self) -> Shown<'_> {
+        let connector = &self.connector;
+        let name = self.identity.certificate.as_ref().and_then(|believed| believed.selects(connector));
+        let vouched = name.is_none_or(|name| connector.vouches_for(name));
+        let organization = if vouched { &*connector.organization } else { "" };
+        Shown { organization, authenticated: self.identity.user.is_some() }
     }
 
     /// What the protocol has to know of AUTH.
@@ -140,11 +165,116 @@ impl Client {
 /// Where a message comes from, now that its header section is there: from the organisation, if it names the connector's
 /// tenant behind a certificate that all tenants show. It was a stranger's up to here, and rows 3 and 10 stay with that:
 /// `resolves_first` is not given. `None`: nothing changes.
-pub(super) fn with_tenant(origin: &Origin, connector: &ReceiveConnector, section: &[u8]) -> Option<Origin> {
+pub(super) fn with_tenant(
+    origin: &Origin,
+    connector: &ReceiveConnector,
+    section: &[u8],
+    tells: impl FnOnce() -> bool,
+) -> Option<Origin> {
     let (Some(tenant), ChosenBy::Certificate(name)) = (&connector.tenant, &origin.chosen_by) else { return None };
     if !tenant.sent(section) {
-        tracing::info!(name, "the header section does not name the connector's tenant: a stranger's message");
+        if tells() {
+            tracing::info!(name, "the header section does not name the connector's tenant: a stranger's message");
+        }
         return None;
     }
     Some(Origin { organization: connector.organization.clone(), ..origin.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::check::load_text;
+
+    const CONFIG: &str = r#"
+[server]
+hostname = "mx.contoso.com"
+[[receive_connector]]
+name = "internet"
+bind = ["127.0.0.1:2525"]
+auth = "users:users"
+tls = { mode = "opportunistic", certificate = "c", key = "k" }
+[[receive_connector]]
+name = "inside"
+bind = ["127.0.0.1:2525"]
+remote_networks = ["10.0.0.0/24"]
+organization = "primary"
+[[receive_connector]]
+name = "partner"
+bind = ["127.0.0.1:2525"]
+client_names = ["mx.partner.test"]
+tls = { client_ca = "ca" }
+[[receive_connector]]
+name = "branch"
+bind = ["127.0.0.1:2525"]
+organization = "primary"
+client_names = ["mx.contoso.com", "customers.mimecast.com"]
+tls = { client_ca = "ca" }
+[[receive_connector]]
+name = "cloud"
+bind = ["127.0.0.1:2525"]
+organization = "primary"
+client_names = ["mail.protection.outlook.com"]
+tenant = "6f1d7a4e-0c5e-4a3a-9d55-0f7c5b6b1e11"
+tls = { client_ca = "ca" }
+[[accepted_domain]]
+domain = "contoso.com"
+deliver_to = "exchange"
+[[directory]]
+name = "people"
+kind = "file"
+path = "people.csv"
+[[send_connector]]
+name = "exchange"
+organization = "primary"
+smart_hosts = ["[10.0.0.5]"]
+"#;
+
+    /// Who it is by the origin of its mail, by itself, and by its place: one rule, and one difference.
+    #[test]
+    fn who_is_a_stranger() {
+        let config = load_text(CONFIG, Path::new("fingerpost.toml")).unwrap();
+        let (internet, organization) = ("192.0.2.1:40000", "10.0.0.1:40000");
+        for (address, certificate, user, connector, stranger, whose) in [
+            (internet, None, None, "internet", true, Whose::Stranger),
+            (internet, None, Some("ann"), "internet", false, Whose::Known),
+            (internet, Some("mx.other.test"), None, "internet", true, Whose::Stranger),
+            (organization, None, None, "inside", false, Whose::Known),
+            (internet, Some("mx.partner.test"), None, "partner", true, Whose::Stranger),
+            (internet, Some("mx.contoso.com"), None, "branch", false, Whose::Known),
+            (internet, Some("customers.mimecast.com"), None, "branch", true, Whose::Stranger),
+            (internet, Some("customers.mimecast.com"), Some("ann"), "branch", false, Whose::Known),
+            // Its connection may bring the organisation's messages: the header section will say.
+            (internet, Some("mail.protection.outlook.com"), None, "cloud", true, Whose::Known),
+            (internet, Some("mail.protection.outlook.com"), Some("ann"), "cloud", false, Whose::Known),
+        ] {
+            let (address, bind) = (address.parse().unwrap(), "127.0.0.1:2525".parse().unwrap());
+            let first = config.receive_connectors[0].clone();
+            let by = || config.receive_connectors[2].tls.client_ca.iter().cloned().collect();
+            let believed = |name: &str| Believed { names: vec![name.to_owned()], by: by() };
+            let identity = Identity { certificate: certificate.map(believed), user: user.map(Arc::from) };
+            let mut client = Client { id: "test".into(), address, bind, connector: first, tls: None, identity };
+            let (chosen, by) = client.door(&config).unwrap();
+            client.connector = chosen;
+            let case = format!("{address} {certificate:?} {user:?}");
+            assert_eq!(&*client.connector.name, connector, "{case}");
+            assert_eq!(client.is_stranger(), stranger, "{case}");
+            assert_eq!(client.origin(by, None).is_stranger(), stranger, "{case}");
+            assert_eq!(client.whose(), whose, "{case}");
+        }
+    }
+
+    /// A report is nobody's who connected; whose mail caused it goes with it.
+    #[test]
+    fn our_own_reports_are_no_strangers() {
+        let stranger =
+            Origin { receive_connector: "internet".into(), relay: Relay::AcceptedDomains, ..Origin::report() };
+        let known = Origin { organization: "primary".into(), ..stranger.clone() };
+        for (about, strangers) in [(&stranger, true), (&known, false)] {
+            let report = Origin::report_about(about);
+            assert_eq!((report.is_stranger(), report.is_strangers_report()), (false, strangers));
+        }
+    }
 }

@@ -5,8 +5,7 @@
 //! question, whatever caused it, so that nobody learns from the time which names there are. Logs have the name, never
 //! the password.
 
-use std::path::Path;
-use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep_until};
@@ -14,12 +13,19 @@ use tokio::time::{Instant, sleep_until};
 use super::{Client, Services, users};
 use crate::config::Auth;
 use crate::directory::Login;
-use crate::guesses::{Guess, Guesses, Limit, Reach, Step};
+use crate::guesses::{Closed, Guess, Guesses, Limit, Step};
 use crate::in_force::InForce;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::sasl::Credentials;
 use crate::strangers::sums::{About, Kind};
 use crate::time::UnixTime;
+
+mod hashing;
+mod under_way;
+
+pub use hashing::Hashing;
+pub use under_way::Answered;
+use under_way::UnderWay;
 
 /// When a failure is told.
 const DELAY: Duration = Duration::from_secs(1);
@@ -37,19 +43,16 @@ pub(super) async fn check(services: &Services, client: &mut Client, credentials:
     let source = source(&in_force, &auth).await;
     let pair = (credentials.name.as_str(), credentials.password.as_str());
     let guess = guesses(services).guess(client.address.ip(), &source, pair);
-    let step = guesses(services).step(&guess, UnixTime::steady());
-    let (result, told) = match step {
-        Step::Ask => {
-            let login = ask(services, (&in_force, &auth), &guess, credentials).await;
-            take_note(services, client, &guess, (&name, login))
+    let (result, told) = match UnderWay::begin(services, guess).await {
+        Ok(under_way) => {
+            let login = ask((services, client), (&in_force, &auth), (&guess, &under_way), credentials).await;
+            let noted = take_note(services, client, &guess, (&name, &login, under_way.closed()));
+            under_way.settle(&login);
+            noted
         }
-        Step::Refuse => {
-            tracing::debug!(user = ?name, "the same name and password failed within ten minutes: not asked again");
-            failed(client, guesses(services).refused(&guess, UnixTime::steady()));
-            ("repeated", Err(reply::AUTH_FAILED))
-        }
-        Step::Later => {
-            tracing::debug!(user = ?name, "not asked: many passwords fail from this client");
+        Err(Step::Refuse) => repeated(services, client, &guess, &name),
+        Err(Step::Later | Step::Wait(_) | Step::Ask) => {
+            tracing::debug!(user = ?name, "not asked: many passwords fail from this client, or may");
             ("limited", Err(reply::AUTH_UNAVAILABLE))
         }
     };
@@ -61,38 +64,59 @@ pub(super) async fn check(services: &Services, client: &mut Client, credentials:
     told
 }
 
+/// It is known to be wrong.
+fn repeated(services: &Services, client: &Client, guess: &Guess, user: &str) -> (&'static str, Result<(), Reply>) {
+    tracing::debug!(?user, "the same name and password failed within ten minutes: not asked again");
+    let limit = guesses(services).refused(guess, UnixTime::steady());
+    failed(services, client, limit);
+    ("repeated", Err(reply::AUTH_FAILED))
+}
+
 /// Logs and remembers what became of it: the metric's word, and what the client is told.
 fn take_note(
     services: &Services,
     client: &Client,
     guess: &Guess,
-    (user, login): (&str, Login),
+    (user, login, closed): (&str, &Login, Option<Closed>),
 ) -> (&'static str, Result<(), Reply>) {
     let now = UnixTime::steady();
     let tells = |reason| {
         let about = About { sample: user, ..About::new(Kind::Authentication, client.address.ip(), reason) };
-        !client.connector.organization.is_empty() || services.strangers.tells(&about)
+        client.tells(&services.strangers, &about)
     };
-    match login {
-        Login::Accepted => {
+    match (login, closed) {
+        (Login::Accepted, _) => {
             tracing::info!(?user, "authenticated");
             guesses(services).accepted(guess, now);
             ("accepted", Ok(()))
         }
-        Login::Rejected(why) => {
+        (Login::Rejected(why), _) => {
             if tells("rejected") {
                 tracing::warn!(?user, %why, "authentication failed");
             }
-            failed(client, guesses(services).refused(guess, now));
+            let limit = guesses(services).refused(guess, now);
+            failed(services, client, limit);
             ("rejected", Err(reply::AUTH_FAILED))
         }
-        Login::Unavailable(why) => {
+        (Login::Unavailable(why) | Login::Unanswered(why), _) => {
             if tells("unavailable") {
                 tracing::error!(?user, %why, "authentication is not possible now");
             }
             ("unavailable", Err(reply::AUTH_UNAVAILABLE))
         }
-        Login::NotAsked => {
+        (Login::NotAsked, Some(Closed::Refused)) => repeated(services, client, guess, user),
+        // The directory's doing, not the client's.
+        (Login::NotAsked, Some(Closed::Unanswered)) => {
+            if tells("unanswered") {
+                tracing::warn!(
+                    ?user,
+                    "three passwords reached this account within half an hour that were wrong or that the directory \
+                    did not answer: it is not asked about more of clients from which the user never logged in"
+                );
+            }
+            ("limited", Err(reply::AUTH_UNAVAILABLE))
+        }
+        (Login::NotAsked, _) => {
             if tells("not-asked") {
                 tracing::warn!(
                     ?user,
@@ -100,15 +124,17 @@ fn take_note(
                     about more of clients from which the user never logged in, lest the directory locks it"
                 );
             }
-            failed(client, guesses(services).failed(guess, now));
+            let limit = guesses(services).failed(guess, now);
+            failed(services, client, limit);
             ("limited", Err(reply::AUTH_UNAVAILABLE))
         }
     }
 }
 
 /// Says so once when a client begins to be limited.
-fn failed(client: &Client, limit: Limit) {
-    if limit == Limit::Begins {
+fn failed(services: &Services, client: &Client, limit: Limit) {
+    let about = About::new(Kind::Guesser, client.address.ip(), "");
+    if limit == Limit::Begins && client.tells(&services.strangers, &about) {
         tracing::warn!(client = %client.address.ip().to_canonical(), receive_connector = &*client.connector.name,
             "20 different passwords failed from this client within half an hour: only users who logged in from there \
             within 30 days may do so now, all others are told 454 4.7.0");
@@ -135,9 +161,9 @@ async fn source(in_force: &InForce, auth: &Auth) -> String {
 }
 
 async fn ask(
-    services: &Services,
+    (services, client): (&Services, &Client),
     (in_force, auth): (&InForce, &Auth),
-    guess: &Guess,
+    (guess, under_way): (&Guess, &UnderWay<'_>),
     credentials: Credentials,
 ) -> Login {
     // RFC 4513 5.1.2: with an empty password a bind succeeds as nobody.
@@ -146,36 +172,16 @@ async fn ask(
     }
     match auth {
         Auth::None => Login::Unavailable("the receive connector does not authenticate any more".into()),
-        Auth::Users(file) => in_file(file, credentials).await,
-        Auth::Directory => in_directory(services, in_force, guess, credentials).await,
+        Auth::Users(file) => {
+            let is_known = guesses(services).is_known(guess, UnixTime::steady());
+            services.hashing.look(file, (client.address.ip(), is_known), credentials).await
+        }
+        Auth::Directory => {
+            let (name, password) = (&credentials.name, &credentials.password);
+            in_force.resolver.directories().log_in(name, password, under_way).await
+        }
     }
 }
 
-/// A password that is under way to a directory counts as a wrong one until it is known not to be: many at once do not
-/// get by.
-async fn in_directory(services: &Services, in_force: &InForce, guess: &Guess, credentials: Credentials) -> Login {
-    let reach: OnceLock<Reach> = OnceLock::new();
-    let may_bind = |account: &str| match guesses(services).reach(guess, account, UnixTime::steady()) {
-        Ok(Some(counted)) => reach.set(counted).is_ok(),
-        Ok(None) => true,
-        Err(_) => false,
-    };
-    let login = in_force.resolver.directories().log_in(&credentials.name, &credentials.password, &may_bind).await;
-    if let (Login::Accepted | Login::Unavailable(_), Some(reach)) = (&login, reach.get()) {
-        guesses(services).forget(*reach);
-    }
-    login
-}
-
-async fn in_file(file: &Path, credentials: Credentials) -> Login {
-    let file = file.to_owned();
-    let looked = tokio::task::spawn_blocking(move || {
-        users::read(&file).map(|users| users.know(&credentials.name, &credentials.password))
-    });
-    match looked.await {
-        Ok(Ok(true)) => Login::Accepted,
-        Ok(Ok(false)) => Login::Rejected("unknown name or wrong password".into()),
-        Ok(Err(error)) => Login::Unavailable(error.to_string()),
-        Err(error) => Login::Unavailable(error.to_string()),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::patience::Alarm;
 use crate::pressure::Pressure;
 use crate::smtp::reply::{self, Reply};
-use crate::smtp::server::{Action, Event, Server, TlsState};
+use crate::smtp::server::{Action, Event, Expect, Server, TlsState};
 use crate::spool::Spool;
 use crate::strangers::Strangers;
 use crate::strangers::sums::{About, Kind};
@@ -62,10 +62,11 @@ use identity::Believed;
 pub use identity::Identity;
 use lending::Lending;
 use link::Link;
+pub use login::{Answered, Hashing};
 use standing::Standing;
 use transaction::{Answer, Transaction};
 use turn::Turn;
-use wire::{encrypt, profile};
+use wire::{encrypt, profile, sent_away};
 
 /// How much of our replies waits before it is sent, however much the client has pipelined.
 const MOST_REPLIES: usize = 64 * 1024;
@@ -95,6 +96,10 @@ pub struct Services {
     pub strangers: Strangers,
     /// Passwords that failed, and who logged in from where.
     pub guesses: Arc<Mutex<Guesses>>,
+    /// Wakes those who wait for other passwords' answers.
+    pub answered: Arc<Answered>,
+    /// Looks at passwords.
+    pub hashing: Arc<Hashing>,
 }
 
 /// Who a session is with, and through which door it came.
@@ -140,18 +145,26 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let turn = turn.into();
+    let turns = turn.clone();
     let span = tracing::info_span!("session", id = &*client.id, client = %client.address.ip().to_canonical(),
         connector = &*client.connector.name);
     async {
         let (strangers, id) = (services.strangers.clone(), client.id.clone());
-        let (address, connector) = (client.address.ip(), client.connector.clone());
-        let ended = match Session::begin(services, client, socket, turn).await {
-            Ok(mut session) => session.run().await,
-            Err(ended) => ended,
+        let (address, stranger) = (client.address.ip(), client.is_stranger());
+        let (ended, stranger) = match Session::begin(services, client, socket, turn).await {
+            Ok(mut session) => {
+                let ended = session.run().await;
+                session.abandon();
+                (ended, session.client.is_stranger())
+            }
+            Err(ended) => (ended, stranger),
         };
         strangers.left(address, &id);
-        let tells =
-            |reason| !connector.organization.is_empty() || strangers.tells(&About::new(Kind::Broken, address, reason));
+        let told = |kind, reason| !stranger || strangers.tells(&About::new(kind, address, reason));
+        if let Some(why) = turns.sent_away().filter(|why| told(Kind::SentAway, why.as_str())) {
+            tracing::info!(reason = why.as_str(), "idle session sent away: connections are short"); // the span names it
+        }
+        let tells = |reason| told(Kind::Broken, reason);
         match ended {
             Ended::Closed | Ended::Eof | Ended::SentAway => tracing::debug!(%ended, "session ended"),
             Ended::Stuck => tracing::error!(%ended, "session ended"),
@@ -241,10 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     self.flush().await?;
                 }
             }
-            Action::Read(expect) => {
-                self.flush().await?;
-                self.read(expect).await?;
-            }
+            Action::Read(expect) => self.read_on(expect).await?,
             Action::Begin(sender) => {
                 let hello = self.machine.hello().cloned();
                 let begun = Transaction::begin(&self.services, &mut self.client, *sender, hello);
@@ -257,7 +267,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             Action::Resolve(rcpt) => {
                 self.lending.progress();
                 self.standing.moved();
-                self.transaction()?.ask(*rcpt);
+                let services = Arc::clone(&self.services);
+                self.transaction()?.ask(&services, *rcpt);
             }
             // Boxed: of thousands of sessions nearly all are between two transactions, and need no room for one.
             Action::Wait => Box::pin(self.wait()).await?,
@@ -275,10 +286,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 self.standing.message();
                 let transaction = self.transaction.take().ok_or(Ended::Stuck)?;
                 let (services, session) = (self.services.clone(), self.client.id.clone());
-                let result = Box::pin(ending::end(&services, &session, transaction, summary)).await;
-                self.machine.handle(Event::Ended(result));
+                match Box::pin(ending::end(&services, &session, transaction, summary)).await {
+                    Ok(reply) => self.machine.handle(Event::Ended(Ok(reply))),
+                    Err(answer) => self.tell(answer, |reply| Event::Ended(Err(reply))).await?,
+                }
             }
-            Action::Discard => self.transaction = None,
+            Action::Discard => self.abandon(),
             Action::StartTls => {
                 self.standing.moved();
                 self.flush().await?;
@@ -299,15 +312,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         Ok(())
     }
 
+    /// Sends what is due and reads, unless a header section that goes on has no room.
+    async fn read_on(&mut self, expect: Expect) -> Result<(), Ended> {
+        self.flush().await?;
+        let (held, transaction) = (self.machine.collected(), self.transaction.as_deref_mut());
+        if held > 0 && transaction.is_some_and(|transaction| !transaction.collects(held)) {
+            self.machine.handle(Event::NoRoom);
+            return Ok(());
+        }
+        self.read(expect).await
+    }
+
+    /// The transaction comes to nothing.
+    fn abandon(&mut self) {
+        if let Some(transaction) = self.transaction.take() {
+            transaction.abandoned(&self.services);
+        }
+    }
+
     /// The answer to the oldest RCPT.
     async fn wait(&mut self) -> Result<(), Ended> {
         let (services, session) = (self.services.clone(), self.client.id.clone());
-        let Answer { reply, late } = self.transaction()?.answer(&services, &session).await.ok_or(Ended::Stuck)?;
+        let answer = self.transaction()?.answer(&services, &session).await.ok_or(Ended::Stuck)?;
+        self.tell(answer, Event::Resolved).await
+    }
+
+    /// Tells the machine of a reply, once it is due.
+    async fn tell(&mut self, answer: Answer, event: fn(Reply) -> Event) -> Result<(), Ended> {
+        let Answer { reply, late } = answer;
+        let mut event = event(reply);
         if !late.is_zero() {
             self.flush().await?;
-            Box::pin(self.hold_back(late)).await;
+            if let Err(why) = Box::pin(self.hold_back(late)).await {
+                event = sent_away(why);
+            }
         }
-        self.machine.handle(Event::Resolved(reply));
+        self.machine.handle(event);
         Ok(())
     }
 

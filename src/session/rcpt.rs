@@ -16,6 +16,7 @@ use crate::delivery::slots::Vouched;
 use crate::delivery::unknown::Judged;
 use crate::delivery::unreachable::Unreachable;
 use crate::message::envelope::RcptTo;
+use crate::pressure::held::cost;
 use crate::routing::doubt::{Believed, Doubt, Followed, KnownBy, Refused};
 use crate::routing::verdict::{Decision, Reason, Route, Verdict, Way};
 use crate::smtp::address::Address;
@@ -98,6 +99,9 @@ impl Transaction {
 
     /// Asks the next hops about all that need it, then answers one after the other.
     async fn answer_all(&mut self, services: &Services, session: &Arc<str>, mut all: Vec<Decided>) {
+        if services.memory.reports.are_many() && self.origin.is_stranger() {
+            self.keep_to_one_system(&mut all);
+        }
         let mut stages = Vec::with_capacity(all.len());
         for at in 0..all.len() {
             match self.stage(services, &mut all[at], at).await {
@@ -123,6 +127,19 @@ impl Transaction {
             };
             let answer = self.tell(services, session, &one, answer);
             self.answers.push_back(answer);
+        }
+    }
+
+    /// Puts off whoever is with another system than the first: of one, what it says at the dot can be passed on, and needs no
+    /// report.
+    fn keep_to_one_system(&self, all: &mut [Decided]) {
+        let system = |route: &Route| (route.connector.clone(), route.next_hop_domain.clone());
+        let mut first = self.recipients.first().map(|accepted| system(&accepted.route));
+        for Decided { decision, .. } in all {
+            let Verdict::Accept(route) = &decision.verdict else { continue };
+            if *first.get_or_insert_with(|| system(route)) != system(route) {
+                decision.verdict = Verdict::Refuse(reply::TOO_MANY_RECIPIENTS);
+            }
         }
     }
 
@@ -292,6 +309,7 @@ impl Transaction {
     }
 
     fn accept(&mut self, (rcpt, number): (&RcptTo, usize), route: Route, because: Vec<Reason>) {
+        self.held.recipient(cost(&rcpt.address, rcpt.orcpt.as_deref()));
         self.recipients.push(Accepted { number, rcpt: rcpt.clone(), route, because });
     }
 
@@ -314,9 +332,8 @@ impl Transaction {
             Unreachable::Queue => "queued",
             Unreachable::Defer => "deferred",
         };
-        if otherwise == Unreachable::Queue
-            || self.is_told(services, (Kind::OutOfReach, outcome.row), (&rcpt.address, &outcome.reply))
-        {
+        // Queued or not: nothing is accepted yet, and RSET may follow.
+        if self.is_told(services, (Kind::OutOfReach, outcome.row), (&rcpt.address, &outcome.reply)) {
             tracing::info!(recipient = %rcpt.address, send_connector = %route.connector, reason = %outcome.reply,
                 row = outcome.row_name(), "next hop out of reach: {what}");
         }
@@ -340,5 +357,35 @@ impl Transaction {
         outcome: &Outcome,
     ) -> bool {
         services.memory.refuses_by_policy(address, route, (outcome, Step::Rcpt), self.source())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::commit::tests::{services, transaction};
+
+    #[tokio::test]
+    async fn what_goes_to_one_system_needs_no_report() {
+        let folder = tempfile::tempdir().unwrap();
+        let (services, _committed) = services(folder.path());
+        let accepted = transaction(&services, &["a@contoso.com", "b@contoso.com", "c@contoso.com"]).recipients;
+        let mut all: Vec<Decided> = Vec::new();
+        for (accepted, connector) in accepted.into_iter().zip(["exchange", "groupwise", "exchange"]) {
+            let route = Route { connector: connector.into(), ..accepted.route };
+            let address = accepted.rcpt.address.clone();
+            let decision = Decision { address, verdict: Verdict::Accept(route), reasons: Vec::new() };
+            all.push(Decided { rcpt: accepted.rcpt, decision });
+        }
+        let put_off = |all: &[Decided]| -> Vec<bool> {
+            let later = Verdict::Refuse(reply::TOO_MANY_RECIPIENTS);
+            all.iter().map(|one| one.decision.verdict == later).collect()
+        };
+        transaction(&services, &[]).keep_to_one_system(&mut all);
+        assert_eq!(put_off(&all), [false, true, false], "RCPTs that came together");
+        let mut behind = transaction(&services, &["d@contoso.com"]);
+        behind.recipients[0].route.connector = "groupwise".into();
+        behind.keep_to_one_system(&mut all);
+        assert_eq!(put_off(&all), [true, true, true], "and those that came later");
     }
 }

@@ -10,18 +10,18 @@ use std::time::Duration;
 use super::Services;
 use super::rcpt::{Decided, Refusal};
 use super::transaction::{Answer, Transaction, because, domain_label};
-use crate::one_client::one_client;
+use crate::one_client::{one_client, shown};
 use crate::routing::loops::LoopRule;
-use crate::smtp::address::Address;
+use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::reply::{self, Reply};
-use crate::strangers::harvest::Pace;
+use crate::strangers::harvest::{Pace, Sends, Who};
 use crate::strangers::sums::{About, Kind};
 use crate::trace::{Event, What};
 
 impl Transaction {
     /// Counts, logs and traces what a RCPT is answered.
     pub(super) fn tell(
-        &self,
+        &mut self,
         services: &Services,
         session: &Arc<str>,
         one: &Decided,
@@ -33,8 +33,8 @@ impl Transaction {
         let Refusal { reply, row, loops } = match answer {
             Ok(()) => {
                 count(one.decision.label());
-                if self.is_looked_at() {
-                    services.strangers.accepted(self.client());
+                if self.is_looked_at() && services.strangers.accepted(self.who(), address.key()) {
+                    self.counted += 1;
                 }
                 return Answer { reply: reply::RECIPIENT_OK, late: Duration::ZERO };
             }
@@ -79,44 +79,103 @@ impl Transaction {
 
     /// The same of a message or a recipient that loops.
     pub(super) fn is_loop_told(&self, services: &Services, rule: LoopRule) -> bool {
-        let about = About::new(Kind::Looped, self.client(), rule.label());
-        let about = About { sample: self.sender.reverse_path.as_str(), ..about };
+        self.tells(services, Kind::Looped, rule.label())
+    }
+
+    /// The same of what happens to a whole message, for one of a few reasons.
+    pub(super) fn tells(&self, services: &Services, what: Kind, reason: &str) -> bool {
+        let about = About { sample: self.sender.reverse_path.as_str(), ..About::new(what, self.client(), reason) };
         !self.origin.is_stranger() || services.strangers.tells(&about)
     }
 
     /// A refusal, and how much later it is told: a client that looks for addresses waits.
     pub(super) fn paced(&self, services: &Services, session: &Arc<str>, (address, reply): (&Address, Reply)) -> Answer {
-        let is_unknown = reply.is_permanent() && reply.enhanced == reply::USER_UNKNOWN.enhanced;
-        if !is_unknown || !self.is_looked_at() {
+        if !is_unknown(&reply) || !self.is_looked_at() {
             return Answer { reply, late: Duration::ZERO };
         }
-        let (limits, client) = (&self.connector.limits, self.client());
-        match services.strangers.unknown(client, (session, address.key()), limits) {
+        let limits = &self.connector.limits;
+        match services.strangers.unknown(self.who(), (session, address.key()), limits) {
             Pace::AtOnce => Answer { reply, late: Duration::ZERO },
-            Pace::Later { news } => {
+            Pace::Later { news, times } => {
                 services.metrics.unknown_delayed.with_label_values(&[&*self.connector.name]).inc();
                 if news {
                     self.tell_harvest(services, session);
                 }
-                Answer { reply, late: limits.unknown_delay }
+                if services.strangers.one_session_begins(self.who()) {
+                    self.tell_one_session(services, session);
+                }
+                Answer { reply, late: limits.unknown_delay.saturating_mul(times) }
             }
             Pace::Closed => Answer { reply: reply::TOO_MANY_UNKNOWN, late: Duration::ZERO },
         }
     }
 
+    /// The dot tells that these recipients are unknown: RCPT did not accept them. How much later that is told.
+    pub(super) fn paced_at_dot(
+        &self,
+        services: &Services,
+        session: &Arc<str>,
+        (unknown, reply): (&[usize], Reply),
+    ) -> Answer {
+        if let Some(credit) = self.credit(self.counted.saturating_sub(unknown.len())) {
+            credit.give(services);
+        }
+        let mut late = Duration::ZERO;
+        for at in unknown {
+            let answer = self.paced(services, session, (&self.recipients[*at].rcpt.address, reply.clone()));
+            if answer.reply != reply {
+                return answer;
+            }
+            late = late.max(answer.late);
+        }
+        Answer { reply, late }
+    }
+
+    /// What the client is credited with if so many recipients are accepted in the end.
+    pub(super) fn credit(&self, accepted: usize) -> Option<Credit> {
+        let (who, counted) = (self.who(), self.counted);
+        self.is_looked_at().then_some(Credit { who, counted, accepted })
+    }
+
+    /// It came to nothing: whom nothing was sent to was not accepted.
+    pub(super) fn abandoned(&self, services: &Services) {
+        if let Some(credit) = self.credit(0) {
+            credit.give(services);
+        }
+    }
+
     fn tell_harvest(&self, services: &Services, session: &str) {
-        let client = one_client(self.client());
         let limits = &self.connector.limits;
-        let detail = format!(
-            "{client} looks for addresses: {} different recipients are unknown within {:?}, more than were accepted; \
-             refusals are told {:?} later",
+        let found = format!(
+            "{} different recipients are unknown within {:?}, more than were accepted; refusals are told {:?} later",
             limits.unknown_recipients, limits.unknown_within, limits.unknown_delay
         );
-        let told = About::new(Kind::Harvester, client, "");
-        if services.strangers.tells(&told) {
-            tracing::warn!("{detail}");
-            services.trace.record(&Event { detail: detail.into(), ..self.event(session, What::Refused) });
+        self.tell_limit(services, session, ("later refusals: [receive_connector.limits]", &found));
+    }
+
+    fn tell_one_session(&self, services: &Services, session: &str) {
+        let limits = &self.connector.limits;
+        let found = format!(
+            "{} different recipients are unknown within {:?}, ten times those accepted; it has one session at a time, and \
+             hears 421 in others",
+            limits.unknown_one_session, limits.unknown_within
+        );
+        self.tell_limit(services, session, ("one session at a time: [receive_connector.limits]", &found));
+    }
+
+    /// A client has come to a limit; `reason` is what a sum of such clients says.
+    fn tell_limit(&self, services: &Services, session: &str, (reason, found): (&str, &str)) {
+        let client = one_client(self.client());
+        if !services.strangers.tells(&About::new(Kind::Harvester, client, reason)) {
+            return;
         }
+        let connector = &*self.connector.name;
+        let detail = format!(
+            "{} looks for addresses: {found} ([receive_connector.limits] of `{connector}` has the figures)",
+            shown(client)
+        );
+        tracing::warn!("{detail}");
+        services.trace.record(&Event { detail: detail.into(), ..self.event(session, What::Refused) });
     }
 
     /// Whether unknown recipients of this client show that it looks for addresses.
@@ -124,8 +183,37 @@ impl Transaction {
         self.origin.is_stranger() && self.connector.is_for_anybody()
     }
 
+    /// Whose recipients it counts among.
+    fn who(&self) -> Who {
+        let sends = match &self.sender.reverse_path {
+            ReversePath::Null => Sends::Reports,
+            ReversePath::Address(_) => Sends::Mail,
+        };
+        Who { client: one_client(self.client()), sends }
+    }
+
     /// The client's address; a report of ours has none.
     fn client(&self) -> IpAddr {
         self.origin.client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+}
+
+/// Whether a refusal says that nobody has the recipient.
+pub(super) fn is_unknown(reply: &Reply) -> bool {
+    reply.is_permanent() && reply.enhanced == reply::USER_UNKNOWN.enhanced
+}
+
+/// Recipients of a message that are accepted in the end, for one client.
+pub(super) struct Credit {
+    who: Who,
+    /// Counted already.
+    counted: usize,
+    accepted: usize,
+}
+
+impl Credit {
+    /// The dot is answered.
+    pub(super) fn give(self, services: &Services) {
+        services.strangers.settled(self.who, (self.counted, self.accepted));
     }
 }

@@ -28,7 +28,9 @@ impl Standing {
 
     /// MAIL came.
     pub(super) fn mail(&mut self) {
-        self.stage = Stage::AfterMail;
+        if self.stage != Stage::Harvests {
+            self.stage = Stage::AfterMail;
+        }
         if std::mem::take(&mut self.mail_counts) {
             self.moved();
         }
@@ -36,8 +38,14 @@ impl Standing {
 
     /// A message came.
     pub(super) fn message(&mut self) {
+        self.stage = Stage::AfterMail;
         self.mail_counts = true;
         self.moved();
+    }
+
+    /// A refusal is held back from it.
+    pub(super) fn harvests(&mut self) {
+        self.stage = Stage::Harvests;
     }
 
     /// We wait for the client at `now`; `hello`: how it introduced itself. Since when it has not got on.
@@ -82,5 +90,10 @@ mod tests {
             (at(8), at(10)),
             "EHLO after STARTTLS"
         );
+        standing.harvests();
+        standing.mail();
+        assert_eq!(standing.stage, Stage::Harvests, "another transaction");
+        standing.message();
+        assert_eq!(standing.stage, Stage::AfterMail, "who sends a message is a sender until the next refusal");
     }
 }

@@ -23,6 +23,7 @@ impl Transaction {
         }
         passed.remembered.take(piece);
         writing.append(piece).await;
+        self.held.content(writing.in_memory());
         if self.branches.is_empty() || carrier == Carrier::Bdat {
             return;
         }

@@ -16,12 +16,14 @@ use super::{Client, Services};
 use crate::config::ReceiveConnector;
 use crate::delivery::cut_through::Branches;
 use crate::delivery::dispatch::UnderWay;
+use crate::delivery::memory::Memory;
 use crate::in_force::InForce;
 use crate::message::envelope::{Origin, RcptTo, Relay, Sender};
 use crate::message::received::With;
+use crate::pressure::held::{Held, cost};
 use crate::resolve::About;
 use crate::routing::table::Table;
-use crate::routing::verdict::{Answers, Behalf, Decision, Freshness, Reason, Route};
+use crate::routing::verdict::{Answers, Behalf, Decision, Freshness, Reason, Route, Standing, Verdict};
 use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::command::{ForwardPath, Rcpt};
 use crate::smtp::reply::{self, Reply};
@@ -37,6 +39,8 @@ pub(super) struct Transaction {
     pub(super) sender: Sender,
     /// On whose behalf directories are asked.
     pub(super) behalf: Behalf,
+    /// Whose questions come first.
+    pub(super) standing: Standing,
     /// Asked, oldest first; the answers come in this order.
     pub(super) asked: VecDeque<(RcptTo, Deciding)>,
     /// Answers that are there, and nobody has taken yet.
@@ -44,6 +48,8 @@ pub(super) struct Transaction {
     /// The number of the recipient that was named last.
     pub(super) last_number: usize,
     pub(super) recipients: Vec<Accepted>,
+    /// How many acceptances of its client's were counted for it.
+    pub(super) counted: usize,
     /// What of them is with next hops already.
     pub(super) branches: Branches,
     /// Branches whose next hops nobody waits for here any more: the queue hears what became of them.
@@ -53,12 +59,21 @@ pub(super) struct Transaction {
     /// When MAIL came.
     pub(super) began: Instant,
     pub(super) content: Option<(Passed, Writing)>,
+    /// What of it is in memory.
+    pub(super) held: Held,
 }
 
 /// What a RCPT is answered, and how much later than it could be.
 pub(super) struct Answer {
     pub(super) reply: Reply,
     pub(super) late: Duration,
+}
+
+impl From<Reply> for Answer {
+    /// At once.
+    fn from(reply: Reply) -> Self {
+        Self { reply, late: Duration::ZERO }
+    }
 }
 
 /// A decision that is under way, or made.
@@ -120,9 +135,11 @@ impl Transaction {
         let origin = client.origin(chosen_by, hello.as_ref());
         let ehlo = in_force.config.server.hostname.clone();
         let behalf = behalf(&connector, &origin, &sender);
+        let standing = standing(&services.memory, &connector, &origin);
         Ok(Box::new(Self {
             connector,
             behalf,
+            standing,
             branches: Branches::new(services.outbound.clone(), ehlo),
             under_way: Vec::new(),
             began: Instant::now(),
@@ -134,7 +151,9 @@ impl Transaction {
             answers: VecDeque::new(),
             last_number: 0,
             recipients: Vec::new(),
+            counted: 0,
             content: None,
+            held: services.pressure.hold(),
         }))
     }
 
@@ -147,26 +166,40 @@ impl Transaction {
     }
 
     /// RCPT: begins to decide about it.
-    pub(super) fn ask(&mut self, rcpt: Rcpt) {
+    pub(super) fn ask(&mut self, services: &Services, rcpt: Rcpt) {
         let address = match rcpt.to {
             ForwardPath::Mailbox(address) => address,
             ForwardPath::Postmaster => self.postmaster(),
         };
+        let cost = cost(&address, rcpt.orcpt.as_deref());
+        if self.origin.is_stranger() && !self.held.has_room(cost) {
+            let verdict = Verdict::Refuse(reply::INSUFFICIENT_STORAGE);
+            let decision = Decision { address: address.clone(), verdict, reasons: Vec::new() };
+            return self.asked.push_back((RcptTo { address, notify: None, orcpt: None }, Deciding::Made(decision)));
+        }
         let (freshness, now) = (Freshness::Any, UnixTime::now());
-        let about = About { origin: &self.origin, address: &address, freshness, now, behalf: &self.behalf };
+        let is_good = || services.memory.good().is_good(&address, services.memory.queue_time());
+        let standing = if self.standing != Standing::Known && is_good() { Standing::Known } else { self.standing };
+        let about = About { origin: &self.origin, address: &address, freshness, now, behalf: &self.behalf, standing };
         let deciding = match self.in_force.resolver.at_once(&about) {
             Ok(decision) => Deciding::Made(decision),
             Err(answers) => {
                 let (in_force, origin, asked) = (self.in_force.clone(), self.origin.clone(), address.clone());
                 let behalf = self.behalf.clone();
                 let asking = async move {
-                    let about = About { origin: &origin, address: &asked, freshness, now, behalf: &behalf };
+                    let about = About { origin: &origin, address: &asked, freshness, now, behalf: &behalf, standing };
                     in_force.resolver.go_on(&about, answers).await
                 };
                 Deciding::Asking(AbortOnDropHandle::new(tokio::spawn(asking.in_current_span())))
             }
         };
         self.asked.push_back((RcptTo { address, notify: rcpt.notify, orcpt: rcpt.orcpt }, deciding));
+    }
+
+    /// So much of the header section is there, and goes on. Whether it may: memory is not for strangers alone.
+    pub(super) fn collects(&mut self, octets: usize) -> bool {
+        self.held.content(octets as u64);
+        !self.origin.is_stranger() || self.held.has_room(0)
     }
 
     /// RFC 5321 4.5.1: `<postmaster>` without a domain.
@@ -178,7 +211,8 @@ impl Transaction {
     /// Decides about a recipient anew, asking each directory itself.
     pub(super) async fn resolve_live(&self, address: &Address, now: UnixTime) -> Decision {
         let freshness = Freshness::Live;
-        let about = About { origin: &self.origin, address, freshness, now, behalf: &self.behalf };
+        let (behalf, standing) = (&self.behalf, self.standing);
+        let about = About { origin: &self.origin, address, freshness, now, behalf, standing };
         self.in_force.resolver.go_on(&about, Answers::default()).await
     }
 
@@ -188,6 +222,7 @@ impl Transaction {
         let share = services.pressure.share(self.sender.size.map_or(most, |size| size.min(most)));
         let mut writing = Writing::new(services.spool.clone(), &self.origin, with, &self.in_force, share);
         writing.append(&std::mem::take(&mut passed.section)).await;
+        self.held.content(writing.in_memory());
         self.content = Some((passed, writing));
     }
 
@@ -203,6 +238,7 @@ impl Transaction {
             message_id: "".into(),
             connector: (&*self.connector.name).into(),
             detail: "".into(),
+            sum: None,
         }
     }
 }
@@ -217,6 +253,18 @@ fn behalf(connector: &ReceiveConnector, origin: &Origin, sender: &Sender) -> Beh
             ReversePath::Null => "".into(),
             ReversePath::Address(address) => address.domain().as_str().to_lowercase().into(),
         }),
+    }
+}
+
+/// Whose questions come first.
+fn standing(memory: &Memory, connector: &ReceiveConnector, origin: &Origin) -> Standing {
+    let sent_mail = || origin.client.is_some_and(|client| memory.clients().knows(client, UnixTime::steady()));
+    if !origin.is_stranger() || origin.relay == Relay::Anywhere {
+        Standing::Known
+    } else if !connector.organization.is_empty() || connector.is_for_known_networks() || sent_mail() {
+        Standing::Network
+    } else {
+        Standing::Stranger
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whose turn it is in a session: the session writes it down, `listener` reads it when it looks for a place.
 //!
-//! A session that waits for its client may be sent away; one that owes its client an answer, or takes its content, may
-//! not. What a wait costs is two operations on an atomic of the session's own: nobody else touches it until places are
+//! A session that waits for its client may be sent away, one that takes its content only where that is slow; one that owes
+//! its client an answer may not. What a wait costs is two operations on an atomic of the session's own: nobody else touches it until places are
 //! short.
 
 use std::future::poll_fn;
@@ -15,6 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::message::envelope::Shown;
+
 /// How far a client is that we wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -24,15 +26,25 @@ pub enum Stage {
     Handshake,
     /// After its first MAIL.
     AfterMail,
+    /// Within a message's content. [`Idle::since`] is until when it came fast enough.
+    Content,
+    /// It looks for addresses: a refusal is held back, or the last one was.
+    Harvests,
 }
 
-/// Whose client it is.
+/// Whose connection it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
-    /// A receive connector's with an organization, or one that has authenticated.
+    /// An organization's, or of one that has authenticated.
     Known,
-    /// Anybody's.
+    /// A stranger's.
     Stranger,
+}
+
+impl From<Shown<'_>> for Whose {
+    fn from(shown: Shown<'_>) -> Self {
+        if shown.is_stranger() { Self::Stranger } else { Self::Known }
+    }
 }
 
 /// A session that waits for its client.
@@ -53,6 +65,28 @@ pub enum Why {
     Wanted,
     /// It was idle for longer than places that are short allow.
     Idle,
+    /// It looks for addresses, and places are short.
+    Harvests,
+}
+
+impl Why {
+    /// Why one that is idle so goes.
+    #[must_use]
+    pub fn of(idle: Idle, otherwise: Self) -> Self {
+        if idle.stage == Stage::Harvests { Self::Harvests } else { otherwise }
+    }
+}
+
+impl Why {
+    /// In logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wanted => "place-wanted",
+            Self::Idle => "idle",
+            Self::Harvests => "unknown-recipients",
+        }
+    }
 }
 
 /// It is our turn.
@@ -60,8 +94,9 @@ const OURS: u64 = 0;
 /// It was sent away: these, and nothing else, stay. Times end long before.
 const WANTED: u64 = u64::MAX;
 const IDLE: u64 = u64::MAX - 1;
+const HARVESTS: u64 = u64::MAX - 2;
 /// Bits below the time: the stage, and whose client it is.
-const BELOW: u32 = 3;
+const BELOW: u32 = 4;
 
 impl Idle {
     /// Never [`OURS`].
@@ -71,18 +106,22 @@ impl Idle {
             Stage::BeforeMail => 0,
             Stage::Handshake => 2,
             Stage::AfterMail => 4,
+            Stage::Harvests => 6,
+            Stage::Content => 8,
         };
         (since + 1) << BELOW | stage | u64::from(self.whose == Whose::Stranger)
     }
 
     fn of_word(word: u64) -> Option<Self> {
-        if matches!(word, OURS | WANTED | IDLE) {
+        if matches!(word, OURS | WANTED | IDLE | HARVESTS) {
             return None;
         }
-        let stage = match word & 6 {
+        let stage = match word & 14 {
             0 => Stage::BeforeMail,
             2 => Stage::Handshake,
-            _ => Stage::AfterMail,
+            4 => Stage::AfterMail,
+            8 => Stage::Content,
+            _ => Stage::Harvests,
         };
         let whose = if word & 1 == 1 { Whose::Stranger } else { Whose::Known };
         Some(Self { since: Duration::from_micros((word >> BELOW).saturating_sub(1)), stage, whose })
@@ -148,6 +187,7 @@ impl Turn {
         let last = match why {
             Why::Wanted => WANTED,
             Why::Idle => IDLE,
+            Why::Harvests => HARVESTS,
         };
         let sent = self.0.word.compare_exchange(idle.to_word(), last, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if sent {
@@ -162,6 +202,7 @@ impl Turn {
         match self.0.word.load(Ordering::Acquire) {
             WANTED => Some(Why::Wanted),
             IDLE => Some(Why::Idle),
+            HARVESTS => Some(Why::Harvests),
             _ => None,
         }
     }
@@ -275,14 +316,14 @@ mod tests {
     #[test]
     fn what_is_written_down_is_read() {
         for since in [0, 1, 7, 86_400_000, u64::from(u32::MAX) * 1000] {
-            for stage in [Stage::BeforeMail, Stage::Handshake, Stage::AfterMail] {
+            for stage in [Stage::BeforeMail, Stage::Handshake, Stage::AfterMail, Stage::Content, Stage::Harvests] {
                 for whose in [Whose::Known, Whose::Stranger] {
                     let idle = Idle { since: Duration::from_micros(since), stage, whose };
                     assert_eq!(Idle::of_word(idle.to_word()), Some(idle));
                 }
             }
         }
-        assert_eq!([OURS, WANTED, IDLE].map(Idle::of_word), [None; 3]);
+        assert_eq!([OURS, WANTED, IDLE, HARVESTS].map(Idle::of_word), [None; 4]);
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::lending::State;
+use super::lending::{Look, Others, State};
 use super::link::Link;
 use super::turn::{Moves, Stage, Turn, Why};
 use super::{Believed, Client, Ended, Services, Session};
@@ -37,17 +37,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// Reads some octets, or notes that the deadline has passed or that we are draining.
     pub(super) async fn read(&mut self, expect: Expect) -> Result<(), Ended> {
         let now = Instant::now();
-        self.turn_begins(expect, now);
         match expect {
             Expect::Command if self.machine.is_between_chunks() => self.deadlines.content_begins(now),
             Expect::Command => self.deadlines.content_ended(),
             Expect::Content => {}
         }
         let deadline = self.deadlines.next(expect, now);
+        self.turn_begins(expect, now);
         let branches = self.transaction.as_ref().map(|transaction| &transaction.branches);
         let branches = branches.filter(|branches| branches.has_checkouts());
-        let may_lose_at = branches.and_then(|_| self.lending.wait(now.into_std()));
-        let look = may_lose_at.map_or(deadline, |at| deadline.min(at.into()));
+        let look = branches.and_then(|branches| {
+            let others = branches.crowded().map_or(Others::Few, Others::Many);
+            self.lending.wait(now.into_std(), others)
+        });
+        let look_at = look.map_or(deadline, |look| deadline.min(look.at().into()));
         let way = Reading::of(expect, self.last_read, &mut self.input);
         let drained = async {
             match &mut self.draining {
@@ -82,27 +85,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 }
             },
             at = wanted => self.give_back(at),
-            () = self.alarm.at(look) => {
-                if Instant::now() < deadline {
-                    self.lending.may_lose();
-                } else {
+            () = self.alarm.at(look_at) => match look {
+                _ if Instant::now() >= deadline => {
                     self.suspect_black_hole(expect);
                     self.machine.handle(Event::SentAway(reply::TIMED_OUT));
                 }
+                Some(Look::AtOthers(_)) => {}
+                Some(Look::MayLose(_)) | None => self.lending.may_lose(),
             }
         }
         if let Err(why) = self.turn.ends() {
-            self.machine.handle(Event::SentAway(match why {
-                Why::Wanted => reply::PLACE_WANTED,
-                Why::Idle => reply::TIMED_OUT,
-            }));
+            self.machine.handle(sent_away(why));
         }
         Ok(())
     }
 
-    /// A reply is told so much later. Nobody else waits for that: connections that somebody wants go back.
-    pub(super) async fn hold_back(&mut self, late: Duration) {
-        let until = Instant::now() + late;
+    /// A reply is told so much later. Nobody else waits for that: connections that somebody wants go back, and where places
+    /// are short the client goes itself. We owe it nothing.
+    ///
+    /// # Errors
+    /// The client was sent away meanwhile.
+    pub(super) async fn hold_back(&mut self, late: Duration) -> Result<(), Why> {
+        let (turn, whose) = (self.turn.clone(), self.client.whose());
+        self.standing.harvests();
+        turn.meanwhile(whose, |_| Stage::Harvests, Moves::MeanNothing, self.lend(late)).await
+    }
+
+    /// Gives connections of the transaction back to whoever wants them, for so long.
+    async fn lend(&mut self, time: Duration) {
+        let until = Instant::now() + time;
         loop {
             let branches = self.transaction.as_ref().map(|transaction| &transaction.branches);
             let branches = branches.filter(|branches| branches.has_checkouts());
@@ -119,9 +130,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
     }
 
-    /// Writes down that it is the client's turn: between commands, not within content, nor between its chunks.
+    /// Writes down that it is the client's turn.
     fn turn_begins(&mut self, expect: Expect, now: Instant) {
-        if expect == Expect::Command && !self.machine.is_in_content() {
+        if let Some(paid) = self.deadlines.content_paid() {
+            self.turn.begins(paid, Stage::Content, self.client.whose());
+        } else if expect == Expect::Command && !self.machine.is_in_content() {
             let since = self.standing.waits(self.machine.hello(), now);
             self.turn.begins(since, self.standing.stage, self.client.whose());
         }
@@ -144,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let about = About::new(Kind::Broken, self.client.address.ip(), "path-mtu");
         let about = About { detail: "path-mtu", ..about };
         // No alert: anybody can fall silent. Many of them are one, by the metric.
-        if self.services.strangers.tells(&about) {
+        if self.client.tells(&self.services.strangers, &about) {
             tracing::warn!(
                 "suspected path MTU black hole: {octets} bytes of content came after our go-ahead, then nothing for \
                  {silence:?}; set max_segment_size = 1200 on receive connector {connector}"
@@ -163,7 +176,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if let Written::Part(sent) = at_once {
             Box::pin(self.flush_from(sent)).await?;
         }
-        self.output.clear();
+        if self.transaction.is_some() {
+            self.output.clear();
+        } else {
+            self.output = Vec::new(); // as the input: thousands may be silent now
+        }
         Ok(())
     }
 
@@ -225,6 +242,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         };
         let _ = timeout(LINGER, until_closed).await; // whatever the client does, we are done
     }
+}
+
+/// What the machine is told of a client that was sent away.
+pub(super) fn sent_away(why: Why) -> Event {
+    Event::SentAway(match why {
+        Why::Wanted => reply::PLACE_WANTED,
+        Why::Idle => reply::TIMED_OUT,
+        Why::Harvests => reply::TOO_MANY_UNKNOWN_NOW,
+    })
 }
 
 /// How much the kernel took.
@@ -313,7 +339,8 @@ where
     let link = link.map_err(Ended::Handshake)?;
     let config = services.current.load().config.clone();
     let about = About::new(Kind::Certificate, client.address.ip(), "");
-    let tells = || services.strangers.tells(&about);
+    let stranger = client.is_stranger();
+    let tells = || !stranger || services.strangers.tells(&about);
     let believed = Believed::of(&tls, link.peer_certificates(), tells);
     client.showed(&config, believed, tells);
     Ok(link)
@@ -322,9 +349,8 @@ where
 /// What the machine has to know of the door.
 pub(super) fn profile(config: &Config, client: &Client, tls: TlsState) -> Profile {
     let hostname = config.server.hostname.as_str().to_owned();
-    let stranger = client.door(config).is_none_or(|(_, by)| client.origin(by, None).is_stranger());
     let dsn = match client.connector.dsn {
-        OfferDsn::Organizations if stranger => Dsn::NotOffered,
+        OfferDsn::Organizations if client.is_stranger() => Dsn::NotOffered,
         OfferDsn::Organizations | OfferDsn::Everybody => Dsn::Offered,
     };
     let max_message_size = client.connector.max_message_size;

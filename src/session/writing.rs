@@ -17,6 +17,8 @@ use crate::time::UnixTime;
 
 /// How much is written to a file at once.
 const PIECE: usize = 64 * 1024;
+/// The same where sessions hold too much in memory.
+const SHORT: usize = 16 * 1024;
 /// What most messages have room in.
 const USUAL: usize = 8 * 1024;
 
@@ -64,10 +66,19 @@ impl Writing {
         self.size += piece.len() as u64;
         self.share.received(piece.len());
         self.buffer.extend_from_slice(piece);
-        let most = if matches!(self.file, Filed::No) { IN_RECORD } else { PIECE };
+        let most = match self.file {
+            _ if self.share.is_short_of_memory() => SHORT,
+            Filed::No => IN_RECORD,
+            Filed::Begun(_) | Filed::Failed(_) => PIECE,
+        };
         if self.buffer.len() > most {
             self.write_out().await;
         }
+    }
+
+    /// Octets of it that are in memory.
+    pub(super) fn in_memory(&self) -> u64 {
+        self.buffer.capacity() as u64
     }
 
     /// The whole content, for reading. What is in a file already goes there entirely.
@@ -129,6 +140,9 @@ impl Writing {
         match tokio::task::spawn_blocking(writing).await {
             Ok(Ok((draft, mut buffer))) => {
                 buffer.clear();
+                if self.share.is_short_of_memory() {
+                    buffer.shrink_to(SHORT);
+                }
                 (self.file, self.buffer) = (Filed::Begun(draft), buffer);
             }
             Ok(Err(error)) => self.file = Filed::Failed(error),

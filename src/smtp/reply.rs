@@ -278,6 +278,9 @@ pub const TOO_MANY_FROM_ADDRESS: Reply = Reply::fixed(421, Enhanced(4, 7, 0), "t
 /// `limits.unknown_one_session`.
 pub const TOO_MANY_UNKNOWN: Reply =
     Reply::fixed(421, Enhanced(4, 7, 0), "too many unknown recipients from your address, one session at a time");
+/// The same while connections are short.
+pub const TOO_MANY_UNKNOWN_NOW: Reply =
+    Reply::fixed(421, Enhanced(4, 7, 0), "too many unknown recipients while others wait, closing connection");
 /// No receive connector serves the client.
 pub const NOT_SERVED: Reply = Reply::fixed(554, Enhanced(5, 7, 1), "no service for your address");
 

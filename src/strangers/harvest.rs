@@ -2,6 +2,10 @@
 //!
 //! A newsletter of 5,000 recipients, one in twenty unknown, is none: it is the share that shows a harvester. Who is found
 //! out hears each further refusal later; who goes on has one session at a time.
+//!
+//! Reports (the null sender) stand by themselves. Whoever forges senders has an honest partner send us reports for addresses
+//! that nobody has: its other mail is not slowed down by them, nor its sessions ended. A harvester who calls himself a
+//! reporter gains nothing: all his sessions together have a refusal for each `unknown_delay`.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
@@ -15,8 +19,38 @@ use crate::time::UnixTime;
 
 /// How many clients are remembered; those that were seen last.
 const CLIENTS: usize = 5_000;
+/// So many recipients that were accepted last do not count again before a message to them is accepted.
+const NAMED: usize = 64;
 /// For how long accepted ones are counted: no window is longer.
 pub(crate) const MINUTES: usize = 60;
+
+/// More sessions than this do not make each of them slower: clients wait for minutes, but not for many.
+const MOST_TIMES: u32 = 60;
+
+/// Whose recipients are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Who {
+    /// The client, as [`one_client`](crate::one_client::one_client) says.
+    pub client: IpAddr,
+    /// What it sends.
+    pub sends: Sends,
+}
+
+/// What a client sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sends {
+    /// Mail of somebody's.
+    Mail,
+    /// Reports, with the null sender.
+    Reports,
+}
+
+/// Of somebody's mail.
+impl From<IpAddr> for Who {
+    fn from(client: IpAddr) -> Self {
+        Self { client, sends: Sends::Mail }
+    }
+}
 
 /// How refusals are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +61,8 @@ pub enum Pace {
     Later {
         /// It has just been found out.
         news: bool,
+        /// As many times: sessions that hear such refusals by turns.
+        times: u32,
     },
     /// The session is over: another one of this client's goes on.
     Closed,
@@ -35,8 +71,18 @@ pub enum Pace {
 /// All clients.
 #[derive(Debug, Default)]
 pub struct Harvest {
-    clients: FastMap<IpAddr, Client>,
+    clients: FastMap<Who, Client>,
     hash: RandomState,
+}
+
+/// Whether a client has one session only.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum OneSession {
+    #[default]
+    No,
+    /// Nobody was told so far.
+    News,
+    Told,
 }
 
 #[derive(Debug, Default)]
@@ -46,17 +92,23 @@ struct Client {
     unknown: VecDeque<(UnixTime, u64)>,
     /// How many were accepted, by minute, oldest first.
     accepted: VecDeque<(u64, u64)>,
+    /// Who was accepted last, at RCPT.
+    named: VecDeque<u64>,
     /// The one session that it has left.
     session: Option<Arc<str>>,
+    /// Those that have heard refusals of reports.
+    sessions: Vec<Arc<str>>,
     /// It was found out, and has not been quiet since.
     known: bool,
+    /// It has one session only.
+    one_session: OneSession,
 }
 
 impl Harvest {
     /// A recipient was refused as unknown.
     pub fn unknown(
         &mut self,
-        client: IpAddr,
+        who: impl Into<Who>,
         (session, recipient): (&Arc<str>, &str),
         limits: &Limits,
         now: UnixTime,
@@ -64,13 +116,20 @@ impl Harvest {
         if limits.unknown_recipients == 0 {
             return Pace::AtOnce;
         }
-        let hash = self.hash.hash_one(recipient);
-        let client = self.client(client, now);
+        let (hash, who) = (self.hash.hash_one(recipient), who.into());
+        let client = self.client(who, now);
         client.forget(limits.unknown_within, now);
         if client.unknown.len() < MOST_UNKNOWN && !client.unknown.iter().any(|(_, known)| *known == hash) {
             client.unknown.push_back((now, hash));
         }
-        if client.is_barred(limits) {
+        if who.sends == Sends::Reports {
+            if !client.sessions.contains(session) {
+                client.sessions.push(session.clone());
+            }
+        } else {
+            client.note_whether_barred(limits);
+        }
+        if client.one_session != OneSession::No {
             let one = client.session.get_or_insert_with(|| session.clone());
             if one != session {
                 return Pace::Closed;
@@ -80,43 +139,66 @@ impl Harvest {
             client.known = false;
             return Pace::AtOnce;
         }
-        Pace::Later { news: !std::mem::replace(&mut client.known, true) }
+        let times = u32::try_from(client.sessions.len()).unwrap_or(u32::MAX).clamp(1, MOST_TIMES);
+        Pace::Later { news: !std::mem::replace(&mut client.known, true), times }
     }
 
-    /// A recipient was accepted.
-    pub fn accepted(&mut self, client: IpAddr, now: UnixTime) {
-        let client = self.client(client, now);
-        let minute = now.0 / 60;
-        match client.accepted.back_mut() {
-            Some((last, times)) if *last == minute => *times += 1,
-            _ => client.accepted.push_back((minute, 1)),
+    /// A recipient was accepted, at RCPT. Whether that counts before the dot: the same one again and again does not.
+    pub fn accepted(&mut self, who: impl Into<Who>, recipient: &str, now: UnixTime) -> bool {
+        let hash = self.hash.hash_one(recipient);
+        let client = self.client(who.into(), now);
+        if client.named.contains(&hash) {
+            return false;
         }
-        if client.accepted.len() > MINUTES {
-            client.accepted.pop_front();
+        if client.named.len() >= NAMED {
+            client.named.pop_front();
         }
+        client.named.push_back(hash);
+        client.add(1, now);
+        true
+    }
+
+    /// The dot was answered: so many recipients are accepted in the end, of whom `counted` have been counted.
+    pub fn settled(&mut self, who: impl Into<Who>, (counted, accepted): (u64, u64), now: UnixTime) {
+        let client = self.client(who.into(), now);
+        client.add(accepted.saturating_sub(counted), now);
+        client.take_back(counted.saturating_sub(accepted));
+    }
+
+    /// Whether this client has just come to have one session only; once, until it has more again.
+    pub fn one_session_begins(&mut self, who: impl Into<Who>) -> bool {
+        let Some(client) = self.clients.get_mut(&who.into()) else { return false };
+        let begins = client.one_session == OneSession::News;
+        if begins {
+            client.one_session = OneSession::Told;
+        }
+        begins
     }
 
     /// Whether this client may have one session only.
     pub fn has_one_session(&mut self, client: IpAddr, limits: &Limits, now: UnixTime) -> bool {
-        let Some(client) = self.clients.get_mut(&client) else { return false };
+        let Some(client) = self.clients.get_mut(&client.into()) else { return false };
         client.forget(limits.unknown_within, now);
         limits.unknown_recipients > 0 && client.is_barred(limits)
     }
 
     /// A session has ended.
     pub fn left(&mut self, client: IpAddr, session: &Arc<str>) {
-        if let Some(client) = self.clients.get_mut(&client)
+        if let Some(client) = self.clients.get_mut(&client.into())
             && client.session.as_ref() == Some(session)
         {
             client.session = None;
         }
+        if let Some(reports) = self.clients.get_mut(&Who { client, sends: Sends::Reports }) {
+            reports.sessions.retain(|one| one != session);
+        }
     }
 
-    fn client(&mut self, client: IpAddr, now: UnixTime) -> &mut Client {
-        if self.clients.len() >= CLIENTS && !self.clients.contains_key(&client) {
+    fn client(&mut self, who: Who, now: UnixTime) -> &mut Client {
+        if self.clients.len() >= CLIENTS && !self.clients.contains_key(&who) {
             self.forget_some();
         }
-        let client = self.clients.entry(client).or_default();
+        let client = self.clients.entry(who).or_default();
         client.seen = now;
         client
     }
@@ -131,6 +213,15 @@ impl Harvest {
 }
 
 impl Client {
+    /// Notes whether it has one session only.
+    fn note_whether_barred(&mut self, limits: &Limits) {
+        match (self.is_barred(limits), self.one_session) {
+            (false, _) => self.one_session = OneSession::No,
+            (true, OneSession::No) => self.one_session = OneSession::News,
+            (true, OneSession::News | OneSession::Told) => {}
+        }
+    }
+
     fn forget(&mut self, window: Duration, now: UnixTime) {
         let old = |at: UnixTime| now.since(at) >= window || at.since(now) >= window;
         while self.unknown.front().is_some_and(|(at, _)| old(*at)) {
@@ -138,6 +229,27 @@ impl Client {
         }
         while self.accepted.front().is_some_and(|(minute, _)| old(UnixTime((minute + 1) * 60))) {
             self.accepted.pop_front();
+        }
+    }
+
+    fn add(&mut self, accepted: u64, now: UnixTime) {
+        let minute = now.0 / 60;
+        match self.accepted.back_mut() {
+            _ if accepted == 0 => {}
+            Some((last, times)) if *last == minute => *times += accepted,
+            _ => self.accepted.push_back((minute, accepted)),
+        }
+        if self.accepted.len() > MINUTES {
+            self.accepted.pop_front();
+        }
+    }
+
+    /// The latest first: they were counted when the message's recipients were named.
+    fn take_back(&mut self, mut accepted: u64) {
+        for (_, times) in self.accepted.iter_mut().rev() {
+            let taken = accepted.min(*times);
+            *times -= taken;
+            accepted -= taken;
         }
     }
 
@@ -158,105 +270,4 @@ impl Client {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: Limits = Limits {
-        unknown_recipients: 20,
-        unknown_delay: Duration::from_secs(1),
-        unknown_one_session: 200,
-        unknown_within: Duration::from_mins(10),
-    };
-    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-    const LATER: Pace = Pace::Later { news: false };
-
-    /// What becomes of these: `a` accepted, `u` another unknown one, `o` the first unknown one once more.
-    fn paces(harvest: &mut Harvest, what: &str, now: u64) -> Vec<Pace> {
-        let session: Arc<str> = "1".into();
-        let mut paces = Vec::new();
-        for (at, letter) in what.chars().enumerate() {
-            let recipient = if letter == 'o' { "o".to_owned() } else { format!("{now} {at}") };
-            if letter == 'a' {
-                harvest.accepted(CLIENT, UnixTime(now));
-            } else {
-                paces.push(harvest.unknown(CLIENT, (&session, &recipient), &LIMITS, UnixTime(now)));
-            }
-        }
-        paces
-    }
-
-    #[test]
-    fn twenty_different_ones_and_more_than_were_accepted_show_a_harvester() {
-        for (what, late) in [
-            ("u".repeat(19), 0),
-            ("u".repeat(20), 1),
-            ("u".repeat(25), 6),
-            ("o".repeat(100), 0),
-            ("a".repeat(19) + &"u".repeat(20), 1),
-            ("a".repeat(20) + &"u".repeat(20), 0),
-            (("a".repeat(19) + "u").repeat(250), 0),
-            ("au".repeat(100), 0),
-            ("u".repeat(20) + &"a".repeat(20) + "u", 2),
-            ("a".repeat(1000) + &"u".repeat(510), 11),
-            ("a".repeat(9500) + &"u".repeat(510), 0),
-        ] {
-            let paces = paces(&mut Harvest::default(), &what, 600);
-            assert_eq!(paces.iter().filter(|pace| **pace != Pace::AtOnce).count(), late, "{what}");
-        }
-        let paces = paces(&mut Harvest::default(), &"u".repeat(22), 600);
-        assert_eq!(paces[18..], [Pace::AtOnce, Pace::Later { news: true }, LATER, LATER]);
-    }
-
-    #[test]
-    fn ten_minutes_are_looked_at() {
-        let mut harvest = Harvest::default();
-        paces(&mut harvest, &"u".repeat(19), 600);
-        assert_eq!(paces(&mut harvest, "u", 1199), [Pace::Later { news: true }]);
-        assert_eq!(paces(&mut harvest, "u", 1200), [Pace::AtOnce]);
-        let mut harvest = Harvest::default();
-        paces(&mut harvest, &("a".repeat(50) + &"u".repeat(19)), 600);
-        assert_eq!(paces(&mut harvest, &"u".repeat(30), 1190), [Pace::AtOnce; 30]);
-        assert_eq!(paces(&mut harvest, "u", 1260), [Pace::Later { news: true }], "what was accepted is forgotten too");
-        let mut harvest = Harvest::default();
-        paces(&mut harvest, &("a".repeat(4750) + &"u".repeat(250)), 659);
-        assert!(!harvest.has_one_session(CLIENT, &LIMITS, UnixTime(1200)), "a newsletter, not its unknown ones alone");
-    }
-
-    #[test]
-    fn after_two_hundred_one_session_is_left_until_it_ends() {
-        let (mut harvest, now) = (Harvest::default(), UnixTime(600));
-        assert!(!harvest.has_one_session(CLIENT, &LIMITS, now));
-        assert_eq!(paces(&mut harvest, &"u".repeat(199), 600).last(), Some(&LATER));
-        assert!(!harvest.has_one_session(CLIENT, &LIMITS, now));
-        assert_eq!(paces(&mut harvest, "uu", 601), [LATER; 2]);
-        assert!(harvest.has_one_session(CLIENT, &LIMITS, now));
-        let (first, second): (Arc<str>, Arc<str>) = ("1".into(), "2".into());
-        let mut says = |session| harvest.unknown(CLIENT, (session, "x"), &LIMITS, now);
-        assert_eq!((says(&second), says(&first)), (Pace::Closed, LATER));
-        harvest.left(CLIENT, &second);
-        harvest.left(CLIENT, &first);
-        assert_eq!(harvest.unknown(CLIENT, (&second, "x"), &LIMITS, now), LATER);
-        assert!(!harvest.has_one_session(CLIENT, &LIMITS, UnixTime(1200)));
-        let mut harvest = Harvest::default();
-        paces(&mut harvest, &("a".repeat(21) + &"u".repeat(209)), 600);
-        assert!(!harvest.has_one_session(CLIENT, &LIMITS, now), "ten times those accepted");
-        paces(&mut harvest, "u", 601);
-        assert!(harvest.has_one_session(CLIENT, &LIMITS, now));
-    }
-
-    #[test]
-    fn of_any_number_of_clients_some_are_remembered() {
-        let mut harvest = Harvest::default();
-        for number in 0..20_000_u32 {
-            harvest.accepted(IpAddr::V4(number.into()), UnixTime(u64::from(number)));
-            assert!(harvest.clients.len() <= CLIENTS);
-        }
-        assert!(harvest.clients.contains_key(&IpAddr::V4(19_000.into())));
-        let nobody = Limits { unknown_recipients: 0, ..LIMITS };
-        let session: Arc<str> = "1".into();
-        for number in 0..100 {
-            let pace = harvest.unknown(CLIENT, (&session, &number.to_string()), &nobody, UnixTime(1));
-            assert_eq!(pace, Pace::AtOnce);
-        }
-    }
-}
+mod tests;

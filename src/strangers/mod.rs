@@ -1,7 +1,7 @@
 //! Strangers in numbers: who looks for addresses ([`harvest`]), and what is told of them one by one or as sums ([`sums`]).
 //!
-//! `session` and `listener` ask here; `run` writes the sums out. A stranger is whoever has no organization and has not
-//! authenticated.
+//! `session` and `listener` ask here; `run` writes the sums out. Who is a stranger says
+//! [`Shown::is_stranger`](crate::message::envelope::Shown::is_stranger).
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,15 +11,16 @@ use tokio_util::sync::CancellationToken;
 
 pub mod harvest;
 pub mod sums;
+pub mod taken;
 
-use harvest::{Harvest, Pace};
+use harvest::{Harvest, Pace, Who};
 use sums::{About, Sum, Sums};
 
 use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::one_client::one_client;
 use crate::time::UnixTime;
-use crate::trace::{Event, Trace, What};
+use crate::trace::{self, Event, Trace, What};
 
 /// How often sums whose minute is over are looked for.
 const EVERY: Duration = Duration::from_secs(5);
@@ -54,13 +55,27 @@ impl Strangers {
 
     /// A recipient of this client was refused as unknown: how its refusals are told from now on.
     #[must_use]
-    pub fn unknown(&self, address: IpAddr, (session, recipient): (&Arc<str>, &str), limits: &Limits) -> Pace {
-        self.harvest().unknown(one_client(address), (session, recipient), limits, UnixTime::steady())
+    pub fn unknown(&self, who: Who, (session, recipient): (&Arc<str>, &str), limits: &Limits) -> Pace {
+        self.harvest().unknown(who, (session, recipient), limits, UnixTime::steady())
     }
 
-    /// A recipient of this client was accepted.
-    pub fn accepted(&self, address: IpAddr) {
-        self.harvest().accepted(one_client(address), UnixTime::steady());
+    /// Whether this client has just come to have one session only; once.
+    #[must_use]
+    pub fn one_session_begins(&self, who: Who) -> bool {
+        self.harvest().one_session_begins(who)
+    }
+
+    /// A recipient of this client was accepted at RCPT. Whether that counts before the dot.
+    #[must_use]
+    pub fn accepted(&self, who: Who, recipient: &str) -> bool {
+        self.harvest().accepted(who, recipient, UnixTime::steady())
+    }
+
+    /// The dot was answered: of a message's recipients so many are accepted in the end, and `counted` have been counted.
+    pub fn settled(&self, who: Who, (counted, accepted): (usize, usize)) {
+        if counted != accepted {
+            self.harvest().settled(who, (counted as u64, accepted as u64), UnixTime::steady());
+        }
     }
 
     /// Whether this client may have one session only.
@@ -90,6 +105,7 @@ impl Strangers {
         let (client, domain, reason, sample) = (&*sum.client, &*sum.domain, &*sum.reason, sum.sample.join(", "));
         tracing::info!(%client, times, %domain, %reason, %sample, "{what}: told as a sum");
         if sum.what == sums::Kind::RefusedRecipient {
+            let told = trace::Sum { times, client: client.into(), domain: domain.into(), reason: reason.into() };
             self.0.trace.record(&Event {
                 at: sum.since.by_day(),
                 id: "".into(),
@@ -99,7 +115,8 @@ impl Strangers {
                 recipient: sample.into(),
                 message_id: "".into(),
                 connector: "".into(),
-                detail: format!("{times} recipients in {domain} of {client}, among them these: {reason}").into(),
+                detail: told.line().into(),
+                sum: Some(told),
             });
         }
     }

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use crate::fast_map::FastMap;
-use crate::one_client::one_client;
+use crate::one_client::{one_client, shown};
 use crate::time::UnixTime;
 
 /// Told one by one each minute, of each kind.
@@ -38,20 +38,27 @@ pub enum Kind {
     OutOfReach,
     /// A message or a recipient loops.
     Looped,
-    /// A certificate that is of no use was shown.
+    /// A certificate was shown, of use or not; or a header section behind one that is of no use.
     Certificate,
+    /// A message could not be kept: the disk is full, or broken.
+    NotKept,
     /// A client looks for addresses.
     Harvester,
     /// A connection was not let in.
     TurnedAway,
+    /// An idle client was sent away for others.
+    SentAway,
     /// A session broke: its handshake, its connection.
     Broken,
     /// A name and a password were wrong.
     Authentication,
+    /// A client guesses passwords.
+    Guesser,
 }
 
 impl Kind {
-    const COUNT: usize = 8;
+    // Of the last one: one that is added cannot be forgotten here.
+    const COUNT: usize = Self::Guesser as usize + 1;
 
     /// As logs and metrics have it.
     #[must_use]
@@ -61,10 +68,13 @@ impl Kind {
             Self::OutOfReach => "out-of-reach",
             Self::Looped => "loops",
             Self::Certificate => "certificates",
+            Self::NotKept => "not-kept",
             Self::Harvester => "harvesters",
             Self::TurnedAway => "turned-away",
+            Self::SentAway => "sent-away",
             Self::Broken => "broken-sessions",
             Self::Authentication => "failed-authentications",
+            Self::Guesser => "guessers",
         }
     }
 }
@@ -188,7 +198,7 @@ impl Sums {
         }
         let sum = self.sums.entry(key).or_insert_with_key(|key| {
             told.sums += 1;
-            let client = key.client.map_or_else(|| "many".to_owned(), |client| client.to_string());
+            let client = key.client.map_or_else(|| "many".to_owned(), shown);
             let (domain, reason) = (key.domain.clone(), key.reason.clone());
             Sum { what: key.what, client, domain, reason, times: 0, sample: Vec::new(), since: now }
         });

@@ -121,6 +121,28 @@ pub fn shown(config: &Config) -> impl Iterator<Item = (String, &CertificateFiles
     to_clients.chain(to_next_hops)
 }
 
+/// Those that are expired or not yet valid, and why, in words. Files that cannot be read are told by whoever loads them.
+pub fn out_of_time(config: &Config, now: crate::time::UnixTime) -> impl Iterator<Item = OutOfTime<'_>> {
+    shown(config).filter_map(move |(of, files)| {
+        let why = accept::out_of_time(files, now).ok()??;
+        Some(OutOfTime { of, file: &files.certificate, why })
+    })
+}
+
+/// A certificate that is shown though its time has not come, or is over.
+#[derive(Debug)]
+pub struct OutOfTime<'a> {
+    /// By which connector.
+    pub of: String,
+    /// Its file.
+    pub file: &'a Path,
+    /// Why.
+    pub why: accept::OutOfTime,
+}
+
+/// What to do about it.
+pub const RENEW: &str = "renew it, or put the clock right, then `fingerpost reload`";
+
 fn speaks_tls(connector: &ReceiveConnector) -> bool {
     connector.tls.mode != ReceiveTlsMode::None
 }

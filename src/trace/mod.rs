@@ -13,9 +13,11 @@ use crate::time::UnixTime;
 mod files;
 pub mod read;
 pub mod room;
+pub mod sum;
 mod waiting;
 pub mod writer;
 
+pub use sum::Sum;
 use waiting::Waiting;
 
 /// One event of one message, as a line of JSON. What is read is owned; what is recorded may be borrowed.
@@ -39,12 +41,20 @@ pub struct Event<'a> {
     pub connector: Cow<'a, str>,
     /// For people: the reason, the reply.
     pub detail: Cow<'a, str>,
+    /// That it stands for many; `None`: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sum: Option<Sum<'a>>,
 }
 
 impl Event<'_> {
     /// One line for people: when, what, which message, from whom to whom, by which connector, why.
     #[must_use]
     pub fn line(&self) -> String {
+        if let Some(sum) = &self.sum {
+            let sample = if self.recipient.is_empty() { "" } else { ", among them " };
+            let what = self.what.as_str();
+            return format!("{} {what:<9} {:<13} {}{sample}{}", self.at, "sum", sum.line(), self.recipient);
+        }
         let id = if self.id.is_empty() { "-" } else { &*self.id };
         let mut line = format!("{} {:<9} {id:<13} <{}>", self.at, self.what.as_str(), self.sender);
         for (before, text) in [(" -> <", &self.recipient), (" via ", &self.connector), (": ", &self.detail)] {
@@ -100,6 +110,10 @@ impl Event<'_> {
         ] {
             line.extend_from_slice(name);
             write_text(text, line);
+        }
+        if let Some(sum) = &self.sum {
+            line.extend_from_slice(b",\"sum\":");
+            let _ = serde_json::to_writer(&mut *line, sum); // writing to memory cannot fail
         }
         line.extend_from_slice(b"}\n");
     }
@@ -170,6 +184,7 @@ pub(crate) mod tests {
             message_id: "".into(),
             connector: "".into(),
             detail: "".into(),
+            sum: None,
         }
     }
 
@@ -195,7 +210,9 @@ pub(crate) mod tests {
             recipient: text.into(),
             ..plain.clone()
         });
-        for event in odd.into_iter().chain([plain]) {
+        let sum = Sum { times: 7, client: "192.0.2.1".into(), domain: "a.b".into(), reason: "550 \"5.1.1\"".into() };
+        let many = Event { sum: Some(sum), ..plain.clone() };
+        for event in odd.into_iter().chain([plain, many]) {
             let mut line = Vec::new();
             event.write(&mut line);
             assert_eq!(String::from_utf8(line).unwrap(), serde_json::to_string(&event).unwrap() + "\n");

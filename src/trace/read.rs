@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Event;
 use super::files::{self, day};
+use super::sum::{InSums, Searched};
 use crate::time::UnixTime;
 
 /// What is looked for. Texts match any part, without case; empty ones match everything.
@@ -30,10 +31,19 @@ pub struct Query {
     pub limit: usize,
 }
 
+/// What is found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// The events that match, oldest first.
+    pub events: Vec<Event<'static>>,
+    /// Sums that did not match, and may have the recipient that is looked for among theirs.
+    pub in_sums: Option<InSums>,
+}
+
 /// The events that match, oldest first: of each message that matches, what concerns the message as a whole and
 /// what concerns the recipients asked for.
 #[must_use]
-pub fn find(folder: &Path, query: &Query) -> Vec<Event<'static>> {
+pub fn find(folder: &Path, query: &Query) -> Found {
     let wanted = Wanted::new(query);
     let from = day(query.since);
     let files: Vec<_> = files::all(folder).into_iter().filter(|file| file.day >= from).collect();
@@ -41,10 +51,21 @@ pub fn find(folder: &Path, query: &Query) -> Vec<Event<'static>> {
     // Message-ID and recipient stand in different events of a message: first which messages, then their events.
     let mut ids = Matching::default();
     events().for_each(|event| ids.note(&event, &wanted));
-    let mut found: Vec<_> = events().filter(|event| ids.want(event, &wanted)).collect();
+    // What was refused has no Message-ID.
+    let mut sums = Searched::new(&wanted.recipient);
+    let is_asked = !wanted.recipient.is_empty() && wanted.message_id.is_empty();
+    let mut found = Vec::new();
+    for event in events() {
+        if ids.want(&event, &wanted) {
+            found.push(event);
+        } else if is_asked {
+            sums.note(&event);
+        }
+    }
+    let in_sums = sums.found();
     let limit = if query.limit == 0 { 1_000 } else { query.limit };
     found.drain(..found.len().saturating_sub(limit));
-    found
+    Found { events: found, in_sums }
 }
 
 fn events(path: &Path) -> impl Iterator<Item = Event<'static>> + use<> {
@@ -69,7 +90,9 @@ impl Wanted {
     }
 
     fn recipient(&self, event: &Event<'_>) -> bool {
-        event.recipient.to_lowercase().contains(&self.recipient)
+        let searched = Searched::new(&self.recipient);
+        let whole = |sum| searched.is_domain() && searched.may_be_in(sum, &event.recipient);
+        event.recipient.to_lowercase().contains(&self.recipient) || event.sum.as_ref().is_some_and(whole)
     }
 }
 
@@ -127,7 +150,8 @@ mod tests {
     #[test]
     fn a_query_finds_whole_messages_and_no_others() {
         let folder = folder();
-        let times = |query: Query| find(folder.path(), &query).iter().map(|event| event.at.0).collect::<Vec<_>>();
+        let times =
+            |query: Query| find(folder.path(), &query).events.iter().map(|event| event.at.0).collect::<Vec<_>>();
         let all = Query::default();
         assert_eq!(times(all.clone()), [10, 11, 12, 13, 14, 15]);
         assert_eq!(times(Query { recipient: "ALICE@".into(), ..all.clone() }), [10, 11, 14, 15]);

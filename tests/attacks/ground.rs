@@ -12,6 +12,8 @@ use crate::town::{Town, domain};
 pub(crate) struct Place {
     pub(crate) town: Town,
     pub(crate) hop: NextHop,
+    /// Has those of `r.test` whom the directory does not know; it says at the dot only who is not there.
+    pub(crate) beyond: NextHop,
 }
 
 /// A filter's address; it has a receive connector of its own.
@@ -21,7 +23,7 @@ impl Place {
     /// `pN@c.test` below `people` are there. Further lines for the receive connector that takes everybody.
     pub(crate) fn start(people: usize, door: &str) -> Self {
         let mut town = Town::prepare();
-        let hop = town.hop("");
+        let (hop, beyond) = (town.hop(""), town.hop("with x: dot => 550 5.1.1 no such user"));
         let mut known = "address\n".to_owned();
         (0..people).for_each(|number| writeln!(known, "p{number}@c.test").unwrap());
         town.node.write("people.csv", &known);
@@ -30,10 +32,11 @@ impl Place {
              [[receive_connector]]\nname = \"filter\"\nbind = [\"{{smtp}}\"]\nremote_networks = [\"{FILTER}/32\"]\n\n"
         );
         let inside = send_connector("inside", hop.address, "delivery = \"queue\"");
-        let domain = domain("c.test", "authoritative", "inside");
-        town.node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{doors}{domain}{inside}"));
+        let beyond_them = send_connector("beyond", beyond.address, "address_spaces = [{ domain = \"r.test\" }]");
+        let domains = domain("c.test", "authoritative", "inside") + &domain("r.test", "internal-relay", "inside");
+        town.node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{doors}{domains}{inside}{beyond_them}"));
         town.node.start();
-        Self { town, hop }
+        Self { town, hop, beyond }
     }
 
     /// A connection from this address; EHLO is said.
@@ -63,4 +66,14 @@ pub(crate) fn names(raw: &mut Raw, recipients: impl Iterator<Item = String>) -> 
         codes.push(raw.reply().0);
     }
     codes
+}
+
+/// Sends a message to these, each of whom RCPT takes: the code of the reply to the dot.
+pub(crate) fn sends(raw: &mut Raw, number: usize, recipients: &[String]) -> u16 {
+    assert_eq!((raw.say("RSET").0, raw.say("MAIL FROM:<ann@outside.test>").0), (250, 250));
+    for recipient in recipients {
+        assert_eq!(raw.say(&format!("RCPT TO:<{recipient}>")).0, 250, "{recipient}");
+    }
+    assert_eq!(raw.say("DATA").0, 354);
+    raw.say(&format!("Subject: {number}\r\nMessage-ID: <{number}@outside.test>\r\n\r\nHello {number}.\r\n.")).0
 }

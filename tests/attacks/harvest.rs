@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::ground::{FILTER, Place, names};
+use crate::ground::{FILTER, Place, names, sends};
 use crate::support::pair::message;
 use crate::support::senders::{Letter, msmtp, smtplib, swaks};
 use crate::support::wait_until;
@@ -49,6 +49,106 @@ fn a_harvester_is_slowed_down_and_has_one_session_in_the_end() {
     let trace = place.town.node.run(&["trace", "--since", "1d"]);
     let trace = String::from_utf8_lossy(&trace.stdout).into_owned();
     assert!(trace.contains("looks for addresses"), "{trace}");
+    let log = place.town.node.log();
+    let lines = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+    assert_eq!((lines("refusals are told"), lines("it has one session at a time")), (1, 1), "{log}");
+    assert_eq!(lines("[receive_connector.limits] of `"), 2, "{log}");
+    let away = |line: &str| line.contains("connection turned away") && line.contains(&HARVESTER.to_string());
+    assert!(log.lines().any(away), "{log}");
+}
+
+/// Where only the dot tells who is unknown, what RCPT took before is no acceptance.
+#[test]
+fn a_harvester_is_found_out_at_the_dot() {
+    let place = Place::start(10, "[receive_connector.limits]\nunknown_delay = \"10ms\"");
+    let refused = |numbers: std::ops::Range<usize>| {
+        let (first, mut raw) = (numbers.start, place.from(HARVESTER));
+        for number in numbers {
+            if number > first && number % 5 == 0 {
+                raw = place.from(HARVESTER); // errors end a session
+            }
+            assert_eq!(sends(&mut raw, number, &[format!("x{number}@r.test")]), 550, "{number}");
+        }
+    };
+    refused(0..19);
+    assert_eq!(place.delayed(), 0.0);
+    refused(19..30);
+    assert_eq!(place.delayed(), 11.0);
+
+    // A message that was accepted is one, whoever of it is refused later.
+    let mut raw = place.from(OTHER);
+    let known: Vec<String> = (0..25).map(|number| format!("p{number}@r.test")).collect();
+    assert_eq!(sends(&mut raw, 100, &known), 250);
+    assert_eq!(names(&mut raw, unknown(0..25)), [550; 25]);
+    assert_eq!(place.delayed(), 11.0, "25 are there, and 25 are not");
+    assert_eq!(names(&mut raw, unknown(25..26)), [550]);
+    assert_eq!(place.delayed(), 12.0);
+    assert_eq!(place.beyond.taken().len(), 25);
+}
+
+/// Whom it knows, a harvester may name as often as it likes: that makes it no newsletter.
+#[test]
+fn one_known_recipient_again_and_again_hides_nobody() {
+    let place = Place::start(10, "[receive_connector.limits]\nunknown_delay = \"10ms\"");
+    let mut raw = place.from(HARVESTER);
+    for number in 0..19 {
+        let known = ["p0@c.test", "P0@c.test", "p0@C.TEST"].map(str::to_owned);
+        let codes = names(&mut raw, known.into_iter().chain(unknown(number..number + 1)));
+        assert_eq!(codes, [250, 250, 250, 550]);
+    }
+    assert_eq!(place.delayed(), 0.0);
+    assert_eq!(names(&mut raw, unknown(19..30)), [550; 11]);
+    assert_eq!(place.delayed(), 11.0);
+    // Sent to, it counts each time, and only then.
+    for number in 0..31 {
+        assert_eq!(sends(&mut raw, number, &["p0@c.test".to_owned()]), 250);
+    }
+    assert_eq!(names(&mut place.from(HARVESTER), unknown(30..31)), [550]);
+    assert_eq!(place.delayed(), 11.0);
+}
+
+/// A client knows hundreds of people, and names them without sending anything: that hides nobody either.
+#[test]
+fn known_recipients_to_whom_nothing_is_sent_hide_nobody() {
+    let place = Place::start(300, "[receive_connector.limits]\nunknown_delay = \"10ms\"");
+    let mut raw = place.from(HARVESTER);
+    for number in 0..19 {
+        let known = (0..90).map(|known| format!("p{}@c.test", (number * 90 + known) % 300));
+        let codes = names(&mut raw, known.chain(unknown(number..number + 1)));
+        assert_eq!(codes.iter().filter(|code| **code == 250).count(), 90);
+    }
+    drop(raw);
+    raw = place.from(HARVESTER);
+    assert_eq!(place.delayed(), 0.0);
+    assert_eq!(names(&mut raw, unknown(19..30)), [550; 11]);
+    assert_eq!(place.delayed(), 11.0);
+}
+
+/// Bounces for senders that somebody forged make no harvester of who sends them: other mail goes on as before.
+#[test]
+fn a_partner_that_bounces_to_forged_addresses_is_not_taken_for_a_harvester() {
+    let place = Place::start(10, "[receive_connector.limits]\nunknown_delay = \"1ms\"");
+    let mut partner = place.from(OTHER);
+    assert_eq!(sends(&mut partner, 0, &["p0@c.test".to_owned()]), 250);
+    let bounces = |raw: &mut crate::support::senders::Raw, numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            let lines = format!("RSET\r\nMAIL FROM:<>\r\nRCPT TO:<x{number}@c.test>\r\n");
+            raw.send(lines.as_bytes());
+            assert_eq!([raw.reply().0, raw.reply().0, raw.reply().0], [250, 250, 550], "{number}");
+        }
+    };
+    for session in 0..6 {
+        bounces(&mut place.from(OTHER), session * 50..session * 50 + 50);
+    }
+    assert_eq!(place.delayed(), 300.0 - 19.0, "reports for people who are not there come slowly");
+    let mut another = place.from(OTHER);
+    for (number, raw) in [&mut partner, &mut another].into_iter().enumerate() {
+        assert_eq!(sends(raw, number + 1, &["p1@c.test".to_owned()]), 250);
+        assert_eq!(names(raw, unknown(1000 + number..1001 + number)), [550]);
+    }
+    assert_eq!(place.delayed(), 300.0 - 19.0, "nothing else does");
+    let barred = "fingerpost_sessions_refused_total{reason=\"unknown-recipients\"}";
+    assert_eq!(place.town.node.metric(barred), Some(0.0));
 }
 
 /// 5,000 recipients from one address, one in twenty unknown: by itself, and by a filter that is a connector of its own.
@@ -65,6 +165,8 @@ fn a_newsletter_is_not_slowed_down() {
             for code in names(&mut raw, all) {
                 *(if code == 250 { &mut accepted } else { &mut refused }) += 1;
             }
+            assert_eq!(raw.say("DATA").0, 354);
+            assert_eq!(raw.say(&format!("Message-ID: <{issue}@outside.test>\r\n\r\nHello.\r\n.")).0, 250);
             if issue % 10 == 9 {
                 raw = place.from(address);
             }

@@ -71,4 +71,21 @@ fn a_sum_is_found_by_its_sample() {
         let found = String::from_utf8_lossy(&found.stdout).into_owned();
         assert!(found.contains(words), "{address}: {found}");
     }
+    // One that is in the sum and not in its sample: nobody can say more than that it may be.
+    let ran = place.town.node.run(&["trace", "--recipient", "sample14@c.test"]);
+    let told = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(ran.status.code() == Some(1) && told.contains("of floods only sums are kept"), "{told}");
+    assert!(told.contains("5 refused recipients") && told.contains("try --recipient @c.test"), "{told}");
+    let json = place.town.node.run(&["trace", "--recipient", "sample14@c.test", "--format", "json"]).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["in_sums"], serde_json::json!({"recipients": 5, "try_recipient": "@c.test"}));
+    let found = String::from_utf8_lossy(&place.town.node.run(&["trace", "--recipient", "@c.test"]).stdout).into_owned();
+    assert!(found.lines().count() == 11 && found.contains("refused   sum "), "{found}");
+    let json = place.town.node.run(&["trace", "--recipient", "@c.test", "--format", "json"]).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let sum = &json["events"].as_array().unwrap().last().unwrap()["sum"];
+    assert_eq!((&sum["times"], &sum["client"], &sum["domain"]), (&5.into(), &"127.0.3.1".into(), &"c.test".into()));
+    assert_eq!(json["in_sums"], serde_json::Value::Null);
+    let elsewhere = place.town.node.run(&["trace", "--recipient", "sample14@d.test"]).stderr;
+    assert!(!String::from_utf8_lossy(&elsewhere).contains("sums"), "{elsewhere:?}");
 }

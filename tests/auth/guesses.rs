@@ -17,19 +17,19 @@ const GUESS: &str = "from concurrent.futures import ThreadPoolExecutor\n\
                      \x20   return str(code)\n\
                      with ThreadPoolExecutor(45) as pool: print(' '.join(pool.map(guess, guesses)))\n";
 
-fn guess(ground: &Ground, guesses: &[(&str, &str, &str)]) -> String {
+pub(crate) fn guess(ground: &Ground, guesses: &[(&str, &str, &str)]) -> String {
     let listed: Vec<String> =
         guesses.iter().map(|(source, user, password)| format!("({source:?}, {user:?}, {password:?})")).collect();
     python(ground.node.smtp, None, &format!("guesses = [{}]\n{GUESS}", listed.join(", "))).trim().to_owned()
 }
 
-fn counted(ground: &Ground, result: &str) -> f64 {
+pub(crate) fn counted(ground: &Ground, result: &str) -> f64 {
     let series = format!("fingerpost_authentications_total{{receive_connector=\"door\",result=\"{result}\"}}");
     ground.node.metric(&series).unwrap()
 }
 
-const HERE: &str = "127.0.0.1";
-const ELSEWHERE: &str = "127.0.0.9";
+pub(crate) const HERE: &str = "127.0.0.1";
+pub(crate) const ELSEWHERE: &str = "127.0.0.9";
 
 #[test]
 fn twenty_wrong_passwords_close_a_client_to_those_who_never_logged_in_from_there() {

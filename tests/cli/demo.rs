@@ -19,4 +19,10 @@ fn everything_arrives_as_it_should() {
     ] {
         assert!(ran.out.contains(line), "{line} is missing in\n{}", ran.out);
     }
+
+    // Three nodes in one process need more than a soft limit that shells give. Not beside the other: both have the ports.
+    let line = "ulimit -Hn 20000 && ulimit -Sn 128 && exec \"$0\" demo --once --log fingerpost=debug";
+    let ran = std::process::Command::new("sh").args(["-c", line, env!("CARGO_BIN_EXE_fingerpost")]).output().unwrap();
+    let log = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success() && log.contains("the limit of descriptors was raised"), "{log}");
 }

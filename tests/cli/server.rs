@@ -158,6 +158,13 @@ fn what_strangers_choose_turns_no_text_and_fills_no_log() {
     {
         outputs.push(house.run(command).out);
     }
+    let bearer = format!("Bearer {}", house.token());
+    eventually("it is in the trace", || house.run(&["trace", "--format", "json"]).out.matches("x.example").count() > 1);
+    for path in ["/api/queue".to_owned(), format!("/api/queue/{id}"), "/api/trace".to_owned()] {
+        let (_, body) = house.get(house.admin, &path, &[("Authorization", &bearer)]).unwrap();
+        assert!(body.contains("<\\u202e\\u2066\\u2028\\u0085\\u200f@x.example>"), "{body}");
+        outputs.push(body);
+    }
     assert_eq!(server.stop(), 0);
     let accepted = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
     let accepted: Vec<_> =

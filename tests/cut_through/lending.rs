@@ -359,6 +359,31 @@ fn twenty_that_stop(connections: usize) {
     assert_eq!(taken_sorted(&two), expected, "{connections}");
 }
 
+/// Where more wait than there are connections who is silent keeps its own no longer than asking took: a hundred clients that
+/// stop after RCPT would hold the only one for 50 s.
+#[test]
+fn a_hundred_that_stop_are_passed_soon() {
+    let two = Two::start("", "", ONE);
+    let mut all: Vec<Raw> = (0..100).map(|_| two.stranger()).collect();
+    for (number, raw) in all.iter_mut().enumerate() {
+        raw.send(format!("MAIL FROM:<stop{number}@outside.test>\r\nRCPT TO:<p{number}@c.test>\r\n").as_bytes());
+    }
+    let began = Instant::now();
+    somebody_sends(&two, "passes", "p100@c.test");
+    let asked = two.primary.commands("RCPT TO:").len();
+    for (number, raw) in all.iter_mut().enumerate() {
+        assert_eq!((raw.reply().0, raw.reply().0), (250, 250), "{number}");
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(25), "{took:?}");
+    println!("all were asked about within {took:?}, and {asked} before the message was there");
+    for (number, raw) in all.iter_mut().enumerate() {
+        let said = goes_on(raw, &format!("stopped-{number}"));
+        assert!(said.starts_with("250"), "{number}: {said}");
+    }
+    assert_eq!(two.primary.taken().len(), 101, "whoever goes on gets through");
+}
+
 /// A client that goes away without a word gives it back as well, and the next hop gets nothing.
 #[test]
 fn who_goes_away_leaves_nothing() {

@@ -14,7 +14,7 @@ use fingerpost::directory::{Accept, Directory, Refreshed, SnapshotReport};
 use fingerpost::metrics::Metrics;
 use fingerpost::recipient::{Answer, Kind, Lookup};
 use fingerpost::routing::table::{DirectoryRules, DomainSet, PlusAddressing, Proof};
-use fingerpost::routing::verdict::{Freshness, Question};
+use fingerpost::routing::verdict::{Behalf, Freshness, Question, Standing};
 use fingerpost::smtp::address::Address;
 use tokio::time::Instant;
 
@@ -92,6 +92,16 @@ impl Asker {
     /// What is answered where memory will do.
     pub async fn answer_any(&self, address: &str) -> Said {
         said(&self.answer(address, Freshness::Any).await.lookup)
+    }
+
+    /// As `resolve` asks: a turn first.
+    pub async fn ask_as(&self, (behalf, standing): (&Behalf, Standing), address: &str) -> Said {
+        let address = Address::parse(address).unwrap();
+        let question = Question { directory: "ad".into(), address, freshness: Freshness::Any };
+        match self.directory.shares().unwrap().turn(behalf, standing).await {
+            Ok(turn) => said(&self.directory.ask_in_turn(&question, Some(turn)).await.lookup),
+            Err(_) => Said::Unavailable,
+        }
     }
 
     /// What `check --connect` looks at.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fingerpost::directory::Directory;
 use fingerpost::recipient::Kind;
-use fingerpost::routing::verdict::{Behalf, Freshness, Question};
+use fingerpost::routing::verdict::{Behalf, Freshness, Question, Standing};
 use fingerpost::smtp::address::Address;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -23,18 +23,22 @@ fn client(last: u8) -> Behalf {
 
 /// As `resolve` asks: a turn first.
 async fn ask(asked: &Asked, behalf: &Behalf, local: &str) -> (Said, u128) {
+    ask_as(asked, (behalf, Standing::Stranger), local).await
+}
+
+async fn ask_as(asked: &Asked, (behalf, standing): (&Behalf, Standing), local: &str) -> (Said, u128) {
     let start = Instant::now();
     let address = Address::parse(&format!("{local}@contoso.com")).unwrap();
     let question = Question { directory: "gw".into(), address, freshness: Freshness::Any };
-    let said = match asked.directory.shares().unwrap().turn(behalf).await {
-        Ok(turn) => said(&asked.directory.ask_in_turn(&question, turn).await.lookup),
+    let said = match asked.directory.shares().unwrap().turn(behalf, standing).await {
+        Ok(turn) => said(&asked.directory.ask_in_turn(&question, Some(turn)).await.lookup),
         Err(_) => Said::Unavailable,
     };
     (said, start.elapsed().as_millis() / 100)
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_client_has_a_quarter_and_the_others_do_not_wait_for_it() {
+async fn one_client_has_a_share_and_the_others_do_not_wait_for_it() {
     let server = Tarpit::new(Duration::from_secs(44));
     let asked = directory(&server);
     // The guard question is known before.
@@ -46,7 +50,7 @@ async fn one_client_has_a_quarter_and_the_others_do_not_wait_for_it() {
         flood.spawn(async move { ask(&asked, &client(1), &format!("x{number}")).await });
     }
     sleep(Duration::from_millis(100)).await;
-    assert_eq!(server.most_under_way(), 2, "a quarter of eight");
+    assert_eq!(server.most_under_way(), 2, "a sixth of twelve");
     for (behalf, local) in [
         (client(2), "bob"),
         (client(3), "carol"),
@@ -79,4 +83,46 @@ async fn a_mailing_list_is_not_held_up_by_its_own_unknown_recipients() {
     said.sort_by_key(|(local, _)| *local);
     let said: Vec<_> = said.into_iter().filter(|(local, _)| !local.starts_with('x')).map(|(_, said)| said.0).collect();
     assert_eq!(said, [FOUND, FOUND, FOUND]);
+}
+
+/// 60 strangers from ever new addresses, each with 15 names that nobody has, against people who exist.
+#[tokio::test(start_paused = true)]
+async fn strangers_all_together_keep_nobody_from_being_found() {
+    let server = Tarpit::new(Duration::from_millis(50));
+    let asked = directory(&server);
+    ask(&asked, &Behalf::Ours, "alice").await;
+    sleep(Duration::from_secs(1)).await;
+    let mut flood = JoinSet::new();
+    for stranger in 0..60_u32 {
+        let asked = Arc::clone(&asked);
+        flood.spawn(async move {
+            for session in 0..10 {
+                let [_, _, high, low] = (stranger * 10 + session).to_be_bytes();
+                let behalf = Behalf::client([198, 18, high, low].into());
+                let names = (0..15).map(|name| format!("x{stranger}-{session}-{name}"));
+                let asked = names.map(|name| {
+                    let (asked, behalf) = (Arc::clone(&asked), behalf.clone());
+                    async move { ask(&asked, &behalf, &name).await }
+                });
+                asked.collect::<JoinSet<_>>().join_all().await;
+            }
+        });
+    }
+    sleep(Duration::from_secs(1)).await;
+    for number in 0..20 {
+        // Somebody who comes for the first time, somebody who had mail lately, a filter and ourselves.
+        for (behalf, standing, most) in [
+            (client(number), Standing::Stranger, 40),
+            (client(number), Standing::Known, 9),
+            (Behalf::Sender("fabrikam.com".into()), Standing::Network, 9),
+            (Behalf::Ours, Standing::Known, 9),
+        ] {
+            let local = format!("a{number}-{most}-{standing:?}-{behalf:?}").replace(|c: char| !c.is_alphanumeric(), "");
+            let (said, tenths) = ask_as(&asked, (&behalf, standing), &local).await;
+            assert_eq!(said, FOUND, "{behalf:?} {standing:?}");
+            assert!(tenths <= most, "{behalf:?} {standing:?} waited {tenths}");
+        }
+    }
+    assert!(server.most_under_way() <= 13, "{}", server.most_under_way());
+    flood.abort_all();
 }

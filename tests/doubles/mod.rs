@@ -234,6 +234,8 @@ impl World {
             trace: fingerpost::trace::Trace::default(),
             pressure: Arc::default(),
             guesses: Arc::new(Mutex::new(fingerpost::guesses::Guesses::new([1; 16]))),
+            answered: Arc::default(),
+            hashing: Arc::default(),
         };
         Self { services, spool, accepted, folder }
     }

@@ -56,12 +56,17 @@ fn a_certificate_out_of_time_is_told_and_shown_all_the_same() {
         let text = String::from_utf8_lossy(&check.stdout).into_owned();
         assert!(check.status.success() && text.contains("warning certificate of receive connector internet"), "{text}");
         assert!(text.contains(why), "{text}");
+        let status = String::from_utf8_lossy(&ground.node.run(&["status"]).stdout).into_owned();
+        let line = status.lines().find(|line| line.starts_with("warning: certificate of receive connector internet"));
+        assert!(line.is_some_and(|line| line.contains(why)), "{status}");
         ground.node.run(&["reload"]);
         wait_until("another word", SOON, || told() == 2);
         // Renewed, nothing is told any more.
         ground.authority.issue(&["mx.contoso.test"]);
         ground.node.run(&["reload"]);
         assert_eq!(told(), 2);
+        let status = String::from_utf8_lossy(&ground.node.run(&["status"]).stdout).into_owned();
+        assert!(!status.contains("certificate of"), "{status}");
         let text = ground.node.run(&["check"]).stdout;
         assert!(!String::from_utf8_lossy(&text).contains("certificate of"), "{}", String::from_utf8_lossy(&text));
     }

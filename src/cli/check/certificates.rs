@@ -9,12 +9,10 @@ use crate::config::{CertificateFiles, Config, Protocol};
 use crate::time::UnixTime;
 use crate::tls::accept;
 use crate::tls::authority::Authority;
-use crate::tls::serve;
+use crate::tls::serve::{self, RENEW};
 
 /// From when on a certificate is about to expire: as the alert rules have it.
 pub(super) const SOON: Duration = Duration::from_secs(14 * 86_400);
-
-const RENEW: &str = "renew it, or put the clock right, then `fingerpost reload`";
 
 /// Looks at each.
 pub(super) fn look(config: &Config, now: UnixTime) -> Vec<Finding> {
@@ -38,12 +36,10 @@ pub(super) fn look(config: &Config, now: UnixTime) -> Vec<Finding> {
 
 /// What of them is out of time, for a check that tries nothing: the server would start with it, so it is no failure.
 pub(super) fn out_of_time(config: &Config, now: UnixTime) -> Vec<Finding> {
-    let own = serve::shown(config).filter_map(|(what, files)| {
-        let why = accept::out_of_time(files, now).ok()??;
-        let found = format!("{} {why}", files.certificate.display());
-        Some(Finding::doubtful(format!("certificate of {what}"), found, RENEW))
-    });
-    own.collect()
+    let finding = |serve::OutOfTime { of, file, why }: serve::OutOfTime<'_>| {
+        Finding::doubtful(format!("certificate of {of}"), format!("{} {why}", file.display()), RENEW)
+    };
+    serve::out_of_time(config, now).map(finding).collect()
 }
 
 fn authority(what: &str, file: &Path) -> Finding {

@@ -1,11 +1,12 @@
 //! `check --connect`: everything that the configuration names is tried once, each finding with its cure.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Finding, call_ahead, certificates, directory, doors, next_hops, print, refuse, spool};
+use rustix::fs::{Access, AtFlags, CWD};
+
+use super::{Finding, call_ahead, certificates, directory, doors, next_hops, preflight, print, refuse, spool};
 use crate::cli::{Format, Outcome, output};
 use crate::config::check::load;
 use crate::config::{Config, DirectoryConfig, DirectoryKind};
@@ -23,7 +24,8 @@ pub(in crate::cli) async fn everything(file: &Path, format: Format) -> anyhow::R
         Ok(config) => config,
         Err(problems) => return refuse(&problems, format),
     };
-    let mut findings = certificates::look(&config, UnixTime::now());
+    let mut findings = preflight(file, &config).await;
+    findings.extend(certificates::look(&config, UnixTime::now()));
     findings.extend(directories(&config).await);
     findings.extend(next_hops::visit_all(&config).await);
     findings.extend(doors::knock_at_all(&config).await);
@@ -86,18 +88,11 @@ async fn directory_answers(config: &Config, built: &Directories, directory: &Arc
     }
 }
 
-/// Whether state can be kept there.
+/// Whether whoever checks may write there; it is not tried, since a check changes nothing.
 fn folder(state_dir: &Path) -> Finding {
     let what = format!("state_dir {}", state_dir.display());
     let place = existing(state_dir);
-    let tried = place.join(format!(".fingerpost-check-{}", std::process::id()));
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create_new(&tried)?;
-        file.write_all(b"check")?;
-        file.sync_all()
-    };
-    let written = write();
-    let _ = std::fs::remove_file(&tried);
+    let written = rustix::fs::accessat(CWD, place, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
     match written {
         Ok(()) if place == state_dir => Finding::well(what, "is writable"),
         Ok(()) => Finding::well(what, format!("will be made in {}, which is writable", place.display())),

@@ -1,17 +1,21 @@
 //! `fingerpost check`: what is wrong with the configuration, and what it would meet outside.
 //!
-//! Without `--connect` only files are read. With it [`connect`] also tries everything that the configuration names.
+//! Without `--connect` only files are read, and what the start would refuse on this host is told. Nothing is changed. With it [`connect`] also tries everything that the configuration names.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use serde::Serialize;
 
+use super::client::Client;
 use super::{Format, Outcome, output};
 use crate::admin::api::problem_line;
+use crate::admin::status::Status;
 use crate::config::check::{Problem, load, render};
 use crate::config::{Config, Protocol};
 use crate::descriptors;
+use crate::obstacle::Obstacle;
+use crate::run::preflight::{self, Remark, Weight};
 use crate::spool::offline::Look;
 use crate::time::UnixTime;
 
@@ -82,15 +86,36 @@ impl Finding {
 }
 
 /// The configuration alone. No: it would not load.
-pub(super) fn form(file: &Path, format: Format) -> anyhow::Result<Outcome> {
+pub(super) async fn form(file: &Path, format: Format) -> anyhow::Result<Outcome> {
     match load(file, &HashMap::new()) {
         Ok(config) => {
-            let mut findings = certificates::out_of_time(&config, UnixTime::now());
+            let mut findings = preflight(file, &config).await;
+            findings.extend(certificates::out_of_time(&config, UnixTime::now()));
             findings.extend(spool::look(&config.server.state_dir, Look::Headers));
             print(&config, findings, format)
         }
         Err(problems) => refuse(&problems, format),
     }
+}
+
+/// What the start on this host would refuse; and, if a server runs, a reload of it.
+async fn preflight(file: &Path, config: &Config) -> Vec<Finding> {
+    let finding = |Remark { what, weight, obstacle: Obstacle { found, cure } }| match weight {
+        Weight::Refused => Finding::bad(what, found, cure),
+        Weight::Doubtful | Weight::NotChecked => Finding::doubtful(what, found, cure),
+    };
+    let mut remarks = preflight::look(config);
+    if let Some(open) = open_binds(file, config).await {
+        remarks.extend(preflight::new_privileged_binds(config, &open));
+    }
+    remarks.into_iter().map(finding).collect()
+}
+
+/// What the running server listens on, where it matters; `None`: none runs, or it does not tell us.
+async fn open_binds(file: &Path, config: &Config) -> Option<Vec<String>> {
+    config.server.user.as_ref()?;
+    let status: Status = Client::new(file).ok()?.ask("GET", "/api/status").await.ok()?;
+    Some(status.receive_connectors.into_iter().flat_map(|connector| connector.bind).collect())
 }
 
 /// Prints why the configuration would not load. The answer to `check` is no, not an error of usage.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Outcome;
 use crate::admin::explain::explain;
+use crate::descriptors;
 use crate::smtp::address::Address;
 
 mod arrivals;
@@ -36,6 +37,7 @@ pub(super) enum Then {
 
 /// Shows it. No: something did not arrive as it should.
 pub(super) async fn demo(then: Then) -> anyhow::Result<Outcome> {
+    descriptors::raise_limit();
     let world = World::start().await?;
     introduce(&world);
     let mut well = 0;

@@ -11,7 +11,7 @@ use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
 use super::clock::Clock;
 use super::values::{self, Own};
-use crate::cli::printable;
+use crate::printable;
 
 /// The format: `{"timestamp", "level", fields, "target", "span", "spans"}`. It goes with
 /// [`JsonFields`](tracing_subscriber::fmt::format::JsonFields).

@@ -11,7 +11,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::clock::Clock;
 use super::values::{self, Own};
-use crate::cli::printable::{self, Bounded};
+use crate::printable::{self, Bounded};
 
 /// The format: `TIME LEVEL span{fields}: target: message fields`.
 #[derive(Default)]

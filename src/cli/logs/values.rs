@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use tracing::Level;
 use tracing::field::Field;
 
-use crate::cli::printable::Bounded;
+use crate::printable::Bounded;
 
 /// What strangers choose at will: a header field's value, a next hop's or a directory's words, a name given at login or
 /// in a certificate. Octets of it that are shown.

@@ -8,6 +8,7 @@ use crate::config::{
     Auth, Delivery, DirectoryConfig, DirectoryKind, Host, Protocol, ReceiveConnector, SendConnector, SendTlsMode,
     SmtpOut,
 };
+use crate::message::envelope::Relay;
 use crate::message::header;
 use crate::tls::providers::provider;
 
@@ -21,6 +22,7 @@ pub(super) fn find(written: &Written) -> Vec<String> {
         if item.used.resolves_first && item.used.organization.is_empty() {
             found.push(warning(&item.places, "resolves_first", "resolves_first does nothing without an organization"));
         }
+        idle_limits(item, &mut found);
         shared_names(item, &mut found);
         signed_headers(item, &mut found);
     }
@@ -36,6 +38,32 @@ pub(super) fn find(written: &Written) -> Vec<String> {
     let carries = |item: &&Item<SendConnector>| relays.contains(&item.used.name);
     written.send_connectors.iter().filter(carries).for_each(|item| unverified(item, &mut found));
     found
+}
+
+/// Limits that are written and never hold: they are for connectors that anybody uses.
+fn idle_limits(item: &Item<ReceiveConnector>, found: &mut Vec<String>) {
+    let connector = &item.used;
+    if !item.places.has("limits") {
+        return;
+    }
+    let why = if !connector.organization.is_empty() {
+        "with an organization"
+    } else if connector.relay_by_address() == Relay::Anywhere {
+        "with relay = \"anywhere\""
+    } else if connector.is_for_known_networks() {
+        "for remote_networks that all are narrower than /8 (IPv6 /16)"
+    } else if connector.limits.unknown_recipients == 0 {
+        let others = ["unknown_within", "unknown_delay", "unknown_one_session"];
+        for key in others.iter().filter(|key| item.places.has(&format!("limits.{key}"))) {
+            let message = format!("{key} does nothing while unknown_recipients is 0");
+            found.push(warning(&item.places, &format!("limits.{key}"), &message));
+        }
+        return;
+    } else {
+        return;
+    };
+    let message = format!("limits do nothing {why}: strangers who look for addresses do not come by there themselves");
+    found.push(warning(&item.places, "limits", &message));
 }
 
 /// An organisation that a certificate cannot tell, or a tenant that tells none.

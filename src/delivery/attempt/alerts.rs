@@ -1,4 +1,5 @@
 //! What is wrong between us and a next hop is told once an hour for each next hop and row, however much mail meets it.
+//! Other lines about it, which anybody's recipients may cause again and again, come ten times a minute.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,9 +20,28 @@ const REMEMBERED: usize = 10_000;
 /// Which next hop, and which row.
 type About = (Arc<str>, &'static str);
 
-/// When what was told last.
+/// How many lines of one kind about one next hop come in a minute.
+const IN_A_MINUTE: u32 = 10;
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// What was told, and when.
 #[derive(Debug, Default)]
-pub(super) struct Alerts(Mutex<FastMap<About, Instant>>);
+pub(super) struct Alerts {
+    last: Mutex<FastMap<About, Instant>>,
+    lines: Mutex<FastMap<(Box<str>, &'static str), Lines>>,
+}
+
+/// Lines of one kind about one next hop.
+#[derive(Debug, Clone, Copy)]
+struct Lines {
+    since: Instant,
+    told: u32,
+    /// Since the last one that was told.
+    untold: u64,
+}
+
+/// Lines that were left out since the last of the kind; `None`: none were.
+pub(super) type Untold = Option<u64>;
 
 impl Alerts {
     /// Says it where an operator looks.
@@ -33,9 +53,34 @@ impl Alerts {
             Alert::Yes if trouble.row.is_none_or(|row| self.is_due(&trouble.next_hop, row)) => {
                 tracing::error!(alert = true, %send_connector, %reason, row, look_at, "next hop cannot be used");
             }
-            Alert::Yes => tracing::info!(%send_connector, %reason, row, "next hop cannot be used"),
-            Alert::No => tracing::warn!(%send_connector, %reason, row, "next hop cannot be used"),
+            Alert::Yes | Alert::No => {
+                let about = if trouble.next_hop.is_empty() { send_connector } else { &trouble.next_hop };
+                let Some(untold) = self.line(about, row.unwrap_or("trouble")) else { return };
+                match trouble.alert {
+                    Alert::Yes => tracing::info!(%send_connector, %reason, row, untold, "next hop cannot be used"),
+                    Alert::No => tracing::warn!(%send_connector, %reason, row, untold, "next hop cannot be used"),
+                }
+            }
         }
+    }
+
+    /// Whether a line of this kind about this next hop is written, and how many were not since the last one.
+    pub(super) fn line(&self, next_hop: &str, kind: &'static str) -> Option<Untold> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() >= REMEMBERED {
+            lines.clear();
+        }
+        let now = Instant::now();
+        let this = lines.entry((next_hop.into(), kind)).or_insert(Lines { since: now, told: 0, untold: 0 });
+        if now - this.since >= MINUTE {
+            (this.since, this.told) = (now, 0);
+        }
+        if this.told >= IN_A_MINUTE {
+            this.untold += 1;
+            return None;
+        }
+        this.told += 1;
+        Some(Some(std::mem::take(&mut this.untold)).filter(|untold| *untold > 0))
     }
 
     /// The same of a refusal that is passed on.
@@ -48,7 +93,7 @@ impl Alerts {
     }
 
     fn is_due(&self, next_hop: &Arc<str>, row: &'static Row) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() >= REMEMBERED {
             told.clear();
         }
@@ -58,5 +103,21 @@ impl Alerts {
         }
         told.insert(about, now);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_about_a_next_hop_come_ten_times_a_minute() {
+        let alerts = Alerts::default();
+        let told = || (0..1000).filter_map(|_| alerts.line("hop [192.0.2.1]:25", "trouble")).collect::<Vec<_>>();
+        assert_eq!(told(), [None; 10]);
+        assert_eq!(alerts.line("hop [192.0.2.1]:25", "fewer"), Some(None), "each kind has its own");
+        assert_eq!(alerts.line("hop [192.0.2.2]:25", "trouble"), Some(None), "so has each next hop");
+        tokio::time::advance(MINUTE).await;
+        assert_eq!(told()[..2], [Some(990), None]);
     }
 }

@@ -94,6 +94,11 @@ impl Checkout {
         }
     }
 
+    /// For how long its slots are held already, if more wait for one than there are.
+    pub(crate) fn crowded(&self) -> Option<Duration> {
+        self.slots.connector.crowded().or_else(|| self.slots.host.slot().crowded())
+    }
+
     /// What health and pool know its host by.
     pub(crate) fn key(&self) -> Key {
         self.hop.key(&self.out.connector.name)
@@ -110,7 +115,7 @@ impl Checkout {
     /// The transaction is over. [`Checkout::told`] has everybody's answer; but for [`Ended::Unused`] and
     /// [`Ended::Worn`], which leave some untold.
     pub(crate) async fn envelope(&mut self, opening: &Opening<'_>) -> Result<(), Ended> {
-        introduce(self.talk.connection_mut(), opening.origin).await;
+        introduce(self.talk.connection_mut(), opening.origin, &self.out.shared.alerts).await;
         let offers = self.talk.connection().offers.clone();
         let fitting = self.fitting(opening, &offers);
         let fits = |target: &Target<'_>| fit::recipient(target.rcpt_to, &offers).is_ok();

@@ -95,7 +95,9 @@ async fn try_to_open(out: &WayOut, hop: &NextHop) -> Result<Connection, Trouble>
         if let Err(Failure::Handshake(trouble)) = &opened
             && clear_will_do
         {
-            tracing::warn!(reason = %trouble.reply, "TLS failed; trying in clear");
+            if let Some(untold) = out.shared.alerts.line(&trouble.next_hop, "in-clear") {
+                tracing::warn!(reason = %trouble.reply, untold, "TLS failed; trying in clear");
+            }
             opened = ready(out, hop, (address, share), Encrypt::No).await;
         }
         match opened {

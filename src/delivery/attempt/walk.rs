@@ -274,8 +274,10 @@ enum Opened {
 impl WayOut {
     /// Says that a host takes fewer connections at once than the connector allows.
     pub(super) fn tell_fewer(&self, hop: &NextHop, allowed: usize, reason: &Reply) {
-        let send_connector = &self.connector.name;
-        tracing::info!(%send_connector, next_hop = hop.name(), allowed, %reason, "fewer connections at once");
+        let (send_connector, next_hop) = (&self.connector.name, hop.name());
+        if let Some(untold) = self.shared.alerts.line(&next_hop, "fewer") {
+            tracing::info!(%send_connector, next_hop, allowed, %reason, untold, "fewer connections at once");
+        }
     }
 
     /// Notes what a host has shown of itself.

@@ -115,7 +115,8 @@ async fn try_commit(
     if about.origin.relay == Relay::Report {
         keep_dead_letter(shared, in_force, about, &mut due.readings)?;
     }
-    let made = match report::make(in_force, &*shared.parts.spool, about, &due.reported, UnixTime::now()).await? {
+    let from = (&*shared.parts.spool, &shared.parts.memory.reports);
+    let made = match report::make(in_force, from, about, &due.reported, UnixTime::now()).await? {
         Made::Report(report) => Some(*report),
         Made::Nothing => None,
         Made::NotSent(why) => {

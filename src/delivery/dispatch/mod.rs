@@ -113,7 +113,7 @@ impl Delivery {
     /// Starts with what the spool recovered, then takes what sessions have committed.
     #[must_use]
     pub fn start(parts: Parts, accepted: UnboundedReceiver<Handover>) -> Arc<Self> {
-        let mut queue = Queue::default();
+        let mut queue = Queue::counting(parts.memory.reports.clone());
         let mut dropped = Vec::new();
         let (config, now) = (parts.current.load().config.clone(), UnixTime::steady());
         for mut outline in parts.spool.recovered() {
@@ -272,7 +272,7 @@ impl Shared {
         let config = self.parts.current.load().config.clone();
         let mut queue = self.queue();
         for connector in connectors {
-            queue.hop_is_back(connector, (rules(&config, connector), UnixTime::now()));
+            queue.hop_is_back(connector, (rules(&config, connector), UnixTime::steady()));
         }
     }
 

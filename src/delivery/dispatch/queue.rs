@@ -16,6 +16,7 @@ use self::pace::Pace;
 use super::basis::Basis;
 use super::branch::Grouping;
 use crate::message::queue_id::QueueId;
+use crate::report::waiting::{Counted, Waiting};
 use crate::routing::verdict::Route;
 use crate::spool::entry::outline::{Kind, Names, Outline, Standing, Waits};
 use crate::spool::entry::{Entry, HeldFor, State, Why};
@@ -143,21 +144,31 @@ pub(super) struct Queue {
     names: Names,
     last_ticket: Ticket,
     pace: Pace,
+    reports: Waiting,
+    /// Reports that strangers caused, counted there.
+    counted: HashMap<QueueId, Counted>,
 }
 
 impl Queue {
+    /// One that counts there the reports that strangers caused.
+    pub(super) fn counting(reports: Waiting) -> Self {
+        Self { reports, ..Self::default() }
+    }
+
     /// Takes a new message in. `basis`: what its ways were decided by, where that is known.
     pub(super) fn insert(&mut self, entry: Entry, basis: Option<&Basis>) {
         let known = Known { basis: basis.cloned(), fresh: false };
         let outline = Outline::of(&entry, &mut self.names);
         self.live.insert(entry.id, Live::new(entry, &known));
         self.stays(outline.id);
-        self.enter(&outline, |_| true);
-        self.waits_for_hops(&outline);
+        self.restore(&outline);
     }
 
     /// Takes in what was found at the start.
     pub(super) fn restore(&mut self, outline: &Outline) {
+        if let Some(counted) = self.reports.count(outline) {
+            self.counted.insert(outline.id, counted);
+        }
         self.enter(outline, |_| true);
         self.waits_for_hops(outline);
     }
@@ -270,6 +281,7 @@ impl Queue {
         let after = Outline::of(&live.entry, &mut self.names);
         if after.open.is_empty() {
             live.recent = false;
+            self.counted.remove(&id);
         }
         let is_recent = live.recent;
         self.leave(&before);

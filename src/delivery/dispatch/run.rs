@@ -16,6 +16,7 @@ use crate::delivery::attempt::Reach;
 use crate::delivery::branch::QueuedBranch;
 use crate::delivery::concurrently::concurrently;
 use crate::delivery::maildir::{self, Letter};
+use crate::delivery::memory;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refuses_everybody::{Source, Step};
 use crate::delivery::stamping;
@@ -200,24 +201,27 @@ pub(super) async fn judge(
     entry: &Entry,
     tried: Vec<Attempted>,
 ) -> Vec<Attempted> {
-    remember(shared, entry, &tried);
+    remember(shared, in_force, entry, &tried);
     let ends = tried.into_iter().map(|tried| end(shared, in_force, entry, tried));
     concurrently(ends.collect()).await
 }
 
 /// Notes what was taken.
-fn remember(shared: &Shared, entry: &Entry, tried: &[Attempted]) {
-    let memory = &shared.parts.memory;
+fn remember(shared: &Shared, in_force: &InForce, entry: &Entry, tried: &[Attempted]) {
+    let mut connectors = in_force.config.receive_connectors.iter();
+    let connector = connectors.find(|connector| connector.name == entry.origin.receive_connector);
+    let stranger = memory::stranger(&entry.origin, connector.map(|connector| &**connector));
+    let memories = &shared.parts.memory;
     let taken = tried.iter().filter(|attempted| attempted.outcome.class == Class::Accepted);
     let taken = taken.filter_map(|attempted| {
         let address = &entry.recipients.get(attempted.recipient)?.rcpt.address;
         Some((address, attempted))
     });
-    let message = (&entry.sender.reverse_path, &entry.content.identity);
-    let ways = taken.clone().map(|(address, attempted)| (address, &*attempted.route.connector));
-    memory.accepted(message, ways);
+    let message = (&entry.sender.reverse_path, &entry.content.identity, stranger);
+    let ways = taken.clone().map(|(address, attempted)| (address, &attempted.route));
+    memories.accepted(message, ways);
     for (address, attempted) in taken {
-        memory.taken(address, &attempted.route, (&attempted.outcome.next_hop, Step::Dot));
+        memories.taken(address, &attempted.route, (&attempted.outcome.next_hop, Step::Dot));
     }
 }
 

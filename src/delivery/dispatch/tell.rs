@@ -39,7 +39,7 @@ fn outcome(parts: &Parts, entry: &Entry, queued: &Queued, attempted: &Attempted)
         && let Some(why) = NotSent::of(next_hop, reply)
     {
         let to = &queued.rcpt.address;
-        tracing::info!(queue_id = %entry.id, %to, reason = why.as_str(), "the report is not sent");
+        tracing::info!(queue_id = %entry.id, %to, reason = why.as_str(), "no report is sent");
         not_sent(&parts.metrics, why);
     }
     let (what, result, said) = match &queued.state {
@@ -90,6 +90,7 @@ fn event<'a>(entry: &'a Entry, what: What, recipient: &'a str, (connector, detai
         message_id: (&*entry.content.message_id).into(),
         connector: connector.into(),
         detail: detail.into(),
+        sum: None,
     }
 }
 
@@ -102,7 +103,7 @@ pub(super) fn jump(metrics: &Metrics, jumps: &mut Jumps) {
     tracing::warn!(%from, %to, seconds = jump, "the time of day has jumped; no age and no time to try is moved by it");
 }
 
-/// A report is not sent.
+/// No report is sent.
 pub(super) fn not_sent(metrics: &Metrics, why: NotSent) {
     metrics.reports_not_sent.with_label_values(&[why.as_str()]).inc();
 }

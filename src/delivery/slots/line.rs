@@ -7,8 +7,10 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use super::applicant::{Applicant, ByVouched, Vouched};
 use super::queue::{Held, Queue, Stays, Ticket};
@@ -126,6 +128,8 @@ impl Drop for Waiting {
 pub struct Slot {
     line: Arc<Line>,
     vouched: Vouched,
+    /// When it was given.
+    since: Instant,
     /// Its holder was told that it is wanted. Changes under the lock of the queue only.
     returning: AtomicBool,
     kept: Kept,
@@ -140,7 +144,7 @@ enum Kept {
 
 impl Slot {
     fn new(line: Arc<Line>, vouched: Vouched) -> Self {
-        Self { line, vouched, returning: AtomicBool::new(false), kept: Kept::Yes }
+        Self { line, vouched, since: Instant::now(), returning: AtomicBool::new(false), kept: Kept::Yes }
     }
 
     /// Whether somebody is vouched for in its transaction.
@@ -158,6 +162,12 @@ impl Slot {
         self.vouched = Vouched::Yes;
         let stays = self.stays();
         self.line.change(|queue| queue.vouch(stays));
+    }
+
+    /// For how long it is held already, if more wait than there are slots.
+    #[must_use]
+    pub fn crowded(&self) -> Option<Duration> {
+        self.line.look(Waiters::is_crowded).then(|| self.since.elapsed())
     }
 
     /// Whether somebody waits whom this slot would help, besides those who get one that is [on its way

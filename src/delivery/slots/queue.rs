@@ -120,6 +120,11 @@ impl<W> Queue<W> {
         self.waiting(Vouched::Yes) + self.waiting(Vouched::No) == 0
     }
 
+    /// Whether more wait than there are slots.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.waiting(Vouched::Yes) + self.waiting(Vouched::No) > self.limit()
+    }
+
     /// Sets `max_connections`; says whether that is a change.
     pub(super) fn configure(&mut self, limit: usize) -> bool {
         let limit = limit.max(1);

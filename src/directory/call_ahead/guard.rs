@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::places::{About, SLOW};
 use super::strangers::{self, Manner};
-use super::{Asker, TARPIT};
+use super::{Asker, SLOW};
 use crate::recipient::{Answer, Fresh, Lookup};
 use crate::routing::verdict::Freshness;
 use crate::smtp::domain::Domain;
@@ -65,7 +64,7 @@ impl Asker {
             Ok(address) => {
                 let (asker, key) = (Arc::clone(&self), address.key().into());
                 let question = || async move {
-                    let heard = asker.probe(&address, About::Stranger, Instant::now() + TARPIT, None).await;
+                    let heard = asker.probe_nobody(&address).await;
                     Answer { lookup: asker.read(heard), fresh: Fresh::Live }
                 };
                 self.in_flight.ask(&key, Freshness::Live, question).await

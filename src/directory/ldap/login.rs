@@ -3,54 +3,47 @@
 
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::search::{Failure, Reply};
 use super::server::Server;
 use super::{Asker, LdapDirectory, answer, connection};
-use crate::config::LdapConfig;
-use crate::directory::{LogIn, Login, MayBind};
+use crate::directory::login::{LogIn, Login, MayBind};
 
 impl LdapDirectory {
     /// Asks this directory. The caller has refused empty passwords.
-    pub(in crate::directory) async fn log_in(&self, name: &str, password: &str, may_bind: MayBind<'_>) -> LogIn {
-        let until = Instant::now() + self.asker.config.timeout * 2;
-        match timeout_at(until, self.asker.log_in(name, password, may_bind)).await {
-            Ok(answer) => answer,
-            Err(_) => LogIn::Known(Login::Unavailable("no answer in time".into())),
+    pub(in crate::directory) async fn log_in(&self, name: &str, password: &str, may_bind: &dyn MayBind) -> LogIn {
+        let patience = self.asker.config.timeout * 2;
+        let (dn, server) = match timeout(patience, self.asker.find(name)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(login)) => return login,
+            Err(_) => return unavailable("no answer in time"),
+        };
+        match timeout(patience, may_bind.may_bind(&dn)).await {
+            Ok(true) => LogIn::Known(self.asker.bind(&server, &dn, password).await),
+            Ok(false) => LogIn::Known(Login::NotAsked),
+            Err(_) => unavailable("other passwords for this account are under way and not answered in time"),
         }
     }
 }
 
 impl Asker {
-    async fn log_in(&self, name: &str, password: &str, may_bind: MayBind<'_>) -> LogIn {
+    /// The name of the only entry that somebody of this name logs in as, and the server that has it.
+    async fn find(&self, name: &str) -> Result<(String, Arc<Server>), LogIn> {
         let filter = self.config.profile.login_filter(name).to_string();
-        let (found, server) = match self.search(&filter).await {
-            Ok(found) => found,
-            Err(cause) => return unavailable(&cause),
-        };
-        let entry = match found.entries.as_slice() {
-            [] => {
-                return match self.is_complete(&found).await {
-                    Ok(()) => LogIn::Unknown,
-                    Err(doubt) => unavailable(&doubt),
-                };
-            }
+        // Who gives up leaves it.
+        let _place = self.logins.acquire().await;
+        let (found, server) = self.search(&filter).await.map_err(|cause| unavailable(&cause))?;
+        match found.entries.as_slice() {
+            [] => Err(match self.is_complete(&found).await {
+                Ok(()) => LogIn::Unknown,
+                Err(doubt) => unavailable(&doubt),
+            }),
             // RFC 4513 5.1.2: without a name a bind succeeds as nobody.
-            [entry] if entry.dn.is_empty() => return unavailable("an entry without a name"),
-            [entry] => entry,
-            _ => return unavailable("several entries have this name"),
-        };
-        if !may_bind(&entry.dn) {
-            return LogIn::Known(Login::NotAsked);
+            [entry] if entry.dn.is_empty() => Err(unavailable("an entry without a name")),
+            [entry] => Ok((entry.dn.clone(), server)),
+            _ => Err(unavailable("several entries have this name")),
         }
-        LogIn::Known(match bind(&server, &self.config, &entry.dn, password).await {
-            Ok(()) => Login::Accepted,
-            Err(failure) => match failure.refused_login() {
-                Some(why) => Login::Rejected(format!("{}: {why}", entry.dn)),
-                None => Login::Unavailable(failure.to_string()),
-            },
-        })
     }
 
     /// Whether a not-found can be believed: there is no part that was not searched, and the probe is there.
@@ -60,13 +53,61 @@ impl Asker {
         let (reply, _) = self.search(&self.config.profile.filter([probe]).to_string()).await?;
         answer::read(&self.config, &reply, probe).health
     }
+
+    /// Tries the password. Until the connection is there nothing is sent; after that no answer is no knowledge: the
+    /// directory may have counted a wrong password.
+    async fn bind(&self, server: &Arc<Server>, dn: &str, password: &str) -> Login {
+        let patience = self.config.timeout;
+        let link = match timeout(patience, connection::open(server, &self.config, None, 0)).await {
+            Ok(Ok(link)) => link,
+            Ok(Err(failure)) => return Login::Unavailable(failure.to_string()),
+            Err(_) => return Login::Unavailable("no connection in time".into()),
+        };
+        match timeout(patience, link.connection.ldap().simple_bind(dn, password)).await {
+            Ok(Ok(answer)) => login(dn, Failure::check("the bind", &answer)),
+            Ok(Err(broken)) => Login::Unanswered(Failure::from(broken).to_string()),
+            Err(_) => Login::Unanswered("no answer in time".into()),
+        }
+    }
 }
 
-async fn bind(server: &Arc<Server>, config: &LdapConfig, dn: &str, password: &str) -> Result<(), Failure> {
-    let config = LdapConfig { bind_dn: dn.to_owned(), ..config.clone() };
-    connection::open(server, &config, Some(password), 0).await.map(drop)
+/// What an answer means. A server that gave up on the way, or asks another one in our place, may have looked at the
+/// password (operationsError, timeLimitExceeded, unavailable, other); all other errors say that it has not.
+fn login(dn: &str, answer: Result<(), Failure>) -> Login {
+    let Err(failure) = answer else { return Login::Accepted };
+    match (failure.refused_login(), &failure) {
+        (Some(why), _) => Login::Rejected(format!("{dn}: {why}")),
+        (None, Failure::Refused { code: 1 | 3 | 52 | 80, .. }) => Login::Unanswered(failure.to_string()),
+        (None, _) => Login::Unavailable(failure.to_string()),
+    }
 }
 
 fn unavailable(cause: &str) -> LogIn {
     LogIn::Known(Login::Unavailable(cause.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_looked_at_is_no_knowledge() {
+        let of = |code| login("uid=ann", Err(Failure::Refused { doing: "the bind", code, text: String::new() }));
+        assert_eq!(login("uid=ann", Ok(())), Login::Accepted);
+        for (codes, expected) in [
+            (&[19, 48, 49, 53][..], "rejected"),
+            (&[1, 3, 52, 80], "unanswered"),
+            (&[2, 7, 8, 10, 11, 13, 14, 32, 34, 51, 118], "unavailable"),
+        ] {
+            for code in codes {
+                let became = match of(*code) {
+                    Login::Rejected(_) => "rejected",
+                    Login::Unanswered(_) => "unanswered",
+                    Login::Unavailable(_) => "unavailable",
+                    Login::Accepted | Login::NotAsked => "another",
+                };
+                assert_eq!(became, expected, "{code}");
+            }
+        }
+    }
 }

@@ -56,6 +56,8 @@ pub enum Returned<'a> {
     Headers(&'a [u8]),
     /// All of it (RET=FULL); without bare CR or LF.
     Full(&'a [u8]),
+    /// Nothing of it (RFC 6522 3).
+    Nothing,
 }
 
 /// One reported recipient.
@@ -104,6 +106,7 @@ pub fn write(report: &Report<'_>) -> Vec<u8> {
     part(&mut out, report, charset.status_type(), status.as_bytes());
     match report.about.returned {
         Returned::Full(message) => part(&mut out, report, charset.message_type(), message),
+        Returned::Nothing => {}
         Returned::Headers(section) => part(&mut out, report, charset.headers_type(), &with_crlf(section)),
     }
     out.extend_from_slice(format!("\r\n--{}--\r\n", report.boundary).as_bytes());

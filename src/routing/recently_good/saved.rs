@@ -14,6 +14,7 @@
 
 use super::{ENTRIES, Good, REFUSED, RecentlyGood};
 use crate::routing::first_refused::Refusals;
+use crate::routing::ranks::Rank;
 use crate::time::{Moment, QueueTime, UnixTime};
 
 const MAGIC: &[u8] = b"fingerpost recently good 3\n";
@@ -35,7 +36,7 @@ pub enum Malformed {
 }
 
 impl RecentlyGood {
-    /// Everything but what was refused at the dot, to be saved.
+    /// What is to be saved: not what was refused at the dot, nor what clients brought beyond their shares.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64 + self.order.len() * 28 + self.refused.len() * 24);
@@ -47,8 +48,9 @@ impl RecentlyGood {
             bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
             bytes.extend_from_slice(name);
         }
-        bytes.extend_from_slice(&(self.order.len() as u32).to_le_bytes());
-        for good in self.order.iter() {
+        let surplus = self.order.len_of(Rank::Surplus);
+        bytes.extend_from_slice(&((self.order.len() - surplus) as u32).to_le_bytes());
+        for (_, good) in self.order.iter().filter(|(rank, _)| *rank != Rank::Surplus) {
             bytes.extend_from_slice(&good.hash.to_le_bytes());
             bytes.extend_from_slice(&good.connector.to_le_bytes());
             bytes.extend_from_slice(&good.last_success.0.to_le_bytes());
@@ -89,7 +91,7 @@ impl RecentlyGood {
     fn restore(&mut self, mut all: Vec<Good>) {
         all.sort_by_key(|good| good.last_success);
         let surplus = all.len().saturating_sub(ENTRIES);
-        all.drain(surplus..).for_each(|good| self.note(good));
+        all.drain(surplus..).for_each(|good| self.note(good, good.rank(), good.last_success));
     }
 
     fn restore_refused(&mut self, mut all: Vec<Refusals>) {

@@ -25,11 +25,12 @@ use crate::pressure::Pressure;
 use crate::resolve::Resolver;
 use crate::routing::recently_good::RecentlyGood;
 use crate::routing::verdict::Reason;
-use crate::routing::verdict::Route;
+use crate::routing::verdict::{Route, Standing};
 use crate::session::Client;
 use crate::session::transaction::Accepted;
 use crate::smtp::address::{Address, ReversePath};
 use crate::spool::Sizes;
+use crate::spool::entry::outline;
 use crate::spool::store::LogStore;
 use crate::trace::Trace;
 
@@ -53,7 +54,8 @@ smart_hosts = ["[127.0.0.2]"]
 "#;
 const AGAIN: UnixTime = UnixTime(4_000_000_000);
 
-fn services(folder: &Path) -> (Arc<Services>, tokio::sync::mpsc::UnboundedReceiver<Handover>) {
+/// What sessions work with, in this folder; and what `delivery` would be handed.
+pub(in crate::session) fn services(folder: &Path) -> (Arc<Services>, tokio::sync::mpsc::UnboundedReceiver<Handover>) {
     std::fs::write(folder.join("ad.toml"), "").unwrap();
     let config = load_text(CONFIG, &folder.join("fingerpost.toml")).unwrap();
     let resolver = Resolver::new(config.routing.clone(), Arc::new(Directories::new([])));
@@ -69,17 +71,19 @@ fn services(folder: &Path) -> (Arc<Services>, tokio::sync::mpsc::UnboundedReceiv
         outbound: Outbound::new(metrics.clone()),
         on_its_way: OnItsWay::new(metrics.clone()),
         memory: Memory::new(Arc::default(), recently_good, spool),
+        strangers: crate::strangers::Strangers::new(metrics.clone(), Default::default()),
         metrics,
         trace: Trace::default(),
         pressure: Arc::new(Pressure::default()),
-        strangers: crate::strangers::Strangers::new(Metrics::new(), Default::default()),
         guesses: Arc::new(std::sync::Mutex::new(crate::guesses::Guesses::new([1; 16]))),
+        answered: Arc::default(),
+        hashing: Arc::default(),
     };
     (Arc::new(services), committed)
 }
 
 /// A transaction with these recipients.
-fn transaction(services: &Services, recipients: &[&str]) -> Box<Transaction> {
+pub(in crate::session) fn transaction(services: &Services, recipients: &[&str]) -> Box<Transaction> {
     let config = services.current.load().config.clone();
     let connector = config.receive_connectors[0].clone();
     let (address, bind) = ("192.0.2.1:40000".parse().unwrap(), "127.0.0.1:2525".parse().unwrap());
@@ -259,4 +263,65 @@ async fn who_is_under_way_is_durable_and_the_queue_hears_of_him() {
     let again = LogStore::open(&folder.path().join("spool"), Sizes::default(), Metrics::new()).unwrap();
     let recovered = again.entry(id).unwrap().unwrap();
     assert_eq!(waits(&recovered, 0), Some((1, AGAIN)), "tried again should we end before the answer");
+}
+
+/// A message of 200 KiB, header section only, of which all is to come back, and whose recipient is refused at the dot: its
+/// report.
+async fn reported(services: &Arc<Services>, committed: &mut Handovers) -> (Entry, String) {
+    let mut transaction = transaction(services, &["bob@contoso.com", "carol@contoso.com"]);
+    transaction.sender.ret = Some(crate::message::envelope::Ret::Full);
+    let mut writing = begun(services, &transaction);
+    writing.append("X-Long: 0123456789012345678901234567890123456789\r\n".repeat(4096).as_bytes()).await;
+    let refused = Reply::fixed(550, crate::smtp::reply::Enhanced(5, 7, 1), "no");
+    let delivered = Fate::delivered(Answer::ours(Class::Accepted, reply::OK));
+    let mut kept = kept(&writing, vec![delivered, Fate::failed(refused, "".into())]);
+    kept.content.header_size = kept.content.size;
+    let said = commit(services.clone(), "test".into(), (transaction, kept, writing)).await;
+    assert_eq!(said.map(|reply| reply.code), Ok(250));
+    let entry = committed.try_recv().unwrap().entry;
+    assert!(entry.origin.is_strangers_report());
+    let text = services.spool.open(entry.id).unwrap().whole().unwrap();
+    (entry, String::from_utf8(text).unwrap())
+}
+
+type Handovers = tokio::sync::mpsc::UnboundedReceiver<Handover>;
+
+#[tokio::test]
+async fn the_more_reports_of_strangers_wait_the_smaller_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (services, mut committed) = services(folder.path());
+    let waiting = services.memory.reports.clone();
+    let mut counted = Vec::new();
+    for (octets, smallest, largest, parts) in [
+        // What is waiting, and then a report's size and how many parts it has.
+        (0, 200 << 10, 210 << 10, 3),
+        (16 << 20, 16 << 10, 19 << 10, 3),
+        (31 << 20, 16 << 10, 19 << 10, 3),
+        (32 << 20, 1 << 10, 3 << 10, 2),
+        (128 << 20, 1 << 10, 3 << 10, 2),
+    ] {
+        let (mut one, _) = reported(&services, &mut committed).await;
+        one.content.size = octets;
+        counted.clear();
+        counted.extend(waiting.count(&Outline::of(&one, &mut outline::Names::default())));
+        let (entry, text) = reported(&services, &mut committed).await;
+        assert!((smallest..=largest).contains(&entry.content.size), "{octets}: {}", entry.content.size);
+        assert_eq!(text.matches("\r\nContent-Transfer-Encoding:").count(), parts, "{octets}");
+        for line in ["Final-Recipient: rfc822; carol@contoso.com", "Status: 5.7.1"] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert_eq!(waiting.are_many(), octets >= 128 << 20);
+    }
+    // Those that have left make room.
+    counted.clear();
+    assert!(reported(&services, &mut committed).await.0.content.size > 200 << 10);
+}
+
+#[tokio::test]
+async fn whose_mail_was_taken_goes_before_those_who_never_sent_any() {
+    let folder = tempfile::tempdir().unwrap();
+    let (services, mut committed) = services(folder.path());
+    assert_eq!(transaction(&services, &[]).standing, Standing::Stranger);
+    reported(&services, &mut committed).await;
+    assert_eq!(transaction(&services, &[]).standing, Standing::Network);
 }

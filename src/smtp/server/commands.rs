@@ -1,5 +1,7 @@
 //! What each command means in each state (RFC 5321 4.1.4).
 
+use std::collections::VecDeque;
+
 use bytes::BytesMut;
 
 use super::{
@@ -37,7 +39,11 @@ impl Server {
         let command = match self.next_command(input, pending) {
             Next::Command(command) => command,
             Next::More if pending > 0 => return Some(Action::Wait),
-            Next::More => return Some(Action::Read(Expect::Command)),
+            Next::More => {
+                // Nothing is due, and thousands of clients may be silent now.
+                self.out = VecDeque::new();
+                return Some(Action::Read(Expect::Command));
+            }
             Next::Answered => return None,
         };
         match (&mut self.state, command) {
@@ -129,7 +135,11 @@ impl Server {
         }
     }
 
-    fn mail(&mut self, sender: Box<Sender>) {
+    fn mail(&mut self, mut sender: Box<Sender>) {
+        if self.profile.dsn() == Dsn::NotOffered {
+            // What was not offered has no effect.
+            sender.ret = None;
+        }
         match &self.state {
             State::BetweenChunks(_) => self.error(reply::NEED_BDAT),
             State::Idle if self.hello.is_none() => self.error(reply::HELLO_FIRST),

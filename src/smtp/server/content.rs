@@ -212,6 +212,26 @@ impl Server {
         matches!(self.state, State::BetweenChunks(_))
     }
 
+    /// Octets of memory that a header section takes which has not ended.
+    #[must_use]
+    pub fn collected(&self) -> usize {
+        match &self.state {
+            State::Content(incoming, _) | State::BetweenChunks(incoming) => match &incoming.header {
+                Header::Collecting(section) => section.capacity(),
+                Header::Checking(_) | Header::Passed => 0,
+            },
+            _ => 0,
+        }
+    }
+
+    /// The header section may not go on.
+    pub(super) fn no_room(&mut self, mut incoming: Incoming, source: Source) {
+        if let Header::Collecting(_) = incoming.header {
+            self.out.extend(incoming.refuse(reply::INSUFFICIENT_STORAGE));
+        }
+        self.state = State::Content(incoming, source);
+    }
+
     /// The verdict on the header section is there.
     pub(super) fn header_checked(&mut self, mut incoming: Incoming, source: Source, verdict: Result<(), Reply>) {
         let header = std::mem::replace(&mut incoming.header, Header::Passed);

@@ -53,6 +53,8 @@ pub enum Event {
     Authenticated(Result<(), Reply>),
     /// The client is to go, with this last reply: a deadline has passed, or somebody else needs its place.
     SentAway(Reply),
+    /// There is no memory for a header section that goes on: the message is refused.
+    NoRoom,
     /// We are about to stop: a transaction under way may end, no other begins.
     Draining,
 }
@@ -281,6 +283,7 @@ impl Server {
             (State::Content(incoming, source), Event::HeaderChecked(verdict)) => {
                 self.header_checked(incoming, source, verdict);
             }
+            (State::Content(incoming, source), Event::NoRoom) => self.no_room(incoming, source),
             (State::Committing, Event::Ended(result)) => self.ended(result),
             (State::Handshake, Event::TlsStarted(profile)) => {
                 self.profile = Profile { tls: TlsState::Active, ..profile };
@@ -288,7 +291,9 @@ impl Server {
             }
             (State::CheckingCredentials, Event::Authenticated(verdict)) => self.authenticated(verdict),
             // The driver answers what it was asked and nothing else.
-            (state, Event::Began(_) | Event::Resolved(_) | Event::HeaderChecked(_)) => self.state = state,
+            (state, Event::Began(_) | Event::Resolved(_) | Event::HeaderChecked(_) | Event::NoRoom) => {
+                self.state = state
+            }
             (state, Event::Ended(_) | Event::TlsStarted(_) | Event::Authenticated(_)) => self.state = state,
         }
     }

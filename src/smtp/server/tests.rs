@@ -344,12 +344,16 @@ fn recipients_are_asked_about_at_once_and_answered_in_order() {
 /// What each of these RCPTs is asked about with, and whether EHLO before them offered DSN.
 fn asked(dsn: Dsn, before: &str, rcpts: &[&str]) -> (Vec<Option<Notify>>, bool) {
     let mut server = Server::new(Profile { dsn, ..profile(TlsState::Active) });
-    let mut input = BytesMut::from(format!("EHLO c\r\n{before}EHLO c\r\n{MAIL}").as_bytes());
+    let mail = "MAIL FROM:<a@b.c> RET=FULL";
+    let mut input = BytesMut::from(format!("EHLO c\r\n{before}EHLO c\r\n{mail}\r\n").as_bytes());
     rcpts.iter().for_each(|rcpt| input.extend_from_slice(format!("RCPT TO:<u@d.e>{rcpt}\r\n").as_bytes()));
     let (mut notify, mut offered) = (Vec::new(), false);
     loop {
         match server.next(&mut input) {
-            Action::Begin(_) => server.handle(Event::Began(Ok(Limits { max_recipients: 20, ..LIMITS }))),
+            Action::Begin(sender) => {
+                assert_eq!(sender.ret.is_some(), offered, "RET");
+                server.handle(Event::Began(Ok(Limits { max_recipients: 20, ..LIMITS })));
+            }
             Action::Resolve(rcpt) => notify.push(rcpt.notify),
             Action::Authenticate(_) => server.handle(Event::Authenticated(Ok(()))),
             Action::Send(reply) if reply.text.contains("PIPELINING") => offered = reply.text.contains("\nDSN\n"),

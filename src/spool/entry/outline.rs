@@ -19,6 +19,8 @@ pub struct Outline {
     pub sender: u32,
     /// What it is.
     pub kind: Kind,
+    /// Octets of its content.
+    pub size: u64,
     /// Its recipients that are not over, by position.
     pub open: Vec<Open>,
 }
@@ -86,7 +88,7 @@ impl Outline {
             Some(Open { at, connector, domain, standing })
         });
         let sender = crc32c::crc32c(entry.sender.reverse_path.as_str().as_bytes());
-        Self { id: entry.id, sender, kind: Kind::of(&entry.origin), open: open.collect() }
+        Self { id: entry.id, sender, kind: Kind::of(&entry.origin), size: entry.content.size, open: open.collect() }
     }
 
     /// Puts a change of this message in, as [`Entry::apply`] does.

@@ -1,28 +1,29 @@
 //! Text that strangers choose, made fit to be shown: characters that move the cursor, begin a line or turn the
-//! direction of what stands around them are written as escapes. The log and all output for people pass through here.
+//! direction of what stands around them are written as escapes. The log, all output for people,
+//! the API and the status page pass through here.
 
 use std::borrow::Cow;
 use std::fmt;
 
 /// Whether a character is shown as an escape: controls (U+0085 is one), the separators of lines and paragraphs, and
 /// what turns the direction of text (Unicode TR 36, 3.3).
-pub(super) fn is_unsafe(c: char) -> bool {
+pub(crate) fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// One line: line ends are escaped as well.
-pub(super) fn line(text: &str) -> Cow<'_, str> {
+pub(crate) fn line(text: &str) -> Cow<'_, str> {
     escaped(text, is_unsafe)
 }
 
 /// Several lines of ours, which may have foreign text in them: line ends and tabs stay.
-pub(super) fn lines(text: &str) -> Cow<'_, str> {
+pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| !matches!(c, '\n' | '\t') && is_unsafe(c))
 }
 
 /// JSON text as it was, with such characters as JSON's own escapes. They can stand in strings only.
-pub(super) fn json(text: &str) -> Cow<'_, str> {
+pub(crate) fn json(text: &str) -> Cow<'_, str> {
     if is_plain(text) || !text.contains(|c| c != '\n' && is_unsafe(c)) {
         return Cow::Borrowed(text);
     }
@@ -56,16 +57,16 @@ fn is_plain(text: &str) -> bool {
 }
 
 /// Takes a text in pieces, keeps so many octets of it, and counts the rest.
-pub(super) struct Bounded<'a> {
+pub(crate) struct Bounded<'a> {
     to: &'a mut String,
     room: usize,
     /// Octets that found no room.
-    pub(super) more: usize,
+    pub(crate) more: usize,
 }
 
 impl<'a> Bounded<'a> {
     /// Appends at most `room` octets of text to `to`, which escapes may make longer.
-    pub(super) fn new(to: &'a mut String, room: usize) -> Self {
+    pub(crate) fn new(to: &'a mut String, room: usize) -> Self {
         Self { to, room, more: 0 }
     }
 }

@@ -1,0 +1,30 @@
+//! JSON as the API answers with it: what strangers chose is in it as they wrote it, but for characters that a terminal or an
+//! editor would obey, which stand there as JSON's own escapes. It means the same.
+
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::printable;
+
+/// An answer.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(text) => ([(CONTENT_TYPE, "application/json")], escaped(text)).into_response(),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        }
+    }
+}
+
+/// JSON text, or lines of it, with such characters escaped.
+pub(super) fn escaped(text: Vec<u8>) -> Vec<u8> {
+    let shown = std::str::from_utf8(&text).map(printable::json);
+    match shown {
+        Ok(std::borrow::Cow::Owned(shown)) => shown.into_bytes(),
+        Ok(std::borrow::Cow::Borrowed(_)) | Err(_) => text,
+    }
+}

@@ -1,0 +1,82 @@
+//! One search, on the connection in use and on the next one where that fails.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Asker;
+use super::connection::{Connection, End};
+use super::search::Reply;
+use super::server::Server;
+use super::supervisor::State;
+
+impl Asker {
+    /// Searches on the connection, and on the next one where that fails, until the time is up.
+    /// Says which server answered.
+    pub(super) async fn search(&self, filter: &str) -> Result<(Reply, Arc<Server>), Arc<str>> {
+        let deadline = Instant::now() + self.config.timeout;
+        let (mut after, mut cause) = (0, None);
+        for _ in 0..self.attempts {
+            let connection = match self.connection(after, deadline).await {
+                Ok(connection) => connection,
+                Err(none) => return Err(cause.unwrap_or(none)),
+            };
+            after = connection.generation;
+            let url = &connection.server.url;
+            let patience = deadline.min(Instant::now() + self.patience);
+            let search = self.doubting(connection.search(&self.config, filter));
+            match timeout_at(patience, search).await {
+                Ok(Ok(reply)) => {
+                    self.pulse.answered();
+                    return Ok((reply, connection.server.clone()));
+                }
+                Ok(Err(failure)) if !failure.is_servers_fault() => {
+                    self.pulse.answered();
+                    let cause: Arc<str> = format!("{url}: {failure}").into();
+                    if !failure.is_this_searchs_fault() {
+                        self.pulse.health(&Err(Arc::clone(&cause)));
+                    }
+                    return Err(cause);
+                }
+                Ok(Err(failure)) => {
+                    cause = Some(format!("{url}: {failure}").into());
+                    connection.condemn(End::Broken(failure.to_string()));
+                }
+                Err(_) => {
+                    cause = Some(format!("{url}: no answer in time").into());
+                    connection.condemn(End::Silent);
+                }
+            }
+        }
+        Err(cause.unwrap_or_else(|| "there is no server".into()))
+    }
+
+    /// Waits for an answer. One that takes long puts the directory in doubt until it is there: a server that has frozen
+    /// is not known to have until a question's time is up, and mail for who was not found would go on to be relayed.
+    async fn doubting<T>(&self, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        if let Ok(answer) = timeout(self.config.timeout / 3, &mut answer).await {
+            return answer;
+        }
+        let _doubt = self.pulse.doubt();
+        answer.await
+    }
+
+    /// The connection in use, if it is a later one than `after`; waits until there is one or it is known that there
+    /// is none.
+    pub(super) async fn connection(&self, after: u64, deadline: Instant) -> Result<Arc<Connection>, Arc<str>> {
+        let mut states = self.states.clone();
+        let known = |state: &State| match state {
+            State::Connecting => false,
+            State::Up(connection) => connection.generation > after,
+            State::Down(_) => true,
+        };
+        match timeout_at(deadline, states.wait_for(known)).await.map(|state| state.map(|state| state.clone())) {
+            Ok(Ok(State::Up(connection))) => Ok(connection),
+            Ok(Ok(State::Down(cause))) => Err(cause),
+            Ok(Ok(State::Connecting)) | Err(_) => Err("no connection in time".into()),
+            Ok(Err(_)) => Err("the directory is no longer configured".into()),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! A line for a few places: who may have one at once, who is next, and who goes when others want to.
+//!
+//! Whom we know has places that nobody else gets, and goes first; known networks, and clients whose mail was taken
+//! lately, come next; other strangers, all together, have
+//! the rest. Of each kind they take turns by client: one that had none in this round goes before one that had, however many
+//! questions wait. So nobody waits for the length of another one's list.
+//!
+//! A server may keep an answer back (Exchange's tarpit: 5 s and more before it refuses a recipient). Nobody can tell
+//! beforehand whom it will refuse, so a question that takes long gives its place to one that waits for it. Half of the
+//! places are not given up: whoever took long first gets his answer in the end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use crate::routing::verdict::{Behalf, Standing};
+
+/// Clients whose last turn is remembered; beyond it, of those whose turn is not over only.
+const REMEMBERED: usize = 4096;
+const KINDS: [Standing; 3] = [Standing::Known, Standing::Network, Standing::Stranger];
+
+/// How many places there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Most {
+    /// In all.
+    pub all: usize,
+    /// For strangers and known networks.
+    pub networks: usize,
+    /// For strangers.
+    pub strangers: usize,
+    /// For each client.
+    pub each: usize,
+}
+
+impl Most {
+    /// The usual shares of so many: two thirds for strangers, a sixth for one client.
+    #[must_use]
+    pub const fn of(all: usize) -> Self {
+        Self { all, networks: all * 5 / 6, strangers: all * 2 / 3, each: all / 6 }
+    }
+
+    /// What somebody of this standing can have at most.
+    #[must_use]
+    pub fn for_kind(&self, standing: Standing) -> usize {
+        match standing {
+            Standing::Known => self.all,
+            Standing::Network => self.networks,
+            Standing::Stranger => self.strangers,
+        }
+    }
+}
+
+/// All places.
+pub(super) struct Line {
+    most: Most,
+    state: Mutex<State>,
+    kinds: [Kind; 3],
+}
+
+/// Those of one standing whose questions take long.
+struct Kind {
+    /// Who has one of these gives way no more.
+    lasting: Semaphore,
+    /// One for each of `waiting` who has not had somebody give way for him yet.
+    wanted: Semaphore,
+    waiting: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    running: [usize; 3],
+    queues: [Queue; 3],
+    last_number: u64,
+}
+
+/// Who waits, of one standing.
+#[derive(Default)]
+struct Queue {
+    /// By round and number.
+    waiting: BTreeMap<(u64, u64), oneshot::Sender<Place>>,
+    /// The round of whoever had a place last.
+    round: u64,
+    /// The round in which each client had its last one, or will.
+    last: HashMap<Behalf, u64>,
+}
+
+/// One place, until it is dropped.
+pub(super) struct Place {
+    line: Arc<Line>,
+    standing: Standing,
+}
+
+impl Line {
+    pub(super) fn new(most: Most) -> Arc<Self> {
+        let kinds = KINDS.map(|standing| Kind {
+            lasting: Semaphore::new(most.for_kind(standing) / 2),
+            wanted: Semaphore::new(0),
+            waiting: AtomicUsize::new(0),
+        });
+        Arc::new(Self { most, state: Mutex::default(), kinds })
+    }
+
+    /// A place, as soon as there is one; `None`: there was none by `until`.
+    pub(super) async fn take(self: &Arc<Self>, behalf: &Behalf, standing: Standing, until: Instant) -> Option<Place> {
+        let (key, receiver) = {
+            let mut state = self.state();
+            let key = (state.queues[standing as usize].turn(behalf), state.next_number());
+            let queue = &mut state.queues[standing as usize];
+            if queue.waiting.is_empty() && state.has_room(standing, &self.most) {
+                return Some(self.begin(&mut state, standing, key.0));
+            }
+            let (sender, receiver) = oneshot::channel();
+            state.queues[standing as usize].waiting.insert(key, sender);
+            (key, receiver)
+        };
+        let _waits = Waits::new(self, standing, key);
+        let place = timeout_at(until, receiver).await.ok()?.ok()?;
+        // A place that becomes free when the time is up is none.
+        (Instant::now() < until).then_some(place)
+    }
+
+    fn begin(self: &Arc<Self>, state: &mut State, standing: Standing, round: u64) -> Place {
+        state.running[standing as usize] += 1;
+        state.queues[standing as usize].round = round;
+        Place { line: Arc::clone(self), standing }
+    }
+
+    /// Gives what is free to those who are next.
+    fn go_on(self: &Arc<Self>) {
+        let mut next = Vec::new();
+        let mut state = self.state();
+        while let Some((standing, round, sender)) = state.next(&self.most) {
+            next.push((sender, self.begin(&mut state, standing, round)));
+        }
+        drop(state);
+        for (sender, place) in next {
+            // Who has gone meanwhile leaves the place to the next one.
+            let _ = sender.send(place);
+        }
+    }
+
+    fn kind(&self, standing: Standing) -> &Kind {
+        &self.kinds[standing as usize]
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn has_room(&self, standing: Standing, most: &Most) -> bool {
+        let [known, networks, strangers] = self.running;
+        let all = known + networks + strangers < most.all;
+        match standing {
+            Standing::Known => all,
+            Standing::Network => all && networks + strangers < most.networks,
+            Standing::Stranger => all && networks + strangers < most.networks && strangers < most.strangers,
+        }
+    }
+
+    fn next(&mut self, most: &Most) -> Option<(Standing, u64, oneshot::Sender<Place>)> {
+        KINDS.into_iter().find_map(|standing| {
+            if !self.has_room(standing, most) {
+                return None;
+            }
+            let ((round, _), sender) = self.queues[standing as usize].waiting.pop_first()?;
+            Some((standing, round, sender))
+        })
+    }
+}
+
+impl Queue {
+    /// In which round this client is next.
+    fn turn(&mut self, behalf: &Behalf) -> u64 {
+        let round = self.round;
+        if self.last.len() >= REMEMBERED {
+            self.last.retain(|_, last| *last > round);
+        }
+        let turn = self.last.get(behalf).map_or(round, |last| round.max(last + 1));
+        self.last.insert(behalf.clone(), turn);
+        turn
+    }
+}
+
+impl Place {
+    /// Ends when the question, which takes long, is to give way to another one: of the same standing, or of a better one.
+    pub(super) async fn gives_way(&self) {
+        let wanted = |standing: Standing| async move {
+            match standing <= self.standing {
+                true => match self.line.kind(standing).wanted.acquire().await {
+                    Ok(wanted) => wanted.forget(),
+                    Err(_) => std::future::pending().await,
+                },
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Ok(_lasting) = self.line.kind(self.standing).lasting.acquire() => std::future::pending().await,
+            () = wanted(Standing::Known) => {}
+            () = wanted(Standing::Network) => {}
+            () = wanted(Standing::Stranger) => {}
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.line.state().running[self.standing as usize] -= 1;
+        self.line.go_on();
+    }
+}
+
+/// Somebody who waits for a place.
+struct Waits<'a> {
+    line: &'a Arc<Line>,
+    standing: Standing,
+    key: (u64, u64),
+}
+
+impl<'a> Waits<'a> {
+    fn new(line: &'a Arc<Line>, standing: Standing, key: (u64, u64)) -> Self {
+        let kind = line.kind(standing);
+        kind.waiting.fetch_add(1, Ordering::SeqCst);
+        kind.wanted.add_permits(1);
+        Self { line, standing, key }
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        let gone = self.line.state().queues[self.standing as usize].waiting.remove(&self.key);
+        drop(gone);
+        let kind = self.line.kind(self.standing);
+        let others = kind.waiting.fetch_sub(1, Ordering::SeqCst) - 1;
+        if kind.wanted.available_permits() > others {
+            kind.wanted.forget_permits(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

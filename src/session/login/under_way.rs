@@ -1,0 +1,140 @@
+//! A guess under way: it holds what it may hold in the limits of [`guesses`](crate::guesses) until it is answered,
+//! waits for its turn there, and tells those who wait for it that it has ended, also where its session ends before.
+
+use std::pin::Pin;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Services, guesses};
+use crate::directory::{Login, MayBind};
+use crate::guesses::{Awaited, Closed, Guess, Outcome, Reach, Step};
+use crate::time::UnixTime;
+
+/// How long a guess waits for others of its client: longer than a bind takes with a directory's default `timeout`.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Those who wait are woken by these groups: thousands of them, and an answer that concerns a few.
+const GROUPS: usize = 64;
+
+/// Tells those who wait that a guess has ended.
+pub struct Answered(Box<[Notify]>);
+
+impl Default for Answered {
+    fn default() -> Self {
+        Self((0..GROUPS).map(|_| Notify::new()).collect())
+    }
+}
+
+impl Answered {
+    fn of(&self, awaited: Awaited) -> Option<&Notify> {
+        self.0.get((awaited.0 % GROUPS as u64) as usize)
+    }
+
+    fn tell(&self, awaited: Awaited) {
+        if let Some(group) = self.of(awaited) {
+            group.notify_waiters();
+        }
+    }
+
+    async fn wait(waiting: Option<Notified<'_>>) {
+        if let Some(waiting) = waiting {
+            waiting.await;
+        }
+    }
+}
+
+/// One that is asked.
+pub(super) struct UnderWay<'a> {
+    services: &'a Services,
+    guess: Guess,
+    /// The account that it reached, until that is settled.
+    reach: Mutex<Option<Reach>>,
+    /// Why it did not.
+    closed: OnceLock<Closed>,
+}
+
+impl<'a> UnderWay<'a> {
+    /// As soon as it may be asked.
+    ///
+    /// # Errors
+    /// It must not be.
+    pub(super) async fn begin(services: &'a Services, guess: Guess) -> Result<Self, Step> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let waiting = {
+                let mut guesses = guesses(services);
+                match guesses.begin(&guess, UnixTime::steady()) {
+                    Step::Ask => {
+                        let (reach, closed) = (Mutex::new(None), OnceLock::new());
+                        return Ok(Self { services, guess, reach, closed });
+                    }
+                    // Before anybody can end what is waited for: it is told from here on.
+                    Step::Wait(awaited) => services.answered.of(awaited).map(Notify::notified),
+                    step @ (Step::Refuse | Step::Later) => return Err(step),
+                }
+            };
+            timeout_at(until, Answered::wait(waiting)).await.map_err(|_| Step::Later)?;
+        }
+    }
+
+    /// Why the account must not be asked about.
+    pub(super) fn closed(&self) -> Option<Closed> {
+        self.closed.get().copied()
+    }
+
+    /// What it became.
+    pub(super) fn settle(&self, login: &Login) {
+        self.settle_as(match login {
+            Login::Accepted => Outcome::Right,
+            Login::Rejected(_) => Outcome::Wrong,
+            Login::Unavailable(_) | Login::NotAsked => Outcome::NotLookedAt,
+            Login::Unanswered(_) => Outcome::Unanswered,
+        });
+    }
+
+    fn settle_as(&self, outcome: Outcome) {
+        let Some(reach) = self.reach.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let settled = guesses(self.services).settle(reach, outcome, UnixTime::steady());
+        if let Some(awaited) = settled {
+            self.services.answered.tell(awaited);
+        }
+    }
+
+    async fn reaches(&self, account: &str) -> bool {
+        loop {
+            let waiting = {
+                let mut guesses = guesses(self.services);
+                match guesses.reach(&self.guess, account, UnixTime::steady()) {
+                    Ok(reach) => {
+                        *self.reach.lock().unwrap_or_else(PoisonError::into_inner) = Some(reach);
+                        return true;
+                    }
+                    Err(Closed::Wait(awaited)) => self.services.answered.of(awaited).map(Notify::notified),
+                    Err(closed) => {
+                        let _ = self.closed.set(closed); // it is asked once
+                        return false;
+                    }
+                }
+            };
+            Answered::wait(waiting).await;
+        }
+    }
+}
+
+impl MayBind for UnderWay<'_> {
+    fn may_bind<'a>(&'a self, account: &'a str) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(self.reaches(account))
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    /// A session that ends meanwhile does not take back what it has sent.
+    fn drop(&mut self) {
+        self.settle_as(Outcome::Unanswered);
+        let ended = guesses(self.services).end(&self.guess);
+        self.services.answered.tell(ended);
+    }
+}
