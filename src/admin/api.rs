@@ -14,7 +14,7 @@ use super::directory::{self, Looked, Stats};
 use super::explain::{Explained, explain, refusal_in_words};
 use super::queue::{Listed, Message};
 use super::status::{Status, collect};
-use super::{Parts, status};
+use super::{Parts, spool, status};
 use crate::config::check::{Problem, render};
 use crate::config::reload::{Consent, Reloaded};
 use crate::directory::{Conflict, Refreshed};
@@ -34,6 +34,8 @@ pub(super) fn router(parts: Arc<Parts>) -> Router {
         .route("/api/queue/retry", post(queue_retry_all))
         .route("/api/queue/{id}", get(queue_show).delete(queue_drop))
         .route("/api/queue/{id}/retry", post(queue_retry))
+        .route("/api/spool/unreadable", get(spool::unreadable))
+        .route("/api/spool/segments/{segment}/release", post(spool::release))
         .route("/api/directories/{name}/refresh", post(directory_refresh))
         .route("/api/directories/{name}/export", get(directory_export))
         .route("/api/reload", post(reload))
@@ -50,9 +52,9 @@ pub struct Failed {
 }
 
 /// An answer, or why there is none.
-type Answer<T> = Result<Json<T>, (StatusCode, Json<Failed>)>;
+pub(super) type Answer<T> = Result<Json<T>, (StatusCode, Json<Failed>)>;
 
-fn failed(status: StatusCode, error: impl Into<String>) -> (StatusCode, Json<Failed>) {
+pub(super) fn failed(status: StatusCode, error: impl Into<String>) -> (StatusCode, Json<Failed>) {
     (status, Json(Failed { error: error.into() }))
 }
 

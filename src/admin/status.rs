@@ -10,6 +10,7 @@ use crate::config::reload::Reloaded;
 use crate::config::{Config, Protocol};
 use crate::descriptors;
 use crate::directory::SnapshotReport;
+use crate::spool::condition::{Takes, Unreadable};
 use crate::spool::entry::State;
 use crate::time::UnixTime;
 
@@ -22,7 +23,7 @@ pub struct Status {
     pub hostname: String,
     /// When it started.
     pub started_at: UnixTime,
-    /// `serving`, `starting`, `draining` or `back-pressure`.
+    /// `serving`, `starting`, `draining`, `back-pressure` or `spool-takes-nothing`.
     pub phase: String,
     /// The configuration in force.
     pub configuration: Configuration,
@@ -155,6 +156,10 @@ pub struct SpoolSpace {
     pub back_pressure: bool,
     /// Reports that could not be delivered.
     pub dead_letters: i64,
+    /// Why it takes nothing; empty: it does.
+    pub takes_nothing: String,
+    /// Segments that the disk does not give back.
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// Collects it.
@@ -164,7 +169,13 @@ pub fn collect(parts: &Parts, now: UnixTime) -> Status {
     let config = &in_force.config;
     let metrics = &parts.metrics;
     let back_pressure = super::probes::is_back_pressure(metrics);
+    let condition = parts.spool.condition();
+    let takes_nothing = match condition.takes() {
+        Takes::Records => String::new(),
+        Takes::Nothing(why) | Takes::NothingMore(why) => why,
+    };
     let phase = match *parts.phase.borrow() {
+        Phase::Serving if !takes_nothing.is_empty() => "spool-takes-nothing",
         Phase::Serving if back_pressure => "back-pressure",
         Phase::Serving => "serving",
         Phase::Starting => "starting",
@@ -186,6 +197,8 @@ pub fn collect(parts: &Parts, now: UnixTime) -> Status {
             min_free: config.min_free,
             back_pressure,
             dead_letters: metrics.dead_letters.with_label_values(none).get(),
+            takes_nothing,
+            unreadable: condition.unreadable(),
         },
     }
 }

@@ -3,7 +3,7 @@
 //! `delivery` and `session` call [`make`] with what became of recipients and commit what it returns in one record with
 //! those outcomes. [`dsn`] writes the bytes, [`dead_letter`] keeps what cannot be sent. docs/reports.md shows one.
 
-use std::io::Read;
+use std::io;
 use std::sync::Arc;
 
 use crate::config::{Config, Host, Protocol, SendConnector};
@@ -120,7 +120,7 @@ pub async fn make(
         return Ok(Made::NotSent(why));
     }
     let id = spool.new_id();
-    let original = Original::read(spool, about, &due);
+    let original = Original::read(spool, about, &due).await;
     let text = write(&in_force.config, &Letter { about, due: &due, to, id: &id.to_string(), now }, &original);
     let route = route(in_force, to, Freshness::Any, now).await;
     let mut entry = Entry {
@@ -184,13 +184,13 @@ enum Original {
 impl Original {
     /// The header section; all of it where something failed and MAIL said RET=FULL (RFC 3461 4.3). A message that
     /// cannot be read any more is reported without: the sender hears of it all the same.
-    fn read(spool: &dyn Spool, about: &Entry, due: &[(&Queued, &Reported)]) -> Self {
+    async fn read(spool: &dyn Spool, about: &Entry, due: &[(&Queued, &Reported)]) -> Self {
         let content = &about.content;
         let failed = due.iter().any(|(_, reported)| reported.action == Action::Failed);
         let returnable = content.size <= LARGEST_RETURNED && !content.bare_lf;
         let full = failed && about.sender.ret == Some(Ret::Full) && returnable;
         let length = if full { content.size } else { content.header_size.min(LONGEST_HEADER) };
-        let Ok(bytes) = begin(spool, about.id, length) else { return Self::Headers(Vec::new()) };
+        let Ok(bytes) = begin(spool, about.id, length).await else { return Self::Headers(Vec::new()) };
         let header = usize::try_from(content.header_size).unwrap_or(usize::MAX).min(bytes.len());
         if full { Self::Full(bytes, header) } else { Self::Headers(bytes) }
     }
@@ -211,11 +211,11 @@ impl Original {
     }
 }
 
-/// The first bytes of a message.
-fn begin(spool: &dyn Spool, id: QueueId, length: u64) -> Result<Vec<u8>, SpoolError> {
-    let mut bytes = Vec::new();
-    let read = spool.open(id)?.reader().take(length).read_to_end(&mut bytes);
-    read.map(|_| bytes).map_err(|error| io("message", id, &error))
+/// The first bytes of a message, all of which is read: what is damaged does not go back to its sender as his.
+async fn begin(spool: &dyn Spool, id: QueueId, length: u64) -> Result<Vec<u8>, SpoolError> {
+    let stored = spool.open(id)?;
+    let read = tokio::task::spawn_blocking(move || stored.begin(length)).await;
+    read.map_err(io::Error::other).flatten().map_err(|error| io("message", id, &error))
 }
 
 /// What goes into a report.
@@ -341,7 +341,7 @@ fn sender(text: &Text, from: &Address, to: &Address) -> Sender {
     }
 }
 
-fn io(what: &str, id: QueueId, error: &std::io::Error) -> SpoolError {
+fn io(what: &str, id: QueueId, error: &io::Error) -> SpoolError {
     SpoolError::Io(format!("{what} {id}: {error}"))
 }
 

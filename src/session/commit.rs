@@ -19,6 +19,7 @@ use crate::message::stamp::Stamp;
 use crate::report::{self, Action, Made, Reported};
 use crate::routing::verdict::Way;
 use crate::smtp::reply::{self, Reply};
+use crate::spool::condition::Condition;
 use crate::spool::entry::{Content, Entry, Outcome, Queued, Record, State, Waiting, Why};
 use crate::spool::{Committed, Draft, LargeDraft, Spool, SpoolError, Stored};
 use crate::time::{QueueTime, UnixTime};
@@ -257,6 +258,10 @@ impl Spool for WithDraft<'_> {
 
     fn open(&self, id: QueueId) -> Result<Stored, SpoolError> {
         if id == self.draft.id() { Ok(self.draft.stored()) } else { self.spool.open(id) }
+    }
+
+    fn condition(&self) -> Condition {
+        self.spool.condition()
     }
 
     fn recovered(&self) -> Vec<Entry> {

@@ -5,7 +5,8 @@
 //!
 //! The store's parts, as a record meets them: [`Draft`] (content before it is committed), [`store`], `large` (content
 //! in a file of its own), `job`, `committer`, `segment`, [`record`] and [`header`] (bytes, pure), [`index`] (pure),
-//! [`Stored`] (content being read); `clock`; `tidy`, `changes` and [`checkpoint`] keep the log short and quick to read; `recover` with
+//! [`Stored`] (content being read); `clock`; [`condition`] (how it fares), `closed` (while nothing can be appended); `tidy`,
+//! `stuck`, `changes` and [`checkpoint`] keep the log short and quick to read; `recover` with
 //! [`chain`] and `aside` reads it at start.
 
 use crate::message::queue_id::QueueId;
@@ -19,11 +20,14 @@ pub mod entry;
 pub mod header;
 pub mod index;
 pub mod record;
+pub mod release;
 pub mod store;
 mod stored;
 mod aside;
 mod changes;
+mod closed;
 mod clock;
+pub mod condition;
 mod committer;
 mod fresh;
 mod job;
@@ -37,12 +41,14 @@ mod reserve;
 mod sample;
 mod segment;
 mod shared;
+mod stuck;
 mod tidy;
 
 pub use draft::{Draft, IN_RECORD, LargeDraft};
 pub use index::Sizes;
-pub use stored::Stored;
+pub use stored::{Pieces, Stored};
 
+use condition::Condition;
 use entry::{Entry, Record};
 
 /// A future that a [`Spool`] returns.
@@ -103,6 +109,27 @@ pub trait Spool: Send + Sync {
     /// # Errors
     /// [`SpoolError::Io`].
     fn open(&self, id: QueueId) -> Result<Stored, SpoolError>;
+
+    /// How it fares.
+    fn condition(&self) -> Condition {
+        Condition::default()
+    }
+
+    /// A message's content is not what was written: keeps a copy of what there is for a person to look at, and says so.
+    /// From now on [`Spool::open`] knows it as damaged. It blocks.
+    fn keep_damaged(&self, entry: &Entry, content: &Stored) {
+        let _ = (entry, content);
+    }
+
+    /// Keeps a segment that cannot be read for a person to look at, if it is one. Returns the live messages in it; they
+    /// stay as they are. It blocks.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    fn keep_unreadable(&self, segment: u32) -> Result<Option<Vec<QueueId>>, SpoolError> {
+        let _ = segment;
+        Ok(None)
+    }
 
     /// The live entries found at start, once: later calls return nothing.
     fn recovered(&self) -> Vec<Entry>;

@@ -1,5 +1,7 @@
-//! Space that is kept for a full disk: a file that is given up when outcomes or compaction find no room. While it is
-//! gone no new mail is taken.
+//! Space that is kept for a full disk: a file that is given up when outcomes, compaction or a start find no room, and for
+//! nothing else. While it is gone no new mail is taken.
+//!
+//! Its bytes are random: a file system that compresses, or keeps equal blocks once, would have no room to give back.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -23,8 +25,7 @@ impl Reserve {
     pub(super) fn set_up(folder: &Path, most: u64) -> Self {
         let path = folder.join("reserve");
         let there = fs::metadata(&path).map_or(0, |file| file.len());
-        let free = rustix::fs::statvfs(folder).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-        let size = most.min(there.max(free / SHARE));
+        let size = most.min(there.max(free(folder) / SHARE));
         let mut reserve = Self { path, size, stands: there == size };
         reserve.restore();
         reserve
@@ -32,7 +33,8 @@ impl Reserve {
 
     /// Whether there is room for new mail: the reserve stands, or can be set up again now.
     pub(super) fn restore(&mut self) -> bool {
-        if !self.stands {
+        // Where it cannot fit it is not tried with each message.
+        if !self.stands && self.path.parent().is_some_and(|folder| free(folder) >= self.size) {
             self.stands = self.fill().is_ok();
             if !self.stands {
                 discard(&self.path);
@@ -54,13 +56,41 @@ impl Reserve {
     fn fill(&self) -> io::Result<()> {
         discard(&self.path);
         let mut file: File = new_file(&self.path)?;
-        let zeros = [0; 64 * 1024];
+        let mut bytes = vec![0; 64 * 1024];
         let mut left = self.size;
         while left > 0 {
-            let piece = left.min(zeros.len() as u64);
-            file.write_all(&zeros[..usize::try_from(piece).unwrap_or(zeros.len())])?;
-            left -= piece;
+            let length = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+            let piece = &mut bytes[..length];
+            aws_lc_rs::rand::fill(piece).map_err(|_| io::Error::other("the system gives no random numbers"))?;
+            file.write_all(piece)?;
+            left -= length as u64;
         }
         Ok(())
+    }
+}
+
+/// Bytes that may still be written there.
+fn free(folder: &Path) -> u64 {
+    rustix::fs::statvfs(folder).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_has_bytes_that_do_not_compress_and_is_given_up_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut reserve = Reserve::set_up(folder.path(), 300_000);
+        let path = folder.path().join("reserve");
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), 300_000);
+        let mut pieces: Vec<&[u8]> = bytes.chunks_exact(16).collect();
+        pieces.sort_unstable();
+        pieces.dedup();
+        assert_eq!(pieces.len(), 300_000 / 16, "no 16 bytes are there twice");
+        assert!(reserve.release() && !path.exists());
+        assert!(!reserve.release(), "there is none");
+        assert!(reserve.restore() && path.exists());
     }
 }

@@ -1,6 +1,7 @@
 //! What the committer, the tidying thread and those who read contents share: the index, contents that were just taken,
 //! and the segment that grows.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,6 +19,8 @@ pub(super) struct State {
     pub index: Index,
     /// Contents in memory.
     pub fresh: Fresh,
+    /// Messages whose content was not what was written when it was read.
+    pub damaged: HashSet<QueueId>,
     /// The segment that grows: its number and its file.
     pub growing: (u32, Arc<File>),
     /// Whether the tidying thread was asked to move messages and is not done.
@@ -45,22 +48,24 @@ impl Shared {
         if let Some(content) = state.fresh.take(id) {
             return Ok(Stored::memory(content));
         }
+        let is_damaged = state.damaged.contains(&id);
         let kept = state.index.get(id).ok_or_else(|| SpoolError::Io(format!("{id} is not in the spool")))?;
         // Opened under the lock: while the index names a segment it is not removed.
         let open = |path: std::path::PathBuf| File::open(&path).map_err(|e| failed("cannot open", &path, &e));
-        match kept.content {
+        let stored = match kept.content {
             Place::Segment { offset, length, sum } => {
                 let (number, growing) = &state.growing;
                 let is_growing = *number == kept.at.segment;
                 let file = if is_growing { growing.clone() } else { Arc::new(open(layout.segment(kept.at.segment))?) };
-                Ok(Stored::range(file, u64::from(offset), length, sum))
+                Stored::range(file, u64::from(offset), length, sum)
             }
-            Place::File { folder, .. } => {
+            Place::File { folder, sum } => {
                 let path = layout.large(folder, id);
                 let file = open(path.clone())?;
                 let length = file.metadata().map_err(|e| failed("cannot read", &path, &e))?.len();
-                Ok(Stored::file(Arc::new(file), length))
+                Stored::file(Arc::new(file), length, sum)
             }
-        }
+        };
+        Ok(if is_damaged { stored.known_as_damaged() } else { stored })
     }
 }

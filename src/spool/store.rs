@@ -3,7 +3,7 @@
 //! `run` opens it, sessions and `delivery` use it through [`Spool`]. One thread, the committer, writes the log; another
 //! tidies. What lies where: `layout`. docs/decisions/0005-segmented-spool.md says why it is built so.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +14,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
+use super::aside;
 use super::clock::QueueClock;
 use super::committer::{Committer, Parts};
+use super::condition::Condition;
 use super::draft::{Draft, IN_RECORD, LargeDraft};
 use super::entry::{Entry, Record};
 use super::fresh::Fresh;
@@ -43,6 +45,8 @@ pub struct LogStore {
     last_id: AtomicU64,
     clock: QueueClock,
     recovered: Mutex<Vec<Entry>>,
+    condition: Condition,
+    metrics: Metrics,
     jobs: Sender<Job>,
     threads: Vec<JoinHandle<()>>,
     lock: File,
@@ -64,32 +68,50 @@ impl LogStore {
         // after an upgrade: it may have come while the time of day was ahead
         found.entries.values_mut().for_each(|entry| entry.queued_at = entry.queued_at.min(now));
         let mut reserve = Reserve::set_up(folder, sizes.reserve);
-        let segment = put_in_force(&layout, &mut found, (&mut reserve, &sizes))?;
-        let Recovered { index, entries, last_id, next_folder, .. } = found;
-        metrics.spool_sync_failures.with_label_values::<&str>(&[]); // there at zero
+        let segment = put_in_force(&layout, &mut found, (Some(&mut reserve), &sizes))?;
+        let Recovered { index, entries, last_id, next_folder, not_whole: damaged, .. } = found;
+        let none: &[&str] = &[]; // there at zero
+        metrics.spool_sync_failures.with_label_values(none);
+        metrics.spool_damaged_contents.with_label_values(none);
+        metrics.spool_unreadable_segments.with_label_values(none);
+        metrics.spool_takes_nothing.with_label_values(none);
         let growing = (segment.number, segment.file.clone());
-        let shared = Shared::new(State { index, fresh: Fresh::default(), growing, cleaning: true });
-        let large = Arc::new(Large::new(layout.clone(), metrics.clone(), next_folder));
+        let shared = Shared::new(State { index, fresh: Fresh::default(), damaged, growing, cleaning: true });
         let (jobs, to_commit) = channel();
         let (tidy, to_tidy) = channel();
         for task in [Task::Complete, Task::Clean] {
             let _ = tidy.send(task); // to itself: what was recovered may be long
         }
-        let parts =
-            Parts { layout: layout.clone(), sizes, shared: shared.clone(), large: large.clone(), tidy, metrics };
+        let condition = Condition::default();
+        let large = Arc::new(Large::new(layout.clone(), (metrics.clone(), condition.clone()), next_folder));
+        let fares = (condition.clone(), metrics.clone());
+        let parts = Parts {
+            layout: layout.clone(),
+            sizes,
+            shared: shared.clone(),
+            large: large.clone(),
+            tidy,
+            fares: fares.clone(),
+        };
         let committer = Committer::new(parts, segment, reserve, last_id);
-        let tidying = Tidy::new(layout.clone(), sizes, shared.clone(), (jobs.clone(), clock.clone()));
+        let tidying =
+            Tidy::new(layout.clone(), (sizes, fares), (shared.clone(), large.clone()), (jobs.clone(), clock.clone()));
         let threads = vec![
             spawn("spool-log", move || committer.run(&to_commit))?,
             spawn("spool-tidy", move || tidying.run(&to_tidy))?,
         ];
         let recovered = Mutex::new(entries.into_values().collect());
-        Ok(Self { layout, shared, large, last_id: AtomicU64::new(last_id.0), clock, recovered, jobs, threads, lock })
+        let last_id = AtomicU64::new(last_id.0);
+        Ok(Self { layout, shared, large, last_id, clock, recovered, condition, metrics, jobs, threads, lock })
     }
 }
 
 /// Begins a segment behind what was recovered, and removes what is then not needed any more.
-fn put_in_force(layout: &Layout, found: &mut Recovered, space: (&mut Reserve, &Sizes)) -> Result<Segment, SpoolError> {
+fn put_in_force(
+    layout: &Layout,
+    found: &mut Recovered,
+    space: (Option<&mut Reserve>, &Sizes),
+) -> Result<Segment, SpoolError> {
     let old = found.last.unwrap_or_default();
     if found.last.is_some() {
         // What was read may only be in memory yet, if the process before was killed. What stands behind it is nothing.
@@ -157,6 +179,31 @@ impl Spool for LogStore {
 
     fn open(&self, id: QueueId) -> Result<Stored, SpoolError> {
         self.shared.open(&self.layout, id)
+    }
+
+    fn condition(&self) -> Condition {
+        self.condition.clone()
+    }
+
+    fn keep_damaged(&self, entry: &Entry, content: &Stored) {
+        let mut state = self.shared.lock();
+        let place = state.index.get(entry.id).map(|kept| kept.content);
+        if place.is_some() && state.damaged.insert(entry.id) {
+            drop(state);
+            self.metrics.spool_damaged_contents.with_label_values::<&str>(&[]).inc();
+            aside::keep_stored(&self.layout, entry, (content, place));
+        }
+    }
+
+    fn keep_unreadable(&self, segment: u32) -> Result<Option<Vec<QueueId>>, SpoolError> {
+        if !self.condition.unreadable().iter().any(|unreadable| unreadable.segment == segment) {
+            return Ok(None);
+        }
+        let why = format!("an operator lets segment {segment} go, which cannot be read");
+        aside::keep_segment(&self.layout, segment, &why)?;
+        let open = self.shared.lock().index.open_in(segment);
+        let messages: BTreeSet<QueueId> = open.into_iter().map(|(id, _)| id).collect();
+        Ok(Some(messages.into_iter().collect()))
     }
 
     fn recovered(&self) -> Vec<Entry> {

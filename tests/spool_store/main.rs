@@ -21,3 +21,4 @@ mod model;
 mod reserve;
 mod speed;
 mod start;
+mod unreadable;

@@ -35,6 +35,7 @@ fn outcomes_find_room_when_the_disk_is_full_and_new_mail_does_not() {
     let begun = Instant::now();
     let refused = (0..20).filter(|_| !is_taken(&*spool, 20_000)).count();
     assert!(refused >= 19, "{refused} of 20: the disk is full");
+    assert!(disk.0.path().join("reserve").exists(), "it is not given away for mail that is refused anyway");
     for entry in &entries {
         commit(&*spool, changed(vec![delivered(entry.id, 0)])).unwrap();
     }

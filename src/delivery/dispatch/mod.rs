@@ -31,6 +31,7 @@ use crate::trace::Trace;
 mod basis;
 mod branch;
 mod commit;
+mod content;
 mod queue;
 mod redecide;
 mod run;
