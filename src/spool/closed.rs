@@ -40,6 +40,9 @@ pub(super) struct Closed {
     kind: Kind,
 }
 
+/// The longest pause where a try costs nothing.
+const MOST_WHERE_HARMLESS: Duration = Duration::from_secs(10);
+
 /// What makes a try due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
@@ -68,15 +71,15 @@ impl Closed {
 
     /// The next segment could not be begun at `now`.
     pub(super) fn failed(&mut self, why: NotBegun, now: Instant) {
-        self.again = now + PAUSES[self.tries.min(PAUSES.len() - 1)];
+        let pause = PAUSES[self.tries.min(PAUSES.len() - 1)];
+        self.again = now + pause.min(MOST_WHERE_HARMLESS);
         self.tries += 1;
         (self.error, self.kind) = match why {
             NotBegun::Full(error) => (error, Kind::Full),
             NotBegun::Unwritten(error) => (error, Kind::Harmless),
             NotBegun::Unnamed(error) => {
-                if self.tries == 1 {
-                    self.again = now; // the next folder may do at once
-                }
+                // The next folder may do at once.
+                self.again = if self.tries == 1 { now } else { now + pause };
                 self.next += 1;
                 self.folder += 1;
                 (error, Kind::Costly)

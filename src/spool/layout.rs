@@ -8,6 +8,7 @@
 //! incoming/ID             such a content that is being written; discarded at start
 //! spare/1                 more folders for segments, for when a sync of the one before has failed
 //! reserve                 space for outcomes and compaction when the disk is full
+//! reserve-start           its last bit, for a start
 //! aside/                  what could not be read, for a person to look at
 //! ```
 

@@ -68,7 +68,7 @@ impl LogStore {
         // after an upgrade: it may have come while the time of day was ahead
         found.entries.values_mut().for_each(|entry| entry.queued_at = entry.queued_at.min(now));
         let mut reserve = Reserve::set_up(folder, sizes.reserve);
-        let segment = put_in_force(&layout, &mut found, (Some(&mut reserve), &sizes))?;
+        let segment = put_in_force(&layout, &mut found, (&mut reserve, &sizes))?;
         let Recovered { index, entries, last_id, next_folder, not_whole: damaged, .. } = found;
         let none: &[&str] = &[]; // there at zero
         metrics.spool_sync_failures.with_label_values(none);
@@ -110,7 +110,7 @@ impl LogStore {
 fn put_in_force(
     layout: &Layout,
     found: &mut Recovered,
-    space: (Option<&mut Reserve>, &Sizes),
+    (reserve, sizes): (&mut Reserve, &Sizes),
 ) -> Result<Segment, SpoolError> {
     let old = found.last.unwrap_or_default();
     if found.last.is_some() {
@@ -121,7 +121,11 @@ fn put_in_force(
     }
     let number = found.next_segment;
     let first = found.index.first_needed_or(number);
-    let begun = segment::begin(layout, (number, old, first, found.last_id), space);
+    let what = (number, old, first, found.last_id);
+    let begun = match segment::begin(layout, what, (Some(reserve), sizes)) {
+        Err(NotBegun::Full(_)) if reserve.release_last() => segment::begin(layout, what, (None, sizes)),
+        begun => begun,
+    };
     let segment = begun.map_err(|e| match e {
         NotBegun::Full(e) | NotBegun::Unwritten(e) | NotBegun::Unnamed(e) => e,
     })?;

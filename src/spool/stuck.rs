@@ -55,6 +55,16 @@ impl Stuck {
         self.0.iter().filter(|(_, one)| one.again <= now).map(|(segment, _)| *segment).collect()
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those before this segment.
+    pub(super) fn before(&self, segment: u32) -> Vec<u32> {
+        self.0.range(..segment).map(|(segment, _)| *segment).collect()
+    }
+
     /// When the next one is.
     pub(super) fn next(&self) -> Option<Instant> {
         self.0.values().map(|one| one.again).min()
@@ -83,6 +93,7 @@ mod tests {
         }
         assert_eq!(pauses[..9], [5, 10, 20, 40, 80, 160, 320, 600, 600]);
         assert_eq!(told, [0, 5, 35, 635, 5435, 15035, 34235]);
-        assert!(stuck.remove(3) && !stuck.remove(3) && stuck.next().is_none());
+        assert!(stuck.before(3).is_empty() && stuck.before(4) == [3]);
+        assert!(stuck.remove(3) && stuck.is_empty() && !stuck.remove(3) && stuck.next().is_none());
     }
 }

@@ -108,6 +108,10 @@ impl Tidy {
                     self.shared.lock().cleaning = false;
                 }
             }
+            if !self.stuck.is_empty() {
+                let first = self.shared.lock().index.first_needed().0;
+                self.stuck.before(first).into_iter().for_each(|spent| self.is_well(spent));
+            }
         }
         self.clock.save();
     }
@@ -247,7 +251,7 @@ impl Tidy {
                     unread = Some(error.to_string());
                     continue;
                 }
-                let Some(moved) = self.moved(opened, entry, found)? else { continue };
+                let Some(moved) = self.moved(opened, entry, found) else { continue };
                 bytes += moved.content.len();
                 moves.push(moved);
             }
@@ -264,23 +268,24 @@ impl Tidy {
 
     /// A message as it stands now. `None`: the disk does not give its content. What is damaged goes on as it is, in a file
     /// of its own: it does not fit its sum there either, so that it is never sent, and waits.
-    fn moved(&self, opened: &Opened, entry: Entry, found: Kept) -> Result<Option<Moved>, SpoolError> {
+    fn moved(&self, opened: &Opened, entry: Entry, found: Kept) -> Option<Moved> {
         let (held, content) = match found.content {
             Place::File { folder, sum } => (Held::File { folder, sum }, Bytes::new()),
             Place::Segment { offset, length, sum } => {
                 let range = offset as usize..(offset as usize).saturating_add(length as usize);
                 if opened.missing.iter().any(|missing| missing.start < range.end && range.start < missing.end) {
-                    return Ok(None);
+                    return None;
                 }
                 let rest = opened.bytes.get(range.start..).unwrap_or_default();
                 let content = rest.get(..length as usize).unwrap_or(rest);
                 if content.len() != length as usize || crc32c::crc32c(content) != sum {
-                    return self.moved_damaged(entry, found, (content, length, sum)).map(Some);
+                    let moved = self.moved_damaged(entry, found, (content, length, sum));
+                    return moved.inspect_err(|error| tracing::warn!("{error}; it stays where it is")).ok();
                 }
                 (Held::Here { length, sum }, Bytes::copy_from_slice(content))
             }
         };
-        Ok(Some(Moved { entry, found, held, content, file: None }))
+        Some(Moved { entry, found, held, content, file: None })
     }
 
     fn moved_damaged(
@@ -318,8 +323,8 @@ impl Opened {
     fn read(path: &Path) -> Result<Self, SpoolError> {
         let (bytes, missing) = reading::whole(path).map_err(|e| failed("cannot read", path, &e))?;
         let header = Header::read(&bytes);
-        let header = header.map_err(|_| SpoolError::Io(format!("{} has no header any more", path.display())))?;
-        Ok(Self { header, bytes, missing })
+        let why = |_| SpoolError::Io(format!("{}: {}", path.display(), unread(&missing, "it has no header any more")));
+        Ok(Self { header: header.map_err(why)?, bytes, missing })
     }
 
     fn frames(&self) -> Frames<'_> {
@@ -337,11 +342,16 @@ impl Opened {
 
     /// What of it cannot be read.
     fn unread(&self) -> String {
-        match (self.missing.first(), self.missing.iter().map(ExactSizeIterator::len).sum::<usize>()) {
-            (Some(first), all) => format!("the disk does not give {all} bytes, the first at {}", first.start),
-            (None, _) => "records in it are damaged".to_owned(),
-        }
+        unread(&self.missing, "records in it are damaged")
     }
+}
+
+/// What cannot be read, or what else is wrong if the disk gives all.
+fn unread(missing: &[Range<usize>], otherwise: &str) -> String {
+    let all: usize = missing.iter().map(ExactSizeIterator::len).sum();
+    let first =
+        missing.first().map(|first| format!("the disk does not give {all} bytes, the first at {}", first.start));
+    first.unwrap_or_else(|| otherwise.to_owned())
 }
 
 fn write(draft: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -240,3 +240,44 @@ fn the_sender_of_what_was_damaged_hears_of_it_without_the_content() {
     }
     assert!(hops[0].for_address("known1@contoso.test").is_empty());
 }
+
+/// Mail that comes and goes, until the first segment is complete and has little left in it.
+fn fill_a_segment(world: &World) {
+    let mut raw = Raw::hello(world.node.smtp);
+    for n in 0..150 {
+        let size = 240_000;
+        assert!(send(&mut raw, "other1@contoso.test", &token("passing", n, size)).is_ok());
+    }
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_is_told_and_let_go_by_an_operator_only() {
+    let mut world = World::prepare(&Settings::default());
+    world.shim();
+    world.node.start();
+    let _sunk = crate::support::sink::Sink::start_at(world.secondary, quiet());
+    let waits = token("waits", 0, 1500);
+    let id = send(&mut Raw::hello(world.node.smtp), "known1@contoso.test", &waits).unwrap();
+    world.fault("read /segments/00000001.seg$");
+    fill_a_segment(&world);
+    let unreadable = || world.node.metric("fingerpost_spool_unreadable_segments");
+    wait_until("it is found", Duration::from_secs(60), || unreadable() == Some(1.0));
+    let run = |arguments: &[&str]| {
+        let ran = world.node.run(arguments);
+        (ran.status.code(), String::from_utf8_lossy(&ran.stdout).into_owned())
+    };
+    let (_, status) = run(&["status"]);
+    assert!(status.contains("segment 1 cannot be read for "), "{status}");
+    let (code, listed) = run(&["spool", "unreadable"]);
+    assert!(code == Some(0) && listed.contains("the disk does not give"), "{listed}");
+    assert_eq!(run(&["spool", "release", "2"]).0, Some(1), "it can be read");
+    assert!(world.queued() >= Some(1.0), "nothing was dropped");
+    assert!(world.node.log().contains("its messages wait, and the log grows"));
+
+    let (code, released) = run(&["spool", "release", "1"]);
+    assert!(code == Some(0) && released.contains(&id) && released.contains("known1@contoso.test"), "{released}");
+    assert!(released.contains("<s@sender.test>"), "{released}");
+    assert!(world.node.path("state/spool/aside/00000001.seg").exists());
+    wait_until("it is gone", SOON, || unreadable() == Some(0.0) && world.queued() == Some(0.0));
+    assert!(run(&["spool", "unreadable"]).1.contains("all segments can be read"));
+}
