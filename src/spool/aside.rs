@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::SpoolError;
 use super::entry::Entry;
-use super::index::Place;
+use super::index::{Kept, Place};
 use super::layout::{self, Layout, failed};
 use super::record::{Held, Unreadable};
 use super::stored::Stored;
@@ -95,10 +95,11 @@ pub(super) fn keep_message(layout: &Layout, entry: &Entry, content: &[u8]) {
     }
 }
 
-/// Keeps a message that turned out to be damaged when it was read: a large one under a second name.
-pub(super) fn keep_stored(layout: &Layout, entry: &Entry, (content, place): (&Stored, Option<Place>)) {
+/// Keeps a message that turned out to be damaged when it was read: a large one under a second name, one that the disk does
+/// not give with all of its segment.
+pub(super) fn keep_stored(layout: &Layout, entry: &Entry, (content, kept): (&Stored, &Kept)) {
     let aside = layout.aside.join(format!("{}.eml", entry.id));
-    if let Some(Place::File { folder, .. }) = place {
+    if let Place::File { folder, .. } = kept.content {
         let path = layout.large(folder, entry.id);
         let linked = match fs::hard_link(&path, &aside) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(failed("cannot link", &path, &e)),
@@ -109,9 +110,11 @@ pub(super) fn keep_stored(layout: &Layout, entry: &Entry, (content, place): (&St
         }
         return;
     }
-    match content.as_it_is() {
-        Ok(bytes) => keep_message(layout, entry, &bytes),
-        Err(e) => tracing::warn!("{}", failed("nothing to keep as", &aside, &e)),
+    let segment = kept.at.segment;
+    let whole = |e| keep_segment(layout, segment, &format!("{} cannot be read in segment {segment}: {e}", entry.id));
+    let kept = content.as_it_is().map(|bytes| keep_message(layout, entry, &bytes));
+    if let Err(error) = kept.or_else(|e| whole(e).and_then(|_| keep_envelope(layout, entry))) {
+        tracing::warn!("{error}");
     }
 }
 

@@ -191,11 +191,11 @@ impl Spool for LogStore {
 
     fn keep_damaged(&self, entry: &Entry, content: &Stored) {
         let mut state = self.shared.lock();
-        let place = state.index.get(entry.id).map(|kept| kept.content);
-        if place.is_some() && state.damaged.insert(entry.id) {
+        let Some(kept) = state.index.get(entry.id).cloned() else { return };
+        if state.damaged.insert(entry.id) {
             drop(state);
             self.metrics.spool_damaged_contents.with_label_values::<&str>(&[]).inc();
-            aside::keep_stored(&self.layout, entry, (content, place));
+            aside::keep_stored(&self.layout, entry, (content, &kept));
         }
     }
 

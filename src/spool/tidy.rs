@@ -93,10 +93,11 @@ impl Tidy {
                 self.clock.save();
                 save_at = now + EVERY;
             }
-            if !self.stuck.due(now).is_empty() {
+            // Not while nothing can be written: what is read again is moved.
+            if self.not_before <= now && !self.stuck.due(now).is_empty() {
                 self.look_again();
             }
-            let until = self.stuck.next().map_or(save_at, |look_at| look_at.min(save_at));
+            let until = self.stuck.next().map_or(save_at, |look_at| look_at.max(self.not_before).min(save_at));
             match tasks.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,

@@ -92,9 +92,11 @@ fn changed(changes: &[(&str, &str)]) -> World {
     world
 }
 
-#[test]
-fn while_the_spool_takes_nothing_one_branch_passes() {
-    let mut world = changed(&[("delivery = \"queue\"\n", "")]);
+/// A node in cut-through whose spool takes nothing; its secondary is up. What RCPTs of one transaction hear, and that the
+/// rest of it passes.
+fn passes(changes: &[(&str, &str)], rcpts: &[(&str, u16)]) {
+    let all = [&[("delivery = \"queue\"\n", "")], changes].concat();
+    let mut world = changed(&all);
     world.shim();
     world.node.start();
     let sunk = crate::support::sink::Sink::start_at(world.secondary, quiet());
@@ -105,20 +107,55 @@ fn while_the_spool_takes_nothing_one_branch_passes() {
     wait_until("it is known", SOON, || ready(&world).0 == 503);
     let passes = token("passes", 0, 1500);
     assert!(send(&mut Raw::hello(world.node.smtp), "other1@contoso.test", &passes).is_ok());
-    // a second branch comes again later; a second recipient of the branch passes
     let mut raw = Raw::hello(world.node.smtp);
     assert_eq!(raw.say("MAIL FROM:<s@sender.test>").0, 250);
-    for (to, code) in [("<other1@contoso.test>", 250), ("<known1@contoso.test>", 451), ("<other3@contoso.test>", 250)] {
+    for (to, code) in rcpts {
         let (said, text) = raw.say(&format!("RCPT TO:{to}"));
-        assert_eq!(said, code, "{to}: {text}");
+        assert_eq!(said, *code, "{to}: {text}");
     }
-    let both = token("both", 0, 1500);
+    let some = token("some", 0, 1500);
     assert_eq!(raw.say("DATA").0, 354);
-    raw.send(&letter(&both));
+    raw.send(&letter(&some));
     assert_eq!(raw.say(".").0, 250);
-    assert_once(&[sunk], &[passes, both]);
+    // what is pipelined is no exception
+    let mut raw = Raw::hello(world.node.smtp);
+    raw.send(b"MAIL FROM:<s@sender.test>\r\nRCPT TO:<other1@contoso.test>\r\nRCPT TO:<known1@contoso.test>\r\n");
+    let said: Vec<u16> = (0..3).map(|_| raw.reply().0).collect();
+    assert_eq!(said, [250, 250, 451]);
+    assert_once(&[sunk], &[passes, some]);
     world.fault("");
     is_ready_again(&world);
+}
+
+#[test]
+fn while_the_spool_takes_nothing_one_branch_passes() {
+    let rcpts = [("<other1@contoso.test>", 250), ("<known1@contoso.test>", 451), ("<other3@contoso.test>", 250)];
+    passes(&[], &rcpts);
+}
+
+#[test]
+fn while_the_spool_takes_nothing_lmtp_has_one_recipient() {
+    let secondary = "name = \"secondary\"\n";
+    let lmtp = format!("{secondary}protocol = \"lmtp\"\n");
+    let rcpts = [("<other1@contoso.test>", 250), ("<other2@contoso.test>", 451), ("<known1@contoso.test>", 451)];
+    passes(&[(secondary, &lmtp)], &rcpts);
+}
+
+#[test]
+fn while_the_spool_takes_nothing_nobody_hears_of_success() {
+    let door = "remote_networks = [\"127.0.0.0/8\"]\n";
+    // strangers never do
+    let ours = format!("{door}organization = \"elsewhere\"\n");
+    let spool = "[spool]\n";
+    let elsewhere = "[[send_connector]]\nname = \"elsewhere\"\norganization = \"elsewhere\"\n\
+                     smart_hosts = [\"[127.0.0.4]:9\"]\n\n[spool]\n";
+    let rcpts = [
+        ("<other1@contoso.test> NOTIFY=SUCCESS", 451),
+        ("<other1@contoso.test> NOTIFY=FAILURE", 250),
+        ("<other2@contoso.test> NOTIFY=SUCCESS,FAILURE", 451),
+        ("<other3@contoso.test> NOTIFY=NEVER", 250),
+    ];
+    passes(&[(door, &ours), (spool, elsewhere)], &rcpts);
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
