@@ -318,3 +318,31 @@ fn a_segment_that_cannot_be_read_is_told_and_let_go_by_an_operator_only() {
     wait_until("it is gone", SOON, || unreadable() == Some(0.0) && world.queued() == Some(0.0));
     assert!(run(&["spool", "unreadable"]).1.contains("all segments can be read"));
 }
+
+#[test]
+fn a_start_that_would_have_to_guess_is_refused_until_the_disk_is_well() {
+    let mut world = World::prepare(&Settings::default());
+    world.shim();
+    world.node.start();
+    let tokens: Vec<_> = (0..3).map(|n| token("waits", n, 1500)).collect();
+    for (n, token) in tokens.iter().enumerate() {
+        assert!(send(&mut Raw::hello(world.node.smtp), &recipient(n), token).is_ok());
+    }
+    world.node.kill();
+    for fault in ["read /segments/00000001.seg$", "open /segments/00000001.seg$", "open /spool/segments$"] {
+        world.fault(fault);
+        world.node.launch();
+        assert_eq!(world.node.ended(SOON), Some(2), "{fault}: so that it is started again");
+        let log = world.node.log();
+        let last = log.lines().last().unwrap();
+        assert!(last.contains("Input/output error") || last.contains("the disk does not give"), "{fault}: {last}");
+        world.fault("");
+    }
+    assert!(world.node.log().contains("fingerpost spool release 1 --offline"));
+    // where the disk gives it after all there is nothing to let go
+    assert_eq!(world.node.run(&["spool", "release", "1", "--offline"]).status.code(), Some(1));
+    world.node.start();
+    let hops = world.hops(&quiet());
+    world.wait_until_delivered();
+    assert_once(&hops, &tokens);
+}
