@@ -8,6 +8,8 @@ mod letter;
 mod next_hop;
 #[path = "next_hops/content.rs"]
 mod content;
+#[path = "next_hops/damaged.rs"]
+mod damaged;
 #[path = "next_hops/failover.rs"]
 mod failover;
 #[path = "next_hops/health.rs"]

@@ -10,12 +10,12 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
-use super::Parts;
 use super::directory::{self, Looked, Stats};
 use super::explain::{Explained, explain, refusal_in_words};
 use super::json::{Json, escaped};
 use super::queue::{Listed, Message};
 use super::status::{Status, collect};
+use super::{Parts, spool};
 use crate::config::check::{Problem, render};
 use crate::config::reload::{Consent, Reloaded};
 use crate::delivery::dispatch::Delivery;
@@ -37,6 +37,8 @@ pub(super) fn router(parts: Arc<Parts>) -> Router {
         .route("/api/queue/retry", post(queue_retry_all))
         .route("/api/queue/{id}", get(queue_show).delete(queue_drop))
         .route("/api/queue/{id}/retry", post(queue_retry))
+        .route("/api/spool/unreadable", get(spool::unreadable))
+        .route("/api/spool/segments/{segment}/release", post(spool::release))
         .route("/api/directories/{name}/refresh", post(directory_refresh))
         .route("/api/directories/{name}/export", get(directory_export))
         .route("/api/reload", post(reload))
@@ -56,9 +58,9 @@ pub struct Failed {
 const MOST_LISTED: usize = 10_000;
 
 /// An answer, or why there is none.
-type Answer<T> = Result<Json<T>, (StatusCode, Json<Failed>)>;
+pub(super) type Answer<T> = Result<Json<T>, (StatusCode, Json<Failed>)>;
 
-fn failed(status: StatusCode, error: impl Into<String>) -> (StatusCode, Json<Failed>) {
+pub(super) fn failed(status: StatusCode, error: impl Into<String>) -> (StatusCode, Json<Failed>) {
     (status, Json(Failed { error: error.into() }))
 }
 
@@ -91,7 +93,7 @@ async fn queue_list(State(parts): State<Arc<Parts>>, Query(Part { limit, after }
 }
 
 /// Asks the queue for what it may have to read from the disk.
-async fn from_disk<T: Send + 'static>(
+pub(super) async fn from_disk<T: Send + 'static>(
     parts: &Parts,
     ask: impl FnOnce(&Delivery) -> Result<T, SpoolError> + Send + 'static,
 ) -> Result<T, (StatusCode, Json<Failed>)> {

@@ -23,6 +23,7 @@ use crate::config::reload::Reloader;
 use crate::delivery::dispatch::Delivery;
 use crate::in_force::Current;
 use crate::metrics::Metrics;
+use crate::spool::Spool;
 use crate::time::UnixTime;
 
 pub mod api;
@@ -35,6 +36,7 @@ mod page;
 mod places;
 pub mod probes;
 pub mod queue;
+pub mod spool;
 pub mod status;
 
 /// Connections that both servers together may have at once: so many descriptors they need.
@@ -46,6 +48,8 @@ pub struct Parts {
     pub current: Arc<Current>,
     /// The queue.
     pub delivery: Arc<Delivery>,
+    /// The spool.
+    pub spool: Arc<dyn Spool>,
     /// Takes changes.
     pub reloader: Arc<Reloader>,
     /// All metrics.

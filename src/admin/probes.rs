@@ -1,8 +1,8 @@
 //! The metrics server: `/metrics`, `/healthz`, `/readyz`, nothing else, for anybody who reaches `metrics_bind`.
 //!
 //! `/healthz` says that the process lives; restart it when it does not answer. `/readyz` says whether a load balancer
-//! should send mail here: not before the listeners are open, not while draining, and not under back-pressure, when
-//! every client is told 452 and another node would do better.
+//! should send mail here: not before the listeners are open, not while draining, and neither under back-pressure nor
+//! while the spool takes nothing, when most clients are told 45x and another node would do better.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::delivery::dispatch::Delivery;
 use crate::metrics::Metrics;
+use crate::spool::condition::{Condition, Takes};
 
 /// How far the server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct Probes {
     pub metrics: Metrics,
     /// How far the server is.
     pub phase: watch::Receiver<Phase>,
+    /// How the spool fares.
+    pub condition: Condition,
     /// The queue, once it runs: its gauges are those of the moment in which they are asked for.
     pub queue: Arc<OnceLock<Arc<Delivery>>>,
 }
@@ -98,15 +101,19 @@ fn shown(text: Bytes) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-async fn ready(State(probes): State<Probes>) -> (StatusCode, &'static str) {
+async fn ready(State(probes): State<Probes>) -> (StatusCode, String) {
     let phase = *probes.phase.borrow();
-    match phase {
-        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "not ready: starting\n"),
-        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "not ready: draining\n"),
-        Phase::Serving if is_back_pressure(&probes.metrics) => {
-            (StatusCode::SERVICE_UNAVAILABLE, "not ready: back-pressure, the spool's disk is nearly full\n")
+    let not_ready = |why: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"));
+    match (phase, probes.condition.takes()) {
+        (Phase::Starting, _) => not_ready("starting"),
+        (Phase::Draining, _) => not_ready("draining"),
+        (Phase::Serving, Takes::Nothing(why) | Takes::NothingMore(why)) => {
+            not_ready(&format!("the spool takes nothing: {why}"))
         }
-        Phase::Serving => (StatusCode::OK, "ready\n"),
+        (Phase::Serving, Takes::Records) if is_back_pressure(&probes.metrics) => {
+            not_ready("back-pressure, the spool's disk is nearly full")
+        }
+        (Phase::Serving, Takes::Records) => (StatusCode::OK, "ready\n".to_owned()),
     }
 }
 
@@ -118,7 +125,9 @@ mod tests {
     async fn readiness_follows_the_phase_and_the_disk() {
         let metrics = Metrics::new();
         let (phase, receiver) = watch::channel(Phase::Starting);
-        let probes = Probes { metrics: metrics.clone(), phase: receiver, queue: Arc::default() };
+        let condition = Condition::default();
+        let probes =
+            Probes { metrics: metrics.clone(), phase: receiver, condition: condition.clone(), queue: Arc::default() };
         let status = async || ready(State(probes.clone())).await.0;
         assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
         phase.send_replace(Phase::Serving);

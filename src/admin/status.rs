@@ -8,6 +8,7 @@ use crate::config::reload::Reloaded;
 use crate::config::{Config, Protocol};
 use crate::descriptors;
 use crate::directory::SnapshotReport;
+use crate::spool::condition::{Takes, Unreadable};
 use crate::time::UnixTime;
 use crate::tls::serve;
 
@@ -20,7 +21,7 @@ pub struct Status {
     pub hostname: String,
     /// When it started.
     pub started_at: UnixTime,
-    /// `serving`, `starting`, `draining` or `back-pressure`.
+    /// `serving`, `starting`, `draining`, `back-pressure` or `spool-takes-nothing`.
     pub phase: String,
     /// The configuration in force.
     pub configuration: Configuration,
@@ -153,6 +154,10 @@ pub struct SpoolSpace {
     pub back_pressure: bool,
     /// Reports that could not be delivered.
     pub dead_letters: i64,
+    /// Why it takes nothing; empty: it does.
+    pub takes_nothing: String,
+    /// Segments that the disk does not give back.
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// Collects it. It reads the certificates that are shown, so it may block.
@@ -162,7 +167,13 @@ pub fn collect(parts: &Parts, now: UnixTime) -> Status {
     let config = &in_force.config;
     let metrics = &parts.metrics;
     let back_pressure = super::probes::is_back_pressure(metrics);
+    let condition = parts.spool.condition();
+    let takes_nothing = match condition.takes() {
+        Takes::Records => String::new(),
+        Takes::Nothing(why) | Takes::NothingMore(why) => why,
+    };
     let phase = match *parts.phase.borrow() {
+        Phase::Serving if !takes_nothing.is_empty() => "spool-takes-nothing",
         Phase::Serving if back_pressure => "back-pressure",
         Phase::Serving => "serving",
         Phase::Starting => "starting",
@@ -184,6 +195,8 @@ pub fn collect(parts: &Parts, now: UnixTime) -> Status {
             min_free: config.min_free,
             back_pressure,
             dead_letters: metrics.dead_letters.with_label_values(none).get(),
+            takes_nothing,
+            unreadable: condition.unreadable(),
         },
     }
 }

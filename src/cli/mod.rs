@@ -21,6 +21,7 @@ mod output;
 mod queue;
 mod reload;
 mod route;
+mod spool;
 mod status;
 mod trace;
 
@@ -79,6 +80,11 @@ enum Command {
     Queue {
         #[command(subcommand)]
         command: queue::QueueCommand,
+    },
+    /// What the disk does not give back
+    Spool {
+        #[command(subcommand)]
+        command: spool::SpoolCommand,
     },
     /// What became of a message
     Trace(trace::TraceArguments),
@@ -152,6 +158,7 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<Outcome> {
         Command::Reload { accept: true, output } => reload::reload(config, "/api/reload?accept", output.format).await,
         Command::Directory { command } => directory::directory(config, command).await,
         Command::Queue { command } => queue::queue(config, command).await,
+        Command::Spool { command } => spool::spool(config, command).await,
         Command::Trace(arguments) => trace::trace(config, &arguments).await,
         Command::Demo { once, log } => {
             let _flushed = logs::start(LogFormat::Text, &log)?;

@@ -46,6 +46,16 @@ fn text(status: &Status, now: UnixTime) -> String {
         output::bytes(spool.min_free),
         spool.dead_letters
     ));
+    if !spool.takes_nothing.is_empty() {
+        text.push_str(&format!("the spool takes nothing: {}\n", spool.takes_nothing));
+    }
+    for unreadable in &spool.unreadable {
+        let age = output::age(now.since(unreadable.since).as_secs());
+        text.push_str(&format!(
+            "segment {} cannot be read for {age}, {} messages wait in it: {}\n",
+            unreadable.segment, unreadable.messages, unreadable.why
+        ));
+    }
     text
 }
 

@@ -110,6 +110,11 @@ impl Branches {
         self.all.is_empty()
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.all.len()
+    }
+
     /// Whether connections are checked out.
     pub(crate) fn has_checkouts(&self) -> bool {
         self.all.iter().any(Branch::has_checkout)

@@ -168,4 +168,30 @@ mod tests {
         assert_eq!(fs::read_dir(mailbox.join("new")).unwrap().count(), 1);
         assert_eq!(fs::read_dir(mailbox.join("tmp")).unwrap().count(), 0);
     }
+
+    #[test]
+    fn damaged_content_is_in_no_mailbox() {
+        let root = tempfile::tempdir().unwrap();
+        for size in [10, 8192, 8193, 300_000] {
+            let written = vec![b'x'; size];
+            let mut damaged = written.clone();
+            damaged[size / 2] = b'y';
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&damaged).unwrap();
+            let body = Stored::file(std::sync::Arc::new(file), size as u64, Some(crc32c::crc32c(&written)));
+            let letter = Letter {
+                root: root.path().join("mail"),
+                mailbox: Address::parse("alice@contoso.com").unwrap(),
+                reverse_path: ReversePath::Null,
+                name: "1.Q.host".into(),
+                body: body.clone(),
+            };
+            assert_eq!(deliver(letter).unwrap_err().kind(), io::ErrorKind::InvalidData, "{size}");
+            assert!(body.is_damaged());
+            for folder in ["new", "tmp", "cur"] {
+                let folder = root.path().join("mail/contoso.com/alice").join(folder);
+                assert_eq!(fs::read_dir(folder).unwrap().count(), 0, "{size}");
+            }
+        }
+    }
 }

@@ -3,11 +3,16 @@
 //!
 //! `attempt` makes it of what next hops say, `combine` and the queue's `settle` act on it.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::report::Action;
 use crate::smtp::client::offers::Offers;
 use crate::smtp::reply::{Enhanced, Reply, TRY_AGAIN};
+
+/// Content that is not what was written: what the queue shows, and the sender reads when it expires.
+const DAMAGED: Reply =
+    Reply::fixed(451, Enhanced(4, 3, 0), "the message was damaged on our disk and is not sent as it is there");
 
 /// What became of one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +67,13 @@ impl Outcome {
     #[must_use]
     pub fn undone() -> Self {
         Self::ours(Class::Unreachable, TRY_AGAIN)
+    }
+
+    /// The content cannot be read. That is no answer to anybody: it is read again later, and waits as long as other mail.
+    #[must_use]
+    pub fn unreadable(error: &io::Error) -> Self {
+        let is_damaged = error.kind() == io::ErrorKind::InvalidData;
+        Self::ours(Class::Deferred, if is_damaged { DAMAGED } else { TRY_AGAIN })
     }
 
     /// A next hop's 4xx or 5xx that is the recipient's own.

@@ -124,6 +124,12 @@ pub struct Metrics {
     pub spool_sync_duration: HistogramVec,
     /// `spool_sync_failures_total`: any at all is a reason to look at the disk.
     pub spool_sync_failures: IntCounterVec,
+    /// `spool_damaged_contents_total`: messages whose content was not what was written when it was to be sent or moved.
+    pub spool_damaged_contents: IntCounterVec,
+    /// `spool_unreadable_segments`: of which the disk does not give back all that is needed.
+    pub spool_unreadable_segments: IntGaugeVec,
+    /// `spool_takes_nothing`: 1 while nothing can be made durable.
+    pub spool_takes_nothing: IntGaugeVec,
     /// `path_mtu_black_holes_total{connector}`: connections that stalled with their first full segments, either way.
     pub path_mtu_black_holes: IntCounterVec,
     /// `told_as_sums_total{what}`: what strangers caused and log and trace have in sums only.
@@ -250,6 +256,9 @@ impl Metrics {
             spool_free: gauge(r, "spool_free_bytes", "Free space under the spool", &[]),
             spool_sync_duration: histogram(r, "spool_sync_duration_seconds", "One sync of the spool's log", &[]),
             spool_sync_failures: counter(r, "spool_sync_failures_total", "Syncs of the spool that failed", &[]),
+            spool_damaged_contents: counter(r, "spool_damaged_contents_total", "Messages damaged on the disk", &[]),
+            spool_unreadable_segments: gauge(r, "spool_unreadable_segments", "Segments that cannot be read", &[]),
+            spool_takes_nothing: gauge(r, "spool_takes_nothing", "Whether nothing can be made durable", &[]),
             path_mtu_black_holes: counter(
                 r,
                 "path_mtu_black_holes_total",

@@ -3,6 +3,7 @@
 //! `delivery` and `session` call [`make`] with what became of recipients and commit what it returns in one record with
 //! those outcomes. [`dsn`] writes the bytes, [`dead_letter`] keeps what cannot be sent. docs/reports.md shows one.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::config::{Config, Host, Protocol, Retry, SendConnector};
@@ -120,7 +121,7 @@ pub async fn make(
     }
     let (id, queue_time) = (spool.new_id(), spool.queue_time());
     let room = if about.origin.is_stranger() { waiting.room(about.content.size) } else { Room::Whole };
-    let original = Original::read((spool, room), about, &due);
+    let original = Original::read((spool, room), about, &due).await;
     let text =
         write(&in_force.config, &Letter { about, due: &due, to, id: &id.to_string(), now, queue_time }, &original);
     let route = route(in_force, to, Freshness::Any, now).await;
@@ -311,7 +312,7 @@ fn sender(text: &Text, from: &Address, to: &Address) -> Sender {
     }
 }
 
-fn io(what: &str, id: QueueId, error: &std::io::Error) -> SpoolError {
+fn io(what: &str, id: QueueId, error: &io::Error) -> SpoolError {
     SpoolError::Io(format!("{what} {id}: {error}"))
 }
 

@@ -1,7 +1,5 @@
 //! What is read of a message for its report, and how much of that comes back.
 
-use std::io::Read;
-
 use super::waiting::Room;
 use super::{Action, Reported, dsn, io};
 use crate::message::envelope::Ret;
@@ -28,13 +26,13 @@ pub(super) enum Original {
 impl Original {
     /// The header section; all of it where something failed and MAIL said RET=FULL (RFC 3461 4.3), and there is room. A
     /// message that cannot be read any more is reported without: the sender hears of it all the same.
-    pub(super) fn read((spool, room): (&dyn Spool, Room), about: &Entry, due: &[(&Queued, &Reported)]) -> Self {
+    pub(super) async fn read((spool, room): (&dyn Spool, Room), about: &Entry, due: &[(&Queued, &Reported)]) -> Self {
         let content = &about.content;
         let failed = due.iter().any(|(_, reported)| reported.action == Action::Failed);
         let returnable = room == Room::Whole && content.size <= LARGEST_RETURNED && !content.bare_lf;
         let full = failed && about.sender.ret == Some(Ret::Full) && returnable;
         let length = if full { content.size } else { content.header_size.min(LONGEST_HEADER) };
-        let Ok(bytes) = begin(spool, about.id, length) else { return Self::Headers(Vec::new(), 0) };
+        let Ok(bytes) = begin(spool, about.id, length).await else { return Self::Headers(Vec::new(), 0) };
         let header = usize::try_from(content.header_size).unwrap_or(usize::MAX).min(bytes.len());
         match room {
             _ if full => Self::Full(bytes, header),
@@ -73,11 +71,11 @@ fn whole_lines(section: &[u8], room: usize) -> &[u8] {
     section.get(..end).unwrap_or_default()
 }
 
-/// The first bytes of a message.
-fn begin(spool: &dyn Spool, id: QueueId, length: u64) -> Result<Vec<u8>, SpoolError> {
-    let mut bytes = Vec::new();
-    let read = spool.open(id)?.reader().take(length).read_to_end(&mut bytes);
-    read.map(|_| bytes).map_err(|error| io("message", id, &error))
+/// The first bytes of a message, all of which is read: what is damaged does not go back to its sender as his.
+async fn begin(spool: &dyn Spool, id: QueueId, length: u64) -> Result<Vec<u8>, SpoolError> {
+    let stored = spool.open(id)?;
+    let read = tokio::task::spawn_blocking(move || stored.begin(length)).await;
+    read.map_err(std::io::Error::other).flatten().map_err(|error| io("message", id, &error))
 }
 
 #[cfg(test)]

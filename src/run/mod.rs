@@ -37,6 +37,7 @@ use crate::pressure::Pressure;
 use crate::private;
 use crate::routing::recently_good::RecentlyGood;
 use crate::session::Services;
+use crate::spool::condition::Condition;
 use crate::spool::store::LogStore;
 use crate::spool::{Sizes, Spool};
 use crate::state::kept::Kept;
@@ -58,6 +59,7 @@ const LAST_MOMENT: Duration = Duration::from_millis(100);
 /// A running Fingerpost.
 pub struct Node {
     current: Arc<Current>,
+    condition: Condition,
     listeners: Arc<Listeners>,
     delivery: Arc<Delivery>,
     recently_good: Arc<Kept<RecentlyGood>>,
@@ -104,6 +106,7 @@ impl Node {
         let probes = probes.serve_probes(Probes {
             metrics: ground.metrics.clone(),
             phase: phases.clone(),
+            condition: ground.spool.condition(),
             queue: queue.clone(),
         });
         let admin = Door::open(config.admin.bind, "bind").await?;
@@ -123,6 +126,7 @@ impl Node {
         let parts = admin::Parts {
             current: ground.current.clone(),
             delivery: delivery.clone(),
+            spool: ground.spool.clone(),
             reloader: reloader.clone(),
             metrics: ground.metrics.clone(),
             phase: phases,
@@ -142,9 +146,11 @@ impl Node {
         background.spawn(background::watch_files(reloader.clone(), stop.clone()));
         background.spawn(listeners.clone().renew(stop.clone()));
         phase.send_replace(Phase::Serving);
+        let condition = ground.spool.condition();
         let Ground { current, recently_good, logins, .. } = ground;
         Ok(Self {
             current,
+            condition,
             listeners,
             delivery,
             recently_good,
@@ -168,6 +174,11 @@ impl Node {
     #[must_use]
     pub fn delivery(&self) -> &Arc<Delivery> {
         &self.delivery
+    }
+
+    /// Returns when the spool takes nothing any more, with the reason: it is to be started again.
+    pub async fn spool_ended(&self) -> String {
+        self.condition.ended().await
     }
 
     /// Takes configuration changes.

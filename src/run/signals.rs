@@ -13,7 +13,7 @@ use crate::descriptors;
 /// Runs the server until it is told to stop. A second signal does not wait for the drain.
 ///
 /// # Errors
-/// What keeps it from starting, with what to do.
+/// What keeps it from starting, with what to do; or its spool takes nothing any more, and another start may do better.
 pub async fn run(file: &Path) -> Result<(), String> {
     descriptors::raise_limit();
     // Before anything else: a signal that comes while we start must not be lost, nor end us halfway.
@@ -23,13 +23,16 @@ pub async fn run(file: &Path) -> Result<(), String> {
     let node = Node::start(file).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = %file.display(), "fingerpost is up");
     tell(&[NotifyState::Ready]);
-    loop {
+    let ended = loop {
         tokio::select! {
             _ = hangup.recv() => reload(&node).await,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            why = node.spool_ended() => {
+                break Err(format!("the spool takes nothing any more ({why}); look at the disk, and start it again"));
+            }
         }
-    }
+    };
     tracing::info!("stopping: no more connections are taken, those there are may end");
     tell(&[NotifyState::Stopping]);
     tokio::select! {
@@ -37,7 +40,7 @@ pub async fn run(file: &Path) -> Result<(), String> {
         _ = terminate.recv() => tracing::warn!("stopped at once"),
         _ = interrupt.recv() => tracing::warn!("stopped at once"),
     }
-    Ok(())
+    ended
 }
 
 fn on(kind: SignalKind) -> Result<Signal, String> {

@@ -19,6 +19,7 @@ use crate::message::stamp::Stamp;
 use crate::report::{self, Action, Made, Reported};
 use crate::routing::verdict::Way;
 use crate::smtp::reply::{self, Reply};
+use crate::spool::condition::Condition;
 use crate::spool::entry::outline::Outline;
 use crate::spool::entry::{Content, Entry, Outcome, Queued, Record, State, Waiting, Why};
 use crate::spool::{Committed, Draft, LargeDraft, Spool, SpoolError, Stored};
@@ -277,12 +278,20 @@ impl Spool for WithDraft<'_> {
         self.spool.entry(id)
     }
 
+    fn open_recipients(&self, id: QueueId) -> Vec<usize> {
+        self.spool.open_recipients(id)
+    }
+
     fn live_messages(&self) -> usize {
         self.spool.live_messages()
     }
 
     fn ids_after(&self, id: Option<QueueId>, most: usize) -> Vec<QueueId> {
         self.spool.ids_after(id, most)
+    }
+
+    fn condition(&self) -> Condition {
+        self.spool.condition()
     }
 
     fn recovered(&self) -> Vec<Outline> {

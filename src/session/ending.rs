@@ -14,6 +14,7 @@ use super::rcpt::part;
 use super::refused::is_unknown;
 use super::returned::{self, ToRemember};
 use super::transaction::{Accepted, Answer, Transaction};
+use super::without_spool::can_keep;
 use super::writing::Writing;
 use crate::config::{Retry, SendConnector};
 use crate::delivery::branch::{InFlight, Message, Waits};
@@ -69,6 +70,10 @@ pub(super) async fn end(
         return Err(reply::INSUFFICIENT_STORAGE.into());
     }
     returned::check(services, session, &mut transaction, &mut passed).await?;
+    if !can_keep(services) && !transaction.ends_without_spool(&passed) {
+        tracing::warn!("message refused: the spool takes nothing, and something of it may have to be kept");
+        return Err(reply::TRY_AGAIN.into());
+    }
     let content = content(&passed, &writing, summary);
     let fates = if transaction.branches.is_empty() {
         transaction.recipients.iter().map(|_| Fate::due(UnixTime::steady())).collect()

@@ -55,6 +55,7 @@ mod transaction;
 pub mod turn;
 pub mod users;
 mod wire;
+mod without_spool;
 mod writing;
 
 use deadline::Deadlines;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::Services;
 use super::transaction::{Accepted, Answer, Deciding, Transaction, is_loop};
+use super::without_spool::can_keep;
 use crate::config::{Config, Delivery, Protocol};
 use crate::delivery::cut_through::{Asked, TakesPart};
 use crate::delivery::on_its_way::{Asker, ComesFrom, Key, OnTheWay};
@@ -161,6 +162,14 @@ impl Transaction {
         // RFC 5321 4.1.1.3 does not forbid it, and nobody wants two copies.
         if self.recipients.iter().any(|known| known.rcpt == *rcpt) {
             return Some(Stage::Answered(Ok(())));
+        }
+        if !can_keep(services) {
+            if before > 0 {
+                return None; // one after the other: what may be taken depends on who was
+            }
+            if !self.goes_without_spool(rcpt, route) {
+                return Some(Stage::Answered(Err(reply::TRY_AGAIN.into())));
+            }
         }
         let in_force = self.in_force.clone();
         let Some(part) = part(&in_force.config, route) else {
@@ -327,7 +336,10 @@ impl Transaction {
         outcome: &Outcome,
     ) -> Result<(), Refusal> {
         let in_force = self.in_force.clone();
-        let otherwise = self.when_unreachable(services, (&rcpt.address, &route));
+        let otherwise = match can_keep(services) {
+            true => self.when_unreachable(services, (&rcpt.address, &route)),
+            false => Unreachable::Defer,
+        };
         let what = match otherwise {
             Unreachable::Queue => "queued",
             Unreachable::Defer => "deferred",

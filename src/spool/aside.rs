@@ -4,12 +4,15 @@
 use std::fs;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use super::SpoolError;
 use super::entry::Entry;
+use super::index::{Kept, Place};
 use super::layout::{self, Layout, failed};
 use super::record::{Held, Unreadable};
+use super::stored::Stored;
 use crate::message::queue_id::QueueId;
 
 /// The id that a file is named by.
@@ -17,18 +20,31 @@ pub(super) fn id(path: &Path) -> Option<QueueId> {
     path.file_name()?.to_str()?.parse().ok()
 }
 
-/// Keeps a segment in which these bytes cannot be read, under a second name: that takes no space.
-pub(super) fn keep_segment(layout: &Layout, number: u32, bad: &[Range<usize>]) -> Result<(), SpoolError> {
-    let (path, aside) = (layout.segment(number), layout.aside.join(format!("{number:08}.seg")));
-    match fs::hard_link(&path, &aside) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed("cannot link", &aside, &e)),
-        _ => layout::sync_folder(&layout.aside)?,
+/// Keeps a segment under a second name, which takes no space, for this reason. Returns the name.
+pub(super) fn keep_segment(layout: &Layout, number: u32, why: &str) -> Result<PathBuf, SpoolError> {
+    let path = layout.segment(number);
+    let names = (0..).map(|nth: u32| match nth {
+        0 => layout.aside.join(format!("{number:08}.seg")),
+        nth => layout.aside.join(format!("{number:08}.{nth}.seg")),
+    });
+    for aside in names {
+        match fs::hard_link(&path, &aside) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_same(&path, &aside) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+            Err(e) => return Err(failed("cannot link", &aside, &e)),
+        }
+        layout::sync_folder(&layout.aside)?;
+        tracing::error!("spool: {why}; it is kept as {}: see docs/spool.md", aside.display());
+        return Ok(aside);
     }
-    tracing::error!(
-        "spool: bytes {bad:?} of a segment of the log cannot be read; it is kept as {}: see docs/spool.md",
-        aside.display()
-    );
-    Ok(())
+    Err(SpoolError::Io(format!("{} has no room for another name", layout.aside.display())))
+}
+
+/// Whether two names are one file's.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let inode = |path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    matches!((inode(one), inode(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Something that is to be kept.
@@ -44,7 +60,10 @@ impl Aside {
     /// Keeps it.
     pub(super) fn keep(self, layout: &Layout) -> Result<(), SpoolError> {
         match self {
-            Self::Segment(number, bad) => keep_segment(layout, number, &bad),
+            Self::Segment(number, bad) => {
+                let why = format!("bytes {bad:?} of a segment of the log cannot be read");
+                keep_segment(layout, number, &why).map(|_| ())
+            }
             Self::Message(entry, content) => {
                 keep_message(layout, &entry, &content);
                 Ok(())
@@ -72,6 +91,29 @@ pub(super) fn keep_message(layout: &Layout, entry: &Entry, content: &[u8]) {
     let eml = layout.aside.join(format!("{}.eml", entry.id));
     let kept = write(&eml, content).map_err(|e| failed("cannot write", &eml, &e));
     if let Err(error) = kept.and_then(|()| keep_envelope(layout, entry)) {
+        tracing::warn!("{error}");
+    }
+}
+
+/// Keeps a message that turned out to be damaged when it was read: a large one under a second name, one that the disk does
+/// not give with all of its segment.
+pub(super) fn keep_stored(layout: &Layout, entry: &Entry, (content, kept): (&Stored, &Kept)) {
+    let aside = layout.aside.join(format!("{}.eml", entry.id));
+    if let Place::File { folder, .. } = kept.content {
+        let path = layout.large(folder, entry.id);
+        let linked = match fs::hard_link(&path, &aside) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(failed("cannot link", &path, &e)),
+            _ => Ok(()),
+        };
+        if let Err(error) = linked.and_then(|()| keep_envelope(layout, entry)) {
+            tracing::warn!("{error}");
+        }
+        return;
+    }
+    let segment = kept.at.segment;
+    let whole = |e| keep_segment(layout, segment, &format!("{} cannot be read in segment {segment}: {e}", entry.id));
+    let kept = content.as_it_is().map(|bytes| keep_message(layout, entry, &bytes));
+    if let Err(error) = kept.or_else(|e| whole(e).and_then(|_| keep_envelope(layout, entry))) {
         tracing::warn!("{error}");
     }
 }

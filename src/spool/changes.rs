@@ -2,8 +2,10 @@
 //! that are moved.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
 use std::fs::File;
 
+use super::SpoolError;
 use super::entry::Entry;
 use super::header::Header;
 use super::index::{Changed, Kept};
@@ -13,7 +15,7 @@ use super::segment::{header_of, logged_at};
 /// The segments in which changes were looked up.
 pub(super) struct Changes<'a> {
     layout: &'a Layout,
-    files: HashMap<u32, Option<(File, Header)>>,
+    files: HashMap<u32, (File, Header)>,
 }
 
 impl<'a> Changes<'a> {
@@ -23,24 +25,28 @@ impl<'a> Changes<'a> {
     }
 
     /// Brings an entry up to date. Changes that are in it already do no harm.
-    pub(super) fn apply(&mut self, entry: &mut Entry, kept: &Kept) {
-        kept.changes.iter().for_each(|changed| self.apply_one(entry, changed));
+    ///
+    /// # Errors
+    /// One of them cannot be read: the entry is not what it should be, and is not to be used.
+    pub(super) fn apply(&mut self, entry: &mut Entry, kept: &Kept) -> Result<(), SpoolError> {
+        kept.changes.iter().try_for_each(|changed| self.apply_one(entry, changed))
     }
 
-    fn apply_one(&mut self, entry: &mut Entry, changed: Changed) {
+    fn apply_one(&mut self, entry: &mut Entry, changed: Changed) -> Result<(), SpoolError> {
         let Changed { recipient, segment, offset, .. } = changed;
-        let open = || {
-            let file = File::open(self.layout.segment(segment)).ok()?;
-            let header = header_of(&file).ok()?;
-            Some((file, header))
-        };
-        let file = self.files.entry(segment).or_insert_with(open).as_ref();
-        let Some(logged) = file.and_then(|(file, header)| logged_at(file, header, offset)) else {
-            tracing::error!(id = %entry.id, "spool: what became of a recipient cannot be read in segment {segment}");
-            return;
-        };
         let id = entry.id;
+        let unread = || {
+            SpoolError::Io(format!("what became of a recipient of {id} cannot be read in {segment:08}.seg at {offset}"))
+        };
+        if let Place::Vacant(place) = self.files.entry(segment) {
+            let file = File::open(self.layout.segment(segment)).map_err(|_| unread())?;
+            let header = header_of(&file).map_err(|_| unread())?.map_err(|_| unread())?;
+            place.insert((file, header));
+        }
+        let file = self.files.get(&segment);
+        let logged = file.and_then(|(file, header)| logged_at(file, header, offset)).ok_or_else(unread)?;
         let is_meant = |change: &&super::entry::Change| change.id == id && change.recipient == recipient as usize;
         logged.changes.iter().filter(is_meant).for_each(|change| entry.apply(change));
+        Ok(())
     }
 }

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::SpoolError;
 use super::changes::Changes;
-use super::draft::Draft;
+use super::closed::{By, Closed};
+use super::condition::{Condition, Takes};
+use super::draft::{Draft, LargeDraft};
 use super::index::{Over, Place, Sizes};
-use super::job::{Batch, Job, What, collect};
+use super::job::{Batch, Collected, Job, What, collect};
 use super::large::Large;
 use super::layout::{Layout, alert};
 use super::reserve::Reserve;
@@ -31,10 +33,19 @@ const BEGIN_AGAIN: Duration = Duration::from_secs(5);
 enum Log {
     /// Records can be appended.
     Open(Segment),
-    /// A sync of this segment failed; the next one has this number.
-    Failed(Segment, u32),
-    /// No segment can be begun before the next start.
-    Stopped(SpoolError),
+    /// Not now.
+    Closed(Box<Closed>),
+    /// Not before the next start.
+    Ended(SpoolError),
+}
+
+/// Where the room for a new segment may come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// What the disk has left.
+    Disk,
+    /// Also the reserve: it is not for new mail.
+    Reserve,
 }
 
 /// The committer's state.
@@ -42,6 +53,8 @@ pub(super) struct Committer {
     log: Log,
     parts: Parts,
     reserve: Reserve,
+    /// The folder of the segment in force: 0 the usual one, else a spare one.
+    folder: u32,
     last_id: QueueId,
     /// Records that may be in a failed segment: their large contents are not removed while that one is in force.
     in_doubt: Vec<What>,
@@ -63,20 +76,33 @@ pub(super) struct Parts {
     pub large: std::sync::Arc<Large>,
     /// Who tidies.
     pub tidy: Sender<Task>,
-    /// Where syncs are timed.
-    pub metrics: Metrics,
+    /// Where it is said whether records are taken, and where syncs are timed.
+    pub fares: (Condition, Metrics),
 }
 
 impl Committer {
     /// Ready to run. `segment` is in force and empty.
     pub(super) fn new(parts: Parts, segment: Segment, reserve: Reserve, last_id: QueueId) -> Self {
         let now = Instant::now();
-        Self { log: Log::Open(segment), parts, reserve, last_id, in_doubt: Vec::new(), begun: now, begin_again: now }
+        let (log, in_doubt) = (Log::Open(segment), Vec::new());
+        Self { log, parts, reserve, folder: 0, last_id, in_doubt, begun: now, begin_again: now }
     }
 
     /// Takes jobs until it is told to stop.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
-        while let Some(batch) = collect(jobs) {
+        loop {
+            let wakes_at = match &self.log {
+                Log::Closed(closed) => Some(closed.wakes_at()),
+                Log::Open(_) | Log::Ended(_) => None,
+            };
+            let batch = match collect(jobs, wakes_at) {
+                Collected::Jobs(batch) => batch,
+                Collected::None => {
+                    let _ = self.ready(&[]); // says so itself
+                    continue;
+                }
+                Collected::Ended => break,
+            };
             let (stop, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(|job| matches!(job.what, What::Stop));
             if !batch.is_empty() {
                 self.commit(batch);
@@ -94,7 +120,7 @@ impl Committer {
     }
 
     fn commit(&mut self, batch: Vec<Job>) {
-        if let Err(error) = self.ready() {
+        if let Err(error) = self.ready(&batch) {
             batch.into_iter().for_each(|job| job.end(Err(error.clone())));
             return;
         }
@@ -111,13 +137,31 @@ impl Committer {
         }
     }
 
-    /// Sees to it that there is a segment to append to.
-    fn ready(&mut self) -> Result<(), SpoolError> {
-        match &self.log {
-            Log::Open(_) => Ok(()),
-            Log::Failed(_, next) => self.begin(*next),
-            Log::Stopped(error) => Err(error.clone()),
+    /// Sees to it that there is a segment to append to, for these jobs if there are any.
+    fn ready(&mut self, batch: &[Job]) -> Result<(), SpoolError> {
+        if let Log::Closed(closed) = &self.log
+            && closed.is_due(Instant::now(), if batch.is_empty() { By::Clock } else { By::Record })
+        {
+            let (next, only_mail) = (closed.next, batch.iter().all(Job::is_new_mail));
+            let _ = self.begin(next, if only_mail { From::Disk } else { From::Reserve });
         }
+        let now = Instant::now();
+        let over = match &self.log {
+            Log::Open(_) => return Ok(()),
+            Log::Ended(error) => return Err(error.clone()),
+            Log::Closed(closed) if !closed.is_over(now) => return Err(closed.error.clone()),
+            Log::Closed(closed) => closed.error.clone(),
+        };
+        tracing::error!(alert = true, "{over}; no mail can be taken any more: fingerpost ends, to be started again");
+        self.says(Takes::NothingMore(over.to_string()));
+        // Its contents stay as they are in doubt.
+        self.log = Log::Ended(over.clone());
+        Err(over)
+    }
+
+    fn says(&self, takes: Takes) {
+        let (condition, metrics) = &self.parts.fares;
+        condition.set_takes(takes, metrics);
     }
 
     /// Begins a new segment when the one in force is full, or when that sets free what is `worth_it`.
@@ -126,7 +170,7 @@ impl Committer {
         if let Log::Open(segment) = &self.log
             && (segment.size >= self.parts.sizes.segment || spent.bytes >= worth_it || spent.segments > 16)
             && self.begin_again <= Instant::now()
-            && self.begin(segment.number + 1).is_err()
+            && self.begin(segment.number + 1, if spent.segments > 0 { From::Reserve } else { From::Disk }).is_err()
         {
             self.begin_again = Instant::now() + BEGIN_AGAIN;
         }
@@ -144,10 +188,8 @@ impl Committer {
             moves.retain_mut(|moved| {
                 let now = self.parts.shared.lock().index.get(moved.entry.id).cloned();
                 let Some(now) = now.filter(|now| now.at == moved.found.at) else { return false };
-                if now != moved.found {
-                    changes.apply(&mut moved.entry, &now);
-                }
-                true
+                // What has become of it cannot be read: it stays where it is.
+                now == moved.found || changes.apply(&mut moved.entry, &now).is_ok()
             });
         }
         // moves first: what is changed in this batch is changed behind them
@@ -161,22 +203,19 @@ impl Committer {
         if batch.jobs.is_empty() {
             return;
         }
-        match segment.append(&batch.bytes, &self.parts.metrics) {
+        match segment.append(&batch.bytes, &self.parts.fares.1) {
             Ok(()) => self.accept(batch),
             Err(NotAppended::Full(error)) => self.append_from_reserve(batch, &error),
-            Err(NotAppended::Unwritten(error)) => {
-                tracing::error!("{error}; what was being accepted is turned away for now");
-                batch.into_jobs().into_iter().for_each(|job| job.end(Err(error.clone())));
-            }
-            Err(NotAppended::InDoubt(error)) => self.give_up(batch.into_jobs(), &error),
+            // What cannot be written here may be written elsewhere.
+            Err(NotAppended::Unwritten(error) | NotAppended::InDoubt(error)) => self.give_up(batch.into_jobs(), &error),
         }
     }
 
-    /// The disk is full: new mail is turned away, the rest is written from the reserve.
+    /// The disk is full: new mail is turned away, and the rest written from the reserve if it finds no room without.
     fn append_from_reserve(&mut self, batch: Batch, error: &SpoolError) {
-        let had_one = self.reserve.release();
-        let may = |job: &Job| had_one && !job.is_new_mail();
-        let (rest, refused): (Vec<_>, Vec<_>) = batch.into_jobs().into_iter().partition(may);
+        let (mail, mut rest): (Vec<_>, Vec<_>) = batch.into_jobs().into_iter().partition(Job::is_new_mail);
+        let may_fit = !mail.is_empty() || self.reserve.release();
+        let refused = if may_fit { mail } else { std::mem::take(&mut rest) };
         if !refused.is_empty() {
             tracing::error!("{error}; what was being accepted is turned away for now");
             refused.into_iter().for_each(|job| job.end(Err(error.clone())));
@@ -206,7 +245,10 @@ impl Committer {
         if let Log::Open(segment) = &self.log {
             state.index.grow(segment.number, length);
         }
-        over.iter().for_each(|Over(id, _)| drop(state.fresh.take(*id)));
+        over.iter().for_each(|Over(id, _)| {
+            state.fresh.take(*id);
+            state.damaged.remove(id);
+        });
         drop(state);
         for answer in answers {
             let _ = answer.send(Ok(()));
@@ -221,27 +263,33 @@ impl Committer {
     /// The batch may or may not be in the log. A new segment takes it back before anybody hears that it was not accepted;
     /// where that fails too, its contents stay, so that recovery finds it whole or not at all.
     fn give_up(&mut self, batch: Vec<Job>, error: &SpoolError) {
-        alert(&self.parts.metrics, error, "a new segment of the log is begun");
-        let Log::Open(segment) = std::mem::replace(&mut self.log, Log::Stopped(error.clone())) else { return };
+        alert(&self.parts.fares.1, error, "a new segment of the log is begun");
+        let Log::Open(segment) = std::mem::replace(&mut self.log, Log::Ended(error.clone())) else { return };
         segment.cut();
         let next = segment.number + 1;
-        self.log = Log::Failed(segment, next);
+        let from = if batch.iter().all(Job::is_new_mail) { From::Disk } else { From::Reserve };
+        self.log = Log::Closed(Box::new(Closed::new(segment, (next, self.folder), error.clone(), Instant::now())));
         let (whats, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.what, job.answer)).unzip();
         self.in_doubt.extend(whats);
-        let _ = self.begin(next); // says so itself, and is tried again with the next batch
+        let _ = self.begin(next, from); // says so itself, and is tried again with the next batch
         for answer in answers {
             let _ = answer.send(Err(error.clone()));
         }
     }
 
     /// Puts a new segment in force, and removes those before the first that is needed.
-    fn begin(&mut self, number: u32) -> Result<(), SpoolError> {
-        let (Log::Open(old) | Log::Failed(old, _)) = &self.log else { return Ok(()) };
-        let old = (old.number, old.size);
+    fn begin(&mut self, number: u32, from: From) -> Result<(), SpoolError> {
+        let (old, folder) = match &self.log {
+            Log::Open(old) => ((old.number, old.size), self.folder),
+            Log::Closed(closed) => ((closed.old.number, closed.old.size), closed.folder),
+            Log::Ended(error) => return Err(error.clone()),
+        };
         let first = self.parts.shared.lock().index.first_needed_or(number);
-        let reserve = (&mut self.reserve, &self.parts.sizes);
-        match segment::begin(&self.parts.layout, (number, old, first, self.last_id), reserve) {
+        let reserve = Some(&mut self.reserve).filter(|_| from == From::Reserve);
+        self.parts.layout.put(number, folder);
+        match segment::begin(&self.parts.layout, (number, old, first, self.last_id), (reserve, &self.parts.sizes)) {
             Ok(segment) => {
+                self.folder = folder;
                 let mut state = self.parts.shared.lock();
                 state.begin(number, segment.readable());
                 state.index.grow(number, segment.size);
@@ -250,31 +298,70 @@ impl Committer {
                 segment::remove(&self.parts.layout, spent);
                 self.in_doubt.clear();
                 self.begun = Instant::now();
-                if let Log::Open(old) = std::mem::replace(&mut self.log, Log::Open(segment)) {
-                    old.cut();
+                match std::mem::replace(&mut self.log, Log::Open(segment)) {
+                    Log::Open(old) => old.cut(),
+                    Log::Closed(_) => tracing::warn!("a new segment of the log is begun: records are taken again"),
+                    Log::Ended(_) => {}
                 }
+                self.says(Takes::Records);
                 let _ = self.parts.tidy.send(Task::Complete);
                 Ok(())
             }
-            Err(NotBegun::Unwritten(error) | NotBegun::Full(error)) => {
-                tracing::error!("{error}; the new segment of the log is tried again");
-                Err(error)
-            }
-            Err(NotBegun::Unnamed(error)) => {
-                alert(&self.parts.metrics, &error, "no mail is taken until fingerpost is restarted");
-                self.log = Log::Stopped(error.clone());
-                Err(error)
+            Err(not_begun) => {
+                self.parts.layout.forget(number);
+                self.not_begun(not_begun, number)
             }
         }
+    }
+
+    /// The next segment could not be begun.
+    fn not_begun(&mut self, why: NotBegun, number: u32) -> Result<(), SpoolError> {
+        let error = match &why {
+            NotBegun::Unwritten(error) | NotBegun::Full(error) => {
+                tracing::error!("{error}; the new segment of the log is tried again");
+                error.clone()
+            }
+            NotBegun::Unnamed(error) => {
+                alert(&self.parts.fares.1, error, "no mail is taken until a segment is begun in another folder");
+                error.clone()
+            }
+        };
+        let now = Instant::now();
+        self.log = match std::mem::replace(&mut self.log, Log::Ended(error.clone())) {
+            // It goes on: only its end is in doubt once there is another one with a name.
+            Log::Open(old) if !matches!(why, NotBegun::Unnamed(_)) => Log::Open(old),
+            Log::Open(old) => {
+                let mut closed = Closed::new(old, (number, self.folder), error.clone(), now);
+                closed.failed(why, now);
+                Log::Closed(Box::new(closed))
+            }
+            Log::Closed(mut closed) => {
+                closed.failed(why, now);
+                Log::Closed(closed)
+            }
+            ended @ Log::Ended(_) => ended,
+        };
+        if let Log::Closed(closed) = &self.log {
+            if closed.is_due(now, By::Clock) {
+                return self.begin(closed.next, From::Disk);
+            }
+            self.says(Takes::Nothing(error.to_string()));
+        }
+        Err(error)
     }
 }
 
 /// The files of its large contents stay.
 fn keep(what: &mut What) {
-    let What::Record(record, _) = what else { return };
-    for (draft, _) in &mut record.accepted {
-        if let Draft::Large(draft) = draft {
-            draft.keep();
+    match what {
+        What::Record(record, _) => {
+            for (draft, _) in &mut record.accepted {
+                if let Draft::Large(draft) = draft {
+                    draft.keep();
+                }
+            }
         }
+        What::Moves(moves) => moves.iter_mut().filter_map(|moved| moved.file.as_mut()).for_each(LargeDraft::keep),
+        What::Release | What::Stop => {}
     }
 }

@@ -101,7 +101,7 @@ impl LargeDraft {
     /// What was written so far, for reading.
     #[must_use]
     pub fn stored(&self) -> Stored {
-        Stored::file(self.file.clone(), self.length)
+        Stored::file(self.file.clone(), self.length, Some(self.sum))
     }
 
     /// Its file belongs to a record now.

@@ -165,6 +165,12 @@ impl Index {
         here.flat_map(|(id, kept)| kept.open.iter().map(|recipient| (*id, recipient))).collect()
     }
 
+    /// The recipients of a message that are not over, by position.
+    #[must_use]
+    pub fn open_of(&self, id: QueueId) -> Vec<usize> {
+        self.messages.get(&id).map(|kept| kept.open.iter().collect()).unwrap_or_default()
+    }
+
     /// Puts a record in. Returns what it finished.
     pub fn apply(&mut self, logged: &Logged<'_>, spot: Spot) -> Vec<Over> {
         let mut over = Vec::new();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::SpoolError;
-use super::draft::Draft;
+use super::draft::{Draft, LargeDraft};
 use super::entry::{Entry, Record};
 use super::index::{Kept, Spot};
 use super::record::{self, Held, Logged, Mark, Statement};
@@ -55,6 +55,8 @@ pub(super) struct Moved {
     pub held: Held,
     /// Its content, if that is in the record.
     pub content: Bytes,
+    /// Its content, if it is damaged: in a file of its own from now on.
+    pub file: Option<LargeDraft>,
 }
 
 impl Job {
@@ -172,9 +174,28 @@ impl Batch {
     }
 }
 
-/// The next jobs: what has come while the last ones were synced. `None`: nobody can send any more.
-pub(super) fn collect(jobs: &Receiver<Job>) -> Option<Vec<Job>> {
-    let first = jobs.recv().ok()?;
+/// What has come.
+#[derive(Debug)]
+pub(super) enum Collected {
+    /// The next jobs.
+    Jobs(Vec<Job>),
+    /// None until it was time.
+    None,
+    /// Nobody can send any more.
+    Ended,
+}
+
+/// The next jobs: what has come while the last ones were synced; or none until it is time to wake.
+pub(super) fn collect(jobs: &Receiver<Job>, wakes_at: Option<Instant>) -> Collected {
+    let first = match wakes_at {
+        None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        Some(at) => jobs.recv_timeout(at.saturating_duration_since(Instant::now())),
+    };
+    let first = match first {
+        Ok(first) => first,
+        Err(RecvTimeoutError::Timeout) => return Collected::None,
+        Err(RecvTimeoutError::Disconnected) => return Collected::Ended,
+    };
     let (mut bytes, mut until) = (first.size(), None);
     let mut batch = vec![first];
     while batch.len() < BATCH && bytes < BATCH_BYTES {
@@ -192,5 +213,5 @@ pub(super) fn collect(jobs: &Receiver<Job>) -> Option<Vec<Job>> {
         bytes += next.size();
         batch.push(next);
     }
-    Some(batch)
+    Collected::Jobs(batch)
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::sync::{Mutex, PoisonError};
 
 use super::SpoolError;
+use super::condition::{Condition, Takes};
 use super::draft::LargeDraft;
 use super::layout::{Layout, alert, discard, failed, make_folder, new_file, sync_folder};
 use crate::message::queue_id::QueueId;
@@ -15,6 +16,7 @@ use crate::metrics::Metrics;
 pub(super) struct Large {
     layout: Layout,
     metrics: Metrics,
+    condition: Condition,
     current: Mutex<Current>,
 }
 
@@ -30,8 +32,8 @@ enum Current {
 
 impl Large {
     /// New contents go to a new folder.
-    pub(super) fn new(layout: Layout, metrics: Metrics, next: u32) -> Self {
-        Self { layout, metrics, current: Mutex::new(Current::Next(next)) }
+    pub(super) fn new(layout: Layout, (metrics, condition): (Metrics, Condition), next: u32) -> Self {
+        Self { layout, metrics, condition, current: Mutex::new(Current::Next(next)) }
     }
 
     /// An empty file for a content that is coming in.
@@ -76,7 +78,9 @@ impl Large {
         };
         make_folder(&self.layout.large_folder(number))?;
         if let Err(error) = sync_folder(&self.layout.large) {
-            alert(&self.metrics, &error, "no large mail is taken until fingerpost is restarted");
+            alert(&self.metrics, &error, "no large mail can be taken any more: fingerpost ends, to be started again");
+            // The folder of folders is synced once for each of them: this sync must not be made again.
+            self.condition.set_takes(Takes::NothingMore(error.to_string()), &self.metrics);
             *current = Current::Stopped(error.clone());
             return Err(error);
         }

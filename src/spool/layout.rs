@@ -6,14 +6,18 @@
 //! segments/00000007.sum   its checkpoint: the same without contents, so that a start need not read them
 //! large/00000003/ID       contents that are too large for a record, synced before the log names them
 //! incoming/ID             such a content that is being written; discarded at start
+//! spare/1                 more folders for segments, for when a sync of the one before has failed
 //! reserve                 space for outcomes and compaction when the disk is full
+//! reserve-start           its last bit, for a start
 //! aside/                  what could not be read, for a person to look at
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::SpoolError;
@@ -38,7 +42,14 @@ pub(super) struct Layout {
     pub segments: PathBuf,
     /// What could not be read.
     pub aside: PathBuf,
+    /// Folders for segments, made ahead: their names are durable.
+    spare: PathBuf,
+    /// Segments that are not in the usual folder, and where they are.
+    elsewhere: Arc<Mutex<BTreeMap<u32, PathBuf>>>,
 }
+
+/// How many folders for segments there are beside the usual one.
+pub(super) const SPARE: u32 = 8;
 
 impl Layout {
     /// Where everything lies, whether it is there or not.
@@ -50,6 +61,8 @@ impl Layout {
             large: at("large"),
             segments: at("segments"),
             aside: at("aside"),
+            spare: at("spare"),
+            elsewhere: Arc::default(),
         }
     }
 
@@ -58,9 +71,11 @@ impl Layout {
         let layout = Self::at(folder);
         layout.refuse_old()?;
         make_folder(folder)?;
-        for sub in [&layout.incoming, &layout.large, &layout.segments, &layout.aside] {
+        for sub in [&layout.incoming, &layout.large, &layout.segments, &layout.aside, &layout.spare] {
             make_folder(sub)?;
         }
+        (1..=SPARE).try_for_each(|number| make_folder(&layout.spare(number)))?;
+        sync_folder(&layout.spare)?;
         sync_folder(folder)?;
         if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_folder(parent)?;
@@ -70,12 +85,48 @@ impl Layout {
 
     /// A segment.
     pub(super) fn segment(&self, number: u32) -> PathBuf {
-        self.segments.join(format!("{number:08}.seg"))
+        self.folder_of(number).join(format!("{number:08}.seg"))
     }
 
-    /// A segment's checkpoint.
+    /// A segment's checkpoint, beside it.
     pub(super) fn checkpoint(&self, number: u32) -> PathBuf {
-        self.segments.join(format!("{number:08}.sum"))
+        self.folder_of(number).join(format!("{number:08}.sum"))
+    }
+
+    /// A folder for segments beside the usual one.
+    fn spare(&self, number: u32) -> PathBuf {
+        self.spare.join(number.to_string())
+    }
+
+    fn folder_of(&self, segment: u32) -> PathBuf {
+        self.elsewhere().get(&segment).unwrap_or(&self.segments).clone()
+    }
+
+    fn elsewhere(&self) -> MutexGuard<'_, BTreeMap<u32, PathBuf>> {
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This segment is, or will be, in that spare folder; 0: in the usual one.
+    pub(super) fn put(&self, segment: u32, spare: u32) {
+        if spare > 0 {
+            self.elsewhere().insert(segment, self.spare(spare));
+        }
+    }
+
+    /// This segment is gone.
+    pub(super) fn forget(&self, segment: u32) {
+        self.elsewhere().remove(&segment);
+    }
+
+    /// What is in all folders for segments, by number where they are segments.
+    pub(super) fn list_segments(&self) -> Result<Vec<PathBuf>, SpoolError> {
+        let mut paths = list(&self.segments)?;
+        for spare in 1..=SPARE {
+            let there = list(&self.spare(spare))?;
+            there.iter().filter_map(|path| number(path, ".seg")).for_each(|segment| self.put(segment, spare));
+            paths.extend(there);
+        }
+        Ok(paths)
     }
 
     /// A folder of large contents.

@@ -5,7 +5,8 @@
 //!
 //! The store's parts, as a record meets them: [`Draft`] (content before it is committed), [`store`], `large` (content
 //! in a file of its own), `job`, `committer`, `segment`, [`record`] and [`header`] (bytes, pure), [`index`] (pure),
-//! [`Stored`] (content being read); `clock`; `tidy`, `changes` and [`checkpoint`] keep the log short and quick to read; `recover` with
+//! [`Stored`] (content being read); `clock`; [`condition`] (how it fares), `closed` (while nothing can be appended); `tidy`,
+//! `stuck`, `changes` and [`checkpoint`] keep the log short and quick to read; `recover` with
 //! [`chain`] and `aside` reads it at start; [`offline`] reads it without a server.
 
 use crate::message::queue_id::QueueId;
@@ -20,11 +21,14 @@ pub mod header;
 pub mod index;
 pub mod offline;
 pub mod record;
+pub mod release;
 pub mod store;
 mod stored;
 mod aside;
 mod changes;
+mod closed;
 mod clock;
+pub mod condition;
 mod committer;
 #[cfg(test)]
 pub(crate) mod formats;
@@ -40,12 +44,14 @@ mod reserve;
 mod sample;
 mod segment;
 mod shared;
+mod stuck;
 mod tidy;
 
 pub use draft::{Draft, IN_RECORD, LargeDraft};
 pub use index::Sizes;
-pub use stored::Stored;
+pub use stored::{Pieces, Stored};
 
+use condition::Condition;
 use entry::outline::Outline;
 use entry::{Entry, Record};
 
@@ -111,6 +117,9 @@ pub trait Spool: Send + Sync {
     /// The ids of the first live messages behind this one, by age; `None`: of the oldest.
     fn ids_after(&self, id: Option<QueueId>, most: usize) -> Vec<QueueId>;
 
+    /// The recipients of a live message that are not over, by position, whether it can be read or not.
+    fn open_recipients(&self, id: QueueId) -> Vec<usize>;
+
     /// How many live messages there are.
     fn live_messages(&self) -> usize;
 
@@ -119,6 +128,27 @@ pub trait Spool: Send + Sync {
     /// # Errors
     /// [`SpoolError::Io`].
     fn open(&self, id: QueueId) -> Result<Stored, SpoolError>;
+
+    /// How it fares.
+    fn condition(&self) -> Condition {
+        Condition::default()
+    }
+
+    /// A message's content is not what was written: keeps a copy of what there is for a person to look at, and says so.
+    /// From now on [`Spool::open`] knows it as damaged. It blocks.
+    fn keep_damaged(&self, entry: &Entry, content: &Stored) {
+        let _ = (entry, content);
+    }
+
+    /// Keeps a segment that cannot be read for a person to look at, if it is one. Returns the live messages in it; they
+    /// stay as they are. It blocks.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    fn keep_unreadable(&self, segment: u32) -> Result<Option<Vec<QueueId>>, SpoolError> {
+        let _ = segment;
+        Ok(None)
+    }
 
     /// The live messages found at start, once: later calls return nothing.
     fn recovered(&self) -> Vec<Outline>;

@@ -168,7 +168,9 @@ impl Offline {
                     let at = At { segment: link.number, offset, nth };
                     let Some(kept) = self.index.get(statement.entry.id).filter(|kept| kept.at == at) else { continue };
                     let mut entry = Entry::clone(&statement.entry);
-                    changes.apply(&mut entry, kept);
+                    if changes.apply(&mut entry, kept).is_err() {
+                        continue; // the same
+                    }
                     let content = self.content(entry.id, kept, &bytes);
                     take(Waiting { entry, content })?;
                 }
@@ -208,14 +210,14 @@ impl Offline {
 
     fn headers(&mut self) -> Result<BTreeMap<u32, Option<Header>>, SpoolError> {
         let mut headers = BTreeMap::new();
-        for path in layout::list(&self.layout.segments)? {
+        for path in self.layout.list_segments()? {
             let Some(number) = layout::number(&path, ".seg") else { continue };
-            let header = File::open(&path).map(|file| header_of(&file));
+            let header = File::open(&path).and_then(|file| header_of(&file));
             let problem = match &header {
                 Ok(Ok(_)) => None,
                 Ok(Err(header::Unreadable::Format(format))) => Some(other_format(layout::in_format(&path, *format))),
                 Ok(Err(header::Unreadable::Damaged)) => Some(damage(&path, "has no header that can be read")),
-                Err(error) => Some(damage(&path, &format!("cannot be opened: {error}"))),
+                Err(error) => Some(damage(&path, &format!("cannot be read: {error}"))),
             };
             self.problems.extend(problem);
             headers.insert(number, header.ok().and_then(Result::ok));

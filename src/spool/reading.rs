@@ -6,11 +6,28 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
+
+/// How often a start reads what the disk does not give, and the pauses between.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is read again by itself where a longer read failed.
 const BLOCK: usize = 4096;
 /// What is read at once.
 const PIECE: usize = 1 << 20;
+
+/// The same, tried again for some seconds while the disk does not give all of it: it may have a bad moment.
+pub(super) fn patiently<T>(mut read: impl FnMut() -> io::Result<T>, is_all: impl Fn(&T) -> bool) -> io::Result<T> {
+    for _ in 1..TRIES {
+        match read() {
+            Ok(all) if is_all(&all) => return Ok(all),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+            Ok(_) | Err(_) => std::thread::sleep(PAUSE),
+        }
+    }
+    read()
+}
 
 /// A segment's bytes, and which of them the disk did not give.
 pub(super) fn whole(path: &Path) -> io::Result<(Vec<u8>, Vec<Range<usize>>)> {
@@ -59,6 +76,15 @@ mod tests {
         assert_eq!(missing, std::slice::from_ref(&bad));
         assert!(bytes[..bad.start] == disk[..bad.start] && bytes[bad.end..] == disk[bad.end..]);
         assert!(bytes[bad].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_disk_that_has_a_bad_moment_is_asked_again() {
+        let mut answers = vec![Ok(7), Err(io::Error::other("EIO"))];
+        let read = || answers.pop().unwrap_or(Ok(9));
+        assert_eq!(patiently(read, |all| *all == 9).unwrap(), 9);
+        let gone = || Err::<(), _>(io::ErrorKind::NotFound.into());
+        assert_eq!(patiently(gone, |()| true).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -2,12 +2,14 @@
 //! it and puts the result in force with a new segment; until then everything here can be done again.
 //!
 //! The log decides. Content that it does not name was never accepted or is finished, unless the log itself is damaged:
-//! then it is kept in `aside/`. A live message whose content is missing or has another length goes there too. Nothing
-//! that might be somebody's mail is deleted.
+//! then it is kept in `aside/`. A live message whose content is damaged, missing or of another length waits all the same:
+//! its sender hears of it in the end. Nothing that might be somebody's mail is deleted. What the disk does not give is not
+//! damaged: where it may say what became of mail, the start is refused.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use super::SpoolError;
 use super::aside::{self, Aside};
@@ -16,11 +18,11 @@ use super::changes::Changes;
 use super::checkpoint;
 use super::entry::Entry;
 use super::entry::outline::{Names, Outline};
-use super::header::{self, Header, Unreadable};
+use super::header::{self, Header};
 use super::index::{Index, Kept, Over, Place, Spot};
 use super::layout::{self, Layout, failed, in_format, undecodable};
 use super::reading;
-use super::record::{Frame, Frames, Held, is_torn, is_unused};
+use super::record::{Frame, Frames, Held, Unreadable, is_torn, is_unused};
 use super::segment::{Readable, header_of};
 use crate::message::queue_id::QueueId;
 use crate::time::QueueTime;
@@ -52,6 +54,8 @@ pub(super) struct Recovered {
     aside: Vec<Aside>,
     /// Live messages whose content is not there.
     lost: Vec<QueueId>,
+    /// Those, and the ones whose content is damaged.
+    pub not_whole: HashSet<QueueId>,
     /// Whether accepted messages may be missing.
     damaged: bool,
     /// Checkpoints that another version wrote.
@@ -98,14 +102,14 @@ impl Recovered {
     /// The segments that there are, and what they say of themselves.
     fn headers(&mut self, layout: &Layout) -> Result<BTreeMap<u32, Option<Header>>, SpoolError> {
         let mut headers = BTreeMap::new();
-        let paths = layout::list(&layout.segments)?;
+        let paths = layout.list_segments()?;
         for path in &paths {
             let Some(number) = layout::number(path, ".seg") else { continue };
-            let file = File::open(path).map_err(|e| failed("cannot open", path, &e))?;
-            let header = match header_of(&file) {
+            let read = reading::patiently(|| header_of(&File::open(path)?), |_| true);
+            let header = match read.map_err(|e| unread(path, number, &e.to_string()))? {
                 Ok(header) => Some(header),
-                Err(Unreadable::Format(format)) => return Err(in_format(path, format)),
-                Err(Unreadable::Damaged) => None,
+                Err(header::Unreadable::Format(format)) => return Err(in_format(path, format)),
+                Err(header::Unreadable::Damaged) => None,
             };
             headers.insert(number, header);
         }
@@ -126,8 +130,11 @@ impl Recovered {
             }
         }
         let path = layout.segment(link.number);
-        let (mut bytes, mut bad) = reading::whole(&path).map_err(|e| failed("cannot read", &path, &e))?;
-        let is_all_read = bad.is_empty();
+        let read = reading::patiently(|| reading::whole(&path), |(_, missing)| missing.is_empty());
+        let (mut bytes, missing) = read.map_err(|e| unread(&path, link.number, &e.to_string()))?;
+        let (is_all_read, mut bad) = (missing.is_empty(), Vec::new());
+        let is_missing =
+            |range: &Range<usize>| missing.iter().any(|one| one.start < range.end && range.start < one.end);
         let end = usize::try_from(link.end.unwrap_or(bytes.len() as u64)).unwrap_or(usize::MAX);
         if bytes.len() < end || link.header.is_none() {
             bad.push(bytes.len()..end.max(bytes.len()));
@@ -142,6 +149,18 @@ impl Recovered {
             match read {
                 Err(unreadable) if unreadable.is_undecodable => return Err(undecodable(&path, unreadable.range.start)),
                 Ok(frame) => self.put_in(link.number, frame),
+                // The disk does not give it, which says nothing of what stands there.
+                Err(Unreadable { range, frame: None, .. }) if is_missing(&range) => {
+                    let why = format!("the disk does not give what stands in bytes {range:?}");
+                    return Err(unread(&path, link.number, &why));
+                }
+                Err(Unreadable { range, frame: Some(frame), .. }) if is_missing(&range) => {
+                    tracing::error!(
+                        "spool: contents in bytes {range:?} of {} cannot be read; their messages wait",
+                        path.display()
+                    );
+                    self.put_in(link.number, frame);
+                }
                 Err(unused) if link.end.is_none() && is_unused(&bytes, &unused.range) => {
                     read_to = read_to.min(unused.range.start);
                 }
@@ -157,6 +176,9 @@ impl Recovered {
                 Err(unreadable) => {
                     self.aside.extend(aside::damaged(&bytes, &unreadable));
                     bad.push(unreadable.range);
+                    if let Some(frame) = unreadable.frame {
+                        self.put_in_damaged(link.number, frame);
+                    }
                 }
             }
         }
@@ -168,6 +190,15 @@ impl Recovered {
             self.aside.push(Aside::Segment(link.number, bad));
         }
         Ok(())
+    }
+
+    /// Only contents are damaged: what is said of their messages and of others is not. Those that were moved, and are
+    /// where they were as well, are better there.
+    fn put_in_damaged(&mut self, segment: u32, frame: Frame) {
+        if frame.logged.accepted.iter().all(|statement| self.index.get(statement.entry.id).is_none()) {
+            self.not_whole.extend(frame.logged.accepted.iter().map(|statement| statement.entry.id));
+            self.put_in(segment, frame);
+        }
     }
 
     /// Whether the checkpoint says it all.
@@ -236,13 +267,13 @@ impl Recovered {
         Ok(())
     }
 
-    /// A live message without its content cannot be delivered: its envelope is kept for a person to read.
+    /// A live message without its content cannot be delivered: it waits, until its sender hears of it, or the content is
+    /// there again. Its envelope is kept for a person to read.
     fn lay_aside_without_content(&mut self, layout: &Layout) -> Result<(), SpoolError> {
+        self.not_whole.extend(&self.lost);
         for id in std::mem::take(&mut self.lost) {
-            let kept = self.index.get(id).cloned();
-            self.index.remove(id);
-            self.outlines.remove(&id);
-            if let Some(entry) = kept.and_then(|kept| entry_of(layout, id, &kept)) {
+            let kept = self.index.get(id);
+            if let Some(entry) = kept.and_then(|kept| entry_of(layout, id, kept)) {
                 aside::keep_envelope(layout, &entry)?;
             }
         }
@@ -256,6 +287,17 @@ fn entry_of(layout: &Layout, id: QueueId, kept: &Kept) -> Option<Entry> {
     let (logged, _) = segment.logged(kept.at.offset).ok()?;
     let statement = logged.accepted.into_iter().nth(kept.at.nth as usize)?;
     let mut entry = Some(statement.entry.into_owned()).filter(|entry| entry.id == id)?;
-    Changes::new(layout).apply(&mut entry, kept);
+    Changes::new(layout).apply(&mut entry, kept).ok()?;
     Some(entry)
+}
+
+/// The disk does not give what may say what became of mail: a start would forget that, or send it again.
+fn unread(path: &Path, number: u32, why: &str) -> SpoolError {
+    let text = format!(
+        "cannot read {}: {why}. What became of mail may stand there, so nothing is begun, and nothing was changed. Look \
+         at the disk; each start tries again. Where it stays so, `fingerpost spool release {number} --offline` lets go \
+         what cannot be read (docs/spool.md)",
+        path.display()
+    );
+    SpoolError::Io(text)
 }

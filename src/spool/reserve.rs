@@ -1,5 +1,8 @@
-//! Space that is kept for a full disk: a file that is given up when outcomes or compaction find no room. While it is
-//! gone no new mail is taken.
+//! Space that is kept for a full disk: a file that is given up when outcomes, compaction or a start find no room, and for
+//! nothing else. While it is gone no new mail is taken. Its last bit, in a file of its own, is for a start alone: outcomes
+//! may have used up the rest.
+//!
+//! Its bytes are random: a file system that compresses, or keeps equal blocks once, would have no room to give back.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -7,8 +10,12 @@ use std::path::{Path, PathBuf};
 
 use super::layout::{discard, new_file};
 
-/// At most this share of what is free goes into it: a small disk is for mail.
+/// At most this share of the disk goes into it: a small one is for mail. Of the whole, for what is free says nothing once the
+/// reserve is used up.
 const SHARE: u64 = 16;
+
+/// What a start needs: a segment with its header.
+const LAST: u64 = 64 * 1024;
 
 /// The reserve.
 #[derive(Debug)]
@@ -16,6 +23,8 @@ pub(super) struct Reserve {
     path: PathBuf,
     size: u64,
     stands: bool,
+    /// The last bit.
+    last: PathBuf,
 }
 
 impl Reserve {
@@ -23,22 +32,34 @@ impl Reserve {
     pub(super) fn set_up(folder: &Path, most: u64) -> Self {
         let path = folder.join("reserve");
         let there = fs::metadata(&path).map_or(0, |file| file.len());
-        let free = rustix::fs::statvfs(folder).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-        let size = most.min(there.max(free / SHARE));
-        let mut reserve = Self { path, size, stands: there == size };
+        let all = rustix::fs::statvfs(folder).map_or(0, |disk| disk.f_blocks.saturating_mul(disk.f_frsize));
+        let size = most.min(there.max(all / SHARE));
+        let last = folder.join("reserve-start");
+        let mut reserve = Self { path, size, stands: there == size, last };
         reserve.restore();
         reserve
     }
 
     /// Whether there is room for new mail: the reserve stands, or can be set up again now.
     pub(super) fn restore(&mut self) -> bool {
-        if !self.stands {
-            self.stands = self.fill().is_ok();
+        // Where it cannot fit it is not tried with each message.
+        if !self.stands && self.path.parent().is_some_and(|folder| free(folder) >= self.size) {
+            self.stands = fill(&self.path, self.size).is_ok();
             if !self.stands {
                 discard(&self.path);
             }
         }
+        if self.stands && !self.last.exists() && fill(&self.last, LAST).is_err() {
+            discard(&self.last);
+        }
         self.stands
+    }
+
+    /// Gives up the last bit, for a start. Whether there was any.
+    pub(super) fn release_last(&mut self) -> bool {
+        let is_there = self.last.exists();
+        discard(&self.last);
+        is_there
     }
 
     /// Gives the space up. Whether there was any.
@@ -49,18 +70,48 @@ impl Reserve {
         }
         std::mem::take(&mut self.stands)
     }
+}
 
-    /// Written, not only made longer: that alone takes no space. Not synced: it may be gone after a power cut.
-    fn fill(&self) -> io::Result<()> {
-        discard(&self.path);
-        let mut file: File = new_file(&self.path)?;
-        let zeros = [0; 64 * 1024];
-        let mut left = self.size;
-        while left > 0 {
-            let piece = left.min(zeros.len() as u64);
-            file.write_all(&zeros[..usize::try_from(piece).unwrap_or(zeros.len())])?;
-            left -= piece;
-        }
-        Ok(())
+/// Written, not only made longer: that alone takes no space. Not synced: it may be gone after a power cut.
+fn fill(path: &Path, size: u64) -> io::Result<()> {
+    discard(path);
+    let mut file: File = new_file(path)?;
+    let mut bytes = vec![0; 64 * 1024];
+    let mut left = size;
+    while left > 0 {
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+        let piece = &mut bytes[..length];
+        aws_lc_rs::rand::fill(piece).map_err(|_| io::Error::other("the system gives no random numbers"))?;
+        file.write_all(piece)?;
+        left -= length as u64;
+    }
+    Ok(())
+}
+
+/// Bytes that may still be written there.
+fn free(folder: &Path) -> u64 {
+    rustix::fs::statvfs(folder).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_has_bytes_that_do_not_compress_and_is_given_up_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut reserve = Reserve::set_up(folder.path(), 300_000);
+        let path = folder.path().join("reserve");
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), 300_000);
+        let mut pieces: Vec<&[u8]> = bytes.chunks_exact(16).collect();
+        pieces.sort_unstable();
+        pieces.dedup();
+        assert_eq!(pieces.len(), 300_000 / 16, "no 16 bytes are there twice");
+        assert!(reserve.release() && !path.exists());
+        assert!(!reserve.release(), "there is none");
+        assert!(reserve.restore() && path.exists());
+        assert!(reserve.release_last() && !reserve.release_last() && path.exists());
+        assert!(reserve.restore() && reserve.release_last(), "it is there again");
     }
 }

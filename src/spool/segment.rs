@@ -78,7 +78,7 @@ impl Readable {
     /// Opens one.
     pub(super) fn open(path: &Path) -> Result<Self, SpoolError> {
         let file = File::open(path).map_err(|e| failed("cannot open", path, &e))?;
-        let header = header_of(&file);
+        let header = header_of(&file).map_err(|e| failed("cannot read", path, &e))?;
         let header = header.map_err(|_| SpoolError::Io(format!("{} has no header any more", path.display())))?;
         Ok(Self { file: Arc::new(file), mark: header.mark, format: header.format })
     }
@@ -133,7 +133,7 @@ impl Segment {
             let error = failed("cannot write", &path, &e);
             if is_full(&e) { NotBegun::Full(error) } else { NotBegun::Unwritten(error) }
         })?;
-        sync_folder(&layout.segments).map_err(NotBegun::Unnamed)?;
+        sync_folder(path.parent().unwrap_or(&layout.segments)).map_err(NotBegun::Unnamed)?;
         let size = header::LENGTH as u64;
         let (number, mark, file) = (header.number, header.mark, Arc::new(file));
         Ok(Self { path, file, number, size, allocated: size, ahead, mark })
@@ -187,21 +187,21 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Puts a segment in force behind `old`, which ends where it says; from the reserve if there is no other room.
+/// Puts a segment in force behind `old`, which ends where it says; from the reserve, if it may have that, where there is no
+/// other room.
 pub(super) fn begin(
     layout: &Layout,
     (number, old, first, last_id): (u32, (u32, u64), u32, QueueId),
-    (reserve, sizes): (&mut Reserve, &Sizes),
+    (reserve, sizes): (Option<&mut Reserve>, &Sizes),
 ) -> Result<Segment, NotBegun> {
     let mut mark = [0; 8];
     let made = aws_lc_rs::rand::fill(&mut mark);
     made.map_err(|_| NotBegun::Unwritten(SpoolError::Io("the system gives no random numbers".into())))?;
     let header = Header { format: header::FORMAT, number, previous: old.0, previous_end: old.1, first, last_id, mark };
     let ahead = usize::try_from(sizes.worth_it().min(AHEAD)).unwrap_or_default();
-    match Segment::begin(layout, &header, ahead) {
-        Err(NotBegun::Full(_)) if reserve.release() => Segment::begin(layout, &header, ahead),
-        begun => begun,
-    }
+    let begun = Segment::begin(layout, &header, ahead);
+    let is_full = matches!(begun, Err(NotBegun::Full(_)));
+    if is_full && reserve.is_some_and(Reserve::release) { Segment::begin(layout, &header, ahead) } else { begun }
 }
 
 /// Removes segments that no header names any more.
@@ -209,6 +209,7 @@ pub(super) fn remove(layout: &Layout, segments: Vec<u32>) {
     for number in segments {
         discard(&layout.segment(number));
         discard(&layout.checkpoint(number));
+        layout.forget(number);
     }
 }
 
@@ -222,10 +223,16 @@ pub(super) fn logged_at(file: &File, header: &Header, offset: u32) -> Option<Log
     lengths.logged(header.format, &head).ok()
 }
 
-/// A segment's header.
-pub(super) fn header_of(file: &File) -> Result<Header, header::Unreadable> {
-    let mut bytes = Vec::with_capacity(header::LENGTH);
-    let read = io::Read::read_to_end(&mut io::Read::take(file, header::LENGTH as u64), &mut bytes);
-    read.map_err(|_| header::Unreadable::Damaged)?;
-    Header::read(&bytes)
+/// A segment's header, once the disk has given its bytes.
+pub(super) fn header_of(file: &File) -> io::Result<Result<Header, header::Unreadable>> {
+    let (mut bytes, mut length) = ([0; header::LENGTH], 0);
+    while length < bytes.len() {
+        match file.read_at(&mut bytes[length..], length as u64) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Header::read(&bytes[..length]))
 }

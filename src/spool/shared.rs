@@ -1,7 +1,7 @@
 //! What the committer, the tidying thread and those who read messages share: the index, contents that were just taken,
 //! and the segments that are read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,6 +24,8 @@ pub(super) struct State {
     pub index: Index,
     /// Contents in memory.
     pub fresh: Fresh,
+    /// Messages whose content was not what was written when it was read.
+    pub damaged: HashSet<QueueId>,
     /// Whether the tidying thread was asked to move messages and is not done.
     pub cleaning: bool,
     /// The segment that grows.
@@ -34,8 +36,8 @@ pub(super) struct State {
 
 impl State {
     /// Nothing is open but what grows.
-    pub(super) fn new(index: Index, growing: (u32, Readable)) -> Self {
-        Self { index, fresh: Fresh::default(), cleaning: true, growing, open: HashMap::new() }
+    pub(super) fn new(index: Index, growing: (u32, Readable), damaged: HashSet<QueueId>) -> Self {
+        Self { index, fresh: Fresh::default(), damaged, cleaning: true, growing, open: HashMap::new() }
     }
 
     /// Another segment grows.
@@ -112,19 +114,21 @@ impl Shared {
         if let Some(content) = state.fresh.take(id) {
             return Ok(Stored::memory(content));
         }
+        let is_damaged = state.damaged.contains(&id);
         let kept = state.index.get(id).ok_or_else(|| SpoolError::Io(format!("{id} is not in the spool")))?;
-        match kept.content {
+        let stored = match kept.content {
             Place::Segment { offset, length, sum } => {
                 let segment = kept.at.segment;
                 let file = state.readable(layout, segment)?.file;
-                Ok(Stored::range(file, u64::from(offset), length, sum))
+                Stored::range(file, u64::from(offset), length, sum)
             }
-            Place::File { folder, .. } => {
+            Place::File { folder, sum } => {
                 let path = layout.large(folder, id);
                 let file = File::open(&path).map_err(|e| failed("cannot open", &path, &e))?;
                 let length = file.metadata().map_err(|e| failed("cannot read", &path, &e))?.len();
-                Ok(Stored::file(Arc::new(file), length))
+                Stored::file(Arc::new(file), length, sum)
             }
-        }
+        };
+        Ok(if is_damaged { stored.known_as_damaged() } else { stored })
     }
 }

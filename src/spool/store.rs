@@ -3,7 +3,7 @@
 //! `run` opens it, sessions and `delivery` use it through [`Spool`]. One thread, the committer, writes the log; another
 //! tidies. What lies where: `layout`. docs/decisions/0005-segmented-spool.md says why it is built so.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +14,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
+use super::aside;
 use super::clock::QueueClock;
 use super::committer::{Committer, Parts};
+use super::condition::Condition;
 use super::draft::{Draft, IN_RECORD, LargeDraft};
 use super::entry::outline::Outline;
 use super::entry::{Entry, Record};
@@ -43,6 +45,8 @@ pub struct LogStore {
     last_id: AtomicU64,
     clock: QueueClock,
     recovered: Mutex<Vec<Outline>>,
+    condition: Condition,
+    metrics: Metrics,
     jobs: Sender<Job>,
     threads: Vec<JoinHandle<()>>,
     lock: File,
@@ -61,31 +65,49 @@ impl LogStore {
         let clock = QueueClock::open(folder, found.newest)?;
         let mut reserve = Reserve::set_up(folder, sizes.reserve);
         let segment = put_in_force(&layout, &mut found, (&mut reserve, &sizes))?;
-        let Recovered { index, outlines, last_id, next_folder, .. } = found;
-        metrics.spool_sync_failures.with_label_values::<&str>(&[]); // there at zero
+        let Recovered { index, outlines, last_id, next_folder, not_whole: damaged, .. } = found;
+        let none: &[&str] = &[]; // there at zero
+        metrics.spool_sync_failures.with_label_values(none);
+        metrics.spool_damaged_contents.with_label_values(none);
+        metrics.spool_unreadable_segments.with_label_values(none);
+        metrics.spool_takes_nothing.with_label_values(none);
         let growing = (segment.number, segment.readable());
-        let shared = Shared::new(State::new(index, growing));
-        let large = Arc::new(Large::new(layout.clone(), metrics.clone(), next_folder));
+        let shared = Shared::new(State::new(index, growing, damaged));
         let (jobs, to_commit) = channel();
         let (tidy, to_tidy) = channel();
         for task in [Task::Complete, Task::Clean] {
             let _ = tidy.send(task); // to itself: what was recovered may be long
         }
-        let parts =
-            Parts { layout: layout.clone(), sizes, shared: shared.clone(), large: large.clone(), tidy, metrics };
+        let condition = Condition::default();
+        let large = Arc::new(Large::new(layout.clone(), (metrics.clone(), condition.clone()), next_folder));
+        let fares = (condition.clone(), metrics.clone());
+        let parts = Parts {
+            layout: layout.clone(),
+            sizes,
+            shared: shared.clone(),
+            large: large.clone(),
+            tidy,
+            fares: fares.clone(),
+        };
         let committer = Committer::new(parts, segment, reserve, last_id);
-        let tidying = Tidy::new(layout.clone(), sizes, shared.clone(), (jobs.clone(), clock.clone()));
+        let tidying =
+            Tidy::new(layout.clone(), (sizes, fares), (shared.clone(), large.clone()), (jobs.clone(), clock.clone()));
         let threads = vec![
             spawn("spool-log", move || committer.run(&to_commit))?,
             spawn("spool-tidy", move || tidying.run(&to_tidy))?,
         ];
         let recovered = Mutex::new(outlines.into_values().collect());
-        Ok(Self { layout, shared, large, last_id: AtomicU64::new(last_id.0), clock, recovered, jobs, threads, lock })
+        let last_id = AtomicU64::new(last_id.0);
+        Ok(Self { layout, shared, large, last_id, clock, recovered, condition, metrics, jobs, threads, lock })
     }
 }
 
 /// Begins a segment behind what was recovered, and removes what is then not needed any more.
-fn put_in_force(layout: &Layout, found: &mut Recovered, space: (&mut Reserve, &Sizes)) -> Result<Segment, SpoolError> {
+fn put_in_force(
+    layout: &Layout,
+    found: &mut Recovered,
+    (reserve, sizes): (&mut Reserve, &Sizes),
+) -> Result<Segment, SpoolError> {
     let old = found.last.unwrap_or_default();
     if found.last.is_some() {
         // What was read may only be in memory yet, if the process before was killed. What stands behind it is nothing.
@@ -95,7 +117,11 @@ fn put_in_force(layout: &Layout, found: &mut Recovered, space: (&mut Reserve, &S
     }
     let number = found.next_segment;
     let first = found.index.first_needed_or(number);
-    let begun = segment::begin(layout, (number, old, first, found.last_id), space);
+    let what = (number, old, first, found.last_id);
+    let begun = match segment::begin(layout, what, (Some(reserve), sizes)) {
+        Err(NotBegun::Full(_)) if reserve.release_last() => segment::begin(layout, what, (None, sizes)),
+        begun => begun,
+    };
     let segment = begun.map_err(|e| match e {
         NotBegun::Full(e) | NotBegun::Unwritten(e) | NotBegun::Unnamed(e) => e,
     })?;
@@ -160,12 +186,41 @@ impl Spool for LogStore {
         Ok(entry.map(|entry| Entry { queued_at: entry.queued_at.min(self.clock.now()), ..entry }))
     }
 
+    fn open_recipients(&self, id: QueueId) -> Vec<usize> {
+        self.shared.lock().index.open_of(id)
+    }
+
     fn live_messages(&self) -> usize {
         self.shared.lock().index.len()
     }
 
     fn ids_after(&self, id: Option<QueueId>, most: usize) -> Vec<QueueId> {
         self.shared.lock().index.ids_after(id, most)
+    }
+
+    fn condition(&self) -> Condition {
+        self.condition.clone()
+    }
+
+    fn keep_damaged(&self, entry: &Entry, content: &Stored) {
+        let mut state = self.shared.lock();
+        let Some(kept) = state.index.get(entry.id).cloned() else { return };
+        if state.damaged.insert(entry.id) {
+            drop(state);
+            self.metrics.spool_damaged_contents.with_label_values::<&str>(&[]).inc();
+            aside::keep_stored(&self.layout, entry, (content, &kept));
+        }
+    }
+
+    fn keep_unreadable(&self, segment: u32) -> Result<Option<Vec<QueueId>>, SpoolError> {
+        if !self.condition.unreadable().iter().any(|unreadable| unreadable.segment == segment) {
+            return Ok(None);
+        }
+        let why = format!("an operator lets segment {segment} go, which cannot be read");
+        aside::keep_segment(&self.layout, segment, &why)?;
+        let open = self.shared.lock().index.open_in(segment);
+        let messages: BTreeSet<QueueId> = open.into_iter().map(|(id, _)| id).collect();
+        Ok(Some(messages.into_iter().collect()))
     }
 
     fn recovered(&self) -> Vec<Outline> {

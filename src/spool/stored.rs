@@ -1,18 +1,24 @@
 //! A message's content, read by position: from memory, from its record in a segment, or from a file of its own.
 //!
-//! It can be read to its end whatever becomes of the message meanwhile: it holds the file that it reads.
+//! It can be read to its end whatever becomes of the message meanwhile: it holds the file that it reads. Whoever reads it
+//! to its end, in whatever pieces, hears at the last one whether it is what was written: before that it is not sent.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use rustix::io::{ReadWriteFlags, preadv2};
 
 /// A message's content.
 #[derive(Debug, Clone)]
-pub struct Stored(Source);
+pub struct Stored {
+    source: Source,
+    /// Whether it was seen, by whoever read it, that it is not what was written.
+    is_damaged: Arc<AtomicBool>,
+}
 
 #[derive(Debug, Clone)]
 enum Source {
@@ -26,31 +32,69 @@ enum Source {
     },
 }
 
+impl From<Source> for Stored {
+    fn from(source: Source) -> Self {
+        Self { source, is_damaged: Arc::default() }
+    }
+}
+
 impl Stored {
     /// What is in memory.
     #[must_use]
     pub fn memory(content: Bytes) -> Self {
-        Self(Source::Memory(content))
+        Source::Memory(content).into()
     }
 
-    /// The first `length` bytes of a file.
+    /// The first `length` bytes of a file; `sum`: their CRC-32C, where it is known.
     #[must_use]
-    pub fn file(file: Arc<File>, length: u64) -> Self {
-        Self(Source::Range { file, from: 0, length, sum: None })
+    pub fn file(file: Arc<File>, length: u64, sum: Option<u32>) -> Self {
+        Source::Range { file, from: 0, length, sum }.into()
     }
 
     /// Part of a segment.
     pub(super) fn range(file: Arc<File>, from: u64, length: u32, sum: u32) -> Self {
-        Self(Source::Range { file, from, length: u64::from(length), sum: Some(sum) })
+        Source::Range { file, from, length: u64::from(length), sum: Some(sum) }.into()
+    }
+
+    /// The same; it was damaged when it was read before.
+    #[must_use]
+    pub(super) fn known_as_damaged(self) -> Self {
+        self.is_damaged.store(true, Ordering::Relaxed);
+        self
     }
 
     /// Bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
-        match &self.0 {
+        match &self.source {
             Source::Memory(content) => content.len() as u64,
             Source::Range { length, .. } => *length,
         }
+    }
+
+    /// Whether it was not what was written when it was read last, by whomever.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Relaxed)
+    }
+
+    /// Reads all of it, on a thread that may wait for the disk, and says whether it is what was written. So it is done
+    /// with what was damaged before: nobody gets a part of it once more.
+    ///
+    /// # Errors
+    /// As [`Self::piece`].
+    pub async fn verify(&self) -> io::Result<()> {
+        let stored = self.clone();
+        let read = move || io::copy(&mut stored.reader(), &mut io::sink());
+        tokio::task::spawn_blocking(read).await??;
+        self.is_damaged.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Begins to read `length` bytes from its beginning, which are all of it, in pieces.
+    #[must_use]
+    pub fn in_pieces(&self, length: u64) -> Pieces<'_> {
+        Pieces { stored: self, at: 0, length, sum: 0 }
     }
 
     /// `length` bytes at `at`, all of them. What is in the page cache, as new mail is, is read at once; what is not, on
@@ -59,7 +103,7 @@ impl Stored {
     /// # Errors
     /// What the disk said; content that is not what was written, where it is read in one piece.
     pub async fn piece(&self, at: u64, length: usize) -> io::Result<Bytes> {
-        let (file, from) = match &self.0 {
+        let (file, from) = match &self.source {
             Source::Memory(content) => {
                 let from = usize::try_from(at).unwrap_or(usize::MAX);
                 let to = from.saturating_add(length);
@@ -73,13 +117,27 @@ impl Stored {
             let read = move || file.read_exact_at(&mut piece, from).map(|()| piece);
             piece = tokio::task::spawn_blocking(read).await??;
         }
-        self.check(&piece)?;
+        if length as u64 == self.size() {
+            self.check(crc32c::crc32c(&piece))?;
+        }
         Ok(piece.into())
     }
 
-    /// Reads it from its beginning. It blocks.
+    /// Reads it from its beginning. It blocks. The last read fails if it was not what was written.
     pub fn reader(&self) -> impl Read + Send + 'static {
-        Reader { stored: self.clone(), at: 0 }
+        Reader { stored: self.clone(), at: 0, sum: 0 }
+    }
+
+    /// Its first bytes, at most so many; all of it is read, and is what was written. It blocks.
+    ///
+    /// # Errors
+    /// As [`Self::piece`].
+    pub fn begin(&self, length: u64) -> io::Result<Vec<u8>> {
+        let mut reader = self.reader();
+        let mut bytes = Vec::new();
+        reader.by_ref().take(length).read_to_end(&mut bytes)?;
+        io::copy(&mut reader, &mut io::sink())?;
+        Ok(bytes)
     }
 
     /// All of it, which must be of a size that memory can hold. It blocks.
@@ -87,18 +145,25 @@ impl Stored {
     /// # Errors
     /// As [`Self::piece`].
     pub fn whole(&self) -> io::Result<Vec<u8>> {
-        let mut content = Vec::new();
-        self.reader().read_to_end(&mut content)?;
-        self.check(&content)?;
-        if content.len() as u64 == self.size() { Ok(content) } else { Err(ended()) }
+        self.begin(u64::MAX)
     }
 
-    fn check(&self, piece: &[u8]) -> io::Result<()> {
-        match &self.0 {
-            Source::Range { sum: Some(sum), length, .. } if *length == piece.len() as u64 => {
-                let is_right = crc32c::crc32c(piece) == *sum;
-                let error = || io::Error::new(io::ErrorKind::InvalidData, "it is not what was written: check the disk");
-                if is_right { Ok(()) } else { Err(error()) }
+    /// All of it as it is on the disk, whatever was written. It blocks.
+    pub(super) fn as_it_is(&self) -> io::Result<Vec<u8>> {
+        let mut content = vec![0; usize::try_from(self.size()).unwrap_or(usize::MAX)];
+        match &self.source {
+            Source::Memory(bytes) => content.copy_from_slice(bytes),
+            Source::Range { file, from, .. } => file.read_exact_at(&mut content, *from)?,
+        }
+        Ok(content)
+    }
+
+    /// Whether all of it, read with this sum, is what was written.
+    fn check(&self, read: u32) -> io::Result<()> {
+        match &self.source {
+            Source::Range { sum: Some(sum), .. } if *sum != read => {
+                self.is_damaged.store(true, Ordering::Relaxed);
+                Err(io::Error::new(io::ErrorKind::InvalidData, "it is not what was written: check the disk"))
             }
             Source::Range { .. } | Source::Memory(_) => Ok(()),
         }
@@ -109,16 +174,49 @@ fn ended() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "it is shorter than it was")
 }
 
+/// A content that is read in pieces.
+#[derive(Debug)]
+pub struct Pieces<'a> {
+    stored: &'a Stored,
+    at: u64,
+    length: u64,
+    sum: u32,
+}
+
+impl Pieces<'_> {
+    /// The next piece, of at most `most` bytes; `None`: there is none left.
+    ///
+    /// # Errors
+    /// What the disk said; the last piece is not given out if the whole is not what was written.
+    pub async fn next(&mut self, most: usize) -> io::Result<Option<Bytes>> {
+        let length = usize::try_from(self.length - self.at).unwrap_or(most).min(most);
+        if length == 0 {
+            return Ok(None);
+        }
+        let piece = self.stored.piece(self.at, length).await?;
+        self.at += length as u64;
+        self.sum = crc32c::crc32c_append(self.sum, &piece);
+        if self.at == self.length {
+            self.stored.check(self.sum)?;
+        }
+        Ok(Some(piece))
+    }
+}
+
 struct Reader {
     stored: Stored,
     at: u64,
+    sum: u32,
 }
 
 impl Read for Reader {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.stored.size().saturating_sub(self.at)).unwrap_or(usize::MAX);
         let length = left.min(to.len());
-        let read = match &self.stored.0 {
+        if length == 0 {
+            return Ok(0);
+        }
+        let read = match &self.stored.source {
             Source::Memory(content) => {
                 let from = usize::try_from(self.at).unwrap_or(usize::MAX).min(content.len());
                 to[..length].copy_from_slice(&content[from..from + length]);
@@ -126,7 +224,14 @@ impl Read for Reader {
             }
             Source::Range { file, from, .. } => file.read_at(&mut to[..length], from + self.at)?,
         };
+        if read == 0 {
+            return Err(ended());
+        }
+        self.sum = crc32c::crc32c_append(self.sum, &to[..read]);
         self.at += read as u64;
+        if self.at == self.stored.size() {
+            self.stored.check(self.sum)?;
+        }
         Ok(read)
     }
 }
@@ -143,8 +248,18 @@ mod tests {
         vec![
             ("memory", Stored::memory(Bytes::from_static(b"CONTENT"))),
             ("segment", Stored::range(file.clone(), 6, 7, sum)),
-            ("file", Stored(Source::Range { file, from: 6, length: 7, sum: None })),
+            ("file", Source::Range { file: file.clone(), from: 6, length: 7, sum: Some(sum) }.into()),
+            ("file of an older format", Source::Range { file, from: 6, length: 7, sum: None }.into()),
         ]
+    }
+
+    async fn in_pieces(stored: &Stored, most: usize) -> io::Result<Vec<u8>> {
+        let mut pieces = stored.in_pieces(stored.size());
+        let mut all = Vec::new();
+        while let Some(piece) = pieces.next(most).await? {
+            all.extend_from_slice(&piece);
+        }
+        Ok(all)
     }
 
     #[tokio::test]
@@ -154,22 +269,45 @@ mod tests {
             assert_eq!(stored.piece(0, 7).await.unwrap(), "CONTENT", "{what}");
             assert_eq!(stored.piece(3, 2).await.unwrap(), "TE", "{what}");
             assert_eq!(stored.whole().unwrap(), b"CONTENT", "{what}");
-            let mut begin = Vec::new();
-            stored.reader().take(4).read_to_end(&mut begin).unwrap();
-            assert_eq!(begin, b"CONT", "{what}");
+            assert_eq!(stored.begin(4).unwrap(), b"CONT", "{what}");
+            for most in 1..9 {
+                assert_eq!(in_pieces(&stored, most).await.unwrap(), b"CONTENT", "{what} in pieces of {most}");
+            }
+            stored.verify().await.unwrap();
+            assert!(!stored.is_damaged());
         }
         assert!(sources()[0].1.piece(3, 5).await.is_err());
     }
 
     #[tokio::test]
     async fn content_that_has_changed_on_the_disk_is_not_given_out() {
-        let (_, stored) = sources().remove(1);
-        let Source::Range { file, .. } = &stored.0 else { panic!("a range") };
-        file.write_at(b"X", 8).unwrap();
-        assert!(stored.piece(0, 7).await.is_err());
-        assert!(stored.whole().is_err());
-        file.set_len(9).unwrap();
-        assert!(stored.whole().is_err());
-        assert!(stored.piece(0, 7).await.is_err());
+        for (what, stored) in sources().drain(1..3) {
+            let Source::Range { file, .. } = &stored.source else { panic!("a range") };
+            file.write_at(b"X", 8).unwrap();
+            for most in 1..9 {
+                let mut pieces = stored.in_pieces(7);
+                let mut given = 0;
+                let error = loop {
+                    match pieces.next(most).await {
+                        Ok(piece) => given += piece.expect("no end without an error").len(),
+                        Err(error) => break error,
+                    }
+                };
+                assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+                assert!(given < 7, "{what}: the last piece of {most} stays here");
+            }
+            assert!(stored.is_damaged());
+            assert!(stored.piece(0, 7).await.is_err());
+            assert!(stored.whole().is_err() && stored.begin(1).is_err() && stored.verify().await.is_err());
+            assert_eq!(stored.as_it_is().unwrap(), b"COXTENT");
+            file.write_at(b"N", 8).unwrap();
+            assert!(stored.clone().is_damaged(), "until somebody has read it");
+            stored.verify().await.unwrap();
+            assert!(!stored.is_damaged(), "the disk had a bad day");
+            file.set_len(9).unwrap();
+            assert_eq!(stored.whole().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+            assert!(stored.piece(0, 7).await.is_err() && !stored.is_damaged());
+            file.write_at(b"beforeCONTENTbehind", 0).unwrap();
+        }
     }
 }

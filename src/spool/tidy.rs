@@ -2,12 +2,14 @@
 //! the end of the log, a little at a time, and writes checkpoints of complete ones.
 //!
 //! A message is moved by a record that says how it stands with all that became of it; the committer adds what has changed
-//! in between. Segments go in their order, so that no outcome is forgotten before the message that
-//! it is about.
+//! in between. Segments go in their order, so that no outcome is forgotten before the message that it is about. What
+//! cannot be read is nobody's outcome: its segment stays, and with it all behind it, and that is told ([`Stuck`]).
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -19,19 +21,24 @@ use super::aside;
 use super::changes::Changes;
 use super::checkpoint;
 use super::clock::{EVERY, QueueClock};
-use super::entry::{Change, Entry, Outcome, Record, State};
+use super::condition::{Condition, Unreadable};
+use super::entry::Entry;
 use super::header::{self, Header};
 use super::index::{At, Kept, Place, Sizes};
 use super::job::{Job, Moved, What};
+use super::large::Large;
 use super::layout::{Layout, discard, failed};
 use super::reading;
-use super::record::{Frame, Frames, Held};
+use super::record::{Frame, Frames, Held, is_unused};
 use super::shared::Shared;
+use super::stuck::{Stuck, Tell};
+use crate::metrics::Metrics;
+use crate::time::UnixTime;
 
 /// Bytes and messages that are moved at once: others wait no longer than for that.
 const PIECE: usize = 1 << 20;
 const PIECE_MESSAGES: usize = 512;
-/// When it failed, it is tried again after this.
+/// When nothing could be written, it is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// What there is to do.
@@ -47,9 +54,12 @@ pub(super) enum Task {
 pub(super) struct Tidy {
     layout: Layout,
     sizes: Sizes,
+    fares: (Condition, Metrics),
     shared: Shared,
+    large: Arc<Large>,
     jobs: Sender<Job>,
     clock: QueueClock,
+    stuck: Stuck,
     /// After a failure.
     not_before: Instant,
 }
@@ -58,12 +68,20 @@ pub(super) struct Tidy {
 struct Opened {
     header: Header,
     bytes: Vec<u8>,
+    /// What the disk did not give.
+    missing: Vec<Range<usize>>,
 }
 
 impl Tidy {
     /// Ready to run.
-    pub(super) fn new(layout: Layout, sizes: Sizes, shared: Shared, (jobs, clock): (Sender<Job>, QueueClock)) -> Self {
-        Self { layout, sizes, shared, jobs, clock, not_before: Instant::now() }
+    pub(super) fn new(
+        layout: Layout,
+        (sizes, fares): (Sizes, (Condition, Metrics)),
+        (shared, large): (Shared, Arc<Large>),
+        (jobs, clock): (Sender<Job>, QueueClock),
+    ) -> Self {
+        let not_before = Instant::now();
+        Self { layout, sizes, fares, shared, large, jobs, clock, stuck: Stuck::default(), not_before }
     }
 
     /// Works until nobody can ask any more.
@@ -75,37 +93,51 @@ impl Tidy {
                 self.clock.save();
                 save_at = now + EVERY;
             }
-            match tasks.recv_timeout(save_at - now) {
+            // Not while nothing can be written: what is read again is moved.
+            if self.not_before <= now && !self.stuck.due(now).is_empty() {
+                self.look_again();
+            }
+            let until = self.stuck.next().map_or(save_at, |look_at| look_at.max(self.not_before).min(save_at));
+            match tasks.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Task::Complete) => self.checkpoints(),
                 Ok(Task::Clean) => {
-                    if self.not_before <= Instant::now()
-                        && let Err(error) = self.clean()
-                    {
-                        tracing::warn!("{error}; the log is made shorter later");
-                        self.not_before = Instant::now() + AGAIN;
+                    if self.not_before <= Instant::now() {
+                        self.clean();
                     }
                     self.shared.lock().cleaning = false;
                 }
+            }
+            if !self.stuck.is_empty() {
+                let first = self.shared.lock().index.first_needed().0;
+                self.stuck.before(first).into_iter().for_each(|spent| self.is_well(spent));
             }
         }
         self.clock.save();
     }
 
     /// A checkpoint that cannot be written is done without.
-    fn checkpoints(&self) {
+    fn checkpoints(&mut self) {
         let wanting = self.shared.lock().index.without_checkpoint(&self.sizes);
         for number in wanting {
-            if let Err(error) = self.checkpoint(number) {
-                tracing::debug!("{error}; the next start reads the whole segment");
+            if self.stuck.waits(number, Instant::now()) {
+                continue;
+            }
+            match self.read(number) {
+                Ok(opened) if opened.missing.is_empty() => {
+                    if let Err(error) = self.checkpoint(number, &opened) {
+                        tracing::debug!("{error}; the next start reads the whole segment");
+                    }
+                }
+                Ok(opened) => self.put_off(number, &opened.unread()),
+                Err(error) => self.put_off(number, &error.to_string()),
             }
         }
     }
 
-    fn checkpoint(&self, number: u32) -> Result<(), SpoolError> {
+    fn checkpoint(&self, number: u32, opened: &Opened) -> Result<(), SpoolError> {
         let path = self.layout.checkpoint(number);
-        let opened = self.read(number)?;
         let whole: Result<Vec<Frame>, _> = opened.frames().collect();
         let mut frames = whole.map_err(|_| SpoolError::Io(format!("segment {number} is damaged")))?;
         frames.retain(|frame| checkpoint::is_needed(number, frame, &self.shared.lock().index));
@@ -121,38 +153,91 @@ impl Tidy {
         Ok(())
     }
 
-    fn clean(&self) -> Result<(), SpoolError> {
+    fn clean(&mut self) {
+        if let Err(error) = self.clean_all() {
+            tracing::warn!("{error}; the log is made shorter later");
+            self.not_before = Instant::now() + AGAIN;
+        }
+    }
+
+    /// Moves what is live in the first segments, as long as they are worth it and can be read.
+    fn clean_all(&mut self) -> Result<(), SpoolError> {
         loop {
             let Some(number) = self.shared.lock().index.to_clean(&self.sizes) else { return Ok(()) };
-            let cleaned = self.clean_one(number);
-            // If it failed: all in it may be over by now, and the segment gone.
-            if self.shared.lock().index.first_needed().0 == number {
-                cleaned?;
-                self.lay_aside(number)?;
+            if self.stuck.waits(number, Instant::now()) {
+                return Ok(());
             }
+            let unread = match self.read(number) {
+                Ok(opened) => self.clean_one(number, &opened)?,
+                Err(error) => Some(error.to_string()),
+            };
+            // What is left may be over by now, and the segment gone.
+            if self.shared.lock().index.first_needed().0 == number {
+                let records = || "records in it are damaged".to_owned();
+                self.put_off(number, &unread.unwrap_or_else(records));
+                return Ok(());
+            }
+            self.is_well(number);
             self.ask(What::Release)?;
         }
     }
 
-    /// Gives up what is left of a segment because it cannot be read: the segment is kept for a person to look at.
-    fn lay_aside(&self, number: u32) -> Result<(), SpoolError> {
-        let open = self.shared.lock().index.open_in(number);
-        if open.is_empty() {
-            return Ok(());
+    /// Looks again at what could not be read, whose time has come.
+    fn look_again(&mut self) {
+        for number in self.stuck.due(Instant::now()) {
+            if self.shared.lock().index.open_in(number).is_empty() {
+                self.is_well(number);
+                continue;
+            }
+            match self.read(number) {
+                Ok(opened) if opened.is_readable() => self.is_well(number),
+                // The first one is read again below, and what can be read of it moved.
+                _ if self.shared.lock().index.to_clean(&self.sizes) == Some(number) => {}
+                Ok(opened) => self.put_off(number, &opened.unread()),
+                Err(error) => self.put_off(number, &error.to_string()),
+            }
         }
-        let size = fs::metadata(self.layout.segment(number)).map_or(0, |segment| segment.len());
-        let all = 0..usize::try_from(size).unwrap_or(usize::MAX);
-        aside::keep_segment(&self.layout, number, &[all])?;
-        let dropped = |(id, recipient)| {
-            tracing::error!(%id, recipient, "spool: its message cannot be read and leaves the queue");
-            Change { id, recipient, state: State::Done(Outcome::Dropped), route: None }
-        };
-        let changes = open.into_iter().map(dropped).collect();
-        self.ask(What::Record(Record { accepted: Vec::new(), changes }, Vec::new()))
+        self.clean();
     }
 
-    fn clean_one(&self, number: u32) -> Result<(), SpoolError> {
-        let opened = self.read(number)?;
+    /// A segment cannot be read, or not all of it.
+    fn put_off(&mut self, segment: u32, why: &str) {
+        let open = self.shared.lock().index.open_in(segment);
+        let mut ids: Vec<_> = open.into_iter().map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let (condition, metrics) = &self.fares;
+        let known = condition.unreadable().into_iter().find(|known| known.segment == segment);
+        let since = known.map_or_else(UnixTime::now, |known| known.since);
+        condition.add(Unreadable { segment, since, messages: ids.len(), why: why.to_owned() }, metrics);
+        if self.stuck.failed(segment, Instant::now()) == Tell::Now {
+            tracing::error!(
+                alert = true,
+                messages = ids.len(),
+                log_bytes = self.log_bytes(),
+                "spool: segment {segment} cannot be read: {why}; it stays, its messages wait, and the log grows until it can \
+                 be read; see docs/spool.md"
+            );
+        }
+    }
+
+    /// A segment can be read again, or is not needed any more.
+    fn is_well(&mut self, segment: u32) {
+        if self.stuck.remove(segment) {
+            let (condition, metrics) = &self.fares;
+            condition.remove(segment, metrics);
+            tracing::info!("spool: segment {segment} can be read again, or nobody needs it any more");
+        }
+    }
+
+    fn log_bytes(&self) -> u64 {
+        let sizes = self.layout.list_segments().unwrap_or_default().into_iter();
+        sizes.filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum()
+    }
+
+    /// Moves what is live in a segment; says why something in it cannot be.
+    fn clean_one(&self, number: u32, opened: &Opened) -> Result<Option<String>, SpoolError> {
+        let mut unread = (!opened.missing.is_empty()).then(|| opened.unread());
         let (mut moves, mut bytes, mut changes) = (Vec::new(), 0, Changes::new(&self.layout));
         for frame in opened.frames() {
             let Some(frame) = frame.map_or_else(|damaged| damaged.frame, Some) else { continue };
@@ -162,8 +247,12 @@ impl Tidy {
                 let id = statement.entry.id;
                 let found = self.shared.lock().index.get(id).filter(|kept| kept.at == at).cloned();
                 let Some(found) = found else { continue };
-                let entry = Entry::clone(&statement.entry);
-                let Some(moved) = self.moved(&opened, entry, found, &mut changes) else { continue };
+                let mut entry = Entry::clone(&statement.entry);
+                if let Err(error) = changes.apply(&mut entry, &found) {
+                    unread = Some(error.to_string());
+                    continue;
+                }
+                let Some(moved) = self.moved(opened, entry, found) else { continue };
                 bytes += moved.content.len();
                 moves.push(moved);
             }
@@ -172,26 +261,50 @@ impl Tidy {
                 self.ask(What::Moves(std::mem::take(&mut moves)))?;
             }
         }
-        if moves.is_empty() { Ok(()) } else { self.ask(What::Moves(moves)) }
+        if !moves.is_empty() {
+            self.ask(What::Moves(moves))?;
+        }
+        Ok(unread)
     }
 
-    /// A message as it stands now, with all that became of it since its record. `None`: its content cannot be read; it is
-    /// kept for a person to look at.
-    fn moved(&self, opened: &Opened, mut entry: Entry, found: Kept, changes: &mut Changes<'_>) -> Option<Moved> {
-        changes.apply(&mut entry, &found);
+    /// A message as it stands now. `None`: the disk does not give its content. What is damaged goes on as it is, in a file
+    /// of its own: it does not fit its sum there either, so that it is never sent, and waits.
+    fn moved(&self, opened: &Opened, entry: Entry, found: Kept) -> Option<Moved> {
         let (held, content) = match found.content {
             Place::File { folder, sum } => (Held::File { folder, sum }, Bytes::new()),
             Place::Segment { offset, length, sum } => {
-                let rest = opened.bytes.get(offset as usize..).unwrap_or_default();
+                let range = offset as usize..(offset as usize).saturating_add(length as usize);
+                if opened.missing.iter().any(|missing| missing.start < range.end && range.start < missing.end) {
+                    return None;
+                }
+                let rest = opened.bytes.get(range.start..).unwrap_or_default();
                 let content = rest.get(..length as usize).unwrap_or(rest);
                 if content.len() != length as usize || crc32c::crc32c(content) != sum {
-                    aside::keep_message(&self.layout, &entry, content);
-                    return None;
+                    let moved = self.moved_damaged(entry, found, (content, length, sum));
+                    return moved.inspect_err(|error| tracing::warn!("{error}; it stays where it is")).ok();
                 }
                 (Held::Here { length, sum }, Bytes::copy_from_slice(content))
             }
         };
-        Some(Moved { entry, found, held, content })
+        Some(Moved { entry, found, held, content, file: None })
+    }
+
+    fn moved_damaged(
+        &self,
+        entry: Entry,
+        found: Kept,
+        (content, length, sum): (&[u8], u32, u32),
+    ) -> Result<Moved, SpoolError> {
+        if self.shared.lock().damaged.insert(entry.id) {
+            self.fares.1.spool_damaged_contents.with_label_values::<&str>(&[]).inc();
+        }
+        aside::keep_message(&self.layout, &entry, content);
+        let mut whole = content.to_vec();
+        whole.resize(length as usize, 0); // as long as it was, or it would be taken for another
+        let mut file = self.large.create(entry.id)?;
+        file.append(&whole)?;
+        let held = Held::File { folder: self.large.place(&mut file)?, sum: Some(sum) };
+        Ok(Moved { entry, found, held, content: Bytes::new(), file: Some(file) })
     }
 
     fn read(&self, number: u32) -> Result<Opened, SpoolError> {
@@ -209,15 +322,37 @@ impl Tidy {
 
 impl Opened {
     fn read(path: &Path) -> Result<Self, SpoolError> {
-        let (bytes, _) = reading::whole(path).map_err(|e| failed("cannot read", path, &e))?;
+        let (bytes, missing) = reading::whole(path).map_err(|e| failed("cannot read", path, &e))?;
         let header = Header::read(&bytes);
-        let header = header.map_err(|_| SpoolError::Io(format!("{} has no header any more", path.display())))?;
-        Ok(Self { header, bytes })
+        let why = |_| SpoolError::Io(format!("{}: {}", path.display(), unread(&missing, "it has no header any more")));
+        Ok(Self { header: header.map_err(why)?, bytes, missing })
     }
 
     fn frames(&self) -> Frames<'_> {
         Frames::new((self.header.mark, self.header.format), &self.bytes, header::LENGTH)
     }
+
+    /// Whether all records in it can be read, damaged contents or not.
+    fn is_readable(&self) -> bool {
+        let is_fine = |frame: Result<Frame, super::record::Unreadable>| match frame {
+            Ok(_) => true,
+            Err(unreadable) => unreadable.frame.is_some() || is_unused(&self.bytes, &unreadable.range),
+        };
+        self.missing.is_empty() && self.frames().all(is_fine)
+    }
+
+    /// What of it cannot be read.
+    fn unread(&self) -> String {
+        unread(&self.missing, "records in it are damaged")
+    }
+}
+
+/// What cannot be read, or what else is wrong if the disk gives all.
+fn unread(missing: &[Range<usize>], otherwise: &str) -> String {
+    let all: usize = missing.iter().map(ExactSizeIterator::len).sum();
+    let first =
+        missing.first().map(|first| format!("the disk does not give {all} bytes, the first at {}", first.start));
+    first.unwrap_or_else(|| otherwise.to_owned())
 }
 
 fn write(draft: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -132,6 +132,10 @@ impl Spool for Recorder {
         self.drafts.ids_after(id, most)
     }
 
+    fn open_recipients(&self, id: QueueId) -> Vec<usize> {
+        self.drafts.open_recipients(id)
+    }
+
     fn live_messages(&self) -> usize {
         self.drafts.live_messages()
     }

@@ -1,7 +1,10 @@
 //! A disk whose syncs fail: what could not be made durable gets 451, and only that; afterwards all is well again.
 
+use std::time::Duration;
+
 use crate::power_loss::{Survives, after_power_cut, inodes, operations, synced_after_a_failure, tree, write_tree};
 use crate::support::senders::Raw;
+use crate::support::wait_until;
 use crate::world::{Settings, World, assert_once, quiet, recipient, send, token};
 
 const SESSIONS: usize = 8;
@@ -47,6 +50,10 @@ fn a_failed_sync_gets_451_and_the_next_message_is_taken() {
         }
         assert!(failures(&world) > before, "{part}: the failure was not counted");
         world.fault("");
+        // Where no segment could be begun, it is tried again soon.
+        wait_until("it is ready again", Duration::from_secs(20), || {
+            world.node.get("/readyz").is_some_and(|(status, _)| status == 200)
+        });
         let (accepted, refused_later) = send_at_once(&world, &format!("after{round}"), size);
         assert_eq!((accepted.len(), refused_later), (SESSIONS, Vec::new()), "{part}: the disk is well again");
         println!("sync of {part} fails: {} sessions got 451; then {} got 250", refused.len(), accepted.len());

@@ -167,7 +167,9 @@ fn a_start_without_any_room_is_refused_and_harms_nothing() {
     world.node.start();
     let tokens = accept(&world, "start", "known", 20);
     world.node.stop(); // what it had written ahead is given back
-    fs::remove_file(world.node.path("state/spool/reserve")).unwrap();
+    for name in ["reserve", "reserve-start"] {
+        fs::remove_file(world.node.path(&format!("state/spool/{name}"))).unwrap();
+    }
     disk.fill();
     for _ in 0..2 {
         world.node.launch();

@@ -111,10 +111,13 @@ fn content_can_be_read_to_its_end_while_its_message_is_moved_or_finished() {
 }
 
 #[test]
-fn what_has_rotted_is_laid_aside_and_stops_nobody() {
+fn what_has_rotted_waits_as_it_is_and_stops_nobody() {
     let folder = scratch();
     let spool = open(folder.path(), SIZES).unwrap();
-    let rotten = accept(&*spool, 5000, 2);
+    let mut rotten = accept(&*spool, 5000, 2);
+    let half = delivered(rotten.id, 1);
+    commit(&*spool, changed(vec![half.clone()])).unwrap();
+    rotten.apply(&half);
     let stays = accept(&*spool, 5000, 1);
     let first = folder.path().join("segments/00000001.seg");
     let mut bytes = std::fs::read(&first).unwrap();
@@ -125,10 +128,19 @@ fn what_has_rotted_is_laid_aside_and_stops_nobody() {
     pass(&*spool, 100);
     eventually("the first segment goes", folder.path(), |path| !path.join("segments/00000001.seg").exists());
     assert!(is_whole(&*spool, &stays));
+    drop(spool.open(rotten.id).unwrap()); // the first time it comes from memory
+    let is_damaged = |spool: &dyn Spool| {
+        let stored = spool.open(rotten.id).unwrap();
+        assert!(stored.whole().is_err_and(|error| error.kind() == std::io::ErrorKind::InvalidData));
+        stored.is_damaged()
+    };
+    assert!(is_damaged(&*spool), "nobody gets it");
     drop(spool);
-    assert_eq!(found(&*open(folder.path(), SIZES).unwrap()), [stays]);
+    let spool = open(folder.path(), SIZES).unwrap();
+    assert_eq!(found(&*spool), [rotten.clone(), stays], "and nobody's outcome is made of it");
+    assert!(is_damaged(&*spool));
     let aside = |end: &str| folder.path().join("aside").join(end);
-    assert!(aside("00000001.seg").exists());
+    assert!(!aside("00000001.seg").exists(), "all else of it was moved");
     let kept = std::fs::read(aside(&format!("{}.eml", rotten.id))).unwrap();
     assert_eq!(kept.iter().zip(&content).filter(|(kept, was)| kept != was).count(), 1);
     assert_eq!(

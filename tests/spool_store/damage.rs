@@ -193,9 +193,10 @@ fn a_damaged_record_before_a_torn_tail_is_no_torn_tail() {
     let half = &sample.bytes[sample.ends[0]..sample.ends[0] + 200];
     let mut bytes = [&sample.bytes[..], half].concat();
     bytes[sample.bytes.len() - 40] ^= 1;
-    let (told, (disk, _spool, recovered)) = log_of(|| sample.recover(&sample.with(bytes)));
+    let (told, (disk, spool, recovered)) = log_of(|| sample.recover(&sample.with(bytes)));
     assert!(told.contains("ERROR"), "{told}");
-    assert_eq!(recovered, sample.entries[..2]);
+    assert_eq!(recovered, sample.entries);
+    assert!(spool.open(recovered[2].id).unwrap().whole().is_err(), "it waits, and is never sent");
     assert!(disk.path().join(format!("aside/{}.eml", sample.entries[2].id)).exists());
 }
 
@@ -222,12 +223,13 @@ fn a_large_message_without_its_content_is_laid_aside_and_reported() {
         if let Some(bytes) = &left {
             damaged.insert(content.clone(), Some(bytes.clone()));
         }
-        let (told, (disk, _spool, recovered)) = log_of(|| sample.recover(&damaged));
+        let (told, (disk, spool, recovered)) = log_of(|| sample.recover(&damaged));
         assert!(told.contains("ERROR") && told.contains("missing or not whole"), "{told}");
         let kept = fs::read(disk.path().join(format!("aside/{}.json", last.id))).unwrap();
         assert_eq!(serde_json::from_slice::<Entry>(&kept).unwrap(), *last);
         assert_eq!(fs::read(disk.path().join(format!("aside/{}.eml", last.id))).ok(), left);
-        assert_eq!(recovered, sample.entries[..2]);
+        assert_eq!(recovered, sample.entries, "it waits until its sender hears of it");
+        assert!(spool.open(last.id).is_err());
     }
 }
 

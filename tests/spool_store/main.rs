@@ -23,3 +23,4 @@ mod reserve;
 mod speed;
 mod start;
 mod undecodable;
+mod unreadable;

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use fingerpost::spool::entry::{State, Waiting};
 use fingerpost::spool::{Sizes, Spool};
 
 use crate::faults::Small;
-use crate::fixture::{accept, accepted, changed, commit, delivered, found, is_whole, message, open};
+use crate::fixture::{accept, accepted, change, changed, commit, delivered, found, is_whole, message, open};
 
 const SIZES: Sizes = Sizes { segment: 256 << 10, slack: 64 << 20, reserve: 128 << 10 };
 
@@ -22,6 +23,15 @@ fn fill(folder: &Path) {
     }
 }
 
+/// What became free since.
+fn fill_again(folder: &Path) {
+    let at = |name| folder.join(name);
+    std::fs::rename(at("filler"), at("filler-1")).unwrap();
+    fill(folder);
+    std::fs::rename(at("filler"), at("filler-2")).unwrap();
+    std::fs::rename(at("filler-1"), at("filler")).unwrap();
+}
+
 fn is_taken(spool: &dyn Spool, size: u64) -> bool {
     commit(spool, accepted(vec![message(spool, size, 1)])).is_ok()
 }
@@ -35,6 +45,7 @@ fn outcomes_find_room_when_the_disk_is_full_and_new_mail_does_not() {
     let begun = Instant::now();
     let refused = (0..20).filter(|_| !is_taken(&*spool, 20_000)).count();
     assert!(refused >= 19, "{refused} of 20: the disk is full");
+    assert!(disk.0.path().join("reserve").exists(), "it is not given away for mail that is refused anyway");
     for entry in &entries {
         commit(&*spool, changed(vec![delivered(entry.id, 0)])).unwrap();
     }
@@ -72,4 +83,25 @@ fn the_log_is_made_shorter_on_a_full_disk() {
         assert!(begun.elapsed() < Duration::from_secs(20), "2 MiB are over, and there is no room for new mail");
     }
     assert!(stay.iter().all(|(_, entry)| is_whole(&*spool, entry)));
+}
+
+#[test]
+fn a_start_works_where_outcomes_have_used_up_the_reserve() {
+    let Some(disk) = Small::mount() else { return eprintln!("skipped: only root can mount a small file system") };
+    let spool = open(disk.0.path(), SIZES).unwrap();
+    let entry = accept(&*spool, 5000, 2);
+    fill(disk.0.path());
+    let last_error = "x".repeat(10_000);
+    let waiting = || State::Waiting(Waiting { last_error: last_error.clone(), ..Waiting::default() });
+    let kept = (0..1000).take_while(|_| commit(&*spool, changed(vec![change(entry.id, 1, waiting())])).is_ok()).count();
+    assert!(kept > 5 && kept < 1000, "{kept} from the reserve");
+    drop(spool);
+    fill_again(disk.0.path());
+    let spool = open(disk.0.path(), SIZES).unwrap();
+    assert_eq!(crate::fixture::found(&*spool)[0].id, entry.id);
+    assert!(!is_taken(&*spool, 20_000));
+    drop(spool);
+    std::fs::remove_file(disk.0.path().join("filler")).unwrap();
+    let spool = open(disk.0.path(), SIZES).unwrap();
+    assert!(is_taken(&*spool, 20_000) && disk.0.path().join("reserve-start").exists(), "it is there for the next time");
 }

@@ -173,6 +173,10 @@ impl Spool for Faulty {
         self.store.ids_after(id, most)
     }
 
+    fn open_recipients(&self, id: QueueId) -> Vec<usize> {
+        self.store.open_recipients(id)
+    }
+
     fn live_messages(&self) -> usize {
         self.store.live_messages()
     }

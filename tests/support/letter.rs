@@ -75,6 +75,16 @@ impl Letter {
 
     /// Sends it, and says what became of each recipient.
     pub(crate) async fn send(&self, outbound: &Outbound, connector: &SendConnector) -> Vec<Outcome> {
+        self.send_stored(outbound, connector, Stored::memory(self.body.clone().into())).await
+    }
+
+    /// The same with the content where it is.
+    pub(crate) async fn send_stored(
+        &self,
+        outbound: &Outbound,
+        connector: &SendConnector,
+        body: Stored,
+    ) -> Vec<Outcome> {
         let Protocol::Smtp(smtp) = &connector.protocol else { panic!("not SMTP") };
         let recipients = self.to.iter().zip(&self.rewritten).map(|(rcpt, rewritten)| {
             let rcpt_to = rewritten.as_ref().unwrap_or(&rcpt.address);
@@ -89,7 +99,7 @@ impl Letter {
             sender: &self.sender,
             content: &self.content,
             fields: &|_, _| String::from_utf8(self.prefix.clone()).unwrap(),
-            body: Stored::memory(self.body.clone().into()),
+            body,
             recipients: recipients.collect(),
         };
         outbound.send(&Domain::parse(EHLO).unwrap(), branch).await

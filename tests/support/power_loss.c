@@ -5,8 +5,9 @@
  * SHIM_LOG       where operations are appended, one write(2) each (the format: struct head)
  * SHIM_NO_SYNC   syncs of paths that contain this text do nothing and succeed: what a broken disk does
  * SHIM_DELAY_MS  every sync takes this long
- * SHIM_FAULTS    a file that may come and go; "sync TEXT" makes syncs of paths that contain TEXT fail with EIO, "write
- *                TEXT" makes writes end half-way with ENOSPC
+ * SHIM_FAULTS    a file that may come and go. Of paths that contain TEXT, or end with it where a $ follows, "sync TEXT" makes
+ *                syncs fail with EIO, "read TEXT" reads at a position, "open TEXT" opening; "write TEXT" makes writes end
+ *                half-way with ENOSPC, "deny TEXT" makes writing, shortening and creating fail with EROFS
  *
  * One lock around each call and its record: the log is in the order in which things happened.
  */
@@ -92,7 +93,24 @@ static int fault(const char *what, const char *path)
     if (n <= 0)
         return 0;
     text[n] = 0;
-    return strncmp(text, what, strlen(what)) == 0 && strstr(path, text + strlen(what) + 1);
+    if (strncmp(text, what, strlen(what)) != 0)
+        return 0;
+    const char *part = text + strlen(what) + 1;
+    if (text[n - 1] != '$')
+        return strstr(path, part) != NULL;
+    text[n - 1] = 0;
+    size_t length = strlen(part), all = strlen(path);
+    return all >= length && strcmp(path + all - length, part) == 0;
+}
+
+/* What opening a path ends with: 0, or an error. */
+static int refused(const char *path, int flags)
+{
+    if (!below(path))
+        return 0;
+    if (fault("open", path))
+        return EIO;
+    return (flags & O_CREAT) && fault("deny", path) ? EROFS : 0;
 }
 
 #define REAL(name) __typeof__(&name) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
@@ -129,8 +147,9 @@ static int opened(int fd, int existed, int flags)
         mode = va_arg(rest, int);                                             \
         va_end(rest);                                                         \
         ENTER;                                                                \
-        int existed = access(path, F_OK) == 0;                                \
-        fd = opened(real(path, flags, mode), existed, flags);                 \
+        int existed = access(path, F_OK) == 0, no = refused(path, flags);     \
+        fd = no ? -1 : opened(real(path, flags, mode), existed, flags);       \
+        errno = no ? no : errno;                                              \
         LEAVE(fd);                                                            \
     }
 OPEN(open)
@@ -157,10 +176,32 @@ OPENAT(openat64)
 static size_t allowed(int fd, size_t n)
 {
     char path[PATH_MAX];
-    if (!path_of(fd, path) || !fault("write", path))
+    errno = ENOSPC;
+    if (!path_of(fd, path))
         return n;
+    if (fault("deny", path)) {
+        errno = EROFS;
+        return 0;
+    }
+    errno = ENOSPC;
+    if (!fault("write", path))
+        return n;
+    errno = ENOSPC;
     return n < 64 ? 0 : n / 2;
 }
+
+#define PREAD(name, offset)                                                   \
+    ssize_t name(int fd, void *bytes, size_t n, offset at)                    \
+    {                                                                         \
+        REAL(name);                                                           \
+        char path[PATH_MAX];                                                  \
+        if (!path_of(fd, path) || !fault("read", path))                       \
+            return real(fd, bytes, n, at);                                    \
+        errno = EIO;                                                          \
+        return -1;                                                            \
+    }
+PREAD(pread, off_t)
+PREAD(pread64, off64_t)
 
 static void wrote(int fd, const void *bytes, ssize_t n, int64_t at)
 {
@@ -179,9 +220,7 @@ ssize_t write(int fd, const void *bytes, size_t n)
         return real(fd, bytes, n);
     ENTER;
     size_t may = allowed(fd, n);
-    if (may == 0 && n > 0) {
-        errno = ENOSPC;
-    } else {
+    if (may > 0 || n == 0) {
         done = real(fd, bytes, may);
         wrote(fd, bytes, done, -1);
     }
@@ -204,9 +243,7 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
         ssize_t done = -1;                                                    \
         ENTER;                                                                \
         size_t may = allowed(fd, n);                                          \
-        if (may == 0 && n > 0) {                                              \
-            errno = ENOSPC;                                                   \
-        } else {                                                              \
+        if (may > 0 || n == 0) {                                              \
             done = real(fd, bytes, may, at);                                  \
             wrote(fd, bytes, done, at);                                       \
         }                                                                     \
@@ -221,7 +258,11 @@ PWRITE(pwrite64, off64_t)
         REAL(name);                                                           \
         char path[PATH_MAX];                                                  \
         ENTER;                                                                \
-        int result = real(fd, length);                                        \
+        int result = -1;                                                      \
+        if (path_of(fd, path) && fault("deny", path))                         \
+            errno = EROFS;                                                    \
+        else                                                                  \
+            result = real(fd, length);                                        \
         if (result == 0 && path_of(fd, path))                                 \
             record('T', fd, (uint64_t)length, "", 0, "", 0);                  \
         LEAVE(result);                                                        \

@@ -18,7 +18,7 @@ use crate::delivery::health::Key;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::message::envelope::{Origin, Sender};
 use crate::smtp::address::Address;
-use crate::smtp::reply::{Enhanced, Reply, TRY_AGAIN};
+use crate::smtp::reply::{Enhanced, Reply};
 use crate::spool::Stored;
 use crate::spool::entry::Content;
 
@@ -314,7 +314,7 @@ impl Branch {
             Stopped::OutOfTime => Outcome::ours(Class::LeftToQueue, OUT_OF_TIME),
             Stopped::Unreadable(error) => {
                 tracing::error!(alert = true, %error, "cannot read a message's content");
-                Outcome::ours(Class::Deferred, TRY_AGAIN)
+                Outcome::unreadable(&error)
             }
         };
         self.close(Ended::Closed);
@@ -342,15 +342,14 @@ async fn write(
             }
         }
         Body::File(file) => {
-            let mut at = 0;
-            while at < message.content.size {
-                let length = usize::try_from(message.content.size - at).unwrap_or(PIECE).min(PIECE);
-                if at > 0 {
+            let (mut pieces, mut is_first) = (file.in_pieces(message.content.size), true);
+            // The last one is not given out if the whole is not what was written: then there is no end of data.
+            while let Some(piece) = pieces.next(PIECE).await.map_err(Stopped::Unreadable)? {
+                if !std::mem::take(&mut is_first) {
                     let took = flush(checkout, lag, (pace, last_dot)).await?;
                     pace.took(took, Duration::ZERO);
                 }
-                checkout.piece(&file.piece(at, length).await.map_err(Stopped::Unreadable)?);
-                at += length as u64;
+                checkout.piece(&piece);
             }
         }
     }

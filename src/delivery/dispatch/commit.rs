@@ -174,6 +174,10 @@ fn keep_dead_letter(shared: &Shared, in_force: &InForce, report: &Entry, reading
                 return Err(error);
             }
             tracing::error!(queue_id = %report.id, %error, "a report that failed cannot be read; only its envelope is kept");
+            // It leaves the log; what the disk may give later is not to go with it.
+            if let Ok(content) = shared.parts.spool.open(report.id) {
+                shared.parts.spool.keep_damaged(report, &content);
+            }
             format!("This report could not be read: {error}\nIts envelope is in {}.json.\n", report.id).into_bytes()
         }
     };

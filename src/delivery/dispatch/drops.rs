@@ -7,15 +7,31 @@ use super::queue::Dropping;
 use super::{Shared, commit};
 use crate::message::queue_id::QueueId;
 use crate::spool::SpoolError;
+use crate::spool::entry::{Change, Outcome, Record, State};
 
 /// Drops a message; whether there is one.
 pub(super) async fn begin(shared: Arc<Shared>, id: QueueId) -> Result<bool, SpoolError> {
-    let Some(_loaded) = Loaded::begin(&shared, id).await? else { return Ok(false) };
+    let loaded = match Loaded::begin(&shared, id).await {
+        Ok(loaded) => loaded,
+        Err(error) => return unread(&shared, id, &error).await,
+    };
+    let Some(_loaded) = loaded else { return Ok(false) };
     let dropping = shared.queue().begin_drop(id);
     let Some(dropping) = dropping else { return Ok(false) };
     commit::drop_recipients(&shared, &dropping).await?;
     tracing::info!(queue_id = %id, sender = %dropping.entry.sender.reverse_path, "dropped by an operator");
     Ok(true)
+}
+
+/// Drops a message that cannot be read: nothing is under way for it.
+async fn unread(shared: &Shared, id: QueueId, error: &SpoolError) -> Result<bool, SpoolError> {
+    let dropped = |recipient| Change { id, recipient, state: State::Done(Outcome::Dropped), route: None };
+    let changes: Vec<Change> = shared.parts.spool.open_recipients(id).into_iter().map(dropped).collect();
+    let there_is_one = !changes.is_empty();
+    shared.parts.spool.commit(Record { accepted: Vec::new(), changes }).await?;
+    shared.queue().forget(id);
+    tracing::info!(queue_id = %id, %error, "dropped by an operator, unread");
+    Ok(there_is_one)
 }
 
 /// Recipients of a message are free again: if an operator dropped it meanwhile, they are dropped now.

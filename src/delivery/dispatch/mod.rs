@@ -33,6 +33,7 @@ mod attempt;
 mod basis;
 mod branch;
 mod commit;
+mod content;
 mod drops;
 mod queue;
 mod redecide;

@@ -7,6 +7,7 @@ use super::Shared;
 use super::basis::Basis;
 use super::branch::Grouping;
 use super::commit;
+use super::content;
 use super::queue::{Known, Picked, Update};
 use super::redecide::{self, Now};
 use super::settle::{Attempted, End};
@@ -25,7 +26,7 @@ use crate::in_force::InForce;
 use crate::report::Action;
 use crate::routing::doubt::Followed;
 use crate::routing::verdict::{Freshness, Route, Verdict};
-use crate::smtp::reply::{Enhanced, NEXT_HOP_UNREACHABLE, Reply, TRY_AGAIN, UNKNOWN_JUST_NOW};
+use crate::smtp::reply::{Enhanced, NEXT_HOP_UNREACHABLE, Reply, UNKNOWN_JUST_NOW};
 use crate::spool::entry::{Entry, HeldFor, Queued, State, Waiting};
 use crate::time::UnixTime;
 
@@ -170,10 +171,11 @@ async fn by_smtp(
     (entry, going): (&Entry, &[Attempted]),
 ) -> Vec<Outcome> {
     let Some(leader) = going.first() else { return Vec::new() };
-    let body = match shared.parts.spool.open(entry.id) {
+    let body = match content::open(shared, entry).await {
         Ok(body) => body,
-        Err(error) => return vec![unreadable(entry, &error); going.len()],
+        Err(outcome) => return vec![outcome; going.len()],
     };
+    let read = body.clone();
     let recipients = going.iter().filter_map(|attempted| {
         let queued = entry.recipients.get(attempted.recipient)?;
         Some((queued.rcpt.clone(), attempted.route.rcpt_to.clone()))
@@ -191,7 +193,9 @@ async fn by_smtp(
         body,
         recipients: recipients.collect(),
     };
-    shared.parts.outbound.send(&in_force.config.server.hostname, branch).await
+    let outcomes = shared.parts.outbound.send(&in_force.config.server.hostname, branch).await;
+    content::look(shared, entry, &read).await;
+    outcomes
 }
 
 /// What outcomes come to, once they are noted and all is asked that has to be.
@@ -231,10 +235,11 @@ async fn to_mailbox(
     root: &std::path::Path,
     (entry, attempted): (&Entry, &Attempted),
 ) -> Outcome {
-    let body = match shared.parts.spool.open(entry.id) {
+    let body = match content::open(shared, entry).await {
         Ok(body) => body,
-        Err(error) => return unreadable(entry, &error),
+        Err(outcome) => return outcome,
     };
+    let read = body.clone();
     let host = &in_force.config.server.hostname;
     let letter = Letter {
         root: root.to_owned(),
@@ -249,17 +254,16 @@ async fn to_mailbox(
             let success = Some(Action::Delivered);
             return Outcome { success, ..Outcome::said(Class::Accepted, IN_MAILBOX, &"maildir".into()) };
         }
+        Ok(Err(error)) if read.is_damaged() => {
+            content::look(shared, entry, &read).await;
+            return Outcome::unreadable(&error);
+        }
         Ok(Err(error)) => error.to_string(),
         Err(panicked) => panicked.to_string(),
     };
     let folder = maildir::folder(root, &attempted.route.rcpt_to);
     tracing::warn!(queue_id = %entry.id, folder = %folder.display(), error, "a mailbox cannot be written");
     Outcome::ours(Class::Deferred, MAILBOX_UNWRITABLE)
-}
-
-fn unreadable(entry: &Entry, error: &crate::spool::SpoolError) -> Outcome {
-    tracing::error!(queue_id = %entry.id, %error, "queued content cannot be read; delivery is tried again later");
-    Outcome::ours(Class::Deferred, TRY_AGAIN)
 }
 
 /// How it ended for one recipient. "Unknown recipient" is believed only after the directory was asked live, and a

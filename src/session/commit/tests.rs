@@ -178,6 +178,10 @@ impl Spool for Full {
         self.0.ids_after(id, most)
     }
 
+    fn open_recipients(&self, id: QueueId) -> Vec<usize> {
+        self.0.open_recipients(id)
+    }
+
     fn live_messages(&self) -> usize {
         self.0.live_messages()
     }

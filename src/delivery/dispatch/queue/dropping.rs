@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Known, Live, Queue, Ticket, Update};
 use crate::message::queue_id::QueueId;
+use crate::spool::entry::outline::Kind;
 use crate::spool::entry::{Entry, Outcome, State};
 use crate::time::UnixTime;
 
@@ -38,6 +39,12 @@ impl Queue {
         let live = self.live.get_mut(&id).filter(|live| live.dropped)?;
         let (recipients, under_way) = live.take_unfinished(ticket);
         Some(Dropping { ticket, entry: live.entry.clone(), recipients, under_way })
+    }
+
+    /// A message that is not in memory is over.
+    pub(in crate::delivery::dispatch) fn forget(&mut self, id: QueueId) {
+        let kind = if self.counted.remove(&id).is_some() { Kind::StrangersReport } else { Kind::Mail };
+        self.lanes.values_mut().for_each(|lane| lane.forget(kind, id));
     }
 
     /// The drop is durable.

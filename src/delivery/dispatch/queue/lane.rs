@@ -161,6 +161,14 @@ impl Lane {
         ids.into_iter().filter(|id| self.waiting.contains(id)).collect()
     }
 
+    /// This message is over; nobody knows what it was.
+    pub(super) fn forget(&mut self, kind: Kind, id: QueueId) {
+        if self.waiting.remove(&id) && kind == Kind::StrangersReport {
+            self.waiting_reports -= 1;
+        }
+        self.held.remove(&id);
+    }
+
     /// This message is due.
     pub(super) fn hint_now(&mut self, kind: Kind, id: QueueId, due: Due) {
         self.push(kind, Hint { due, id, group: 0, sender: 0 }, Why::New);

@@ -1,0 +1,87 @@
+//! Letting go of what the disk does not give of a segment, without the server: where it does not start for that, and an
+//! operator has decided. The segment is kept in `aside/`; in its place comes a copy with zeros where nothing was read, which
+//! a start reads as damaged.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::SpoolError;
+use super::aside;
+use super::header::{self, Header};
+use super::layout::{self, Layout, failed};
+use super::reading;
+use super::record::Frames;
+use crate::message::queue_id::QueueId;
+
+/// What was let go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LetGo {
+    /// All of it can be read.
+    Nothing,
+    /// Part of it, or all.
+    Bytes {
+        /// How much.
+        bytes: usize,
+        /// Where the segment is kept.
+        aside: PathBuf,
+        /// The messages in what can be read, over or not.
+        messages: Vec<Known>,
+    },
+}
+
+/// A message that a segment names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Known {
+    /// Its id.
+    pub id: QueueId,
+    /// Its reverse-path.
+    pub sender: String,
+    /// Its recipients.
+    pub recipients: Vec<String>,
+}
+
+/// Does it to a segment of the spool below `folder`, which no process may use meanwhile.
+///
+/// # Errors
+/// [`SpoolError::Io`]; nothing has changed then.
+pub fn release(folder: &Path, segment: u32) -> Result<LetGo, SpoolError> {
+    let lock = layout::lock(folder)?;
+    let layout = Layout::make(folder)?;
+    layout.list_segments()?;
+    let path = layout.segment(segment);
+    let (bytes, missing) = reading::whole(&path).map_err(|e| failed("cannot read", &path, &e))?;
+    if missing.is_empty() {
+        return Ok(LetGo::Nothing);
+    }
+    let copy = path.with_extension("copy");
+    let written = crate::private::create(&copy).and_then(|mut file| {
+        file.write_all(&bytes)?;
+        file.sync_all()
+    });
+    written.map_err(|e| failed("cannot write", &copy, &e))?;
+    // First the second name of what there is: it is never without one.
+    let why = format!("an operator lets go what cannot be read of segment {segment}");
+    let aside = aside::keep_segment(&layout, segment, &why)?;
+    fs::rename(&copy, &path).map_err(|e| failed("cannot name", &path, &e))?;
+    layout::sync_folder(path.parent().unwrap_or(folder))?;
+    drop(lock);
+    let bytes_let_go = missing.iter().map(ExactSizeIterator::len).sum();
+    Ok(LetGo::Bytes { bytes: bytes_let_go, aside, messages: messages(&bytes) })
+}
+
+/// The messages of all records that can be read.
+fn messages(segment: &[u8]) -> Vec<Known> {
+    let Ok(header) = Header::read(segment) else { return Vec::new() };
+    let frames = Frames::new((header.mark, header.format), segment, header::LENGTH);
+    let frames = frames.filter_map(|frame| frame.map_or_else(|unreadable| unreadable.frame, Some));
+    let known = |entry: &super::entry::Entry| Known {
+        id: entry.id,
+        sender: entry.sender.reverse_path.to_string(),
+        recipients: entry.recipients.iter().map(|queued| queued.rcpt.address.to_string()).collect(),
+    };
+    frames.flat_map(|frame| frame.logged.accepted.into_iter().map(|statement| known(&statement.entry))).collect()
+}
