@@ -175,7 +175,7 @@ mod tests {
                 "warnings": ["a\u{202e}b\u{2066}c\u{200f}d\u{61c}e\u{2028}f\r<script>"],
             },
             "receive_connectors": [], "accepted_domains": [], "directories": [], "send_connectors": [],
-            "spool": { "free_bytes": 1, "min_free": 1, "back_pressure": false, "dead_letters": 0 },
+            "spool": { "free_bytes": 1, "min_free": 1, "back_pressure": false, "dead_letters": 0, "takes_nothing": "", "unreadable": [] },
         });
         let status: Status = serde_json::from_value(status).unwrap();
         let page = shown(&status, &Listed { total: 0, messages: Vec::new() });

@@ -18,6 +18,17 @@ use crate::smtp::reply::{self, Reply};
 use crate::time::{QueueTime, UnixTime};
 
 impl Transaction {
+    /// Whether a next hop that refuses a recipient by a policy that nobody knows refuses everybody.
+    pub(super) fn refuses_everybody(
+        &self,
+        services: &Services,
+        address: &Address,
+        route: &Route,
+        outcome: &Outcome,
+    ) -> bool {
+        services.memory.refuses_by_policy(address, route, (outcome, Step::Rcpt), self.source())
+    }
+
     /// Where its message comes from.
     pub(super) fn source(&self) -> Source<'_> {
         Source { reverse_path: &self.sender.reverse_path, client: self.origin.client }

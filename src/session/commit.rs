@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use super::Services;
-use super::ending::cannot_keep;
 use super::transaction::{Transaction, because};
+use super::without_spool::cannot_keep;
 use super::writing::Writing;
 use crate::delivery::dispatch::{Handover, UnderWay};
 use crate::delivery::outcome::{Class, Outcome as Answer};

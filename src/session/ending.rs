@@ -14,7 +14,7 @@ use super::rcpt::part;
 use super::refused::is_unknown;
 use super::returned::{self, ToRemember};
 use super::transaction::{Accepted, Answer, Transaction};
-use super::without_spool::can_keep;
+use super::without_spool::{can_keep, cannot_keep};
 use super::writing::Writing;
 use crate::config::{Retry, SendConnector};
 use crate::delivery::branch::{InFlight, Message, Waits};
@@ -39,7 +39,6 @@ use crate::routing::loops;
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::Summary;
-use crate::spool::SpoolError;
 use crate::spool::entry::Content;
 use crate::strangers::sums::Kind;
 use crate::time::UnixTime;
@@ -391,20 +390,5 @@ fn remember(services: &Services, transaction: &Transaction, identity: &Identity,
             services.memory.taken(&recipient.rcpt.address, &recipient.route, (next_hop, Step::Dot));
         }
         outcome.iter().for_each(|outcome| services.memory.refused(&recipient.rcpt.address, outcome));
-    }
-}
-
-/// What the client hears when the message cannot be kept.
-pub(super) fn cannot_keep(services: &Services, transaction: &Transaction, error: &SpoolError) -> Reply {
-    let reason = match error {
-        SpoolError::Full { .. } => "full",
-        SpoolError::Io(_) => "broken",
-    };
-    if transaction.tells(services, Kind::NotKept, reason) {
-        tracing::error!(%error, "message refused: it cannot be kept");
-    }
-    match error {
-        SpoolError::Full { .. } => reply::INSUFFICIENT_STORAGE,
-        SpoolError::Io(_) => reply::TRY_AGAIN,
     }
 }

@@ -20,7 +20,6 @@ use crate::message::envelope::RcptTo;
 use crate::pressure::held::cost;
 use crate::routing::doubt::{Believed, Doubt, Followed, KnownBy, Refused};
 use crate::routing::verdict::{Decision, Reason, Route, Verdict, Way};
-use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::strangers::sums::Kind;
 use crate::time::UnixTime;
@@ -358,17 +357,6 @@ impl Transaction {
             }
             _ => Err(Refusal { row: outcome.row, ..reply::NEXT_HOP_UNREACHABLE.into() }),
         }
-    }
-
-    /// Whether a next hop that refuses a recipient by a policy that nobody knows refuses everybody.
-    pub(super) fn refuses_everybody(
-        &self,
-        services: &Services,
-        address: &Address,
-        route: &Route,
-        outcome: &Outcome,
-    ) -> bool {
-        services.memory.refuses_by_policy(address, route, (outcome, Step::Rcpt), self.source())
     }
 }
 

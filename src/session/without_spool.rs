@@ -11,6 +11,9 @@ use crate::delivery::branch::MAX_RECIPIENTS;
 use crate::message::envelope::RcptTo;
 use crate::report::Action;
 use crate::routing::verdict::Route;
+use crate::smtp::reply::{self, Reply};
+use crate::spool::SpoolError;
+use crate::strangers::sums::Kind;
 
 /// Whether records can be kept.
 pub(super) fn can_keep(services: &Services) -> bool {
@@ -44,4 +47,19 @@ impl Transaction {
 
 fn wants_success(rcpt: &RcptTo) -> bool {
     [Action::Delivered, Action::Relayed].iter().any(|action| action.is_wanted(rcpt.notify))
+}
+
+/// What the client hears when the message cannot be kept.
+pub(super) fn cannot_keep(services: &Services, transaction: &Transaction, error: &SpoolError) -> Reply {
+    let reason = match error {
+        SpoolError::Full { .. } => "full",
+        SpoolError::Io(_) => "broken",
+    };
+    if transaction.tells(services, Kind::NotKept, reason) {
+        tracing::error!(%error, "message refused: it cannot be kept");
+    }
+    match error {
+        SpoolError::Full { .. } => reply::INSUFFICIENT_STORAGE,
+        SpoolError::Io(_) => reply::TRY_AGAIN,
+    }
 }

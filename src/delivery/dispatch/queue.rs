@@ -26,13 +26,11 @@ mod dropping;
 mod hints;
 mod lane;
 mod live;
+mod loading;
 mod pace;
 mod picking;
 
 pub(super) use dropping::Dropping;
-
-/// New messages that stay in memory until they were tried, at most.
-const RECENT: usize = 2_000;
 
 /// What is known of one recipient besides its entry. It is not durable: at worst a way is decided once more.
 #[derive(Clone, Default)]
@@ -183,35 +181,6 @@ impl Queue {
         }
     }
 
-    /// A message stays in memory until it was tried, unless too many do.
-    fn stays(&mut self, id: QueueId) {
-        self.recent.push_back(id);
-        while self.recent.len() > RECENT {
-            let Some(oldest) = self.recent.pop_front() else { return };
-            if let Some(live) = self.live.get_mut(&oldest) {
-                live.recent = false;
-            }
-            self.unload(oldest);
-        }
-    }
-
-    /// Whether it is in memory.
-    pub(super) fn is_loaded(&self, id: QueueId) -> bool {
-        self.live.contains_key(&id)
-    }
-
-    /// A message that the spool has, if it is not in memory yet.
-    pub(super) fn load(&mut self, entry: Entry) {
-        self.live.entry(entry.id).or_insert_with(|| Live::read(entry));
-    }
-
-    /// It need not stay in memory if nothing is under way for it.
-    fn unload(&mut self, id: QueueId) {
-        if !self.turns.contains_key(&id) && self.live.get(&id).is_some_and(Live::is_idle) {
-            self.live.remove(&id);
-        }
-    }
-
     /// Makes those of these recipients busy that wait and are free.
     pub(super) fn hold(&mut self, id: QueueId, recipients: &[usize]) -> Held {
         let ticket = self.last_ticket.next();
@@ -225,22 +194,6 @@ impl Queue {
             lane.finished(turn.kind, turn.group);
         }
         self.ends(turn.id);
-    }
-
-    /// Somebody else needs the message in memory; [`Queue::ends`] gives it back.
-    pub(super) fn begins(&mut self, id: QueueId) {
-        *self.turns.entry(id).or_default() += 1;
-    }
-
-    /// See [`Queue::begins`].
-    pub(super) fn ends(&mut self, id: QueueId) {
-        if let Some(turns) = self.turns.get_mut(&id) {
-            *turns -= 1;
-            if *turns == 0 {
-                self.turns.remove(&id);
-            }
-        }
-        self.unload(id);
     }
 
     /// A next hop of this connector (that of the domain, where it goes by MX) answered, or could not be reached.

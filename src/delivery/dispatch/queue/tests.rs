@@ -1,6 +1,7 @@
 //! What the queue hands out, and when.
 
 use super::bench::{Begun, Bench};
+use super::loading::RECENT;
 use super::*;
 use crate::delivery::dispatch::sample::{entry, route};
 use crate::spool::entry::{Outcome, Waiting};
