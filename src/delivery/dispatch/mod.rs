@@ -46,7 +46,7 @@ mod under_way;
 
 use basis::Basis;
 use branch::Grouping;
-use queue::{Queue, Rules, Shown};
+use queue::{Due, Queue, Rules, Shown};
 pub use under_way::{Handover, UnderWay};
 
 /// How often the dead letters are counted, and the clocks compared; also the longest sleep.
@@ -198,7 +198,8 @@ impl Delivery {
 
     /// Makes due what waits for one connector, or for all; how many messages that is. They go gently, a few at once.
     pub fn retry_all(&self, connector: Option<&str>) -> usize {
-        let messages = self.shared.queue().retry_all(|of| connector.is_none_or(|connector| connector == of));
+        let messages =
+            self.shared.queue().retry_all(|of| connector.is_none_or(|connector| connector == of), Due::RETRY);
         self.shared.wake.notify_one();
         messages
     }
@@ -223,7 +224,7 @@ impl Delivery {
     pub fn configuration_changed(&self) {
         let config = self.shared.parts.current.load().config.clone();
         let mut queue = self.shared.queue();
-        queue.retry_all(|connector| config.send_connector(connector).is_none());
+        queue.retry_all(|connector| config.send_connector(connector).is_none(), Due::GONE);
         queue.look_at_held();
         drop(queue);
         self.shared.wake.notify_one();

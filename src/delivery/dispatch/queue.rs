@@ -9,7 +9,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use self::hints::{Due, Hint};
+pub(super) use self::hints::Due;
+use self::hints::Hint;
 use self::lane::{Lane, group};
 use self::live::{Live, Slot};
 use self::pace::Pace;
@@ -274,10 +275,10 @@ impl Queue {
         lanes.map(|lane| lane.hint_now(Kind::Mail, id, Due::RETRY)).count() > 0
     }
 
-    /// Makes due what waits for connectors of which this is true; how many messages that is.
-    pub(super) fn retry_all(&mut self, of: impl Fn(&str) -> bool) -> usize {
+    /// Makes due, for this reason, what waits for connectors of which this is true; how many messages that is.
+    pub(super) fn retry_all(&mut self, of: impl Fn(&str) -> bool, due: Due) -> usize {
         let lanes = self.lanes.iter_mut().filter(|(connector, _)| of(connector));
-        let mut ids: Vec<QueueId> = lanes.flat_map(|(_, lane)| lane.retry()).collect();
+        let mut ids: Vec<QueueId> = lanes.flat_map(|(_, lane)| lane.retry(due)).collect();
         ids.sort_unstable();
         ids.dedup();
         ids.retain(|id| self.live.get(id).is_none_or(Live::has_free));
@@ -288,7 +289,7 @@ impl Queue {
     pub(super) fn look_at_held(&mut self) {
         for lane in self.lanes.values_mut() {
             let held: Vec<_> = lane.held.iter().copied().collect();
-            held.into_iter().for_each(|id| lane.hint_now(Kind::Mail, id, Due::RETRY));
+            held.into_iter().for_each(|id| lane.hint_now(Kind::Mail, id, Due::HELD));
         }
     }
 

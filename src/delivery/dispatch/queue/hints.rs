@@ -29,10 +29,15 @@ impl Due {
     pub(in crate::delivery::dispatch) const RETRY: Self = Self(0);
     /// What waits because its next hop could not be reached, which answers again.
     pub(in crate::delivery::dispatch) const BACK: Self = Self(1);
+    /// What waits for a connector that is gone: it is held, or finds another way. What may have arrived waits all the same:
+    /// another way may be another copy.
+    pub(in crate::delivery::dispatch) const GONE: Self = Self(2);
+    /// What is held for want of its connector.
+    pub(in crate::delivery::dispatch) const HELD: Self = Self(3);
 
     /// At this time.
     pub(in crate::delivery::dispatch) fn at(time: UnixTime) -> Self {
-        Self(time.0.max(2))
+        Self(time.0.max(4))
     }
 
     /// The time, if it is one.
@@ -155,14 +160,14 @@ impl Hints {
         number
     }
 
-    /// All is due because an operator says so. Which messages.
-    pub(super) fn retry(&mut self) -> Vec<QueueId> {
+    /// All is due for this reason. Which messages.
+    pub(super) fn retry(&mut self, due: Due) -> Vec<QueueId> {
         let heaps = [std::mem::take(&mut self.later), std::mem::take(&mut self.unreachable)];
         let mut all: Vec<Hint> = heaps.into_iter().flatten().map(|Reverse(hint)| hint).collect();
         all.sort_unstable();
         let ids = all.iter().chain(&self.hastened).map(|hint| hint.id).chain(self.ready.iter().map(|ready| ready.3));
         let ids = ids.collect();
-        self.hasten(all, Due::RETRY);
+        self.hasten(all, due);
         ids
     }
 

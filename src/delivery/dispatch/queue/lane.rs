@@ -155,9 +155,9 @@ impl Lane {
         }
     }
 
-    /// All that waits is due because an operator says so, gently. Which messages.
-    pub(super) fn retry(&mut self) -> Vec<QueueId> {
-        let ids: Vec<QueueId> = self.hints.iter_mut().flat_map(Hints::retry).collect();
+    /// All that waits is due for this reason, gently. Which messages.
+    pub(super) fn retry(&mut self, due: Due) -> Vec<QueueId> {
+        let ids: Vec<QueueId> = self.hints.iter_mut().flat_map(|hints| hints.retry(due)).collect();
         ids.into_iter().filter(|id| self.waiting.contains(id)).collect()
     }
 

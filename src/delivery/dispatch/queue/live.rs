@@ -87,7 +87,8 @@ impl Live {
                 && recipients.get(at).is_some_and(|queued| match &queued.state {
                     State::Waiting(waiting) => {
                         due == Due::RETRY
-                            || due == Due::BACK && waiting.why == Why::Unreachable
+                            || (due == Due::BACK && waiting.why.ends_with_the_outage())
+                            || (due == Due::GONE && waiting.why != Why::InDoubt)
                             || waiting.next_attempt <= now
                     }
                     State::Held(why) => *why == HeldFor::NoConnector,

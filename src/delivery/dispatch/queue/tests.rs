@@ -116,7 +116,7 @@ fn held_mail_is_looked_at_only_when_its_connector_was_gone() {
     let [gone, dropped] = [HeldFor::NoConnector, HeldFor::Drop].map(State::Held);
     bench.insert(entry(1, &[(BOB, "a", gone), (BOB, "a", dropped)]));
     assert_eq!(picked(&mut bench, NOW), []);
-    assert_eq!(bench.queue.retry_all(|_| true), 0);
+    assert_eq!(bench.queue.retry_all(|_| true, Due::RETRY), 0);
     bench.queue.look_at_held();
     assert_eq!(picked(&mut bench, NOW), [one("a", 1, &[0])]);
     let held: Vec<_> = bench.queue.shown().map(|lane| (lane.held, lane.waiting, lane.oldest)).collect();
@@ -242,13 +242,38 @@ fn a_turn_sees_no_old_state() {
 fn a_retry_that_breaks_off_forgets_nothing() {
     let mut bench = Bench::default();
     bench.restore(entry(1, &[(BOB, "a", due(NOW + 900))]));
-    assert_eq!(bench.queue.retry_all(|connector| connector == "b"), 0);
-    assert_eq!(bench.queue.retry_all(|connector| connector == "a"), 1);
+    assert_eq!(bench.queue.retry_all(|connector| connector == "b", Due::RETRY), 0);
+    assert_eq!(bench.queue.retry_all(|connector| connector == "a", Due::RETRY), 1);
     let begun = bench.pick(three, NOW).remove(0);
     bench.queue.release(QueueId(1), begun.turn.ticket, UnixTime(NOW + 60));
     bench.queue.finished(&begun.turn);
     assert_eq!(picked(&mut bench, NOW + 60), [], "the spool knows no other time");
     assert_eq!(picked(&mut bench, NOW + 900), [one("a", 1, &[0])]);
+}
+
+#[test]
+fn what_may_have_arrived_is_hastened_by_an_operator_alone() {
+    let in_doubt = || {
+        let waiting =
+            Waiting { attempts: 1, next_attempt: UnixTime(NOW + 600), why: Why::InDoubt, ..Waiting::default() };
+        entry(1, &[(BOB, "a", State::Waiting(waiting))])
+    };
+    for (what, hastens, goes) in [
+        (
+            "its next hop",
+            (|queue| queue.heard(&route(BOB, "a"), Heard::Answer, (three(""), UnixTime(NOW)))) as fn(&mut Queue),
+            0,
+        ),
+        ("its connector is gone", |queue| _ = queue.retry_all(|_| true, Due::GONE), 0),
+        ("held mail", Queue::look_at_held, 0),
+        ("an operator", |queue| _ = queue.retry_all(|_| true, Due::RETRY), 1),
+    ] {
+        let mut bench = Bench::default();
+        bench.restore(in_doubt());
+        hastens(&mut bench.queue);
+        assert_eq!(bench.pick(three, NOW).len(), goes, "{what}");
+        assert_eq!(bench.pick(three, NOW + 600).len(), 1 - goes, "{what}");
+    }
 }
 
 /// How many go at once in each of so many rounds, all answered or all in vain.

@@ -55,7 +55,7 @@ fn of_a_storm_sixty_leave_in_a_minute_the_oldest_first_and_other_mail_before_the
 
     // A second pass at any time in the same minute changes nothing; other mail goes all the same.
     bench.insert(entry(2002, &[(TO, "secondary", State::due(UnixTime(10_030)))]));
-    bench.queue.retry_all(|_| true);
+    bench.queue.retry_all(|_| true, Due::RETRY);
     assert_eq!(goes(&mut bench, rules(20, Some(60)), 10_069), [2002]);
     let mut second = goes(&mut bench, rules(20, Some(60)), 10_070);
     second.sort_unstable();
