@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
-use super::client::{Client, NoAnswer};
+use super::client::{Client, NoAnswer, escaped};
 use super::{Format, FormatArgument, Outcome, export, output};
 use crate::admin::api::Done;
 use crate::admin::queue::{Listed, Message};
@@ -18,6 +18,9 @@ pub(super) enum QueueCommand {
         /// At most so many
         #[arg(long, value_name = "MESSAGES", default_value_t = 1000)]
         limit: usize,
+        /// Those behind this message
+        #[arg(long, value_name = "ID")]
+        after: Option<QueueId>,
         #[command(flatten)]
         output: FormatArgument,
     },
@@ -50,6 +53,9 @@ pub(super) enum QueueCommand {
 pub(super) struct Which {
     /// This message
     id: Option<QueueId>,
+    /// What waits for this send connector
+    #[arg(long, value_name = "NAME")]
+    connector: Option<String>,
     /// All messages
     #[arg(long)]
     all: bool,
@@ -71,8 +77,9 @@ pub(super) async fn queue(config: &Path, command: QueueCommand) -> anyhow::Resul
 
 async fn ask(client: &Client, command: QueueCommand) -> Result<(), NoAnswer> {
     match command {
-        QueueCommand::List { limit, output: FormatArgument { format } } => {
-            let listed: Listed = client.ask("GET", &format!("/api/queue?limit={limit}")).await?;
+        QueueCommand::List { limit, after, output: FormatArgument { format } } => {
+            let after = after.map(|id| format!("&after={id}")).unwrap_or_default();
+            let listed: Listed = client.ask("GET", &format!("/api/queue?limit={limit}{after}")).await?;
             match format {
                 Format::Json => output::json(&listed)?,
                 Format::Text => output::text(&list(&listed, UnixTime::now())),
@@ -86,7 +93,11 @@ async fn ask(client: &Client, command: QueueCommand) -> Result<(), NoAnswer> {
             }
         }
         QueueCommand::Retry { which } => {
-            let path = which.id.map_or("/api/queue/retry".into(), |id| format!("/api/queue/{id}/retry"));
+            let path = match (which.id, which.connector) {
+                (Some(id), _) => format!("/api/queue/{id}/retry"),
+                (None, Some(connector)) => format!("/api/queue/retry?connector={}", escaped(&connector)),
+                (None, None) => "/api/queue/retry".into(),
+            };
             let done: Done = client.ask("POST", &path).await?;
             output::text(&format!("{} messages are due now; reports still wait for their turn\n", done.messages));
         }
@@ -119,7 +130,10 @@ fn list(listed: &Listed, now: UnixTime) -> String {
         }
     }
     let shown = match listed.messages.len() {
-        shown if shown < listed.total => format!(", the oldest {shown} are shown"),
+        shown if shown < listed.total => {
+            let last = listed.messages.last().map(|last| last.id.to_string()).unwrap_or_default();
+            format!(", {shown} are shown; `--after {last}` shows the next ones")
+        }
         _ => String::new(),
     };
     format!("{}{} messages{shown}\n", output::columns(&rows), listed.total)

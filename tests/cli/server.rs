@@ -112,6 +112,12 @@ fn queued_mail_is_seen_tried_again_and_dropped() {
     assert!(ran.out.contains("recipient <bob@contoso.example> by secondary"), "{ran:?}");
     assert_eq!(house.run(&["queue", "retry", &id]).out, "1 messages are due now; reports still wait for their turn\n");
     assert_eq!(house.run(&["queue", "retry", "--all"]).code, 0);
+    assert_eq!(house.run(&["queue", "retry", "--connector", "secondary"]).code, 0);
+    let ran = house.run(&["queue", "retry", "--connector", "nowhere & co"]);
+    assert!(ran.code == 1 && ran.err.contains("no send connector `nowhere & co`"), "{ran:?}");
+    let ran = house.run(&["queue", "list", "--after", &id, "--format", "json"]);
+    let behind: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((&behind["total"], behind["messages"].as_array().map(Vec::len)), (&1.into(), Some(0)));
     eventually("it can be dropped", || house.run(&["queue", "drop", &id]).code == 0);
     eventually("it is gone", || list()["total"] == 0);
     let ran = house.run(&["queue", "drop", &id]);
