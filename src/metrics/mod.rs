@@ -70,7 +70,8 @@ pub struct Metrics {
     pub next_hop_connections_allowed: IntGaugeVec,
     /// `next_hop_connections_max{send_connector,smart_host}`: `max_connections`.
     pub next_hop_connections_max: IntGaugeVec,
-    /// `queue_messages{send_connector,state}`: state `waiting`, `held`; a branch each.
+    /// `queue_messages{send_connector,state}`: state `waiting`, `held`; a branch each. Reports that wait for their turn
+    /// are apart.
     pub queue_messages: IntGaugeVec,
     /// `queue_oldest_seconds{send_connector}`.
     pub queue_oldest: IntGaugeVec,

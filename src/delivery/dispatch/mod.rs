@@ -176,7 +176,7 @@ impl Delivery {
     pub fn sums(&self) -> Vec<Sum> {
         let sum = |shown: Shown<'_>| Sum {
             connector: shown.connector.to_owned(),
-            waiting: shown.waiting,
+            waiting: shown.waiting + shown.waiting_reports,
             held: shown.held,
             oldest: shown.oldest.map(QueueId::made_at),
         };

@@ -122,11 +122,11 @@ pub(super) struct Shown<'a> {
     pub(super) connector: &'a str,
     /// Branches to be tried.
     pub(super) waiting: usize,
-    /// Of these, reports that strangers caused.
+    /// Besides, reports that strangers caused.
     pub(super) waiting_reports: usize,
     /// Branches held.
     pub(super) held: usize,
-    /// The oldest message of either.
+    /// The oldest message, reports that strangers caused apart.
     pub(super) oldest: Option<QueueId>,
 }
 
@@ -271,7 +271,7 @@ impl Queue {
         if self.live.get(&id).is_some_and(|live| !live.has_free()) {
             return false;
         }
-        let lanes = self.lanes.values_mut().filter(|lane| lane.waiting.contains(&id));
+        let lanes = self.lanes.values_mut().filter(|lane| lane.waits(id));
         lanes.map(|lane| lane.hint_now(Kind::Mail, id, Due::RETRY)).count() > 0
     }
 
@@ -303,7 +303,7 @@ impl Queue {
         self.lanes.iter().map(|(connector, lane)| Shown {
             connector,
             waiting: lane.waiting.len(),
-            waiting_reports: lane.waiting_reports,
+            waiting_reports: lane.reports.len(),
             held: lane.held.len(),
             oldest: lane.waiting.first().into_iter().chain(lane.held.first()).min().copied(),
         })
@@ -317,9 +317,7 @@ impl Queue {
             match open.standing {
                 Standing::Held(HeldFor::NoConnector | HeldFor::Drop) => _ = lane.held.insert(outline.id),
                 Standing::Waits(Waits { due, why, .. }) => {
-                    if lane.waiting.insert(outline.id) && outline.kind == Kind::StrangersReport {
-                        lane.waiting_reports += 1;
-                    }
+                    lane.those_that_wait(outline.kind).insert(outline.id);
                     let (due, group) = (Due::at(due), group(&open.domain));
                     let hint = Hint { due, id: outline.id, group, sender: outline.sender };
                     let is_there = |(connector, there, _): &(&Arc<str>, Hint, Why)| {
@@ -342,9 +340,7 @@ impl Queue {
     fn leave(&mut self, outline: &Outline) {
         for open in &outline.open {
             if let Some(lane) = self.lanes.get_mut(&open.connector) {
-                if lane.waiting.remove(&outline.id) && outline.kind == Kind::StrangersReport {
-                    lane.waiting_reports -= 1;
-                }
+                lane.those_that_wait(outline.kind).remove(&outline.id);
                 lane.held.remove(&outline.id);
             }
         }

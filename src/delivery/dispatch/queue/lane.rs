@@ -39,8 +39,8 @@ pub(super) struct Lane {
     gentle: Option<usize>,
     /// Messages to be tried, by age.
     pub(super) waiting: BTreeSet<QueueId>,
-    /// Of these, reports that strangers caused.
-    pub(super) waiting_reports: usize,
+    /// Reports that strangers caused, to be sent when it is their turn.
+    pub(super) reports: BTreeSet<QueueId>,
     /// Messages held, by age.
     pub(super) held: BTreeSet<QueueId>,
 }
@@ -53,6 +53,19 @@ pub(super) fn group(domain: &Domain) -> u32 {
 impl Lane {
     fn of(&mut self, kind: Kind) -> &mut Hints {
         &mut self.hints[kind as usize]
+    }
+
+    /// Messages of this kind that are to be tried.
+    pub(super) fn those_that_wait(&mut self, kind: Kind) -> &mut BTreeSet<QueueId> {
+        match kind {
+            Kind::Mail | Kind::Report => &mut self.waiting,
+            Kind::StrangersReport => &mut self.reports,
+        }
+    }
+
+    /// Whether this message is to be tried.
+    pub(super) fn waits(&self, id: QueueId) -> bool {
+        self.waiting.contains(&id) || self.reports.contains(&id)
     }
 
     /// Something in this message may be due.
@@ -74,7 +87,7 @@ impl Lane {
             let Self { hints, running, running_for, down, .. } = self;
             let has_room = |group| !by_domain || has_room((*running, running_for), down, group, limit);
             let hint = hints[kind as usize].take(has_room)?;
-            if self.waiting.contains(&hint.id) || self.held.contains(&hint.id) {
+            if self.waits(hint.id) || self.held.contains(&hint.id) {
                 return Some(hint);
             }
         }
@@ -158,14 +171,12 @@ impl Lane {
     /// All that waits is due for this reason, gently. Which messages.
     pub(super) fn retry(&mut self, due: Due) -> Vec<QueueId> {
         let ids: Vec<QueueId> = self.hints.iter_mut().flat_map(|hints| hints.retry(due)).collect();
-        ids.into_iter().filter(|id| self.waiting.contains(id)).collect()
+        ids.into_iter().filter(|id| self.waits(*id)).collect()
     }
 
     /// This message is over; nobody knows what it was.
     pub(super) fn forget(&mut self, kind: Kind, id: QueueId) {
-        if self.waiting.remove(&id) && kind == Kind::StrangersReport {
-            self.waiting_reports -= 1;
-        }
+        self.those_that_wait(kind).remove(&id);
         self.held.remove(&id);
     }
 
