@@ -140,7 +140,6 @@ pub(super) struct Queue {
     recent: VecDeque<QueueId>,
     /// How many turns each message has that has some: it stays in memory, so that none of them sees an old state.
     turns: HashMap<QueueId, usize>,
-    names: Names,
     last_ticket: Ticket,
     pace: Pace,
     reports: Waiting,
@@ -157,7 +156,7 @@ impl Queue {
     /// Takes a new message in. `basis`: what its ways were decided by, where that is known.
     pub(super) fn insert(&mut self, entry: Entry, basis: Option<&Basis>) {
         let known = Known { basis: basis.cloned(), fresh: false };
-        let outline = Outline::of(&entry, &mut self.names);
+        let outline = Outline::of(&entry, &mut Names::none());
         self.live.insert(entry.id, Live::new(entry, &known));
         self.stays(outline.id);
         self.restore(&outline);
@@ -217,7 +216,7 @@ impl Queue {
     /// Takes over what became of recipients and frees them. A message whose last recipient is done leaves.
     pub(super) fn update(&mut self, id: QueueId, updates: Vec<Update>) {
         let Some(live) = self.live.get_mut(&id).filter(|_| !updates.is_empty()) else { return };
-        let before = Outline::of(&live.entry, &mut self.names);
+        let before = Outline::of(&live.entry, &mut Names::none());
         let entry = Arc::make_mut(&mut live.entry);
         live.recent = updates.iter().any(|update| update.known.fresh);
         let mut changed = HashSet::new();
@@ -232,7 +231,7 @@ impl Queue {
             *slot = Slot { busy: None, known: update.known };
             changed.insert(update.recipient);
         }
-        let after = Outline::of(&live.entry, &mut self.names);
+        let after = Outline::of(&live.entry, &mut Names::none());
         if after.open.is_empty() {
             live.recent = false;
             self.counted.remove(&id);
@@ -261,7 +260,7 @@ impl Queue {
                 waiting.next_attempt = again;
             }
         }
-        let outline = Outline::of(&live.entry, &mut self.names);
+        let outline = Outline::of(&live.entry, &mut Names::none());
         self.enter(&outline, |recipient| freed.contains(&recipient));
         self.unload(id);
     }

@@ -76,6 +76,8 @@ pub struct Waits {
 pub struct Names {
     connectors: HashSet<Arc<str>>,
     domains: HashSet<Domain>,
+    /// For an outline that nobody keeps nothing is shared: strangers choose domains, and would fill this.
+    keeps_none: bool,
 }
 
 impl Outline {
@@ -108,7 +110,16 @@ impl Outline {
 }
 
 impl Names {
+    /// For outlines that nobody keeps.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { keeps_none: true, ..Self::default() }
+    }
+
     fn of(&mut self, route: &Route) -> (Arc<str>, Domain) {
+        if self.keeps_none {
+            return (route.connector.clone(), route.next_hop_domain.clone());
+        }
         let connector = match self.connectors.get(&route.connector) {
             Some(known) => known.clone(),
             None => {

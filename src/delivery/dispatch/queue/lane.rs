@@ -21,6 +21,9 @@ use crate::time::UnixTime;
 /// A next hop that could not be reached for so long was out; if it answers before, nothing is hastened.
 const OUTAGE: Duration = Duration::from_secs(30);
 
+/// Domains that are known to be out of reach, at most: beyond it they are found out anew.
+const DOWN: usize = 10_000;
+
 /// The kinds of mail, first what goes first.
 pub(super) const KINDS: [Kind; 3] = [Kind::Mail, Kind::Report, Kind::StrangersReport];
 
@@ -152,7 +155,7 @@ impl Lane {
     /// It could not be reached.
     pub(super) fn unreachable(&mut self, group: u32, rules: Rules, now: UnixTime) {
         let group = if rules.by_domain() { group } else { 0 };
-        self.down.entry(group).or_insert(now);
+        self.is_down(group, now);
         let of = rules.by_domain().then_some(group);
         self.hints.iter_mut().for_each(|hints| hints.hop_is_gone(of));
         if !self.hints.iter().any(Hints::hastens) {
@@ -160,11 +163,18 @@ impl Lane {
         }
     }
 
+    fn is_down(&mut self, group: u32, since: UnixTime) {
+        if self.down.len() >= DOWN {
+            self.down.clear();
+        }
+        self.down.entry(group).or_insert(since);
+    }
+
     /// Mail comes that waits because its next hop could not be reached, nobody knows since when: the first answer makes it
     /// due.
     pub(super) fn was_unreachable(&mut self, group: u32) {
         for group in [0, group] {
-            self.down.entry(group).or_insert(UnixTime(0));
+            self.is_down(group, UnixTime(0));
         }
     }
 
