@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::queue::{Ticket, Turn};
-use super::{AFTER_BREAKDOWN, Shared, commit, drops, rules, run};
+use super::{AFTER_BREAKDOWN, Shared, commit, drops, retry, rules, run, settle};
 use crate::message::queue_id::QueueId;
 use crate::spool::SpoolError;
 use crate::time::UnixTime;
@@ -90,7 +90,9 @@ impl Shared {
         let read = tokio::task::spawn_blocking(move || spool.entry(id)).await;
         let read = read.map_err(|panicked| SpoolError::Io(panicked.to_string()))??;
         let mut queue = self.queue();
-        if let Some(entry) = read {
+        if let Some(mut entry) = read {
+            let config = self.parts.current.load().config.clone();
+            settle::after_reading(&mut entry, |connector| retry(&config, connector), UnixTime::steady());
             queue.load(entry);
         }
         Ok(queue.is_loaded(id))

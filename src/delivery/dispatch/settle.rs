@@ -96,6 +96,18 @@ pub(super) fn after_start<'a>(outline: &mut Outline, retry: impl Fn(&str) -> &'a
     }
 }
 
+/// A message was read because its turn has come. What the spool has may be from before a start, by a clock that was another
+/// one: where that is too far ahead, the hint was right that led here.
+pub(super) fn after_reading<'a>(entry: &mut Entry, retry: impl Fn(&str) -> &'a Retry, now: UnixTime) {
+    for queued in &mut entry.recipients {
+        if let State::Waiting(waiting) = &mut queued.state
+            && schedule::after_start(retry(&queued.route.connector), &(&*waiting).into(), now) != waiting.next_attempt
+        {
+            waiting.next_attempt = now;
+        }
+    }
+}
+
 /// The same for a message that an operator dropped meanwhile: what was not delivered is over, and nobody is told.
 pub(super) fn dropped(settled: Settled) -> Settled {
     match settled.update.state {

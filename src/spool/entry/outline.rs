@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Change, Entry, HeldFor, State, Why};
+use super::{Change, Entry, HeldFor, State, Waiting, Why};
 use crate::message::envelope::{Origin, Relay};
 use crate::message::queue_id::QueueId;
 use crate::routing::verdict::Route;
@@ -150,15 +150,17 @@ impl Kind {
     }
 }
 
+impl From<&Waiting> for Waits {
+    fn from(waiting: &Waiting) -> Self {
+        let Waiting { next_attempt: due, why, attempts, in_doubt, .. } = *waiting;
+        Self { due, why, attempts, in_doubt }
+    }
+}
+
 impl Standing {
     fn of(state: &State) -> Option<Self> {
         match state {
-            State::Waiting(waiting) => Some(Self::Waits(Waits {
-                due: waiting.next_attempt,
-                why: waiting.why,
-                attempts: waiting.attempts,
-                in_doubt: waiting.in_doubt,
-            })),
+            State::Waiting(waiting) => Some(Self::Waits(waiting.into())),
             State::Held(why) => Some(Self::Held(*why)),
             State::Done(_) => None,
         }
