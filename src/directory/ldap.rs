@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::examination::Examination;
@@ -52,6 +52,8 @@ mod supervisor;
 mod tls;
 mod whole;
 
+/// So long a question may take whatever its turn has cost: its own `timeout` comes first where it waited for none.
+const AT_LEAST: Duration = Duration::from_millis(250);
 /// So many questions at once; the others wait for their turn. OpenLDAP closes a connection on which more than 100 requests
 /// wait (`conn_max_pending`, where it is bound as nobody), so all that may be under way on one stays below that.
 pub const MAX_QUESTIONS: usize = 60;
@@ -293,7 +295,11 @@ impl Asker {
     async fn question(self: Arc<Self>, address: Address, turn: Option<Turn>) -> Answer {
         let asked = Instant::now();
         let lookup = match self.shares.turn_or(turn).await {
-            Ok(_turn) => self.lookup(&address).await,
+            // Nobody waits for a turn and for the answer, each as long as may be.
+            Ok(turn) => match timeout_at(turn.until() + AT_LEAST, self.lookup(&address)).await {
+                Ok(lookup) => lookup,
+                Err(_) => Lookup::Unavailable("no answer in the time that waiting for a turn had left".into()),
+            },
             Err(cause) => Lookup::Unavailable(cause.into()),
         };
         self.count(result(&lookup));

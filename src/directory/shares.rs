@@ -47,6 +47,8 @@ pub struct Turn {
     place: Place,
     /// We have all that there is.
     own: Option<Own>,
+    /// Until when somebody would have waited for it.
+    until: Instant,
 }
 
 /// A turn among one's own.
@@ -56,6 +58,11 @@ struct Own {
 }
 
 impl Turn {
+    /// Until when whoever waited for the turn would have waited: the time that the question has left.
+    pub(super) fn until(&self) -> Instant {
+        self.until
+    }
+
     /// Ends when the question, which has taken longer than `slow` by then, is to give way to another one.
     pub(super) async fn gives_way(&self, slow: Duration) {
         sleep(slow).await;
@@ -131,7 +138,7 @@ impl Shares {
             Behalf::Client(_) | Behalf::Sender(_) => Some(self.own((behalf.clone(), standing), until).await?),
         };
         match self.line.take(behalf, standing, until).await {
-            Some(place) => Ok(Turn { place, own }),
+            Some(place) => Ok(Turn { place, own, until }),
             None => {
                 let (most, patience) = (self.most.for_kind(standing), self.patience);
                 Err(format!("{most} questions were under way for {patience:?}"))

@@ -82,7 +82,7 @@ fn a_user_who_is_gone_is_believed_to_be_an_hour_after_the_first_refusal() {
     let mut good = RecentlyGood::from_bytes(&std::fs::read(&file).unwrap(), Moment::now(now)).unwrap();
     assert!(good.is_good(&ann, now));
     let refused = Refused::ByUs { row: Some(9), reply: &USER_UNKNOWN };
-    good.doubt(&ann, KnownBy::Nobody, &refused, QueueTime(now.0 - 3600));
+    good.doubt(&ann, KnownBy::Nobody, &refused, QueueTime(now.0 - 3660)); // the queue's time stood still meanwhile
     std::fs::write(&file, good.to_bytes()).unwrap();
     secondary.follow(&format!("rcpt => {NOT_HERE}"));
     town.node.start();

@@ -97,7 +97,6 @@ pub fn write(report: &Report<'_>) -> Vec<u8> {
     let charset = Charset::of(report);
     let words = words::text(report);
     let mut out = Vec::with_capacity(4096);
-    out.extend_from_slice(header(report).as_bytes());
     out.extend_from_slice(b"This is a delivery status notification in MIME format (RFC 3464).\r\n");
 
     let coding = if words.is_ascii() { "us-ascii" } else { "utf-8" };
@@ -110,7 +109,14 @@ pub fn write(report: &Report<'_>) -> Vec<u8> {
         Returned::Headers(section) => part(&mut out, report, charset.headers_type(), &with_crlf(section)),
     }
     out.extend_from_slice(format!("\r\n--{}--\r\n", report.boundary).as_bytes());
-    out
+    let mut whole = header(report, encoding(&out)).into_bytes();
+    whole.append(&mut out);
+    whole
+}
+
+/// What Content-Transfer-Encoding says of it.
+fn encoding(content: &[u8]) -> &'static str {
+    if content.is_ascii() { "7bit" } else { "8bit" }
 }
 
 /// Whether the report can be said in ASCII, or is an internationalized one (RFC 6533).
@@ -148,7 +154,7 @@ impl Charset {
     }
 }
 
-fn header(report: &Report<'_>) -> String {
+fn header(report: &Report<'_>, encoding: &str) -> String {
     let mut header = format!(
         "From: Mail Delivery System <{}>\r\nTo: <{}>\r\nSubject: {}\r\nDate: {}\r\nMessage-ID: <{}>\r\n",
         report.from,
@@ -162,8 +168,9 @@ fn header(report: &Report<'_>) -> String {
     }
     // RFC 3834 2: nobody's automatic answer is to answer this one.
     header.push_str("Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n");
+    // RFC 2045 6.4: a multipart has its parts' encoding.
     header.push_str(&format!(
-        "Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"{}\"\r\n\r\n",
+        "Content-Transfer-Encoding: {encoding}\r\nContent-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"{}\"\r\n\r\n",
         report.boundary
     ));
     header
@@ -178,7 +185,7 @@ fn is_message_id(text: &str) -> bool {
 }
 
 fn part(out: &mut Vec<u8>, report: &Report<'_>, kind: &str, content: &[u8]) {
-    let encoding = if content.is_ascii() { "7bit" } else { "8bit" };
+    let encoding = encoding(content);
     let head =
         format!("\r\n--{}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n", report.boundary);
     out.extend_from_slice(head.as_bytes());

@@ -32,7 +32,12 @@ fn about(out: &mut String, recipient: &Recipient<'_>, charset: Charset) {
         Speaker::NextHop { .. } | Speaker::Ourselves => {}
     }
     let said = plain(&recipient.reply.to_string(), charset);
-    field(out, "Diagnostic-Code", &format!("smtp; {said}"));
+    // RFC 3464 2.3.6: `smtp` is what a server said by SMTP; what we say ourselves is none of that.
+    let kind = match recipient.speaker {
+        Speaker::NextHop { .. } => "smtp",
+        Speaker::Ourselves => "X-Fingerpost",
+    };
+    field(out, "Diagnostic-Code", &format!("{kind}; {said}"));
     if recipient.action == Action::Delayed {
         field(out, "Will-Retry-Until", &recipient.retry_until.rfc5322());
     }

@@ -87,6 +87,16 @@ fn a_delay_says_until_when_it_is_tried() {
 }
 
 #[test]
+fn our_own_words_are_no_servers() {
+    let (to, bob) = (address("alice@example.net"), address("bob@contoso.com"));
+    let reply = Reply::fixed(554, Enhanced(5, 4, 7), "delivery time expired");
+    let failed = Recipient { speaker: Speaker::Ourselves, ..recipient(&bob, Action::Failed, &reply) };
+    let text = report(&to, Returned::Nothing, &[failed]);
+    assert!(text.contains("\r\nDiagnostic-Code: X-Fingerpost; 554 5.4.7 delivery time expired\r\n"), "{text}");
+    assert!(!text.contains("smtp;") && !text.contains("Remote-MTA"));
+}
+
+#[test]
 fn several_recipients_are_told_apart() {
     let to = address("alice@example.net");
     let (bob, carol) = (address("bob@contoso.com"), address("carol@contoso.com"));
@@ -139,6 +149,7 @@ fn the_whole_message_comes_back_as_it_is() {
     let bob = address("bob@contoso.com");
     let message = b"Subject: x\r\n\r\n.\r\n8 bit: \xc3\xa9\r\n";
     let text = report(&to, Returned::Full(message), &[recipient(&bob, Action::Failed, &UNKNOWN)]);
+    assert!(text.contains("MIME-Version: 1.0\r\nContent-Transfer-Encoding: 8bit\r\nContent-Type: multipart/report;"));
     let part = "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\n";
     let returned = text.split(part).nth(1).and_then(|rest| rest.split("\r\n--=_R.1--").next());
     assert_eq!(returned.map(str::as_bytes), Some(message.as_slice()));
