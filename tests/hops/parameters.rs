@@ -64,7 +64,7 @@ fn too_large_for_it() {
     send(&world, &format!("<{SENDER}>"), "<alice@contoso.test>", &message("small", &"x\r\n".repeat(1000)));
     send(&world, &format!("<{SENDER}>"), "<alice@contoso.test>", &message("large", &"x\r\n".repeat(10_000)));
     let report = report(&world);
-    assert_says(&report, &["Action: failed\r\nStatus: 5.3.4\r\n", "Diagnostic-Code: smtp; 552 5.3.4 "]);
+    assert_says(&report, &["Action: failed\r\nStatus: 5.3.4\r\n", "Diagnostic-Code: X-Fingerpost; 552 5.3.4 "]);
     assert_says(&report, &["\r\nSubject: large\r\n"]);
     wait_until("the small one", LONG, || world.primary.mails().len() == 1);
     assert_eq!(world.primary.mails()[0].field("Subject").as_deref(), Some("small"));
@@ -137,7 +137,7 @@ fn eight_bit_mail_where_it_has_no_8bitmime() {
 
     let world_that_refuses = world("smtpd_discard_ehlo_keywords = 8bitmime", "eight_bit = \"refuse\"");
     send(&world_that_refuses, &format!("<{SENDER}> BODY=8BITMIME"), "<alice@contoso.test>", &message("8bit", body));
-    assert_says(&report(&world_that_refuses), &["Status: 5.6.3\r\n", "Diagnostic-Code: smtp; 554 5.6.3 "]);
+    assert_says(&report(&world_that_refuses), &["Status: 5.6.3\r\n", "Diagnostic-Code: X-Fingerpost; 554 5.6.3 "]);
     assert!(world_that_refuses.primary.mails().is_empty());
 }
 
@@ -156,14 +156,18 @@ fn international_mail_where_it_has_no_smtputf8() {
     let first = report(&world);
     assert_says(
         &first,
-        &["Status: 5.6.7\r\n", "Diagnostic-Code: smtp; 553 5.6.7 ", "Final-Recipient: utf-8; rené@contoso.test"],
+        &[
+            "Status: 5.6.7\r\n",
+            "Diagnostic-Code: X-Fingerpost; 553 5.6.7 ",
+            "Final-Recipient: utf-8; rené@contoso.test",
+        ],
     );
 
     send(&world, "<bob@outside.test> SMTPUTF8", "<alice@contoso.test>", &message("grüße", "xx\r\n"));
     wait_until("another report", LONG, || world.outside.for_address("bob@outside.test").len() == 1);
     let second = world.outside.for_address("bob@outside.test");
     let second = String::from_utf8_lossy(&second[0].bytes).replace("\r\n ", " ");
-    assert_says(&second, &["Status: 5.6.9\r\n", "Diagnostic-Code: smtp; 554 5.6.9 "]);
+    assert_says(&second, &["Status: 5.6.9\r\n", "Diagnostic-Code: X-Fingerpost; 554 5.6.9 "]);
 
     // Announced and not needed: it goes without.
     send(&world, &format!("<{SENDER}> SMTPUTF8"), "<alice@contoso.test>", &message("plain", "xxx\r\n"));

@@ -55,7 +55,10 @@ fn one_warning_and_one_failure_to_those_who_want_to_hear_them() {
     assert_eq!(delayed.fields("Will-Retry-Until").len(), 1);
     assert_eq!(failed.fields("Status"), ["5.4.7"]);
     let said = failed.fields("Diagnostic-Code");
-    assert!(said[0].starts_with("smtp; 554 5.4.7 delivery time expired") && said[0].contains("450 4.2.1"), "{said:?}");
+    assert!(
+        said[0].starts_with("X-Fingerpost; 554 5.4.7 delivery time expired") && said[0].contains("450 4.2.1"),
+        "{said:?}"
+    );
     for report in &reports {
         assert_eq!(report.fields("Original-Envelope-Id"), ["E-1"]);
         assert!(!report.has("10.1.2.3") && !report.has("127.0.0.1]:"), "an internal host is shown: {report:?}");

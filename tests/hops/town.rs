@@ -175,9 +175,24 @@ impl Town {
         wait_until("an attempt", SOON, || attempts() >= before + waiting);
     }
 
+    /// The log, when nothing was added to it for a moment.
+    fn settled_log(&self) -> String {
+        let mut log = self.node.log();
+        for _ in 0..40 {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let now = self.node.log();
+            if now == log {
+                break;
+            }
+            log = now;
+        }
+        log
+    }
+
     /// The log's lines that somebody has to look at and that have these words.
     pub(crate) fn alerts(&self, words: &str) -> usize {
-        let log = self.node.log();
+        // Nobody waits for the log: it is written a moment later.
+        let log = self.settled_log();
         log.lines().filter(|line| line.contains("alert=true") && line.contains(words)).count()
     }
 }
