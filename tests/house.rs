@@ -70,6 +70,8 @@ const PURE: &[&str] = &[
     "src/spool/header.rs",
     "src/spool/chain.rs",
     "src/spool/index.rs",
+    "src/spool/index",
+    "src/spool/rewrite.rs",
     "src/spool/checkpoint.rs",
     "src/spool/fresh.rs",
     "src/spool/open.rs",

@@ -11,7 +11,7 @@ pub struct Link {
     pub number: u32,
     /// What it says of itself, if that can be read.
     pub header: Option<Header>,
-    /// Where its acknowledged records end, if the next one says so.
+    /// Where its acknowledged records end, if the next one says so, or itself where it was rewritten.
     pub end: Option<u64>,
 }
 
@@ -30,7 +30,8 @@ pub fn chain(found: &BTreeMap<u32, Option<Header>>) -> (Vec<Link>, Vec<u32>) {
                 (before(number), None)
             }
             Some(header) => {
-                links.push(Link { number, header: *header, end });
+                let rewritten = header.map(|header| header.rewritten_end).filter(|end| *end > 0);
+                links.push(Link { number, header: *header, end: rewritten.or(end) });
                 match header {
                     Some(header) if header.previous == 0 || header.previous >= number => (None, None),
                     Some(header) => (Some(header.previous), Some(header.previous_end)),
@@ -50,7 +51,8 @@ mod tests {
 
     /// A segment: its number, the one before, where that ended, and the first that is needed.
     fn segment((number, previous, previous_end, first): (u32, u32, u64, u32)) -> (u32, Option<Header>) {
-        (number, Some(Header { format: 4, number, previous, previous_end, first, last_id: QueueId(0), mark: [0; 8] }))
+        let (last_id, mark) = (QueueId(0), [0; 8]);
+        (number, Some(Header { format: 4, number, previous, previous_end, first, last_id, mark, rewritten_end: 0 }))
     }
 
     #[test]
@@ -83,6 +85,20 @@ mod tests {
             let chain: Vec<_> = chain.into_iter().map(|link| (link.number, link.end)).collect();
             assert_eq!((chain, gone), (links, missing), "{what}");
         }
+    }
+
+    #[test]
+    fn one_that_was_rewritten_knows_its_own_end() {
+        let mut found: BTreeMap<_, _> =
+            [(1, 0, 0, 1), (2, 1, 500, 1), (4, 1, 500, 1), (5, 4, 900, 1)].into_iter().map(segment).collect();
+        for number in [4, 5] {
+            let header = found.get_mut(&number).and_then(Option::as_mut).unwrap();
+            header.rewritten_end = u64::from(number) * 10;
+        }
+        let (links, missing) = chain(&found);
+        let links: Vec<_> = links.into_iter().map(|link| (link.number, link.end)).collect();
+        let all = vec![(1, Some(500)), (4, Some(40)), (5, Some(50))];
+        assert_eq!((links, missing), (all, vec![]), "2 went into 4");
     }
 
     #[test]

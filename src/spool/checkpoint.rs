@@ -98,6 +98,7 @@ mod tests {
         first: 1,
         last_id: QueueId(0),
         mark: *b"12345678",
+        rewritten_end: 0,
     };
 
     fn frame(at: usize, id: Option<u64>, changed: Option<u64>) -> Frame {

@@ -126,6 +126,7 @@ mod tests {
             previous_end: 0,
             first: 1,
             last_id: crate::message::queue_id::QueueId(0),
+            rewritten_end: 0,
             mark: [1; 8],
         };
         let segment = Segment::begin(&layout, &header, 0).unwrap();

@@ -130,8 +130,8 @@ impl Committer {
         self.roll(if asked.is_empty() { self.parts.sizes.segment / 2 } else { self.parts.sizes.worth_it() });
         asked.into_iter().for_each(|job| job.end(Ok(())));
         let mut state = self.parts.shared.lock();
-        let is_time = state.index.needed() > 2 || self.begun.elapsed() > SOON_OVER;
-        if is_time && !state.cleaning && state.index.to_clean(&self.parts.sizes).is_some() {
+        let is_time = state.index.segments.needed() > 2 || self.begun.elapsed() > SOON_OVER;
+        if is_time && !state.cleaning && state.index.segments.to_clean(&self.parts.sizes).is_some() {
             state.cleaning = true;
             let _ = self.parts.tidy.send(Task::Clean);
         }
@@ -166,7 +166,7 @@ impl Committer {
 
     /// Begins a new segment when the one in force is full, or when that sets free what is `worth_it`.
     fn roll(&mut self, worth_it: u64) {
-        let (_, spent) = self.parts.shared.lock().index.first_needed();
+        let (_, spent) = self.parts.shared.lock().index.segments.first_needed();
         if let Log::Open(segment) = &self.log
             && (segment.size >= self.parts.sizes.segment || spent.bytes >= worth_it || spent.segments > 16)
             && self.begin_again <= Instant::now()
@@ -243,7 +243,7 @@ impl Committer {
             answers.push(job.answer);
         }
         if let Log::Open(segment) = &self.log {
-            state.index.grow(segment.number, length);
+            state.index.segments.grow(segment.number, length);
         }
         over.iter().for_each(|Over(id, _)| {
             state.fresh.take(*id);
@@ -284,7 +284,7 @@ impl Committer {
             Log::Closed(closed) => ((closed.old.number, closed.old.size), closed.folder),
             Log::Ended(error) => return Err(error.clone()),
         };
-        let first = self.parts.shared.lock().index.first_needed_or(number);
+        let first = self.parts.shared.lock().index.segments.first_needed_or(number);
         let reserve = Some(&mut self.reserve).filter(|_| from == From::Reserve);
         self.parts.layout.put(number, folder);
         match segment::begin(&self.parts.layout, (number, old, first, self.last_id), (reserve, &self.parts.sizes)) {
@@ -292,7 +292,8 @@ impl Committer {
                 self.folder = folder;
                 let mut state = self.parts.shared.lock();
                 state.begin(number, segment.readable());
-                state.index.grow(number, segment.size);
+                state.index.segments.begin(number, self.last_id);
+                state.index.segments.grow(number, segment.size);
                 let spent = state.forget_before(first);
                 drop(state);
                 segment::remove(&self.parts.layout, spent);

@@ -27,7 +27,7 @@ const CONTENT: &[u8] = b"Received: by mx.contoso.com\r\nSubject: an example\r\n\
 
 fn header(format: u16) -> Header {
     let mark = *b"\x01mark\xfe\xff\x00";
-    Header { format, number: 9, previous: 7, previous_end: 1 << 20, first: 3, last_id: IDS[1], mark }
+    Header { format, number: 9, previous: 7, previous_end: 1 << 20, first: 3, last_id: IDS[1], mark, rewritten_end: 0 }
 }
 
 fn address(text: &str) -> Address {

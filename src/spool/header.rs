@@ -32,6 +32,9 @@ pub struct Header {
     pub last_id: QueueId,
     /// What its records are known by.
     pub mark: Mark,
+    /// Where its records end, if it was [rewritten](super::rewrite): what the next one says is where they once did. 0: it
+    /// was not.
+    pub rewritten_end: u64,
 }
 
 /// Why a header cannot be read.
@@ -58,6 +61,7 @@ impl Header {
         copy.extend_from_slice(&self.previous_end.to_le_bytes());
         copy.extend_from_slice(&self.last_id.0.to_le_bytes());
         copy.extend_from_slice(&self.mark);
+        copy.extend_from_slice(&self.rewritten_end.to_le_bytes());
         copy.resize(COPY - 4, 0);
         let sum = crc32c::crc32c(&copy);
         copy.extend_from_slice(&sum.to_le_bytes());
@@ -97,6 +101,7 @@ fn read_copy(copy: &[u8]) -> Result<Header, Unreadable> {
         previous_end: long(24),
         last_id: QueueId(long(32)),
         mark: long(40).to_le_bytes(),
+        rewritten_end: long(48),
     })
 }
 
@@ -106,7 +111,16 @@ mod tests {
 
     fn header() -> Header {
         let (last_id, mark) = (QueueId(u64::MAX - 5), [1, 2, 3, 4, 5, 6, 7, 8]);
-        Header { format: FORMAT, number: 9, previous: 7, previous_end: 1 << 40, first: 3, last_id, mark }
+        Header {
+            format: FORMAT,
+            number: 9,
+            previous: 7,
+            previous_end: 1 << 40,
+            first: 3,
+            last_id,
+            mark,
+            rewritten_end: 99,
+        }
     }
 
     #[test]

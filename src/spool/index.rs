@@ -12,8 +12,10 @@ use std::ops::Bound;
 use super::entry::{Change, State};
 use super::open::Open;
 pub use changes::{Changed, Changes};
+pub use segments::{Segments, Sparse, Spent};
 
 use super::record::{Held, Logged};
+use super::rewrite::Moves;
 use crate::message::queue_id::QueueId;
 
 /// How the spool uses its disk, bytes.
@@ -45,7 +47,8 @@ impl Sizes {
 #[derive(Debug, Default)]
 pub struct Index {
     messages: BTreeMap<QueueId, Kept>,
-    segments: BTreeMap<u32, Segment>,
+    /// All segments.
+    pub segments: Segments,
 }
 
 /// A live message.
@@ -91,25 +94,6 @@ pub enum Place {
         /// CRC-32C, where it is known.
         sum: Option<u32>,
     },
-}
-
-/// One segment, as far as it is needed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Segment {
-    size: u64,
-    /// Bytes of live messages.
-    live: u64,
-    messages: u32,
-    has_checkpoint: bool,
-}
-
-/// What is not needed any more at the beginning of the log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Spent {
-    /// Bytes.
-    pub bytes: u64,
-    /// Segments.
-    pub segments: usize,
 }
 
 /// Where a record was put.
@@ -200,9 +184,7 @@ impl Index {
         if kept.open.is_empty() {
             return Some(Over(id, kept.content));
         }
-        let segment = self.segments.entry(kept.at.segment).or_default();
-        segment.live += u64::from(kept.bytes);
-        segment.messages += 1;
+        self.segments.add(kept.at.segment, kept.bytes);
         self.messages.insert(id, kept);
         None
     }
@@ -214,8 +196,11 @@ impl Index {
         }
         let rerouted = change.route.is_some();
         let recipient = u32::try_from(change.recipient).ok()?;
+        kept.changes.iter().for_each(|changed| self.segments.take_change(changed.segment));
         kept.changes.add(Changed { recipient, segment: spot.segment, offset: spot.offset, rerouted });
+        kept.changes.iter().for_each(|changed| self.segments.add_change(changed.segment));
         if matches!(change.state, State::Done(_)) {
+            self.segments.add_outcome(spot.segment, change.id);
             kept.open.close(change.recipient);
         }
         let content = kept.content;
@@ -229,90 +214,36 @@ impl Index {
     /// Takes a message out.
     pub fn remove(&mut self, id: QueueId) {
         let Some(kept) = self.messages.remove(&id) else { return };
-        if let Some(segment) = self.segments.get_mut(&kept.at.segment) {
-            segment.live -= u64::from(kept.bytes);
-            segment.messages -= 1;
-        }
+        self.segments.take(kept.at.segment, kept.bytes);
+        kept.changes.iter().for_each(|changed| self.segments.take_change(changed.segment));
     }
 
-    /// A segment has grown by so much, or begins.
-    pub fn grow(&mut self, segment: u32, by: u64) {
-        self.segments.entry(segment).or_default().size += by;
-    }
-
-    /// A segment has a checkpoint of so many bytes.
-    pub fn has_checkpoint(&mut self, segment: u32, bytes: u64) {
-        if let Some(segment) = self.segments.get_mut(&segment) {
-            segment.has_checkpoint = true;
-            segment.size += bytes;
-        }
-    }
-
-    /// The first segment that is needed, before which nothing is live; and what the ones before it take.
+    /// Whether these segments are there.
     #[must_use]
-    pub fn first_needed(&self) -> (u32, Spent) {
-        let mut spent = Spent::default();
-        let last = self.segments.keys().next_back();
-        for (number, segment) in &self.segments {
-            if segment.messages > 0 || Some(number) == last {
-                return (*number, spent);
+    pub fn has_all(&self, Sparse { number, before }: Sparse) -> bool {
+        [Some(number), before].into_iter().flatten().all(|number| self.segments.end_of(number).is_some())
+    }
+
+    /// A segment was rewritten up to `end`, with what was needed of the one before it if that is named. `moves` says where
+    /// records are now.
+    pub fn rewritten(&mut self, sparse: Sparse, end: u64, moves: &Moves) {
+        for (id, from, to) in &moves.statements {
+            let Some(kept) = self.messages.get_mut(id).filter(|kept| kept.at == *from) else { continue };
+            kept.at = to.at;
+            if let Place::Segment { offset, .. } = &mut kept.content {
+                *offset = to.content;
             }
-            spent.bytes += segment.size;
-            spent.segments += 1;
         }
-        (0, spent)
-    }
-
-    /// The same with `next` as the segment that grows.
-    #[must_use]
-    pub fn first_needed_or(&self, next: u32) -> u32 {
-        self.segments.iter().find(|(_, segment)| segment.messages > 0).map_or(next, |(number, _)| *number)
-    }
-
-    /// How many segments are needed, the one that grows among them.
-    #[must_use]
-    pub fn needed(&self) -> usize {
-        self.segments.len() - self.first_needed().1.segments
-    }
-
-    /// Forgets the segments before this one; returns which they were.
-    pub fn forget_before(&mut self, first: u32) -> Vec<u32> {
-        let needed = self.segments.split_off(&first);
-        std::mem::replace(&mut self.segments, needed).into_keys().collect()
-    }
-
-    /// The segment whose messages are to be moved to the end of the log, if there is one: the first, for segments go in
-    /// their order. Little in it is live, the log takes more than it may (half of the slack is for what comes
-    /// meanwhile), or short segments have become many.
-    #[must_use]
-    pub fn to_clean(&self, sizes: &Sizes) -> Option<u32> {
-        let (first, spent) = self.first_needed();
-        let segment = self.segments.get(&first)?;
-        let (mut size, mut live) = (0, 0);
-        self.segments.values().for_each(|one| (size, live) = (size + one.size, live + one.live));
-        size -= spent.bytes;
-        let number = self.segments.len() - spent.segments;
-        let is_too_much = size > 2 * live + sizes.slack / 2;
-        let are_too_many = number as u64 > 64 + 2 * size / sizes.segment;
-        (number > 1 && (segment.is_sparse(sizes) || is_too_much || are_too_many)).then_some(first)
-    }
-
-    /// Segments that a start would have to read whole: complete, with much in them that is live, and without a
-    /// checkpoint. The last two are left out: what is on its way may soon be over.
-    #[must_use]
-    pub fn without_checkpoint(&self, sizes: &Sizes) -> Vec<u32> {
-        let wants = |one: &Segment| !one.has_checkpoint && one.size >= sizes.worth_it() && one.live >= one.size / 4;
-        let complete = self.segments.iter().rev().skip(2);
-        complete.filter(|(_, segment)| wants(segment)).map(|(number, _)| *number).collect()
-    }
-}
-
-impl Segment {
-    fn is_sparse(&self, sizes: &Sizes) -> bool {
-        self.size >= sizes.worth_it() && self.live < self.size / 4
+        for id in moves.changed() {
+            if let Some(kept) = self.messages.get_mut(id) {
+                kept.changes.moved(|segment, offset| moves.record(segment, offset));
+            }
+        }
+        self.segments.rewritten(sparse, end);
     }
 }
 
 mod changes;
+mod segments;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 //! The store's parts, as a record meets them: [`Draft`] (content before it is committed), [`store`], `large` (content
 //! in a file of its own), `job`, `committer`, `segment`, [`record`] and [`header`] (bytes, pure), [`index`] (pure),
 //! [`Stored`] (content being read); `clock`; [`condition`] (how it fares), `closed` (while nothing can be appended); `tidy`,
-//! `stuck`, `changes` and [`checkpoint`] keep the log short and quick to read; `recover` with
+//! `stuck`, `changes`, [`rewrite`] (pure) and [`checkpoint`] keep the log short and quick to read; `recover` with
 //! [`chain`] and `aside` reads it at start; [`offline`] reads it without a server.
 
 use crate::message::queue_id::QueueId;
@@ -22,6 +22,7 @@ pub mod index;
 pub mod offline;
 pub mod record;
 pub mod release;
+pub mod rewrite;
 pub mod store;
 mod stored;
 mod aside;

@@ -125,6 +125,7 @@ impl Recovered {
     fn read(&mut self, layout: &Layout, link: &Link) -> Result<(), SpoolError> {
         if let Some(header) = &link.header {
             self.used(header.last_id);
+            self.index.segments.begin(link.number, header.last_id);
             if self.read_checkpoint(layout, header, link.end) {
                 return Ok(());
             }
@@ -140,7 +141,7 @@ impl Recovered {
             bad.push(bytes.len()..end.max(bytes.len()));
         }
         bytes.truncate(end);
-        self.index.grow(link.number, bytes.len() as u64);
+        self.index.segments.grow(link.number, bytes.len() as u64);
         let mut read_to = bytes.len();
         let mark = link.header.map_or([0; 8], |header| header.mark);
         let frames =
@@ -212,8 +213,8 @@ impl Recovered {
             return false;
         };
         frames.into_iter().for_each(|frame| self.put_in(header.number, frame));
-        self.index.grow(header.number, end);
-        self.index.has_checkpoint(header.number, bytes.len() as u64);
+        self.index.segments.grow(header.number, end);
+        self.index.segments.has_checkpoint(header.number, bytes.len() as u64);
         true
     }
 

@@ -197,7 +197,9 @@ pub(super) fn begin(
     let mut mark = [0; 8];
     let made = aws_lc_rs::rand::fill(&mut mark);
     made.map_err(|_| NotBegun::Unwritten(SpoolError::Io("the system gives no random numbers".into())))?;
-    let header = Header { format: header::FORMAT, number, previous: old.0, previous_end: old.1, first, last_id, mark };
+    let (previous, previous_end) = old;
+    let header =
+        Header { format: header::FORMAT, number, previous, previous_end, first, last_id, mark, rewritten_end: 0 };
     let ahead = usize::try_from(sizes.worth_it().min(AHEAD)).unwrap_or_default();
     let begun = Segment::begin(layout, &header, ahead);
     let is_full = matches!(begun, Err(NotBegun::Full(_)));

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::SpoolError;
 use super::entry::Entry;
 use super::fresh::Fresh;
-use super::index::{Index, Place};
+use super::index::{Index, Place, Sparse};
 use super::layout::{Layout, failed};
+use super::rewrite::Rewritten;
 use super::segment::Readable;
 use super::stored::Stored;
 use crate::message::queue_id::QueueId;
@@ -17,7 +18,7 @@ use crate::message::queue_id::QueueId;
 /// Complete segments that are kept open for reading, at most.
 const OPEN: usize = 64;
 
-/// What is behind the lock. Nobody waits for a disk while holding it, but to open a file.
+/// What is behind the lock. Nobody waits for a disk while holding it, but to open or name a file.
 #[derive(Debug)]
 pub(super) struct State {
     /// Where everything is.
@@ -48,7 +49,16 @@ impl State {
     /// Forgets the segments before this one; returns which they were.
     pub(super) fn forget_before(&mut self, first: u32) -> Vec<u32> {
         self.open.retain(|number, _| *number >= first);
-        self.index.forget_before(first)
+        self.index.segments.forget_before(first)
+    }
+
+    /// A segment was rewritten, with what was needed of the one before it if that is named.
+    pub(super) fn rewritten(&mut self, sparse: Sparse, rewritten: &Rewritten) {
+        self.open.remove(&sparse.number);
+        if let Some(before) = sparse.before {
+            self.open.remove(&before);
+        }
+        self.index.rewritten(sparse, rewritten.bytes.len() as u64, &rewritten.moves);
     }
 
     /// A segment, for reading. While the index names it, it is not removed; once it is open, it can be read to its end.

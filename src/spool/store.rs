@@ -116,7 +116,7 @@ fn put_in_force(
         File::options().write(true).open(&path).and_then(cut).map_err(|e| failed("cannot sync", &path, &e))?;
     }
     let number = found.next_segment;
-    let first = found.index.first_needed_or(number);
+    let first = found.index.segments.first_needed_or(number);
     let what = (number, old, first, found.last_id);
     let begun = match segment::begin(layout, what, (Some(reserve), sizes)) {
         Err(NotBegun::Full(_)) if reserve.release_last() => segment::begin(layout, what, (None, sizes)),
@@ -125,8 +125,9 @@ fn put_in_force(
     let segment = begun.map_err(|e| match e {
         NotBegun::Full(e) | NotBegun::Unwritten(e) | NotBegun::Unnamed(e) => e,
     })?;
-    found.index.grow(number, segment.size);
-    segment::remove(layout, found.index.forget_before(first));
+    found.index.segments.begin(number, found.last_id);
+    found.index.segments.grow(number, segment.size);
+    segment::remove(layout, found.index.segments.forget_before(first));
     let folder = |kept: &Kept| match kept.content {
         Place::File { folder, .. } => Some(layout.large_folder(folder)),
         Place::Segment { .. } => None,

@@ -1,5 +1,5 @@
 //! The thread that keeps the log short and quick to read, beside the committer: it moves what is live in old segments to
-//! the end of the log, a little at a time, and writes checkpoints of complete ones.
+//! the end of the log, a little at a time, rewrites those of which little is needed, and writes checkpoints of complete ones.
 //!
 //! A message is moved by a record that says how it stands with all that became of it; the committer adds what has changed
 //! in between. Segments go in their order, so that no outcome is forgotten before the message that it is about. What
@@ -34,6 +34,8 @@ use super::shared::Shared;
 use super::stuck::{Stuck, Tell};
 use crate::metrics::Metrics;
 use crate::time::UnixTime;
+
+mod rewriting;
 
 /// Bytes and messages that are moved at once: others wait no longer than for that.
 const PIECE: usize = 1 << 20;
@@ -101,7 +103,10 @@ impl Tidy {
             match tasks.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
-                Ok(Task::Complete) => self.checkpoints(),
+                Ok(Task::Complete) => {
+                    self.rewrite();
+                    self.checkpoints();
+                }
                 Ok(Task::Clean) => {
                     if self.not_before <= Instant::now() {
                         self.clean();
@@ -110,7 +115,7 @@ impl Tidy {
                 }
             }
             if !self.stuck.is_empty() {
-                let first = self.shared.lock().index.first_needed().0;
+                let first = self.shared.lock().index.segments.first_needed().0;
                 self.stuck.before(first).into_iter().for_each(|spent| self.is_well(spent));
             }
         }
@@ -119,7 +124,7 @@ impl Tidy {
 
     /// A checkpoint that cannot be written is done without.
     fn checkpoints(&mut self) {
-        let wanting = self.shared.lock().index.without_checkpoint(&self.sizes);
+        let wanting = self.shared.lock().index.segments.without_checkpoint(&self.sizes);
         for number in wanting {
             if self.stuck.waits(number, Instant::now()) {
                 continue;
@@ -149,7 +154,7 @@ impl Tidy {
             discard(&draft);
             failed("cannot write", &path, &e)
         })?;
-        self.shared.lock().index.has_checkpoint(number, bytes.len() as u64);
+        self.shared.lock().index.segments.has_checkpoint(number, bytes.len() as u64);
         Ok(())
     }
 
@@ -163,7 +168,7 @@ impl Tidy {
     /// Moves what is live in the first segments, as long as they are worth it and can be read.
     fn clean_all(&mut self) -> Result<(), SpoolError> {
         loop {
-            let Some(number) = self.shared.lock().index.to_clean(&self.sizes) else { return Ok(()) };
+            let Some(number) = self.shared.lock().index.segments.to_clean(&self.sizes) else { return Ok(()) };
             if self.stuck.waits(number, Instant::now()) {
                 return Ok(());
             }
@@ -172,7 +177,7 @@ impl Tidy {
                 Err(error) => Some(error.to_string()),
             };
             // What is left may be over by now, and the segment gone.
-            if self.shared.lock().index.first_needed().0 == number {
+            if self.shared.lock().index.segments.first_needed().0 == number {
                 let records = || "records in it are damaged".to_owned();
                 self.put_off(number, &unread.unwrap_or_else(records));
                 return Ok(());
@@ -192,7 +197,7 @@ impl Tidy {
             match self.read(number) {
                 Ok(opened) if opened.is_readable() => self.is_well(number),
                 // The first one is read again below, and what can be read of it moved.
-                _ if self.shared.lock().index.to_clean(&self.sizes) == Some(number) => {}
+                _ if self.shared.lock().index.segments.to_clean(&self.sizes) == Some(number) => {}
                 Ok(opened) => self.put_off(number, &opened.unread()),
                 Err(error) => self.put_off(number, &error.to_string()),
             }

@@ -65,6 +65,45 @@ fn the_disk_holds_twice_what_is_live_and_a_bit_however_long_some_mail_waits() {
 }
 
 #[test]
+fn behind_what_waits_space_comes_back_out_of_turn() {
+    let folder = scratch();
+    let spool = open(folder.path(), SIZES).unwrap();
+    let mut waiting: Vec<Entry> = (0..100).map(|_| accept(&*spool, 4000, 2)).collect();
+    let first = || std::fs::metadata(folder.path().join("segments/00000001.seg")).unwrap();
+    let (before, inode) = (size(folder.path()), std::os::unix::fs::MetadataExt::ino(&first()));
+    for round in 0..50_usize {
+        // Something becomes of what waits, and now and then something stays.
+        let at = round * 7 % waiting.len();
+        let changes = [delivered(waiting[at].id, 0), change(waiting[at].id, 1, State::due(UnixTime(round as u64)))];
+        commit(&*spool, changed(changes.to_vec())).unwrap();
+        changes.iter().for_each(|change| waiting[at].apply(change));
+        if round % 10 == 0 {
+            waiting.push(accept(&*spool, 1000, 1));
+        }
+        pass(&*spool, 20);
+    }
+    let bound = before + 6 * SIZES.segment;
+    eventually("4 MB passed", folder.path(), |path| size(path) <= bound);
+    assert_eq!(std::os::unix::fs::MetadataExt::ino(&first()), inode, "what waits was not moved");
+    let segments = || std::fs::read_dir(folder.path().join("segments")).unwrap().count();
+    assert!(segments() < 20, "they become one: {}", segments());
+    let check = |spool: &dyn Spool| {
+        assert_eq!(found(spool), waiting);
+        assert!(waiting.iter().all(|entry| is_whole(spool, entry)));
+    };
+    check(&*spool);
+    drop(spool);
+    let spool = open(folder.path(), SIZES).unwrap();
+    check(&*spool);
+    // What is over stays over, wherever its outcome is now.
+    for entry in &waiting {
+        commit(&*spool, changed((0..2).map(|recipient| delivered(entry.id, recipient)).collect())).unwrap();
+    }
+    drop(spool);
+    assert!(found(&*open(folder.path(), SIZES).unwrap()).is_empty());
+}
+
+#[test]
 fn what_is_over_stays_over_though_its_outcome_is_long_gone_from_the_log() {
     let folder = scratch();
     let mut spool = open(folder.path(), SIZES).unwrap();

@@ -119,11 +119,26 @@ fn a_power_cut_at_any_instant_loses_nothing() {
 
 #[test]
 fn a_power_cut_while_the_log_is_made_shorter_loses_nothing() {
-    let (name, open) = STORES[1];
-    let run = run_with(name, None, 60, |command| _ = command.env("SPOOL_PASSING", "1"));
+    let (name, _) = STORES[1];
+    let run = run_with(name, None, 60, |command| Kind::Passing.give(command));
     let gone = !run.root.join("segments/00000001.seg").exists();
     assert!(gone, "segments were given up, with messages in them that stay");
-    let mut numbers = Numbers(77);
+    cut_often(&run, 77);
+}
+
+#[test]
+fn a_power_cut_while_space_is_given_back_behind_what_waits_loses_nothing() {
+    let (name, _) = STORES[1];
+    let run = run_with(name, None, 150, |command| Kind::Behind.give(command));
+    let drafts = run.ops.iter().filter(|op| op.is_about(".seg.new")).count();
+    assert!(drafts > 20, "segments were rewritten: {drafts}");
+    assert!(run.root.join("segments/00000001.seg").exists(), "and what waits was not moved for it");
+    cut_often(&run, 78);
+}
+
+fn cut_often(run: &Run, seed: u64) {
+    let (_, open) = STORES[1];
+    let mut numbers = Numbers(seed);
     for _ in 0..200 {
         let at = numbers.below(run.ops.len() + 1);
         let some = |n: u64| Survives::Some(Numbers(at as u64 * 10 + n));

@@ -31,6 +31,7 @@ fn kill_9_at_any_moment_loses_nothing() {
 fn kill_9_while_the_log_is_made_shorter_loses_nothing() {
     let (name, open) = STORES[1];
     kill(name, open, Kind::Passing);
+    kill(name, open, Kind::Behind);
 }
 
 fn kill(name: &str, open: Open, kind: Kind) {
@@ -40,9 +41,7 @@ fn kill(name: &str, open: Open, kind: Kind) {
     for round in 0..20 {
         let before = journal.acknowledged();
         let mut child = again("kill::process", name, folder.path());
-        if matches!(kind, Kind::Passing) {
-            child.env("SPOOL_PASSING", "1");
-        }
+        kind.give(&mut child);
         let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (begun, has_begun) = std::sync::mpsc::channel();

@@ -26,12 +26,37 @@ pub(crate) enum Kind {
     Growing,
     /// Nearly all are over soon, two of each thread are deferred again and again: the log is made shorter all the time.
     Passing,
+    /// The same beside some hundred that wait: what passed goes from the middle of the log.
+    Behind,
 }
 
 impl Kind {
     /// From the environment of a process.
     pub(crate) fn given() -> Self {
-        if std::env::var_os("SPOOL_PASSING").is_some() { Self::Passing } else { Self::Growing }
+        match std::env::var("SPOOL_KIND").as_deref() {
+            Ok("passing") => Self::Passing,
+            Ok("behind") => Self::Behind,
+            _ => Self::Growing,
+        }
+    }
+
+    /// For such a process.
+    pub(crate) fn give(self, command: &mut std::process::Command) {
+        let name = match self {
+            Self::Growing => "growing",
+            Self::Passing => "passing",
+            Self::Behind => "behind",
+        };
+        command.env("SPOOL_KIND", name);
+    }
+
+    /// How many messages of each thread stay.
+    fn stay(self) -> usize {
+        match self {
+            Self::Growing => 0,
+            Self::Passing => 2,
+            Self::Behind => 40,
+        }
     }
 }
 
@@ -44,8 +69,8 @@ pub(crate) fn work(spool: &dyn Spool, work: &Work, tell: &(dyn Fn(&str) + Sync))
                 let mut numbers = Numbers(work.seed * 1000 + thread as u64 + 1);
                 let mut waiting = Vec::new();
                 for _ in 0..work.rounds {
-                    if matches!(work.kind, Kind::Passing) {
-                        pass(spool, &mut waiting, &mut numbers, tell);
+                    if work.kind.stay() > 0 {
+                        pass(spool, (&mut waiting, work.kind.stay()), &mut numbers, tell);
                     } else if waiting.is_empty() || numbers.below(3) > 0 {
                         waiting.extend(take(spool, &mut numbers, tell));
                     } else {
@@ -71,14 +96,18 @@ fn size(numbers: &mut Numbers) -> u64 {
 }
 
 /// Takes some or ends one, and puts off one of those that stay.
-fn pass(spool: &dyn Spool, waiting: &mut Vec<Entry>, numbers: &mut Numbers, tell: &(dyn Fn(&str) + Sync)) {
-    if waiting.len() < 8 {
+fn pass(
+    spool: &dyn Spool,
+    (waiting, stay): (&mut Vec<Entry>, usize),
+    numbers: &mut Numbers,
+    tell: &(dyn Fn(&str) + Sync),
+) {
+    while waiting.len() < stay + 6 {
         waiting.extend(take(spool, numbers, tell));
-        return;
     }
-    let later = change(waiting[numbers.below(2)].id, 0, State::due(UnixTime(numbers.below(1000) as u64)));
+    let later = change(waiting[numbers.below(stay)].id, 0, State::due(UnixTime(numbers.below(1000) as u64)));
     commit(spool, changed(vec![later])).unwrap();
-    let mut entry = waiting.swap_remove(2 + numbers.below(waiting.len() - 2));
+    let mut entry = waiting.swap_remove(stay + numbers.below(waiting.len() - stay));
     for (recipient, _) in entry.clone().recipients.iter().enumerate() {
         tell(&format!("end {} {recipient}", entry.id));
         let change = delivered(entry.id, recipient);

@@ -51,6 +51,14 @@ pub(crate) struct Op {
     second: Vec<u8>,
 }
 
+impl Op {
+    /// Whether it is about a file whose name ends so.
+    #[allow(dead_code, reason = "not every test that cuts the power asks")]
+    pub(crate) fn is_about(&self, end: &str) -> bool {
+        self.first.ends_with(end)
+    }
+}
+
 /// Reads what the shim wrote.
 pub(crate) fn operations(log: &Path) -> Vec<Op> {
     let bytes = fs::read(log).unwrap();

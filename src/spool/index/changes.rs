@@ -43,6 +43,19 @@ impl Changes {
         };
     }
 
+    /// The records in these places are in others now.
+    pub(super) fn moved(&mut self, to: impl Fn(u32, u32) -> Option<(u32, u32)>) {
+        let now = |changed: Changed| match to(changed.segment, changed.offset) {
+            Some((segment, offset)) => Changed { segment, offset, ..changed },
+            None => changed,
+        };
+        match self {
+            Self::None => {}
+            Self::One(packed) => *packed = Packed::of(now(packed.changed())).unwrap_or(*packed),
+            Self::Many(all) => all.iter_mut().for_each(|changed| *changed = now(*changed)),
+        }
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = Changed> {
         let (one, many) = match self {

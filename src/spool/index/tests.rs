@@ -94,7 +94,7 @@ fn of_many_changes_those_are_remembered_that_mean_something() {
 fn log(segments: &[(u64, u64)]) -> Index {
     let mut index = Index::default();
     for (number, (size, messages)) in (1..).zip(segments) {
-        index.grow(number, *size);
+        index.segments.grow(number, *size);
         for n in 0..*messages {
             index.apply(&accepted(&[u64::from(number) * 1000 + n], 1000), spot(number, 0));
         }
@@ -111,9 +111,9 @@ fn segments_are_given_up_in_their_order() {
         (&[(10, 0)], 1, 0, 0),
     ] {
         let mut index = log(segments);
-        assert_eq!(index.first_needed(), (first, Spent { bytes, segments: spent }), "{segments:?}");
-        assert_eq!(index.forget_before(first), (1..first).collect::<Vec<_>>());
-        assert_eq!(index.first_needed(), (first, Spent::default()));
+        assert_eq!(index.segments.first_needed(), (first, Spent { bytes, segments: spent }), "{segments:?}");
+        assert_eq!(index.segments.forget_before(first), (1..first).collect::<Vec<_>>());
+        assert_eq!(index.segments.first_needed(), (first, Spent::default()));
     }
 }
 
@@ -130,7 +130,7 @@ fn what_is_sparse_or_too_much_is_cleaned_from_the_front() {
         ("more than twice what is live", vec![dense, (32_000, 0), (32_000, 0), (32_000, 0), (10, 0)], Some(1)),
         ("hundreds of short ones", vec![(200, 1); 100], Some(1)),
     ] {
-        assert_eq!(log(&segments).to_clean(&SIZES), expected, "{what}");
+        assert_eq!(log(&segments).segments.to_clean(&SIZES), expected, "{what}");
     }
 }
 
@@ -138,7 +138,7 @@ fn what_is_sparse_or_too_much_is_cleaned_from_the_front() {
 fn a_checkpoint_is_for_what_is_dense_and_complete() {
     let dense = (32_000, 29);
     let mut index = log(&[dense, (32_000, 5), dense, dense, dense]);
-    assert_eq!(index.without_checkpoint(&SIZES), [3, 1]);
-    index.has_checkpoint(3, 100);
-    assert_eq!(index.without_checkpoint(&SIZES), [1]);
+    assert_eq!(index.segments.without_checkpoint(&SIZES), [3, 1]);
+    index.segments.has_checkpoint(3, 100);
+    assert_eq!(index.segments.without_checkpoint(&SIZES), [1]);
 }

@@ -1,0 +1,158 @@
+//! What is needed of a complete segment, in a file that takes its place: most mail passes, and what it leaves would
+//! fill the disk behind mail that waits. Pure; `tidy` reads the segment, and names the file.
+//!
+//! Needed are statements of messages that are live as they stand there, changes of live messages, and outcomes of
+//! messages that an earlier segment may state: read without them, it would bring a finished message back. A message whose
+//! id is higher than all before the segment is stated nowhere earlier; its outcomes go with its statement.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+
+use super::entry::{Change, State};
+use super::header::{self, FORMAT, Header};
+use super::index::{At, Index};
+use super::record::{self, Frame, Held, Logged};
+use crate::message::queue_id::QueueId;
+
+/// A complete segment that was read.
+#[derive(Debug)]
+pub struct Source {
+    /// What it says of itself.
+    pub header: Header,
+    /// All of it, up to where its acknowledged records end.
+    pub bytes: Vec<u8>,
+    /// Its records, those that are not [needed](is_needed) left out.
+    pub frames: Vec<Frame>,
+}
+
+/// The file.
+#[derive(Debug)]
+pub struct Rewritten {
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// Where records are in it.
+    pub moves: Moves,
+}
+
+/// Where records are that were in other places.
+#[derive(Debug, Default)]
+pub struct Moves {
+    /// Messages: where their statement was, and where it is.
+    pub statements: Vec<(QueueId, At, To)>,
+    /// Records by segment and offset.
+    records: HashMap<(u32, u32), (u32, u32)>,
+    /// Messages of whose recipients something became there.
+    changed: BTreeSet<QueueId>,
+}
+
+/// A statement's new place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct To {
+    /// Its record.
+    pub at: At,
+    /// Where its content begins, if that is in the record.
+    pub content: u32,
+}
+
+impl Moves {
+    /// Where a record is now, if it was moved.
+    #[must_use]
+    pub fn record(&self, segment: u32, offset: u32) -> Option<(u32, u32)> {
+        self.records.get(&(segment, offset)).copied()
+    }
+
+    /// Messages whose changes were moved.
+    pub fn changed(&self) -> impl Iterator<Item = &QueueId> {
+        self.changed.iter()
+    }
+}
+
+/// Whether anything that a record of this segment says is needed.
+#[must_use]
+pub fn is_needed(header: &Header, frame: &Frame, index: &Index) -> bool {
+    let offset = four(frame.range.start);
+    let mut statements = (0..).zip(&frame.logged.accepted);
+    statements.any(|(nth, statement)| is_live(index, statement.entry.id, At { segment: header.number, offset, nth }))
+        || frame.logged.changes.iter().any(|change| is_change_needed(header, offset, change, index))
+}
+
+fn is_live(index: &Index, id: QueueId, at: At) -> bool {
+    index.get(id).is_some_and(|kept| kept.at == at)
+}
+
+fn is_change_needed(header: &Header, offset: u32, change: &Change, index: &Index) -> bool {
+    let is_it = |changed: super::index::Changed| {
+        (changed.segment, changed.offset) == (header.number, offset)
+            && usize::try_from(changed.recipient) == Ok(change.recipient)
+    };
+    (matches!(change.state, State::Done(_)) && change.id <= header.last_id)
+        || index.get(change.id).is_some_and(|kept| kept.changes.iter().any(is_it))
+}
+
+/// Writes what is needed of these segments, one behind the other, as one that has the last one's number. `index` says
+/// what is needed now.
+///
+/// # Errors
+/// What cannot be written: a segment of more than 4 GiB.
+pub fn write(sources: &[Source], index: &Index) -> Result<Option<Rewritten>, postcard::Error> {
+    let (Some(first), Some(last)) = (sources.first(), sources.last()) else { return Ok(None) };
+    let number = last.header.number;
+    let mark = last.header.mark;
+    let (mut bytes, mut moves) = (vec![0; header::LENGTH], Moves::default());
+    for Source { header, bytes: segment, frames } in sources {
+        for frame in frames {
+            let offset = four(frame.range.start);
+            let to = four(bytes.len());
+            let (mut accepted, mut contents, mut at) = (Vec::new(), Vec::new(), frame.contents);
+            for (nth, statement) in (0..).zip(&frame.logged.accepted) {
+                let from = at;
+                if let Held::Here { length, .. } = statement.content {
+                    at += length as usize;
+                }
+                let place = At { segment: header.number, offset, nth };
+                if is_live(index, statement.entry.id, place) {
+                    accepted.push((place, statement.clone()));
+                    contents.push(segment.get(from..at).unwrap_or_default());
+                }
+            }
+            let is_needed = |change: &&Change| is_change_needed(header, offset, change, index);
+            let changes: Vec<Change> = frame.logged.changes.iter().filter(is_needed).cloned().collect();
+            if accepted.is_empty() && changes.is_empty() {
+                continue;
+            }
+            moves.records.insert((header.number, offset), (number, to));
+            moves.changed.extend(changes.iter().map(|change| change.id));
+            let (places, accepted): (Vec<_>, Vec<_>) = accepted.into_iter().unzip();
+            let logged = Logged { accepted, changes: Cow::Owned(changes) };
+            let mut content = four(record::write(mark, &logged, &contents, &mut bytes)?);
+            for (nth, ((from, statement), bytes)) in (0..).zip(places.iter().zip(&logged.accepted).zip(&contents)) {
+                let at = At { segment: number, offset: to, nth };
+                moves.statements.push((statement.entry.id, *from, To { at, content }));
+                content += four(bytes.len());
+            }
+        }
+    }
+    u32::try_from(bytes.len()).map_err(|_| postcard::Error::SerializeBufferFull)?;
+    let header = Header {
+        format: FORMAT,
+        previous: first.header.previous,
+        previous_end: first.header.previous_end,
+        rewritten_end: bytes.len() as u64,
+        ..last.header
+    };
+    bytes[..header::LENGTH].copy_from_slice(&header.write());
+    Ok(Some(Rewritten { bytes, moves }))
+}
+
+/// Whether these segments can become one: each names the one before it.
+#[must_use]
+pub fn is_run(before: &Header, header: &Header) -> bool {
+    header.previous == before.number
+}
+
+fn four(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX) // a segment is never that long
+}
+
+#[cfg(test)]
+mod tests;

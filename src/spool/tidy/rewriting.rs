@@ -1,0 +1,98 @@
+//! Gives back the space of complete segments of which little is needed, wherever in the log they are.
+//!
+//! The new file is written beside the old one, synced, and takes its name; both say the same, so that it does not matter
+//! which one a power cut leaves. Whoever holds the old one open reads it to its end.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::super::index::Sparse;
+use super::super::layout::{discard, failed, new_file, sync_folder};
+use super::super::rewrite::{self, Rewritten, Source};
+use super::super::{SpoolError, segment};
+use super::{Opened, Tidy};
+
+impl Tidy {
+    /// Rewrites segments as long as there are any that are worth it. What cannot be read or written stays.
+    pub(super) fn rewrite(&mut self) {
+        loop {
+            let Some(sparse) = self.shared.lock().index.segments.to_rewrite(&self.sizes) else { return };
+            match self.rewrite_one(sparse) {
+                Ok(true) => {}
+                Ok(false) => self.shared.lock().index.segments.is_dense(sparse.number),
+                Err(error) => {
+                    self.shared.lock().index.segments.is_dense(sparse.number);
+                    tracing::debug!("{error}; segment {} keeps its space", sparse.number);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether it was worth it.
+    fn rewrite_one(&self, Sparse { number, before }: Sparse) -> Result<bool, SpoolError> {
+        let Some(source) = self.source(number)? else { return Ok(false) };
+        let before = match before {
+            Some(before) => self.source(before)?.filter(|before| rewrite::is_run(&before.header, &source.header)),
+            None => None,
+        };
+        let sparse = Sparse { number, before: before.as_ref().map(|before| before.header.number) };
+        let was: usize = before.iter().chain([&source]).map(|source| source.bytes.len()).sum();
+        let sources: Vec<Source> = before.into_iter().chain([source]).collect();
+        let path = self.layout.segment(number);
+        let written = rewrite::write(&sources, &self.shared.lock().index);
+        let written = written.map_err(|e| SpoolError::Io(format!("{}: {e}", path.display())))?;
+        let Some(rewritten) = written.filter(|rewritten| rewritten.bytes.len() < was / 2) else { return Ok(false) };
+        self.put_in_force(&path, sparse, &rewritten)?;
+        Ok(true)
+    }
+
+    /// A segment's records that are needed; `None`: not all of them can be read.
+    fn source(&self, number: u32) -> Result<Option<Source>, SpoolError> {
+        let Opened { header, mut bytes, missing } = self.read(number)?;
+        let Some(end) = self.shared.lock().index.segments.end_of(number) else { return Ok(None) };
+        let end = usize::try_from(end).unwrap_or(usize::MAX);
+        if bytes.len() < end || !missing.is_empty() {
+            return Ok(None);
+        }
+        bytes.truncate(end);
+        let opened = Opened { header, bytes, missing };
+        let mut frames = Vec::new();
+        for frame in opened.frames() {
+            let Ok(frame) = frame else { return Ok(None) };
+            if rewrite::is_needed(&opened.header, &frame, &self.shared.lock().index) {
+                frames.push(frame);
+            }
+        }
+        Ok(Some(Source { header: opened.header, bytes: opened.bytes, frames }))
+    }
+
+    fn put_in_force(&self, path: &Path, sparse: Sparse, rewritten: &Rewritten) -> Result<(), SpoolError> {
+        let draft = path.with_extension("seg.new");
+        discard(&draft);
+        let write = |file: File| file.write_all_at(&rewritten.bytes, 0).and_then(|()| file.sync_all());
+        let written = new_file(&draft).and_then(write).map_err(|e| failed("cannot write", &draft, &e));
+        written.inspect_err(|_| discard(&draft))?;
+        {
+            // Nobody opens the one with the places of the other.
+            let mut state = self.shared.lock();
+            if !state.index.has_all(sparse) {
+                discard(&draft);
+                return Ok(());
+            }
+            fs::rename(&draft, path).map_err(|e| {
+                discard(&draft);
+                failed("cannot name", path, &e)
+            })?;
+            state.rewritten(sparse, rewritten);
+        }
+        discard(&self.layout.checkpoint(sparse.number));
+        if let Some(before) = sparse.before {
+            // The old file names it.
+            sync_folder(path.parent().unwrap_or(&self.layout.segments))?;
+            segment::remove(&self.layout, vec![before]);
+        }
+        Ok(())
+    }
+}
