@@ -3,25 +3,24 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
-use std::fs::File;
+use std::io;
 
 use super::SpoolError;
-use super::entry::Entry;
-use super::header::Header;
+use super::entry::{Change, Entry};
 use super::index::{Changed, Kept};
 use super::layout::Layout;
-use super::segment::{header_of, logged_at};
+use super::segment::Readable;
 
 /// The segments in which changes were looked up.
 pub(super) struct Changes<'a> {
     layout: &'a Layout,
-    files: HashMap<u32, (File, Header)>,
+    segments: HashMap<u32, Readable>,
 }
 
 impl<'a> Changes<'a> {
     /// None yet.
     pub(super) fn new(layout: &'a Layout) -> Self {
-        Self { layout, files: HashMap::new() }
+        Self { layout, segments: HashMap::new() }
     }
 
     /// Brings an entry up to date. Changes that are in it already do no harm.
@@ -33,20 +32,28 @@ impl<'a> Changes<'a> {
     }
 
     fn apply_one(&mut self, entry: &mut Entry, changed: Changed) -> Result<(), SpoolError> {
-        let Changed { recipient, segment, offset, .. } = changed;
-        let id = entry.id;
-        let unread = || {
-            SpoolError::Io(format!("what became of a recipient of {id} cannot be read in {segment:08}.seg at {offset}"))
+        let segment = match self.segments.entry(changed.segment) {
+            Place::Occupied(known) => known.into_mut(),
+            Place::Vacant(place) => place.insert(Readable::open(&self.layout.segment(changed.segment))?),
         };
-        if let Place::Vacant(place) = self.files.entry(segment) {
-            let file = File::open(self.layout.segment(segment)).map_err(|_| unread())?;
-            let header = header_of(&file).map_err(|_| unread())?.map_err(|_| unread())?;
-            place.insert((file, header));
-        }
-        let file = self.files.get(&segment);
-        let logged = file.and_then(|(file, header)| logged_at(file, header, offset)).ok_or_else(unread)?;
-        let is_meant = |change: &&super::entry::Change| change.id == id && change.recipient == recipient as usize;
-        logged.changes.iter().filter(is_meant).for_each(|change| entry.apply(change));
-        Ok(())
+        apply(entry, changed, segment).map_err(|e| {
+            let (id, Changed { segment, offset, .. }) = (entry.id, changed);
+            SpoolError::Io(format!(
+                "what became of a recipient of {id} cannot be read in {segment:08}.seg at {offset}: {e}"
+            ))
+        })
     }
+}
+
+/// Puts one change into an entry, read in its segment.
+///
+/// # Errors
+/// It cannot be read there.
+pub(super) fn apply(entry: &mut Entry, changed: Changed, segment: &Readable) -> io::Result<()> {
+    let (logged, _) = segment.logged(changed.offset)?;
+    let recipient = usize::try_from(changed.recipient).ok();
+    let is_meant = |change: &&Change| change.id == entry.id && Some(change.recipient) == recipient;
+    let meant: Vec<&Change> = logged.changes.iter().filter(is_meant).collect();
+    meant.into_iter().for_each(|change| entry.apply(change));
+    Ok(())
 }

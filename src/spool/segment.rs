@@ -215,16 +215,6 @@ pub(super) fn remove(layout: &Layout, segments: Vec<u32>) {
     }
 }
 
-/// What one record says, without its contents.
-pub(super) fn logged_at(file: &File, header: &Header, offset: u32) -> Option<Logged<'static>> {
-    let mut before = [0; BEFORE];
-    file.read_exact_at(&mut before, u64::from(offset)).ok()?;
-    let lengths = Lengths::read(header.mark, &before)?;
-    let mut head = vec![0; lengths.head];
-    file.read_exact_at(&mut head, u64::from(offset) + BEFORE as u64).ok()?;
-    lengths.logged(header.format, &head).ok()
-}
-
 /// A segment's header, once the disk has given its bytes.
 pub(super) fn header_of(file: &File) -> io::Result<Result<Header, header::Unreadable>> {
     let (mut bytes, mut length) = ([0; header::LENGTH], 0);

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::SpoolError;
+use super::changes;
 use super::entry::Entry;
 use super::fresh::Fresh;
 use super::index::{Index, Place, Sparse};
@@ -107,12 +108,8 @@ impl Shared {
         let statement = logged.accepted.into_iter().nth(at.nth as usize);
         let mut entry = statement.map(|statement| statement.entry.into_owned()).filter(|entry| entry.id == id);
         for (changed, segment) in changes? {
-            let (logged, _) = segment.logged(changed.offset).map_err(unread(changed.segment))?;
-            let is_meant = |change: &&super::entry::Change| {
-                change.id == id && u32::try_from(change.recipient) == Ok(changed.recipient)
-            };
             if let Some(entry) = &mut entry {
-                logged.changes.iter().filter(is_meant).for_each(|change| entry.apply(change));
+                changes::apply(entry, changed, &segment).map_err(unread(changed.segment))?;
             }
         }
         Ok(entry)

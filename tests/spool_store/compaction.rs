@@ -78,7 +78,7 @@ fn behind_what_waits_space_comes_back_out_of_turn() {
         commit(&*spool, changed(changes.to_vec())).unwrap();
         changes.iter().for_each(|change| waiting[at].apply(change));
         if round % 10 == 0 {
-            waiting.push(accept(&*spool, 1000, 1));
+            waiting.push(accept(&*spool, 1000, 2));
         }
         pass(&*spool, 20);
     }

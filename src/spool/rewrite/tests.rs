@@ -31,16 +31,8 @@ impl Log {
         let number = previous + 1;
         let last_id = QueueId(self.next_id - 1);
         let mark = [u8::try_from(number).unwrap(); 8];
-        let header = Header {
-            format: FORMAT,
-            number,
-            previous,
-            previous_end,
-            first: 1,
-            last_id,
-            mark,
-            rewritten_end: 0,
-        };
+        let header =
+            Header { format: FORMAT, number, previous, previous_end, first: 1, last_id, mark, rewritten_end: 0 };
         self.index.segments.begin(number, last_id);
         self.index.segments.grow(number, header::LENGTH as u64);
         self.segments.push((header, header.write()));
