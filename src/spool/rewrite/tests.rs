@@ -86,9 +86,8 @@ impl Log {
         }
     }
 
-    /// Rewrites a segment, with the one before it if that is asked for; whether there was something to rewrite.
-    fn rewrite(&mut self, at: usize, merge: bool) {
-        let from = at - usize::from(merge && at > 0);
+    /// Rewrites the second of these segments, with the first, if they are two.
+    fn rewrite(&mut self, (from, at): (usize, usize)) {
         let source = |(header, bytes): &(Header, Vec<u8>)| {
             let frames = Frames::new((header.mark, header.format), bytes, header::LENGTH).map(Result::unwrap);
             let frames = frames.filter(|frame| is_needed(header, frame, &self.index)).collect();
@@ -164,7 +163,7 @@ proptest! {
             let (at, merge) = (which.0.index(log.segments.len()), which.1);
             let (_, expected) = read(&log.segments);
             if at + 1 < log.segments.len() {
-                log.rewrite(at, merge);
+                log.rewrite((at - usize::from(merge && at > 0), at));
             }
             let (index, found) = read(&log.segments);
             prop_assert_eq!(&found, &expected);
@@ -191,7 +190,7 @@ proptest! {
         log.step(&Step::Begin);
         for at in (1..log.segments.len() - 1).rev() {
             if at < log.segments.len() - 1 {
-                log.rewrite(at, merge);
+                log.rewrite((at - usize::from(merge), at));
             }
             prop_assert!(read(&log.segments).1.is_empty());
         }
@@ -211,7 +210,8 @@ fn what_passed_leaves_nothing_and_a_run_becomes_one() {
     }
     log.step(&Step::Begin);
     for _ in 0..3 {
-        log.rewrite(log.segments.len() - 2, true);
+        let at = log.segments.len() - 2;
+        log.rewrite((at - 1, at));
     }
     let [(first, _), (_, last)] = &log.segments[..] else { panic!("{} segments", log.segments.len()) };
     assert_eq!((first.number, first.previous, first.rewritten_end), (4, 0, log.segments[0].1.len() as u64));
