@@ -198,7 +198,8 @@ impl Segments {
         let mut behind = self.0.range(first..).take(complete).skip(1);
         let (number, segment) = behind.find(|(_, segment)| is_worth_it(segment))?;
         let before = self.0.range(first..*number).next_back();
-        let before = before.filter(|(_, before)| before.end + segment.needed() <= sizes.segment / 4);
+        let is_short = |before: &Segment| before.end <= segment.end.min(sizes.segment / 4);
+        let before = before.filter(|(_, before)| is_short(before));
         Some(Sparse { number: *number, before: before.map(|(before, _)| *before) })
     }
 

@@ -142,3 +142,39 @@ fn a_checkpoint_is_for_what_is_dense_and_complete() {
     index.segments.has_checkpoint(3, 100);
     assert_eq!(index.segments.without_checkpoint(&SIZES), [1]);
 }
+
+#[test]
+fn what_is_sparse_behind_the_first_is_rewritten_with_a_short_one_before_it() {
+    let (dense, sparse, growing) = ((32_000, 29), (32_000, 5), (10, 0));
+    for (what, segments, expected) in [
+        ("all dense", vec![dense, dense, dense, growing], None),
+        ("the first is moved", vec![sparse, dense, dense, growing], None),
+        ("one behind it", vec![dense, sparse, dense, growing], Some((2, None))),
+        ("nothing is left of it", vec![dense, (32_000, 0), dense, growing], Some((2, None))),
+        ("the last two may soon be over", vec![dense, dense, (32_000, 0), growing], None),
+        ("too short to be worth it", vec![dense, (900, 0), dense, growing], None),
+        ("with a short one before it", vec![dense, (5_000, 4), sparse, dense, growing], Some((3, Some(2)))),
+        ("also if that is the first", vec![(5_000, 4), sparse, dense, growing], Some((2, Some(1)))),
+        ("never with more than it has itself", vec![dense, (5_000, 4), (3_000, 0), dense, growing], Some((3, None))),
+    ] {
+        let expected = expected.map(|(number, before)| Sparse { number, before });
+        assert_eq!(log(&segments).segments.to_rewrite(&SIZES), expected, "{what}");
+    }
+}
+
+#[test]
+fn outcomes_of_what_came_before_and_changes_of_what_waits_keep_a_segment() {
+    let dense = (32_000, 29);
+    let waits = || State::due(UnixTime(1));
+    let all =
+        [("stated in it", 999, done(), false), ("stated earlier", 9999, done(), true), ("it waits", 0, waits(), true)];
+    for (what, last_id, state, is_kept) in all {
+        let mut index = log(&[dense, (32_000, 0), dense, (10, 0)]);
+        index.segments.begin(2, QueueId(last_id));
+        for id in 5000..5200 {
+            index.apply(&accepted(&[id], 10), spot(1, 0));
+            (0..2).for_each(|recipient| drop(index.apply(&changed(id, recipient, state.clone()), spot(2, 0))));
+        }
+        assert_eq!(index.segments.to_rewrite(&SIZES).is_none(), is_kept, "{what}");
+    }
+}

@@ -38,12 +38,12 @@ impl Tidy {
             None => None,
         };
         let sparse = Sparse { number, before: before.as_ref().map(|before| before.header.number) };
-        let was: usize = before.iter().chain([&source]).map(|source| source.bytes.len()).sum();
+        let most = before.iter().map(|before| before.bytes.len()).sum::<usize>() + source.bytes.len() / 2;
         let sources: Vec<Source> = before.into_iter().chain([source]).collect();
         let path = self.layout.segment(number);
         let written = rewrite::write(&sources, &self.shared.lock().index);
         let written = written.map_err(|e| SpoolError::Io(format!("{}: {e}", path.display())))?;
-        let Some(rewritten) = written.filter(|rewritten| rewritten.bytes.len() < was / 2) else { return Ok(false) };
+        let Some(rewritten) = written.filter(|rewritten| rewritten.bytes.len() < most) else { return Ok(false) };
         self.put_in_force(&path, sparse, &rewritten)?;
         Ok(true)
     }
