@@ -13,7 +13,7 @@ use super::closed::{By, Closed};
 use super::condition::{Condition, Takes};
 use super::draft::{Draft, LargeDraft};
 use super::index::{Over, Place, Sizes};
-use super::job::{Batch, Collected, Job, What, collect};
+use super::job::{Batch, Collected, Job, Moved, What, collect};
 use super::large::Large;
 use super::layout::{Layout, alert};
 use super::reserve::Reserve;
@@ -183,18 +183,23 @@ impl Committer {
         let (refused, mut batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(|job| !is_room && job.is_new_mail());
         refused.into_iter().for_each(|job| job.end(Err(full())));
         let mut changes = Changes::new(&self.parts.layout);
-        for job in &mut batch {
-            let What::Moves(moves) = &mut job.what else { continue };
-            moves.retain_mut(|moved| {
-                let now = self.parts.shared.lock().index.get(moved.entry.id).cloned();
-                let Some(now) = now.filter(|now| now.at == moved.found.at) else { return false };
-                // What has become of it cannot be read: it stays where it is.
-                now == moved.found || changes.apply(&mut moved.entry, &now).is_ok()
-            });
-        }
+        let mut is_to_go_on = |job: &mut Job| match &mut job.what {
+            What::Move(moved) => self.is_still_to_move(moved, &mut changes),
+            What::Record(..) | What::Release | What::Stop => true,
+        };
+        let gone: Vec<Job> = batch.extract_if(.., |job| !is_to_go_on(job)).collect();
+        gone.into_iter().for_each(|job| job.end(Ok(())));
         // moves first: what is changed in this batch is changed behind them
-        batch.sort_by_key(|job| !matches!(job.what, What::Moves(_)));
+        batch.sort_by_key(|job| !matches!(job.what, What::Move(_)));
         batch
+    }
+
+    /// Whether a message is where it was found; it is brought up to date.
+    fn is_still_to_move(&self, moved: &mut Moved, changes: &mut Changes<'_>) -> bool {
+        let now = self.parts.shared.lock().index.get(moved.entry.id).cloned();
+        let Some(now) = now.filter(|now| now.at == moved.found.at) else { return false };
+        // What has become of it cannot be read: it stays where it is.
+        now == moved.found || changes.apply(&mut moved.entry, &now).is_ok()
     }
 
     fn append(&mut self, batch: Vec<Job>) {
@@ -362,7 +367,7 @@ fn keep(what: &mut What) {
                 }
             }
         }
-        What::Moves(moves) => moves.iter_mut().filter_map(|moved| moved.file.as_mut()).for_each(LargeDraft::keep),
+        What::Move(moved) => moved.file.iter_mut().for_each(LargeDraft::keep),
         What::Release | What::Stop => {}
     }
 }

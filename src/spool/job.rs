@@ -36,8 +36,9 @@ pub(super) struct Job {
 pub(super) enum What {
     /// A record, and where its new messages' contents are.
     Record(Record, Vec<Held>),
-    /// Live messages of an old segment, to be put at the end of the log.
-    Moves(Vec<Moved>),
+    /// A live message of an old segment, to be put at the end of the log: in a record of its own, for whoever reads it
+    /// reads the whole record.
+    Move(Box<Moved>),
     /// Segments before the first that is needed can go.
     Release,
     /// Nothing comes after this.
@@ -71,7 +72,7 @@ impl Job {
     pub(super) fn can_wait(&self) -> bool {
         match &self.what {
             What::Record(..) => !self.is_new_mail(),
-            What::Moves(_) => true,
+            What::Move(_) => true,
             What::Release | What::Stop => false,
         }
     }
@@ -86,7 +87,7 @@ impl Job {
         let contents = |contents: &mut dyn Iterator<Item = &Bytes>| contents.map(Bytes::len).sum();
         match &self.what {
             What::Record(record, _) => contents(&mut record.accepted.iter().filter_map(|(draft, _)| small(draft))),
-            What::Moves(moved) => contents(&mut moved.iter().map(|moved| &moved.content)),
+            What::Move(moved) => moved.content.len(),
             What::Release | What::Stop => 0,
         }
     }
@@ -105,10 +106,9 @@ impl Job {
                     .collect(),
                 changes: Cow::Borrowed(&record.changes),
             },
-            What::Moves(moved) => Logged {
-                accepted: moved.iter().map(|moved| statement((&moved.entry, moved.held))).collect(),
-                changes: Cow::Borrowed(&[]),
-            },
+            What::Move(moved) => {
+                Logged { accepted: vec![statement((&moved.entry, moved.held))], changes: Cow::Borrowed(&[]) }
+            }
             What::Release | What::Stop => Logged { accepted: Vec::new(), changes: Cow::Borrowed(&[]) },
         }
     }
@@ -118,7 +118,7 @@ impl Job {
             What::Record(record, _) => {
                 record.accepted.iter().filter_map(|(draft, _)| small(draft)).map(|content| &content[..]).collect()
             }
-            What::Moves(moved) => moved.iter().map(|moved| &moved.content[..]).collect(),
+            What::Move(moved) => vec![&moved.content[..]],
             What::Release | What::Stop => Vec::new(),
         }
     }

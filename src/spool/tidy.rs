@@ -183,7 +183,7 @@ impl Tidy {
                 return Ok(());
             }
             self.is_well(number);
-            self.ask(What::Release)?;
+            self.ask(vec![What::Release])?;
         }
     }
 
@@ -259,16 +259,14 @@ impl Tidy {
                 }
                 let Some(moved) = self.moved(opened, entry, found) else { continue };
                 bytes += moved.content.len();
-                moves.push(moved);
+                moves.push(What::Move(Box::new(moved)));
             }
             if bytes >= PIECE || moves.len() >= PIECE_MESSAGES {
                 bytes = 0;
-                self.ask(What::Moves(std::mem::take(&mut moves)))?;
+                self.ask(std::mem::take(&mut moves))?;
             }
         }
-        if !moves.is_empty() {
-            self.ask(What::Moves(moves))?;
-        }
+        self.ask(moves)?;
         Ok(unread)
     }
 
@@ -316,12 +314,16 @@ impl Tidy {
         Opened::read(&self.layout.segment(number))
     }
 
-    /// Asks the committer and waits.
-    fn ask(&self, what: What) -> Result<(), SpoolError> {
-        let (answer, answered) = oneshot::channel();
+    /// Asks the committer for all of these, and waits.
+    fn ask(&self, whats: Vec<What>) -> Result<(), SpoolError> {
         let ended = || SpoolError::Io("the spool has stopped".into());
-        self.jobs.send(Job { what, answer }).map_err(|_| ended())?;
-        answered.blocking_recv().map_err(|_| ended())?
+        let mut answers = Vec::with_capacity(whats.len());
+        for what in whats {
+            let (answer, answered) = oneshot::channel();
+            self.jobs.send(Job { what, answer }).map_err(|_| ended())?;
+            answers.push(answered);
+        }
+        answers.into_iter().try_for_each(|answered| answered.blocking_recv().map_err(|_| ended())?)
     }
 }
 
