@@ -44,7 +44,7 @@ impl Waiting {
     /// Counts a message, if it is such a report.
     #[must_use]
     pub fn count(&self, outline: &Outline) -> Option<Counted> {
-        let octets = (outline.kind == Kind::StrangersReport).then_some(outline.size)?;
+        let octets = (outline.kind == Kind::StrangersReport).then_some(u64::from(outline.size))?;
         self.0.fetch_add(octets, Ordering::Relaxed);
         Some(Counted { waiting: self.clone(), octets })
     }

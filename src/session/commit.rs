@@ -20,7 +20,7 @@ use crate::report::{self, Action, Made, Reported};
 use crate::routing::verdict::Way;
 use crate::smtp::reply::{self, Reply};
 use crate::spool::condition::Condition;
-use crate::spool::entry::outline::Outline;
+use crate::spool::entry::outline::Outlines;
 use crate::spool::entry::{Content, Entry, Outcome, Queued, Record, State, Waiting, Why};
 use crate::spool::{Committed, Draft, LargeDraft, Spool, SpoolError, Stored};
 use crate::time::{QueueTime, UnixTime};
@@ -294,8 +294,8 @@ impl Spool for WithDraft<'_> {
         self.spool.condition()
     }
 
-    fn recovered(&self) -> Vec<Outline> {
-        Vec::new()
+    fn recovered(&self) -> Outlines {
+        Outlines::default()
     }
 }
 

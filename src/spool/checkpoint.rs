@@ -4,6 +4,7 @@
 //! It is not synced, and says by its checksum whether it is whole: without it the segment itself is read. What became of
 //! recipients is always in it, for it may be about messages of earlier segments; messages that are over are left out.
 
+use std::borrow::Borrow;
 use std::ops::Range;
 
 use super::header::{FORMAT, Header};
@@ -20,11 +21,16 @@ const SUM: Range<usize> = 28..32;
 ///
 /// # Errors
 /// What cannot be written; none of our types is such.
-pub fn write(header: &Header, end: u64, frames: &[Frame]) -> Result<Vec<u8>, postcard::Error> {
+pub fn write(
+    header: &Header,
+    end: u64,
+    frames: impl IntoIterator<Item = impl Borrow<Frame>>,
+) -> Result<Vec<u8>, postcard::Error> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&about(header, end));
     bytes.extend_from_slice(&[0; 4]);
     for frame in frames {
+        let frame: &Frame = frame.borrow();
         let item = (frame.range.start, frame.contents, &frame.logged);
         bytes.extend_from_slice(&postcard::to_allocvec(&item)?);
     }
@@ -33,22 +39,23 @@ pub fn write(header: &Header, end: u64, frames: &[Frame]) -> Result<Vec<u8>, pos
     Ok(bytes)
 }
 
-/// The records of such a file, if it is whole and about this segment.
+/// The records of such a file, if it is whole and about this segment, one after the other: all at once are several times
+/// the file. One that is `None` was written by another version; what comes behind it is not known.
 #[must_use]
-pub fn read(header: &Header, end: u64, bytes: &[u8]) -> Option<Vec<Frame>> {
+pub fn read<'a>(header: &Header, end: u64, bytes: &'a [u8]) -> Option<impl Iterator<Item = Option<Frame>> + use<'a>> {
     let is_right = bytes.starts_with(MAGIC) && bytes.get(ABOUT)? == about(header, end) && bytes.get(SUM)? == sum(bytes);
     let mut rest = bytes.get(SUM.end..).filter(|_| is_right)?;
-    let mut frames = Vec::new();
-    while !rest.is_empty() {
-        let ((at, contents, logged), behind): ((usize, usize, Logged<'static>), _) =
-            postcard::take_from_bytes(rest).ok()?;
-        frames.push(Frame { range: at..contents, contents, logged });
-        rest = behind;
-    }
-    Some(frames)
+    Some(std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let read = postcard::take_from_bytes::<(usize, usize, Logged<'static>)>(rest).ok();
+        rest = read.as_ref().map_or(&[], |(_, behind)| behind);
+        Some(read.map(|((at, contents, logged), _)| Frame { range: at..contents, contents, logged }))
+    }))
 }
 
-/// Whether a file that [`read`] does not take is whole and about this segment: another version wrote it.
+/// Whether a file that [`read`] does not take to its end is whole and about this segment: another version wrote it.
 #[must_use]
 pub fn is_foreign(header: &Header, end: u64, bytes: &[u8]) -> bool {
     let about = about(header, end);
@@ -57,7 +64,7 @@ pub fn is_foreign(header: &Header, end: u64, bytes: &[u8]) -> bool {
         && bytes.get(segment) == about.get(..about.len() - 4)
         && bytes.len() >= SUM.end
         && bytes[SUM] == sum(bytes)
-        && read(header, end, bytes).is_none()
+        && read(header, end, bytes).is_none_or(|mut frames| frames.any(|frame| frame.is_none()))
 }
 
 fn about(header: &Header, end: u64) -> Vec<u8> {
@@ -132,25 +139,29 @@ mod tests {
         (frames, bytes)
     }
 
+    fn all(header: &Header, end: u64, bytes: &[u8]) -> Option<Vec<Frame>> {
+        read(header, end, bytes)?.collect()
+    }
+
     #[test]
     fn what_is_live_is_in_it_and_all_that_became_of_recipients() {
         let (frames, bytes) = sample();
-        assert_eq!(read(&HEADER, 500, &bytes), Some(vec![frames[0].clone(), frames[2].clone(), frames[3].clone()]));
+        assert_eq!(all(&HEADER, 500, &bytes), Some(vec![frames[0].clone(), frames[2].clone(), frames[3].clone()]));
     }
 
     #[test]
     fn one_that_is_damaged_or_about_something_else_is_not_read() {
         let (_, bytes) = sample();
         for length in 0..bytes.len() {
-            assert_eq!(read(&HEADER, 500, &bytes[..length]), None, "cut at {length}");
+            assert_eq!(all(&HEADER, 500, &bytes[..length]), None, "cut at {length}");
         }
         for at in 0..bytes.len() * 8 {
             let mut bytes = bytes.clone();
             bytes[at / 8] ^= 1 << (at % 8);
-            assert_eq!(read(&HEADER, 500, &bytes), None, "bit {at}");
+            assert_eq!(all(&HEADER, 500, &bytes), None, "bit {at}");
         }
-        assert_eq!(read(&HEADER, 501, &bytes), None);
-        assert_eq!(read(&Header { mark: *b"another!", ..HEADER }, 500, &bytes), None);
+        assert_eq!(all(&HEADER, 501, &bytes), None);
+        assert_eq!(all(&Header { mark: *b"another!", ..HEADER }, 500, &bytes), None);
     }
 
     #[test]
@@ -177,7 +188,7 @@ mod tests {
             ("cut", &whole[..40].to_vec(), false),
         ] {
             assert_eq!(is_foreign(&HEADER, 500, bytes), is_expected, "{what}");
-            assert_eq!(read(&HEADER, 500, bytes).is_some(), what == "as it is", "{what}");
+            assert_eq!(all(&HEADER, 500, bytes).is_some(), what == "as it is", "{what}");
         }
         assert!(!is_foreign(&HEADER, 501, &later), "it is about another segment");
     }

@@ -53,7 +53,7 @@ pub use index::Sizes;
 pub use stored::{Pieces, Stored};
 
 use condition::Condition;
-use entry::outline::Outline;
+use entry::outline::Outlines;
 use entry::{Entry, Record};
 
 /// A future that a [`Spool`] returns.
@@ -152,5 +152,5 @@ pub trait Spool: Send + Sync {
     }
 
     /// The live messages found at start, once: later calls return nothing.
-    fn recovered(&self) -> Vec<Outline>;
+    fn recovered(&self) -> Outlines;
 }

@@ -17,9 +17,9 @@ use super::chain::{Link, chain};
 use super::changes::Changes;
 use super::checkpoint;
 use super::entry::Entry;
-use super::entry::outline::{Names, Outline};
+use super::entry::outline::Outlines;
 use super::header::{self, Header};
-use super::index::{Index, Kept, Over, Place, Spot};
+use super::index::{Index, Kept, Place, Spot};
 use super::layout::{self, Layout, failed, in_format, undecodable};
 use super::reading;
 use super::record::{Frame, Frames, Held, Unreadable, is_torn, is_unused};
@@ -33,10 +33,9 @@ pub(super) struct Recovered {
     /// Where the live messages are.
     pub index: Index,
     /// The live messages.
-    pub outlines: BTreeMap<QueueId, Outline>,
+    pub outlines: Outlines,
     /// When the newest message was queued.
     pub newest: Option<QueueTime>,
-    names: Names,
     /// The sizes of messages whose content is a file.
     large: HashMap<QueueId, u64>,
     /// The highest id that was ever used.
@@ -149,7 +148,7 @@ impl Recovered {
         for read in frames {
             match read {
                 Err(unreadable) if unreadable.is_undecodable => return Err(undecodable(&path, unreadable.range.start)),
-                Ok(frame) => self.put_in(link.number, frame),
+                Ok(frame) => self.put_in(link.number, &frame),
                 // The disk does not give it, which says nothing of what stands there.
                 Err(Unreadable { range, frame: None, .. }) if is_missing(&range) => {
                     let why = format!("the disk does not give what stands in bytes {range:?}");
@@ -160,7 +159,7 @@ impl Recovered {
                         "spool: contents in bytes {range:?} of {} cannot be read; their messages wait",
                         path.display()
                     );
-                    self.put_in(link.number, frame);
+                    self.put_in(link.number, &frame);
                 }
                 Err(unused) if link.end.is_none() && is_unused(&bytes, &unused.range) => {
                     read_to = read_to.min(unused.range.start);
@@ -178,7 +177,7 @@ impl Recovered {
                     self.aside.extend(aside::damaged(&bytes, &unreadable));
                     bad.push(unreadable.range);
                     if let Some(frame) = unreadable.frame {
-                        self.put_in_damaged(link.number, frame);
+                        self.put_in_damaged(link.number, &frame);
                     }
                 }
             }
@@ -195,7 +194,7 @@ impl Recovered {
 
     /// Only contents are damaged: what is said of their messages and of others is not. Those that were moved, and are
     /// where they were as well, are better there.
-    fn put_in_damaged(&mut self, segment: u32, frame: Frame) {
+    fn put_in_damaged(&mut self, segment: u32, frame: &Frame) {
         if frame.logged.accepted.iter().all(|statement| self.index.get(statement.entry.id).is_none()) {
             self.not_whole.extend(frame.logged.accepted.iter().map(|statement| statement.entry.id));
             self.put_in(segment, frame);
@@ -208,35 +207,31 @@ impl Recovered {
         let is_there = fs::metadata(layout.segment(header.number)).is_ok_and(|segment| segment.len() >= end);
         let bytes = if is_there { fs::read(layout.checkpoint(header.number)) } else { Ok(Vec::new()) };
         let bytes = bytes.unwrap_or_default();
-        let Some(frames) = checkpoint::read(header, end, &bytes) else {
+        // Where it ends halfway the segment says all of that again, and no less: it may be put in twice.
+        let mut put_in = |frame: Option<Frame>| frame.map(|frame| self.put_in(header.number, &frame)).is_some();
+        if !checkpoint::read(header, end, &bytes).is_some_and(|mut frames| frames.all(&mut put_in)) {
             self.foreign += usize::from(checkpoint::is_foreign(header, end, &bytes));
             return false;
-        };
-        frames.into_iter().for_each(|frame| self.put_in(header.number, frame));
+        }
         self.index.segments.grow(header.number, end);
         self.index.segments.has_checkpoint(header.number, bytes.len() as u64);
         true
     }
 
-    fn put_in(&mut self, segment: u32, frame: Frame) {
+    fn put_in(&mut self, segment: u32, frame: &Frame) {
         let at = |at: usize| u32::try_from(at).unwrap_or(u32::MAX); // a segment is never that long
         let spot = Spot { segment, offset: at(frame.range.start), contents: at(frame.contents) };
-        let over = self.index.apply(&frame.logged, spot);
-        for statement in frame.logged.accepted {
+        self.index.apply(&frame.logged, spot);
+        for statement in &frame.logged.accepted {
             self.used(statement.entry.id);
             self.newest = self.newest.max(Some(statement.entry.queued_at));
             if matches!(statement.content, Held::File { .. }) {
                 self.large.insert(statement.entry.id, statement.entry.content.size);
             }
-            self.outlines.insert(statement.entry.id, Outline::of(&statement.entry, &mut self.names));
+            self.outlines.insert(&statement.entry);
         }
         for change in frame.logged.changes.iter() {
-            if let Some(outline) = self.outlines.get_mut(&change.id) {
-                outline.apply(change, &mut self.names);
-            }
-        }
-        for Over(id, _) in over {
-            self.outlines.remove(&id);
+            self.outlines.apply(change);
         }
     }
 

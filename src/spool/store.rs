@@ -19,7 +19,7 @@ use super::clock::QueueClock;
 use super::committer::{Committer, Parts};
 use super::condition::Condition;
 use super::draft::{Draft, IN_RECORD, LargeDraft};
-use super::entry::outline::Outline;
+use super::entry::outline::Outlines;
 use super::entry::{Entry, Record};
 use super::index::{Kept, Place, Sizes};
 use super::job::{Job, What, held_here};
@@ -44,7 +44,7 @@ pub struct LogStore {
     large: Arc<Large>,
     last_id: AtomicU64,
     clock: QueueClock,
-    recovered: Mutex<Vec<Outline>>,
+    recovered: Mutex<Outlines>,
     condition: Condition,
     metrics: Metrics,
     jobs: Sender<Job>,
@@ -96,7 +96,7 @@ impl LogStore {
             spawn("spool-log", move || committer.run(&to_commit))?,
             spawn("spool-tidy", move || tidying.run(&to_tidy))?,
         ];
-        let recovered = Mutex::new(outlines.into_values().collect());
+        let recovered = Mutex::new(outlines);
         let last_id = AtomicU64::new(last_id.0);
         Ok(Self { layout, shared, large, last_id, clock, recovered, condition, metrics, jobs, threads, lock })
     }
@@ -224,7 +224,7 @@ impl Spool for LogStore {
         Ok(Some(messages.into_iter().collect()))
     }
 
-    fn recovered(&self) -> Vec<Outline> {
+    fn recovered(&self) -> Outlines {
         std::mem::take(&mut *self.recovered.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -143,10 +143,14 @@ impl Tidy {
 
     fn checkpoint(&self, number: u32, opened: &Opened) -> Result<(), SpoolError> {
         let path = self.layout.checkpoint(number);
-        let whole: Result<Vec<Frame>, _> = opened.frames().collect();
-        let mut frames = whole.map_err(|_| SpoolError::Io(format!("segment {number} is damaged")))?;
-        frames.retain(|frame| checkpoint::is_needed(number, frame, &self.shared.lock().index));
-        let written = checkpoint::write(&opened.header, opened.bytes.len() as u64, &frames);
+        // One at a time: all at once are several times the segment.
+        let mut is_damaged = false;
+        let frames = opened.frames().map_while(|frame| frame.map_err(|_| is_damaged = true).ok());
+        let needed = frames.filter(|frame| checkpoint::is_needed(number, frame, &self.shared.lock().index));
+        let written = checkpoint::write(&opened.header, opened.bytes.len() as u64, needed);
+        if is_damaged {
+            return Err(SpoolError::Io(format!("segment {number} is damaged")));
+        }
         let bytes = written.map_err(|e| SpoolError::Io(format!("{}: {e}", path.display())))?;
         let draft = path.with_extension("sum.new");
         let named = write(&draft, &bytes).and_then(|()| fs::rename(&draft, &path));

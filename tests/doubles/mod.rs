@@ -23,7 +23,7 @@ use fingerpost::resolve::Resolver;
 use fingerpost::routing::recently_good::RecentlyGood;
 use fingerpost::routing::verdict::Question;
 use fingerpost::session::{Client, Identity, Services};
-use fingerpost::spool::entry::outline::Outline;
+use fingerpost::spool::entry::outline::Outlines;
 use fingerpost::spool::entry::{Entry, Record};
 use fingerpost::spool::store::LogStore;
 use fingerpost::spool::{Committed, LargeDraft, Sizes, Spool, SpoolError, Stored};
@@ -140,8 +140,8 @@ impl Spool for Recorder {
         self.drafts.live_messages()
     }
 
-    fn recovered(&self) -> Vec<Outline> {
-        Vec::new()
+    fn recovered(&self) -> Outlines {
+        Outlines::default()
     }
 }
 

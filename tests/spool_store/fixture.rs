@@ -13,7 +13,7 @@ use fingerpost::routing::verdict::{Route, Way};
 use fingerpost::smtp::address::{Address, ReversePath};
 use fingerpost::smtp::domain::Domain;
 use fingerpost::smtp::reply::{Enhanced, Reply};
-use fingerpost::spool::entry::outline::{Names, Outline};
+use fingerpost::spool::entry::outline::Outline;
 use fingerpost::spool::entry::{Change, Content, Entry, Outcome, Queued, Record, State};
 use fingerpost::spool::store::LogStore;
 use fingerpost::spool::{Draft, IN_RECORD, Sizes, Spool, SpoolError};
@@ -159,9 +159,8 @@ pub(crate) fn given() -> Option<(Open, std::path::PathBuf)> {
 pub(crate) fn found(spool: &dyn Spool) -> Vec<Entry> {
     let entry = |id| spool.entry(id).unwrap().unwrap();
     let entries: Vec<Entry> = spool.ids_after(None, usize::MAX).into_iter().map(entry).collect();
-    let outlines = spool.recovered();
-    let mut names = Names::default();
-    let of_entries: Vec<Outline> = entries.iter().map(|entry| Outline::of(entry, &mut names)).collect();
+    let outlines: Vec<Outline> = spool.recovered().collect();
+    let of_entries: Vec<Outline> = entries.iter().map(Outline::of).collect();
     assert!(outlines.is_empty() || outlines == of_entries, "{outlines:#?} {of_entries:#?}");
     assert_eq!(entries.len(), spool.live_messages());
     entries

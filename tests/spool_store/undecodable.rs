@@ -249,7 +249,9 @@ fn a_checkpoint_of_another_version_is_done_without() {
     let foreign = |files: &Tree| {
         let bytes = files[&segment(files, 1)].clone().unwrap();
         let header = Header::read(&bytes).unwrap();
-        let mut checkpoint = checkpoint::write(&header, bytes.len() as u64, &[]).unwrap();
+        // What can be read of it is put in twice then.
+        let frames = Frames::new((header.mark, header.format), &bytes, LENGTH).filter_map(Result::ok);
+        let mut checkpoint = checkpoint::write(&header, bytes.len() as u64, frames).unwrap();
         checkpoint.push(0);
         let sum = crc32c::crc32c_append(crc32c::crc32c(&checkpoint[8..28]), &checkpoint[32..]);
         checkpoint[28..32].copy_from_slice(&sum.to_le_bytes());

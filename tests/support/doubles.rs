@@ -14,7 +14,7 @@ use fingerpost::metrics::Metrics;
 use fingerpost::recipient::{Answer, Fresh, Kind, Lookup, Recipient};
 use fingerpost::routing::verdict::{Freshness, Question};
 use fingerpost::smtp::address::Address;
-use fingerpost::spool::entry::outline::Outline;
+use fingerpost::spool::entry::outline::Outlines;
 use fingerpost::spool::entry::{Entry, Record, State};
 use fingerpost::spool::store::LogStore;
 use fingerpost::spool::{Committed, LargeDraft, Sizes, Spool, SpoolError, Stored};
@@ -181,10 +181,9 @@ impl Spool for Faulty {
         self.store.live_messages()
     }
 
-    fn recovered(&self) -> Vec<Outline> {
+    fn recovered(&self) -> Outlines {
         let recovered = self.store.recovered();
-        let unfinished = recovered.iter().map(|outline| outline.open.len()).sum::<usize>();
-        self.unfinished.fetch_add(i64::try_from(unfinished).unwrap(), Ordering::SeqCst);
+        self.unfinished.fetch_add(i64::try_from(recovered.recipients()).unwrap(), Ordering::SeqCst);
         recovered
     }
 }

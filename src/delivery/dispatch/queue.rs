@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub(super) use self::hints::Due;
 use self::hints::Hint;
-use self::lane::{Lane, group};
+use self::lane::Lane;
 use self::live::{Live, Slot};
 use self::pace::Pace;
 use super::basis::Basis;
@@ -19,7 +19,7 @@ use super::branch::Grouping;
 use crate::message::queue_id::QueueId;
 use crate::report::waiting::{Counted, Waiting};
 use crate::routing::verdict::Route;
-use crate::spool::entry::outline::{Kind, Names, Outline, Standing, Waits};
+use crate::spool::entry::outline::{Kind, Outline, Standing, Waits, group};
 use crate::spool::entry::{Entry, HeldFor, State, Why};
 use crate::time::UnixTime;
 
@@ -156,7 +156,7 @@ impl Queue {
     /// Takes a new message in. `basis`: what its ways were decided by, where that is known.
     pub(super) fn insert(&mut self, entry: Entry, basis: Option<&Basis>) {
         let known = Known { basis: basis.cloned(), fresh: false };
-        let outline = Outline::of(&entry, &mut Names::none());
+        let outline = Outline::of(&entry);
         self.live.insert(entry.id, Live::new(entry, &known));
         self.stays(outline.id);
         self.restore(&outline);
@@ -176,7 +176,7 @@ impl Queue {
             if matches!(open.standing, Standing::Waits(Waits { why: Why::Unreachable, .. }))
                 && let Some(lane) = self.lanes.get_mut(&open.connector)
             {
-                lane.was_unreachable(group(&open.domain));
+                lane.was_unreachable(open.domain);
             }
         }
     }
@@ -216,7 +216,7 @@ impl Queue {
     /// Takes over what became of recipients and frees them. A message whose last recipient is done leaves.
     pub(super) fn update(&mut self, id: QueueId, updates: Vec<Update>) {
         let Some(live) = self.live.get_mut(&id).filter(|_| !updates.is_empty()) else { return };
-        let before = Outline::of(&live.entry, &mut Names::none());
+        let before = Outline::of(&live.entry);
         let entry = Arc::make_mut(&mut live.entry);
         live.recent = updates.iter().any(|update| update.known.fresh);
         let mut changed = HashSet::new();
@@ -231,7 +231,7 @@ impl Queue {
             *slot = Slot { busy: None, known: update.known };
             changed.insert(update.recipient);
         }
-        let after = Outline::of(&live.entry, &mut Names::none());
+        let after = Outline::of(&live.entry);
         if after.open.is_empty() {
             live.recent = false;
             self.counted.remove(&id);
@@ -260,7 +260,7 @@ impl Queue {
                 waiting.next_attempt = again;
             }
         }
-        let outline = Outline::of(&live.entry, &mut Names::none());
+        let outline = Outline::of(&live.entry);
         self.enter(&outline, |recipient| freed.contains(&recipient));
         self.unload(id);
     }
@@ -317,7 +317,7 @@ impl Queue {
                 Standing::Held(HeldFor::NoConnector | HeldFor::Drop) => _ = lane.held.insert(outline.id),
                 Standing::Waits(Waits { due, why, .. }) => {
                     lane.those_that_wait(outline.kind).insert(outline.id);
-                    let (due, group) = (Due::at(due), group(&open.domain));
+                    let (due, group) = (Due::at(due), open.domain);
                     let hint = Hint { due, id: outline.id, group, sender: outline.sender };
                     let is_there = |(connector, there, _): &(&Arc<str>, Hint, Why)| {
                         **connector == open.connector && *there == hint

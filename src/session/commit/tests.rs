@@ -30,7 +30,7 @@ use crate::session::Client;
 use crate::session::transaction::Accepted;
 use crate::smtp::address::{Address, ReversePath};
 use crate::spool::Sizes;
-use crate::spool::entry::outline;
+use crate::spool::entry::outline::{Outline, Outlines};
 use crate::spool::store::LogStore;
 use crate::trace::Trace;
 
@@ -186,8 +186,8 @@ impl Spool for Full {
         self.0.live_messages()
     }
 
-    fn recovered(&self) -> Vec<Outline> {
-        Vec::new()
+    fn recovered(&self) -> Outlines {
+        Outlines::default()
     }
 }
 
@@ -307,7 +307,7 @@ async fn the_more_reports_of_strangers_wait_the_smaller_they_are() {
         let (mut one, _) = reported(&services, &mut committed).await;
         one.content.size = octets;
         counted.clear();
-        counted.extend(waiting.count(&Outline::of(&one, &mut outline::Names::default())));
+        counted.extend(waiting.count(&Outline::of(&one)));
         let (entry, text) = reported(&services, &mut committed).await;
         assert!((smallest..=largest).contains(&entry.content.size), "{octets}: {}", entry.content.size);
         // The whole says it as well as each part.

@@ -1,6 +1,6 @@
 //! What the queue has to know of a message that waits, without its envelope: a million of them are to fit. Pure.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{Change, Entry, HeldFor, State, Waiting, Why};
@@ -19,8 +19,8 @@ pub struct Outline {
     pub sender: u32,
     /// What it is.
     pub kind: Kind,
-    /// Octets of its content.
-    pub size: u64,
+    /// Octets of its content, up to 4 GiB.
+    pub size: u32,
     /// Its recipients that are not over, by position.
     pub open: Vec<Open>,
 }
@@ -43,8 +43,8 @@ pub struct Open {
     pub at: u32,
     /// The send connector of its way.
     pub connector: Arc<str>,
-    /// The domain whose MX is its next hop, where its connector goes by MX.
-    pub domain: Domain,
+    /// The domain whose MX is its next hop, where its connector goes by MX: its [`group`].
+    pub domain: u32,
     /// How it stands.
     pub standing: Standing,
 }
@@ -71,70 +71,181 @@ pub struct Waits {
     pub in_doubt: u32,
 }
 
-/// Names that many outlines share, once each.
+/// The outlines of all live messages, while the log is read and until the queue has them: some forty octets for each
+/// recipient that is not over. They are handed over one by one, by age.
 #[derive(Debug, Default)]
-pub struct Names {
-    connectors: HashSet<Arc<str>>,
-    domains: HashSet<Domain>,
-    /// For an outline that nobody keeps nothing is shared: strangers choose domains, and would fill this.
-    keeps_none: bool,
+pub struct Outlines {
+    open: BTreeMap<Key, Packed>,
+    connectors: Vec<Arc<str>>,
+    /// Where each connector is there.
+    numbers: HashMap<Arc<str>, u32>,
+}
+
+/// A message's id, in halves so that no octets are lost to alignment, and the recipient's position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    high: u32,
+    low: u32,
+    at: u32,
+}
+
+/// One [`Open`], and what its message is.
+#[derive(Debug, Clone, Copy)]
+struct Packed {
+    due: [u32; 2],
+    sender: u32,
+    size: u32,
+    domain: u32,
+    connector: u32,
+    attempts: u32,
+    in_doubt: u8,
+    kind: Kind,
+    stands: Stands,
+}
+
+/// A [`Standing`] without its numbers.
+#[derive(Debug, Clone, Copy)]
+enum Stands {
+    Waits(Why),
+    Held(HeldFor),
+}
+
+/// The number of a domain: those that share one share its places. Never 0.
+#[must_use]
+pub fn group(domain: &Domain) -> u32 {
+    crc32c::crc32c(domain.as_str().as_bytes()).max(1)
 }
 
 impl Outline {
     /// Of a message as it stands.
     #[must_use]
-    pub fn of(entry: &Entry, names: &mut Names) -> Self {
+    pub fn of(entry: &Entry) -> Self {
         let open = (0..).zip(&entry.recipients).filter_map(|(at, queued)| {
             let standing = Standing::of(&queued.state)?;
-            let (connector, domain) = names.of(&queued.route);
-            Some(Open { at, connector, domain, standing })
+            let Route { connector, next_hop_domain, .. } = &queued.route;
+            Some(Open { at, connector: connector.clone(), domain: group(next_hop_domain), standing })
         });
         let sender = crc32c::crc32c(entry.sender.reverse_path.as_str().as_bytes());
-        Self { id: entry.id, sender, kind: Kind::of(&entry.origin), size: entry.content.size, open: open.collect() }
-    }
-
-    /// Puts a change of this message in, as [`Entry::apply`] does.
-    pub fn apply(&mut self, change: &Change, names: &mut Names) {
-        let is_meant = |open: &Open| usize::try_from(open.at) == Ok(change.recipient);
-        let Some(position) = self.open.iter().position(is_meant) else { return };
-        let Some(standing) = Standing::of(&change.state) else {
-            self.open.remove(position);
-            return;
-        };
-        let open = &mut self.open[position];
-        open.standing = standing;
-        if let Some(route) = &change.route {
-            (open.connector, open.domain) = names.of(route);
-        }
+        let size = u32::try_from(entry.content.size).unwrap_or(u32::MAX);
+        Self { id: entry.id, sender, kind: Kind::of(&entry.origin), size, open: open.collect() }
     }
 }
 
-impl Names {
-    /// For outlines that nobody keeps.
-    #[must_use]
-    pub fn none() -> Self {
-        Self { keeps_none: true, ..Self::default() }
+impl Outlines {
+    /// Puts a message in as it stands; what was known of it before is forgotten.
+    pub fn insert(&mut self, entry: &Entry) {
+        let [first, last] = [0, u32::MAX].map(|at| Key::new(entry.id, at));
+        let before: Vec<Key> = self.open.range(first..=last).map(|(key, _)| *key).collect();
+        for key in before {
+            self.open.remove(&key);
+        }
+        let Outline { id, sender, kind, size, open } = Outline::of(entry);
+        for Open { at, connector, domain, standing } in open {
+            let connector = self.number(&connector);
+            let nothing = Packed {
+                due: [0; 2],
+                sender,
+                size,
+                domain,
+                connector,
+                attempts: 0,
+                in_doubt: 0,
+                kind,
+                stands: Stands::Held(HeldFor::NoConnector),
+            };
+            self.open.insert(Key::new(id, at), nothing.standing(standing));
+        }
     }
 
-    fn of(&mut self, route: &Route) -> (Arc<str>, Domain) {
-        if self.keeps_none {
-            return (route.connector.clone(), route.next_hop_domain.clone());
+    /// Puts a change in, as [`Entry::apply`] does.
+    pub fn apply(&mut self, change: &Change) {
+        let Ok(at) = u32::try_from(change.recipient) else { return };
+        let key = Key::new(change.id, at);
+        let Some(standing) = Standing::of(&change.state) else {
+            self.open.remove(&key);
+            return;
+        };
+        let number = change.route.as_ref().map(|route| (self.number(&route.connector), group(&route.next_hop_domain)));
+        if let Some(open) = self.open.get_mut(&key) {
+            *open = open.standing(standing);
+            (open.connector, open.domain) = number.unwrap_or((open.connector, open.domain));
         }
-        let connector = match self.connectors.get(&route.connector) {
-            Some(known) => known.clone(),
-            None => {
-                self.connectors.insert(route.connector.clone());
-                route.connector.clone()
+    }
+
+    /// Recipients that are left.
+    #[must_use]
+    pub fn recipients(&self) -> usize {
+        self.open.len()
+    }
+
+    fn number(&mut self, connector: &Arc<str>) -> u32 {
+        if let Some(number) = self.numbers.get(connector) {
+            return *number;
+        }
+        let number = u32::try_from(self.connectors.len()).unwrap_or(u32::MAX); // there are never so many
+        self.connectors.push(connector.clone());
+        self.numbers.insert(connector.clone(), number);
+        number
+    }
+}
+
+impl Iterator for Outlines {
+    type Item = Outline;
+
+    /// Takes the oldest message out.
+    fn next(&mut self) -> Option<Outline> {
+        let (key, first) = self.open.first_key_value()?;
+        let id = key.id();
+        let mut outline = Outline { id, sender: first.sender, kind: first.kind, size: first.size, open: Vec::new() };
+        while let Some(entry) = self.open.first_entry().filter(|entry| entry.key().id() == id) {
+            let (Key { at, .. }, packed) = entry.remove_entry();
+            let connector = self.connectors.get(packed.connector as usize).cloned().unwrap_or_default();
+            outline.open.push(Open { at, connector, domain: packed.domain, standing: packed.unpacked() });
+        }
+        Some(outline)
+    }
+}
+
+impl Key {
+    fn new(QueueId(id): QueueId, at: u32) -> Self {
+        let [high, low] = halves(id);
+        Self { high, low, at }
+    }
+
+    fn id(&self) -> QueueId {
+        QueueId(whole([self.high, self.low]))
+    }
+}
+
+fn halves(number: u64) -> [u32; 2] {
+    [number >> 32, number & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or_default())
+}
+
+fn whole([high, low]: [u32; 2]) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}
+
+impl Packed {
+    /// The same recipient, standing so.
+    fn standing(self, standing: Standing) -> Self {
+        match standing {
+            Standing::Held(why) => Self { stands: Stands::Held(why), ..self },
+            Standing::Waits(Waits { due, why, attempts, in_doubt }) => {
+                // More copies than that are never sent.
+                let in_doubt = u8::try_from(in_doubt).unwrap_or(u8::MAX);
+                Self { due: halves(due.0), stands: Stands::Waits(why), attempts, in_doubt, ..self }
             }
-        };
-        let domain = match self.domains.get(&route.next_hop_domain) {
-            Some(known) => known.clone(),
-            None => {
-                self.domains.insert(route.next_hop_domain.clone());
-                route.next_hop_domain.clone()
+        }
+    }
+
+    fn unpacked(&self) -> Standing {
+        let Self { due, attempts, in_doubt, stands, .. } = *self;
+        match stands {
+            Stands::Held(why) => Standing::Held(why),
+            Stands::Waits(why) => {
+                Standing::Waits(Waits { due: UnixTime(whole(due)), why, attempts, in_doubt: in_doubt.into() })
             }
-        };
-        (connector, domain)
+        }
     }
 }
 
@@ -164,5 +275,61 @@ impl Standing {
             State::Held(why) => Some(Self::Held(*why)),
             State::Done(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::entry::Outcome;
+    use crate::spool::sample::entry;
+
+    fn waits(due: u64, in_doubt: u32) -> State {
+        let (attempts, why) = (u32::MAX, Why::InDoubt);
+        State::Waiting(Waiting { next_attempt: UnixTime(due), attempts, in_doubt, why, ..Waiting::default() })
+    }
+
+    #[test]
+    fn a_million_outlines_are_small() {
+        assert_eq!(size_of::<(Key, Packed)>(), 44);
+    }
+
+    /// Whatever is put in and becomes of it, they are what the entries then are.
+    #[test]
+    fn outlines_are_those_of_the_entries_by_age() {
+        let mut outlines = Outlines::default();
+        let ids = [7, 5 << 32, u64::MAX, 0, 6, 1 << 20];
+        let mut entries: BTreeMap<QueueId, Entry> =
+            ids.map(|id| (QueueId(id), entry(QueueId(id), u64::from(u32::MAX) + id.min(9) - 7))).into();
+        entries.values().for_each(|entry| outlines.insert(entry));
+        let mut route = entries[&QueueId(6)].recipients[0].route.clone();
+        (route.connector, route.next_hop_domain) = ("other".into(), Domain::parse("elsewhere.test").unwrap());
+        let done = State::Done(Outcome::Dropped);
+        for (id, recipient, state, route) in [
+            (6, 1, waits(u64::MAX, 3), None),
+            (6, 0, State::Held(HeldFor::NoConnector), Some(route.clone())),
+            (7, 0, done.clone(), None),
+            (7, 0, waits(9, 0), None),
+            (7, 2, waits(9, 0), None),
+            (0, 0, State::Held(HeldFor::Drop), None),
+            (0, 0, waits(1 << 33, 0), Some(route)),
+            (1 << 20, 1, done.clone(), None),
+            (1 << 20, 0, done.clone(), None),
+            (8, 0, waits(9, 0), None),
+        ] {
+            let change = Change { id: QueueId(id), recipient, state, route };
+            if let Some(entry) = entries.get_mut(&change.id) {
+                entry.apply(&change);
+            }
+            outlines.apply(&change);
+        }
+        // One that was moved is there once, as it stands.
+        let moved = entries.get_mut(&QueueId(5 << 32)).unwrap();
+        moved.recipients[0].state = done;
+        outlines.insert(moved);
+        let live = entries.values().filter(|entry| !entry.is_finished());
+        let expected: Vec<Outline> = live.map(Outline::of).collect();
+        assert_eq!(outlines.recipients(), 8);
+        assert_eq!(outlines.collect::<Vec<_>>(), expected);
     }
 }

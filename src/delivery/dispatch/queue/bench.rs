@@ -41,7 +41,7 @@ impl Bench {
 
     /// It was there before we started.
     pub(super) fn restore(&mut self, entry: Entry) {
-        self.queue.restore(&Outline::of(&entry, &mut Names::default()));
+        self.queue.restore(&Outline::of(&entry));
         self.spool.insert(entry.id, entry);
     }
 

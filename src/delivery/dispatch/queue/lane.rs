@@ -13,7 +13,6 @@ use super::Rules;
 use super::hints::{Due, Hint, Hints};
 use crate::delivery::dispatch::branch::Grouping;
 use crate::message::queue_id::QueueId;
-use crate::smtp::domain::Domain;
 use crate::spool::entry::Why;
 use crate::spool::entry::outline::Kind;
 use crate::time::UnixTime;
@@ -46,11 +45,6 @@ pub(super) struct Lane {
     pub(super) reports: BTreeSet<QueueId>,
     /// Messages held, by age.
     pub(super) held: BTreeSet<QueueId>,
-}
-
-/// The number of a domain.
-pub(super) fn group(domain: &Domain) -> u32 {
-    crc32c::crc32c(domain.as_str().as_bytes()).max(1)
 }
 
 impl Lane {

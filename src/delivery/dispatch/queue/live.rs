@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::hints::Due;
-use super::lane::group;
 use super::{Known, Rules, Ticket};
 use crate::delivery::dispatch::branch;
+use crate::spool::entry::outline::group;
 use crate::spool::entry::{Entry, HeldFor, State, Why};
 use crate::time::UnixTime;
 

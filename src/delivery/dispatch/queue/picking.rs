@@ -8,7 +8,7 @@ use super::lane::KINDS;
 use super::live::Taken;
 use super::{Picked, Queue, Rules, Turn};
 use crate::spool::entry::Why;
-use crate::spool::entry::outline::{Kind, Names, Outline};
+use crate::spool::entry::outline::{Kind, Outline};
 use crate::time::UnixTime;
 
 impl Queue {
@@ -62,7 +62,7 @@ impl Queue {
         let entry = live.entry.clone();
         if recipients.is_empty() {
             // Its hint is gone, and what waits for a time to come must not be forgotten.
-            let outline = Outline::of(&entry, &mut Names::none());
+            let outline = Outline::of(&entry);
             let waits: Vec<bool> = live.wait_after(now).collect();
             self.enter(&outline, |recipient| waits.get(recipient).copied().unwrap_or_default());
             return None;
