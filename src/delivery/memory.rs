@@ -12,6 +12,7 @@ use super::refuses_everybody::RefusesEverybody;
 use crate::config::ReceiveConnector;
 use crate::message::envelope::Origin;
 use crate::message::header::Identity;
+use crate::report::dead_letter::DeadLetters;
 use crate::report::waiting::Waiting;
 use crate::routing::loops::Relayed;
 use crate::routing::recently_good::{Brought, RecentlyGood};
@@ -33,6 +34,8 @@ pub struct Memory {
     clients: Arc<Mutex<Taken>>,
     /// Reports that strangers caused, in the queue.
     pub(crate) reports: Waiting,
+    /// Reports that could not be delivered.
+    pub(crate) dead_letters: DeadLetters,
     /// Next hops that may refuse everybody.
     everybody: Arc<Mutex<RefusesEverybody>>,
     /// What refused recipients were told last.
@@ -49,8 +52,16 @@ impl Memory {
         recently_good: Arc<Mutex<RecentlyGood>>,
         spool: Arc<dyn Spool>,
     ) -> Self {
-        let (clients, reports) = (Arc::default(), Waiting::default());
-        Self { relays, recently_good, clients, reports, everybody: Arc::default(), refusals: Arc::default(), spool }
+        Self {
+            relays,
+            recently_good,
+            clients: Arc::default(),
+            reports: Waiting::default(),
+            dead_letters: DeadLetters::default(),
+            everybody: Arc::default(),
+            refusals: Arc::default(),
+            spool,
+        }
     }
 
     /// The queue's time.

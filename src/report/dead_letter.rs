@@ -2,16 +2,23 @@
 //! [`bounds`] says.
 //!
 //! `state_dir/dead-letters/ID.eml` is the report as it was to be sent, `ID.json` its envelope. Nobody reads them but
-//! the administrator, who may delete them. `report::make` and `delivery` call [`keep`]; the gauge asks [`count`].
+//! the administrator, who may delete them. `report::make` and `delivery` call [`DeadLetters::keep`]; how many there are
+//! is known without listing the folder ([`known`]).
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::message::queue_id::QueueId;
 use crate::private;
 use crate::spool::entry::Entry;
+use crate::time::UnixTime;
 
 pub mod bounds;
+mod known;
+
+use known::{Known, Letter};
 
 /// The folder below `state_dir`.
 #[must_use]
@@ -19,18 +26,35 @@ pub fn folder(state_dir: &Path) -> PathBuf {
     state_dir.join("dead-letters")
 }
 
-/// Keeps a report, durably: it returns when both files and the folder are synced. The same report again replaces them.
-///
-/// # Errors
-/// What the file system said.
-pub fn keep(state_dir: &Path, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
-    let folder = folder(state_dir);
-    private::folder(&folder)?;
-    let envelope = entry.to_json()?;
-    store(&folder, &format!("{}.json", entry.id), &mut envelope.as_slice())?;
-    store(&folder, &format!("{}.eml", entry.id), content)?;
-    File::open(&folder)?.sync_all()?;
-    File::open(state_dir)?.sync_all()
+/// What is kept. Cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub struct DeadLetters(Arc<Mutex<Known>>);
+
+impl DeadLetters {
+    /// Keeps a report, durably: it returns when both files and the folder are synced. The same report again replaces them.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn keep(&self, state_dir: &Path, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
+        let folder = folder(state_dir);
+        private::folder(&folder)?;
+        let envelope = entry.to_json()?;
+        store(&folder, &format!("{}.json", entry.id), &mut envelope.as_slice())?;
+        store(&folder, &format!("{}.eml", entry.id), content)?;
+        self.known().keep(entry.id, Letter { at: UnixTime::at_least(), is_whole: true });
+        File::open(&folder)?.sync_all()?;
+        File::open(state_dir)?.sync_all()
+    }
+
+    /// How many reports are kept, as far as is known: the folder is listed in the background.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.known().count()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn store(folder: &Path, name: &str, content: &mut dyn Read) -> io::Result<()> {
@@ -42,10 +66,31 @@ fn store(folder: &Path, name: &str, content: &mut dyn Read) -> io::Result<()> {
     fs::rename(&unfinished, folder.join(name))
 }
 
-/// How many reports are kept.
-#[must_use]
-pub fn count(state_dir: &Path) -> usize {
-    let Ok(files) = fs::read_dir(folder(state_dir)) else { return 0 };
-    let is_letter = |name: &Path| name.extension().is_some_and(|extension| extension == "eml");
-    files.flatten().filter(|file| is_letter(Path::new(&file.file_name()))).count()
+/// The names that a letter's files may have: those of a whole one, and until they are.
+fn names(id: QueueId) -> [String; 4] {
+    [format!("{id}.eml"), format!("{id}.json"), format!(".{id}.eml.new"), format!(".{id}.json.new")]
+}
+
+/// Whose file it is, and whether it is the report itself.
+fn letter_of(name: &str) -> Option<(QueueId, bool)> {
+    let whole = name.strip_prefix('.').map_or(Some(name), |name| name.strip_suffix(".new"))?;
+    let report = whole.strip_suffix(".eml");
+    let id = report.or_else(|| whole.strip_suffix(".json"))?.parse().ok()?;
+    Some((id, report.is_some() && !name.starts_with('.')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letters_files_are_known_by_their_names() {
+        let id = QueueId(7);
+        for (name, is_whole) in names(id).iter().zip([true, false, false, false]) {
+            assert_eq!(letter_of(name), Some((id, is_whole)), "{name}");
+        }
+        for name in ["notes.txt", "README.eml", "0.eml.new", &format!("{id}.eml.bak"), &format!(".{id}.eml")] {
+            assert_eq!(letter_of(name), None, "{name}");
+        }
+    }
 }

@@ -25,6 +25,7 @@ pub mod not_sent;
 mod original;
 pub mod waiting;
 
+use dead_letter::DeadLetters;
 use not_sent::NotSent;
 use original::Original;
 use waiting::{Room, Waiting};
@@ -96,6 +97,9 @@ pub enum Made {
     Report(Box<(Draft, Entry)>),
 }
 
+/// What reports are made from: the spool, the reports that wait to leave, and those that cannot.
+pub type From<'a> = (&'a dyn Spool, &'a Waiting, &'a DeadLetters);
+
 /// Makes the report that is due to the sender of `about`, as a message of its own with its route decided.
 ///
 /// A report whose way cannot be decided now is queued with the connector [`UNDECIDED`]. Where many that strangers caused
@@ -105,7 +109,7 @@ pub enum Made {
 /// [`SpoolError`] if its content cannot be written.
 pub async fn make(
     in_force: &InForce,
-    (spool, waiting): (&dyn Spool, &Waiting),
+    (spool, waiting, dead_letters): From<'_>,
     about: &Entry,
     reported: &[Reported],
     now: UnixTime,
@@ -140,7 +144,7 @@ pub async fn make(
             let failed = Outcome::Failed { next_hop: "".into(), reply };
             entry.recipients.iter_mut().for_each(|queued| queued.state = State::Done(failed.clone()));
             let state_dir = &in_force.config.server.state_dir;
-            dead_letter::keep(state_dir, &entry, &mut text.bytes.as_slice()).map_err(|e| io("dead letter", id, &e))?;
+            dead_letters.keep(state_dir, &entry, &mut text.bytes.as_slice()).map_err(|e| io("dead letter", id, &e))?;
             Ok(Made::Nothing)
         }
         Ok(_) | Err(_) => Ok(Made::Report(Box::new((spool.draft(id, text.bytes)?, entry)))),

@@ -236,7 +236,8 @@ async fn make_report(
         return Ok(None);
     }
     let spool = WithDraft { spool: &*services.spool, draft };
-    let from: (&dyn Spool, _) = (&spool, &services.memory.reports);
+    let memory = &services.memory;
+    let from: report::From<'_> = (&spool, &memory.reports, &memory.dead_letters);
     Ok(match report::make(&transaction.in_force, from, entry, reported, UnixTime::now()).await? {
         Made::Report(report) => Some(*report),
         Made::Nothing => None,

@@ -14,7 +14,7 @@ use crate::delivery::outcome::Class;
 use crate::in_force::InForce;
 use crate::message::envelope::Relay;
 use crate::report::not_sent::NotSent;
-use crate::report::{self, Made, Reported, dead_letter};
+use crate::report::{self, Made, Reported};
 use crate::spool::SpoolError;
 use crate::spool::entry::{Change, Entry, HeldFor, Outcome, Record, State};
 use crate::time::{Moment, UnixTime};
@@ -115,7 +115,8 @@ async fn try_commit(
     if about.origin.relay == Relay::Report {
         keep_dead_letter(shared, in_force, about, &mut due.readings)?;
     }
-    let from = (&*shared.parts.spool, &shared.parts.memory.reports);
+    let memory = &shared.parts.memory;
+    let from = (&*shared.parts.spool, &memory.reports, &memory.dead_letters);
     let made = match report::make(in_force, from, about, &due.reported, UnixTime::now()).await? {
         Made::Report(report) => Some(*report),
         Made::Nothing => None,
@@ -181,10 +182,12 @@ fn keep_dead_letter(shared: &Shared, in_force: &InForce, report: &Entry, reading
             format!("This report could not be read: {error}\nIts envelope is in {}.json.\n", report.id).into_bytes()
         }
     };
-    dead_letter::keep(state_dir, report, &mut content.as_slice())
+    let letters = &shared.parts.memory.dead_letters;
+    letters
+        .keep(state_dir, report, &mut content.as_slice())
         .map_err(|error| SpoolError::Io(format!("dead letter {} below {}: {error}", report.id, state_dir.display())))?;
-    if tell::dead_letters(&shared.parts.metrics, state_dir) > in_force.config.reports.max_dead_letters {
-        shared.sweep_dead_letters();
+    if tell::dead_letters(&shared.parts) > in_force.config.reports.max_dead_letters {
+        shared.too_many_dead_letters.notify_one();
     }
     Ok(())
 }

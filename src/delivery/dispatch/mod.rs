@@ -21,7 +21,6 @@ use crate::delivery::memory::Memory;
 use crate::in_force::Current;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
-use crate::report::dead_letter::bounds::Sweep;
 use crate::smtp::address::Address;
 use crate::spool::entry::outline::Standing;
 use crate::spool::entry::{Entry, HeldFor};
@@ -34,6 +33,7 @@ mod basis;
 mod branch;
 mod commit;
 mod content;
+mod dead_letters;
 mod drops;
 mod queue;
 mod redecide;
@@ -49,10 +49,8 @@ use branch::Grouping;
 use queue::{Due, Queue, Rules, Shown};
 pub use under_way::{Handover, UnderWay};
 
-/// How often the dead letters are counted, and the clocks compared; also the longest sleep.
+/// How often the gauge of dead letters is set, and the clocks compared; also the longest sleep.
 const TICK: Duration = Duration::from_secs(5);
-/// How often dead letters that are too old or too many are removed.
-const SWEEP: Duration = Duration::from_secs(60);
 /// Mail held because its connector is gone is looked at again this often: a directory that is back may know another.
 const LOOK_AT_HELD: Duration = Duration::from_secs(300);
 /// An attempt that ended without an outcome (a panic) is made again after this.
@@ -106,8 +104,8 @@ struct Shared {
     closing: CancellationToken,
     /// The attempts under way, and what starts them.
     tasks: TaskTracker,
-    /// What the dead letters are held within bounds by.
-    sweep: Mutex<Sweep>,
+    /// There are more dead letters than are kept.
+    too_many_dead_letters: Notify,
 }
 
 impl Delivery {
@@ -132,12 +130,12 @@ impl Delivery {
             stopping: CancellationToken::new(),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            sweep: Mutex::default(),
+            too_many_dead_letters: Notify::new(),
         });
-        shared.count_dead_letters();
         for id in dropped {
             shared.tasks.spawn(drops::go_on_before(shared.clone(), id));
         }
+        shared.tasks.spawn(dead_letters::hold_within_bounds(shared.clone()));
         shared.tasks.spawn(drive(shared.clone(), accepted));
         Arc::new(Self { shared })
     }
@@ -289,22 +287,6 @@ impl Shared {
             self.tasks.spawn(under_way::follow(self.clone(), held, outcomes));
         }
     }
-
-    /// Removes the dead letters that are too old, or too many.
-    fn sweep_dead_letters(&self) {
-        let config = self.parts.current.load().config.clone();
-        let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
-        let swept = sweep.run(&config.server.state_dir, &config.reports, UnixTime::at_least());
-        tell::swept(&self.parts.metrics, &swept);
-        drop(sweep);
-        self.count_dead_letters();
-    }
-
-    /// Counts the dead letters.
-    fn count_dead_letters(&self) {
-        let state_dir = self.parts.current.load().config.server.state_dir.clone();
-        tell::dead_letters(&self.parts.metrics, &state_dir);
-    }
 }
 
 /// When mail on this connector is tried again.
@@ -323,7 +305,6 @@ fn rules(config: &Config, connector: &str) -> Rules {
 /// Waits for what comes next, until it is stopped; then only for what sessions hand over as they end.
 async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
     let mut tick = tokio::time::interval(TICK);
-    let mut sweep = tokio::time::interval(SWEEP);
     let mut held = tokio::time::interval_at(Instant::now() + LOOK_AT_HELD, LOOK_AT_HELD);
     let mut sessions_live = true;
     let mut jumps = Jumps::default();
@@ -339,12 +320,8 @@ async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
             () = shared.wake.notified() => {}
             () = tokio::time::sleep(idle) => {}
             _ = tick.tick() => {
-                shared.count_dead_letters();
+                tell::dead_letters(&shared.parts);
                 tell::jump(&shared.parts.metrics, &mut jumps);
-            }
-            _ = sweep.tick() => {
-                let shared = shared.clone();
-                shared.clone().tasks.spawn_blocking(move || shared.sweep_dead_letters());
             }
             _ = held.tick() => shared.queue().look_at_held(),
         }

@@ -1,6 +1,5 @@
 //! The one place where an outcome is logged, counted and traced.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::Parts;
@@ -11,7 +10,7 @@ use crate::message::envelope::Relay;
 use crate::metrics::Metrics;
 use crate::report::dead_letter::bounds::Swept;
 use crate::report::not_sent::NotSent;
-use crate::report::{Reported, UNDECIDED, dead_letter};
+use crate::report::{Reported, UNDECIDED};
 use crate::spool::entry::{Entry, Outcome, Queued, State};
 use crate::time::{self, Jumps, UnixTime};
 use crate::trace::{Event, What};
@@ -109,9 +108,9 @@ pub(super) fn not_sent(metrics: &Metrics, why: NotSent) {
 }
 
 /// How many dead letters there are.
-pub(super) fn dead_letters(metrics: &Metrics, state_dir: &Path) -> usize {
-    let count = dead_letter::count(state_dir);
-    metrics.dead_letters.with_label_values::<&str>(&[]).set(i64::try_from(count).unwrap_or(i64::MAX));
+pub(super) fn dead_letters(parts: &Parts) -> usize {
+    let count = parts.memory.dead_letters.count();
+    parts.metrics.dead_letters.with_label_values::<&str>(&[]).set(i64::try_from(count).unwrap_or(i64::MAX));
     count
 }
 
