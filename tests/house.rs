@@ -81,6 +81,8 @@ const PURE: &[&str] = &[
     "src/delivery/combine.rs",
     "src/delivery/last_refusals.rs",
     "src/delivery/dispatch/queue/pace.rs",
+    "src/delivery/dispatch/repeated.rs",
+    "src/trace/attempt.rs",
     "src/delivery/outcome.rs",
     "src/delivery/refuses_everybody.rs",
     "src/delivery/unreachable.rs",

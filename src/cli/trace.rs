@@ -76,7 +76,7 @@ pub(super) async fn trace(config: &Path, arguments: &TraceArguments) -> anyhow::
     Ok(if events.is_empty() { Outcome::No } else { Outcome::Done })
 }
 
-/// An event as a line of a table: sums have columns of their own, which are empty for all others.
+/// An event as a line of a table: sums, and what was tried again, have columns of their own, which are empty for all others.
 #[derive(Serialize)]
 struct Row<'a> {
     at: UnixTime,
@@ -91,6 +91,9 @@ struct Row<'a> {
     sum: Option<u64>,
     sum_client: &'a str,
     sum_domain: &'a str,
+    attempt: Option<u32>,
+    times: Option<u32>,
+    until: Option<UnixTime>,
 }
 
 impl<'a> From<&'a Event<'_>> for Row<'a> {
@@ -109,6 +112,9 @@ impl<'a> From<&'a Event<'_>> for Row<'a> {
             sum: sum.map(|sum| sum.times),
             sum_client: sum.map_or("", |sum| &sum.client),
             sum_domain: sum.map_or("", |sum| &sum.domain),
+            attempt: event.attempt.map(|attempt| attempt.number),
+            times: event.attempt.map(|attempt| attempt.times()),
+            until: event.attempt.and_then(|attempt| attempt.last).map(|last| last.until),
         }
     }
 }

@@ -239,6 +239,7 @@ impl Transaction {
             connector: (&*self.connector.name).into(),
             detail: "".into(),
             sum: None,
+            attempt: None,
         }
     }
 }

@@ -117,6 +117,7 @@ impl Strangers {
                 connector: "".into(),
                 detail: told.line().into(),
                 sum: Some(told),
+                attempt: None,
             });
         }
     }

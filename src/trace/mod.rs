@@ -1,5 +1,7 @@
 //! The message trace: one record an event, a file a day below `state_dir/trace`, kept for `trace.days`.
 //!
+//! A line's format has no number in it; the stored examples have: 1 had no `attempt`.
+//!
 //! `session` and `delivery` record through a [`Trace`]; [`writer`] puts the events into the day's file; [`read`]
 //! finds them again for `fingerpost trace`. What the events mean is the callers' business.
 
@@ -10,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::UnixTime;
 
+mod attempt;
 mod files;
 pub mod read;
 pub mod room;
@@ -17,6 +20,7 @@ pub mod sum;
 mod waiting;
 pub mod writer;
 
+pub use attempt::{Attempt, Last};
 pub use sum::Sum;
 use waiting::Waiting;
 
@@ -44,6 +48,9 @@ pub struct Event<'a> {
     /// That it stands for many; `None`: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sum: Option<Sum<'a>>,
+    /// Which of the queue's attempts ended; `None`: the first, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Attempt>,
 }
 
 impl Event<'_> {
@@ -64,6 +71,7 @@ impl Event<'_> {
                 line.push_str(if before.ends_with('<') { ">" } else { "" });
             }
         }
+        line.push_str(&self.attempt.map(|attempt| attempt.words()).unwrap_or_default());
         line
     }
 }
@@ -114,6 +122,10 @@ impl Event<'_> {
         if let Some(sum) = &self.sum {
             line.extend_from_slice(b",\"sum\":");
             let _ = serde_json::to_writer(&mut *line, sum); // writing to memory cannot fail
+        }
+        if let Some(attempt) = &self.attempt {
+            line.extend_from_slice(b",\"attempt\":");
+            let _ = serde_json::to_writer(&mut *line, attempt);
         }
         line.extend_from_slice(b"}\n");
     }
@@ -185,6 +197,7 @@ pub(crate) mod tests {
             connector: "".into(),
             detail: "".into(),
             sum: None,
+            attempt: None,
         }
     }
 
@@ -212,7 +225,9 @@ pub(crate) mod tests {
         });
         let sum = Sum { times: 7, client: "192.0.2.1".into(), domain: "a.b".into(), reason: "550 \"5.1.1\"".into() };
         let many = Event { sum: Some(sum), ..plain.clone() };
-        for event in odd.into_iter().chain([plain, many]) {
+        let again = Some(Attempt { number: 8, again: true, last: None });
+        let again = Event { attempt: again, ..many.clone() };
+        for event in odd.into_iter().chain([plain, many, again]) {
             let mut line = Vec::new();
             event.write(&mut line);
             assert_eq!(String::from_utf8(line).unwrap(), serde_json::to_string(&event).unwrap() + "\n");
@@ -232,7 +247,13 @@ pub(crate) mod tests {
             What::Looped,
             What::Dsn,
         ];
+        let attempt = |what| match what {
+            What::Delivered => Attempt::number(9),
+            What::Deferred => Some(Attempt { number: 8, again: true, last: None }),
+            _ => None,
+        };
         let events = what.map(|what| Event {
+            attempt: attempt(what),
             message_id: "<1@x>".into(),
             connector: "exchange".into(),
             detail: "250 2.0.0 \"b\u{fc}cher\"".into(),
@@ -240,11 +261,13 @@ pub(crate) mod tests {
         });
         let mut lines = Vec::new();
         events.iter().for_each(|event| event.write(&mut lines));
-        let format = Format { name: "trace", extension: "jsonl", oldest: 1, current: 1 };
-        format.check(&lines, |_, bytes| {
+        let format = Format { name: "trace", extension: "jsonl", oldest: 1, current: 2 };
+        format.check(&lines, |number, bytes| {
             let read: Vec<Event<'_>> =
                 bytes.split_inclusive(|b| *b == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
-            assert_eq!(read, events);
+            // Format 1 had no attempts.
+            let known = |event: Event<'static>| Event { attempt: event.attempt.filter(|_| number > 1), ..event };
+            assert_eq!(read, events.clone().map(known));
         });
     }
 

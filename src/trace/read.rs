@@ -10,9 +10,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Event;
 use super::files::{self, day};
 use super::sum::{InSums, Searched};
+use super::{Event, attempt};
 use crate::time::UnixTime;
 
 /// What is looked for. Texts match any part, without case; empty ones match everything.
@@ -63,6 +63,7 @@ pub fn find(folder: &Path, query: &Query) -> Found {
         }
     }
     let in_sums = sums.found();
+    let mut found = attempt::in_rows(found);
     let limit = if query.limit == 0 { 1_000 } else { query.limit };
     found.drain(..found.len().saturating_sub(limit));
     Found { events: found, in_sums }

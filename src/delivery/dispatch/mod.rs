@@ -37,6 +37,7 @@ mod dead_letters;
 mod drops;
 mod queue;
 mod redecide;
+mod repeated;
 mod run;
 #[cfg(test)]
 mod sample;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Parts;
 use super::queue::Queue;
+use super::repeated::{self, Recorded};
 use super::settle::Attempted;
 use crate::config::SendConnector;
 use crate::message::envelope::Relay;
@@ -13,7 +14,7 @@ use crate::report::not_sent::NotSent;
 use crate::report::{Reported, UNDECIDED};
 use crate::spool::entry::{Entry, Outcome, Queued, State};
 use crate::time::{self, Jumps, UnixTime};
-use crate::trace::{Event, What};
+use crate::trace::{Attempt, Event, What};
 
 /// What metrics call mail whose connector is not decided yet.
 const UNDECIDED_LABEL: &str = "undecided";
@@ -23,16 +24,17 @@ pub(super) fn took(metrics: &Metrics, connector: &SendConnector, duration: Durat
     metrics.delivery_duration.with_label_values(&[&*connector.name]).observe(duration.as_secs_f64());
 }
 
-/// What became of the recipients of an attempt; `entry` as it stands now.
-pub(super) fn outcomes(parts: &Parts, entry: &Entry, ended: &[Attempted]) {
+/// What became of the recipients of an attempt; the entry as it stood and as it stands now.
+pub(super) fn outcomes(parts: &Parts, (before, entry): (&Entry, &Entry), ended: &[Attempted]) {
     for attempted in ended {
-        if let Some(queued) = entry.recipients.get(attempted.recipient) {
-            outcome(parts, entry, queued, attempted);
+        let at = attempted.recipient;
+        if let (Some(was), Some(is)) = (before.recipients.get(at), entry.recipients.get(at)) {
+            outcome(parts, entry, (was, is), attempted);
         }
     }
 }
 
-fn outcome(parts: &Parts, entry: &Entry, queued: &Queued, attempted: &Attempted) {
+fn outcome(parts: &Parts, entry: &Entry, (was, queued): (&Queued, &Queued), attempted: &Attempted) {
     if let State::Done(Outcome::Failed { next_hop, reply }) = &queued.state
         && entry.origin.relay == Relay::Report
         && let Some(why) = NotSent::of(next_hop, reply)
@@ -58,7 +60,22 @@ fn outcome(parts: &Parts, entry: &Entry, queued: &Queued, attempted: &Attempted)
     let (message_id, next_hop) = (&entry.content.message_id, &attempted.outcome.next_hop);
     tracing::info!(%queue_id, %sender, %to, message_id, send_connector = %connector, %next_hop, said, "{result}");
     parts.metrics.deliveries.with_label_values(&[connector, result]).inc();
-    parts.trace.record(&event(entry, what, to.as_str(), (connector, &said)));
+    if let Some(attempt) = recorded(what, was, queued) {
+        parts.trace.record(&Event { attempt, ..event(entry, what, to.as_str(), (connector, &said)) });
+    }
+}
+
+/// Which attempt the trace says that it was, if it has a record of it at all.
+fn recorded(what: What, was: &Queued, is: &Queued) -> Option<Option<Attempt>> {
+    let number = was.state.attempts().saturating_add(1);
+    if what != What::Deferred {
+        return Some(Attempt::number(number));
+    }
+    match repeated::recorded(was, is) {
+        Recorded::New => Some(Attempt::number(number)),
+        Recorded::Again => Some(Some(Attempt { number, again: true, last: None })),
+        Recorded::No => None,
+    }
 }
 
 /// A report was made.
@@ -90,6 +107,7 @@ fn event<'a>(entry: &'a Entry, what: What, recipient: &'a str, (connector, detai
         connector: connector.into(),
         detail: detail.into(),
         sum: None,
+        attempt: None,
     }
 }
 

@@ -103,6 +103,15 @@ impl State {
         }
     }
 
+    /// [`Waiting::attempts`]; zero where it does not wait.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        match self {
+            Self::Waiting(waiting) => waiting.attempts,
+            Self::Held(_) | Self::Done(_) => 0,
+        }
+    }
+
     /// Due at once, never tried.
     #[must_use]
     pub fn due(now: UnixTime) -> Self {
