@@ -21,6 +21,8 @@ mod reports;
 mod unknown;
 #[path = "hops/operator.rs"]
 mod operator;
+#[path = "hops/outage.rs"]
+mod outage;
 #[path = "hops/parameters.rs"]
 mod parameters;
 #[path = "hops/tarpit.rs"]

@@ -81,6 +81,7 @@ const PURE: &[&str] = &[
     "src/delivery/combine.rs",
     "src/delivery/last_refusals.rs",
     "src/delivery/dispatch/queue/pace.rs",
+    "src/delivery/dispatch/outages.rs",
     "src/delivery/dispatch/repeated.rs",
     "src/trace/attempt.rs",
     "src/delivery/outcome.rs",

@@ -19,7 +19,7 @@ pub const SESSIONS_REFUSED: [&str; 6] =
 pub const SESSIONS_SENT_AWAY: [&str; 3] = ["idle", "place-wanted", "unknown-recipients"];
 
 /// `told_as_sums_total{what}`.
-pub const TOLD_AS_SUMS: [&str; 11] = [
+pub const TOLD_AS_SUMS: [&str; 12] = [
     "refused-recipients",
     "out-of-reach",
     "loops",
@@ -31,6 +31,7 @@ pub const TOLD_AS_SUMS: [&str; 11] = [
     "broken-sessions",
     "failed-authentications",
     "guessers",
+    "deferred",
 ];
 
 /// All metrics. Cloning shares them.
@@ -133,7 +134,7 @@ pub struct Metrics {
     pub spool_takes_nothing: IntGaugeVec,
     /// `path_mtu_black_holes_total{connector}`: connections that stalled with their first full segments, either way.
     pub path_mtu_black_holes: IntCounterVec,
-    /// `told_as_sums_total{what}`: what strangers caused and log and trace have in sums only.
+    /// `told_as_sums_total{what}`: what strangers or an outage caused, and the log has in sums only.
     pub told_as_sums: IntCounterVec,
     /// `unknown_recipients_delayed_total{receive_connector}`: refusals that were told later, of clients that look for
     /// addresses.

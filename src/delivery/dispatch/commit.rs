@@ -60,7 +60,7 @@ pub(super) async fn commit(shared: &Shared, in_force: &InForce, entry: &Entry, e
             () = shared.stopping.cancelled() => return false,
         }
     };
-    tell::outcomes(&shared.parts, (entry, &about), &ended);
+    tell::outcomes(shared, (entry, &about), &ended);
     if let Some(report) = &report {
         tell::reported(&shared.parts, &about, report, &reported);
     }

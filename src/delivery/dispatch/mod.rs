@@ -35,6 +35,7 @@ mod commit;
 mod content;
 mod dead_letters;
 mod drops;
+mod outages;
 mod queue;
 mod redecide;
 mod repeated;
@@ -47,10 +48,11 @@ mod under_way;
 
 use basis::Basis;
 use branch::Grouping;
+use outages::Outages;
 use queue::{Due, Queue, Rules, Shown};
 pub use under_way::{Handover, UnderWay};
 
-/// How often the gauge of dead letters is set, and the clocks compared; also the longest sleep.
+/// How often the gauge of dead letters is set, sums are told, and the clocks compared; also the longest sleep.
 const TICK: Duration = Duration::from_secs(5);
 /// Mail held because its connector is gone is looked at again this often: a directory that is back may know another.
 const LOOK_AT_HELD: Duration = Duration::from_secs(300);
@@ -107,6 +109,8 @@ struct Shared {
     tasks: TaskTracker,
     /// There are more dead letters than are kept.
     too_many_dead_letters: Notify,
+    /// Deferrals that the log has as sums.
+    outages: Mutex<Outages>,
 }
 
 impl Delivery {
@@ -132,6 +136,7 @@ impl Delivery {
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             too_many_dead_letters: Notify::new(),
+            outages: Mutex::default(),
         });
         for id in dropped {
             shared.tasks.spawn(drops::go_on_before(shared.clone(), id));
@@ -240,6 +245,7 @@ impl Delivery {
         self.shared.closing.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+        tell::sums(&self.shared.outages().rest());
     }
 }
 
@@ -251,6 +257,10 @@ impl Shared {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn outages(&self) -> MutexGuard<'_, Outages> {
+        self.outages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts what is due and has a place; returns how long nothing more can be due.
@@ -322,6 +332,7 @@ async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
             () = tokio::time::sleep(idle) => {}
             _ = tick.tick() => {
                 tell::dead_letters(&shared.parts);
+                tell::sums(&shared.outages().due(UnixTime::steady()));
                 tell::jump(&shared.parts.metrics, &mut jumps);
             }
             _ = held.tick() => shared.queue().look_at_held(),

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use super::Parts;
+use super::outages::Sum;
 use super::queue::Queue;
 use super::repeated::{self, Recorded};
 use super::settle::Attempted;
+use super::{Parts, Shared};
 use crate::config::SendConnector;
 use crate::message::envelope::Relay;
 use crate::metrics::Metrics;
 use crate::report::dead_letter::bounds::Swept;
 use crate::report::not_sent::NotSent;
 use crate::report::{Reported, UNDECIDED};
-use crate::spool::entry::{Entry, Outcome, Queued, State};
+use crate::spool::entry::{Entry, Outcome, Queued, State, Why};
 use crate::time::{self, Jumps, UnixTime};
 use crate::trace::{Attempt, Event, What};
 
@@ -25,16 +26,17 @@ pub(super) fn took(metrics: &Metrics, connector: &SendConnector, duration: Durat
 }
 
 /// What became of the recipients of an attempt; the entry as it stood and as it stands now.
-pub(super) fn outcomes(parts: &Parts, (before, entry): (&Entry, &Entry), ended: &[Attempted]) {
+pub(super) fn outcomes(shared: &Shared, (before, entry): (&Entry, &Entry), ended: &[Attempted]) {
     for attempted in ended {
         let at = attempted.recipient;
         if let (Some(was), Some(is)) = (before.recipients.get(at), entry.recipients.get(at)) {
-            outcome(parts, entry, (was, is), attempted);
+            outcome(shared, entry, (was, is), attempted);
         }
     }
 }
 
-fn outcome(parts: &Parts, entry: &Entry, (was, queued): (&Queued, &Queued), attempted: &Attempted) {
+fn outcome(shared: &Shared, entry: &Entry, (was, queued): (&Queued, &Queued), attempted: &Attempted) {
+    let parts = &shared.parts;
     if let State::Done(Outcome::Failed { next_hop, reply }) = &queued.state
         && entry.origin.relay == Relay::Report
         && let Some(why) = NotSent::of(next_hop, reply)
@@ -58,10 +60,32 @@ fn outcome(parts: &Parts, entry: &Entry, (was, queued): (&Queued, &Queued), atte
     let connector = label(&attempted.route.connector);
     let (queue_id, sender, to) = (entry.id, &entry.sender.reverse_path, &queued.rcpt.address);
     let (message_id, next_hop) = (&entry.content.message_id, &attempted.outcome.next_hop);
-    tracing::info!(%queue_id, %sender, %to, message_id, send_connector = %connector, %next_hop, said, "{result}");
+    let attempt = was.state.attempts().saturating_add(1);
+    if is_told(shared, queued, attempted) {
+        tracing::info!(%queue_id, %sender, %to, message_id, send_connector = %connector, %next_hop, said, attempt, "{result}");
+    }
     parts.metrics.deliveries.with_label_values(&[connector, result]).inc();
     if let Some(attempt) = recorded(what, was, queued) {
         parts.trace.record(&Event { attempt, ..event(entry, what, to.as_str(), (connector, &said)) });
+    }
+}
+
+/// Whether the log has it by itself. If not it is in a sum already.
+fn is_told(shared: &Shared, is: &Queued, attempted: &Attempted) -> bool {
+    let State::Waiting(waiting) = &is.state else { return true };
+    let about = (waiting.why, &*waiting.last_error);
+    let told = shared.outages().take(&attempted.route.connector, about, UnixTime::steady());
+    if !told {
+        shared.parts.metrics.told_as_sums.with_label_values(&["deferred"]).inc();
+    }
+    told
+}
+
+/// What was not told one by one.
+pub(super) fn sums(sums: &[Sum]) {
+    for Sum { connector, why, times, said } in sums {
+        let reason = if *why == Why::Undecided { "its way is not known" } else { "out of reach" };
+        tracing::info!(send_connector = %label(connector), times, reason, said, "deferred: told as a sum");
     }
 }
 
