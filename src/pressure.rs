@@ -1,35 +1,52 @@
-//! Back-pressure: mail is turned away with 452 4.3.1 while there is less free space than `[spool] min_free`.
+//! Back-pressure: mail is turned away with 452 4.3.1 while free space, memory or inodes are short, or too many messages
+//! wait. By memory, inodes and number strangers are the first, our organisations come later.
 //!
 //! Sessions ask [`Pressure::has_room`] for a message and [`Share::take_room`] for the pieces of one that is coming in;
-//! [`Pressure::watch`] looks every few seconds. What open messages have written since the last look, and what they are
-//! about to, counts as gone. Half-sent messages give way first; nothing already accepted is touched.
+//! [`Pressure::watch`] looks every few seconds, and `weigh` judges what it saw. What open messages have written since the
+//! last look, and what they are about to, counts as gone. Half-sent messages give way first; nothing already accepted is
+//! touched. As a message that goes to its next hop at once may have to be queued all the same, MAIL is answered alike in
+//! both modes.
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use self::weigh::{Bounds, Figures, Levels, Memory, Want};
+use crate::config::Config;
 use crate::in_force::Current;
+use crate::message::envelope::Whose;
 use crate::metrics::Metrics;
+use crate::spool::Spool;
 
 pub mod held;
+mod machine;
+pub mod proc;
+mod tell;
+pub mod weigh;
 
-/// How often free space is looked at.
+/// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(3);
 
 /// Whether there is room for more mail.
 #[derive(Debug)]
 pub struct Pressure {
-    on: AtomicBool,
+    /// By [`Whose`]: whether his mail is turned away, as `levels` has it.
+    on: [AtomicBool; 2],
+    /// For want of what.
+    levels: Mutex<Levels>,
     /// Bytes that were free at the last look.
     free: AtomicU64,
     /// As configured at the last look.
     min_free: AtomicU64,
+    /// Files that could be made at the last look before everybody is turned away.
+    files_left: AtomicU64,
+    /// Files of open messages that were made since the last look.
+    files: AtomicU64,
     /// Bytes of open messages that went to the disk since the last look.
     written: AtomicU64,
-    /// How often free space was looked at.
+    /// How often it was looked at.
     looks: AtomicU64,
     /// Bytes of open messages that are still to go there.
     to_come: AtomicU64,
@@ -37,35 +54,41 @@ pub struct Pressure {
     told: AtomicBool,
     /// What sessions hold in memory.
     held: AtomicU64,
+    /// What they may hold all together.
+    may_hold: AtomicU64,
 }
 
 impl Default for Pressure {
     /// Nobody has looked yet.
     fn default() -> Self {
         Self {
-            on: AtomicBool::default(),
+            on: Default::default(),
+            levels: Mutex::default(),
             free: AtomicU64::new(u64::MAX),
             min_free: AtomicU64::default(),
+            files_left: AtomicU64::new(u64::MAX),
+            files: AtomicU64::default(),
             written: AtomicU64::default(),
             looks: AtomicU64::default(),
             to_come: AtomicU64::default(),
             told: AtomicBool::default(),
             held: AtomicU64::default(),
+            may_hold: AtomicU64::new(held::FOR_ALL),
         }
     }
 }
 
 impl Pressure {
-    /// Whether mail is to be turned away.
+    /// Whether mail of these is to be turned away.
     #[must_use]
-    pub fn is_on(&self) -> bool {
-        self.on.load(Ordering::Relaxed)
+    pub fn turns_away(&self, whose: Whose) -> bool {
+        self.on[whose as usize].load(Ordering::Relaxed)
     }
 
     /// Whether there is room for another message of this many bytes beside those that are coming in.
     #[must_use]
-    pub fn has_room(&self, size: u64) -> bool {
-        if self.is_on() {
+    pub fn has_room(&self, whose: Whose, size: u64) -> bool {
+        if self.turns_away(whose) {
             return false;
         }
         let open = self.to_come.load(Ordering::Relaxed);
@@ -87,22 +110,25 @@ impl Pressure {
         Share { pressure: self.clone(), limit, received: 0, written: 0, lately: (0, 0), to_come: 0 }
     }
 
-    /// Takes note of how many bytes are free. What was turned on by less than `min_free` is turned off by an eighth
-    /// more than it, so that it does not flutter.
-    pub fn sample(&self, free: u64, min_free: u64) {
-        self.free.store(free, Ordering::Relaxed);
-        self.min_free.store(min_free, Ordering::Relaxed);
+    /// Takes note of what a look showed, and returns whose mail is turned away before and after it.
+    pub fn look(&self, figures: &Figures, bounds: Bounds) -> (Levels, Levels) {
+        self.free.store(figures.free, Ordering::Relaxed);
+        self.min_free.store(bounds.min_free, Ordering::Relaxed);
+        let files_left = figures.inodes.map_or(u64::MAX, |inodes| inodes.free.saturating_sub(inodes.least()));
+        self.files_left.store(files_left, Ordering::Relaxed);
         self.told.store(false, Ordering::Relaxed);
-        let enough = if self.is_on() { min_free.saturating_add(min_free / 8) } else { min_free };
-        let on = free < enough;
-        if self.on.swap(on, Ordering::Relaxed) == on {
-            return;
+        let mut levels = self.levels();
+        let before = *levels;
+        *levels = weigh::weigh(figures, bounds, before);
+        for whose in [Whose::Known, Whose::Stranger] {
+            self.on[whose as usize].store(levels.worst().concerns(whose), Ordering::Relaxed);
         }
-        if on {
-            tracing::error!(free, min_free, "the disk is nearly full: new mail is turned away with 452 4.3.1");
-        } else {
-            tracing::info!(free, min_free, "there is room again: new mail is taken");
-        }
+        self.may_hold.store(may_hold(figures.memory), Ordering::Relaxed);
+        (before, *levels)
+    }
+
+    fn levels(&self) -> MutexGuard<'_, Levels> {
+        self.levels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes that may still be written.
@@ -111,26 +137,96 @@ impl Pressure {
         self.free.load(Ordering::Relaxed).saturating_sub(gone)
     }
 
-    /// Looks at the free space under `state_dir` of the configuration in force until `stop`.
-    pub async fn watch(self: Arc<Self>, current: Arc<Current>, metrics: Metrics, stop: CancellationToken) {
+    /// Takes so many bytes, and so many new files.
+    fn take_room(&self, bytes: u64, files: u64) -> Result<(), String> {
+        let min_free = self.min_free.load(Ordering::Relaxed);
+        // First of all: others do the same at this moment.
+        let written = self.written.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let made = self.files.fetch_add(files, Ordering::Relaxed).saturating_add(files);
+        let is_full = self.levels().of(Want::Disk).concerns(Whose::Known);
+        let short = if is_full || self.free.load(Ordering::Relaxed) < min_free.saturating_add(written) {
+            format!("less than {min_free} bytes free")
+        } else if files > 0 && made > self.files_left.load(Ordering::Relaxed) {
+            "too few inodes free".to_owned()
+        } else {
+            return Ok(());
+        };
+        take(&self.written, bytes);
+        take(&self.files, files);
+        Err(short)
+    }
+
+    /// Looks, with the configuration in force, until `stop`.
+    pub async fn watch(
+        self: Arc<Self>,
+        (current, spool): (Arc<Current>, Arc<dyn Spool>),
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut memory = OurMemory::default();
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let config = current.load().config.clone();
-            let path = config.server.state_dir.clone();
-            let seen = self.written.load(Ordering::Relaxed); // what was written before is in what the system says
-            match tokio::task::spawn_blocking(move || free_bytes(&path)).await {
-                Ok(Ok(free)) => {
-                    take(&self.written, seen);
-                    self.looks.fetch_add(1, Ordering::Relaxed);
-                    self.sample(free, config.min_free);
-                    metrics.spool_free.with_label_values::<&str>(&[]).set(i64::try_from(free).unwrap_or(i64::MAX));
-                    metrics.back_pressure.with_label_values::<&str>(&[]).set(self.is_on().into());
+            // What was written before is in what the system says.
+            let (written, files) = (self.written.load(Ordering::Relaxed), self.files.load(Ordering::Relaxed));
+            let (messages, counted, refresh) = (spool.live_messages(), memory, refresh(&metrics));
+            let looking = move || (machine::disk(&config.server.state_dir), counted.look(&config, refresh), config);
+            match tokio::task::spawn_blocking(looking).await {
+                Ok((disk, (looked, seen), config)) => {
+                    memory = looked;
+                    let disk = disk.inspect_err(|error| tracing::warn!(%error, "cannot tell how much space is free"));
+                    if disk.is_ok() {
+                        take(&self.written, written);
+                        take(&self.files, files);
+                        self.looks.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let figures = Figures {
+                        free: disk.as_ref().map_or_else(|_| self.free.load(Ordering::Relaxed), |disk| disk.free),
+                        inodes: disk.ok().and_then(|disk| disk.inodes),
+                        memory: seen,
+                        messages: u64::try_from(messages).unwrap_or(u64::MAX),
+                    };
+                    let bounds = Bounds { min_free: config.min_free, max_messages: config.max_messages };
+                    let changed = self.look(&figures, bounds);
+                    tell::changes(&figures, bounds, changed);
+                    tell::measure(&metrics, &figures, changed.1);
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "cannot tell how much space is free"),
                 Err(error) => tracing::warn!(%error, "cannot tell how much space is free"),
             }
         }
+    }
+}
+
+/// What all sessions together may hold: between two looks that much may come, and must not lead from where nobody is
+/// turned away to where the kernel ends us. Once memory is short each has his share only.
+fn may_hold(memory: Option<Memory>) -> u64 {
+    match memory {
+        Some(memory) if memory.anonymous >= memory.strangers_at() => 0,
+        Some(memory) => held::FOR_ALL.min(memory.limit / 8),
+        None => held::FOR_ALL,
+    }
+}
+
+/// What directories hold for the moment, because they are being read anew.
+fn refresh(metrics: &Metrics) -> u64 {
+    u64::try_from(metrics.directory_refresh.with_label_values::<&str>(&[]).get()).unwrap_or_default()
+}
+
+/// What of our memory counted at the last look, and what directories held then for the moment.
+#[derive(Debug, Clone, Copy, Default)]
+struct OurMemory {
+    counted: u64,
+    refresh: u64,
+}
+
+impl OurMemory {
+    /// Looks. What a refresh held at the last look may not be given back yet.
+    fn look(self, config: &Config, refresh: u64) -> (Self, Option<Memory>) {
+        let Some(anonymous) = machine::anonymous() else { return (self, None) };
+        let counted = weigh::without_refresh(anonymous, refresh.max(self.refresh), self.counted);
+        let memory = Memory { anonymous: counted, limit: machine::limit(config.server.memory_limit) };
+        (Self { counted, refresh }, Some(memory))
     }
 }
 
@@ -161,16 +257,10 @@ impl Share {
     /// Takes room for this many bytes on the disk, which are written next.
     ///
     /// # Errors
-    /// There is none without going below `min_free`, which this is.
-    pub fn take_room(&mut self, bytes: usize) -> Result<(), u64> {
+    /// There is none without going below `min_free`, or no file for them: which, in words.
+    pub fn take_room(&mut self, bytes: usize) -> Result<(), String> {
         let (pressure, bytes) = (&self.pressure, bytes as u64);
-        let min_free = pressure.min_free.load(Ordering::Relaxed);
-        // First of all: others do the same at this moment.
-        let written = pressure.written.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        if pressure.is_on() || pressure.free.load(Ordering::Relaxed) < min_free.saturating_add(written) {
-            take(&pressure.written, bytes);
-            return Err(min_free);
-        }
+        pressure.take_room(bytes, u64::from(self.written == 0))?;
         let look = pressure.looks.load(Ordering::Relaxed);
         self.lately = (look, if self.lately.0 == look { self.lately.1 + bytes } else { bytes });
         self.written += bytes;
@@ -214,75 +304,5 @@ fn take(count: &AtomicU64, many: u64) {
     let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |all| Some(all.saturating_sub(many)));
 }
 
-/// Bytes that an ordinary process may still write below `path`.
-fn free_bytes(path: &PathBuf) -> std::io::Result<u64> {
-    let stat = rustix::fs::statvfs(path)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pressure_does_not_flutter() {
-        let pressure = Pressure::default();
-        for (free, on) in
-            [(1000, false), (800, false), (799, true), (800, true), (899, true), (900, false), (800, false)]
-        {
-            pressure.sample(free, 800);
-            assert_eq!(pressure.is_on(), on, "{free} bytes free");
-        }
-    }
-
-    #[test]
-    fn messages_that_are_coming_in_count() {
-        let pressure = Arc::new(Pressure::default());
-        assert!(pressure.has_room(u64::MAX), "nobody has looked yet");
-        pressure.sample(1000, 800);
-        let room = |size| pressure.has_room(size);
-        assert!(room(200) && !room(201));
-        let mut small = pressure.share(10_000);
-        assert!(room(200), "who has only said that he will send much takes nothing");
-        small.received(50);
-        assert!(room(100) && !room(101), "as much again is expected");
-        let mut announced = pressure.share(60);
-        announced.received(50);
-        assert!(room(40) && !room(41), "no more than was announced");
-        announced.received(20);
-        assert!(room(30) && !room(31), "but what has come has come");
-        drop(small);
-        assert!(room(130) && !room(131));
-        assert_eq!(announced.take_room(70), Ok(()));
-        assert!(room(130) && !room(131), "it is on the disk, and nobody has looked since");
-        assert_eq!(announced.take_room(131), Err(800));
-        assert!(room(130) && !room(131), "what was not written takes nothing");
-        drop(announced);
-        assert!(room(130) && !room(131), "what was written is there until somebody has looked");
-        let mut failed = pressure.share(100);
-        failed.received(100);
-        assert_eq!(failed.take_room(100), Ok(()));
-        assert!(room(30) && !room(31));
-        failed.thrown_away();
-        assert!(room(130) && !room(131));
-        pressure.sample(799, 800);
-        assert!(!room(0));
-        assert_eq!(pressure.share(10).take_room(0), Err(800));
-    }
-
-    #[test]
-    fn what_is_written_may_be_more_than_what_came() {
-        let pressure = Arc::new(Pressure::default());
-        pressure.sample(10_000_000, 1000);
-        let mut share = pressure.share(1);
-        share.received(300_000);
-        assert_eq!(share.take_room(300_200), Ok(()));
-        share.received(1);
-        assert!(pressure.has_room(1), "nothing more is to come, and much is free");
-    }
-
-    #[test]
-    fn free_space_is_known() {
-        assert!(free_bytes(&std::env::temp_dir()).unwrap() > 0);
-    }
-}
+mod tests;

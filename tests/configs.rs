@@ -246,5 +246,5 @@ fn same(one: &Config, other: &Config) -> bool {
         && one.send_connectors == other.send_connectors
         && one.reports == other.reports
         && one.loops == other.loops
-        && (one.min_free, one.trace) == (other.min_free, other.trace)
+        && (one.min_free, one.max_messages, one.trace) == (other.min_free, other.max_messages, other.trace)
 }

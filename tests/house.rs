@@ -94,6 +94,8 @@ const PURE: &[&str] = &[
     "src/delivery/slots/queue.rs",
     "src/delivery/slots/turns.rs",
     "src/report/dsn.rs",
+    "src/pressure/proc.rs",
+    "src/pressure/weigh.rs",
 ];
 
 const IMPURE: &[&str] = &[

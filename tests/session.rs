@@ -13,6 +13,7 @@ use doubles::{CONFIG, Commits, KEY, World, config, in_force};
 use fingerpost::message::header::examine;
 use fingerpost::message::stamp::{Key, NewStamp, sign};
 use fingerpost::pressure::held::{FOR_ALL, FOR_ONE};
+use fingerpost::pressure::weigh::{Bounds, Figures};
 use fingerpost::smtp::address::Address;
 use fingerpost::time::UnixTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -161,15 +162,21 @@ async fn a_transaction_keeps_the_configuration_it_began_with() {
     talk.say("MAIL FROM:<a@fabrikam.example>", "421 4.3.2").await;
 }
 
+/// A look: so much is free, and 100 has to be.
+fn free(world: &World, free: u64) {
+    let bounds = Bounds { min_free: 100, max_messages: None };
+    world.services.pressure.look(&Figures { free, ..Figures::default() }, bounds);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_turns_mail_away_and_lets_it_in_again() {
     let world = World::new();
     let mut talk = Talk::begin(&world, "192.0.2.1").await;
-    world.services.pressure.sample(0, 100);
+    free(&world, 0);
     talk.say("MAIL FROM:<a@fabrikam.example>", "452 4.3.1").await;
-    world.services.pressure.sample(1000, 100);
+    free(&world, 1000);
     talk.envelope(&["alice@contoso.com"]).await;
-    world.services.pressure.sample(0, 100);
+    free(&world, 0);
     talk.say("x\r\n.", "452 4.3.1").await;
     assert_eq!(world.take_committed(), []);
 }

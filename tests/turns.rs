@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use doubles::{CONFIG, Commits, World};
-use fingerpost::session::turn::{Idle, Place, Stage, Turn, Whose, Why};
+use fingerpost::message::envelope::Whose;
+use fingerpost::session::turn::{Idle, Place, Stage, Turn, Why};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;

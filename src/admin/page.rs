@@ -63,6 +63,7 @@ fn page(status: &Status, queue: &Listed) -> Markup {
                     ", started " (status.started_at) ", configuration of " (status.configuration.loaded_at) "."
                 }
                 @for problem in &status.configuration.not_taken { p.note { b { "not taken: " } (problem) } }
+                @for turned_away in &status.spool.turned_away { p.note { b { "back-pressure: " } (turned_away) } }
                 @for warning in &status.configuration.warnings { p.note { (warning) } }
                 (ways(status))
                 (directories(status))
@@ -175,7 +176,7 @@ mod tests {
                 "warnings": ["a\u{202e}b\u{2066}c\u{200f}d\u{61c}e\u{2028}f\r<script>"],
             },
             "receive_connectors": [], "accepted_domains": [], "directories": [], "send_connectors": [],
-            "spool": { "free_bytes": 1, "min_free": 1, "back_pressure": false, "dead_letters": 0, "takes_nothing": "", "unreadable": [] },
+            "spool": { "free_bytes": 1, "min_free": 1, "back_pressure": false, "turned_away": [], "memory": 1, "memory_limit": 4, "dead_letters": 0, "takes_nothing": "", "unreadable": [] },
         });
         let status: Status = serde_json::from_value(status).unwrap();
         let page = shown(&status, &Listed { total: 0, messages: Vec::new() });

@@ -1,8 +1,9 @@
 //! The metrics server: `/metrics`, `/healthz`, `/readyz`, nothing else, for anybody who reaches `metrics_bind`.
 //!
 //! `/healthz` says that the process lives; restart it when it does not answer. `/readyz` says whether a load balancer
-//! should send mail here: not before the listeners are open, not while draining, and neither under back-pressure nor
-//! while the spool takes nothing, when most clients are told 45x and another node would do better.
+//! should send mail here: not before the listeners are open, not while draining, and neither while back-pressure turns
+//! everybody away nor while the spool takes nothing, when most clients are told 45x and another node would do better.
+//! While strangers alone are turned away our organisations' mail has to come on.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -18,6 +19,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::delivery::dispatch::Delivery;
 use crate::metrics::Metrics;
+use crate::pressure::weigh::{TurnedAway, Want};
 use crate::spool::condition::{Condition, Takes};
 
 /// How far the server is.
@@ -67,9 +69,14 @@ struct Page {
     latest: Arc<Mutex<Option<(Instant, Bytes)>>>,
 }
 
-/// Whether mail is turned away for want of space.
-pub(super) fn is_back_pressure(metrics: &Metrics) -> bool {
-    metrics.back_pressure.with_label_values::<&str>(&[]).get() == 1
+/// For want of what mail is turned away, and whose.
+pub(super) fn turned_away(metrics: &Metrics) -> Vec<(Want, TurnedAway)> {
+    let is_on = |want: Want, label| metrics.back_pressure.with_label_values(&[want.as_str(), label]).get() == 1;
+    let level = |want| {
+        let levels = TurnedAway::LABELS.into_iter().filter(|(label, _)| is_on(want, *label));
+        levels.map(|(_, level)| level).max().map(|level| (want, level))
+    };
+    Want::ALL.into_iter().filter_map(level).collect()
 }
 
 /// It is written by one thread beside those that serve sessions, and once for all who asked before that began: many who
@@ -110,10 +117,13 @@ async fn ready(State(probes): State<Probes>) -> (StatusCode, String) {
         (Phase::Serving, Takes::Nothing(why) | Takes::NothingMore(why)) => {
             not_ready(&format!("the spool takes nothing: {why}"))
         }
-        (Phase::Serving, Takes::Records) if is_back_pressure(&probes.metrics) => {
-            not_ready("back-pressure, the spool's disk is nearly full")
+        (Phase::Serving, Takes::Records) => {
+            let turned_away = turned_away(&probes.metrics);
+            match turned_away.iter().find(|(_, level)| *level == TurnedAway::Everybody) {
+                Some((want, _)) => not_ready(&format!("back-pressure, for want of {}", want.in_words())),
+                None => (StatusCode::OK, "ready\n".to_owned()),
+            }
         }
-        (Phase::Serving, Takes::Records) => (StatusCode::OK, "ready\n".to_owned()),
     }
 }
 
@@ -132,10 +142,19 @@ mod tests {
         assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
         phase.send_replace(Phase::Serving);
         assert_eq!(status().await, StatusCode::OK);
-        metrics.back_pressure.with_label_values::<&str>(&[]).set(1);
-        assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
-        metrics.back_pressure.with_label_values::<&str>(&[]).set(0);
-        assert_eq!(status().await, StatusCode::OK);
+        let strangers = metrics.back_pressure.with_label_values(&["memory", "strangers"]);
+        let everybody = metrics.back_pressure.with_label_values(&["memory", "everybody"]);
+        for (figures, expected, level) in [
+            ((1, 0), StatusCode::OK, Some(TurnedAway::Strangers)),
+            ((1, 1), StatusCode::SERVICE_UNAVAILABLE, Some(TurnedAway::Everybody)),
+            ((0, 0), StatusCode::OK, None),
+        ] {
+            strangers.set(figures.0);
+            everybody.set(figures.1);
+            assert_eq!(status().await, expected);
+            let level: Vec<_> = level.map(|level| (Want::Memory, level)).into_iter().collect();
+            assert_eq!(turned_away(&metrics), level);
+        }
         phase.send_replace(Phase::Draining);
         assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
     }

@@ -152,6 +152,12 @@ pub struct SpoolSpace {
     pub min_free: u64,
     /// Whether it is being turned away.
     pub back_pressure: bool,
+    /// Whose, and for want of what, in words.
+    pub turned_away: Vec<String>,
+    /// What was held in memory at the last look, without what files have; octets.
+    pub memory: i64,
+    /// How much memory there is.
+    pub memory_limit: i64,
     /// Reports that could not be delivered.
     pub dead_letters: i64,
     /// Why it takes nothing; empty: it does.
@@ -166,7 +172,11 @@ pub fn collect(parts: &Parts, now: UnixTime) -> Status {
     let in_force = parts.current.load_full();
     let config = &in_force.config;
     let metrics = &parts.metrics;
-    let back_pressure = super::probes::is_back_pressure(metrics);
+    let turned_away: Vec<String> = super::probes::turned_away(metrics)
+        .into_iter()
+        .map(|(want, whose)| format!("{} for want of {}", whose.in_words(), want.in_words()))
+        .collect();
+    let back_pressure = !turned_away.is_empty();
     let condition = parts.spool.condition();
     let takes_nothing = match condition.takes() {
         Takes::Records => String::new(),
@@ -194,6 +204,9 @@ pub fn collect(parts: &Parts, now: UnixTime) -> Status {
             free_bytes: metrics.spool_free.with_label_values(none).get(),
             min_free: config.min_free,
             back_pressure,
+            turned_away,
+            memory: metrics.memory_anonymous.with_label_values(none).get(),
+            memory_limit: metrics.memory_limit.with_label_values(none).get(),
             dead_letters: metrics.dead_letters.with_label_values(none).get(),
             takes_nothing,
             unreadable: condition.unreadable(),

@@ -46,6 +46,11 @@ fn text(status: &Status, now: UnixTime) -> String {
         output::bytes(spool.min_free),
         spool.dead_letters
     ));
+    let octets = |count: i64| output::bytes(u64::try_from(count).unwrap_or_default());
+    text.push_str(&format!("memory: {} held of {}\n", octets(spool.memory), octets(spool.memory_limit)));
+    for turned_away in &spool.turned_away {
+        text.push_str(&format!("back-pressure: {turned_away}\n"));
+    }
     if !spool.takes_nothing.is_empty() {
         text.push_str(&format!("the spool takes nothing: {}\n", spool.takes_nothing));
     }

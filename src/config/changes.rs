@@ -23,7 +23,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
         ("admin", old.admin == new.admin),
         ("reports", old.reports == new.reports),
         ("loop_detection", old.loops == new.loops),
-        ("spool", old.min_free == new.min_free),
+        ("spool", (old.min_free, old.max_messages) == (new.min_free, new.max_messages)),
         ("trace", old.trace == new.trace),
     ] {
         if !same {

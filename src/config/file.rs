@@ -28,7 +28,7 @@ pub(super) struct Written {
     pub(super) send_connectors: Vec<Item<SendConnector>>,
     pub(super) reports: Item<WrittenReports>,
     pub(super) loops: LoopDetection,
-    pub(super) min_free: u64,
+    pub(super) spool: (u64, Option<u64>),
     pub(super) trace: Trace,
     /// The tables that were written, well or badly.
     pub(super) names: HashSet<String>,
@@ -92,7 +92,7 @@ struct Gathering {
     admin: Option<Item<Admin>>,
     reports: Option<Item<WrittenReports>>,
     loops: Option<LoopDetection>,
-    min_free: Option<u64>,
+    spool: Option<(u64, Option<u64>)>,
     trace: Option<Trace>,
 }
 
@@ -113,7 +113,7 @@ impl Gathering {
             admin: None,
             reports: None,
             loops: None,
-            min_free: None,
+            spool: None,
             trace: None,
         }
     }
@@ -197,8 +197,8 @@ impl Gathering {
         if let Some(item) = self.single(source, tables, "loop_detection", loops) {
             self.loops = Some(item.used);
         }
-        if let Some(item) = self.single(source, tables, "spool", server::min_free) {
-            self.min_free = Some(item.used);
+        if let Some(item) = self.single(source, tables, "spool", server::spool) {
+            self.spool = Some(item.used);
         }
         if let Some(item) = self.single(source, tables, "trace", server::trace) {
             self.trace = Some(item.used);
@@ -258,7 +258,7 @@ impl Gathering {
             send_connectors: self.send_connectors,
             reports: self.reports.unwrap_or(reports),
             loops,
-            min_free: self.min_free.unwrap_or(server::DEFAULT_MIN_FREE),
+            spool: self.spool.unwrap_or((server::DEFAULT_MIN_FREE, None)),
             trace: self.trace.unwrap_or_default(),
             names: self.names,
             warnings: self.warnings,

@@ -62,6 +62,8 @@ pub struct Config {
     pub loops: LoopDetection,
     /// `[spool] min_free`, bytes.
     pub min_free: u64,
+    /// `[spool] max_messages`; `None`: as many as memory and disk hold.
+    pub max_messages: Option<u64>,
     /// `[trace] days`.
     pub trace: Trace,
     /// Hex digest over all files read: `config_info{hash}`.
@@ -85,6 +87,8 @@ pub struct Server {
     pub user: Option<Arc<str>>,
     /// How long sessions may finish after SIGTERM.
     pub drain_timeout: Duration,
+    /// Octets of memory that it may take where the system allows more.
+    pub memory_limit: Option<u64>,
 }
 
 /// `[admin]`.

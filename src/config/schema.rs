@@ -102,6 +102,7 @@ pub const TABLES: &[Table] = &[
             key("user"),
             key("include"),
             key("drain_timeout"),
+            key("memory_limit"),
         ],
     },
     Table { name: "admin", keys: &[key("metrics_bind"), key("bind"), key("token_file")] },
@@ -240,7 +241,7 @@ pub const TABLES: &[Table] = &[
         ],
     },
     Table { name: "loop_detection", keys: &[key("mode"), key("max_received"), key("max_passes"), key("key_files")] },
-    Table { name: "spool", keys: &[key("min_free")] },
+    Table { name: "spool", keys: &[key("min_free"), key("max_messages")] },
     Table { name: "trace", keys: &[key("days"), key("max_size")] },
 ];
 

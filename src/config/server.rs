@@ -65,6 +65,7 @@ pub(super) fn server(reader: &mut Reader<'_>) -> (Server, Vec<String>) {
         state_dir: reader.path("state_dir").unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
         user: reader.optional("user", name),
         drain_timeout: reader.duration("drain_timeout").unwrap_or(Duration::from_secs(30)),
+        memory_limit: reader.size("memory_limit"),
     };
     let include = reader.list("include", pattern).unwrap_or_default();
     (server, include)
@@ -138,9 +139,10 @@ pub(super) fn loop_detection(reader: &mut Reader<'_>, state_dir: &Path) -> LoopD
     }
 }
 
-/// `[spool] min_free`, bytes.
-pub(super) fn min_free(reader: &mut Reader<'_>) -> u64 {
-    reader.size("min_free").unwrap_or(DEFAULT_MIN_FREE)
+/// `[spool]`: `min_free`, bytes, and `max_messages`. That has no default: memory is watched, and how many messages fit
+/// into it depends on how much there is.
+pub(super) fn spool(reader: &mut Reader<'_>) -> (u64, Option<u64>) {
+    (reader.size("min_free").unwrap_or(DEFAULT_MIN_FREE), reader.number("max_messages", 1))
 }
 
 /// `[trace]`.

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use self::contents::Contents;
 use crate::config::FileDirectoryConfig;
 use crate::directory::conflicts::Listed;
+use crate::directory::refreshing::Refreshing;
 use crate::directory::{Asked, Directory, result};
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Fresh, Kind};
@@ -28,6 +29,9 @@ mod read_toml;
 
 /// How often the file is looked at. A change is taken once it has stood still for as long.
 pub const POLL: Duration = Duration::from_secs(2);
+/// So many times its length a file takes in memory while it is read, about: its text, what is written in it, and what it
+/// means.
+const IN_MEMORY: usize = 8;
 
 /// A directory that is a file.
 pub struct FileDirectory {
@@ -95,6 +99,8 @@ impl FileDirectory {
             }
             watched.read = now;
         }
+        let length = now.map_or(0, |stamp| usize::try_from(stamp.size).unwrap_or(usize::MAX));
+        let _both = Refreshing::begin(&self.metrics, length.saturating_mul(IN_MEMORY));
         match Contents::read(&self.config.path, self.config.default_domain.as_ref()) {
             Ok(contents) => {
                 let recipients = contents.len();

@@ -15,6 +15,7 @@ pub mod ldap;
 mod line;
 mod login;
 pub mod profile;
+mod refreshing;
 pub mod remembered;
 pub mod shares;
 pub mod snapshot;

@@ -172,6 +172,12 @@ impl Origin {
         self.relay != Relay::Report && self.shown().is_stranger()
     }
 
+    /// Whose it is. Our own reports are of one that is known.
+    #[must_use]
+    pub fn whose(&self) -> Whose {
+        if self.is_stranger() { Whose::Stranger } else { Whose::Known }
+    }
+
     fn shown(&self) -> Shown<'_> {
         Shown { organization: &self.organization, authenticated: self.authenticated }
     }
@@ -200,6 +206,21 @@ impl Shown<'_> {
     #[must_use]
     pub fn is_stranger(&self) -> bool {
         self.organization.is_empty() && !self.authenticated
+    }
+}
+
+/// Whose a connection, or a message, is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// An organization's, or of one that has authenticated.
+    Known,
+    /// A stranger's.
+    Stranger,
+}
+
+impl From<Shown<'_>> for Whose {
+    fn from(shown: Shown<'_>) -> Self {
+        if shown.is_stranger() { Self::Stranger } else { Self::Known }
     }
 }
 

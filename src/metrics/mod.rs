@@ -143,8 +143,16 @@ pub struct Metrics {
     pub trace_lost: IntCounterVec,
     /// `clock_jumps_total`.
     pub clock_jumps: IntCounterVec,
-    /// `back_pressure`: 1 while mail is turned away for want of space.
+    /// `back_pressure{reason,turned_away}`: 1 while mail of these is turned away for that reason.
     pub back_pressure: IntGaugeVec,
+    /// `spool_free_inodes`.
+    pub spool_free_inodes: IntGaugeVec,
+    /// `memory_anonymous_bytes`.
+    pub memory_anonymous: IntGaugeVec,
+    /// `memory_limit_bytes`.
+    pub memory_limit: IntGaugeVec,
+    /// `directory_refresh_bytes`.
+    pub directory_refresh: IntGaugeVec,
     /// `log_lines_lost_total`: of the whole process ([`log_lines_lost`]).
     pub log_lines_lost: IntCounter,
 }
@@ -276,7 +284,21 @@ impl Metrics {
             ),
             trace_lost: counter(r, "trace_events_lost_total", "Trace events that were not written", &[]),
             clock_jumps: counter(r, "clock_jumps_total", "Jumps of the time of day by more than a minute", &[]),
-            back_pressure: gauge(r, "back_pressure", "Whether mail is turned away for want of space", &[]),
+            back_pressure: gauge(
+                r,
+                "back_pressure",
+                "Whether mail is turned away, for want of what and whose",
+                &["reason", "turned_away"],
+            ),
+            spool_free_inodes: gauge(
+                r,
+                "spool_free_inodes",
+                "Free inodes under the spool; 0: they have no number",
+                &[],
+            ),
+            memory_anonymous: gauge(r, "memory_anonymous_bytes", "Memory held that is in no file", &[]),
+            memory_limit: gauge(r, "memory_limit_bytes", "Memory that there is for it", &[]),
+            directory_refresh: gauge(r, "directory_refresh_bytes", "Memory held while directories are read anew", &[]),
             log_lines_lost: register(r, Ok(log_lines_lost()), "log_lines_lost_total"),
             registry,
         }

@@ -20,6 +20,8 @@ const VERDICTS: [&str; 5] = ["resolved", "relayed", "redirected", "refused", "de
 const DELIVERIES: [&str; 3] = ["delivered", "deferred", "failed"];
 /// `queue_messages{state}`.
 const STATES: [&str; 2] = ["waiting", "held"];
+/// For want of what mail is turned away.
+const BACK_PRESSURE: [&str; 4] = ["disk", "memory", "inodes", "messages"];
 /// `loops_total{rule}`.
 const LOOPS: [&str; 7] = ["resolves-first", "in-flight", "stamp", "relay-memory", "received", "passes", "greeting"];
 /// `stamps_ignored_total{reason}`.
@@ -66,9 +68,12 @@ impl Metrics {
             touch(gauge, &[vec![]]);
         }
         touch(&self.sessions_sent_away, &ones(&super::SESSIONS_SENT_AWAY));
-        for gauge in [&self.dead_letters, &self.config_last_reload, &self.spool_free, &self.back_pressure] {
+        let spool = [&self.dead_letters, &self.spool_free, &self.spool_free_inodes];
+        let memory = [&self.memory_anonymous, &self.memory_limit, &self.directory_refresh];
+        for gauge in spool.into_iter().chain(memory).chain([&self.config_last_reload]) {
             touch(gauge, &[vec![]]);
         }
+        touch(&self.back_pressure, &pairs(&BACK_PRESSURE, &["strangers", "everybody"]));
         touch(&self.spool_sync_duration, &[vec![]]);
     }
 
@@ -223,7 +228,7 @@ mod tests {
         for series in [
             "fingerpost_loops_total{rule=\"stamp\"} 0",
             "fingerpost_dsn_total{action=\"failed\"} 0",
-            "fingerpost_back_pressure 0",
+            "fingerpost_back_pressure{reason=\"memory\",turned_away=\"everybody\"} 0",
             "fingerpost_spool_sync_duration_seconds_count 0",
             "fingerpost_config_reloads_total{result=\"refused\"} 0",
         ] {

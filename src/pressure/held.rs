@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use super::Pressure;
 use crate::smtp::address::Address;
 
-/// Octets for all sessions.
+/// Octets for all sessions; fewer where memory is short.
 pub const FOR_ALL: u64 = 128 * 1024 * 1024;
 /// What each has in any case: a usual message with some recipients.
 pub const FOR_ONE: u64 = 32 * 1024;
@@ -76,7 +76,7 @@ impl Pressure {
     /// Whether with so much more sessions would hold too much in memory.
     #[must_use]
     pub fn is_short_of_memory(&self, more: u64) -> bool {
-        self.held.load(Ordering::Relaxed).saturating_add(more) > FOR_ALL
+        self.held.load(Ordering::Relaxed).saturating_add(more) > self.may_hold.load(Ordering::Relaxed)
     }
 }
 

@@ -139,7 +139,7 @@ impl Node {
         let after = background::AfterReload { metrics: ground.metrics.clone(), outbound, delivery: delivery.clone() };
         background.spawn(after.watch(reloader.clone(), ground.current.clone(), listeners.clone(), stop.clone()));
         background.spawn(background::keep_trace(ground.current.clone(), trace.room(), stop.clone()));
-        background.spawn(pressure.watch(ground.current.clone(), ground.metrics.clone(), stop.clone()));
+        background.spawn(ground.watch(pressure, stop.clone()));
         background.spawn(ground.recently_good.clone().keep_saving(stop.clone()));
         background.spawn(ground.strangers.clone().tell_sums(stop.clone()));
         background.spawn(ground.logins.clone().keep_saving(stop.clone()));
@@ -242,6 +242,11 @@ impl Ground {
             metrics: self.metrics.clone(),
             trace: self.trace.clone(),
         }
+    }
+
+    /// Looks whether there is room for more mail.
+    fn watch(&self, pressure: Arc<Pressure>, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
+        pressure.watch((self.current.clone(), self.spool.clone()), self.metrics.clone(), stop)
     }
 
     fn services(&self, accepted: tokio::sync::mpsc::UnboundedSender<Handover>, pressure: Arc<Pressure>) -> Services {

@@ -65,7 +65,7 @@ pub(super) async fn end(
     let Some((mut passed, mut writing)) = transaction.content.take() else { return Err(reply::TRY_AGAIN.into()) };
     // Said now or never: what a next hop has taken cannot be refused any more.
     let queues = |recipient: &Accepted| part(&transaction.in_force.config, &recipient.route).is_none();
-    if services.pressure.is_on() && transaction.recipients.iter().any(queues) {
+    if services.pressure.turns_away(transaction.origin.whose()) && transaction.recipients.iter().any(queues) {
         return Err(reply::INSUFFICIENT_STORAGE.into());
     }
     returned::check(services, session, &mut transaction, &mut passed).await?;

@@ -77,6 +77,10 @@ pub(super) async fn check(
     if let Some(origin) = with_tenant {
         transaction.origin = origin.into();
     }
+    // MAIL was taken because the message might have been the organisation's.
+    if transaction.connector.tenant.is_some() && services.pressure.turns_away(transaction.origin.whose()) {
+        return Err(reply::INSUFFICIENT_STORAGE);
+    }
     let facts = header::examine(section);
     let in_force = transaction.in_force.clone();
     let rules = rules(&in_force);

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 
-use super::turn::Whose;
 use super::{Client, door};
 use crate::config::{Auth, Config, ReceiveConnector};
-use crate::message::envelope::{ChosenBy, Origin, Relay, Shown, Spoke};
+use crate::message::envelope::{ChosenBy, Origin, Relay, Shown, Spoke, Whose};
 use crate::smtp::server::{AuthState, Hello};
 use crate::strangers::Strangers;
 use crate::strangers::sums::About;

@@ -123,7 +123,7 @@ impl Transaction {
         sender: Sender,
         hello: Option<Hello>,
     ) -> Result<Box<Self>, Reply> {
-        if !services.pressure.has_room(sender.size.unwrap_or_default()) {
+        if !services.pressure.has_room(client.whose(), sender.size.unwrap_or_default()) {
             return Err(reply::INSUFFICIENT_STORAGE);
         }
         let in_force = services.current.load_full();

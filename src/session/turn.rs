@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::message::envelope::Shown;
+use crate::message::envelope::Whose;
 
 /// How far a client is that we wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,21 +30,6 @@ pub enum Stage {
     Content,
     /// It looks for addresses: a refusal is held back, or the last one was.
     Harvests,
-}
-
-/// Whose connection it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
-    /// An organization's, or of one that has authenticated.
-    Known,
-    /// A stranger's.
-    Stranger,
-}
-
-impl From<Shown<'_>> for Whose {
-    fn from(shown: Shown<'_>) -> Self {
-        if shown.is_stranger() { Self::Stranger } else { Self::Known }
-    }
 }
 
 /// A session that waits for its client.

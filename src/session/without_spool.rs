@@ -52,14 +52,14 @@ fn wants_success(rcpt: &RcptTo) -> bool {
 /// What the client hears when the message cannot be kept.
 pub(super) fn cannot_keep(services: &Services, transaction: &Transaction, error: &SpoolError) -> Reply {
     let reason = match error {
-        SpoolError::Full { .. } => "full",
+        SpoolError::Full(_) => "full",
         SpoolError::Io(_) => "broken",
     };
     if transaction.tells(services, Kind::NotKept, reason) {
         tracing::error!(%error, "message refused: it cannot be kept");
     }
     match error {
-        SpoolError::Full { .. } => reply::INSUFFICIENT_STORAGE,
+        SpoolError::Full(_) => reply::INSUFFICIENT_STORAGE,
         SpoolError::Io(_) => reply::TRY_AGAIN,
     }
 }

@@ -114,9 +114,9 @@ impl Writing {
     /// Writes the buffer to the file, on a thread that may block.
     async fn write_out(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
-        if let Err(min_free) = self.share.take_room(buffer.len()) {
+        if let Err(short) = self.share.take_room(buffer.len()) {
             // What is in the file goes with it: half-sent messages give way to whole ones.
-            self.file = Filed::Failed(SpoolError::Full { min_free });
+            self.file = Filed::Failed(SpoolError::Full(short));
             self.share.thrown_away();
             return;
         }

@@ -259,7 +259,7 @@ pub const BARE_IN_DATA: Reply =
     Reply::fixed(554, Enhanced(5, 6, 11), "message contains a bare CR or LF; lines end with CRLF; closing connection");
 /// NUL in content (RFC 5322 4).
 pub const NUL_IN_DATA: Reply = Reply::fixed(554, Enhanced(5, 6, 0), "message contains a NUL octet");
-/// Back-pressure: less free space than `min_free`.
+/// Back-pressure: space, memory or inodes are short, or too many messages wait.
 pub const INSUFFICIENT_STORAGE: Reply =
     Reply::fixed(452, Enhanced(4, 3, 1), "insufficient system storage, try again later");
 /// Too many errors in a session.

@@ -65,12 +65,9 @@ pub enum SpoolError {
     /// Writing or syncing failed; the text names the file and the cause.
     #[error("spool: {0}")]
     Io(String),
-    /// There is less free space than `min_free`.
-    #[error("spool: less than {min_free} bytes free")]
-    Full {
-        /// The limit, bytes.
-        min_free: u64,
-    },
+    /// There is less free space than `min_free`, or there are too few inodes: which, in words.
+    #[error("spool: {0}")]
+    Full(String),
 }
 
 /// Where accepted mail lives until it is delivered.

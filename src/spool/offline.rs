@@ -306,7 +306,7 @@ fn place(at: usize) -> u32 {
 fn other_format(error: SpoolError) -> Problem {
     match error {
         SpoolError::Io(text) => Problem::OtherFormat(text),
-        error @ SpoolError::Full { .. } => Problem::OtherFormat(error.to_string()),
+        error @ SpoolError::Full(_) => Problem::OtherFormat(error.to_string()),
     }
 }
 

@@ -71,7 +71,7 @@ fn metrics_are_there_from_the_start_and_nothing_else_is() {
         "fingerpost_directory_lookups_total{directory=\"people\",result=\"not-found\"} 0",
         "fingerpost_queue_messages{send_connector=\"secondary\",state=\"waiting\"} 0",
         "fingerpost_loops_total{rule=\"stamp\"} 0",
-        "fingerpost_back_pressure 0",
+        "fingerpost_back_pressure{reason=\"disk\",turned_away=\"everybody\"} 0",
     ] {
         assert!(metrics.lines().any(|line| line == series), "{series} is missing in\n{metrics}");
     }

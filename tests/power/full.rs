@@ -69,7 +69,7 @@ const TAKEN: (f64, u16) = (0.0, 200);
 
 fn pressure(world: &World, wanted: (f64, u16)) {
     wait_until("back-pressure follows the disk", Duration::from_secs(10), || {
-        let shown = world.node.metric("fingerpost_back_pressure");
+        let shown = world.node.metric("fingerpost_back_pressure{reason=\"disk\",turned_away=\"everybody\"}");
         shown == Some(wanted.0) && world.node.get("/readyz").is_some_and(|(status, _)| status == wanted.1)
     });
 }

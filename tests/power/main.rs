@@ -15,6 +15,7 @@ mod fault;
 mod full;
 mod many;
 mod outcome;
+mod pressure;
 mod sick;
 mod slow;
 mod stop;

@@ -24,6 +24,7 @@ use self::suspect::Suspect;
 use self::view::{Change, View, Way};
 use crate::config::{LdapConfig, SnapshotConfig};
 use crate::directory::known::Id;
+use crate::directory::refreshing::Refreshing;
 use crate::metrics::Metrics;
 use crate::recipient::{Kind, Lookup};
 use crate::time::UnixTime;
@@ -227,6 +228,7 @@ impl Snapshot {
     /// What was read cannot be believed, or not be kept.
     pub fn read(&self, writer: Writer, position: Position, probe: Option<&str>) -> Result<Outcome, String> {
         let (begun, now) = (writer.begun().of_day(), UnixTime::steady());
+        let _both = Refreshing::begin(&self.metrics, writer.octets());
         let kept = |error: &dyn std::fmt::Display| format!("{}: {error}", self.path.display());
         let (written, table) = writer.finish(position.clone()).map_err(|error| kept(&error))?;
         let view = View::new(table);

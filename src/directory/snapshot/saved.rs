@@ -119,6 +119,12 @@ impl Writer {
         self.sizes.entries
     }
 
+    /// Octets that its table will take.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        self.sizes.octets()
+    }
+
     /// When it was begun.
     #[must_use]
     pub fn begun(&self) -> UnixTime {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use self::record::Reader;
+pub use self::sizes::Sizes;
 use self::slot::{EMPTY, Slot};
 use crate::directory::known::{Claim, Id, Known, Meaning, Strength};
 use crate::fast_map::FastMap;
@@ -18,20 +19,8 @@ use crate::recipient::{Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
 
 mod record;
+mod sizes;
 mod slot;
-
-/// Of ten slots eight are taken.
-const LOAD: (usize, usize) = (5, 4);
-/// How much will be put in: what is allocated, and no more.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sizes {
-    /// Entries.
-    pub entries: usize,
-    /// Addresses of all entries.
-    pub addresses: usize,
-    /// Octets of their records.
-    pub records: usize,
-}
 
 /// Why a directory cannot be kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -305,30 +294,14 @@ impl Numbers {
     }
 }
 
-impl Sizes {
-    /// Counts an entry in.
-    pub fn add(&mut self, known: &Known) {
-        let extra = match &known.meaning {
-            Ok(meaning) => meaning.target.as_ref().map_or(0, |target| target.as_str().len()),
-            Err(cause) => cause.len(),
-        };
-        self.entries += 1;
-        self.addresses += known.claims.len();
-        self.records += 8 + 4 * record::NUMBER + record::room(known.relative_name().0.len()) + record::room(extra);
-        let claim = |claim: &Claim| record::NUMBER + record::room(halves(&claim.key).0.len());
-        self.records += known.claims.iter().map(claim).sum::<usize>();
-    }
-}
-
 impl Builder {
     /// An empty one with room for so much.
     #[must_use]
     pub fn new(sizes: Sizes) -> Self {
-        let slots = if sizes.addresses == 0 { 0 } else { sizes.addresses * LOAD.0 / LOAD.1 + 1 };
         let table = Table {
             records: Vec::with_capacity(sizes.records),
             places: Vec::with_capacity(sizes.entries),
-            slots: vec![Slot::new(0, EMPTY); slots],
+            slots: vec![Slot::new(0, EMPTY); sizes.slots()],
             hashes: RandomState::default(),
             domains: Vec::new(),
             parents: Vec::new(),

@@ -1,0 +1,60 @@
+//! Looks at the machine: free space and inodes, our memory, and how much of it we may have.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::proc;
+use super::weigh::Inodes;
+
+/// What a file system has left for an ordinary process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Disk {
+    /// Bytes.
+    pub(super) free: u64,
+    /// `None`: it has no number of inodes (btrfs).
+    pub(super) inodes: Option<Inodes>,
+}
+
+/// The file system of a path.
+///
+/// # Errors
+/// The system's.
+pub(super) fn disk(path: &Path) -> io::Result<Disk> {
+    let stat = rustix::fs::statvfs(path)?;
+    let inodes = Inodes { free: stat.f_favail, total: stat.f_files };
+    Ok(Disk { free: stat.f_bavail.saturating_mul(stat.f_frsize), inodes: (inodes.total > 0).then_some(inodes) })
+}
+
+/// Octets that we hold and that are in no file.
+pub(super) fn anonymous() -> Option<u64> {
+    proc::anonymous(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// Octets of memory that there are for us: what our control groups may have, and the machine, and what was configured;
+/// the least of them. `ProcSubset=pid` hides `/proc/meminfo`; the system tells it all the same.
+pub(super) fn limit(configured: Option<u64>) -> u64 {
+    let files = proc::limits(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
+    let groups = files.iter().filter_map(|file| proc::limit(&fs::read_to_string(file).ok()?));
+    let meminfo = fs::read_to_string("/proc/meminfo").ok().and_then(|meminfo| proc::total(&meminfo));
+    let machine = meminfo.unwrap_or_else(|| {
+        let info = rustix::system::sysinfo();
+        info.totalram.saturating_mul(info.mem_unit.into())
+    });
+    // A group of which we may have nothing is not the one that we run in.
+    groups.filter(|limit| *limit > 0).chain(configured).fold(machine, u64::min)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_can_be_looked_at() {
+        assert!(disk(&std::env::temp_dir()).unwrap().free > 0);
+        let (anonymous, limit) = (anonymous().unwrap(), limit(None));
+        assert!(anonymous > 0 && anonymous < limit, "{anonymous} of {limit}");
+        assert_eq!(super::limit(Some(1000)), 1000);
+        assert_eq!(super::limit(Some(u64::MAX)), limit, "nobody has more than there is");
+    }
+}

@@ -1,0 +1,170 @@
+//! Inodes and `[spool] max_messages`: strangers are turned away first, our organisations later, nothing that was
+//! accepted is lost, and a queue that runs empty ends it.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::fingerpost::Fingerpost;
+use crate::support::senders::Raw;
+use crate::support::sink::Sink;
+use crate::support::wait_until;
+use crate::world::{Settings, World, assert_once, quiet, recipient, send, token};
+
+/// Clients from here are an organisation's.
+const INSIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
+const STRANGER: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// With a door for an organisation, and this in `[spool]` besides.
+fn prepare(spool: &str) -> World {
+    let world = World::prepare(&Settings { retry: "1h", ..Settings::default() });
+    let inside = format!(
+        "[[receive_connector]]\nname = \"inside\"\nbind = [\"{{smtp}}\"]\nremote_networks = [\"{INSIDE}/32\"]\n\
+         organization = \"primary\"\n\n[[receive_connector]]\nname = \"internet\""
+    );
+    change(&world.node, |text| {
+        text.replace("[[receive_connector]]\nname = \"internet\"", &inside)
+            .replace("[spool]\n", &format!("[spool]\n{spool}\n"))
+    });
+    world
+}
+
+/// Writes its configuration anew.
+fn change(node: &Fingerpost, change: impl FnOnce(String) -> String) {
+    let text = fs::read_to_string(node.path("fingerpost.toml")).unwrap();
+    node.write("fingerpost.toml", &change(text));
+}
+
+/// Whether mail of strangers, and everybody's, is turned away for that reason.
+fn shown(world: &World, reason: &str) -> (bool, bool) {
+    let is_on = |who: &str| {
+        let series = format!("fingerpost_back_pressure{{reason=\"{reason}\",turned_away=\"{who}\"}}");
+        world.node.metric(&series) == Some(1.0)
+    };
+    (is_on("strangers"), is_on("everybody"))
+}
+
+/// Waits until mail of strangers, and everybody's, is turned away for that reason or not.
+fn turned_away(world: &World, reason: &str, wanted: (bool, bool)) {
+    wait_until(&format!("{reason}: {wanted:?}"), Duration::from_secs(60), || shown(world, reason) == wanted);
+    let mail = |from| Raw::hello_from(from, world.node.smtp).say("MAIL FROM:<s@sender.test>");
+    for (from, is_turned_away) in [(STRANGER, wanted.0), (INSIDE, wanted.1)] {
+        let (code, text) = mail(from);
+        assert_eq!(code == 452 && text.starts_with("452 4.3.1"), is_turned_away, "{from}: {text}");
+        assert!(is_turned_away || code == 250, "{from}: {text}");
+    }
+    let ready = world.node.get("/readyz").unwrap();
+    assert_eq!(ready.0, if wanted.1 { 503 } else { 200 }, "{}", ready.1);
+    let status = world.node.run(&["status"]);
+    let text = String::from_utf8(status.stdout).unwrap();
+    assert_eq!(status.status.success(), wanted == (false, false), "{text}");
+    assert_eq!(text.contains("back-pressure: strangers' mail is turned away for want of"), wanted == (true, false));
+    assert_eq!(text.contains("back-pressure: all mail is turned away for want of"), wanted.1);
+}
+
+/// Takes so many letters from there.
+fn accept(world: &World, name: &str, from: Ipv4Addr, count: usize) -> Vec<String> {
+    let tokens: Vec<_> = (0..count).map(|n| token(name, n, 500)).collect();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..count.min(4) {
+            scope.spawn(|| {
+                let mut raw = Raw::hello_from(from, world.node.smtp);
+                loop {
+                    let n = next.fetch_add(1, Ordering::SeqCst);
+                    let Some(token) = tokens.get(n) else { return };
+                    assert!(send(&mut raw, &recipient(n), token).is_ok(), "{token}");
+                }
+            });
+        }
+    });
+    tokens
+}
+
+/// Next hops come up, and what waits goes there.
+fn drain(world: &World) -> [Sink; 2] {
+    let hops = world.hops(&quiet());
+    assert!(world.node.run(&["queue", "retry", "--all"]).status.success());
+    hops
+}
+
+#[test]
+fn when_max_messages_wait_strangers_are_turned_away_first() {
+    let mut world = prepare("max_messages = 40");
+    world.node.start();
+    let mut tokens = accept(&world, "before", STRANGER, 40);
+    turned_away(&world, "messages", (true, false));
+    world.node.logged(&["[spool] max_messages wait"]);
+    tokens.extend(accept(&world, "inside", INSIDE, 5));
+    turned_away(&world, "messages", (true, true));
+    let hops = drain(&world);
+    turned_away(&world, "messages", (false, false));
+    tokens.extend(accept(&world, "after", STRANGER, 5));
+    world.wait_until_delivered();
+    assert_once(&hops, &tokens);
+}
+
+/// A small file system with few inodes at `state_dir`.
+struct Few<'a>(&'a Path);
+
+impl<'a> Few<'a> {
+    /// `None` where we may not mount one.
+    fn mount(at: &'a Path) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=128m,nr_inodes=400", "none"]).arg(at).stderr(Stdio::null());
+        mount.status().is_ok_and(|status| status.success()).then_some(Self(at))
+    }
+
+    /// Makes empty files, or removes them, until so many inodes are free.
+    fn leave(&self, free: u64) {
+        let filler = self.0.join("filler");
+        fs::create_dir_all(&filler).unwrap();
+        let now = || rustix::fs::statvfs(self.0).unwrap().f_favail;
+        for n in 0.. {
+            if now() <= free {
+                break;
+            }
+            let _ = fs::File::create_new(filler.join(n.to_string()));
+        }
+        for entry in fs::read_dir(&filler).unwrap().flatten() {
+            if now() >= free {
+                break;
+            }
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+}
+
+impl Drop for Few<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[test]
+fn where_inodes_are_few_strangers_are_turned_away_first() {
+    let mut world = prepare("");
+    let state = world.node.path("state");
+    let Some(few) = Few::mount(&state) else {
+        return eprintln!("skipped: only root can mount a small file system");
+    };
+    world.node.start();
+    let mut tokens = accept(&world, "before", STRANGER, 20);
+    turned_away(&world, "inodes", (false, false));
+    few.leave(35); // of 400: a tenth, and a twentieth
+    turned_away(&world, "inodes", (true, false));
+    world.node.logged(&["can hold few more files"]);
+    tokens.extend(accept(&world, "inside", INSIDE, 5));
+    few.leave(15);
+    turned_away(&world, "inodes", (true, true));
+    let hops = drain(&world);
+    world.wait_until_delivered();
+    few.leave(100);
+    turned_away(&world, "inodes", (false, false));
+    tokens.extend(accept(&world, "after", STRANGER, 5));
+    world.wait_until_delivered();
+    assert_once(&hops, &tokens);
+}
