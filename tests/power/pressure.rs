@@ -1,4 +1,4 @@
-//! Inodes and `[spool] max_messages`: strangers are turned away first, our organisations later, nothing that was
+//! Memory, inodes and `[spool] max_messages`: strangers are turned away first, our organisations later, nothing that was
 //! accepted is lost, and a queue that runs empty ends it.
 
 use std::fs;
@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::fingerpost::Fingerpost;
 use crate::support::senders::Raw;
@@ -89,6 +89,66 @@ fn drain(world: &World) -> [Sink; 2] {
     let hops = world.hops(&quiet());
     assert!(world.node.run(&["queue", "retry", "--all"]).status.success());
     hops
+}
+
+/// Octets that it holds and that are in no file.
+fn anonymous(node: &Fingerpost) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", node.process_id())).unwrap();
+    fingerpost::pressure::proc::anonymous(&status).unwrap()
+}
+
+/// Lets it have so much memory that what it holds now is so much of it, in hundredths.
+fn limit(world: &World, hundredths: u64) {
+    let limit = anonymous(&world.node) * 100 / hundredths;
+    change(&world.node, |text| {
+        let others = text.lines().filter(|line| !line.starts_with("memory_limit"));
+        let text: String = others.map(|line| format!("{line}\n")).collect();
+        text.replace("[server]\n", &format!("[server]\nmemory_limit = \"{limit}B\"\n"))
+    });
+    let reload = world.node.run(&["reload"]);
+    assert!(reload.status.success(), "{reload:?}");
+}
+
+/// The same, until this is who is turned away: what it holds moves, for a reload takes some as well.
+fn holds(world: &World, hundredths: u64, wanted: (bool, bool)) {
+    for _ in 0..10 {
+        limit(world, hundredths);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(7) {
+            if shown(world, "memory") == wanted {
+                return turned_away(world, "memory", wanted);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        println!("not yet at {hundredths} hundredths: {:?}, {}", shown(world, "memory"), anonymous(&world.node));
+        limit(world, 40); // who is turned away already is let in again
+        turned_away(world, "memory", (false, false));
+    }
+    panic!("never {wanted:?} at {hundredths} hundredths; it holds {}", anonymous(&world.node));
+}
+
+#[test]
+fn where_memory_is_short_strangers_are_turned_away_first_and_a_drained_queue_ends_it() {
+    let mut world = prepare("");
+    world.shim(); // spares the disk its syncs
+    world.node.start();
+    let mut tokens = accept(&world, "before", STRANGER, 16_000);
+    turned_away(&world, "memory", (false, false));
+    holds(&world, 80, (true, false));
+    world.node.logged(&["the queue takes most of the memory there is"]);
+    tokens.extend(accept(&world, "inside", INSIDE, 50));
+    holds(&world, 95, (true, true));
+    // It is so after a start, too, which works with what was accepted.
+    world.node.kill();
+    world.node.clear_environment();
+    world.node.start_under_pressure();
+    wait_until("all are there", Duration::from_secs(10), || world.queued() == Some(tokens.len() as f64));
+    holds(&world, 95, (true, true));
+    let hops = drain(&world);
+    turned_away(&world, "memory", (false, false));
+    tokens.extend(accept(&world, "after", STRANGER, 20));
+    wait_until("the queue is empty", Duration::from_secs(240), || world.queued() == Some(0.0));
+    assert_once(&hops, &tokens);
 }
 
 #[test]
