@@ -170,10 +170,13 @@ impl Pressure {
             let config = current.load().config.clone();
             // What was written before is in what the system says.
             let (written, files) = (self.written.load(Ordering::Relaxed), self.files.load(Ordering::Relaxed));
-            let (messages, counted, refresh) = (spool.live_messages(), memory, refresh(&metrics));
-            let looking = move || (machine::disk(&config.server.state_dir), counted.look(&config, refresh), config);
+            let (spool, counted, refresh) = (spool.clone(), memory, refresh(&metrics));
+            let looking = move || {
+                let (memory, messages) = (counted.look(&config, refresh), spool.live_messages());
+                (machine::disk(&config.server.state_dir), memory, messages, config)
+            };
             match tokio::task::spawn_blocking(looking).await {
-                Ok((disk, (looked, seen), config)) => {
+                Ok((disk, (looked, seen), messages, config)) => {
                     memory = looked;
                     let disk = disk.inspect_err(|error| tracing::warn!(%error, "cannot tell how much space is free"));
                     if disk.is_ok() {

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -165,6 +165,55 @@ fn when_max_messages_wait_strangers_are_turned_away_first() {
     tokens.extend(accept(&world, "after", STRANGER, 5));
     world.wait_until_delivered();
     assert_once(&hops, &tokens);
+}
+
+/// A control group within another one, which may have so much memory.
+struct Group(PathBuf);
+
+impl Group {
+    /// `None` where we may not make one.
+    fn make(octets: u64) -> Option<Self> {
+        let name = format!("fingerpost-test-{}", std::process::id());
+        let first = (Path::new("/sys/fs/cgroup/memory"), "memory.limit_in_bytes");
+        let (root, file) = if first.0.exists() { first } else { (Path::new("/sys/fs/cgroup"), "memory.max") };
+        let outer = root.join(name);
+        fs::create_dir(&outer).ok()?;
+        let group = Self(outer.join("inner"));
+        fs::create_dir(&group.0).ok()?;
+        fs::write(outer.join(file), octets.to_string()).ok()?;
+        Some(group)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let groups = [Some(self.0.as_path()), self.0.parent()];
+        for group in groups.into_iter().flatten() {
+            // What ran in it has ended, and may not have left it yet.
+            for _ in 0..100 {
+                if fs::remove_dir(group).is_ok() || !group.exists() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+#[test]
+fn there_is_no_more_memory_than_a_control_group_further_up_may_have() {
+    const OCTETS: u64 = 200 << 20;
+    let Some(group) = Group::make(OCTETS) else {
+        return eprintln!("skipped: only root can make control groups with memory");
+    };
+    let mut world = prepare("");
+    world.node.enter_group(&group.0);
+    world.node.start();
+    let limit = || world.node.metric("fingerpost_memory_limit_bytes");
+    wait_until("it was looked at", Duration::from_secs(10), || limit().is_some_and(|limit| limit > 0.0));
+    assert_eq!(limit(), Some(OCTETS as f64));
+    let status = String::from_utf8(world.node.run(&["status"]).stdout).unwrap();
+    assert!(status.contains("held of 200"), "{status}");
 }
 
 /// A small file system with few inodes at `state_dir`.

@@ -50,6 +50,11 @@ impl Fingerpost {
         self.limits = Some(format!("ulimit -Sn {soft} && ulimit -Hn {hard}"));
     }
 
+    /// The control group that it and its commands run in.
+    pub fn enter_group(&mut self, group: &Path) {
+        self.limits = Some(format!("echo $$ > {}/cgroup.procs", group.display()));
+    }
+
     /// No variables of its own from the next start on.
     pub fn clear_environment(&mut self) {
         self.environment.clear();

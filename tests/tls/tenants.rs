@@ -1,10 +1,12 @@
 //! A certificate that all tenants of a provider show: whose mail it is, the header section says, and only for the tenant
 //! that is written.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use crate::ground::{Ground, python, tls};
 use crate::support::certificates::Issued;
 use crate::support::tables::send_connector;
-use crate::support::wait_until;
+use crate::support::{free_port, wait_until};
 
 const OURS: &str = "0a1b2c3d-2222-3333-4444-555555555555";
 const OTHER: &str = "11111111-2222-3333-4444-555555555555";
@@ -109,4 +111,26 @@ fn a_tenants_mail_counts_for_loops() {
         let again = vec![message(subject, &format!("{FIELD}: {id}\r\n")); 3];
         assert_eq!(send(&ground, &certificate, "bob@shared.test", &again), format!("250 250 {last}"), "{subject}");
     }
+}
+
+/// While strangers are turned away the organisation's mail is taken behind the same name: MAIL cannot tell, the header
+/// section does.
+#[test]
+fn who_is_turned_away_is_known_when_the_header_section_is_there() {
+    let mut ground = Ground::prepare();
+    let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST)));
+    let waits = send_connector("waits", nobody, "delivery = \"queue\"\naddress_spaces = [{ domain = \"waits.test\" }]");
+    let domain = "[[accepted_domain]]\ndomain = \"waits.test\"\ntype = \"external-relay\"\n";
+    let tables = format!("{}\n{domain}\n{waits}", tables(&ground, &format!("tenant = \"{OURS}\"")));
+    ground.write(&tables);
+    let text = std::fs::read_to_string(ground.node.path("fingerpost.toml")).unwrap();
+    ground.node.write("fingerpost.toml", &text.replace("[spool]\n", "[spool]\nmax_messages = 8\n"));
+    ground.node.start();
+    let certificate = ground.authority.issue(&["mail.protection.outlook.com"]);
+    let [right, other] = [OURS, OTHER].map(|id| message(&format!("of-{id}"), &format!("{FIELD}: {id}\r\n")));
+    let others = vec![other.clone(); 8];
+    assert_eq!(send(&ground, &certificate, "x@waits.test", &others), ["250"; 8].join(" "));
+    let series = "fingerpost_back_pressure{reason=\"messages\",turned_away=\"strangers\"}";
+    wait_until("strangers are turned away", crate::ground::SOON, || ground.node.metric(series) == Some(1.0));
+    assert_eq!(send(&ground, &certificate, "ann@contoso.test", &[right, other]), "250 452");
 }
