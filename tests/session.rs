@@ -181,6 +181,25 @@ async fn a_full_disk_turns_mail_away_and_lets_it_in_again() {
     assert_eq!(world.take_committed(), []);
 }
 
+/// Strangers first: at MAIL, and after the dot where a transaction had begun that would be queued.
+#[tokio::test(start_paused = true)]
+async fn where_too_much_waits_organisations_are_turned_away_later() {
+    const TURNED_AWAY: &str = "452 4.3.1";
+    for (messages, of_a_stranger, of_ours) in
+        [(99, "250", "250"), (100, TURNED_AWAY, "250"), (112, TURNED_AWAY, TURNED_AWAY)]
+    {
+        for (client, reply) in [("192.0.2.1", of_a_stranger), ("192.0.2.77", of_ours)] {
+            let world = World::new();
+            let (mut begun, mut new) = (Talk::begin(&world, client).await, Talk::begin(&world, client).await);
+            begun.envelope(&["alice@contoso.com"]).await;
+            let bounds = Bounds { min_free: 0, max_messages: Some(100) };
+            world.services.pressure.look(&Figures { messages, ..Figures::default() }, bounds);
+            begun.say("x\r\n.", reply).await;
+            new.say("MAIL FROM:<a@fabrikam.example>", reply).await;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn draining_lets_a_transaction_end() {
     let world = World::new();
