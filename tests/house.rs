@@ -89,6 +89,7 @@ const PURE: &[&str] = &[
     "src/delivery/unreachable.rs",
     "src/session/lending.rs",
     "src/listener/eviction.rs",
+    "src/delivery/silence/host.rs",
     "src/delivery/slots/applicant.rs",
     "src/delivery/slots/host.rs",
     "src/delivery/slots/queue.rs",

@@ -20,6 +20,8 @@ mod names;
 mod reach;
 #[path = "next_hops/replies.rs"]
 mod replies;
+#[path = "next_hops/silent.rs"]
+mod silent;
 #[path = "next_hops/sink.rs"]
 mod sink;
 #[path = "next_hops/tls.rs"]

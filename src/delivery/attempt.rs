@@ -38,6 +38,7 @@ use tries::Tries;
 use super::dns::{Dns, DnsError};
 use super::health::Health;
 use super::pool::Pool;
+use super::silence::Silence;
 use super::slots::{Applicant, HostLimits, Slots};
 use crate::config::{CutThrough, Select, SendConnector, SmtpOut, Speaks, WhenUnreachable};
 use crate::metrics::Metrics;
@@ -67,6 +68,7 @@ struct Shared {
     pool: Arc<Pool>,
     slots: Slots,
     hosts: HostLimits,
+    silence: Silence,
     alerts: Alerts,
     turns: Turns,
     tries: Tries,
@@ -175,6 +177,7 @@ impl Outbound {
             hosts: HostLimits::new(move |key, allowed| {
                 observed.show_allowed([&key.connector, key.host.as_written()], allowed);
             }),
+            silence: Silence::default(),
             alerts: Alerts::default(),
             turns: Turns::default(),
             tries: Tries::default(),

@@ -21,6 +21,7 @@ pub mod pool;
 pub mod refusal;
 pub mod refuses_everybody;
 pub mod schedule;
+pub mod silence;
 pub mod slots;
 pub(crate) mod stamping;
 pub(crate) mod unknown;

@@ -69,11 +69,25 @@ pub(crate) struct Checkout {
     hop: NextHop,
     out: WayOut,
     slots: HeldSlots,
+    others: Others,
+}
+
+/// Whether there is another host that may have the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    /// There is: this one is left where it is silent.
+    Left,
+    None,
 }
 
 impl Checkout {
     pub(super) fn new(out: WayOut, hop: NextHop, connection: Connection, slots: HeldSlots) -> Self {
-        Self { talk: Conversation::new(connection), hop, out, slots }
+        Self { talk: Conversation::new(connection), hop, out, slots, others: Others::None }
+    }
+
+    /// Whether there is another host that may have the message.
+    pub(super) fn beside(self, others: Others) -> Self {
+        Self { others, ..self }
     }
 
     pub(super) fn into_hop(self) -> (NextHop, Slot) {
@@ -139,7 +153,10 @@ impl Checkout {
         mail.smtputf8 |= offers.smtputf8 && opening.recipients.iter().any(|(_, target)| !target.rcpt_to.is_ascii());
         let mut line = String::with_capacity(128);
         commands::mail(&path, opening.sender, &mail, &mut line);
-        self.talk.envelope(&line, &rcpts, early).await
+        self.talk.connection_mut().leaves = self.others == Others::Left;
+        let ended = self.talk.envelope(&line, &rcpts, early).await;
+        self.talk.connection_mut().leaves = false;
+        ended
     }
 
     /// How MAIL goes, and whether DATA goes with it.
@@ -218,7 +235,10 @@ impl Checkout {
     /// # Errors
     /// The transaction is over; [`Checkout::told`] has the answers.
     pub(crate) async fn data(&mut self, way: Way, octets: u64) -> Result<(), Ended> {
-        self.talk.data(way).await?;
+        self.talk.connection_mut().leaves = self.others == Others::Left;
+        let ready = self.talk.data(way).await;
+        self.talk.connection_mut().leaves = false;
+        ready?;
         if way == Way::Bdat {
             self.talk.chunk(octets);
         }
@@ -317,7 +337,7 @@ impl Checkout {
             Ok(()) => self.talk.give_up().await,
             Err(ended) => ended,
         };
-        let Self { talk, hop, out, slots } = self;
+        let Self { talk, hop, out, slots, .. } = self;
         if ended == Ended::Ready {
             out.keep(&hop, talk.into_connection());
         }

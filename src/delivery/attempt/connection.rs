@@ -18,6 +18,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::black_hole::{BlackHole, STALL, Watch};
 use crate::config::SmtpOut;
+use crate::delivery::silence::{Listening, OfHost, Then};
 use crate::patience::{Alarm, within};
 use crate::smtp::client::offers::Offers;
 use crate::smtp::client::replies::{Replies, ReplyError};
@@ -36,6 +37,9 @@ pub enum Broken {
     /// Nothing came, or nothing more was taken, for so long.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
+    /// Nothing came for so long, others of ours wait there too, and another host may have what this one brings.
+    #[error("no answer within {0:?}, and others of ours wait there too")]
+    Silent(Duration),
     /// The same, and full segments seem to get lost on the way.
     #[error("{0}")]
     BlackHole(BlackHole),
@@ -86,6 +90,10 @@ pub struct Connection {
     pub refusals: u32,
     /// How long each reply is waited for, unless it is said otherwise: `reply_timeout`, or less where somebody waits for us.
     pub patience: Duration,
+    /// What is known of how the host answers; `None`: nothing is noted of it.
+    pub silence: Option<OfHost>,
+    /// Whether a silent host is left, for another one.
+    pub leaves: bool,
     watch: Watch,
     alarm: Alarm,
 }
@@ -155,6 +163,8 @@ impl Connection {
             local,
             refusals: 0,
             patience,
+            silence: None,
+            leaves: false,
             watch,
             alarm: Alarm::new(),
         }
@@ -211,13 +221,29 @@ impl Connection {
             return Ok(reply);
         }
         self.flush().await?;
-        let deadline = Instant::now() + limit;
+        let began = Instant::now();
+        let deadline = began + limit;
+        let mut look = self.next_look(deadline);
+        let mut silence = Listening::new(self.silence.clone(), began);
         loop {
-            let look = self.next_look(deadline);
             tokio::select! {
                 biased;
-                reply = read(&mut self.stream, &mut self.replies) => return reply,
-                () = self.alarm.at(look) => self.stalled(deadline, limit)?,
+                reply = read(&mut self.stream, &mut self.replies) => {
+                    if reply.is_ok() {
+                        silence.answered();
+                    }
+                    return reply;
+                }
+                () = self.alarm.at(silence.next_look().map_or(look, |next| next.min(look))) => {
+                    let now = Instant::now();
+                    if silence.look(now) == Then::Leave && self.leaves {
+                        return Err(Broken::Silent(now - began));
+                    }
+                    if now >= look {
+                        self.stalled(deadline, limit)?;
+                        look = self.next_look(deadline);
+                    }
+                }
             }
         }
     }

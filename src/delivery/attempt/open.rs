@@ -18,6 +18,7 @@ use super::{WayOut, hops::NextHop, login, socket};
 use crate::config::{Host, SendTlsMode, Speaks};
 use crate::delivery::refusal::Step;
 use crate::delivery::refusal::read::{Meaning, Transaction, read};
+use crate::delivery::silence::OfHost;
 use crate::smtp::client::offers::Offers;
 use crate::smtp::reply::Reply;
 use crate::tls::connect::server_name;
@@ -123,6 +124,7 @@ async fn ready(
     let began = Instant::now();
     let socket = connect(out, &next_hop, (address, limit)).await?;
     let mut connection = Connection::new(Stream::Plain(socket), next_hop, out.terms.clone(), watch(out));
+    connection.silence = Some(silence(out, hop));
     connection.patience = limit.saturating_sub(began.elapsed()).max(out.waits.greeting);
     greeted(out, hop, connection, encrypt).await
 }
@@ -137,6 +139,7 @@ async fn over_socket(out: &WayOut, hop: &NextHop, path: &Path) -> Result<Connect
         Err(_) => return Err(failed(format!("no answer within {limit:?}")).into()),
     };
     let mut connection = Connection::new(Stream::Unix(socket), next_hop, out.terms.clone(), watch(out));
+    connection.silence = Some(silence(out, hop));
     connection.patience = out.waits.connect.max(out.waits.greeting);
     // What leaves no machine needs no TLS; `required` does not load for a socket.
     greeted(out, hop, connection, Encrypt::No).await
@@ -146,6 +149,11 @@ async fn over_socket(out: &WayOut, hop: &NextHop, path: &Path) -> Result<Connect
 fn watch(out: &WayOut) -> Watch {
     let holes = out.shared.metrics.path_mtu_black_holes.with_label_values(&[&*out.connector.name]);
     Watch::new(out.connector.name.clone(), holes)
+}
+
+/// Whether it answers is noted there.
+fn silence(out: &WayOut, hop: &NextHop) -> OfHost {
+    out.shared.silence.of(&hop.key(&out.connector.name), out.connector.max_connections)
 }
 
 /// All that comes before MAIL.

@@ -84,8 +84,10 @@ impl Trouble {
     /// The conversation broke.
     #[must_use]
     pub(super) fn broken(connection: &Connection, broken: &Broken, step: Step) -> Self {
-        let enhanced =
-            if matches!(broken, Broken::TimedOut(_) | Broken::BlackHole(_)) { NO_ANSWER } else { BAD_CONNECTION };
+        let enhanced = match broken {
+            Broken::TimedOut(_) | Broken::Silent(_) | Broken::BlackHole(_) => NO_ANSWER,
+            Broken::Closed | Broken::Io(_) | Broken::Reply(_) => BAD_CONNECTION,
+        };
         let scope = match (step, broken) {
             _ if is_before_mail(step) => Scope::Host,
             // A server may think long about a recipient (Exchange's tarpit): that is no sign of illness.

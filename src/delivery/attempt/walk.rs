@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 mod beside;
 
-use super::checkout::{Checkout, HeldSlots};
+use super::checkout::{Checkout, HeldSlots, Others};
 use super::connection::Connection;
 use super::conversation::Ended;
 use super::hops::{self, NextHop, NoHop};
@@ -139,6 +139,7 @@ impl Walk {
                     }
                 }
             }
+            self.silent_last();
             if let Some(found) = self.pooled() {
                 return Some(self.checkout(found));
             }
@@ -170,7 +171,30 @@ impl Walk {
     fn checkout(&self, found: Found) -> Box<Checkout> {
         let Found { hop, mut connection, slots } = found;
         connection.patience = self.out.waits.reply;
-        Box::new(Checkout::new(self.out.clone(), hop, connection, slots))
+        Box::new(Checkout::new(self.out.clone(), hop, connection, slots).beside(self.others()))
+    }
+
+    /// Whether a host is left that answers, as far as is known.
+    fn others(&self) -> Others {
+        let (silence, name) = (&self.out.shared.silence, &self.out.connector.name);
+        let answers = |hop: &NextHop| !silence.is_any() || !silence.is_silent(&hop.key(name));
+        if self.ahead.iter().any(answers) { Others::Left } else { Others::None }
+    }
+
+    /// Hosts that are silent come behind those that are not; but a few at a time find out whether they still are.
+    fn silent_last(&mut self) {
+        let shared = &self.out.shared;
+        if self.ahead.len() < 2 || !shared.silence.is_any() {
+            return;
+        }
+        let (name, limit) = (&self.out.connector.name, self.out.connector.max_connections);
+        let (mut first, last): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.ahead).into_iter().partition(|hop| {
+                let key = hop.key(name);
+                !shared.silence.is_avoided(&key, shared.hosts.in_use(&key), limit)
+            });
+        first.extend(last);
+        self.ahead = first;
     }
 
     /// A connection of the first host's from the pool, if the host may have one more in use.

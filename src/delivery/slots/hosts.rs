@@ -69,6 +69,13 @@ impl HostLimits {
         Some(HostSlot { slot, host })
     }
 
+    /// How many connections to the host are in use.
+    #[must_use]
+    pub fn in_use(&self, key: &HostKey) -> usize {
+        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.get(key).map_or(0, |host| host.line.look(|queue| queue.held()))
+    }
+
     /// How many connections the host is allowed; `None`: nothing is known of it.
     #[must_use]
     pub fn allowed(&self, key: &HostKey) -> Option<usize> {

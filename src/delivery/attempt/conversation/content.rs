@@ -119,6 +119,9 @@ impl Conversation {
 
     /// What the reply to DATA or the dot means for these recipients, who await it.
     fn finish(&mut self, step: Step, all: Vec<usize>, (reply, reading): (&Reply, Reading)) {
+        if let Some(silence) = &self.connection.silence {
+            silence.ends_one();
+        }
         let next_hop = &self.connection.next_hop;
         let outcome = match reading.meaning {
             Meaning::Positive => Outcome::relayed(reply.clone(), next_hop, &self.connection.offers),

@@ -68,6 +68,7 @@ impl Walk {
 
     /// Begins with the next host; one that has a connection in the pool is found at once.
     fn begin_beside(&mut self, under_way: &mut Vec<Dialing>, sender: &mpsc::UnboundedSender<Dialed>) -> Option<Found> {
+        self.silent_last();
         let hop = self.ahead.pop_front()?;
         let key = hop.key(&self.out.connector.name);
         let Some(host) = self.host_slot(&key) else {
