@@ -36,10 +36,10 @@ pub use reach::Reach;
 use tries::Tries;
 
 use super::dns::{Dns, DnsError};
-use super::health::Health;
+use super::health::{Back, Health};
 use super::pool::Pool;
 use super::silence::Silence;
-use super::slots::{Applicant, HostLimits, Slots};
+use super::slots::{Applicant, Client, HostLimits, Slots};
 use crate::config::{CutThrough, Select, SendConnector, SmtpOut, Speaks, WhenUnreachable};
 use crate::metrics::Metrics;
 use crate::smtp::domain::Domain;
@@ -158,6 +158,14 @@ impl WayOut {
         self.terms.smtp.speaks
     }
 
+    /// A session has reached a host. The queue hears by its own attempts what it reaches.
+    fn reached(&self) {
+        if !self.has_smart_hosts() && self.applicant.client != Client::QUEUE {
+            let domain = Some(self.next_hop_domain.clone());
+            self.shared.health.is_back(Back { connector: self.connector.name.clone(), domain });
+        }
+    }
+
     /// Whether its next hops are the connector's own, whatever the recipient's domain.
     pub(crate) fn has_smart_hosts(&self) -> bool {
         !self.terms.smtp.smart_hosts.is_empty()
@@ -188,8 +196,8 @@ impl Outbound {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Waits until next hops answer that were down: their connectors. One may wait.
-    pub async fn came_back(&self) -> Vec<Arc<str>> {
+    /// Waits until next hops answer that were down, or not known; by MX, those that a session has reached. One may wait.
+    pub async fn came_back(&self) -> Vec<Back> {
         self.shared.health.came_back().await
     }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::config::SmartHost;
 use crate::fast_map::FastMap;
+use crate::smtp::domain::Domain;
 use crate::smtp::reply::Reply;
 
 /// After a test begins, and after a failure of a next hop that is down, nobody tests it for so long.
@@ -25,6 +26,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const TRUSTED: Duration = Duration::from_secs(60);
 /// What was not heard of for so long is forgotten first.
 const FORGOTTEN: Duration = Duration::from_secs(60);
+/// So many are told of at once; mail for others waits for its time.
+const MOST_BACK: usize = 100;
 /// Next hops that are remembered; beyond it those of which nothing was heard for [`FORGOTTEN`] are forgotten, or all.
 const REMEMBERED: usize = 10_000;
 
@@ -55,14 +58,23 @@ pub enum Change {
     Same,
 }
 
+/// Whose next hop answers again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Back {
+    /// The send connector.
+    pub connector: Arc<str>,
+    /// By MX: the recipients' domain.
+    pub domain: Option<Domain>,
+}
+
 /// All next hops that were tried lately.
 #[derive(Debug, Default)]
 pub struct Health {
     known: Mutex<FastMap<Key, Known>>,
     /// A test is over.
     tested: Notify,
-    /// Connectors of next hops that were down and answered, until somebody asks.
-    back: Mutex<Vec<Arc<str>>>,
+    /// Whose next hops answered that were down, or not known, until somebody asks.
+    back: Mutex<Vec<Back>>,
     is_back: Notify,
 }
 
@@ -120,16 +132,29 @@ impl Health {
         known.heard = Instant::now();
         match std::mem::replace(&mut known.state, State::Answered) {
             State::Down(_) => {
-                self.back.lock().unwrap_or_else(PoisonError::into_inner).push(key.connector.clone());
-                self.is_back.notify_one();
+                self.is_back(Back { connector: key.connector.clone(), domain: None });
                 Change::News
             }
-            State::Answered | State::Struck(_) | State::Unknown => Change::Same,
+            // Since we started, perhaps; it may have been down before.
+            State::Unknown => {
+                self.is_back(Back { connector: key.connector.clone(), domain: None });
+                Change::Same
+            }
+            State::Answered | State::Struck(_) => Change::Same,
         }
     }
 
-    /// Waits until next hops answer that were down: their connectors. One may wait.
-    pub async fn came_back(&self) -> Vec<Arc<str>> {
+    /// A next hop answers that may have been out of reach for others.
+    pub fn is_back(&self, back: Back) {
+        let mut all = self.back.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < MOST_BACK && !all.contains(&back) {
+            all.push(back);
+            self.is_back.notify_one();
+        }
+    }
+
+    /// Waits until next hops answer that were down, or not known. One may wait.
+    pub async fn came_back(&self) -> Vec<Back> {
         loop {
             let back = std::mem::take(&mut *self.back.lock().unwrap_or_else(PoisonError::into_inner));
             if !back.is_empty() {
@@ -276,6 +301,29 @@ mod tests {
         assert_eq!(health.standing(&key(2)), Standing::Up);
         assert_eq!(health.answers(&key(1)), Change::News);
         assert_eq!(health.answers(&key(1)), Change::Same);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_down_or_not_known_and_answers_is_told_once() {
+        let health = Health::default();
+        let back = |domain: Option<&str>| Back {
+            connector: "secondary".into(),
+            domain: domain.map(|domain| Domain::parse(domain).unwrap()),
+        };
+        health.answers(&key(1));
+        assert_eq!(health.came_back().await, [back(None)]);
+        health.answers(&key(1));
+        for _ in 0..3 {
+            health.fails(&key(1), &failure("refused"));
+        }
+        health.is_back(back(Some("a.test")));
+        health.is_back(back(Some("a.test")));
+        health.answers(&key(1));
+        assert_eq!(health.came_back().await, [back(Some("a.test")), back(None)]);
+        for number in 0..1000 {
+            health.is_back(back(Some(&format!("d{number}.test"))));
+        }
+        assert_eq!(health.came_back().await.len(), MOST_BACK);
     }
 
     #[tokio::test(start_paused = true)]

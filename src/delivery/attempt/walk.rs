@@ -170,6 +170,7 @@ impl Walk {
 
     fn checkout(&self, found: Found) -> Box<Checkout> {
         let Found { hop, mut connection, slots } = found;
+        self.out.reached();
         connection.patience = self.out.waits.reply;
         Box::new(Checkout::new(self.out.clone(), hop, connection, slots).beside(self.others()))
     }

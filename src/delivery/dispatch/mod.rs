@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Retry};
 use crate::delivery::attempt::Outbound;
+use crate::delivery::health::Back;
 use crate::delivery::last_refusals::LastRefusal;
 use crate::delivery::memory::Memory;
 use crate::in_force::Current;
@@ -278,12 +279,12 @@ impl Shared {
         next.map_or(TICK, |due| due.since(now).min(TICK))
     }
 
-    /// Next hops of these connectors were down and answer, be it a session: what waits for them goes too.
-    fn hops_are_back(&self, connectors: &[Arc<str>]) {
+    /// These next hops answer, be it a session: what waits for them goes too.
+    fn hops_are_back(&self, hops: &[Back]) {
         let config = self.parts.current.load().config.clone();
         let mut queue = self.queue();
-        for connector in connectors {
-            queue.hop_is_back(connector, (rules(&config, connector), UnixTime::steady()));
+        for back in hops {
+            queue.hop_is_back(back, (rules(&config, &back.connector), UnixTime::steady()));
         }
     }
 
@@ -327,7 +328,7 @@ async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
                 Some(handover) => shared.take(handover),
                 None => sessions_live = false,
             },
-            connectors = shared.parts.outbound.came_back() => shared.hops_are_back(&connectors),
+            hops = shared.parts.outbound.came_back() => shared.hops_are_back(&hops),
             () = shared.wake.notified() => {}
             () = tokio::time::sleep(idle) => {}
             _ = tick.tick() => {

@@ -16,6 +16,7 @@ use self::live::{Live, Slot};
 use self::pace::Pace;
 use super::basis::Basis;
 use super::branch::Grouping;
+use crate::delivery::health::Back;
 use crate::message::queue_id::QueueId;
 use crate::report::waiting::{Counted, Waiting};
 use crate::routing::verdict::Route;
@@ -206,10 +207,15 @@ impl Queue {
         }
     }
 
-    /// A next hop of this connector answers again that was down. Where it goes by MX nobody knows whose that is.
-    pub(super) fn hop_is_back(&mut self, connector: &str, (rules, now): (Rules, UnixTime)) {
-        if let Some(lane) = self.lanes.get_mut(connector).filter(|_| !rules.by_domain()) {
-            lane.answered(0, rules, now);
+    /// A next hop answers that was down, or not known. Where it goes by MX it must be said whose that is.
+    pub(super) fn hop_is_back(&mut self, back: &Back, (rules, now): (Rules, UnixTime)) {
+        let group = match (&back.domain, rules.by_domain()) {
+            (Some(domain), true) => group(domain),
+            (None, false) => 0,
+            (Some(_), false) | (None, true) => return,
+        };
+        if let Some(lane) = self.lanes.get_mut(&back.connector) {
+            lane.is_back(group, rules, now);
         }
     }
 

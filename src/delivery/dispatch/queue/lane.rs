@@ -37,14 +37,22 @@ pub(super) struct Lane {
     running_for: HashMap<u32, usize>,
     /// Domains that could not be reached, and since when; 0 where the next hops are the connector's.
     down: HashMap<u32, UnixTime>,
-    /// After an outage: so many attempts at once, until it is as many as ever.
-    gentle: Option<usize>,
+    /// After an outage.
+    gentle: Option<Gentle>,
     /// Messages to be tried, by age.
     pub(super) waiting: BTreeSet<QueueId>,
     /// Reports that strangers caused, to be sent when it is their turn.
     pub(super) reports: BTreeSet<QueueId>,
     /// Messages held, by age.
     pub(super) held: BTreeSet<QueueId>,
+}
+
+/// A next hop is back: so many attempts at once, until it is as many as ever.
+#[derive(Debug, Clone, Copy)]
+struct Gentle {
+    /// Whose it is, where domains share the places; else 0, and all are meant.
+    group: u32,
+    most: usize,
 }
 
 impl Lane {
@@ -81,8 +89,13 @@ impl Lane {
             if !self.has_place(kind, limit) {
                 return None;
             }
-            let Self { hints, running, running_for, down, .. } = self;
-            let has_room = |group| !by_domain || has_room((*running, running_for), down, group, limit);
+            let Self { hints, running, running_for, down, gentle, .. } = self;
+            let is_gentle = |group| {
+                let its = running_for.get(&group).copied().unwrap_or(0);
+                gentle.is_none_or(|gentle| gentle.group != group || its < gentle.most)
+            };
+            let has_room =
+                |group| !by_domain || has_room((*running, running_for), down, group, limit) && is_gentle(group);
             let hint = hints[kind as usize].take(has_room)?;
             if self.waits(hint.id) || self.held.contains(&hint.id) {
                 return Some(hint);
@@ -91,7 +104,8 @@ impl Lane {
     }
 
     fn limit(&self, rules: Rules) -> usize {
-        self.gentle.map_or(rules.limit, |gentle| gentle.min(rules.limit))
+        let all = self.gentle.filter(|gentle| gentle.group == 0);
+        all.map_or(rules.limit, |gentle| gentle.most.min(rules.limit))
     }
 
     /// Whether another attempt may begin.
@@ -136,13 +150,24 @@ impl Lane {
     /// Its next hop (that of this domain, where it goes by MX) answered: if it had been out, what waited for it is due,
     /// gently.
     pub(super) fn answered(&mut self, group: u32, rules: Rules, now: UnixTime) {
-        self.gentle = self.gentle.map(|gentle| gentle + 1).filter(|gentle| *gentle < rules.limit);
+        let its = if rules.by_domain() { group } else { 0 };
+        if let Some(gentle) = self.gentle.as_mut().filter(|gentle| gentle.group == its) {
+            gentle.most += 1;
+            self.gentle = self.gentle.filter(|gentle| gentle.most < rules.limit);
+        }
+        self.is_back(group, rules, now);
+    }
+
+    /// The same, heard of by others than its own attempts.
+    pub(super) fn is_back(&mut self, group: u32, rules: Rules, now: UnixTime) {
         let group = if rules.by_domain() { group } else { 0 };
         let Some(since) = self.down.remove(&group) else { return };
         if now.since(since) >= OUTAGE {
             let of = rules.by_domain().then_some(group);
             let hastened: usize = self.hints.iter_mut().map(|hints| hints.hop_is_back(of)).sum();
-            self.gentle = (hastened > rules.limit).then_some(1);
+            if hastened > rules.limit {
+                self.gentle = Some(Gentle { group, most: 1 });
+            }
         }
     }
 

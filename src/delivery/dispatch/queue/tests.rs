@@ -325,6 +325,47 @@ fn when_it_is_gone_again_the_rest_waits_for_its_time() {
     assert_eq!(bench.left(), 0);
 }
 
+/// By MX a session's answer is one domain's: its mail goes gently, and that of others as ever.
+#[test]
+fn a_domain_that_a_session_has_reached_is_back() {
+    let by_mx = |_: &str| Rules { limit: 8, grouping: Grouping::ByDomain, reports_per_minute: Some(60) };
+    let back = |domain: Option<&str>| Back {
+        connector: "a".into(),
+        domain: domain.map(|domain| crate::smtp::domain::Domain::parse(domain).unwrap()),
+    };
+    for restored in [false, true] {
+        let mut bench = Bench::default();
+        for id in 0..60 {
+            let to = if id < 30 { BOB } else { "dave@fabrikam.com" };
+            let entry = entry(id, &[(to, "a", out_of_reach(NOW + 600 + id))]);
+            if restored { bench.restore(entry) } else { bench.insert(entry) }
+        }
+        bench.insert(entry(100, &[(BOB, "a", due(NOW + 600))])); // greylisted
+        for nobody in [None, Some("elsewhere.com")] {
+            bench.queue.hop_is_back(&back(nobody), (by_mx(""), UnixTime(NOW)));
+            assert_eq!(bench.pick(by_mx, NOW).len(), 0, "{nobody:?}");
+        }
+        for id in 200..220 {
+            bench.insert(entry(id, &[(&format!("u@d{id}.com"), "a", State::due(UnixTime(NOW)))]));
+        }
+        bench.queue.hop_is_back(&back(Some("contoso.com")), (by_mx(""), UnixTime(NOW)));
+        let mut rounds = Vec::new();
+        for _ in 0..20 {
+            let begun = bench.pick(by_mx, NOW);
+            rounds.push(begun.iter().filter(|begun| begun.domain() == "contoso.com").count());
+            for begun in begun {
+                let to = format!("u@{}", begun.domain());
+                bench.queue.heard(&route(&to, "a"), Heard::Answer, (by_mx(""), UnixTime(NOW)));
+                bench.delivers(begun);
+            }
+        }
+        assert_eq!(rounds.iter().sum::<usize>(), 30);
+        rounds.retain(|begun| *begun > 0);
+        assert_eq!(rounds[..4], [1, 2, 4, 4], "gently, and never more than half of the places");
+        assert_eq!(bench.left(), 31, "the other domain's, and what was told to come later");
+    }
+}
+
 #[test]
 fn one_senders_thousand_do_not_hold_up_another() {
     let mut bench = Bench::default();
