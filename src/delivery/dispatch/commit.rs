@@ -83,7 +83,7 @@ fn settled(in_force: &InForce, entry: &Entry, attempted: &Attempted, now: Moment
 }
 
 /// Whether a next hop answered; `None`: none was asked.
-fn heard(attempted: &Attempted) -> Option<Heard> {
+pub(super) fn heard(attempted: &Attempted) -> Option<Heard> {
     match attempted.outcome.class {
         Class::LeftToQueue | Class::InDoubt => None,
         Class::Unreachable => Some(Heard::Nothing),
@@ -135,7 +135,7 @@ async fn try_commit(
 }
 
 /// What is durable of an update of a message that stands so; its way where that is another one.
-fn change(before: &Entry, update: &Update) -> Change {
+pub(super) fn change(before: &Entry, update: &Update) -> Change {
     let old = before.recipients.get(update.recipient).map(|queued| &queued.route);
     let route = (old != Some(&update.route)).then(|| update.route.clone());
     Change { id: before.id, recipient: update.recipient, state: update.state.clone(), route }

@@ -362,6 +362,8 @@ impl Ticket {
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod outage;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_of_reports;

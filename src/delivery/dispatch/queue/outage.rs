@@ -1,0 +1,356 @@
+//! An outage of a day, with restarts: queue, schedule and spool as they are, on a clock of the test's. The next hop is the
+//! test's too: it is dead, and later takes all.
+//!
+//! Between two looks at the clock half a minute passes. A restart loses what a stop or a kill loses: the queue's time goes
+//! on where it was saved.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::config::Retry;
+use crate::delivery::dispatch::commit::{change, heard};
+use crate::delivery::dispatch::sample::{self, route};
+use crate::delivery::dispatch::settle::{self, Attempted, End, Settled};
+use crate::delivery::outcome::{Class, Outcome as Tried};
+use crate::metrics::Metrics;
+use crate::report::Action;
+use crate::smtp::reply::{Enhanced, Reply};
+use crate::spool::entry::{Outcome, Record};
+use crate::spool::store::LogStore;
+use crate::spool::{Draft, Sizes, Spool};
+use crate::time::{Moment, QueueTime};
+
+const TICK: u64 = 30;
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const CONTENT: &[u8] = b"Subject: hello\r\n\r\nHello.\r\n";
+const TO: &str = "bob@contoso.com";
+/// A small log, so that it is tidied often.
+const SIZES: Sizes = Sizes { segment: 256 << 10, slack: 1 << 20, reserve: 64 << 10 };
+
+/// How often and how long.
+#[derive(Clone, Copy)]
+struct Plan {
+    messages: usize,
+    /// A process lives for so long; `None`: there is one.
+    restarts: Option<u64>,
+    outage: u64,
+    give_up_after: u64,
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Stop,
+    /// The queue's time since the last whole minute is lost.
+    Kill,
+}
+
+/// What happened to one message.
+#[derive(Default)]
+struct Story {
+    queued_at: QueueTime,
+    attempts: u32,
+    delivered: u32,
+    /// Its reports, with its age then.
+    told: Vec<(Action, u64)>,
+}
+
+struct World {
+    folder: tempfile::TempDir,
+    spool: Option<LogStore>,
+    queue: Queue,
+    retry: Retry,
+    now: u64,
+    /// When this process started, and what the queue's time was then.
+    start: (u64, u64),
+    up: bool,
+    tries: u32,
+    stories: HashMap<QueueId, Story>,
+    /// The most octets that the spool took at the end of a process.
+    octets: u64,
+}
+
+fn rules(_: &str) -> Rules {
+    Rules { limit: 500, grouping: Grouping::Together, reports_per_minute: Some(60) }
+}
+
+/// Thousands of records are synced, and none has to outlive the test.
+fn in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn octets(folder: &Path) -> u64 {
+    let of = |entry: std::io::Result<std::fs::DirEntry>| {
+        let Ok(entry) = entry else { return 0 };
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => octets(&entry.path()),
+            // A segment is begun at its whole length.
+            Ok(metadata) => std::os::unix::fs::MetadataExt::blocks(&metadata) * 512,
+            Err(_) => 0, // tidied away meanwhile
+        }
+    };
+    std::fs::read_dir(folder).map_or(0, |entries| entries.map(of).sum())
+}
+
+impl World {
+    fn new(plan: Plan) -> Self {
+        let retry = Retry {
+            first: Duration::from_secs(30),
+            factor: 2.0,
+            max: Duration::from_secs(120),
+            warn_after: Duration::from_secs(4 * HOUR),
+            give_up_after: Duration::from_secs(plan.give_up_after),
+        };
+        let now = UnixTime::now().0;
+        let mut world = Self {
+            folder: in_memory(),
+            spool: None,
+            queue: Queue::default(),
+            retry,
+            now,
+            start: (now, now),
+            up: false,
+            tries: 0,
+            stories: HashMap::new(),
+            octets: 0,
+        };
+        world.start(now);
+        world
+    }
+
+    fn spool(&self) -> &LogStore {
+        self.spool.as_ref().unwrap()
+    }
+
+    /// A process begins; the queue's time goes on from there.
+    fn start(&mut self, queue_time: u64) {
+        let folder = self.folder.path();
+        std::fs::write(folder.join("clock"), format!("fingerpost queue time 1\n{queue_time}\n")).unwrap();
+        let spool = LogStore::open(folder, SIZES, Metrics::new()).unwrap();
+        self.start = (self.now, queue_time);
+        self.tries += 1_000_000; // begins with a random number
+        self.queue = Queue::default();
+        for mut outline in spool.recovered() {
+            settle::after_start(&mut outline, |_| &self.retry, UnixTime(self.now));
+            self.queue.restore(&outline);
+        }
+        self.spool = Some(spool);
+    }
+
+    /// It ends, by a stop or by a kill, and the next one begins some seconds later.
+    fn restart(&mut self, by: By) {
+        let ran = self.now - self.start.0;
+        let saved = if by == By::Kill { ran / MINUTE * MINUTE } else { ran };
+        self.spool = None;
+        self.octets = self.octets.max(octets(self.folder.path()));
+        self.now += 7;
+        self.start(self.start.1 + saved);
+    }
+
+    fn queue_time(&self) -> QueueTime {
+        QueueTime(self.start.1 + self.now - self.start.0)
+    }
+
+    /// So many messages come.
+    async fn accept(&mut self, messages: usize) {
+        for _ in 0..messages {
+            let id = self.spool().new_id();
+            let mut entry = sample::entry(id.0, &[(TO, "a", State::due(UnixTime(self.now)))]);
+            (entry.received_at, entry.queued_at) = (UnixTime(self.now), self.queue_time());
+            entry.content.size = CONTENT.len() as u64;
+            let draft = Draft::Small { id, content: CONTENT.into() };
+            self.spool().commit(Record { accepted: vec![(draft, entry.clone())], changes: Vec::new() }).await.unwrap();
+            self.stories.insert(id, Story { queued_at: entry.queued_at, ..Story::default() });
+            self.queue.insert(entry, None);
+        }
+    }
+
+    /// All that is due until then.
+    async fn run(&mut self, seconds: u64) {
+        let until = self.now + seconds;
+        while self.now < until {
+            loop {
+                let turns = self.queue.pick(rules, UnixTime(self.now));
+                if turns.is_empty() {
+                    break;
+                }
+                self.attempts(turns).await;
+            }
+            self.now += TICK;
+        }
+    }
+
+    /// Attempts that are made side by side.
+    async fn attempts(&mut self, turns: Vec<Turn>) {
+        self.tries += 1;
+        let mut ended = Vec::new();
+        for turn in turns {
+            if !self.queue.is_loaded(turn.id)
+                && let Some(mut entry) = self.spool().entry(turn.id).unwrap()
+            {
+                settle::after_reading(&mut entry, |_| &self.retry, UnixTime(self.now));
+                self.queue.load(entry);
+            }
+            match self.queue.take(&turn, rules(""), UnixTime(self.now)) {
+                Some(picked) => ended.push((turn, self.attempt(&picked))),
+                None => {
+                    self.queue.led_nowhere(&turn);
+                    self.queue.finished(&turn);
+                }
+            }
+        }
+        let changes = ended.iter().map(|(_, (entry, _, settled))| change(entry, &settled.update)).collect();
+        self.spool().commit(Record { accepted: Vec::new(), changes }).await.unwrap();
+        for (turn, (_, attempted, settled)) in ended {
+            if let Some(heard) = heard(&attempted) {
+                self.queue.heard(&attempted.route, heard, (rules(""), UnixTime(self.now)));
+            }
+            self.queue.update(turn.id, vec![settled.update]);
+            self.queue.finished(&turn);
+        }
+    }
+
+    fn attempt(&mut self, picked: &Picked) -> (Arc<Entry>, Attempted, Settled) {
+        let (recipient, known) = picked.recipients[0].clone();
+        let state = &picked.entry.recipients[recipient].state;
+        let (outcome, end) = match self.up {
+            true => (
+                Tried::said(Class::Accepted, Reply::fixed(250, Enhanced(2, 0, 0), "ok"), &"hub".into()),
+                End::Delivered,
+            ),
+            false => (Tried::ours(Class::Unreachable, Reply::fixed(451, Enhanced(4, 4, 1), "down")), End::Deferred),
+        };
+        let (route, tries) = (route(TO, "a"), self.tries);
+        let counts = outcome.class != Class::Unreachable || tries != state.tries();
+        let attempted = Attempted { recipient, known, route, refused_now: None, outcome, counts, tries, end };
+        let (up, queue) = (Duration::from_secs(self.now - self.start.0), self.queue_time());
+        let settled =
+            settle::settle(&picked.entry, &attempted, &self.retry, Moment { day: UnixTime(self.now), queue, up });
+        let story = self.stories.get_mut(&picked.entry.id).unwrap();
+        story.attempts += 1;
+        story.delivered += u32::from(matches!(settled.update.state, State::Done(Outcome::Delivered { .. })));
+        if let Some(reported) = &settled.reported {
+            story.told.push((reported.action, queue.since(picked.entry.queued_at).as_secs()));
+        }
+        (picked.entry.clone(), attempted, settled)
+    }
+
+    /// Nothing waits any more, anywhere.
+    fn is_empty(&self) -> bool {
+        self.spool().live_messages() == 0
+            && self.queue.shown().all(|shown| shown.waiting + shown.held == 0)
+            && self.queue.live.is_empty()
+            && self.queue.next_due(rules).is_none()
+    }
+
+    fn told(&self, action: Action) -> impl Iterator<Item = u64> {
+        self.stories
+            .values()
+            .flat_map(|story| &story.told)
+            .filter(move |(told, _)| *told == action)
+            .map(|(_, age)| *age)
+    }
+}
+
+/// The outage, during which a third of the mail comes, where there are restarts.
+async fn outage(plan: Plan) -> World {
+    let mut world = World::new(plan);
+    // The spool's own clock stands where it started: what comes must come at a start.
+    let first = plan.restarts.map_or(plan.messages, |_| plan.messages * 2 / 3);
+    world.accept(first).await;
+    let each = plan.restarts.unwrap_or(29 * MINUTE);
+    let (ends, parts) = (world.now + plan.outage, plan.outage / each);
+    let mut left = plan.messages - first;
+    let mut ways = [By::Stop, By::Kill].into_iter().cycle();
+    while world.now < ends {
+        world.run(each.min(ends - world.now)).await;
+        if let Some(by) = ways.next().filter(|_| plan.restarts.is_some()) {
+            world.restart(by);
+        }
+        let come = left.min((plan.messages - first).div_ceil(parts as usize));
+        left -= come;
+        world.accept(come).await;
+    }
+    assert_eq!(left, 0);
+    world
+}
+
+/// Attempts for one message: as many as the schedule makes in this time, and one for each restart that came between.
+fn most_attempts(seconds: u64) -> u32 {
+    // A wait is a tenth less than two minutes at least; before that it is 27 and 54 seconds.
+    u32::try_from(seconds / 108).unwrap() + 3
+}
+
+#[tokio::test]
+async fn after_a_day_with_restarts_each_is_delivered_once() {
+    let plan = Plan { messages: 40, restarts: Some(29 * MINUTE), outage: 24 * HOUR, give_up_after: 48 * HOUR };
+    let mut world = outage(plan).await;
+    assert_eq!(world.spool().live_messages(), plan.messages);
+    assert!(world.stories.values().all(|story| story.delivered == 0));
+    for story in world.stories.values() {
+        let age = world.queue_time().since(story.queued_at).as_secs();
+        let least = (age / (120 + TICK)).saturating_sub(2);
+        assert!(
+            u64::from(story.attempts) >= least && story.attempts <= most_attempts(age),
+            "{} in {age} s",
+            story.attempts
+        );
+    }
+    // A delay is told once: here when it is twice `warn_after`, because no process runs for half an hour.
+    let late =
+        world.stories.values().filter(|story| world.queue_time().since(story.queued_at).as_secs() > 8 * HOUR + 150);
+    assert_eq!(world.told(Action::Delayed).count(), late.count());
+    assert!(world.told(Action::Delayed).all(|age| (8 * HOUR..=8 * HOUR + 150).contains(&age)));
+    assert_eq!(world.told(Action::Failed).count(), 0);
+
+    world.up = true;
+    world.run(3 * MINUTE).await;
+    assert!(world.is_empty(), "it is back, and {} wait", world.spool().live_messages());
+    assert!(world.stories.values().all(|story| story.delivered == 1));
+    world.restart(By::Kill);
+    assert!(world.is_empty());
+    assert!(world.octets < 4 * SIZES.slack, "{} octets", world.octets);
+}
+
+#[tokio::test]
+async fn what_is_given_up_is_given_up_in_time_whatever_restarts() {
+    for (restarts, outage_lasts, given_up) in [(None, 14, 12), (Some(29 * MINUTE), 26, 24)] {
+        let plan = Plan { messages: 30, restarts, outage: outage_lasts * HOUR, give_up_after: 12 * HOUR };
+        let mut world = outage(plan).await;
+        let old = |world: &World| {
+            let age = |story: &&Story| world.queue_time().since(story.queued_at).as_secs();
+            world.stories.values().filter(|story| age(story) > given_up * HOUR + 150).count()
+        };
+        // Not before their time, and none waits for ever.
+        let failed = world.told(Action::Failed).count();
+        assert!(failed >= plan.messages * 2 / 3 && failed == old(&world), "{restarts:?}: {failed}, {}", old(&world));
+        assert!(world.told(Action::Failed).all(|age| (given_up * HOUR..=given_up * HOUR + 150).contains(&age)));
+        assert_eq!(world.spool().live_messages(), plan.messages - failed);
+        world.up = true;
+        world.run(3 * MINUTE).await;
+        assert!(world.is_empty());
+        for story in world.stories.values() {
+            let failed = story.told.iter().filter(|(action, _)| *action == Action::Failed).count();
+            assert_eq!(failed + story.delivered as usize, 1, "{:?}", story.told);
+        }
+    }
+}
+
+/// The same with many more: `cargo test --lib outage -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "some minutes"]
+async fn a_day_with_a_thousand() {
+    let began = std::time::Instant::now();
+    let plan = Plan { messages: 1000, restarts: Some(29 * MINUTE), outage: 24 * HOUR, give_up_after: 48 * HOUR };
+    let mut world = outage(plan).await;
+    let attempts: u32 = world.stories.values().map(|story| story.attempts).sum();
+    println!("{attempts} attempts in vain, at most {} octets of spool, in {:?}", world.octets, began.elapsed());
+    world.up = true;
+    world.run(3 * MINUTE).await;
+    assert!(world.is_empty());
+    assert!(world.stories.values().all(|story| story.delivered == 1));
+    assert!(world.octets < 8 << 20, "{} octets", world.octets);
+}
