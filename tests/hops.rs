@@ -25,6 +25,8 @@ mod operator;
 mod outage;
 #[path = "hops/parameters.rs"]
 mod parameters;
+#[path = "hops/silent.rs"]
+mod silent;
 #[path = "hops/tarpit.rs"]
 mod tarpit;
 #[path = "hops/postfix.rs"]

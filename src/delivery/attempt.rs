@@ -99,7 +99,12 @@ pub(crate) struct WayOut {
     pub(crate) applicant: Applicant,
     /// Which hosts it may go to.
     reach: Reach,
+    /// Gives back its place in the queue, where it has one.
+    place: Option<Arc<GivesPlace>>,
 }
+
+/// Gives back an attempt's place in the queue before the attempt is over.
+pub type GivesPlace = dyn Fn() + Send + Sync;
 
 /// How long next hops are waited for, each wait by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,6 +229,7 @@ impl Outbound {
             waits,
             applicant,
             reach: Reach::Anywhere,
+            place: None,
         }
     }
 }

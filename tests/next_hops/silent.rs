@@ -91,6 +91,20 @@ async fn at_data_a_few_wait_and_the_rest_goes_by_the_other() {
     a_few_wait("data").await;
 }
 
+/// They may have arrived, so they wait; but the connections are there for others.
+#[tokio::test]
+async fn at_the_dot_those_who_are_there_wait_and_the_rest_goes_by_the_other() {
+    let mut two = Two::start("dot => wait", "").await;
+    two.send(100, ALL);
+    two.have((ALL, 100 - ALL)).await;
+    two.first.follow("");
+    two.all_accepted().await;
+    assert_eq!(two.taken(), (ALL, 100 - ALL), "each once");
+    two.send(ALL, ALL);
+    two.all_accepted().await;
+    assert_eq!(two.taken(), (2 * ALL, 100 - ALL));
+}
+
 #[tokio::test]
 async fn one_connection_is_not_kept_by_a_silent_host() {
     let mut two = Two::start("rcpt => wait", "").await;

@@ -100,6 +100,7 @@ impl Letter {
             content: &self.content,
             fields: &|_, _| String::from_utf8(self.prefix.clone()).unwrap(),
             body,
+            place: None,
             recipients: recipients.collect(),
         };
         outbound.send(&Domain::parse(EHLO).unwrap(), branch).await

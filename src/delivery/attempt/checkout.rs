@@ -3,9 +3,11 @@
 //! `walk` hands it out ready for MAIL, `delivery::branch` speaks over it and gives it back. A checkout that is dropped closes
 //! its connection and says nothing of the host: what a client breaks never counts against it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::WayOut;
@@ -273,9 +275,30 @@ impl Checkout {
         self.talk.end();
     }
 
-    /// What the next hop says to the whole message.
+    /// What the next hop says to the whole message. It may have arrived, so that it is waited for where the host is silent
+    /// too; but not in a place that others need, who go to another host.
     pub(crate) async fn verdict(&mut self, patience: Patience) -> Ended {
-        self.talk.verdict(patience).await
+        if self.others == Others::None {
+            return self.talk.verdict(patience).await;
+        }
+        let enough = Arc::new(Notify::new());
+        self.talk.connection_mut().enough = Some(enough.clone());
+        let ended = {
+            let mut verdict = pin!(self.talk.verdict(patience));
+            tokio::select! {
+                biased;
+                ended = &mut verdict => ended,
+                () = enough.notified() => {
+                    self.slots.connector.give_up();
+                    if let Some(place) = &self.out.place {
+                        place();
+                    }
+                    verdict.await
+                }
+            }
+        };
+        self.talk.connection_mut().enough = None;
+        ended
     }
 
     /// What recipients were told since this was asked last.

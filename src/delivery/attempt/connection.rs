@@ -12,6 +12,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -94,6 +95,8 @@ pub struct Connection {
     pub silence: Option<OfHost>,
     /// Whether a silent host is left, for another one.
     pub leaves: bool,
+    /// Where it is not left: who is told that enough others wait there too.
+    pub enough: Option<Arc<Notify>>,
     watch: Watch,
     alarm: Alarm,
 }
@@ -165,6 +168,7 @@ impl Connection {
             patience,
             silence: None,
             leaves: false,
+            enough: None,
             watch,
             alarm: Alarm::new(),
         }
@@ -236,8 +240,12 @@ impl Connection {
                 }
                 () = self.alarm.at(silence.next_look().map_or(look, |next| next.min(look))) => {
                     let now = Instant::now();
-                    if silence.look(now) == Then::Leave && self.leaves {
+                    let enough = silence.look(now) == Then::Leave;
+                    if enough && self.leaves {
                         return Err(Broken::Silent(now - began));
+                    }
+                    if let Some(told) = self.enough.as_ref().filter(|_| enough) {
+                        told.notify_one();
                     }
                     if now >= look {
                         self.stalled(deadline, limit)?;

@@ -58,6 +58,7 @@ impl Outbound {
             waits,
             applicant: Applicant::QUEUE,
             reach: Reach::Anywhere,
+            place: None,
         };
         let hops = match hops::hops(&out).await {
             Ok(hops) => hops,

@@ -5,10 +5,11 @@
 //! from the pool, is looked at again, for DNS may say something else each time it is asked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
-use super::WayOut;
 use super::connection::Connection;
 use super::open::is_own;
+use super::{GivesPlace, WayOut};
 use crate::config::{AllowPrivate, Reports};
 use crate::delivery::health::Key;
 use crate::message::envelope::{Origin, Relay};
@@ -41,6 +42,11 @@ impl WayOut {
     /// The same for mail that may not go everywhere.
     pub(crate) fn within(self, reach: Reach) -> Self {
         Self { reach, ..self }
+    }
+
+    /// The same for an attempt that has a place in the queue.
+    pub(crate) fn in_place(self, place: Option<Arc<GivesPlace>>) -> Self {
+        Self { place, ..self }
     }
 
     /// Whether it may go to this address. Smart hosts, and their MX, are the operator's own word.

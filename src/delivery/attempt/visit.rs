@@ -100,6 +100,7 @@ impl Outbound {
             waits,
             applicant: Applicant::QUEUE,
             reach: Reach::Anywhere,
+            place: None,
         };
         let hops = match hops::smart_hosts(&out).await {
             Ok(hops) => hops,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::content::Waits;
 use super::{Body, Branch, Fields, Lag, Member, Message};
 use crate::config::{SendConnector, SmtpOut};
-use crate::delivery::attempt::{Outbound, Reach, Waits as Patience};
+use crate::delivery::attempt::{GivesPlace, Outbound, Reach, Waits as Patience};
 use crate::delivery::outcome::Outcome;
 use crate::delivery::slots::Applicant;
 use crate::message::envelope::{Origin, RcptTo, Sender};
@@ -34,6 +34,8 @@ pub struct QueuedBranch<'a> {
     pub fields: &'a Fields<'a>,
     /// The content.
     pub body: Stored,
+    /// Gives back its place in the queue.
+    pub place: Option<Arc<GivesPlace>>,
     /// The recipients: what RCPT said to us, and what RCPT TO carries.
     pub recipients: Vec<(RcptTo, Address)>,
 }
@@ -48,7 +50,7 @@ impl Outbound {
         let members = queued.recipients.into_iter().enumerate().map(member).collect();
         let out =
             self.way_out(ehlo, (connector, smtp), queued.next_hop_domain, (Patience::of_queue(smtp), Applicant::QUEUE));
-        let out = out.within(queued.reach);
+        let out = out.within(queued.reach).in_place(queued.place);
         let message = Message { origin, sender, content, body: Body::File(queued.body), fields, waits: Waits::Nobody };
         for (at, outcome) in Branch::new(out).with(members).send(&message, &Lag::of(1)).await {
             outcomes[at] = outcome;

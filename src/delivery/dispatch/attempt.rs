@@ -1,9 +1,11 @@
 //! One turn of a message on a connector: from its place to its end, whatever that is.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::queue::{Ticket, Turn};
 use super::{AFTER_BREAKDOWN, Shared, commit, drops, retry, rules, run, settle};
+use crate::delivery::attempt::GivesPlace;
 use crate::message::queue_id::QueueId;
 use crate::spool::SpoolError;
 use crate::time::UnixTime;
@@ -11,37 +13,54 @@ use crate::time::UnixTime;
 /// One turn: an attempt, if something is due there. Whatever happens to it, its place and its recipients are free
 /// afterwards.
 pub(super) async fn attempt(shared: Arc<Shared>, turn: Turn) {
-    let place = Place { shared: &shared, turn: &turn };
+    let place = Arc::new(Place { shared: shared.clone(), turn, kept: AtomicBool::new(true) });
+    let turn = &place.turn;
     let in_force = shared.parts.current.load_full();
     match shared.load(turn.id).await {
         Ok(true) => {}
-        Ok(false) => return shared.queue().led_nowhere(&turn),
+        Ok(false) => return shared.queue().led_nowhere(turn),
         Err(error) => {
             tracing::error!(queue_id = %turn.id, %error, "a queued message cannot be read; it is tried again in {AFTER_BREAKDOWN:?}");
-            return shared.queue().again(&turn, UnixTime::steady().plus(AFTER_BREAKDOWN));
+            return shared.queue().again(turn, UnixTime::steady().plus(AFTER_BREAKDOWN));
         }
     }
     let rules = rules(&in_force.config, &turn.connector);
-    let taken = shared.queue().take(&turn, rules, UnixTime::steady());
-    let Some(picked) = taken else { return shared.queue().led_nowhere(&turn) };
+    let taken = shared.queue().take(turn, rules, UnixTime::steady());
+    let Some(picked) = taken else { return shared.queue().led_nowhere(turn) };
     let hold = Hold { shared: &shared, id: turn.id, ticket: turn.ticket };
-    let ended = run::run(&shared, &in_force, &picked).await;
+    // Not kept by whoever asks: what an attempt began may outlive it.
+    let gives = Arc::downgrade(&place);
+    let gives: Arc<GivesPlace> = Arc::new(move || gives.upgrade().iter().for_each(|place| place.give_up()));
+    let ended = run::run(&shared, &in_force, &picked, &gives).await;
     let _durable = commit::commit(&shared, &in_force, &picked.entry, ended).await;
     drop(hold);
+    let id = turn.id;
     drop(place);
-    drops::go_on(shared, turn.id).await;
+    drops::go_on(shared, id).await;
 }
 
-/// A turn's place on its connector.
-struct Place<'a> {
-    shared: &'a Shared,
-    turn: &'a Turn,
+/// A turn, and its place on its connector.
+struct Place {
+    shared: Arc<Shared>,
+    turn: Turn,
+    /// Whether it still has the place.
+    kept: AtomicBool,
 }
 
-impl Drop for Place<'_> {
+impl Place {
+    /// The turn goes on without it: nothing is left but to wait.
+    fn give_up(&self) {
+        if self.kept.swap(false, Ordering::Relaxed) {
+            self.shared.queue().gives_place(&self.turn);
+            self.shared.wake.notify_one();
+        }
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.shared.queue().finished(self.turn);
-        self.shared.wake.notify_one();
+        self.give_up();
+        self.shared.queue().ends(self.turn.id);
     }
 }
 

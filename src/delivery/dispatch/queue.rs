@@ -59,7 +59,7 @@ pub(super) struct Rules {
     pub(super) reports_per_minute: Option<usize>,
 }
 
-/// Somebody's turn: a place on a connector for one message. It is given back with [`Queue::finished`].
+/// Somebody's turn: a place on a connector for one message. It is given back with [`Queue::gives_place`].
 #[derive(Debug)]
 pub(super) struct Turn {
     /// Who will hold its recipients.
@@ -189,11 +189,17 @@ impl Queue {
         Held { ticket, id, recipients: live.map(|live| live.hold(recipients, ticket)).unwrap_or_default() }
     }
 
-    /// A turn is over.
-    pub(super) fn finished(&mut self, turn: &Turn) {
+    /// A turn has its place no longer. Once it is over too, [`Queue::ends`] is called.
+    pub(super) fn gives_place(&mut self, turn: &Turn) {
         if let Some(lane) = self.lanes.get_mut(&turn.connector) {
             lane.finished(turn.kind, turn.group);
         }
+    }
+
+    /// A turn is over.
+    #[cfg(test)]
+    pub(super) fn finished(&mut self, turn: &Turn) {
+        self.gives_place(turn);
         self.ends(turn.id);
     }
 

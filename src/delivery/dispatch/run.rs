@@ -13,7 +13,7 @@ use super::redecide::{self, Now};
 use super::settle::{Attempted, End};
 use super::tell;
 use crate::config::{Protocol, SendConnector, SmtpOut};
-use crate::delivery::attempt::Reach;
+use crate::delivery::attempt::{GivesPlace, Reach};
 use crate::delivery::branch::QueuedBranch;
 use crate::delivery::concurrently::concurrently;
 use crate::delivery::maildir::{self, Letter};
@@ -48,7 +48,12 @@ struct Plan {
 
 /// Makes the attempt. Returns how it ended for each recipient that was tried or is over; the others went back to the
 /// queue already.
-pub(super) async fn run(shared: &Shared, in_force: &Arc<InForce>, picked: &Picked) -> Vec<Attempted> {
+pub(super) async fn run(
+    shared: &Shared,
+    in_force: &Arc<InForce>,
+    picked: &Picked,
+    gives: &Arc<GivesPlace>,
+) -> Vec<Attempted> {
     let plan = plan(in_force, picked, UnixTime::now()).await;
     if !plan.elsewhere.is_empty() {
         commit::move_elsewhere(shared, &picked.entry, plan.elsewhere).await;
@@ -56,7 +61,7 @@ pub(super) async fn run(shared: &Shared, in_force: &Arc<InForce>, picked: &Picke
     let mut ended = plan.over;
     if let Some(connector) = in_force.config.send_connector(&picked.connector).filter(|_| !plan.going.is_empty()) {
         let started = Instant::now();
-        let tried = send(shared, in_force, connector, (&picked.entry, plan.going)).await;
+        let tried = send(shared, in_force, connector, (&picked.entry, plan.going), gives).await;
         tell::took(&shared.parts.metrics, connector, started.elapsed());
         ended.extend(judge(shared, in_force, &picked.entry, tried).await);
     }
@@ -143,9 +148,10 @@ async fn send(
     in_force: &InForce,
     connector: &Arc<SendConnector>,
     (entry, going): (&Entry, Vec<Attempted>),
+    gives: &Arc<GivesPlace>,
 ) -> Vec<Attempted> {
     let outcomes = match &connector.protocol {
-        Protocol::Smtp(smtp) => by_smtp(shared, in_force, (connector, smtp), (entry, &going)).await,
+        Protocol::Smtp(smtp) => by_smtp(shared, in_force, (connector, smtp), (entry, &going), gives).await,
         Protocol::Maildir(root) => {
             let mut outcomes = Vec::with_capacity(going.len());
             for attempted in &going {
@@ -169,6 +175,7 @@ async fn by_smtp(
     in_force: &InForce,
     (connector, smtp): (&Arc<SendConnector>, &Arc<SmtpOut>),
     (entry, going): (&Entry, &[Attempted]),
+    gives: &Arc<GivesPlace>,
 ) -> Vec<Outcome> {
     let Some(leader) = going.first() else { return Vec::new() };
     let body = match content::open(shared, entry).await {
@@ -191,6 +198,7 @@ async fn by_smtp(
         content: &entry.content,
         fields: &|connector, named| stamping::stamp(in_force, connector, identity, named),
         body,
+        place: Some(gives.clone()),
         recipients: recipients.collect(),
     };
     let outcomes = shared.parts.outbound.send(&in_force.config.server.hostname, branch).await;

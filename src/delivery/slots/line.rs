@@ -227,6 +227,15 @@ impl Slot {
         if self.returning.load(Ordering::Relaxed) { Stays::Returning } else { Stays::Kept }
     }
 
+    /// Gives it back, though its holder goes on: he only waits for an answer that nothing can hasten.
+    pub fn give_up(&mut self) {
+        if self.kept == Kept::Yes {
+            let held = Held { vouched: self.vouched, stays: self.stays() };
+            self.kept = Kept::GivenBack;
+            self.line.change(|queue| queue.free(held));
+        }
+    }
+
     /// Gives it back, and changes something before anybody else has it.
     pub(super) fn give_back<T>(mut self, change: impl FnOnce(&mut Waiters) -> T) -> T {
         self.kept = Kept::GivenBack;
@@ -240,10 +249,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.kept == Kept::Yes {
-            let held = Held { vouched: self.vouched, stays: self.stays() };
-            self.line.change(|queue| queue.free(held));
-        }
+        self.give_up();
     }
 }
 

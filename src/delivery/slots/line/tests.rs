@@ -249,3 +249,15 @@ async fn nothing_is_lost_among_threads() {
     let all: Vec<Slot> = std::iter::from_fn(|| slots.try_take(&name(), 5, applicant('A'))).collect();
     assert_eq!(all.len(), 5);
 }
+
+#[test]
+fn a_slot_that_its_holder_needs_no_longer_is_given_back_once() {
+    let slots = Slots::default();
+    let (mut first, _second) = (now(&slots, 2, 'A'), now(&slots, 2, 'B'));
+    assert!(slots.try_take(&name(), 2, applicant('C')).is_none());
+    first.give_up();
+    let _third = now(&slots, 2, 'C');
+    first.give_up();
+    drop(first);
+    assert!(slots.try_take(&name(), 2, applicant('D')).is_none());
+}
