@@ -154,21 +154,24 @@ def curve_of_recipients(lab):
 
 
 def curve_of_queued(lab):
-    """The cost of a message with an empty queue and with 1,000,000 messages waiting for a next hop that is away. They
-    come in through the program, as small as smtp-source makes them."""
-    place, waiting = lab.place("queued"), lab.scaled(1_000_000)
-    source = csv(place / "people.csv", people(NUMBERED // 2))
+    """The cost of a message with an empty queue and with 10,000, 100,000 and 1,000,000 messages waiting for a next hop that
+    is away. They come in through the program, as small as smtp-source makes them."""
+    sizes = [lab.scaled(size) for size in (10_000, 100_000, 1_000_000)]
+    source = csv(lab.place("queued") / "people.csv", people(NUMBERED // 2))
     filled_with = {}
 
-    def fill(load, server):
-        begun = time.monotonic()
-        load.source(server.port, waiting, Shape(size=200, numbered=False), "user@dead.test")
-        wait_for(lambda: server.metric("queue_messages") >= waiting, "the queue filled", 900)
-        server.cgroup.settle()
-        filled_with["filling_seconds"] = time.monotonic() - begun
+    def filling(waiting):
+        def fill(load, server):
+            begun = time.monotonic()
+            load.source(server.port, waiting, Shape(size=200, numbered=False), "user@dead.test")
+            wait_for(lambda: server.metric("queue_messages") >= waiting, "the queue filled", 900)
+            server.cgroup.settle()
+            filled_with["filling_seconds"] = time.monotonic() - begun
 
-    settings = {0: Setting(source, dead=True), waiting: Setting(source, dead=True)}
-    return curve(lab, "queued", settings, None, {waiting: fill}) | filled_with
+        return fill
+
+    settings = {size: Setting(source, dead=True) for size in (0, *sizes)}
+    return curve(lab, "queued", settings, None, {size: filling(size) for size in sizes}) | filled_with
 
 
 def curve(lab, name, settings, pump=None, prepare=None):
