@@ -140,7 +140,6 @@ impl Recovered {
             bad.push(bytes.len()..end.max(bytes.len()));
         }
         bytes.truncate(end);
-        self.index.segments.grow(link.number, bytes.len() as u64);
         let mut read_to = bytes.len();
         let mark = link.header.map_or([0; 8], |header| header.mark);
         let frames =
@@ -183,8 +182,9 @@ impl Recovered {
             }
         }
         // What could not be read may be more than a torn tail: nothing is cut off then.
-        let end = if is_all_read { read_to } else { bytes.len() };
-        self.last = Some((link.number, end as u64));
+        let end = if is_all_read { read_to } else { bytes.len() } as u64;
+        self.index.segments.grow(link.number, end);
+        self.last = Some((link.number, end));
         if !bad.is_empty() {
             self.damaged = true;
             self.aside.push(Aside::Segment(link.number, bad));
@@ -296,4 +296,37 @@ fn unread(path: &Path, number: u32, why: &str) -> SpoolError {
         path.display()
     );
     SpoolError::Io(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::record::{self, Logged};
+
+    /// What a kill leaves behind the last record: zeros that were written ahead, or half a record.
+    #[test]
+    fn a_segment_ends_where_its_records_end_and_is_known_to() {
+        let header = Header {
+            format: header::FORMAT,
+            number: 1,
+            previous: 0,
+            previous_end: 0,
+            first: 1,
+            last_id: QueueId(0),
+            mark: [7; 8],
+            rewritten_end: 0,
+        };
+        let mut written = header.write();
+        let logged = Logged { accepted: Vec::new(), changes: Vec::new().into() };
+        record::write(header.mark, &logged, &[], &mut written).unwrap();
+        for tail in [&[][..], &[0; 5000], &[7; 12]] {
+            let folder = tempfile::tempdir().unwrap();
+            let layout = Layout::make(folder.path()).unwrap();
+            fs::write(layout.segment(1), [&written, tail].concat()).unwrap();
+            let found = recover(&layout).unwrap();
+            let end = written.len() as u64;
+            assert_eq!(found.last, Some((1, end)));
+            assert_eq!(found.index.segments.end_of(1), Some(end), "{} octets behind it", tail.len());
+        }
+    }
 }
