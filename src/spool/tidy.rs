@@ -318,7 +318,8 @@ impl Tidy {
         Opened::read(&self.layout.segment(number))
     }
 
-    /// Asks the committer for all of these, and waits.
+    /// Asks the committer for all of these, and waits for each answer, also when one says no: what is still under way
+    /// reads segments, which nobody may rewrite meanwhile.
     fn ask(&self, whats: Vec<What>) -> Result<(), SpoolError> {
         let ended = || SpoolError::Io("the spool has stopped".into());
         let mut answers = Vec::with_capacity(whats.len());
@@ -327,7 +328,8 @@ impl Tidy {
             self.jobs.send(Job { what, answer }).map_err(|_| ended())?;
             answers.push(answered);
         }
-        answers.into_iter().try_for_each(|answered| answered.blocking_recv().map_err(|_| ended())?)
+        let all: Vec<_> = answers.into_iter().map(oneshot::Receiver::blocking_recv).collect();
+        all.into_iter().try_for_each(|answered| answered.map_err(|_| ended())?)
     }
 }
 
@@ -369,3 +371,6 @@ fn unread(missing: &[Range<usize>], otherwise: &str) -> String {
 fn write(draft: &Path, bytes: &[u8]) -> io::Result<()> {
     crate::private::create(draft)?.write_all(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! What the tidying thread asks the committer for.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+
+use super::super::index::Index;
+use super::super::segment::Segment;
+use super::super::shared::State;
+use super::*;
+use crate::message::queue_id::QueueId;
+
+/// The first answer may be a no; what was asked for besides is still being read then.
+#[test]
+fn all_answers_are_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = Layout::make(folder.path()).unwrap();
+    let header = Header {
+        format: header::FORMAT,
+        number: 1,
+        previous: 0,
+        previous_end: 0,
+        first: 1,
+        last_id: QueueId(0),
+        mark: [7; 8],
+        rewritten_end: 0,
+    };
+    let segment = Segment::begin(&layout, &header, 0).unwrap();
+    let (condition, metrics) = (Condition::default(), Metrics::new());
+    let large = Arc::new(Large::new(layout.clone(), (metrics.clone(), condition.clone()), 1));
+    let shared = Shared::new(State::new(Index::default(), (1, segment.readable()), HashSet::new()));
+    let clock = QueueClock::open(folder.path(), None).unwrap();
+    let (jobs, asked) = channel();
+    let tidy = Tidy::new(layout, (Sizes::default(), (condition, metrics)), (shared, large), (jobs, clock));
+    let is_done = Arc::new(AtomicBool::new(false));
+    let committer = std::thread::spawn({
+        let is_done = is_done.clone();
+        move || {
+            let (first, second): (Job, Job) = (asked.recv().unwrap(), asked.recv().unwrap());
+            first.end(Err(SpoolError::Io("a disk".into())));
+            std::thread::sleep(Duration::from_millis(50)); // for whoever does not wait
+            is_done.store(true, Ordering::SeqCst);
+            second.end(Ok(()));
+        }
+    });
+    let answered = tidy.ask(vec![What::Release, What::Release]);
+    assert!(is_done.load(Ordering::SeqCst) && answered.is_err());
+    committer.join().unwrap();
+}
