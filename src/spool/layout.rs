@@ -12,7 +12,7 @@
 //! aside/                  what could not be read, for a person to look at
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -46,6 +46,8 @@ pub(super) struct Layout {
     spare: PathBuf,
     /// Segments that are not in the usual folder, and where they are.
     elsewhere: Arc<Mutex<BTreeMap<u32, PathBuf>>>,
+    /// Folders for segments of which a sync has failed.
+    unsure: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
 /// How many folders for segments there are beside the usual one.
@@ -63,6 +65,7 @@ impl Layout {
             aside: at("aside"),
             spare: at("spare"),
             elsewhere: Arc::default(),
+            unsure: Arc::default(),
         }
     }
 
@@ -116,6 +119,28 @@ impl Layout {
     /// This segment is gone.
     pub(super) fn forget(&self, segment: u32) {
         self.elsewhere().remove(&segment);
+    }
+
+    /// Makes the names in this segment's folder durable. Once that has failed it fails for ever: another sync may succeed
+    /// although what the first was to write is lost.
+    pub(super) fn sync_names(&self, segment: u32) -> Result<(), SpoolError> {
+        let folder = self.folder_of(segment);
+        // One at a time: nobody may be on his way to sync it again.
+        let mut unsure = self.unsure();
+        if unsure.contains(&folder) {
+            let text = format!("cannot sync {}: it failed before, and is not tried again", folder.display());
+            return Err(SpoolError::Io(text));
+        }
+        sync_folder(&folder).inspect_err(|_| _ = unsure.insert(folder))
+    }
+
+    /// Whether no sync of this segment's folder has failed.
+    pub(super) fn is_sure(&self, segment: u32) -> bool {
+        !self.unsure().contains(&self.folder_of(segment))
+    }
+
+    fn unsure(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.unsure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is in all folders for segments, by number where they are segments.
@@ -293,4 +318,22 @@ pub(super) fn alert(metrics: &Metrics, error: &SpoolError, consequence: &str) {
 /// An error that names the file.
 pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> SpoolError {
     SpoolError::Io(format!("{what} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_whose_sync_failed_is_not_synced_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::make(folder.path()).unwrap();
+        layout.put(8, 1);
+        assert!(layout.sync_names(7).is_ok() && layout.is_sure(7));
+        fs::remove_dir(&layout.segments).unwrap();
+        assert!(layout.clone().sync_names(7).is_err());
+        make_folder(&layout.segments).unwrap();
+        assert!(layout.sync_names(7).is_err() && !layout.is_sure(7), "a second sync says nothing");
+        assert!(layout.sync_names(8).is_ok() && layout.is_sure(8), "another folder");
+    }
 }

@@ -13,7 +13,7 @@ use std::time::Instant;
 use super::SpoolError;
 use super::header::{self, Header};
 use super::index::Sizes;
-use super::layout::{Layout, discard, failed, new_file, sync_folder};
+use super::layout::{Layout, discard, failed, new_file};
 use super::record::{BEFORE, Lengths, Logged, Mark};
 use super::reserve::Reserve;
 use crate::message::queue_id::QueueId;
@@ -133,7 +133,7 @@ impl Segment {
             let error = failed("cannot write", &path, &e);
             if is_full(&e) { NotBegun::Full(error) } else { NotBegun::Unwritten(error) }
         })?;
-        sync_folder(path.parent().unwrap_or(&layout.segments)).map_err(NotBegun::Unnamed)?;
+        layout.sync_names(header.number).map_err(NotBegun::Unnamed)?;
         let size = header::LENGTH as u64;
         let (number, mark, file) = (header.number, header.mark, Arc::new(file));
         Ok(Self { path, file, number, size, allocated: size, ahead, mark })

@@ -28,6 +28,8 @@ struct Segment {
     outcomes: u32,
     /// The highest id that earlier segments may have.
     last_id: QueueId,
+    /// Whether its file must stay, though the index has what is in it somewhere else.
+    is_held: bool,
     /// What seemed to be needed of it when it turned out that rewriting it is not worth it.
     dense_at: u64,
 }
@@ -60,6 +62,7 @@ impl Default for Segment {
             changes: 0,
             outcomes: 0,
             last_id: QueueId(0),
+            is_held: false,
             dense_at: u64::MAX,
         }
     }
@@ -131,7 +134,7 @@ impl Segments {
         let mut spent = Spent::default();
         let last = self.0.keys().next_back();
         for (number, segment) in &self.0 {
-            if segment.messages > 0 || Some(number) == last {
+            if segment.must_stay() || Some(number) == last {
                 return (*number, spent);
             }
             spent.bytes += segment.size();
@@ -143,7 +146,7 @@ impl Segments {
     /// The same with `next` as the segment that grows.
     #[must_use]
     pub fn first_needed_or(&self, next: u32) -> u32 {
-        self.0.iter().find(|(_, segment)| segment.messages > 0).map_or(next, |(number, _)| *number)
+        self.0.iter().find(|(_, segment)| segment.must_stay()).map_or(next, |(number, _)| *number)
     }
 
     /// How many segments are needed, the one that grows among them.
@@ -164,7 +167,7 @@ impl Segments {
     #[must_use]
     pub fn to_clean(&self, sizes: &Sizes) -> Option<u32> {
         let (first, spent) = self.first_needed();
-        let segment = self.0.get(&first)?;
+        let segment = self.0.get(&first).filter(|segment| !segment.is_held)?;
         let (mut size, mut live) = (0, 0);
         self.0.values().for_each(|one| (size, live) = (size + one.size(), live + one.live));
         size -= spent.bytes;
@@ -210,6 +213,11 @@ impl Segments {
         }
     }
 
+    /// The segment that it went into may not be on the disk: a start may have to read its file.
+    pub fn hold(&mut self, segment: u32) {
+        self.0.entry(segment).or_default().is_held = true;
+    }
+
     /// It was rewritten up to here, with what was needed of the one before.
     pub(super) fn rewritten(&mut self, Sparse { number, before }: Sparse, end: u64) {
         let before = before.and_then(|before| self.0.remove(&before)).unwrap_or_default();
@@ -224,6 +232,10 @@ impl Segments {
 }
 
 impl Segment {
+    fn must_stay(&self) -> bool {
+        self.messages > 0 || self.is_held
+    }
+
     fn size(&self) -> u64 {
         self.end + self.checkpoint.unwrap_or_default()
     }

@@ -178,3 +178,16 @@ fn outcomes_of_what_came_before_and_changes_of_what_waits_keep_a_segment() {
         assert_eq!(index.segments.to_rewrite(&SIZES).is_none(), is_kept, "{what}");
     }
 }
+
+#[test]
+fn what_went_into_a_file_that_may_not_be_there_stays_with_all_behind_it() {
+    let mut index = log(&[(5_000, 0), (32_000, 5), (32_000, 29), (10, 0)]);
+    index.segments.rewritten(Sparse { number: 2, before: Some(1) }, 6_000);
+    assert_eq!((index.segments.first_needed().0, index.segments.first_needed_or(9)), (2, 2));
+    index.segments.hold(1);
+    assert_eq!((index.segments.first_needed().0, index.segments.first_needed_or(9)), (1, 1));
+    let grown = 10 * SIZES.slack;
+    index.segments.grow(4, grown);
+    assert_eq!(index.segments.to_clean(&SIZES), None, "there is nothing in it to be moved");
+    assert!(index.segments.forget_before(1).is_empty() && index.segments.end_of(1) == Some(0));
+}

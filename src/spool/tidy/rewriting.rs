@@ -1,14 +1,15 @@
 //! Gives back the space of complete segments of which little is needed, wherever in the log they are.
 //!
 //! The new file is written beside the old one, synced, and takes its name; both say the same, so that it does not matter
-//! which one a power cut leaves. Whoever holds the old one open reads it to its end.
+//! which one a power cut leaves. Whoever holds the old one open reads it to its end. Where it says what another segment
+//! said as well, that one is removed only once the name is durable; if it cannot be made so, both stay.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::super::index::Sparse;
-use super::super::layout::{discard, failed, new_file, sync_folder};
+use super::super::layout::{alert, discard, failed, new_file};
 use super::super::rewrite::{self, Rewritten, Source};
 use super::super::{SpoolError, segment};
 use super::{Opened, Tidy};
@@ -33,7 +34,7 @@ impl Tidy {
     /// Whether it was worth it.
     fn rewrite_one(&self, Sparse { number, before }: Sparse) -> Result<bool, SpoolError> {
         let Some(source) = self.source(number)? else { return Ok(false) };
-        let before = match before {
+        let before = match before.filter(|_| self.layout.is_sure(number)) {
             Some(before) => self.source(before)?.filter(|before| rewrite::is_run(&before.header, &source.header)),
             None => None,
         };
@@ -90,7 +91,10 @@ impl Tidy {
         discard(&self.layout.checkpoint(sparse.number));
         if let Some(before) = sparse.before {
             // The old file names it.
-            sync_folder(path.parent().unwrap_or(&self.layout.segments))?;
+            self.layout.sync_names(sparse.number).inspect_err(|error| {
+                self.shared.lock().index.segments.hold(before);
+                alert(&self.fares.1, error, "the log is made shorter again after the next start");
+            })?;
             segment::remove(&self.layout, vec![before]);
         }
         Ok(())
