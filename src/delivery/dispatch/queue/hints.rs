@@ -4,7 +4,7 @@
 //! [`Hints::ready`], where senders take turns, and domains where they share the places.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::ops::Bound::{self, Excluded, Unbounded};
 
 use crate::delivery::dispatch::branch::Grouping;
@@ -69,8 +69,10 @@ pub(super) struct Hints {
     later: BinaryHeap<Reverse<Hint>>,
     /// The same, for mail whose next hop could not be reached.
     unreachable: BinaryHeap<Reverse<Hint>>,
-    /// Due before their time, a few after the other.
-    hastened: VecDeque<Hint>,
+    /// Due before their time, a few after the other; by domain, where domains share the places.
+    hastened: BTreeMap<u32, VecDeque<Hint>>,
+    /// Of whose one was ready last.
+    fed: u32,
     /// What those are due by.
     hastened_by: Option<Due>,
     /// Due.
@@ -101,11 +103,11 @@ impl Hints {
         }
     }
 
-    /// Of what is hastened, so many are ready.
+    /// Of what is hastened, so many are ready, of each domain in turn.
     pub(super) fn feed(&mut self, most: usize, grouping: Grouping) {
         let Some(due) = self.hastened_by else { return };
         while self.ready.len() < most {
-            let Some(hint) = self.hastened.pop_front() else {
+            let Some(hint) = self.next_hastened(|_| true) else {
                 self.hastened_by = None;
                 return;
             };
@@ -114,9 +116,25 @@ impl Hints {
         }
     }
 
+    fn next_hastened(&mut self, has_room: impl Fn(u32) -> bool) -> Option<Hint> {
+        let behind = self.hastened.range((Excluded(self.fed), Unbounded)).chain(&self.hastened);
+        self.fed = behind.map(|(group, _)| *group).find(|group| has_room(*group))?;
+        let its = self.hastened.get_mut(&self.fed)?;
+        let hint = its.pop_front();
+        if its.is_empty() {
+            self.hastened.remove(&self.fed);
+        }
+        hint
+    }
+
     /// Takes the one whose turn it is, of a group that has room.
     pub(super) fn take(&mut self, has_room: impl Fn(u32) -> bool) -> Option<Hint> {
-        let found = self.next(Excluded(behind(self.last)), &has_room).or_else(|| self.next(Unbounded, &has_room))?;
+        let found = self.next(Excluded(behind(self.last)), &has_room).or_else(|| self.next(Unbounded, &has_room));
+        let Some(found) = found else {
+            // What is ready may all be of one domain that is back and slow: the others do not wait for it.
+            let due = self.hastened_by.filter(|_| !self.ready.is_empty())?;
+            return self.next_hastened(has_room).map(|hint| Hint { due, ..hint });
+        };
         self.ready.remove(&found);
         let (group, sender, due, id) = found;
         self.last = (group, sender);
@@ -156,7 +174,7 @@ impl Hints {
         let (meant, others): (Vec<_>, Vec<_>) = all.into_iter().rev().map(|Reverse(hint)| hint).partition(is_meant);
         self.unreachable = others.into_iter().map(Reverse).collect();
         let number = meant.len();
-        self.hasten(meant, Due::BACK);
+        self.hasten(meant, Due::BACK, |_| group.unwrap_or_default());
         number
     }
 
@@ -165,27 +183,30 @@ impl Hints {
         let heaps = [std::mem::take(&mut self.later), std::mem::take(&mut self.unreachable)];
         let mut all: Vec<Hint> = heaps.into_iter().flatten().map(|Reverse(hint)| hint).collect();
         all.sort_unstable();
-        let ids = all.iter().chain(&self.hastened).map(|hint| hint.id).chain(self.ready.iter().map(|ready| ready.3));
-        let ids = ids.collect();
-        self.hasten(all, due);
+        let hints = all.iter().chain(self.hastened.values().flatten());
+        let ids = hints.map(|hint| hint.id).chain(self.ready.iter().map(|ready| ready.3)).collect();
+        self.hasten(all, due, |hint| hint.group);
         ids
     }
 
-    fn hasten(&mut self, hints: Vec<Hint>, due: Due) {
+    fn hasten(&mut self, hints: Vec<Hint>, due: Due, group: impl Fn(&Hint) -> u32) {
         if hints.is_empty() {
             return;
         }
-        self.hastened.extend(hints);
+        for hint in hints {
+            self.hastened.entry(group(&hint)).or_default().push_back(hint);
+        }
         self.hastened_by = Some(self.hastened_by.map_or(due, |by| by.min(due)));
     }
 
     /// The next hop is gone again: what was hastened because it was back waits for its time. `group`: for this domain only.
     pub(super) fn hop_is_gone(&mut self, group: Option<u32>) {
         if self.hastened_by == Some(Due::BACK) {
-            let is_meant = |hint: &Hint| group.is_none_or(|group| hint.group == group);
-            let (meant, others): (VecDeque<_>, _) = std::mem::take(&mut self.hastened).into_iter().partition(is_meant);
-            self.unreachable.extend(meant.into_iter().map(Reverse));
-            self.hastened = others;
+            let meant = match group {
+                Some(group) => self.hastened.remove(&group).into_iter().collect(),
+                None => std::mem::take(&mut self.hastened).into_values().collect::<Vec<_>>(),
+            };
+            self.unreachable.extend(meant.into_iter().flatten().map(Reverse));
         }
     }
 

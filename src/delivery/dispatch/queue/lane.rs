@@ -37,22 +37,15 @@ pub(super) struct Lane {
     running_for: HashMap<u32, usize>,
     /// Domains that could not be reached, and since when; 0 where the next hops are the connector's.
     down: HashMap<u32, UnixTime>,
-    /// After an outage.
-    gentle: Option<Gentle>,
+    /// Whose next hops are back from an outage (0: the connector's), and how many attempts at once there are for them until
+    /// it is as many as ever.
+    gentle: HashMap<u32, usize>,
     /// Messages to be tried, by age.
     pub(super) waiting: BTreeSet<QueueId>,
     /// Reports that strangers caused, to be sent when it is their turn.
     pub(super) reports: BTreeSet<QueueId>,
     /// Messages held, by age.
     pub(super) held: BTreeSet<QueueId>,
-}
-
-/// A next hop is back: so many attempts at once, until it is as many as ever.
-#[derive(Debug, Clone, Copy)]
-struct Gentle {
-    /// Whose it is, where domains share the places; else 0, and all are meant.
-    group: u32,
-    most: usize,
 }
 
 impl Lane {
@@ -92,7 +85,7 @@ impl Lane {
             let Self { hints, running, running_for, down, gentle, .. } = self;
             let is_gentle = |group| {
                 let its = running_for.get(&group).copied().unwrap_or(0);
-                gentle.is_none_or(|gentle| gentle.group != group || its < gentle.most)
+                gentle.get(&group).is_none_or(|most| its < *most)
             };
             let has_room =
                 |group| !by_domain || has_room((*running, running_for), down, group, limit) && is_gentle(group);
@@ -104,8 +97,7 @@ impl Lane {
     }
 
     fn limit(&self, rules: Rules) -> usize {
-        let all = self.gentle.filter(|gentle| gentle.group == 0);
-        all.map_or(rules.limit, |gentle| gentle.most.min(rules.limit))
+        self.gentle.get(&0).map_or(rules.limit, |most| rules.limit.min(*most))
     }
 
     /// Whether another attempt may begin.
@@ -151,9 +143,11 @@ impl Lane {
     /// gently.
     pub(super) fn answered(&mut self, group: u32, rules: Rules, now: UnixTime) {
         let its = if rules.by_domain() { group } else { 0 };
-        if let Some(gentle) = self.gentle.as_mut().filter(|gentle| gentle.group == its) {
-            gentle.most += 1;
-            self.gentle = self.gentle.filter(|gentle| gentle.most < rules.limit);
+        if let Some(most) = self.gentle.get_mut(&its) {
+            *most += 1;
+            if *most >= rules.limit {
+                self.gentle.remove(&its);
+            }
         }
         self.is_back(group, rules, now);
     }
@@ -166,7 +160,7 @@ impl Lane {
             let of = rules.by_domain().then_some(group);
             let hastened: usize = self.hints.iter_mut().map(|hints| hints.hop_is_back(of)).sum();
             if hastened > rules.limit {
-                self.gentle = Some(Gentle { group, most: 1 });
+                self.gentle.insert(group, 1);
             }
         }
     }
@@ -178,7 +172,7 @@ impl Lane {
         let of = rules.by_domain().then_some(group);
         self.hints.iter_mut().for_each(|hints| hints.hop_is_gone(of));
         if !self.hints.iter().any(Hints::hastens) {
-            self.gentle = None;
+            self.gentle.clear();
         }
     }
 
@@ -266,5 +260,44 @@ mod tests {
             let running_for = HashMap::from([(1, of_one), (2, of_two)]);
             assert_eq!(has_room((of_one + of_two, &running_for), &down, 1, 20), room, "{of_one} {of_two}");
         }
+    }
+    /// When our own line was down many domains are back at once. Here the first does not answer.
+    #[test]
+    fn each_domain_that_is_back_is_met_gently_and_waits_for_no_other() {
+        let rules = Rules { limit: 8, grouping: Grouping::ByDomain, reports_per_minute: None };
+        let (mut lane, now) = (Lane::default(), UnixTime(1000));
+        for id in 0..60 {
+            let group = if id < 30 { 1 } else { 2 };
+            lane.waiting.insert(QueueId(id));
+            lane.push(
+                Kind::Mail,
+                Hint { due: Due::at(UnixTime(9000)), id: QueueId(id), group, sender: 0 },
+                Why::Unreachable,
+            );
+        }
+        for group in [1, 2] {
+            lane.was_unreachable(group);
+            lane.is_back(group, rules, now);
+        }
+        let (mut slow, mut rounds) = (0, Vec::new());
+        loop {
+            let begun: Vec<u32> = std::iter::from_fn(|| {
+                let group = lane.take(Kind::Mail, rules, now)?.group;
+                lane.begun(Kind::Mail, group);
+                Some(group)
+            })
+            .collect();
+            let others = begun.iter().filter(|group| **group == 2).count();
+            slow += begun.len() - others;
+            if others == 0 {
+                break;
+            }
+            rounds.push(others);
+            for _ in 0..others {
+                lane.finished(Kind::Mail, 2);
+                lane.answered(2, rules, now);
+            }
+        }
+        assert_eq!((slow, &rounds[..3], rounds.iter().sum::<usize>()), (1, &[1, 2, 3][..], 30), "{rounds:?}");
     }
 }
