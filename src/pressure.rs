@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use self::weigh::{Bounds, Figures, Levels, Memory, Want};
+use self::weigh::{Bounds, Figures, Levels, Memory, TurnedAway, Want};
 use crate::config::Config;
 use crate::in_force::Current;
 use crate::message::envelope::Whose;
@@ -123,7 +123,7 @@ impl Pressure {
         for whose in [Whose::Known, Whose::Stranger] {
             self.on[whose as usize].store(levels.worst().concerns(whose), Ordering::Relaxed);
         }
-        self.may_hold.store(may_hold(figures.memory), Ordering::Relaxed);
+        self.may_hold.store(may_hold(figures.memory, levels.of(Want::Memory)), Ordering::Relaxed);
         (before, *levels)
     }
 
@@ -202,11 +202,12 @@ impl Pressure {
 }
 
 /// What all sessions together may hold: between two looks that much may come, and must not lead from where nobody is
-/// turned away to where the kernel ends us. Once memory is short each has his share only.
-fn may_hold(memory: Option<Memory>) -> u64 {
+/// turned away to where the kernel ends us. Once mail is turned away for want of memory each has his share only; not where
+/// something else than the queue has it, for that does not end by itself, and long headers would never come in.
+fn may_hold(memory: Option<Memory>, turned_away: TurnedAway) -> u64 {
     match memory {
-        Some(memory) if memory.anonymous >= memory.strangers_at() => 0,
-        Some(memory) => held::FOR_ALL.min(memory.limit / 8),
+        Some(_) if turned_away != TurnedAway::Nobody => 0,
+        Some(memory) => held::FOR_ALL.min(memory.limit / 8).min(memory.limit.saturating_sub(memory.anonymous) / 2),
         None => held::FOR_ALL,
     }
 }

@@ -44,15 +44,21 @@ fn files_that_are_being_made_count() {
 fn where_memory_is_short_sessions_hold_little() {
     let pressure = Arc::new(Pressure::default());
     let mib = |mib: u64| mib << 20;
-    for (anonymous, limit, may) in [
-        (mib(30), mib(400), mib(50)),
-        (mib(300), mib(400), 0),
-        (mib(299), mib(400), mib(50)),
-        (1, 1 << 40, held::FOR_ALL),
+    for (anonymous, limit, messages, may) in [
+        (mib(30), mib(400), 0, mib(50)),
+        (mib(300), mib(400), 0, mib(50)), // nothing waits: a directory has it, and will have it for ever
+        (mib(340), mib(400), 0, mib(30)),
+        (mib(401), mib(400), 0, 0),
+        (mib(299), mib(400), 700_000, mib(50)),
+        (mib(300), mib(400), 700_000, 0),
+        (mib(299), mib(400), 0, mib(50)),
+        (1, 1 << 40, 0, held::FOR_ALL),
     ] {
-        pressure.look(&Figures { memory: Some(Memory { anonymous, limit }), ..Figures::default() }, Bounds::default());
+        let memory = Some(Memory { anonymous, limit });
+        pressure.look(&Figures { memory, messages, ..Figures::default() }, Bounds::default());
         assert!(!pressure.is_short_of_memory(may) && pressure.is_short_of_memory(may + 1), "{anonymous} of {limit}");
-        assert!(!pressure.turns_away(Whose::Stranger), "nothing waits: the queue is not what takes it");
+        let is_queue = messages > 0 && anonymous >= mib(300);
+        assert_eq!(pressure.turns_away(Whose::Stranger), is_queue, "{anonymous} of {limit}, {messages} wait");
     }
 }
 
