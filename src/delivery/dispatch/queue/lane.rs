@@ -97,7 +97,8 @@ impl Lane {
     }
 
     fn limit(&self, rules: Rules) -> usize {
-        self.gentle.get(&0).map_or(rules.limit, |most| rules.limit.min(*most))
+        // It may have had smart hosts when that began.
+        self.gentle.get(&0).filter(|_| !rules.by_domain()).map_or(rules.limit, |most| rules.limit.min(*most))
     }
 
     /// Whether another attempt may begin.
@@ -299,5 +300,22 @@ mod tests {
             }
         }
         assert_eq!((slow, &rounds[..3], rounds.iter().sum::<usize>()), (1, &[1, 2, 3][..], 30), "{rounds:?}");
+    }
+
+    #[test]
+    fn a_gentle_beginning_ends_with_the_smart_hosts_that_it_was_for() {
+        let [together, by_domain] = [Grouping::Together, Grouping::ByDomain].map(|grouping| Rules {
+            limit: 2,
+            grouping,
+            reports_per_minute: None,
+        });
+        let mut lane = Lane::default();
+        for id in 0..9 {
+            let hint = Hint { due: Due::at(UnixTime(9000)), id: QueueId(id), group: 1, sender: 0 };
+            lane.push(Kind::Mail, hint, Why::Unreachable);
+        }
+        lane.was_unreachable(1);
+        lane.is_back(0, together, UnixTime(1000));
+        assert_eq!((lane.limit(together), lane.limit(by_domain)), (1, 2));
     }
 }
