@@ -1,0 +1,48 @@
+//! What log and trace would say of an outage: they are asked as the dispatcher asks them, and written nowhere.
+
+use crate::delivery::dispatch::outages::{Outages, Sum};
+use crate::delivery::dispatch::repeated::{self, Recorded};
+use crate::spool::entry::{Queued, State};
+use crate::time::UnixTime;
+
+/// What log and trace say of deferrals.
+#[derive(Default)]
+pub(super) struct Told {
+    /// Records of the trace.
+    pub(super) records: usize,
+    /// Lines of the log, sums among them.
+    pub(super) lines: usize,
+    outages: Outages,
+    sums: usize,
+    in_sums: u64,
+}
+
+impl Told {
+    /// One more.
+    pub(super) fn deferred(&mut self, was: &Queued, is: &Queued, now: UnixTime) {
+        self.records += usize::from(repeated::recorded(was, is) != Recorded::No);
+        if let State::Waiting(waiting) = &is.state {
+            let about = (waiting.why, &*waiting.last_error);
+            self.lines += usize::from(self.outages.take(&is.route.connector, about, now));
+        }
+        let sums = self.outages.due(now);
+        self.summed(&sums);
+    }
+
+    fn summed(&mut self, sums: &[Sum]) {
+        self.lines += sums.len();
+        self.sums += sums.len();
+        self.in_sums += sums.iter().map(|sum| sum.times).sum::<u64>();
+    }
+
+    /// A process ends.
+    pub(super) fn end(&mut self) {
+        let rest = std::mem::take(&mut self.outages).rest();
+        self.summed(&rest);
+    }
+
+    /// How many deferrals the log counts.
+    pub(super) fn counted(&self) -> u64 {
+        (self.lines - self.sums) as u64 + self.in_sums
+    }
+}
