@@ -63,6 +63,8 @@ pub enum Problem {
     OtherFormat(String),
     /// It is damaged or missing: a start lays aside what is left of it.
     Damage(String),
+    /// The disk does not give it: a start is refused while that may say what became of mail.
+    Withheld(String),
 }
 
 /// A message that waits.
@@ -106,7 +108,7 @@ impl Problem {
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
-            Self::OtherFormat(text) | Self::Damage(text) => text,
+            Self::OtherFormat(text) | Self::Damage(text) | Self::Withheld(text) => text,
         }
     }
 }
@@ -217,7 +219,7 @@ impl Offline {
                 Ok(Ok(_)) => None,
                 Ok(Err(header::Unreadable::Format(format))) => Some(other_format(layout::in_format(&path, *format))),
                 Ok(Err(header::Unreadable::Damaged)) => Some(damage(&path, "has no header that can be read")),
-                Err(error) => Some(damage(&path, &format!("cannot be read: {error}"))),
+                Err(error) => Some(Problem::Withheld(format!("{} cannot be read: {error}", path.display()))),
             };
             self.problems.extend(problem);
             headers.insert(number, header.ok().and_then(Result::ok));
@@ -239,14 +241,15 @@ impl Offline {
         let Opened { header, bytes, withheld } = match self.opened(link) {
             Ok(Some(opened)) => opened,
             Ok(None) => return, // that was told
-            Err(error) => return self.problems.push(Problem::Damage(error.to_string())),
+            Err(error) => return self.problems.push(Problem::Withheld(error.to_string())),
         };
         if link.end.is_some() && bytes.len() < end_of(link) {
             self.problems
                 .push(damage(&path, &format!("ends at byte {}, and is to end at {}", bytes.len(), end_of(link))));
         }
         for range in withheld {
-            self.problems.push(damage(&path, &format!("is not given by the disk at bytes {range:?}")));
+            let text = format!("{} is not given by the disk at bytes {range:?}", path.display());
+            self.problems.push(Problem::Withheld(text));
         }
         for read in frames(&header, &bytes) {
             let frame = match read {

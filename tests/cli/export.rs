@@ -340,6 +340,22 @@ fn a_spool_of_a_later_format_is_told_by_check() {
 }
 
 #[test]
+fn what_the_disk_does_not_give_is_no_damage_to_check() {
+    let (house, _) = killed();
+    let path = segment(&house);
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap(); // reading it fails
+    for arguments in [&["check"][..], &["check", "--connect"]] {
+        let ran = house.run(arguments);
+        assert!(ran.out.contains("warning spool ") && ran.out.contains("cannot be read: Is a directory"), "{ran:?}");
+        assert!(
+            ran.out.contains("a start is refused while that may say what became of mail"),
+            "{arguments:?}: {ran:?}"
+        );
+    }
+}
+
+#[test]
 fn content_that_is_not_what_was_written_is_kept_apart() {
     let (house, _) = killed();
     let folder = fs::read_dir(house.path("state/spool/large")).unwrap().next().unwrap().unwrap().path();

@@ -9,6 +9,9 @@ use crate::spool::offline::{Look, NotRead, Offline, Problem};
 
 /// What to do where another version wrote it, besides what the spool says itself.
 const OTHER: &str = "nothing was changed, and nothing will be; docs/spool.md has all ways on";
+/// Whether a start is refused depends on what stands there, and on whether the disk gives it by then.
+const WITHHELD: &str =
+    "look at the disk: a start is refused while that may say what became of mail; docs/spool.md has all ways on";
 const DAMAGE: &str = "a start lays aside what is left of it; docs/spool.md says what to do then";
 
 /// Looks at it. `None`: there is nothing to say, or a server has it, or it is not ours to read.
@@ -25,15 +28,19 @@ pub(super) fn look(state_dir: &Path, look: Look) -> Option<Finding> {
     };
     let problems = offline.problems();
     let is_other = |problem: &&Problem| matches!(problem, Problem::OtherFormat(_));
+    let is_withheld = |problem: &&Problem| matches!(problem, Problem::Withheld(_));
+    let worst = problems.iter().find(is_other).or_else(|| problems.iter().find(is_withheld));
     let more = match problems.len() {
         0 | 1 => String::new(),
         count => format!(" (and {} more)", count - 1),
     };
-    match (problems.iter().find(is_other), problems.first(), look) {
-        (Some(other), _, _) => Some(Finding::bad(what, refused(&format!("{}{more}", other.text())), OTHER)),
-        (None, Some(damage), _) => Some(Finding::doubtful(what, format!("{}{more}", damage.text()), DAMAGE)),
-        (None, None, Look::Whole) => Some(Finding::well(what, format!("is read; {} messages wait", offline.count()))),
-        (None, None, Look::Headers) => None,
+    let text = |problem: &Problem| format!("{}{more}", problem.text());
+    match (worst.or_else(|| problems.first()), look) {
+        (Some(other @ Problem::OtherFormat(_)), _) => Some(Finding::bad(what, refused(&text(other)), OTHER)),
+        (Some(withheld @ Problem::Withheld(_)), _) => Some(Finding::doubtful(what, text(withheld), WITHHELD)),
+        (Some(damage @ Problem::Damage(_)), _) => Some(Finding::doubtful(what, text(damage), DAMAGE)),
+        (None, Look::Whole) => Some(Finding::well(what, format!("is read; {} messages wait", offline.count()))),
+        (None, Look::Headers) => None,
     }
 }
 
