@@ -55,7 +55,7 @@ pub struct Failed {
 }
 
 /// Queued messages in one answer, at most.
-const MOST_LISTED: usize = 10_000;
+pub(crate) const MOST_LISTED: usize = 10_000;
 
 /// An answer, or why there is none.
 pub(super) type Answer<T> = Result<Json<T>, (StatusCode, Json<Failed>)>;

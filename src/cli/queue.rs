@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::client::{Client, NoAnswer, escaped};
 use super::{Format, FormatArgument, Outcome, export, output};
-use crate::admin::api::Done;
+use crate::admin::api::{Done, MOST_LISTED};
 use crate::admin::queue::{Listed, Message};
 use crate::message::queue_id::QueueId;
 use crate::time::UnixTime;
@@ -82,7 +82,7 @@ async fn ask(client: &Client, command: QueueCommand) -> Result<(), NoAnswer> {
             let listed: Listed = client.ask("GET", &format!("/api/queue?limit={limit}{after}")).await?;
             match format {
                 Format::Json => output::json(&listed)?,
-                Format::Text => output::text(&list(&listed, UnixTime::now())),
+                Format::Text => output::text(&list(&listed, limit.min(MOST_LISTED), UnixTime::now())),
             }
         }
         QueueCommand::Show { id, output: FormatArgument { format } } => {
@@ -110,7 +110,8 @@ async fn ask(client: &Client, command: QueueCommand) -> Result<(), NoAnswer> {
     Ok(())
 }
 
-fn list(listed: &Listed, now: UnixTime) -> String {
+/// `limit`: so many were asked for.
+fn list(listed: &Listed, limit: usize, now: UnixTime) -> String {
     if listed.total == 0 {
         return "the queue is empty\n".into();
     }
@@ -129,12 +130,13 @@ fn list(listed: &Listed, now: UnixTime) -> String {
             ]);
         }
     }
-    let shown = match listed.messages.len() {
-        shown if shown < listed.total => {
-            let last = listed.messages.last().map(|last| last.id.to_string()).unwrap_or_default();
-            format!(", {shown} are shown; `--after {last}` shows the next ones")
+    let shown = match (listed.messages.len(), listed.messages.last()) {
+        (shown, _) if shown == listed.total => String::new(),
+        (_, None) => ", none of them behind that one".into(),
+        (shown, Some(last)) if shown >= limit => {
+            format!(", {shown} are shown; `--after {}` shows the next ones", last.id)
         }
-        _ => String::new(),
+        (shown, Some(_)) => format!(", the last {shown} are shown"),
     };
     format!("{}{} messages{shown}\n", output::columns(&rows), listed.total)
 }

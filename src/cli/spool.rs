@@ -20,6 +20,7 @@ pub(super) enum SpoolCommand {
     },
     /// Let a segment go that cannot be read: what is left in it leaves the queue, and nobody is told
     Release {
+        /// Its number: 7 for segments/00000007.seg
         #[arg(value_name = "SEGMENT")]
         segment: u32,
         /// Without the server, where it does not start for it

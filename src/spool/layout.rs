@@ -179,11 +179,15 @@ impl Layout {
     }
 }
 
-/// What is there was written by another version.
+/// What is there was written by another version. One that is older than all that are read cannot export.
 pub(super) fn in_format(path: &Path, format: u16) -> SpoolError {
+    let or = match format < OLDEST {
+        true => "",
+        false => ", or have what waits written to files by it: fingerpost queue export --offline DIR",
+    };
     let text = format!(
         "{} is in format {format}, this version reads {OLDEST} to {FORMAT}: start the version that wrote it and let the queue run \
-         empty, or have what waits written to files by it: fingerpost queue export --offline DIR",
+         empty{or}",
         path.display()
     );
     SpoolError::Io(text)

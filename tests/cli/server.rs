@@ -118,6 +118,8 @@ fn queued_mail_is_seen_tried_again_and_dropped() {
     let ran = house.run(&["queue", "list", "--after", &id, "--format", "json"]);
     let behind: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!((&behind["total"], behind["messages"].as_array().map(Vec::len)), (&1.into(), Some(0)));
+    let ran = house.run(&["queue", "list", "--after", &id]);
+    assert!(ran.out.ends_with("1 messages, none of them behind that one\n"), "{ran:?}");
     eventually("it can be dropped", || house.run(&["queue", "drop", &id]).code == 0);
     eventually("it is gone", || list()["total"] == 0);
     let ran = house.run(&["queue", "drop", &id]);

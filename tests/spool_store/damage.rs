@@ -286,7 +286,9 @@ fn a_spool_of_the_first_version_is_refused_while_it_holds_mail() {
     let before = tree(disk.path());
     let Err(error) = STORES[0].1(disk.path()) else { panic!("it was opened") };
     assert!(
-        error.to_string().contains("in format 1, this version reads 2 to 4: start the version that wrote it"),
+        error.to_string().ends_with(
+            "in format 1, this version reads 2 to 4: start the version that wrote it and let the queue run empty"
+        ),
         "{error}"
     );
     assert_eq!(tree(disk.path()), before);
