@@ -35,7 +35,7 @@ pub(super) fn keep_segment(layout: &Layout, number: u32, why: &str) -> Result<Pa
             Err(e) => return Err(failed("cannot link", &aside, &e)),
         }
         layout::sync_folder(&layout.aside)?;
-        tracing::error!("spool: {why}; it is kept as {}: see docs/spool.md", aside.display());
+        tracing::error!(alert = true, "spool: {why}; it is kept as {}: see docs/spool.md", aside.display());
         return Ok(aside);
     }
     Err(SpoolError::Io(format!("{} has no room for another name", layout.aside.display())))
@@ -126,6 +126,7 @@ pub(super) fn keep_envelope(layout: &Layout, entry: &Entry) -> Result<(), SpoolE
     write(&aside, &json).map_err(|e| failed("cannot write", &aside, &e))?;
     layout::sync_folder(&layout.aside)?;
     tracing::error!(
+        alert = true,
         "spool: the content of {} from <{}> is missing or not whole; its envelope is kept as {}: see docs/spool.md",
         entry.id,
         entry.sender.reverse_path.as_str(),
@@ -138,7 +139,7 @@ pub(super) fn keep_envelope(layout: &Layout, entry: &Entry) -> Result<(), SpoolE
 pub(super) fn move_content(layout: &Layout, path: &Path, id: QueueId) -> Result<(), SpoolError> {
     let aside = layout.aside.join(format!("{id}.eml"));
     fs::rename(path, &aside).map_err(|e| failed("cannot move", path, &e))?;
-    tracing::error!("spool: the log does not fit {}: it is kept as {}", path.display(), aside.display());
+    tracing::error!(alert = true, "spool: the log does not fit {}: it is kept as {}", path.display(), aside.display());
     layout::sync_folder(&layout.aside)
 }
 

@@ -70,6 +70,7 @@ pub(super) fn recover(layout: &Layout) -> Result<Recovered, SpoolError> {
     let (links, missing) = chain(&headers);
     for number in &missing {
         tracing::error!(
+            alert = true,
             "spool: {} is missing; what was in it is lost: see docs/spool.md",
             layout.segment(*number).display()
         );
@@ -155,6 +156,7 @@ impl Recovered {
                 }
                 Err(Unreadable { range, frame: Some(frame), .. }) if is_missing(&range) => {
                     tracing::error!(
+                        alert = true,
                         "spool: contents in bytes {range:?} of {} cannot be read; their messages wait",
                         path.display()
                     );

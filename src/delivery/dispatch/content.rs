@@ -15,7 +15,7 @@ use crate::spool::entry::Entry;
 /// The outcome for all of its recipients: it cannot be read now, or is damaged still.
 pub(super) async fn open(shared: &Shared, entry: &Entry) -> Result<Stored, Outcome> {
     let stored = shared.parts.spool.open(entry.id).map_err(|error| {
-        tracing::error!(queue_id = %entry.id, %error, "queued content cannot be read; delivery is tried again later");
+        tracing::error!(alert = true, queue_id = %entry.id, %error, "queued content cannot be read; delivery is tried again later");
         Outcome::ours(Class::Deferred, TRY_AGAIN)
     })?;
     if stored.is_damaged()

@@ -111,9 +111,10 @@ pub(super) fn reported(parts: &Parts, about: &Entry, report: &Entry, reported: &
     actions.sort_unstable();
     actions.dedup();
     for action in actions {
-        parts.metrics.dsn.with_label_values(&[action.as_str()]).inc();
-        tracing::info!(queue_id = %about.id, report = %report.id, to = %about.sender.reverse_path, "{} report made", action.as_str());
-        let detail = format!("{}, as {}", action.as_str(), report.id);
+        let action = action.as_str();
+        parts.metrics.dsn.with_label_values(&[action]).inc();
+        tracing::info!(queue_id = %about.id, report = %report.id, to = %about.sender.reverse_path, action, "report made");
+        let detail = format!("{action}, as {}", report.id);
         let connector = report.recipients.first().map_or(UNDECIDED_LABEL, |queued| label(&queued.route.connector));
         parts.trace.record(&event(about, What::Dsn, about.sender.reverse_path.as_str(), (connector, &detail)));
     }
