@@ -39,7 +39,7 @@ pub enum Broken {
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
     /// Nothing came for so long, others of ours wait there too, and another host may have what this one brings.
-    #[error("no answer within {0:?}, and others of ours wait there too")]
+    #[error("no answer within {0:.1?}, and others of ours wait there too")]
     Silent(Duration),
     /// The same, and full segments seem to get lost on the way.
     #[error("{0}")]
