@@ -66,7 +66,9 @@ pub(super) async fn trace(config: &Path, arguments: &TraceArguments) -> anyhow::
         TraceFormat::Csv => output::text(&table(events)?),
         TraceFormat::Text if events.is_empty() && found.in_sums.is_some() => eprintln!("nothing found since {since}"),
         TraceFormat::Text if events.is_empty() => {
-            eprintln!("nothing found since {since}; look further back with --since; what waits is in `fingerpost queue list`")
+            eprintln!(
+                "nothing found since {since}; look further back with --since; what waits is in `fingerpost queue list`"
+            )
         }
         TraceFormat::Text => events.iter().for_each(|event| output::text(&format!("{}\n", event.line()))),
     }

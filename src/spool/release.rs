@@ -2,8 +2,9 @@
 //! operator has decided. The segment is kept in `aside/`; in its place comes a copy with zeros where nothing was read, which
 //! a start reads as damaged.
 
-use std::fs;
-use std::io::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -59,6 +60,7 @@ pub fn release(folder: &Path, segment: u32) -> Result<LetGo, SpoolError> {
     }
     let copy = path.with_extension("copy");
     let written = crate::private::create(&copy).and_then(|mut file| {
+        belongs_to_the_same(&file, &path)?;
         file.write_all(&bytes)?;
         file.sync_all()
     });
@@ -71,6 +73,15 @@ pub fn release(folder: &Path, segment: u32) -> Result<LetGo, SpoolError> {
     drop(lock);
     let bytes_let_go = missing.iter().map(ExactSizeIterator::len).sum();
     Ok(LetGo::Bytes { bytes: bytes_let_go, aside, messages: messages(&bytes) })
+}
+
+/// Root may do it for the user that the server runs as, whose start refuses what belongs to somebody else.
+fn belongs_to_the_same(file: &File, path: &Path) -> io::Result<()> {
+    let owner = fs::metadata(path)?;
+    if file.metadata()?.uid() == owner.uid() {
+        return Ok(());
+    }
+    fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// The messages of all records that can be read.

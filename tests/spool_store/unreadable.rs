@@ -2,6 +2,7 @@
 //! nothing can be made durable: run in processes under the shim.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -186,11 +187,19 @@ fn starting_process() {
     let number = fs::read_dir(folder.join("segments")).unwrap();
     let numbers = number.filter_map(|file| file.unwrap().file_name().to_str()?.strip_suffix(".seg")?.parse().ok());
     let last: u32 = numbers.max().unwrap();
+    // Root may be the one who does it: what it writes is to be the server's user's all the same.
+    let segment = folder.join(format!("segments/{last:08}.seg"));
+    let of_another = rustix::process::geteuid().is_root().then_some(65_534);
+    chown(&segment, of_another, of_another).unwrap();
     with_fault(&format!("read /segments/{last:08}.seg$"), || {
         let LetGo::Bytes { bytes, aside, .. } = release(&folder, last).unwrap() else { panic!("nothing was let go") };
         assert!(bytes > 0 && aside.exists());
         // the shim knows the segment by its name: the copy reads as the disk gave it then
     });
+    assert_eq!(
+        fs::metadata(&segment).unwrap().uid(),
+        of_another.unwrap_or_else(|| rustix::process::geteuid().as_raw())
+    );
     let (_, recovered) = start(&folder);
     assert!(recovered.iter().all(|entry| kept.contains(entry)), "{recovered:?}");
 }
