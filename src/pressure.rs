@@ -165,7 +165,7 @@ impl Pressure {
     ) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut memory = OurMemory::default();
+        let (mut memory, mut inodes) = (OurMemory::default(), None);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let config = current.load().config.clone();
             // What was written before is in what the system says.
@@ -179,14 +179,15 @@ impl Pressure {
                 Ok((disk, (looked, seen), messages, config)) => {
                     memory = looked;
                     let disk = disk.inspect_err(|error| tracing::warn!(%error, "cannot tell how much space is free"));
-                    if disk.is_ok() {
+                    if let Ok(disk) = &disk {
+                        inodes = disk.inodes;
                         take(&self.written, written);
                         take(&self.files, files);
                         self.looks.fetch_add(1, Ordering::Relaxed);
                     }
                     let figures = Figures {
                         free: disk.as_ref().map_or_else(|_| self.free.load(Ordering::Relaxed), |disk| disk.free),
-                        inodes: disk.ok().and_then(|disk| disk.inodes),
+                        inodes,
                         memory: seen,
                         messages: u64::try_from(messages).unwrap_or(u64::MAX),
                     };

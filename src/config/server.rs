@@ -53,19 +53,26 @@ impl WrittenReports {
     }
 }
 
+/// Less than this the program takes by itself.
+const LEAST_MEMORY: u64 = 16 << 20;
+
 /// `[server]`, and the patterns of `include` as written.
 pub(super) fn server(reader: &mut Reader<'_>) -> (Server, Vec<String>) {
     reader.require("hostname", "the name that this host calls itself, such as \"mx.contoso.com\"");
     // The stand-in is never used: a missing host name is an error.
     let hostname = reader.text("hostname", domain_name).unwrap_or_else(stand_in_domain);
     let installation = reader.optional("installation", name);
+    let memory_limit = reader.size("memory_limit");
+    if memory_limit.is_some_and(|limit| limit < LEAST_MEMORY) {
+        reader.problem("memory_limit", "must be at least 16MiB: below it all mail would be turned away for ever");
+    }
     let server = Server {
         installation: installation.map_or_else(|| hostname.to_string(), |name| name.to_string()),
         hostname,
         state_dir: reader.path("state_dir").unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
         user: reader.optional("user", name),
         drain_timeout: reader.duration("drain_timeout").unwrap_or(Duration::from_secs(30)),
-        memory_limit: reader.size("memory_limit"),
+        memory_limit,
     };
     let include = reader.list("include", pattern).unwrap_or_default();
     (server, include)

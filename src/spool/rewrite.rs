@@ -7,22 +7,33 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 
 use super::entry::{Change, State};
 use super::header::{self, FORMAT, Header};
 use super::index::{At, Index};
-use super::record::{self, Frame, Held, Logged};
+use super::record::{self, Frame, Held, Logged, Statement};
 use crate::message::queue_id::QueueId;
 
-/// A complete segment that was read.
+/// What is needed of a complete segment.
 #[derive(Debug)]
 pub struct Source {
     /// What it says of itself.
     pub header: Header,
     /// All of it, up to where its acknowledged records end.
     pub bytes: Vec<u8>,
-    /// Its records, those that are not [needed](is_needed) left out.
-    pub frames: Vec<Frame>,
+    /// Its records, as far as they are [needed](needed).
+    pub records: Vec<Needed>,
+}
+
+/// What is needed of one record.
+#[derive(Debug)]
+pub struct Needed {
+    /// Where it stands.
+    offset: u32,
+    /// Which of its messages, each with its content in the segment.
+    accepted: Vec<(u32, Range<usize>, Statement<'static>)>,
+    changes: Vec<Change>,
 }
 
 /// The file.
@@ -67,17 +78,24 @@ impl Moves {
     }
 }
 
-/// Whether anything that a record of this segment says is needed.
+/// What is needed of a record of this segment, if anything is.
 #[must_use]
-pub fn is_needed(header: &Header, frame: &Frame, index: &Index) -> bool {
+pub fn needed(header: &Header, frame: Frame, index: &Index) -> Option<Needed> {
     let offset = four(frame.range.start);
-    let mut statements = (0..).zip(&frame.logged.accepted);
-    statements.any(|(nth, statement)| is_live(index, statement.entry.id, At { segment: header.number, offset, nth }))
-        || frame.logged.changes.iter().any(|change| is_change_needed(header, offset, change, index))
-}
-
-fn is_live(index: &Index, id: QueueId, at: At) -> bool {
-    index.get(id).is_some_and(|kept| kept.at == at)
+    let (mut accepted, mut at) = (Vec::new(), frame.contents);
+    for (nth, statement) in (0..).zip(frame.logged.accepted) {
+        let from = at;
+        if let Held::Here { length, .. } = statement.content {
+            at += length as usize;
+        }
+        let place = At { segment: header.number, offset, nth };
+        if index.get(statement.entry.id).is_some_and(|kept| kept.at == place) {
+            accepted.push((nth, from..at, statement));
+        }
+    }
+    let is_needed = |change: &&Change| is_change_needed(header, offset, change, index);
+    let changes: Vec<Change> = frame.logged.changes.iter().filter(is_needed).cloned().collect();
+    (!accepted.is_empty() || !changes.is_empty()).then_some(Needed { offset, accepted, changes })
 }
 
 fn is_change_needed(header: &Header, offset: u32, change: &Change, index: &Index) -> bool {
@@ -89,45 +107,29 @@ fn is_change_needed(header: &Header, offset: u32, change: &Change, index: &Index
         || index.get(change.id).is_some_and(|kept| kept.changes.iter().any(is_it))
 }
 
-/// Writes what is needed of these segments, one behind the other, as one that has the last one's number. `index` says
-/// what is needed now.
+/// Writes what is needed of these segments, one behind the other, as one that has the last one's number.
 ///
 /// # Errors
 /// What cannot be written: a segment of more than 4 GiB.
-pub fn write(sources: &[Source], index: &Index) -> Result<Option<Rewritten>, postcard::Error> {
+pub fn write(sources: Vec<Source>) -> Result<Option<Rewritten>, postcard::Error> {
     let (Some(first), Some(last)) = (sources.first(), sources.last()) else { return Ok(None) };
-    let number = last.header.number;
-    let mark = last.header.mark;
+    let (first, last) = (first.header, last.header);
     let (mut bytes, mut moves) = (vec![0; header::LENGTH], Moves::default());
-    for Source { header, bytes: segment, frames } in sources {
-        for frame in frames {
-            let offset = four(frame.range.start);
+    for Source { header, bytes: segment, records } in sources {
+        for Needed { offset, accepted, changes } in records {
             let to = four(bytes.len());
-            let (mut accepted, mut contents, mut at) = (Vec::new(), Vec::new(), frame.contents);
-            for (nth, statement) in (0..).zip(&frame.logged.accepted) {
-                let from = at;
-                if let Held::Here { length, .. } = statement.content {
-                    at += length as usize;
-                }
-                let place = At { segment: header.number, offset, nth };
-                if is_live(index, statement.entry.id, place) {
-                    accepted.push((place, statement.clone()));
-                    contents.push(segment.get(from..at).unwrap_or_default());
-                }
-            }
-            let is_needed = |change: &&Change| is_change_needed(header, offset, change, index);
-            let changes: Vec<Change> = frame.logged.changes.iter().filter(is_needed).cloned().collect();
-            if accepted.is_empty() && changes.is_empty() {
-                continue;
-            }
-            moves.records.insert((header.number, offset), (number, to));
+            moves.records.insert((header.number, offset), (last.number, to));
             moves.changed.extend(changes.iter().map(|change| change.id));
-            let (places, accepted): (Vec<_>, Vec<_>) = accepted.into_iter().unzip();
+            let content = |(_, range, _): &(u32, Range<usize>, _)| segment.get(range.clone()).unwrap_or_default();
+            let contents: Vec<&[u8]> = accepted.iter().map(content).collect();
+            let (places, accepted): (Vec<u32>, Vec<Statement<'_>>) =
+                accepted.iter().map(|(nth, _, statement)| (*nth, statement.clone())).unzip();
             let logged = Logged { accepted, changes: Cow::Owned(changes) };
-            let mut content = four(record::write(mark, &logged, &contents, &mut bytes)?);
-            for (nth, ((from, statement), bytes)) in (0..).zip(places.iter().zip(&logged.accepted).zip(&contents)) {
-                let at = At { segment: number, offset: to, nth };
-                moves.statements.push((statement.entry.id, *from, To { at, content }));
+            let mut content = four(record::write(last.mark, &logged, &contents, &mut bytes)?);
+            for (nth, ((was, statement), bytes)) in (0..).zip(places.into_iter().zip(&logged.accepted).zip(&contents)) {
+                let from = At { segment: header.number, offset, nth: was };
+                let at = At { segment: last.number, offset: to, nth };
+                moves.statements.push((statement.entry.id, from, To { at, content }));
                 content += four(bytes.len());
             }
         }
@@ -135,10 +137,10 @@ pub fn write(sources: &[Source], index: &Index) -> Result<Option<Rewritten>, pos
     u32::try_from(bytes.len()).map_err(|_| postcard::Error::SerializeBufferFull)?;
     let header = Header {
         format: FORMAT,
-        previous: first.header.previous,
-        previous_end: first.header.previous_end,
+        previous: first.previous,
+        previous_end: first.previous_end,
         rewritten_end: bytes.len() as u64,
-        ..last.header
+        ..last
     };
     bytes[..header::LENGTH].copy_from_slice(&header.write());
     Ok(Some(Rewritten { bytes, moves }))

@@ -74,7 +74,7 @@ pub(super) fn in_rows(events: Vec<Event<'static>>) -> Vec<Event<'static>> {
             }
             (What::Deferred | What::Delivered | What::Failed, _) => {
                 // The attempts before it that nothing was recorded of were like the one that was.
-                let before = event.attempt.map_or(0, |attempt| attempt.number - 1);
+                let before = event.attempt.map_or(0, |attempt| attempt.number.saturating_sub(1));
                 if let Some(row) = open.remove(&whose()).and_then(|at| rows.get_mut(at)) {
                     go_on(row, before, event.at);
                 }

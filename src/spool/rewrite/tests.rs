@@ -90,11 +90,11 @@ impl Log {
     fn rewrite(&mut self, (from, at): (usize, usize)) {
         let source = |(header, bytes): &(Header, Vec<u8>)| {
             let frames = Frames::new((header.mark, header.format), bytes, header::LENGTH).map(Result::unwrap);
-            let frames = frames.filter(|frame| is_needed(header, frame, &self.index)).collect();
-            Source { header: *header, bytes: bytes.clone(), frames }
+            let records = frames.filter_map(|frame| needed(header, frame, &self.index)).collect();
+            Source { header: *header, bytes: bytes.clone(), records }
         };
         let sources: Vec<Source> = self.segments[from..=at].iter().map(source).collect();
-        let Rewritten { bytes, moves } = write(&sources, &self.index).unwrap().unwrap();
+        let Rewritten { bytes, moves } = write(sources).unwrap().unwrap();
         let before = (from < at).then(|| self.segments[from].0.number);
         let sparse = super::super::index::Sparse { number: self.segments[at].0.number, before };
         assert!(self.index.has_all(sparse));

@@ -7,25 +7,29 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Instant;
 
 use super::super::index::Sparse;
 use super::super::layout::{alert, discard, failed, new_file};
 use super::super::rewrite::{self, Rewritten, Source};
 use super::super::{SpoolError, segment};
-use super::{Opened, Tidy};
+use super::{AGAIN, Opened, Tidy};
+
+/// How many segments are rewritten at once: there is other work, and a stop waits for this.
+const AT_ONCE: usize = 8;
 
 impl Tidy {
-    /// Rewrites segments as long as there are any that are worth it. What cannot be read or written stays.
+    /// Rewrites some of the segments that are worth it. What cannot be read or written stays.
     pub(super) fn rewrite(&mut self) {
-        loop {
-            let Some(sparse) = self.shared.lock().index.segments.to_rewrite(&self.sizes) else { return };
+        for _ in 0..AT_ONCE {
+            let sparse = self.shared.lock().index.segments.to_rewrite(&self.sizes);
+            let Some(sparse) = sparse.filter(|_| self.not_before <= Instant::now()) else { return };
             match self.rewrite_one(sparse) {
                 Ok(true) => {}
                 Ok(false) => self.shared.lock().index.segments.is_dense(sparse.number),
                 Err(error) => {
-                    self.shared.lock().index.segments.is_dense(sparse.number);
-                    tracing::debug!("{error}; segment {} keeps its space", sparse.number);
-                    return;
+                    tracing::warn!("{error}; segment {} gives its space back later", sparse.number);
+                    self.not_before = Instant::now() + AGAIN;
                 }
             }
         }
@@ -33,40 +37,35 @@ impl Tidy {
 
     /// Whether it was worth it.
     fn rewrite_one(&self, Sparse { number, before }: Sparse) -> Result<bool, SpoolError> {
-        let Some(source) = self.source(number)? else { return Ok(false) };
+        let Some(source) = self.source(number) else { return Ok(false) };
         let before = match before.filter(|_| self.layout.is_sure(number)) {
-            Some(before) => self.source(before)?.filter(|before| rewrite::is_run(&before.header, &source.header)),
+            Some(before) => self.source(before).filter(|before| rewrite::is_run(&before.header, &source.header)),
             None => None,
         };
         let sparse = Sparse { number, before: before.as_ref().map(|before| before.header.number) };
         let most = before.iter().map(|before| before.bytes.len()).sum::<usize>() + source.bytes.len() / 2;
         let sources: Vec<Source> = before.into_iter().chain([source]).collect();
         let path = self.layout.segment(number);
-        let written = rewrite::write(&sources, &self.shared.lock().index);
-        let written = written.map_err(|e| SpoolError::Io(format!("{}: {e}", path.display())))?;
+        let written = rewrite::write(sources).map_err(|e| SpoolError::Io(format!("{}: {e}", path.display())))?;
         let Some(rewritten) = written.filter(|rewritten| rewritten.bytes.len() < most) else { return Ok(false) };
         self.put_in_force(&path, sparse, &rewritten)?;
         Ok(true)
     }
 
-    /// A segment's records that are needed; `None`: not all of them can be read.
-    fn source(&self, number: u32) -> Result<Option<Source>, SpoolError> {
-        let Opened { header, mut bytes, missing } = self.read(number)?;
-        let Some(end) = self.shared.lock().index.segments.end_of(number) else { return Ok(None) };
-        let end = usize::try_from(end).unwrap_or(usize::MAX);
+    /// What is needed of a segment; `None`: not all of it can be read. While nothing in it is first, nobody waits for it.
+    fn source(&self, number: u32) -> Option<Source> {
+        let Opened { header, mut bytes, missing } = self.read(number).ok()?;
+        let end = usize::try_from(self.shared.lock().index.segments.end_of(number)?).unwrap_or(usize::MAX);
         if bytes.len() < end || !missing.is_empty() {
-            return Ok(None);
+            return None;
         }
         bytes.truncate(end);
         let opened = Opened { header, bytes, missing };
-        let mut frames = Vec::new();
+        let mut records = Vec::new();
         for frame in opened.frames() {
-            let Ok(frame) = frame else { return Ok(None) };
-            if rewrite::is_needed(&opened.header, &frame, &self.shared.lock().index) {
-                frames.push(frame);
-            }
+            records.extend(rewrite::needed(&opened.header, frame.ok()?, &self.shared.lock().index));
         }
-        Ok(Some(Source { header: opened.header, bytes: opened.bytes, frames }))
+        Some(Source { header: opened.header, bytes: opened.bytes, records })
     }
 
     fn put_in_force(&self, path: &Path, sparse: Sparse, rewritten: &Rewritten) -> Result<(), SpoolError> {
