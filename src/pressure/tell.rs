@@ -69,8 +69,9 @@ fn numbers(want: Want, figures: &Figures, bounds: Bounds) -> String {
     let messages = figures.messages;
     match (want, figures.memory, figures.inodes) {
         (Want::Memory, Some(memory), _) => format!(
-            "{} octets of {}, strangers up to {}, others up to {}; {messages} messages wait, up to {} may in any case",
-            memory.anonymous,
+            "{} octets of {}, or what a start with {messages} messages would take; strangers up to {}, others up to {}; up to {} \
+             messages may wait in any case",
+            memory.counted(messages),
             memory.limit,
             memory.strangers_at(),
             memory.everybody_at(),
