@@ -75,6 +75,26 @@ class Node:
         subprocess.run([PROGRAM, "--config", self.config, *words], check=True, stdout=subprocess.DEVNULL)
         return time.monotonic() - begun
 
+    def drain(self, messages):
+        """The next hop is back: seconds until nothing waits. Ends the program unless each message has arrived once."""
+        counted = self.log.with_name("sink")
+        command = ["smtp-sink", "-u", "postfix", "-c", f"127.0.0.2:{self.ports['hop']}", "500"]
+        with open(counted, "wb") as file:
+            sink = subprocess.Popen(command, stdout=file)
+        try:
+            wait_for_port("127.0.0.2", self.ports["hop"])
+            begun = time.monotonic()
+            self.run("queue", "retry", "--connector", "away")
+            wait_for(lambda: self.waiting() == 0, 3600)
+            seconds = time.monotonic() - begun
+        finally:
+            sink.terminate()
+            sink.wait()
+        arrived = int(re.findall(r"mesg=(\d+)", counted.read_text())[-1])
+        if arrived != messages:
+            sys.exit(f"{arrived} arrived of {messages}")
+        return seconds
+
     def kill(self):
         self.process.kill()
         self.process.wait()

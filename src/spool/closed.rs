@@ -119,16 +119,7 @@ mod tests {
     fn closed(now: Instant) -> (tempfile::TempDir, Closed) {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::make(folder.path()).unwrap();
-        let header = crate::spool::header::Header {
-            format: crate::spool::header::FORMAT,
-            number: 1,
-            previous: 0,
-            previous_end: 0,
-            first: 1,
-            last_id: crate::message::queue_id::QueueId(0),
-            rewritten_end: 0,
-            mark: [1; 8],
-        };
+        let header = crate::spool::sample::header();
         let segment = Segment::begin(&layout, &header, 0).unwrap();
         (folder, Closed::new(segment, (2, 0), error(), now))
     }

@@ -308,16 +308,7 @@ mod tests {
     /// What a kill leaves behind the last record: zeros that were written ahead, or half a record.
     #[test]
     fn a_segment_ends_where_its_records_end_and_is_known_to() {
-        let header = Header {
-            format: header::FORMAT,
-            number: 1,
-            previous: 0,
-            previous_end: 0,
-            first: 1,
-            last_id: QueueId(0),
-            mark: [7; 8],
-            rewritten_end: 0,
-        };
+        let header = crate::spool::sample::header();
         let mut written = header.write();
         let logged = Logged { accepted: Vec::new(), changes: Vec::new().into() };
         record::write(header.mark, &logged, &[], &mut written).unwrap();

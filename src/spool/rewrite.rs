@@ -120,14 +120,14 @@ pub fn write(sources: Vec<Source>) -> Result<Option<Rewritten>, postcard::Error>
             let to = four(bytes.len());
             moves.records.insert((header.number, offset), (last.number, to));
             moves.changed.extend(changes.iter().map(|change| change.id));
-            let content = |(_, range, _): &(u32, Range<usize>, _)| segment.get(range.clone()).unwrap_or_default();
-            let contents: Vec<&[u8]> = accepted.iter().map(content).collect();
-            let (places, accepted): (Vec<u32>, Vec<Statement<'_>>) =
-                accepted.iter().map(|(nth, _, statement)| (*nth, statement.clone())).unzip();
+            let (places, accepted): (Vec<(u32, Range<usize>)>, Vec<Statement<'_>>) =
+                accepted.into_iter().map(|(nth, range, statement)| ((nth, range), statement)).unzip();
+            let content = |(_, range): &(u32, Range<usize>)| segment.get(range.clone()).unwrap_or_default();
+            let contents: Vec<&[u8]> = places.iter().map(content).collect();
             let logged = Logged { accepted, changes: Cow::Owned(changes) };
             let mut content = four(record::write(last.mark, &logged, &contents, &mut bytes)?);
-            for (nth, ((was, statement), bytes)) in (0..).zip(places.into_iter().zip(&logged.accepted).zip(&contents)) {
-                let from = At { segment: header.number, offset, nth: was };
+            for (nth, (((was, _), statement), bytes)) in (0..).zip(places.iter().zip(&logged.accepted).zip(&contents)) {
+                let from = At { segment: header.number, offset, nth: *was };
                 let at = At { segment: last.number, offset: to, nth };
                 moves.statements.push((statement.entry.id, from, To { at, content }));
                 content += four(bytes.len());

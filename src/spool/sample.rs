@@ -1,6 +1,7 @@
-//! A message for the unit tests of this folder.
+//! A message and a header for the unit tests of this folder.
 
 use super::entry::{Content, Entry, Queued, State};
+use super::header::{FORMAT, Header};
 use crate::message::envelope::{Body, Origin, RcptTo, Sender};
 use crate::message::header::Identity;
 use crate::message::queue_id::QueueId;
@@ -42,5 +43,19 @@ pub(super) fn entry(id: QueueId, size: u64) -> Entry {
         },
         stamps: Vec::new(),
         recipients: vec![queued("a@contoso.com"), queued("b@contoso.com")],
+    }
+}
+
+/// The first segment's.
+pub(crate) fn header() -> Header {
+    Header {
+        format: FORMAT,
+        number: 1,
+        previous: 0,
+        previous_end: 0,
+        first: 1,
+        last_id: QueueId(0),
+        mark: [7; 8],
+        rewritten_end: 0,
     }
 }

@@ -8,23 +8,13 @@ use super::super::index::Index;
 use super::super::segment::Segment;
 use super::super::shared::State;
 use super::*;
-use crate::message::queue_id::QueueId;
 
 /// The first answer may be a no; what was asked for besides is still being read then.
 #[test]
 fn all_answers_are_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let layout = Layout::make(folder.path()).unwrap();
-    let header = Header {
-        format: header::FORMAT,
-        number: 1,
-        previous: 0,
-        previous_end: 0,
-        first: 1,
-        last_id: QueueId(0),
-        mark: [7; 8],
-        rewritten_end: 0,
-    };
+    let header = crate::spool::sample::header();
     let segment = Segment::begin(&layout, &header, 0).unwrap();
     let (condition, metrics) = (Condition::default(), Metrics::new());
     let large = Arc::new(Large::new(layout.clone(), (metrics.clone(), condition.clone()), 1));
