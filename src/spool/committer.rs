@@ -23,7 +23,7 @@ use super::tidy::Task;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
-/// What is on its way when a segment is complete is not moved for so long: it is likely to be over by then.
+/// What is on its way when a segment is complete stays as it is for so long: it is likely to be over by then.
 const SOON_OVER: Duration = Duration::from_secs(1);
 /// How long the segment in force goes on when the next one cannot be begun.
 const BEGIN_AGAIN: Duration = Duration::from_secs(5);
@@ -130,10 +130,13 @@ impl Committer {
         self.roll(if asked.is_empty() { self.parts.sizes.segment / 2 } else { self.parts.sizes.worth_it() });
         asked.into_iter().for_each(|job| job.end(Ok(())));
         let mut state = self.parts.shared.lock();
-        let is_time = state.index.segments.needed() > 2 || self.begun.elapsed() > SOON_OVER;
-        if is_time && !state.cleaning && state.index.segments.to_clean(&self.parts.sizes).is_some() {
-            state.cleaning = true;
-            let _ = self.parts.tidy.send(Task::Clean);
+        let is_over = self.begun.elapsed() > SOON_OVER;
+        let newest = if is_over { 1 } else { 2 };
+        let (segments, sizes) = (&state.index.segments, &self.parts.sizes);
+        let is_to_clean = || (segments.needed() > 2 || is_over) && segments.to_clean(sizes).is_some();
+        if !state.giving_back && (segments.to_rewrite(sizes, newest).is_some() || is_to_clean()) {
+            state.giving_back = true;
+            let _ = self.parts.tidy.send(Task::GiveBack { newest });
         }
     }
 

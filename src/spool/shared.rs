@@ -28,8 +28,8 @@ pub(super) struct State {
     pub fresh: Fresh,
     /// Messages whose content was not what was written when it was read.
     pub damaged: HashSet<QueueId>,
-    /// Whether the tidying thread was asked to move messages and is not done.
-    pub cleaning: bool,
+    /// Whether the tidying thread was asked to give space back and is not done.
+    pub giving_back: bool,
     /// The segment that grows.
     growing: (u32, Readable),
     /// Others that are open: none that the index does not name, for their space would not come back.
@@ -39,7 +39,7 @@ pub(super) struct State {
 impl State {
     /// Nothing is open but what grows.
     pub(super) fn new(index: Index, growing: (u32, Readable), damaged: HashSet<QueueId>) -> Self {
-        Self { index, fresh: Fresh::default(), damaged, cleaning: true, growing, open: HashMap::new() }
+        Self { index, fresh: Fresh::default(), damaged, giving_back: true, growing, open: HashMap::new() }
     }
 
     /// Another segment grows.

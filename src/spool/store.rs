@@ -75,7 +75,7 @@ impl LogStore {
         let shared = Shared::new(State::new(index, growing, damaged));
         let (jobs, to_commit) = channel();
         let (tidy, to_tidy) = channel();
-        for task in [Task::Clean, Task::Complete] {
+        for task in [Task::GiveBack { newest: 1 }, Task::Complete] {
             let _ = tidy.send(task); // to itself: what was recovered may be long
         }
         let condition = Condition::default();

@@ -48,8 +48,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub(super) enum Task {
     /// A segment is complete: there may be a checkpoint to write.
     Complete,
-    /// Messages are to be moved.
-    Clean,
+    /// There is space to be had, the newest segments left out: this many, with the one that grows.
+    GiveBack { newest: usize },
 }
 
 /// The thread's state.
@@ -62,8 +62,10 @@ pub(super) struct Tidy {
     jobs: Sender<Job>,
     clock: QueueClock,
     stuck: Stuck,
-    /// After a failure.
+    /// After a failure to move.
     not_before: Instant,
+    /// After a failure to rewrite.
+    rewrite_not_before: Instant,
 }
 
 /// A segment in memory.
@@ -82,8 +84,9 @@ impl Tidy {
         (shared, large): (Shared, Arc<Large>),
         (jobs, clock): (Sender<Job>, QueueClock),
     ) -> Self {
-        let not_before = Instant::now();
-        Self { layout, sizes, fares, shared, large, jobs, clock, stuck: Stuck::default(), not_before }
+        let now = Instant::now();
+        let (not_before, rewrite_not_before, stuck) = (now, now, Stuck::default());
+        Self { layout, sizes, fares, shared, large, jobs, clock, stuck, not_before, rewrite_not_before }
     }
 
     /// Works until nobody can ask any more.
@@ -103,15 +106,13 @@ impl Tidy {
             match tasks.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
-                Ok(Task::Complete) => {
-                    self.rewrite();
-                    self.checkpoints();
-                }
-                Ok(Task::Clean) => {
+                Ok(Task::Complete) => self.checkpoints(),
+                Ok(Task::GiveBack { newest }) => {
+                    self.rewrite(newest);
                     if self.not_before <= Instant::now() {
                         self.clean();
                     }
-                    self.shared.lock().cleaning = false;
+                    self.shared.lock().giving_back = false;
                 }
             }
             if !self.stuck.is_empty() {

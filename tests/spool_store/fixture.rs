@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use fingerpost::message::envelope::{Body, Origin, RcptTo, Sender};
 use fingerpost::message::header::Identity;
@@ -39,12 +39,20 @@ pub(crate) fn open(folder: &Path, sizes: Sizes) -> Result<Arc<dyn Spool>, SpoolE
 /// A content that is too large for a record, bytes.
 pub(crate) const LARGE: u64 = IN_RECORD as u64 + 1;
 
-/// What a message is made of: looks random, is known by id and length.
+/// What a message is made of: looks random, is known by id and length. Cut out of one block, for thousands are made.
 pub(crate) fn content(id: QueueId, size: u64) -> Vec<u8> {
-    let mut numbers = crate::power_loss::Numbers(id.0 | 1);
+    const BLOCK: usize = 1 << 16;
+    static RANDOM: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let mut numbers = crate::power_loss::Numbers(0xb10c);
+        (0..BLOCK).map(|_| numbers.below(256) as u8).collect()
+    });
     let size = usize::try_from(size).unwrap();
-    let mut content: Vec<u8> =
-        (0..size.div_ceil(4)).flat_map(|_| (numbers.below(1 << 32) as u32).to_le_bytes()).collect();
+    let from = crate::power_loss::Numbers(id.0 | 1).below(BLOCK);
+    let mut content = id.0.to_le_bytes().to_vec();
+    content.extend_from_slice(&RANDOM[from..]);
+    while content.len() < size {
+        content.extend_from_slice(&RANDOM);
+    }
     content.truncate(size);
     content
 }

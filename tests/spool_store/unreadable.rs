@@ -111,11 +111,42 @@ fn outcome_process() {
         pass(&*spool, 50);
         eventually("it is told", || spool.condition().unreadable().iter().any(|told| told.segment == 1));
     });
-    eventually("the first is moved", || !exists(&folder, 1));
+    eventually("the first is moved", || {
+        pass(&*spool, 5);
+        !exists(&folder, 1)
+    });
     assert!(all >= 3);
     drop(spool);
     let (_, recovered) = start(&folder);
     assert!(recovered.contains(&half), "its first recipient has it");
+}
+
+/// Nobody waits until it is the first one.
+#[test]
+#[ignore = "a process of a_sparse_segment_behind_the_first_that_cannot_be_read_is_told"]
+fn behind_process() {
+    let Some((_, folder)) = given() else { return };
+    let spool = open(&folder, SIZES).unwrap();
+    let mut dense = Vec::new();
+    while !exists(&folder, 2) {
+        dense.push(accept(&*spool, 4000, 1));
+    }
+    let behind = accept(&*spool, 3000, 1);
+    let told = || spool.condition().unreadable().iter().any(|told| told.segment == 2 && told.messages > 0);
+    with_fault("read /segments/00000002.seg$", || {
+        pass(&*spool, 60);
+        eventually("it is told", told);
+    });
+    eventually("it is well", || spool.condition().unreadable().is_empty());
+    dense.push(behind);
+    assert!(dense.iter().all(|entry| is_whole(&*spool, entry)));
+    drop(spool);
+    assert_eq!(start(&folder).1, dense);
+}
+
+#[test]
+fn a_sparse_segment_behind_the_first_that_cannot_be_read_is_told() {
+    under_shim("unreadable::behind_process", "log", Duration::ZERO);
 }
 
 #[test]

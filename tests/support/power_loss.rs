@@ -183,11 +183,11 @@ enum Named {
 }
 
 #[derive(Default)]
-struct Object {
+struct Object<'a> {
     /// What was there at first.
-    initial: Vec<u8>,
+    initial: &'a [u8],
     /// When, where, what; `None`: cut to this length.
-    writes: Vec<(usize, u64, Option<Vec<u8>>)>,
+    writes: Vec<(usize, u64, Option<&'a [u8]>)>,
     /// Operations before this one are durable, but for those that a failed sync lost.
     synced: usize,
     lost: Vec<(usize, usize)>,
@@ -195,8 +195,8 @@ struct Object {
 
 /// All that happened, in a form from which every possible outcome can be drawn.
 #[derive(Default)]
-struct History {
-    objects: Vec<Object>,
+struct History<'a> {
+    objects: Vec<Object<'a>>,
     inodes: HashMap<u64, usize>,
     names: BTreeMap<PathBuf, Vec<(usize, Named)>>,
     folders_synced: HashMap<PathBuf, usize>,
@@ -223,13 +223,13 @@ pub(crate) fn inodes(tree: &Tree) -> HashMap<PathBuf, u64> {
     tree.keys().map(|path| (path.clone(), fs::metadata(path).unwrap().ino())).collect()
 }
 
-impl History {
-    fn start(&mut self, initial: &Tree, inodes: &HashMap<PathBuf, u64>) {
+impl<'a> History<'a> {
+    fn start(&mut self, initial: &'a Tree, inodes: &HashMap<PathBuf, u64>) {
         for (path, content) in initial {
             let named = match content {
                 None => Named::Folder,
                 Some(bytes) => {
-                    self.objects.push(Object { initial: bytes.clone(), ..Object::default() });
+                    self.objects.push(Object { initial: bytes, ..Object::default() });
                     self.inodes.insert(inodes[path], self.objects.len() - 1);
                     Named::File(self.objects.len() - 1)
                 }
@@ -246,7 +246,7 @@ impl History {
         self.names.get(Path::new(path)).map_or(Named::Nothing, |history| history.last().unwrap().1)
     }
 
-    fn take(&mut self, now: usize, op: &Op) {
+    fn take(&mut self, now: usize, op: &'a Op) {
         let second = || String::from_utf8(op.second.clone()).unwrap();
         match op.kind {
             b'C' => {
@@ -254,7 +254,7 @@ impl History {
                 self.inodes.insert(op.inode, self.objects.len() - 1);
                 self.name(now, &op.first, Named::File(self.objects.len() - 1));
             }
-            b'W' => self.object(op.inode).writes.push((now, op.offset, Some(op.second.clone()))),
+            b'W' => self.object(op.inode).writes.push((now, op.offset, Some(op.second.as_slice()))),
             b'T' => self.object(op.inode).writes.push((now, op.offset, None)),
             b'F' => self.object(op.inode).synced = now,
             b'X' if self.inodes.contains_key(&op.inode) => {
@@ -277,7 +277,7 @@ impl History {
         }
     }
 
-    fn object(&mut self, inode: u64) -> &mut Object {
+    fn object(&mut self, inode: u64) -> &mut Object<'a> {
         let object = self.inodes[&inode];
         &mut self.objects[object]
     }
@@ -307,13 +307,13 @@ impl History {
     }
 }
 
-impl Object {
+impl Object<'_> {
     fn outcome(&self, survives: &mut Survives) -> Vec<u8> {
-        let mut bytes = self.initial.clone();
+        let mut bytes = self.initial.to_vec();
         for (when, offset, written) in &self.writes {
             let lost = self.lost.iter().any(|(from, to)| (from..to).contains(&when));
             let durable = *when <= self.synced && !lost;
-            let length = written.as_ref().map_or(0, Vec::len);
+            let length = written.map_or(0, <[u8]>::len);
             let length = match survives {
                 _ if durable => length,
                 Survives::Everything => length,
@@ -327,6 +327,7 @@ impl Object {
             let offset = usize::try_from(*offset).unwrap();
             match written {
                 None => bytes.resize(offset, 0),
+                Some(written) if offset == bytes.len() => bytes.extend_from_slice(&written[..length]),
                 Some(written) => {
                     bytes.resize(bytes.len().max(offset + length), 0);
                     bytes[offset..offset + length].copy_from_slice(&written[..length]);

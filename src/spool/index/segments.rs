@@ -162,8 +162,8 @@ impl Segments {
     }
 
     /// The segment whose messages are to be moved to the end of the log, if there is one: the first, for segments go in
-    /// their order. Little in it is live, the log takes more than it may (half of the slack is for what comes
-    /// meanwhile), or short segments have become many.
+    /// their order. The log takes more than it may (half of the slack is for what comes meanwhile), short segments have
+    /// become many, or little in it is live and it cannot be [rewritten](Self::to_rewrite) as it stands.
     #[must_use]
     pub fn to_clean(&self, sizes: &Sizes) -> Option<u32> {
         let (first, spent) = self.first_needed();
@@ -175,7 +175,8 @@ impl Segments {
         let is_too_much = size > 2 * live + sizes.slack / 2;
         let are_too_many = number as u64 > 64 + 2 * size / sizes.segment;
         let is_sparse = segment.size() >= sizes.worth_it() && segment.live < segment.size() / 4;
-        (number > 1 && (is_sparse || is_too_much || are_too_many)).then_some(first)
+        let is_left = is_sparse && !segment.is_worth_it(sizes);
+        (number > 1 && (is_left || is_too_much || are_too_many)).then_some(first)
     }
 
     /// Segments that a start would have to read whole: complete, with much in them that is live, and without a
@@ -188,18 +189,14 @@ impl Segments {
         complete.filter(|(_, segment)| wants(segment)).map(|(number, _)| *number).collect()
     }
 
-    /// A complete segment behind the first that is needed, of which little is: rewriting it gives its space back out of
-    /// turn. The last two are left out: what is on its way may soon be over.
+    /// A complete segment of which little is needed: rewriting it gives its space back out of turn. The newest are left
+    /// out, this many with the one that grows: what is on its way may soon be over.
     #[must_use]
-    pub fn to_rewrite(&self, sizes: &Sizes) -> Option<Sparse> {
+    pub fn to_rewrite(&self, sizes: &Sizes, newest: usize) -> Option<Sparse> {
         let first = self.first_needed().0;
-        let is_worth_it = |one: &Segment| {
-            let needed = one.needed();
-            one.end >= sizes.worth_it() && needed < one.end / 4 && needed < one.dense_at / 2
-        };
-        let complete = self.0.range(first..).count().saturating_sub(2);
-        let mut behind = self.0.range(first..).take(complete).skip(1);
-        let (number, segment) = behind.find(|(_, segment)| is_worth_it(segment))?;
+        let complete = self.0.range(first..).count().saturating_sub(newest);
+        let mut complete = self.0.range(first..).take(complete);
+        let (number, segment) = complete.find(|(_, segment)| segment.is_worth_it(sizes))?;
         let before = self.0.range(first..*number).next_back();
         let is_short = |before: &Segment| before.end <= segment.end.min(sizes.segment / 4);
         let before = before.filter(|(_, before)| is_short(before));
@@ -238,6 +235,12 @@ impl Segment {
 
     fn size(&self) -> u64 {
         self.end + self.checkpoint.unwrap_or_default()
+    }
+
+    /// Whether rewriting it gives much back.
+    fn is_worth_it(&self, sizes: &Sizes) -> bool {
+        let needed = self.needed();
+        self.end >= sizes.worth_it() && needed < self.end / 4 && needed < self.dense_at / 2
     }
 
     /// Bytes that are needed of it, about.

@@ -118,19 +118,26 @@ fn segments_are_given_up_in_their_order() {
 }
 
 #[test]
-fn what_is_sparse_or_too_much_is_cleaned_from_the_front() {
+fn what_is_too_much_or_cannot_be_rewritten_is_cleaned_from_the_front() {
     let dense = (32_000, 29);
     for (what, segments, expected) in [
         ("all dense", vec![dense, dense, (32_000, 5)], None),
-        ("the first is sparse", vec![(32_000, 5), dense, dense], Some(1)),
-        ("one behind it is", vec![dense, (32_000, 5), dense], None),
-        ("an empty one is passed over", vec![(32_000, 0), (32_000, 5), dense], Some(2)),
+        ("the first is sparse: it is rewritten", vec![(32_000, 5), dense, dense], None),
         ("only the one being written is", vec![(32_000, 5)], None),
         ("too short to be worth it", vec![(900, 0), (999, 0), dense], None),
         ("more than twice what is live", vec![dense, (32_000, 0), (32_000, 0), (32_000, 0), (10, 0)], Some(1)),
         ("hundreds of short ones", vec![(200, 1); 100], Some(1)),
     ] {
         assert_eq!(log(&segments).segments.to_clean(&SIZES), expected, "{what}");
+    }
+    for (what, segments, dense_at, expected) in [
+        ("the first", vec![(32_000, 5), dense, dense], 1, Some(1)),
+        ("an empty one is passed over", vec![(32_000, 0), (32_000, 5), dense], 2, Some(2)),
+        ("one behind the first", vec![dense, (32_000, 5), dense], 2, None),
+    ] {
+        let mut index = log(&segments);
+        index.segments.is_dense(dense_at);
+        assert_eq!(index.segments.to_clean(&SIZES), expected, "{what} cannot be rewritten");
     }
 }
 
@@ -144,11 +151,11 @@ fn a_checkpoint_is_for_what_is_dense_and_complete() {
 }
 
 #[test]
-fn what_is_sparse_behind_the_first_is_rewritten_with_a_short_one_before_it() {
+fn what_is_sparse_is_rewritten_with_a_short_one_before_it() {
     let (dense, sparse, growing) = ((32_000, 29), (32_000, 5), (10, 0));
     for (what, segments, expected) in [
         ("all dense", vec![dense, dense, dense, growing], None),
-        ("the first is moved", vec![sparse, dense, dense, growing], None),
+        ("the first", vec![sparse, dense, dense, growing], Some((1, None))),
         ("one behind it", vec![dense, sparse, dense, growing], Some((2, None))),
         ("nothing is left of it", vec![dense, (32_000, 0), dense, growing], Some((2, None))),
         ("the last two may soon be over", vec![dense, dense, (32_000, 0), growing], None),
@@ -158,8 +165,10 @@ fn what_is_sparse_behind_the_first_is_rewritten_with_a_short_one_before_it() {
         ("never with more than it has itself", vec![dense, (5_000, 4), (3_000, 0), dense, growing], Some((3, None))),
     ] {
         let expected = expected.map(|(number, before)| Sparse { number, before });
-        assert_eq!(log(&segments).segments.to_rewrite(&SIZES), expected, "{what}");
+        assert_eq!(log(&segments).segments.to_rewrite(&SIZES, 2), expected, "{what}");
     }
+    let last = Sparse { number: 2, before: None };
+    assert_eq!(log(&[dense, sparse, growing]).segments.to_rewrite(&SIZES, 1), Some(last), "it is over");
 }
 
 #[test]
@@ -175,7 +184,7 @@ fn outcomes_of_what_came_before_and_changes_of_what_waits_keep_a_segment() {
             index.apply(&accepted(&[id], 10), spot(1, 0));
             (0..2).for_each(|recipient| drop(index.apply(&changed(id, recipient, state.clone()), spot(2, 0))));
         }
-        assert_eq!(index.segments.to_rewrite(&SIZES).is_none(), is_kept, "{what}");
+        assert_eq!(index.segments.to_rewrite(&SIZES, 2).is_none(), is_kept, "{what}");
     }
 }
 

@@ -18,28 +18,46 @@ use super::{AGAIN, Opened, Tidy};
 /// How many segments are rewritten at once: there is other work, and a stop waits for this.
 const AT_ONCE: usize = 8;
 
+/// Why a segment stays as it is.
+enum Unreadable {
+    /// Contents in it are damaged, which is known where they are read.
+    Contents,
+    /// This.
+    Records(String),
+}
+
 impl Tidy {
-    /// Rewrites some of the segments that are worth it. What cannot be read or written stays.
-    pub(super) fn rewrite(&mut self) {
+    /// Rewrites some of the segments that are worth it, but for the newest. What cannot be read or written stays.
+    pub(super) fn rewrite(&mut self, newest: usize) {
         for _ in 0..AT_ONCE {
-            let sparse = self.shared.lock().index.segments.to_rewrite(&self.sizes);
-            let Some(sparse) = sparse.filter(|_| self.not_before <= Instant::now()) else { return };
+            let sparse = self.shared.lock().index.segments.to_rewrite(&self.sizes, newest);
+            let Some(sparse) = sparse.filter(|_| self.rewrite_not_before <= Instant::now()) else { return };
             match self.rewrite_one(sparse) {
                 Ok(true) => {}
                 Ok(false) => self.shared.lock().index.segments.is_dense(sparse.number),
                 Err(error) => {
                     tracing::warn!("{error}; segment {} gives its space back later", sparse.number);
-                    self.not_before = Instant::now() + AGAIN;
+                    self.rewrite_not_before = Instant::now() + AGAIN;
                 }
             }
         }
     }
 
     /// Whether it was worth it.
-    fn rewrite_one(&self, Sparse { number, before }: Sparse) -> Result<bool, SpoolError> {
-        let Some(source) = self.source(number) else { return Ok(false) };
+    fn rewrite_one(&mut self, Sparse { number, before }: Sparse) -> Result<bool, SpoolError> {
+        let source = match self.source(number) {
+            Ok(source) => source,
+            Err(Unreadable::Contents) => return Ok(false),
+            Err(Unreadable::Records(why)) => {
+                // Nobody may need it: its outcomes are about others, and wait for those.
+                if !self.shared.lock().index.open_in(number).is_empty() {
+                    self.put_off(number, &why);
+                }
+                return Ok(false);
+            }
+        };
         let before = match before.filter(|_| self.layout.is_sure(number)) {
-            Some(before) => self.source(before).filter(|before| rewrite::is_run(&before.header, &source.header)),
+            Some(before) => self.source(before).ok().filter(|before| rewrite::is_run(&before.header, &source.header)),
             None => None,
         };
         let sparse = Sparse { number, before: before.as_ref().map(|before| before.header.number) };
@@ -52,20 +70,26 @@ impl Tidy {
         Ok(true)
     }
 
-    /// What is needed of a segment; `None`: not all of it can be read. While nothing in it is first, nobody waits for it.
-    fn source(&self, number: u32) -> Option<Source> {
-        let Opened { header, mut bytes, missing } = self.read(number).ok()?;
-        let end = usize::try_from(self.shared.lock().index.segments.end_of(number)?).unwrap_or(usize::MAX);
-        if bytes.len() < end || !missing.is_empty() {
-            return None;
+    /// What is needed of a segment.
+    fn source(&self, number: u32) -> Result<Source, Unreadable> {
+        let read = self.read(number).map_err(|error| Unreadable::Records(error.to_string()));
+        let Opened { header, mut bytes, missing } = read?;
+        let end = self.shared.lock().index.segments.end_of(number).unwrap_or_default();
+        let end = usize::try_from(end).unwrap_or(usize::MAX);
+        if bytes.len() < end {
+            return Err(Unreadable::Records(format!("it ends at {} of {end} bytes", bytes.len())));
         }
         bytes.truncate(end);
         let opened = Opened { header, bytes, missing };
+        if !opened.is_readable() {
+            return Err(Unreadable::Records(opened.unread()));
+        }
         let mut records = Vec::new();
         for frame in opened.frames() {
-            records.extend(rewrite::needed(&opened.header, frame.ok()?, &self.shared.lock().index));
+            let frame = frame.map_err(|_| Unreadable::Contents)?;
+            records.extend(rewrite::needed(&opened.header, frame, &self.shared.lock().index));
         }
-        Some(Source { header: opened.header, bytes: opened.bytes, records })
+        Ok(Source { header: opened.header, bytes: opened.bytes, records })
     }
 
     fn put_in_force(&self, path: &Path, sparse: Sparse, rewritten: &Rewritten) -> Result<(), SpoolError> {
