@@ -80,6 +80,7 @@ const PURE: &[&str] = &[
     "src/delivery/refusal",
     "src/delivery/combine.rs",
     "src/delivery/last_refusals.rs",
+    "src/delivery/dispatch/queue/by_group.rs",
     "src/delivery/dispatch/queue/pace.rs",
     "src/delivery/dispatch/outages.rs",
     "src/delivery/dispatch/repeated.rs",

@@ -24,6 +24,7 @@ use crate::spool::entry::outline::{Kind, Outline, Standing, Waits, group};
 use crate::spool::entry::{Entry, HeldFor, State, Why};
 use crate::time::UnixTime;
 
+mod by_group;
 mod dropping;
 mod hints;
 mod lane;

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::ops::Bound::{self, Excluded, Unbounded};
 
+use super::by_group::ByGroup;
 use crate::delivery::dispatch::branch::Grouping;
 use crate::message::queue_id::QueueId;
 use crate::spool::entry::Why;
@@ -68,7 +69,7 @@ pub(super) struct Hints {
     /// For a time to come.
     later: BinaryHeap<Reverse<Hint>>,
     /// The same, for mail whose next hop could not be reached.
-    unreachable: BinaryHeap<Reverse<Hint>>,
+    unreachable: ByGroup,
     /// Due before their time, a few after the other; by domain, where domains share the places.
     hastened: BTreeMap<u32, VecDeque<Hint>>,
     /// Of whose one was ready last.
@@ -85,21 +86,25 @@ impl Hints {
     /// Puts one in.
     pub(super) fn push(&mut self, hint: Hint, why: Why) {
         match why {
-            Why::Unreachable => self.unreachable.push(Reverse(hint)),
+            Why::Unreachable => self.unreachable.push(hint),
             Why::New | Why::Deferred | Why::Undecided | Why::InDoubt => self.later.push(Reverse(hint)),
         }
     }
 
     /// What is due at `now` becomes ready. Domains are told apart where they share the places.
     pub(super) fn ripen(&mut self, now: UnixTime, grouping: Grouping) {
-        for heap in [&mut self.later, &mut self.unreachable] {
-            let mut left = AT_ONCE;
-            while left > 0 && heap.peek().is_some_and(|Reverse(first)| first.due <= Due::at(now)) {
-                let Some(Reverse(hint)) = heap.pop() else { break };
-                let group = if grouping == Grouping::ByDomain { hint.group } else { 0 };
-                self.ready.insert((group, hint.sender, hint.due, hint.id));
-                left -= 1;
-            }
+        for _ in 0..AT_ONCE {
+            let later = self.later.peek().map(|Reverse(first)| first.due);
+            let unreachable = self.unreachable.next_due();
+            let first = later.into_iter().chain(unreachable).min().filter(|first| *first <= Due::at(now));
+            let hint = match first {
+                None => None,
+                first if first == later => self.later.pop().map(|Reverse(hint)| hint),
+                _ => self.unreachable.pop(),
+            };
+            let Some(hint) = hint else { break };
+            let group = if grouping == Grouping::ByDomain { hint.group } else { 0 };
+            self.ready.insert((group, hint.sender, hint.due, hint.id));
         }
     }
 
@@ -154,11 +159,8 @@ impl Hints {
 
     /// When the next one is due that is not ready.
     pub(super) fn next_due(&self) -> Option<UnixTime> {
-        [&self.later, &self.unreachable]
-            .into_iter()
-            .filter_map(|heap| heap.peek())
-            .map(|Reverse(hint)| hint.due.time())
-            .min()
+        let later = self.later.peek().map(|Reverse(hint)| hint.due);
+        later.into_iter().chain(self.unreachable.next_due()).min().map(Due::time)
     }
 
     /// Whether something is ready, or will be as soon as there is room.
@@ -169,10 +171,7 @@ impl Hints {
     /// The next hop answers again: what waits because it did not is due, gently; how much that is. `group`: for this domain
     /// only.
     pub(super) fn hop_is_back(&mut self, group: Option<u32>) -> usize {
-        let is_meant = |hint: &Hint| group.is_none_or(|group| hint.group == group);
-        let all = std::mem::take(&mut self.unreachable).into_sorted_vec();
-        let (meant, others): (Vec<_>, Vec<_>) = all.into_iter().rev().map(|Reverse(hint)| hint).partition(is_meant);
-        self.unreachable = others.into_iter().map(Reverse).collect();
+        let meant = self.unreachable.take(group);
         let number = meant.len();
         self.hasten(meant, Due::BACK, |_| group.unwrap_or_default());
         number
@@ -180,8 +179,8 @@ impl Hints {
 
     /// All is due for this reason. Which messages.
     pub(super) fn retry(&mut self, due: Due) -> Vec<QueueId> {
-        let heaps = [std::mem::take(&mut self.later), std::mem::take(&mut self.unreachable)];
-        let mut all: Vec<Hint> = heaps.into_iter().flatten().map(|Reverse(hint)| hint).collect();
+        let later = std::mem::take(&mut self.later).into_iter().map(|Reverse(hint)| hint);
+        let mut all: Vec<Hint> = later.chain(self.unreachable.take(None)).collect();
         all.sort_unstable();
         let hints = all.iter().chain(self.hastened.values().flatten());
         let ids = hints.map(|hint| hint.id).chain(self.ready.iter().map(|ready| ready.3)).collect();
@@ -206,7 +205,7 @@ impl Hints {
                 Some(group) => self.hastened.remove(&group).into_iter().collect(),
                 None => std::mem::take(&mut self.hastened).into_values().collect::<Vec<_>>(),
             };
-            self.unreachable.extend(meant.into_iter().flatten().map(Reverse));
+            meant.into_iter().flatten().for_each(|hint| self.unreachable.push(hint));
         }
     }
 
