@@ -99,7 +99,8 @@ async fn ask(client: &Client, command: QueueCommand) -> Result<(), NoAnswer> {
                 (None, None) => "/api/queue/retry".into(),
             };
             let done: Done = client.ask("POST", &path).await?;
-            output::text(&format!("{} messages are due now; reports still wait for their turn\n", done.messages));
+            let are = if done.messages == 1 { "message is" } else { "messages are" };
+            output::text(&format!("{} {are} due now; reports still wait for their turn\n", done.messages));
         }
         QueueCommand::Drop { id } => {
             let _: Done = client.ask("DELETE", &format!("/api/queue/{id}")).await?;

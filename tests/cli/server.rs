@@ -110,7 +110,7 @@ fn queued_mail_is_seen_tried_again_and_dropped() {
     let id = listed["messages"][0]["id"].as_str().unwrap().to_owned();
     let ran = house.run(&["queue", "show", &id]);
     assert!(ran.out.contains("recipient <bob@contoso.example> by secondary"), "{ran:?}");
-    assert_eq!(house.run(&["queue", "retry", &id]).out, "1 messages are due now; reports still wait for their turn\n");
+    assert_eq!(house.run(&["queue", "retry", &id]).out, "1 message is due now; reports still wait for their turn\n");
     assert_eq!(house.run(&["queue", "retry", "--all"]).code, 0);
     assert_eq!(house.run(&["queue", "retry", "--connector", "secondary"]).code, 0);
     let ran = house.run(&["queue", "retry", "--connector", "nowhere & co"]);
