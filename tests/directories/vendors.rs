@@ -44,7 +44,7 @@ async fn expect(slapd: &Slapd, profile: Profile, probe: &str, table: &[(&str, Sa
     for (address, expected) in table {
         // Where memory has two owners the directory is asked.
         let remembered = Some(expected.clone()).filter(|said| !matches!(said, Ambiguous(_)));
-        assert_eq!(asker.in_memory(address), remembered, "{address}, from memory");
+        asker.remembers(address, remembered, Duration::from_secs(30)).await;
     }
     shown::is_shown(&lookup, table[0].0);
 }
