@@ -37,6 +37,8 @@ mod openldap;
 mod holding;
 #[path = "directories/proxy.rs"]
 mod proxy;
+#[path = "directories/servers.rs"]
+mod servers;
 #[path = "directories/shares.rs"]
 mod shares;
 #[path = "directories/shown.rs"]

@@ -32,6 +32,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "routing",
             "config",
             "metrics",
+            "net",
             "tls",
             "state",
             "private",

@@ -93,6 +93,11 @@ impl Slapd {
         ([127, 0, 0, 1], self.port).into()
     }
 
+    /// Where it listens with TLS.
+    pub fn tls_address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.tls_port).into()
+    }
+
     /// The authority of its certificate, PEM.
     pub fn ca(&self) -> PathBuf {
         self.authority.file()

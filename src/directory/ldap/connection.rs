@@ -2,10 +2,12 @@
 //!
 //! `supervisor` opens and ends it; questions share it and may condemn it.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, StdStream};
+use rustls::ClientConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -18,6 +20,7 @@ use super::search::Failure;
 use super::server::{Security, Server};
 use super::tls;
 use crate::config::LdapConfig;
+use crate::net::staggered::{Attempt, first_to_succeed};
 
 /// A connection, bound and multiplexed.
 pub(super) struct Connection {
@@ -54,6 +57,9 @@ pub(super) struct Link {
 /// The client library's task. It panics on some malformed answers; that ends the connection, nothing else.
 pub(super) type Driver = AbortOnDropHandle<ldap3::result::Result<()>>;
 
+/// The next address of a name is tried after so long, beside the one that says nothing (RFC 8305 8).
+const HEAD_START: Duration = Duration::from_millis(250);
+
 /// Connects and binds. The caller sets the time limit.
 pub(super) async fn open(
     server: &Arc<Server>,
@@ -61,13 +67,7 @@ pub(super) async fn open(
     password: Option<&str>,
     generation: u64,
 ) -> Result<Link, Failure> {
-    let mut settings = LdapConnSettings::new().set_starttls(server.security == Security::StartTls);
-    if server.is_encrypted() {
-        settings = settings.set_config(tls::client_config(config.ca.as_deref()).map_err(Failure::NotTried)?);
-    }
-    let stream = tcp(server, config.timeout / 3).await.map_err(|error| Failure::Broken(error.to_string()))?;
-    let settings = settings.set_std_stream(StdStream::Tcp(stream));
-    let (connection, mut ldap) = LdapConnAsync::with_settings(settings, &server.url).await?;
+    let (connection, mut ldap) = connect(server, config).await?;
     let gate = Arc::<Gate>::default();
     let shared = Arc::clone(&gate);
     let driver = AbortOnDropHandle::new(tokio::spawn(async move { shared.drive(connection.drive()).await }));
@@ -87,10 +87,52 @@ pub(super) async fn open(
     Ok(Link { connection, driver, opened: now, health: Ok(()) })
 }
 
+/// Connects to the first of the server's addresses that takes the connection, and TLS where that is asked for. Nothing
+/// else is said to more than one: a password that is wrong counts once.
+async fn connect(server: &Server, config: &LdapConfig) -> Result<(LdapConnAsync, Ldap), Failure> {
+    let tls = match server.is_encrypted() {
+        true => Some(tls::client_config(config.ca.as_deref()).map_err(Failure::NotTried)?),
+        false => None,
+    };
+    let addresses = server.addresses().await.map_err(Failure::Broken)?;
+    let share = HEAD_START.min(config.timeout / 3 / u32::try_from(addresses.len()).unwrap_or(u32::MAX));
+    let all_begun = Instant::now() + share * u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let several = addresses.len() > 1;
+    let attempts = addresses.into_iter().map(|address| {
+        let tls = tls.clone();
+        let attempt: Attempt<'_, _, _> = Box::pin(async move {
+            let connected = connect_to(server, address, (config.timeout / 3, tls)).await;
+            connected.map(|connected| (address, connected)).map_err(|failure| match failure {
+                Failure::Broken(why) if several => Failure::Broken(format!("{}: {why}", address.ip())),
+                failure => failure,
+            })
+        });
+        attempt
+    });
+    let connected = first_to_succeed(attempts.collect(), all_begun).await;
+    let (address, connected) = connected.unwrap_or_else(|| Err(Failure::Broken("it has no address".to_owned())))?;
+    server.connected(address);
+    Ok(connected)
+}
+
+async fn connect_to(
+    server: &Server,
+    address: SocketAddr,
+    (patience, tls): (Duration, Option<Arc<ClientConfig>>),
+) -> Result<(LdapConnAsync, Ldap), Failure> {
+    let mut settings = LdapConnSettings::new().set_starttls(server.security == Security::StartTls);
+    if let Some(tls) = tls {
+        settings = settings.set_config(tls);
+    }
+    let stream = tcp(address, patience).await.map_err(|error| Failure::Broken(error.to_string()))?;
+    let settings = settings.set_std_stream(StdStream::Tcp(stream));
+    Ok(LdapConnAsync::with_settings(settings, &server.url).await?)
+}
+
 /// A socket that notices when a firewall has forgotten it: by keep-alives while it is idle, and while a question waits
 /// by octets that nobody acknowledges for `patience`.
-async fn tcp(server: &Server, patience: Duration) -> std::io::Result<std::net::TcpStream> {
-    let stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
+async fn tcp(address: SocketAddr, patience: Duration) -> std::io::Result<std::net::TcpStream> {
+    let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let minute = Duration::from_secs(60);
     let keepalive = TcpKeepalive::new().with_time(minute).with_interval(Duration::from_secs(10)).with_retries(3);

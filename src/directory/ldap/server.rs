@@ -1,11 +1,15 @@
 //! The servers of a directory, from its `urls`.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::LdapConfig;
 
+/// Addresses of one name that are tried; a domain's own name has those of all its controllers.
+const MOST_ADDRESSES: usize = 10;
+
 /// One server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Server {
     /// Its place in `urls`.
     pub(super) index: usize,
@@ -17,6 +21,16 @@ pub(super) struct Server {
     pub(super) port: u16,
     /// Whether and how the connection is encrypted.
     pub(super) security: Security,
+    known: Mutex<Known>,
+}
+
+/// What is known of the addresses of a name.
+#[derive(Debug, Default)]
+struct Known {
+    /// The last one that could be connected to.
+    good: Option<SocketAddr>,
+    /// The last one that could, and then did not answer.
+    bad: Option<SocketAddr>,
 }
 
 /// Whether and how a connection is encrypted.
@@ -34,6 +48,43 @@ impl Server {
     pub(super) fn is_encrypted(&self) -> bool {
         self.security != Security::Plain
     }
+
+    /// Where it may be, in the order in which it is tried.
+    ///
+    /// # Errors
+    /// The name leads nowhere.
+    pub(super) async fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
+        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
+        let found: Vec<_> = found.map_err(|error| format!("`{}` cannot be looked up: {error}", self.host))?.collect();
+        if found.is_empty() {
+            return Err(format!("`{}` has no address", self.host));
+        }
+        Ok(in_order(found, &self.known.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// This address could be connected to.
+    pub(super) fn connected(&self, address: SocketAddr) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).good = Some(address);
+    }
+
+    /// The address that was connected to did not answer after that: another one comes first next time.
+    pub(super) fn fell_silent(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(good) = known.good.take() {
+            known.bad = Some(good);
+        }
+    }
+}
+
+/// The good one first, the bad one last; the others as the name has them.
+fn in_order(mut addresses: Vec<SocketAddr>, known: &Known) -> Vec<SocketAddr> {
+    addresses.sort_by_key(|address| match Some(*address) {
+        good if good == known.good => 0,
+        bad if bad == known.bad => 2,
+        _ => 1,
+    });
+    addresses.truncate(MOST_ADDRESSES);
+    addresses
 }
 
 /// The servers in the order of failover.
@@ -46,7 +97,8 @@ pub(super) fn parse(config: &LdapConfig) -> Result<Vec<Arc<Server>>, Vec<String>
     for (index, url) in config.urls.iter().enumerate() {
         match parts(url, plain) {
             Some((host, port, security)) => {
-                servers.push(Arc::new(Server { index, url: url.clone(), host, port, security }));
+                let (url, known) = (url.clone(), Mutex::default());
+                servers.push(Arc::new(Server { index, url, host, port, security, known }));
             }
             None => problems.push(format!("`{url}` is not a server; write ldaps://HOST, ldap://HOST or with :PORT")),
         }
@@ -102,5 +154,22 @@ mod tests {
             let expected = expected.map(|(host, port, security)| (host.to_owned(), port, security));
             assert_eq!(parts(url, Security::Plain), expected, "{url}");
         }
+    }
+
+    #[test]
+    fn the_address_that_answered_comes_first_and_the_one_that_fell_silent_last() {
+        let [a, b, c] = [1, 2, 3].map(|last| SocketAddr::from(([10, 0, 0, last], 389)));
+        for (good, bad, expected) in [
+            (None, None, [a, b, c]),
+            (Some(b), None, [b, a, c]),
+            (None, Some(a), [b, c, a]),
+            (Some(c), Some(a), [c, b, a]),
+            // It is good again.
+            (Some(a), Some(a), [a, b, c]),
+        ] {
+            assert_eq!(in_order(vec![a, b, c], &Known { good, bad }), expected);
+        }
+        let many = (0..40).map(|last| SocketAddr::from(([10, 0, 0, last], 389))).collect();
+        assert_eq!(in_order(many, &Known::default()).len(), MOST_ADDRESSES);
     }
 }

@@ -118,6 +118,7 @@ impl Supervisor {
                 Ok(Err(failure)) => causes.push(format!("{}: {failure}", server.url)),
                 Err(_) => {
                     silent = true;
+                    server.fell_silent();
                     causes.push(format!("{}: no answer in time", server.url));
                     self.pulse.timed_out();
                     if self.pulse.until_test().is_some() {
@@ -225,6 +226,7 @@ impl Supervisor {
         let short_lived = link.opened.elapsed() < SHORT_LIVED;
         match end {
             End::Silent => {
+                server.fell_silent();
                 self.pulse.timed_out();
                 let cause = format!("{}: no answer in time", server.url).into();
                 Ended { next: server.index + 1, short_lived: false, cause }
