@@ -57,6 +57,8 @@ const PURE: &[&str] = &[
     "src/guesses",
     "src/directory/known.rs",
     "src/directory/profile",
+    "src/directory/ldap/reason.rs",
+    "src/directory/ldap/rejected.rs",
     "src/directory/remembered.rs",
     "src/directory/snapshot/guard.rs",
     "src/directory/snapshot/position.rs",

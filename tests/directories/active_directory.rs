@@ -15,7 +15,7 @@ use Said::{Ambiguous, Away, Found, NotFound};
 
 const REMOTE: u64 = 2_147_483_648;
 
-fn config(samba: &SambaAd) -> LdapConfig {
+pub fn config(samba: &SambaAd) -> LdapConfig {
     LdapConfig {
         urls: vec![samba.url()],
         profile: Profile::ActiveDirectory,

@@ -179,6 +179,11 @@ impl Asker {
         self.metrics.directory_up.with_label_values(&["ad"]).get()
     }
 
+    /// Whether that server was well when it was last tried.
+    pub fn server_up(&self, url: &str) -> i64 {
+        self.metrics.directory_server_up.with_label_values(&["ad", url]).get()
+    }
+
     pub fn count(&self, result: &str) -> u64 {
         self.metrics.directory_lookups.with_label_values(&["ad", result]).get()
     }

@@ -133,6 +133,23 @@ impl SambaAd {
         path
     }
 
+    /// So many wrong passwords within half an hour lock an account for half an hour.
+    pub fn lock_accounts_after(&self, wrong: u32) {
+        let threshold = format!("--account-lockout-threshold={wrong}");
+        let times = ["--reset-account-lockout-after=30", "--account-lockout-duration=30"];
+        run(&mut self.tool(&["domain", "passwordsettings", "set", &threshold, times[0], times[1]]));
+    }
+
+    /// Disables an account.
+    pub fn disable(&self, name: &str) {
+        run(&mut self.tool(&["user", "disable", name]));
+    }
+
+    /// A folder for the test's own files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Takes the right to read CN=Users from [`READER`]; returns what [`SambaAd::restore_rights`] wants.
     pub fn revoke_rights(&self) -> String {
         let mut search = Command::new("ldapsearch");

@@ -60,18 +60,27 @@ pub(super) type Driver = AbortOnDropHandle<ldap3::result::Result<()>>;
 /// The next address of a name is tried after so long, beside the one that says nothing (RFC 8305 8).
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// As whom it is bound.
+#[derive(Clone, Copy)]
+pub(super) enum Credentials<'a> {
+    /// As nobody, or not yet.
+    Nobody,
+    /// As `bind_dn` with this password.
+    Password(&'a str),
+}
+
 /// Connects and binds. The caller sets the time limit.
 pub(super) async fn open(
     server: &Arc<Server>,
     config: &LdapConfig,
-    password: Option<&str>,
+    credentials: Credentials<'_>,
     generation: u64,
 ) -> Result<Link, Failure> {
     let (connection, mut ldap) = connect(server, config).await?;
     let gate = Arc::<Gate>::default();
     let shared = Arc::clone(&gate);
     let driver = AbortOnDropHandle::new(tokio::spawn(async move { shared.drive(connection.drive()).await }));
-    if let Some(password) = password {
+    if let Credentials::Password(password) = credentials {
         Failure::check("the bind", &ldap.simple_bind(&config.bind_dn, password).await?)?;
     }
     let now = Instant::now();

@@ -7,6 +7,7 @@ use ldap3::controls::{Control, ControlType, MakeCritical as _, PagedResults};
 use ldap3::{Ldap, LdapError, LdapResult, ResultEntry, Scope, SearchOptions};
 
 use super::connection::Connection;
+use super::reason;
 use crate::config::LdapConfig;
 use crate::directory::profile::Entry;
 
@@ -40,7 +41,7 @@ pub(super) enum Failure {
     #[error("malformed answer: {0}")]
     Malformed(&'static str),
     /// A result code other than success (RFC 4511 appendix A).
-    #[error("{doing} is answered {code} ({meaning}){text}", meaning = meaning(*code))]
+    #[error("{doing} is answered {code} ({meaning}){text}", meaning = meaning(*code, text))]
     Refused {
         /// What we were about.
         doing: &'static str,
@@ -58,6 +59,9 @@ pub(super) enum Failure {
     /// What the directory says cannot be believed now.
     #[error("{0}")]
     Doubt(std::sync::Arc<str>),
+    /// A server does not accept our password, or one did not lately and so it was not tried.
+    #[error("{0}")]
+    Rejected(std::sync::Arc<str>),
     /// Nothing was sent, because it would have been wrong to.
     #[error("{0}")]
     NotTried(String),
@@ -70,7 +74,7 @@ impl Failure {
             Self::Broken(_) | Self::Malformed(_) | Self::Silent(_) => true,
             // operationsError is Active Directory's answer to a connection that lost its bind; busy, unavailable.
             Self::Refused { code, .. } => matches!(code, 1 | 51 | 52),
-            Self::Endless | Self::Doubt(_) | Self::NotTried(_) => false,
+            Self::Endless | Self::Doubt(_) | Self::Rejected(_) | Self::NotTried(_) => false,
         }
     }
 
@@ -298,7 +302,7 @@ fn constructed(tag: StructureTag) -> Option<Vec<StructureTag>> {
 }
 
 /// The names of the codes that are met (RFC 4511 appendix A.1), in words.
-fn meaning(code: u32) -> &'static str {
+fn meaning(code: u32, text: &str) -> &'static str {
     match code {
         1 => "operations error; is the bind missing?",
         3 => "time limit exceeded",
@@ -311,7 +315,7 @@ fn meaning(code: u32) -> &'static str {
         32 => "no such object; check base",
         34 => "invalid DN syntax; check base and bind_dn",
         48 => "inappropriate authentication",
-        49 => "invalid credentials; check bind_dn and password_file",
+        49 => reason::of(text).unwrap_or("invalid credentials; check bind_dn and password_file"),
         50 => "insufficient access rights",
         51 => "busy",
         52 => "unavailable",
