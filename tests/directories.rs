@@ -25,6 +25,8 @@ mod endless;
 mod faults;
 #[path = "directories/file.rs"]
 mod file;
+#[path = "directories/handshake.rs"]
+mod handshake;
 #[path = "directories/journeys.rs"]
 mod journeys;
 #[path = "directories/mail_server.rs"]

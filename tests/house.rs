@@ -57,6 +57,7 @@ const PURE: &[&str] = &[
     "src/guesses",
     "src/directory/known.rs",
     "src/directory/profile",
+    "src/directory/ldap/handshake.rs",
     "src/directory/ldap/reason.rs",
     "src/directory/ldap/rejected.rs",
     "src/directory/remembered.rs",

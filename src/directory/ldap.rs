@@ -43,6 +43,7 @@ mod connection;
 mod examination;
 mod follow;
 mod gate;
+mod handshake;
 mod holding;
 mod login;
 mod opener;
@@ -132,7 +133,7 @@ impl LdapDirectory {
     ) -> Result<Self, Vec<String>> {
         let servers = server::parse(config)?;
         if servers.iter().any(|server| server.is_encrypted()) {
-            tls::client_config(config.ca.as_deref()).map_err(|problem| vec![problem])?;
+            tls::client_config(config).map_err(|problem| vec![problem])?;
         }
         let pulse = Arc::new(Pulse::new(name, metrics));
         metrics.directory_lookup_duration.with_label_values(&[&**name]);

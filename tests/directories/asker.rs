@@ -213,6 +213,7 @@ pub fn openldap(slapd: &Slapd) -> LdapConfig {
         password_file: Some(slapd.password_file()),
         start_tls: false,
         ca: None,
+        certificate: None,
         timeout: Duration::from_secs(5),
         probe: Some(Address::parse("postmaster@contoso.com").unwrap()),
         cache: CacheConfig { found: Duration::from_secs(600), not_found: Duration::from_secs(60), entries: 100_000 },

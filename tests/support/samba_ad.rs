@@ -194,6 +194,11 @@ impl SambaAd {
 
     /// Starts it again at the same address with the same data.
     pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// The same with further settings.
+    pub fn restart_with(&mut self, options: &[&str]) {
         self.daemon = None;
         let dc = self.folder.path().join("dc");
         std::fs::create_dir_all(dc.join("run/nc")).unwrap();
@@ -212,6 +217,7 @@ impl SambaAd {
         ] {
             command.arg(format!("--option={option}"));
         }
+        options.iter().for_each(|option| _ = command.arg(format!("--option={option}")));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let address = format!("{}:389", self.address).parse().unwrap();
         self.daemon = Some(Daemon::start(&mut command, address));

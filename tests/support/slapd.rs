@@ -146,6 +146,17 @@ impl Slapd {
         self.change(&["-D", "cn=config"], &ldif);
     }
 
+    /// Sets one attribute of the server's configuration, such as `olcTLSVerifyClient`.
+    pub fn configure_server(&self, attribute: &str, value: &str) {
+        let ldif = format!("dn: cn=config\nchangetype: modify\nreplace: {attribute}\n{attribute}: {value}\n");
+        self.change(&["-D", "cn=config"], &ldif);
+    }
+
+    /// Who issued its certificate.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     /// Takes the overlay away that streams changes.
     pub fn stop_streaming(&self) {
         let overlay = "dn: olcOverlay={0}syncprov,olcDatabase={1}mdb,cn=config\nchangetype: delete\n";

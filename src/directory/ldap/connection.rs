@@ -2,20 +2,22 @@
 //!
 //! `supervisor` opens and ends it; questions share it and may condemn it.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, StdStream};
+use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, StdStream};
 use rustls::ClientConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinError;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::gate::Gate;
+use super::handshake;
 use super::search::Failure;
 use super::server::{Security, Server};
 use super::tls;
@@ -60,6 +62,9 @@ pub(super) type Driver = AbortOnDropHandle<ldap3::result::Result<()>>;
 /// The next address of a name is tried after so long, beside the one that says nothing (RFC 8305 8).
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// How long who drives a connection may take to say why it ended.
+const MOMENT: Duration = Duration::from_millis(100);
+
 /// As whom it is bound.
 #[derive(Clone, Copy)]
 pub(super) enum Credentials<'a> {
@@ -67,6 +72,17 @@ pub(super) enum Credentials<'a> {
     Nobody,
     /// As `bind_dn` with this password.
     Password(&'a str),
+    /// As who our certificate says (SASL EXTERNAL, RFC 4422 appendix A).
+    Certificate,
+}
+
+impl Credentials<'_> {
+    fn doing(self) -> &'static str {
+        match self {
+            Self::Nobody | Self::Password(_) => "the bind",
+            Self::Certificate => "the bind by certificate (SASL EXTERNAL)",
+        }
+    }
 }
 
 /// Connects and binds. The caller sets the time limit.
@@ -80,8 +96,15 @@ pub(super) async fn open(
     let gate = Arc::<Gate>::default();
     let shared = Arc::clone(&gate);
     let driver = AbortOnDropHandle::new(tokio::spawn(async move { shared.drive(connection.drive()).await }));
-    if let Credentials::Password(password) = credentials {
-        Failure::check("the bind", &ldap.simple_bind(&config.bind_dn, password).await?)?;
+    let bound = match credentials {
+        Credentials::Nobody => None,
+        Credentials::Password(password) => Some(ldap.simple_bind(&config.bind_dn, password).await),
+        Credentials::Certificate => Some(ldap.sasl_external_bind().await),
+    };
+    match bound.transpose() {
+        Ok(None) => {}
+        Ok(Some(answer)) => Failure::check(credentials.doing(), &answer)?,
+        Err(error) => return Err(lost(server, error.into(), driver).await),
     }
     let now = Instant::now();
     let connection = Arc::new(Connection {
@@ -100,7 +123,7 @@ pub(super) async fn open(
 /// else is said to more than one: a password that is wrong counts once.
 async fn connect(server: &Server, config: &LdapConfig) -> Result<(LdapConnAsync, Ldap), Failure> {
     let tls = match server.is_encrypted() {
-        true => Some(tls::client_config(config.ca.as_deref()).map_err(Failure::NotTried)?),
+        true => Some(tls::client_config(config).map_err(Failure::NotTried)?),
         false => None,
     };
     let addresses = server.addresses().await.map_err(Failure::Broken)?;
@@ -113,6 +136,7 @@ async fn connect(server: &Server, config: &LdapConfig) -> Result<(LdapConnAsync,
             let connected = connect_to(server, address, (config.timeout / 3, tls)).await;
             connected.map(|connected| (address, connected)).map_err(|failure| match failure {
                 Failure::Broken(why) if several => Failure::Broken(format!("{}: {why}", address.ip())),
+                Failure::Tls(why) if several => Failure::Tls(format!("{}: {why}", address.ip())),
                 failure => failure,
             })
         });
@@ -135,7 +159,41 @@ async fn connect_to(
     }
     let stream = tcp(address, patience).await.map_err(|error| Failure::Broken(error.to_string()))?;
     let settings = settings.set_std_stream(StdStream::Tcp(stream));
-    Ok(LdapConnAsync::with_settings(settings, &server.url).await?)
+    LdapConnAsync::with_settings(settings, &server.url).await.map_err(|error| failed(server, error))
+}
+
+/// Why there is no TLS, or no connection.
+fn failed(server: &Server, error: LdapError) -> Failure {
+    match error {
+        // A controller without a certificate has the request, and nothing to answer it with.
+        LdapError::LdapResult { result } => {
+            let said = Failure::check("StartTLS", &result).err().map(|refused| refused.to_string()).unwrap_or_default();
+            Failure::Tls(format!("the server does not begin TLS; give it a certificate, or name another one ({said})"))
+        }
+        LdapError::Io { source } if server.is_encrypted() && ends(&source) => {
+            let (what, cure) = handshake::ENDS;
+            Failure::Broken(format!("{what}; {cure} ({source})"))
+        }
+        error => error.into(),
+    }
+}
+
+/// The connection was closed, in whatever way.
+fn ends(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+}
+
+/// Why the connection was lost before we were bound: whoever drives it knows.
+async fn lost(server: &Server, failure: Failure, driver: Driver) -> Failure {
+    let driven = timeout(MOMENT, driver).await;
+    let (what, cure) = match (driven, server.is_encrypted()) {
+        (Ok(Ok(Err(LdapError::Io { source }))), true) if !ends(&source) => return LdapError::from(source).into(),
+        (_, true) => handshake::ENDS_LATER,
+        (_, false) => {
+            ("the server closes the connection when we bind", "if this port is for TLS (636, 3269), write ldaps://")
+        }
+    };
+    Failure::Broken(format!("{what}; {cure} ({failure})"))
 }
 
 /// A socket that notices when a firewall has forgotten it: by keep-alives while it is idle, and while a question waits
@@ -190,7 +248,7 @@ impl Connection {
 pub(super) fn ended(result: Result<ldap3::result::Result<()>, JoinError>) -> End {
     End::Broken(match result {
         Ok(Ok(())) => "the server closed the connection".to_owned(),
-        Ok(Err(error)) => error.to_string(),
+        Ok(Err(error)) => Failure::from(error).to_string(),
         Err(_) => "malformed answer".to_owned(),
     })
 }

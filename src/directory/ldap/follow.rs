@@ -299,7 +299,9 @@ impl Keeper {
         let cause = format!("{}: {failure}", connection.server.url);
         match failure {
             Failure::Silent(_) => connection.condemn(End::Silent),
-            Failure::Broken(_) | Failure::Malformed(_) => connection.condemn(End::Broken(failure.to_string())),
+            Failure::Broken(_) | Failure::Tls(_) | Failure::Malformed(_) => {
+                connection.condemn(End::Broken(failure.to_string()))
+            }
             _ => {}
         }
         let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);

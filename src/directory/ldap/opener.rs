@@ -149,6 +149,7 @@ impl Opener {
                 may_try.map_err(Failure::Rejected)?;
                 Credentials::Password(password)
             }
+            None if self.config.certificate.is_some() && server.is_encrypted() => Credentials::Certificate,
             None => Credentials::Nobody,
         };
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
@@ -192,7 +193,7 @@ impl Opener {
         }
     }
 
-    /// The password, read anew for each connection; `None` for an anonymous one.
+    /// The password, read anew for each connection; `None` for one that is bound by certificate, or not at all.
     fn password(&self) -> Result<Option<String>, Failure> {
         if self.config.bind_dn.is_empty() {
             return Ok(None);

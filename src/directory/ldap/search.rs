@@ -7,7 +7,7 @@ use ldap3::controls::{Control, ControlType, MakeCritical as _, PagedResults};
 use ldap3::{Ldap, LdapError, LdapResult, ResultEntry, Scope, SearchOptions};
 
 use super::connection::Connection;
-use super::reason;
+use super::{handshake, reason};
 use crate::config::LdapConfig;
 use crate::directory::profile::Entry;
 
@@ -37,11 +37,14 @@ pub(super) enum Failure {
     /// The connection could not be made or did not last.
     #[error("{0}")]
     Broken(String),
+    /// TLS cannot be had, and will not be at the next try.
+    #[error("{0}")]
+    Tls(String),
     /// Not LDAP.
     #[error("malformed answer: {0}")]
     Malformed(&'static str),
     /// A result code other than success (RFC 4511 appendix A).
-    #[error("{doing} is answered {code} ({meaning}){text}", meaning = meaning(*code, text))]
+    #[error("{doing} is answered {code} ({meaning}){text}", meaning = meaning(doing, *code, text))]
     Refused {
         /// What we were about.
         doing: &'static str,
@@ -71,7 +74,7 @@ impl Failure {
     /// Whether another server, or a new connection, may do better.
     pub(super) fn is_servers_fault(&self) -> bool {
         match self {
-            Self::Broken(_) | Self::Malformed(_) | Self::Silent(_) => true,
+            Self::Broken(_) | Self::Tls(_) | Self::Malformed(_) | Self::Silent(_) => true,
             // operationsError is Active Directory's answer to a connection that lost its bind; busy, unavailable.
             Self::Refused { code, .. } => matches!(code, 1 | 51 | 52),
             Self::Endless | Self::Doubt(_) | Self::Rejected(_) | Self::NotTried(_) => false,
@@ -114,14 +117,16 @@ impl Failure {
 
 impl From<LdapError> for Failure {
     fn from(error: LdapError) -> Self {
+        if let LdapError::Io { source } = &error
+            && let Some(failed) = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
+            return Self::Tls(handshake::in_words(failed));
+        }
         Self::Broken(match error {
             LdapError::EndOfStream | LdapError::OpSend { .. } | LdapError::ResultRecv { .. } => {
                 "the connection was lost".to_owned()
             }
-            LdapError::LdapResult { result } => match Self::check("StartTLS", &result) {
-                Err(refused) => return refused,
-                Ok(()) => "no answer".to_owned(),
-            },
+            LdapError::Io { source } => source.to_string(),
             other => other.to_string(),
         })
     }
@@ -302,7 +307,10 @@ fn constructed(tag: StructureTag) -> Option<Vec<StructureTag>> {
 }
 
 /// The names of the codes that are met (RFC 4511 appendix A.1), in words.
-fn meaning(code: u32, text: &str) -> &'static str {
+fn meaning(doing: &str, code: u32, text: &str) -> &'static str {
+    if code == 49 && doing.contains("EXTERNAL") {
+        return "invalid credentials; see that the server asks for the certificate in tls and knows whose it is";
+    }
     match code {
         1 => "operations error; is the bind missing?",
         3 => "time limit exceeded",

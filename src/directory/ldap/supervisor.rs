@@ -115,7 +115,7 @@ impl Supervisor {
     /// moment ago, as while it is restarted; after that those that wait already go on to, and new ones have their answer.
     async fn rest(&self, wait: Duration, (cause, prospect): (Arc<str>, Prospect), lost: Option<Instant>) {
         let left = lost.map_or(Duration::ZERO, |lost| self.timeout.saturating_sub(lost.elapsed()));
-        let may_return = prospect == Prospect::Better && self.pulse.until_test().is_none();
+        let may_return = lost.is_some() && prospect == Prospect::Better && self.pulse.until_test().is_none();
         let wait = match may_return {
             true if !left.is_zero() => {
                 self.states.send_replace(State::Connecting(Some(cause)));
@@ -270,7 +270,7 @@ impl Prospect {
     fn with(self, failure: &Failure) -> Self {
         match failure {
             Failure::Rejected(_) | Failure::NotTried(_) => self,
-            failure if failure.is_servers_fault() => Self::Better,
+            failure if failure.is_servers_fault() && !matches!(failure, Failure::Tls(_)) => Self::Better,
             _ if self == Self::Better => Self::Better,
             _ => Self::Same,
         }
