@@ -7,14 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use fingerpost::directory::Accept;
-use fingerpost::recipient::Kind;
+use fingerpost::config::DirectoryKind;
+use fingerpost::directory::{Accept, Directories, Needs, build};
+use fingerpost::metrics::Metrics;
+use fingerpost::recipient::{Kind, Lookup};
+use fingerpost::routing::verdict::{Freshness, Question};
 
 use crate::active_directory::config as active_directory;
-use crate::asker::{Asker, Said, openldap, password};
+use crate::asker::{Asker, Said, named, openldap, password, prober};
 use crate::support::fingerpost::Fingerpost;
 use crate::support::samba_ad::{self, SambaAd};
-use crate::support::slapd::{BASE, PASSWORD, READER, Slapd};
+use crate::support::slapd::{ADMIN, BASE, PASSWORD, READER, Slapd};
 use crate::support::wait_until;
 
 /// A node with this directory beside what it cannot do without. `{url}`s and the rest are the caller's.
@@ -381,4 +384,32 @@ fn check_and_status_name_the_server_that_is_no_use() {
     wait_until("the other one is told of", Duration::from_secs(10), || {
         printed(&node, &["status"]).contains(&format!("ad: server {}: Connection refused", standby.url()))
     });
+}
+
+/// A reload makes a new directory; the password that was rejected is the same.
+#[tokio::test]
+async fn a_rejected_password_is_remembered_over_a_reload() {
+    let slapd = Slapd::start();
+    let server = Counting::start(slapd.address());
+    let mut config = openldap(&slapd);
+    config.urls = vec![server.url()];
+    config.password_file = Some(password(&slapd, "wrong"));
+    let (metrics, folder) = (Metrics::new(), tempfile::tempdir().unwrap());
+    let prober = prober(&metrics);
+    let needs = Needs { prober: &prober, folder: Some(folder.path()), metrics: &metrics };
+    let address = fingerpost::smtp::address::Address::parse("postmaster@contoso.com").unwrap();
+    let question = Question { directory: "ad".into(), address, freshness: Freshness::Live };
+    let mut previous: Option<Directories> = None;
+    for (seconds, bind_dn, binds) in [(5, READER, 1), (6, READER, 1), (7, ADMIN, 2), (8, ADMIN, 2), (9, READER, 3)] {
+        (config.timeout, config.bind_dn) = (Duration::from_secs(seconds), bind_dn.to_owned());
+        let named = [named("ad", &DirectoryKind::Ldap(Box::new(config.clone())))];
+        let built = build(&named, previous.as_ref(), &needs).unwrap();
+        if let Some(previous) = &previous {
+            previous.give_way_to(&built);
+        }
+        let answer = built.ask(&question).await;
+        assert!(matches!(&answer.lookup, Lookup::Unavailable(why) if why.contains("49")), "{answer:?}");
+        assert_eq!(server.binds(), binds, "{bind_dn} after {seconds}");
+        previous = Some(built);
+    }
 }

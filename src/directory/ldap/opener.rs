@@ -3,7 +3,7 @@
 //! `supervisor` keeps the connection that it uses and tries the other servers; `check --connect` tries all. Nobody else
 //! binds with the directory's account, so the limit for rejected passwords is kept here.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub(super) struct Opener {
     rejected: SharedRejected,
     standings: Mutex<Vec<Standing>>,
     up: IntGaugeVec,
+    /// Another one of the same name tells how servers are.
+    gave_way: AtomicBool,
     /// An operator has what was given up tried again.
     pub(super) again: Notify,
 }
@@ -64,6 +66,7 @@ impl Opener {
             standings: Mutex::new(vec![Standing::default(); servers.len()]),
             servers,
             up: metrics.directory_server_up.clone(),
+            gave_way: AtomicBool::new(false),
             again: Notify::new(),
         }
     }
@@ -87,6 +90,11 @@ impl Opener {
             Err(failure) => self.is_now(server, Some(failure.to_string())),
         }
         opened
+    }
+
+    /// Its servers are no longer those of the configuration.
+    pub(super) fn give_way(&self) {
+        self.gave_way.store(true, Ordering::Relaxed);
     }
 
     /// Whether a server that is not in use should be tried now.
@@ -213,7 +221,9 @@ impl Opener {
     }
 
     fn is_now(&self, server: &Server, trouble: Option<String>) {
-        self.up.with_label_values(&[&*self.name, &server.url]).set(i64::from(trouble.is_none()));
+        if !self.gave_way.load(Ordering::Relaxed) {
+            self.up.with_label_values(&[&*self.name, &server.url]).set(i64::from(trouble.is_none()));
+        }
         if let Some(standing) = self.standings().get_mut(server.index) {
             (standing.tried, standing.trouble) = (Some(Instant::now()), trouble);
         }

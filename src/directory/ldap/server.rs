@@ -1,12 +1,19 @@
 //! The servers of a directory, from its `urls`.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::config::LdapConfig;
 
 /// Addresses of one name that are tried; a domain's own name has those of all its controllers.
 const MOST_ADDRESSES: usize = 10;
+
+/// So long a name may take to be looked up, and less than a server has.
+const LOOK_UP: Duration = Duration::from_secs(1);
 
 /// One server.
 #[derive(Debug)]
@@ -27,6 +34,8 @@ pub(super) struct Server {
 /// What is known of the addresses of a name.
 #[derive(Debug, Default)]
 struct Known {
+    /// What its name last led to.
+    addresses: Vec<SocketAddr>,
     /// The last one that could be connected to.
     good: Option<SocketAddr>,
     /// The last one that could, and then did not answer.
@@ -54,12 +63,21 @@ impl Server {
     /// # Errors
     /// The name leads nowhere.
     pub(super) async fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
-        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
-        let found: Vec<_> = found.map_err(|error| format!("`{}` cannot be looked up: {error}", self.host))?.collect();
-        if found.is_empty() {
+        let asked = timeout(LOOK_UP, tokio::net::lookup_host((self.host.as_str(), self.port))).await;
+        let found = asked.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Ok(found) => known.addresses = found.collect(),
+            // Where DNS fails its last answer stands in.
+            Err(error) if known.addresses.is_empty() => {
+                return Err(format!("`{}` cannot be looked up: {error}", self.host));
+            }
+            Err(error) => tracing::debug!(server = self.url, "looked up in vain, the last answer is used: {error}"),
+        }
+        if known.addresses.is_empty() {
             return Err(format!("`{}` has no address", self.host));
         }
-        Ok(in_order(found, &self.known.lock().unwrap_or_else(PoisonError::into_inner)))
+        Ok(in_order(&known))
     }
 
     /// This address could be connected to.
@@ -77,7 +95,8 @@ impl Server {
 }
 
 /// The good one first, the bad one last; the others as the name has them.
-fn in_order(mut addresses: Vec<SocketAddr>, known: &Known) -> Vec<SocketAddr> {
+fn in_order(known: &Known) -> Vec<SocketAddr> {
+    let mut addresses = known.addresses.clone();
     addresses.sort_by_key(|address| match Some(*address) {
         good if good == known.good => 0,
         bad if bad == known.bad => 2,
@@ -167,9 +186,9 @@ mod tests {
             // It is good again.
             (Some(a), Some(a), [a, b, c]),
         ] {
-            assert_eq!(in_order(vec![a, b, c], &Known { good, bad }), expected);
+            assert_eq!(in_order(&Known { addresses: vec![a, b, c], good, bad }), expected);
         }
-        let many = (0..40).map(|last| SocketAddr::from(([10, 0, 0, last], 389))).collect();
-        assert_eq!(in_order(many, &Known::default()).len(), MOST_ADDRESSES);
+        let addresses = (0..40).map(|last| SocketAddr::from(([10, 0, 0, last], 389))).collect();
+        assert_eq!(in_order(&Known { addresses, ..Known::default() }).len(), MOST_ADDRESSES);
     }
 }
