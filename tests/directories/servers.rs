@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use fingerpost::config::DirectoryKind;
+use fingerpost::config::{DirectoryKind, LdapConfig, LdapMode, SnapshotConfig};
 use fingerpost::directory::{Accept, Directories, Needs, build};
 use fingerpost::metrics::Metrics;
 use fingerpost::recipient::{Kind, Lookup};
@@ -104,32 +104,62 @@ fn a_name_whose_first_address_is_dead_is_reached_at_the_second() {
     }
 }
 
+const SNAPSHOT: LdapMode = LdapMode::Snapshot(SnapshotConfig {
+    poll: Duration::from_secs(1),
+    full_read: Duration::from_secs(3600),
+    max_stale: Duration::from_secs(86_400),
+});
+
 /// Three look-ups while slapd is restarted: each waits for it instead of being turned away.
 #[tokio::test(flavor = "multi_thread")]
 async fn questions_wait_for_a_server_that_is_restarted() {
-    for stops_first in [false, true] {
+    for (mode, stops_first) in
+        [(LdapMode::Lookup, false), (LdapMode::Lookup, true), (SNAPSHOT, false), (SNAPSHOT, true)]
+    {
         let mut slapd = Slapd::start();
-        let asker = Arc::new(Asker::new(&openldap(&slapd)));
+        let folder = tempfile::tempdir().unwrap();
+        let asker = Arc::new(Asker::keeping(&LdapConfig { mode, ..openldap(&slapd) }, Some(folder.path())));
         assert_eq!(asker.ask_unknown().await, Said::NotFound);
-        let ask = || {
-            let asker = Arc::clone(&asker);
-            tokio::spawn(async move { asker.ask_unknown().await })
-        };
         // The first notices that the connection is gone; the next ones come while nobody listens.
         if stops_first {
             slapd.stop();
         }
-        let first = ask();
+        let first = asking(&asker);
         slapd.stop();
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let (second, third) = (ask(), ask());
+        let (second, third) = (asking(&asker), asking(&asker));
         tokio::time::sleep(Duration::from_millis(300)).await;
         slapd.restart();
         for asked in [first, second, third] {
-            assert_eq!(asked.await.unwrap(), Said::NotFound, "stopped first: {stops_first}");
+            assert_eq!(asked.await.unwrap(), Said::NotFound, "{mode:?}, stopped first: {stops_first}");
         }
         assert_eq!((asker.up(), asker.count("unavailable")), (1, 0));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_wait_for_a_controller_that_is_restarted() {
+    let mut samba = SambaAd::start();
+    for mode in [LdapMode::Lookup, SNAPSHOT] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = LdapConfig { mode, timeout: Duration::from_secs(20), ..active_directory(&samba) };
+        let asker = Arc::new(Asker::keeping(&config, Some(folder.path())));
+        assert_eq!(asker.ask_unknown().await, Said::NotFound);
+        samba.stop();
+        let asked: Vec<_> = (0..3).map(|_| asking(&asker)).collect();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::task::block_in_place(|| samba.restart());
+        for asked in asked {
+            assert_eq!(asked.await.unwrap(), Said::NotFound, "{mode:?}");
+        }
+        assert_eq!((asker.up(), asker.count("unavailable")), (1, 0));
+    }
+}
+
+/// A question for an address that nobody has.
+fn asking(asker: &Arc<Asker>) -> tokio::task::JoinHandle<Said> {
+    let asker = Arc::clone(asker);
+    tokio::spawn(async move { asker.ask_unknown().await })
 }
 
 /// Nobody waits for a server that stays away: for as long as a question may take, then the answer is known.
@@ -269,23 +299,24 @@ async fn an_account_that_is_right_again_is_used_when_an_operator_says_so() {
 /// The password is changed in the directory and not in the file: the connection that is bound goes on.
 #[tokio::test]
 async fn a_connection_that_is_bound_stays_in_use() {
-    let (slapd, standby) = (Slapd::start(), Slapd::start());
-    let (first, second) = (Counting::start(slapd.address()), Counting::start(standby.address()));
-    let mut config = openldap(&slapd);
-    config.urls = vec![first.url(), second.url()];
-    let asker = Asker::new(&config);
-    assert_eq!(asker.ask_unknown().await, Said::NotFound);
-    for server in [&slapd, &standby] {
-        server.modify(&format!("dn: {READER}\nchangetype: modify\nreplace: userPassword\nuserPassword: new\n"));
-    }
-    for _ in 0..4 {
-        pass(Duration::from_mins(10)).await;
+    for mode in [LdapMode::Lookup, SNAPSHOT] {
+        let (slapd, standby) = (Slapd::start(), Slapd::start());
+        let (first, second) = (Counting::start(slapd.address()), Counting::start(standby.address()));
+        let config = LdapConfig { urls: vec![first.url(), second.url()], mode, ..openldap(&slapd) };
+        let folder = tempfile::tempdir().unwrap();
+        let asker = Asker::keeping(&config, Some(folder.path()));
         assert_eq!(asker.ask_unknown().await, Said::NotFound);
+        for server in [&slapd, &standby] {
+            server.modify(&format!("dn: {READER}\nchangetype: modify\nreplace: userPassword\nuserPassword: new\n"));
+        }
+        for _ in 0..4 {
+            pass(Duration::from_mins(10)).await;
+            assert_eq!(asker.ask_unknown().await, Said::NotFound, "{mode:?}");
+        }
+        assert_eq!((first.binds(), asker.up()), (1, 1), "{mode:?}");
+        assert!(second.binds() <= 2, "{mode:?}: {} binds in 40 minutes at a standby server", second.binds());
+        assert_eq!((asker.server_up(&first.url()), asker.server_up(&second.url())), (1, 0), "{mode:?}");
     }
-    assert_eq!((first.binds(), asker.up()), (1, 1));
-    assert!(second.binds() <= 2, "{} binds in 40 minutes at a standby server", second.binds());
-    assert_eq!(asker.server_up(&second.url()), 0);
-    assert_eq!(asker.server_up(&first.url()), 1);
 }
 
 #[tokio::test]
