@@ -94,7 +94,7 @@ mod tests {
             (&[refused, Ends(Some(20), true)], Some(Ok(1)), 20),
             (&[dead, Ends(Some(20), true)], Some(Ok(1)), 170),
             (&[dead, dead, Ends(Some(20), true)], Some(Ok(2)), 220),
-            (&[dead, refused, Ends(Some(20), true)], Some(Ok(2)), 170),
+            (&[dead, refused, Ends(Some(20), true)], Some(Ok(2)), 120),
             // A slow one that has had its share is not given up.
             (&[Ends(Some(200), true), dead], Some(Ok(0)), 200),
             (&[Ends(Some(900), true), Ends(Some(900), false)], Some(Ok(0)), 900),

@@ -191,4 +191,18 @@ mod tests {
         let addresses = (0..40).map(|last| SocketAddr::from(([10, 0, 0, last], 389))).collect();
         assert_eq!(in_order(&Known { addresses, ..Known::default() }).len(), MOST_ADDRESSES);
     }
+
+    #[tokio::test]
+    async fn where_dns_fails_its_last_answer_stands_in() {
+        let last = SocketAddr::from(([10, 0, 0, 1], 389));
+        for (addresses, expected) in [(vec![last], Some(vec![last])), (Vec::new(), None)] {
+            // RFC 6761 6.4: there is no such name.
+            let (url, host) = ("ldap://dc1.invalid:389".to_owned(), "dc1.invalid".to_owned());
+            let known = Mutex::new(Known { addresses, ..Known::default() });
+            let server = Server { index: 0, url, host, port: 389, security: Security::Plain, known };
+            let found = server.addresses().await;
+            assert!(found.as_ref().is_ok() || found.as_ref().is_err_and(|why| why.contains("`dc1.invalid` cannot be")));
+            assert_eq!(found.ok(), expected);
+        }
+    }
 }
