@@ -104,8 +104,9 @@ fn a_name_whose_first_address_is_dead_is_reached_at_the_second() {
     }
 }
 
+/// With polls that are rarer than a test lets time pass at once.
 const SNAPSHOT: LdapMode = LdapMode::Snapshot(SnapshotConfig {
-    poll: Duration::from_secs(1),
+    poll: Duration::from_secs(30),
     full_read: Duration::from_secs(3600),
     max_stale: Duration::from_secs(86_400),
 });
@@ -234,8 +235,10 @@ impl Counting {
     }
 }
 
-/// Lets so much time pass at once; what is due then is done.
+/// Lets so much time pass at once; what is due then is done. What is asked before that has its answer: it would count as
+/// unanswered.
 async fn pass(time: Duration) {
+    tokio::time::sleep(Duration::from_millis(500)).await;
     tokio::time::pause();
     tokio::time::advance(time).await;
     tokio::time::resume();
@@ -306,6 +309,7 @@ async fn a_connection_that_is_bound_stays_in_use() {
         let folder = tempfile::tempdir().unwrap();
         let asker = Asker::keeping(&config, Some(folder.path()));
         assert_eq!(asker.ask_unknown().await, Said::NotFound);
+        asker.shows("postmaster@contoso.com", Said::Found(Kind::Mailbox), Duration::from_secs(20)).await;
         for server in [&slapd, &standby] {
             server.modify(&format!("dn: {READER}\nchangetype: modify\nreplace: userPassword\nuserPassword: new\n"));
         }
