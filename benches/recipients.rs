@@ -150,6 +150,7 @@ fn open(folder: &Path) -> Snapshot {
         password_file: None,
         start_tls: false,
         ca: None,
+        certificate: None,
         timeout: Duration::from_secs(5),
         probe: None,
         cache: CacheConfig { found: Duration::ZERO, not_found: Duration::ZERO, entries: 0 },

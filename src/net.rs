@@ -9,6 +9,7 @@ use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
+pub(crate) mod staggered;
 pub mod tcp_info;
 
 /// Connections that the kernel holds for us while we are busy.

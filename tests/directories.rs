@@ -25,6 +25,8 @@ mod endless;
 mod faults;
 #[path = "directories/file.rs"]
 mod file;
+#[path = "directories/handshake.rs"]
+mod handshake;
 #[path = "directories/journeys.rs"]
 mod journeys;
 #[path = "directories/mail_server.rs"]
@@ -37,6 +39,8 @@ mod openldap;
 mod holding;
 #[path = "directories/proxy.rs"]
 mod proxy;
+#[path = "directories/servers.rs"]
+mod servers;
 #[path = "directories/shares.rs"]
 mod shares;
 #[path = "directories/shown.rs"]

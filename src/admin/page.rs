@@ -111,6 +111,7 @@ fn directories(status: &Status) -> Markup {
                     td { (directory.name) } td { (directory.kind) } td { (health(directory.state)) }
                     td { @if let Some(snapshot) = &directory.snapshot { (snapshot) } }
                 }
+                @for trouble in &directory.trouble { tr { td colspan="4" class="note" { (trouble) } } }
             }
         }
     }

@@ -85,6 +85,9 @@ pub struct Asked {
     pub kind: String,
     /// Whether it answers.
     pub state: Health,
+    /// Why it does not, or which of its servers do not.
+    #[serde(default)]
+    pub trouble: Vec<String>,
     /// How fresh its snapshot is; `None`: it keeps none.
     pub snapshot: Option<SnapshotReport>,
 }
@@ -266,6 +269,7 @@ fn directories(parts: &Parts, config: &Config) -> Vec<Asked> {
         name: directory.name.to_string(),
         kind: directory.kind.name().to_owned(),
         state: Health::of(&parts.metrics.directory_up.with_label_values(&[&*directory.name])),
+        trouble: parts.current.load().resolver.directories().trouble(&directory.name),
         snapshot: parts.current.load().resolver.directories().snapshot(&directory.name),
     };
     config.directories.iter().map(asked).collect()

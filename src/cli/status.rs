@@ -34,6 +34,9 @@ fn text(status: &Status, now: UnixTime) -> String {
     text.push_str(&section("receive connector", &["listens on", "organization", "connections"], doors(status)));
     text.push_str(&section("accepted domain", &["type", "deliver_to"], domains(status)));
     text.push_str(&section("directory", &["kind", "state", "snapshot"], directories(status)));
+    for directory in &status.directories {
+        directory.trouble.iter().for_each(|trouble| text.push_str(&format!("{}: {trouble}\n", directory.name)));
+    }
     text.push_str(&section(
         "send connector",
         &["organization", "waiting", "held", "oldest", "next hops"],

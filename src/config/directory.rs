@@ -1,15 +1,17 @@
 //! `[[directory]]`: who knows the recipients.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::accepted_domain::set;
 use super::profile::{self, plus_addressing_of};
 use super::reader::{Reader, name, plain};
+use super::receive_connector::certificate;
 use super::{
-    CacheConfig, CallAheadConfig, DirectoryConfig, DirectoryKind, FileDirectoryConfig, HoldChanges, LdapConfig,
-    LdapMode, SnapshotConfig,
+    CacheConfig, CallAheadConfig, CertificateFiles, DirectoryConfig, DirectoryKind, FileDirectoryConfig, HoldChanges,
+    LdapConfig, LdapMode, SnapshotConfig,
 };
 use crate::routing::table::{DirectoryRules, PlusAddressing, Proof};
 use crate::smtp::address::Address;
@@ -101,15 +103,16 @@ fn ldap(reader: &mut Reader<'_>) -> LdapConfig {
     reader.require_some("urls", "name at least one server");
     reader.require_some("base", "name at least one search base; a global catalog takes \"\"");
     apart(reader, &base);
-    let (start_tls, ca) = tls(&mut reader.inner("directory.tls"), &urls);
+    let tls = tls(&mut reader.inner("directory.tls"), &urls);
     let config = LdapConfig {
         urls,
         profile: profile::read(reader),
         base,
         bind_dn: reader.text("bind_dn", plain).unwrap_or_default().to_string(),
         password_file: reader.path("password_file"),
-        start_tls,
-        ca,
+        start_tls: tls.start_tls,
+        ca: tls.ca,
+        certificate: tls.certificate,
         timeout: timeout(reader),
         probe: reader.text("probe", probe).flatten(),
         cache: cache(&mut reader.inner("directory.cache")),
@@ -167,12 +170,23 @@ fn url(text: &str) -> Result<String, String> {
     Ok(format!("{scheme}://{host}:{port}"))
 }
 
-fn tls(reader: &mut Reader<'_>, urls: &[String]) -> (bool, Option<std::path::PathBuf>) {
+/// `tls` of a directory.
+struct Tls {
+    start_tls: bool,
+    ca: Option<PathBuf>,
+    certificate: Option<CertificateFiles>,
+}
+
+fn tls(reader: &mut Reader<'_>, urls: &[String]) -> Tls {
     let start_tls = reader.flag("start_tls").unwrap_or(false);
     if start_tls && urls.iter().any(|url| url.starts_with("ldaps:")) {
         reader.problem("start_tls", "ldaps:// begins with TLS already; write ldap:// or leave start_tls out");
     }
-    (start_tls, reader.path("ca"))
+    let certificate = certificate(reader);
+    if certificate.is_some() && !start_tls && urls.iter().any(|url| url.starts_with("ldap:")) {
+        reader.problem("certificate", "is shown in TLS only; write ldaps:// or start_tls");
+    }
+    Tls { start_tls, ca: reader.path("ca"), certificate }
 }
 
 /// `"none"`, or an address.

@@ -171,7 +171,7 @@ pub const TABLES: &[Table] = &[
             key("mailbox_servers"),
         ],
     },
-    Table { name: "directory.tls", keys: &[key("start_tls"), key("ca")] },
+    Table { name: "directory.tls", keys: &[key("start_tls"), key("ca"), key("certificate"), key("key")] },
     Table {
         name: "directory.attributes",
         keys: &[key("addresses"), key("fallback"), key("target"), key("mail_server"), key("login"), key("groups")],

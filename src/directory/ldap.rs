@@ -19,8 +19,10 @@ pub use self::examination::Examination;
 pub use self::follow::Refreshed;
 use self::follow::{Doubted, Keeper, Refresh, Request};
 use self::holding::Holding;
+use self::opener::Opener;
 use self::pulse::Pulse;
 use self::supervisor::{State, Supervisor};
+pub use self::tried::Tried;
 use crate::config::{LdapConfig, LdapMode};
 use crate::directory::cache::{Cache, Condition, is_known};
 use crate::directory::in_flight::InFlight;
@@ -41,14 +43,19 @@ mod connection;
 mod examination;
 mod follow;
 mod gate;
+mod handshake;
 mod holding;
 mod login;
+mod opener;
 mod pulse;
+mod reason;
+mod rejected;
 mod root;
 mod search;
 mod server;
 mod stream;
 mod supervisor;
+mod tried;
 mod tls;
 mod whole;
 
@@ -65,6 +72,7 @@ const REQUESTS: usize = 64;
 /// A directory that is asked by LDAP. Dropping it closes its connection.
 pub struct LdapDirectory {
     asker: Arc<Asker>,
+    opener: Arc<Opener>,
     in_flight: InFlight,
     following: Option<Following>,
     /// Where it is asked for each recipient.
@@ -113,15 +121,28 @@ impl LdapDirectory {
         folder: Option<&Path>,
         metrics: &Metrics,
     ) -> Result<Self, Vec<String>> {
+        Self::open_after(None, (name, config), folder, metrics)
+    }
+
+    /// The same instead of another one, whose account may have passwords that were rejected.
+    pub(super) fn open_after(
+        previous: Option<&Self>,
+        (name, config): (&Arc<str>, &LdapConfig),
+        folder: Option<&Path>,
+        metrics: &Metrics,
+    ) -> Result<Self, Vec<String>> {
         let servers = server::parse(config)?;
         if servers.iter().any(|server| server.is_encrypted()) {
-            tls::client_config(config.ca.as_deref()).map_err(|problem| vec![problem])?;
+            tls::client_config(config).map_err(|problem| vec![problem])?;
         }
         let pulse = Arc::new(Pulse::new(name, metrics));
         metrics.directory_lookup_duration.with_label_values(&[&**name]);
         let one = servers.len() == 1;
         let attempts = servers.len() + 2;
-        let (supervisor, states) = Supervisor::new(Arc::clone(name), config.clone(), servers, Arc::clone(&pulse));
+        let rejected = previous.and_then(|previous| previous.opener.rejected_of(config)).unwrap_or_default();
+        let opener = Arc::new(Opener::new(name, (config, servers), rejected, metrics));
+        let (supervisor, states) =
+            Supervisor::new(Arc::clone(name), config.timeout, Arc::clone(&opener), Arc::clone(&pulse));
         let kept = match (config.mode, folder) {
             (LdapMode::Snapshot(kept), Some(folder)) => Some((kept, folder)),
             (LdapMode::Snapshot(_) | LdapMode::Lookup, _) => None,
@@ -163,14 +184,19 @@ impl LdapDirectory {
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
         let holding = folder.filter(|_| kept.is_none()).map(|folder| Holding::open(name, config, folder, metrics));
         let holding = holding.transpose().map_err(|problem| vec![problem])?;
-        Ok(Self { asker: Arc::new(asker), in_flight: InFlight::default(), following, holding, _supervisor: supervisor })
+        let (asker, in_flight) = (Arc::new(asker), InFlight::default());
+        Ok(Self { asker, opener, in_flight, following, holding, _supervisor: supervisor })
     }
 
     /// Reads it as a whole, now; where it is asked for each recipient there is only something to accept. `None`: it keeps
     /// nothing.
     pub async fn refresh(&self, accept: Accept) -> Option<Result<Refreshed, String>> {
+        let connected = self.connect_again().await;
         let Some(following) = &self.following else {
             let holding = self.holding.as_ref()?;
+            if let (Err(cause), Accept::No) = (connected, accept) {
+                return Some(Err(cause.to_string()));
+            }
             let turned = if accept == Accept::Yes { holding.accept() } else { 0 };
             return Some(Ok(Refreshed { recipients: holding.len(), turned, held: holding.held() }));
         };
@@ -192,6 +218,7 @@ impl LdapDirectory {
 
     /// Keeps nothing fresh any more: another one does.
     pub(super) fn give_way(&self) {
+        self.opener.give_way();
         if let Some(following) = &self.following {
             following.keeper.abort();
         }

@@ -32,7 +32,7 @@ pub use self::conflicts::Conflict;
 use self::conflicts::Listed;
 use self::file::FileDirectory;
 use self::ldap::LdapDirectory;
-pub use self::ldap::{Examination, Refreshed};
+pub use self::ldap::{Examination, Refreshed, Tried};
 pub use self::login::{Login, MayBind};
 use self::shares::{Shares, Turn};
 pub use self::snapshot::Accept;
@@ -123,6 +123,17 @@ impl Directories {
     /// Searches an LDAP directory for an address that nobody has, by each attribute alone. `None`: it is no LDAP directory.
     pub async fn examine(&self, name: &str, nobody: &Address) -> Option<Result<Examination, Arc<str>>> {
         Some(self.ldap(name)?.examine(nobody).await)
+    }
+
+    /// Connects to each server of an LDAP directory. `None`: it is none.
+    pub async fn try_servers(&self, name: &str) -> Option<Vec<Tried>> {
+        Some(self.ldap(name)?.try_servers().await)
+    }
+
+    /// Why an LDAP directory does not answer, or which of its servers do not.
+    #[must_use]
+    pub fn trouble(&self, name: &str) -> Vec<String> {
+        self.ldap(name).map(LdapDirectory::trouble).unwrap_or_default()
     }
 
     /// How the directory's snapshot is; `None`: it keeps none.
@@ -292,9 +303,11 @@ fn listed(built: &[Built]) -> Vec<(Arc<str>, Arc<dyn Listed>)> {
 fn open(config: &DirectoryConfig, previous: &[Built], needs: &Needs<'_>) -> Result<AnyDirectory, Vec<String>> {
     let Needs { prober, folder, metrics } = needs;
     let name = &config.name;
+    let mut before = None;
     for built in previous.iter().filter(|built| built.name == *name) {
         if let AnyDirectory::Ldap(ldap) = &built.directory {
             ldap.save();
+            before = Some(&**ldap);
         }
     }
     for result in LOOKUPS {
@@ -305,7 +318,8 @@ fn open(config: &DirectoryConfig, previous: &[Built], needs: &Needs<'_>) -> Resu
     match &config.kind {
         DirectoryKind::File(file) => Ok(AnyDirectory::File(Arc::new(FileDirectory::open(name, file, metrics)?))),
         DirectoryKind::Ldap(ldap) => {
-            Ok(AnyDirectory::Ldap(Arc::new(LdapDirectory::open(name, ldap, *folder, metrics)?)))
+            let opened = LdapDirectory::open_after(before, (name, ldap), *folder, metrics)?;
+            Ok(AnyDirectory::Ldap(Arc::new(opened)))
         }
         DirectoryKind::CallAhead(asked) => {
             let directory = CallAheadDirectory::open(name, asked, prober, metrics)?;

@@ -102,6 +102,8 @@ pub struct Metrics {
     pub directory_recipients: IntGaugeVec,
     /// `directory_up{directory}`.
     pub directory_up: IntGaugeVec,
+    /// `directory_server_up{directory,url}`: whether an LDAP server answered when it was last tried.
+    pub directory_server_up: IntGaugeVec,
     /// `directory_conflicts{directory}`: addresses that an earlier directory has too, or that are ambiguous.
     pub directory_conflicts: IntGaugeVec,
     /// `directory_snapshot_age_seconds{directory}`: since it was last confirmed; -1: nothing was read yet.
@@ -229,6 +231,12 @@ impl Metrics {
             ),
             directory_recipients: gauge(r, "directory_recipients", "Recipients known", &["directory", "kind"]),
             directory_up: gauge(r, "directory_up", "Whether the directory answers", &["directory"]),
+            directory_server_up: gauge(
+                r,
+                "directory_server_up",
+                "Whether an LDAP server answered when it was last tried",
+                &["directory", "url"],
+            ),
             directory_conflicts: gauge(r, "directory_conflicts", "Addresses with two owners", &["directory"]),
             directory_snapshot_age: gauge(
                 r,

@@ -148,6 +148,14 @@ impl Metrics {
         let is_ldap = |directory: &&Arc<DirectoryConfig>| matches!(directory.kind, DirectoryKind::Ldap(_));
         let ldap: Vec<&str> = config.directories.iter().filter(is_ldap).map(|directory| &*directory.name).collect();
         keep(&self.directory_contradictions, &ones(&ldap));
+        let servers = config.directories.iter().flat_map(|directory| match &directory.kind {
+            DirectoryKind::Ldap(ldap) => ldap.urls.iter().map(|url| vec![&*directory.name, url.as_str()]).collect(),
+            DirectoryKind::File(_) | DirectoryKind::CallAhead(_) => Vec::new(),
+        });
+        // As with next hops: what nobody has tried yet is not down.
+        for added in keep(&self.directory_server_up, &servers.collect::<Vec<_>>()) {
+            self.directory_server_up.with_label_values(&added).set(1);
+        }
         let is_snapshot = |directory: &&Arc<DirectoryConfig>| matches!(&directory.kind, DirectoryKind::Ldap(ldap) if ldap.is_snapshot());
         let snapshots = config.directories.iter().filter(is_snapshot);
         let snapshots: Vec<&str> = snapshots.map(|directory| &*directory.name).collect();

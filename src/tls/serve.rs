@@ -18,7 +18,7 @@ use super::accept::{self, CertificateError};
 use super::authority::{AnyClient, Authority};
 use super::connect::TlsError;
 use super::names::{self, covers};
-use crate::config::{CertificateFiles, Config, Protocol, ReceiveConnector, ReceiveTlsMode};
+use crate::config::{CertificateFiles, Config, DirectoryKind, Protocol, ReceiveConnector, ReceiveTlsMode};
 
 /// What keeps a connector from speaking TLS.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +109,7 @@ pub fn files(config: &Config) -> impl Iterator<Item = &Path> {
     })
 }
 
-/// The certificates that are shown to others, to clients and to next hops, and by which connector.
+/// The certificates that are shown to others: to clients, next hops and directory servers, and of what they are.
 pub fn shown(config: &Config) -> impl Iterator<Item = (String, &CertificateFiles)> {
     let to_clients = config.receive_connectors.iter().filter_map(|connector| {
         Some((format!("receive connector {}", connector.name), connector.tls.certificate.as_ref()?))
@@ -118,7 +118,11 @@ pub fn shown(config: &Config) -> impl Iterator<Item = (String, &CertificateFiles
         let Protocol::Smtp(smtp) = &connector.protocol else { return None };
         Some((format!("send connector {}", connector.name), smtp.tls.certificate.as_ref()?))
     });
-    to_clients.chain(to_next_hops)
+    let to_directories = config.directories.iter().filter_map(|directory| {
+        let DirectoryKind::Ldap(ldap) = &directory.kind else { return None };
+        Some((format!("directory {}", directory.name), ldap.certificate.as_ref()?))
+    });
+    to_clients.chain(to_next_hops).chain(to_directories)
 }
 
 /// Those that are expired or not yet valid, and why, in words. Files that cannot be read are told by whoever loads them.

@@ -15,15 +15,22 @@ use Said::{Ambiguous, Away, Found, NotFound};
 
 const REMOTE: u64 = 2_147_483_648;
 
-fn config(samba: &SambaAd) -> LdapConfig {
+pub fn config(samba: &SambaAd) -> LdapConfig {
+    let (password_file, ca) = (Some(samba.password_file()), Some(samba.ca()));
+    LdapConfig { urls: vec![samba.url()], password_file, ca, ..unreached() }
+}
+
+/// A directory that is not there.
+pub fn unreached() -> LdapConfig {
     LdapConfig {
-        urls: vec![samba.url()],
+        urls: Vec::new(),
         profile: Profile::ActiveDirectory,
         base: vec![BASE.to_owned()],
         bind_dn: ADMIN.to_owned(),
-        password_file: Some(samba.password_file()),
+        password_file: None,
         start_tls: false,
-        ca: Some(samba.ca()),
+        ca: None,
+        certificate: None,
         timeout: Duration::from_secs(5),
         probe: Some(Address::parse("postmaster@contoso.test").unwrap()),
         cache: CacheConfig { found: Duration::ZERO, not_found: Duration::ZERO, entries: 0 },

@@ -179,6 +179,11 @@ impl Asker {
         self.metrics.directory_up.with_label_values(&["ad"]).get()
     }
 
+    /// Whether that server was well when it was last tried.
+    pub fn server_up(&self, url: &str) -> i64 {
+        self.metrics.directory_server_up.with_label_values(&["ad", url]).get()
+    }
+
     pub fn count(&self, result: &str) -> u64 {
         self.metrics.directory_lookups.with_label_values(&["ad", result]).get()
     }
@@ -208,6 +213,7 @@ pub fn openldap(slapd: &Slapd) -> LdapConfig {
         password_file: Some(slapd.password_file()),
         start_tls: false,
         ca: None,
+        certificate: None,
         timeout: Duration::from_secs(5),
         probe: Some(Address::parse("postmaster@contoso.com").unwrap()),
         cache: CacheConfig { found: Duration::from_secs(600), not_found: Duration::from_secs(60), entries: 100_000 },

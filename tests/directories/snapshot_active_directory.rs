@@ -29,6 +29,7 @@ pub fn config(urls: Vec<String>, base: &[&str], password: &Path) -> LdapConfig {
         password_file: Some(password.to_owned()),
         start_tls: false,
         ca: None,
+        certificate: None,
         timeout: Duration::from_secs(3),
         probe: Some(Address::parse("postmaster@contoso.test").unwrap()),
         cache: CacheConfig { found: Duration::ZERO, not_found: Duration::ZERO, entries: 0 },

@@ -133,6 +133,23 @@ impl SambaAd {
         path
     }
 
+    /// So many wrong passwords within half an hour lock an account for half an hour.
+    pub fn lock_accounts_after(&self, wrong: u32) {
+        let threshold = format!("--account-lockout-threshold={wrong}");
+        let times = ["--reset-account-lockout-after=30", "--account-lockout-duration=30"];
+        run(&mut self.tool(&["domain", "passwordsettings", "set", &threshold, times[0], times[1]]));
+    }
+
+    /// Disables an account.
+    pub fn disable(&self, name: &str) {
+        run(&mut self.tool(&["user", "disable", name]));
+    }
+
+    /// A folder for the test's own files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Takes the right to read CN=Users from [`READER`]; returns what [`SambaAd::restore_rights`] wants.
     pub fn revoke_rights(&self) -> String {
         let mut search = Command::new("ldapsearch");
@@ -177,6 +194,11 @@ impl SambaAd {
 
     /// Starts it again at the same address with the same data.
     pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// The same with further settings.
+    pub fn restart_with(&mut self, options: &[&str]) {
         self.daemon = None;
         let dc = self.folder.path().join("dc");
         std::fs::create_dir_all(dc.join("run/nc")).unwrap();
@@ -195,6 +217,7 @@ impl SambaAd {
         ] {
             command.arg(format!("--option={option}"));
         }
+        options.iter().for_each(|option| _ = command.arg(format!("--option={option}")));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let address = format!("{}:389", self.address).parse().unwrap();
         self.daemon = Some(Daemon::start(&mut command, address));

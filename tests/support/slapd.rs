@@ -93,6 +93,11 @@ impl Slapd {
         ([127, 0, 0, 1], self.port).into()
     }
 
+    /// Where it listens with TLS.
+    pub fn tls_address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.tls_port).into()
+    }
+
     /// The authority of its certificate, PEM.
     pub fn ca(&self) -> PathBuf {
         self.authority.file()
@@ -139,6 +144,17 @@ impl Slapd {
             "dn: olcDatabase={{1}}mdb,cn=config\nchangetype: modify\nreplace: {attribute}\n{attribute}: {value}\n"
         );
         self.change(&["-D", "cn=config"], &ldif);
+    }
+
+    /// Sets one attribute of the server's configuration, such as `olcTLSVerifyClient`.
+    pub fn configure_server(&self, attribute: &str, value: &str) {
+        let ldif = format!("dn: cn=config\nchangetype: modify\nreplace: {attribute}\n{attribute}: {value}\n");
+        self.change(&["-D", "cn=config"], &ldif);
+    }
+
+    /// Who issued its certificate.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// Takes the overlay away that streams changes.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Finding;
-use crate::config::{CertificateFiles, Config, Protocol};
+use crate::config::{CertificateFiles, Config, DirectoryKind, Protocol};
 use crate::time::UnixTime;
 use crate::tls::accept;
 use crate::tls::authority::Authority;
@@ -29,6 +29,12 @@ pub(super) fn look(config: &Config, now: UnixTime) -> Vec<Finding> {
         let Protocol::Smtp(smtp) = &connector.protocol else { continue };
         if let Some(files) = &smtp.tls.certificate {
             found.push(judge(&format!("client certificate of send connector {}", connector.name), files, now));
+        }
+    }
+    for directory in &config.directories {
+        let DirectoryKind::Ldap(ldap) = &directory.kind else { continue };
+        if let Some(files) = &ldap.certificate {
+            found.push(judge(&format!("client certificate of directory {}", directory.name), files, now));
         }
     }
     found

@@ -48,6 +48,7 @@ async fn directories(config: &Config) -> Vec<Finding> {
     for directory in &config.directories {
         findings.push(directory_answers(config, &built, directory).await);
         findings.extend(directory::examine(&built, directory).await);
+        findings.extend(directory::servers(&built, directory).await);
     }
     findings
 }

@@ -1,11 +1,12 @@
-//! `check --connect`: how fast an LDAP directory answers by each attribute, and whether its clock is ours.
+//! `check --connect`: how fast an LDAP directory answers by each attribute, whether its clock is ours, and whether each of
+//! its servers would do.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Finding;
 use crate::config::{DirectoryConfig, DirectoryKind};
-use crate::directory::{Directories, Examination};
+use crate::directory::{Directories, Examination, Tried};
 use crate::smtp::address::Address;
 
 /// A search that takes longer goes through entries one by one.
@@ -22,6 +23,25 @@ pub(super) async fn examine(built: &Directories, directory: &Arc<DirectoryConfig
         Some(Ok(examined)) => findings(&format!("directory {}", directory.name), &examined),
         Some(Err(_)) | None => Vec::new(),
     }
+}
+
+/// Tries each server of a directory that has several: a standby server that is dead shows only when it is needed.
+pub(super) async fn servers(built: &Directories, directory: &Arc<DirectoryConfig>) -> Vec<Finding> {
+    if !matches!(&directory.kind, DirectoryKind::Ldap(ldap) if ldap.urls.len() > 1) {
+        return Vec::new();
+    }
+    let tried = built.try_servers(&directory.name).await.unwrap_or_default();
+    let finding = |tried: Tried| {
+        let what = format!("directory {}, server {}", directory.name, tried.url);
+        match tried.result {
+            Ok(()) => Finding::well(what, "answers"),
+            Err(why) => {
+                let cure = "see that it is up, reached from here, and like the others; or take it out of urls";
+                Finding::doubtful(what, format!("does not answer as it should: {why}"), cure)
+            }
+        }
+    };
+    tried.into_iter().map(finding).collect()
 }
 
 fn findings(what: &str, examined: &Examination) -> Vec<Finding> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::SendConnector;
+use super::{CertificateFiles, SendConnector};
 use crate::routing::table::DirectoryRules;
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
@@ -70,6 +70,8 @@ pub struct LdapConfig {
     pub start_tls: bool,
     /// Own CA, PEM; `None`: the system's.
     pub ca: Option<PathBuf>,
+    /// Our client certificate; without `bind_dn` it is what we bind with (SASL EXTERNAL).
+    pub certificate: Option<CertificateFiles>,
     /// One question over all urls.
     pub timeout: Duration,
     /// An address that must be found; `None`: written as `"none"`.

@@ -5,12 +5,9 @@
 //! that is slow to say whom it does not know may well take mail for the others. Replies are read by the table in
 //! `refusal`.
 
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::connection::{Broken, Connection, History, Terms};
 use super::hops::{self, NextHop, NoHop};
@@ -21,6 +18,7 @@ use crate::delivery::refusal::Step;
 use crate::delivery::refusal::read::{Meaning, Transaction, read};
 use crate::delivery::slots::Applicant;
 use crate::directory::call_ahead::prober::{Heard, Prober, Probing, Until};
+use crate::net::staggered::{Attempt, first_to_succeed};
 use crate::smtp::address::Address;
 use crate::smtp::client::commands;
 use crate::smtp::reply::Reply;
@@ -31,7 +29,7 @@ const MAX_WORDS: usize = 200;
 const RESET: Duration = Duration::from_secs(2);
 
 /// A smart host that is being asked. `Err`: another one may say more.
-type Asking<'a> = Pin<Box<dyn Future<Output = Result<Heard, Heard>> + Send + 'a>>;
+type Asking<'a> = Attempt<'a, Heard, Heard>;
 
 impl Prober for Outbound {
     fn probe<'a>(&'a self, server: &'a AskedServer, address: &'a Address, until: Until) -> Probing<'a> {
@@ -65,43 +63,12 @@ impl Outbound {
             Err(NoHop::Trouble(trouble)) => return failed(trouble),
             Err(NoHop::Refused(reply)) => return Heard::Failed(words(&reply)),
         };
-        let mut heard = Heard::Failed("it has no smart hosts".to_owned());
-        let mut asking: Vec<Asking<'_>> = Vec::new();
-        let (mut next, mut turn) = (0, Instant::now());
-        loop {
-            tokio::select! {
-                biased;
-                said = any(&mut asking), if !asking.is_empty() => match said {
-                    Ok(heard) => return heard,
-                    Err(no_answer) => {
-                        heard = no_answer;
-                        turn = Instant::now();
-                    }
-                },
-                () = sleep_until(turn), if next < hops.len() => {
-                    let left = u32::try_from(hops.len() - next).unwrap_or(u32::MAX);
-                    turn += until.asked.saturating_duration_since(turn) / left;
-                    asking.push(Box::pin(ask_hop(&out, &hops[next], address, until)));
-                    next += 1;
-                }
-                else => return heard,
-            }
+        let attempts = hops.iter().map(|hop| Box::pin(ask_hop(&out, hop, address, until)) as Asking<'_>).collect();
+        match first_to_succeed(attempts, until.asked).await {
+            Some(Ok(heard) | Err(heard)) => heard,
+            None => Heard::Failed("it has no smart hosts".to_owned()),
         }
     }
-}
-
-/// The first of them that ends; it is taken out.
-async fn any(asking: &mut Vec<Asking<'_>>) -> Result<Heard, Heard> {
-    poll_fn(|context| {
-        for at in 0..asking.len() {
-            if let Poll::Ready(said) = asking[at].as_mut().poll(context) {
-                drop(asking.swap_remove(at));
-                return Poll::Ready(said);
-            }
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 fn failed(trouble: Trouble) -> Heard {

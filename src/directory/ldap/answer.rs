@@ -105,6 +105,7 @@ mod tests {
             password_file: None,
             start_tls: false,
             ca: None,
+            certificate: None,
             timeout: Duration::from_secs(5),
             probe: probe.map(|probe| Address::parse(probe).unwrap()),
             cache: CacheConfig { found: Duration::ZERO, not_found: Duration::ZERO, entries: 0 },

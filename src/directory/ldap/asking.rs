@@ -67,16 +67,27 @@ impl Asker {
     /// is none.
     pub(super) async fn connection(&self, after: u64, deadline: Instant) -> Result<Arc<Connection>, Arc<str>> {
         let mut states = self.states.clone();
+        if let State::Lost(cause) = &*states.borrow() {
+            return Err(Arc::clone(cause));
+        }
         let known = |state: &State| match state {
-            State::Connecting => false,
+            State::Connecting(_) | State::Lost(_) => false,
             State::Up(connection) => connection.generation > after,
             State::Down(_) => true,
         };
         match timeout_at(deadline, states.wait_for(known)).await.map(|state| state.map(|state| state.clone())) {
-            Ok(Ok(State::Up(connection))) => Ok(connection),
-            Ok(Ok(State::Down(cause))) => Err(cause),
-            Ok(Ok(State::Connecting)) | Err(_) => Err("no connection in time".into()),
-            Ok(Err(_)) => Err("the directory is no longer configured".into()),
+            Ok(Ok(State::Up(connection))) => return Ok(connection),
+            Ok(Ok(State::Down(cause))) => return Err(cause),
+            Ok(Ok(State::Connecting(_) | State::Lost(_))) | Err(_) => {}
+            Ok(Err(_)) => return Err("the directory is no longer configured".into()),
+        }
+        match &*self.states.borrow() {
+            State::Connecting(Some(cause)) | State::Lost(cause) => {
+                let cause: Arc<str> = format!("no connection in time: {cause}").into();
+                self.pulse.health(&Err(Arc::clone(&cause)));
+                Err(cause)
+            }
+            State::Connecting(None) | State::Up(_) | State::Down(_) => Err("no connection in time".into()),
         }
     }
 }

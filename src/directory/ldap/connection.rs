@@ -2,22 +2,27 @@
 //!
 //! `supervisor` opens and ends it; questions share it and may condemn it.
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, StdStream};
+use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, StdStream};
+use rustls::ClientConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinError;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::gate::Gate;
+use super::handshake;
 use super::search::Failure;
 use super::server::{Security, Server};
 use super::tls;
 use crate::config::LdapConfig;
+use crate::net::staggered::{Attempt, first_to_succeed};
 
 /// A connection, bound and multiplexed.
 pub(super) struct Connection {
@@ -54,25 +59,52 @@ pub(super) struct Link {
 /// The client library's task. It panics on some malformed answers; that ends the connection, nothing else.
 pub(super) type Driver = AbortOnDropHandle<ldap3::result::Result<()>>;
 
+/// The next address of a name is tried after so long, beside the one that says nothing (RFC 8305 8).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// How long who drives a connection may take to say why it ended.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// As whom it is bound.
+#[derive(Clone, Copy)]
+pub(super) enum Credentials<'a> {
+    /// As nobody, or not yet.
+    Nobody,
+    /// As `bind_dn` with this password.
+    Password(&'a str),
+    /// As who our certificate says (SASL EXTERNAL, RFC 4422 appendix A).
+    Certificate,
+}
+
+impl Credentials<'_> {
+    fn doing(self) -> &'static str {
+        match self {
+            Self::Nobody | Self::Password(_) => "the bind",
+            Self::Certificate => "the bind by certificate (SASL EXTERNAL)",
+        }
+    }
+}
+
 /// Connects and binds. The caller sets the time limit.
 pub(super) async fn open(
     server: &Arc<Server>,
     config: &LdapConfig,
-    password: Option<&str>,
+    credentials: Credentials<'_>,
     generation: u64,
 ) -> Result<Link, Failure> {
-    let mut settings = LdapConnSettings::new().set_starttls(server.security == Security::StartTls);
-    if server.is_encrypted() {
-        settings = settings.set_config(tls::client_config(config.ca.as_deref()).map_err(Failure::NotTried)?);
-    }
-    let stream = tcp(server, config.timeout / 3).await.map_err(|error| Failure::Broken(error.to_string()))?;
-    let settings = settings.set_std_stream(StdStream::Tcp(stream));
-    let (connection, mut ldap) = LdapConnAsync::with_settings(settings, &server.url).await?;
+    let (connection, mut ldap) = connect(server, config).await?;
     let gate = Arc::<Gate>::default();
     let shared = Arc::clone(&gate);
     let driver = AbortOnDropHandle::new(tokio::spawn(async move { shared.drive(connection.drive()).await }));
-    if let Some(password) = password {
-        Failure::check("the bind", &ldap.simple_bind(&config.bind_dn, password).await?)?;
+    let bound = match credentials {
+        Credentials::Nobody => None,
+        Credentials::Password(password) => Some(ldap.simple_bind(&config.bind_dn, password).await),
+        Credentials::Certificate => Some(ldap.sasl_external_bind().await),
+    };
+    match bound.transpose() {
+        Ok(None) => {}
+        Ok(Some(answer)) => Failure::check(credentials.doing(), &answer)?,
+        Err(error) => return Err(lost(server, error.into(), driver).await),
     }
     let now = Instant::now();
     let connection = Arc::new(Connection {
@@ -87,10 +119,87 @@ pub(super) async fn open(
     Ok(Link { connection, driver, opened: now, health: Ok(()) })
 }
 
+/// Connects to the first of the server's addresses that takes the connection, and TLS where that is asked for. Nothing
+/// else is said to more than one: a password that is wrong counts once.
+async fn connect(server: &Server, config: &LdapConfig) -> Result<(LdapConnAsync, Ldap), Failure> {
+    let tls = match server.is_encrypted() {
+        true => Some(tls::client_config(config).map_err(Failure::NotTried)?),
+        false => None,
+    };
+    let addresses = server.addresses().await.map_err(Failure::Broken)?;
+    let share = HEAD_START.min(config.timeout / 3 / u32::try_from(addresses.len()).unwrap_or(u32::MAX));
+    let all_begun = Instant::now() + share * u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let several = addresses.len() > 1;
+    let attempts = addresses.into_iter().map(|address| {
+        let tls = tls.clone();
+        let attempt: Attempt<'_, _, _> = Box::pin(async move {
+            let connected = connect_to(server, address, (config.timeout / 3, tls)).await;
+            connected.map(|connected| (address, connected)).map_err(|failure| match failure {
+                Failure::Broken(why) if several => Failure::Broken(format!("{}: {why}", address.ip())),
+                Failure::Tls(why) if several => Failure::Tls(format!("{}: {why}", address.ip())),
+                failure => failure,
+            })
+        });
+        attempt
+    });
+    let connected = first_to_succeed(attempts.collect(), all_begun).await;
+    let (address, connected) = connected.unwrap_or_else(|| Err(Failure::Broken("it has no address".to_owned())))?;
+    server.connected(address);
+    Ok(connected)
+}
+
+async fn connect_to(
+    server: &Server,
+    address: SocketAddr,
+    (patience, tls): (Duration, Option<Arc<ClientConfig>>),
+) -> Result<(LdapConnAsync, Ldap), Failure> {
+    let mut settings = LdapConnSettings::new().set_starttls(server.security == Security::StartTls);
+    if let Some(tls) = tls {
+        settings = settings.set_config(tls);
+    }
+    let stream = tcp(address, patience).await.map_err(|error| Failure::Broken(error.to_string()))?;
+    let settings = settings.set_std_stream(StdStream::Tcp(stream));
+    LdapConnAsync::with_settings(settings, &server.url).await.map_err(|error| failed(server, error))
+}
+
+/// Why there is no TLS, or no connection.
+fn failed(server: &Server, error: LdapError) -> Failure {
+    match error {
+        // A controller without a certificate has the request, and nothing to answer it with.
+        LdapError::LdapResult { result } => {
+            let said = Failure::check("StartTLS", &result).err().map(|refused| refused.to_string()).unwrap_or_default();
+            Failure::Tls(format!("the server does not begin TLS; give it a certificate, or name another one ({said})"))
+        }
+        LdapError::Io { source } if server.is_encrypted() && ends(&source) => {
+            let (what, cure) = handshake::ENDS;
+            Failure::Broken(format!("{what}; {cure} ({source})"))
+        }
+        error => error.into(),
+    }
+}
+
+/// The connection was closed, in whatever way.
+fn ends(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+}
+
+/// Why the connection was lost before we were bound: whoever drives it knows.
+async fn lost(server: &Server, failure: Failure, driver: Driver) -> Failure {
+    let driven = timeout(MOMENT, driver).await;
+    let (what, cure) = match (driven, server.is_encrypted()) {
+        (Ok(Ok(Err(LdapError::Io { source }))), true) if !ends(&source) => return LdapError::from(source).into(),
+        (_, true) => handshake::ENDS_LATER,
+        (_, false) => {
+            ("the server closes the connection when we bind", "if this port is for TLS (636, 3269), write ldaps://")
+        }
+    };
+    Failure::Broken(format!("{what}; {cure} ({failure})"))
+}
+
 /// A socket that notices when a firewall has forgotten it: by keep-alives while it is idle, and while a question waits
 /// by octets that nobody acknowledges for `patience`.
-async fn tcp(server: &Server, patience: Duration) -> std::io::Result<std::net::TcpStream> {
-    let stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
+async fn tcp(address: SocketAddr, patience: Duration) -> std::io::Result<std::net::TcpStream> {
+    let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let minute = Duration::from_secs(60);
     let keepalive = TcpKeepalive::new().with_time(minute).with_interval(Duration::from_secs(10)).with_retries(3);
@@ -139,7 +248,7 @@ impl Connection {
 pub(super) fn ended(result: Result<ldap3::result::Result<()>, JoinError>) -> End {
     End::Broken(match result {
         Ok(Ok(())) => "the server closed the connection".to_owned(),
-        Ok(Err(error)) => error.to_string(),
+        Ok(Err(error)) => Failure::from(error).to_string(),
         Err(_) => "malformed answer".to_owned(),
     })
 }

@@ -120,8 +120,8 @@ impl Keeper {
                 changed = states.changed() => if changed.is_err() { std::future::pending::<()>().await },
                 Some(request) = requests.recv() => {
                     let cause = match &*states.borrow() {
-                        State::Down(cause) => cause.to_string(),
-                        State::Connecting | State::Up(_) => "it is being connected to; try again".to_owned(),
+                        State::Down(cause) | State::Lost(cause) => cause.to_string(),
+                        State::Connecting(_) | State::Up(_) => "it is being connected to; try again".to_owned(),
                     };
                     self.refuse(request, cause).await;
                 }
@@ -285,7 +285,7 @@ impl Keeper {
         let mut states = self.states.clone();
         let other = |state: &State| match state {
             State::Up(now) => now.generation != connection.generation,
-            State::Connecting | State::Down(_) => true,
+            State::Connecting(_) | State::Lost(_) | State::Down(_) => true,
         };
         // Without a supervisor there is no connection either.
         let _ = states.wait_for(other).await;
@@ -299,7 +299,9 @@ impl Keeper {
         let cause = format!("{}: {failure}", connection.server.url);
         match failure {
             Failure::Silent(_) => connection.condemn(End::Silent),
-            Failure::Broken(_) | Failure::Malformed(_) => connection.condemn(End::Broken(failure.to_string())),
+            Failure::Broken(_) | Failure::Tls(_) | Failure::Malformed(_) => {
+                connection.condemn(End::Broken(failure.to_string()))
+            }
             _ => {}
         }
         let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);

@@ -95,6 +95,14 @@ impl Pulse {
         matches!(&*said, Said::Well) && self.breaker().is_calm() && self.slow.load(Ordering::Relaxed) == 0
     }
 
+    /// Why it gives no clean answers.
+    pub(super) fn trouble(&self) -> Option<Arc<str>> {
+        match &*self.said.lock().unwrap_or_else(PoisonError::into_inner) {
+            Said::Unwell { cause, .. } => Some(Arc::clone(cause)),
+            Said::Nothing | Said::Well => None,
+        }
+    }
+
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,6 +7,7 @@ use ldap3::controls::{Control, ControlType, MakeCritical as _, PagedResults};
 use ldap3::{Ldap, LdapError, LdapResult, ResultEntry, Scope, SearchOptions};
 
 use super::connection::Connection;
+use super::{handshake, reason};
 use crate::config::LdapConfig;
 use crate::directory::profile::Entry;
 
@@ -36,11 +37,14 @@ pub(super) enum Failure {
     /// The connection could not be made or did not last.
     #[error("{0}")]
     Broken(String),
+    /// TLS cannot be had, and will not be at the next try.
+    #[error("{0}")]
+    Tls(String),
     /// Not LDAP.
     #[error("malformed answer: {0}")]
     Malformed(&'static str),
     /// A result code other than success (RFC 4511 appendix A).
-    #[error("{doing} is answered {code} ({meaning}){text}", meaning = meaning(*code))]
+    #[error("{doing} is answered {code} ({meaning}){text}", meaning = meaning(doing, *code, text))]
     Refused {
         /// What we were about.
         doing: &'static str,
@@ -58,6 +62,9 @@ pub(super) enum Failure {
     /// What the directory says cannot be believed now.
     #[error("{0}")]
     Doubt(std::sync::Arc<str>),
+    /// A server does not accept our password, or one did not lately and so it was not tried.
+    #[error("{0}")]
+    Rejected(std::sync::Arc<str>),
     /// Nothing was sent, because it would have been wrong to.
     #[error("{0}")]
     NotTried(String),
@@ -67,10 +74,10 @@ impl Failure {
     /// Whether another server, or a new connection, may do better.
     pub(super) fn is_servers_fault(&self) -> bool {
         match self {
-            Self::Broken(_) | Self::Malformed(_) | Self::Silent(_) => true,
+            Self::Broken(_) | Self::Tls(_) | Self::Malformed(_) | Self::Silent(_) => true,
             // operationsError is Active Directory's answer to a connection that lost its bind; busy, unavailable.
             Self::Refused { code, .. } => matches!(code, 1 | 51 | 52),
-            Self::Endless | Self::Doubt(_) | Self::NotTried(_) => false,
+            Self::Endless | Self::Doubt(_) | Self::Rejected(_) | Self::NotTried(_) => false,
         }
     }
 
@@ -110,14 +117,16 @@ impl Failure {
 
 impl From<LdapError> for Failure {
     fn from(error: LdapError) -> Self {
+        if let LdapError::Io { source } = &error
+            && let Some(failed) = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
+            return Self::Tls(handshake::in_words(failed));
+        }
         Self::Broken(match error {
             LdapError::EndOfStream | LdapError::OpSend { .. } | LdapError::ResultRecv { .. } => {
                 "the connection was lost".to_owned()
             }
-            LdapError::LdapResult { result } => match Self::check("StartTLS", &result) {
-                Err(refused) => return refused,
-                Ok(()) => "no answer".to_owned(),
-            },
+            LdapError::Io { source } => source.to_string(),
             other => other.to_string(),
         })
     }
@@ -298,7 +307,10 @@ fn constructed(tag: StructureTag) -> Option<Vec<StructureTag>> {
 }
 
 /// The names of the codes that are met (RFC 4511 appendix A.1), in words.
-fn meaning(code: u32) -> &'static str {
+fn meaning(doing: &str, code: u32, text: &str) -> &'static str {
+    if code == 49 && doing.contains("EXTERNAL") {
+        return "invalid credentials; see that the server asks for the certificate in tls and knows whose it is";
+    }
     match code {
         1 => "operations error; is the bind missing?",
         3 => "time limit exceeded",
@@ -311,7 +323,7 @@ fn meaning(code: u32) -> &'static str {
         32 => "no such object; check base",
         34 => "invalid DN syntax; check base and bind_dn",
         48 => "inappropriate authentication",
-        49 => "invalid credentials; check bind_dn and password_file",
+        49 => reason::of(text).unwrap_or("invalid credentials; check bind_dn and password_file"),
         50 => "insufficient access rights",
         51 => "busy",
         52 => "unavailable",

@@ -1,11 +1,22 @@
 //! The servers of a directory, from its `urls`.
 
-use std::sync::Arc;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::config::LdapConfig;
 
+/// Addresses of one name that are tried; a domain's own name has those of all its controllers.
+const MOST_ADDRESSES: usize = 10;
+
+/// So long a name may take to be looked up, and less than a server has.
+const LOOK_UP: Duration = Duration::from_secs(1);
+
 /// One server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Server {
     /// Its place in `urls`.
     pub(super) index: usize,
@@ -17,6 +28,18 @@ pub(super) struct Server {
     pub(super) port: u16,
     /// Whether and how the connection is encrypted.
     pub(super) security: Security,
+    known: Mutex<Known>,
+}
+
+/// What is known of the addresses of a name.
+#[derive(Debug, Default)]
+struct Known {
+    /// What its name last led to.
+    addresses: Vec<SocketAddr>,
+    /// The last one that could be connected to.
+    good: Option<SocketAddr>,
+    /// The last one that could, and then did not answer.
+    bad: Option<SocketAddr>,
 }
 
 /// Whether and how a connection is encrypted.
@@ -34,6 +57,53 @@ impl Server {
     pub(super) fn is_encrypted(&self) -> bool {
         self.security != Security::Plain
     }
+
+    /// Where it may be, in the order in which it is tried.
+    ///
+    /// # Errors
+    /// The name leads nowhere.
+    pub(super) async fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
+        let asked = timeout(LOOK_UP, tokio::net::lookup_host((self.host.as_str(), self.port))).await;
+        let found = asked.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Ok(found) => known.addresses = found.collect(),
+            // Where DNS fails its last answer stands in.
+            Err(error) if known.addresses.is_empty() => {
+                return Err(format!("`{}` cannot be looked up: {error}", self.host));
+            }
+            Err(error) => tracing::debug!(server = self.url, "looked up in vain, the last answer is used: {error}"),
+        }
+        if known.addresses.is_empty() {
+            return Err(format!("`{}` has no address", self.host));
+        }
+        Ok(in_order(&known))
+    }
+
+    /// This address could be connected to.
+    pub(super) fn connected(&self, address: SocketAddr) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).good = Some(address);
+    }
+
+    /// The address that was connected to did not answer after that: another one comes first next time.
+    pub(super) fn fell_silent(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(good) = known.good.take() {
+            known.bad = Some(good);
+        }
+    }
+}
+
+/// The good one first, the bad one last; the others as the name has them.
+fn in_order(known: &Known) -> Vec<SocketAddr> {
+    let mut addresses = known.addresses.clone();
+    addresses.sort_by_key(|address| match Some(*address) {
+        good if good == known.good => 0,
+        bad if bad == known.bad => 2,
+        _ => 1,
+    });
+    addresses.truncate(MOST_ADDRESSES);
+    addresses
 }
 
 /// The servers in the order of failover.
@@ -46,7 +116,8 @@ pub(super) fn parse(config: &LdapConfig) -> Result<Vec<Arc<Server>>, Vec<String>
     for (index, url) in config.urls.iter().enumerate() {
         match parts(url, plain) {
             Some((host, port, security)) => {
-                servers.push(Arc::new(Server { index, url: url.clone(), host, port, security }));
+                let (url, known) = (url.clone(), Mutex::default());
+                servers.push(Arc::new(Server { index, url, host, port, security, known }));
             }
             None => problems.push(format!("`{url}` is not a server; write ldaps://HOST, ldap://HOST or with :PORT")),
         }
@@ -101,6 +172,37 @@ mod tests {
         ] {
             let expected = expected.map(|(host, port, security)| (host.to_owned(), port, security));
             assert_eq!(parts(url, Security::Plain), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn the_address_that_answered_comes_first_and_the_one_that_fell_silent_last() {
+        let [a, b, c] = [1, 2, 3].map(|last| SocketAddr::from(([10, 0, 0, last], 389)));
+        for (good, bad, expected) in [
+            (None, None, [a, b, c]),
+            (Some(b), None, [b, a, c]),
+            (None, Some(a), [b, c, a]),
+            (Some(c), Some(a), [c, b, a]),
+            // It is good again.
+            (Some(a), Some(a), [a, b, c]),
+        ] {
+            assert_eq!(in_order(&Known { addresses: vec![a, b, c], good, bad }), expected);
+        }
+        let addresses = (0..40).map(|last| SocketAddr::from(([10, 0, 0, last], 389))).collect();
+        assert_eq!(in_order(&Known { addresses, ..Known::default() }).len(), MOST_ADDRESSES);
+    }
+
+    #[tokio::test]
+    async fn where_dns_fails_its_last_answer_stands_in() {
+        let last = SocketAddr::from(([10, 0, 0, 1], 389));
+        for (addresses, expected) in [(vec![last], Some(vec![last])), (Vec::new(), None)] {
+            // RFC 6761 6.4: there is no such name.
+            let (url, host) = ("ldap://dc1.invalid:389".to_owned(), "dc1.invalid".to_owned());
+            let known = Mutex::new(Known { addresses, ..Known::default() });
+            let server = Server { index: 0, url, host, port: 389, security: Security::Plain, known };
+            let found = server.addresses().await;
+            assert!(found.as_ref().is_ok() || found.as_ref().is_err_and(|why| why.contains("`dc1.invalid` cannot be")));
+            assert_eq!(found.ok(), expected);
         }
     }
 }

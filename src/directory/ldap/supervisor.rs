@@ -4,19 +4,17 @@
 //! servers are tried in order, beginning with the next one; while a later server is used, the earlier ones are tried
 //! every minute. Each connection is tested with a question before it is used, and whenever it has been idle.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::answer;
 use super::connection::{self, Connection, End, Link};
+use super::opener::Opener;
 use super::pulse::Pulse;
 use super::search::Failure;
 use super::server::Server;
-use crate::config::LdapConfig;
 
 /// How often the servers before the one in use are tried.
 const RETURN_AFTER: Duration = Duration::from_secs(60);
@@ -31,35 +29,30 @@ const SHORT_LIVED: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// A password that was rejected is not tried again for so long, lest the account be locked; a new one is.
-const REJECTED_FOR: Duration = Duration::from_secs(60);
+/// How often it is looked whether there is another password.
+const LOOK_AT_FILE: Duration = Duration::from_millis(500);
 
 /// What the questions are to do.
 #[derive(Clone)]
 pub(super) enum State {
-    /// Wait.
-    Connecting,
+    /// Wait. Why it is not there yet, where that is known.
+    Connecting(Option<Arc<str>>),
     /// Use this connection.
     Up(Arc<Connection>),
+    /// The server that was in use has been gone for longer than a question may take. Who waits already goes on to; the
+    /// others answer `Unavailable`, for this reason.
+    Lost(Arc<str>),
     /// Answer `Unavailable`, for this reason.
     Down(Arc<str>),
 }
 
 pub(super) struct Supervisor {
     name: Arc<str>,
-    config: LdapConfig,
-    servers: Vec<Arc<Server>>,
+    /// One question's time.
+    timeout: Duration,
+    opener: Arc<Opener>,
     states: watch::Sender<State>,
     pulse: Arc<Pulse>,
-    generation: AtomicU64,
-    rejected: Mutex<Option<Rejected>>,
-}
-
-struct Rejected {
-    password: String,
-    at: Instant,
-    code: u32,
-    text: String,
 }
 
 /// Why no server could be connected to.
@@ -67,62 +60,115 @@ enum Failed {
     /// At least one did not answer in time: tried again at once, until the breaker opens.
     Silent(Arc<str>),
     /// All said no.
-    Refused(Arc<str>),
+    Refused(Arc<str>, Prospect),
+}
+
+/// What the next round may bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Prospect {
+    /// A server may be back: it refuses connections, or breaks them off, as while it starts.
+    Better,
+    /// Servers answer, and will say the same.
+    Same,
+    /// Nobody was asked, until what we have to say is another.
+    NothingSent,
 }
 
 impl Supervisor {
     pub(super) fn new(
         name: Arc<str>,
-        config: LdapConfig,
-        servers: Vec<Arc<Server>>,
+        timeout: Duration,
+        opener: Arc<Opener>,
         pulse: Arc<Pulse>,
     ) -> (Self, watch::Receiver<State>) {
-        let (states, receiver) = watch::channel(State::Connecting);
-        let (generation, rejected) = (AtomicU64::new(0), Mutex::new(None));
-        (Self { name, config, servers, states, pulse, generation, rejected }, receiver)
+        let (states, receiver) = watch::channel(State::Connecting(None));
+        (Self { name, timeout, opener, states, pulse }, receiver)
     }
 
     pub(super) async fn run(self) {
-        let (mut first, mut failures) = (0, 0);
+        let (mut first, mut failures, mut lost) = (0, 0, None);
         loop {
-            let (cause, after) = match self.connect(first).await {
+            let (cause, after, prospect) = match self.connect(first).await {
                 Ok(link) => {
                     let ended = self.serve(link).await;
-                    first = ended.next % self.servers.len();
+                    lost = Some(Instant::now());
+                    first = ended.next % self.opener.servers.len();
                     failures = if ended.short_lived { failures + 1 } else { 0 };
                     // A server that was restarted is back at once; one that drops every connection is not.
-                    (ended.cause, if failures > 1 { pause(failures) } else { Duration::ZERO })
+                    (ended.cause, if failures > 1 { pause(failures) } else { Duration::ZERO }, Prospect::Same)
                 }
-                Err(Failed::Silent(cause)) => (cause, Duration::ZERO),
-                Err(Failed::Refused(cause)) => {
+                Err(Failed::Silent(cause)) => (cause, Duration::ZERO, Prospect::Same),
+                Err(Failed::Refused(cause, prospect)) => {
                     failures += 1;
-                    (cause, pause(failures))
+                    let wait = if prospect == Prospect::NothingSent { LOOK_AT_FILE } else { pause(failures) };
+                    (cause, wait, prospect)
                 }
             };
             let wait = self.pulse.until_test().unwrap_or_default().max(after);
             if !wait.is_zero() {
-                self.down(cause);
-                sleep(wait).await;
+                self.rest(wait, (cause, prospect), lost).await;
+            }
+        }
+    }
+
+    /// Waits for the next round. For as long as a question may take, those that come wait for a server that was there a
+    /// moment ago, as while it is restarted; after that those that wait already go on to, and new ones have their answer.
+    async fn rest(&self, wait: Duration, (cause, prospect): (Arc<str>, Prospect), lost: Option<Instant>) {
+        let left = lost.map_or(Duration::ZERO, |lost| self.timeout.saturating_sub(lost.elapsed()));
+        let may_return = lost.is_some() && prospect == Prospect::Better && self.pulse.until_test().is_none();
+        let wait = match may_return {
+            true if !left.is_zero() => {
+                self.states.send_replace(State::Connecting(Some(cause)));
+                wait.min(self.timeout / 10).min(left)
+            }
+            true => {
+                self.down(State::Lost(cause));
+                wait
+            }
+            false => {
+                self.down(State::Down(cause));
+                wait
+            }
+        };
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            tokio::select! {
+                () = self.opener.again.notified() => return,
+                () = sleep_until(until.min(Instant::now() + LOOK_AT_FILE)) => {}
+            }
+            if self.opener.has_another_password() {
+                return;
             }
         }
     }
 
     /// One round over the servers. One whose test question is answered as it should be is preferred.
     async fn connect(&self, first: usize) -> Result<Link, Failed> {
-        let (before, after) = self.servers.split_at(first.min(self.servers.len()));
+        let servers = &self.opener.servers;
+        let (before, after) = servers.split_at(first.min(servers.len()));
         let (mut causes, mut silent, mut second_best) = (Vec::new(), false, None);
+        let mut prospect = Prospect::NothingSent;
         for server in after.iter().chain(before) {
-            match timeout(self.config.timeout / 3, self.open(server)).await {
-                Ok(Ok(link)) if link.health.is_ok() => return Ok(link),
-                Ok(Ok(link)) => second_best = second_best.or(Some(link)),
-                Ok(Err(failure)) => causes.push(format!("{}: {failure}", server.url)),
-                Err(_) => {
+            match self.opener.open(server).await {
+                Ok(link) if link.health.is_ok() => return Ok(link),
+                Ok(link) => second_best = second_best.or(Some(link)),
+                Err(Failure::Silent(_)) => {
                     silent = true;
                     causes.push(format!("{}: no answer in time", server.url));
                     self.pulse.timed_out();
                     if self.pulse.until_test().is_some() {
                         // Nobody waits for the rest of the round.
-                        self.down(causes.join("; ").into());
+                        self.down(State::Down(causes.join("; ").into()));
+                    }
+                }
+                Err(failure) => {
+                    prospect = prospect.with(&failure);
+                    let cause = match failure {
+                        Failure::Rejected(words) => words.to_string(),
+                        failure => format!("{}: {failure}", server.url),
+                    };
+                    if !causes.contains(&cause) {
+                        causes.push(cause);
                     }
                 }
             }
@@ -130,68 +176,7 @@ impl Supervisor {
         match second_best {
             Some(link) => Ok(link),
             None if silent => Err(Failed::Silent(causes.join("; ").into())),
-            None => Err(Failed::Refused(causes.join("; ").into())),
-        }
-    }
-
-    /// Connects to a server and asks the test question.
-    async fn open(&self, server: &Arc<Server>) -> Result<Link, Failure> {
-        let password = self.password()?;
-        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        let opened = connection::open(server, &self.config, password.as_deref(), generation).await;
-        let mut link = opened.inspect_err(|failure| self.remember(failure, password.as_deref()))?;
-        link.health = self.test(&link.connection).await?;
-        Ok(link)
-    }
-
-    /// The test question: the probe, or whether the bases are there. An unclean answer is an answer.
-    async fn test(&self, connection: &Connection) -> Result<Result<(), Arc<str>>, Failure> {
-        let health = match &self.config.probe {
-            Some(probe) => {
-                let filter = self.config.profile.filter([probe]).to_string();
-                let reply = connection.search(&self.config, &filter).await;
-                reply.map(|reply| answer::read(&self.config, &reply, probe).health)
-            }
-            None => connection.see_bases(&self.config).await.map(Ok),
-        };
-        match health {
-            Ok(health) => Ok(health),
-            Err(failure) if failure.is_servers_fault() => Err(failure),
-            Err(failure) => Ok(Err(format!("{}: {failure}", connection.server.url).into())),
-        }
-    }
-
-    /// The password, read anew for each connection; `None` for an anonymous one.
-    fn password(&self) -> Result<Option<String>, Failure> {
-        if self.config.bind_dn.is_empty() {
-            return Ok(None);
-        }
-        let Some(path) = &self.config.password_file else {
-            return Err(Failure::NotTried("bind_dn without a password; write password_file".to_owned()));
-        };
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::NotTried(format!("password_file {}: {error}; check the path and its rights", path.display()))
-        })?;
-        let password = text.trim_end_matches(['\r', '\n']);
-        // RFC 4513 5.1.2: servers take an empty password for an anonymous bind and call it success.
-        if password.is_empty() {
-            return Err(Failure::NotTried(format!("password_file {} is empty; write the password", path.display())));
-        }
-        match &*self.rejected.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(rejected) if rejected.password == password && rejected.at.elapsed() < REJECTED_FOR => {
-                Err(Failure::Refused { doing: "the bind", code: rejected.code, text: rejected.text.clone() })
-            }
-            _ => Ok(Some(password.to_owned())),
-        }
-    }
-
-    fn remember(&self, failure: &Failure, password: Option<&str>) {
-        if let (Failure::Refused { code, text, .. }, Some(password)) = (failure, password)
-            && failure.is_rejected_credentials()
-        {
-            let rejected =
-                Rejected { password: password.to_owned(), at: Instant::now(), code: *code, text: text.clone() };
-            *self.rejected.lock().unwrap_or_else(PoisonError::into_inner) = Some(rejected);
+            None => Err(Failed::Refused(causes.join("; ").into(), prospect)),
         }
     }
 
@@ -202,12 +187,13 @@ impl Supervisor {
             tracing::debug!(directory = %self.name, server = server.url, "connected");
             self.pulse.passed_test();
             self.pulse.health(&link.health);
+            self.opener.tell(&server);
             self.states.send_replace(State::Up(Arc::clone(&link.connection)));
             let end = tokio::select! {
                 end = &mut link.driver => connection::ended(end),
                 end = link.connection.condemned() => end,
                 () = self.falls_silent(&link.connection) => End::Silent,
-                earlier = self.earlier(server.index) => {
+                earlier = self.earlier(&server) => {
                     // Questions under way end on the old connection, which goes with the last of them.
                     link.driver.detach();
                     link = earlier;
@@ -215,7 +201,7 @@ impl Supervisor {
                 }
             };
             tracing::debug!(directory = %self.name, server = server.url, "connection ended: {end:?}");
-            self.states.send_replace(State::Connecting);
+            self.states.send_replace(State::Connecting(None));
             return self.ended(&link, end);
         }
     }
@@ -225,6 +211,7 @@ impl Supervisor {
         let short_lived = link.opened.elapsed() < SHORT_LIVED;
         match end {
             End::Silent => {
+                self.opener.fell_silent(server);
                 self.pulse.timed_out();
                 let cause = format!("{}: no answer in time", server.url).into();
                 Ended { next: server.index + 1, short_lived: false, cause }
@@ -243,29 +230,50 @@ impl Supervisor {
             if connection.idle() < IDLE {
                 continue;
             }
-            match timeout(self.config.timeout / 3, self.test(connection)).await {
+            match timeout(self.timeout / 3, self.opener.test(connection)).await {
                 Ok(Ok(health)) => self.pulse.health(&health),
                 Ok(Err(_)) | Err(_) => return,
             }
         }
     }
 
-    /// Returns when a server before that one is back.
-    async fn earlier(&self, index: usize) -> Link {
+    /// Returns when a server before that one is back. Those behind it are tried now and then, so that nobody learns
+    /// that they are dead when they are needed.
+    async fn earlier(&self, in_use: &Server) -> Link {
         loop {
             sleep(RETURN_AFTER).await;
-            for server in self.servers.iter().take(index) {
-                match timeout(self.config.timeout / 3, self.open(server)).await {
-                    Ok(Ok(link)) if link.health.is_ok() => return link,
-                    Ok(Ok(_) | Err(_)) | Err(_) => {}
+            for server in &self.opener.servers {
+                if server.index > in_use.index && self.opener.is_due(server) {
+                    // How it went is known there.
+                    let _ = self.opener.open(server).await;
+                } else if server.index < in_use.index
+                    && let Ok(link) = self.opener.open(server).await
+                    && link.health.is_ok()
+                {
+                    return link;
                 }
             }
+            self.opener.tell(in_use);
         }
     }
 
-    fn down(&self, cause: Arc<str>) {
-        self.pulse.health(&Err(Arc::clone(&cause)));
-        self.states.send_replace(State::Down(cause));
+    fn down(&self, state: State) {
+        if let State::Down(cause) | State::Lost(cause) = &state {
+            self.pulse.health(&Err(Arc::clone(cause)));
+        }
+        self.states.send_replace(state);
+    }
+}
+
+impl Prospect {
+    /// The same after another server.
+    fn with(self, failure: &Failure) -> Self {
+        match failure {
+            Failure::Rejected(_) | Failure::NotTried(_) => self,
+            failure if failure.is_servers_fault() && !matches!(failure, Failure::Tls(_)) => Self::Better,
+            _ if self == Self::Better => Self::Better,
+            _ => Self::Same,
+        }
     }
 }
 

@@ -21,6 +21,7 @@ fn config(base: &[&str]) -> LdapConfig {
         password_file: None,
         start_tls: false,
         ca: None,
+        certificate: None,
         timeout: Duration::from_secs(5),
         probe: None,
         cache: CacheConfig { found: Duration::ZERO, not_found: Duration::ZERO, entries: 0 },

@@ -1,0 +1,249 @@
+//! Opens connections to the servers of a directory, with its own account, and knows how each server is.
+//!
+//! `supervisor` keeps the connection that it uses and tries the other servers; `check --connect` tries all. Nobody else
+//! binds with the directory's account, so the limit for rejected passwords is kept here.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus::IntGaugeVec;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use super::answer;
+use super::connection::{self, Connection, Credentials, Link};
+use super::rejected::{FOR, Rejected};
+use super::search::Failure;
+use super::server::Server;
+use crate::config::LdapConfig;
+use crate::metrics::Metrics;
+use crate::time::UnixTime;
+
+/// A server that is not in use is tried so often, and sooner where it did not answer.
+const TRY_AGAIN: Duration = Duration::from_hours(1);
+const TRY_DEAD_AGAIN: Duration = Duration::from_mins(5);
+
+/// What passwords were rejected; handed on when the directory is configured anew.
+pub(super) type SharedRejected = Arc<Mutex<Rejected>>;
+
+pub(super) struct Opener {
+    name: Arc<str>,
+    config: LdapConfig,
+    pub(super) servers: Vec<Arc<Server>>,
+    generation: AtomicU64,
+    rejected: SharedRejected,
+    standings: Mutex<Vec<Standing>>,
+    up: IntGaugeVec,
+    /// Another one of the same name tells how servers are.
+    gave_way: AtomicBool,
+    /// An operator has what was given up tried again.
+    pub(super) again: Notify,
+}
+
+/// How a server is.
+#[derive(Debug, Clone, Default)]
+struct Standing {
+    tried: Option<Instant>,
+    /// Why it is no use.
+    trouble: Option<String>,
+    /// The log has that.
+    told: bool,
+}
+
+impl Opener {
+    pub(super) fn new(
+        name: &Arc<str>,
+        (config, servers): (&LdapConfig, Vec<Arc<Server>>),
+        rejected: SharedRejected,
+        metrics: &Metrics,
+    ) -> Self {
+        Self {
+            name: Arc::clone(name),
+            config: config.clone(),
+            generation: AtomicU64::new(0),
+            rejected,
+            standings: Mutex::new(vec![Standing::default(); servers.len()]),
+            servers,
+            up: metrics.directory_server_up.clone(),
+            gave_way: AtomicBool::new(false),
+            again: Notify::new(),
+        }
+    }
+
+    /// The rejected passwords, for a directory with the same account.
+    pub(super) fn rejected_of(&self, config: &LdapConfig) -> Option<SharedRejected> {
+        (self.config.bind_dn == config.bind_dn).then(|| Arc::clone(&self.rejected))
+    }
+
+    /// Connects to a server, binds, and asks the test question.
+    pub(super) async fn open(&self, server: &Arc<Server>) -> Result<Link, Failure> {
+        let limit = self.config.timeout / 3;
+        let opened = timeout(limit, self.try_to_open(server)).await.unwrap_or_else(|_| {
+            server.fell_silent();
+            Err(Failure::Silent(limit))
+        });
+        match &opened {
+            Ok(link) => self.is_now(server, link.health.as_ref().err().map(ToString::to_string)),
+            // These say nothing of the server.
+            Err(Failure::NotTried(_) | Failure::Rejected(_)) => self.was_tried(server),
+            Err(failure) => self.is_now(server, Some(failure.to_string())),
+        }
+        opened
+    }
+
+    /// Its servers are no longer those of the configuration.
+    pub(super) fn give_way(&self) {
+        self.gave_way.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a server that is not in use should be tried now.
+    pub(super) fn is_due(&self, server: &Server) -> bool {
+        let standings = self.standings();
+        let Some(standing) = standings.get(server.index) else { return false };
+        let pause = if standing.trouble.is_some() { TRY_DEAD_AGAIN } else { TRY_AGAIN };
+        standing.tried.is_none_or(|tried| tried.elapsed() >= pause)
+    }
+
+    /// A server that was in use does not answer.
+    pub(super) fn fell_silent(&self, server: &Server) {
+        server.fell_silent();
+        self.is_now(server, Some("no answer in time".to_owned()));
+    }
+
+    /// Logs which servers are no use beside the one in use, and which are again: once each.
+    pub(super) fn tell(&self, in_use: &Server) {
+        for (server, standing) in self.servers.iter().zip(self.standings().iter_mut()) {
+            match &standing.trouble {
+                Some(trouble) if !standing.told => tracing::warn!(
+                    directory = %self.name,
+                    "server {} does not answer as it should, {} is used: {trouble}",
+                    server.url,
+                    in_use.url
+                ),
+                None if standing.told => tracing::info!(directory = %self.name, "server {} answers again", server.url),
+                Some(_) | None => continue,
+            }
+            standing.told = standing.trouble.is_some();
+        }
+    }
+
+    /// Which servers are no use, and why.
+    pub(super) fn trouble(&self) -> Vec<String> {
+        let standings = self.standings();
+        let of = |(server, standing): (&Arc<Server>, &Standing)| {
+            standing.trouble.as_ref().map(|trouble| format!("server {}: {trouble}", server.url))
+        };
+        self.servers.iter().zip(standings.iter()).filter_map(of).collect()
+    }
+
+    /// An operator says that a rejected password is right now.
+    pub(super) fn try_again(&self) {
+        self.rejected().forget();
+        self.again.notify_one();
+    }
+
+    /// Whether a password was rejected and the file has another one now.
+    pub(super) fn has_another_password(&self) -> bool {
+        let Some(path) = self.config.password_file.as_ref().filter(|_| self.rejected().has_any()) else { return false };
+        std::fs::read_to_string(path).is_ok_and(|text| self.rejected().is_another(trimmed(&text)))
+    }
+
+    async fn try_to_open(&self, server: &Arc<Server>) -> Result<Link, Failure> {
+        let password = self.password()?;
+        let credentials = match &password {
+            Some(password) => {
+                let may_try = self.rejected().may_try(&server.url, password, Instant::now().into_std());
+                may_try.map_err(Failure::Rejected)?;
+                Credentials::Password(password)
+            }
+            None if self.config.certificate.is_some() && server.is_encrypted() => Credentials::Certificate,
+            None => Credentials::Nobody,
+        };
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        let opened = connection::open(server, &self.config, credentials, generation).await;
+        let mut link = opened.map_err(|failure| match &password {
+            Some(password) if failure.is_rejected_credentials() => self.was_rejected(server, password, &failure),
+            _ => failure,
+        })?;
+        link.health = self.test(&link.connection).await?;
+        Ok(link)
+    }
+
+    fn was_rejected(&self, server: &Server, password: &str, failure: &Failure) -> Failure {
+        let said = format!(
+            "{failure}; at {}, and to keep the account from being locked this password is not tried again for {} minutes, \
+             unless password_file changes or `fingerpost directory refresh {}` says that it is right now",
+            UnixTime::now(),
+            FOR.as_secs() / 60,
+            self.name
+        );
+        let words: Arc<str> = format!("{}: {said}", server.url).into();
+        self.is_now(server, Some(said));
+        self.rejected().rejected(&server.url, password, (Instant::now().into_std(), &words));
+        Failure::Rejected(words)
+    }
+
+    /// The test question: the probe, or whether the bases are there. An unclean answer is an answer.
+    pub(super) async fn test(&self, connection: &Connection) -> Result<Result<(), Arc<str>>, Failure> {
+        let health = match &self.config.probe {
+            Some(probe) => {
+                let filter = self.config.profile.filter([probe]).to_string();
+                let reply = connection.search(&self.config, &filter).await;
+                reply.map(|reply| answer::read(&self.config, &reply, probe).health)
+            }
+            None => connection.see_bases(&self.config).await.map(Ok),
+        };
+        match health {
+            Ok(health) => Ok(health),
+            Err(failure) if failure.is_servers_fault() => Err(failure),
+            Err(failure) => Ok(Err(format!("{}: {failure}", connection.server.url).into())),
+        }
+    }
+
+    /// The password, read anew for each connection; `None` for one that is bound by certificate, or not at all.
+    fn password(&self) -> Result<Option<String>, Failure> {
+        if self.config.bind_dn.is_empty() {
+            return Ok(None);
+        }
+        let Some(path) = &self.config.password_file else {
+            return Err(Failure::NotTried("bind_dn without a password; write password_file".to_owned()));
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::NotTried(format!("password_file {}: {error}; check the path and its rights", path.display()))
+        })?;
+        let password = trimmed(&text);
+        // RFC 4513 5.1.2: servers take an empty password for an anonymous bind and call it success.
+        if password.is_empty() {
+            return Err(Failure::NotTried(format!("password_file {} is empty; write the password", path.display())));
+        }
+        Ok(Some(password.to_owned()))
+    }
+
+    fn is_now(&self, server: &Server, trouble: Option<String>) {
+        if !self.gave_way.load(Ordering::Relaxed) {
+            self.up.with_label_values(&[&*self.name, &server.url]).set(i64::from(trouble.is_none()));
+        }
+        if let Some(standing) = self.standings().get_mut(server.index) {
+            (standing.tried, standing.trouble) = (Some(Instant::now()), trouble);
+        }
+    }
+
+    fn was_tried(&self, server: &Server) {
+        if let Some(standing) = self.standings().get_mut(server.index) {
+            standing.tried = Some(Instant::now());
+        }
+    }
+
+    fn standings(&self) -> MutexGuard<'_, Vec<Standing>> {
+        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rejected(&self) -> MutexGuard<'_, Rejected> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn trimmed(text: &str) -> &str {
+    text.trim_end_matches(['\r', '\n'])
+}

@@ -1,0 +1,73 @@
+//! What operators have tried: each server of a directory, and a connection that had been given up.
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+
+use super::LdapDirectory;
+use super::search::Failure;
+use super::supervisor::State;
+
+/// What came of trying a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// As it is written, with its port.
+    pub url: String,
+    /// Why it would be no use; `Ok`: it would answer.
+    pub result: Result<(), String>,
+}
+
+impl LdapDirectory {
+    /// Connects to every server, binds, and asks the test question. A password that one of them rejects is tried at few.
+    pub async fn try_servers(&self) -> Vec<Tried> {
+        let mut tried = Vec::new();
+        for server in &self.opener.servers {
+            let result = match self.opener.open(server).await {
+                Ok(link) => link.health.map_err(|cause| cause.to_string()),
+                Err(Failure::Rejected(words)) if !words.starts_with(server.url.as_str()) => {
+                    Err(format!("not tried: {words}"))
+                }
+                Err(failure) => Err(failure.to_string()),
+            };
+            tried.push(Tried { url: server.url.clone(), result });
+        }
+        tried
+    }
+
+    /// Why it does not answer; where it does, which servers were no use when they were last tried.
+    pub(in crate::directory) fn trouble(&self) -> Vec<String> {
+        match self.asker.pulse.trouble() {
+            Some(cause) => vec![cause.to_string()],
+            None => self.opener.trouble(),
+        }
+    }
+
+    /// Has what was given up tried again, a rejected password too, and waits for what comes of it.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub(super) async fn connect_again(&self) -> Result<(), Arc<str>> {
+        let mut states = self.asker.states.clone();
+        let is_up = matches!(&*states.borrow_and_update(), State::Up(_));
+        self.opener.try_again();
+        if is_up {
+            return Ok(());
+        }
+        let told = async {
+            while states.changed().await.is_ok() {
+                match &*states.borrow_and_update() {
+                    State::Up(_) => return Ok(()),
+                    State::Down(cause) | State::Lost(cause) => return Err(Arc::clone(cause)),
+                    State::Connecting(_) => {}
+                }
+            }
+            Err("the directory is no longer configured".into())
+        };
+        timeout(self.asker.config.timeout, told).await.unwrap_or_else(|_| {
+            Err(match &*self.asker.states.borrow() {
+                State::Connecting(Some(cause)) => Arc::clone(cause),
+                _ => "no connection in time".into(),
+            })
+        })
+    }
+}

@@ -1,0 +1,109 @@
+//! Several ways to the same end, such as the addresses of a name: one that is dead must not take the time of the others.
+//!
+//! `directory` connects to the addresses of a server this way, `delivery` asks smart hosts about a recipient.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
+use tokio::time::{Instant, sleep_until};
+
+/// One of them.
+pub(crate) type Attempt<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
+
+/// The first that succeeds; the others are dropped. The next one begins when one has failed, or when it has had its share
+/// of the time until `all_begun`: then it goes on beside the next. Where all fail, what the last one said; `None`: there
+/// was none.
+pub(crate) async fn first_to_succeed<T, E>(
+    attempts: Vec<Attempt<'_, T, E>>,
+    all_begun: Instant,
+) -> Option<Result<T, E>> {
+    let mut waiting = attempts.into_iter();
+    let (mut under_way, mut turn, mut failed) = (Vec::new(), Instant::now(), None);
+    loop {
+        tokio::select! {
+            biased;
+            ended = any(&mut under_way), if !under_way.is_empty() => match ended {
+                Ok(done) => return Some(Ok(done)),
+                Err(why) => {
+                    failed = Some(Err(why));
+                    turn = Instant::now();
+                }
+            },
+            () = sleep_until(turn), if waiting.len() > 0 => {
+                let left = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
+                turn += all_begun.saturating_duration_since(turn) / left;
+                under_way.extend(waiting.next());
+            }
+            else => return failed,
+        }
+    }
+}
+
+/// The first of them that ends; it is taken out.
+async fn any<T, E>(under_way: &mut Vec<Attempt<'_, T, E>>) -> Result<T, E> {
+    poll_fn(|context| {
+        for at in 0..under_way.len() {
+            if let Poll::Ready(ended) = under_way[at].as_mut().poll(context) {
+                drop(under_way.swap_remove(at));
+                return Poll::Ready(ended);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// Ends after so many milliseconds; `None`: never.
+    #[derive(Debug, Clone, Copy)]
+    struct Ends(Option<u64>, bool);
+
+    async fn run(attempts: &[Ends]) -> (Option<Result<usize, usize>>, u128) {
+        let begun = Instant::now();
+        let attempts = attempts.iter().copied().enumerate().map(|(number, Ends(after, succeeds))| {
+            let attempt: Attempt<'_, usize, usize> = Box::pin(async move {
+                match after {
+                    Some(after) => sleep(Duration::from_millis(after)).await,
+                    None => std::future::pending().await,
+                }
+                if succeeds { Ok(number) } else { Err(number) }
+            });
+            attempt
+        });
+        let all_begun = begun + Duration::from_millis(300);
+        let ended = first_to_succeed(attempts.collect(), all_begun).await;
+        (ended, begun.elapsed().as_millis())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_dead_share_the_time_and_take_nobody_elses() {
+        let (dead, refused) = (Ends(None, false), Ends(Some(0), false));
+        for (attempts, ended, after) in [
+            (&[][..], None, 0),
+            (&[Ends(Some(20), true)], Some(Ok(0)), 20),
+            (&[refused], Some(Err(0)), 0),
+            (&[refused, refused], Some(Err(1)), 0),
+            (&[refused, Ends(Some(20), true)], Some(Ok(1)), 20),
+            (&[dead, Ends(Some(20), true)], Some(Ok(1)), 170),
+            (&[dead, dead, Ends(Some(20), true)], Some(Ok(2)), 220),
+            (&[dead, refused, Ends(Some(20), true)], Some(Ok(2)), 120),
+            // A slow one that has had its share is not given up.
+            (&[Ends(Some(200), true), dead], Some(Ok(0)), 200),
+            (&[Ends(Some(900), true), Ends(Some(900), false)], Some(Ok(0)), 900),
+            (&[Ends(Some(900), false), refused], Some(Err(0)), 900),
+        ] {
+            let (got, took) = run(attempts).await;
+            assert_eq!(got, ended, "{attempts:?}");
+            // The clock of a paused runtime ticks in milliseconds.
+            assert!((after..after + 3).contains(&took), "{attempts:?}: {took} ms");
+        }
+    }
+}
