@@ -23,11 +23,13 @@ use self::pulse::Pulse;
 use self::supervisor::{State, Supervisor};
 use crate::config::{LdapConfig, LdapMode};
 use crate::directory::cache::{Cache, Condition, is_known};
+use crate::directory::expected::Announced;
 use crate::directory::in_flight::InFlight;
+use crate::directory::mail::{Mail, NoMail};
 use crate::directory::shares::{Most, Shares, Turn};
 use crate::directory::snapshot::report::SnapshotReport;
-use crate::directory::snapshot::served::Served;
-use crate::directory::snapshot::{Accept, Snapshot};
+use crate::directory::snapshot::served::{HeldList, Served};
+use crate::directory::snapshot::{Accept, Room, Snapshot};
 use crate::directory::{Asked, Directory, result};
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Fresh, Lookup};
@@ -113,6 +115,20 @@ impl LdapDirectory {
         folder: Option<&Path>,
         metrics: &Metrics,
     ) -> Result<Self, Vec<String>> {
+        let mail: Arc<dyn Mail> = Arc::new(NoMail);
+        Self::with_mail(name, config, folder.map(|folder| Room { folder, metrics, mail: &mail }), metrics)
+    }
+
+    /// The same where it is known whose mail was accepted lately.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn with_mail(
+        name: &Arc<str>,
+        config: &LdapConfig,
+        room: Option<Room<'_>>,
+        metrics: &Metrics,
+    ) -> Result<Self, Vec<String>> {
         let servers = server::parse(config)?;
         if servers.iter().any(|server| server.is_encrypted()) {
             tls::client_config(config.ca.as_deref()).map_err(|problem| vec![problem])?;
@@ -122,11 +138,11 @@ impl LdapDirectory {
         let one = servers.len() == 1;
         let attempts = servers.len() + 2;
         let (supervisor, states) = Supervisor::new(Arc::clone(name), config.clone(), servers, Arc::clone(&pulse));
-        let kept = match (config.mode, folder) {
-            (LdapMode::Snapshot(kept), Some(folder)) => Some((kept, folder)),
+        let kept = match (config.mode, room) {
+            (LdapMode::Snapshot(kept), Some(room)) => Some((kept, room)),
             (LdapMode::Snapshot(_) | LdapMode::Lookup, _) => None,
         };
-        let snapshot = kept.map(|(kept, folder)| Arc::new(Snapshot::open(name, config, kept, folder, metrics)));
+        let snapshot = kept.map(|(kept, room)| Arc::new(Snapshot::open(name, config, kept, &room)));
         let (requests, waiting) = mpsc::channel(REQUESTS);
         let following = snapshot.as_ref().zip(kept).map(|(snapshot, (kept, _))| {
             Following::begin(
@@ -161,7 +177,7 @@ impl LdapDirectory {
             attempts,
         };
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
-        let holding = folder.filter(|_| kept.is_none()).map(|folder| Holding::open(name, config, folder, metrics));
+        let holding = room.filter(|_| kept.is_none()).map(|room| Holding::open(name, config, &room));
         let holding = holding.transpose().map_err(|problem| vec![problem])?;
         Ok(Self { asker: Arc::new(asker), in_flight: InFlight::default(), following, holding, _supervisor: supervisor })
     }
@@ -171,13 +187,34 @@ impl LdapDirectory {
     pub async fn refresh(&self, accept: Accept) -> Option<Result<Refreshed, String>> {
         let Some(following) = &self.following else {
             let holding = self.holding.as_ref()?;
-            let turned = if accept == Accept::Yes { holding.accept() } else { 0 };
+            let turned = holding.accept(accept);
             return Some(Ok(Refreshed { recipients: holding.len(), turned, held: holding.held() }));
         };
         let (done, answer) = oneshot::channel();
         let sent = following.requests.send(Request::Refresh(Refresh { accept, done })).await;
         let broke_off = || Err("it broke off; `fingerpost directory stats` and the log say why".to_owned());
         Some(if sent.is_ok() { answer.await.unwrap_or_else(|_| broke_off()) } else { broke_off() })
+    }
+
+    /// What is held, address by address; `None`: it keeps nothing.
+    #[must_use]
+    pub fn held_list(&self) -> Option<HeldList> {
+        match (&self.asker.snapshot, &self.holding) {
+            (Some(snapshot), _) => Some(snapshot.held_list()),
+            (None, holding) => holding.as_ref().map(Holding::held_list),
+        }
+    }
+
+    /// Takes an announcement of changes that are neither to count nor to be held, for so long; blocks while it is kept.
+    /// `None`: it keeps nothing.
+    pub fn announce(&self, announced: Announced, during: Duration) -> Option<Result<(), String>> {
+        match (&self.asker.snapshot, &self.holding) {
+            (Some(snapshot), _) => Some(snapshot.announce(announced, during)),
+            (None, holding) => holding.as_ref().map(|holding| {
+                holding.announce(announced, during);
+                Ok(())
+            }),
+        }
     }
 
     /// How its snapshot is.
