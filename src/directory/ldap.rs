@@ -217,6 +217,11 @@ impl LdapDirectory {
         }
     }
 
+    /// By which key it knows an address.
+    pub(super) fn key(&self, address: &Address) -> String {
+        self.asker.config.profile.key(address).into_owned()
+    }
+
     /// How its snapshot is.
     #[must_use]
     pub fn report(&self) -> Option<SnapshotReport> {

@@ -6,6 +6,8 @@ use super::*;
 use crate::config::{CacheConfig, HoldChanges, LdapMode, Profile};
 use crate::directory::known::{Claim, Known, Meaning, Strength};
 
+mod accidents;
+
 const KEPT: SnapshotConfig = SnapshotConfig {
     poll: Duration::from_secs(10),
     full_read: Duration::from_hours(1),

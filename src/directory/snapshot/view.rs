@@ -2,13 +2,12 @@
 //!
 //! `served` answers from one, and holds another one back while changes wait for somebody to accept them.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use super::table::{Means, Table};
 use crate::directory::known::{self, Id, Known, Strength};
-use crate::fast_map::FastMap;
+use crate::fast_map::{FastMap, FastSet};
 use crate::recipient::{Kind, Lookup};
 
 /// A change of one entry.
@@ -145,6 +144,12 @@ impl View {
         self.table.count() - self.hidden().count() + self.changed.values().flatten().count()
     }
 
+    /// The same, about: as many as were read as a whole. It costs nothing.
+    #[must_use]
+    pub fn count_roughly(&self) -> usize {
+        self.table.count().max(self.changed.len())
+    }
+
     /// The entries of the table that something else stands for now.
     fn hidden(&self) -> impl Iterator<Item = usize> {
         let any = !self.changed.is_empty();
@@ -192,7 +197,7 @@ impl View {
 
     /// The entries with these ids, as they are.
     #[must_use]
-    pub fn by_id(&self, ids: &HashSet<Id>) -> FastMap<Id, Known> {
+    pub fn by_id(&self, ids: &FastSet<Id>) -> FastMap<Id, Known> {
         let mut found = FastMap::default();
         let in_table = |id: &Id| ids.contains(id) && !self.changed.contains_key(id);
         if ids.iter().any(in_table) {
@@ -212,7 +217,7 @@ impl View {
     }
 
     /// Makes the entries with these ids what they are in another view.
-    pub fn take_from(&mut self, other: &Self, ids: &HashSet<Id>) -> Vec<Change> {
+    pub fn take_from(&mut self, other: &Self, ids: &FastSet<Id>) -> Vec<Change> {
         let mut now = other.by_id(ids);
         let changes: Vec<Change> = ids.iter().map(|id| now.remove(id).map_or(Change::Gone(*id), Change::Put)).collect();
         changes.iter().for_each(|change| self.apply(change.clone()));

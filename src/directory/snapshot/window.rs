@@ -1,7 +1,6 @@
 //! What changed lately and is in force: how each entry was before, so that all of it can go back once more has changed
 //! than `hold_changes` lets through. No longer than that limit. Pure; time is an argument.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::view::{Change, View};
 use crate::directory::known::{Id, Known};
+use crate::fast_map::FastSet;
 use crate::time::{QueueTime, UnixTime};
 
 /// One entry that changed.
@@ -88,7 +88,7 @@ impl Window {
 
     /// The entries.
     #[must_use]
-    pub fn ids(&self) -> HashSet<Id> {
+    pub fn ids(&self) -> FastSet<Id> {
         self.undos.iter().map(|undo| undo.id).collect()
     }
 

@@ -8,7 +8,7 @@ use super::Served;
 use crate::directory::known::Id;
 use crate::directory::snapshot::view::{View, Way};
 use crate::directory::snapshot::window::Window;
-use crate::fast_map::FastMap;
+use crate::fast_map::{FastMap, FastSet};
 use crate::time::UnixTime;
 
 /// What waits.
@@ -16,41 +16,58 @@ use crate::time::UnixTime;
 pub(super) struct Held {
     /// What the directory has.
     pub(super) view: View,
-    /// So many recipients wait.
-    pub(super) turned: usize,
+    /// Each address that waits, by a hash of its key.
+    pub(super) waits: FastMap<Id, Waits>,
     /// Addresses that are new and not used yet, each with the send connector that accepted the last mail for it.
     pub(super) withheld: FastMap<String, Arc<str>>,
     /// Those who had mail at their new place: they stay there.
     pub(super) stayed: Window,
     /// When it began.
     pub(super) began: UnixTime,
-    /// When each address that waits changed, by a hash of its key.
-    pub(super) since: FastMap<Id, UnixTime>,
     /// The program was started again, and what the directory has is not known yet.
     pub(super) is_resuming: bool,
 }
 
-impl Held {
-    /// From now on.
-    pub(super) fn new(view: View, stayed: Window, began: UnixTime) -> Self {
-        let (withheld, since) = (FastMap::default(), FastMap::default());
-        Self { view, turned: 0, withheld, stayed, began, since, is_resuming: false }
-    }
+/// An address that waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waits {
+    /// Whose it is.
+    pub(super) recipient: Id,
+    /// When it changed.
+    pub(super) since: UnixTime,
+}
 
-    /// As it was before a restart; so many recipients are known to wait.
-    pub(super) fn resumed(view: View, (turned, stayed): (usize, Window), began: UnixTime) -> Self {
-        Self { turned, is_resuming: true, ..Self::new(view, stayed, began) }
+impl Held {
+    /// From now on, with what goes back.
+    pub(super) fn new(view: View, (back, stayed): (&Window, Window), began: UnixTime) -> Self {
+        let mut waits = FastMap::default();
+        for undo in back.undos() {
+            for key in &undo.keys {
+                waits.entry(hash(key)).or_insert(Waits { recipient: undo.id, since: undo.since });
+            }
+        }
+        Self { view, waits, withheld: FastMap::default(), stayed, began, is_resuming: false }
     }
 
     /// How many recipients are concerned.
     pub(super) fn recipients(&self) -> usize {
-        (self.turned + self.stayed.ids().len()).max(1)
+        (self.turned() + self.stayed.ids().len()).max(1)
+    }
+
+    /// How many wait.
+    pub(super) fn turned(&self) -> usize {
+        self.waits.values().map(|waits| waits.recipient).collect::<FastSet<Id>>().len()
     }
 
     /// When the address with that key changed.
     pub(super) fn since_of(&self, key: &str) -> UnixTime {
-        self.since.get(&Id::of(key.as_bytes())).copied().unwrap_or(self.began)
+        self.waits.get(&hash(key)).map_or(self.began, |waits| waits.since)
     }
+}
+
+/// What an address that waits is known by.
+pub(super) fn hash(key: &str) -> Id {
+    Id::of(key.as_bytes())
 }
 
 /// What is held, address by address.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::held::Held;
+use super::held::{Held, Waits, hash};
 use super::{Now, Outcome, Served};
 use crate::directory::expected::Announced;
 use crate::directory::known::Id;
@@ -15,18 +15,8 @@ use crate::directory::mail::Asked;
 use crate::directory::snapshot::guard::most;
 use crate::directory::snapshot::view::{Change, View, Way};
 use crate::directory::snapshot::window::Undo;
-use crate::fast_map::FastMap;
+use crate::fast_map::{FastMap, FastSet};
 use crate::time::QueueTime;
-
-/// Of so many recipients as may change all addresses are noted, as long as they have no more than so many each.
-const KEYS_OF_ONE: usize = 200;
-
-/// What the directory has told.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Read {
-    Whole,
-    Some,
-}
 
 /// Which addresses may be concerned.
 enum Scope {
@@ -37,12 +27,21 @@ enum Scope {
 /// How two views differ for mail.
 #[derive(Default)]
 struct Difference {
-    /// The recipients: who had the address, or who has it now where nobody had.
-    recipients: HashSet<Id>,
-    /// The addresses.
-    keys: Vec<String>,
-    /// Of them those that are new, with the send connector of another organisation that served them.
-    new: FastMap<String, Arc<str>>,
+    /// The recipients.
+    recipients: FastSet<Id>,
+    /// Their addresses, where there are not too many of them.
+    keys: HashSet<String>,
+    /// Of them those that are new.
+    new: HashSet<String>,
+}
+
+/// An address whose mail would take another way.
+struct Turned<'a> {
+    key: &'a str,
+    /// Who had it, or has it now where nobody had.
+    recipient: Id,
+    /// It is new: the send connector of another organisation that served it.
+    served_by: Option<&'a Arc<str>>,
 }
 
 impl Served {
@@ -53,8 +52,8 @@ impl Served {
             return Outcome::Taken(0);
         }
         if let Some(held) = &mut self.held {
-            held.view = view;
-            return self.go_on(Read::Whole, now);
+            (held.view, held.is_resuming) = (view, false);
+            return self.go_on(Scope::All, now);
         }
         self.rule(view, Scope::All, now)
     }
@@ -78,7 +77,7 @@ impl Served {
             Some(held) if changes.is_empty() => Outcome::Held(held.recipients()),
             Some(held) => {
                 held.view = view;
-                self.go_on(Read::Some, now)
+                self.go_on(Scope::Keys(keys), now)
             }
             None if changes.is_empty() => Outcome::Taken(0),
             None => self.rule(view, Scope::Keys(keys), now),
@@ -90,8 +89,9 @@ impl Served {
     pub fn accept(&mut self) -> usize {
         self.window.clear();
         let Some(held) = self.held.take() else { return 0 };
+        let turned = held.turned();
         self.current = held.view;
-        held.turned
+        turned
     }
 
     /// Somebody says that the changes of these addresses are meant: the entries that have or had them are taken as they are.
@@ -100,17 +100,17 @@ impl Served {
         let Some(held) = &mut self.held else { return 0 };
         let meant: HashSet<&String> = keys.iter().collect();
         held.stayed.retain(|undo| !undo.keys.iter().any(|key| meant.contains(key)));
-        let before = held.turned;
+        let before = held.turned();
         self.take_keys(keys);
-        self.go_on(Read::Some, now);
-        before.saturating_sub(self.held.as_ref().map_or(0, |held| held.turned))
+        self.go_on(Scope::All, now);
+        before.saturating_sub(self.held.as_ref().map_or(0, Held::turned))
     }
 
     /// Takes an announcement until then. What it concerns is held no longer.
     pub fn announce(&mut self, announced: Announced, until: QueueTime, now: Now<'_>) {
         self.expected.announce(announced, until);
         if self.held.is_some() {
-            self.go_on(Read::Some, now);
+            self.go_on(Scope::All, now);
         }
     }
 
@@ -122,7 +122,7 @@ impl Served {
             Scope::Keys(keys) => Scope::Keys(keys.into_iter().chain(self.window.keys().map(str::to_owned)).collect()),
             Scope::All => Scope::All,
         };
-        let most = most(&self.rules.limits, before.count_entries()) + self.expected.any();
+        let most = most(&self.rules.limits, before.count_roughly()) + self.expected.any();
         let difference = self.difference((&before, &view), &scope, now, most);
         if difference.recipients.len() > most {
             return self.hold(before, view, now);
@@ -136,7 +136,7 @@ impl Served {
     fn note(&mut self, view: &View, difference: Difference, now: Now<'_>) -> usize {
         let mut recipients: BTreeMap<Id, Vec<String>> = BTreeMap::new();
         for key in difference.keys {
-            let is_new = difference.new.contains_key(&key) && self.current.way(&key) == Way::Nowhere;
+            let is_new = difference.new.contains(&key) && self.current.way(&key) == Way::Nowhere;
             if is_new || self.turns(&self.current, view, &key) {
                 let recipient = self.current.owner_ids(&key).chain(view.owner_ids(&key)).next();
                 recipient.map(|id| recipients.entry(id).or_default().push(key));
@@ -147,7 +147,7 @@ impl Served {
         self.expected.use_up(announced);
         let mut entries: BTreeMap<Id, Vec<String>> = BTreeMap::new();
         for key in recipients.into_values().skip(announced).flatten() {
-            let owners: HashSet<Id> = self.current.owner_ids(&key).chain(view.owner_ids(&key)).collect();
+            let owners: FastSet<Id> = self.current.owner_ids(&key).chain(view.owner_ids(&key)).collect();
             owners.into_iter().for_each(|id| entries.entry(id).or_default().push(key.clone()));
         }
         if !entries.is_empty() {
@@ -158,21 +158,16 @@ impl Served {
 
     /// From now on changes are held. All that changed lately goes back, but for those whose mail arrives at their new place.
     fn hold(&mut self, before: View, view: View, now: Now<'_>) -> Outcome {
-        let stay: HashSet<Id> =
+        let stay: FastSet<Id> =
             self.window.undos().iter().filter(|undo| self.stays(undo, &before, now)).map(|u| u.id).collect();
-        let (mut stayed, mut since) = (self.window.clone(), FastMap::default());
+        let mut stayed = self.window.clone();
         stayed.retain(|undo| stay.contains(&undo.id));
         self.window.retain(|undo| !stay.contains(&undo.id));
-        for undo in self.window.undos() {
-            for key in &undo.keys {
-                since.entry(Id::of(key.as_bytes())).or_insert(undo.since);
-            }
-        }
         let mut current = before;
         current.take_from(&self.current, &stay);
         self.current = current;
-        self.held = Some(Held { since, ..Held::new(view, stayed, now.day) });
-        self.go_on(Read::Whole, now)
+        self.held = Some(Held::new(view, (&self.window, stayed), now.day));
+        self.go_on(Scope::All, now)
     }
 
     /// Whether mail for one of its addresses was accepted at the new place since.
@@ -187,23 +182,36 @@ impl Served {
         })
     }
 
-    /// Goes on holding, unless there is nothing left to hold.
-    fn go_on(&mut self, read: Read, now: Now<'_>) -> Outcome {
+    /// Goes on holding, unless there is nothing left to hold. Only these addresses may be concerned.
+    fn go_on(&mut self, scope: Scope, now: Now<'_>) -> Outcome {
         self.expected.forget(now.at);
         let expected: Vec<String> = self.expected.keys().map(str::to_owned).collect();
-        self.take_keys(&expected);
-        self.take_what_is_put_right();
+        let took = self.take_keys(&expected) | self.take_what_is_put_right();
+        let scope = if took { Scope::All } else { scope };
         let Some(held) = &self.held else { return Outcome::Taken(0) };
+        let (mut waits, mut withheld) = match &scope {
+            Scope::All => (FastMap::default(), FastMap::default()),
+            Scope::Keys(keys) => {
+                let (mut waits, mut withheld) = (held.waits.clone(), held.withheld.clone());
+                for key in keys {
+                    waits.remove(&hash(key));
+                    withheld.remove(key);
+                }
+                (waits, withheld)
+            }
+        };
         let default = if held.is_resuming { held.began } else { now.day };
-        let mut since = FastMap::default();
-        let difference = self.difference_seen((&self.current, &held.view), &Scope::All, now, &mut |key| {
-            let key = Id::of(key.as_bytes());
-            since.insert(key, held.since.get(&key).copied().unwrap_or(default));
+        self.differ((&self.current, &held.view), &scope, now, &mut |turned| {
+            let key = hash(turned.key);
+            let since = held.waits.get(&key).map_or(default, |waits| waits.since);
+            waits.insert(key, Waits { recipient: turned.recipient, since });
+            turned.served_by.map(|connector| withheld.insert(turned.key.to_owned(), Arc::clone(connector)));
         });
         let Some(held) = &mut self.held else { return Outcome::Taken(0) };
-        (held.turned, held.withheld, held.since) = (difference.recipients.len(), difference.new, since);
-        held.is_resuming &= read == Read::Some;
-        if held.turned > 0 || held.is_resuming {
+        if !held.is_resuming {
+            (held.waits, held.withheld) = (waits, withheld);
+        }
+        if !held.waits.is_empty() || held.is_resuming {
             return Outcome::Held(held.recipients());
         }
         // Those who stayed count still, for as long as they would have.
@@ -213,78 +221,74 @@ impl Served {
         Outcome::Taken(0)
     }
 
-    /// Takes the entries that have or had these addresses as the directory has them. Others are not concerned.
-    fn take_keys(&mut self, keys: &[String]) {
-        let Some(held) = &self.held else { return };
+    /// Takes the entries that have or had these addresses as the directory has them, and says whether there are any. Others
+    /// are not concerned.
+    fn take_keys(&mut self, keys: &[String]) -> bool {
+        let Some(held) = &self.held else { return false };
         let concerned =
             keys.iter().filter(|key| held.withheld.contains_key(*key) || self.turns(&self.current, &held.view, key));
-        let ids: HashSet<Id> =
+        let ids: FastSet<Id> =
             concerned.flat_map(|key| self.current.owner_ids(key).chain(held.view.owner_ids(key))).collect();
         if ids.is_empty() {
-            return;
+            return false;
         }
         self.window.retain(|undo| !ids.contains(&undo.id));
         self.unsaved.extend(self.current.take_from(&held.view, &ids));
+        true
     }
 
     /// Of those that stayed at their new place some may be back where they were: that is no accident.
-    fn take_what_is_put_right(&mut self) {
-        let Some(held) = &mut self.held else { return };
+    fn take_what_is_put_right(&mut self) -> bool {
+        let Some(held) = &mut self.held else { return false };
         if held.stayed.is_empty() || held.is_resuming {
-            return;
+            return false;
         }
         let before = held.stayed.before(&self.current);
         let (rules, view) = (&self.rules, &held.view);
         let is_back = |undo: &Undo| undo.keys.iter().all(|key| rules.same(view.way(key), before.way(key)));
-        let back: HashSet<Id> = held.stayed.undos().iter().filter(|undo| is_back(undo)).map(|undo| undo.id).collect();
-        if !back.is_empty() {
-            self.unsaved.extend(self.current.take_from(view, &back));
-            held.stayed.retain(|undo| !back.contains(&undo.id));
+        let back: FastSet<Id> = held.stayed.undos().iter().filter(|undo| is_back(undo)).map(|undo| undo.id).collect();
+        if back.is_empty() {
+            return false;
         }
+        self.unsaved.extend(self.current.take_from(view, &back));
+        held.stayed.retain(|undo| !back.contains(&undo.id));
+        true
     }
 
-    /// How they differ; no addresses where there are more recipients than that.
+    /// How they differ; some addresses only, where there are more recipients than that.
     fn difference(&self, views: (&View, &View), scope: &Scope, now: Now<'_>, most: usize) -> Difference {
-        let mut keys = HashSet::new();
-        let mut recipients = 0;
-        let mut difference = self.difference_seen(views, scope, now, &mut |key| {
-            recipients += 1;
-            if recipients <= most.saturating_mul(KEYS_OF_ONE) {
-                keys.insert(key.to_owned());
+        let mut difference = Difference::default();
+        self.differ(views, scope, now, &mut |turned| {
+            difference.recipients.insert(turned.recipient);
+            if difference.recipients.len() <= most {
+                difference.keys.insert(turned.key.to_owned());
+                turned.served_by.map(|_| difference.new.insert(turned.key.to_owned()));
             }
         });
-        difference.keys = keys.into_iter().collect();
         difference
     }
 
-    /// How they differ; `see` is shown each address.
-    fn difference_seen(
-        &self,
-        (from, to): (&View, &View),
-        scope: &Scope,
-        now: Now<'_>,
-        see: &mut dyn FnMut(&str),
-    ) -> Difference {
-        let mut difference = Difference::default();
+    /// How they differ, address by address; some may come twice.
+    fn differ(&self, (from, to): (&View, &View), scope: &Scope, now: Now<'_>, see: &mut dyn FnMut(Turned<'_>)) {
         // All addresses of somebody of whom one is announced are.
-        let announced: HashSet<Id> =
+        let announced: FastSet<Id> =
             self.expected.keys().flat_map(|key| from.owner_ids(key).chain(to.owner_ids(key))).collect();
-        let is_announced = |key: &str| {
-            !announced.is_empty() && from.owner_ids(key).chain(to.owner_ids(key)).any(|id| announced.contains(&id))
-        };
+        let owners = |key: &str| from.owner_ids(key).chain(to.owner_ids(key)).collect::<Vec<Id>>();
         let mut look = |key: &str| {
-            if from.way(key) == Way::Nowhere {
-                let Some(connector) = self.serves_elsewhere(to, key, now).filter(|_| !is_announced(key)) else {
-                    return;
-                };
-                difference.new.insert(key.to_owned(), connector);
-                difference.recipients.extend(to.owner_ids(key));
-            } else if self.turns(from, to, key) && !is_announced(key) {
-                difference.recipients.extend(from.owner_ids(key));
-            } else {
+            let is_new = from.way(key) == Way::Nowhere;
+            let served_by = if is_new { self.serves_elsewhere(to, key, now) } else { None };
+            let is_turned = if is_new { served_by.is_some() } else { self.turns(from, to, key) };
+            if !is_turned || (!announced.is_empty() && owners(key).iter().any(|id| announced.contains(id))) {
                 return;
             }
-            see(key);
+            let owner = if is_new { to.owner_ids(key).next() } else { from.owner_ids(key).next() };
+            let Some(recipient) = owner else { return };
+            let Some(served_by) = &served_by else { return see(Turned { key, recipient, served_by: None }) };
+            // All his new addresses go one way.
+            let claims = to.owned_by(key).into_iter().flat_map(|known| known.claims);
+            for claim in claims.filter(|claim| from.way(&claim.key) == Way::Nowhere) {
+                see(Turned { key: &claim.key, recipient, served_by: Some(served_by) });
+            }
         };
         match scope {
             Scope::Keys(keys) => keys.iter().for_each(|key| look(key)),
@@ -297,7 +301,6 @@ impl Served {
                 });
             }
         }
-        difference
     }
 
     /// Whether mail for an address that somebody had takes another way, or none. What nobody had, or was in doubt about,
