@@ -37,6 +37,8 @@ pub struct Remembered {
     /// What is announced.
     expected: Expected,
     guard: Guard,
+    /// Those whose change was taken lately, as they were: to be that again is to be put right.
+    taken: HashMap<Id, (Seen, UnixTime)>,
     within: Duration,
     /// When somebody last said that the directory is right as it is.
     accepted: Option<UnixTime>,
@@ -122,6 +124,7 @@ impl Remembered {
             held: HashMap::new(),
             expected: Expected::default(),
             guard: Guard::new(limits),
+            taken: HashMap::new(),
             within: limits.within,
             accepted: None,
             servers,
@@ -140,9 +143,10 @@ impl Remembered {
         };
         let before = self.known.get(&key).filter(|seen| now.since(seen.at) < COUNTS).copied();
         let same = |before: &Seen| way.is_some_and(|now| now.is_like(before));
-        let new = if before.is_none() && way.is_some() { (with.served_by)() } else { None };
+        let is_put_right = self.is_put_right(key, way, now);
+        let new = if before.is_none() && way.is_some() && !is_put_right { (with.served_by)() } else { None };
         self.expected.forget(with.at);
-        if before.as_ref().is_none_or(same) && new.is_none() || self.expected.has(address) {
+        if (before.as_ref().is_none_or(same) && new.is_none()) || is_put_right || self.expected.has(address) {
             self.held.remove(&key);
             self.note(key, way);
             return false;
@@ -163,9 +167,24 @@ impl Remembered {
             Ruling::Take if !meant => self.guard.take(now, 1),
             Ruling::Take | Ruling::Hold => {}
         }
+        if let Some(before) = before {
+            self.taken.entry(key).or_insert((before, now));
+        }
         self.held.remove(&key);
         self.note(key, way);
         false
+    }
+
+    /// Whether somebody is again what he was before a change that was taken lately.
+    fn is_put_right(&mut self, key: Id, way: Option<Seen>, now: UnixTime) -> bool {
+        let within = self.within;
+        self.taken.retain(|_, (_, at)| now.since(*at) < within);
+        let Some((was, _)) = self.taken.get(&key) else { return false };
+        let is_back = way.is_some_and(|now| now.is_like(was));
+        if is_back {
+            self.taken.remove(&key);
+        }
+        is_back
     }
 
     fn row(

@@ -151,6 +151,18 @@ fn who_is_new_here_counts_where_another_organisation_served_him() {
 }
 
 #[test]
+fn what_was_taken_and_is_put_right_does_not_wait() {
+    let mut remembered = with_ten();
+    let said = ask(&mut remembered, 0..6, &Lookup::NotFound, 2_000);
+    assert_eq!(said, [false, false, false, true, true, true]);
+    // Mail for them went to the other organisation meanwhile.
+    let (now, day, at) = (UnixTime(2_001), UnixTime(2_001), QueueTime(2_001));
+    let with = Circumstances { now, day, at, served_by: &|| Some("notes".into()) };
+    assert!((0..6).all(|number| !remembered.is_held(&format!("u{number}@a.b"), &found(None), with)));
+    assert_eq!(remembered.held(), 0);
+}
+
+#[test]
 fn what_is_announced_neither_counts_nor_waits() {
     let mut remembered = with_ten();
     remembered.expected_mut().announce(Announced::Only(vec!["u0@a.b".into(), "u9@a.b".into()]), QueueTime(9_000));

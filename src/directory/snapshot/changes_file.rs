@@ -165,7 +165,7 @@ mod tests {
         let keys = vec![format!("u{number}@contoso.com")];
         let claims = vec![Claim { key: keys[0].clone(), strength: Strength::Certain }];
         let known = Known { id: Id(number), dn: format!("CN=u{number}"), claims, meaning: Ok(meaning) };
-        let before = (number % 2 == 0).then_some(known);
+        let before = number.is_multiple_of(2).then_some(known);
         Arc::new(Undo { id: Id(number), before, keys, at: QueueTime(number), since: UnixTime(1_800_000_000 + number) })
     }
 

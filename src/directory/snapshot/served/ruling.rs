@@ -139,7 +139,9 @@ impl Served {
             let is_new = difference.new.contains(&key) && self.current.way(&key) == Way::Nowhere;
             if is_new || self.turns(&self.current, view, &key) {
                 let recipient = self.current.owner_ids(&key).chain(view.owner_ids(&key)).next();
-                recipient.map(|id| recipients.entry(id).or_default().push(key));
+                if let Some(id) = recipient {
+                    recipients.entry(id).or_default().push(key);
+                }
             }
         }
         let turned = recipients.len();
