@@ -55,9 +55,12 @@ impl Guard {
 }
 
 /// How many recipients of a directory with `all` may change: the larger of `share` and the smaller of `at_least` and a
-/// tenth, which is never less than 5.
+/// tenth, which is never less than 5. A share of 1 is no limit.
 #[must_use]
 pub fn most(limits: &HoldChanges, all: usize) -> usize {
+    if limits.share_millionths >= 1_000_000 {
+        return usize::MAX;
+    }
     let share = all.saturating_mul(limits.share_millionths) / 1_000_000;
     share.max(limits.at_least.min((all / 10).max(SMALLEST_TENTH)))
 }
@@ -127,6 +130,6 @@ mod tests {
         for (at_least, all, expected) in [(0, 68, 1), (3, 68, 3), (200, 68, 6), (200, 5_000, 200)] {
             assert_eq!(most(&HoldChanges { at_least, ..usual }, all), expected, "{at_least} of {all}");
         }
-        assert_eq!(most(&HoldChanges { share_millionths: 1_000_000, ..usual }, 68), 68, "nothing is held");
+        assert_eq!(most(&HoldChanges { share_millionths: 1_000_000, ..usual }, 68), usize::MAX, "nothing is held");
     }
 }

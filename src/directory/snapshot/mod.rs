@@ -63,6 +63,8 @@ pub struct Snapshot {
     contact: Mutex<Contact>,
     /// The file in use; `None`: there is none yet.
     journal: Mutex<Option<Journal>>,
+    /// Who makes the next of what is served.
+    turn: Mutex<()>,
     /// What `hold_changes` keeps.
     changes: Mutex<ChangesFile>,
     mail: Arc<dyn Mail>,
@@ -111,6 +113,7 @@ impl Snapshot {
             served: ArcSwapOption::empty(),
             contact: Mutex::default(),
             journal: Mutex::default(),
+            turn: Mutex::default(),
             changes: Mutex::new(changes),
             mail: Arc::clone(mail),
             version: AtomicU64::new(1),
@@ -265,6 +268,7 @@ impl Snapshot {
                 view.count_entries()
             ));
         }
+        let _turn = self.turn();
         let mut served = self.serving();
         let outcome = served.read(view, self.now());
         self.keep(&served);
@@ -293,6 +297,7 @@ impl Snapshot {
     }
 
     fn take(&self, changes: Vec<Change>, position: Option<&Position>) -> Outcome {
+        let _turn = self.turn();
         let mut served = self.serving();
         let (before, now) = (served.held(), UnixTime::steady());
         let (news, outcome) = served.changed(changes, self.now());
@@ -342,6 +347,11 @@ impl Snapshot {
         self.served.store(Some(served.into()));
         self.version.fetch_add(1, Ordering::Relaxed);
         self.measure();
+    }
+
+    /// What is served is read, changed and published by one at a time.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn contact(&self) -> MutexGuard<'_, Contact> {

@@ -12,6 +12,7 @@ use crate::time::UnixTime;
 impl Snapshot {
     /// Somebody says that the changes are meant. Says how many recipients' mail takes another way.
     pub fn accept(&self, accept: &Accept) -> usize {
+        let _turn = self.turn();
         let mut served = self.serving();
         if !served.is_holding() {
             return 0;
@@ -34,6 +35,7 @@ impl Snapshot {
         if self.served.load().is_none() {
             return Err("nothing was read yet; the first read is taken as it is".to_owned());
         }
+        let _turn = self.turn();
         let (mut served, now) = (self.serving(), self.now());
         let before = served.held();
         served.announce(announced, now.at.plus(during), now);

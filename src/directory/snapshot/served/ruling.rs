@@ -122,7 +122,7 @@ impl Served {
             Scope::Keys(keys) => Scope::Keys(keys.into_iter().chain(self.window.keys().map(str::to_owned)).collect()),
             Scope::All => Scope::All,
         };
-        let most = most(&self.rules.limits, before.count_roughly()) + self.expected.any();
+        let most = most(&self.rules.limits, before.count_roughly()).saturating_add(self.expected.any());
         let difference = self.difference((&before, &view), &scope, now, most);
         if difference.recipients.len() > most {
             return self.hold(before, view, now);
