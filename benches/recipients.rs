@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use fingerpost::config::check::load_text;
 use fingerpost::config::{CacheConfig, HoldChanges, LdapConfig, LdapMode, Profile, SnapshotConfig};
 use fingerpost::directory::known::{Claim, Id, Known, Meaning, Strength};
-use fingerpost::directory::snapshot::Snapshot;
+use fingerpost::directory::mail::{Mail, NoMail};
 use fingerpost::directory::snapshot::position::Position;
+use fingerpost::directory::snapshot::{Room, Snapshot};
 use fingerpost::directory::{Asked, Directories, Directory};
 use fingerpost::message::envelope::Origin;
 use fingerpost::metrics::Metrics;
@@ -159,7 +160,8 @@ fn open(folder: &Path) -> Snapshot {
         hold_changes: HoldChanges { share_millionths: 20_000, at_least: 50, within: Duration::from_secs(3600) },
         mailbox_servers: HashMap::new(),
     };
-    Snapshot::open(&"ad".into(), &config, kept, folder, &Metrics::new())
+    let mail: Arc<dyn Mail> = Arc::new(NoMail);
+    Snapshot::open(&"ad".into(), &config, kept, &Room { folder, metrics: &Metrics::new(), mail: &mail })
 }
 
 /// A whole read, in pages of a thousand, as the directory gives them.

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 const WRITE: &str = "FINGERPOST_NEW_EXAMPLES";
 
 /// All of them (`spool-log` is not written any more, and refused: `tests/spool_store/damage.rs`). JSON and lines of text have no number inside; then only the example's name has one.
-const ALL: [&str; 14] = [
+const ALL: [&str; 15] = [
     "accepted-domains",
     "admin-token",
+    "directory-changes",
     "directory-snapshot",
     "directory-ways",
     "envelope",

@@ -15,5 +15,7 @@ mod controllers;
 mod journey;
 #[path = "doubt/mistakes.rs"]
 mod mistakes;
+#[path = "doubt/other_side.rs"]
+mod other_side;
 #[path = "doubt/speed.rs"]
 mod speed;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
@@ -15,11 +15,11 @@ use super::explain::{Explained, explain, refusal_in_words};
 use super::json::{Json, escaped};
 use super::queue::{Listed, Message};
 use super::status::{Status, collect};
-use super::{Parts, spool};
+use super::{Parts, held, spool};
 use crate::config::check::{Problem, render};
 use crate::config::reload::{Consent, Reloaded};
 use crate::delivery::dispatch::Delivery;
-use crate::directory::{Conflict, Refreshed};
+use crate::directory::Conflict;
 use crate::message::queue_id::QueueId;
 use crate::smtp::address::Address;
 use crate::spool::SpoolError;
@@ -39,7 +39,9 @@ pub(super) fn router(parts: Arc<Parts>) -> Router {
         .route("/api/queue/{id}/retry", post(queue_retry))
         .route("/api/spool/unreadable", get(spool::unreadable))
         .route("/api/spool/segments/{segment}/release", post(spool::release))
-        .route("/api/directories/{name}/refresh", post(directory_refresh))
+        .route("/api/directories/{name}/refresh", post(held::refresh).layer(DefaultBodyLimit::max(held::LONGEST)))
+        .route("/api/directories/{name}/held", get(held::held))
+        .route("/api/directories/{name}/expect", post(held::expect).layer(DefaultBodyLimit::max(held::LONGEST)))
         .route("/api/directories/{name}/export", get(directory_export))
         .route("/api/reload", post(reload))
         .route("/api/route", get(route))
@@ -210,13 +212,13 @@ pub(crate) fn problem_line(problem: &Problem) -> String {
 }
 
 #[derive(Deserialize)]
-struct Accept {
+pub(super) struct Accept {
     accept: Option<String>,
 }
 
 impl Accept {
     /// Whether `?accept` stands there: alone, or as a yes.
-    fn is_given(&self) -> Result<bool, (StatusCode, Json<Failed>)> {
+    pub(super) fn is_given(&self) -> Result<bool, (StatusCode, Json<Failed>)> {
         match self.accept.as_deref() {
             Some("" | "1" | "true" | "yes") => Ok(true),
             None | Some("0" | "false" | "no") => Ok(false),
@@ -268,24 +270,7 @@ async fn directory_conflicts(
     found.map(Json).map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "looking for conflicts failed; see the log"))
 }
 
-/// `?accept` takes what is held.
-async fn directory_refresh(
-    State(parts): State<Arc<Parts>>,
-    Path(name): Path<String>,
-    Query(accept): Query<Accept>,
-) -> Answer<Refreshed> {
-    use crate::directory::Accept::{No, Yes};
-    let accept = if accept.is_given()? { Yes } else { No };
-    let in_force = parts.current.load_full();
-    info!(directory = name, ?accept, "an operator asked for a whole read");
-    match in_force.resolver.directories().refresh(&name, accept).await {
-        Some(Ok(refreshed)) => Ok(Json(refreshed)),
-        Some(Err(cause)) => Err(failed(StatusCode::BAD_GATEWAY, format!("directory `{name}` was not read: {cause}"))),
-        None => Err(no_snapshot(&parts, &name)),
-    }
-}
-
-fn no_snapshot(parts: &Parts, name: &str) -> (StatusCode, Json<Failed>) {
+pub(super) fn no_snapshot(parts: &Parts, name: &str) -> (StatusCode, Json<Failed>) {
     let is_there = parts.current.load().config.directories.iter().any(|directory| *directory.name == *name);
     if is_there {
         return failed(StatusCode::CONFLICT, format!("directory `{name}` is not kept in memory"));

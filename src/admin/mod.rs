@@ -30,6 +30,7 @@ pub mod api;
 pub mod directory;
 pub mod explain;
 pub mod guard;
+pub mod held;
 mod http;
 mod json;
 mod page;

@@ -9,9 +9,10 @@ use maud::{DOCTYPE, Markup, html};
 use super::Parts;
 use super::queue::Listed;
 use super::status::{Health, Status};
+use crate::directory::HeldList;
 use crate::printable;
 
-/// Messages shown of the queue.
+/// Messages shown of the queue, and addresses of those whose change is held.
 const SHOWN: usize = 50;
 
 const STYLE: &str = "
@@ -31,8 +32,22 @@ pub(super) async fn show(State(parts): State<Arc<Parts>>) -> Html<String> {
         Ok(Err(error)) => return Html(unread(&error.to_string())),
         Err(error) => return Html(unread(&error.to_string())),
     };
+    let held = held(&parts).await;
     let status = super::api::status_now(parts).await;
-    Html(shown(&status, &queue))
+    Html(shown(&status, &queue, &held))
+}
+
+/// What is held of each directory that holds something.
+async fn held(parts: &Arc<Parts>) -> Vec<(String, HeldList)> {
+    let in_force = parts.current.load_full();
+    // Looking through a million recipients takes its time.
+    let look = move || {
+        let directories = in_force.resolver.directories();
+        let list = |name: &str| directories.held(name).filter(|list| list.recipients > 0);
+        let all = in_force.config.directories.iter();
+        all.filter_map(|directory| Some((directory.name.to_string(), list(&directory.name)?))).collect()
+    };
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
 }
 
 /// Instead of the page.
@@ -41,12 +56,12 @@ fn unread(error: &str) -> String {
 }
 
 /// What strangers chose must not turn or move what stands beside it.
-fn shown(status: &Status, queue: &Listed) -> String {
-    let page = page(status, queue).into_string();
+fn shown(status: &Status, queue: &Listed, held: &[(String, HeldList)]) -> String {
+    let page = page(status, queue, held).into_string();
     printable::lines(&page).into_owned()
 }
 
-fn page(status: &Status, queue: &Listed) -> Markup {
+fn page(status: &Status, queue: &Listed, held: &[(String, HeldList)]) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -67,6 +82,7 @@ fn page(status: &Status, queue: &Listed) -> Markup {
                 @for warning in &status.configuration.warnings { p.note { (warning) } }
                 (ways(status))
                 (directories(status))
+                @for (name, list) in held { (changes_held(name, list)) }
                 (domains(status))
                 (doors(status))
                 (queued(queue))
@@ -113,6 +129,24 @@ fn directories(status: &Status) -> Markup {
                 }
                 @for trouble in &directory.trouble { tr { td colspan="4" class="note" { (trouble) } } }
             }
+        }
+    }
+}
+
+fn changes_held(name: &str, list: &HeldList) -> Markup {
+    html! {
+        h2 class="bad" { "Changes held: " (name) ", " (list.recipients) " recipients" }
+        table {
+            tr { th { "Address" } th { "From" } th { "To" } th { "Since" } th { "Why" } }
+            @for held in list.addresses.iter().take(SHOWN) {
+                tr {
+                    td { (held.address) } td { (held.from) } td { (held.to) } td { (held.since) } td { (held.why) }
+                }
+            }
+        }
+        p {
+            @if list.addresses.len() > SHOWN { "The first " (SHOWN) " of " (list.addresses.len()) " addresses are shown. " }
+            "fingerpost directory held " (name) " lists all; if they are meant: fingerpost directory refresh " (name) " --accept"
         }
     }
 }
@@ -180,7 +214,7 @@ mod tests {
             "spool": { "free_bytes": 1, "min_free": 1, "back_pressure": false, "turned_away": [], "memory": 1, "memory_limit": 4, "dead_letters": 0, "takes_nothing": "", "unreadable": [] },
         });
         let status: Status = serde_json::from_value(status).unwrap();
-        let page = shown(&status, &Listed { total: 0, messages: Vec::new() });
+        let page = shown(&status, &Listed { total: 0, messages: Vec::new() }, &[]);
         let text = "a\\u{202e}b\\u{2066}c\\u{200f}d\\u{61c}e\\u{2028}f\\r&lt;script&gt;";
         assert!(page.contains(text), "{page}");
         assert!(page.contains("\nth{font-weight:600"), "the style stays");

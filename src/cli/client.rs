@@ -68,15 +68,18 @@ impl Client {
         self.ask_within(Duration::from_hours(1), method, path).await
     }
 
+    /// Sends a text to what may take as long, and reads the answer.
+    pub(super) async fn send<T: DeserializeOwned>(&self, path: &str, text: &str) -> Result<T, NoAnswer> {
+        read(&self.exchanged(Duration::from_hours(1), ("POST", path), text).await?)
+    }
+
     async fn ask_within<T: DeserializeOwned>(
         &self,
         patience: Duration,
         method: &str,
         path: &str,
     ) -> Result<T, NoAnswer> {
-        let body = self.body_within(patience, method, path).await?;
-        let read = serde_json::from_slice(&body).context("the server's answer cannot be read; is it another version?");
-        Ok(read?)
+        read(&self.body_within(patience, method, path).await?)
     }
 
     /// Asks and hands the answer on as it came.
@@ -85,7 +88,11 @@ impl Client {
     }
 
     async fn body_within(&self, patience: Duration, method: &str, path: &str) -> Result<Vec<u8>, NoAnswer> {
-        let exchanged = tokio::time::timeout(patience, self.exchange(method, path)).await;
+        self.exchanged(patience, (method, path), "").await
+    }
+
+    async fn exchanged(&self, patience: Duration, what: (&str, &str), sent: &str) -> Result<Vec<u8>, NoAnswer> {
+        let exchanged = tokio::time::timeout(patience, self.exchange(what, sent)).await;
         let silent = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
         let response =
             exchanged.map_err(silent).flatten().map_err(|error| NoAnswer::Unreachable(self.address, error))?;
@@ -98,18 +105,25 @@ impl Client {
         Err(NoAnswer::Refused { status, text })
     }
 
-    async fn exchange(&self, method: &str, path: &str) -> std::io::Result<Vec<u8>> {
+    async fn exchange(&self, (method, path): (&str, &str), sent: &str) -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect(self.address).await?;
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
             self.address,
             self.token.bearer(),
+            sent.len(),
         );
         stream.write_all(request.as_bytes()).await?;
+        stream.write_all(sent.as_bytes()).await?;
         let mut response = Vec::new();
         stream.read_to_end(&mut response).await?;
         Ok(response)
     }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, NoAnswer> {
+    let read = serde_json::from_slice(body).context("the server's answer cannot be read; is it another version?");
+    Ok(read?)
 }
 
 /// The status and the body of a response that ended with its connection. Our server never sends chunks to a request

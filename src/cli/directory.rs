@@ -1,12 +1,13 @@
 //! `fingerpost directory`: what the directories hold and say, through the running server.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
 
 use super::client::{Client, escaped};
+use super::held::{Announced, ListFormat, addresses, duration, expect, held};
 use super::{Format, FormatArgument, Outcome, address_of, output};
 use crate::admin::directory::{Answered, Looked, Said, Stats};
 use crate::directory::{Conflict, Refreshed, SnapshotReport};
@@ -36,8 +37,29 @@ pub(super) enum DirectoryCommand {
         /// Take the changes that are held
         #[arg(long)]
         accept: bool,
+        /// Of them those of the addresses in this file, one a line; the output of `held --format csv` will do
+        #[arg(long, value_name = "FILE", requires = "accept")]
+        only: Option<PathBuf>,
         #[command(flatten)]
         output: FormatArgument,
+    },
+    /// Which changes of a directory are held, and why
+    Held {
+        #[arg(value_name = "DIRECTORY")]
+        name: String,
+        /// For people, for scripts, or for a spreadsheet
+        #[arg(long, value_enum, default_value_t = ListFormat::Text)]
+        format: ListFormat,
+    },
+    /// Announces changes: for a while they neither count nor are held
+    Expect {
+        #[arg(value_name = "DIRECTORY")]
+        name: String,
+        #[command(flatten)]
+        what: Announced,
+        /// For how long, such as `2h`
+        #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+        during: Duration,
     },
     /// Every entry of a directory that is kept in memory, one JSON object a line
     Export {
@@ -71,13 +93,19 @@ pub(super) async fn directory(config: &Path, command: DirectoryCommand) -> anyho
             let found = looked.answers.iter().any(|answer| matches!(answer.said, Said::Found { .. }));
             Ok(if found { Outcome::Done } else { Outcome::No })
         }
-        DirectoryCommand::Refresh { name, accept, output: FormatArgument { format } } => {
-            let query = if accept { "?accept" } else { "" };
+        DirectoryCommand::Refresh { name, accept, only, output: FormatArgument { format } } => {
+            let (query, list) = match (accept, only) {
+                (false, _) => ("", String::new()),
+                (true, None) => ("?accept", String::new()),
+                (true, Some(file)) => ("?accept&only", addresses(&file)?),
+            };
             let path = format!("/api/directories/{}/refresh{query}", escaped(&name));
-            let refreshed: Refreshed = with_progress(&client, &name, client.ask_patiently("POST", &path)).await?;
+            let refreshed: Refreshed = with_progress(&client, &name, client.send(&path, &list)).await?;
             print(format, &refreshed, |refreshed| read(&name, refreshed))?;
             Ok(if refreshed.held == 0 { Outcome::Done } else { Outcome::No })
         }
+        DirectoryCommand::Held { name, format } => held(&client, &name, format).await,
+        DirectoryCommand::Expect { name, what, during } => expect(&client, &name, &what, during).await,
         DirectoryCommand::Export { name } => {
             let lines = client.body("GET", &format!("/api/directories/{}/export", escaped(&name))).await?;
             let escaped = std::str::from_utf8(&lines).map(printable::json);
@@ -123,8 +151,8 @@ fn read(name: &str, refreshed: &Refreshed) -> String {
     let mut text = format!("{name}: {recipients} recipients, mail for {turned} of them takes another way or none\n");
     if *held > 0 {
         text.push_str(&format!(
-            "held: it would for {held} more; look at the directory, and if that is meant: \
-             fingerpost directory refresh {name} --accept\n"
+            "held: it would for {held} more; see fingerpost directory held {name}, look at the directory, and if that is \
+             meant: fingerpost directory refresh {name} --accept\n"
         ));
     }
     text

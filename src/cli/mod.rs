@@ -16,6 +16,7 @@ mod client;
 mod demo;
 mod directory;
 mod export;
+mod held;
 mod logs;
 mod output;
 mod queue;

@@ -86,7 +86,7 @@ async fn ask_file(file: &Path, addresses: &[Address], from: Option<IpAddr>) -> a
 /// The configuration's decisions, without a server.
 pub(super) fn resolver(config: &Config) -> anyhow::Result<Resolver> {
     let (prober, metrics): (Arc<dyn Prober>, _) = (Arc::new(way_out(config)), Metrics::new());
-    let needs = Needs { prober: &prober, folder: None, metrics: &metrics };
+    let needs = Needs { prober: &prober, folder: None, mail: None, metrics: &metrics };
     let directories = crate::directory::build(&config.directories, None, &needs);
     let directories = directories.map_err(|problems| anyhow!("{}", problems.join("\n")))?;
     Ok(Resolver::new(config.routing.clone(), Arc::new(directories)))

@@ -166,6 +166,14 @@ pub enum LoopMode {
     Report,
 }
 
+/// Reads a duration as the configuration has it: `2h`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    units::duration(text)
+}
+
 impl Config {
     /// The send connector of that name.
     #[must_use]

@@ -25,11 +25,13 @@ use self::supervisor::{State, Supervisor};
 pub use self::tried::Tried;
 use crate::config::{LdapConfig, LdapMode};
 use crate::directory::cache::{Cache, Condition, is_known};
+use crate::directory::expected::Announced;
 use crate::directory::in_flight::InFlight;
+use crate::directory::mail::{Mail, NoMail};
 use crate::directory::shares::{Most, Shares, Turn};
 use crate::directory::snapshot::report::SnapshotReport;
-use crate::directory::snapshot::served::Served;
-use crate::directory::snapshot::{Accept, Snapshot};
+use crate::directory::snapshot::served::{HeldList, Served};
+use crate::directory::snapshot::{Accept, Room, Snapshot};
 use crate::directory::{Asked, Directory, result};
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Fresh, Lookup};
@@ -121,14 +123,20 @@ impl LdapDirectory {
         folder: Option<&Path>,
         metrics: &Metrics,
     ) -> Result<Self, Vec<String>> {
-        Self::open_after(None, (name, config), folder, metrics)
+        let mail: Arc<dyn Mail> = Arc::new(NoMail);
+        let room = folder.map(|folder| Room { folder, metrics, mail: &mail });
+        Self::open_after(None, (name, config), room, metrics)
     }
 
-    /// The same instead of another one, whose account may have passwords that were rejected.
-    pub(super) fn open_after(
+    /// The same where it is known whose mail was accepted lately, instead of another one, whose account may have passwords
+    /// that were rejected.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn open_after(
         previous: Option<&Self>,
         (name, config): (&Arc<str>, &LdapConfig),
-        folder: Option<&Path>,
+        room: Option<Room<'_>>,
         metrics: &Metrics,
     ) -> Result<Self, Vec<String>> {
         let servers = server::parse(config)?;
@@ -143,11 +151,11 @@ impl LdapDirectory {
         let opener = Arc::new(Opener::new(name, (config, servers), rejected, metrics));
         let (supervisor, states) =
             Supervisor::new(Arc::clone(name), config.timeout, Arc::clone(&opener), Arc::clone(&pulse));
-        let kept = match (config.mode, folder) {
-            (LdapMode::Snapshot(kept), Some(folder)) => Some((kept, folder)),
+        let kept = match (config.mode, room) {
+            (LdapMode::Snapshot(kept), Some(room)) => Some((kept, room)),
             (LdapMode::Snapshot(_) | LdapMode::Lookup, _) => None,
         };
-        let snapshot = kept.map(|(kept, folder)| Arc::new(Snapshot::open(name, config, kept, folder, metrics)));
+        let snapshot = kept.map(|(kept, room)| Arc::new(Snapshot::open(name, config, kept, &room)));
         let (requests, waiting) = mpsc::channel(REQUESTS);
         let following = snapshot.as_ref().zip(kept).map(|(snapshot, (kept, _))| {
             Following::begin(
@@ -182,7 +190,7 @@ impl LdapDirectory {
             attempts,
         };
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
-        let holding = folder.filter(|_| kept.is_none()).map(|folder| Holding::open(name, config, folder, metrics));
+        let holding = room.filter(|_| kept.is_none()).map(|room| Holding::open(name, config, &room));
         let holding = holding.transpose().map_err(|problem| vec![problem])?;
         let (asker, in_flight) = (Arc::new(asker), InFlight::default());
         Ok(Self { asker, opener, in_flight, following, holding, _supervisor: supervisor })
@@ -194,16 +202,42 @@ impl LdapDirectory {
         let connected = self.connect_again().await;
         let Some(following) = &self.following else {
             let holding = self.holding.as_ref()?;
-            if let (Err(cause), Accept::No) = (connected, accept) {
+            if let (Err(cause), Accept::No) = (connected, &accept) {
                 return Some(Err(cause.to_string()));
             }
-            let turned = if accept == Accept::Yes { holding.accept() } else { 0 };
+            let turned = holding.accept(accept);
             return Some(Ok(Refreshed { recipients: holding.len(), turned, held: holding.held() }));
         };
         let (done, answer) = oneshot::channel();
         let sent = following.requests.send(Request::Refresh(Refresh { accept, done })).await;
         let broke_off = || Err("it broke off; `fingerpost directory stats` and the log say why".to_owned());
         Some(if sent.is_ok() { answer.await.unwrap_or_else(|_| broke_off()) } else { broke_off() })
+    }
+
+    /// What is held, address by address; `None`: it keeps nothing.
+    #[must_use]
+    pub fn held_list(&self) -> Option<HeldList> {
+        match (&self.asker.snapshot, &self.holding) {
+            (Some(snapshot), _) => Some(snapshot.held_list()),
+            (None, holding) => holding.as_ref().map(Holding::held_list),
+        }
+    }
+
+    /// Takes an announcement of changes that are neither to count nor to be held, for so long; blocks while it is kept.
+    /// `None`: it keeps nothing.
+    pub fn announce(&self, announced: Announced, during: Duration) -> Option<Result<(), String>> {
+        match (&self.asker.snapshot, &self.holding) {
+            (Some(snapshot), _) => Some(snapshot.announce(announced, during)),
+            (None, holding) => holding.as_ref().map(|holding| {
+                holding.announce(announced, during);
+                Ok(())
+            }),
+        }
+    }
+
+    /// By which key it knows an address.
+    pub(super) fn key(&self, address: &Address) -> String {
+        self.asker.config.profile.key(address).into_owned()
     }
 
     /// How its snapshot is.

@@ -7,6 +7,7 @@ pub mod breaker;
 pub mod cache;
 pub mod conflicts;
 pub mod call_ahead;
+pub mod expected;
 pub mod file;
 pub mod filter;
 pub mod in_flight;
@@ -14,6 +15,7 @@ pub mod known;
 pub mod ldap;
 mod line;
 mod login;
+pub mod mail;
 pub mod profile;
 mod refreshing;
 pub mod remembered;
@@ -30,14 +32,18 @@ use self::call_ahead::CallAheadDirectory;
 use self::call_ahead::prober::Prober;
 pub use self::conflicts::Conflict;
 use self::conflicts::Listed;
+pub use self::expected::Announced;
 use self::file::FileDirectory;
 use self::ldap::LdapDirectory;
 pub use self::ldap::{Examination, Refreshed, Tried};
 pub use self::login::{Login, MayBind};
+use self::mail::{Mail, NoMail};
 use self::shares::{Shares, Turn};
 pub use self::snapshot::Accept;
+use self::snapshot::Room;
 pub use self::snapshot::report::SnapshotReport;
 use self::snapshot::served::Served;
+pub use self::snapshot::served::{HeldAddress, HeldList};
 use crate::config::{DirectoryConfig, DirectoryKind};
 use crate::fast_map::FastMap;
 use crate::metrics::{LOOKUPS, Metrics};
@@ -147,6 +153,24 @@ impl Directories {
         self.ldap(name)?.refresh(accept).await
     }
 
+    /// What is held, address by address. `None`: it counts no changes.
+    #[must_use]
+    pub fn held(&self, name: &str) -> Option<HeldList> {
+        self.ldap(name)?.held_list()
+    }
+
+    /// Takes an announcement of changes that neither count nor are held, for so long; blocks while it is kept. `None`: it
+    /// counts no changes.
+    pub fn announce(&self, name: &str, announced: Announced, during: Duration) -> Option<Result<(), String>> {
+        self.ldap(name)?.announce(announced, during)
+    }
+
+    /// By which key the directory knows an address. `None`: it is no LDAP directory.
+    #[must_use]
+    pub fn key(&self, name: &str, address: &Address) -> Option<String> {
+        Some(self.ldap(name)?.key(address))
+    }
+
     /// All that the directory holds in memory; `None`: it is asked for each recipient, or was not read yet.
     #[must_use]
     pub fn entries(&self, name: &str) -> Option<Arc<Served>> {
@@ -221,6 +245,8 @@ pub struct Needs<'a> {
     pub prober: &'a Arc<dyn Prober>,
     /// Where snapshots are kept; without one every recipient is asked for.
     pub folder: Option<&'a Path>,
+    /// Whose mail was accepted lately; `None`: nobody knows.
+    pub mail: Option<&'a Arc<dyn Mail>>,
     /// Where they count.
     pub metrics: &'a Metrics,
 }
@@ -301,7 +327,7 @@ fn listed(built: &[Built]) -> Vec<(Arc<str>, Arc<dyn Listed>)> {
 }
 
 fn open(config: &DirectoryConfig, previous: &[Built], needs: &Needs<'_>) -> Result<AnyDirectory, Vec<String>> {
-    let Needs { prober, folder, metrics } = needs;
+    let Needs { prober, folder, mail, metrics } = *needs;
     let name = &config.name;
     let mut before = None;
     for built in previous.iter().filter(|built| built.name == *name) {
@@ -318,8 +344,9 @@ fn open(config: &DirectoryConfig, previous: &[Built], needs: &Needs<'_>) -> Resu
     match &config.kind {
         DirectoryKind::File(file) => Ok(AnyDirectory::File(Arc::new(FileDirectory::open(name, file, metrics)?))),
         DirectoryKind::Ldap(ldap) => {
-            let opened = LdapDirectory::open_after(before, (name, ldap), *folder, metrics)?;
-            Ok(AnyDirectory::Ldap(Arc::new(opened)))
+            let nobody: Arc<dyn Mail> = Arc::new(NoMail);
+            let room = folder.map(|folder| Room { folder, metrics, mail: mail.unwrap_or(&nobody) });
+            Ok(AnyDirectory::Ldap(Arc::new(LdapDirectory::open_after(before, (name, ldap), room, metrics)?)))
         }
         DirectoryKind::CallAhead(asked) => {
             let directory = CallAheadDirectory::open(name, asked, prober, metrics)?;

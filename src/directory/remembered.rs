@@ -9,17 +9,22 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::expected::{Announced, Expected};
 use super::known::Id;
 use super::snapshot::guard::{Guard, Ruling};
+use super::snapshot::served::{HeldAddress, HeldList};
 use crate::config::HoldChanges;
 use crate::keyed_hash::{HashKey, keyed_hash};
 use crate::recipient::{Kind, Lookup};
-use crate::time::UnixTime;
+use crate::time::{QueueTime, UnixTime};
 
 /// For how long an address counts after it was last found.
 const COUNTS: Duration = Duration::from_hours(7 * 24);
 /// How many addresses are remembered.
 const ENTRIES: usize = 200_000;
+
+/// Mail that goes here, before it is hashed.
+const HERE: &str = "here";
 
 /// The addresses of one directory.
 #[derive(Debug)]
@@ -27,14 +32,40 @@ pub struct Remembered {
     /// Makes the hashes of this installation its own: strangers choose the addresses that are asked about.
     key: HashKey,
     known: HashMap<Id, Seen>,
-    /// Those whose way has changed, and whose mail waits; when each was last asked about.
-    held: HashMap<Id, UnixTime>,
+    /// Those whose way has changed, and whose mail waits.
+    held: HashMap<Id, Waits>,
+    /// What is announced.
+    expected: Expected,
     guard: Guard,
+    /// Those whose change was taken lately, as they were: to be that again is to be put right.
+    taken: HashMap<Id, (Seen, UnixTime)>,
     within: Duration,
     /// When somebody last said that the directory is right as it is.
     accepted: Option<UnixTime>,
     servers: HashMap<String, Arc<str>>,
     changes: u64,
+}
+
+/// An address whose mail waits.
+#[derive(Debug, Clone)]
+struct Waits {
+    /// When it was last asked about.
+    asked: UnixTime,
+    /// For the list.
+    row: HeldAddress,
+}
+
+/// When an answer came, and what mail says of the address.
+#[derive(Clone, Copy)]
+pub struct Circumstances<'a> {
+    /// By the steady clock.
+    pub now: UnixTime,
+    /// By the clock on the wall, for people.
+    pub day: UnixTime,
+    /// By the queue's time, which announcements end by.
+    pub at: QueueTime,
+    /// The send connector of another organisation that accepted the last mail for it, where this answer means another one.
+    pub served_by: &'a dyn Fn() -> Option<Arc<str>>,
 }
 
 /// Where mail for one address went.
@@ -91,7 +122,9 @@ impl Remembered {
             key: saved.key,
             known: saved.known.into_iter().map(|(key, seen)| (key, loaded(seen))).collect(),
             held: HashMap::new(),
+            expected: Expected::default(),
             guard: Guard::new(limits),
+            taken: HashMap::new(),
             within: limits.within,
             accepted: None,
             servers,
@@ -100,16 +133,20 @@ impl Remembered {
     }
 
     /// Takes note of an answer. Says whether it is to be held: the way has changed, as those of too many have.
-    pub fn is_held(&mut self, key: &str, lookup: &Lookup, now: UnixTime) -> bool {
-        let key = self.hash(key);
+    pub fn is_held(&mut self, address: &str, lookup: &Lookup, with: Circumstances<'_>) -> bool {
+        let now = with.now;
+        let key = self.hash(address);
         let Some(way) = self.way(lookup, now) else {
             // Somebody waits still, and nobody can say whether rightly.
-            self.held.entry(key).and_modify(|asked| *asked = now);
+            self.held.entry(key).and_modify(|waits| waits.asked = now);
             return false;
         };
-        let before = self.known.get(&key).filter(|seen| now.since(seen.at) < COUNTS);
+        let before = self.known.get(&key).filter(|seen| now.since(seen.at) < COUNTS).copied();
         let same = |before: &Seen| way.is_some_and(|now| now.is_like(before));
-        if before.is_none_or(same) {
+        let is_put_right = self.is_put_right(key, way, now);
+        let new = if before.is_none() && way.is_some() && !is_put_right { (with.served_by)() } else { None };
+        self.expected.forget(with.at);
+        if (before.as_ref().is_none_or(same) && new.is_none()) || is_put_right || self.expected.has(address) {
             self.held.remove(&key);
             self.note(key, way);
             return false;
@@ -117,24 +154,70 @@ impl Remembered {
         self.forget_held(now);
         // Those that wait count together with this one.
         let together = self.held.len() + usize::from(!self.held.contains_key(&key));
+        let announced = self.expected.any();
         let meant = self.accepted.is_some_and(|at| now.since(at) < self.within);
-        match self.guard.weigh(now, together, self.known.len()) {
+        match self.guard.weigh(now, together.saturating_sub(announced), self.known.len()) {
             Ruling::Hold if !meant => {
-                self.held.insert(key, now);
+                let since = self.held.get(&key).map_or(with.day, |waits| waits.row.since);
+                let row = self.row(address, (before, lookup), since, new.as_deref());
+                self.held.insert(key, Waits { asked: now, row });
                 return true;
             }
+            Ruling::Take if !meant && announced > 0 => self.expected.use_up(1),
             Ruling::Take if !meant => self.guard.take(now, 1),
             Ruling::Take | Ruling::Hold => {}
+        }
+        if let Some(before) = before {
+            self.taken.entry(key).or_insert((before, now));
         }
         self.held.remove(&key);
         self.note(key, way);
         false
     }
 
+    /// Whether somebody is again what he was before a change that was taken lately.
+    fn is_put_right(&mut self, key: Id, way: Option<Seen>, now: UnixTime) -> bool {
+        let within = self.within;
+        self.taken.retain(|_, (_, at)| now.since(*at) < within);
+        let Some((was, _)) = self.taken.get(&key) else { return false };
+        let is_back = way.is_some_and(|now| now.is_like(was));
+        if is_back {
+            self.taken.remove(&key);
+        }
+        is_back
+    }
+
+    fn row(
+        &self,
+        address: &str,
+        (before, now): (Option<Seen>, &Lookup),
+        since: UnixTime,
+        new: Option<&str>,
+    ) -> HeldAddress {
+        let from = match before {
+            None => "nobody",
+            Some(seen) if seen.way == self.hash(HERE) => "mailbox",
+            Some(_) => "another address",
+        };
+        let to = match now {
+            Lookup::Found(recipient) if recipient.kind != Kind::NoMailbox => match &recipient.target {
+                Some(target) => target.to_string(),
+                None => "mailbox".to_owned(),
+            },
+            _ => "nobody".to_owned(),
+        };
+        let why = match new {
+            Some(connector) => format!("new here; the last mail for it was accepted by {connector}"),
+            None if to == "nobody" => "taken away".to_owned(),
+            None => "turned".to_owned(),
+        };
+        HeldAddress { address: address.to_owned(), from: from.to_owned(), to, since, why, in_force: false }
+    }
+
     /// Those whom nobody has asked about for so long as changes count together wait no more.
     pub fn forget_held(&mut self, now: UnixTime) {
         let within = self.within;
-        self.held.retain(|_, asked| now.since(*asked) < within);
+        self.held.retain(|_, waits| now.since(waits.asked) < within);
     }
 
     /// Somebody has looked at the directory and says that it is right as it is: nothing waits, and whatever shows within the
@@ -148,6 +231,36 @@ impl Remembered {
             self.accepted = Some(now);
         }
         held
+    }
+
+    /// The same of these addresses alone, which are taken as they are whenever they are asked about until then.
+    pub fn accept_only(&mut self, keys: Vec<String>, until: QueueTime) -> usize {
+        let before = self.held.len();
+        for key in &keys {
+            let key = self.hash(key);
+            self.held.remove(&key);
+        }
+        self.expected.announce(Announced::Only(keys), until);
+        before - self.held.len()
+    }
+
+    /// What is announced.
+    #[must_use]
+    pub fn expected(&self) -> &Expected {
+        &self.expected
+    }
+
+    /// The same, to change it.
+    pub fn expected_mut(&mut self) -> &mut Expected {
+        &mut self.expected
+    }
+
+    /// Those that wait. Of those that changed before the limit was reached nothing but hashes is kept.
+    #[must_use]
+    pub fn held_list(&self) -> HeldList {
+        let mut addresses: Vec<HeldAddress> = self.held.values().map(|waits| waits.row.clone()).collect();
+        addresses.sort_by(|one, other| one.address.cmp(&other.address));
+        HeldList { recipients: addresses.len(), addresses }
     }
 
     /// How many wait.
@@ -201,7 +314,7 @@ impl Remembered {
             Lookup::NotFound => Some(None),
             Lookup::Found(recipient) if recipient.kind == Kind::NoMailbox => Some(None),
             Lookup::Found(recipient) => {
-                let way = recipient.target.as_ref().map_or_else(|| "here".to_owned(), |to| format!("to {}", to.key()));
+                let way = recipient.target.as_ref().map_or_else(|| HERE.to_owned(), |to| format!("to {}", to.key()));
                 let server = recipient.mail_server.as_deref().filter(|_| recipient.target.is_none());
                 let connector = server.and_then(|server| self.servers.get(server));
                 let place = self.hash(connector.map_or("", |connector| connector));
@@ -224,130 +337,4 @@ fn digest(servers: &HashMap<String, Arc<str>>) -> Id {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::recipient::Recipient;
-    use crate::smtp::address::Address;
-
-    fn found(target: Option<&str>) -> Lookup {
-        Lookup::Found(Arc::new(Recipient {
-            kind: if target.is_some() { Kind::MailUser } else { Kind::Mailbox },
-            target: target.map(|target| Address::parse(target).unwrap()),
-            mail_server: None,
-            send_connector: None,
-            entry: "e".into(),
-            rule: "r".into(),
-        }))
-    }
-
-    fn with_ten() -> Remembered {
-        let limits = HoldChanges { share_millionths: 0, at_least: 3, within: Duration::from_hours(1) };
-        let mut remembered = Remembered::new(limits, HashMap::new(), Saved::nobody([7; 16]));
-        for number in 0..10 {
-            assert!(!remembered.is_held(&format!("u{number}@a.b"), &found(None), UnixTime(1_000)));
-        }
-        remembered
-    }
-
-    fn ask(remembered: &mut Remembered, numbers: std::ops::Range<u32>, lookup: &Lookup, at: u64) -> Vec<bool> {
-        numbers.map(|number| remembered.is_held(&format!("u{number}@a.b"), lookup, UnixTime(at))).collect()
-    }
-
-    #[test]
-    fn beyond_the_limit_whose_way_changed_waits() {
-        for changed in [Lookup::NotFound, found(Some("x@y.z"))] {
-            let mut remembered = with_ten();
-            let said = ask(&mut remembered, 0..6, &changed, 2_000);
-            assert_eq!(said, [false, false, false, true, true, true], "{changed:?}");
-            assert_eq!(remembered.held(), 3);
-            // Asked again it waits still, and what was taken stays; who is as before is not concerned.
-            assert_eq!(ask(&mut remembered, 2..5, &changed, 2_001), [false, true, true]);
-            assert_eq!(ask(&mut remembered, 6..10, &found(None), 2_002), [false; 4]);
-            assert_eq!(remembered.held(), 3);
-        }
-    }
-
-    #[test]
-    fn put_right_or_accepted_nothing_waits() {
-        let mut remembered = with_ten();
-        ask(&mut remembered, 0..6, &Lookup::NotFound, 2_000);
-        assert_eq!(ask(&mut remembered, 3..6, &found(None), 2_001), [false; 3]);
-        assert_eq!(remembered.held(), 0);
-        ask(&mut remembered, 3..6, &Lookup::NotFound, 2_002);
-        assert_eq!(remembered.accept(UnixTime(2_002)), 3);
-        assert_eq!(ask(&mut remembered, 3..10, &Lookup::NotFound, 2_003), [false; 7]);
-    }
-
-    #[test]
-    fn no_clean_answer_counts() {
-        let mut remembered = with_ten();
-        assert_eq!(ask(&mut remembered, 0..10, &Lookup::Unavailable("down".into()), 2_000), [false; 10]);
-        assert_eq!(ask(&mut remembered, 0..3, &Lookup::NotFound, 2_001), [false; 3]);
-    }
-
-    #[test]
-    fn who_is_not_asked_about_any_more_does_not_wait() {
-        let mut remembered = with_ten();
-        ask(&mut remembered, 0..6, &Lookup::NotFound, 2_000);
-        ask(&mut remembered, 5..6, &Lookup::NotFound, 2_600);
-        assert_eq!(remembered.held(), 3);
-        ask(&mut remembered, 4..5, &Lookup::Unavailable("down".into()), 2_700);
-        remembered.forget_held(UnixTime(2_000 + 3_600));
-        assert_eq!(remembered.held(), 2);
-    }
-
-    #[test]
-    fn once_accepted_what_shows_later_is_taken_too_and_counts_again_afterwards() {
-        let mut remembered = with_ten();
-        remembered.accept(UnixTime(1_500)); // nobody waits, so nothing was said
-        let said = ask(&mut remembered, 0..5, &Lookup::NotFound, 2_000);
-        assert_eq!(said, [false, false, false, true, true]);
-        remembered.accept(UnixTime(2_100));
-        assert_eq!(ask(&mut remembered, 3..5, &Lookup::NotFound, 2_101), [false; 2]);
-        assert_eq!(ask(&mut remembered, 5..10, &found(Some("x@y.z")), 2_102), [false; 5]);
-        // Those are known as they are now.
-        let later = 2_100 + 3_600;
-        assert_eq!(ask(&mut remembered, 5..10, &Lookup::NotFound, later), [false, false, false, true, true]);
-    }
-
-    #[test]
-    fn other_names_for_mail_servers_hold_nobody_and_other_servers_do() {
-        let limits = HoldChanges { share_millionths: 0, at_least: 0, within: Duration::from_hours(1) };
-        let servers = |connector: &str| HashMap::from([("ex1".to_owned(), connector.into())]);
-        let on = |server: &str| match found(None) {
-            Lookup::Found(recipient) => {
-                let mail_server = Some(server.into());
-                Lookup::Found(Arc::new(Recipient { mail_server, ..Recipient::clone(&recipient) }))
-            }
-            other => other,
-        };
-        let mut remembered = Remembered::new(limits, servers("old"), Saved::nobody([7; 16]));
-        assert!(!remembered.is_held("a@b.c", &on("ex1"), UnixTime(1_000)));
-        let saved = remembered.saved();
-        let mut same = Remembered::new(limits, servers("old"), saved.clone());
-        assert!(same.is_held("a@b.c", &on("ex2"), UnixTime(1_001)));
-        let mut renamed = Remembered::new(limits, servers("new"), saved);
-        assert!(!renamed.is_held("a@b.c", &on("ex1"), UnixTime(1_001)));
-        assert!(renamed.is_held("a@b.c", &on("ex2"), UnixTime(1_002)));
-        assert!(renamed.is_held("a@b.c", &Lookup::NotFound, UnixTime(1_003)));
-    }
-
-    #[test]
-    fn it_comes_back_as_it_was_saved_and_forgets_after_a_week() {
-        let limits = HoldChanges { share_millionths: 0, at_least: 0, within: Duration::from_hours(1) };
-        let mut again = Remembered::new(limits, HashMap::new(), with_ten().saved());
-        assert_eq!(ask(&mut again, 0..1, &Lookup::NotFound, 2_000), [true]);
-        assert_eq!(ask(&mut again, 1..2, &Lookup::NotFound, 1_000 + COUNTS.as_secs()), [false]);
-    }
-
-    #[test]
-    fn it_is_bounded() {
-        let limits = HoldChanges { share_millionths: 0, at_least: 0, within: Duration::from_hours(1) };
-        let mut remembered = Remembered::new(limits, HashMap::new(), Saved::nobody([7; 16]));
-        for number in 0..=ENTRIES as u64 {
-            remembered.is_held(&format!("u{number}@a.b"), &found(None), UnixTime(number));
-        }
-        assert!(remembered.len() <= ENTRIES / 2 + 1);
-        assert!(remembered.known.contains_key(&remembered.hash(&format!("u{ENTRIES}@a.b"))));
-    }
-}
+mod tests;

@@ -28,6 +28,7 @@ use crate::delivery::on_its_way::OnItsWay;
 use crate::descriptors;
 use crate::directory::Needs;
 use crate::directory::call_ahead::prober::Prober;
+use crate::directory::mail::Mail;
 use crate::guesses::Guesses;
 use crate::in_force::{Current, InForce};
 use crate::keys::{self, InUse};
@@ -46,10 +47,12 @@ use crate::time::{Moment, UnixTime};
 use crate::trace::{Trace, writer};
 
 mod background;
+mod mail_seen;
 pub(crate) mod preflight;
 mod privileges;
 mod signals;
 
+use mail_seen::MailSeen;
 use preflight::{Remark, Weight};
 pub use signals::run;
 
@@ -81,6 +84,7 @@ struct Ground {
     trace: Trace,
     memory: Memory,
     outbound: Outbound,
+    mail: Arc<MailSeen>,
     strangers: Strangers,
     recently_good: Arc<Kept<RecentlyGood>>,
     logins: Arc<Kept<Guesses>>,
@@ -216,21 +220,25 @@ impl Ground {
         let metrics = Metrics::new();
         look_after(&config)?;
         let outbound = Outbound::new(metrics.clone());
-        let in_force = build(config, None, &outbound, &metrics).map_err(|problems| problems.join("\n"))?;
-        metrics.prepare(&in_force.config);
-        let (folder, measured) = (in_force.config.server.state_dir.join("spool"), metrics.clone());
+        let state_dir = config.server.state_dir.clone();
+        let (folder, measured) = (state_dir.join("spool"), metrics.clone());
         let opened = tokio::task::spawn_blocking(move || LogStore::open(&folder, Sizes::default(), measured)).await;
         let spool = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        let (state_dir, now) = (&in_force.config.server.state_dir, Moment::now(spool.queue_time()));
-        let recently_good = Arc::new(Kept::load(state_dir, now)?);
-        let logins = Arc::new(Kept::load(state_dir, now)?);
+        let now = Moment::now(spool.queue_time());
+        let recently_good = Arc::new(Kept::load(&state_dir, now)?);
+        let logins = Arc::new(Kept::load(&state_dir, now)?);
+        let spool: Arc<dyn Spool> = Arc::new(spool);
+        let memory = Memory::new(Arc::default(), recently_good.table.clone(), spool.clone());
+        let mail = Arc::new(MailSeen::new(memory.clone()));
+        let outside = Outside { outbound: outbound.clone(), mail: mail.clone(), metrics: metrics.clone() };
+        let in_force = build(config, None, &outside).map_err(|problems| problems.join("\n"))?;
+        metrics.prepare(&in_force.config);
         let (trace, writer) =
             writer::start(trace_folder(&in_force.config), background::room(&in_force.config), metrics.clone())?;
         let current = Arc::new(ArcSwap::from_pointee(in_force));
-        let spool: Arc<dyn Spool> = Arc::new(spool);
-        let memory = Memory::new(Arc::default(), recently_good.table.clone(), spool.clone());
+        mail.current.get_or_init(|| current.clone());
         let strangers = Strangers::new(metrics.clone(), trace.clone());
-        Ok((Self { metrics, current, spool, outbound, trace, memory, strangers, recently_good, logins }, writer))
+        Ok((Self { metrics, current, spool, outbound, mail, trace, memory, strangers, recently_good, logins }, writer))
     }
 
     fn parts(&self) -> dispatch::Parts {
@@ -268,17 +276,20 @@ impl Ground {
     }
 }
 
+/// What directories need of the rest.
+struct Outside {
+    outbound: Outbound,
+    mail: Arc<MailSeen>,
+    metrics: Metrics,
+}
+
 /// Builds what decisions need; directories that did not change are taken over.
-fn build(
-    config: Config,
-    previous: Option<&InForce>,
-    outbound: &Outbound,
-    metrics: &Metrics,
-) -> Result<InForce, Vec<String>> {
+fn build(config: Config, previous: Option<&InForce>, outside: &Outside) -> Result<InForce, Vec<String>> {
     let directories = previous.map(|previous| &**previous.resolver.directories());
-    let prober: Arc<dyn Prober> = Arc::new(outbound.clone());
+    let prober: Arc<dyn Prober> = Arc::new(outside.outbound.clone());
+    let mail: Arc<dyn Mail> = outside.mail.clone();
     let folder = config.server.state_dir.join("directories");
-    let needs = Needs { prober: &prober, folder: Some(&folder), metrics };
+    let needs = Needs { prober: &prober, folder: Some(&folder), mail: Some(&mail), metrics: &outside.metrics };
     let directories = crate::directory::build(&config.directories, directories, &needs)?;
     let in_use = previous.map(|previous| InUse { files: &previous.config.loops.key_files, keys: &previous.keys });
     let keys = keys::load(&config.loops.key_files, in_use).map_err(|error| vec![error])?;
@@ -288,9 +299,10 @@ fn build(
 
 /// A reload builds everything, then opens new binds; if either fails nothing has changed.
 fn reloader(file: &Path, ground: &Ground, listeners: Arc<Listeners>) -> Arc<Reloader> {
-    let (outbound, metrics) = (ground.outbound.clone(), ground.metrics.clone());
+    let outside =
+        Outside { outbound: ground.outbound.clone(), mail: ground.mail.clone(), metrics: ground.metrics.clone() };
     let make = move |config: Config, previous: &InForce| {
-        let in_force = build(config, Some(previous), &outbound, &metrics)?;
+        let in_force = build(config, Some(previous), &outside)?;
         listeners.apply(&in_force.config).map_err(|error| vec![error.to_string()])?;
         Ok(in_force)
     };

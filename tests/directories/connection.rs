@@ -122,7 +122,7 @@ async fn an_unchanged_directory_is_taken_over() {
     let kind = DirectoryKind::Ldap(Box::new(openldap(&slapd)));
     let metrics = Metrics::new();
     let prober = prober(&metrics);
-    let needs = Needs { prober: &prober, folder: None, metrics: &metrics };
+    let needs = Needs { prober: &prober, folder: None, mail: None, metrics: &metrics };
     let first = build(&[named("a", &kind), named("b", &kind)], None, &needs).unwrap();
     let mut changed = openldap(&slapd);
     changed.timeout = Duration::from_secs(9);

@@ -33,7 +33,7 @@ async fn a_file_is_followed_and_conflicts_are_counted() {
     let metrics = Metrics::new();
     let configured = [named("first", &file(&first)), named("second", &file(&second))];
     let prober = prober(&metrics);
-    let needs = Needs { prober: &prober, folder: None, metrics: &metrics };
+    let needs = Needs { prober: &prober, folder: None, mail: None, metrics: &metrics };
     let directories = build(&configured, None, &needs).unwrap();
     let conflicts = |name: &str| metrics.directory_conflicts.with_label_values(&[name]).get();
     assert_eq!(ask(&directories, "first", "A@contoso.com").await, Said::Found(Kind::Mailbox));
@@ -74,7 +74,7 @@ async fn all_that_is_wrong_is_told_with_directory_file_and_line() {
     std::fs::write(&bad, "address\nok@contoso.com\nnobody\n").unwrap();
     let configured = [named("bad", &file(&bad)), named("gone", &file(&gone))];
     let metrics = Metrics::new();
-    let needs = Needs { prober: &prober(&metrics), folder: None, metrics: &metrics };
+    let needs = Needs { prober: &prober(&metrics), folder: None, mail: None, metrics: &metrics };
     let problems = build(&configured, None, &needs).err().unwrap();
     let start = format!("directory `bad`: {}:3: `nobody` is not an address", bad.display());
     assert!(problems[0].starts_with(&start), "{problems:?}");

@@ -431,7 +431,7 @@ async fn a_rejected_password_is_remembered_over_a_reload() {
     config.password_file = Some(password(&slapd, "wrong"));
     let (metrics, folder) = (Metrics::new(), tempfile::tempdir().unwrap());
     let prober = prober(&metrics);
-    let needs = Needs { prober: &prober, folder: Some(folder.path()), metrics: &metrics };
+    let needs = Needs { prober: &prober, folder: Some(folder.path()), mail: None, metrics: &metrics };
     let address = fingerpost::smtp::address::Address::parse("postmaster@contoso.com").unwrap();
     let question = Question { directory: "ad".into(), address, freshness: Freshness::Live };
     let mut previous: Option<Directories> = None;

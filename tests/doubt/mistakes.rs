@@ -92,6 +92,9 @@ fn is_harmless(samba: &SambaAd, directory: &str, mistake: &Mistake) {
         let turned = turned.count();
         assert!(turned <= MOST, "{name}: {turned} were turned around: {after:?}");
     }
+    if in_memory {
+        is_told(&pair, mistake);
+    }
     let log = pair.node.logged(&["held"]);
     assert!(log.contains("fingerpost directory refresh ad --accept"), "{name}: the log does not say what to do");
 
@@ -105,6 +108,21 @@ fn is_harmless(samba: &SambaAd, directory: &str, mistake: &Mistake) {
     });
     assert_eq!(pair.node.metric(HELD), Some(0.0), "{name}");
     (mistake.mend)(samba, &pair, &before);
+}
+
+/// In memory nobody stays turned, the list names everybody who is concerned, and the trace says it of each of them.
+fn is_told(pair: &Pair, mistake: &Mistake) {
+    let name = mistake.name;
+    let listed = pair.node.run(&["directory", "held", "ad", "--format", "csv"]);
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert_eq!(everybody(pair), as_it_was(), "{name}: nobody stays turned");
+    for number in mistake.concerned.clone() {
+        assert!(listed.contains(&format!("\nu{number}@contoso.test,")), "{name}: u{number} is not among {listed}");
+    }
+    let somebody = format!("u{}@contoso.test", mistake.concerned.start);
+    let traced = pair.node.run(&["trace", "--recipient", &somebody]);
+    let traced = String::from_utf8(traced.stdout).unwrap();
+    assert!(traced.contains("; held since 2"), "{name}: {traced}");
 }
 
 const MISTAKES: [Mistake; 5] = [

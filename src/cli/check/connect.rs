@@ -37,13 +37,15 @@ pub(in crate::cli) async fn everything(file: &Path, format: Format) -> anyhow::R
 
 async fn directories(config: &Config) -> Vec<Finding> {
     let (prober, metrics): (Arc<dyn Prober>, _) = (Arc::new(next_hops::way_out(config)), Metrics::new());
-    let built = match build(&config.directories, None, &Needs { prober: &prober, folder: None, metrics: &metrics }) {
-        Ok(built) => built,
-        Err(problems) => {
-            let cure = "correct the file; while it cannot be read the server does not start";
-            return problems.into_iter().map(|problem| Finding::bad("directories", problem, cure)).collect();
-        }
-    };
+    let built =
+        match build(&config.directories, None, &Needs { prober: &prober, folder: None, mail: None, metrics: &metrics })
+        {
+            Ok(built) => built,
+            Err(problems) => {
+                let cure = "correct the file; while it cannot be read the server does not start";
+                return problems.into_iter().map(|problem| Finding::bad("directories", problem, cure)).collect();
+            }
+        };
     let mut findings = Vec::new();
     for directory in &config.directories {
         findings.push(directory_answers(config, &built, directory).await);

@@ -16,7 +16,13 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::LdapConfig;
-use crate::directory::remembered::{Remembered, Saved};
+use crate::directory::expected::Announced;
+use crate::directory::mail::{Asked, Mail};
+use crate::directory::remembered::{Circumstances, Remembered, Saved};
+use crate::directory::snapshot::changes_file::ChangesFile;
+use crate::directory::snapshot::kept::Kept;
+use crate::directory::snapshot::served::HeldList;
+use crate::directory::snapshot::{Accept, Room};
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Lookup};
 use crate::routing::verdict::Freshness;
@@ -30,11 +36,11 @@ const MAGIC: &[u8; 8] = b"FPWAYS1\n";
 
 /// The addresses of one directory, and their file.
 pub(super) struct Holding {
-    kept: Arc<Kept>,
+    kept: Arc<Shared>,
     _saving: AbortOnDropHandle<()>,
 }
 
-struct Kept {
+struct Shared {
     name: Arc<str>,
     path: PathBuf,
     remembered: Mutex<Remembered>,
@@ -43,6 +49,10 @@ struct Kept {
     /// Another one writes the file now.
     has_given_way: AtomicBool,
     metrics: Metrics,
+    /// What is announced.
+    announced: Mutex<ChangesFile>,
+    mail: Arc<dyn Mail>,
+    within: Duration,
 }
 
 impl Holding {
@@ -50,22 +60,28 @@ impl Holding {
     ///
     /// # Errors
     /// The system gives no randomness.
-    pub(super) fn open(name: &Arc<str>, config: &LdapConfig, folder: &Path, metrics: &Metrics) -> Result<Self, String> {
+    pub(super) fn open(name: &Arc<str>, config: &LdapConfig, room: &Room<'_>) -> Result<Self, String> {
+        let Room { folder, metrics, mail } = *room;
         let path = folder.join(format!("{name}.ways"));
         let saved = read(&path).unwrap_or_else(|error| {
             tracing::warn!(file = %path.display(), %error, "the ways of recipients cannot be read: all are forgotten");
             None
         });
         let saved = saved.map_or_else(|| state::random_key().map(Saved::nobody), Ok)?;
-        let remembered = Remembered::new(config.hold_changes, config.mailbox_servers.clone(), saved);
+        let mut remembered = Remembered::new(config.hold_changes, config.mailbox_servers.clone(), saved);
+        let (announced, kept) = ChangesFile::open(folder.join(format!("{name}.changes")));
+        *remembered.expected_mut() = kept.expected;
         metrics.directory_changes_held.with_label_values(&[&**name]).set(0);
-        let kept = Arc::new(Kept {
+        let kept = Arc::new(Shared {
             name: Arc::clone(name),
             path,
             remembered: Mutex::new(remembered),
             saved: Mutex::default(),
             has_given_way: AtomicBool::new(false),
             metrics: metrics.clone(),
+            announced: Mutex::new(announced),
+            mail: Arc::clone(mail),
+            within: config.hold_changes.within,
         });
         let saving = Arc::clone(&kept);
         let saving = tokio::spawn(async move {
@@ -90,7 +106,10 @@ impl Holding {
             return answer;
         }
         let kept = &self.kept;
-        let held = kept.change(|remembered| remembered.is_held(key, &answer.lookup, UnixTime::steady()));
+        let asked = Asked { directory: &kept.name, key, answer: &answer.lookup };
+        let (now, day, at) = (UnixTime::steady(), UnixTime::now(), kept.mail.now());
+        let with = Circumstances { now, day, at, served_by: &|| kept.mail.serves_elsewhere(&asked) };
+        let held = kept.change(|remembered| remembered.is_held(key, &answer.lookup, with));
         if held { Answer { lookup: Lookup::Held(kept.advice()), ..answer } } else { answer }
     }
 
@@ -108,8 +127,30 @@ impl Holding {
     }
 
     /// Somebody says that the changes are meant. Says how many waited.
-    pub(super) fn accept(&self) -> usize {
-        self.kept.change(|remembered| remembered.accept(UnixTime::steady()))
+    pub(super) fn accept(&self, accept: Accept) -> usize {
+        let until = self.kept.mail.now().plus(self.kept.within);
+        let accepted = self.kept.change(|remembered| match accept {
+            Accept::No => 0,
+            Accept::Yes => remembered.accept(UnixTime::steady()),
+            Accept::Only(keys) => remembered.accept_only(keys, until),
+        });
+        self.kept.save();
+        accepted
+    }
+
+    /// Takes an announcement of changes that are neither to count nor to be held, for so long.
+    pub(super) fn announce(&self, announced: Announced, during: Duration) {
+        let until = self.kept.mail.now().plus(during);
+        self.kept.change(|remembered| match announced {
+            Announced::Only(keys) => drop(remembered.accept_only(keys, until)),
+            any @ Announced::Any(_) => remembered.expected_mut().announce(any, until),
+        });
+        self.kept.save();
+    }
+
+    /// Who waits.
+    pub(super) fn held_list(&self) -> HeldList {
+        self.kept.remembered().held_list()
     }
 
     /// Saves it now, for one that is about to read it.
@@ -131,7 +172,7 @@ impl Drop for Holding {
     }
 }
 
-impl Kept {
+impl Shared {
     fn remembered(&self) -> MutexGuard<'_, Remembered> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -152,8 +193,9 @@ impl Kept {
     fn advice(&self) -> Arc<str> {
         let name = &self.name;
         format!(
-            "its answer changed, as those of too many did; look at the directory, and if that is meant: fingerpost \
-             directory refresh {name} --accept"
+            "its answer changed, as those of too many did (what changed before is in force: of that no list is kept where \
+             the directory is asked for each recipient); see fingerpost directory held {name}, look at the directory, and \
+             if that is meant: fingerpost directory refresh {name} --accept"
         )
         .into()
     }
@@ -180,6 +222,12 @@ impl Kept {
         if self.has_given_way.load(Ordering::Relaxed) {
             return;
         }
+        let expected = self.remembered().expected().clone();
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = announced.keep(Kept { expected, ..Kept::default() }) {
+            tracing::warn!(directory = %self.name, "what is announced cannot be kept over a restart: {error}");
+        }
+        drop(announced);
         let (changes, saved) = {
             let remembered = self.remembered();
             if *done == remembered.changes() {

@@ -6,6 +6,9 @@ use std::collections::VecDeque;
 use crate::config::HoldChanges;
 use crate::time::UnixTime;
 
+/// In the smallest directories a tenth is as many.
+const SMALLEST_TENTH: usize = 5;
+
 /// What is to be done with changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ruling {
@@ -29,22 +32,13 @@ impl Guard {
         Self { limits, taken: VecDeque::new() }
     }
 
-    /// Rules on so many more changes, of a directory with `all` recipients. Those that are taken count from now on.
-    pub fn rule(&mut self, now: UnixTime, changes: usize, all: usize) -> Ruling {
-        let ruling = self.weigh(now, changes, all);
-        if ruling == Ruling::Take {
-            self.take(now, changes);
-        }
-        ruling
-    }
-
-    /// The same, where what is taken is told by [`Guard::take`].
+    /// Rules on so many more changes, of a directory with `all` recipients. What is taken is told by [`Guard::take`].
     pub fn weigh(&mut self, now: UnixTime, changes: usize, all: usize) -> Ruling {
         while self.taken.front().is_some_and(|(at, _)| now.since(*at) >= self.limits.within) {
             self.taken.pop_front();
         }
         let together = changes + self.taken.iter().map(|(_, count)| count).sum::<usize>();
-        if changes > 0 && together > self.most(all) { Ruling::Hold } else { Ruling::Take }
+        if changes > 0 && together > most(&self.limits, all) { Ruling::Hold } else { Ruling::Take }
     }
 
     /// So many were taken.
@@ -58,10 +52,17 @@ impl Guard {
     pub fn accept(&mut self) {
         self.taken.clear();
     }
+}
 
-    fn most(&self, all: usize) -> usize {
-        (all.saturating_mul(self.limits.share_millionths) / 1_000_000).max(self.limits.at_least)
+/// How many recipients of a directory with `all` may change: the larger of `share` and the smaller of `at_least` and a
+/// tenth, which is never less than 5. A share of 1 is no limit.
+#[must_use]
+pub fn most(limits: &HoldChanges, all: usize) -> usize {
+    if limits.share_millionths >= 1_000_000 {
+        return usize::MAX;
     }
+    let share = all.saturating_mul(limits.share_millionths) / 1_000_000;
+    share.max(limits.at_least.min((all / 10).max(SMALLEST_TENTH)))
 }
 
 #[cfg(test)]
@@ -85,21 +86,50 @@ mod tests {
             ),
             // One by one is no way around it, and what is held does not count twice.
             (
-                100,
+                500,
                 &[(0, Some(25)), (1, Some(25)), (2, Some(1)), (3, Some(1)), (4, Some(0))],
                 vec![Ruling::Take, Ruling::Take, Ruling::Hold, Ruling::Hold, Ruling::Take],
             ),
-            (100, &[(0, Some(50)), (1, None), (2, Some(50))], vec![Ruling::Take, Ruling::Take]),
+            (500, &[(0, Some(50)), (1, None), (2, Some(50))], vec![Ruling::Take, Ruling::Take]),
         ] {
             let mut guard = Guard::new(limits);
             let mut rulings = Vec::new();
             for (at, count) in changes {
                 match count {
-                    Some(count) => rulings.push(guard.rule(UnixTime(*at), *count, all)),
+                    Some(count) => {
+                        let ruling = guard.weigh(UnixTime(*at), *count, all);
+                        if ruling == Ruling::Take {
+                            guard.take(UnixTime(*at), *count);
+                        }
+                        rulings.push(ruling);
+                    }
                     None => guard.accept(),
                 }
             }
             assert_eq!(rulings, expected, "{changes:?}");
         }
+    }
+
+    #[test]
+    fn small_directories_have_a_small_limit() {
+        let usual = HoldChanges { share_millionths: 20_000, at_least: 50, within: Duration::from_secs(3600) };
+        for (all, expected) in [
+            (0, 5),
+            (7, 5),
+            (49, 5),
+            (68, 6),
+            (300, 30),
+            (499, 49),
+            (500, 50),
+            (2_500, 50),
+            (2_600, 52),
+            (100_000, 2_000),
+        ] {
+            assert_eq!(most(&usual, all), expected, "{all}");
+        }
+        for (at_least, all, expected) in [(0, 68, 1), (3, 68, 3), (200, 68, 6), (200, 5_000, 200)] {
+            assert_eq!(most(&HoldChanges { at_least, ..usual }, all), expected, "{at_least} of {all}");
+        }
+        assert_eq!(most(&HoldChanges { share_millionths: 1_000_000, ..usual }, 68), usize::MAX, "nothing is held");
     }
 }

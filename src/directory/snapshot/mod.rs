@@ -10,35 +10,39 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use tokio::time::Instant;
-
+use self::changes_file::ChangesFile;
 use self::contact::Contact;
-use self::guard::Guard;
 use self::journal::Journal;
+use self::kept::Kept;
 use self::position::Position;
-use self::report::SnapshotReport;
 use self::saved::Writer;
-use self::served::{Outcome, Served};
+use self::served::{Outcome, Rules, Served};
 use self::suspect::Suspect;
 use self::view::{Change, View, Way};
 use crate::config::{LdapConfig, SnapshotConfig};
 use crate::directory::known::Id;
+use crate::directory::mail::Mail;
 use crate::directory::refreshing::Refreshing;
 use crate::metrics::Metrics;
 use crate::recipient::{Kind, Lookup};
 use crate::time::UnixTime;
+use arc_swap::ArcSwapOption;
 
+pub mod changes_file;
 mod contact;
 pub mod guard;
 mod journal;
+pub mod kept;
 pub mod position;
 pub mod report;
 pub mod saved;
 pub mod served;
 mod suspect;
+mod telling;
 pub mod table;
 pub mod view;
+pub mod window;
+mod word;
 
 /// How often the file learns that nothing has changed.
 const NOTE_EVERY: Duration = Duration::from_mins(1);
@@ -59,6 +63,11 @@ pub struct Snapshot {
     contact: Mutex<Contact>,
     /// The file in use; `None`: there is none yet.
     journal: Mutex<Option<Journal>>,
+    /// Who makes the next of what is served.
+    turn: Mutex<()>,
+    /// What `hold_changes` keeps.
+    changes: Mutex<ChangesFile>,
+    mail: Arc<dyn Mail>,
     version: AtomicU64,
     /// What is served has come about in a way that the file does not tell.
     file_is_behind: AtomicBool,
@@ -66,61 +75,77 @@ pub struct Snapshot {
 }
 
 /// Whether changes that are held are meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Accept {
     /// They go on being held.
     No,
     /// They are taken.
     Yes,
+    /// Those of these addresses are, by key.
+    Only(Vec<String>),
+}
+
+/// Where a snapshot is kept, and what it needs of the rest of the program.
+#[derive(Clone, Copy)]
+pub struct Room<'a> {
+    /// The folder of its files.
+    pub folder: &'a Path,
+    /// Where it counts.
+    pub metrics: &'a Metrics,
+    /// Whose mail was accepted lately.
+    pub mail: &'a Arc<dyn Mail>,
 }
 
 impl Snapshot {
     /// Takes what a file in the folder has; one that is of no use is logged.
     #[must_use]
-    pub fn open(
-        name: &Arc<str>,
-        directory: &LdapConfig,
-        config: SnapshotConfig,
-        folder: &Path,
-        metrics: &Metrics,
-    ) -> Self {
-        let guard = Guard::new(directory.hold_changes);
-        let nobody = View::new(Arc::default());
+    pub fn open(name: &Arc<str>, directory: &LdapConfig, config: SnapshotConfig, room: &Room<'_>) -> Self {
+        let Room { folder, metrics, mail } = *room;
+        let (limits, servers) = (directory.hold_changes, Arc::new(directory.mailbox_servers.clone()));
+        let (changes, kept) = ChangesFile::open(folder.join(format!("{name}.changes")));
         let snapshot = Self {
             name: Arc::clone(name),
             config,
             follows_for: config.poll + directory.timeout,
             path: folder.join(format!("{name}.snapshot")),
             of: what_is_read(directory),
-            empty: Served::new(nobody, guard, Arc::new(directory.mailbox_servers.clone())),
+            empty: Served::nobody(Rules { name: Arc::clone(name), limits, servers }).expecting(kept.expected.clone()),
             served: ArcSwapOption::empty(),
             contact: Mutex::default(),
             journal: Mutex::default(),
+            turn: Mutex::default(),
+            changes: Mutex::new(changes),
+            mail: Arc::clone(mail),
             version: AtomicU64::new(1),
             file_is_behind: AtomicBool::new(false),
             metrics: metrics.clone(),
         };
-        snapshot.load();
+        snapshot.load(kept);
         snapshot.measure();
         snapshot
     }
 
-    fn load(&self) {
+    fn load(&self, kept: Kept) {
         let name = &*self.name;
         match saved::open(&self.path) {
             Ok(None) => {}
             Ok(Some((loaded, journal))) => {
                 let recipients = loaded.view.count_entries();
                 tracing::info!(directory = name, recipients, as_of = %loaded.at, "the saved snapshot is in use");
-                let mut served = self.empty.clone();
-                served.read(loaded.view, loaded.at.of_day());
-                self.served.store(Some(served.into()));
-                // What the configuration reads now may be more, or something else: it has to be read as a whole.
-                let (position, whole) = if loaded.of == self.of {
+                // What the configuration reads now may be more, or something else, and what is held is not in the file: it
+                // has to be read as a whole.
+                let (position, whole) = if loaded.of == self.of && kept.holding.is_none() {
                     (loaded.position, Some(loaded.whole.of_day()))
                 } else {
                     (Position::Unknown, None)
                 };
+                let served = self.empty.clone().resumed(loaded.view, kept);
+                telling::tell(
+                    name,
+                    0,
+                    if served.is_holding() { Outcome::Held(served.held()) } else { Outcome::Taken(0) },
+                );
+                self.served.store(Some(served.into()));
                 *self.contact() = Contact::saved(position, loaded.at.of_day(), whole);
                 *self.journal() = Some(journal);
             }
@@ -142,9 +167,14 @@ impl Snapshot {
             (contact.age(now), contact.last_followed())
         };
         let served = self.served.load();
-        let lookup = served.as_deref()?.lookup(key);
+        let served = served.as_deref()?;
+        let lookup = served.lookup(key);
         let believed = match &lookup {
             Lookup::Found(recipient) if recipient.kind != Kind::NoMailbox => {
+                age.is_some_and(|age| age <= self.config.max_stale)
+            }
+            // What is new and not used yet was told as a recipient is.
+            Lookup::Found(_) | Lookup::NotFound if served.withholds(key) => {
                 age.is_some_and(|age| age <= self.config.max_stale)
             }
             Lookup::Found(_) | Lookup::NotFound => followed.is_some_and(|at| at.elapsed() <= self.follows_for),
@@ -238,11 +268,14 @@ impl Snapshot {
                 view.count_entries()
             ));
         }
+        let _turn = self.turn();
         let mut served = self.serving();
-        let outcome = served.read(view, now);
+        let outcome = served.read(view, self.now());
+        self.keep(&served);
+        let unsaved = served.take_unsaved();
         match outcome {
             Outcome::Taken(_) => *self.journal() = Some(written.install().map_err(|error| kept(&error))?),
-            Outcome::Held(_) => self.note(Vec::new(), None, now),
+            Outcome::Held(_) => self.note(unsaved, None, now),
         }
         // Where it is held, reading again at once would bring the same.
         self.file_is_behind.store(false, Ordering::Relaxed);
@@ -264,9 +297,12 @@ impl Snapshot {
     }
 
     fn take(&self, changes: Vec<Change>, position: Option<&Position>) -> Outcome {
+        let _turn = self.turn();
         let mut served = self.serving();
         let (before, now) = (served.held(), UnixTime::steady());
-        let (news, outcome) = served.changed(changes, now);
+        let (news, outcome) = served.changed(changes, self.now());
+        self.keep(&served);
+        let unsaved = served.take_unsaved();
         let noted = self.journal().as_ref().map(|journal| journal.noted().of_day());
         let is_due = noted.is_none_or(|noted| now.since(noted) >= NOTE_EVERY);
         let something = !news.is_empty();
@@ -276,7 +312,7 @@ impl Snapshot {
             Outcome::Taken(_) if before > 0 => self.file_is_behind.store(true, Ordering::Relaxed),
             Outcome::Taken(_) if something || is_due => self.note(news, position, at.unwrap_or(now)),
             // What is held does not age while the directory answers, not even over a restart.
-            Outcome::Held(_) if is_due => self.note(Vec::new(), None, at.unwrap_or(now)),
+            Outcome::Held(_) if is_due || !unsaved.is_empty() => self.note(unsaved, None, at.unwrap_or(now)),
             Outcome::Taken(_) | Outcome::Held(_) => {}
         }
         if something || served.held() != before {
@@ -301,67 +337,21 @@ impl Snapshot {
         self.contact().lost();
     }
 
-    /// Somebody says that the changes are meant. Says how many recipients' mail takes another way.
-    pub fn accept(&self) -> usize {
-        let mut served = self.serving();
-        if served.held() == 0 {
-            return 0;
-        }
-        let turned = served.accept();
-        self.file_is_behind.store(true, Ordering::Relaxed);
-        // Nobody has confirmed it now: neither is it fresher than before, nor is a not-found believed.
-        self.publish(served, Outcome::Taken(turned));
-        turned
-    }
-
-    /// In figures.
-    #[must_use]
-    pub fn report(&self) -> SnapshotReport {
-        let served = self.served.load();
-        let served = served.as_deref();
-        SnapshotReport {
-            recipients: served.map(|served| served.current().count_entries()),
-            age_seconds: self.age_seconds(),
-            held: served.map_or(0, Served::held),
-            reading: None,
-            problem: None,
-        }
-    }
-
-    /// Looks at the clock, and sets the gauge that changes by itself.
-    pub fn tell_age(&self) {
-        self.contact().mind_the_clock(UnixTime::steady(), Instant::now());
-        let age = self.age_seconds().map_or(-1, |age| i64::try_from(age).unwrap_or(i64::MAX));
-        self.metrics.directory_snapshot_age.with_label_values(&[&*self.name]).set(age);
-    }
-
-    fn age_seconds(&self) -> Option<u64> {
-        self.contact().age(UnixTime::steady()).map(|age| age.as_secs())
-    }
-
     fn serving(&self) -> Served {
         self.served.load().as_deref().unwrap_or(&self.empty).clone()
     }
 
     fn publish(&self, served: Served, outcome: Outcome) {
         let before = self.served.load().as_deref().map_or(0, Served::held);
-        tell(&self.name, before, outcome);
+        telling::tell(&self.name, before, outcome);
         self.served.store(Some(served.into()));
         self.version.fetch_add(1, Ordering::Relaxed);
         self.measure();
     }
 
-    fn measure(&self) {
-        let name = &*self.name;
-        let served = self.served.load();
-        let counts = served.as_deref().map(|served| served.current().count_kinds()).unwrap_or_default();
-        for (kind, count) in Kind::ALL.iter().zip(counts) {
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.metrics.directory_recipients.with_label_values(&[name, kind.as_str()]).set(count);
-        }
-        let held = served.as_deref().map_or(0, Served::held);
-        self.metrics.directory_changes_held.with_label_values(&[name]).set(i64::try_from(held).unwrap_or(i64::MAX));
-        self.tell_age();
+    /// What is served is read, changed and published by one at a time.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn contact(&self) -> MutexGuard<'_, Contact> {
@@ -377,22 +367,6 @@ impl Snapshot {
 fn what_is_read(directory: &LdapConfig) -> Id {
     let LdapConfig { base, profile, refuse_disabled, .. } = directory;
     Id::of(format!("{} {base:?} {profile:?} {refuse_disabled}", env!("CARGO_PKG_VERSION")).as_bytes())
-}
-
-/// One line where changes begin to be held, or no longer are.
-fn tell(name: &str, before: usize, outcome: Outcome) {
-    match outcome {
-        Outcome::Held(recipients) if before == 0 => tracing::error!(
-            directory = name,
-            recipients,
-            "changes that would turn the mail of too many recipients around are held: look at the directory; if they are \
-             meant, `fingerpost directory refresh {name} --accept` takes them"
-        ),
-        Outcome::Taken(recipients) if before > 0 => {
-            tracing::info!(directory = name, recipients, "no changes are held any more");
-        }
-        Outcome::Held(_) | Outcome::Taken(_) => {}
-    }
 }
 
 #[cfg(test)]

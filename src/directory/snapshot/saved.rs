@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use self::beside::Beside;
@@ -220,7 +221,7 @@ fn load(file: &File) -> Result<Loaded, Unreadable> {
     Ok(Loaded { view, position, at, whole, of, end })
 }
 
-pub(super) fn framed(record: &Record) -> io::Result<Vec<u8>> {
+pub(super) fn framed<T: Serialize>(record: &T) -> io::Result<Vec<u8>> {
     let content = postcard::to_allocvec(record).map_err(io::Error::other)?;
     let length = u32::try_from(content.len()).ok().filter(|length| *length as usize <= LONGEST);
     let length = length.ok_or_else(|| io::Error::other("an entry of more than 4 MiB"))?;
@@ -232,7 +233,7 @@ pub(super) fn framed(record: &Record) -> io::Result<Vec<u8>> {
 }
 
 /// The next record and its length; `None`: the file ends here.
-fn next(file: &mut impl io::Read) -> Result<Option<(Record, u64)>, Unreadable> {
+pub(super) fn next<T: DeserializeOwned>(file: &mut impl io::Read) -> Result<Option<(T, u64)>, Unreadable> {
     let mut frame = [0; 8];
     match file.read_exact(&mut frame) {
         Ok(()) => {}

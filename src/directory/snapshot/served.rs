@@ -1,17 +1,27 @@
 //! What is answered from, and what waits beside it: changes that would turn the mail of too many around are held until
 //! somebody accepts them (DESIGN section 5, "doubt is temporary"). Pure; time is an argument.
 //!
-//! `snapshot` publishes one, and makes the next from it.
+//! `snapshot` publishes one, and makes the next from it. [`ruling`] says what becomes of changes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::guard::{Guard, Ruling};
+use self::held::Held;
+use super::kept::{Holding, Kept};
 use super::view::{Change, View, Way};
+use super::window::Window;
+use crate::config::HoldChanges;
 use crate::directory::conflicts::Listed;
+use crate::directory::expected::Expected;
 use crate::directory::known::Known;
-use crate::recipient::{Kind, Lookup};
-use crate::time::UnixTime;
+use crate::directory::mail::Mail;
+use crate::recipient::{Kind, Lookup, Recipient};
+use crate::time::{QueueTime, UnixTime};
+
+mod held;
+mod ruling;
+
+pub use self::held::{HeldAddress, HeldList};
 
 /// `mailbox_servers` of a directory, in lower case.
 pub type MailboxServers = HashMap<String, Arc<str>>;
@@ -19,17 +29,38 @@ pub type MailboxServers = HashMap<String, Arc<str>>;
 /// A directory's recipients.
 #[derive(Debug, Clone)]
 pub struct Served {
+    rules: Rules,
+    /// `None` in it: nothing was read yet, so that nothing is new to mail.
     current: View,
+    was_read: bool,
     held: Option<Held>,
-    guard: Guard,
-    servers: Arc<MailboxServers>,
+    /// What changed lately; while changes are held what was taken back of it.
+    window: Window,
+    expected: Expected,
+    /// What is in force, of which the file does not know.
+    unsaved: Vec<Change>,
 }
 
-/// What waits until somebody accepts it.
+/// By what changes are judged.
 #[derive(Debug, Clone)]
-struct Held {
-    view: View,
-    turned: usize,
+pub struct Rules {
+    /// The directory's name.
+    pub name: Arc<str>,
+    /// `hold_changes`.
+    pub limits: HoldChanges,
+    /// `mailbox_servers`.
+    pub servers: Arc<MailboxServers>,
+}
+
+/// When something happens, and what mail says of addresses.
+#[derive(Clone, Copy)]
+pub struct Now<'a> {
+    /// Ages are counted by it.
+    pub at: QueueTime,
+    /// By the clock on the wall, for people.
+    pub day: UnixTime,
+    /// Whose mail was accepted lately.
+    pub mail: &'a dyn Mail,
 }
 
 /// What became of changes.
@@ -42,19 +73,73 @@ pub enum Outcome {
 }
 
 impl Served {
-    /// What is known at the start.
+    /// Nobody yet.
     #[must_use]
-    pub fn new(current: View, guard: Guard, servers: Arc<MailboxServers>) -> Self {
-        Self { current, held: None, guard, servers }
+    pub fn nobody(rules: Rules) -> Self {
+        let current = View::new(Arc::default());
+        let (window, expected) = (Window::default(), Expected::default());
+        Self { rules, current, was_read: false, held: None, window, expected, unsaved: Vec::new() }
+    }
+
+    /// What was in force at the end, and what was kept beside it. Where changes were held, those that were taken back are
+    /// taken back again, and it goes on until the directory has been read as a whole.
+    #[must_use]
+    pub fn resumed(self, current: View, kept: Kept) -> Self {
+        let Kept { undos, holding, expected } = kept;
+        let window = Window::new(undos);
+        let mut served = Self { was_read: true, current, window, expected, ..self };
+        if let Some(Holding { began, stayed }) = holding {
+            let (stayed, back) = served.window.undos().iter().cloned().partition(|undo| stayed.contains(&undo.id));
+            served.window = Window::new(back);
+            served.current = served.window.before(&served.current);
+            let held = Held::new(served.current.clone(), (&served.window, Window::new(stayed)), began);
+            served.held = Some(Held { is_resuming: true, ..held });
+        }
+        served
+    }
+
+    /// The same before anything was read: only what is announced counts.
+    #[must_use]
+    pub fn expecting(self, expected: Expected) -> Self {
+        Self { expected, ..self }
+    }
+
+    /// What is to be kept over a restart.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        let mut undos = self.window.undos().to_vec();
+        let holding = self.held.as_ref().map(|held| {
+            undos.extend_from_slice(held.stayed.undos());
+            let mut stayed: Vec<_> = held.stayed.ids().into_iter().collect();
+            stayed.sort_unstable();
+            Holding { began: held.began, stayed }
+        });
+        Kept { undos, holding, expected: self.expected.clone() }
     }
 
     /// What the directory says of the address with that key. What is new is used though other changes are held.
     #[must_use]
     pub fn lookup(&self, key: &str) -> Lookup {
-        match &self.held {
-            Some(held) if self.current.way(key) == Way::Nowhere => held.view.lookup(key),
-            Some(_) | None => self.current.lookup(key),
+        let Some(held) = &self.held else { return self.current.lookup(key) };
+        if let Some(connector) = held.withheld.get(key) {
+            return withheld(held.view.lookup(key), connector);
         }
+        let (way, latest) = (self.current.way(key), held.view.way(key));
+        match self.current.lookup(key) {
+            _ if way == Way::Nowhere => held.view.lookup(key),
+            Lookup::Found(recipient) if !self.rules.same(way, latest) => {
+                let since = held.since_of(key);
+                let rule = format!("{}; held since {since}: the directory has {latest} now", recipient.rule);
+                Lookup::Found(Arc::new(Recipient { rule: rule.into(), ..Recipient::clone(&recipient) }))
+            }
+            lookup => lookup,
+        }
+    }
+
+    /// Whether the address with that key is new, and not used yet.
+    #[must_use]
+    pub fn withholds(&self, key: &str) -> bool {
+        self.held.as_ref().is_some_and(|held| held.withheld.contains_key(key))
     }
 
     /// What is answered from.
@@ -83,82 +168,45 @@ impl Served {
                 return false;
             }
         };
-        !same(&self.servers, self.latest().way(key), live)
+        !self.rules.same(self.latest().way(key), live)
     }
 
-    /// How many recipients' mail would take another way, if what is held were accepted.
+    /// How many recipients changed whom that concerns: those that wait, and those that stay as they are because their
+    /// mail arrives there. Zero: nothing is held.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.held.as_ref().map_or(0, |held| held.turned)
+        self.held.as_ref().map_or(0, Held::recipients)
     }
 
-    /// The directory was read as a whole.
-    pub fn read(&mut self, view: View, now: UnixTime) -> Outcome {
-        let turned = self.turned_by(&view);
-        self.rule(view, turned, now)
+    /// Whether changes are held.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        self.held.is_some()
     }
 
-    /// Some entries changed. Returns what of it changes something, and what became of that; what is held is no way round:
-    /// whatever comes meanwhile goes there too, and may be what puts it right.
-    pub fn changed(&mut self, changes: Vec<Change>, now: UnixTime) -> (Vec<Change>, Outcome) {
-        let news = self.latest().news(changes);
-        let mut view = self.latest().clone();
-        news.iter().for_each(|(change, _)| view.apply(change.clone()));
-        let turned = match &self.held {
-            Some(_) => self.turned_by(&view),
-            // Who had an address, and who shares one from now on.
-            None => {
-                let now = news.iter().filter_map(|(change, _)| match change {
-                    Change::Put(known) => Some(known),
-                    Change::Gone(_) => None,
-                });
-                let concerned = news.iter().filter_map(|(_, before)| before.as_ref()).chain(now);
-                let keys = concerned.flat_map(|known| &known.claims).map(|claim| &*claim.key);
-                self.current.turned_among(keys, &view, |old, new| same(&self.servers, old, new))
-            }
-        };
-        let changes = news.into_iter().map(|(change, _)| change).collect();
-        (changes, self.rule(view, turned, now))
-    }
-
-    /// Somebody says that the changes are meant. Says how many recipients' mail takes another way.
-    pub fn accept(&mut self) -> usize {
-        self.guard.accept();
-        match self.held.take() {
-            Some(held) => {
-                self.current = held.view;
-                held.turned
-            }
-            None => 0,
-        }
-    }
-
-    fn rule(&mut self, view: View, turned: usize, now: UnixTime) -> Outcome {
-        match self.guard.rule(now, turned, self.current.count_entries()) {
-            Ruling::Take => {
-                self.current = view;
-                self.held = None;
-                Outcome::Taken(turned)
-            }
-            Ruling::Hold => {
-                self.held = Some(Held { view, turned });
-                Outcome::Held(turned)
-            }
-        }
-    }
-
-    fn turned_by(&self, view: &View) -> usize {
-        self.current.turned_by(view, |old, new| same(&self.servers, old, new))
+    /// What is in force, of which the file does not know.
+    pub fn take_unsaved(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.unsaved)
     }
 }
 
-/// Whether both are the same way for mail: a server counts as far as `mailbox_servers` tells them apart.
-fn same(servers: &MailboxServers, old: Way<'_>, new: Way<'_>) -> bool {
-    let connector = |server: Option<&str>| servers.get(server?);
-    match (old, new) {
-        (Way::Here(old), Way::Here(new)) => connector(old) == connector(new),
-        (Way::Target(old), Way::Target(new)) => old.eq_ignore_ascii_case(new),
-        (old, new) => old == new,
+/// As good as not found, with the reason.
+fn withheld(lookup: Lookup, connector: &str) -> Lookup {
+    let Lookup::Found(recipient) = lookup else { return Lookup::NotFound };
+    let rule = format!("held: it is new here, and the last mail for it was accepted by {connector}").into();
+    let recipient = Recipient { kind: Kind::NoMailbox, target: None, rule, ..Recipient::clone(&recipient) };
+    Lookup::Found(Arc::new(recipient))
+}
+
+impl Rules {
+    /// Whether both are the same way for mail: a server counts as far as `mailbox_servers` tells them apart.
+    fn same(&self, old: Way<'_>, new: Way<'_>) -> bool {
+        let connector = |server: Option<&str>| self.servers.get(server?);
+        match (old, new) {
+            (Way::Here(old), Way::Here(new)) => connector(old) == connector(new),
+            (Way::Target(old), Way::Target(new)) => old.eq_ignore_ascii_case(new),
+            (old, new) => old == new,
+        }
     }
 }
 

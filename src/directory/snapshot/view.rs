@@ -2,12 +2,12 @@
 //!
 //! `served` answers from one, and holds another one back while changes wait for somebody to accept them.
 
-use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use super::table::{Means, Table};
 use crate::directory::known::{self, Id, Known, Strength};
-use crate::fast_map::FastMap;
+use crate::fast_map::{FastMap, FastSet};
 use crate::recipient::{Kind, Lookup};
 
 /// A change of one entry.
@@ -76,6 +76,18 @@ pub enum Way<'a> {
     Doubtful,
 }
 
+impl fmt::Display for Way<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nowhere => f.write_str("nobody"),
+            Self::Here(None) => f.write_str("mailbox"),
+            Self::Here(Some(server)) => write!(f, "mailbox on {server}"),
+            Self::Target(target) => f.write_str(target),
+            Self::Doubtful => f.write_str("unclear"),
+        }
+    }
+}
+
 impl View {
     /// As it was read.
     #[must_use]
@@ -132,6 +144,12 @@ impl View {
         self.table.count() - self.hidden().count() + self.changed.values().flatten().count()
     }
 
+    /// The same, about: as many as were read as a whole. It costs nothing.
+    #[must_use]
+    pub fn count_roughly(&self) -> usize {
+        self.table.count().max(self.changed.len())
+    }
+
     /// The entries of the table that something else stands for now.
     fn hidden(&self) -> impl Iterator<Item = usize> {
         let any = !self.changed.is_empty();
@@ -167,37 +185,43 @@ impl View {
         in_table.map(|entry| self.table.known(entry)).chain(changed)
     }
 
-    /// How many entries' addresses another way would be taken for, or none, if `new` were in force. What nobody had, or
-    /// was in doubt about, may become anything.
-    #[must_use]
-    pub fn turned_by(&self, new: &Self, same: impl Fn(Way<'_>, Way<'_>) -> bool) -> usize {
-        let touched = |entry: &usize| !self.changed.contains_key(&self.table.id(*entry));
-        let in_table = self
-            .table
-            .entries()
-            .filter(touched)
-            .filter(|entry| self.table.keys(*entry).any(|key| self.turns(&key, new, &same)));
-        let is_turned = |known: &&Arc<Known>| known.claims.iter().any(|claim| self.turns(&claim.key, new, &same));
-        in_table.count() + self.changed.values().flatten().filter(is_turned).count()
-    }
-
-    /// The same, where only the addresses with these keys can be concerned.
-    #[must_use]
-    pub fn turned_among<'k>(
-        &self,
-        keys: impl Iterator<Item = &'k str>,
-        new: &Self,
-        same: impl Fn(Way<'_>, Way<'_>) -> bool,
-    ) -> usize {
-        let turned = keys.filter(|key| self.turns(key, new, &same));
-        turned.flat_map(|key| self.owners(key)).map(|owner| self.id(owner)).collect::<HashSet<Id>>().len()
-    }
-
-    fn turns(&self, key: &str, new: &Self, same: &impl Fn(Way<'_>, Way<'_>) -> bool) -> bool {
-        match (self.way(key), new.way(key)) {
-            (Way::Nowhere | Way::Doubtful, _) => false,
-            (old, now) => !same(old, now),
+    /// Shows the key of every address that an entry claims; some may come twice.
+    pub fn each_key(&self, see: &mut dyn FnMut(&str)) {
+        for entry in self.table.entries().filter(|entry| !self.changed.contains_key(&self.table.id(*entry))) {
+            self.table.keys(entry).for_each(|key| see(&key));
         }
+        for known in self.changed.values().flatten() {
+            known.claims.iter().for_each(|claim| see(&claim.key));
+        }
+    }
+
+    /// The entries with these ids, as they are.
+    #[must_use]
+    pub fn by_id(&self, ids: &FastSet<Id>) -> FastMap<Id, Known> {
+        let mut found = FastMap::default();
+        let in_table = |id: &Id| ids.contains(id) && !self.changed.contains_key(id);
+        if ids.iter().any(in_table) {
+            for entry in self.table.entries() {
+                let id = self.table.id(entry);
+                if in_table(&id) {
+                    found.insert(id, self.table.known(entry));
+                }
+            }
+        }
+        for id in ids {
+            if let Some(Some(known)) = self.changed.get(id) {
+                found.insert(*id, Known::clone(known));
+            }
+        }
+        found
+    }
+
+    /// Makes the entries with these ids what they are in another view.
+    pub fn take_from(&mut self, other: &Self, ids: &FastSet<Id>) -> Vec<Change> {
+        let mut now = other.by_id(ids);
+        let changes: Vec<Change> = ids.iter().map(|id| now.remove(id).map_or(Change::Gone(*id), Change::Put)).collect();
+        changes.iter().for_each(|change| self.apply(change.clone()));
+        changes
     }
 
     /// Those of the changes that change something, each with the entry as it is now. Directories report much that has
@@ -206,18 +230,7 @@ impl View {
     pub fn news(&self, changes: Vec<Change>) -> Vec<(Change, Option<Known>)> {
         // The last one about an entry counts.
         let mut last: FastMap<Id, Change> = changes.into_iter().map(|change| (change.id(), change)).collect();
-        let mut now: FastMap<Id, Known> = FastMap::default();
-        for entry in self.table.entries() {
-            let id = self.table.id(entry);
-            if last.contains_key(&id) && !self.changed.contains_key(&id) {
-                now.insert(id, self.table.known(entry));
-            }
-        }
-        for id in last.keys() {
-            if let Some(Some(known)) = self.changed.get(id) {
-                now.insert(*id, Known::clone(known));
-            }
-        }
+        let mut now = self.by_id(&last.keys().copied().collect());
         last.retain(|id, change| match (change, now.get(id)) {
             (Change::Gone(_), before) => before.is_some(),
             (Change::Put(_), None) => true,
@@ -286,6 +299,11 @@ impl View {
     #[must_use]
     pub fn owned_by(&self, key: &str) -> Vec<Known> {
         self.owners(key).iter().map(|owner| self.known(*owner)).collect()
+    }
+
+    /// The ids of the entries that own the address with that key.
+    pub fn owner_ids(&self, key: &str) -> impl Iterator<Item = Id> {
+        self.owners(key).into_iter().map(|owner| self.id(owner))
     }
 
     fn id(&self, owner: Owner<'_>) -> Id {

@@ -72,7 +72,7 @@ impl Keeper {
         let snapshot = Arc::clone(&self.snapshot);
         let accepted = match accept {
             Accept::No => 0,
-            Accept::Yes => whole::blocking(move || snapshot.accept()).await?,
+            accept @ (Accept::Yes | Accept::Only(_)) => whole::blocking(move || snapshot.accept(&accept)).await?,
         };
         Ok(Some(Waiting { done, accepted }))
     }

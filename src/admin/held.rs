@@ -1,0 +1,129 @@
+//! Changes of a directory that are held: which they are, taking them, and announcing them (`fingerpost directory held`,
+//! `refresh`, `expect`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use tracing::info;
+
+use super::Parts;
+use super::api::{Accept, Answer, Failed, failed, no_snapshot};
+use super::json::Json;
+use crate::directory::{self, Announced, HeldList, Refreshed};
+use crate::smtp::address::Address;
+
+/// Octets of a list of addresses.
+pub(super) const LONGEST: usize = 64 << 20;
+/// An announcement without an end would be none.
+const LONGEST_TIME: Duration = Duration::from_hours(7 * 24);
+
+pub(super) async fn held(State(parts): State<Arc<Parts>>, Path(name): Path<String>) -> Answer<HeldList> {
+    let in_force = parts.current.load_full();
+    let of = name.clone();
+    // Looking through a million recipients takes its time.
+    let list = tokio::task::spawn_blocking(move || in_force.resolver.directories().held(&of)).await;
+    let list = list.map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "the list broke off; see the log"))?;
+    list.map(Json).ok_or_else(|| no_snapshot(&parts, &name))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Only {
+    only: Option<String>,
+}
+
+/// `?accept` takes what is held; with `&only` that of the addresses in the body, one a line.
+pub(super) async fn refresh(
+    State(parts): State<Arc<Parts>>,
+    Path(name): Path<String>,
+    (Query(accept), Query(Only { only })): (Query<Accept>, Query<Only>),
+    body: String,
+) -> Answer<Refreshed> {
+    let accept = match (accept.is_given()?, only) {
+        (false, None) => directory::Accept::No,
+        (true, None) => directory::Accept::Yes,
+        (true, Some(_)) => directory::Accept::Only(keys(&parts, &name, &body)?),
+        (false, Some(_)) => {
+            return Err(failed(StatusCode::BAD_REQUEST, "`only` says what to accept: write ?accept&only"));
+        }
+    };
+    match &accept {
+        directory::Accept::No => info!(directory = name, "an operator asked for a whole read"),
+        directory::Accept::Yes => {
+            info!(directory = name, "an operator accepted what is held, and asked for a whole read")
+        }
+        directory::Accept::Only(keys) => {
+            info!(directory = name, addresses = keys.len(), "an operator accepted what is held of some addresses");
+        }
+    }
+    let in_force = parts.current.load_full();
+    match in_force.resolver.directories().refresh(&name, accept).await {
+        Some(Ok(refreshed)) => Ok(Json(refreshed)),
+        Some(Err(cause)) => Err(failed(StatusCode::BAD_GATEWAY, format!("directory `{name}` was not read: {cause}"))),
+        None => Err(no_snapshot(&parts, &name)),
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Announcement {
+    only: Option<String>,
+    count: Option<usize>,
+    seconds: u64,
+}
+
+/// What was announced.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Expecting {
+    /// So many addresses, or recipients.
+    pub expected: usize,
+}
+
+/// `?count=N&seconds=S`, or `?only&seconds=S` with the addresses in the body, one a line.
+pub(super) async fn expect(
+    State(parts): State<Arc<Parts>>,
+    Path(name): Path<String>,
+    Query(Announcement { only, count, seconds }): Query<Announcement>,
+    body: String,
+) -> Answer<Expecting> {
+    let during = Duration::from_secs(seconds);
+    if during.is_zero() || during > LONGEST_TIME {
+        return Err(failed(StatusCode::BAD_REQUEST, "an announcement holds for between a second and seven days"));
+    }
+    let announced = match (only, count) {
+        (Some(_), None) => Announced::Only(keys(&parts, &name, &body)?),
+        (None, Some(count)) => Announced::Any(count),
+        _ => return Err(failed(StatusCode::BAD_REQUEST, "say either `only` or `count`")),
+    };
+    let expected = match &announced {
+        Announced::Only(keys) => keys.len(),
+        Announced::Any(count) => *count,
+    };
+    let (in_force, of) = (parts.current.load_full(), name.clone());
+    let taken =
+        tokio::task::spawn_blocking(move || in_force.resolver.directories().announce(&of, announced, during)).await;
+    match taken.map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "the announcement broke off; see the log"))? {
+        Some(Ok(())) => {
+            info!(directory = name, expected, seconds, "an operator announced changes");
+            Ok(Json(Expecting { expected }))
+        }
+        Some(Err(cause)) => Err(failed(StatusCode::CONFLICT, format!("directory `{name}`: {cause}"))),
+        None => Err(no_snapshot(&parts, &name)),
+    }
+}
+
+/// The keys of addresses, one a line.
+fn keys(parts: &Parts, name: &str, body: &str) -> Result<Vec<String>, (StatusCode, Json<Failed>)> {
+    let in_force = parts.current.load_full();
+    let directories = in_force.resolver.directories();
+    let key = |line: &str| match Address::parse(line) {
+        Ok(address) => directories.key(name, &address).ok_or_else(|| no_snapshot(parts, name)),
+        Err(error) => Err(failed(StatusCode::BAD_REQUEST, format!("`{line}` is not an address: {error}"))),
+    };
+    let keys = body.lines().map(str::trim).filter(|line| !line.is_empty()).map(key).collect::<Result<Vec<_>, _>>()?;
+    if keys.is_empty() {
+        return Err(failed(StatusCode::BAD_REQUEST, "the list has no address"));
+    }
+    Ok(keys)
+}

@@ -1,0 +1,236 @@
+//! What `hold_changes` keeps over a restart, in `state_dir`: what changed lately, whether changes are held, and what is
+//! announced.
+//!
+//! After the magic stand records, each framed as in a snapshot's file. Changes are added at the end; whatever else is new,
+//! and a file of which the larger part is over, makes a whole file that takes the place of the old one. Both are synced
+//! before anything else is done: what a power cut took would not go back.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::kept::{Holding, Kept};
+use super::saved::{Unreadable, framed, next};
+use super::window::Undo;
+use crate::directory::expected::Expected;
+
+/// Another one whenever [`Record`], or anything in it, changes.
+const MAGIC: &[u8; 8] = b"FPCHNG1\n";
+/// A file with no more records than this more than it needs stays as it is.
+const SPARE: usize = 64;
+
+/// One record.
+#[derive(Debug, Serialize, Deserialize)]
+enum Record {
+    /// An entry that changed.
+    Undo(Arc<Undo>),
+    /// The last one counts.
+    State { holding: Option<Holding>, expected: Expected },
+}
+
+/// The file.
+#[derive(Debug)]
+pub struct ChangesFile {
+    path: PathBuf,
+    /// Open to be added to; `None`: nothing was written yet.
+    file: Option<File>,
+    /// What stands in it.
+    written: Kept,
+}
+
+impl ChangesFile {
+    /// Reads what was kept. Of a file that is damaged what stands before the damage counts; nothing is kept of one of
+    /// another version.
+    #[must_use]
+    pub fn open(path: PathBuf) -> (Self, Kept) {
+        let kept = read(&path).unwrap_or_else(|error| {
+            tracing::warn!(
+                file = %path.display(),
+                "what changed lately cannot be read: {error}; it cannot be taken back any more, and what was held is \
+                 counted anew"
+            );
+            Kept::default()
+        });
+        // Whatever stands there, the next one is written anew.
+        (Self { path, file: None, written: Kept::default() }, kept)
+    }
+
+    /// Keeps that from now on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn keep(&mut self, kept: Kept) -> io::Result<()> {
+        let known = &self.written;
+        if self.file.is_none() && kept == *known {
+            return Ok(());
+        }
+        let is_same_state = kept.holding == known.holding && kept.expected == known.expected;
+        // What is over stands at the beginning; while changes are held nothing is over.
+        let first = kept.undos.first();
+        let over = first.and_then(|first| known.undos.iter().position(|undo| Arc::ptr_eq(undo, first)));
+        let over = over.unwrap_or(known.undos.len());
+        let still = &known.undos[over..];
+        let continues = still.len() <= kept.undos.len()
+            && still.iter().zip(&kept.undos).all(|(one, other)| Arc::ptr_eq(one, other));
+        let is_spare = over == 0 || (kept.holding.is_none() && over <= kept.undos.len() + SPARE);
+        let Some(file) = self.file.as_mut().filter(|_| is_same_state && continues && is_spare) else {
+            return self.rewrite(kept);
+        };
+        let added = &kept.undos[still.len()..];
+        if added.is_empty() {
+            return Ok(());
+        }
+        let records =
+            added.iter().map(|undo| framed(&Record::Undo(Arc::clone(undo)))).collect::<io::Result<Vec<_>>>()?;
+        let appended = file.write_all(&records.concat()).and_then(|()| file.sync_data());
+        match appended {
+            Ok(()) => self.written.undos.extend_from_slice(added),
+            // The next time all of it is written anew.
+            Err(_) => self.file = None,
+        }
+        appended
+    }
+
+    fn rewrite(&mut self, kept: Kept) -> io::Result<()> {
+        if let Some(folder) = self.path.parent() {
+            crate::private::folder(folder)?;
+        }
+        self.file = None;
+        let new = self.path.with_extension("changes.new");
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&to_bytes(&kept)?)?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)?;
+        if let Some(folder) = self.path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        (self.file, self.written) = (Some(file), kept);
+        Ok(())
+    }
+}
+
+fn to_bytes(kept: &Kept) -> io::Result<Vec<u8>> {
+    let state = Record::State { holding: kept.holding.clone(), expected: kept.expected.clone() };
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(framed(&state)?);
+    for undo in &kept.undos {
+        bytes.extend(framed(&Record::Undo(Arc::clone(undo)))?);
+    }
+    Ok(bytes)
+}
+
+fn read(path: &Path) -> Result<Kept, Unreadable> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Kept::default()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut file = BufReader::new(file);
+    let mut magic = [0; MAGIC.len()];
+    file.read_exact(&mut magic)?;
+    if magic != *MAGIC {
+        return Err(Unreadable::Foreign);
+    }
+    let mut kept = Kept::default();
+    loop {
+        match next(&mut file) {
+            Ok(Some((Record::Undo(undo), _))) => kept.undos.push(undo),
+            Ok(Some((Record::State { holding, expected }, _))) => (kept.holding, kept.expected) = (holding, expected),
+            Ok(None) => return Ok(kept),
+            Err(Unreadable::Foreign) => return Err(Unreadable::Foreign),
+            Err(error) => {
+                tracing::warn!(file = %path.display(), "its end is of no use, what stands before it counts: {error}");
+                return Ok(kept);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::known::{Claim, Id, Known, Meaning, Strength};
+    use crate::formats::Format;
+    use crate::recipient::Kind;
+    use crate::time::{QueueTime, UnixTime};
+
+    fn undo(number: u64) -> Arc<Undo> {
+        let rule = "test".to_owned();
+        let meaning = Meaning { kind: Kind::Mailbox, target: None, mail_server: None, rule, at_odds: None };
+        let keys = vec![format!("u{number}@contoso.com")];
+        let claims = vec![Claim { key: keys[0].clone(), strength: Strength::Certain }];
+        let known = Known { id: Id(number), dn: format!("CN=u{number}"), claims, meaning: Ok(meaning) };
+        let before = number.is_multiple_of(2).then_some(known);
+        Arc::new(Undo { id: Id(number), before, keys, at: QueueTime(number), since: UnixTime(1_800_000_000 + number) })
+    }
+
+    fn example() -> Kept {
+        let holding = Holding { began: UnixTime(1_800_000_005), stayed: vec![Id(2)] };
+        Kept { undos: vec![undo(1), undo(2)], holding: Some(holding), expected: Expected::example() }
+    }
+
+    #[test]
+    fn its_format() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ad.changes");
+        let format = Format { name: "directory-changes", extension: "changes", oldest: 1, current: 1 };
+        format.check(&to_bytes(&example()).unwrap(), |_, bytes| {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(ChangesFile::open(path.clone()).1, example());
+        });
+        fs::write(&path, b"FPCHNG2\n").unwrap();
+        assert!(matches!(read(&path), Err(Unreadable::Foreign)));
+    }
+
+    #[test]
+    fn it_comes_back_as_it_was_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("directories/ad.changes");
+        let (mut file, kept) = ChangesFile::open(path.clone());
+        assert_eq!(kept, Kept::default());
+        file.keep(Kept::default()).unwrap();
+        assert!(!path.exists(), "nothing is to be kept");
+        let undos: Vec<_> = (0..200).map(undo).collect();
+        let of = |range: std::ops::Range<usize>| Kept { undos: undos[range].to_vec(), ..Kept::default() };
+        let held = Kept { undos: undos[10..12].to_vec(), ..example() };
+        // What is to be kept, and how many records of changes the file has then: some that are over may be among them.
+        for (kept, records) in [
+            (of(0..1), 1),
+            (of(0..3), 3),
+            (of(2..5), 5),
+            (of(2..5), 5),
+            (of(5..8), 8),
+            (of(100..101), 9),
+            (of(101..200), 108),
+            (of(199..200), 1),
+            (held, 2),
+            (Kept { undos: undos[11..12].to_vec(), ..example() }, 1),
+            (Kept { undos: vec![undos[20].clone(), undos[22].clone()], ..Kept::default() }, 2),
+            (Kept { undos: vec![undos[20].clone()], ..Kept::default() }, 1),
+            (Kept::default(), 1),
+        ] {
+            file.keep(kept.clone()).unwrap();
+            let read = ChangesFile::open(path.clone()).1;
+            assert_eq!((&read.holding, &read.expected), (&kept.holding, &kept.expected));
+            assert_eq!(read.undos.len(), records);
+            assert!(read.undos.ends_with(&kept.undos) || kept.undos.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_torn_end_costs_what_stands_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ad.changes");
+        let whole = to_bytes(&example()).unwrap();
+        fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+        let (mut file, kept) = ChangesFile::open(path.clone());
+        assert_eq!(kept, Kept { undos: vec![undo(1)], ..example() });
+        file.keep(kept.clone()).unwrap();
+        assert_eq!(ChangesFile::open(path).1, kept);
+    }
+}

@@ -1,0 +1,143 @@
+//! What waits until somebody accepts it, and the list of it. Pure.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Served;
+use crate::directory::known::Id;
+use crate::directory::snapshot::view::{View, Way};
+use crate::directory::snapshot::window::Window;
+use crate::fast_map::{FastMap, FastSet};
+use crate::time::UnixTime;
+
+/// What waits.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    /// What the directory has.
+    pub(super) view: View,
+    /// Each address that waits, by a hash of its key.
+    pub(super) waits: FastMap<Id, Waits>,
+    /// Addresses that are new and not used yet, each with the send connector that accepted the last mail for it.
+    pub(super) withheld: FastMap<String, Arc<str>>,
+    /// Those who had mail at their new place: they stay there.
+    pub(super) stayed: Window,
+    /// When it began.
+    pub(super) began: UnixTime,
+    /// The program was started again, and what the directory has is not known yet.
+    pub(super) is_resuming: bool,
+}
+
+/// An address that waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waits {
+    /// Whose it is.
+    pub(super) recipient: Id,
+    /// When it changed.
+    pub(super) since: UnixTime,
+}
+
+impl Held {
+    /// From now on, with what goes back.
+    pub(super) fn new(view: View, (back, stayed): (&Window, Window), began: UnixTime) -> Self {
+        let mut waits = FastMap::default();
+        for undo in back.undos() {
+            for key in &undo.keys {
+                waits.entry(hash(key)).or_insert(Waits { recipient: undo.id, since: undo.since });
+            }
+        }
+        Self { view, waits, withheld: FastMap::default(), stayed, began, is_resuming: false }
+    }
+
+    /// How many recipients are concerned.
+    pub(super) fn recipients(&self) -> usize {
+        (self.turned() + self.stayed.ids().len()).max(1)
+    }
+
+    /// How many wait.
+    pub(super) fn turned(&self) -> usize {
+        self.waits.values().map(|waits| waits.recipient).collect::<FastSet<Id>>().len()
+    }
+
+    /// When the address with that key changed.
+    pub(super) fn since_of(&self, key: &str) -> UnixTime {
+        self.waits.get(&hash(key)).map_or(self.began, |waits| waits.since)
+    }
+}
+
+/// What an address that waits is known by.
+pub(super) fn hash(key: &str) -> Id {
+    Id::of(key.as_bytes())
+}
+
+/// What is held, address by address.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HeldList {
+    /// So many recipients are concerned; each may have several addresses.
+    pub recipients: usize,
+    /// By address.
+    pub addresses: Vec<HeldAddress>,
+}
+
+/// One address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldAddress {
+    /// The address.
+    pub address: String,
+    /// Where its mail goes, or went: `mailbox`, an address, `nobody`.
+    pub from: String,
+    /// Where it would go.
+    pub to: String,
+    /// When it changed.
+    pub since: UnixTime,
+    /// Why it is here, in words.
+    pub why: String,
+    /// Its mail goes the new way already, and stays there.
+    pub in_force: bool,
+}
+
+impl Served {
+    /// All addresses whose mail would take another way or none, and those who had mail at their new place since.
+    #[must_use]
+    pub fn held_list(&self) -> HeldList {
+        let Some(held) = &self.held else { return HeldList::default() };
+        let mut addresses = Vec::new();
+        let row = |key: &str, from: Way<'_>, to: Way<'_>, why: String| HeldAddress {
+            address: key.to_owned(),
+            from: from.to_string(),
+            to: to.to_string(),
+            since: held.since_of(key),
+            why,
+            in_force: false,
+        };
+        self.current.each_key(&mut |key| {
+            let (from, to) = (self.current.way(key), held.view.way(key));
+            if !matches!(from, Way::Nowhere | Way::Doubtful) && !self.rules.same(from, to) {
+                addresses.push(row(key, from, to, why(to).to_owned()));
+            }
+        });
+        for (key, connector) in &held.withheld {
+            let why = format!("new here; the last mail for it was accepted by {connector}");
+            addresses.push(row(key, Way::Nowhere, held.view.way(key), why));
+        }
+        let before = held.stayed.before(&self.current);
+        for undo in held.stayed.undos() {
+            for key in &undo.keys {
+                let why = "in force: mail was accepted there since".to_owned();
+                let of = row(key, before.way(key), self.current.way(key), why);
+                addresses.push(HeldAddress { since: undo.since, in_force: true, ..of });
+            }
+        }
+        addresses.sort_by(|one, other| (one.in_force, &one.address).cmp(&(other.in_force, &other.address)));
+        addresses.dedup_by(|one, other| one.address == other.address && one.in_force == other.in_force);
+        HeldList { recipients: held.recipients(), addresses }
+    }
+}
+
+fn why(to: Way<'_>) -> &'static str {
+    match to {
+        Way::Nowhere => "taken away",
+        Way::Doubtful => "several entries have it, or its entry is unclear",
+        Way::Here(_) | Way::Target(_) => "turned",
+    }
+}

@@ -1,0 +1,326 @@
+//! What becomes of changes: they are taken, or, once too many recipients' mail would take another way, held, with all that
+//! changed lately taken back. Pure.
+//!
+//! Holding goes on until everything is put right or accepted: what a limit lets through while somebody is putting things
+//! right would be the rest of the accident.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use super::held::{Held, Waits, hash};
+use super::{Now, Outcome, Served};
+use crate::directory::expected::Announced;
+use crate::directory::known::Id;
+use crate::directory::mail::Asked;
+use crate::directory::snapshot::guard::most;
+use crate::directory::snapshot::view::{Change, View, Way};
+use crate::directory::snapshot::window::Undo;
+use crate::fast_map::{FastMap, FastSet};
+use crate::time::QueueTime;
+
+/// Which addresses may be concerned.
+enum Scope {
+    All,
+    Keys(Vec<String>),
+}
+
+/// How two views differ for mail.
+#[derive(Default)]
+struct Difference {
+    /// The recipients.
+    recipients: FastSet<Id>,
+    /// Their addresses, where there are not too many of them.
+    keys: HashSet<String>,
+    /// Of them those that are new.
+    new: HashSet<String>,
+}
+
+/// An address whose mail would take another way.
+struct Turned<'a> {
+    key: &'a str,
+    /// Who had it, or has it now where nobody had.
+    recipient: Id,
+    /// It is new: the send connector of another organisation that served it.
+    served_by: Option<&'a Arc<str>>,
+}
+
+impl Served {
+    /// The directory was read as a whole. The first time everything is taken as it is.
+    pub fn read(&mut self, view: View, now: Now<'_>) -> Outcome {
+        if !self.was_read {
+            (self.current, self.was_read) = (view, true);
+            return Outcome::Taken(0);
+        }
+        if let Some(held) = &mut self.held {
+            (held.view, held.is_resuming) = (view, false);
+            return self.go_on(Scope::All, now);
+        }
+        self.rule(view, Scope::All, now)
+    }
+
+    /// Some entries changed. Returns what of it changes something, and what became of that; what is held is no way round:
+    /// whatever comes meanwhile goes there too, and may be what puts it right.
+    pub fn changed(&mut self, changes: Vec<Change>, now: Now<'_>) -> (Vec<Change>, Outcome) {
+        let news = self.latest().news(changes);
+        self.was_read = true;
+        let mut view = self.latest().clone();
+        news.iter().for_each(|(change, _)| view.apply(change.clone()));
+        // Who had an address, and who shares one from now on.
+        let after = news.iter().filter_map(|(change, _)| match change {
+            Change::Put(known) => Some(known),
+            Change::Gone(_) => None,
+        });
+        let concerned = news.iter().filter_map(|(_, before)| before.as_ref()).chain(after);
+        let keys = concerned.flat_map(|known| &known.claims).map(|claim| claim.key.clone()).collect();
+        let changes: Vec<Change> = news.into_iter().map(|(change, _)| change).collect();
+        let outcome = match &mut self.held {
+            Some(held) if changes.is_empty() => Outcome::Held(held.recipients()),
+            Some(held) => {
+                held.view = view;
+                self.go_on(Scope::Keys(keys), now)
+            }
+            None if changes.is_empty() => Outcome::Taken(0),
+            None => self.rule(view, Scope::Keys(keys), now),
+        };
+        (changes, outcome)
+    }
+
+    /// Somebody says that the changes are meant. Says how many recipients' mail takes another way.
+    pub fn accept(&mut self) -> usize {
+        self.window.clear();
+        let Some(held) = self.held.take() else { return 0 };
+        let turned = held.turned();
+        self.current = held.view;
+        turned
+    }
+
+    /// Somebody says that the changes of these addresses are meant: the entries that have or had them are taken as they are.
+    /// Says how many recipients' mail takes another way.
+    pub fn accept_only(&mut self, keys: &[String], now: Now<'_>) -> usize {
+        let Some(held) = &mut self.held else { return 0 };
+        let meant: HashSet<&String> = keys.iter().collect();
+        held.stayed.retain(|undo| !undo.keys.iter().any(|key| meant.contains(key)));
+        let before = held.turned();
+        self.take_keys(keys);
+        self.go_on(Scope::All, now);
+        before.saturating_sub(self.held.as_ref().map_or(0, Held::turned))
+    }
+
+    /// Takes an announcement until then. What it concerns is held no longer.
+    pub fn announce(&mut self, announced: Announced, until: QueueTime, now: Now<'_>) {
+        self.expected.announce(announced, until);
+        if self.held.is_some() {
+            self.go_on(Scope::All, now);
+        }
+    }
+
+    fn rule(&mut self, view: View, scope: Scope, now: Now<'_>) -> Outcome {
+        self.expected.forget(now.at);
+        self.window.forget(self.rules.limits.within, now.at);
+        let before = self.window.before(&self.current);
+        let scope = match scope {
+            Scope::Keys(keys) => Scope::Keys(keys.into_iter().chain(self.window.keys().map(str::to_owned)).collect()),
+            Scope::All => Scope::All,
+        };
+        let most = most(&self.rules.limits, before.count_roughly()).saturating_add(self.expected.any());
+        let difference = self.difference((&before, &view), &scope, now, most);
+        if difference.recipients.len() > most {
+            return self.hold(before, view, now);
+        }
+        let turned = self.note(&view, difference, now);
+        self.current = view;
+        Outcome::Taken(turned)
+    }
+
+    /// Notes how the entries are that change. Says how many recipients' mail takes another way.
+    fn note(&mut self, view: &View, difference: Difference, now: Now<'_>) -> usize {
+        let mut recipients: BTreeMap<Id, Vec<String>> = BTreeMap::new();
+        for key in difference.keys {
+            let is_new = difference.new.contains(&key) && self.current.way(&key) == Way::Nowhere;
+            if is_new || self.turns(&self.current, view, &key) {
+                let recipient = self.current.owner_ids(&key).chain(view.owner_ids(&key)).next();
+                if let Some(id) = recipient {
+                    recipients.entry(id).or_default().push(key);
+                }
+            }
+        }
+        let turned = recipients.len();
+        let announced = self.expected.any().min(turned);
+        self.expected.use_up(announced);
+        let mut entries: BTreeMap<Id, Vec<String>> = BTreeMap::new();
+        for key in recipients.into_values().skip(announced).flatten() {
+            let owners: FastSet<Id> = self.current.owner_ids(&key).chain(view.owner_ids(&key)).collect();
+            owners.into_iter().for_each(|id| entries.entry(id).or_default().push(key.clone()));
+        }
+        if !entries.is_empty() {
+            self.window.note(&self.current, entries.into_iter().collect(), (now.at, now.day));
+        }
+        turned
+    }
+
+    /// From now on changes are held. All that changed lately goes back, but for those whose mail arrives at their new place.
+    fn hold(&mut self, before: View, view: View, now: Now<'_>) -> Outcome {
+        let stay: FastSet<Id> =
+            self.window.undos().iter().filter(|undo| self.stays(undo, &before, now)).map(|u| u.id).collect();
+        let mut stayed = self.window.clone();
+        stayed.retain(|undo| stay.contains(&undo.id));
+        self.window.retain(|undo| !stay.contains(&undo.id));
+        let mut current = before;
+        current.take_from(&self.current, &stay);
+        self.current = current;
+        self.held = Some(Held::new(view, (&self.window, stayed), now.day));
+        self.go_on(Scope::All, now)
+    }
+
+    /// Whether mail for one of its addresses was accepted at the new place since.
+    fn stays(&self, undo: &Undo, before: &View, now: Now<'_>) -> bool {
+        undo.keys.iter().any(|key| {
+            let way = self.current.way(key);
+            let moved = matches!(way, Way::Here(_) | Way::Target(_)) && !self.rules.same(before.way(key), way);
+            moved && {
+                let answer = self.current.lookup(key);
+                now.mail.arrived(&Asked { directory: &self.rules.name, key, answer: &answer }, undo.at)
+            }
+        })
+    }
+
+    /// Goes on holding, unless there is nothing left to hold. Only these addresses may be concerned.
+    fn go_on(&mut self, scope: Scope, now: Now<'_>) -> Outcome {
+        self.expected.forget(now.at);
+        let expected: Vec<String> = self.expected.keys().map(str::to_owned).collect();
+        let took = self.take_keys(&expected) | self.take_what_is_put_right();
+        let scope = if took { Scope::All } else { scope };
+        let Some(held) = &self.held else { return Outcome::Taken(0) };
+        let (mut waits, mut withheld) = match &scope {
+            Scope::All => (FastMap::default(), FastMap::default()),
+            Scope::Keys(keys) => {
+                let (mut waits, mut withheld) = (held.waits.clone(), held.withheld.clone());
+                for key in keys {
+                    waits.remove(&hash(key));
+                    withheld.remove(key);
+                }
+                (waits, withheld)
+            }
+        };
+        let default = if held.is_resuming { held.began } else { now.day };
+        self.differ((&self.current, &held.view), &scope, now, &mut |turned| {
+            let key = hash(turned.key);
+            let since = held.waits.get(&key).map_or(default, |waits| waits.since);
+            waits.insert(key, Waits { recipient: turned.recipient, since });
+            turned.served_by.map(|connector| withheld.insert(turned.key.to_owned(), Arc::clone(connector)));
+        });
+        let Some(held) = &mut self.held else { return Outcome::Taken(0) };
+        if !held.is_resuming {
+            (held.waits, held.withheld) = (waits, withheld);
+        }
+        if !held.waits.is_empty() || held.is_resuming {
+            return Outcome::Held(held.recipients());
+        }
+        // Those who stayed count still, for as long as they would have.
+        self.window = std::mem::take(&mut held.stayed);
+        self.current = held.view.clone();
+        self.held = None;
+        Outcome::Taken(0)
+    }
+
+    /// Takes the entries that have or had these addresses as the directory has them, and says whether there are any. Others
+    /// are not concerned.
+    fn take_keys(&mut self, keys: &[String]) -> bool {
+        let Some(held) = &self.held else { return false };
+        let concerned =
+            keys.iter().filter(|key| held.withheld.contains_key(*key) || self.turns(&self.current, &held.view, key));
+        let ids: FastSet<Id> =
+            concerned.flat_map(|key| self.current.owner_ids(key).chain(held.view.owner_ids(key))).collect();
+        if ids.is_empty() {
+            return false;
+        }
+        self.window.retain(|undo| !ids.contains(&undo.id));
+        self.unsaved.extend(self.current.take_from(&held.view, &ids));
+        true
+    }
+
+    /// Of those that stayed at their new place some may be back where they were: that is no accident.
+    fn take_what_is_put_right(&mut self) -> bool {
+        let Some(held) = &mut self.held else { return false };
+        if held.stayed.is_empty() || held.is_resuming {
+            return false;
+        }
+        let before = held.stayed.before(&self.current);
+        let (rules, view) = (&self.rules, &held.view);
+        let is_back = |undo: &Undo| undo.keys.iter().all(|key| rules.same(view.way(key), before.way(key)));
+        let back: FastSet<Id> = held.stayed.undos().iter().filter(|undo| is_back(undo)).map(|undo| undo.id).collect();
+        if back.is_empty() {
+            return false;
+        }
+        self.unsaved.extend(self.current.take_from(view, &back));
+        held.stayed.retain(|undo| !back.contains(&undo.id));
+        true
+    }
+
+    /// How they differ; some addresses only, where there are more recipients than that.
+    fn difference(&self, views: (&View, &View), scope: &Scope, now: Now<'_>, most: usize) -> Difference {
+        let mut difference = Difference::default();
+        self.differ(views, scope, now, &mut |turned| {
+            difference.recipients.insert(turned.recipient);
+            if difference.recipients.len() <= most {
+                difference.keys.insert(turned.key.to_owned());
+                turned.served_by.map(|_| difference.new.insert(turned.key.to_owned()));
+            }
+        });
+        difference
+    }
+
+    /// How they differ, address by address; some may come twice.
+    fn differ(&self, (from, to): (&View, &View), scope: &Scope, now: Now<'_>, see: &mut dyn FnMut(Turned<'_>)) {
+        // All addresses of somebody of whom one is announced are.
+        let announced: FastSet<Id> =
+            self.expected.keys().flat_map(|key| from.owner_ids(key).chain(to.owner_ids(key))).collect();
+        let owners = |key: &str| from.owner_ids(key).chain(to.owner_ids(key)).collect::<Vec<Id>>();
+        let mut look = |key: &str| {
+            let is_new = from.way(key) == Way::Nowhere;
+            let served_by = if is_new { self.serves_elsewhere(to, key, now) } else { None };
+            let is_turned = if is_new { served_by.is_some() } else { self.turns(from, to, key) };
+            if !is_turned || (!announced.is_empty() && owners(key).iter().any(|id| announced.contains(id))) {
+                return;
+            }
+            let owner = if is_new { to.owner_ids(key).next() } else { from.owner_ids(key).next() };
+            let Some(recipient) = owner else { return };
+            let Some(served_by) = &served_by else { return see(Turned { key, recipient, served_by: None }) };
+            // All his new addresses go one way.
+            let claims = to.owned_by(key).into_iter().flat_map(|known| known.claims);
+            for claim in claims.filter(|claim| from.way(&claim.key) == Way::Nowhere) {
+                see(Turned { key: &claim.key, recipient, served_by: Some(served_by) });
+            }
+        };
+        match scope {
+            Scope::Keys(keys) => keys.iter().for_each(|key| look(key)),
+            Scope::All => {
+                from.each_key(&mut look);
+                to.each_key(&mut |key| {
+                    if from.way(key) == Way::Nowhere {
+                        look(key);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Whether mail for an address that somebody had takes another way, or none. What nobody had, or was in doubt about,
+    /// may become anything.
+    fn turns(&self, from: &View, to: &View, key: &str) -> bool {
+        match (from.way(key), to.way(key)) {
+            (Way::Nowhere | Way::Doubtful, _) => false,
+            (old, now) => !self.rules.same(old, now),
+        }
+    }
+
+    /// The send connector of another organisation that accepted the last mail for an address, where its mail would go
+    /// another way.
+    fn serves_elsewhere(&self, to: &View, key: &str, now: Now<'_>) -> Option<Arc<str>> {
+        if !matches!(to.way(key), Way::Here(_) | Way::Target(_)) {
+            return None;
+        }
+        let answer = to.lookup(key);
+        now.mail.serves_elsewhere(&Asked { directory: &self.rules.name, key, answer: &answer })
+    }
+}

@@ -1,0 +1,99 @@
+//! What changed lately and is in force: how each entry was before, so that all of it can go back once more has changed
+//! than `hold_changes` lets through. No longer than that limit. Pure; time is an argument.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::view::{Change, View};
+use crate::directory::known::{Id, Known};
+use crate::fast_map::FastSet;
+use crate::time::{QueueTime, UnixTime};
+
+/// One entry that changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undo {
+    /// Which.
+    pub id: Id,
+    /// As it was; `None`: it was not there.
+    pub before: Option<Known>,
+    /// The addresses whose mail takes another way for it.
+    pub keys: Vec<String>,
+    /// When it changed, by the queue's time.
+    pub at: QueueTime,
+    /// The same by the clock on the wall, for people.
+    pub since: UnixTime,
+}
+
+/// The entries that changed lately, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct Window {
+    undos: Vec<Arc<Undo>>,
+}
+
+impl Window {
+    /// As it was kept.
+    #[must_use]
+    pub fn new(undos: Vec<Arc<Undo>>) -> Self {
+        Self { undos }
+    }
+
+    /// What is to be kept.
+    #[must_use]
+    pub fn undos(&self) -> &[Arc<Undo>] {
+        &self.undos
+    }
+
+    /// Whether nothing changed lately.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.undos.is_empty()
+    }
+
+    /// Forgets what is older.
+    pub fn forget(&mut self, within: Duration, now: QueueTime) {
+        let young = |undo: &Arc<Undo>| now.since(undo.at) < within;
+        self.undos.retain(young);
+    }
+
+    /// Notes that these entries change from what they are in a view.
+    pub fn note(&mut self, from: &View, ids: Vec<(Id, Vec<String>)>, (at, since): (QueueTime, UnixTime)) {
+        let mut before = from.by_id(&ids.iter().map(|(id, _)| *id).collect());
+        for (id, keys) in ids {
+            self.undos.push(Arc::new(Undo { id, before: before.remove(&id), keys, at, since }));
+        }
+    }
+
+    /// As everything was before: what is in force, with all of it taken back.
+    #[must_use]
+    pub fn before(&self, current: &View) -> View {
+        let mut view = current.clone();
+        // The oldest state of an entry counts: it comes last.
+        for undo in self.undos.iter().rev() {
+            view.apply(undo.before.clone().map_or(Change::Gone(undo.id), Change::Put));
+        }
+        view
+    }
+
+    /// The addresses whose mail takes another way for it, some of them twice.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.undos.iter().flat_map(|undo| &undo.keys).map(String::as_str)
+    }
+
+    /// Keeps the undos of these entries, or of all others.
+    pub fn retain(&mut self, is_kept: impl Fn(&Undo) -> bool) {
+        self.undos.retain(|undo| is_kept(undo));
+    }
+
+    /// The entries.
+    #[must_use]
+    pub fn ids(&self) -> FastSet<Id> {
+        self.undos.iter().map(|undo| undo.id).collect()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.undos.clear();
+    }
+}

@@ -1,0 +1,77 @@
+//! What operators say about held changes, and what is kept of it.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::served::{HeldList, Now, Outcome, Served};
+use super::{Accept, Snapshot};
+use crate::directory::expected::Announced;
+use crate::time::UnixTime;
+
+impl Snapshot {
+    /// Somebody says that the changes are meant. Says how many recipients' mail takes another way.
+    pub fn accept(&self, accept: &Accept) -> usize {
+        let _turn = self.turn();
+        let mut served = self.serving();
+        if !served.is_holding() {
+            return 0;
+        }
+        let turned = match accept {
+            Accept::No => return 0,
+            Accept::Yes => served.accept(),
+            Accept::Only(keys) => served.accept_only(keys, self.now()),
+        };
+        // Nobody has confirmed it now: neither is it fresher than before, nor is a not-found believed.
+        self.take_word(served, turned);
+        turned
+    }
+
+    /// Takes an announcement of changes that are neither to count nor to be held, for so long.
+    ///
+    /// # Errors
+    /// Nothing was read yet, so that everything is taken as it is.
+    pub fn announce(&self, announced: Announced, during: Duration) -> Result<(), String> {
+        if self.served.load().is_none() {
+            return Err("nothing was read yet; the first read is taken as it is".to_owned());
+        }
+        let _turn = self.turn();
+        let (mut served, now) = (self.serving(), self.now());
+        let before = served.held();
+        served.announce(announced, now.at.plus(during), now);
+        let turned = before.saturating_sub(served.held());
+        self.take_word(served, turned);
+        Ok(())
+    }
+
+    /// What somebody said is in force and kept.
+    fn take_word(&self, mut served: Served, turned: usize) {
+        self.keep(&served);
+        let unsaved = served.take_unsaved();
+        let is_over = self.served.load().as_deref().is_some_and(Served::is_holding) && !served.is_holding();
+        match is_over {
+            true => self.file_is_behind.store(true, Ordering::Relaxed),
+            false if unsaved.is_empty() => {}
+            false => self.note(unsaved, None, self.contact().confirmed().unwrap_or_else(UnixTime::steady)),
+        }
+        let outcome = if served.is_holding() { Outcome::Held(served.held()) } else { Outcome::Taken(turned) };
+        self.publish(served, outcome);
+    }
+
+    /// What is held, address by address.
+    #[must_use]
+    pub fn held_list(&self) -> HeldList {
+        self.served.load().as_deref().map(Served::held_list).unwrap_or_default()
+    }
+
+    pub(super) fn now(&self) -> Now<'_> {
+        Now { at: self.mail.now(), day: UnixTime::now(), mail: &*self.mail }
+    }
+
+    pub(super) fn keep(&self, served: &Served) {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = changes.keep(served.kept()) {
+            tracing::warn!(directory = %self.name, "what changed lately cannot be kept over a restart: {error}");
+        }
+    }
+}
