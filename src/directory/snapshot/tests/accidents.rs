@@ -349,7 +349,7 @@ macro_rules! accidents {
             $(#[test] fn $name() { super::$name(1); })*
         }
         mod of_100000 {
-            $(#[test] #[ignore = "a minute without optimization: cargo test --lib accidents -- --ignored"] fn $name() { super::$name(10); })*
+            $(#[test] #[ignore = "three minutes without optimization: cargo test --lib accidents -- --ignored"] fn $name() { super::$name(10); })*
         }
     };
 }
