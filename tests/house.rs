@@ -55,6 +55,7 @@ const PURE: &[&str] = &[
     "src/strangers/sums.rs",
     "src/guesses",
     "src/directory/known.rs",
+    "src/directory/odd.rs",
     "src/directory/profile",
     "src/directory/remembered.rs",
     "src/directory/snapshot/guard.rs",

@@ -15,22 +15,26 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::answer::Reading;
 pub use self::examination::Examination;
 pub use self::follow::Refreshed;
 use self::follow::{Doubted, Keeper, Refresh, Request};
 use self::holding::Holding;
+use self::oddities::Oddities;
 use self::pulse::Pulse;
+use self::shown::{By, Shown};
 use self::supervisor::{State, Supervisor};
 use crate::config::{LdapConfig, LdapMode};
 use crate::directory::cache::{Cache, Condition, is_known};
 use crate::directory::in_flight::InFlight;
+use crate::directory::odd;
 use crate::directory::shares::{Most, Shares, Turn};
 use crate::directory::snapshot::report::SnapshotReport;
 use crate::directory::snapshot::served::Served;
 use crate::directory::snapshot::{Accept, Snapshot};
 use crate::directory::{Asked, Directory, result};
 use crate::metrics::Metrics;
-use crate::recipient::{Answer, Fresh, Lookup};
+use crate::recipient::{Answer, Fresh, Kind, Lookup};
 use crate::routing::verdict::{Freshness, Question};
 use crate::smtp::address::Address;
 use crate::time::UnixTime;
@@ -43,10 +47,12 @@ mod follow;
 mod gate;
 mod holding;
 mod login;
+mod oddities;
 mod pulse;
 mod root;
 mod search;
 mod server;
+mod shown;
 mod stream;
 mod supervisor;
 mod tls;
@@ -99,6 +105,8 @@ struct Asker {
     patience: Duration,
     /// How often a question is asked, on one connection each.
     attempts: usize,
+    oddities: Oddities,
+    shown: Shown,
 }
 
 impl LdapDirectory {
@@ -159,6 +167,8 @@ impl LdapDirectory {
             metrics: metrics.clone(),
             patience: if one { config.timeout } else { config.timeout / 3 },
             attempts,
+            oddities: Oddities::default(),
+            shown: Shown::default(),
         };
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
         let holding = folder.filter(|_| kept.is_none()).map(|folder| Holding::open(name, config, folder, metrics));
@@ -309,7 +319,7 @@ impl Asker {
         Answer { lookup, fresh: Fresh::Live }
     }
 
-    async fn lookup(&self, address: &Address) -> Lookup {
+    async fn lookup(self: &Arc<Self>, address: &Address) -> Lookup {
         let filter = self.config.profile.filter(std::iter::once(address).chain(&self.config.probe)).to_string();
         let reply = match self.search(&filter).await {
             Ok((reply, _)) => reply,
@@ -320,14 +330,32 @@ impl Asker {
         };
         let reading = answer::read(&self.config, &reply, address);
         self.pulse.health(&reading.health);
-        if let Some(at_odds) = reading.at_odds {
-            self.metrics.directory_contradictions.with_label_values(&[&*self.name]).inc();
-            tracing::debug!(directory = %self.name, %address, "the type decides: {at_odds}");
+        self.met(&reading.known);
+        if let Some(at_odds) = &reading.at_odds {
+            tracing::debug!(directory = %self.name, %address, "{at_odds}");
         }
-        if reading.health.is_ok() {
-            self.compare(address, &reading.lookup);
+        let healthy = reading.health.is_ok();
+        let lookup = self.believed(reading).await;
+        if healthy {
+            self.compare(address, &lookup);
         }
-        reading.lookup
+        lookup
+    }
+
+    /// The answer, unless it rests on the absence of attributes that no entry shows: the right to read them may be missing.
+    async fn believed(self: &Arc<Self>, reading: Reading) -> Lookup {
+        let rests_on = match &reading.lookup {
+            Lookup::Found(recipient) if recipient.kind == Kind::NoMailbox => {
+                reading.at_odds.as_deref().is_some_and(odd::is_lack).then_some(By::Kind)
+            }
+            // The probe would show it.
+            Lookup::NotFound => self.config.probe.is_none().then_some(By::Address),
+            _ => None,
+        };
+        match rests_on {
+            Some(by) => self.shown(by).await.map_or_else(Lookup::Unavailable, |()| reading.lookup),
+            None => reading.lookup,
+        }
     }
 
     /// A connection that was lost or fell silent is in doubt before anything else is known of it.

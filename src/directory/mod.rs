@@ -14,6 +14,7 @@ pub mod known;
 pub mod ldap;
 mod line;
 mod login;
+pub mod odd;
 pub mod profile;
 mod refreshing;
 pub mod remembered;
@@ -323,6 +324,7 @@ fn forget(previous: &[Built], built: &[Built], metrics: &Metrics) {
         let _ = metrics.directory_snapshot_age.remove_label_values(&[&*gone.name]);
         let _ = metrics.directory_changes_held.remove_label_values(&[&*gone.name]);
         let _ = metrics.directory_accepts_everything.remove_label_values(&[&*gone.name]);
+        let _ = metrics.directory_contradictions.remove_label_values(&[&*gone.name]);
         for kind in Kind::ALL {
             let _ = metrics.directory_recipients.remove_label_values(&[&*gone.name, kind.as_str()]);
         }

@@ -1,6 +1,6 @@
 //! The operator's own attributes and filter (`profile = "custom"`).
 
-use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
+use super::{DisabledAccounts, Entry, Rules, Unclear, away, plain_meaning};
 use crate::config::CustomProfile;
 use crate::directory::filter::Filter;
 use crate::directory::known::{self, Claim, Meaning, Strength};
@@ -37,7 +37,7 @@ impl Rules for CustomProfile {
             None => None,
         };
         let meaning = match target {
-            Some((name, target)) => plain_meaning(Kind::MailUser, Some(target), name),
+            Some((name, target)) => away(Kind::MailUser, target, name),
             None if entry.has_class(&classes) => plain_meaning(Kind::Group, None, "a group's objectClass"),
             None => plain_meaning(Kind::Mailbox, None, "an entry with the address"),
         };
@@ -86,6 +86,7 @@ mod tests {
             (&[mail, ("forward", "smtp:a@other.example")], "mail-user for a@other.example"),
             (&[mail, ("forward", "a@contoso.com")], "mailbox"),
             (&[mail, ("forward", "nowhere")], "unavailable"),
+            (&[mail, ("forward", "NOTES:Ann Lee/Contoso@Contoso")], "mail-user"),
             (&[mail, group], "group"),
         ] {
             let entries = [entry("uid=a", attributes)];

@@ -21,9 +21,10 @@ use self::report::SnapshotReport;
 use self::saved::Writer;
 use self::served::{Outcome, Served};
 use self::suspect::Suspect;
-use self::view::{Change, View, Way};
+use self::view::{Change, View};
 use crate::config::{LdapConfig, SnapshotConfig};
 use crate::directory::known::Id;
+use crate::directory::odd::Telling;
 use crate::directory::refreshing::Refreshing;
 use crate::metrics::Metrics;
 use crate::recipient::{Kind, Lookup};
@@ -32,6 +33,7 @@ use crate::time::UnixTime;
 mod contact;
 pub mod guard;
 mod journal;
+mod odd;
 pub mod position;
 pub mod report;
 pub mod saved;
@@ -63,6 +65,9 @@ pub struct Snapshot {
     /// What is served has come about in a way that the file does not tell.
     file_is_behind: AtomicBool,
     metrics: Metrics,
+    /// The account that reads, for people.
+    reader: String,
+    telling: Mutex<Telling>,
 }
 
 /// Whether changes that are held are meant.
@@ -99,6 +104,8 @@ impl Snapshot {
             version: AtomicU64::new(1),
             file_is_behind: AtomicBool::new(false),
             metrics: metrics.clone(),
+            reader: directory.bind_dn.clone(),
+            telling: Mutex::default(),
         };
         snapshot.load();
         snapshot.measure();
@@ -142,12 +149,16 @@ impl Snapshot {
             (contact.age(now), contact.last_followed())
         };
         let served = self.served.load();
-        let lookup = served.as_deref()?.lookup(key);
+        let served = served.as_deref()?;
+        let lookup = served.lookup(key);
         let believed = match &lookup {
             Lookup::Found(recipient) if recipient.kind != Kind::NoMailbox => {
                 age.is_some_and(|age| age <= self.config.max_stale)
             }
-            Lookup::Found(_) | Lookup::NotFound => followed.is_some_and(|at| at.elapsed() <= self.follows_for),
+            // Where nothing shows who is a recipient, the directory is asked whether that may be read.
+            Lookup::Found(_) | Lookup::NotFound => {
+                served.current().shows_recipients() && followed.is_some_and(|at| at.elapsed() <= self.follows_for)
+            }
             // Somebody may be putting it right.
             Lookup::Ambiguous(_) | Lookup::Unavailable(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_) => false,
         };
@@ -232,12 +243,7 @@ impl Snapshot {
         let kept = |error: &dyn std::fmt::Display| format!("{}: {error}", self.path.display());
         let (written, table) = writer.finish(position.clone()).map_err(|error| kept(&error))?;
         let view = View::new(table);
-        if let Some(probe) = probe.filter(|probe| view.way(probe) == Way::Nowhere) {
-            return Err(format!(
-                "the probe {probe} is not a recipient among {} entries: check base and rights",
-                view.count_entries()
-            ));
-        }
+        probe.map_or(Ok(()), |probe| view.vouched_for(probe))?;
         let mut served = self.serving();
         let outcome = served.read(view, now);
         match outcome {
@@ -361,6 +367,7 @@ impl Snapshot {
         }
         let held = served.as_deref().map_or(0, Served::held);
         self.metrics.directory_changes_held.with_label_values(&[name]).set(i64::try_from(held).unwrap_or(i64::MAX));
+        self.tell_odd();
         self.tell_age();
     }
 
