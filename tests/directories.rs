@@ -37,6 +37,8 @@ mod openldap;
 mod holding;
 #[path = "directories/proxy.rs"]
 mod proxy;
+#[path = "directories/rights.rs"]
+mod rights;
 #[path = "directories/shares.rs"]
 mod shares;
 #[path = "directories/shown.rs"]

@@ -13,6 +13,7 @@ use crate::recipient::{Kind, Lookup};
 use crate::smtp::address::Address;
 
 mod active_directory;
+mod active_directory_synced;
 mod custom;
 mod domino;
 mod entry;
@@ -126,6 +127,7 @@ impl Profile {
     fn rules(&self) -> &dyn Rules {
         match self {
             Self::ActiveDirectory => &active_directory::ActiveDirectory,
+            Self::ActiveDirectorySynced => &active_directory_synced::ActiveDirectorySynced,
             Self::Openldap => &openldap::Openldap,
             Self::GroupWise => &groupwise::GroupWise,
             Self::Kerio => &kerio::Kerio,

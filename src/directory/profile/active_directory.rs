@@ -66,22 +66,12 @@ impl Rules for ActiveDirectory {
         KINDS_BY.to_vec()
     }
 
-    /// `userPrincipalName` is a logon name, never an address.
     fn filters(&self, address: &Address) -> Vec<Filter<'_>> {
-        if let Some(name) = legacy_name::decoded(address) {
-            let own = Filter::equals("legacyExchangeDN", name.as_str());
-            return vec![own, Filter::equals("proxyAddresses", format!("X500:{name}"))];
-        }
-        let both = |text: &String| {
-            [Filter::equals("proxyAddresses", format!("smtp:{text}")), Filter::equals("mail", text.as_str())]
-        };
-        spellings(address).iter().flat_map(both).collect()
+        Self::filters_of(address)
     }
 
-    /// DOMAIN\name is how Windows writes it.
     fn login_filters(&self, name: &str) -> Vec<Filter<'_>> {
-        let account = name.rsplit_once('\\').map_or(name, |(_, account)| account);
-        vec![Filter::equals("sAMAccountName", account), Filter::equals("userPrincipalName", name)]
+        Self::login_filters_of(name)
     }
 
     fn key<'a>(&self, address: &'a Address) -> Cow<'a, str> {
@@ -90,17 +80,7 @@ impl Rules for ActiveDirectory {
 
     /// `proxyAddresses` decides; `mail` counts only where no `proxyAddresses` matched, on mail-enabled entries.
     fn claims(&self, entry: &Entry) -> Vec<Claim> {
-        let mut claims = Vec::new();
-        for value in entry.values("proxyaddresses") {
-            if let Some(address) = without_prefix(value, "smtp:").and_then(|text| Address::parse(text.trim()).ok()) {
-                known::claim(&mut claims, address.key(), Strength::Certain);
-            } else if let Some(name) = without_prefix(value, "x500:") {
-                known::claim(&mut claims, &legacy_name::key(name), Strength::Certain);
-            }
-        }
-        if let Some(name) = entry.first("legacyexchangedn") {
-            known::claim(&mut claims, &legacy_name::key(name), Strength::Certain);
-        }
+        let mut claims = certain_claims(entry);
         if MAIL_ENABLED.iter().any(|name| entry.has(name)) {
             entry.claim("mail", Strength::Fallback, &mut claims);
         }
@@ -134,6 +114,42 @@ impl Rules for ActiveDirectory {
         }
         Ok(meaning)
     }
+}
+
+impl ActiveDirectory {
+    /// `userPrincipalName` is a logon name, never an address.
+    pub(super) fn filters_of<'a>(address: &Address) -> Vec<Filter<'a>> {
+        if let Some(name) = legacy_name::decoded(address) {
+            let own = Filter::equals("legacyExchangeDN", name.clone());
+            return vec![own, Filter::equals("proxyAddresses", format!("X500:{name}"))];
+        }
+        let both = |text: &String| {
+            [Filter::equals("proxyAddresses", format!("smtp:{text}")), Filter::equals("mail", text.clone())]
+        };
+        spellings(address).iter().flat_map(both).collect()
+    }
+
+    /// DOMAIN\name is how Windows writes it.
+    pub(super) fn login_filters_of<'a>(name: &str) -> Vec<Filter<'a>> {
+        let account = name.rsplit_once('\\').map_or(name, |(_, account)| account);
+        vec![Filter::equals("sAMAccountName", account), Filter::equals("userPrincipalName", name)]
+    }
+}
+
+/// The addresses and names of Exchange's in `proxyAddresses` and `legacyExchangeDN`.
+pub(super) fn certain_claims(entry: &Entry) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    for value in entry.values("proxyaddresses") {
+        if let Some(address) = without_prefix(value, "smtp:").and_then(|text| Address::parse(text.trim()).ok()) {
+            known::claim(&mut claims, address.key(), Strength::Certain);
+        } else if let Some(name) = without_prefix(value, "x500:") {
+            known::claim(&mut claims, &legacy_name::key(name), Strength::Certain);
+        }
+    }
+    if let Some(name) = entry.first("legacyexchangedn") {
+        known::claim(&mut claims, &legacy_name::key(name), Strength::Certain);
+    }
+    claims
 }
 
 /// The type decides, whatever the attributes say: a remote mailbox may carry a stale `homeMDB`.
