@@ -33,7 +33,7 @@ use crate::time::UnixTime;
 mod contact;
 pub mod guard;
 mod journal;
-mod odd;
+mod measure;
 pub mod position;
 pub mod report;
 pub mod saved;
@@ -357,20 +357,6 @@ impl Snapshot {
         self.measure();
     }
 
-    fn measure(&self) {
-        let name = &*self.name;
-        let served = self.served.load();
-        let counts = served.as_deref().map(|served| served.current().count_kinds()).unwrap_or_default();
-        for (kind, count) in Kind::ALL.iter().zip(counts) {
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.metrics.directory_recipients.with_label_values(&[name, kind.as_str()]).set(count);
-        }
-        let held = served.as_deref().map_or(0, Served::held);
-        self.metrics.directory_changes_held.with_label_values(&[name]).set(i64::try_from(held).unwrap_or(i64::MAX));
-        self.tell_odd();
-        self.tell_age();
-    }
-
     fn contact(&self) -> MutexGuard<'_, Contact> {
         self.contact.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -380,10 +366,13 @@ impl Snapshot {
     }
 }
 
+/// Another one whenever entries are judged by other rules.
+const RULES: u32 = 2;
+
 /// What tells one way of reading a directory from another: where, by which rules, and of which version of the program.
 fn what_is_read(directory: &LdapConfig) -> Id {
     let LdapConfig { base, profile, refuse_disabled, .. } = directory;
-    Id::of(format!("{} {base:?} {profile:?} {refuse_disabled}", env!("CARGO_PKG_VERSION")).as_bytes())
+    Id::of(format!("{} {RULES} {base:?} {profile:?} {refuse_disabled}", env!("CARGO_PKG_VERSION")).as_bytes())
 }
 
 /// One line where changes begin to be held, or no longer are.
