@@ -39,6 +39,8 @@ mod holding;
 mod proxy;
 #[path = "directories/rights.rs"]
 mod rights;
+#[path = "directories/rights_openldap.rs"]
+mod rights_openldap;
 #[path = "directories/shares.rs"]
 mod shares;
 #[path = "directories/shown.rs"]

@@ -287,7 +287,15 @@ impl Asker {
     /// What the snapshot has.
     fn in_memory(&self, address: &Address) -> Option<Lookup> {
         let snapshot = self.snapshot.as_ref()?;
-        let lookup = snapshot.answer(&self.config.profile.key(address), UnixTime::steady())?;
+        let key = self.config.profile.key(address);
+        let lookup = snapshot.answer(&key, UnixTime::steady())?;
+        // Whether others show what this one lacks, the directory is to be asked first.
+        if matches!(&lookup, Lookup::Found(recipient) if recipient.kind == Kind::NoMailbox)
+            && snapshot.served().is_some_and(|served| served.current().lacks(&key))
+            && !self.is_shown(By::Kind)
+        {
+            return None;
+        }
         (is_known(&lookup) || self.condition() == Condition::Well).then_some(lookup)
     }
 

@@ -126,6 +126,11 @@ impl Columns {
         }
         let elsewhere = matches!(kind, Kind::MailUser | Kind::Contact);
         let target = target.or(other);
+        if elsewhere && target.is_none() && !self.0.contains(&Column::External) {
+            let message = "this recipient's mailbox is elsewhere, and the file does not say where; export \
+                           ExternalEmailAddress too";
+            return Err(Problem { line, message: message.to_owned() });
+        }
         // Without a target it is nobody's way.
         let kind = if elsewhere && target.is_none() { Kind::NoMailbox } else { kind };
         if entry.addresses.is_empty() && kind == Kind::NoMailbox {

@@ -50,6 +50,22 @@ struct Seen {
     until: Instant,
 }
 
+impl Shown {
+    fn of(&self, by: By) -> &Mutex<Option<Seen>> {
+        match by {
+            By::Address => &self.addresses,
+            By::Kind => &self.kinds,
+        }
+    }
+}
+
+impl Seen {
+    /// What still holds.
+    fn now(&self) -> Option<&Result<(), Arc<str>>> {
+        (self.until > Instant::now()).then_some(&self.result)
+    }
+}
+
 impl Asker {
     /// Whether some entry shows one of the attributes.
     ///
@@ -61,14 +77,20 @@ impl Asker {
         search.await.unwrap_or_else(|_| Err("the search for rights broke off".into()))
     }
 
+    /// Whether it is known that some entry does.
+    pub(super) fn is_shown(&self, by: By) -> bool {
+        let known = self.shown.of(by).try_lock();
+        known.is_ok_and(|known| known.as_ref().and_then(Seen::now).is_some_and(|result| result.is_ok()))
+    }
+
     async fn see(&self, by: By) -> Result<(), Arc<str>> {
-        let (known, attributes) = match by {
-            By::Address => (&self.shown.addresses, self.config.profile.found_by()),
-            By::Kind => (&self.shown.kinds, self.config.profile.kinds_by()),
+        let attributes = match by {
+            By::Address => self.config.profile.found_by(),
+            By::Kind => self.config.profile.kinds_by(),
         };
-        let mut known = known.lock().await;
-        if let Some(seen) = known.as_ref().filter(|seen| seen.until > Instant::now()) {
-            return seen.result.clone();
+        let mut known = self.shown.of(by).lock().await;
+        if let Some(result) = known.as_ref().and_then(Seen::now) {
+            return result.clone();
         }
         let unclear = |cause: String| (Err(Arc::from(cause)), UNCLEAR);
         let (result, holds) = match timeout(PATIENCE, self.search_for(&attributes)).await {

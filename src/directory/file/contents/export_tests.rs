@@ -118,6 +118,12 @@ fn what_is_wrong_with_an_export_is_said_with_its_cure() {
         ),
         (
             "x.csv",
+            b"PrimarySmtpAddress,RecipientTypeDetails\na@b.c,UserMailbox\nb@b.c,RemoteUserMailbox\n",
+            "x.csv:3: this recipient's mailbox is elsewhere, and the file does not say where; export \
+             ExternalEmailAddress too",
+        ),
+        (
+            "x.csv",
             b"PrimarySmtpAddress,RecipientTypeDetails\n,UserMailbox\n",
             "x.csv:2: an entry without an address; \
              write address",

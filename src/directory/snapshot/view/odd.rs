@@ -22,6 +22,12 @@ impl View {
         groups
     }
 
+    /// Whether who owns the address with that key lacks what its like have.
+    #[must_use]
+    pub fn lacks(&self, key: &str) -> bool {
+        self.owned_by(key).iter().any(|known| known.odd().is_some_and(odd::is_lack))
+    }
+
     /// Whether some entry shows that recipients can be told from others, as it was read as a whole. Where none does, nobody
     /// is known not to be one.
     #[must_use]
