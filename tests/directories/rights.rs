@@ -183,6 +183,37 @@ async fn a_right_that_is_withdrawn_everywhere_shows_in_the_probe() {
     assert_eq!(both.snapshot.answer_any("nobody@contoso.test").await, Unavailable);
 }
 
+/// Where many are concerned memory goes on as before, and says what is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_withdrawn_from_many_turns_nobody_around() {
+    let samba = SambaAd::start();
+    let password = samba.add_reader();
+    let people = (0..60).map(|n| {
+        format!(
+            "dn: CN=u{n},CN=Users,{BASE}\nchangetype: add\nobjectClass: user\nsAMAccountName: u{n}\n\
+             proxyAddresses: SMTP:u{n}@contoso.test\nmailNickname: u{n}\nmsExchRecipientTypeDetails: 2147483648\n\
+             targetAddress: SMTP:u{n}@other.example\n\n"
+        )
+    });
+    samba.modify(&people.collect::<String>());
+    let both = Both::of(config(vec![samba.url()], &[""], &password)).await;
+    let away = |n: usize| Away(Kind::MailUser, format!("u{n}@other.example"));
+    assert_eq!(both.snapshot.in_memory("u7@contoso.test"), Some(away(7)));
+    samba.hide(&samba.schema_id("targetAddress"));
+    let refreshed = both.snapshot.refresh(Accept::No).await.unwrap();
+    assert_eq!(refreshed.held, 60);
+    for n in 0..60 {
+        let address = format!("u{n}@contoso.test");
+        assert_eq!(both.snapshot.in_memory(&address), Some(away(n)));
+        assert_eq!(both.lookup.answer_any(&address).await, Unavailable);
+    }
+    assert_eq!(both.count().await, [60, 60, 60], "what is held says why");
+    // Whoever accepts it all the same has no answer instead of a wrong one.
+    both.snapshot.refresh(Accept::Yes).await.unwrap();
+    assert_eq!(both.snapshot.in_memory("u7@contoso.test"), None);
+    assert_eq!(both.snapshot.answer_any("u7@contoso.test").await, Unavailable);
+}
+
 /// Without a probe one search an hour says whether any entry shows the attributes that an answer rests on.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_shows_no_sign_of_mail_is_nobody_only_where_others_show_one() {

@@ -185,7 +185,8 @@ impl SambaAd {
         self.modify(&format!("dn: {group}\nchangetype: modify\ndelete: member\nmember: {everybody}\n"));
     }
 
-    fn schema_id(&self, attribute: &str) -> String {
+    /// The `schemaIDGUID` of an attribute.
+    pub fn schema_id(&self, attribute: &str) -> String {
         line(&run(&mut self.tool(&["schema", "attribute", "show", attribute])), "schemaIDGUID:")
     }
 
