@@ -72,6 +72,9 @@ impl Asker {
     /// # Errors
     /// None does, or nobody can say.
     pub(super) async fn shown(self: &Arc<Self>, by: By) -> Result<(), Arc<str>> {
+        if self.is_shown(by) {
+            return Ok(());
+        }
         let asker = Arc::clone(self);
         let search = tokio::spawn(async move { asker.see(by).await });
         search.await.unwrap_or_else(|_| Err("the search for rights broke off".into()))
