@@ -343,11 +343,22 @@ impl Asker {
             tracing::debug!(directory = %self.name, %address, "{at_odds}");
         }
         let healthy = reading.health.is_ok();
-        let lookup = self.believed(reading).await;
+        let lookup = match (self.believed(reading).await, self.unread(address)) {
+            // It was the address of an entry whose addresses may not be read any more.
+            (Lookup::NotFound, Some(unread)) => unread,
+            (lookup, _) => lookup,
+        };
         if healthy {
             self.compare(address, &lookup);
         }
         lookup
+    }
+
+    /// What the snapshot says of an address whose owner lacks what its like have.
+    fn unread(&self, address: &Address) -> Option<Lookup> {
+        let (served, key) = (self.snapshot.as_ref()?.served()?, self.config.profile.key(address));
+        let lookup = served.current().lookup(&key);
+        (matches!(lookup, Lookup::Unavailable(_)) && served.current().lacks(&key)).then_some(lookup)
     }
 
     /// The answer, unless it rests on the absence of attributes that no entry shows: the right to read them may be missing.

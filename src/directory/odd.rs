@@ -38,6 +38,12 @@ pub fn is_lack(text: &str) -> bool {
     text.starts_with(ONE) && text.ends_with(CURE)
 }
 
+/// Whether the entry's addresses are among what it lacks.
+#[must_use]
+pub fn lacks_addresses(text: &str) -> bool {
+    is_lack(text) && text.ends_with(&format!("{LACKS}proxyAddresses{CURE}"))
+}
+
 /// What the text of one entry has in common with that of its like.
 #[must_use]
 pub fn group(text: &str) -> &str {

@@ -146,6 +146,8 @@ async fn a_right_that_is_withdrawn_is_no_answer() {
     let seen: Vec<_> = without(expected(), &all).into_iter().filter(|(name, _)| *name != "alias").collect();
     both.say(&seen).await;
     assert_eq!(both.count().await, [8, 8, 8]);
+    // Memory knows of them.
+    assert_eq!(both.snapshot.answer_any("alias@contoso.test").await, Unavailable);
 
     // Without the type and what else tells who has a mailbox, `mailNickname` shows that there is something.
     samba.show(&before);

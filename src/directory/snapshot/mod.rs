@@ -242,12 +242,18 @@ impl Snapshot {
         let _both = Refreshing::begin(&self.metrics, writer.octets());
         let kept = |error: &dyn std::fmt::Display| format!("{}: {error}", self.path.display());
         let (written, table) = writer.finish(position.clone()).map_err(|error| kept(&error))?;
-        let view = View::new(table);
+        let mut view = View::new(table);
         probe.map_or(Ok(()), |probe| view.vouched_for(probe))?;
         let mut served = self.serving();
+        let unread = view.keep_unread(served.latest());
         let outcome = served.read(view, now);
         match outcome {
-            Outcome::Taken(_) => *self.journal() = Some(written.install().map_err(|error| kept(&error))?),
+            Outcome::Taken(_) => {
+                *self.journal() = Some(written.install().map_err(|error| kept(&error))?);
+                if !unread.is_empty() {
+                    self.note(unread, Some(&position), begun);
+                }
+            }
             Outcome::Held(_) => self.note(Vec::new(), None, now),
         }
         // Where it is held, reading again at once would bring the same.
@@ -272,7 +278,7 @@ impl Snapshot {
     fn take(&self, changes: Vec<Change>, position: Option<&Position>) -> Outcome {
         let mut served = self.serving();
         let (before, now) = (served.held(), UnixTime::steady());
-        let (news, outcome) = served.changed(changes, now);
+        let (news, outcome) = served.changed(served.latest().with_kept(changes), now);
         let noted = self.journal().as_ref().map(|journal| journal.noted().of_day());
         let is_due = noted.is_none_or(|noted| now.since(noted) >= NOTE_EVERY);
         let something = !news.is_empty();
@@ -366,13 +372,11 @@ impl Snapshot {
     }
 }
 
-/// Another one whenever entries are judged by other rules.
-const RULES: u32 = 2;
-
-/// What tells one way of reading a directory from another: where, by which rules, and of which version of the program.
+/// What tells one way of reading a directory from another: where, by which rules (their number changes with `profile`), and
+/// of which version of the program.
 fn what_is_read(directory: &LdapConfig) -> Id {
     let LdapConfig { base, profile, refuse_disabled, .. } = directory;
-    Id::of(format!("{} {RULES} {base:?} {profile:?} {refuse_disabled}", env!("CARGO_PKG_VERSION")).as_bytes())
+    Id::of(format!("{} 2 {base:?} {profile:?} {refuse_disabled}", env!("CARGO_PKG_VERSION")).as_bytes())
 }
 
 /// One line where changes begin to be held, or no longer are.
