@@ -54,7 +54,8 @@ impl Kind {
 pub struct Recipient {
     /// What it is.
     pub kind: Kind,
-    /// Where its mail is to go instead (mail users and contacts).
+    /// Where its mail is to go instead (mail users and contacts). A mail user or contact without one has a target of
+    /// another kind than SMTP's, which its own system has the connector for.
     pub target: Option<Address>,
     /// The mail server that the entry names, as `mailbox_servers` matches it.
     pub mail_server: Option<Arc<str>>,

@@ -39,6 +39,10 @@ mod openldap;
 mod holding;
 #[path = "directories/proxy.rs"]
 mod proxy;
+#[path = "directories/rights.rs"]
+mod rights;
+#[path = "directories/rights_openldap.rs"]
+mod rights_openldap;
 #[path = "directories/servers.rs"]
 mod servers;
 #[path = "directories/shares.rs"]

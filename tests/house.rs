@@ -57,6 +57,7 @@ const PURE: &[&str] = &[
     "src/guesses",
     "src/directory/expected.rs",
     "src/directory/known.rs",
+    "src/directory/odd.rs",
     "src/directory/profile",
     "src/directory/ldap/handshake.rs",
     "src/directory/ldap/reason.rs",

@@ -31,8 +31,8 @@ pub struct Stats {
     pub lookups: BTreeMap<String, u64>,
     /// Addresses that another entry has as well.
     pub conflicts: i64,
-    /// Entries whose type and attributes contradict each other, as often as they were met.
-    pub contradictions: u64,
+    /// Entries that contradict themselves or lack what their like have; where each recipient is asked for, those met lately.
+    pub contradictions: i64,
     /// How fresh its snapshot is; `None`: it keeps none.
     pub snapshot: Option<SnapshotReport>,
     /// It is a mail server that takes mail for everybody, so that its answers prove nothing.

@@ -172,8 +172,7 @@ fn table(stats: &[Stats]) -> String {
         let holds: Vec<String> = one.recipients.iter().filter_map(|(name, count)| some((name, *count))).collect();
         let lookups = one.lookups.iter().map(|(name, count)| (name, i64::try_from(*count).unwrap_or(i64::MAX)));
         let mut said: Vec<String> = lookups.filter_map(some).collect();
-        let odd =
-            [(one.conflicts, "conflicts"), (i64::try_from(one.contradictions).unwrap_or(i64::MAX), "contradictions")];
+        let odd = [(one.conflicts, "conflicts"), (one.contradictions, "contradictions")];
         said.extend(odd.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")));
         rows.push(vec![
             one.name.clone(),

@@ -10,6 +10,7 @@ use crate::routing::table::PlusAddressing;
 pub(super) fn read(reader: &mut Reader<'_>) -> Profile {
     let words = [
         ("active-directory", Profile::ActiveDirectory),
+        ("active-directory-synced", Profile::ActiveDirectorySynced),
         ("openldap", Profile::Openldap),
         ("groupwise", Profile::GroupWise),
         ("kerio", Profile::Kerio),
@@ -25,10 +26,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Profile {
     }
 }
 
-/// Exchange has no subaddresses unless it is told to; the servers beside OpenLDAP (Postfix, Dovecot, Cyrus) have.
+/// Exchange has no subaddresses unless it is told to; the servers beside OpenLDAP (Postfix, Dovecot, Cyrus), Exchange
+/// Online and Google have.
 pub(super) fn plus_addressing_of(profile: &Profile) -> PlusAddressing {
     match profile {
-        Profile::Openldap => PlusAddressing::Keep,
+        Profile::Openldap | Profile::ActiveDirectorySynced => PlusAddressing::Keep,
         _ => PlusAddressing::Off,
     }
 }
@@ -46,7 +48,14 @@ pub(super) fn check(reader: &mut Reader<'_>, config: &LdapConfig) {
     if config.refuse_disabled && (own.is_some() || config.profile == Profile::Domino) {
         reader.problem("refuse_disabled", "this profile does not know whose account is disabled; leave it out");
     }
-    let knows_servers = config.profile != Profile::Kerio && own.is_none_or(|own| own.mail_server.is_some());
+    // A shared mailbox's account is disabled as well, and nothing tells it.
+    if config.refuse_disabled && config.profile == Profile::ActiveDirectorySynced {
+        let message =
+            "this profile cannot tell a leaver's account from a shared mailbox's, which is disabled too; leave it out";
+        reader.problem("refuse_disabled", message);
+    }
+    let knows_servers = ![Profile::Kerio, Profile::ActiveDirectorySynced].contains(&config.profile)
+        && own.is_none_or(|own| own.mail_server.is_some());
     if reader.has("mailbox_servers") && !knows_servers {
         let cure = if own.is_some() { "name their attribute in `attributes`" } else { "leave it out" };
         reader.problem("mailbox_servers", &format!("this profile knows no mail servers; {cure}"));
@@ -65,6 +74,7 @@ fn custom(reader: &mut Reader<'_>) -> CustomProfile {
     CustomProfile {
         addresses: reader.list("addresses", attribute).unwrap_or_default(),
         fallback: reader.list("fallback", attribute).unwrap_or_default(),
+        prefix: reader.optional("prefix", prefix),
         target: reader.optional("target", attribute),
         mail_server: reader.optional("mail_server", attribute),
         login: reader.list("login", attribute).unwrap_or_else(|| vec!["uid".to_owned()]),
@@ -80,6 +90,15 @@ fn attribute(text: &str) -> Result<String, String> {
         return Ok(text.to_ascii_lowercase());
     }
     Err(format!("`{text}` is not the name of an attribute or class; it has letters, digits and -, a letter first"))
+}
+
+/// What a value begins with before the address: `smtp:`.
+fn prefix(text: &str) -> Result<String, String> {
+    let kind = text.strip_suffix(':').unwrap_or_default();
+    if !kind.is_empty() && kind.chars().all(|c| c.is_ascii_alphanumeric()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("`{text}` is no prefix of addresses; it has letters and digits and ends with a colon, such as smtp:"))
 }
 
 /// One whole filter, which can be put beside another.

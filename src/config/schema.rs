@@ -174,7 +174,15 @@ pub const TABLES: &[Table] = &[
     Table { name: "directory.tls", keys: &[key("start_tls"), key("ca"), key("certificate"), key("key")] },
     Table {
         name: "directory.attributes",
-        keys: &[key("addresses"), key("fallback"), key("target"), key("mail_server"), key("login"), key("groups")],
+        keys: &[
+            key("addresses"),
+            key("fallback"),
+            key("prefix"),
+            key("target"),
+            key("mail_server"),
+            key("login"),
+            key("groups"),
+        ],
     },
     Table { name: "directory.cache", keys: &[key("found"), key("not_found"), key("entries")] },
     Table { name: "directory.hold_changes", keys: &[key("share"), key("at_least"), key("within")] },

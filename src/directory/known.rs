@@ -95,10 +95,18 @@ pub fn owners<'a>(entries: &'a [Known], key: &str) -> Vec<&'a Known> {
             move |known: &&Known| known.claims.iter().any(|claim| claim.strength == strength && claim.key == key);
         entries.iter().filter(claims).collect::<Vec<_>>()
     };
-    match claiming(Strength::Certain) {
-        none if none.is_empty() => claiming(Strength::Fallback),
-        owners => owners,
+    owning(claiming(Strength::Certain), claiming(Strength::Fallback), |known| known.is_somebody())
+}
+
+/// Who owns an address, of those with a certain claim to it and those with a fallback. One without mailbox and target is
+/// as good as not found, so it outvotes nobody: where all are, one of them stands for them.
+pub fn owning<T>(certain: Vec<T>, fallback: Vec<T>, is_somebody: impl Fn(&T) -> bool) -> Vec<T> {
+    let (certain, nobody): (Vec<T>, Vec<T>) = certain.into_iter().partition(&is_somebody);
+    if !certain.is_empty() {
+        return certain;
     }
+    let (fallback, neither): (Vec<T>, Vec<T>) = fallback.into_iter().partition(&is_somebody);
+    if fallback.is_empty() { nobody.into_iter().chain(neither).take(1).collect() } else { fallback }
 }
 
 impl Known {
@@ -116,6 +124,12 @@ impl Known {
                 rule: meaning.rule.as_str().into(),
             })),
         }
+    }
+
+    /// Whether it is more than an entry without mailbox and target, or may be.
+    #[must_use]
+    pub fn is_somebody(&self) -> bool {
+        self.meaning.as_ref().map_or(true, |meaning| meaning.kind != Kind::NoMailbox)
     }
 
     /// The relative name, and the rest with its comma (RFC 4514 2): `CN=Ann` and `,OU=Staff,DC=contoso`.
@@ -140,8 +154,13 @@ pub fn claim(claims: &mut Vec<Claim>, key: &str, strength: Strength) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::directory) mod tests {
     use super::*;
+
+    /// A plain one.
+    pub(in crate::directory) fn mailbox() -> Meaning {
+        Meaning { kind: Kind::Mailbox, target: None, mail_server: None, rule: "x".to_owned(), at_odds: None }
+    }
 
     #[test]
     fn names_are_divided_at_the_first_comma_that_divides() {
@@ -154,6 +173,25 @@ mod tests {
         ] {
             let known = Known { id: Id::of(b"a"), dn: dn.to_owned(), claims: Vec::new(), meaning: Err(String::new()) };
             assert_eq!(known.relative_name(), (name, parent));
+        }
+    }
+
+    #[test]
+    fn who_is_nobody_outvotes_nobody() {
+        let of = |owners: &[&str]| owners.iter().map(|owner| (*owner).to_owned()).collect::<Vec<_>>();
+        for (certain, fallback, expected) in [
+            (&["a"][..], &["b"][..], &["a"][..]),
+            (&["a", "b"], &[], &["a", "b"]),
+            (&["a", "-left"], &["b"], &["a"]),
+            (&["-left"], &["b"], &["b"]),
+            (&["-left"], &["b", "c", "-gone"], &["b", "c"]),
+            (&["-left", "-gone"], &[], &["-left"]),
+            (&["-left"], &["-gone"], &["-left"]),
+            (&[], &["-gone"], &["-gone"]),
+            (&[], &[], &[]),
+        ] {
+            let owners = owning(of(certain), of(fallback), |owner| !owner.starts_with('-'));
+            assert_eq!(owners, of(expected), "{certain:?} {fallback:?}");
         }
     }
 

@@ -10,21 +10,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus::IntCounter;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::asker::Asker;
 pub use self::examination::Examination;
 pub use self::follow::Refreshed;
-use self::follow::{Doubted, Keeper, Refresh, Request};
+use self::follow::{Keeper, Refresh, Request};
 use self::holding::Holding;
+use self::oddities::Oddities;
 use self::opener::Opener;
 use self::pulse::Pulse;
-use self::supervisor::{State, Supervisor};
+use self::shown::Shown;
+use self::supervisor::Supervisor;
 pub use self::tried::Tried;
 use crate::config::{LdapConfig, LdapMode};
-use crate::directory::cache::{Cache, Condition, is_known};
+use crate::directory::cache::Cache;
 use crate::directory::expected::Announced;
 use crate::directory::in_flight::InFlight;
 use crate::directory::mail::{Mail, NoMail};
@@ -32,14 +34,14 @@ use crate::directory::shares::{Most, Shares, Turn};
 use crate::directory::snapshot::report::SnapshotReport;
 use crate::directory::snapshot::served::{HeldList, Served};
 use crate::directory::snapshot::{Accept, Room, Snapshot};
-use crate::directory::{Asked, Directory, result};
+use crate::directory::{Asked, Directory};
 use crate::metrics::Metrics;
-use crate::recipient::{Answer, Fresh, Lookup};
+use crate::recipient::{Answer, Fresh};
 use crate::routing::verdict::{Freshness, Question};
 use crate::smtp::address::Address;
-use crate::time::UnixTime;
 
 mod answer;
+mod asker;
 mod asking;
 mod connection;
 mod examination;
@@ -48,6 +50,7 @@ mod gate;
 mod handshake;
 mod holding;
 mod login;
+mod oddities;
 mod opener;
 mod pulse;
 mod reason;
@@ -55,6 +58,7 @@ mod rejected;
 mod root;
 mod search;
 mod server;
+mod shown;
 mod stream;
 mod supervisor;
 mod tried;
@@ -88,27 +92,6 @@ struct Following {
     progress: Arc<AtomicUsize>,
     problem: Arc<Mutex<Option<String>>>,
     keeper: AbortOnDropHandle<()>,
-}
-
-/// What a question needs; shared by the tasks that ask.
-struct Asker {
-    name: Arc<str>,
-    config: LdapConfig,
-    cache: Cache,
-    snapshot: Option<Arc<Snapshot>>,
-    /// To whoever keeps it fresh.
-    doubted: mpsc::Sender<Request>,
-    shares: Arc<Shares>,
-    logins: Semaphore,
-    states: watch::Receiver<State>,
-    pulse: Arc<Pulse>,
-    metrics: Metrics,
-    /// Answers from memory: a look-up of its series for each would cost more than the answer.
-    cached: IntCounter,
-    /// How long one server has for one question before the next is tried.
-    patience: Duration,
-    /// How often a question is asked, on one connection each.
-    attempts: usize,
 }
 
 impl LdapDirectory {
@@ -188,6 +171,8 @@ impl LdapDirectory {
             metrics: metrics.clone(),
             patience: if one { config.timeout } else { config.timeout / 3 },
             attempts,
+            oddities: Oddities::default(),
+            shown: Shown::default(),
         };
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
         let holding = room.filter(|_| kept.is_none()).map(|room| Holding::open(name, config, &room));
@@ -331,73 +316,5 @@ impl LdapDirectory {
         let answer = self.asker.cache.get(key, question.freshness, self.asker.condition(), now)?;
         self.asker.cached.inc();
         Some(answer)
-    }
-}
-
-impl Asker {
-    /// What the snapshot has.
-    fn in_memory(&self, address: &Address) -> Option<Lookup> {
-        let snapshot = self.snapshot.as_ref()?;
-        let lookup = snapshot.answer(&self.config.profile.key(address), UnixTime::steady())?;
-        (is_known(&lookup) || self.condition() == Condition::Well).then_some(lookup)
-    }
-
-    /// Has entries read again of which the directory says something else than the snapshot.
-    fn compare(&self, address: &Address, live: &Lookup) {
-        let Some(snapshot) = &self.snapshot else { return };
-        let key = self.config.profile.key(address);
-        if snapshot.contradicts(&key, live) {
-            // Where too many wait already, the next whole read shows it.
-            let _ = self.doubted.try_send(Request::Look(Doubted::new(key.into_owned(), live.clone())));
-        }
-    }
-
-    /// One question to the directory itself.
-    async fn question(self: Arc<Self>, address: Address, turn: Option<Turn>) -> Answer {
-        let asked = Instant::now();
-        let lookup = match self.shares.turn_or(turn).await {
-            // Nobody waits for a turn and for the answer, each as long as may be.
-            Ok(turn) => match timeout_at(turn.until() + AT_LEAST, self.lookup(&address)).await {
-                Ok(lookup) => lookup,
-                Err(_) => Lookup::Unavailable("no answer in the time that waiting for a turn had left".into()),
-            },
-            Err(cause) => Lookup::Unavailable(cause.into()),
-        };
-        self.count(result(&lookup));
-        let duration = asked.elapsed().as_secs_f64();
-        self.metrics.directory_lookup_duration.with_label_values(&[&*self.name]).observe(duration);
-        self.cache.put(address.key().into(), &lookup, asked.into_std());
-        Answer { lookup, fresh: Fresh::Live }
-    }
-
-    async fn lookup(&self, address: &Address) -> Lookup {
-        let filter = self.config.profile.filter(std::iter::once(address).chain(&self.config.probe)).to_string();
-        let reply = match self.search(&filter).await {
-            Ok((reply, _)) => reply,
-            Err(cause) => {
-                tracing::debug!(directory = %self.name, %address, "unavailable: {cause}");
-                return Lookup::Unavailable(cause);
-            }
-        };
-        let reading = answer::read(&self.config, &reply, address);
-        self.pulse.health(&reading.health);
-        if let Some(at_odds) = reading.at_odds {
-            self.metrics.directory_contradictions.with_label_values(&[&*self.name]).inc();
-            tracing::debug!(directory = %self.name, %address, "the type decides: {at_odds}");
-        }
-        if reading.health.is_ok() {
-            self.compare(address, &reading.lookup);
-        }
-        reading.lookup
-    }
-
-    /// A connection that was lost or fell silent is in doubt before anything else is known of it.
-    fn condition(&self) -> Condition {
-        let connected = matches!(&*self.states.borrow(), State::Up(connection) if !connection.is_condemned());
-        if connected && self.pulse.is_well() { Condition::Well } else { Condition::InDoubt }
-    }
-
-    fn count(&self, result: &str) {
-        self.metrics.directory_lookups.with_label_values(&[&*self.name, result]).inc();
     }
 }

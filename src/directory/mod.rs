@@ -16,6 +16,7 @@ pub mod ldap;
 mod line;
 mod login;
 pub mod mail;
+pub mod odd;
 pub mod profile;
 mod refreshing;
 pub mod remembered;
@@ -358,12 +359,16 @@ fn open(config: &DirectoryConfig, previous: &[Built], needs: &Needs<'_>) -> Resu
 /// A directory that is gone is neither up nor down.
 fn forget(previous: &[Built], built: &[Built], metrics: &Metrics) {
     for gone in previous.iter().filter(|previous| built.iter().all(|built| built.name != previous.name)) {
-        // These fail where a series was never used.
-        let _ = metrics.directory_up.remove_label_values(&[&*gone.name]);
-        let _ = metrics.directory_conflicts.remove_label_values(&[&*gone.name]);
-        let _ = metrics.directory_snapshot_age.remove_label_values(&[&*gone.name]);
-        let _ = metrics.directory_changes_held.remove_label_values(&[&*gone.name]);
-        let _ = metrics.directory_accepts_everything.remove_label_values(&[&*gone.name]);
+        let gauges = [
+            &metrics.directory_up,
+            &metrics.directory_conflicts,
+            &metrics.directory_snapshot_age,
+            &metrics.directory_changes_held,
+            &metrics.directory_accepts_everything,
+            &metrics.directory_contradictions,
+        ];
+        // It fails where a series was never used.
+        gauges.into_iter().for_each(|gauge| _ = gauge.remove_label_values(&[&*gone.name]));
         for kind in Kind::ALL {
             let _ = metrics.directory_recipients.remove_label_values(&[&*gone.name, kind.as_str()]);
         }

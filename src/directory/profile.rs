@@ -13,6 +13,7 @@ use crate::recipient::{Kind, Lookup};
 use crate::smtp::address::Address;
 
 mod active_directory;
+mod active_directory_synced;
 mod custom;
 mod domino;
 mod entry;
@@ -25,6 +26,8 @@ mod recipient_type;
 mod zimbra;
 
 pub use entry::Entry;
+use entry::Target;
+pub(super) use entry::other_kind;
 
 /// Whether disabled accounts receive mail (`refuse_disabled`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Judgement {
     pub lookup: Lookup,
     /// The entry's recipient type and its attributes contradict each other; the type decided. For the log.
     pub at_odds: Option<String>,
+    /// The entries, read.
+    pub known: Vec<Known>,
 }
 
 /// The kind of recipient that Exchange calls so (`RecipientTypeDetails`), where it is known.
@@ -92,6 +97,16 @@ trait Rules {
         self.addresses()
     }
 
+    /// Attributes by which entries are found. Where no entry shows one of them, nobody is known not to be there.
+    fn found_by(&self) -> Vec<&str> {
+        self.marks()
+    }
+
+    /// Attributes by which recipients are told from others. Where no entry shows one of them, nobody is known to be none.
+    fn kinds_by(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
     /// Filters any of which finds who logs in with that name.
     fn login_filters(&self, name: &str) -> Vec<Filter<'_>> {
         self.logins().into_iter().map(|attribute| Filter::equals(attribute, name)).collect()
@@ -112,6 +127,7 @@ impl Profile {
     fn rules(&self) -> &dyn Rules {
         match self {
             Self::ActiveDirectory => &active_directory::ActiveDirectory,
+            Self::ActiveDirectorySynced => &active_directory_synced::ActiveDirectorySynced,
             Self::Openldap => &openldap::Openldap,
             Self::GroupWise => &groupwise::GroupWise,
             Self::Kerio => &kerio::Kerio,
@@ -150,6 +166,18 @@ impl Profile {
         rules.narrowed(Filter::Any(rules.marks().into_iter().map(Filter::Present).collect()))
     }
 
+    /// Attributes one of which some entry shows, unless the right to read them is missing: for a not-found to be believed.
+    #[must_use]
+    pub fn found_by(&self) -> Vec<&str> {
+        self.rules().found_by()
+    }
+
+    /// The same for an entry without mailbox and target to be believed.
+    #[must_use]
+    pub fn kinds_by(&self) -> Vec<&str> {
+        self.rules().kinds_by()
+    }
+
     /// A filter for the entry of somebody who logs in with this name: an address, or what the directory calls it.
     #[must_use]
     pub fn login_filter(&self, name: &str) -> Filter<'_> {
@@ -170,7 +198,7 @@ impl Profile {
             [Known { meaning: Ok(meaning), .. }] => meaning.at_odds.clone(),
             _ => None,
         };
-        Judgement { lookup: known::lookup(&known, &key), at_odds }
+        Judgement { lookup: known::lookup(&known, &key), at_odds, known }
     }
 
     /// An entry as far as mail goes: all addresses that it claims, and what it means for mail to any of them.
@@ -192,6 +220,17 @@ impl Profile {
 /// A meaning without mail server and contradiction.
 fn plain_meaning(kind: Kind, target: Option<Address>, rule: &str) -> Meaning {
     Meaning { kind, target, mail_server: None, rule: rule.to_owned(), at_odds: None }
+}
+
+/// A meaning for an entry whose mail goes elsewhere. What is not SMTP's is left to the entry's own system.
+fn away(kind: Kind, target: Target, rule: &str) -> Meaning {
+    match target {
+        Target::Address(target) => plain_meaning(kind, Some(target), rule),
+        Target::OtherKind(other) => {
+            let rule = format!("{rule}, a target of kind {other}: its own system has the connector");
+            plain_meaning(kind, None, &rule)
+        }
+    }
 }
 
 /// How the address may stand in the directory: with the domain's A-labels and, where that differs, its U-labels.

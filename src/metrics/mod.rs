@@ -112,8 +112,8 @@ pub struct Metrics {
     pub directory_changes_held: IntGaugeVec,
     /// `directory_accepts_everything{directory}`: 1 for a mail server whose answers prove nothing.
     pub directory_accepts_everything: IntGaugeVec,
-    /// `directory_contradictions_total{directory}`: entries whose recipient type and attributes are at odds.
-    pub directory_contradictions: IntCounterVec,
+    /// `directory_contradictions{directory}`: entries that contradict themselves or lack what their like have.
+    pub directory_contradictions: IntGaugeVec,
     /// `config_reloads_total{result}`: `applied`, `unchanged`, `refused`, `held`.
     pub config_reloads: IntCounterVec,
     /// `config_last_reload_timestamp_seconds` of the last one that was applied.
@@ -251,10 +251,10 @@ impl Metrics {
                 &["directory"],
             ),
             directory_accepts_everything: gauge(r, "directory_accepts_everything", "Accepts all mail", &["directory"]),
-            directory_contradictions: counter(
+            directory_contradictions: gauge(
                 r,
-                "directory_contradictions_total",
-                "Entries whose recipient type and attributes are at odds",
+                "directory_contradictions",
+                "Entries that contradict themselves or lack what their like have",
                 &["directory"],
             ),
             config_reloads: counter(r, "config_reloads_total", "Reloads", &["result"]),

@@ -156,7 +156,9 @@ fn found<'a>(directory: &'a DirectoryRules, sent: &Address, lookup: &'a Lookup) 
     match (recipient.kind, &recipient.target) {
         (Kind::Mailbox | Kind::Group | Kind::PublicFolder, _) => Finding::Here(owner),
         (Kind::MailUser | Kind::Contact, Some(target)) => Finding::Elsewhere(owner, target),
-        (Kind::MailUser | Kind::Contact, None) | (Kind::NoMailbox, _) => Finding::Nobody,
+        // Its target is of another kind than SMTP's: its own system has the connector.
+        (Kind::MailUser | Kind::Contact, None) => Finding::Here(owner),
+        (Kind::NoMailbox, _) => Finding::Nobody,
     }
 }
 

@@ -202,11 +202,7 @@ fn found_as_it_came(decision: &Decision) -> Option<KnownBy> {
 
 /// Whether an entry is more than `no-mailbox`, which is as good as not found.
 fn is_somebody(recipient: &Recipient) -> bool {
-    match recipient.kind {
-        Kind::Mailbox | Kind::Group | Kind::PublicFolder => true,
-        Kind::MailUser | Kind::Contact => recipient.target.is_some(),
-        Kind::NoMailbox => false,
-    }
+    recipient.kind != Kind::NoMailbox
 }
 
 #[cfg(test)]

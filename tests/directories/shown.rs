@@ -20,6 +20,7 @@ pub fn is_shown(config: &LdapConfig, address: &str) {
         Profile::OpenDirectory => ("open-directory", ""),
         Profile::Openldap => ("openldap", ""),
         Profile::ActiveDirectory => ("active-directory", ""),
+        Profile::ActiveDirectorySynced => ("active-directory-synced", ""),
     };
     let domain = address.rsplit_once('@').unwrap().1;
     let (probe, password) = (config.probe.as_ref().unwrap(), config.password_file.as_ref().unwrap().display());

@@ -152,31 +152,78 @@ impl SambaAd {
 
     /// Takes the right to read CN=Users from [`READER`]; returns what [`SambaAd::restore_rights`] wants.
     pub fn revoke_rights(&self) -> String {
+        let before = self.rights("CN=Users,");
+        // MS-DTYP 2.5.1: deny, for the container and what is below it, to read properties and to list.
+        self.change_rights("CN=Users,", &["D;CI;RPLCLO;;".to_owned()]);
+        before
+    }
+
+    /// The rights on a container (`CN=Users,`; nothing: the whole domain), for [`SambaAd::give_back`].
+    pub fn rights(&self, container: &str) -> String {
         let mut search = Command::new("ldapsearch");
         search.args(["-x", "-LLL", "-o", "ldif-wrap=no", "-H", &self.url(), "-D", ADMIN, "-w", PASSWORD]);
-        search.args(["-b", &format!("CN=Users,{BASE}"), "-s", "base", "nTSecurityDescriptor"]);
-        let before = line(&run(&mut search), "nTSecurityDescriptor::");
-        // MS-DTYP 2.5.1: deny, for the container and what is below it, to read properties and to list.
-        self.deny("D;CI;RPLCLO;;");
-        before
+        search.args(["-b", &format!("{container}{BASE}"), "-s", "base", "nTSecurityDescriptor"]);
+        line(&run(&mut search), "nTSecurityDescriptor::")
     }
 
     /// Takes the right to read one attribute of what is in CN=Users from [`READER`], by its `schemaIDGUID`.
     pub fn hide(&self, attribute: &str) {
-        self.deny(&format!("OD;CI;RP;{attribute};"));
+        self.change_rights("CN=Users,", &[format!("OD;CI;RP;{attribute};")]);
     }
 
-    fn deny(&self, rights: &str) {
+    /// The same for attributes of these entries (`CN=ann,OU=Staff,`), by their names. What a container hands down counts
+    /// less than what a class gives everybody. Returns what [`SambaAd::show`] wants.
+    pub fn hide_of(&self, entries: &[String], attributes: &[&str]) -> Vec<(String, String)> {
+        let ids: Vec<String> = attributes.iter().map(|attribute| self.schema_id(attribute)).collect();
+        let hide = |entry: &String| {
+            let before = self.rights(entry);
+            let denied: Vec<String> = ids.iter().map(|id| format!("OD;;RP;{id};")).collect();
+            self.change_rights(entry, &denied);
+            (entry.clone(), before)
+        };
+        entries.iter().map(hide).collect()
+    }
+
+    /// Gives back what was hidden.
+    pub fn show(&self, before: &[(String, String)]) {
+        before.iter().for_each(|(entry, before)| self.give_back(entry, before));
+    }
+
+    /// Gives [`READER`] the right to read these attributes of what is in a container, as the manual shows it.
+    pub fn grant_in(&self, container: &str, attributes: &[&str]) {
+        let granted = attributes.iter().map(|attribute| format!("OA;CI;RP;{};", self.schema_id(attribute)));
+        self.change_rights(container, &granted.collect::<Vec<_>>());
+    }
+
+    /// Takes the right from everybody that comes from "Pre-Windows 2000 Compatible Access", as is often done.
+    pub fn harden(&self) {
+        let group = format!("CN=Pre-Windows 2000 Compatible Access,CN=Builtin,{BASE}");
+        let everybody = format!("CN=S-1-5-11,CN=ForeignSecurityPrincipals,{BASE}");
+        self.modify(&format!("dn: {group}\nchangetype: modify\ndelete: member\nmember: {everybody}\n"));
+    }
+
+    /// The `schemaIDGUID` of an attribute.
+    pub fn schema_id(&self, attribute: &str) -> String {
+        line(&run(&mut self.tool(&["schema", "attribute", "show", attribute])), "schemaIDGUID:")
+    }
+
+    fn change_rights(&self, container: &str, rights: &[String]) {
         let shown = run(&mut self.tool(&["user", "show", "fingerpost", "--attributes=objectSid"]));
         let sid = line(&shown, "objectSid:");
-        let users = format!("--objectdn=CN=Users,{BASE}");
-        run(&mut self.tool(&["dsacl", "set", &users, &format!("--sddl=({rights};{sid})")]));
+        let object = format!("--objectdn={container}{BASE}");
+        let entries: String = rights.iter().map(|rights| format!("({rights};{sid})")).collect();
+        run(&mut self.tool(&["dsacl", "set", &object, &format!("--sddl={entries}")]));
     }
 
     /// Gives it back.
     pub fn restore_rights(&self, before: &str) {
+        self.give_back("CN=Users,", before);
+    }
+
+    /// Makes the rights on a container what they were.
+    pub fn give_back(&self, container: &str, before: &str) {
         let change = format!("changetype: modify\nreplace: nTSecurityDescriptor\nnTSecurityDescriptor:: {before}");
-        self.modify(&format!("dn: CN=Users,{BASE}\n{change}\n"));
+        self.modify(&format!("dn: {container}{BASE}\n{change}\n"));
     }
 
     /// `samba-tool` on the domain's own files.

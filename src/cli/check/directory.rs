@@ -1,12 +1,12 @@
-//! `check --connect`: how fast an LDAP directory answers by each attribute, whether its clock is ours, and whether each of
-//! its servers would do.
+//! `check --connect`: how fast an LDAP directory answers by each attribute, which of them it may not be read for, whether its
+//! clock is ours, and whether each of its servers would do.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Finding;
 use crate::config::{DirectoryConfig, DirectoryKind};
-use crate::directory::{Directories, Examination, Tried};
+use crate::directory::{Directories, Examination, Tried, odd};
 use crate::smtp::address::Address;
 
 /// A search that takes longer goes through entries one by one.
@@ -17,10 +17,10 @@ const FAR_OFF: u64 = 300;
 /// Looks; a directory that does not answer was told of already.
 pub(super) async fn examine(built: &Directories, directory: &Arc<DirectoryConfig>) -> Vec<Finding> {
     let DirectoryKind::Ldap(ldap) = &directory.kind else { return Vec::new() };
-    let Some(probe) = &ldap.probe else { return Vec::new() };
-    let Ok(nobody) = Address::parse(&format!("fingerpost-check-nobody@{}", probe.domain())) else { return Vec::new() };
+    let domain = ldap.probe.as_ref().map_or("fingerpost.invalid", |probe| probe.domain().as_str());
+    let Ok(nobody) = Address::parse(&format!("fingerpost-check-nobody@{domain}")) else { return Vec::new() };
     match built.examine(&directory.name, &nobody).await {
-        Some(Ok(examined)) => findings(&format!("directory {}", directory.name), &examined),
+        Some(Ok(examined)) => findings(&format!("directory {}", directory.name), &ldap.bind_dn, &examined),
         Some(Err(_)) | None => Vec::new(),
     }
 }
@@ -44,7 +44,7 @@ pub(super) async fn servers(built: &Directories, directory: &Arc<DirectoryConfig
     tried.into_iter().map(finding).collect()
 }
 
-fn findings(what: &str, examined: &Examination) -> Vec<Finding> {
+fn findings(what: &str, reader: &str, examined: &Examination) -> Vec<Finding> {
     let slow: Vec<_> = examined.took.iter().filter(|(_, took)| *took > SLOW).collect();
     let mut findings: Vec<Finding> = Vec::new();
     for (attribute, took) in &slow {
@@ -55,6 +55,16 @@ fn findings(what: &str, examined: &Examination) -> Vec<Finding> {
     if slow.is_empty() {
         let longest = examined.took.iter().map(|(_, took)| took.as_millis()).max().unwrap_or_default();
         findings.push(Finding::well(what, format!("answers by every attribute within {longest} ms")));
+    }
+    for (group, count) in &examined.odd {
+        let among = if examined.is_whole { "" } else { "of those read so far, " };
+        let cure = if odd::is_lack(group) {
+            "give that account the right to read the attribute, as the profile's page shows; where it may, correct the \
+             entries: their mail is answered 451"
+        } else {
+            "correct the entries: `fingerpost directory lookup ADDRESS` says what becomes of one's mail"
+        };
+        findings.push(Finding::doubtful(what, format!("{among}{}", odd::told(group, *count, reader)), cure));
     }
     if let Some(ahead) = examined.clock
         && ahead.unsigned_abs() > FAR_OFF
@@ -69,6 +79,7 @@ fn findings(what: &str, examined: &Examination) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::directory::odd::Groups;
 
     #[test]
     fn what_is_slow_is_named_and_a_clock_that_is_off() {
@@ -77,14 +88,25 @@ mod tests {
         };
         for (took, clock, said) in [
             (took(100), None, vec!["ok      d: answers by every attribute within 100 ms"]),
-            (took(101), Some(300), vec!["warning d: a search by mail took 101 ms"]),
+            (
+                took(101),
+                Some(300),
+                vec![
+                    "warning d: a search by mail took 101 ms",
+                    "warning d: 37 entries of type RemoteUserMailbox have no targetAddress: may CN=fingerpost read it?",
+                ],
+            ),
             (
                 took(1),
                 Some(-301),
                 vec!["ok      d: answers by every attribute within 1 ms", "warning d: its clock is 301 s behind ours"],
             ),
         ] {
-            let findings = findings("d", &Examination { took, clock });
+            let odd = Groups::from([(odd::lacks("of type RemoteUserMailbox", "targetAddress"), 37)]);
+            let told = clock == Some(300);
+            let odd = if told { odd } else { Groups::new() };
+            let examined = Examination { took, odd, read: 40, is_whole: true, clock };
+            let findings = findings("d", "CN=fingerpost", &examined);
             let lines: Vec<String> =
                 findings.iter().filter_map(|finding| finding.text().lines().next().map(str::to_owned)).collect();
             assert_eq!(lines, said);

@@ -175,6 +175,8 @@ impl CacheConfig {
 pub enum Profile {
     /// Active Directory with Exchange's attributes.
     ActiveDirectory,
+    /// Active Directory without Exchange, synchronized to Exchange Online or Google.
+    ActiveDirectorySynced,
     /// `mail`, `mailAlternateAddress`, `mailLocalAddress`, `mailRoutingAddress`, `mailHost`.
     Openldap,
     /// eDirectory with GroupWise's users.
@@ -198,6 +200,8 @@ pub struct CustomProfile {
     pub addresses: Vec<String>,
     /// The same, where no entry has the address among `addresses`.
     pub fallback: Vec<String>,
+    /// What values of both may begin with besides, such as `smtp:`.
+    pub prefix: Option<String>,
     /// The attribute with the address that mail goes to instead.
     pub target: Option<String>,
     /// The attribute with the mail server that `mailbox_servers` matches.

@@ -6,7 +6,7 @@
 use csv::StringRecord;
 
 use super::contents::{FIELDS, Problem, Written};
-use crate::directory::profile::kind_of_recipient_type;
+use crate::directory::profile::{kind_of_recipient_type, other_kind};
 use crate::recipient::Kind;
 
 /// What a column holds.
@@ -98,7 +98,7 @@ impl Columns {
 
     fn of_exchange(&self, record: &StringRecord, line: usize) -> Result<Option<Written>, Problem> {
         let mut entry = Written { line, ..Written::default() };
-        let (mut kind, mut target) = (Kind::Mailbox, None);
+        let (mut kind, mut target, mut other) = (Kind::Mailbox, None, None);
         for (column, text) in self.0.iter().zip(record).filter(|(_, text)| !text.is_empty()) {
             match column {
                 Column::Primary => entry.addresses.push((line, text.to_owned())),
@@ -108,7 +108,10 @@ impl Columns {
                     return Err(Problem { line, message: message.to_owned() });
                 }
                 Column::Proxies => entry.addresses.extend(proxies(text).map(|address| (line, address.to_owned()))),
-                Column::External => target = target.or_else(|| smtp(text)),
+                Column::External => {
+                    target = target.or_else(|| smtp(text));
+                    other = other.or_else(|| other_kind(text).map(|_| text));
+                }
                 Column::Type => {
                     kind = kind_of_recipient_type(text).ok_or_else(|| Problem {
                         line,
@@ -122,7 +125,13 @@ impl Columns {
             }
         }
         let elsewhere = matches!(kind, Kind::MailUser | Kind::Contact);
-        // As in Active Directory: without a target it is nobody's way.
+        let target = target.or(other);
+        if elsewhere && target.is_none() && !self.0.contains(&Column::External) {
+            let message = "this recipient's mailbox is elsewhere, and the file does not say where; export \
+                           ExternalEmailAddress too";
+            return Err(Problem { line, message: message.to_owned() });
+        }
+        // Without a target it is nobody's way.
         let kind = if elsewhere && target.is_none() { Kind::NoMailbox } else { kind };
         if entry.addresses.is_empty() && kind == Kind::NoMailbox {
             return Ok(None);

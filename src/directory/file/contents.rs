@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use super::{read_csv, read_list, read_toml};
 use crate::directory::conflicts::Listed;
+use crate::directory::known;
+use crate::directory::profile::other_kind;
 use crate::fast_map::FastMap;
 use crate::recipient::{Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
@@ -116,10 +118,12 @@ impl Contents {
 
     /// What the file says of the address.
     pub(super) fn lookup(&self, address: &Address) -> Lookup {
-        if let Some(claims) = self.ambiguous.get(address.key()) {
-            return Lookup::Ambiguous(claims.iter().filter_map(|&index| self.name(index)).collect());
-        }
-        let found = self.by_key.get(address.key()).and_then(|&index| Some((self.entry(index)?, self.name(index)?)));
+        let owner = match self.ambiguous.get(address.key()).map(|claims| self.owning(claims)).as_deref() {
+            Some([one]) => Some(*one),
+            Some(owners) => return Lookup::Ambiguous(owners.iter().filter_map(|&index| self.name(index)).collect()),
+            None => self.by_key.get(address.key()).copied(),
+        };
+        let found = owner.and_then(|index| Some((self.entry(index)?, self.name(index)?)));
         match found {
             None => Lookup::NotFound,
             Some((entry, name)) => Lookup::Found(Arc::new(Recipient {
@@ -131,6 +135,12 @@ impl Contents {
                 rule: ["kind = \"", entry.kind.as_str(), "\""].concat().into(),
             })),
         }
+    }
+
+    /// Who owns an address of those that claim it.
+    fn owning(&self, claims: &[u32]) -> Vec<u32> {
+        let is_somebody = |index: &u32| self.entry(*index).is_some_and(|entry| entry.kind != Kind::NoMailbox);
+        known::owning(claims.to_vec(), Vec::new(), is_somebody)
     }
 
     fn entry(&self, index: u32) -> Option<&Entry> {
@@ -158,10 +168,10 @@ impl Listed for Contents {
     }
 
     fn claims(&self, key: &str) -> Vec<(Kind, String)> {
-        let claims = self.ambiguous.get(key).map(Vec::as_slice);
-        let only = self.by_key.get(key).map(std::slice::from_ref);
+        let claims = self.ambiguous.get(key).map(|claims| self.owning(claims));
+        let only = || self.by_key.get(key).map(|only| vec![*only]);
         claims
-            .or(only)
+            .or_else(only)
             .unwrap_or_default()
             .iter()
             .filter_map(|&at| Some((self.entry(at)?.kind, self.name(at)?)))
@@ -169,7 +179,8 @@ impl Listed for Contents {
     }
 
     fn owners(&self, key: &str) -> usize {
-        self.ambiguous.get(key).map_or_else(|| usize::from(self.by_key.contains_key(key)), Vec::len)
+        let only = || usize::from(self.by_key.contains_key(key));
+        self.ambiguous.get(key).map_or_else(only, |claims| self.owning(claims).len())
     }
 }
 
@@ -211,7 +222,9 @@ impl Entry {
         let [kind, target, mail_server, send_connector] = &written.fields;
         let kind = kind.as_ref().map_or(Ok(Kind::Mailbox), |(line, text)| parse_kind(text, *line));
         let target = target.as_ref().map(|(line, text)| match Address::parse(text) {
-            Ok(target) => Ok((*line, target)),
+            // Its own system has the connector for it.
+            _ if other_kind(text).is_some() => Ok((*line, None)),
+            Ok(target) => Ok((*line, Some(target))),
             Err(error) => Err(Problem {
                 line: *line,
                 message: format!("target `{text}` is not an address: {error}; write local@domain"),
@@ -233,7 +246,7 @@ impl Entry {
         let (mail_server, send_connector) = (name(&server), name(send_connector));
         match (kind, target.transpose()) {
             (Ok(kind), Ok(target)) if problems.is_empty() => {
-                let target = target.map(|(_, target)| Box::new(target));
+                let target = target.and_then(|(_, target)| target).map(Box::new);
                 let line = u32::try_from(written.line).unwrap_or(u32::MAX);
                 Ok(Self { line, kind, target, mail_server, send_connector })
             }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::search::Reply;
 use crate::config::LdapConfig;
+use crate::directory::known::Known;
 use crate::directory::profile::DisabledAccounts;
 use crate::recipient::{Kind, Lookup};
 use crate::smtp::address::Address;
@@ -20,6 +21,8 @@ pub(super) struct Reading {
     pub(super) health: Result<(), Arc<str>>,
     /// The entry's type and attributes contradict each other.
     pub(super) at_odds: Option<String>,
+    /// The entries that were returned.
+    pub(super) known: Vec<Known>,
 }
 
 /// Reads a result for the address.
@@ -40,7 +43,7 @@ pub(super) fn read(config: &LdapConfig, reply: &Reply, address: &Address) -> Rea
             Err(_),
         ) => known,
     };
-    Reading { lookup, health, at_odds: judgement.at_odds }
+    Reading { lookup, health, at_odds: judgement.at_odds, known: judgement.known }
 }
 
 /// What becomes of mail for disabled accounts.

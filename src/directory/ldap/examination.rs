@@ -1,5 +1,5 @@
-//! What `check --connect` wants to know of an LDAP directory besides its answer: attributes whose searches take long, and
-//! its clock.
+//! What `check --connect` wants to know of an LDAP directory besides its answer: attributes whose searches take long,
+//! entries that lack some, and its clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +10,24 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 use tokio::time::{Instant, timeout_at};
 
 use super::search::Search;
-use super::{Asker, LdapDirectory};
+use super::{Asker, LdapDirectory, answer};
+use crate::directory::odd::{self, Groups};
 use crate::smtp::address::Address;
+
+/// So long entries are gone through.
+const READ_FOR: Duration = Duration::from_secs(20);
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Examination {
     /// How long a search for an address that nobody has took, by the attribute that was searched.
     pub took: Vec<(String, Duration)>,
+    /// Entries that contradict themselves or lack what their like have, by what they have in common.
+    pub odd: Groups,
+    /// Among so many entries.
+    pub read: usize,
+    /// Whether those are all.
+    pub is_whole: bool,
     /// How many seconds its clock is ahead of ours, where it tells the time (Active Directory).
     pub clock: Option<i64>,
 }
@@ -30,7 +40,11 @@ impl LdapDirectory {
     pub async fn examine(&self, nobody: &Address) -> Result<Examination, Arc<str>> {
         let deadline = Instant::now() + self.asker.config.timeout * 4;
         let examined = timeout_at(deadline, self.asker.examine(nobody, deadline)).await;
-        examined.unwrap_or_else(|_| Err("it takes too long".into()))
+        let mut examined = examined.unwrap_or_else(|_| Err("it takes too long".into()))?;
+        // What was seen until the time is up is worth telling.
+        let read = timeout_at(Instant::now() + READ_FOR, self.asker.read_for_odd(&mut examined)).await;
+        examined.is_whole = matches!(read, Ok(Ok(())));
+        Ok(examined)
     }
 }
 
@@ -48,7 +62,32 @@ impl Asker {
         let root = connection.ask(search).await.map_err(|failure| Arc::from(failure.to_string()))?;
         let told = root.entries.first().and_then(|root| root.first("currenttime")).and_then(seconds);
         let clock = told.map(|told| told - OffsetDateTime::now_utc().unix_timestamp());
-        Ok(Examination { took, clock })
+        Ok(Examination { took, odd: Groups::new(), read: 0, is_whole: false, clock })
+    }
+
+    /// Goes through all entries: a filter for those that lack an attribute would not find them where it may not be read.
+    async fn read_for_odd(&self, examined: &mut Examination) -> Result<(), Arc<str>> {
+        let connection = self.connection(0, Instant::now() + self.config.timeout).await?;
+        let (profile, disabled) = (&self.config.profile, answer::disabled_accounts(&self.config));
+        let (filter, attributes) = (profile.everybody().to_string(), profile.attributes());
+        for base in &self.config.base {
+            let mut cookie = Vec::new();
+            loop {
+                let search = Search { base, scope: Scope::Subtree, filter: &filter, attributes: &attributes };
+                let page = connection.page(search, cookie).await.map_err(|failure| Arc::from(failure.to_string()))?;
+                examined.read += page.reply.entries.len();
+                for known in page.reply.entries.iter().map(|entry| profile.know(entry, disabled)) {
+                    if let Some(odd) = known.odd().filter(|_| !known.claims.is_empty()) {
+                        *examined.odd.entry(odd::group(odd).to_owned()).or_default() += 1;
+                    }
+                }
+                cookie = page.cookie;
+                if cookie.is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -11,12 +11,16 @@ use super::{handshake, reason};
 use crate::config::LdapConfig;
 use crate::directory::profile::Entry;
 
-/// Two entries make an address ambiguous; so many would be no recipient lookup.
-const SIZE_LIMIT: u8 = 32;
+/// Two entries make an address ambiguous, but many may have it in an attribute that does not count, such as `mail` of
+/// accounts without a mailbox. A filter that leaves those out would depend on rights: an attribute that may not be read
+/// counts as absent. So all are asked for, as many as Active Directory returns, and judged here.
+const SIZE_LIMIT: u16 = 1000;
 /// The size limit does not count references; a forest has one for each domain below a base.
 const MOST_REFERENCES: usize = 256;
 /// What Active Directory returns at most (`MaxPageSize`).
 const PAGE: i32 = 1000;
+/// adminLimitExceeded (RFC 4511 appendix A).
+const ADMIN_LIMIT: u32 = 11;
 /// 1,500 values each.
 const MOST_RANGES: usize = 1000;
 /// What directories know an entry by, whatever it is called; some are no text.
@@ -180,10 +184,17 @@ impl Connection {
 
     /// A search that finds a few entries.
     pub(super) async fn ask(&self, search: Search<'_>) -> Result<Reply, Failure> {
-        let mut ldap = self.ldap();
-        ldap.with_search_options(SearchOptions::new().sizelimit(SIZE_LIMIT.into()));
         let most = Most { entries: SIZE_LIMIT.into(), references: MOST_REFERENCES };
-        let (mut reply, _) = collect(ldap, search, most).await?;
+        let limited = |limit: u16| {
+            let mut ldap = self.ldap();
+            ldap.with_search_options(SearchOptions::new().sizelimit(limit.into()));
+            collect(ldap, search, most)
+        };
+        let (mut reply, _) = match limited(SIZE_LIMIT).await {
+            // OpenLDAP refuses whoever asks for more than its hard limit, and lets those have it who name none.
+            Err(Failure::Refused { code: ADMIN_LIMIT, .. }) => limited(0).await?,
+            answered => answered?,
+        };
         self.complete(&mut reply).await?;
         Ok(reply)
     }

@@ -5,9 +5,10 @@ use std::borrow::Cow;
 
 use super::entry::{Entry, without_prefix};
 use super::recipient_type::{self, Account, RecipientType};
-use super::{DisabledAccounts, Rules, Unclear, legacy_name, plain_meaning, spellings};
+use super::{DisabledAccounts, Rules, Unclear, away, legacy_name, plain_meaning, spellings};
 use crate::directory::filter::Filter;
 use crate::directory::known::{self, Claim, Meaning, Strength};
+use crate::directory::odd;
 use crate::recipient::Kind;
 use crate::smtp::address::Address;
 
@@ -22,11 +23,17 @@ const ATTRIBUTES: &[&str] = &[
     "msExchRecipientTypeDetails",
     "targetAddress",
     "userAccountControl",
+    "msExchMailboxGuid",
 ];
+
+/// By one of these Exchange's recipients are told apart. Exchange 2003 writes no types.
+const KINDS_BY: [&str; 4] = ["msExchRecipientTypeDetails", "homeMDB", "msExchHomeServerName", "targetAddress"];
 
 /// What only Exchange writes on an entry that it has mail-enabled.
 const MAIL_ENABLED: [&str; 5] =
     ["mailnickname", "legacyexchangedn", "homemdb", "msexchhomeservername", "targetaddress"];
+
+const CONTROL: &str = "useraccountcontrol";
 
 /// ACCOUNTDISABLE (MS-ADTS 2.2.16).
 const ACCOUNT_DISABLED: u32 = 0x2;
@@ -51,22 +58,20 @@ impl Rules for ActiveDirectory {
         vec!["proxyAddresses", "mail", "legacyExchangeDN"]
     }
 
-    /// `userPrincipalName` is a logon name, never an address.
-    fn filters(&self, address: &Address) -> Vec<Filter<'_>> {
-        if let Some(name) = legacy_name::decoded(address) {
-            let own = Filter::equals("legacyExchangeDN", name.as_str());
-            return vec![own, Filter::equals("proxyAddresses", format!("X500:{name}"))];
-        }
-        let both = |text: &String| {
-            [Filter::equals("proxyAddresses", format!("smtp:{text}")), Filter::equals("mail", text.as_str())]
-        };
-        spellings(address).iter().flat_map(both).collect()
+    fn found_by(&self) -> Vec<&str> {
+        vec!["proxyAddresses"]
     }
 
-    /// DOMAIN\name is how Windows writes it.
+    fn kinds_by(&self) -> Vec<&str> {
+        KINDS_BY.to_vec()
+    }
+
+    fn filters(&self, address: &Address) -> Vec<Filter<'_>> {
+        Self::filters_of(address)
+    }
+
     fn login_filters(&self, name: &str) -> Vec<Filter<'_>> {
-        let account = name.rsplit_once('\\').map_or(name, |(_, account)| account);
-        vec![Filter::equals("sAMAccountName", account), Filter::equals("userPrincipalName", name)]
+        Self::login_filters_of(name)
     }
 
     fn key<'a>(&self, address: &'a Address) -> Cow<'a, str> {
@@ -75,17 +80,7 @@ impl Rules for ActiveDirectory {
 
     /// `proxyAddresses` decides; `mail` counts only where no `proxyAddresses` matched, on mail-enabled entries.
     fn claims(&self, entry: &Entry) -> Vec<Claim> {
-        let mut claims = Vec::new();
-        for value in entry.values("proxyaddresses") {
-            if let Some(address) = without_prefix(value, "smtp:").and_then(|text| Address::parse(text.trim()).ok()) {
-                known::claim(&mut claims, address.key(), Strength::Certain);
-            } else if let Some(name) = without_prefix(value, "x500:") {
-                known::claim(&mut claims, &legacy_name::key(name), Strength::Certain);
-            }
-        }
-        if let Some(name) = entry.first("legacyexchangedn") {
-            known::claim(&mut claims, &legacy_name::key(name), Strength::Certain);
-        }
+        let mut claims = certain_claims(entry);
         if MAIL_ENABLED.iter().any(|name| entry.has(name)) {
             entry.claim("mail", Strength::Fallback, &mut claims);
         }
@@ -96,12 +91,22 @@ impl Rules for ActiveDirectory {
     fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {
         let written = entry.first("msexchrecipienttypedetails");
         let known = written.and_then(|value| value.parse().ok()).and_then(recipient_type::of);
+        let like = known.map_or_else(|| sign(entry).map(|sign| format!("with {sign}")), of_type);
+        if let Some(like) = &like
+            && !entry.has("proxyaddresses")
+        {
+            return Err(Unclear(odd::lacks(like, "proxyAddresses")));
+        }
         let mut meaning = match (known, written) {
             (Some(known), Some(value)) => by_type(entry, known, value)?,
-            _ => by_attributes(entry)?,
+            _ => by_attributes(entry, like.as_deref())?,
         };
         meaning.mail_server = entry.first("msexchhomeservername").and_then(last_cn);
-        let personal = known.is_none_or(|known| known.account == Account::Personal);
+        // Without a type nobody can tell a shared mailbox, whose account is always disabled (Exchange 2003).
+        let personal = known.is_some_and(|known| known.account == Account::Personal);
+        if disabled == DisabledAccounts::Refused && personal && entry.has_class(&["user"]) && !entry.has(CONTROL) {
+            return Err(Unclear(odd::lacks("of class user", "userAccountControl")));
+        }
         if disabled == DisabledAccounts::Refused && personal && is_disabled(entry) {
             meaning.kind = Kind::NoMailbox;
             meaning.target = None;
@@ -111,42 +116,105 @@ impl Rules for ActiveDirectory {
     }
 }
 
-/// The type decides, whatever the attributes say: a remote mailbox may carry a stale `homeMDB`.
-fn by_type(entry: &Entry, known: RecipientType, value: &str) -> Result<Meaning, Unclear> {
-    let mut rule = format!("msExchRecipientTypeDetails = {value} ({})", known.name);
-    let (home, away) = (entry.has("homemdb"), entry.has("targetaddress"));
-    let (kind, target, at_odds) = match known.kind {
-        Kind::MailUser | Kind::Contact => match entry.target("targetaddress")? {
-            Some(target) => (known.kind, Some(target), home.then_some("a homeMDB")),
-            None => {
-                rule.push_str(", but without targetAddress");
-                (Kind::NoMailbox, None, Some("no targetAddress"))
-            }
-        },
-        Kind::Mailbox => (Kind::Mailbox, None, away.then_some("a targetAddress")),
-        Kind::NoMailbox => (Kind::NoMailbox, None, (home || away).then_some("a homeMDB or a targetAddress")),
-        Kind::Group | Kind::PublicFolder => (known.kind, None, None),
-    };
-    let at_odds = at_odds.map(|has| format!("type {} with {has}", known.name));
-    Ok(Meaning { kind, target, mail_server: None, rule, at_odds })
+impl ActiveDirectory {
+    /// `userPrincipalName` is a logon name, never an address.
+    pub(super) fn filters_of<'a>(address: &Address) -> Vec<Filter<'a>> {
+        if let Some(name) = legacy_name::decoded(address) {
+            let own = Filter::equals("legacyExchangeDN", name.clone());
+            return vec![own, Filter::equals("proxyAddresses", format!("X500:{name}"))];
+        }
+        let both = |text: &String| {
+            [Filter::equals("proxyAddresses", format!("smtp:{text}")), Filter::equals("mail", text.clone())]
+        };
+        spellings(address).iter().flat_map(both).collect()
+    }
+
+    /// DOMAIN\name is how Windows writes it.
+    pub(super) fn login_filters_of<'a>(name: &str) -> Vec<Filter<'a>> {
+        let account = name.rsplit_once('\\').map_or(name, |(_, account)| account);
+        vec![Filter::equals("sAMAccountName", account), Filter::equals("userPrincipalName", name)]
+    }
 }
 
-/// Where there is no type, or one that this table does not know.
-fn by_attributes(entry: &Entry) -> Result<Meaning, Unclear> {
-    let (kind, target, rule) = if entry.has("homemdb") {
-        (Kind::Mailbox, None, "homeMDB")
-    } else if entry.has("msexchhomeservername") {
-        (Kind::Mailbox, None, "msExchHomeServerName")
-    } else if let Some(target) = entry.target("targetaddress")? {
-        (Kind::MailUser, Some(target), "targetAddress")
-    } else if entry.has_class(&["group", "msexchdynamicdistributionlist"]) && entry.has("mailnickname") {
-        (Kind::Group, None, "a group with mailNickname")
-    } else if entry.has_class(&["publicfolder"]) {
-        (Kind::PublicFolder, None, "class publicFolder")
-    } else {
-        (Kind::NoMailbox, None, "neither type, home server nor target")
+/// The addresses and names of Exchange's in `proxyAddresses` and `legacyExchangeDN`.
+pub(super) fn certain_claims(entry: &Entry) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    for value in entry.values("proxyaddresses") {
+        if let Some(address) = without_prefix(value, "smtp:").and_then(|text| Address::parse(text.trim()).ok()) {
+            known::claim(&mut claims, address.key(), Strength::Certain);
+        } else if let Some(name) = without_prefix(value, "x500:") {
+            known::claim(&mut claims, &legacy_name::key(name), Strength::Certain);
+        }
+    }
+    if let Some(name) = entry.first("legacyexchangedn") {
+        known::claim(&mut claims, &legacy_name::key(name), Strength::Certain);
+    }
+    claims
+}
+
+/// The type decides, whatever the attributes say: a remote mailbox may carry a stale `homeMDB`.
+fn by_type(entry: &Entry, known: RecipientType, value: &str) -> Result<Meaning, Unclear> {
+    let rule = format!("msExchRecipientTypeDetails = {value} ({})", known.name);
+    let (home, has_target) = (entry.has("homemdb"), entry.has("targetaddress"));
+    let (meaning, at_odds) = match known.kind {
+        Kind::MailUser | Kind::Contact => match entry.target("targetaddress")? {
+            Some(target) => (away(known.kind, target, &rule), home.then_some("a homeMDB")),
+            None => return Err(Unclear(odd::lacks(&format!("of type {}", known.name), "targetAddress"))),
+        },
+        Kind::Mailbox => (plain_meaning(known.kind, None, &rule), has_target.then_some("a targetAddress")),
+        Kind::NoMailbox => {
+            (plain_meaning(known.kind, None, &rule), (home || has_target).then_some("a homeMDB or a targetAddress"))
+        }
+        Kind::Group | Kind::PublicFolder => (plain_meaning(known.kind, None, &rule), None),
     };
-    Ok(plain_meaning(kind, target, rule))
+    let at_odds = at_odds.map(|has| format!("type {} with {has}", known.name));
+    Ok(Meaning { at_odds, ..meaning })
+}
+
+/// Where there is no type, or one that this table does not know. `like`: what shows that Exchange has made it a recipient;
+/// it is one, then, and what tells which cannot be read.
+fn by_attributes(entry: &Entry, like: Option<&str>) -> Result<Meaning, Unclear> {
+    let kinds_by = || {
+        let (last, others) = (KINDS_BY[3], &KINDS_BY[..3]);
+        format!("{} and {last}", others.join(", "))
+    };
+    let (kind, rule) = if entry.has("homemdb") {
+        (Kind::Mailbox, "homeMDB")
+    } else if entry.has("msexchhomeservername") {
+        (Kind::Mailbox, "msExchHomeServerName")
+    } else if let Some(target) = entry.target("targetaddress")? {
+        return Ok(away(Kind::MailUser, target, "targetAddress"));
+    } else if entry.has_class(&["group", "msexchdynamicdistributionlist"]) && like.is_some() {
+        (Kind::Group, "a group that Exchange knows")
+    } else if entry.has_class(&["publicfolder"]) {
+        (Kind::PublicFolder, "class publicFolder")
+    } else if let Some(like) = like {
+        return Err(Unclear(odd::lacks(like, &kinds_by())));
+    } else {
+        let meaning = plain_meaning(Kind::NoMailbox, None, "neither type, home server nor target");
+        return Ok(Meaning { at_odds: Some(odd::lacks("with an address", &kinds_by())), ..meaning });
+    };
+    Ok(plain_meaning(kind, None, rule))
+}
+
+/// What only an entry has that Exchange has made a recipient. Exchange 2003 leaves `ADCDisabledMail` in `legacyExchangeDN` of
+/// those who were one.
+fn sign(entry: &Entry) -> Option<&'static str> {
+    let is_recipients = |name: &String| name.to_lowercase().contains("/cn=recipients/");
+    if entry.has("mailnickname") {
+        Some("mailNickname")
+    } else if entry.values("legacyexchangedn").iter().any(is_recipients) {
+        Some("legacyExchangeDN")
+    } else if entry.shows("msexchmailboxguid") {
+        Some("msExchMailboxGuid")
+    } else {
+        None
+    }
+}
+
+/// A type is a sign of mail as well, unless it says that there is none.
+fn of_type(known: RecipientType) -> Option<String> {
+    (known.kind != Kind::NoMailbox).then(|| format!("of type {}", known.name))
 }
 
 /// `/o=.../cn=Configuration/cn=Servers/cn=EX-EU` is `ex-eu`.
@@ -158,7 +226,7 @@ fn last_cn(server: &str) -> Option<String> {
 
 fn is_disabled(entry: &Entry) -> bool {
     // A signed integer in LDAP; the bit stands at the same place either way.
-    let control = entry.first("useraccountcontrol").and_then(|value| value.parse::<i64>().ok());
+    let control = entry.first(CONTROL).and_then(|value| value.parse::<i64>().ok());
     control.is_some_and(|control| control & i64::from(ACCOUNT_DISABLED) != 0)
 }
 

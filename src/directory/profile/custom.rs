@@ -1,10 +1,12 @@
 //! The operator's own attributes and filter (`profile = "custom"`).
 
-use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
+use super::entry::without_prefix;
+use super::{DisabledAccounts, Entry, Rules, Unclear, away, plain_meaning, spellings};
 use crate::config::CustomProfile;
 use crate::directory::filter::Filter;
 use crate::directory::known::{self, Claim, Meaning, Strength};
 use crate::recipient::Kind;
+use crate::smtp::address::Address;
 
 impl Rules for CustomProfile {
     fn attributes(&self) -> Vec<&str> {
@@ -21,10 +23,29 @@ impl Rules for CustomProfile {
         self.login.iter().map(String::as_str).collect()
     }
 
+    /// With a prefix, values with it are asked for as well, in each case that servers may tell apart.
+    fn filters(&self, address: &Address) -> Vec<Filter<'_>> {
+        let mut prefixes = vec![String::new()];
+        if let Some(prefix) = &self.prefix {
+            prefixes.extend([prefix.to_ascii_lowercase(), prefix.to_ascii_uppercase()]);
+        }
+        let written =
+            |text: &String| prefixes.iter().map(|prefix| [prefix, text.as_str()].concat()).collect::<Vec<_>>();
+        let texts: Vec<String> = spellings(address).iter().flat_map(written).collect();
+        let (texts, names) = (&texts, self.addresses());
+        texts.iter().flat_map(|text| names.iter().map(move |name| Filter::equals(name, text.clone()))).collect()
+    }
+
     fn claims(&self, entry: &Entry) -> Vec<Claim> {
-        let mut claims = entry.claims(&self.addresses, Strength::Certain);
-        for Claim { key, strength } in entry.claims(&self.fallback, Strength::Fallback) {
-            known::claim(&mut claims, &key, strength);
+        let mut claims = Vec::new();
+        for (names, strength) in [(&self.addresses, Strength::Certain), (&self.fallback, Strength::Fallback)] {
+            for value in names.iter().flat_map(|name| entry.values(name)) {
+                let value = value.trim();
+                let bare = self.prefix.as_ref().and_then(|prefix| without_prefix(value, prefix)).unwrap_or(value);
+                if let Ok(address) = Address::parse(bare.trim()) {
+                    known::claim(&mut claims, address.key(), strength);
+                }
+            }
         }
         claims
     }
@@ -37,7 +58,7 @@ impl Rules for CustomProfile {
             None => None,
         };
         let meaning = match target {
-            Some((name, target)) => plain_meaning(Kind::MailUser, Some(target), name),
+            Some((name, target)) => away(Kind::MailUser, target, name),
             None if entry.has_class(&classes) => plain_meaning(Kind::Group, None, "a group's objectClass"),
             None => plain_meaning(Kind::Mailbox, None, "an entry with the address"),
         };
@@ -64,6 +85,7 @@ mod tests {
         CustomProfile {
             addresses: vec!["mail".to_owned(), "alias".to_owned()],
             fallback: vec!["contact".to_owned()],
+            prefix: None,
             target: Some("forward".to_owned()),
             mail_server: Some("store".to_owned()),
             login: vec!["uid".to_owned()],
@@ -86,6 +108,7 @@ mod tests {
             (&[mail, ("forward", "smtp:a@other.example")], "mail-user for a@other.example"),
             (&[mail, ("forward", "a@contoso.com")], "mailbox"),
             (&[mail, ("forward", "nowhere")], "unavailable"),
+            (&[mail, ("forward", "NOTES:Ann Lee/Contoso@Contoso")], "mail-user"),
             (&[mail, group], "group"),
         ] {
             let entries = [entry("uid=a", attributes)];
@@ -93,6 +116,35 @@ mod tests {
         }
         let (first, second) = (entry("uid=a", &[mail]), entry("uid=b", &[("contact", "a@contoso.com")]));
         assert_eq!(said(&own, &[second, first], DisabledAccounts::Accepted), "mailbox");
+    }
+
+    #[test]
+    fn values_may_begin_with_a_prefix() {
+        let prefixed =
+            CustomProfile { prefix: Some("SMTP:".to_owned()), filter: None, fallback: Vec::new(), ..profile() };
+        let own = Profile::Custom(Arc::new(prefixed));
+        for (value, expected) in [
+            ("SMTP:a@contoso.com", "mailbox"),
+            ("smtp: A@contoso.com", "mailbox"),
+            ("a@contoso.com", "mailbox"),
+            ("sip:a@contoso.com", "not found"),
+            ("X400:a@contoso.com", "not found"),
+            ("smtp:smtp:a@contoso.com", "not found"),
+        ] {
+            assert_eq!(
+                said(&own, &[entry("uid=a", &[("alias", value)])], DisabledAccounts::Accepted),
+                expected,
+                "{value}"
+            );
+        }
+        let without = Profile::Custom(Arc::new(profile()));
+        let value = [entry("uid=a", &[("alias", "SMTP:a@contoso.com")])];
+        assert_eq!(said(&without, &value, DisabledAccounts::Accepted), "not found");
+        let address = Address::parse("a@b.c").unwrap();
+        assert_eq!(
+            own.filter([&address]).to_string(),
+            "(|(mail=a@b.c)(alias=a@b.c)(mail=smtp:a@b.c)(alias=smtp:a@b.c)(mail=SMTP:a@b.c)(alias=SMTP:a@b.c))"
+        );
     }
 
     #[test]

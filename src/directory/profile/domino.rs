@@ -1,9 +1,10 @@
 //! HCL Domino's directory (`docs/directories/domino.md` has the sources).
 
-use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
+use super::entry::Target;
+use super::{DisabledAccounts, Entry, Rules, Unclear, away, plain_meaning};
 use crate::directory::known::{Claim, Meaning};
+use crate::directory::odd;
 use crate::recipient::Kind;
-use crate::smtp::address::Address;
 
 const ATTRIBUTES: &[&str] =
     &["objectClass", "mail", "internetAddress", "uid", "mailAddress", "mailSystem", "mailServer", "groupType"];
@@ -13,6 +14,9 @@ const ADDRESSES: [&str; 3] = ["mail", "internetAddress", "uid"];
 
 /// Notes, and POP or IMAP: the mail file is on a Domino server. Others: other (3), Internet (5), none (100).
 const MAIL_SYSTEMS: [&str; 2] = ["1", "6"];
+
+/// `mailSystem`: none.
+const NO_MAIL: &str = "100";
 
 /// Multi-purpose, and mail only. Others: access control (2), deny list (3), servers (4).
 const MAIL_GROUPS: [&str; 2] = ["0", "1"];
@@ -37,6 +41,10 @@ impl Rules for Domino {
         Some("uid")
     }
 
+    fn kinds_by(&self) -> Vec<&str> {
+        vec!["mailSystem", "mailServer"]
+    }
+
     /// The directory does not say who is disabled: whom a deny list names stays in it.
     fn meaning(&self, entry: &Entry, _: DisabledAccounts) -> Result<Meaning, Unclear> {
         let system = entry.first("mailsystem").map(str::trim);
@@ -48,18 +56,25 @@ impl Rules for Domino {
         } else if entry.has_class(&["dominoservermailindatabase"]) {
             plain_meaning(Kind::Mailbox, None, "a mail-in database or resource")
         } else if let Some(target) = target(entry, &self.claims(entry))? {
-            plain_meaning(Kind::MailUser, Some(target), "mailAddress")
+            away(Kind::MailUser, target, "mailAddress")
         } else if on_domino && (entry.has("mailserver") || system.is_some()) {
             plain_meaning(Kind::Mailbox, None, "a person with a mail file")
+        } else if let Some(system) = system.filter(|system| *system != NO_MAIL) {
+            // The mail is in another system, and the forwarding address says where.
+            if !entry.has("mailaddress") {
+                return Err(Unclear(odd::lacks(&format!("with mailSystem {system}"), "mailAddress")));
+            }
+            away(Kind::MailUser, Target::OtherKind("Notes".to_owned()), "mailAddress")
         } else {
-            plain_meaning(Kind::NoMailbox, None, "a person without a mail file")
+            let at_odds = system.is_none().then(|| odd::lacks("with an address", "mailSystem and mailServer"));
+            Meaning { at_odds, ..plain_meaning(Kind::NoMailbox, None, "a person without a mail file") }
         };
         Ok(Meaning { mail_server: entry.first("mailserver").and_then(common_name), ..meaning })
     }
 }
 
 /// The forwarding address, where it is an Internet address: it may be a Notes name (`Ann Lee/Contoso@Contoso`).
-fn target(entry: &Entry, own: &[Claim]) -> Result<Option<Address>, Unclear> {
+fn target(entry: &Entry, own: &[Claim]) -> Result<Option<Target>, Unclear> {
     let written = entry.first("mailaddress").unwrap_or_default();
     let is_internet = !written.contains(['/', '%']) && written.contains('@');
     if is_internet { entry.other_target("mailaddress", own) } else { Ok(None) }
@@ -90,7 +105,9 @@ mod tests {
             (&[mail, server, system("1")], "mailbox on mail1"),
             (&[mail, system("6")], "mailbox"),
             (&[mail, server, system("100")], "no-mailbox on mail1"),
-            (&[mail, system("5")], "no-mailbox"),
+            (&[mail, system("5")], "unavailable"),
+            (&[mail, system("3")], "unavailable"),
+            (&[mail, server, system("5")], "unavailable"),
             (&[mail], "no-mailbox"),
             (&[("internetAddress", "A@contoso.com"), system("1")], "mailbox"),
             (&[("uid", "a@contoso.com"), system("1")], "mailbox"),
@@ -102,6 +119,8 @@ mod tests {
             (&[mail, system("1"), away("a@contoso.com")], "mailbox"),
             (&[mail, system("1"), away("Ann Lee/Contoso@Contoso")], "mailbox"),
             (&[mail, system("1"), away("Ann Lee")], "mailbox"),
+            (&[mail, system("3"), away("Ann Lee/Contoso@Contoso")], "mail-user"),
+            (&[mail, system("5"), away("a@contoso.com")], "mail-user"),
             (&[mail, system("5"), away("@contoso.com")], "unavailable"),
             (&[mail, class("dominoGroup")], "group"),
             (&[mail, class("dominoGroup"), group("0")], "group"),

@@ -61,6 +61,11 @@ impl Entry {
         self.values(name).first().map(String::as_str)
     }
 
+    /// Whether the server returned the attribute, whatever its values are.
+    pub(super) fn shows(&self, name: &str) -> bool {
+        self.attributes.contains_key(name)
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         !self.values(name).is_empty()
     }
@@ -105,26 +110,49 @@ impl Entry {
         }
     }
 
-    /// The one target address that the attribute holds, unless it is one of the entry's own.
-    pub(super) fn other_target(&self, name: &str, own: &[Claim]) -> Result<Option<Address>, Unclear> {
-        let target = self.target(name)?;
-        Ok(target.filter(|target| own.iter().all(|claim| claim.key != target.key())))
+    /// The one target that the attribute holds, unless it is one of the entry's own addresses.
+    pub(super) fn other_target(&self, name: &str, own: &[Claim]) -> Result<Option<Target>, Unclear> {
+        let is_own = |target: &Target| match target {
+            Target::Address(target) => own.iter().any(|claim| claim.key == target.key()),
+            Target::OtherKind(_) => false,
+        };
+        Ok(self.target(name)?.filter(|target| !is_own(target)))
     }
 
-    /// The one target address that the attribute holds, with or without `SMTP:`.
-    pub(super) fn target(&self, name: &str) -> Result<Option<Address>, Unclear> {
+    /// The one target that the attribute holds: an address, with or without `SMTP:`, or one of another kind.
+    pub(super) fn target(&self, name: &str) -> Result<Option<Target>, Unclear> {
         let targets = self.values(name);
         let (first, others) = match targets {
             [] => return Ok(None),
             [first, others @ ..] => (first, others),
         };
-        let written = without_prefix(first, "smtp:").unwrap_or(first).trim();
-        match Address::parse(written) {
-            Ok(target) if others.is_empty() => Ok(Some(target)),
-            Ok(_) => Err(Unclear(format!("{name} has {} values", targets.len()))),
-            Err(error) => Err(Unclear(format!("{name} `{first}` is no SMTP address: {error}"))),
+        if !others.is_empty() {
+            return Err(Unclear(format!("{name} has {} values", targets.len())));
         }
+        if let Some(kind) = other_kind(first) {
+            return Ok(Some(Target::OtherKind(kind.to_ascii_uppercase())));
+        }
+        let written = without_prefix(first, "smtp:").unwrap_or(first).trim();
+        let target = Address::parse(written).map(Target::Address);
+        target.map(Some).map_err(|error| Unclear(format!("{name} is no SMTP address: `{first}`: {error}")))
     }
+}
+
+/// Where an entry's mail goes instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    /// To that address.
+    Address(Address),
+    /// To an address of that kind, `GWISE`, `NOTES`, `X400`: the entry's own system has the connector for it.
+    OtherKind(String),
+}
+
+/// The kind of a proxy address that is not SMTP's: `GWISE` of `GWISE:dom.po.user`.
+pub(in crate::directory) fn other_kind(proxy: &str) -> Option<&str> {
+    let (kind, rest) = proxy.trim().split_once(':')?;
+    let is_kind =
+        kind.starts_with(|c: char| c.is_ascii_alphabetic()) && kind.chars().all(|c| c.is_ascii_alphanumeric());
+    (is_kind && !rest.trim().is_empty() && !kind.eq_ignore_ascii_case("smtp")).then_some(kind)
 }
 
 /// What stands behind the prefix, in any case.

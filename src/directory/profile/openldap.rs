@@ -4,7 +4,7 @@
 //! `mailRoutingAddress`, unless it is one of the entry's own addresses, is a target; `mailHost` is the mail server
 //! that `mailbox_servers` matches.
 
-use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
+use super::{DisabledAccounts, Entry, Rules, Unclear, away, plain_meaning};
 use crate::directory::known::Meaning;
 use crate::recipient::Kind;
 
@@ -49,8 +49,8 @@ impl Rules for Openldap {
         let target = entry.other_target("mailroutingaddress", &self.claims(entry))?;
         let meaning = if disabled == DisabledAccounts::Refused && is_disabled(entry) {
             plain_meaning(Kind::NoMailbox, None, "refuse_disabled: the account is locked")
-        } else if target.is_some() {
-            plain_meaning(Kind::MailUser, target, "mailRoutingAddress")
+        } else if let Some(target) = target {
+            away(Kind::MailUser, target, "mailRoutingAddress")
         } else if entry.has_class(&GROUPS) {
             plain_meaning(Kind::Group, None, "a group's objectClass")
         } else {

@@ -4,6 +4,7 @@
 
 use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
 use crate::directory::known::Meaning;
+use crate::directory::odd;
 use crate::recipient::Kind;
 
 const ATTRIBUTES: &[&str] = &[
@@ -39,6 +40,10 @@ impl Rules for Zimbra {
         vec!["uid"]
     }
 
+    fn kinds_by(&self) -> Vec<&str> {
+        vec!["zimbraMailStatus"]
+    }
+
     fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {
         let (kind, rule) = if !entry.says("zimbramailstatus", "enabled") {
             (Kind::NoMailbox, "zimbraMailStatus is not enabled")
@@ -53,7 +58,9 @@ impl Rules for Zimbra {
         } else {
             (Kind::Mailbox, "an account or resource that takes mail")
         };
-        Ok(Meaning { mail_server: entry.server("zimbramailhost"), ..plain_meaning(kind, None, rule) })
+        let lacks_status = kind == Kind::NoMailbox && !entry.has("zimbramailstatus");
+        let at_odds = lacks_status.then(|| odd::lacks("with an address", "zimbraMailStatus"));
+        Ok(Meaning { mail_server: entry.server("zimbramailhost"), at_odds, ..plain_meaning(kind, None, rule) })
     }
 }
 

@@ -18,10 +18,11 @@ use self::position::Position;
 use self::saved::Writer;
 use self::served::{Outcome, Rules, Served};
 use self::suspect::Suspect;
-use self::view::{Change, View, Way};
+use self::view::{Change, View};
 use crate::config::{LdapConfig, SnapshotConfig};
 use crate::directory::known::Id;
 use crate::directory::mail::Mail;
+use crate::directory::odd::Telling;
 use crate::directory::refreshing::Refreshing;
 use crate::metrics::Metrics;
 use crate::recipient::{Kind, Lookup};
@@ -33,6 +34,7 @@ mod contact;
 pub mod guard;
 mod journal;
 pub mod kept;
+mod measure;
 pub mod position;
 pub mod report;
 pub mod saved;
@@ -72,6 +74,9 @@ pub struct Snapshot {
     /// What is served has come about in a way that the file does not tell.
     file_is_behind: AtomicBool,
     metrics: Metrics,
+    /// The account that reads, for people.
+    reader: String,
+    telling: Mutex<Telling>,
 }
 
 /// Whether changes that are held are meant.
@@ -119,6 +124,8 @@ impl Snapshot {
             version: AtomicU64::new(1),
             file_is_behind: AtomicBool::new(false),
             metrics: metrics.clone(),
+            reader: directory.bind_dn.clone(),
+            telling: Mutex::default(),
         };
         snapshot.load(kept);
         snapshot.measure();
@@ -177,7 +184,10 @@ impl Snapshot {
             Lookup::Found(_) | Lookup::NotFound if served.withholds(key) => {
                 age.is_some_and(|age| age <= self.config.max_stale)
             }
-            Lookup::Found(_) | Lookup::NotFound => followed.is_some_and(|at| at.elapsed() <= self.follows_for),
+            // Where nothing shows who is a recipient, the directory is asked whether that may be read.
+            Lookup::Found(_) | Lookup::NotFound => {
+                served.current().shows_recipients() && followed.is_some_and(|at| at.elapsed() <= self.follows_for)
+            }
             // Somebody may be putting it right.
             Lookup::Ambiguous(_) | Lookup::Unavailable(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_) => false,
         };
@@ -261,20 +271,21 @@ impl Snapshot {
         let _both = Refreshing::begin(&self.metrics, writer.octets());
         let kept = |error: &dyn std::fmt::Display| format!("{}: {error}", self.path.display());
         let (written, table) = writer.finish(position.clone()).map_err(|error| kept(&error))?;
-        let view = View::new(table);
-        if let Some(probe) = probe.filter(|probe| view.way(probe) == Way::Nowhere) {
-            return Err(format!(
-                "the probe {probe} is not a recipient among {} entries: check base and rights",
-                view.count_entries()
-            ));
-        }
+        let mut view = View::new(table);
+        probe.map_or(Ok(()), |probe| view.vouched_for(probe))?;
         let _turn = self.turn();
         let mut served = self.serving();
+        let unread = view.keep_unread(served.latest());
         let outcome = served.read(view, self.now());
         self.keep(&served);
         let unsaved = served.take_unsaved();
         match outcome {
-            Outcome::Taken(_) => *self.journal() = Some(written.install().map_err(|error| kept(&error))?),
+            Outcome::Taken(_) => {
+                *self.journal() = Some(written.install().map_err(|error| kept(&error))?);
+                if !unread.is_empty() {
+                    self.note(unread, Some(&position), begun);
+                }
+            }
             Outcome::Held(_) => self.note(unsaved, None, now),
         }
         // Where it is held, reading again at once would bring the same.
@@ -300,7 +311,7 @@ impl Snapshot {
         let _turn = self.turn();
         let mut served = self.serving();
         let (before, now) = (served.held(), UnixTime::steady());
-        let (news, outcome) = served.changed(changes, self.now());
+        let (news, outcome) = served.changed(served.latest().with_kept(changes), self.now());
         self.keep(&served);
         let unsaved = served.take_unsaved();
         let noted = self.journal().as_ref().map(|journal| journal.noted().of_day());
@@ -363,10 +374,11 @@ impl Snapshot {
     }
 }
 
-/// What tells one way of reading a directory from another: where, by which rules, and of which version of the program.
+/// What tells one way of reading a directory from another: where, by which rules (their number changes with `profile`), and
+/// of which version of the program.
 fn what_is_read(directory: &LdapConfig) -> Id {
     let LdapConfig { base, profile, refuse_disabled, .. } = directory;
-    Id::of(format!("{} {base:?} {profile:?} {refuse_disabled}", env!("CARGO_PKG_VERSION")).as_bytes())
+    Id::of(format!("{} 2 {base:?} {profile:?} {refuse_disabled}", env!("CARGO_PKG_VERSION")).as_bytes())
 }
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ pub struct Table {
     servers: Vec<Arc<str>>,
     /// How many entries there are of each kind, in the order of [`Kind::ALL`].
     kinds: [usize; Kind::ALL.len()],
+    /// The places of those that are odd.
+    odd: Vec<u32>,
 }
 
 /// What an entry's record begins with. Behind it stand the claims: the domain's number, twice, and one more for a fallback;
@@ -105,7 +107,7 @@ pub enum Means<'a> {
 /// What entries with the same kind and rule have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Shared {
-    Clear { kind: Kind, rule: Arc<str> },
+    Clear { kind: Kind, rule: Arc<str>, at_odds: Option<Arc<str>> },
     Unclear,
 }
 
@@ -183,7 +185,7 @@ impl Table {
         let dn = [text(head.name), &self.parents[head.parent]].concat();
         match &self.meanings[head.meaning] {
             Shared::Unclear => Lookup::Unavailable(format!("`{dn}`: {}", text(head.extra)).into()),
-            Shared::Clear { kind, rule } => Lookup::Found(Arc::new(Recipient {
+            Shared::Clear { kind, rule, .. } => Lookup::Found(Arc::new(Recipient {
                 kind: *kind,
                 target: Some(text(head.extra)).filter(|extra| !extra.is_empty()).and_then(|t| Address::parse(t).ok()),
                 mail_server: self.server(&head).cloned(),
@@ -200,15 +202,30 @@ impl Table {
         let head = self.head(entry);
         let meaning = match &self.meanings[head.meaning] {
             Shared::Unclear => Err(text(head.extra).to_owned()),
-            Shared::Clear { kind, rule } => Ok(Meaning {
+            Shared::Clear { kind, rule, at_odds } => Ok(Meaning {
                 kind: *kind,
                 target: Address::parse(text(head.extra)).ok(),
                 mail_server: self.server(&head).map(ToString::to_string),
                 rule: rule.to_string(),
-                at_odds: None,
+                at_odds: at_odds.as_ref().map(ToString::to_string),
             }),
         };
         Known { id: head.id, dn: self.dn(entry), claims: self.claims(head.claims).collect(), meaning }
+    }
+
+    /// The entries of which something is odd.
+    pub fn odd_entries(&self) -> impl Iterator<Item = usize> {
+        self.odd.iter().map(|place| *place as usize)
+    }
+
+    /// What is odd about an entry.
+    #[must_use]
+    pub fn odd(&self, entry: usize) -> Option<&str> {
+        let head = self.head(entry);
+        match &self.meanings[head.meaning] {
+            Shared::Unclear => Some(text(head.extra)),
+            Shared::Clear { at_odds, .. } => at_odds.as_deref(),
+        }
     }
 
     /// Its distinguished name.
@@ -308,6 +325,7 @@ impl Builder {
             meanings: Vec::new(),
             servers: Vec::new(),
             kinds: Default::default(),
+            odd: Vec::new(),
         };
         Self {
             table,
@@ -328,10 +346,11 @@ impl Builder {
         let table = &mut self.table;
         let place = u32::try_from(table.records.len()).map_err(|_| TooLarge::Records)?;
         let (shared, extra, server) = match &known.meaning {
-            Ok(Meaning { kind, target, mail_server, rule, .. }) => {
+            Ok(Meaning { kind, target, mail_server, rule, at_odds }) => {
                 table.kinds[kind.number()] += 1;
                 let extra = target.as_ref().map_or("", Address::as_str);
-                (Shared::Clear { kind: *kind, rule: rule.as_str().into() }, extra, mail_server.as_deref())
+                let (rule, at_odds) = (rule.as_str().into(), at_odds.as_deref().map(Arc::from));
+                (Shared::Clear { kind: *kind, rule, at_odds }, extra, mail_server.as_deref())
             }
             Err(cause) => (Shared::Unclear, cause.as_str(), None),
         };
@@ -343,6 +362,9 @@ impl Builder {
         let parent = self.parents.of(parent, &mut table.parents);
         let server = server.map_or(0, |server| 1 + self.servers.of(server, &mut table.servers));
         table.places.push(place);
+        if known.odd().is_some() {
+            table.odd.push(place);
+        }
         table.records.extend_from_slice(&known.id.0.to_le_bytes());
         [parent, meaning, server].into_iter().for_each(|number| record::put_number(&mut table.records, number));
         record::put_text(&mut table.records, name);

@@ -1,11 +1,10 @@
-//! A snapshot in figures, for operators and Prometheus, and in the log.
+//! A snapshot in figures for operators, its age, and the log lines about what is held. `measure` has the gauges.
 
 use tokio::time::Instant;
 
 use super::Snapshot;
 use super::report::SnapshotReport;
 use super::served::{Outcome, Served};
-use crate::recipient::Kind;
 use crate::time::UnixTime;
 
 impl Snapshot {
@@ -32,19 +31,6 @@ impl Snapshot {
 
     fn age_seconds(&self) -> Option<u64> {
         self.contact().age(UnixTime::steady()).map(|age| age.as_secs())
-    }
-
-    pub(super) fn measure(&self) {
-        let name = &*self.name;
-        let served = self.served.load();
-        let counts = served.as_deref().map(|served| served.current().count_kinds()).unwrap_or_default();
-        for (kind, count) in Kind::ALL.iter().zip(counts) {
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.metrics.directory_recipients.with_label_values(&[name, kind.as_str()]).set(count);
-        }
-        let held = served.as_deref().map_or(0, Served::held);
-        self.metrics.directory_changes_held.with_label_values(&[name]).set(i64::try_from(held).unwrap_or(i64::MAX));
-        self.tell_age();
     }
 }
 

@@ -10,6 +10,8 @@ use crate::directory::known::{self, Id, Known, Strength};
 use crate::fast_map::{FastMap, FastSet};
 use crate::recipient::{Kind, Lookup};
 
+mod odd;
+
 /// A change of one entry.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Change {
@@ -286,7 +288,14 @@ impl View {
                 of_its_strength.push(owner);
             }
         }
-        if certain.is_empty() { fallback } else { certain }
+        known::owning(certain, fallback, |owner| self.is_somebody(*owner))
+    }
+
+    fn is_somebody(&self, owner: Owner<'_>) -> bool {
+        match owner {
+            Owner::InTable(entry) => !matches!(self.table.means(entry), Means::Clear { kind: Kind::NoMailbox, .. }),
+            Owner::Changed(known) => known.is_somebody(),
+        }
     }
 
     /// How many entries own the address with that key.

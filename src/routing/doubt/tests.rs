@@ -178,8 +178,8 @@ fn a_directory_has_whom_its_entry_makes_somebody() {
         (Kind::PublicFolder, None, KnownBy::Directory),
         (Kind::MailUser, Some(to), KnownBy::Directory),
         (Kind::Contact, Some(to), KnownBy::Directory),
-        (Kind::MailUser, None, KnownBy::Nobody),
-        (Kind::Contact, None, KnownBy::Nobody),
+        (Kind::MailUser, None, KnownBy::Directory),
+        (Kind::Contact, None, KnownBy::Directory),
         (Kind::NoMailbox, None, KnownBy::Nobody),
         (Kind::NoMailbox, Some(to), KnownBy::Nobody),
     ] {

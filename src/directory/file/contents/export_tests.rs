@@ -38,9 +38,9 @@ fn exports_are_read_as_they_come() {
                 ("alice@contoso.com", Some((Kind::Mailbox, None))),
                 ("A.Smith@contoso.com", Some((Kind::Mailbox, None))),
                 ("a@b", None),
-                ("nora@contoso.com", Some((Kind::NoMailbox, None))),
+                ("nora@contoso.com", Some((Kind::Contact, None))),
                 ("bob@contoso.com", Some((Kind::MailUser, Some("bob@contoso.mail.onmicrosoft.com")))),
-                ("carol@contoso.com", Some((Kind::NoMailbox, None))),
+                ("carol@contoso.com", Some((Kind::Contact, None))),
                 ("vertrieb@contoso.com", Some((Kind::Group, None))),
                 ("info@contoso.com", Some((Kind::PublicFolder, None))),
                 ("d@contoso.com", Some((Kind::MailUser, Some("dora@fabrikam.example")))),
@@ -115,6 +115,12 @@ fn what_is_wrong_with_an_export_is_said_with_its_cure() {
             b"#TYPE x\nPrimarySmtpAddress,RecipientTypeDetails\n# more\na@b.c,NewMailbox\n",
             "x.csv:4: `NewMailbox` is no RecipientTypeDetails that is known; remove the row, or write the recipient \
              into a file of its own with columns address and kind",
+        ),
+        (
+            "x.csv",
+            b"PrimarySmtpAddress,RecipientTypeDetails\na@b.c,UserMailbox\nb@b.c,RemoteUserMailbox\n",
+            "x.csv:3: this recipient's mailbox is elsewhere, and the file does not say where; export \
+             ExternalEmailAddress too",
         ),
         (
             "x.csv",

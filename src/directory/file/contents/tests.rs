@@ -52,6 +52,27 @@ bob@other.example,mail-user,b@contoso.com,eu,EX-EU\r
 ";
 
 #[test]
+fn who_is_nobody_outvotes_nobody() {
+    let text = "address,kind\ninfo@b.c,no-mailbox\ninfo@b.c,mailbox\ninfo@b.c,no-mailbox\n\
+                gone@b.c,no-mailbox\ngone@b.c,no-mailbox\n";
+    let contents = read("p.csv", text).unwrap();
+    let info = found(&contents, "info@b.c");
+    assert_eq!((info.kind, info.entry.ends_with(":3")), (Kind::Mailbox, true), "{info:?}");
+    assert_eq!(found(&contents, "gone@b.c").kind, Kind::NoMailbox);
+    assert_eq!((contents.claims("info@b.c").len(), contents.owners("gone@b.c")), (1, 1));
+}
+
+#[test]
+fn targets_of_other_kinds_are_the_owners_business() {
+    let toml = "[[recipient]]\naddress = \"a@b.c\"\nkind = \"mail-user\"\ntarget = \"GWISE:dom.po.user\"\n";
+    let csv = "address,kind,target\na@b.c,mail-user,\"X400:c=us;a= ;p=Fabrikam\"\n";
+    for (name, text) in [("p.toml", toml), ("p.csv", csv)] {
+        let owner = found(&read(name, text).unwrap(), "a@b.c");
+        assert_eq!((owner.kind, owner.target), (Kind::MailUser, None), "{name}");
+    }
+}
+
+#[test]
 fn both_forms_say_the_same() {
     for (name, text, lines) in [("p.toml", TOML, [2, 5, 5, 12, 15]), ("p.csv", CSV, [2, 3, 4, 6, 7])] {
         let contents = read(name, text).unwrap();

@@ -1,0 +1,152 @@
+//! What a question to an LDAP directory needs, and one question. `asking` searches, `answer` says what came back means.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::answer::{self, Reading};
+use super::follow::{Doubted, Request};
+use super::oddities::Oddities;
+use super::pulse::Pulse;
+use super::shown::{By, Shown};
+use super::supervisor::State;
+use super::{AT_LEAST, Snapshot};
+use crate::config::LdapConfig;
+use crate::directory::cache::{Cache, Condition, is_known};
+use crate::directory::shares::{Shares, Turn};
+use crate::directory::{odd, result};
+use crate::metrics::Metrics;
+use crate::recipient::{Answer, Fresh, Kind, Lookup};
+use crate::smtp::address::Address;
+use crate::time::UnixTime;
+
+/// What a question needs; shared by the tasks that ask.
+pub(super) struct Asker {
+    pub(super) name: Arc<str>,
+    pub(super) config: LdapConfig,
+    pub(super) cache: Cache,
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+    /// To whoever keeps it fresh.
+    pub(super) doubted: mpsc::Sender<Request>,
+    pub(super) shares: Arc<Shares>,
+    pub(super) logins: Semaphore,
+    pub(super) states: watch::Receiver<State>,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) metrics: Metrics,
+    /// Answers from memory: a look-up of its series for each would cost more than the answer.
+    pub(super) cached: IntCounter,
+    /// How long one server has for one question before the next is tried.
+    pub(super) patience: Duration,
+    /// How often a question is asked, on one connection each.
+    pub(super) attempts: usize,
+    pub(super) oddities: Oddities,
+    pub(super) shown: Shown,
+}
+
+impl Asker {
+    /// What the snapshot has.
+    pub(super) fn in_memory(&self, address: &Address) -> Option<Lookup> {
+        let snapshot = self.snapshot.as_ref()?;
+        let key = self.config.profile.key(address);
+        let lookup = snapshot.answer(&key, UnixTime::steady())?;
+        // Whether others show what this one lacks, the directory is to be asked first.
+        if matches!(&lookup, Lookup::Found(recipient) if recipient.kind == Kind::NoMailbox)
+            && snapshot.served().is_some_and(|served| served.current().lacks(&key))
+            && !self.is_shown(By::Kind)
+        {
+            return None;
+        }
+        (is_known(&lookup) || self.condition() == Condition::Well).then_some(lookup)
+    }
+
+    /// Has entries read again of which the directory says something else than the snapshot.
+    pub(super) fn compare(&self, address: &Address, live: &Lookup) {
+        let Some(snapshot) = &self.snapshot else { return };
+        let key = self.config.profile.key(address);
+        if snapshot.contradicts(&key, live) {
+            // Where too many wait already, the next whole read shows it.
+            let _ = self.doubted.try_send(Request::Look(Doubted::new(key.into_owned(), live.clone())));
+        }
+    }
+
+    /// One question to the directory itself.
+    pub(super) async fn question(self: Arc<Self>, address: Address, turn: Option<Turn>) -> Answer {
+        let asked = Instant::now();
+        let lookup = match self.shares.turn_or(turn).await {
+            // Nobody waits for a turn and for the answer, each as long as may be.
+            Ok(turn) => match timeout_at(turn.until() + AT_LEAST, self.lookup(&address)).await {
+                Ok(lookup) => lookup,
+                Err(_) => Lookup::Unavailable("no answer in the time that waiting for a turn had left".into()),
+            },
+            Err(cause) => Lookup::Unavailable(cause.into()),
+        };
+        self.count(result(&lookup));
+        let duration = asked.elapsed().as_secs_f64();
+        self.metrics.directory_lookup_duration.with_label_values(&[&*self.name]).observe(duration);
+        self.cache.put(address.key().into(), &lookup, asked.into_std());
+        Answer { lookup, fresh: Fresh::Live }
+    }
+
+    pub(super) async fn lookup(self: &Arc<Self>, address: &Address) -> Lookup {
+        let filter = self.config.profile.filter(std::iter::once(address).chain(&self.config.probe)).to_string();
+        let reply = match self.search(&filter).await {
+            Ok((reply, _)) => reply,
+            Err(cause) => {
+                tracing::debug!(directory = %self.name, %address, "unavailable: {cause}");
+                return Lookup::Unavailable(cause);
+            }
+        };
+        let reading = answer::read(&self.config, &reply, address);
+        self.pulse.health(&reading.health);
+        self.met(&reading.known);
+        if let Some(at_odds) = &reading.at_odds {
+            tracing::debug!(directory = %self.name, %address, "{at_odds}");
+        }
+        let healthy = reading.health.is_ok();
+        let lookup = match (self.believed(reading).await, self.unread(address)) {
+            // It was the address of an entry whose addresses may not be read any more.
+            (Lookup::NotFound, Some(unread)) => unread,
+            (lookup, _) => lookup,
+        };
+        if healthy {
+            self.compare(address, &lookup);
+        }
+        lookup
+    }
+
+    /// What the snapshot says of an address whose owner lacks what its like have.
+    pub(super) fn unread(&self, address: &Address) -> Option<Lookup> {
+        let (served, key) = (self.snapshot.as_ref()?.served()?, self.config.profile.key(address));
+        let lookup = served.current().lookup(&key);
+        (matches!(lookup, Lookup::Unavailable(_)) && served.current().lacks(&key)).then_some(lookup)
+    }
+
+    /// The answer, unless it rests on the absence of attributes that no entry shows: the right to read them may be missing.
+    pub(super) async fn believed(self: &Arc<Self>, reading: Reading) -> Lookup {
+        let rests_on = match &reading.lookup {
+            Lookup::Found(recipient) if recipient.kind == Kind::NoMailbox => {
+                reading.at_odds.as_deref().is_some_and(odd::is_lack).then_some(By::Kind)
+            }
+            // The probe would show it.
+            Lookup::NotFound => self.config.probe.is_none().then_some(By::Address),
+            _ => None,
+        };
+        match rests_on {
+            Some(by) => self.shown(by).await.map_or_else(Lookup::Unavailable, |()| reading.lookup),
+            None => reading.lookup,
+        }
+    }
+
+    /// A connection that was lost or fell silent is in doubt before anything else is known of it.
+    pub(super) fn condition(&self) -> Condition {
+        let connected = matches!(&*self.states.borrow(), State::Up(connection) if !connection.is_condemned());
+        if connected && self.pulse.is_well() { Condition::Well } else { Condition::InDoubt }
+    }
+
+    pub(super) fn count(&self, result: &str) {
+        self.metrics.directory_lookups.with_label_values(&[&*self.name, result]).inc();
+    }
+}

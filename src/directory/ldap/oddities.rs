@@ -1,0 +1,38 @@
+//! Odd entries as they are met where a directory is asked for each recipient: how many there are, and the log line.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::Asker;
+use crate::directory::known::Known;
+use crate::directory::odd::{self, Met, Telling};
+use crate::time::UnixTime;
+
+/// What was met, and what was told of it.
+#[derive(Debug, Default)]
+pub(super) struct Oddities(Mutex<(Met, Telling)>);
+
+impl Asker {
+    /// Takes note of entries that were returned. A snapshot counts all of its own.
+    pub(super) fn met(&self, entries: &[Known]) {
+        if self.snapshot.is_some() {
+            return;
+        }
+        let now = UnixTime::steady();
+        let mut oddities = self.oddities.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (met, telling) = &mut *oddities;
+        // All of them: each is to be noted.
+        let changed =
+            entries.iter().filter(|known| !known.claims.is_empty()).filter(|known| met.note(known, now)).count();
+        if changed == 0 {
+            return;
+        }
+        met.forget(now);
+        let groups = met.groups();
+        let count = i64::try_from(groups.values().sum::<usize>()).unwrap_or(i64::MAX);
+        self.metrics.directory_contradictions.with_label_values(&[&*self.name]).set(count);
+        for (group, count) in telling.news(&groups) {
+            let told = odd::told(&group, count, &self.config.bind_dn);
+            tracing::warn!(directory = &*self.name, "met so far: {told}");
+        }
+    }
+}
