@@ -280,7 +280,8 @@ pub fn build(
     }
     forget(previous, &built, needs.metrics);
     let files: Vec<_> = built.iter().filter_map(Built::file).collect();
-    let counting = tokio::spawn(count_conflicts(built.clone(), needs.metrics.clone()));
+    let rules: Arc<[_]> = configured.iter().map(|config| config.rules.clone()).collect();
+    let counting = tokio::spawn(count_conflicts(built.clone(), rules, needs.metrics.clone()));
     let watches = vec![tokio::spawn(file::watch(files)), counting].into_iter().map(AbortOnDropHandle::new).collect();
     let by_name = built.iter().map(|built| (Arc::clone(&built.name), built.shared())).collect();
     Ok(Directories { by_name, built, _watches: watches })
@@ -290,7 +291,7 @@ pub fn build(
 const COUNT_EVERY: Duration = Duration::from_secs(2);
 
 /// Counts the conflicts of directories whenever what they hold has changed.
-async fn count_conflicts(built: Vec<Built>, metrics: Metrics) {
+async fn count_conflicts(built: Vec<Built>, rules: Arc<[DirectoryRules]>, metrics: Metrics) {
     let mut counted = None;
     loop {
         let versions: Vec<u64> = built.iter().map(|built| built.shared().version()).collect();
@@ -298,7 +299,8 @@ async fn count_conflicts(built: Vec<Built>, metrics: Metrics) {
         if counted.as_ref() != Some(&versions) {
             let all = listed(&built);
             let names: Vec<Arc<str>> = all.iter().map(|(name, _)| Arc::clone(name)).collect();
-            match tokio::task::spawn_blocking(move || conflicts::count(&all)).await {
+            let rules = Arc::clone(&rules);
+            match tokio::task::spawn_blocking(move || conflicts::count(&all, &rules)).await {
                 Ok(counts) => {
                     for (name, count) in names.iter().zip(counts) {
                         let count = i64::try_from(count).unwrap_or(i64::MAX);
