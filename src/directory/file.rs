@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::recipient::{Answer, Fresh, Kind};
 use crate::routing::verdict::Question;
 
+mod addresses;
 mod columns;
 mod contents;
 mod read_csv;
