@@ -139,7 +139,7 @@ impl Gathering {
         let source = Arc::new(Source { index, path, text: text.clone().unwrap_or_default() });
         let Err(message) = text else { return Some(source) };
         self.broken = true;
-        self.context.problems.add(&Place::whole(&source), message);
+        self.context.problems.add(Place::whole(&source), message);
         None
     }
 

@@ -14,6 +14,7 @@ use super::changes::changes;
 use super::check::{self, Problem, Removed};
 use super::watch::Watch;
 use super::{Config, check::Attempt};
+use crate::give_back;
 use crate::in_force::{Current, InForce};
 use crate::metrics::Metrics;
 use crate::routing::accepted_domain::AcceptedDomains;
@@ -174,6 +175,7 @@ impl Reloader {
             Err(error) => self.refuse(vec![format!("the new configuration could not be built: {error}")]),
         };
         self.record(cause, &outcome, now);
+        give_back::soon();
         outcome
     }
 
