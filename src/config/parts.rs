@@ -66,7 +66,10 @@ pub(super) fn divide(text: &str) -> Option<Parts> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::check::load_text;
 
     fn tables(count: usize) -> String {
         (0..count).map(|at| format!("[[accepted_domain]] # {at}\ndomain = \"d{at}.example\"\n\n")).collect()
@@ -96,6 +99,44 @@ mod tests {
             format!("{}[[accepted_domain]] x = 1\n", tables(600)),
         ] {
             assert_eq!(divide(&text), None);
+        }
+    }
+
+    #[test]
+    fn what_is_read_in_parts_is_what_is_read_at_once() {
+        let head = "[server]\nhostname = \"mx.a.example\"\n[[send_connector]]\nname = \"ex\"\nsmart_hosts = [\"[10.0.0.1]\"]\n\
+                    [[directory]]\nname = \"people\"\nkind = \"file\"\npath = \"people.csv\"\n\
+                    [[receive_connector]]\nname = \"in\"\n";
+        let domains = |range: Range<usize>| {
+            let domain = |at| format!("[[accepted_domain]]\ndomain = \"d{at}.example\"\ndeliver_to = \"ex\"\n");
+            range.map(domain).collect::<String>()
+        };
+        for (between, right) in [
+            ("", true),
+            (
+                "[[accepted_domain]]\ndomain = \"a b\"\ndeliver_too = \"ex\"\n[[accepted_domain]]\ndomain = \"d7.example\"\n",
+                false,
+            ),
+            ("[[accepted_domain]]\ndomain = \n", false),
+            ("[accepted_domain.x]\ny = 1\n", false),
+        ] {
+            let text =
+                format!("{head}{}{between}{}[spool]\nmin_free = \"1GiB\"\n", domains(0..700), domains(700..1300));
+            // What may be the end of a text keeps it whole.
+            let whole = format!("{text}# \'\'\'\n");
+            assert!(divide(&text).is_some() && divide(&whole).is_none());
+            match [&text, &whole].map(|text| load_text(text, Path::new("/etc/fingerpost/x.toml"))) {
+                [Ok(parts), Ok(whole)] => {
+                    assert!(right, "{between}");
+                    assert_eq!(parts.routing.accepted.all, whole.routing.accepted.all);
+                    assert_eq!((parts.min_free, parts.routing.accepted.all.len()), (whole.min_free, 1300));
+                }
+                [Err(parts), Err(whole)] => {
+                    assert!(!right, "{parts:?}");
+                    assert_eq!(parts, whole);
+                }
+                [parts, whole] => panic!("{between}: {:?} and {:?}", parts.err(), whole.err()),
+            }
         }
     }
 }

@@ -235,6 +235,7 @@ fn exists<T: MetricVecBuilder>(metric: &MetricVec<T>, values: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routing::accepted_domain::{AcceptedDomain, DomainType};
 
     #[test]
     fn series_appear_at_zero_stay_as_they_are_and_go() {
@@ -247,6 +248,30 @@ mod tests {
         assert!(!text.contains("send_connector=\"a\""), "{text}");
         assert!(text.contains("fingerpost_deliveries_total{result=\"failed\",send_connector=\"b\"} 3"), "{text}");
         assert!(text.contains("fingerpost_deliveries_total{result=\"delivered\",send_connector=\"c\"} 0"), "{text}");
+    }
+
+    #[test]
+    fn domains_of_many_have_series_from_their_first_mail_on() {
+        let accepted = |count: usize| {
+            let domain = |at| AcceptedDomain {
+                pattern: pattern(&format!("d{at}.example")).unwrap(),
+                kind: DomainType::Authoritative,
+                deliver_to: None,
+            };
+            AcceptedDomains::new((0..count).map(domain).collect(), HashMap::new())
+        };
+        let metrics = Metrics::new();
+        let series = |count| {
+            metrics.prepare_domains(&accepted(count));
+            known(&metrics.recipients).len()
+        };
+        assert_eq!(series(3), 4 * VERDICTS.len());
+        assert_eq!(series(IN_ADVANCE + 1), 5 * VERDICTS.len(), "these stay, and those of the rest are added");
+        metrics.recipients.with_label_values(&["d900.example", "refused"]).inc();
+        metrics.recipients.with_label_values(&["d2000.example", "refused"]).inc();
+        assert_eq!(series(IN_ADVANCE + 1), 5 * VERDICTS.len() + 1, "who is not accepted goes");
+        assert_eq!(series(IN_ADVANCE), (IN_ADVANCE + 1) * VERDICTS.len());
+        assert_eq!(metrics.recipients.with_label_values(&["d900.example", "refused"]).get(), 1);
     }
 
     #[test]
