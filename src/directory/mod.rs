@@ -280,7 +280,7 @@ pub fn build(
     }
     forget(previous, &built, needs.metrics);
     let files: Vec<_> = built.iter().filter_map(Built::file).collect();
-    let rules: Arc<[_]> = configured.iter().map(|config| config.rules.clone()).collect();
+    let rules = configured.iter().map(|config| config.rules.clone()).collect();
     let counting = tokio::spawn(count_conflicts(built.clone(), rules, needs.metrics.clone()));
     let watches = vec![tokio::spawn(file::watch(files)), counting].into_iter().map(AbortOnDropHandle::new).collect();
     let by_name = built.iter().map(|built| (Arc::clone(&built.name), built.shared())).collect();
@@ -297,16 +297,13 @@ async fn count_conflicts(built: Vec<Built>, rules: Arc<[DirectoryRules]>, metric
         let versions: Vec<u64> = built.iter().map(|built| built.shared().version()).collect();
         let begun = tokio::time::Instant::now();
         if counted.as_ref() != Some(&versions) {
-            let all = listed(&built);
+            let (all, rules) = (listed(&built), Arc::clone(&rules));
             let names: Vec<Arc<str>> = all.iter().map(|(name, _)| Arc::clone(name)).collect();
-            let rules = Arc::clone(&rules);
             match tokio::task::spawn_blocking(move || conflicts::count(&all, &rules)).await {
-                Ok(counts) => {
-                    for (name, count) in names.iter().zip(counts) {
-                        let count = i64::try_from(count).unwrap_or(i64::MAX);
-                        metrics.directory_conflicts.with_label_values(&[&**name]).set(count);
-                    }
-                }
+                Ok(counts) => names.iter().zip(counts).for_each(|(name, count)| {
+                    let gauge = metrics.directory_conflicts.with_label_values(&[&**name]);
+                    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+                }),
                 Err(error) => tracing::error!("counting the conflicts of directories failed: {error}"),
             }
             counted = Some(versions);
