@@ -74,6 +74,7 @@ pub mod tls;
 pub mod net;
 mod patience;
 pub mod descriptors;
+pub mod give_back;
 pub mod obstacle;
 mod printable;
 pub mod private;

@@ -17,6 +17,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("fast_map", &[]),
     ("keyed_hash", &[]),
     ("obstacle", &[]),
+    ("give_back", &[]),
     ("private", &["obstacle"]),
     ("guesses", &["time", "fast_map", "keyed_hash", "one_client", "formats"]),
     ("one_client", &[]),
@@ -37,11 +38,12 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "state",
             "private",
             "formats",
+            "give_back",
         ],
     ),
     ("metrics", &["config", "recipient", "routing"]),
     ("keys", &["message"]),
-    ("config", &["time", "smtp", "message", "routing", "state", "metrics", "in_force", "tls", "keys"]),
+    ("config", &["time", "smtp", "message", "routing", "state", "metrics", "in_force", "tls", "keys", "give_back"]),
 ];
 
 /// Rooms without I/O: no tokio, files, sockets, environment, threads, clock, logging or metrics.

@@ -1,6 +1,7 @@
 //! `[[accepted_domain]]`, and domain patterns wherever they stand.
 
-use super::reader::{Reader, domain_name, name};
+use super::reader::Reader;
+use super::units::domain_name;
 use crate::routing::accepted_domain::{AcceptedDomain, DomainType};
 use crate::routing::table::{DomainPattern, DomainSet};
 
@@ -16,7 +17,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<AcceptedDomain> {
     if kind != DomainType::ExternalRelay {
         reader.require("deliver_to", "name the send connector for resolved recipients");
     }
-    let deliver_to = reader.text("deliver_to", name);
+    let deliver_to = reader.shared_name("deliver_to");
     let pattern = reader.text("domain", pattern)?;
     Some(AcceptedDomain { pattern, kind, deliver_to })
 }

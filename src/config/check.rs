@@ -56,6 +56,12 @@ pub(super) struct Attempt {
 
 /// Loads without domains removed lately.
 pub(super) fn attempt(path: &Path, text: Option<&str>) -> Attempt {
+    // What is read takes many times the memory of what is kept of it, and goes with the thread that had it.
+    let apart = std::thread::scope(|scope| scope.spawn(|| attempt_here(path, text)).join());
+    apart.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn attempt_here(path: &Path, text: Option<&str>) -> Attempt {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     match file::read(path, text, Context { credentials, ..Context::default() }) {
         Err((problems, files)) => Attempt { outcome: Err(problems), files },
@@ -68,8 +74,10 @@ pub(super) fn with_removed(mut config: Config, removed: &Removed) -> Config {
     let accepted = &config.routing.accepted;
     let gone = removed.iter().filter(|(pattern, _)| !accepted.by_pattern.contains_key(pattern));
     let removed = gone.map(|(pattern, at)| (pattern.clone(), *at)).collect();
-    let accepted = AcceptedDomains::new(accepted.all.clone(), removed);
-    config.routing = Arc::new(Table { accepted, ..Table::clone(&config.routing) });
+    // Nobody else has it yet: a copy of a hundred thousand domains would be for nothing.
+    let mut routing = Arc::unwrap_or_clone(config.routing);
+    routing.accepted.removed = removed;
+    config.routing = Arc::new(routing);
     config
 }
 

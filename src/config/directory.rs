@@ -87,7 +87,8 @@ fn call_ahead(reader: &mut Reader<'_>) -> CallAheadConfig {
     CallAheadConfig {
         send_connector: reader.text("send_connector", name).unwrap_or_default(),
         server: None,
-        timeout: timeout(reader),
+        // Exchange's tarpit is 5 s, others' 10.
+        timeout: timeout(reader, Duration::from_secs(15)),
         cache: cache(&mut reader.inner("directory.cache")),
         probes_per_second: reader.number("probes_per_second", 1).unwrap_or(20),
     }
@@ -113,7 +114,7 @@ fn ldap(reader: &mut Reader<'_>) -> LdapConfig {
         start_tls: tls.start_tls,
         ca: tls.ca,
         certificate: tls.certificate,
-        timeout: timeout(reader),
+        timeout: timeout(reader, Duration::from_secs(5)),
         probe: reader.text("probe", probe).flatten(),
         cache: cache(&mut reader.inner("directory.cache")),
         refuse_disabled: reader.flag("refuse_disabled").unwrap_or(false),
@@ -198,8 +199,8 @@ fn probe(text: &str) -> Result<Option<Address>, String> {
     Address::parse(text).map(Some).map_err(|error| format!("`{text}` is not an address: {error}; {advice}"))
 }
 
-fn timeout(reader: &mut Reader<'_>) -> Duration {
-    reader.positive("timeout").unwrap_or(Duration::from_secs(5))
+fn timeout(reader: &mut Reader<'_>, usual: Duration) -> Duration {
+    reader.positive("timeout").unwrap_or(usual)
 }
 
 fn mode(reader: &mut Reader<'_>) -> LdapMode {

@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::include;
+use super::parts::{self, Parts};
 use super::reader::{Context, Reader};
 use super::server::WrittenReports;
 use super::source::{Item, Place, Places, Problem, Source};
@@ -53,7 +54,9 @@ pub(super) fn read(path: &Path, text: Option<&str>, context: Context) -> Result<
     let mut gathering = Gathering::new(context);
     let content = text.map_or_else(|| std::fs::read(&path), |text| Ok(text.as_bytes().to_vec()));
     let Some(main) = gathering.source(path, content) else { return Err(gathering.broken()) };
-    let Some(tables) = gathering.parse(&main) else { return Err(gathering.broken()) };
+    let divided = gathering.domains(&main);
+    let text = divided.as_deref().unwrap_or(&main.text);
+    let Some(tables) = gathering.parse(&main, text) else { return Err(gathering.broken()) };
     let (server, patterns) = gathering.server(&main, tables.get_ref());
     let state_dir = server.used.state_dir.clone();
     gathering.tables(&main, tables.get_ref(), &state_dir);
@@ -67,7 +70,8 @@ pub(super) fn read(path: &Path, text: Option<&str>, context: Context) -> Result<
     for path in found.files {
         let content = std::fs::read(&path);
         let Some(source) = gathering.source(path, content) else { continue };
-        let Some(tables) = gathering.parse(&source) else { continue };
+        let divided = gathering.domains(&source);
+        let Some(tables) = gathering.parse(&source, divided.as_deref().unwrap_or(&source.text)) else { continue };
         gathering.tables(&source, tables.get_ref(), &state_dir);
     }
     gathering.files.extend(found.patterns);
@@ -135,13 +139,36 @@ impl Gathering {
         let source = Arc::new(Source { index, path, text: text.clone().unwrap_or_default() });
         let Err(message) = text else { return Some(source) };
         self.broken = true;
-        self.context.problems.add(&Place::whole(&source), message);
+        self.context.problems.add(Place::whole(&source), message);
         None
     }
 
+    /// Reads the accepted domains of a long file, part by part, and returns the rest of its text. `None`: it is not divided,
+    /// or not as it looks, and nothing of it was read.
+    fn domains(&mut self, source: &Arc<Source>) -> Option<String> {
+        let Parts { rest, runs } = parts::divide(&source.text)?;
+        // Whatever is wrong is told of the file as it is.
+        if !DeTable::parse(&rest).is_ok_and(|tables| tables.get_ref().get("accepted_domain").is_none()) {
+            return None;
+        }
+        let (domains, problems) = (self.accepted_domains.len(), self.context.problems.len());
+        for run in runs {
+            let part = source.text.get(run.clone()).and_then(|text| DeTable::parse(text).ok());
+            let Some(part) = part.filter(|part| part.get_ref().len() == 1) else {
+                self.accepted_domains.truncate(domains);
+                self.context.problems.truncate(problems);
+                return None;
+            };
+            let items = ("accepted_domain", &mut self.accepted_domains);
+            each((source, run.start), part.get_ref(), items, &mut self.context, accepted_domain::read);
+        }
+        self.names.insert("accepted_domain".to_owned());
+        Some(rest)
+    }
+
     /// The tables of a file; `None` where it is not TOML: what stands in the rest of it would be guesses.
-    fn parse<'s>(&mut self, source: &'s Arc<Source>) -> Option<Spanned<DeTable<'s>>> {
-        let (tables, errors) = DeTable::parse_recoverable(&source.text);
+    fn parse<'s>(&mut self, source: &Arc<Source>, text: &'s str) -> Option<Spanned<DeTable<'s>>> {
+        let (tables, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             let place = error.span().map_or(Place::whole(source), |span| Place::new(source, span.start));
             self.context.problems.add(&place, format!("not TOML: {}", error.message().replace('\n', "; ")));
@@ -171,7 +198,7 @@ impl Gathering {
     }
 
     fn tables(&mut self, source: &Arc<Source>, tables: &DeTable<'_>, state_dir: &Path) {
-        let whole = Places::new(Place::whole(source), tables);
+        let whole = Places::of_keys(Place::whole(source), tables);
         self.names.extend(tables.keys().map(|name| name.get_ref().to_string()));
         // Unknown tables are noted here.
         Reader::new("", Some(tables), &whole, &mut self.context);
@@ -179,12 +206,14 @@ impl Gathering {
             self.context.problems.add(whole.at("server"), "[server] belongs to the main file, which includes this one");
         }
         let context = &mut self.context;
-        each(source, tables, ("receive_connector", &mut self.receive_connectors), context, |reader| {
+        each((source, 0), tables, ("receive_connector", &mut self.receive_connectors), context, |reader| {
             Some(receive_connector::read(reader))
         });
-        each(source, tables, ("accepted_domain", &mut self.accepted_domains), context, accepted_domain::read);
-        each(source, tables, ("directory", &mut self.directories), context, |reader| Some(directory::read(reader)));
-        each(source, tables, ("send_connector", &mut self.send_connectors), context, |reader| {
+        each((source, 0), tables, ("accepted_domain", &mut self.accepted_domains), context, accepted_domain::read);
+        each((source, 0), tables, ("directory", &mut self.directories), context, |reader| {
+            Some(directory::read(reader))
+        });
+        each((source, 0), tables, ("send_connector", &mut self.send_connectors), context, |reader| {
             Some(send_connector::read(reader))
         });
         if let Some(item) = self.single(source, tables, "admin", |reader| server::admin(reader, state_dir)) {
@@ -280,9 +309,9 @@ fn single<'t>(tables: &'t DeTable<'t>, name: &str) -> Option<(usize, &'t DeTable
     value.get_ref().as_table().map(|table| (value.span().start, table))
 }
 
-/// Reads every table of a name into its list.
+/// Reads every table of a name into its list, from a part of the source that begins there.
 fn each<T>(
-    source: &Arc<Source>,
+    (source, start): (&Arc<Source>, usize),
     tables: &DeTable<'_>,
     (name, items): (&'static str, &mut Vec<Item<T>>),
     context: &mut Context,
@@ -291,13 +320,13 @@ fn each<T>(
     let Some((key, value)) = tables.get_key_value(name) else { return };
     let array = value.get_ref().as_array().filter(|array| array.iter().all(|element| element.get_ref().is_table()));
     let Some(array) = array else {
-        let place = Place::new(source, key.span().start);
+        let place = Place::new(source, start + key.span().start);
         context.problems.add(&place, format!("`{name}`: expected a list of tables: [[{name}]], each time"));
         return;
     };
     for element in array {
         let DeValue::Table(table) = element.get_ref() else { continue };
-        let places = Places::new(Place::new(source, element.span().start), table);
+        let places = Places::in_part(Place::new(source, start + element.span().start), start, table);
         let used = read(&mut Reader::new(name, Some(table), &places, context));
         items.extend(used.map(|used| Item { used, places }));
     }

@@ -14,6 +14,7 @@ use crate::smtp::domain::Domain;
 
 mod used;
 mod source;
+mod parts;
 mod units;
 pub mod schema;
 mod profile;

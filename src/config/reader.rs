@@ -3,6 +3,7 @@
 //! The modules of the nouns (`server`, `receive_connector`, ...) ask for their keys; a key that was written but is
 //! wrong reads as if it were not there, so that the rest can be checked too. Nothing is used once a problem is noted.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,6 @@ use toml::de::{DeTable, DeValue};
 use super::schema::{self, When};
 use super::source::{Places, Problems};
 use super::units;
-use crate::smtp::domain::Domain;
 
 /// The start of a path that stands for systemd's folder of credentials.
 const CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY/";
@@ -34,6 +34,8 @@ pub(super) struct Context {
     pub(super) problems: Problems,
     /// `$CREDENTIALS_DIRECTORY`.
     pub(super) credentials: Option<PathBuf>,
+    /// Names that many tables may have, each kept once.
+    pub(super) names: HashSet<Arc<str>>,
 }
 
 impl<'r> Reader<'r> {
@@ -122,6 +124,13 @@ impl<'r> Reader<'r> {
                 None
             }
         }
+    }
+
+    /// A name that many tables may have.
+    pub(super) fn shared_name(&mut self, key: &str) -> Option<Arc<str>> {
+        let name = self.text(key, name)?;
+        Some(self.context.names.get(&name).cloned().unwrap_or(name))
+            .inspect(|name| _ = self.context.names.insert(name.clone()))
     }
 
     /// Like [`Reader::text`]; the empty text means the same as none.
@@ -308,7 +317,7 @@ impl<'r> Reader<'r> {
 
     /// The folder of the file that the table stands in.
     pub(super) fn folder(&self) -> PathBuf {
-        self.places.at("").source().folder().to_owned()
+        self.places.source().folder().to_owned()
     }
 
     /// A path; a relative one starts at `folder`. The empty text means none.
@@ -323,7 +332,7 @@ impl<'r> Reader<'r> {
         key: &str,
         parse: impl Fn(&str, &dyn Fn(&str) -> Result<PathBuf, String>) -> Result<T, String>,
     ) -> Option<T> {
-        let (folder, credentials) = (self.places.at("").source().folder(), self.context.credentials.clone());
+        let (folder, credentials) = (self.places.source().folder(), self.context.credentials.clone());
         self.text(key, |text| parse(text, &|text| path(text, folder, credentials.as_deref())))
     }
 
@@ -362,12 +371,6 @@ pub(super) fn name(text: &str) -> Result<Arc<str>, String> {
         return Ok(text.into());
     }
     Err(format!("`{text}` is not a name; a name has 1 to 64 letters, digits and -_."))
-}
-
-/// A domain name; an address literal is none.
-pub(super) fn domain_name(text: &str) -> Result<Domain, String> {
-    let domain = Domain::parse(text).map_err(|error| error.to_string())?;
-    if domain.as_ip().is_some() { Err(format!("`{text}` is an address, not a domain name")) } else { Ok(domain) }
 }
 
 #[cfg(test)]

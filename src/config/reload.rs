@@ -14,6 +14,7 @@ use super::changes::changes;
 use super::check::{self, Problem, Removed};
 use super::watch::Watch;
 use super::{Config, check::Attempt};
+use crate::give_back;
 use crate::in_force::{Current, InForce};
 use crate::metrics::Metrics;
 use crate::routing::accepted_domain::AcceptedDomains;
@@ -174,6 +175,7 @@ impl Reloader {
             Err(error) => self.refuse(vec![format!("the new configuration could not be built: {error}")]),
         };
         self.record(cause, &outcome, now);
+        give_back::soon();
         outcome
     }
 
@@ -255,7 +257,10 @@ impl Reloader {
     }
 
     fn note_in_force(&self, config: &Config, now: UnixTime) {
-        if let Err(error) = Domains::of(&config.routing.accepted).write(&config.server.state_dir) {
+        // A thread that ends gives back what the texts of a hundred thousand domains took.
+        let write = || Domains::of(&config.routing.accepted).write(&config.server.state_dir);
+        let written = std::thread::scope(|scope| scope.spawn(write).join());
+        if let Err(error) = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
             tracing::warn!(%error, "the accepted domains were not noted");
         }
         self.metrics.config_info.reset();

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::reader::{Reader, domain_name, name, plain};
+use super::reader::{Reader, name, plain};
 use super::receive_connector::{certificate, segment_size};
 use super::smart_host::smart_host;
+use super::units::domain_name;
 use super::{
     BareLf, ClientAddress, CutThrough, Delivery, EightBit, Host, Mechanism, Protocol, RECIPIENT_MX, Retry, Select,
     SendAuth, SendConnector, SendTls, SendTlsMode, SmtpOut, Speaks, TlsVersion, WhenUnreachable,

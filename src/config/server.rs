@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::reader::{Reader, domain_name, name};
+use super::reader::{Reader, name};
+use super::units::domain_name;
 use super::{Admin, AllowPrivate, LoopDetection, LoopMode, Reports, Server, Trace};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use super::reader::domain_name;
+use super::units::domain_name;
 use super::{Host, SmartHost, Speaks};
 
 const SMTP_PORT: u16 = 25;

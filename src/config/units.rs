@@ -1,6 +1,8 @@
-//! Sizes and durations as an operator writes them: `"35MiB"`, `"30s"`. A bare number is refused for either.
+//! Sizes and durations as an operator writes them: `"35MiB"`, `"30s"`. A bare number is refused for either. Domain names.
 
 use std::time::Duration;
+
+use crate::smtp::domain::Domain;
 
 const SIZES: &[(&str, u64)] = &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
 const DURATIONS: &[(&str, u64)] = &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
@@ -15,6 +17,12 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let unit = "a duration has one of the units ms, s, m, h, d, such as \"30s\"";
     scaled(text, DURATIONS).map(Duration::from_millis).ok_or_else(|| format!("`{text}` is not a duration; {unit}"))
+}
+
+/// A domain name; an address literal is none.
+pub(super) fn domain_name(text: &str) -> Result<Domain, String> {
+    let domain = Domain::parse(text).map_err(|error| error.to_string())?;
+    if domain.as_ip().is_some() { Err(format!("`{text}` is an address, not a domain name")) } else { Ok(domain) }
 }
 
 /// A whole number and its unit.

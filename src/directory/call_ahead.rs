@@ -10,7 +10,7 @@
 //! under way.
 //!
 //! A server may keep back its no for longer than anybody waits here (a tarpit). The question then goes on alone, and what
-//! it came to is remembered for the sender's next try.
+//! it came to is remembered for the sender's next try. Only the first guard question of a domain is waited for to its end.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,6 +41,9 @@ mod strangers;
 
 /// So many addresses are asked about at once, on a connection each.
 pub const MAX_PROBES: usize = 12;
+
+/// Whose names strangers alone ask for have half of it: who guesses addresses does not keep the others out.
+const SHARES: Most = Most { strangers: MAX_PROBES / 2, ..Most::of(MAX_PROBES) };
 
 /// Beside them, so many that nobody has.
 const MAX_STRANGERS: usize = 4;
@@ -104,7 +107,7 @@ impl CallAheadDirectory {
             in_flight: InFlight::live_for(Duration::MAX),
             late: quick_cache::sync::Cache::new(REMEMBERED_LATE),
             guards: Semaphore::new(MAX_STRANGERS),
-            shares: Shares::new(Most::of(MAX_PROBES), config.timeout),
+            shares: Shares::new(SHARES, config.timeout),
             pace: Mutex::new(Pace::new(config.probes_per_second)),
             strangers: Mutex::new(Strangers::new(config.cache)),
             pulse: Pulse::new(name, metrics),
@@ -139,8 +142,14 @@ impl Directory for CallAheadDirectory {
             let (asker, address) = (Arc::clone(&self.0), question.address.clone());
             let key = question.address.key().into();
             let answer = self.0.in_flight.ask(&key, question.freshness, || asker.question(address, turn));
-            let patience = self.0.patience(&key);
-            timeout(patience, answer).await.unwrap_or_else(|_| self.0.not_in_time())
+            tokio::pin!(answer);
+            if let Ok(answer) = timeout(self.0.patience(&key), &mut answer).await {
+                return answer;
+            }
+            if !self.0.waits_for_first_guard(question.address.domain()) {
+                return self.0.not_in_time();
+            }
+            timeout(TARPIT, answer).await.unwrap_or_else(|_| self.0.not_in_time())
         })
     }
 }

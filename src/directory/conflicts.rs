@@ -1,12 +1,14 @@
 //! Addresses that more than one entry has, as far as directories are known as a whole: files, and those kept in memory
 //! (DESIGN section 5, "several directories").
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::directory::known::Id;
 use crate::recipient::Kind;
-use crate::routing::table::DirectoryRules;
+use crate::routing::table::{DirectoryRules, DomainSet};
 use crate::smtp::domain::Domain;
 
 /// An address that more than one entry has.
@@ -38,57 +40,203 @@ pub type All = [(Arc<str>, Arc<dyn Listed>)];
 /// At most so many conflicts, in alphabetical order. `rules` say which domains each directory is asked about.
 #[must_use]
 pub fn find(all: &All, rules: &[DirectoryRules], most: usize) -> Vec<Conflict> {
-    let mut found = Vec::new();
-    for at in 0..all.len() {
-        each_of(all, at, |key| found.extend(conflict(&all[..=at], rules, key)));
-    }
-    found.sort_by(|one, other| one.address.cmp(&other.address));
-    // One that stands in three directories was found in the second and the third, which knows all of them.
-    found.reverse();
-    found.dedup_by(|later, kept| later.address == kept.address);
-    found.reverse();
-    found.truncate(most);
-    found
-}
-
-/// For each directory, how many of its addresses it has twice, or one before it has too.
-#[must_use]
-pub fn count(all: &All) -> Vec<usize> {
-    let of = |at| {
-        let mut count = 0;
-        each_of(all, at, |_| count += 1);
-        count
-    };
-    (0..all.len()).map(of).collect()
-}
-
-/// Shows the addresses of a directory that it has twice, or that one before it has too; of a million hardly any.
-fn each_of(all: &All, at: usize, mut see: impl FnMut(&str)) {
-    let (before, own) = (&all[..at], &all[at].1);
-    let mut last = String::new();
-    own.each(&mut |key| {
-        let twice = own.owners(key) > 1;
-        if (twice || before.iter().any(|(_, other)| other.owners(key) > 0)) && last != key {
-            see(key);
-            key.clone_into(&mut last);
+    let mut found: BTreeMap<String, Conflict> = BTreeMap::new();
+    each(all, rules, |key, Judged { entries, decides, .. }| {
+        // There may be a million of them.
+        if found.len() >= most && found.last_key_value().is_none_or(|(last, _)| key > last.as_str()) {
+            return;
+        }
+        found.insert(key.to_owned(), Conflict { address: key.to_owned(), entries, decides });
+        if found.len() > most {
+            found.pop_last();
         }
     });
+    found.into_values().collect()
 }
 
-fn conflict(all: &All, rules: &[DirectoryRules], key: &str) -> Option<Conflict> {
+/// How many conflicts [`find`] finds, each counted for one directory: the one that has the address twice, or else the
+/// second that has it.
+#[must_use]
+pub fn count(all: &All, rules: &[DirectoryRules]) -> Vec<usize> {
+    let mut counts = vec![0; all.len()];
+    each(all, rules, |_, judged| counts[judged.counts_for] += 1);
+    counts
+}
+
+/// Shows every conflict once.
+fn each(all: &All, rules: &[DirectoryRules], mut see: impl FnMut(&str, Judged)) {
+    for (at, (_, own)) in all.iter().enumerate() {
+        // An entry shows an address even if another entry owns it.
+        let mut seen = HashSet::new();
+        own.each(&mut |key| {
+            // Of a million hardly any: the rest is done with here.
+            let twice = own.owners(key) > 1;
+            if !twice && !all[..at].iter().any(|(_, before)| before.owners(key) > 0) {
+                return;
+            }
+            let judged = judge(all, rules, key).filter(|judged| judged.counts_for == at);
+            if let Some(judged) = judged.filter(|_| seen.insert(Id::of(key.as_bytes()))) {
+                see(key, judged);
+            }
+        });
+    }
+}
+
+/// An address that is a conflict.
+struct Judged {
+    /// The rank of the directory that it is counted for.
+    counts_for: usize,
+    entries: Vec<String>,
+    decides: Option<String>,
+}
+
+/// What a directory has of one address.
+struct Claims {
+    at: usize,
+    part: Part,
+    claims: Vec<(Kind, String)>,
+}
+
+/// Why a directory is asked about a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// To resolve it, after those before it.
+    Resolves,
+    /// It is a `verify_with` only: asked alone, about recipients whom no other directory has.
+    Verifies,
+}
+
+/// The one rule of what is a conflict: among those that resolve the address, more than one entry; in a `verify_with`,
+/// which is asked only about whom they do not have, more than one of its own.
+fn judge(all: &All, rules: &[DirectoryRules], key: &str) -> Option<Judged> {
     let (_, domain) = key.rsplit_once('@')?;
     let domain = Domain::parse(domain).ok()?;
-    let resolves = |name: &str| rules.iter().any(|rules| *rules.name == *name && rules.domains.covers(&domain));
-    if !resolves(&all.last()?.0) {
-        return None;
-    }
-    let claims = all.iter().filter(|(name, _)| resolves(name)).map(|(name, listed)| (name, listed.claims(key)));
-    let claims: Vec<_> = claims.filter(|(_, claims)| !claims.is_empty()).collect();
+    let part = |name: &str| match &rules.iter().find(|rules| *rules.name == *name)?.domains {
+        DomainSet::These(none) if none.is_empty() => Some(Part::Verifies),
+        domains => domains.covers(&domain).then_some(Part::Resolves),
+    };
+    let claims = |(at, (name, listed)): (usize, &(Arc<str>, Arc<dyn Listed>))| {
+        Some(Claims { at, part: part(name)?, claims: listed.claims(key) }).filter(|found| !found.claims.is_empty())
+    };
+    let (resolving, verifying): (Vec<_>, Vec<_>) =
+        all.iter().enumerate().filter_map(claims).partition(|found| found.part == Part::Resolves);
     // As routing passes over an entry without a mailbox.
-    let decides = |claims: &[(Kind, String)]| claims.len() > 1 || claims[0].0 != Kind::NoMailbox;
-    let (name, deciding) = claims.iter().find(|(_, claims)| decides(claims))?;
-    let decides = (deciding.len() == 1).then(|| name.to_string());
-    let entries: Vec<String> =
-        claims.iter().flat_map(|(_, claims)| claims.iter().map(|(_, entry)| entry.clone())).collect();
-    (entries.len() > 1).then(|| Conflict { address: key.to_owned(), entries, decides })
+    let decides = |found: &&Claims| found.claims.len() > 1 || found.claims[0].0 != Kind::NoMailbox;
+    let Some(deciding) = resolving.iter().find(decides) else {
+        let twice = verifying.into_iter().find(|found| found.claims.len() > 1)?;
+        return Some(Judged { counts_for: twice.at, entries: entries(&[twice]), decides: None });
+    };
+    let counts_for = if deciding.claims.len() > 1 { deciding.at } else { resolving.get(1)?.at };
+    let decides = (deciding.claims.len() == 1).then(|| all[deciding.at].0.to_string());
+    Some(Judged { counts_for, entries: entries(&resolving), decides })
+}
+
+fn entries(found: &[Claims]) -> Vec<String> {
+    found.iter().flat_map(|found| found.claims.iter().map(|(_, entry)| entry.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::routing::table::{DomainPattern, PlusAddressing, Proof};
+
+    /// Each entry with its address: `-` before the name for one without a mailbox.
+    struct Plain(Vec<(&'static str, &'static str)>);
+
+    impl Listed for Plain {
+        fn each(&self, see: &mut dyn FnMut(&str)) {
+            self.0.iter().for_each(|(address, _)| see(address));
+        }
+
+        fn claims(&self, key: &str) -> Vec<(Kind, String)> {
+            let kind = |name: &str| if name.starts_with('-') { Kind::NoMailbox } else { Kind::Mailbox };
+            let own = self.0.iter().filter(|(address, _)| *address == key);
+            own.map(|(_, name)| (kind(name), (*name).to_owned())).collect()
+        }
+
+        fn owners(&self, key: &str) -> usize {
+            self.claims(key).len()
+        }
+    }
+
+    /// `*`: all domains; empty: a `verify_with`.
+    fn rules(name: &str, domains: &str) -> DirectoryRules {
+        let exact = |text| DomainPattern::Exact(Domain::parse(text).unwrap());
+        let these = domains.split_whitespace().filter(|text| *text != "*").map(exact).collect();
+        DirectoryRules {
+            name: name.into(),
+            domains: if domains == "*" { DomainSet::All } else { DomainSet::These(these) },
+            deliver_to: None,
+            mailbox_servers: HashMap::new(),
+            plus_addressing: PlusAddressing::Off,
+            proof: Proof::Entry,
+        }
+    }
+
+    type Entries = &'static [(&'static str, &'static str)];
+    /// Domains and entries of each.
+    type Directories = &'static [(&'static str, Entries)];
+    /// Entries, who decides, and for which directory it counts.
+    type Conflicts = &'static [(&'static str, Option<&'static str>, usize)];
+
+    #[test]
+    fn what_is_found_is_what_is_counted() {
+        let cases: [(&str, Directories, Conflicts); 10] = [
+            ("in AD and in the file of verify_with", &[("*", &[("a@x.y", "ad")]), ("", &[("a@x.y", "theirs")])], &[]),
+            ("the same the other way round", &[("", &[("a@x.y", "theirs")]), ("*", &[("a@x.y", "ad")])], &[]),
+            ("twice in verify_with", &[("*", &[]), ("", &[("a@x.y", "1"), ("a@x.y", "2")])], &[("1 2", None, 1)]),
+            ("but ours", &[("", &[("a@x.y", "1"), ("a@x.y", "2")]), ("*", &[("a@x.y", "ad")])], &[]),
+            ("asked about another domain", &[("*", &[("a@x.y", "1")]), ("z.y", &[("a@x.y", "2")])], &[]),
+            (
+                "in three",
+                &[("*", &[("a@x.y", "1")]), ("*", &[("a@x.y", "2")]), ("*", &[("a@x.y", "3")])],
+                &[("1 2 3", Some("0"), 1)],
+            ),
+            (
+                "twice in the second",
+                &[("*", &[("a@x.y", "1")]), ("*", &[("a@x.y", "2"), ("a@x.y", "3")])],
+                &[("1 2 3", Some("0"), 1)],
+            ),
+            (
+                "without a mailbox in the first",
+                &[("*", &[("a@x.y", "-1")]), ("*", &[("a@x.y", "2")])],
+                &[("-1 2", Some("1"), 1)],
+            ),
+            ("without any", &[("*", &[("a@x.y", "-1")]), ("*", &[("a@x.y", "-2")])], &[]),
+            // Names that are no addresses, and an entry that shows one again after another.
+            (
+                "twice in one",
+                &[("*", &[("/o=x", "1"), ("/o=x", "2"), ("a@x.y", "3"), ("b@x.y", "4"), ("a@x.y", "5")])],
+                &[("3 5", None, 0)],
+            ),
+        ];
+        for (what, directories, expected) in cases {
+            let named = |(at, (domains, entries)): (usize, &(&str, Entries))| {
+                let listed: Arc<dyn Listed> = Arc::new(Plain(entries.to_vec()));
+                ((Arc::from(at.to_string()), listed), rules(&at.to_string(), domains))
+            };
+            let (all, rules): (Vec<_>, Vec<_>) = directories.iter().enumerate().map(named).unzip();
+            let found = find(&all, &rules, 10);
+            let told: Vec<_> = found.iter().map(|one| (one.entries.join(" "), one.decides.as_deref())).collect();
+            let expects: Vec<_> =
+                expected.iter().map(|(entries, decides, _)| ((*entries).to_owned(), *decides)).collect();
+            assert_eq!(told, expects, "{what}");
+            let counts = count(&all, &rules);
+            assert_eq!(counts.iter().sum::<usize>(), found.len(), "{what}");
+            expected.iter().for_each(|(_, _, at)| assert_eq!(counts[*at], 1, "{what}"));
+        }
+    }
+
+    #[test]
+    fn the_first_in_the_alphabet_are_listed() {
+        let twice: Vec<_> =
+            ["c@x.y", "a@x.y", "d@x.y", "b@x.y"].iter().flat_map(|key| [(*key, "1"), (*key, "2")]).collect();
+        let all: Vec<(Arc<str>, Arc<dyn Listed>)> = vec![("0".into(), Arc::new(Plain(twice)))];
+        for (most, listed) in [(0, &[][..]), (2, &["a@x.y", "b@x.y"]), (9, &["a@x.y", "b@x.y", "c@x.y", "d@x.y"])] {
+            let found = find(&all, &[rules("0", "*")], most);
+            assert_eq!(found.iter().map(|one| &*one.address).collect::<Vec<_>>(), listed, "{most}");
+        }
+    }
 }

@@ -17,10 +17,12 @@ use crate::config::FileDirectoryConfig;
 use crate::directory::conflicts::Listed;
 use crate::directory::refreshing::Refreshing;
 use crate::directory::{Asked, Directory, result};
+use crate::give_back;
 use crate::metrics::Metrics;
 use crate::recipient::{Answer, Fresh, Kind};
 use crate::routing::verdict::Question;
 
+mod addresses;
 mod columns;
 mod contents;
 mod read_csv;
@@ -165,7 +167,9 @@ pub async fn watch(directories: Vec<Arc<FileDirectory>>) {
         // Reading and counting a million recipients takes its time.
         let done = tokio::task::spawn_blocking(move || {
             for directory in &looked {
-                directory.look();
+                if directory.look() == Looked::Changed {
+                    give_back::soon();
+                }
             }
         });
         if let Err(error) = done.await {

@@ -65,6 +65,12 @@ impl InFlight {
         }
     }
 
+    /// Whether a question for that key is under way.
+    #[must_use]
+    pub fn is_under_way(&self, key: &Arc<str>) -> bool {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    }
+
     /// The same under one lock, so that two who come at once do not both ask. Who drops the receiver does not wait.
     pub fn join_or_start<Q>(
         &self,

@@ -8,8 +8,10 @@ use std::sync::OnceLock;
 use prometheus::{HistogramOpts, Opts};
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
+mod domains;
 mod prepare;
 
+pub use domains::CountedDomains;
 pub use prepare::{LOOKUPS, REPORTS_NOT_SENT};
 
 /// `sessions_refused_total{reason}`.
@@ -50,8 +52,10 @@ pub struct Metrics {
     /// `authentications_total{receive_connector,result}`: `accepted`, `rejected`, `repeated` (refused without asking),
     /// `limited` (454 without asking), `unavailable`.
     pub authentications: IntCounterVec,
-    /// `recipients_total{domain,verdict}`; domain: the accepted domain's pattern, or `other`.
+    /// `recipients_total{domain,verdict}`; domain: the accepted domain's pattern, `other`, or `more`.
     pub recipients: IntCounterVec,
+    /// Which domains those are.
+    pub counted_domains: CountedDomains,
     /// `messages_received_total{receive_connector}`.
     pub messages_received: IntCounterVec,
     /// `received_bytes_total{receive_connector}`.
@@ -183,6 +187,7 @@ impl Metrics {
                 &["receive_connector", "result"],
             ),
             recipients: counter(r, "recipients_total", "Recipients decided", &["domain", "verdict"]),
+            counted_domains: CountedDomains::default(),
             messages_received: counter(r, "messages_received_total", "Messages accepted", &["receive_connector"]),
             received_bytes: counter(r, "received_bytes_total", "Bytes of accepted messages", &["receive_connector"]),
             deliveries: counter(r, "deliveries_total", "Recipients' deliveries", &["send_connector", "result"]),

@@ -3,14 +3,17 @@
 //!
 //! `run` calls [`Metrics::prepare`] at start and after every reload.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 
 use super::Metrics;
+use super::domains::{IN_ADVANCE, MORE, OTHER};
+use crate::config::accepted_domain::pattern;
 use crate::config::{Auth, Config, DirectoryConfig, DirectoryKind, Protocol};
 use crate::recipient::Kind;
+use crate::routing::accepted_domain::AcceptedDomains;
 
 /// `authentications_total{result}`.
 const AUTHENTICATIONS: [&str; 5] = ["accepted", "rejected", "repeated", "limited", "unavailable"];
@@ -90,9 +93,22 @@ impl Metrics {
         let with_auth = config.receive_connectors.iter().filter(|connector| connector.auth != Auth::None);
         let with_auth: Vec<&str> = with_auth.map(|connector| &*connector.name).collect();
         keep(&self.authentications, &pairs(&with_auth, &AUTHENTICATIONS));
-        let domains: Vec<String> =
-            config.routing.accepted.all.iter().map(|domain| domain.pattern.to_string()).collect();
-        let domains: Vec<&str> = domains.iter().map(String::as_str).chain(["other"]).collect();
+        self.prepare_domains(&config.routing.accepted);
+    }
+
+    fn prepare_domains(&self, accepted: &AcceptedDomains) {
+        let is_accepted = |label: &str| pattern(label).is_ok_and(|pattern| accepted.by_pattern.contains_key(&pattern));
+        self.counted_domains.prepare(accepted.all.len(), is_accepted);
+        if accepted.all.len() > IN_ADVANCE {
+            let goes = |domain: &str| ![OTHER, MORE].contains(&domain) && !is_accepted(domain);
+            for values in known(&self.recipients).into_iter().filter(|values| goes(&values[0])) {
+                let _ = self.recipients.remove_label_values(&values.iter().map(String::as_str).collect::<Vec<_>>());
+            }
+            touch(&self.recipients, &pairs(&[OTHER, MORE], &VERDICTS));
+            return;
+        }
+        let domains: Vec<String> = accepted.all.iter().map(|domain| domain.pattern.to_string()).collect();
+        let domains: Vec<&str> = domains.iter().map(String::as_str).chain([OTHER]).collect();
         keep(&self.recipients, &pairs(&domains, &VERDICTS));
     }
 
@@ -184,21 +200,26 @@ fn touch<T: MetricVecBuilder>(metric: &MetricVec<T>, series: &[Vec<&str>]) {
 
 /// Makes these series, and no others, exist. Returns those that are new.
 fn keep<'a, T: MetricVecBuilder>(metric: &MetricVec<T>, series: &[Vec<&'a str>]) -> Vec<Vec<&'a str>> {
-    let names = metric.desc().first().map(|desc| desc.variable_labels.clone()).unwrap_or_default();
-    let wanted: BTreeSet<Vec<&str>> = series.iter().cloned().collect();
-    let mut known = BTreeSet::new();
-    for child in metric.collect().iter().flat_map(|family| family.get_metric()) {
-        let labels: HashMap<&str, &str> = child.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
-        let values: Vec<&str> = names.iter().filter_map(|name| labels.get(name.as_str()).copied()).collect();
-        if wanted.contains(&values) {
-            known.insert(values.into_iter().map(str::to_owned).collect::<Vec<_>>());
-        } else {
-            let _ = metric.remove_label_values(&values);
-        }
+    let wanted: HashSet<&[&str]> = series.iter().map(Vec::as_slice).collect();
+    let known = known(metric);
+    let known: HashSet<Vec<&str>> = known.iter().map(|values| values.iter().map(String::as_str).collect()).collect();
+    for gone in known.iter().filter(|values| !wanted.contains(values.as_slice())) {
+        let _ = metric.remove_label_values(gone);
     }
     touch(metric, series);
-    let is_new = |labels: &&Vec<&str>| !known.iter().any(|known| known == *labels);
-    series.iter().filter(is_new).cloned().collect()
+    series.iter().filter(|values| !known.contains(*values)).cloned().collect()
+}
+
+/// The series that exist.
+fn known<T: MetricVecBuilder>(metric: &MetricVec<T>) -> Vec<Vec<String>> {
+    let names = metric.desc().first().map(|desc| desc.variable_labels.clone()).unwrap_or_default();
+    let families = metric.collect();
+    let children = families.iter().flat_map(|family| family.get_metric());
+    let values = children.map(|child| {
+        let labels: HashMap<&str, &str> = child.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+        names.iter().filter_map(|name| labels.get(name.as_str()).map(|value| (*value).to_owned())).collect()
+    });
+    values.collect()
 }
 
 /// Whether there is such a series. Asked for it by its labels, the metric would make it.
@@ -214,6 +235,7 @@ fn exists<T: MetricVecBuilder>(metric: &MetricVec<T>, values: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routing::accepted_domain::{AcceptedDomain, DomainType};
 
     #[test]
     fn series_appear_at_zero_stay_as_they_are_and_go() {
@@ -226,6 +248,30 @@ mod tests {
         assert!(!text.contains("send_connector=\"a\""), "{text}");
         assert!(text.contains("fingerpost_deliveries_total{result=\"failed\",send_connector=\"b\"} 3"), "{text}");
         assert!(text.contains("fingerpost_deliveries_total{result=\"delivered\",send_connector=\"c\"} 0"), "{text}");
+    }
+
+    #[test]
+    fn domains_of_many_have_series_from_their_first_mail_on() {
+        let accepted = |count: usize| {
+            let domain = |at| AcceptedDomain {
+                pattern: pattern(&format!("d{at}.example")).unwrap(),
+                kind: DomainType::Authoritative,
+                deliver_to: None,
+            };
+            AcceptedDomains::new((0..count).map(domain).collect(), HashMap::new())
+        };
+        let metrics = Metrics::new();
+        let series = |count| {
+            metrics.prepare_domains(&accepted(count));
+            known(&metrics.recipients).len()
+        };
+        assert_eq!(series(3), 4 * VERDICTS.len());
+        assert_eq!(series(IN_ADVANCE + 1), 5 * VERDICTS.len(), "these stay, and those of the rest are added");
+        metrics.recipients.with_label_values(&["d900.example", "refused"]).inc();
+        metrics.recipients.with_label_values(&["d2000.example", "refused"]).inc();
+        assert_eq!(series(IN_ADVANCE + 1), 5 * VERDICTS.len() + 1, "who is not accepted goes");
+        assert_eq!(series(IN_ADVANCE), (IN_ADVANCE + 1) * VERDICTS.len());
+        assert_eq!(metrics.recipients.with_label_values(&["d900.example", "refused"]).get(), 1);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::Node;
 use crate::config::reload::Consent;
 use crate::descriptors;
+use crate::give_back;
 
 /// Runs the server until it is told to stop. A second signal does not wait for the drain.
 ///
@@ -23,6 +24,7 @@ pub async fn run(file: &Path) -> Result<(), String> {
     let node = Node::start(file).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = %file.display(), "fingerpost is up");
     tell(&[NotifyState::Ready]);
+    give_back::soon();
     let ended = loop {
         tokio::select! {
             _ = hangup.recv() => reload(&node).await,

@@ -29,7 +29,8 @@ impl Transaction {
     ) -> Answer {
         let address = &one.rcpt.address;
         let domain = domain_label(&self.in_force.config.routing, address);
-        let count = |label| services.metrics.recipients.with_label_values(&[domain.as_str(), label]).inc();
+        let domain = services.metrics.counted_domains.label(&domain);
+        let count = |label| services.metrics.recipients.with_label_values(&[domain, label]).inc();
         let Refusal { reply, row, loops } = match answer {
             Ok(()) => {
                 count(one.decision.label());

@@ -1,6 +1,7 @@
 //! `fingerpost directory` while the server runs.
 
 use std::io::{BufRead, BufReader, Write};
+use std::time::{Duration, Instant};
 
 use super::house::House;
 
@@ -72,6 +73,26 @@ fn what_directories_hold_is_counted_and_what_they_share_is_listed() {
     let listed: serde_json::Value = serde_json::from_str(&one.out).unwrap();
     assert_eq!(listed.as_array().map(Vec::len), Some(1), "{one:?}");
     assert_eq!(listed[0]["decides"], "wave");
+    // The page and the metric say the same, once it was counted.
+    assert_eq!(
+        counted(&house, 2),
+        [("apart", 0), ("wave", 0), ("people", 2)].map(|(name, count)| (name.to_owned(), count))
+    );
+}
+
+/// What `directory stats` says of conflicts, as soon as there are so many.
+fn counted(house: &House, total: u64) -> Vec<(String, u64)> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let ran = house.run(&["directory", "stats", "--format", "json"]);
+        let stats: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        let one = |one: &serde_json::Value| Some((one["name"].as_str()?.to_owned(), one["conflicts"].as_u64()?));
+        let counts: Vec<_> = stats.as_array().unwrap().iter().filter_map(one).collect();
+        if counts.iter().map(|(_, count)| count).sum::<u64>() >= total || Instant::now() > deadline {
+            return counts;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
@@ -107,7 +128,7 @@ fn both_organisations_directories_decide_while_the_sender_waits() {
     let theirs = "[[directory]]\nname = \"theirs\"\nkind = \"file\"\npath = \"theirs.csv\"\n\n[[send_connector]]";
     let configuration = house.configuration().replacen("[[send_connector]]", theirs, 1);
     let verified = configuration.replacen("delivery = \"queue\"", "delivery = \"queue\"\nverify_with = \"theirs\"", 1);
-    let theirs = "Name;MailAddress\nbob@contoso.example;\ntwin@contoso.example;\ntwin@contoso.example;\n";
+    let theirs = "Name;MailAddress\nalice@contoso.example;\nbob@contoso.example;\ntwin@contoso.example;\ntwin@contoso.example;\n";
     std::fs::write(house.path("theirs.csv"), theirs).unwrap();
     house.write(&verified);
     let _server = house.serve();
@@ -124,4 +145,10 @@ fn both_organisations_directories_decide_while_the_sender_waits() {
         ran.out.contains("row 11: no directory has nobody@contoso.example, and theirs, which secondary"),
         "{ran:?}"
     );
+    // Alice is asked for in our own directory alone; the twins are answered 451, whoever is asked.
+    let conflicts = house.run(&["directory", "conflicts", "--format", "json"]);
+    let listed: serde_json::Value = serde_json::from_str(&conflicts.out).unwrap();
+    let addresses: Vec<_> = listed.as_array().unwrap().iter().map(|one| &one["address"]).collect();
+    assert_eq!(addresses, ["twin@contoso.example"], "{conflicts:?}");
+    assert_eq!(counted(&house, 1), [("people".to_owned(), 0), ("theirs".to_owned(), 1)]);
 }

@@ -69,6 +69,22 @@ async fn one_client_has_a_share_and_the_others_do_not_wait_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn names_that_only_strangers_ask_for_have_half_of_it() {
+    let server = Tarpit::new(Duration::from_secs(44));
+    let asked = directory(&server);
+    ask(&asked, &Behalf::Ours, "alice").await;
+    sleep(Duration::from_secs(50)).await;
+    let mut flood = JoinSet::new();
+    for number in 0..200 {
+        let asked = Arc::clone(&asked);
+        flood.spawn(async move { ask(&asked, &client(number), &format!("x{number}")).await });
+    }
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(server.most_under_way(), 6, "a half of twelve");
+    flood.abort_all();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_mailing_list_is_not_held_up_by_its_own_unknown_recipients() {
     let server = Tarpit::new(Duration::from_secs(44));
     let asked = directory(&server);

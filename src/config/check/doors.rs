@@ -30,7 +30,7 @@ fn networks(item: &Item<ReceiveConnector>, problems: &mut Problems) {
     let connector = &item.used;
     for (at, network) in connector.trusted_proxies.iter().enumerate().filter(|(_, network)| is_the_world(network)) {
         let place = item.places.at(&element("trusted_proxies", at));
-        problems.add(place, format!("whoever is in {network} could say that he is anybody; name the balancers"));
+        problems.add(&place, format!("whoever is in {network} could say that he is anybody; name the balancers"));
     }
     if !connector.client_names.is_empty() {
         return; // their certificates are trusted, wherever they come from
@@ -39,12 +39,12 @@ fn networks(item: &Item<ReceiveConnector>, problems: &mut Problems) {
         let place = item.places.at(&element("remote_networks", at));
         if connector.relay_by_address() == Relay::Anywhere && is_the_world(network) {
             let cure = "name the networks of the hosts that may send anywhere";
-            problems.add(place, format!("relay = \"anywhere\" for {network} makes an open relay; {cure}"));
+            problems.add(&place, format!("relay = \"anywhere\" for {network} makes an open relay; {cure}"));
         }
         let widest = if network.is_v6() { 64 } else { 24 };
         if connector.resolves_first && network.prefix() < widest {
             let cure = "name the hosts of that organisation";
-            problems.add(place, format!("resolves_first for {network}, which is wider than /{widest}; {cure}"));
+            problems.add(&place, format!("resolves_first for {network}, which is wider than /{widest}; {cure}"));
         }
     }
 }
@@ -64,13 +64,13 @@ fn shared(item: &Item<ReceiveConnector>, other: &Item<ReceiveConnector>, problem
         let place = item.places.at(&element("bind", at));
         if let Some(wider) = theirs.bind.iter().find(|wider| *wider != bind && covers(wider, bind)) {
             problems.add(
-                place,
+                &place,
                 format!("{bind} cannot be bound beside {wider} of `{}`; write {wider} in both", theirs.name),
             );
         }
         if let Some(wider) = theirs.bind.iter().find(|narrow| *narrow != bind && covers(bind, narrow)) {
             problems.add(
-                place,
+                &place,
                 format!("{bind} cannot be bound beside {wider} of `{}`; write {bind} in both", theirs.name),
             );
         }
@@ -80,12 +80,12 @@ fn shared(item: &Item<ReceiveConnector>, other: &Item<ReceiveConnector>, problem
         let implicit = |connector: &ReceiveConnector| connector.tls.mode == ReceiveTlsMode::Implicit;
         for key in shared_settings(ours, theirs) {
             let message = format!("{bind} is shared with `{}`; write the same `{key}` in both", theirs.name);
-            problems.add(place, message);
+            problems.add(&place, message);
         }
         if implicit(ours) != implicit(theirs) {
             let message =
                 format!("{bind} is shared with `{}`; both or neither have tls mode \"implicit\"", theirs.name);
-            problems.add(place, message);
+            problems.add(&place, message);
         }
         // Different names of one certificate may stand in both; then the first one written serves.
         let together = match (&*ours.client_names, &*theirs.client_names) {
@@ -96,7 +96,7 @@ fn shared(item: &Item<ReceiveConnector>, other: &Item<ReceiveConnector>, problem
         if let Some(network) = networks.find(|network| theirs.remote_networks.contains(network)) {
             let message =
                 format!("{bind} and {network} are those of `{}` too; nobody can say which serves", theirs.name);
-            problems.add(place, message);
+            problems.add(&place, message);
         }
     }
 }

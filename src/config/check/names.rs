@@ -18,7 +18,7 @@ pub(super) fn check(written: &Written, problems: &mut Problems) {
 }
 
 fn unique<T>(what: &str, items: &[Item<T>], name: impl Fn(&T) -> &Arc<str>, problems: &mut Problems) {
-    let mut seen: HashMap<&str, &Place> = HashMap::new();
+    let mut seen: HashMap<&str, Place> = HashMap::new();
     for item in items {
         let name = name(&item.used);
         let place = item.places.at("name");
@@ -32,14 +32,13 @@ fn unique<T>(what: &str, items: &[Item<T>], name: impl Fn(&T) -> &Arc<str>, prob
 }
 
 fn unique_domains(written: &Written, problems: &mut Problems) {
-    let mut seen = HashMap::new();
+    let mut seen: HashMap<_, &Item<_>> = HashMap::with_capacity(written.accepted_domains.len());
     for item in &written.accepted_domains {
-        let place = item.places.at("domain");
         if let Some(first) = seen.get(&item.used.pattern) {
-            let domain = &item.used.pattern;
-            problems.add(place, format!("the domain `{domain}` is written at {first} already"));
+            let (domain, first) = (&item.used.pattern, first.places.at("domain"));
+            problems.add(item.places.at("domain"), format!("the domain `{domain}` is written at {first} already"));
         } else {
-            seen.insert(&item.used.pattern, place);
+            seen.insert(&item.used.pattern, item);
         }
     }
     if !written.names.contains("accepted_domain") {
@@ -52,7 +51,7 @@ fn references(written: &Written, problems: &mut Problems) {
     let directories: Vec<&str> = written.directories.iter().map(|item| &*item.used.name).collect();
     for item in &written.send_connectors {
         if let Some(name) = &item.used.verify_with {
-            known(("directory", &directories), (item.places.at("verify_with"), "verify_with", name), problems);
+            known(("directory", &directories), (&item.places.at("verify_with"), "verify_with", name), problems);
         }
     }
     let connectors: Vec<&str> = written.send_connectors.iter().map(|item| &*item.used.name).collect();
@@ -61,27 +60,27 @@ fn references(written: &Written, problems: &mut Problems) {
     };
     for item in &written.accepted_domains {
         if let Some(name) = &item.used.deliver_to {
-            check(item.places.at("deliver_to"), "deliver_to", name);
+            check(&item.places.at("deliver_to"), "deliver_to", name);
         }
     }
     for item in &written.directories {
         if let DirectoryKind::CallAhead(CallAheadConfig { send_connector, .. }) = &item.used.kind
             && !send_connector.is_empty()
         {
-            check(item.places.at("send_connector"), "send_connector", send_connector);
+            check(&item.places.at("send_connector"), "send_connector", send_connector);
         }
         if let Some(name) = &item.used.rules.deliver_to {
-            check(item.places.at("deliver_to"), "deliver_to", name);
+            check(&item.places.at("deliver_to"), "deliver_to", name);
         }
         for (server, name) in &item.used.rules.mailbox_servers {
             // The server's case as it was written is gone.
             let place = item.places.at_any_case(&format!("mailbox_servers.{server}"));
-            check(place, "mailbox_servers", name);
+            check(&place, "mailbox_servers", name);
         }
     }
     let reports = &written.reports;
     if let Some(name) = reports.used.deliver_to.as_ref().filter(|name| &***name != RECIPIENT_MX) {
-        check(reports.places.at("deliver_to"), "deliver_to", name);
+        check(&reports.places.at("deliver_to"), "deliver_to", name);
     }
 }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::strangers::{self, Manner};
 use super::{Asker, SLOW};
@@ -24,14 +24,24 @@ fn guard_key(domain: &Domain) -> Arc<str> {
 }
 
 impl Asker {
-    /// How the server treats addresses of this domain that nobody has: asked once for all who want to know it.
+    /// How the server treats addresses of this domain that nobody has: asked once for all who want to know it. What was
+    /// known last holds while there is no answer, so that a tarpit keeps nobody waiting who exists.
     pub(super) async fn manner(self: &Arc<Self>, domain: &Domain) -> Result<Manner, Arc<str>> {
         let noted = self.strangers().manner(domain, Instant::now().into_std());
         if let Some(manner) = noted {
             self.keep_manner(domain);
             return Ok(manner);
         }
-        match self.guard_question(domain).await.lookup {
+        let last = self.strangers().last(domain, Instant::now().into_std());
+        let lookup = match last {
+            None => self.guard_question(domain).await.lookup,
+            // A server that answers at once is not believed for what it was.
+            Some(last) => match timeout(SLOW, self.guard_question(domain)).await.map(|answer| answer.lookup) {
+                Err(_) | Ok(Lookup::Unavailable(_)) => return Ok(last),
+                Ok(lookup) => lookup,
+            },
+        };
+        match lookup {
             Lookup::NotFound => Ok(Manner::Refused),
             Lookup::Unavailable(cause) => {
                 Err(format!("its yes is not believed while nobody knows whether it ever says no: {cause}").into())
@@ -40,6 +50,12 @@ impl Asker {
                 Ok(Manner::Accepted)
             }
         }
+    }
+
+    /// Whether nothing is known of the domain yet, and soon will be: the first guard question is under way.
+    pub(super) fn waits_for_first_guard(&self, domain: &Domain) -> bool {
+        let known = self.strangers().last(domain, Instant::now().into_std()).is_some();
+        !known && self.in_flight.is_under_way(&guard_key(domain))
     }
 
     /// Asks again, beside, if what is noted of the domain ends soon.

@@ -15,6 +15,9 @@ const REMEMBERED: usize = 1000;
 /// A domain about which nobody asked for so long is no longer worth asking about ahead of time.
 const WANTED: Duration = Duration::from_secs(24 * 3600);
 
+/// So long what was known last holds while there is no newer answer.
+const LAST: Duration = Duration::from_secs(24 * 3600);
+
 /// What becomes of an address that nobody has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manner {
@@ -59,6 +62,12 @@ impl Strangers {
             Manner::Accepted => self.distrusted,
         };
         (now.saturating_duration_since(noted.at) < holds).then_some(noted.manner)
+    }
+
+    /// What was noted of a domain last, if that was within a day: for who waits for a newer answer.
+    pub(super) fn last(&self, domain: &Domain, now: Instant) -> Option<Manner> {
+        let noted = self.noted.get(domain).filter(|noted| now.saturating_duration_since(noted.at) < LAST)?;
+        Some(noted.manner)
     }
 
     /// Whether it is time to ask again: the trust in a domain is in the last fifth of its time, or past it. Says so once
@@ -139,6 +148,9 @@ mod tests {
             strangers.note(&domain("a.example"), noted, t);
             let now = t + Duration::from_secs(age);
             assert_eq!(strangers.manner(&domain("a.example"), now), known, "{noted:?} after {age} s");
+            let [day, later] = [24 * 3600 - 1, 24 * 3600].map(|age| t + Duration::from_secs(age));
+            let last = [now, day, later].map(|now| strangers.last(&domain("a.example"), now));
+            assert_eq!(last, [Some(noted), Some(noted), None]);
             assert_eq!(strangers.manner(&domain("b.example"), t), None);
         }
     }

@@ -1,17 +1,16 @@
 //! What a directory file says: its entries, checked, and found by address.
 //!
-//! Kept small, for a million recipients: names of connectors and servers are shared, a [`Recipient`] is made for an
-//! answer only.
+//! Kept small by `addresses`, for a million recipients; a [`Recipient`] is made for an answer only.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::addresses::{Addresses, Builder, Found, Meaning, Owners};
 use super::{read_csv, read_list, read_toml};
 use crate::directory::conflicts::Listed;
 use crate::directory::known;
 use crate::directory::profile::other_kind;
-use crate::fast_map::FastMap;
 use crate::recipient::{Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
@@ -39,19 +38,7 @@ pub(super) struct Problem {
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     path: PathBuf,
-    entries: Vec<Entry>,
-    by_key: FastMap<Box<str>, u32>,
-    /// Addresses that several entries claim, with all of them.
-    ambiguous: FastMap<Box<str>, Vec<u32>>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    line: u32,
-    kind: Kind,
-    target: Option<Box<Address>>,
-    mail_server: Option<Arc<str>>,
-    send_connector: Option<Arc<str>>,
+    addresses: Addresses,
 }
 
 impl Contents {
@@ -65,122 +52,120 @@ impl Contents {
         // Spreadsheets write a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
-        let (written, problems) = match extension.as_deref().and_then(|extension| extension.to_str()) {
-            Some("toml") => read_toml::read(text),
-            Some("csv") => read_csv::read(text),
-            Some("txt") => (read_list::read(text), Vec::new()),
+        let mut reading = Reading::new(text.len(), default_domain);
+        // Each entry is taken as it is read: a million of them as written would take many times the room.
+        let mut take = |entry| reading.take(&entry);
+        let wrong = match extension.as_deref().and_then(|extension| extension.to_str()) {
+            Some("toml") => read_toml::read(text, &mut take),
+            Some("csv") => read_csv::read(text, &mut take),
+            Some("txt") => {
+                read_list::read(text, &mut take);
+                Vec::new()
+            }
             _ => return Err(whole("is neither .toml, .csv nor .txt; rename it to what it is")),
         };
-        Self::check(path, written, problems, default_domain).map_err(|mut problems| {
-            problems.sort_by_key(|problem| problem.line);
-            problems.into_iter().map(|p| format!("{}:{}: {}", path.display(), p.line, p.message)).collect()
-        })
-    }
-
-    /// Checks every entry, so that all problems are told at once.
-    fn check(
-        path: &Path,
-        written: Vec<Written>,
-        mut problems: Vec<Problem>,
-        default_domain: Option<&Domain>,
-    ) -> Result<Self, Vec<Problem>> {
-        let mut contents = Self { path: path.to_owned(), ..Self::default() };
-        let mut names = HashSet::new();
-        for entry in written {
-            let keys = keys(&entry, default_domain, &mut problems);
-            match Entry::check(&entry, &mut names) {
-                Ok(entry) => contents.insert(entry, keys),
-                Err(wrong) => problems.extend(wrong),
-            }
+        let Reading { builder, mut problems, too_large, .. } = reading;
+        if too_large {
+            return Err(whole("has more than 4 GiB of addresses; divide it"));
         }
-        if problems.is_empty() { Ok(contents) } else { Err(problems) }
-    }
-
-    fn insert(&mut self, entry: Entry, keys: Vec<Box<str>>) {
-        let Ok(index) = u32::try_from(self.entries.len()) else { return };
-        self.entries.push(entry);
-        for key in keys {
-            match self.by_key.get(&key) {
-                None => {
-                    self.by_key.insert(key, index);
-                }
-                // The same address twice in one entry is one claim.
-                Some(&first) if first == index => {}
-                Some(&first) => {
-                    let claims = self.ambiguous.entry(key).or_insert_with(|| vec![first]);
-                    if claims.last() != Some(&index) {
-                        claims.push(index);
-                    }
-                }
-            }
+        problems.extend(wrong);
+        if problems.is_empty() {
+            return Ok(Self { path: path.to_owned(), addresses: builder.finish() });
         }
+        problems.sort_by_key(|problem| problem.line);
+        Err(problems.into_iter().map(|p| format!("{}:{}: {}", path.display(), p.line, p.message)).collect())
     }
 
     /// What the file says of the address.
     pub(super) fn lookup(&self, address: &Address) -> Lookup {
-        let owner = match self.ambiguous.get(address.key()).map(|claims| self.owning(claims)).as_deref() {
-            Some([one]) => Some(*one),
-            Some(owners) => return Lookup::Ambiguous(owners.iter().filter_map(|&index| self.name(index)).collect()),
-            None => self.by_key.get(address.key()).copied(),
+        let number = match self.owning(address.key())[..] {
+            [] => return Lookup::NotFound,
+            [number] => number,
+            ref all => return Lookup::Ambiguous(all.iter().filter_map(|number| self.name(*number)).collect()),
         };
-        let found = owner.and_then(|index| Some((self.entry(index)?, self.name(index)?)));
-        match found {
-            None => Lookup::NotFound,
-            Some((entry, name)) => Lookup::Found(Arc::new(Recipient {
-                kind: entry.kind,
-                target: entry.target.as_deref().cloned(),
-                mail_server: entry.mail_server.clone(),
-                send_connector: entry.send_connector.clone(),
+        match (self.addresses.entry(number), self.name(number)) {
+            (Some(Found { meaning, target, .. }), Some(name)) => Lookup::Found(Arc::new(Recipient {
+                kind: meaning.kind,
+                target: target.and_then(|target| Address::parse(target).ok()),
+                mail_server: meaning.mail_server.clone(),
+                send_connector: meaning.send_connector.clone(),
                 entry: name.into(),
-                rule: ["kind = \"", entry.kind.as_str(), "\""].concat().into(),
+                rule: ["kind = \"", meaning.kind.as_str(), "\""].concat().into(),
             })),
+            _ => Lookup::NotFound,
         }
     }
 
-    /// Who owns an address of those that claim it.
-    fn owning(&self, claims: &[u32]) -> Vec<u32> {
-        let is_somebody = |index: &u32| self.entry(*index).is_some_and(|entry| entry.kind != Kind::NoMailbox);
-        known::owning(claims.to_vec(), Vec::new(), is_somebody)
+    /// Who owns an address, of those that have it.
+    fn owning(&self, key: &str) -> Vec<u32> {
+        let kind = |number: u32| self.addresses.entry(number).map(|entry| entry.meaning.kind);
+        match self.addresses.owners(key) {
+            Owners::Nobody => Vec::new(),
+            Owners::One(number) => vec![number],
+            Owners::Several(all) => {
+                known::owning(all.to_vec(), Vec::new(), |number| kind(*number) != Some(Kind::NoMailbox))
+            }
+        }
     }
 
-    fn entry(&self, index: u32) -> Option<&Entry> {
-        self.entries.get(usize::try_from(index).ok()?)
-    }
-
-    fn name(&self, index: u32) -> Option<String> {
-        Some(format!("{}:{}", self.path.display(), self.entry(index)?.line))
+    fn name(&self, number: u32) -> Option<String> {
+        Some(format!("{}:{}", self.path.display(), self.addresses.entry(number)?.line))
     }
 
     /// How many entries there are.
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.addresses.len()
     }
 
     /// How many entries of that kind there are.
     pub(super) fn count(&self, kind: Kind) -> usize {
-        self.entries.iter().filter(|entry| entry.kind == kind).count()
+        self.addresses.count(kind)
     }
 }
 
 impl Listed for Contents {
     fn each(&self, see: &mut dyn FnMut(&str)) {
-        self.by_key.keys().for_each(|key| see(key));
+        self.addresses.keys().for_each(see);
     }
 
     fn claims(&self, key: &str) -> Vec<(Kind, String)> {
-        let claims = self.ambiguous.get(key).map(|claims| self.owning(claims));
-        let only = || self.by_key.get(key).map(|only| vec![*only]);
-        claims
-            .or_else(only)
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|&at| Some((self.entry(at)?.kind, self.name(at)?)))
-            .collect()
+        let one = |number: u32| Some((self.addresses.entry(number)?.meaning.kind, self.name(number)?));
+        self.owning(key).into_iter().filter_map(one).collect()
     }
 
     fn owners(&self, key: &str) -> usize {
-        let only = || usize::from(self.by_key.contains_key(key));
-        self.ambiguous.get(key).map_or_else(only, |claims| self.owning(claims).len())
+        self.owning(key).len()
+    }
+}
+
+/// A file that is being read. Every entry is checked, so that all problems are told at once.
+struct Reading<'a> {
+    builder: Builder,
+    default_domain: Option<&'a Domain>,
+    /// The names of servers and connectors seen so far.
+    names: HashSet<Arc<str>>,
+    problems: Vec<Problem>,
+    too_large: bool,
+}
+
+impl<'a> Reading<'a> {
+    fn new(octets: usize, default_domain: Option<&'a Domain>) -> Self {
+        let builder = Builder::with_room(octets);
+        Self { builder, default_domain, names: HashSet::new(), problems: Vec::new(), too_large: false }
+    }
+
+    fn take(&mut self, written: &Written) {
+        let keys = keys(written, self.default_domain, &mut self.problems);
+        match checked(written, &mut self.names) {
+            // With a fault nothing of the file is used.
+            Ok(_) if !self.problems.is_empty() => {}
+            Ok((meaning, target)) => {
+                let line = u32::try_from(written.line).unwrap_or(u32::MAX);
+                let target = target.as_ref().map(Address::as_str);
+                self.too_large |= self.builder.add(line, meaning, target, &keys).is_err();
+            }
+            Err(wrong) => self.problems.extend(wrong),
+        }
     }
 }
 
@@ -215,45 +200,42 @@ fn keys(entry: &Written, default_domain: Option<&Domain>, problems: &mut Vec<Pro
     keys
 }
 
-impl Entry {
-    /// Checks all but the addresses. `names` are the names of servers and connectors seen so far.
-    fn check(written: &Written, names: &mut HashSet<Arc<str>>) -> Result<Self, Vec<Problem>> {
-        let mut problems = Vec::new();
-        let [kind, target, mail_server, send_connector] = &written.fields;
-        let kind = kind.as_ref().map_or(Ok(Kind::Mailbox), |(line, text)| parse_kind(text, *line));
-        let target = target.as_ref().map(|(line, text)| match Address::parse(text) {
-            // Its own system has the connector for it.
-            _ if other_kind(text).is_some() => Ok((*line, None)),
-            Ok(target) => Ok((*line, Some(target))),
-            Err(error) => Err(Problem {
-                line: *line,
-                message: format!("target `{text}` is not an address: {error}; write local@domain"),
-            }),
-        });
-        match (&kind, &target) {
-            (Ok(kind @ (Kind::MailUser | Kind::Contact)), None) => problems.push(Problem {
-                line: written.line,
-                message: format!("a {} without a target; write target", kind.as_str()),
-            }),
-            (Ok(Kind::Mailbox | Kind::Group | Kind::PublicFolder | Kind::NoMailbox), Some(Ok((line, _)))) => {
-                let message = "only a mail-user or a contact has a target; write kind, or remove target";
-                problems.push(Problem { line: *line, message: message.to_owned() });
-            }
-            _ => {}
+/// Checks all but the addresses: what the entry means, and its target. `names` are those of servers and connectors seen
+/// so far.
+fn checked(written: &Written, names: &mut HashSet<Arc<str>>) -> Result<(Meaning, Option<Address>), Vec<Problem>> {
+    let mut problems = Vec::new();
+    let [kind, target, mail_server, send_connector] = &written.fields;
+    let kind = kind.as_ref().map_or(Ok(Kind::Mailbox), |(line, text)| parse_kind(text, *line));
+    let target = target.as_ref().map(|(line, text)| match Address::parse(text) {
+        // Its own system has the connector for it.
+        _ if other_kind(text).is_some() => Ok((*line, None)),
+        Ok(target) => Ok((*line, Some(target))),
+        Err(error) => Err(Problem {
+            line: *line,
+            message: format!("target `{text}` is not an address: {error}; write local@domain"),
+        }),
+    });
+    match (&kind, &target) {
+        (Ok(kind @ (Kind::MailUser | Kind::Contact)), None) => problems.push(Problem {
+            line: written.line,
+            message: format!("a {} without a target; write target", kind.as_str()),
+        }),
+        (Ok(Kind::Mailbox | Kind::Group | Kind::PublicFolder | Kind::NoMailbox), Some(Ok((line, _)))) => {
+            let message = "only a mail-user or a contact has a target; write kind, or remove target";
+            problems.push(Problem { line: *line, message: message.to_owned() });
         }
-        let mut name = |field: &Option<(usize, String)>| field.as_ref().map(|(_, text)| shared(names, text));
-        let server = mail_server.as_ref().map(|(line, text)| (*line, text.to_lowercase()));
-        let (mail_server, send_connector) = (name(&server), name(send_connector));
-        match (kind, target.transpose()) {
-            (Ok(kind), Ok(target)) if problems.is_empty() => {
-                let target = target.and_then(|(_, target)| target).map(Box::new);
-                let line = u32::try_from(written.line).unwrap_or(u32::MAX);
-                Ok(Self { line, kind, target, mail_server, send_connector })
-            }
-            (kind, target) => {
-                problems.extend(kind.err().into_iter().chain(target.err()));
-                Err(problems)
-            }
+        _ => {}
+    }
+    let mut name = |field: &Option<(usize, String)>| field.as_ref().map(|(_, text)| shared(names, text));
+    let server = mail_server.as_ref().map(|(line, text)| (*line, text.to_lowercase()));
+    let (mail_server, send_connector) = (name(&server), name(send_connector));
+    match (kind, target.transpose()) {
+        (Ok(kind), Ok(target)) if problems.is_empty() => {
+            Ok((Meaning { kind, mail_server, send_connector }, target.and_then(|(_, target)| target)))
+        }
+        (kind, target) => {
+            problems.extend(kind.err().into_iter().chain(target.err()));
+            Err(problems)
         }
     }
 }

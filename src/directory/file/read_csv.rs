@@ -6,35 +6,35 @@ use std::borrow::Cow;
 use csv::{ReaderBuilder, StringRecord, Trim};
 
 use super::columns::Columns;
-use super::contents::{Lines, Problem, Written};
+use super::contents::{Problem, Written};
 
-/// The rows as written, and what is wrong with the form.
-pub(super) fn read(text: &str) -> (Vec<Written>, Vec<Problem>) {
+/// Shows the rows as written; returns what is wrong with the form.
+pub(super) fn read(text: &str, see: &mut dyn FnMut(Written)) -> Vec<Problem> {
     let text = &*without_spaces(text);
     let mut builder = ReaderBuilder::new();
     builder.flexible(true).trim(Trim::All).comment(Some(b'#')).delimiter(delimiter(text));
     let mut reader = builder.from_reader(text.as_bytes());
     let columns = match reader.headers().map_err(|error| vec![from_csv(&error)]).and_then(Columns::of) {
         Ok(columns) => columns,
-        Err(problems) => return (Vec::new(), problems),
+        Err(problems) => return problems,
     };
-    let lines = Lines::of(text);
-    let (mut written, mut problems) = (Vec::new(), Vec::new());
+    let mut lines = Lines { text, at: 0, line: 1 };
+    let mut problems = Vec::new();
     for record in reader.records() {
         match record {
             // One that is swallowed by a quote would be somebody who gets no mail.
             Ok(record) if record.iter().any(|cell| cell.contains('\n')) => problems.push(Problem {
-                line: line(text, &lines, &record),
+                line: lines.of(&record),
                 message:
                     "a quote is not closed here, or a field has several lines; correct it, or leave that column out"
                         .to_owned(),
             }),
-            Ok(record) if record.len() == columns.len() => match columns.entry(&record, line(text, &lines, &record)) {
-                Ok(entry) => written.extend(entry),
+            Ok(record) if record.len() == columns.len() => match columns.entry(&record, lines.of(&record)) {
+                Ok(entry) => entry.into_iter().for_each(&mut *see),
                 Err(problem) => problems.push(problem),
             },
             Ok(record) => problems.push(Problem {
-                line: line(text, &lines, &record),
+                line: lines.of(&record),
                 message: format!(
                     "this row has {} fields, the header has {}; write a comma for each empty field",
                     record.len(),
@@ -44,7 +44,14 @@ pub(super) fn read(text: &str) -> (Vec<Written>, Vec<Problem>) {
             Err(error) => problems.push(from_csv(&error)),
         }
     }
-    (written, problems)
+    problems
+}
+
+/// Counts the lines of rows, which come in their order.
+struct Lines<'a> {
+    text: &'a str,
+    at: usize,
+    line: usize,
 }
 
 /// MDaemon writes `"MailBox", "Domain"`; a quote behind a space would be none.
@@ -64,18 +71,24 @@ fn delimiter(text: &str) -> u8 {
     b"\t;,".iter().copied().max_by_key(count).unwrap_or(b',')
 }
 
-/// The library's position of a row is that of what stands before it: line ends, comments.
-fn line(text: &str, lines: &Lines, record: &StringRecord) -> usize {
-    let start = record.position().and_then(|position| usize::try_from(position.byte()).ok()).unwrap_or(0);
-    let mut rest = text.as_bytes().get(start..).unwrap_or_default();
-    loop {
-        match rest {
-            [b'\r' | b'\n', after @ ..] => rest = after,
-            [b'#', ..] => rest = &rest[memchr::memchr(b'\n', rest).unwrap_or(rest.len())..],
-            _ => break,
+impl Lines<'_> {
+    /// The library's position of a row is that of what stands before it: line ends, comments.
+    fn of(&mut self, record: &StringRecord) -> usize {
+        let start = record.position().and_then(|position| usize::try_from(position.byte()).ok()).unwrap_or(0);
+        let mut rest = self.text.as_bytes().get(start..).unwrap_or_default();
+        loop {
+            match rest {
+                [b'\r' | b'\n', after @ ..] => rest = after,
+                [b'#', ..] => rest = &rest[memchr::memchr(b'\n', rest).unwrap_or(rest.len())..],
+                _ => break,
+            }
         }
+        let begins = self.text.len() - rest.len();
+        let between = self.text.as_bytes().get(self.at..begins).unwrap_or_default();
+        self.line += memchr::memchr_iter(b'\n', between).count();
+        self.at = begins.max(self.at);
+        self.line
     }
-    lines.line(text.len() - rest.len())
 }
 
 fn from_csv(error: &csv::Error) -> Problem {

@@ -2,11 +2,10 @@
 
 use super::contents::Written;
 
-/// The lines as written.
-pub(super) fn read(text: &str) -> Vec<Written> {
+/// Shows the lines as written.
+pub(super) fn read(text: &str, see: &mut dyn FnMut(Written)) {
     let addresses = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
-    let addresses = addresses.filter(|(_, text)| !text.is_empty() && !text.starts_with('#'));
-    addresses
-        .map(|(line, text)| Written { line, addresses: vec![(line, text.to_owned())], ..Written::default() })
-        .collect()
+    for (line, text) in addresses.filter(|(_, text)| !text.is_empty() && !text.starts_with('#')) {
+        see(Written { line, addresses: vec![(line, text.to_owned())], ..Written::default() });
+    }
 }

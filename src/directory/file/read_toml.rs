@@ -5,11 +5,11 @@ use toml::de::{DeTable, DeValue};
 
 use super::contents::{FIELDS, Lines, Problem, Written};
 
-/// The tables as written, and what is wrong with the form.
-pub(super) fn read(text: &str) -> (Vec<Written>, Vec<Problem>) {
+/// Shows the tables as written; returns what is wrong with the form.
+pub(super) fn read(text: &str, see: &mut dyn FnMut(Written)) -> Vec<Problem> {
     let lines = Lines::of(text);
     let (root, errors) = DeTable::parse_recoverable(text);
-    let mut reader = Reader { lines, written: Vec::new(), problems: Vec::new() };
+    let mut reader = Reader { lines, see, problems: Vec::new() };
     if errors.is_empty() {
         reader.root(root.get_ref());
     }
@@ -17,16 +17,16 @@ pub(super) fn read(text: &str) -> (Vec<Written>, Vec<Problem>) {
         let at = error.span().map_or(0, |span| span.start);
         reader.problem(at, error.message().to_owned());
     }
-    (reader.written, reader.problems)
+    reader.problems
 }
 
-struct Reader {
+struct Reader<'s> {
     lines: Lines,
-    written: Vec<Written>,
+    see: &'s mut dyn FnMut(Written),
     problems: Vec<Problem>,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn root(&mut self, root: &DeTable<'_>) {
         for (name, value) in root {
             match value.get_ref() {
@@ -71,7 +71,7 @@ impl Reader {
         let named = keys.keys().any(|name| name.get_ref().starts_with("address"));
         // An address that is there but wrong has been told of already.
         if !(unreadable && named) {
-            self.written.push(entry);
+            (self.see)(entry);
         }
     }
 

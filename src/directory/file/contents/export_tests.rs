@@ -76,7 +76,7 @@ fn exports_are_read_as_they_come() {
         ),
     ] {
         let contents = read_with(name, text.as_bytes(), Some("contoso.com")).unwrap();
-        assert_eq!(contents.ambiguous.len(), 0, "{name}");
+        assert_eq!(contents.addresses.count_ambiguous(), 0, "{name}");
         for (address, expected) in expected {
             let key = Address::parse(address).unwrap();
             match expected {

@@ -91,7 +91,7 @@ fn both_forms_say_the_same() {
         };
         let ends: Vec<_> = claims.iter().map(|claim| claim.rsplit_once('/').unwrap().1.to_owned()).collect();
         assert_eq!(ends, [format!("{name}:{}", lines[3]), format!("{name}:{}", lines[4])]);
-        assert_eq!(contents.ambiguous.len(), 1);
+        assert_eq!(contents.addresses.count_ambiguous(), 1);
     }
 }
 
