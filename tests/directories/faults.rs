@@ -42,11 +42,11 @@ async fn a_wrong_base_is_no_not_found() {
             config.base = vec![base.to_owned()];
             config.probe = probe.clone();
             let asker = Asker::new(&config);
+            let cause = asker.cause("nobody@contoso.com").await;
             if probe.is_none() && base.starts_with("ou=empty") {
-                assert_eq!(asker.ask("nobody@contoso.com").await, Said::NotFound, "why the probe is needed");
+                assert!(cause.contains("no entry of the directory has any of"), "{cause}");
                 continue;
             }
-            let cause = asker.cause("nobody@contoso.com").await;
             assert!(cause.contains(words) || probe.is_none(), "{base}: {cause}");
             assert_eq!(asker.up(), 0, "{base}");
         }

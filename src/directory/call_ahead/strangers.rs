@@ -111,6 +111,9 @@ impl Strangers {
     }
 }
 
+/// What such addresses begin with.
+const NOBODY: &str = "fingerpost-nobody-";
+
 /// An address that nobody has, nor can guess; an administrator who meets it in a log knows whose it is.
 ///
 /// # Errors
@@ -119,7 +122,12 @@ pub(super) fn address(domain: &Domain) -> Result<Address, String> {
     let mut random = [0; 12];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| "the system gives no randomness".to_owned())?;
     let number = random.iter().fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
-    Address::parse(&format!("fingerpost-nobody-{number:024x}@{domain}")).map_err(|error| error.to_string())
+    Address::parse(&format!("{NOBODY}{number:024x}@{domain}")).map_err(|error| error.to_string())
+}
+
+/// Whether an address is like one of these: a server that is asked about one may ask us about it.
+pub(super) fn is_like(address: &Address) -> bool {
+    address.key().starts_with(NOBODY)
 }
 
 #[cfg(test)]
@@ -213,6 +221,7 @@ mod tests {
         let [one, other] = [(); 2].map(|()| address(&domain("a.example")).unwrap());
         assert_ne!(one, other);
         assert_eq!(one.domain(), &domain("a.example"));
-        assert_eq!(one.local().len(), "fingerpost-nobody-".len() + 24);
+        assert_eq!(one.local().len(), NOBODY.len() + 24);
+        assert!(is_like(&one) && !is_like(&Address::parse("ann@a.b").unwrap()));
     }
 }
