@@ -38,6 +38,11 @@ impl Tidy {
                 Err(error) => {
                     tracing::warn!("{error}; segment {} gives its space back later", sparse.number);
                     self.rewrite_not_before = Instant::now() + AGAIN;
+                    // Where the disk is full there is the reserve: for what is moved.
+                    let segments = &mut self.shared.lock().index.segments;
+                    if segments.first_needed().0 == sparse.number {
+                        segments.is_dense(sparse.number);
+                    }
                 }
             }
         }
