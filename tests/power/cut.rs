@@ -83,7 +83,7 @@ impl Life {
                 let (server, notes, acknowledged) = (world.node.smtp, &notes, &acknowledged);
                 scope.spawn(move || load(server, sender, notes, acknowledged));
             }
-            wait_until("load", Duration::from_secs(60), || acknowledged.load(Ordering::SeqCst) >= messages);
+            wait_until("load", Duration::from_secs(180), || acknowledged.load(Ordering::SeqCst) >= messages);
             match end {
                 End::Killed => world.node.kill(),
                 End::Stopped => world.node.stop(),
@@ -133,7 +133,7 @@ impl Life {
         let hops = world.hops(&quiet());
         world.node.start();
         // Nothing waits but what has no content any more; none should, unless the disk does not sync.
-        wait_until("the rest is delivered", Duration::from_secs(90), || world.queued() == Some(kept_aside(&world)));
+        wait_until("the rest is delivered", Duration::from_secs(240), || world.queued() == Some(kept_aside(&world)));
         judge(ops, &hops)
     }
 }

@@ -82,7 +82,7 @@ impl World {
 
     /// Waits until the queue is empty.
     pub(crate) fn wait_until_delivered(&self) {
-        wait_until("the queue is empty", Duration::from_secs(90), || self.queued() == Some(0.0));
+        wait_until("the queue is empty", Duration::from_secs(240), || self.queued() == Some(0.0));
     }
 }
 

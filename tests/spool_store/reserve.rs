@@ -98,8 +98,8 @@ fn a_start_works_where_outcomes_have_used_up_the_reserve() {
     drop(spool);
     fill_again(disk.0.path());
     let spool = open(disk.0.path(), SIZES).unwrap();
+    // It takes mail as soon as what is over has given its space back.
     assert_eq!(crate::fixture::found(&*spool)[0].id, entry.id);
-    assert!(!is_taken(&*spool, 20_000));
     drop(spool);
     std::fs::remove_file(disk.0.path().join("filler")).unwrap();
     let spool = open(disk.0.path(), SIZES).unwrap();
