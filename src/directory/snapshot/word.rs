@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::journal::Journal;
 use super::served::{HeldList, Now, Outcome, Served};
 use super::{Accept, Snapshot};
 use crate::directory::expected::Announced;
@@ -46,13 +47,9 @@ impl Snapshot {
 
     /// What somebody said is in force and kept.
     fn take_word(&self, mut served: Served, turned: usize) {
-        self.keep(&served);
-        let unsaved = served.take_unsaved();
-        let is_over = self.served.load().as_deref().is_some_and(Served::is_holding) && !served.is_holding();
-        match is_over {
-            true => self.file_is_behind.store(true, Ordering::Relaxed),
-            false if unsaved.is_empty() => {}
-            false => self.note(unsaved, None, self.contact().confirmed().unwrap_or_else(UnixTime::steady)),
+        self.keep(&mut served);
+        if self.served.load().as_deref().is_some_and(Served::is_holding) && !served.is_holding() {
+            self.file_is_behind.store(true, Ordering::Relaxed);
         }
         let outcome = if served.is_holding() { Outcome::Held(served.held()) } else { Outcome::Taken(turned) };
         self.publish(served, outcome);
@@ -68,7 +65,15 @@ impl Snapshot {
         Now { at: self.mail.now(), day: UnixTime::now(), mail: &*self.mail }
     }
 
-    pub(super) fn keep(&self, served: &Served) {
+    /// What is in force is in the file before it is forgotten how it was: what a crash left there would not go back.
+    pub(super) fn keep(&self, served: &mut Served) {
+        let unsaved = served.take_unsaved();
+        if !unsaved.is_empty() {
+            self.note(unsaved, None, self.contact().confirmed().unwrap_or_else(UnixTime::steady));
+            if let Some(Err(error)) = self.journal().as_ref().map(Journal::sync) {
+                tracing::warn!(directory = %self.name, file = %self.path.display(), "cannot be synced: {error}");
+            }
+        }
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = changes.keep(served.kept()) {
             tracing::warn!(directory = %self.name, "what changed lately cannot be kept over a restart: {error}");

@@ -87,10 +87,13 @@ impl Served {
 
     /// Somebody says that the changes are meant. Says how many recipients' mail takes another way.
     pub fn accept(&mut self) -> usize {
-        self.window.clear();
-        let Some(held) = self.held.take() else { return 0 };
+        let Some(held) = self.held.take() else {
+            self.window.clear();
+            return 0;
+        };
         let turned = held.turned();
-        self.current = held.view;
+        self.end(held);
+        self.window.clear();
         turned
     }
 
@@ -251,11 +254,20 @@ impl Served {
         if !held.waits.is_empty() || held.is_resuming {
             return Outcome::Held(held.recipients());
         }
-        // Those who stayed count still, for as long as they would have.
-        self.window = std::mem::take(&mut held.stayed);
-        self.current = held.view.clone();
-        self.held = None;
+        if let Some(held) = self.held.take() {
+            self.end(held);
+        }
         Outcome::Taken(0)
+    }
+
+    /// Everything is taken as the directory has it. Of what changed before it was held the file has what was in force then,
+    /// which nothing takes back any more.
+    fn end(&mut self, held: Held) {
+        let ids: FastSet<Id> = self.window.ids().union(&held.stayed.ids()).copied().collect();
+        self.unsaved.extend(self.current.take_from(&held.view, &ids));
+        self.current = held.view;
+        // Those who stayed count still, for as long as they would have.
+        self.window = held.stayed;
     }
 
     /// Takes the entries that have or had these addresses as the directory has them, and says whether there are any. Others
