@@ -238,6 +238,9 @@ impl LdapDirectory {
     /// Keeps nothing fresh any more: another one does.
     pub(super) fn give_way(&self) {
         self.opener.give_way();
+        if let Some(snapshot) = &self.asker.snapshot {
+            snapshot.give_way();
+        }
         if let Some(following) = &self.following {
             following.keeper.abort();
         }

@@ -163,6 +163,7 @@ impl Holding {
         // What is being saved now is the last.
         let _saved = self.kept.saved();
         self.kept.has_given_way.store(true, Ordering::Relaxed);
+        self.kept.announced.lock().unwrap_or_else(PoisonError::into_inner).give_way();
     }
 }
 

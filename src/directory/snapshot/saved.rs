@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use self::beside::Beside;
+pub(super) use self::beside::Beside;
 use super::journal::Journal;
 use super::position::Position;
 use super::table::{Builder, Sizes, Table, TooLarge};

@@ -61,6 +61,11 @@ impl Snapshot {
         self.served.load().as_deref().map(Served::held_list).unwrap_or_default()
     }
 
+    /// Another one keeps what changed lately from now on.
+    pub fn give_way(&self) {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).give_way();
+    }
+
     pub(super) fn now(&self) -> Now<'_> {
         Now { at: self.mail.now(), day: UnixTime::now(), mail: &*self.mail }
     }
