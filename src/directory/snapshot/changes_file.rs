@@ -22,6 +22,8 @@ use crate::directory::expected::Expected;
 const MAGIC: &[u8; 8] = b"FPCHNG1\n";
 /// A file with no more records than this more than it needs stays as it is.
 const SPARE: usize = 64;
+/// Addresses in one record: it has a largest size.
+const ADDRESSES: usize = 1_000;
 
 /// One record.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,6 +32,8 @@ enum Record {
     Undo(Arc<Undo>),
     /// The last one counts.
     State { holding: Option<Holding>, expected: Expected },
+    /// More addresses that are withheld while changes are held.
+    Withheld(Vec<(String, Arc<str>)>),
 }
 
 /// The file.
@@ -130,6 +134,9 @@ fn to_bytes(kept: &Kept) -> io::Result<Vec<u8>> {
     let state = Record::State { holding: kept.holding.clone(), expected: kept.expected.clone() };
     let mut bytes = MAGIC.to_vec();
     bytes.extend(framed(&state)?);
+    for withheld in kept.holding.iter().flat_map(|holding| holding.withheld.chunks(ADDRESSES)) {
+        bytes.extend(framed(&Record::Withheld(withheld.to_vec()))?);
+    }
     for undo in &kept.undos {
         bytes.extend(framed(&Record::Undo(Arc::clone(undo)))?);
     }
@@ -153,6 +160,9 @@ fn read(path: &Path) -> Result<Kept, Unreadable> {
         match next(&mut file) {
             Ok(Some((Record::Undo(undo), _))) => kept.undos.push(undo),
             Ok(Some((Record::State { holding, expected }, _))) => (kept.holding, kept.expected) = (holding, expected),
+            Ok(Some((Record::Withheld(more), _))) => {
+                kept.holding.iter_mut().for_each(|holding| holding.withheld.extend_from_slice(&more));
+            }
             Ok(None) => return Ok(kept),
             Err(Unreadable::Foreign) => return Err(Unreadable::Foreign),
             Err(error) => {
@@ -182,7 +192,11 @@ mod tests {
     }
 
     fn example() -> Kept {
-        let holding = Holding { began: UnixTime(1_800_000_005), stayed: vec![Id(2)] };
+        let holding = Holding {
+            began: UnixTime(1_800_000_005),
+            stayed: vec![Id(2)],
+            withheld: vec![("new@contoso.com".into(), "notes".into())],
+        };
         Kept { undos: vec![undo(1), undo(2)], holding: Some(holding), expected: Expected::example() }
     }
 

@@ -81,3 +81,21 @@ fn without_a_limit_nothing_is_kept() {
     lab.happens((0..1_000).map(|n| (n, Fate::Moved)), 100, 1);
     assert_eq!((lab.count(0..1_000, Fate::Moved), lab.served.kept().undos.len()), (1_000, 0));
 }
+
+#[test]
+fn who_is_withheld_is_over_a_restart() {
+    let mut lab = Lab::of(table(2_000));
+    lab.seen.elsewhere = (200_000..202_300).map(key).collect();
+    assert_eq!(lab.happens((200_000..202_300).map(|n| (n, Fate::Lives)), 2_300, 1), Outcome::Held(2_300));
+    let (in_force, latest) = (lab.served.current().clone(), lab.served.latest().clone());
+    lab.restart(in_force);
+    for number in 200_000..202_300 {
+        assert!(lab.served.withholds(&key(number)), "{number} is not asked for");
+        assert_eq!(lab.fate(number), Fate::Gone);
+    }
+    assert!(!lab.served.withholds(&key(300_000)), "others that are new are");
+    assert_eq!(lab.happens([(0, Fate::Moved)], 1, 1), Outcome::Held(1), "what came while it was away is not known yet");
+    assert!(lab.served.withholds(&key(200_000)));
+    assert_eq!(lab.read(latest), Outcome::Held(2_300));
+    assert_eq!(lab.count(200_000..202_300, Fate::Wiped), 2_300);
+}
