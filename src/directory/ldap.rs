@@ -213,10 +213,7 @@ impl LdapDirectory {
     pub fn announce(&self, announced: Announced, during: Duration) -> Option<Result<(), String>> {
         match (&self.asker.snapshot, &self.holding) {
             (Some(snapshot), _) => Some(snapshot.announce(announced, during)),
-            (None, holding) => holding.as_ref().map(|holding| {
-                holding.announce(announced, during);
-                Ok(())
-            }),
+            (None, holding) => holding.as_ref().map(|holding| holding.announce(announced, during)),
         }
     }
 

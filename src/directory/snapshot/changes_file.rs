@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::kept::{Holding, Kept};
-use super::saved::{Beside, Unreadable, framed, next};
+use super::saved::{Beside, LONGEST, Unreadable, framed, next};
 use super::window::Undo;
 use crate::directory::expected::Expected;
 
@@ -128,6 +128,26 @@ impl ChangesFile {
         (self.file, self.written) = (Some(file), kept);
         Ok(())
     }
+}
+
+/// Whether what is announced can be kept; it has to fit in one record.
+///
+/// # Errors
+/// How much fits, in words.
+pub fn has_room(expected: &Expected) -> Result<(), String> {
+    // What stands beside it in the record has room in the rest.
+    let most = LONGEST / 8 * 7;
+    let octets = postcard::to_allocvec(expected).map_or(usize::MAX, |bytes| bytes.len());
+    if octets <= most {
+        return Ok(());
+    }
+    let announced = expected.keys().count();
+    let each = (octets / announced.max(1)).max(1);
+    Err(format!(
+        "{announced} addresses would be announced, with those that are already; about {} of them can be kept: announce \
+         fewer at a time, or how many",
+        most / each
+    ))
 }
 
 fn to_bytes(kept: &Kept) -> io::Result<Vec<u8>> {

@@ -29,7 +29,7 @@ const MAGIC: &[u8; 8] = b"FPSNAP1\n";
 /// Magic, what was read, three sizes, CRC.
 const HEAD: usize = 8 + 8 + 3 * 8 + 4;
 /// No entry is larger: 5,000 addresses have room.
-const LONGEST: usize = 4 << 20;
+pub(super) const LONGEST: usize = 4 << 20;
 
 /// One record.
 #[derive(Debug, Serialize, Deserialize)]

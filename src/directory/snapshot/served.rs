@@ -104,6 +104,12 @@ impl Served {
         Self { expected, ..self }
     }
 
+    /// What is announced.
+    #[must_use]
+    pub fn expected(&self) -> &Expected {
+        &self.expected
+    }
+
     /// What is to be kept over a restart.
     #[must_use]
     pub fn kept(&self) -> Kept {

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::changes_file::has_room;
 use super::journal::Journal;
 use super::served::{HeldList, Now, Outcome, Served};
 use super::{Accept, Snapshot};
@@ -31,15 +32,19 @@ impl Snapshot {
     /// Takes an announcement of changes that are neither to count nor to be held, for so long.
     ///
     /// # Errors
-    /// Nothing was read yet, so that everything is taken as it is.
+    /// Nothing was read yet, so that everything is taken as it is; more than can be kept, and nothing of it is taken.
     pub fn announce(&self, announced: Announced, during: Duration) -> Result<(), String> {
         if self.served.load().is_none() {
             return Err("nothing was read yet; the first read is taken as it is".to_owned());
         }
         let _turn = self.turn();
         let (mut served, now) = (self.serving(), self.now());
-        let before = served.held();
-        served.announce(announced, now.at.plus(during), now);
+        let (before, until) = (served.held(), now.at.plus(during));
+        let mut expected = served.expected().clone();
+        expected.forget(now.at);
+        expected.announce(announced.clone(), until);
+        has_room(&expected)?;
+        served.announce(announced, until, now);
         let turned = before.saturating_sub(served.held());
         self.take_word(served, turned);
         Ok(())

@@ -1,6 +1,7 @@
 //! What a restart finds after changes were held.
 
 use super::*;
+use crate::directory::expected::Announced;
 use crate::smtp::address::Address;
 
 fn moved(number: usize) -> Change {
@@ -50,4 +51,20 @@ fn the_file_has_what_was_accepted() {
     drop(snapshot);
     let again = open(folder.path(), &config(&["OU=Staff"]));
     assert_eq!((elsewhere(&again), again.report().held), (vec![2], 0), "the last two come again");
+}
+
+#[test]
+fn more_than_can_be_kept_is_not_announced() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = following(folder.path());
+    let keys = |range: std::ops::Range<usize>| range.map(|n| format!("somebody{n:07}@mail.contoso.com")).collect();
+    let hour = Duration::from_hours(1);
+    snapshot.announce(Announced::Only(keys(0..90_000)), hour).unwrap();
+    let error = snapshot.announce(Announced::Only(keys(80_000..200_000)), hour).unwrap_err();
+    assert!(error.starts_with("200000 addresses would be announced") && error.contains("can be kept"), "{error}");
+    let count = |snapshot: &Snapshot| snapshot.served().unwrap().expected().keys().count();
+    assert_eq!(count(&snapshot), 90_000);
+    snapshot.announce(Announced::Only(keys(90_000..90_001)), hour).unwrap();
+    drop(snapshot);
+    assert_eq!(count(&open(folder.path(), &config(&["OU=Staff"]))), 90_001);
 }
