@@ -213,10 +213,7 @@ impl LdapDirectory {
     pub fn announce(&self, announced: Announced, during: Duration) -> Option<Result<(), String>> {
         match (&self.asker.snapshot, &self.holding) {
             (Some(snapshot), _) => Some(snapshot.announce(announced, during)),
-            (None, holding) => holding.as_ref().map(|holding| {
-                holding.announce(announced, during);
-                Ok(())
-            }),
+            (None, holding) => holding.as_ref().map(|holding| holding.announce(announced, during)),
         }
     }
 
@@ -238,6 +235,9 @@ impl LdapDirectory {
     /// Keeps nothing fresh any more: another one does.
     pub(super) fn give_way(&self) {
         self.opener.give_way();
+        if let Some(snapshot) = &self.asker.snapshot {
+            snapshot.give_way();
+        }
         if let Some(following) = &self.following {
             following.keeper.abort();
         }

@@ -19,7 +19,7 @@ use crate::config::LdapConfig;
 use crate::directory::expected::Announced;
 use crate::directory::mail::{Asked, Mail};
 use crate::directory::remembered::{Circumstances, Remembered, Saved};
-use crate::directory::snapshot::changes_file::ChangesFile;
+use crate::directory::snapshot::changes_file::{ChangesFile, has_room};
 use crate::directory::snapshot::kept::Kept;
 use crate::directory::snapshot::served::HeldList;
 use crate::directory::snapshot::{Accept, Room};
@@ -139,13 +139,22 @@ impl Holding {
     }
 
     /// Takes an announcement of changes that are neither to count nor to be held, for so long.
-    pub(super) fn announce(&self, announced: Announced, during: Duration) {
-        let until = self.kept.mail.now().plus(during);
+    ///
+    /// # Errors
+    /// More than can be kept; nothing of it is taken.
+    pub(super) fn announce(&self, announced: Announced, during: Duration) -> Result<(), String> {
+        let now = self.kept.mail.now();
+        let until = now.plus(during);
+        let mut expected = self.kept.change(|remembered| remembered.expected_mut().clone());
+        expected.forget(now);
+        expected.announce(announced.clone(), until);
+        has_room(&expected)?;
         self.kept.change(|remembered| match announced {
             Announced::Only(keys) => drop(remembered.accept_only(keys, until)),
             any @ Announced::Any(_) => remembered.expected_mut().announce(any, until),
         });
         self.kept.save();
+        Ok(())
     }
 
     /// Who waits.
@@ -163,6 +172,7 @@ impl Holding {
         // What is being saved now is the last.
         let _saved = self.kept.saved();
         self.kept.has_given_way.store(true, Ordering::Relaxed);
+        self.kept.announced.lock().unwrap_or_else(PoisonError::into_inner).give_way();
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::kept::{Holding, Kept};
-use super::saved::{Unreadable, framed, next};
+use super::saved::{Beside, LONGEST, Unreadable, framed, next};
 use super::window::Undo;
 use crate::directory::expected::Expected;
 
@@ -22,6 +22,8 @@ use crate::directory::expected::Expected;
 const MAGIC: &[u8; 8] = b"FPCHNG1\n";
 /// A file with no more records than this more than it needs stays as it is.
 const SPARE: usize = 64;
+/// Addresses in one record: it has a largest size.
+const ADDRESSES: usize = 1_000;
 
 /// One record.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,6 +32,8 @@ enum Record {
     Undo(Arc<Undo>),
     /// The last one counts.
     State { holding: Option<Holding>, expected: Expected },
+    /// More addresses that are withheld while changes are held.
+    Withheld(Vec<(String, Arc<str>)>),
 }
 
 /// The file.
@@ -40,6 +44,10 @@ pub struct ChangesFile {
     file: Option<File>,
     /// What stands in it.
     written: Kept,
+    /// Something stands there, which this one may not have written.
+    is_there: bool,
+    /// Another one writes the file now.
+    has_given_way: bool,
 }
 
 impl ChangesFile {
@@ -55,8 +63,10 @@ impl ChangesFile {
             );
             Kept::default()
         });
+        Beside::clear(&path);
         // Whatever stands there, the next one is written anew.
-        (Self { path, file: None, written: Kept::default() }, kept)
+        let is_there = path.exists();
+        (Self { path, file: None, written: Kept::default(), is_there, has_given_way: false }, kept)
     }
 
     /// Keeps that from now on.
@@ -64,10 +74,10 @@ impl ChangesFile {
     /// # Errors
     /// The system's.
     pub fn keep(&mut self, kept: Kept) -> io::Result<()> {
-        let known = &self.written;
-        if self.file.is_none() && kept == *known {
+        if self.has_given_way || (!self.is_there && kept == Kept::default()) {
             return Ok(());
         }
+        let known = &self.written;
         let is_same_state = kept.holding == known.holding && kept.expected == known.expected;
         // What is over stands at the beginning; while changes are held nothing is over.
         let first = kept.undos.first();
@@ -95,17 +105,23 @@ impl ChangesFile {
         appended
     }
 
+    /// Another one keeps the file from now on.
+    pub fn give_way(&mut self) {
+        (self.has_given_way, self.file) = (true, None);
+    }
+
     fn rewrite(&mut self, kept: Kept) -> io::Result<()> {
         if let Some(folder) = self.path.parent() {
             crate::private::folder(folder)?;
         }
         self.file = None;
-        let new = self.path.with_extension("changes.new");
+        let beside = Beside::of(&self.path);
         let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside.new)?;
         file.write_all(&to_bytes(&kept)?)?;
         file.sync_all()?;
-        fs::rename(&new, &self.path)?;
+        fs::rename(&beside.new, &self.path)?;
+        self.is_there = true;
         if let Some(folder) = self.path.parent() {
             File::open(folder)?.sync_all()?;
         }
@@ -114,10 +130,33 @@ impl ChangesFile {
     }
 }
 
+/// Whether what is announced can be kept; it has to fit in one record.
+///
+/// # Errors
+/// How much fits, in words.
+pub fn has_room(expected: &Expected) -> Result<(), String> {
+    // What stands beside it in the record has room in the rest.
+    let most = LONGEST / 8 * 7;
+    let octets = postcard::to_allocvec(expected).map_or(usize::MAX, |bytes| bytes.len());
+    if octets <= most {
+        return Ok(());
+    }
+    let announced = expected.keys().count();
+    let each = (octets / announced.max(1)).max(1);
+    Err(format!(
+        "{announced} addresses would be announced, with those that are already; about {} of them can be kept: announce \
+         fewer at a time, or how many",
+        most / each
+    ))
+}
+
 fn to_bytes(kept: &Kept) -> io::Result<Vec<u8>> {
     let state = Record::State { holding: kept.holding.clone(), expected: kept.expected.clone() };
     let mut bytes = MAGIC.to_vec();
     bytes.extend(framed(&state)?);
+    for withheld in kept.holding.iter().flat_map(|holding| holding.withheld.chunks(ADDRESSES)) {
+        bytes.extend(framed(&Record::Withheld(withheld.to_vec()))?);
+    }
     for undo in &kept.undos {
         bytes.extend(framed(&Record::Undo(Arc::clone(undo)))?);
     }
@@ -141,6 +180,9 @@ fn read(path: &Path) -> Result<Kept, Unreadable> {
         match next(&mut file) {
             Ok(Some((Record::Undo(undo), _))) => kept.undos.push(undo),
             Ok(Some((Record::State { holding, expected }, _))) => (kept.holding, kept.expected) = (holding, expected),
+            Ok(Some((Record::Withheld(more), _))) => {
+                kept.holding.iter_mut().for_each(|holding| holding.withheld.extend_from_slice(&more));
+            }
             Ok(None) => return Ok(kept),
             Err(Unreadable::Foreign) => return Err(Unreadable::Foreign),
             Err(error) => {
@@ -170,7 +212,11 @@ mod tests {
     }
 
     fn example() -> Kept {
-        let holding = Holding { began: UnixTime(1_800_000_005), stayed: vec![Id(2)] };
+        let holding = Holding {
+            began: UnixTime(1_800_000_005),
+            stayed: vec![Id(2)],
+            withheld: vec![("new@contoso.com".into(), "notes".into())],
+        };
         Kept { undos: vec![undo(1), undo(2)], holding: Some(holding), expected: Expected::example() }
     }
 
@@ -220,6 +266,33 @@ mod tests {
             assert_eq!(read.undos.len(), records);
             assert!(read.undos.ends_with(&kept.undos) || kept.undos.is_empty());
         }
+    }
+
+    #[test]
+    fn what_is_over_at_the_first_word_after_a_start_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ad.changes");
+        ChangesFile::open(path.clone()).0.keep(example()).unwrap();
+        ChangesFile::open(path.clone()).0.keep(Kept::default()).unwrap();
+        assert_eq!(ChangesFile::open(path).1, Kept::default());
+    }
+
+    #[test]
+    fn who_has_given_way_writes_nothing_and_nobody_writes_the_file_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ad.changes");
+        // As one that is being written by another one.
+        fs::create_dir(path.with_extension("changes.new")).unwrap();
+        let (mut old, _) = ChangesFile::open(path.clone());
+        old.keep(example()).unwrap();
+        let mut new = ChangesFile::open(path.clone()).0;
+        old.give_way();
+        let later = Kept { undos: vec![undo(7)], ..Kept::default() };
+        new.keep(later.clone()).unwrap();
+        old.keep(Kept::default()).unwrap();
+        old.keep(example()).unwrap();
+        assert_eq!(ChangesFile::open(path).1, later);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left behind");
     }
 
     #[test]

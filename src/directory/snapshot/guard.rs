@@ -54,11 +54,17 @@ impl Guard {
     }
 }
 
+/// Whether any number may change.
+#[must_use]
+pub fn is_unlimited(limits: &HoldChanges) -> bool {
+    limits.share_millionths >= 1_000_000
+}
+
 /// How many recipients of a directory with `all` may change: the larger of `share` and the smaller of `at_least` and a
 /// tenth, which is never less than 5. A share of 1 is no limit.
 #[must_use]
 pub fn most(limits: &HoldChanges, all: usize) -> usize {
-    if limits.share_millionths >= 1_000_000 {
+    if is_unlimited(limits) {
         return usize::MAX;
     }
     let share = all.saturating_mul(limits.share_millionths) / 1_000_000;

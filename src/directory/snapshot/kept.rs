@@ -28,4 +28,8 @@ pub struct Holding {
     pub began: UnixTime,
     /// The entries that changed lately and stay as they are; all others went back.
     pub stayed: Vec<Id>,
+    /// Addresses that are new and not used yet, each with the send connector that accepted the last mail for it. There may
+    /// be many of them: the file has them apart.
+    #[serde(skip)]
+    pub withheld: Vec<(String, Arc<str>)>,
 }

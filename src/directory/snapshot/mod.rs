@@ -277,8 +277,7 @@ impl Snapshot {
         let mut served = self.serving();
         let unread = view.keep_unread(served.latest());
         let outcome = served.read(view, self.now());
-        self.keep(&served);
-        let unsaved = served.take_unsaved();
+        self.keep(&mut served);
         match outcome {
             Outcome::Taken(_) => {
                 *self.journal() = Some(written.install().map_err(|error| kept(&error))?);
@@ -286,7 +285,7 @@ impl Snapshot {
                     self.note(unread, Some(&position), begun);
                 }
             }
-            Outcome::Held(_) => self.note(unsaved, None, now),
+            Outcome::Held(_) => self.note(Vec::new(), None, now),
         }
         // Where it is held, reading again at once would bring the same.
         self.file_is_behind.store(false, Ordering::Relaxed);
@@ -312,8 +311,7 @@ impl Snapshot {
         let mut served = self.serving();
         let (before, now) = (served.held(), UnixTime::steady());
         let (news, outcome) = served.changed(served.latest().with_kept(changes), self.now());
-        self.keep(&served);
-        let unsaved = served.take_unsaved();
+        self.keep(&mut served);
         let noted = self.journal().as_ref().map(|journal| journal.noted().of_day());
         let is_due = noted.is_none_or(|noted| now.since(noted) >= NOTE_EVERY);
         let something = !news.is_empty();
@@ -323,7 +321,7 @@ impl Snapshot {
             Outcome::Taken(_) if before > 0 => self.file_is_behind.store(true, Ordering::Relaxed),
             Outcome::Taken(_) if something || is_due => self.note(news, position, at.unwrap_or(now)),
             // What is held does not age while the directory answers, not even over a restart.
-            Outcome::Held(_) if is_due || !unsaved.is_empty() => self.note(unsaved, None, at.unwrap_or(now)),
+            Outcome::Held(_) if is_due => self.note(Vec::new(), None, at.unwrap_or(now)),
             Outcome::Taken(_) | Outcome::Held(_) => {}
         }
         if something || served.held() != before {

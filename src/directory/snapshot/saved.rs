@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use self::beside::Beside;
+pub(super) use self::beside::Beside;
 use super::journal::Journal;
 use super::position::Position;
 use super::table::{Builder, Sizes, Table, TooLarge};
@@ -29,7 +29,7 @@ const MAGIC: &[u8; 8] = b"FPSNAP1\n";
 /// Magic, what was read, three sizes, CRC.
 const HEAD: usize = 8 + 8 + 3 * 8 + 4;
 /// No entry is larger: 5,000 addresses have room.
-const LONGEST: usize = 4 << 20;
+pub(super) const LONGEST: usize = 4 << 20;
 
 /// One record.
 #[derive(Debug, Serialize, Deserialize)]

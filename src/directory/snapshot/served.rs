@@ -88,12 +88,12 @@ impl Served {
         let Kept { undos, holding, expected } = kept;
         let window = Window::new(undos);
         let mut served = Self { was_read: true, current, window, expected, ..self };
-        if let Some(Holding { began, stayed }) = holding {
+        if let Some(Holding { began, stayed, withheld }) = holding {
             let (stayed, back) = served.window.undos().iter().cloned().partition(|undo| stayed.contains(&undo.id));
             served.window = Window::new(back);
             served.current = served.window.before(&served.current);
             let held = Held::new(served.current.clone(), (&served.window, Window::new(stayed)), began);
-            served.held = Some(Held { is_resuming: true, ..held });
+            served.held = Some(Held { is_resuming: true, withheld: withheld.into_iter().collect(), ..held });
         }
         served
     }
@@ -104,6 +104,12 @@ impl Served {
         Self { expected, ..self }
     }
 
+    /// What is announced.
+    #[must_use]
+    pub fn expected(&self) -> &Expected {
+        &self.expected
+    }
+
     /// What is to be kept over a restart.
     #[must_use]
     pub fn kept(&self) -> Kept {
@@ -112,7 +118,10 @@ impl Served {
             undos.extend_from_slice(held.stayed.undos());
             let mut stayed: Vec<_> = held.stayed.ids().into_iter().collect();
             stayed.sort_unstable();
-            Holding { began: held.began, stayed }
+            let mut withheld: Vec<_> =
+                held.withheld.iter().map(|(key, connector)| (key.clone(), Arc::clone(connector))).collect();
+            withheld.sort_unstable();
+            Holding { began: held.began, stayed, withheld }
         });
         Kept { undos, holding, expected: self.expected.clone() }
     }

@@ -7,6 +7,7 @@ use crate::config::{CacheConfig, HoldChanges, LdapMode, Profile};
 use crate::directory::known::{Claim, Known, Meaning, Strength};
 
 mod accidents;
+mod ended;
 
 const KEPT: SnapshotConfig = SnapshotConfig {
     poll: Duration::from_secs(10),

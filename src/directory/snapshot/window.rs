@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::view::{Change, View};
 use crate::directory::known::{Id, Known};
-use crate::fast_map::FastSet;
+use crate::fast_map::{FastMap, FastSet};
 use crate::time::{QueueTime, UnixTime};
 
 /// One entry that changed.
@@ -58,10 +58,39 @@ impl Window {
     }
 
     /// Notes that these entries change from what they are in a view.
-    pub fn note(&mut self, from: &View, ids: Vec<(Id, Vec<String>)>, (at, since): (QueueTime, UnixTime)) {
-        let mut before = from.by_id(&ids.iter().map(|(id, _)| *id).collect());
-        for (id, keys) in ids {
+    pub fn note(&mut self, from: &View, ids: Vec<(Id, Vec<String>, (QueueTime, UnixTime))>) {
+        let mut before = from.by_id(&ids.iter().map(|(id, ..)| *id).collect());
+        for (id, keys, (at, since)) in ids {
             self.undos.push(Arc::new(Undo { id, before: before.remove(&id), keys, at, since }));
+        }
+        self.bound();
+    }
+
+    /// No entry has more than two, however often it changes: how it was first, and how it was after that, which is forgotten
+    /// with the latest of its changes.
+    fn bound(&mut self) {
+        let mut counts: FastMap<Id, usize> = FastMap::default();
+        self.undos.iter().for_each(|undo| *counts.entry(undo.id).or_default() += 1);
+        if counts.values().all(|count| *count <= 2) {
+            return;
+        }
+        let mut seen: FastMap<Id, usize> = FastMap::default();
+        let mut joined: FastMap<Id, Undo> = FastMap::default();
+        let undos = std::mem::take(&mut self.undos);
+        for undo in undos {
+            let (count, seen) = (counts[&undo.id], seen.entry(undo.id).or_default());
+            *seen += 1;
+            if count <= 2 || *seen == 1 {
+                self.undos.push(undo);
+                continue;
+            }
+            let of_it = joined.entry(undo.id).or_insert_with(|| Undo::clone(&undo));
+            of_it.at = of_it.at.max(undo.at);
+            let new: Vec<String> = undo.keys.iter().filter(|key| !of_it.keys.contains(key)).cloned().collect();
+            of_it.keys.extend(new);
+            if *seen == count {
+                self.undos.extend(joined.remove(&undo.id).map(Arc::new));
+            }
         }
     }
 

@@ -4,6 +4,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::changes_file::has_room;
+use super::journal::Journal;
 use super::served::{HeldList, Now, Outcome, Served};
 use super::{Accept, Snapshot};
 use crate::directory::expected::Announced;
@@ -30,15 +32,19 @@ impl Snapshot {
     /// Takes an announcement of changes that are neither to count nor to be held, for so long.
     ///
     /// # Errors
-    /// Nothing was read yet, so that everything is taken as it is.
+    /// Nothing was read yet, so that everything is taken as it is; more than can be kept, and nothing of it is taken.
     pub fn announce(&self, announced: Announced, during: Duration) -> Result<(), String> {
         if self.served.load().is_none() {
             return Err("nothing was read yet; the first read is taken as it is".to_owned());
         }
         let _turn = self.turn();
         let (mut served, now) = (self.serving(), self.now());
-        let before = served.held();
-        served.announce(announced, now.at.plus(during), now);
+        let (before, until) = (served.held(), now.at.plus(during));
+        let mut expected = served.expected().clone();
+        expected.forget(now.at);
+        expected.announce(announced.clone(), until);
+        has_room(&expected)?;
+        served.announce(announced, until, now);
         let turned = before.saturating_sub(served.held());
         self.take_word(served, turned);
         Ok(())
@@ -46,13 +52,9 @@ impl Snapshot {
 
     /// What somebody said is in force and kept.
     fn take_word(&self, mut served: Served, turned: usize) {
-        self.keep(&served);
-        let unsaved = served.take_unsaved();
-        let is_over = self.served.load().as_deref().is_some_and(Served::is_holding) && !served.is_holding();
-        match is_over {
-            true => self.file_is_behind.store(true, Ordering::Relaxed),
-            false if unsaved.is_empty() => {}
-            false => self.note(unsaved, None, self.contact().confirmed().unwrap_or_else(UnixTime::steady)),
+        self.keep(&mut served);
+        if self.served.load().as_deref().is_some_and(Served::is_holding) && !served.is_holding() {
+            self.file_is_behind.store(true, Ordering::Relaxed);
         }
         let outcome = if served.is_holding() { Outcome::Held(served.held()) } else { Outcome::Taken(turned) };
         self.publish(served, outcome);
@@ -64,11 +66,24 @@ impl Snapshot {
         self.served.load().as_deref().map(Served::held_list).unwrap_or_default()
     }
 
+    /// Another one keeps what changed lately from now on.
+    pub fn give_way(&self) {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).give_way();
+    }
+
     pub(super) fn now(&self) -> Now<'_> {
         Now { at: self.mail.now(), day: UnixTime::now(), mail: &*self.mail }
     }
 
-    pub(super) fn keep(&self, served: &Served) {
+    /// What is in force is in the file before it is forgotten how it was: what a crash left there would not go back.
+    pub(super) fn keep(&self, served: &mut Served) {
+        let unsaved = served.take_unsaved();
+        if !unsaved.is_empty() {
+            self.note(unsaved, None, self.contact().confirmed().unwrap_or_else(UnixTime::steady));
+            if let Some(Err(error)) = self.journal().as_ref().map(Journal::sync) {
+                tracing::warn!(directory = %self.name, file = %self.path.display(), "cannot be synced: {error}");
+            }
+        }
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = changes.keep(served.kept()) {
             tracing::warn!(directory = %self.name, "what changed lately cannot be kept over a restart: {error}");

@@ -6,28 +6,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The name of a file that is to take another one's place; it goes when this does.
 #[derive(Debug)]
-pub(super) struct Beside {
-    pub(super) new: PathBuf,
-    pub(super) path: PathBuf,
+pub(in crate::directory::snapshot) struct Beside {
+    pub(in crate::directory::snapshot) new: PathBuf,
+    pub(in crate::directory::snapshot) path: PathBuf,
 }
 
 impl Beside {
     /// No two are called alike while the program runs: after a reload two may write.
-    pub(super) fn of(path: &Path) -> Self {
+    pub(in crate::directory::snapshot) fn of(path: &Path) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let extension = path.extension().unwrap_or_default().display();
         Self {
-            new: path.with_extension(format!("snapshot-{}-{number}.new", std::process::id())),
+            new: path.with_extension(format!("{extension}-{}-{number}.new", std::process::id())),
             path: path.to_owned(),
         }
     }
 
     /// Removes what another process left behind.
-    pub(super) fn clear(path: &Path) {
-        let (Some(folder), Some(stem)) = (path.parent(), path.file_stem().and_then(|stem| stem.to_str())) else {
+    pub(in crate::directory::snapshot) fn clear(path: &Path) {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
             return;
         };
-        let (others, ours) = (format!("{stem}.snapshot-"), format!("{stem}.snapshot-{}-", std::process::id()));
+        let (others, ours) = (format!("{name}-"), format!("{name}-{}-", std::process::id()));
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use super::held::{Held, Waits, hash};
 use super::{Now, Outcome, Served};
 use crate::directory::expected::Announced;
-use crate::directory::known::Id;
+use crate::directory::known::{Claim, Id};
 use crate::directory::mail::Asked;
-use crate::directory::snapshot::guard::most;
+use crate::directory::snapshot::guard::{is_unlimited, most};
 use crate::directory::snapshot::view::{Change, View, Way};
 use crate::directory::snapshot::window::Undo;
 use crate::fast_map::{FastMap, FastSet};
-use crate::time::QueueTime;
+use crate::time::{QueueTime, UnixTime};
 
 /// Which addresses may be concerned.
 enum Scope {
@@ -87,10 +87,13 @@ impl Served {
 
     /// Somebody says that the changes are meant. Says how many recipients' mail takes another way.
     pub fn accept(&mut self) -> usize {
-        self.window.clear();
-        let Some(held) = self.held.take() else { return 0 };
+        let Some(held) = self.held.take() else {
+            self.window.clear();
+            return 0;
+        };
         let turned = held.turned();
-        self.current = held.view;
+        self.end(held);
+        self.window.clear();
         turned
     }
 
@@ -116,6 +119,12 @@ impl Served {
 
     fn rule(&mut self, view: View, scope: Scope, now: Now<'_>) -> Outcome {
         self.expected.forget(now.at);
+        if is_unlimited(&self.rules.limits) {
+            // Nothing is ever taken back: nothing is to be compared or kept.
+            self.window.clear();
+            self.current = view;
+            return Outcome::Taken(0);
+        }
         self.window.forget(self.rules.limits.within, now.at);
         let before = self.window.before(&self.current);
         let scope = match scope {
@@ -127,9 +136,37 @@ impl Served {
         if difference.recipients.len() > most {
             return self.hold(before, view, now);
         }
+        self.note_owners(&before, &view);
         let turned = self.note(&view, difference, now);
         self.current = view;
         Outcome::Taken(turned)
+    }
+
+    /// Notes who gets or gives up an address of an entry that would go back, though its mail takes the same way: otherwise
+    /// that entry would stand beside whoever has its address now, and nobody could say any more what turns. Both are
+    /// forgotten at the same time.
+    fn note_owners(&mut self, before: &View, view: &View) {
+        let mut entries: BTreeMap<Id, (Vec<String>, (QueueTime, UnixTime))> = BTreeMap::new();
+        for undo in self.window.undos() {
+            for Claim { key, .. } in undo.before.iter().flat_map(|known| &known.claims) {
+                let owners = |view: &View| view.owner_ids(key).collect::<FastSet<Id>>();
+                let (now, then) = (owners(&self.current), owners(view));
+                if now == then || !before.owner_ids(key).any(|id| id == undo.id) {
+                    continue;
+                }
+                for id in now.union(&then) {
+                    let (keys, at) = entries.entry(*id).or_insert_with(|| (Vec::new(), (undo.at, undo.since)));
+                    if !keys.contains(key) {
+                        keys.push(key.clone());
+                    }
+                    *at = (*at).max((undo.at, undo.since));
+                }
+            }
+        }
+        if !entries.is_empty() {
+            let entries = entries.into_iter().map(|(id, (keys, at))| (id, keys, at)).collect();
+            self.window.note(&self.current, entries);
+        }
     }
 
     /// Notes how the entries are that change. Says how many recipients' mail takes another way.
@@ -153,7 +190,8 @@ impl Served {
             owners.into_iter().for_each(|id| entries.entry(id).or_default().push(key.clone()));
         }
         if !entries.is_empty() {
-            self.window.note(&self.current, entries.into_iter().collect(), (now.at, now.day));
+            let at = (now.at, now.day);
+            self.window.note(&self.current, entries.into_iter().map(|(id, keys)| (id, keys, at)).collect());
         }
         turned
     }
@@ -216,11 +254,20 @@ impl Served {
         if !held.waits.is_empty() || held.is_resuming {
             return Outcome::Held(held.recipients());
         }
-        // Those who stayed count still, for as long as they would have.
-        self.window = std::mem::take(&mut held.stayed);
-        self.current = held.view.clone();
-        self.held = None;
+        if let Some(held) = self.held.take() {
+            self.end(held);
+        }
         Outcome::Taken(0)
+    }
+
+    /// Everything is taken as the directory has it. Of what changed before it was held the file has what was in force then,
+    /// which nothing takes back any more.
+    fn end(&mut self, held: Held) {
+        let ids: FastSet<Id> = self.window.ids().union(&held.stayed.ids()).copied().collect();
+        self.unsaved.extend(self.current.take_from(&held.view, &ids));
+        self.current = held.view;
+        // Those who stayed count still, for as long as they would have.
+        self.window = held.stayed;
     }
 
     /// Takes the entries that have or had these addresses as the directory has them, and says whether there are any. Others

@@ -19,6 +19,8 @@ use crate::recipient::{Kind, Lookup};
 use crate::smtp::address::Address;
 use crate::time::{QueueTime, UnixTime};
 
+mod recreated;
+
 /// Recipients; times `k`.
 const ALL: usize = 10_000;
 const LIMITS: HoldChanges = HoldChanges { share_millionths: 20_000, at_least: 50, within: Duration::from_hours(1) };

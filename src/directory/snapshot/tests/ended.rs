@@ -1,0 +1,70 @@
+//! What a restart finds after changes were held.
+
+use super::*;
+use crate::directory::expected::Announced;
+use crate::smtp::address::Address;
+
+fn moved(number: usize) -> Change {
+    let mut known = known(number);
+    let meaning = known.meaning.as_mut().unwrap();
+    (meaning.kind, meaning.target) = (Kind::MailUser, Some(Address::parse("all@fabrikam.com").unwrap()));
+    Change::Put(known)
+}
+
+/// Those of the first users whose mail goes elsewhere.
+fn elsewhere(snapshot: &Snapshot) -> Vec<usize> {
+    let is_moved = |number: &usize| match snapshot.answer(&key(*number), UnixTime::now()) {
+        Some(Lookup::Found(recipient)) => recipient.target.is_some(),
+        other => panic!("{number}: {other:?}"),
+    };
+    (0..5).filter(is_moved).collect()
+}
+
+/// Three are turned, of which the file knows; with the fourth and fifth they are too many.
+fn holding(folder: &Path) -> Snapshot {
+    let snapshot = following(folder);
+    for number in 0..3 {
+        assert_eq!(snapshot.changed(vec![moved(number)], at(2)), Outcome::Taken(1));
+    }
+    assert_eq!(snapshot.changed(vec![moved(3), moved(4)], at(3)), Outcome::Held(5));
+    snapshot
+}
+
+#[test]
+fn the_file_has_what_was_put_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = holding(folder.path());
+    assert_eq!(snapshot.changed((0..5).map(|n| Change::Put(known(n))).collect(), at(4)), Outcome::Taken(0));
+    drop(snapshot);
+    let again = open(folder.path(), &config(&["OU=Staff"]));
+    assert_eq!((elsewhere(&again), again.report().held), (vec![], 0));
+    assert_ne!(again.position(), at(4), "what else came while it was held comes again");
+}
+
+#[test]
+fn the_file_has_what_was_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = holding(folder.path());
+    snapshot.changed((0..2).map(|n| Change::Put(known(n))).collect(), at(4));
+    snapshot.accept(&Accept::Yes);
+    assert_eq!(elsewhere(&snapshot), [2, 3, 4]);
+    drop(snapshot);
+    let again = open(folder.path(), &config(&["OU=Staff"]));
+    assert_eq!((elsewhere(&again), again.report().held), (vec![2], 0), "the last two come again");
+}
+
+#[test]
+fn more_than_can_be_kept_is_not_announced() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = following(folder.path());
+    let keys = |range: std::ops::Range<usize>| range.map(|n| format!("somebody{n:07}@mail.contoso.com")).collect();
+    let hour = Duration::from_hours(1);
+    snapshot.announce(Announced::Only(keys(0..90_000)), hour).unwrap();
+    let error = snapshot.announce(Announced::Only(keys(80_000..200_000)), hour).unwrap_err();
+    assert!(error.starts_with("200000 addresses would be announced") && error.contains("can be kept"), "{error}");
+    let count = |snapshot: &Snapshot| snapshot.served().unwrap().expected().keys().count();
+    assert_eq!(count(&snapshot), 90_000);
+    snapshot.announce(Announced::Only(keys(90_000..90_001)), hour).unwrap();
+    drop(snapshot);
+    assert_eq!(count(&open(folder.path(), &config(&["OU=Staff"]))), 90_001);
+}
