@@ -130,15 +130,20 @@ impl Holding {
     }
 
     /// Somebody says that the changes are meant. Says how many waited.
-    pub(super) fn accept(&self, accept: Accept) -> usize {
-        let until = self.kept.mail.now().plus(self.kept.within);
-        let accepted = self.kept.change(|remembered| match accept {
-            Accept::No => 0,
-            Accept::Yes => remembered.accept(UnixTime::steady()),
-            Accept::Only(keys) => remembered.accept_only(keys, until),
+    pub(super) async fn accept(&self, accept: Accept) -> usize {
+        let kept = Arc::clone(&self.kept);
+        let accepted = spawn_blocking(move || {
+            let until = kept.mail.now().plus(kept.within);
+            let accepted = kept.change(|remembered| match accept {
+                Accept::No => 0,
+                Accept::Yes => remembered.accept(UnixTime::steady()),
+                Accept::Only(keys) => remembered.accept_only(keys, until),
+            });
+            kept.save();
+            accepted
         });
-        self.kept.save();
-        accepted
+        // A panic was logged.
+        accepted.await.unwrap_or_default()
     }
 
     /// Takes an announcement of changes that are neither to count nor to be held, for so long.
