@@ -190,7 +190,7 @@ impl LdapDirectory {
             if let (Err(cause), Accept::No) = (connected, &accept) {
                 return Some(Err(cause.to_string()));
             }
-            let turned = holding.accept(accept);
+            let turned = holding.accept(accept).await;
             return Some(Ok(Refreshed { recipients: holding.len(), turned, held: holding.held() }));
         };
         let (done, answer) = oneshot::channel();

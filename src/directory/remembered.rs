@@ -87,7 +87,16 @@ pub struct Saved {
     /// The `mailbox_servers` by which places were told apart, hashed.
     servers: Id,
     known: Vec<(Id, Seen)>,
+    /// What counts together still: when, and how many.
+    counted: Vec<(UnixTime, usize)>,
+    /// Those whose change was taken lately, as they were.
+    taken: Vec<(Id, (Seen, UnixTime))>,
+    /// When somebody last said that the directory is right as it is.
+    accepted: Option<UnixTime>,
 }
+
+/// What the first versions saved: the key, the servers and the addresses.
+pub type FirstSaved = (HashKey, Id, Vec<(Id, Seen)>);
 
 impl Seen {
     fn is_like(&self, other: &Self) -> bool {
@@ -99,15 +108,40 @@ impl Saved {
     /// Nobody yet. The key is random.
     #[must_use]
     pub fn nobody(key: HashKey) -> Self {
-        Self { key, servers: Id(0), known: Vec::new() }
+        Self::first((key, Id(0), Vec::new()))
     }
 
-    /// Two addresses.
+    /// What the first versions saved: no changes counted.
+    #[must_use]
+    pub fn first((key, servers, known): FirstSaved) -> Self {
+        Self { key, servers, known, counted: Vec::new(), taken: Vec::new(), accepted: None }
+    }
+
+    /// The same where the clock was put back since: nothing is later than now, or it would count until then.
+    #[must_use]
+    pub fn by(mut self, now: UnixTime) -> Self {
+        let times = self.known.iter_mut().map(|(_, seen)| &mut seen.at);
+        let times = times.chain(self.counted.iter_mut().map(|(at, _)| at));
+        let times = times.chain(self.taken.iter_mut().flat_map(|(_, (seen, at))| [&mut seen.at, at]));
+        times.chain(self.accepted.as_mut()).for_each(|at| *at = now.min(*at));
+        self
+    }
+
+    /// Two addresses, and a change.
     #[cfg(test)]
     pub(crate) fn example() -> Self {
         let seen = |place| Seen { way: Id(7), place, at: UnixTime(1_800_000_000) };
         let known = vec![(Id(1), seen(None)), (Id(u64::MAX), seen(Some(Id(8))))];
-        Self { key: [9; 16], servers: Id(5), known }
+        let (counted, taken) =
+            (vec![(UnixTime(1_800_000_001), 3)], vec![(Id(2), (seen(None), UnixTime(1_800_000_001)))]);
+        Self { counted, taken, accepted: Some(UnixTime(1_800_000_002)), ..Self::first(([9; 16], Id(5), known)) }
+    }
+
+    /// The same as the first versions saved it.
+    #[cfg(test)]
+    pub(crate) fn first_example() -> Self {
+        let Self { key, servers, known, .. } = Self::example();
+        Self::first((key, servers, known))
     }
 }
 
@@ -123,10 +157,10 @@ impl Remembered {
             known: saved.known.into_iter().map(|(key, seen)| (key, loaded(seen))).collect(),
             held: HashMap::new(),
             expected: Expected::default(),
-            guard: Guard::new(limits),
-            taken: HashMap::new(),
+            guard: Guard::after(limits, saved.counted),
+            taken: saved.taken.into_iter().map(|(key, (seen, at))| (key, (loaded(seen), at))).collect(),
             within: limits.within,
-            accepted: None,
+            accepted: saved.accepted,
             servers,
             changes: 0,
         }
@@ -226,6 +260,7 @@ impl Remembered {
     pub fn accept(&mut self, now: UnixTime) -> usize {
         let held = self.held.len();
         self.guard.accept();
+        self.changes += 1;
         self.held.clear();
         if held > 0 {
             self.accepted = Some(now);
@@ -291,7 +326,9 @@ impl Remembered {
     #[must_use]
     pub fn saved(&self) -> Saved {
         let known = self.known.iter().map(|(key, seen)| (*key, *seen)).collect();
-        Saved { key: self.key, servers: digest(&self.servers), known }
+        let (counted, taken) =
+            (self.guard.taken().collect(), self.taken.iter().map(|(key, was)| (*key, *was)).collect());
+        Saved { key: self.key, servers: digest(&self.servers), known, counted, taken, accepted: self.accepted }
     }
 
     fn note(&mut self, key: Id, way: Option<Seen>) {

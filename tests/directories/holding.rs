@@ -62,8 +62,8 @@ async fn an_emptied_folder_turns_no_more_around_than_the_limit() {
 
     drop(asker);
     let asker = Asker::keeping(&config, Some(folder.path()));
-    let said = all(&asker).await;
-    assert_eq!(said.iter().filter(|said| **said == Said::Held).count(), CROWD - 6, "{said:?}");
+    // What was taken before the restart counts still.
+    assert_eq!(all(&asker).await, expected);
     change("mail: crowd{n}@contoso.com");
     assert_eq!(all(&asker).await, found);
     assert_eq!(asker.refresh(Accept::No).await.unwrap().held, 0);

@@ -194,6 +194,11 @@ struct Counting {
 
 impl Counting {
     fn start(to: SocketAddr) -> Self {
+        Self::slow(to, Duration::ZERO)
+    }
+
+    /// Answers come so much later.
+    fn slow(to: SocketAddr, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, binds) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
         let counted = Arc::clone(&binds);
@@ -218,7 +223,13 @@ impl Counting {
                     let _ = to_server.shutdown(std::net::Shutdown::Both);
                 });
                 std::thread::spawn(move || {
-                    let _ = std::io::copy(&mut server, &mut client);
+                    let mut octets = [0; 4096];
+                    while let Ok(length @ 1..) = server.read(&mut octets) {
+                        std::thread::sleep(delay);
+                        if client.write_all(&octets[..length]).is_err() {
+                            break;
+                        }
+                    }
                     let _ = client.shutdown(std::net::Shutdown::Both);
                 });
             }
@@ -282,6 +293,51 @@ async fn a_rejected_password_is_tried_once_a_server_and_thrice_a_directory() {
     password(&slapd, PASSWORD);
     asker.until(&Said::NotFound, Duration::from_secs(3)).await;
     assert_eq!((binds(), asker.up()), (vec![5, 4, 4, 0], 1));
+}
+
+/// Servers may take seconds to say that a password is wrong, as eDirectory does.
+#[tokio::test]
+async fn a_password_that_is_rejected_late_is_rejected() {
+    let slapd = Slapd::start();
+    let server = Counting::slow(slapd.address(), Duration::from_secs(3));
+    let mut config = openldap(&slapd);
+    config.timeout = Duration::from_secs(3);
+    config.urls = vec![server.url()];
+    config.password_file = Some(password(&slapd, "wrong"));
+    let folder = tempfile::tempdir().unwrap();
+    let asker = Asker::keeping(&config, Some(folder.path()));
+    // The breaker is open at first, and its cause is the silence.
+    let begun = Instant::now();
+    let mut cause = String::new();
+    while !cause.contains("for 30 minutes") && begun.elapsed() < Duration::from_secs(40) {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        cause = asker.cause(&format!("x{}@contoso.com", begun.elapsed().as_millis())).await;
+    }
+    assert!(cause.contains("49") && cause.contains("for 30 minutes"), "{cause}");
+    let binds = server.binds();
+    assert!((1..=3).contains(&binds), "{binds} binds");
+    pass(Duration::from_mins(20)).await;
+    assert_eq!(server.binds(), binds, "none for half an hour");
+}
+
+/// A server that is frozen at the bind, for longer than binds are sent.
+#[tokio::test]
+async fn a_server_that_was_frozen_is_used_as_soon_as_it_answers() {
+    let slapd = Slapd::start();
+    let server = Counting::start(slapd.address());
+    slapd.freeze();
+    let mut config = openldap(&slapd);
+    config.timeout = Duration::from_secs(3);
+    config.urls = vec![server.url()];
+    let asker = Asker::new(&config);
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let cause = asker.cause("postmaster@contoso.com").await;
+    assert!(cause.contains("no answer to the bind"), "{cause}");
+    pass(Duration::from_mins(1)).await;
+    assert_eq!(server.binds(), 3);
+    slapd.thaw();
+    asker.until(&Said::NotFound, Duration::from_secs(5)).await;
+    assert_eq!((server.binds(), asker.up()), (4, 1));
 }
 
 #[tokio::test]

@@ -68,8 +68,6 @@ const MOMENT: Duration = Duration::from_millis(100);
 /// As whom it is bound.
 #[derive(Clone, Copy)]
 pub(super) enum Credentials<'a> {
-    /// As nobody, or not yet.
-    Nobody,
     /// As `bind_dn` with this password.
     Password(&'a str),
     /// As who our certificate says (SASL EXTERNAL, RFC 4422 appendix A).
@@ -79,33 +77,18 @@ pub(super) enum Credentials<'a> {
 impl Credentials<'_> {
     fn doing(self) -> &'static str {
         match self {
-            Self::Nobody | Self::Password(_) => "the bind",
+            Self::Password(_) => "the bind",
             Self::Certificate => "the bind by certificate (SASL EXTERNAL)",
         }
     }
 }
 
-/// Connects and binds. The caller sets the time limit.
-pub(super) async fn open(
-    server: &Arc<Server>,
-    config: &LdapConfig,
-    credentials: Credentials<'_>,
-    generation: u64,
-) -> Result<Link, Failure> {
-    let (connection, mut ldap) = connect(server, config).await?;
+/// Connects, and is bound as nobody. The caller sets the time limit.
+pub(super) async fn open(server: &Arc<Server>, config: &LdapConfig, generation: u64) -> Result<Link, Failure> {
+    let (connection, ldap) = connect(server, config).await?;
     let gate = Arc::<Gate>::default();
     let shared = Arc::clone(&gate);
     let driver = AbortOnDropHandle::new(tokio::spawn(async move { shared.drive(connection.drive()).await }));
-    let bound = match credentials {
-        Credentials::Nobody => None,
-        Credentials::Password(password) => Some(ldap.simple_bind(&config.bind_dn, password).await),
-        Credentials::Certificate => Some(ldap.sasl_external_bind().await),
-    };
-    match bound.transpose() {
-        Ok(None) => {}
-        Ok(Some(answer)) => Failure::check(credentials.doing(), &answer)?,
-        Err(error) => return Err(lost(server, error.into(), driver).await),
-    }
     let now = Instant::now();
     let connection = Arc::new(Connection {
         generation,
@@ -117,6 +100,24 @@ pub(super) async fn open(
         answered: Mutex::new(now),
     });
     Ok(Link { connection, driver, opened: now, health: Ok(()) })
+}
+
+impl Link {
+    /// Binds it. The caller sets the time limit.
+    pub(super) async fn bind(mut self, config: &LdapConfig, credentials: Credentials<'_>) -> Result<Self, Failure> {
+        let mut ldap = self.connection.ldap();
+        let bound = match credentials {
+            Credentials::Password(password) => ldap.simple_bind(&config.bind_dn, password).await,
+            Credentials::Certificate => ldap.sasl_external_bind().await,
+        };
+        match bound {
+            Ok(answer) => Failure::check(credentials.doing(), &answer)?,
+            Err(error) => return Err(lost(&self.connection.server, error.into(), self.driver).await),
+        }
+        self.opened = Instant::now();
+        self.connection.answered();
+        Ok(self)
+    }
 }
 
 /// Connects to the first of the server's addresses that takes the connection, and TLS where that is asked for. Nothing

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
@@ -32,7 +33,9 @@ use crate::time::UnixTime;
 /// How often it is saved.
 const EVERY: Duration = Duration::from_mins(1);
 /// Another one whenever [`Saved`] changes.
-const MAGIC: &[u8; 8] = b"FPWAYS1\n";
+const MAGIC: &[u8; 8] = b"FPWAYS2\n";
+/// Without what counts together.
+const FIRST_MAGIC: &[u8; 8] = b"FPWAYS1\n";
 
 /// The addresses of one directory, and their file.
 pub(super) struct Holding {
@@ -67,7 +70,7 @@ impl Holding {
             tracing::warn!(file = %path.display(), %error, "the ways of recipients cannot be read: all are forgotten");
             None
         });
-        let saved = saved.map_or_else(|| state::random_key().map(Saved::nobody), Ok)?;
+        let saved = saved.map_or_else(|| state::random_key().map(Saved::nobody), Ok)?.by(UnixTime::steady());
         let mut remembered = Remembered::new(config.hold_changes, config.mailbox_servers.clone(), saved);
         let (announced, kept) = ChangesFile::open(folder.join(format!("{name}.changes")));
         *remembered.expected_mut() = kept.expected;
@@ -127,15 +130,20 @@ impl Holding {
     }
 
     /// Somebody says that the changes are meant. Says how many waited.
-    pub(super) fn accept(&self, accept: Accept) -> usize {
-        let until = self.kept.mail.now().plus(self.kept.within);
-        let accepted = self.kept.change(|remembered| match accept {
-            Accept::No => 0,
-            Accept::Yes => remembered.accept(UnixTime::steady()),
-            Accept::Only(keys) => remembered.accept_only(keys, until),
+    pub(super) async fn accept(&self, accept: Accept) -> usize {
+        let kept = Arc::clone(&self.kept);
+        let accepted = spawn_blocking(move || {
+            let until = kept.mail.now().plus(kept.within);
+            let accepted = kept.change(|remembered| match accept {
+                Accept::No => 0,
+                Accept::Yes => remembered.accept(UnixTime::steady()),
+                Accept::Only(keys) => remembered.accept_only(keys, until),
+            });
+            kept.save();
+            accepted
         });
-        self.kept.save();
-        accepted
+        // A panic was logged.
+        accepted.await.unwrap_or_default()
     }
 
     /// Takes an announcement of changes that are neither to count nor to be held, for so long.
@@ -262,14 +270,22 @@ fn read(path: &Path) -> io::Result<Option<Saved>> {
         Err(error) => return Err(error),
     };
     let foreign = || io::Error::other("another version of the program wrote it");
-    let content = content.strip_prefix(MAGIC).ok_or_else(foreign)?;
+    let (magic, content) = content.split_first_chunk().ok_or_else(foreign)?;
+    if ![MAGIC, FIRST_MAGIC].contains(&magic) {
+        return Err(foreign());
+    }
     let damaged = || io::Error::other("it is damaged");
     let (sum, saved) = content.split_first_chunk().ok_or_else(damaged)?;
     if u32::from_le_bytes(*sum) != crc32c::crc32c(saved) {
         return Err(damaged());
     }
-    let whole = postcard::take_from_bytes(saved).ok().filter(|(_, rest)| rest.is_empty());
-    whole.map(|(saved, _)| Some(saved)).ok_or_else(foreign)
+    let saved = if magic == MAGIC { whole(saved) } else { whole(saved).map(Saved::first) };
+    saved.map(Some).ok_or_else(foreign)
+}
+
+/// What is whole and has something behind it is of another version.
+fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(whole, _)| whole)
 }
 
 fn to_bytes(saved: &Saved) -> io::Result<Vec<u8>> {
@@ -298,10 +314,11 @@ mod tests {
     fn its_format() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ad.ways");
-        let format = Format { name: "directory-ways", extension: "ways", oldest: 1, current: 1 };
-        format.check(&to_bytes(&Saved::example()).unwrap(), |_, bytes| {
+        let format = Format { name: "directory-ways", extension: "ways", oldest: 1, current: 2 };
+        format.check(&to_bytes(&Saved::example()).unwrap(), |number, bytes| {
             fs::write(&path, bytes).unwrap();
-            assert_eq!(read(&path).unwrap(), Some(Saved::example()));
+            let expected = if number == 1 { Saved::first_example() } else { Saved::example() };
+            assert_eq!(read(&path).unwrap(), Some(expected));
         });
         // What is whole and has an octet more is no damage.
         let longer = postcard::to_allocvec(&(Saved::example(), 0_u8)).unwrap();

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
-use super::connection::Credentials;
 use super::search::{Failure, Reply};
 use super::server::Server;
 use super::{Asker, LdapDirectory, answer, connection};
@@ -59,7 +58,7 @@ impl Asker {
     /// directory may have counted a wrong password.
     async fn bind(&self, server: &Arc<Server>, dn: &str, password: &str) -> Login {
         let patience = self.config.timeout;
-        let link = match timeout(patience, connection::open(server, &self.config, Credentials::Nobody, 0)).await {
+        let link = match timeout(patience, connection::open(server, &self.config, 0)).await {
             Ok(Ok(link)) => link,
             Ok(Err(failure)) => return Login::Unavailable(failure.to_string()),
             Err(_) => return Login::Unavailable("no connection in time".into()),

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::answer;
 use super::connection::{self, Connection, Credentials, Link};
-use super::rejected::{FOR, Rejected};
+use super::rejected::{FOR, Rejected, Sent, UNANSWERED_FOR};
 use super::search::Failure;
 use super::server::Server;
 use crate::config::LdapConfig;
@@ -77,7 +77,7 @@ impl Opener {
     }
 
     /// Connects to a server, binds, and asks the test question.
-    pub(super) async fn open(&self, server: &Arc<Server>) -> Result<Link, Failure> {
+    pub(super) async fn open(self: &Arc<Self>, server: &Arc<Server>) -> Result<Link, Failure> {
         let limit = self.config.timeout / 3;
         let opened = timeout(limit, self.try_to_open(server)).await.unwrap_or_else(|_| {
             server.fell_silent();
@@ -149,28 +149,51 @@ impl Opener {
         std::fs::read_to_string(path).is_ok_and(|text| self.rejected().is_another(trimmed(&text)))
     }
 
-    async fn try_to_open(&self, server: &Arc<Server>) -> Result<Link, Failure> {
+    async fn try_to_open(self: &Arc<Self>, server: &Arc<Server>) -> Result<Link, Failure> {
         let password = self.password()?;
-        let credentials = match &password {
-            Some(password) => {
-                let may_try = self.rejected().may_try(&server.url, password, Instant::now().into_std());
-                may_try.map_err(Failure::Rejected)?;
-                Credentials::Password(password)
-            }
-            None if self.config.certificate.is_some() && server.is_encrypted() => Credentials::Certificate,
-            None => Credentials::Nobody,
-        };
+        if let Some(password) = &password {
+            self.may_try(server, password)?;
+        }
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        let opened = connection::open(server, &self.config, credentials, generation).await;
-        let mut link = opened.map_err(|failure| match &password {
-            Some(password) if failure.is_rejected_credentials() => self.was_rejected(server, password, &failure),
-            _ => failure,
-        })?;
+        let link = connection::open(server, &self.config, generation).await?;
+        let mut link = match password {
+            Some(password) => self.bind(link, password).await?,
+            None if self.config.certificate.is_some() && server.is_encrypted() => {
+                link.bind(&self.config, Credentials::Certificate).await?
+            }
+            None => link,
+        };
         link.health = self.test(&link.connection).await?;
         Ok(link)
     }
 
-    fn was_rejected(&self, server: &Server, password: &str, failure: &Failure) -> Failure {
+    fn may_try(&self, server: &Server, password: &str) -> Result<(), Failure> {
+        let may_try = self.rejected().may_try(&server.url, password, Instant::now().into_std());
+        may_try.map_err(Failure::Rejected)
+    }
+
+    /// Binds with a password. The bind goes on though nobody waits for it any more: servers take their time to say that a
+    /// password is wrong, and the next bind would count as another one. A server that was frozen answers when it goes on.
+    async fn bind(self: &Arc<Self>, link: Link, password: String) -> Result<Link, Failure> {
+        let opener = Arc::clone(self);
+        let bind = tokio::spawn(async move {
+            let server = Arc::clone(&link.connection.server);
+            let sent = opener.rejected().sent(&password, Instant::now().into_std());
+            let bind = link.bind(&opener.config, Credentials::Password(&password));
+            let bound = timeout(UNANSWERED_FOR, bind).await.unwrap_or(Err(Failure::Silent(UNANSWERED_FOR)));
+            match &bound {
+                Ok(_) => opener.rejected().accepted(sent),
+                Err(failure) if failure.is_rejected_credentials() => {
+                    return Err(opener.was_rejected(&server, sent, failure));
+                }
+                Err(_) => drop(opener.rejected().settle(sent)),
+            }
+            bound
+        });
+        bind.await.unwrap_or_else(|_| Err(Failure::Broken("the bind broke off".to_owned())))
+    }
+
+    fn was_rejected(&self, server: &Server, sent: Sent, failure: &Failure) -> Failure {
         let said = format!(
             "{failure}; at {}, and to keep the account from being locked this password is not tried again for {} minutes, \
              unless password_file changes or `fingerpost directory refresh {}` says that it is right now",
@@ -180,7 +203,7 @@ impl Opener {
         );
         let words: Arc<str> = format!("{}: {said}", server.url).into();
         self.is_now(server, Some(said));
-        self.rejected().rejected(&server.url, password, (Instant::now().into_std(), &words));
+        self.rejected().rejected(sent, &server.url, (Instant::now().into_std(), &words));
         Failure::Rejected(words)
     }
 

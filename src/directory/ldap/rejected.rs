@@ -10,6 +10,12 @@ use std::time::{Duration, Instant};
 pub(super) const FOR: Duration = Duration::from_mins(30);
 /// So many servers of a directory are asked with it meanwhile; policies lock an account after five, or ten.
 const AT_MOST: usize = 3;
+/// A bind that was not answered may have been rejected: servers take their time to say so. It counts for so long with those
+/// that were, unless it is answered, its connection is lost, or the password is accepted.
+pub(super) const UNANSWERED_FOR: Duration = Duration::from_mins(10);
+
+const NO_ANSWER: &str = "no answer to the bind, three times; to keep the account from being locked in case that the password \
+    is wrong, it is not sent again before one is answered, or for ten minutes";
 
 /// What was rejected of one directory.
 #[derive(Default)]
@@ -17,7 +23,14 @@ pub(super) struct Rejected {
     password: String,
     /// By which server, when, and with which words.
     by: Vec<(Arc<str>, Instant, Arc<str>)>,
+    /// What was sent and is not answered yet.
+    unanswered: Vec<(Sent, Instant)>,
+    last: u64,
 }
+
+/// A bind that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sent(u64);
 
 impl Rejected {
     /// Whether the password may be tried at the server; else what was said of it.
@@ -26,38 +39,65 @@ impl Rejected {
     /// It may not.
     pub(super) fn may_try(&mut self, url: &str, password: &str, now: Instant) -> Result<(), Arc<str>> {
         if self.password != password {
-            self.by.clear();
+            self.forget();
         }
         self.by.retain(|(_, at, _)| now.saturating_duration_since(*at) < FOR);
-        let by_it = self.by.iter().find(|(by, ..)| **by == *url);
-        match by_it.or_else(|| self.by.last().filter(|_| self.by.len() >= AT_MOST)) {
-            Some((.., words)) => Err(Arc::clone(words)),
-            None => Ok(()),
+        self.unanswered.retain(|(_, at)| now.saturating_duration_since(*at) < UNANSWERED_FOR);
+        if let Some((.., words)) = self.by.iter().find(|(by, ..)| **by == *url) {
+            return Err(Arc::clone(words));
         }
+        if self.by.len() + self.unanswered.len() < AT_MOST {
+            return Ok(());
+        }
+        Err(self.by.last().map_or_else(|| NO_ANSWER.into(), |(.., words)| Arc::clone(words)))
     }
 
-    /// It was rejected.
-    pub(super) fn rejected(&mut self, url: &str, password: &str, (now, words): (Instant, &Arc<str>)) {
+    /// It is sent.
+    pub(super) fn sent(&mut self, password: &str, now: Instant) -> Sent {
         if self.password != password {
-            self.by.clear();
+            self.forget();
             password.clone_into(&mut self.password);
         }
-        self.by.push((url.into(), now, Arc::clone(words)));
+        self.last += 1;
+        self.unanswered.push((Sent(self.last), now));
+        Sent(self.last)
     }
 
-    /// Whether a password was rejected, and this is another one.
+    /// It was accepted, so none of those that are not answered yet can be wrong.
+    pub(super) fn accepted(&mut self, sent: Sent) {
+        if self.settle(sent) {
+            self.unanswered.clear();
+        }
+    }
+
+    /// It will not be answered, or was with something that says nothing of the password. Says whether it counted still.
+    pub(super) fn settle(&mut self, sent: Sent) -> bool {
+        let before = self.unanswered.len();
+        self.unanswered.retain(|(other, _)| *other != sent);
+        self.unanswered.len() < before
+    }
+
+    /// It was rejected, by that server and with these words. What was sent before there was another password is no matter.
+    pub(super) fn rejected(&mut self, sent: Sent, url: &str, (now, words): (Instant, &Arc<str>)) {
+        if self.settle(sent) {
+            self.by.push((url.into(), now, Arc::clone(words)));
+        }
+    }
+
+    /// Whether a password was rejected or not answered, and this is another one.
     pub(super) fn is_another(&self, password: &str) -> bool {
-        !self.by.is_empty() && self.password != password
+        self.has_any() && self.password != password
     }
 
-    /// Whether one was.
+    /// Whether one was, or may have been.
     pub(super) fn has_any(&self) -> bool {
-        !self.by.is_empty()
+        !self.by.is_empty() || !self.unanswered.is_empty()
     }
 
     /// An operator has it tried again.
     pub(super) fn forget(&mut self) {
         self.by.clear();
+        self.unanswered.clear();
     }
 }
 
@@ -75,7 +115,8 @@ mod tests {
             let (now, password) = (start + MINUTE * minute, password(minute));
             for server in servers {
                 if rejected.may_try(server, password, now).is_ok() {
-                    rejected.rejected(server, password, (now, &"no".into()));
+                    let sent = rejected.sent(password, now);
+                    rejected.rejected(sent, server, (now, &"no".into()));
                     binds.push((minute, (*server).to_owned()));
                 }
             }
@@ -99,7 +140,8 @@ mod tests {
         assert_eq!(servers, [0, 5]);
         let mut rejected = Rejected::default();
         assert!(!rejected.is_another("x"), "nothing was rejected");
-        rejected.rejected("a", "x", (Instant::now(), &"no".into()));
+        let sent = rejected.sent("x", Instant::now());
+        rejected.rejected(sent, "a", (Instant::now(), &"no".into()));
         assert!(rejected.is_another("y") && !rejected.is_another("x"));
         rejected.forget();
         assert_eq!(rejected.may_try("a", "x", Instant::now()), Ok(()), "an operator says so");
@@ -109,10 +151,50 @@ mod tests {
     fn what_was_said_is_said_again() {
         let (mut rejected, now) = (Rejected::default(), Instant::now());
         for (server, words) in [("a", "locked"), ("b", "wrong"), ("c", "expired")] {
-            rejected.rejected(server, "x", (now, &words.into()));
+            let sent = rejected.sent("x", now);
+            rejected.rejected(sent, server, (now, &words.into()));
         }
         for (server, words) in [("a", "locked"), ("b", "wrong"), ("d", "expired")] {
             assert_eq!(rejected.may_try(server, "x", now).unwrap_err().as_ref(), words);
         }
+    }
+
+    #[test]
+    fn three_binds_in_ten_minutes_are_not_answered() {
+        let (mut rejected, start) = (Rejected::default(), Instant::now());
+        let mut binds = Vec::new();
+        for seconds in 0..1_300 {
+            let now = start + Duration::from_secs(seconds);
+            if rejected.may_try("a", "x", now).is_ok() {
+                rejected.sent("x", now);
+                binds.push(seconds);
+            }
+        }
+        assert_eq!(binds, [0, 1, 2, 600, 601, 602, 1_200, 1_201, 1_202]);
+        assert!(rejected.may_try("b", "x", start + Duration::from_secs(1_300)).unwrap_err().contains("no answer"));
+        assert!(rejected.is_another("y"));
+        assert_eq!(rejected.may_try("a", "y", start + Duration::from_secs(1_300)), Ok(()), "another password");
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_counts() {
+        let (mut rejected, now) = (Rejected::default(), Instant::now());
+        let three: Vec<Sent> = (0..3).map(|_| rejected.sent("x", now)).collect();
+        assert!(rejected.may_try("a", "x", now).is_err());
+        assert!(rejected.settle(three[0]));
+        assert_eq!(rejected.may_try("a", "x", now), Ok(()), "the connection was lost");
+        rejected.accepted(three[1]);
+        for _ in 0..2 {
+            rejected.sent("x", now);
+        }
+        assert_eq!(rejected.may_try("a", "x", now), Ok(()), "one was accepted: the third was not wrong either");
+
+        let sent = rejected.sent("old", now);
+        rejected.sent("new", now);
+        rejected.rejected(sent, "a", (now, &"no".into()));
+        assert_eq!(rejected.may_try("a", "new", now), Ok(()), "the old one is no matter");
+        let sent = rejected.sent("new", now);
+        rejected.rejected(sent, "a", (now, &"late".into()));
+        assert_eq!(&*rejected.may_try("a", "new", now).unwrap_err(), "late");
     }
 }

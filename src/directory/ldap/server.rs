@@ -12,7 +12,7 @@ use crate::config::LdapConfig;
 /// Addresses of one name that are tried; a domain's own name has those of all its controllers.
 const MOST_ADDRESSES: usize = 10;
 
-/// So long a name may take to be looked up, and less than a server has.
+/// So long a name may take to be looked up at most, and half of what a server has.
 const LOOK_UP: Duration = Duration::from_secs(1);
 
 /// One server.
@@ -28,6 +28,7 @@ pub(super) struct Server {
     pub(super) port: u16,
     /// Whether and how the connection is encrypted.
     pub(super) security: Security,
+    look_up: Duration,
     known: Mutex<Known>,
 }
 
@@ -63,7 +64,7 @@ impl Server {
     /// # Errors
     /// The name leads nowhere.
     pub(super) async fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
-        let asked = timeout(LOOK_UP, tokio::net::lookup_host((self.host.as_str(), self.port))).await;
+        let asked = timeout(self.look_up, tokio::net::lookup_host((self.host.as_str(), self.port))).await;
         let found = asked.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match found {
@@ -112,12 +113,13 @@ fn in_order(known: &Known) -> Vec<SocketAddr> {
 /// Every url that is not one.
 pub(super) fn parse(config: &LdapConfig) -> Result<Vec<Arc<Server>>, Vec<String>> {
     let plain = if config.start_tls { Security::StartTls } else { Security::Plain };
+    let look_up = look_up(config.timeout);
     let (mut servers, mut problems) = (Vec::new(), Vec::new());
     for (index, url) in config.urls.iter().enumerate() {
         match parts(url, plain) {
             Some((host, port, security)) => {
                 let (url, known) = (url.clone(), Mutex::default());
-                servers.push(Arc::new(Server { index, url, host, port, security, known }));
+                servers.push(Arc::new(Server { index, url, host, port, security, look_up, known }));
             }
             None => problems.push(format!("`{url}` is not a server; write ldaps://HOST, ldap://HOST or with :PORT")),
         }
@@ -126,6 +128,11 @@ pub(super) fn parse(config: &LdapConfig) -> Result<Vec<Arc<Server>>, Vec<String>
         problems.push("there is no server; write urls".to_owned());
     }
     if problems.is_empty() { Ok(servers) } else { Err(problems) }
+}
+
+/// How long a name may take: a server has a third of the time for a question.
+fn look_up(timeout: Duration) -> Duration {
+    LOOK_UP.min(timeout / 6)
 }
 
 fn parts(url: &str, plain: Security) -> Option<(String, u16, Security)> {
@@ -176,6 +183,13 @@ mod tests {
     }
 
     #[test]
+    fn looking_a_name_up_takes_half_of_what_a_server_has_at_most() {
+        for (seconds, milliseconds) in [(1, 166), (3, 500), (5, 833), (6, 1_000), (60, 1_000)] {
+            assert_eq!(look_up(Duration::from_secs(seconds)).as_millis(), milliseconds, "{seconds} s");
+        }
+    }
+
+    #[test]
     fn the_address_that_answered_comes_first_and_the_one_that_fell_silent_last() {
         let [a, b, c] = [1, 2, 3].map(|last| SocketAddr::from(([10, 0, 0, last], 389)));
         for (good, bad, expected) in [
@@ -199,7 +213,8 @@ mod tests {
             // RFC 6761 6.4: there is no such name.
             let (url, host) = ("ldap://dc1.invalid:389".to_owned(), "dc1.invalid".to_owned());
             let known = Mutex::new(Known { addresses, ..Known::default() });
-            let server = Server { index: 0, url, host, port: 389, security: Security::Plain, known };
+            let (security, look_up) = (Security::Plain, LOOK_UP);
+            let server = Server { index: 0, url, host, port: 389, security, look_up, known };
             let found = server.addresses().await;
             assert!(found.as_ref().is_ok() || found.as_ref().is_err_and(|why| why.contains("`dc1.invalid` cannot be")));
             assert_eq!(found.ok(), expected);

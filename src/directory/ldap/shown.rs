@@ -21,7 +21,8 @@ use crate::directory::filter::Filter;
 const SHOWN: Duration = Duration::from_hours(1);
 /// How long that none is.
 const NOT_SHOWN: Duration = Duration::from_mins(5);
-/// How long that nobody can say.
+/// How long that nobody can say, because the directory does not answer, or at first because the search fails: each time in a
+/// row that it does, twice as long as before, and at most as long as that no entry shows it. It may go through all entries.
 const UNCLEAR: Duration = Duration::from_secs(5);
 /// How long the search may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,6 +49,40 @@ pub(super) struct Shown {
 struct Seen {
     result: Result<(), Arc<str>>,
     until: Instant,
+    /// How often in a row the search itself has failed.
+    failures: u32,
+}
+
+/// What came of the search.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Shown,
+    NotShown,
+    /// The directory did not answer.
+    Unanswered(String),
+    /// It did, but the search comes to no end: a limit of the server's, or ours.
+    Fails(String),
+}
+
+impl Outcome {
+    fn of(found: Result<bool, Failure>) -> Self {
+        match found {
+            Ok(true) => Self::Shown,
+            Ok(false) => Self::NotShown,
+            Err(failure) if failure.is_servers_fault() => Self::Unanswered(failure.to_string()),
+            Err(failure) => Self::Fails(failure.to_string()),
+        }
+    }
+
+    /// How long it is believed, and how often in a row the search has failed, after it had so often.
+    fn holds(&self, failures: u32) -> (Duration, u32) {
+        match self {
+            Self::Shown => (SHOWN, 0),
+            Self::NotShown => (NOT_SHOWN, 0),
+            Self::Unanswered(_) => (UNCLEAR, failures),
+            Self::Fails(_) => (NOT_SHOWN.min(UNCLEAR * 2_u32.pow(failures.min(10))), failures.saturating_add(1)),
+        }
+    }
 }
 
 impl Shown {
@@ -95,27 +130,39 @@ impl Asker {
         if let Some(result) = known.as_ref().and_then(Seen::now) {
             return result.clone();
         }
-        let unclear = |cause: String| (Err(Arc::from(cause)), UNCLEAR);
-        let (result, holds) = match timeout(PATIENCE, self.search_for(&attributes)).await {
-            Ok(Ok(true)) => (Ok(()), SHOWN),
-            Ok(Ok(false)) => {
-                let reader = if self.config.bind_dn.is_empty() { "anonymous" } else { &self.config.bind_dn };
-                let attributes = attributes.join(", ");
-                let cause = format!("no entry of the directory has any of {attributes}: may {reader} read them?");
-                tracing::warn!(directory = &*self.name, "{cause}");
-                (Err(cause.into()), NOT_SHOWN)
-            }
-            Ok(Err(cause)) => unclear(cause),
-            Err(_) => unclear(format!("no answer within {PATIENCE:?} whether an entry has {}", attributes.join(", "))),
+        let names = attributes.join(", ");
+        let outcome = match timeout(PATIENCE, self.search_for(&attributes)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Outcome::Fails(format!("no answer within {PATIENCE:?}")),
         };
-        *known = Some(Seen { result: result.clone(), until: Instant::now() + holds });
+        let (holds, failures) = outcome.holds(known.as_ref().map_or(0, |seen| seen.failures));
+        let reader = if self.config.bind_dn.is_empty() { "anonymous" } else { &self.config.bind_dn };
+        let result: Result<(), Arc<str>> = match outcome {
+            Outcome::Shown => Ok(()),
+            Outcome::Unanswered(cause) => Err(cause.into()),
+            Outcome::NotShown => Err(format!("no entry of the directory has any of {names}: may {reader} read them?").into()),
+            Outcome::Fails(cause) => Err(format!(
+                "the search whether any entry has one of {names} fails: {cause}; give {reader} no limit of time and entries \
+                 there, or index them for presence"
+            )
+            .into()),
+        };
+        // Of a directory that does not answer the log has more.
+        if let Err(cause) = &result
+            && holds > UNCLEAR
+        {
+            tracing::warn!(directory = &*self.name, "{cause}");
+        }
+        *known = Some(Seen { result: result.clone(), until: Instant::now() + holds, failures });
         result
     }
 
-    async fn search_for(&self, attributes: &[&str]) -> Result<bool, String> {
+    async fn search_for(&self, attributes: &[&str]) -> Outcome {
         let deadline = Instant::now() + self.config.timeout;
-        let connection = self.connection(0, deadline).await.map_err(|cause| cause.to_string())?;
-        connection.shows(&self.config, attributes).await.map_err(|failure| failure.to_string())
+        match self.connection(0, deadline).await {
+            Ok(connection) => Outcome::of(connection.shows(&self.config, attributes).await),
+            Err(cause) => Outcome::Unanswered(cause.to_string()),
+        }
     }
 }
 
@@ -151,5 +198,40 @@ impl Connection {
         }
         self.answered();
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_that_fails_is_repeated_less_and_less_often() {
+        let code = |code| Err(Failure::Refused { doing: "the search for rights", code, text: String::new() });
+        let (mut failures, mut seconds) = (0, Vec::new());
+        for found in [
+            code(3),
+            code(11),
+            // The directory is away for a moment, and back.
+            Err(Failure::Broken("lost".to_owned())),
+            code(52),
+            code(3),
+            Err(Failure::Endless),
+            code(50),
+            code(3),
+            code(3),
+            code(3),
+            Ok(true),
+            code(3),
+            Ok(false),
+            code(3),
+        ] {
+            let (holds, after) = Outcome::of(found).holds(failures);
+            failures = after;
+            seconds.push(holds.as_secs());
+        }
+        assert_eq!(seconds, [5, 10, 5, 5, 20, 40, 80, 160, 300, 300, 3_600, 5, 300, 5]);
+        let (longest, _) = Outcome::Fails(String::new()).holds(u32::MAX);
+        assert_eq!(longest, NOT_SHOWN);
     }
 }

@@ -61,10 +61,12 @@ impl Rules for Domino {
             plain_meaning(Kind::Mailbox, None, "a person with a mail file")
         } else if let Some(system) = system.filter(|system| *system != NO_MAIL) {
             // The mail is in another system, and the forwarding address says where.
-            if !entry.has("mailaddress") {
-                return Err(Unclear(odd::lacks(&format!("with mailSystem {system}"), "mailAddress")));
+            match entry.first("mailaddress").map(str::trim).filter(|written| !written.is_empty()) {
+                None => return Err(Unclear(odd::lacks(&format!("with mailSystem {system}"), "mailAddress"))),
+                // Their own: Domino would send it to where the domain's mail goes, which may be here again.
+                Some(own) if is_internet(own) => plain_meaning(Kind::NoMailbox, None, "mailSystem: another system"),
+                Some(_) => away(Kind::MailUser, Target::OtherKind("Notes".to_owned()), "mailAddress"),
             }
-            away(Kind::MailUser, Target::OtherKind("Notes".to_owned()), "mailAddress")
         } else {
             let at_odds = system.is_none().then(|| odd::lacks("with an address", "mailSystem and mailServer"));
             Meaning { at_odds, ..plain_meaning(Kind::NoMailbox, None, "a person without a mail file") }
@@ -76,8 +78,11 @@ impl Rules for Domino {
 /// The forwarding address, where it is an Internet address: it may be a Notes name (`Ann Lee/Contoso@Contoso`).
 fn target(entry: &Entry, own: &[Claim]) -> Result<Option<Target>, Unclear> {
     let written = entry.first("mailaddress").unwrap_or_default();
-    let is_internet = !written.contains(['/', '%']) && written.contains('@');
-    if is_internet { entry.other_target("mailaddress", own) } else { Ok(None) }
+    if is_internet(written) { entry.other_target("mailaddress", own) } else { Ok(None) }
+}
+
+fn is_internet(written: &str) -> bool {
+    !written.contains(['/', '%']) && written.contains('@')
 }
 
 /// `CN=MAIL1,O=Contoso`, `CN=MAIL1/O=Contoso` and `MAIL1/Contoso` are `mail1`.
@@ -120,7 +125,10 @@ mod tests {
             (&[mail, system("1"), away("Ann Lee/Contoso@Contoso")], "mailbox"),
             (&[mail, system("1"), away("Ann Lee")], "mailbox"),
             (&[mail, system("3"), away("Ann Lee/Contoso@Contoso")], "mail-user"),
-            (&[mail, system("5"), away("a@contoso.com")], "mail-user"),
+            (&[mail, system("5"), away("a@contoso.com")], "no-mailbox"),
+            (&[mail, system("3"), away("SMTP:A@Contoso.com")], "no-mailbox"),
+            (&[mail, server, system("5"), away("a@contoso.com")], "no-mailbox on mail1"),
+            (&[mail, system("5"), away(" ")], "unavailable"),
             (&[mail, system("5"), away("@contoso.com")], "unavailable"),
             (&[mail, class("dominoGroup")], "group"),
             (&[mail, class("dominoGroup"), group("0")], "group"),

@@ -120,6 +120,39 @@ fn it_comes_back_as_it_was_saved_and_forgets_after_a_week() {
     assert_eq!(ask(&mut again, 1..2, &Lookup::NotFound, 1_000 + COUNTS.as_secs()), [false]);
 }
 
+/// A restart or a reload is no way around the limit, nor is what counts lost by it.
+#[test]
+fn what_counts_together_counts_over_a_restart() {
+    let limits = HoldChanges { share_millionths: 0, at_least: 3, within: Duration::from_hours(1) };
+    let restarted = |remembered: &Remembered| Remembered::new(limits, HashMap::new(), remembered.saved());
+    let mut before = with_ten();
+    assert_eq!(ask(&mut before, 0..5, &Lookup::NotFound, 2_000), [false, false, false, true, true]);
+    let mut after = restarted(&before);
+    assert_eq!(ask(&mut after, 3..8, &Lookup::NotFound, 2_001), [true; 5]);
+    // To be as before is to be put right, though mail went to the other organisation meanwhile.
+    let mut back = restarted(&before);
+    let (now, day, at) = (UnixTime(2_001), UnixTime(2_001), QueueTime(2_001));
+    let with = Circumstances { now, day, at, served_by: &|| Some("notes".into()) };
+    assert!((0..6).all(|number| !back.is_held(&format!("u{number}@a.b"), &found(None), with)));
+    // So is what somebody said.
+    let changes = before.changes();
+    before.accept(UnixTime(2_002));
+    assert!(before.changes() > changes, "there is something to save");
+    assert_eq!(ask(&mut restarted(&before), 3..10, &Lookup::NotFound, 2_003), [false; 7]);
+    // An hour later there is nothing left of it.
+    assert_eq!(ask(&mut after, 5..10, &Lookup::NotFound, 2_001 + 3_600), [false, false, false, true, true]);
+}
+
+#[test]
+fn a_clock_that_was_put_back_makes_nothing_count_for_longer() {
+    let limits = HoldChanges { share_millionths: 0, at_least: 3, within: Duration::from_hours(1) };
+    let mut before = with_ten();
+    ask(&mut before, 0..3, &Lookup::NotFound, 500_000);
+    let mut after = Remembered::new(limits, HashMap::new(), before.saved().by(UnixTime(2_000)));
+    assert_eq!(ask(&mut after, 3..5, &Lookup::NotFound, 2_001), [true; 2]);
+    assert_eq!(ask(&mut after, 3..7, &Lookup::NotFound, 2_000 + 3_600), [false, false, false, true]);
+}
+
 #[test]
 fn it_is_bounded() {
     let limits = HoldChanges { share_millionths: 0, at_least: 0, within: Duration::from_hours(1) };

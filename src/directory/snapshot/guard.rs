@@ -32,6 +32,17 @@ impl Guard {
         Self { limits, taken: VecDeque::new() }
     }
 
+    /// The same after what was taken before.
+    #[must_use]
+    pub fn after(limits: HoldChanges, taken: impl IntoIterator<Item = (UnixTime, usize)>) -> Self {
+        Self { limits, taken: taken.into_iter().collect() }
+    }
+
+    /// What was taken lately: when, and how many.
+    pub fn taken(&self) -> impl Iterator<Item = (UnixTime, usize)> {
+        self.taken.iter().copied()
+    }
+
     /// Rules on so many more changes, of a directory with `all` recipients. What is taken is told by [`Guard::take`].
     pub fn weigh(&mut self, now: UnixTime, changes: usize, all: usize) -> Ruling {
         while self.taken.front().is_some_and(|(at, _)| now.since(*at) >= self.limits.within) {
