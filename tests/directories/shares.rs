@@ -37,19 +37,24 @@ async fn ask_as(asked: &Asked, (behalf, standing): (&Behalf, Standing), local: &
     (said, start.elapsed().as_millis() / 100)
 }
 
+/// Two hundred questions at once, once the guard question is known.
+async fn flood(asked: &Arc<Asked>, whose: impl Fn(u8) -> Behalf) -> JoinSet<(Said, u128)> {
+    ask(asked, &Behalf::Ours, "alice").await;
+    sleep(Duration::from_secs(50)).await;
+    let mut flood = JoinSet::new();
+    for number in 0..200 {
+        let (asked, behalf) = (Arc::clone(asked), whose(number));
+        flood.spawn(async move { ask(&asked, &behalf, &format!("x{number}")).await });
+    }
+    sleep(Duration::from_millis(100)).await;
+    flood
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_client_has_a_share_and_the_others_do_not_wait_for_it() {
     let server = Tarpit::new(Duration::from_secs(44));
     let asked = directory(&server);
-    // The guard question is known before.
-    ask(&asked, &Behalf::Ours, "alice").await;
-    sleep(Duration::from_secs(50)).await;
-    let mut flood = JoinSet::new();
-    for number in 0..200 {
-        let asked = Arc::clone(&asked);
-        flood.spawn(async move { ask(&asked, &client(1), &format!("x{number}")).await });
-    }
-    sleep(Duration::from_millis(100)).await;
+    let flood = flood(&asked, |_| client(1)).await;
     assert_eq!(server.most_under_way(), 2, "a sixth of twelve");
     for (behalf, local) in [
         (client(2), "bob"),
@@ -72,14 +77,7 @@ async fn one_client_has_a_share_and_the_others_do_not_wait_for_it() {
 async fn names_that_only_strangers_ask_for_have_half_of_it() {
     let server = Tarpit::new(Duration::from_secs(44));
     let asked = directory(&server);
-    ask(&asked, &Behalf::Ours, "alice").await;
-    sleep(Duration::from_secs(50)).await;
-    let mut flood = JoinSet::new();
-    for number in 0..200 {
-        let asked = Arc::clone(&asked);
-        flood.spawn(async move { ask(&asked, &client(number), &format!("x{number}")).await });
-    }
-    sleep(Duration::from_millis(100)).await;
+    let mut flood = flood(&asked, client).await;
     assert_eq!(server.most_under_way(), 6, "a half of twelve");
     flood.abort_all();
 }
