@@ -189,7 +189,8 @@ impl Oracle<'_> {
             Lookup::Found(recipient) => match (recipient.kind, &recipient.target) {
                 (Kind::Mailbox | Kind::Group | Kind::PublicFolder, _) => Said::Here,
                 (Kind::MailUser | Kind::Contact, Some(target)) => Said::Elsewhere(target.clone()),
-                _ => Said::Nobody,
+                (Kind::MailUser | Kind::Contact, None) => Said::Here, // another kind of target: its own system's
+                (Kind::NoMailbox, _) => Said::Nobody,
             },
         };
         match address.local().split_once('+') {
