@@ -49,7 +49,7 @@ fn where_memory_is_short_sessions_hold_little() {
         (mib(300), mib(400), 0, mib(50)), // nothing waits: a directory has it, and will have it for ever
         (mib(340), mib(400), 0, mib(30)),
         (mib(401), mib(400), 0, 0),
-        (mib(299), mib(400), 100_000, mib(50)),
+        (mib(295), mib(400), 100_000, mib(50)),
         (mib(300), mib(400), 100_000, 0),
         (mib(299), mib(400), 0, mib(50)),
         (1, 1 << 40, 0, held::FOR_ALL),

@@ -11,10 +11,14 @@ pub const PER_MESSAGE: u64 = 300;
 /// 380 MiB, measured. It is more than they take when they have come one by one.
 const START: u64 = 48 << 20;
 const START_PER_MESSAGE: u64 = 350;
-/// Hundredths of the memory there is: from here on strangers are turned away.
-const STRANGERS_AT: u64 = 75;
-/// From here on everybody is. The kernel ends the process at 100; what is between is for what comes between two looks.
-const EVERYBODY_AT: u64 = 85;
+/// Hundredths of the memory there is that are left when everybody is turned away: the kernel ends the process where
+/// nothing is, and this is for what comes between two looks.
+const LEFT: u64 = 15;
+/// At least so much of it is (octets), or half of the memory if that is less: a segment of the log (32 MiB) may be in it
+/// while its space is given back, beside what is needed of it.
+const LEAST_LEFT: u64 = 64 << 20;
+/// So many hundredths earlier strangers are turned away.
+const EARLIER: u64 = 10;
 /// One part of so many of the memory there is, is the queue's whatever else has taken the rest.
 const QUEUE_SHARE: u64 = 16;
 /// With fewer free inodes everybody is turned away; of a small file system one part of twenty.
@@ -144,13 +148,13 @@ impl Memory {
     /// From here on strangers are turned away.
     #[must_use]
     pub fn strangers_at(self) -> u64 {
-        hundredths(self.limit, STRANGERS_AT)
+        self.everybody_at() - hundredths(self.limit, EARLIER)
     }
 
     /// From here on everybody is.
     #[must_use]
     pub fn everybody_at(self) -> u64 {
-        hundredths(self.limit, EVERYBODY_AT)
+        self.limit - hundredths(self.limit, LEFT).max(LEAST_LEFT.min(self.limit / 2))
     }
 
     /// What counts while so many messages wait: what we hold, or what a start with them would take, if that is more. What
@@ -295,32 +299,43 @@ mod tests {
 
     #[test]
     fn memory_is_strangers_first() {
-        // Of 400 MiB three quarters are 300, 85 hundredths 340; an eighth less is 262.5 and 297.5.
+        // Of 800 MiB three quarters are 600, 85 hundredths 680; an eighth less is 525 and 595.
         let looked = [
-            (299, Nobody),
-            (300, Strangers),
-            (263, Strangers),
-            (262, Nobody),
-            (339, Strangers),
-            (340, Everybody),
-            (298, Everybody),
-            (297, Strangers),
-            (500, Everybody),
+            (599, Nobody),
+            (600, Strangers),
+            (526, Strangers),
+            (524, Nobody),
+            (679, Strangers),
+            (680, Everybody),
+            (596, Everybody),
+            (594, Strangers),
+            (900, Everybody),
             (0, Nobody),
         ];
         let figures = |anonymous| Figures {
-            memory: Some(Memory { anonymous: anonymous * MIB, limit: 400 * MIB }),
-            messages: 100_000,
+            memory: Some(Memory { anonymous: anonymous * MIB, limit: 800 * MIB }),
+            messages: 200_000,
             ..Figures::default()
         };
         looks(Want::Memory, Bounds::default(), &looked.map(|(anonymous, who)| (figures(anonymous), who)));
     }
 
     #[test]
+    fn of_little_memory_a_segment_is_left() {
+        for (limit, strangers, everybody) in
+            [(1000, 750, 850), (500, 375, 425), (400, 296, 336), (200, 116, 136), (100, 40, 50), (0, 0, 0)]
+        {
+            let memory = Memory { anonymous: 0, limit: limit * MIB };
+            let near = |octets: u64| octets.div_ceil(MIB);
+            assert_eq!((near(memory.strangers_at()), near(memory.everybody_at())), (strangers, everybody), "{limit}");
+        }
+    }
+
+    #[test]
     fn what_a_start_would_take_counts() {
         let memory = Some(Memory { anonymous: 100 * MIB, limit: 400 * MIB });
         let figures = |messages| Figures { memory, messages, ..Figures::default() };
-        let looked = [(700_000, Nobody), (756_000, Strangers), (874_000, Strangers), (875_000, Everybody), (0, Nobody)];
+        let looked = [(700_000, Nobody), (743_100, Strangers), (862_000, Strangers), (863_000, Everybody), (0, Nobody)];
         looks(Want::Memory, Bounds::default(), &looked.map(|(messages, who)| (figures(messages), who)));
     }
 

@@ -20,10 +20,27 @@ use crate::message::queue_id::QueueId;
 pub struct Source {
     /// What it says of itself.
     pub header: Header,
-    /// All of it, up to where its acknowledged records end.
-    pub bytes: Vec<u8>,
-    /// Its records, as far as they are [needed](needed).
-    pub records: Vec<Needed>,
+    /// How long it is, up to where its acknowledged records end.
+    pub length: usize,
+    /// Contents that the records need.
+    contents: Vec<u8>,
+    /// Its records, as far as they are needed, with their places in `contents`.
+    records: Vec<Needed>,
+}
+
+impl Source {
+    /// Of a segment's bytes, which may go then.
+    #[must_use]
+    pub fn new(header: Header, bytes: &[u8], mut records: Vec<Needed>) -> Self {
+        let places = || records.iter().flat_map(|needed| &needed.accepted).map(|(_, range, _)| range);
+        let mut contents = Vec::with_capacity(places().map(ExactSizeIterator::len).sum());
+        for (_, range, _) in records.iter_mut().flat_map(|needed| &mut needed.accepted) {
+            let from = contents.len();
+            contents.extend_from_slice(bytes.get(range.clone()).unwrap_or_default());
+            *range = from..contents.len();
+        }
+        Self { header, length: bytes.len(), contents, records }
+    }
 }
 
 /// What is needed of one record.
@@ -114,8 +131,11 @@ fn is_change_needed(header: &Header, offset: u32, change: &Change, index: &Index
 pub fn write(sources: Vec<Source>) -> Result<Option<Rewritten>, postcard::Error> {
     let (Some(first), Some(last)) = (sources.first(), sources.last()) else { return Ok(None) };
     let (first, last) = (first.header, last.header);
-    let (mut bytes, mut moves) = (vec![0; header::LENGTH], Moves::default());
-    for Source { header, bytes: segment, records } in sources {
+    // What is not written to takes no memory, and growing would take it twice.
+    let (mut bytes, mut moves) =
+        (Vec::with_capacity(sources.iter().map(|source| source.length).sum()), Moves::default());
+    bytes.resize(header::LENGTH, 0);
+    for Source { header, contents: segment, records, .. } in sources {
         for Needed { offset, accepted, changes } in records {
             let to = four(bytes.len());
             moves.records.insert((header.number, offset), (last.number, to));

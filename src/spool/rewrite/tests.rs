@@ -91,7 +91,7 @@ impl Log {
         let source = |(header, bytes): &(Header, Vec<u8>)| {
             let frames = Frames::new((header.mark, header.format), bytes, header::LENGTH).map(Result::unwrap);
             let records = frames.filter_map(|frame| needed(header, frame, &self.index)).collect();
-            Source { header: *header, bytes: bytes.clone(), records }
+            Source::new(*header, bytes, records)
         };
         let sources: Vec<Source> = self.segments[from..=at].iter().map(source).collect();
         let Rewritten { bytes, moves } = write(sources).unwrap().unwrap();

@@ -66,7 +66,7 @@ impl Tidy {
             None => None,
         };
         let sparse = Sparse { number, before: before.as_ref().map(|before| before.header.number) };
-        let most = before.iter().map(|before| before.bytes.len()).sum::<usize>() + source.bytes.len() / 2;
+        let most = before.iter().map(|before| before.length).sum::<usize>() + source.length / 2;
         let sources: Vec<Source> = before.into_iter().chain([source]).collect();
         let path = self.layout.segment(number);
         let written = rewrite::write(sources).map_err(|e| SpoolError::Io(format!("{}: {e}", path.display())))?;
@@ -94,7 +94,7 @@ impl Tidy {
             let frame = frame.map_err(|_| Unreadable::Contents)?;
             records.extend(rewrite::needed(&opened.header, frame, &self.shared.lock().index));
         }
-        Ok(Source { header: opened.header, bytes: opened.bytes, records })
+        Ok(Source::new(opened.header, &opened.bytes, records))
     }
 
     fn put_in_force(&self, path: &Path, sparse: Sparse, rewritten: &Rewritten) -> Result<(), SpoolError> {
