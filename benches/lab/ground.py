@@ -11,7 +11,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = ROOT / "target/bench"
-FINGERPOST = ROOT / "target/release/fingerpost"
+FINGERPOST = ROOT / "target/dist/fingerpost"
 FLOOR = ROOT / "target/floor/release/floor"
 HARAKA = TARGET / "haraka/node_modules/Haraka/bin/haraka"
 
@@ -19,7 +19,7 @@ DOMAIN = "contoso.test"
 ENTRIES = 10_000  # of the directory in the common job: 2user@contoso.test, 4user@contoso.test and so on
 
 
-CARGO = ["cargo", "build", "--release", "--locked", "--quiet"]
+CARGO = ["cargo", "build", "--profile", "dist", "--locked", "--quiet"]
 
 
 def build():
@@ -29,7 +29,7 @@ def build():
 
 
 def build_fingerpost():
-    """The release build."""
+    """The build that is installed (profile `dist`)."""
     subprocess.run(CARGO, cwd=ROOT, check=True)
     TARGET.mkdir(parents=True, exist_ok=True)
 

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-PROGRAM = ROOT / "target/release/fingerpost"
+PROGRAM = ROOT / "target/dist/fingerpost"
 CONFIG = """
 [server]
 hostname = "mx.contoso.test"
