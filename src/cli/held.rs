@@ -71,7 +71,13 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// The addresses in a file, one a line: the first field where there are several, without a heading and comments.
 pub(super) fn addresses(file: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let octets = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let Ok(text) = String::from_utf8(octets) else {
+        bail!(
+            "{} is not in UTF-8: save it as such (`iconv -f UTF-16 -t UTF-8`, where Windows wrote it)",
+            file.display()
+        );
+    };
     let lines = listed(&text);
     if lines.is_empty() {
         bail!("{} has no address; write one a line", file.display());
@@ -102,6 +108,12 @@ fn plain(field: &str) -> &str {
 fn text(name: &str, list: &HeldList) -> String {
     if list.recipients == 0 {
         return format!("{name}: nothing is held\n");
+    }
+    if list.resuming {
+        return format!(
+            "{name}: changes were held when the server ended, and still are; which, is known as soon as it has read the \
+             directory (fingerpost directory stats)\n"
+        );
     }
     let heading = ["address", "from", "to", "since", "why"].map(str::to_owned).to_vec();
     let row = |held: &HeldAddress| {
@@ -158,6 +170,7 @@ mod tests {
         };
         let list = HeldList {
             recipients: 3,
+            resuming: false,
             addresses: vec![held("a@b.c", false), held("\"x, y\"@b.c", false), held("d@b.c", true)],
         };
         let written = csv(&list);

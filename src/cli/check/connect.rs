@@ -83,11 +83,10 @@ async fn directory_answers(config: &Config, built: &Directories, directory: &Arc
             format!("has {probe} twice: {}", entries.join(" and ")),
             "remove the address from one of them",
         ),
-        Lookup::AcceptsEverything(why) | Lookup::Held(why) | Lookup::Unavailable(why) => Finding::bad(
-            what,
-            format!("gives no clean answer: {why}"),
-            "see that urls, tls, bind_dn and password_file are right and that the server is up",
-        ),
+        Lookup::AcceptsEverything(why) | Lookup::Held(why) | Lookup::Unavailable(why) => {
+            let cure = "see that urls, tls, bind_dn and password_file are right and that the server is up";
+            Finding::bad(what, format!("gives no clean answer: {why}"), directory::cure(&why, cure))
+        }
     }
 }
 
