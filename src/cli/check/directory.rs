@@ -28,8 +28,9 @@ pub(super) async fn examine(built: &Directories, directory: &Arc<DirectoryConfig
     }
 }
 
-/// Tries each server of a directory that has several: a standby server that is dead shows only when it is needed.
-pub(super) async fn servers(built: &Directories, directory: &Arc<DirectoryConfig>) -> Vec<Finding> {
+/// Tries each server of a directory that has several: a standby server that is dead shows only when it is needed. What was
+/// found of the directory is not said again.
+pub(super) async fn servers(built: &Directories, directory: &Arc<DirectoryConfig>, answers: &Finding) -> Vec<Finding> {
     if !matches!(&directory.kind, DirectoryKind::Ldap(ldap) if ldap.urls.len() > 1) {
         return Vec::new();
     }
@@ -38,6 +39,7 @@ pub(super) async fn servers(built: &Directories, directory: &Arc<DirectoryConfig
         let what = format!("directory {}, server {}", directory.name, tried.url);
         match tried.result {
             Ok(()) => Finding::well(what, "answers"),
+            Err(why) if answers.says(&why) => Finding::doubtful(what, "is no use, for the same reason", "see above"),
             Err(why) => {
                 let cure =
                     cure(&why, "see that it is up, reached from here, and like the others; or take it out of urls");

@@ -13,10 +13,14 @@ impl Snapshot {
     pub fn report(&self) -> SnapshotReport {
         let served = self.served.load();
         let served = served.as_deref();
+        let (expected_addresses, expected_recipients) =
+            served.map_or((0, 0), |served| served.expected().counted(self.now().at));
         SnapshotReport {
             recipients: served.map(|served| served.current().count_entries()),
             age_seconds: self.age_seconds(),
             held: served.map_or(0, Served::held),
+            expected_addresses,
+            expected_recipients,
             reading: None,
             problem: None,
         }
