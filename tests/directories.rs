@@ -37,6 +37,8 @@ mod node;
 mod openldap;
 #[path = "directories/holding.rs"]
 mod holding;
+#[path = "directories/operators.rs"]
+mod operators;
 #[path = "directories/proxy.rs"]
 mod proxy;
 #[path = "directories/rights.rs"]

@@ -113,12 +113,13 @@ pub(super) async fn expect(
     }
 }
 
-/// The keys of addresses, one a line.
+/// The keys of addresses, one a line. What `held` lists beside addresses is taken as it is.
 fn keys(parts: &Parts, name: &str, body: &str) -> Result<Vec<String>, (StatusCode, Json<Failed>)> {
     let in_force = parts.current.load_full();
     let directories = in_force.resolver.directories();
     let key = |line: &str| match Address::parse(line) {
         Ok(address) => directories.key(name, &address).ok_or_else(|| no_snapshot(parts, name)),
+        Err(_) if directories.has_key(name, &line.to_lowercase()) => Ok(line.to_lowercase()),
         Err(error) => Err(failed(StatusCode::BAD_REQUEST, format!("`{line}` is not an address: {error}"))),
     };
     let keys = body.lines().map(str::trim).filter(|line| !line.is_empty()).map(key).collect::<Result<Vec<_>, _>>()?;

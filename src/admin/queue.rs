@@ -172,6 +172,9 @@ impl Standing {
                     times => format!(" (it may have arrived with {times} of them)"),
                 };
                 match why.as_str() {
+                    "" if *next_attempt <= UnixTime::steady() => {
+                        format!("tried {attempts} times{doubt}, due or under way: {last_error}")
+                    }
                     "" => format!("tried {attempts} times{doubt}, again at {next_attempt}: {last_error}"),
                     why => format!("tried {attempts} times{doubt}: {last_error}; waiting: {why}"),
                 }
@@ -187,6 +190,20 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_attempt_that_is_due_is_not_announced_for_the_past() {
+        let waiting = |next_attempt| Standing::Waiting {
+            attempts: 1,
+            next_attempt,
+            last_error: "451 4.4.1 down".to_owned(),
+            may_have_arrived: 0,
+            why: String::new(),
+        };
+        assert_eq!(waiting(UnixTime(0)).line(), "tried 1 times, due or under way: 451 4.4.1 down");
+        let later = UnixTime(UnixTime::steady().0 + 60);
+        assert_eq!(waiting(later).line(), format!("tried 1 times, again at {later}: 451 4.4.1 down"));
+    }
 
     #[test]
     fn the_manual_names_every_field_and_state() {

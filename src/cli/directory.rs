@@ -94,14 +94,17 @@ pub(super) async fn directory(config: &Path, command: DirectoryCommand) -> anyho
             Ok(if found { Outcome::Done } else { Outcome::No })
         }
         DirectoryCommand::Refresh { name, accept, only, output: FormatArgument { format } } => {
-            let (query, list) = match (accept, only) {
+            let (query, list) = match (accept, &only) {
                 (false, _) => ("", String::new()),
                 (true, None) => ("?accept", String::new()),
-                (true, Some(file)) => ("?accept&only", addresses(&file)?),
+                (true, Some(file)) => ("?accept&only", addresses(file)?),
             };
             let path = format!("/api/directories/{}/refresh{query}", escaped(&name));
             let refreshed: Refreshed = with_progress(&client, &name, client.send(&path, &list)).await?;
             print(format, &refreshed, |refreshed| read(&name, refreshed))?;
+            if let Some(file) = only.filter(|_| refreshed.turned == 0 && refreshed.held > 0) {
+                eprintln!("fingerpost: none of the addresses in {} is held", file.display());
+            }
             Ok(if refreshed.held == 0 { Outcome::Done } else { Outcome::No })
         }
         DirectoryCommand::Held { name, format } => held(&client, &name, format).await,

@@ -15,6 +15,10 @@ use crate::printable;
 /// What a spreadsheet takes for a formula begins so.
 const FORMULA: [char; 4] = ['=', '+', '-', '@'];
 
+/// What a column of addresses is called, by its letters.
+const HEADINGS: [&str; 7] =
+    ["address", "addresses", "emailaddress", "email", "mail", "primarysmtpaddress", "windowsemailaddress"];
+
 /// How the list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum ListFormat {
@@ -49,6 +53,7 @@ pub(super) async fn held(client: &Client, name: &str, format: ListFormat) -> any
 /// Announces changes.
 pub(super) async fn expect(client: &Client, name: &str, what: &Announced, during: Duration) -> anyhow::Result<Outcome> {
     let path = format!("/api/directories/{}/expect?seconds={}", escaped(name), during.as_secs());
+    let during = output::age(during.as_secs());
     let of = match (&what.only, what.count) {
         (Some(file), _) => {
             let told: Expecting = client.send(&format!("{path}&only"), &addresses(file)?).await?;
@@ -56,10 +61,13 @@ pub(super) async fn expect(client: &Client, name: &str, what: &Announced, during
         }
         (None, count) => {
             let told: Expecting = client.send(&format!("{path}&count={}", count.unwrap_or_default()), "").await?;
+            if told.expected == 0 {
+                output::text(&format!("{name}: no number of recipients is announced any more\n"));
+                return Ok(Outcome::Done);
+            }
             format!("{} recipients, whoever they are", told.expected)
         }
     };
-    let during = output::age(during.as_secs());
     output::text(&format!("{name}: changes of {of} neither count nor are held for the next {during}\n"));
     Ok(Outcome::Done)
 }
@@ -71,7 +79,13 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// The addresses in a file, one a line: the first field where there are several, without a heading and comments.
 pub(super) fn addresses(file: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let octets = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let Ok(text) = String::from_utf8(octets) else {
+        bail!(
+            "{} is not in UTF-8: save it as such (`iconv -f UTF-16 -t UTF-8`, where Windows wrote it)",
+            file.display()
+        );
+    };
     let lines = listed(&text);
     if lines.is_empty() {
         bail!("{} has no address; write one a line", file.display());
@@ -90,8 +104,14 @@ fn listed(text: &str) -> String {
         _ => line.split([',', ';', '\t']).next().unwrap_or_default().to_owned(),
     };
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(field);
-    let lines = lines.enumerate().filter(|(at, line)| *at > 0 || !line.eq_ignore_ascii_case("address"));
+    let lines = lines.enumerate().filter(|(at, line)| *at > 0 || !is_heading(line));
     lines.map(|(_, line)| plain(line.trim()).to_owned() + "\n").collect()
+}
+
+/// Whether a first line names a column: of `held`, of a migration batch of Exchange, of `Export-Csv`.
+fn is_heading(line: &str) -> bool {
+    let letters: String = line.chars().filter(char::is_ascii_alphabetic).collect();
+    !line.contains('@') && HEADINGS.contains(&&*letters.to_ascii_lowercase())
 }
 
 /// Without the apostrophe that [`quoted`] writes.
@@ -102,6 +122,12 @@ fn plain(field: &str) -> &str {
 fn text(name: &str, list: &HeldList) -> String {
     if list.recipients == 0 {
         return format!("{name}: nothing is held\n");
+    }
+    if list.resuming {
+        return format!(
+            "{name}: changes were held when the server ended, and still are; which, is known as soon as it has read the \
+             directory (fingerpost directory stats)\n"
+        );
     }
     let heading = ["address", "from", "to", "since", "why"].map(str::to_owned).to_vec();
     let row = |held: &HeldAddress| {
@@ -158,6 +184,7 @@ mod tests {
         };
         let list = HeldList {
             recipients: 3,
+            resuming: false,
             addresses: vec![held("a@b.c", false), held("\"x, y\"@b.c", false), held("d@b.c", true)],
         };
         let written = csv(&list);
@@ -176,6 +203,9 @@ mod tests {
             ("\u{feff}Address,From\r\nA@b.c,mailbox\r\n\r\n# b@b.c\r\nc@b.c;x\r\n", "A@b.c\nc@b.c\n"),
             ("\"a@b.c\",x\n\"d e\"@b.c\n", "a@b.c\n\"d e\"@b.c\n"),
             ("# nobody\n", ""),
+            ("\"EmailAddress\",\"MailboxType\"\r\n\"a@b.c\",\"x\"\r\n", "a@b.c\n"),
+            ("E-mail address\na@b.c\n", "a@b.c\n"),
+            ("anna\nmail\n", "anna\nmail\n"),
             ("'+a@b.c,x\n'o@b.c\n", "+a@b.c\n'o@b.c\n"),
         ] {
             assert_eq!(listed(written), read, "{written:?}");

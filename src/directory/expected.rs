@@ -57,6 +57,13 @@ impl Expected {
         self.any.map_or(0, |(count, _)| count)
     }
 
+    /// How many addresses are announced now, and how many recipients whoever they are.
+    #[must_use]
+    pub fn counted(&self, now: QueueTime) -> (usize, usize) {
+        let any = self.any.filter(|(_, until)| now < *until).map_or(0, |(count, _)| count);
+        (self.only.values().filter(|until| now < **until).count(), any)
+    }
+
     /// So many of them have.
     pub fn use_up(&mut self, count: usize) {
         self.any = self.any.map(|(left, until)| (left.saturating_sub(count), until)).filter(|(left, _)| *left > 0);

@@ -169,6 +169,13 @@ impl Directories {
         Some(self.ldap(name)?.key(address))
     }
 
+    /// Whether the directory has that key in memory, or had it before changes were held: `held` and `export` list keys that
+    /// are no addresses, such as Exchange's own names.
+    #[must_use]
+    pub fn has_key(&self, name: &str, key: &str) -> bool {
+        self.entries(name).is_some_and(|served| [served.current(), served.latest()].iter().any(|view| view.has(key)))
+    }
+
     /// All that the directory holds in memory; `None`: it is asked for each recipient, or was not read yet.
     #[must_use]
     pub fn entries(&self, name: &str) -> Option<Arc<Served>> {

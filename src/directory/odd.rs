@@ -38,6 +38,12 @@ pub fn is_lack(text: &str) -> bool {
     text.starts_with(ONE) && text.ends_with(CURE)
 }
 
+/// Whether the reason why an answer is none is such a text: of the probe, or of whoever was asked about.
+#[must_use]
+pub fn is_for_a_lack(reason: &str) -> bool {
+    reason.ends_with(CURE)
+}
+
 /// Whether the entry's addresses are among what it lacks.
 #[must_use]
 pub fn lacks_addresses(text: &str) -> bool {

@@ -295,7 +295,7 @@ impl Remembered {
     pub fn held_list(&self) -> HeldList {
         let mut addresses: Vec<HeldAddress> = self.held.values().map(|waits| waits.row.clone()).collect();
         addresses.sort_by(|one, other| one.address.cmp(&other.address));
-        HeldList { recipients: addresses.len(), addresses }
+        HeldList { recipients: addresses.len(), addresses, resuming: false }
     }
 
     /// How many wait.

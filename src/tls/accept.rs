@@ -13,6 +13,20 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::config::CertificateFiles;
 use crate::time::UnixTime;
 
+/// Why the library does not take them, where its own words say nothing to who made them.
+fn in_words(cause: &rustls::Error) -> String {
+    match cause {
+        rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch) => {
+            "they do not belong together".to_owned()
+        }
+        other if other.to_string().contains("UnsupportedCertVersion") => {
+            "it is not of X.509 version 3; issue it anew with extensions (`openssl x509 -req` needs -extfile)"
+                .to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
 /// What is wrong with a certificate or its key.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
@@ -28,7 +42,7 @@ pub enum CertificateError {
     #[error("{0}: there is no certificate in this file; it must hold the chain as PEM, the server's own first")]
     NoCertificate(String),
     /// Key and certificate do not belong together, or are of a kind that TLS does not know.
-    #[error("{certificate}: the certificate cannot be used with {key}: {cause}")]
+    #[error("{certificate}: the certificate cannot be used with {key}: {}", in_words(cause))]
     Unusable {
         /// The certificate file.
         certificate: String,
@@ -154,11 +168,21 @@ mod tests {
             ("one.crt", "missing", "missing"),
             ("empty", "one.key", "empty: there is no certificate"),
             ("one.crt", "empty", "empty"),
-            ("one.crt", "two.key", "cannot be used with"),
+            ("one.crt", "two.key", "two.key: they do not belong together"),
             ("one.key", "one.key", "one.key: there is no certificate"),
         ] {
             let error = load(&files(certificate, key)).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
         }
+    }
+
+    #[test]
+    fn what_openssl_makes_without_extensions_is_told() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("")]
+        struct UnsupportedCertVersion;
+        let why = rustls::CertificateError::Other(rustls::OtherError(Arc::new(UnsupportedCertVersion)));
+        let said = in_words(&rustls::Error::InvalidCertificate(why));
+        assert!(said.starts_with("it is not of X.509 version 3"), "{said}");
     }
 }

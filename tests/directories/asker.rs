@@ -120,6 +120,11 @@ impl Asker {
         self.directory.report().unwrap().held
     }
 
+    /// What `fingerpost status` says is wrong.
+    pub fn trouble(&self) -> Vec<String> {
+        self.directory.trouble()
+    }
+
     /// How the snapshot is.
     pub fn report(&self) -> SnapshotReport {
         self.directory.report().unwrap()

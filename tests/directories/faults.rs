@@ -32,7 +32,7 @@ async fn a_wrong_base_is_no_not_found() {
     let slapd = Slapd::start();
     slapd.add(&format!("dn: ou=empty,{BASE}\nobjectClass: organizationalUnit\nou: empty\n"));
     for (base, words) in [
-        ("dc=contoso,dc=net", "check base"),
+        ("dc=contoso,dc=net", "`dc=contoso,dc=net`"),
         ("ou=gone,dc=contoso,dc=com", "32"),
         ("nonsense", "34"),
         ("ou=empty,dc=contoso,dc=com", "check base and rights"),

@@ -56,6 +56,8 @@ async fn an_emptied_folder_turns_no_more_around_than_the_limit() {
     assert_eq!(all(&asker).await, expected);
     assert_eq!(asker.answer_any("eve@contoso.com").await, Said::Found(Kind::Mailbox));
     assert_eq!(asker.metrics.directory_changes_held.with_label_values(&["ad"]).get(), CROWD as i64 - 3);
+    let held = format!("changes of {} recipients are held, and their mail gets 451", CROWD - 3);
+    assert!(asker.trouble().iter().any(|trouble| trouble.starts_with(&held)), "{:?}", asker.trouble());
     // A next hop does not know one of them: what the directory says then is believed, once.
     assert_eq!(asker.ask("crowd19@contoso.com").await, Said::NotFound);
     assert_eq!(asker.answer_any("crowd19@contoso.com").await, Said::Held);

@@ -48,9 +48,10 @@ async fn directories(config: &Config) -> Vec<Finding> {
         };
     let mut findings = Vec::new();
     for directory in &config.directories {
-        findings.push(directory_answers(config, &built, directory).await);
-        findings.extend(directory::examine(&built, directory).await);
-        findings.extend(directory::servers(&built, directory).await);
+        let answers = directory_answers(config, &built, directory).await;
+        let examined = directory::examine(&built, directory).await;
+        let servers = directory::servers(&built, directory, &answers).await;
+        findings.extend([vec![answers], examined, servers].concat());
     }
     findings
 }
@@ -83,11 +84,10 @@ async fn directory_answers(config: &Config, built: &Directories, directory: &Arc
             format!("has {probe} twice: {}", entries.join(" and ")),
             "remove the address from one of them",
         ),
-        Lookup::AcceptsEverything(why) | Lookup::Held(why) | Lookup::Unavailable(why) => Finding::bad(
-            what,
-            format!("gives no clean answer: {why}"),
-            "see that urls, tls, bind_dn and password_file are right and that the server is up",
-        ),
+        Lookup::AcceptsEverything(why) | Lookup::Held(why) | Lookup::Unavailable(why) => {
+            let cure = "see that urls, tls, base, bind_dn and password_file are right and that the server is up";
+            Finding::bad(what, format!("gives no clean answer: {why}"), directory::cure(&why, cure))
+        }
     }
 }
 

@@ -13,6 +13,9 @@ use crate::smtp::address::Address;
 const SLOW: Duration = Duration::from_millis(100);
 /// Kerberos takes no more (RFC 4120 7.5.8), and logs cannot be compared.
 const FAR_OFF: u64 = 300;
+/// Where an account may not read what an answer rests on.
+const RIGHT: &str = "give the account the right to read the attribute (the profile's page, \"Rights\", has the commands), then \
+                     `fingerpost directory refresh NAME`; where it may, correct the entries: their mail is answered 451";
 
 /// Looks; a directory that does not answer was told of already.
 pub(super) async fn examine(built: &Directories, directory: &Arc<DirectoryConfig>) -> Vec<Finding> {
@@ -25,8 +28,9 @@ pub(super) async fn examine(built: &Directories, directory: &Arc<DirectoryConfig
     }
 }
 
-/// Tries each server of a directory that has several: a standby server that is dead shows only when it is needed.
-pub(super) async fn servers(built: &Directories, directory: &Arc<DirectoryConfig>) -> Vec<Finding> {
+/// Tries each server of a directory that has several: a standby server that is dead shows only when it is needed. What was
+/// found of the directory is not said again.
+pub(super) async fn servers(built: &Directories, directory: &Arc<DirectoryConfig>, answers: &Finding) -> Vec<Finding> {
     if !matches!(&directory.kind, DirectoryKind::Ldap(ldap) if ldap.urls.len() > 1) {
         return Vec::new();
     }
@@ -35,13 +39,20 @@ pub(super) async fn servers(built: &Directories, directory: &Arc<DirectoryConfig
         let what = format!("directory {}, server {}", directory.name, tried.url);
         match tried.result {
             Ok(()) => Finding::well(what, "answers"),
+            Err(why) if answers.says(&why) => Finding::doubtful(what, "is no use, for the same reason", "see above"),
             Err(why) => {
-                let cure = "see that it is up, reached from here, and like the others; or take it out of urls";
+                let cure =
+                    cure(&why, "see that it is up, reached from here, and like the others; or take it out of urls");
                 Finding::doubtful(what, format!("does not answer as it should: {why}"), cure)
             }
         }
     };
     tried.into_iter().map(finding).collect()
+}
+
+/// What to do about a reason; `else_do` where it is no right that is missing.
+pub(super) fn cure(why: &str, else_do: &'static str) -> &'static str {
+    if odd::is_for_a_lack(why) { RIGHT } else { else_do }
 }
 
 fn findings(what: &str, reader: &str, examined: &Examination) -> Vec<Finding> {
@@ -59,8 +70,7 @@ fn findings(what: &str, reader: &str, examined: &Examination) -> Vec<Finding> {
     for (group, count) in &examined.odd {
         let among = if examined.is_whole { "" } else { "of those read so far, " };
         let cure = if odd::is_lack(group) {
-            "give that account the right to read the attribute, as the profile's page shows; where it may, correct the \
-             entries: their mail is answered 451"
+            RIGHT
         } else {
             "correct the entries: `fingerpost directory lookup ADDRESS` says what becomes of one's mail"
         };

@@ -76,6 +76,11 @@ impl Finding {
     }
 
     /// A line, and its cure on another.
+    /// Whether it is bad for that reason.
+    fn says(&self, why: &str) -> bool {
+        matches!(&self.result, Found::Bad { found, .. } if found.contains(why))
+    }
+
     fn text(&self) -> String {
         match &self.result {
             Found::Well { found } => format!("ok      {}: {found}\n", self.what),

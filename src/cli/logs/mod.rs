@@ -66,7 +66,8 @@ fn text() -> Text {
 /// # Errors
 /// The filter cannot be read.
 pub(super) fn start(format: LogFormat, filter: &str) -> anyhow::Result<Flushed> {
-    let filter = EnvFilter::try_new(filter)
+    // What the LDAP library says in its own words is said by `directory` in ours, with what to do.
+    let filter = EnvFilter::try_new(format!("ldap3=off,{filter}"))
         .with_context(|| format!("`--log {filter}` is not a filter; write a level or TARGET=LEVEL, such as `info`"))?;
     let shape = Arc::new(Shape::of(format));
     let of_thread = shape.clone();

@@ -4,11 +4,26 @@
 
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
+use crate::time::UnixTime;
+
 /// The words, with the library's own behind them.
 pub(super) fn in_words(error: &Error) -> String {
     match words(error) {
-        Some((what, cure)) => format!("{what}; {cure} ({error})"),
+        Some((what, cure)) => format!("{what}; {cure} ({})", details(error)),
         None => format!("TLS fails: {error}"),
+    }
+}
+
+/// What the library says; its times are seconds, and ours stands before every line of the log.
+fn details(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
+            format!("it ended at {}", UnixTime(not_after.as_secs()))
+        }
+        Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
+            format!("it begins at {}", UnixTime(not_before.as_secs()))
+        }
+        other => other.to_string(),
     }
 }
 

@@ -115,12 +115,15 @@ impl Opener {
     pub(super) fn tell(&self, in_use: &Server) {
         for (server, standing) in self.servers.iter().zip(self.standings().iter_mut()) {
             match &standing.trouble {
-                Some(trouble) if !standing.told => tracing::warn!(
-                    directory = %self.name,
-                    "server {} does not answer as it should, {} is used: {trouble}",
-                    server.url,
-                    in_use.url
-                ),
+                Some(trouble) if !standing.told => {
+                    // The one in use may be no use either, where none is.
+                    let instead = if server.url == in_use.url { "" } else { &format!(", {} is used", in_use.url) };
+                    tracing::warn!(
+                        directory = %self.name,
+                        "server {} does not answer as it should{instead}: {trouble}",
+                        server.url
+                    );
+                }
                 None if standing.told => tracing::info!(directory = %self.name, "server {} answers again", server.url),
                 Some(_) | None => continue,
             }

@@ -107,6 +107,16 @@ impl Failure {
         }
     }
 
+    /// Says which base is none: there may be several.
+    fn below(self, base: &str) -> Self {
+        match self {
+            Self::Refused { doing, code: code @ (10 | 32), text } => {
+                Self::Refused { doing, code, text: format!(" `{}`{text}", base.escape_debug()) }
+            }
+            other => other,
+        }
+    }
+
     /// Passes on success.
     pub(super) fn check(doing: &'static str, result: &LdapResult) -> Result<(), Self> {
         if result.rc == 0 {
@@ -264,7 +274,7 @@ async fn collect(mut ldap: Ldap, search: Search<'_>, most: Most) -> Result<(Repl
         }
     }
     let result = stream.finish().await;
-    Failure::check("the search", &result)?;
+    Failure::check("the search", &result).map_err(|failure| failure.below(base))?;
     Ok((reply, result.ctrls))
 }
 
@@ -325,13 +335,14 @@ fn meaning(doing: &str, code: u32, text: &str) -> &'static str {
     match code {
         1 => "operations error; is the bind missing?",
         3 => "time limit exceeded",
-        4 => "size limit exceeded",
+        4 => "size limit exceeded; allow the account to read all entries at once: `limits` in OpenLDAP",
         7 => "authentication method not supported",
         8 => "stronger authentication required; use ldaps:// or start_tls",
         10 => "referral; ask the server that it names",
         11 => "administrative limit exceeded",
+        12 => "a control is not there; OpenLDAP streams changes by `overlay syncprov` on the database",
         13 => "confidentiality required; use ldaps:// or start_tls",
-        32 => "no such object; check base",
+        32 => "no such object; check base, and that the account may see it",
         34 => "invalid DN syntax; check base and bind_dn",
         48 => "inappropriate authentication",
         49 => reason::of(text).unwrap_or("invalid credentials; check bind_dn and password_file"),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 use super::LdapDirectory;
+use super::holding::Holding;
 use super::search::Failure;
 use super::supervisor::State;
 
@@ -34,12 +35,22 @@ impl LdapDirectory {
         tried
     }
 
-    /// Why it does not answer; where it does, which servers were no use when they were last tried.
-    pub(in crate::directory) fn trouble(&self) -> Vec<String> {
-        match self.asker.pulse.trouble() {
+    /// Why it does not answer; where it does, which servers were no use when they were last tried. And what is held where no
+    /// snapshot says so.
+    #[must_use]
+    pub fn trouble(&self) -> Vec<String> {
+        let mut trouble = match self.asker.pulse.trouble() {
             Some(cause) => vec![cause.to_string()],
             None => self.opener.trouble(),
+        };
+        let held = self.holding.as_ref().map_or(0, Holding::held);
+        if held > 0 {
+            let name = &self.asker.name;
+            trouble.push(format!(
+                "changes of {held} recipients are held, and their mail gets 451: see fingerpost directory held {name}"
+            ));
         }
+        trouble
     }
 
     /// Has what was given up tried again, a rejected password too, and waits for what comes of it.

@@ -147,11 +147,7 @@ impl Snapshot {
                     (Position::Unknown, None)
                 };
                 let served = self.empty.clone().resumed(loaded.view, kept);
-                telling::tell(
-                    name,
-                    0,
-                    if served.is_holding() { Outcome::Held(served.held()) } else { Outcome::Taken(0) },
-                );
+                telling::tell_resumed(name, &served);
                 self.served.store(Some(served.into()));
                 *self.contact() = Contact::saved(position, loaded.at.of_day(), whole);
                 *self.journal() = Some(journal);
@@ -351,8 +347,7 @@ impl Snapshot {
     }
 
     fn publish(&self, served: Served, outcome: Outcome) {
-        let before = self.served.load().as_deref().map_or(0, Served::held);
-        telling::tell(&self.name, before, outcome);
+        telling::tell(&self.name, self.served.load().as_deref(), outcome);
         self.served.store(Some(served.into()));
         self.version.fetch_add(1, Ordering::Relaxed);
         self.measure();

@@ -138,7 +138,11 @@ impl Served {
             _ if way == Way::Nowhere => held.view.lookup(key),
             Lookup::Found(recipient) if !self.rules.same(way, latest) => {
                 let since = held.since_of(key);
-                let rule = format!("{}; held since {since}: the directory has {latest} now", recipient.rule);
+                let now = match latest {
+                    Way::Doubtful => "what the directory has now is unclear".to_owned(),
+                    latest => format!("the directory has {latest} now"),
+                };
+                let rule = format!("{}; held since {since}: {now}", recipient.rule);
                 Lookup::Found(Arc::new(Recipient { rule: rule.into(), ..Recipient::clone(&recipient) }))
             }
             lookup => lookup,
@@ -185,6 +189,12 @@ impl Served {
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.as_ref().map_or(0, Held::recipients)
+    }
+
+    /// Whether changes are held of which nobody knows yet what they are: the program was started again.
+    #[must_use]
+    pub fn is_resuming(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.is_resuming)
     }
 
     /// Whether changes are held.

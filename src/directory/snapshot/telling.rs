@@ -13,10 +13,14 @@ impl Snapshot {
     pub fn report(&self) -> SnapshotReport {
         let served = self.served.load();
         let served = served.as_deref();
+        let (expected_addresses, expected_recipients) =
+            served.map_or((0, 0), |served| served.expected().counted(self.now().at));
         SnapshotReport {
             recipients: served.map(|served| served.current().count_entries()),
             age_seconds: self.age_seconds(),
             held: served.map_or(0, Served::held),
+            expected_addresses,
+            expected_recipients,
             reading: None,
             problem: None,
         }
@@ -35,17 +39,30 @@ impl Snapshot {
 }
 
 /// One line where changes begin to be held, or no longer are.
-pub(super) fn tell(name: &str, before: usize, outcome: Outcome) {
+pub(super) fn tell(name: &str, before: Option<&Served>, outcome: Outcome) {
+    let (was_held, was_told) =
+        before.map_or((false, false), |before| (before.is_holding(), before.is_holding() && !before.is_resuming()));
     match outcome {
-        Outcome::Held(recipients) if before == 0 => tracing::error!(
+        Outcome::Held(recipients) if !was_told => tracing::error!(
             directory = name,
             recipients,
             "changes that would turn the mail of too many recipients around are held: look at the directory; if they are \
              meant, `fingerpost directory refresh {name} --accept` takes them; `fingerpost directory held {name}` lists them"
         ),
-        Outcome::Taken(recipients) if before > 0 => {
+        Outcome::Taken(recipients) if was_held => {
             tracing::info!(directory = name, recipients, "no changes are held any more");
         }
         Outcome::Held(_) | Outcome::Taken(_) => {}
+    }
+}
+
+/// The same at a start: which they are is not known before the directory was read.
+pub(super) fn tell_resumed(name: &str, served: &Served) {
+    if served.is_resuming() {
+        tracing::error!(
+            directory = name,
+            "changes were held at the end and still are: `fingerpost directory held {name}` lists them as soon as the \
+             directory has been read"
+        );
     }
 }

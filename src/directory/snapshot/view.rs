@@ -123,6 +123,12 @@ impl View {
         }
     }
 
+    /// Whether an entry claims that key.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        !self.owners(key).is_empty()
+    }
+
     /// Where mail for the address with that key goes.
     #[must_use]
     pub fn way(&self, key: &str) -> Way<'_> {

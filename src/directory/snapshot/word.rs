@@ -16,7 +16,8 @@ impl Snapshot {
     pub fn accept(&self, accept: &Accept) -> usize {
         let _turn = self.turn();
         let mut served = self.serving();
-        if !served.is_holding() {
+        // What nobody has seen cannot be meant.
+        if !served.is_holding() || served.is_resuming() {
             return 0;
         }
         let turned = match accept {

@@ -9,6 +9,7 @@ use crate::directory::known::Id;
 use crate::directory::snapshot::view::{View, Way};
 use crate::directory::snapshot::window::Window;
 use crate::fast_map::{FastMap, FastSet};
+use crate::recipient::Lookup;
 use crate::time::UnixTime;
 
 /// What waits.
@@ -75,8 +76,11 @@ pub(super) fn hash(key: &str) -> Id {
 pub struct HeldList {
     /// So many recipients are concerned; each may have several addresses.
     pub recipients: usize,
-    /// By address.
+    /// By address; other names of a recipient stand behind the addresses.
     pub addresses: Vec<HeldAddress>,
+    /// The program was started again, and what the directory has is not known yet: nor is what is held of it.
+    #[serde(default)]
+    pub resuming: bool,
 }
 
 /// One address.
@@ -113,7 +117,7 @@ impl Served {
         self.current.each_key(&mut |key| {
             let (from, to) = (self.current.way(key), held.view.way(key));
             if !matches!(from, Way::Nowhere | Way::Doubtful) && !self.rules.same(from, to) {
-                addresses.push(row(key, from, to, why(to).to_owned()));
+                addresses.push(row(key, from, to, why(to, &held.view.lookup(key))));
             }
         });
         for (key, connector) in &held.withheld {
@@ -128,16 +132,19 @@ impl Served {
                 addresses.push(HeldAddress { since: undo.since, in_force: true, ..of });
             }
         }
-        addresses.sort_by(|one, other| (one.in_force, &one.address).cmp(&(other.in_force, &other.address)));
+        let place = |held: &HeldAddress| (held.in_force, !held.address.contains('@'));
+        addresses.sort_by(|one, other| (place(one), &one.address).cmp(&(place(other), &other.address)));
         addresses.dedup_by(|one, other| one.address == other.address && one.in_force == other.in_force);
-        HeldList { recipients: held.recipients(), addresses }
+        HeldList { recipients: held.recipients(), addresses, resuming: held.is_resuming }
     }
 }
 
-fn why(to: Way<'_>) -> &'static str {
-    match to {
-        Way::Nowhere => "taken away",
-        Way::Doubtful => "several entries have it, or its entry is unclear",
-        Way::Here(_) | Way::Target(_) => "turned",
+fn why(to: Way<'_>, latest: &Lookup) -> String {
+    match (to, latest) {
+        (Way::Nowhere, _) => "taken away".to_owned(),
+        (Way::Here(_) | Way::Target(_), _) => "turned".to_owned(),
+        (Way::Doubtful, Lookup::Ambiguous(entries)) => format!("{} entries have it now", entries.len()),
+        (Way::Doubtful, Lookup::Unavailable(why)) => why.to_string(),
+        (Way::Doubtful, _) => "its entry is unclear".to_owned(),
     }
 }

@@ -1,0 +1,102 @@
+//! What an operator sees of changes that are held, and does about them, by the commands of the manual: on Samba's Active
+//! Directory with Exchange's attributes.
+
+use std::path::Path;
+
+use crate::support::fingerpost::Fingerpost;
+use crate::support::samba_ad::{BASE, READER, SambaAd};
+
+const PEOPLE: usize = 14;
+
+fn node(samba: &SambaAd, password: &Path) -> Fingerpost {
+    let node = Fingerpost::prepare();
+    node.write(
+        "fingerpost.toml",
+        &format!(
+            "[server]\nhostname = \"mx.contoso.test\"\nstate_dir = \"{{folder}}/state\"\n\n\
+             [admin]\nmetrics_bind = \"{{metrics}}\"\nbind = \"{{admin}}\"\n\n\
+             [[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\n\n\
+             [[accepted_domain]]\ndomain = \"contoso.test\"\ndeliver_to = \"exchange\"\n\n\
+             [[send_connector]]\nname = \"exchange\"\nsmart_hosts = [\"[127.0.0.1]:9\"]\n\n\
+             [spool]\nmin_free = \"16MiB\"\n\n\
+             [[directory]]\nname = \"ad\"\nprofile = \"active-directory\"\nurls = [\"{}\"]\nbase = [\"{BASE}\"]\n\
+             bind_dn = \"{READER}\"\npassword_file = \"{}\"\ntls = {{ ca = \"{}\" }}\n\
+             probe = \"postmaster@contoso.test\"\n",
+            samba.tls_url(),
+            password.display(),
+            samba.ca().display()
+        ),
+    );
+    node
+}
+
+/// What a command of `fingerpost directory` prints, and its exit code.
+fn directory(node: &Fingerpost, arguments: &[&str]) -> (String, Option<i32>) {
+    let output = node.run(&[&["directory"], arguments].concat());
+    (String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(), output.status.code())
+}
+
+fn person(n: usize, change: &str) -> String {
+    format!("dn: CN=u{n},CN=Users,{BASE}\nchangetype: {change}\n\n")
+}
+
+#[test]
+fn the_list_of_what_is_held_can_be_handed_back_as_it_is() {
+    let mut samba = SambaAd::start();
+    let password = samba.add_reader();
+    let remote = "objectClass: user\nmsExchRecipientTypeDetails: 2147483648";
+    let people = (0..PEOPLE).map(|n| {
+        let own = format!(
+            "add\n{remote}\nsAMAccountName: u{n}\nproxyAddresses: SMTP:u{n}@contoso.test\nmailNickname: u{n}\n\
+             legacyExchangeDN: /o=Contoso/ou=EU/cn=Recipients/cn=u{n}\ntargetAddress: SMTP:u{n}@other.example"
+        );
+        person(n, &own)
+    });
+    samba.modify(&people.collect::<String>());
+    let mut node = node(&samba, &password);
+    node.start();
+    assert_eq!(directory(&node, &["refresh", "ad"]).1, Some(0));
+
+    // Exchange's own names stand behind the addresses, and are taken like them.
+    samba.modify(&(0..8).map(|n| person(n, "delete")).collect::<String>());
+    let (told, code) = directory(&node, &["refresh", "ad"]);
+    assert!(told.contains("it would for 8 more") && code == Some(1), "{told}");
+    let (listed, _) = directory(&node, &["held", "ad", "--format", "csv"]);
+    let names: Vec<&str> = listed.lines().map(|line| line.split(',').next().unwrap()).collect();
+    assert_eq!((names.len(), names[1], names[9]), (17, "u0@contoso.test", "/o=contoso/ou=eu/cn=recipients/cn=u0"));
+    node.write("nobody.txt", "nobody@contoso.test\n");
+    let list = node.path("nobody.txt");
+    let (told, code) = directory(&node, &["refresh", "ad", "--accept", "--only", list.to_str().unwrap()]);
+    assert!(told.contains("none of the addresses in") && code == Some(1), "{told}");
+    node.write("held.csv", &listed);
+    let list = node.path("held.csv");
+    let (told, code) = directory(&node, &["refresh", "ad", "--accept", "--only", list.to_str().unwrap()]);
+    assert!(told.contains("mail for 8 of them takes another way") && code == Some(0), "{told}");
+
+    // A right that is withdrawn: the list says what is wrong.
+    let left: Vec<String> = (8..PEOPLE).map(|n| format!("CN=u{n},CN=Users,")).collect();
+    samba.hide_of(&left, &["targetAddress"]);
+    directory(&node, &["refresh", "ad"]);
+    let (listed, _) = directory(&node, &["held", "ad"]);
+    assert!(listed.starts_with("ad: 6 recipients, 12 addresses held\n"), "{listed}");
+    assert!(
+        listed.contains("of type RemoteUserMailbox without targetAddress: may the bind account read it?"),
+        "{listed}"
+    );
+
+    // After a restart without the directory nobody knows what is held, and so nobody can mean it.
+    node.stop();
+    samba.stop();
+    node.start();
+    let (told, code) = directory(&node, &["held", "ad"]);
+    assert!(told.contains("changes were held when the server ended, and still are") && code == Some(1), "{told}");
+    assert_eq!(directory(&node, &["refresh", "ad", "--accept"]).1, Some(2));
+    assert_eq!(node.metric("fingerpost_directory_changes_held{directory=\"ad\"}"), Some(1.0));
+    samba.restart();
+    // It says `try again` while it is being connected to.
+    let again = || Some(directory(&node, &["refresh", "ad"])).filter(|(_, code)| *code != Some(2));
+    let (told, code) = (0..50).find_map(|_| again()).unwrap();
+    assert!(told.contains("it would for 6 more") && code == Some(1), "{told}");
+    let log = node.log();
+    assert!(log.contains("changes were held at the end and still are") && !log.contains("log.target"), "{log}");
+}
