@@ -256,12 +256,12 @@ fn doors(parts: &Parts, config: &Config) -> Vec<Door> {
 }
 
 fn domains(config: &Config) -> Vec<Accepted> {
-    let accepted = |domain: &crate::routing::accepted_domain::AcceptedDomain| Accepted {
+    let accepted = |domain: crate::routing::accepted_domain::Accepted<'_>| Accepted {
         domain: domain.pattern.to_string(),
         r#type: domain.kind.as_str().into(),
-        deliver_to: domain.deliver_to.as_deref().unwrap_or_default().to_owned(),
+        deliver_to: domain.deliver_to.map_or_else(String::new, ToString::to_string),
     };
-    config.routing.accepted.all.iter().map(accepted).collect()
+    config.routing.accepted.iter().map(accepted).collect()
 }
 
 fn directories(parts: &Parts, config: &Config) -> Vec<Asked> {
