@@ -88,6 +88,9 @@ pub struct Asked {
     /// Why it does not, or which of its servers do not.
     #[serde(default)]
     pub trouble: Vec<String>,
+    /// How many addresses `fingerpost_directory_conflicts` counts for it.
+    #[serde(default)]
+    pub conflicts: i64,
     /// How fresh its snapshot is; `None`: it keeps none.
     pub snapshot: Option<SnapshotReport>,
 }
@@ -270,6 +273,7 @@ fn directories(parts: &Parts, config: &Config) -> Vec<Asked> {
         kind: directory.kind.name().to_owned(),
         state: Health::of(&parts.metrics.directory_up.with_label_values(&[&*directory.name])),
         trouble: parts.current.load().resolver.directories().trouble(&directory.name),
+        conflicts: parts.metrics.directory_conflicts.with_label_values(&[&*directory.name]).get(),
         snapshot: parts.current.load().resolver.directories().snapshot(&directory.name),
     };
     config.directories.iter().map(asked).collect()
