@@ -5,13 +5,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fingerpost::cli::{self, Arguments, Outcome};
+use fingerpost::give_back;
 
 /// A message takes some hundred small allocations, on any thread (docs/performance.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    no_huge_pages();
+    give_back::no_huge_pages();
     // First of all: with two providers compiled in by accident rustls would have none to choose.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let arguments = Arguments::parse();
@@ -24,14 +25,6 @@ fn main() -> ExitCode {
         Ok(Outcome::No) => ExitCode::from(1),
         Err(error) => failed(&error),
     }
-}
-
-/// Memory is taken by the page of 4 KiB, not of 2 MiB. The allocator asks for huge pages, of which one octet in use keeps
-/// the whole, and the kernel makes more of them while we rest: an empty server took 20 MiB for 2, and after a reload of
-/// 100,000 domains what had been freed came back by and by.
-fn no_huge_pages() {
-    // Where the kernel knows none there is nothing to turn off.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// Threads that serve sessions: half of the processors. A message is little work, and workers that wake one another for
