@@ -51,7 +51,7 @@ impl Domains {
     #[must_use]
     pub fn of(accepted: &AcceptedDomains) -> Self {
         Self {
-            accepted: accepted.all.iter().map(|domain| domain.pattern.to_string()).collect(),
+            accepted: accepted.iter().map(|domain| domain.pattern.to_string()).collect(),
             removed: accepted.removed.iter().map(|(pattern, at)| (pattern.to_string(), *at)).collect(),
         }
     }
@@ -94,7 +94,7 @@ impl Domains {
         let earlier = self.removed.iter().map(|(domain, at)| (domain, *at));
         let last = self.accepted.iter().map(|domain| (domain, now));
         let removed = earlier.chain(last).filter_map(|(domain, at)| Some((pattern(domain).ok()?, at)));
-        removed.filter(|(domain, at)| now.since(*at) < KEPT && !accepted.by_pattern.contains_key(domain)).collect()
+        removed.filter(|(domain, at)| now.since(*at) < KEPT && !accepted.has(domain)).collect()
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
             deliver_to: None,
         };
         let removed = removed.iter().map(|(text, at)| (pattern(text).unwrap(), UnixTime(*at))).collect();
-        AcceptedDomains::new(domains.iter().map(domain).collect(), removed)
+        AcceptedDomains::new(domains.iter().map(domain), removed)
     }
 
     #[test]

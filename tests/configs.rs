@@ -241,7 +241,7 @@ fn same(one: &Config, other: &Config) -> bool {
     one.server == other.server
         && one.admin == other.admin
         && one.receive_connectors == other.receive_connectors
-        && one.routing.accepted.all == other.routing.accepted.all
+        && one.routing.accepted.iter().eq(other.routing.accepted.iter())
         && one.directories == other.directories
         && one.send_connectors == other.send_connectors
         && one.reports == other.reports

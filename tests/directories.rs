@@ -17,6 +17,8 @@ mod active_directory;
 mod asker;
 #[path = "directories/call_ahead.rs"]
 mod call_ahead;
+#[path = "directories/conflicts.rs"]
+mod conflicts;
 #[path = "directories/connection.rs"]
 mod connection;
 #[path = "directories/endless.rs"]

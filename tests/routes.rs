@@ -221,7 +221,7 @@ fn world(written: &Written) -> World {
         },
     };
     let table = Table {
-        accepted: AcceptedDomains::new(written.accepted_domain.iter().map(accepted).collect(), removed),
+        accepted: AcceptedDomains::new(written.accepted_domain.iter().map(accepted), removed),
         spaces: spaces(&written.send_connector),
         directories: written.directory.iter().map(directory).collect(),
         connectors: written.send_connector.iter().map(|one| (one.name.as_str().into(), connector(one))).collect(),

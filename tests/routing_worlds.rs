@@ -114,7 +114,7 @@ fn accepted() -> impl Strategy<Value = AcceptedDomains> {
             let all =
                 domains.map(|(text, (kind, deliver_to))| AcceptedDomain { pattern: pattern(text), kind, deliver_to });
             let removed = removed.into_iter().map(|text| (pattern(text), UnixTime(NOW.0 - ago)));
-            AcceptedDomains::new(all.collect(), removed.collect())
+            AcceptedDomains::new(all, removed.collect())
         },
     )
 }

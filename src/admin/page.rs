@@ -128,6 +128,9 @@ fn directories(status: &Status) -> Markup {
                     td { @if let Some(snapshot) = &directory.snapshot { (snapshot) } }
                 }
                 @for trouble in &directory.trouble { tr { td colspan="4" class="note" { (trouble) } } }
+                @if directory.conflicts > 0 {
+                    tr { td colspan="4" class="note" { "conflicts: " (directory.conflicts) "; fingerpost directory conflicts lists them" } }
+                }
             }
         }
     }

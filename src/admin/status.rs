@@ -88,6 +88,9 @@ pub struct Asked {
     /// Why it does not, or which of its servers do not.
     #[serde(default)]
     pub trouble: Vec<String>,
+    /// How many addresses `fingerpost_directory_conflicts` counts for it.
+    #[serde(default)]
+    pub conflicts: i64,
     /// How fresh its snapshot is; `None`: it keeps none.
     pub snapshot: Option<SnapshotReport>,
 }
@@ -256,12 +259,12 @@ fn doors(parts: &Parts, config: &Config) -> Vec<Door> {
 }
 
 fn domains(config: &Config) -> Vec<Accepted> {
-    let accepted = |domain: &crate::routing::accepted_domain::AcceptedDomain| Accepted {
+    let accepted = |domain: crate::routing::accepted_domain::Accepted<'_>| Accepted {
         domain: domain.pattern.to_string(),
         r#type: domain.kind.as_str().into(),
-        deliver_to: domain.deliver_to.as_deref().unwrap_or_default().to_owned(),
+        deliver_to: domain.deliver_to.map_or_else(String::new, ToString::to_string),
     };
-    config.routing.accepted.all.iter().map(accepted).collect()
+    config.routing.accepted.iter().map(accepted).collect()
 }
 
 fn directories(parts: &Parts, config: &Config) -> Vec<Asked> {
@@ -270,6 +273,7 @@ fn directories(parts: &Parts, config: &Config) -> Vec<Asked> {
         kind: directory.kind.name().to_owned(),
         state: Health::of(&parts.metrics.directory_up.with_label_values(&[&*directory.name])),
         trouble: parts.current.load().resolver.directories().trouble(&directory.name),
+        conflicts: parts.metrics.directory_conflicts.with_label_values(&[&*directory.name]).get(),
         snapshot: parts.current.load().resolver.directories().snapshot(&directory.name),
     };
     config.directories.iter().map(asked).collect()

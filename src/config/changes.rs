@@ -34,18 +34,15 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
 }
 
 fn domains(old: &AcceptedDomains, new: &AcceptedDomains, found: &mut Vec<String>) {
-    let of = |domains: &AcceptedDomains, pattern| {
-        domains.by_pattern.get(pattern).and_then(|at| domains.all.get(*at)).cloned()
-    };
-    for domain in &new.all {
+    for domain in new.iter() {
         let pattern = &domain.pattern;
-        match of(old, pattern) {
+        match old.get(pattern) {
             None => found.push(format!("accepted domain {pattern}: added")),
-            Some(before) if before != *domain => found.push(format!("accepted domain {pattern}: changed")),
+            Some(before) if before != domain => found.push(format!("accepted domain {pattern}: changed")),
             Some(_) => {}
         }
     }
-    let removed = old.all.iter().filter(|domain| of(new, &domain.pattern).is_none());
+    let removed = old.iter().filter(|domain| !new.has(&domain.pattern));
     found.extend(removed.map(|domain| format!("accepted domain {}: removed", domain.pattern)));
 }
 

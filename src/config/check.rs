@@ -72,7 +72,7 @@ fn attempt_here(path: &Path, text: Option<&str>) -> Attempt {
 /// The configuration with the domains that ceased to be accepted before it.
 pub(super) fn with_removed(mut config: Config, removed: &Removed) -> Config {
     let accepted = &config.routing.accepted;
-    let gone = removed.iter().filter(|(pattern, _)| !accepted.by_pattern.contains_key(pattern));
+    let gone = removed.iter().filter(|(pattern, _)| !accepted.has(pattern));
     let removed = gone.map(|(pattern, at)| (pattern.clone(), *at)).collect();
     // Nobody else has it yet: a copy of a hundred thousand domains would be for nothing.
     let mut routing = Arc::unwrap_or_clone(config.routing);
@@ -124,7 +124,7 @@ fn spaces(connectors: &[Item<SendConnector>]) -> AddressSpaces {
 
 fn assemble(written: Written, warnings: Vec<String>) -> Config {
     let spaces = spaces(&written.send_connectors);
-    let accepted = AcceptedDomains::new(used(written.accepted_domains).collect(), Removed::new());
+    let accepted = AcceptedDomains::new(used(written.accepted_domains), Removed::new());
     let send_connectors: Vec<_> =
         used(written.send_connectors).chain(std::iter::once(recipient_mx())).map(Arc::new).collect();
     let directories: Vec<_> = used(written.directories).map(Arc::new).collect();
@@ -138,8 +138,8 @@ fn assemble(written: Written, warnings: Vec<String>) -> Config {
         (connector.name.clone(), rules)
     };
     let server = written.server.used;
-    let first = accepted.first().unwrap_or(&server.hostname);
-    let reports = written.reports.used.used(first);
+    let first = accepted.first().unwrap_or_else(|| server.hostname.clone());
+    let reports = written.reports.used.used(&first);
     let routing = Table {
         accepted,
         spaces,

@@ -198,7 +198,7 @@ impl Reloader {
         }
         let (accepted, before) = (&config.routing.accepted, &old.config.routing.accepted);
         let vanishing = vanishing(before, accepted);
-        if cause != Cause::Asked(Consent::Given) && too_many(vanishing.len(), before.all.len()) {
+        if cause != Cause::Asked(Consent::Given) && too_many(vanishing.len(), before.count()) {
             return Reloaded::Held { vanishing };
         }
         let removed = Domains::of(before).removed_by(accepted, now);
@@ -275,7 +275,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The domains that are accepted now and would not be.
 fn vanishing(before: &AcceptedDomains, after: &AcceptedDomains) -> Vec<String> {
-    let gone = before.all.iter().filter(|domain| !after.by_pattern.contains_key(&domain.pattern));
+    let gone = before.iter().filter(|domain| !after.has(&domain.pattern));
     gone.map(|domain| domain.pattern.to_string()).collect()
 }
 

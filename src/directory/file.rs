@@ -31,8 +31,8 @@ mod read_toml;
 
 /// How often the file is looked at. A change is taken once it has stood still for as long.
 pub const POLL: Duration = Duration::from_secs(2);
-/// So many times its length a file takes in memory while it is read, about: its text, what is written in it, and what it
-/// means.
+/// So many times its length a file takes in memory while it is read, at most, about: its text, what is written in it, and
+/// what it means. A million lines of CSV take four; TOML, which is no form for so many, more than eight.
 const IN_MEMORY: usize = 8;
 
 /// A directory that is a file.
@@ -69,6 +69,8 @@ impl FileDirectory {
     /// All that is wrong with it, each with file, line and what to do.
     pub fn open(name: &Arc<str>, config: &FileDirectoryConfig, metrics: &Metrics) -> Result<Self, Vec<String>> {
         let stamp = stamp(&config.path);
+        // What it means takes about as much as the file.
+        give_back::huge_pages_for(stamp.map_or(0, |stamp| stamp.size));
         let contents = Contents::read(&config.path, config.default_domain.as_ref())?;
         let directory = Self {
             name: Arc::clone(name),
@@ -101,6 +103,7 @@ impl FileDirectory {
             }
             watched.read = now;
         }
+        give_back::huge_pages_for(now.map_or(0, |stamp| stamp.size));
         let length = now.map_or(0, |stamp| usize::try_from(stamp.size).unwrap_or(usize::MAX));
         let _both = Refreshing::begin(&self.metrics, length.saturating_mul(IN_MEMORY));
         match Contents::read(&self.config.path, self.config.default_domain.as_ref()) {

@@ -1,5 +1,5 @@
 //! What a directory holds for the moment: while it is read anew, what was read before is still served beside it.
-//! Back-pressure counts our memory without it.
+//! Back-pressure counts our memory without it. It is an estimate: what it will be nobody knows before it was read.
 
 use prometheus::IntGauge;
 
@@ -12,7 +12,7 @@ pub(super) struct Refreshing {
 }
 
 impl Refreshing {
-    /// It will take so many octets, about.
+    /// It will take so many octets at most, about.
     pub(super) fn begin(metrics: &Metrics, octets: usize) -> Self {
         let gauge = metrics.directory_refresh.with_label_values::<&str>(&[]);
         let octets = i64::try_from(octets).unwrap_or(i64::MAX);

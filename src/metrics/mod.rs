@@ -311,7 +311,12 @@ impl Metrics {
             ),
             memory_anonymous: gauge(r, "memory_anonymous_bytes", "Memory held that is in no file", &[]),
             memory_limit: gauge(r, "memory_limit_bytes", "Memory that there is for it", &[]),
-            directory_refresh: gauge(r, "directory_refresh_bytes", "Memory held while directories are read anew", &[]),
+            directory_refresh: gauge(
+                r,
+                "directory_refresh_bytes",
+                "Estimate, made before, of the memory that reading directories anew takes",
+                &[],
+            ),
             log_lines_lost: register(r, Ok(log_lines_lost()), "log_lines_lost_total"),
             registry,
         }

@@ -97,9 +97,9 @@ impl Metrics {
     }
 
     fn prepare_domains(&self, accepted: &AcceptedDomains) {
-        let is_accepted = |label: &str| pattern(label).is_ok_and(|pattern| accepted.by_pattern.contains_key(&pattern));
-        self.counted_domains.prepare(accepted.all.len(), is_accepted);
-        if accepted.all.len() > IN_ADVANCE {
+        let is_accepted = |label: &str| pattern(label).is_ok_and(|pattern| accepted.has(&pattern));
+        self.counted_domains.prepare(accepted.count(), is_accepted);
+        if accepted.count() > IN_ADVANCE {
             let goes = |domain: &str| ![OTHER, MORE].contains(&domain) && !is_accepted(domain);
             for values in known(&self.recipients).into_iter().filter(|values| goes(&values[0])) {
                 let _ = self.recipients.remove_label_values(&values.iter().map(String::as_str).collect::<Vec<_>>());
@@ -107,7 +107,7 @@ impl Metrics {
             touch(&self.recipients, &pairs(&[OTHER, MORE], &VERDICTS));
             return;
         }
-        let domains: Vec<String> = accepted.all.iter().map(|domain| domain.pattern.to_string()).collect();
+        let domains: Vec<String> = accepted.iter().map(|domain| domain.pattern.to_string()).collect();
         let domains: Vec<&str> = domains.iter().map(String::as_str).chain([OTHER]).collect();
         keep(&self.recipients, &pairs(&domains, &VERDICTS));
     }
@@ -258,7 +258,7 @@ mod tests {
                 kind: DomainType::Authoritative,
                 deliver_to: None,
             };
-            AcceptedDomains::new((0..count).map(domain).collect(), HashMap::new())
+            AcceptedDomains::new((0..count).map(domain), HashMap::new())
         };
         let metrics = Metrics::new();
         let series = |count| {

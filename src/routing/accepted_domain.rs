@@ -1,5 +1,6 @@
 //! Accepted domains: which pattern an address falls under, and which domains were accepted lately.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ impl DomainType {
     }
 }
 
-/// One accepted domain.
+/// One accepted domain, as the configuration writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcceptedDomain {
     /// The domain or pattern.
@@ -42,36 +43,145 @@ pub struct AcceptedDomain {
     pub deliver_to: Option<Arc<str>>,
 }
 
+/// One of the accepted domains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted<'a> {
+    /// The domain or pattern.
+    pub pattern: DomainPattern,
+    /// Its type.
+    pub kind: DomainType,
+    /// The send connector for resolved recipients; external-relay may have none.
+    pub deliver_to: Option<&'a Arc<str>>,
+}
+
 /// All accepted domains, by pattern. Most specific wins: the exact domain, then the nearest parent's `*.`.
+///
+/// There may be a hundred thousand, so they stand in a few large blocks of memory. An allocation for each would keep
+/// many times its own size from going back to the system: it lies among what reading the configuration took, and the
+/// allocator gives back whole pages only.
 #[derive(Debug, Clone, Default)]
 pub struct AcceptedDomains {
+    /// The names of all, one behind the other, in the order in which they were written, without `*.`.
+    names: Box<str>,
     /// In the order in which they were written; the first one is `<postmaster>`'s.
-    pub all: Vec<AcceptedDomain>,
-    /// Index of `all` by pattern.
-    pub by_pattern: FastMap<DomainPattern, usize>,
+    all: Box<[Entry]>,
+    /// The ranks of all in the order of their names.
+    by_name: Box<[usize]>,
+    /// What entries have in common.
+    common: Box<[Common]>,
     /// Domains that were accepted, and when they ceased to be (row 0).
     pub removed: FastMap<DomainPattern, UnixTime>,
+}
+
+/// An accepted domain as it is kept.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// Where its name ends, and the next one begins.
+    end: usize,
+    /// The rank of the rest in `common`.
+    common: usize,
+}
+
+/// What many accepted domains have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Common {
+    form: Form,
+    kind: DomainType,
+    deliver_to: Option<Arc<str>>,
+}
+
+/// What a pattern's name means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Form {
+    /// That domain.
+    Exact,
+    /// What is below it.
+    Subdomains,
 }
 
 impl AcceptedDomains {
     /// Indexes the domains of a configuration.
     #[must_use]
-    pub fn new(all: Vec<AcceptedDomain>, removed: HashMap<DomainPattern, UnixTime>) -> Self {
-        let by_pattern = all.iter().enumerate().map(|(at, domain)| (domain.pattern.clone(), at)).collect();
-        Self { all, by_pattern, removed: removed.into_iter().collect() }
+    pub fn new(
+        domains: impl IntoIterator<Item = impl Borrow<AcceptedDomain>>,
+        removed: HashMap<DomainPattern, UnixTime>,
+    ) -> Self {
+        let (mut names, mut all) = (String::new(), Vec::new());
+        let (mut common, mut ranks) = (Vec::new(), HashMap::new());
+        for domain in domains {
+            let AcceptedDomain { pattern, kind, deliver_to } = domain.borrow();
+            let (name, form) = parts(pattern);
+            names.push_str(name);
+            let of = Common { form, kind: *kind, deliver_to: deliver_to.clone() };
+            let rank = *ranks.entry(of).or_insert_with_key(|of| {
+                common.push(of.clone());
+                common.len() - 1
+            });
+            all.push(Entry { end: names.len(), common: rank });
+        }
+        let mut domains = Self {
+            names: names.into(),
+            all: all.into(),
+            by_name: Box::default(),
+            common: common.into(),
+            removed: removed.into_iter().collect(),
+        };
+        let mut by_name: Vec<usize> = (0..domains.all.len()).collect();
+        by_name.sort_unstable_by_key(|at| domains.key(*at));
+        domains.by_name = by_name.into();
+        domains
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// All of them, in the order in which they were written.
+    pub fn iter(&self) -> impl Iterator<Item = Accepted<'_>> {
+        (0..self.all.len()).filter_map(|at| {
+            let (name, form) = self.key(at);
+            let name = Domain::parse(name).ok()?; // as it was before
+            Some(self.accepted(at, pattern(name, form)))
+        })
+    }
+
+    /// The accepted domain of exactly that pattern.
+    #[must_use]
+    pub fn get(&self, pattern: &DomainPattern) -> Option<Accepted<'_>> {
+        let (name, form) = parts(pattern);
+        Some(self.accepted(self.rank(name, form)?, pattern.clone()))
+    }
+
+    /// Whether that pattern is accepted.
+    #[must_use]
+    pub fn has(&self, pattern: &DomainPattern) -> bool {
+        let (name, form) = parts(pattern);
+        self.rank(name, form).is_some()
     }
 
     /// The most specific accepted domain that covers `domain`.
     #[must_use]
-    pub fn find(&self, domain: &Domain) -> Option<&AcceptedDomain> {
-        let at = lookup(&self.by_pattern, domain)?;
-        self.all.get(*at)
+    pub fn find(&self, domain: &Domain) -> Option<Accepted<'_>> {
+        if let Some(at) = self.rank(domain.as_str(), Form::Exact) {
+            return Some(self.accepted(at, DomainPattern::Exact(domain.clone())));
+        }
+        let (parent, at) = domain.parents().find_map(|parent| Some((parent, self.rank(parent, Form::Subdomains)?)))?;
+        Some(self.accepted(at, DomainPattern::Subdomains(Domain::parse(parent).ok()?)))
     }
 
     /// When `domain` ceased to be accepted, if it did lately.
     #[must_use]
     pub fn removed_at(&self, domain: &Domain) -> Option<UnixTime> {
-        lookup(&self.removed, domain).copied()
+        if self.removed.is_empty() {
+            return None;
+        }
+        if let Some(at) = self.removed.get(&DomainPattern::Exact(domain.clone())) {
+            return Some(*at);
+        }
+        let subdomains = |parent| Domain::parse(parent).ok().map(DomainPattern::Subdomains);
+        domain.parents().filter_map(subdomains).find_map(|pattern| self.removed.get(&pattern)).copied()
     }
 
     /// Whose postmaster `<postmaster>` alone is (RFC 5321 4.5.1): the first accepted domain's. Where all are patterns it
@@ -79,12 +189,9 @@ impl AcceptedDomains {
     #[must_use]
     pub fn postmaster(&self, hostname: &Domain) -> Domain {
         if let Some(first) = self.first() {
-            return first.clone();
+            return first;
         }
-        let parent = self.all.iter().find_map(|domain| match &domain.pattern {
-            DomainPattern::Subdomains(parent) => Some(parent),
-            DomainPattern::Exact(_) => None,
-        });
+        let parent = self.first_of(Form::Subdomains);
         let label = hostname.as_str().split('.').next().unwrap_or_default();
         let covered = parent.filter(|_| self.find(hostname).is_none());
         covered.and_then(|parent| Domain::parse(&format!("{label}.{parent}")).ok()).unwrap_or_else(|| hostname.clone())
@@ -92,21 +199,46 @@ impl AcceptedDomains {
 
     /// The first accepted domain that is no pattern.
     #[must_use]
-    pub fn first(&self) -> Option<&Domain> {
-        self.all.iter().find_map(|domain| match &domain.pattern {
-            DomainPattern::Exact(domain) => Some(domain),
-            DomainPattern::Subdomains(_) => None,
-        })
+    pub fn first(&self) -> Option<Domain> {
+        self.first_of(Form::Exact)
+    }
+
+    fn first_of(&self, form: Form) -> Option<Domain> {
+        let mut keys = (0..self.all.len()).map(|at| self.key(at));
+        keys.find(|(_, its)| *its == form).and_then(|(name, _)| Domain::parse(name).ok())
+    }
+
+    /// Name and form of the entry of that rank.
+    fn key(&self, at: usize) -> (&str, Form) {
+        let begin = at.checked_sub(1).map_or(0, |before| self.all[before].end);
+        let entry = self.all[at];
+        (&self.names[begin..entry.end], self.common[entry.common].form)
+    }
+
+    fn rank(&self, name: &str, form: Form) -> Option<usize> {
+        let at = self.by_name.binary_search_by_key(&(name, form), |at| self.key(*at)).ok()?;
+        Some(self.by_name[at])
+    }
+
+    fn accepted(&self, at: usize, pattern: DomainPattern) -> Accepted<'_> {
+        let Common { kind, deliver_to, .. } = &self.common[self.all[at].common];
+        Accepted { pattern, kind: *kind, deliver_to: deliver_to.as_ref() }
     }
 }
 
-/// The most specific pattern's value.
-fn lookup<'a, T>(map: &'a FastMap<DomainPattern, T>, domain: &Domain) -> Option<&'a T> {
-    if let Some(value) = map.get(&DomainPattern::Exact(domain.clone())) {
-        return Some(value);
+/// What a pattern is made of.
+fn parts(pattern: &DomainPattern) -> (&str, Form) {
+    match pattern {
+        DomainPattern::Exact(domain) => (domain.as_str(), Form::Exact),
+        DomainPattern::Subdomains(parent) => (parent.as_str(), Form::Subdomains),
     }
-    let subdomains = |parent| Domain::parse(parent).ok().map(DomainPattern::Subdomains);
-    domain.parents().filter_map(subdomains).find_map(|pattern| map.get(&pattern))
+}
+
+fn pattern(name: Domain, form: Form) -> DomainPattern {
+    match form {
+        Form::Exact => DomainPattern::Exact(name),
+        Form::Subdomains => DomainPattern::Subdomains(name),
+    }
 }
 
 #[cfg(test)]
@@ -120,7 +252,7 @@ mod tests {
         };
         let domain =
             |text: &&str| AcceptedDomain { pattern: pattern(text), kind: DomainType::Authoritative, deliver_to: None };
-        AcceptedDomains::new(patterns.iter().map(domain).collect(), HashMap::new())
+        AcceptedDomains::new(patterns.iter().map(domain), HashMap::new())
     }
 
     #[test]
@@ -140,7 +272,42 @@ mod tests {
             let found = domains.find(&Domain::parse(domain).unwrap()).map(|found| found.pattern.to_string());
             assert_eq!(found.as_deref(), pattern, "{domain}");
         }
-        assert_eq!(domains.first().map(Domain::as_str), Some("a.example"));
+        assert_eq!(domains.first().as_ref().map(Domain::as_str), Some("a.example"));
+    }
+
+    #[test]
+    fn each_is_found_as_it_was_written() {
+        let kinds = [DomainType::Authoritative, DomainType::InternalRelay, DomainType::ExternalRelay];
+        let connectors = [Some(Arc::from("one")), Some("other".into()), None];
+        // Names that begin like another, end like another, and are another's with a star.
+        let pattern = |at: usize| match at % 3 {
+            0 => DomainPattern::Exact(Domain::parse(&format!("d{at}.example")).unwrap()),
+            1 => DomainPattern::Exact(Domain::parse(&format!("d{}.example.org", at / 3)).unwrap()),
+            _ => DomainPattern::Subdomains(Domain::parse(&format!("d{}.example", at - 2)).unwrap()),
+        };
+        let written: Vec<AcceptedDomain> = (0..1000)
+            .map(|at| AcceptedDomain {
+                pattern: pattern(at),
+                kind: kinds[at % 5 % 3],
+                deliver_to: connectors[at % 7 % 3].clone(),
+            })
+            .collect();
+        let domains = AcceptedDomains::new(&written, HashMap::new());
+        let same = |found: &Accepted<'_>, written: &AcceptedDomain| {
+            (&found.pattern, found.kind, found.deliver_to)
+                == (&written.pattern, written.kind, written.deliver_to.as_ref())
+        };
+        assert_eq!(domains.count(), written.len());
+        assert!(domains.iter().zip(&written).all(|(found, written)| same(&found, written)));
+        for one in &written {
+            assert!(domains.get(&one.pattern).is_some_and(|found| same(&found, one)), "{one:?}");
+            assert!(domains.has(&one.pattern));
+        }
+        for other in ["d", "d1.example", "d0.exampl", "d0.example.or", "d1000.example", "d0.example.orgx", "z"] {
+            assert!(!domains.has(&DomainPattern::Exact(Domain::parse(other).unwrap())), "{other}");
+        }
+        assert!(!domains.has(&DomainPattern::Subdomains(Domain::parse("d1.example.org").unwrap())));
+        assert_eq!(domains.common.len(), 2 * 9, "what is the same stands there once");
     }
 
     #[test]

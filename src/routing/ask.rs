@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::accepted_domain::AcceptedDomain;
+use super::accepted_domain::Accepted;
 use super::table::{DirectoryRules, PlusAddressing, Proof};
 use super::verdict::{Freshness, Named, Question, Reason};
 use super::walk::{Decided, Walk};
@@ -50,7 +50,7 @@ pub(super) struct Owner<'a> {
 
 impl<'a> Owner<'a> {
     /// The send connector that the entry means, and why, for people (row 7). `None`: the domain has no `deliver_to`.
-    pub(super) fn connector(&self, domain: &'a AcceptedDomain) -> Option<(&'a Arc<str>, Named)> {
+    pub(super) fn connector(&self, domain: &Accepted<'a>) -> Option<(&'a Arc<str>, Named)> {
         let Self { directory, recipient, .. } = self;
         if let Some(connector) = &recipient.send_connector {
             return Some((connector, Named::ByEntry));
@@ -63,7 +63,7 @@ impl<'a> Owner<'a> {
         if let Some(connector) = &directory.deliver_to {
             return Some((connector, Named::ByDirectory(directory.name.clone())));
         }
-        Some((domain.deliver_to.as_ref()?, Named::ByDomain))
+        Some((domain.deliver_to?, Named::ByDomain))
     }
 }
 

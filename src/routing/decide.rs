@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::accepted_domain::{AcceptedDomain, DomainType};
+use super::accepted_domain::{Accepted, DomainType};
 use super::ask::{Cause, Doubt, Finding, Owner};
 use super::table::{RECIPIENT_MX, Table};
 use super::target::Followed;
@@ -45,11 +45,11 @@ impl<'a> Walk<'a> {
         let Some(domain) = self.table.accepted.find(address.domain()) else {
             return Ok(self.not_accepted());
         };
-        let verdict = self.accepted(address, domain)?;
+        let verdict = self.accepted(address, domain.clone())?;
         match verdict {
             Verdict::Refuse(_) if address.is_postmaster() => {
                 self.followed.clear(); // wherever its target led
-                self.postmaster(9, address, domain)
+                self.postmaster(9, address, &domain)
             }
             _ => Ok(verdict),
         }
@@ -98,31 +98,31 @@ impl<'a> Walk<'a> {
     }
 
     /// Rows 3 to 11, again for each target in another accepted domain.
-    fn accepted(&mut self, mut address: &'a Address, mut domain: &'a AcceptedDomain) -> Decided<Verdict> {
+    fn accepted(&mut self, mut address: &'a Address, mut domain: Accepted<'a>) -> Decided<Verdict> {
         loop {
             if domain.kind == DomainType::ExternalRelay {
-                return self.external_relay(address, domain);
+                return self.external_relay(address, &domain);
             }
             match self.find(address)? {
-                Finding::Here(owner) => return self.resolved(owner, domain),
-                Finding::Elsewhere(owner, target) => match self.target(owner, target, domain)? {
+                Finding::Here(owner) => return self.resolved(owner, &domain),
+                Finding::Elsewhere(owner, target) => match self.target(owner, target, &domain)? {
                     Followed::To(next, in_domain) => (address, domain) = (next, in_domain),
                     Followed::Verdict(verdict) => return Ok(verdict),
                 },
-                Finding::Nobody => return self.unresolved(address, domain),
+                Finding::Nobody => return self.unresolved(address, &domain),
                 Finding::Doubt(Doubt { row, reply, says, .. }) => {
                     if !address.is_postmaster() {
                         return Ok(self.refuse(row, reply, says));
                     }
                     self.row(row, says);
-                    return self.postmaster(row, address, domain);
+                    return self.postmaster(row, address, &domain);
                 }
             }
         }
     }
 
     /// Rows 3 and 4.
-    fn external_relay(&mut self, to: &Address, domain: &'a AcceptedDomain) -> Decided<Verdict> {
+    fn external_relay(&mut self, to: &Address, domain: &Accepted<'a>) -> Decided<Verdict> {
         let Some(connector) = self.table.spaces.for_accepted(to.domain()) else {
             return Ok(self.no_connector(4, domain));
         };
@@ -138,7 +138,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Row 7.
-    fn resolved(&mut self, owner: Owner<'a>, domain: &'a AcceptedDomain) -> Decided<Verdict> {
+    fn resolved(&mut self, owner: Owner<'a>, domain: &Accepted<'a>) -> Decided<Verdict> {
         let Some((connector, why)) = owner.connector(domain) else {
             return Ok(self.no_connector(7, domain));
         };
@@ -153,7 +153,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Rows 9 to 11.
-    fn unresolved(&mut self, to: &Address, domain: &'a AcceptedDomain) -> Decided<Verdict> {
+    fn unresolved(&mut self, to: &Address, domain: &Accepted<'a>) -> Decided<Verdict> {
         let shared = domain.kind == DomainType::InternalRelay;
         if to.is_postmaster() {
             return self.postmaster(if shared { 11 } else { 9 }, to, domain);

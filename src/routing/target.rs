@@ -1,6 +1,6 @@
 //! Row 8: mail users and contacts, whose mail goes to their target address (DESIGN section 5, "target addresses").
 
-use super::accepted_domain::AcceptedDomain;
+use super::accepted_domain::Accepted;
 use super::ask::Owner;
 use super::verdict::{Reason, Verdict, Way};
 use super::walk::{Decided, Exit, Walk};
@@ -13,7 +13,7 @@ const STEPS: usize = 10;
 /// Where a target leads.
 pub(super) enum Followed<'a> {
     /// Into another accepted domain: decided again for this address.
-    To(&'a Address, &'a AcceptedDomain),
+    To(&'a Address, Accepted<'a>),
     /// To an end.
     Verdict(Verdict),
 }
@@ -24,7 +24,7 @@ impl<'a> Walk<'a> {
         &mut self,
         owner: Owner<'a>,
         target: &'a Address,
-        domain: &'a AcceptedDomain,
+        domain: &Accepted<'a>,
     ) -> Decided<Followed<'a>> {
         let own = owner.address.domain() == target.domain();
         if let Some(connector) = &owner.recipient.send_connector {
@@ -33,10 +33,8 @@ impl<'a> Walk<'a> {
                 .out(owner, Exit { row: 8, connector, to: target.clone(), way: Way::Redirected, says: says.into() });
         }
         let accepted = self.table.accepted.find(target.domain());
-        if let (Some(in_domain), false) = (accepted, own) {
-            return self.again(owner, target, in_domain);
-        }
         let covering = match accepted {
+            Some(in_domain) if !own => return self.again(owner, target, in_domain),
             // `*` never matches an accepted domain. An own domain that is shared has its relay connector here.
             Some(_) => self.table.spaces.for_accepted(target.domain()),
             None => {
@@ -67,7 +65,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Goes on with a target in another accepted domain.
-    fn again(&mut self, owner: Owner<'a>, to: &'a Address, domain: &'a AcceptedDomain) -> Decided<Followed<'a>> {
+    fn again(&mut self, owner: Owner<'a>, to: &'a Address, domain: Accepted<'a>) -> Decided<Followed<'a>> {
         self.followed.push(owner.address);
         if self.followed.contains(to) {
             let circle: Vec<&str> = self.followed.iter().map(Address::as_str).collect();

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::accepted_domain::AcceptedDomain;
+use super::accepted_domain::Accepted;
 use super::loops::same_organization;
 use super::table::Table;
 use super::verdict::{Answers, Freshness, Question, Reason, Route, Says, Verdict, Way};
@@ -108,14 +108,14 @@ impl<'a> Walk<'a> {
     }
 
     /// The configuration names no connector where it has to; it is checked when it is loaded, so nobody sees this.
-    pub(super) fn no_connector(&mut self, row: u8, domain: &AcceptedDomain) -> Verdict {
+    pub(super) fn no_connector(&mut self, row: u8, domain: &Accepted<'_>) -> Verdict {
         let says = format!("{} has no send connector for this: check `deliver_to` and address_spaces", domain.pattern);
         self.refuse(row, reply::TRY_AGAIN, says)
     }
 
     /// Postmaster of an accepted domain goes to its `deliver_to` where `row` would refuse or relay it (RFC 5321 4.5.1).
-    pub(super) fn postmaster(&mut self, row: u8, to: &Address, domain: &'a AcceptedDomain) -> Decided<Verdict> {
-        let Some(connector) = &domain.deliver_to else { return Ok(self.no_connector(row, domain)) };
+    pub(super) fn postmaster(&mut self, row: u8, to: &Address, domain: &Accepted<'a>) -> Decided<Verdict> {
+        let Some(connector) = domain.deliver_to else { return Ok(self.no_connector(row, domain)) };
         let says = format!("postmaster is always accepted: to {connector}, `deliver_to` of {}", domain.pattern);
         self.leave(Exit { row, connector, to: to.clone(), way: Way::Resolved, says: says.into() })
     }

@@ -61,10 +61,10 @@ fn domain(config: &Config, directory: &DirectoryConfig) -> Option<Domain> {
         let connector = table.spaces.for_accepted(domain).and_then(|name| table.connectors.get(name));
         connector.is_some_and(|rules| rules.verify_with.as_ref() == Some(&directory.name))
     };
-    let exact = table.accepted.all.iter().filter_map(|domain| match &domain.pattern {
+    let exact = table.accepted.iter().filter_map(|domain| match domain.pattern {
         DomainPattern::Exact(domain) => Some(domain),
         DomainPattern::Subdomains(_) => None,
     });
-    let mut exact = exact.filter(|domain| directory.rules.domains.covers(domain) || vouches(domain));
-    exact.next().cloned()
+    let mut exact = exact.filter(|domain: &Domain| directory.rules.domains.covers(domain) || vouches(domain));
+    exact.next()
 }

@@ -164,7 +164,7 @@ fn summary(config: &Config) -> String {
     format!(
         "the configuration is good: {} accepted domains, {} directories, {} receive connectors, {} send connectors \
          ({} by smtp)",
-        config.routing.accepted.all.len(),
+        config.routing.accepted.count(),
         config.directories.len(),
         config.receive_connectors.len(),
         config.send_connectors.len(),

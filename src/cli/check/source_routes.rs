@@ -45,10 +45,10 @@ pub(super) async fn ask(what: &str, config: &Config, outbound: &Outbound, server
 /// The first domain of ours whose mail goes through this connector.
 fn domain(config: &Config, connector: &str) -> Option<Domain> {
     let table = &config.routing;
-    table.accepted.all.iter().find_map(|accepted| {
+    table.accepted.iter().find_map(|accepted| {
         let DomainPattern::Exact(domain) = &accepted.pattern else { return None };
         let relays = table.spaces.for_accepted(domain).map(|name| &**name);
-        let delivers = accepted.deliver_to.as_deref();
+        let delivers = accepted.deliver_to.map(|name| &**name);
         let mut found = table.directories.iter().filter(|rules| rules.domains.covers(domain));
         let mut by_directory = || found.any(|rules| rules.deliver_to.as_deref() == Some(connector));
         ([relays, delivers].contains(&Some(connector)) || by_directory()).then(|| domain.clone())

@@ -17,8 +17,7 @@ use super::{Removed, element, spaces};
 /// Notes everything that is wrong with them.
 pub(super) fn check(written: &Written, problems: &mut Problems) {
     let spaces = spaces(&written.send_connectors);
-    let all = written.accepted_domains.iter().map(|item| item.used.clone()).collect();
-    let accepted = AcceptedDomains::new(all, Removed::new());
+    let accepted = AcceptedDomains::new(written.accepted_domains.iter().map(|item| &item.used), Removed::new());
     for item in &written.accepted_domains {
         match item.used.kind {
             DomainType::Authoritative => resolved(written, item, problems),
@@ -113,8 +112,7 @@ fn verifiers(written: &Written, problems: &mut Problems) {
 /// The send connectors that carry unresolved recipients of shared domains.
 pub(super) fn relays(written: &Written) -> BTreeSet<Arc<str>> {
     let spaces = spaces(&written.send_connectors);
-    let all = written.accepted_domains.iter().map(|item| item.used.clone()).collect();
-    let accepted = AcceptedDomains::new(all, Removed::new());
+    let accepted = AcceptedDomains::new(written.accepted_domains.iter().map(|item| &item.used), Removed::new());
     let shared = written.accepted_domains.iter().filter(|item| item.used.kind == DomainType::InternalRelay);
     let domains = shared.flat_map(|item| samples(written, item, &accepted));
     domains.filter_map(|domain| spaces.for_accepted(&domain).cloned()).collect()
