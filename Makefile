@@ -6,8 +6,8 @@ test: packages
 	RUST_TEST_THREADS=$$(($$(nproc) * 2)) cargo test --locked --no-fail-fast
 
 lint:
-	cargo fmt --check
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 # About ten minutes; docs/security.md.
 attack:

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Set to anything, it has the example of a number that has none yet written.
 const WRITE: &str = "FINGERPOST_NEW_EXAMPLES";
 
-/// All of them (`spool-log` is not written any more, and refused: `tests/spool_store/damage.rs`). JSON and lines of text have no number inside; then only the example's name has one.
+/// All of them (`spool-log` is not written any more, and refused: `tests/storage/spool_store/damage.rs`). JSON and lines of text have no number inside; then only the example's name has one.
 const ALL: [&str; 15] = [
     "accepted-domains",
     "admin-token",

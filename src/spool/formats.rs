@@ -1,6 +1,6 @@
 //! The stored examples of the spool's files, each number's read as what it was.
 //!
-//! `spool-segment-2` is what the last version with format 2 left behind (`tests/spool_store/formats.rs` opens it too).
+//! `spool-segment-2` is what the last version with format 2 left behind (`tests/storage/spool_store/formats.rs` opens it too).
 //! The 3s, and `envelope-1`, were written by the last version with format 3 (6aa4fdd) from [`records`] as it would have
 //! had them. `spool-checkpoint-2` is `spool-checkpoint-3` with its number and sum made those of 2: nothing else was
 //! different.

@@ -10,8 +10,8 @@ use fingerpost::routing::verdict::Freshness;
 use fingerpost::smtp::address::Address;
 
 use crate::asker::{Asker, Said};
-use crate::support::samba_ad::{ADMIN, BASE, DATABASE, SambaAd};
 use Said::{Ambiguous, Away, Found, NotFound};
+use support::samba_ad::{ADMIN, BASE, DATABASE, SambaAd};
 
 const REMOTE: u64 = 2_147_483_648;
 

@@ -18,7 +18,7 @@ use fingerpost::routing::verdict::{Behalf, Freshness, Question, Standing};
 use fingerpost::smtp::address::Address;
 use tokio::time::Instant;
 
-use crate::support::slapd::{BASE, READER, Slapd};
+use support::slapd::{BASE, READER, Slapd};
 
 /// A directory under test.
 pub struct Asker {

@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::asker::{Said, prober, said};
-use crate::letter::{connector, smart_host, smtp_out};
-use crate::next_hop::NextHop;
+use support::letter::{connector, smart_host, smtp_out};
+use support::next_hop::NextHop;
 
 /// It has alice and nobody else.
 const ALICE: &str = "rcpt to:<alice@ => 250 2.1.5 Ok\nrcpt to: => 550 5.1.1 no such user";

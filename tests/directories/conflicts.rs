@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use crate::active_directory::config;
 use crate::snapshot_active_directory::mailbox;
-use crate::support::fingerpost::Fingerpost;
-use crate::support::samba_ad::{ADMIN, BASE, SambaAd};
-use crate::support::wait_until;
+use support::fingerpost::Fingerpost;
+use support::samba_ad::{ADMIN, BASE, SambaAd};
+use support::wait_until;
 
 /// `ad` is asked first, then `wave`; `theirs` vouches for the other organisation's people.
 fn node(samba: &SambaAd, mode: &str) -> Fingerpost {

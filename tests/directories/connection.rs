@@ -10,8 +10,8 @@ use fingerpost::metrics::Metrics;
 use fingerpost::recipient::Kind;
 
 use crate::asker::{Asker, Said, named, openldap, password, prober};
-use crate::support::certificates::Authority;
-use crate::support::slapd::Slapd;
+use support::certificates::Authority;
+use support::slapd::Slapd;
 
 #[tokio::test]
 async fn tls_is_checked() {
@@ -52,7 +52,7 @@ async fn a_wrong_password_is_no_answer_until_it_is_right() {
     let cause = asker.cause("postmaster@contoso.com").await;
     assert!(cause.contains("49") && !cause.contains("wrong"), "{cause}");
     assert_eq!(asker.up(), 0);
-    password(&slapd, crate::support::slapd::PASSWORD);
+    password(&slapd, support::slapd::PASSWORD);
     asker.until(&Said::NotFound, Duration::from_secs(10)).await;
     assert_eq!(asker.up(), 1);
 }

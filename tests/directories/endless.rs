@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::asker::{Asker, Said, openldap};
-use crate::support::slapd::{BASE, Slapd};
+use support::slapd::{BASE, Slapd};
 
 const BIND_REQUEST: u8 = 0x60;
 const SEARCH_REQUEST: u8 = 0x63;

@@ -7,7 +7,7 @@ use fingerpost::routing::verdict::Freshness;
 
 use crate::asker::{Asker, Said, openldap, said};
 use crate::proxy::{Mode, Proxy};
-use crate::support::slapd::{BASE, READER, Slapd};
+use support::slapd::{BASE, READER, Slapd};
 
 #[tokio::test]
 async fn a_read_right_that_is_revoked_is_no_not_found() {

@@ -11,10 +11,10 @@ use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 
 use crate::active_directory;
 use crate::asker::{Asker, Said, openldap};
-use crate::support::certificates::{Authority, Issued};
-use crate::support::daemon::{Daemon, free_port};
-use crate::support::samba_ad::SambaAd;
-use crate::support::slapd::{READER, Slapd};
+use support::certificates::{Authority, Issued};
+use support::daemon::{Daemon, free_port};
+use support::samba_ad::SambaAd;
+use support::slapd::{READER, Slapd};
 
 /// OpenSSL's server with that certificate.
 fn openssl(issued: &Issued, arguments: &[&str]) -> (Daemon, String) {

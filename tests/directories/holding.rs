@@ -9,7 +9,7 @@ use fingerpost::directory::Accept;
 use fingerpost::recipient::Kind;
 
 use crate::asker::{Asker, Said, openldap};
-use crate::support::slapd::{BASE, Slapd};
+use support::slapd::{BASE, Slapd};
 
 const CROWD: usize = 20;
 

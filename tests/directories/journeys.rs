@@ -9,10 +9,10 @@ use fingerpost::directory::Accept;
 use fingerpost::recipient::Kind;
 
 use crate::asker::{Asker, Said};
-use crate::support::samba_ad::{self, SambaAd};
-use crate::support::slapd::{self, Slapd};
 use crate::{snapshot_active_directory, snapshot_openldap};
 use Said::{Away, Found, NotFound};
+use support::samba_ad::{self, SambaAd};
+use support::slapd::{self, Slapd};
 
 /// A stream of changes, one interval of a numbering, an answer in the cache: a second each, and a while for a machine that has
 /// much to do.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::asker::Said;
 use crate::call_ahead::{Asked, servers};
-use crate::support::postfix::{Postfix, Setup};
+use support::postfix::{Postfix, Setup};
 
 /// Recipients that it has no mailbox for are refused, as a server does that is the last one.
 pub const REFUSES_UNKNOWN: &str = "relay_recipient_maps = texthash:$virtual_mailbox_base/../etc/mailboxes\n";

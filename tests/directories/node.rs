@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::mail_server::{REFUSES_UNKNOWN, postfix};
-use crate::support::fingerpost::Fingerpost;
-use crate::support::senders::Raw;
+use support::fingerpost::Fingerpost;
+use support::senders::Raw;
 
 /// A node in front of this mail server, which vouches for its own users of `contoso.test` and resolves those of
 /// `fabrikam.test`. A time-out of 2 s.

@@ -4,8 +4,8 @@ use fingerpost::recipient::{Fresh, Kind, Lookup};
 use fingerpost::routing::verdict::Freshness;
 
 use crate::asker::{Asker, Said, openldap};
-use crate::support::slapd::{BASE, Slapd};
 use Said::{Ambiguous, Away, Found, NotFound, Unavailable};
+use support::slapd::{BASE, Slapd};
 
 fn people(slapd: &Slapd) {
     slapd.add_person("alice", "mail: Alice@contoso.com\nmailLocalAddress: alice.second@CONTOSO.com");

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use crate::support::fingerpost::Fingerpost;
-use crate::support::samba_ad::{BASE, READER, SambaAd};
+use support::fingerpost::Fingerpost;
+use support::samba_ad::{BASE, READER, SambaAd};
 
 const PEOPLE: usize = 14;
 

@@ -1,7 +1,5 @@
 //! A TCP proxy between client and server that loses, cuts and garbles what the server says.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 

@@ -11,8 +11,8 @@ use fingerpost::recipient::Kind;
 
 use crate::asker::{Asker, Said};
 use crate::snapshot_active_directory::{config, mailbox};
-use crate::support::samba_ad::{BASE, DATABASE, SambaAd};
 use Said::{Away, Found, NotFound, Unavailable};
+use support::samba_ad::{BASE, DATABASE, SambaAd};
 
 const LATER: Duration = Duration::from_secs(30);
 const STAFF: &str = "OU=Staff,";

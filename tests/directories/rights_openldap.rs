@@ -11,8 +11,8 @@ use fingerpost::smtp::address::Address;
 use tokio::time::Instant;
 
 use crate::asker::{Asker, Said, openldap};
-use crate::support::slapd::{BASE, READER, Slapd};
 use Said::{Ambiguous, Away, Found, NotFound, Unavailable};
+use support::slapd::{BASE, READER, Slapd};
 
 const MAILBOX: Said = Found(Kind::Mailbox);
 const NO_MAILBOX: Said = Found(Kind::NoMailbox);

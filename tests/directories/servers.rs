@@ -15,10 +15,10 @@ use fingerpost::routing::verdict::{Freshness, Question};
 
 use crate::active_directory::config as active_directory;
 use crate::asker::{Asker, Said, named, openldap, password, prober};
-use crate::support::fingerpost::Fingerpost;
-use crate::support::samba_ad::{self, SambaAd};
-use crate::support::slapd::{ADMIN, BASE, PASSWORD, READER, Slapd};
-use crate::support::wait_until;
+use support::fingerpost::Fingerpost;
+use support::samba_ad::{self, SambaAd};
+use support::slapd::{ADMIN, BASE, PASSWORD, READER, Slapd};
+use support::wait_until;
 
 /// A node with this directory beside what it cannot do without. `{url}`s and the rest are the caller's.
 fn node(directory: &str) -> Fingerpost {
@@ -56,7 +56,7 @@ fn check_with_hosts(node: &Fingerpost, hosts: &str) -> String {
     let script = format!(
         "mount --bind {} /etc/hosts && exec {} check --connect --config {}",
         node.path("hosts").display(),
-        env!("CARGO_BIN_EXE_fingerpost"),
+        support::program(),
         node.path("fingerpost.toml").display()
     );
     let output = Command::new("unshare").args(["-m", "sh", "-c", &script]).output().unwrap();

@@ -2,7 +2,7 @@
 
 use fingerpost::config::{LdapConfig, Profile};
 
-use crate::support::fingerpost::Fingerpost;
+use support::fingerpost::Fingerpost;
 
 /// Of somebody with a mailbox.
 pub fn is_shown(config: &LdapConfig, address: &str) {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::asker::{Asker, Said, openldap, said};
-use crate::support::slapd::{READER, Slapd};
 use fingerpost::directory::ldap::MAX_QUESTIONS;
 use fingerpost::recipient::Kind;
 use fingerpost::routing::verdict::{Behalf, Freshness, Standing};
+use support::slapd::{READER, Slapd};
 
 #[tokio::test]
 async fn ten_recipients_wait_ten_seconds_in_all() {

@@ -11,8 +11,8 @@ use fingerpost::recipient::Kind;
 use fingerpost::smtp::address::Address;
 
 use crate::asker::{Asker, Said};
-use crate::support::samba_ad::{BASE, DATABASE, READER, SambaAd};
 use Said::{Found, NotFound};
+use support::samba_ad::{BASE, DATABASE, READER, SambaAd};
 
 const MAILBOX: Option<Said> = Some(Found(Kind::Mailbox));
 const NOBODY: Option<Said> = Some(NotFound);

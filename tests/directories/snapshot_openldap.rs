@@ -10,8 +10,8 @@ use fingerpost::directory::Accept;
 use fingerpost::recipient::Kind;
 
 use crate::asker::{Asker, Said, openldap};
-use crate::support::slapd::{BASE, Slapd};
 use Said::{Found, NotFound};
+use support::slapd::{BASE, Slapd};
 
 const MAILBOX: Option<Said> = Some(Found(Kind::Mailbox));
 const NOBODY: Option<Said> = Some(NotFound);

@@ -19,9 +19,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::asker::{Said, said};
 use crate::call_ahead::{Asked, servers};
-use crate::next_hop::NextHop;
-use crate::support::fingerpost::Fingerpost;
-use crate::support::senders::Raw;
+use support::fingerpost::Fingerpost;
+use support::next_hop::NextHop;
+use support::senders::Raw;
 
 const FOUND: Said = Said::Found(Kind::Mailbox);
 
@@ -334,7 +334,7 @@ fn the_program_finds_whoever_exists_behind_a_tarpit_and_refuses_the_others_after
 
     let (said, waited) = std::thread::scope(|scope| {
         let unknown = scope.spawn(|| rcpt(&node, "xavier"));
-        crate::support::wait_until("the question", s(5), || !hop.commands("RCPT TO:<xavier").is_empty());
+        support::wait_until("the question", s(5), || !hop.commands("RCPT TO:<xavier").is_empty());
         let (said, waited) = rcpt(&node, "carol");
         assert!(said.starts_with("250") && waited < 10, "beside a tarpitted one: {said} after {waited}");
         unknown.join().unwrap()

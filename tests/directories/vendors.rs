@@ -10,8 +10,8 @@ use fingerpost::smtp::address::Address;
 
 use crate::asker::{Asker, Said, openldap};
 use crate::shown;
-use crate::support::slapd::{BASE, Slapd};
 use Said::{Ambiguous, Away, Found, NotFound};
+use support::slapd::{BASE, Slapd};
 
 const MAILBOX: Said = Found(Kind::Mailbox);
 const GROUP: Said = Found(Kind::Group);

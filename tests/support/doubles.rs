@@ -1,8 +1,5 @@
 //! Doubles behind the real traits: a directory that says what it is told to, and a spool that can fail.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
-#![allow(clippy::unwrap_used, reason = "a test's support may fail the test")]
-
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};

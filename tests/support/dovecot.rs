@@ -6,7 +6,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -155,7 +155,7 @@ impl Drop for Dovecot {
 
 /// The block in docs/next-hops.md that goes into Dovecot's configuration.
 fn manual() -> String {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/next-hops.md");
+    let page = crate::project().join("docs/next-hops.md");
     let page = fs::read_to_string(&page).expect("the manual has this page");
     let block = page.split("```dovecot\n").nth(1).and_then(|rest| rest.split("```").next());
     block.expect("a block for Dovecot").to_owned()

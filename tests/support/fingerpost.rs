@@ -96,7 +96,7 @@ impl Fingerpost {
         let log = File::options().create(true).append(true).open(self.path("log")).expect("writable");
         let mut command = Command::new("sh");
         let line = format!("umask {umask}; exec \"$0\" run --config \"$1\"");
-        command.args(["-c", &line, env!("CARGO_BIN_EXE_fingerpost")]).arg(self.path("fingerpost.toml"));
+        command.args(["-c", &line, crate::program()]).arg(self.path("fingerpost.toml"));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("open")).stderr(log);
         self.child = Some(command.spawn().expect("there is a shell"));
         self.wait_for_start("fingerpost ready", |node| node.get("/readyz").is_some_and(|(status, _)| status == 200));
@@ -216,7 +216,7 @@ impl Fingerpost {
     }
 
     fn command(&self) -> Command {
-        let program = env!("CARGO_BIN_EXE_fingerpost");
+        let program = crate::program();
         let Some(limits) = &self.limits else { return Command::new(program) };
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("{limits} && exec \"$0\" \"$@\"")).arg(program);

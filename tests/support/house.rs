@@ -1,8 +1,5 @@
 //! A queue over a real spool, with a directory, a configuration and messages of the test's making.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's support may fail the test")]
-
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,9 +32,7 @@ use fingerpost::trace::Trace;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-#[path = "doubles.rs"]
-pub mod doubles;
-use doubles::{Faulty, People};
+use crate::doubles::{Faulty, People};
 
 /// The key that signs.
 pub const KEY: [u8; 32] = [7; 32];

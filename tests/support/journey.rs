@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -20,9 +19,9 @@ use super::slapd::{self, Slapd};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WorldKind {
-    /// `tests/journeys/recipients.toml`.
+    /// `tests/routing/journeys/recipients.toml`.
     File,
-    /// The same people, and those of `tests/journeys/active-directory.ldif`, in Samba's Active Directory.
+    /// The same people, and those of `tests/routing/journeys/active-directory.ldif`, in Samba's Active Directory.
     ActiveDirectory,
     /// The same people in OpenLDAP's slapd, as far as it has words for them.
     Openldap,
@@ -229,8 +228,8 @@ fn marked(bytes: &[u8], token: &str) -> bool {
     find(bytes, format!("{token}\r\n").as_bytes()).is_some()
 }
 
-/// A file of `tests/journeys/`.
+/// A file of `tests/routing/journeys/`.
 pub fn read(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/journeys").join(name);
+    let path = crate::project().join("tests/routing/journeys").join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

@@ -1,8 +1,5 @@
 //! A next hop that keeps what it accepts and answers what it is told to, over a real socket.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
-#![allow(clippy::unwrap_used, reason = "a test's support may fail the test")]
-
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -20,23 +20,23 @@ use fingerpost::spool::Stored;
 use fingerpost::spool::entry::Content;
 
 /// Our own host name in these tests.
-pub(crate) const EHLO: &str = "mx.contoso.com";
+pub const EHLO: &str = "mx.contoso.com";
 
 /// A message.
-pub(crate) struct Letter {
-    pub(crate) sender: Sender,
-    pub(crate) content: Content,
-    pub(crate) prefix: Vec<u8>,
-    pub(crate) body: Vec<u8>,
-    pub(crate) to: Vec<RcptTo>,
-    pub(crate) rewritten: Vec<Option<Address>>,
-    pub(crate) domain: Domain,
-    pub(crate) reach: Reach,
+pub struct Letter {
+    pub sender: Sender,
+    pub content: Content,
+    pub prefix: Vec<u8>,
+    pub body: Vec<u8>,
+    pub to: Vec<RcptTo>,
+    pub rewritten: Vec<Option<Address>>,
+    pub domain: Domain,
+    pub reach: Reach,
 }
 
 impl Letter {
     /// A small one to these recipients.
-    pub(crate) fn to(recipients: &[&str]) -> Self {
+    pub fn to(recipients: &[&str]) -> Self {
         let reverse_path = ReversePath::Address(Address::parse("sender@fabrikam.com").unwrap());
         let rcpt = |address: &&str| RcptTo { address: Address::parse(address).unwrap(), notify: None, orcpt: None };
         let letter = Self {
@@ -67,24 +67,19 @@ impl Letter {
     }
 
     /// The same with another content.
-    pub(crate) fn saying(mut self, body: &[u8]) -> Self {
+    pub fn saying(mut self, body: &[u8]) -> Self {
         self.body = body.to_vec();
         self.content.size = body.len() as u64;
         self
     }
 
     /// Sends it, and says what became of each recipient.
-    pub(crate) async fn send(&self, outbound: &Outbound, connector: &SendConnector) -> Vec<Outcome> {
+    pub async fn send(&self, outbound: &Outbound, connector: &SendConnector) -> Vec<Outcome> {
         self.send_stored(outbound, connector, Stored::memory(self.body.clone().into())).await
     }
 
     /// The same with the content where it is.
-    pub(crate) async fn send_stored(
-        &self,
-        outbound: &Outbound,
-        connector: &SendConnector,
-        body: Stored,
-    ) -> Vec<Outcome> {
+    pub async fn send_stored(&self, outbound: &Outbound, connector: &SendConnector, body: Stored) -> Vec<Outcome> {
         let Protocol::Smtp(smtp) = &connector.protocol else { panic!("not SMTP") };
         let recipients = self.to.iter().zip(&self.rewritten).map(|(rcpt, rewritten)| {
             let rcpt_to = rewritten.as_ref().unwrap_or(&rcpt.address);
@@ -108,7 +103,7 @@ impl Letter {
 }
 
 /// What became of recipients, a line each: `accepted 250 2.0.0 queued`.
-pub(crate) fn in_words(outcomes: &[Outcome]) -> Vec<String> {
+pub fn in_words(outcomes: &[Outcome]) -> Vec<String> {
     let word = |outcome: &Outcome| {
         let word = match outcome.class {
             Class::Accepted if outcome.success.is_none() => "accepted with DSN",
@@ -125,12 +120,12 @@ pub(crate) fn in_words(outcomes: &[Outcome]) -> Vec<String> {
 }
 
 /// A smart host written in brackets.
-pub(crate) fn smart_host(address: SocketAddr) -> SmartHost {
+pub fn smart_host(address: SocketAddr) -> SmartHost {
     SmartHost::new(Host::Address(address.ip()), address.port())
 }
 
 /// Settings for these smart hosts: no TLS, short time limits.
-pub(crate) fn smtp_out(smart_hosts: Vec<SmartHost>) -> SmtpOut {
+pub fn smtp_out(smart_hosts: Vec<SmartHost>) -> SmtpOut {
     SmtpOut {
         speaks: Speaks::Smtp,
         smart_hosts,
@@ -152,7 +147,7 @@ pub(crate) fn smtp_out(smart_hosts: Vec<SmartHost>) -> SmtpOut {
 }
 
 /// A connector with these settings.
-pub(crate) fn connector(smtp: SmtpOut) -> SendConnector {
+pub fn connector(smtp: SmtpOut) -> SendConnector {
     SendConnector {
         name: Arc::from("out"),
         organization: Arc::from(""),

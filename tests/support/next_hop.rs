@@ -13,8 +13,6 @@
 //! `dot ADDRESS ADDRESS`; after LHLO (RFC 2033) there is an answer for each of them. The first rule that fits is
 //! followed; without one the next hop agrees, as far as a server that keeps the order of commands would.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,27 +24,27 @@ use tokio_rustls::TlsAcceptor;
 
 /// What a next hop saw of one connection.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Seen {
+pub struct Seen {
     /// Where it came from.
-    pub(crate) peer: Option<IpAddr>,
+    pub peer: Option<IpAddr>,
     /// Commands, in order; `(tls)` where the handshake was done.
-    pub(crate) lines: Vec<String>,
+    pub lines: Vec<String>,
     /// Contents as they came, dot-stuffed, without the final dot's line; BDAT's as they are.
-    pub(crate) contents: Vec<Vec<u8>>,
+    pub contents: Vec<Vec<u8>>,
     /// The recipients of each content that was taken, as RCPT had them.
-    pub(crate) taken: Vec<Vec<String>>,
+    pub taken: Vec<Vec<String>>,
     /// Bytes of contents that broke off before their end.
-    pub(crate) partial: usize,
+    pub partial: usize,
     /// The other side is gone.
-    pub(crate) closed: bool,
+    pub closed: bool,
 }
 
 /// A `full` transaction has so many recipients.
 const FULL: usize = 3;
 
 /// A running next hop; it ends with the test's runtime.
-pub(crate) struct NextHop {
-    pub(crate) address: SocketAddr,
+pub struct NextHop {
+    pub address: SocketAddr,
     hop: Arc<Hop>,
 }
 
@@ -73,13 +71,13 @@ struct Hop {
 
 impl NextHop {
     /// Starts one on a free port of the loopback address.
-    pub(crate) async fn start(script: &str, tls: Option<TlsAcceptor>) -> Self {
+    pub async fn start(script: &str, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self::on(listener, script, tls)
     }
 
     /// Starts one on a listener.
-    pub(crate) fn on(listener: TcpListener, script: &str, tls: Option<TlsAcceptor>) -> Self {
+    pub fn on(listener: TcpListener, script: &str, tls: Option<TlsAcceptor>) -> Self {
         let address = listener.local_addr().unwrap();
         let rules = Mutex::new(rules(script));
         let hop = Arc::new(Hop { rules, tls, seen: Mutex::default() });
@@ -100,33 +98,33 @@ impl NextHop {
     }
 
     /// From now on it follows this script, on connections that stand as well.
-    pub(crate) fn follow(&self, script: &str) {
+    pub fn follow(&self, script: &str) {
         *self.hop.rules.lock().unwrap() = rules(script);
     }
 
     /// What every connection saw, in the order in which they came.
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<Seen> {
         self.hop.seen.lock().unwrap().clone()
     }
 
     /// Who got something, an entry for each copy.
-    pub(crate) fn taken(&self) -> Vec<String> {
+    pub fn taken(&self) -> Vec<String> {
         self.hop.seen.lock().unwrap().iter().flat_map(|seen| seen.taken.concat()).collect()
     }
 
     /// All commands of all connections that begin so.
-    pub(crate) fn commands(&self, beginning: &str) -> Vec<String> {
+    pub fn commands(&self, beginning: &str) -> Vec<String> {
         let seen = self.hop.seen.lock().unwrap();
         seen.iter().flat_map(|seen| &seen.lines).filter(|line| line.starts_with(beginning)).cloned().collect()
     }
 
     /// Where the connections came from.
-    pub(crate) fn peers(&self) -> Vec<IpAddr> {
+    pub fn peers(&self) -> Vec<IpAddr> {
         self.hop.seen.lock().unwrap().iter().filter_map(|seen| seen.peer).collect()
     }
 
     /// All contents of all connections.
-    pub(crate) fn contents(&self) -> Vec<Vec<u8>> {
+    pub fn contents(&self) -> Vec<Vec<u8>> {
         self.seen().into_iter().flat_map(|seen| seen.contents).collect()
     }
 }

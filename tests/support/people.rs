@@ -1,4 +1,4 @@
-//! The people of `tests/journeys/recipients.toml`, loaded into real directories.
+//! The people of `tests/routing/journeys/recipients.toml`, loaded into real directories.
 
 use std::fmt::Write as _;
 

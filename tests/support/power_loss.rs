@@ -15,24 +15,24 @@ use std::sync::LazyLock;
 static SHIM: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let library = folder.path().join("power_loss.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/power_loss.c");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/power_loss.c");
     let made = Command::new("gcc").args(["-O1", "-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
     assert!(made.expect("these tests need gcc").success());
     (folder, library)
 });
 
 /// Makes a command run under the shim. Its operations below `root` are appended to `log`.
-pub(crate) fn preload(command: &mut Command, root: &Path, log: &Path) {
+pub fn preload(command: &mut Command, root: &Path, log: &Path) {
     command.envs(variables(root, log));
 }
 
 /// The variables that put a process under the shim.
-pub(crate) fn variables<'a>(root: &'a Path, log: &'a Path) -> [(&'static str, &'a Path); 3] {
+pub fn variables<'a>(root: &'a Path, log: &'a Path) -> [(&'static str, &'a Path); 3] {
     [("LD_PRELOAD", &SHIM.1), ("SHIM_ROOT", root), ("SHIM_LOG", log)]
 }
 
 /// A line that a process under the shim puts between its operations, to be appended to `SHIM_LOG` in one write.
-pub(crate) fn note(text: &str) -> Vec<u8> {
+pub fn note(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for word in [u32::from(b'J'), u32::try_from(text.len()).unwrap(), 0, 0] {
         bytes.extend_from_slice(&word.to_le_bytes());
@@ -43,7 +43,7 @@ pub(crate) fn note(text: &str) -> Vec<u8> {
 }
 
 /// One operation, as the shim wrote it.
-pub(crate) struct Op {
+pub struct Op {
     kind: u8,
     inode: u64,
     offset: u64,
@@ -54,13 +54,13 @@ pub(crate) struct Op {
 impl Op {
     /// Whether it is about a file whose name ends so.
     #[allow(dead_code, reason = "not every test that cuts the power asks")]
-    pub(crate) fn is_about(&self, end: &str) -> bool {
+    pub fn is_about(&self, end: &str) -> bool {
         self.first.ends_with(end)
     }
 }
 
 /// Reads what the shim wrote.
-pub(crate) fn operations(log: &Path) -> Vec<Op> {
+pub fn operations(log: &Path) -> Vec<Op> {
     let bytes = fs::read(log).unwrap();
     let mut rest = bytes.as_slice();
     let mut ops = Vec::new();
@@ -82,13 +82,13 @@ pub(crate) fn operations(log: &Path) -> Vec<Op> {
 }
 
 /// The lines that [`note`] put there.
-pub(crate) fn notes(ops: &[Op]) -> impl Iterator<Item = &str> {
+pub fn notes(ops: &[Op]) -> impl Iterator<Item = &str> {
     ops.iter().filter(|op| op.kind == b'J').map(|op| op.first.as_str())
 }
 
 /// What was written and then synced, in order.
 #[allow(dead_code, reason = "not every test looks into files")]
-pub(crate) fn synced_writes(ops: &[Op]) -> impl Iterator<Item = &[u8]> {
+pub fn synced_writes(ops: &[Op]) -> impl Iterator<Item = &[u8]> {
     let mut last_sync = HashMap::new();
     for (at, op) in ops.iter().enumerate().filter(|(_, op)| op.kind == b'F') {
         last_sync.insert(op.inode, at);
@@ -99,7 +99,7 @@ pub(crate) fn synced_writes(ops: &[Op]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Files and folders that were synced again after a sync of them had failed.
-pub(crate) fn synced_after_a_failure(ops: &[Op]) -> Vec<&str> {
+pub fn synced_after_a_failure(ops: &[Op]) -> Vec<&str> {
     let mut failed = std::collections::HashSet::new();
     let mut again = Vec::new();
     for op in ops {
@@ -114,10 +114,10 @@ pub(crate) fn synced_after_a_failure(ops: &[Op]) -> Vec<&str> {
 }
 
 /// What is below a folder: `None` is a folder.
-pub(crate) type Tree = BTreeMap<PathBuf, Option<Vec<u8>>>;
+pub type Tree = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
 /// Reads a folder.
-pub(crate) fn tree(root: &Path) -> Tree {
+pub fn tree(root: &Path) -> Tree {
     let mut found = Tree::from([(root.to_owned(), None)]);
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -138,7 +138,7 @@ pub(crate) fn tree(root: &Path) -> Tree {
 }
 
 /// Writes a tree, whose paths are below `root`, to another folder; only we may read it.
-pub(crate) fn write_tree(tree: &Tree, root: &Path, to: &Path) {
+pub fn write_tree(tree: &Tree, root: &Path, to: &Path) {
     for (path, content) in tree {
         let path = to.join(path.strip_prefix(root).unwrap());
         match content {
@@ -152,7 +152,7 @@ pub(crate) fn write_tree(tree: &Tree, root: &Path, to: &Path) {
 }
 
 /// What survives of that which was not synced.
-pub(crate) enum Survives {
+pub enum Survives {
     /// Nothing.
     Nothing,
     /// All of it: the process was killed, the machine goes on.
@@ -162,11 +162,11 @@ pub(crate) enum Survives {
 }
 
 /// A simple sequence of numbers that look random (xorshift).
-pub(crate) struct Numbers(pub(crate) u64);
+pub struct Numbers(pub u64);
 
 impl Numbers {
     /// The next one, below `limit`.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -203,12 +203,7 @@ struct History<'a> {
 }
 
 /// What the disk may hold after a power cut behind the given operations.
-pub(crate) fn after_power_cut(
-    initial: &Tree,
-    inodes: &HashMap<PathBuf, u64>,
-    ops: &[Op],
-    mut survives: Survives,
-) -> Tree {
+pub fn after_power_cut(initial: &Tree, inodes: &HashMap<PathBuf, u64>, ops: &[Op], mut survives: Survives) -> Tree {
     let mut history = History::default();
     history.start(initial, inodes);
     for (n, op) in ops.iter().enumerate() {
@@ -218,7 +213,7 @@ pub(crate) fn after_power_cut(
 }
 
 /// The inodes of the files below a folder.
-pub(crate) fn inodes(tree: &Tree) -> HashMap<PathBuf, u64> {
+pub fn inodes(tree: &Tree) -> HashMap<PathBuf, u64> {
     use std::os::unix::fs::MetadataExt;
     tree.keys().map(|path| (path.clone(), fs::metadata(path).unwrap().ino())).collect()
 }

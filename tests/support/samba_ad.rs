@@ -43,7 +43,7 @@ impl SambaAd {
         provision.args(["domain", "provision", "--realm=CONTOSO.TEST", "--domain=CONTOSO", "--server-role=dc"]);
         provision.args(["--dns-backend=SAMBA_INTERNAL", "--host-name=dc1", "--option=interfaces=lo"]);
         run(provision.args(["--option=bind interfaces only=yes", &password, &target]));
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/exchange_schema.py");
+        let script = crate::project().join("tests/support/exchange_schema.py");
         let configuration = folder.path().join("dc/etc/smb.conf");
         // Debian's own: a newer one has no samba module.
         run(Command::new("/usr/bin/python3").arg(script).arg(configuration));
@@ -68,7 +68,7 @@ impl SambaAd {
         let settings = new.join("etc/smb.conf");
         let text = std::fs::read_to_string(&settings).unwrap();
         std::fs::write(&settings, text.replace(old.to_str().unwrap(), new.to_str().unwrap())).unwrap();
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/new_invocation_id.py");
+        let script = crate::project().join("tests/support/new_invocation_id.py");
         run(Command::new("/usr/bin/python3").arg(script).arg(&settings));
         let address = free_address();
         let authority = Authority::new(folder.path());

@@ -1,0 +1,105 @@
+//! What all tests of cut-through stand on: send connectors that say nothing of `delivery`, a domain on two of them, and
+//! a client's conversation step by step.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use support::next_hop::NextHop;
+use support::senders::{Raw, Said};
+use support::tables::send_connector;
+use support::town::{BY_HAND, PEOPLE, Town};
+
+/// A client of the organisation that the senders' connector has: no stranger.
+pub(crate) const STAFF: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
+
+/// The door of [`STAFF`].
+pub(crate) const STAFF_DOOR: &str = "[[receive_connector]]\nname = \"staff\"\nbind = [\"{smtp}\"]\n\
+                                     remote_networks = [\"127.0.0.9/32\"]\norganization = \"senders\"\n\n";
+
+/// A send connector with further lines; it delivers as a connector does that does not say how.
+pub(crate) fn way(name: &str, to: SocketAddr, more: &str) -> String {
+    send_connector(name, to, &format!("organization = \"{name}\"\n{BY_HAND}\n{more}"))
+}
+
+/// The lines of a connector that serves a domain's unresolved recipients.
+pub(crate) fn serves(domain: &str) -> String {
+    format!("address_spaces = [{{ domain = \"{domain}\" }}]")
+}
+
+/// A domain on two systems.
+pub(crate) fn shared(domain: &str, primary: &str) -> String {
+    support::town::domain(domain, "internal-relay", primary)
+}
+
+/// `c.test` on `primary`, which has the recipients of the directory, and `secondary`, which has all others.
+pub(crate) struct Two {
+    pub(crate) town: Town,
+    pub(crate) primary: NextHop,
+    pub(crate) secondary: NextHop,
+}
+
+/// Resolved recipients of `c.test`; all other addresses of it are unresolved.
+pub(crate) const RESOLVED: usize = 250;
+
+impl Two {
+    /// Both next hops with their scripts, and further lines for both connectors.
+    pub(crate) fn start(primary: &str, secondary: &str, more: &str) -> Self {
+        let mut town = Town::prepare();
+        let (primary, secondary) = (town.hop(primary), town.hop(secondary));
+        let people: String = (0..RESOLVED).map(|number| format!("p{number}@c.test\n")).collect();
+        town.node.write("people.csv", &format!("address\n{people}"));
+        town.start(&format!(
+            "{PEOPLE}{STAFF_DOOR}{}{}{}",
+            way("primary", primary.address, more),
+            way("secondary", secondary.address, &format!("{}\n{more}", serves("c.test"))),
+            shared("c.test", "primary")
+        ));
+        Self { town, primary, secondary }
+    }
+
+    /// Whether the next hop of that connector is held to be up: 1.
+    pub(crate) fn up(&self, name: &str) -> Option<f64> {
+        let hop = if name == "primary" { &self.primary } else { &self.secondary };
+        let (ip, port) = (hop.address.ip(), hop.address.port());
+        let metric = format!("fingerpost_next_hop_up{{send_connector=\"{name}\",smart_host=\"[{ip}]:{port}\"}}");
+        self.town.node.metric(&metric)
+    }
+
+    /// A stranger's connection.
+    pub(crate) fn stranger(&self) -> Raw {
+        Raw::hello(self.town.node.smtp)
+    }
+}
+
+/// One line and the reply that it must get: how it begins. Returns the reply.
+pub(crate) fn say(raw: &mut Raw, line: &str, expected: &str) -> String {
+    let (_, text) = raw.say(line);
+    assert!(text.starts_with(expected), "{line}: {text:?}, expected {expected:?}");
+    text
+}
+
+/// A message of this many bytes or a little more, with a Message-ID and a Date; CRLF line ends.
+pub(crate) fn letter(id: &str, size: usize) -> String {
+    let line = "A line of a message as people write them: not long, not short.\r\n";
+    format!(
+        "From: <ann@outside.test>\r\nSubject: {id}\r\nDate: Sat, 21 Nov 2026 04:39:00 +0000\r\n\
+         Message-ID: <{id}@outside.test>\r\n\r\nHello.\r\n{}",
+        line.repeat(size / line.len())
+    )
+}
+
+/// MAIL, each RCPT (all must be accepted) and DATA.
+pub(crate) fn envelope(raw: &mut Raw, from: &str, to: &[&str]) {
+    say(raw, &format!("MAIL FROM:<{from}>"), "250");
+    to.iter().for_each(|to| drop(say(raw, &format!("RCPT TO:<{to}>"), "250")));
+    say(raw, "DATA", "354");
+}
+
+/// Whether a reply is the one expected: alternatives are separated by `|`; each is how it begins and, behind ` ... `,
+/// the next hop's words, which come with the organisation's name.
+pub(crate) fn fits(said: &Said, expected: &str, organization: &str) -> bool {
+    let text = said.1.replace("\r\n", " ");
+    expected.split('|').any(|one| match one.split_once(" ... ") {
+        None => text.starts_with(one),
+        Some((codes, words)) => text.starts_with(codes) && text.contains(words) && text.contains(organization),
+    })
+}

@@ -1,0 +1,297 @@
+//! Mail that waits is decided again: it goes where it belongs now, and is never refused for it.
+
+use fingerpost::spool::entry::{HeldFor, State};
+use support::house::{House, Mail, connectors, eventually};
+use support::keeping_hop::NextHop;
+
+const BOB: &str = "bob@contoso.com";
+const BUSY: &str = "450 4.2.1 busy";
+const UNKNOWN: &str = "550 5.1.1 no such user";
+
+struct Town {
+    house: House,
+    primary: NextHop,
+    secondary: NextHop,
+    _folder: tempfile::TempDir,
+}
+
+impl Town {
+    #[expect(clippy::unwrap_used, reason = "without a folder there is no test")]
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (primary, secondary) = (NextHop::start(&["PIPELINING"]).await, NextHop::start(&["PIPELINING"]).await);
+        let house = House::start(folder.path(), &connectors(primary.address, secondary.address, ""));
+        house.people.add(BOB, None);
+        Self { house, primary, secondary, _folder: folder }
+    }
+
+    fn connectors(&self) -> String {
+        connectors(self.primary.address, self.secondary.address, "")
+    }
+
+    /// How many messages each side has.
+    fn counts(&self) -> (usize, usize) {
+        (self.primary.accepted().len(), self.secondary.accepted().len())
+    }
+
+    fn reports(&self) -> usize {
+        self.house.mailbox("alice@example.net").len()
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_moved_gets_waiting_mail_on_the_new_side() {
+    let town = Town::start().await;
+    town.primary.say(BOB, &[BUSY]);
+    let id = town.house.queue(Mail::to(BOB, "primary")).await;
+    town.house.tried(id, 1).await;
+    town.house.people.remove(BOB);
+    town.house.delivery.retry_all(None);
+    town.house.empty().await;
+    assert_eq!((town.counts(), town.reports()), ((0, 1), 0));
+    assert!(town.secondary.accepted()[0].data.contains("via=secondary"), "the stamp names the new way");
+}
+
+#[tokio::test]
+async fn a_change_before_the_first_attempt_counts_too() {
+    let town = Town::start().await;
+    town.primary.shut();
+    let one_at_a_time = connectors(town.primary.address, town.secondary.address, "max_connections = 1");
+    town.house.reconfigure(&one_at_a_time);
+    town.house.queue(Mail::to(BOB, "primary")).await;
+    eventually("the first is under way", || town.primary.at_the_dot() == 1).await;
+    town.house.queue(Mail::to(BOB, "primary")).await;
+    let waiting = || town.house.delivery.sums().iter().map(|sum| sum.waiting).sum::<usize>();
+    eventually("the second waits", || waiting() == 2).await;
+    town.house.people.remove(BOB);
+    town.primary.open();
+    town.house.empty().await;
+    assert_eq!(town.counts(), (1, 1));
+}
+
+#[tokio::test]
+async fn a_new_way_that_the_message_came_by_is_not_taken() {
+    let town = Town::start().await;
+    town.primary.say(BOB, &[BUSY]);
+    let id = town.house.queue(Mail { stamped: Some("secondary"), ..Mail::to(BOB, "primary") }).await;
+    town.house.tried(id, 1).await;
+    town.house.people.remove(BOB);
+    town.house.delivery.retry_all(None);
+    town.house.empty().await;
+    assert_eq!((town.counts(), town.reports()), ((1, 0), 0), "it would circle");
+}
+
+#[tokio::test]
+async fn a_decision_that_would_refuse_changes_nothing() {
+    let town = Town::start().await;
+    // Authoritative now, and Bob is gone: a new message would be refused.
+    let authoritative =
+        format!("[[accepted_domain]]\ndomain = \"x.y\"\ndeliver_to = \"primary\"\n{}", town.connectors());
+    town.primary.say("carol@x.y", &[BUSY, BUSY]);
+    town.house.reconfigure(&authoritative);
+    let id = town.house.queue(Mail::to("carol@x.y", "primary")).await;
+    town.house.tried(id, 1).await;
+    town.house.delivery.retry_all(None);
+    let shown = town.house.tried(id, 2).await;
+    assert!(shown.contains("a decision made now says 550 5.1.1"), "{shown}");
+    town.house.delivery.retry_all(None);
+    town.house.empty().await;
+    assert_eq!((town.counts(), town.reports()), ((1, 0), 0));
+}
+
+#[tokio::test]
+async fn an_absent_directory_changes_nothing() {
+    let town = Town::start().await;
+    town.primary.say(BOB, &[BUSY]);
+    let id = town.house.queue(Mail::to(BOB, "primary")).await;
+    town.house.tried(id, 1).await;
+    town.house.people.go_away();
+    town.house.delivery.retry_all(None);
+    town.house.empty().await;
+    assert_eq!((town.counts(), town.reports()), ((1, 0), 0));
+}
+
+#[tokio::test]
+async fn mail_of_a_removed_connector_is_held_until_it_is_back() {
+    let town = Town::start().await;
+    town.house.people.go_away(); // nothing else is known of Bob
+    let id = town.house.queue(Mail { tried: (9 * 24 * 3600, 5), ..Mail::to(BOB, "old-and-gone") }).await;
+    let held = || matches!(town.house.first(id), Some(State::Held(HeldFor::NoConnector)));
+    eventually("it is held", held).await;
+    assert_eq!(town.house.delivery.retry_all(None), 0, "held mail is not tried");
+    town.house.delivery.configuration_changed();
+    assert!(held());
+
+    let back = connectors(town.primary.address, town.secondary.address, "")
+        .replace("\"secondary\"\norg", "\"old-and-gone\"\norg");
+    town.house.reconfigure(&back);
+    town.house.empty().await;
+    assert_eq!((town.counts(), town.reports()), ((0, 1), 0));
+}
+
+#[tokio::test]
+async fn mail_of_a_removed_connector_takes_the_way_that_is_decided_now() {
+    let town = Town::start().await;
+    town.house.queue(Mail::to(BOB, "old-and-gone")).await;
+    town.house.empty().await;
+    assert_eq!((town.counts(), town.reports()), ((1, 0), 0));
+}
+
+#[tokio::test]
+async fn held_mail_outlives_a_restart() {
+    let town = Town::start().await;
+    town.house.people.go_away();
+    let id = town.house.queue(Mail::to(BOB, "old-and-gone")).await;
+    eventually("it is held", || matches!(town.house.first(id), Some(State::Held(_)))).await;
+    town.house.delivery.stop().await;
+    let connectors = town.connectors();
+    let Town { house, primary, secondary, _folder: folder } = town;
+    drop(house);
+    let house = House::start(folder.path(), &connectors);
+    house.people.add(BOB, None);
+    house.delivery.configuration_changed();
+    house.empty().await;
+    assert_eq!((primary.accepted().len(), secondary.accepted().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn an_unknown_recipient_whom_the_directory_has_is_believed_an_hour_after_the_first_refusal() {
+    for unknown in [UNKNOWN, "550 5.1.10 not found", "550 5.4.1 access denied", "553 no such user"] {
+        let town = Town::start().await;
+        town.primary.say(BOB, &[unknown; 9]);
+        let id = town.house.queue(Mail::to(BOB, "primary")).await;
+        for attempts in [1, 2] {
+            let shown = town.house.tried(id, attempts).await;
+            assert!(shown.contains("451 4.3.0") && shown.contains(unknown), "{shown}");
+            town.house.delivery.retry_all(None);
+        }
+        town.house.tried(id, 3).await;
+        assert_eq!(town.reports(), 0, "{unknown}");
+
+        let town = Town::start().await;
+        town.primary.say(BOB, &[unknown; 9]);
+        town.house.refused(BOB, 3590);
+        let id = town.house.queue(Mail::to(BOB, "primary")).await;
+        town.house.tried(id, 1).await;
+        assert_eq!(town.reports(), 0, "{unknown}");
+
+        let town = Town::start().await;
+        town.primary.say(BOB, &[unknown; 9]);
+        town.house.refused(BOB, 3600);
+        town.house.queue(Mail::to(BOB, "primary")).await;
+        town.house.empty().await;
+        assert_eq!((town.counts(), town.reports()), ((0, 0), 1), "{unknown}");
+        assert!(town.house.mailbox("alice@example.net")[0].contains(unknown), "it says what the next hop said");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_recipient_whom_nobody_vouches_for_is_believed_at_once() {
+    let town = Town::start().await;
+    town.house.people.remove(BOB);
+    town.secondary.say(BOB, &[UNKNOWN]);
+    town.house.queue(Mail::to(BOB, "secondary")).await;
+    town.house.empty().await;
+    assert_eq!((town.counts(), town.reports()), ((0, 0), 1));
+}
+
+#[tokio::test]
+async fn an_unknown_recipient_who_moved_is_followed() {
+    let town = Town::start().await;
+    town.primary.say(BOB, &[UNKNOWN]);
+    town.house.people.live_says(&[false]); // what was at hand was stale
+    town.house.queue(Mail::to(BOB, "primary")).await;
+    town.house.empty().await;
+    assert_eq!((town.counts(), town.reports()), ((0, 1), 0));
+}
+
+#[tokio::test]
+async fn a_changed_answer_is_followed_once_not_round_and_round() {
+    let town = Town::start().await;
+    town.primary.say(BOB, &[UNKNOWN; 9]);
+    town.secondary.say(BOB, &[UNKNOWN; 9]);
+    town.house.people.live_says(&[false, true, false, true]);
+    let id = town.house.queue(Mail::to(BOB, "primary")).await;
+    let shown = town.house.tried(id, 2).await;
+    assert!(shown.contains("451 4.3.0") && shown.contains(UNKNOWN), "the directory has Bob again: {shown}");
+    assert_eq!((town.counts(), town.reports()), ((0, 0), 0));
+
+    let town = Town::start().await;
+    town.primary.say(BOB, &[UNKNOWN; 9]);
+    town.secondary.say(BOB, &[UNKNOWN; 9]);
+    town.house.people.live_says(&[false, true, false, true]);
+    town.house.refused(BOB, 3600);
+    town.house.queue(Mail::to(BOB, "primary")).await;
+    town.house.empty().await;
+    assert_eq!((town.counts(), town.reports()), ((0, 0), 1));
+    assert!(town.house.mailbox("alice@example.net")[0].contains("The mail system of \"secondary\" refused it:"));
+}
+
+#[tokio::test]
+async fn a_recently_good_address_is_doubted_and_reaches_its_new_side() {
+    let town = Town::start().await;
+    town.house.queue(Mail::to(BOB, "primary")).await;
+    town.house.empty().await; // now it is good
+    town.primary.say(BOB, &[UNKNOWN; 9]);
+    let id = town.house.queue(Mail::to(BOB, "primary")).await;
+    for attempts in [1, 2, 3] {
+        let shown = town.house.tried(id, attempts).await;
+        assert!(shown.contains("451 4.3.0") && shown.contains(UNKNOWN), "{shown}");
+        town.house.delivery.retry_all(None);
+    }
+    town.house.people.remove(BOB); // the directory has caught up
+    town.house.delivery.retry_all(None);
+    town.house.empty().await;
+    assert_eq!((town.counts(), town.reports()), ((1, 1), 0));
+}
+
+#[tokio::test]
+async fn a_recently_good_address_is_believed_to_be_gone_an_hour_after_its_first_refusal() {
+    let town = Town::start().await;
+    town.primary.say(BOB, &[UNKNOWN; 9]);
+    town.house.accepted(BOB, "secondary", 7200); // whichever side had it
+    town.house.refused(BOB, 3590);
+    let id = town.house.queue(Mail::to(BOB, "primary")).await;
+    town.house.tried(id, 1).await;
+    assert_eq!(town.reports(), 0);
+    town.house.accepted(BOB, "secondary", 7200);
+    town.house.refused(BOB, 3600);
+    town.house.delivery.retry_all(None);
+    town.house.empty().await;
+    assert_eq!((town.counts(), town.reports()), ((0, 0), 1));
+    assert!(town.house.mailbox("alice@example.net")[0].contains(UNKNOWN), "it says what the next hop said");
+}
+
+#[tokio::test]
+async fn a_recently_good_address_that_no_directory_has_any_more_is_doubted_too() {
+    let town = Town::start().await;
+    let authoritative =
+        format!("[[accepted_domain]]\ndomain = \"x.y\"\ndeliver_to = \"primary\"\n{}", town.connectors());
+    town.house.reconfigure(&authoritative);
+    town.primary.say("carol@x.y", &[UNKNOWN]);
+    town.primary.say("nobody@x.y", &[UNKNOWN]);
+    town.house.accepted("carol@x.y", "primary", 0);
+    let carol = town.house.queue(Mail::to("carol@x.y", "primary")).await;
+    assert!(town.house.tried(carol, 1).await.contains("451 4.3.0"));
+    assert_eq!(town.reports(), 0);
+    town.house.queue(Mail::to("nobody@x.y", "primary")).await;
+    eventually("a report about nobody", || town.reports() == 1).await;
+    assert!(town.house.first(carol).is_some(), "Carol's mail waits");
+}
+
+#[tokio::test]
+async fn an_unknown_recipient_waits_for_an_absent_directory() {
+    let town = Town::start().await;
+    town.primary.say(BOB, &[BUSY, UNKNOWN]);
+    let id = town.house.queue(Mail::to(BOB, "primary")).await;
+    town.house.tried(id, 1).await;
+    town.house.people.go_away();
+    town.house.delivery.retry_all(None);
+    let shown = town.house.tried(id, 2).await;
+    assert!(shown.contains("451 4.4.3") && shown.contains("no such user"), "{shown}");
+    assert_eq!(town.reports(), 0);
+    town.house.people.come_back();
+    town.house.delivery.retry_all(None);
+    town.house.empty().await;
+    assert_eq!((town.counts(), town.reports()), ((1, 0), 0));
+}

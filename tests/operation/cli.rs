@@ -1,0 +1,8 @@
+//! The command line as scripts see it: exit codes and outputs, with and without a running server, and the demo.
+
+mod demo;
+mod directory;
+mod export;
+mod house;
+mod server;
+mod without_server;

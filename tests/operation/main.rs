@@ -1,0 +1,19 @@
+//! What an operator has in hands: commands, configuration, documents, reloads, metrics; and the walls of the house.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends where what it stands on is gone"
+)]
+
+mod cli;
+mod configs;
+mod docs;
+mod house;
+mod large;
+mod log_reader;
+mod probes;
+mod prometheus;
+mod reload;
+mod reload_under_load;
