@@ -20,12 +20,12 @@ use fingerpost::directory::mail::{Mail, NoMail};
 use fingerpost::directory::snapshot::position::Position;
 use fingerpost::directory::snapshot::{Room, Snapshot};
 use fingerpost::directory::{Asked, Directories, Directory};
-use fingerpost::message::envelope::Origin;
+use fingerpost::lookup::{Answer, Fresh, Kind, Lookup};
+use fingerpost::lookup::{Freshness, Question};
 use fingerpost::metrics::Metrics;
-use fingerpost::recipient::{Answer, Fresh, Kind, Lookup};
 use fingerpost::resolve::{About, Resolver};
-use fingerpost::routing::verdict::{Freshness, Question};
 use fingerpost::smtp::address::Address;
+use fingerpost::smtp::envelope::Origin;
 use fingerpost::time::UnixTime;
 
 /// As the program has it.
@@ -110,8 +110,8 @@ fn row(count: usize) {
             address,
             freshness: Freshness::Any,
             now,
-            behalf: &fingerpost::routing::verdict::Behalf::Ours,
-            standing: fingerpost::routing::verdict::Standing::Known,
+            behalf: &fingerpost::lookup::Behalf::Ours,
+            standing: fingerpost::lookup::Standing::Known,
         };
         assert_eq!(black_box(resolver.at_once(&about)).expect("memory has it").label(), "resolved");
     };

@@ -15,7 +15,7 @@ const PER_NEXT_HOP: usize = 3;
 /// A directory's connections, and its file while it is written.
 const PER_DIRECTORY: usize = 16;
 /// Connections to `[admin]` `metrics_bind` and `bind`.
-const ADMIN: usize = crate::admin::CONNECTIONS;
+pub const ADMIN: usize = 384;
 /// The spool's segments, folders and lock.
 const SPOOL: usize = 64;
 /// The runtime, the log, the trace, the DNS, and connections on their way out.

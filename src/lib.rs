@@ -52,7 +52,7 @@ pub mod keyed_hash;
 pub mod one_client;
 pub mod smtp;
 pub mod message;
-pub mod recipient;
+pub mod lookup;
 pub mod guesses;
 
 // -- the journey --
@@ -68,6 +68,7 @@ pub mod strangers;
 
 // -- around it --
 pub mod config;
+pub mod reload;
 pub mod in_force;
 pub mod keys;
 pub mod tls;

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use self::weigh::{Bounds, Figures, Levels, Memory, TurnedAway, Want};
 use crate::config::Config;
 use crate::in_force::Current;
-use crate::message::envelope::Whose;
 use crate::metrics::Metrics;
+use crate::smtp::envelope::Whose;
 use crate::spool::Spool;
 
 pub mod held;

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
 
 use crate::directory::Directories;
-use crate::message::envelope::Origin;
-use crate::recipient::{Answer, Fresh, Lookup};
+use crate::lookup::{Answer, Fresh, Lookup};
+use crate::lookup::{Behalf, Freshness, Question, Standing};
 use crate::routing::decide::decide;
 use crate::routing::table::Table;
-use crate::routing::verdict::{Answers, Behalf, Decision, Freshness, Question, Reason, Standing, Step, Verdict};
+use crate::routing::verdict::{Answers, Decision, Reason, Step, Verdict};
 use crate::smtp::address::Address;
+use crate::smtp::envelope::Origin;
 use crate::smtp::reply;
 use crate::time::UnixTime;
 
@@ -199,7 +200,7 @@ mod tests {
 
     use super::*;
     use crate::directory::{Asked, Directory};
-    use crate::recipient::{Kind, Recipient};
+    use crate::lookup::{Kind, Recipient};
     use crate::routing::accepted_domain::{AcceptedDomain, AcceptedDomains, DomainType};
     use crate::routing::table::{DirectoryRules, DomainPattern, DomainSet, PlusAddressing, Proof};
     use crate::smtp::domain::Domain;

@@ -11,9 +11,9 @@ use crate::config::DirectoryKind;
 use crate::directory::SnapshotReport;
 use crate::directory::snapshot::view::View;
 use crate::in_force::InForce;
+use crate::lookup::{Freshness, Question};
+use crate::lookup::{Kind, Lookup};
 use crate::metrics::{LOOKUPS, Metrics};
-use crate::recipient::{Kind, Lookup};
-use crate::routing::verdict::{Freshness, Question};
 use crate::smtp::address::Address;
 
 /// What one directory holds, and how it has answered since the start.

@@ -3,16 +3,16 @@
 //! It decides nothing: it asks the [`Resolver`], as the server does, and puts the answer into words.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Protocol, ReceiveConnector};
+use crate::config::{Config, Protocol, door};
 use crate::delivery::last_refusals::LastRefusal;
-use crate::message::envelope::{Origin, Relay};
+use crate::lookup::Freshness;
 use crate::resolve::Resolver;
-use crate::routing::verdict::{Decision, Freshness, Verdict};
+use crate::routing::verdict::{Decision, Verdict};
 use crate::smtp::address::Address;
+use crate::smtp::envelope::{Origin, Relay};
 use crate::time::UnixTime;
 
 /// A decision in words.
@@ -152,7 +152,7 @@ fn origin(config: &Config, from: Option<IpAddr>) -> Result<(Origin, String), Str
         let origin = Origin { relay: Relay::AcceptedDomains, ..Origin::report() };
         return Ok((origin, "a stranger (say --from IP for another client)".into()));
     };
-    let Some(door) = door_of(config, client) else {
+    let Some(door) = door::choose(config, None, client) else {
         return Err(format!("no receive connector takes connections from {client}; see remote_networks"));
     };
     let organization = match &*door.organization {
@@ -169,16 +169,4 @@ fn origin(config: &Config, from: Option<IpAddr>) -> Result<(Origin, String), Str
         ..Origin::report()
     };
     Ok((origin, words))
-}
-
-/// The receive connector that serves a client that shows no certificate: the most specific network, then the order of the file. Which door it
-/// knocks at is not asked: connectors on different doors that claim the same network are told apart by their order.
-fn door_of(config: &Config, client: IpAddr) -> Option<&Arc<ReceiveConnector>> {
-    let matching = |connector: &ReceiveConnector| {
-        connector.remote_networks.iter().filter(|network| network.contains(client)).map(|n| n.prefix()).max()
-    };
-    let by_address = config.receive_connectors.iter().filter(|door| door.client_names.is_empty());
-    let with_prefix = by_address.filter_map(|door| Some((matching(door)?, door)));
-    // `max_by_key` takes the last of equals; from the end it is the first.
-    with_prefix.rev().max_by_key(|(prefix, _)| *prefix).map(|(_, door)| door)
 }

@@ -19,10 +19,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::reload::Reloader;
 use crate::delivery::dispatch::Delivery;
+use crate::descriptors;
 use crate::in_force::Current;
 use crate::metrics::Metrics;
+use crate::reload::Reloader;
 use crate::spool::Spool;
 use crate::time::UnixTime;
 
@@ -40,8 +41,8 @@ pub mod queue;
 pub mod spool;
 pub mod status;
 
-/// Connections that both servers together may have at once: so many descriptors they need.
-pub const CONNECTIONS: usize = 2 * places::Limits::DEFAULT.sum();
+// Both servers together have no more connections than descriptors are set aside for.
+const _: () = assert!(2 * places::Limits::DEFAULT.sum() <= descriptors::ADMIN);
 
 /// What the API and the page look at.
 pub struct Parts {

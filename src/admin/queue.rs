@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::envelope::{RcptTo, Relay};
 use crate::message::queue_id::QueueId;
+use crate::smtp::envelope::{RcptTo, Relay};
 use crate::spool::entry::{Entry, Outcome, Queued, State, Waiting};
 use crate::time::UnixTime;
 

@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Parts;
 use super::probes::Phase;
-use crate::config::reload::Reloaded;
 use crate::config::{Config, Protocol};
 use crate::descriptors;
 use crate::directory::SnapshotReport;
+use crate::reload::Reloaded;
 use crate::spool::condition::{Takes, Unreadable};
 use crate::time::UnixTime;
 use crate::tls::serve;

@@ -49,13 +49,13 @@ pub fn load_text(text: &str, path: &Path) -> Result<Config, Vec<Problem>> {
 }
 
 /// How loading went, and the files that it depends on, as in [`Config::files`].
-pub(super) struct Attempt {
-    pub(super) outcome: Result<Config, Vec<Problem>>,
-    pub(super) files: Vec<PathBuf>,
+pub(crate) struct Attempt {
+    pub(crate) outcome: Result<Config, Vec<Problem>>,
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// Loads without domains removed lately.
-pub(super) fn attempt(path: &Path, text: Option<&str>) -> Attempt {
+pub(crate) fn attempt(path: &Path, text: Option<&str>) -> Attempt {
     // What is read takes many times the memory of what is kept of it, and goes with the thread that had it.
     let apart = std::thread::scope(|scope| scope.spawn(|| attempt_here(path, text)).join());
     apart.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -70,7 +70,7 @@ fn attempt_here(path: &Path, text: Option<&str>) -> Attempt {
 }
 
 /// The configuration with the domains that ceased to be accepted before it.
-pub(super) fn with_removed(mut config: Config, removed: &Removed) -> Config {
+pub(crate) fn with_removed(mut config: Config, removed: &Removed) -> Config {
     let accepted = &config.routing.accepted;
     let gone = removed.iter().filter(|(pattern, _)| !accepted.has(pattern));
     let removed = gone.map(|(pattern, at)| (pattern.clone(), *at)).collect();

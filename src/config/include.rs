@@ -35,7 +35,7 @@ pub(super) fn find(folder: &Path, patterns: &[String]) -> Found {
 }
 
 /// The files that fit a pattern, sorted by name.
-pub(super) fn matching(pattern: &Path) -> std::io::Result<Vec<PathBuf>> {
+pub(crate) fn matching(pattern: &Path) -> std::io::Result<Vec<PathBuf>> {
     let name = pattern.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if !name.contains(['*', '?']) {
         // A missing file is told when it is read.
@@ -59,7 +59,7 @@ pub(super) fn matching(pattern: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 /// Whether a file of the pattern's own folder fits it. Names that begin with a dot (editors' temporary files) fit no
 /// wildcard.
-pub(super) fn fits(pattern: &Path, file: &Path) -> bool {
+pub(crate) fn fits(pattern: &Path, file: &Path) -> bool {
     if pattern.parent() != file.parent() {
         return false;
     }

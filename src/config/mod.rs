@@ -19,7 +19,7 @@ mod units;
 pub mod schema;
 mod profile;
 mod reader;
-mod include;
+pub(crate) mod include;
 mod server;
 mod receive_connector;
 pub(crate) mod accepted_domain;
@@ -29,9 +29,7 @@ mod smart_host;
 mod file;
 pub mod check;
 pub mod network;
-mod changes;
-mod watch;
-pub mod reload;
+pub mod door;
 
 pub use crate::routing::table::RECIPIENT_MX;
 pub use used::{

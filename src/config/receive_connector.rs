@@ -7,9 +7,9 @@ use super::network::Network;
 use super::reader::{Reader, name, plain};
 use super::server::socket_address;
 use super::{Auth, CertificateFiles, Limits, MOST_UNKNOWN, OfferDsn, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
-use crate::message::envelope::Relay;
 use crate::message::tenant::Tenant;
-use crate::tls::names::ClientName;
+use crate::smtp::envelope::Relay;
+use crate::smtp::names::ClientName;
 
 /// Of `unknown_within`.
 const LONGEST_WINDOW: Duration = Duration::from_hours(1);

@@ -26,9 +26,9 @@ use super::attempt::checkout::{Checkout, Target};
 use super::attempt::conversation::Ended;
 use super::health::Key;
 use super::outcome::{Class, Outcome};
-use crate::message::envelope::RcptTo;
 use crate::routing::verdict::Route;
 use crate::smtp::address::Address;
+use crate::smtp::envelope::RcptTo;
 use crate::smtp::reply::{Enhanced, Reply};
 use pace::Pace;
 

@@ -18,9 +18,9 @@ use super::outcome::{Class, Outcome};
 use super::slots::{Applicant, Class as ClientClass, Client, Vouched};
 use super::unreachable::Unreachable;
 use crate::config::{CutThrough, SendConnector, SmtpOut, WhenUnreachable};
-use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::routing::verdict::Route;
 use crate::smtp::domain::Domain;
+use crate::smtp::envelope::{Origin, RcptTo, Sender};
 
 /// One client's transaction, as far as next hops have a part in it.
 pub(crate) struct Branches {

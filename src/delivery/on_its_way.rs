@@ -14,10 +14,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Host, LoopMode, Protocol, SendConnector};
-use crate::message::envelope::Origin;
 use crate::metrics::Metrics;
 use crate::routing::loops::{LoopRule, same_organization};
 use crate::smtp::address::{Address, ReversePath};
+use crate::smtp::envelope::Origin;
 use crate::smtp::reply::{self, Reply};
 
 /// How many wait for one address.

@@ -3,7 +3,6 @@
 //! `attempt` asks [`read::read`] about every reply it reads and acts on the answer. [`hide`] takes internal names out of a
 //! next hop's words; reports call it. What a break of the connection means is `attempt`'s business.
 
-pub mod hide;
 pub mod read;
 pub mod row;
 pub mod rows;

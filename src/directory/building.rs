@@ -15,8 +15,8 @@ use super::mail::{Mail, NoMail};
 use super::snapshot::Room;
 use super::{AnyDirectory, Built, Directories};
 use crate::config::{DirectoryConfig, DirectoryKind};
+use crate::lookup::Kind;
 use crate::metrics::{LOOKUPS, Metrics};
-use crate::recipient::Kind;
 use crate::routing::table::DirectoryRules;
 
 /// What directories need of the rest of the program.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::CacheConfig;
-use crate::recipient::{Answer, Fresh, Kind, Lookup};
-use crate::routing::verdict::Freshness;
+use crate::lookup::Freshness;
+use crate::lookup::{Answer, Fresh, Kind, Lookup};
 
 /// An answer this young is live (DESIGN section 3).
 pub const LIVE: Duration = Duration::from_secs(5);
@@ -108,7 +108,7 @@ pub(super) fn is_known(lookup: &Lookup) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipient::Recipient;
+    use crate::lookup::Recipient;
 
     fn cache() -> Cache {
         Cache::new(CacheConfig { found: Duration::from_secs(600), not_found: Duration::from_secs(60), entries: 100 })

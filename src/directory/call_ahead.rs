@@ -27,9 +27,9 @@ use crate::directory::cache::{Cache, Condition};
 use crate::directory::in_flight::InFlight;
 use crate::directory::shares::{Most, Shares, Turn};
 use crate::directory::{Asked, Directory, result};
+use crate::lookup::{Answer, Fresh, Kind, Lookup, Recipient};
+use crate::lookup::{Freshness, Question};
 use crate::metrics::Metrics;
-use crate::recipient::{Answer, Fresh, Kind, Lookup, Recipient};
-use crate::routing::verdict::{Freshness, Question};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 

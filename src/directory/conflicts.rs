@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::directory::known::Id;
-use crate::recipient::Kind;
+use crate::lookup::Kind;
 use crate::routing::table::{DirectoryRules, DomainSet};
 use crate::smtp::domain::Domain;
 

@@ -18,9 +18,9 @@ use crate::directory::conflicts::Listed;
 use crate::directory::refreshing::Refreshing;
 use crate::directory::{Asked, Directory, result};
 use crate::give_back;
+use crate::lookup::Question;
+use crate::lookup::{Answer, Fresh, Kind};
 use crate::metrics::Metrics;
-use crate::recipient::{Answer, Fresh, Kind};
-use crate::routing::verdict::Question;
 
 mod addresses;
 mod columns;
@@ -191,8 +191,8 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::recipient::Lookup;
-    use crate::routing::verdict::Freshness;
+    use crate::lookup::Freshness;
+    use crate::lookup::Lookup;
     use crate::smtp::address::Address;
 
     struct Fixture {

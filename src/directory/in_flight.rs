@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::directory::cache::LIVE;
-use crate::recipient::{Answer, Fresh, Lookup};
-use crate::routing::verdict::Freshness;
+use crate::lookup::Freshness;
+use crate::lookup::{Answer, Fresh, Lookup};
 
 type Flights = Arc<Mutex<HashMap<Arc<str>, Flight>>>;
 

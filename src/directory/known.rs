@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::recipient::{Kind, Lookup, Recipient};
+use crate::lookup::{Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
 
 /// One entry, read and judged once for all its addresses.

@@ -35,9 +35,9 @@ use crate::directory::snapshot::report::SnapshotReport;
 use crate::directory::snapshot::served::{HeldList, Served};
 use crate::directory::snapshot::{Accept, Room, Snapshot};
 use crate::directory::{Asked, Directory};
+use crate::lookup::{Answer, Fresh};
+use crate::lookup::{Freshness, Question};
 use crate::metrics::Metrics;
-use crate::recipient::{Answer, Fresh};
-use crate::routing::verdict::{Freshness, Question};
 use crate::smtp::address::Address;
 
 mod answer;

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use crate::routing::verdict::{Behalf, Standing};
+use crate::lookup::{Behalf, Standing};
 
 /// Clients whose last turn is remembered; beyond it, of those whose turn is not over only.
 const REMEMBERED: usize = 4096;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::recipient::Lookup;
+use crate::lookup::Lookup;
 use crate::time::{QueueTime, UnixTime};
 
 /// Knows whose mail was accepted lately.

@@ -45,9 +45,9 @@ use self::snapshot::served::Served;
 pub use self::snapshot::served::{HeldAddress, HeldList};
 use crate::config::DirectoryKind;
 use crate::fast_map::FastMap;
-use crate::recipient::{Answer, Fresh, Lookup};
+use crate::lookup::{Answer, Fresh, Lookup};
+use crate::lookup::{Behalf, Question, Standing};
 use crate::routing::table::DirectoryRules;
-use crate::routing::verdict::{Behalf, Question, Standing};
 use crate::smtp::address::Address;
 
 /// The directories of one configuration.

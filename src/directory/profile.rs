@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use crate::config::Profile;
 use crate::directory::filter::Filter;
 use crate::directory::known::{self, Claim, Id, Known, Meaning, Strength};
-use crate::recipient::{Kind, Lookup};
+use crate::lookup::{Kind, Lookup};
 use crate::smtp::address::Address;
 
 mod active_directory;

@@ -15,7 +15,7 @@ use super::snapshot::guard::{Guard, Ruling};
 use super::snapshot::served::{HeldAddress, HeldList};
 use crate::config::HoldChanges;
 use crate::keyed_hash::{HashKey, keyed_hash};
-use crate::recipient::{Kind, Lookup};
+use crate::lookup::{Kind, Lookup};
 use crate::time::{QueueTime, UnixTime};
 
 /// For how long an address counts after it was last found.

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 pub use super::line::Most;
 use super::line::{Line, Place};
-use crate::routing::verdict::{Behalf, Standing};
+use crate::lookup::{Behalf, Standing};
 
 /// Everybody's share.
 pub struct Shares {

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::eviction::{Order, first_to_go, is_crowded, is_overdue};
-use crate::message::envelope::Whose;
 use crate::session::turn::{Idle, Stage, Turn, Why};
+use crate::smtp::envelope::Whose;
 
 /// Of a scan one in so many is remembered, and so many at least: evictions one after another do not scan each time.
 const REMEMBERED: usize = 16;

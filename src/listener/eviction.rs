@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::message::envelope::Whose;
 use crate::session::turn::{Idle, Stage};
+use crate::smtp::envelope::Whose;
 
 /// How long a client may be idle above [`is_crowded`], before its first MAIL.
 const BEFORE_MAIL: Duration = Duration::from_secs(10);

@@ -18,13 +18,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::door;
 use crate::config::{Auth, Config, ReceiveConnector, ReceiveTlsMode};
 use crate::descriptors::{self, Room};
-use crate::message::envelope::Shown;
-use crate::session::{self, Client, Identity, Services, door};
+use crate::session::{self, Client, Identity, Services};
+use crate::smtp::envelope::Shown;
+use crate::smtp::names::ClientName;
 use crate::smtp::reply::{self, Reply};
 use crate::strangers::sums::{About, Kind};
-use crate::tls::names::ClientName;
 use crate::tls::serve::Certificates;
 use crate::{net, time::UnixTime};
 
@@ -284,7 +285,7 @@ impl Shared {
     /// Starts a session, or turns the client away.
     fn admit(self: &Arc<Self>, bind: SocketAddr, socket: TcpStream, (address, behind): (SocketAddr, Behind)) {
         let config = self.services.current.load().config.clone();
-        let Some(connector) = door::choose(&config, bind, address.ip()) else {
+        let Some(connector) = door::choose(&config, Some(bind), address.ip()) else {
             // A bind that the configuration in force does not have belongs to one that is about to be.
             let known = config.receive_connectors.iter().any(|connector| connector.bind.contains(&bind));
             let why = if known { reply::NOT_SERVED } else { reply::SHUTTING_DOWN };

@@ -14,10 +14,10 @@ use super::crowd::{Crowd, Seated};
 use super::eviction::is_crowded;
 use crate::config::ReceiveConnector;
 use crate::descriptors::{Room, reserved};
-use crate::message::envelope::{Shown, Whose};
 use crate::metrics::Metrics;
 use crate::one_client::one_client;
 use crate::session::turn::{Place, Stage, Turn, Why};
+use crate::smtp::envelope::{Shown, Whose};
 use crate::smtp::reply::{self, Reply};
 
 /// How often idle clients of a crowd are looked at.

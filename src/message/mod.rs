@@ -2,7 +2,6 @@
 
 pub mod authentication_results;
 pub mod body;
-pub mod envelope;
 pub mod header;
 pub mod queue_id;
 pub mod received;

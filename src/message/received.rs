@@ -5,9 +5,9 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use crate::message::envelope::Origin;
 use crate::message::queue_id::QueueId;
 use crate::smtp::domain::Domain;
+use crate::smtp::envelope::Origin;
 use crate::time::UnixTime;
 
 /// How the message came in: the `with` clause (RFC 3848, RFC 6531 4.3).
@@ -80,7 +80,7 @@ fn comment(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::envelope::Relay;
+    use crate::smtp::envelope::Relay;
 
     fn written(helo: &str, client: Option<&str>) -> String {
         let origin = Origin {

@@ -7,16 +7,16 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Up to so many domains have all their series from the start. Of more, each has one from its first mail on.
-pub(super) const IN_ADVANCE: usize = 1_000;
+pub(crate) const IN_ADVANCE: usize = 1_000;
 
 /// So many have them then, at most.
 const MOST: usize = 10_000;
 
 /// The rest of them.
-pub(super) const MORE: &str = "more";
+pub(crate) const MORE: &str = "more";
 
 /// Recipients in no accepted domain.
-pub(super) const OTHER: &str = "other";
+pub(crate) const OTHER: &str = "other";
 
 /// The domains that are counted one by one; cloning shares them.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +39,7 @@ impl CountedDomains {
     }
 
     /// A configuration with so many domains: those that are counted one by one and not accepted any more make room.
-    pub(super) fn prepare(&self, domains: usize, is_accepted: impl Fn(&str) -> bool) {
+    pub(crate) fn prepare(&self, domains: usize, is_accepted: impl Fn(&str) -> bool) {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if domains <= IN_ADVANCE {
             *counted = None;

@@ -8,11 +8,15 @@ use std::sync::OnceLock;
 use prometheus::{HistogramOpts, Opts};
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
-mod domains;
-mod prepare;
+pub(crate) mod domains;
 
 pub use domains::CountedDomains;
-pub use prepare::{LOOKUPS, REPORTS_NOT_SENT};
+
+/// `reports_not_sent_total{reason}`.
+pub const REPORTS_NOT_SENT: [&str; 5] =
+    ["address-literal", "no-such-domain", "null-mx", "no-mail-server", "private-address"];
+/// `directory_lookups_total{result}`.
+pub const LOOKUPS: [&str; 6] = ["found", "not-found", "ambiguous", "accepts-everything", "unavailable", "cached"];
 
 /// `sessions_refused_total{reason}`.
 pub const SESSIONS_REFUSED: [&str; 6] =

@@ -3,7 +3,7 @@
 //! What grows turns strangers away first and our organisations a good deal later; what has turned somebody away lets him
 //! in again an eighth behind where it began, so that it does not flutter.
 
-use crate::message::envelope::Whose;
+use crate::smtp::envelope::Whose;
 
 /// What a waiting message takes in memory, about, at most (octets).
 pub const PER_MESSAGE: u64 = 300;

@@ -7,13 +7,14 @@ use std::io;
 use std::sync::Arc;
 
 use crate::config::{Config, Host, Protocol, Retry, SendConnector};
-use crate::delivery::refusal::hide::hide;
 use crate::in_force::InForce;
-use crate::message::envelope::{Body, Notify, Origin, RcptTo, Relay, Sender};
+use crate::lookup::Freshness;
 use crate::message::header;
 use crate::message::queue_id::QueueId;
-use crate::routing::verdict::{Freshness, Route, Verdict, Way};
+use crate::routing::verdict::{Route, Verdict, Way};
 use crate::smtp::address::{Address, ReversePath};
+use crate::smtp::envelope::{Body, Notify, Origin, RcptTo, Relay, Sender};
+use crate::smtp::hide::hide;
 use crate::smtp::reply::Reply;
 use crate::spool::entry::{Content, Entry, Outcome, Queued, State};
 use crate::spool::{Draft, Spool, SpoolError};

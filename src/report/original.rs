@@ -2,9 +2,9 @@
 
 use super::waiting::Room;
 use super::{Action, Reported, dsn, io};
-use crate::message::envelope::Ret;
 use crate::message::header;
 use crate::message::queue_id::QueueId;
+use crate::smtp::envelope::Ret;
 use crate::spool::entry::{Entry, Queued};
 use crate::spool::{Spool, SpoolError};
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::accepted_domain::Accepted;
 use super::table::{DirectoryRules, PlusAddressing, Proof};
-use super::verdict::{Freshness, Named, Question, Reason};
+use super::verdict::{Named, Reason};
 use super::walk::{Decided, Walk};
-use crate::recipient::{Fresh, Kind, Lookup, Recipient};
+use crate::lookup::{Fresh, Kind, Lookup, Recipient};
+use crate::lookup::{Freshness, Question};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 

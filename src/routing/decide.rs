@@ -11,8 +11,8 @@ use super::table::{RECIPIENT_MX, Table};
 use super::target::Followed;
 use super::verdict::{Answers, Decision, Reason, Route, Says, Step, Verdict, Way};
 use super::walk::{Decided, Exit, Walk};
-use crate::message::envelope::{Origin, Relay};
 use crate::smtp::address::Address;
+use crate::smtp::envelope::{Origin, Relay};
 use crate::smtp::reply;
 use crate::time::UnixTime;
 

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::verdict::{Decision, Reason, Route, Verdict, Way};
-use crate::recipient::{Fresh, Kind, Lookup, Recipient};
+use crate::lookup::{Fresh, Kind, Lookup, Recipient};
 use crate::smtp::reply::{ROUTING_LOOP, Reply, USER_UNKNOWN};
 use crate::time::QueueTime;
 

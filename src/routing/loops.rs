@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use crate::message::body::BodyDigest;
-use crate::message::envelope::Origin;
 use crate::message::header::Facts;
 use crate::message::stamp::{self, Ignored, Stamp};
 use crate::routing::relay_memory::{ContentKey, RelayMemory};
 use crate::routing::verdict::Route;
 use crate::smtp::address::{Address, ReversePath};
+use crate::smtp::envelope::Origin;
 use crate::time::UnixTime;
 
 /// How old a stamp may be when the message comes in (rules 3 and 5).

@@ -1,69 +1,16 @@
 //! The words of a decision: questions, verdicts and their reasons (DESIGN section 5).
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::accepted_domain::DomainType;
 use super::table::DomainPattern;
-use crate::one_client::one_client;
-use crate::recipient::{Answer, Fresh, Kind, Lookup, Recipient};
+use crate::lookup::{Answer, Fresh, Freshness, Kind, Lookup, Question, Recipient};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 use crate::smtp::reply::Reply;
-
-/// How fresh an answer has to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Freshness {
-    /// Whatever is at hand.
-    Any,
-    /// The directory itself is to be asked.
-    Live,
-}
-
-/// One question to one directory.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Question {
-    /// The directory's name.
-    pub directory: Arc<str>,
-    /// The address to look up.
-    pub address: Address,
-    /// How fresh the answer has to be.
-    pub freshness: Freshness,
-}
-
-/// On whose behalf a directory is asked.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Behalf {
-    /// Ours: the queue, a report, an operator.
-    Ours,
-    /// A client's: an IPv4 address, or the network of an IPv6 /64.
-    Client(IpAddr),
-    /// A sender domain's, where strangers' mail comes through a client that is none; empty: the null sender.
-    Sender(Box<str>),
-}
-
-impl Behalf {
-    /// The client at this address.
-    #[must_use]
-    pub fn client(address: IpAddr) -> Self {
-        Self::Client(one_client(address))
-    }
-}
-
-/// Whose questions come first where a directory cannot be asked much at once: the first one's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Standing {
-    /// Ours, an organization's, an authenticated client's, a partner's that may relay; and whoever asks for a recipient who
-    /// had mail lately.
-    Known,
-    /// A known network's: a filter, by which strangers' mail comes too; and a client's whose mail was taken lately.
-    Network,
-    /// Whoever connects.
-    Stranger,
-}
 
 /// The answers so far, in the order they came. A later answer to the same question replaces an
 /// earlier one; a live answer also answers the question that asked for any.

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::accepted_domain::Accepted;
 use super::loops::same_organization;
 use super::table::Table;
-use super::verdict::{Answers, Freshness, Question, Reason, Route, Says, Verdict, Way};
-use crate::message::envelope::Origin;
+use super::verdict::{Answers, Reason, Route, Says, Verdict, Way};
+use crate::lookup::{Freshness, Question};
 use crate::smtp::address::Address;
+use crate::smtp::envelope::Origin;
 use crate::smtp::reply::{self, Reply};
 use crate::time::UnixTime;
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::config::reload::Reloader;
 use crate::delivery::attempt::Outbound;
 use crate::delivery::dispatch::Delivery;
 use crate::descriptors;
 use crate::in_force::Current;
 use crate::listener::Listeners;
 use crate::metrics::Metrics;
+use crate::reload::Reloader;
 use crate::time::UnixTime;
 use crate::trace::room::Room;
 use crate::trace::writer;

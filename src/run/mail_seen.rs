@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock};
 use crate::delivery::memory::Memory;
 use crate::directory::mail::{Asked, Mail};
 use crate::in_force::{Current, InForce};
-use crate::message::envelope::{Origin, Relay};
-use crate::recipient::{Answer, Fresh, Lookup};
+use crate::lookup::{Answer, Fresh, Lookup};
 use crate::routing::decide::decide;
 use crate::routing::loops::same_organization;
 use crate::routing::verdict::{Answers, Step, Verdict};
 use crate::smtp::address::Address;
+use crate::smtp::envelope::{Origin, Relay};
 use crate::time::{QueueTime, UnixTime};
 
 /// More questions than this nobody has about one address.

@@ -7,9 +7,9 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Node;
-use crate::config::reload::Consent;
 use crate::descriptors;
 use crate::give_back;
+use crate::reload::Consent;
 
 /// Runs the server until it is told to stop. A second signal does not wait for the drain.
 ///

@@ -8,11 +8,11 @@ use rustls_pki_types::CertificateDer;
 
 use super::{Client, door};
 use crate::config::{Auth, Config, ReceiveConnector};
-use crate::message::envelope::{ChosenBy, Origin, Relay, Shown, Spoke, Whose};
+use crate::smtp::envelope::{ChosenBy, Origin, Relay, Shown, Spoke, Whose};
+use crate::smtp::names;
 use crate::smtp::server::{AuthState, Hello};
 use crate::strangers::Strangers;
 use crate::strangers::sums::About;
-use crate::tls::names;
 use crate::tls::serve::ServerTls;
 
 /// Nothing, at first.
@@ -69,7 +69,7 @@ impl Client {
         let named = believed.and_then(|believed| door::choose_by_certificate(config, self.bind, ip, believed));
         match named {
             Some((connector, name)) => Some((connector.clone(), ChosenBy::Certificate(name.to_owned()))),
-            None => Some((door::choose(config, self.bind, ip)?.clone(), ChosenBy::Network)),
+            None => Some((crate::config::door::choose(config, Some(self.bind), ip)?.clone(), ChosenBy::Network)),
         }
     }
 

@@ -1,8 +1,8 @@
 //! A next hop's words as the client hears them: its code, its organisation's name, what it said.
 
 use crate::config::{Protocol, SendConnector};
-use crate::delivery::refusal::hide::hide;
-use crate::message::envelope::Origin;
+use crate::smtp::envelope::Origin;
+use crate::smtp::hide::hide;
 use crate::smtp::reply::Reply;
 
 /// The reply with its codes as they were; for strangers without internal names (`hide_internal_hosts`).

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::message::envelope::Whose;
+use crate::smtp::envelope::Whose;
 
 /// How far a client is that we wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use crate::delivery::branch::Body;
 use crate::in_force::InForce;
-use crate::message::envelope::Origin;
 use crate::message::queue_id::QueueId;
 use crate::message::received::{self, With};
 use crate::pressure::Share;
+use crate::smtp::envelope::Origin;
 use crate::spool::{Draft, IN_RECORD, LargeDraft, Spool, SpoolError};
 use crate::time::UnixTime;
 

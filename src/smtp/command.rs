@@ -7,7 +7,7 @@ use super::address::{Address, ReversePath};
 use super::reply::{self, Reply};
 use super::sasl::{Mechanism, Response};
 use super::{extension, path};
-use crate::message::envelope::{Notify, Sender};
+use crate::smtp::envelope::{Notify, Sender};
 
 /// A command with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub enum Command {
     Auth(Mechanism, Option<Response>),
 }
 
-/// What RCPT said. `crate::session` makes a [`crate::message::envelope::RcptTo`] of it.
+/// What RCPT said. `crate::session` makes a [`crate::smtp::envelope::RcptTo`] of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rcpt {
     /// Whom the mail is for.

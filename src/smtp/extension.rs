@@ -5,7 +5,7 @@ use super::address::ReversePath;
 use super::command::CommandError;
 use super::reply::Reply;
 use super::sasl::Mechanism;
-use crate::message::envelope::{Body, Notify, Ret, Sender};
+use crate::smtp::envelope::{Body, Notify, Ret, Sender};
 
 /// Whether EHLO's answer has STARTTLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

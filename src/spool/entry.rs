@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::Draft;
-use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::message::header::Identity;
 use crate::message::queue_id::QueueId;
 use crate::message::stamp::Stamp;
 use crate::routing::verdict::Route;
+use crate::smtp::envelope::{Origin, RcptTo, Sender};
 use crate::time::{QueueTime, UnixTime};
 
 pub(super) mod before;

@@ -12,13 +12,13 @@ use super::entry::{Change, Content, Entry, HeldFor, Outcome, Queued, State, Wait
 use super::header::{self, FORMAT, Header, OLDEST};
 use super::record::{self, Frame, Frames, Held, Logged, Statement};
 use crate::formats::Format;
-use crate::message::envelope::{Body, ChosenBy, Notify, Origin, RcptTo, Relay, Ret, Sender, Spoke};
 use crate::message::header::Identity;
 use crate::message::queue_id::QueueId;
 use crate::message::stamp::Stamp;
 use crate::routing::verdict::{Route, Way};
 use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::domain::Domain;
+use crate::smtp::envelope::{Body, ChosenBy, Notify, Origin, RcptTo, Relay, Ret, Sender, Spoke};
 use crate::smtp::reply::{Enhanced, Reply};
 use crate::time::{QueueTime, UnixTime};
 

@@ -2,11 +2,11 @@
 
 use super::entry::{Content, Entry, Queued, State};
 use super::header::{FORMAT, Header};
-use crate::message::envelope::{Body, Origin, RcptTo, Sender};
 use crate::message::header::Identity;
 use crate::message::queue_id::QueueId;
 use crate::routing::verdict::{Route, Way};
 use crate::smtp::address::{Address, ReversePath};
+use crate::smtp::envelope::{Body, Origin, RcptTo, Sender};
 use crate::time::{QueueTime, UnixTime};
 
 /// A message for two recipients that are due.

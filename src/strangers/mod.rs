@@ -1,7 +1,7 @@
 //! Strangers in numbers: who looks for addresses ([`harvest`]), and what is told of them one by one or as sums ([`sums`]).
 //!
 //! `session` and `listener` ask here; `run` writes the sums out. Who is a stranger says
-//! [`Shown::is_stranger`](crate::message::envelope::Shown::is_stranger).
+//! [`Shown::is_stranger`](crate::smtp::envelope::Shown::is_stranger).
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

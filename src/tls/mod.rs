@@ -3,7 +3,5 @@
 pub mod accept;
 pub mod authority;
 pub mod connect;
-pub mod names;
-pub mod providers;
 pub mod serve;
 mod signatures;

@@ -17,8 +17,8 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use super::accept::{self, CertificateError};
 use super::authority::{AnyClient, Authority};
 use super::connect::TlsError;
-use super::names::{self, covers};
 use crate::config::{CertificateFiles, Config, DirectoryKind, Protocol, ReceiveConnector, ReceiveTlsMode};
+use crate::smtp::names::{self, covers};
 
 /// What keeps a connector from speaking TLS.
 #[derive(Debug, thiserror::Error)]

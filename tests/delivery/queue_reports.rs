@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use fingerpost::message::envelope::{Notify, Origin, Relay, Ret};
+use fingerpost::smtp::envelope::{Notify, Origin, Relay, Ret};
 use fingerpost::spool::entry::{State, Waiting};
 use fingerpost::time::UnixTime;
 use support::house::{House, Mail, To, connectors};

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fingerpost::delivery::outcome::{Class, Outcome};
-use fingerpost::message::envelope::Notify;
 use fingerpost::message::queue_id::QueueId;
 use fingerpost::report::Action;
+use fingerpost::smtp::envelope::Notify;
 use fingerpost::smtp::reply::{Enhanced, Reply};
 use fingerpost::spool::Spool as _;
 use fingerpost::spool::entry::{State, Waiting};

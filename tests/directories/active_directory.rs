@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use fingerpost::config::{CacheConfig, HoldChanges, LdapConfig, LdapMode, Profile, SnapshotConfig};
-use fingerpost::recipient::{Kind, Lookup};
-use fingerpost::routing::verdict::Freshness;
+use fingerpost::lookup::Freshness;
+use fingerpost::lookup::{Kind, Lookup};
 use fingerpost::smtp::address::Address;
 
 use crate::asker::{Asker, Said};

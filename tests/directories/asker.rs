@@ -11,10 +11,10 @@ use fingerpost::delivery::attempt::Outbound;
 use fingerpost::directory::call_ahead::prober::Prober;
 use fingerpost::directory::ldap::{Examination, LdapDirectory};
 use fingerpost::directory::{Accept, Directory, Refreshed, SnapshotReport};
+use fingerpost::lookup::{Answer, Kind, Lookup};
+use fingerpost::lookup::{Behalf, Freshness, Question, Standing};
 use fingerpost::metrics::Metrics;
-use fingerpost::recipient::{Answer, Kind, Lookup};
 use fingerpost::routing::table::{DirectoryRules, DomainSet, PlusAddressing, Proof};
-use fingerpost::routing::verdict::{Behalf, Freshness, Question, Standing};
 use fingerpost::smtp::address::Address;
 use tokio::time::Instant;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use fingerpost::config::DirectoryKind;
 use fingerpost::directory::ldap::LdapDirectory;
 use fingerpost::directory::{Directories, Needs, build};
+use fingerpost::lookup::Kind;
 use fingerpost::metrics::Metrics;
-use fingerpost::recipient::Kind;
 
 use crate::asker::{Asker, Said, named, openldap, password, prober};
 use support::certificates::Authority;

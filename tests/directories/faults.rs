@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use fingerpost::recipient::Kind;
-use fingerpost::routing::verdict::Freshness;
+use fingerpost::lookup::Freshness;
+use fingerpost::lookup::Kind;
 
 use crate::asker::{Asker, Said, openldap, said};
 use crate::proxy::{Mode, Proxy};

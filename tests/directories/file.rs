@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use fingerpost::config::{DirectoryKind, FileDirectoryConfig};
 use fingerpost::directory::{Directories, Needs, build};
+use fingerpost::lookup::{Fresh, Kind};
+use fingerpost::lookup::{Freshness, Question};
 use fingerpost::metrics::Metrics;
-use fingerpost::recipient::{Fresh, Kind};
-use fingerpost::routing::verdict::{Freshness, Question};
 use fingerpost::smtp::address::Address;
 use tokio::time::Instant;
 

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use fingerpost::config::{CertificateFiles, LdapConfig};
-use fingerpost::recipient::Kind;
+use fingerpost::lookup::Kind;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 
 use crate::active_directory;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fingerpost::config::{CacheConfig, HoldChanges, LdapConfig, LdapMode};
 use fingerpost::directory::Accept;
-use fingerpost::recipient::Kind;
+use fingerpost::lookup::Kind;
 
 use crate::asker::{Asker, Said};
 use crate::{snapshot_active_directory, snapshot_openldap};

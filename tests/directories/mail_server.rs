@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use fingerpost::recipient::Kind;
+use fingerpost::lookup::Kind;
 use tokio::time::Instant;
 
 use crate::asker::Said;

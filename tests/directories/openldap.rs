@@ -1,7 +1,7 @@
 //! The profile `openldap` on slapd: who is found as what.
 
-use fingerpost::recipient::{Fresh, Kind, Lookup};
-use fingerpost::routing::verdict::Freshness;
+use fingerpost::lookup::Freshness;
+use fingerpost::lookup::{Fresh, Kind, Lookup};
 
 use crate::asker::{Asker, Said, openldap};
 use Said::{Ambiguous, Away, Found, NotFound, Unavailable};

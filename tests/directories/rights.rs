@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fingerpost::config::{LdapConfig, LdapMode, Profile};
 use fingerpost::directory::Accept;
-use fingerpost::recipient::Kind;
+use fingerpost::lookup::Kind;
 
 use crate::asker::{Asker, Said};
 use crate::snapshot_active_directory::{config, mailbox};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fingerpost::config::{CacheConfig, CustomProfile, LdapConfig, LdapMode, Profile, SnapshotConfig};
 use fingerpost::directory::Accept;
-use fingerpost::recipient::Kind;
+use fingerpost::lookup::Kind;
 use fingerpost::smtp::address::Address;
 use tokio::time::Instant;
 

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use fingerpost::config::{DirectoryKind, LdapConfig, LdapMode, SnapshotConfig};
 use fingerpost::directory::{Accept, Directories, Needs, build};
+use fingerpost::lookup::{Freshness, Question};
+use fingerpost::lookup::{Kind, Lookup};
 use fingerpost::metrics::Metrics;
-use fingerpost::recipient::{Kind, Lookup};
-use fingerpost::routing::verdict::{Freshness, Question};
 
 use crate::active_directory::config as active_directory;
 use crate::asker::{Asker, Said, named, openldap, password, prober};

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::asker::{Asker, Said, openldap, said};
 use fingerpost::directory::ldap::MAX_QUESTIONS;
-use fingerpost::recipient::Kind;
-use fingerpost::routing::verdict::{Behalf, Freshness, Standing};
+use fingerpost::lookup::Kind;
+use fingerpost::lookup::{Behalf, Freshness, Standing};
 use support::slapd::{READER, Slapd};
 
 #[tokio::test]

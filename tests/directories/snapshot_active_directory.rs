@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fingerpost::config::{CacheConfig, HoldChanges, LdapConfig, LdapMode, Profile, SnapshotConfig};
 use fingerpost::directory::Accept;
-use fingerpost::recipient::Kind;
+use fingerpost::lookup::Kind;
 use fingerpost::smtp::address::Address;
 
 use crate::asker::{Asker, Said};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fingerpost::config::{HoldChanges, LdapConfig, LdapMode, SnapshotConfig};
 use fingerpost::directory::Accept;
-use fingerpost::recipient::Kind;
+use fingerpost::lookup::Kind;
 
 use crate::asker::{Asker, Said, openldap};
 use Said::{Found, NotFound};

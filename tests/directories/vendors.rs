@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fingerpost::config::{CustomProfile, LdapConfig, LdapMode, Profile, SnapshotConfig};
-use fingerpost::recipient::Kind;
+use fingerpost::lookup::Kind;
 use fingerpost::smtp::address::Address;
 
 use crate::asker::{Asker, Said, openldap};

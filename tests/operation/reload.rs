@@ -9,11 +9,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use fingerpost::config::Config;
-use fingerpost::config::reload::{Build, Consent, Reloaded, Reloader, start};
 use fingerpost::directory::Directories;
 use fingerpost::in_force::{Current, InForce};
 use fingerpost::keys::LoopKeys;
 use fingerpost::metrics::Metrics;
+use fingerpost::reload::{Build, Consent, Reloaded, Reloader, start};
 use fingerpost::resolve::Resolver;
 use fingerpost::smtp::domain::Domain;
 use fingerpost::time::UnixTime;

@@ -5,14 +5,15 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use fingerpost::message::envelope::{Origin, Relay};
-use fingerpost::recipient::{Kind, Lookup, Recipient};
+use fingerpost::lookup::Freshness;
+use fingerpost::lookup::{Kind, Lookup, Recipient};
 use fingerpost::routing::accepted_domain::{AcceptedDomain, AcceptedDomains, DomainType};
 use fingerpost::routing::address_space::{AddressSpace, AddressSpaces};
 use fingerpost::routing::table::{
     ConnectorRules, DirectoryRules, DomainSet, PlusAddressing, Proof, SourceRoutes, Table,
 };
-use fingerpost::routing::verdict::{Answers, Decision, Freshness, Verdict};
+use fingerpost::routing::verdict::{Answers, Decision, Verdict};
+use fingerpost::smtp::envelope::{Origin, Relay};
 use fingerpost::time::UnixTime;
 use serde::Deserialize;
 use support::world::{Directory, NOW, World, address, pattern};
@@ -280,7 +281,7 @@ fn differences(case: &Case, decision: &Decision, answers: &Answers) -> Vec<Strin
     differences
 }
 
-fn told(question: &fingerpost::routing::verdict::Question) -> String {
+fn told(question: &fingerpost::lookup::Question) -> String {
     let freshness = match question.freshness {
         Freshness::Any => "any",
         Freshness::Live => "live",

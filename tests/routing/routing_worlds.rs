@@ -5,10 +5,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use fingerpost::message::envelope::{Origin, Relay};
+use fingerpost::lookup::{Kind, Lookup, Recipient};
 use fingerpost::message::header::examine;
 use fingerpost::message::stamp::{Key, NewStamp, sign, verify};
-use fingerpost::recipient::{Kind, Lookup, Recipient};
 use fingerpost::routing::accepted_domain::{AcceptedDomain, AcceptedDomains, DomainType};
 use fingerpost::routing::address_space::{AddressSpace, AddressSpaces};
 use fingerpost::routing::loops::{Rules, see, stamped};
@@ -17,6 +16,7 @@ use fingerpost::routing::table::{
 };
 use fingerpost::routing::verdict::{Decision, Route, Verdict};
 use fingerpost::smtp::address::Address;
+use fingerpost::smtp::envelope::{Origin, Relay};
 use fingerpost::time::UnixTime;
 use proptest::collection::{hash_map, vec};
 use proptest::prelude::*;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fingerpost::message::envelope::Whose;
 use fingerpost::session::turn::{Idle, Place, Stage, Turn, Why};
+use fingerpost::smtp::envelope::Whose;
 use support::sessions::{CONFIG, Commits, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Semaphore;

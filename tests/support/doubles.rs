@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use fingerpost::directory::{Asked, Directory};
+use fingerpost::lookup::{Answer, Fresh, Kind, Lookup, Recipient};
+use fingerpost::lookup::{Freshness, Question};
 use fingerpost::message::queue_id::QueueId;
 use fingerpost::metrics::Metrics;
-use fingerpost::recipient::{Answer, Fresh, Kind, Lookup, Recipient};
-use fingerpost::routing::verdict::{Freshness, Question};
 use fingerpost::smtp::address::Address;
 use fingerpost::spool::entry::outline::Outlines;
 use fingerpost::spool::entry::{Entry, Record, State};

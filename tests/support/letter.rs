@@ -11,11 +11,11 @@ use fingerpost::config::{
 use fingerpost::delivery::attempt::{Outbound, Reach};
 use fingerpost::delivery::branch::QueuedBranch;
 use fingerpost::delivery::outcome::{Class, Outcome};
-use fingerpost::message::envelope::{Body, Origin, RcptTo, Sender};
 use fingerpost::message::header::Identity;
 use fingerpost::routing::table::SourceRoutes;
 use fingerpost::smtp::address::{Address, ReversePath};
 use fingerpost::smtp::domain::Domain;
+use fingerpost::smtp::envelope::{Body, Origin, RcptTo, Sender};
 use fingerpost::spool::Stored;
 use fingerpost::spool::entry::Content;
 

@@ -14,12 +14,12 @@ use fingerpost::delivery::memory::Memory;
 use fingerpost::directory::{Asked, Directories, Directory};
 use fingerpost::in_force::InForce;
 use fingerpost::keys::LoopKeys;
+use fingerpost::lookup::Question;
+use fingerpost::lookup::{Answer, Fresh, Kind, Lookup, Recipient};
 use fingerpost::message::queue_id::QueueId;
 use fingerpost::metrics::Metrics;
-use fingerpost::recipient::{Answer, Fresh, Kind, Lookup, Recipient};
 use fingerpost::resolve::Resolver;
 use fingerpost::routing::recently_good::RecentlyGood;
-use fingerpost::routing::verdict::Question;
 use fingerpost::session::{Client, Identity, Services};
 use fingerpost::spool::entry::outline::Outlines;
 use fingerpost::spool::entry::{Entry, Record};
@@ -39,7 +39,7 @@ struct ByName;
 impl Directory for ByName {
     fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
         let name = question.address.local_key().to_owned();
-        let live = question.freshness == fingerpost::routing::verdict::Freshness::Live;
+        let live = question.freshness == fingerpost::lookup::Freshness::Live;
         let gone = name.starts_with(if live { "moved" } else { "new" });
         let lookup = if name.starts_with("unknown") || gone {
             Lookup::NotFound
@@ -251,7 +251,8 @@ impl World {
         let bind = "127.0.0.1:2525".parse().unwrap();
         let address = format!("{address}:40000").parse::<std::net::SocketAddr>().unwrap();
         let config = self.services.current.load().config.clone();
-        let connector = fingerpost::session::door::choose(&config, bind, address.ip()).expect("a connector").clone();
+        let connector =
+            fingerpost::config::door::choose(&config, Some(bind), address.ip()).expect("a connector").clone();
         Client { id: "test".into(), address, bind, connector, tls: None, identity: Identity::default() }
     }
 

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
-use fingerpost::message::envelope::Origin;
-use fingerpost::recipient::{Answer, Fresh, Lookup};
+use fingerpost::lookup::{Answer, Fresh, Lookup};
+use fingerpost::lookup::{Freshness, Question};
 use fingerpost::routing::decide::decide;
 use fingerpost::routing::table::{DomainPattern, Table};
-use fingerpost::routing::verdict::{Answers, Decision, Freshness, Question, Step};
+use fingerpost::routing::verdict::{Answers, Decision, Step};
 use fingerpost::smtp::address::Address;
 use fingerpost::smtp::domain::Domain;
+use fingerpost::smtp::envelope::Origin;
 use fingerpost::time::UnixTime;
 
 /// One time for all.

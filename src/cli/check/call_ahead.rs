@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::Finding;
 use crate::config::{Config, DirectoryConfig};
 use crate::directory::Directories;
-use crate::recipient::Lookup;
+use crate::lookup::Lookup;
+use crate::lookup::{Freshness, Question};
 use crate::routing::table::DomainPattern;
-use crate::routing::verdict::{Freshness, Question};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 

@@ -12,9 +12,9 @@ use crate::config::check::load;
 use crate::config::{Config, DirectoryConfig, DirectoryKind};
 use crate::directory::call_ahead::prober::Prober;
 use crate::directory::{Directories, Needs, build};
+use crate::lookup::Lookup;
+use crate::lookup::{Freshness, Question};
 use crate::metrics::Metrics;
-use crate::recipient::Lookup;
-use crate::routing::verdict::{Freshness, Question};
 use crate::spool::offline::Look;
 use crate::time::UnixTime;
 

@@ -10,10 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Finding;
+use crate::config::door;
 use crate::config::{Config, ReceiveConnector, ReceiveTlsMode};
-use crate::message::envelope::Relay;
-use crate::session::door;
 use crate::smtp::client::replies::Replies;
+use crate::smtp::envelope::Relay;
 use crate::smtp::reply::Reply;
 
 /// For a whole conversation.
@@ -41,7 +41,7 @@ async fn knock(config: &Config, bind: SocketAddr) -> Finding {
             return Finding::doubtful(what, format!("not tried: {error}"), "start the server, then check again");
         }
     };
-    let Some(connector) = door::choose(config, bind, client) else {
+    let Some(connector) = door::choose(config, Some(bind), client) else {
         return Finding::well(what, format!("no receive connector serves {client}"));
     };
     if connector.tls.mode == ReceiveTlsMode::Implicit {

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::message::envelope::{Body, Ret};
 use crate::smtp::client::commands::{MailParameters, mail, rcpt_with_dsn};
+use crate::smtp::envelope::{Body, Ret};
 use crate::smtp::reply::Reply;
 use crate::spool::entry::{Entry, HeldFor, Outcome, Queued, State};
 use crate::time::UnixTime;

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use crate::config::file::Written;
 use crate::config::source::{Item, Problems};
 use crate::config::{Auth, DirectoryKind, ReceiveConnector, ReceiveTlsMode};
-use crate::message::envelope::Relay;
-use crate::tls::providers::provider;
+use crate::smtp::envelope::Relay;
+use crate::smtp::providers::provider;
 
 use super::element;
 

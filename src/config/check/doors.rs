@@ -6,7 +6,7 @@ use crate::config::file::Written;
 use crate::config::network::Network;
 use crate::config::source::{Item, Problems};
 use crate::config::{Host, Protocol, ReceiveConnector, ReceiveTlsMode, SmartHost};
-use crate::message::envelope::Relay;
+use crate::smtp::envelope::Relay;
 
 use super::element;
 

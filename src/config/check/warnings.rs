@@ -8,9 +8,9 @@ use crate::config::{
     Auth, Delivery, DirectoryConfig, DirectoryKind, Host, Protocol, ReceiveConnector, SendConnector, SendTlsMode,
     SmtpOut,
 };
-use crate::message::envelope::Relay;
 use crate::message::header;
-use crate::tls::providers::provider;
+use crate::smtp::envelope::Relay;
+use crate::smtp::providers::provider;
 
 use super::domains::relays;
 use super::{element, warning};

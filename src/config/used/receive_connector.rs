@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::network::Network;
-use crate::message::envelope::Relay;
 use crate::message::header::Strip;
 use crate::message::tenant::Tenant;
 use crate::smtp::domain::Domain;
-use crate::tls::names::ClientName;
-use crate::tls::providers::provider;
+use crate::smtp::envelope::Relay;
+use crate::smtp::names::ClientName;
+use crate::smtp::providers::provider;
 
 /// `[[receive_connector]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,10 +23,10 @@ use crate::delivery::health::Key;
 use crate::delivery::outcome::Outcome;
 use crate::delivery::refusal::read::relayed_mail;
 use crate::delivery::slots::{HostSlot, Slot};
-use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::smtp::address::Address;
 use crate::smtp::client::commands;
 use crate::smtp::client::offers::Offers;
+use crate::smtp::envelope::{Origin, RcptTo, Sender};
 use crate::smtp::reply::{Enhanced, Reply};
 use crate::spool::entry::Content;
 

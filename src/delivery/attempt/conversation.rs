@@ -15,9 +15,9 @@ use super::trouble::Trouble;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refusal::Step;
 use crate::delivery::refusal::read::{Meaning, Reading, Transaction, read};
-use crate::message::envelope::{Origin, Sender};
 use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::client::encode::Encoder;
+use crate::smtp::envelope::{Origin, Sender};
 use crate::smtp::reply::Reply;
 
 mod content;

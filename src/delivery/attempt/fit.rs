@@ -5,11 +5,11 @@
 use std::borrow::Cow;
 
 use crate::config::{BareLf, EightBit, SmtpOut};
-use crate::message::envelope::{Body, Sender};
 use crate::smtp::address::Address;
 use crate::smtp::client::commands::{self, MailParameters};
 use crate::smtp::client::encode::Lines;
 use crate::smtp::client::offers::{Offers, Size};
+use crate::smtp::envelope::{Body, Sender};
 use crate::smtp::reply::{Enhanced, Reply};
 use crate::spool::entry::Content;
 

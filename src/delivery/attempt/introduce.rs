@@ -4,8 +4,8 @@
 use super::alerts::Alerts;
 use super::connection::{Broken, Connection};
 use crate::config::ClientAddress;
-use crate::message::envelope::Origin;
 use crate::smtp::client::xforward::{self, Offered};
+use crate::smtp::envelope::Origin;
 
 /// Says XFORWARD; called before MAIL of each message. A next hop that refuses it has the mail without, and is not told
 /// again over this connection. What breaks here breaks again at MAIL, where it is seen to.

@@ -12,7 +12,7 @@ use super::open::is_own;
 use super::{GivesPlace, WayOut};
 use crate::config::{AllowPrivate, Reports};
 use crate::delivery::health::Key;
-use crate::message::envelope::{Origin, Relay};
+use crate::smtp::envelope::{Origin, Relay};
 
 /// Which hosts a branch may go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

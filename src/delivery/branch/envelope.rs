@@ -14,7 +14,7 @@ use crate::delivery::attempt::walk::NoWay;
 use crate::delivery::health::Key;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::slots::Vouched;
-use crate::message::envelope::{Origin, Sender};
+use crate::smtp::envelope::{Origin, Sender};
 use crate::smtp::reply::{RECIPIENT_OK, TOO_MANY_RECIPIENTS};
 use crate::spool::entry::Content;
 

@@ -8,9 +8,9 @@ use crate::config::{SendConnector, SmtpOut};
 use crate::delivery::attempt::{GivesPlace, Outbound, Reach, Waits as Patience};
 use crate::delivery::outcome::Outcome;
 use crate::delivery::slots::Applicant;
-use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
+use crate::smtp::envelope::{Origin, RcptTo, Sender};
 use crate::spool::Stored;
 use crate::spool::entry::Content;
 

@@ -55,9 +55,9 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::message::envelope::RcptTo;
     use crate::routing::verdict::Way;
     use crate::smtp::address::Address;
+    use crate::smtp::envelope::RcptTo;
     use crate::spool::entry::State;
     use crate::time::UnixTime;
 

@@ -1,10 +1,10 @@
 //! Messages for the unit tests of the queue.
 
-use crate::message::envelope::{Body, Origin, RcptTo, Relay, Sender};
 use crate::message::header::Identity;
 use crate::message::queue_id::QueueId;
 use crate::routing::verdict::{Route, Way};
 use crate::smtp::address::{Address, ReversePath};
+use crate::smtp::envelope::{Body, Origin, RcptTo, Relay, Sender};
 use crate::spool::entry::{Content, Entry, Queued, State};
 use crate::time::{QueueTime, UnixTime};
 

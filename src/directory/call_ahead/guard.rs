@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::strangers::{self, Manner};
 use super::{Asker, SLOW};
-use crate::recipient::{Answer, Fresh, Lookup};
-use crate::routing::verdict::Freshness;
+use crate::lookup::Freshness;
+use crate::lookup::{Answer, Fresh, Lookup};
 use crate::smtp::domain::Domain;
 
 /// A renewal that failed is tried again after a tenth of the time that an answer holds, but no sooner.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::fast_map::FastMap;
-use crate::recipient::Kind;
+use crate::lookup::Kind;
 
 /// What many entries have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use csv::StringRecord;
 
 use super::contents::{FIELDS, Problem, Written};
 use crate::directory::profile::{kind_of_recipient_type, other_kind};
-use crate::recipient::Kind;
+use crate::lookup::Kind;
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use super::{read_csv, read_list, read_toml};
 use crate::directory::conflicts::Listed;
 use crate::directory::known;
 use crate::directory::profile::other_kind;
-use crate::recipient::{Kind, Lookup, Recipient};
+use crate::lookup::{Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 

@@ -9,7 +9,7 @@ use super::search::Reply;
 use crate::config::LdapConfig;
 use crate::directory::known::Known;
 use crate::directory::profile::DisabledAccounts;
-use crate::recipient::{Kind, Lookup};
+use crate::lookup::{Kind, Lookup};
 use crate::smtp::address::Address;
 
 /// A result, read.

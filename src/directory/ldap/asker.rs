@@ -18,8 +18,8 @@ use crate::config::LdapConfig;
 use crate::directory::cache::{Cache, Condition, is_known};
 use crate::directory::shares::{Shares, Turn};
 use crate::directory::{odd, result};
+use crate::lookup::{Answer, Fresh, Kind, Lookup};
 use crate::metrics::Metrics;
-use crate::recipient::{Answer, Fresh, Kind, Lookup};
 use crate::smtp::address::Address;
 use crate::time::UnixTime;
 

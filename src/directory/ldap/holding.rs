@@ -24,9 +24,9 @@ use crate::directory::snapshot::changes_file::{ChangesFile, has_room};
 use crate::directory::snapshot::kept::Kept;
 use crate::directory::snapshot::served::HeldList;
 use crate::directory::snapshot::{Accept, Room};
+use crate::lookup::Freshness;
+use crate::lookup::{Answer, Lookup};
 use crate::metrics::Metrics;
-use crate::recipient::{Answer, Lookup};
-use crate::routing::verdict::Freshness;
 use crate::state;
 use crate::time::UnixTime;
 

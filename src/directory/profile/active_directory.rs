@@ -9,7 +9,7 @@ use super::{DisabledAccounts, Rules, Unclear, away, legacy_name, plain_meaning, 
 use crate::directory::filter::Filter;
 use crate::directory::known::{self, Claim, Meaning, Strength};
 use crate::directory::odd;
-use crate::recipient::Kind;
+use crate::lookup::Kind;
 use crate::smtp::address::Address;
 
 const ATTRIBUTES: &[&str] = &[

@@ -10,7 +10,7 @@ use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
 use crate::directory::filter::Filter;
 use crate::directory::known::{Claim, Meaning, Strength};
 use crate::directory::odd;
-use crate::recipient::Kind;
+use crate::lookup::Kind;
 use crate::smtp::address::Address;
 
 const ATTRIBUTES: &[&str] = &["objectClass", "proxyAddresses", "mail", "legacyExchangeDN"];

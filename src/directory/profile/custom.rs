@@ -5,7 +5,7 @@ use super::{DisabledAccounts, Entry, Rules, Unclear, away, plain_meaning, spelli
 use crate::config::CustomProfile;
 use crate::directory::filter::Filter;
 use crate::directory::known::{self, Claim, Meaning, Strength};
-use crate::recipient::Kind;
+use crate::lookup::Kind;
 use crate::smtp::address::Address;
 
 impl Rules for CustomProfile {

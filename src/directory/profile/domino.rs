@@ -4,7 +4,7 @@ use super::entry::Target;
 use super::{DisabledAccounts, Entry, Rules, Unclear, away, plain_meaning};
 use crate::directory::known::{Claim, Meaning};
 use crate::directory::odd;
-use crate::recipient::Kind;
+use crate::lookup::Kind;
 
 const ATTRIBUTES: &[&str] =
     &["objectClass", "mail", "internetAddress", "uid", "mailAddress", "mailSystem", "mailServer", "groupType"];

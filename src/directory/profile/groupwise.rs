@@ -5,7 +5,7 @@
 
 use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
 use crate::directory::known::Meaning;
-use crate::recipient::Kind;
+use crate::lookup::Kind;
 
 const ATTRIBUTES: &[&str] = &["objectClass", "mail", "nGWPostOffice", "loginDisabled"];
 

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
 use crate::directory::filter::Filter;
 use crate::directory::known::{self, Claim, Meaning, Strength};
-use crate::recipient::Kind;
+use crate::lookup::Kind;
 use crate::smtp::address::Address;
 
 const ATTRIBUTES: &[&str] =

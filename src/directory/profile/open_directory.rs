@@ -2,7 +2,7 @@
 
 use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
 use crate::directory::known::Meaning;
-use crate::recipient::Kind;
+use crate::lookup::Kind;
 use crate::smtp::address::Address;
 
 /// The mail settings of a user: a property list in XML.

@@ -6,7 +6,7 @@
 
 use super::{DisabledAccounts, Entry, Rules, Unclear, away, plain_meaning};
 use crate::directory::known::Meaning;
-use crate::recipient::Kind;
+use crate::lookup::Kind;
 
 const ATTRIBUTES: &[&str] = &[
     "objectClass",
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
     use crate::config::Profile;
     use crate::directory::profile::tests::{entry, said};
-    use crate::recipient::Lookup;
+    use crate::lookup::Lookup;
     use crate::smtp::address::Address;
 
     #[test]

@@ -3,7 +3,7 @@
 //! The values are those of Exchange's `RecipientTypeDetails`, as Microsoft publishes them (see
 //! `docs/directories/active-directory.md` for the sources). A type that is not in the table says nothing.
 
-use crate::recipient::Kind;
+use crate::lookup::Kind;
 
 /// What a type says of its entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

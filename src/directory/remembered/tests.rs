@@ -1,7 +1,7 @@
 //! What is held where a directory is asked for each recipient, what is not, and for how long it is remembered.
 
 use super::*;
-use crate::recipient::Recipient;
+use crate::lookup::Recipient;
 use crate::smtp::address::Address;
 
 fn found(target: Option<&str>) -> Lookup {

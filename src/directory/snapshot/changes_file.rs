@@ -198,7 +198,7 @@ mod tests {
     use super::*;
     use crate::directory::known::{Claim, Id, Known, Meaning, Strength};
     use crate::formats::Format;
-    use crate::recipient::Kind;
+    use crate::lookup::Kind;
     use crate::time::{QueueTime, UnixTime};
 
     fn undo(number: u64) -> Arc<Undo> {

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use super::Snapshot;
 use super::served::Served;
 use crate::directory::odd::{self, Groups};
-use crate::recipient::Kind;
+use crate::lookup::Kind;
 
 impl Snapshot {
     /// Sets all of them.

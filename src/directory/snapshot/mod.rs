@@ -24,8 +24,8 @@ use crate::directory::known::Id;
 use crate::directory::mail::Mail;
 use crate::directory::odd::Telling;
 use crate::directory::refreshing::Refreshing;
+use crate::lookup::{Kind, Lookup};
 use crate::metrics::Metrics;
-use crate::recipient::{Kind, Lookup};
 use crate::time::UnixTime;
 use arc_swap::ArcSwapOption;
 

@@ -15,7 +15,7 @@ use crate::directory::conflicts::Listed;
 use crate::directory::expected::Expected;
 use crate::directory::known::Known;
 use crate::directory::mail::Mail;
-use crate::recipient::{Kind, Lookup, Recipient};
+use crate::lookup::{Kind, Lookup, Recipient};
 use crate::time::{QueueTime, UnixTime};
 
 mod held;

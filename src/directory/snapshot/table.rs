@@ -15,7 +15,7 @@ pub use self::sizes::Sizes;
 use self::slot::{EMPTY, Slot};
 use crate::directory::known::{Claim, Id, Known, Meaning, Strength};
 use crate::fast_map::FastMap;
-use crate::recipient::{Kind, Lookup, Recipient};
+use crate::lookup::{Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
 
 mod record;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::table::{Means, Table};
 use crate::directory::known::{self, Id, Known, Strength};
 use crate::fast_map::{FastMap, FastSet};
-use crate::recipient::{Kind, Lookup};
+use crate::lookup::{Kind, Lookup};
 
 mod odd;
 

@@ -17,7 +17,7 @@ use crate::delivery::outcome::{Class, Outcome as Answer};
 use crate::directory::Directories;
 use crate::in_force::InForce;
 use crate::keys::LoopKeys;
-use crate::message::envelope::{Body, RcptTo, Sender};
+use crate::lookup::Standing;
 use crate::message::header::Identity;
 use crate::message::received::With;
 use crate::metrics::Metrics;
@@ -25,10 +25,11 @@ use crate::pressure::Pressure;
 use crate::resolve::Resolver;
 use crate::routing::recently_good::RecentlyGood;
 use crate::routing::verdict::Reason;
-use crate::routing::verdict::{Route, Standing};
+use crate::routing::verdict::Route;
 use crate::session::Client;
 use crate::session::transaction::Accepted;
 use crate::smtp::address::{Address, ReversePath};
+use crate::smtp::envelope::{Body, RcptTo, Sender};
 use crate::spool::Sizes;
 use crate::spool::entry::outline::{Outline, Outlines};
 use crate::spool::store::LogStore;
@@ -273,7 +274,7 @@ async fn who_is_under_way_is_durable_and_the_queue_hears_of_him() {
 /// report.
 async fn reported(services: &Arc<Services>, committed: &mut Handovers) -> (Entry, String) {
     let mut transaction = transaction(services, &["bob@contoso.com", "carol@contoso.com"]);
-    transaction.sender.ret = Some(crate::message::envelope::Ret::Full);
+    transaction.sender.ret = Some(crate::smtp::envelope::Ret::Full);
     let mut writing = begun(services, &transaction);
     writing.append("X-Long: 0123456789012345678901234567890123456789\r\n".repeat(4096).as_bytes()).await;
     let refused = Reply::fixed(550, crate::smtp::reply::Enhanced(5, 7, 1), "no");

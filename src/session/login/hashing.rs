@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::users;
 use crate::directory::Login;
 use crate::directory::shares::{Most, Shares};
-use crate::routing::verdict::{Behalf, Standing};
+use crate::lookup::{Behalf, Standing};
 use crate::smtp::sasl::Credentials;
 
 /// How long a password waits for its turn.

@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use crate::message::envelope::{Notify, RcptTo, Ret, Sender};
 use crate::smtp::address::Address;
+use crate::smtp::envelope::{Notify, RcptTo, Ret, Sender};
 
 /// What goes with MAIL.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -113,8 +113,8 @@ fn orcpt_of(address: &Address) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::envelope::Body;
     use crate::smtp::address::ReversePath;
+    use crate::smtp::envelope::Body;
     use crate::smtp::path::mailbox;
 
     fn address(text: &str) -> Address {

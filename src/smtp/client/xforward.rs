@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use crate::message::envelope::{Origin, Relay, Spoke};
+use crate::smtp::envelope::{Origin, Relay, Spoke};
 
 /// The longest command line, with its CRLF.
 const LONGEST: usize = 512;

@@ -8,8 +8,8 @@ use super::{
     Action, Command, CommandError, DotReader, Dsn, Envelope, Expect, Hello, Incoming, Line, MAX_PENDING, Rcpt, Reply,
     Sender, Server, Source, StartTls, State, TlsState, Utf8, reply,
 };
-use crate::message::envelope::Notify;
 use crate::smtp::command::{self, Chunk, ForwardPath};
+use crate::smtp::envelope::Notify;
 use crate::smtp::extension;
 
 /// What has to be waited for before a command can be looked at.

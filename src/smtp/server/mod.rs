@@ -14,7 +14,7 @@ use super::data::DotReader;
 use super::extension::{Dsn, StartTls};
 use super::reply::{self, Reply};
 use super::sasl::{Credentials, Exchange};
-use crate::message::envelope::Sender;
+use crate::smtp::envelope::Sender;
 
 mod auth;
 mod commands;

@@ -3,8 +3,8 @@
 use bytes::BytesMut;
 
 use super::*;
-use crate::message::envelope::Notify;
 use crate::smtp::command::ForwardPath;
+use crate::smtp::envelope::Notify;
 
 mod noise;
 

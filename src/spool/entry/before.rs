@@ -8,10 +8,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::{Change, Content, Entry, HeldFor, Outcome, Queued, State, Waiting, Why};
-use crate::message::envelope::{Origin, RcptTo, Sender};
 use crate::message::queue_id::QueueId;
 use crate::message::stamp::Stamp;
 use crate::routing::verdict::Route;
+use crate::smtp::envelope::{Origin, RcptTo, Sender};
 use crate::smtp::reply::Reply;
 use crate::spool::record::Held as Place;
 use crate::time::{QueueTime, UnixTime};

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{Change, Entry, HeldFor, State, Waiting, Why};
-use crate::message::envelope::{Origin, Relay};
 use crate::message::queue_id::QueueId;
 use crate::routing::verdict::Route;
 use crate::smtp::domain::Domain;
+use crate::smtp::envelope::{Origin, Relay};
 use crate::time::UnixTime;
 
 /// One live message.

@@ -2,9 +2,9 @@
 
 use fingerpost::config::{BareLf, EightBit, SmtpOut};
 use fingerpost::delivery::attempt::Outbound;
-use fingerpost::message::envelope::{Body, Notify, Ret};
 use fingerpost::metrics::Metrics;
 use fingerpost::smtp::address::Address;
+use fingerpost::smtp::envelope::{Body, Notify, Ret};
 
 use support::letter::{Letter, connector, in_words, smart_host, smtp_out};
 use support::next_hop::NextHop;

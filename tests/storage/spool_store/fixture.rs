@@ -5,13 +5,13 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
 
-use fingerpost::message::envelope::{Body, Origin, RcptTo, Sender};
 use fingerpost::message::header::Identity;
 use fingerpost::message::queue_id::QueueId;
 use fingerpost::metrics::Metrics;
 use fingerpost::routing::verdict::{Route, Way};
 use fingerpost::smtp::address::{Address, ReversePath};
 use fingerpost::smtp::domain::Domain;
+use fingerpost::smtp::envelope::{Body, Origin, RcptTo, Sender};
 use fingerpost::smtp::reply::{Enhanced, Reply};
 use fingerpost::spool::entry::outline::Outline;
 use fingerpost::spool::entry::{Change, Content, Entry, Outcome, Queued, Record, State};

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Failure, Keeper, whole};
 use crate::directory::snapshot::Accept;
 use crate::directory::snapshot::served::Outcome;
-use crate::recipient::Lookup;
+use crate::lookup::Lookup;
 
 /// What somebody wants of the task.
 pub(in crate::directory::ldap) enum Request {

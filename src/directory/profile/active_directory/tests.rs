@@ -4,7 +4,7 @@ use super::*;
 use crate::config::Profile;
 use crate::directory::profile::Judgement;
 use crate::directory::profile::tests::entry;
-use crate::recipient::Lookup;
+use crate::lookup::Lookup;
 
 fn judge(entries: &[Entry], address: &str, disabled: DisabledAccounts) -> Judgement {
     Profile::ActiveDirectory.judge(entries, &Address::parse(address).unwrap(), disabled)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::directory::known::{Claim, Meaning, Strength};
 use crate::formats::Format;
-use crate::recipient::{Kind, Lookup};
+use crate::lookup::{Kind, Lookup};
 use crate::smtp::address::Address;
 
 fn known(name: &str) -> Known {

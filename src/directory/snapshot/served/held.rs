@@ -9,7 +9,7 @@ use crate::directory::known::Id;
 use crate::directory::snapshot::view::{View, Way};
 use crate::directory::snapshot::window::Window;
 use crate::fast_map::{FastMap, FastSet};
-use crate::recipient::Lookup;
+use crate::lookup::Lookup;
 use crate::time::UnixTime;
 
 /// What waits.

@@ -15,7 +15,7 @@ use crate::directory::snapshot::guard;
 use crate::directory::snapshot::served::{Now, Outcome, Rules, Served};
 use crate::directory::snapshot::table::{Builder, Sizes, Table};
 use crate::directory::snapshot::view::{Change, View};
-use crate::recipient::{Kind, Lookup};
+use crate::lookup::{Kind, Lookup};
 use crate::smtp::address::Address;
 use crate::time::{QueueTime, UnixTime};
 

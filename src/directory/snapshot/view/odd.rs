@@ -4,7 +4,7 @@ use super::{Change, View};
 use crate::directory::known::{self, Id, Known};
 use crate::directory::odd::{self, Groups};
 use crate::fast_map::FastMap;
-use crate::recipient::{Kind, Lookup};
+use crate::lookup::{Kind, Lookup};
 
 /// So many entries keep addresses that may not be read any more. Where more lack them, that is held anyway.
 const MOST_KEPT: usize = 10_000;

@@ -56,7 +56,7 @@ impl std::fmt::Display for ClientName {
 }
 
 /// Whether `name` is `pattern`, or one label before what stands behind the pattern's `*.`. Both in lower case.
-pub(super) fn covers(pattern: &str, name: &str) -> bool {
+pub(crate) fn covers(pattern: &str, name: &str) -> bool {
     let below = |base: &str| name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == base);
     pattern == name || pattern.strip_prefix("*.").is_some_and(below)
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 
-use super::Metrics;
-use super::domains::{IN_ADVANCE, MORE, OTHER};
 use crate::config::accepted_domain::pattern;
 use crate::config::{Auth, Config, DirectoryConfig, DirectoryKind, Protocol};
-use crate::recipient::Kind;
+use crate::lookup::Kind;
+use crate::metrics::domains::{IN_ADVANCE, MORE, OTHER};
+use crate::metrics::{LOOKUPS, Metrics, REPORTS_NOT_SENT, SESSIONS_REFUSED, SESSIONS_SENT_AWAY, TOLD_AS_SUMS};
 use crate::routing::accepted_domain::AcceptedDomains;
 
 /// `authentications_total{result}`.
@@ -31,11 +31,6 @@ const LOOPS: [&str; 7] = ["resolves-first", "in-flight", "stamp", "relay-memory"
 const STAMPS: [&str; 4] = ["mac", "identity", "form", "installation"];
 /// `dsn_total{action}`.
 const REPORTS: [&str; 4] = ["failed", "delayed", "relayed", "delivered"];
-/// `reports_not_sent_total{reason}`.
-pub const REPORTS_NOT_SENT: [&str; 5] =
-    ["address-literal", "no-such-domain", "null-mx", "no-mail-server", "private-address"];
-/// `directory_lookups_total{result}`.
-pub const LOOKUPS: [&str; 6] = ["found", "not-found", "ambiguous", "accepts-everything", "unavailable", "cached"];
 /// `config_reloads_total{result}`.
 const RELOADS: [&str; 4] = ["applied", "unchanged", "refused", "held"];
 
@@ -61,8 +56,8 @@ impl Metrics {
         touch(&self.dsn, &ones(&REPORTS));
         touch(&self.config_reloads, &ones(&RELOADS));
         touch(&self.acceptance_duration, &ones(&["cut-through", "queue"]));
-        touch(&self.sessions_refused, &ones(&super::SESSIONS_REFUSED));
-        touch(&self.told_as_sums, &ones(&super::TOLD_AS_SUMS));
+        touch(&self.sessions_refused, &ones(&SESSIONS_REFUSED));
+        touch(&self.told_as_sums, &ones(&TOLD_AS_SUMS));
         touch(&self.trace_lost, &[vec![]]);
         touch(&self.clock_jumps, &[vec![]]);
         touch(&self.reports_not_sent, &ones(&REPORTS_NOT_SENT));
@@ -70,7 +65,7 @@ impl Metrics {
         for gauge in [&self.reports_waiting, &self.dead_letters_leaving] {
             touch(gauge, &[vec![]]);
         }
-        touch(&self.sessions_sent_away, &ones(&super::SESSIONS_SENT_AWAY));
+        touch(&self.sessions_sent_away, &ones(&SESSIONS_SENT_AWAY));
         let spool = [&self.dead_letters, &self.spool_free, &self.spool_free_inodes];
         let memory = [&self.memory_anonymous, &self.memory_limit, &self.directory_refresh];
         for gauge in spool.into_iter().chain(memory).chain([&self.config_last_reload]) {

@@ -1,10 +1,63 @@
 //! What a directory says of an address: the words that directories, routing and explanations share.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::one_client::one_client;
 use crate::smtp::address::Address;
+
+/// How fresh an answer has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Freshness {
+    /// Whatever is at hand.
+    Any,
+    /// The directory itself is to be asked.
+    Live,
+}
+
+/// One question to one directory.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Question {
+    /// The directory's name.
+    pub directory: Arc<str>,
+    /// The address to look up.
+    pub address: Address,
+    /// How fresh the answer has to be.
+    pub freshness: Freshness,
+}
+
+/// On whose behalf a directory is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Behalf {
+    /// Ours: the queue, a report, an operator.
+    Ours,
+    /// A client's: an IPv4 address, or the network of an IPv6 /64.
+    Client(IpAddr),
+    /// A sender domain's, where strangers' mail comes through a client that is none; empty: the null sender.
+    Sender(Box<str>),
+}
+
+impl Behalf {
+    /// The client at this address.
+    #[must_use]
+    pub fn client(address: IpAddr) -> Self {
+        Self::Client(one_client(address))
+    }
+}
+
+/// Whose questions come first where a directory cannot be asked much at once: the first one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    /// Ours, an organization's, an authenticated client's, a partner's that may relay; and whoever asks for a recipient who
+    /// had mail lately.
+    Known,
+    /// A known network's: a filter, by which strangers' mail comes too; and a client's whose mail was taken lately.
+    Network,
+    /// Whoever connects.
+    Stranger,
+}
 
 /// What kind of entry owns the address (DESIGN section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

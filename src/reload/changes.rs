@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Config;
+use crate::config::Config;
 use crate::routing::accepted_domain::AcceptedDomains;
 
 /// What `new` changes of `old`.

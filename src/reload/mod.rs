@@ -4,16 +4,20 @@
 //! and calls [`reload`](Reloader::reload) on SIGHUP; `admin` calls it for the API. A configuration goes into force as
 //! a whole or not at all (DESIGN section 4, "Reload").
 
+mod changes;
+mod prepare;
+mod watch;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::watch::{Receiver, Sender};
 use tokio::task::JoinHandle;
 
-use super::changes::changes;
-use super::check::{self, Problem, Removed};
-use super::watch::Watch;
-use super::{Config, check::Attempt};
+use self::changes::changes;
+use self::watch::Watch;
+use crate::config::Config;
+use crate::config::check::{self, Attempt, Problem, Removed};
 use crate::give_back;
 use crate::in_force::{Current, InForce};
 use crate::metrics::Metrics;
@@ -92,7 +96,7 @@ pub struct Reloader {
     last: Mutex<Option<(UnixTime, Reloaded)>>,
     /// What the last attempt read, and so what may mend it.
     files: Mutex<Vec<PathBuf>>,
-    applied: watch::Sender<u64>,
+    applied: Sender<u64>,
 }
 
 /// Why a reload happens.
@@ -117,7 +121,7 @@ impl Reloader {
             turn: tokio::sync::Mutex::new(()),
             last: Mutex::default(),
             files: Mutex::new(config.files.clone()),
-            applied: watch::Sender::new(0),
+            applied: Sender::new(0),
         };
         for result in ["applied", "unchanged", "refused", "held"] {
             reloader.metrics.config_reloads.with_label_values(&[result]).inc_by(0);
@@ -154,7 +158,7 @@ impl Reloader {
 
     /// Changes whenever something new went into force: for listeners, which are bound and drained then.
     #[must_use]
-    pub fn applied(&self) -> watch::Receiver<u64> {
+    pub fn applied(&self) -> Receiver<u64> {
         self.applied.subscribe()
     }
 

@@ -13,7 +13,7 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-use super::include;
+use crate::config::include;
 
 /// How long the files must be left alone (DESIGN section 4, "Reload").
 const QUIET: Duration = Duration::from_secs(2);
@@ -60,7 +60,7 @@ impl Watch {
         Self { shared, events, watcher, folders: BTreeSet::new(), seen: Vec::new() }
     }
 
-    /// Watches these files and patterns from now on, as in [`super::Config::files`].
+    /// Watches these files and patterns from now on, as in [`crate::config::Config::files`].
     pub(super) fn follow(&mut self, files: &[PathBuf]) {
         let all = with_targets(files);
         let folders: BTreeSet<_> = all.iter().flat_map(|file| folders(file)).collect();
