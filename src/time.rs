@@ -1,6 +1,6 @@
 //! Points in time as the program compares and writes them: whole seconds since 1970, UTC.
 //!
-//! Pure code takes a [`UnixTime`] as an argument; [`UnixTime::now`] and [`UnixTime::steady`] are for the shell alone. What
+//! Code without I/O takes a [`UnixTime`] as an argument; [`UnixTime::now`] and [`UnixTime::steady`] are for the shell alone. What
 //! people read, and what other hosts wrote, is by the time of day; what is due, and how long ago something was, by the
 //! steady clock; what outlives a restart ages by [`QueueTime`].
 

@@ -206,6 +206,12 @@ pub fn in_force(config: Config) -> InForce {
     InForce { config: Arc::new(config), resolver, keys: Arc::new(LoopKeys::new(KEY, [])) }
 }
 
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl World {
     pub fn new() -> Self {
         Self::with(CONFIG)

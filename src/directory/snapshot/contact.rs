@@ -1,8 +1,6 @@
 //! How fresh a snapshot is. Pure: time is an argument.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::position::Position;
 use crate::time::UnixTime;
@@ -22,20 +20,20 @@ pub(super) struct Contact {
 
 impl Contact {
     /// As a file has it; `whole` as in [`Contact`].
-    pub(super) fn saved(position: Position, at: UnixTime, whole: Option<UnixTime>) -> Self {
-        Self { position, confirmed: Some((at, Instant::now())), followed: None, whole }
+    pub(super) fn saved(position: Position, (at, noticed): (UnixTime, Instant), whole: Option<UnixTime>) -> Self {
+        Self { position, confirmed: Some((at, noticed)), followed: None, whole }
     }
 
     /// It was read as a whole; what has changed meanwhile is still to come.
-    pub(super) fn read(&mut self, position: Position, begun: UnixTime) {
+    pub(super) fn read(&mut self, position: Position, begun: UnixTime, noticed: Instant) {
         (self.position, self.whole) = (position, Some(begun));
-        self.confirmed = Some((begun, Instant::now()));
+        self.confirmed = Some((begun, noticed));
     }
 
     /// All that has changed up to that position is known.
-    pub(super) fn followed(&mut self, position: Position, now: UnixTime) {
+    pub(super) fn followed(&mut self, position: Position, now: UnixTime, instant: Instant) {
         self.position = position;
-        (self.confirmed, self.followed) = (Some((now, Instant::now())), Some(Instant::now()));
+        (self.confirmed, self.followed) = (Some((now, instant)), Some(instant));
     }
 
     /// Nobody follows it any more.
@@ -83,8 +81,8 @@ mod tests {
     fn a_clock_that_was_set_back_makes_nothing_fresh() {
         let mut contact = Contact::default();
         assert_eq!(contact.age(UnixTime(5)), None);
-        contact.followed(Position::Unknown, UnixTime(10_000));
-        let noticed = contact.confirmed.unwrap().1;
+        let noticed = Instant::now();
+        contact.followed(Position::Unknown, UnixTime(10_000), noticed);
         for (clock, passed, age) in [(10_000, 0, 0), (10_060, 60, 60), (5_000, 90, 90), (5_010, 100, 100)] {
             contact.mind_the_clock(UnixTime(clock), noticed + Duration::from_secs(passed));
             assert_eq!(contact.age(UnixTime(clock)), Some(Duration::from_secs(age)), "{clock}");
@@ -94,10 +92,11 @@ mod tests {
     #[test]
     fn the_next_whole_read_is_due_an_interval_after_the_last() {
         let hour = Duration::from_hours(1);
-        let mut contact = Contact::saved(Position::Unknown, UnixTime(9_000), None);
+        let now = Instant::now();
+        let mut contact = Contact::saved(Position::Unknown, (UnixTime(9_000), now), None);
         assert_eq!(contact.until_whole_read(hour, UnixTime(9_001)), Duration::ZERO);
-        contact.read(Position::Unknown, UnixTime(10_000));
-        contact.followed(Position::Unknown, UnixTime(13_000));
+        contact.read(Position::Unknown, UnixTime(10_000), now);
+        contact.followed(Position::Unknown, UnixTime(13_000), now);
         assert_eq!(contact.until_whole_read(hour, UnixTime(13_000)), Duration::from_secs(600));
         assert_eq!(contact.until_whole_read(hour, UnixTime(20_000)), Duration::ZERO);
     }

@@ -149,7 +149,7 @@ impl Snapshot {
                 let served = self.empty.clone().resumed(loaded.view, kept);
                 telling::tell_resumed(name, &served);
                 self.served.store(Some(served.into()));
-                *self.contact() = Contact::saved(position, loaded.at.of_day(), whole);
+                *self.contact() = Contact::saved(position, (loaded.at.of_day(), instant()), whole);
                 *self.journal() = Some(journal);
             }
             Err(error) => tracing::warn!(
@@ -182,7 +182,8 @@ impl Snapshot {
             }
             // Where nothing shows who is a recipient, the directory is asked whether that may be read.
             Lookup::Found(_) | Lookup::NotFound => {
-                served.current().shows_recipients() && followed.is_some_and(|at| at.elapsed() <= self.follows_for)
+                served.current().shows_recipients()
+                    && followed.is_some_and(|at| instant().saturating_duration_since(at) <= self.follows_for)
             }
             // Somebody may be putting it right.
             Lookup::Ambiguous(_) | Lookup::Unavailable(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_) => false,
@@ -286,14 +287,14 @@ impl Snapshot {
         // Where it is held, reading again at once would bring the same.
         self.file_is_behind.store(false, Ordering::Relaxed);
         self.publish(served, outcome);
-        self.contact().read(position, begun);
+        self.contact().read(position, begun, instant());
         Ok(outcome)
     }
 
     /// Some entries changed; that is all up to that position.
     pub fn changed(&self, changes: Vec<Change>, position: Position) -> Outcome {
         let outcome = self.take(changes, Some(&position));
-        self.contact().followed(position, UnixTime::steady());
+        self.contact().followed(position, UnixTime::steady(), instant());
         outcome
     }
 
@@ -372,6 +373,11 @@ impl Snapshot {
 fn what_is_read(directory: &LdapConfig) -> Id {
     let LdapConfig { base, profile, refuse_disabled, .. } = directory;
     Id::of(format!("{} 2 {base:?} {profile:?} {refuse_disabled}", env!("CARGO_PKG_VERSION")).as_bytes())
+}
+
+/// The monotonic clock, which tests may stop.
+fn instant() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]

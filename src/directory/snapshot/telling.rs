@@ -1,7 +1,5 @@
 //! A snapshot in figures for operators, its age, and the log lines about what is held. `measure` has the gauges.
 
-use tokio::time::Instant;
-
 use super::Snapshot;
 use super::report::SnapshotReport;
 use super::served::{Outcome, Served};
@@ -28,7 +26,7 @@ impl Snapshot {
 
     /// Looks at the clock, and sets the gauge that changes by itself.
     pub fn tell_age(&self) {
-        self.contact().mind_the_clock(UnixTime::steady(), Instant::now());
+        self.contact().mind_the_clock(UnixTime::steady(), super::instant());
         let age = self.age_seconds().map_or(-1, |age| i64::try_from(age).unwrap_or(i64::MAX));
         self.metrics.directory_snapshot_age.with_label_values(&[&*self.name]).set(age);
     }
