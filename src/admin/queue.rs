@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::queue_id::QueueId;
 use crate::smtp::envelope::{RcptTo, Relay};
-use crate::spool::entry::{Entry, Outcome, Queued, State, Waiting};
+use crate::spool::entry::{Entry, Outcome, Queued, RecipientState, Waiting};
 use crate::time::UnixTime;
 
 /// What `GET /api/queue` answers.
@@ -136,27 +136,27 @@ impl Recipient {
 }
 
 impl Standing {
-    fn of(state: &State, connector: &str, why: &str) -> Self {
+    fn of(state: &RecipientState, connector: &str, why: &str) -> Self {
         let said = |next_hop: &str, reply: String| match next_hop {
             "" => reply,
             next_hop => format!("{next_hop}: {reply}"),
         };
         match state {
-            State::Waiting(Waiting { attempts, next_attempt, last_error, in_doubt, .. }) => Self::Waiting {
+            RecipientState::Waiting(Waiting { attempts, next_attempt, last_error, in_doubt, .. }) => Self::Waiting {
                 attempts: *attempts,
                 may_have_arrived: *in_doubt,
                 next_attempt: next_attempt.by_day(),
                 last_error: last_error.clone(),
                 why: if *next_attempt <= UnixTime::steady() { why.to_owned() } else { String::new() },
             },
-            State::Held(why) => Self::Held { why: why.words(connector).to_string() },
-            State::Done(Outcome::Delivered { next_hop, reply }) => {
+            RecipientState::Held(why) => Self::Held { why: why.words(connector).to_string() },
+            RecipientState::Done(Outcome::Delivered { next_hop, reply }) => {
                 Self::Delivered { detail: said(next_hop, reply.to_string()) }
             }
-            State::Done(Outcome::Failed { next_hop, reply }) => {
+            RecipientState::Done(Outcome::Failed { next_hop, reply }) => {
                 Self::Failed { detail: said(next_hop, reply.to_string()) }
             }
-            State::Done(Outcome::Dropped) => Self::Dropped,
+            RecipientState::Done(Outcome::Dropped) => Self::Dropped,
         }
     }
 

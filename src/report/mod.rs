@@ -16,7 +16,7 @@ use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::envelope::{Body, Notify, Origin, RcptTo, Relay, Sender};
 use crate::smtp::hide::hide;
 use crate::smtp::reply::Reply;
-use crate::spool::entry::{Content, Entry, Outcome, Queued, State};
+use crate::spool::entry::{Content, Entry, Outcome, Queued, RecipientState};
 use crate::spool::{Draft, Spool, SpoolError};
 use crate::time::{QueueTime, UnixTime};
 
@@ -143,7 +143,7 @@ pub async fn make(
     match route {
         Err(reply) if reply.is_permanent() => {
             let failed = Outcome::Failed { next_hop: "".into(), reply };
-            entry.recipients.iter_mut().for_each(|queued| queued.state = State::Done(failed.clone()));
+            entry.recipients.iter_mut().for_each(|queued| queued.state = RecipientState::Done(failed.clone()));
             let state_dir = &in_force.config.server.state_dir;
             dead_letters.keep(state_dir, &entry, &mut text.bytes.as_slice()).map_err(|e| io("dead letter", id, &e))?;
             Ok(Made::Nothing)
@@ -172,7 +172,7 @@ fn straight(connector: Arc<str>, to: &Address) -> Route {
 
 fn recipient(to: &Address, route: &Result<Route, Reply>, now: UnixTime) -> Queued {
     let route = route.clone().unwrap_or_else(|_| straight(UNDECIDED.into(), to));
-    Queued { rcpt: RcptTo { address: to.clone(), notify: None, orcpt: None }, route, state: State::due(now) }
+    Queued { rcpt: RcptTo { address: to.clone(), notify: None, orcpt: None }, route, state: RecipientState::due(now) }
 }
 
 /// What of `reported` the sender wants to hear.
@@ -245,8 +245,8 @@ fn told<'a>(
 /// From when a recipient's age counts.
 fn ages_from(about: &Entry, queued: &Queued) -> QueueTime {
     let later = match &queued.state {
-        State::Waiting(waiting) => waiting.ages_from,
-        State::Held(_) | State::Done(_) => None,
+        RecipientState::Waiting(waiting) => waiting.ages_from,
+        RecipientState::Held(_) | RecipientState::Done(_) => None,
     };
     later.unwrap_or(about.queued_at)
 }

@@ -21,8 +21,8 @@ use crate::smtp::envelope::{ChosenBy, Origin};
 use crate::smtp::reply::{self, Reply};
 use crate::spool::condition::Condition;
 use crate::spool::entry::outline::Outlines;
-use crate::spool::entry::{Content, Entry, Outcome, Queued, Record, State, Waiting, Why};
-use crate::spool::{Committed, Draft, LargeDraft, Spool, SpoolError, Stored};
+use crate::spool::entry::{Content, Entry, Outcome, Queued, RecipientState, Record, Waiting, Why};
+use crate::spool::{BlobDraft, Committed, Draft, Spool, SpoolError, Stored};
 use crate::time::{QueueTime, UnixTime};
 use crate::trace::{Event, What};
 
@@ -42,7 +42,7 @@ pub(super) struct Kept {
 
 /// What becomes of one recipient.
 pub(super) struct Fate {
-    pub(super) state: State,
+    pub(super) state: RecipientState,
     /// What the sender is told, if he wants to hear it.
     pub(super) action: Option<Action>,
 }
@@ -55,20 +55,23 @@ fn tried_once(why: Why) -> Waiting {
 impl Fate {
     /// It is queued and due.
     pub(super) fn due(at: UnixTime) -> Self {
-        Self { state: State::due(at), action: None }
+        Self { state: RecipientState::due(at), action: None }
     }
 
     /// It was tried, and is queued.
     pub(super) fn waiting(reply: &Reply, next_attempt: UnixTime) -> Self {
-        let state =
-            State::Waiting(Waiting { next_attempt, last_error: reply.to_string(), ..tried_once(Why::Unreachable) });
+        let state = RecipientState::Waiting(Waiting {
+            next_attempt,
+            last_error: reply.to_string(),
+            ..tried_once(Why::Unreachable)
+        });
         Self { state, action: None }
     }
 
     /// It was tried, may have arrived, and is queued.
     pub(super) fn in_doubt(reply: &Reply, next_attempt: UnixTime) -> Self {
         let waiting = Waiting { in_doubt: 1, ..tried_once(Why::InDoubt) };
-        let state = State::Waiting(Waiting { next_attempt, last_error: reply.to_string(), ..waiting });
+        let state = RecipientState::Waiting(Waiting { next_attempt, last_error: reply.to_string(), ..waiting });
         Self { state, action: None }
     }
 
@@ -76,30 +79,33 @@ impl Fate {
     /// before `next_attempt`.
     pub(super) fn under_way(next_attempt: UnixTime) -> Self {
         let last_error = "it was sent; the next hop has not answered yet".to_owned();
-        let state = State::Waiting(Waiting { next_attempt, last_error, in_doubt: 1, ..tried_once(Why::InDoubt) });
+        let state =
+            RecipientState::Waiting(Waiting { next_attempt, last_error, in_doubt: 1, ..tried_once(Why::InDoubt) });
         Self { state, action: None }
     }
 
     /// A next hop has it.
     pub(super) fn delivered(outcome: Answer) -> Self {
         let Answer { reply, next_hop, success, .. } = outcome;
-        Self { state: State::Done(Outcome::Delivered { next_hop, reply }), action: success }
+        Self { state: RecipientState::Done(Outcome::Delivered { next_hop, reply }), action: success }
     }
 
     /// It is over.
     pub(super) fn failed(reply: Reply, next_hop: Arc<str>) -> Self {
-        Self { state: State::Done(Outcome::Failed { next_hop, reply }), action: Some(Action::Failed) }
+        Self { state: RecipientState::Done(Outcome::Failed { next_hop, reply }), action: Some(Action::Failed) }
     }
 
     /// Whether it is over, and nobody has it.
     pub(super) fn has_failed(&self) -> bool {
-        matches!(self.state, State::Done(Outcome::Failed { .. }))
+        matches!(self.state, RecipientState::Done(Outcome::Failed { .. }))
     }
 
     /// What the sender is told.
     pub(super) fn reported(&self, recipient: usize) -> Option<Reported> {
-        let (State::Done(Outcome::Delivered { next_hop, reply } | Outcome::Failed { next_hop, reply }), Some(action)) =
-            (&self.state, self.action)
+        let (
+            RecipientState::Done(Outcome::Delivered { next_hop, reply } | Outcome::Failed { next_hop, reply }),
+            Some(action),
+        ) = (&self.state, self.action)
         else {
             return None;
         };
@@ -110,7 +116,7 @@ impl Fate {
 impl Kept {
     /// Whether anything has to be durable before it is accepted.
     pub(super) fn needs_the_spool(&self, transaction: &Transaction) -> bool {
-        let waits = |fate: &Fate| !matches!(fate.state, State::Done(_));
+        let waits = |fate: &Fate| !matches!(fate.state, RecipientState::Done(_));
         self.fates.iter().any(waits) || self.reported.iter().any(|reported| self.wants(transaction, reported))
     }
 
@@ -263,7 +269,7 @@ impl Spool for WithDraft<'_> {
         self.spool.queue_time()
     }
 
-    fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {
+    fn create_as(&self, id: QueueId) -> Result<BlobDraft, SpoolError> {
         self.spool.create_as(id)
     }
 
@@ -340,13 +346,15 @@ fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Ke
         };
         services.trace.record(&about(what, because(&recipient.because).into()));
         let (what, result, said) = match &fate.state {
-            State::Done(Outcome::Delivered { reply, .. }) => (What::Delivered, "delivered", reply.to_string().into()),
-            State::Done(Outcome::Failed { reply, .. }) => (What::Failed, "failed", reply.to_string().into()),
-            State::Waiting(_) if transaction.is_under_way(at) => continue,
-            State::Waiting(Waiting { attempts: 1.., last_error, .. }) => {
+            RecipientState::Done(Outcome::Delivered { reply, .. }) => {
+                (What::Delivered, "delivered", reply.to_string().into())
+            }
+            RecipientState::Done(Outcome::Failed { reply, .. }) => (What::Failed, "failed", reply.to_string().into()),
+            RecipientState::Waiting(_) if transaction.is_under_way(at) => continue,
+            RecipientState::Waiting(Waiting { attempts: 1.., last_error, .. }) => {
                 (What::Deferred, "deferred", Cow::from(last_error))
             }
-            State::Waiting(_) | State::Held(_) | State::Done(Outcome::Dropped) => continue,
+            RecipientState::Waiting(_) | RecipientState::Held(_) | RecipientState::Done(Outcome::Dropped) => continue,
         };
         let send_connector = &*recipient.route.connector;
         tracing::info!(queue_id = %id, to = %recipient.rcpt.address, %send_connector, said = &*said, "{result}");

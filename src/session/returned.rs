@@ -15,7 +15,7 @@ use crate::message::body::{Beginning, BodyDigest};
 use crate::message::header::Facts;
 use crate::routing::relay_memory::ContentKey;
 use crate::smtp::reply::Reply;
-use crate::spool::entry::{Outcome, State};
+use crate::spool::entry::{Outcome, RecipientState};
 use crate::time::UnixTime;
 
 /// By what a message's recipients are remembered, and whether it was brought back.
@@ -132,7 +132,10 @@ impl ToRemember {
     pub(super) fn of(passed: &Passed, fates: &[Fate]) -> Self {
         let Remembered { keys, back } = &passed.remembered;
         let failed = |at: usize| {
-            matches!(fates.get(at), Some(Fate { state: State::Done(Outcome::Failed { .. } | Outcome::Dropped), .. }))
+            matches!(
+                fates.get(at),
+                Some(Fate { state: RecipientState::Done(Outcome::Failed { .. } | Outcome::Dropped), .. })
+            )
         };
         let body = |at: usize| match back {
             Some(Back { recipients, body: Body::Checked(digest, _) }) if recipients.contains(&at) => Some(*digest),

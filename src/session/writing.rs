@@ -12,7 +12,7 @@ use crate::message::queue_id::QueueId;
 use crate::message::received::{self, With};
 use crate::pressure::Share;
 use crate::smtp::envelope::Origin;
-use crate::spool::{Draft, IN_RECORD, LargeDraft, Spool, SpoolError};
+use crate::spool::{BlobDraft, Draft, IN_RECORD, Spool, SpoolError};
 use crate::time::UnixTime;
 
 /// How much is written to a file at once.
@@ -44,7 +44,7 @@ enum Filed {
     /// Not yet.
     No,
     /// The content but for the buffer is in it.
-    Begun(LargeDraft),
+    Begun(BlobDraft),
     /// Writing failed; the rest of the content is thrown away and the message refused at its end.
     Failed(SpoolError),
 }
@@ -106,7 +106,7 @@ impl Writing {
         }
         match self.file {
             Filed::No => Ok(Draft::Small { id: self.id, content: self.buffer.into() }),
-            Filed::Begun(draft) => Ok(Draft::Large(draft)),
+            Filed::Begun(draft) => Ok(Draft::Blob(draft)),
             Filed::Failed(error) => Err(error),
         }
     }

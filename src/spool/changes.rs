@@ -1,13 +1,13 @@
-//! What became of a message since its record, read where it was written. `tidy` and the committer call it for messages
+//! What became of a message since its record, read where it was written. `compaction` and the committer call it for messages
 //! that are moved.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Place;
+use std::collections::hash_map::Entry as ContentPlace;
 use std::io;
 
 use super::SpoolError;
 use super::entry::{Change, Entry};
-use super::index::{Changed, Kept};
+use super::index::{Changed, IndexEntry};
 use super::layout::Layout;
 use super::segment::Readable;
 
@@ -27,14 +27,14 @@ impl<'a> Changes<'a> {
     ///
     /// # Errors
     /// One of them cannot be read: the entry is not what it should be, and is not to be used.
-    pub(super) fn apply(&mut self, entry: &mut Entry, kept: &Kept) -> Result<(), SpoolError> {
+    pub(super) fn apply(&mut self, entry: &mut Entry, kept: &IndexEntry) -> Result<(), SpoolError> {
         kept.changes.iter().try_for_each(|changed| self.apply_one(entry, changed))
     }
 
     fn apply_one(&mut self, entry: &mut Entry, changed: Changed) -> Result<(), SpoolError> {
         let segment = match self.segments.entry(changed.segment) {
-            Place::Occupied(known) => known.into_mut(),
-            Place::Vacant(place) => place.insert(Readable::open(&self.layout.segment(changed.segment))?),
+            ContentPlace::Occupied(known) => known.into_mut(),
+            ContentPlace::Vacant(place) => place.insert(Readable::open(&self.layout.segment(changed.segment))?),
         };
         apply(entry, changed, segment).map_err(|e| {
             let (id, Changed { segment, offset, .. }) = (entry.id, changed);

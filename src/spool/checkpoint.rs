@@ -1,5 +1,5 @@
 //! A complete segment's records without their contents, in a file beside it: what a start reads instead of it. Pure;
-//! `tidy` writes them, `recover` reads them.
+//! `compaction` writes them, `recover` reads them.
 //!
 //! It is not synced, and says by its checksum whether it is whole: without it the segment itself is read. What became of
 //! recipients is always in it, for it may be about messages of earlier segments; messages that are over are left out.
@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
     use crate::message::queue_id::QueueId;
-    use crate::spool::entry::{Change, Outcome, State};
+    use crate::spool::entry::{Change, Outcome, RecipientState};
     use crate::spool::index::Spot;
     use crate::spool::record::{Held, Statement};
     use crate::spool::sample::entry;
@@ -111,7 +111,8 @@ mod tests {
     fn frame(at: usize, id: Option<u64>, changed: Option<u64>) -> Frame {
         let content = Held::Here { length: 7, sum: 0 };
         let statement = |id| Statement { entry: Cow::Owned(entry(QueueId(id), 7)), content };
-        let change = |id| Change { id: QueueId(id), recipient: 0, state: State::Done(Outcome::Dropped), route: None };
+        let change =
+            |id| Change { id: QueueId(id), recipient: 0, state: RecipientState::Done(Outcome::Dropped), route: None };
         let logged = Logged {
             accepted: id.map(statement).into_iter().collect(),
             changes: changed.map(change).into_iter().collect::<Vec<_>>().into(),

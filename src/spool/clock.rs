@@ -1,4 +1,4 @@
-//! The queue's time, in a file of its own beside the log: seconds that this spool has run. `store` opens it, `tidy` saves
+//! The queue's time, in a file of its own beside the log: seconds that this spool has run. `store` opens it, `compaction` saves
 //! it each minute.
 //!
 //! It begins as the time of day, so that ages of mail from before there was such a clock are what they were. A kill costs

@@ -8,18 +8,18 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use super::SpoolError;
+use super::blobs::Blobs;
 use super::changes::Changes;
 use super::closed::{By, Closed};
+use super::compaction::Task;
 use super::condition::{Condition, Takes};
-use super::draft::{Draft, LargeDraft};
-use super::index::{Over, Place, Sizes};
+use super::draft::{BlobDraft, Draft};
+use super::index::{ContentPlace, Over, Sizes};
 use super::job::{Batch, Collected, Job, Moved, What, collect};
-use super::large::Large;
 use super::layout::{Layout, alert};
 use super::reserve::Reserve;
 use super::segment::{self, NotAppended, NotBegun, Segment};
-use super::shared::Shared;
-use super::tidy::Task;
+use super::shared::SharedLog;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
@@ -71,11 +71,11 @@ pub(super) struct Parts {
     /// How the disk is used.
     pub sizes: Sizes,
     /// The index.
-    pub shared: Shared,
+    pub shared: SharedLog,
     /// Large contents.
-    pub large: std::sync::Arc<Large>,
+    pub large: std::sync::Arc<Blobs>,
     /// Who tidies.
-    pub tidy: Sender<Task>,
+    pub compaction: Sender<Task>,
     /// Where it is said whether records are taken, and where syncs are timed.
     pub fares: (Condition, Metrics),
 }
@@ -136,7 +136,7 @@ impl Committer {
         let is_to_clean = || (segments.needed() > 2 || is_over) && segments.to_clean(sizes).is_some();
         if !state.giving_back && (segments.to_rewrite(sizes, newest).is_some() || is_to_clean()) {
             state.giving_back = true;
-            let _ = self.parts.tidy.send(Task::GiveBack { newest });
+            let _ = self.parts.compaction.send(Task::GiveBack { newest });
         }
     }
 
@@ -262,7 +262,7 @@ impl Committer {
             let _ = answer.send(Ok(()));
         }
         for Over(id, place) in over {
-            if let Place::File { folder, .. } = place {
+            if let ContentPlace::File { folder, .. } = place {
                 self.parts.large.remove(folder, id);
             }
         }
@@ -313,7 +313,7 @@ impl Committer {
                     Log::Ended(_) => {}
                 }
                 self.says(Takes::Records);
-                let _ = self.parts.tidy.send(Task::Complete);
+                let _ = self.parts.compaction.send(Task::Complete);
                 Ok(())
             }
             Err(not_begun) => {
@@ -365,12 +365,12 @@ fn keep(what: &mut What) {
     match what {
         What::Record(record, _) => {
             for (draft, _) in &mut record.accepted {
-                if let Draft::Large(draft) = draft {
+                if let Draft::Blob(draft) = draft {
                     draft.keep();
                 }
             }
         }
-        What::Move(moved) => moved.file.iter_mut().for_each(LargeDraft::keep),
+        What::Move(moved) => moved.file.iter_mut().for_each(BlobDraft::keep),
         What::Release | What::Stop => {}
     }
 }

@@ -1,4 +1,4 @@
-//! How the spool fares: whether it takes records, and which segments the disk does not give back. The committer and `tidy`
+//! How the spool fares: whether it takes records, and which segments the disk does not give back. The committer and `compaction`
 //! say so; probes, `status`, sessions and `run` look.
 
 use std::collections::BTreeMap;

@@ -26,12 +26,12 @@ pub enum Draft {
         content: Bytes,
     },
     /// A file.
-    Large(LargeDraft),
+    Blob(BlobDraft),
 }
 
 /// Content that is too large for memory, while it is being written to its file.
 #[derive(Debug)]
-pub struct LargeDraft {
+pub struct BlobDraft {
     id: QueueId,
     pub(super) file: Arc<File>,
     pub(super) path: PathBuf,
@@ -47,7 +47,7 @@ impl Draft {
     pub fn id(&self) -> QueueId {
         match self {
             Self::Small { id, .. } => *id,
-            Self::Large(draft) => draft.id,
+            Self::Blob(draft) => draft.id,
         }
     }
 
@@ -56,7 +56,7 @@ impl Draft {
     pub fn size(&self) -> u64 {
         match self {
             Self::Small { content, .. } => content.len() as u64,
-            Self::Large(draft) => draft.length,
+            Self::Blob(draft) => draft.length,
         }
     }
 
@@ -65,12 +65,12 @@ impl Draft {
     pub fn stored(&self) -> Stored {
         match self {
             Self::Small { content, .. } => Stored::memory(content.clone()),
-            Self::Large(draft) => draft.stored(),
+            Self::Blob(draft) => draft.stored(),
         }
     }
 }
 
-impl LargeDraft {
+impl BlobDraft {
     /// Nothing yet, in an empty file at `path`.
     pub(super) fn new(id: QueueId, file: File, path: PathBuf) -> Self {
         Self { id, file: Arc::new(file), path, length: 0, sum: 0, kept: false }
@@ -110,7 +110,7 @@ impl LargeDraft {
     }
 }
 
-impl Drop for LargeDraft {
+impl Drop for BlobDraft {
     fn drop(&mut self) {
         if !self.kept {
             let _ = std::fs::remove_file(&self.path);

@@ -14,7 +14,7 @@ pub(super) mod before;
 pub mod outline;
 mod state;
 
-pub use state::{HeldFor, Outcome, State, Waiting, Why};
+pub use state::{HeldFor, Outcome, RecipientState, Waiting, Why};
 
 /// One queued message: all that `decide`, delivery and reports need, without its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ impl Entry {
     /// Whether every recipient is over: nothing of the message is needed any more.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.recipients.iter().all(|recipient| matches!(recipient.state, State::Done(_)))
+        self.recipients.iter().all(|recipient| matches!(recipient.state, RecipientState::Done(_)))
     }
 
     /// For a person to read, beside a content that is kept for him: in `aside/` and with dead letters.
@@ -55,7 +55,7 @@ impl Entry {
     /// Puts a change of this message in. One for a recipient that it has not, or that is over, is left out.
     pub fn apply(&mut self, change: &Change) {
         let recipient = self.recipients.get_mut(change.recipient);
-        if let Some(recipient) = recipient.filter(|recipient| !matches!(recipient.state, State::Done(_))) {
+        if let Some(recipient) = recipient.filter(|recipient| !matches!(recipient.state, RecipientState::Done(_))) {
             recipient.state = change.state.clone();
             if let Some(route) = &change.route {
                 recipient.route = route.clone();
@@ -92,7 +92,7 @@ pub struct Queued {
     /// The way it is to go.
     pub route: Route,
     /// How it stands.
-    pub state: State,
+    pub state: RecipientState,
 }
 
 /// What is made durable in one step.
@@ -112,7 +112,7 @@ pub struct Change {
     /// The recipient's position in [`Entry::recipients`].
     pub recipient: usize,
     /// Its new state.
-    pub state: State,
+    pub state: RecipientState,
     /// Its new way, where it was decided again.
     pub route: Option<Route>,
 }

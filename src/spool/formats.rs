@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::checkpoint;
-use super::entry::{Change, Content, Entry, HeldFor, Outcome, Queued, State, Waiting, Why};
+use super::entry::{Change, Content, Entry, HeldFor, Outcome, Queued, RecipientState, Waiting, Why};
 use super::header::{self, FORMAT, Header, OLDEST};
 use super::record::{self, Frame, Frames, Held, Logged, Statement};
 use crate::formats::Format;
@@ -40,7 +40,7 @@ fn route(connector: &str, way: Way) -> Route {
 }
 
 /// A recipient in each state, with a value in each field. What formats before 4 did not know is as it is read of them.
-fn states(format: u16) -> Vec<State> {
+fn states(format: u16) -> Vec<RecipientState> {
     let is_before = format < 4;
     let waiting = Waiting {
         attempts: 7,
@@ -58,23 +58,23 @@ fn states(format: u16) -> Vec<State> {
     let reply = Reply::fixed(250, Enhanced(2, 0, 0), "taken");
     let no = Reply::fixed(550, Enhanced(5, 1, 1), "no such user");
     let mut states = vec![
-        State::due(UnixTime(1_800_000_000)),
-        State::Waiting(waiting.clone()),
-        State::Waiting(since),
-        State::Held(HeldFor::NoConnector),
-        State::Held(HeldFor::Drop),
-        State::Done(Outcome::Delivered { next_hop: "192.0.2.1:25".into(), reply }),
-        State::Done(Outcome::Failed { next_hop: "".into(), reply: no }),
-        State::Done(Outcome::Dropped),
+        RecipientState::due(UnixTime(1_800_000_000)),
+        RecipientState::Waiting(waiting.clone()),
+        RecipientState::Waiting(since),
+        RecipientState::Held(HeldFor::NoConnector),
+        RecipientState::Held(HeldFor::Drop),
+        RecipientState::Done(Outcome::Delivered { next_hop: "192.0.2.1:25".into(), reply }),
+        RecipientState::Done(Outcome::Failed { next_hop: "".into(), reply: no }),
+        RecipientState::Done(Outcome::Dropped),
     ];
     if !is_before {
         let whys = [Why::New, Why::Unreachable, Why::Undecided, Why::InDoubt];
-        states.extend(whys.map(|why| State::Waiting(Waiting { why, ..waiting.clone() })));
+        states.extend(whys.map(|why| RecipientState::Waiting(Waiting { why, ..waiting.clone() })));
     }
     states
 }
 
-fn queued(at: usize, state: State) -> Queued {
+fn queued(at: usize, state: RecipientState) -> Queued {
     let ways = [Way::Resolved, Way::Relayed, Way::RelayedVerified, Way::Redirected, Way::External];
     let on = Notify::On { success: true, failure: true, delay: false };
     let notify = [None, Some(Notify::Never), Some(on)][at % 3];
@@ -129,7 +129,7 @@ pub(crate) fn entries(format: u16) -> [Entry; 2] {
         stamps: vec![Stamp { via: "secondary".into(), time: UnixTime(1_799_999_000), tags: vec![[7; 8], [8; 8]] }],
         recipients: (0..).zip(states(format)).map(|(at, state)| queued(at, state)).collect(),
     };
-    let due = State::due(UnixTime(1_800_000_001));
+    let due = RecipientState::due(UnixTime(1_800_000_001));
     let rcpt = RcptTo { address: address("bob@sender.example"), notify: None, orcpt: None };
     let second = Entry {
         id: IDS[1],

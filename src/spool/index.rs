@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use std::ops::Bound;
 
-use super::entry::{Change, State};
-use super::open::Open;
+use super::entry::{Change, RecipientState};
+use super::open_recipients::OpenRecipients;
 pub use changes::{Changed, Changes};
 pub use segments::{Segments, Sparse, Spent};
 
@@ -46,21 +46,21 @@ impl Sizes {
 /// All live messages and all segments.
 #[derive(Debug, Default)]
 pub struct Index {
-    messages: BTreeMap<QueueId, Kept>,
+    messages: BTreeMap<QueueId, IndexEntry>,
     /// All segments.
     pub segments: Segments,
 }
 
 /// A live message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
+pub struct IndexEntry {
     /// Its record.
     pub at: At,
     /// Its content.
-    pub content: Place,
+    pub content: ContentPlace,
     /// Changes since.
     pub changes: Changes,
-    open: Open,
+    open: OpenRecipients,
     bytes: u32,
 }
 
@@ -77,7 +77,7 @@ pub struct At {
 
 /// Where a content is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum ContentPlace {
     /// In the message's record.
     Segment {
         /// Where in the segment.
@@ -109,12 +109,12 @@ pub struct Spot {
 
 /// A message that is finished, and where its content was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Over(pub QueueId, pub Place);
+pub struct Over(pub QueueId, pub ContentPlace);
 
 impl Index {
     /// A message, if it is live.
     #[must_use]
-    pub fn get(&self, id: QueueId) -> Option<&Kept> {
+    pub fn get(&self, id: QueueId) -> Option<&IndexEntry> {
         self.messages.get(&id)
     }
 
@@ -138,7 +138,7 @@ impl Index {
     }
 
     /// All live messages.
-    pub fn messages(&self) -> impl Iterator<Item = (QueueId, &Kept)> {
+    pub fn messages(&self) -> impl Iterator<Item = (QueueId, &IndexEntry)> {
         self.messages.iter().map(|(id, kept)| (*id, kept))
     }
 
@@ -164,14 +164,14 @@ impl Index {
         for (nth, statement) in (0..).zip(&logged.accepted) {
             let at = At { segment: spot.segment, offset: spot.offset, nth };
             let (place, length) = match statement.content {
-                Held::Here { length, sum } => (Place::Segment { offset: content, length, sum }, length),
-                Held::File { folder, sum } => (Place::File { folder, sum }, 0),
+                Held::Here { length, sum } => (ContentPlace::Segment { offset: content, length, sum }, length),
+                Held::File { folder, sum } => (ContentPlace::File { folder, sum }, 0),
             };
             content = content.saturating_add(length);
-            let open = Open::of(&statement.entry);
+            let open = OpenRecipients::of(&statement.entry);
             let bytes = share.saturating_add(length);
             over.extend(
-                self.state(statement.entry.id, Kept { at, content: place, changes: Changes::None, open, bytes }),
+                self.state(statement.entry.id, IndexEntry { at, content: place, changes: Changes::None, open, bytes }),
             );
         }
         over.extend(logged.changes.iter().filter_map(|change| self.change(change, spot)));
@@ -179,7 +179,7 @@ impl Index {
     }
 
     /// A message as it stands now, new or moved.
-    fn state(&mut self, id: QueueId, kept: Kept) -> Option<Over> {
+    fn state(&mut self, id: QueueId, kept: IndexEntry) -> Option<Over> {
         self.remove(id);
         if kept.open.is_empty() {
             return Some(Over(id, kept.content));
@@ -199,7 +199,7 @@ impl Index {
         kept.changes.iter().for_each(|changed| self.segments.take_change(changed.segment));
         kept.changes.add(Changed { recipient, segment: spot.segment, offset: spot.offset, rerouted });
         kept.changes.iter().for_each(|changed| self.segments.add_change(changed.segment));
-        if matches!(change.state, State::Done(_)) {
+        if matches!(change.state, RecipientState::Done(_)) {
             self.segments.add_outcome(spot.segment, change.id);
             kept.open.close(change.recipient);
         }
@@ -230,7 +230,7 @@ impl Index {
         for (id, from, to) in &moves.statements {
             let Some(kept) = self.messages.get_mut(id).filter(|kept| kept.at == *from) else { continue };
             kept.at = to.at;
-            if let Place::Segment { offset, .. } = &mut kept.content {
+            if let ContentPlace::Segment { offset, .. } = &mut kept.content {
                 *offset = to.content;
             }
         }

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::SpoolError;
-use super::draft::{Draft, LargeDraft};
+use super::draft::{BlobDraft, Draft};
 use super::entry::{Entry, Record};
-use super::index::{Kept, Spot};
+use super::index::{IndexEntry, Spot};
 use super::record::{self, Held, Logged, Mark, Statement};
 
 /// Records in one sync at most, and their bytes.
@@ -51,13 +51,13 @@ pub(super) struct Moved {
     /// As it stands.
     pub entry: Entry,
     /// How it was found: what has become of it since is added.
-    pub found: Kept,
+    pub found: IndexEntry,
     /// Where its content will be.
     pub held: Held,
     /// Its content, if that is in the record.
     pub content: Bytes,
     /// Its content, if it is damaged: in a file of its own from now on.
-    pub file: Option<LargeDraft>,
+    pub file: Option<BlobDraft>,
 }
 
 impl Job {
@@ -128,7 +128,7 @@ impl Job {
 fn small(draft: &Draft) -> Option<&Bytes> {
     match draft {
         Draft::Small { content, .. } => Some(content),
-        Draft::Large(_) => None,
+        Draft::Blob(_) => None,
     }
 }
 

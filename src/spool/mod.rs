@@ -3,11 +3,11 @@
 //! A [`Spool`] promises one thing: when [`Spool::commit`] returns `Ok`, the whole record is on stable storage. Sessions
 //! and `delivery` write through it; recovery hands every live entry back. A store for several nodes fits behind it too.
 //!
-//! The store's parts, as a record meets them: [`Draft`] (content before it is committed), [`store`], `large` (content
+//! The store's parts, as a record meets them: [`Draft`] (content before it is committed), [`store`], `blobs` (content
 //! in a file of its own), `job`, `committer`, `segment`, [`record`] and [`header`] (bytes, pure), [`index`] (pure),
-//! [`Stored`] (content being read); `clock`; [`condition`] (how it fares), `closed` (while nothing can be appended); `tidy`,
+//! [`Stored`] (content being read); `clock`; [`condition`] (how it fares), `closed` (while nothing can be appended); `compaction`,
 //! `stuck`, `changes`, [`rewrite`] (pure) and [`checkpoint`] keep the log short and quick to read; `recover` with
-//! [`chain`] and `aside` reads it at start; [`offline`] reads it without a server.
+//! [`chain`] and `quarantine` reads it at start; [`offline`] reads it without a server.
 
 use crate::message::queue_id::QueueId;
 use crate::time::QueueTime;
@@ -25,7 +25,7 @@ pub mod release;
 pub mod rewrite;
 pub mod store;
 mod stored;
-mod aside;
+mod quarantine;
 mod changes;
 mod closed;
 mod clock;
@@ -33,11 +33,11 @@ pub mod condition;
 mod committer;
 #[cfg(test)]
 pub(crate) mod formats;
-mod fresh;
+mod content_cache;
 mod job;
-mod large;
+mod blobs;
 mod layout;
-mod open;
+mod open_recipients;
 mod reading;
 mod recover;
 mod reserve;
@@ -46,9 +46,9 @@ mod sample;
 mod segment;
 mod shared;
 mod stuck;
-mod tidy;
+mod compaction;
 
-pub use draft::{Draft, IN_RECORD, LargeDraft};
+pub use draft::{BlobDraft, Draft, IN_RECORD};
 pub use index::Sizes;
 pub use stored::{Pieces, Stored};
 
@@ -82,7 +82,7 @@ pub trait Spool: Send + Sync {
     ///
     /// # Errors
     /// [`SpoolError::Io`].
-    fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError>;
+    fn create_as(&self, id: QueueId) -> Result<BlobDraft, SpoolError>;
 
     /// A content that is there already, under an id from [`Spool::new_id`]. It blocks if that is large.
     ///
@@ -94,14 +94,14 @@ pub trait Spool: Send + Sync {
         }
         let mut draft = self.create_as(id)?;
         draft.append(&content)?;
-        Ok(Draft::Large(draft))
+        Ok(Draft::Blob(draft))
     }
 
     /// Makes a record durable: all of it or nothing. Concurrent callers share one sync. Each draft is to have
     /// [`entry::Content::size`] bytes. Once polled, the record is on its way: dropping the future does not take it back,
     /// so whoever has to act on its end should not be cancelled.
     ///
-    /// A message whose recipients are all [`entry::State::Done`] is finished and its content is removed. A change to a
+    /// A message whose recipients are all [`entry::RecipientState::Done`] is finished and its content is removed. A change to a
     /// message that is finished, or to a recipient that is done, changes nothing. Records without new mail may wait a
     /// few milliseconds for others.
     fn commit(&self, record: Record) -> Committed<'_>;

@@ -9,13 +9,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::SpoolError;
-use super::aside;
 use super::chain::{Link, chain};
 use super::changes::Changes;
 use super::entry::Entry;
 use super::header::{self, Header};
-use super::index::{At, Index, Kept, Place, Spot};
+use super::index::{At, ContentPlace, Index, IndexEntry, Spot};
 use super::layout::{self, Layout, failed};
+use super::quarantine;
 use super::reading;
 use super::record::{Frame, Frames, Unreadable, is_torn, is_unused};
 use super::segment::header_of;
@@ -198,15 +198,15 @@ impl Offline {
                 continue;
             }
             let files = layout::list(&folder)?.into_iter().filter(|path| !wanted.contains(path));
-            strays.extend(files.filter_map(|path| Some((aside::id(&path)?, path))));
+            strays.extend(files.filter_map(|path| Some((quarantine::id(&path)?, path))));
         }
         Ok(strays)
     }
 
-    fn large(&self, id: QueueId, kept: &Kept) -> Option<PathBuf> {
+    fn large(&self, id: QueueId, kept: &IndexEntry) -> Option<PathBuf> {
         match kept.content {
-            Place::File { folder, .. } => Some(self.layout.large(folder, id)),
-            Place::Segment { .. } => None,
+            ContentPlace::File { folder, .. } => Some(self.layout.large(folder, id)),
+            ContentPlace::Segment { .. } => None,
         }
     }
 
@@ -276,10 +276,10 @@ impl Offline {
         }
     }
 
-    fn content<'a>(&self, id: QueueId, kept: &Kept, segment: &'a [u8]) -> Content<'a> {
+    fn content<'a>(&self, id: QueueId, kept: &IndexEntry, segment: &'a [u8]) -> Content<'a> {
         match kept.content {
-            Place::File { folder, sum } => Content::File { path: self.layout.large(folder, id), sum },
-            Place::Segment { offset, length, sum } => {
+            ContentPlace::File { folder, sum } => Content::File { path: self.layout.large(folder, id), sum },
+            ContentPlace::Segment { offset, length, sum } => {
                 let rest = segment.get(offset as usize..).unwrap_or_default();
                 let bytes = rest.get(..length as usize).unwrap_or(rest);
                 let is_whole = bytes.len() == length as usize && crc32c::crc32c(bytes) == sum;

@@ -1,5 +1,5 @@
 //! Reading a segment whole, around what the disk cannot give: a start is not to fail for one bad sector. `recover` and
-//! `tidy` call it; what reads as zeros is told from records by their checksums.
+//! `compaction` call it; what reads as zeros is told from records by their checksums.
 
 use std::fs::File;
 use std::io;

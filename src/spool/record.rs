@@ -1,4 +1,4 @@
-//! One commit as bytes of a segment, and the reading of many. Pure; `committer` writes, `recover` and `tidy` read.
+//! One commit as bytes of a segment, and the reading of many. Pure; `committer` writes, `recover` and `compaction` read.
 //!
 //! ```text
 //!  0  the segment's mark

@@ -12,15 +12,15 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::SpoolError;
-use super::aside::{self, Aside};
 use super::chain::{Link, chain};
 use super::changes::Changes;
 use super::checkpoint;
 use super::entry::Entry;
 use super::entry::outline::Outlines;
 use super::header::{self, Header};
-use super::index::{Index, Kept, Place, Spot};
+use super::index::{ContentPlace, Index, IndexEntry, Spot};
 use super::layout::{self, Layout, failed, in_format, undecodable};
+use super::quarantine::{self, Quarantined};
 use super::reading;
 use super::record::{Frame, Frames, Held, Unreadable, is_torn, is_unused};
 use super::segment::{Readable, header_of};
@@ -50,7 +50,7 @@ pub(super) struct Recovered {
     /// empty.
     pub discard: Vec<PathBuf>,
     /// What is to be laid aside once all is read: a start that is refused moves nothing.
-    aside: Vec<Aside>,
+    aside: Vec<Quarantined>,
     /// Live messages whose content is not there.
     lost: Vec<QueueId>,
     /// Those, and the ones whose content is damaged.
@@ -64,7 +64,7 @@ pub(super) struct Recovered {
 /// Reads the folder.
 pub(super) fn recover(layout: &Layout) -> Result<Recovered, SpoolError> {
     let mut found = Recovered { discard: layout::list(&layout.incoming)?, ..Recovered::default() };
-    let incoming: Vec<_> = found.discard.iter().filter_map(|path| aside::id(path)).collect();
+    let incoming: Vec<_> = found.discard.iter().filter_map(|path| quarantine::id(path)).collect();
     incoming.into_iter().for_each(|id| found.used(id));
     let headers = found.headers(layout)?;
     let (links, missing) = chain(&headers);
@@ -175,7 +175,7 @@ impl Recovered {
                     read_to = read_to.min(torn.range.start);
                 }
                 Err(unreadable) => {
-                    self.aside.extend(aside::damaged(&bytes, &unreadable));
+                    self.aside.extend(quarantine::damaged(&bytes, &unreadable));
                     bad.push(unreadable.range);
                     if let Some(frame) = unreadable.frame {
                         self.put_in_damaged(link.number, &frame);
@@ -189,7 +189,7 @@ impl Recovered {
         self.last = Some((link.number, end));
         if !bad.is_empty() {
             self.damaged = true;
-            self.aside.push(Aside::Segment(link.number, bad));
+            self.aside.push(Quarantined::Segment(link.number, bad));
         }
         Ok(())
     }
@@ -241,7 +241,7 @@ impl Recovered {
     fn read_large(&mut self, layout: &Layout) -> Result<(), SpoolError> {
         let mut wanted: HashMap<(u32, QueueId), u64> = HashMap::new();
         for (id, kept) in self.index.messages() {
-            if let (Place::File { folder, .. }, Some(size)) = (kept.content, self.large.get(&id)) {
+            if let (ContentPlace::File { folder, .. }, Some(size)) = (kept.content, self.large.get(&id)) {
                 wanted.insert((folder, id), *size);
             }
         }
@@ -249,13 +249,13 @@ impl Recovered {
             let Some(number) = layout::number(&folder, "") else { continue };
             self.next_folder = self.next_folder.max(number + 1);
             for path in layout::list(&folder)? {
-                let Some(id) = aside::id(&path) else { continue };
+                let Some(id) = quarantine::id(&path) else { continue };
                 self.used(id);
                 let size = fs::metadata(&path).map_err(|e| failed("cannot read", &path, &e))?.len();
                 match wanted.get(&(number, id)) {
                     Some(expected) if *expected == size => drop(wanted.remove(&(number, id))),
                     None if !self.damaged => self.discard.push(path),
-                    Some(_) | None => aside::move_content(layout, &path, id)?,
+                    Some(_) | None => quarantine::move_content(layout, &path, id)?,
                 }
             }
             self.discard.push(folder);
@@ -272,7 +272,7 @@ impl Recovered {
         for id in std::mem::take(&mut self.lost) {
             let kept = self.index.get(id);
             if let Some(entry) = kept.and_then(|kept| entry_of(layout, id, kept)) {
-                aside::keep_envelope(layout, &entry)?;
+                quarantine::keep_envelope(layout, &entry)?;
             }
         }
         Ok(())
@@ -280,7 +280,7 @@ impl Recovered {
 }
 
 /// A message as it stands, if that can be read.
-fn entry_of(layout: &Layout, id: QueueId, kept: &Kept) -> Option<Entry> {
+fn entry_of(layout: &Layout, id: QueueId, kept: &IndexEntry) -> Option<Entry> {
     let segment = Readable::open(&layout.segment(kept.at.segment)).ok()?;
     let (logged, _) = segment.logged(kept.at.offset).ok()?;
     let statement = logged.accepted.into_iter().nth(kept.at.nth as usize)?;

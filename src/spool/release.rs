@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::SpoolError;
-use super::aside;
 use super::header::{self, Header};
 use super::layout::{self, Layout, failed};
+use super::quarantine;
 use super::reading;
 use super::record::Frames;
 use crate::message::queue_id::QueueId;
@@ -67,7 +67,7 @@ pub fn release(folder: &Path, segment: u32) -> Result<LetGo, SpoolError> {
     written.map_err(|e| failed("cannot write", &copy, &e))?;
     // First the second name of what there is: it is never without one.
     let why = format!("an operator lets go what cannot be read of segment {segment}");
-    let aside = aside::keep_segment(&layout, segment, &why)?;
+    let aside = quarantine::keep_segment(&layout, segment, &why)?;
     fs::rename(&copy, &path).map_err(|e| failed("cannot name", &path, &e))?;
     layout::sync_folder(path.parent().unwrap_or(folder))?;
     drop(lock);

@@ -1,5 +1,5 @@
 //! What is needed of a complete segment, in a file that takes its place: most mail passes, and what it leaves would
-//! fill the disk behind mail that waits. Pure; `tidy` reads the segment, and names the file.
+//! fill the disk behind mail that waits. Pure; `compaction` reads the segment, and names the file.
 //!
 //! Needed are statements of messages that are live as they stand there, changes of live messages, and outcomes of
 //! messages that an earlier segment may state: read without them, it would bring a finished message back. A message whose
@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-use super::entry::{Change, State};
+use super::entry::{Change, RecipientState};
 use super::header::{self, FORMAT, Header};
 use super::index::{At, Index};
 use super::record::{self, Frame, Held, Logged, Statement};
@@ -120,7 +120,7 @@ fn is_change_needed(header: &Header, offset: u32, change: &Change, index: &Index
         (changed.segment, changed.offset) == (header.number, offset)
             && usize::try_from(changed.recipient) == Ok(change.recipient)
     };
-    (matches!(change.state, State::Done(_)) && change.id <= header.last_id)
+    (matches!(change.state, RecipientState::Done(_)) && change.id <= header.last_id)
         || index.get(change.id).is_some_and(|kept| kept.changes.iter().any(is_it))
 }
 

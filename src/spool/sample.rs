@@ -1,6 +1,6 @@
 //! A message and a header for the unit tests of this folder.
 
-use super::entry::{Content, Entry, Queued, State};
+use super::entry::{Content, Entry, Queued, RecipientState};
 use super::header::{FORMAT, Header};
 use crate::message::header::Identity;
 use crate::message::queue_id::QueueId;
@@ -16,7 +16,7 @@ pub(super) fn entry(id: QueueId, size: u64) -> Entry {
         let next_hop_domain = address.domain().clone();
         let route =
             Route { connector: "exchange".into(), rcpt_to: address.clone(), next_hop_domain, way: Way::Resolved };
-        Queued { rcpt: RcptTo { address, notify: None, orcpt: None }, route, state: State::due(UnixTime(5)) }
+        Queued { rcpt: RcptTo { address, notify: None, orcpt: None }, route, state: RecipientState::due(UnixTime(5)) }
     };
     let identity = Identity { message_id: true, date: true, from: true, digest: [1; 16], id_and_date: [2; 16] };
     Entry {

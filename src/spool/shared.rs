@@ -1,4 +1,4 @@
-//! What the committer, the tidying thread and those who read messages share: the index, contents that were just taken,
+//! What the committer, the compaction thread and those who read messages share: the index, contents that were just taken,
 //! and the segments that are read.
 
 use std::collections::{HashMap, HashSet};
@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::SpoolError;
 use super::changes;
+use super::content_cache::ContentCache;
 use super::entry::Entry;
-use super::fresh::Fresh;
-use super::index::{Index, Place, Sparse};
+use super::index::{ContentPlace, Index, Sparse};
 use super::layout::{Layout, failed};
 use super::rewrite::Rewritten;
 use super::segment::Readable;
@@ -21,14 +21,14 @@ const OPEN: usize = 64;
 
 /// What is behind the lock. Nobody waits for a disk while holding it, but to open or name a file.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct LogState {
     /// Where everything is.
     pub index: Index,
     /// Contents in memory.
-    pub fresh: Fresh,
+    pub fresh: ContentCache,
     /// Messages whose content was not what was written when it was read.
     pub damaged: HashSet<QueueId>,
-    /// Whether the tidying thread was asked to give space back and is not done.
+    /// Whether the compaction thread was asked to give space back and is not done.
     pub giving_back: bool,
     /// The segment that grows.
     growing: (u32, Readable),
@@ -36,10 +36,10 @@ pub(super) struct State {
     open: HashMap<u32, Readable>,
 }
 
-impl State {
+impl LogState {
     /// Nothing is open but what grows.
     pub(super) fn new(index: Index, growing: (u32, Readable), damaged: HashSet<QueueId>) -> Self {
-        Self { index, fresh: Fresh::default(), damaged, giving_back: true, growing, open: HashMap::new() }
+        Self { index, fresh: ContentCache::default(), damaged, giving_back: true, growing, open: HashMap::new() }
     }
 
     /// Another segment grows.
@@ -81,16 +81,16 @@ impl State {
 
 /// The lock.
 #[derive(Debug, Clone)]
-pub(super) struct Shared(Arc<Mutex<State>>);
+pub(super) struct SharedLog(Arc<Mutex<LogState>>);
 
-impl Shared {
+impl SharedLog {
     /// A lock around it.
-    pub(super) fn new(state: State) -> Self {
+    pub(super) fn new(state: LogState) -> Self {
         Self(Arc::new(Mutex::new(state)))
     }
 
     /// Locks it. A thread that panicked has left it whole: records are put in one by one.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, LogState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -124,12 +124,12 @@ impl Shared {
         let is_damaged = state.damaged.contains(&id);
         let kept = state.index.get(id).ok_or_else(|| SpoolError::Io(format!("{id} is not in the spool")))?;
         let stored = match kept.content {
-            Place::Segment { offset, length, sum } => {
+            ContentPlace::Segment { offset, length, sum } => {
                 let segment = kept.at.segment;
                 let file = state.readable(layout, segment)?.file;
                 Stored::range(file, u64::from(offset), length, sum)
             }
-            Place::File { folder, sum } => {
+            ContentPlace::File { folder, sum } => {
                 let path = layout.large(folder, id);
                 let file = File::open(&path).map_err(|e| failed("cannot open", &path, &e))?;
                 let length = file.metadata().map_err(|e| failed("cannot read", &path, &e))?.len();

@@ -14,24 +14,24 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
-use super::aside;
+use super::blobs::Blobs;
 use super::clock::QueueClock;
 use super::committer::{Committer, Parts};
+use super::compaction::{Compactor, Task};
 use super::condition::Condition;
-use super::draft::{Draft, IN_RECORD, LargeDraft};
+use super::draft::{BlobDraft, Draft, IN_RECORD};
 use super::entry::outline::Outlines;
 use super::entry::{Entry, Record};
-use super::index::{Kept, Place, Sizes};
+use super::index::{ContentPlace, IndexEntry, Sizes};
 use super::job::{Job, What, held_here};
-use super::large::Large;
 use super::layout::{self, Layout, failed};
+use super::quarantine;
 use super::record::Held;
 use super::recover::{Recovered, recover};
 use super::reserve::Reserve;
 use super::segment::{self, NotBegun, Segment};
-use super::shared::{Shared, State};
+use super::shared::{LogState, SharedLog};
 use super::stored::Stored;
-use super::tidy::{Task, Tidy};
 use super::{Committed, Spool, SpoolError};
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
@@ -40,8 +40,8 @@ use crate::time::QueueTime;
 /// A spool below one folder. Dropping it finishes what was begun and unlocks the folder.
 pub struct LogStore {
     layout: Layout,
-    shared: Shared,
-    large: Arc<Large>,
+    shared: SharedLog,
+    large: Arc<Blobs>,
     last_id: AtomicU64,
     clock: QueueClock,
     recovered: Mutex<Outlines>,
@@ -72,29 +72,33 @@ impl LogStore {
         metrics.spool_unreadable_segments.with_label_values(none);
         metrics.spool_takes_nothing.with_label_values(none);
         let growing = (segment.number, segment.readable());
-        let shared = Shared::new(State::new(index, growing, damaged));
+        let shared = SharedLog::new(LogState::new(index, growing, damaged));
         let (jobs, to_commit) = channel();
-        let (tidy, to_tidy) = channel();
+        let (compaction, to_compact) = channel();
         for task in [Task::GiveBack { newest: 1 }, Task::Complete] {
-            let _ = tidy.send(task); // to itself: what was recovered may be long
+            let _ = compaction.send(task); // to itself: what was recovered may be long
         }
         let condition = Condition::default();
-        let large = Arc::new(Large::new(layout.clone(), (metrics.clone(), condition.clone()), next_folder));
+        let large = Arc::new(Blobs::new(layout.clone(), (metrics.clone(), condition.clone()), next_folder));
         let fares = (condition.clone(), metrics.clone());
         let parts = Parts {
             layout: layout.clone(),
             sizes,
             shared: shared.clone(),
             large: large.clone(),
-            tidy,
+            compaction,
             fares: fares.clone(),
         };
         let committer = Committer::new(parts, segment, reserve, last_id);
-        let tidying =
-            Tidy::new(layout.clone(), (sizes, fares), (shared.clone(), large.clone()), (jobs.clone(), clock.clone()));
+        let compactor = Compactor::new(
+            layout.clone(),
+            (sizes, fares),
+            (shared.clone(), large.clone()),
+            (jobs.clone(), clock.clone()),
+        );
         let threads = vec![
             spawn("spool-log", move || committer.run(&to_commit))?,
-            spawn("spool-tidy", move || tidying.run(&to_tidy))?,
+            spawn("spool-compact", move || compactor.run(&to_compact))?,
         ];
         let recovered = Mutex::new(outlines);
         let last_id = AtomicU64::new(last_id.0);
@@ -128,9 +132,9 @@ fn put_in_force(
     found.index.segments.begin(number, found.last_id);
     found.index.segments.grow(number, segment.size);
     segment::remove(layout, found.index.segments.forget_before(first));
-    let folder = |kept: &Kept| match kept.content {
-        Place::File { folder, .. } => Some(layout.large_folder(folder)),
-        Place::Segment { .. } => None,
+    let folder = |kept: &IndexEntry| match kept.content {
+        ContentPlace::File { folder, .. } => Some(layout.large_folder(folder)),
+        ContentPlace::Segment { .. } => None,
     };
     let used: HashSet<PathBuf> = found.index.messages().filter_map(|(_, kept)| folder(kept)).collect();
     for path in &found.discard {
@@ -157,7 +161,7 @@ impl Spool for LogStore {
         self.clock.now()
     }
 
-    fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {
+    fn create_as(&self, id: QueueId) -> Result<BlobDraft, SpoolError> {
         self.large.create(id)
     }
 
@@ -168,7 +172,7 @@ impl Spool for LogStore {
             }
             record.accepted.iter().try_for_each(|(draft, entry)| check(draft, entry))?;
             let (answer, answered) = oneshot::channel();
-            if record.accepted.iter().any(|(draft, _)| matches!(draft, Draft::Large(_))) {
+            if record.accepted.iter().any(|(draft, _)| matches!(draft, Draft::Blob(_))) {
                 let (large, jobs) = (self.large.clone(), self.jobs.clone());
                 tokio::task::spawn_blocking(move || submit(&jobs, Some(&large), record, answer));
             } else {
@@ -209,7 +213,7 @@ impl Spool for LogStore {
         if state.damaged.insert(entry.id) {
             drop(state);
             self.metrics.spool_damaged_contents.with_label_values::<&str>(&[]).inc();
-            aside::keep_stored(&self.layout, entry, (content, &kept));
+            quarantine::keep_stored(&self.layout, entry, (content, &kept));
         }
     }
 
@@ -218,7 +222,7 @@ impl Spool for LogStore {
             return Ok(None);
         }
         let why = format!("an operator lets segment {segment} go, which cannot be read");
-        aside::keep_segment(&self.layout, segment, &why)?;
+        quarantine::keep_segment(&self.layout, segment, &why)?;
         let open = self.shared.lock().index.open_in(segment);
         let messages: BTreeSet<QueueId> = open.into_iter().map(|(id, _)| id).collect();
         Ok(Some(messages.into_iter().collect()))
@@ -252,14 +256,14 @@ fn check(draft: &Draft, entry: &Entry) -> Result<(), SpoolError> {
         Draft::Small { .. } if size > IN_RECORD as u64 => {
             Err(SpoolError::Io(format!("{id} has {size} bytes: too many for a record")))
         }
-        Draft::Small { .. } | Draft::Large(_) => Ok(()),
+        Draft::Small { .. } | Draft::Blob(_) => Ok(()),
     }
 }
 
 /// Makes large contents durable, which blocks, and hands the record to the committer.
 fn submit(
     jobs: &Sender<Job>,
-    large: Option<&Large>,
+    large: Option<&Blobs>,
     mut record: Record,
     answer: oneshot::Sender<Result<(), SpoolError>>,
 ) {
@@ -267,10 +271,10 @@ fn submit(
     for (draft, _) in &mut record.accepted {
         let placed = match (draft, large) {
             (Draft::Small { content, .. }, _) => Ok(held_here(content)),
-            (Draft::Large(draft), Some(large)) => {
+            (Draft::Blob(draft), Some(large)) => {
                 large.place(draft).map(|folder| Held::File { folder, sum: Some(draft.sum()) })
             }
-            (Draft::Large(_), None) => Err(ended()),
+            (Draft::Blob(_), None) => Err(ended()),
         };
         match placed {
             Ok(place) => held.push(place),

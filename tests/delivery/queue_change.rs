@@ -1,6 +1,6 @@
 //! Mail that waits is decided again: it goes where it belongs now, and is never refused for it.
 
-use fingerpost::spool::entry::{HeldFor, State};
+use fingerpost::spool::entry::{HeldFor, RecipientState};
 use support::house::{House, Mail, connectors, eventually};
 use support::keeping_hop::NextHop;
 
@@ -116,7 +116,7 @@ async fn mail_of_a_removed_connector_is_held_until_it_is_back() {
     let town = Town::start().await;
     town.house.people.go_away(); // nothing else is known of Bob
     let id = town.house.queue(Mail { tried: (9 * 24 * 3600, 5), ..Mail::to(BOB, "old-and-gone") }).await;
-    let held = || matches!(town.house.first(id), Some(State::Held(HeldFor::NoConnector)));
+    let held = || matches!(town.house.first(id), Some(RecipientState::Held(HeldFor::NoConnector)));
     eventually("it is held", held).await;
     assert_eq!(town.house.delivery.retry_all(None), 0, "held mail is not tried");
     town.house.delivery.configuration_changed();
@@ -142,7 +142,7 @@ async fn held_mail_outlives_a_restart() {
     let town = Town::start().await;
     town.house.people.go_away();
     let id = town.house.queue(Mail::to(BOB, "old-and-gone")).await;
-    eventually("it is held", || matches!(town.house.first(id), Some(State::Held(_)))).await;
+    eventually("it is held", || matches!(town.house.first(id), Some(RecipientState::Held(_)))).await;
     town.house.delivery.stop().await;
     let connectors = town.connectors();
     let Town { house, primary, secondary, _folder: folder } = town;

@@ -7,7 +7,7 @@ use fingerpost::message::header;
 use fingerpost::message::stamp;
 use fingerpost::routing::loops::Relayed;
 use fingerpost::smtp::address::ReversePath;
-use fingerpost::spool::entry::{State, Waiting};
+use fingerpost::spool::entry::{RecipientState, Waiting};
 use fingerpost::time::UnixTime;
 use support::house::{CONTENT, House, KEY, Mail, To, connectors, eventually, parse};
 use support::keeping_hop::NextHop;
@@ -229,7 +229,7 @@ async fn stopping_waits_for_what_is_under_way_and_begins_nothing() {
     primary.open();
     stopping.await.unwrap();
     assert!(house.delivery.show(first).unwrap().is_none());
-    assert!(matches!(house.first(second), Some(State::Waiting(Waiting { attempts: 0, .. }))));
+    assert!(matches!(house.first(second), Some(RecipientState::Waiting(Waiting { attempts: 0, .. }))));
     assert_eq!(primary.accepted().len(), 1);
 }
 
@@ -254,8 +254,8 @@ async fn an_attempt_counts_where_the_next_hop_was_really_tried() {
     let mut remembered = 0;
     for times in 1.. {
         let seen = || match house.first(id) {
-            Some(State::Waiting(waiting)) if waiting.attempts < times => None,
-            Some(State::Waiting(waiting)) => Some(Some(waiting)),
+            Some(RecipientState::Waiting(waiting)) if waiting.attempts < times => None,
+            Some(RecipientState::Waiting(waiting)) => Some(Some(waiting)),
             _ => Some(None), // it is over
         };
         eventually("an attempt", || seen().is_some()).await;

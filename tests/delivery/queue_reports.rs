@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use fingerpost::smtp::envelope::{Notify, Origin, Relay, Ret};
-use fingerpost::spool::entry::{State, Waiting};
+use fingerpost::spool::entry::{RecipientState, Waiting};
 use fingerpost::time::UnixTime;
 use support::house::{House, Mail, To, connectors};
 use support::keeping_hop::NextHop;
@@ -246,7 +246,7 @@ async fn a_report_waits_for_the_directory_when_it_must() {
             .into_iter()
             .find(|entry| entry.origin.client.is_none() && entry.sender.reverse_path.address().is_none())
     };
-    let waits = |state: &State| matches!(state, State::Waiting(Waiting { attempts: 1, last_error, .. }) if last_error.contains("4.4.3"));
+    let waits = |state: &RecipientState| matches!(state, RecipientState::Waiting(Waiting { attempts: 1, last_error, .. }) if last_error.contains("4.4.3"));
     support::house::eventually("the report waits", || report().is_some_and(|entry| waits(&entry.recipients[0].state)))
         .await;
     assert_eq!(&*report().unwrap().recipients[0].route.connector, "");

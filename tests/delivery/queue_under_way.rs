@@ -11,7 +11,7 @@ use fingerpost::report::Action;
 use fingerpost::smtp::envelope::Notify;
 use fingerpost::smtp::reply::{Enhanced, Reply};
 use fingerpost::spool::Spool as _;
-use fingerpost::spool::entry::{State, Waiting};
+use fingerpost::spool::entry::{RecipientState, Waiting};
 use fingerpost::time::UnixTime;
 use support::house::{Answering, House, Mail, To, connectors, eventually, parse};
 use support::keeping_hop::NextHop;
@@ -127,7 +127,7 @@ async fn what_was_not_taken_now_waits_as_after_any_attempt() {
         let began = UnixTime::now();
         answering.send(vec![(0, outcome.clone())]).expect("it is waited for");
         eventually("it waits", || town.counted("deferred") == 1 && waits(&town.house, id, began.0 + FIRST)).await;
-        let Some(State::Waiting(Waiting { attempts, last_error, .. })) = town.house.first(id) else {
+        let Some(RecipientState::Waiting(Waiting { attempts, last_error, .. })) = town.house.first(id) else {
             panic!("it waits")
         };
         assert_eq!(attempts, 1, "the one that is over now: {outcome:?}");
@@ -142,7 +142,7 @@ async fn what_was_not_taken_now_waits_as_after_any_attempt() {
 
 /// Whether a message's first recipient waits until then at least.
 fn waits(house: &House, id: QueueId, until: u64) -> bool {
-    matches!(house.first(id), Some(State::Waiting(Waiting { next_attempt, .. })) if next_attempt.0 >= until)
+    matches!(house.first(id), Some(RecipientState::Waiting(Waiting { next_attempt, .. })) if next_attempt.0 >= until)
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn each_branch_is_settled_when_it_is_known_and_what_nobody_names_is_in_dou
     carol.send(vec![(0, said(Class::Refused, NO)), (1, accepted())]).expect("it is waited for");
     let is_over = |at: usize| {
         let shown = town.house.delivery.show(id).unwrap();
-        shown.is_some_and(|entry| matches!(entry.recipients[at].state, State::Done(_)))
+        shown.is_some_and(|entry| matches!(entry.recipients[at].state, RecipientState::Done(_)))
     };
     eventually("Carol's is over", || is_over(1)).await;
     assert!(!is_over(0) && town.counted("failed") == 0);
@@ -247,7 +247,7 @@ async fn nothing_makes_a_second_attempt_of_what_is_under_way() {
     town.house.reconfigure(&here);
     assert_eq!(town.house.delivery.retry_all(None), 0);
     town.others_go_on().await;
-    let Some(State::Waiting(Waiting { last_error, .. })) = town.house.first(id) else { panic!("it waits") };
+    let Some(RecipientState::Waiting(Waiting { last_error, .. })) = town.house.first(id) else { panic!("it waits") };
     assert_eq!(last_error, "not answered yet");
     answering.send(vec![(0, accepted())]).expect("it is waited for");
     town.house.empty().await;
@@ -362,7 +362,7 @@ fn after_a_restart_it_waits_for_its_time_and_is_tried_as_any_other() {
         let house = House::start(folder.path(), &connectors(hop.address, hop.address, RETRY));
         house.people.add(BOB, None);
         assert!(waits(&house, id, UnixTime::now().0 + 1900), "{:?}", house.first(id));
-        assert!(matches!(house.first(id), Some(State::Waiting(Waiting { attempts: 1, .. }))));
+        assert!(matches!(house.first(id), Some(RecipientState::Waiting(Waiting { attempts: 1, .. }))));
         house.queue(Mail::to(CAROL, "primary")).await;
         eventually("Carol has her mail", || hop.accepted().len() == 1).await;
         assert_eq!(house.delivery.retry_all(None), 1);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fingerpost::delivery::dispatch::{Handover, UnderWay};
 use fingerpost::delivery::outcome::Class;
-use fingerpost::spool::entry::{State, Waiting};
+use fingerpost::spool::entry::{RecipientState, Waiting};
 use support::next_hop::NextHop;
 use support::sessions::talk::Talk;
 use support::sessions::{CONFIG, World};
@@ -75,7 +75,7 @@ async fn one_of_ours_waits_for_ninety_seconds_and_the_queue_for_the_rest() {
     assert!(reply.starts_with("250 2.0.0 queued as"), "{reply}");
     about(Duration::from_secs(90), waited);
     let Handover { entry, mut under_way } = world.accepted.try_recv().unwrap();
-    assert!(matches!(entry.recipients[0].state, State::Waiting(Waiting { attempts: 1, .. })), "{entry:?}");
+    assert!(matches!(entry.recipients[0].state, RecipientState::Waiting(Waiting { attempts: 1, .. })), "{entry:?}");
     let UnderWay { recipients, outcomes } = under_way.remove(0);
     assert_eq!(recipients, [0]);
     hop.follow("dot => 250 2.0.0 mine");
@@ -103,7 +103,7 @@ async fn all_replies_together_are_waited_for_for_eight_minutes() {
     assert!(reply.starts_with("250 2.0.0 queued as"), "{reply} after {waited:?}");
     about(8 * MINUTE, waited);
     let committed = world.spool.committed.lock().unwrap()[0].0.clone();
-    let waits = |at: usize| !matches!(committed.recipients[at].state, State::Done(_));
+    let waits = |at: usize| !matches!(committed.recipients[at].state, RecipientState::Done(_));
     assert_eq!([waits(0), waits(1), waits(2)], [false, true, true]);
 }
 
@@ -166,7 +166,7 @@ async fn no_dot_is_sent_with_less_than_two_minutes_left() {
     about(6 * MINUTE, begun.elapsed());
     assert!(reply.starts_with("250 2.0.0 queued as"), "{reply}");
     let committed = world.spool.committed.lock().unwrap()[0].0.clone();
-    assert!(!matches!(committed.recipients[0].state, State::Done(_)), "{:?}", committed.recipients[0].state);
+    assert!(!matches!(committed.recipients[0].state, RecipientState::Done(_)), "{:?}", committed.recipients[0].state);
     assert!(hop.contents().is_empty(), "a dot");
     tokio::time::resume();
     talk.say("NOOP", "250").await;

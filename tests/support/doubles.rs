@@ -12,9 +12,9 @@ use fingerpost::message::queue_id::QueueId;
 use fingerpost::metrics::Metrics;
 use fingerpost::smtp::address::Address;
 use fingerpost::spool::entry::outline::Outlines;
-use fingerpost::spool::entry::{Entry, Record, State};
+use fingerpost::spool::entry::{Entry, RecipientState, Record};
 use fingerpost::spool::store::LogStore;
-use fingerpost::spool::{Committed, LargeDraft, Sizes, Spool, SpoolError, Stored};
+use fingerpost::spool::{BlobDraft, Committed, Sizes, Spool, SpoolError, Stored};
 use fingerpost::time::QueueTime;
 
 /// A directory of the test's making.
@@ -122,7 +122,7 @@ impl Faulty {
     }
 
     fn count(&self, record: &Record) -> i64 {
-        let unfinished = |state: &State| i64::from(!matches!(state, State::Done(_)));
+        let unfinished = |state: &RecipientState| i64::from(!matches!(state, RecipientState::Done(_)));
         let recipients = record.accepted.iter().flat_map(|(_, entry)| &entry.recipients);
         let added: i64 = recipients.map(|queued| unfinished(&queued.state)).sum();
         added - record.changes.iter().map(|change| 1 - unfinished(&change.state)).sum::<i64>()
@@ -138,7 +138,7 @@ impl Spool for Faulty {
         self.store.queue_time()
     }
 
-    fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {
+    fn create_as(&self, id: QueueId) -> Result<BlobDraft, SpoolError> {
         self.store.create_as(id)
     }
 

@@ -25,7 +25,7 @@ use fingerpost::routing::verdict::{Route, Way};
 use fingerpost::smtp::address::{Address, ReversePath};
 use fingerpost::smtp::envelope::{Body, Notify, Origin, RcptTo, Relay, Ret, Sender};
 use fingerpost::smtp::reply::USER_UNKNOWN;
-use fingerpost::spool::entry::{Content, Entry, Queued, Record, State, Waiting};
+use fingerpost::spool::entry::{Content, Entry, Queued, RecipientState, Record, Waiting};
 use fingerpost::spool::{Draft, Spool};
 use fingerpost::time::{QueueTime, UnixTime};
 use fingerpost::trace::Trace;
@@ -148,8 +148,13 @@ impl House {
         for at in branches {
             let next_attempt = UnixTime(UnixTime::now().0 + again);
             let last_error = "not answered yet".to_owned();
-            entry.recipients[at].state =
-                State::Waiting(Waiting { attempts: 1, tried: 1, next_attempt, last_error, ..Waiting::default() });
+            entry.recipients[at].state = RecipientState::Waiting(Waiting {
+                attempts: 1,
+                tried: 1,
+                next_attempt,
+                last_error,
+                ..Waiting::default()
+            });
         }
         self.spool.commit(Record { accepted: vec![(draft, entry.clone())], changes: Vec::new() }).await.unwrap();
         let mut under_way = Vec::new();
@@ -179,8 +184,10 @@ impl House {
         let now = UnixTime::now();
         let (age, attempts) = mail.tried;
         let state = match attempts {
-            0 => State::due(now),
-            _ => State::Waiting(Waiting { attempts, tried: attempts, next_attempt: now, ..Waiting::default() }),
+            0 => RecipientState::due(now),
+            _ => {
+                RecipientState::Waiting(Waiting { attempts, tried: attempts, next_attempt: now, ..Waiting::default() })
+            }
         };
         let queued = |To(address, connector, notify): &To<'_>| {
             let address = parse(address);
@@ -228,7 +235,7 @@ impl House {
     }
 
     /// What the queue shows of a message's first recipient.
-    pub fn first(&self, id: QueueId) -> Option<State> {
+    pub fn first(&self, id: QueueId) -> Option<RecipientState> {
         self.delivery.show(id).unwrap().map(|entry| entry.recipients[0].state.clone())
     }
 
@@ -254,7 +261,9 @@ impl House {
     /// Waits until a message's first recipient was tried so often and waits again; the queue's words about it.
     pub async fn tried(&self, id: QueueId, times: u32) -> String {
         let seen = |state| match state {
-            Some(State::Waiting(Waiting { attempts, last_error, .. })) if attempts >= times => Some(last_error),
+            Some(RecipientState::Waiting(Waiting { attempts, last_error, .. })) if attempts >= times => {
+                Some(last_error)
+            }
             _ => None,
         };
         eventually("it was tried", || seen(self.first(id)).is_some()).await;

@@ -24,7 +24,7 @@ use fingerpost::session::{Client, Identity, Services};
 use fingerpost::spool::entry::outline::Outlines;
 use fingerpost::spool::entry::{Entry, Record};
 use fingerpost::spool::store::LogStore;
-use fingerpost::spool::{Committed, LargeDraft, Sizes, Spool, SpoolError, Stored};
+use fingerpost::spool::{BlobDraft, Committed, Sizes, Spool, SpoolError, Stored};
 use fingerpost::time::QueueTime;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -96,7 +96,7 @@ impl Spool for Recorder {
         self.drafts.queue_time()
     }
 
-    fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {
+    fn create_as(&self, id: QueueId) -> Result<BlobDraft, SpoolError> {
         self.drafts.create_as(id)
     }
 
@@ -270,9 +270,9 @@ impl World {
 }
 
 fn summary(entry: &Entry) -> String {
-    use fingerpost::spool::entry::State;
+    use fingerpost::spool::entry::RecipientState;
     let recipient = |queued: &fingerpost::spool::entry::Queued| {
-        let failed = if matches!(queued.state, State::Done(_)) { " (failed)" } else { "" };
+        let failed = if matches!(queued.state, RecipientState::Done(_)) { " (failed)" } else { "" };
         format!("{} via {}{failed}", queued.route.rcpt_to, queued.route.connector)
     };
     let recipients: Vec<String> = entry.recipients.iter().map(recipient).collect();

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::smtp::client::commands::{MailParameters, mail, rcpt_with_dsn};
 use crate::smtp::envelope::{Body, Ret};
 use crate::smtp::reply::Reply;
-use crate::spool::entry::{Entry, HeldFor, Outcome, Queued, State};
+use crate::spool::entry::{Entry, HeldFor, Outcome, Queued, RecipientState};
 use crate::time::UnixTime;
 
 /// Another one whenever a field changes its name or meaning.
@@ -96,10 +96,10 @@ pub(super) fn has_somebody_to_send_to(entry: &Entry) -> bool {
     entry.recipients.iter().any(|queued| is_to_be_sent(&queued.state))
 }
 
-fn is_to_be_sent(state: &State) -> bool {
+fn is_to_be_sent(state: &RecipientState) -> bool {
     match state {
-        State::Waiting(_) | State::Held(HeldFor::NoConnector) => true,
-        State::Held(HeldFor::Drop) | State::Done(_) => false,
+        RecipientState::Waiting(_) | RecipientState::Held(HeldFor::NoConnector) => true,
+        RecipientState::Held(HeldFor::Drop) | RecipientState::Done(_) => false,
     }
 }
 
@@ -150,25 +150,25 @@ impl Recipient {
 }
 
 impl Standing {
-    fn of(state: &State, connector: &str) -> Self {
+    fn of(state: &RecipientState, connector: &str) -> Self {
         let said = |next_hop: &str, reply: &Reply| (next_hop.to_owned(), reply.to_string());
         match state {
-            State::Waiting(waiting) => Self::Waiting {
+            RecipientState::Waiting(waiting) => Self::Waiting {
                 attempts: waiting.attempts,
                 next_attempt: waiting.next_attempt,
                 last_error: waiting.last_error.clone(),
                 may_have_arrived: waiting.in_doubt > 0,
             },
-            State::Held(held) => Self::Held { why: held.words(connector).to_string() },
-            State::Done(Outcome::Delivered { next_hop, reply }) => {
+            RecipientState::Held(held) => Self::Held { why: held.words(connector).to_string() },
+            RecipientState::Done(Outcome::Delivered { next_hop, reply }) => {
                 let (next_hop, reply) = said(next_hop, reply);
                 Self::Delivered { next_hop, reply }
             }
-            State::Done(Outcome::Failed { next_hop, reply }) => {
+            RecipientState::Done(Outcome::Failed { next_hop, reply }) => {
                 let (next_hop, reply) = said(next_hop, reply);
                 Self::Failed { next_hop, reply }
             }
-            State::Done(Outcome::Dropped) => Self::Dropped,
+            RecipientState::Done(Outcome::Dropped) => Self::Dropped,
         }
     }
 }

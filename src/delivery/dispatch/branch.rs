@@ -58,7 +58,7 @@ mod tests {
     use crate::routing::verdict::Way;
     use crate::smtp::address::Address;
     use crate::smtp::envelope::RcptTo;
-    use crate::spool::entry::State;
+    use crate::spool::entry::RecipientState;
     use crate::time::UnixTime;
 
     fn queued(address: &str, connector: &str) -> Queued {
@@ -69,7 +69,7 @@ mod tests {
             rcpt_to: address.clone(),
             way: Way::External,
         };
-        Queued { rcpt: RcptTo { address, notify: None, orcpt: None }, route, state: State::due(UnixTime(0)) }
+        Queued { rcpt: RcptTo { address, notify: None, orcpt: None }, route, state: RecipientState::due(UnixTime(0)) }
     }
 
     #[test]

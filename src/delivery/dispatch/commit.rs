@@ -16,7 +16,7 @@ use crate::report::not_sent::NotSent;
 use crate::report::{self, Made, Reported};
 use crate::smtp::envelope::Relay;
 use crate::spool::SpoolError;
-use crate::spool::entry::{Change, Entry, HeldFor, Outcome, Record, State};
+use crate::spool::entry::{Change, Entry, HeldFor, Outcome, RecipientState, Record};
 use crate::time::{Moment, UnixTime};
 
 /// The longest wait before a record is written again.
@@ -159,9 +159,9 @@ pub(super) async fn move_elsewhere(shared: &Shared, entry: &Entry, elsewhere: Ve
 
 /// A report that failed is kept before its failure is durable, unless nobody could ever get it, or it may not go there.
 fn keep_dead_letter(shared: &Shared, in_force: &InForce, report: &Entry, readings: &mut u32) -> Result<(), SpoolError> {
-    let failed = |state: &State| match state {
-        State::Done(Outcome::Failed { next_hop, reply }) => NotSent::of(next_hop, reply).is_none(),
-        State::Done(_) | State::Waiting(_) | State::Held(_) => false,
+    let failed = |state: &RecipientState| match state {
+        RecipientState::Done(Outcome::Failed { next_hop, reply }) => NotSent::of(next_hop, reply).is_none(),
+        RecipientState::Done(_) | RecipientState::Waiting(_) | RecipientState::Held(_) => false,
     };
     if !report.recipients.iter().any(|queued| failed(&queued.state)) {
         return Ok(());
@@ -204,8 +204,10 @@ pub(super) async fn drop_recipients(shared: &Shared, dropping: &Dropping) -> Res
         return Ok(());
     }
     let id = dropping.entry.id;
-    let dropped = |&recipient: &usize| Change { id, recipient, state: State::Done(Outcome::Dropped), route: None };
-    let to_be_dropped = |&recipient: &usize| Change { id, recipient, state: State::Held(HeldFor::Drop), route: None };
+    let dropped =
+        |&recipient: &usize| Change { id, recipient, state: RecipientState::Done(Outcome::Dropped), route: None };
+    let to_be_dropped =
+        |&recipient: &usize| Change { id, recipient, state: RecipientState::Held(HeldFor::Drop), route: None };
     let changes = dropping.recipients.iter().map(dropped).chain(dropping.under_way.iter().map(to_be_dropped)).collect();
     let committed = shared.parts.spool.commit(Record { accepted: Vec::new(), changes }).await;
     match &committed {

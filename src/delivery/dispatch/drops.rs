@@ -7,7 +7,7 @@ use super::queue::Dropping;
 use super::{Shared, commit};
 use crate::message::queue_id::QueueId;
 use crate::spool::SpoolError;
-use crate::spool::entry::{Change, Outcome, Record, State};
+use crate::spool::entry::{Change, Outcome, RecipientState, Record};
 
 /// Drops a message; whether there is one.
 pub(super) async fn begin(shared: Arc<Shared>, id: QueueId) -> Result<bool, SpoolError> {
@@ -25,7 +25,7 @@ pub(super) async fn begin(shared: Arc<Shared>, id: QueueId) -> Result<bool, Spoo
 
 /// Drops a message that cannot be read: nothing is under way for it.
 async fn unread(shared: &Shared, id: QueueId, error: &SpoolError) -> Result<bool, SpoolError> {
-    let dropped = |recipient| Change { id, recipient, state: State::Done(Outcome::Dropped), route: None };
+    let dropped = |recipient| Change { id, recipient, state: RecipientState::Done(Outcome::Dropped), route: None };
     let changes: Vec<Change> = shared.parts.spool.open_recipients(id).into_iter().map(dropped).collect();
     let there_is_one = !changes.is_empty();
     shared.parts.spool.commit(Record { accepted: Vec::new(), changes }).await?;

@@ -21,7 +21,7 @@ use crate::message::queue_id::QueueId;
 use crate::report::waiting::{Counted, Waiting};
 use crate::routing::verdict::Route;
 use crate::spool::entry::outline::{Kind, Outline, Standing, Waits, group};
-use crate::spool::entry::{Entry, HeldFor, State, Why};
+use crate::spool::entry::{Entry, HeldFor, RecipientState, Why};
 use crate::time::UnixTime;
 
 mod by_group;
@@ -102,7 +102,7 @@ pub(super) struct Update {
     /// Its position.
     pub(super) recipient: usize,
     /// Its state now.
-    pub(super) state: State,
+    pub(super) state: RecipientState,
     /// Its way now.
     pub(super) route: Route,
     /// What is known of it now.
@@ -269,7 +269,7 @@ impl Queue {
         }
         let entry = Arc::make_mut(&mut live.entry);
         for (_, queued) in entry.recipients.iter_mut().enumerate().filter(|(at, _)| freed.contains(at)) {
-            if let State::Waiting(waiting) = &mut queued.state {
+            if let RecipientState::Waiting(waiting) = &mut queued.state {
                 waiting.next_attempt = again;
             }
         }

@@ -14,7 +14,7 @@ use crate::routing::loops;
 use crate::routing::verdict::{Route, Verdict};
 use crate::smtp::envelope::Relay;
 use crate::smtp::reply::{ROUTING_LOOP, Reply};
-use crate::spool::entry::{Entry, Queued, State};
+use crate::spool::entry::{Entry, Queued, RecipientState};
 use crate::time::UnixTime;
 
 /// What is to be done with one recipient now.
@@ -39,8 +39,8 @@ pub(super) async fn redecide(
 ) -> Option<Now> {
     let exists = in_force.config.send_connector(&queued.route.connector).is_some();
     let again = match &queued.state {
-        State::Waiting(waiting) => waiting.attempts > 0 && !how.fresh,
-        State::Held(_) | State::Done(_) => true,
+        RecipientState::Waiting(waiting) => waiting.attempts > 0 && !how.fresh,
+        RecipientState::Held(_) | RecipientState::Done(_) => true,
     };
     if exists && !again && how.basis.as_ref() == Some(&Basis::of(in_force)) {
         return None;

@@ -4,7 +4,7 @@
 //! A deferral for the reason of the one before is recorded when its number is a power of two; the numbers in the records
 //! say how many there were. The attempts are counted in the spool, so that this is right over restarts.
 
-use crate::spool::entry::{Queued, State, Waiting, Why};
+use crate::spool::entry::{Queued, RecipientState, Waiting, Why};
 
 /// Up to this attempt other words of a next hop are another reason. It could vary them for ever.
 const WORDS_COUNT: u32 = 16;
@@ -22,7 +22,9 @@ pub(super) enum Recorded {
 
 /// Of a recipient that stood and stands so.
 pub(super) fn recorded(before: &Queued, after: &Queued) -> Recorded {
-    let (State::Waiting(was), State::Waiting(is)) = (&before.state, &after.state) else { return Recorded::New };
+    let (RecipientState::Waiting(was), RecipientState::Waiting(is)) = (&before.state, &after.state) else {
+        return Recorded::New;
+    };
     if was.attempts == 0 || before.route.connector != after.route.connector || !is_same(was, is) {
         Recorded::New
     } else if is.attempts.is_power_of_two() {
@@ -60,7 +62,7 @@ mod tests {
 
     fn queued(connector: &str, why: Why, attempts: u32, last_error: &str) -> Queued {
         let waiting = Waiting { attempts, why, last_error: last_error.into(), ..Waiting::default() };
-        sample::entry(1, &[("bob@contoso.com", connector, State::Waiting(waiting))]).recipients.remove(0)
+        sample::entry(1, &[("bob@contoso.com", connector, RecipientState::Waiting(waiting))]).recipients.remove(0)
     }
 
     #[test]
@@ -86,7 +88,7 @@ mod tests {
         }
         let was = queued("hub", Why::Unreachable, 2, "");
         assert_eq!(recorded(&was, &queued("other", Why::Unreachable, 3, "")), New);
-        let held = Queued { state: State::Held(crate::spool::entry::HeldFor::NoConnector), ..was };
+        let held = Queued { state: RecipientState::Held(crate::spool::entry::HeldFor::NoConnector), ..was };
         assert_eq!(recorded(&held, &queued("hub", Why::Unreachable, 1, "")), New);
     }
 

@@ -28,7 +28,7 @@ use crate::report::Action;
 use crate::routing::doubt::Followed;
 use crate::routing::verdict::{Route, Verdict};
 use crate::smtp::reply::{Enhanced, NEXT_HOP_UNREACHABLE, Reply, UNKNOWN_JUST_NOW};
-use crate::spool::entry::{Entry, HeldFor, Queued, State, Waiting};
+use crate::spool::entry::{Entry, HeldFor, Queued, RecipientState, Waiting};
 use crate::time::UnixTime;
 
 /// What Maildirs answer.
@@ -96,7 +96,7 @@ async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
         match decided.unwrap_or_else(|| Now::Try(queued.route.clone())) {
             Now::Try(route) => plan.go(in_force, picked, attempted(&route, None)),
             Now::TryOld(route, reply) => plan.go(in_force, picked, attempted(&route, Some(reply))),
-            Now::Hold if queued.state == State::Held(HeldFor::NoConnector) => {
+            Now::Hold if queued.state == RecipientState::Held(HeldFor::NoConnector) => {
                 plan.elsewhere.push(Update {
                     recipient: *recipient,
                     state: queued.state.clone(),
@@ -119,7 +119,7 @@ impl Plan {
     /// It is tried now if its way is still on this connector, in the same branch as the others; else it is queued there.
     fn go(&mut self, in_force: &InForce, picked: &Picked, attempted: Attempted) {
         let Some(queued) = picked.entry.recipients.get(attempted.recipient) else { return };
-        let mine = attempted.route.connector == picked.connector && matches!(queued.state, State::Waiting(_));
+        let mine = attempted.route.connector == picked.connector && matches!(queued.state, RecipientState::Waiting(_));
         let grouping = in_force.config.send_connector(&picked.connector).map(|connector| Grouping::of(connector));
         let together = match (self.going.first(), grouping) {
             (_, None) => false,
@@ -132,11 +132,11 @@ impl Plan {
         }
         let state = match &queued.state {
             // It is its turn, there as here.
-            State::Waiting(waiting) => State::Waiting(Waiting {
+            RecipientState::Waiting(waiting) => RecipientState::Waiting(Waiting {
                 next_attempt: waiting.next_attempt.min(UnixTime::steady()),
                 ..waiting.clone()
             }),
-            State::Held(_) | State::Done(_) => State::due(UnixTime::steady()),
+            RecipientState::Held(_) | RecipientState::Done(_) => RecipientState::due(UnixTime::steady()),
         };
         let known = Known { fresh: true, ..attempted.known };
         self.elsewhere.push(Update { recipient: attempted.recipient, state, route: attempted.route, known });
@@ -307,7 +307,7 @@ fn refuses_everybody(shared: &Shared, entry: &Entry, attempted: &Attempted) -> b
 /// The next hop does not know it.
 async fn unknown(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted: Attempted) -> Attempted {
     let Some(queued) = entry.recipients.get(attempted.recipient) else { return attempted };
-    let already_followed = matches!(&queued.state, State::Waiting(waiting) if waiting.followed);
+    let already_followed = matches!(&queued.state, RecipientState::Waiting(waiting) if waiting.followed);
     let queued = Queued { route: attempted.route.clone(), ..queued.clone() };
     let now = UnixTime::now();
     let (decided, by) = redecide::decide(in_force, entry, &queued, Freshness::Live, now).await;

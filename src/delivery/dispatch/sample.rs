@@ -5,7 +5,7 @@ use crate::message::queue_id::QueueId;
 use crate::routing::verdict::{Route, Way};
 use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::envelope::{Body, Origin, RcptTo, Relay, Sender};
-use crate::spool::entry::{Content, Entry, Queued, State};
+use crate::spool::entry::{Content, Entry, Queued, RecipientState};
 use crate::time::{QueueTime, UnixTime};
 
 /// A way to an address over a connector.
@@ -16,7 +16,7 @@ pub(super) fn route(address: &str, connector: &str) -> Route {
 }
 
 /// A report about a message from a stranger, or from an organisation of ours.
-pub(super) fn report(id: u64, organization: &str, recipients: &[(&str, &str, State)]) -> Entry {
+pub(super) fn report(id: u64, organization: &str, recipients: &[(&str, &str, RecipientState)]) -> Entry {
     let organization = organization.into();
     let about = Origin { receive_connector: "internet".into(), organization, ..Origin::report() };
     let about = Origin { relay: Relay::AcceptedDomains, ..about };
@@ -25,8 +25,8 @@ pub(super) fn report(id: u64, organization: &str, recipients: &[(&str, &str, Sta
 }
 
 /// A message from Alice, taken at 10,000, for these (address, connector, state).
-pub(super) fn entry(id: u64, recipients: &[(&str, &str, State)]) -> Entry {
-    let queued = |(address, connector, state): &(&str, &str, State)| Queued {
+pub(super) fn entry(id: u64, recipients: &[(&str, &str, RecipientState)]) -> Entry {
+    let queued = |(address, connector, state): &(&str, &str, RecipientState)| Queued {
         rcpt: RcptTo { address: Address::parse(address).unwrap(), notify: None, orcpt: None },
         route: route(address, connector),
         state: state.clone(),

@@ -10,7 +10,7 @@ use crate::report::{Action, Reported, UNDECIDED};
 use crate::routing::verdict::Route;
 use crate::smtp::reply::{Enhanced, Reply};
 use crate::spool::entry::outline::{self, Outline};
-use crate::spool::entry::{Entry, HeldFor, Outcome as Done, State, Waiting, Why};
+use crate::spool::entry::{Entry, HeldFor, Outcome as Done, RecipientState, Waiting, Why};
 use crate::time::{Moment, QueueTime, UnixTime};
 
 /// How one recipient's attempt ended, everything asked that had to be.
@@ -61,16 +61,16 @@ pub(super) struct Settled {
 pub(super) fn settle(entry: &Entry, attempted: &Attempted, retry: &Retry, now: Moment) -> Settled {
     let Outcome { next_hop, reply, success, .. } = attempted.outcome.clone();
     let (state, action) = match &attempted.end {
-        End::Delivered => (State::Done(Done::Delivered { next_hop, reply }), success),
-        End::Refused => (State::Done(Done::Failed { next_hop, reply }), Some(Action::Failed)),
-        End::Held => (State::Held(HeldFor::NoConnector), None),
+        End::Delivered => (RecipientState::Done(Done::Delivered { next_hop, reply }), success),
+        End::Refused => (RecipientState::Done(Done::Failed { next_hop, reply }), Some(Action::Failed)),
+        End::Held => (RecipientState::Held(HeldFor::NoConnector), None),
         End::Deferred => deferred(entry, attempted, retry, now),
         End::Follow(_) => {
             let before = before(entry, attempted, now.queue);
             let last_error = format!("{reply} (the directory knows another way now)");
             let (attempts, tried) = (before.attempts + 1, before.tried + 1);
             let waiting = Waiting { attempts, tried, next_attempt: now.day, last_error, followed: true, ..before };
-            (State::Waiting(waiting), None)
+            (RecipientState::Waiting(waiting), None)
         }
     };
     let mut known = Known { fresh: false, ..attempted.known.clone() };
@@ -100,7 +100,7 @@ pub(super) fn after_start<'a>(outline: &mut Outline, retry: impl Fn(&str) -> &'a
 /// one: where that is too far ahead, the hint was right that led here.
 pub(super) fn after_reading<'a>(entry: &mut Entry, retry: impl Fn(&str) -> &'a Retry, now: UnixTime) {
     for queued in &mut entry.recipients {
-        if let State::Waiting(waiting) = &mut queued.state
+        if let RecipientState::Waiting(waiting) = &mut queued.state
             && schedule::after_start(retry(&queued.route.connector), &(&*waiting).into(), now) != waiting.next_attempt
         {
             waiting.next_attempt = now;
@@ -111,25 +111,25 @@ pub(super) fn after_reading<'a>(entry: &mut Entry, retry: impl Fn(&str) -> &'a R
 /// The same for a message that an operator dropped meanwhile: what was not delivered is over, and nobody is told.
 pub(super) fn dropped(settled: Settled) -> Settled {
     match settled.update.state {
-        State::Done(Done::Delivered { .. }) => settled,
-        State::Done(_) | State::Waiting(_) | State::Held(_) => {
-            let update = Update { state: State::Done(Done::Dropped), ..settled.update };
+        RecipientState::Done(Done::Delivered { .. }) => settled,
+        RecipientState::Done(_) | RecipientState::Waiting(_) | RecipientState::Held(_) => {
+            let update = Update { state: RecipientState::Done(Done::Dropped), ..settled.update };
             Settled { update, reported: None }
         }
     }
 }
 
 /// Who said what in the end: in an expiry it is us.
-fn said(state: &State, attempted: &Attempted) -> (Arc<str>, Reply) {
+fn said(state: &RecipientState, attempted: &Attempted) -> (Arc<str>, Reply) {
     match state {
-        State::Done(Done::Failed { next_hop, reply }) => (next_hop.clone(), reply.clone()),
-        State::Done(_) | State::Waiting(_) | State::Held(_) => {
+        RecipientState::Done(Done::Failed { next_hop, reply }) => (next_hop.clone(), reply.clone()),
+        RecipientState::Done(_) | RecipientState::Waiting(_) | RecipientState::Held(_) => {
             (attempted.outcome.next_hop.clone(), attempted.outcome.reply.clone())
         }
     }
 }
 
-fn deferred(entry: &Entry, attempted: &Attempted, retry: &Retry, now: Moment) -> (State, Option<Action>) {
+fn deferred(entry: &Entry, attempted: &Attempted, retry: &Retry, now: Moment) -> (RecipientState, Option<Action>) {
     let before = before(entry, attempted, now.queue);
     let queued_at = before.ages_from.unwrap_or(entry.queued_at);
     let (why, tries) = (why(attempted), attempted.tries);
@@ -145,14 +145,24 @@ fn deferred(entry: &Entry, attempted: &Attempted, retry: &Retry, now: Moment) ->
     };
     let waiting = |wait, warned| {
         let (next_attempt, last_error) = (now.day.plus(wait), last_error(attempted));
-        State::Waiting(Waiting { attempts, tried, next_attempt, why, last_error, warned, in_doubt, tries, ..before })
+        RecipientState::Waiting(Waiting {
+            attempts,
+            tried,
+            next_attempt,
+            why,
+            last_error,
+            warned,
+            in_doubt,
+            tries,
+            ..before
+        })
     };
     match schedule::next(retry, &standing, now) {
         Next::Retry(wait) => (waiting(wait, standing.warned), None),
         Next::Warn(wait) => (waiting(wait, true), Some(Action::Delayed)),
         Next::GiveUp => {
             let reply = expired(&attempted.outcome.reply, in_doubt);
-            (State::Done(Done::Failed { next_hop: "".into(), reply }), Some(Action::Failed))
+            (RecipientState::Done(Done::Failed { next_hop: "".into(), reply }), Some(Action::Failed))
         }
     }
 }
@@ -175,8 +185,12 @@ fn before(entry: &Entry, attempted: &Attempted, now: QueueTime) -> Waiting {
     let begins = entry.origin.is_strangers_report() && *attempted.route.connector != *UNDECIDED;
     let begins = begins.then_some(now);
     match entry.recipients.get(attempted.recipient).map(|queued| &queued.state) {
-        Some(State::Waiting(waiting)) => Waiting { ages_from: waiting.ages_from.or(begins), ..waiting.clone() },
-        Some(State::Held(_) | State::Done(_)) | None => Waiting { ages_from: begins, ..Waiting::default() },
+        Some(RecipientState::Waiting(waiting)) => {
+            Waiting { ages_from: waiting.ages_from.or(begins), ..waiting.clone() }
+        }
+        Some(RecipientState::Held(_) | RecipientState::Done(_)) | None => {
+            Waiting { ages_from: begins, ..Waiting::default() }
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::report::dead_letter::bounds::Swept;
 use crate::report::not_sent::NotSent;
 use crate::report::{Reported, UNDECIDED};
 use crate::smtp::envelope::Relay;
-use crate::spool::entry::{Entry, Outcome, Queued, State, Why};
+use crate::spool::entry::{Entry, Outcome, Queued, RecipientState, Why};
 use crate::time::{self, Jumps, UnixTime};
 use crate::trace::{Attempt, Event, What};
 
@@ -37,7 +37,7 @@ pub(super) fn outcomes(shared: &Shared, (before, entry): (&Entry, &Entry), ended
 
 fn outcome(shared: &Shared, entry: &Entry, (was, queued): (&Queued, &Queued), attempted: &Attempted) {
     let parts = &shared.parts;
-    if let State::Done(Outcome::Failed { next_hop, reply }) = &queued.state
+    if let RecipientState::Done(Outcome::Failed { next_hop, reply }) = &queued.state
         && entry.origin.relay == Relay::Report
         && let Some(why) = NotSent::of(next_hop, reply)
     {
@@ -46,16 +46,16 @@ fn outcome(shared: &Shared, entry: &Entry, (was, queued): (&Queued, &Queued), at
         not_sent(&parts.metrics, why);
     }
     let (what, result, said) = match &queued.state {
-        State::Done(Outcome::Delivered { reply, .. }) => (What::Delivered, "delivered", reply.to_string()),
-        State::Done(Outcome::Failed { reply, .. }) => (What::Failed, "failed", reply.to_string()),
-        State::Waiting(waiting) => (What::Deferred, "deferred", waiting.last_error.clone()),
-        State::Held(why) => {
+        RecipientState::Done(Outcome::Delivered { reply, .. }) => (What::Delivered, "delivered", reply.to_string()),
+        RecipientState::Done(Outcome::Failed { reply, .. }) => (What::Failed, "failed", reply.to_string()),
+        RecipientState::Waiting(waiting) => (What::Deferred, "deferred", waiting.last_error.clone()),
+        RecipientState::Held(why) => {
             let message_id = &entry.content.message_id;
             let why = why.words(&queued.route.connector);
             tracing::warn!(queue_id = %entry.id, to = %queued.rcpt.address, message_id, %why, "held");
             return;
         }
-        State::Done(Outcome::Dropped) => return,
+        RecipientState::Done(Outcome::Dropped) => return,
     };
     let connector = label(&attempted.route.connector);
     let (queue_id, sender, to) = (entry.id, &entry.sender.reverse_path, &queued.rcpt.address);
@@ -72,7 +72,7 @@ fn outcome(shared: &Shared, entry: &Entry, (was, queued): (&Queued, &Queued), at
 
 /// Whether the log has it by itself. If not it is in a sum already.
 fn is_told(shared: &Shared, is: &Queued, attempted: &Attempted) -> bool {
-    let State::Waiting(waiting) = &is.state else { return true };
+    let RecipientState::Waiting(waiting) = &is.state else { return true };
     let about = (waiting.why, &*waiting.last_error);
     let told = shared.outages().take(&attempted.route.connector, about, UnixTime::steady());
     if !told {

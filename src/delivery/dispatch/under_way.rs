@@ -12,7 +12,7 @@ use super::queue::{Held, Known};
 use super::settle::{Attempted, End};
 use super::{Shared, commit, drops, run};
 use crate::delivery::outcome::Outcome;
-use crate::spool::entry::{Entry, Queued, State};
+use crate::spool::entry::{Entry, Queued, RecipientState};
 
 /// A message that was just committed.
 #[derive(Debug)]
@@ -81,7 +81,9 @@ fn unheard(queued: &Queued) -> Outcome {
 /// The entry as it stood before the attempt that is settled now: it counts that one already.
 fn before_it(mut entry: Entry, tried: &[Attempted]) -> Entry {
     for attempted in tried {
-        if let Some(Queued { state: State::Waiting(waiting), .. }) = entry.recipients.get_mut(attempted.recipient) {
+        if let Some(Queued { state: RecipientState::Waiting(waiting), .. }) =
+            entry.recipients.get_mut(attempted.recipient)
+        {
             waiting.attempts = waiting.attempts.saturating_sub(1);
             waiting.tried = waiting.tried.saturating_sub(1);
             waiting.in_doubt = waiting.in_doubt.saturating_sub(1);

@@ -159,7 +159,7 @@ impl Spool for Full {
         self.0.queue_time()
     }
 
-    fn create_as(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {
+    fn create_as(&self, id: QueueId) -> Result<BlobDraft, SpoolError> {
         self.0.create_as(id)
     }
 
@@ -249,8 +249,8 @@ async fn who_is_under_way_is_durable_and_the_queue_hears_of_him() {
     let Handover { entry, mut under_way } = committed.try_recv().unwrap();
     assert_eq!(entry.id, id);
     let waits = |entry: &Entry, at: usize| match &entry.recipients[at].state {
-        State::Waiting(Waiting { attempts, next_attempt, .. }) => Some((*attempts, *next_attempt)),
-        State::Held(_) | State::Done(_) => None,
+        RecipientState::Waiting(Waiting { attempts, next_attempt, .. }) => Some((*attempts, *next_attempt)),
+        RecipientState::Held(_) | RecipientState::Done(_) => None,
     };
     assert_eq!([0, 1, 2].map(|at| waits(&entry, at)), [Some((1, AGAIN)), Some((1, AGAIN)), None]);
     let report = committed.try_recv().unwrap();

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Change, Content, Entry, HeldFor, Outcome, Queued, State, Waiting, Why};
+use super::{Change, Content, Entry, HeldFor, Outcome, Queued, RecipientState, Waiting, Why};
 use crate::message::queue_id::QueueId;
 use crate::message::stamp::Stamp;
 use crate::routing::verdict::Route;
 use crate::smtp::envelope::{Origin, RcptTo, Sender};
 use crate::smtp::reply::Reply;
-use crate::spool::record::Held as Place;
+use crate::spool::record::Held as ContentPlace;
 use crate::time::{QueueTime, UnixTime};
 
 /// The text by which these formats know a drop from a connector that is gone.
@@ -75,7 +75,7 @@ struct ChangeBefore {
 
 impl LoggedBefore {
     /// The same as it is said now.
-    pub(in crate::spool) fn now(self) -> (Vec<(Entry, Place)>, Vec<Change>) {
+    pub(in crate::spool) fn now(self) -> (Vec<(Entry, ContentPlace)>, Vec<Change>) {
         let accepted = self.accepted.into_iter().map(|(entry, place)| (entry.now(), place.now()));
         (accepted.collect(), self.changes.into_iter().map(ChangeBefore::now).collect())
     }
@@ -98,12 +98,12 @@ impl QueuedBefore {
 }
 
 impl StateBefore {
-    fn now(self) -> State {
+    fn now(self) -> RecipientState {
         let waiting = |(attempts, next_attempt, last_error, warned), ages_from: Option<UnixTime>| {
             let why = if attempts == 0 { Why::New } else { Why::Deferred };
             let ages_from = ages_from.map(|at| QueueTime(at.0));
             // How many of them were real nobody knows; that counted until now.
-            State::Waiting(Waiting {
+            RecipientState::Waiting(Waiting {
                 attempts,
                 tried: attempts,
                 tries: 0,
@@ -123,9 +123,9 @@ impl StateBefore {
             Self::WaitingSince { ages_from, attempts, next_attempt, last_error, warned } => {
                 waiting((attempts, next_attempt, last_error, warned), Some(ages_from))
             }
-            Self::Held(why) if why == DROPPED_UNDER_WAY => State::Held(HeldFor::Drop),
-            Self::Held(_) => State::Held(HeldFor::NoConnector),
-            Self::Done(outcome) => State::Done(outcome.now()),
+            Self::Held(why) if why == DROPPED_UNDER_WAY => RecipientState::Held(HeldFor::Drop),
+            Self::Held(_) => RecipientState::Held(HeldFor::NoConnector),
+            Self::Done(outcome) => RecipientState::Done(outcome.now()),
         }
     }
 }
@@ -141,10 +141,10 @@ impl OutcomeBefore {
 }
 
 impl PlaceBefore {
-    fn now(self) -> Place {
+    fn now(self) -> ContentPlace {
         match self {
-            Self::Here { length, sum } => Place::Here { length, sum },
-            Self::File { folder } => Place::File { folder, sum: None },
+            Self::Here { length, sum } => ContentPlace::Here { length, sum },
+            Self::File { folder } => ContentPlace::File { folder, sum: None },
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{Change, Entry, HeldFor, State, Waiting, Why};
+use super::{Change, Entry, HeldFor, RecipientState, Waiting, Why};
 use crate::message::queue_id::QueueId;
 use crate::routing::verdict::Route;
 use crate::smtp::domain::Domain;
@@ -269,11 +269,11 @@ impl From<&Waiting> for Waits {
 }
 
 impl Standing {
-    fn of(state: &State) -> Option<Self> {
+    fn of(state: &RecipientState) -> Option<Self> {
         match state {
-            State::Waiting(waiting) => Some(Self::Waits(waiting.into())),
-            State::Held(why) => Some(Self::Held(*why)),
-            State::Done(_) => None,
+            RecipientState::Waiting(waiting) => Some(Self::Waits(waiting.into())),
+            RecipientState::Held(why) => Some(Self::Held(*why)),
+            RecipientState::Done(_) => None,
         }
     }
 }
@@ -284,9 +284,9 @@ mod tests {
     use crate::spool::entry::Outcome;
     use crate::spool::sample::entry;
 
-    fn waits(due: u64, in_doubt: u32) -> State {
+    fn waits(due: u64, in_doubt: u32) -> RecipientState {
         let (attempts, why) = (u32::MAX, Why::InDoubt);
-        State::Waiting(Waiting { next_attempt: UnixTime(due), attempts, in_doubt, why, ..Waiting::default() })
+        RecipientState::Waiting(Waiting { next_attempt: UnixTime(due), attempts, in_doubt, why, ..Waiting::default() })
     }
 
     #[test]
@@ -304,14 +304,14 @@ mod tests {
         entries.values().for_each(|entry| outlines.insert(entry));
         let mut route = entries[&QueueId(6)].recipients[0].route.clone();
         (route.connector, route.next_hop_domain) = ("other".into(), Domain::parse("elsewhere.test").unwrap());
-        let done = State::Done(Outcome::Dropped);
+        let done = RecipientState::Done(Outcome::Dropped);
         for (id, recipient, state, route) in [
             (6, 1, waits(u64::MAX, 3), None),
-            (6, 0, State::Held(HeldFor::NoConnector), Some(route.clone())),
+            (6, 0, RecipientState::Held(HeldFor::NoConnector), Some(route.clone())),
             (7, 0, done.clone(), None),
             (7, 0, waits(9, 0), None),
             (7, 2, waits(9, 0), None),
-            (0, 0, State::Held(HeldFor::Drop), None),
+            (0, 0, RecipientState::Held(HeldFor::Drop), None),
             (0, 0, waits(1 << 33, 0), Some(route)),
             (1 << 20, 1, done.clone(), None),
             (1 << 20, 0, done.clone(), None),

@@ -10,7 +10,7 @@ use crate::time::{QueueTime, UnixTime};
 
 /// How one recipient of a queued message stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum State {
+pub enum RecipientState {
     /// To be tried.
     Waiting(Waiting),
     /// Not tried and not expiring until what it is held for is over.
@@ -93,7 +93,7 @@ pub enum Outcome {
     Dropped,
 }
 
-impl State {
+impl RecipientState {
     /// [`Waiting::tries`]; zero where it does not wait.
     #[must_use]
     pub fn tries(&self) -> u32 {

@@ -17,13 +17,13 @@ fn accepted(ids: &[u64], length: u32) -> Logged<'static> {
     Logged { accepted: ids.iter().map(statement).collect(), changes: Cow::Borrowed(&[]) }
 }
 
-fn changed(id: u64, recipient: usize, state: State) -> Logged<'static> {
+fn changed(id: u64, recipient: usize, state: RecipientState) -> Logged<'static> {
     let change = Change { id: QueueId(id), recipient, state, route: None };
     Logged { accepted: Vec::new(), changes: vec![change].into() }
 }
 
-fn done() -> State {
-    State::Done(Outcome::Dropped)
+fn done() -> RecipientState {
+    RecipientState::Done(Outcome::Dropped)
 }
 
 fn spot(segment: u32, offset: u32) -> Spot {
@@ -35,8 +35,8 @@ fn contents_lie_one_behind_the_other() {
     let mut index = Index::default();
     assert_eq!(index.apply(&accepted(&[1, 2], 50), spot(3, 10)), []);
     let place = |id| index.get(QueueId(id)).unwrap().content;
-    assert_eq!(place(1), Place::Segment { offset: 110, length: 50, sum: 9 });
-    assert_eq!(place(2), Place::Segment { offset: 160, length: 50, sum: 9 });
+    assert_eq!(place(1), ContentPlace::Segment { offset: 110, length: 50, sum: 9 });
+    assert_eq!(place(2), ContentPlace::Segment { offset: 160, length: 50, sum: 9 });
     assert_eq!(index.get(QueueId(2)).unwrap().at, At { segment: 3, offset: 10, nth: 1 });
 }
 
@@ -46,14 +46,14 @@ fn what_is_over_stays_over() {
     index.apply(&accepted(&[1], 50), spot(1, 0));
     assert_eq!(index.apply(&changed(1, 0, done()), spot(1, 200)), []);
     let after_one = index.get(QueueId(1)).unwrap().clone();
-    for late in [done(), State::due(UnixTime(1)), State::Held(HeldFor::Drop)] {
+    for late in [done(), RecipientState::due(UnixTime(1)), RecipientState::Held(HeldFor::Drop)] {
         assert_eq!(index.apply(&changed(1, 0, late), spot(1, 300)), [], "one of two is over, once");
         assert_eq!(index.get(QueueId(1)), Some(&after_one));
     }
     assert_eq!(index.apply(&changed(1, 7, done()), spot(1, 300)), [], "there is no such recipient");
     let place = after_one.content;
     assert_eq!(index.apply(&changed(1, 1, done()), spot(1, 400)), [Over(QueueId(1), place)]);
-    for late in [done(), State::due(UnixTime(1))] {
+    for late in [done(), RecipientState::due(UnixTime(1))] {
         assert_eq!(index.apply(&changed(1, 1, late), spot(1, 500)), []);
         assert!(index.get(QueueId(1)).is_none());
     }
@@ -77,13 +77,13 @@ fn of_many_changes_those_are_remembered_that_mean_something() {
     let mut index = Index::default();
     index.apply(&accepted(&[1], 50), spot(1, 0));
     for n in 0..10 {
-        index.apply(&changed(1, 0, State::due(UnixTime(n))), spot(2, 0));
+        index.apply(&changed(1, 0, RecipientState::due(UnixTime(n))), spot(2, 0));
     }
-    let mut rerouted = changed(1, 0, State::due(UnixTime(1)));
+    let mut rerouted = changed(1, 0, RecipientState::due(UnixTime(1)));
     rerouted.changes.to_mut()[0].route = Some(entry(QueueId(1), 0).recipients[0].route.clone());
     index.apply(&rerouted, spot(3, 0));
-    index.apply(&changed(1, 0, State::due(UnixTime(2))), spot(4, 0));
-    index.apply(&changed(1, 0, State::due(UnixTime(3))), spot(5, 0));
+    index.apply(&changed(1, 0, RecipientState::due(UnixTime(2))), spot(4, 0));
+    index.apply(&changed(1, 0, RecipientState::due(UnixTime(3))), spot(5, 0));
     let places: Vec<_> = index.get(QueueId(1)).unwrap().changes.iter().map(|changed| changed.segment).collect();
     assert_eq!(places, [3, 5], "its way and its state");
     index.apply(&accepted(&[1], 50), spot(6, 0));
@@ -174,7 +174,7 @@ fn what_is_sparse_is_rewritten_with_a_short_one_before_it() {
 #[test]
 fn outcomes_of_what_came_before_and_changes_of_what_waits_keep_a_segment() {
     let dense = (32_000, 29);
-    let waits = || State::due(UnixTime(1));
+    let waits = || RecipientState::due(UnixTime(1));
     let all =
         [("stated in it", 999, done(), false), ("stated earlier", 9999, done(), true), ("it waits", 0, waits(), true)];
     for (what, last_id, state, is_kept) in all {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::message::queue_id::QueueId;
-use crate::spool::entry::{HeldFor, State};
+use crate::spool::entry::{HeldFor, RecipientState};
 use crate::spool::sample::entry;
 use proptest::prelude::*;
 
@@ -13,7 +13,8 @@ const NOW: (Mark, u16) = (MARK, FORMAT);
 fn record(n: u64, content: &[u8]) -> (Logged<'static>, Vec<u8>) {
     let here = Held::Here { length: u32::try_from(content.len()).unwrap(), sum: crc32c::crc32c(content) };
     let statement = Statement { entry: Cow::Owned(entry(QueueId(n), content.len() as u64)), content: here };
-    let change = Change { id: QueueId(7), recipient: 1, state: State::Held(HeldFor::NoConnector), route: None };
+    let change =
+        Change { id: QueueId(7), recipient: 1, state: RecipientState::Held(HeldFor::NoConnector), route: None };
     (Logged { accepted: vec![statement], changes: vec![change].into() }, content.to_vec())
 }
 

@@ -68,9 +68,9 @@ impl Log {
             Step::Change(changes) => {
                 let change = |(id, recipient, kind): &(u64, usize, u8)| {
                     let state = match kind {
-                        0 => State::due(UnixTime(7)),
-                        1 => State::Held(HeldFor::Drop),
-                        _ => State::Done(Outcome::Dropped),
+                        0 => RecipientState::due(UnixTime(7)),
+                        1 => RecipientState::Held(HeldFor::Drop),
+                        _ => RecipientState::Done(Outcome::Dropped),
                     };
                     Change { id: QueueId(1 + id % self.next_id), recipient: *recipient, state, route: None }
                 };

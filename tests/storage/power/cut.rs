@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fingerpost::spool::entry::{Change, Outcome, State};
+use fingerpost::spool::entry::{Change, Outcome, RecipientState};
 use fingerpost::spool::header::FORMAT;
 use fingerpost::spool::record::Frames;
 
@@ -173,7 +173,8 @@ fn delivered(ops: &[Op]) -> HashSet<String> {
     for write in synced_writes(ops) {
         let Some(mark) = write.first_chunk() else { continue }; // what is written to a segment begins with its mark
         for record in Frames::new((*mark, FORMAT), write, 0).flatten() {
-            let is_delivered = |change: &&Change| matches!(change.state, State::Done(Outcome::Delivered { .. }));
+            let is_delivered =
+                |change: &&Change| matches!(change.state, RecipientState::Done(Outcome::Delivered { .. }));
             ids.extend(record.logged.changes.iter().filter(is_delivered).map(|change| change.id.to_string()));
         }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fingerpost::spool::entry::{Entry, HeldFor, State};
+use fingerpost::spool::entry::{Entry, HeldFor, RecipientState};
 use fingerpost::spool::{Sizes, Spool};
 use fingerpost::time::UnixTime;
 
@@ -39,7 +39,7 @@ fn the_disk_holds_twice_what_is_live_and_a_bit_however_long_some_mail_waits() {
     let (mut waiting, mut most) = (Vec::<Entry>::new(), 0);
     for round in 0..120_u64 {
         let mut late = accept(&*spool, 4000, 2);
-        let later = change(late.id, 1, State::due(UnixTime(round)));
+        let later = change(late.id, 1, RecipientState::due(UnixTime(round)));
         for change in [delivered(late.id, 0), later] {
             late.apply(&change);
             commit(&*spool, changed(vec![change])).unwrap();
@@ -74,7 +74,8 @@ fn behind_what_waits_space_comes_back_out_of_turn() {
     for round in 0..50_usize {
         // Something becomes of what waits, and now and then something stays.
         let at = round * 7 % waiting.len();
-        let changes = [delivered(waiting[at].id, 0), change(waiting[at].id, 1, State::due(UnixTime(round as u64)))];
+        let changes =
+            [delivered(waiting[at].id, 0), change(waiting[at].id, 1, RecipientState::due(UnixTime(round as u64)))];
         commit(&*spool, changed(changes.to_vec())).unwrap();
         changes.iter().for_each(|change| waiting[at].apply(change));
         if round % 10 == 0 {
@@ -111,7 +112,8 @@ fn what_is_over_stays_over_though_its_outcome_is_long_gone_from_the_log() {
     let first = delivered(message.id, 0);
     commit(&*spool, changed(vec![first.clone()])).unwrap();
     message.apply(&first);
-    let late = [State::due(UnixTime(1)), State::Held(HeldFor::Drop)].map(|state| change(message.id, 0, state));
+    let late = [RecipientState::due(UnixTime(1)), RecipientState::Held(HeldFor::Drop)]
+        .map(|state| change(message.id, 0, state));
     for round in 0..3 {
         for change in late.iter().chain([&first]) {
             commit(&*spool, changed(vec![change.clone()])).unwrap();

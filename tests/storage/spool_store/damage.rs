@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 
 use fingerpost::spool::Spool;
-use fingerpost::spool::entry::{Entry, HeldFor, State};
+use fingerpost::spool::entry::{Entry, HeldFor, RecipientState};
 use fingerpost::spool::header::{FORMAT, Header, LENGTH};
 use fingerpost::spool::record::Frames;
 
@@ -37,7 +37,7 @@ impl Sample {
         let over = accept(&*spool, 100, 1);
         commit(&*spool, changed(vec![delivered(over.id, 0)])).unwrap();
         let mut entries: Vec<_> = (1..3).map(|n| accept(&*spool, 100 * n, 1)).collect();
-        let held = change(entries[1].id, 0, State::Held(HeldFor::Drop));
+        let held = change(entries[1].id, 0, RecipientState::Held(HeldFor::Drop));
         commit(&*spool, changed(vec![held.clone()])).unwrap();
         entries[1].apply(&held);
         entries.push(accept(&*spool, last, 1));

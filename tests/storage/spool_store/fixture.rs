@@ -14,7 +14,7 @@ use fingerpost::smtp::domain::Domain;
 use fingerpost::smtp::envelope::{Body, Origin, RcptTo, Sender};
 use fingerpost::smtp::reply::{Enhanced, Reply};
 use fingerpost::spool::entry::outline::Outline;
-use fingerpost::spool::entry::{Change, Content, Entry, Outcome, Queued, Record, State};
+use fingerpost::spool::entry::{Change, Content, Entry, Outcome, Queued, RecipientState, Record};
 use fingerpost::spool::store::LogStore;
 use fingerpost::spool::{Draft, IN_RECORD, Sizes, Spool, SpoolError};
 use fingerpost::time::{QueueTime, UnixTime};
@@ -68,7 +68,7 @@ pub(crate) fn entry(id: QueueId, size: u64, recipients: usize) -> Entry {
             next_hop_domain: Domain::parse("contoso.com").unwrap(),
             way: Way::Resolved,
         },
-        state: State::due(UnixTime(1_800_000_000)),
+        state: RecipientState::due(UnixTime(1_800_000_000)),
     };
     Entry {
         id,
@@ -108,11 +108,11 @@ pub(crate) fn message(spool: &dyn Spool, size: u64, recipients: usize) -> (Draft
 /// A delivered recipient.
 pub(crate) fn delivered(id: QueueId, recipient: usize) -> Change {
     let reply = Reply::fixed(250, Enhanced(2, 0, 0), "taken");
-    change(id, recipient, State::Done(Outcome::Delivered { next_hop: "127.0.0.2:25".into(), reply }))
+    change(id, recipient, RecipientState::Done(Outcome::Delivered { next_hop: "127.0.0.2:25".into(), reply }))
 }
 
 /// A recipient's new state.
-pub(crate) fn change(id: QueueId, recipient: usize, state: State) -> Change {
+pub(crate) fn change(id: QueueId, recipient: usize, state: RecipientState) -> Change {
     Change { id, recipient, state, route: None }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use fingerpost::message::queue_id::QueueId;
 use fingerpost::smtp::reply::{Enhanced, Reply};
 use fingerpost::spool::Sizes;
-use fingerpost::spool::entry::{Entry, HeldFor, Outcome, State, Waiting, Why};
+use fingerpost::spool::entry::{Entry, HeldFor, Outcome, RecipientState, Waiting, Why};
 use fingerpost::spool::header::{Header, LENGTH};
 use fingerpost::spool::offline::{Content, Look, Offline};
 use fingerpost::time::{QueueTime, UnixTime};
@@ -18,9 +18,9 @@ use crate::spool_store::fixture::{accept, change, changed, commit, entry, found,
 const FORMAT_2: &[u8] = include_bytes!("../../formats/spool-segment-2.seg");
 const IDS: [QueueId; 2] = [QueueId(1_883_131_734_572_138_496), QueueId(1_883_131_734_577_381_376)];
 
-fn waiting(ages_from: Option<QueueTime>) -> State {
+fn waiting(ages_from: Option<QueueTime>) -> RecipientState {
     let last_error = "hub.contoso.com[192.0.2.1]:25: 451 4.2.1 busy".to_owned();
-    State::Waiting(Waiting {
+    RecipientState::Waiting(Waiting {
         attempts: 7,
         tried: 7,
         tries: 0,
@@ -47,7 +47,7 @@ fn old_spool(folder: &Path) {
 fn expected() -> [Entry; 2] {
     let mut first = entry(IDS[0], 300, 4);
     let failed = Outcome::Failed { next_hop: "".into(), reply: Reply::fixed(550, Enhanced(5, 1, 1), "no such user") };
-    let states = [waiting(None), State::Held(HeldFor::NoConnector), State::Done(failed)];
+    let states = [waiting(None), RecipientState::Held(HeldFor::NoConnector), RecipientState::Done(failed)];
     for (queued, state) in first.recipients.iter_mut().zip(states) {
         queued.state = state;
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use fingerpost::message::queue_id::QueueId;
 use fingerpost::spool::Spool;
-use fingerpost::spool::entry::{Entry, State};
+use fingerpost::spool::entry::{Entry, RecipientState};
 
 use crate::spool_store::fixture::{entry, is_whole};
 
@@ -104,8 +104,9 @@ impl Journal {
         for finish in &self.finishes {
             let Some(told) = &finish.report else { continue };
             known.insert(told.id);
-            let done =
-                found.get(&finish.id).is_none_or(|e| matches!(e.recipients[finish.recipient].state, State::Done(_)));
+            let done = found
+                .get(&finish.id)
+                .is_none_or(|e| matches!(e.recipients[finish.recipient].state, RecipientState::Done(_)));
             match found.get(&told.id) {
                 Some(report) if done => told.check(spool, report, &[])?,
                 Some(_) => return Err(format!("the report {} without its outcome", told.id)),
@@ -126,7 +127,7 @@ impl Told {
     fn check(&self, spool: &dyn Spool, found: &Entry, finishes: &[&Finish]) -> Result<(), String> {
         let mut expected = entry(self.id, self.size, self.recipients);
         for (n, recipient) in found.recipients.iter().enumerate() {
-            let is_done = matches!(recipient.state, State::Done(_));
+            let is_done = matches!(recipient.state, RecipientState::Done(_));
             let finish = finishes.iter().find(|finish| finish.recipient == n);
             match finish {
                 None if is_done => return Err(format!("{} recipient {n} is over by itself", self.id)),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fingerpost::message::queue_id::QueueId;
 use fingerpost::spool::Spool;
-use fingerpost::spool::entry::{Entry, HeldFor, Outcome, Record, State, Waiting};
+use fingerpost::spool::entry::{Entry, HeldFor, Outcome, RecipientState, Record, Waiting};
 use fingerpost::time::UnixTime;
 use proptest::prelude::*;
 
@@ -83,9 +83,9 @@ impl<'a> World<'a> {
                 let changes = changed.iter().filter(|_| !ids.is_empty()).map(|(which, recipient, kind)| {
                     let id = *which.get(&ids);
                     match kind {
-                        Kind::Held => change(id, *recipient, State::Held(HeldFor::Drop)),
-                        Kind::Deferred => change(id, *recipient, State::due(UnixTime(5))),
-                        Kind::Dropped => change(id, *recipient, State::Done(Outcome::Dropped)),
+                        Kind::Held => change(id, *recipient, RecipientState::Held(HeldFor::Drop)),
+                        Kind::Deferred => change(id, *recipient, RecipientState::due(UnixTime(5))),
+                        Kind::Dropped => change(id, *recipient, RecipientState::Done(Outcome::Dropped)),
                         Kind::Delivered => delivered(id, *recipient),
                     }
                 });
@@ -135,7 +135,7 @@ fn what_is_over_gives_its_space_back_while_the_spool_runs() {
         let kept = accept(&*spool, 5_000, 2);
         let long = Waiting { last_error: "x".repeat(1 << 20), ..Waiting::default() };
         for _ in 0..100 {
-            commit(&*spool, changed(vec![change(kept.id, 0, State::Waiting(long.clone()))])).unwrap();
+            commit(&*spool, changed(vec![change(kept.id, 0, RecipientState::Waiting(long.clone()))])).unwrap();
             let other = accept(&*spool, 100_000, 1);
             commit(&*spool, changed(vec![delivered(other.id, 0)])).unwrap();
         }
@@ -144,7 +144,7 @@ fn what_is_over_gives_its_space_back_while_the_spool_runs() {
         let spool = open(folder.path()).unwrap();
         let recovered = found(&*spool);
         assert_eq!(recovered.len(), 1);
-        assert_eq!(recovered[0].recipients[0].state, State::Waiting(long));
+        assert_eq!(recovered[0].recipients[0].state, RecipientState::Waiting(long));
         assert!(is_whole(&*spool, &recovered[0]));
         let begun = Instant::now();
         // Twice what is live, a statement of 1 MiB at most, and a bit.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fingerpost::message::queue_id::QueueId;
 use fingerpost::spool::Sizes;
-use fingerpost::spool::entry::{Entry, HeldFor, State, Waiting};
+use fingerpost::spool::entry::{Entry, HeldFor, RecipientState, Waiting};
 use fingerpost::spool::offline::{Content, Look, NotRead, Offline};
 use fingerpost::time::UnixTime;
 
@@ -54,8 +54,12 @@ fn it_says_what_a_start_would_find() {
                 let recipient = numbers.below(3);
                 let next_attempt = UnixTime(numbers.below(1000) as u64);
                 let changes = match numbers.below(4) {
-                    0 => vec![change(id, recipient, State::Held(HeldFor::Drop))],
-                    1 => vec![change(id, recipient, State::Waiting(Waiting { next_attempt, ..Waiting::default() }))],
+                    0 => vec![change(id, recipient, RecipientState::Held(HeldFor::Drop))],
+                    1 => vec![change(
+                        id,
+                        recipient,
+                        RecipientState::Waiting(Waiting { next_attempt, ..Waiting::default() }),
+                    )],
                     _ => (0..3).map(|recipient| delivered(id, recipient)).collect(),
                 };
                 commit(&*spool, changed(changes)).unwrap();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fingerpost::spool::entry::{State, Waiting};
+use fingerpost::spool::entry::{RecipientState, Waiting};
 use fingerpost::spool::{Sizes, Spool};
 
 use crate::spool_store::faults::Small;
@@ -94,7 +94,7 @@ fn a_start_works_where_outcomes_have_used_up_the_reserve() {
     let entry = accept(&*spool, 5000, 2);
     fill(disk.0.path());
     let last_error = "x".repeat(10_000);
-    let waiting = || State::Waiting(Waiting { last_error: last_error.clone(), ..Waiting::default() });
+    let waiting = || RecipientState::Waiting(Waiting { last_error: last_error.clone(), ..Waiting::default() });
     let kept = (0..1000).take_while(|_| commit(&*spool, changed(vec![change(entry.id, 1, waiting())])).is_ok()).count();
     assert!(kept > 5 && kept < 1000, "{kept} from the reserve");
     drop(spool);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fingerpost::spool::entry::{Entry, HeldFor, State};
+use fingerpost::spool::entry::{Entry, HeldFor, RecipientState};
 use fingerpost::spool::header::{FORMAT, Header, LENGTH};
 use fingerpost::spool::offline::{Look, Offline, Problem};
 use fingerpost::spool::record::{BEFORE, Frames};
@@ -77,7 +77,7 @@ impl Sample {
         for _ in 0..3 {
             let spool = open(folder.path(), Sizes::default()).unwrap();
             let mut first = accept(&*spool, 100, 1);
-            let held = change(first.id, 0, State::Held(HeldFor::NoConnector));
+            let held = change(first.id, 0, RecipientState::Held(HeldFor::NoConnector));
             commit(&*spool, changed(vec![held.clone()])).unwrap();
             first.apply(&held);
             let second = accept(&*spool, 150, 1);
@@ -190,7 +190,7 @@ fn a_whole_record_that_cannot_be_read_refuses_the_start_wherever_it_stands() {
                 assert!(matches!(&problems[..], [Problem::OtherFormat(_)]), "{what}: {problems:?}");
                 let mut expected = sample.entries.clone();
                 match nth {
-                    1 => expected[of].recipients[0].state = State::due(expected[of].received_at),
+                    1 => expected[of].recipients[0].state = RecipientState::due(expected[of].received_at),
                     _ => drop(expected.remove(of)),
                 }
                 assert_eq!(entries, expected, "{what}");

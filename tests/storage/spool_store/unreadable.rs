@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fingerpost::spool::condition::Takes;
-use fingerpost::spool::entry::{Entry, Outcome, State};
+use fingerpost::spool::entry::{Entry, Outcome, RecipientState};
 use fingerpost::spool::release::{LetGo, release};
 use fingerpost::spool::{Sizes, Spool};
 
@@ -168,7 +168,7 @@ fn releasing_process() {
         eventually("it is told", || spool.condition().unreadable().len() == 1);
         let ids: Vec<_> = kept.iter().map(|entry| entry.id).collect();
         assert_eq!(spool.keep_unreadable(1).unwrap(), Some(ids));
-        let dropped = |(id, recipient)| change(id, recipient, State::Done(Outcome::Dropped));
+        let dropped = |(id, recipient)| change(id, recipient, RecipientState::Done(Outcome::Dropped));
         commit(&*spool, changed([(kept[0].id, 1), (kept[1].id, 0)].map(dropped).into())).unwrap();
         pass(&*spool, 50);
         eventually("it goes", || !exists(&folder, 1) && spool.condition().unreadable().is_empty());

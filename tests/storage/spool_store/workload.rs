@@ -1,7 +1,7 @@
 //! Sessions and deliveries at work on a spool, telling what they begin and what was acknowledged.
 
 use fingerpost::spool::Spool;
-use fingerpost::spool::entry::{Entry, Record, State};
+use fingerpost::spool::entry::{Entry, RecipientState, Record};
 use fingerpost::time::UnixTime;
 
 use crate::spool_store::fixture::{LARGE, change, changed, commit, delivered, message};
@@ -105,7 +105,7 @@ fn pass(
     while waiting.len() < stay + 6 {
         waiting.extend(take(spool, numbers, tell));
     }
-    let later = change(waiting[numbers.below(stay)].id, 0, State::due(UnixTime(numbers.below(1000) as u64)));
+    let later = change(waiting[numbers.below(stay)].id, 0, RecipientState::due(UnixTime(numbers.below(1000) as u64)));
     commit(spool, changed(vec![later])).unwrap();
     let mut entry = waiting.swap_remove(stay + numbers.below(waiting.len() - stay));
     for (recipient, _) in entry.clone().recipients.iter().enumerate() {
@@ -136,7 +136,7 @@ fn take(spool: &dyn Spool, numbers: &mut Numbers, tell: &(dyn Fn(&str) + Sync)) 
 
 /// Ends one recipient, with a report in the same record.
 fn finish(spool: &dyn Spool, entry: &mut Entry, numbers: &mut Numbers, tell: &(dyn Fn(&str) + Sync)) {
-    let recipient = entry.recipients.iter().position(|r| !matches!(r.state, State::Done(_))).unwrap();
+    let recipient = entry.recipients.iter().position(|r| !matches!(r.state, RecipientState::Done(_))).unwrap();
     let (draft, report) = message(spool, size(numbers), 1);
     tell(&format!("finish {} {recipient} {}:{}:1", entry.id, report.id, report.content.size));
     let change = delivered(entry.id, recipient);

@@ -84,7 +84,7 @@ impl Bench {
     }
 
     /// An attempt ends, with this for each of its recipients.
-    pub(super) fn ends(&mut self, begun: Begun, state: &State) {
+    pub(super) fn ends(&mut self, begun: Begun, state: &RecipientState) {
         let update = |(at, _): &(usize, Known)| Update {
             recipient: *at,
             state: state.clone(),
@@ -97,7 +97,7 @@ impl Bench {
 
     /// An attempt delivers all.
     pub(super) fn delivers(&mut self, begun: Begun) {
-        self.ends(begun, &State::Done(Outcome::Dropped));
+        self.ends(begun, &RecipientState::Done(Outcome::Dropped));
     }
 
     /// Messages that are not over.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Known, Live, Queue, Ticket, Update};
 use crate::message::queue_id::QueueId;
 use crate::spool::entry::outline::Kind;
-use crate::spool::entry::{Entry, Outcome, State};
+use crate::spool::entry::{Entry, Outcome, RecipientState};
 use crate::time::UnixTime;
 
 /// Recipients of a dropped message, held by the drop.
@@ -51,7 +51,7 @@ impl Queue {
     pub(in crate::delivery::dispatch) fn dropped(&mut self, dropping: &Dropping) {
         let gone = |&recipient: &usize| {
             let route = dropping.entry.recipients.get(recipient)?.route.clone();
-            Some(Update { recipient, state: State::Done(Outcome::Dropped), route, known: Known::default() })
+            Some(Update { recipient, state: RecipientState::Done(Outcome::Dropped), route, known: Known::default() })
         };
         self.update(dropping.entry.id, dropping.recipients.iter().filter_map(gone).collect());
     }
@@ -71,9 +71,9 @@ impl Live {
         let (mut taken, mut under_way) = (Vec::new(), Vec::new());
         for (at, (queued, slot)) in self.entry.recipients.iter().zip(&mut self.slots).enumerate() {
             match (&queued.state, slot.busy) {
-                (State::Done(_), _) => {}
-                (State::Waiting(_) | State::Held(_), Some(_)) => under_way.push(at),
-                (State::Waiting(_) | State::Held(_), None) => {
+                (RecipientState::Done(_), _) => {}
+                (RecipientState::Waiting(_) | RecipientState::Held(_), Some(_)) => under_way.push(at),
+                (RecipientState::Waiting(_) | RecipientState::Held(_), None) => {
                     slot.busy = Some(ticket);
                     taken.push(at);
                 }

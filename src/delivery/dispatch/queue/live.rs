@@ -7,7 +7,7 @@ use super::hints::Due;
 use super::{Known, Rules, Ticket};
 use crate::delivery::dispatch::branch;
 use crate::spool::entry::outline::group;
-use crate::spool::entry::{Entry, HeldFor, State, Why};
+use crate::spool::entry::{Entry, HeldFor, RecipientState, Why};
 use crate::time::UnixTime;
 
 /// One message in memory.
@@ -61,15 +61,15 @@ impl Live {
     /// Whether a recipient waits that nothing is under way for.
     pub(super) fn has_free(&self) -> bool {
         let mut both = self.entry.recipients.iter().zip(&self.slots);
-        both.any(|(queued, slot)| matches!(queued.state, State::Waiting(_)) && slot.busy.is_none())
+        both.any(|(queued, slot)| matches!(queued.state, RecipientState::Waiting(_)) && slot.busy.is_none())
     }
 
     /// Of each recipient: whether nothing is under way for it and it waits for a time behind this one.
     pub(super) fn wait_after(&self, now: UnixTime) -> impl Iterator<Item = bool> {
         let both = self.entry.recipients.iter().zip(&self.slots);
         both.map(move |(queued, slot)| match &queued.state {
-            State::Waiting(waiting) => slot.busy.is_none() && waiting.next_attempt > now,
-            State::Held(_) | State::Done(_) => false,
+            RecipientState::Waiting(waiting) => slot.busy.is_none() && waiting.next_attempt > now,
+            RecipientState::Held(_) | RecipientState::Done(_) => false,
         })
     }
 
@@ -85,14 +85,14 @@ impl Live {
         let is_due = |at: usize| {
             slots.get(at).is_some_and(|slot| slot.busy.is_none())
                 && recipients.get(at).is_some_and(|queued| match &queued.state {
-                    State::Waiting(waiting) => {
+                    RecipientState::Waiting(waiting) => {
                         due == Due::RETRY
                             || (due == Due::BACK && waiting.why.ends_with_the_outage())
                             || (due == Due::GONE && waiting.why != Why::InDoubt)
                             || waiting.next_attempt <= now
                     }
-                    State::Held(why) => *why == HeldFor::NoConnector,
-                    State::Done(_) => false,
+                    RecipientState::Held(why) => *why == HeldFor::NoConnector,
+                    RecipientState::Done(_) => false,
                 })
         };
         let on_connector = recipients.iter().enumerate().filter(|(_, queued)| &*queued.route.connector == connector);
@@ -118,7 +118,7 @@ impl Live {
         let mut held = Vec::with_capacity(recipients.len());
         for &at in recipients {
             if let (Some(queued), Some(slot)) = (self.entry.recipients.get(at), self.slots.get_mut(at))
-                && matches!(queued.state, State::Waiting(_))
+                && matches!(queued.state, RecipientState::Waiting(_))
                 && slot.busy.is_none()
             {
                 slot.busy = Some(ticket);

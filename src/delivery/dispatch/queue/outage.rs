@@ -164,7 +164,7 @@ impl World {
     async fn accept(&mut self, messages: usize) {
         for _ in 0..messages {
             let id = self.spool().new_id();
-            let mut entry = sample::entry(id.0, &[(TO, "a", State::due(UnixTime(self.now)))]);
+            let mut entry = sample::entry(id.0, &[(TO, "a", RecipientState::due(UnixTime(self.now)))]);
             (entry.received_at, entry.queued_at) = (UnixTime(self.now), self.queue_time());
             entry.content.size = CONTENT.len() as u64;
             let draft = Draft::Small { id, content: CONTENT.into() };
@@ -242,7 +242,7 @@ impl World {
         }
         let story = self.stories.get_mut(&picked.entry.id).unwrap();
         story.attempts += 1;
-        story.delivered += u32::from(matches!(settled.update.state, State::Done(Outcome::Delivered { .. })));
+        story.delivered += u32::from(matches!(settled.update.state, RecipientState::Done(Outcome::Delivered { .. })));
         if let Some(reported) = &settled.reported {
             story.told.push((reported.action, queue.since(picked.entry.queued_at).as_secs()));
         }

@@ -9,12 +9,17 @@ use crate::spool::entry::{Outcome, Waiting};
 const NOW: u64 = 20_000;
 const BOB: &str = "bob@contoso.com";
 
-fn due(at: u64) -> State {
-    State::Waiting(Waiting { attempts: 1, next_attempt: UnixTime(at), ..Waiting::default() })
+fn due(at: u64) -> RecipientState {
+    RecipientState::Waiting(Waiting { attempts: 1, next_attempt: UnixTime(at), ..Waiting::default() })
 }
 
-fn out_of_reach(at: u64) -> State {
-    State::Waiting(Waiting { attempts: 1, next_attempt: UnixTime(at), why: Why::Unreachable, ..Waiting::default() })
+fn out_of_reach(at: u64) -> RecipientState {
+    RecipientState::Waiting(Waiting {
+        attempts: 1,
+        next_attempt: UnixTime(at),
+        why: Why::Unreachable,
+        ..Waiting::default()
+    })
 }
 
 fn three(_: &str) -> Rules {
@@ -29,7 +34,7 @@ fn picked(bench: &mut Bench, now: u64) -> Vec<(String, u64, Vec<usize>)> {
 }
 
 fn done(recipient: usize) -> Update {
-    let state = State::Done(Outcome::Dropped);
+    let state = RecipientState::Done(Outcome::Dropped);
     Update { recipient, state, route: route(BOB, "a"), known: Known::default() }
 }
 
@@ -85,7 +90,7 @@ fn a_late_release_frees_nothing_of_anothers() {
 #[test]
 fn what_is_under_way_elsewhere_is_held_if_it_waits_and_is_free() {
     let mut bench = Bench::default();
-    let over = State::Done(Outcome::Dropped);
+    let over = RecipientState::Done(Outcome::Dropped);
     bench.insert(entry(1, &[(BOB, "a", due(1)), (BOB, "a", due(1)), (BOB, "a", over), (BOB, "b", due(1))]));
     let held = bench.queue.hold(QueueId(1), &[0, 2, 3, 7]);
     assert_eq!(held.recipients.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 3]);
@@ -113,7 +118,7 @@ fn a_message_leaves_with_its_last_recipient() {
 #[test]
 fn held_mail_is_looked_at_only_when_its_connector_was_gone() {
     let mut bench = Bench::default();
-    let [gone, dropped] = [HeldFor::NoConnector, HeldFor::Drop].map(State::Held);
+    let [gone, dropped] = [HeldFor::NoConnector, HeldFor::Drop].map(RecipientState::Held);
     bench.insert(entry(1, &[(BOB, "a", gone), (BOB, "a", dropped)]));
     assert_eq!(picked(&mut bench, NOW), []);
     assert_eq!(bench.queue.retry_all(|_| true, Due::RETRY), 0);
@@ -235,7 +240,7 @@ fn a_turn_sees_no_old_state() {
     bench.queue.finished(&turns[0]);
     bench.queue.load(old); // read before
     let picked = bench.queue.take(&turns[1], three(""), UnixTime(NOW)).unwrap();
-    assert!(matches!(picked.entry.recipients[at].state, State::Done(_)));
+    assert!(matches!(picked.entry.recipients[at].state, RecipientState::Done(_)));
 }
 
 #[test]
@@ -256,7 +261,7 @@ fn what_may_have_arrived_is_hastened_by_an_operator_alone() {
     let in_doubt = || {
         let waiting =
             Waiting { attempts: 1, next_attempt: UnixTime(NOW + 600), why: Why::InDoubt, ..Waiting::default() };
-        entry(1, &[(BOB, "a", State::Waiting(waiting))])
+        entry(1, &[(BOB, "a", RecipientState::Waiting(waiting))])
     };
     for (what, hastens, goes) in [
         (
@@ -346,7 +351,7 @@ fn a_domain_that_a_session_has_reached_is_back() {
             assert_eq!(bench.pick(by_mx, NOW).len(), 0, "{nobody:?}");
         }
         for id in 200..220 {
-            bench.insert(entry(id, &[(&format!("u@d{id}.com"), "a", State::due(UnixTime(NOW)))]));
+            bench.insert(entry(id, &[(&format!("u@d{id}.com"), "a", RecipientState::due(UnixTime(NOW)))]));
         }
         bench.queue.hop_is_back(&back(Some("contoso.com")), (by_mx(""), UnixTime(NOW)));
         let mut rounds = Vec::new();

@@ -31,10 +31,10 @@ fn of_a_storm_sixty_leave_in_a_minute_the_oldest_first_and_other_mail_before_the
     for id in 0..1000 {
         // On two connectors: they share the pace.
         let connector = if id % 2 == 0 { "recipient-mx" } else { "secondary" };
-        bench.insert(report(id, "", &[(TO, connector, State::due(UnixTime(10_000)))]));
+        bench.insert(report(id, "", &[(TO, connector, RecipientState::due(UnixTime(10_000)))]));
     }
-    bench.insert(entry(2000, &[(TO, "recipient-mx", State::due(UnixTime(10_005)))]));
-    bench.insert(report(2001, "primary", &[(TO, "secondary", State::due(UnixTime(10_006)))]));
+    bench.insert(entry(2000, &[(TO, "recipient-mx", RecipientState::due(UnixTime(10_005)))]));
+    bench.insert(report(2001, "primary", &[(TO, "secondary", RecipientState::due(UnixTime(10_006)))]));
     let waiting = |bench: &Bench| bench.queue.shown().map(|lane| lane.waiting_reports).sum::<usize>();
     assert_eq!(waiting(&bench), 1000, "those that our own mail caused do not count");
 
@@ -54,7 +54,7 @@ fn of_a_storm_sixty_leave_in_a_minute_the_oldest_first_and_other_mail_before_the
     );
 
     // A second pass at any time in the same minute changes nothing; other mail goes all the same.
-    bench.insert(entry(2002, &[(TO, "secondary", State::due(UnixTime(10_030)))]));
+    bench.insert(entry(2002, &[(TO, "secondary", RecipientState::due(UnixTime(10_030)))]));
     bench.queue.retry_all(|_| true, Due::RETRY);
     assert_eq!(goes(&mut bench, rules(20, Some(60)), 10_069), [2002]);
     let mut second = goes(&mut bench, rules(20, Some(60)), 10_070);
@@ -70,11 +70,11 @@ fn of_a_storm_sixty_leave_in_a_minute_the_oldest_first_and_other_mail_before_the
 #[test]
 fn another_attempt_waits_for_its_turn_too() {
     let mut bench = Bench::default();
-    bench.insert(report(1, "", &[(TO, "a", State::due(UnixTime(100)))]));
-    bench.insert(report(2, "", &[(TO, "a", State::due(UnixTime(101)))]));
+    bench.insert(report(1, "", &[(TO, "a", RecipientState::due(UnixTime(100)))]));
+    bench.insert(report(2, "", &[(TO, "a", RecipientState::due(UnixTime(101)))]));
     let picked = bench.pick(|_| rules(20, Some(1)), 200).remove(0);
     assert_eq!(picked.turn.id, QueueId(1));
-    bench.ends(picked, &State::due(UnixTime(230))); // deferred
+    bench.ends(picked, &RecipientState::due(UnixTime(230))); // deferred
     assert_eq!(goes(&mut bench, rules(20, Some(1)), 259).len(), 0);
     assert_eq!(goes(&mut bench, rules(20, Some(1)), 260), [2], "who has waited longer");
     assert_eq!(goes(&mut bench, rules(20, Some(1)), 320), [1]);
@@ -85,14 +85,14 @@ fn they_have_half_of_a_connectors_places() {
     for (limit, places) in [(20, 10), (3, 1), (2, 1), (1, 1)] {
         let mut bench = Bench::default();
         for id in 0..100 {
-            bench.insert(report(id, "", &[(TO, "a", State::due(UnixTime(100)))]));
+            bench.insert(report(id, "", &[(TO, "a", RecipientState::due(UnixTime(100)))]));
         }
         let rules = rules(limit, Some(60));
         let mut reports = bench.pick(|_| rules, 200);
         assert_eq!(reports.len(), places, "of {limit}");
         assert_eq!(bench.queue.next_due(|_| rules), None, "an attempt that ends wakes us");
         for id in 100..200 {
-            bench.insert(entry(id, &[(TO, "a", State::due(UnixTime(150)))]));
+            bench.insert(entry(id, &[(TO, "a", RecipientState::due(UnixTime(150)))]));
         }
         assert_eq!(bench.pick(|_| rules, 200).len(), limit - places, "of {limit}");
         bench.delivers(reports.remove(0));
@@ -105,9 +105,9 @@ fn what_a_full_domain_holds_back_is_not_forgotten_nor_counted() {
     let mut bench = Bench::default();
     let rules = Rules { grouping: Grouping::ByDomain, ..rules(4, Some(60)) };
     for id in 0..10 {
-        bench.insert(report(id, "", &[("a@tarpit.example", "a", State::due(UnixTime(100)))]));
+        bench.insert(report(id, "", &[("a@tarpit.example", "a", RecipientState::due(UnixTime(100)))]));
     }
-    bench.insert(report(10, "", &[("a@fabrikam.example", "a", State::due(UnixTime(101)))]));
+    bench.insert(report(10, "", &[("a@fabrikam.example", "a", RecipientState::due(UnixTime(101)))]));
     let begun = bench.pick(|_| rules, 200);
     assert_eq!(begun.len(), 2, "half of the places");
     let mut gone = 0;
@@ -123,7 +123,7 @@ fn what_a_full_domain_holds_back_is_not_forgotten_nor_counted() {
 fn where_nothing_leaves_nothing_is_counted() {
     let mut bench = Bench::default();
     for id in 0..100 {
-        bench.insert(report(id, "", &[(TO, "", State::due(UnixTime(100)))]));
+        bench.insert(report(id, "", &[(TO, "", RecipientState::due(UnixTime(100)))]));
     }
     // Their way is asked for as fast as the directory can.
     assert_eq!(goes(&mut bench, rules(4, None), 200).len(), 100);

@@ -15,12 +15,12 @@ const RETRY: Retry = Retry {
     give_up_after: Duration::from_secs(5000),
 };
 
-fn entry(state: State) -> Entry {
+fn entry(state: RecipientState) -> Entry {
     sample::entry(7, &[("bob@contoso.com", "exchange", state)])
 }
 
-fn waiting((attempts, warned): (u32, bool)) -> State {
-    State::Waiting(Waiting { attempts, tried: attempts, warned, ..Waiting::default() })
+fn waiting((attempts, warned): (u32, bool)) -> RecipientState {
+    RecipientState::Waiting(Waiting { attempts, tried: attempts, warned, ..Waiting::default() })
 }
 
 fn at(seconds: u64) -> Moment {
@@ -40,7 +40,7 @@ fn attempted(end: End, reply: Reply) -> Attempted {
     }
 }
 
-fn settled(state: State, end: End, reply: Reply, age: u64) -> (State, Option<Action>, Known) {
+fn settled(state: RecipientState, end: End, reply: Reply, age: u64) -> (RecipientState, Option<Action>, Known) {
     let settled = settle(&entry(state), &attempted(end, reply), &RETRY, at(10_000 + age));
     (settled.update.state, settled.reported.map(|reported| reported.action), settled.update.known)
 }
@@ -51,7 +51,7 @@ fn a_delivery_is_over_and_told_to_who_asked() {
         let delivered = attempted(End::Delivered, TRY_AGAIN);
         let outcome = Outcome { success: action, ..delivered.outcome };
         let settled = settle(&entry(waiting((0, false))), &Attempted { outcome, ..delivered }, &RETRY, at(10_001));
-        assert!(matches!(settled.update.state, State::Done(Done::Delivered { .. })));
+        assert!(matches!(settled.update.state, RecipientState::Done(Done::Delivered { .. })));
         assert_eq!(settled.reported.map(|reported| reported.action), action);
     }
 }
@@ -63,7 +63,7 @@ fn a_refusal_is_over_and_reported_with_its_words() {
     assert_eq!((reported.action, &reported.reply), (Action::Failed, &USER_UNKNOWN));
     assert_eq!(&*reported.next_hop, "hub[192.0.2.1]:25");
     let next_hop = "hub[192.0.2.1]:25".into();
-    assert_eq!(settled.update.state, State::Done(Done::Failed { next_hop, reply: USER_UNKNOWN }));
+    assert_eq!(settled.update.state, RecipientState::Done(Done::Failed { next_hop, reply: USER_UNKNOWN }));
 }
 
 #[test]
@@ -80,12 +80,15 @@ fn a_deferral_waits_warns_once_and_ends() {
         assert_eq!(action, told, "{attempts} {warned} {age}");
         assert!(!known.fresh, "the next attempt decides again");
         match (state, warned_then) {
-            (State::Waiting(Waiting { attempts: then, next_attempt, warned, last_error, .. }), Some(expected)) => {
+            (
+                RecipientState::Waiting(Waiting { attempts: then, next_attempt, warned, last_error, .. }),
+                Some(expected),
+            ) => {
                 assert_eq!((then, warned), (attempts + 1, expected));
                 assert!(next_attempt > UnixTime(10_000 + age));
                 assert!(last_error.starts_with("hub[192.0.2.1]:25: 451"), "{last_error}");
             }
-            (State::Done(Done::Failed { reply, next_hop }), None) => {
+            (RecipientState::Done(Done::Failed { reply, next_hop }), None) => {
                 assert_eq!(reply.enhanced, Some(Enhanced(5, 4, 7)));
                 assert!(reply.text.contains("451 4.3.0"), "{reply}");
                 assert_eq!(&*next_hop, "", "we say so, not the next hop");
@@ -99,10 +102,12 @@ fn a_deferral_waits_warns_once_and_ends() {
 fn an_attempt_counts_where_somebody_was_really_tried() {
     for (counts, ends) in [(true, true), (false, false)] {
         let attempted = Attempted { counts, ..attempted(End::Deferred, TRY_AGAIN) };
-        let before = State::Waiting(Waiting { attempts: 70, tried: 2, warned: true, ..Waiting::default() });
+        let before = RecipientState::Waiting(Waiting { attempts: 70, tried: 2, warned: true, ..Waiting::default() });
         let state = settle(&entry(before), &attempted, &RETRY, at(15_000)).update.state;
         match state {
-            State::Waiting(Waiting { attempts, tried, .. }) => assert_eq!((attempts, tried, ends), (71, 2, false)),
+            RecipientState::Waiting(Waiting { attempts, tried, .. }) => {
+                assert_eq!((attempts, tried, ends), (71, 2, false))
+            }
             _ => assert!(ends),
         }
     }
@@ -121,14 +126,14 @@ fn what_may_have_arrived_says_so_to_its_end() {
     ] {
         let attempted = if broken { broke(End::Deferred) } else { attempted(End::Deferred, TRY_AGAIN) };
         let settled = settle(&entry, &attempted, &RETRY, at(10_000 + age));
-        let State::Waiting(waiting) = &settled.update.state else { panic!("it waits") };
+        let RecipientState::Waiting(waiting) = &settled.update.state else { panic!("it waits") };
         assert_eq!((waiting.in_doubt, waiting.why), (in_doubt, why), "{age}");
         assert!(waiting.next_attempt >= UnixTime(10_000 + age + least), "{age}: {waiting:?}");
         assert_eq!(waiting.last_error.contains("may have arrived"), broken, "{}", waiting.last_error);
         entry.recipients[0].state = settled.update.state;
     }
     let settled = settle(&entry, &attempted(End::Deferred, TRY_AGAIN), &RETRY, at(15_000));
-    let State::Done(Done::Failed { reply, .. }) = settled.update.state else { panic!("it is over") };
+    let RecipientState::Done(Done::Failed { reply, .. }) = settled.update.state else { panic!("it is over") };
     assert!(reply.text.contains("may have arrived all the same"), "{reply}");
 }
 
@@ -139,7 +144,7 @@ fn a_report_that_waited_for_its_turn_ages_from_its_first_attempt() {
     let deferred = |entry: &mut Entry, attempted: &Attempted, now| {
         let settled = settle(entry, attempted, &RETRY, at(now));
         entry.recipients[0].state = settled.update.state;
-        matches!(entry.recipients[0].state, State::Done(_))
+        matches!(entry.recipients[0].state, RecipientState::Done(_))
     };
     let attempted = attempted(End::Deferred, TRY_AGAIN);
     // Made at 10,000, first tried ten days later: it has all of its 5,000 seconds then.
@@ -155,14 +160,17 @@ fn a_report_that_waited_for_its_turn_ages_from_its_first_attempt() {
     let mut report = made("");
     let undecided = Attempted { route: route("bob@contoso.com", UNDECIDED), ..attempted };
     assert!(!deferred(&mut report, &undecided, late));
-    assert!(matches!(report.recipients[0].state, State::Waiting(Waiting { attempts: 1, ages_from: None, .. })));
+    assert!(matches!(
+        report.recipients[0].state,
+        RecipientState::Waiting(Waiting { attempts: 1, ages_from: None, .. })
+    ));
 }
 
 #[test]
 fn a_decision_that_would_refuse_is_shown_and_nothing_more() {
     let attempted = Attempted { refused_now: Some(NO_ROUTE), ..attempted(End::Deferred, TRY_AGAIN) };
     let settled = settle(&entry(waiting((1, false))), &attempted, &RETRY, at(10_100));
-    let State::Waiting(Waiting { last_error, .. }) = settled.update.state else { panic!("it waits") };
+    let RecipientState::Waiting(Waiting { last_error, .. }) = settled.update.state else { panic!("it waits") };
     assert!(last_error.contains("a decision made now says 550 5.4.4"), "{last_error}");
     assert!(settled.reported.is_none());
 }
@@ -173,7 +181,13 @@ fn a_changed_answer_is_followed_at_once() {
         settled(waiting((2, true)), End::Follow(route("bob@contoso.com", "secondary")), USER_UNKNOWN, 100);
     assert!(matches!(
         state,
-        State::Waiting(Waiting { attempts: 3, next_attempt: UnixTime(10_100), warned: true, followed: true, .. })
+        RecipientState::Waiting(Waiting {
+            attempts: 3,
+            next_attempt: UnixTime(10_100),
+            warned: true,
+            followed: true,
+            ..
+        })
     ));
     assert_eq!(told, None);
     assert!(known.fresh);
@@ -182,5 +196,5 @@ fn a_changed_answer_is_followed_at_once() {
 #[test]
 fn held_mail_is_not_reported() {
     let (state, told, _) = settled(waiting((2, false)), End::Held, TRY_AGAIN, 9000);
-    assert_eq!((state, told), (State::Held(HeldFor::NoConnector), None));
+    assert_eq!((state, told), (RecipientState::Held(HeldFor::NoConnector), None));
 }

@@ -2,7 +2,7 @@
 
 use crate::delivery::dispatch::outages::{Outages, Sum};
 use crate::delivery::dispatch::repeated::{self, Recorded};
-use crate::spool::entry::{Queued, State};
+use crate::spool::entry::{Queued, RecipientState};
 use crate::time::UnixTime;
 
 /// What log and trace say of deferrals.
@@ -21,7 +21,7 @@ impl Told {
     /// One more.
     pub(super) fn deferred(&mut self, was: &Queued, is: &Queued, now: UnixTime) {
         self.records += usize::from(repeated::recorded(was, is) != Recorded::No);
-        if let State::Waiting(waiting) = &is.state {
+        if let RecipientState::Waiting(waiting) = &is.state {
             let about = (waiting.why, &*waiting.last_error);
             self.lines += usize::from(self.outages.take(&is.route.connector, about, now));
         }

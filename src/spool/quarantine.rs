@@ -1,4 +1,4 @@
-//! What cannot be read is kept in `aside/` for a person to look at. `recover` and `tidy` call it; docs/spool.md says what
+//! What cannot be read is kept in `aside/` for a person to look at. `recover` and `compaction` call it; docs/spool.md says what
 //! to do with it.
 
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::SpoolError;
 use super::entry::Entry;
-use super::index::{Kept, Place};
+use super::index::{ContentPlace, IndexEntry};
 use super::layout::{self, Layout, failed};
 use super::record::{Held, Unreadable};
 use super::stored::Stored;
@@ -49,14 +49,14 @@ fn is_same(one: &Path, other: &Path) -> bool {
 
 /// Something that is to be kept.
 #[derive(Debug)]
-pub(super) enum Aside {
+pub(super) enum Quarantined {
     /// A segment in which these bytes cannot be read.
     Segment(u32, Vec<Range<usize>>),
     /// A message and what there is of its content.
     Message(Box<Entry>, Vec<u8>),
 }
 
-impl Aside {
+impl Quarantined {
     /// Keeps it.
     pub(super) fn keep(self, layout: &Layout) -> Result<(), SpoolError> {
         match self {
@@ -73,7 +73,7 @@ impl Aside {
 }
 
 /// What can be read of a record whose contents are damaged.
-pub(super) fn damaged(segment: &[u8], unreadable: &Unreadable) -> Vec<Aside> {
+pub(super) fn damaged(segment: &[u8], unreadable: &Unreadable) -> Vec<Quarantined> {
     let Some(frame) = &unreadable.frame else { return Vec::new() };
     let mut at = frame.contents;
     let messages = frame.logged.accepted.iter().map(|statement| {
@@ -81,7 +81,7 @@ pub(super) fn damaged(segment: &[u8], unreadable: &Unreadable) -> Vec<Aside> {
         if let Held::Here { length, .. } = statement.content {
             at = from.saturating_add(length as usize).min(segment.len());
         }
-        Aside::Message(Box::new(Entry::clone(&statement.entry)), segment[from..at].to_vec())
+        Quarantined::Message(Box::new(Entry::clone(&statement.entry)), segment[from..at].to_vec())
     });
     messages.collect()
 }
@@ -97,9 +97,9 @@ pub(super) fn keep_message(layout: &Layout, entry: &Entry, content: &[u8]) {
 
 /// Keeps a message that turned out to be damaged when it was read: a large one under a second name, one that the disk does
 /// not give with all of its segment.
-pub(super) fn keep_stored(layout: &Layout, entry: &Entry, (content, kept): (&Stored, &Kept)) {
+pub(super) fn keep_stored(layout: &Layout, entry: &Entry, (content, kept): (&Stored, &IndexEntry)) {
     let aside = layout.aside.join(format!("{}.eml", entry.id));
-    if let Place::File { folder, .. } = kept.content {
+    if let ContentPlace::File { folder, .. } = kept.content {
         let path = layout.large(folder, entry.id);
         let linked = match fs::hard_link(&path, &aside) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(failed("cannot link", &path, &e)),

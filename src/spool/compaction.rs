@@ -17,20 +17,20 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::SpoolError;
-use super::aside;
+use super::blobs::Blobs;
 use super::changes::Changes;
 use super::checkpoint;
 use super::clock::{EVERY, QueueClock};
 use super::condition::{Condition, Unreadable};
 use super::entry::Entry;
 use super::header::{self, Header};
-use super::index::{At, Kept, Place, Sizes};
+use super::index::{At, ContentPlace, IndexEntry, Sizes};
 use super::job::{Job, Moved, What};
-use super::large::Large;
 use super::layout::{Layout, discard, failed};
+use super::quarantine;
 use super::reading;
 use super::record::{Frame, Frames, Held, is_unused};
-use super::shared::Shared;
+use super::shared::SharedLog;
 use super::stuck::{Stuck, Tell};
 use crate::metrics::Metrics;
 use crate::time::UnixTime;
@@ -53,12 +53,12 @@ pub(super) enum Task {
 }
 
 /// The thread's state.
-pub(super) struct Tidy {
+pub(super) struct Compactor {
     layout: Layout,
     sizes: Sizes,
     fares: (Condition, Metrics),
-    shared: Shared,
-    large: Arc<Large>,
+    shared: SharedLog,
+    large: Arc<Blobs>,
     jobs: Sender<Job>,
     clock: QueueClock,
     stuck: Stuck,
@@ -76,12 +76,12 @@ struct Opened {
     missing: Vec<Range<usize>>,
 }
 
-impl Tidy {
+impl Compactor {
     /// Ready to run.
     pub(super) fn new(
         layout: Layout,
         (sizes, fares): (Sizes, (Condition, Metrics)),
-        (shared, large): (Shared, Arc<Large>),
+        (shared, large): (SharedLog, Arc<Blobs>),
         (jobs, clock): (Sender<Job>, QueueClock),
     ) -> Self {
         let now = Instant::now();
@@ -277,10 +277,10 @@ impl Tidy {
 
     /// A message as it stands now. `None`: the disk does not give its content. What is damaged goes on as it is, in a file
     /// of its own: it does not fit its sum there either, so that it is never sent, and waits.
-    fn moved(&self, opened: &Opened, entry: Entry, found: Kept) -> Option<Moved> {
+    fn moved(&self, opened: &Opened, entry: Entry, found: IndexEntry) -> Option<Moved> {
         let (held, content) = match found.content {
-            Place::File { folder, sum } => (Held::File { folder, sum }, Bytes::new()),
-            Place::Segment { offset, length, sum } => {
+            ContentPlace::File { folder, sum } => (Held::File { folder, sum }, Bytes::new()),
+            ContentPlace::Segment { offset, length, sum } => {
                 let range = offset as usize..(offset as usize).saturating_add(length as usize);
                 if opened.missing.iter().any(|missing| missing.start < range.end && range.start < missing.end) {
                     return None;
@@ -300,13 +300,13 @@ impl Tidy {
     fn moved_damaged(
         &self,
         entry: Entry,
-        found: Kept,
+        found: IndexEntry,
         (content, length, sum): (&[u8], u32, u32),
     ) -> Result<Moved, SpoolError> {
         if self.shared.lock().damaged.insert(entry.id) {
             self.fares.1.spool_damaged_contents.with_label_values::<&str>(&[]).inc();
         }
-        aside::keep_message(&self.layout, &entry, content);
+        quarantine::keep_message(&self.layout, &entry, content);
         let mut whole = content.to_vec();
         whole.resize(length as usize, 0); // as long as it was, or it would be taken for another
         let mut file = self.large.create(entry.id)?;

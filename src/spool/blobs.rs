@@ -7,13 +7,13 @@ use std::sync::{Mutex, PoisonError};
 
 use super::SpoolError;
 use super::condition::{Condition, Takes};
-use super::draft::LargeDraft;
+use super::draft::BlobDraft;
 use super::layout::{Layout, alert, discard, failed, make_folder, new_file, sync_folder};
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
 /// The folder that takes new contents.
-pub(super) struct Large {
+pub(super) struct Blobs {
     layout: Layout,
     metrics: Metrics,
     condition: Condition,
@@ -30,21 +30,21 @@ enum Current {
     Stopped(SpoolError),
 }
 
-impl Large {
+impl Blobs {
     /// New contents go to a new folder.
     pub(super) fn new(layout: Layout, (metrics, condition): (Metrics, Condition), next: u32) -> Self {
         Self { layout, metrics, condition, current: Mutex::new(Current::Next(next)) }
     }
 
     /// An empty file for a content that is coming in.
-    pub(super) fn create(&self, id: QueueId) -> Result<LargeDraft, SpoolError> {
+    pub(super) fn create(&self, id: QueueId) -> Result<BlobDraft, SpoolError> {
         let path = self.layout.incoming.join(id.to_string());
         let file = new_file(&path).map_err(|e| failed("cannot make", &path, &e))?;
-        Ok(LargeDraft::new(id, file, path))
+        Ok(BlobDraft::new(id, file, path))
     }
 
     /// Makes a content and its name durable; returns its folder. It blocks, beside others that do the same.
-    pub(super) fn place(&self, draft: &mut LargeDraft) -> Result<u32, SpoolError> {
+    pub(super) fn place(&self, draft: &mut BlobDraft) -> Result<u32, SpoolError> {
         draft.file.sync_data().map_err(|e| {
             let error = failed("cannot sync", &draft.path, &e);
             alert(&self.metrics, &error, "the message is turned away for now");

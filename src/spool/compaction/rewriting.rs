@@ -13,7 +13,7 @@ use super::super::index::Sparse;
 use super::super::layout::{alert, discard, failed, new_file};
 use super::super::rewrite::{self, Rewritten, Source};
 use super::super::{SpoolError, segment};
-use super::{AGAIN, Opened, Tidy};
+use super::{AGAIN, Compactor, Opened};
 
 /// How many segments are rewritten at once: there is other work, and a stop waits for this.
 const AT_ONCE: usize = 8;
@@ -26,7 +26,7 @@ enum Unreadable {
     Records(String),
 }
 
-impl Tidy {
+impl Compactor {
     /// Rewrites some of the segments that are worth it, but for the newest. What cannot be read or written stays.
     pub(super) fn rewrite(&mut self, newest: usize) {
         for _ in 0..AT_ONCE {

@@ -1,10 +1,10 @@
 //! Which recipients of a message are not over. Pure; `index` keeps one for each live message.
 
-use super::entry::{Entry, State};
+use super::entry::{Entry, RecipientState};
 
 /// A bit for each recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Open {
+pub(super) enum OpenRecipients {
     /// Up to 64 recipients.
     Few(u64),
     /// More.
@@ -12,12 +12,12 @@ pub(super) enum Open {
     Many(Box<Vec<u64>>),
 }
 
-impl Open {
+impl OpenRecipients {
     /// Those of a message.
     pub(super) fn of(entry: &Entry) -> Self {
         let mut words = vec![0_u64; entry.recipients.len().div_ceil(64)];
         for (at, queued) in entry.recipients.iter().enumerate() {
-            words[at / 64] |= u64::from(!matches!(queued.state, State::Done(_))) << (at % 64);
+            words[at / 64] |= u64::from(!matches!(queued.state, RecipientState::Done(_))) << (at % 64);
         }
         if words.len() > 1 {
             Self::Many(Box::new(words))

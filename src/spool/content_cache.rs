@@ -11,14 +11,14 @@ const MOST: usize = 16 << 20;
 
 /// Contents in memory.
 #[derive(Debug, Default)]
-pub(super) struct Fresh {
+pub(super) struct ContentCache {
     contents: HashMap<QueueId, Bytes>,
     /// The order in which they came; some may be gone.
     order: VecDeque<QueueId>,
     bytes: usize,
 }
 
-impl Fresh {
+impl ContentCache {
     /// Keeps one; the oldest go when there are too many.
     pub(super) fn keep(&mut self, id: QueueId, content: Bytes) {
         self.bytes += content.len();
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn the_oldest_make_room_and_each_is_handed_out_once() {
-        let mut fresh = Fresh::default();
+        let mut fresh = ContentCache::default();
         let content = Bytes::from(vec![0; MOST / 4]);
         for id in 0..6 {
             fresh.keep(QueueId(id), content.clone());
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn what_is_gone_takes_no_room() {
-        let mut fresh = Fresh::default();
+        let mut fresh = ContentCache::default();
         for id in 0..100_000 {
             fresh.keep(QueueId(id), Bytes::from_static(b"x"));
             fresh.take(QueueId(id));

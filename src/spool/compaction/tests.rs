@@ -1,4 +1,4 @@
-//! What the tidying thread asks the committer for.
+//! What the compaction thread asks the committer for.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 
 use super::super::index::Index;
 use super::super::segment::Segment;
-use super::super::shared::State;
+use super::super::shared::LogState;
 use super::*;
 
 /// The first answer may be a no; what was asked for besides is still being read then.
@@ -17,11 +17,11 @@ fn all_answers_are_waited_for() {
     let header = crate::spool::sample::header();
     let segment = Segment::begin(&layout, &header, 0).unwrap();
     let (condition, metrics) = (Condition::default(), Metrics::new());
-    let large = Arc::new(Large::new(layout.clone(), (metrics.clone(), condition.clone()), 1));
-    let shared = Shared::new(State::new(Index::default(), (1, segment.readable()), HashSet::new()));
+    let large = Arc::new(Blobs::new(layout.clone(), (metrics.clone(), condition.clone()), 1));
+    let shared = SharedLog::new(LogState::new(Index::default(), (1, segment.readable()), HashSet::new()));
     let clock = QueueClock::open(folder.path(), None).unwrap();
     let (jobs, asked) = channel();
-    let tidy = Tidy::new(layout, (Sizes::default(), (condition, metrics)), (shared, large), (jobs, clock));
+    let compaction = Compactor::new(layout, (Sizes::default(), (condition, metrics)), (shared, large), (jobs, clock));
     let is_done = Arc::new(AtomicBool::new(false));
     let committer = std::thread::spawn({
         let is_done = is_done.clone();
@@ -33,7 +33,7 @@ fn all_answers_are_waited_for() {
             second.end(Ok(()));
         }
     });
-    let answered = tidy.ask(vec![What::Release, What::Release]);
+    let answered = compaction.ask(vec![What::Release, What::Release]);
     assert!(is_done.load(Ordering::SeqCst) && answered.is_err());
     committer.join().unwrap();
 }
