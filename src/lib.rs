@@ -31,7 +31,7 @@
 //! delivery::cut_through       Branches::send          all branches side by side
 //! delivery::branch            Branch::send            the envelope again where it was taken back, then
 //!                                                     Checkout::data, ::piece, ::end, ::verdict: an Outcome each
-//! delivery::combine           combine                 one answer from all outcomes, and what is queued or reported
+//! delivery::final_reply       final_reply                 one answer from all outcomes, and what is queued or reported
 //! session::commit             commit, or delivered    what is left is durable; then the reply
 //! ```
 //!

@@ -23,9 +23,9 @@ pub(crate) async fn within<T>(limit: Duration, writing: impl Future<Output = T>)
 
 /// A timer that is kept between waits. Their ends mostly move away before they come, so it is set anew only when it has
 /// rung, or when an end is nearer than it. It may ring for nobody: who waited for it last is woken once for nothing.
-pub(crate) struct Alarm(Pin<Box<Sleep>>);
+pub(crate) struct ReusableTimer(Pin<Box<Sleep>>);
 
-impl Alarm {
+impl ReusableTimer {
     pub(crate) fn new() -> Self {
         Self(Box::pin(sleep_until(Instant::now() + Duration::from_hours(24))))
     }
@@ -52,7 +52,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_alarm_rings_when_it_is_due_whatever_was_waited_for_before() {
         let began = Instant::now();
-        let mut alarm = Alarm::new();
+        let mut alarm = ReusableTimer::new();
         for (wait, given_up_after, at) in [(10, 1, 1), (20, 30, 21), (5, 30, 26), (0, 30, 26), (86_400 * 2, 4, 30)] {
             let when = Instant::now() + Duration::from_secs(wait);
             let _ = timeout(Duration::from_secs(given_up_after), alarm.at(when)).await;

@@ -2,7 +2,7 @@
 //! section 7).
 //!
 //! [`walk`] goes from next hop to next hop until a connection is ready for MAIL ([`checkout`]); `delivery::branch` speaks
-//! over it. [`hops`] says where to go, [`open`] makes a connection, [`conversation`] is one transaction; `pool`, `health`
+//! over it. [`next_hops`] says where to go, [`open`] makes a connection, [`conversation`] is one transaction; `pool`, `health`
 //! and `dns` are shared by all.
 
 use std::net::SocketAddr;
@@ -14,9 +14,9 @@ pub(crate) mod black_hole;
 pub(crate) mod checkout;
 pub(crate) mod connection;
 pub(crate) mod conversation;
-pub(crate) mod fit;
-mod hops;
-mod introduce;
+pub(crate) mod negotiate;
+mod next_hops;
+mod xforward;
 mod known;
 mod login;
 mod open;
@@ -25,13 +25,13 @@ mod reach;
 mod socket;
 mod test;
 mod tries;
-pub(crate) mod trouble;
-pub mod visit;
+pub(crate) mod next_hop_error;
+pub mod dry_run;
 pub(crate) mod walk;
 
 use alerts::Alerts;
 use connection::Terms;
-use hops::Turns;
+use next_hops::Turns;
 pub use reach::Reach;
 use tries::Tries;
 

@@ -23,7 +23,7 @@ pub use queued::QueuedBranch;
 
 use super::attempt::WayOut;
 use super::attempt::checkout::{Checkout, Target};
-use super::attempt::conversation::Ended;
+use super::attempt::conversation::Reuse;
 use super::health::Key;
 use super::outcome::{Class, Outcome};
 use crate::routing::verdict::Route;
@@ -231,7 +231,7 @@ impl Branch {
     }
 
     /// The transaction is over: the connection goes back if it can be used.
-    fn close(&mut self, ended: Ended) {
+    fn close(&mut self, ended: Reuse) {
         if let Line::Open(checkout) = std::mem::replace(&mut self.line, Line::Away) {
             checkout.give_back(ended);
         }

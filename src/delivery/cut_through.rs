@@ -2,7 +2,7 @@
 //!
 //! `session` asks for each recipient as its RCPT comes ([`Branches::ask`]), gives the connections back while the client
 //! does not move and somebody waits for them ([`Branches::release`]), and sends the message when it is there ([`Branches::send`]). What the sender is
-//! told is `combine`'s business, what becomes of mail that no next hop can take now the session's.
+//! told is `final_reply`'s business, what becomes of mail that no next hop can take now the session's.
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 
 pub mod attempt;
 pub mod branch;
-pub mod combine;
+pub mod final_reply;
 pub(crate) mod concurrently;
 pub(crate) mod cut_through;
 pub mod dispatch;
@@ -15,7 +15,7 @@ pub mod health;
 pub mod last_refusals;
 pub mod maildir;
 pub mod memory;
-pub mod on_its_way;
+pub mod rcpt_in_flight;
 pub mod outcome;
 pub mod pool;
 pub mod refusal;

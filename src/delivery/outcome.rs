@@ -1,7 +1,7 @@
 //! What became of one recipient: the one word for it from the conversation with a next hop to the sender's reply or the
 //! spool. Pure.
 //!
-//! `attempt` makes it of what next hops say, `combine` and the queue's `settle` act on it.
+//! `attempt` makes it of what next hops say, `final_reply` and the queue's `settle` act on it.
 
 use std::io;
 use std::sync::Arc;

@@ -23,7 +23,7 @@ use crate::config::check::render;
 use crate::delivery::attempt::Outbound;
 use crate::delivery::dispatch::{self, Delivery, Handover};
 use crate::delivery::memory::Memory;
-use crate::delivery::on_its_way::OnItsWay;
+use crate::delivery::rcpt_in_flight::RcptsInFlight;
 use crate::descriptors;
 use crate::directory::Needs;
 use crate::directory::call_ahead::prober::Prober;
@@ -263,7 +263,7 @@ impl Ground {
             spool: self.spool.clone(),
             accepted,
             outbound: self.outbound.clone(),
-            on_its_way: OnItsWay::new(self.metrics.clone()),
+            on_its_way: RcptsInFlight::new(self.metrics.clone()),
             memory: self.memory.clone(),
             metrics: self.metrics.clone(),
             trace: self.trace.clone(),

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use super::Services;
-use super::transaction::{Transaction, because};
+use super::transaction::{Transaction, join_reasons};
 use super::without_spool::cannot_keep;
 use super::writing::Writing;
 use crate::delivery::dispatch::{Handover, UnderWay};
@@ -344,7 +344,7 @@ fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Ke
             detail,
             ..event(what)
         };
-        services.trace.record(&about(what, because(&recipient.because).into()));
+        services.trace.record(&about(what, join_reasons(&recipient.because).into()));
         let (what, result, said) = match &fate.state {
             RecipientState::Done(Outcome::Delivered { reply, .. }) => {
                 (What::Delivered, "delivered", reply.to_string().into())

@@ -18,10 +18,10 @@ use super::without_spool::{can_keep, cannot_keep};
 use super::writing::Writing;
 use crate::config::{Retry, SendConnector};
 use crate::delivery::branch::{InFlight, Message, Waits};
-use crate::delivery::combine::{Then, combine};
 use crate::delivery::concurrently::concurrently;
 use crate::delivery::cut_through::{Asked, Branches, Haste, Sent, WithoutAcceptance};
 use crate::delivery::dispatch::UnderWay;
+use crate::delivery::final_reply::{Then, final_reply};
 use crate::delivery::memory;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refuses_everybody::Step;
@@ -149,7 +149,7 @@ async fn send(
             (outcome, otherwise)
         })
         .collect();
-    let then = match combine(&combined) {
+    let then = match final_reply(&combined) {
         Ok(then) => then,
         Err(answer) => {
             let refused = refused(services, session, transaction, (content, going[answer], &outcomes));

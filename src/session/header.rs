@@ -4,7 +4,7 @@
 use super::Services;
 use super::identity::with_tenant;
 use super::returned::Remembered;
-use super::transaction::{Transaction, because};
+use super::transaction::{Transaction, join_reasons};
 use crate::config::{Config, LoopMode};
 use crate::in_force::InForce;
 use crate::message::body::BodyDigest;
@@ -180,7 +180,7 @@ impl Checked<'_> {
                 Some(rule) => Standing::Looped(rule),
             },
             Verdict::Refuse(refusal) => {
-                let because = &because(&decision.reasons);
+                let because = &join_reasons(&decision.reasons);
                 let detail = because.replace(address.as_str(), "");
                 if transaction.is_told(self.services, (Kind::Looped, &detail), (address, &refusal)) {
                     tracing::info!(recipient = %address, reply = %refusal, because, "looped recipient refused, asked live");

@@ -21,11 +21,11 @@ use crate::config::{ReceiveConnector, ReceiveTlsMode};
 use crate::delivery::attempt::Outbound;
 use crate::delivery::dispatch::Handover;
 use crate::delivery::memory::Memory;
-use crate::delivery::on_its_way::OnItsWay;
+use crate::delivery::rcpt_in_flight::RcptsInFlight;
 use crate::guesses::Guesses;
 use crate::in_force::Current;
 use crate::metrics::Metrics;
-use crate::patience::Alarm;
+use crate::patience::ReusableTimer;
 use crate::pressure::Pressure;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::{Action, Event, Expect, Server, TlsState};
@@ -84,7 +84,7 @@ pub struct Services {
     /// The way out by SMTP, for next hops that take part in a client's conversation.
     pub outbound: Outbound,
     /// RCPTs that wait for a next hop's answer.
-    pub on_its_way: OnItsWay,
+    pub on_its_way: RcptsInFlight,
     /// What mail that was taken leaves behind.
     pub memory: Memory,
     /// Counters.
@@ -199,7 +199,7 @@ struct Session<S> {
     last_read: usize,
     /// Until the machine has been told to drain.
     draining: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    alarm: Alarm,
+    alarm: ReusableTimer,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
@@ -230,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             draining: Some(Box::pin(turn.leave())),
             turn,
             standing: Standing::new(),
-            alarm: Alarm::new(),
+            alarm: ReusableTimer::new(),
         })
     }
 

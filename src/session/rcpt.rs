@@ -10,8 +10,8 @@ use super::transaction::{Accepted, Answer, Deciding, Transaction, is_loop};
 use super::without_spool::can_keep;
 use crate::config::{Config, Delivery, Protocol};
 use crate::delivery::cut_through::{Asked, TakesPart};
-use crate::delivery::on_its_way::{Asker, ComesFrom, Key, OnTheWay};
 use crate::delivery::outcome::{Class, Outcome};
+use crate::delivery::rcpt_in_flight::{Asker, ComesFrom, Key, RcptInFlight};
 use crate::delivery::refuses_everybody::Step;
 use crate::delivery::slots::Vouched;
 use crate::delivery::unknown::Judged;
@@ -47,7 +47,7 @@ enum Stage {
     /// This is its answer already.
     Answered(Result<(), Refusal>),
     /// Its next hop is asked about it under this number.
-    Asked(Route, usize, OnTheWay),
+    Asked(Route, usize, RcptInFlight),
 }
 
 /// Why a recipient is refused.
@@ -189,7 +189,7 @@ impl Transaction {
         (rcpt, route): (&RcptTo, &Route),
         part: TakesPart<'_>,
         before: usize,
-    ) -> Option<Result<OnTheWay, Reply>> {
+    ) -> Option<Result<RcptInFlight, Reply>> {
         if self.is_refused_at_dot(services, (rcpt, route)).await {
             return Some(Err(reply::USER_UNKNOWN));
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Services;
 use super::rcpt::{Decided, Refusal};
-use super::transaction::{Answer, Transaction, because, domain_label};
+use super::transaction::{Answer, Transaction, domain_label, join_reasons};
 use crate::one_client::{one_client, shown};
 use crate::routing::loops::LoopRule;
 use crate::smtp::address::{Address, ReversePath};
@@ -45,7 +45,7 @@ impl Transaction {
         if loops {
             services.metrics.loops.with_label_values(&["resolves-first"]).inc();
         }
-        let why = &because(&one.decision.reasons);
+        let why = &join_reasons(&one.decision.reasons);
         let detail = why.replace(address.as_str(), "");
         if self.is_told(services, (Kind::RefusedRecipient, &detail), (address, &reply)) {
             tracing::info!(sender = %self.sender.reverse_path, recipient = %address, %reply,

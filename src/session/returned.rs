@@ -10,7 +10,7 @@ use super::commit::Fate;
 use super::header::{Checked, Evidence, Passed, all_failed, set_aside};
 use super::transaction::Transaction;
 use crate::config::Protocol;
-use crate::delivery::on_its_way::ComesFrom;
+use crate::delivery::rcpt_in_flight::ComesFrom;
 use crate::message::body::{Beginning, BodyDigest};
 use crate::message::header::Facts;
 use crate::routing::relay_memory::ContentKey;

@@ -284,7 +284,7 @@ pub(super) fn with(machine: &Server, sender: &Sender) -> With {
 }
 
 /// All that had a say, in one line.
-pub(super) fn because(reasons: &[Reason]) -> String {
+pub(super) fn join_reasons(reasons: &[Reason]) -> String {
     let mut text = String::with_capacity(reasons.len() * 100);
     for reason in reasons {
         text.push_str(if text.is_empty() { "" } else { "; " });

@@ -12,7 +12,7 @@ use super::certificates::SOON;
 use super::{Finding, source_routes};
 use crate::config::{AskedServer, Config, Protocol, SendConnector, SmartHost, SmtpOut, Speaks};
 use crate::delivery::attempt::Outbound;
-use crate::delivery::attempt::visit::{About, Hindrance, Ready, Security};
+use crate::delivery::attempt::dry_run::{About, Hindrance, Ready, Security};
 use crate::metrics::Metrics;
 use crate::time::UnixTime;
 
@@ -27,7 +27,7 @@ pub(super) async fn visit_all(config: &Config) -> Vec<Finding> {
         match &connector.protocol {
             Protocol::Smtp(smtp) => {
                 for host in &smtp.smart_hosts {
-                    findings.extend(visit(&outbound, config, connector, (smtp, host)).await);
+                    findings.extend(dry_run(&outbound, config, connector, (smtp, host)).await);
                 }
             }
             Protocol::Maildir(folder) => findings.push(maildir(connector, folder)),
@@ -52,7 +52,7 @@ fn maildir(connector: &SendConnector, folder: &std::path::Path) -> Finding {
 }
 
 /// One smart host, with its MX where it is looked up so.
-async fn visit(
+async fn dry_run(
     outbound: &Outbound,
     config: &Config,
     connector: &Arc<SendConnector>,
@@ -66,7 +66,7 @@ async fn visit(
     };
     let what = format!("send connector {}, next hop {host}", connector.name);
     let ehlo = &config.server.hostname;
-    match timeout(PATIENCE * 3, outbound.visit(ehlo, connector, alone.clone())).await {
+    match timeout(PATIENCE * 3, outbound.dry_run(ehlo, connector, alone.clone())).await {
         Ok(visited) => {
             let mut findings: Vec<_> =
                 visited.iter().flat_map(|one| judge(&what, smtp, one, UnixTime::now())).collect();

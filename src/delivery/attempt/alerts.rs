@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::trouble::Trouble;
+use super::next_hop_error::NextHopError;
 use crate::delivery::outcome::Outcome;
 use crate::delivery::refusal::Alert;
 use crate::delivery::refusal::row::Row;
@@ -45,7 +45,7 @@ pub(super) type Untold = Option<u64>;
 
 impl Alerts {
     /// Says it where an operator looks.
-    pub(super) fn tell(&self, send_connector: &str, trouble: &Trouble) {
+    pub(super) fn tell(&self, send_connector: &str, trouble: &NextHopError) {
         let reason = &trouble.reply;
         let row = trouble.row.map(|row| row.name);
         let look_at = trouble.row.map_or("", |row| row.look_at);

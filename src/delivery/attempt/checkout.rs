@@ -13,11 +13,11 @@ use tokio::time::timeout;
 use super::WayOut;
 use super::black_hole::BlackHole;
 use super::connection::{Broken, Connection};
-use super::conversation::{Conversation, Early, Ended, Patience};
-use super::fit::{self, Way};
-use super::hops::NextHop;
-use super::introduce::introduce;
-use super::trouble::{Scope, Trouble};
+use super::conversation::{Conversation, Early, Patience, Reuse};
+use super::negotiate::{self, BodyTransfer};
+use super::next_hop_error::{NextHopError, Scope};
+use super::next_hops::NextHop;
+use super::xforward::xforward;
 use crate::config::EightBit;
 use crate::delivery::health::Key;
 use crate::delivery::outcome::Outcome;
@@ -128,27 +128,27 @@ impl Checkout {
     /// MAIL and the first RCPTs. DATA goes out with them where the whole content is there.
     ///
     /// # Errors
-    /// The transaction is over. [`Checkout::told`] has everybody's answer; but for [`Ended::Unused`] and
-    /// [`Ended::Worn`], which leave some untold.
-    pub(crate) async fn envelope(&mut self, opening: &Opening<'_>) -> Result<(), Ended> {
-        introduce(self.talk.connection_mut(), opening.origin, &self.out.shared.alerts).await;
+    /// The transaction is over. [`Checkout::told`] has everybody's answer; but for [`Reuse::Unused`] and
+    /// [`Reuse::Worn`], which leave some untold.
+    pub(crate) async fn envelope(&mut self, opening: &Opening<'_>) -> Result<(), Reuse> {
+        xforward(self.talk.connection_mut(), opening.origin, &self.out.shared.alerts).await;
         let offers = self.talk.connection().offers.clone();
         let fitting = self.fitting(opening, &offers);
-        let fits = |target: &Target<'_>| fit::recipient(target.rcpt_to, &offers).is_ok();
+        let fits = |target: &Target<'_>| negotiate::recipient(target.rcpt_to, &offers).is_ok();
         let refuses = fitting.is_err() || !opening.recipients.iter().all(|(_, target)| fits(target));
         if refuses && !self.talk.stands().await {
-            return Err(Ended::Unused);
+            return Err(Reuse::Unused);
         }
         let (path, mut mail, early) = match fitting {
             Ok(fitting) => fitting,
             Err(reply) => {
                 self.talk.refuse(opening.recipients.iter().map(|(at, _)| *at), &reply);
-                return Err(Ended::Ready);
+                return Err(Reuse::Ready);
             }
         };
         let rcpts = self.lines(opening.recipients, &offers);
         if rcpts.is_empty() {
-            return Err(Ended::Ready);
+            return Err(Reuse::Ready);
         }
         let recipients = opening.recipients.iter().map(|(_, target)| target.rcpt_to);
         self.talk.says(opening.origin, opening.sender, recipients);
@@ -172,15 +172,16 @@ impl Checkout {
     ) -> Result<(String, commands::MailParameters, Early), Reply> {
         let Opening { sender, content, .. } = opening;
         let Some((content, octets)) = *content else {
-            if sender.size.is_some_and(|size| fit::too_large(size, offers)) {
+            if sender.size.is_some_and(|size| negotiate::too_large(size, offers)) {
                 return Err(TOO_LARGE);
             }
-            let (path, mail) = fit::envelope(sender, sender.size.map(|size| size + OUR_FIELDS), sender.body, offers)?;
+            let (path, mail) =
+                negotiate::envelope(sender, sender.size.map(|size| size + OUR_FIELDS), sender.body, offers)?;
             return Ok((path, mail, Early::Envelope));
         };
-        let way = fit::content_way(sender, content, octets, (&self.out.terms.smtp, offers))?;
-        let (path, mail) = fit::envelope(sender, Some(octets), fit::body(sender, content), offers)?;
-        Ok((path, mail, if way == Way::Bdat { Early::Envelope } else { Early::Data }))
+        let way = negotiate::content_way(sender, content, octets, (&self.out.terms.smtp, offers))?;
+        let (path, mail) = negotiate::envelope(sender, Some(octets), negotiate::body(sender, content), offers)?;
+        Ok((path, mail, if way == BodyTransfer::Bdat { Early::Envelope } else { Early::Data }))
     }
 
     /// Further recipients.
@@ -188,7 +189,7 @@ impl Checkout {
         &mut self,
         (origin, sender): (&Origin, &Sender),
         recipients: &[(usize, Target<'_>)],
-    ) -> Result<(), Ended> {
+    ) -> Result<(), Reuse> {
         self.talk.says(origin, sender, recipients.iter().map(|(_, target)| target.rcpt_to));
         let offers = self.talk.connection().offers.clone();
         let rcpts = self.lines(recipients, &offers);
@@ -199,7 +200,7 @@ impl Checkout {
     fn lines(&mut self, recipients: &[(usize, Target<'_>)], offers: &Offers) -> Vec<(usize, String)> {
         let mut rcpts = Vec::with_capacity(recipients.len());
         for (at, target) in recipients {
-            match fit::recipient(target.rcpt_to, offers) {
+            match negotiate::recipient(target.rcpt_to, offers) {
                 Ok(path) => rcpts.push((*at, rcpt_line(&path, target, offers))),
                 Err(reply) => self.talk.refuse(std::iter::once(*at), &reply),
             }
@@ -221,9 +222,9 @@ impl Checkout {
     ///
     /// # Errors
     /// The branch's final reply, ours: it does not fit.
-    pub(crate) fn way(&self, sender: &Sender, content: &Content, bytes: u64) -> Result<Way, Reply> {
+    pub(crate) fn way(&self, sender: &Sender, content: &Content, bytes: u64) -> Result<BodyTransfer, Reply> {
         let connection = self.talk.connection();
-        fit::content_way(sender, content, bytes, (&connection.terms.smtp, &connection.offers))
+        negotiate::content_way(sender, content, bytes, (&connection.terms.smtp, &connection.offers))
     }
 
     /// Whether content may be sent that has not been seen whole: nothing is asked of it that only its end shows.
@@ -236,12 +237,12 @@ impl Checkout {
     ///
     /// # Errors
     /// The transaction is over; [`Checkout::told`] has the answers.
-    pub(crate) async fn data(&mut self, way: Way, octets: u64) -> Result<(), Ended> {
+    pub(crate) async fn data(&mut self, way: BodyTransfer, octets: u64) -> Result<(), Reuse> {
         self.talk.connection_mut().leaves = self.others == Others::Left;
         let ready = self.talk.data(way).await;
         self.talk.connection_mut().leaves = false;
         ready?;
-        if way == Way::Bdat {
+        if way == BodyTransfer::Bdat {
             self.talk.chunk(octets);
         }
         Ok(())
@@ -266,7 +267,7 @@ impl Checkout {
     }
 
     /// The next hop stopped taking the content.
-    pub(crate) async fn interrupted(&mut self, broken: &Broken) -> Ended {
+    pub(crate) async fn interrupted(&mut self, broken: &Broken) -> Reuse {
         self.talk.interrupted(broken).await
     }
 
@@ -277,7 +278,7 @@ impl Checkout {
 
     /// What the next hop says to the whole message. It may have arrived, so that it is waited for where the host is silent
     /// too; but not in a place that others need, who go to another host.
-    pub(crate) async fn verdict(&mut self, patience: Patience) -> Ended {
+    pub(crate) async fn verdict(&mut self, patience: Patience) -> Reuse {
         if self.others == Others::None {
             return self.talk.verdict(patience).await;
         }
@@ -313,7 +314,7 @@ impl Checkout {
     }
 
     /// Why nobody else can be helped here, if something is wrong; it is told, and the host tested if it may be to blame.
-    pub(crate) fn trouble(&mut self) -> Option<Trouble> {
+    pub(crate) fn trouble(&mut self) -> Option<NextHopError> {
         let trouble = self.talk.trouble()?;
         self.out.tell(&trouble);
         match trouble.scope {
@@ -330,8 +331,8 @@ impl Checkout {
     }
 
     /// The transaction is over: another may have the connection.
-    pub(crate) fn give_back(self, ended: Ended) {
-        if ended == Ended::Ready {
+    pub(crate) fn give_back(self, ended: Reuse) {
+        if ended == Reuse::Ready {
             self.out.keep(&self.hop, self.talk.into_connection());
         }
     }
@@ -355,13 +356,13 @@ impl Checkout {
     }
 
     /// Leaves the next hop for another one; its place is kept.
-    pub(super) async fn leave(mut self, ended: Result<(), Ended>) -> Slot {
+    pub(super) async fn leave(mut self, ended: Result<(), Reuse>) -> Slot {
         let ended = match ended {
             Ok(()) => self.talk.give_up().await,
             Err(ended) => ended,
         };
         let Self { talk, hop, out, slots, .. } = self;
-        if ended == Ended::Ready {
+        if ended == Reuse::Ready {
             out.keep(&hop, talk.into_connection());
         }
         slots.connector

@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 use super::black_hole::{BlackHole, STALL, Watch};
 use crate::config::SmtpOut;
 use crate::delivery::silence::{Listening, OfHost, Then};
-use crate::patience::{Alarm, within};
+use crate::patience::{ReusableTimer, within};
 use crate::smtp::client::offers::Offers;
 use crate::smtp::client::replies::{Replies, ReplyError};
 use crate::smtp::domain::Domain;
@@ -98,7 +98,7 @@ pub struct Connection {
     /// Where it is not left: who is told that enough others wait there too.
     pub enough: Option<Arc<Notify>>,
     watch: Watch,
-    alarm: Alarm,
+    alarm: ReusableTimer,
 }
 
 /// Whether a message has gone over a connection before.
@@ -170,7 +170,7 @@ impl Connection {
             leaves: false,
             enough: None,
             watch,
-            alarm: Alarm::new(),
+            alarm: ReusableTimer::new(),
         }
     }
 

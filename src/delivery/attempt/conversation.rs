@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::black_hole::BlackHole;
 use super::connection::{Broken, Connection, History};
-use super::trouble::Trouble;
+use super::next_hop_error::NextHopError;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refusal::Step;
 use crate::delivery::refusal::read::{Meaning, Reading, Transaction, read};
@@ -29,7 +29,7 @@ const MAX_WORDS: usize = 2000;
 
 /// How the connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum Reuse {
     /// Ready for MAIL.
     Ready,
     /// Of no more use.
@@ -79,7 +79,7 @@ pub(crate) struct Conversation {
     /// Who has his answer.
     told: Vec<(usize, Outcome)>,
     /// What keeps the transaction as a whole from going on here.
-    trouble: Option<Trouble>,
+    trouble: Option<NextHopError>,
     /// DATA has been written, and the answer is not there yet.
     data_said: bool,
     encoder: Option<Encoder>,
@@ -169,21 +169,21 @@ impl Conversation {
     }
 
     /// What keeps the transaction from going on here, if something does; asked once.
-    pub(crate) fn trouble(&mut self) -> Option<Trouble> {
+    pub(crate) fn trouble(&mut self) -> Option<NextHopError> {
         self.trouble.take()
     }
 
     /// Whether what it offers still holds: a connection that lay idle is asked. A next hop that was started anew meanwhile may
     /// offer more, and a refusal of ours would be wrong.
     pub(crate) async fn stands(&mut self) -> bool {
-        self.connection.history != History::Reused || self.reset().await == Ended::Ready
+        self.connection.history != History::Reused || self.reset().await == Reuse::Ready
     }
 
     /// MAIL and the first RCPTs, lines with their CRLF.
     ///
     /// # Errors
-    /// The transaction is over. Everybody has been told, but for [`Ended::Unused`] and [`Ended::Worn`].
-    pub(crate) async fn envelope(&mut self, mail: &str, rcpts: &[(usize, String)], early: Early) -> Result<(), Ended> {
+    /// The transaction is over. Everybody has been told, but for [`Reuse::Unused`] and [`Reuse::Worn`].
+    pub(crate) async fn envelope(&mut self, mail: &str, rcpts: &[(usize, String)], early: Early) -> Result<(), Reuse> {
         self.connection.queue(mail.as_bytes());
         self.asked.extend(rcpts.iter().map(|(at, _)| *at));
         let pipelining = self.connection.offers.pipelining;
@@ -201,7 +201,7 @@ impl Conversation {
     ///
     /// # Errors
     /// The transaction is over, and everybody has been told.
-    pub(crate) async fn more(&mut self, rcpts: &[(usize, String)]) -> Result<(), Ended> {
+    pub(crate) async fn more(&mut self, rcpts: &[(usize, String)]) -> Result<(), Reuse> {
         self.asked.extend(rcpts.iter().map(|(at, _)| *at));
         self.rcpts(rcpts, Written::NotYet).await
     }
@@ -223,16 +223,16 @@ impl Conversation {
         Ok(reply.saying(reply.text[..reply.text.floor_char_boundary(MAX_WORDS)].to_owned()))
     }
 
-    async fn mail(&mut self) -> Result<(), Ended> {
+    async fn mail(&mut self) -> Result<(), Reuse> {
         let reply = match self.reply().await {
             Ok(reply) => reply,
-            Err(_) if self.connection.history == History::Reused => return Err(Ended::Unused),
+            Err(_) if self.connection.history == History::Reused => return Err(Reuse::Unused),
             Err(broken) => return Err(self.broke(&broken, Step::Mail)),
         };
         let reading = self.read(Step::Mail, &reply);
         match reading.meaning {
             Meaning::Positive => return Ok(()),
-            _ if reply.code == 421 && self.connection.history == History::Reused => return Err(Ended::Unused),
+            _ if reply.code == 421 && self.connection.history == History::Reused => return Err(Reuse::Unused),
             Meaning::SenderRefused
             | Meaning::ClientRefused
             | Meaning::RelayedMailFails
@@ -249,26 +249,26 @@ impl Conversation {
             | Meaning::Throttled
             | Meaning::OurMistake
             | Meaning::OutOfStep => {
-                self.end_by(Trouble::said(&self.connection, Step::Mail, &reply, reading));
+                self.end_by(NextHopError::said(&self.connection, Step::Mail, &reply, reading));
                 if reply.code == 421 || reading.meaning == Meaning::OutOfStep {
-                    return Err(Ended::Closed);
+                    return Err(Reuse::Closed);
                 }
             }
         }
         // The replies to what was pipelined behind it say nothing new, but they have to be read.
         let behind = std::mem::take(&mut self.asked).len();
         if !self.connection.offers.pipelining {
-            return Err(Ended::Ready);
+            return Err(Reuse::Ready);
         }
         for _ in 0..behind {
             if self.reply().await.is_err() {
-                return Err(Ended::Closed);
+                return Err(Reuse::Closed);
             }
         }
         Err(self.give_up().await)
     }
 
-    async fn rcpts(&mut self, rcpts: &[(usize, String)], written: Written) -> Result<(), Ended> {
+    async fn rcpts(&mut self, rcpts: &[(usize, String)], written: Written) -> Result<(), Reuse> {
         let pipelining = self.connection.offers.pipelining;
         if written == Written::NotYet && pipelining {
             rcpts.iter().for_each(|(_, line)| self.connection.queue(line.as_bytes()));
@@ -284,12 +284,12 @@ impl Conversation {
             };
             let reading = self.read(Step::Rcpt, &reply);
             if reply.code == 421 && self.connection.refusals >= ERROR_LIMIT {
-                return Err(Ended::Worn);
+                return Err(Reuse::Worn);
             }
             if reply.code == 421 || reading.meaning == Meaning::OutOfStep {
                 // The recipients before it have no message yet, those behind it no answer.
-                self.end_by(Trouble::said(&self.connection, Step::Rcpt, &reply, reading));
-                return Err(Ended::Closed);
+                self.end_by(NextHopError::said(&self.connection, Step::Rcpt, &reply, reading));
+                return Err(Reuse::Closed);
             }
             self.asked.pop_front();
             if reading.meaning == Meaning::Positive {
@@ -305,13 +305,13 @@ impl Conversation {
 
     /// The next hop thinks too long about a recipient: that is his alone. The others go on over a new connection, for over
     /// this one his answer may still come.
-    fn late(&mut self, broken: &Broken) -> Ended {
-        let trouble = Trouble::broken(&self.connection, broken, Step::Rcpt);
+    fn late(&mut self, broken: &Broken) -> Reuse {
+        let trouble = NextHopError::broken(&self.connection, broken, Step::Rcpt);
         let his = self.asked.pop_front();
         self.told.extend(his.map(|at| (at, trouble.outcome())));
         self.asked.clear();
         self.accepted.clear();
-        Ended::Worn
+        Reuse::Worn
     }
 
     /// What a reply to RCPT that is not a yes comes to.
@@ -331,7 +331,7 @@ impl Conversation {
             | Meaning::Throttled
             | Meaning::OurMistake
             | Meaning::OutOfStep => {
-                let trouble = Trouble::said(&self.connection, Step::Rcpt, &reply, reading);
+                let trouble = NextHopError::said(&self.connection, Step::Rcpt, &reply, reading);
                 let outcome = trouble.outcome();
                 self.trouble = Some(trouble);
                 outcome
@@ -340,33 +340,33 @@ impl Conversation {
     }
 
     /// Ends the transaction without a message: nobody is left to send it to, or the client has gone away.
-    pub(crate) async fn give_up(&mut self) -> Ended {
+    pub(crate) async fn give_up(&mut self) -> Reuse {
         if std::mem::take(&mut self.data_said) {
             match self.reply().await {
                 // RFC 2920 3.1: it wants a message for nobody and gets an empty one, which is no state to go on from.
                 Ok(reply) if reply.code == 354 => {
                     self.connection.queue(b".\r\n");
                     let _ = self.reply().await;
-                    return Ended::Closed;
+                    return Reuse::Closed;
                 }
                 Ok(reply) if reply.code != 421 => {}
-                _ => return Ended::Closed,
+                _ => return Reuse::Closed,
             }
         }
         self.accepted.clear();
         self.reset().await
     }
 
-    async fn reset(&mut self) -> Ended {
+    async fn reset(&mut self) -> Reuse {
         match self.connection.command("RSET").await {
             Ok(reply) if reply.is_positive() => self.in_step(),
-            _ => Ended::Closed,
+            _ => Reuse::Closed,
         }
     }
 
     /// A reply too many would answer the next message's commands.
-    fn in_step(&self) -> Ended {
-        if self.connection.is_in_step() { Ended::Ready } else { Ended::Closed }
+    fn in_step(&self) -> Reuse {
+        if self.connection.is_in_step() { Reuse::Ready } else { Reuse::Closed }
     }
 
     /// Everybody without an answer; from now on they have one.
@@ -379,15 +379,15 @@ impl Conversation {
     }
 
     /// Nobody without an answer can be helped here.
-    fn end_by(&mut self, trouble: Trouble) {
+    fn end_by(&mut self, trouble: NextHopError) {
         let all = self.unanswered();
         self.tell(&all, &trouble.outcome());
         self.trouble = Some(trouble);
     }
 
-    fn broke(&mut self, broken: &Broken, step: Step) -> Ended {
-        self.end_by(Trouble::broken(&self.connection, broken, step));
-        Ended::Closed
+    fn broke(&mut self, broken: &Broken, step: Step) -> Reuse {
+        self.end_by(NextHopError::broken(&self.connection, broken, step));
+        Reuse::Closed
     }
 }
 

@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::connection::Connection;
+use super::next_hop_error::{NO_SECURITY, NextHopError};
 use super::open::{Say, expect};
-use super::trouble::{NO_SECURITY, Trouble};
 use crate::config::{Mechanism, SendAuth};
 use crate::delivery::refusal::Step;
 use crate::delivery::refusal::read::Reading;
@@ -14,10 +14,10 @@ use crate::smtp::reply::Reply;
 /// Authenticates, or says why not.
 ///
 /// # Errors
-/// [`Trouble`] with the next hop: without authentication nothing is sent to it.
-pub(super) async fn authenticate(connection: &mut Connection, auth: &SendAuth) -> Result<(), Trouble> {
+/// [`NextHopError`] with the next hop: without authentication nothing is sent to it.
+pub(super) async fn authenticate(connection: &mut Connection, auth: &SendAuth) -> Result<(), NextHopError> {
     let trouble = |connection: &Connection, text: &str| {
-        Trouble::at(&connection.next_hop, NO_SECURITY, text).at_step(Step::Auth).alerting()
+        NextHopError::at(&connection.next_hop, NO_SECURITY, text).at_step(Step::Auth).alerting()
     };
     if !connection.is_tls() {
         return Err(trouble(connection, "it offers no TLS, and without TLS we do not authenticate"));
@@ -54,13 +54,13 @@ pub(super) async fn authenticate(connection: &mut Connection, auth: &SendAuth) -
 }
 
 /// Says a line that is answered by 334.
-async fn challenge(connection: &mut Connection, line: &str) -> Result<(), Trouble> {
+async fn challenge(connection: &mut Connection, line: &str) -> Result<(), NextHopError> {
     let reply = expect(connection, Step::Auth, Say::Line(line)).await?;
     if reply.code == 334 { Ok(()) } else { Err(out_of_step(connection, &reply)) }
 }
 
-fn out_of_step(connection: &Connection, reply: &Reply) -> Trouble {
-    Trouble::said(connection, Step::Auth, reply, Reading::out_of_step())
+fn out_of_step(connection: &Connection, reply: &Reply) -> NextHopError {
+    NextHopError::said(connection, Step::Auth, reply, Reading::out_of_step())
 }
 
 fn name(mechanism: Mechanism) -> &'static str {

@@ -1,6 +1,6 @@
 //! From a next hop's name to a connection that is ready for MAIL: connect, greeting, EHLO or LHLO, STARTTLS, AUTH.
 //!
-//! Whatever goes wrong here is [`Trouble`] with the next hop, never a refusal of the mail. RFC 5321 3.1, 3.2 and 5.1,
+//! Whatever goes wrong here is [`NextHopError`] with the next hop, never a refusal of the mail. RFC 5321 3.1, 3.2 and 5.1,
 //! RFC 2033 4.1, RFC 3207, RFC 4954.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -13,8 +13,8 @@ use tokio::time::{Instant, timeout};
 
 use super::black_hole::Watch;
 use super::connection::{Broken, Connection, Stream};
-use super::trouble::{BAD_SECURITY, LOOP, NO_ANSWER, NO_DNS, NO_SECURITY, Trouble};
-use super::{WayOut, hops::NextHop, login, socket};
+use super::next_hop_error::{BAD_SECURITY, LOOP, NO_ANSWER, NO_DNS, NO_SECURITY, NextHopError};
+use super::{WayOut, login, next_hops::NextHop, socket};
 use crate::config::{Host, SendTlsMode, Speaks};
 use crate::delivery::refusal::Step;
 use crate::delivery::refusal::read::{Meaning, Transaction, read};
@@ -29,14 +29,14 @@ const MAX_ADDRESSES: usize = 10;
 /// Why an address gave no connection.
 enum Failure {
     /// Another address may.
-    Trouble(Trouble),
+    NextHopError(NextHopError),
     /// The handshake failed: in clear it may work.
-    Handshake(Trouble),
+    Handshake(NextHopError),
 }
 
-impl From<Trouble> for Failure {
-    fn from(trouble: Trouble) -> Self {
-        Self::Trouble(trouble)
+impl From<NextHopError> for Failure {
+    fn from(trouble: NextHopError) -> Self {
+        Self::NextHopError(trouble)
     }
 }
 
@@ -51,18 +51,18 @@ enum Encrypt {
 ///
 /// # Errors
 /// The trouble with the last address that was tried.
-pub(super) async fn open(out: &WayOut, hop: &NextHop) -> Result<Connection, Trouble> {
+pub(super) async fn open(out: &WayOut, hop: &NextHop) -> Result<Connection, NextHopError> {
     let opened = try_to_open(out, hop).await;
     out.tried();
     opened
 }
 
-async fn try_to_open(out: &WayOut, hop: &NextHop) -> Result<Connection, Trouble> {
+async fn try_to_open(out: &WayOut, hop: &NextHop) -> Result<Connection, NextHopError> {
     let smtp = &out.terms.smtp;
     let addresses = match &hop.at.host {
         Host::Address(address) => vec![*address],
         Host::Name(name) => out.shared.dns.addresses(&smtp.dns_servers, name).await.map_err(|error| {
-            let trouble = Trouble::unreached(NO_DNS, error.to_string());
+            let trouble = NextHopError::unreached(NO_DNS, error.to_string());
             if hop.label.is_some() && matches!(error, super::DnsError::NotFound(_)) {
                 trouble.alerting()
             } else {
@@ -71,18 +71,18 @@ async fn try_to_open(out: &WayOut, hop: &NextHop) -> Result<Connection, Trouble>
         })?,
         Host::Unix(path) => {
             return over_socket(out, hop, path).await.map_err(|failure| match failure {
-                Failure::Trouble(trouble) | Failure::Handshake(trouble) => trouble,
+                Failure::NextHopError(trouble) | Failure::Handshake(trouble) => trouble,
             });
         }
     };
     let usable = |ip: &IpAddr| smtp.source_address.is_none_or(|source| source.is_ipv4() == ip.is_ipv4());
     let none = format!("{} has no address of the family of `source_address`", hop.name());
-    let mut last = Trouble::unreached(NO_ANSWER, none);
+    let mut last = NextHopError::unreached(NO_ANSWER, none);
     let addresses: Vec<IpAddr> = addresses.into_iter().filter(usable).take(MAX_ADDRESSES).collect();
     let (addresses, beyond): (Vec<_>, Vec<_>) =
         addresses.into_iter().partition(|ip| out.may_reach(SocketAddr::new(*ip, hop.at.port)));
     if addresses.is_empty() && !beyond.is_empty() {
-        return Err(Trouble::ours(format!("{} has no address that a report may go to", hop.name())));
+        return Err(NextHopError::ours(format!("{} has no address that a report may go to", hop.name())));
     }
     let until = Instant::now() + out.waits.connect;
     for (at, ip) in addresses.iter().enumerate() {
@@ -103,7 +103,7 @@ async fn try_to_open(out: &WayOut, hop: &NextHop) -> Result<Connection, Trouble>
         }
         match opened {
             Ok(connection) => return Ok(connection),
-            Err(Failure::Trouble(trouble) | Failure::Handshake(trouble)) => last = trouble,
+            Err(Failure::NextHopError(trouble) | Failure::Handshake(trouble)) => last = trouble,
         }
     }
     Err(last)
@@ -118,7 +118,7 @@ async fn ready(
     let next_hop: Arc<str> = hop.at(address.ip()).into();
     if is_own(&out.shared.own_listeners(), address) {
         let text = "this is one of our own listeners; correct the smart host or the DNS record";
-        let own = Trouble::unreached(LOOP, format!("{next_hop}: {text}"));
+        let own = NextHopError::unreached(LOOP, format!("{next_hop}: {text}"));
         return Err(own.alerting().into());
     }
     let began = Instant::now();
@@ -132,7 +132,7 @@ async fn ready(
 async fn over_socket(out: &WayOut, hop: &NextHop, path: &Path) -> Result<Connection, Failure> {
     let next_hop: Arc<str> = hop.name().into();
     let limit = out.waits.connect;
-    let failed = |why: String| Trouble::unreached(NO_ANSWER, format!("cannot connect to {next_hop}: {why}"));
+    let failed = |why: String| NextHopError::unreached(NO_ANSWER, format!("cannot connect to {next_hop}: {why}"));
     let socket = match timeout(limit, UnixStream::connect(path)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(error)) => return Err(failed(error.to_string()).into()),
@@ -175,8 +175,12 @@ async fn greeted(
     Ok(connection)
 }
 
-async fn connect(out: &WayOut, next_hop: &str, (address, limit): (SocketAddr, Duration)) -> Result<TcpStream, Trouble> {
-    let failed = |why: String| Trouble::unreached(NO_ANSWER, format!("cannot connect to {next_hop}: {why}"));
+async fn connect(
+    out: &WayOut,
+    next_hop: &str,
+    (address, limit): (SocketAddr, Duration),
+) -> Result<TcpStream, NextHopError> {
+    let failed = |why: String| NextHopError::unreached(NO_ANSWER, format!("cannot connect to {next_hop}: {why}"));
     match timeout(limit, socket::connect(&out.terms.smtp, address)).await {
         Ok(Ok(socket)) => Ok(socket),
         Ok(Err(error)) => Err(failed(error.to_string())),
@@ -185,22 +189,22 @@ async fn connect(out: &WayOut, next_hop: &str, (address, limit): (SocketAddr, Du
 }
 
 /// RFC 5321 3.1; DESIGN section 6, rule 2: a next hop that greets with our own name is ourselves.
-async fn greeting(out: &WayOut, connection: &mut Connection) -> Result<(), Trouble> {
+async fn greeting(out: &WayOut, connection: &mut Connection) -> Result<(), NextHopError> {
     let reply = expect(connection, Step::Greeting, Say::Nothing).await?;
     let name = reply.text.split_ascii_whitespace().next().unwrap_or_default();
     if name.eq_ignore_ascii_case(out.terms.ehlo.as_str()) {
         out.shared.metrics.loops.with_label_values(&["greeting"]).inc();
         let text = "it greets with our own host name: mail would come back to us";
-        return Err(Trouble::at(&connection.next_hop, LOOP, text).alerting());
+        return Err(NextHopError::at(&connection.next_hop, LOOP, text).alerting());
     }
     Ok(())
 }
 
 /// EHLO, and HELO once where EHLO is refused for good (RFC 5321 3.2). LMTP has only LHLO (RFC 2033 4.1).
-async fn hello(out: &WayOut, connection: &mut Connection) -> Result<(), Trouble> {
+async fn hello(out: &WayOut, connection: &mut Connection) -> Result<(), NextHopError> {
     let (ehlo, speaks) = (&out.terms.ehlo, out.terms.smtp.speaks);
     let said = connection.command(&format!("{} {ehlo}", speaks.hello())).await;
-    let reply = said.map_err(|broken| Trouble::broken(connection, &broken, Step::Ehlo))?;
+    let reply = said.map_err(|broken| NextHopError::broken(connection, &broken, Step::Ehlo))?;
     if reply.is_permanent() && speaks == Speaks::Smtp {
         let helo = format!("HELO {ehlo}");
         expect(connection, Step::Ehlo, Say::Line(&helo)).await?;
@@ -220,11 +224,11 @@ async fn encrypted(out: &WayOut, hop: &NextHop, mut connection: Connection) -> R
         SendTlsMode::Opportunistic if !connection.offers.starttls => return Ok(connection),
         SendTlsMode::Required if !connection.offers.starttls => {
             let text = "TLS is required, and it does not offer STARTTLS";
-            return Err(Trouble::at(&next_hop, NO_SECURITY, text).alerting().into());
+            return Err(NextHopError::at(&next_hop, NO_SECURITY, text).alerting().into());
         }
         SendTlsMode::Opportunistic | SendTlsMode::Required => {}
     }
-    let bad = |why: String| Trouble::at(&next_hop, BAD_SECURITY, &why);
+    let bad = |why: String| NextHopError::at(&next_hop, BAD_SECURITY, &why);
     let (clients, settings) = (out.shared.clone(), out.terms.clone());
     let made = tokio::task::spawn_blocking(move || clients.tls.connector(&settings.smtp.tls)).await;
     let made = made.map_err(|error| bad(error.to_string()))?;
@@ -247,8 +251,8 @@ async fn encrypted(out: &WayOut, hop: &NextHop, mut connection: Connection) -> R
     Ok(connection)
 }
 
-fn handshake_failed(next_hop: &Arc<str>, broken: &Broken) -> Trouble {
-    let trouble = Trouble::at(next_hop, BAD_SECURITY, &format!("the TLS handshake failed: {broken}"));
+fn handshake_failed(next_hop: &Arc<str>, broken: &Broken) -> NextHopError {
+    let trouble = NextHopError::at(next_hop, BAD_SECURITY, &format!("the TLS handshake failed: {broken}"));
     // A certificate that does not verify will not heal by itself.
     if matches!(broken, Broken::Io(error) if error.kind() == std::io::ErrorKind::InvalidData) {
         return trouble.alerting();
@@ -263,22 +267,22 @@ pub(super) enum Say<'a> {
 }
 
 /// Says something and wants a positive reply to it.
-pub(super) async fn expect(connection: &mut Connection, step: Step, say: Say<'_>) -> Result<Reply, Trouble> {
+pub(super) async fn expect(connection: &mut Connection, step: Step, say: Say<'_>) -> Result<Reply, NextHopError> {
     let said = match say {
         Say::Nothing => connection.reply().await,
         Say::Line(line) => connection.command(line).await,
     };
-    let reply = said.map_err(|broken| Trouble::broken(connection, &broken, step))?;
+    let reply = said.map_err(|broken| NextHopError::broken(connection, &broken, step))?;
     judge(connection, step, &reply)?;
     Ok(reply)
 }
 
-fn judge(connection: &Connection, step: Step, reply: &Reply) -> Result<(), Trouble> {
+fn judge(connection: &Connection, step: Step, reply: &Reply) -> Result<(), NextHopError> {
     let (name, ours) = (connection.terms.ehlo.as_str(), connection.local.as_slice());
     let reading = read(step, reply, &Transaction { name, ours, ..Transaction::default() });
     match reading.meaning {
         Meaning::Positive => Ok(()),
-        _ => Err(Trouble::said(connection, step, reply, reading)),
+        _ => Err(NextHopError::said(connection, step, reply, reading)),
     }
 }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::connection::{Broken, Connection, History, Terms};
-use super::hops::{self, NextHop, NoHop};
-use super::trouble::Trouble;
-use super::{Outbound, Reach, Waits, WayOut, fit, open};
+use super::next_hop_error::NextHopError;
+use super::next_hops::{self, NextHop, NoHop};
+use super::{Outbound, Reach, Waits, WayOut, negotiate, open};
 use crate::config::{AskedServer, Protocol};
 use crate::delivery::refusal::Step;
 use crate::delivery::refusal::read::{Meaning, Transaction, read};
@@ -58,9 +58,9 @@ impl Outbound {
             reach: Reach::Anywhere,
             place: None,
         };
-        let hops = match hops::hops(&out).await {
+        let hops = match next_hops::hops(&out).await {
             Ok(hops) => hops,
-            Err(NoHop::Trouble(trouble)) => return failed(trouble),
+            Err(NoHop::NextHopError(trouble)) => return failed(trouble),
             Err(NoHop::Refused(reply)) => return Heard::Failed(words(&reply)),
         };
         let attempts = hops.iter().map(|hop| Box::pin(ask_hop(&out, hop, address, until)) as Asking<'_>).collect();
@@ -71,7 +71,7 @@ impl Outbound {
     }
 }
 
-fn failed(trouble: Trouble) -> Heard {
+fn failed(trouble: NextHopError) -> Heard {
     Heard::Failed(trouble.reply.text.into_owned())
 }
 
@@ -86,7 +86,7 @@ async fn ask_hop(out: &WayOut, hop: &NextHop, address: &Address, until: Until) -
     };
     match timeout_at(until.answered, answer(&mut connection, &path, until.answered)).await {
         Err(_) => Err(Heard::Withheld(format!("{}: no answer to RCPT in time", hop.name()))),
-        Ok(Err(broken)) => Err(failed(Trouble::broken(&connection, &broken, Step::Rcpt))),
+        Ok(Err(broken)) => Err(failed(NextHopError::broken(&connection, &broken, Step::Rcpt))),
         Ok(Ok((heard, Then::Close))) => Ok(heard),
         Ok(Ok((heard, Then::Keep))) => {
             out.shared.pool.put(key, connection, out.connector.max_connections);
@@ -104,14 +104,14 @@ enum Begun {
 }
 
 /// Says it all, in one go where the server offers PIPELINING (RFC 2920), and reads what MAIL is answered.
-async fn begin(out: &WayOut, hop: &NextHop, address: &Address) -> Result<Begun, Trouble> {
+async fn begin(out: &WayOut, hop: &NextHop, address: &Address) -> Result<Begun, NextHopError> {
     let key = hop.key(&out.connector.name);
     loop {
         let mut connection = match out.shared.pool.take(&key, &out.terms) {
             Some(connection) => connection,
             None => Box::pin(open::open(out, hop)).await?,
         };
-        let path = match fit::recipient(address, &connection.offers) {
+        let path = match negotiate::recipient(address, &connection.offers) {
             Ok(path) => path.into_owned(),
             Err(reply) => return Ok(Begun::Over(Heard::Unclear(words(&reply)))),
         };
@@ -127,7 +127,7 @@ async fn begin(out: &WayOut, hop: &NextHop, address: &Address) -> Result<Begun, 
         match connection.reply().await {
             // It came from the pool and was dead already.
             Err(_) if connection.history == History::Reused => {}
-            Err(broken) => return Err(Trouble::broken(&connection, &broken, Step::Mail)),
+            Err(broken) => return Err(NextHopError::broken(&connection, &broken, Step::Mail)),
             Ok(mail) => {
                 if !pipelining {
                     connection.queue(rcpt.as_bytes());

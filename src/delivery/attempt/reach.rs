@@ -1,7 +1,7 @@
 //! Where a report may go by MX: its domain is whatever the sender of a message claimed to be, so that its MX, and the
 //! addresses of that, are anybody's to choose.
 //!
-//! `hops` leaves out hosts without an address that it may go to; the address that is connected to, and that of a connection
+//! `next_hops` leaves out hosts without an address that it may go to; the address that is connected to, and that of a connection
 //! from the pool, is looked at again, for DNS may say something else each time it is asked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

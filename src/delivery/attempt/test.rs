@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::connection::Broken;
-use super::hops::NextHop;
-use super::trouble::{Scope, Trouble};
+use super::next_hop_error::{NextHopError, Scope};
+use super::next_hops::NextHop;
 use super::{SLOW_GREETING, Waits, WayOut, open};
 use crate::delivery::health::{Change, Standing};
 use crate::delivery::outcome::Outcome;
@@ -42,7 +42,7 @@ impl WayOut {
             // It is not the host that keeps a report from it.
             Err(trouble) if trouble.scope == Scope::Ours => return,
             // It lets nobody in, not even one.
-            Err(trouble) => return self.note(hop, Some(&Trouble { scope: Scope::Host, ..trouble })),
+            Err(trouble) => return self.note(hop, Some(&NextHopError { scope: Scope::Host, ..trouble })),
         };
         let failed = match connection.command("MAIL FROM:<>").await {
             Ok(reply) if reply.code == 421 => Some(format!("421 at MAIL FROM:<>: {reply}")),
@@ -57,14 +57,15 @@ impl WayOut {
             }
             Some(why) => {
                 let broken = Broken::Io(std::io::Error::other(why));
-                let trouble = Trouble { scope: Scope::Host, ..Trouble::broken(&connection, &broken, Step::Mail) };
+                let trouble =
+                    NextHopError { scope: Scope::Host, ..NextHopError::broken(&connection, &broken, Step::Mail) };
                 self.note(hop, Some(&trouble));
             }
         }
     }
 
     /// Says what is wrong where an operator looks.
-    pub(super) fn tell(&self, trouble: &Trouble) {
+    pub(super) fn tell(&self, trouble: &NextHopError) {
         self.shared.alerts.tell(&self.connector.name, trouble);
     }
 
@@ -75,7 +76,7 @@ impl WayOut {
     }
 
     /// What a next hop has shown of its health: a connection ready for MAIL, or none.
-    pub(super) fn note(&self, hop: &NextHop, trouble: Option<&Trouble>) {
+    pub(super) fn note(&self, hop: &NextHop, trouble: Option<&NextHopError>) {
         let key = hop.key(&self.connector.name);
         match trouble {
             None => {

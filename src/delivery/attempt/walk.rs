@@ -12,9 +12,9 @@ mod beside;
 
 use super::checkout::{Checkout, HeldSlots, Others};
 use super::connection::Connection;
-use super::conversation::Ended;
-use super::hops::{self, NextHop, NoHop};
-use super::trouble::{NO_ANSWER, Scope, Trouble};
+use super::conversation::Reuse;
+use super::next_hop_error::{NO_ANSWER, NextHopError, Scope};
+use super::next_hops::{self, NextHop, NoHop};
 use super::{WayOut, open};
 use crate::delivery::health::{Key, Standing};
 use crate::delivery::slots::{AtGreeting, HostSlot, Slot, Vouched};
@@ -26,7 +26,7 @@ pub(crate) enum NoWay {
     /// The recipients' final reply, ours.
     Refused(Reply),
     /// For now.
-    Trouble(Trouble),
+    NextHopError(NextHopError),
 }
 
 /// A walk under way.
@@ -40,7 +40,7 @@ pub(crate) struct Walk {
     down: Vec<NextHop>,
     /// The connector's slot, while no connection has it.
     slot: Option<Slot>,
-    last: Option<Trouble>,
+    last: Option<NextHopError>,
 }
 
 /// A connection that was made or found.
@@ -53,21 +53,21 @@ struct Found {
 impl WayOut {
     /// Begins a walk: finds the next hops, but for those in `tried`, and waits for a slot.
     pub(crate) async fn walk(&self, tried: &[Key]) -> Result<Walk, NoWay> {
-        let found = match timeout(self.waits.connect.max(self.waits.greeting), hops::hops(self)).await {
+        let found = match timeout(self.waits.connect.max(self.waits.greeting), next_hops::hops(self)).await {
             Ok(found) => found,
             Err(_) => {
                 self.tried();
                 let text = format!("DNS did not say within {:?} where to go", self.waits.connect);
-                return Err(NoWay::Trouble(Trouble::ours(text)));
+                return Err(NoWay::NextHopError(NextHopError::ours(text)));
             }
         };
         let hops = match found {
             Ok(hops) => hops,
             Err(NoHop::Refused(reply)) => return Err(NoWay::Refused(reply)),
-            Err(NoHop::Trouble(trouble)) => {
+            Err(NoHop::NextHopError(trouble)) => {
                 self.tried();
                 self.tell(&trouble);
-                return Err(NoWay::Trouble(trouble));
+                return Err(NoWay::NextHopError(trouble));
             }
         };
         let name = &self.connector.name;
@@ -81,7 +81,7 @@ impl WayOut {
         }
         // Whether one that is down is well again is found out beside the others.
         down.iter().for_each(|hop| self.begin_test(hop));
-        let slot = Some(self.slot().await.map_err(NoWay::Trouble)?);
+        let slot = Some(self.slot().await.map_err(NoWay::NextHopError)?);
         // Others may have found out meanwhile.
         let is_down = |hop: &NextHop| matches!(self.shared.health.standing(&hop.key(name)), Standing::Down(_));
         down.extend(ahead.iter().filter(|hop| is_down(hop)).cloned());
@@ -90,7 +90,7 @@ impl WayOut {
     }
 
     /// One of the connector's connections.
-    async fn slot(&self) -> Result<Slot, Trouble> {
+    async fn slot(&self) -> Result<Slot, NextHopError> {
         let limit = self.connector.max_connections;
         let taking = self.shared.slots.take(&self.connector.name, limit, self.applicant);
         let waited = || {
@@ -98,7 +98,7 @@ impl WayOut {
                 Vouched::Yes => "",
                 Vouched::No => " that recipients may have for whom nobody vouches, half of them,",
             };
-            Trouble::ours(format!("all {limit} connections{whose} were busy for {:?}", self.waits.slot))
+            NextHopError::ours(format!("all {limit} connections{whose} were busy for {:?}", self.waits.slot))
         };
         timeout(self.waits.slot, taking).await.map_err(|_| waited())
     }
@@ -158,14 +158,14 @@ impl Walk {
     }
 
     /// Nobody could be helped there: the next one.
-    pub(crate) async fn failed(&mut self, checkout: Box<Checkout>, trouble: Trouble, ended: Result<(), Ended>) {
+    pub(crate) async fn failed(&mut self, checkout: Box<Checkout>, trouble: NextHopError, ended: Result<(), Reuse>) {
         self.slot = Some(checkout.leave(ended).await);
         self.last = Some(trouble);
     }
 
     /// What kept the last next hop from being used.
-    pub(crate) fn trouble(self) -> Trouble {
-        self.last.unwrap_or_else(|| Trouble::ours("no next hop is left to be tried".to_owned()))
+    pub(crate) fn trouble(self) -> NextHopError {
+        self.last.unwrap_or_else(|| NextHopError::ours("no next hop is left to be tried".to_owned()))
     }
 
     fn checkout(&self, found: Found) -> Box<Checkout> {
@@ -226,7 +226,7 @@ impl Walk {
     }
 
     /// What became of a connection attempt for which the walk has the connector's slot.
-    fn opened(&mut self, hop: NextHop, opened: Result<Connection, Trouble>, host: HostSlot) -> Option<Found> {
+    fn opened(&mut self, hop: NextHop, opened: Result<Connection, NextHopError>, host: HostSlot) -> Option<Found> {
         match self.out.judge(&hop, opened, host) {
             Opened::Ready(connection, host) => {
                 let connector = self.slot.take()?;
@@ -253,7 +253,7 @@ impl Walk {
         let waiting = self.out.shared.hosts.take(&key, limit, self.out.applicant);
         let Ok(host) = timeout(self.out.waits.slot, waiting).await else {
             let text = format!("{} had no room for another connection for {:?}", hop.name(), self.out.waits.slot);
-            self.last = Some(Trouble::ours(text));
+            self.last = Some(NextHopError::ours(text));
             return None;
         };
         match self.out.slot().await {
@@ -281,7 +281,7 @@ impl Walk {
             } else if let Standing::Down(reason) = self.out.shared.health.standing(&hop.key(&self.out.connector.name)) {
                 let text = format!("{} is down; last: {}", hop.name(), reason.text);
                 let enhanced = reason.enhanced.unwrap_or(NO_ANSWER);
-                self.last.get_or_insert(Trouble { scope: Scope::Ours, ..Trouble::unreached(enhanced, text) });
+                self.last.get_or_insert(NextHopError { scope: Scope::Ours, ..NextHopError::unreached(enhanced, text) });
             }
         }
         !self.ahead.is_empty()
@@ -293,7 +293,7 @@ enum Opened {
     Ready(Box<Connection>, HostSlot),
     /// The host takes no more beside those that it has.
     Full,
-    Failed(Trouble),
+    Failed(NextHopError),
 }
 
 impl WayOut {
@@ -306,7 +306,7 @@ impl WayOut {
     }
 
     /// Notes what a host has shown of itself.
-    fn judge(&self, hop: &NextHop, opened: Result<Connection, Trouble>, host: HostSlot) -> Opened {
+    fn judge(&self, hop: &NextHop, opened: Result<Connection, NextHopError>, host: HostSlot) -> Opened {
         let trouble = match opened {
             Ok(connection) => {
                 self.note(hop, None);
@@ -324,7 +324,7 @@ impl WayOut {
                 }
                 // Those that it took have come free meanwhile: one of them will do.
                 AtGreeting::Alone if idle || self.shared.pool.has(&key) => return Opened::Full,
-                AtGreeting::Alone => Trouble { scope: Scope::Host, ..trouble },
+                AtGreeting::Alone => NextHopError { scope: Scope::Host, ..trouble },
             },
             Scope::Host | Scope::Suspect | Scope::Message | Scope::Ours => trouble,
         };

@@ -13,7 +13,7 @@ use crate::config::{SendConnector, Speaks};
 use crate::delivery::attempt::black_hole::BlackHole;
 use crate::delivery::attempt::checkout::Checkout;
 use crate::delivery::attempt::connection::Broken;
-use crate::delivery::attempt::conversation::{Ended, Patience};
+use crate::delivery::attempt::conversation::{Patience, Reuse};
 use crate::delivery::health::Key;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::smtp::address::Address;
@@ -292,7 +292,7 @@ impl Branch {
     }
 
     /// What the next hop has told everybody; the connection goes back if it can be used.
-    fn told(&mut self, ended: Ended) -> Vec<(usize, Outcome)> {
+    fn told(&mut self, ended: Reuse) -> Vec<(usize, Outcome)> {
         let Line::Open(checkout) = &mut self.line else { return Vec::new() };
         let told = checkout.told();
         checkout.trouble();
@@ -317,7 +317,7 @@ impl Branch {
                 Outcome::unreadable(&error)
             }
         };
-        self.close(Ended::Closed);
+        self.close(Reuse::Closed);
         self.all(&outcome)
     }
 }

@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{Branch, IMPATIENT, Line, MAX_RECIPIENTS, Member, Others};
 use crate::delivery::attempt::WayOut;
 use crate::delivery::attempt::checkout::{Checkout, Opening, Target};
-use crate::delivery::attempt::conversation::Ended;
-use crate::delivery::attempt::trouble::Trouble;
+use crate::delivery::attempt::conversation::Reuse;
+use crate::delivery::attempt::next_hop_error::NextHopError;
 use crate::delivery::attempt::walk::NoWay;
 use crate::delivery::health::Key;
 use crate::delivery::outcome::{Class, Outcome};
@@ -97,7 +97,7 @@ impl Branch {
         told.retain(|(at, _)| new.iter().any(|member| member.at == *at));
         if let Err(ended) = ended {
             self.close(ended);
-            if ended == Ended::Worn {
+            if ended == Reuse::Worn {
                 let rest = new.iter().filter(|member| !told.iter().any(|(at, _)| *at == member.at));
                 let rest: Vec<Member> = rest.cloned().collect();
                 told.extend(self.ask_alone(from, &rest).await);
@@ -182,11 +182,11 @@ fn impatient() -> Outcome {
 /// reach.
 async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<Instant>) -> (Line, Told) {
     let all = |outcome: &Outcome| opening.recipients.iter().map(|(at, _)| (*at, outcome.clone())).collect();
-    let unreachable = |trouble: Trouble| (Line::Unreachable(trouble.outcome()), Vec::new());
+    let unreachable = |trouble: NextHopError| (Line::Unreachable(trouble.outcome()), Vec::new());
     let mut walk = match within(until, pin!(out.walk(tried))).await {
         Some(Ok(walk)) => walk,
         Some(Err(NoWay::Refused(reply))) => return (Line::Away, all(&Outcome::ours(Class::Refused, reply))),
-        Some(Err(NoWay::Trouble(trouble))) => return unreachable(trouble),
+        Some(Err(NoWay::NextHopError(trouble))) => return unreachable(trouble),
         None => return (Line::Unreachable(impatient()), Vec::new()),
     };
     let mut pending = opening.recipients.to_vec();
@@ -212,7 +212,7 @@ async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<
             let (line, told) = out_of_time(told, &pending);
             return (if checkout.has_nobody() { line } else { Line::Away }, told);
         };
-        if let Err(Ended::Unused | Ended::Worn) = ended {
+        if let Err(Reuse::Unused | Reuse::Worn) = ended {
             let answered = checkout.told();
             pending.retain(|(at, _)| !answered.iter().any(|(other, _)| other == at));
             told.extend(answered);

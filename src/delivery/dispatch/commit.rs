@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::Shared;
 use super::queue::{Dropping, Heard, Update};
+use super::record;
 use super::settle::{self, Attempted, Settled};
-use super::tell;
 use crate::delivery::outcome::Class;
 use crate::in_force::InForce;
 use crate::report::not_sent::NotSent;
@@ -60,9 +60,9 @@ pub(super) async fn commit(shared: &Shared, in_force: &InForce, entry: &Entry, e
             () = shared.stopping.cancelled() => return false,
         }
     };
-    tell::outcomes(shared, (entry, &about), &ended);
+    record::outcomes(shared, (entry, &about), &ended);
     if let Some(report) = &report {
-        tell::reported(&shared.parts, &about, report, &reported);
+        record::reported(&shared.parts, &about, report, &reported);
     }
     let mut queue = shared.queue();
     for attempted in &ended {
@@ -121,7 +121,7 @@ async fn try_commit(
         Made::Report(report) => Some(*report),
         Made::Nothing => None,
         Made::NotSent(why) => {
-            tell::not_sent(&shared.parts.metrics, why);
+            record::not_sent(&shared.parts.metrics, why);
             None
         }
     };
@@ -186,7 +186,7 @@ fn keep_dead_letter(shared: &Shared, in_force: &InForce, report: &Entry, reading
     letters
         .keep(state_dir, report, &mut content.as_slice())
         .map_err(|error| SpoolError::Io(format!("dead letter {} below {}: {error}", report.id, state_dir.display())))?;
-    if tell::dead_letters(&shared.parts) > in_force.config.reports.max_dead_letters {
+    if record::dead_letters(&shared.parts) > in_force.config.reports.max_dead_letters {
         shared.too_many_dead_letters.notify_one();
     }
     Ok(())

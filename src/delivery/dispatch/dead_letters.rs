@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Shared, tell};
+use super::{Shared, record};
 use crate::report::dead_letter::bounds::Sweep;
 use crate::time::UnixTime;
 
@@ -37,7 +37,7 @@ fn once(shared: &Shared, sweep: &Mutex<Sweep>) -> bool {
     let mut sweep = sweep.lock().unwrap_or_else(PoisonError::into_inner);
     let ends = || shared.stopping.is_cancelled();
     let swept = sweep.run(&config.server.state_dir, &config.reports, UnixTime::at_least(), &ends);
-    tell::swept(&shared.parts.metrics, &swept);
-    tell::dead_letters(&shared.parts);
+    record::swept(&shared.parts.metrics, &swept);
+    record::dead_letters(&shared.parts);
     swept.more
 }

@@ -2,7 +2,7 @@
 //!
 //! `session` sends what it has committed; the spool hands over what it recovered. One task waits for the next due time
 //! and starts attempts, each a task of its own: the way is decided again (`redecide`), the branch sent (`run`), the
-//! outcome worked out (`settle`), made durable together with the report it causes (`commit`) and told (`tell`). What a
+//! outcome worked out (`settle`), made durable together with the report it causes (`commit`) and told (`record`). What a
 //! session's own branch does not know yet is followed to its end (`under_way`). `queue` has it all in memory.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,7 +44,7 @@ mod run;
 #[cfg(test)]
 mod sample;
 mod settle;
-mod tell;
+mod record;
 mod under_way;
 
 use basis::Basis;
@@ -222,7 +222,7 @@ impl Delivery {
 
     /// Sets the queue's gauges to what they are now. It is called before each scrape.
     pub fn show_gauges(&self) {
-        tell::gauges(&self.shared.parts.metrics, &self.shared.queue(), UnixTime::now());
+        record::gauges(&self.shared.parts.metrics, &self.shared.queue(), UnixTime::now());
     }
 
     /// The configuration in force has changed: held mail is looked at again, and mail whose connector is gone now.
@@ -246,7 +246,7 @@ impl Delivery {
         self.shared.closing.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
-        tell::sums(&self.shared.outages().rest());
+        record::sums(&self.shared.outages().rest());
     }
 }
 
@@ -332,9 +332,9 @@ async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
             () = shared.wake.notified() => {}
             () = tokio::time::sleep(idle) => {}
             _ = tick.tick() => {
-                tell::dead_letters(&shared.parts);
-                tell::sums(&shared.outages().due(UnixTime::steady()));
-                tell::jump(&shared.parts.metrics, &mut jumps);
+                record::dead_letters(&shared.parts);
+                record::sums(&shared.outages().due(UnixTime::steady()));
+                record::jump(&shared.parts.metrics, &mut jumps);
             }
             _ = held.tick() => shared.queue().look_at_held(),
         }

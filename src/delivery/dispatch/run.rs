@@ -9,9 +9,9 @@ use super::branch::Grouping;
 use super::commit;
 use super::content;
 use super::queue::{Known, Picked, Update};
+use super::record;
 use super::redecide::{self, Now};
 use super::settle::{Attempted, End};
-use super::tell;
 use crate::config::{Protocol, SendConnector, SmtpOut};
 use crate::delivery::attempt::{GivesPlace, Reach};
 use crate::delivery::branch::QueuedBranch;
@@ -63,7 +63,7 @@ pub(super) async fn run(
     if let Some(connector) = in_force.config.send_connector(&picked.connector).filter(|_| !plan.going.is_empty()) {
         let started = Instant::now();
         let tried = send(shared, in_force, connector, (&picked.entry, plan.going), gives).await;
-        tell::took(&shared.parts.metrics, connector, started.elapsed());
+        record::took(&shared.parts.metrics, connector, started.elapsed());
         ended.extend(judge(shared, in_force, &picked.entry, tried).await);
     }
     ended

@@ -12,8 +12,8 @@ use crate::config::check::load_text;
 use crate::delivery::attempt::Outbound;
 use crate::delivery::dispatch::UnderWay;
 use crate::delivery::memory::Memory;
-use crate::delivery::on_its_way::OnItsWay;
 use crate::delivery::outcome::{Class, Outcome as Answer};
+use crate::delivery::rcpt_in_flight::RcptsInFlight;
 use crate::directory::Directories;
 use crate::in_force::InForce;
 use crate::keys::LoopKeys;
@@ -70,7 +70,7 @@ pub(in crate::session) fn services(folder: &Path) -> (Arc<Services>, tokio::sync
         spool: spool.clone(),
         accepted,
         outbound: Outbound::new(metrics.clone()),
-        on_its_way: OnItsWay::new(metrics.clone()),
+        on_its_way: RcptsInFlight::new(metrics.clone()),
         memory: Memory::new(Arc::default(), recently_good, spool),
         strangers: crate::strangers::Strangers::new(metrics.clone(), Default::default()),
         metrics,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Conversation, Ended, Patience};
+use super::{Conversation, Patience, Reuse};
 use crate::config::Speaks;
 use crate::delivery::attempt::connection::Broken;
-use crate::delivery::attempt::fit::Way;
-use crate::delivery::attempt::trouble::Trouble;
+use crate::delivery::attempt::negotiate::BodyTransfer;
+use crate::delivery::attempt::next_hop_error::NextHopError;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refusal::Step;
 use crate::delivery::refusal::read::{Meaning, Reading};
@@ -21,10 +21,10 @@ impl Conversation {
     ///
     /// # Errors
     /// The transaction is over, and everybody has been told.
-    pub(crate) async fn data(&mut self, way: Way) -> Result<(), Ended> {
+    pub(crate) async fn data(&mut self, way: BodyTransfer) -> Result<(), Reuse> {
         let lines = match way {
-            Way::Bdat => return Ok(()),
-            Way::Data(lines) => lines,
+            BodyTransfer::Bdat => return Ok(()),
+            BodyTransfer::Data(lines) => lines,
         };
         if !self.data_said {
             self.say_data();
@@ -42,7 +42,7 @@ impl Conversation {
         let all = std::mem::take(&mut self.accepted);
         self.finish(Step::Data, all, (&reply, reading));
         let usable = reply.code != 421 && reading.meaning != Meaning::OutOfStep;
-        Err(if usable { self.reset().await } else { Ended::Closed })
+        Err(if usable { self.reset().await } else { Reuse::Closed })
     }
 
     /// With BDAT: the one chunk that is the message, octets of it (RFC 3030 2).
@@ -75,7 +75,7 @@ impl Conversation {
 
     /// The reply to the whole message, or with LMTP one for each accepted recipient (RFC 2033 4.2). Everybody has been
     /// told then. Dropped before, it can be asked again.
-    pub(crate) async fn verdict(&mut self, patience: Patience) -> Ended {
+    pub(crate) async fn verdict(&mut self, patience: Patience) -> Reuse {
         while !self.accepted.is_empty() {
             let said = self.reply_within(patience.left()).await;
             let its = match self.connection.terms.smtp.speaks {
@@ -97,7 +97,7 @@ impl Conversation {
                     self.in_doubt(&broken.to_string());
                 }
             }
-            return Ended::Closed;
+            return Reuse::Closed;
         }
         // RFC 5321 4.1.1.4 has it clear its buffers; Postfix, refusing at the end of data, keeps the transaction.
         if self.refused { self.reset().await } else { self.in_step() }
@@ -105,16 +105,16 @@ impl Conversation {
 
     /// The next hop stopped taking the content. It may have said why; else nothing has arrived, for the end of data was
     /// never sent.
-    pub(crate) async fn interrupted(&mut self, broken: &Broken) -> Ended {
+    pub(crate) async fn interrupted(&mut self, broken: &Broken) -> Reuse {
         match self.reply_within(LAST_WORDS).await {
             Ok(reply) if reply.is_transient() || reply.is_permanent() => {
                 let reading = self.read(Step::Dot, &reply);
                 let all = std::mem::take(&mut self.accepted);
                 self.finish(Step::Data, all, (&reply, reading));
             }
-            _ => self.end_by(Trouble::broken(&self.connection, broken, Step::Data)),
+            _ => self.end_by(NextHopError::broken(&self.connection, broken, Step::Data)),
         }
-        Ended::Closed
+        Reuse::Closed
     }
 
     /// What the reply to DATA or the dot means for these recipients, who await it.
@@ -134,7 +134,7 @@ impl Conversation {
             | Meaning::Throttled
             | Meaning::OurMistake
             | Meaning::OutOfStep => {
-                let trouble = Trouble::said(&self.connection, step, reply, reading);
+                let trouble = NextHopError::said(&self.connection, step, reply, reading);
                 let outcome = trouble.outcome();
                 self.trouble = Some(trouble);
                 outcome

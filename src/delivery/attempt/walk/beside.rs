@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Found, HeldSlots, NextHop, Opened, Walk};
-use crate::delivery::attempt::trouble::{NO_ANSWER, Trouble};
+use crate::delivery::attempt::next_hop_error::{NO_ANSWER, NextHopError};
 use crate::delivery::attempt::{WayOut, open};
 use crate::delivery::slots::{HostSlot, Slot};
 
@@ -62,7 +62,7 @@ impl Walk {
                 hop.name(),
                 self.out.waits.beside
             );
-            self.out.note(hop, Some(&Trouble::unreached(NO_ANSWER, text)));
+            self.out.note(hop, Some(&NextHopError::unreached(NO_ANSWER, text)));
         }
     }
 
@@ -144,7 +144,7 @@ impl Dialing {
                     ended.closed().await;
                     sleep(LATE).await;
                 };
-                let opened: Result<_, Trouble> = tokio::select! {
+                let opened: Result<_, NextHopError> = tokio::select! {
                     opened = open::open(&out, &hop) => opened,
                     () = too_late => return,
                 };

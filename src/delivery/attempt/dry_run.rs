@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use super::connection::{Connection, Terms};
-use super::hops::{self, NextHop};
-use super::trouble::{BAD_SECURITY, LOOP, NO_DNS, NO_SECURITY, Trouble};
+use super::next_hop_error::{BAD_SECURITY, LOOP, NO_DNS, NO_SECURITY, NextHopError};
+use super::next_hops::{self, NextHop};
 use super::{Outbound, Reach, Waits, WayOut, open};
 use crate::config::{Host, SendConnector, SendTls, SendTlsMode, SmtpOut};
 use crate::delivery::refusal::Step;
@@ -61,15 +61,15 @@ pub enum About {
 
 impl Hindrance {
     /// With this next hop, whose name need not be said.
-    fn at(hop: &NextHop, trouble: Trouble) -> Self {
+    fn at(hop: &NextHop, trouble: NextHopError) -> Self {
         let hindrance = Self::from(trouble);
         let why = hindrance.why.strip_prefix(&format!("{}: ", hop.name())).map(str::to_owned);
         Self { why: why.unwrap_or(hindrance.why), ..hindrance }
     }
 }
 
-impl From<Trouble> for Hindrance {
-    fn from(trouble: Trouble) -> Self {
+impl From<NextHopError> for Hindrance {
+    fn from(trouble: NextHopError) -> Self {
         let about = match (trouble.step, trouble.reply.enhanced) {
             (Some(Step::Auth), _) => About::Login,
             (_, Some(LOOP)) => About::Ourselves,
@@ -83,7 +83,7 @@ impl From<Trouble> for Hindrance {
 
 impl Outbound {
     /// Visits each next hop that these settings name; `ehlo` is our host name.
-    pub async fn visit(
+    pub async fn dry_run(
         &self,
         ehlo: &Domain,
         connector: &SendConnector,
@@ -102,7 +102,7 @@ impl Outbound {
             reach: Reach::Anywhere,
             place: None,
         };
-        let hops = match hops::smart_hosts(&out).await {
+        let hops = match next_hops::smart_hosts(&out).await {
             Ok(hops) => hops,
             Err(trouble) => return vec![Err(trouble.into())],
         };

@@ -9,7 +9,7 @@ use crate::smtp::envelope::Origin;
 
 /// Says XFORWARD; called before MAIL of each message. A next hop that refuses it has the mail without, and is not told
 /// again over this connection. What breaks here breaks again at MAIL, where it is seen to.
-pub(super) async fn introduce(connection: &mut Connection, origin: &Origin, alerts: &Alerts) {
+pub(super) async fn xforward(connection: &mut Connection, origin: &Origin, alerts: &Alerts) {
     let offered = connection.offers.xforward;
     if connection.terms.smtp.client_address == ClientAddress::None || offered.is_empty() {
         return;

@@ -1,7 +1,7 @@
 //! What the sender is told after the dot, and what is done for each recipient, from what became of all of them
 //! (DESIGN section 7, "After the dot"). Pure.
 //!
-//! `session` calls [`combine`] when every next hop has answered or will not. A recipient of an SMTP branch has its
+//! `session` calls [`final_reply`] when every next hop has answered or will not. A recipient of an SMTP branch has its
 //! branch's reply, one of an LMTP branch its own. Who loops is not here: a loop is reported whenever the message is
 //! accepted.
 
@@ -49,7 +49,7 @@ impl Alone {
 ///
 /// # Errors
 /// The message is not: the number of the recipient whose outcome is the client's answer.
-pub fn combine(outcomes: &[(Option<&Outcome>, Unreachable)]) -> Result<Vec<Then>, usize> {
+pub fn final_reply(outcomes: &[(Option<&Outcome>, Unreachable)]) -> Result<Vec<Then>, usize> {
     let alone: Vec<Alone> = outcomes.iter().map(|(outcome, otherwise)| Alone::of(*outcome, *otherwise)).collect();
     let first = |which: Alone| alone.iter().position(|one| *one == which);
     if first(Alone::Accepted).is_none()
@@ -145,7 +145,7 @@ mod tests {
             let all: Vec<_> = outcomes.chars().map(outcome).collect();
             let all: Vec<_> = all.iter().map(|(outcome, otherwise)| (outcome.as_ref(), *otherwise)).collect();
             assert_eq!(
-                combine(&all).as_deref().map(letters).map_err(|at| *at),
+                final_reply(&all).as_deref().map(letters).map_err(|at| *at),
                 expected.map(str::to_owned),
                 "{outcomes}"
             );

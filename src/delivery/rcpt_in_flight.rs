@@ -1,7 +1,7 @@
 //! Loops seen while a RCPT is on its way (DESIGN section 6, rule 2): a next hop that, before it answers our RCPT, asks
 //! us about the same recipient is waiting for us, and would for ever.
 //!
-//! Cut-through calls [`OnItsWay::enter`] before each RCPT that it sends and lets go of the guard with its answer. Who
+//! Cut-through calls [`RcptsInFlight::enter`] before each RCPT that it sends and lets go of the guard with its answer. Who
 //! comes from elsewhere, or began before the first RCPT was sent, is never held up; who does wait is asked in turn.
 
 use std::collections::{BTreeMap, HashMap, hash_map::RandomState};
@@ -85,7 +85,7 @@ impl ComesFrom {
 
 /// All RCPTs that are on their way. Cloning shares them.
 #[derive(Clone)]
-pub struct OnItsWay(Arc<Shared>);
+pub struct RcptsInFlight(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
@@ -117,7 +117,7 @@ struct Hashed {
     reverse_path: u64,
 }
 
-impl OnItsWay {
+impl RcptsInFlight {
     /// Nothing yet.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
@@ -130,7 +130,7 @@ impl OnItsWay {
     /// # Errors
     /// What RCPT is answered instead: `550 5.4.6`, the next hop is waiting for us (counted and logged here);
     /// `451 4.3.2`, too many wait already.
-    pub async fn enter(&self, key: Key<'_>, asker: Asker) -> Result<OnTheWay, Reply> {
+    pub async fn enter(&self, key: Key<'_>, asker: Asker) -> Result<RcptInFlight, Reply> {
         let hashed = Hashed {
             recipient: self.0.hashes.hash_one((key.connector, key.recipient.key())),
             reverse_path: self.0.hashes.hash_one(key.reverse_path.key()),
@@ -157,27 +157,27 @@ impl OnItsWay {
 /// How waiting ended.
 enum Waited {
     /// All that it waited for were answered.
-    Answered(OnTheWay),
+    Answered(RcptInFlight),
     /// One is still unanswered.
     InVain,
 }
 
 impl Shared {
-    fn enter_unless_blocked(self: &Arc<Self>, hashed: Hashed, asker: Asker) -> Option<OnTheWay> {
+    fn enter_unless_blocked(self: &Arc<Self>, hashed: Hashed, asker: Asker) -> Option<RcptInFlight> {
         let mut state = self.lock();
         (!state.blocks(hashed, asker)).then(|| self.enter(&mut state, hashed))
     }
 
-    fn enter_anyway(self: &Arc<Self>, hashed: Hashed) -> OnTheWay {
+    fn enter_anyway(self: &Arc<Self>, hashed: Hashed) -> RcptInFlight {
         self.enter(&mut self.lock(), hashed)
     }
 
-    fn enter(self: &Arc<Self>, state: &mut State, hashed: Hashed) -> OnTheWay {
+    fn enter(self: &Arc<Self>, state: &mut State, hashed: Hashed) -> RcptInFlight {
         let ticket = state.next_ticket;
         state.next_ticket += 1;
         let sent = Sent { reverse_path: hashed.reverse_path, at: Instant::now() };
         state.under_way.insert((hashed.recipient, ticket), sent);
-        OnTheWay { shared: self.clone(), entry: (hashed.recipient, ticket) }
+        RcptInFlight { shared: self.clone(), entry: (hashed.recipient, ticket) }
     }
 
     async fn wait(self: &Arc<Self>, hashed: Hashed, asker: Asker) -> Result<Waited, Reply> {
@@ -210,12 +210,12 @@ impl State {
 
 /// A RCPT that is on its way until this is dropped.
 #[must_use = "the RCPT is on its way for as long as this is kept"]
-pub struct OnTheWay {
+pub struct RcptInFlight {
     shared: Arc<Shared>,
     entry: (u64, u64),
 }
 
-impl Drop for OnTheWay {
+impl Drop for RcptInFlight {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.under_way.remove(&self.entry);

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::trouble::{LOOP, NO_DNS, Trouble};
+use super::next_hop_error::{LOOP, NO_DNS, NextHopError};
 use super::{DnsError, Reach, WayOut};
 use crate::config::{Host, Select, SmartHost};
 use crate::delivery::dns::{Exchanges, before_us};
@@ -34,7 +34,7 @@ pub(super) enum NoHop {
     /// The recipients' final reply.
     Refused(Reply),
     /// For now.
-    Trouble(Trouble),
+    NextHopError(NextHopError),
 }
 
 impl NextHop {
@@ -103,7 +103,7 @@ pub(super) async fn hops(out: &WayOut) -> Result<Vec<NextHop>, NoHop> {
     let hops = if smtp.smart_hosts.is_empty() {
         recipients_mx(out).await?
     } else {
-        smart_hosts(out).await.map_err(NoHop::Trouble)?
+        smart_hosts(out).await.map_err(NoHop::NextHopError)?
     };
     if hops.len() < 2 {
         return Ok(hops);
@@ -136,7 +136,7 @@ fn in_order(hops: Vec<NextHop>, turn: usize, is_down: impl Fn(&NextHop) -> bool)
 }
 
 /// The next hops that the connector names.
-pub(super) async fn smart_hosts(out: &WayOut) -> Result<Vec<NextHop>, Trouble> {
+pub(super) async fn smart_hosts(out: &WayOut) -> Result<Vec<NextHop>, NextHopError> {
     let smtp = &out.terms.smtp;
     let mut hops = Vec::new();
     let mut last = None;
@@ -158,12 +158,12 @@ pub(super) async fn smart_hosts(out: &WayOut) -> Result<Vec<NextHop>, Trouble> {
             },
             Ok(Exchanges::Null) => {
                 let text = format!("smart host {name} takes no mail: its MX says so (RFC 7505)");
-                last = Some(Trouble::unreached(NO_DNS, text).alerting());
+                last = Some(NextHopError::unreached(NO_DNS, text).alerting());
             }
             Err(error @ DnsError::NotFound(_)) => {
-                last = Some(Trouble::unreached(NO_DNS, format!("smart host: {error}")).alerting());
+                last = Some(NextHopError::unreached(NO_DNS, format!("smart host: {error}")).alerting());
             }
-            Err(error) => last = Some(Trouble::unreached(NO_DNS, error.to_string())),
+            Err(error) => last = Some(NextHopError::unreached(NO_DNS, error.to_string())),
         }
     }
     match last {
@@ -179,11 +179,11 @@ async fn recipients_mx(out: &WayOut) -> Result<Vec<NextHop>, NoHop> {
         return Ok(vec![hop(Host::Address(address))]);
     }
     let servers = &out.terms.smtp.dns_servers;
-    let failed = |error: DnsError| NoHop::Trouble(Trouble::unreached(NO_DNS, error.to_string()));
+    let failed = |error: DnsError| NoHop::NextHopError(NextHopError::unreached(NO_DNS, error.to_string()));
     match out.shared.dns.exchanges(servers, domain.as_str()).await {
         Ok(Exchanges::Hosts(hosts)) => {
             let names = ours_removed(out, domain.as_str(), &hosts).map_err(|trouble| match out.reach {
-                Reach::Anywhere => NoHop::Trouble(trouble),
+                Reach::Anywhere => NoHop::NextHopError(trouble),
                 Reach::NotUs | Reach::Public => NoHop::Refused(NOT_TO_PRIVATE),
             })?;
             reachable(out, names.into_iter().map(|name| hop(Host::Name(name))).collect()).await
@@ -221,11 +221,11 @@ async fn reachable(out: &WayOut, mut hops: Vec<NextHop>) -> Result<Vec<NextHop>,
 }
 
 /// The exchanges before ourselves; none: mail for the domain would come back to us.
-fn ours_removed(out: &WayOut, domain: &str, hosts: &[(u16, String)]) -> Result<Vec<String>, Trouble> {
+fn ours_removed(out: &WayOut, domain: &str, hosts: &[(u16, String)]) -> Result<Vec<String>, NextHopError> {
     let names = before_us(hosts, out.terms.ehlo.as_str(), out.shared.turns.exchanges());
     if names.is_empty() {
         let text = format!("the best MX of {domain} is ourselves: mail would come back to us");
-        return Err(Trouble::unreached(LOOP, text).alerting());
+        return Err(NextHopError::unreached(LOOP, text).alerting());
     }
     Ok(names)
 }

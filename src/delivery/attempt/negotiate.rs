@@ -30,7 +30,7 @@ pub(super) const NON_ASCII_HEADER: Reply =
 
 /// How the content goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum BodyTransfer {
     /// DATA.
     Data(Lines),
     /// One `BDAT n LAST` (RFC 3030): content with bare CR or LF.
@@ -75,14 +75,14 @@ pub(super) fn content_way(
     content: &Content,
     bytes: u64,
     (settings, offers): (&SmtpOut, &Offers),
-) -> Result<Way, Reply> {
+) -> Result<BodyTransfer, Reply> {
     if too_large(bytes, offers) {
         return Err(TOO_LARGE);
     }
     let way = match (content.bare_lf, settings.bare_lf) {
-        (false, _) => Way::Data(Lines::AsTheyAre),
-        (true, _) if offers.chunking => Way::Bdat,
-        (true, BareLf::Crlf) => Way::Data(Lines::MadeCrlf),
+        (false, _) => BodyTransfer::Data(Lines::AsTheyAre),
+        (true, _) if offers.chunking => BodyTransfer::Bdat,
+        (true, BareLf::Crlf) => BodyTransfer::Data(Lines::MadeCrlf),
         (true, BareLf::Refuse) => return Err(BARE_LF),
     };
     if content.eight_bit && !offers.eight_bit_mime && settings.eight_bit == EightBit::Refuse {
@@ -159,7 +159,7 @@ mod tests {
 
     /// How a message goes.
     struct Fit {
-        way: Way,
+        way: BodyTransfer,
         mail: MailParameters,
     }
 
@@ -175,7 +175,7 @@ mod tests {
         let mut eight = sender("a@b.c");
         eight.body = Body::EightBitMime;
         let got = fit(&eight, &facts(), &settings, &Offers::default()).unwrap();
-        assert_eq!(got.way, Way::Data(Lines::AsTheyAre));
+        assert_eq!(got.way, BodyTransfer::Data(Lines::AsTheyAre));
         assert_eq!(got.mail, MailParameters::default());
     }
 
@@ -197,9 +197,9 @@ mod tests {
     fn bare_lf_goes_by_bdat_or_as_the_connector_says() {
         let content = Content { bare_lf: true, ..facts() };
         for (chunking, policy, way) in [
-            (true, BareLf::Refuse, Ok(Way::Bdat)),
-            (true, BareLf::Crlf, Ok(Way::Bdat)),
-            (false, BareLf::Crlf, Ok(Way::Data(Lines::MadeCrlf))),
+            (true, BareLf::Refuse, Ok(BodyTransfer::Bdat)),
+            (true, BareLf::Crlf, Ok(BodyTransfer::Bdat)),
+            (false, BareLf::Crlf, Ok(BodyTransfer::Data(Lines::MadeCrlf))),
             (false, BareLf::Refuse, Err(BARE_LF)),
         ] {
             let offers = Offers { chunking, ..Offers::default() };

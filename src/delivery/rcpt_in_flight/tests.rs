@@ -7,8 +7,8 @@ use super::*;
 const MS: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(15);
 
-fn on_its_way() -> OnItsWay {
-    OnItsWay::new(Metrics::new())
+fn on_its_way() -> RcptsInFlight {
+    RcptsInFlight::new(Metrics::new())
 }
 
 /// What is asked: by a client from there whose transaction begins now.
@@ -30,23 +30,23 @@ fn rcpt() -> Rcpt {
 }
 
 impl Rcpt {
-    async fn enter(&self, all: &OnItsWay) -> Result<OnTheWay, Reply> {
+    async fn enter(&self, all: &RcptsInFlight) -> Result<RcptInFlight, Reply> {
         let Self { connector, recipient, reverse_path, asker } = self;
         all.enter(Key { connector, recipient, reverse_path }, *asker).await
     }
 }
 
 /// Enters, and says after how many milliseconds.
-async fn timed(rcpt: Rcpt, all: &OnItsWay) -> (Result<OnTheWay, Reply>, u128) {
+async fn timed(rcpt: Rcpt, all: &RcptsInFlight) -> (Result<RcptInFlight, Reply>, u128) {
     let began = Instant::now();
     (rcpt.enter(all).await, began.elapsed().as_millis())
 }
 
-fn loops(all: &OnItsWay) -> u64 {
+fn loops(all: &RcptsInFlight) -> u64 {
     all.0.metrics.loops.with_label_values(&["in-flight"]).get()
 }
 
-fn is_empty(all: &OnItsWay) -> bool {
+fn is_empty(all: &RcptsInFlight) -> bool {
     let state = all.0.lock();
     state.under_way.is_empty() && state.waiting.is_empty()
 }

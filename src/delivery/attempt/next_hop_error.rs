@@ -39,7 +39,7 @@ pub(crate) enum Scope {
 
 /// Why a next hop could not be used; the next one is tried.
 #[derive(Debug, Clone)]
-pub(crate) struct Trouble {
+pub(crate) struct NextHopError {
     /// Which next hop; empty if none was reached.
     pub next_hop: Arc<str>,
     /// What the queue shows: always 4xx.
@@ -54,7 +54,7 @@ pub(crate) struct Trouble {
     pub row: Option<&'static Row>,
 }
 
-impl Trouble {
+impl NextHopError {
     /// With the host, before a word was exchanged.
     #[must_use]
     pub(super) fn unreached(enhanced: Enhanced, text: String) -> Self {
