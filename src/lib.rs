@@ -23,11 +23,11 @@
 //!                                                     (unreachable::policy): the reply to RCPT
 //! ```
 //!
-//! The message, when it is there: `session::header` has looked for loops at its header section, and `session::streaming`
+//! The message, when it is there: `session::loop_check` has looked for loops at its header section, and `session::streaming`
 //! has handed on a large one as it came.
 //!
 //! ```text
-//! session::ending             end                     after the client's dot
+//! session::end_of_data             end                     after the client's dot
 //! delivery::cut_through       Branches::send          all branches side by side
 //! delivery::branch            Branch::send            the envelope again where it was taken back, then
 //!                                                     Checkout::data, ::piece, ::end, ::verdict: an Outcome each

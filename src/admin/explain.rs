@@ -29,7 +29,7 @@ pub struct Explained {
     /// Every rule that had a say, first to last.
     pub reasons: Vec<String>,
     /// The way out, unless it is refused.
-    pub route: Option<Way>,
+    pub route: Option<WayOut>,
     /// Our reply, if it is refused: `550 5.1.1 user unknown`.
     pub reply: Option<String>,
     /// What a next hop said when it refused this recipient last, and the row of docs/refusals.md that it was read by.
@@ -39,7 +39,7 @@ pub struct Explained {
 
 /// A way out in words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Way {
+pub struct WayOut {
     /// The send connector.
     pub connector: String,
     /// What RCPT TO would carry.
@@ -110,7 +110,7 @@ pub fn in_words(config: &Config, decision: &Decision, from: String) -> Explained
         Verdict::Accept(route) => {
             let (protocol, next_hops) = next_hops(config, &route.connector, route.next_hop_domain.as_str());
             let rcpt_to = route.rcpt_to.to_string();
-            (Some(Way { connector: route.connector.to_string(), rcpt_to, protocol, next_hops }), None)
+            (Some(WayOut { connector: route.connector.to_string(), rcpt_to, protocol, next_hops }), None)
         }
         Verdict::Refuse(reply) => (None, Some(reply.to_string())),
     };

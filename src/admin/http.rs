@@ -1,4 +1,4 @@
-//! Serves HTTP to whoever connects, for so long and to so many of each kind ([`places`](super::places)): somebody who says
+//! Serves HTTP to whoever connects, for so long and to so many of each kind ([`connection_slots`](super::connection_slots)): somebody who says
 //! nothing, or reads nothing, must not keep others from asking whether we live. [`Door`](super::Door) calls it.
 
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::places::{self, Place, Places};
+use super::connection_slots::{self, ConnectionPermit, ConnectionSlots};
 use crate::one_client::one_client;
 
 pub(super) mod wire;
@@ -44,7 +44,7 @@ const SHORT: u64 = 8 << 10;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Connections at once. The oldest of a kind makes room for another one.
-    pub(super) places: places::Limits,
+    pub(super) places: connection_slots::Limits,
     /// From the connection's beginning, or the last answer, to the end of the next request's header section.
     pub(super) header: Duration,
     /// A connection is asked to end after this, and cut after as much again.
@@ -57,13 +57,13 @@ impl Limits {
     /// For a server whose answers to some paths take work.
     pub(super) fn of(is_work: fn(&str) -> bool) -> Self {
         let (header, lifetime) = (Duration::from_secs(10), Duration::from_secs(120));
-        Self { places: places::Limits::DEFAULT, header, lifetime, is_work }
+        Self { places: connection_slots::Limits::DEFAULT, header, lifetime, is_work }
     }
 }
 
 /// Serves until it is stopped and the last connection has ended.
 pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
-    let places = Places::new(limits.places);
+    let places = ConnectionSlots::new(limits.places);
     let connections = TaskTracker::new();
     let mut in_a_row = 0;
     while let Some((stream, client)) = stop.run_until_cancelled(accept(&listener, &places)).await {
@@ -85,7 +85,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
 
 /// The next connection, for which there is room. Nobody waits for a client in the kernel's queue: there the next one would
 /// wait behind him.
-async fn accept(listener: &TcpListener, places: &Places) -> (TcpStream, SocketAddr) {
+async fn accept(listener: &TcpListener, places: &ConnectionSlots) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => {
@@ -104,7 +104,7 @@ async fn accept(listener: &TcpListener, places: &Places) -> (TcpStream, SocketAd
     }
 }
 
-async fn converse(stream: Wire, router: Router, limits: Limits, (stop, place): (CancellationToken, Place)) {
+async fn converse(stream: Wire, router: Router, limits: Limits, (stop, place): (CancellationToken, ConnectionPermit)) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.header);
     let (place, router) = (Arc::new(place), TowerToHyperService::new(router));
@@ -132,7 +132,7 @@ async fn converse(stream: Wire, router: Router, limits: Limits, (stop, place): (
 async fn answer(
     request: hyper::Request<Incoming>,
     router: TowerToHyperService<Router>,
-    place: Arc<Place>,
+    place: Arc<ConnectionPermit>,
     is_work: fn(&str) -> bool,
 ) -> Result<Response, Infallible> {
     if is_work(request.uri().path()) && !place.work() {
@@ -158,7 +158,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     const PATIENT: Limits =
-        Limits { places: places::Limits::DEFAULT, header: LONG, lifetime: LONG, is_work: |path| path != "/" };
+        Limits { places: connection_slots::Limits::DEFAULT, header: LONG, lifetime: LONG, is_work: |path| path != "/" };
 
     /// `/` is answered at once, `/long` with more than any buffer takes, `/never` never.
     async fn start(limits: Limits) -> SocketAddr {
@@ -215,7 +215,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_longest_makes_room_for_one_more() {
-        let places = places::Limits { waiting: 3, ..places::Limits::DEFAULT };
+        let places = connection_slots::Limits { waiting: 3, ..connection_slots::Limits::DEFAULT };
         let address = start(Limits { places, ..PATIENT }).await;
         let mut clients = Vec::new();
         for text in ["", "GET / HT", "", KEEP] {
@@ -233,7 +233,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_reads_slowly_or_has_us_work_keeps_nobody_from_a_short_answer() {
-        let places = places::Limits { waiting: 2, working: 2, reading: 2 };
+        let places = connection_slots::Limits { waiting: 2, working: 2, reading: 2 };
         let address = start(Limits { places, ..PATIENT }).await;
         let mut readers = Vec::new();
         for _ in 0..3 {

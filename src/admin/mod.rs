@@ -35,14 +35,14 @@ pub mod held;
 mod http;
 mod json;
 mod page;
-mod places;
+mod connection_slots;
 pub mod probes;
 pub mod queue;
 pub mod spool;
 pub mod status;
 
 // Both servers together have no more connections than descriptors are set aside for.
-const _: () = assert!(2 * places::Limits::DEFAULT.sum() <= descriptors::ADMIN);
+const _: () = assert!(2 * connection_slots::Limits::DEFAULT.sum() <= descriptors::ADMIN);
 
 /// What the API and the page look at.
 pub struct Parts {

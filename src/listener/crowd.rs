@@ -1,4 +1,4 @@
-//! One receive connector's connections: how many of each client, and who leaves when places are short. `seats` keeps one
+//! One receive connector's connections: how many of each client, and who leaves when places are short. `connection_slots` keeps one
 //! for each.
 
 use std::collections::HashMap;
@@ -156,10 +156,10 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::session::turn::Place;
+    use crate::session::turn::SlotKind;
 
     fn seat(crowd: &mut Crowd, start: Instant, idle_since: Option<u64>) -> (usize, Turn) {
-        let turn = Turn::new(start, CancellationToken::new(), Arc::new(Semaphore::new(1)), Place::Free);
+        let turn = Turn::new(start, CancellationToken::new(), Arc::new(Semaphore::new(1)), SlotKind::Free);
         if let Some(since) = idle_since {
             turn.begins(start + Duration::from_millis(since), Stage::BeforeMail, Whose::Stranger);
         }

@@ -34,12 +34,12 @@ mod eviction;
 mod error;
 mod proxy;
 mod renew;
-mod seats;
+mod connection_slots;
 
+use connection_slots::{Behind, ConnectionSlots, Proof, Sessions};
 pub use error::ListenError;
 use proxy::NoHeader;
 use renew::Watched;
-use seats::{Behind, Proof, Seats, Sessions};
 
 /// How long accepting waits after an error of ours, such as too many open files; twice as long after each, up to a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -50,10 +50,10 @@ const BURST: u32 = 32;
 const REFUSAL: Duration = Duration::from_secs(5);
 
 /// What all accept loops share.
-struct Shared {
+struct ListenerState {
     services: Arc<Services>,
     certificates: ArcSwap<Certificates>,
-    seats: Seats,
+    seats: ConnectionSlots,
     /// Those who may read at once why they are turned away: others are closed without a word, so that a flood takes no
     /// more sockets than these.
     refusals: Arc<Semaphore>,
@@ -76,7 +76,7 @@ struct Open {
 
 /// All listening sockets.
 pub struct Listeners {
-    shared: Arc<Shared>,
+    shared: Arc<ListenerState>,
     open: Mutex<HashMap<SocketAddr, Open>>,
     /// The files that certificates were read from.
     watched: Mutex<Watched>,
@@ -93,8 +93,8 @@ impl Listeners {
     pub fn new(services: Services) -> Self {
         let passing = descriptors::passing(descriptors::limit());
         let (refusals, draining) = (Arc::new(Semaphore::new(passing)), CancellationToken::new());
-        let shared = Shared {
-            seats: Seats::new(services.metrics.clone(), draining.clone(), refusals.clone()),
+        let shared = ListenerState {
+            seats: ConnectionSlots::new(services.metrics.clone(), draining.clone(), refusals.clone()),
             services: Arc::new(services),
             refusals,
             unnamed: Arc::new(Semaphore::new(passing)),
@@ -231,7 +231,7 @@ impl Listeners {
     }
 }
 
-impl Shared {
+impl ListenerState {
     /// Accepts clients on one bind, for ever.
     async fn accept(self: Arc<Self>, bind: SocketAddr, listener: Arc<TcpListener>) {
         let (mut pause, mut in_a_row) = (FIRST_PAUSE, 0);

@@ -2,9 +2,9 @@
 //! believed, and what becomes of one whose next hop cannot be used.
 
 use super::Services;
-use super::passing_on::passed_on;
 use super::rcpt::part;
 use super::transaction::Transaction;
+use super::upstream_reply::passed_on;
 use crate::config::WhenUnreachable;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refuses_everybody::{Source, Step};

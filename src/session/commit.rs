@@ -8,9 +8,9 @@ use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use super::Services;
+use super::content_buffer::Writing;
 use super::transaction::{Transaction, join_reasons};
 use super::without_spool::cannot_keep;
-use super::writing::Writing;
 use crate::delivery::dispatch::{Handover, UnderWay};
 use crate::delivery::outcome::{Class, Outcome as Answer};
 use crate::message::queue_id::QueueId;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 
-use super::{Client, door};
+use super::{Client, certificate_door};
 use crate::config::{Auth, Config, ReceiveConnector};
 use crate::smtp::envelope::{ChosenBy, Origin, Relay, Shown, Spoke, Whose};
 use crate::smtp::names;
@@ -66,7 +66,8 @@ impl Client {
     pub(super) fn door(&self, config: &Config) -> Option<(Arc<ReceiveConnector>, ChosenBy)> {
         let ip = self.address.ip().to_canonical();
         let believed = self.identity.certificate.as_ref();
-        let named = believed.and_then(|believed| door::choose_by_certificate(config, self.bind, ip, believed));
+        let named =
+            believed.and_then(|believed| certificate_door::choose_by_certificate(config, self.bind, ip, believed));
         match named {
             Some((connector, name)) => Some((connector.clone(), ChosenBy::Certificate(name.to_owned()))),
             None => Some((crate::config::door::choose(config, Some(self.bind), ip)?.clone(), ChosenBy::Network)),

@@ -1,8 +1,8 @@
 //! One client's session: drives [`smtp::server`](crate::smtp::server) over one socket, plain or TLS.
 //!
 //! `listener` starts it. It performs what the machine asks for and decides nothing: [`transaction`] asks where
-//! recipients go, [`rcpt`] what their next hops say (cut-through), [`answer`] what that means, [`header`] and [`returned`] whether a message loops,
-//! [`writing`] keeps its content, [`ending`] hands it to the next hops and says how it ended, [`commit`] makes durable
+//! recipients go, [`rcpt`] what their next hops say (cut-through), [`answer`] what that means, [`loop_check`] and [`returned`] whether a message loops,
+//! [`content_buffer`] keeps its content, [`end_of_data`] hands it to the next hops and says how it ended, [`commit`] makes durable
 //! what is left and hands it to `delivery`. A transaction keeps the configuration that was in force at its MAIL.
 
 use std::io;
@@ -38,14 +38,14 @@ use crate::trace::Trace;
 mod answer;
 mod commit;
 mod deadline;
-pub mod door;
-mod ending;
-mod header;
+pub mod certificate_door;
+mod end_of_data;
+mod loop_check;
 mod identity;
-mod lending;
+mod lease;
 mod link;
 mod login;
-mod passing_on;
+mod upstream_reply;
 mod rcpt;
 mod refused;
 mod returned;
@@ -56,12 +56,12 @@ pub mod turn;
 pub mod users;
 mod wire;
 mod without_spool;
-mod writing;
+mod content_buffer;
 
 use deadline::Deadlines;
 use identity::Believed;
 pub use identity::Identity;
-use lending::Lending;
+use lease::Lease;
 use link::Link;
 pub use login::{Answered, Hashing};
 use standing::Standing;
@@ -122,7 +122,7 @@ pub struct Client {
 
 /// How a session ended, for the log.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+enum SessionEnd {
     #[error("closed")]
     Closed,
     #[error("the client closed the connection")]
@@ -167,12 +167,14 @@ where
         }
         let tells = |reason| told(Kind::Broken, reason);
         match ended {
-            Ended::Closed | Ended::Eof | Ended::SentAway => tracing::debug!(%ended, "session ended"),
-            Ended::Stuck => tracing::error!(%ended, "session ended"),
-            Ended::Broken(_) if !tells("broken") => {}
-            Ended::Handshake(_) if !tells("handshake") => {}
-            Ended::Unread if !tells("unread") => {}
-            Ended::Broken(_) | Ended::Handshake(_) | Ended::Unread => tracing::info!(%ended, "session ended"),
+            SessionEnd::Closed | SessionEnd::Eof | SessionEnd::SentAway => tracing::debug!(%ended, "session ended"),
+            SessionEnd::Stuck => tracing::error!(%ended, "session ended"),
+            SessionEnd::Broken(_) if !tells("broken") => {}
+            SessionEnd::Handshake(_) if !tells("handshake") => {}
+            SessionEnd::Unread if !tells("unread") => {}
+            SessionEnd::Broken(_) | SessionEnd::Handshake(_) | SessionEnd::Unread => {
+                tracing::info!(%ended, "session ended")
+            }
         }
     }
     .instrument(span)
@@ -194,7 +196,7 @@ struct Session<S> {
     /// Since when the client has not got on.
     standing: Standing,
     /// Whether its transaction may lose connections to next hops.
-    lending: Lending,
+    lending: Lease,
     /// Octets of the last read.
     last_read: usize,
     /// Until the machine has been told to drain.
@@ -203,7 +205,7 @@ struct Session<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
-    async fn begin(services: Arc<Services>, mut client: Client, socket: S, turn: Turn) -> Result<Self, Ended> {
+    async fn begin(services: Arc<Services>, mut client: Client, socket: S, turn: Turn) -> Result<Self, SessionEnd> {
         let config = services.current.load().config.clone();
         let link = match client.connector.tls.mode {
             ReceiveTlsMode::Implicit => Box::pin(encrypt((&services, &turn), &mut client, Link::Plain(socket))).await?,
@@ -218,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let machine = Server::new(profile(&config, &client, tls));
         Ok(Self {
             deadlines: Deadlines::new(client.connector.idle_timeout),
-            lending: Lending::new(),
+            lending: Lease::new(),
             last_read: 0,
             services,
             client,
@@ -235,7 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     /// Does what the machine asks for until there is nothing more to do.
-    async fn run(&mut self) -> Ended {
+    async fn run(&mut self) -> SessionEnd {
         loop {
             let action = self.machine.next(&mut self.input);
             if !matches!(action, Action::Read(_)) {
@@ -247,7 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
     }
 
-    async fn perform(&mut self, action: Action) -> Result<(), Ended> {
+    async fn perform(&mut self, action: Action) -> Result<(), SessionEnd> {
         match action {
             Action::Send(reply) => {
                 reply.write_to(&mut self.output);
@@ -262,7 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 let begun = begun.and_then(|transaction| self.unless_kept_out(transaction));
                 let limits = begun.map(|transaction| self.transaction.insert(transaction).limits());
                 self.standing.mail();
-                self.lending = Lending::new();
+                self.lending = Lease::new();
                 self.machine.handle(Event::Began(limits));
             }
             Action::Resolve(rcpt) => {
@@ -280,14 +282,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
             Action::Content(piece) => {
                 let carrier = self.machine.carrier();
-                let transaction = self.transaction.as_deref_mut().ok_or(Ended::Stuck)?;
+                let transaction = self.transaction.as_deref_mut().ok_or(SessionEnd::Stuck)?;
                 Box::pin(transaction.append((&self.services, &self.client.id), &piece, carrier)).await;
             }
             Action::Commit(summary) => {
                 self.standing.message();
-                let transaction = self.transaction.take().ok_or(Ended::Stuck)?;
+                let transaction = self.transaction.take().ok_or(SessionEnd::Stuck)?;
                 let (services, session) = (self.services.clone(), self.client.id.clone());
-                match Box::pin(ending::end(&services, &session, transaction, summary)).await {
+                match Box::pin(end_of_data::end(&services, &session, transaction, summary)).await {
                     Ok(reply) => self.machine.handle(Event::Ended(Ok(reply))),
                     Err(answer) => self.tell(answer, |reply| Event::Ended(Err(reply))).await?,
                 }
@@ -307,14 +309,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
             Action::Close => {
                 Box::pin(self.close()).await?;
-                return Err(Ended::Closed);
+                return Err(SessionEnd::Closed);
             }
         }
         Ok(())
     }
 
     /// Sends what is due and reads, unless a header section that goes on has no room.
-    async fn read_on(&mut self, expect: Expect) -> Result<(), Ended> {
+    async fn read_on(&mut self, expect: Expect) -> Result<(), SessionEnd> {
         self.flush().await?;
         let (held, transaction) = (self.machine.collected(), self.transaction.as_deref_mut());
         if held > 0 && transaction.is_some_and(|transaction| !transaction.collects(held)) {
@@ -332,14 +334,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     /// The answer to the oldest RCPT.
-    async fn wait(&mut self) -> Result<(), Ended> {
+    async fn wait(&mut self) -> Result<(), SessionEnd> {
         let (services, session) = (self.services.clone(), self.client.id.clone());
-        let answer = self.transaction()?.answer(&services, &session).await.ok_or(Ended::Stuck)?;
+        let answer = self.transaction()?.answer(&services, &session).await.ok_or(SessionEnd::Stuck)?;
         self.tell(answer, Event::Resolved).await
     }
 
     /// Tells the machine of a reply, once it is due.
-    async fn tell(&mut self, answer: Answer, event: fn(Reply) -> Event) -> Result<(), Ended> {
+    async fn tell(&mut self, answer: Answer, event: fn(Reply) -> Event) -> Result<(), SessionEnd> {
         let Answer { reply, late } = answer;
         let mut event = event(reply);
         if !late.is_zero() {
@@ -365,15 +367,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     /// The transaction that the machine's action belongs to.
-    fn transaction(&mut self) -> Result<&mut Transaction, Ended> {
-        self.transaction.as_deref_mut().ok_or(Ended::Stuck)
+    fn transaction(&mut self) -> Result<&mut Transaction, SessionEnd> {
+        self.transaction.as_deref_mut().ok_or(SessionEnd::Stuck)
     }
 
-    async fn check_header(&mut self, section: Bytes) -> Result<Result<(), Reply>, Ended> {
+    async fn check_header(&mut self, section: Bytes) -> Result<Result<(), Reply>, SessionEnd> {
         let (services, session) = (self.services.clone(), self.client.id.clone());
-        let transaction = self.transaction.as_deref_mut().ok_or(Ended::Stuck)?;
+        let transaction = self.transaction.as_deref_mut().ok_or(SessionEnd::Stuck)?;
         let with = transaction::with(&self.machine, &transaction.sender);
-        match header::check(&services, &session, transaction, &section).await {
+        match loop_check::check(&services, &session, transaction, &section).await {
             Err(refused) => Ok(Err(refused)),
             Ok(passed) => {
                 transaction.start_content(&services, with, passed).await;

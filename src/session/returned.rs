@@ -7,7 +7,7 @@
 
 use super::Services;
 use super::commit::Fate;
-use super::header::{Checked, Evidence, Passed, all_failed, set_aside};
+use super::loop_check::{Checked, Evidence, Passed, all_failed, set_aside};
 use super::transaction::Transaction;
 use crate::config::Protocol;
 use crate::delivery::rcpt_in_flight::ComesFrom;

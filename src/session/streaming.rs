@@ -1,7 +1,7 @@
 //! Content behind the header section, as it comes: kept, and once there is much of it, handed on to the next hops that
 //! take part at the pace at which they take it (DESIGN section 7, "Cut-through").
 
-use super::ending::{content, regroup};
+use super::end_of_data::{content, regroup};
 use super::transaction::Transaction;
 use super::{Services, returned};
 use crate::config::SendConnector;

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use super::header::Passed;
-use super::writing::Writing;
+use super::content_buffer::Writing;
+use super::loop_check::Passed;
 use super::{Client, Services};
 use crate::config::ReceiveConnector;
 use crate::delivery::cut_through::Branches;

@@ -115,7 +115,7 @@ impl Idle {
 
 /// What a session may do with the place that it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum SlotKind {
     /// What its receive connector allows.
     Free,
     /// It is one of those that strangers do not get: show by MAIL that it is none.
@@ -124,9 +124,9 @@ pub enum Place {
 
 /// One session's turns. Cloning shares them.
 #[derive(Clone)]
-pub struct Turn(Arc<Shared>);
+pub struct Turn(Arc<TurnState>);
 
-struct Shared {
+struct TurnState {
     word: AtomicU64,
     /// What [`Idle::since`] counts from: the same for all who are compared.
     start: Instant,
@@ -134,7 +134,7 @@ struct Shared {
     leave: CancellationToken,
     /// Those who may wait until their last reply is read.
     farewells: Arc<Semaphore>,
-    place: Place,
+    place: SlotKind,
     /// It was waited for as one that is no stranger.
     known: AtomicBool,
 }
@@ -142,15 +142,15 @@ struct Shared {
 /// A session without a listener is never sent away.
 impl From<CancellationToken> for Turn {
     fn from(draining: CancellationToken) -> Self {
-        Self::new(Instant::now(), draining, Arc::new(Semaphore::new(1)), Place::Free)
+        Self::new(Instant::now(), draining, Arc::new(Semaphore::new(1)), SlotKind::Free)
     }
 }
 
 impl Turn {
     /// Ours, as long as nothing else is said. `leave` is this session's alone.
     #[must_use]
-    pub fn new(start: Instant, leave: CancellationToken, farewells: Arc<Semaphore>, place: Place) -> Self {
-        Self(Arc::new(Shared {
+    pub fn new(start: Instant, leave: CancellationToken, farewells: Arc<Semaphore>, place: SlotKind) -> Self {
+        Self(Arc::new(TurnState {
             word: AtomicU64::new(OURS),
             start,
             leave,
@@ -200,7 +200,7 @@ impl Turn {
 
     /// Whether this client may have a transaction in its place.
     pub(crate) fn serves(&self, whose: Whose) -> bool {
-        self.0.place == Place::Free || whose == Whose::Known
+        self.0.place == SlotKind::Free || whose == Whose::Known
     }
 
     /// Rings when all sessions are to end or this one is sent away.

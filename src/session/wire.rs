@@ -11,10 +11,10 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::lending::{Look, Others, State};
+use super::lease::{LeaseState, Look, Others};
 use super::link::Link;
 use super::turn::{Moves, Stage, Turn, Why};
-use super::{Believed, Client, Ended, Services, Session};
+use super::{Believed, Client, Services, Session, SessionEnd};
 use crate::config::{Config, OfferDsn};
 use crate::patience::within;
 use crate::smtp::extension::Dsn;
@@ -35,7 +35,7 @@ const LINGER: Duration = Duration::from_secs(2);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// Reads some octets, or notes that the deadline has passed or that we are draining.
-    pub(super) async fn read(&mut self, expect: Expect) -> Result<(), Ended> {
+    pub(super) async fn read(&mut self, expect: Expect) -> Result<(), SessionEnd> {
         let now = Instant::now();
         match expect {
             Expect::Command if self.machine.is_between_chunks() => self.deadlines.content_begins(now),
@@ -59,7 +59,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
         };
         let wanted = async {
-            match branches.filter(|_| self.lending.state == State::MayLose) {
+            match branches.filter(|_| self.lending.state == LeaseState::MayLose) {
                 Some(branches) => branches.wanted().await,
                 None => std::future::pending().await,
             }
@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 }
                 gone => {
                     self.suspect_black_hole(expect);
-                    return Err(gone.map_or_else(Ended::from, |_| Ended::Eof));
+                    return Err(gone.map_or_else(SessionEnd::from, |_| SessionEnd::Eof));
                 }
             },
             at = wanted => self.give_back(at),
@@ -167,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     /// Sends what is due.
-    pub(super) async fn flush(&mut self) -> Result<(), Ended> {
+    pub(super) async fn flush(&mut self) -> Result<(), SessionEnd> {
         if self.output.is_empty() {
             return Ok(());
         }
@@ -185,25 +185,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     /// Sends what the client has not made room for yet.
-    async fn flush_from(&mut self, sent: usize) -> Result<(), Ended> {
+    async fn flush_from(&mut self, sent: usize) -> Result<(), SessionEnd> {
         let (link, rest) = (&mut self.link, self.output.get(sent..).unwrap_or_default());
         let sending = async {
             link.write_all(rest).await?;
             link.flush().await
         };
         if self.machine.is_in_content() {
-            timeout(SEND, sending).await.map_err(|_| Ended::Unread)??;
+            timeout(SEND, sending).await.map_err(|_| SessionEnd::Unread)??;
         } else {
             // It is the client's turn to read.
             let (stage, whose) = (self.standing.stage, self.client.whose());
             let sending = self.turn.meanwhile(whose, |_| stage, Moves::MeanNothing, sending);
-            timeout(SEND, sending).await.map_err(|_| Ended::Unread)?.map_err(|_| Ended::SentAway)??;
+            timeout(SEND, sending).await.map_err(|_| SessionEnd::Unread)?.map_err(|_| SessionEnd::SentAway)??;
         }
         Ok(())
     }
 
     /// The handshake; and what holds for the client behind it.
-    pub(super) async fn start_tls(&mut self) -> Result<Profile, Ended> {
+    pub(super) async fn start_tls(&mut self) -> Result<Profile, SessionEnd> {
         let config = self.services.current.load().config.clone();
         let link = std::mem::replace(&mut self.link, Link::Gone);
         self.link = encrypt((&self.services, &self.turn), &mut self.client, link).await?;
@@ -211,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     /// Sends what is due and closes. Who was sent away holds no place any more: few of them are waited for.
-    pub(super) async fn close(&mut self) -> Result<(), Ended> {
+    pub(super) async fn close(&mut self) -> Result<(), SessionEnd> {
         if self.turn.sent_away().is_none() {
             self.flush().await?;
             self.linger().await;
@@ -222,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             self.link.write_all(&self.output).await?;
             self.link.flush().await
         });
-        said.await.map_err(|_| Ended::SentAway)??;
+        said.await.map_err(|_| SessionEnd::SentAway)??;
         if farewell.is_some() {
             self.linger().await;
         }
@@ -325,18 +325,18 @@ pub(super) async fn encrypt<S>(
     (services, turn): (&Services, &Turn),
     client: &mut Client,
     link: Link<S>,
-) -> Result<Link<S>, Ended>
+) -> Result<Link<S>, SessionEnd>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let none = || Ended::Handshake(io::Error::other("the receive connector has no certificate"));
+    let none = || SessionEnd::Handshake(io::Error::other("the receive connector has no certificate"));
     let tls = client.tls.clone().ok_or_else(none)?;
-    let late = |_| Ended::Handshake(io::ErrorKind::TimedOut.into());
+    let late = |_| SessionEnd::Handshake(io::ErrorKind::TimedOut.into());
     // Until something of it comes the client has not even said EHLO.
     let stage = |waits| if waits == 0 { Stage::BeforeMail } else { Stage::Handshake };
     let handshake = turn.meanwhile(client.whose(), stage, Moves::GetOn, link.encrypt(tls.config.clone()));
-    let link = timeout(HANDSHAKE, handshake).await.map_err(late)?.map_err(|_| Ended::SentAway)?;
-    let link = link.map_err(Ended::Handshake)?;
+    let link = timeout(HANDSHAKE, handshake).await.map_err(late)?.map_err(|_| SessionEnd::SentAway)?;
+    let link = link.map_err(SessionEnd::Handshake)?;
     let config = services.current.load().config.clone();
     let about = About::new(Kind::Certificate, client.address.ip(), "");
     let stranger = client.is_stranger();

@@ -3,7 +3,7 @@
 //! who wants to hear of success, which may have to be reported.
 
 use super::Services;
-use super::header::Passed;
+use super::loop_check::Passed;
 use super::rcpt::part;
 use super::transaction::Transaction;
 use crate::config::Speaks;

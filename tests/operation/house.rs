@@ -212,7 +212,7 @@ const PURE: &[&str] = &[
     "src/directory/snapshot/served",
     "src/spool/entry",
     "src/spool/index",
-    "src/spool/fresh.rs",
+    "src/spool/content_cache.rs",
     "src/delivery/refusal.rs",
     "src/delivery/refusal",
     "src/delivery/dispatch/queue/by_group.rs",

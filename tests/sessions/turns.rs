@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fingerpost::session::turn::{Idle, Place, Stage, Turn, Why};
+use fingerpost::session::turn::{Idle, SlotKind, Stage, Turn, Why};
 use fingerpost::smtp::envelope::Whose;
 use support::sessions::{CONFIG, Commits, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -22,11 +22,11 @@ struct Talk {
 impl Talk {
     /// Connects; `room` is what the connection holds of what nobody reads.
     fn begin(world: &World, client: &str, room: usize) -> Self {
-        Self::begin_in(Place::Free, world, client, room)
+        Self::begin_in(SlotKind::Free, world, client, room)
     }
 
     /// The same in such a place.
-    fn begin_in(place: Place, world: &World, client: &str, room: usize) -> Self {
+    fn begin_in(place: SlotKind, world: &World, client: &str, room: usize) -> Self {
         let (socket, server) = tokio::io::duplex(room);
         let turn = Turn::new(Instant::now(), CancellationToken::new(), Arc::new(Semaphore::new(1)), place);
         let services = Arc::new(world.services.clone());
@@ -206,9 +206,9 @@ async fn an_organizations_client_is_no_stranger() {
 async fn a_stranger_has_no_transaction_in_a_place_that_is_not_for_strangers() {
     let world = World::new();
     for (client, place, reply) in [
-        ("192.0.2.1", Place::Free, "250 "),
-        ("192.0.2.77", Place::Reserved, "250 "),
-        ("192.0.2.1", Place::Reserved, "421 4.3.2 too many connections"),
+        ("192.0.2.1", SlotKind::Free, "250 "),
+        ("192.0.2.77", SlotKind::Reserved, "250 "),
+        ("192.0.2.1", SlotKind::Reserved, "421 4.3.2 too many connections"),
     ] {
         let mut talk = Talk::begin_in(place, &world, client, 1 << 16);
         talk.say("EHLO c", "250 ").await;

@@ -1,4 +1,4 @@
-//! A connection as [`places`](crate::admin::places) has to see it: whether its first request is there is known before we
+//! A connection as [`connection_slots`](crate::admin::connection_slots) has to see it: whether its first request is there is known before we
 //! come to read it.
 
 use std::io;

@@ -16,7 +16,7 @@ use crate::config::ReceiveConnector;
 use crate::descriptors::{Room, reserved};
 use crate::metrics::Metrics;
 use crate::one_client::one_client;
-use crate::session::turn::{Place, Stage, Turn, Why};
+use crate::session::turn::{SlotKind, Stage, Turn, Why};
 use crate::smtp::envelope::{Shown, Whose};
 use crate::smtp::reply::{self, Reply};
 
@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Counts connections. Cloning shares the counts.
 #[derive(Clone)]
-pub(super) struct Seats {
+pub(super) struct ConnectionSlots {
     taken: Arc<Mutex<Taken>>,
     metrics: Metrics,
     /// What idleness is counted from.
@@ -70,7 +70,7 @@ pub(super) enum Proof {
 
 /// Why there is no seat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoSeat {
+pub(super) enum NoSlot {
     /// `max_connections`.
     Full,
     /// `max_connections_per_ip`.
@@ -81,7 +81,7 @@ pub(super) enum NoSeat {
     NoDescriptors,
 }
 
-impl NoSeat {
+impl NoSlot {
     /// As the metric has it, and what the client is told.
     pub(super) fn told(self) -> (&'static str, Reply) {
         match self {
@@ -94,15 +94,15 @@ impl NoSeat {
 }
 
 /// One connection's seat; free again when dropped, unless somebody else has got it.
-pub(super) struct Seat {
-    seats: Seats,
+pub(super) struct ConnectionPermit {
+    seats: ConnectionSlots,
     connector: Arc<str>,
     at: usize,
     /// What its session writes down.
     pub(super) turn: Turn,
 }
 
-impl Seats {
+impl ConnectionSlots {
     /// Sessions end with `draining`; of those who are sent away so many as `farewells` lets wait until it is read.
     pub(super) fn new(metrics: Metrics, draining: CancellationToken, farewells: Arc<Semaphore>) -> Self {
         let room = Room { all: usize::MAX, strangers: usize::MAX };
@@ -123,18 +123,18 @@ impl Seats {
         connector: &ReceiveConnector,
         address: IpAddr,
         (behind, proof, sessions): (Behind, Proof, Sessions),
-    ) -> Result<Seat, NoSeat> {
+    ) -> Result<ConnectionPermit, NoSlot> {
         let (client, now) = (one_client(address), self.start.elapsed());
         let whose = Whose::from(Shown { organization: &connector.organization, authenticated: false });
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let crowd = taken.connectors.entry(connector.name.clone()).or_default();
         crowd.most = connector.max_connections;
         if sessions == Sessions::One && crowd.of(client) > 0 {
-            return Err(NoSeat::OneOnly);
+            return Err(NoSlot::OneOnly);
         }
         let limited = whose == Whose::Stranger && behind == Behind::Nobody;
         if limited && crowd.of(client) >= connector.max_connections_per_ip {
-            return Err(NoSeat::FullForAddress);
+            return Err(NoSlot::FullForAddress);
         }
         let share = match proof {
             Proof::Possible if whose == Whose::Stranger => crowd.most - reserved(crowd.most),
@@ -145,12 +145,12 @@ impl Seats {
             self.count(&connector.name, gone.turn.sent_away());
         }
         if taken.has_more_than(&connector.name, usize::MAX, now) {
-            return Err(NoSeat::Full);
+            return Err(NoSlot::Full);
         }
         let is_reserved = taken.has_more_than(&connector.name, share, now);
-        let place = if is_reserved { Place::Reserved } else { Place::Free };
+        let place = if is_reserved { SlotKind::Reserved } else { SlotKind::Free };
         while !taken.has_room_for(whose) {
-            let (name, gone) = taken.evict(now).ok_or(NoSeat::NoDescriptors)?;
+            let (name, gone) = taken.evict(now).ok_or(NoSlot::NoDescriptors)?;
             self.count(&name, gone.turn.sent_away());
         }
         let turn = Turn::new(self.start, self.draining.child_token(), self.farewells.clone(), place);
@@ -160,7 +160,7 @@ impl Seats {
         let name = [&*connector.name];
         self.metrics.connections.with_label_values(&name).inc();
         self.metrics.connections_total.with_label_values(&name).inc();
-        Ok(Seat { seats: self.clone(), connector: connector.name.clone(), at, turn })
+        Ok(ConnectionPermit { seats: self.clone(), connector: connector.name.clone(), at, turn })
     }
 
     /// Sends away who is idle for too long where connections are short, again and again.
@@ -241,7 +241,7 @@ impl Taken {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut taken = self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner);
         // Who was sent away left with it.

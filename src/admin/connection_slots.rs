@@ -44,7 +44,7 @@ enum Kind {
 
 /// All places of a server.
 #[derive(Clone)]
-pub(super) struct Places(Arc<(Limits, Mutex<Table>)>);
+pub(super) struct ConnectionSlots(Arc<(Limits, Mutex<Table>)>);
 
 #[derive(Default)]
 struct Table {
@@ -62,13 +62,13 @@ struct Held {
 }
 
 /// A connection's place; dropping it leaves it.
-pub(super) struct Place {
-    places: Places,
+pub(super) struct ConnectionPermit {
+    places: ConnectionSlots,
     id: u64,
     cut: CancellationToken,
 }
 
-impl Places {
+impl ConnectionSlots {
     /// All of them free.
     pub(super) fn new(limits: Limits) -> Self {
         Self(Arc::new((limits, Mutex::default())))
@@ -81,12 +81,12 @@ impl Places {
     }
 
     /// A place for a new connection.
-    pub(super) fn enter(&self, client: IpAddr, incoming: Arc<Incoming>) -> Place {
+    pub(super) fn enter(&self, client: IpAddr, incoming: Arc<Incoming>) -> ConnectionPermit {
         let mut table = self.table();
         let (id, cut) = (table.next(), CancellationToken::new());
         let held = Held { kind: Kind::Waiting, since: id, cut: cut.clone(), client, incoming };
         table.connections.insert(id, held);
-        Place { places: self.clone(), id, cut }
+        ConnectionPermit { places: self.clone(), id, cut }
     }
 
     /// Cuts a connection that waits: its descriptor is needed.
@@ -157,7 +157,7 @@ impl Table {
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     /// Once it has been given to somebody else.
     pub(super) async fn cut(&self) {
         self.cut.cancelled().await;
@@ -192,7 +192,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.places.table().connections.remove(&self.id);
     }
@@ -208,7 +208,7 @@ mod tests {
     const FIRST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const SECOND: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
-    fn cut(places: &[Place]) -> Vec<bool> {
+    fn cut(places: &[ConnectionPermit]) -> Vec<bool> {
         places.iter().map(|place| place.cut.is_cancelled()).collect()
     }
 
@@ -223,7 +223,7 @@ mod tests {
         incoming
     }
 
-    async fn enters(places: &Places, client: IpAddr, says: &str) -> Place {
+    async fn enters(places: &ConnectionSlots, client: IpAddr, says: &str) -> ConnectionPermit {
         let incoming = connection(says).await;
         assert!(places.make_room());
         places.enter(client, incoming)
@@ -231,7 +231,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_oldest_of_a_kind_goes_and_no_other() {
-        let places = Places::new(Limits { waiting: 2, working: 1, reading: 1 });
+        let places = ConnectionSlots::new(Limits { waiting: 2, working: 1, reading: 1 });
         let enter = async || enters(&places, FIRST, "").await;
         let mut all = vec![enter().await, enter().await];
         all[0].wait(); // it has asked something short, and is the younger one now
@@ -261,7 +261,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_asked_stays_until_he_has_his_answer() {
-        let places = Places::new(Limits { waiting: 3, ..Limits::DEFAULT });
+        let places = ConnectionSlots::new(Limits { waiting: 3, ..Limits::DEFAULT });
         let mut all = Vec::new();
         for says in ["GET / HTTP/1.1\r\n\r\n", "", "GET / HTTP/1.1\r\n\r\n", ""] {
             all.push(enters(&places, FIRST, says).await);
@@ -277,7 +277,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_client_goes_first_who_has_most() {
-        let places = Places::new(Limits { waiting: 4, ..Limits::DEFAULT });
+        let places = ConnectionSlots::new(Limits { waiting: 4, ..Limits::DEFAULT });
         let mut all = Vec::new();
         for client in [SECOND, FIRST, FIRST, FIRST, FIRST, FIRST, SECOND, SECOND, SECOND] {
             all.push(enters(&places, client, "").await);
@@ -287,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_that_waits_goes_too_where_its_descriptor_is_needed() {
-        let places = Places::new(Limits::DEFAULT);
+        let places = ConnectionSlots::new(Limits::DEFAULT);
         let place = enters(&places, FIRST, "").await;
         places.cut_one();
         assert!(place.cut.is_cancelled());

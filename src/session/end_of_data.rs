@@ -9,13 +9,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Services;
 use super::commit::{self, Fate, Kept};
-use super::header::Passed;
+use super::content_buffer::Writing;
+use super::loop_check::Passed;
 use super::rcpt::part;
 use super::refused::is_unknown;
 use super::returned::{self, ToRemember};
 use super::transaction::{Accepted, Answer, Transaction};
 use super::without_spool::{can_keep, cannot_keep};
-use super::writing::Writing;
 use crate::config::{Retry, SendConnector};
 use crate::delivery::branch::{InFlight, Message, Waits};
 use crate::delivery::concurrently::concurrently;

@@ -29,23 +29,23 @@ organization = "secondary"
 smart_hosts = ["[10.0.0.5]"]
 "#;
 
-fn seats() -> Seats {
-    Seats::new(Metrics::new(), CancellationToken::new(), Arc::new(Semaphore::new(1)))
+fn seats() -> ConnectionSlots {
+    ConnectionSlots::new(Metrics::new(), CancellationToken::new(), Arc::new(Semaphore::new(1)))
 }
 
 /// The seat of a client of its own, by number.
-fn take(seats: &Seats, connector: &ReceiveConnector, number: u8) -> Result<Seat, NoSeat> {
+fn take(seats: &ConnectionSlots, connector: &ReceiveConnector, number: u8) -> Result<ConnectionPermit, NoSlot> {
     let seat = seats.take(connector, [192, 0, 2, number].into(), (Behind::Nobody, Proof::Impossible, Sessions::Any))?;
     seat.turn.ends().unwrap();
     Ok(seat)
 }
 
-fn is_idle(seat: &Seat, seconds: u64) {
+fn is_idle(seat: &ConnectionPermit, seconds: u64) {
     let since = seat.seats.start + Duration::from_secs(seconds);
     seat.turn.begins(since, Stage::BeforeMail, seat.whose());
 }
 
-impl Seat {
+impl ConnectionPermit {
     fn whose(&self) -> Whose {
         if &*self.connector == "internet" { Whose::Stranger } else { Whose::Known }
     }
@@ -55,18 +55,18 @@ impl Seat {
 fn a_newcomer_gets_the_place_of_who_is_idle_and_only_his() {
     let config = load_text(CONFIG, std::path::Path::new("fingerpost.toml")).unwrap();
     let (seats, internet) = (seats(), &*config.receive_connectors[0]);
-    let held: Vec<Seat> = (0..10).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
-    assert_eq!(take(&seats, internet, 10).err(), Some(NoSeat::Full), "nobody is idle");
+    let held: Vec<ConnectionPermit> = (0..10).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
+    assert_eq!(take(&seats, internet, 10).err(), Some(NoSlot::Full), "nobody is idle");
     (3..6).for_each(|at| is_idle(&held[at], 10 - at as u64));
-    let own: Vec<Seat> = (11..14).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
-    assert_eq!(take(&seats, internet, 10).err(), Some(NoSeat::Full));
+    let own: Vec<ConnectionPermit> = (11..14).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
+    assert_eq!(take(&seats, internet, 10).err(), Some(NoSlot::Full));
     assert_eq!(seats.metrics.connections.with_label_values(&["internet"]).get(), 10);
     // Who was sent away frees nothing once more when he has gone, and his client may come again.
     drop(held);
     assert_eq!(seats.metrics.connections.with_label_values(&["internet"]).get(), 3);
     assert_eq!(seats.taken.lock().unwrap().strangers, 3);
-    let again: Vec<Seat> = (0..7).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
-    assert_eq!(take(&seats, internet, 10).err(), Some(NoSeat::Full));
+    let again: Vec<ConnectionPermit> = (0..7).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
+    assert_eq!(take(&seats, internet, 10).err(), Some(NoSlot::Full));
     drop((own, again));
     assert_eq!(seats.taken.lock().unwrap().all, 0);
     assert_eq!(seats.metrics.sessions_sent_away.with_label_values(&["place-wanted"]).get(), 3);
@@ -76,9 +76,9 @@ fn a_newcomer_gets_the_place_of_who_is_idle_and_only_his() {
 fn who_has_his_share_drives_nobody_out() {
     let config = load_text(CONFIG, std::path::Path::new("fingerpost.toml")).unwrap();
     let (seats, internet) = (seats(), &*config.receive_connectors[0]);
-    let held: Vec<Seat> = (0..10).map(|at| take(&seats, internet, at / 2).ok().unwrap()).collect();
+    let held: Vec<ConnectionPermit> = (0..10).map(|at| take(&seats, internet, at / 2).ok().unwrap()).collect();
     held.iter().for_each(|seat| is_idle(seat, 1));
-    assert_eq!(take(&seats, internet, 0).err(), Some(NoSeat::FullForAddress));
+    assert_eq!(take(&seats, internet, 0).err(), Some(NoSlot::FullForAddress));
     assert!(held.iter().all(|seat| seat.turn.sent_away().is_none()));
 }
 
@@ -88,16 +88,16 @@ fn strangers_leave_places_to_organizations_and_give_way_to_them() {
     let [internet, secondary] = [0, 1].map(|at| &*config.receive_connectors[at]);
     let seats = seats();
     seats.set_room(Room { all: 9, strangers: 6 });
-    let strangers: Vec<Seat> = (0..6).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
-    assert_eq!(take(&seats, internet, 7).err(), Some(NoSeat::NoDescriptors), "nobody is idle");
-    let own: Vec<Seat> = (0..3).map(|at| take(&seats, secondary, at).ok().unwrap()).collect();
+    let strangers: Vec<ConnectionPermit> = (0..6).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
+    assert_eq!(take(&seats, internet, 7).err(), Some(NoSlot::NoDescriptors), "nobody is idle");
+    let own: Vec<ConnectionPermit> = (0..3).map(|at| take(&seats, secondary, at).ok().unwrap()).collect();
     own.iter().for_each(|seat| is_idle(seat, 0));
-    assert_eq!(take(&seats, secondary, 7).err(), Some(NoSeat::NoDescriptors));
+    assert_eq!(take(&seats, secondary, 7).err(), Some(NoSlot::NoDescriptors));
     is_idle(&strangers[4], 1);
     let fourth = take(&seats, secondary, 7).ok().unwrap();
     assert!(strangers[4].turn.sent_away().is_some() && own.iter().all(|seat| seat.turn.sent_away().is_none()));
     // No stranger drives out one of an organization, however idle he is.
-    assert_eq!(take(&seats, internet, 7).err(), Some(NoSeat::NoDescriptors));
+    assert_eq!(take(&seats, internet, 7).err(), Some(NoSlot::NoDescriptors));
     drop(fourth);
     assert!(take(&seats, internet, 7).is_ok());
 }
@@ -109,11 +109,11 @@ async fn a_crowd_of_strangers_leaves_an_organizations_clients_their_time() {
     let seats = seats();
     seats.set_room(Room { all: 200, strangers: 6 });
     let clearing = tokio::spawn(seats.clone().keep_clearing());
-    let strangers: Vec<Seat> = (0..6).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
-    let mut own: Vec<Seat> = (0..80).map(|at| take(&seats, secondary, at).ok().unwrap()).collect();
+    let strangers: Vec<ConnectionPermit> = (0..6).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
+    let mut own: Vec<ConnectionPermit> = (0..80).map(|at| take(&seats, secondary, at).ok().unwrap()).collect();
     strangers[1].turn.begins(seats.start, Stage::AfterMail, Whose::Known); // it has authenticated
     own.iter().chain([&strangers[0]]).for_each(|seat| is_idle(seat, 0));
-    let gone = |seats: &[Seat]| seats.iter().filter(|seat| seat.turn.sent_away().is_some()).count();
+    let gone = |seats: &[ConnectionPermit]| seats.iter().filter(|seat| seat.turn.sent_away().is_some()).count();
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert_eq!((gone(&strangers), gone(&own)), (1, 0));
     // Where they are too many themselves their time is short too.
@@ -133,7 +133,7 @@ fn the_last_places_are_for_those_who_can_show_who_they_are() {
         seat.turn.ends().unwrap();
         Some(seat)
     };
-    let held: Vec<Seat> = (0..10).map(|at| take(at).unwrap()).collect();
+    let held: Vec<ConnectionPermit> = (0..10).map(|at| take(at).unwrap()).collect();
     let serves: Vec<bool> = held.iter().map(|seat| seat.turn.serves(Whose::Stranger)).collect();
     assert_eq!(serves, [[true; 5], [false; 5]].concat());
     assert!(held.iter().all(|seat| seat.turn.serves(Whose::Known)));
@@ -142,12 +142,12 @@ fn the_last_places_are_for_those_who_can_show_who_they_are() {
     held.iter().for_each(|seat| is_idle(seat, 1));
     let newcomer = take(10).unwrap();
     assert!(newcomer.turn.serves(Whose::Stranger));
-    let staying: Vec<&Seat> = held.iter().filter(|seat| seat.turn.sent_away().is_none()).collect();
+    let staying: Vec<&ConnectionPermit> = held.iter().filter(|seat| seat.turn.sent_away().is_none()).collect();
     assert_eq!(staying.len(), 4);
     drop(newcomer);
     // Those who have shown it are not counted against strangers.
     staying.iter().for_each(|seat| seat.turn.begins(seats.start, Stage::AfterMail, Whose::Known));
-    let others: Vec<Seat> = (11..17).filter_map(take).collect();
+    let others: Vec<ConnectionPermit> = (11..17).filter_map(take).collect();
     let serves: Vec<bool> = others.iter().map(|seat| seat.turn.serves(Whose::Stranger)).collect();
     assert_eq!(serves, [[true; 5].as_slice(), &[false]].concat());
 }
@@ -157,7 +157,7 @@ async fn idle_limits_shrink_in_a_crowd() {
     let config = load_text(CONFIG, std::path::Path::new("fingerpost.toml")).unwrap();
     let (seats, internet) = (seats(), &*config.receive_connectors[0]);
     let clearing = tokio::spawn(seats.clone().keep_clearing());
-    let mut held: Vec<Seat> = (0..8).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
+    let mut held: Vec<ConnectionPermit> = (0..8).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
     held.iter().for_each(|seat| is_idle(seat, 0));
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert!(held.iter().all(|seat| seat.turn.sent_away().is_none()), "eight of ten are no crowd");
@@ -185,7 +185,7 @@ fn a_client_is_an_ipv4_address_or_an_ipv6_network() {
             seats.take(connector, address.parse().unwrap(), (Behind::Nobody, Proof::Impossible, Sessions::Any))
         };
         let (_first, second) = (take(first).ok().unwrap(), take(second).ok().unwrap());
-        assert_eq!(take(third).err(), (!room).then_some(NoSeat::FullForAddress), "{third}");
+        assert_eq!(take(third).err(), (!room).then_some(NoSlot::FullForAddress), "{third}");
         drop(second);
         assert!(take(third).is_ok(), "{third}: a seat is free again");
     }

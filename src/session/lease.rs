@@ -48,7 +48,7 @@ impl Look {
 
 /// One transaction's time, as far as we wait for the client.
 #[derive(Debug)]
-pub(super) struct Lending {
+pub(super) struct Lease {
     phase: Phase,
     /// Since when we wait now.
     waiting: Option<Instant>,
@@ -57,7 +57,7 @@ pub(super) struct Lending {
     /// The same since its last RCPT.
     silent: Duration,
     /// Whether it may lose its connections: somebody only has to ask.
-    pub(super) state: State,
+    pub(super) state: LeaseState,
 }
 
 /// Where the transaction is.
@@ -70,7 +70,7 @@ enum Phase {
 
 /// Whether a client may lose its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum LeaseState {
     /// Not yet.
     Keeps,
     /// If somebody wants them.
@@ -79,15 +79,15 @@ pub(super) enum State {
     HasLost,
 }
 
-impl Lending {
+impl Lease {
     pub(super) fn new() -> Self {
         let (own, silent) = (Duration::ZERO, Duration::ZERO);
-        Self { phase: Phase::Envelope, waiting: None, own, silent, state: State::Keeps }
+        Self { phase: Phase::Envelope, waiting: None, own, silent, state: LeaseState::Keeps }
     }
 
     /// We wait for the client from now on. When to look again; `None`: it may lose its connections, or it never will.
     pub(super) fn wait(&mut self, now: Instant, others: Others) -> Option<Look> {
-        if self.state != State::Keeps {
+        if self.state != LeaseState::Keeps {
             self.waiting.get_or_insert(now);
             return None;
         }
@@ -119,8 +119,8 @@ impl Lending {
 
     /// The time came.
     pub(super) fn may_lose(&mut self) {
-        if self.state == State::Keeps {
-            self.state = State::MayLose;
+        if self.state == LeaseState::Keeps {
+            self.state = LeaseState::MayLose;
         }
     }
 
@@ -131,8 +131,8 @@ impl Lending {
             self.own += waited;
             self.silent += waited;
         }
-        if self.state == State::MayLose {
-            self.state = State::Keeps;
+        if self.state == LeaseState::MayLose {
+            self.state = LeaseState::Keeps;
         }
     }
 
@@ -148,7 +148,7 @@ impl Lending {
 
     /// A stream was broken off.
     pub(super) fn lost(&mut self) {
-        self.state = State::HasLost;
+        self.state = LeaseState::HasLost;
     }
 }
 
@@ -159,7 +159,7 @@ mod tests {
     /// What a client does, each with the milliseconds that we waited for it before: `r` a RCPT, `n` a NOOP, `h` the header
     /// section, `c` content; `.` we were busy for so long. Returns after how much more silence it may lose its connections.
     fn left(events: &[(char, u64)], others: Others) -> u64 {
-        let (mut lending, mut now) = (Lending::new(), Instant::now());
+        let (mut lending, mut now) = (Lease::new(), Instant::now());
         for (event, milliseconds) in events {
             if *event != '.' {
                 lending.wait(now, others);
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_session_looks_again_whether_there_is_a_crowd() {
-        let (mut lending, start) = (Lending::new(), Instant::now());
+        let (mut lending, start) = (Lease::new(), Instant::now());
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         assert_eq!(lending.wait(start, Others::Few), Some(Look::AtOthers(at(50))));
         assert_eq!(lending.wait(at(50), Others::Few), Some(Look::AtOthers(at(100))));
@@ -238,7 +238,7 @@ mod tests {
         let (mut waiting, mut asked, mut held) = (sessions, 0, Vec::new());
         for millisecond in 0..until {
             let now = start + Duration::from_millis(millisecond);
-            held.retain_mut(|(lending, since): &mut (Lending, Instant)| {
+            held.retain_mut(|(lending, since): &mut (Lease, Instant)| {
                 let since_then = now.duration_since(*since);
                 if since_then < Duration::from_millis(2) || waiting == 0 {
                     return true;
@@ -249,7 +249,7 @@ mod tests {
             while held.len() < connections && waiting > 0 {
                 waiting -= 1;
                 asked += 1;
-                held.push((Lending::new(), now));
+                held.push((Lease::new(), now));
             }
         }
         asked
@@ -270,13 +270,13 @@ mod tests {
 
     #[test]
     fn a_stream_is_broken_off_once() {
-        let (mut lending, now) = (Lending::new(), Instant::now());
+        let (mut lending, now) = (Lease::new(), Instant::now());
         lending.content(now);
         assert!(lending.wait(now, Others::Few).is_some());
         lending.may_lose();
         assert_eq!(lending.wait(now, Others::Few), None);
         lending.lost();
         lending.came(now);
-        assert_eq!((lending.state, lending.wait(now, Others::Few)), (State::HasLost, None));
+        assert_eq!((lending.state, lending.wait(now, Others::Few)), (LeaseState::HasLost, None));
     }
 }
