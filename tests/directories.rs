@@ -11,6 +11,8 @@ mod letter;
 #[path = "support/next_hop.rs"]
 mod next_hop;
 
+#[path = "directories/accidents.rs"]
+mod accidents;
 #[path = "directories/active_directory.rs"]
 mod active_directory;
 #[path = "directories/asker.rs"]
