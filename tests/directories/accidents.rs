@@ -176,9 +176,13 @@ impl World {
         assert!(said.contains("neither count nor are held"), "{said}");
     }
 
-    /// Reads everything anew.
-    fn refresh(&self) -> String {
-        self.command(&["refresh", self.name])
+    /// Reads everything anew; a machine that has too much to do may need another try.
+    fn refresh(&self) {
+        let mut said = String::new();
+        wait_until("it is read", LATER, || {
+            said = self.command(&["refresh", self.name]);
+            said.contains(" recipients, mail for ")
+        });
     }
 
     /// Takes whatever is held, so that nothing of before counts.

@@ -20,9 +20,12 @@ samdb = SamDB(session_info=system_session(lp), lp=lp)
 sid = security.dom_sid(samdb.get_domain_sid())
 only_rights = ["sd_flags:1:4"]
 
-samdb.transaction_start()
 found = samdb.search(container, ldb.SCOPE_ONELEVEL, attrs=["nTSecurityDescriptor"], controls=only_rights)
-for entry in found:
+for number, entry in enumerate(found):
+    if number % 250 == 0:
+        if number:
+            samdb.transaction_commit()
+        samdb.transaction_start()
     before = ndr_unpack(security.descriptor, entry["nTSecurityDescriptor"][0]).as_sddl(sid)
     after = before.replace(aces, "") if back else before.replace("(", aces + "(", 1)
     change = ldb.Message(entry.dn)

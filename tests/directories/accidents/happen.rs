@@ -383,7 +383,7 @@ impl<S: Server> Lab<S> {
         let begun = Instant::now();
         let (here, away) = self.some();
         self.server.hide("proxyAddresses", Whose::Everybodys);
-        let said = self.world.refresh();
+        let said = self.world.command(&["refresh", self.world.name]);
         assert!(said.contains("the probe probe@contoso.test"), "{said}");
         assert_eq!(self.world.held(), 0);
         self.world.all_go(here.iter().copied(), HERE);

@@ -95,7 +95,7 @@ fn of_a_thousand_entries() {
 }
 
 #[test]
-#[ignore = "ten minutes: make accidents"]
+#[ignore = "six minutes: make accidents"]
 fn of_five_thousand_entries() {
     accidents(5, 5);
 }
