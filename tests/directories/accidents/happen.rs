@@ -1,7 +1,7 @@
 //! What happens to a directory, whichever it is, and what is to become of it.
 
 use std::io::Write as _;
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 
 use super::*;
 
@@ -182,7 +182,16 @@ impl<S: Server> Lab<S> {
         let range = 125 * self.u..125 * self.u + count;
         // What was put right is in the file once it has been read.
         self.world.refresh();
+        // In the middle of a read: what still comes of it is nothing to be warned of.
+        let mut reading = Command::new(env!("CARGO_BIN_EXE_fingerpost"));
+        reading.args(["directory", "refresh", self.world.name, "--config"]);
+        reading.arg(self.world.pair.node.path("fingerpost.toml")).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut reading = reading.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(100));
         self.world.pair.node.stop();
+        reading.wait().unwrap();
+        let log = self.world.pair.node.log();
+        assert!(!log.contains("unmatched id"), "{log}");
         self.wipe(range.clone());
         self.world.pair.node.start();
         let watch = Watch::mailboxes(&self.world);
