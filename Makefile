@@ -1,5 +1,5 @@
 # `make test` installs what the tests need (Debian packages, when missing) and runs all of them.
-.PHONY: test lint attack bench bench-all packages
+.PHONY: test lint attack accidents bench bench-all packages
 
 # Most tests wait for servers and clocks: more of them at once than there are processors.
 test: packages
@@ -12,6 +12,10 @@ lint:
 # About ten minutes; docs/security.md.
 attack:
 	benches/attack
+
+# What happens to a directory of 100,000 entries on slapd, and of 5,000 on Samba: half an hour, docs/directories/snapshots.md.
+accidents: packages
+	cargo test --locked --test directories accidents -- --ignored --nocapture --test-threads=1
 
 # About 50 minutes; docs/performance.md. bench-all adds the slow disk and the three curves.
 bench: packages

@@ -1,6 +1,7 @@
 //! A TCP proxy between client and server that loses, cuts and garbles what the server says.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,6 +30,7 @@ const SHORTEST: usize = 14;
 pub struct Proxy {
     address: SocketAddr,
     mode: Arc<Mutex<Mode>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -37,12 +39,20 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let mode = Arc::new(Mutex::new(Mode::Pass));
         let shared = Arc::clone(&mode);
+        let connections = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&connections);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(relay(client, server, Arc::clone(&shared)));
             }
         });
-        Self { address, mode }
+        Self { address, mode, connections }
+    }
+
+    /// How many were made so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub fn url(&self) -> String {

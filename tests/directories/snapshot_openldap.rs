@@ -10,6 +10,7 @@ use fingerpost::directory::Accept;
 use fingerpost::lookup::Kind;
 
 use crate::asker::{Asker, Said, openldap};
+use crate::proxy::{Mode, Proxy};
 use Said::{Found, NotFound};
 use support::slapd::{BASE, Slapd};
 
@@ -81,6 +82,31 @@ async fn a_restart_knows_the_recipients_though_the_directory_is_away() {
     modify(&slapd, "uid=ann", "delete");
     asker.remembers("ann@contoso.com", NOBODY, LATER).await;
     assert_eq!(asker.in_memory("bob@contoso.com"), MAILBOX);
+}
+
+/// While everything is told a question waits behind what was sent before, for longer than a server may take that is silent.
+#[tokio::test]
+async fn a_long_read_is_no_silence() {
+    const COUNT: usize = 3_000;
+    let slapd = Slapd::start();
+    crowd(&slapd, COUNT);
+    let proxy = Proxy::start(slapd.address()).await;
+    proxy.set(Mode::Later(20));
+    let folder = tempfile::tempdir().unwrap();
+    let slow = LdapConfig { urls: vec![proxy.url()], ..config(&slapd) };
+    let asker = Asker::keeping(&slow, Some(folder.path()));
+    // An idle connection is tested every half minute.
+    for part in 1..=4 {
+        while asker.report().reading.is_some_and(|entries| entries < part * COUNT / 10) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(25)).await;
+        tokio::time::resume();
+    }
+    assert!(asker.report().reading.is_some(), "it is still being read: {:?}", asker.report());
+    asker.remembers(&format!("crowd{}@contoso.com", COUNT - 1), MAILBOX, LATER).await;
+    assert_eq!((proxy.connections(), asker.report().problem), (1, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

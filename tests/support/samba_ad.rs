@@ -117,6 +117,20 @@ impl SambaAd {
         run(command.args(["-x", "-H", &self.url(), "-D", ADMIN, "-w", PASSWORD, "-f"]).arg(file));
     }
 
+    /// Adds many entries, faster than by LDAP.
+    pub fn load(&self, ldif: &str) {
+        let file = self.folder.path().join("load.ldif");
+        std::fs::write(&file, ldif).unwrap();
+        self.script("add_many.py", &[file.to_str().unwrap()]);
+    }
+
+    /// One of the scripts beside this file, on the domain's own files. Debian's own Python: a newer one has no samba module.
+    fn script(&self, name: &str, arguments: &[&str]) {
+        let script = crate::project().join("tests/support").join(name);
+        let mut command = Command::new("/usr/bin/python3");
+        run(command.arg(script).arg(self.folder.path().join("dc/etc/smb.conf")).args(arguments));
+    }
+
     /// Moves an object from one folder to another.
     pub fn move_to(&self, name: &str, from: &str, to: &str) {
         self.modify(&format!(
@@ -207,9 +221,36 @@ impl SambaAd {
         line(&run(&mut self.tool(&["schema", "attribute", "show", attribute])), "schemaIDGUID:")
     }
 
+    /// Takes the right to read an attribute from [`READER`] of each entry in a container, however many there are.
+    pub fn hide_in(&self, container: &str, attribute: &str) {
+        self.deny_in(container, attribute, &[]);
+    }
+
+    /// Gives it back.
+    pub fn show_in(&self, container: &str, attribute: &str) {
+        self.deny_in(container, attribute, &["--back"]);
+    }
+
+    fn deny_in(&self, container: &str, attribute: &str, how: &[&str]) {
+        let ace = format!("(OD;;RP;{};;{})", self.schema_id(attribute), self.reader_id());
+        let container = format!("{container}{BASE}");
+        self.script("deny_reading.py", &[&[container.as_str()], how, &[ace.as_str()]].concat());
+    }
+
+    /// A writer that applies changes as they are written to it, for a script that takes its time.
+    pub fn writer(&self) -> std::process::Child {
+        let mut command = Command::new("ldapmodify");
+        command.args(["-x", "-H", &self.url(), "-D", ADMIN, "-w", PASSWORD]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+    }
+
+    /// The `objectSid` of [`READER`].
+    fn reader_id(&self) -> String {
+        line(&run(&mut self.tool(&["user", "show", "fingerpost", "--attributes=objectSid"])), "objectSid:")
+    }
+
     fn change_rights(&self, container: &str, rights: &[String]) {
-        let shown = run(&mut self.tool(&["user", "show", "fingerpost", "--attributes=objectSid"]));
-        let sid = line(&shown, "objectSid:");
+        let sid = self.reader_id();
         let object = format!("--objectdn={container}{BASE}");
         let entries: String = rights.iter().map(|rights| format!("({rights};{sid})")).collect();
         run(&mut self.tool(&["dsacl", "set", &object, &format!("--sddl={entries}")]));

@@ -157,6 +157,26 @@ impl Slapd {
         &self.authority
     }
 
+    /// Puts many entries in, as an administrator fills a new server; these attributes are indexed.
+    pub fn load(&mut self, ldif: &str, indexed: &str) {
+        self.configure("olcDbMaxSize", "4294967296");
+        self.configure("olcDbNoSync", "TRUE");
+        self.configure("olcDbIndex", &format!("{indexed},objectClass eq\nolcDbIndex: entryUUID,entryCSN eq"));
+        self.end();
+        let file = self.folder.path().join("load.ldif");
+        std::fs::write(&file, ldif).unwrap();
+        let mut command = Command::new("slapadd");
+        run(command.args(["-q", "-b", BASE, "-F"]).arg(self.folder.path().join("config")).arg("-l").arg(file));
+        self.restart();
+    }
+
+    /// A writer that applies changes as they are written to it, for a script that takes its time.
+    pub fn writer(&self) -> std::process::Child {
+        let mut command = Command::new("ldapmodify");
+        command.args(["-x", "-H", &self.url(), "-w", PASSWORD, "-D", ADMIN]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+    }
+
     /// Takes the overlay away that streams changes.
     pub fn stop_streaming(&self) {
         let overlay = "dn: olcOverlay={0}syncprov,olcDatabase={1}mdb,cn=config\nchangetype: delete\n";

@@ -120,8 +120,9 @@ impl Asker {
     /// What the snapshot says of an address whose owner lacks what its like have.
     pub(super) fn unread(&self, address: &Address) -> Option<Lookup> {
         let (served, key) = (self.snapshot.as_ref()?.served()?, self.config.profile.key(address));
-        let lookup = served.current().lookup(&key);
-        (matches!(lookup, Lookup::Unavailable(_)) && served.current().lacks(&key)).then_some(lookup)
+        // While that is held nobody else is to be told that the address is unknown either.
+        let lookup = served.latest().lookup(&key);
+        (matches!(lookup, Lookup::Unavailable(_)) && served.latest().lacks(&key)).then_some(lookup)
     }
 
     /// The answer, unless it rests on the absence of attributes that no entry shows: the right to read them may be missing.

@@ -120,6 +120,8 @@ impl Base {
                 }
                 item = taker.next(stream.next()) => item?,
             };
+            // While all of it is told a question waits behind what was sent before: that is no silence.
+            self.connection.answered();
             if self.told {
                 // From now on it is questions that must not wait.
                 taker.catches_up();

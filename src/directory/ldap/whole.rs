@@ -46,7 +46,8 @@ impl Filling {
     /// Adds entries; those without an address are left out.
     pub(super) async fn put(mut self, entries: Vec<Known>) -> Result<Self, Failure> {
         let entries: Vec<Known> = entries.into_iter().filter(|known| !known.claims.is_empty()).collect();
-        let (written, writer) = blocking(move || (self.writer.put(entries), self.writer)).await?;
+        let snapshot = Arc::clone(&self.snapshot);
+        let (written, writer) = blocking(move || (snapshot.put(&mut self.writer, entries), self.writer)).await?;
         written.map_err(|error| Failure::NotTried(format!("the snapshot cannot be written: {error}")))?;
         self.writer = writer;
         self.progress.store(self.writer.entries(), Ordering::Relaxed);

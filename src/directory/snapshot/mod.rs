@@ -20,7 +20,7 @@ use self::served::{Outcome, Rules, Served};
 use self::suspect::Suspect;
 use self::view::{Change, View};
 use crate::config::{LdapConfig, SnapshotConfig};
-use crate::directory::known::Id;
+use crate::directory::known::{Id, Known};
 use crate::directory::mail::Mail;
 use crate::directory::odd::Telling;
 use crate::directory::refreshing::Refreshing;
@@ -256,6 +256,17 @@ impl Snapshot {
     /// The system's.
     pub fn begin(&self) -> io::Result<Writer> {
         Writer::create(&self.path, self.of)
+    }
+
+    /// Adds entries to what is being read. Those whose addresses may not be read any more keep what they were known to have.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn put(&self, writer: &mut Writer, mut entries: Vec<Known>) -> io::Result<()> {
+        if let Some(served) = self.served.load().as_deref() {
+            served.latest().remember(&mut entries);
+        }
+        writer.put(entries)
     }
 
     /// The directory was read as a whole, and had been followed up to that position when that began. Blocks while it is

@@ -8,6 +8,7 @@ use crate::directory::known::{Claim, Known, Meaning, Strength};
 
 mod accidents;
 mod ended;
+mod unread;
 
 const KEPT: SnapshotConfig = SnapshotConfig {
     poll: Duration::from_secs(10),

@@ -6,20 +6,43 @@ use crate::directory::odd::{self, Groups};
 use crate::fast_map::FastMap;
 use crate::lookup::{Kind, Lookup};
 
-/// So many entries keep addresses that may not be read any more. Where more lack them, that is held anyway.
-const MOST_KEPT: usize = 10_000;
+/// So many entries to which none of their addresses leads any more are looked for by their ids.
+const MOST_SOUGHT: usize = 10_000;
 
 impl View {
-    /// Entries whose addresses may not be read any more keep those that they were known to have: they are still no answer.
-    /// Returns what that changes.
+    /// Entries as they are read, those whose addresses may not be read any more with those that they were known to have: they
+    /// are still no answer. An address that they still show (`mail`) leads to how they were known.
+    pub fn remember(&self, entries: &mut [Known]) {
+        for now in entries.iter_mut().filter(|known| is_unread(known)) {
+            if let Some(before) = self.led_to(now) {
+                before.claims.iter().for_each(|old| known::claim(&mut now.claims, &old.key, old.strength));
+            }
+        }
+    }
+
+    /// The same for those of a whole read that have become others in what they still show as well. Returns what that changes.
     pub fn keep_unread(&mut self, before: &Self) -> Vec<Change> {
-        let is_unread = |known: &Known| known.odd().is_some_and(odd::lacks_addresses);
-        let unread = self.table.odd_entries().map(|entry| self.table.known(entry)).filter(is_unread);
-        let unread: Vec<Change> = unread.take(MOST_KEPT).map(Change::Put).collect();
-        let kept = before.with_kept(unread.clone()).into_iter().zip(unread);
+        let has_all = |now: &Known, before: Known| {
+            before.claims.iter().all(|old| now.claims.iter().any(|claim| claim.key == old.key))
+        };
+        let is_remembered = |now: &Known| before.led_to(now).is_some_and(|before| has_all(now, before));
+        let read = self.table.odd_entries().map(|entry| self.table.known(entry));
+        let sought = read.filter(|known| is_unread(known) && !is_remembered(known));
+        let sought: Vec<Change> = sought.take(MOST_SOUGHT).map(Change::Put).collect();
+        let kept = before.with_kept(sought.clone()).into_iter().zip(sought);
         let changes: Vec<Change> = kept.filter(|(kept, read)| kept != read).map(|(kept, _)| kept).collect();
         changes.iter().for_each(|change| self.apply(change.clone()));
         changes
+    }
+
+    /// The entry as it is here, where one of its addresses leads to it.
+    fn led_to(&self, known: &Known) -> Option<Known> {
+        if let Some(changed) = self.changed.get(&known.id) {
+            return changed.as_deref().cloned();
+        }
+        let mut entries = known.claims.iter().flat_map(|claim| self.table.claimants(&claim.key));
+        let entry = entries.find(|(entry, _)| self.table.id(*entry) == known.id);
+        entry.map(|(entry, _)| self.table.known(entry))
     }
 
     /// The changes, with the addresses that those entries are known to have which may not be read any more.
@@ -28,7 +51,7 @@ impl View {
         let mut unread: FastMap<Id, &mut Known> = FastMap::default();
         for change in &mut changes {
             if let Change::Put(known) = change
-                && known.odd().is_some_and(odd::lacks_addresses)
+                && is_unread(known)
             {
                 unread.insert(known.id, known);
             }
@@ -99,6 +122,10 @@ impl View {
     }
 }
 
+fn is_unread(known: &Known) -> bool {
+    known.odd().is_some_and(odd::lacks_addresses)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -142,6 +169,15 @@ mod tests {
         assert!(is_doubtful(&next, "alias@b.c"));
         let changes = before.with_kept(vec![Change::Put(unread(1, "a@b.c")), Change::Gone(Id(2))]);
         assert!(matches!(&changes[0], Change::Put(known) if known.claims.len() == 2));
+        // Page by page, where an address leads to it: of an entry that has changed since, and of one that has not.
+        let mut page = [unread(1, "a@b.c"), unread(2, "d@b.c"), unread(3, "f@b.c"), entry(2, &["d@b.c"])];
+        after.remember(&mut page);
+        assert_eq!(page.each_ref().map(|known| known.claims.len()), [2, 1, 1, 1]);
+        before.remember(&mut page);
+        assert_eq!(page.each_ref().map(|known| known.claims.len()), [2, 2, 1, 1]);
+        // Another `mail` as well: the id leads to it.
+        let mut other = view(&[unread(1, "x@b.c")]);
+        assert_eq!((other.keep_unread(&before).len(), is_doubtful(&other, "alias@b.c")), (1, true));
         // Whoever can be read again has what can be read.
         let mut well = view(&[entry(1, &["a@b.c"])]);
         assert_eq!(well.keep_unread(&next), []);

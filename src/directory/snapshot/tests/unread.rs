@@ -1,0 +1,79 @@
+//! Entries whose addresses may not be read any more, more of them than could be kept beside what was read: none of their
+//! addresses is unknown for it.
+
+use super::*;
+use crate::directory::odd;
+
+const MANY: usize = 12_000;
+
+fn alias(number: usize) -> String {
+    format!("alias{number}@contoso.com")
+}
+
+fn entry(number: usize) -> Known {
+    let mut known = known(number);
+    known.claims.push(Claim { key: alias(number), strength: Strength::Certain });
+    known
+}
+
+/// It is found by the one address that `mail` has.
+fn unread(number: usize) -> Known {
+    let claims = vec![Claim { key: key(number), strength: Strength::Fallback }];
+    Known { claims, meaning: Err(odd::lacks("of type UserMailbox", "proxyAddresses")), ..known(number) }
+}
+
+/// As `ldap` reads, page by page.
+fn read_pages(snapshot: &Snapshot, entries: Vec<Known>) -> Outcome {
+    let mut writer = snapshot.begin().unwrap();
+    for page in entries.chunks(1_000) {
+        snapshot.put(&mut writer, page.to_vec()).unwrap();
+    }
+    snapshot.read(writer, at(1), None).unwrap()
+}
+
+fn are_no_answers(snapshot: &Snapshot) {
+    let served = snapshot.served().unwrap();
+    for number in 0..MANY {
+        for key in [key(number), alias(number)] {
+            assert!(matches!(served.lookup(&key), Lookup::Unavailable(_)), "{key}");
+            assert!(served.latest().lacks(&key), "{key}");
+        }
+    }
+}
+
+#[test]
+fn addresses_of_many_that_may_not_be_read_any_more_are_not_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let unlimited = HoldChanges { share_millionths: 1_000_000, ..config(&[]).hold_changes };
+    let config = LdapConfig { hold_changes: unlimited, ..config(&["OU=Staff"]) };
+    let snapshot = open(folder.path(), &config);
+    read_pages(&snapshot, (0..MANY).map(entry).collect());
+    for _ in 0..2 {
+        read_pages(&snapshot, (0..MANY).map(unread).collect());
+        are_no_answers(&snapshot);
+        assert!(!snapshot.wants_whole_read(), "it would bring the same");
+    }
+    // The file has it, and so has who goes on from there.
+    let snapshot = open(folder.path(), &config);
+    are_no_answers(&snapshot);
+    read_pages(&snapshot, (0..MANY).map(unread).collect());
+    are_no_answers(&snapshot);
+    // With the right what is there counts.
+    read_pages(&snapshot, (0..MANY).map(known).collect());
+    assert_eq!(snapshot.served().unwrap().lookup(&alias(7)), Lookup::NotFound);
+    assert!(matches!(snapshot.served().unwrap().lookup(&key(7)), Lookup::Found(_)));
+}
+
+/// What is held has them too: whoever accepts it has no answers, instead of wrong ones.
+#[test]
+fn who_accepts_that_many_may_not_be_read_makes_nobody_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = open(folder.path(), &config(&["OU=Staff"]));
+    read_pages(&snapshot, (0..MANY).map(entry).collect());
+    assert_eq!(read_pages(&snapshot, (0..MANY).map(unread).collect()), Outcome::Held(MANY));
+    let served = snapshot.served().unwrap();
+    assert!((0..MANY).all(|number| matches!(served.lookup(&alias(number)), Lookup::Found(_))));
+    assert!((0..MANY).all(|number| served.latest().lacks(&alias(number))));
+    snapshot.accept(&Accept::Yes);
+    are_no_answers(&snapshot);
+}
