@@ -16,7 +16,7 @@ use crate::report::waiting::Waiting;
 use crate::routing::loops::Relayed;
 use crate::routing::recently_good::{Brought, RecentlyGood};
 use crate::routing::relay_memory::RelayMemory;
-use crate::routing::verdict::{Route, Way};
+use crate::routing::verdict::{Route, RouteKind};
 use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::envelope::Origin;
 use crate::spool::Spool;
@@ -84,7 +84,7 @@ impl Memory {
         drop(relays);
         let mut good = self.good();
         for (recipient, route) in recipients {
-            let is_known = matches!(route.way, Way::Resolved | Way::Redirected);
+            let is_known = matches!(route.way, RouteKind::Resolved | RouteKind::Redirected);
             good.accepted_from(recipient, (&route.connector, Brought { stranger, is_known }), queue_time);
         }
     }

@@ -4,7 +4,7 @@
 //! Cut-through asks before it answers RCPT, and after the dot for a branch that broke.
 
 use crate::config::WhenUnreachable;
-use crate::routing::verdict::Way;
+use crate::routing::verdict::RouteKind;
 
 /// What becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +36,9 @@ pub enum Past {
 /// Queued or deferred. `Auto` defers those of whom nobody can say that they exist: if the next hop refused one later,
 /// the report would go to whomever a stranger claimed to be.
 #[must_use]
-pub fn policy(when: WhenUnreachable, way: Way, client: Client, past: impl FnOnce() -> Past) -> Unreachable {
+pub fn policy(when: WhenUnreachable, way: RouteKind, client: Client, past: impl FnOnce() -> Past) -> Unreachable {
     match (when, way, client) {
-        (WhenUnreachable::Auto, Way::Relayed | Way::External, Client::Stranger) => match past() {
+        (WhenUnreachable::Auto, RouteKind::Relayed | RouteKind::External, Client::Stranger) => match past() {
             Past::Good => Unreachable::Queue,
             Past::Nothing => Unreachable::Defer,
         },
@@ -51,7 +51,13 @@ pub fn policy(when: WhenUnreachable, way: Way, client: Client, past: impl FnOnce
 mod tests {
     use super::*;
 
-    const WAYS: [Way; 5] = [Way::Resolved, Way::Relayed, Way::RelayedVerified, Way::Redirected, Way::External];
+    const WAYS: [RouteKind; 5] = [
+        RouteKind::Resolved,
+        RouteKind::Relayed,
+        RouteKind::RelayedVerified,
+        RouteKind::Redirected,
+        RouteKind::External,
+    ];
 
     #[test]
     fn auto_defers_what_nobody_vouches_for_and_the_others_do_as_they_say() {
@@ -65,15 +71,15 @@ mod tests {
             }
         }
         for (way, client, past, expected) in [
-            (Way::Resolved, Client::Stranger, Past::Nothing, Unreachable::Queue),
-            (Way::Redirected, Client::Stranger, Past::Nothing, Unreachable::Queue),
-            (Way::RelayedVerified, Client::Stranger, Past::Nothing, Unreachable::Queue),
-            (Way::Relayed, Client::Stranger, Past::Nothing, Unreachable::Defer),
-            (Way::External, Client::Stranger, Past::Nothing, Unreachable::Defer),
-            (Way::Relayed, Client::Stranger, Past::Good, Unreachable::Queue),
-            (Way::External, Client::Stranger, Past::Good, Unreachable::Queue),
-            (Way::Relayed, Client::Known, Past::Nothing, Unreachable::Queue),
-            (Way::External, Client::Known, Past::Nothing, Unreachable::Queue),
+            (RouteKind::Resolved, Client::Stranger, Past::Nothing, Unreachable::Queue),
+            (RouteKind::Redirected, Client::Stranger, Past::Nothing, Unreachable::Queue),
+            (RouteKind::RelayedVerified, Client::Stranger, Past::Nothing, Unreachable::Queue),
+            (RouteKind::Relayed, Client::Stranger, Past::Nothing, Unreachable::Defer),
+            (RouteKind::External, Client::Stranger, Past::Nothing, Unreachable::Defer),
+            (RouteKind::Relayed, Client::Stranger, Past::Good, Unreachable::Queue),
+            (RouteKind::External, Client::Stranger, Past::Good, Unreachable::Queue),
+            (RouteKind::Relayed, Client::Known, Past::Nothing, Unreachable::Queue),
+            (RouteKind::External, Client::Known, Past::Nothing, Unreachable::Queue),
         ] {
             assert_eq!(policy(WhenUnreachable::Auto, way, client, || past), expected, "{way:?} {client:?} {past:?}");
         }

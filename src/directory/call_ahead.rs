@@ -18,9 +18,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+use self::health::DirectoryHealth;
 use self::pace::Pace;
 use self::prober::{Heard, Prober, Until};
-use self::pulse::Pulse;
 use self::strangers::{Manner, Strangers};
 use crate::config::{AskedServer, CallAheadConfig};
 use crate::directory::cache::{Cache, Condition};
@@ -36,7 +36,7 @@ use crate::smtp::domain::Domain;
 mod guard;
 mod pace;
 pub mod prober;
-mod pulse;
+mod health;
 mod strangers;
 
 /// So many addresses are asked about at once, on a connection each.
@@ -78,7 +78,7 @@ struct Asker {
     shares: Arc<Shares>,
     pace: Mutex<Pace>,
     strangers: Mutex<Strangers>,
-    pulse: Pulse,
+    pulse: DirectoryHealth,
     metrics: Metrics,
 }
 
@@ -110,7 +110,7 @@ impl CallAheadDirectory {
             shares: Shares::new(SHARES, config.timeout),
             pace: Mutex::new(Pace::new(config.probes_per_second)),
             strangers: Mutex::new(Strangers::new(config.cache)),
-            pulse: Pulse::new(name, metrics),
+            pulse: DirectoryHealth::new(name, metrics),
             metrics: metrics.clone(),
             config: config.clone(),
         };

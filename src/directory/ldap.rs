@@ -15,13 +15,13 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::asker::Asker;
+use self::change_hold::Holding;
 pub use self::examination::Examination;
 pub use self::follow::Refreshed;
 use self::follow::{Keeper, Refresh, Request};
-use self::holding::Holding;
+use self::health::DirectoryHealth;
 use self::oddities::Oddities;
 use self::opener::Opener;
-use self::pulse::Pulse;
 use self::shown::Shown;
 use self::supervisor::Supervisor;
 pub use self::tried::Tried;
@@ -46,16 +46,16 @@ mod asking;
 mod connection;
 mod examination;
 mod follow;
-mod gate;
+mod backpressure;
 mod handshake;
-mod holding;
+mod change_hold;
 mod login;
 mod oddities;
 mod opener;
-mod pulse;
+mod health;
 mod reason;
 mod rejected;
-mod root;
+mod root_dse;
 mod search;
 mod server;
 mod shown;
@@ -63,7 +63,7 @@ mod stream;
 mod supervisor;
 mod tried;
 mod tls;
-mod whole;
+mod full_read;
 
 /// So long a question may take whatever its turn has cost: its own `timeout` comes first where it waited for none.
 const AT_LEAST: Duration = Duration::from_millis(250);
@@ -126,7 +126,7 @@ impl LdapDirectory {
         if servers.iter().any(|server| server.is_encrypted()) {
             tls::client_config(config).map_err(|problem| vec![problem])?;
         }
-        let pulse = Arc::new(Pulse::new(name, metrics));
+        let pulse = Arc::new(DirectoryHealth::new(name, metrics));
         metrics.directory_lookup_duration.with_label_values(&[&**name]);
         let one = servers.len() == 1;
         let attempts = servers.len() + 2;

@@ -20,7 +20,7 @@ pub mod mail;
 pub mod odd;
 pub mod profile;
 mod refreshing;
-pub mod remembered;
+pub mod last_destination;
 pub mod shares;
 pub mod snapshot;
 

@@ -11,7 +11,7 @@ use crate::in_force::InForce;
 use crate::lookup::Freshness;
 use crate::message::header;
 use crate::message::queue_id::QueueId;
-use crate::routing::verdict::{Route, Verdict, Way};
+use crate::routing::verdict::{Route, RouteKind, Verdict};
 use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::envelope::{Body, Notify, Origin, RcptTo, Relay, Sender};
 use crate::smtp::hide::hide;
@@ -167,7 +167,7 @@ pub async fn route(in_force: &InForce, to: &Address, freshness: Freshness, now: 
 }
 
 fn straight(connector: Arc<str>, to: &Address) -> Route {
-    Route { connector, rcpt_to: to.clone(), next_hop_domain: to.domain().clone(), way: Way::External }
+    Route { connector, rcpt_to: to.clone(), next_hop_domain: to.domain().clone(), way: RouteKind::External }
 }
 
 fn recipient(to: &Address, route: &Result<Route, Reply>, now: UnixTime) -> Queued {

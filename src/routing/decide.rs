@@ -9,7 +9,7 @@ use super::accepted_domain::{Accepted, DomainType};
 use super::ask::{Cause, Doubt, Finding, Owner};
 use super::table::{RECIPIENT_MX, Table};
 use super::target::Followed;
-use super::verdict::{Answers, Decision, Reason, Route, Says, Step, Verdict, Way};
+use super::verdict::{Answers, Decision, Reason, Route, RouteKind, Says, Step, Verdict};
 use super::walk::{Decided, Exit, Walk};
 use crate::smtp::address::Address;
 use crate::smtp::envelope::{Origin, Relay};
@@ -82,7 +82,7 @@ impl<'a> Walk<'a> {
             }
         };
         let (rcpt_to, next_hop_domain) = (address.clone(), domain.clone());
-        Verdict::Accept(Route { connector, rcpt_to, next_hop_domain, way: Way::External })
+        Verdict::Accept(Route { connector, rcpt_to, next_hop_domain, way: RouteKind::External })
     }
 
     /// Row 0.
@@ -134,7 +134,7 @@ impl<'a> Walk<'a> {
             return self.refuse_for_good(3, reply::ROUTING_LOOP, says);
         }
         let says = format!("{} is external-relay: to {connector} by its address space", domain.pattern);
-        self.leave(Exit { row: 4, connector, to: to.clone(), way: Way::External, says: says.into() })
+        self.leave(Exit { row: 4, connector, to: to.clone(), way: RouteKind::External, says: says.into() })
     }
 
     /// Row 7.
@@ -149,7 +149,7 @@ impl<'a> Walk<'a> {
             connector: connector.clone(),
             why,
         };
-        self.leave(Exit { row: 7, connector, to: owner.address, way: Way::Resolved, says })
+        self.leave(Exit { row: 7, connector, to: owner.address, way: RouteKind::Resolved, says })
     }
 
     /// Rows 9 to 11.
@@ -182,7 +182,7 @@ impl<'a> Walk<'a> {
     fn vouched(&mut self, connector: &str, to: &Address) -> Decided<Vouched> {
         let rules = self.table.connectors.get(connector);
         let Some(name) = rules.and_then(|rules| rules.verify_with.as_ref()) else {
-            return Ok(Vouched::By(Way::Relayed));
+            return Ok(Vouched::By(RouteKind::Relayed));
         };
         let Some(directory) = self.table.directories.iter().find(|directory| directory.name == *name) else {
             let says = format!("{connector} verifies with {name}, which is not configured");
@@ -191,7 +191,7 @@ impl<'a> Walk<'a> {
         match self.look_up(directory, to)? {
             Finding::Here(_) | Finding::Elsewhere(..) => {
                 self.reasons.push(Reason::Note(format!("{name} vouches for {to}")));
-                Ok(Vouched::By(Way::RelayedVerified))
+                Ok(Vouched::By(RouteKind::RelayedVerified))
             }
             Finding::Nobody => {
                 let says =
@@ -200,7 +200,7 @@ impl<'a> Walk<'a> {
             }
             Finding::Doubt(Doubt { cause: Cause::AcceptsEverything, says, .. }) => {
                 self.reasons.push(Reason::Note(format!("{says}: relayed without its word")));
-                Ok(Vouched::By(Way::Relayed))
+                Ok(Vouched::By(RouteKind::Relayed))
             }
             Finding::Doubt(Doubt { cause: Cause::Fault, reply, says, .. }) => {
                 Ok(Vouched::Refused(self.refuse(11, reply, says)))
@@ -211,6 +211,6 @@ impl<'a> Walk<'a> {
 
 /// Who vouches for an unresolved recipient.
 enum Vouched {
-    By(Way),
+    By(RouteKind),
     Refused(Verdict),
 }

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::verdict::{Decision, Reason, Route, Verdict, Way};
+use super::verdict::{Decision, Reason, Route, RouteKind, Verdict};
 use crate::lookup::{Fresh, Kind, Lookup, Recipient};
 use crate::smtp::reply::{ROUTING_LOOP, Reply, USER_UNKNOWN};
 use crate::time::QueueTime;
@@ -177,11 +177,11 @@ impl KnownBy {
 
     /// The same where only the way is known that was decided.
     #[must_use]
-    pub fn by_way(way: Way) -> Self {
+    pub fn by_way(way: RouteKind) -> Self {
         match way {
-            Way::Resolved | Way::Redirected => Self::Directory,
-            Way::RelayedVerified => Self::VerifyWith,
-            Way::Relayed | Way::External => Self::Nobody,
+            RouteKind::Resolved | RouteKind::Redirected => Self::Directory,
+            RouteKind::RelayedVerified => Self::VerifyWith,
+            RouteKind::Relayed | RouteKind::External => Self::Nobody,
         }
     }
 }

@@ -193,7 +193,7 @@ mod tests {
     use crate::message::body::Beginning;
     use crate::message::header::examine;
     use crate::message::stamp::{NewStamp, sign};
-    use crate::routing::verdict::Way;
+    use crate::routing::verdict::RouteKind;
 
     const KEY: [u8; 32] = [7; 32];
 
@@ -237,8 +237,12 @@ mod tests {
         ] {
             let address = address(recipient);
             let next_hop_domain = address.domain().clone();
-            let route =
-                Route { connector: connector.into(), rcpt_to: address.clone(), next_hop_domain, way: Way::Relayed };
+            let route = Route {
+                connector: connector.into(),
+                rcpt_to: address.clone(),
+                next_hop_domain,
+                way: RouteKind::Relayed,
+            };
             let at = UnixTime(received_at);
             assert_eq!(stamped(&keys(), &seen.valid, &address, &route, at), looped, "{recipient} {connector} {at:?}");
         }

@@ -17,7 +17,7 @@ use super::doubt::{self, DOUBTED, Known, KnownBy, Refused};
 use super::first_refused::FirstRefused;
 use super::order::Slot;
 use super::ranks::{Rank, Ranks};
-use super::verdict::{Route, Way};
+use super::verdict::{Route, RouteKind};
 use crate::fast_map::FastMap;
 use crate::keyed_hash::{HashKey, keyed_hash};
 use crate::smtp::address::Address;
@@ -306,8 +306,8 @@ impl RecentlyGood {
 /// Whether no directory has the recipient of this way.
 fn is_unresolved(route: &Route) -> bool {
     match route.way {
-        Way::Relayed | Way::External => true,
-        Way::Resolved | Way::RelayedVerified | Way::Redirected => false,
+        RouteKind::Relayed | RouteKind::External => true,
+        RouteKind::Resolved | RouteKind::RelayedVerified | RouteKind::Redirected => false,
     }
 }
 

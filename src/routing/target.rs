@@ -2,7 +2,7 @@
 
 use super::accepted_domain::Accepted;
 use super::ask::Owner;
-use super::verdict::{Reason, Verdict, Way};
+use super::verdict::{Reason, RouteKind, Verdict};
 use super::walk::{Decided, Exit, Walk};
 use crate::smtp::address::Address;
 use crate::smtp::reply;
@@ -29,8 +29,10 @@ impl<'a> Walk<'a> {
         let own = owner.address.domain() == target.domain();
         if let Some(connector) = &owner.recipient.send_connector {
             let says = format!("its target is {target}: to {connector}, which the entry names");
-            return self
-                .out(owner, Exit { row: 8, connector, to: target.clone(), way: Way::Redirected, says: says.into() });
+            return self.out(
+                owner,
+                Exit { row: 8, connector, to: target.clone(), way: RouteKind::Redirected, says: says.into() },
+            );
         }
         let accepted = self.table.accepted.find(target.domain());
         let covering = match accepted {
@@ -46,15 +48,17 @@ impl<'a> Walk<'a> {
         };
         if let Some(connector) = covering {
             let says = format!("its target is {target}: to {connector} by its address space");
-            return self
-                .out(owner, Exit { row: 8, connector, to: target.clone(), way: Way::Redirected, says: says.into() });
+            return self.out(
+                owner,
+                Exit { row: 8, connector, to: target.clone(), way: RouteKind::Redirected, says: says.into() },
+            );
         }
         let Some((connector, why)) = owner.connector(domain) else {
             return Ok(Followed::Verdict(self.no_connector(8, domain)));
         };
         let says =
             format!("its target is {target}, which no address space covers: to {connector}, {why}, which forwards it");
-        self.leave(Exit { row: 8, connector, to: owner.address, way: Way::Resolved, says: says.into() })
+        self.leave(Exit { row: 8, connector, to: owner.address, way: RouteKind::Resolved, says: says.into() })
             .map(Followed::Verdict)
     }
 

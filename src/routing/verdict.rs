@@ -71,7 +71,7 @@ pub struct Route {
     /// The domain whose MX is asked where the connector goes by the recipient's MX.
     pub next_hop_domain: Domain,
     /// What kind of way it is.
-    pub way: Way,
+    pub way: RouteKind,
 }
 
 impl Route {
@@ -85,7 +85,7 @@ impl Route {
 /// What kind of way a route is: the `verdict` label of `recipients_total`, and who vouches for the recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Way {
+pub enum RouteKind {
     /// The directory has it: delivered.
     Resolved,
     /// Unresolved, of a shared domain: relayed to the other organisation.
@@ -98,7 +98,7 @@ pub enum Way {
     External,
 }
 
-impl Way {
+impl RouteKind {
     /// The label of `recipients_total{verdict}`.
     #[must_use]
     pub fn label(self) -> &'static str {

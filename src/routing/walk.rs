@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::accepted_domain::Accepted;
 use super::loops::same_organization;
 use super::table::Table;
-use super::verdict::{Answers, Reason, Route, Says, Verdict, Way};
+use super::verdict::{Answers, Reason, Route, RouteKind, Says, Verdict};
 use crate::lookup::{Freshness, Question};
 use crate::smtp::address::Address;
 use crate::smtp::envelope::Origin;
@@ -41,7 +41,7 @@ pub(super) struct Exit<'a> {
     pub(super) connector: &'a Arc<str>,
     /// The address it goes to: the last target that was followed, if any.
     pub(super) to: Address,
-    pub(super) way: Way,
+    pub(super) way: RouteKind,
     /// Why.
     pub(super) says: Says,
 }
@@ -118,16 +118,16 @@ impl<'a> Walk<'a> {
     pub(super) fn postmaster(&mut self, row: u8, to: &Address, domain: &Accepted<'a>) -> Decided<Verdict> {
         let Some(connector) = domain.deliver_to else { return Ok(self.no_connector(row, domain)) };
         let says = format!("postmaster is always accepted: to {connector}, `deliver_to` of {}", domain.pattern);
-        self.leave(Exit { row, connector, to: to.clone(), way: Way::Resolved, says: says.into() })
+        self.leave(Exit { row, connector, to: to.clone(), way: RouteKind::Resolved, says: says.into() })
     }
 
     /// The way to an address through a connector; a target that was followed makes it a redirected one.
-    fn route(&self, connector: &Arc<str>, to: &Address, way: Way) -> Route {
+    fn route(&self, connector: &Arc<str>, to: &Address, way: RouteKind) -> Route {
         Route {
             connector: connector.clone(),
             rcpt_to: self.carried(connector, to),
             next_hop_domain: to.domain().clone(),
-            way: if self.followed.is_empty() { way } else { Way::Redirected },
+            way: if self.followed.is_empty() { way } else { RouteKind::Redirected },
         }
     }
 }

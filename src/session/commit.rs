@@ -16,7 +16,7 @@ use crate::delivery::outcome::{Class, Outcome as Answer};
 use crate::message::queue_id::QueueId;
 use crate::message::stamp::Stamp;
 use crate::report::{self, Action, Made, Reported};
-use crate::routing::verdict::Way;
+use crate::routing::verdict::RouteKind;
 use crate::smtp::envelope::{ChosenBy, Origin};
 use crate::smtp::reply::{self, Reply};
 use crate::spool::condition::Condition;
@@ -335,8 +335,8 @@ fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Ke
     services.trace.record(&Event { detail, ..event(What::Received) });
     for (at, (recipient, fate)) in transaction.recipients.iter().zip(&kept.fates).enumerate() {
         let what = match recipient.route.way {
-            Way::Resolved | Way::Redirected => What::Resolved,
-            Way::Relayed | Way::RelayedVerified | Way::External => What::Relayed,
+            RouteKind::Resolved | RouteKind::Redirected => What::Resolved,
+            RouteKind::Relayed | RouteKind::RelayedVerified | RouteKind::External => What::Relayed,
         };
         let about = |what, detail| Event {
             recipient: recipient.rcpt.address.as_str().into(),

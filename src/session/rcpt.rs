@@ -18,7 +18,7 @@ use crate::delivery::unknown::Judged;
 use crate::delivery::unreachable::Unreachable;
 use crate::pressure::held::cost;
 use crate::routing::doubt::{Believed, Doubt, Followed, KnownBy, Refused};
-use crate::routing::verdict::{Decision, Reason, Route, Verdict, Way};
+use crate::routing::verdict::{Decision, Reason, Route, RouteKind, Verdict};
 use crate::smtp::envelope::RcptTo;
 use crate::smtp::reply::{self, Reply};
 use crate::strangers::sums::Kind;
@@ -233,8 +233,8 @@ impl Transaction {
                 services.memory.everybody().message(&route.connector, self.source());
             }
             let vouched = match route.way {
-                Way::Resolved | Way::Redirected | Way::RelayedVerified => true,
-                Way::Relayed | Way::External => {
+                RouteKind::Resolved | RouteKind::Redirected | RouteKind::RelayedVerified => true,
+                RouteKind::Relayed | RouteKind::External => {
                     self.recently_good(services, |good, now| good.is_good(&rcpt.address, now))
                 }
             };

@@ -15,7 +15,7 @@ use crate::formats::Format;
 use crate::message::header::Identity;
 use crate::message::queue_id::QueueId;
 use crate::message::stamp::Stamp;
-use crate::routing::verdict::{Route, Way};
+use crate::routing::verdict::{Route, RouteKind};
 use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::domain::Domain;
 use crate::smtp::envelope::{Body, ChosenBy, Notify, Origin, RcptTo, Relay, Ret, Sender, Spoke};
@@ -34,7 +34,7 @@ fn address(text: &str) -> Address {
     Address::parse(text).unwrap()
 }
 
-fn route(connector: &str, way: Way) -> Route {
+fn route(connector: &str, way: RouteKind) -> Route {
     let next_hop_domain = Domain::parse("contoso.com").unwrap();
     Route { connector: connector.into(), rcpt_to: address("anna@exchange.contoso.com"), next_hop_domain, way }
 }
@@ -75,7 +75,13 @@ fn states(format: u16) -> Vec<RecipientState> {
 }
 
 fn queued(at: usize, state: RecipientState) -> Queued {
-    let ways = [Way::Resolved, Way::Relayed, Way::RelayedVerified, Way::Redirected, Way::External];
+    let ways = [
+        RouteKind::Resolved,
+        RouteKind::Relayed,
+        RouteKind::RelayedVerified,
+        RouteKind::Redirected,
+        RouteKind::External,
+    ];
     let on = Notify::On { success: true, failure: true, delay: false };
     let notify = [None, Some(Notify::Never), Some(on)][at % 3];
     let orcpt = (at == 1).then(|| "rfc822;Anna@contoso.com".into());
@@ -146,7 +152,7 @@ pub(crate) fn entries(format: u16) -> [Entry; 2] {
         },
         content: Content { size: 300_000, message_id: String::new(), ..content },
         stamps: Vec::new(),
-        recipients: vec![Queued { rcpt, route: route("internet", Way::External), state: due }],
+        recipients: vec![Queued { rcpt, route: route("internet", RouteKind::External), state: due }],
     };
     [first, second]
 }
@@ -160,7 +166,7 @@ fn records(format: u16) -> [Logged<'static>; 2] {
         Statement { entry: Cow::Owned(first), content: Held::Here { length, sum: crc32c::crc32c(CONTENT) } },
         Statement { entry: Cow::Owned(second), content: Held::File { folder: 3, sum } },
     ];
-    let route = |recipient| (recipient == 1).then(|| route("secondary", Way::Relayed));
+    let route = |recipient| (recipient == 1).then(|| route("secondary", RouteKind::Relayed));
     let change = |(recipient, state)| Change { id: IDS[0], recipient, state, route: route(recipient) };
     let changes: Vec<_> = (0..).zip(states(format)).map(change).collect();
     [Logged { accepted, changes: Vec::new().into() }, Logged { accepted: Vec::new(), changes: changes.into() }]

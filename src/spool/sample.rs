@@ -4,7 +4,7 @@ use super::entry::{Content, Entry, Queued, RecipientState};
 use super::header::{FORMAT, Header};
 use crate::message::header::Identity;
 use crate::message::queue_id::QueueId;
-use crate::routing::verdict::{Route, Way};
+use crate::routing::verdict::{Route, RouteKind};
 use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::envelope::{Body, Origin, RcptTo, Sender};
 use crate::time::{QueueTime, UnixTime};
@@ -15,7 +15,7 @@ pub(super) fn entry(id: QueueId, size: u64) -> Entry {
         let address = Address::parse(address).unwrap();
         let next_hop_domain = address.domain().clone();
         let route =
-            Route { connector: "exchange".into(), rcpt_to: address.clone(), next_hop_domain, way: Way::Resolved };
+            Route { connector: "exchange".into(), rcpt_to: address.clone(), next_hop_domain, way: RouteKind::Resolved };
         Queued { rcpt: RcptTo { address, notify: None, orcpt: None }, route, state: RecipientState::due(UnixTime(5)) }
     };
     let identity = Identity { message_id: true, date: true, from: true, digest: [1; 16], id_and_date: [2; 16] };

@@ -21,7 +21,7 @@ use fingerpost::resolve::Resolver;
 use fingerpost::routing::doubt::{KnownBy, Refused};
 use fingerpost::routing::recently_good::RecentlyGood;
 use fingerpost::routing::relay_memory::RelayMemory;
-use fingerpost::routing::verdict::{Route, Way};
+use fingerpost::routing::verdict::{Route, RouteKind};
 use fingerpost::smtp::address::{Address, ReversePath};
 use fingerpost::smtp::envelope::{Body, Notify, Origin, RcptTo, Relay, Ret, Sender};
 use fingerpost::smtp::reply::USER_UNKNOWN;
@@ -195,7 +195,7 @@ impl House {
                 connector: (*connector).into(),
                 next_hop_domain: address.domain().clone(),
                 rcpt_to: address.clone(),
-                way: Way::Resolved,
+                way: RouteKind::Resolved,
             };
             Queued { rcpt: RcptTo { address, notify: *notify, orcpt: None }, route, state: state.clone() }
         };

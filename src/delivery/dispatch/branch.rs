@@ -55,7 +55,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::routing::verdict::Way;
+    use crate::routing::verdict::RouteKind;
     use crate::smtp::address::Address;
     use crate::smtp::envelope::RcptTo;
     use crate::spool::entry::RecipientState;
@@ -67,7 +67,7 @@ mod tests {
             connector: connector.into(),
             next_hop_domain: address.domain().clone(),
             rcpt_to: address.clone(),
-            way: Way::External,
+            way: RouteKind::External,
         };
         Queued { rcpt: RcptTo { address, notify: None, orcpt: None }, route, state: RecipientState::due(UnixTime(0)) }
     }

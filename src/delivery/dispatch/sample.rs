@@ -2,7 +2,7 @@
 
 use crate::message::header::Identity;
 use crate::message::queue_id::QueueId;
-use crate::routing::verdict::{Route, Way};
+use crate::routing::verdict::{Route, RouteKind};
 use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::envelope::{Body, Origin, RcptTo, Relay, Sender};
 use crate::spool::entry::{Content, Entry, Queued, RecipientState};
@@ -12,7 +12,7 @@ use crate::time::{QueueTime, UnixTime};
 pub(super) fn route(address: &str, connector: &str) -> Route {
     let address = Address::parse(address).unwrap();
     let next_hop_domain = address.domain().clone();
-    Route { connector: connector.into(), rcpt_to: address, next_hop_domain, way: Way::Resolved }
+    Route { connector: connector.into(), rcpt_to: address, next_hop_domain, way: RouteKind::Resolved }
 }
 
 /// A report about a message from a stranger, or from an organisation of ours.

@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::{self, Reading};
 use super::follow::{Doubted, Request};
+use super::health::DirectoryHealth;
 use super::oddities::Oddities;
-use super::pulse::Pulse;
 use super::shown::{By, Shown};
 use super::supervisor::State;
 use super::{AT_LEAST, Snapshot};
@@ -34,7 +34,7 @@ pub(super) struct Asker {
     pub(super) shares: Arc<Shares>,
     pub(super) logins: Semaphore,
     pub(super) states: watch::Receiver<State>,
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) pulse: Arc<DirectoryHealth>,
     pub(super) metrics: Metrics,
     /// Answers from memory: a look-up of its series for each would cost more than the answer.
     pub(super) cached: IntCounter,

@@ -16,7 +16,7 @@ use tokio::task::JoinError;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::gate::Gate;
+use super::backpressure::Backpressure;
 use super::handshake;
 use super::search::Failure;
 use super::server::{Security, Server};
@@ -32,7 +32,7 @@ pub(super) struct Connection {
     pub(super) server: Arc<Server>,
     ldap: Ldap,
     /// Holds the library back.
-    pub(super) gate: Arc<Gate>,
+    pub(super) gate: Arc<Backpressure>,
     end: OnceLock<End>,
     condemned: Notify,
     answered: Mutex<Instant>,
@@ -86,7 +86,7 @@ impl Credentials<'_> {
 /// Connects, and is bound as nobody. The caller sets the time limit.
 pub(super) async fn open(server: &Arc<Server>, config: &LdapConfig, generation: u64) -> Result<Link, Failure> {
     let (connection, ldap) = connect(server, config).await?;
-    let gate = Arc::<Gate>::default();
+    let gate = Arc::<Backpressure>::default();
     let shared = Arc::clone(&gate);
     let driver = AbortOnDropHandle::new(tokio::spawn(async move { shared.drive(connection.drive()).await }));
     let now = Instant::now();

@@ -17,17 +17,17 @@ pub use self::requests::Refreshed;
 use self::requests::Waiting;
 pub(super) use self::requests::{Doubted, Refresh, Request};
 use super::connection::{Connection, End};
-use super::pulse::Pulse;
+use super::full_read::{self, Filling};
+use super::health::DirectoryHealth;
 use super::search::Failure;
 use super::supervisor::State;
-use super::whole::{self, Filling};
 use crate::config::{LdapConfig, SnapshotConfig};
 use crate::directory::snapshot::Snapshot;
 use crate::directory::snapshot::position::Position;
 
-mod numbered;
+mod usn_changed;
 mod requests;
-mod streamed;
+mod syncrepl;
 
 /// Pauses after failures in a row: doubled each time, up to the longest; a shorter one where a question shows whether the
 /// directory is well again, because a whole read that fails is dear.
@@ -56,7 +56,7 @@ pub(super) struct Keeper {
     pub(super) kept: SnapshotConfig,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) states: watch::Receiver<State>,
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) pulse: Arc<DirectoryHealth>,
     pub(super) requests: tokio::sync::Mutex<mpsc::Receiver<Request>>,
     /// How many entries a read under way has so far.
     pub(super) progress: Arc<AtomicUsize>,
@@ -169,7 +169,7 @@ impl Keeper {
 
     /// The same, by the best way that the server has.
     async fn follow_best(&self, connection: &Arc<Connection>, waiting: &mut Option<Waiting>) -> Result<Ended, Failure> {
-        let root = whole::in_time(&self.config, connection.root()).await?;
+        let root = full_read::in_time(&self.config, connection.root()).await?;
         let name = &*self.name;
         if let Some(numbers) = root.numbers {
             if connection.shows_numbers(&self.config).await? {
@@ -240,7 +240,7 @@ impl Keeper {
     ) -> Result<(), Failure> {
         self.ask_probe(connection).await?;
         let filling = Filling::begin(&self.snapshot, &self.progress).await?;
-        let outcome = whole::read(connection, &self.config, filling, position).await?;
+        let outcome = full_read::read(connection, &self.config, filling, position).await?;
         self.answer(waiting.take(), Ok(outcome));
         self.succeeded();
         Ok(())
@@ -248,10 +248,10 @@ impl Keeper {
 
     /// Reads entries again that may not be what they were known to be. One that cannot be read tells nothing.
     async fn look(&self, connection: &Connection, doubted: &Doubted) -> Result<(), Failure> {
-        let (attributes, disabled) = (whole::with_id(&self.config), super::answer::disabled_accounts(&self.config));
+        let (attributes, disabled) = (full_read::with_id(&self.config), super::answer::disabled_accounts(&self.config));
         let mut changes = Vec::new();
         for suspect in self.snapshot.suspects(&doubted.key, &doubted.live) {
-            match whole::in_time(&self.config, connection.entry(&suspect.dn, &attributes)).await {
+            match full_read::in_time(&self.config, connection.entry(&suspect.dn, &attributes)).await {
                 Ok(entry) => {
                     let now = entry.map(|entry| self.config.profile.know(&entry, disabled));
                     changes.extend(suspect.compared_with(now));
@@ -261,7 +261,7 @@ impl Keeper {
             }
         }
         let snapshot = Arc::clone(&self.snapshot);
-        whole::blocking(move || snapshot.corrected(changes)).await?;
+        full_read::blocking(move || snapshot.corrected(changes)).await?;
         Ok(())
     }
 

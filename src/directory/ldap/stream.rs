@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::answer;
+use super::backpressure::Taker;
 use super::connection::Connection;
-use super::gate::Taker;
 use super::search::{self, Failure};
 use crate::config::LdapConfig;
 use crate::directory::known::{Id, Known};

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::connection::{self, Connection, End, Link};
+use super::health::DirectoryHealth;
 use super::opener::Opener;
-use super::pulse::Pulse;
 use super::search::Failure;
 use super::server::Server;
 
@@ -52,7 +52,7 @@ pub(super) struct Supervisor {
     timeout: Duration,
     opener: Arc<Opener>,
     states: watch::Sender<State>,
-    pulse: Arc<Pulse>,
+    pulse: Arc<DirectoryHealth>,
 }
 
 /// Why no server could be connected to.
@@ -79,7 +79,7 @@ impl Supervisor {
         name: Arc<str>,
         timeout: Duration,
         opener: Arc<Opener>,
-        pulse: Arc<Pulse>,
+        pulse: Arc<DirectoryHealth>,
     ) -> (Self, watch::Receiver<State>) {
         let (states, receiver) = watch::channel(State::Connecting(None));
         (Self { name, timeout, opener, states, pulse }, receiver)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 use super::LdapDirectory;
-use super::holding::Holding;
+use super::change_hold::Holding;
 use super::search::Failure;
 use super::supervisor::State;
 

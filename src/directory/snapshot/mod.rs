@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::changes_file::ChangesFile;
-use self::contact::Contact;
+use self::freshness::SnapshotFreshness;
 use self::journal::Journal;
 use self::kept::Kept;
 use self::position::Position;
@@ -30,7 +30,7 @@ use crate::time::UnixTime;
 use arc_swap::ArcSwapOption;
 
 pub mod changes_file;
-mod contact;
+mod freshness;
 pub mod guard;
 mod journal;
 pub mod kept;
@@ -62,7 +62,7 @@ pub struct Snapshot {
     of: Id,
     empty: Served,
     served: ArcSwapOption<Served>,
-    contact: Mutex<Contact>,
+    contact: Mutex<SnapshotFreshness>,
     /// The file in use; `None`: there is none yet.
     journal: Mutex<Option<Journal>>,
     /// Who makes the next of what is served.
@@ -149,7 +149,7 @@ impl Snapshot {
                 let served = self.empty.clone().resumed(loaded.view, kept);
                 telling::tell_resumed(name, &served);
                 self.served.store(Some(served.into()));
-                *self.contact() = Contact::saved(position, (loaded.at.of_day(), instant()), whole);
+                *self.contact() = SnapshotFreshness::saved(position, (loaded.at.of_day(), instant()), whole);
                 *self.journal() = Some(journal);
             }
             Err(error) => tracing::warn!(
@@ -370,7 +370,7 @@ impl Snapshot {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn contact(&self) -> MutexGuard<'_, Contact> {
+    fn contact(&self) -> MutexGuard<'_, SnapshotFreshness> {
         self.contact.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

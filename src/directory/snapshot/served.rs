@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use self::held::Held;
 use super::kept::{Holding, Kept};
-use super::view::{Change, View, Way};
+use super::view::{Change, Destination, View};
 use super::window::Window;
 use crate::config::HoldChanges;
 use crate::directory::conflicts::Listed;
@@ -135,11 +135,11 @@ impl Served {
         }
         let (way, latest) = (self.current.way(key), held.view.way(key));
         match self.current.lookup(key) {
-            _ if way == Way::Nowhere => held.view.lookup(key),
+            _ if way == Destination::Nowhere => held.view.lookup(key),
             Lookup::Found(recipient) if !self.rules.same(way, latest) => {
                 let since = held.since_of(key);
                 let now = match latest {
-                    Way::Doubtful => "what the directory has now is unclear".to_owned(),
+                    Destination::Doubtful => "what the directory has now is unclear".to_owned(),
                     latest => format!("the directory has {latest} now"),
                 };
                 let rule = format!("{}; held since {since}: {now}", recipient.rule);
@@ -171,11 +171,11 @@ impl Served {
     #[must_use]
     pub fn differs(&self, key: &str, live: &Lookup) -> bool {
         let live = match live {
-            Lookup::NotFound => Way::Nowhere,
-            Lookup::Found(recipient) if recipient.kind == Kind::NoMailbox => Way::Nowhere,
+            Lookup::NotFound => Destination::Nowhere,
+            Lookup::Found(recipient) if recipient.kind == Kind::NoMailbox => Destination::Nowhere,
             Lookup::Found(recipient) => match &recipient.target {
-                Some(target) => Way::Target(target.as_str()),
-                None => Way::Here(recipient.mail_server.as_deref()),
+                Some(target) => Destination::Target(target.as_str()),
+                None => Destination::Here(recipient.mail_server.as_deref()),
             },
             Lookup::Ambiguous(_) | Lookup::Unavailable(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_) => {
                 return false;
@@ -219,11 +219,11 @@ fn withheld(lookup: Lookup, connector: &str) -> Lookup {
 
 impl Rules {
     /// Whether both are the same way for mail: a server counts as far as `mailbox_servers` tells them apart.
-    fn same(&self, old: Way<'_>, new: Way<'_>) -> bool {
+    fn same(&self, old: Destination<'_>, new: Destination<'_>) -> bool {
         let connector = |server: Option<&str>| self.servers.get(server?);
         match (old, new) {
-            (Way::Here(old), Way::Here(new)) => connector(old) == connector(new),
-            (Way::Target(old), Way::Target(new)) => old.eq_ignore_ascii_case(new),
+            (Destination::Here(old), Destination::Here(new)) => connector(old) == connector(new),
+            (Destination::Target(old), Destination::Target(new)) => old.eq_ignore_ascii_case(new),
             (old, new) => old == new,
         }
     }

@@ -67,7 +67,7 @@ impl Owner<'_> {
 
 /// Where mail for an address goes, as far as the directory says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way<'a> {
+pub enum Destination<'a> {
     /// Nobody has it, or an entry with neither mailbox nor target.
     Nowhere,
     /// It has a mailbox here, on that server.
@@ -78,7 +78,7 @@ pub enum Way<'a> {
     Doubtful,
 }
 
-impl fmt::Display for Way<'_> {
+impl fmt::Display for Destination<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nowhere => f.write_str("nobody"),
@@ -131,18 +131,18 @@ impl View {
 
     /// Where mail for the address with that key goes.
     #[must_use]
-    pub fn way(&self, key: &str) -> Way<'_> {
+    pub fn way(&self, key: &str) -> Destination<'_> {
         let means = match self.owners(key).as_slice() {
-            [] => return Way::Nowhere,
+            [] => return Destination::Nowhere,
             [Owner::InTable(entry)] => self.table.means(*entry),
             [Owner::Changed(known)] => means(known),
-            _ => return Way::Doubtful,
+            _ => return Destination::Doubtful,
         };
         match means {
-            Means::Unclear => Way::Doubtful,
-            Means::Clear { kind: Kind::NoMailbox, .. } => Way::Nowhere,
-            Means::Clear { target: Some(target), .. } => Way::Target(target),
-            Means::Clear { target: None, mail_server, .. } => Way::Here(mail_server),
+            Means::Unclear => Destination::Doubtful,
+            Means::Clear { kind: Kind::NoMailbox, .. } => Destination::Nowhere,
+            Means::Clear { target: Some(target), .. } => Destination::Target(target),
+            Means::Clear { target: None, mail_server, .. } => Destination::Here(mail_server),
         }
     }
 

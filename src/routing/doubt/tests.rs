@@ -20,7 +20,7 @@ fn address(text: &str) -> Address {
     Address::parse(text).unwrap()
 }
 
-fn route(connector: &str, rcpt_to: &str, way: Way) -> Route {
+fn route(connector: &str, rcpt_to: &str, way: RouteKind) -> Route {
     let rcpt_to = address(rcpt_to);
     Route { connector: connector.into(), next_hop_domain: rcpt_to.domain().clone(), rcpt_to, way }
 }
@@ -55,12 +55,12 @@ fn somebody(known: &Known) -> bool {
 
 #[test]
 fn what_a_next_hop_calls_unknown() {
-    let old = route("primary", "bob@contoso.com", Way::Resolved);
-    let same = Route { way: Way::Relayed, ..old.clone() };
+    let old = route("primary", "bob@contoso.com", RouteKind::Resolved);
+    let same = Route { way: RouteKind::Relayed, ..old.clone() };
     let others = [
-        route("secondary", "bob@contoso.com", Way::Relayed),
-        route("primary", "robert@contoso.com", Way::Redirected),
-        route("cloud", "bob@contoso.net", Way::Redirected),
+        route("secondary", "bob@contoso.com", RouteKind::Relayed),
+        route("primary", "robert@contoso.com", RouteKind::Redirected),
+        route("cloud", "bob@contoso.net", RouteKind::Redirected),
     ];
     let accept = |route: &Route| Verdict::Accept(route.clone());
     for known in all_known() {
@@ -129,7 +129,7 @@ fn what_our_own_decision_refuses() {
 /// The cases that the field has seen, in words.
 #[test]
 fn the_cases_of_the_field() {
-    let old = route("primary", "bob@contoso.com", Way::Resolved);
+    let old = route("primary", "bob@contoso.com", RouteKind::Resolved);
     let live = Verdict::Accept(old.clone());
     let hop = Refused::ByHop { route: &old, followed: Followed::NotYet, live: &live };
     let (unknown, looped) = (USER_UNKNOWN, ROUTING_LOOP);
@@ -200,29 +200,29 @@ fn who_says_so_is_read_from_the_decision() {
     let live = Fresh::Live;
     let row = Reason::Row { row: 9, says: Says::Words("words".to_owned()) };
     for (name, verdict, reasons, expected) in [
-        ("resolved", accept(Way::Resolved), vec![said(tagged, mailbox(), live)], KnownBy::Directory),
+        ("resolved", accept(RouteKind::Resolved), vec![said(tagged, mailbox(), live)], KnownBy::Directory),
         (
             "resolved without its tag",
-            accept(Way::Resolved),
+            accept(RouteKind::Resolved),
             vec![said(tagged, Lookup::NotFound, live), said(bob, mailbox(), live)],
             KnownBy::DirectoryWithoutTag,
         ),
-        ("postmaster", accept(Way::Resolved), vec![said(tagged, Lookup::NotFound, live)], KnownBy::Directory),
+        ("postmaster", accept(RouteKind::Resolved), vec![said(tagged, Lookup::NotFound, live)], KnownBy::Directory),
         (
             "redirected to somebody who is found as well",
-            accept(Way::Redirected),
+            accept(RouteKind::Redirected),
             vec![said(tagged, user(), live), said("b@contoso.net", mailbox(), live)],
             KnownBy::Directory,
         ),
         (
             "the second directory",
-            accept(Way::Resolved),
+            accept(RouteKind::Resolved),
             vec![said(tagged, found(Kind::NoMailbox, None), live), said(tagged, mailbox(), live)],
             KnownBy::Directory,
         ),
-        ("verified", accept(Way::RelayedVerified), vec![said(tagged, mailbox(), live)], KnownBy::VerifyWith),
-        ("relayed", accept(Way::Relayed), vec![said(tagged, Lookup::NotFound, live)], KnownBy::Nobody),
-        ("external", accept(Way::External), vec![], KnownBy::Nobody),
+        ("verified", accept(RouteKind::RelayedVerified), vec![said(tagged, mailbox(), live)], KnownBy::VerifyWith),
+        ("relayed", accept(RouteKind::Relayed), vec![said(tagged, Lookup::NotFound, live)], KnownBy::Nobody),
+        ("external", accept(RouteKind::External), vec![], KnownBy::Nobody),
         ("refused", refuse(), vec![said(tagged, Lookup::NotFound, live), row.clone()], KnownBy::Nobody),
         ("its target is refused", refuse(), vec![said(tagged, user(), live), row.clone()], KnownBy::Directory),
         (

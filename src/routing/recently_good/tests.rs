@@ -163,7 +163,7 @@ fn since_when_an_address_is_good_outlives_a_restart() {
 #[test]
 fn whom_a_directory_has_is_doubted_for_an_hour_however_long_ago_the_mail() {
     let mut good = RecentlyGood::new(KEY);
-    let (new, route) = (address("new@contoso.com"), route("primary", Way::Resolved));
+    let (new, route) = (address("new@contoso.com"), route("primary", RouteKind::Resolved));
     let live = Verdict::Accept(route.clone());
     let refused = Refused::ByHop { route: &route, followed: Followed::NotYet, live: &live };
     let believed = doubt::Doubt::Believe(Believed::NextHop);
@@ -220,7 +220,7 @@ fn all_tags_of_an_entry_are_one_and_the_plain_address_another() {
 
 #[test]
 fn only_what_is_about_who_exists_and_vouched_for_is_noted() {
-    let other = route("secondary", Way::Relayed);
+    let other = route("secondary", RouteKind::Relayed);
     let noted = |doubt: &doubt::Doubt, by| {
         let (mut good, bob) = bob();
         let known = good.known(&bob, by, at(1));
@@ -240,7 +240,7 @@ fn only_what_is_about_who_exists_and_vouched_for_is_noted() {
     }
 }
 
-fn route(connector: &str, way: Way) -> Route {
+fn route(connector: &str, way: RouteKind) -> Route {
     let rcpt_to = address("bob@contoso.com");
     Route { connector: connector.into(), next_hop_domain: rcpt_to.domain().clone(), rcpt_to, way }
 }
@@ -249,8 +249,14 @@ fn route(connector: &str, way: Way) -> Route {
 fn unresolved_addresses_refused_at_the_dot_are_refused_at_rcpt_for_ten_minutes() {
     let guess = address("guess@contoso.com");
     let minutes = |minutes: u64| at(60 * minutes);
-    for way in [Way::Relayed, Way::External, Way::Resolved, Way::RelayedVerified, Way::Redirected] {
-        let unresolved = matches!(way, Way::Relayed | Way::External);
+    for way in [
+        RouteKind::Relayed,
+        RouteKind::External,
+        RouteKind::Resolved,
+        RouteKind::RelayedVerified,
+        RouteKind::Redirected,
+    ] {
+        let unresolved = matches!(way, RouteKind::Relayed | RouteKind::External);
         let mut good = RecentlyGood::new(KEY);
         good.refused_at_dot(&guess, &route("secondary", way), at(0));
         for (who, connector, now, expected) in [
@@ -264,7 +270,7 @@ fn unresolved_addresses_refused_at_the_dot_are_refused_at_rcpt_for_ten_minutes()
             assert_eq!(told, expected, "{way:?}: {who} by {connector} at {now:?}");
         }
         // Whoever is found since is not concerned, and who is accepted not any more.
-        assert!(!good.is_refused_at_dot(&guess, &route("secondary", Way::Resolved), at(1)));
+        assert!(!good.is_refused_at_dot(&guess, &route("secondary", RouteKind::Resolved), at(1)));
         good.accepted(&guess, "secondary", at(1));
         assert!(!good.is_refused_at_dot(&guess, &route("secondary", way), at(1)), "{way:?}");
         assert_eq!(good.refused_at_dot.len(), 0);
@@ -275,7 +281,7 @@ fn unresolved_addresses_refused_at_the_dot_are_refused_at_rcpt_for_ten_minutes()
 fn refused_addresses_are_bounded_and_the_oldest_go() {
     let mut good = RecentlyGood::new(KEY);
     let known = good.known(&numbered(0), KnownBy::Directory, at(0));
-    let relayed = route("secondary", Way::Relayed);
+    let relayed = route("secondary", RouteKind::Relayed);
     for n in 0..=REFUSED {
         good.note_doubt(&numbered(n), &known, &doubt::Doubt::Temporary, at(n as u64 / 100));
     }

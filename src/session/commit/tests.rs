@@ -98,7 +98,7 @@ pub(in crate::session) fn transaction(services: &Services, recipients: &[&str]) 
             connector: "exchange".into(),
             rcpt_to: address.clone(),
             next_hop_domain: address.domain().clone(),
-            way: Way::Resolved,
+            way: RouteKind::Resolved,
         };
         Accepted {
             number,

@@ -124,8 +124,9 @@ impl Ground {
             // fault began may show once more that it can.
             let mut since = None;
             wait_until(&format!("{name}: it is noticed"), TEN, || {
+                let asked = Instant::now();
                 let noticed = ask(server, &self.names.of(Whom::Unknown)).0.0 == 451;
-                since = noticed.then(|| since.unwrap_or_else(Instant::now));
+                since = noticed.then(|| since.unwrap_or(asked));
                 since.is_some_and(|since| since.elapsed() > Duration::from_millis(1500))
             });
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use fingerpost::message::header::Identity;
 use fingerpost::message::queue_id::QueueId;
 use fingerpost::metrics::Metrics;
-use fingerpost::routing::verdict::{Route, Way};
+use fingerpost::routing::verdict::{Route, RouteKind};
 use fingerpost::smtp::address::{Address, ReversePath};
 use fingerpost::smtp::domain::Domain;
 use fingerpost::smtp::envelope::{Body, Origin, RcptTo, Sender};
@@ -66,7 +66,7 @@ pub(crate) fn entry(id: QueueId, size: u64, recipients: usize) -> Entry {
             connector: "exchange".into(),
             rcpt_to: address(n),
             next_hop_domain: Domain::parse("contoso.com").unwrap(),
-            way: Way::Resolved,
+            way: RouteKind::Resolved,
         },
         state: RecipientState::due(UnixTime(1_800_000_000)),
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Failure, Keeper, whole};
+use super::{Failure, Keeper, full_read};
 use crate::directory::snapshot::Accept;
 use crate::directory::snapshot::served::Outcome;
 use crate::lookup::Lookup;
@@ -72,7 +72,7 @@ impl Keeper {
         let snapshot = Arc::clone(&self.snapshot);
         let accepted = match accept {
             Accept::No => 0,
-            accept @ (Accept::Yes | Accept::Only(_)) => whole::blocking(move || snapshot.accept(&accept)).await?,
+            accept @ (Accept::Yes | Accept::Only(_)) => full_read::blocking(move || snapshot.accept(&accept)).await?,
         };
         Ok(Some(Waiting { done, accepted }))
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Served;
 use crate::directory::known::Id;
-use crate::directory::snapshot::view::{View, Way};
+use crate::directory::snapshot::view::{Destination, View};
 use crate::directory::snapshot::window::Window;
 use crate::fast_map::{FastMap, FastSet};
 use crate::lookup::Lookup;
@@ -106,7 +106,7 @@ impl Served {
     pub fn held_list(&self) -> HeldList {
         let Some(held) = &self.held else { return HeldList::default() };
         let mut addresses = Vec::new();
-        let row = |key: &str, from: Way<'_>, to: Way<'_>, why: String| HeldAddress {
+        let row = |key: &str, from: Destination<'_>, to: Destination<'_>, why: String| HeldAddress {
             address: key.to_owned(),
             from: from.to_string(),
             to: to.to_string(),
@@ -116,13 +116,13 @@ impl Served {
         };
         self.current.each_key(&mut |key| {
             let (from, to) = (self.current.way(key), held.view.way(key));
-            if !matches!(from, Way::Nowhere | Way::Doubtful) && !self.rules.same(from, to) {
+            if !matches!(from, Destination::Nowhere | Destination::Doubtful) && !self.rules.same(from, to) {
                 addresses.push(row(key, from, to, why(to, &held.view.lookup(key))));
             }
         });
         for (key, connector) in &held.withheld {
             let why = format!("new here; the last mail for it was accepted by {connector}");
-            addresses.push(row(key, Way::Nowhere, held.view.way(key), why));
+            addresses.push(row(key, Destination::Nowhere, held.view.way(key), why));
         }
         let before = held.stayed.before(&self.current);
         for undo in held.stayed.undos() {
@@ -139,12 +139,12 @@ impl Served {
     }
 }
 
-fn why(to: Way<'_>, latest: &Lookup) -> String {
+fn why(to: Destination<'_>, latest: &Lookup) -> String {
     match (to, latest) {
-        (Way::Nowhere, _) => "taken away".to_owned(),
-        (Way::Here(_) | Way::Target(_), _) => "turned".to_owned(),
-        (Way::Doubtful, Lookup::Ambiguous(entries)) => format!("{} entries have it now", entries.len()),
-        (Way::Doubtful, Lookup::Unavailable(why)) => why.to_string(),
-        (Way::Doubtful, _) => "its entry is unclear".to_owned(),
+        (Destination::Nowhere, _) => "taken away".to_owned(),
+        (Destination::Here(_) | Destination::Target(_), _) => "turned".to_owned(),
+        (Destination::Doubtful, Lookup::Ambiguous(entries)) => format!("{} entries have it now", entries.len()),
+        (Destination::Doubtful, Lookup::Unavailable(why)) => why.to_string(),
+        (Destination::Doubtful, _) => "its entry is unclear".to_owned(),
     }
 }

@@ -13,7 +13,7 @@ use crate::directory::expected::Announced;
 use crate::directory::known::{Claim, Id};
 use crate::directory::mail::Asked;
 use crate::directory::snapshot::guard::{is_unlimited, most};
-use crate::directory::snapshot::view::{Change, View, Way};
+use crate::directory::snapshot::view::{Change, Destination, View};
 use crate::directory::snapshot::window::Undo;
 use crate::fast_map::{FastMap, FastSet};
 use crate::time::{QueueTime, UnixTime};
@@ -173,7 +173,7 @@ impl Served {
     fn note(&mut self, view: &View, difference: Difference, now: Now<'_>) -> usize {
         let mut recipients: BTreeMap<Id, Vec<String>> = BTreeMap::new();
         for key in difference.keys {
-            let is_new = difference.new.contains(&key) && self.current.way(&key) == Way::Nowhere;
+            let is_new = difference.new.contains(&key) && self.current.way(&key) == Destination::Nowhere;
             if is_new || self.turns(&self.current, view, &key) {
                 let recipient = self.current.owner_ids(&key).chain(view.owner_ids(&key)).next();
                 if let Some(id) = recipient {
@@ -214,7 +214,8 @@ impl Served {
     fn stays(&self, undo: &Undo, before: &View, now: Now<'_>) -> bool {
         undo.keys.iter().any(|key| {
             let way = self.current.way(key);
-            let moved = matches!(way, Way::Here(_) | Way::Target(_)) && !self.rules.same(before.way(key), way);
+            let moved =
+                matches!(way, Destination::Here(_) | Destination::Target(_)) && !self.rules.same(before.way(key), way);
             moved && {
                 let answer = self.current.lookup(key);
                 now.mail.arrived(&Asked { directory: &self.rules.name, key, answer: &answer }, undo.at)
@@ -324,7 +325,7 @@ impl Served {
             self.expected.keys().flat_map(|key| from.owner_ids(key).chain(to.owner_ids(key))).collect();
         let owners = |key: &str| from.owner_ids(key).chain(to.owner_ids(key)).collect::<Vec<Id>>();
         let mut look = |key: &str| {
-            let is_new = from.way(key) == Way::Nowhere;
+            let is_new = from.way(key) == Destination::Nowhere;
             let served_by = if is_new { self.serves_elsewhere(to, key, now) } else { None };
             let is_turned = if is_new { served_by.is_some() } else { self.turns(from, to, key) };
             if !is_turned || (!announced.is_empty() && owners(key).iter().any(|id| announced.contains(id))) {
@@ -335,7 +336,7 @@ impl Served {
             let Some(served_by) = &served_by else { return see(Turned { key, recipient, served_by: None }) };
             // All his new addresses go one way.
             let claims = to.owned_by(key).into_iter().flat_map(|known| known.claims);
-            for claim in claims.filter(|claim| from.way(&claim.key) == Way::Nowhere) {
+            for claim in claims.filter(|claim| from.way(&claim.key) == Destination::Nowhere) {
                 see(Turned { key: &claim.key, recipient, served_by: Some(served_by) });
             }
         };
@@ -344,7 +345,7 @@ impl Served {
             Scope::All => {
                 from.each_key(&mut look);
                 to.each_key(&mut |key| {
-                    if from.way(key) == Way::Nowhere {
+                    if from.way(key) == Destination::Nowhere {
                         look(key);
                     }
                 });
@@ -356,7 +357,7 @@ impl Served {
     /// may become anything.
     fn turns(&self, from: &View, to: &View, key: &str) -> bool {
         match (from.way(key), to.way(key)) {
-            (Way::Nowhere | Way::Doubtful, _) => false,
+            (Destination::Nowhere | Destination::Doubtful, _) => false,
             (old, now) => !self.rules.same(old, now),
         }
     }
@@ -364,7 +365,7 @@ impl Served {
     /// The send connector of another organisation that accepted the last mail for an address, where its mail would go
     /// another way.
     fn serves_elsewhere(&self, to: &View, key: &str, now: Now<'_>) -> Option<Arc<str>> {
-        if !matches!(to.way(key), Way::Here(_) | Way::Target(_)) {
+        if !matches!(to.way(key), Destination::Here(_) | Destination::Target(_)) {
             return None;
         }
         let answer = to.lookup(key);

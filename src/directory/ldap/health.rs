@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 /// A new cause while the directory is down anyway is worth a line this often.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-pub(super) struct Pulse {
+pub(super) struct DirectoryHealth {
     name: Arc<str>,
     up: IntGauge,
     breaker: Mutex<Breaker>,
@@ -31,7 +31,7 @@ enum Said {
     Unwell { cause: Arc<str>, at: Instant },
 }
 
-impl Pulse {
+impl DirectoryHealth {
     /// Nothing is known yet; `directory_up` is 0.
     pub(super) fn new(name: &Arc<str>, metrics: &Metrics) -> Self {
         let up = metrics.directory_up.with_label_values(&[&**name]);
@@ -109,7 +109,7 @@ impl Pulse {
 }
 
 /// A question that takes long.
-pub(super) struct Doubt<'a>(&'a Pulse);
+pub(super) struct Doubt<'a>(&'a DirectoryHealth);
 
 impl Drop for Doubt<'_> {
     fn drop(&mut self) {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Connection, Doubted, Ended, Failure, Keeper, Next, Waiting, whole};
+use super::{Connection, Doubted, Ended, Failure, Keeper, Next, Waiting, full_read};
 use crate::directory::ldap::answer;
+use crate::directory::ldap::full_read::Filling;
 use crate::directory::ldap::stream::{Event, Stream};
-use crate::directory::ldap::whole::Filling;
 use crate::directory::snapshot::position::Position;
 use crate::directory::snapshot::served::Outcome;
 use crate::directory::snapshot::view::Change;
@@ -46,7 +46,7 @@ impl Keeper {
         let mut filling = Filling::begin(&self.snapshot, &self.progress).await?;
         let (mut bases, mut early) = (self.config.base.len(), Vec::new());
         while bases > 0 {
-            let events = whole::in_time(&self.config, next(stream)).await?;
+            let events = full_read::in_time(&self.config, next(stream)).await?;
             let mut entries = Vec::new();
             for event in events {
                 match event {
@@ -114,7 +114,7 @@ impl Keeper {
 
     async fn take(&self, changes: Vec<Change>) -> Result<Outcome, Failure> {
         let snapshot = Arc::clone(&self.snapshot);
-        whole::blocking(move || snapshot.changed(changes, Position::Unknown)).await
+        full_read::blocking(move || snapshot.changed(changes, Position::Unknown)).await
     }
 }
 

@@ -7,7 +7,7 @@ use crate::time::UnixTime;
 
 /// When the directory was last read, confirmed, followed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Contact {
+pub(super) struct SnapshotFreshness {
     /// Where to go on from.
     pub(super) position: Position,
     /// When the snapshot was last known to be what the directory has, and when that was noticed here.
@@ -18,8 +18,8 @@ pub(super) struct Contact {
     whole: Option<UnixTime>,
 }
 
-impl Contact {
-    /// As a file has it; `whole` as in [`Contact`].
+impl SnapshotFreshness {
+    /// As a file has it; `whole` as in [`SnapshotFreshness`].
     pub(super) fn saved(position: Position, (at, noticed): (UnixTime, Instant), whole: Option<UnixTime>) -> Self {
         Self { position, confirmed: Some((at, noticed)), followed: None, whole }
     }
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_back_makes_nothing_fresh() {
-        let mut contact = Contact::default();
+        let mut contact = SnapshotFreshness::default();
         assert_eq!(contact.age(UnixTime(5)), None);
         let noticed = Instant::now();
         contact.followed(Position::Unknown, UnixTime(10_000), noticed);
@@ -93,7 +93,7 @@ mod tests {
     fn the_next_whole_read_is_due_an_interval_after_the_last() {
         let hour = Duration::from_hours(1);
         let now = Instant::now();
-        let mut contact = Contact::saved(Position::Unknown, (UnixTime(9_000), now), None);
+        let mut contact = SnapshotFreshness::saved(Position::Unknown, (UnixTime(9_000), now), None);
         assert_eq!(contact.until_whole_read(hour, UnixTime(9_001)), Duration::ZERO);
         contact.read(Position::Unknown, UnixTime(10_000), now);
         contact.followed(Position::Unknown, UnixTime(13_000), now);

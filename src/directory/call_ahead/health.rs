@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 /// A new cause while the server cannot be asked anyway is worth a line this often.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-pub(super) struct Pulse {
+pub(super) struct DirectoryHealth {
     name: Arc<str>,
     up: IntGauge,
     state: Mutex<State>,
@@ -31,7 +31,7 @@ enum Said {
     Unwell { cause: String, at: Instant },
 }
 
-impl Pulse {
+impl DirectoryHealth {
     /// Nothing is known yet, and nobody is asked before mail comes: it counts as up.
     pub(super) fn new(name: &Arc<str>, metrics: &Metrics) -> Self {
         let up = metrics.directory_up.with_label_values(&[&**name]);

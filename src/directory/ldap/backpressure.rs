@@ -2,7 +2,7 @@
 //! a bound, until somebody takes them: a million entries, told at once, would be more than a gigabyte. While somebody has not
 //! taken what is there, the library's task rests, and the server waits on the full socket.
 //!
-//! `connection` drives the library behind a [`Gate`]; `stream` keeps it shut while it is behind.
+//! `connection` drives the library behind a [`Backpressure`]; `stream` keeps it shut while it is behind.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use tokio::task::unconstrained;
 
 /// Open, unless somebody is behind.
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub(super) struct Backpressure {
     /// How many are behind.
     behind: AtomicUsize,
     resting: Mutex<Option<Waker>>,
@@ -21,11 +21,11 @@ pub(super) struct Gate {
 
 /// Somebody who takes what comes through a gate. It is open again when this is dropped.
 pub(super) struct Taker {
-    gate: Arc<Gate>,
+    gate: Arc<Backpressure>,
     is_behind: bool,
 }
 
-impl Gate {
+impl Backpressure {
     /// Drives the task while the gate is open. One turn of it reads about a megabyte.
     pub(super) async fn drive<T>(&self, task: impl Future<Output = T>) -> T {
         let mut task = pin!(task);
@@ -51,7 +51,7 @@ impl Gate {
 }
 
 impl Taker {
-    pub(super) fn new(gate: &Arc<Gate>) -> Self {
+    pub(super) fn new(gate: &Arc<Backpressure>) -> Self {
         Self { gate: Arc::clone(gate), is_behind: false }
     }
 
@@ -111,7 +111,7 @@ mod tests {
     #[tokio::test]
     async fn who_takes_slowly_has_no_more_waiting_than_one_turn_brings() {
         let (sender, mut items) = mpsc::unbounded_channel();
-        let gate = Arc::new(Gate::default());
+        let gate = Arc::new(Backpressure::default());
         let driven = Arc::clone(&gate);
         let driver = tokio::spawn(async move { driven.drive(source(20_000, sender)).await });
         let mut taker = Taker::new(&gate);
@@ -131,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_taker_that_is_gone_or_has_had_enough_holds_up_nobody() {
-        let gate = Arc::new(Gate::default());
+        let gate = Arc::new(Backpressure::default());
         let (mut one, mut other) = (Taker::new(&gate), Taker::new(&gate));
         one.next(async {}).await;
         other.next(async {}).await;

@@ -18,8 +18,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::LdapConfig;
 use crate::directory::expected::Announced;
+use crate::directory::last_destination::{Circumstances, Remembered, Saved};
 use crate::directory::mail::{Asked, Mail};
-use crate::directory::remembered::{Circumstances, Remembered, Saved};
 use crate::directory::snapshot::changes_file::{ChangesFile, has_room};
 use crate::directory::snapshot::kept::Kept;
 use crate::directory::snapshot::served::HeldList;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ldap3::Scope;
 use tokio::time::Instant;
 
-use super::{Connection, Ended, Failure, Keeper, Next, Waiting, whole};
+use super::{Connection, Ended, Failure, Keeper, Next, Waiting, full_read};
 use crate::directory::filter::Filter;
 use crate::directory::ldap::answer;
 use crate::directory::ldap::search::Search;
@@ -42,7 +42,7 @@ impl Keeper {
         service: String,
         waiting: &mut Option<Waiting>,
     ) -> Result<Ended, Failure> {
-        let invocation = whole::in_time(&self.config, connection.invocation(&service)).await?;
+        let invocation = full_read::in_time(&self.config, connection.invocation(&service)).await?;
         let controller = Controller { service, invocation };
         let fits = match self.snapshot.position() {
             // Numbers of another controller mean nothing here.
@@ -92,7 +92,7 @@ impl Keeper {
         let changes = if highest > seen { self.changed_since(connection, seen).await? } else { Some(Vec::new()) };
         let Some(changes) = changes else { return Ok(Found::Unclear) };
         let (snapshot, position) = (Arc::clone(&self.snapshot), controller.at(highest));
-        whole::blocking(move || snapshot.changed(changes, position)).await?;
+        full_read::blocking(move || snapshot.changed(changes, position)).await?;
         self.succeeded();
         Ok(Found::Taken)
     }
@@ -100,14 +100,14 @@ impl Keeper {
     /// `None`: too many.
     async fn changed_since(&self, connection: &Connection, seen: u64) -> Result<Option<Vec<Change>>, Failure> {
         let filter = Filter::AtLeast("uSNChanged", seen + 1).to_string();
-        let attributes = whole::with_id(&self.config);
+        let attributes = full_read::with_id(&self.config);
         let disabled = answer::disabled_accounts(&self.config);
         let mut changes = Vec::new();
         for base in &self.config.base {
             let mut cookie = Vec::new();
             loop {
                 let search = Search { base, scope: Scope::Subtree, filter: &filter, attributes: &attributes };
-                let page = whole::in_time(&self.config, connection.page(search, cookie)).await?;
+                let page = full_read::in_time(&self.config, connection.page(search, cookie)).await?;
                 let known = page.reply.entries.iter().map(|entry| self.config.profile.know(entry, disabled));
                 changes.extend(known.map(Change::of));
                 if changes.len() > MOST_CHANGES {
@@ -124,7 +124,7 @@ impl Keeper {
 
     /// The number of the controller's last change.
     async fn highest(&self, connection: &Connection, controller: &Controller) -> Result<u64, Failure> {
-        let root = whole::in_time(&self.config, connection.root()).await?;
+        let root = full_read::in_time(&self.config, connection.root()).await?;
         match root.numbers {
             Some(numbers) if numbers.service == controller.service => Ok(numbers.highest),
             Some(_) | None => Err(Failure::Broken("another controller answers than a moment ago".to_owned())),

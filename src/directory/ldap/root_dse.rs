@@ -3,8 +3,8 @@
 use ldap3::{Scope, SearchOptions};
 
 use super::connection::Connection;
+use super::full_read;
 use super::search::{Failure, Search};
-use super::whole;
 use crate::config::LdapConfig;
 use crate::directory::filter::Filter;
 use crate::directory::profile::Entry;
@@ -72,7 +72,7 @@ impl Connection {
             }
             Ok(false)
         };
-        whole::in_time(config, found).await
+        full_read::in_time(config, found).await
     }
 
     /// One entry by its name, however it is to be read; `None`: there is none.
