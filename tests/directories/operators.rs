@@ -2,9 +2,11 @@
 //! Directory with Exchange's attributes.
 
 use std::path::Path;
+use std::time::Duration;
 
 use support::fingerpost::Fingerpost;
 use support::samba_ad::{BASE, READER, SambaAd};
+use support::wait_until;
 
 const PEOPLE: usize = 14;
 
@@ -36,6 +38,16 @@ fn directory(node: &Fingerpost, arguments: &[&str]) -> (String, Option<i32>) {
     (String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(), output.status.code())
 }
 
+/// The same for `refresh`, which says `try again` (2) while the directory is being connected to, or read.
+fn refresh(node: &Fingerpost) -> (String, Option<i32>) {
+    let mut told = (String::new(), None);
+    wait_until("it is read", Duration::from_secs(30), || {
+        told = directory(node, &["refresh", "ad"]);
+        told.1 != Some(2)
+    });
+    told
+}
+
 fn person(n: usize, change: &str) -> String {
     format!("dn: CN=u{n},CN=Users,{BASE}\nchangetype: {change}\n\n")
 }
@@ -55,11 +67,11 @@ fn the_list_of_what_is_held_can_be_handed_back_as_it_is() {
     samba.modify(&people.collect::<String>());
     let mut node = node(&samba, &password);
     node.start();
-    assert_eq!(directory(&node, &["refresh", "ad"]).1, Some(0));
+    assert_eq!(refresh(&node).1, Some(0));
 
     // Exchange's own names stand behind the addresses, and are taken like them.
     samba.modify(&(0..8).map(|n| person(n, "delete")).collect::<String>());
-    let (told, code) = directory(&node, &["refresh", "ad"]);
+    let (told, code) = refresh(&node);
     assert!(told.contains("it would for 8 more") && code == Some(1), "{told}");
     let (listed, _) = directory(&node, &["held", "ad", "--format", "csv"]);
     let names: Vec<&str> = listed.lines().map(|line| line.split(',').next().unwrap()).collect();
@@ -76,7 +88,7 @@ fn the_list_of_what_is_held_can_be_handed_back_as_it_is() {
     // A right that is withdrawn: the list says what is wrong.
     let left: Vec<String> = (8..PEOPLE).map(|n| format!("CN=u{n},CN=Users,")).collect();
     samba.hide_of(&left, &["targetAddress"]);
-    directory(&node, &["refresh", "ad"]);
+    refresh(&node);
     let (listed, _) = directory(&node, &["held", "ad"]);
     assert!(listed.starts_with("ad: 6 recipients, 12 addresses held\n"), "{listed}");
     assert!(
@@ -93,9 +105,7 @@ fn the_list_of_what_is_held_can_be_handed_back_as_it_is() {
     assert_eq!(directory(&node, &["refresh", "ad", "--accept"]).1, Some(2));
     assert_eq!(node.metric("fingerpost_directory_changes_held{directory=\"ad\"}"), Some(1.0));
     samba.restart();
-    // It says `try again` while it is being connected to.
-    let again = || Some(directory(&node, &["refresh", "ad"])).filter(|(_, code)| *code != Some(2));
-    let (told, code) = (0..50).find_map(|_| again()).unwrap();
+    let (told, code) = refresh(&node);
     assert!(told.contains("it would for 6 more") && code == Some(1), "{told}");
     let log = node.log();
     assert!(log.contains("changes were held at the end and still are") && !log.contains("log.target"), "{log}");
