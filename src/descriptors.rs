@@ -34,7 +34,6 @@ const LEAST_RESERVED: usize = 10;
 /// How many connections of clients there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// Of all.
     pub all: usize,
     /// Of clients of receive connectors without an organization.
     pub strangers: usize,

@@ -16,7 +16,6 @@ pub struct InForce {
     pub config: Arc<Config>,
     /// Its decisions.
     pub resolver: Resolver,
-    /// The loop keys.
     pub keys: Arc<LoopKeys>,
 }
 

@@ -66,7 +66,6 @@ pub fn load(files: &[PathBuf], in_use: Option<InUse<'_>>) -> Result<LoopKeys, St
 pub struct InUse<'a> {
     /// Where they were read.
     pub files: &'a [PathBuf],
-    /// The keys.
     pub keys: &'a LoopKeys,
 }
 

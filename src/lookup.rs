@@ -63,7 +63,6 @@ pub enum Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// A mailbox here.
     Mailbox,
     /// A distribution or security group.
     Group,
@@ -105,7 +104,6 @@ impl Kind {
 /// One directory entry, as far as routing needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipient {
-    /// What it is.
     pub kind: Kind,
     /// Where its mail is to go instead (mail users and contacts). A mail user or contact without one has a target of
     /// another kind than SMTP's, which its own system has the connector for.

@@ -123,7 +123,6 @@ pub struct About<'a> {
     pub address: &'a Address,
     /// Whether what was known a while ago will do.
     pub freshness: Freshness,
-    /// The time.
     pub now: UnixTime,
     /// On whose behalf directories are asked.
     pub behalf: &'a Behalf,

@@ -124,7 +124,6 @@ async fn queue_show(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> 
 /// How many messages a command concerned.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Done {
-    /// Messages.
     pub messages: usize,
 }
 
@@ -177,10 +176,7 @@ async fn queue_drop(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> 
 #[serde(tag = "result", rename_all = "kebab-case")]
 pub enum ReloadAnswer {
     /// It is in force.
-    Applied {
-        /// What changed.
-        changes: Vec<String>,
-    },
+    Applied { changes: Vec<String> },
     /// Nothing had changed.
     Unchanged,
     /// It is wrong; the old one stays.
@@ -189,10 +185,7 @@ pub enum ReloadAnswer {
         problems: Vec<String>,
     },
     /// Domains would vanish; `--accept` takes it.
-    Held {
-        /// Which.
-        vanishing: Vec<String>,
-    },
+    Held { vanishing: Vec<String> },
 }
 
 impl From<Reloaded> for ReloadAnswer {

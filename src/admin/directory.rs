@@ -19,7 +19,6 @@ use crate::smtp::address::Address;
 /// What one directory holds, and how it has answered since the start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Its name.
     pub name: String,
     /// `file`, `ldap` or `call-ahead`.
     pub kind: String,
@@ -42,7 +41,6 @@ pub struct Stats {
 /// What the directories say of an address, and what becomes of its mail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Looked {
-    /// The address.
     pub address: String,
     /// In the order in which they are asked; each was asked itself.
     pub answers: Vec<Answered>,
@@ -53,9 +51,7 @@ pub struct Looked {
 /// What one directory says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
-    /// The directory.
     pub directory: String,
-    /// What it said.
     #[serde(flatten)]
     pub said: Said,
 }
@@ -82,20 +78,11 @@ pub enum Said {
     /// None has.
     NotFound,
     /// Several claim it.
-    Ambiguous {
-        /// Which.
-        entries: Vec<String>,
-    },
+    Ambiguous { entries: Vec<String> },
     /// It is a mail server that takes mail for everybody.
-    AcceptsEverything {
-        /// Which.
-        server: String,
-    },
+    AcceptsEverything { server: String },
     /// It gave no clean answer.
-    Unavailable {
-        /// Why.
-        why: String,
-    },
+    Unavailable { why: String },
 }
 
 impl Said {
@@ -154,7 +141,6 @@ fn counted(metrics: &Metrics, name: &str) -> BTreeMap<String, i64> {
 /// An entry, as `directory export` writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exported {
-    /// Its addresses.
     pub addresses: Vec<String>,
     /// What it is; else why that is unclear.
     #[serde(flatten)]

@@ -50,11 +50,9 @@ pub struct Parts {
     pub current: Arc<Current>,
     /// The queue.
     pub delivery: Arc<Delivery>,
-    /// The spool.
     pub spool: Arc<dyn Spool>,
     /// Takes changes.
     pub reloader: Arc<Reloader>,
-    /// All metrics.
     pub metrics: Metrics,
     /// How far the server is.
     pub phase: watch::Receiver<probes::Phase>,

@@ -36,7 +36,6 @@ pub enum Phase {
 /// What the probes look at.
 #[derive(Clone)]
 pub struct Probes {
-    /// All metrics.
     pub metrics: Metrics,
     /// How far the server is.
     pub phase: watch::Receiver<Phase>,

@@ -19,7 +19,6 @@ pub struct Listed {
 /// One queued message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Its id.
     pub id: QueueId,
     /// When we took it.
     pub received_at: UnixTime,
@@ -33,7 +32,6 @@ pub struct Message {
     pub receive_connector: String,
     /// The client's address; empty: ourselves.
     pub client: String,
-    /// Its recipients.
     pub recipients: Vec<Recipient>,
 }
 
@@ -46,7 +44,6 @@ pub struct Recipient {
     pub rcpt_to: String,
     /// The send connector.
     pub connector: String,
-    /// How it stands.
     #[serde(flatten)]
     pub standing: Standing,
 }
@@ -71,10 +68,7 @@ pub enum Standing {
         why: String,
     },
     /// Not tried and not expiring.
-    Held {
-        /// Why.
-        why: String,
-    },
+    Held { why: String },
     /// A next hop took it.
     Delivered {
         /// Which, and what it said.

@@ -19,21 +19,16 @@ pub struct Status {
     pub version: String,
     /// `[server] hostname`.
     pub hostname: String,
-    /// When it started.
     pub started_at: UnixTime,
     /// `serving`, `starting`, `draining`, `back-pressure` or `spool-takes-nothing`.
     pub phase: String,
     /// The configuration in force.
     pub configuration: Configuration,
-    /// Receive connectors.
     pub receive_connectors: Vec<Door>,
-    /// Accepted domains.
     pub accepted_domains: Vec<Accepted>,
     /// Directories, in the order in which they are asked.
     pub directories: Vec<Asked>,
-    /// Send connectors.
     pub send_connectors: Vec<WayOut>,
-    /// The spool.
     pub spool: SpoolSpace,
 }
 
@@ -44,7 +39,6 @@ pub struct Configuration {
     pub hash: String,
     /// When it was loaded.
     pub loaded_at: UnixTime,
-    /// Its files.
     pub files: Vec<String>,
     /// What is allowed but worth a word, and certificates that are expired or not yet valid.
     pub warnings: Vec<String>,
@@ -55,7 +49,6 @@ pub struct Configuration {
 /// A receive connector.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Door {
-    /// Its name.
     pub name: String,
     /// Where it listens.
     pub bind: Vec<String>,
@@ -70,7 +63,6 @@ pub struct Door {
 pub struct Accepted {
     /// The domain or pattern.
     pub domain: String,
-    /// Its type.
     pub r#type: String,
     /// Where resolved recipients go; may be empty.
     pub deliver_to: String,
@@ -79,7 +71,6 @@ pub struct Accepted {
 /// A directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
-    /// Its name.
     pub name: String,
     /// `file`, `ldap` or `call-ahead`.
     pub kind: String,
@@ -98,7 +89,6 @@ pub struct Asked {
 /// A send connector.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WayOut {
-    /// Its name.
     pub name: String,
     /// Its organisation; may be empty.
     pub organization: String,
@@ -127,7 +117,6 @@ pub struct NextHop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Health {
-    /// It does.
     Up,
     /// It does not.
     Down,
@@ -149,7 +138,6 @@ impl Health {
     }
 }
 
-/// The spool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpoolSpace {
     /// Bytes free.

@@ -145,7 +145,6 @@ enum Copied {
     Whole(u32),
     /// Something of it, and why no more.
     Part(String),
-    /// Nothing, and why.
     Nothing(String),
 }
 

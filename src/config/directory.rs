@@ -25,7 +25,6 @@ enum Word {
     CallAhead,
 }
 
-/// Reads one.
 pub(super) fn read(reader: &mut Reader<'_>) -> DirectoryConfig {
     reader.require("name", "every directory has a name");
     let word = reader.choice("kind", &[("ldap", Word::Ldap), ("file", Word::File), ("call-ahead", Word::CallAhead)]);

@@ -124,7 +124,6 @@ pub enum AllowPrivate {
     /// It does not: the domain, and so the host, is whatever a stranger claimed to be.
     #[default]
     No,
-    /// It does.
     Yes,
 }
 

@@ -6,7 +6,6 @@ use super::reader::Reader;
 use super::{CustomProfile, LdapConfig, Profile};
 use crate::routing::table::PlusAddressing;
 
-/// Reads it.
 pub(super) fn read(reader: &mut Reader<'_>) -> Profile {
     let words = [
         ("active-directory", Profile::ActiveDirectory),

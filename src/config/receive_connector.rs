@@ -16,7 +16,6 @@ const LONGEST_WINDOW: Duration = Duration::from_hours(1);
 /// What Linux takes for TCP_MAXSEG (tcp(7)).
 const SEGMENT_SIZES: std::ops::RangeInclusive<u16> = 88..=32767;
 
-/// Reads one.
 pub(super) fn read(reader: &mut Reader<'_>) -> ReceiveConnector {
     reader.require("name", "every connector has a name");
     let relay = &[("accepted-domains", Relay::AcceptedDomains), ("anywhere", Relay::Anywhere)];

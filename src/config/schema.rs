@@ -7,11 +7,9 @@
 pub struct Table {
     /// As in the file; a table within a table has a dot: `send_connector.tls`. The file itself is `""`.
     pub name: &'static str,
-    /// Its keys.
     pub keys: &'static [Key],
 }
 
-/// A key.
 #[derive(Debug)]
 pub struct Key {
     /// As in the file.

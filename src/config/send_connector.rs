@@ -16,7 +16,6 @@ use super::{
 use crate::routing::address_space::AddressSpace;
 use crate::routing::table::SourceRoutes;
 
-/// Reads one.
 pub(super) fn read(reader: &mut Reader<'_>) -> SendConnector {
     reader.require("name", "every connector has a name");
     let protocol = protocol(reader);

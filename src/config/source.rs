@@ -14,7 +14,6 @@ use toml::de::{DeTable, DeValue};
 /// One thing that is wrong with a configuration: where, what, and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file.
     pub file: PathBuf,
     /// The line, from 1; 0 where it concerns the whole file.
     pub line: usize,
@@ -247,7 +246,6 @@ fn note_value(keys: &mut Vec<(Box<str>, usize)>, start: usize, path: &str, value
 pub(super) struct Item<T> {
     /// The table.
     pub(super) used: T,
-    /// Where.
     pub(super) places: Places,
 }
 

@@ -89,7 +89,6 @@ pub(crate) struct WayOut {
     shared: Arc<Shared>,
     /// What connections are made with.
     terms: Arc<Terms>,
-    /// The send connector.
     pub(crate) connector: Arc<SendConnector>,
     /// The domain whose MX is asked where there are no smart hosts.
     pub(crate) next_hop_domain: Domain,

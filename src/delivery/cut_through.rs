@@ -67,7 +67,6 @@ pub(crate) struct Sent {
 /// A send connector that takes part, and how.
 #[derive(Clone, Copy)]
 pub(crate) struct TakesPart<'a> {
-    /// The connector.
     pub connector: &'a Arc<SendConnector>,
     /// Its settings.
     pub smtp: &'a Arc<SmtpOut>,

@@ -51,7 +51,6 @@ pub enum DnsError {
     /// DNS did not answer, and never did.
     #[error("DNS: {name}: {why}")]
     Failed {
-        /// Which name.
         name: String,
         /// What went wrong.
         why: String,

@@ -93,7 +93,6 @@ enum State {
     Answered,
     /// It failed once since it answered.
     Struck(Arc<Reply>),
-    /// It is down.
     Down(Arc<Reply>),
     /// Nothing, but that it is being tested.
     Unknown,
@@ -116,7 +115,6 @@ impl State {
 }
 
 impl Health {
-    /// How it stands.
     #[must_use]
     pub fn standing(&self, key: &Key) -> Standing {
         match self.known().get(key).map(|known| &known.state) {

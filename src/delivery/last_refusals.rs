@@ -17,7 +17,6 @@ const REMEMBERED: usize = 10_000;
 /// What was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastRefusal {
-    /// When.
     pub at: UnixTime,
     /// Who said it: `name[address]:port`.
     pub next_hop: Arc<str>,

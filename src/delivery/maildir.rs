@@ -21,7 +21,6 @@ const LONGEST_NAME: usize = 200;
 pub struct Letter {
     /// The folder of all mailboxes.
     pub root: PathBuf,
-    /// Whose mailbox.
     pub mailbox: Address,
     /// What Return-Path says.
     pub reverse_path: ReversePath,

@@ -30,7 +30,6 @@ pub struct Key<'a> {
     pub connector: &'a str,
     /// The recipient as received.
     pub recipient: &'a Address,
-    /// The reverse-path.
     pub reverse_path: &'a ReversePath,
 }
 

@@ -19,11 +19,8 @@ pub enum Step {
     StartTls,
     /// AUTH and what belongs to it, up to the last reply.
     Auth,
-    /// MAIL.
     Mail,
-    /// RCPT.
     Rcpt,
-    /// DATA.
     Data,
     /// The final dot, or the last BDAT.
     Dot,

@@ -47,7 +47,6 @@ pub struct Source<'a> {
 /// When a next hop answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// At RCPT.
     Rcpt,
     /// At the dot. Who is accepted at RCPT only may still be refused there.
     Dot,
@@ -62,7 +61,6 @@ pub struct Refusal<'a> {
     pub known: &'a Known,
     /// Where its message comes from.
     pub source: Source<'a>,
-    /// When.
     pub step: Step,
 }
 

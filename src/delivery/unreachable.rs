@@ -29,7 +29,6 @@ pub enum Client {
 pub enum Past {
     /// Recently good.
     Good,
-    /// Nothing.
     Nothing,
 }
 

@@ -14,7 +14,6 @@ use crate::smtp::domain::Domain;
 /// An address that more than one entry has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
-    /// The address.
     pub address: String,
     /// Its entries, in the order in which the directories are asked.
     pub entries: Vec<String>,

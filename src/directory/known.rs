@@ -58,7 +58,6 @@ pub enum Strength {
 /// What an entry means for mail to any of its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meaning {
-    /// What it is.
     pub kind: Kind,
     /// Where its mail goes instead.
     pub target: Option<Address>,

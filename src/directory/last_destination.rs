@@ -79,10 +79,8 @@ pub struct Seen {
     at: UnixTime,
 }
 
-/// What is saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
-    /// Of the hashes.
     key: HashKey,
     /// The `mailbox_servers` by which places were told apart, hashed.
     servers: Id,

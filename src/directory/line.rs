@@ -25,11 +25,9 @@ const KINDS: [Standing; 3] = [Standing::Known, Standing::Network, Standing::Stra
 /// How many places there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Most {
-    /// In all.
     pub all: usize,
     /// For strangers and known networks.
     pub networks: usize,
-    /// For strangers.
     pub strangers: usize,
     /// For each client.
     pub each: usize,

@@ -64,7 +64,6 @@ pub struct Guesses {
 /// One AUTH.
 #[derive(Debug, Clone, Copy)]
 pub struct Guess {
-    /// The client.
     client: u64,
     /// The user at this client.
     user: u64,
@@ -77,7 +76,6 @@ pub struct Guess {
 /// What is to be done about a guess.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Ask.
     Ask,
     /// It is known to be wrong.
     Refuse,
@@ -104,9 +102,7 @@ pub struct Reach {
 /// What became of a password that reached an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is right.
     Right,
-    /// It is wrong.
     Wrong,
     /// It was not sent, or the directory said that it did not look at it.
     NotLookedAt,

@@ -15,7 +15,6 @@ pub enum ListenError {
     Bind {
         /// The first connector that has it.
         connector: Arc<str>,
-        /// The address.
         address: SocketAddr,
         /// What the system says.
         cause: io::Error,
@@ -23,7 +22,6 @@ pub enum ListenError {
     /// A certificate, its own or its clients' authority's.
     #[error("receive connector `{connector}`: {cause}")]
     Certificate {
-        /// Whose.
         connector: Arc<str>,
         /// What is wrong.
         cause: Box<ServeError>,
@@ -31,7 +29,6 @@ pub enum ListenError {
     /// A users file.
     #[error("receive connector `{connector}`: auth: {cause}")]
     Users {
-        /// Whose.
         connector: Arc<str>,
         /// What is wrong.
         cause: Box<UsersError>,

@@ -29,11 +29,8 @@ pub struct Identity {
 /// space, none at the ends. `None` where there is no such field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Values {
-    /// Message-ID.
     pub message_id: Option<Vec<u8>>,
-    /// Date.
     pub date: Option<Vec<u8>>,
-    /// From.
     pub from: Option<Vec<u8>>,
 }
 
@@ -59,11 +56,8 @@ pub struct Facts {
 /// What a message is known by where its Message-ID is another one each time; the body completes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Head<'a> {
-    /// From.
     pub from: Option<&'a [u8]>,
-    /// Date.
     pub date: &'a [u8],
-    /// Subject.
     pub subject: Option<&'a [u8]>,
 }
 

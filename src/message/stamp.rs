@@ -64,7 +64,6 @@ pub struct NewStamp<'a> {
 pub struct Stamp {
     /// Which connector the message took.
     pub via: String,
-    /// When.
     pub time: UnixTime,
     /// Which recipients, as tags.
     pub tags: Vec<[u8; 8]>,

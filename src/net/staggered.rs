@@ -8,7 +8,6 @@ use std::task::Poll;
 
 use tokio::time::{Instant, sleep_until};
 
-/// One of them.
 pub(crate) type Attempt<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
 /// The first that succeeds; the others are dropped. The next one begins when one has failed, or when it has had its share

@@ -29,7 +29,6 @@ const LEAST_INODES: u64 = 1024;
 pub enum Want {
     /// Free space.
     Disk,
-    /// Memory.
     Memory,
     /// Files that can still be made.
     Inodes,
@@ -38,7 +37,6 @@ pub enum Want {
 }
 
 impl Want {
-    /// All of them.
     pub const ALL: [Self; 4] = [Self::Disk, Self::Memory, Self::Inodes, Self::Messages];
 
     /// The label of `back_pressure{reason}`.
@@ -70,7 +68,6 @@ pub enum TurnedAway {
     /// Nobody's.
     #[default]
     Nobody,
-    /// That of strangers.
     Strangers,
     /// That of our organisations, too.
     Everybody,
@@ -105,7 +102,6 @@ impl TurnedAway {
 pub struct Levels([TurnedAway; Want::ALL.len()]);
 
 impl Levels {
-    /// For this one.
     #[must_use]
     pub fn of(&self, want: Want) -> TurnedAway {
         self.0[want as usize]
@@ -123,7 +119,6 @@ impl Levels {
 pub struct Inodes {
     /// Those that we can still have.
     pub free: u64,
-    /// All.
     pub total: u64,
 }
 

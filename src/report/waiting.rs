@@ -25,7 +25,6 @@ pub enum Room {
     Nothing,
     /// Its header section, as far as reports have it.
     Headers,
-    /// All of it.
     Whole,
 }
 

@@ -37,7 +37,6 @@ impl DomainType {
 pub struct AcceptedDomain {
     /// The domain or pattern.
     pub pattern: DomainPattern,
-    /// Its type.
     pub kind: DomainType,
     /// The send connector for resolved recipients; external-relay may have none.
     pub deliver_to: Option<Arc<str>>,
@@ -48,7 +47,6 @@ pub struct AcceptedDomain {
 pub struct Accepted<'a> {
     /// The domain or pattern.
     pub pattern: DomainPattern,
-    /// Its type.
     pub kind: DomainType,
     /// The send connector for resolved recipients; external-relay may have none.
     pub deliver_to: Option<&'a Arc<str>>,

@@ -65,7 +65,6 @@ impl LoopRule {
         matches!(self, Self::Received | Self::Passes)
     }
 
-    /// The label.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -179,11 +178,9 @@ pub struct Relayed<'a> {
     pub connector: &'a str,
     /// The recipient as received.
     pub recipient: &'a Address,
-    /// The reverse-path.
     pub reverse_path: &'a ReversePath,
     /// The message; one without Message-ID is not remembered.
     pub facts: &'a crate::message::header::Identity,
-    /// Now.
     pub now: UnixTime,
 }
 

@@ -31,7 +31,6 @@ pub struct Table {
 /// What decisions need to know of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryRules {
-    /// Its name.
     pub name: Arc<str>,
     /// Which accepted domains it resolves.
     pub domains: DomainSet,

@@ -124,7 +124,6 @@ pub enum Reason {
     Directory {
         /// Its name.
         directory: Arc<str>,
-        /// Of which address.
         address: Address,
         /// What it said.
         lookup: Lookup,
@@ -142,13 +141,11 @@ pub enum Says {
     Resolved {
         /// The accepted domain.
         domain: DomainPattern,
-        /// Its type.
         of_type: DomainType,
         /// What the entry is.
         kind: Kind,
         /// Where its mail goes.
         connector: Arc<str>,
-        /// Why there.
         why: Named,
     },
     /// Any other row, in words.

@@ -42,7 +42,6 @@ pub(super) struct Exit<'a> {
     /// The address it goes to: the last target that was followed, if any.
     pub(super) to: Address,
     pub(super) way: RouteKind,
-    /// Why.
     pub(super) says: Says,
 }
 

@@ -27,7 +27,6 @@ pub struct Identity {
 /// A client certificate that was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Believed {
-    /// Its names.
     pub names: Vec<String>,
     /// The `client_ca` files whose authorities it leads to.
     pub by: Vec<PathBuf>,

@@ -56,7 +56,6 @@ pub(super) enum Evidence<'a> {
 enum Standing {
     /// It goes on, by this route.
     Clear(Route),
-    /// It is looped.
     Looped(LoopRule),
     /// The directory, asked live, gives another answer.
     Refused(Reply),

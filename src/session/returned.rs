@@ -29,7 +29,6 @@ pub(super) struct Remembered {
 
 /// A message that may have come back.
 struct Back {
-    /// For whom.
     recipients: Vec<usize>,
     body: Body,
 }

@@ -39,7 +39,6 @@ pub struct Idle {
     pub since: Duration,
     /// How far it is.
     pub stage: Stage,
-    /// Whose it is.
     pub whose: Whose,
 }
 

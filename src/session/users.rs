@@ -13,16 +13,10 @@ use sha_crypt::{PasswordVerifier, ShaCrypt};
 pub enum UsersError {
     /// It cannot be read.
     #[error("{file}: {cause}; check the path and its rights")]
-    File {
-        /// Which.
-        file: String,
-        /// Why.
-        cause: std::io::Error,
-    },
+    File { file: String, cause: std::io::Error },
     /// A line cannot be used.
     #[error("{file}:{line}: {what}; write NAME:HASH with the hash that `openssl passwd -6` prints")]
     Line {
-        /// Which.
         file: String,
         /// Its number, from 1.
         line: usize,

@@ -255,7 +255,6 @@ pub(super) fn sent_away(why: Why) -> Event {
 
 /// How much the kernel took.
 enum Written {
-    /// All of it.
     Whole,
     /// So many octets; or all, but some layer holds them still.
     Part(usize),

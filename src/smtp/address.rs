@@ -232,7 +232,6 @@ impl Serialize for Address {
 pub enum ReversePath {
     /// `<>`: reports and other mail that nobody is to answer.
     Null,
-    /// An address.
     Address(Address),
 }
 

@@ -45,13 +45,11 @@ pub enum Command {
 pub struct Rcpt {
     /// Whom the mail is for.
     pub to: ForwardPath,
-    /// NOTIFY.
     pub notify: Option<Notify>,
     /// ORCPT as written.
     pub orcpt: Option<String>,
 }
 
-/// A forward-path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ForwardPath {
     /// A mailbox; a source route is gone.

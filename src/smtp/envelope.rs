@@ -56,15 +56,12 @@ impl Notify {
 /// What MAIL said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sender {
-    /// The reverse-path.
     pub reverse_path: ReversePath,
     /// SIZE as declared (RFC 1870), bytes.
     pub size: Option<u64>,
-    /// BODY.
     pub body: Body,
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
-    /// RET.
     pub ret: Option<Ret>,
     /// ENVID as written, in xtext (RFC 3461 4.4).
     pub envid: Option<String>,

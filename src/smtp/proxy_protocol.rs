@@ -20,7 +20,6 @@ pub const LONGEST: usize = 4096;
 pub enum Parsed {
     /// All bytes so far belong to it, and more have to come.
     Incomplete,
-    /// It is whole.
     Whole {
         /// Its length, bytes: what follows is the client's.
         length: usize,

@@ -7,7 +7,6 @@ use super::header::Header;
 /// One segment of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
-    /// Its number.
     pub number: u32,
     /// What it says of itself, if that can be read.
     pub header: Option<Header>,

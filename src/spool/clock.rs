@@ -57,7 +57,6 @@ impl QueueClock {
         Ok(Self(Arc::new(Running { path, at_start, start: Instant::now() })))
     }
 
-    /// Now.
     #[must_use]
     pub(super) fn now(&self) -> QueueTime {
         self.0.at_start.plus(self.0.start.elapsed())

@@ -32,7 +32,6 @@ pub(super) struct Closed {
     pub next: u32,
     /// The folder that it is tried in: 0 the usual one, else a spare one.
     pub folder: u32,
-    /// Why.
     pub error: SpoolError,
     since: Instant,
     again: Instant,

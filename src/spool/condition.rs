@@ -13,7 +13,6 @@ use crate::time::UnixTime;
 /// Whether the spool takes records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Takes {
-    /// It does.
     #[default]
     Records,
     /// Not now, for this reason: it is opened again with growing pauses.

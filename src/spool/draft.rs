@@ -22,7 +22,6 @@ pub enum Draft {
     Small {
         /// The id that the message will have.
         id: QueueId,
-        /// All of it.
         content: Bytes,
     },
     /// A file.

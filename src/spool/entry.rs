@@ -19,7 +19,6 @@ pub use state::{HeldFor, Outcome, RecipientState, Waiting, Why};
 /// One queued message: all that `decide`, delivery and reports need, without its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its id.
     pub id: QueueId,
     /// When we took it, for people.
     pub received_at: UnixTime,

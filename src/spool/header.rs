@@ -20,7 +20,6 @@ const MAGIC: &[u8; 8] = b"FPSPOOL\n";
 pub struct Header {
     /// How its records are written.
     pub format: u16,
-    /// Its number.
     pub number: u32,
     /// The segment before it; zero: none. What numbers lie between were never in force.
     pub previous: u32,

@@ -47,7 +47,6 @@ impl Sizes {
 #[derive(Debug, Default)]
 pub struct Index {
     messages: BTreeMap<QueueId, IndexEntry>,
-    /// All segments.
     pub segments: Segments,
 }
 
@@ -56,7 +55,6 @@ pub struct Index {
 pub struct IndexEntry {
     /// Its record.
     pub at: At,
-    /// Its content.
     pub content: ContentPlace,
     /// Changes since.
     pub changes: Changes,
@@ -67,7 +65,6 @@ pub struct IndexEntry {
 /// A record's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct At {
-    /// The segment.
     pub segment: u32,
     /// Where in it the record begins.
     pub offset: u32,
@@ -89,7 +86,6 @@ pub enum ContentPlace {
     },
     /// A file in this folder.
     File {
-        /// The folder.
         folder: u32,
         /// CRC-32C, where it is known.
         sum: Option<u32>,
@@ -99,7 +95,6 @@ pub enum ContentPlace {
 /// Where a record was put.
 #[derive(Debug, Clone, Copy)]
 pub struct Spot {
-    /// The segment.
     pub segment: u32,
     /// Where the record begins.
     pub offset: u32,

@@ -25,7 +25,6 @@ const OUTCOMES_ENOUGH: usize = 16;
 /// Something to be made durable and where to say so.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// What.
     pub what: What,
     /// Who waits.
     pub answer: oneshot::Sender<Result<(), SpoolError>>,

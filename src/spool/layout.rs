@@ -86,7 +86,6 @@ impl Layout {
         Ok(layout)
     }
 
-    /// A segment.
     pub(super) fn segment(&self, number: u32) -> PathBuf {
         self.folder_of(number).join(format!("{number:08}.seg"))
     }

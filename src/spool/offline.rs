@@ -72,7 +72,6 @@ pub enum Problem {
 pub struct Waiting<'a> {
     /// Its envelope and how each recipient stands.
     pub entry: Entry,
-    /// Its content.
     pub content: Content<'a>,
 }
 
@@ -88,7 +87,6 @@ pub enum Content<'a> {
     },
     /// In a file of its own.
     File {
-        /// Which.
         path: PathBuf,
         /// CRC-32C, where it is known.
         sum: Option<u32>,

@@ -57,7 +57,6 @@ pub(super) enum Quarantined {
 }
 
 impl Quarantined {
-    /// Keeps it.
     pub(super) fn keep(self, layout: &Layout) -> Result<(), SpoolError> {
         match self {
             Self::Segment(number, bad) => {

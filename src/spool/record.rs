@@ -82,7 +82,6 @@ pub struct Frame {
 /// A stretch that cannot be read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unreadable {
-    /// Where it is.
     pub range: Range<usize>,
     /// The record, if only its contents are damaged.
     pub frame: Option<Frame>,

@@ -37,11 +37,9 @@ pub enum LetGo {
 /// A message that a segment names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Known {
-    /// Its id.
     pub id: QueueId,
     /// Its reverse-path.
     pub sender: String,
-    /// Its recipients.
     pub recipients: Vec<String>,
 }
 

@@ -17,7 +17,6 @@ const SHARE: u64 = 16;
 /// What a start needs: a segment with its header.
 const LAST: u64 = 64 * 1024;
 
-/// The reserve.
 #[derive(Debug)]
 pub(super) struct Reserve {
     path: PathBuf,

@@ -56,7 +56,6 @@ pub struct Needed {
 /// The file.
 #[derive(Debug)]
 pub struct Rewritten {
-    /// All of it.
     pub bytes: Vec<u8>,
     /// Where records are in it.
     pub moves: Moves,

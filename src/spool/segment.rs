@@ -30,7 +30,6 @@ pub(super) struct Segment {
     path: PathBuf,
     /// Shared with those who read contents.
     pub file: Arc<File>,
-    /// Its number.
     pub number: u32,
     /// Where its records end, all of them durable.
     pub size: u64,
@@ -68,14 +67,12 @@ pub(super) enum NotAppended {
 /// A segment that is read.
 #[derive(Debug, Clone)]
 pub(super) struct Readable {
-    /// The file.
     pub file: Arc<File>,
     mark: Mark,
     format: u16,
 }
 
 impl Readable {
-    /// Opens one.
     pub(super) fn open(path: &Path) -> Result<Self, SpoolError> {
         let file = File::open(path).map_err(|e| failed("cannot open", path, &e))?;
         let header = header_of(&file).map_err(|e| failed("cannot read", path, &e))?;

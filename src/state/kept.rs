@@ -96,7 +96,6 @@ impl Table for Guesses {
 
 /// A table and its file.
 pub struct Kept<T> {
-    /// The table.
     pub table: Arc<Mutex<T>>,
     path: PathBuf,
     /// How many changes the file has.

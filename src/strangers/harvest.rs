@@ -32,7 +32,6 @@ const MOST_TIMES: u32 = 60;
 pub struct Who {
     /// The client, as [`one_client`](crate::one_client::one_client) says.
     pub client: IpAddr,
-    /// What it sends.
     pub sends: Sends,
 }
 
@@ -55,7 +54,6 @@ impl From<IpAddr> for Who {
 /// How refusals are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// At once.
     AtOnce,
     /// After `unknown_delay`. `news`: for the first time.
     Later {

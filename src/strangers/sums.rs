@@ -113,7 +113,6 @@ pub struct Sum {
     pub client: String,
     /// Of the recipients.
     pub domain: String,
-    /// Why.
     pub reason: String,
     /// How often, beyond those that were told one by one.
     pub times: u64,
@@ -138,7 +137,6 @@ struct Told {
     all: u32,
     by_client: FastMap<IpAddr, OfClient>,
     details: HashSet<String>,
-    /// Its sums.
     sums: usize,
 }
 

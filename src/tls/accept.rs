@@ -32,12 +32,7 @@ fn in_words(cause: &rustls::Error) -> String {
 pub enum CertificateError {
     /// A file cannot be read, or is not PEM.
     #[error("{file}: {cause}")]
-    File {
-        /// Which.
-        file: String,
-        /// Why.
-        cause: pem::Error,
-    },
+    File { file: String, cause: pem::Error },
     /// The file has no certificate.
     #[error("{0}: there is no certificate in this file; it must hold the chain as PEM, the server's own first")]
     NoCertificate(String),
@@ -48,7 +43,6 @@ pub enum CertificateError {
         certificate: String,
         /// The key file.
         key: String,
-        /// Why.
         cause: rustls::Error,
     },
     /// The certificate cannot be parsed.

@@ -39,7 +39,6 @@ impl Authority {
         Ok(Self { file: file.to_owned(), roots, verifier, algorithms })
     }
 
-    /// Its file.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file

@@ -138,9 +138,7 @@ pub fn out_of_time(config: &Config, now: crate::time::UnixTime) -> impl Iterator
 pub struct OutOfTime<'a> {
     /// By which connector.
     pub of: String,
-    /// Its file.
     pub file: &'a Path,
-    /// Why.
     pub why: accept::OutOfTime,
 }
 

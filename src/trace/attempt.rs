@@ -24,7 +24,6 @@ pub struct Attempt {
 /// The last one of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Last {
-    /// Its number.
     pub number: u32,
     /// When it was over. Where nothing was recorded of itself: when the next one was, which ended in another way.
     pub until: UnixTime,

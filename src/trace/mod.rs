@@ -27,7 +27,6 @@ use waiting::Waiting;
 /// One event of one message, as a line of JSON. What is read is owned; what is recorded may be borrowed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event<'a> {
-    /// When.
     pub at: UnixTime,
     /// The queue id; empty for a recipient that was refused before there was one.
     pub id: Cow<'a, str>,

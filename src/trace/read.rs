@@ -19,11 +19,9 @@ use crate::time::UnixTime;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Query {
-    /// In the recipient.
     pub recipient: String,
     /// In the reverse-path.
     pub sender: String,
-    /// In the Message-ID.
     pub message_id: String,
     /// Not before this time.
     pub since: UnixTime,
@@ -31,7 +29,6 @@ pub struct Query {
     pub limit: usize,
 }
 
-/// What is found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// The events that match, oldest first.

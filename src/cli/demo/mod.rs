@@ -29,7 +29,6 @@ const LOOK: Duration = Duration::from_millis(20);
 /// What the demo does when it has shown everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
-    /// It ends.
     End,
     /// It stays up to be tried by hand, until it is interrupted.
     StayUp,

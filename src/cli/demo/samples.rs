@@ -19,7 +19,6 @@ pub(super) struct Sample {
 
 /// What a mailbox must have.
 enum Arrives {
-    /// One copy.
     Copy,
     /// One report that says this.
     Report(&'static str),
@@ -39,7 +38,6 @@ impl Sample {
     }
 }
 
-/// All of them.
 pub(super) const SAMPLES: [Sample; 6] = [
     Sample {
         title: "Somebody whom the directory has",

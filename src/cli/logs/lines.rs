@@ -55,7 +55,6 @@ impl Room {
 /// Lines that nobody will read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Lost {
-    /// All of them.
     pub(super) lines: u64,
     /// Warnings and alerts among them. Of lines that were lost in writing the kind is not known.
     pub(super) warnings: u64,

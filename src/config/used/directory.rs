@@ -13,7 +13,6 @@ use crate::smtp::domain::Domain;
 /// `[[directory]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryConfig {
-    /// Its name.
     pub name: Arc<str>,
     /// What decisions need to know of it (also in [`Config::routing`]).
     pub rules: DirectoryRules,
@@ -44,7 +43,6 @@ impl DirectoryKind {
     }
 }
 
-/// A file directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileDirectoryConfig {
     /// `path`: a `.toml`, `.csv` or `.txt` file.

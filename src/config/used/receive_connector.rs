@@ -16,7 +16,6 @@ use crate::smtp::providers::provider;
 /// `[[receive_connector]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceiveConnector {
-    /// Its name.
     pub name: Arc<str>,
     /// Addresses it listens on.
     pub bind: Vec<SocketAddr>,
@@ -46,7 +45,6 @@ pub struct ReceiveConnector {
     pub max_header_size: u64,
     /// Recipients of a transaction.
     pub max_recipients: usize,
-    /// Connections in all.
     pub max_connections: usize,
     /// Connections of one client address.
     pub max_connections_per_ip: usize,
@@ -120,7 +118,6 @@ impl ReceiveConnector {
 /// `tls` of a receive connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceiveTls {
-    /// Whether and how.
     pub mode: ReceiveTlsMode,
     /// PEM files: certificate chain and key. Present unless the mode is `none`.
     pub certificate: Option<CertificateFiles>,
@@ -167,6 +164,5 @@ pub enum ReceiveTlsMode {
 pub struct CertificateFiles {
     /// The chain, leaf first.
     pub certificate: PathBuf,
-    /// The key.
     pub key: PathBuf,
 }

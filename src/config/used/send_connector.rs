@@ -12,7 +12,6 @@ use crate::routing::table::SourceRoutes;
 /// `[[send_connector]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendConnector {
-    /// Its name.
     pub name: Arc<str>,
     /// Its organisation; empty: none.
     pub organization: Arc<str>,
@@ -74,9 +73,7 @@ pub struct SmtpOut {
     pub mx: bool,
     /// DNS servers; empty: the system's.
     pub dns_servers: Vec<SocketAddr>,
-    /// TLS.
     pub tls: SendTls,
-    /// AUTH.
     pub auth: Option<SendAuth>,
     /// The local address to send from.
     pub source_address: Option<IpAddr>,
@@ -213,7 +210,6 @@ pub enum Host {
 /// `tls` of a send connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendTls {
-    /// Whether.
     pub mode: SendTlsMode,
     /// Whether the certificate must verify, name included.
     pub verify: bool,

@@ -114,7 +114,6 @@ pub enum History {
 pub enum Stream {
     /// TCP in clear.
     Plain(TcpStream),
-    /// TCP with TLS.
     Tls(Box<TlsStream<TcpStream>>),
     /// A Unix socket, which has no TLS.
     Unix(UnixStream),

@@ -31,7 +31,6 @@ pub(super) const NON_ASCII_HEADER: Reply =
 /// How the content goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyTransfer {
-    /// DATA.
     Data(Lines),
     /// One `BDAT n LAST` (RFC 3030): content with bare CR or LF.
     Bdat,

@@ -59,7 +59,6 @@ pub(crate) struct Message<'a> {
 /// Who waits for what becomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waits {
-    /// Nobody.
     Nobody,
     /// A client, that is still sending it.
     Client,
@@ -79,9 +78,7 @@ impl Waits {
 
 /// Where the content is.
 pub(crate) enum Body<'a> {
-    /// In memory.
     Memory(&'a [u8]),
-    /// In a file.
     File(Stored),
 }
 

@@ -32,7 +32,6 @@ pub(super) struct Pace {
 /// Whether somebody waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Hurry {
-    /// A client does.
     #[default]
     Client,
     /// Nobody: `reply_timeout` ends a write that does not move.

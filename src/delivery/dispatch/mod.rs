@@ -86,7 +86,6 @@ pub struct Delivery {
 /// How much waits and is held for a connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sum {
-    /// The connector.
     pub connector: String,
     /// Messages that wait.
     pub waiting: usize,
@@ -251,7 +250,6 @@ impl Delivery {
 }
 
 impl Shared {
-    /// This moment.
     fn now(&self) -> Moment {
         Moment::now(self.parts.spool.queue_time())
     }

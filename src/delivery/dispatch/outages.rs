@@ -18,9 +18,7 @@ const MINUTE: u64 = 60;
 /// Many deferrals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sum {
-    /// On which connector.
     pub(super) connector: Arc<str>,
-    /// Why.
     pub(super) why: Why,
     /// How many, beyond those that were told one by one.
     pub(super) times: u64,

@@ -67,7 +67,6 @@ pub(super) struct Turn {
     pub(super) ticket: Ticket,
     /// The message.
     pub(super) id: QueueId,
-    /// What it is.
     pub(super) kind: Kind,
     /// The lane.
     pub(super) connector: Arc<str>,
@@ -120,7 +119,6 @@ pub(super) enum Heard {
 
 /// What one lane shows of itself.
 pub(super) struct Shown<'a> {
-    /// The connector.
     pub(super) connector: &'a str,
     /// Branches to be tried.
     pub(super) waiting: usize,

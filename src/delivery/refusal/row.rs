@@ -19,7 +19,6 @@ pub enum Subject {
     Conversation,
     /// The address of the command: the sender at MAIL, the recipient at RCPT.
     Address,
-    /// The sender.
     Sender,
     /// SPF, DKIM or DMARC of the sender's domain, as they look once we have relayed.
     RelayedMail,
@@ -29,7 +28,6 @@ pub enum Subject {
     UnknownRecipient,
     /// The recipient in another way.
     Recipient,
-    /// The content.
     Content,
     /// Nobody: the reply is no refusal.
     Nobody,
@@ -57,7 +55,6 @@ impl Subject {
     }
 }
 
-/// One row.
 #[derive(Debug)]
 pub struct Row {
     /// What log, trace and `fingerpost route` call it.

@@ -35,7 +35,6 @@ pub enum Then {
     Leave,
 }
 
-/// One host.
 #[derive(Debug, Default)]
 pub(super) struct Host {
     /// Those that are late.

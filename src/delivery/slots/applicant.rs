@@ -45,7 +45,6 @@ pub enum Class {
 }
 
 impl Class {
-    /// The other one.
     pub(super) fn other(self) -> Self {
         match self {
             Self::Ours => Self::Stranger,

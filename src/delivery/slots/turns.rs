@@ -33,7 +33,6 @@ struct Waiting<W> {
 /// Which transactions may be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Open {
-    /// All.
     ToAll,
     /// Those with somebody vouched for.
     ToVouched,

@@ -20,7 +20,6 @@ pub(super) struct Meaning {
     pub(super) send_connector: Option<Arc<str>>,
 }
 
-/// One entry.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     line: u32,
@@ -78,7 +77,6 @@ impl Addresses {
         }
     }
 
-    /// An entry.
     pub(super) fn entry(&self, number: u32) -> Option<Found<'_>> {
         let entry = self.entries.get(number as usize)?;
         let meaning = self.meanings.get(entry.meaning as usize)?;

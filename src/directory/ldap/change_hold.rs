@@ -52,7 +52,6 @@ struct Shared {
     /// Another one writes the file now.
     has_given_way: AtomicBool,
     metrics: Metrics,
-    /// What is announced.
     announced: Mutex<ChangesFile>,
     mail: Arc<dyn Mail>,
     within: Duration,

@@ -28,7 +28,6 @@ use crate::net::staggered::{Attempt, first_to_succeed};
 pub(super) struct Connection {
     /// Later connections of a directory have larger numbers; from 1.
     pub(super) generation: u64,
-    /// Where to.
     pub(super) server: Arc<Server>,
     ldap: Ldap,
     /// Holds the library back.

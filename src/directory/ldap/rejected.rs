@@ -53,7 +53,6 @@ impl Rejected {
         Err(self.by.last().map_or_else(|| NO_ANSWER.into(), |(.., words)| Arc::clone(words)))
     }
 
-    /// It is sent.
     pub(super) fn sent(&mut self, password: &str, now: Instant) -> Sent {
         if self.password != password {
             self.forget();

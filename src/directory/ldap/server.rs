@@ -15,7 +15,6 @@ const MOST_ADDRESSES: usize = 10;
 /// So long a name may take to be looked up at most, and half of what a server has.
 const LOOK_UP: Duration = Duration::from_secs(1);
 
-/// One server.
 #[derive(Debug)]
 pub(super) struct Server {
     /// Its place in `urls`.

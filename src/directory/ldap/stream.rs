@@ -49,7 +49,6 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Begins.
     pub(super) fn begin(connection: &Arc<Connection>, config: &Arc<LdapConfig>) -> Self {
         let (sender, events) = mpsc::channel(WAITING);
         let stop = CancellationToken::new();

@@ -141,7 +141,6 @@ impl Entry {
 /// Where an entry's mail goes instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
-    /// To that address.
     Address(Address),
     /// To an address of that kind, `GWISE`, `NOTES`, `X400`: the entry's own system has the connector for it.
     OtherKind(String),

@@ -25,7 +25,6 @@ const SPARE: usize = 64;
 /// Addresses in one record: it has a largest size.
 const ADDRESSES: usize = 1_000;
 
-/// One record.
 #[derive(Debug, Serialize, Deserialize)]
 enum Record {
     /// An entry that changed.
@@ -36,7 +35,6 @@ enum Record {
     Withheld(Vec<(String, Arc<str>)>),
 }
 
-/// The file.
 #[derive(Debug)]
 pub struct ChangesFile {
     path: PathBuf,

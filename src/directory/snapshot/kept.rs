@@ -10,7 +10,6 @@ use crate::directory::expected::Expected;
 use crate::directory::known::Id;
 use crate::time::UnixTime;
 
-/// What is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Kept {
     /// How entries that changed lately were before, oldest first.
@@ -24,7 +23,6 @@ pub struct Kept {
 /// Changes are held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
-    /// When it began.
     pub began: UnixTime,
     /// The entries that changed lately and stay as they are; all others went back.
     pub stayed: Vec<Id>,

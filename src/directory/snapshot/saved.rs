@@ -32,7 +32,6 @@ const HEAD: usize = 8 + 8 + 3 * 8 + 4;
 /// No entry is larger: 5,000 addresses have room.
 pub(super) const LONGEST: usize = 4 << 20;
 
-/// One record.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Record {
     /// An entry as it was read.
@@ -48,7 +47,6 @@ pub struct Loaded {
     pub view: View,
     /// How far the directory has been followed.
     pub position: Position,
-    /// When that was.
     pub at: UnixTime,
     /// When the last whole read began.
     pub whole: UnixTime,

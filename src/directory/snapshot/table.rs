@@ -93,9 +93,7 @@ impl<'a> Iterator for Claims<'a> {
 pub enum Means<'a> {
     /// Nobody knows what the entry means.
     Unclear,
-    /// This.
     Clear {
-        /// What it is.
         kind: Kind,
         /// Where its mail goes instead.
         target: Option<&'a str>,
@@ -135,7 +133,6 @@ impl Table {
         self.head(entry).claims.find(is).map(|(_, strength, _)| strength)
     }
 
-    /// All entries.
     pub fn entries(&self) -> impl Iterator<Item = usize> {
         self.places.iter().map(|place| *place as usize)
     }
@@ -384,7 +381,6 @@ impl Builder {
         Ok(())
     }
 
-    /// The table.
     #[must_use]
     pub fn finish(self) -> Table {
         self.table

@@ -14,7 +14,6 @@ use crate::time::{QueueTime, UnixTime};
 /// One entry that changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undo {
-    /// Which.
     pub id: Id,
     /// As it was; `None`: it was not there.
     pub before: Option<Known>,

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use crate::message::queue_id::QueueId;
 use crate::time::UnixTime;
 
-/// One letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Letter {
     /// When it was kept.
@@ -15,7 +14,6 @@ pub(super) struct Letter {
     pub(super) is_whole: bool,
 }
 
-/// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     letters: BTreeMap<QueueId, Letter>,

@@ -13,7 +13,6 @@ use crate::smtp::domain::Domain;
 use crate::smtp::reply::Reply;
 use crate::time::UnixTime;
 
-/// One report.
 #[derive(Debug, Clone, Copy)]
 pub struct Report<'a> {
     /// Message-ID without its angle brackets.
@@ -22,9 +21,7 @@ pub struct Report<'a> {
     pub boundary: &'a str,
     /// Date.
     pub now: UnixTime,
-    /// Reporting-MTA.
     pub reporting_mta: &'a Domain,
-    /// From.
     pub from: &'a Address,
     /// To: the message's sender.
     pub to: &'a Address,

@@ -24,7 +24,6 @@ pub struct Offers {
     pub xforward: Offered,
     /// AUTH PLAIN (RFC 4954, RFC 4616).
     pub auth_plain: bool,
-    /// AUTH LOGIN.
     pub auth_login: bool,
 }
 

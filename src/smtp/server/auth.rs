@@ -17,7 +17,6 @@ pub enum AuthState {
     Unavailable,
     /// It may, once TLS is active.
     Possible,
-    /// It has.
     Done,
 }
 

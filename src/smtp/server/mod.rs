@@ -91,7 +91,6 @@ pub enum Action {
 /// What is read next: which deadline holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// A command.
     Command,
     /// A message's content.
     Content,
@@ -100,9 +99,7 @@ pub enum Expect {
 /// What brings a message's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carrier {
-    /// DATA.
     Data,
-    /// BDAT.
     Bdat,
 }
 
@@ -113,7 +110,6 @@ pub struct Limits {
     pub max_message_size: u64,
     /// Octets of its header section.
     pub max_header_size: u64,
-    /// Recipients.
     pub max_recipients: usize,
 }
 

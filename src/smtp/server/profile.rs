@@ -23,9 +23,7 @@ pub struct Profile {
     pub hostname: String,
     /// The SIZE that EHLO offers.
     pub max_message_size: u64,
-    /// TLS.
     pub tls: TlsState,
-    /// AUTH.
     pub auth: AuthState,
     /// DSN, as long as the client has not authenticated.
     pub dsn: Dsn,

@@ -22,7 +22,6 @@ const AT_ONCE: usize = 8;
 enum Unreadable {
     /// Contents in it are damaged, which is known where they are read.
     Contents,
-    /// This.
     Records(String),
 }
 

@@ -13,11 +13,9 @@ use crate::time::UnixTime;
 /// One live message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outline {
-    /// Its id.
     pub id: QueueId,
     /// Whose it is: a number that messages of one reverse-path share.
     pub sender: u32,
-    /// What it is.
     pub kind: Kind,
     /// Octets of its content, up to 4 GiB.
     pub size: u32,
@@ -45,20 +43,16 @@ pub struct Open {
     pub connector: Arc<str>,
     /// The domain whose MX is its next hop, where its connector goes by MX: its [`group`].
     pub domain: u32,
-    /// How it stands.
     pub standing: Standing,
 }
 
 /// How a recipient stands that is not over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It waits.
     Waits(Waits),
-    /// It is held.
     Held(HeldFor),
 }
 
-/// One that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Waits {
     /// When it is due.

@@ -3,9 +3,7 @@
 /// The record of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Changed {
-    /// Whose.
     pub recipient: u32,
-    /// The segment.
     pub segment: u32,
     /// Where in it the record begins.
     pub offset: u32,
@@ -56,7 +54,6 @@ impl Changes {
         }
     }
 
-    /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = Changed> {
         let (one, many) = match self {
             Self::None => (None, &[][..]),

@@ -39,14 +39,12 @@ struct Segment {
 pub struct Spent {
     /// Bytes.
     pub bytes: u64,
-    /// Segments.
     pub segments: usize,
 }
 
 /// A segment that is worth [rewriting](crate::spool::rewrite).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sparse {
-    /// Its number.
     pub number: u32,
     /// The one before it, if that is short: it goes into the same file.
     pub before: Option<u32>,

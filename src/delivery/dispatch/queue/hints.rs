@@ -36,7 +36,6 @@ impl Due {
     /// What is held for want of its connector.
     pub(in crate::delivery::dispatch) const HELD: Self = Self(3);
 
-    /// At this time.
     pub(in crate::delivery::dispatch) fn at(time: UnixTime) -> Self {
         Self(time.0.max(4))
     }
@@ -53,7 +52,6 @@ type Ready = (u32, u32, Due, QueueId);
 /// Something in this message may be due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Hint {
-    /// When.
     pub(super) due: Due,
     /// The message.
     pub(super) id: QueueId,

@@ -23,7 +23,6 @@ pub(super) struct Held {
     pub(super) withheld: FastMap<String, Arc<str>>,
     /// Those who had mail at their new place: they stay there.
     pub(super) stayed: Window,
-    /// When it began.
     pub(super) began: UnixTime,
     /// The program was started again, and what the directory has is not known yet.
     pub(super) is_resuming: bool,
@@ -32,7 +31,6 @@ pub(super) struct Held {
 /// An address that waits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waits {
-    /// Whose it is.
     pub(super) recipient: Id,
     /// When it changed.
     pub(super) since: UnixTime,
@@ -83,10 +81,8 @@ pub struct HeldList {
     pub resuming: bool,
 }
 
-/// One address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldAddress {
-    /// The address.
     pub address: String,
     /// Where its mail goes, or went: `mailbox`, an address, `nobody`.
     pub from: String,

@@ -27,7 +27,6 @@ enum Scope {
 /// How two views differ for mail.
 #[derive(Default)]
 struct Difference {
-    /// The recipients.
     recipients: FastSet<Id>,
     /// Their addresses, where there are not too many of them.
     keys: HashSet<String>,

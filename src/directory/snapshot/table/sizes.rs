@@ -10,7 +10,6 @@ const LOAD: (usize, usize) = (5, 4);
 /// How much will be put in: what is allocated, and no more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// Entries.
     pub entries: usize,
     /// Addresses of all entries.
     pub addresses: usize,
