@@ -5,14 +5,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fingerpost::cli::{self, Arguments, Outcome};
-use fingerpost::give_back;
 
 /// A message takes some hundred small allocations, on any thread (docs/performance.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    give_back::no_huge_pages();
     // First of all: with two providers compiled in by accident rustls would have none to choose.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let arguments = Arguments::parse();

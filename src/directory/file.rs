@@ -70,7 +70,6 @@ impl FileDirectory {
     pub fn open(name: &Arc<str>, config: &FileDirectoryConfig, metrics: &Metrics) -> Result<Self, Vec<String>> {
         let stamp = stamp(&config.path);
         // What it means takes about as much as the file.
-        give_back::huge_pages_for(stamp.map_or(0, |stamp| stamp.size));
         let contents = Contents::read(&config.path, config.default_domain.as_ref())?;
         let directory = Self {
             name: Arc::clone(name),
@@ -103,7 +102,6 @@ impl FileDirectory {
             }
             watched.read = now;
         }
-        give_back::huge_pages_for(now.map_or(0, |stamp| stamp.size));
         let length = now.map_or(0, |stamp| usize::try_from(stamp.size).unwrap_or(usize::MAX));
         let _both = Refreshing::begin(&self.metrics, length.saturating_mul(IN_MEMORY));
         match Contents::read(&self.config.path, self.config.default_domain.as_ref()) {

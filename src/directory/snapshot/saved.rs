@@ -20,7 +20,6 @@ use super::position::Position;
 use super::table::{Builder, Sizes, Table, TooLarge};
 use super::view::{Change, View};
 use crate::directory::known::{Id, Known};
-use crate::give_back;
 use crate::time::UnixTime;
 
 mod beside;
@@ -194,7 +193,6 @@ fn load(file: &File) -> Result<Loaded, Unreadable> {
     let mut first = [0; HEAD];
     file.read_exact(&mut first)?;
     let (of, sizes) = read_head(&first, length)?;
-    give_back::huge_pages_for(sizes.octets() as u64);
     let mut builder = Builder::new(sizes);
     let mut end = HEAD as u64;
     let (mut position, mut at) = loop {
