@@ -140,7 +140,7 @@ impl AcceptedDomains {
     pub fn iter(&self) -> impl Iterator<Item = Accepted<'_>> {
         (0..self.all.len()).filter_map(|at| {
             let (name, form) = self.key(at);
-            let name = Domain::parse(name).ok()?; // as it was before
+            let name = Domain::parse(name).ok()?; // it was parsed when the configuration was read
             Some(self.accepted(at, pattern(name, form)))
         })
     }

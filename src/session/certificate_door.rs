@@ -8,8 +8,7 @@ use crate::config::door::most_specific;
 use crate::config::{Config, ReceiveConnector};
 
 /// The receive connector that a client's certificate chooses, and the name that did: among those of the bind that take
-/// clients from its address the same rule as for an
-/// address ([`choose`](crate::config::door::choose)).
+/// clients from its address the most specific network, as for an address ([`choose`](crate::config::door::choose)).
 #[must_use]
 pub fn choose_by_certificate<'a>(
     config: &'a Config,
