@@ -13,11 +13,11 @@ use std::time::Duration;
 use network::{Network, SERVER};
 use serde_json::Value;
 use socket2::SockRef;
-use support::fingerpost::Fingerpost;
 use support::pair::{accepted, message, token};
 use support::senders::Raw;
 use support::sink::Sink;
-use support::tables::{NODE, PEOPLE, accepted_domain, send_connector};
+use support::tables::{BASE_TABLES, PEOPLE, accepted_domain, send_connector};
+use support::test_node::TestNode;
 use support::wait_until;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -44,29 +44,29 @@ fn configuration(bind: &str, inside: SocketAddr, (door, way): (&str, &str)) -> S
     let domain = accepted_domain("contoso.test", "inside");
     let waits = "delivery = \"queue\"\nreply_timeout = \"3s\"\nretry = { first = \"1h\", max = \"1h\" }\n";
     let inside = send_connector("inside", inside, &format!("{waits}{way}"));
-    format!("{NODE}{PEOPLE}{door}{domain}{inside}")
+    format!("{BASE_TABLES}{PEOPLE}{door}{domain}{inside}")
 }
 
-fn start(configuration: &str) -> Fingerpost {
-    let mut node = Fingerpost::prepare();
+fn start(configuration: &str) -> TestNode {
+    let mut node = TestNode::prepare();
     node.write("people.csv", "address\nann@contoso.test\n");
     node.write("fingerpost.toml", configuration);
     node.start();
     node
 }
 
-fn reload(node: &Fingerpost, configuration: &str) {
+fn reload(node: &TestNode, configuration: &str) {
     node.write("fingerpost.toml", configuration);
     let output = node.run(&["reload"]);
     assert!(output.status.success(), "{output:?}");
 }
 
-fn send(node: &Fingerpost, token: &str, size: usize) {
+fn send(node: &TestNode, token: &str, size: usize) {
     assert!(accepted(&mut Raw::hello(node.smtp), "ann@contoso.test", &message(token, size)), "{token}");
 }
 
 /// The last errors of what waits in the queue, a line each.
-fn last_errors(node: &Fingerpost) -> String {
+fn last_errors(node: &TestNode) -> String {
     let listed = node.run(&["queue", "list", "--format", "json"]);
     let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
     let messages = listed["messages"].as_array().unwrap().iter();
@@ -74,12 +74,12 @@ fn last_errors(node: &Fingerpost) -> String {
     errors.collect::<Vec<_>>().join("\n")
 }
 
-fn black_holes(node: &Fingerpost, connector: &str) -> f64 {
+fn black_holes(node: &TestNode, connector: &str) -> f64 {
     node.metric(&format!("fingerpost_path_mtu_black_holes_total{{connector=\"{connector}\"}}")).unwrap()
 }
 
 /// What the log says of it at this level.
-fn told(node: &Fingerpost, level: &str) -> Vec<String> {
+fn told(node: &TestNode, level: &str) -> Vec<String> {
     let log = node.log();
     let told = log.lines().filter(|line| line.contains(level) && line.contains(": suspected path MTU black hole"));
     told.map(str::to_owned).collect()

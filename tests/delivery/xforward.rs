@@ -6,25 +6,25 @@ use std::time::Duration;
 use fingerpost::config::{ClientAddress, SmtpOut};
 use fingerpost::delivery::attempt::Outbound;
 use fingerpost::metrics::Metrics;
-use support::fingerpost::Fingerpost;
 use support::letter::{Letter, connector, in_words, smart_host, smtp_out};
 use support::next_hop::NextHop;
 use support::pair::{accepted, message};
 use support::postfix::{Postfix, Setup};
 use support::senders::Raw;
-use support::tables::{NODE, PEOPLE, accepted_domain, send_connector};
+use support::tables::{BASE_TABLES, PEOPLE, accepted_domain, send_connector};
+use support::test_node::TestNode;
 use support::wait_until;
 
 const SOON: Duration = Duration::from_secs(20);
 
 /// A node that tells this Postfix about its clients, as far as `setting` says so.
-fn node(postfix: SocketAddr, setting: &str) -> Fingerpost {
-    let mut node = Fingerpost::prepare();
+fn start_node(postfix: SocketAddr, setting: &str) -> TestNode {
+    let mut node = TestNode::prepare();
     node.write("people.csv", "address\nann@contoso.test\nbob@contoso.test\n");
     let door = "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n";
     let domain = accepted_domain("contoso.test", "inside");
     let inside = send_connector("inside", postfix, setting);
-    node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{door}{domain}{inside}"));
+    node.write("fingerpost.toml", &format!("{BASE_TABLES}{PEOPLE}{door}{domain}{inside}"));
     node.start();
     node
 }
@@ -52,7 +52,7 @@ fn postfix_before(next: SocketAddr, extra: &str) -> Postfix {
 #[test]
 fn postfix_sees_the_original_client_of_each_message() {
     let postfix = postfix("127.0.0.0/8");
-    let node = node(postfix.address(), "client_address = \"xforward\"");
+    let node = start_node(postfix.address(), "client_address = \"xforward\"");
     // Two clients, one after the other over the same connection to Postfix.
     for client in [Ipv4Addr::new(127, 0, 0, 77), Ipv4Addr::new(127, 0, 0, 78)] {
         let mut raw = Raw::hello_from(client, node.smtp);
@@ -78,7 +78,7 @@ fn postfix_hands_on_what_it_was_told() {
     let hop = runtime.block_on(NextHop::start(takes_all, None));
     let passes_on = "smtpd_authorized_xforward_hosts = 127.0.0.0/8\nsmtp_send_xforward_command = yes";
     let postfix = postfix_before(hop.address, passes_on);
-    let node = node(postfix.address(), "client_address = \"xforward\"");
+    let node = start_node(postfix.address(), "client_address = \"xforward\"");
     for (number, hello, proto) in [(1, "EHLO", "ESMTP"), (2, "HELO", "SMTP")] {
         let mut raw = Raw::connect_from(Ipv4Addr::new(127, 0, 0, 77), node.smtp);
         assert_eq!((raw.reply().0, raw.say(&format!("{hello} sender.test")).0), (220, 250));
@@ -98,7 +98,7 @@ fn postfix_hands_on_what_it_was_told() {
 fn nothing_is_said_where_it_is_not_wanted_or_not_offered() {
     for (authorized, setting) in [("127.0.0.0/8", ""), ("192.0.2.1", "client_address = \"xforward\"")] {
         let postfix = postfix(authorized);
-        let node = node(postfix.address(), setting);
+        let node = start_node(postfix.address(), setting);
         let mut raw = Raw::hello_from(Ipv4Addr::new(127, 0, 0, 77), node.smtp);
         assert!(accepted(&mut raw, "ann@contoso.test", &message("plain", 100)));
         wait_until("it arrives", SOON, || postfix.mails().len() == 1);

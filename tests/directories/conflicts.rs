@@ -11,15 +11,15 @@ use serde_json::Value;
 
 use crate::active_directory::config;
 use crate::snapshot_active_directory::mailbox;
-use support::fingerpost::Fingerpost;
 use support::samba_ad::{ADMIN, BASE, SambaAd};
+use support::test_node::TestNode;
 use support::wait_until;
 
 /// `ad` is asked first, then `wave`; `theirs` vouches for the other organisation's people.
-fn node(samba: &SambaAd, mode: &str) -> Fingerpost {
+fn prepare_node(samba: &SambaAd, mode: &str) -> TestNode {
     let ad = config(samba);
     let (urls, password) = (&ad.urls, samba.password_file());
-    let node = Fingerpost::prepare();
+    let node = TestNode::prepare();
     node.write("wave.csv", "address\nbob@contoso.test\ndora@contoso.test\n");
     node.write("theirs.csv", "address\nalice@contoso.test\ncarol@contoso.test\ncarol@contoso.test\n");
     let text = format!(
@@ -41,13 +41,13 @@ fn node(samba: &SambaAd, mode: &str) -> Fingerpost {
     node
 }
 
-fn said(node: &Fingerpost, arguments: &[&str]) -> Value {
+fn said(node: &TestNode, arguments: &[&str]) -> Value {
     let output = node.run(&[arguments, &["--format", "json"]].concat());
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
 /// What the API's door answers, with the token; for the page, as a browser sends it.
-fn got(node: &Fingerpost, path: &str) -> String {
+fn got(node: &TestNode, path: &str) -> String {
     let token = std::fs::read_to_string(node.path("state/admin.token")).unwrap();
     let mut stream = TcpStream::connect(node.admin()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -65,7 +65,7 @@ fn got(node: &Fingerpost, path: &str) -> String {
 }
 
 /// All of them say that each directory has so many, and these addresses.
-fn all_say(node: &Fingerpost, counts: [(&str, i32); 3], addresses: &[&str]) {
+fn all_say(node: &TestNode, counts: [(&str, i32); 3], addresses: &[&str]) {
     let counted = |(name, count): (&str, i32)| {
         node.metric(&format!("fingerpost_directory_conflicts{{directory=\"{name}\"}}")) == Some(f64::from(count))
     };
@@ -91,7 +91,7 @@ fn all_say(node: &Fingerpost, counts: [(&str, i32); 3], addresses: &[&str]) {
 }
 
 /// Whom each directory, asked itself, has, and what is decided.
-fn asked(node: &Fingerpost, address: &str) -> (Vec<String>, String) {
+fn asked(node: &TestNode, address: &str) -> (Vec<String>, String) {
     let looked = said(node, &["directory", "lookup", address]);
     let found = looked["answers"].as_array().unwrap().iter().filter(|one| one["result"] == "found");
     let found = found.map(|one| one["directory"].as_str().unwrap().to_owned()).collect();
@@ -107,7 +107,7 @@ fn all_say_the_same_of_conflicts_in_either_mode() {
 
     // In memory it is known as a whole: bob is in it and in a file that resolves as well. Alice, who stands in the file of
     // `verify_with`, is nobody else's: it is asked only about whom the others do not have. Carol is there twice.
-    let mut node = node(&samba, "snapshot");
+    let mut node = prepare_node(&samba, "snapshot");
     node.start();
     all_say(&node, [("ad", 0), ("wave", 1), ("theirs", 1)], &["bob@contoso.test", "carol@contoso.test"]);
     let listed = said(&node, &["directory", "conflicts"]);
@@ -121,7 +121,7 @@ fn all_say_the_same_of_conflicts_in_either_mode() {
 
     // Asked for each recipient, what it has nobody knows: only the files are compared. Of one address both say what they
     // have, and the first decides.
-    let mut node = self::node(&samba, "lookup");
+    let mut node = prepare_node(&samba, "lookup");
     node.start();
     all_say(&node, [("ad", 0), ("wave", 0), ("theirs", 1)], &["carol@contoso.test"]);
     assert_eq!(asked(&node, "bob@contoso.test"), found(&["ad", "wave"]));

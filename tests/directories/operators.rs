@@ -4,14 +4,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use support::fingerpost::Fingerpost;
 use support::samba_ad::{BASE, READER, SambaAd};
+use support::test_node::TestNode;
 use support::wait_until;
 
 const PEOPLE: usize = 14;
 
-fn node(samba: &SambaAd, password: &Path) -> Fingerpost {
-    let node = Fingerpost::prepare();
+fn prepare_node(samba: &SambaAd, password: &Path) -> TestNode {
+    let node = TestNode::prepare();
     node.write(
         "fingerpost.toml",
         &format!(
@@ -33,13 +33,13 @@ fn node(samba: &SambaAd, password: &Path) -> Fingerpost {
 }
 
 /// What a command of `fingerpost directory` prints, and its exit code.
-fn directory(node: &Fingerpost, arguments: &[&str]) -> (String, Option<i32>) {
+fn directory(node: &TestNode, arguments: &[&str]) -> (String, Option<i32>) {
     let output = node.run(&[&["directory"], arguments].concat());
     (String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(), output.status.code())
 }
 
 /// The same for `refresh`, which says `try again` (2) while the directory is being connected to, or read.
-fn refresh(node: &Fingerpost) -> (String, Option<i32>) {
+fn refresh(node: &TestNode) -> (String, Option<i32>) {
     let mut told = (String::new(), None);
     wait_until("it is read", Duration::from_secs(30), || {
         told = directory(node, &["refresh", "ad"]);
@@ -65,7 +65,7 @@ fn the_list_of_what_is_held_can_be_handed_back_as_it_is() {
         person(n, &own)
     });
     samba.modify(&people.collect::<String>());
-    let mut node = node(&samba, &password);
+    let mut node = prepare_node(&samba, &password);
     node.start();
     assert_eq!(refresh(&node).1, Some(0));
 

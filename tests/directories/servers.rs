@@ -15,14 +15,14 @@ use fingerpost::metrics::Metrics;
 
 use crate::active_directory::config as active_directory;
 use crate::asker::{Asker, Said, named, openldap, password, prober};
-use support::fingerpost::Fingerpost;
 use support::samba_ad::{self, SambaAd};
 use support::slapd::{ADMIN, BASE, PASSWORD, READER, Slapd};
+use support::test_node::TestNode;
 use support::wait_until;
 
 /// A node with this directory beside what it cannot do without. `{url}`s and the rest are the caller's.
-fn node(directory: &str) -> Fingerpost {
-    let node = Fingerpost::prepare();
+fn prepare_node(directory: &str) -> TestNode {
+    let node = TestNode::prepare();
     node.write(
         "fingerpost.toml",
         &format!(
@@ -51,7 +51,7 @@ fn table(slapd: &Slapd, urls: &[String], more: &str) -> String {
 }
 
 /// What `check --connect` says of directories, where names are looked up in that file instead of the system's.
-fn check_with_hosts(node: &Fingerpost, hosts: &str) -> String {
+fn check_with_hosts(node: &TestNode, hosts: &str) -> String {
     node.write("hosts", hosts);
     let script = format!(
         "mount --bind {} /etc/hosts && exec {} check --connect --config {}",
@@ -97,7 +97,7 @@ fn a_name_whose_first_address_is_dead_is_reached_at_the_second() {
         let (port, _dead) = beside_a_dead_one(to);
         let url = format!("{scheme}://localhost:{port}");
         let more = format!("timeout = \"3s\"\ntls = {{ ca = {:?} }}\n", slapd.ca());
-        let node = node(&table(&slapd, &[url], &more));
+        let node = prepare_node(&table(&slapd, &[url], &more));
         // The system says 127.0.0.1 first: it is nearest to where we come from (RFC 6724 6, rule 9).
         let said = check_with_hosts(&node, "127.0.0.1 localhost\n127.0.0.2 localhost\n");
         assert!(said.contains("ok      directory ad: finds postmaster@contoso.com"), "{scheme}: {said}");
@@ -437,8 +437,8 @@ async fn a_controller_says_why_it_lets_nobody_in_and_locks_nobody_out() {
 fn check_and_status_name_the_server_that_is_no_use() {
     let (slapd, mut standby) = (Slapd::start(), Slapd::start());
     standby.stop();
-    let mut node = node(&table(&slapd, &[slapd.url(), standby.url()], "timeout = \"2s\"\n"));
-    let printed = |node: &Fingerpost, arguments: &[&str]| {
+    let mut node = prepare_node(&table(&slapd, &[slapd.url(), standby.url()], "timeout = \"2s\"\n"));
+    let printed = |node: &TestNode, arguments: &[&str]| {
         let output = node.run(arguments);
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     };

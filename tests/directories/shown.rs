@@ -2,7 +2,7 @@
 
 use fingerpost::config::{LdapConfig, Profile};
 
-use support::fingerpost::Fingerpost;
+use support::test_node::TestNode;
 
 /// Of somebody with a mailbox.
 pub fn is_shown(config: &LdapConfig, address: &str) {
@@ -25,7 +25,7 @@ pub fn is_shown(config: &LdapConfig, address: &str) {
     let domain = address.rsplit_once('@').unwrap().1;
     let (probe, password) = (config.probe.as_ref().unwrap(), config.password_file.as_ref().unwrap().display());
     let LdapConfig { urls, base, bind_dn, .. } = config;
-    let mut node = Fingerpost::prepare();
+    let mut node = TestNode::prepare();
     node.write(
         "fingerpost.toml",
         &format!(

@@ -19,9 +19,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::asker::{Said, said};
 use crate::call_ahead::{Asked, servers};
-use support::fingerpost::Fingerpost;
 use support::next_hop::NextHop;
 use support::senders::Raw;
+use support::test_node::TestNode;
 
 const FOUND: Said = Said::Found(Kind::Mailbox);
 
@@ -291,8 +291,8 @@ async fn somebody_who_guesses_addresses_does_not_keep_the_others_out() {
 }
 
 /// A node for contoso.test, whose people only their mail server knows.
-fn node(server: &NextHop) -> Fingerpost {
-    let node = Fingerpost::prepare();
+fn prepare_node(server: &NextHop) -> TestNode {
+    let node = TestNode::prepare();
     let (ip, port) = (server.address.ip(), server.address.port());
     node.write(
         "fingerpost.toml",
@@ -311,7 +311,7 @@ fn node(server: &NextHop) -> Fingerpost {
 }
 
 /// What RCPT is answered, and after how many tenths of a second.
-fn rcpt(node: &Fingerpost, local: &str) -> (String, u128) {
+fn rcpt(node: &TestNode, local: &str) -> (String, u128) {
     let mut raw = Raw::hello(node.smtp);
     raw.say("MAIL FROM:<joe@sender.test>");
     let start = std::time::Instant::now();
@@ -325,7 +325,7 @@ fn the_program_finds_whoever_exists_behind_a_tarpit_and_refuses_the_others_after
     let script = "rcpt to:<alice@ => 250 2.1.5 Ok\nrcpt to:<bob@ => 250 2.1.5 Ok\nrcpt to:<carol@ => 250 2.1.5 Ok\n\
                   rcpt to: => after 6000 550 5.1.10 RESOLVER.ADR.RecipientNotFound; not found";
     let hop = runtime.block_on(NextHop::start(script, None));
-    let mut node = node(&hop);
+    let mut node = prepare_node(&hop);
     node.start();
     let (said, waited) = rcpt(&node, "alice");
     assert!(said.starts_with("250") && (58..75).contains(&waited), "the guard question: {said} after {waited}");

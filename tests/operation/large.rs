@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use support::fingerpost::Fingerpost;
-use support::tables::{NODE, PEOPLE};
+use support::tables::{BASE_TABLES, PEOPLE};
+use support::test_node::TestNode;
 use support::within;
 
 const DOMAINS: usize = 40_000;
@@ -11,16 +11,16 @@ const DOMAINS: usize = 40_000;
 /// lies among them took 43 to 55 MiB.
 const MOST: usize = 38 << 10;
 
-fn write(node: &Fingerpost, domains: usize) {
+fn write(node: &TestNode, domains: usize) {
     let door = "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n\n";
     let mailboxes = "[[send_connector]]\nname = \"mailboxes\"\nprotocol = \"maildir\"\npath = \"{folder}/mail\"\n\n";
     let domain = |at| format!("[[accepted_domain]]\ndomain = \"customer-{at}.test\"\ndeliver_to = \"mailboxes\"\n");
     let domains: String = (0..domains).map(domain).collect();
-    node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{door}{mailboxes}{domains}"));
+    node.write("fingerpost.toml", &format!("{BASE_TABLES}{PEOPLE}{door}{mailboxes}{domains}"));
 }
 
 /// KiB of memory in no file.
-fn anonymous(node: &Fingerpost) -> usize {
+fn anonymous(node: &TestNode) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.process_id())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("the kernel says so");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
@@ -28,7 +28,7 @@ fn anonymous(node: &Fingerpost) -> usize {
 
 #[test]
 fn many_domains_take_little_at_rest_also_after_reloads() {
-    let mut node = Fingerpost::prepare();
+    let mut node = TestNode::prepare();
     node.write("people.csv", "address\nalice@contoso.test\n");
     write(&node, DOMAINS);
     // Of a huge page one octet in use keeps 2 MiB: what is counted would be chance.

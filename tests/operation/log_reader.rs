@@ -6,9 +6,9 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use support::fingerpost::Fingerpost;
 use support::senders::{Letter, Raw};
-use support::tables::{NODE, PEOPLE, accepted_domain, send_connector};
+use support::tables::{BASE_TABLES, PEOPLE, accepted_domain, send_connector};
+use support::test_node::TestNode;
 use support::{wait_until, within};
 
 const LOST: &str = "fingerpost_log_lines_lost_total";
@@ -16,15 +16,15 @@ const LOST: &str = "fingerpost_log_lines_lost_total";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Alice has a Maildir.
-fn node() -> Fingerpost {
-    let node = Fingerpost::prepare();
+fn prepare_node() -> TestNode {
+    let node = TestNode::prepare();
     node.write("people.csv", "address\nalice@contoso.test\n");
     // What strangers cause would be told as sums.
     let door = "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\norganization = \"senders\"\n\n";
     let mailboxes = "[[send_connector]]\nname = \"mailboxes\"\nprotocol = \"maildir\"\npath = \"{folder}/mail\"\n";
     let senders = send_connector("senders", ([127, 0, 0, 9], 25).into(), "organization = \"senders\"");
     let domain = accepted_domain("contoso.test", "mailboxes");
-    node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{door}{domain}{mailboxes}{senders}"));
+    node.write("fingerpost.toml", &format!("{BASE_TABLES}{PEOPLE}{door}{domain}{mailboxes}{senders}"));
     node
 }
 
@@ -38,7 +38,7 @@ fn send(raw: &mut Raw, header: &str) -> u16 {
 }
 
 /// Mail with long names until lines of the log are lost.
-fn fill(node: &Fingerpost) {
+fn fill(node: &TestNode) {
     for batch in 0..400 {
         let mut raw = Raw::hello(node.smtp);
         for number in 0..50 {
@@ -53,7 +53,7 @@ fn fill(node: &Fingerpost) {
 }
 
 /// A message that has gone round and round is refused with a warning.
-fn warn(node: &Fingerpost, number: usize) {
+fn warn(node: &TestNode, number: usize) {
     let header = format!("{}Message-ID: <round-{number}@sender.test>\r\n", "Received: from a by b\r\n".repeat(60));
     assert_eq!(send(&mut Raw::hello(node.smtp), &header) / 100, 5);
 }
@@ -65,7 +65,7 @@ fn pipe() -> (PipeReader, PipeWriter) {
 #[test]
 fn a_log_that_nobody_reads_stops_nothing_and_keeps_every_warning() {
     let (reader, writer) = pipe();
-    let mut node = node();
+    let mut node = prepare_node();
     node.start_with_log(writer);
     fill(&node);
     (0..100).for_each(|number| warn(&node, number));
@@ -94,7 +94,7 @@ fn a_log_that_nobody_reads_stops_nothing_and_keeps_every_warning() {
     assert!(lines.last().is_some_and(|line| line.ends_with(": stopped")), "{:?}", lines.last());
 }
 
-fn has_mail(node: &Fingerpost, message_id: &str) -> bool {
+fn has_mail(node: &TestNode, message_id: &str) -> bool {
     let found = Command::new("grep").args(["-rlF", message_id]).arg(node.path("mail")).output().expect("grep");
     found.status.success()
 }
@@ -102,7 +102,7 @@ fn has_mail(node: &Fingerpost, message_id: &str) -> bool {
 #[test]
 fn a_log_that_nobody_reads_does_not_keep_it_from_ending() {
     let (reader, writer) = pipe();
-    let mut node = node();
+    let mut node = prepare_node();
     node.start_with_log(writer);
     fill(&node);
     // Others who do not go by themselves either: a session, a client of each HTTP server.
@@ -124,7 +124,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 #[test]
 fn what_does_not_start_ends_all_the_same() {
     let (reader, writer) = full_pipe();
-    let mut node = node();
+    let mut node = prepare_node();
     node.write("fingerpost.toml", "[server]\nwrong = 1\n");
     node.launch_with_log(writer);
     assert_eq!(node.ended(LIMIT), Some(2));
@@ -134,7 +134,7 @@ fn what_does_not_start_ends_all_the_same() {
 #[test]
 fn it_starts_and_serves_with_a_log_that_is_full_from_the_beginning() {
     let (reader, writer) = full_pipe();
-    let mut node = node();
+    let mut node = prepare_node();
     node.start_with_log(writer);
     assert_eq!(send(&mut Raw::hello(node.smtp), "Message-ID: <first@sender.test>\r\n"), 250);
     node.signal("TERM");
@@ -145,7 +145,7 @@ fn it_starts_and_serves_with_a_log_that_is_full_from_the_beginning() {
 #[test]
 fn it_goes_on_when_the_reader_has_gone() {
     let (reader, writer) = pipe();
-    let mut node = node();
+    let mut node = prepare_node();
     node.start_with_log(writer);
     drop(reader);
     assert_eq!(send(&mut Raw::hello(node.smtp), "Message-ID: <first@sender.test>\r\n"), 250);

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
-use support::fingerpost::Fingerpost;
-use support::tables::{NODE, PEOPLE};
+use support::tables::{BASE_TABLES, PEOPLE};
+use support::test_node::TestNode;
 use support::wait_until;
 
 /// So many domains that `/metrics` does not fit the kernel's buffers.
 const DOMAINS: usize = 1_000;
 
-fn node() -> Fingerpost {
-    let node = Fingerpost::prepare();
+fn prepare_node() -> TestNode {
+    let node = TestNode::prepare();
     node.write("people.csv", "address\nalice@contoso.test\n");
     let door = "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n\n";
     let mailboxes = "[[send_connector]]\nname = \"mailboxes\"\nprotocol = \"maildir\"\npath = \"{folder}/mail\"\n\n";
@@ -23,7 +23,7 @@ fn node() -> Fingerpost {
     let domain =
         |number| format!("[[accepted_domain]]\ndomain = \"d{number}.{long}.test\"\ndeliver_to = \"mailboxes\"\n\n");
     let domains: String = (0..DOMAINS).map(domain).collect();
-    node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{door}{mailboxes}{domains}"));
+    node.write("fingerpost.toml", &format!("{BASE_TABLES}{PEOPLE}{door}{mailboxes}{domains}"));
     node
 }
 
@@ -47,7 +47,7 @@ fn whether_we_live_is_answered_whatever_others_do() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).expect("the soft limit may be raised");
-    let mut node = node();
+    let mut node = prepare_node();
     node.start();
     let mut readers: Vec<_> = (0..50).map(|_| client(node.metrics, &asking("/metrics"))).collect();
     let mut crowd: Vec<_> = (0..1_000).map(|_| client(node.metrics, "")).collect();
@@ -67,7 +67,7 @@ fn whether_we_live_is_answered_whatever_others_do() {
 }
 
 /// Sockets of the node.
-fn connections(node: &Fingerpost) -> usize {
+fn connections(node: &TestNode) -> usize {
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", node.process_id())).expect("it runs");
     let target = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read_link(entry.ok()?.path()).ok();
     descriptors.filter_map(target).filter(|target| target.to_string_lossy().starts_with("socket:")).count()
@@ -75,7 +75,7 @@ fn connections(node: &Fingerpost) -> usize {
 
 #[test]
 fn the_api_answers_whatever_others_do() {
-    let mut node = node();
+    let mut node = prepare_node();
     node.start();
     let admin = node.admin();
     let crowd: Vec<_> = (0..300).map(|number| client(admin, if number % 2 == 0 { "" } else { "GET / HT" })).collect();
@@ -119,7 +119,7 @@ fn a_probe_is_answered_in_the_midst_of_newcomers() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).expect("the soft limit may be raised");
-    let mut node = node();
+    let mut node = prepare_node();
     node.start();
     let over = AtomicBool::new(false);
     let (metrics, over) = (node.metrics, &over);

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use support::fingerpost::Fingerpost;
 use support::senders::{Raw, Said};
 use support::sink::Sink;
-use support::tables::{NODE, PEOPLE, accepted_domain, send_connector};
+use support::tables::{BASE_TABLES, PEOPLE, accepted_domain, send_connector};
+use support::test_node::TestNode;
 use support::wait_until;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -22,9 +22,9 @@ const IDLE: &str = "fingerpost_sessions_sent_away_total{reason=\"idle\"}";
 
 /// A node with these lines at the internet's door: `alice@contoso.test` at once to the sink, `alice@queued.test` by the
 /// queue.
-fn configure(node: &Fingerpost, sink: SocketAddr, door: &str) {
+fn configure(node: &TestNode, sink: SocketAddr, door: &str) {
     let tables = [
-        NODE,
+        BASE_TABLES,
         "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\nmax_connections_per_ip = 5000\n",
         door,
         "\n[[receive_connector]]\nname = \"inside\"\nbind = [\"{smtp}\"]\nremote_networks = [\"127.0.0.77\"]\n\
@@ -39,8 +39,8 @@ fn configure(node: &Fingerpost, sink: SocketAddr, door: &str) {
     node.write("people.csv", "address\nalice@contoso.test\nalice@queued.test\n");
 }
 
-fn start(sink: &Sink, door: &str) -> Fingerpost {
-    let mut node = Fingerpost::prepare();
+fn start(sink: &Sink, door: &str) -> TestNode {
+    let mut node = TestNode::prepare();
     configure(&node, sink.address(), door);
     node.start();
     node
@@ -125,7 +125,7 @@ fn who_waits_for_us_is_never_taken_nor_who_has_just_sent_content() {
 #[test]
 fn an_organizations_client_gets_in_while_a_thousand_strangers_hold_all() {
     let sink = Sink::start(SINK);
-    let mut node = Fingerpost::prepare();
+    let mut node = TestNode::prepare();
     node.limit_descriptors(2000, 2000);
     configure(&node, sink.address(), "max_connections = 2000");
     node.start();
@@ -155,7 +155,7 @@ fn an_organizations_client_gets_in_while_a_thousand_strangers_hold_all() {
 #[test]
 fn a_flood_beyond_the_descriptors_stops_neither_mail_nor_queue() {
     let sink = Sink::start(SINK);
-    let mut node = Fingerpost::prepare();
+    let mut node = TestNode::prepare();
     node.limit_descriptors(256, 256);
     configure(&node, sink.address(), "");
     node.start();
@@ -184,10 +184,10 @@ fn a_flood_beyond_the_descriptors_stops_neither_mail_nor_queue() {
 #[test]
 fn the_limit_of_descriptors_is_raised_and_what_does_not_fit_is_told() {
     let sink = Sink::start(SINK);
-    let mut node = Fingerpost::prepare();
+    let mut node = TestNode::prepare();
     node.limit_descriptors(256, 4096);
     configure(&node, sink.address(), "max_connections = 1000");
-    let check = |node: &Fingerpost| {
+    let check = |node: &TestNode| {
         let checked = node.run(&["check"]);
         assert!(checked.status.success(), "it is no error");
         String::from_utf8(checked.stdout).unwrap()
@@ -257,7 +257,7 @@ fn content_that_is_ten_seconds_behind_gives_way_where_connections_are_short() {
 }
 
 /// A client that has named 20 unknown recipients, and so many more at once: it is told of each of those a second later.
-fn harvests(node: &Fingerpost, more: usize) -> Raw {
+fn harvests(node: &TestNode, more: usize) -> Raw {
     let mut raw = Raw::hello(node.smtp);
     assert_eq!(raw.say("MAIL FROM:<bob@fabrikam.test>").0, 250);
     let rcpt = |number: usize| format!("RCPT TO:<x{number}@queued.test>\r\n");

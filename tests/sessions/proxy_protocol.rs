@@ -5,11 +5,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use support::daemon::Daemon;
-use support::fingerpost::Fingerpost;
 use support::pair::{accepted, message};
 use support::senders::Raw;
 use support::sink::Sink;
-use support::tables::{NODE, PEOPLE, accepted_domain, send_connector};
+use support::tables::{BASE_TABLES, PEOPLE, accepted_domain, send_connector};
+use support::test_node::TestNode;
 use support::{free_port, wait_until};
 use tempfile::TempDir;
 
@@ -19,19 +19,19 @@ const BALANCER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 
 /// A node that trusts [`BALANCER`], two doors on its bind, and a sink behind it.
 struct House {
-    node: Fingerpost,
+    node: TestNode,
     sink: Sink,
 }
 
 impl House {
     fn start() -> Self {
         let sink = Sink::start(Ipv4Addr::new(127, 0, 0, 2));
-        let mut node = Fingerpost::prepare();
+        let mut node = TestNode::prepare();
         node.write("people.csv", "address\nann@contoso.test\n");
         node.write(
             "fingerpost.toml",
             &format!(
-                "{NODE}{PEOPLE}{DOORS}{}{}",
+                "{BASE_TABLES}{PEOPLE}{DOORS}{}{}",
                 accepted_domain("contoso.test", "inside"),
                 send_connector("inside", sink.address(), "")
             ),

@@ -6,9 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use support::fingerpost::Fingerpost;
 use support::mail::find;
 use support::senders::Raw;
+use support::test_node::TestNode;
 use support::wait_until;
 
 /// What has been taken for an end of data by one server or another. The true one is `\r\n.\r\n`.
@@ -30,7 +30,7 @@ fn one_message_in_is_one_message_out_or_refused_in_cut_through() {
 
 fn through(delivery: &str) {
     let hop = LenientHop::start();
-    let mut node = Fingerpost::prepare();
+    let mut node = TestNode::prepare();
     node.write("recipients.csv", "address\nknown0@contoso.test\nknown1@contoso.test\n");
     node.write("fingerpost.toml", &configuration(hop.address).replace("\"queue\"", &format!("\"{delivery}\"")));
     node.start();
@@ -60,7 +60,7 @@ fn through(delivery: &str) {
 }
 
 /// Sends the content by DATA in two packets; the last reply's code.
-fn data(node: &Fingerpost, content: &[u8], split: usize) -> u16 {
+fn data(node: &TestNode, content: &[u8], split: usize) -> u16 {
     let mut raw = envelope(node);
     assert_eq!(raw.say("DATA").0, 354);
     raw.send(&content[..split]);
@@ -76,7 +76,7 @@ fn data(node: &Fingerpost, content: &[u8], split: usize) -> u16 {
 }
 
 /// The same by BDAT.
-fn bdat(node: &Fingerpost, content: &[u8], split: usize) -> u16 {
+fn bdat(node: &TestNode, content: &[u8], split: usize) -> u16 {
     let mut raw = envelope(node);
     raw.send(format!("BDAT {} LAST\r\n", content.len()).as_bytes());
     raw.send(&content[..split]);
@@ -87,7 +87,7 @@ fn bdat(node: &Fingerpost, content: &[u8], split: usize) -> u16 {
     code
 }
 
-fn envelope(node: &Fingerpost) -> Raw {
+fn envelope(node: &TestNode) -> Raw {
     let mut raw = Raw::hello(node.smtp);
     assert_eq!(raw.say("MAIL FROM:<s@sender.test>").0, 250);
     assert_eq!(raw.say("RCPT TO:<known0@contoso.test>").0, 250);

@@ -4,12 +4,12 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use support::fingerpost::Fingerpost;
 use support::pair::message;
 use support::postfix::{Postfix, Setup};
 use support::senders::Raw;
 use support::sink::Sink;
-use support::tables::{NODE, PEOPLE, accepted_domain, send_connector};
+use support::tables::{BASE_TABLES, PEOPLE, accepted_domain, send_connector};
+use support::test_node::TestNode;
 use support::wait_until;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -42,13 +42,13 @@ fn a_printers_address_is_taken_and_answered() {
     let disabled = "{gone@contoso.test=550 5.2.1 mailbox disabled}";
     let disabled = format!("smtpd_recipient_restrictions = check_recipient_access inline:{{ {disabled} }}\n");
     let postfix = secondary(&outside, &disabled);
-    let mut node = Fingerpost::prepare();
+    let mut node = TestNode::prepare();
     node.write("people.csv", "address\nsam@contoso.test\ngone@contoso.test\n");
     let door = "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n\n";
     let domain = accepted_domain("contoso.test", "inside");
     let inside = send_connector("inside", postfix.address(), "delivery = \"queue\"");
     let others = send_connector("others", outside.address(), "address_spaces = [{ domain = \"*\" }]");
-    node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{door}{domain}{inside}{others}"));
+    node.write("fingerpost.toml", &format!("{BASE_TABLES}{PEOPLE}{door}{domain}{inside}{others}"));
     node.start();
     for (number, path, proper) in [
         (1, "mfp@fabrikam.test", "mfp@fabrikam.test"),
@@ -72,7 +72,7 @@ fn a_printers_address_is_taken_and_answered() {
     }
 }
 
-fn configure(node: &Fingerpost, secondary: &Postfix, source_routes: &str) {
+fn configure(node: &TestNode, secondary: &Postfix, source_routes: &str) {
     node.write("people.csv", "address\nann@contoso.test\n");
     let door = "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n\n";
     let domain =
@@ -80,10 +80,10 @@ fn configure(node: &Fingerpost, secondary: &Postfix, source_routes: &str) {
     let inside = send_connector("inside", ([127, 0, 0, 1], 9).into(), "");
     let more = format!("address_spaces = [{{ domain = \"contoso.test\" }}]\n{source_routes}");
     let secondary = send_connector("secondary", secondary.address(), &more);
-    node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{door}{domain}{inside}{secondary}"));
+    node.write("fingerpost.toml", &format!("{BASE_TABLES}{PEOPLE}{door}{domain}{inside}{secondary}"));
 }
 
-fn sends(node: &Fingerpost, recipients: &[&str], answer: u16) {
+fn sends(node: &TestNode, recipients: &[&str], answer: u16) {
     let mut raw = Raw::hello(node.smtp);
     assert_eq!(raw.say("MAIL FROM:<spammer@sender.test>").0, 250);
     for recipient in recipients {
@@ -102,7 +102,7 @@ fn sends(node: &Fingerpost, recipients: &[&str], answer: u16) {
 fn a_postfix_that_trusts_us_is_no_open_relay_through_us() {
     let outside = Sink::start(Ipv4Addr::new(127, 0, 0, 4));
     let postfix = secondary(&outside, "");
-    let mut node = Fingerpost::prepare();
+    let mut node = TestNode::prepare();
     configure(&node, &postfix, "");
     node.start();
     sends(&node, &WAYS_ON, 550);
@@ -121,7 +121,7 @@ fn a_postfix_that_trusts_us_is_no_open_relay_through_us() {
 #[test]
 fn the_check_tells_what_a_next_hop_would_pass_on_and_what_to_do() {
     let outside = Sink::start(Ipv4Addr::new(127, 0, 0, 4));
-    let node = Fingerpost::prepare();
+    let node = TestNode::prepare();
     let check = |postfix: &Postfix, source_routes: &str| {
         configure(&node, postfix, source_routes);
         let ran = node.run(&["check", "--connect"]);

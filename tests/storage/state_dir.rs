@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use support::fingerpost::Fingerpost;
 use support::senders::Raw;
 use support::sink::Sink;
-use support::tables::{NODE, PEOPLE, accepted_domain, send_connector};
+use support::tables::{BASE_TABLES, PEOPLE, accepted_domain, send_connector};
+use support::test_node::TestNode;
 
 /// A user that every system has.
 const USER: &str = "nobody";
@@ -21,8 +21,8 @@ fn is_root() -> bool {
 }
 
 /// A node with `[server]` lines and a bind of its own.
-fn node(server: &str, bind: &str, sink: &Sink) -> Fingerpost {
-    let node = Fingerpost::prepare();
+fn prepare_node(server: &str, bind: &str, sink: &Sink) -> TestNode {
+    let node = TestNode::prepare();
     node.write("people.csv", "address\nann@contoso.test\n");
     configure(&node, server, bind, sink);
     // Others may come to the state folder, if its own rights let them.
@@ -30,8 +30,8 @@ fn node(server: &str, bind: &str, sink: &Sink) -> Fingerpost {
     node
 }
 
-fn configure(node: &Fingerpost, server: &str, bind: &str, sink: &Sink) {
-    let head = NODE.replace("[server]\n", &format!("[server]\n{server}\n"));
+fn configure(node: &TestNode, server: &str, bind: &str, sink: &Sink) {
+    let head = BASE_TABLES.replace("[server]\n", &format!("[server]\n{server}\n"));
     let domain = accepted_domain("contoso.test", "primary");
     let door = format!("[[receive_connector]]\nname = \"door\"\nbind = [\"{bind}\"]\n\n");
     let primary = send_connector("primary", sink.address(), "delivery = \"queue\"");
@@ -83,7 +83,7 @@ fn root_becomes_the_user_once_it_has_its_ports() {
     let process = std::process::id().to_be_bytes();
     // A port that only root may have, at an address of this process's own.
     let smtp = SocketAddr::from((Ipv4Addr::new(127, 9, process[2], process[3]), 25));
-    let mut node = node(&format!("user = \"{USER}\""), &smtp.to_string(), &sink);
+    let mut node = prepare_node(&format!("user = \"{USER}\""), &smtp.to_string(), &sink);
     // As after a start as root without the key.
     fs::create_dir_all(node.path("state/spool/aside")).unwrap();
     fs::write(node.path("state/spool/aside/x"), "x").unwrap();
@@ -126,11 +126,11 @@ fn root_stays_root_with_a_warning_and_a_wrong_user_is_told() {
         return eprintln!("skipped: only root can become somebody else");
     }
     let sink = Sink::start(Ipv4Addr::new(127, 0, 0, 2));
-    let mut plain = node("", "{smtp}", &sink);
+    let mut plain = prepare_node("", "{smtp}", &sink);
     plain.start();
     plain.logged(&["fingerpost runs as root: write [server] user"]);
     for (user, told) in [("fingerpost-nobody-has-this", "there is no user"), ("root", "is root")] {
-        let mut node = node(&format!("user = \"{user}\""), "{smtp}", &sink);
+        let mut node = prepare_node(&format!("user = \"{user}\""), "{smtp}", &sink);
         node.launch();
         assert_eq!(node.ended(Duration::from_secs(20)), Some(2), "{}", node.log());
         assert!(node.log().contains(told), "{}", node.log());
@@ -144,7 +144,7 @@ fn a_state_folder_of_somebody_else_is_told() {
         return eprintln!("skipped: only root can give a folder away");
     }
     let sink = Sink::start(Ipv4Addr::new(127, 0, 0, 2));
-    let node = node("", "{smtp}", &sink);
+    let node = prepare_node("", "{smtp}", &sink);
     fs::create_dir(node.path("state")).unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--reuid", USER, "--regid", "nogroup", "--clear-groups", support::program(), "run"]);
@@ -161,12 +161,12 @@ fn a_state_folder_of_somebody_else_is_told() {
 #[test]
 fn no_umask_lets_others_read_and_no_link_is_followed() {
     let sink = Sink::start(Ipv4Addr::new(127, 0, 0, 2));
-    let mut node = node("", "{smtp}", &sink);
+    let mut node = prepare_node("", "{smtp}", &sink);
     node.start_with_umask("000");
     send(node.smtp);
     support::wait_until("delivered", Duration::from_secs(10), || sink.all().len() == 1);
     node.stop();
-    let open = |node: &Fingerpost| -> Vec<String> {
+    let open = |node: &TestNode| -> Vec<String> {
         let wide = |path: &PathBuf| fs::metadata(path).unwrap().mode() & 0o077 != 0;
         all(&node.path("state")).iter().filter(|path| wide(path)).map(|path| path.display().to_string()).collect()
     };
@@ -200,7 +200,7 @@ fn no_umask_lets_others_read_and_no_link_is_followed() {
 }
 
 /// All files and folders with what a check must not change.
-fn as_they_are(node: &Fingerpost) -> Vec<(PathBuf, u32, u32)> {
+fn as_they_are(node: &TestNode) -> Vec<(PathBuf, u32, u32)> {
     let mut found: Vec<_> = all(node.folder())
         .into_iter()
         .map(|path| {
@@ -213,7 +213,7 @@ fn as_they_are(node: &Fingerpost) -> Vec<(PathBuf, u32, u32)> {
 }
 
 /// What `check` says, which changes nothing, and how it ends.
-fn checked(node: &Fingerpost) -> (Option<i32>, String) {
+fn checked(node: &TestNode) -> (Option<i32>, String) {
     let before = as_they_are(node);
     let ran = node.run(&["check"]);
     assert_eq!(as_they_are(node), before, "a check changes nothing");
@@ -221,7 +221,7 @@ fn checked(node: &Fingerpost) -> (Option<i32>, String) {
 }
 
 /// `check` fails with these words, and the start is refused with them.
-fn refused(node: &mut Fingerpost, words: &[&str]) {
+fn refused(node: &mut TestNode, words: &[&str]) {
     let (code, told) = checked(node);
     assert!(code == Some(1) && words.iter().all(|words| told.contains(words)), "{words:?} not in: {told}");
     node.launch();
@@ -237,7 +237,7 @@ fn check_refuses_what_the_start_refuses() {
     }
     let sink = Sink::start(Ipv4Addr::new(127, 0, 0, 2));
     let user = format!("user = \"{USER}\"");
-    let mut node = node(&user, "{smtp}", &sink);
+    let mut node = prepare_node(&user, "{smtp}", &sink);
     let (code, told) = checked(&node);
     assert!(code == Some(0) && !told.contains("not checked") && !node.path("state").exists(), "{told}");
 
@@ -318,7 +318,7 @@ fn check_refuses_what_the_start_refuses() {
 }
 
 /// What `check` says to this user; `None`: it cannot be run so here.
-fn checked_as(user: &str, node: &Fingerpost) -> Option<(Option<i32>, String)> {
+fn checked_as(user: &str, node: &TestNode) -> Option<(Option<i32>, String)> {
     let program = node.path("program");
     if !program.exists() {
         fs::copy(support::program(), &program).unwrap();
@@ -347,7 +347,7 @@ fn check_says_what_it_cannot_see() {
         return eprintln!("skipped: only root can be several users");
     }
     let sink = Sink::start(Ipv4Addr::new(127, 0, 0, 2));
-    let node = node("", "{smtp}", &sink);
+    let node = prepare_node("", "{smtp}", &sink);
     // A folder of root's: who checks could not serve.
     fs::create_dir(node.path("state")).unwrap();
     fs::set_permissions(node.path("state"), Permissions::from_mode(0o755)).unwrap();

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::fingerpost::Fingerpost;
 use super::mail::{Mail, find};
 use super::people;
 use super::postfix::{Postfix, Setup};
 use super::samba_ad::{self, SambaAd};
 use super::sink::Sink;
 use super::slapd::{self, Slapd};
+use super::test_node::TestNode;
 
 /// Which directory the node of a world asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -37,7 +37,7 @@ enum Running {
 /// The running world.
 pub struct World {
     /// Fingerpost.
-    pub node: Fingerpost,
+    pub node: TestNode,
     /// The primary organisation.
     pub primary: Postfix,
     /// The secondary organisation.
@@ -84,7 +84,7 @@ impl World {
     /// The same with changes.
     pub fn start_with(kind: WorldKind, changes: &Changes) -> Self {
         let outside = Sink::start(OUTSIDE);
-        let node = Fingerpost::prepare();
+        let node = TestNode::prepare();
         let organisation = |name: &str, ip, extra: &str| {
             let mailboxes = read(&format!("{name}.mailboxes"));
             let known: Vec<&str> = mailboxes.lines().filter(|line| !line.is_empty()).collect();

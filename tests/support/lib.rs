@@ -17,7 +17,6 @@ pub mod certificates;
 pub mod daemon;
 pub mod doubles;
 pub mod dovecot;
-pub mod fingerpost;
 pub mod house;
 pub mod journey;
 pub mod keeping_hop;
@@ -34,6 +33,7 @@ pub mod sessions;
 pub mod sink;
 pub mod slapd;
 pub mod tables;
+pub mod test_node;
 pub mod town;
 pub mod world;
 

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::fingerpost::Fingerpost;
 use super::senders::{Letter, Raw};
 use super::sink::{Sink, Sunk};
+use super::test_node::TestNode;
 
 /// The node and its two organisations.
 pub struct Pair {
     /// Fingerpost: `known0@` to `known99@contoso.test` are the primary's.
-    pub node: Fingerpost,
+    pub node: TestNode,
     /// The primary organisation.
     pub primary: Sink,
     /// The secondary organisation.
@@ -25,7 +25,7 @@ impl Pair {
     pub fn prepare(directory: &str) -> Self {
         let primary = Sink::start(Ipv4Addr::new(127, 0, 0, 2));
         let secondary = Sink::start(Ipv4Addr::new(127, 0, 0, 3));
-        let node = Fingerpost::prepare();
+        let node = TestNode::prepare();
         let recipients: String = (0..100).map(|n| format!("known{n}@contoso.test\n")).collect();
         node.write("recipients.csv", &format!("address\n{recipients}"));
         node.write("fingerpost.toml", &configuration(directory, primary.address(), secondary.address()));

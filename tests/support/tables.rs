@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 /// A node's own: `[server]`, `[admin]`, `[spool]`.
-pub const NODE: &str = r#"
+pub const BASE_TABLES: &str = r#"
 [server]
 hostname      = "mx.contoso.test"
 state_dir     = "{folder}/state"

@@ -13,11 +13,11 @@ use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
 use crate::certificates::Authority;
-use crate::fingerpost::Fingerpost;
 use crate::next_hop::NextHop;
 use crate::senders::Raw;
 use crate::sink::Sink;
-use crate::tables::{self, NODE, send_connector};
+use crate::tables::{self, BASE_TABLES, send_connector};
+use crate::test_node::TestNode;
 use crate::wait_until;
 
 /// How long anything may take that happens by itself.
@@ -26,7 +26,7 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// The program, scripted next hops, and everybody's senders.
 pub struct Town {
     /// Fingerpost; `start` begins it.
-    pub node: Fingerpost,
+    pub node: TestNode,
     /// All mail to the outside: the reports.
     pub senders: Sink,
     runtime: Runtime,
@@ -45,7 +45,7 @@ impl Town {
     pub fn prepare() -> Self {
         let runtime = Runtime::new().unwrap();
         let senders = Sink::start(Ipv4Addr::new(127, 0, 0, 4));
-        Self { node: Fingerpost::prepare(), senders, runtime, configuration: String::new(), sent: AtomicUsize::new(0) }
+        Self { node: TestNode::prepare(), senders, runtime, configuration: String::new(), sent: AtomicUsize::new(0) }
     }
 
     /// A next hop that follows a script (`support/next_hop.rs`).
@@ -68,7 +68,8 @@ impl Town {
 
     /// Starts the program with these tables beside what every town has: a door, and the senders' connector.
     pub fn start(&mut self, tables: &str) {
-        self.configuration = format!("{NODE}{DOOR}{}{tables}", connector("senders", self.senders.address(), SENDERS));
+        self.configuration =
+            format!("{BASE_TABLES}{DOOR}{}{tables}", connector("senders", self.senders.address(), SENDERS));
         self.node.write("fingerpost.toml", &self.configuration);
         self.node.start();
     }

@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use crate::cut_through::ground::{Two, envelope, letter, say};
-use support::fingerpost::Fingerpost;
 use support::next_hop::NextHop;
 use support::senders::Raw;
+use support::test_node::TestNode;
 use support::wait_until;
 
 const LARGE: usize = 34 << 20;
@@ -18,7 +18,7 @@ const SIX: usize = 6 << 20;
 const BOUND: u64 = 16 << 20;
 
 /// The most memory that it ever had, in octets (proc_pid_status(5): VmHWM).
-fn most_memory(node: &Fingerpost) -> u64 {
+fn most_memory(node: &TestNode) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.process_id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024

@@ -5,12 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use support::fingerpost::Fingerpost;
 use support::journey::{World, WorldKind};
 use support::mail::Mail;
 use support::pair::{accepted, message};
 use support::postfix::{Postfix, Setup};
 use support::senders::Raw;
+use support::test_node::TestNode;
 use support::town::{PEOPLE, Town, domain};
 use support::{wait_until, within};
 
@@ -67,7 +67,7 @@ fn sent_twice(mails: &[Mail], log: &str) -> usize {
 }
 
 /// An operator who does not wait ten minutes for what a server that died may have taken.
-fn hasten_what_may_have_arrived(node: &Fingerpost) {
+fn hasten_what_may_have_arrived(node: &TestNode) {
     let listed = node.run(&["queue", "list", "--format", "json"]);
     let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
     for message in listed["messages"].as_array().unwrap() {

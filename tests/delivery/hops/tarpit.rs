@@ -4,9 +4,9 @@
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use support::fingerpost::Fingerpost;
 use support::next_hop::NextHop;
 use support::senders::Raw;
+use support::test_node::TestNode;
 use support::town::SOON;
 use support::wait_until;
 
@@ -70,7 +70,7 @@ fn a_domain_whose_server_stalls_does_not_take_every_place() {
         runtime.block_on(async { NextHop::on(listener, script, None) })
     };
     let (tarpit, healthy) = (hop(TARPIT, "greeting => wait"), hop(HEALTHY, ""));
-    let mut node = Fingerpost::prepare();
+    let mut node = TestNode::prepare();
     node.write("people.csv", "address\nann@contoso.test\n");
     node.write("fingerpost.toml", CONFIGURATION);
     node.start();
@@ -87,7 +87,7 @@ fn a_domain_whose_server_stalls_does_not_take_every_place() {
 }
 
 /// What waits, by its recipient, with its attempts.
-fn waiting(node: &Fingerpost) -> Vec<(String, u64)> {
+fn waiting(node: &TestNode) -> Vec<(String, u64)> {
     let listed = node.run(&["queue", "list", "--format", "json"]);
     let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
     let recipients = listed["messages"].as_array().unwrap().iter().flat_map(|message| {
@@ -103,7 +103,7 @@ fn waiting(node: &Fingerpost) -> Vec<(String, u64)> {
 fn a_session_that_reaches_a_domain_brings_its_queued_mail() {
     let cut_through =
         "delivery        = \"cut-through\"\nwhen_unreachable = \"queue\"\nretry = { first = \"1h\", max = \"1h\" }";
-    let mut node = Fingerpost::prepare();
+    let mut node = TestNode::prepare();
     node.write("people.csv", "address\nann@contoso.test\n");
     node.write("fingerpost.toml", &CONFIGURATION.replace("delivery        = \"queue\"", cut_through));
     node.start();

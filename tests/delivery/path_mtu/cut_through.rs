@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use crate::path_mtu::network::SERVER;
 use crate::path_mtu::{SOON, black_holes, configuration, last_errors, network, reload, told};
-use support::fingerpost::Fingerpost;
 use support::next_hop::NextHop;
 use support::pair::{message, token};
 use support::senders::{Letter, Raw};
 use support::sink::Sink;
 use support::tables::{accepted_domain, send_connector};
+use support::test_node::TestNode;
 use support::wait_until;
 
 const HOLE: &str = "suspected path MTU black hole";
@@ -32,8 +32,8 @@ fn takes_part(inside: SocketAddr, near: SocketAddr, way: &str) -> String {
         + &send_connector("near", near, "")
 }
 
-fn start(configuration: &str) -> Fingerpost {
-    let mut node = Fingerpost::prepare();
+fn start(configuration: &str) -> TestNode {
+    let mut node = TestNode::prepare();
     let many = (0..MANY).fold(String::new(), |mut all, number| {
         let _ = writeln!(all, "ann{number}@contoso.test");
         all
@@ -45,7 +45,7 @@ fn start(configuration: &str) -> Fingerpost {
 }
 
 /// Once a connection.
-fn is_told(node: &Fingerpost, connections: usize) {
+fn is_told(node: &TestNode, connections: usize) {
     let alerts = told(node, "ERROR");
     assert_eq!(alerts.len(), connections, "{alerts:?}");
     assert!(alerts.iter().all(|alert| alert.contains("alert=true") && alert.contains(HOLE)), "{alerts:?}");

@@ -6,20 +6,20 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::Count;
-use support::fingerpost::Fingerpost;
+use support::test_node::TestNode;
 
 /// Recipients of a transaction.
 const RECIPIENTS: usize = 100;
 
 /// A connection to the API that is used again.
 struct Api<'a> {
-    node: &'a Fingerpost,
+    node: &'a TestNode,
     token: String,
     stream: Option<BufReader<TcpStream>>,
 }
 
 impl<'a> Api<'a> {
-    fn of(node: &'a Fingerpost) -> Self {
+    fn of(node: &'a TestNode) -> Self {
         let token = std::fs::read_to_string(node.path("state/admin.token")).unwrap();
         Self { node, token: token.trim().to_owned(), stream: None }
     }
@@ -68,7 +68,7 @@ impl<'a> Api<'a> {
 }
 
 /// Where mail for these goes, or what RCPT would say.
-pub fn ways(node: &Fingerpost, addresses: &[String]) -> Count {
+pub fn ways(node: &TestNode, addresses: &[String]) -> Count {
     let (mut api, mut count) = (Api::of(node), Count::new());
     for address in addresses {
         let explained = api.get(&format!("/api/route?address={address}"));

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use support::next_hop::NextHop;
 use support::senders::Raw;
-use support::tables::{NODE, PEOPLE, send_connector};
+use support::tables::{BASE_TABLES, PEOPLE, send_connector};
 use support::town::{Town, domain};
 
 /// The program, and the next hop that has the people.
@@ -34,7 +34,7 @@ impl Place {
         let inside = send_connector("inside", hop.address, "delivery = \"queue\"");
         let beyond_them = send_connector("beyond", beyond.address, "address_spaces = [{ domain = \"r.test\" }]");
         let domains = domain("c.test", "authoritative", "inside") + &domain("r.test", "internal-relay", "inside");
-        town.node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{doors}{domains}{inside}{beyond_them}"));
+        town.node.write("fingerpost.toml", &format!("{BASE_TABLES}{PEOPLE}{doors}{domains}{inside}{beyond_them}"));
         town.node.start();
         Self { town, hop, beyond }
     }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::attacks::ground::names;
 use support::senders::Raw;
-use support::tables::{NODE, PEOPLE, send_connector};
+use support::tables::{BASE_TABLES, PEOPLE, send_connector};
 use support::town::{SOON, Town, domain};
 use support::wait_until;
 
@@ -15,7 +15,7 @@ fn recipients_that_would_be_queued_are_told_as_sums() {
     let door = "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n\n";
     let nobody = send_connector("inside", ([127, 0, 0, 1], 9).into(), "");
     let domain = domain("c.test", "authoritative", "inside");
-    town.node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{door}{domain}{nobody}"));
+    town.node.write("fingerpost.toml", &format!("{BASE_TABLES}{PEOPLE}{door}{domain}{nobody}"));
     town.node.start();
     let (clients, rounds, named) = (3, 20, 50);
     for client in 1..=clients {

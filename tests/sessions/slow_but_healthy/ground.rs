@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use support::fingerpost::Fingerpost;
 use support::next_hop::NextHop;
 use support::senders::{Letter, Raw, Said};
+use support::test_node::TestNode;
 use support::town::{PEOPLE, SOON, Town, domain};
 use support::{tables, wait_until, within};
 
@@ -63,7 +63,7 @@ impl Ground {
     }
 
     /// The program.
-    pub(crate) fn node(&self) -> &Fingerpost {
+    pub(crate) fn node(&self) -> &TestNode {
         &self.town.node
     }
 

@@ -5,16 +5,16 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use support::certificates::{Authority, Issued};
-use support::fingerpost::Fingerpost;
 use support::sink::Sink;
-use support::tables::{NODE, PEOPLE, accepted_domain, send_connector};
+use support::tables::{BASE_TABLES, PEOPLE, accepted_domain, send_connector};
+use support::test_node::TestNode;
 
 /// How long anything may take that happens by itself.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// The node, its authority, and those who get its mail.
 pub(crate) struct Ground {
-    pub(crate) node: Fingerpost,
+    pub(crate) node: TestNode,
     pub(crate) authority: Authority,
     pub(crate) inside: Sink,
     pub(crate) outside: Sink,
@@ -23,7 +23,7 @@ pub(crate) struct Ground {
 impl Ground {
     /// Everything but the configuration.
     pub(crate) fn prepare() -> Self {
-        let node = Fingerpost::prepare();
+        let node = TestNode::prepare();
         let authority = Authority::new(node.folder());
         let inside = Sink::start(Ipv4Addr::new(127, 0, 0, 2));
         let outside = Sink::start(Ipv4Addr::new(127, 0, 0, 3));
@@ -42,7 +42,7 @@ impl Ground {
         let domain = accepted_domain("contoso.test", "inside");
         let inside = send_connector("inside", self.inside.address(), "");
         let outside = send_connector("outside", self.outside.address(), "address_spaces = [{ domain = \"*\" }]");
-        self.node.write("fingerpost.toml", &format!("{NODE}{PEOPLE}{domain}{tables}\n{inside}{outside}"));
+        self.node.write("fingerpost.toml", &format!("{BASE_TABLES}{PEOPLE}{domain}{tables}\n{inside}{outside}"));
     }
 }
 

@@ -16,9 +16,9 @@ use fingerpost::spool::store::LogStore;
 use fingerpost::spool::{Sizes, Spool};
 
 use crate::power::world::{Settings, World, arrived, assert_once, letter, quiet, recipient, send, token};
-use support::fingerpost::Fingerpost;
 use support::senders::Raw;
 use support::sink::Sink;
+use support::test_node::TestNode;
 use support::wait_until;
 
 /// Clients from here are an organisation's.
@@ -40,7 +40,7 @@ fn prepare(spool: &str) -> World {
 }
 
 /// Writes its configuration anew.
-fn change(node: &Fingerpost, change: impl FnOnce(String) -> String) {
+fn change(node: &TestNode, change: impl FnOnce(String) -> String) {
     let text = fs::read_to_string(node.path("fingerpost.toml")).unwrap();
     node.write("fingerpost.toml", &change(text));
 }
@@ -99,7 +99,7 @@ fn drain(world: &World) -> [Sink; 2] {
 }
 
 /// The tokens of what waits in its spool while it does not run.
-fn waiting(node: &Fingerpost) -> HashSet<String> {
+fn waiting(node: &TestNode) -> HashSet<String> {
     let folder = node.path("export");
     let exported = node.run(&["queue", "export", "--offline", folder.to_str().unwrap()]);
     assert!(exported.status.success(), "{exported:?}");

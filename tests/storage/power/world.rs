@@ -5,10 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::fingerpost::Fingerpost;
 use support::power_loss::{Numbers, variables};
 use support::senders::{Letter, Raw};
 use support::sink::{Sink, Sunk, Tell};
+use support::test_node::TestNode;
 use support::{free_port, wait_until};
 
 /// What differs between tests.
@@ -27,7 +27,7 @@ impl Default for Settings {
 /// A node; `known*@contoso.test` go to its primary's address, all others of that domain to its secondary's. Nobody
 /// listens there until a test says so.
 pub(crate) struct World {
-    pub(crate) node: Fingerpost,
+    pub(crate) node: TestNode,
     pub(crate) primary: SocketAddr,
     pub(crate) secondary: SocketAddr,
 }
@@ -40,7 +40,7 @@ impl World {
             SocketAddr::from((ip, free_port(ip)))
         };
         let (primary, secondary) = (unused(2), unused(3));
-        let node = Fingerpost::prepare();
+        let node = TestNode::prepare();
         let recipients: String = (0..100).map(|n| format!("known{n}@contoso.test\n")).collect();
         node.write("recipients.csv", &format!("address\n{recipients}"));
         node.write("fingerpost.toml", &configuration(settings, primary, secondary));

@@ -13,7 +13,7 @@ use super::{free_port, wait_until};
 
 /// A node with a configuration of its own. `{smtp}`, `{metrics}`, `{admin}` and `{folder}` in the configuration
 /// become its ports and its folder.
-pub struct Fingerpost {
+pub struct TestNode {
     folder: TempDir,
     /// Where it takes mail.
     pub smtp: SocketAddr,
@@ -26,7 +26,7 @@ pub struct Fingerpost {
     limits: Option<String>,
 }
 
-impl Fingerpost {
+impl TestNode {
     /// A node that is not started yet: other systems want to know its address first.
     pub fn prepare() -> Self {
         let folder = tempfile::Builder::new().prefix("fp-node-").tempdir_in("/tmp").expect("/tmp is writable");
@@ -224,7 +224,7 @@ impl Fingerpost {
     }
 }
 
-impl Drop for Fingerpost {
+impl Drop for TestNode {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::mail_server::{REFUSES_UNKNOWN, postfix};
-use support::fingerpost::Fingerpost;
 use support::senders::Raw;
+use support::test_node::TestNode;
 
 /// A node in front of this mail server, which vouches for its own users of `contoso.test` and resolves those of
 /// `fabrikam.test`. A time-out of 2 s.
-fn node(server: SocketAddr) -> Fingerpost {
-    let node = Fingerpost::prepare();
+fn prepare_node(server: SocketAddr) -> TestNode {
+    let node = TestNode::prepare();
     node.write("people.txt", "ours@contoso.test\n");
     node.write(
         "fingerpost.toml",
@@ -40,25 +40,25 @@ fn node(server: SocketAddr) -> Fingerpost {
 }
 
 /// What RCPT is answered.
-fn rcpt(node: &Fingerpost, address: &str) -> (u16, String) {
+fn rcpt(node: &TestNode, address: &str) -> (u16, String) {
     let mut raw = Raw::hello(node.smtp);
     raw.say("MAIL FROM:<joe@sender.test>");
     raw.say(&format!("RCPT TO:<{address}>"))
 }
 
-fn printed(node: &Fingerpost, arguments: &[&str]) -> String {
+fn printed(node: &TestNode, arguments: &[&str]) -> String {
     let output = node.run(arguments);
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
-fn accepts_everything(node: &Fingerpost, directory: &str) -> Option<f64> {
+fn accepts_everything(node: &TestNode, directory: &str) -> Option<f64> {
     node.metric(&format!("fingerpost_directory_accepts_everything{{directory=\"{directory}\"}}"))
 }
 
 #[test]
 fn a_server_that_refuses_unknown_recipients_vouches_for_the_others() {
     let postfix = postfix(REFUSES_UNKNOWN);
-    let mut node = node(postfix.address());
+    let mut node = prepare_node(postfix.address());
     node.start();
     assert_eq!(accepts_everything(&node, "vouching"), Some(0.0));
     assert_eq!(rcpt(&node, "alice@contoso.test").0, 250);
@@ -75,7 +75,7 @@ fn a_server_that_refuses_unknown_recipients_vouches_for_the_others() {
 #[test]
 fn one_that_accepts_everything_vouches_for_nobody_and_holds_up_nobody_but_resolves_nobody() {
     let postfix = postfix("");
-    let mut node = node(postfix.address());
+    let mut node = prepare_node(postfix.address());
     node.start();
     assert_eq!(rcpt(&node, "nobody@contoso.test").0, 250, "relayed, as without verify_with");
     assert!(rcpt(&node, "anybody@fabrikam.test").1.starts_with("451 4.4.3"));
@@ -142,7 +142,7 @@ fn ask(node: SocketAddr, rcpt: &str) -> String {
 fn a_server_that_asks_back_joins_the_question_and_no_probe_causes_another() {
     let known = Arc::new(Mutex::new(None));
     let (server, asked) = asking_back(Arc::clone(&known));
-    let mut node = node(server);
+    let mut node = prepare_node(server);
     *known.lock().unwrap() = Some(node.smtp);
     node.start();
     // About the last one it asks nothing; but about the address that nobody has, which belongs to the question.
