@@ -2,7 +2,7 @@
 
 use fingerpost::spool::entry::{HeldFor, RecipientState};
 use support::house::{House, Mail, connectors, eventually};
-use support::keeping_hop::NextHop;
+use support::recording_smtp_server::RecordingSmtpServer;
 
 const BOB: &str = "bob@contoso.com";
 const BUSY: &str = "450 4.2.1 busy";
@@ -10,8 +10,8 @@ const UNKNOWN: &str = "550 5.1.1 no such user";
 
 struct Town {
     house: House,
-    primary: NextHop,
-    secondary: NextHop,
+    primary: RecordingSmtpServer,
+    secondary: RecordingSmtpServer,
     _folder: tempfile::TempDir,
 }
 
@@ -19,7 +19,8 @@ impl Town {
     #[expect(clippy::unwrap_used, reason = "without a folder there is no test")]
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (primary, secondary) = (NextHop::start(&["PIPELINING"]).await, NextHop::start(&["PIPELINING"]).await);
+        let (primary, secondary) =
+            (RecordingSmtpServer::start(&["PIPELINING"]).await, RecordingSmtpServer::start(&["PIPELINING"]).await);
         let house = House::start(folder.path(), &connectors(primary.address, secondary.address, ""));
         house.people.add(BOB, None);
         Self { house, primary, secondary, _folder: folder }

@@ -10,10 +10,10 @@ use fingerpost::smtp::address::ReversePath;
 use fingerpost::spool::entry::{RecipientState, Waiting};
 use fingerpost::time::UnixTime;
 use support::house::{CONTENT, House, KEY, Mail, To, connectors, eventually, parse};
-use support::keeping_hop::NextHop;
+use support::recording_smtp_server::RecordingSmtpServer;
 
-async fn two() -> (NextHop, NextHop) {
-    (NextHop::start(&["PIPELINING"]).await, NextHop::start(&["PIPELINING"]).await)
+async fn two() -> (RecordingSmtpServer, RecordingSmtpServer) {
+    (RecordingSmtpServer::start(&["PIPELINING"]).await, RecordingSmtpServer::start(&["PIPELINING"]).await)
 }
 
 #[tokio::test]

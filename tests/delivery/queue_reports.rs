@@ -6,14 +6,18 @@ use fingerpost::smtp::envelope::{Notify, Origin, Relay, Ret};
 use fingerpost::spool::entry::{RecipientState, Waiting};
 use fingerpost::time::UnixTime;
 use support::house::{House, Mail, To, connectors};
-use support::keeping_hop::NextHop;
+use support::recording_smtp_server::RecordingSmtpServer;
 
 const ALICE: &str = "alice@example.net";
 const DAYS: u64 = 24 * 3600;
 
 /// A house where the primary side knows DSN or not, and Bob is the primary's.
-async fn house(folder: &tempfile::TempDir, offers: &[&'static str]) -> (House, NextHop, NextHop) {
-    let (primary, secondary) = (NextHop::start(offers).await, NextHop::start(&["PIPELINING", "DSN"]).await);
+async fn house(
+    folder: &tempfile::TempDir,
+    offers: &[&'static str],
+) -> (House, RecordingSmtpServer, RecordingSmtpServer) {
+    let (primary, secondary) =
+        (RecordingSmtpServer::start(offers).await, RecordingSmtpServer::start(&["PIPELINING", "DSN"]).await);
     let house = House::start(folder.path(), &connectors(primary.address, secondary.address, ""));
     house.people.add("bob@contoso.com", None);
     (house, primary, secondary)
@@ -268,7 +272,7 @@ fn client(organization: &str) -> Origin {
 }
 
 /// So many of a minute, and the primary refuses mail for Bob.
-async fn paced(folder: &tempfile::TempDir, per_minute: usize) -> (House, NextHop, String) {
+async fn paced(folder: &tempfile::TempDir, per_minute: usize) -> (House, RecordingSmtpServer, String) {
     let (house, primary, secondary) = house(folder, &["PIPELINING"]).await;
     let connectors = connectors(primary.address, secondary.address, "");
     house.reconfigure(&format!("[reports]\nper_minute = {per_minute}\n{connectors}"));

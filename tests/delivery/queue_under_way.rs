@@ -14,7 +14,7 @@ use fingerpost::spool::Spool as _;
 use fingerpost::spool::entry::{RecipientState, Waiting};
 use fingerpost::time::UnixTime;
 use support::house::{Answering, House, Mail, To, connectors, eventually, parse};
-use support::keeping_hop::NextHop;
+use support::recording_smtp_server::RecordingSmtpServer;
 use tempfile::TempDir;
 
 const BOB: &str = "bob@contoso.com";
@@ -39,14 +39,15 @@ fn accepted() -> Outcome {
 
 struct Town {
     house: House,
-    primary: NextHop,
-    secondary: NextHop,
+    primary: RecordingSmtpServer,
+    secondary: RecordingSmtpServer,
     folder: TempDir,
 }
 
 impl Town {
     async fn start() -> Self {
-        let (primary, secondary) = (NextHop::start(&["PIPELINING"]).await, NextHop::start(&["PIPELINING"]).await);
+        let (primary, secondary) =
+            (RecordingSmtpServer::start(&["PIPELINING"]).await, RecordingSmtpServer::start(&["PIPELINING"]).await);
         let folder = tempfile::tempdir().expect("a folder");
         let house = House::start(folder.path(), &connectors(primary.address, secondary.address, RETRY));
         house.people.add(BOB, None);
@@ -68,7 +69,8 @@ impl Town {
 
     /// How many messages to Bob each side was given by the queue.
     fn given(&self) -> (usize, usize) {
-        let to_bob = |hop: &NextHop| hop.accepted().iter().filter(|mail| mail.rcpt[0].contains(BOB)).count();
+        let to_bob =
+            |hop: &RecordingSmtpServer| hop.accepted().iter().filter(|mail| mail.rcpt[0].contains(BOB)).count();
         (to_bob(&self.primary), to_bob(&self.secondary))
     }
 
@@ -358,7 +360,7 @@ fn crash(before: &Before) -> (TempDir, QueueId) {
 fn after_a_restart_it_waits_for_its_time_and_is_tried_as_any_other() {
     let (folder, id) = crash(&Before::Nothing);
     tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
-        let hop = NextHop::start(&["PIPELINING"]).await;
+        let hop = RecordingSmtpServer::start(&["PIPELINING"]).await;
         let house = House::start(folder.path(), &connectors(hop.address, hop.address, RETRY));
         house.people.add(BOB, None);
         assert!(waits(&house, id, UnixTime::now().0 + 1900), "{:?}", house.first(id));
@@ -375,7 +377,7 @@ fn after_a_restart_it_waits_for_its_time_and_is_tried_as_any_other() {
 fn after_a_restart_what_was_dropped_is_gone() {
     let (folder, _) = crash(&Before::Drop);
     tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
-        let hop = NextHop::start(&["PIPELINING"]).await;
+        let hop = RecordingSmtpServer::start(&["PIPELINING"]).await;
         let house = House::start(folder.path(), &connectors(hop.address, hop.address, RETRY));
         house.empty().await;
         assert!(hop.accepted().is_empty());

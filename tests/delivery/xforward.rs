@@ -7,9 +7,9 @@ use fingerpost::config::{ClientAddress, SmtpOut};
 use fingerpost::delivery::attempt::Outbound;
 use fingerpost::metrics::Metrics;
 use support::letter::{Letter, connector, in_words, smart_host, smtp_out};
-use support::next_hop::NextHop;
 use support::pair::{accepted, message};
 use support::postfix::{Postfix, Setup};
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::tables::{BASE_TABLES, PEOPLE, accepted_domain, send_connector};
 use support::test_node::TestNode;
@@ -75,7 +75,7 @@ fn postfix_sees_the_original_client_of_each_message() {
 fn postfix_hands_on_what_it_was_told() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let takes_all = "xforward => 250 2.0.0 ok\nehlo => 250-next.hop\\n250 XFORWARD NAME ADDR PORT PROTO HELO SOURCE";
-    let hop = runtime.block_on(NextHop::start(takes_all, None));
+    let hop = runtime.block_on(ScriptedSmtpServer::start(takes_all, None));
     let passes_on = "smtpd_authorized_xforward_hosts = 127.0.0.0/8\nsmtp_send_xforward_command = yes";
     let postfix = postfix_before(hop.address, passes_on);
     let node = start_node(postfix.address(), "client_address = \"xforward\"");
@@ -107,8 +107,8 @@ fn nothing_is_said_where_it_is_not_wanted_or_not_offered() {
 }
 
 /// Sends two messages under a script; returns what became of them and what the next hop saw.
-async fn sent(script: &str) -> (Vec<String>, NextHop) {
-    let hop = NextHop::start(script, None).await;
+async fn sent(script: &str) -> (Vec<String>, ScriptedSmtpServer) {
+    let hop = ScriptedSmtpServer::start(script, None).await;
     let smtp = SmtpOut { client_address: ClientAddress::Xforward, ..smtp_out(vec![smart_host(hop.address)]) };
     let (outbound, connector) = (Outbound::new(Metrics::new()), connector(smtp));
     let mut told = Vec::new();

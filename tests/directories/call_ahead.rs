@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::asker::{Said, prober, said};
 use support::letter::{connector, smart_host, smtp_out};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 
 /// It has alice and nobody else.
 const ALICE: &str = "rcpt to:<alice@ => 250 2.1.5 Ok\nrcpt to: => 550 5.1.1 no such user";
@@ -105,11 +105,11 @@ async fn advance(time: Duration) {
 }
 
 /// How often an address was asked about.
-fn probes(hop: &NextHop, local: &str) -> usize {
+fn probes(hop: &ScriptedSmtpServer, local: &str) -> usize {
     hop.commands(&format!("RCPT TO:<{local}")).len()
 }
 
-async fn until_probed(hop: &NextHop, local: &str, times: usize) {
+async fn until_probed(hop: &ScriptedSmtpServer, local: &str, times: usize) {
     let start = Instant::now();
     while probes(hop, local) < times {
         assert!(start.elapsed() < Duration::from_secs(5), "{local} is not asked about {times} times");
@@ -123,7 +123,7 @@ async fn who_is_accepted_is_there_and_nothing_is_sent() {
     for pipelining in ["", "ehlo => 250 next.hop\n"] {
         let script = "rcpt to:<full@ => 452 4.2.2 full\nrcpt to:<grey@ => 451 4.7.1 greylisted\n\
                       rcpt to:<spam@ => 554 5.7.1 blocked\nrcpt to:<relay@ => 550 5.7.1 relaying denied\n";
-        let hop = NextHop::start(&format!("{pipelining}{script}{ALICE}"), None).await;
+        let hop = ScriptedSmtpServer::start(&format!("{pipelining}{script}{ALICE}"), None).await;
         let asked = Asked::new(&servers(&[hop.address]));
         let answer = asked.answer("alice@contoso.com", Freshness::Live).await;
         let Lookup::Found(alice) = &answer.lookup else { panic!("{answer:?}") };
@@ -147,7 +147,7 @@ async fn who_is_accepted_is_there_and_nothing_is_sent() {
 
 #[tokio::test]
 async fn lmtp_stores_are_asked_as_well() {
-    let hop = NextHop::start(ALICE, None).await;
+    let hop = ScriptedSmtpServer::start(ALICE, None).await;
     let smtp = SmtpOut { speaks: Speaks::Lmtp, ..smtp_out(vec![smart_host(hop.address)]) };
     let asked = Asked::new(&through(smtp));
     assert_eq!(asked.ask("alice@contoso.com").await, Said::Found(Kind::Mailbox));
@@ -157,7 +157,7 @@ async fn lmtp_stores_are_asked_as_well() {
 
 #[tokio::test]
 async fn many_who_ask_are_one_question() {
-    let hop = NextHop::start(&format!("rcpt to:<alice@ => wait\n{ALICE}"), None).await;
+    let hop = ScriptedSmtpServer::start(&format!("rcpt to:<alice@ => wait\n{ALICE}"), None).await;
     let asked = Arc::new(Asked::new(&servers(&[hop.address])));
     let mut tasks = JoinSet::new();
     for _ in 0..20 {
@@ -173,7 +173,7 @@ async fn many_who_ask_are_one_question() {
 
 #[tokio::test]
 async fn answers_are_remembered_live_for_a_while_and_asked_again_before_they_end() {
-    let hop = NextHop::start(ALICE, None).await;
+    let hop = ScriptedSmtpServer::start(ALICE, None).await;
     let asked = Asked::new(&servers(&[hop.address]));
     let (alice, bob) = ("alice@contoso.com", "bob@contoso.com");
     assert_eq!(asked.ask(alice).await, Said::Found(Kind::Mailbox));
@@ -214,7 +214,7 @@ async fn answers_are_remembered_live_for_a_while_and_asked_again_before_they_end
 
 #[tokio::test]
 async fn who_accepts_everybody_is_not_believed_until_he_stops() {
-    let hop = NextHop::start("", None).await;
+    let hop = ScriptedSmtpServer::start("", None).await;
     let asked = Asked::new(&servers(&[hop.address]));
     let answer = asked.answer("alice@contoso.com", Freshness::Any).await;
     let Lookup::AcceptsEverything(why) = &answer.lookup else { panic!("{answer:?}") };
@@ -241,7 +241,7 @@ async fn who_accepts_everybody_is_not_believed_until_he_stops() {
 
 #[tokio::test]
 async fn each_domain_is_judged_by_itself() {
-    let hop = NextHop::start("rcpt to:<fingerpost-nobody- => 550 5.1.1 no such user", None).await;
+    let hop = ScriptedSmtpServer::start("rcpt to:<fingerpost-nobody- => 550 5.1.1 no such user", None).await;
     let asked = Asked::new(&servers(&[hop.address]));
     assert_eq!(asked.ask("alice@contoso.com").await, Said::Found(Kind::Mailbox));
     hop.follow("");
@@ -252,7 +252,7 @@ async fn each_domain_is_judged_by_itself() {
 
 #[tokio::test]
 async fn a_yes_is_nothing_while_strangers_are_neither_accepted_nor_refused() {
-    let hop = NextHop::start("rcpt to:<fingerpost-nobody- => 450 4.2.0 greylisted", None).await;
+    let hop = ScriptedSmtpServer::start("rcpt to:<fingerpost-nobody- => 450 4.2.0 greylisted", None).await;
     let asked = Asked::new(&servers(&[hop.address]));
     let cause = asked.cause("alice@contoso.com").await;
     assert!(cause.contains("ever says no: out: 450 4.2.0 greylisted"), "{cause}");
@@ -261,7 +261,7 @@ async fn a_yes_is_nothing_while_strangers_are_neither_accepted_nor_refused() {
 
 #[tokio::test]
 async fn nobody_waits_longer_for_a_silent_server_and_others_do_not_wait_at_all() {
-    let (hop, other) = (NextHop::start(ALICE, None).await, NextHop::start(ALICE, None).await);
+    let (hop, other) = (ScriptedSmtpServer::start(ALICE, None).await, ScriptedSmtpServer::start(ALICE, None).await);
     let mut config = servers(&[hop.address]);
     config.timeout = Duration::from_secs(1);
     let (asked, beside) = (Asked::new(&config), Asked::new(&servers(&[other.address])));
@@ -295,7 +295,7 @@ async fn nobody_waits_longer_for_a_silent_server_and_others_do_not_wait_at_all()
 
 #[tokio::test]
 async fn questions_under_way_are_bounded() {
-    let hop = NextHop::start("rcpt => wait", None).await;
+    let hop = ScriptedSmtpServer::start("rcpt => wait", None).await;
     let mut config = servers(&[hop.address]);
     // Sooner than anybody gives way.
     config.timeout = Duration::from_millis(800);
@@ -315,7 +315,7 @@ async fn questions_under_way_are_bounded() {
 
 #[tokio::test]
 async fn questions_come_no_faster_than_is_wanted() {
-    let hop = NextHop::start(ALICE, None).await;
+    let hop = ScriptedSmtpServer::start(ALICE, None).await;
     let mut config = servers(&[hop.address]);
     (config.timeout, config.probes_per_second) = (Duration::from_millis(900), 4);
     let asked = Arc::new(Asked::new(&config));
@@ -335,8 +335,8 @@ async fn questions_come_no_faster_than_is_wanted() {
 
 #[tokio::test]
 async fn the_next_smart_host_is_asked() {
-    let hop = NextHop::start(ALICE, None).await;
-    let silent = NextHop::start("ehlo => wait", None).await;
+    let hop = ScriptedSmtpServer::start(ALICE, None).await;
+    let silent = ScriptedSmtpServer::start("ehlo => wait", None).await;
     let mut config = servers(&[silent.address, hop.address]);
     config.timeout = Duration::from_secs(1);
     assert_eq!(Asked::new(&config).ask("bob@contoso.com").await, Said::NotFound);
@@ -347,8 +347,8 @@ async fn the_next_smart_host_is_asked() {
 
 #[tokio::test]
 async fn a_smart_host_that_keeps_its_no_back_is_waited_for_beside_the_others() {
-    let tarpit = NextHop::start("rcpt to: => after 1500 550 5.1.1 no such user", None).await;
-    let down = NextHop::start("greeting => 554 5.3.2 no", None).await;
+    let tarpit = ScriptedSmtpServer::start("rcpt to: => after 1500 550 5.1.1 no such user", None).await;
+    let down = ScriptedSmtpServer::start("greeting => 554 5.3.2 no", None).await;
     let mut config = servers(&[tarpit.address, down.address]);
     config.timeout = Duration::from_secs(1);
     let asked = Asked::new(&config);
@@ -357,8 +357,8 @@ async fn a_smart_host_that_keeps_its_no_back_is_waited_for_beside_the_others() {
     assert_eq!(probes(&tarpit, "bob@"), 1);
 
     // One that never answers RCPT does not keep the others from it.
-    let hung = NextHop::start("rcpt => wait", None).await;
-    let well = NextHop::start(ALICE, None).await;
+    let hung = ScriptedSmtpServer::start("rcpt => wait", None).await;
+    let well = ScriptedSmtpServer::start(ALICE, None).await;
     let mut config = servers(&[hung.address, well.address]);
     config.timeout = Duration::from_secs(2);
     let asked = Asked::new(&config);
@@ -368,7 +368,7 @@ async fn a_smart_host_that_keeps_its_no_back_is_waited_for_beside_the_others() {
 
 #[tokio::test]
 async fn a_connection_that_died_meanwhile_is_made_anew() {
-    let hop = NextHop::start(&format!("first: rset => drop\n{ALICE}"), None).await;
+    let hop = ScriptedSmtpServer::start(&format!("first: rset => drop\n{ALICE}"), None).await;
     let asked = Asked::new(&servers(&[hop.address]));
     assert_eq!(asked.ask("bob@contoso.com").await, Said::NotFound);
     assert_eq!(asked.ask("carol@contoso.com").await, Said::NotFound);

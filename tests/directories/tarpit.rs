@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::asker::{Said, said};
 use crate::call_ahead::{Asked, servers};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::test_node::TestNode;
 
@@ -291,7 +291,7 @@ async fn somebody_who_guesses_addresses_does_not_keep_the_others_out() {
 }
 
 /// A node for contoso.test, whose people only their mail server knows.
-fn prepare_node(server: &NextHop) -> TestNode {
+fn prepare_node(server: &ScriptedSmtpServer) -> TestNode {
     let node = TestNode::prepare();
     let (ip, port) = (server.address.ip(), server.address.port());
     node.write(
@@ -324,7 +324,7 @@ fn the_program_finds_whoever_exists_behind_a_tarpit_and_refuses_the_others_after
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let script = "rcpt to:<alice@ => 250 2.1.5 Ok\nrcpt to:<bob@ => 250 2.1.5 Ok\nrcpt to:<carol@ => 250 2.1.5 Ok\n\
                   rcpt to: => after 6000 550 5.1.10 RESOLVER.ADR.RecipientNotFound; not found";
-    let hop = runtime.block_on(NextHop::start(script, None));
+    let hop = runtime.block_on(ScriptedSmtpServer::start(script, None));
     let mut node = prepare_node(&hop);
     node.start();
     let (said, waited) = rcpt(&node, "alice");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fingerpost::delivery::dispatch::{Handover, UnderWay};
 use fingerpost::delivery::outcome::Class;
 use fingerpost::spool::entry::{RecipientState, Waiting};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::sessions::talk::Talk;
 use support::sessions::{CONFIG, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, WriteHalf};
@@ -19,7 +19,7 @@ const TO: [&str; 3] = ["alice@contoso.com", "bob@contoso.com", "carol@contoso.co
 const MESSAGE: &str = "Message-ID: <1@fabrikam.example>\r\n\r\nbody\r\n.\r\n";
 
 /// A world whose resolved recipients this next hop takes by cut-through; `lines` are further lines of its connector.
-fn world(hop: &NextHop, lines: &str) -> World {
+fn world(hop: &ScriptedSmtpServer, lines: &str) -> World {
     let queues = "smart_hosts = [\"[127.0.0.2]\"]\ndelivery = \"queue\"";
     assert!(CONFIG.contains(queues));
     let takes_part = format!("smart_hosts = [\"[127.0.0.1]:{}\"]\n{lines}", hop.address.port());
@@ -43,7 +43,7 @@ fn about(expected: Duration, waited: Duration) {
 
 #[tokio::test]
 async fn a_reply_to_the_dot_is_waited_for_for_eight_minutes() {
-    let hop = NextHop::start("dot => stall", None).await;
+    let hop = ScriptedSmtpServer::start("dot => stall", None).await;
     let world = world(&hop, "");
     let mut talk = Talk::begin(&world, "192.0.2.1").await;
     talk.envelope(&TO[..1]).await;
@@ -61,7 +61,7 @@ async fn a_reply_to_the_dot_is_waited_for_for_eight_minutes() {
 /// One of ours hears that its message is kept, and the queue how that ended: nobody sends it again meanwhile.
 #[tokio::test]
 async fn one_of_ours_waits_for_ninety_seconds_and_the_queue_for_the_rest() {
-    let hop = NextHop::start("dot => wait", None).await;
+    let hop = ScriptedSmtpServer::start("dot => wait", None).await;
     let mut world = world(&hop, "");
     let mut talk = Talk::begin(&world, "192.0.2.77").await;
     talk.envelope(&TO[..1]).await;
@@ -88,7 +88,7 @@ async fn one_of_ours_waits_for_ninety_seconds_and_the_queue_for_the_rest() {
 /// A store that delivers to one after another (RFC 2033) is waited for eight minutes, not eight for each.
 #[tokio::test]
 async fn all_replies_together_are_waited_for_for_eight_minutes() {
-    let hop = NextHop::start("dot => wait", None).await;
+    let hop = ScriptedSmtpServer::start("dot => wait", None).await;
     let world = world(&hop, "protocol = \"lmtp\"");
     let mut talk = Talk::begin(&world, "192.0.2.1").await;
     talk.envelope(&TO).await;
@@ -126,7 +126,7 @@ async fn send_much(mut socket: WriteHalf<DuplexStream>) {
 async fn a_next_hop_that_takes_next_to_nothing_is_given_up_after_two_minutes() {
     // It freezes at the content's first octets, or takes one a second from there on.
     for pace in ["wait", "trickle"] {
-        let hop = NextHop::start("content => wait", None).await;
+        let hop = ScriptedSmtpServer::start("content => wait", None).await;
         let world = world(&hop, "");
         let mut talk = Talk::begin(&world, "192.0.2.1").await;
         talk.envelope(&TO[..1]).await;
@@ -150,7 +150,7 @@ async fn a_next_hop_that_takes_next_to_nothing_is_given_up_after_two_minutes() {
 /// left the dot would come too late to be waited for. The queue goes on, and nothing has arrived.
 #[tokio::test]
 async fn no_dot_is_sent_with_less_than_two_minutes_left() {
-    let hop = NextHop::start("content => wait", None).await;
+    let hop = ScriptedSmtpServer::start("content => wait", None).await;
     let world = world(&hop, "");
     let mut talk = Talk::begin(&world, "192.0.2.1").await;
     talk.say("MAIL FROM:<a@fabrikam.example>", "250").await;

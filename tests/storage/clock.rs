@@ -223,7 +223,7 @@ fn what_may_have_arrived_is_not_sent_again_and_again() {
     assert!((40 * 60 - 5..=40 * 66).contains(&next_attempt(&town, "p0@c.test")));
 }
 
-fn stands_beside(town: &Town, hop: &support::next_hop::NextHop, copies: usize) {
+fn stands_beside(town: &Town, hop: &support::scripted_smtp_server::ScriptedSmtpServer, copies: usize) {
     assert_eq!(hop.contents().len(), copies, "it was sent again");
     assert_eq!(town.standing("p0@c.test").unwrap()["may_have_arrived"], 1);
 }

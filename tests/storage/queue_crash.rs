@@ -3,13 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use support::house::{House, Mail, connectors, eventually};
-use support::keeping_hop::NextHop;
+use support::recording_smtp_server::RecordingSmtpServer;
 
 const BOB: &str = "bob@contoso.com";
 
 #[tokio::test]
 async fn an_outcome_is_written_until_it_is_durable_and_nothing_is_sent_twice_meanwhile() {
-    let hop = NextHop::start(&["PIPELINING"]).await;
+    let hop = RecordingSmtpServer::start(&["PIPELINING"]).await;
     let folder = tempfile::tempdir().unwrap();
     let house = House::start(folder.path(), &connectors(hop.address, hop.address, ""));
     house.people.add(BOB, None);
@@ -28,7 +28,7 @@ async fn an_outcome_is_written_until_it_is_durable_and_nothing_is_sent_twice_mea
 
 #[tokio::test]
 async fn a_failure_and_its_report_are_durable_together_or_not_at_all() {
-    let hop = NextHop::start(&["PIPELINING"]).await;
+    let hop = RecordingSmtpServer::start(&["PIPELINING"]).await;
     let folder = tempfile::tempdir().unwrap();
     let house = House::start(folder.path(), &connectors(hop.address, hop.address, ""));
     house.people.add(BOB, None);
@@ -52,7 +52,7 @@ async fn a_failure_and_its_report_are_durable_together_or_not_at_all() {
 
 #[tokio::test]
 async fn a_drop_holds_though_the_end_of_the_attempt_under_way_was_never_written() {
-    let hop = NextHop::start(&["PIPELINING"]).await;
+    let hop = RecordingSmtpServer::start(&["PIPELINING"]).await;
     let folder = tempfile::tempdir().unwrap();
     let house = House::start(folder.path(), &connectors(hop.address, hop.address, ""));
     house.people.add(BOB, None);
@@ -75,7 +75,7 @@ async fn a_drop_holds_though_the_end_of_the_attempt_under_way_was_never_written(
 
 #[tokio::test]
 async fn an_end_between_delivery_and_record_costs_a_duplicate_and_no_mail() {
-    let hop = NextHop::start(&["PIPELINING"]).await;
+    let hop = RecordingSmtpServer::start(&["PIPELINING"]).await;
     let folder = tempfile::tempdir().unwrap();
     let house = House::start(folder.path(), &connectors(hop.address, hop.address, ""));
     house.people.add(BOB, None);

@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
 use crate::certificates::Authority;
-use crate::next_hop::NextHop;
+use crate::scripted_smtp_server::ScriptedSmtpServer;
 use crate::senders::Raw;
 use crate::sink::Sink;
 use crate::tables::{self, BASE_TABLES, send_connector};
@@ -48,22 +48,22 @@ impl Town {
         Self { node: TestNode::prepare(), senders, runtime, configuration: String::new(), sent: AtomicUsize::new(0) }
     }
 
-    /// A next hop that follows a script (`support/next_hop.rs`).
-    pub fn hop(&self, script: &str) -> NextHop {
-        self.runtime.block_on(NextHop::start(script, None))
+    /// A next hop that follows a script (`support/scripted_smtp_server.rs`).
+    pub fn hop(&self, script: &str) -> ScriptedSmtpServer {
+        self.runtime.block_on(ScriptedSmtpServer::start(script, None))
     }
 
     /// The same on a listener.
-    pub fn hop_on(&self, listener: TcpListener, script: &str) -> NextHop {
+    pub fn hop_on(&self, listener: TcpListener, script: &str) -> ScriptedSmtpServer {
         listener.set_nonblocking(true).unwrap();
         let _runtime = self.runtime.enter();
-        NextHop::on(tokio::net::TcpListener::from_std(listener).unwrap(), script, None)
+        ScriptedSmtpServer::on(tokio::net::TcpListener::from_std(listener).unwrap(), script, None)
     }
 
     /// The same with TLS, where the script offers it.
-    pub fn tls_hop(&self, script: &str) -> NextHop {
+    pub fn tls_hop(&self, script: &str) -> ScriptedSmtpServer {
         let tls = acceptor(self.node.folder());
-        self.runtime.block_on(NextHop::start(script, Some(tls)))
+        self.runtime.block_on(ScriptedSmtpServer::start(script, Some(tls)))
     }
 
     /// Starts the program with these tables beside what every town has: a door, and the senders' connector.

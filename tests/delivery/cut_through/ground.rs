@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::{Raw, Said};
 use support::tables::send_connector;
 use support::town::{BY_HAND, PEOPLE, Town};
@@ -33,8 +33,8 @@ pub(crate) fn shared(domain: &str, primary: &str) -> String {
 /// `c.test` on `primary`, which has the recipients of the directory, and `secondary`, which has all others.
 pub(crate) struct Two {
     pub(crate) town: Town,
-    pub(crate) primary: NextHop,
-    pub(crate) secondary: NextHop,
+    pub(crate) primary: ScriptedSmtpServer,
+    pub(crate) secondary: ScriptedSmtpServer,
 }
 
 /// Resolved recipients of `c.test`; all other addresses of it are unresolved.

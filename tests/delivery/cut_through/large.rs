@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::cut_through::ground::{Two, envelope, letter, say};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::test_node::TestNode;
 use support::wait_until;
@@ -25,7 +25,7 @@ fn most_memory(node: &TestNode) -> u64 {
 }
 
 /// The content that came last, without what was put in front of it.
-fn came(hop: &NextHop) -> Vec<u8> {
+fn came(hop: &ScriptedSmtpServer) -> Vec<u8> {
     let content = hop.contents().pop().unwrap();
     let at = memchr::memmem::find(&content, b"From: <ann@outside.test>").unwrap();
     content[at..].to_vec()

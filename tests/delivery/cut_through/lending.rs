@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::cut_through::ground::{Two, envelope, letter, say};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::town::SOON;
 use support::wait_until;
@@ -56,7 +56,7 @@ fn goes_on(raw: &mut Raw, id: &str) -> String {
 
 /// Commands about the envelope in a next hop's only connection, without their parameters; the recipients of others are
 /// not told.
-fn envelopes(hop: &NextHop) -> Vec<String> {
+fn envelopes(hop: &ScriptedSmtpServer) -> Vec<String> {
     let seen = hop.seen();
     let lines = seen.iter().flat_map(|seen| &seen.lines);
     let verbs = lines.map(|line| line.split(['>', '@']).next().unwrap().to_owned());

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::cut_through::ground::{STAFF, Two, envelope, letter, say};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::town::SOON;
 use support::wait_until;
@@ -22,12 +22,12 @@ fn relayed(two: &Two, id: &str, to: &[&str]) -> String {
 }
 
 /// The commands of the last connection that carried any content or envelope for these words.
-fn lines(hop: &NextHop) -> Vec<String> {
+fn lines(hop: &ScriptedSmtpServer) -> Vec<String> {
     hop.seen().into_iter().flat_map(|seen| seen.lines).collect()
 }
 
 /// What the next hop saw since it had so many lines, without greetings and good-byes.
-fn since(hop: &NextHop, before: usize) -> Vec<String> {
+fn since(hop: &ScriptedSmtpServer, before: usize) -> Vec<String> {
     let mut lines = lines(hop).split_off(before);
     lines.retain(|line| !line.starts_with("EHLO") && !line.starts_with("QUIT"));
     let beginning = |line: String| line.split('>').next().unwrap_or_default().to_ascii_uppercase();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::cut_through::ground::{Two, envelope, letter, say, serves, shared, way};
 use support::free_port;
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::town::{PEOPLE, SOON, Town};
 use support::wait_until;
@@ -111,7 +111,7 @@ fn drip(two: &Two, number: usize, dripping: &AtomicUsize, over: &AtomicBool) {
 }
 
 /// Three domains whose next hops are sick, each in its own way, and one that is well.
-fn sick_town() -> (Town, Vec<NextHop>) {
+fn sick_town() -> (Town, Vec<ScriptedSmtpServer>) {
     let mut town = Town::prepare();
     let hops = vec![
         town.hop("greeting => wait"),

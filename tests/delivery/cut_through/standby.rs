@@ -2,15 +2,15 @@
 //! brings one more, and no third; then `when_unreachable` decides. The client's session goes on.
 
 use crate::cut_through::ground::{STAFF, Two, envelope, letter, say};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::town::Town;
 
 /// `primary` has two more smart hosts behind the first.
 struct Three {
     two: Two,
-    second: NextHop,
-    third: NextHop,
+    second: ScriptedSmtpServer,
+    third: ScriptedSmtpServer,
 }
 
 impl Three {
@@ -26,12 +26,12 @@ impl Three {
     }
 }
 
-fn smart_host(hop: &NextHop) -> String {
+fn smart_host(hop: &ScriptedSmtpServer) -> String {
     format!("\"[{}]:{}\"", hop.address.ip(), hop.address.port())
 }
 
 /// More smart hosts behind that one.
-fn add(town: &mut Town, first: &NextHop, more: &[&NextHop]) {
+fn add(town: &mut Town, first: &ScriptedSmtpServer, more: &[&ScriptedSmtpServer]) {
     let before = format!("smart_hosts = [{}]", smart_host(first));
     let all: Vec<String> = [first].iter().chain(more).map(|hop| smart_host(hop)).collect();
     town.reconfigure(&before, &format!("smart_hosts = [{}]", all.join(", ")));

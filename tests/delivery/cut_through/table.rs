@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::cut_through::ground::{STAFF, STAFF_DOOR, fits, letter, serves, shared, way};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::{Letter, Raw, Said};
 use support::town::{PEOPLE, SOON, Town};
 use support::within;

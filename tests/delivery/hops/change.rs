@@ -1,6 +1,6 @@
 //! The configuration and the directory change while mail waits.
 
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::town::{BY_HAND, PEOPLE, SOON, Town, connector, domain};
 use support::wait_until;
 
@@ -9,8 +9,8 @@ const DOWN: &str = "greeting => 421 4.3.2 closed for today";
 
 struct Shared {
     town: Town,
-    primary: NextHop,
-    secondary: NextHop,
+    primary: ScriptedSmtpServer,
+    secondary: ScriptedSmtpServer,
 }
 
 /// `contoso.test`, shared, and `other.test`, so that a domain is left when one goes. Ann and Bob are the primary's.

@@ -6,7 +6,7 @@ use support::wait_until;
 const SENDER: &str = "s@outside.test";
 
 /// Ann and Bob have their mail at one next hop.
-fn town(script: &str) -> (Town, support::next_hop::NextHop) {
+fn town(script: &str) -> (Town, support::scripted_smtp_server::ScriptedSmtpServer) {
     let mut town = Town::prepare();
     let hop = town.hop(script);
     town.node.write("people.csv", "address\nann@c.test\nbob@c.test\n");

@@ -8,7 +8,7 @@ use support::wait_until;
 const IMPATIENT: &str =
     "retry = { first = \"1s\", factor = 1.0, max = \"1s\", warn_after = \"2s\", give_up_after = \"6s\" }";
 
-fn impatient(town: &mut Town, script: &str) -> support::next_hop::NextHop {
+fn impatient(town: &mut Town, script: &str) -> support::scripted_smtp_server::ScriptedSmtpServer {
     let hop = town.hop(script);
     town.node.write("people.csv", "address\nann@c.test\nbob@c.test\n");
     let tables = connector("hop", hop.address, IMPATIENT) + &domain("c.test", "authoritative", "hop");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::town::{BY_HAND, PEOPLE, SOON, Town, connector, domain};
 
 /// A file of cases.
@@ -69,7 +69,7 @@ struct Placed {
     name: String,
     number: usize,
     case: Case,
-    hop: NextHop,
+    hop: ScriptedSmtpServer,
 }
 
 impl Placed {
@@ -262,8 +262,9 @@ fn a_connection_that_breaks_anywhere_is_no_answer() {
     let steps = ["greeting", "ehlo", "mail", "rcpt", "data", "dot"];
     let hops = steps.map(|step| (format!("{step}.test"), town.hop(&format!("{step} => drop"))));
     town.node.write("people.csv", &format!("address\n{}", steps.map(|step| format!("ann@{step}.test\n")).concat()));
-    let table =
-        |(name, hop): &(String, NextHop)| connector(name, hop.address, BY_HAND) + &domain(name, "authoritative", name);
+    let table = |(name, hop): &(String, ScriptedSmtpServer)| {
+        connector(name, hop.address, BY_HAND) + &domain(name, "authoritative", name)
+    };
     town.start(&format!("{PEOPLE}{}", hops.iter().map(table).collect::<String>()));
     for (name, _) in &hops {
         town.send("s@outside.test", &[&format!("ann@{name}")]);

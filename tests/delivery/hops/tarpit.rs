@@ -4,7 +4,7 @@
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::test_node::TestNode;
 use support::town::SOON;
@@ -67,7 +67,7 @@ fn a_domain_whose_server_stalls_does_not_take_every_place() {
     let runtime = Runtime::new().unwrap();
     let hop = |address: &str, script: &str| {
         let listener = runtime.block_on(TcpListener::bind((address, 25))).unwrap();
-        runtime.block_on(async { NextHop::on(listener, script, None) })
+        runtime.block_on(async { ScriptedSmtpServer::on(listener, script, None) })
     };
     let (tarpit, healthy) = (hop(TARPIT, "greeting => wait"), hop(HEALTHY, ""));
     let mut node = TestNode::prepare();
@@ -117,7 +117,7 @@ fn a_session_that_reaches_a_domain_brings_its_queued_mail() {
     node.stop();
     let runtime = Runtime::new().unwrap();
     let listener = runtime.block_on(TcpListener::bind((BACK, 25))).unwrap();
-    let hop = runtime.block_on(async { NextHop::on(listener, "", None) });
+    let hop = runtime.block_on(async { ScriptedSmtpServer::on(listener, "", None) });
     node.start();
     let before = waiting(&node);
     assert_eq!(before.len(), 4, "nothing is due: {before:?}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::slapd::{BASE, READER, Slapd};
 use support::town::{BY_HAND, SOON, Town, connector, domain};
 use support::wait_until;
@@ -14,8 +14,8 @@ const LIVE: Duration = Duration::from_millis(5_200);
 struct Doubt {
     town: Town,
     slapd: Slapd,
-    primary: NextHop,
-    secondary: NextHop,
+    primary: ScriptedSmtpServer,
+    secondary: ScriptedSmtpServer,
 }
 
 /// A shared domain; everybody is in the directory's cache as the primary's, and the answers are no longer live. Nobody
@@ -71,7 +71,7 @@ fn a_changed_entry_is_followed_once_and_an_unchanged_one_is_doubted() {
     assert_eq!(report.fields("Final-Recipient"), ["rfc822; gone@contoso.com"]);
     assert_eq!(report.fields("Diagnostic-Code"), ["smtp; 550 5.1.10 not with us either"]);
     assert!(report.has("The mail system of \"secondary\" refused it"), "{report:?}");
-    let asked = |hop: &NextHop, name: &str| hop.commands(&format!("RCPT TO:<{name}@")).len();
+    let asked = |hop: &ScriptedSmtpServer, name: &str| hop.commands(&format!("RCPT TO:<{name}@")).len();
     assert_eq!((asked(&primary, "gone"), asked(&secondary, "gone")), (1, 1), "followed once");
 }
 

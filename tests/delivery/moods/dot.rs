@@ -114,7 +114,7 @@ fn who_exists_is_doubted_at_the_dot_too() {
 }
 
 /// M10: a town with so many smart hosts, of which the first closes at some point.
-fn closing(step: &str, count: usize) -> (Town, [support::next_hop::NextHop; 2]) {
+fn closing(step: &str, count: usize) -> (Town, [support::scripted_smtp_server::ScriptedSmtpServer; 2]) {
     let mut town = Town::prepare();
     let hops =
         [town.hop(&format!("{step} => 421 4.3.2 Service not available, closing transmission channel")), town.hop("")];

@@ -3,7 +3,7 @@
 
 use crate::cut_through::ground::{serves, shared, way};
 use crate::moods::place::{Heard, is_up, sends};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::town::{PEOPLE, Town};
 
 /// What is right.
@@ -26,7 +26,7 @@ pub(crate) type Case = (&'static str, &'static str, &'static str, Right);
 struct Placed {
     number: usize,
     case: &'static Case,
-    hop: NextHop,
+    hop: ScriptedSmtpServer,
 }
 
 impl Placed {

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::cut_through::ground::{Two, letter, say};
 use crate::moods::place::nothing_is_left;
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Said;
 use support::sessions::talk::Talk;
 use support::sessions::{CONFIG, World};
@@ -53,7 +53,7 @@ fn two_hops_that_both_refuse_a_chunk_are_a_refusal() {
 }
 
 /// A world in which the next hop has the place of one that would be queued for.
-fn takes_part(instead_of: &str, hop: &NextHop) -> World {
+fn takes_part(instead_of: &str, hop: &ScriptedSmtpServer) -> World {
     let queues = format!("smart_hosts = [\"[{instead_of}]\"]\ndelivery = \"queue\"");
     let takes_part = format!("smart_hosts = [\"[127.0.0.1]:{}\"]", hop.address.port());
     let larger = CONFIG.replace("4KiB", "64MiB").replace("max_recipients = 3", "max_recipients = 100");
@@ -69,7 +69,7 @@ const MUCH: usize = 24 << 20;
 /// minutes left: the branch is closed before it, the message is durable, and 250 is said.
 #[tokio::test]
 async fn a_hop_too_slow_for_the_clients_patience_is_left_before_the_dot() {
-    let hop = NextHop::start("content => after 290 go", None).await;
+    let hop = ScriptedSmtpServer::start("content => after 290 go", None).await;
     let world = takes_part("127.0.0.2", &hop);
     let mut talk = Talk::begin(&world, "192.0.2.1").await;
     talk.say("MAIL FROM:<a@fabrikam.example>", "250").await;
@@ -94,7 +94,7 @@ async fn a_hop_too_slow_for_the_clients_patience_is_left_before_the_dot() {
 /// the client hears 451 while it still waits.
 #[tokio::test]
 async fn a_slow_directory_after_the_dot_is_asked_side_by_side() {
-    let hop = NextHop::start("dot => 550 5.1.1 no such user", None).await;
+    let hop = ScriptedSmtpServer::start("dot => 550 5.1.1 no such user", None).await;
     let world = takes_part("127.0.0.3", &hop);
     for (kind, expected, longest) in [("slow", "550 5.1.1 ", 60), ("stuck", "451 4.3.0 ", 481)] {
         let mut talk = Talk::begin(&world, "192.0.2.1").await;

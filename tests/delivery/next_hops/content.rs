@@ -7,10 +7,10 @@ use fingerpost::smtp::address::Address;
 use fingerpost::smtp::envelope::{Body, Notify, Ret};
 
 use support::letter::{Letter, connector, in_words, smart_host, smtp_out};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 
-async fn send(letter: &Letter, script: &str, settings: impl FnOnce(&mut SmtpOut)) -> (NextHop, Vec<String>) {
-    let hop = NextHop::start(script, None).await;
+async fn send(letter: &Letter, script: &str, settings: impl FnOnce(&mut SmtpOut)) -> (ScriptedSmtpServer, Vec<String>) {
+    let hop = ScriptedSmtpServer::start(script, None).await;
     let mut smtp = smtp_out(vec![smart_host(hop.address)]);
     settings(&mut smtp);
     let told = letter.send(&Outbound::new(Metrics::new()), &connector(smtp)).await;

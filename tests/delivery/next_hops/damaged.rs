@@ -10,7 +10,7 @@ use fingerpost::metrics::Metrics;
 use fingerpost::spool::Stored;
 
 use support::letter::{Letter, connector, in_words, smart_host, smtp_out};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 
 const CHUNKING: &str = "ehlo => 250-next.hop\\n250-PIPELINING\\n250 CHUNKING";
 const MIME: &str = "ehlo => 250-next.hop\\n250-PIPELINING\\n250-8BITMIME\\n250 CHUNKING";
@@ -55,7 +55,7 @@ async fn damaged_content_is_never_ended() {
             let mut letter = Letter::to(&["a@contoso.com", "b@contoso.com"]).saying(&body);
             letter.prefix = b"X-Stamp: 1\r\n".to_vec();
             change(&mut letter);
-            let hop = NextHop::start(script, None).await;
+            let hop = ScriptedSmtpServer::start(script, None).await;
             let mut smtp = smtp_out(vec![smart_host(hop.address)]);
             settings(&mut smtp);
             let (outbound, connector) = (Outbound::new(Metrics::new()), connector(smtp));
@@ -86,7 +86,7 @@ async fn damaged_content_is_never_ended() {
 async fn content_that_is_too_short_is_never_ended() {
     let body: Vec<u8> = b"A line of a message.\r\n".repeat(10_000);
     let letter = Letter::to(&["a@contoso.com"]).saying(&body);
-    let hop = NextHop::start("", None).await;
+    let hop = ScriptedSmtpServer::start("", None).await;
     let (outbound, connector) = (Outbound::new(Metrics::new()), connector(smtp_out(vec![smart_host(hop.address)])));
     let file = Arc::new(tempfile::tempfile().unwrap());
     file.write_all_at(&body[..100_000], 0).unwrap();

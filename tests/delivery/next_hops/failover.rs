@@ -9,7 +9,7 @@ use fingerpost::metrics::Metrics;
 use tokio::net::TcpListener;
 
 use support::letter::{Letter, connector, in_words, smart_host, smtp_out};
-use support::next_hop::{NextHop, Seen};
+use support::scripted_smtp_server::{ScriptedSmtpServer, Seen};
 
 const ACCEPTED: &str = "accepted 250 2.0.0 queued";
 
@@ -17,13 +17,13 @@ fn to_a() -> Letter {
     Letter::to(&["a@contoso.com"])
 }
 
-fn settings(hops: &[&NextHop]) -> SmtpOut {
+fn settings(hops: &[&ScriptedSmtpServer]) -> SmtpOut {
     smtp_out(hops.iter().map(|hop| smart_host(hop.address)).collect())
 }
 
 /// Sends to a@ and b@ by two next hops, and returns what they were told and how many messages each next hop took.
 async fn two(first: &str, second: &str) -> (Vec<String>, [usize; 2]) {
-    let hops = [NextHop::start(first, None).await, NextHop::start(second, None).await];
+    let hops = [ScriptedSmtpServer::start(first, None).await, ScriptedSmtpServer::start(second, None).await];
     let out = connector(settings(&[&hops[0], &hops[1]]));
     let told = Letter::to(&["a@contoso.com", "b@contoso.com"]).send(&Outbound::new(Metrics::new()), &out).await;
     (in_words(&told), hops.map(|hop| hop.contents().len()))
@@ -56,8 +56,11 @@ async fn after_421_at_the_dot_all_are_tried() {
         let busy = format!("dot => {code}");
         let (told, messages) = two(&busy, "").await;
         assert_eq!((told, messages), (vec![ACCEPTED.to_owned(); 2], [1, 1]), "{code}");
-        let hops =
-            [NextHop::start(&busy, None).await, NextHop::start(&busy, None).await, NextHop::start("", None).await];
+        let hops = [
+            ScriptedSmtpServer::start(&busy, None).await,
+            ScriptedSmtpServer::start(&busy, None).await,
+            ScriptedSmtpServer::start("", None).await,
+        ];
         let out = connector(settings(&hops.each_ref()));
         let told = in_words(&to_a().send(&Outbound::new(Metrics::new()), &out).await);
         assert_eq!(told, [ACCEPTED], "{code}");
@@ -89,7 +92,7 @@ async fn an_answer_is_not_asked_for_twice() {
 
 #[tokio::test]
 async fn a_conversation_out_of_step_does_not_go_on_with_the_next_message() {
-    let hop = NextHop::start("first: mail => 354 what", None).await;
+    let hop = ScriptedSmtpServer::start("first: mail => 354 what", None).await;
     let (outbound, out) = (Outbound::new(Metrics::new()), connector(settings(&[&hop])));
     let told = in_words(&to_a().send(&outbound, &out).await);
     assert!(told[0].starts_with("deferred 451"), "{told:?}");
@@ -104,7 +107,7 @@ async fn a_conversation_out_of_step_does_not_go_on_with_the_next_message() {
 
 #[tokio::test]
 async fn a_connection_is_used_again() {
-    let hop = NextHop::start("", None).await;
+    let hop = ScriptedSmtpServer::start("", None).await;
     let outbound = Outbound::new(Metrics::new());
     let out = connector(settings(&[&hop]));
     let nobody = "x@contoso.com";
@@ -122,7 +125,7 @@ async fn a_connection_is_used_again() {
 #[tokio::test]
 async fn after_a_refused_transaction_it_is_reset_and_used_again() {
     for script in ["rcpt to:<x => 550 5.1.1 no\ndata => 354 go", "ehlo => 250 next.hop\nrcpt to:<x => 550 5.1.1 no"] {
-        let hop = NextHop::start(script, None).await;
+        let hop = ScriptedSmtpServer::start(script, None).await;
         let outbound = Outbound::new(Metrics::new());
         let out = connector(settings(&[&hop]));
         let told = Letter::to(&["x@contoso.com"]).send(&outbound, &out).await;
@@ -140,7 +143,7 @@ async fn after_a_refused_transaction_it_is_reset_and_used_again() {
 async fn a_dead_connection_from_the_pool_is_nobodys_fault() {
     // The first connection answers one message, and ends or says 421 when the second one begins.
     for second in ["first: mail from:<again => drop", "first: mail from:<again => 421 4.4.2 idle too long"] {
-        let hop = NextHop::start(second, None).await;
+        let hop = ScriptedSmtpServer::start(second, None).await;
         let outbound = Outbound::new(Metrics::new());
         let out = connector(settings(&[&hop]));
         assert_eq!(in_words(&to_a().send(&outbound, &out).await), [ACCEPTED]);
@@ -156,7 +159,7 @@ async fn a_dead_connection_from_the_pool_is_nobodys_fault() {
 #[tokio::test]
 async fn a_next_hop_may_take_one_message_a_connection() {
     for again in ["again: mail => 421 4.3.2 enough", "again: mail => drop"] {
-        let hop = NextHop::start(again, None).await;
+        let hop = ScriptedSmtpServer::start(again, None).await;
         let recipients: Vec<_> = (0..250).map(|n| format!("user{n}@contoso.com")).collect();
         let letter = Letter::to(&recipients.iter().map(String::as_str).collect::<Vec<_>>());
         let told = in_words(&letter.send(&Outbound::new(Metrics::new()), &connector(settings(&[&hop]))).await);
@@ -168,7 +171,7 @@ async fn a_next_hop_may_take_one_message_a_connection() {
 
 #[tokio::test]
 async fn a_connection_that_was_closed_meanwhile_is_seen_to_be() {
-    let hop = NextHop::start("first: dot => 421 2.0.0 never", None).await;
+    let hop = ScriptedSmtpServer::start("first: dot => 421 2.0.0 never", None).await;
     let outbound = Outbound::new(Metrics::new());
     let out = connector(settings(&[&hop]));
     let told = in_words(&to_a().send(&outbound, &out).await);
@@ -184,13 +187,13 @@ async fn a_connection_that_was_closed_meanwhile_is_seen_to_be() {
 async fn a_next_hop_that_failed_is_tried_last() {
     let metrics = Metrics::new();
     let outbound = Outbound::new(metrics.clone());
-    let hops = [NextHop::start("greeting => 421 no", None).await, NextHop::start("", None).await];
+    let hops = [ScriptedSmtpServer::start("greeting => 421 no", None).await, ScriptedSmtpServer::start("", None).await];
     let out = connector(settings(&[&hops[0], &hops[1]]));
     for _ in 0..3 {
         assert_eq!(in_words(&to_a().send(&outbound, &out).await), [ACCEPTED]);
     }
     assert_eq!((hops[0].seen().len(), hops[1].seen().len()), (1, 1));
-    let up = |hop: &NextHop| {
+    let up = |hop: &ScriptedSmtpServer| {
         let label = format!("[127.0.0.1]:{}", hop.address.port());
         metrics.next_hop_up.with_label_values(&["out", &label]).get()
     };
@@ -211,7 +214,7 @@ async fn it_is_probed_by_one_connection_and_all_follow_it() {
     // At once nobody connects.
     let told = in_words(&to_a().send(&outbound, &out).await);
     assert!(told[0].contains("is down"), "{told:?}");
-    let hop = NextHop::on(TcpListener::bind(address).await.unwrap(), "", None);
+    let hop = ScriptedSmtpServer::on(TcpListener::bind(address).await.unwrap(), "", None);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while in_words(&to_a().send(&outbound, &out).await) != [ACCEPTED] {
         assert!(tokio::time::Instant::now() < deadline);
@@ -222,7 +225,7 @@ async fn it_is_probed_by_one_connection_and_all_follow_it() {
 
 #[tokio::test]
 async fn twenty_messages_make_one_probe() {
-    let hop = NextHop::start("greeting => 421 4.3.2 no", None).await;
+    let hop = ScriptedSmtpServer::start("greeting => 421 4.3.2 no", None).await;
     let outbound = Outbound::new(Metrics::new());
     let out = Arc::new(connector(settings(&[&hop])));
     let _ = to_a().send(&outbound, &out).await;
@@ -245,12 +248,12 @@ async fn twenty_messages_make_one_probe() {
 async fn we_never_send_to_ourselves() {
     let metrics = Metrics::new();
     let outbound = Outbound::new(metrics.clone());
-    let hop = NextHop::start("", None).await;
+    let hop = ScriptedSmtpServer::start("", None).await;
     outbound.set_own_listeners(vec![format!("0.0.0.0:{}", hop.address.port()).parse().unwrap()]);
     let told = in_words(&to_a().send(&outbound, &connector(settings(&[&hop]))).await);
     assert!(told[0].starts_with("deferred 451 4.4.6"), "{told:?}");
     assert_eq!(hop.seen().len(), 0);
-    let hop = NextHop::start("greeting => 220-MX.contoso.com hello\\n220 there", None).await;
+    let hop = ScriptedSmtpServer::start("greeting => 220-MX.contoso.com hello\\n220 there", None).await;
     let told = in_words(&to_a().send(&outbound, &connector(settings(&[&hop]))).await);
     assert!(told[0].starts_with("deferred 451 4.4.6"), "{told:?}");
     assert_eq!(metrics.loops.with_label_values(&["greeting"]).get(), 1);
@@ -258,7 +261,7 @@ async fn we_never_send_to_ourselves() {
 
 #[tokio::test]
 async fn the_source_address_is_used() {
-    let hop = NextHop::start("", None).await;
+    let hop = ScriptedSmtpServer::start("", None).await;
     let mut smtp = settings(&[&hop]);
     smtp.source_address = Some("::1".parse().unwrap());
     let told = in_words(&to_a().send(&Outbound::new(Metrics::new()), &connector(smtp)).await);
@@ -271,7 +274,7 @@ async fn the_source_address_is_used() {
 
 #[tokio::test]
 async fn an_idle_connection_ends_with_quit() {
-    let hop = NextHop::start("", None).await;
+    let hop = ScriptedSmtpServer::start("", None).await;
     let outbound = Outbound::new(Metrics::new());
     assert_eq!(in_words(&to_a().send(&outbound, &connector(settings(&[&hop]))).await), [ACCEPTED]);
     tokio::time::pause();
@@ -287,7 +290,7 @@ async fn an_idle_connection_ends_with_quit() {
 
 #[tokio::test]
 async fn a_reply_too_many_is_not_the_next_transactions() {
-    let hop = NextHop::start("first: dot => 250 2.0.0 queued\\n550 5.7.1 too many", None).await;
+    let hop = ScriptedSmtpServer::start("first: dot => 250 2.0.0 queued\\n550 5.7.1 too many", None).await;
     let recipients: Vec<_> = (0..101).map(|n| format!("user{n}@contoso.com")).collect();
     let letter = Letter::to(&recipients.iter().map(String::as_str).collect::<Vec<_>>());
     let told = in_words(&letter.send(&Outbound::new(Metrics::new()), &connector(settings(&[&hop]))).await);

@@ -5,7 +5,7 @@ use fingerpost::delivery::attempt::Outbound;
 use fingerpost::metrics::Metrics;
 
 use support::letter::{Letter, connector, in_words, smart_host, smtp_out};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 
 const ACCEPTED: &str = "accepted 250 2.0.0 queued";
 /// A next hop that takes nothing any more, on new connections and old ones.
@@ -33,18 +33,22 @@ impl Way {
         }
     }
 
-    fn up(&self, hop: &NextHop) -> i64 {
+    fn up(&self, hop: &ScriptedSmtpServer) -> i64 {
         self.metrics.next_hop_up.with_label_values(&["out", &smart_host(hop.address).to_string()]).get()
     }
 }
 
-async fn three(select: Select) -> ([NextHop; 3], Way) {
-    let hops = [NextHop::start("", None).await, NextHop::start("", None).await, NextHop::start("", None).await];
+async fn three(select: Select) -> ([ScriptedSmtpServer; 3], Way) {
+    let hops = [
+        ScriptedSmtpServer::start("", None).await,
+        ScriptedSmtpServer::start("", None).await,
+        ScriptedSmtpServer::start("", None).await,
+    ];
     let smart_hosts = hops.iter().map(|hop| smart_host(hop.address)).collect();
     (hops, Way::to(SmtpOut { select, ..smtp_out(smart_hosts) }))
 }
 
-fn taken(hops: &[NextHop; 3]) -> [usize; 3] {
+fn taken(hops: &[ScriptedSmtpServer; 3]) -> [usize; 3] {
     [&hops[0], &hops[1], &hops[2]].map(|hop| hop.contents().len())
 }
 
@@ -64,7 +68,7 @@ async fn one_that_is_down_keeps_the_code_and_the_words_of_its_failure() {
         ("greeting => 554 go away", "deferred 451 4.4.1"),
         ("ehlo => 421 4.3.2 go away", "deferred 451 4.3.2"),
     ] {
-        let hop = NextHop::start(script, None).await;
+        let hop = ScriptedSmtpServer::start(script, None).await;
         let way = Way::to(smtp_out(vec![smart_host(hop.address)]));
         let first = way.send().await;
         assert!(first.starts_with(told) && first.ends_with("go away") && !first.contains("is down"), "{first}");
@@ -90,7 +94,7 @@ async fn those_beside_one_that_is_down_share_its_turns() {
 
 #[tokio::test]
 async fn one_failure_after_an_answer_is_no_outage() {
-    let hop = NextHop::start("", None).await;
+    let hop = ScriptedSmtpServer::start("", None).await;
     let way = Way::to(smtp_out(vec![smart_host(hop.address)]));
     way.is_accepted(1).await;
     hop.follow(GONE);
@@ -108,7 +112,7 @@ async fn one_failure_after_an_answer_is_no_outage() {
 
 #[tokio::test]
 async fn a_421_on_an_idle_connection_is_no_failure() {
-    let hop = NextHop::start("", None).await;
+    let hop = ScriptedSmtpServer::start("", None).await;
     let way = Way::to(smtp_out(vec![smart_host(hop.address)]));
     way.is_accepted(1).await;
     hop.follow("first: mail => 421 4.4.2 idle too long");
@@ -124,7 +128,7 @@ async fn a_421_on_an_idle_connection_is_no_failure() {
 
 #[tokio::test]
 async fn a_connector_has_as_many_connections_as_it_may_have() {
-    let hop = NextHop::start("dot => wait", None).await;
+    let hop = ScriptedSmtpServer::start("dot => wait", None).await;
     let mut way = Way::to(smtp_out(vec![smart_host(hop.address)]));
     way.connector.max_connections = 2;
     let (sends, ()) = tokio::join!(async { tokio::join!(way.send(), way.send(), way.send()) }, async {
@@ -140,14 +144,14 @@ async fn a_connector_has_as_many_connections_as_it_may_have() {
 
 #[tokio::test]
 async fn lmtp_says_lhlo_and_never_helo() {
-    let lmtp = |hop: &NextHop| SmtpOut { speaks: Speaks::Lmtp, ..smtp_out(vec![smart_host(hop.address)]) };
-    let hop = NextHop::start("lhlo => 250-next.hop\\n250 PIPELINING", None).await;
+    let lmtp = |hop: &ScriptedSmtpServer| SmtpOut { speaks: Speaks::Lmtp, ..smtp_out(vec![smart_host(hop.address)]) };
+    let hop = ScriptedSmtpServer::start("lhlo => 250-next.hop\\n250 PIPELINING", None).await;
     let way = Way::to(lmtp(&hop));
     for _ in 0..2 {
         assert_eq!(way.send().await, "accepted 250 2.0.0 delivered");
     }
     assert_eq!(hop.commands("LHLO"), ["LHLO mx.contoso.com"]);
-    let hop = NextHop::start("lhlo => 500 5.5.1 what", None).await;
+    let hop = ScriptedSmtpServer::start("lhlo => 500 5.5.1 what", None).await;
     let told = Way::to(lmtp(&hop)).send().await;
     assert!(told.starts_with("deferred 451 4.5.1") && told.contains("500 5.5.1 what"), "{told}");
     assert_eq!(hop.seen()[0].lines, ["LHLO mx.contoso.com"]);

@@ -14,7 +14,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::{TcpListener, UdpSocket};
 
 use support::letter::{Letter, connector, in_words, smtp_out};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 
 const ACCEPTED: &str = "accepted 250 2.0.0 queued";
 
@@ -89,12 +89,12 @@ async fn send(outbound: &Outbound, smtp: SmtpOut) -> String {
 }
 
 /// Next hops on two loopback addresses and one port.
-async fn hops(first: &str) -> (NextHop, NextHop, u16) {
+async fn hops(first: &str) -> (ScriptedSmtpServer, ScriptedSmtpServer, u16) {
     loop {
         let one = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = one.local_addr().unwrap().port();
         if let Ok(two) = TcpListener::bind(("127.0.0.9", port)).await {
-            return (NextHop::on(one, first, None), NextHop::on(two, "", None), port);
+            return (ScriptedSmtpServer::on(one, first, None), ScriptedSmtpServer::on(two, "", None), port);
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use crate::next_hops::names::{by_name, dns};
 use support::letter::{Letter, connector, in_words, smart_host, smtp_out};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 
 const FABRIKAM: &str = "fabrikam.example";
 const NOT_THERE: &str = "refused 550 5.4.4 the recipient's domain has no mail server that a report may go to";
@@ -67,7 +67,7 @@ async fn the_address_that_is_connected_to_counts_not_the_first_answer() {
 async fn a_connection_that_other_mail_has_made_is_not_used() {
     // Port 25, as MX has it; where we may not listen there it cannot be shown.
     let Ok(listener) = TcpListener::bind("127.0.0.9:25").await else { return };
-    let hop = NextHop::on(listener, "", None);
+    let hop = ScriptedSmtpServer::on(listener, "", None);
     let (server, zone) = dns(&[("fabrikam.example.", &["A 127.0.0.9"])]).await;
     let (outbound, connector) = (Outbound::new(Metrics::new()), connector(by_name(None, server)));
     let mut letter = Letter::to(&["a@contoso.com"]);
@@ -97,7 +97,7 @@ async fn no_report_goes_to_an_address_literal() {
 #[tokio::test]
 async fn smart_hosts_are_the_operators_word() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let hop = NextHop::on(listener, "", None);
+    let hop = ScriptedSmtpServer::on(listener, "", None);
     let mut letter = Letter::to(&["a@contoso.com"]);
     letter.reach = Reach::Public;
     let told = letter.send(&Outbound::new(Metrics::new()), &connector(smtp_out(vec![smart_host(hop.address)]))).await;

@@ -4,7 +4,7 @@ use fingerpost::delivery::attempt::Outbound;
 use fingerpost::metrics::Metrics;
 
 use support::letter::{Letter, connector, in_words, smart_host, smtp_out};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 
 /// Offers nothing, so that commands go one by one.
 const BARE: &str = "ehlo => 250 next.hop";
@@ -16,7 +16,7 @@ fn case(script: &str, wanted: [&str; 3]) {
         let script = format!("{script}\n{extensions}");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let got = runtime.block_on(async {
-            let hop = NextHop::start(&script, None).await;
+            let hop = ScriptedSmtpServer::start(&script, None).await;
             let connector = connector(smtp_out(vec![smart_host(hop.address)]));
             let letter = Letter::to(&["a@contoso.com", "b@contoso.com", "c@contoso.com"]);
             in_words(&letter.send(&Outbound::new(Metrics::new()), &connector).await)

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use support::letter::{Letter, connector, in_words, smart_host, smtp_out};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 
 /// Connections of the connector, and how many of them may wait at a silent host.
 const ALL: usize = 20;
@@ -17,15 +17,16 @@ const FEW: usize = 2;
 
 /// Two next hops, the first one first, and who sends there.
 struct Two {
-    first: NextHop,
-    second: NextHop,
+    first: ScriptedSmtpServer,
+    second: ScriptedSmtpServer,
     outbound: Outbound,
     sending: JoinSet<Vec<String>>,
 }
 
 impl Two {
     async fn start(first: &str, second: &str) -> Self {
-        let (first, second) = (NextHop::start(first, None).await, NextHop::start(second, None).await);
+        let (first, second) =
+            (ScriptedSmtpServer::start(first, None).await, ScriptedSmtpServer::start(second, None).await);
         Self { first, second, outbound: Outbound::new(Metrics::new()), sending: JoinSet::new() }
     }
 
@@ -132,7 +133,7 @@ async fn connections_from_the_pool_are_left_too() {
 async fn where_all_are_silent_all_wait() {
     let mut two = Two::start("rcpt => wait", "rcpt => wait").await;
     two.send(40, ALL);
-    let asked = |hop: &NextHop| hop.commands("RCPT").len();
+    let asked = |hop: &ScriptedSmtpServer| hop.commands("RCPT").len();
     let until = Instant::now() + Duration::from_secs(60);
     while (asked(&two.first), asked(&two.second)) != (ALL, ALL - FEW) {
         assert!(Instant::now() < until, "{} {}", asked(&two.first), asked(&two.second));

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
 
 use support::letter::{Letter, connector, in_words, smart_host, smtp_out};
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 
 const ACCEPTED: &str = "accepted 250 2.0.0 queued";
 const OFFERED: &str = "ehlo => 250-next.hop\\n250-STARTTLS\\n250 AUTH PLAIN LOGIN";
@@ -69,8 +69,8 @@ impl Bench {
         path
     }
 
-    async fn send(&self, script: &str, settings: impl FnOnce(&mut SmtpOut)) -> (NextHop, String) {
-        let hop = NextHop::start(script, Some(self.tls.clone())).await;
+    async fn send(&self, script: &str, settings: impl FnOnce(&mut SmtpOut)) -> (ScriptedSmtpServer, String) {
+        let hop = ScriptedSmtpServer::start(script, Some(self.tls.clone())).await;
         let mut smtp = smtp_out(vec![smart_host(hop.address)]);
         settings(&mut smtp);
         let outbound = Outbound::new(Metrics::new());
@@ -80,7 +80,7 @@ impl Bench {
 }
 
 /// Whether MAIL came inside TLS; `None`: it never came.
-fn encrypted(hop: &NextHop) -> Option<bool> {
+fn encrypted(hop: &ScriptedSmtpServer) -> Option<bool> {
     let mail = |lines: &Vec<String>| lines.iter().position(|line| line.starts_with("MAIL"));
     hop.seen().iter().find_map(|seen| mail(&seen.lines).map(|at| seen.lines[..at].contains(&"(tls)".to_owned())))
 }
@@ -137,7 +137,7 @@ async fn a_failed_handshake_is_followed_by_clear_text_on_a_new_connection_only_w
         [(SendTlsMode::Opportunistic, ACCEPTED, 2), (SendTlsMode::Required, "deferred 451 4.7.5", 1)]
     {
         // It agrees and then does not speak TLS.
-        let hop = NextHop::start(OFFERED, None).await;
+        let hop = ScriptedSmtpServer::start(OFFERED, None).await;
         let mut smtp = smtp_out(vec![smart_host(hop.address)]);
         smtp.tls = bench.settings(mode);
         let told_us = Letter::to(&["a@contoso.com"]).send(&Outbound::new(Metrics::new()), &connector(smtp)).await;
@@ -153,7 +153,7 @@ async fn a_failed_handshake_is_followed_by_clear_text_on_a_new_connection_only_w
 async fn only_a_no_to_starttls_is_followed_by_clear_text_on_the_same_connection() {
     let bench = Bench::new(&["next.hop"]);
     for (said, told) in [("454 4.7.0 not now", ACCEPTED), ("after 1500 220 go", "STARTTLS: no answer within 500ms")] {
-        let hop = NextHop::start(&format!("{OFFERED}\nstarttls => {said}"), None).await;
+        let hop = ScriptedSmtpServer::start(&format!("{OFFERED}\nstarttls => {said}"), None).await;
         let patience = Duration::from_millis(500);
         let mut smtp = smtp_out(vec![smart_host(hop.address)]);
         smtp.tls = bench.settings(SendTlsMode::Opportunistic);
@@ -209,7 +209,7 @@ async fn auth_is_for_tls_alone_and_its_failure_is_never_the_mails() {
 #[tokio::test]
 async fn an_encrypted_connection_is_used_again() {
     let bench = Bench::new(&["next.hop"]);
-    let hop = NextHop::start(OFFERED, Some(bench.tls.clone())).await;
+    let hop = ScriptedSmtpServer::start(OFFERED, Some(bench.tls.clone())).await;
     let mut smtp = smtp_out(vec![smart_host(hop.address)]);
     smtp.tls = bench.settings(SendTlsMode::Required);
     let (outbound, out) = (Outbound::new(Metrics::new()), connector(smtp));

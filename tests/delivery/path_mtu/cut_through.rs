@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::path_mtu::network::SERVER;
 use crate::path_mtu::{SOON, black_holes, configuration, last_errors, network, reload, told};
-use support::next_hop::NextHop;
 use support::pair::{message, token};
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::{Letter, Raw};
 use support::sink::Sink;
 use support::tables::{accepted_domain, send_connector};
@@ -89,7 +89,7 @@ fn an_envelope_that_is_not_waited_for_any_longer() {
         listener.set_nonblocking(true).unwrap();
         let hop = {
             let _inside = runtime.enter();
-            NextHop::on(tokio::net::TcpListener::from_std(listener).unwrap(), "", None)
+            ScriptedSmtpServer::on(tokio::net::TcpListener::from_std(listener).unwrap(), "", None)
         };
         (runtime, hop)
     });

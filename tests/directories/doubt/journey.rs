@@ -6,7 +6,7 @@ use fingerpost::smtp::address::Address;
 use fingerpost::smtp::reply::USER_UNKNOWN;
 use fingerpost::time::{Moment, QueueTime, UnixTime};
 
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::slapd::{BASE, READER, Slapd};
 use support::town::{BY_HAND, SOON, Town, connector, domain};
 use support::wait_until;
@@ -18,8 +18,8 @@ const NOT_HERE: &str = "550 5.1.1 no such user here";
 struct Migration {
     town: Town,
     slapd: Slapd,
-    primary: NextHop,
-    secondary: NextHop,
+    primary: ScriptedSmtpServer,
+    secondary: ScriptedSmtpServer,
 }
 
 /// An OpenLDAP whose answers are kept for a second.

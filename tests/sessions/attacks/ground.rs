@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::tables::{BASE_TABLES, PEOPLE, send_connector};
 use support::town::{Town, domain};
@@ -11,9 +11,9 @@ use support::town::{Town, domain};
 /// The program, and the next hop that has the people.
 pub(crate) struct Place {
     pub(crate) town: Town,
-    pub(crate) hop: NextHop,
+    pub(crate) hop: ScriptedSmtpServer,
     /// Has those of `r.test` whom the directory does not know; it says at the dot only who is not there.
-    pub(crate) beyond: NextHop,
+    pub(crate) beyond: ScriptedSmtpServer,
 }
 
 /// A filter's address; it has a receive connector of its own.

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use support::next_hop::NextHop;
+use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::{Letter, Raw, Said};
 use support::test_node::TestNode;
 use support::town::{PEOPLE, SOON, Town, domain};
@@ -19,7 +19,7 @@ const CLIENTS: usize = 10;
 pub(crate) struct Ground {
     pub(crate) town: Town,
     /// The primary, the secondary.
-    pub(crate) hops: [NextHop; 2],
+    pub(crate) hops: [ScriptedSmtpServer; 2],
     /// A smart host that both connectors have before their own.
     pub(crate) beside: Option<SocketAddr>,
     sent: AtomicUsize,
@@ -114,7 +114,7 @@ impl Ground {
         wait_until("all messages", SOON, || arrived() >= sent + strangers);
         self.town.quiet();
         let mut copies = BTreeMap::new();
-        for content in self.hops.iter().flat_map(NextHop::contents) {
+        for content in self.hops.iter().flat_map(ScriptedSmtpServer::contents) {
             let text = String::from_utf8_lossy(&content).into_owned();
             let number = text.lines().find_map(|line| line.strip_prefix("X-Healthy: ")).map(str::to_owned);
             *copies.entry(number).or_insert(0) += 1;

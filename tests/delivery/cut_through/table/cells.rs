@@ -35,7 +35,7 @@ pub(super) enum Client {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Case {
-    /// The next hops' scripts (`support/next_hop.rs`). `connect => refuse`: nobody listens; `connect => silence`:
+    /// The next hops' scripts (`support/scripted_smtp_server.rs`). `connect => refuse`: nobody listens; `connect => silence`:
     /// connections are neither made nor refused. Where they wait or drip, our patience is short.
     #[serde(default)]
     pub(super) primary: String,

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use socket2::{Domain, Socket, Type};
 
-use super::{NextHop, Town};
+use super::{ScriptedSmtpServer, Town};
 use support::free_port;
 
 /// A next hop that may not be there yet.
 pub(super) enum Hop {
     There {
-        hop: NextHop,
+        hop: ScriptedSmtpServer,
         well: &'static str,
     },
     /// One without a script, which several cells share.
-    Well(Arc<NextHop>),
+    Well(Arc<ScriptedSmtpServer>),
     /// Nobody listens there.
     Refuses(SocketAddr),
     /// A listener whose queue is full: Linux drops what else wants to connect. The connections that fill it.

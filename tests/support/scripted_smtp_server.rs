@@ -43,7 +43,7 @@ pub struct Seen {
 const FULL: usize = 3;
 
 /// A running next hop; it ends with the test's runtime.
-pub struct NextHop {
+pub struct ScriptedSmtpServer {
     pub address: SocketAddr,
     hop: Arc<Hop>,
 }
@@ -69,7 +69,7 @@ struct Hop {
     seen: Mutex<Vec<Seen>>,
 }
 
-impl NextHop {
+impl ScriptedSmtpServer {
     /// Starts one on a free port of the loopback address.
     pub async fn start(script: &str, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -148,7 +148,7 @@ fn rules(script: &str) -> Vec<Rule> {
 }
 
 /// What a step ended with.
-enum Next {
+enum AfterStep {
     Go,
     Over,
 }
@@ -223,7 +223,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
 
     /// Returns whether STARTTLS was agreed to.
     async fn talk(&mut self, begin: &str) -> bool {
-        if begin == "greeting" && matches!(self.say("greeting", "220 next.hop ESMTP").await, Next::Over) {
+        if begin == "greeting" && matches!(self.say("greeting", "220 next.hop ESMTP").await, AfterStep::Over) {
             return false;
         }
         while let Some(line) = self.line().await {
@@ -255,19 +255,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
             if verb == "STARTTLS" && said.starts_with("220") {
                 return true;
             }
-            if matches!(next, Next::Over) || verb == "QUIT" {
+            if matches!(next, AfterStep::Over) || verb == "QUIT" {
                 return false;
             }
         }
         false
     }
 
-    async fn data(&mut self, said: &str) -> Next {
-        if matches!(self.write(said).await, Next::Over) {
-            return Next::Over;
+    async fn data(&mut self, said: &str) -> AfterStep {
+        if matches!(self.write(said).await, AfterStep::Over) {
+            return AfterStep::Over;
         }
         if !said.trim_start_matches("drip ").starts_with("354") {
-            return Next::Go;
+            return AfterStep::Go;
         }
         // The line end before the content counts for a dot on its first line.
         let mut content = b"\r\n".to_vec();
@@ -282,17 +282,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
             }
             looked_at = content.len().saturating_sub(4);
             if !self.more_content(&mut content).await {
-                return Next::Over;
+                return AfterStep::Over;
             }
         }
     }
 
-    async fn bdat(&mut self, line: &str) -> Next {
+    async fn bdat(&mut self, line: &str) -> AfterStep {
         let size: usize = line.split(' ').nth(1).unwrap().parse().unwrap();
         let mut content = std::mem::take(&mut self.buffer);
         while content.len() < size {
             if !self.more_content(&mut content).await {
-                return Next::Over;
+                return AfterStep::Over;
             }
         }
         self.buffer = content.split_off(size);
@@ -311,7 +311,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
                 tokio::time::sleep(Duration::from_millis(steady[6..].parse().unwrap())).await;
                 self.fill(16 * 1024).await
             }
-            said => matches!(self.write(said).await, Next::Go) && self.fill(4096).await,
+            said => matches!(self.write(said).await, AfterStep::Go) && self.fill(4096).await,
         };
         content.append(&mut self.buffer);
         if !goes_on {
@@ -321,7 +321,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
     }
 
     /// The whole content is there.
-    async fn dot(&mut self, content: Vec<u8>) -> Next {
+    async fn dot(&mut self, content: Vec<u8>) -> AfterStep {
         if self.lmtp {
             return self.dot_for_each(content).await;
         }
@@ -334,28 +334,28 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
         self.write(&said).await
     }
 
-    async fn dot_for_each(&mut self, content: Vec<u8>) -> Next {
+    async fn dot_for_each(&mut self, content: Vec<u8>) -> AfterStep {
         self.hop.seen.lock().unwrap()[self.number].contents.push(content);
         for recipient in std::mem::take(&mut self.recipients) {
             let said = self.act(&format!("dot {recipient}"), "250 2.0.0 delivered").await;
             if said.starts_with("25") {
                 self.hop.seen.lock().unwrap()[self.number].taken.push(vec![recipient]);
             }
-            if matches!(self.write(&said).await, Next::Over) {
-                return Next::Over;
+            if matches!(self.write(&said).await, AfterStep::Over) {
+                return AfterStep::Over;
             }
         }
-        Next::Go
+        AfterStep::Go
     }
 
-    async fn say(&mut self, line: &str, otherwise: &str) -> Next {
+    async fn say(&mut self, line: &str, otherwise: &str) -> AfterStep {
         let said = self.act(line, otherwise).await;
         self.write(&said).await
     }
 
-    async fn write(&mut self, said: &str) -> Next {
+    async fn write(&mut self, said: &str) -> AfterStep {
         match said {
-            "drop" => Next::Over,
+            "drop" => AfterStep::Over,
             "stall" => {
                 tokio::time::pause();
                 std::future::pending().await
@@ -364,19 +364,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
             reply => {
                 let written = self.stream.write_all(format!("{reply}\r\n").as_bytes()).await;
                 let closes = reply.starts_with("421");
-                if written.is_err() || closes { Next::Over } else { Next::Go }
+                if written.is_err() || closes { AfterStep::Over } else { AfterStep::Go }
             }
         }
     }
 
-    async fn drip(&mut self, reply: &str) -> Next {
+    async fn drip(&mut self, reply: &str) -> AfterStep {
         for byte in reply.bytes() {
             tokio::time::sleep(Duration::from_secs(1)).await;
             if self.stream.write_all(&[byte]).await.is_err() {
-                return Next::Over;
+                return AfterStep::Over;
             }
         }
-        Next::Go
+        AfterStep::Go
     }
 
     async fn line(&mut self) -> Option<String> {

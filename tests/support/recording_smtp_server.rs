@@ -22,7 +22,7 @@ pub struct Accepted {
 
 /// The next hop.
 #[derive(Clone)]
-pub struct NextHop {
+pub struct RecordingSmtpServer {
     /// Where it listens.
     pub address: SocketAddr,
     inner: Arc<Inner>,
@@ -39,7 +39,7 @@ struct Inner {
     gate: Mutex<Option<Arc<Notify>>>,
 }
 
-impl NextHop {
+impl RecordingSmtpServer {
     /// Starts one that offers these extensions.
     pub async fn start(offers: &[&'static str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
