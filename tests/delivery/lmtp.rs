@@ -4,7 +4,7 @@
 mod cut_through;
 
 use support::dovecot::{Dovecot, User};
-use support::town::{BY_HAND, PEOPLE, SOON, Town, domain};
+use support::test_network::{BY_HAND, PEOPLE, SOON, TestNetwork, domain};
 use support::wait_until;
 
 const ALICE: &str = "alice@c.test";
@@ -25,7 +25,7 @@ enum Over {
 }
 
 struct Store {
-    town: Town,
+    network: TestNetwork,
     dovecot: Dovecot,
 }
 
@@ -39,7 +39,7 @@ fn users_with_gone() -> Vec<User<'static>> {
     users(100).into_iter().chain([User { address: GONE, quota: 0 }]).collect()
 }
 
-/// A town whose people have their mailboxes in Dovecot, which the queue delivers to; `settings` are further lines of the
+/// A network whose people have their mailboxes in Dovecot, which the queue delivers to; `settings` are further lines of the
 /// connector.
 fn store(over: Over, settings: &str) -> Store {
     store_in(Dovecot::start(&users(100)), over, &format!("delivery = \"queue\"\n{settings}"))
@@ -51,15 +51,15 @@ fn store_in(dovecot: Dovecot, over: Over, settings: &str) -> Store {
         Over::Tcp => format!("[{}]:{}", dovecot.address().ip(), dovecot.address().port()),
         Over::Socket => format!("unix:{}", dovecot.socket().display()),
     };
-    let mut town = Town::prepare();
-    town.node.write("people.csv", &format!("address\n{ALICE}\n{BOB}\n{GONE}\n{FULL}\n"));
+    let mut network = TestNetwork::prepare();
+    network.node.write("people.csv", &format!("address\n{ALICE}\n{BOB}\n{GONE}\n{FULL}\n"));
     let connector = format!(
         "[[send_connector]]\nname = \"dovecot\"\norganization = \"primary\"\nprotocol = \"lmtp\"\n\
          smart_hosts = [\"{smart_host}\"]\naddress_spaces = [{{ domain = \"relayed.test\" }}]\n{settings}\n\n"
     );
     let domains = domain("c.test", "authoritative", "dovecot") + &domain("relayed.test", "internal-relay", "senders");
-    town.start(&format!("{PEOPLE}{connector}{domains}"));
-    Store { town, dovecot }
+    network.start(&format!("{PEOPLE}{connector}{domains}"));
+    Store { network, dovecot }
 }
 
 impl Store {
@@ -70,9 +70,9 @@ impl Store {
     }
 
     /// The one report that the sender gets.
-    fn report(&self) -> support::town::Report {
-        wait_until("a report", SOON, || !self.town.reports(SENDER).is_empty());
-        let mut reports = self.town.reports(SENDER);
+    fn report(&self) -> support::test_network::Report {
+        wait_until("a report", SOON, || !self.network.reports(SENDER).is_empty());
+        let mut reports = self.network.reports(SENDER);
         assert_eq!(reports.len(), 1, "{reports:?}");
         reports.remove(0)
     }
@@ -83,18 +83,18 @@ fn mail_reaches_the_mailbox_over_tcp_and_over_the_socket() {
     for over in [Over::Tcp, Over::Socket] {
         let store = store(over, BY_HAND);
         for _ in 0..3 {
-            store.town.send(SENDER, &[ALICE]);
+            store.network.send(SENDER, &[ALICE]);
         }
         store.has(ALICE, 3);
-        store.town.quiet();
+        store.network.quiet();
         let mail = &store.dovecot.mails(ALICE)[0];
         assert_eq!(mail.field("Return-Path").as_deref(), Some("<ann@outside.test>"));
         assert_eq!(mail.field("Delivered-To").as_deref(), Some(ALICE));
         assert!(mail.header().contains("with LMTP"), "{over:?}: {}", mail.header());
         assert_eq!(mail.body(), b"Hello.\r\n");
-        assert!(store.town.senders.all().is_empty(), "{over:?}: somebody was told something");
+        assert!(store.network.senders.all().is_empty(), "{over:?}: somebody was told something");
         assert_eq!(
-            store.town.node.metric("fingerpost_deliveries_total{result=\"delivered\",send_connector=\"dovecot\"}"),
+            store.network.node.metric("fingerpost_deliveries_total{result=\"delivered\",send_connector=\"dovecot\"}"),
             Some(3.0)
         );
     }
@@ -103,38 +103,38 @@ fn mail_reaches_the_mailbox_over_tcp_and_over_the_socket() {
 #[test]
 fn a_recipient_that_the_store_does_not_know_is_reported() {
     let store = store(Over::Socket, BY_HAND);
-    store.town.send(SENDER, &[NOBODY]);
+    store.network.send(SENDER, &[NOBODY]);
     let report = store.report();
     assert_eq!(report.fields("Status"), ["5.1.1"], "{report:?}");
     assert_eq!(report.fields("Final-Recipient"), [format!("rfc822; {NOBODY}")]);
     // No host: that is a path on our disk.
     assert_eq!(report.fields("Remote-MTA"), [""; 0]);
     assert!(!report.has("unix:"), "{report:?}");
-    store.town.quiet();
+    store.network.quiet();
 }
 
 #[test]
 fn whom_the_directory_has_waits_until_the_store_knows_him() {
     for over in [Over::Tcp, Over::Socket] {
         let store = store(over, BY_HAND);
-        store.town.send(SENDER, &[GONE]);
-        let shown = store.town.waits(GONE, "the next hop said: 550 5.1.1");
+        store.network.send(SENDER, &[GONE]);
+        let shown = store.network.waits(GONE, "the next hop said: 550 5.1.1");
         assert!(shown["last_error"].as_str().unwrap().contains("451 4.3.0"), "{shown}");
         store.dovecot.write_users(&users_with_gone());
-        store.town.deliver();
+        store.network.deliver();
         store.has(GONE, 1);
-        assert!(store.town.senders.all().is_empty(), "{over:?}: somebody was told something");
+        assert!(store.network.senders.all().is_empty(), "{over:?}: somebody was told something");
     }
 }
 
 #[test]
 fn a_full_mailbox_is_reported_or_waits_as_the_store_says() {
     let store = store(Over::Tcp, BY_HAND);
-    store.town.send(SENDER, &[FULL]);
+    store.network.send(SENDER, &[FULL]);
     let report = store.report();
     assert_eq!(report.fields("Status"), ["5.2.2"], "{report:?}");
     assert_eq!(report.fields("Final-Recipient"), [format!("rfc822; {FULL}")]);
-    store.town.quiet();
+    store.network.quiet();
     assert!(store.dovecot.mails(FULL).is_empty());
 }
 
@@ -143,16 +143,16 @@ fn a_full_mailbox_is_reported_or_waits_as_the_store_says() {
 fn each_recipient_has_its_own_answer() {
     for over in [Over::Tcp, Over::Socket] {
         let store = store(over, BY_HAND);
-        store.town.send(SENDER, &[ALICE, FULL, GONE, BOB]);
+        store.network.send(SENDER, &[ALICE, FULL, GONE, BOB]);
         store.has(ALICE, 1);
         store.has(BOB, 1);
-        store.town.waits(GONE, "the next hop said: 550 5.1.1");
+        store.network.waits(GONE, "the next hop said: 550 5.1.1");
         assert_eq!(store.report().fields("Final-Recipient"), [format!("rfc822; {FULL}")], "{over:?}");
         store.dovecot.write_users(&users_with_gone());
-        store.town.deliver();
+        store.network.deliver();
         store.has(GONE, 1);
         // The connection goes on in step.
-        store.town.send(SENDER, &[BOB]);
+        store.network.send(SENDER, &[BOB]);
         store.has(BOB, 2);
         assert_eq!(store.dovecot.mails(ALICE).len(), 1, "{over:?}: doubled");
     }
@@ -163,9 +163,9 @@ fn mail_waits_while_the_store_is_down() {
     for over in [Over::Tcp, Over::Socket] {
         let mut store = store(over, BY_HAND);
         store.dovecot.pause();
-        store.town.send(SENDER, &[ALICE]);
-        store.town.waits(ALICE, "cannot connect to");
-        let label = store.town.node.get("/metrics").unwrap().1;
+        store.network.send(SENDER, &[ALICE]);
+        store.network.waits(ALICE, "cannot connect to");
+        let label = store.network.node.get("/metrics").unwrap().1;
         assert!(
             label
                 .lines()
@@ -173,9 +173,9 @@ fn mail_waits_while_the_store_is_down() {
                     && line.ends_with(" 0"))
         );
         store.dovecot.resume();
-        store.town.deliver();
+        store.network.deliver();
         store.has(ALICE, 1);
-        assert!(store.town.senders.all().is_empty());
+        assert!(store.network.senders.all().is_empty());
     }
 }
 
@@ -184,7 +184,7 @@ fn a_report_does_not_name_our_socket() {
     let mut store =
         store(Over::Socket, "retry = { first = \"1s\", factor = 1.0, max = \"1s\", give_up_after = \"2s\" }");
     store.dovecot.pause();
-    store.town.send(SENDER, &[ALICE]);
+    store.network.send(SENDER, &[ALICE]);
     let report = store.report();
     assert!(report.has("cannot connect to [hidden]") && !report.has("unix:"), "{report:?}");
 }
@@ -192,7 +192,7 @@ fn a_report_does_not_name_our_socket() {
 #[test]
 fn the_check_greets_it() {
     let store = store(Over::Socket, BY_HAND);
-    let check = store.town.node.run(&["check", "--connect"]);
+    let check = store.network.node.run(&["check", "--connect"]);
     let text = String::from_utf8_lossy(&check.stdout).into_owned();
     let line = text
         .lines()

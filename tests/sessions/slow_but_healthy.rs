@@ -14,7 +14,7 @@ use std::time::Duration;
 use ground::Ground;
 use strangers::{How, Strangers, UPLOAD};
 use support::senders::Raw;
-use support::town::SOON;
+use support::test_network::SOON;
 use support::{tables, wait_until};
 
 /// How long strangers may take over what they do.
@@ -102,7 +102,7 @@ fn a_hop_that_takes_few_connections_gets_all() {
 #[test]
 fn another_connectors_frozen_hop_delays_nobody_else() {
     let mut ground = Ground::prepare(["", ""]);
-    let frozen = ground.town.hop("greeting => wait");
+    let frozen = ground.network.hop("greeting => wait");
     let space = "address_spaces = [{ domain = \"branch.test\" }]\nmax_connections = 4";
     let branch = tables::send_connector("branch", frozen.address, space);
     let domain = "[[accepted_domain]]\ndomain = \"branch.test\"\ntype = \"external-relay\"\n\n";
@@ -118,7 +118,7 @@ fn another_connectors_frozen_hop_delays_nobody_else() {
 fn one_frozen_smart_host_of_two_refuses_nobody() {
     for select in ["round-robin", "failover"] {
         let mut ground = Ground::prepare(["", ""]);
-        let frozen = ground.town.hop("greeting => wait");
+        let frozen = ground.network.hop("greeting => wait");
         ground.beside = Some(frozen.address);
         ground.go("", &format!("select = \"{select}\""));
         ground.load(3);

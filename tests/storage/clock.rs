@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fingerpost::time::UnixTime;
 use support::postfix::{Postfix, Setup};
 use support::senders::Raw;
-use support::town::{PEOPLE, SOON, Town, connector, domain};
+use support::test_network::{PEOPLE, SOON, TestNetwork, connector, domain};
 use support::{free_port, wait_until};
 
 const DAY: u64 = 24 * 3600;
@@ -17,14 +17,14 @@ const EACH_SECOND: &str = "retry = { first = \"1s\", factor = 1.0, max = \"1s\" 
 const EACH_HOUR: &str = "retry = { first = \"1h\", factor = 1.0, max = \"1h\" }";
 
 /// Has the program see this time of day, as an offset to the system's; it may change while it runs.
-fn clock(town: &mut Town, offset: &str) {
+fn clock(network: &mut TestNetwork, offset: &str) {
     let library = ["x86_64", "aarch64"]
         .iter()
         .map(|machine| PathBuf::from(format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1")));
     let library = library.into_iter().find(|path| path.exists()).expect("the package faketime is installed");
-    town.node.write("time-of-day", offset);
-    let file = town.node.path("time-of-day");
-    town.node.clear_environment();
+    network.node.write("time-of-day", offset);
+    let file = network.node.path("time-of-day");
+    network.node.clear_environment();
     for (name, value) in [
         ("LD_PRELOAD", library.display().to_string()),
         ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
@@ -32,220 +32,220 @@ fn clock(town: &mut Town, offset: &str) {
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
         ("NO_FAKE_STAT", "1".to_owned()),
     ] {
-        town.node.set_environment(name, &value);
+        network.node.set_environment(name, &value);
     }
 }
 
 /// The clock of a program that runs is put to another time.
-fn jump(town: &Town, offset: &str, jumps: f64) {
-    town.node.write("time-of-day", offset);
-    wait_until("the jump is counted", SOON, || town.node.metric("fingerpost_clock_jumps_total") == Some(jumps));
+fn jump(network: &TestNetwork, offset: &str, jumps: f64) {
+    network.node.write("time-of-day", offset);
+    wait_until("the jump is counted", SOON, || network.node.metric("fingerpost_clock_jumps_total") == Some(jumps));
 }
 
 /// People of one domain by one connector whose host is down.
-fn out_of_reach(town: &mut Town, people: usize, retry: &str) -> SocketAddr {
+fn out_of_reach(network: &mut TestNetwork, people: usize, retry: &str) -> SocketAddr {
     let hop = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST)));
     let listed: Vec<String> = (0..people).map(|number| format!("p{number}@c.test\n")).collect();
-    town.node.write("people.csv", &format!("address\n{}", listed.concat()));
+    network.node.write("people.csv", &format!("address\n{}", listed.concat()));
     let tables = connector("hop", hop, retry) + &domain("c.test", "authoritative", "hop");
-    town.start(&format!("{PEOPLE}{tables}"));
+    network.start(&format!("{PEOPLE}{tables}"));
     hop
 }
 
-fn attempts(town: &Town) -> Vec<u64> {
-    town.queue().iter().map(|recipient| recipient["attempts"].as_u64().unwrap()).collect()
+fn attempts(network: &TestNetwork) -> Vec<u64> {
+    network.queue().iter().map(|recipient| recipient["attempts"].as_u64().unwrap()).collect()
 }
 
 /// Seconds from the system's time of day until the next attempt as the queue shows it.
-fn next_attempt(town: &Town, address: &str) -> u64 {
-    let at = town.standing(address).unwrap()["next_attempt"].as_u64().unwrap();
+fn next_attempt(network: &TestNetwork, address: &str) -> u64 {
+    let at = network.standing(address).unwrap()["next_attempt"].as_u64().unwrap();
     at.saturating_sub(UnixTime::now().0)
 }
 
 /// Q1: 20 queued and tried, the power off over a weekend, the next hop back a few attempts after us.
 #[test]
 fn a_power_cut_over_a_weekend_bounces_nothing() {
-    let mut town = Town::prepare();
-    clock(&mut town, "+0");
-    let hop = out_of_reach(&mut town, 20, EACH_SECOND);
-    (0..20).for_each(|number| town.send("ann@outside.test", &[&format!("p{number}@c.test")]));
-    wait_until("three attempts each", SOON, || attempts(&town).iter().all(|attempts| *attempts >= 3));
-    town.node.kill();
+    let mut network = TestNetwork::prepare();
+    clock(&mut network, "+0");
+    let hop = out_of_reach(&mut network, 20, EACH_SECOND);
+    (0..20).for_each(|number| network.send("ann@outside.test", &[&format!("p{number}@c.test")]));
+    wait_until("three attempts each", SOON, || attempts(&network).iter().all(|attempts| *attempts >= 3));
+    network.node.kill();
 
-    clock(&mut town, "+3d");
-    town.node.start();
-    let before = attempts(&town);
+    clock(&mut network, "+3d");
+    network.node.start();
+    let before = attempts(&network);
     assert_eq!(before.len(), 20);
     let least = *before.iter().min().unwrap();
-    wait_until("three more attempts each", SOON, || attempts(&town).iter().all(|attempts| *attempts >= least + 3));
-    assert_eq!(attempts(&town).len(), 20, "something was given up");
-    let hop = town.hop_on(TcpListener::bind(hop).unwrap(), "");
-    town.quiet();
+    wait_until("three more attempts each", SOON, || attempts(&network).iter().all(|attempts| *attempts >= least + 3));
+    assert_eq!(attempts(&network).len(), 20, "something was given up");
+    let hop = network.hop_on(TcpListener::bind(hop).unwrap(), "");
+    network.quiet();
     assert_eq!(hop.taken().len(), 20);
-    assert!(town.senders.all().is_empty(), "a report went out: {:?}", town.reports("ann@outside.test"));
+    assert!(network.senders.all().is_empty(), "a report went out: {:?}", network.reports("ann@outside.test"));
 }
 
 /// Who had mail before a power cut of ten days is recently good after it, for whoever asks.
 #[test]
 fn a_power_cut_makes_nobody_old() {
-    let mut town = Town::prepare();
-    clock(&mut town, "+0");
-    let (primary, secondary) = (town.hop(""), town.hop(""));
-    town.node.write("people.csv", "address\nann@c.test\n");
+    let mut network = TestNetwork::prepare();
+    clock(&mut network, "+0");
+    let (primary, secondary) = (network.hop(""), network.hop(""));
+    network.node.write("people.csv", "address\nann@c.test\n");
     let way = |name, to| connector(name, to, "").replace("delivery = \"queue\"", "delivery = \"cut-through\"");
     let relays =
         way("secondary", secondary.address).trim_end().to_owned() + "\naddress_spaces = [{ domain = \"c.test\" }]\n\n";
     let shared = domain("c.test", "internal-relay", "primary");
-    town.start(&format!("{PEOPLE}{}{relays}{shared}", way("primary", primary.address)));
+    network.start(&format!("{PEOPLE}{}{relays}{shared}", way("primary", primary.address)));
     // No directory has him.
-    town.send("joe@outside.test", &["sam@c.test"]);
+    network.send("joe@outside.test", &["sam@c.test"]);
     assert_eq!(secondary.taken(), ["sam@c.test"]);
-    town.node.stop();
+    network.node.stop();
 
-    clock(&mut town, "+10d");
+    clock(&mut network, "+10d");
     secondary.follow("greeting => drop");
-    town.node.start();
+    network.node.start();
     // Its next hop is away: strangers' mail is queued for those who had some lately, and for nobody else.
-    assert!(town.rcpt("nobody@c.test").contains("451 4.4.1"), "{}", town.rcpt("nobody@c.test"));
-    town.send("joe@outside.test", &["sam@c.test"]);
+    assert!(network.rcpt("nobody@c.test").contains("451 4.4.1"), "{}", network.rcpt("nobody@c.test"));
+    network.send("joe@outside.test", &["sam@c.test"]);
     secondary.follow("");
-    town.deliver();
+    network.deliver();
     assert_eq!(secondary.taken().len(), 2);
 }
 
 /// Q2: the clock jumps 3 days on while we run, and back.
 #[test]
 fn a_clock_that_jumps_moves_nothing() {
-    let mut town = Town::prepare();
-    clock(&mut town, "+0");
-    let hop = out_of_reach(&mut town, 3, EACH_HOUR);
-    town.send("ann@outside.test", &["p0@c.test"]);
-    town.waits("p0@c.test", "cannot connect");
+    let mut network = TestNetwork::prepare();
+    clock(&mut network, "+0");
+    let hop = out_of_reach(&mut network, 3, EACH_HOUR);
+    network.send("ann@outside.test", &["p0@c.test"]);
+    network.waits("p0@c.test", "cannot connect");
     let hour = 3240..=3601; // less its spread
-    assert!(hour.contains(&next_attempt(&town, "p0@c.test")));
+    assert!(hour.contains(&next_attempt(&network, "p0@c.test")));
 
-    jump(&town, "+3d", 1.0);
-    let log = town.node.logged(&["the time of day has jumped"]);
+    jump(&network, "+3d", 1.0);
+    let log = network.node.logged(&["the time of day has jumped"]);
     let line = log.lines().find(|line| line.contains("the time of day has jumped")).unwrap();
     assert!(line.contains("from=") && line.contains("to=") && line.contains("WARN"), "{line}");
     // When it will be: by the clock that people see.
-    let ahead = next_attempt(&town, "p0@c.test");
+    let ahead = next_attempt(&network, "p0@c.test");
     assert!((3 * DAY + 3200..=3 * DAY + 3602).contains(&ahead), "{ahead}");
     // New mail is due at once, and waits an hour as the other does.
-    town.send("ann@outside.test", &["p1@c.test"]);
-    town.waits("p1@c.test", "cannot connect");
-    assert!((3 * DAY + 3200..=3 * DAY + 3602).contains(&next_attempt(&town, "p1@c.test")));
-    assert_eq!(attempts(&town), [1, 1], "nothing was hastened");
+    network.send("ann@outside.test", &["p1@c.test"]);
+    network.waits("p1@c.test", "cannot connect");
+    assert!((3 * DAY + 3200..=3 * DAY + 3602).contains(&next_attempt(&network, "p1@c.test")));
+    assert_eq!(attempts(&network), [1, 1], "nothing was hastened");
 
-    jump(&town, "-1d", 2.0);
-    town.send("ann@outside.test", &["p2@c.test"]);
-    town.waits("p2@c.test", "cannot connect");
-    assert_eq!(attempts(&town), [1, 1, 1], "nothing was hastened, and nothing waits for the clock");
+    jump(&network, "-1d", 2.0);
+    network.send("ann@outside.test", &["p2@c.test"]);
+    network.waits("p2@c.test", "cannot connect");
+    assert_eq!(attempts(&network), [1, 1, 1], "nothing was hastened, and nothing waits for the clock");
     // Later by so much: what was written before the last jump, and after it. All is due again within the hour.
-    town.node.stop();
-    town.node.write("time-of-day", "+3d");
-    let hop = town.hop_on(TcpListener::bind(hop).unwrap(), "");
-    town.node.start();
-    town.quiet();
+    network.node.stop();
+    network.node.write("time-of-day", "+3d");
+    let hop = network.hop_on(TcpListener::bind(hop).unwrap(), "");
+    network.node.start();
+    network.quiet();
     assert_eq!(hop.taken().len(), 3);
-    assert!(town.senders.all().is_empty(), "a report went out");
+    assert!(network.senders.all().is_empty(), "a report went out");
 }
 
 /// Q2: the clock was a year ahead, and is put right while we run, or while we do not.
 #[test]
 fn a_clock_that_was_a_year_ahead_holds_nothing_up() {
-    let mut town = Town::prepare();
-    clock(&mut town, "+365d");
-    let hop = out_of_reach(&mut town, 2, EACH_SECOND);
-    town.send("ann@outside.test", &["p0@c.test"]);
-    town.waits("p0@c.test", "cannot connect");
-    jump(&town, "+0", 1.0);
-    let before = attempts(&town)[0];
-    wait_until("further attempts", SOON, || attempts(&town)[0] > before + 1);
-    assert!(next_attempt(&town, "p0@c.test") < 5, "shown as it will be");
+    let mut network = TestNetwork::prepare();
+    clock(&mut network, "+365d");
+    let hop = out_of_reach(&mut network, 2, EACH_SECOND);
+    network.send("ann@outside.test", &["p0@c.test"]);
+    network.waits("p0@c.test", "cannot connect");
+    jump(&network, "+0", 1.0);
+    let before = attempts(&network)[0];
+    wait_until("further attempts", SOON, || attempts(&network)[0] > before + 1);
+    assert!(next_attempt(&network, "p0@c.test") < 5, "shown as it will be");
 
-    town.reconfigure(EACH_SECOND, EACH_HOUR);
-    town.node.stop();
-    clock(&mut town, "+365d");
-    town.node.start();
-    town.send("ann@outside.test", &["p1@c.test"]);
-    town.waits("p1@c.test", "cannot connect");
-    town.node.stop();
-    clock(&mut town, "+0");
-    let hop = town.hop_on(TcpListener::bind(hop).unwrap(), "");
-    town.node.start();
-    town.quiet();
+    network.reconfigure(EACH_SECOND, EACH_HOUR);
+    network.node.stop();
+    clock(&mut network, "+365d");
+    network.node.start();
+    network.send("ann@outside.test", &["p1@c.test"]);
+    network.waits("p1@c.test", "cannot connect");
+    network.node.stop();
+    clock(&mut network, "+0");
+    let hop = network.hop_on(TcpListener::bind(hop).unwrap(), "");
+    network.node.start();
+    network.quiet();
     assert_eq!(hop.taken().len(), 2, "what is a year ahead is now");
-    assert!(town.senders.all().is_empty(), "a report went out");
+    assert!(network.senders.all().is_empty(), "a report went out");
 }
 
 /// Q10: the next hop stores each message and drops the connection after the dot.
 #[test]
 fn what_may_have_arrived_is_not_sent_again_and_again() {
-    let mut town = Town::prepare();
-    let hop = town.hop("dot => drop");
-    town.node.write("people.csv", "address\np0@c.test\n");
+    let mut network = TestNetwork::prepare();
+    let hop = network.hop("dot => drop");
+    network.node.write("people.csv", "address\np0@c.test\n");
     let tables = connector("hop", hop.address, EACH_SECOND) + &domain("c.test", "authoritative", "hop");
-    town.start(&format!("{PEOPLE}{tables}"));
-    let stands = |town: &Town, copies: u64, minutes: u64| {
+    network.start(&format!("{PEOPLE}{tables}"));
+    let stands = |network: &TestNetwork, copies: u64, minutes: u64| {
         wait_until(&format!("{copies} copies"), SOON, || hop.contents().len() as u64 == copies);
         wait_until("it waits", SOON, || {
-            town.standing("p0@c.test").is_some_and(|shown| shown["may_have_arrived"].as_u64() == Some(copies))
+            network.standing("p0@c.test").is_some_and(|shown| shown["may_have_arrived"].as_u64() == Some(copies))
         });
-        let next = next_attempt(town, "p0@c.test");
+        let next = next_attempt(network, "p0@c.test");
         assert!((minutes * 60 - 5..=minutes * 66 + 1).contains(&next), "{copies} copies: {next} s");
         assert_eq!(hop.contents().len() as u64, copies);
     };
-    town.send("ann@outside.test", &["p0@c.test"]);
-    stands(&town, 1, 10);
-    let id = town.queue()[0]["id"].as_str().unwrap().to_owned();
-    let shown = town.node.run(&["queue", "show", &id]);
+    network.send("ann@outside.test", &["p0@c.test"]);
+    stands(&network, 1, 10);
+    let id = network.queue()[0]["id"].as_str().unwrap().to_owned();
+    let shown = network.node.run(&["queue", "show", &id]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains("tried 1 times (it may have arrived with 1 of them)"), "{shown}");
     wait_until("the trace says so", SOON, || {
-        let trace = town.node.run(&["trace", "--recipient", "p0@c.test"]);
+        let trace = network.node.run(&["trace", "--recipient", "p0@c.test"]);
         String::from_utf8_lossy(&trace.stdout).contains("may have arrived")
     });
     // Neither other mail, nor another configuration, nor a start makes it earlier.
     hop.follow("");
-    town.send("ann@outside.test", &["p0@c.test"]);
+    network.send("ann@outside.test", &["p0@c.test"]);
     wait_until("the other one", SOON, || hop.taken().len() == 1);
     hop.follow("dot => drop");
-    town.reconfigure("factor = 1.0", "factor = 1.5");
-    town.node.stop();
-    town.node.start();
+    network.reconfigure("factor = 1.0", "factor = 1.5");
+    network.node.stop();
+    network.node.start();
     std::thread::sleep(Duration::from_secs(2)); // it would be tried at once
-    stands_beside(&town, &hop, 2);
+    stands_beside(&network, &hop, 2);
     // An operator may.
-    town.node.run(&["queue", "retry", "--all"]);
+    network.node.run(&["queue", "retry", "--all"]);
     wait_until("one more", SOON, || hop.contents().len() == 3);
-    wait_until("it waits", SOON, || town.standing("p0@c.test").is_some_and(|shown| shown["may_have_arrived"] == 2));
-    assert!((40 * 60 - 5..=40 * 66).contains(&next_attempt(&town, "p0@c.test")));
+    wait_until("it waits", SOON, || network.standing("p0@c.test").is_some_and(|shown| shown["may_have_arrived"] == 2));
+    assert!((40 * 60 - 5..=40 * 66).contains(&next_attempt(&network, "p0@c.test")));
 }
 
-fn stands_beside(town: &Town, hop: &support::scripted_smtp_server::ScriptedSmtpServer, copies: usize) {
+fn stands_beside(network: &TestNetwork, hop: &support::scripted_smtp_server::ScriptedSmtpServer, copies: usize) {
     assert_eq!(hop.contents().len(), copies, "it was sent again");
-    assert_eq!(town.standing("p0@c.test").unwrap()["may_have_arrived"], 1);
+    assert_eq!(network.standing("p0@c.test").unwrap()["may_have_arrived"], 1);
 }
 
 /// Q10, for a branch of a cut-through transaction that had to be queued.
 #[test]
 fn what_cut_through_queued_after_the_dot_waits_as_long() {
-    let mut town = Town::prepare();
-    let (good, bad) = (town.hop(""), town.hop("dot => drop"));
-    town.node.write("people.csv", "address\nann@a.test\nbob@b.test\n");
+    let mut network = TestNetwork::prepare();
+    let (good, bad) = (network.hop(""), network.hop("dot => drop"));
+    network.node.write("people.csv", "address\nann@a.test\nbob@b.test\n");
     let cut_through =
         |name, to| connector(name, to, EACH_SECOND).replace("delivery = \"queue\"", "delivery = \"cut-through\"");
     let tables = cut_through("good", good.address)
         + &cut_through("bad", bad.address)
         + &domain("a.test", "authoritative", "good")
         + &domain("b.test", "authoritative", "bad");
-    town.start(&format!("{PEOPLE}{tables}"));
-    town.send("ann@outside.test", &["ann@a.test", "bob@b.test"]);
+    network.start(&format!("{PEOPLE}{tables}"));
+    network.send("ann@outside.test", &["ann@a.test", "bob@b.test"]);
     assert_eq!(good.taken(), ["ann@a.test"]);
-    let shown = town.waits("bob@b.test", "may have arrived");
+    let shown = network.waits("bob@b.test", "may have arrived");
     assert_eq!(shown["may_have_arrived"], 1);
-    assert!(next_attempt(&town, "bob@b.test") >= 595);
+    assert!(next_attempt(&network, "bob@b.test") >= 595);
     assert_eq!(bad.contents().len(), 1);
 }
 
@@ -256,19 +256,19 @@ fn what_cut_through_queued_after_the_dot_waits_as_long() {
 #[test]
 #[ignore = "a measurement of half an hour"]
 fn in_cut_through_the_senders_own_retries_make_the_copies() {
-    let mut town = Town::prepare();
-    let hop = town.hop("dot => drop");
-    town.node.write("people.csv", "address\np0@c.test\n");
+    let mut network = TestNetwork::prepare();
+    let hop = network.hop("dot => drop");
+    network.node.write("people.csv", "address\np0@c.test\n");
     let tables =
         connector("hop", hop.address, EACH_SECOND).replace("delivery = \"queue\"", "delivery = \"cut-through\"");
-    town.start(&format!("{PEOPLE}{tables}{}", domain("c.test", "authoritative", "hop")));
+    network.start(&format!("{PEOPLE}{tables}{}", domain("c.test", "authoritative", "hop")));
     let postfix = Postfix::start(&Setup {
         name: "sender.test",
         ip: Ipv4Addr::new(127, 0, 0, 2),
         domains: &["c.test"],
         known: &[],
-        unknown_to: town.node.smtp,
-        others_to: town.senders.address(),
+        unknown_to: network.node.smtp,
+        others_to: network.senders.address(),
         extra: "minimal_backoff_time = 3s\nmaximal_backoff_time = 40s\nqueue_run_delay = 3s\nmaximal_queue_lifetime = 4320s",
     });
     let mut raw = Raw::hello(postfix.address());
@@ -279,6 +279,6 @@ fn in_cut_through_the_senders_own_retries_make_the_copies() {
     assert_eq!(raw.say("Subject: hello\r\nMessage-ID: <1@outside.test>\r\n\r\nHello.\r\n.").0, 250);
     for (what, hours) in [("an hour", 1), ("4 hours", 4), ("12 hours", 12), ("a day", 24), ("two days", 48)] {
         std::thread::sleep(Duration::from_secs(36 * hours).saturating_sub(begun.elapsed()));
-        println!("after {what}: {} copies, {} queued here", hop.contents().len(), town.queue().len());
+        println!("after {what}: {} copies, {} queued here", hop.contents().len(), network.queue().len());
     }
 }

@@ -33,8 +33,8 @@ pub mod sessions;
 pub mod sink;
 pub mod slapd;
 pub mod tables;
+pub mod test_network;
 pub mod test_node;
-pub mod town;
 pub mod world;
 
 /// A port of `ip` that nobody listens on now, and that no other call of this process is given. It lies below the range

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::cut_through::ground::{Two, envelope, letter, say};
 use support::senders::Raw;
-use support::town::SOON;
+use support::test_network::SOON;
 use support::wait_until;
 
 /// How a client breaks a transaction, and how the reply begins that it gets, if it waits for one.
@@ -33,7 +33,7 @@ fn header_too_large() -> Vec<u8> {
 /// Both next hops, with a door that takes two MiB.
 fn start() -> Two {
     let mut two = Two::start("", "", "");
-    two.town
+    two.network
         .reconfigure("max_connections_per_ip = 1000\n", "max_connections_per_ip = 1000\nmax_message_size = \"2MiB\"\n");
     two
 }
@@ -52,7 +52,7 @@ fn breaks(server: SocketAddr, to: &[&str], how: &Break, size: usize) {
 #[test]
 fn the_next_hop_neither_gets_it_nor_pays_for_it() {
     let two = start();
-    let server = two.town.node.smtp;
+    let server = two.network.node.smtp;
     let mut good = 0;
     for how in &BREAKS {
         for size in [0, 1 << 20] {
@@ -73,10 +73,10 @@ fn the_next_hop_neither_gets_it_nor_pays_for_it() {
     for (hop, name) in [(&two.primary, "primary"), (&two.secondary, "secondary")] {
         assert_eq!(hop.contents().len(), good, "a dot for what was broken");
         assert_eq!(two.up(name), Some(1.0), "{name} is marked down");
-        assert_eq!(two.town.alerts(&format!("send_connector={name} ")), 0);
+        assert_eq!(two.network.alerts(&format!("send_connector={name} ")), 0);
     }
-    wait_until("an empty queue", SOON, || two.town.queue().is_empty());
-    assert!(two.town.senders.all().is_empty());
+    wait_until("an empty queue", SOON, || two.network.queue().is_empty());
+    assert!(two.network.senders.all().is_empty());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! `smtpd_hard_error_limit`): what guesses of one client brought on a connection is not the next one's.
 
 use crate::cut_through::ground::{Two, envelope, letter, say};
-use support::town::SOON;
+use support::test_network::SOON;
 use support::wait_until;
 
 /// The pool keeps no connection that has collected a few refusals, in one transaction or in several.
@@ -26,7 +26,7 @@ fn a_connection_with_three_refusals_is_retired() {
         let seen = two.secondary.seen();
         assert_eq!(seen.iter().filter(|seen| !seen.taken.is_empty()).count(), 1, "{each}");
         assert!(seen[0].taken.is_empty(), "{each}: it was used again: {:?}", seen[0].lines);
-        assert_eq!((two.up("secondary"), two.town.alerts("")), (Some(1.0), 0), "{each}");
+        assert_eq!((two.up("secondary"), two.network.alerts("")), (Some(1.0), 0), "{each}");
     }
 }
 
@@ -47,7 +47,7 @@ fn hanging_up_on_errors_is_no_outage() {
     let mut taken = two.secondary.taken();
     taken.sort();
     assert_eq!(taken, ["s0@c.test", "s1@c.test"]);
-    assert_eq!((two.up("secondary"), two.town.queue().len()), (Some(1.0), 0));
+    assert_eq!((two.up("secondary"), two.network.queue().len()), (Some(1.0), 0));
 }
 
 /// The same without refusals before it is the next hop's: unreachable.

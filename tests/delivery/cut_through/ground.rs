@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::{Raw, Said};
 use support::tables::send_connector;
-use support::town::{BY_HAND, PEOPLE, Town};
+use support::test_network::{BY_HAND, PEOPLE, TestNetwork};
 
 /// A client of the organisation that the senders' connector has: no stranger.
 pub(crate) const STAFF: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
@@ -27,12 +27,12 @@ pub(crate) fn serves(domain: &str) -> String {
 
 /// A domain on two systems.
 pub(crate) fn shared(domain: &str, primary: &str) -> String {
-    support::town::domain(domain, "internal-relay", primary)
+    support::test_network::domain(domain, "internal-relay", primary)
 }
 
 /// `c.test` on `primary`, which has the recipients of the directory, and `secondary`, which has all others.
 pub(crate) struct Two {
-    pub(crate) town: Town,
+    pub(crate) network: TestNetwork,
     pub(crate) primary: ScriptedSmtpServer,
     pub(crate) secondary: ScriptedSmtpServer,
 }
@@ -43,17 +43,17 @@ pub(crate) const RESOLVED: usize = 250;
 impl Two {
     /// Both next hops with their scripts, and further lines for both connectors.
     pub(crate) fn start(primary: &str, secondary: &str, more: &str) -> Self {
-        let mut town = Town::prepare();
-        let (primary, secondary) = (town.hop(primary), town.hop(secondary));
+        let mut network = TestNetwork::prepare();
+        let (primary, secondary) = (network.hop(primary), network.hop(secondary));
         let people: String = (0..RESOLVED).map(|number| format!("p{number}@c.test\n")).collect();
-        town.node.write("people.csv", &format!("address\n{people}"));
-        town.start(&format!(
+        network.node.write("people.csv", &format!("address\n{people}"));
+        network.start(&format!(
             "{PEOPLE}{STAFF_DOOR}{}{}{}",
             way("primary", primary.address, more),
             way("secondary", secondary.address, &format!("{}\n{more}", serves("c.test"))),
             shared("c.test", "primary")
         ));
-        Self { town, primary, secondary }
+        Self { network, primary, secondary }
     }
 
     /// Whether the next hop of that connector is held to be up: 1.
@@ -61,12 +61,12 @@ impl Two {
         let hop = if name == "primary" { &self.primary } else { &self.secondary };
         let (ip, port) = (hop.address.ip(), hop.address.port());
         let metric = format!("fingerpost_next_hop_up{{send_connector=\"{name}\",smart_host=\"[{ip}]:{port}\"}}");
-        self.town.node.metric(&metric)
+        self.network.node.metric(&metric)
     }
 
     /// A stranger's connection.
     pub(crate) fn stranger(&self) -> Raw {
-        Raw::hello(self.town.node.smtp)
+        Raw::hello(self.network.node.smtp)
     }
 }
 

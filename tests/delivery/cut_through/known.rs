@@ -40,7 +40,7 @@ fn who_was_there_lately_is_not_believed_to_be_gone() {
     rcpt(&mut raw, "ann@outside.test", "p0@c.test", "552 5.2.2");
     two.primary.follow("");
     rcpt(&mut raw, "ann@outside.test", "p0@c.test", "250");
-    assert!(two.town.queue().is_empty() && two.town.senders.all().is_empty());
+    assert!(two.network.queue().is_empty() && two.network.senders.all().is_empty());
 }
 
 #[test]
@@ -51,9 +51,9 @@ fn who_was_there_lately_is_queued_for_while_the_next_hop_is_away() {
     let mut raw = two.stranger();
     rcpt(&mut raw, "ann@outside.test", "s1@c.test", "451 4.4.1");
     arrives(&two, "two", "s0@c.test");
-    two.town.waits("s0@c.test", "421");
+    two.network.waits("s0@c.test", "421");
     two.secondary.follow("");
-    two.town.deliver();
+    two.network.deliver();
     assert_eq!(two.secondary.taken(), ["s0@c.test", "s0@c.test"]);
 }
 
@@ -67,7 +67,7 @@ fn twenty_known_recipients_refused_in_a_row_are_the_next_hops_fault() {
             rcpt(&mut raw, "spam@outside.test", &format!("s{}@c.test", session * 5 + guess), "550 5.1.1");
         }
     }
-    assert_eq!(two.town.alerts("send_connector=secondary "), 0, "guesses are no fault of the next hop");
+    assert_eq!(two.network.alerts("send_connector=secondary "), 0, "guesses are no fault of the next hop");
     two.secondary.follow("");
     rcpt(&mut two.stranger(), "ann@outside.test", "s0@c.test", "250");
 
@@ -82,13 +82,13 @@ fn twenty_known_recipients_refused_in_a_row_are_the_next_hops_fault() {
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["p99@c.test"]);
     say(&mut raw, &format!("{}.", letter("later", 0)), "250");
-    assert!(two.town.alerts("send_connector=primary ") > 0, "nobody is told");
+    assert!(two.network.alerts("send_connector=primary ") > 0, "nobody is told");
     assert_eq!(two.up("primary"), Some(1.0), "it answers: that is no matter of health");
-    assert_eq!(two.town.standing("p99@c.test").unwrap()["state"], "waiting");
+    assert_eq!(two.network.standing("p99@c.test").unwrap()["state"], "waiting");
     two.primary.follow("");
-    two.town.deliver();
+    two.network.deliver();
     assert_eq!(two.primary.taken(), ["p99@c.test"]);
-    assert!(two.town.senders.all().is_empty());
+    assert!(two.network.senders.all().is_empty());
 }
 
 /// An unresolved address that a next hop did not know at the dot, alone, is refused at RCPT for a while; nobody else

@@ -36,7 +36,7 @@ fn one_is_slow(script: &str) {
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["p0@c.test", "s0@c.test"]);
     say(&mut raw, &format!("{}.", letter("small", 0)), "250");
-    let (before, taken) = (most_memory(&two.town.node), two.secondary.taken().len());
+    let (before, taken) = (most_memory(&two.network.node), two.secondary.taken().len());
 
     two.secondary.follow(script);
     let content = letter("large", LARGE);
@@ -47,20 +47,20 @@ fn one_is_slow(script: &str) {
     assert!(begun.elapsed() < Duration::from_secs(60), "{script}: {:?}", begun.elapsed());
     assert_eq!(two.primary.taken().last().map(String::as_str), Some("p1@c.test"), "{script}");
     assert_eq!(two.secondary.taken().len(), taken, "{script}: it cannot have it yet");
-    assert!(two.town.standing("s1@c.test").is_some(), "{script}: {:?}", two.town.queue());
+    assert!(two.network.standing("s1@c.test").is_some(), "{script}: {:?}", two.network.queue());
 
     let cut_loose = || two.secondary.seen().iter().any(|seen| seen.partial > 0);
     two.secondary.follow("");
     wait_until("the slow one is cut loose", Duration::from_secs(60), cut_loose);
-    two.town.deliver();
+    two.network.deliver();
     assert_eq!(two.secondary.taken().last().map(String::as_str), Some("s1@c.test"), "{script}");
     assert_eq!(two.secondary.taken().len(), taken + 1, "{script}: once");
     assert!(came(&two.primary) == content.as_bytes(), "{script}: not what was sent");
     assert!(came(&two.secondary) == content.as_bytes(), "{script}: not what was sent");
-    let more = most_memory(&two.town.node) - before;
+    let more = most_memory(&two.network.node) - before;
     println!("{script}: {} KiB of memory more than for a small message", more / 1024);
     assert!(more <= BOUND, "{script}: {more} octets of memory more");
-    assert!(two.town.senders.all().is_empty());
+    assert!(two.network.senders.all().is_empty());
 }
 
 #[test]
@@ -79,15 +79,15 @@ fn one_branch_alone_is_streamed() {
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["p0@c.test"]);
     say(&mut raw, &format!("{}.", letter("small", 0)), "250");
-    let before = most_memory(&two.town.node);
+    let before = most_memory(&two.network.node);
     let content = letter("large", LARGE);
     envelope(&mut raw, "ann@outside.test", &["p0@c.test"]);
     say(&mut raw, &format!("{content}."), "250");
     assert!(came(&two.primary) == content.as_bytes(), "not what was sent");
-    let more = most_memory(&two.town.node) - before;
+    let more = most_memory(&two.network.node) - before;
     println!("streamed: {} KiB of memory more than for a small message", more / 1024);
     assert!(more <= BOUND, "{more} octets of memory more");
-    assert!(two.town.queue().is_empty());
+    assert!(two.network.queue().is_empty());
 }
 
 /// A large body by BDAT for one on each side, at its end.
@@ -108,7 +108,7 @@ fn two_that_take_their_time_both_have_it() {
         let said = by_bdat(&mut two.stranger(), "steady");
         assert!(said.starts_with("250"), "{first}, {second}: {said}");
         assert_eq!((two.primary.taken(), two.secondary.taken()), (vec!["p0@c.test".into()], vec!["s0@c.test".into()]));
-        assert!(two.town.queue().is_empty(), "{first}, {second}");
+        assert!(two.network.queue().is_empty(), "{first}, {second}");
         let cut_loose: usize =
             [two.primary.seen(), two.secondary.seen()].concat().iter().map(|seen| seen.partial).sum();
         assert_eq!(cut_loose, 0, "{first}, {second}");
@@ -123,5 +123,5 @@ fn two_that_take_their_time_and_refuse_are_believed() {
     let said = by_bdat(&mut raw, "refused");
     assert!(said.starts_with("554 5.7.1") && said.contains("looks like spam"), "{said}");
     say(&mut raw, "NOOP", "250");
-    assert!(two.town.queue().is_empty() && two.town.senders.all().is_empty(), "the sender knows already");
+    assert!(two.network.queue().is_empty() && two.network.senders.all().is_empty(), "the sender knows already");
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::cut_through::ground::{Two, envelope, letter, say};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
-use support::town::SOON;
+use support::test_network::SOON;
 use support::wait_until;
 
 /// One connection for each connector.
@@ -100,7 +100,7 @@ fn who_stops_gives_it_back_and_finds_it_again() {
         let expected = ["MAIL FROM:<ann", &mine, "MAIL FROM:<other", &others, "MAIL FROM:<ann", &mine, "DATA"];
         assert_eq!(envelopes(hop), expected, "the envelope is said once more, at DATA");
     }
-    assert!(two.town.queue().is_empty() && two.town.senders.all().is_empty());
+    assert!(two.network.queue().is_empty() && two.network.senders.all().is_empty());
 }
 
 /// What is said without getting on is silence: it is not the ten seconds of an envelope that end it.
@@ -199,8 +199,8 @@ fn what_has_changed_meanwhile_counts_as_said_after_the_dot() {
         two.primary.follow(script);
         let said = goes_on(&mut raw, "changed");
         assert!(said.starts_with(expected), "{script}: {said}");
-        assert!(two.primary.taken().is_empty() && two.town.queue().is_empty(), "{script}");
-        assert!(two.town.senders.all().is_empty(), "{script}");
+        assert!(two.primary.taken().is_empty() && two.network.queue().is_empty(), "{script}");
+        assert!(two.network.senders.all().is_empty(), "{script}");
     }
 }
 
@@ -212,8 +212,10 @@ fn one_of_two_has_changed_meanwhile() {
     let said = goes_on(&mut raw, "one");
     assert!(said.starts_with("250"), "{said}");
     assert_eq!(two.primary.taken(), ["p0@c.test"]);
-    wait_until("a report", SOON, || !two.town.reports("ann@outside.test").is_empty() && two.town.queue().is_empty());
-    let reports = two.town.reports("ann@outside.test");
+    wait_until("a report", SOON, || {
+        !two.network.reports("ann@outside.test").is_empty() && two.network.queue().is_empty()
+    });
+    let reports = two.network.reports("ann@outside.test");
     assert_eq!(
         (reports[0].fields("Final-Recipient"), reports[0].fields("Status")),
         (vec!["rfc822; p1@c.test"], vec!["5.2.1"])
@@ -228,7 +230,7 @@ fn the_next_hop_has_gone_meanwhile() {
     two.primary.follow(gone);
     let said = goes_on(&mut raw, "gone");
     assert!(said.starts_with("250"), "{said}");
-    two.town.waits("p0@c.test", "421");
+    two.network.waits("p0@c.test", "421");
 
     let mut raw = stopped(&two, "bob@outside.test", &["s0@c.test"]);
     two.secondary.follow(gone);
@@ -236,7 +238,7 @@ fn the_next_hop_has_gone_meanwhile() {
     assert!(said.starts_with("451 4.4.1"), "nobody can say that it exists: {said}");
     say(&mut raw, "NOOP", "250");
     two.primary.follow("");
-    two.town.deliver();
+    two.network.deliver();
     assert_eq!((two.primary.taken(), two.secondary.taken().len()), (vec!["p0@c.test".into()], 0));
 }
 
@@ -280,7 +282,7 @@ fn a_slow_stream_is_given_back_once() {
     assert_eq!(broken.len(), 1, "given back once: {broken:?}");
     let whole = two.primary.contents().iter().map(Vec::len).max().unwrap();
     assert!(whole >= (1 << 20) + slow, "{whole} octets of {} arrived", (1 << 20) + slow);
-    assert!(two.town.queue().is_empty() && two.town.senders.all().is_empty());
+    assert!(two.network.queue().is_empty() && two.network.senders.all().is_empty());
 }
 
 fn taken_sorted(two: &Two) -> Vec<String> {
@@ -327,7 +329,7 @@ fn a_body_by_bdat_holds_nothing() {
         assert_eq!(two.primary.taken(), ["p1@c.test", "p2@c.test", "p0@c.test"], "{first}");
         let partial: usize = two.primary.seen().iter().map(|seen| seen.partial).sum();
         assert_eq!((partial, two.primary.contents().len()), (0, 3), "{first}: it was begun too early");
-        assert!(two.town.queue().is_empty(), "{first}");
+        assert!(two.network.queue().is_empty(), "{first}");
     }
 }
 
@@ -353,7 +355,7 @@ fn twenty_that_stop(connections: usize) {
         let said = goes_on(raw, &format!("stopped-{number}"));
         assert!(said.starts_with("250"), "{number}: {said}");
     }
-    two.town.deliver();
+    two.network.deliver();
     let mut expected: Vec<String> = (0..20).chain([100]).map(|number| format!("p{number}@c.test")).collect();
     expected.sort();
     assert_eq!(taken_sorted(&two), expected, "{connections}");
@@ -393,5 +395,5 @@ fn who_goes_away_leaves_nothing() {
     }
     somebody_sends(&two, "next", "p9@c.test");
     assert_eq!(two.primary.taken(), ["p9@c.test"]);
-    assert!(two.town.queue().is_empty());
+    assert!(two.network.queue().is_empty());
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::cut_through::ground::{STAFF, Two, envelope, letter, say};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
-use support::town::SOON;
+use support::test_network::SOON;
 use support::wait_until;
 
 /// Sends a message to the secondary; returns it as the secondary got it, stamps and all, to be sent back.
@@ -44,7 +44,7 @@ fn all_looped_is_refused_before_the_next_hops_data() {
     say(&mut raw, &format!("{back}."), "554 5.4.6");
     assert_eq!(two.secondary.commands("DATA").len(), data, "its DATA was sent before the header section was looked at");
     assert_eq!(two.secondary.taken().len(), 2);
-    assert!(two.town.queue().is_empty() && two.town.senders.all().is_empty());
+    assert!(two.network.queue().is_empty() && two.network.senders.all().is_empty());
 }
 
 #[test]
@@ -64,8 +64,10 @@ fn one_looped_recipient_is_taken_out_and_reported() {
     let (s0, s1) = ("RCPT TO:<S0@C.TEST", "RCPT TO:<S1@C.TEST");
     assert_eq!(saw, [mail, s0, s1, "RSET", mail, s1, data]);
     assert_eq!(two.secondary.taken(), ["s0@c.test", "s1@c.test"]);
-    wait_until("a report", SOON, || !two.town.reports("ann@outside.test").is_empty() && two.town.queue().is_empty());
-    let reports = two.town.reports("ann@outside.test");
+    wait_until("a report", SOON, || {
+        !two.network.reports("ann@outside.test").is_empty() && two.network.queue().is_empty()
+    });
+    let reports = two.network.reports("ann@outside.test");
     assert_eq!(reports.len(), 1);
     assert_eq!(reports[0].fields("Final-Recipient"), ["rfc822; s0@c.test"]);
     assert_eq!(reports[0].fields("Status"), ["5.4.6"]);
@@ -78,8 +80,10 @@ fn a_looped_recipient_of_one_branch_does_not_disturb_the_other() {
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["s0@c.test", "p0@c.test"]);
     say(&mut raw, &format!("{back}."), "250");
-    wait_until("a report", SOON, || !two.town.reports("ann@outside.test").is_empty() && two.town.queue().is_empty());
-    assert_eq!(two.town.reports("ann@outside.test")[0].fields("Status"), ["5.4.6"]);
+    wait_until("a report", SOON, || {
+        !two.network.reports("ann@outside.test").is_empty() && two.network.queue().is_empty()
+    });
+    assert_eq!(two.network.reports("ann@outside.test")[0].fields("Status"), ["5.4.6"]);
     assert_eq!((two.primary.taken(), two.secondary.taken()), (vec!["p0@c.test".into()], vec!["s0@c.test".into()]));
 }
 
@@ -96,7 +100,7 @@ fn a_repeated_envelope_that_is_refused_now() {
     let (_, said) = raw.say(&format!("{back}."));
     assert!(said.starts_with('5'), "none accepted, none to be tried again: {said}");
     assert_eq!(two.secondary.taken(), ["s0@c.test"]);
-    assert!(two.town.queue().is_empty() && two.town.senders.all().is_empty());
+    assert!(two.network.queue().is_empty() && two.network.senders.all().is_empty());
 
     two.secondary.follow("");
     let mut raw = two.stranger();
@@ -104,7 +108,7 @@ fn a_repeated_envelope_that_is_refused_now() {
     two.secondary.follow(refusal);
     say(&mut raw, &format!("{back}."), "250");
     let told = || {
-        let reports = two.town.reports("bob@outside.test");
+        let reports = two.network.reports("bob@outside.test");
         let mut told: Vec<(String, String)> = Vec::new();
         for report in &reports {
             let status = report.fields("Status");
@@ -114,7 +118,7 @@ fn a_repeated_envelope_that_is_refused_now() {
         told.sort();
         told
     };
-    wait_until("both reports", SOON, || told().len() >= 2 && two.town.queue().is_empty());
+    wait_until("both reports", SOON, || told().len() >= 2 && two.network.queue().is_empty());
     let expected = [("rfc822; s0@c.test", "5.4.6"), ("rfc822; s1@c.test", "5.2.1")];
     assert_eq!(told(), expected.map(|(to, status)| (to.to_owned(), status.to_owned())));
     assert_eq!(two.primary.taken(), ["p0@c.test"]);
@@ -130,12 +134,12 @@ fn a_next_hop_that_asks_us_while_we_ask_it_is_told_so() {
 fn so_is_one_that_is_written_as_a_name() {
     let mut two = Two::start("", "rcpt => wait", "cut_through_patience = \"9s\"");
     let port = two.secondary.address.port();
-    two.town.reconfigure(&format!("[127.0.0.1]:{port}"), &format!("localhost:{port}"));
+    two.network.reconfigure(&format!("[127.0.0.1]:{port}"), &format!("localhost:{port}"));
     it_is_told_so(&two);
 }
 
 fn it_is_told_so(two: &Two) {
-    let server = two.town.node.smtp;
+    let server = two.network.node.smtp;
     std::thread::scope(|scope| {
         let first = scope.spawn(|| {
             let mut raw = two.stranger();
@@ -177,7 +181,7 @@ fn two_messages_at_once_are_no_loop() {
         let second = scope.spawn(ask);
         // The second one's session is there, and its RCPT on the way or waiting.
         let sessions = "fingerpost_connections{receive_connector=\"internet\"}";
-        wait_until("the second session", SOON, || two.town.node.metric(sessions) >= Some(2.0));
+        wait_until("the second session", SOON, || two.network.node.metric(sessions) >= Some(2.0));
         two.secondary.follow("");
         assert!(first.join().unwrap().starts_with("250"));
         assert!(second.join().unwrap().starts_with("250"));
@@ -231,12 +235,12 @@ fn content_that_comes_back_eight_times_is_refused_before_anything_is_sent() {
             assert!(said.starts_with("554 5.4.6"), "{size} {by:?} {pass}: {said}");
         }
         assert_eq!(two.secondary.commands("DATA").len(), data, "{size} {by:?}: something of it was sent");
-        assert_eq!(two.town.node.metric("fingerpost_loops_total{rule=\"relay-memory\"}"), Some(2.0));
+        assert_eq!(two.network.node.metric("fingerpost_loops_total{rule=\"relay-memory\"}"), Some(2.0));
         // The connections are of use still, and others go on.
         let said = hand_in(&mut raw, &["s1@c.test"], &anew(&message, 10), by);
         assert!(said.starts_with("250"), "{size} {by:?}: {said}");
         assert_eq!(two.secondary.taken().len(), 9, "{size} {by:?}");
-        assert!(two.town.queue().is_empty() && two.town.senders.all().is_empty());
+        assert!(two.network.queue().is_empty() && two.network.senders.all().is_empty());
 
         let said = hand_in(&mut raw, &["s0@c.test", "s2@c.test"], &anew(&message, 11), by);
         assert!(said.starts_with("250"), "{size} {by:?}: {said}");
@@ -245,9 +249,9 @@ fn content_that_comes_back_eight_times_is_refused_before_anything_is_sent() {
             ["s0@c.test", "s1@c.test", "s2@c.test"].map(|to| taken.iter().filter(|taken| *taken == to).count());
         assert_eq!(copies, [8, 1, 1], "{size} {by:?}");
         wait_until("a report", SOON, || {
-            !two.town.reports("ann@outside.test").is_empty() && two.town.queue().is_empty()
+            !two.network.reports("ann@outside.test").is_empty() && two.network.queue().is_empty()
         });
-        let reports = two.town.reports("ann@outside.test");
+        let reports = two.network.reports("ann@outside.test");
         assert_eq!(reports.len(), 1);
         assert_eq!(reports[0].fields("Final-Recipient"), ["rfc822; s0@c.test"]);
         assert_eq!(reports[0].fields("Status"), ["5.4.6"]);
@@ -261,7 +265,7 @@ type Alike = (&'static str, fn(&Two) -> Raw, fn(&str, usize) -> String);
 fn content_that_is_alike_and_no_loop_passes() {
     let two = Two::start("", "", "");
     let smart_host: fn(&Two) -> Raw = Two::stranger;
-    let staff: fn(&Two) -> Raw = |two| Raw::hello_from(STAFF, two.town.node.smtp);
+    let staff: fn(&Two) -> Raw = |two| Raw::hello_from(STAFF, two.network.node.smtp);
     let alike: [Alike; 5] = [
         ("from elsewhere", staff, anew),
         ("without Date", smart_host, |mail, n| anew(&mail.replace("Date: Sat, 21 Nov 2026 04:39:00 +0000\r\n", ""), n)),
@@ -288,7 +292,7 @@ fn content_that_is_alike_and_no_loop_passes() {
 #[test]
 fn in_report_mode_content_that_comes_back_is_counted_and_passes() {
     let mut two = Two::start("", "", "");
-    two.town.reconfigure("[[accepted_domain]]", "[loop_detection]\nmode = \"report\"\n\n[[accepted_domain]]");
+    two.network.reconfigure("[[accepted_domain]]", "[loop_detection]\nmode = \"report\"\n\n[[accepted_domain]]");
     let mut raw = two.stranger();
     for size in [0, 300_000] {
         for pass in 0..10 {
@@ -297,5 +301,5 @@ fn in_report_mode_content_that_comes_back_is_counted_and_passes() {
             assert!(said.starts_with("250"), "{size} {pass}: {said}");
         }
     }
-    assert_eq!(two.town.node.metric("fingerpost_loops_total{rule=\"relay-memory\"}"), Some(4.0));
+    assert_eq!(two.network.node.metric("fingerpost_loops_total{rule=\"relay-memory\"}"), Some(4.0));
 }

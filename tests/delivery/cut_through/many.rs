@@ -43,7 +43,7 @@ fn a_branch_has_a_hundred_recipients_at_most() {
     let all = recipients("p", RESOLVED);
     assert_eq!(send_to_all(&two, all.clone()), [100, 100, RESOLVED - 200]);
     assert_eq!(sorted(two.primary.taken()), sorted(all));
-    assert!(two.town.queue().is_empty());
+    assert!(two.network.queue().is_empty());
 }
 
 #[test]
@@ -63,6 +63,6 @@ fn the_next_hops_limit_is_the_senders() {
         assert_eq!(send_to_all(&two, all), [5, 3, 2], "{refusal}");
         assert_eq!(sorted(two.primary.taken()), recipients("p", 8), "{refusal}");
         assert_eq!(sorted(two.secondary.taken()), recipients("s", 2), "{refusal}");
-        assert!(two.town.queue().is_empty(), "{refusal}");
+        assert!(two.network.queue().is_empty(), "{refusal}");
     }
 }

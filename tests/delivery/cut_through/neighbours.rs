@@ -9,7 +9,7 @@ use crate::cut_through::ground::{Two, envelope, letter, say, serves, shared, way
 use support::free_port;
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
-use support::town::{PEOPLE, SOON, Town};
+use support::test_network::{PEOPLE, SOON, TestNetwork};
 use support::wait_until;
 
 /// Ends what goes on beside a measurement, also when that fails.
@@ -57,7 +57,7 @@ fn stays_fast(server: SocketAddr, to: &str, normal: Duration) {
 #[test]
 fn clients_that_stop_or_drip_keep_nobody_from_the_next_hop() {
     let two = Two::start("", "", "");
-    let server = two.town.node.smtp;
+    let server = two.network.node.smtp;
     p99(server, "p100@c.test");
     let normal = p99(server, "p100@c.test");
     let before = two.primary.taken().len();
@@ -86,7 +86,7 @@ fn clients_that_stop_or_drip_keep_nobody_from_the_next_hop() {
         say(raw, "DATA", "354");
         say(raw, &format!("{}.", letter(&format!("stopped-{number}"), 0)), "250");
     }
-    two.town.deliver();
+    two.network.deliver();
     let mut taken = two.primary.taken().split_off(before);
     taken.retain(|to| to != "p100@c.test");
     taken.sort();
@@ -111,14 +111,14 @@ fn drip(two: &Two, number: usize, dripping: &AtomicUsize, over: &AtomicBool) {
 }
 
 /// Three domains whose next hops are sick, each in its own way, and one that is well.
-fn sick_town() -> (Town, Vec<ScriptedSmtpServer>) {
-    let mut town = Town::prepare();
+fn network_with_sick_hops() -> (TestNetwork, Vec<ScriptedSmtpServer>) {
+    let mut network = TestNetwork::prepare();
     let hops = vec![
-        town.hop("greeting => wait"),
-        town.hop("greeting => drip 220 next.hop ESMTP"),
-        town.hop("content => trickle"),
-        town.hop("dot => wait"),
-        town.hop(""),
+        network.hop("greeting => wait"),
+        network.hop("greeting => drip 220 next.hop ESMTP"),
+        network.hop("content => trickle"),
+        network.hop("dot => wait"),
+        network.hop(""),
     ];
     let dead = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST)));
     let names = ["frozen", "slow", "trickling", "mute", "well"];
@@ -132,15 +132,15 @@ fn sick_town() -> (Town, Vec<ScriptedSmtpServer>) {
         tables += &shared(&domain, &format!("{name}-other"));
         people += &format!("p0@{domain}\n");
     }
-    town.node.write("people.csv", &people);
-    town.start(&format!("{PEOPLE}{tables}"));
-    (town, hops)
+    network.node.write("people.csv", &people);
+    network.start(&format!("{PEOPLE}{tables}"));
+    (network, hops)
 }
 
 #[test]
 fn a_sick_next_hop_is_no_business_of_the_healthy_ones() {
-    let (town, hops) = sick_town();
-    let server = town.node.smtp;
+    let (network, hops) = network_with_sick_hops();
+    let server = network.node.smtp;
     p99(server, "s0@well.test");
     let normal = p99(server, "s0@well.test");
     let over = AtomicBool::new(false);

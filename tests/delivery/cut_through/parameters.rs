@@ -3,7 +3,7 @@
 
 use crate::cut_through::ground::{STAFF, Two, envelope, letter, say};
 use support::senders::Raw;
-use support::town::{SOON, Town};
+use support::test_network::{SOON, TestNetwork};
 use support::wait_until;
 
 /// An EHLO answer with these extensions.
@@ -35,9 +35,9 @@ fn rcpts(raw: &mut Raw, mail: &str, to: &[(&str, &str)]) {
     say(raw, "RSET", "250");
 }
 
-fn reported(town: &Town, sender: &str) -> Vec<(String, String)> {
-    wait_until("a report", SOON, || !town.reports(sender).is_empty() && town.queue().is_empty());
-    let reports = town.reports(sender);
+fn reported(network: &TestNetwork, sender: &str) -> Vec<(String, String)> {
+    wait_until("a report", SOON, || !network.reports(sender).is_empty() && network.queue().is_empty());
+    let reports = network.reports(sender);
     assert_eq!(reports.len(), 1, "{reports:?}");
     let field = |name| reports[0].fields(name).first().copied().unwrap_or_default().to_owned();
     vec![(field("Final-Recipient"), field("Status"))]
@@ -59,13 +59,13 @@ fn too_large_for_the_next_hop() {
     // A size that was too small to begin with: what is there counts.
     let said = final_reply(&two, &format!("{MAIL} SIZE=500"), &["p0@c.test"], &letter("larger", 100_000));
     is_ours(&said, "552 5.3.4");
-    assert!(two.primary.taken().is_empty() && two.town.queue().is_empty());
-    assert!(two.town.senders.all().is_empty(), "the sender knows already");
+    assert!(two.primary.taken().is_empty() && two.network.queue().is_empty());
+    assert!(two.network.senders.all().is_empty(), "the sender knows already");
 
     let said = final_reply(&two, MAIL, &["p0@c.test", "s0@c.test"], &letter("both", 100_000));
     assert!(said.starts_with("250"), "{said}");
     assert_eq!(two.secondary.taken(), ["s0@c.test"]);
-    assert_eq!(reported(&two.town, "ann@outside.test"), [("rfc822; p0@c.test".to_owned(), "5.3.4".to_owned())]);
+    assert_eq!(reported(&two.network, "ann@outside.test"), [("rfc822; p0@c.test".to_owned(), "5.3.4".to_owned())]);
     assert!(two.primary.taken().is_empty());
 }
 
@@ -89,9 +89,9 @@ fn international_mail_for_a_next_hop_without_smtputf8() {
     let two = Two::start("", &offers(&["SMTPUTF8", "8BITMIME"]), "");
     let mut raw = two.stranger();
     let international = format!("{MAIL} SMTPUTF8");
-    two.town.node.write("people.csv", "address\np0@c.test\nrené@c.test\n");
+    two.network.node.write("people.csv", "address\np0@c.test\nrené@c.test\n");
     wait_until("the directory's new entry", SOON, || {
-        let route = two.town.node.run(&["route", "rené@c.test"]);
+        let route = two.network.node.run(&["route", "rené@c.test"]);
         String::from_utf8_lossy(&route.stdout).contains("mailbox")
     });
     rcpts(&mut raw, &international, &[("rené@c.test", "553 5.6.7"), ("p0@c.test", "250"), ("zoë@c.test", "250")]);
@@ -101,11 +101,11 @@ fn international_mail_for_a_next_hop_without_smtputf8() {
     let header = letter("grüße", 0);
     let said = final_reply(&two, &international, &["p0@c.test"], &header);
     is_ours(&said, "554 5.6.9");
-    assert!(two.primary.taken().is_empty() && two.town.senders.all().is_empty());
+    assert!(two.primary.taken().is_empty() && two.network.senders.all().is_empty());
     let said = final_reply(&two, &international, &["p0@c.test", "s0@c.test"], &header);
     assert!(said.starts_with("250"), "{said}");
     assert_eq!(two.secondary.taken(), ["s0@c.test"]);
-    assert_eq!(reported(&two.town, "ann@outside.test"), [("rfc822; p0@c.test".to_owned(), "5.6.9".to_owned())]);
+    assert_eq!(reported(&two.network, "ann@outside.test"), [("rfc822; p0@c.test".to_owned(), "5.6.9".to_owned())]);
 
     // Announced and not needed: it goes without.
     let said = final_reply(&two, &international, &["p0@c.test"], &letter("plain", 0));
@@ -132,7 +132,7 @@ fn eight_bit_mail_for_a_next_hop_without_8bitmime() {
     let said = final_reply(&two, &format!("{MAIL} BODY=8BITMIME"), &["s0@c.test"], &content);
     assert!(said.starts_with("250"), "{said}");
     assert_eq!((two.primary.taken().len(), two.secondary.taken()), (0, vec!["s0@c.test".to_owned()]));
-    assert!(two.town.queue().is_empty() && two.town.senders.all().is_empty());
+    assert!(two.network.queue().is_empty() && two.network.senders.all().is_empty());
 }
 
 /// A next hop was started again and offers more now: a refusal of ours does not rest on what the connection offered that is
@@ -182,14 +182,14 @@ fn bare_line_feeds_by_bdat() {
             let end = if script.is_empty() { "one\r\ntwo\r\n" } else { "one\ntwo\r\n" };
             assert!(came[0].ends_with(end.as_bytes()), "{:?}", String::from_utf8_lossy(&came[0]));
         }
-        assert!(two.town.queue().is_empty() && two.town.senders.all().is_empty());
+        assert!(two.network.queue().is_empty() && two.network.senders.all().is_empty());
     }
 }
 
 #[test]
 fn success_is_ours_to_tell_where_the_next_hop_has_no_dsn() {
     let two = Two::start("", &offers(&["DSN"]), "");
-    let mut raw = Raw::hello_from(STAFF, two.town.node.smtp);
+    let mut raw = Raw::hello_from(STAFF, two.network.node.smtp);
     say(&mut raw, &format!("{MAIL} ENVID=QQ314159 RET=HDRS"), "250");
     say(&mut raw, "RCPT TO:<p0@c.test> NOTIFY=SUCCESS ORCPT=rfc822;P0@c.test", "250");
     say(&mut raw, "RCPT TO:<s0@c.test> NOTIFY=SUCCESS,FAILURE", "250");
@@ -197,8 +197,10 @@ fn success_is_ours_to_tell_where_the_next_hop_has_no_dsn() {
     say(&mut raw, "RCPT TO:<p2@c.test>", "250");
     say(&mut raw, "DATA", "354");
     say(&mut raw, &format!("{}.", letter("success", 0)), "250");
-    wait_until("a report", SOON, || !two.town.reports("ann@outside.test").is_empty() && two.town.queue().is_empty());
-    let reports = two.town.reports("ann@outside.test");
+    wait_until("a report", SOON, || {
+        !two.network.reports("ann@outside.test").is_empty() && two.network.queue().is_empty()
+    });
+    let reports = two.network.reports("ann@outside.test");
     assert_eq!(reports.len(), 1, "{reports:?}");
     assert_eq!(reports[0].fields("Action"), ["relayed"]);
     assert_eq!(reports[0].fields("Final-Recipient"), ["rfc822; p0@c.test"]);
@@ -214,14 +216,14 @@ fn success_is_ours_to_tell_where_the_next_hop_has_no_dsn() {
 #[test]
 fn a_report_of_success_is_durable_before_the_250() {
     let mut two = Two::start("", "", "");
-    let mut raw = Raw::hello_from(STAFF, two.town.node.smtp);
+    let mut raw = Raw::hello_from(STAFF, two.network.node.smtp);
     say(&mut raw, MAIL, "250");
     say(&mut raw, "RCPT TO:<p0@c.test> NOTIFY=SUCCESS", "250");
     say(&mut raw, "DATA", "354");
     say(&mut raw, &format!("{}.", letter("crash", 0)), "250");
-    two.town.node.kill();
-    two.town.node.start();
-    wait_until("the report", SOON, || !two.town.reports("ann@outside.test").is_empty());
+    two.network.node.kill();
+    two.network.node.start();
+    wait_until("the report", SOON, || !two.network.reports("ann@outside.test").is_empty());
     assert_eq!(two.primary.taken(), ["p0@c.test"], "what was delivered is not delivered again");
 }
 
@@ -241,7 +243,7 @@ fn a_strangers_success_is_nobodys_to_tell() {
     assert!(rcpt[0].ends_with("NOTIFY=FAILURE ORCPT=rfc822;S0@c.test"), "{rcpt:?}");
     assert!(rcpt[1].contains("NOTIFY=NEVER"), "{rcpt:?}");
     assert!(two.secondary.commands("MAIL")[0].contains("ENVID=QQ314159"));
-    assert!(two.town.queue().is_empty() && two.town.senders.all().is_empty(), "nothing is told");
+    assert!(two.network.queue().is_empty() && two.network.senders.all().is_empty(), "nothing is told");
 }
 
 #[test]
@@ -250,11 +252,11 @@ fn a_report_of_failure_is_durable_before_the_250() {
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["p0@c.test", "s0@c.test"]);
     say(&mut raw, &format!("{}.", letter("crash", 0)), "250");
-    two.town.node.kill();
+    two.network.node.kill();
     two.primary.follow("");
-    two.town.node.start();
-    wait_until("the report", SOON, || !two.town.reports("ann@outside.test").is_empty());
-    two.town.quiet();
+    two.network.node.start();
+    wait_until("the report", SOON, || !two.network.reports("ann@outside.test").is_empty());
+    two.network.quiet();
     assert_eq!(two.secondary.taken(), ["s0@c.test"]);
     assert!(two.primary.taken().is_empty(), "what was refused for good came all the same");
 }
@@ -265,11 +267,11 @@ fn a_branch_that_was_deferred_after_the_dot_is_durable_before_the_250() {
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["p0@c.test", "s0@c.test"]);
     say(&mut raw, &format!("{}.", letter("crash", 200_000)), "250");
-    two.town.node.kill();
+    two.network.node.kill();
     two.secondary.follow("");
-    two.town.node.start();
-    two.town.deliver();
+    two.network.node.start();
+    two.network.deliver();
     assert_eq!((two.primary.taken(), two.secondary.taken()), (vec!["p0@c.test".into()], vec!["s0@c.test".into()]));
     assert!(two.secondary.contents().last().unwrap().len() > 200_000);
-    assert!(two.town.senders.all().is_empty());
+    assert!(two.network.senders.all().is_empty());
 }

@@ -4,7 +4,7 @@
 use crate::cut_through::ground::{STAFF, Two, envelope, letter, say};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
-use support::town::Town;
+use support::test_network::TestNetwork;
 
 /// `primary` has two more smart hosts behind the first.
 struct Three {
@@ -16,8 +16,8 @@ struct Three {
 impl Three {
     fn start(first: &str, second: &str) -> Self {
         let mut two = Two::start(first, "", "select = \"failover\"");
-        let (second, third) = (two.town.hop(second), two.town.hop(""));
-        add(&mut two.town, &two.primary, &[&second, &third]);
+        let (second, third) = (two.network.hop(second), two.network.hop(""));
+        add(&mut two.network, &two.primary, &[&second, &third]);
         Self { two, second, third }
     }
 
@@ -31,10 +31,10 @@ fn smart_host(hop: &ScriptedSmtpServer) -> String {
 }
 
 /// More smart hosts behind that one.
-fn add(town: &mut Town, first: &ScriptedSmtpServer, more: &[&ScriptedSmtpServer]) {
+fn add(network: &mut TestNetwork, first: &ScriptedSmtpServer, more: &[&ScriptedSmtpServer]) {
     let before = format!("smart_hosts = [{}]", smart_host(first));
     let all: Vec<String> = [first].iter().chain(more).map(|hop| smart_host(hop)).collect();
-    town.reconfigure(&before, &format!("smart_hosts = [{}]", all.join(", ")));
+    network.reconfigure(&before, &format!("smart_hosts = [{}]", all.join(", ")));
 }
 
 /// What a hop says that shows itself unreachable, and KiB of content.
@@ -59,7 +59,7 @@ fn one_more_takes_what_the_first_could_not() {
         let [first, second, third] = three.taken();
         assert!(first.is_empty() && third.is_empty(), "{script}: {first:?}, {third:?}");
         assert_eq!(second, ["p0@c.test", "p1@c.test"], "{script}");
-        assert!(three.two.town.queue().is_empty() && three.two.town.senders.all().is_empty(), "{script}");
+        assert!(three.two.network.queue().is_empty() && three.two.network.senders.all().is_empty(), "{script}");
     }
 }
 
@@ -71,13 +71,13 @@ fn a_third_is_not_tried_while_the_sender_waits() {
         envelope(&mut raw, "ann@outside.test", &["p0@c.test"]);
         say(&mut raw, &format!("{}.", letter("both", size * 1024)), "250 2.0.0 queued");
         assert!(three.third.commands("DATA").is_empty(), "{script}");
-        let waits = three.two.town.standing("p0@c.test").unwrap();
+        let waits = three.two.network.standing("p0@c.test").unwrap();
         let after_the_dot = waits["last_error"].as_str().unwrap().contains("after the final dot");
         assert_eq!(after_the_dot, script.starts_with("dot"), "{script}: {waits}");
         // The queue may go to any.
-        three.two.town.deliver();
+        three.two.network.deliver();
         assert_eq!(three.taken().concat(), ["p0@c.test"], "{script}");
-        assert!(three.two.town.senders.all().is_empty(), "{script}");
+        assert!(three.two.network.senders.all().is_empty(), "{script}");
     }
 }
 
@@ -91,11 +91,11 @@ fn nobody_else_is_asked_about_an_answer() {
         ("dot => drop", "451 4.4.2"),
     ] {
         let three = Three::start(script, "");
-        let mut raw = Raw::hello_from(STAFF, three.two.town.node.smtp);
+        let mut raw = Raw::hello_from(STAFF, three.two.network.node.smtp);
         envelope(&mut raw, "ann@outside.test", &["p0@c.test"]);
         say(&mut raw, &format!("{}.", letter("answer", 0)), expected);
         say(&mut raw, "NOOP", "250");
         assert!(three.second.commands("DATA").is_empty(), "{script}");
-        assert!(three.two.town.queue().is_empty(), "{script}");
+        assert!(three.two.network.queue().is_empty(), "{script}");
     }
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use crate::cut_through::ground::{STAFF, STAFF_DOOR, fits, letter, serves, shared, way};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::{Letter, Raw, Said};
-use support::town::{PEOPLE, SOON, Town};
+use support::test_network::{PEOPLE, SOON, TestNetwork};
 use support::within;
 
 #[path = "table/cells.rs"]
@@ -153,7 +153,7 @@ impl Placed {
     }
 
     /// What is wrong in the end.
-    fn wrong_end(&self, town: &Town, told: &Told, alerted: &HashSet<String>) -> Option<String> {
+    fn wrong_end(&self, network: &TestNetwork, told: &Told, alerted: &HashSet<String>) -> Option<String> {
         let case = &self.case;
         let mut copies: Vec<&str> = told.accepted(case);
         copies.retain(|to| !case.reported.contains_key(*to));
@@ -161,7 +161,7 @@ impl Placed {
         if self.taken() != copies {
             return Some(format!("in the end copies for {:?}, expected {copies:?}", self.taken()));
         }
-        let reports = town.reports(&self.sender());
+        let reports = network.reports(&self.sender());
         let fields = |name| reports.iter().flat_map(|report| report.fields(name)).collect::<Vec<_>>();
         let told_about = fields("Final-Recipient").into_iter().zip(fields("Status"));
         let told_about: BTreeMap<String, String> =
@@ -179,15 +179,15 @@ impl Placed {
     }
 }
 
-fn place(town: &Town) -> Vec<Placed> {
-    let well = Arc::new(town.hop(""));
+fn place(network: &TestNetwork) -> Vec<Placed> {
+    let well = Arc::new(network.hop(""));
     let placed = |(number, (name, case)): (usize, (String, Case))| {
         let start = |script: &str| match script {
             "" => Hop::Well(well.clone()),
-            script => Hop::start(town, script),
+            script => Hop::start(network, script),
         };
         let secondary = start(&case.secondary);
-        let primary = if case.secret { Hop::start_with_secrets(town, &case.primary) } else { start(&case.primary) };
+        let primary = if case.secret { Hop::start_with_secrets(network, &case.primary) } else { start(&case.primary) };
         Placed { name, number, case, primary, secondary }
     };
     read().into_iter().enumerate().map(placed).collect()
@@ -195,34 +195,34 @@ fn place(town: &Town) -> Vec<Placed> {
 
 #[test]
 fn every_step_by_every_behaviour() {
-    let mut town = Town::prepare();
-    let mut placed = place(&town);
+    let mut network = TestNetwork::prepare();
+    let mut placed = place(&network);
     assert!(placed.len() >= 600, "only {} cells were found", placed.len());
     let resolved = |cell: &Placed| ["p0", "p1", "p2"].map(|to| cell.address(to) + "\n").concat();
-    town.node.write("people.csv", &format!("address\n{}", placed.iter().map(resolved).collect::<String>()));
-    town.node.write("password", "secret\n");
+    network.node.write("people.csv", &format!("address\n{}", placed.iter().map(resolved).collect::<String>()));
+    network.node.write("password", "secret\n");
     let tables: String = placed.iter().map(Placed::tables).collect();
-    town.start(&format!("{PEOPLE}{STAFF_DOOR}{tables}"));
+    network.start(&format!("{PEOPLE}{STAFF_DOOR}{tables}"));
 
-    let told = converse(&placed, town.node.smtp);
+    let told = converse(&placed, network.node.smtp);
     let mut faults = Vec::new();
     let mut fault = |cell: &Placed, wrong: Option<String>| {
         faults.extend(wrong.map(|wrong| format!("{} (number {}): {wrong}", cell.name, cell.number)));
     };
-    settle(&town, &placed, &told);
-    let queue = town.queue();
+    settle(&network, &placed, &told);
+    let queue = network.queue();
     for (cell, told) in placed.iter().zip(&told) {
         fault(cell, cell.wrong_replies(told));
         fault(cell, cell.wrong_places(told, &queue));
     }
     placed.iter_mut().for_each(|cell| {
-        cell.primary.get_well(&town);
-        cell.secondary.get_well(&town);
+        cell.primary.get_well(&network);
+        cell.secondary.get_well(&network);
     });
-    let rest = deliver(&town);
-    let alerted = alerted(&town.node.log());
+    let rest = deliver(&network);
+    let alerted = alerted(&network.node.log());
     for (cell, told) in placed.iter().zip(&told) {
-        fault(cell, cell.wrong_end(&town, told, &alerted));
+        fault(cell, cell.wrong_end(&network, told, &alerted));
     }
     assert!(
         faults.is_empty() && rest.is_empty(),
@@ -258,21 +258,21 @@ fn alerted(log: &str) -> HashSet<String> {
 }
 
 /// Waits until every cell is as it should be after the final reply, or long enough. What is wrong is found cell by cell.
-fn settle(town: &Town, placed: &[Placed], told: &[Told]) {
+fn settle(network: &TestNetwork, placed: &[Placed], told: &[Told]) {
     within(SOON / 2, || {
-        let queue = town.queue();
+        let queue = network.queue();
         placed.iter().zip(told).all(|(cell, told)| cell.wrong_places(told, &queue).is_none())
     });
 }
 
 /// Retries all until the queue is empty; what is left of it.
-fn deliver(town: &Town) -> String {
+fn deliver(network: &TestNetwork) -> String {
     let empty = within(3 * SOON, || {
-        town.node.run(&["queue", "retry", "--all"]);
-        town.queue().is_empty()
+        network.node.run(&["queue", "retry", "--all"]);
+        network.queue().is_empty()
     });
     if empty {
         return String::new();
     }
-    format!("the queue does not get empty: {:?}", town.queue())
+    format!("the queue does not get empty: {:?}", network.queue())
 }

@@ -3,7 +3,7 @@
 
 use crate::cut_through::ground::{STAFF, Two, envelope, letter, say};
 use support::senders::Raw;
-use support::town::SOON;
+use support::test_network::SOON;
 use support::wait_until;
 
 /// Refusals that are the recipient's own, whatever names and addresses stand in them: the enhanced code, and the words
@@ -43,14 +43,14 @@ fn strangers_do_not_learn_internal_names() {
             assert!(!said.contains("10.1.2.3") && !said.contains("ex1.contoso.local"), "{said}");
         }
 
-        let mut staff = Raw::hello_from(STAFF, two.town.node.smtp);
+        let mut staff = Raw::hello_from(STAFF, two.network.node.smtp);
         say(&mut staff, "MAIL FROM:<ann@outside.test>", "250");
         let said = say(&mut staff, "RCPT TO:<p0@c.test>", code);
         is_passed_on(&said, inner);
         assert!(said.contains("ex1.contoso.local [10.1.2.3]"), "no stranger: {said}");
-        assert!(two.town.queue().is_empty());
-        assert!(two.town.senders.all().is_empty(), "who was told while connected gets no report");
-        assert_eq!(two.town.alerts(""), 0, "nothing of it is about us: {code} {text}");
+        assert!(two.network.queue().is_empty());
+        assert!(two.network.senders.all().is_empty(), "who was told while connected gets no report");
+        assert_eq!(two.network.alerts(""), 0, "nothing of it is about us: {code} {text}");
     }
 }
 
@@ -115,9 +115,9 @@ fn a_fault_between_us_is_never_the_recipients() {
         envelope(&mut stranger, "ann@outside.test", &["p0@c.test"]);
         let said = say(&mut stranger, &format!("{}.", letter("fault", 0)), "250 2.0.0");
         assert!(!said.to_lowercase().contains("relay"), "{script}: {said}");
-        two.town.waits("p0@c.test", script.split_once(" => ").unwrap().1);
-        assert!(two.town.alerts(&format!("row=\"{row}\"")) > 0, "{script}: nobody is told of {row}");
-        assert!(two.town.alerts("send_connector=primary ") > 0, "{script}: nobody is told");
+        two.network.waits("p0@c.test", script.split_once(" => ").unwrap().1);
+        assert!(two.network.alerts(&format!("row=\"{row}\"")) > 0, "{script}: nobody is told of {row}");
+        assert!(two.network.alerts("send_connector=primary ") > 0, "{script}: nobody is told");
 
         // A stranger's unresolved recipient: nothing can be promised, and nothing is anybody's fault.
         say(&mut stranger, "MAIL FROM:<ann@outside.test>", "250");
@@ -135,9 +135,9 @@ fn a_fault_between_us_is_never_the_recipients() {
             assert_eq!(two.up("primary"), Some(1.0), "{script}");
         }
         two.primary.follow("");
-        two.town.deliver();
+        two.network.deliver();
         assert_eq!(two.primary.taken(), ["p0@c.test"], "{script}");
-        assert!(two.secondary.taken().is_empty() && two.town.senders.all().is_empty(), "{script}");
+        assert!(two.secondary.taken().is_empty() && two.network.senders.all().is_empty(), "{script}");
     }
 }
 
@@ -151,9 +151,9 @@ fn one_alert_for_each_hop_and_row() {
         say(&mut stranger, &format!("{}.", letter(&format!("alert-{number}"), 0)), "250");
     }
     for row in ["no-ptr", "exchange-attribution"] {
-        assert_eq!(two.town.alerts(&format!("row=\"{row}\" look_at=")), 1, "{row}");
+        assert_eq!(two.network.alerts(&format!("row=\"{row}\" look_at=")), 1, "{row}");
     }
-    assert_eq!(two.town.alerts("send_connector=primary "), 2);
+    assert_eq!(two.network.alerts("send_connector=primary "), 2);
 }
 
 /// What is denied for one domain, or one group, is not denied for all, however often it is.
@@ -175,7 +175,7 @@ fn what_one_recipient_is_refused_for_is_nobody_elses() {
         envelope(&mut stranger, "ann@outside.test", &["p1@c.test"]);
         say(&mut stranger, &format!("{}.", letter("others", 0)), "250");
         assert_eq!(two.primary.taken(), ["p1@c.test"], "{script}");
-        assert_eq!((two.up("primary"), two.town.alerts("")), (Some(1.0), 0), "{script}");
+        assert_eq!((two.up("primary"), two.network.alerts("")), (Some(1.0), 0), "{script}");
     }
 }
 
@@ -190,10 +190,10 @@ fn what_was_refused_while_connected_leaves_nothing_behind() {
         say(&mut stranger, "DATA", "354");
         say(&mut stranger, &format!("{}.", letter(&format!("spam-{number}"), 0)), "554 5.7.1");
     }
-    wait_until("an empty queue", SOON, || two.town.queue().is_empty());
-    assert!(two.town.senders.all().is_empty(), "backscatter");
+    wait_until("an empty queue", SOON, || two.network.queue().is_empty());
+    assert!(two.network.senders.all().is_empty(), "backscatter");
     for action in ["failed", "delayed", "relayed"] {
-        let count = two.town.node.metric(&format!("fingerpost_dsn_total{{action=\"{action}\"}}"));
+        let count = two.network.node.metric(&format!("fingerpost_dsn_total{{action=\"{action}\"}}"));
         assert_eq!(count, Some(0.0), "{action}");
     }
 }
@@ -208,10 +208,10 @@ fn one_grep_tells_a_messages_whole_story() {
     let said = say(&mut raw, &format!("{}.", letter("story", 0)), "250 2.0.0 queued as ");
     let id = said.trim_end().rsplit(' ').next().unwrap();
     two.secondary.follow("dot => 554 5.7.1 of no interest");
-    two.town.deliver();
-    wait_until("the report", SOON, || two.town.reports("ann@outside.test").len() == 1);
+    two.network.deliver();
+    wait_until("the report", SOON, || two.network.reports("ann@outside.test").len() == 1);
 
-    let log = two.town.node.log();
+    let log = two.network.node.log();
     let story: Vec<&str> = log.lines().filter(|line| line.contains(&format!("queue_id={id}"))).collect();
     let mut at = 0;
     for (what, words) in [

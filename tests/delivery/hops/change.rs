@@ -1,123 +1,123 @@
 //! The configuration and the directory change while mail waits.
 
 use support::scripted_smtp_server::ScriptedSmtpServer;
-use support::town::{BY_HAND, PEOPLE, SOON, Town, connector, domain};
+use support::test_network::{BY_HAND, PEOPLE, SOON, TestNetwork, connector, domain};
 use support::wait_until;
 
 const SENDER: &str = "s@outside.test";
 const DOWN: &str = "greeting => 421 4.3.2 closed for today";
 
 struct Shared {
-    town: Town,
+    network: TestNetwork,
     primary: ScriptedSmtpServer,
     secondary: ScriptedSmtpServer,
 }
 
 /// `contoso.test`, shared, and `other.test`, so that a domain is left when one goes. Ann and Bob are the primary's.
 fn shared() -> Shared {
-    let mut town = Town::prepare();
-    let (primary, secondary) = (town.hop(""), town.hop(""));
-    town.node.write("people.csv", "address\nann@contoso.test\nbob@contoso.test\n");
+    let mut network = TestNetwork::prepare();
+    let (primary, secondary) = (network.hop(""), network.hop(""));
+    network.node.write("people.csv", "address\nann@contoso.test\nbob@contoso.test\n");
     let space = format!("address_spaces = [{{ domain = \"contoso.test\" }}]\n{BY_HAND}");
     let tables = connector("primary", primary.address, BY_HAND)
         + &connector("secondary", secondary.address, &space)
         + &domain("contoso.test", "internal-relay", "primary")
         + &domain("other.test", "authoritative", "secondary");
-    town.start(&format!("{PEOPLE}{tables}"));
-    Shared { town, primary, secondary }
+    network.start(&format!("{PEOPLE}{tables}"));
+    Shared { network, primary, secondary }
 }
 
 #[test]
 fn a_domain_is_removed_while_its_mail_waits() {
-    let Shared { mut town, primary, secondary } = shared();
+    let Shared { mut network, primary, secondary } = shared();
     primary.follow(DOWN);
     secondary.follow(DOWN);
-    town.send(SENDER, &["ann@contoso.test", "sam@contoso.test"]);
-    town.waits("ann@contoso.test", "closed for today");
-    town.waits("sam@contoso.test", "closed for today");
+    network.send(SENDER, &["ann@contoso.test", "sam@contoso.test"]);
+    network.waits("ann@contoso.test", "closed for today");
+    network.waits("sam@contoso.test", "closed for today");
 
-    town.reconfigure(&domain("contoso.test", "internal-relay", "primary"), "");
+    network.reconfigure(&domain("contoso.test", "internal-relay", "primary"), "");
     for to in ["ann@contoso.test", "sam@contoso.test", "nobody@contoso.test"] {
-        let reply = town.rcpt(to);
+        let reply = network.rcpt(to);
         assert!(reply.starts_with("451 4.3.2"), "{reply}");
     }
-    town.retry();
+    network.retry();
     for to in ["ann@contoso.test", "sam@contoso.test"] {
-        let shown = town.waits(to, "the old way was tried");
+        let shown = network.waits(to, "the old way was tried");
         assert!(shown["last_error"].as_str().unwrap().contains("451 4.3.2"), "{shown}");
     }
 
     // The hour outlives the process, and so does the mail.
-    town.node.stop();
-    town.node.start();
-    let reply = town.rcpt("ann@contoso.test");
+    network.node.stop();
+    network.node.start();
+    let reply = network.rcpt("ann@contoso.test");
     assert!(reply.starts_with("451 4.3.2"), "{reply}");
-    assert_eq!(town.queue().len(), 2);
+    assert_eq!(network.queue().len(), 2);
 
     primary.follow("");
     secondary.follow("");
-    town.deliver();
+    network.deliver();
     assert_eq!(
         (primary.taken(), secondary.taken()),
         (vec!["ann@contoso.test".into()], vec!["sam@contoso.test".into()])
     );
-    assert!(town.reports(SENDER).is_empty());
+    assert!(network.reports(SENDER).is_empty());
 }
 
 #[test]
 fn a_domain_and_its_connectors_are_removed_while_mail_waits() {
-    let Shared { mut town, primary, secondary } = shared();
+    let Shared { mut network, primary, secondary } = shared();
     primary.follow(DOWN);
-    town.send(SENDER, &["ann@contoso.test", "bob@contoso.test"]);
-    town.waits("ann@contoso.test", "closed for today");
+    network.send(SENDER, &["ann@contoso.test", "bob@contoso.test"]);
+    network.waits("ann@contoso.test", "closed for today");
 
-    town.reconfigure(&domain("contoso.test", "internal-relay", "primary"), "");
-    let before = town.reconfigure(&connector("primary", primary.address, BY_HAND), "");
-    let held = |town: &Town, to: &str| {
-        town.standing(to).is_some_and(|shown| {
+    network.reconfigure(&domain("contoso.test", "internal-relay", "primary"), "");
+    let before = network.reconfigure(&connector("primary", primary.address, BY_HAND), "");
+    let held = |network: &TestNetwork, to: &str| {
+        network.standing(to).is_some_and(|shown| {
             shown["state"] == "held" && shown["why"].as_str().is_some_and(|why| why.contains("`primary`"))
         })
     };
-    wait_until("the mail is held", SOON, || held(&town, "ann@contoso.test") && held(&town, "bob@contoso.test"));
+    wait_until("the mail is held", SOON, || held(&network, "ann@contoso.test") && held(&network, "bob@contoso.test"));
     let gauge = "fingerpost_queue_messages{send_connector=\"primary\",state=\"held\"}";
-    assert_eq!(town.node.metric(gauge), Some(1.0));
+    assert_eq!(network.node.metric(gauge), Some(1.0));
     primary.follow("");
-    let retry = town.node.run(&["queue", "retry", "--all"]);
+    let retry = network.node.run(&["queue", "retry", "--all"]);
     assert!(retry.status.success(), "{retry:?}");
-    assert!(held(&town, "ann@contoso.test"), "a retry does not release it");
-    town.node.stop();
-    town.node.start();
-    wait_until("it is held after a restart", SOON, || held(&town, "ann@contoso.test"));
+    assert!(held(&network, "ann@contoso.test"), "a retry does not release it");
+    network.node.stop();
+    network.node.start();
+    wait_until("it is held after a restart", SOON, || held(&network, "ann@contoso.test"));
 
     // The connector alone is enough: the domain is still gone.
-    town.apply(before);
-    town.deliver();
+    network.apply(before);
+    network.deliver();
     assert_eq!(
         (primary.taken(), secondary.taken()),
         (["ann", "bob"].map(|a| format!("{a}@contoso.test")).to_vec(), vec![])
     );
-    assert!(town.reports(SENDER).is_empty());
+    assert!(network.reports(SENDER).is_empty());
 }
 
 #[test]
 fn users_who_move_while_mail_waits_get_it_on_the_new_side() {
-    let Shared { town, primary, secondary } = shared();
+    let Shared { network, primary, secondary } = shared();
     primary.follow("rcpt => 450 4.2.1 moving");
     secondary.follow("rcpt => 450 4.2.1 moving");
-    town.send(SENDER, &["ann@contoso.test", "bob@contoso.test", "sam@contoso.test"]);
+    network.send(SENDER, &["ann@contoso.test", "bob@contoso.test", "sam@contoso.test"]);
     for name in ["ann", "bob", "sam"] {
-        town.waits(&format!("{name}@contoso.test"), "450 4.2.1 moving");
+        network.waits(&format!("{name}@contoso.test"), "450 4.2.1 moving");
     }
-    let taken_over = || town.node.log().matches("directory file taken over").count();
+    let taken_over = || network.node.log().matches("directory file taken over").count();
     let before = taken_over();
-    town.node.write("people.csv", "address\nbob@contoso.test\nsam@contoso.test\n");
+    network.node.write("people.csv", "address\nbob@contoso.test\nsam@contoso.test\n");
     wait_until("the new file", SOON, || taken_over() > before);
     primary.follow("");
     secondary.follow("");
-    town.deliver();
+    network.deliver();
     let mut at_primary = primary.taken();
     at_primary.sort();
     assert_eq!(at_primary, ["bob@contoso.test", "sam@contoso.test"]);
     assert_eq!(secondary.taken(), ["ann@contoso.test"]);
-    assert!(town.reports(SENDER).is_empty());
+    assert!(network.reports(SENDER).is_empty());
 }

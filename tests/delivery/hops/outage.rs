@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use serde_json::Value;
 
-use support::town::{BY_HAND, PEOPLE, SOON, Town, connector, domain};
+use support::test_network::{BY_HAND, PEOPLE, SOON, TestNetwork, connector, domain};
 use support::wait_until;
 
 /// Messages that wait; more by hand: `OUTAGE=2000 cargo test --test delivery hops::outage`.
@@ -16,72 +16,76 @@ const WAITING: usize = 60;
 const TRIES: usize = 15;
 
 /// The trace's lines, as what they say; one may be half written.
-fn trace(town: &Town) -> Vec<Value> {
-    let files = fs::read_dir(town.node.path("state/trace")).unwrap().map(|file| file.unwrap().path());
+fn trace(network: &TestNetwork) -> Vec<Value> {
+    let files = fs::read_dir(network.node.path("state/trace")).unwrap().map(|file| file.unwrap().path());
     let text: String = files.map(|file| fs::read_to_string(file).unwrap()).collect();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// Lines of the log that tell of deferrals: one by one, and of the sums how many each has.
-fn log(town: &Town) -> (usize, Vec<usize>) {
-    let log = town.node.log();
+fn log(network: &TestNetwork) -> (usize, Vec<usize>) {
+    let log = network.node.log();
     let singly = log.lines().filter(|line| line.contains("deferred queue_id=")).count();
     let sums = log.lines().filter_map(|line| line.split_once("deferred: told as a sum")?.1.split_once("times="));
     (singly, sums.map(|(_, times)| times.split(' ').next().unwrap().parse().unwrap()).collect())
 }
 
 /// How often each message was tried at least.
-fn least(town: &Town) -> u64 {
-    town.queue().iter().filter_map(|recipient| recipient["attempts"].as_u64()).min().unwrap_or_default()
+fn least(network: &TestNetwork) -> u64 {
+    network.queue().iter().filter_map(|recipient| recipient["attempts"].as_u64()).min().unwrap_or_default()
 }
 
-fn deferred(town: &Town) -> usize {
+fn deferred(network: &TestNetwork) -> usize {
     let series = "fingerpost_deliveries_total{result=\"deferred\",send_connector=\"hop\"}";
-    town.node.metric(series).unwrap_or_default() as usize
+    network.node.metric(series).unwrap_or_default() as usize
 }
 
 #[test]
 fn an_outage_is_a_few_lines_a_message_and_a_few_a_minute() {
     let waiting = std::env::var("OUTAGE").map_or(WAITING, |many| many.parse().unwrap());
     let soon = SOON * (1 + waiting as u32 / 100);
-    let mut town = Town::prepare();
+    let mut network = TestNetwork::prepare();
     let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 9), 0)).unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    town.node.write("people.csv", "address\nann@c.test\n");
-    town.start(&format!("{PEOPLE}{}{}", connector("hop", address, BY_HAND), domain("c.test", "authoritative", "hop")));
-    (0..waiting).for_each(|_| town.send("s@outside.test", &["ann@c.test"]));
+    network.node.write("people.csv", "address\nann@c.test\n");
+    network.start(&format!(
+        "{PEOPLE}{}{}",
+        connector("hop", address, BY_HAND),
+        domain("c.test", "authoritative", "hop")
+    ));
+    (0..waiting).for_each(|_| network.send("s@outside.test", &["ann@c.test"]));
     let (mut all, mut tries) = (0, 1);
     for _ in 0..2 {
         for _ in 0..TRIES {
-            wait_until("an attempt on each", soon, || least(&town) >= tries);
-            town.node.run(&["queue", "retry", "--all"]);
+            wait_until("an attempt on each", soon, || least(&network) >= tries);
+            network.node.run(&["queue", "retry", "--all"]);
             tries += 1;
         }
-        wait_until("an attempt on each", soon, || least(&town) >= tries);
-        all += deferred(&town);
-        let minutes = town.node.log().lines().filter(|line| line.contains("told as a sum")).count() + 3;
-        town.node.stop();
-        let (singly, sums) = log(&town);
+        wait_until("an attempt on each", soon, || least(&network) >= tries);
+        all += deferred(&network);
+        let minutes = network.node.log().lines().filter(|line| line.contains("told as a sum")).count() + 3;
+        network.node.stop();
+        let (singly, sums) = log(&network);
         assert!(singly <= 3 * minutes && sums.len() <= minutes, "{singly} lines, and {sums:?}");
         assert_eq!(singly + sums.iter().sum::<usize>(), all, "each is told, once");
-        town.node.start();
+        network.node.start();
     }
     assert!(all >= (2 * TRIES + 1) * waiting && tries == 31);
 
-    let events = trace(&town);
+    let events = trace(&network);
     let records: Vec<_> = events.iter().filter(|event| event["what"] == "deferred").collect();
     // The 1st, 2nd, 4th, 8th and 16th; more if an attempt came by itself at a start.
     assert!((5 * waiting..=6 * waiting).contains(&records.len()), "{} records of {all} deferrals", records.len());
     let octets: usize = records.iter().map(|record| record.to_string().len()).sum();
     assert!(octets < 6 * 512 * waiting, "{octets}");
 
-    let _hop = town.hop_on(TcpListener::bind(address).unwrap(), "");
-    town.deliver();
-    all += deferred(&town);
-    let delivered = || trace(&town).iter().filter(|event| event["what"] == "delivered").count();
+    let _hop = network.hop_on(TcpListener::bind(address).unwrap(), "");
+    network.deliver();
+    all += deferred(&network);
+    let delivered = || trace(&network).iter().filter(|event| event["what"] == "delivered").count();
     wait_until("the trace of it", soon, || delivered() == waiting);
-    let found = town.node.run(&["trace", "--format", "json", "--limit", &(9 * waiting).to_string()]);
+    let found = network.node.run(&["trace", "--format", "json", "--limit", &(9 * waiting).to_string()]);
     let found: Value = serde_json::from_slice(&found.stdout).unwrap();
     let mut times: BTreeMap<&str, u64> = BTreeMap::new();
     for event in found["events"].as_array().unwrap() {

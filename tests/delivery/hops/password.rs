@@ -5,7 +5,7 @@ use std::fs;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use support::town::{PEOPLE, SOON, Town, connector, domain};
+use support::test_network::{PEOPLE, SOON, TestNetwork, connector, domain};
 use support::wait_until;
 
 const SENDER: &str = "s@outside.test";
@@ -16,41 +16,41 @@ fn an_expired_password_bounces_nothing_and_is_corrected_without_a_restart() {
         ("plain", format!("auth plain {} => 235 2.7.0 welcome\n", STANDARD.encode("\0fingerpost\0new secret")), ""),
         ("login", format!("{} => 235 2.7.0 welcome\n", STANDARD.encode("new secret")), LOGIN),
     ] {
-        let mut town = Town::prepare();
+        let mut network = TestNetwork::prepare();
         let offers = "ehlo => 250-next.hop\\n250-STARTTLS\\n250 AUTH PLAIN LOGIN";
         let refused = "535 5.7.139 Authentication unsuccessful, the password has expired";
         let old = STANDARD.encode("old secret");
-        let hop = town.tls_hop(&format!("{offers}\n{right}{words}{old} => {refused}\nauth => {refused}"));
-        town.node.write("people.csv", "address\nann@c.test\nbob@c.test\n");
-        town.node.write("relay.password", "old secret\n");
+        let hop = network.tls_hop(&format!("{offers}\n{right}{words}{old} => {refused}\nauth => {refused}"));
+        network.node.write("people.csv", "address\nann@c.test\nbob@c.test\n");
+        network.node.write("relay.password", "old secret\n");
         let settings = format!(
             "tls = {{ mode = \"required\" }}\n\
              auth = {{ mechanism = \"{mechanism}\", username = \"fingerpost\", password_file = \"relay.password\" }}\n\
              retry = {{ first = \"1s\", factor = 1.0, max = \"1s\" }}"
         );
         let tables = connector("hop", hop.address, &settings) + &domain("c.test", "authoritative", "hop");
-        town.start(&format!("{PEOPLE}{tables}"));
+        network.start(&format!("{PEOPLE}{tables}"));
 
         for _ in 0..10 {
-            town.send(SENDER, &["ann@c.test", "bob@c.test"]);
+            network.send(SENDER, &["ann@c.test", "bob@c.test"]);
         }
-        let shown = town.waits("ann@c.test", "535 5.7.139");
+        let shown = network.waits("ann@c.test", "535 5.7.139");
         assert!(shown["last_error"].as_str().unwrap().contains("at AUTH"), "{shown}");
-        assert!(town.alerts("send_connector=hop reason=451 4.7.139") > 0, "nobody is told");
+        assert!(network.alerts("send_connector=hop reason=451 4.7.139") > 0, "nobody is told");
         let up = format!(
             "fingerpost_next_hop_up{{send_connector=\"hop\",smart_host=\"[127.0.0.1]:{}\"}}",
             hop.address.port()
         );
-        assert_eq!(town.node.metric(&up), Some(0.0));
+        assert_eq!(network.node.metric(&up), Some(0.0));
         wait_until("more attempts", SOON, || hop.seen().len() >= 3);
-        assert_eq!((town.queue().len(), hop.taken().len()), (20, 0), "all of it waits");
+        assert_eq!((network.queue().len(), hop.taken().len()), (20, 0), "all of it waits");
 
-        fs::write(town.node.path("relay.password"), "new secret\n").unwrap();
-        town.quiet();
+        fs::write(network.node.path("relay.password"), "new secret\n").unwrap();
+        network.quiet();
         assert_eq!(hop.taken().len(), 20, "{mechanism}: every recipient once");
-        assert_eq!(town.node.metric(&up), Some(1.0));
-        assert!(town.reports(SENDER).is_empty(), "something bounced");
-        let log = town.node.log();
+        assert_eq!(network.node.metric(&up), Some(1.0));
+        assert!(network.reports(SENDER).is_empty(), "something bounced");
+        let log = network.node.log();
         assert!(!log.contains("secret") && !log.contains(&old), "the password is in the log");
     }
 }

@@ -10,8 +10,8 @@ use support::mail::Mail;
 use support::pair::{accepted, message};
 use support::postfix::{Postfix, Setup};
 use support::senders::Raw;
+use support::test_network::{PEOPLE, TestNetwork, domain};
 use support::test_node::TestNode;
-use support::town::{PEOPLE, Town, domain};
 use support::{wait_until, within};
 
 /// How long everything may take to arrive.
@@ -105,7 +105,7 @@ fn the_secondary_is_down_for_a_while_and_nothing_is_lost_or_doubled() {
 
 /// Two servers of one organisation and a node that uses the first as long as it answers.
 struct TwoServers {
-    town: Town,
+    network: TestNetwork,
     first: Postfix,
     second: Postfix,
 }
@@ -113,21 +113,21 @@ struct TwoServers {
 const PERSON: [&str; 2] = ["ann@c.test", "bob@c.test"];
 
 fn two_servers(settings: &str) -> TwoServers {
-    let mut town = Town::prepare();
+    let mut network = TestNetwork::prepare();
     let server = |name: &str, ip| {
         Postfix::start(&Setup {
             name,
             ip,
             domains: &["c.test"],
             known: &PERSON,
-            unknown_to: town.node.smtp,
-            others_to: town.senders.address(),
+            unknown_to: network.node.smtp,
+            others_to: network.senders.address(),
             extra: "",
         })
     };
     let first = server("first.test", Ipv4Addr::new(127, 0, 0, 2));
     let second = server("second.test", Ipv4Addr::new(127, 0, 0, 3));
-    town.node.write("people.csv", "address\nann@c.test\nbob@c.test\n");
+    network.node.write("people.csv", "address\nann@c.test\nbob@c.test\n");
     let (one, two) = (first.address(), second.address());
     let connector = format!(
         "[[send_connector]]\nname = \"both\"\norganization = \"both\"\n\
@@ -137,8 +137,8 @@ fn two_servers(settings: &str) -> TwoServers {
         two.ip(),
         two.port()
     );
-    town.start(&format!("{PEOPLE}{connector}{}", domain("c.test", "authoritative", "both")));
-    TwoServers { town, first, second }
+    network.start(&format!("{PEOPLE}{connector}{}", domain("c.test", "authoritative", "both")));
+    TwoServers { network, first, second }
 }
 
 impl TwoServers {
@@ -150,25 +150,25 @@ impl TwoServers {
     fn all_arrive(&self) -> usize {
         let mut seen = (0, 0, 0);
         let arrived = || {
-            hasten_what_may_have_arrived(&self.town.node);
-            let (ours, theirs) = (self.town.queue().len(), self.first.queued() + self.second.queued());
+            hasten_what_may_have_arrived(&self.network.node);
+            let (ours, theirs) = (self.network.queue().len(), self.first.queued() + self.second.queued());
             seen = (ours, theirs, takings(&self.mails()).len());
             seen == (0, 0, MESSAGES)
         };
         let all = within(LONG, arrived);
         assert!(all, "{} in our queue, {} in theirs, {} of {MESSAGES} arrived", seen.0, seen.1, seen.2);
-        assert!(self.town.senders.all().is_empty(), "somebody was told something");
-        sent_twice(&self.mails(), &self.town.node.log())
+        assert!(self.network.senders.all().is_empty(), "somebody was told something");
+        sent_twice(&self.mails(), &self.network.node.log())
     }
 }
 
 #[test]
 fn the_first_smart_host_goes_away_in_the_middle_of_the_load() {
     let servers = two_servers("");
-    load(servers.town.node.smtp, &PERSON, || servers.first.pause());
+    load(servers.network.node.smtp, &PERSON, || servers.first.pause());
     wait_until("an empty queue", LONG, || {
-        hasten_what_may_have_arrived(&servers.town.node);
-        servers.town.queue().is_empty()
+        hasten_what_may_have_arrived(&servers.network.node);
+        servers.network.queue().is_empty()
     });
     assert!(!servers.second.mails().is_empty(), "the second has nothing");
     // What the first one had taken and not put into mailboxes yet is its own to deliver.
@@ -182,7 +182,7 @@ fn the_first_smart_host_goes_away_in_the_middle_of_the_load() {
 #[test]
 fn pooled_connections_die_with_the_server_that_restarts() {
     let servers = two_servers("");
-    load(servers.town.node.smtp, &PERSON, || {
+    load(servers.network.node.smtp, &PERSON, || {
         for _ in 0..2 {
             servers.first.pause();
             servers.first.resume();

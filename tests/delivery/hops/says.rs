@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use support::scripted_smtp_server::ScriptedSmtpServer;
-use support::town::{BY_HAND, PEOPLE, SOON, Town, connector, domain};
+use support::test_network::{BY_HAND, PEOPLE, SOON, TestNetwork, connector, domain};
 
 /// A file of cases.
 #[derive(Deserialize)]
@@ -144,13 +144,13 @@ fn read() -> BTreeMap<String, Vec<Case>> {
         .collect()
 }
 
-fn place(town: &Town) -> Vec<Placed> {
+fn place(network: &TestNetwork) -> Vec<Placed> {
     let mut placed = Vec::new();
     for (file, cases) in read() {
         for case in cases {
             let well = if case.tls || case.auth { OFFERS_TLS } else { "" };
             let script = format!("{}\n{well}", case.says);
-            let hop = if well.is_empty() { town.hop(&script) } else { town.tls_hop(&script) };
+            let hop = if well.is_empty() { network.hop(&script) } else { network.tls_hop(&script) };
             let name = format!("{file}: {}", case.says.trim());
             placed.push(Placed { name, number: placed.len(), case, hop });
         }
@@ -160,38 +160,38 @@ fn place(town: &Town) -> Vec<Placed> {
 
 #[test]
 fn every_row_of_what_the_next_hop_says() {
-    let mut town = Town::prepare();
-    let placed = place(&town);
+    let mut network = TestNetwork::prepare();
+    let placed = place(&network);
     assert!(placed.len() >= 60, "only {} cases were found", placed.len());
     let resolved = placed.iter().filter(|placed| !placed.case.relayed);
     let people: String = resolved.flat_map(Placed::all).map(|address| format!("{address}\n")).collect();
-    town.node.write("people.csv", &format!("address\n{people}"));
-    town.node.write("password", "secret\n");
+    network.node.write("people.csv", &format!("address\n{people}"));
+    network.node.write("password", "secret\n");
     let connectors: String = placed.iter().map(Placed::connector).collect();
-    town.start(&format!("{PEOPLE}{connectors}"));
+    network.start(&format!("{PEOPLE}{connectors}"));
 
     for case in &placed {
         let to = case.all();
-        town.send(&case.sender(), &to.iter().map(String::as_str).collect::<Vec<_>>());
+        network.send(&case.sender(), &to.iter().map(String::as_str).collect::<Vec<_>>());
     }
-    settle(&town, &placed);
-    let mut faults: Vec<String> = placed.iter().filter_map(|case| check(&town, case)).collect();
+    settle(&network, &placed);
+    let mut faults: Vec<String> = placed.iter().filter_map(|case| check(&network, case)).collect();
 
     for case in &placed {
         case.hop.follow(case.well());
     }
-    town.deliver();
-    faults.extend(placed.iter().filter_map(|case| check_at_the_end(&town, case)));
+    network.deliver();
+    faults.extend(placed.iter().filter_map(|case| check_at_the_end(&network, case)));
     assert!(faults.is_empty(), "{} of {}:\n{}", faults.len(), placed.len(), faults.join("\n"));
     println!("{} cases of what the next hop says, each as expected", placed.len());
 }
 
 /// Waits until every recipient that is not over has been tried. What is wrong is found case by case.
-fn settle(town: &Town, placed: &[Placed]) {
+fn settle(network: &TestNetwork, placed: &[Placed]) {
     let waiting: usize = placed.iter().filter(|case| case.case.waits.is_some()).map(|case| case.about().len()).sum();
     let deadline = Instant::now() + SOON;
     while Instant::now() < deadline {
-        let mut shown = town.queue();
+        let mut shown = network.queue();
         shown.retain(|recipient| recipient["state"] == "waiting");
         if shown.len() <= waiting && shown.iter().all(|recipient| recipient["attempts"] != 0) {
             return;
@@ -201,10 +201,10 @@ fn settle(town: &Town, placed: &[Placed]) {
 }
 
 /// How the case stands after the first attempt; what is wrong with it.
-fn check(town: &Town, placed: &Placed) -> Option<String> {
+fn check(network: &TestNetwork, placed: &Placed) -> Option<String> {
     let fault = |what: String| Some(format!("{}: {what}", placed.name));
     let (case, about) = (&placed.case, placed.about());
-    let shown: Vec<_> = town
+    let shown: Vec<_> = network
         .queue()
         .into_iter()
         .filter(|recipient| recipient["connector"] == format!("hop{}", placed.number))
@@ -226,7 +226,7 @@ fn check(town: &Town, placed: &Placed) -> Option<String> {
     if placed.taken() != sorted(placed.arrive()) {
         return fault(format!("arrived {:?}, expected {:?}", placed.taken(), placed.arrive()));
     }
-    let alerts = town.alerts(&format!("send_connector=hop{} ", placed.number));
+    let alerts = network.alerts(&format!("send_connector=hop{} ", placed.number));
     if (alerts > 0) != case.alert {
         return fault(format!("{alerts} alerts"));
     }
@@ -234,13 +234,13 @@ fn check(town: &Town, placed: &Placed) -> Option<String> {
 }
 
 /// How the case ended, its next hop well again; what is wrong with it.
-fn check_at_the_end(town: &Town, placed: &Placed) -> Option<String> {
+fn check_at_the_end(network: &TestNetwork, placed: &Placed) -> Option<String> {
     let fault = |what: String| Some(format!("{}: {what}", placed.name));
     let expected = if placed.case.reported.is_some() { placed.arrive() } else { placed.all() };
     if placed.taken() != sorted(expected.clone()) {
         return fault(format!("in the end arrived {:?}, expected {expected:?}", placed.taken()));
     }
-    let reports = town.reports(&placed.sender());
+    let reports = network.reports(&placed.sender());
     let Some(told) = &placed.case.reported else {
         return (!reports.is_empty()).then(|| format!("{}: reported: {reports:?}", placed.name));
     };
@@ -258,24 +258,24 @@ fn check_at_the_end(town: &Town, placed: &Placed) -> Option<String> {
 
 #[test]
 fn a_connection_that_breaks_anywhere_is_no_answer() {
-    let mut town = Town::prepare();
+    let mut network = TestNetwork::prepare();
     let steps = ["greeting", "ehlo", "mail", "rcpt", "data", "dot"];
-    let hops = steps.map(|step| (format!("{step}.test"), town.hop(&format!("{step} => drop"))));
-    town.node.write("people.csv", &format!("address\n{}", steps.map(|step| format!("ann@{step}.test\n")).concat()));
+    let hops = steps.map(|step| (format!("{step}.test"), network.hop(&format!("{step} => drop"))));
+    network.node.write("people.csv", &format!("address\n{}", steps.map(|step| format!("ann@{step}.test\n")).concat()));
     let table = |(name, hop): &(String, ScriptedSmtpServer)| {
         connector(name, hop.address, BY_HAND) + &domain(name, "authoritative", name)
     };
-    town.start(&format!("{PEOPLE}{}", hops.iter().map(table).collect::<String>()));
+    network.start(&format!("{PEOPLE}{}", hops.iter().map(table).collect::<String>()));
     for (name, _) in &hops {
-        town.send("s@outside.test", &[&format!("ann@{name}")]);
+        network.send("s@outside.test", &[&format!("ann@{name}")]);
     }
     for (name, hop) in &hops {
-        town.waits(&format!("ann@{name}"), "4.4.");
+        network.waits(&format!("ann@{name}"), "4.4.");
         hop.follow("");
     }
-    town.deliver();
+    network.deliver();
     for (name, hop) in &hops {
         assert_eq!(hop.taken(), [format!("ann@{name}")]);
     }
-    assert!(town.reports("s@outside.test").is_empty());
+    assert!(network.reports("s@outside.test").is_empty());
 }

@@ -6,8 +6,8 @@ use tokio::runtime::Runtime;
 
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
+use support::test_network::SOON;
 use support::test_node::TestNode;
-use support::town::SOON;
 use support::wait_until;
 
 /// A domain that is an address has that address as its only server (RFC 5321 5.1), at port 25.

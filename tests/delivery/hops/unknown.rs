@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::slapd::{BASE, READER, Slapd};
-use support::town::{BY_HAND, SOON, Town, connector, domain};
+use support::test_network::{BY_HAND, SOON, TestNetwork, connector, domain};
 use support::wait_until;
 
 const SENDER: &str = "s@outside.test";
@@ -12,7 +12,7 @@ const SENDER: &str = "s@outside.test";
 const LIVE: Duration = Duration::from_millis(5_200);
 
 struct Doubt {
-    town: Town,
+    network: TestNetwork,
     slapd: Slapd,
     primary: ScriptedSmtpServer,
     secondary: ScriptedSmtpServer,
@@ -22,8 +22,8 @@ struct Doubt {
 /// had mail yet.
 fn doubt(people: &[&str]) -> Doubt {
     let slapd = Slapd::start();
-    let mut town = Town::prepare();
-    let (primary, secondary) = (town.hop(""), town.hop(""));
+    let mut network = TestNetwork::prepare();
+    let (primary, secondary) = (network.hop(""), network.hop(""));
     for name in people {
         slapd.add_person(name, &format!("mail: {name}@contoso.com"));
     }
@@ -37,36 +37,36 @@ fn doubt(people: &[&str]) -> Doubt {
     let tables = connector("primary", primary.address, BY_HAND)
         + &connector("secondary", secondary.address, &space)
         + &domain("contoso.com", "internal-relay", "primary");
-    town.start(&format!("{directory}{tables}"));
+    network.start(&format!("{directory}{tables}"));
     for name in people {
-        let reply = town.rcpt(&format!("{name}@contoso.com"));
+        let reply = network.rcpt(&format!("{name}@contoso.com"));
         assert!(reply.starts_with("250"), "{reply}");
     }
     std::thread::sleep(LIVE);
-    Doubt { town, slapd, primary, secondary }
+    Doubt { network, slapd, primary, secondary }
 }
 
 #[test]
 fn a_changed_entry_is_followed_once_and_an_unchanged_one_is_doubted() {
-    let Doubt { town, slapd, primary, secondary } = doubt(&["moved", "stays", "gone"]);
+    let Doubt { network, slapd, primary, secondary } = doubt(&["moved", "stays", "gone"]);
     for name in ["moved", "gone"] {
         slapd.modify(&format!("dn: uid={name},{BASE}\nchangetype: delete\n"));
     }
     primary.follow("rcpt => 550 5.1.1 no such user here");
     secondary.follow("rcpt to:<gone@ => 550 5.1.10 not with us either");
-    town.send(SENDER, &["moved@contoso.com", "stays@contoso.com", "gone@contoso.com"]);
-    let shown = town.waits("stays@contoso.com", "the next hop said: 550 5.1.1 no such user here");
+    network.send(SENDER, &["moved@contoso.com", "stays@contoso.com", "gone@contoso.com"]);
+    let shown = network.waits("stays@contoso.com", "the next hop said: 550 5.1.1 no such user here");
     assert!(shown["last_error"].as_str().unwrap().contains("451 4.3.0"), "{shown}");
-    wait_until("a report", SOON, || !town.reports(SENDER).is_empty() && !secondary.taken().is_empty());
+    wait_until("a report", SOON, || !network.reports(SENDER).is_empty() && !secondary.taken().is_empty());
     assert_eq!(secondary.taken(), ["moved@contoso.com"]);
     assert!(primary.taken().is_empty());
-    town.retry();
-    town.waits("stays@contoso.com", "the next hop said: 550 5.1.1 no such user here");
+    network.retry();
+    network.waits("stays@contoso.com", "the next hop said: 550 5.1.1 no such user here");
     // The next hop has learned of him within the hour.
     primary.follow("");
-    town.deliver();
+    network.deliver();
     assert_eq!(primary.taken(), ["stays@contoso.com"]);
-    let reports = town.reports(SENDER);
+    let reports = network.reports(SENDER);
     let [report] = reports.as_slice() else { panic!("{reports:?}") };
     assert_eq!(report.fields("Final-Recipient"), ["rfc822; gone@contoso.com"]);
     assert_eq!(report.fields("Diagnostic-Code"), ["smtp; 550 5.1.10 not with us either"]);
@@ -77,18 +77,18 @@ fn a_changed_entry_is_followed_once_and_an_unchanged_one_is_doubted() {
 
 #[test]
 fn while_the_directory_is_away_an_unknown_recipient_waits() {
-    let Doubt { town, mut slapd, primary, secondary } = doubt(&["ann"]);
+    let Doubt { network, mut slapd, primary, secondary } = doubt(&["ann"]);
     primary.follow("rcpt => 550 5.1.1 no such user here");
     slapd.stop();
-    town.send(SENDER, &["ann@contoso.com"]);
-    let shown = town.waits("ann@contoso.com", "550 5.1.1 no such user here");
+    network.send(SENDER, &["ann@contoso.com"]);
+    let shown = network.waits("ann@contoso.com", "550 5.1.1 no such user here");
     assert!(shown["last_error"].as_str().unwrap().contains("451 4.4.3"), "it says why: {shown}");
-    town.retry();
-    town.waits("ann@contoso.com", "550 5.1.1 no such user here");
+    network.retry();
+    network.waits("ann@contoso.com", "550 5.1.1 no such user here");
 
     slapd.restart();
     primary.follow("");
-    town.deliver();
+    network.deliver();
     assert_eq!((primary.taken().len(), secondary.taken().len()), (1, 0));
-    assert!(town.reports(SENDER).is_empty());
+    assert!(network.reports(SENDER).is_empty());
 }

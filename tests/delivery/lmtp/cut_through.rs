@@ -5,7 +5,7 @@ use super::{ALICE, BOB, FULL, GONE, NOBODY, Over, SENDER, Store, store_in, users
 use crate::cut_through::ground::{envelope, letter, say};
 use support::dovecot::Dovecot;
 use support::senders::Raw;
-use support::town::{BY_HAND, SOON};
+use support::test_network::{BY_HAND, SOON};
 use support::wait_until;
 
 const CUT_THROUGH: &str = "delivery = \"cut-through\"\nwhen_unreachable = \"queue\"";
@@ -22,15 +22,15 @@ fn store_of(dovecot: Dovecot, over: Over) -> Store {
 impl Store {
     /// One message of about `size` octets, and the reply to its dot.
     fn sends(&self, id: &str, to: &[&str], size: usize) -> String {
-        let mut raw = Raw::hello(self.town.node.smtp);
+        let mut raw = Raw::hello(self.network.node.smtp);
         envelope(&mut raw, SENDER, to);
         raw.say(&format!("{}.", letter(id, size))).1
     }
 
     /// Nothing waits, and nobody was told anything.
     fn nothing_is_left(&self) {
-        assert!(self.town.queue().is_empty(), "{:?}", self.town.queue());
-        assert!(self.town.senders.all().is_empty(), "somebody was told something");
+        assert!(self.network.queue().is_empty(), "{:?}", self.network.queue());
+        assert!(self.network.senders.all().is_empty(), "somebody was told something");
     }
 }
 
@@ -57,7 +57,7 @@ fn mail_is_in_the_mailbox_before_the_250() {
         }
         store.nothing_is_left();
         let accepted = "fingerpost_acceptance_duration_seconds_count{delivery=\"cut-through\"}";
-        assert_eq!(store.town.node.metric(accepted), Some(3.0));
+        assert_eq!(store.network.node.metric(accepted), Some(3.0));
     }
 }
 
@@ -65,7 +65,7 @@ fn mail_is_in_the_mailbox_before_the_250() {
 fn a_recipient_that_the_store_does_not_know_is_refused_at_rcpt() {
     for over in [Over::Tcp, Over::Socket] {
         let store = store(over);
-        let mut raw = Raw::hello(store.town.node.smtp);
+        let mut raw = Raw::hello(store.network.node.smtp);
         say(&mut raw, &format!("MAIL FROM:<{SENDER}>"), "250");
         say(&mut raw, &format!("RCPT TO:<{ALICE}>"), "250");
         say(&mut raw, &format!("RCPT TO:<{GONE}>"), "451 4.3.0 the recipient is unknown now and should not be");
@@ -99,7 +99,7 @@ fn a_full_mailbox_beside_one_with_room_is_reported() {
         assert_eq!(report.fields("Status"), ["5.2.2"], "{report:?}");
         assert_eq!(report.fields("Final-Recipient"), [format!("rfc822; {FULL}")]);
         assert!(!report.has("unix:"), "{report:?}");
-        store.town.quiet();
+        store.network.quiet();
         assert_eq!((store.dovecot.mails(ALICE).len(), store.dovecot.mails(FULL).len()), (1, 0), "{over:?}");
     }
 }
@@ -113,11 +113,11 @@ fn a_mailbox_that_is_full_for_now_waits_alone() {
     let said = store.sends("half", &[FULL, BOB], 0);
     assert!(said.starts_with("250 2.0.0 queued as"), "{said}");
     assert_eq!(store.dovecot.mails(BOB).len(), 1);
-    store.town.waits(FULL, "452 4.2.2");
+    store.network.waits(FULL, "452 4.2.2");
     store.dovecot.write_users(&users(1 << 20));
-    store.town.deliver();
+    store.network.deliver();
     assert_eq!((store.dovecot.mails(BOB).len(), store.dovecot.mails(FULL).len()), (1, 1));
-    assert!(store.town.senders.all().is_empty());
+    assert!(store.network.senders.all().is_empty());
 }
 
 #[test]
@@ -128,9 +128,9 @@ fn mail_for_a_store_that_is_down_waits_and_arrives_once() {
         store.dovecot.pause();
         let said = store.sends("down", &[ALICE, BOB], 0);
         assert!(said.starts_with("250 2.0.0 queued as"), "{over:?}: {said}");
-        store.town.waits(ALICE, "cannot connect to");
+        store.network.waits(ALICE, "cannot connect to");
         store.dovecot.resume();
-        store.town.deliver();
+        store.network.deliver();
         assert_eq!((store.dovecot.mails(ALICE).len(), store.dovecot.mails(BOB).len()), (2, 1), "{over:?}");
         store.nothing_is_left();
         wait_until("it takes part again", SOON, || {
@@ -145,14 +145,14 @@ fn mail_for_a_store_that_is_down_waits_and_arrives_once() {
 fn a_store_that_ends_in_the_middle_has_the_message_once_in_the_end() {
     for over in [Over::Tcp, Over::Socket] {
         let mut store = store(over);
-        let mut raw = Raw::hello(store.town.node.smtp);
+        let mut raw = Raw::hello(store.network.node.smtp);
         envelope(&mut raw, SENDER, &[ALICE, BOB]);
         store.dovecot.pause();
         let said = raw.say(&format!("{}.", letter("middle", 0))).1;
         assert!(said.starts_with("250 2.0.0 queued as"), "{over:?}: {said}");
-        assert_eq!(store.town.queue().len(), 2, "{over:?}");
+        assert_eq!(store.network.queue().len(), 2, "{over:?}");
         store.dovecot.resume();
-        store.town.deliver();
+        store.network.deliver();
         assert_eq!((store.dovecot.mails(ALICE).len(), store.dovecot.mails(BOB).len()), (1, 1), "{over:?}: {said}");
         store.nothing_is_left();
     }

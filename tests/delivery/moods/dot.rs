@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::cut_through::ground::{RESOLVED, Two, envelope, letter, say, serves, shared, way};
 use crate::moods::place::{Heard, is_up, nothing_is_left, sends, sends_much};
 use support::senders::Raw;
-use support::town::{PEOPLE, SOON, Town};
+use support::test_network::{PEOPLE, SOON, TestNetwork};
 use support::wait_until;
 
 const SENDER: &str = "ann@outside.test";
@@ -43,20 +43,21 @@ fn one_unknown_among_three_is_refused_and_the_others_arrive() {
                 assert_eq!(copies(&two, to), usize::from(!to.starts_with('x')), "{to}");
             }
             // A mix is 250 and a report.
-            wait_until("the report", SOON, || two.town.reports(SENDER).len() == number + 1);
+            wait_until("the report", SOON, || two.network.reports(SENDER).len() == number + 1);
             let unknown = format!("rfc822; x{number}@c.test");
-            let reports = two.town.reports(SENDER);
-            let about = |report: &&support::town::Report| report.fields("Final-Recipient") == [unknown.as_str()];
+            let reports = two.network.reports(SENDER);
+            let about =
+                |report: &&support::test_network::Report| report.fields("Final-Recipient") == [unknown.as_str()];
             let report = reports.iter().find(about).unwrap_or_else(|| panic!("{reports:?}"));
             assert_eq!(report.fields("Status"), ["5.1.1"]);
             // Unresolved and refused so: at RCPT from now on, and nobody asks the hop.
             let asked = two.secondary.commands("RCPT TO:<x").len();
-            let heard = sends(two.town.node.smtp, "again", &[&format!("x{number}@c.test")]);
+            let heard = sends(two.network.node.smtp, "again", &[&format!("x{number}@c.test")]);
             assert!(heard.codes() == [550] && heard.last().starts_with("550 5.1.1"), "{heard:?}");
             assert_eq!(two.secondary.commands("RCPT TO:<x").len(), asked);
         }
-        two.town.quiet();
-        is_up(&two.town, "secondary", two.secondary.address);
+        two.network.quiet();
+        is_up(&two.network, "secondary", two.secondary.address);
     }
 }
 
@@ -64,11 +65,11 @@ fn one_unknown_among_three_is_refused_and_the_others_arrive() {
 #[test]
 fn if_all_are_unknown_the_message_is_refused() {
     let two = Two::start("", &format!("dot => {FILTER}"), "");
-    let heard = sends(two.town.node.smtp, "all", &["x0@c.test", "x1@c.test", "x2@c.test"]);
+    let heard = sends(two.network.node.smtp, "all", &["x0@c.test", "x1@c.test", "x2@c.test"]);
     dot_of(&heard, "550 5.1.1 secondary said:");
-    let heard = sends(two.town.node.smtp, "alone", &["x3@c.test"]);
+    let heard = sends(two.network.node.smtp, "alone", &["x3@c.test"]);
     dot_of(&heard, "550 5.1.1 secondary said:");
-    nothing_is_left(&two.town);
+    nothing_is_left(&two.network);
 }
 
 /// M9: more than go again while the sender waits: the others are queued, and arrive from there, once.
@@ -77,21 +78,21 @@ fn of_many_recipients_all_that_exist_have_one_copy_in_the_end() {
     let two = Two::start("", &format!("with x: dot => {FILTER}"), "");
     let mut to: Vec<String> = (0..40).map(|number| format!("s{number}@c.test")).collect();
     to.insert(7, "x0@c.test".to_owned());
-    let heard = sends(two.town.node.smtp, "many", &to.iter().map(String::as_str).collect::<Vec<_>>());
+    let heard = sends(two.network.node.smtp, "many", &to.iter().map(String::as_str).collect::<Vec<_>>());
     dot_of(&heard, "250 2.0.0 queued as");
-    two.town.deliver();
+    two.network.deliver();
     for to in &to {
         assert_eq!(copies(&two, to), usize::from(!to.starts_with('x')), "{to}");
     }
-    wait_until("the report", SOON, || two.town.reports(SENDER).len() == 1);
-    assert_eq!(two.town.reports(SENDER)[0].fields("Final-Recipient"), ["rfc822; x0@c.test"]);
+    wait_until("the report", SOON, || two.network.reports(SENDER).len() == 1);
+    assert_eq!(two.network.reports(SENDER)[0].fields("Final-Recipient"), ["rfc822; x0@c.test"]);
 }
 
 /// M8: whom the directory has, or who had mail lately, is doubted at the dot as at RCPT: 451 alone, queued among others.
 #[test]
 fn who_exists_is_doubted_at_the_dot_too() {
     let two = Two::start("", "", "");
-    let door = two.town.node.smtp;
+    let door = two.network.node.smtp;
     sends(door, "good", &["s0@c.test"]).is_delivered();
     for unknown in [FILTER, "550 5.4.1 Recipient address rejected: Access denied", "550 5.1.10 RecipientNotFound"] {
         two.primary.follow(&format!("with p0: dot => {unknown}"));
@@ -100,52 +101,54 @@ fn who_exists_is_doubted_at_the_dot_too() {
             dot_of(&sends(door, "alone", &[doubted]), "451 4.3.0");
         }
     }
-    nothing_is_left(&two.town);
+    nothing_is_left(&two.network);
     dot_of(&sends(door, "among", &["p0@c.test", "p1@c.test", "s0@c.test", "s1@c.test"]), "250 2.0.0 queued as");
     for doubted in ["p0@c.test", "s0@c.test"] {
-        two.town.waits(doubted, "");
+        two.network.waits(doubted, "");
         assert_eq!(copies(&two, doubted.replace('0', "1").as_str()), 1, "{doubted}");
     }
     two.primary.follow("");
     two.secondary.follow("");
-    two.town.deliver();
+    two.network.deliver();
     assert_eq!((copies(&two, "p0@c.test"), copies(&two, "s0@c.test")), (1, 2));
-    assert!(two.town.senders.all().is_empty());
+    assert!(two.network.senders.all().is_empty());
 }
 
-/// M10: a town with so many smart hosts, of which the first closes at some point.
-fn closing(step: &str, count: usize) -> (Town, [support::scripted_smtp_server::ScriptedSmtpServer; 2]) {
-    let mut town = Town::prepare();
-    let hops =
-        [town.hop(&format!("{step} => 421 4.3.2 Service not available, closing transmission channel")), town.hop("")];
+/// M10: a network with so many smart hosts, of which the first closes at some point.
+fn closing(step: &str, count: usize) -> (TestNetwork, [support::scripted_smtp_server::ScriptedSmtpServer; 2]) {
+    let mut network = TestNetwork::prepare();
+    let hops = [
+        network.hop(&format!("{step} => 421 4.3.2 Service not available, closing transmission channel")),
+        network.hop(""),
+    ];
     let mut people = "address\n".to_owned();
     (0..RESOLVED).for_each(|number| writeln!(people, "p{number}@c.test").unwrap());
-    town.node.write("people.csv", &people);
+    network.node.write("people.csv", &people);
     let to_all = |table: String| {
         let all = hops.each_ref().map(|hop| format!("\"[{}]:{}\"", hop.address.ip(), hop.address.port()));
         table.replace(&format!("[{}]", all[0]), &format!("[{}]", all[..count].join(", ")))
     };
     let tables = way("primary", hops[0].address, "select = \"failover\"")
         + &way("secondary", hops[0].address, &format!("{}\nselect = \"failover\"", serves("c.test")));
-    town.start(&format!("{PEOPLE}{}{}", to_all(tables), shared("c.test", "primary")));
-    (town, hops)
+    network.start(&format!("{PEOPLE}{}{}", to_all(tables), shared("c.test", "primary")));
+    (network, hops)
 }
 
 /// M10: the next smart host is tried, and the client hears nothing of it.
 #[test]
 fn a_421_at_any_step_goes_to_the_standby() {
     for step in ["mail", "rcpt", "data", "dot"] {
-        let (town, hops) = closing(step, 2);
-        let mut raw = Raw::hello(town.node.smtp);
+        let (network, hops) = closing(step, 2);
+        let mut raw = Raw::hello(network.node.smtp);
         for (number, to) in ["s0@c.test", "p0@c.test"].into_iter().enumerate() {
             let heard = sends_much(&mut raw, &format!("standby-{number}"), &[to], 0);
             assert!(heard.last().starts_with("250 2.0.0 delivered"), "{step}: {heard:?}");
             let heard = sends_much(&mut raw, &format!("large-{number}"), &[to], 700_000);
             assert!(heard.last().starts_with("250 2.0.0"), "{step}: {heard:?}");
         }
-        town.deliver();
+        network.deliver();
         assert!(hops[0].taken().is_empty() && hops[1].taken().len() == 4, "{step}: {:?}", hops[1].taken());
-        assert!(town.senders.all().is_empty());
+        assert!(network.senders.all().is_empty());
     }
 }
 
@@ -153,8 +156,8 @@ fn a_421_at_any_step_goes_to_the_standby() {
 #[test]
 fn a_421_at_any_step_ends_nobodys_session() {
     for step in ["mail", "rcpt", "data", "dot"] {
-        let (town, hops) = closing(step, 1);
-        let mut raw = Raw::hello(town.node.smtp);
+        let (network, hops) = closing(step, 1);
+        let mut raw = Raw::hello(network.node.smtp);
         for size in [0, 700_000] {
             let heard = sends_much(&mut raw, "unresolved", &["s0@c.test"], size);
             let last = heard.last().to_owned();
@@ -164,11 +167,11 @@ fn a_421_at_any_step_ends_nobodys_session() {
         let heard = sends_much(&mut raw, "resolved", &["p0@c.test"], 0);
         assert!(heard.last().starts_with("250 2.0.0 queued"), "{step}: {heard:?}");
         say(&mut raw, "NOOP", "250");
-        town.waits("p0@c.test", "421 4.3.2");
+        network.waits("p0@c.test", "421 4.3.2");
         hops[0].follow("");
-        town.deliver();
+        network.deliver();
         assert_eq!(hops[0].taken(), ["p0@c.test"], "{step}");
-        assert!(town.senders.all().is_empty());
+        assert!(network.senders.all().is_empty());
     }
 }
 
@@ -199,9 +202,9 @@ fn what_a_dead_connection_offered_refuses_nothing() {
             say(&mut raw, "DATA", "354");
             let message = letter(&format!("after-{delivery}"), 0);
             let said = say(&mut raw, &format!("{message}{body}\r\n."), "250 2.0.0");
-            two.town.deliver();
+            two.network.deliver();
             wait_until("the second message", SOON, || copies(&two, "p1@c.test") == 1);
-            assert!(two.town.senders.all().is_empty(), "{offers}, {delivery}: bounced; {said}");
+            assert!(two.network.senders.all().is_empty(), "{offers}, {delivery}: bounced; {said}");
         }
     }
 }
@@ -224,7 +227,7 @@ fn a_refusal_of_ours_is_ours() {
     envelope(&mut raw, SENDER, &["p0@c.test"]);
     let (_, said) = raw.say(&format!("{}.", letter("size", 1_100_000)));
     assert!(said.starts_with("552 5.3.4 ") && !said.contains("said"), "{said}");
-    nothing_is_left(&two.town);
+    nothing_is_left(&two.network);
 }
 
 /// Whose outcome nobody knows waits for `retry.first`, an hour here, from the attempt on, not from when the message began
@@ -239,7 +242,7 @@ fn the_wait_for_an_unknown_outcome_begins_with_it() {
     std::thread::sleep(std::time::Duration::from_secs(3)); // the sender's own time
     let before = fingerpost::time::UnixTime::now();
     say(&mut raw, ".", "250 2.0.0 queued as");
-    let standing = two.town.waits("s0@c.test", "");
+    let standing = two.network.waits("s0@c.test", "");
     let next = standing["next_attempt"].as_u64().unwrap_or_else(|| panic!("{standing}"));
     assert!(next >= before.0 + 3600, "{next}, {before}");
 }

@@ -5,7 +5,7 @@ use crate::cut_through::ground::{serves, shared, way};
 use crate::moods::place::{sends, sends_much};
 use support::dovecot::{Dovecot, User};
 use support::senders::Raw;
-use support::town::{PEOPLE, SOON, Town};
+use support::test_network::{PEOPLE, SOON, TestNetwork};
 use support::wait_until;
 
 const SENDER: &str = "ann@outside.test";
@@ -18,53 +18,53 @@ fn of_several_each_has_the_answer_of_the_store() {
         let dovecot = Dovecot::start(
             &[("p0@c.test", 0), ("p1@c.test", 0), ("p2@c.test", 100)].map(|(address, quota)| User { address, quota }),
         );
-        let mut town = Town::prepare();
-        town.node.write("people.csv", "address\np0@c.test\np1@c.test\np2@c.test\n");
+        let mut network = TestNetwork::prepare();
+        network.node.write("people.csv", "address\np0@c.test\np1@c.test\np2@c.test\n");
         let secondary = format!("{LMTP}\n{}", serves("c.test"));
-        town.start(&format!(
+        network.start(&format!(
             "{PEOPLE}{}{}{}",
             way("primary", dovecot.address(), LMTP),
             way("secondary", dovecot.address(), &secondary),
             shared("c.test", "primary")
         ));
-        let mut raw = Raw::hello(town.node.smtp);
+        let mut raw = Raw::hello(network.node.smtp);
         let heard = sends_much(&mut raw, "each", &["p0@c.test", "p2@c.test", "p3@c.test", "p1@c.test"], size);
         assert_eq!(heard.codes(), [250, 250, 550, 250], "{heard:?}");
         assert!(heard.rcpt[2].1.starts_with("550 5.1.1 secondary said:"), "{heard:?}");
         assert!(heard.dot().starts_with("250 2.0.0 queued as"), "one of them needs a report: {heard:?}");
         assert_eq!((dovecot.mails("p0@c.test").len(), dovecot.mails("p1@c.test").len()), (1, 1));
-        wait_until("the report", SOON, || town.reports(SENDER).len() == 1);
-        let report = &town.reports(SENDER)[0];
+        wait_until("the report", SOON, || network.reports(SENDER).len() == 1);
+        let report = &network.reports(SENDER)[0];
         assert_eq!(report.fields("Final-Recipient"), ["rfc822; p2@c.test"], "{report:?}");
         assert_eq!(report.fields("Status"), ["5.2.2"], "{report:?}");
-        town.quiet();
+        network.quiet();
         // Alone he is refused, and the connection is in step.
         let heard = sends_much(&mut raw, "alone", &["p2@c.test"], size);
         assert!(heard.last().starts_with("552 5.2.2 primary said:"), "{heard:?}");
         sends_much(&mut raw, "again", &["p0@c.test"], size).is_delivered();
-        assert_eq!(town.reports(SENDER).len(), 1);
+        assert_eq!(network.reports(SENDER).len(), 1);
     }
 }
 
 /// M8, M9: unknown only at the dot. Its answers are for each recipient already: nothing goes again.
 #[test]
 fn unknown_at_the_dot_is_that_recipients_alone() {
-    let mut town = Town::prepare();
+    let mut network = TestNetwork::prepare();
     let unknown = "dot x => 550 5.1.1 <x@c.test> User doesn't exist: x@c.test\ndot p9 => 550 5.1.1 User doesn't exist";
-    let store = town.hop(unknown);
-    town.node.write("people.csv", "address\np0@c.test\np9@c.test\n");
+    let store = network.hop(unknown);
+    network.node.write("people.csv", "address\np0@c.test\np9@c.test\n");
     let secondary = format!("{LMTP}\n{}", serves("c.test"));
-    town.start(&format!(
+    network.start(&format!(
         "{PEOPLE}{}{}{}",
         way("primary", store.address, LMTP),
         way("secondary", store.address, &secondary),
         shared("c.test", "primary")
     ));
-    let door = town.node.smtp;
+    let door = network.node.smtp;
     let heard = sends(door, "mix", &["s0@c.test", "x1@c.test", "s1@c.test"]);
     assert!(heard.dot().starts_with("250 2.0.0 queued as"), "{heard:?}");
-    wait_until("the report", SOON, || town.reports(SENDER).len() == 1);
-    assert_eq!(town.reports(SENDER)[0].fields("Final-Recipient"), ["rfc822; x1@c.test"]);
+    wait_until("the report", SOON, || network.reports(SENDER).len() == 1);
+    assert_eq!(network.reports(SENDER)[0].fields("Final-Recipient"), ["rfc822; x1@c.test"]);
     assert_eq!((store.taken(), store.contents().len()), (vec!["s0@c.test".to_owned(), "s1@c.test".to_owned()], 1));
 
     // It is known now.
@@ -80,10 +80,10 @@ fn unknown_at_the_dot_is_that_recipients_alone() {
     assert!(heard.last().starts_with("451 4.3.0"), "{heard:?}");
     let heard = sends(door, "new-mix", &["p0@c.test", "p9@c.test"]);
     assert!(heard.dot().starts_with("250 2.0.0 queued as"), "{heard:?}");
-    town.waits("p9@c.test", "");
+    network.waits("p9@c.test", "");
     store.follow("");
-    town.deliver();
+    network.deliver();
     assert_eq!(store.taken().iter().filter(|to| *to == "p9@c.test").count(), 1);
     assert_eq!(store.taken().iter().filter(|to| *to == "p0@c.test").count(), 1);
-    assert_eq!(town.reports(SENDER).len(), 1, "nobody else was told anything");
+    assert_eq!(network.reports(SENDER).len(), 1, "nobody else was told anything");
 }

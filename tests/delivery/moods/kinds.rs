@@ -4,7 +4,7 @@
 use crate::cut_through::ground::{serves, shared, way};
 use crate::moods::place::{Heard, is_up, sends};
 use support::scripted_smtp_server::ScriptedSmtpServer;
-use support::town::{PEOPLE, Town};
+use support::test_network::{PEOPLE, TestNetwork};
 
 /// What is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ struct Placed {
 }
 
 impl Placed {
-    fn on(town: &Town, number: usize, case: &'static Case) -> Self {
+    fn on(network: &TestNetwork, number: usize, case: &'static Case) -> Self {
         let (_, step, says, _) = case;
         let domain = format!("k{number}.test");
         // The recipients' addresses as they are echoed.
@@ -42,7 +42,7 @@ impl Placed {
             }
         };
         let script = if *step == "mail" { format!("mail => {says}") } else { rule(UNRESOLVED) + &rule(RESOLVED) };
-        Self { number, case, hop: town.hop(&script) }
+        Self { number, case, hop: network.hop(&script) }
     }
 
     fn domain(&self) -> String {
@@ -59,10 +59,11 @@ impl Placed {
     }
 
     /// What is wrong with it.
-    fn check(&self, town: &Town) -> Result<(), String> {
+    fn check(&self, network: &TestNetwork) -> Result<(), String> {
         let (case, step, says, right) = self.case;
-        let send =
-            |to: &str| sends(town.node.smtp, &format!("{to}-{}", self.number), &[&format!("{to}@{}", self.domain())]);
+        let send = |to: &str| {
+            sends(network.node.smtp, &format!("{to}-{}", self.number), &[&format!("{to}@{}", self.domain())])
+        };
         let (unresolved, resolved) = (send(UNRESOLVED), send(RESOLVED));
         let (expected, kept) = match right {
             Right::Unknown => ("550 5.1.1 ", "451 4.3.0 "),
@@ -77,19 +78,19 @@ impl Placed {
         if passed_on && !unresolved.last().contains(" said: ") {
             return fault("not in its words", &unresolved);
         }
-        let alerts = town.alerts(&format!("send_connector=primary{} ", self.number))
-            + town.alerts(&format!("send_connector=secondary{} ", self.number));
+        let alerts = network.alerts(&format!("send_connector=primary{} ", self.number))
+            + network.alerts(&format!("send_connector=secondary{} ", self.number));
         if alerts != usize::from(*right == Right::AboutUs) {
             return fault(&format!("{alerts} alerts"), &unresolved);
         }
         if *step != "mail" {
-            is_up(town, &format!("secondary{}", self.number), self.hop.address);
+            is_up(network, &format!("secondary{}", self.number), self.hop.address);
             let fine = send("fine");
             if !fine.last().starts_with("250 2.0.0 delivered") {
                 return fault("others are hit", &fine);
             }
         }
-        let waits = town.standing(&format!("{RESOLVED}@{}", self.domain())).is_some();
+        let waits = network.standing(&format!("{RESOLVED}@{}", self.domain())).is_some();
         if waits != matches!(right, Right::AboutUs | Right::Unreachable) {
             return fault(&format!("it waits: {waits}"), &resolved);
         }
@@ -103,22 +104,23 @@ const RESOLVED: &str = "relay2";
 
 /// Tries all of them.
 pub(crate) fn are_right(cases: &'static [Case]) {
-    let mut town = Town::prepare();
-    let placed: Vec<Placed> = cases.iter().enumerate().map(|(number, case)| Placed::on(&town, number, case)).collect();
+    let mut network = TestNetwork::prepare();
+    let placed: Vec<Placed> =
+        cases.iter().enumerate().map(|(number, case)| Placed::on(&network, number, case)).collect();
     let people: String = placed.iter().map(|placed| format!("{RESOLVED}@{}\n", placed.domain())).collect();
-    town.node.write("people.csv", &format!("address\n{people}"));
-    town.start(&format!("{PEOPLE}{}", placed.iter().map(Placed::tables).collect::<String>()));
-    let faults: Vec<String> = placed.iter().filter_map(|placed| placed.check(&town).err()).collect();
+    network.node.write("people.csv", &format!("address\n{people}"));
+    network.start(&format!("{PEOPLE}{}", placed.iter().map(Placed::tables).collect::<String>()));
+    let faults: Vec<String> = placed.iter().filter_map(|placed| placed.check(&network).err()).collect();
     assert!(faults.is_empty(), "{} of {}:\n{}", faults.len(), placed.len(), faults.join("\n"));
 
     // Nobody gets a bounce, and what waits arrives once the cause is put right.
-    assert!(town.senders.all().is_empty(), "a bounce");
+    assert!(network.senders.all().is_empty(), "a bounce");
     placed.iter().for_each(|placed| placed.hop.follow(""));
-    town.deliver();
+    network.deliver();
     for placed in &placed {
         let kept = matches!(placed.case.3, Right::AboutUs | Right::Unreachable);
         let taken = placed.hop.taken().iter().filter(|to| to.starts_with(RESOLVED)).count();
         assert_eq!(taken, usize::from(kept), "{:?}", placed.case);
     }
-    assert!(town.senders.all().is_empty(), "a bounce");
+    assert!(network.senders.all().is_empty(), "a bounce");
 }

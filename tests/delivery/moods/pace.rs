@@ -40,7 +40,7 @@ fn two_hops_that_take_a_chunk_at_a_steady_pace_both_have_it() {
         assert_eq!((hop.taken().len(), hop.seen().iter().map(|seen| seen.partial).sum::<usize>()), (1, 0));
         assert!(hop.contents().iter().all(|content| content.len() > SIZE - 1000));
     }
-    nothing_is_left(&two.town);
+    nothing_is_left(&two.network);
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn two_hops_that_both_refuse_a_chunk_are_a_refusal() {
     let two = Two::start(&primary, &secondary, "");
     let (_, said) = sends_a_chunk(&two, "both");
     assert!(said.starts_with("554 5.7.1 ") && said.contains("rejected as spam"), "{said}");
-    nothing_is_left(&two.town);
+    nothing_is_left(&two.network);
 }
 
 /// A world in which the next hop has the place of one that would be queued for.

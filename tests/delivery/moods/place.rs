@@ -7,7 +7,7 @@ use crate::cut_through::ground::{letter, shared, way};
 use support::mail::Mail;
 use support::postfix::{Postfix, Setup, later_wins};
 use support::senders::{Letter, Raw, Said};
-use support::town::{PEOPLE, SOON, Town};
+use support::test_network::{PEOPLE, SOON, TestNetwork};
 use support::wait_until;
 
 /// So many `p` and `s` users each domain has.
@@ -28,7 +28,7 @@ pub(crate) struct Mood<'a> {
 
 /// The program and the Postfix.
 pub(crate) struct Place {
-    pub(crate) town: Town,
+    pub(crate) network: TestNetwork,
     pub(crate) postfix: Postfix,
     main_cf: String,
 }
@@ -40,7 +40,7 @@ impl Place {
     }
 
     pub(crate) fn start_with(mood: &Mood<'_>) -> Self {
-        let mut town = Town::prepare();
+        let mut network = TestNetwork::prepare();
         let users = |kind: &str| -> Vec<String> {
             let of = |domain: &&str| (0..USERS).map(|user| format!("{kind}{user}@{domain}")).collect::<Vec<_>>();
             mood.domains.iter().flat_map(of).collect()
@@ -53,21 +53,21 @@ impl Place {
             ip: Ipv4Addr::new(127, 0, 0, 3),
             domains: &mood.domains[..1],
             known: &known,
-            unknown_to: town.senders.address(),
-            others_to: town.senders.address(),
+            unknown_to: network.senders.address(),
+            others_to: network.senders.address(),
             extra: &format!("{unknown}\n{}", mood.main_cf),
         });
         let main_cf = fs::read_to_string(postfix.configuration().join("main.cf")).unwrap();
-        town.node.write("people.csv", &format!("address\n{}\n", resolved.join("\n")));
+        network.node.write("people.csv", &format!("address\n{}\n", resolved.join("\n")));
         let spaces: Vec<String> = mood.domains.iter().map(|name| format!("{{ domain = \"{name}\" }}")).collect();
         let secondary = format!("address_spaces = [{}]\n{}", spaces.join(", "), mood.lines);
         let domains: String = mood.domains.iter().map(|name| shared(name, "primary")).collect();
-        town.start(&format!(
+        network.start(&format!(
             "{PEOPLE}{}{}{domains}",
             way("primary", postfix.address(), mood.lines),
             way("secondary", postfix.address(), &secondary)
         ));
-        Self { town, postfix, main_cf }
+        Self { network, postfix, main_cf }
     }
 
     /// From now on the Postfix has these lines in main.cf besides those that it was started with.
@@ -79,7 +79,7 @@ impl Place {
 
     /// The program's door.
     pub(crate) fn door(&self) -> SocketAddr {
-        self.town.node.smtp
+        self.network.node.smtp
     }
 
     /// One message over a connection of its own.
@@ -101,13 +101,13 @@ impl Place {
     /// Neither connector holds the Postfix to be down.
     pub(crate) fn is_up(&self) {
         for connector in ["primary", "secondary"] {
-            is_up(&self.town, connector, self.postfix.address());
+            is_up(&self.network, connector, self.postfix.address());
         }
     }
 
     /// Nothing waits, and nobody was told anything.
     pub(crate) fn nothing_is_left(&self) {
-        nothing_is_left(&self.town);
+        nothing_is_left(&self.network);
     }
 }
 
@@ -190,14 +190,14 @@ pub(crate) fn all(list: &[String]) -> Vec<&str> {
 }
 
 /// The connector does not hold this host to be down.
-pub(crate) fn is_up(town: &Town, connector: &str, host: SocketAddr) {
-    let up = town.node.metric(&series("fingerpost_next_hop_up", connector, host));
+pub(crate) fn is_up(network: &TestNetwork, connector: &str, host: SocketAddr) {
+    let up = network.node.metric(&series("fingerpost_next_hop_up", connector, host));
     assert_eq!(up, Some(1.0), "{connector} is marked down");
 }
 
 /// How many connections the connector allows itself to this host.
-pub(crate) fn allowed(town: &Town, connector: &str, host: SocketAddr) -> f64 {
-    town.node.metric(&series("fingerpost_next_hop_connections_allowed", connector, host)).expect("it has been used")
+pub(crate) fn allowed(network: &TestNetwork, connector: &str, host: SocketAddr) -> f64 {
+    network.node.metric(&series("fingerpost_next_hop_connections_allowed", connector, host)).expect("it has been used")
 }
 
 fn series(name: &str, connector: &str, host: SocketAddr) -> String {
@@ -205,7 +205,7 @@ fn series(name: &str, connector: &str, host: SocketAddr) -> String {
 }
 
 /// Nothing waits, and nobody was told anything.
-pub(crate) fn nothing_is_left(town: &Town) {
-    assert!(town.queue().is_empty(), "{:?}", town.queue());
-    assert!(town.senders.all().is_empty(), "somebody was told something: {:?}", town.senders.all());
+pub(crate) fn nothing_is_left(network: &TestNetwork) {
+    assert!(network.queue().is_empty(), "{:?}", network.queue());
+    assert!(network.senders.all().is_empty(), "somebody was told something: {:?}", network.senders.all());
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use crate::cut_through::ground::say;
 use crate::moods::place::{Mood, Place};
 use support::senders::Raw;
-use support::town::SOON;
+use support::test_network::SOON;
 use support::within;
 
 /// M4, M4b: it does not relay for one of two domains. For good (`reject_unauth_destination`), or for now, as is Postfix's
@@ -22,7 +22,7 @@ fn relaying_denied_for_one_domain_stops_that_domain_only() {
         let heard = place.sends("waits", &["p0@d.test"]);
         assert!(heard.last().starts_with("250 2.0.0 queued"), "{denies}: {heard:?}");
         let words = format!("{says} <p0@d.test>: Relay access denied");
-        place.town.waits("p0@d.test", &words);
+        place.network.waits("p0@d.test", &words);
         // Strangers' random names below it are no outage either.
         for number in 0..20 {
             let heard = place.sends("random", &[&format!("s{number}@d.test")]);
@@ -33,12 +33,12 @@ fn relaying_denied_for_one_domain_stops_that_domain_only() {
             }
         }
         place.is_up();
-        assert_eq!(place.town.alerts("row=\"relay-denied\""), 1, "{denies}: one an hour");
-        assert_eq!(place.town.alerts("Relay access denied"), 1, "{denies}: with its words");
-        assert!(place.town.senders.all().is_empty(), "{denies}: a bounce");
+        assert_eq!(place.network.alerts("row=\"relay-denied\""), 1, "{denies}: one an hour");
+        assert_eq!(place.network.alerts("Relay access denied"), 1, "{denies}: with its words");
+        assert!(place.network.senders.all().is_empty(), "{denies}: a bounce");
 
         place.becomes("relay_domains = c.test d.test");
-        place.town.deliver();
+        place.network.deliver();
         place.has("p0@d.test", "waits");
         place.nothing_is_left();
     }
@@ -83,14 +83,14 @@ fn are_nobodys_bounce(cases: &[(&str, &str)]) {
         let id = format!("against-{number}");
         let heard = place.sends(&id, &[&resolved]);
         assert!(heard.last().starts_with("250 2.0.0 queued"), "{main_cf}: {heard:?}");
-        place.town.waits(&resolved, "rejected");
+        place.network.waits(&resolved, "rejected");
         let heard = place.sends("unresolved", &[&unresolved]);
         assert!(heard.last().starts_with("451 4.4.1"), "{main_cf}: {heard:?}");
-        place.town.node.logged(&[&format!("row=\"{row}\"")]);
-        assert!(place.town.senders.all().is_empty(), "{main_cf}: a bounce");
+        place.network.node.logged(&[&format!("row=\"{row}\"")]);
+        assert!(place.network.senders.all().is_empty(), "{main_cf}: a bounce");
 
         place.becomes("");
-        place.town.deliver();
+        place.network.deliver();
         place.has(&resolved, &id);
         assert!(within(SOON, || place.sends(&format!("well-{number}"), &[&unresolved]).last().starts_with("250")));
     }
@@ -120,11 +120,11 @@ fn a_postfix_that_refuses_all_recipients_is_an_outage() {
         let heard = place.sends(&format!("all-{number}"), &[&format!("p{number}@c.test")]);
         assert!(number < 20 || heard.last().starts_with("250 2.0.0 queued"), "{number}: {heard:?}");
     }
-    assert!(place.town.alerts("Recipient address rejected: Access denied") > 0, "nobody is told");
-    place.town.retry();
-    place.town.waits("p24@c.test", "Recipient address rejected: Access denied");
+    assert!(place.network.alerts("Recipient address rejected: Access denied") > 0, "nobody is told");
+    place.network.retry();
+    place.network.waits("p24@c.test", "Recipient address rejected: Access denied");
     place.becomes("");
-    place.town.deliver();
+    place.network.deliver();
     place.has("p24@c.test", "all-24");
     place.nothing_is_left();
 }
@@ -159,7 +159,7 @@ fn an_unlisted_recipient_is_unknown_in_whatever_table() {
         }
     }
     place.is_up();
-    assert_eq!(place.town.alerts("send_connector="), 0);
+    assert_eq!(place.network.alerts("send_connector="), 0);
     place.nothing_is_left();
 }
 
@@ -212,5 +212,5 @@ fn greylisting_is_passed_on_and_passes_the_second_time() {
     place.is_up();
     place.sends("third", &["p1@c.test", "s1@c.test"]).is_delivered();
     place.nothing_is_left();
-    assert_eq!(place.town.alerts("send_connector="), 0);
+    assert_eq!(place.network.alerts("send_connector="), 0);
 }

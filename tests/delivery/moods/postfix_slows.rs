@@ -33,7 +33,7 @@ fn a_postscreen_that_greets_late_gets_the_mail() {
     assert!(begun.elapsed() >= Duration::from_secs(5), "there was no postscreen:\n{}", place.postfix.log());
     place.has("s0@c.test", "late");
     assert!(place.sends("resolved", &["p0@c.test"]).last().starts_with("250 2.0.0"));
-    place.town.deliver();
+    place.network.deliver();
     place.has("p0@c.test", "resolved");
     place.is_up();
     place.nothing_is_left();
@@ -145,7 +145,7 @@ fn a_limit_of_connections_is_kept_and_all_mail_gets_through() {
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{} of 24: {wrong:?}", wrong.len());
     assert!(place.postfix.log().contains("Connection concurrency limit exceeded"), "its limit was never reached");
-    let allowed = allowed(&place.town, "secondary", place.postfix.address());
+    let allowed = allowed(&place.network, "secondary", place.postfix.address());
     assert!((1.0..20.0).contains(&allowed), "{allowed} connections of 20");
     for client in 0..12 {
         place.has(&format!("s{client}@c.test"), &format!("few-{client}-1"));

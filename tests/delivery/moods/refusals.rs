@@ -123,10 +123,10 @@ fn whose_address_is_in_the_reply_decides_whose_refusal_it_is() {
         for step in ["rcpt", "mail"] {
             let says = format!("554 5.7.1 <unknown[{address}]>: Client host rejected: Access denied");
             let two = Two::start("", &format!("{step} => {says}"), "");
-            let mut raw = Raw::hello_from(Ipv4Addr::new(127, 0, 0, client), two.town.node.smtp);
+            let mut raw = Raw::hello_from(Ipv4Addr::new(127, 0, 0, client), two.network.node.smtp);
             say(&mut raw, "MAIL FROM:<ann@outside.test>", "250");
             say(&mut raw, "RCPT TO:<s0@c.test>", expected);
-            let told = two.town.alerts("send_connector=secondary ");
+            let told = two.network.alerts("send_connector=secondary ");
             assert_eq!(told, usize::from(expected.starts_with('4')), "{says}, {client}");
         }
     }

@@ -13,7 +13,7 @@ use crate::moods::place::{Heard, all, sends_over, sends_pipelined, users};
 use crate::path_mtu::network::{Network, SERVER};
 use support::senders::Raw;
 use support::sink::Sink;
-use support::town::{PEOPLE, Town};
+use support::test_network::{PEOPLE, TestNetwork};
 
 /// One way.
 const DELAY: Duration = Duration::from_millis(50);
@@ -56,16 +56,16 @@ fn carry(mut from: TcpStream, mut to: TcpStream) {
 }
 
 /// The same people as `Two` has, and next hops at these addresses.
-fn far(primary: SocketAddr, secondary: SocketAddr) -> Town {
-    let mut town = Town::prepare();
-    town.node.write("people.csv", &format!("address\n{}\n", users("p", 0..RESOLVED).join("\n")));
-    town.start(&format!(
+fn far(primary: SocketAddr, secondary: SocketAddr) -> TestNetwork {
+    let mut network = TestNetwork::prepare();
+    network.node.write("people.csv", &format!("address\n{}\n", users("p", 0..RESOLVED).join("\n")));
+    network.start(&format!(
         "{PEOPLE}{}{}{}",
         way("primary", primary, ""),
         way("secondary", secondary, &serves("c.test")),
         shared("c.test", "primary")
     ));
-    town
+    network
 }
 
 /// A client that is not where a next hop is: that would be asked one by one, for it may be a loop (DESIGN section 6).
@@ -88,9 +88,9 @@ fn is_pipelined(took: Duration) {
 #[test]
 fn many_pipelined_recipients_over_a_long_line_take_few_round_trips() {
     let sinks = [2, 3].map(|host| Sink::start(Ipv4Addr::new(127, 0, 0, host)));
-    let town = far(line(sinks[0].address()), line(sinks[1].address()));
+    let network = far(line(sinks[0].address()), line(sinks[1].address()));
     for (kind, sink) in ["p", "s"].into_iter().zip(&sinks) {
-        let took = many(Raw::hello_from(CLIENT, town.node.smtp), &format!("long-{kind}"), kind);
+        let took = many(Raw::hello_from(CLIENT, network.node.smtp), &format!("long-{kind}"), kind);
         println!("{MANY} recipients over a round trip of {ROUND_TRIP:?}: {took:?}");
         assert!(took >= 3 * ROUND_TRIP, "the line has no delay: {took:?}");
         is_pipelined(took);
@@ -110,26 +110,26 @@ fn many_slow_answers_are_one_message() {
         ("s", &two.secondary, sends_pipelined),
     ] {
         let to = users(kind, 0..MANY);
-        send(&mut Raw::hello_from(CLIENT, two.town.node.smtp), kind, &all(&to)).is_delivered();
+        send(&mut Raw::hello_from(CLIENT, two.network.node.smtp), kind, &all(&to)).is_delivered();
         assert_eq!((hop.contents().len(), hop.taken()), (1, to), "{kind}: one message");
     }
 }
 
 #[test]
 fn so_it_is_with_the_kernels_own_delay() {
-    let network = match Network::with_delay('w', ROUND_TRIP) {
-        Ok(network) => network,
+    let namespaces = match Network::with_delay('w', ROUND_TRIP) {
+        Ok(namespaces) => namespaces,
         Err(why) => {
             // Not `eprintln`, which the test runner keeps to itself.
             let _ = writeln!(std::io::stderr(), "\n*** NOT TESTED: the kernel's own delay: {why} ***\n");
             return;
         }
     };
-    let sink = network.server(|| Sink::start_at(SocketAddr::from((SERVER, 0)), Arc::new(|_| {})));
-    network.client(|| {
-        let town = far(sink.address(), sink.address());
+    let sink = namespaces.server(|| Sink::start_at(SocketAddr::from((SERVER, 0)), Arc::new(|_| {})));
+    namespaces.client(|| {
+        let network = far(sink.address(), sink.address());
         for kind in ["p", "s"] {
-            is_pipelined(many(Raw::hello(town.node.smtp), &format!("kernel-{kind}"), kind));
+            is_pipelined(many(Raw::hello(network.node.smtp), &format!("kernel-{kind}"), kind));
         }
         assert!(sink.all().len() == 2 && sink.all().iter().all(|sunk| sunk.to.len() == MANY));
     });

@@ -6,14 +6,14 @@ use std::time::Duration;
 use support::samba_ad::{BASE, DATABASE, READER, SambaAd};
 use support::senders::Raw;
 use support::tables::send_connector;
-use support::town::{SOON, Town, domain};
+use support::test_network::{SOON, TestNetwork, domain};
 use support::wait_until;
 
 const ANN: &str = "ann@contoso.test";
 
 /// RCPT for Ann, and the whole message where it is taken.
-fn send(town: &Town) -> String {
-    let mut raw = Raw::hello(town.node.smtp);
+fn send(network: &TestNetwork) -> String {
+    let mut raw = Raw::hello(network.node.smtp);
     raw.say("MAIL FROM:<s@outside.test>");
     let (code, text) = raw.say(&format!("RCPT TO:<{ANN}>"));
     if code == 250 {
@@ -31,8 +31,8 @@ fn a_user_who_moves_while_a_controller_lags_is_at_worst_asked_to_wait() {
         let mut ahead = SambaAd::start();
         let password = ahead.add_reader();
         let behind = ahead.copied();
-        let mut town = Town::prepare();
-        let (primary, secondary) = (town.hop(""), town.hop(""));
+        let mut network = TestNetwork::prepare();
+        let (primary, secondary) = (network.hop(""), network.hop(""));
         let directory = format!(
             "[[directory]]\nname = \"ad\"\nurls = [\"{}\", \"{}\"]\nbase = [\"{BASE}\"]\nbind_dn = \"{READER}\"\n\
              password_file = \"{}\"\nprobe = \"postmaster@contoso.test\"\ntimeout = \"3s\"\n{mode}\n\n",
@@ -46,8 +46,8 @@ fn a_user_who_moves_while_a_controller_lags_is_at_worst_asked_to_wait() {
         let tables = send_connector("primary", primary.address, &organization("primary", ""))
             + &send_connector("secondary", secondary.address, &organization("secondary", space))
             + &domain("contoso.test", "internal-relay", "primary");
-        town.start(&format!("{directory}{tables}"));
-        wait_until("the directory answers", SOON, || send(&town).starts_with("250"));
+        network.start(&format!("{directory}{tables}"));
+        wait_until("the directory answers", SOON, || send(&network).starts_with("250"));
         wait_until("she is one of theirs", SOON, || secondary.taken() == [ANN]);
         assert!(primary.taken().is_empty(), "{mode}");
 
@@ -56,17 +56,17 @@ fn a_user_who_moves_while_a_controller_lags_is_at_worst_asked_to_wait() {
         ahead.add("user", "ann", &person);
         secondary.follow("rcpt => 550 5.1.1 no such user here");
         for _ in 0..5 {
-            let said = send(&town);
+            let said = send(&network);
             assert!(said.starts_with("451 4.3.0"), "{mode}: {said}");
         }
         // It catches up.
         behind.add("user", "ann", &person);
-        let route = || String::from_utf8(town.node.run(&["route", ANN]).stdout).unwrap();
+        let route = || String::from_utf8(network.node.run(&["route", ANN]).stdout).unwrap();
         wait_until("she is found", Duration::from_secs(6), || route().contains("resolved"));
-        assert!(send(&town).starts_with("250"), "{mode}");
+        assert!(send(&network).starts_with("250"), "{mode}");
         wait_until("she has her mail", SOON, || primary.taken() == [ANN]);
         assert_eq!(secondary.taken(), [ANN], "{mode}: the message of before");
-        assert!(town.reports("s@outside.test").is_empty());
-        assert!(town.queue().is_empty());
+        assert!(network.reports("s@outside.test").is_empty());
+        assert!(network.queue().is_empty());
     }
 }

@@ -6,11 +6,11 @@ use std::net::Ipv4Addr;
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::tables::{BASE_TABLES, PEOPLE, send_connector};
-use support::town::{Town, domain};
+use support::test_network::{TestNetwork, domain};
 
 /// The program, and the next hop that has the people.
 pub(crate) struct Place {
-    pub(crate) town: Town,
+    pub(crate) network: TestNetwork,
     pub(crate) hop: ScriptedSmtpServer,
     /// Has those of `r.test` whom the directory does not know; it says at the dot only who is not there.
     pub(crate) beyond: ScriptedSmtpServer,
@@ -22,11 +22,11 @@ pub(crate) const FILTER: Ipv4Addr = Ipv4Addr::new(127, 0, 7, 7);
 impl Place {
     /// `pN@c.test` below `people` are there. Further lines for the receive connector that takes everybody.
     pub(crate) fn start(people: usize, door: &str) -> Self {
-        let mut town = Town::prepare();
-        let (hop, beyond) = (town.hop(""), town.hop("with x: dot => 550 5.1.1 no such user"));
+        let mut network = TestNetwork::prepare();
+        let (hop, beyond) = (network.hop(""), network.hop("with x: dot => 550 5.1.1 no such user"));
         let mut known = "address\n".to_owned();
         (0..people).for_each(|number| writeln!(known, "p{number}@c.test").unwrap());
-        town.node.write("people.csv", &known);
+        network.node.write("people.csv", &known);
         let doors = format!(
             "[[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\nmax_connections_per_ip = 1000\n{door}\n\n\
              [[receive_connector]]\nname = \"filter\"\nbind = [\"{{smtp}}\"]\nremote_networks = [\"{FILTER}/32\"]\n\n"
@@ -34,20 +34,20 @@ impl Place {
         let inside = send_connector("inside", hop.address, "delivery = \"queue\"");
         let beyond_them = send_connector("beyond", beyond.address, "address_spaces = [{ domain = \"r.test\" }]");
         let domains = domain("c.test", "authoritative", "inside") + &domain("r.test", "internal-relay", "inside");
-        town.node.write("fingerpost.toml", &format!("{BASE_TABLES}{PEOPLE}{doors}{domains}{inside}{beyond_them}"));
-        town.node.start();
-        Self { town, hop, beyond }
+        network.node.write("fingerpost.toml", &format!("{BASE_TABLES}{PEOPLE}{doors}{domains}{inside}{beyond_them}"));
+        network.node.start();
+        Self { network, hop, beyond }
     }
 
     /// A connection from this address; EHLO is said.
     pub(crate) fn from(&self, address: Ipv4Addr) -> Raw {
-        Raw::hello_from(address, self.town.node.smtp)
+        Raw::hello_from(address, self.network.node.smtp)
     }
 
     /// How many refusals were told later.
     pub(crate) fn delayed(&self) -> f64 {
         let of = |door| format!("fingerpost_unknown_recipients_delayed_total{{receive_connector=\"{door}\"}}");
-        ["internet", "filter"].into_iter().map(|door| self.town.node.metric(&of(door)).unwrap_or_default()).sum()
+        ["internet", "filter"].into_iter().map(|door| self.network.node.metric(&of(door)).unwrap_or_default()).sum()
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use crate::attacks::ground::{FILTER, Place, names, sends};
 use support::pair::message;
 use support::senders::{Letter, msmtp, smtplib, swaks};
-use support::town::SOON;
+use support::test_network::SOON;
 use support::wait_until;
 
 const HARVESTER: Ipv4Addr = Ipv4Addr::new(127, 0, 2, 1);
@@ -25,7 +25,7 @@ fn a_harvester_is_slowed_down_and_has_one_session_in_the_end() {
     assert_eq!(place.delayed(), 0.0);
     assert_eq!(names(&mut raw, unknown(19..50)), [550; 31]);
     assert_eq!(place.delayed(), 31.0);
-    assert_eq!(place.town.node.log().matches("looks for addresses").count(), 1);
+    assert_eq!(place.network.node.log().matches("looks for addresses").count(), 1);
     let mut other = place.from(OTHER);
     assert_eq!(names(&mut other, unknown(0..19)), [550; 19]);
     assert_eq!(place.delayed(), 31.0, "another client is told at once");
@@ -38,18 +38,18 @@ fn a_harvester_is_slowed_down_and_has_one_session_in_the_end() {
     assert_eq!(names(&mut raw, unknown(300..335)), [550; 35]);
     assert_eq!(names(&mut second, unknown(400..401)), [421], "the first goes on, the second does not");
     assert_eq!(names(&mut raw, unknown(401..402)), [550]);
-    let mut third = support::senders::Raw::connect_from(HARVESTER, place.town.node.smtp);
+    let mut third = support::senders::Raw::connect_from(HARVESTER, place.network.node.smtp);
     let (code, text) = third.reply();
     assert!(code == 421 && text.contains("one session"), "{text}");
     drop(raw);
     wait_until("it may come again", SOON, || {
-        let mut again = support::senders::Raw::connect_from(HARVESTER, place.town.node.smtp);
+        let mut again = support::senders::Raw::connect_from(HARVESTER, place.network.node.smtp);
         again.reply().0 == 220
     });
-    let trace = place.town.node.run(&["trace", "--since", "1d"]);
+    let trace = place.network.node.run(&["trace", "--since", "1d"]);
     let trace = String::from_utf8_lossy(&trace.stdout).into_owned();
     assert!(trace.contains("looks for addresses"), "{trace}");
-    let log = place.town.node.log();
+    let log = place.network.node.log();
     let lines = |words: &str| log.lines().filter(|line| line.contains(words)).count();
     assert_eq!((lines("refusals are told"), lines("it has one session at a time")), (1, 1), "{log}");
     assert_eq!(lines("[receive_connector.limits] of `"), 2, "{log}");
@@ -148,7 +148,7 @@ fn a_partner_that_bounces_to_forged_addresses_is_not_taken_for_a_harvester() {
     }
     assert_eq!(place.delayed(), 300.0 - 19.0, "nothing else does");
     let barred = "fingerpost_sessions_refused_total{reason=\"unknown-recipients\"}";
-    assert_eq!(place.town.node.metric(barred), Some(0.0));
+    assert_eq!(place.network.node.metric(barred), Some(0.0));
 }
 
 /// 5,000 recipients from one address, one in twenty unknown: by itself, and by a filter that is a connector of its own.
@@ -189,7 +189,7 @@ fn ordinary_senders_are_not_slowed_down() {
             // msmtp sends to all or to nobody.
             let to = if name == "msmtp" { &known } else { &to };
             let letter = message(&format!("{name}-{round}"), 500);
-            let (server, letter) = (place.town.node.smtp, Letter { from: "ann@outside.test", to, bytes: &letter });
+            let (server, letter) = (place.network.node.smtp, Letter { from: "ann@outside.test", to, bytes: &letter });
             let told = match name {
                 "smtplib" => smtplib(server, &letter),
                 "swaks" => swaks(server, &letter),

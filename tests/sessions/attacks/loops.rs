@@ -10,7 +10,7 @@ use fingerpost::time::UnixTime;
 
 use crate::attacks::ground::{Place, names};
 use support::senders::Raw;
-use support::town::SOON;
+use support::test_network::SOON;
 use support::wait_until;
 
 const PEOPLE: usize = 30;
@@ -20,7 +20,7 @@ const FIELDS: &str = "From: ann@outside.test\r\nMessage-ID: <loop@outside.test>\
 
 /// A message that we sent to all of them a minute ago.
 fn stamped(place: &Place) -> String {
-    let keys = keys::load(&[place.town.node.path("state/loop.key")], None).unwrap();
+    let keys = keys::load(&[place.network.node.path("state/loop.key")], None).unwrap();
     let addresses: Vec<Address> =
         (0..PEOPLE).map(|number| Address::parse(&format!("p{number}@c.test")).unwrap()).collect();
     let identity = header::examine(FIELDS.as_bytes()).identity;
@@ -40,7 +40,7 @@ fn looped_recipients_that_are_refused_are_told_as_sums() {
     };
     let sessions: Vec<Raw> = (1..=CLIENTS).map(begin).collect();
     // Meanwhile they all leave.
-    place.town.node.write("people.csv", "address\nnobody@c.test\n");
+    place.network.node.write("people.csv", "address\nnobody@c.test\n");
     let mut other = place.from(Ipv4Addr::new(127, 0, 3, 99));
     wait_until("they are gone", SOON, || names(&mut other, ["p0@c.test".to_owned()].into_iter()) == [550]);
     let message = stamped(&place);
@@ -49,10 +49,10 @@ fn looped_recipients_that_are_refused_are_told_as_sums() {
         let (code, text) = raw.say(&message);
         assert!(code == 550 && text.contains("5.1.1"), "{code} {text}");
     }
-    let as_sums = place.town.node.metric("fingerpost_told_as_sums_total{what=\"loops\"}").unwrap();
+    let as_sums = place.network.node.metric("fingerpost_told_as_sums_total{what=\"loops\"}").unwrap();
     let all = PEOPLE * usize::from(CLIENTS);
     wait_until("the others are told", SOON, || {
-        let told = place.town.node.log().matches("looped recipient refused, asked live").count();
+        let told = place.network.node.log().matches("looped recipient refused, asked live").count();
         told as f64 + as_sums == all as f64
     });
     assert!(as_sums >= (all - 2 * 10 * usize::from(CLIENTS)) as f64, "{as_sums}: ten of a client in a minute");

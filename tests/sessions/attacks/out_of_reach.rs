@@ -5,21 +5,21 @@ use std::net::Ipv4Addr;
 use crate::attacks::ground::names;
 use support::senders::Raw;
 use support::tables::{BASE_TABLES, PEOPLE, send_connector};
-use support::town::{SOON, Town, domain};
+use support::test_network::{SOON, TestNetwork, domain};
 use support::wait_until;
 
 #[test]
 fn recipients_that_would_be_queued_are_told_as_sums() {
-    let mut town = Town::prepare();
-    town.node.write("people.csv", "address\np0@c.test\np1@c.test\n");
+    let mut network = TestNetwork::prepare();
+    network.node.write("people.csv", "address\np0@c.test\np1@c.test\n");
     let door = "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n\n";
     let nobody = send_connector("inside", ([127, 0, 0, 1], 9).into(), "");
     let domain = domain("c.test", "authoritative", "inside");
-    town.node.write("fingerpost.toml", &format!("{BASE_TABLES}{PEOPLE}{door}{domain}{nobody}"));
-    town.node.start();
+    network.node.write("fingerpost.toml", &format!("{BASE_TABLES}{PEOPLE}{door}{domain}{nobody}"));
+    network.node.start();
     let (clients, rounds, named) = (3, 20, 50);
     for client in 1..=clients {
-        let mut raw = Raw::hello_from(Ipv4Addr::new(127, 0, 3, client), town.node.smtp);
+        let mut raw = Raw::hello_from(Ipv4Addr::new(127, 0, 3, client), network.node.smtp);
         for _ in 0..rounds {
             let who = ["postmaster@c.test", "p0@c.test", "p1@c.test"].into_iter().cycle();
             let codes = names(&mut raw, who.take(named).map(str::to_owned));
@@ -29,9 +29,9 @@ fn recipients_that_would_be_queued_are_told_as_sums() {
     // A recipient that is named again in the same transaction is known already.
     let all = usize::from(clients) * rounds * 3;
     let line = "next hop out of reach: queued";
-    let as_sums = town.node.metric("fingerpost_told_as_sums_total{what=\"out-of-reach\"}").unwrap();
-    wait_until("the others are told", SOON, || town.node.log().matches(line).count() as f64 + as_sums >= all as f64);
-    let log = town.node.log();
+    let as_sums = network.node.metric("fingerpost_told_as_sums_total{what=\"out-of-reach\"}").unwrap();
+    wait_until("the others are told", SOON, || network.node.log().matches(line).count() as f64 + as_sums >= all as f64);
+    let log = network.node.log();
     let told = log.matches(line).count();
     assert!(told <= 2 * 15 * usize::from(clients), "ten of a client in a minute, and what is new: {told}");
     assert!(log.len() < 64 << 10, "{}", log.len());

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::attacks::ground::{Place, names};
-use support::town::SOON;
+use support::test_network::SOON;
 use support::wait_until;
 
 const MIB: u64 = 1 << 20;
@@ -33,14 +33,14 @@ fn a_flood_of_refused_recipients_leaves_little_behind() {
     }
     assert_eq!(refused, 10_000);
     let counted = "fingerpost_recipients_total{domain=\"c.test\",verdict=\"refused\"}";
-    assert_eq!(place.town.node.metric(counted), Some(10_000.0));
-    let as_sums = place.town.node.metric("fingerpost_told_as_sums_total{what=\"refused-recipients\"}").unwrap();
+    assert_eq!(place.network.node.metric(counted), Some(10_000.0));
+    let as_sums = place.network.node.metric("fingerpost_told_as_sums_total{what=\"refused-recipients\"}").unwrap();
     assert!((9_700.0..=9_900.0).contains(&as_sums), "a hundred a minute are told singly: {as_sums}");
-    let log_before = place.town.node.log();
-    place.town.node.stop();
-    let folder = place.town.node.path("state/trace");
-    let log = place.town.node.log();
-    wait_until("the sums", SOON, || place.town.node.log().contains("told as a sum"));
+    let log_before = place.network.node.log();
+    place.network.node.stop();
+    let folder = place.network.node.path("state/trace");
+    let log = place.network.node.log();
+    wait_until("the sums", SOON, || place.network.node.log().contains("told as a sum"));
     assert!(size_of(&folder) < MIB && (log.len() as u64) < MIB, "{} {}", size_of(&folder), log_before.len());
 
     let mut told = 0;
@@ -62,30 +62,31 @@ fn a_sum_is_found_by_its_sample() {
     let mut raw = place.from(Ipv4Addr::new(127, 0, 3, 1));
     assert_eq!(names(&mut raw, (0..15).map(|number| format!("sample{number}@c.test"))), [550; 15]);
     drop(raw);
-    place.town.node.stop();
-    place.town.node.start();
+    place.network.node.stop();
+    place.network.node.start();
     for (address, words) in
         [("sample3@c.test", "550 5.1.1"), ("sample11@c.test", "5 recipients in c.test of 127.0.3.1")]
     {
-        let found = place.town.node.run(&["trace", "--recipient", address]);
+        let found = place.network.node.run(&["trace", "--recipient", address]);
         let found = String::from_utf8_lossy(&found.stdout).into_owned();
         assert!(found.contains(words), "{address}: {found}");
     }
     // One that is in the sum and not in its sample: nobody can say more than that it may be.
-    let ran = place.town.node.run(&["trace", "--recipient", "sample14@c.test"]);
+    let ran = place.network.node.run(&["trace", "--recipient", "sample14@c.test"]);
     let told = String::from_utf8_lossy(&ran.stderr).into_owned();
     assert!(ran.status.code() == Some(1) && told.contains("of floods only sums are kept"), "{told}");
     assert!(told.contains("5 refused recipients") && told.contains("try --recipient @c.test"), "{told}");
-    let json = place.town.node.run(&["trace", "--recipient", "sample14@c.test", "--format", "json"]).stdout;
+    let json = place.network.node.run(&["trace", "--recipient", "sample14@c.test", "--format", "json"]).stdout;
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(json["in_sums"], serde_json::json!({"recipients": 5, "try_recipient": "@c.test"}));
-    let found = String::from_utf8_lossy(&place.town.node.run(&["trace", "--recipient", "@c.test"]).stdout).into_owned();
+    let found =
+        String::from_utf8_lossy(&place.network.node.run(&["trace", "--recipient", "@c.test"]).stdout).into_owned();
     assert!(found.lines().count() == 11 && found.contains("refused   sum "), "{found}");
-    let json = place.town.node.run(&["trace", "--recipient", "@c.test", "--format", "json"]).stdout;
+    let json = place.network.node.run(&["trace", "--recipient", "@c.test", "--format", "json"]).stdout;
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     let sum = &json["events"].as_array().unwrap().last().unwrap()["sum"];
     assert_eq!((&sum["times"], &sum["client"], &sum["domain"]), (&5.into(), &"127.0.3.1".into(), &"c.test".into()));
     assert_eq!(json["in_sums"], serde_json::Value::Null);
-    let elsewhere = place.town.node.run(&["trace", "--recipient", "sample14@d.test"]).stderr;
+    let elsewhere = place.network.node.run(&["trace", "--recipient", "sample14@d.test"]).stderr;
     assert!(!String::from_utf8_lossy(&elsewhere).contains("sums"), "{elsewhere:?}");
 }

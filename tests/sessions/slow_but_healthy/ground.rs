@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::{Letter, Raw, Said};
+use support::test_network::{PEOPLE, SOON, TestNetwork, domain};
 use support::test_node::TestNode;
-use support::town::{PEOPLE, SOON, Town, domain};
 use support::{tables, wait_until, within};
 
 /// Users on each side.
@@ -17,7 +17,7 @@ const CLIENTS: usize = 10;
 
 /// Fingerpost, and the primary and the secondary behind it.
 pub(crate) struct Ground {
-    pub(crate) town: Town,
+    pub(crate) network: TestNetwork,
     /// The primary, the secondary.
     pub(crate) hops: [ScriptedSmtpServer; 2],
     /// A smart host that both connectors have before their own.
@@ -33,9 +33,9 @@ pub(crate) fn client(number: usize) -> Ipv4Addr {
 impl Ground {
     /// Next hops that follow these scripts; `go` starts the program.
     pub(crate) fn prepare(scripts: [&str; 2]) -> Self {
-        let town = Town::prepare();
-        let hops = scripts.map(|script| town.hop(script));
-        Self { town, hops, beside: None, sent: AtomicUsize::new(0) }
+        let network = TestNetwork::prepare();
+        let hops = scripts.map(|script| network.hop(script));
+        Self { network, hops, beside: None, sent: AtomicUsize::new(0) }
     }
 
     /// The same, and the program is up; `lines` are further lines of both connectors.
@@ -48,7 +48,7 @@ impl Ground {
     /// Starts the program with these tables besides, and these lines in both connectors.
     pub(crate) fn go(&mut self, more: &str, lines: &str) {
         let people: String = (0..USERS).map(|n| format!("p{n}@contoso.test\n")).collect();
-        self.town.node.write("people.csv", &format!("address\n{people}"));
+        self.network.node.write("people.csv", &format!("address\n{people}"));
         let connector = |name: &str, at: usize, space: &str| {
             let own = self.hops[at].address;
             let text = tables::send_connector(name, own, &format!("organization = \"{name}\"\n{space}{lines}"));
@@ -59,12 +59,12 @@ impl Ground {
         let primary = connector("primary", 0, "");
         let secondary = connector("secondary", 1, "address_spaces = [{ domain = \"contoso.test\" }]\n");
         let domain = domain("contoso.test", "internal-relay", "primary");
-        self.town.start(&format!("{PEOPLE}{domain}{primary}{secondary}{more}"));
+        self.network.start(&format!("{PEOPLE}{domain}{primary}{secondary}{more}"));
     }
 
     /// The program.
     pub(crate) fn node(&self) -> &TestNode {
-        &self.town.node
+        &self.network.node
     }
 
     /// Ten clients at once send so many messages each to both sides, one after another; none hears anything but 2xx.
@@ -109,10 +109,10 @@ impl Ground {
         let sent = self.sent.load(Ordering::SeqCst);
         let arrived = || self.hops.iter().map(|hop| hop.contents().len()).sum::<usize>();
         if !within(SOON / 4, || arrived() >= sent + strangers) {
-            self.town.deliver(); // what was queued
+            self.network.deliver(); // what was queued
         }
         wait_until("all messages", SOON, || arrived() >= sent + strangers);
-        self.town.quiet();
+        self.network.quiet();
         let mut copies = BTreeMap::new();
         for content in self.hops.iter().flat_map(ScriptedSmtpServer::contents) {
             let text = String::from_utf8_lossy(&content).into_owned();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use socket2::{Domain, Socket, Type};
 
-use super::{ScriptedSmtpServer, Town};
+use super::{ScriptedSmtpServer, TestNetwork};
 use support::free_port;
 
 /// A next hop that may not be there yet.
@@ -31,17 +31,17 @@ const OFFERS_TLS: &str = "ehlo => 250-next.hop\\n250-PIPELINING\\n250-STARTTLS\\
 
 impl Hop {
     /// One that offers TLS and authentication.
-    pub(super) fn start_with_secrets(town: &Town, script: &str) -> Self {
-        Self::There { hop: town.tls_hop(&format!("{script}\n{OFFERS_TLS}")), well: OFFERS_TLS }
+    pub(super) fn start_with_secrets(network: &TestNetwork, script: &str) -> Self {
+        Self::There { hop: network.tls_hop(&format!("{script}\n{OFFERS_TLS}")), well: OFFERS_TLS }
     }
 
-    pub(super) fn start(town: &Town, script: &str) -> Self {
+    pub(super) fn start(network: &TestNetwork, script: &str) -> Self {
         match script.trim() {
             "connect => refuse" => {
                 Self::Refuses(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST))))
             }
             "connect => silence" => Self::silent(),
-            script => Self::There { hop: town.hop(script), well: "" },
+            script => Self::There { hop: network.hop(script), well: "" },
         }
     }
 
@@ -79,14 +79,14 @@ impl Hop {
     }
 
     /// From now on it agrees to everything.
-    pub(super) fn get_well(&mut self, town: &Town) {
+    pub(super) fn get_well(&mut self, network: &TestNetwork) {
         let hop = match self {
             Self::There { hop, well } => return hop.follow(well),
             Self::Well(_) => return,
-            Self::Refuses(address) => town.hop_on(TcpListener::bind(*address).unwrap(), ""),
+            Self::Refuses(address) => network.hop_on(TcpListener::bind(*address).unwrap(), ""),
             Self::Silent { listener, filling, .. } => {
                 filling.clear();
-                town.hop_on(listener.try_clone().unwrap().into(), "")
+                network.hop_on(listener.try_clone().unwrap().into(), "")
             }
         };
         *self = Self::There { hop, well: "" };

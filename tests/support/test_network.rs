@@ -1,4 +1,4 @@
-//! A town of next hops around the program: scripted ones, and a sink where every report arrives.
+//! The program with scripted next hops around it, and a sink where every report arrives.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -24,7 +24,7 @@ use crate::wait_until;
 pub const SOON: Duration = Duration::from_secs(20);
 
 /// The program, scripted next hops, and everybody's senders.
-pub struct Town {
+pub struct TestNetwork {
     /// Fingerpost; `start` begins it.
     pub node: TestNode,
     /// All mail to the outside: the reports.
@@ -40,8 +40,8 @@ pub struct Report {
     text: String,
 }
 
-impl Town {
-    /// A town without next hops yet.
+impl TestNetwork {
+    /// A network without next hops yet.
     pub fn prepare() -> Self {
         let runtime = Runtime::new().unwrap();
         let senders = Sink::start(Ipv4Addr::new(127, 0, 0, 4));
@@ -66,7 +66,7 @@ impl Town {
         self.runtime.block_on(ScriptedSmtpServer::start(script, Some(tls)))
     }
 
-    /// Starts the program with these tables beside what every town has: a door, and the senders' connector.
+    /// Starts the program with these tables beside what every network has: a door, and the senders' connector.
     pub fn start(&mut self, tables: &str) {
         self.configuration =
             format!("{BASE_TABLES}{DOOR}{}{tables}", connector("senders", self.senders.address(), SENDERS));
