@@ -9,8 +9,8 @@ use fingerpost::routing::loops::Relayed;
 use fingerpost::smtp::address::ReversePath;
 use fingerpost::spool::entry::{RecipientState, Waiting};
 use fingerpost::time::UnixTime;
-use support::house::{CONTENT, House, KEY, Mail, To, connectors, eventually, parse};
 use support::recording_smtp_server::RecordingSmtpServer;
+use support::test_queue::{CONTENT, KEY, Mail, TestQueue, To, connectors, eventually, parse};
 
 async fn two() -> (RecordingSmtpServer, RecordingSmtpServer) {
     (RecordingSmtpServer::start(&["PIPELINING"]).await, RecordingSmtpServer::start(&["PIPELINING"]).await)
@@ -20,16 +20,16 @@ async fn two() -> (RecordingSmtpServer, RecordingSmtpServer) {
 async fn what_is_deferred_is_delivered_later() {
     let (primary, secondary) = two().await;
     let folder = tempfile::tempdir().unwrap();
-    let house = House::start(folder.path(), &connectors(primary.address, secondary.address, ""));
-    house.people.add("bob@contoso.com", None);
+    let queue = TestQueue::start(folder.path(), &connectors(primary.address, secondary.address, ""));
+    queue.directory.add("bob@contoso.com", None);
     primary.say("bob@contoso.com", &["450 4.2.1 mailbox busy"]);
-    let id = house.queue(Mail::to("bob@contoso.com", "primary")).await;
+    let id = queue.enqueue(Mail::to("bob@contoso.com", "primary")).await;
 
-    let said = house.tried(id, 1).await;
+    let said = queue.tried(id, 1).await;
     assert!(said.contains("450 4.2.1") && said.contains("mailbox busy"), "{said}");
     assert!(primary.accepted().is_empty());
-    assert_eq!(house.delivery.retry_all(None), 1);
-    house.empty().await;
+    assert_eq!(queue.delivery.retry_all(None), 1);
+    queue.empty().await;
 
     let accepted = primary.accepted();
     assert_eq!(accepted.len(), 1);
@@ -43,9 +43,9 @@ async fn what_is_deferred_is_delivered_later() {
         facts: &facts.identity,
         now: UnixTime::now(),
     };
-    assert_eq!(house.memory.lock().unwrap().count(&relayed), 1, "once a message, not an attempt");
+    assert_eq!(queue.memory.lock().unwrap().count(&relayed), 1, "once a message, not an attempt");
     for (result, count) in [("deferred", 1), ("delivered", 1), ("failed", 0)] {
-        assert_eq!(house.metrics.deliveries.with_label_values(&["primary", result]).get(), count, "{result}");
+        assert_eq!(queue.metrics.deliveries.with_label_values(&["primary", result]).get(), count, "{result}");
     }
 }
 
@@ -54,11 +54,11 @@ async fn a_due_time_comes_by_itself() {
     let (primary, secondary) = two().await;
     let folder = tempfile::tempdir().unwrap();
     let soon = r#"retry = { first = "1s" }"#;
-    let house = House::start(folder.path(), &connectors(primary.address, secondary.address, soon));
-    house.people.add("bob@contoso.com", None);
+    let queue = TestQueue::start(folder.path(), &connectors(primary.address, secondary.address, soon));
+    queue.directory.add("bob@contoso.com", None);
     primary.say("bob@contoso.com", &["450 4.2.1 busy", "450 4.2.1 busy"]);
-    house.queue(Mail::to("bob@contoso.com", "primary")).await;
-    house.empty().await;
+    queue.enqueue(Mail::to("bob@contoso.com", "primary")).await;
+    queue.empty().await;
     assert_eq!(primary.accepted().len(), 1);
 }
 
@@ -66,7 +66,7 @@ async fn a_due_time_comes_by_itself() {
 async fn one_message_becomes_one_branch_a_connector() {
     let (primary, secondary) = two().await;
     let folder = tempfile::tempdir().unwrap();
-    let house = House::start(folder.path(), &connectors(primary.address, secondary.address, ""));
+    let queue = TestQueue::start(folder.path(), &connectors(primary.address, secondary.address, ""));
     let to = vec![
         To("bob@contoso.com", "primary", None),
         To("carol@contoso.com", "secondary", None),
@@ -74,14 +74,14 @@ async fn one_message_becomes_one_branch_a_connector() {
         To("erin@example.net", "senders", None),
         To("frank@example.net", "senders", None),
     ];
-    house.queue(Mail { to, ..Mail::to("", "") }).await;
-    house.empty().await;
+    queue.enqueue(Mail { to, ..Mail::to("", "") }).await;
+    queue.empty().await;
     let (primary, secondary) = (primary.accepted(), secondary.accepted());
     assert_eq!((primary.len(), secondary.len()), (1, 1));
     assert_eq!(primary[0].rcpt.len(), 2);
     assert_eq!(secondary[0].rcpt.len(), 1);
     for mailbox in ["erin@example.net", "frank@example.net"] {
-        assert_eq!(house.mailbox(mailbox), [format!("Return-Path: <alice@example.net>\r\n{CONTENT}")]);
+        assert_eq!(queue.mailbox(mailbox), [format!("Return-Path: <alice@example.net>\r\n{CONTENT}")]);
     }
 }
 
@@ -89,11 +89,11 @@ async fn one_message_becomes_one_branch_a_connector() {
 async fn a_stamp_names_the_recipients_of_its_transaction() {
     let (primary, secondary) = two().await;
     let folder = tempfile::tempdir().unwrap();
-    let house = House::start(folder.path(), &connectors(primary.address, secondary.address, ""));
+    let queue = TestQueue::start(folder.path(), &connectors(primary.address, secondary.address, ""));
     let addresses: Vec<String> = (0..130).map(|n| format!("u{n}@contoso.com")).collect();
     let to = addresses.iter().map(|address| To(address, "secondary", None)).collect();
-    house.queue(Mail { to, ..Mail::to("", "") }).await;
-    house.empty().await;
+    queue.enqueue(Mail { to, ..Mail::to("", "") }).await;
+    queue.empty().await;
     let accepted = secondary.accepted();
     assert_eq!(accepted.iter().map(|message| message.rcpt.len()).sum::<usize>(), 130);
     assert_eq!(accepted.len(), 2);
@@ -115,17 +115,17 @@ async fn no_connector_waits_for_another_and_none_takes_more_than_its_share() {
     let (primary, secondary) = two().await;
     let folder = tempfile::tempdir().unwrap();
     let few = "max_connections = 3";
-    let house = House::start(folder.path(), &connectors(primary.address, secondary.address, few));
+    let queue = TestQueue::start(folder.path(), &connectors(primary.address, secondary.address, few));
     primary.shut();
     for n in 0..12 {
-        house.queue(Mail::to(&format!("u{n}@contoso.com"), "primary")).await;
+        queue.enqueue(Mail::to(&format!("u{n}@contoso.com"), "primary")).await;
     }
     eventually("three wait", || primary.at_the_dot() == 3).await;
-    house.queue(Mail::to("carol@contoso.com", "secondary")).await;
+    queue.enqueue(Mail::to("carol@contoso.com", "secondary")).await;
     eventually("the other side has its message", || secondary.accepted().len() == 1).await;
     assert_eq!(primary.accepted().len(), 0);
     primary.open();
-    house.empty().await;
+    queue.empty().await;
     assert_eq!(primary.accepted().len(), 12);
     assert_eq!(primary.most_at_the_dot(), 3);
 }
@@ -135,17 +135,17 @@ async fn a_next_hop_that_is_down_is_not_hammered() {
     let (primary, secondary) = two().await;
     let folder = tempfile::tempdir().unwrap();
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let house = House::start(folder.path(), &connectors(gone, secondary.address, ""));
+    let queue = TestQueue::start(folder.path(), &connectors(gone, secondary.address, ""));
     let mut ids = Vec::new();
     for n in 0..100 {
-        ids.push(house.queue(Mail::to(&format!("u{n}@contoso.com"), "primary")).await);
+        ids.push(queue.enqueue(Mail::to(&format!("u{n}@contoso.com"), "primary")).await);
     }
-    house.queue(Mail::to("carol@contoso.com", "secondary")).await;
+    queue.enqueue(Mail::to("carol@contoso.com", "secondary")).await;
     for id in &ids {
-        house.tried(*id, 1).await;
+        queue.tried(*id, 1).await;
     }
     eventually("the other side has its message", || secondary.accepted().len() == 1).await;
-    assert_eq!(house.metrics.deliveries.with_label_values(&["primary", "deferred"]).get(), 100, "once each");
+    assert_eq!(queue.metrics.deliveries.with_label_values(&["primary", "deferred"]).get(), 100, "once each");
     drop(primary);
 }
 
@@ -153,58 +153,58 @@ async fn a_next_hop_that_is_down_is_not_hammered() {
 async fn an_operator_drops_and_retries() {
     let (primary, secondary) = two().await;
     let folder = tempfile::tempdir().unwrap();
-    let house = House::start(folder.path(), &connectors(primary.address, secondary.address, ""));
-    house.people.add("bob@contoso.com", None);
+    let queue = TestQueue::start(folder.path(), &connectors(primary.address, secondary.address, ""));
+    queue.directory.add("bob@contoso.com", None);
     primary.say("bob@contoso.com", &["450 4.2.1 busy"; 9]);
-    let id = house.queue(Mail::to("bob@contoso.com", "primary")).await;
-    let other = house.queue(Mail::to("bob@contoso.com", "primary")).await;
-    house.tried(id, 1).await;
-    house.tried(other, 1).await;
-    assert_eq!(house.listed().iter().map(|entry| entry.id).collect::<Vec<_>>(), [id, other]);
-    assert!(house.delivery.retry(id));
-    house.tried(id, 2).await;
-    assert_eq!(house.delivery.drop_message(id).await, Ok(true));
-    assert_eq!(house.delivery.drop_message(id).await, Ok(false));
-    assert!(!house.delivery.retry(id));
-    assert!(house.delivery.show(id).unwrap().is_none());
-    assert_eq!(house.listed().len(), 1);
-    assert!(house.mailbox("alice@example.net").is_empty(), "a drop is not reported");
+    let id = queue.enqueue(Mail::to("bob@contoso.com", "primary")).await;
+    let other = queue.enqueue(Mail::to("bob@contoso.com", "primary")).await;
+    queue.tried(id, 1).await;
+    queue.tried(other, 1).await;
+    assert_eq!(queue.listed().iter().map(|entry| entry.id).collect::<Vec<_>>(), [id, other]);
+    assert!(queue.delivery.retry(id));
+    queue.tried(id, 2).await;
+    assert_eq!(queue.delivery.drop_message(id).await, Ok(true));
+    assert_eq!(queue.delivery.drop_message(id).await, Ok(false));
+    assert!(!queue.delivery.retry(id));
+    assert!(queue.delivery.show(id).unwrap().is_none());
+    assert_eq!(queue.listed().len(), 1);
+    assert!(queue.mailbox("alice@example.net").is_empty(), "a drop is not reported");
 }
 
 #[tokio::test]
 async fn a_drop_goes_on_when_the_operator_who_asked_is_gone() {
     let (primary, secondary) = two().await;
     let folder = tempfile::tempdir().unwrap();
-    let house = House::start(folder.path(), &connectors(primary.address, secondary.address, ""));
-    house.people.add("bob@contoso.com", None);
+    let queue = TestQueue::start(folder.path(), &connectors(primary.address, secondary.address, ""));
+    queue.directory.add("bob@contoso.com", None);
     primary.say("bob@contoso.com", &["450 4.2.1 busy"]);
-    let id = house.queue(Mail::to("bob@contoso.com", "primary")).await;
-    house.tried(id, 1).await;
+    let id = queue.enqueue(Mail::to("bob@contoso.com", "primary")).await;
+    queue.tried(id, 1).await;
     {
-        let mut asked = std::pin::pin!(house.delivery.drop_message(id));
+        let mut asked = std::pin::pin!(queue.delivery.drop_message(id));
         let polled = std::future::poll_fn(|context| Poll::Ready(asked.as_mut().poll(context))).await;
         assert!(polled.is_pending(), "begun, and given up at its first wait");
     }
-    house.empty().await;
-    assert!(house.delivery.show(id).unwrap().is_none());
+    queue.empty().await;
+    assert!(queue.delivery.show(id).unwrap().is_none());
 }
 
 #[tokio::test]
 async fn a_message_dropped_under_way_does_not_come_back() {
     let (primary, secondary) = two().await;
     let folder = tempfile::tempdir().unwrap();
-    let house = House::start(folder.path(), &connectors(primary.address, secondary.address, ""));
+    let queue = TestQueue::start(folder.path(), &connectors(primary.address, secondary.address, ""));
     primary.shut();
     primary.say(".", &["451 4.3.0 later"]);
-    let id = house.queue(Mail::to("bob@contoso.com", "primary")).await;
+    let id = queue.enqueue(Mail::to("bob@contoso.com", "primary")).await;
     eventually("it is under way", || primary.at_the_dot() == 1).await;
-    assert_eq!(house.delivery.drop_message(id).await, Ok(true));
+    assert_eq!(queue.delivery.drop_message(id).await, Ok(true));
     primary.open();
-    house.empty().await;
-    house.delivery.stop().await;
-    drop(house);
-    let house = House::start(folder.path(), &connectors(primary.address, secondary.address, ""));
-    assert!(house.listed().is_empty());
+    queue.empty().await;
+    queue.delivery.stop().await;
+    drop(queue);
+    let queue = TestQueue::start(folder.path(), &connectors(primary.address, secondary.address, ""));
+    assert!(queue.listed().is_empty());
     assert!(primary.accepted().is_empty());
 }
 
@@ -212,12 +212,12 @@ async fn a_message_dropped_under_way_does_not_come_back() {
 async fn stopping_waits_for_what_is_under_way_and_begins_nothing() {
     let (primary, secondary) = two().await;
     let folder = tempfile::tempdir().unwrap();
-    let house = House::start(folder.path(), &connectors(primary.address, secondary.address, "max_connections = 1"));
+    let queue = TestQueue::start(folder.path(), &connectors(primary.address, secondary.address, "max_connections = 1"));
     primary.shut();
-    let first = house.queue(Mail::to("bob@contoso.com", "primary")).await;
-    let second = house.queue(Mail::to("bob@contoso.com", "primary")).await;
+    let first = queue.enqueue(Mail::to("bob@contoso.com", "primary")).await;
+    let second = queue.enqueue(Mail::to("bob@contoso.com", "primary")).await;
     eventually("one is under way", || primary.at_the_dot() == 1).await;
-    let delivery = house.delivery.clone();
+    let delivery = queue.delivery.clone();
     let stopping = tokio::spawn(async move { delivery.stop().await });
     tokio::time::timeout(Duration::from_millis(50), async {
         while !stopping.is_finished() {
@@ -228,8 +228,8 @@ async fn stopping_waits_for_what_is_under_way_and_begins_nothing() {
     .expect_err("it waits for the one under way");
     primary.open();
     stopping.await.unwrap();
-    assert!(house.delivery.show(first).unwrap().is_none());
-    assert!(matches!(house.first(second), Some(RecipientState::Waiting(Waiting { attempts: 0, .. }))));
+    assert!(queue.delivery.show(first).unwrap().is_none());
+    assert!(matches!(queue.first(second), Some(RecipientState::Waiting(Waiting { attempts: 0, .. }))));
     assert_eq!(primary.accepted().len(), 1);
 }
 
@@ -246,14 +246,14 @@ async fn an_attempt_counts_where_the_next_hop_was_really_tried() {
         }
     });
     let folder = tempfile::tempdir().unwrap();
-    let house = House::start(folder.path(), &connectors(address, address, ""));
-    house.people.add("bob@contoso.com", None);
+    let queue = TestQueue::start(folder.path(), &connectors(address, address, ""));
+    queue.directory.add("bob@contoso.com", None);
     // So old that the third attempt ends it; and an operator who is in a hurry.
-    let id = house.queue(Mail { tried: (5 * 24 * 3600, 0), ..Mail::to("bob@contoso.com", "primary") }).await;
-    house.tried(id, 1).await;
+    let id = queue.enqueue(Mail { tried: (5 * 24 * 3600, 0), ..Mail::to("bob@contoso.com", "primary") }).await;
+    queue.tried(id, 1).await;
     let mut remembered = 0;
     for times in 1.. {
-        let seen = || match house.first(id) {
+        let seen = || match queue.first(id) {
             Some(RecipientState::Waiting(waiting)) if waiting.attempts < times => None,
             Some(RecipientState::Waiting(waiting)) => Some(Some(waiting)),
             _ => Some(None), // it is over
@@ -263,10 +263,10 @@ async fn an_attempt_counts_where_the_next_hop_was_really_tried() {
         let real = connections.load(std::sync::atomic::Ordering::SeqCst);
         assert!(tried <= real, "{tried} counted of {times}, {real} connections");
         remembered = times - tried;
-        house.delivery.retry(id);
+        queue.delivery.retry(id);
     }
     assert!(remembered > 3, "answered from what is remembered: {remembered}");
     assert!(connections.load(std::sync::atomic::Ordering::SeqCst) >= 3);
-    house.empty().await;
-    assert_eq!(house.metrics.dsn.with_label_values(&["failed"]).get(), 1);
+    queue.empty().await;
+    assert_eq!(queue.metrics.dsn.with_label_values(&["failed"]).get(), 1);
 }

@@ -5,36 +5,36 @@ use std::sync::atomic::Ordering;
 use fingerpost::smtp::envelope::{Notify, Origin, Relay, Ret};
 use fingerpost::spool::entry::{RecipientState, Waiting};
 use fingerpost::time::UnixTime;
-use support::house::{House, Mail, To, connectors};
 use support::recording_smtp_server::RecordingSmtpServer;
+use support::test_queue::{Mail, TestQueue, To, connectors};
 
 const ALICE: &str = "alice@example.net";
 const DAYS: u64 = 24 * 3600;
 
-/// A house where the primary side knows DSN or not, and Bob is the primary's.
-async fn house(
+/// A queue where the primary side knows DSN or not, and Bob is the primary's.
+async fn start_queue(
     folder: &tempfile::TempDir,
     offers: &[&'static str],
-) -> (House, RecordingSmtpServer, RecordingSmtpServer) {
+) -> (TestQueue, RecordingSmtpServer, RecordingSmtpServer) {
     let (primary, secondary) =
         (RecordingSmtpServer::start(offers).await, RecordingSmtpServer::start(&["PIPELINING", "DSN"]).await);
-    let house = House::start(folder.path(), &connectors(primary.address, secondary.address, ""));
-    house.people.add("bob@contoso.com", None);
-    (house, primary, secondary)
+    let queue = TestQueue::start(folder.path(), &connectors(primary.address, secondary.address, ""));
+    queue.directory.add("bob@contoso.com", None);
+    (queue, primary, secondary)
 }
 
-fn dsn(house: &House, action: &str) -> u64 {
-    house.metrics.dsn.with_label_values(&[action]).get()
+fn dsn(queue: &TestQueue, action: &str) -> u64 {
+    queue.metrics.dsn.with_label_values(&[action]).get()
 }
 
 #[tokio::test]
 async fn a_refusal_is_reported_with_the_organisation_and_its_words() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
+    let (queue, primary, _secondary) = start_queue(&folder, &["PIPELINING"]).await;
     primary.say("bob@contoso.com", &["554 5.2.0 we do not like you, says ex01.contoso.local [10.1.2.3]"]);
-    house.queue(Mail::to("bob@contoso.com", "primary")).await;
-    house.empty().await;
-    let [report] = <[String; 1]>::try_from(house.mailbox(ALICE)).unwrap();
+    queue.enqueue(Mail::to("bob@contoso.com", "primary")).await;
+    queue.empty().await;
+    let [report] = <[String; 1]>::try_from(queue.mailbox(ALICE)).unwrap();
     for part in [
         "Return-Path: <>\r\nFrom: Mail Delivery System <postmaster@contoso.com>\r\nTo: <alice@example.net>\r\n",
         "Auto-Submitted: auto-replied\r\n",
@@ -50,7 +50,7 @@ async fn a_refusal_is_reported_with_the_organisation_and_its_words() {
     }
     assert!(!report.contains("127.0.0.1"), "hosts are hidden: {report}");
     assert!(!report.contains(".dot"), "only the header section comes back");
-    assert_eq!(dsn(&house, "failed"), 1);
+    assert_eq!(dsn(&queue, "failed"), 1);
 }
 
 #[tokio::test]
@@ -59,25 +59,25 @@ async fn what_is_about_us_is_not_the_senders_to_hear() {
         ["554 5.7.1 we do not like 192.0.2.1", "550 [198.51.100.7] is not welcome", "550 5.7.1 mx.contoso.com?"]
     {
         let folder = tempfile::tempdir().unwrap();
-        let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
+        let (queue, primary, _secondary) = start_queue(&folder, &["PIPELINING"]).await;
         primary.say("bob@contoso.com", &[words]);
-        let id = house.queue(Mail::to("bob@contoso.com", "primary")).await;
-        let shown = house.tried(id, 1).await;
+        let id = queue.enqueue(Mail::to("bob@contoso.com", "primary")).await;
+        let shown = queue.tried(id, 1).await;
         assert!(shown.contains("451 4.") && shown.contains(words), "{shown}");
-        house.delivery.retry_all(None);
-        house.empty().await;
-        assert_eq!((house.mailbox(ALICE).len(), primary.accepted().len()), (0, 1), "{words}");
+        queue.delivery.retry_all(None);
+        queue.empty().await;
+        assert_eq!((queue.mailbox(ALICE).len(), primary.accepted().len()), (0, 1), "{words}");
     }
 }
 
 #[tokio::test]
 async fn the_whole_message_comes_back_on_request() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
+    let (queue, primary, _secondary) = start_queue(&folder, &["PIPELINING"]).await;
     primary.say("bob@contoso.com", &["554 5.7.1 no"]);
-    house.queue(Mail { ret: Some(Ret::Full), ..Mail::to("bob@contoso.com", "primary") }).await;
-    house.empty().await;
-    let report = house.mailbox(ALICE).remove(0);
+    queue.enqueue(Mail { ret: Some(Ret::Full), ..Mail::to("bob@contoso.com", "primary") }).await;
+    queue.empty().await;
+    let report = queue.mailbox(ALICE).remove(0);
     assert!(report.contains("Content-Type: message/rfc822\r\n") && report.contains("\r\n.dot\r\nbody\r\n"), "{report}");
 }
 
@@ -89,14 +89,14 @@ async fn nobody_is_told_who_must_not_be() {
         (ALICE, Some(Notify::On { success: true, failure: false, delay: true })),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
+        let (queue, primary, _secondary) = start_queue(&folder, &["PIPELINING"]).await;
         primary.say("bob@contoso.com", &["554 5.7.1 no"]);
         let to = vec![To("bob@contoso.com", "primary", notify)];
-        house.queue(Mail { from, to, ..Mail::to("", "") }).await;
-        house.empty().await;
-        assert!(house.mailbox(ALICE).is_empty(), "{from} {notify:?}");
-        assert!(house.dead_letters().is_empty());
-        assert_eq!(house.metrics.deliveries.with_label_values(&["primary", "failed"]).get(), 1);
+        queue.enqueue(Mail { from, to, ..Mail::to("", "") }).await;
+        queue.empty().await;
+        assert!(queue.mailbox(ALICE).is_empty(), "{from} {notify:?}");
+        assert!(queue.dead_letters().is_empty());
+        assert_eq!(queue.metrics.deliveries.with_label_values(&["primary", "failed"]).get(), 1);
     }
 }
 
@@ -109,48 +109,48 @@ async fn success_is_told_where_nobody_else_tells_it() {
         (vec![], "erin@example.net", "senders", Some("delivered")),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let (house, _primary, _secondary) = house(&folder, &offers).await;
-        house.queue(Mail { to: vec![To(to, connector, success)], ..Mail::to("", "") }).await;
-        house.empty().await;
-        let reports = house.mailbox(ALICE);
+        let (queue, _primary, _secondary) = start_queue(&folder, &offers).await;
+        queue.enqueue(Mail { to: vec![To(to, connector, success)], ..Mail::to("", "") }).await;
+        queue.empty().await;
+        let reports = queue.mailbox(ALICE);
         let Some(action) = action else {
             assert!(reports.is_empty());
             continue;
         };
         assert_eq!(reports.len(), 1);
         assert!(reports[0].contains(&format!("Action: {action}\r\nStatus: 2.")), "{}", reports[0]);
-        assert_eq!(dsn(&house, action), 1);
+        assert_eq!(dsn(&queue, action), 1);
     }
 }
 
 #[tokio::test]
 async fn a_delay_is_told_once() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
+    let (queue, primary, _secondary) = start_queue(&folder, &["PIPELINING"]).await;
     primary.say("bob@contoso.com", &["450 4.2.1 busy"; 3]);
-    let id = house.queue(Mail { tried: (9 * 3600, 9), ..Mail::to("bob@contoso.com", "primary") }).await;
+    let id = queue.enqueue(Mail { tried: (9 * 3600, 9), ..Mail::to("bob@contoso.com", "primary") }).await;
     for times in [10, 11, 12] {
-        house.tried(id, times).await;
-        house.delivery.retry(id);
+        queue.tried(id, times).await;
+        queue.delivery.retry(id);
     }
-    house.empty().await;
-    let reports = house.mailbox(ALICE);
+    queue.empty().await;
+    let reports = queue.mailbox(ALICE);
     assert_eq!(reports.len(), 1, "{reports:#?}");
     assert!(reports[0].contains("Action: delayed\r\nStatus: 4.2.1\r\n"), "{}", reports[0]);
     // What is left of two days, of which nine hours have run.
     let until = |ago| UnixTime(UnixTime::now().0 + 2 * DAYS - 9 * 3600 - ago).rfc5322();
     assert!((0..60).any(|ago| reports[0].contains(&format!("Will-Retry-Until: {}\r\n", until(ago)))), "{}", reports[0]);
-    assert_eq!((dsn(&house, "delayed"), primary.accepted().len()), (1, 1));
+    assert_eq!((dsn(&queue, "delayed"), primary.accepted().len()), (1, 1));
 }
 
 #[tokio::test]
 async fn what_has_waited_too_long_is_reported_and_over() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
+    let (queue, primary, _secondary) = start_queue(&folder, &["PIPELINING"]).await;
     primary.say("bob@contoso.com", &["450 4.2.1 still busy"]);
-    house.queue(Mail { tried: (5 * DAYS, 50), ..Mail::to("bob@contoso.com", "primary") }).await;
-    house.empty().await;
-    let reports = house.mailbox(ALICE);
+    queue.enqueue(Mail { tried: (5 * DAYS, 50), ..Mail::to("bob@contoso.com", "primary") }).await;
+    queue.empty().await;
+    let reports = queue.mailbox(ALICE);
     assert_eq!(reports.len(), 1);
     assert!(
         reports[0].contains("Action: failed\r\nStatus: 5.4.7\r\n") && reports[0].contains("still busy"),
@@ -163,106 +163,108 @@ async fn what_has_waited_too_long_is_reported_and_over() {
 #[tokio::test]
 async fn a_report_that_fails_becomes_a_dead_letter() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, primary, secondary) = house(&folder, &["PIPELINING"]).await;
-    house.reconfigure(&format!(
+    let (queue, primary, secondary) = start_queue(&folder, &["PIPELINING"]).await;
+    queue.reconfigure(&format!(
         "[reports]\ndeliver_to = \"secondary\"\n{}",
         connectors(primary.address, secondary.address, "")
     ));
     primary.say("bob@contoso.com", &["554 5.7.1 no"]);
     secondary.say(ALICE, &["550 5.7.1 nor you"]);
-    house.queue(Mail::to("bob@contoso.com", "primary")).await;
-    house.empty().await;
-    let letters = house.dead_letters();
+    queue.enqueue(Mail::to("bob@contoso.com", "primary")).await;
+    queue.empty().await;
+    let letters = queue.dead_letters();
     assert_eq!(letters.len(), 1);
     assert!(letters[0].starts_with("From: Mail Delivery System") && letters[0].contains("bob@contoso.com"));
-    assert!(house.mailbox(ALICE).is_empty(), "nothing is reported about a report");
+    assert!(queue.mailbox(ALICE).is_empty(), "nothing is reported about a report");
     let none: [&str; 0] = [];
-    assert_eq!(house.metrics.dead_letters.with_label_values(&none).get(), 1);
+    assert_eq!(queue.metrics.dead_letters.with_label_values(&none).get(), 1);
 }
 
 #[tokio::test]
 async fn the_oldest_dead_letters_make_room() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, primary, secondary) = house(&folder, &["PIPELINING"]).await;
+    let (queue, primary, secondary) = start_queue(&folder, &["PIPELINING"]).await;
     let connectors = connectors(primary.address, secondary.address, "");
-    house.reconfigure(&format!("[reports]\ndeliver_to = \"secondary\"\nmax_dead_letters = 2\n{connectors}"));
+    queue.reconfigure(&format!("[reports]\ndeliver_to = \"secondary\"\nmax_dead_letters = 2\n{connectors}"));
     primary.say("bob@contoso.com", &["550 5.2.1 disabled"; 3]);
     secondary.say(ALICE, &["550 5.2.1 so are you"; 3]);
     for _ in 0..3 {
-        house.queue(Mail::to("bob@contoso.com", "primary")).await;
+        queue.enqueue(Mail::to("bob@contoso.com", "primary")).await;
     }
-    let removed = || house.metrics.dead_letters_removed.with_label_values(&["number"]).get();
-    support::house::eventually("one has made room", || removed() == 1).await;
-    house.empty().await;
-    assert_eq!((house.dead_letters().len(), removed()), (2, 1));
+    let removed = || queue.metrics.dead_letters_removed.with_label_values(&["number"]).get();
+    support::test_queue::eventually("one has made room", || removed() == 1).await;
+    queue.empty().await;
+    assert_eq!((queue.dead_letters().len(), removed()), (2, 1));
 }
 
 #[tokio::test]
 async fn a_report_that_fails_and_cannot_be_read_is_over_too() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, primary, secondary) = house(&folder, &["PIPELINING"]).await;
-    house.reconfigure(&format!(
+    let (queue, primary, secondary) = start_queue(&folder, &["PIPELINING"]).await;
+    queue.reconfigure(&format!(
         "[reports]\ndeliver_to = \"primary\"\n{}",
         connectors(primary.address, secondary.address, "max_connections = 1")
     ));
     primary.say("bob@contoso.com", &["554 5.7.1 no"]);
     primary.say(".", &["554 5.7.1 nor the report"]);
     primary.shut();
-    house.queue(Mail::to("bob@contoso.com", "primary")).await;
-    support::house::eventually("the report is at the dot", || primary.at_the_dot() == 1).await;
-    house.spool.unreadable.store(true, Ordering::SeqCst);
+    queue.enqueue(Mail::to("bob@contoso.com", "primary")).await;
+    support::test_queue::eventually("the report is at the dot", || primary.at_the_dot() == 1).await;
+    queue.spool.unreadable.store(true, Ordering::SeqCst);
     primary.open();
-    support::house::eventually("it is a dead letter", || house.dead_letters().len() == 1).await;
-    house.spool.unreadable.store(false, Ordering::SeqCst);
-    house.queue(Mail::to("bob@contoso.com", "primary")).await; // the one place on the connector is free
-    house.empty().await;
+    support::test_queue::eventually("it is a dead letter", || queue.dead_letters().len() == 1).await;
+    queue.spool.unreadable.store(false, Ordering::SeqCst);
+    queue.enqueue(Mail::to("bob@contoso.com", "primary")).await; // the one place on the connector is free
+    queue.empty().await;
     assert_eq!(primary.accepted().len(), 1);
-    let letter = house.dead_letters().remove(0);
+    let letter = queue.dead_letters().remove(0);
     assert!(letter.contains("could not be read") && letter.contains("the disk is worn out"), "{letter}");
 }
 
 #[tokio::test]
 async fn a_report_to_nobody_becomes_a_dead_letter_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, primary, secondary) = house(&folder, &["PIPELINING"]).await;
+    let (queue, primary, secondary) = start_queue(&folder, &["PIPELINING"]).await;
     let authoritative = "[[accepted_domain]]\ndomain = \"fabrikam.com\"\ndeliver_to = \"primary\"\n";
-    house.reconfigure(&format!("{authoritative}{}", connectors(primary.address, secondary.address, "")));
+    queue.reconfigure(&format!("{authoritative}{}", connectors(primary.address, secondary.address, "")));
     primary.say("bob@contoso.com", &["554 5.7.1 no"]);
-    house.queue(Mail { from: "nobody@fabrikam.com", ..Mail::to("bob@contoso.com", "primary") }).await;
-    house.empty().await;
-    assert_eq!(house.dead_letters().len(), 1);
+    queue.enqueue(Mail { from: "nobody@fabrikam.com", ..Mail::to("bob@contoso.com", "primary") }).await;
+    queue.empty().await;
+    assert_eq!(queue.dead_letters().len(), 1);
 }
 
 #[tokio::test]
 async fn a_report_waits_for_the_directory_when_it_must() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, primary, _secondary) = house(&folder, &["PIPELINING"]).await;
-    house.people.add("carol@contoso.com", None);
+    let (queue, primary, _secondary) = start_queue(&folder, &["PIPELINING"]).await;
+    queue.directory.add("carol@contoso.com", None);
     primary.shut();
     primary.say(".", &["554 5.6.0 no"]);
-    house.queue(Mail { from: "carol@contoso.com", ..Mail::to("bob@contoso.com", "primary") }).await;
-    support::house::eventually("it is under way", || primary.at_the_dot() == 1).await;
-    house.people.go_away();
+    queue.enqueue(Mail { from: "carol@contoso.com", ..Mail::to("bob@contoso.com", "primary") }).await;
+    support::test_queue::eventually("it is under way", || primary.at_the_dot() == 1).await;
+    queue.directory.go_away();
     primary.open();
     let report = || {
-        house
+        queue
             .listed()
             .into_iter()
             .find(|entry| entry.origin.client.is_none() && entry.sender.reverse_path.address().is_none())
     };
     let waits = |state: &RecipientState| matches!(state, RecipientState::Waiting(Waiting { attempts: 1, last_error, .. }) if last_error.contains("4.4.3"));
-    support::house::eventually("the report waits", || report().is_some_and(|entry| waits(&entry.recipients[0].state)))
-        .await;
+    support::test_queue::eventually("the report waits", || {
+        report().is_some_and(|entry| waits(&entry.recipients[0].state))
+    })
+    .await;
     assert_eq!(&*report().unwrap().recipients[0].route.connector, "");
 
-    house.people.come_back();
-    house.delivery.retry_all(None);
-    house.empty().await;
+    queue.directory.come_back();
+    queue.delivery.retry_all(None);
+    queue.empty().await;
     let accepted = primary.accepted();
     assert_eq!(accepted.len(), 1);
     assert_eq!((accepted[0].rcpt.len(), accepted[0].mail.contains("<>")), (1, true));
     assert!(accepted[0].rcpt[0].contains("carol@contoso.com"));
-    assert!(house.dead_letters().is_empty());
+    assert!(queue.dead_letters().is_empty());
 }
 
 /// A client of the Internet, or one of an organisation's.
@@ -272,61 +274,61 @@ fn client(organization: &str) -> Origin {
 }
 
 /// So many of a minute, and the primary refuses mail for Bob.
-async fn paced(folder: &tempfile::TempDir, per_minute: usize) -> (House, RecordingSmtpServer, String) {
-    let (house, primary, secondary) = house(folder, &["PIPELINING"]).await;
+async fn paced(folder: &tempfile::TempDir, per_minute: usize) -> (TestQueue, RecordingSmtpServer, String) {
+    let (queue, primary, secondary) = start_queue(folder, &["PIPELINING"]).await;
     let connectors = connectors(primary.address, secondary.address, "");
-    house.reconfigure(&format!("[reports]\nper_minute = {per_minute}\n{connectors}"));
-    (house, primary, connectors)
+    queue.reconfigure(&format!("[reports]\nper_minute = {per_minute}\n{connectors}"));
+    (queue, primary, connectors)
 }
 
 #[tokio::test]
 async fn reports_that_strangers_caused_wait_for_their_turn_and_others_do_not() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, primary, connectors) = paced(&folder, 1).await;
+    let (queue, primary, connectors) = paced(&folder, 1).await;
     primary.say("bob@contoso.com", &["550 5.2.1 disabled"; 4]);
     for organization in ["", "", "", "secondary"] {
-        house.queue_from(Mail::to("bob@contoso.com", "primary"), client(organization)).await;
+        queue.enqueue_from(Mail::to("bob@contoso.com", "primary"), client(organization)).await;
     }
-    support::house::eventually("two are there", || house.mailbox(ALICE).len() == 2).await;
-    support::house::eventually("two reports wait", || house.listed().len() == 2).await;
-    let waiting = house.listed();
+    support::test_queue::eventually("two are there", || queue.mailbox(ALICE).len() == 2).await;
+    support::test_queue::eventually("two reports wait", || queue.listed().len() == 2).await;
+    let waiting = queue.listed();
     assert!(waiting.iter().all(|report| report.origin.is_strangers_report()), "{waiting:#?}");
     let waiting_now = || {
-        house.delivery.show_gauges();
-        house.metrics.reports_waiting.with_label_values::<&str>(&[]).get()
+        queue.delivery.show_gauges();
+        queue.metrics.reports_waiting.with_label_values::<&str>(&[]).get()
     };
-    support::house::eventually("so says the gauge", || waiting_now() == 2).await;
+    support::test_queue::eventually("so says the gauge", || waiting_now() == 2).await;
     let shown = fingerpost::admin::queue::Message::of(&waiting[0]).recipients[0].standing.line();
     assert!(shown.contains("its turn") && shown.contains("per_minute"), "{shown}");
 
-    house.reconfigure(&format!("[reports]\nper_minute = 60\n{connectors}"));
-    house.empty().await;
-    assert_eq!((house.mailbox(ALICE).len(), dsn(&house, "failed")), (4, 4));
+    queue.reconfigure(&format!("[reports]\nper_minute = 60\n{connectors}"));
+    queue.empty().await;
+    assert_eq!((queue.mailbox(ALICE).len(), dsn(&queue, "failed")), (4, 4));
 }
 
 #[tokio::test]
 async fn of_a_storm_of_a_thousand_sixty_leave_and_the_rest_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, primary, connectors) = paced(&folder, 60).await;
+    let (queue, primary, connectors) = paced(&folder, 60).await;
     let report = Origin::report_about(&client(""));
     for _ in 0..1000 {
-        house.queue_from(Mail { from: "", ..Mail::to(ALICE, "senders") }, report.clone()).await;
+        queue.enqueue_from(Mail { from: "", ..Mail::to(ALICE, "senders") }, report.clone()).await;
     }
-    house.queue(Mail::to("bob@contoso.com", "primary")).await;
-    support::house::eventually("mail that came behind them goes", || primary.accepted().len() == 1).await;
-    support::house::eventually("sixty are gone", || house.listed().len() == 940).await;
-    assert_eq!((house.mailbox(ALICE).len(), house.spool.unfinished()), (60, 940));
-    house.delivery.stop().await;
-    assert_eq!(house.mailbox(ALICE).len(), 60, "within the minute no other went");
-    let left: Vec<_> = house.listed().iter().map(|entry| entry.id).collect();
-    drop(house);
+    queue.enqueue(Mail::to("bob@contoso.com", "primary")).await;
+    support::test_queue::eventually("mail that came behind them goes", || primary.accepted().len() == 1).await;
+    support::test_queue::eventually("sixty are gone", || queue.listed().len() == 940).await;
+    assert_eq!((queue.mailbox(ALICE).len(), queue.spool.unfinished()), (60, 940));
+    queue.delivery.stop().await;
+    assert_eq!(queue.mailbox(ALICE).len(), 60, "within the minute no other went");
+    let left: Vec<_> = queue.listed().iter().map(|entry| entry.id).collect();
+    drop(queue);
 
-    let house = House::start(folder.path(), &connectors);
-    support::house::eventually("sixty more are gone", || house.listed().len() == 880).await;
-    assert_eq!(house.mailbox(ALICE).len(), 120);
-    let still: Vec<_> = house.listed().iter().map(|entry| entry.id).collect();
+    let queue = TestQueue::start(folder.path(), &connectors);
+    support::test_queue::eventually("sixty more are gone", || queue.listed().len() == 880).await;
+    assert_eq!(queue.mailbox(ALICE).len(), 120);
+    let still: Vec<_> = queue.listed().iter().map(|entry| entry.id).collect();
     assert_eq!(still, left[60..], "the oldest went, and none was dropped");
-    assert!(house.dead_letters().is_empty());
+    assert!(queue.dead_letters().is_empty());
 }
 
 /// A DNS server that says of every name that it does not exist.
@@ -354,15 +356,15 @@ async fn a_report_that_may_or_can_go_nowhere_is_a_count_and_no_dead_letter() {
         ("x@localhost", "private-address"),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let (house, primary, connectors) = paced(&folder, 60).await;
+        let (queue, primary, connectors) = paced(&folder, 60).await;
         let mx = "[[send_connector]]\nname = \"mx\"\ndelivery = \"queue\"\nmx = true";
         let dns = nowhere().await;
-        house.reconfigure(&format!("[reports]\ndeliver_to = \"mx\"\n{connectors}\n{mx}\ndns_servers = [\"{dns}\"]\n"));
+        queue.reconfigure(&format!("[reports]\ndeliver_to = \"mx\"\n{connectors}\n{mx}\ndns_servers = [\"{dns}\"]\n"));
         primary.say("bob@contoso.com", &["550 5.2.1 disabled"]);
-        house.queue_from(Mail { from, ..Mail::to("bob@contoso.com", "primary") }, client("")).await;
-        let counted = || house.metrics.reports_not_sent.with_label_values(&[reason]).get();
-        support::house::eventually("it is counted", || counted() == 1).await;
-        house.empty().await;
-        assert_eq!((counted(), house.dead_letters().len()), (1, 0), "{from}");
+        queue.enqueue_from(Mail { from, ..Mail::to("bob@contoso.com", "primary") }, client("")).await;
+        let counted = || queue.metrics.reports_not_sent.with_label_values(&[reason]).get();
+        support::test_queue::eventually("it is counted", || counted() == 1).await;
+        queue.empty().await;
+        assert_eq!((counted(), queue.dead_letters().len()), (1, 0), "{from}");
     }
 }

@@ -13,8 +13,8 @@ use fingerpost::smtp::reply::{Enhanced, Reply};
 use fingerpost::spool::Spool as _;
 use fingerpost::spool::entry::{RecipientState, Waiting};
 use fingerpost::time::UnixTime;
-use support::house::{Answering, House, Mail, To, connectors, eventually, parse};
 use support::recording_smtp_server::RecordingSmtpServer;
+use support::test_queue::{Answering, Mail, TestQueue, To, connectors, eventually, parse};
 use tempfile::TempDir;
 
 const BOB: &str = "bob@contoso.com";
@@ -38,7 +38,7 @@ fn accepted() -> Outcome {
 }
 
 struct Town {
-    house: House,
+    queue: TestQueue,
     primary: RecordingSmtpServer,
     secondary: RecordingSmtpServer,
     folder: TempDir,
@@ -49,21 +49,21 @@ impl Town {
         let (primary, secondary) =
             (RecordingSmtpServer::start(&["PIPELINING"]).await, RecordingSmtpServer::start(&["PIPELINING"]).await);
         let folder = tempfile::tempdir().expect("a folder");
-        let house = House::start(folder.path(), &connectors(primary.address, secondary.address, RETRY));
-        house.people.add(BOB, None);
-        Self { house, primary, secondary, folder }
+        let queue = TestQueue::start(folder.path(), &connectors(primary.address, secondary.address, RETRY));
+        queue.directory.add(BOB, None);
+        Self { queue, primary, secondary, folder }
     }
 
     /// Mail to Bob, which his next hop was sent. Would the queue look at it, it would be tried at once.
     async fn sent_to_bob(&self) -> (QueueId, Answering) {
-        let (id, [answering]) = self.house.queue_under_way(Mail::to(BOB, "primary"), ([0], 0)).await;
+        let (id, [answering]) = self.queue.enqueue_under_way(Mail::to(BOB, "primary"), ([0], 0)).await;
         (id, answering)
     }
 
     /// Mail to somebody else comes and has gone; so the queue has looked at what it has.
     async fn others_go_on(&self) {
         let before = self.primary.accepted().len();
-        self.house.queue(Mail::to(CAROL, "primary")).await;
+        self.queue.enqueue(Mail::to(CAROL, "primary")).await;
         eventually("Carol has her mail", || self.primary.accepted().len() > before).await;
     }
 
@@ -75,21 +75,21 @@ impl Town {
     }
 
     fn reports(&self) -> Vec<String> {
-        self.house.mailbox(ALICE)
+        self.queue.mailbox(ALICE)
     }
 
     fn counted(&self, result: &str) -> u64 {
-        self.house.metrics.deliveries.with_label_values(&["primary", result]).get()
+        self.queue.metrics.deliveries.with_label_values(&["primary", result]).get()
     }
 
     /// As it is after another start.
     async fn restart(self) -> Self {
-        self.house.delivery.stop().await;
-        let Self { house, primary, secondary, folder } = self;
-        drop(house);
-        let house = House::start(folder.path(), &connectors(primary.address, secondary.address, RETRY));
-        house.people.add(BOB, None);
-        Self { house, primary, secondary, folder }
+        self.queue.delivery.stop().await;
+        let Self { queue, primary, secondary, folder } = self;
+        drop(queue);
+        let queue = TestQueue::start(folder.path(), &connectors(primary.address, secondary.address, RETRY));
+        queue.directory.add(BOB, None);
+        Self { queue, primary, secondary, folder }
     }
 }
 
@@ -98,15 +98,15 @@ async fn what_was_accepted_is_over() {
     for notify in [None, Some(Notify::On { success: true, failure: false, delay: false })] {
         let town = Town::start().await;
         let to = vec![To(BOB, "primary", notify)];
-        let (_, [answering]) = town.house.queue_under_way(Mail { to, ..Mail::to("", "") }, ([0], 0)).await;
+        let (_, [answering]) = town.queue.enqueue_under_way(Mail { to, ..Mail::to("", "") }, ([0], 0)).await;
         town.others_go_on().await;
         answering.send(vec![(0, Outcome { success: Some(Action::Relayed), ..accepted() })]).expect("it is waited for");
-        town.house.empty().await;
+        town.queue.empty().await;
         assert_eq!(town.given(), (0, 0), "the queue sent it nowhere");
         assert_eq!(town.reports().len(), usize::from(notify.is_some()), "who asked hears of it");
         assert_eq!((town.counted("delivered"), town.counted("deferred")), (2, 0), "Carol's and Bob's");
         assert!(
-            town.house.recently_good.lock().unwrap().is_good(&parse(BOB), town.house.spool.queue_time()),
+            town.queue.recently_good.lock().unwrap().is_good(&parse(BOB), town.queue.spool.queue_time()),
             "it is remembered"
         );
     }
@@ -128,23 +128,23 @@ async fn what_was_not_taken_now_waits_as_after_any_attempt() {
         let (id, answering) = town.sent_to_bob().await;
         let began = UnixTime::now();
         answering.send(vec![(0, outcome.clone())]).expect("it is waited for");
-        eventually("it waits", || town.counted("deferred") == 1 && waits(&town.house, id, began.0 + FIRST)).await;
-        let Some(RecipientState::Waiting(Waiting { attempts, last_error, .. })) = town.house.first(id) else {
+        eventually("it waits", || town.counted("deferred") == 1 && waits(&town.queue, id, began.0 + FIRST)).await;
+        let Some(RecipientState::Waiting(Waiting { attempts, last_error, .. })) = town.queue.first(id) else {
             panic!("it waits")
         };
         assert_eq!(attempts, 1, "the one that is over now: {outcome:?}");
         assert!(last_error.contains(words), "{last_error}");
         town.others_go_on().await;
         assert_eq!((town.given(), town.reports().len()), ((0, 0), 0));
-        assert_eq!(town.house.delivery.retry_all(None), 1);
-        town.house.empty().await;
+        assert_eq!(town.queue.delivery.retry_all(None), 1);
+        town.queue.empty().await;
         assert_eq!(town.given(), (1, 0), "then the queue goes on");
     }
 }
 
 /// Whether a message's first recipient waits until then at least.
-fn waits(house: &House, id: QueueId, until: u64) -> bool {
-    matches!(house.first(id), Some(RecipientState::Waiting(Waiting { next_attempt, .. })) if next_attempt.0 >= until)
+fn waits(queue: &TestQueue, id: QueueId, until: u64) -> bool {
+    matches!(queue.first(id), Some(RecipientState::Waiting(Waiting { next_attempt, .. })) if next_attempt.0 >= until)
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn what_was_refused_is_reported() {
     let town = Town::start().await;
     let (_, answering) = town.sent_to_bob().await;
     answering.send(vec![(0, said(Class::Refused, NO))]).expect("it is waited for");
-    town.house.empty().await;
+    town.queue.empty().await;
     let [report] = <[String; 1]>::try_from(town.reports()).expect("one report");
     assert!(
         report.contains("Final-Recipient: rfc822; bob@contoso.com\r\nAction: failed\r\nStatus: 5.6.0\r\n"),
@@ -170,24 +170,24 @@ async fn an_unknown_recipient_is_doubted_or_followed_or_believed() {
     let (id, answering) = doubted.sent_to_bob().await;
     answering.send(unknown()).expect("it is waited for");
     eventually("it is doubted", || doubted.counted("deferred") == 1).await;
-    let shown = doubted.house.tried(id, 1).await;
+    let shown = doubted.queue.tried(id, 1).await;
     assert!(shown.contains("451 4.3.0") && shown.contains("550 5.1.1 no such user"), "{shown}");
     assert_eq!((doubted.given(), doubted.reports().len()), ((0, 0), 0));
 
     let moved = Town::start().await;
     let (_, answering) = moved.sent_to_bob().await;
-    moved.house.people.live_says(&[false]);
+    moved.queue.directory.live_says(&[false]);
     answering.send(unknown()).expect("it is waited for");
-    moved.house.empty().await;
+    moved.queue.empty().await;
     assert_eq!((moved.given(), moved.reports().len()), ((0, 1), 0), "the other side has him");
 
     let gone = Town::start().await;
     let shared = connectors(gone.primary.address, gone.secondary.address, RETRY);
     let authoritative = format!("[[accepted_domain]]\ndomain = \"x.y\"\ndeliver_to = \"primary\"\n{shared}");
-    gone.house.reconfigure(&authoritative);
-    let (_, [answering]) = gone.house.queue_under_way(Mail::to("nobody@x.y", "primary"), ([0], 0)).await;
+    gone.queue.reconfigure(&authoritative);
+    let (_, [answering]) = gone.queue.enqueue_under_way(Mail::to("nobody@x.y", "primary"), ([0], 0)).await;
     answering.send(unknown()).expect("it is waited for");
-    gone.house.empty().await;
+    gone.queue.empty().await;
     assert_eq!((gone.given(), gone.reports().len()), ((0, 0), 1));
 }
 
@@ -196,20 +196,20 @@ async fn each_branch_is_settled_when_it_is_known_and_what_nobody_names_is_in_dou
     let town = Town::start().await;
     let to = [BOB, CAROL, "dave@contoso.com"].map(|address| To(address, "primary", None)).into();
     let mail = Mail { to, ..Mail::to("", "") };
-    let (id, [bob, carol]) = town.house.queue_under_way(mail, ([0, 1], 0)).await;
+    let (id, [bob, carol]) = town.queue.enqueue_under_way(mail, ([0, 1], 0)).await;
     eventually("Dave has his", || town.primary.accepted().len() == 1).await;
     assert_eq!(town.primary.accepted()[0].rcpt.len(), 1, "the others' next hops have it already");
     // What a sender says of whom it has not is not heard.
     carol.send(vec![(0, said(Class::Refused, NO)), (1, accepted())]).expect("it is waited for");
     let is_over = |at: usize| {
-        let shown = town.house.delivery.show(id).unwrap();
+        let shown = town.queue.delivery.show(id).unwrap();
         shown.is_some_and(|entry| matches!(entry.recipients[at].state, RecipientState::Done(_)))
     };
     eventually("Carol's is over", || is_over(1)).await;
     assert!(!is_over(0) && town.counted("failed") == 0);
     bob.send(vec![(1, said(Class::Refused, NO))]).expect("it is waited for");
     eventually("Bob's is settled", || town.counted("deferred") == 1).await;
-    let shown = town.house.tried(id, 1).await;
+    let shown = town.queue.tried(id, 1).await;
     assert!(shown.contains("outcome unknown"), "{shown}");
     assert!(town.reports().is_empty());
 }
@@ -221,38 +221,38 @@ async fn what_nobody_hears_of_any_more_is_in_doubt() {
     town.others_go_on().await;
     drop(answering);
     eventually("it is settled", || town.counted("deferred") == 1).await;
-    let shown = town.house.tried(id, 1).await;
+    let shown = town.queue.tried(id, 1).await;
     assert!(
         shown.starts_with("451 4.4.2 primary: outcome unknown: it may have arrived, and may arrive twice"),
         "{shown}"
     );
-    assert!(waits(&town.house, id, UnixTime::now().0 + FIRST - 30));
+    assert!(waits(&town.queue, id, UnixTime::now().0 + FIRST - 30));
     town.others_go_on().await;
     assert_eq!((town.given(), town.reports().len()), ((0, 0), 0));
     let town = town.restart().await;
-    assert!(waits(&town.house, id, UnixTime::now().0 + FIRST - 60), "durably");
+    assert!(waits(&town.queue, id, UnixTime::now().0 + FIRST - 60), "durably");
 }
 
 #[tokio::test]
 async fn nothing_makes_a_second_attempt_of_what_is_under_way() {
     let town = Town::start().await;
-    let (id, [answering]) = town.house.queue_under_way(Mail::to(BOB, "secondary"), ([0], 0)).await;
-    assert_eq!(town.house.delivery.retry_all(None), 0);
-    assert!(!town.house.delivery.retry(id));
+    let (id, [answering]) = town.queue.enqueue_under_way(Mail::to(BOB, "secondary"), ([0], 0)).await;
+    assert_eq!(town.queue.delivery.retry_all(None), 0);
+    assert!(!town.queue.delivery.retry(id));
     town.others_go_on().await;
-    town.house.delivery.configuration_changed();
+    town.queue.delivery.configuration_changed();
     town.others_go_on().await;
     // Its connector goes, and comes back.
     let here = connectors(town.primary.address, town.secondary.address, RETRY);
-    town.house.reconfigure(&here.replace("\"secondary\"\norg", "\"another\"\norg"));
+    town.queue.reconfigure(&here.replace("\"secondary\"\norg", "\"another\"\norg"));
     town.others_go_on().await;
-    town.house.reconfigure(&here);
-    assert_eq!(town.house.delivery.retry_all(None), 0);
+    town.queue.reconfigure(&here);
+    assert_eq!(town.queue.delivery.retry_all(None), 0);
     town.others_go_on().await;
-    let Some(RecipientState::Waiting(Waiting { last_error, .. })) = town.house.first(id) else { panic!("it waits") };
+    let Some(RecipientState::Waiting(Waiting { last_error, .. })) = town.queue.first(id) else { panic!("it waits") };
     assert_eq!(last_error, "not answered yet");
     answering.send(vec![(0, accepted())]).expect("it is waited for");
-    town.house.empty().await;
+    town.queue.empty().await;
     assert_eq!((town.given(), town.reports().len()), ((0, 0), 0));
 }
 
@@ -267,16 +267,16 @@ async fn what_an_operator_dropped_meanwhile_is_over_with_the_answer() {
     ] {
         let town = Town::start().await;
         let (id, answering) = town.sent_to_bob().await;
-        assert_eq!(town.house.delivery.drop_message(id).await, Ok(true));
-        assert!(town.house.delivery.show(id).unwrap().is_some(), "it is under way");
+        assert_eq!(town.queue.delivery.drop_message(id).await, Ok(true));
+        assert!(town.queue.delivery.show(id).unwrap().is_some(), "it is under way");
         match outcome {
             Some(outcome) => answering.send(vec![(0, outcome)]).expect("it is waited for"),
             None => drop(answering),
         }
-        town.house.empty().await;
+        town.queue.empty().await;
         assert_eq!(town.counted("delivered"), delivered, "what a next hop has is not called dropped");
         let town = town.restart().await;
-        assert!(town.house.listed().is_empty());
+        assert!(town.queue.listed().is_empty());
         assert_eq!((town.given(), town.reports().len()), ((0, 0), 0));
     }
 }
@@ -285,13 +285,13 @@ async fn what_an_operator_dropped_meanwhile_is_over_with_the_answer() {
 async fn an_outcome_is_written_until_it_is_durable() {
     let town = Town::start().await;
     let (id, answering) = town.sent_to_bob().await;
-    town.house.spool.full.store(true, Ordering::SeqCst);
+    town.queue.spool.full.store(true, Ordering::SeqCst);
     answering.send(vec![(0, said(Class::Refused, NO))]).expect("it is waited for");
-    eventually("it cannot be kept", || town.house.spool.failures.load(Ordering::SeqCst) >= 2).await;
-    assert!(town.house.delivery.show(id).unwrap().is_some() && town.reports().is_empty());
-    assert_eq!(town.house.delivery.retry_all(None), 0);
-    town.house.spool.full.store(false, Ordering::SeqCst);
-    town.house.empty().await;
+    eventually("it cannot be kept", || town.queue.spool.failures.load(Ordering::SeqCst) >= 2).await;
+    assert!(town.queue.delivery.show(id).unwrap().is_some() && town.reports().is_empty());
+    assert_eq!(town.queue.delivery.retry_all(None), 0);
+    town.queue.spool.full.store(false, Ordering::SeqCst);
+    town.queue.empty().await;
     assert_eq!((town.given(), town.reports().len()), ((0, 0), 1));
 }
 
@@ -299,21 +299,21 @@ async fn an_outcome_is_written_until_it_is_durable() {
 async fn a_stop_waits_for_the_answer_also_of_what_is_handed_over_as_sessions_end() {
     let town = Town::start().await;
     let (_, early) = town.sent_to_bob().await;
-    town.house.delivery.begin_no_more();
+    town.queue.delivery.begin_no_more();
     let (_, late) = town.sent_to_bob().await;
-    let due = town.house.queue(Mail::to(BOB, "primary")).await;
-    let delivery = town.house.delivery.clone();
+    let due = town.queue.enqueue(Mail::to(BOB, "primary")).await;
+    let delivery = town.queue.delivery.clone();
     let mut stopping = tokio::spawn(async move { delivery.stop().await });
     for answering in [early, late] {
         tokio::time::timeout(Duration::from_millis(20), &mut stopping).await.expect_err("it waits");
         answering.send(vec![(0, accepted())]).expect("it is waited for");
     }
     stopping.await.expect("it ends");
-    assert_eq!((town.given(), town.house.spool.unfinished()), ((0, 0), 1));
+    assert_eq!((town.given(), town.queue.spool.unfinished()), ((0, 0), 1));
     let town = town.restart().await;
-    town.house.empty().await;
+    town.queue.empty().await;
     assert_eq!(town.given(), (1, 0), "only what was never tried");
-    assert!(town.house.delivery.show(due).unwrap().is_none());
+    assert!(town.queue.delivery.show(due).unwrap().is_none());
 }
 
 #[tokio::test]
@@ -321,13 +321,13 @@ async fn a_stop_takes_what_was_handed_over_just_before() {
     // Which of the two the queue sees first is chance.
     for _ in 0..8 {
         let town = Town::start().await;
-        let (_, [answering]) = town.house.hand_over(Mail::to(BOB, "primary"), ([0], 0)).await;
+        let (_, [answering]) = town.queue.hand_over(Mail::to(BOB, "primary"), ([0], 0)).await;
         // It is polled at once, before the queue can look into its channel.
-        let mut stopping = std::pin::pin!(town.house.delivery.stop());
+        let mut stopping = std::pin::pin!(town.queue.delivery.stop());
         tokio::time::timeout(Duration::from_millis(20), &mut stopping).await.expect_err("it waits");
         answering.send(vec![(0, accepted())]).expect("it is waited for");
         stopping.await;
-        assert_eq!(town.house.spool.unfinished(), 0);
+        assert_eq!(town.queue.spool.unfinished(), 0);
     }
 }
 
@@ -343,16 +343,16 @@ fn crash(before: &Before) -> (TempDir, QueueId) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let (town, id, answering) = runtime.block_on(async {
         let town = Town::start().await;
-        let (id, [answering]) = town.house.queue_under_way(Mail::to(BOB, "primary"), ([0], 2000)).await;
+        let (id, [answering]) = town.queue.enqueue_under_way(Mail::to(BOB, "primary"), ([0], 2000)).await;
         if *before == Before::Drop {
-            assert_eq!(town.house.delivery.drop_message(id).await, Ok(true));
+            assert_eq!(town.queue.delivery.drop_message(id).await, Ok(true));
         }
         (town, id, answering)
     });
     drop(runtime);
-    let Town { house, folder, .. } = town;
-    assert_eq!(Arc::strong_count(&house.spool), 1 + 2, "only the house, its queue and its memory have the spool");
-    drop((house, answering));
+    let Town { queue, folder, .. } = town;
+    assert_eq!(Arc::strong_count(&queue.spool), 1 + 2, "only the test, its queue and its memory have the spool");
+    drop((queue, answering));
     (folder, id)
 }
 
@@ -361,14 +361,14 @@ fn after_a_restart_it_waits_for_its_time_and_is_tried_as_any_other() {
     let (folder, id) = crash(&Before::Nothing);
     tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
         let hop = RecordingSmtpServer::start(&["PIPELINING"]).await;
-        let house = House::start(folder.path(), &connectors(hop.address, hop.address, RETRY));
-        house.people.add(BOB, None);
-        assert!(waits(&house, id, UnixTime::now().0 + 1900), "{:?}", house.first(id));
-        assert!(matches!(house.first(id), Some(RecipientState::Waiting(Waiting { attempts: 1, .. }))));
-        house.queue(Mail::to(CAROL, "primary")).await;
+        let queue = TestQueue::start(folder.path(), &connectors(hop.address, hop.address, RETRY));
+        queue.directory.add(BOB, None);
+        assert!(waits(&queue, id, UnixTime::now().0 + 1900), "{:?}", queue.first(id));
+        assert!(matches!(queue.first(id), Some(RecipientState::Waiting(Waiting { attempts: 1, .. }))));
+        queue.enqueue(Mail::to(CAROL, "primary")).await;
         eventually("Carol has her mail", || hop.accepted().len() == 1).await;
-        assert_eq!(house.delivery.retry_all(None), 1);
-        house.empty().await;
+        assert_eq!(queue.delivery.retry_all(None), 1);
+        queue.empty().await;
         assert_eq!(hop.accepted().len(), 2, "twice at worst, never not at all");
     });
 }
@@ -378,8 +378,8 @@ fn after_a_restart_what_was_dropped_is_gone() {
     let (folder, _) = crash(&Before::Drop);
     tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
         let hop = RecordingSmtpServer::start(&["PIPELINING"]).await;
-        let house = House::start(folder.path(), &connectors(hop.address, hop.address, RETRY));
-        house.empty().await;
+        let queue = TestQueue::start(folder.path(), &connectors(hop.address, hop.address, RETRY));
+        queue.empty().await;
         assert!(hop.accepted().is_empty());
     });
 }

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use support::house::{House, Mail, connectors, eventually};
 use support::recording_smtp_server::RecordingSmtpServer;
+use support::test_queue::{Mail, TestQueue, connectors, eventually};
 
 const BOB: &str = "bob@contoso.com";
 
@@ -11,18 +11,18 @@ const BOB: &str = "bob@contoso.com";
 async fn an_outcome_is_written_until_it_is_durable_and_nothing_is_sent_twice_meanwhile() {
     let hop = RecordingSmtpServer::start(&["PIPELINING"]).await;
     let folder = tempfile::tempdir().unwrap();
-    let house = House::start(folder.path(), &connectors(hop.address, hop.address, ""));
-    house.people.add(BOB, None);
+    let queue = TestQueue::start(folder.path(), &connectors(hop.address, hop.address, ""));
+    queue.directory.add(BOB, None);
     hop.shut();
-    let id = house.queue(Mail::to(BOB, "primary")).await;
+    let id = queue.enqueue(Mail::to(BOB, "primary")).await;
     eventually("it is under way", || hop.at_the_dot() == 1).await;
-    house.spool.full.store(true, Ordering::SeqCst);
+    queue.spool.full.store(true, Ordering::SeqCst);
     hop.open();
-    eventually("the outcome cannot be kept", || house.spool.failures.load(Ordering::SeqCst) >= 2).await;
-    assert!(house.delivery.show(id).unwrap().is_some());
-    house.delivery.retry_all(None);
-    house.spool.full.store(false, Ordering::SeqCst);
-    house.empty().await;
+    eventually("the outcome cannot be kept", || queue.spool.failures.load(Ordering::SeqCst) >= 2).await;
+    assert!(queue.delivery.show(id).unwrap().is_some());
+    queue.delivery.retry_all(None);
+    queue.spool.full.store(false, Ordering::SeqCst);
+    queue.empty().await;
     assert_eq!(hop.accepted().len(), 1);
 }
 
@@ -30,23 +30,23 @@ async fn an_outcome_is_written_until_it_is_durable_and_nothing_is_sent_twice_mea
 async fn a_failure_and_its_report_are_durable_together_or_not_at_all() {
     let hop = RecordingSmtpServer::start(&["PIPELINING"]).await;
     let folder = tempfile::tempdir().unwrap();
-    let house = House::start(folder.path(), &connectors(hop.address, hop.address, ""));
-    house.people.add(BOB, None);
+    let queue = TestQueue::start(folder.path(), &connectors(hop.address, hop.address, ""));
+    queue.directory.add(BOB, None);
     hop.shut();
     hop.say(".", &["554 5.6.0 no", "554 5.6.0 no"]);
-    house.queue(Mail::to(BOB, "primary")).await;
+    queue.enqueue(Mail::to(BOB, "primary")).await;
     eventually("it is under way", || hop.at_the_dot() == 1).await;
-    house.spool.full.store(true, Ordering::SeqCst);
+    queue.spool.full.store(true, Ordering::SeqCst);
     hop.open();
-    eventually("the outcome cannot be kept", || house.spool.failures.load(Ordering::SeqCst) >= 1).await;
-    house.delivery.stop().await;
-    assert!(house.mailbox("alice@example.net").is_empty());
-    drop(house);
+    eventually("the outcome cannot be kept", || queue.spool.failures.load(Ordering::SeqCst) >= 1).await;
+    queue.delivery.stop().await;
+    assert!(queue.mailbox("alice@example.net").is_empty());
+    drop(queue);
 
-    let house = House::start(folder.path(), &connectors(hop.address, hop.address, ""));
-    house.people.add(BOB, None);
-    house.empty().await;
-    assert_eq!(house.mailbox("alice@example.net").len(), 1, "one report, though it failed twice");
+    let queue = TestQueue::start(folder.path(), &connectors(hop.address, hop.address, ""));
+    queue.directory.add(BOB, None);
+    queue.empty().await;
+    assert_eq!(queue.mailbox("alice@example.net").len(), 1, "one report, though it failed twice");
     assert!(hop.accepted().is_empty());
 }
 
@@ -54,22 +54,22 @@ async fn a_failure_and_its_report_are_durable_together_or_not_at_all() {
 async fn a_drop_holds_though_the_end_of_the_attempt_under_way_was_never_written() {
     let hop = RecordingSmtpServer::start(&["PIPELINING"]).await;
     let folder = tempfile::tempdir().unwrap();
-    let house = House::start(folder.path(), &connectors(hop.address, hop.address, ""));
-    house.people.add(BOB, None);
+    let queue = TestQueue::start(folder.path(), &connectors(hop.address, hop.address, ""));
+    queue.directory.add(BOB, None);
     hop.shut();
     hop.say(".", &["451 4.3.0 later"]);
-    let id = house.queue(Mail::to(BOB, "primary")).await;
+    let id = queue.enqueue(Mail::to(BOB, "primary")).await;
     eventually("it is under way", || hop.at_the_dot() == 1).await;
-    assert_eq!(house.delivery.drop_message(id).await, Ok(true));
-    house.spool.full.store(true, Ordering::SeqCst);
+    assert_eq!(queue.delivery.drop_message(id).await, Ok(true));
+    queue.spool.full.store(true, Ordering::SeqCst);
     hop.open();
-    eventually("the outcome cannot be kept", || house.spool.failures.load(Ordering::SeqCst) >= 1).await;
-    house.delivery.stop().await;
-    drop(house);
+    eventually("the outcome cannot be kept", || queue.spool.failures.load(Ordering::SeqCst) >= 1).await;
+    queue.delivery.stop().await;
+    drop(queue);
 
-    let house = House::start(folder.path(), &connectors(hop.address, hop.address, ""));
-    house.people.add(BOB, None);
-    house.empty().await;
+    let queue = TestQueue::start(folder.path(), &connectors(hop.address, hop.address, ""));
+    queue.directory.add(BOB, None);
+    queue.empty().await;
     assert!(hop.accepted().is_empty(), "an operator dropped it");
 }
 
@@ -77,22 +77,22 @@ async fn a_drop_holds_though_the_end_of_the_attempt_under_way_was_never_written(
 async fn an_end_between_delivery_and_record_costs_a_duplicate_and_no_mail() {
     let hop = RecordingSmtpServer::start(&["PIPELINING"]).await;
     let folder = tempfile::tempdir().unwrap();
-    let house = House::start(folder.path(), &connectors(hop.address, hop.address, ""));
-    house.people.add(BOB, None);
+    let queue = TestQueue::start(folder.path(), &connectors(hop.address, hop.address, ""));
+    queue.directory.add(BOB, None);
     hop.shut();
-    house.queue(Mail::to(BOB, "primary")).await;
-    house.queue(Mail::to("erin@example.net", "senders")).await;
-    eventually("the mailbox has its copy", || house.mailbox("erin@example.net").len() == 1).await;
+    queue.enqueue(Mail::to(BOB, "primary")).await;
+    queue.enqueue(Mail::to("erin@example.net", "senders")).await;
+    eventually("the mailbox has its copy", || queue.mailbox("erin@example.net").len() == 1).await;
     eventually("it is under way", || hop.at_the_dot() == 1).await;
-    house.spool.full.store(true, Ordering::SeqCst);
+    queue.spool.full.store(true, Ordering::SeqCst);
     hop.open();
-    eventually("the outcome cannot be kept", || house.spool.failures.load(Ordering::SeqCst) >= 1).await;
-    house.delivery.stop().await;
-    drop(house);
+    eventually("the outcome cannot be kept", || queue.spool.failures.load(Ordering::SeqCst) >= 1).await;
+    queue.delivery.stop().await;
+    drop(queue);
 
-    let house = House::start(folder.path(), &connectors(hop.address, hop.address, ""));
-    house.people.add(BOB, None);
-    house.empty().await;
+    let queue = TestQueue::start(folder.path(), &connectors(hop.address, hop.address, ""));
+    queue.directory.add(BOB, None);
+    queue.empty().await;
     assert_eq!(hop.accepted().len(), 2, "twice, never not at all");
-    assert_eq!(house.mailbox("erin@example.net").len(), 1, "a Maildir takes the same file again");
+    assert_eq!(queue.mailbox("erin@example.net").len(), 1, "a Maildir takes the same file again");
 }

@@ -15,9 +15,8 @@ use std::time::{Duration, Instant};
 
 pub mod certificates;
 pub mod daemon;
-pub mod doubles;
 pub mod dovecot;
-pub mod house;
+pub mod faulty_spool;
 pub mod journey;
 pub mod letter;
 pub mod mail;
@@ -33,8 +32,10 @@ pub mod sessions;
 pub mod sink;
 pub mod slapd;
 pub mod tables;
+pub mod test_directory;
 pub mod test_network;
 pub mod test_node;
+pub mod test_queue;
 pub mod world;
 
 /// A port of `ip` that nobody listens on now, and that no other call of this process is given. It lies below the range

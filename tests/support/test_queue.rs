@@ -32,13 +32,14 @@ use fingerpost::trace::Trace;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use crate::doubles::{Faulty, People};
+use crate::faulty_spool::FaultySpool;
+use crate::test_directory::TestDirectory;
 
 /// The key that signs.
 pub const KEY: [u8; 32] = [7; 32];
 
 /// Everything that a queue needs, and the queue.
-pub struct House {
+pub struct TestQueue {
     /// Below it is everything on disk.
     pub folder: PathBuf,
     /// The queue.
@@ -46,9 +47,9 @@ pub struct House {
     /// The configuration in force.
     pub current: Arc<ArcSwap<InForce>>,
     /// The directory.
-    pub people: Arc<People>,
+    pub directory: Arc<TestDirectory>,
     /// The spool.
-    pub spool: Arc<Faulty>,
+    pub spool: Arc<FaultySpool>,
     /// The counters.
     pub metrics: Metrics,
     /// What next hops accepted.
@@ -85,21 +86,21 @@ impl<'a> Mail<'a> {
     }
 }
 
-/// What is in the message that `House::queue` makes.
+/// What is in the message that `TestQueue::enqueue` makes.
 pub const CONTENT: &str = "Received: from client\r\nMessage-ID: <1@example.net>\r\nDate: Sat, 21 Nov 2026 04:39:00 +0000\r\n\
                            From: alice@example.net\r\nSubject: hello\r\n\r\n.dot\r\nbody\r\n";
 
-impl House {
+impl TestQueue {
     /// Opens the spool below `folder` and starts a queue with these send connectors.
     pub fn start(folder: &Path, connectors: &str) -> Self {
         std::fs::create_dir_all(folder.join("state")).unwrap();
         let metrics = Metrics::new();
-        let spool = Arc::new(Faulty::open_store(&folder.join("state/spool"), metrics.clone()));
-        let people = Arc::new(People::default());
-        let current = Arc::new(ArcSwap::from(in_force(folder, connectors, &people)));
+        let spool = Arc::new(FaultySpool::open_store(&folder.join("state/spool"), metrics.clone()));
+        let directory = Arc::new(TestDirectory::default());
+        let current = Arc::new(ArcSwap::from(in_force(folder, connectors, &directory)));
         let memory = Arc::new(Mutex::new(RelayMemory::default()));
         let recently_good = Arc::new(Mutex::new(RecentlyGood::new([1; 16])));
-        let (accepted, queue) = unbounded_channel();
+        let (accepted, handovers) = unbounded_channel();
         let parts = Parts {
             current: current.clone(),
             spool: spool.clone(),
@@ -108,18 +109,28 @@ impl House {
             metrics: metrics.clone(),
             trace: Trace::default(),
         };
-        let delivery = Delivery::start(parts, queue);
-        Self { folder: folder.to_owned(), delivery, current, people, spool, metrics, memory, recently_good, accepted }
+        let delivery = Delivery::start(parts, handovers);
+        Self {
+            folder: folder.to_owned(),
+            delivery,
+            current,
+            directory,
+            spool,
+            metrics,
+            memory,
+            recently_good,
+            accepted,
+        }
     }
 
     /// Puts another configuration in force.
     pub fn reconfigure(&self, connectors: &str) {
-        self.current.store(in_force(&self.folder, connectors, &self.people));
+        self.current.store(in_force(&self.folder, connectors, &self.directory));
         self.delivery.configuration_changed();
     }
 
     /// Queues a message as a session does: committed, then sent to the queue.
-    pub async fn queue(&self, mail: Mail<'_>) -> QueueId {
+    pub async fn enqueue(&self, mail: Mail<'_>) -> QueueId {
         let (draft, entry) = self.make(mail);
         let id = entry.id;
         self.spool.commit(Record { accepted: vec![(draft, entry.clone())], changes: Vec::new() }).await.unwrap();
@@ -128,7 +139,7 @@ impl House {
     }
 
     /// The same for a message from there.
-    pub async fn queue_from(&self, mail: Mail<'_>, origin: Origin) -> QueueId {
+    pub async fn enqueue_from(&self, mail: Mail<'_>, origin: Origin) -> QueueId {
         let (draft, entry) = self.make(mail);
         let (id, entry) = (entry.id, Entry { origin, ..entry });
         self.spool.commit(Record { accepted: vec![(draft, entry.clone())], changes: Vec::new() }).await.unwrap();
@@ -168,7 +179,7 @@ impl House {
     }
 
     /// The same, and the queue has it.
-    pub async fn queue_under_way<const N: usize>(
+    pub async fn enqueue_under_way<const N: usize>(
         &self,
         mail: Mail<'_>,
         under_way: ([usize; N], u64),
@@ -345,9 +356,9 @@ address_spaces = [{{ domain = "example.net" }}]
     )
 }
 
-fn in_force(folder: &Path, connectors: &str, people: &Arc<People>) -> Arc<InForce> {
+fn in_force(folder: &Path, connectors: &str, directory: &Arc<TestDirectory>) -> Arc<InForce> {
     let config = Arc::new(load(folder, connectors));
-    let named: [(Arc<str>, Arc<dyn Directory>); 1] = [("people".into(), people.clone())];
+    let named: [(Arc<str>, Arc<dyn Directory>); 1] = [("people".into(), directory.clone())];
     let resolver = Resolver::new(config.routing.clone(), Arc::new(Directories::new(named)));
     Arc::new(InForce { config, resolver, keys: Arc::new(LoopKeys::new(KEY, [])) })
 }
