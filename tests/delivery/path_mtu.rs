@@ -13,11 +13,11 @@ use std::time::Duration;
 use network::{Network, SERVER};
 use serde_json::Value;
 use socket2::SockRef;
-use support::pair::{accepted, message, token};
 use support::senders::Raw;
 use support::sink::Sink;
 use support::tables::{BASE_TABLES, PEOPLE, accepted_domain, send_connector};
 use support::test_node::TestNode;
+use support::two_systems::{accepted, message, token};
 use support::wait_until;
 
 const SOON: Duration = Duration::from_secs(20);

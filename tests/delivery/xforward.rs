@@ -7,12 +7,12 @@ use fingerpost::config::{ClientAddress, SmtpOut};
 use fingerpost::delivery::attempt::Outbound;
 use fingerpost::metrics::Metrics;
 use support::letter::{Letter, connector, in_words, smart_host, smtp_out};
-use support::pair::{accepted, message};
 use support::postfix::{Postfix, Setup};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::tables::{BASE_TABLES, PEOPLE, accepted_domain, send_connector};
 use support::test_node::TestNode;
+use support::two_systems::{accepted, message};
 use support::wait_until;
 
 const SOON: Duration = Duration::from_secs(20);

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use fingerpost::directory::HeldList;
 
-use support::pair::{Pair, message};
 use support::senders::{Letter, Raw};
+use support::two_systems::{TwoSystems, message};
 use support::wait_until;
 
 #[path = "accidents/happen.rs"]
@@ -38,7 +38,7 @@ type Count = BTreeMap<String, usize>;
 
 /// The directory's entries and the program, with both organisations.
 struct World {
-    pair: Pair,
+    systems: TwoSystems,
     /// What its directory is called.
     name: &'static str,
 }
@@ -69,10 +69,10 @@ const AWAY: &str = "secondary, by its target";
 impl World {
     /// The program with this directory, once it has read it.
     fn start(name: &'static str, directory: &str) -> Self {
-        let mut pair = Pair::prepare(directory);
-        pair.node.write("domains.d/domains.toml", DOMAINS);
-        pair.node.start();
-        let world = Self { pair, name };
+        let mut systems = TwoSystems::prepare(directory);
+        systems.node.write("domains.d/domains.toml", DOMAINS);
+        systems.node.start();
+        let world = Self { systems, name };
         world.wait_for_read();
         world
     }
@@ -84,14 +84,14 @@ impl World {
     /// What a command of `fingerpost directory` prints.
     fn command(&self, arguments: &[&str]) -> String {
         let arguments: Vec<&str> = ["directory"].iter().chain(arguments).copied().collect();
-        let output = self.pair.node.run(&arguments);
+        let output = self.systems.node.run(&arguments);
         String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
     }
 
     /// How many recipients are concerned by what is held, by the gauge.
     fn held(&self) -> usize {
         let series = format!("fingerpost_directory_changes_held{{directory=\"{}\"}}", self.name);
-        self.pair.node.metric(&series).unwrap() as usize
+        self.systems.node.metric(&series).unwrap() as usize
     }
 
     fn wait_for_held(&self, expected: usize) {
@@ -106,23 +106,23 @@ impl World {
     /// How many recipients there are of a kind.
     fn kind(&self, kind: &str) -> usize {
         let series = format!("fingerpost_directory_recipients{{directory=\"{}\",kind=\"{kind}\"}}", self.name);
-        self.pair.node.metric(&series).unwrap() as usize
+        self.systems.node.metric(&series).unwrap() as usize
     }
 
     /// How many entries lack what their like have.
     fn odd(&self) -> usize {
         let series = format!("fingerpost_directory_contradictions{{directory=\"{}\"}}", self.name);
-        self.pair.node.metric(&series).unwrap() as usize
+        self.systems.node.metric(&series).unwrap() as usize
     }
 
     /// Where mail for these goes, by what the program itself would do with it now.
     fn ways(&self, addresses: &[String]) -> Count {
-        lab::ways(&self.pair.node, addresses)
+        lab::ways(&self.systems.node, addresses)
     }
 
     /// What RCPT says to a stranger.
     fn replies(&self, addresses: &[String]) -> BTreeMap<u16, usize> {
-        lab::replies(self.pair.node.smtp, addresses)
+        lab::replies(self.systems.node.smtp, addresses)
     }
 
     /// All addresses of these go there, and RCPT takes them.
@@ -161,8 +161,8 @@ impl World {
     /// A file with one address of each.
     fn only(&self, numbers: impl IntoIterator<Item = usize>) -> String {
         let list: String = numbers.into_iter().map(|number| addresses_of(number)[1].clone() + "\n").collect();
-        self.pair.node.write("only.csv", &list);
-        self.pair.node.path("only.csv").to_str().unwrap().to_owned()
+        self.systems.node.write("only.csv", &list);
+        self.systems.node.path("only.csv").to_str().unwrap().to_owned()
     }
 
     /// Takes what is held of these.
@@ -173,7 +173,7 @@ impl World {
     /// Announces changes of so many: what puts right what was accepted counts like any other change.
     fn expect(&self, count: usize) {
         let expect = ["directory", "expect", self.name, "--count", &count.to_string(), "--for", "2h"];
-        assert!(self.pair.node.run(&expect).status.success());
+        assert!(self.systems.node.run(&expect).status.success());
     }
 
     /// Reads everything anew; a machine that has too much to do may need another try.
@@ -194,14 +194,14 @@ impl World {
     /// Has mail accepted for each of these.
     fn mail_for(&self, addresses: &[String]) {
         let arrived = || {
-            [&self.pair.primary, &self.pair.secondary]
+            [&self.systems.primary, &self.systems.secondary]
                 .iter()
                 .flat_map(|sink| sink.all())
                 .map(|it| it.to.len())
                 .sum::<usize>()
         };
         let before = arrived();
-        let mut raw = Raw::hello(self.pair.node.smtp);
+        let mut raw = Raw::hello(self.systems.node.smtp);
         for (number, some) in addresses.chunks(CROWD).enumerate() {
             let to: Vec<&str> = some.iter().map(String::as_str).collect();
             let bytes = message(&format!("{before}-{number}"), 100);
@@ -212,7 +212,7 @@ impl World {
             );
         }
         wait_until("all arrives", LATER, || arrived() == before + addresses.len());
-        let queue = || self.pair.node.run(&["queue", "list"]);
+        let queue = || self.systems.node.run(&["queue", "list"]);
         wait_until("nothing is queued", LATER, || String::from_utf8_lossy(&queue().stdout).contains("empty"));
     }
 }
@@ -226,7 +226,7 @@ struct Watch {
 impl Watch {
     fn mailboxes(world: &World) -> Self {
         let ends = Arc::<AtomicBool>::default();
-        let (metrics, until) = (world.pair.node.metrics, Arc::clone(&ends));
+        let (metrics, until) = (world.systems.node.metrics, Arc::clone(&ends));
         let series = format!("fingerpost_directory_recipients{{directory=\"{}\",kind=\"mailbox\"}} ", world.name);
         let watching = std::thread::spawn(move || {
             let mut least = usize::MAX;

@@ -153,7 +153,7 @@ in_both_modes!(a_wrong_base_in_a_new_configuration);
 fn a_wrong_base_in_a_new_configuration(mode: &str) {
     let slapd = openldap();
     let ground = on_slapd(mode, &slapd, &slapd.url());
-    let right = fs::read_to_string(ground.pair.node.path("fingerpost.toml")).unwrap();
+    let right = fs::read_to_string(ground.systems.node.path("fingerpost.toml")).unwrap();
     let base = format!("ou=people,{BASE}");
     for (name, wrong) in [("an empty base", EMPTY), ("no such base", "dc=contoso,dc=net")] {
         assert!(right.contains(&base));
@@ -203,7 +203,7 @@ fn results_other_than_success(mode: &str) {
         let fault = ground.suffers(name, left);
         proxy.set(Mode::Pass);
         ground.recovers(&fault);
-        let log = ground.pair.node.log();
+        let log = ground.systems.node.log();
         assert!(log.contains(&format!("answered {code} (")), "{name}: the log does not say why");
     }
     ground.adds_up();
@@ -222,7 +222,7 @@ fn a_bind_and_a_handshake_that_fail(mode: &str) {
     fs::write(&password, right).unwrap();
     ground.recovers(&fault);
 
-    let configured = fs::read_to_string(ground.pair.node.path("fingerpost.toml")).unwrap();
+    let configured = fs::read_to_string(ground.systems.node.path("fingerpost.toml")).unwrap();
     // Its certificate is for localhost.
     let by_number = slapd.tls_url().replace("localhost", "127.0.0.1");
     let ca = format!("tls = {{ ca = \"{}\" }}\nbase =", slapd.ca().display());
@@ -231,7 +231,7 @@ fn a_bind_and_a_handshake_that_fail(mode: &str) {
         ground.suffers("wrong name in the certificate", if mode == LOOKUP { Left::Nothing } else { Left::Snapshot });
     ground.load(&configured);
     ground.recovers(&fault);
-    let log = ground.pair.node.log();
+    let log = ground.systems.node.log();
     for cause in ["answered 49 (", "certificate"] {
         assert!(log.contains(cause), "the log does not say {cause}");
     }

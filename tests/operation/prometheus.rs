@@ -11,8 +11,8 @@ use std::time::Duration;
 use fingerpost::config::check::load_text;
 use fingerpost::metrics::Metrics;
 use serde_json::Value;
-use support::pair::{FILE_DIRECTORY, Pair, accepted, message};
 use support::senders::Raw;
+use support::two_systems::{FILE_DIRECTORY, TwoSystems, accepted, message};
 use support::{free_port, wait_for_port, wait_until};
 use tempfile::TempDir;
 
@@ -36,11 +36,11 @@ fn the_rules_are_valid_and_fire_on_what_they_are_for() {
 
 #[test]
 fn every_series_of_dashboard_and_rules_is_there_from_the_start() {
-    let mut pair = Pair::prepare(&format!("{FILE_DIRECTORY}{UNREACHABLE}"));
+    let mut systems = TwoSystems::prepare(&format!("{FILE_DIRECTORY}{UNREACHABLE}"));
     let apart = "[[accepted_domain]]\ndomain = \"apart.test\"\ntype = \"authoritative\"\ndeliver_to = \"primary\"\n";
-    pair.node.write("domains.d/apart.toml", apart);
-    pair.node.start();
-    let (_, exposed) = pair.node.get("/metrics").expect("it answers");
+    systems.node.write("domains.d/apart.toml", apart);
+    systems.node.start();
+    let (_, exposed) = systems.node.get("/metrics").expect("it answers");
     let names: BTreeSet<&str> = exposed.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
     let used = used_names();
     assert!(used.len() > 15, "only {} names found in dashboard and rules", used.len());
@@ -87,14 +87,15 @@ fn what_next_hops_take_is_compared_with_what_is_configured() {
 #[test]
 fn a_real_prometheus_scrapes_it_and_answers_every_query_of_the_dashboard() {
     let people = FILE_DIRECTORY.trim_end();
-    let mut pair = Pair::prepare(&format!("{people}\ndomains = [\"contoso.test\", \"fabrikam.test\"]\n{UNREACHABLE}"));
+    let mut systems =
+        TwoSystems::prepare(&format!("{people}\ndomains = [\"contoso.test\", \"fabrikam.test\"]\n{UNREACHABLE}"));
     let apart = "[[accepted_domain]]\ndomain = \"apart.test\"\ntype = \"authoritative\"\ndeliver_to = \"primary\"\n";
-    pair.node.write("domains.d/apart.toml", apart);
-    pair.node.start();
-    let prometheus = Prometheus::start(pair.node.metrics);
+    systems.node.write("domains.d/apart.toml", apart);
+    systems.node.start();
+    let prometheus = Prometheus::start(systems.node.metrics);
     let up = || prometheus.query("up{job=\"fingerpost\"}").iter().any(|value| *value > 0.5);
     wait_until("prometheus scrapes fingerpost", Duration::from_secs(30), up);
-    let mut raw = Raw::hello(pair.node.smtp);
+    let mut raw = Raw::hello(systems.node.smtp);
     for n in 0..20 {
         assert!(accepted(&mut raw, &format!("known{n}@contoso.test"), &message(&format!("prom-{n}"), 500)));
         assert!(accepted(&mut raw, &format!("other{n}@contoso.test"), &message(&format!("prom-b-{n}"), 500)));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use support::pair::{DOMAINS, FILE_DIRECTORY, Pair, accepted, message};
 use support::senders::Raw;
+use support::two_systems::{DOMAINS, FILE_DIRECTORY, TwoSystems, accepted, message};
 use support::wait_until;
 
 const FILE: &str = "domains.d/domains.toml";
@@ -14,13 +14,13 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_domain_changes_its_type_under_load_and_no_session_fails() {
-    let mut pair = Pair::prepare(FILE_DIRECTORY);
-    pair.node.start();
+    let mut systems = TwoSystems::prepare(FILE_DIRECTORY);
+    systems.node.start();
     let over = Arc::new(AtomicBool::new(false));
     let sent = Arc::new(AtomicUsize::new(0));
     let senders: Vec<_> = (0..4)
         .map(|sender| {
-            let (server, over, sent) = (pair.node.smtp, over.clone(), sent.clone());
+            let (server, over, sent) = (systems.node.smtp, over.clone(), sent.clone());
             std::thread::spawn(move || {
                 let mut raw = Raw::hello(server);
                 while !over.load(Ordering::SeqCst) {
@@ -36,13 +36,13 @@ fn a_domain_changes_its_type_under_load_and_no_session_fails() {
         .collect();
 
     // A transaction that begins before the change keeps the configuration that it began with.
-    let mut before = Raw::hello(pair.node.smtp);
+    let mut before = Raw::hello(systems.node.smtp);
     assert_eq!(before.say("MAIL FROM:<s@sender.test>").0, 250);
-    assert_eq!(unknown(&mut Raw::hello(pair.node.smtp)), 550);
+    assert_eq!(unknown(&mut Raw::hello(systems.node.smtp)), 550);
 
     let at_change = sent.load(Ordering::SeqCst);
-    pair.node.write(FILE, &DOMAINS.replace("\"authoritative\"", "\"internal-relay\""));
-    wait_until("the next transaction uses the change", LIMIT, || unknown(&mut Raw::hello(pair.node.smtp)) == 250);
+    systems.node.write(FILE, &DOMAINS.replace("\"authoritative\"", "\"internal-relay\""));
+    wait_until("the next transaction uses the change", LIMIT, || unknown(&mut Raw::hello(systems.node.smtp)) == 250);
     assert_eq!(before.say("RCPT TO:<nobody@fabrikam.test>").0, 550, "a transaction in progress changed its mind");
     assert_eq!(unknown(&mut before), 250, "the same session's next transaction uses the change");
 
@@ -52,76 +52,80 @@ fn a_domain_changes_its_type_under_load_and_no_session_fails() {
         sender.join().expect("no session fails");
     }
     let sent = sent.load(Ordering::SeqCst);
-    wait_until("every message, once", Duration::from_secs(30), || pair.copies().len() == sent);
-    assert!(pair.copies().values().all(|copies| *copies == 1), "something arrived twice");
+    wait_until("every message, once", Duration::from_secs(30), || systems.copies().len() == sent);
+    assert!(systems.copies().values().all(|copies| *copies == 1), "something arrived twice");
     println!("{sent} messages over 4 sessions during the change, none lost, none twice");
 }
 
 #[test]
 fn broken_and_vanishing_files_change_nothing() {
-    let mut pair = Pair::prepare(FILE_DIRECTORY);
-    pair.node.start();
-    let reloads = |pair: &Pair, result: &str| {
-        pair.node.metric(&format!("fingerpost_config_reloads_total{{result=\"{result}\"}}")).unwrap_or(0.0)
+    let mut systems = TwoSystems::prepare(FILE_DIRECTORY);
+    systems.node.start();
+    let reloads = |systems: &TwoSystems, result: &str| {
+        systems.node.metric(&format!("fingerpost_config_reloads_total{{result=\"{result}\"}}")).unwrap_or(0.0)
     };
-    let mut session = Raw::hello(pair.node.smtp);
+    let mut session = Raw::hello(systems.node.smtp);
     assert_eq!(unknown(&mut session), 550);
 
-    pair.node.write(FILE, &DOMAINS.replace("authoritative", "authoritarian"));
-    wait_until("the broken file is refused", LIMIT, || reloads(&pair, "refused") >= 1.0);
-    assert!(pair.node.log().contains("authoritarian"), "the log does not show the line");
+    systems.node.write(FILE, &DOMAINS.replace("authoritative", "authoritarian"));
+    wait_until("the broken file is refused", LIMIT, || reloads(&systems, "refused") >= 1.0);
+    assert!(systems.node.log().contains("authoritarian"), "the log does not show the line");
     assert_eq!(unknown(&mut session), 550);
-    let status = pair.node.run(&["status"]);
+    let status = systems.node.run(&["status"]);
     assert!(String::from_utf8_lossy(&status.stdout).contains("authoritarian"), "status does not show the error");
 
-    let refused = reloads(&pair, "refused");
-    fs::remove_file(pair.node.path(FILE)).expect("it is there");
+    let refused = reloads(&systems, "refused");
+    fs::remove_file(systems.node.path(FILE)).expect("it is there");
     wait_until("a second later", LIMIT, {
         let since = std::time::Instant::now();
         move || since.elapsed() > Duration::from_secs(1)
     });
     assert_eq!(unknown(&mut session), 550);
-    pair.node.write(FILE, DOMAINS);
-    let applied = reloads(&pair, "applied");
-    wait_until("the quiet after the restored file", LIMIT, || reloads(&pair, "unchanged") >= 1.0);
-    assert_eq!((reloads(&pair, "applied"), reloads(&pair, "refused")), (applied, refused), "something was applied");
+    systems.node.write(FILE, DOMAINS);
+    let applied = reloads(&systems, "applied");
+    wait_until("the quiet after the restored file", LIMIT, || reloads(&systems, "unchanged") >= 1.0);
+    assert_eq!(
+        (reloads(&systems, "applied"), reloads(&systems, "refused")),
+        (applied, refused),
+        "something was applied"
+    );
     assert_eq!(unknown(&mut session), 550);
 }
 
 #[test]
 fn an_explicit_reload_and_a_signal_say_what_they_did() {
-    let mut pair = Pair::prepare(FILE_DIRECTORY);
-    pair.node.start();
-    let reload = pair.node.run(&["reload"]);
+    let mut systems = TwoSystems::prepare(FILE_DIRECTORY);
+    systems.node.start();
+    let reload = systems.node.run(&["reload"]);
     assert!(reload.status.success(), "{reload:?}");
     assert!(String::from_utf8_lossy(&reload.stdout).contains("unchanged"), "{reload:?}");
 
-    pair.node.write(FILE, &DOMAINS.replace("\"authoritative\"", "\"internal-relay\""));
-    pair.node.signal("HUP");
-    wait_until("SIGHUP reloads", LIMIT, || unknown(&mut Raw::hello(pair.node.smtp)) == 250);
+    systems.node.write(FILE, &DOMAINS.replace("\"authoritative\"", "\"internal-relay\""));
+    systems.node.signal("HUP");
+    wait_until("SIGHUP reloads", LIMIT, || unknown(&mut Raw::hello(systems.node.smtp)) == 250);
 
-    pair.node.write(FILE, "");
-    let refused = pair.node.run(&["reload"]);
+    systems.node.write(FILE, "");
+    let refused = systems.node.run(&["reload"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    assert_eq!(unknown(&mut Raw::hello(pair.node.smtp)), 250, "a refused reload changed something");
+    assert_eq!(unknown(&mut Raw::hello(systems.node.smtp)), 250, "a refused reload changed something");
 }
 
 #[test]
 fn most_domains_vanishing_needs_consent() {
-    let mut pair = Pair::prepare(FILE_DIRECTORY);
+    let mut systems = TwoSystems::prepare(FILE_DIRECTORY);
     let many: String = (0..10)
         .map(|n| {
             format!("[[accepted_domain]]\ndomain = \"d{n}.test\"\ntype = \"authoritative\"\ndeliver_to = \"primary\"\n")
         })
         .collect();
-    pair.node.write("domains.d/many.toml", &many);
-    pair.node.start();
-    fs::remove_file(pair.node.path("domains.d/many.toml")).expect("it is there");
-    let held = pair.node.run(&["reload"]);
+    systems.node.write("domains.d/many.toml", &many);
+    systems.node.start();
+    fs::remove_file(systems.node.path("domains.d/many.toml")).expect("it is there");
+    let held = systems.node.run(&["reload"]);
     assert_eq!(held.status.code(), Some(1), "{held:?}");
-    let mut session = Raw::hello(pair.node.smtp);
+    let mut session = Raw::hello(systems.node.smtp);
     assert_eq!(answer(&mut session, "nobody@d3.test").0, 550);
-    let accept = pair.node.run(&["reload", "--accept"]);
+    let accept = systems.node.run(&["reload", "--accept"]);
     assert!(accept.status.success(), "{accept:?}");
     let (code, text) = answer(&mut session, "nobody@d3.test");
     assert_eq!(code, 451, "{text}");

@@ -5,11 +5,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use support::daemon::Daemon;
-use support::pair::{accepted, message};
 use support::senders::Raw;
 use support::sink::Sink;
 use support::tables::{BASE_TABLES, PEOPLE, accepted_domain, send_connector};
 use support::test_node::TestNode;
+use support::two_systems::{accepted, message};
 use support::{free_port, wait_until};
 use tempfile::TempDir;
 

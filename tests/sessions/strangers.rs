@@ -4,12 +4,12 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use support::pair::message;
 use support::postfix::{Postfix, Setup};
 use support::senders::Raw;
 use support::sink::Sink;
 use support::tables::{BASE_TABLES, PEOPLE, accepted_domain, send_connector};
 use support::test_node::TestNode;
+use support::two_systems::message;
 use support::wait_until;
 
 const SOON: Duration = Duration::from_secs(30);

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use support::pair::{FILE_DIRECTORY, Pair, message, token};
 use support::senders::{Letter, Raw};
 use support::sink::Sink;
+use support::two_systems::{FILE_DIRECTORY, TwoSystems, message, token};
 use support::wait_until;
 
 const KILLS: usize = 20;
@@ -16,26 +16,26 @@ const SENDERS: usize = 6;
 
 #[test]
 fn every_acknowledged_message_survives_kill_9_at_random_moments() {
-    survives(Pair::prepare(FILE_DIRECTORY));
+    survives(TwoSystems::prepare(FILE_DIRECTORY));
 }
 
 /// Messages for both sides: what one side has and the other has not is in the spool, or nobody was told that it is sent.
 #[test]
 fn every_acknowledged_message_survives_kill_9_in_cut_through() {
-    let pair = Pair::prepare(FILE_DIRECTORY);
-    let written = std::fs::read_to_string(pair.node.path("fingerpost.toml")).expect("it was written");
+    let systems = TwoSystems::prepare(FILE_DIRECTORY);
+    let written = std::fs::read_to_string(systems.node.path("fingerpost.toml")).expect("it was written");
     assert!(written.contains("\"queue\""), "{written}");
-    pair.node.write("fingerpost.toml", &written.replace("\"queue\"", "\"cut-through\""));
-    survives(pair);
+    systems.node.write("fingerpost.toml", &written.replace("\"queue\"", "\"cut-through\""));
+    survives(systems);
 }
 
-fn survives(mut pair: Pair) {
-    pair.node.start();
+fn survives(mut systems: TwoSystems) {
+    systems.node.start();
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
     let over = Arc::new(AtomicBool::new(false));
     let senders: Vec<_> = (0..SENDERS)
         .map(|sender| {
-            let (server, acknowledged, over) = (pair.node.smtp, acknowledged.clone(), over.clone());
+            let (server, acknowledged, over) = (systems.node.smtp, acknowledged.clone(), over.clone());
             std::thread::spawn(move || send_until(&over, server, sender, &acknowledged))
         })
         .collect();
@@ -45,8 +45,8 @@ fn survives(mut pair: Pair) {
         wait_until("mail flows", Duration::from_secs(20), || acknowledged.lock().expect("no panics").len() > before);
         let moment = Instant::now() + Duration::from_micros(moments.next() % 300_000);
         wait_until("the moment", Duration::from_secs(1), || Instant::now() >= moment);
-        pair.node.kill();
-        pair.node.start();
+        systems.node.kill();
+        systems.node.start();
     }
     over.store(true, Ordering::SeqCst);
     for sender in senders {
@@ -54,10 +54,10 @@ fn survives(mut pair: Pair) {
     }
     let acknowledged = acknowledged.lock().expect("no panics").clone();
     wait_until("every acknowledged message", Duration::from_secs(60), || {
-        let (primary, secondary) = (tokens(&pair.primary), tokens(&pair.secondary));
+        let (primary, secondary) = (tokens(&systems.primary), tokens(&systems.secondary));
         acknowledged.iter().all(|token| primary.contains(token) && secondary.contains(token))
     });
-    let copies = pair.copies();
+    let copies = systems.copies();
     let twice = copies.values().filter(|copies| **copies > 2).count();
     println!(
         "{KILLS} kills, {} messages acknowledged, all arrived, {twice} of them more than once",

@@ -20,7 +20,6 @@ pub mod faulty_spool;
 pub mod journey;
 pub mod letter;
 pub mod mail;
-pub mod pair;
 pub mod people;
 pub mod postfix;
 pub mod power_loss;
@@ -36,6 +35,7 @@ pub mod test_directory;
 pub mod test_network;
 pub mod test_node;
 pub mod test_queue;
+pub mod two_systems;
 pub mod world;
 
 /// A port of `ip` that nobody listens on now, and that no other call of this process is given. It lies below the range

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use support::journey::{World, WorldKind};
 use support::mail::Mail;
-use support::pair::{accepted, message};
 use support::postfix::{Postfix, Setup};
 use support::senders::Raw;
 use support::test_network::{PEOPLE, TestNetwork, domain};
 use support::test_node::TestNode;
+use support::two_systems::{accepted, message};
 use support::{wait_until, within};
 
 /// How long everything may take to arrive.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use crate::path_mtu::network::SERVER;
 use crate::path_mtu::{SOON, black_holes, configuration, last_errors, network, reload, told};
-use support::pair::{message, token};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::{Letter, Raw};
 use support::sink::Sink;
 use support::tables::{accepted_domain, send_connector};
 use support::test_node::TestNode;
+use support::two_systems::{message, token};
 use support::wait_until;
 
 const HOLE: &str = "suspected path MTU black hole";

@@ -185,15 +185,15 @@ impl<S: Server> Lab<S> {
         // In the middle of a read: what still comes of it is nothing to be warned of.
         let mut reading = Command::new(support::program());
         reading.args(["directory", "refresh", self.world.name, "--config"]);
-        reading.arg(self.world.pair.node.path("fingerpost.toml")).stdout(Stdio::null()).stderr(Stdio::null());
+        reading.arg(self.world.systems.node.path("fingerpost.toml")).stdout(Stdio::null()).stderr(Stdio::null());
         let mut reading = reading.spawn().unwrap();
         std::thread::sleep(Duration::from_millis(100));
-        self.world.pair.node.stop();
+        self.world.systems.node.stop();
         reading.wait().unwrap();
-        let log = self.world.pair.node.log();
+        let log = self.world.systems.node.log();
         assert!(!log.contains("unmatched id"), "{log}");
         self.wipe(range.clone());
-        self.world.pair.node.start();
+        self.world.systems.node.start();
         let watch = Watch::mailboxes(&self.world);
         self.world.wait_for_held(count);
         let at_most = 800 * self.u + 1 - watch.least();
@@ -374,8 +374,8 @@ impl<S: Server> Lab<S> {
         assert_eq!(self.world.ways(&all), no_answer, "accepted");
         self.world.refresh();
         assert_eq!(self.world.ways(&all), no_answer, "read again");
-        self.world.pair.node.stop();
-        self.world.pair.node.start();
+        self.world.systems.node.stop();
+        self.world.systems.node.start();
         self.world.wait_for_read();
         assert_eq!(self.world.ways(&all), no_answer, "started again");
         let said = self.world.replies(&all);

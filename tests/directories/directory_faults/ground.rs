@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::directory_faults::load::{ALL, Beside, Load, Names, Whom, ask, ask_pipelined};
-use support::pair::{Pair, token};
 use support::sink::Sink;
+use support::two_systems::{TwoSystems, token};
 use support::wait_until;
 
 /// Longer than a directory's `timeout` of 5 s, and shorter than anybody is to wait.
@@ -61,7 +61,7 @@ pub struct Fault {
 /// The node, its organisations and the load.
 pub struct Ground {
     /// The node, and the sinks that stand for its organisations.
-    pub pair: Pair,
+    pub systems: TwoSystems,
     names: Arc<Names>,
     load: Option<Load>,
     beside: Option<Beside>,
@@ -86,18 +86,18 @@ impl Left {
 impl Ground {
     /// Starts a node with that directory (named `people`), fills its cache, and begins to send.
     pub fn start(directory: &str) -> Self {
-        let mut pair = Pair::prepare(&format!(
+        let mut systems = TwoSystems::prepare(&format!(
             "{directory}domains = [\"contoso.test\", \"fabrikam.test\"]\n\n\
              [[directory]]\nname = \"others\"\nkind = \"file\"\npath = \"others.csv\"\ndomains = [\"{OTHER_DOMAIN}\"]\n"
         ));
-        pair.node.write("others.csv", &format!("address\nhere@{OTHER_DOMAIN}\n"));
+        systems.node.write("others.csv", &format!("address\nhere@{OTHER_DOMAIN}\n"));
         let domain = format!(
             "[[accepted_domain]]\ndomain = \"{OTHER_DOMAIN}\"\ntype = \"authoritative\"\ndeliver_to = \"primary\"\n"
         );
-        pair.node.write("domains.d/others.toml", &domain);
-        pair.node.start();
+        systems.node.write("domains.d/others.toml", &domain);
+        systems.node.start();
         let (load, beside, before) = (None, None, Duration::ZERO);
-        let mut ground = Self { pair, names: Arc::default(), load, beside, before };
+        let mut ground = Self { systems, names: Arc::default(), load, beside, before };
         ground.is_right("at the start");
         ground.load = Some(Load::start(ground.server(), &ground.names));
         let (begun, beside) = (Instant::now(), Beside::start(ground.server(), OTHER_DOMAIN));
@@ -109,8 +109,8 @@ impl Ground {
 
     /// Lets the node take over another configuration.
     pub fn load(&self, text: &str) {
-        self.pair.node.write("fingerpost.toml", text);
-        let reload = self.pair.node.run(&["reload"]);
+        self.systems.node.write("fingerpost.toml", text);
+        let reload = self.systems.node.run(&["reload"]);
         assert!(reload.status.success(), "{reload:?}");
     }
 
@@ -212,10 +212,10 @@ impl Ground {
             }
         }
         let expected = primary.len() + secondary.len();
-        let arrived = || self.pair.primary.all().len() + self.pair.secondary.all().len();
+        let arrived = || self.systems.primary.all().len() + self.systems.secondary.all().len();
         wait_until("everything acknowledged arrives", Duration::from_secs(20), || arrived() >= expected);
-        assert_eq!(copies(&self.pair.primary, "known"), primary, "at the primary");
-        assert_eq!(copies(&self.pair.secondary, "nobody"), secondary, "at the secondary");
+        assert_eq!(copies(&self.systems.primary, "known"), primary, "at the primary");
+        assert_eq!(copies(&self.systems.secondary, "nobody"), secondary, "at the secondary");
         let deferred = tries.iter().filter(|tried| tried.kept.is_none()).count();
         println!("{} to the primary, {} to the secondary, {deferred} deferred", primary.len(), secondary.len());
     }
@@ -247,11 +247,11 @@ impl Ground {
     }
 
     fn server(&self) -> SocketAddr {
-        self.pair.node.smtp
+        self.systems.node.smtp
     }
 
     fn up(&self) -> f64 {
-        self.pair.node.metric("fingerpost_directory_up{directory=\"people\"}").unwrap_or(-1.0)
+        self.systems.node.metric("fingerpost_directory_up{directory=\"people\"}").unwrap_or(-1.0)
     }
 }
 

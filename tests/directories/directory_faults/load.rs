@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use support::pair::message;
 use support::senders::{Raw, Said};
+use support::two_systems::message;
 
 /// How many addresses the directory has: `known0@contoso.test` and so on.
 pub const KNOWN: usize = 4_000;

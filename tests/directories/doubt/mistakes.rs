@@ -4,9 +4,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use support::pair::{Pair, message, token};
 use support::samba_ad::{BASE, DATABASE, READER, SambaAd};
 use support::senders::Raw;
+use support::two_systems::{TwoSystems, message, token};
 use support::wait_until;
 
 /// Mailboxes as Exchange 2003 has them, without a type; and as many users whose mail goes elsewhere.
@@ -38,8 +38,8 @@ struct Mistake {
     /// Those concerned, by number.
     concerned: std::ops::Range<usize>,
     /// Returns what is needed to put it right.
-    make: fn(&SambaAd, &Pair) -> String,
-    mend: fn(&SambaAd, &Pair, &str),
+    make: fn(&SambaAd, &TwoSystems) -> String,
+    mend: fn(&SambaAd, &TwoSystems, &str),
 }
 
 #[test]
@@ -64,24 +64,24 @@ fn mistakes_turn_no_mail_around_and_bounce_none() {
 fn is_harmless(samba: &SambaAd, directory: &str, mistake: &Mistake) {
     let in_memory = directory.contains(MODES[0]);
     let name = mistake.name;
-    let mut pair = Pair::prepare(directory);
+    let mut systems = TwoSystems::prepare(directory);
     let spaces = "address_spaces = [{ domain = \"remote.test\" }, { domain = \"wrong.test\" }, ";
-    let text = std::fs::read_to_string(pair.node.path("fingerpost.toml")).unwrap();
-    pair.node.write("fingerpost.toml", &text.replace("address_spaces = [", spaces));
-    pair.node.start();
-    wait_until("everybody goes where he belongs", LATER, || everybody(&pair) == as_it_was());
+    let text = std::fs::read_to_string(systems.node.path("fingerpost.toml")).unwrap();
+    systems.node.write("fingerpost.toml", &text.replace("address_spaces = [", spaces));
+    systems.node.start();
+    wait_until("everybody goes where he belongs", LATER, || everybody(&systems) == as_it_was());
 
-    let before = (mistake.make)(samba, &pair);
+    let before = (mistake.make)(samba, &systems);
     if in_memory {
         // As the hourly read would: what is gone from the bases shows there.
-        pair.node.run(&["directory", "refresh", "ad"]);
+        systems.node.run(&["directory", "refresh", "ad"]);
     }
     let mut went = Vec::new();
     wait_until(&format!("{name}: it is held"), LATER, || {
-        went = everybody(&pair);
-        pair.node.metric(HELD).is_some_and(|held| held > 0.0)
+        went = everybody(&systems);
+        systems.node.metric(HELD).is_some_and(|held| held > 0.0)
     });
-    for after in [went, everybody(&pair)] {
+    for after in [went, everybody(&systems)] {
         let turned = after.iter().zip(as_it_was()).filter(|(now, then)| match now {
             Went::Nowhere(said) => {
                 assert!(said.starts_with("451 4.3.5") && !in_memory, "{name}: {said}");
@@ -93,34 +93,34 @@ fn is_harmless(samba: &SambaAd, directory: &str, mistake: &Mistake) {
         assert!(turned <= MOST, "{name}: {turned} were turned around: {after:?}");
     }
     if in_memory {
-        is_told(&pair, mistake);
+        is_told(&systems, mistake);
     }
-    let log = pair.node.logged(&["held"]);
+    let log = systems.node.logged(&["held"]);
     assert!(log.contains("fingerpost directory refresh ad --accept"), "{name}: the log does not say what to do");
 
     // Meant after all.
-    pair.node.run(&["directory", "refresh", "ad", "--accept"]);
+    systems.node.run(&["directory", "refresh", "ad", "--accept"]);
     wait_until(&format!("{name}: it is let through"), LATER, || {
-        let now = everybody(&pair);
+        let now = everybody(&systems);
         now.iter().zip(as_it_was()).enumerate().all(|(at, (now, then))| {
             mistake.concerned.contains(&at) == (*now != then) && !matches!(now, Went::Nowhere(_))
         })
     });
-    assert_eq!(pair.node.metric(HELD), Some(0.0), "{name}");
-    (mistake.mend)(samba, &pair, &before);
+    assert_eq!(systems.node.metric(HELD), Some(0.0), "{name}");
+    (mistake.mend)(samba, &systems, &before);
 }
 
 /// In memory nobody stays turned, the list names everybody who is concerned, and the trace says it of each of them.
-fn is_told(pair: &Pair, mistake: &Mistake) {
+fn is_told(systems: &TwoSystems, mistake: &Mistake) {
     let name = mistake.name;
-    let listed = pair.node.run(&["directory", "held", "ad", "--format", "csv"]);
+    let listed = systems.node.run(&["directory", "held", "ad", "--format", "csv"]);
     let listed = String::from_utf8(listed.stdout).unwrap();
-    assert_eq!(everybody(pair), as_it_was(), "{name}: nobody stays turned");
+    assert_eq!(everybody(systems), as_it_was(), "{name}: nobody stays turned");
     for number in mistake.concerned.clone() {
         assert!(listed.contains(&format!("\nu{number}@contoso.test,")), "{name}: u{number} is not among {listed}");
     }
     let somebody = format!("u{}@contoso.test", mistake.concerned.start);
-    let traced = pair.node.run(&["trace", "--recipient", &somebody]);
+    let traced = systems.node.run(&["trace", "--recipient", &somebody]);
     let traced = String::from_utf8(traced.stdout).unwrap();
     assert!(traced.contains("; held since 2"), "{name}: {traced}");
 }
@@ -168,10 +168,10 @@ const MISTAKES: [Mistake; 5] = [
     Mistake {
         name: "a wrong base",
         concerned: 0..CROWD,
-        make: |_, pair| {
-            let right = std::fs::read_to_string(pair.node.path("fingerpost.toml")).unwrap();
-            pair.node.write("fingerpost.toml", &right.replace(&format!("\"CN=Users,{BASE}\", "), ""));
-            let reload = pair.node.run(&["reload"]);
+        make: |_, systems| {
+            let right = std::fs::read_to_string(systems.node.path("fingerpost.toml")).unwrap();
+            systems.node.write("fingerpost.toml", &right.replace(&format!("\"CN=Users,{BASE}\", "), ""));
+            let reload = systems.node.run(&["reload"]);
             assert!(reload.status.success(), "{reload:?}");
             String::new()
         },
@@ -225,9 +225,9 @@ fn as_it_was() -> Vec<Went> {
 }
 
 /// Sends a message to each, and looks where it comes out.
-fn everybody(pair: &Pair) -> Vec<Went> {
-    let round = pair.primary.all().len() + pair.secondary.all().len();
-    let mut raw = Raw::hello(pair.node.smtp);
+fn everybody(systems: &TwoSystems) -> Vec<Went> {
+    let round = systems.primary.all().len() + systems.secondary.all().len();
+    let mut raw = Raw::hello(systems.node.smtp);
     let mut said = Vec::new();
     for number in 0..CROWD {
         assert_eq!(raw.say("MAIL FROM:<s@sender.test>").0, 250);
@@ -242,14 +242,14 @@ fn everybody(pair: &Pair) -> Vec<Went> {
         said.push((code, text));
     }
     let sent = said.iter().filter(|(code, _)| *code == 250).count();
-    let arrived = || pair.primary.all().len() + pair.secondary.all().len();
+    let arrived = || systems.primary.all().len() + systems.secondary.all().len();
     wait_until("what was taken arrives", LATER, || arrived() == round + sent);
     let at = |sink: &support::sink::Sink, wanted: &str| {
         sink.all().into_iter().find(|sunk| token(sunk) == wanted).map(|sunk| sunk.to[0].clone())
     };
     let one = |(number, (code, text)): (usize, (u16, String))| {
         let wanted = format!("{round}-{number}");
-        match (code, at(&pair.primary, &wanted), at(&pair.secondary, &wanted)) {
+        match (code, at(&systems.primary, &wanted), at(&systems.secondary, &wanted)) {
             (250, Some(_), None) => Went::Primary,
             (250, None, Some(to)) => Went::Secondary(to),
             _ => Went::Nowhere(text),

@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 
 use crate::attacks::ground::{FILTER, Place, names, sends};
-use support::pair::message;
 use support::senders::{Letter, msmtp, smtplib, swaks};
 use support::test_network::SOON;
+use support::two_systems::message;
 use support::wait_until;
 
 const HARVESTER: Ipv4Addr = Ipv4Addr::new(127, 0, 2, 1);

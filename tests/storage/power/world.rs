@@ -169,7 +169,7 @@ pub(crate) fn arrived(hops: &[Sink]) -> HashMap<String, usize> {
 
 /// The token of what arrived.
 pub(crate) fn token_of(sunk: &Sunk) -> String {
-    support::pair::token(sunk)
+    support::two_systems::token(sunk)
 }
 
 /// That exactly these arrived, once each.

@@ -1,4 +1,4 @@
-//! A node between two sinks: for tests that count copies under load rather than look at real mail systems.
+//! A node between two systems, which are sinks: for tests that count copies under load rather than look at real mail systems.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,7 +8,7 @@ use super::sink::{Sink, Sunk};
 use super::test_node::TestNode;
 
 /// The node and its two organisations.
-pub struct Pair {
+pub struct TwoSystems {
     /// Fingerpost: `known0@` to `known99@contoso.test` are the primary's.
     pub node: TestNode,
     /// The primary organisation.
@@ -20,7 +20,7 @@ pub struct Pair {
 /// A file directory with 100 recipients.
 pub const FILE_DIRECTORY: &str = "[[directory]]\nname = \"people\"\nkind = \"file\"\npath = \"recipients.csv\"\n";
 
-impl Pair {
+impl TwoSystems {
     /// Prepares the node; `directory` is the `[[directory]]` to use. Call `node.start()` next.
     pub fn prepare(directory: &str) -> Self {
         let primary = Sink::start(Ipv4Addr::new(127, 0, 0, 2));
