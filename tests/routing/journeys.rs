@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use support::journey::{Changes, World, WorldKind};
+use support::postfix_systems::{Changes, NodeDirectory, PostfixSystems};
 use support::senders::Raw;
-use support::{journey, senders};
+use support::{postfix_systems, senders};
 
 /// One journey as written.
 #[derive(Debug, Deserialize)]
@@ -15,9 +15,9 @@ use support::{journey, senders};
 struct Journey {
     /// What it shows.
     about: String,
-    /// The worlds it is for; all of them unless written.
+    /// The directories it is for; all of them unless written.
     #[serde(default)]
-    worlds: Vec<WorldKind>,
+    directories: Vec<NodeDirectory>,
     /// The messages, in order.
     send: Vec<Send>,
     /// Who has what in the end.
@@ -65,7 +65,7 @@ enum Client {
 struct Arrives {
     primary: Vec<String>,
     secondary: Vec<String>,
-    /// In the sender's world: reports to the sender, and mail for foreign domains.
+    /// Outside: reports to the sender, and mail for foreign domains.
     outside: Vec<String>,
 }
 
@@ -73,37 +73,43 @@ const BODY: &str = "first line\r\n.a line with a dot\r\n..two dots\r\n\r\nlast l
 
 #[test]
 fn every_journey_with_a_file_directory() {
-    run_all(WorldKind::File, 20);
+    run_all(NodeDirectory::File, 20);
 }
 
 #[test]
 fn every_journey_without_a_queue_in_front() {
     let replace = vec![("\"queue\"", "\"cut-through\"")];
-    run_in(&World::start_with(WorldKind::File, &Changes { replace, ..Changes::default() }), WorldKind::File, 20);
+    run_in(
+        &PostfixSystems::start_with(NodeDirectory::File, &Changes { replace, ..Changes::default() }),
+        NodeDirectory::File,
+        20,
+    );
 }
 
 #[test]
 fn every_journey_with_an_active_directory() {
-    run_all(WorldKind::ActiveDirectory, 45);
+    run_all(NodeDirectory::ActiveDirectory, 45);
 }
 
 #[test]
 fn every_journey_with_an_openldap_directory() {
-    run_all(WorldKind::Openldap, 25);
+    run_all(NodeDirectory::Openldap, 25);
 }
 
-fn run_all(kind: WorldKind, at_least: usize) {
-    run_in(&World::start(kind), kind, at_least);
+fn run_all(kind: NodeDirectory, at_least: usize) {
+    run_in(&PostfixSystems::start(kind), kind, at_least);
 }
 
-fn run_in(world: &World, kind: WorldKind, at_least: usize) {
-    let cases: Vec<(PathBuf, Journey)> =
-        cases().into_iter().filter(|(_, case)| case.worlds.is_empty() || case.worlds.contains(&kind)).collect();
+fn run_in(systems: &PostfixSystems, kind: NodeDirectory, at_least: usize) {
+    let cases: Vec<(PathBuf, Journey)> = cases()
+        .into_iter()
+        .filter(|(_, case)| case.directories.is_empty() || case.directories.contains(&kind))
+        .collect();
     assert!(cases.len() >= at_least, "only {} journeys found", cases.len());
     let mut failed = Vec::new();
     for (folder, case) in &cases {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match travel(world, &name, case) {
+        match travel(systems, &name, case) {
             Ok(()) => println!("ok   {name}: {}", case.about),
             Err(why) => failed.push(format!("{name} ({}): {why}", case.about)),
         }
@@ -125,20 +131,20 @@ fn cases() -> Vec<(PathBuf, Journey)> {
     folders.into_iter().map(read).collect()
 }
 
-fn travel(world: &World, name: &str, case: &Journey) -> Result<(), String> {
+fn travel(systems: &PostfixSystems, name: &str, case: &Journey) -> Result<(), String> {
     let mut bodies = Vec::new();
     for (at, send) in case.send.iter().enumerate() {
         let body = send.body.clone().unwrap_or_else(|| BODY.to_owned());
-        hand_in(world, &token(name), at, send, &body)?;
+        hand_in(systems, &token(name), at, send, &body)?;
         bodies.push(body.into_bytes());
     }
-    let expected = journey::Arrived {
+    let expected = postfix_systems::Arrived {
         primary: sorted(&case.arrives.primary),
         secondary: sorted(&case.arrives.secondary),
         outside: sorted(&case.arrives.outside),
     };
-    world.settle(&token(name), &expected)?;
-    for mail in world.kept(&token(name)) {
+    systems.settle(&token(name), &expected)?;
+    for mail in systems.kept(&token(name)) {
         if !bodies.iter().any(|body| body == mail.body() || trimmed(body) == trimmed(mail.body())) {
             return Err(format!(
                 "the body for {} is not what was sent: {:?}",
@@ -166,7 +172,7 @@ fn token(name: &str) -> String {
     format!("journey-{name}")
 }
 
-fn hand_in(world: &World, token: &str, at: usize, send: &Send, body: &str) -> Result<(), String> {
+fn hand_in(systems: &PostfixSystems, token: &str, at: usize, send: &Send, body: &str) -> Result<(), String> {
     let message = format!(
         "From: Sender <{}>\r\nTo: someone\r\nSubject: {token}\r\nMessage-ID: <{token}.{at}@sender.test>\r\n\
          Date: Sat, 21 Nov 2026 04:39:00 +0000\r\nX-Journey: {token}\r\n{}\r\n{body}",
@@ -175,17 +181,17 @@ fn hand_in(world: &World, token: &str, at: usize, send: &Send, body: &str) -> Re
     let to: Vec<&str> = send.to.iter().map(String::as_str).collect();
     let letter = senders::Letter { from: &send.from, to: &to, bytes: message.as_bytes() };
     let told = match send.client {
-        Client::Raw => return converse(world, send, &letter),
-        Client::Swaks => senders::swaks(world.node.smtp, &letter),
-        Client::Smtplib => senders::smtplib(world.node.smtp, &letter),
-        Client::Msmtp => senders::msmtp(world.node.smtp, &letter),
+        Client::Raw => return converse(systems, send, &letter),
+        Client::Swaks => senders::swaks(systems.node.smtp, &letter),
+        Client::Smtplib => senders::smtplib(systems.node.smtp, &letter),
+        Client::Msmtp => senders::msmtp(systems.node.smtp, &letter),
     };
     let wanted = send.dot.as_deref().unwrap_or("250").starts_with('2');
     if told.accepted == wanted { Ok(()) } else { Err(format!("message {at}: {}", told.printed)) }
 }
 
-fn converse(world: &World, send: &Send, letter: &senders::Letter<'_>) -> Result<(), String> {
-    let mut raw = Raw::hello(world.node.smtp);
+fn converse(systems: &PostfixSystems, send: &Send, letter: &senders::Letter<'_>) -> Result<(), String> {
+    let mut raw = Raw::hello(systems.node.smtp);
     let (replies, dot) = raw.transact(letter, &send.parameters);
     let told: Vec<String> = replies[1..].iter().map(|(_, text)| text.replace("\r\n", " ")).collect();
     if replies[0].0 != 250 {

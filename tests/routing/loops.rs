@@ -9,7 +9,7 @@ use fingerpost::message::header;
 use fingerpost::message::stamp::{self, NewStamp};
 use fingerpost::smtp::address::Address;
 use fingerpost::time::UnixTime;
-use support::journey::{Arrived, Changes, World, WorldKind};
+use support::postfix_systems::{Arrived, Changes, NodeDirectory, PostfixSystems};
 use support::senders::{Letter, Raw};
 use support::wait_until;
 
@@ -37,18 +37,18 @@ fn an_address_that_nobody_has_goes_round_once_and_is_reported_once() {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), checks).expect("writable");
         let secondary = format!("header_checks = regexp:{}", file.path().display());
-        let mut world = World::start_with(WorldKind::File, &Changes { secondary, ..Changes::default() });
+        let mut systems = PostfixSystems::start_with(NodeDirectory::File, &Changes { secondary, ..Changes::default() });
         for (configured, receive) in
             [("organised", ORGANISED), ("resolves-first", RESOLVES_FIRST), ("not-organised", NOT_ORGANISED)]
         {
-            world.configure(&[(ORGANISED, receive)]);
+            systems.configure(&[(ORGANISED, receive)]);
             let token = format!("loop-{}-{configured}", stripping.replace(' ', "-"));
-            let before = relayed(&world);
-            send(&mut Raw::hello(world.node.smtp), &token, "sender@sender.test", &["nobody@contoso.test"]);
+            let before = relayed(&systems);
+            send(&mut Raw::hello(systems.node.smtp), &token, "sender@sender.test", &["nobody@contoso.test"]);
             let reported = Arrived { outside: vec!["sender@sender.test".into()], ..Arrived::default() };
-            world.settle(&token, &reported).unwrap_or_else(|why| panic!("{token}: {why}"));
-            wait_until("the relay is counted", Duration::from_secs(5), || relayed(&world) > before);
-            let copies = relayed(&world) - before;
+            systems.settle(&token, &reported).unwrap_or_else(|why| panic!("{token}: {why}"));
+            wait_until("the relay is counted", Duration::from_secs(5), || relayed(&systems) > before);
+            let copies = relayed(&systems) - before;
             println!("stripped: {stripping}; {configured}: the secondary took it {copies} times, one report");
             assert!(copies <= 1.0 + f64::from(extra_copies), "{token}: the secondary took it {copies} times");
             if configured == "resolves-first" {
@@ -106,18 +106,18 @@ fn a_loop_through_a_rewriter_ends_with_one_report() {
         std::fs::write(file.path(), rewriter.checks).expect("writable");
         let checks = format!("header_checks = regexp:{}", file.path().display());
         let secondary = format!("{checks}\nalways_add_missing_headers = yes");
-        let mut world = World::start_with(WorldKind::File, &Changes { secondary, ..Changes::default() });
+        let mut systems = PostfixSystems::start_with(NodeDirectory::File, &Changes { secondary, ..Changes::default() });
         for (name, receive) in [("organised", ORGANISED), ("not-organised", NOT_ORGANISED)] {
             for (delivery, replaced) in [("queued", QUEUED), ("cut-through", CUT_THROUGH)] {
-                world.configure(&[(ORGANISED, receive), (QUEUED, replaced)]);
+                systems.configure(&[(ORGANISED, receive), (QUEUED, replaced)]);
                 let token = format!("rewriter-{number}-{name}-{delivery}");
-                send(&mut Raw::hello(world.node.smtp), &token, "sender@sender.test", &["nobody@contoso.test"]);
+                send(&mut Raw::hello(systems.node.smtp), &token, "sender@sender.test", &["nobody@contoso.test"]);
                 let reported = Arrived { outside: vec!["sender@sender.test".into()], ..Arrived::default() };
-                world.settle(&token, &reported).unwrap_or_else(|why| panic!("{token}: {why}"));
-                let copies = relayed(&world);
+                systems.settle(&token, &reported).unwrap_or_else(|why| panic!("{token}: {why}"));
+                let copies = relayed(&systems);
                 println!("{}; {name}, {delivery}: the secondary took it {copies} times, one report", rewriter.does);
                 assert!(copies > 2.0 && copies <= rewriter.most, "{token}: {copies} times");
-                assert_eq!(looped(&world, rewriter.rule), 1.0, "{token}");
+                assert_eq!(looped(&systems, rewriter.rule), 1.0, "{token}");
             }
         }
     }
@@ -126,12 +126,16 @@ fn a_loop_through_a_rewriter_ends_with_one_report() {
 #[test]
 fn report_mode_counts_and_lets_pass_until_the_hops_are_too_many() {
     let report = ("[reports]", "[loop_detection]\nmode = \"report\"\nmax_received = 12\n\n[reports]");
-    let world = World::start_with(WorldKind::File, &Changes { replace: vec![report], ..Changes::default() });
-    send(&mut Raw::hello(world.node.smtp), "report-mode", "sender@sender.test", &["nobody@contoso.test"]);
+    let systems =
+        PostfixSystems::start_with(NodeDirectory::File, &Changes { replace: vec![report], ..Changes::default() });
+    send(&mut Raw::hello(systems.node.smtp), "report-mode", "sender@sender.test", &["nobody@contoso.test"]);
     let reported = Arrived { outside: vec!["sender@sender.test".into()], ..Arrived::default() };
-    world.settle("report-mode", &reported).expect("hop counts always refuse");
-    assert!(looped(&world, "stamp") >= 1.0, "what would have been refused was not counted");
-    assert!((looped(&world, "received") + looped(&world, "passes") - 1.0).abs() < 0.5, "the hop count was to end it");
+    systems.settle("report-mode", &reported).expect("hop counts always refuse");
+    assert!(looped(&systems, "stamp") >= 1.0, "what would have been refused was not counted");
+    assert!(
+        (looped(&systems, "received") + looped(&systems, "passes") - 1.0).abs() < 0.5,
+        "the hop count was to end it"
+    );
 }
 
 #[test]
@@ -143,46 +147,52 @@ fn what_is_no_loop_passes() {
         "virtual_alias_maps = inline:{ {all.secondary@contoso.test = bob@contoso.test, susan@contoso.test} }"
             .to_owned();
     let everybody = ("path = \"recipients.toml\"", "path = \"more.toml\"");
-    let mut world = World::start_with(WorldKind::File, &Changes { primary, secondary, ..Changes::default() });
-    let more = support::journey::read("recipients.toml")
+    let mut systems =
+        PostfixSystems::start_with(NodeDirectory::File, &Changes { primary, secondary, ..Changes::default() });
+    let more = support::postfix_systems::read("recipients.toml")
         + "\n[[recipient]]\naddress = \"everybody@contoso.test\"\nkind = \"group\"\n";
-    world.node.write("more.toml", &more);
-    world.configure(&[everybody]);
+    systems.node.write("more.toml", &more);
+    systems.configure(&[everybody]);
 
-    nested_lists(&world);
-    identical_again(&world);
-    no_message_id(&world);
-    two_scanners_at_once(&world);
-    the_secondarys_own_machines(&world);
-    back_the_next_day(&world);
+    nested_lists(&systems);
+    identical_again(&systems);
+    no_message_id(&systems);
+    two_scanners_at_once(&systems);
+    the_secondarys_own_machines(&systems);
+    back_the_next_day(&systems);
 }
 
 /// A list of the primary holds a list of the secondary, which holds people of both.
-fn nested_lists(world: &World) {
-    send(&mut Raw::hello(world.node.smtp), "nested", "sender@sender.test", &["everybody@contoso.test"]);
-    arrives(world, "nested", &["alice@contoso.test", "bob@contoso.test"], &["sam@contoso.test", "susan@contoso.test"]);
+fn nested_lists(systems: &PostfixSystems) {
+    send(&mut Raw::hello(systems.node.smtp), "nested", "sender@sender.test", &["everybody@contoso.test"]);
+    arrives(
+        systems,
+        "nested",
+        &["alice@contoso.test", "bob@contoso.test"],
+        &["sam@contoso.test", "susan@contoso.test"],
+    );
 }
 
 /// The same message sent again by its sender, minutes or a moment later.
-fn identical_again(world: &World) {
+fn identical_again(systems: &PostfixSystems) {
     for _ in 0..2 {
-        send(&mut Raw::hello(world.node.smtp), "again", "sender@sender.test", &["sam@contoso.test"]);
+        send(&mut Raw::hello(systems.node.smtp), "again", "sender@sender.test", &["sam@contoso.test"]);
     }
-    arrives(world, "again", &[], &["sam@contoso.test", "sam@contoso.test"]);
+    arrives(systems, "again", &[], &["sam@contoso.test", "sam@contoso.test"]);
 }
 
 /// Three like messages without Message-ID: cron jobs, devices.
-fn no_message_id(world: &World) {
+fn no_message_id(systems: &PostfixSystems) {
     let message = letter("no-id", "sender@sender.test").replace("Message-ID: <no-id@sender.test>\r\n", "");
     for _ in 0..3 {
-        hand_in(&mut Raw::hello(world.node.smtp), "sender@sender.test", &["sam@contoso.test"], &message);
+        hand_in(&mut Raw::hello(systems.node.smtp), "sender@sender.test", &["sam@contoso.test"], &message);
     }
-    arrives(world, "no-id", &[], &["sam@contoso.test"; 3]);
+    arrives(systems, "no-id", &[], &["sam@contoso.test"; 3]);
 }
 
 /// Two of the secondary's scanners write to one address of the primary, and to one of their own, at once.
-fn two_scanners_at_once(world: &World) {
-    let mut scanners = [0, 1].map(|_| Raw::hello_from(SECONDARY, world.node.smtp));
+fn two_scanners_at_once(systems: &PostfixSystems) {
+    let mut scanners = [0, 1].map(|_| Raw::hello_from(SECONDARY, systems.node.smtp));
     for scanner in &mut scanners {
         scanner.send(b"MAIL FROM:<scanner@contoso.test>\r\nRCPT TO:<alice@contoso.test>\r\nRCPT TO:<sam@contoso.test>\r\nDATA\r\n");
     }
@@ -193,30 +203,35 @@ fn two_scanners_at_once(world: &World) {
         scanner.send(format!("{message}.\r\n").as_bytes());
         assert_eq!(scanner.reply().0, 250, "scanner {at}");
     }
-    arrives(world, "scan", &["alice@contoso.test"; 2], &["sam@contoso.test"; 2]);
+    arrives(systems, "scan", &["alice@contoso.test"; 2], &["sam@contoso.test"; 2]);
 }
 
 /// Printers and web servers of the secondary hand in mail for the secondary's users.
-fn the_secondarys_own_machines(world: &World) {
-    send(&mut Raw::hello_from(SECONDARY, world.node.smtp), "printer", "printer@contoso.test", &["susan@contoso.test"]);
-    arrives(world, "printer", &[], &["susan@contoso.test"]);
+fn the_secondarys_own_machines(systems: &PostfixSystems) {
+    send(
+        &mut Raw::hello_from(SECONDARY, systems.node.smtp),
+        "printer",
+        "printer@contoso.test",
+        &["susan@contoso.test"],
+    );
+    arrives(systems, "printer", &[], &["susan@contoso.test"]);
 }
 
 /// sam of the secondary forwards to alice of the primary, who sends the same message back a day later: it carries a
 /// valid stamp that names sam and the secondary, but an old one.
-fn back_the_next_day(world: &World) {
+fn back_the_next_day(systems: &PostfixSystems) {
     for (token, age, passes) in
         [("next-day", Duration::from_secs(86_400), true), ("at-once", Duration::from_secs(60), false)]
     {
         let message = letter(token, "sender@sender.test");
-        let stamped = format!("{}{message}", stamp_of(world, &message, age));
-        let mut raw = Raw::hello_from(PRIMARY, world.node.smtp);
+        let stamped = format!("{}{message}", stamp_of(systems, &message, age));
+        let mut raw = Raw::hello_from(PRIMARY, systems.node.smtp);
         let letter = Letter { from: "sender@sender.test", to: &["sam@contoso.test"], bytes: stamped.as_bytes() };
         let (_, dot) = raw.transact(&letter, "");
         let (code, text) = dot.expect("RCPT is taken: only the header section shows a loop");
         assert_eq!(code, if passes { 250 } else { 554 }, "{token}: {text}");
         if passes {
-            arrives(world, token, &[], &["sam@contoso.test"]);
+            arrives(systems, token, &[], &["sam@contoso.test"]);
         } else {
             assert!(text.starts_with("554 5.4.6"), "{text}");
         }
@@ -224,8 +239,8 @@ fn back_the_next_day(world: &World) {
 }
 
 /// The stamp that this installation put on `message` for sam and the secondary that long ago.
-fn stamp_of(world: &World, message: &str, age: Duration) -> String {
-    let keys = keys::load(&[world.node.path("state/loop.key")], None).expect("the node made its key");
+fn stamp_of(systems: &PostfixSystems, message: &str, age: Duration) -> String {
+    let keys = keys::load(&[systems.node.path("state/loop.key")], None).expect("the node made its key");
     let (section, _) = message.split_once("\r\n\r\n").expect("a header section");
     let sam = Address::parse("sam@contoso.test").expect("an address");
     let identity = header::examine(format!("{section}\r\n").as_bytes()).identity;
@@ -235,22 +250,22 @@ fn stamp_of(world: &World, message: &str, age: Duration) -> String {
     stamp::sign(keys.signing(), &new)
 }
 
-fn arrives(world: &World, token: &str, primary: &[&str], secondary: &[&str]) {
+fn arrives(systems: &PostfixSystems, token: &str, primary: &[&str], secondary: &[&str]) {
     let list = |list: &[&str]| list.iter().map(|address| (*address).to_owned()).collect();
     let expected = Arrived { primary: list(primary), secondary: list(secondary), outside: Vec::new() };
-    world.settle(token, &expected).unwrap_or_else(|why| panic!("{token}: {why}"));
+    systems.settle(token, &expected).unwrap_or_else(|why| panic!("{token}: {why}"));
     println!("passes: {token}");
 }
 
 /// How many recipients the secondary has taken from Fingerpost.
-fn relayed(world: &World) -> f64 {
+fn relayed(systems: &PostfixSystems) -> f64 {
     let series = "fingerpost_deliveries_total{result=\"delivered\",send_connector=\"secondary\"}";
-    world.node.metric(series).unwrap_or(0.0)
+    systems.node.metric(series).unwrap_or(0.0)
 }
 
 /// How many loops this rule has seen.
-fn looped(world: &World, rule: &str) -> f64 {
-    world.node.metric(&format!("fingerpost_loops_total{{rule=\"{rule}\"}}")).unwrap_or(0.0)
+fn looped(systems: &PostfixSystems, rule: &str) -> f64 {
+    systems.node.metric(&format!("fingerpost_loops_total{{rule=\"{rule}\"}}")).unwrap_or(0.0)
 }
 
 fn letter(token: &str, from: &str) -> String {

@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use support::journey::{World, WorldKind};
 use support::mail::Mail;
 use support::postfix::{Postfix, Setup};
+use support::postfix_systems::{NodeDirectory, PostfixSystems};
 use support::senders::Raw;
 use support::test_network::{PEOPLE, TestNetwork, domain};
 use support::test_node::TestNode;
@@ -80,26 +80,26 @@ fn hasten_what_may_have_arrived(node: &TestNode) {
 
 #[test]
 fn the_secondary_is_down_for_a_while_and_nothing_is_lost_or_doubled() {
-    let world = World::start(WorldKind::File);
+    let systems = PostfixSystems::start(NodeDirectory::File);
     let to = ["sam@contoso.test", "alice@contoso.test", "susan@contoso.test"];
-    load(world.node.smtp, &to, || world.secondary.pause());
-    let queued = world.node.metric("fingerpost_queue_messages{send_connector=\"secondary\",state=\"waiting\"}");
+    load(systems.node.smtp, &to, || systems.secondary.pause());
+    let queued = systems.node.metric("fingerpost_queue_messages{send_connector=\"secondary\",state=\"waiting\"}");
     assert!(queued > Some(0.0), "nothing waits: {queued:?}");
     wait_until("the primary's mail, which does not wait for the secondary", LONG, || {
-        takings(&world.primary.mails()).len() == MESSAGES / 3
+        takings(&systems.primary.mails()).len() == MESSAGES / 3
     });
-    assert!(world.outside.all().is_empty());
-    world.secondary.resume();
+    assert!(systems.outside.all().is_empty());
+    systems.secondary.resume();
     wait_until("the secondary's mail", LONG, || {
-        hasten_what_may_have_arrived(&world.node);
-        world.waiting() == 0.0
-            && world.secondary.queued() == 0
-            && takings(&world.secondary.mails()).len() >= MESSAGES - MESSAGES / 3
+        hasten_what_may_have_arrived(&systems.node);
+        systems.waiting() == 0.0
+            && systems.secondary.queued() == 0
+            && takings(&systems.secondary.mails()).len() >= MESSAGES - MESSAGES / 3
     });
-    let all = [world.primary.mails(), world.secondary.mails()].concat();
+    let all = [systems.primary.mails(), systems.secondary.mails()].concat();
     assert_eq!(takings(&all).len(), MESSAGES, "something is lost");
-    let twice = sent_twice(&all, &world.node.log());
-    assert!(world.outside.all().is_empty(), "somebody was told something");
+    let twice = sent_twice(&all, &systems.node.log());
+    assert!(systems.outside.all().is_empty(), "somebody was told something");
     println!("{MESSAGES} messages, {queued:?} of them queued while the secondary was down: none lost, {twice} twice");
 }
 

@@ -1,5 +1,4 @@
-//! A whole small world for journeys: a sender's world, Fingerpost, and two Postfix systems that relay what they do
-//! not know back to Fingerpost.
+//! Fingerpost between two Postfix systems, which relay what they do not know back to it, and a sink for everybody else.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -15,10 +14,10 @@ use super::sink::Sink;
 use super::slapd::{self, Slapd};
 use super::test_node::TestNode;
 
-/// Which directory the node of a world asks.
+/// Which directory the node asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum WorldKind {
+pub enum NodeDirectory {
     /// `tests/routing/journeys/recipients.toml`.
     File,
     /// The same people, and those of `tests/routing/journeys/active-directory.ldif`, in Samba's Active Directory.
@@ -27,15 +26,15 @@ pub enum WorldKind {
     Openldap,
 }
 
-/// The directory that a world runs.
+/// The directory that runs.
 enum Running {
     File,
     ActiveDirectory(Box<SambaAd>),
     Openldap(Box<Slapd>),
 }
 
-/// The running world.
-pub struct World {
+/// The running systems.
+pub struct PostfixSystems {
     /// Fingerpost.
     pub node: TestNode,
     /// The primary organisation.
@@ -48,7 +47,7 @@ pub struct World {
     _directory: Running,
 }
 
-/// How a world differs from the usual one.
+/// How the systems differ from the usual ones.
 #[derive(Debug, Default)]
 pub struct Changes<'a> {
     /// Pieces of the configuration's text, and what stands in their place.
@@ -66,7 +65,7 @@ pub struct Arrived {
     pub primary: Vec<String>,
     /// At the secondary organisation.
     pub secondary: Vec<String>,
-    /// In the sender's world.
+    /// Everywhere else.
     pub outside: Vec<String>,
 }
 
@@ -75,14 +74,14 @@ const SECONDARY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
 const DOMAINS: [&str; 4] = ["contoso.test", "fabrikam.test", "partner.test", "northwind.test"];
 
-impl World {
+impl PostfixSystems {
     /// Starts everything and waits until it is ready.
-    pub fn start(kind: WorldKind) -> Self {
+    pub fn start(kind: NodeDirectory) -> Self {
         Self::start_with(kind, &Changes::default())
     }
 
     /// The same with changes.
-    pub fn start_with(kind: WorldKind, changes: &Changes) -> Self {
+    pub fn start_with(kind: NodeDirectory, changes: &Changes) -> Self {
         let outside = Sink::start(OUTSIDE);
         let node = TestNode::prepare();
         let organisation = |name: &str, ip, extra: &str| {
@@ -101,7 +100,7 @@ impl World {
         let primary = organisation("primary", PRIMARY, &changes.primary);
         let secondary = organisation("secondary", SECONDARY, &changes.secondary);
         let directory = Running::start(kind);
-        let configuration = format!("{}\n{}", read("world.toml"), directory.configuration())
+        let configuration = format!("{}\n{}", read("fingerpost.toml"), directory.configuration())
             .replace("{primary}", &primary.address().port().to_string())
             .replace("{secondary}", &secondary.address().port().to_string())
             .replace("{outside}", &outside.address().port().to_string());
@@ -109,9 +108,9 @@ impl World {
             node.write(file, &read(file));
         }
         node.write("domains.d/domains.toml", &read("domains.toml"));
-        let mut world = Self { node, primary, secondary, outside, configuration, _directory: directory };
-        world.configure(&changes.replace);
-        world
+        let mut systems = Self { node, primary, secondary, outside, configuration, _directory: directory };
+        systems.configure(&changes.replace);
+        systems
     }
 
     /// (Re)starts Fingerpost with pieces of the configuration's text replaced. Each piece must be there.
@@ -173,18 +172,18 @@ impl World {
 }
 
 impl Running {
-    fn start(kind: WorldKind) -> Self {
+    fn start(kind: NodeDirectory) -> Self {
         let recipients = read("recipients.toml");
         match kind {
-            WorldKind::File => Self::File,
-            WorldKind::ActiveDirectory => {
+            NodeDirectory::File => Self::File,
+            NodeDirectory::ActiveDirectory => {
                 let samba = SambaAd::start();
                 people::into_active_directory(&samba, &recipients);
                 let more = read("active-directory.ldif").replace("{base}", samba_ad::BASE);
                 samba.modify(&more.replace("{database}", samba_ad::DATABASE));
                 Self::ActiveDirectory(Box::new(samba))
             }
-            WorldKind::Openldap => {
+            NodeDirectory::Openldap => {
                 let slapd = Slapd::start();
                 people::into_openldap(&slapd, &recipients);
                 Self::Openldap(Box::new(slapd))
