@@ -8,7 +8,7 @@ use fingerpost::delivery::outcome::Class;
 use fingerpost::spool::entry::{RecipientState, Waiting};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::sessions::talk::Talk;
-use support::sessions::{CONFIG, World};
+use support::sessions::{CONFIG, SessionSetup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, WriteHalf};
 use tokio::time::Instant;
 
@@ -18,12 +18,12 @@ const TICK: Duration = Duration::from_secs(10);
 const TO: [&str; 3] = ["alice@contoso.com", "bob@contoso.com", "carol@contoso.com"];
 const MESSAGE: &str = "Message-ID: <1@fabrikam.example>\r\n\r\nbody\r\n.\r\n";
 
-/// A world whose resolved recipients this next hop takes by cut-through; `lines` are further lines of its connector.
-fn world(hop: &ScriptedSmtpServer, lines: &str) -> World {
+/// A session whose resolved recipients this next hop takes by cut-through; `lines` are further lines of its connector.
+fn session_setup(hop: &ScriptedSmtpServer, lines: &str) -> SessionSetup {
     let queues = "smart_hosts = [\"[127.0.0.2]\"]\ndelivery = \"queue\"";
     assert!(CONFIG.contains(queues));
     let takes_part = format!("smart_hosts = [\"[127.0.0.1]:{}\"]\n{lines}", hop.address.port());
-    World::with(&CONFIG.replace(queues, &takes_part).replace("4KiB", "64MiB"))
+    SessionSetup::with(&CONFIG.replace(queues, &takes_part).replace("4KiB", "64MiB"))
 }
 
 /// Waits, by the real clock, until a next hop has come so far.
@@ -44,8 +44,8 @@ fn about(expected: Duration, waited: Duration) {
 #[tokio::test]
 async fn a_reply_to_the_dot_is_waited_for_for_eight_minutes() {
     let hop = ScriptedSmtpServer::start("dot => stall", None).await;
-    let world = world(&hop, "");
-    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    let setup = session_setup(&hop, "");
+    let mut talk = Talk::begin(&setup, "192.0.2.1").await;
     talk.envelope(&TO[..1]).await;
     let begun = Instant::now();
     talk.socket.write_all(MESSAGE.as_bytes()).await.unwrap();
@@ -54,7 +54,7 @@ async fn a_reply_to_the_dot_is_waited_for_for_eight_minutes() {
     assert!(reply.starts_with("451 "), "{reply}");
     about(8 * MINUTE, waited);
     assert_eq!(hop.contents().len(), 1);
-    assert!(world.take_committed().is_empty(), "the sender has it, and so has the queue");
+    assert!(setup.take_committed().is_empty(), "the sender has it, and so has the queue");
     talk.say("NOOP", "250").await;
 }
 
@@ -62,8 +62,8 @@ async fn a_reply_to_the_dot_is_waited_for_for_eight_minutes() {
 #[tokio::test]
 async fn one_of_ours_waits_for_ninety_seconds_and_the_queue_for_the_rest() {
     let hop = ScriptedSmtpServer::start("dot => wait", None).await;
-    let mut world = world(&hop, "");
-    let mut talk = Talk::begin(&world, "192.0.2.77").await;
+    let mut setup = session_setup(&hop, "");
+    let mut talk = Talk::begin(&setup, "192.0.2.77").await;
     talk.envelope(&TO[..1]).await;
     talk.socket.write_all(MESSAGE.as_bytes()).await.unwrap();
     until("the content is there", || !hop.contents().is_empty()).await;
@@ -74,7 +74,7 @@ async fn one_of_ours_waits_for_ninety_seconds_and_the_queue_for_the_rest() {
     tokio::time::resume();
     assert!(reply.starts_with("250 2.0.0 queued as"), "{reply}");
     about(Duration::from_secs(90), waited);
-    let Handover { entry, mut under_way } = world.accepted.try_recv().unwrap();
+    let Handover { entry, mut under_way } = setup.accepted.try_recv().unwrap();
     assert!(matches!(entry.recipients[0].state, RecipientState::Waiting(Waiting { attempts: 1, .. })), "{entry:?}");
     let UnderWay { recipients, outcomes } = under_way.remove(0);
     assert_eq!(recipients, [0]);
@@ -89,8 +89,8 @@ async fn one_of_ours_waits_for_ninety_seconds_and_the_queue_for_the_rest() {
 #[tokio::test]
 async fn all_replies_together_are_waited_for_for_eight_minutes() {
     let hop = ScriptedSmtpServer::start("dot => wait", None).await;
-    let world = world(&hop, "protocol = \"lmtp\"");
-    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    let setup = session_setup(&hop, "protocol = \"lmtp\"");
+    let mut talk = Talk::begin(&setup, "192.0.2.1").await;
     talk.envelope(&TO).await;
     talk.socket.write_all(MESSAGE.as_bytes()).await.unwrap();
     until("the content is there", || !hop.contents().is_empty()).await;
@@ -102,7 +102,7 @@ async fn all_replies_together_are_waited_for_for_eight_minutes() {
     let waited = begun.elapsed();
     assert!(reply.starts_with("250 2.0.0 queued as"), "{reply} after {waited:?}");
     about(8 * MINUTE, waited);
-    let committed = world.spool.committed.lock().unwrap()[0].0.clone();
+    let committed = setup.spool.committed.lock().unwrap()[0].0.clone();
     let waits = |at: usize| !matches!(committed.recipients[at].state, RecipientState::Done(_));
     assert_eq!([waits(0), waits(1), waits(2)], [false, true, true]);
 }
@@ -127,8 +127,8 @@ async fn a_next_hop_that_takes_next_to_nothing_is_given_up_after_two_minutes() {
     // It freezes at the content's first octets, or takes one a second from there on.
     for pace in ["wait", "trickle"] {
         let hop = ScriptedSmtpServer::start("content => wait", None).await;
-        let world = world(&hop, "");
-        let mut talk = Talk::begin(&world, "192.0.2.1").await;
+        let setup = session_setup(&hop, "");
+        let mut talk = Talk::begin(&setup, "192.0.2.1").await;
         talk.envelope(&TO[..1]).await;
         let (mut reading, writing) = tokio::io::split(talk.socket);
         let sender = tokio::spawn(send_much(writing));
@@ -142,7 +142,7 @@ async fn a_next_hop_that_takes_next_to_nothing_is_given_up_after_two_minutes() {
         tokio::time::resume();
         assert_eq!(&reply, b"451 ", "{pace}");
         sender.await.unwrap();
-        assert!(world.take_committed().is_empty() && hop.contents().is_empty(), "{pace}");
+        assert!(setup.take_committed().is_empty() && hop.contents().is_empty(), "{pace}");
     }
 }
 
@@ -151,8 +151,8 @@ async fn a_next_hop_that_takes_next_to_nothing_is_given_up_after_two_minutes() {
 #[tokio::test]
 async fn no_dot_is_sent_with_less_than_two_minutes_left() {
     let hop = ScriptedSmtpServer::start("content => wait", None).await;
-    let world = world(&hop, "");
-    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    let setup = session_setup(&hop, "");
+    let mut talk = Talk::begin(&setup, "192.0.2.1").await;
     talk.say("MAIL FROM:<a@fabrikam.example>", "250").await;
     talk.say("RCPT TO:<alice@contoso.com>", "250").await;
     let content = format!("Message-ID: <3@fabrikam.example>\r\n\r\n{}", "A line.\r\n".repeat(MUCH / 9));
@@ -165,7 +165,7 @@ async fn no_dot_is_sent_with_less_than_two_minutes_left() {
     let reply = talk.reply().await;
     about(6 * MINUTE, begun.elapsed());
     assert!(reply.starts_with("250 2.0.0 queued as"), "{reply}");
-    let committed = world.spool.committed.lock().unwrap()[0].0.clone();
+    let committed = setup.spool.committed.lock().unwrap()[0].0.clone();
     assert!(!matches!(committed.recipients[0].state, RecipientState::Done(_)), "{:?}", committed.recipients[0].state);
     assert!(hop.contents().is_empty(), "a dot");
     tokio::time::resume();

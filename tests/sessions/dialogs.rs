@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use std::sync::Arc;
 
-use support::sessions::World;
+use support::sessions::SessionSetup;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_util::sync::CancellationToken;
 
@@ -123,12 +123,12 @@ impl Wire {
     }
 }
 
-async fn run(world: &World, name: &str, case: &Case, way: Way) {
+async fn run(setup: &SessionSetup, name: &str, case: &Case, way: Way) {
     let (client, server) = tokio::io::duplex(1 << 20);
     let draining = CancellationToken::new();
     let session = tokio::spawn(fingerpost::session::serve(
-        Arc::new(world.services.clone()),
-        world.client(&case.client),
+        Arc::new(setup.services.clone()),
+        setup.client(&case.client),
         server,
         draining,
     ));
@@ -157,7 +157,7 @@ async fn run(world: &World, name: &str, case: &Case, way: Way) {
     }
     drop(wire);
     session.await.unwrap();
-    let committed = world.take_committed();
+    let committed = setup.take_committed();
     let summaries: Vec<&String> = committed.iter().map(|(summary, _)| summary).collect();
     assert_eq!(summaries, case.durable.iter().collect::<Vec<_>>(), "{name} {way:?}");
     if !case.body.is_empty() {
@@ -169,7 +169,7 @@ async fn run(world: &World, name: &str, case: &Case, way: Way) {
 
 #[tokio::test(start_paused = true)]
 async fn every_dialog_goes_as_written() {
-    let world = World::new();
+    let setup = SessionSetup::new();
     let mut names = Vec::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sessions/dialogs");
     for file in std::fs::read_dir(folder).unwrap() {
@@ -178,7 +178,7 @@ async fn every_dialog_goes_as_written() {
         let case = read_case(&path);
         assert!(case.steps.iter().any(|step| matches!(step, Step::Expect(_))), "{name} expects nothing");
         for way in [Way::InStep, Way::OctetByOctet, Way::AllAtOnce] {
-            run(&world, &name, &case, way).await;
+            run(&setup, &name, &case, way).await;
         }
         names.push(name);
     }
@@ -188,7 +188,7 @@ async fn every_dialog_goes_as_written() {
 /// The dialogs that are short enough are also cut in two at every octet.
 #[tokio::test(start_paused = true)]
 async fn cutting_a_dialog_anywhere_changes_nothing() {
-    let world = World::new();
+    let setup = SessionSetup::new();
     for name in ["resolved", "split", "bdat", "bdat-refused", "bare-lf", "smuggling-dot"] {
         let case = read_case(&Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/sessions/dialogs/{name}.txt")));
         let sent = |step: &Step| match step {
@@ -206,7 +206,7 @@ async fn cutting_a_dialog_anywhere_changes_nothing() {
             }));
             let cut_case =
                 Case { client: case.client.clone(), steps, durable: case.durable.clone(), body: case.body.clone() };
-            run(&world, &format!("{name} cut at {cut}"), &cut_case, Way::InStep).await;
+            run(&setup, &format!("{name} cut at {cut}"), &cut_case, Way::InStep).await;
         }
     }
 }

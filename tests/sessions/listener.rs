@@ -8,7 +8,7 @@ use std::time::Duration;
 use fingerpost::config::Config;
 use fingerpost::listener::Listeners;
 use rustls::pki_types::ServerName;
-use support::sessions::{CONFIG, World, config, in_force};
+use support::sessions::{CONFIG, SessionSetup, config, in_force};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -17,9 +17,9 @@ fn any_port(text: &str) -> String {
     text.replace("127.0.0.1:2525", "127.0.0.1:0")
 }
 
-fn listeners(world: &World) -> Listeners {
-    let listeners = Listeners::new(world.services.clone());
-    listeners.apply(&world.services.current.load().config).unwrap();
+fn listeners(setup: &SessionSetup) -> Listeners {
+    let listeners = Listeners::new(setup.services.clone());
+    listeners.apply(&setup.services.current.load().config).unwrap();
     listeners
 }
 
@@ -50,13 +50,13 @@ async fn connections_are_limited_in_all_and_for_each_address() {
         ("max_recipients = 3\nmax_connections = 2", "421 4.3.2"),
         ("max_recipients = 3\nmax_connections_per_ip = 2", "421 4.7.0"),
     ] {
-        let world = World::with(&any_port(CONFIG).replacen("max_recipients = 3", limit, 1));
-        let listeners = listeners(&world);
+        let setup = SessionSetup::with(&any_port(CONFIG).replacen("max_recipients = 3", limit, 1));
+        let listeners = listeners(&setup);
         let address = listeners.local_addrs()[0];
         let mut first = connect(address).await;
         let mut second = connect(address).await;
         assert!(reply(&mut first).await.starts_with("220") && reply(&mut second).await.starts_with("220"));
-        assert_eq!(world.services.metrics.connections.with_label_values(&["internet"]).get(), 2);
+        assert_eq!(setup.services.metrics.connections.with_label_values(&["internet"]).get(), 2);
         // Within their content nobody else gets their places.
         for socket in [&mut first, &mut second] {
             for line in ["EHLO c", "MAIL FROM:<>", "RCPT TO:<alice@contoso.com>"] {
@@ -89,8 +89,8 @@ async fn the_most_specific_network_chooses_the_connector() {
         "remote_networks = [\"127.0.0.0/30\"]\nmax_message_size",
         1,
     );
-    let world = World::with(&text);
-    let listeners = listeners(&world);
+    let setup = SessionSetup::with(&text);
+    let listeners = listeners(&setup);
     let address = listeners.local_addrs()[0];
     for (client, greeting, connector) in [
         ("127.0.0.1", "220", Some("internet")),
@@ -102,16 +102,16 @@ async fn the_most_specific_network_chooses_the_connector() {
         let mut socket = BufReader::new(socket.connect(address).await.unwrap());
         assert!(reply(&mut socket).await.starts_with(greeting), "{client}");
         if let Some(connector) = connector {
-            assert_eq!(world.services.metrics.connections_total.with_label_values(&[connector]).get(), 1, "{client}");
+            assert_eq!(setup.services.metrics.connections_total.with_label_values(&[connector]).get(), 1, "{client}");
         }
     }
-    assert_eq!(world.services.metrics.sessions_refused.with_label_values(&["no-connector"]).get(), 1);
+    assert_eq!(setup.services.metrics.sessions_refused.with_label_values(&["no-connector"]).get(), 1);
 }
 
 #[tokio::test]
 async fn a_flood_of_those_who_are_turned_away_takes_no_more_sockets_than_a_few() {
-    let world = World::with(&any_port(CONFIG).replacen("max_recipients = 3", "max_connections_per_ip = 1", 1));
-    let listeners = listeners(&world);
+    let setup = SessionSetup::with(&any_port(CONFIG).replacen("max_recipients = 3", "max_connections_per_ip = 1", 1));
+    let listeners = listeners(&setup);
     let address = listeners.local_addrs()[0];
     let mut first = connect(address).await;
     assert!(reply(&mut first).await.starts_with("220"));
@@ -131,23 +131,23 @@ async fn a_flood_of_those_who_are_turned_away_takes_no_more_sockets_than_a_few()
 }
 
 /// A second configuration in force, applied.
-fn change(world: &World, listeners: &Listeners, text: &str) -> Result<(), String> {
-    let next: Config = config(text, world.folder());
+fn change(setup: &SessionSetup, listeners: &Listeners, text: &str) -> Result<(), String> {
+    let next: Config = config(text, setup.folder());
     listeners.apply(&next).map_err(|error| error.to_string())?;
-    world.services.current.store(Arc::new(in_force(next)));
+    setup.services.current.store(Arc::new(in_force(next)));
     Ok(())
 }
 
 #[tokio::test]
 async fn a_change_opens_and_closes_what_changed_and_nothing_else() {
-    let world = World::with(&any_port(CONFIG));
-    let listeners = listeners(&world);
+    let setup = SessionSetup::with(&any_port(CONFIG));
+    let listeners = listeners(&setup);
     let address = listeners.local_addrs()[0];
     let mut client = connect(address).await;
     assert!(reply(&mut client).await.starts_with("220"));
 
     let two = any_port(CONFIG).replacen("[\"127.0.0.1:0\"]", "[\"127.0.0.1:0\", \"127.0.0.2:0\"]", 1);
-    change(&world, &listeners, &two).unwrap();
+    change(&setup, &listeners, &two).unwrap();
     let addresses = listeners.local_addrs();
     assert!(addresses.len() == 2 && addresses.contains(&address), "{addresses:?}");
     assert!(reply(&mut connect(addresses[1]).await).await.starts_with("220"));
@@ -156,12 +156,12 @@ async fn a_change_opens_and_closes_what_changed_and_nothing_else() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = other.local_addr().unwrap();
     let bad = CONFIG.replace("\"127.0.0.1:2525\"", &format!("\"127.0.0.4:0\", \"{taken}\""));
-    let error = change(&world, &listeners, &bad).unwrap_err();
+    let error = change(&setup, &listeners, &bad).unwrap_err();
     assert!(error.starts_with(&format!("receive connector `internet`: cannot listen on {taken}: ")), "{error}");
     assert_eq!(listeners.local_addrs(), addresses);
 
     // Sessions outlive their bind, but begin no transaction.
-    change(&world, &listeners, &CONFIG.replace("127.0.0.1:2525", "127.0.0.3:0")).unwrap();
+    change(&setup, &listeners, &CONFIG.replace("127.0.0.1:2525", "127.0.0.3:0")).unwrap();
     assert_eq!(listeners.local_addrs().len(), 1);
     assert!(say(&mut client, "EHLO c").await.starts_with("250"));
     assert!(say(&mut client, "MAIL FROM:<>").await.starts_with("421 4.3.2"));
@@ -193,17 +193,17 @@ async fn a_bind_may_be_replaced_by_one_on_the_same_port() {
     let port = std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
     let with = |bind: &str| CONFIG.replace("127.0.0.1:2525", bind).replace("[127.0.0.", "[192.0.2.");
     let (all, one) = (format!("0.0.0.0:{port}"), format!("127.0.0.1:{port}"));
-    let world = World::with(&with(&all));
-    let listeners = listeners(&world);
+    let setup = SessionSetup::with(&with(&all));
+    let listeners = listeners(&setup);
     for bind in [&one, &all, &one] {
-        change(&world, &listeners, &with(bind)).unwrap();
+        change(&setup, &listeners, &with(bind)).unwrap();
         assert_eq!(listeners.local_addrs(), [bind.parse().unwrap()]);
         greets(one.parse().unwrap()).await;
     }
     // Where another bind of the change cannot be had, the old one is there as before, and nobody shares its port.
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = format!("{all}\", \"{}", other.local_addr().unwrap());
-    change(&world, &listeners, &with(&taken)).unwrap_err();
+    change(&setup, &listeners, &with(&taken)).unwrap_err();
     assert_eq!(listeners.local_addrs(), [one.parse().unwrap()]);
     greets(one.parse().unwrap()).await;
     for address in [&one, &all] {
@@ -214,8 +214,8 @@ async fn a_bind_may_be_replaced_by_one_on_the_same_port() {
 
 #[tokio::test]
 async fn draining_accepts_nobody_and_waits_for_sessions() {
-    let world = World::with(&any_port(CONFIG));
-    let listeners = listeners(&world);
+    let setup = SessionSetup::with(&any_port(CONFIG));
+    let listeners = listeners(&setup);
     let address = listeners.local_addrs()[0];
     let mut client = connect(address).await;
     assert!(reply(&mut client).await.starts_with("220"));
@@ -230,21 +230,21 @@ async fn draining_accepts_nobody_and_waits_for_sessions() {
     };
     tokio::join!(listeners.drain(Duration::from_secs(20)), ends);
     assert!(TcpStream::connect(address).await.is_err());
-    assert_eq!(world.take_committed().len(), 1);
-    assert_eq!(world.services.metrics.connections.with_label_values(&["internet"]).get(), 0);
+    assert_eq!(setup.take_committed().len(), 1);
+    assert_eq!(setup.services.metrics.connections.with_label_values(&["internet"]).get(), 0);
 }
 
 #[tokio::test]
 async fn a_session_in_clear_ends_where_its_door_demands_tls_now() {
     let folder = tempfile::tempdir().unwrap();
     certificate(folder.path());
-    let world = World::with_files(&any_port(CONFIG), folder);
-    let listeners = listeners(&world);
+    let setup = SessionSetup::with_files(&any_port(CONFIG), folder);
+    let listeners = listeners(&setup);
     let mut client = connect(listeners.local_addrs()[0]).await;
     assert!(reply(&mut client).await.starts_with("220"));
     assert!(say(&mut client, "EHLO c").await.starts_with("250"));
     assert!(say(&mut client, "MAIL FROM:<>").await.starts_with("250"));
-    change(&world, &listeners, &with_tls("required")).unwrap();
+    change(&setup, &listeners, &with_tls("required")).unwrap();
     // The transaction under way keeps what it began with.
     assert!(say(&mut client, "RCPT TO:<alice@contoso.com>").await.starts_with("250"));
     assert!(say(&mut client, "RSET").await.starts_with("250"));
@@ -276,8 +276,8 @@ fn with_tls(mode: &str) -> String {
 async fn starttls_encrypts_and_throws_away_what_was_injected() {
     let folder = tempfile::tempdir().unwrap();
     let tls = certificate(folder.path());
-    let world = World::with_files(&with_tls("required"), folder);
-    let listeners = listeners(&world);
+    let setup = SessionSetup::with_files(&with_tls("required"), folder);
+    let listeners = listeners(&setup);
     let mut client = connect(listeners.local_addrs()[0]).await;
     assert!(reply(&mut client).await.starts_with("220"));
     assert_eq!(say(&mut client, "EHLO c").await, "250 STARTTLS");
@@ -293,17 +293,17 @@ async fn starttls_encrypts_and_throws_away_what_was_injected() {
     }
     assert!(say(&mut client, "DATA").await.starts_with("354"));
     assert!(say(&mut client, "x\r\n.").await.starts_with("250"));
-    let received = String::from_utf8(world.take_committed().remove(0).1).unwrap();
+    let received = String::from_utf8(setup.take_committed().remove(0).1).unwrap();
     assert!(received.contains("with ESMTPS id "), "{received}");
-    assert!(world.services.metrics.certificate_expiry.with_label_values(&["internet"]).get() > 1_800_000_000);
+    assert!(setup.services.metrics.certificate_expiry.with_label_values(&["internet"]).get() > 1_800_000_000);
 }
 
 #[tokio::test]
 async fn implicit_tls_speaks_first_and_a_broken_handshake_ends_the_session() {
     let folder = tempfile::tempdir().unwrap();
     let tls = certificate(folder.path());
-    let world = World::with_files(&with_tls("implicit"), folder);
-    let listeners = listeners(&world);
+    let setup = SessionSetup::with_files(&with_tls("implicit"), folder);
+    let listeners = listeners(&setup);
     let address = listeners.local_addrs()[0];
     let name = ServerName::try_from("mx.contoso.com").unwrap();
     let mut client = BufReader::new(tls.connect(name, TcpStream::connect(address).await.unwrap()).await.unwrap());
@@ -319,8 +319,9 @@ async fn who_is_silent_where_tls_comes_first_gives_way_to_who_is_not() {
     for mode in ["implicit", "required"] {
         let folder = tempfile::tempdir().unwrap();
         let tls = certificate(folder.path());
-        let world = World::with_files(&with_tls(mode).replacen("max_recipients = 3", "max_connections = 1", 1), folder);
-        let listeners = listeners(&world);
+        let setup =
+            SessionSetup::with_files(&with_tls(mode).replacen("max_recipients = 3", "max_connections = 1", 1), folder);
+        let listeners = listeners(&setup);
         let address = listeners.local_addrs()[0];
         let shake_hands = |socket: TcpStream| tls.connect(ServerName::try_from("mx.contoso.com").unwrap(), socket);
         let mut silent = connect(address).await;
@@ -338,6 +339,6 @@ async fn who_is_silent_where_tls_comes_first_gives_way_to_who_is_not() {
         let mut honest = BufReader::new(shake_hands(honest.into_inner()).await.unwrap());
         assert_eq!(reply(&mut silent).await, "", "a reply in clear text would mean nothing");
         assert!(say(&mut honest, "EHLO c").await.starts_with("2"));
-        assert_eq!(world.services.metrics.sessions_sent_away.with_label_values(&["place-wanted"]).get(), 1, "{mode}");
+        assert_eq!(setup.services.metrics.sessions_sent_away.with_label_values(&["place-wanted"]).get(), 1, "{mode}");
     }
 }

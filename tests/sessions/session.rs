@@ -11,7 +11,7 @@ use fingerpost::pressure::weigh::{Bounds, Figures};
 use fingerpost::smtp::address::Address;
 use fingerpost::time::UnixTime;
 use support::sessions::talk::Talk;
-use support::sessions::{CONFIG, Commits, KEY, World, config, in_force};
+use support::sessions::{CONFIG, Commits, KEY, SessionSetup, config, in_force};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
@@ -34,17 +34,17 @@ fn stamped(via: &str, recipients: &[&str]) -> String {
 #[tokio::test(start_paused = true)]
 async fn a_message_is_accepted_only_after_it_is_durable() {
     for (commits, reply) in [(Commits::Succeed, "250 2.0.0 queued as "), (Commits::Fail, "451 4.3.0")] {
-        let mut world = World::new();
-        *world.spool.commits.lock().unwrap() = commits;
-        let mut talk = Talk::begin(&world, "192.0.2.1").await;
+        let mut setup = SessionSetup::new();
+        *setup.spool.commits.lock().unwrap() = commits;
+        let mut talk = Talk::begin(&setup, "192.0.2.1").await;
         talk.envelope(&["alice@contoso.com"]).await;
         talk.say("Subject: x\r\n\r\nbody\r\n.", reply).await;
-        assert_eq!(world.accepted.try_recv().is_ok(), commits == Commits::Succeed);
+        assert_eq!(setup.accepted.try_recv().is_ok(), commits == Commits::Succeed);
         talk.say("NOOP", "250").await;
     }
-    let world = World::new();
-    *world.spool.commits.lock().unwrap() = Commits::Hang;
-    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    let setup = SessionSetup::new();
+    *setup.spool.commits.lock().unwrap() = Commits::Hang;
+    let mut talk = Talk::begin(&setup, "192.0.2.1").await;
     talk.envelope(&["alice@contoso.com"]).await;
     talk.socket.write_all(b"body\r\n.\r\n").await.unwrap();
     let waited = tokio::time::timeout(Duration::from_secs(3000), talk.socket.read_u8()).await;
@@ -53,27 +53,27 @@ async fn a_message_is_accepted_only_after_it_is_durable() {
 
 #[tokio::test(start_paused = true)]
 async fn what_becomes_durable_reaches_the_queue_even_if_the_session_ends_meanwhile() {
-    let mut world = World::new();
-    *world.spool.commits.lock().unwrap() = Commits::Slow;
-    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    let mut setup = SessionSetup::new();
+    *setup.spool.commits.lock().unwrap() = Commits::Slow;
+    let mut talk = Talk::begin(&setup, "192.0.2.1").await;
     talk.envelope(&["alice@contoso.com"]).await;
     talk.socket.write_all(b"Subject: x\r\n\r\nbody\r\n.\r\n").await.unwrap();
-    let none = tokio::time::timeout(Duration::from_secs(5), world.accepted.recv()).await;
+    let none = tokio::time::timeout(Duration::from_secs(5), setup.accepted.recv()).await;
     assert!(none.is_err(), "it is being committed");
     talk.session.abort();
-    let handover = tokio::time::timeout(Duration::from_secs(60), world.accepted.recv()).await.expect("nobody has it");
-    assert_eq!(handover.map(|handover| handover.entry.id), Some(world.spool.committed.lock().unwrap()[0].0.id));
+    let handover = tokio::time::timeout(Duration::from_secs(60), setup.accepted.recv()).await.expect("nobody has it");
+    assert_eq!(handover.map(|handover| handover.entry.id), Some(setup.spool.committed.lock().unwrap()[0].0.id));
 }
 
 #[tokio::test(start_paused = true)]
 async fn large_messages_are_written_in_pieces_and_come_out_whole() {
-    let world = World::with(&CONFIG.replace("4KiB", "4MiB"));
-    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    let setup = SessionSetup::with(&CONFIG.replace("4KiB", "4MiB"));
+    let mut talk = Talk::begin(&setup, "192.0.2.1").await;
     talk.envelope(&["alice@contoso.com"]).await;
     let body = "0123456789abcdef\u{e9}\r\n".repeat(100_000);
     talk.say(&format!("Subject: x\r\n\r\n{body}."), "250 2.0.0").await;
-    let entry = world.spool.committed.lock().unwrap()[0].0.clone();
-    let content = world.take_committed().remove(0).1;
+    let entry = setup.spool.committed.lock().unwrap()[0].0.clone();
+    let content = setup.take_committed().remove(0).1;
     let start = usize::try_from(entry.content.header_size).unwrap();
     assert!(content[..start].ends_with(b"\r\nSubject: x\r\n"));
     assert!(content[start..] == *format!("\r\n{body}").as_bytes(), "the body is not what was sent");
@@ -96,13 +96,13 @@ async fn looped_recipients_are_refused_or_reported() {
             &["unknown1@contoso.com via kerio (failed), alice@contoso.com via exchange", "report"],
         ),
     ] {
-        let world = World::new();
-        let mut talk = Talk::begin(&world, "192.0.2.1").await;
+        let setup = SessionSetup::new();
+        let mut talk = Talk::begin(&setup, "192.0.2.1").await;
         talk.envelope(recipients).await;
         let relayed = looped[0].starts_with("unknown") || looped[0].starts_with("new");
         let via = if relayed { "kerio" } else { "exchange" };
         talk.say(&stamped(via, looped), reply).await;
-        let committed = world.take_committed();
+        let committed = setup.take_committed();
         assert_eq!(committed.len(), durable.len(), "{recipients:?}: {committed:?}");
         for ((summary, _), expected) in committed.iter().zip(durable) {
             match *expected {
@@ -116,36 +116,36 @@ async fn looped_recipients_are_refused_or_reported() {
 #[tokio::test(start_paused = true)]
 async fn loops_are_only_counted_in_report_mode() {
     let text = format!("{CONFIG}\n[loop_detection]\nmode = \"report\"\n");
-    let world = World::with(&text);
-    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    let setup = SessionSetup::with(&text);
+    let mut talk = Talk::begin(&setup, "192.0.2.1").await;
     talk.envelope(&["unknown1@contoso.com"]).await;
     talk.say(&stamped("kerio", &["unknown1@contoso.com"]), "250").await;
-    assert_eq!(world.services.metrics.loops.with_label_values(&["stamp"]).get(), 1);
+    assert_eq!(setup.services.metrics.loops.with_label_values(&["stamp"]).get(), 1);
     talk.envelope(&["alice@contoso.com"]).await;
     talk.say(&format!("{}\r\n.", "Received: x\r\n".repeat(51)), "554 5.4.6").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_forged_stamp_is_counted_and_nothing_else() {
-    let world = World::new();
-    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    let setup = SessionSetup::new();
+    let mut talk = Talk::begin(&setup, "192.0.2.1").await;
     talk.envelope(&["unknown1@contoso.com"]).await;
     let message = stamped("kerio", &["unknown1@contoso.com"]).replace("<1@", "<2@");
     talk.say(&message, "250").await;
     let ignored: u64 = ["mac", "identity", "form", "installation"]
         .iter()
-        .map(|reason| world.services.metrics.stamps_ignored.with_label_values(&[reason]).get())
+        .map(|reason| setup.services.metrics.stamps_ignored.with_label_values(&[reason]).get())
         .sum();
     assert_eq!(ignored, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_transaction_keeps_the_configuration_it_began_with() {
-    let world = World::new();
-    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    let setup = SessionSetup::new();
+    let mut talk = Talk::begin(&setup, "192.0.2.1").await;
     talk.say("MAIL FROM:<a@fabrikam.example>", "250").await;
     let without = CONFIG.replace("example.net", "example.org");
-    world.services.current.store(Arc::new(in_force(config(&without, world.folder()))));
+    setup.services.current.store(Arc::new(in_force(config(&without, setup.folder()))));
     talk.say("RCPT TO:<alice@example.net>", "250").await;
     talk.say("RSET", "250").await;
     talk.say("MAIL FROM:<a@fabrikam.example>", "250").await;
@@ -154,27 +154,27 @@ async fn a_transaction_keeps_the_configuration_it_began_with() {
     // The door is chosen anew with each transaction, too.
     talk.say("RSET", "250").await;
     let closed = CONFIG.replace("127.0.0.1:2525", "127.0.0.1:2526");
-    world.services.current.store(Arc::new(in_force(config(&closed, world.folder()))));
+    setup.services.current.store(Arc::new(in_force(config(&closed, setup.folder()))));
     talk.say("MAIL FROM:<a@fabrikam.example>", "421 4.3.2").await;
 }
 
 /// A look: so much is free, and 100 has to be.
-fn free(world: &World, free: u64) {
+fn free(setup: &SessionSetup, free: u64) {
     let bounds = Bounds { min_free: 100, max_messages: None };
-    world.services.pressure.look(&Figures { free, ..Figures::default() }, bounds);
+    setup.services.pressure.look(&Figures { free, ..Figures::default() }, bounds);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_turns_mail_away_and_lets_it_in_again() {
-    let world = World::new();
-    let mut talk = Talk::begin(&world, "192.0.2.1").await;
-    free(&world, 0);
+    let setup = SessionSetup::new();
+    let mut talk = Talk::begin(&setup, "192.0.2.1").await;
+    free(&setup, 0);
     talk.say("MAIL FROM:<a@fabrikam.example>", "452 4.3.1").await;
-    free(&world, 1000);
+    free(&setup, 1000);
     talk.envelope(&["alice@contoso.com"]).await;
-    free(&world, 0);
+    free(&setup, 0);
     talk.say("x\r\n.", "452 4.3.1").await;
-    assert_eq!(world.take_committed(), []);
+    assert_eq!(setup.take_committed(), []);
 }
 
 /// Strangers first: at MAIL, and after the dot where a transaction had begun that would be queued.
@@ -185,11 +185,11 @@ async fn where_too_much_waits_organisations_are_turned_away_later() {
         [(99, "250", "250"), (100, TURNED_AWAY, "250"), (112, TURNED_AWAY, TURNED_AWAY)]
     {
         for (client, reply) in [("192.0.2.1", of_a_stranger), ("192.0.2.77", of_ours)] {
-            let world = World::new();
-            let (mut begun, mut new) = (Talk::begin(&world, client).await, Talk::begin(&world, client).await);
+            let setup = SessionSetup::new();
+            let (mut begun, mut new) = (Talk::begin(&setup, client).await, Talk::begin(&setup, client).await);
             begun.envelope(&["alice@contoso.com"]).await;
             let bounds = Bounds { min_free: 0, max_messages: Some(100) };
-            world.services.pressure.look(&Figures { messages, ..Figures::default() }, bounds);
+            setup.services.pressure.look(&Figures { messages, ..Figures::default() }, bounds);
             begun.say("x\r\n.", reply).await;
             new.say("MAIL FROM:<a@fabrikam.example>", reply).await;
         }
@@ -198,9 +198,9 @@ async fn where_too_much_waits_organisations_are_turned_away_later() {
 
 #[tokio::test(start_paused = true)]
 async fn draining_lets_a_transaction_end() {
-    let world = World::new();
-    let mut idle = Talk::begin(&world, "192.0.2.1").await;
-    let mut busy = Talk::begin(&world, "192.0.2.1").await;
+    let setup = SessionSetup::new();
+    let mut idle = Talk::begin(&setup, "192.0.2.1").await;
+    let mut busy = Talk::begin(&setup, "192.0.2.1").await;
     busy.envelope(&["alice@contoso.com"]).await;
     idle.draining.cancel();
     busy.draining.cancel();
@@ -210,19 +210,19 @@ async fn draining_lets_a_transaction_end() {
     drop((idle.socket, busy.socket));
     idle.session.await.unwrap();
     busy.session.await.unwrap();
-    assert_eq!(world.take_committed().len(), 1);
+    assert_eq!(setup.take_committed().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_goes_away_leaves_nothing() {
-    let world = World::new();
-    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    let setup = SessionSetup::new();
+    let mut talk = Talk::begin(&setup, "192.0.2.1").await;
     talk.envelope(&["alice@contoso.com"]).await;
     talk.socket.write_all(b"Subject: x\r\n\r\nhalf a mess").await.unwrap();
     drop(talk.socket);
     talk.session.await.unwrap();
-    assert_eq!(world.take_committed(), []);
-    let left: Vec<_> = walk(world.folder()).into_iter().filter(|path| path.contains("incoming/")).collect();
+    assert_eq!(setup.take_committed(), []);
+    let left: Vec<_> = walk(setup.folder()).into_iter().filter(|path| path.contains("incoming/")).collect();
     assert_eq!(left, [""; 0]);
 }
 
@@ -248,8 +248,8 @@ async fn content_that_drips_is_cut_and_leaves_nothing() {
         // Chunks with a pause between them, each of which is taken at once.
         ("", String::new(), "BDAT 5\r\nA: b\n".to_owned(), true),
     ] {
-        let world = World::with(&CONFIG.replace("4KiB", "4MiB").replace("\"1KiB\"", "\"64KiB\""));
-        let mut talk = Talk::begin(&world, "192.0.2.1").await;
+        let setup = SessionSetup::with(&CONFIG.replace("4KiB", "4MiB").replace("\"1KiB\"", "\"64KiB\""));
+        let mut talk = Talk::begin(&setup, "192.0.2.1").await;
         talk.say("MAIL FROM:<a@fabrikam.example>", "250").await;
         talk.say("RCPT TO:<alice@contoso.com>", "250").await;
         if !begin.is_empty() {
@@ -266,19 +266,19 @@ async fn content_that_drips_is_cut_and_leaves_nothing() {
         } else {
             assert_eq!(lines, 60, "{told}");
             talk.say(".", "250 2.0.0").await;
-            assert_eq!(world.take_committed().len(), 1, "{told}");
+            assert_eq!(setup.take_committed().len(), 1, "{told}");
         }
-        assert_eq!(world.take_committed(), [], "{told}");
-        let left = walk(world.folder()).into_iter().filter(|path| path.contains("incoming/"));
+        assert_eq!(setup.take_committed(), [], "{told}");
+        let left = walk(setup.folder()).into_iter().filter(|path| path.contains("incoming/"));
         assert_eq!(left.collect::<Vec<_>>(), [""; 0], "{told}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_content_a_command_has_its_own_time_again() {
-    let world = World::new();
+    let setup = SessionSetup::new();
     for (content, reply) in [("x\r\n.", "250 2.0.0"), (&*format!("{}\r\n.", "x\r\n".repeat(4000)), "552 5.3.4")] {
-        let mut talk = Talk::begin(&world, "192.0.2.1").await;
+        let mut talk = Talk::begin(&setup, "192.0.2.1").await;
         talk.envelope(&["alice@contoso.com"]).await;
         let (beginning, end) = content.split_at(content.len() / 2);
         talk.socket.write_all(beginning.as_bytes()).await.unwrap();
@@ -308,11 +308,11 @@ async fn postmaster_alone_is_accepted_where_only_patterns_are() {
         let text = CONFIG.replace("hostname = \"mx.contoso.com\"", &format!("hostname = \"{hostname}\""));
         let text = text.replace("{ domain = ", "{ subdomains = true, domain = ");
         let text = text.replace("\ndomain = \"", "\ndomain = \"*.");
-        let world = World::with(&text);
+        let setup = SessionSetup::with(&text);
         let (socket, server) = tokio::io::duplex(1 << 16);
         let session = fingerpost::session::serve(
-            Arc::new(world.services.clone()),
-            world.client("192.0.2.1"),
+            Arc::new(setup.services.clone()),
+            setup.client("192.0.2.1"),
             server,
             CancellationToken::new(),
         );
@@ -328,14 +328,14 @@ async fn postmaster_alone_is_accepted_where_only_patterns_are() {
 #[tokio::test(start_paused = true)]
 async fn where_sessions_hold_much_a_stranger_gets_no_more_than_his_share() {
     let text = CONFIG.replace("4KiB", "4MiB").replace("1KiB", "256KiB").replace("recipients = 3", "recipients = 500");
-    let world = World::with(&text);
-    let pressure = world.services.pressure.clone();
+    let setup = SessionSetup::with(&text);
+    let pressure = setup.services.pressure.clone();
     let header = format!("X-Long: {}\r\n", "x".repeat(900)).repeat(120);
     let body = format!("{}\r\n", "y".repeat(900)).repeat(400);
     for (short, taken, to_header) in [(true, FOR_ONE / (512 + 4 * 22), "452 4.3.1"), (false, 200, "250 ")] {
         let mut others = pressure.hold();
         others.recipient(if short { FOR_ALL } else { 0 });
-        let mut talk = Talk::begin(&world, "192.0.2.1").await;
+        let mut talk = Talk::begin(&setup, "192.0.2.1").await;
         talk.say("MAIL FROM:<a@fabrikam.example>", "250 ").await;
         for number in 100..300 {
             let reply = if number - 100 < taken { "250 " } else { "452 4.3.1" };

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use support::sessions::World;
+use support::sessions::SessionSetup;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
@@ -28,11 +28,11 @@ const SMUGGLED: &str = "MAIL FROM:<evil@fabrikam.example>\r\nRCPT TO:<alice@cont
 const ENVELOPE: &str = "EHLO c\r\nMAIL FROM:<a@fabrikam.example>\r\nRCPT TO:<alice@contoso.com>\r\n";
 
 /// Sends `text` in two pieces; returns the codes of the replies behind the greeting and the bodies that were accepted.
-async fn send(world: &World, text: &[u8], cut: usize) -> (Vec<String>, Vec<String>) {
+async fn send(setup: &SessionSetup, text: &[u8], cut: usize) -> (Vec<String>, Vec<String>) {
     let (mut client, server) = tokio::io::duplex(1 << 20);
     let session = fingerpost::session::serve(
-        Arc::new(world.services.clone()),
-        world.client("192.0.2.1"),
+        Arc::new(setup.services.clone()),
+        setup.client("192.0.2.1"),
         server,
         CancellationToken::new(),
     );
@@ -50,17 +50,17 @@ async fn send(world: &World, text: &[u8], cut: usize) -> (Vec<String>, Vec<Strin
     let codes = last_lines.map(|line| line[..3].to_owned()).skip(1).collect();
     let body =
         |content: Vec<u8>| String::from_utf8(content).unwrap().split("\r\n").skip(3).collect::<Vec<_>>().join("\r\n");
-    (codes, world.take_committed().into_iter().map(|(_, content)| body(content)).collect())
+    (codes, setup.take_committed().into_iter().map(|(_, content)| body(content)).collect())
 }
 
 #[tokio::test]
 async fn data_with_a_lookalike_is_refused_to_its_true_end() {
-    let world = World::new();
+    let setup = SessionSetup::new();
     for lookalike in LOOKALIKES {
         let text = format!("{ENVELOPE}DATA\r\n\r\nhello{lookalike}{SMUGGLED}\r\n.\r\nQUIT\r\n");
         let start = ENVELOPE.len();
         for cut in start..text.len() {
-            let (codes, bodies) = send(&world, text.as_bytes(), cut).await;
+            let (codes, bodies) = send(&setup, text.as_bytes(), cut).await;
             let told = format!("{lookalike:?} cut at {cut}");
             // A bare CR or LF ends the session as well.
             let bare = lookalike.replace("\r\n", "").contains(['\r', '\n']);
@@ -73,12 +73,12 @@ async fn data_with_a_lookalike_is_refused_to_its_true_end() {
 
 #[tokio::test]
 async fn a_chunk_with_a_lookalike_is_one_message_octet_by_octet_or_none() {
-    let world = World::new();
+    let setup = SessionSetup::new();
     for lookalike in LOOKALIKES.into_iter().chain(["\r\n.\r\n"]) {
         let body = format!("\r\nhello{lookalike}{SMUGGLED}\r\n.\r\n");
         let text = format!("{ENVELOPE}BDAT {} LAST\r\n{body}QUIT\r\n", body.len());
         for cut in (ENVELOPE.len()..text.len()).step_by(5) {
-            let (codes, bodies) = send(&world, text.as_bytes(), cut).await;
+            let (codes, bodies) = send(&setup, text.as_bytes(), cut).await;
             let (code, kept) = if lookalike.contains('\0') { ("554", None) } else { ("250", Some(body.as_str())) };
             assert_eq!(codes, ["250", "250", "250", code, "221"], "{lookalike:?} cut at {cut}");
             assert!(bodies.iter().map(String::as_str).eq(kept), "{lookalike:?} cut at {cut}");
@@ -88,11 +88,11 @@ async fn a_chunk_with_a_lookalike_is_one_message_octet_by_octet_or_none() {
 
 #[tokio::test]
 async fn a_bare_line_end_in_a_command_ends_the_session() {
-    let world = World::new();
+    let setup = SessionSetup::new();
     for line_end in ["\n", "\r", "\r\r\n", "\n\r"] {
         let text = format!("EHLO c\r\nNOOP{line_end}{SMUGGLED}.\r\n");
         for cut in 8..text.len() {
-            let (codes, bodies) = send(&world, text.as_bytes(), cut).await;
+            let (codes, bodies) = send(&setup, text.as_bytes(), cut).await;
             assert_eq!(codes, ["250", "500"], "{line_end:?} cut at {cut}");
             assert_eq!(bodies, [""; 0], "{line_end:?} cut at {cut}");
         }

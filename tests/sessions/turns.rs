@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fingerpost::session::turn::{Idle, SlotKind, Stage, Turn, Why};
 use fingerpost::smtp::envelope::Whose;
-use support::sessions::{CONFIG, Commits, World};
+use support::sessions::{CONFIG, Commits, SessionSetup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -21,16 +21,16 @@ struct Talk {
 
 impl Talk {
     /// Connects; `room` is what the connection holds of what nobody reads.
-    fn begin(world: &World, client: &str, room: usize) -> Self {
-        Self::begin_in(SlotKind::Free, world, client, room)
+    fn begin(setup: &SessionSetup, client: &str, room: usize) -> Self {
+        Self::begin_in(SlotKind::Free, setup, client, room)
     }
 
     /// The same in such a place.
-    fn begin_in(place: SlotKind, world: &World, client: &str, room: usize) -> Self {
+    fn begin_in(place: SlotKind, setup: &SessionSetup, client: &str, room: usize) -> Self {
         let (socket, server) = tokio::io::duplex(room);
         let turn = Turn::new(Instant::now(), CancellationToken::new(), Arc::new(Semaphore::new(1)), place);
-        let services = Arc::new(world.services.clone());
-        let serve = fingerpost::session::serve(services, world.client(client), server, turn.clone());
+        let services = Arc::new(setup.services.clone());
+        let serve = fingerpost::session::serve(services, setup.client(client), server, turn.clone());
         Self { socket, session: tokio::spawn(serve), turn }
     }
 
@@ -71,8 +71,8 @@ const ENVELOPE: &str = "MAIL FROM:<a@fabrikam.example>\r\nRCPT TO:<alice@contoso
 
 #[tokio::test(start_paused = true)]
 async fn it_is_the_clients_turn_between_commands_and_nowhere_else() {
-    let world = World::new();
-    let mut talk = Talk::begin(&world, "192.0.2.1", 1 << 16);
+    let setup = SessionSetup::new();
+    let mut talk = Talk::begin(&setup, "192.0.2.1", 1 << 16);
     settle().await;
     assert_eq!(talk.stage(), Some(Stage::BeforeMail), "after the greeting");
     for (lines, reply, stage) in [
@@ -98,8 +98,8 @@ async fn it_is_the_clients_turn_between_commands_and_nowhere_else() {
 
 #[tokio::test(start_paused = true)]
 async fn it_is_ours_while_we_owe_a_reply() {
-    let world = World::new();
-    let mut talk = Talk::begin(&world, "192.0.2.1", 1 << 16);
+    let setup = SessionSetup::new();
+    let mut talk = Talk::begin(&setup, "192.0.2.1", 1 << 16);
     talk.say("EHLO c", "250 ").await;
     // Before somebody is unknown the directory itself is asked, which takes its time.
     talk.send("MAIL FROM:<a@fabrikam.example>\r\nRCPT TO:<newslow@example.net>\r\n").await;
@@ -107,7 +107,7 @@ async fn it_is_ours_while_we_owe_a_reply() {
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(talk.stage().is_some(), "it has answered");
     talk.heard().await;
-    *world.spool.commits.lock().unwrap() = Commits::Hang;
+    *setup.spool.commits.lock().unwrap() = Commits::Hang;
     talk.say(&format!("RSET\r\n{ENVELOPE}\r\nDATA"), "354 ").await;
     talk.send("x\r\n.\r\n").await;
     tokio::time::sleep(Duration::from_secs(100)).await;
@@ -116,8 +116,8 @@ async fn it_is_ours_while_we_owe_a_reply() {
 
 #[tokio::test(start_paused = true)]
 async fn what_drips_in_or_leads_nowhere_is_idle() {
-    let world = World::new();
-    let mut talk = Talk::begin(&world, "192.0.2.1", 1 << 16);
+    let setup = SessionSetup::new();
+    let mut talk = Talk::begin(&setup, "192.0.2.1", 1 << 16);
     talk.say("EHLO c", "250 ").await;
     let since = talk.turn.idle().unwrap().since;
     for line in ["N", "O", "OP\r\n", "RSET\r\n", "EHLO c\r\n", "VRFY <a>\r\n", "XYZZY\r\n", "MAIL"] {
@@ -136,8 +136,8 @@ async fn what_drips_in_or_leads_nowhere_is_idle() {
 
 #[tokio::test(start_paused = true)]
 async fn content_is_as_far_behind_as_a_kibibyte_a_second_leaves_it() {
-    let world = World::with(&CONFIG.replace("4KiB", "4MiB"));
-    let mut talk = Talk::begin(&world, "192.0.2.1", 1 << 20);
+    let setup = SessionSetup::with(&CONFIG.replace("4KiB", "4MiB"));
+    let mut talk = Talk::begin(&setup, "192.0.2.1", 1 << 20);
     talk.say(&format!("EHLO c\r\n{ENVELOPE}\r\nDATA"), "354 ").await;
     let begun = Instant::now();
     let behind = |talk: &Talk, begun: Instant| begun.elapsed().saturating_sub(talk.turn.idle().unwrap().since);
@@ -159,8 +159,8 @@ async fn who_is_sent_away_hears_why() {
     for (why, reply) in [(Why::Wanted, "421 4.3.2 idle while others wait"), (Why::Idle, "421 4.4.2 timeout")] {
         let envelope = format!("EHLO c\r\n{ENVELOPE}");
         for lines in ["", "EHLO c", "EHLO c\r\nMAIL FROM:<>", &envelope, &format!("{envelope}\r\nDATA\r\nx")] {
-            let world = World::new();
-            let mut talk = Talk::begin(&world, "192.0.2.1", 1 << 16);
+            let setup = SessionSetup::new();
+            let mut talk = Talk::begin(&setup, "192.0.2.1", 1 << 16);
             talk.send(&format!("{lines}\r\n")).await;
             talk.heard().await;
             assert!(talk.turn.send_away(talk.turn.idle().unwrap(), why));
@@ -175,8 +175,8 @@ async fn who_is_sent_away_hears_why() {
 
 #[tokio::test(start_paused = true)]
 async fn who_reads_nothing_is_idle_and_ends_at_once_when_sent_away() {
-    let world = World::new();
-    let mut talk = Talk::begin(&world, "192.0.2.1", 256);
+    let setup = SessionSetup::new();
+    let mut talk = Talk::begin(&setup, "192.0.2.1", 256);
     settle().await;
     for _ in 0..200 {
         let noop = tokio::time::timeout(Duration::from_millis(1), talk.socket.write_all(b"NOOP\r\n")).await;
@@ -193,9 +193,9 @@ async fn who_reads_nothing_is_idle_and_ends_at_once_when_sent_away() {
 
 #[tokio::test(start_paused = true)]
 async fn an_organizations_client_is_no_stranger() {
-    let world = World::new();
+    let setup = SessionSetup::new();
     for (client, whose) in [("192.0.2.1", Whose::Stranger), ("192.0.2.77", Whose::Known)] {
-        let talk = Talk::begin(&world, client, 1 << 16);
+        let talk = Talk::begin(&setup, client, 1 << 16);
         settle().await;
         let expected = Idle { since: Duration::ZERO, stage: Stage::BeforeMail, whose };
         assert_eq!(talk.turn.idle(), Some(expected), "{client}");
@@ -204,13 +204,13 @@ async fn an_organizations_client_is_no_stranger() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stranger_has_no_transaction_in_a_place_that_is_not_for_strangers() {
-    let world = World::new();
+    let setup = SessionSetup::new();
     for (client, place, reply) in [
         ("192.0.2.1", SlotKind::Free, "250 "),
         ("192.0.2.77", SlotKind::Reserved, "250 "),
         ("192.0.2.1", SlotKind::Reserved, "421 4.3.2 too many connections"),
     ] {
-        let mut talk = Talk::begin_in(place, &world, client, 1 << 16);
+        let mut talk = Talk::begin_in(place, &setup, client, 1 << 16);
         talk.say("EHLO c", "250 ").await;
         talk.say("MAIL FROM:<>", reply).await;
     }

@@ -81,13 +81,13 @@ pub enum Commits {
 }
 
 /// A spool that remembers what was committed.
-pub struct Recorder {
+pub struct RecordingSpool {
     drafts: LogStore,
     pub commits: Mutex<Commits>,
     pub committed: Mutex<Vec<(Entry, Vec<u8>)>>,
 }
 
-impl Spool for Recorder {
+impl Spool for RecordingSpool {
     fn new_id(&self) -> QueueId {
         self.drafts.new_id()
     }
@@ -144,9 +144,9 @@ impl Spool for Recorder {
 }
 
 /// Everything around a session.
-pub struct World {
+pub struct SessionSetup {
     pub services: Services,
-    pub spool: Arc<Recorder>,
+    pub spool: Arc<RecordingSpool>,
     pub accepted: UnboundedReceiver<Handover>,
     folder: tempfile::TempDir,
 }
@@ -206,13 +206,13 @@ pub fn in_force(config: Config) -> InForce {
     InForce { config: Arc::new(config), resolver, keys: Arc::new(LoopKeys::new(KEY, [])) }
 }
 
-impl Default for World {
+impl Default for SessionSetup {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl World {
+impl SessionSetup {
     pub fn new() -> Self {
         Self::with(CONFIG)
     }
@@ -224,7 +224,7 @@ impl World {
     /// With files that the configuration names.
     pub fn with_files(text: &str, folder: tempfile::TempDir) -> Self {
         let metrics = Metrics::new();
-        let spool = Arc::new(Recorder {
+        let spool = Arc::new(RecordingSpool {
             drafts: LogStore::open(&folder.path().join("spool"), Sizes::default(), metrics.clone()).unwrap(),
             commits: Mutex::new(Commits::Succeed),
             committed: Mutex::default(),

@@ -1,4 +1,4 @@
-//! The sender's world: an SMTP server that takes everything and keeps it in memory.
+//! An SMTP server on the sender's side: it takes everything and keeps it in memory.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -10,7 +10,7 @@ use crate::moods::place::nothing_is_left;
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Said;
 use support::sessions::talk::Talk;
-use support::sessions::{CONFIG, World};
+use support::sessions::{CONFIG, SessionSetup};
 
 /// P8: a message that the client has in one chunk.
 const SIZE: usize = 6 << 20;
@@ -52,12 +52,12 @@ fn two_hops_that_both_refuse_a_chunk_are_a_refusal() {
     nothing_is_left(&two.network);
 }
 
-/// A world in which the next hop has the place of one that would be queued for.
-fn takes_part(instead_of: &str, hop: &ScriptedSmtpServer) -> World {
+/// A session in which the next hop has the place of one that would be queued for.
+fn takes_part(instead_of: &str, hop: &ScriptedSmtpServer) -> SessionSetup {
     let queues = format!("smart_hosts = [\"[{instead_of}]\"]\ndelivery = \"queue\"");
     let takes_part = format!("smart_hosts = [\"[127.0.0.1]:{}\"]", hop.address.port());
     let larger = CONFIG.replace("4KiB", "64MiB").replace("max_recipients = 3", "max_recipients = 100");
-    World::with(&larger.replace(&queues, &takes_part))
+    SessionSetup::with(&larger.replace(&queues, &takes_part))
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -70,8 +70,8 @@ const MUCH: usize = 24 << 20;
 #[tokio::test]
 async fn a_hop_too_slow_for_the_clients_patience_is_left_before_the_dot() {
     let hop = ScriptedSmtpServer::start("content => after 290 go", None).await;
-    let world = takes_part("127.0.0.2", &hop);
-    let mut talk = Talk::begin(&world, "192.0.2.1").await;
+    let setup = takes_part("127.0.0.2", &hop);
+    let mut talk = Talk::begin(&setup, "192.0.2.1").await;
     talk.say("MAIL FROM:<a@fabrikam.example>", "250").await;
     talk.say("RCPT TO:<alice@contoso.com>", "250").await;
     let text = letter("slow", MUCH);
@@ -86,7 +86,7 @@ async fn a_hop_too_slow_for_the_clients_patience_is_left_before_the_dot() {
     assert!(waited <= 8 * MINUTE, "{waited:?}");
     assert!(waited >= 5 * MINUTE, "there was time left: {waited:?}");
     assert_eq!((hop.contents().len(), hop.taken().len()), (0, 0), "it has no dot");
-    let committed = world.take_committed();
+    let committed = setup.take_committed();
     assert_eq!((committed.len(), committed[0].1.len() >= text.len()), (1, true), "whole and durable");
 }
 
@@ -95,9 +95,9 @@ async fn a_hop_too_slow_for_the_clients_patience_is_left_before_the_dot() {
 #[tokio::test]
 async fn a_slow_directory_after_the_dot_is_asked_side_by_side() {
     let hop = ScriptedSmtpServer::start("dot => 550 5.1.1 no such user", None).await;
-    let world = takes_part("127.0.0.3", &hop);
+    let setup = takes_part("127.0.0.3", &hop);
     for (kind, expected, longest) in [("slow", "550 5.1.1 ", 60), ("stuck", "451 4.3.0 ", 481)] {
-        let mut talk = Talk::begin(&world, "192.0.2.1").await;
+        let mut talk = Talk::begin(&setup, "192.0.2.1").await;
         talk.say("MAIL FROM:<a@fabrikam.example>", "250").await;
         for number in 0..50 {
             talk.say(&format!("RCPT TO:<unknown-{kind}-{number}@contoso.com>"), "250").await;
@@ -111,6 +111,6 @@ async fn a_slow_directory_after_the_dot_is_asked_side_by_side() {
         tokio::time::resume();
         assert!(reply.starts_with(expected), "{kind}: {reply} after {waited:?}");
         assert!(waited <= Duration::from_secs(longest), "{kind}: {waited:?}");
-        assert!(world.take_committed().is_empty() && hop.taken().is_empty());
+        assert!(setup.take_committed().is_empty() && hop.taken().is_empty());
     }
 }

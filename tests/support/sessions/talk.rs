@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::World;
+use super::SessionSetup;
 
 /// A client in a session.
 pub struct Talk {
@@ -21,12 +21,12 @@ pub struct Talk {
 
 impl Talk {
     /// Connects and says EHLO.
-    pub async fn begin(world: &World, client: &str) -> Self {
+    pub async fn begin(setup: &SessionSetup, client: &str) -> Self {
         let (socket, server) = tokio::io::duplex(1 << 16);
         let draining = CancellationToken::new();
         let serve = fingerpost::session::serve(
-            Arc::new(world.services.clone()),
-            world.client(client),
+            Arc::new(setup.services.clone()),
+            setup.client(client),
             server,
             draining.clone(),
         );
