@@ -1,4 +1,4 @@
-//! Where mail goes: the table of decisions, worlds at random, whole journeys and loops.
+//! Where mail goes: the table of decisions, properties of it, whole journeys and loops.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,5 +9,5 @@
 
 mod journeys;
 mod loops;
+mod properties;
 mod routes;
-mod routing_worlds;

@@ -1,4 +1,5 @@
-//! The decision table, case by case: `routes/*.toml` hold a world each and what is to become of addresses in it.
+//! The decision table, case by case: `routes/*.toml` hold a configuration each, what its directories say, and what is to
+//! become of addresses.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -16,11 +17,11 @@ use fingerpost::routing::verdict::{Answers, Decision, Verdict};
 use fingerpost::smtp::envelope::{Origin, Relay};
 use fingerpost::time::UnixTime;
 use serde::Deserialize;
-use support::world::{Directory, NOW, World, address, pattern};
+use support::routing_setup::{Directory, NOW, RoutingSetup, address, pattern};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct CaseFile {
     #[serde(default)]
     accepted_domain: Vec<WrittenDomain>,
     /// Domains that were accepted, and how many seconds ago they ceased to be; negative: by a clock that was ahead.
@@ -206,7 +207,7 @@ fn spaces(connectors: &[WrittenConnector]) -> AddressSpaces {
     AddressSpaces::new(spaces.iter().map(|(connector, space)| (connector, space)))
 }
 
-fn world(written: &Written) -> World {
+fn routing_setup(written: &CaseFile) -> RoutingSetup {
     let ago = |(domain, ago): (&String, &i64)| (pattern(domain), UnixTime(NOW.0.saturating_add_signed(-ago)));
     let removed = written.removed.iter().map(ago).collect();
     let connector = |written: &WrittenConnector| ConnectorRules {
@@ -227,7 +228,7 @@ fn world(written: &Written) -> World {
     };
     let said =
         |one: &WrittenDirectory| Directory { truth: lookups(&one.entries), cache: lookups(&one.cache), down: one.down };
-    World { table, directories: written.directory.iter().map(|one| (one.name.clone(), said(one))).collect() }
+    RoutingSetup { table, directories: written.directory.iter().map(|one| (one.name.clone(), said(one))).collect() }
 }
 
 fn origin(from: &From) -> Origin {
@@ -295,12 +296,12 @@ fn every_case_is_decided_as_written() {
     let (mut cases, mut rows, mut wrong) = (0, BTreeSet::new(), Vec::new());
     for file in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        let written: Written =
+        let written: CaseFile =
             toml::from_str(&fs::read_to_string(&file).unwrap()).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let world = world(&written);
+        let setup = routing_setup(&written);
         for case in &written.case {
             assert!(case.refused.is_some() != case.connector.is_some(), "{name}: {} wants nothing", case.address);
-            let (decision, answers) = world.decide(&origin(&case.from), &address(&case.address));
+            let (decision, answers) = setup.decide(&origin(&case.from), &address(&case.address));
             cases += 1;
             rows.extend(decision.row());
             let differences = differences(case, &decision, &answers);

@@ -24,6 +24,7 @@ pub mod postfix;
 pub mod postfix_systems;
 pub mod power_loss;
 pub mod recording_smtp_server;
+pub mod routing_setup;
 pub mod samba_ad;
 pub mod scripted_smtp_server;
 pub mod senders;
@@ -36,7 +37,6 @@ pub mod test_network;
 pub mod test_node;
 pub mod test_queue;
 pub mod two_systems;
-pub mod world;
 
 /// A port of `ip` that nobody listens on now, and that no other call of this process is given. It lies below the range
 /// from which the kernel takes the ports of outgoing connections.

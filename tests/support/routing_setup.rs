@@ -1,4 +1,4 @@
-//! A world for routing tests: a table and what its directories would say, without any I/O.
+//! What routing tests decide with: a table, and what its directories would say, without any I/O.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ pub const NOW: UnixTime = UnixTime(1_795_235_940);
 
 /// A table and its directories, by name.
 #[derive(Debug, Clone, Default)]
-pub struct World {
+pub struct RoutingSetup {
     pub table: Table,
     pub directories: HashMap<String, Directory>,
 }
@@ -49,7 +49,7 @@ impl Directory {
     }
 }
 
-impl World {
+impl RoutingSetup {
     /// Decides, answering every question; more than 200 are a failure. Returns what was asked and answered, too.
     pub fn decide(&self, origin: &Origin, address: &Address) -> (Decision, Answers) {
         let mut answers = Answers::default();

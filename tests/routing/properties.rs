@@ -1,4 +1,4 @@
-//! What holds in every world: properties of decisions and stamps over random configurations, directories and faults.
+//! What always holds: properties of decisions and stamps over random configurations, directories and faults.
 //!
 //! An oracle that knows the directories' truth, and nothing of how decisions are made, judges them.
 
@@ -21,7 +21,7 @@ use fingerpost::time::UnixTime;
 use proptest::collection::{hash_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
-use support::world::{Directory, NOW, World, address, pattern};
+use support::routing_setup::{Directory, NOW, RoutingSetup, address, pattern};
 
 const DOMAINS: [&str; 6] = ["a.example", "b.example", "c.example", "x.a.example", "f.example", "g.example"];
 const PATTERNS: [&str; 6] = ["a.example", "b.example", "c.example", "*.a.example", "f.example", "*.example"];
@@ -128,14 +128,14 @@ fn spaces() -> impl Strategy<Value = AddressSpaces> {
         .prop_map(|spaces| AddressSpaces::new(spaces.iter().map(|(connector, space)| (connector, space))))
 }
 
-fn worlds() -> impl Strategy<Value = World> {
+fn setups() -> impl Strategy<Value = RoutingSetup> {
     let rules = (directory_rules("d0"), directory_rules("d1"), directory_rules("d2"));
     let connectors = vec(connector_rules(), CONNECTORS.len());
     (accepted(), spaces(), rules, connectors, vec(directories(), DIRECTORIES.len())).prop_map(
         |(accepted, spaces, rules, connectors, directories)| {
             let connectors = CONNECTORS.into_iter().map(Arc::from).zip(connectors).collect();
             let table = Table { accepted, spaces, directories: vec![rules.0, rules.1, rules.2], connectors };
-            World { table, directories: DIRECTORIES.into_iter().map(str::to_owned).zip(directories).collect() }
+            RoutingSetup { table, directories: DIRECTORIES.into_iter().map(str::to_owned).zip(directories).collect() }
         },
     )
 }
@@ -152,7 +152,7 @@ fn origins() -> impl Strategy<Value = Origin> {
 
 /// What a directory knows of an address.
 #[derive(Debug, Clone, PartialEq)]
-enum Said {
+enum Whereabouts {
     Here,
     Elsewhere(Address),
     Nobody,
@@ -168,44 +168,47 @@ enum Words {
     CacheFirst,
 }
 
-struct Oracle<'a>(&'a World, Words);
+struct Oracle<'a>(&'a RoutingSetup, Words);
 
 impl Oracle<'_> {
-    fn one(&self, rules: &DirectoryRules, address: &Address) -> Said {
+    fn one(&self, rules: &DirectoryRules, address: &Address) -> Whereabouts {
         let directory = &self.0.directories[&*rules.name];
         let cache = directory.cache.get(address.key()).filter(|_| self.1 == Words::CacheFirst);
         let lookup = match (cache, directory.down) {
             (Some(lookup), _) => lookup,
-            (None, true) => return Said::Doubt,
+            (None, true) => return Whereabouts::Doubt,
             (None, false) => directory.truth.get(address.key()).unwrap_or(&Lookup::NotFound),
         };
         let said = match lookup {
-            Lookup::NotFound => Said::Nobody,
+            Lookup::NotFound => Whereabouts::Nobody,
             Lookup::AcceptsEverything(_) | Lookup::Ambiguous(_) | Lookup::Held(_) | Lookup::Unavailable(_) => {
-                Said::Doubt
+                Whereabouts::Doubt
             }
             Lookup::Found(recipient) => match (recipient.kind, &recipient.target) {
-                (Kind::Mailbox | Kind::Group | Kind::PublicFolder, _) => Said::Here,
-                (Kind::MailUser | Kind::Contact, Some(target)) => Said::Elsewhere(target.clone()),
-                (Kind::MailUser | Kind::Contact, None) => Said::Here, // another kind of target: its own system's
-                (Kind::NoMailbox, _) => Said::Nobody,
+                (Kind::Mailbox | Kind::Group | Kind::PublicFolder, _) => Whereabouts::Here,
+                (Kind::MailUser | Kind::Contact, Some(target)) => Whereabouts::Elsewhere(target.clone()),
+                (Kind::MailUser | Kind::Contact, None) => Whereabouts::Here, // another kind of target: its own system's
+                (Kind::NoMailbox, _) => Whereabouts::Nobody,
             },
         };
         match address.local().split_once('+') {
-            Some((user, _)) if said == Said::Nobody && rules.plus_addressing != PlusAddressing::Off => {
-                self.one(rules, &support::world::address(&format!("{user}@{}", address.domain())))
+            Some((user, _)) if said == Whereabouts::Nobody && rules.plus_addressing != PlusAddressing::Off => {
+                self.one(rules, &support::routing_setup::address(&format!("{user}@{}", address.domain())))
             }
             _ => said,
         }
     }
 
-    fn all(&self, address: &Address) -> Said {
+    fn all(&self, address: &Address) -> Whereabouts {
         let mut directories =
             self.0.table.directories.iter().filter(|one| one.domains.covers(address.domain())).peekable();
         if directories.peek().is_none() {
-            return Said::Doubt;
+            return Whereabouts::Doubt;
         }
-        directories.map(|rules| self.one(rules, address)).find(|said| *said != Said::Nobody).unwrap_or(Said::Nobody)
+        directories
+            .map(|rules| self.one(rules, address))
+            .find(|said| *said != Whereabouts::Nobody)
+            .unwrap_or(Whereabouts::Nobody)
     }
 
     fn kind(&self, address: &Address) -> Option<DomainType> {
@@ -217,7 +220,7 @@ impl Oracle<'_> {
         let mut chain = vec![address.clone()];
         while let Some(last) = chain.last()
             && self.kind(last).is_some_and(|kind| kind != DomainType::ExternalRelay)
-            && let Said::Elsewhere(target) = self.all(last)
+            && let Whereabouts::Elsewhere(target) = self.all(last)
             && target.domain() != last.domain()
             && self.kind(&target).is_some()
             && chain.len() < 20
@@ -229,24 +232,24 @@ impl Oracle<'_> {
 }
 
 /// Whether a connector to the organisation of a sender that resolves first exists at all.
-fn could_go_back(world: &World, origin: &Origin) -> bool {
-    let mut organizations = world.table.connectors.values().map(|rules| &rules.organization);
+fn could_go_back(setup: &RoutingSetup, origin: &Origin) -> bool {
+    let mut organizations = setup.table.connectors.values().map(|rules| &rules.organization);
     origin.resolves_first && !origin.organization.is_empty() && organizations.any(|name| *name == origin.organization)
 }
 
 /// Whether a 5xx of ours rests on what the directories themselves say, a domain that is not ours, or a loop.
-fn justified(world: &World, origin: &Origin, decision: &Decision, reply: (u16, String)) -> bool {
-    let truth = Oracle(world, Words::Truth);
+fn justified(setup: &RoutingSetup, origin: &Origin, decision: &Decision, reply: (u16, String)) -> bool {
+    let truth = Oracle(setup, Words::Truth);
     let domain = decision.address.domain();
     let chain = truth.chain(&decision.address);
     let last = &chain[chain.len() - 1];
-    let back = could_go_back(world, origin);
+    let back = could_go_back(setup, origin);
     match (reply.0, reply.1.as_str()) {
         (550, "5.7.1") => truth.kind(&decision.address).is_none() && origin.relay == Relay::AcceptedDomains,
-        (550, "5.4.4") => truth.kind(&decision.address).is_none() && world.table.spaces.for_foreign(domain).is_none(),
+        (550, "5.4.4") => truth.kind(&decision.address).is_none() && setup.table.spaces.for_foreign(domain).is_none(),
         (550, "5.1.1") => match (truth.all(last), truth.kind(last)) {
-            (Said::Nobody, Some(DomainType::Authoritative)) => true,
-            (Said::Nobody, Some(DomainType::InternalRelay)) => back || unknown_to_verifier(&truth, last),
+            (Whereabouts::Nobody, Some(DomainType::Authoritative)) => true,
+            (Whereabouts::Nobody, Some(DomainType::InternalRelay)) => back || unknown_to_verifier(&truth, last),
             _ => false,
         },
         (550, "5.1.3") => {
@@ -254,7 +257,7 @@ fn justified(world: &World, origin: &Origin, decision: &Decision, reply: (u16, S
             origin.is_stranger()
                 && decision.address.local().contains('%')
                 && truth.kind(&decision.address).is_some()
-                && world.table.connectors.values().any(refuses)
+                && setup.table.connectors.values().any(refuses)
         }
         (550, "5.4.6") => back || chain[..chain.len() - 1].contains(last),
         _ => false,
@@ -266,7 +269,7 @@ fn unknown_to_verifier(truth: &Oracle<'_>, address: &Address) -> bool {
     let connector = table.spaces.for_accepted(address.domain()).and_then(|name| table.connectors.get(name));
     let name = connector.and_then(|rules| rules.verify_with.clone());
     let verifier = table.directories.iter().find(|rules| Some(&rules.name) == name.as_ref());
-    verifier.is_some_and(|rules| truth.one(rules, address) == Said::Nobody)
+    verifier.is_some_and(|rules| truth.one(rules, address) == Whereabouts::Nobody)
 }
 
 fn route(decision: &Decision) -> Option<&Route> {
@@ -279,68 +282,68 @@ fn route(decision: &Decision) -> Option<&Route> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// `World::decide` fails where a decision asks without end.
+    /// `RoutingSetup::decide` fails where a decision asks without end.
     #[test]
-    fn every_refusal_for_good_is_justified(world in worlds(), origin in origins(), address in addresses()) {
-        let (decision, _) = world.decide(&origin, &address);
+    fn every_refusal_for_good_is_justified(setup in setups(), origin in origins(), address in addresses()) {
+        let (decision, _) = setup.decide(&origin, &address);
         if let Verdict::Refuse(reply) = &decision.verdict && reply.is_permanent() {
             let code = (reply.code, reply.enhanced.map_or(String::new(), |enhanced| enhanced.to_string()));
-            prop_assert!(justified(&world, &origin, &decision, code), "{decision:#?}");
+            prop_assert!(justified(&setup, &origin, &decision, code), "{decision:#?}");
         }
         prop_assert!(!decision.reasons.is_empty());
     }
 
     #[test]
     fn a_strangers_way_on_leaves_only_where_an_entry_has_it_or_the_connector_passes_it(
-        world in worlds(), origin in origins(), local in select(&["u%x", "u+t%x"]), domain in select(&DOMAINS),
+        setup in setups(), origin in origins(), local in select(&["u%x", "u+t%x"]), domain in select(&DOMAINS),
     ) {
         let address = address(&format!("{local}@{domain}"));
-        let (decision, _) = world.decide(&origin, &address);
-        let ours = world.table.accepted.find(address.domain()).is_some();
+        let (decision, _) = setup.decide(&origin, &address);
+        let ours = setup.table.accepted.find(address.domain()).is_some();
         if let Some(route) = route(&decision) && ours && origin.is_stranger() {
-            let passes = world.table.connectors[&route.connector].source_routes == SourceRoutes::Pass;
+            let passes = setup.table.connectors[&route.connector].source_routes == SourceRoutes::Pass;
             let has = |rules: &DirectoryRules| {
-                let Directory { truth, cache, .. } = &world.directories[&*rules.name];
+                let Directory { truth, cache, .. } = &setup.directories[&*rules.name];
                 let found = |lookups: &HashMap<String, Lookup>| matches!(lookups.get(address.key()), Some(Lookup::Found(_)));
                 rules.proof == Proof::Entry && (found(truth) || found(cache))
             };
-            prop_assert!(passes || world.table.directories.iter().any(has), "{decision:#?}");
+            prop_assert!(passes || setup.table.directories.iter().any(has), "{decision:#?}");
         }
     }
 
     #[test]
     fn doubt_is_neither_relayed_nor_refused_for_good(
-        world in worlds(), origin in origins(), address in addresses(),
+        setup in setups(), origin in origins(), address in addresses(),
     ) {
-        let oracle = Oracle(&world, Words::CacheFirst);
+        let oracle = Oracle(&setup, Words::CacheFirst);
         let in_doubt = |address: &Address| {
             let looked_up = matches!(oracle.kind(address), Some(DomainType::Authoritative | DomainType::InternalRelay));
-            looked_up && !address.is_postmaster() && oracle.all(address) == Said::Doubt
+            looked_up && !address.is_postmaster() && oracle.all(address) == Whereabouts::Doubt
         };
         if in_doubt(&address) {
-            let (decision, _) = world.decide(&origin, &address);
+            let (decision, _) = setup.decide(&origin, &address);
             prop_assert!(matches!(&decision.verdict, Verdict::Refuse(reply) if reply.is_transient()), "{decision:#?}");
         }
     }
 
     #[test]
     fn postmaster_of_an_accepted_domain_is_never_refused(
-        world in worlds(), origin in origins(), domain in select(&DOMAINS),
+        setup in setups(), origin in origins(), domain in select(&DOMAINS),
     ) {
-        let (decision, _) = world.decide(&origin, &address(&format!("Postmaster@{domain}")));
-        if world.table.accepted.find(decision.address.domain()).is_some() {
+        let (decision, _) = setup.decide(&origin, &address(&format!("Postmaster@{domain}")));
+        if setup.table.accepted.find(decision.address.domain()).is_some() {
             prop_assert!(route(&decision).is_some(), "{decision:#?}");
         }
     }
 
     #[test]
     fn nothing_unresolved_goes_back_where_it_was_not_found(
-        world in worlds(), origin in origins(), address in addresses(),
+        setup in setups(), origin in origins(), address in addresses(),
     ) {
-        let (decision, _) = world.decide(&origin, &address);
-        let accepted = world.table.accepted.find(address.domain()).is_some() && !address.is_postmaster();
+        let (decision, _) = setup.decide(&origin, &address);
+        let accepted = setup.table.accepted.find(address.domain()).is_some() && !address.is_postmaster();
         if let Some(route) = route(&decision) && accepted && decision.row() != Some(7) {
-            let organization = &world.table.connectors[&route.connector].organization;
+            let organization = &setup.table.connectors[&route.connector].organization;
             let back = origin.resolves_first && !organization.is_empty() && *organization == origin.organization;
             prop_assert!(!(back && route.rcpt_to == address), "{decision:#?}");
         }
@@ -348,9 +351,9 @@ proptest! {
 
     #[test]
     fn a_stamped_recipient_does_not_take_its_connector_again_within_the_hour(
-        world in worlds(), origins in (origins(), origins()), address in addresses(), age in 0_u64..7200,
+        setup in setups(), origins in (origins(), origins()), address in addresses(), age in 0_u64..7200,
     ) {
-        let (decision, _) = world.decide(&origins.0, &address);
+        let (decision, _) = setup.decide(&origins.0, &address);
         let Some(first) = route(&decision) else { return Ok(()) };
         let mail = "Message-ID: <1@a>\r\nDate: d\r\nFrom: u@a.example\r\n";
         let identity = examine(mail.as_bytes()).identity;
@@ -360,7 +363,7 @@ proptest! {
         let facts = examine(format!("Received: by them\r\n{}{mail}", sign(&keys[1], &stamp)).as_bytes());
         let seen = see(&Rules { installation: "mx", keys, max_received: 50, max_passes: 8 }, &facts);
         for back in recipients {
-            let (decision, _) = world.decide(&origins.1, back);
+            let (decision, _) = setup.decide(&origins.1, back);
             if let Some(again) = route(&decision) && again.connector == first.connector {
                 let looped = stamped(keys, &seen.valid, back, again, UnixTime(NOW.0 + age));
                 prop_assert_eq!(looped, age <= 3600);
