@@ -37,14 +37,14 @@ fn accepted() -> Outcome {
     said(Class::Accepted, TAKEN)
 }
 
-struct Town {
+struct QueueSetup {
     queue: TestQueue,
     primary: RecordingSmtpServer,
     secondary: RecordingSmtpServer,
     folder: TempDir,
 }
 
-impl Town {
+impl QueueSetup {
     async fn start() -> Self {
         let (primary, secondary) =
             (RecordingSmtpServer::start(&["PIPELINING"]).await, RecordingSmtpServer::start(&["PIPELINING"]).await);
@@ -96,17 +96,17 @@ impl Town {
 #[tokio::test]
 async fn what_was_accepted_is_over() {
     for notify in [None, Some(Notify::On { success: true, failure: false, delay: false })] {
-        let town = Town::start().await;
+        let setup = QueueSetup::start().await;
         let to = vec![To(BOB, "primary", notify)];
-        let (_, [answering]) = town.queue.enqueue_under_way(Mail { to, ..Mail::to("", "") }, ([0], 0)).await;
-        town.others_go_on().await;
+        let (_, [answering]) = setup.queue.enqueue_under_way(Mail { to, ..Mail::to("", "") }, ([0], 0)).await;
+        setup.others_go_on().await;
         answering.send(vec![(0, Outcome { success: Some(Action::Relayed), ..accepted() })]).expect("it is waited for");
-        town.queue.empty().await;
-        assert_eq!(town.given(), (0, 0), "the queue sent it nowhere");
-        assert_eq!(town.reports().len(), usize::from(notify.is_some()), "who asked hears of it");
-        assert_eq!((town.counted("delivered"), town.counted("deferred")), (2, 0), "Carol's and Bob's");
+        setup.queue.empty().await;
+        assert_eq!(setup.given(), (0, 0), "the queue sent it nowhere");
+        assert_eq!(setup.reports().len(), usize::from(notify.is_some()), "who asked hears of it");
+        assert_eq!((setup.counted("delivered"), setup.counted("deferred")), (2, 0), "Carol's and Bob's");
         assert!(
-            town.queue.recently_good.lock().unwrap().is_good(&parse(BOB), town.queue.spool.queue_time()),
+            setup.queue.recently_good.lock().unwrap().is_good(&parse(BOB), setup.queue.spool.queue_time()),
             "it is remembered"
         );
     }
@@ -124,21 +124,21 @@ async fn what_was_not_taken_now_waits_as_after_any_attempt() {
             "outcome unknown: it may have arrived, and may arrive twice",
         ),
     ] {
-        let town = Town::start().await;
-        let (id, answering) = town.sent_to_bob().await;
+        let setup = QueueSetup::start().await;
+        let (id, answering) = setup.sent_to_bob().await;
         let began = UnixTime::now();
         answering.send(vec![(0, outcome.clone())]).expect("it is waited for");
-        eventually("it waits", || town.counted("deferred") == 1 && waits(&town.queue, id, began.0 + FIRST)).await;
-        let Some(RecipientState::Waiting(Waiting { attempts, last_error, .. })) = town.queue.first(id) else {
+        eventually("it waits", || setup.counted("deferred") == 1 && waits(&setup.queue, id, began.0 + FIRST)).await;
+        let Some(RecipientState::Waiting(Waiting { attempts, last_error, .. })) = setup.queue.first(id) else {
             panic!("it waits")
         };
         assert_eq!(attempts, 1, "the one that is over now: {outcome:?}");
         assert!(last_error.contains(words), "{last_error}");
-        town.others_go_on().await;
-        assert_eq!((town.given(), town.reports().len()), ((0, 0), 0));
-        assert_eq!(town.queue.delivery.retry_all(None), 1);
-        town.queue.empty().await;
-        assert_eq!(town.given(), (1, 0), "then the queue goes on");
+        setup.others_go_on().await;
+        assert_eq!((setup.given(), setup.reports().len()), ((0, 0), 0));
+        assert_eq!(setup.queue.delivery.retry_all(None), 1);
+        setup.queue.empty().await;
+        assert_eq!(setup.given(), (1, 0), "then the queue goes on");
     }
 }
 
@@ -149,24 +149,24 @@ fn waits(queue: &TestQueue, id: QueueId, until: u64) -> bool {
 
 #[tokio::test]
 async fn what_was_refused_is_reported() {
-    let town = Town::start().await;
-    let (_, answering) = town.sent_to_bob().await;
+    let setup = QueueSetup::start().await;
+    let (_, answering) = setup.sent_to_bob().await;
     answering.send(vec![(0, said(Class::Refused, NO))]).expect("it is waited for");
-    town.queue.empty().await;
-    let [report] = <[String; 1]>::try_from(town.reports()).expect("one report");
+    setup.queue.empty().await;
+    let [report] = <[String; 1]>::try_from(setup.reports()).expect("one report");
     assert!(
         report.contains("Final-Recipient: rfc822; bob@contoso.com\r\nAction: failed\r\nStatus: 5.6.0\r\n"),
         "{report}"
     );
     assert!(report.contains("we do not like it") && report.contains("\r\nSubject: hello\r\n"), "{report}");
-    assert_eq!((town.given(), town.counted("failed")), ((0, 0), 1));
+    assert_eq!((setup.given(), setup.counted("failed")), ((0, 0), 1));
 }
 
 #[tokio::test]
 async fn an_unknown_recipient_is_doubted_or_followed_or_believed() {
     let unknown = || vec![(0, said(Class::UnknownRecipient, UNKNOWN))];
 
-    let doubted = Town::start().await;
+    let doubted = QueueSetup::start().await;
     let (id, answering) = doubted.sent_to_bob().await;
     answering.send(unknown()).expect("it is waited for");
     eventually("it is doubted", || doubted.counted("deferred") == 1).await;
@@ -174,14 +174,14 @@ async fn an_unknown_recipient_is_doubted_or_followed_or_believed() {
     assert!(shown.contains("451 4.3.0") && shown.contains("550 5.1.1 no such user"), "{shown}");
     assert_eq!((doubted.given(), doubted.reports().len()), ((0, 0), 0));
 
-    let moved = Town::start().await;
+    let moved = QueueSetup::start().await;
     let (_, answering) = moved.sent_to_bob().await;
     moved.queue.directory.live_says(&[false]);
     answering.send(unknown()).expect("it is waited for");
     moved.queue.empty().await;
     assert_eq!((moved.given(), moved.reports().len()), ((0, 1), 0), "the other side has him");
 
-    let gone = Town::start().await;
+    let gone = QueueSetup::start().await;
     let shared = connectors(gone.primary.address, gone.secondary.address, RETRY);
     let authoritative = format!("[[accepted_domain]]\ndomain = \"x.y\"\ndeliver_to = \"primary\"\n{shared}");
     gone.queue.reconfigure(&authoritative);
@@ -193,67 +193,67 @@ async fn an_unknown_recipient_is_doubted_or_followed_or_believed() {
 
 #[tokio::test]
 async fn each_branch_is_settled_when_it_is_known_and_what_nobody_names_is_in_doubt() {
-    let town = Town::start().await;
+    let setup = QueueSetup::start().await;
     let to = [BOB, CAROL, "dave@contoso.com"].map(|address| To(address, "primary", None)).into();
     let mail = Mail { to, ..Mail::to("", "") };
-    let (id, [bob, carol]) = town.queue.enqueue_under_way(mail, ([0, 1], 0)).await;
-    eventually("Dave has his", || town.primary.accepted().len() == 1).await;
-    assert_eq!(town.primary.accepted()[0].rcpt.len(), 1, "the others' next hops have it already");
+    let (id, [bob, carol]) = setup.queue.enqueue_under_way(mail, ([0, 1], 0)).await;
+    eventually("Dave has his", || setup.primary.accepted().len() == 1).await;
+    assert_eq!(setup.primary.accepted()[0].rcpt.len(), 1, "the others' next hops have it already");
     // What a sender says of whom it has not is not heard.
     carol.send(vec![(0, said(Class::Refused, NO)), (1, accepted())]).expect("it is waited for");
     let is_over = |at: usize| {
-        let shown = town.queue.delivery.show(id).unwrap();
+        let shown = setup.queue.delivery.show(id).unwrap();
         shown.is_some_and(|entry| matches!(entry.recipients[at].state, RecipientState::Done(_)))
     };
     eventually("Carol's is over", || is_over(1)).await;
-    assert!(!is_over(0) && town.counted("failed") == 0);
+    assert!(!is_over(0) && setup.counted("failed") == 0);
     bob.send(vec![(1, said(Class::Refused, NO))]).expect("it is waited for");
-    eventually("Bob's is settled", || town.counted("deferred") == 1).await;
-    let shown = town.queue.tried(id, 1).await;
+    eventually("Bob's is settled", || setup.counted("deferred") == 1).await;
+    let shown = setup.queue.tried(id, 1).await;
     assert!(shown.contains("outcome unknown"), "{shown}");
-    assert!(town.reports().is_empty());
+    assert!(setup.reports().is_empty());
 }
 
 #[tokio::test]
 async fn what_nobody_hears_of_any_more_is_in_doubt() {
-    let town = Town::start().await;
-    let (id, answering) = town.sent_to_bob().await;
-    town.others_go_on().await;
+    let setup = QueueSetup::start().await;
+    let (id, answering) = setup.sent_to_bob().await;
+    setup.others_go_on().await;
     drop(answering);
-    eventually("it is settled", || town.counted("deferred") == 1).await;
-    let shown = town.queue.tried(id, 1).await;
+    eventually("it is settled", || setup.counted("deferred") == 1).await;
+    let shown = setup.queue.tried(id, 1).await;
     assert!(
         shown.starts_with("451 4.4.2 primary: outcome unknown: it may have arrived, and may arrive twice"),
         "{shown}"
     );
-    assert!(waits(&town.queue, id, UnixTime::now().0 + FIRST - 30));
-    town.others_go_on().await;
-    assert_eq!((town.given(), town.reports().len()), ((0, 0), 0));
-    let town = town.restart().await;
-    assert!(waits(&town.queue, id, UnixTime::now().0 + FIRST - 60), "durably");
+    assert!(waits(&setup.queue, id, UnixTime::now().0 + FIRST - 30));
+    setup.others_go_on().await;
+    assert_eq!((setup.given(), setup.reports().len()), ((0, 0), 0));
+    let setup = setup.restart().await;
+    assert!(waits(&setup.queue, id, UnixTime::now().0 + FIRST - 60), "durably");
 }
 
 #[tokio::test]
 async fn nothing_makes_a_second_attempt_of_what_is_under_way() {
-    let town = Town::start().await;
-    let (id, [answering]) = town.queue.enqueue_under_way(Mail::to(BOB, "secondary"), ([0], 0)).await;
-    assert_eq!(town.queue.delivery.retry_all(None), 0);
-    assert!(!town.queue.delivery.retry(id));
-    town.others_go_on().await;
-    town.queue.delivery.configuration_changed();
-    town.others_go_on().await;
+    let setup = QueueSetup::start().await;
+    let (id, [answering]) = setup.queue.enqueue_under_way(Mail::to(BOB, "secondary"), ([0], 0)).await;
+    assert_eq!(setup.queue.delivery.retry_all(None), 0);
+    assert!(!setup.queue.delivery.retry(id));
+    setup.others_go_on().await;
+    setup.queue.delivery.configuration_changed();
+    setup.others_go_on().await;
     // Its connector goes, and comes back.
-    let here = connectors(town.primary.address, town.secondary.address, RETRY);
-    town.queue.reconfigure(&here.replace("\"secondary\"\norg", "\"another\"\norg"));
-    town.others_go_on().await;
-    town.queue.reconfigure(&here);
-    assert_eq!(town.queue.delivery.retry_all(None), 0);
-    town.others_go_on().await;
-    let Some(RecipientState::Waiting(Waiting { last_error, .. })) = town.queue.first(id) else { panic!("it waits") };
+    let here = connectors(setup.primary.address, setup.secondary.address, RETRY);
+    setup.queue.reconfigure(&here.replace("\"secondary\"\norg", "\"another\"\norg"));
+    setup.others_go_on().await;
+    setup.queue.reconfigure(&here);
+    assert_eq!(setup.queue.delivery.retry_all(None), 0);
+    setup.others_go_on().await;
+    let Some(RecipientState::Waiting(Waiting { last_error, .. })) = setup.queue.first(id) else { panic!("it waits") };
     assert_eq!(last_error, "not answered yet");
     answering.send(vec![(0, accepted())]).expect("it is waited for");
-    town.queue.empty().await;
-    assert_eq!((town.given(), town.reports().len()), ((0, 0), 0));
+    setup.queue.empty().await;
+    assert_eq!((setup.given(), setup.reports().len()), ((0, 0), 0));
 }
 
 #[tokio::test]
@@ -265,69 +265,69 @@ async fn what_an_operator_dropped_meanwhile_is_over_with_the_answer() {
         (Some(said(Class::UnknownRecipient, UNKNOWN)), 0),
         (None, 0),
     ] {
-        let town = Town::start().await;
-        let (id, answering) = town.sent_to_bob().await;
-        assert_eq!(town.queue.delivery.drop_message(id).await, Ok(true));
-        assert!(town.queue.delivery.show(id).unwrap().is_some(), "it is under way");
+        let setup = QueueSetup::start().await;
+        let (id, answering) = setup.sent_to_bob().await;
+        assert_eq!(setup.queue.delivery.drop_message(id).await, Ok(true));
+        assert!(setup.queue.delivery.show(id).unwrap().is_some(), "it is under way");
         match outcome {
             Some(outcome) => answering.send(vec![(0, outcome)]).expect("it is waited for"),
             None => drop(answering),
         }
-        town.queue.empty().await;
-        assert_eq!(town.counted("delivered"), delivered, "what a next hop has is not called dropped");
-        let town = town.restart().await;
-        assert!(town.queue.listed().is_empty());
-        assert_eq!((town.given(), town.reports().len()), ((0, 0), 0));
+        setup.queue.empty().await;
+        assert_eq!(setup.counted("delivered"), delivered, "what a next hop has is not called dropped");
+        let setup = setup.restart().await;
+        assert!(setup.queue.listed().is_empty());
+        assert_eq!((setup.given(), setup.reports().len()), ((0, 0), 0));
     }
 }
 
 #[tokio::test]
 async fn an_outcome_is_written_until_it_is_durable() {
-    let town = Town::start().await;
-    let (id, answering) = town.sent_to_bob().await;
-    town.queue.spool.full.store(true, Ordering::SeqCst);
+    let setup = QueueSetup::start().await;
+    let (id, answering) = setup.sent_to_bob().await;
+    setup.queue.spool.full.store(true, Ordering::SeqCst);
     answering.send(vec![(0, said(Class::Refused, NO))]).expect("it is waited for");
-    eventually("it cannot be kept", || town.queue.spool.failures.load(Ordering::SeqCst) >= 2).await;
-    assert!(town.queue.delivery.show(id).unwrap().is_some() && town.reports().is_empty());
-    assert_eq!(town.queue.delivery.retry_all(None), 0);
-    town.queue.spool.full.store(false, Ordering::SeqCst);
-    town.queue.empty().await;
-    assert_eq!((town.given(), town.reports().len()), ((0, 0), 1));
+    eventually("it cannot be kept", || setup.queue.spool.failures.load(Ordering::SeqCst) >= 2).await;
+    assert!(setup.queue.delivery.show(id).unwrap().is_some() && setup.reports().is_empty());
+    assert_eq!(setup.queue.delivery.retry_all(None), 0);
+    setup.queue.spool.full.store(false, Ordering::SeqCst);
+    setup.queue.empty().await;
+    assert_eq!((setup.given(), setup.reports().len()), ((0, 0), 1));
 }
 
 #[tokio::test]
 async fn a_stop_waits_for_the_answer_also_of_what_is_handed_over_as_sessions_end() {
-    let town = Town::start().await;
-    let (_, early) = town.sent_to_bob().await;
-    town.queue.delivery.begin_no_more();
-    let (_, late) = town.sent_to_bob().await;
-    let due = town.queue.enqueue(Mail::to(BOB, "primary")).await;
-    let delivery = town.queue.delivery.clone();
+    let setup = QueueSetup::start().await;
+    let (_, early) = setup.sent_to_bob().await;
+    setup.queue.delivery.begin_no_more();
+    let (_, late) = setup.sent_to_bob().await;
+    let due = setup.queue.enqueue(Mail::to(BOB, "primary")).await;
+    let delivery = setup.queue.delivery.clone();
     let mut stopping = tokio::spawn(async move { delivery.stop().await });
     for answering in [early, late] {
         tokio::time::timeout(Duration::from_millis(20), &mut stopping).await.expect_err("it waits");
         answering.send(vec![(0, accepted())]).expect("it is waited for");
     }
     stopping.await.expect("it ends");
-    assert_eq!((town.given(), town.queue.spool.unfinished()), ((0, 0), 1));
-    let town = town.restart().await;
-    town.queue.empty().await;
-    assert_eq!(town.given(), (1, 0), "only what was never tried");
-    assert!(town.queue.delivery.show(due).unwrap().is_none());
+    assert_eq!((setup.given(), setup.queue.spool.unfinished()), ((0, 0), 1));
+    let setup = setup.restart().await;
+    setup.queue.empty().await;
+    assert_eq!(setup.given(), (1, 0), "only what was never tried");
+    assert!(setup.queue.delivery.show(due).unwrap().is_none());
 }
 
 #[tokio::test]
 async fn a_stop_takes_what_was_handed_over_just_before() {
     // Which of the two the queue sees first is chance.
     for _ in 0..8 {
-        let town = Town::start().await;
-        let (_, [answering]) = town.queue.hand_over(Mail::to(BOB, "primary"), ([0], 0)).await;
+        let setup = QueueSetup::start().await;
+        let (_, [answering]) = setup.queue.hand_over(Mail::to(BOB, "primary"), ([0], 0)).await;
         // It is polled at once, before the queue can look into its channel.
-        let mut stopping = std::pin::pin!(town.queue.delivery.stop());
+        let mut stopping = std::pin::pin!(setup.queue.delivery.stop());
         tokio::time::timeout(Duration::from_millis(20), &mut stopping).await.expect_err("it waits");
         answering.send(vec![(0, accepted())]).expect("it is waited for");
         stopping.await;
-        assert_eq!(town.queue.spool.unfinished(), 0);
+        assert_eq!(setup.queue.spool.unfinished(), 0);
     }
 }
 
@@ -341,16 +341,16 @@ enum Before {
 /// The process ends while the answer is waited for, and with it everything that is under way.
 fn crash(before: &Before) -> (TempDir, QueueId) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let (town, id, answering) = runtime.block_on(async {
-        let town = Town::start().await;
-        let (id, [answering]) = town.queue.enqueue_under_way(Mail::to(BOB, "primary"), ([0], 2000)).await;
+    let (setup, id, answering) = runtime.block_on(async {
+        let setup = QueueSetup::start().await;
+        let (id, [answering]) = setup.queue.enqueue_under_way(Mail::to(BOB, "primary"), ([0], 2000)).await;
         if *before == Before::Drop {
-            assert_eq!(town.queue.delivery.drop_message(id).await, Ok(true));
+            assert_eq!(setup.queue.delivery.drop_message(id).await, Ok(true));
         }
-        (town, id, answering)
+        (setup, id, answering)
     });
     drop(runtime);
-    let Town { queue, folder, .. } = town;
+    let QueueSetup { queue, folder, .. } = setup;
     assert_eq!(Arc::strong_count(&queue.spool), 1 + 2, "only the test, its queue and its memory have the spool");
     drop((queue, answering));
     (folder, id)
