@@ -2,7 +2,7 @@
 //! that refuse, stall, drop, freeze and recover; each test looks at what the sender was told, at the copies on each
 //! side, at the queue and at the reports.
 
-pub(crate) mod ground;
+pub(crate) mod fixture;
 
 mod table;
 mod words;

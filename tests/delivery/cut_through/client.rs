@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::cut_through::ground::{Two, envelope, letter, say};
+use crate::cut_through::fixture::{TwoHops, envelope, letter, say};
 use support::senders::Raw;
 use support::test_network::SOON;
 use support::wait_until;
@@ -31,8 +31,8 @@ fn header_too_large() -> Vec<u8> {
 }
 
 /// Both next hops, with a door that takes two MiB.
-fn start() -> Two {
-    let mut two = Two::start("", "", "");
+fn start() -> TwoHops {
+    let mut two = TwoHops::start("", "", "");
     two.network
         .reconfigure("max_connections_per_ip = 1000\n", "max_connections_per_ip = 1000\nmax_message_size = \"2MiB\"\n");
     two

@@ -1,7 +1,7 @@
 //! A next hop counts a client's errors, delays it and hangs up (Postfix: `smtpd_soft_error_limit`,
 //! `smtpd_hard_error_limit`): what guesses of one client brought on a connection is not the next one's.
 
-use crate::cut_through::ground::{Two, envelope, letter, say};
+use crate::cut_through::fixture::{TwoHops, envelope, letter, say};
 use support::test_network::SOON;
 use support::wait_until;
 
@@ -10,7 +10,7 @@ use support::wait_until;
 fn a_connection_with_three_refusals_is_retired() {
     for each in [1, 3] {
         // With one slot the next client waits until the connection is in the pool.
-        let two = Two::start("", "rcpt to:<guess => 550 5.1.1 no such user", "max_connections = 1");
+        let two = TwoHops::start("", "rcpt to:<guess => 550 5.1.1 no such user", "max_connections = 1");
         for session in 0..3 / each {
             let mut raw = two.stranger();
             say(&mut raw, "MAIL FROM:<ann@outside.test>", "250");
@@ -35,7 +35,7 @@ fn a_connection_with_three_refusals_is_retired() {
 #[test]
 fn hanging_up_on_errors_is_no_outage() {
     let script = "rcpt to:<guess => 550 5.1.1 no such user\nfirst: rcpt to:<s0 => 421 4.7.0 Error: too many errors";
-    let two = Two::start("", script, "");
+    let two = TwoHops::start("", script, "");
     let mut raw = two.stranger();
     say(&mut raw, "MAIL FROM:<ann@outside.test>", "250");
     say(&mut raw, "RCPT TO:<s1@c.test>", "250");
@@ -53,7 +53,7 @@ fn hanging_up_on_errors_is_no_outage() {
 /// The same without refusals before it is the next hop's: unreachable.
 #[test]
 fn hanging_up_without_errors_is_an_outage() {
-    let two = Two::start("", "rcpt to:<s0 => 421 4.7.0 Error: too many errors", "");
+    let two = TwoHops::start("", "rcpt to:<s0 => 421 4.7.0 Error: too many errors", "");
     let mut raw = two.stranger();
     say(&mut raw, "MAIL FROM:<ann@outside.test>", "250");
     say(&mut raw, "RCPT TO:<s0@c.test>", "451 4.4.1");

@@ -1,11 +1,11 @@
 //! What a next hop accepted lately is remembered (DESIGN section 5, "doubt is temporary"): an "unknown recipient" about
 //! it is doubted, and mail for it waits while the next hop is away.
 
-use crate::cut_through::ground::{Two, envelope, letter, say};
+use crate::cut_through::fixture::{TwoHops, envelope, letter, say};
 use support::senders::Raw;
 
 /// A message that is accepted.
-fn arrives(two: &Two, id: &str, to: &str) {
+fn arrives(two: &TwoHops, id: &str, to: &str) {
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &[to]);
     say(&mut raw, &format!("{}.", letter(id, 0)), "250");
@@ -19,7 +19,7 @@ fn rcpt(raw: &mut Raw, from: &str, to: &str, expected: &str) {
 
 #[test]
 fn who_was_there_lately_is_not_believed_to_be_gone() {
-    let two = Two::start("", "", "");
+    let two = TwoHops::start("", "", "");
     arrives(&two, "one", "p0@c.test");
     arrives(&two, "two", "s0@c.test");
     let unknown = "rcpt => 550 5.1.1 no such user";
@@ -45,7 +45,7 @@ fn who_was_there_lately_is_not_believed_to_be_gone() {
 
 #[test]
 fn who_was_there_lately_is_queued_for_while_the_next_hop_is_away() {
-    let two = Two::start("", "", "");
+    let two = TwoHops::start("", "", "");
     arrives(&two, "one", "s0@c.test");
     two.secondary.follow("greeting => 421 4.3.2 away\nmail => 421 4.3.2 away");
     let mut raw = two.stranger();
@@ -59,7 +59,7 @@ fn who_was_there_lately_is_queued_for_while_the_next_hop_is_away() {
 
 #[test]
 fn twenty_known_recipients_refused_in_a_row_are_the_next_hops_fault() {
-    let two = Two::start("rcpt => 550 5.1.1 no such user", "rcpt => 550 5.1.1 no such user", "");
+    let two = TwoHops::start("rcpt => 550 5.1.1 no such user", "rcpt => 550 5.1.1 no such user", "");
     // Strangers guess addresses of the secondary: nothing follows from that.
     for session in 0..6 {
         let mut raw = two.stranger();
@@ -95,7 +95,7 @@ fn twenty_known_recipients_refused_in_a_row_are_the_next_hops_fault() {
 /// is, and the next hop is not asked.
 #[test]
 fn who_was_unknown_at_the_dot_is_refused_at_rcpt() {
-    let two = Two::start(
+    let two = TwoHops::start(
         "dot => 550 5.1.1 no such user",
         "full: dot => 550 5.1.1 no such user\ndot s1 => 550 5.1.1 no such user",
         "",

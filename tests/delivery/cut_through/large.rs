@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cut_through::ground::{Two, envelope, letter, say};
+use crate::cut_through::fixture::{TwoHops, envelope, letter, say};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::test_node::TestNode;
@@ -32,7 +32,7 @@ fn came(hop: &ScriptedSmtpServer) -> Vec<u8> {
 }
 
 fn one_is_slow(script: &str) {
-    let two = Two::start("", "", "");
+    let two = TwoHops::start("", "", "");
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["p0@c.test", "s0@c.test"]);
     say(&mut raw, &format!("{}.", letter("small", 0)), "250");
@@ -75,7 +75,7 @@ fn one_branch_freezes() {
 
 #[test]
 fn one_branch_alone_is_streamed() {
-    let two = Two::start("", "", "");
+    let two = TwoHops::start("", "", "");
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["p0@c.test"]);
     say(&mut raw, &format!("{}.", letter("small", 0)), "250");
@@ -104,7 +104,7 @@ fn by_bdat(raw: &mut Raw, id: &str) -> String {
 #[test]
 fn two_that_take_their_time_both_have_it() {
     for (first, second) in [("every 4", "every 4"), ("every 4", "every 6")] {
-        let two = Two::start(&format!("content => {first}"), &format!("content => {second}"), "");
+        let two = TwoHops::start(&format!("content => {first}"), &format!("content => {second}"), "");
         let said = by_bdat(&mut two.stranger(), "steady");
         assert!(said.starts_with("250"), "{first}, {second}: {said}");
         assert_eq!((two.primary.taken(), two.secondary.taken()), (vec!["p0@c.test".into()], vec!["s0@c.test".into()]));
@@ -118,7 +118,7 @@ fn two_that_take_their_time_both_have_it() {
 #[test]
 fn two_that_take_their_time_and_refuse_are_believed() {
     let refuse = "content => every 4\ndot => 554 5.7.1 looks like spam";
-    let two = Two::start(refuse, refuse, "");
+    let two = TwoHops::start(refuse, refuse, "");
     let mut raw = two.stranger();
     let said = by_bdat(&mut raw, "refused");
     assert!(said.starts_with("554 5.7.1") && said.contains("looks like spam"), "{said}");

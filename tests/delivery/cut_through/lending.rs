@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::cut_through::ground::{Two, envelope, letter, say};
+use crate::cut_through::fixture::{TwoHops, envelope, letter, say};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::test_network::SOON;
@@ -14,7 +14,7 @@ use support::wait_until;
 const ONE: &str = "max_connections = 1";
 
 /// Another client, who needs a connection to where that recipient is, has it, and leaves.
-fn somebody_asks(two: &Two, to: &str) {
+fn somebody_asks(two: &TwoHops, to: &str) {
     let mut raw = two.stranger();
     say(&mut raw, "MAIL FROM:<other@outside.test>", "250");
     say(&mut raw, &format!("RCPT TO:<{to}>"), "250");
@@ -22,14 +22,14 @@ fn somebody_asks(two: &Two, to: &str) {
 }
 
 /// The same with a whole message.
-fn somebody_sends(two: &Two, id: &str, to: &str) {
+fn somebody_sends(two: &TwoHops, id: &str, to: &str) {
     let mut raw = two.stranger();
     envelope(&mut raw, "other@outside.test", &[to]);
     say(&mut raw, &format!("{}.", letter(id, 0)), "250");
 }
 
 /// A client that named its recipients and then nothing more.
-fn silent(two: &Two, from: &str, to: &[&str]) -> Raw {
+fn silent(two: &TwoHops, from: &str, to: &[&str]) -> Raw {
     let mut raw = two.stranger();
     say(&mut raw, &format!("MAIL FROM:<{from}>"), "250");
     to.iter().for_each(|to| drop(say(&mut raw, &format!("RCPT TO:<{to}>"), "250")));
@@ -37,7 +37,7 @@ fn silent(two: &Two, from: &str, to: &[&str]) -> Raw {
 }
 
 /// The same, whose connections others have had since. There is one for each next hop.
-fn stopped(two: &Two, from: &str, to: &[&str]) -> Raw {
+fn stopped(two: &TwoHops, from: &str, to: &[&str]) -> Raw {
     let raw = silent(two, from, to);
     if to.iter().any(|to| to.starts_with('p')) {
         somebody_asks(two, "p200@c.test");
@@ -65,7 +65,7 @@ fn envelopes(hop: &ScriptedSmtpServer) -> Vec<String> {
 
 #[test]
 fn who_goes_on_at_once_keeps_it() {
-    let two = Two::start("", "", "");
+    let two = TwoHops::start("", "", "");
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["p0@c.test", "p1@c.test"]);
     say(&mut raw, &format!("{}.", letter("at-once", 0)), "250");
@@ -76,7 +76,7 @@ fn who_goes_on_at_once_keeps_it() {
 /// However long it is silent: nobody wants it. Another's recipient takes its time meanwhile.
 #[test]
 fn who_stops_keeps_what_nobody_wants() {
-    let two = Two::start("", "rcpt => after 3000 250 2.1.5 ok", ONE);
+    let two = TwoHops::start("", "rcpt => after 3000 250 2.1.5 ok", ONE);
     let mut raw = silent(&two, "ann@outside.test", &["p0@c.test"]);
     let began = Instant::now();
     somebody_asks(&two, "s0@c.test");
@@ -89,7 +89,7 @@ fn who_stops_keeps_what_nobody_wants() {
 
 #[test]
 fn who_stops_gives_it_back_and_finds_it_again() {
-    let two = Two::start("", "", ONE);
+    let two = TwoHops::start("", "", ONE);
     let mut raw = stopped(&two, "ann@outside.test", &["p0@c.test", "s0@c.test"]);
     assert!(two.primary.taken().is_empty());
     let said = goes_on(&mut raw, "again");
@@ -106,7 +106,7 @@ fn who_stops_gives_it_back_and_finds_it_again() {
 /// What is said without getting on is silence: it is not the ten seconds of an envelope that end it.
 #[test]
 fn noop_is_no_progress() {
-    let two = Two::start("", "", ONE);
+    let two = TwoHops::start("", "", ONE);
     let mut raw = silent(&two, "ann@outside.test", &["p0@c.test"]);
     let (over, took) = (AtomicBool::new(false), std::sync::OnceLock::new());
     std::thread::scope(|scope| {
@@ -131,7 +131,7 @@ fn noop_is_no_progress() {
 /// Who names one recipient after another gets on, and keeps it, but not for longer than ten seconds of its own time.
 #[test]
 fn recipients_are_progress_for_a_while() {
-    let two = Two::start("", "", ONE);
+    let two = TwoHops::start("", "", ONE);
     let mut raw = silent(&two, "ann@outside.test", &["p0@c.test"]);
     let (over, took) = (AtomicBool::new(false), std::sync::OnceLock::new());
     std::thread::scope(|scope| {
@@ -156,7 +156,7 @@ fn recipients_are_progress_for_a_while() {
 
 #[test]
 fn a_further_recipient_is_asked_about_alone() {
-    let two = Two::start("rcpt to:<p1 => 550 5.2.1 mailbox disabled", "", ONE);
+    let two = TwoHops::start("rcpt to:<p1 => 550 5.2.1 mailbox disabled", "", ONE);
     let mut raw = stopped(&two, "ann@outside.test", &["p0@c.test"]);
     say(&mut raw, "RCPT TO:<p1@c.test>", "550 5.2.1");
     say(&mut raw, "RCPT TO:<p2@c.test>", "250");
@@ -172,7 +172,7 @@ fn a_further_recipient_is_asked_about_alone() {
 /// Of whom nobody was accepted nothing is lent, whether or not somebody waits.
 #[test]
 fn who_has_no_recipient_has_no_connection() {
-    let two = Two::start("rcpt to:<p0 => 550 5.2.1 mailbox disabled", "", ONE);
+    let two = TwoHops::start("rcpt to:<p0 => 550 5.2.1 mailbox disabled", "", ONE);
     let mut raw = two.stranger();
     say(&mut raw, "MAIL FROM:<ann@outside.test>", "250");
     say(&mut raw, "RCPT TO:<p0@c.test>", "550 5.2.1");
@@ -194,7 +194,7 @@ fn what_has_changed_meanwhile_counts_as_said_after_the_dot() {
         ("rcpt => 450 4.2.1 mailbox busy", "450 4.2.1"),
         ("mail => 550 5.7.1 sender blocked", "550 5.7.1"),
     ] {
-        let two = Two::start("", "", ONE);
+        let two = TwoHops::start("", "", ONE);
         let mut raw = stopped(&two, "ann@outside.test", &["p0@c.test"]);
         two.primary.follow(script);
         let said = goes_on(&mut raw, "changed");
@@ -206,7 +206,7 @@ fn what_has_changed_meanwhile_counts_as_said_after_the_dot() {
 
 #[test]
 fn one_of_two_has_changed_meanwhile() {
-    let two = Two::start("", "", ONE);
+    let two = TwoHops::start("", "", ONE);
     let mut raw = stopped(&two, "ann@outside.test", &["p0@c.test", "p1@c.test"]);
     two.primary.follow("rcpt to:<p1 => 550 5.2.1 mailbox disabled");
     let said = goes_on(&mut raw, "one");
@@ -225,7 +225,7 @@ fn one_of_two_has_changed_meanwhile() {
 #[test]
 fn the_next_hop_has_gone_meanwhile() {
     let gone = "greeting => 421 4.3.2 away\nmail => 421 4.3.2 away\nrset => 421 4.3.2 away";
-    let two = Two::start("", "", ONE);
+    let two = TwoHops::start("", "", ONE);
     let mut raw = stopped(&two, "ann@outside.test", &["p0@c.test"]);
     two.primary.follow(gone);
     let said = goes_on(&mut raw, "gone");
@@ -260,7 +260,7 @@ fn slowly(raw: &mut Raw, until: &AtomicBool) -> usize {
 /// when it is complete. What the next hop got of it before is no message.
 #[test]
 fn a_slow_stream_is_given_back_once() {
-    let two = Two::start("", "", ONE);
+    let two = TwoHops::start("", "", ONE);
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["p0@c.test"]);
     raw.send(letter("slow", 1 << 20).as_bytes());
@@ -285,7 +285,7 @@ fn a_slow_stream_is_given_back_once() {
     assert!(two.network.queue().is_empty() && two.network.senders.all().is_empty());
 }
 
-fn taken_sorted(two: &Two) -> Vec<String> {
+fn taken_sorted(two: &TwoHops) -> Vec<String> {
     let mut taken = two.primary.taken();
     taken.sort();
     taken
@@ -294,7 +294,7 @@ fn taken_sorted(two: &Two) -> Vec<String> {
 /// Where nobody waits the same stream is left alone.
 #[test]
 fn a_slow_stream_that_nobody_waits_for_goes_on() {
-    let two = Two::start("", "rcpt => after 3000 250 2.1.5 ok", ONE);
+    let two = TwoHops::start("", "rcpt => after 3000 250 2.1.5 ok", ONE);
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["p0@c.test"]);
     raw.send(letter("slow", 1 << 20).as_bytes());
@@ -315,7 +315,7 @@ fn a_slow_stream_that_nobody_waits_for_goes_on() {
 #[test]
 fn a_body_by_bdat_holds_nothing() {
     for first in [0, 10_000, 300_000] {
-        let two = Two::start("", "", ONE);
+        let two = TwoHops::start("", "", ONE);
         let mut raw = silent(&two, "ann@outside.test", &["p0@c.test"]);
         let content = letter("bdat", 1 << 20);
         let (begins, ends) = content.split_at(first);
@@ -342,7 +342,7 @@ fn twenty_that_stop_keep_nobody_waiting() {
 }
 
 fn twenty_that_stop(connections: usize) {
-    let two = Two::start("", "", &format!("max_connections = {connections}"));
+    let two = TwoHops::start("", "", &format!("max_connections = {connections}"));
     let stop = |number: usize| silent(&two, &format!("stop{number}@outside.test"), &[&format!("p{number}@c.test")]);
     // Each has its connection when a predecessor has been silent for half a second: all are answered in time.
     let mut all: Vec<Raw> = std::thread::scope(|scope| {
@@ -365,7 +365,7 @@ fn twenty_that_stop(connections: usize) {
 /// stop after RCPT would hold the only one for 50 s.
 #[test]
 fn a_hundred_that_stop_are_passed_soon() {
-    let two = Two::start("", "", ONE);
+    let two = TwoHops::start("", "", ONE);
     let mut all: Vec<Raw> = (0..100).map(|_| two.stranger()).collect();
     for (number, raw) in all.iter_mut().enumerate() {
         raw.send(format!("MAIL FROM:<stop{number}@outside.test>\r\nRCPT TO:<p{number}@c.test>\r\n").as_bytes());
@@ -389,7 +389,7 @@ fn a_hundred_that_stop_are_passed_soon() {
 /// A client that goes away without a word gives it back as well, and the next hop gets nothing.
 #[test]
 fn who_goes_away_leaves_nothing() {
-    let two = Two::start("", "", ONE);
+    let two = TwoHops::start("", "", ONE);
     for number in 0..3 {
         drop(silent(&two, "ann@outside.test", &[&format!("p{number}@c.test")]));
     }

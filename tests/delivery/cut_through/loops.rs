@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cut_through::ground::{STAFF, Two, envelope, letter, say};
+use crate::cut_through::fixture::{STAFF, TwoHops, envelope, letter, say};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::test_network::SOON;
 use support::wait_until;
 
 /// Sends a message to the secondary; returns it as the secondary got it, stamps and all, to be sent back.
-fn relayed(two: &Two, id: &str, to: &[&str]) -> String {
+fn relayed(two: &TwoHops, id: &str, to: &[&str]) -> String {
     let before = two.secondary.contents().len();
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", to);
@@ -36,7 +36,7 @@ fn since(hop: &ScriptedSmtpServer, before: usize) -> Vec<String> {
 
 #[test]
 fn all_looped_is_refused_before_the_next_hops_data() {
-    let two = Two::start("", "", "");
+    let two = TwoHops::start("", "", "");
     let back = relayed(&two, "all", &["s0@c.test", "s1@c.test"]);
     let data = two.secondary.commands("DATA").len();
     let mut raw = two.stranger();
@@ -49,7 +49,7 @@ fn all_looped_is_refused_before_the_next_hops_data() {
 
 #[test]
 fn one_looped_recipient_is_taken_out_and_reported() {
-    let two = Two::start("", "", "");
+    let two = TwoHops::start("", "", "");
     let back = relayed(&two, "one", &["s0@c.test"]);
     let before = lines(&two.secondary).len();
     let mut raw = two.stranger();
@@ -75,7 +75,7 @@ fn one_looped_recipient_is_taken_out_and_reported() {
 
 #[test]
 fn a_looped_recipient_of_one_branch_does_not_disturb_the_other() {
-    let two = Two::start("", "", "");
+    let two = TwoHops::start("", "", "");
     let back = relayed(&two, "branch", &["s0@c.test"]);
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["s0@c.test", "p0@c.test"]);
@@ -91,7 +91,7 @@ fn a_looped_recipient_of_one_branch_does_not_disturb_the_other() {
 /// been refused after the dot.
 #[test]
 fn a_repeated_envelope_that_is_refused_now() {
-    let two = Two::start("", "", "");
+    let two = TwoHops::start("", "", "");
     let back = relayed(&two, "repeated", &["s0@c.test"]);
     let refusal = "rcpt to:<s1 => 550 5.2.1 mailbox disabled";
     let mut raw = two.stranger();
@@ -126,19 +126,19 @@ fn a_repeated_envelope_that_is_refused_now() {
 
 #[test]
 fn a_next_hop_that_asks_us_while_we_ask_it_is_told_so() {
-    it_is_told_so(&Two::start("", "rcpt => wait", "cut_through_patience = \"9s\""));
+    it_is_told_so(&TwoHops::start("", "rcpt => wait", "cut_through_patience = \"9s\""));
 }
 
 /// The client's address is the one that the name last stood for.
 #[test]
 fn so_is_one_that_is_written_as_a_name() {
-    let mut two = Two::start("", "rcpt => wait", "cut_through_patience = \"9s\"");
+    let mut two = TwoHops::start("", "rcpt => wait", "cut_through_patience = \"9s\"");
     let port = two.secondary.address.port();
     two.network.reconfigure(&format!("[127.0.0.1]:{port}"), &format!("localhost:{port}"));
     it_is_told_so(&two);
 }
 
-fn it_is_told_so(two: &Two) {
+fn it_is_told_so(two: &TwoHops) {
     let server = two.network.node.smtp;
     std::thread::scope(|scope| {
         let first = scope.spawn(|| {
@@ -169,7 +169,7 @@ fn it_is_told_so(two: &Two) {
 
 #[test]
 fn two_messages_at_once_are_no_loop() {
-    let two = Two::start("", "rcpt => wait", "cut_through_patience = \"30s\"");
+    let two = TwoHops::start("", "rcpt => wait", "cut_through_patience = \"30s\"");
     std::thread::scope(|scope| {
         let ask = || {
             let mut raw = two.stranger();
@@ -222,7 +222,7 @@ fn anew(message: &str, number: usize) -> String {
 #[test]
 fn content_that_comes_back_eight_times_is_refused_before_anything_is_sent() {
     for (size, by) in [(0, By::Data), (60_000, By::Data), (300_000, By::Data), (0, By::Bdat), (300_000, By::Bdat)] {
-        let two = Two::start("", "", "");
+        let two = TwoHops::start("", "", "");
         let message = letter("content", size);
         let mut raw = two.stranger();
         for pass in 0..8 {
@@ -259,13 +259,13 @@ fn content_that_comes_back_eight_times_is_refused_before_anything_is_sent() {
 }
 
 /// A client, and what it makes of the message each time.
-type Alike = (&'static str, fn(&Two) -> Raw, fn(&str, usize) -> String);
+type Alike = (&'static str, fn(&TwoHops) -> Raw, fn(&str, usize) -> String);
 
 #[test]
 fn content_that_is_alike_and_no_loop_passes() {
-    let two = Two::start("", "", "");
-    let smart_host: fn(&Two) -> Raw = Two::stranger;
-    let staff: fn(&Two) -> Raw = |two| Raw::hello_from(STAFF, two.network.node.smtp);
+    let two = TwoHops::start("", "", "");
+    let smart_host: fn(&TwoHops) -> Raw = TwoHops::stranger;
+    let staff: fn(&TwoHops) -> Raw = |two| Raw::hello_from(STAFF, two.network.node.smtp);
     let alike: [Alike; 5] = [
         ("from elsewhere", staff, anew),
         ("without Date", smart_host, |mail, n| anew(&mail.replace("Date: Sat, 21 Nov 2026 04:39:00 +0000\r\n", ""), n)),
@@ -291,7 +291,7 @@ fn content_that_is_alike_and_no_loop_passes() {
 
 #[test]
 fn in_report_mode_content_that_comes_back_is_counted_and_passes() {
-    let mut two = Two::start("", "", "");
+    let mut two = TwoHops::start("", "", "");
     two.network.reconfigure("[[accepted_domain]]", "[loop_detection]\nmode = \"report\"\n\n[[accepted_domain]]");
     let mut raw = two.stranger();
     for size in [0, 300_000] {

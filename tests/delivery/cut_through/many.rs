@@ -1,10 +1,10 @@
 //! Transactions that are full: the next hop's limit is the sender's 452 4.5.3, and we stop at 100 ourselves.
 
-use crate::cut_through::ground::{RESOLVED, Two, letter, say};
+use crate::cut_through::fixture::{RESOLVED, TwoHops, letter, say};
 
 /// Sends to these recipients as clients do: those that get 452 4.5.3 go in another transaction. Returns how many
 /// recipients each transaction had.
-fn send_to_all(two: &Two, mut to: Vec<String>) -> Vec<usize> {
+fn send_to_all(two: &TwoHops, mut to: Vec<String>) -> Vec<usize> {
     let mut raw = two.stranger();
     let mut transactions = Vec::new();
     while !to.is_empty() {
@@ -39,7 +39,7 @@ fn recipients(kind: &str, count: usize) -> Vec<String> {
 
 #[test]
 fn a_branch_has_a_hundred_recipients_at_most() {
-    let two = Two::start("", "", "");
+    let two = TwoHops::start("", "", "");
     let all = recipients("p", RESOLVED);
     assert_eq!(send_to_all(&two, all.clone()), [100, 100, RESOLVED - 200]);
     assert_eq!(sorted(two.primary.taken()), sorted(all));
@@ -48,7 +48,7 @@ fn a_branch_has_a_hundred_recipients_at_most() {
 
 #[test]
 fn each_branch_has_its_own_hundred() {
-    let two = Two::start("", "", "");
+    let two = TwoHops::start("", "", "");
     let all = [recipients("p", 100), recipients("s", 100)].concat();
     assert_eq!(send_to_all(&two, all), [200]);
     assert_eq!(sorted(two.primary.taken()), sorted(recipients("p", 100)));
@@ -58,7 +58,7 @@ fn each_branch_has_its_own_hundred() {
 #[test]
 fn the_next_hops_limit_is_the_senders() {
     for refusal in ["452 4.5.3 too many recipients", "552 too many recipients"] {
-        let two = Two::start(&format!("full: rcpt => {refusal}"), "", "");
+        let two = TwoHops::start(&format!("full: rcpt => {refusal}"), "", "");
         let all = [recipients("p", 8), recipients("s", 2)].concat();
         assert_eq!(send_to_all(&two, all), [5, 3, 2], "{refusal}");
         assert_eq!(sorted(two.primary.taken()), recipients("p", 8), "{refusal}");

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::cut_through::ground::{Two, envelope, letter, say, serves, shared, way};
+use crate::cut_through::fixture::{TwoHops, address_space, connector_to, envelope, letter, say, shared_domain};
 use support::free_port;
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
@@ -56,7 +56,7 @@ fn stays_fast(server: SocketAddr, to: &str, normal: Duration) {
 
 #[test]
 fn clients_that_stop_or_drip_keep_nobody_from_the_next_hop() {
-    let two = Two::start("", "", "");
+    let two = TwoHops::start("", "", "");
     let server = two.network.node.smtp;
     p99(server, "p100@c.test");
     let normal = p99(server, "p100@c.test");
@@ -96,7 +96,7 @@ fn clients_that_stop_or_drip_keep_nobody_from_the_next_hop() {
 }
 
 /// A client that sends its content a few octets at a time, until all is over; then the rest and the dot.
-fn drip(two: &Two, number: usize, dripping: &AtomicUsize, over: &AtomicBool) {
+fn drip(two: &TwoHops, number: usize, dripping: &AtomicUsize, over: &AtomicBool) {
     let mut raw = two.stranger();
     envelope(&mut raw, &format!("drip{number}@outside.test"), &[&format!("p{number}@c.test")]);
     let content = letter(&format!("drip-{number}"), 0);
@@ -127,9 +127,9 @@ fn network_with_sick_hops() -> (TestNetwork, Vec<ScriptedSmtpServer>) {
     let mut people = "address\n".to_owned();
     for (name, address) in names.into_iter().chain(["dead"]).zip(addresses) {
         let domain = format!("{name}.test");
-        tables += &way(name, address, &serves(&domain));
-        tables += &way(&format!("{name}-other"), hops[4].address, "");
-        tables += &shared(&domain, &format!("{name}-other"));
+        tables += &connector_to(name, address, &address_space(&domain));
+        tables += &connector_to(&format!("{name}-other"), hops[4].address, "");
+        tables += &shared_domain(&domain, &format!("{name}-other"));
         people += &format!("p0@{domain}\n");
     }
     network.node.write("people.csv", &people);

@@ -1,7 +1,7 @@
 //! Parameters and contents that a next hop does not take: said to the sender while he is connected, or told in one
 //! report where another branch has taken the message.
 
-use crate::cut_through::ground::{STAFF, Two, envelope, letter, say};
+use crate::cut_through::fixture::{STAFF, TwoHops, envelope, letter, say};
 use support::senders::Raw;
 use support::test_network::{SOON, TestNetwork};
 use support::wait_until;
@@ -13,7 +13,7 @@ fn offers(extensions: &[&str]) -> String {
 }
 
 /// A message whose envelope must be accepted, and its final reply.
-fn final_reply(two: &Two, mail: &str, to: &[&str], content: &str) -> String {
+fn final_reply(two: &TwoHops, mail: &str, to: &[&str], content: &str) -> String {
     let mut raw = two.stranger();
     say(&mut raw, mail, "250");
     to.iter().for_each(|to| drop(say(&mut raw, &format!("RCPT TO:<{to}>"), "250")));
@@ -47,7 +47,7 @@ const MAIL: &str = "MAIL FROM:<ann@outside.test>";
 
 #[test]
 fn too_large_for_the_next_hop() {
-    let two = Two::start(&offers(&["SIZE 20000"]), &offers(&["SIZE"]), "");
+    let two = TwoHops::start(&offers(&["SIZE 20000"]), &offers(&["SIZE"]), "");
     let mut raw = two.stranger();
     let sized = format!("{MAIL} SIZE=100000");
     rcpts(&mut raw, &sized, &[("p0@c.test", "550 5.3.4"), ("s0@c.test", "250"), ("p1@c.test", "550 5.3.4")]);
@@ -71,7 +71,7 @@ fn too_large_for_the_next_hop() {
 
 #[test]
 fn size_is_computed_anew() {
-    let two = Two::start(&offers(&["SIZE 100000"]), "", "");
+    let two = TwoHops::start(&offers(&["SIZE 100000"]), "", "");
     let content = letter("sized", 5000);
     let said = final_reply(&two, &format!("{MAIL} SIZE={}", content.len()), &["p0@c.test"], &content);
     assert!(said.starts_with("250"), "{said}");
@@ -86,7 +86,7 @@ fn size_is_computed_anew() {
 
 #[test]
 fn international_mail_for_a_next_hop_without_smtputf8() {
-    let two = Two::start("", &offers(&["SMTPUTF8", "8BITMIME"]), "");
+    let two = TwoHops::start("", &offers(&["SMTPUTF8", "8BITMIME"]), "");
     let mut raw = two.stranger();
     let international = format!("{MAIL} SMTPUTF8");
     two.network.node.write("people.csv", "address\np0@c.test\nrené@c.test\n");
@@ -116,7 +116,7 @@ fn international_mail_for_a_next_hop_without_smtputf8() {
 
 #[test]
 fn eight_bit_mail_for_a_next_hop_without_8bitmime() {
-    let two = Two::start("", &offers(&["8BITMIME"]), "eight_bit = \"refuse\"");
+    let two = TwoHops::start("", &offers(&["8BITMIME"]), "eight_bit = \"refuse\"");
     let content = letter("eight", 0) + "grüße\r\n";
     for mail in [MAIL.to_owned(), format!("{MAIL} BODY=8BITMIME")] {
         let mut raw = two.stranger();
@@ -146,7 +146,7 @@ fn what_a_dead_connection_offered_counts_for_nothing() {
         (offers(&["SIZE 20000"]), offers(&[]), sized.as_str()),
         (offers(&[]), offers(&["SMTPUTF8", "8BITMIME"]), international),
     ] {
-        let two = Two::start(&before, "", "");
+        let two = TwoHops::start(&before, "", "");
         let said = final_reply(&two, MAIL, &["p0@c.test"], &letter("first", 0));
         assert!(said.starts_with("250"), "{said}");
         two.primary.follow(&format!("first: rset => drop\nfirst: mail => drop\nfirst: noop => drop\n{after}"));
@@ -157,7 +157,7 @@ fn what_a_dead_connection_offered_counts_for_nothing() {
 }
 
 /// Sends by BDAT.
-fn bdat(two: &Two, to: &str, content: &str) -> String {
+fn bdat(two: &TwoHops, to: &str, content: &str) -> String {
     let mut raw = two.stranger();
     say(&mut raw, MAIL, "250");
     say(&mut raw, &format!("RCPT TO:<{to}>"), "250");
@@ -172,7 +172,7 @@ fn bare_line_feeds_by_bdat() {
     for (settings, script, expected) in
         [("", "", "554 5.6."), ("bare_lf = \"crlf\"", "", "250"), ("", chunking.as_str(), "250")]
     {
-        let two = Two::start(script, "", settings);
+        let two = TwoHops::start(script, "", settings);
         let said = bdat(&two, "p0@c.test", &content);
         assert!(said.starts_with(expected), "{settings}, {script}: {said}");
         let came = two.primary.contents();
@@ -188,7 +188,7 @@ fn bare_line_feeds_by_bdat() {
 
 #[test]
 fn success_is_ours_to_tell_where_the_next_hop_has_no_dsn() {
-    let two = Two::start("", &offers(&["DSN"]), "");
+    let two = TwoHops::start("", &offers(&["DSN"]), "");
     let mut raw = Raw::hello_from(STAFF, two.network.node.smtp);
     say(&mut raw, &format!("{MAIL} ENVID=QQ314159 RET=HDRS"), "250");
     say(&mut raw, "RCPT TO:<p0@c.test> NOTIFY=SUCCESS ORCPT=rfc822;P0@c.test", "250");
@@ -215,7 +215,7 @@ fn success_is_ours_to_tell_where_the_next_hop_has_no_dsn() {
 
 #[test]
 fn a_report_of_success_is_durable_before_the_250() {
-    let mut two = Two::start("", "", "");
+    let mut two = TwoHops::start("", "", "");
     let mut raw = Raw::hello_from(STAFF, two.network.node.smtp);
     say(&mut raw, MAIL, "250");
     say(&mut raw, "RCPT TO:<p0@c.test> NOTIFY=SUCCESS", "250");
@@ -229,7 +229,7 @@ fn a_report_of_success_is_durable_before_the_250() {
 
 #[test]
 fn a_strangers_success_is_nobodys_to_tell() {
-    let two = Two::start("", &offers(&["DSN"]), "");
+    let two = TwoHops::start("", &offers(&["DSN"]), "");
     let mut raw = two.stranger();
     say(&mut raw, &format!("{MAIL} ENVID=QQ314159 RET=HDRS"), "250");
     say(&mut raw, "RCPT TO:<p0@c.test> NOTIFY=SUCCESS", "250");
@@ -248,7 +248,7 @@ fn a_strangers_success_is_nobodys_to_tell() {
 
 #[test]
 fn a_report_of_failure_is_durable_before_the_250() {
-    let mut two = Two::start("dot => 554 5.7.1 looks like spam", "", "");
+    let mut two = TwoHops::start("dot => 554 5.7.1 looks like spam", "", "");
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["p0@c.test", "s0@c.test"]);
     say(&mut raw, &format!("{}.", letter("crash", 0)), "250");
@@ -263,7 +263,7 @@ fn a_report_of_failure_is_durable_before_the_250() {
 
 #[test]
 fn a_branch_that_was_deferred_after_the_dot_is_durable_before_the_250() {
-    let mut two = Two::start("", "dot => 451 4.7.1 scanner is busy", "");
+    let mut two = TwoHops::start("", "dot => 451 4.7.1 scanner is busy", "");
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["p0@c.test", "s0@c.test"]);
     say(&mut raw, &format!("{}.", letter("crash", 200_000)), "250");

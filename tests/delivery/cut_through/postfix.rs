@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::cut_through::ground::{letter, say};
+use crate::cut_through::fixture::{letter, say};
 use support::postfix_systems::{Arrived, Changes, NodeDirectory, PostfixSystems};
 use support::senders::Raw;
 use support::wait_until;

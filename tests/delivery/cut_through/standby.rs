@@ -1,21 +1,21 @@
 //! A connector with several smart hosts: what shows only at DATA, in the content or at the dot that the first cannot,
 //! brings one more, and no third; then `when_unreachable` decides. The client's session goes on.
 
-use crate::cut_through::ground::{STAFF, Two, envelope, letter, say};
+use crate::cut_through::fixture::{STAFF, TwoHops, envelope, letter, say};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::test_network::TestNetwork;
 
 /// `primary` has two more smart hosts behind the first.
 struct Three {
-    two: Two,
+    two: TwoHops,
     second: ScriptedSmtpServer,
     third: ScriptedSmtpServer,
 }
 
 impl Three {
     fn start(first: &str, second: &str) -> Self {
-        let mut two = Two::start(first, "", "select = \"failover\"");
+        let mut two = TwoHops::start(first, "", "select = \"failover\"");
         let (second, third) = (two.network.hop(second), two.network.hop(""));
         add(&mut two.network, &two.primary, &[&second, &third]);
         Self { two, second, third }

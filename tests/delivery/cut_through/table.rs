@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::cut_through::ground::{STAFF, STAFF_DOOR, fits, letter, serves, shared, way};
+use crate::cut_through::fixture::{STAFF, STAFF_DOOR, address_space, connector_to, is_expected, letter, shared_domain};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::{Letter, Raw, Said};
 use support::test_network::{PEOPLE, SOON, TestNetwork};
@@ -72,10 +72,10 @@ impl Placed {
                       auth = { mechanism = \"plain\", username = \"fingerpost\", password_file = \"password\" }\n";
         let secret = if case.secret { secret } else { "" };
         let primary = format!("{patience}{secret}{}\n{}", case.settings, case.primary_settings);
-        let secondary = format!("{patience}{}\n{}\n{}", serves(&domain), case.settings, case.secondary_settings);
-        way(&format!("p{number}"), self.primary.address(), &primary)
-            + &way(&format!("s{number}"), self.secondary.address(), &secondary)
-            + &shared(&domain, &format!("p{number}"))
+        let secondary = format!("{patience}{}\n{}\n{}", address_space(&domain), case.settings, case.secondary_settings);
+        connector_to(&format!("p{number}"), self.primary.address(), &primary)
+            + &connector_to(&format!("s{number}"), self.secondary.address(), &secondary)
+            + &shared_domain(&domain, &format!("p{number}"))
     }
 
     fn converse(&self, server: SocketAddr) -> Told {
@@ -122,13 +122,13 @@ impl Placed {
         for (to, said) in self.case.to.iter().zip(&told.rcpt) {
             let organization = format!("{}{}", &to[..1], self.number);
             let expected = self.case.rcpt.get(to).map_or("250", String::as_str);
-            if !fits(said, expected, &organization) {
+            if !is_expected(said, expected, &organization) {
                 return Some(format!("RCPT {to}: {:?}, expected {expected:?}", said.1));
             }
         }
         let organization = format!("{}{}", &self.case.to[0][..1], self.number);
         match &told.dot {
-            Some(said) if !fits(said, &self.case.dot, &organization) => {
+            Some(said) if !is_expected(said, &self.case.dot, &organization) => {
                 Some(format!("final reply {:?}, expected {:?}", said.1, self.case.dot))
             }
             None if told.rcpt.iter().any(|said| said.0 == 250) => Some("no final reply".to_owned()),

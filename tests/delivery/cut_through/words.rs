@@ -1,7 +1,7 @@
 //! Whose words the sender reads: a refusal is passed on as it was said, without internal names; a fault between us and
 //! the next hop never becomes the recipient's.
 
-use crate::cut_through::ground::{STAFF, Two, envelope, letter, say};
+use crate::cut_through::fixture::{STAFF, TwoHops, envelope, letter, say};
 use support::senders::Raw;
 use support::test_network::SOON;
 use support::wait_until;
@@ -30,7 +30,7 @@ fn is_passed_on(said: &str, (code, _, words): (&str, &str, &str)) {
 fn strangers_do_not_learn_internal_names() {
     for inner in INNER {
         let (code, text, _) = inner;
-        let two = Two::start(&format!("rcpt to:<p0 => {code} {text}\ndot => {code} {text}"), "", "");
+        let two = TwoHops::start(&format!("rcpt to:<p0 => {code} {text}\ndot => {code} {text}"), "", "");
         let mut stranger = two.stranger();
         say(&mut stranger, "MAIL FROM:<ann@outside.test>", "250");
         let at_rcpt = say(&mut stranger, "RCPT TO:<p0@c.test>", code);
@@ -58,7 +58,7 @@ fn strangers_do_not_learn_internal_names() {
 fn nothing_is_hidden_where_it_need_not_be() {
     for inner in INNER {
         let (code, text, _) = inner;
-        let two = Two::start(&format!("rcpt to:<p0 => {code} {text}"), "", "hide_internal_hosts = false");
+        let two = TwoHops::start(&format!("rcpt to:<p0 => {code} {text}"), "", "hide_internal_hosts = false");
         let mut stranger = two.stranger();
         say(&mut stranger, "MAIL FROM:<ann@outside.test>", "250");
         let said = say(&mut stranger, "RCPT TO:<p0@c.test>", code);
@@ -71,7 +71,7 @@ fn nothing_is_hidden_where_it_need_not_be() {
 #[test]
 fn a_reply_of_several_lines_stays_one_reply() {
     let lines = "550-5.7.1 blocked by gw.contoso.local\\n550-5.7.1 ask the postmaster\\n550 5.7.1 or nobody";
-    let two = Two::start(&format!("rcpt => {lines}"), "", "");
+    let two = TwoHops::start(&format!("rcpt => {lines}"), "", "");
     let mut stranger = two.stranger();
     say(&mut stranger, "MAIL FROM:<ann@outside.test>", "250");
     let said = say(&mut stranger, "RCPT TO:<p0@c.test>", "550");
@@ -110,7 +110,7 @@ const BETWEEN_US: [(&str, &str); 19] = [
 #[test]
 fn a_fault_between_us_is_never_the_recipients() {
     for (script, row) in BETWEEN_US {
-        let two = Two::start(script, script, "");
+        let two = TwoHops::start(script, script, "");
         let mut stranger = two.stranger();
         envelope(&mut stranger, "ann@outside.test", &["p0@c.test"]);
         let said = say(&mut stranger, &format!("{}.", letter("fault", 0)), "250 2.0.0");
@@ -144,7 +144,7 @@ fn a_fault_between_us_is_never_the_recipients() {
 /// However much mail meets it, an operator hears of it once (an hour).
 #[test]
 fn one_alert_for_each_hop_and_row() {
-    let two = Two::start("rcpt to:<p1 => 550 5.7.64 TenantAttribution\nrcpt => 550 5.7.25 no PTR record", "", "");
+    let two = TwoHops::start("rcpt to:<p1 => 550 5.7.64 TenantAttribution\nrcpt => 550 5.7.25 no PTR record", "", "");
     for number in [0, 1, 0, 1, 2] {
         let mut stranger = two.stranger();
         envelope(&mut stranger, "ann@outside.test", &[&format!("p{number}@c.test")]);
@@ -164,7 +164,7 @@ fn what_one_recipient_is_refused_for_is_nobody_elses() {
         ("rcpt to:<p0 => 550 5.1.1 no such user", "451 4.3.0"),
         ("rcpt to:<p0 => 550 5.7.1 not for you", "550 5.7.1"),
     ] {
-        let two = Two::start(script, "", "");
+        let two = TwoHops::start(script, "", "");
         for number in 0..25 {
             let mut stranger = two.stranger();
             say(&mut stranger, &format!("MAIL FROM:<ann@outside{number}.test>"), "250");
@@ -181,7 +181,7 @@ fn what_one_recipient_is_refused_for_is_nobody_elses() {
 
 #[test]
 fn what_was_refused_while_connected_leaves_nothing_behind() {
-    let two = Two::start("dot => 554 5.7.1 looks like spam", "rcpt => 550 5.1.1 no such user", "");
+    let two = TwoHops::start("dot => 554 5.7.1 looks like spam", "rcpt => 550 5.1.1 no such user", "");
     let mut stranger = two.stranger();
     for number in 0..5 {
         say(&mut stranger, "MAIL FROM:<ann@outside.test>", "250");
@@ -202,7 +202,7 @@ fn what_was_refused_while_connected_leaves_nothing_behind() {
 /// words.
 #[test]
 fn one_grep_tells_a_messages_whole_story() {
-    let two = Two::start("", "dot => 452 4.3.1 out of disk", "");
+    let two = TwoHops::start("", "dot => 452 4.3.1 out of disk", "");
     let mut raw = two.stranger();
     envelope(&mut raw, "ann@outside.test", &["p0@c.test", "s0@c.test"]);
     let said = say(&mut raw, &format!("{}.", letter("story", 0)), "250 2.0.0 queued as ");

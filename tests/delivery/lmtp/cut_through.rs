@@ -2,7 +2,7 @@
 //! before the 250.
 
 use super::{ALICE, BOB, FULL, GONE, NOBODY, Over, SENDER, Store, store_in, users};
-use crate::cut_through::ground::{envelope, letter, say};
+use crate::cut_through::fixture::{envelope, letter, say};
 use support::dovecot::Dovecot;
 use support::senders::Raw;
 use support::test_network::{BY_HAND, SOON};

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::cut_through::ground::{RESOLVED, Two, envelope, letter, say, serves, shared, way};
+use crate::cut_through::fixture::{
+    RESOLVED, TwoHops, address_space, connector_to, envelope, letter, say, shared_domain,
+};
 use crate::moods::place::{Heard, is_up, nothing_is_left, sends, sends_much};
 use support::senders::Raw;
 use support::test_network::{PEOPLE, SOON, TestNetwork};
@@ -14,7 +16,7 @@ const SENDER: &str = "ann@outside.test";
 const FILTER: &str = "550 5.1.1 RESOLVER.ADR.ExRecipNotFound; not found";
 
 /// How a recipient's copies stand.
-fn copies(two: &Two, address: &str) -> usize {
+fn copies(two: &TwoHops, address: &str) -> usize {
     let taken = [two.primary.taken(), two.secondary.taken()].concat();
     taken.iter().filter(|to| *to == address).count()
 }
@@ -29,7 +31,7 @@ fn dot_of(heard: &Heard, expected: &str) {
 fn one_unknown_among_three_is_refused_and_the_others_arrive() {
     let offers = ["", "\nehlo => 250-next.hop\\n250-PIPELINING\\n250 CHUNKING"];
     for (round, offers) in offers.into_iter().enumerate() {
-        let two = Two::start("", &format!("with x: dot => {FILTER}{offers}"), "");
+        let two = TwoHops::start("", &format!("with x: dot => {FILTER}{offers}"), "");
         for (number, size) in [0, 0, 700_000].into_iter().enumerate() {
             let mut to = [format!("s{number}0@c.test"), format!("s{number}1@c.test"), String::new()];
             to[2] = format!("x{number}@c.test");
@@ -64,7 +66,7 @@ fn one_unknown_among_three_is_refused_and_the_others_arrive() {
 /// M9: nobody is there: that is the sender's answer, and nobody gets a report.
 #[test]
 fn if_all_are_unknown_the_message_is_refused() {
-    let two = Two::start("", &format!("dot => {FILTER}"), "");
+    let two = TwoHops::start("", &format!("dot => {FILTER}"), "");
     let heard = sends(two.network.node.smtp, "all", &["x0@c.test", "x1@c.test", "x2@c.test"]);
     dot_of(&heard, "550 5.1.1 secondary said:");
     let heard = sends(two.network.node.smtp, "alone", &["x3@c.test"]);
@@ -75,7 +77,7 @@ fn if_all_are_unknown_the_message_is_refused() {
 /// M9: more than go again while the sender waits: the others are queued, and arrive from there, once.
 #[test]
 fn of_many_recipients_all_that_exist_have_one_copy_in_the_end() {
-    let two = Two::start("", &format!("with x: dot => {FILTER}"), "");
+    let two = TwoHops::start("", &format!("with x: dot => {FILTER}"), "");
     let mut to: Vec<String> = (0..40).map(|number| format!("s{number}@c.test")).collect();
     to.insert(7, "x0@c.test".to_owned());
     let heard = sends(two.network.node.smtp, "many", &to.iter().map(String::as_str).collect::<Vec<_>>());
@@ -91,7 +93,7 @@ fn of_many_recipients_all_that_exist_have_one_copy_in_the_end() {
 /// M8: whom the directory has, or who had mail lately, is doubted at the dot as at RCPT: 451 alone, queued among others.
 #[test]
 fn who_exists_is_doubted_at_the_dot_too() {
-    let two = Two::start("", "", "");
+    let two = TwoHops::start("", "", "");
     let door = two.network.node.smtp;
     sends(door, "good", &["s0@c.test"]).is_delivered();
     for unknown in [FILTER, "550 5.4.1 Recipient address rejected: Access denied", "550 5.1.10 RecipientNotFound"] {
@@ -128,9 +130,9 @@ fn closing(step: &str, count: usize) -> (TestNetwork, [support::scripted_smtp_se
         let all = hops.each_ref().map(|hop| format!("\"[{}]:{}\"", hop.address.ip(), hop.address.port()));
         table.replace(&format!("[{}]", all[0]), &format!("[{}]", all[..count].join(", ")))
     };
-    let tables = way("primary", hops[0].address, "select = \"failover\"")
-        + &way("secondary", hops[0].address, &format!("{}\nselect = \"failover\"", serves("c.test")));
-    network.start(&format!("{PEOPLE}{}{}", to_all(tables), shared("c.test", "primary")));
+    let tables = connector_to("primary", hops[0].address, "select = \"failover\"")
+        + &connector_to("secondary", hops[0].address, &format!("{}\nselect = \"failover\"", address_space("c.test")));
+    network.start(&format!("{PEOPLE}{}{}", to_all(tables), shared_domain("c.test", "primary")));
     (network, hops)
 }
 
@@ -187,7 +189,7 @@ fn what_a_dead_connection_offered_refuses_nothing() {
                 "ehlo => 250-next.hop\\n250 SIZE 5000"
             };
             let lines = format!("delivery = \"{delivery}\"\neight_bit = \"refuse\"");
-            let two = Two::start(before, "", &lines);
+            let two = TwoHops::start(before, "", &lines);
             let mut raw = two.stranger();
             // A connection for the pool.
             let heard = sends_much(&mut raw, "before", &["p0@c.test"], 0);
@@ -212,7 +214,7 @@ fn what_a_dead_connection_offered_refuses_nothing() {
 /// M13: what we find wrong with a message is not in the next hop's mouth.
 #[test]
 fn a_refusal_of_ours_is_ours() {
-    let two = Two::start("ehlo => 250-next.hop\\n250 SIZE 1000000", "", "eight_bit = \"refuse\"");
+    let two = TwoHops::start("ehlo => 250-next.hop\\n250 SIZE 1000000", "", "eight_bit = \"refuse\"");
     let mut raw = two.stranger();
     say(&mut raw, &format!("MAIL FROM:<{SENDER}> BODY=8BITMIME"), "250");
     let (code, at_rcpt) = raw.say("RCPT TO:<p0@c.test>");
@@ -234,7 +236,7 @@ fn a_refusal_of_ours_is_ours() {
 /// to come.
 #[test]
 fn the_wait_for_an_unknown_outcome_begins_with_it() {
-    let two = Two::start("", "dot => drop", "");
+    let two = TwoHops::start("", "dot => drop", "");
     let mut raw = two.stranger();
     envelope(&mut raw, SENDER, &["p0@c.test", "s0@c.test"]);
     let text = letter("late", 0);

@@ -1,7 +1,7 @@
 //! LMTP: RFC 2033's answer for each recipient, with everything at once. A real Dovecot, which knows its users at RCPT and
 //! their quotas at the dot, and a scripted store that knows them at the dot only.
 
-use crate::cut_through::ground::{serves, shared, way};
+use crate::cut_through::fixture::{address_space, connector_to, shared_domain};
 use crate::moods::place::{sends, sends_much};
 use support::dovecot::{Dovecot, User};
 use support::senders::Raw;
@@ -20,12 +20,12 @@ fn of_several_each_has_the_answer_of_the_store() {
         );
         let mut network = TestNetwork::prepare();
         network.node.write("people.csv", "address\np0@c.test\np1@c.test\np2@c.test\n");
-        let secondary = format!("{LMTP}\n{}", serves("c.test"));
+        let secondary = format!("{LMTP}\n{}", address_space("c.test"));
         network.start(&format!(
             "{PEOPLE}{}{}{}",
-            way("primary", dovecot.address(), LMTP),
-            way("secondary", dovecot.address(), &secondary),
-            shared("c.test", "primary")
+            connector_to("primary", dovecot.address(), LMTP),
+            connector_to("secondary", dovecot.address(), &secondary),
+            shared_domain("c.test", "primary")
         ));
         let mut raw = Raw::hello(network.node.smtp);
         let heard = sends_much(&mut raw, "each", &["p0@c.test", "p2@c.test", "p3@c.test", "p1@c.test"], size);
@@ -53,12 +53,12 @@ fn unknown_at_the_dot_is_that_recipients_alone() {
     let unknown = "dot x => 550 5.1.1 <x@c.test> User doesn't exist: x@c.test\ndot p9 => 550 5.1.1 User doesn't exist";
     let store = network.hop(unknown);
     network.node.write("people.csv", "address\np0@c.test\np9@c.test\n");
-    let secondary = format!("{LMTP}\n{}", serves("c.test"));
+    let secondary = format!("{LMTP}\n{}", address_space("c.test"));
     network.start(&format!(
         "{PEOPLE}{}{}{}",
-        way("primary", store.address, LMTP),
-        way("secondary", store.address, &secondary),
-        shared("c.test", "primary")
+        connector_to("primary", store.address, LMTP),
+        connector_to("secondary", store.address, &secondary),
+        shared_domain("c.test", "primary")
     ));
     let door = network.node.smtp;
     let heard = sends(door, "mix", &["s0@c.test", "x1@c.test", "s1@c.test"]);

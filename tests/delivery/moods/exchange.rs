@@ -10,7 +10,7 @@ use fingerpost::routing::recently_good::RecentlyGood;
 use fingerpost::smtp::address::Address;
 use fingerpost::time::{Moment, QueueTime, UnixTime};
 
-use crate::cut_through::ground::{STAFF, Two, letter, say, serves, shared, way};
+use crate::cut_through::fixture::{STAFF, TwoHops, address_space, connector_to, letter, say, shared_domain};
 use crate::moods::place::{allowed, is_up, nothing_is_left, sends};
 use support::senders::Raw;
 use support::test_network::{PEOPLE, SOON, TestNetwork};
@@ -23,7 +23,7 @@ const TARPIT: Duration = Duration::from_secs(5);
 #[test]
 fn a_tarpit_keeps_those_waiting_who_ask_for_nobody() {
     let script = "rcpt to:<x => after 5000 550 5.1.10 RESOLVER.ADR.RecipientNotFound; not found";
-    let two = Two::start("", script, "");
+    let two = TwoHops::start("", script, "");
     let over = AtomicBool::new(false);
     let heard = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -60,7 +60,7 @@ fn a_tarpit_keeps_those_waiting_who_ask_for_nobody() {
 /// P1: a tarpit beyond the patience has nothing against the hop either: whoever asks comes again.
 #[test]
 fn a_tarpit_beyond_the_patience_is_no_outage() {
-    let two = Two::start("", "rcpt to:<x => after 3000 550 5.1.1 User unknown", "cut_through_patience = \"1s\"");
+    let two = TwoHops::start("", "rcpt to:<x => after 3000 550 5.1.1 User unknown", "cut_through_patience = \"1s\"");
     for number in 0..3 {
         let heard = sends(two.network.node.smtp, "harvest", &[&format!("x{number}@c.test")]);
         assert!(heard.last().starts_with("451 4.4.1"), "{heard:?}");
@@ -78,7 +78,7 @@ fn back_pressure_for_the_first_recipient_is_his_alone() {
         "451 4.3.0 Temporary server error",
         "451 4.2.1 not now",
     ] {
-        let two = Two::start(&format!("rcpt to:<p0 => {says}"), &format!("rcpt to:<s0 => {says}"), "");
+        let two = TwoHops::start(&format!("rcpt to:<p0 => {says}"), &format!("rcpt to:<s0 => {says}"), "");
         let heard = sends(two.network.node.smtp, "first", &["s0@c.test", "s1@c.test", "s2@c.test"]);
         assert_eq!(heard.codes(), [451, 250, 250], "{says}: {heard:?}");
         assert!(heard.dot().starts_with("250 2.0.0 delivered"), "{says}: {heard:?}");
@@ -102,7 +102,7 @@ fn throttling_is_a_brake_and_no_outage() {
     let says = "451 4.7.500 Server busy. Please try again later from [127.0.0.1]. (S77719)";
     for step in ["mail", "rcpt", "data", "dot"] {
         let rule = format!("{step} => {says}");
-        let two = Two::start(&rule, &rule, "max_connections = 20");
+        let two = TwoHops::start(&rule, &rule, "max_connections = 20");
         let host = two.secondary.address;
         let heard = sends(two.network.node.smtp, "unresolved", &["s0@c.test"]);
         assert!(heard.last().starts_with("451 4.4.1"), "{step}: {heard:?}");
@@ -127,7 +127,7 @@ fn throttling_is_a_brake_and_no_outage() {
 fn a_421_at_the_greeting_while_others_live_means_fewer_connections() {
     let script =
         "over 3: greeting => 421 4.3.2 Service not available\ndot => after 300 250 2.6.0 Queued mail for delivery";
-    let two = Two::start("", script, "max_connections = 20");
+    let two = TwoHops::start("", script, "max_connections = 20");
     std::thread::scope(|scope| {
         for client in 0..12 {
             let two = &two;
@@ -150,7 +150,7 @@ fn a_421_at_the_greeting_while_others_live_means_fewer_connections() {
 #[test]
 fn a_restricted_group_concerns_itself_only() {
     let says = "550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; authentication required";
-    let two = Two::start(&format!("rcpt to:<p0 => {says}"), "", "");
+    let two = TwoHops::start(&format!("rcpt to:<p0 => {says}"), "", "");
     for client in 0..25 {
         let mut raw = Raw::hello_from(Ipv4Addr::new(127, 0, 0, 100 + client), two.network.node.smtp);
         say(&mut raw, &format!("MAIL FROM:<ann@from{client}.test>"), "250");
@@ -167,7 +167,7 @@ fn a_restricted_group_concerns_itself_only() {
 #[test]
 fn an_unknown_policy_that_refuses_everybody_is_an_outage() {
     for lines in ["", "delivery = \"queue\""] {
-        let two = Two::start("", "", lines);
+        let two = TwoHops::start("", "", lines);
         two.primary.follow("rcpt => 550 5.7.970 Not today");
         for number in 0..25 {
             let mut raw = Raw::hello_from(Ipv4Addr::new(127, 0, 0, 100 + number % 6), two.network.node.smtp);
@@ -211,9 +211,9 @@ fn both_greet_late(select: &str) {
     let select = format!("select = \"{select}\"");
     network.start(&format!(
         "{PEOPLE}{}{}{}",
-        both(way("primary", hops[0].address, &select)),
-        both(way("secondary", hops[0].address, &format!("{}\n{select}", serves("c.test")))),
-        shared("c.test", "primary")
+        both(connector_to("primary", hops[0].address, &select)),
+        both(connector_to("secondary", hops[0].address, &format!("{}\n{select}", address_space("c.test")))),
+        shared_domain("c.test", "primary")
     ));
     for (number, to) in ["s0@c.test", "p0@c.test", "s1@c.test"].into_iter().enumerate() {
         sends(network.node.smtp, &format!("late-{number}"), &[to]).is_delivered();
@@ -227,7 +227,7 @@ fn both_greet_late(select: &str) {
 #[test]
 fn a_greeting_beyond_the_patience_is_waited_for() {
     let late = "greeting => after 2500 220 mail.contoso.test ESMTP ready";
-    let two = Two::start(late, late, "cut_through_patience = \"1s\"");
+    let two = TwoHops::start(late, late, "cut_through_patience = \"1s\"");
     let heard = sends(two.network.node.smtp, "resolved", &["p0@c.test"]);
     assert!(heard.last().starts_with("250 2.0.0 queued"), "{heard:?}");
     sends(two.network.node.smtp, "unresolved", &["s0@c.test"]).is_delivered();
@@ -244,7 +244,7 @@ fn whom_the_directory_has_is_doubted_though_there_was_never_mail() {
         ["550 5.1.1 User unknown", "550 5.4.1 Recipient address rejected: Access denied", "550 5.1.10 not found"]
     {
         let rule = format!("rcpt => {says}");
-        let two = Two::start(&rule, &rule, "");
+        let two = TwoHops::start(&rule, &rule, "");
         for _ in 0..3 {
             let heard = sends(two.network.node.smtp, "new", &["p0@c.test", "s0@c.test"]);
             assert_eq!(heard.codes(), [451, 550], "{says}: {heard:?}");
@@ -268,9 +268,9 @@ fn who_was_there_lately_and_is_sent_back_may_come_again() {
                 organization = \"secondary\"\nresolves_first = true\n\n";
     network.start(&format!(
         "{PEOPLE}{door}{}{}{}",
-        way("primary", primary.address, ""),
-        way("secondary", secondary.address, &serves("c.test")),
-        shared("c.test", "primary")
+        connector_to("primary", primary.address, ""),
+        connector_to("secondary", secondary.address, &address_space("c.test")),
+        shared_domain("c.test", "primary")
     ));
     sends(network.node.smtp, "new", &["s1@c.test"]).is_delivered();
     // Whose first mail was a moment ago, and is sent straight back, never had any: his was ten minutes ago.

@@ -1,7 +1,7 @@
 //! A refusal, and what is right: each as a next hop of its own, with a domain of its own, so that all of them run in one
 //! node at once. Each is met by a stranger who sends to somebody unresolved, and by one who sends to somebody resolved.
 
-use crate::cut_through::ground::{serves, shared, way};
+use crate::cut_through::fixture::{address_space, connector_to, shared_domain};
 use crate::moods::place::{Heard, is_up, sends};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::test_network::{PEOPLE, TestNetwork};
@@ -51,11 +51,11 @@ impl Placed {
 
     fn tables(&self) -> String {
         let (domain, number) = (self.domain(), self.number);
-        let secondary = serves(&domain);
+        let secondary = address_space(&domain);
         let primary = format!("primary{number}");
-        way(&primary, self.hop.address, "")
-            + &way(&format!("secondary{number}"), self.hop.address, &secondary)
-            + &shared(&domain, &primary)
+        connector_to(&primary, self.hop.address, "")
+            + &connector_to(&format!("secondary{number}"), self.hop.address, &secondary)
+            + &shared_domain(&domain, &primary)
     }
 
     /// What is wrong with it.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt as _;
 
-use crate::cut_through::ground::{Two, letter, say};
+use crate::cut_through::fixture::{TwoHops, letter, say};
 use crate::moods::place::nothing_is_left;
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Said;
@@ -19,7 +19,7 @@ const SIZE: usize = 6 << 20;
 const STEADY: [&str; 2] = ["content => after 1 go", "content => after 2 go"];
 
 /// Sends it to one of each side; the last reply.
-fn sends_a_chunk(two: &Two, id: &str) -> Said {
+fn sends_a_chunk(two: &TwoHops, id: &str) -> Said {
     let mut raw = two.stranger();
     say(&mut raw, "MAIL FROM:<ann@outside.test>", "250");
     for to in ["p0@c.test", "s0@c.test"] {
@@ -33,7 +33,7 @@ fn sends_a_chunk(two: &Two, id: &str) -> Said {
 
 #[test]
 fn two_hops_that_take_a_chunk_at_a_steady_pace_both_have_it() {
-    let two = Two::start(STEADY[0], STEADY[1], "");
+    let two = TwoHops::start(STEADY[0], STEADY[1], "");
     let (_, said) = sends_a_chunk(&two, "steady");
     assert!(said.starts_with("250 2.0.0 delivered"), "{said}");
     for hop in [&two.primary, &two.secondary] {
@@ -46,7 +46,7 @@ fn two_hops_that_take_a_chunk_at_a_steady_pace_both_have_it() {
 #[test]
 fn two_hops_that_both_refuse_a_chunk_are_a_refusal() {
     let [primary, secondary] = STEADY.map(|pace| format!("{pace}\ndot => 554 5.7.1 Message rejected as spam"));
-    let two = Two::start(&primary, &secondary, "");
+    let two = TwoHops::start(&primary, &secondary, "");
     let (_, said) = sends_a_chunk(&two, "both");
     assert!(said.starts_with("554 5.7.1 ") && said.contains("rejected as spam"), "{said}");
     nothing_is_left(&two.network);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::cut_through::ground::{letter, shared, way};
+use crate::cut_through::fixture::{connector_to, letter, shared_domain};
 use support::mail::Mail;
 use support::postfix::{Postfix, Setup, later_wins};
 use support::senders::{Letter, Raw, Said};
@@ -61,11 +61,11 @@ impl Place {
         network.node.write("people.csv", &format!("address\n{}\n", resolved.join("\n")));
         let spaces: Vec<String> = mood.domains.iter().map(|name| format!("{{ domain = \"{name}\" }}")).collect();
         let secondary = format!("address_spaces = [{}]\n{}", spaces.join(", "), mood.lines);
-        let domains: String = mood.domains.iter().map(|name| shared(name, "primary")).collect();
+        let domains: String = mood.domains.iter().map(|name| shared_domain(name, "primary")).collect();
         network.start(&format!(
             "{PEOPLE}{}{}{domains}",
-            way("primary", postfix.address(), mood.lines),
-            way("secondary", postfix.address(), &secondary)
+            connector_to("primary", postfix.address(), mood.lines),
+            connector_to("secondary", postfix.address(), &secondary)
         ));
         Self { network, postfix, main_cf }
     }

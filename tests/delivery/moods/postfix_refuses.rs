@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use crate::cut_through::ground::say;
+use crate::cut_through::fixture::say;
 use crate::moods::place::{Mood, Place};
 use support::senders::Raw;
 use support::test_network::SOON;

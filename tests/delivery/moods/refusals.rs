@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::cut_through::ground::{Two, say};
+use crate::cut_through::fixture::{TwoHops, say};
 use crate::moods::kinds::Right::{AboutUs, Answer, Unknown, Unreachable};
 use crate::moods::kinds::{Case, are_right};
 use support::senders::Raw;
@@ -122,7 +122,7 @@ fn whose_address_is_in_the_reply_decides_whose_refusal_it_is() {
     ] {
         for step in ["rcpt", "mail"] {
             let says = format!("554 5.7.1 <unknown[{address}]>: Client host rejected: Access denied");
-            let two = Two::start("", &format!("{step} => {says}"), "");
+            let two = TwoHops::start("", &format!("{step} => {says}"), "");
             let mut raw = Raw::hello_from(Ipv4Addr::new(127, 0, 0, client), two.network.node.smtp);
             say(&mut raw, "MAIL FROM:<ann@outside.test>", "250");
             say(&mut raw, "RCPT TO:<s0@c.test>", expected);

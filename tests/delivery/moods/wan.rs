@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use crate::cut_through::ground::{RESOLVED, Two, serves, shared, way};
+use crate::cut_through::fixture::{RESOLVED, TwoHops, address_space, connector_to, shared_domain};
 use crate::moods::place::{Heard, all, sends_over, sends_pipelined, users};
 use crate::path_mtu::network::{Network, SERVER};
 use support::senders::Raw;
@@ -55,15 +55,15 @@ fn carry(mut from: TcpStream, mut to: TcpStream) {
     });
 }
 
-/// The same people as `Two` has, and next hops at these addresses.
+/// The same people as `TwoHops` has, and next hops at these addresses.
 fn far(primary: SocketAddr, secondary: SocketAddr) -> TestNetwork {
     let mut network = TestNetwork::prepare();
     network.node.write("people.csv", &format!("address\n{}\n", users("p", 0..RESOLVED).join("\n")));
     network.start(&format!(
         "{PEOPLE}{}{}{}",
-        way("primary", primary, ""),
-        way("secondary", secondary, &serves("c.test")),
-        shared("c.test", "primary")
+        connector_to("primary", primary, ""),
+        connector_to("secondary", secondary, &address_space("c.test")),
+        shared_domain("c.test", "primary")
     ));
     network
 }
@@ -104,7 +104,7 @@ fn many_pipelined_recipients_over_a_long_line_take_few_round_trips() {
 #[test]
 fn many_slow_answers_are_one_message() {
     let script = "rcpt => after 40 250 2.1.5 ok";
-    let two = Two::start(script, script, "cut_through_patience = \"1s\"");
+    let two = TwoHops::start(script, script, "cut_through_patience = \"1s\"");
     for (kind, hop, send) in [
         ("p", &two.primary, sends_over as fn(&mut Raw, &str, &[&str]) -> Heard),
         ("s", &two.secondary, sends_pipelined),

@@ -58,7 +58,7 @@ pub(super) struct Case {
     /// The primary's connector requires TLS, and authenticates.
     #[serde(default)]
     pub(super) secret: bool,
-    /// The replies to RCPTs other than 250 (`ground::fits`).
+    /// The replies to RCPTs other than 250 (`fixture::is_expected`).
     #[serde(default)]
     pub(super) rcpt: BTreeMap<String, String>,
     /// The final reply.

@@ -1,4 +1,4 @@
-//! What all tests of cut-through stand on: send connectors that say nothing of `delivery`, a domain on two of them, and
+//! What all tests of cut-through have in common: send connectors that say nothing of `delivery`, a domain on two of them, and
 //! a client's conversation step by step.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,22 +16,22 @@ pub(crate) const STAFF_DOOR: &str = "[[receive_connector]]\nname = \"staff\"\nbi
                                      remote_networks = [\"127.0.0.9/32\"]\norganization = \"senders\"\n\n";
 
 /// A send connector with further lines; it delivers as a connector does that does not say how.
-pub(crate) fn way(name: &str, to: SocketAddr, more: &str) -> String {
+pub(crate) fn connector_to(name: &str, to: SocketAddr, more: &str) -> String {
     send_connector(name, to, &format!("organization = \"{name}\"\n{BY_HAND}\n{more}"))
 }
 
 /// The lines of a connector that serves a domain's unresolved recipients.
-pub(crate) fn serves(domain: &str) -> String {
+pub(crate) fn address_space(domain: &str) -> String {
     format!("address_spaces = [{{ domain = \"{domain}\" }}]")
 }
 
 /// A domain on two systems.
-pub(crate) fn shared(domain: &str, primary: &str) -> String {
+pub(crate) fn shared_domain(domain: &str, primary: &str) -> String {
     support::test_network::domain(domain, "internal-relay", primary)
 }
 
 /// `c.test` on `primary`, which has the recipients of the directory, and `secondary`, which has all others.
-pub(crate) struct Two {
+pub(crate) struct TwoHops {
     pub(crate) network: TestNetwork,
     pub(crate) primary: ScriptedSmtpServer,
     pub(crate) secondary: ScriptedSmtpServer,
@@ -40,7 +40,7 @@ pub(crate) struct Two {
 /// Resolved recipients of `c.test`; all other addresses of it are unresolved.
 pub(crate) const RESOLVED: usize = 250;
 
-impl Two {
+impl TwoHops {
     /// Both next hops with their scripts, and further lines for both connectors.
     pub(crate) fn start(primary: &str, secondary: &str, more: &str) -> Self {
         let mut network = TestNetwork::prepare();
@@ -49,9 +49,9 @@ impl Two {
         network.node.write("people.csv", &format!("address\n{people}"));
         network.start(&format!(
             "{PEOPLE}{STAFF_DOOR}{}{}{}",
-            way("primary", primary.address, more),
-            way("secondary", secondary.address, &format!("{}\n{more}", serves("c.test"))),
-            shared("c.test", "primary")
+            connector_to("primary", primary.address, more),
+            connector_to("secondary", secondary.address, &format!("{}\n{more}", address_space("c.test"))),
+            shared_domain("c.test", "primary")
         ));
         Self { network, primary, secondary }
     }
@@ -96,7 +96,7 @@ pub(crate) fn envelope(raw: &mut Raw, from: &str, to: &[&str]) {
 
 /// Whether a reply is the one expected: alternatives are separated by `|`; each is how it begins and, behind ` ... `,
 /// the next hop's words, which come with the organisation's name.
-pub(crate) fn fits(said: &Said, expected: &str, organization: &str) -> bool {
+pub(crate) fn is_expected(said: &Said, expected: &str, organization: &str) -> bool {
     let text = said.1.replace("\r\n", " ");
     expected.split('|').any(|one| match one.split_once(" ... ") {
         None => text.starts_with(one),
