@@ -1,6 +1,6 @@
 //! What a stranger can do to the real program, and what it costs: counts and bytes, never time.
 
-mod ground;
+mod fixture;
 
 mod harvest;
 mod refusals;

@@ -38,7 +38,7 @@ struct Case {
 
 /// How the client sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum SendMode {
     InStep,
     OctetByOctet,
     AllAtOnce,
@@ -110,9 +110,9 @@ impl Wire {
         }
     }
 
-    async fn send(&mut self, octets: &[u8], way: Way) {
+    async fn send(&mut self, octets: &[u8], way: SendMode) {
         // A server that has closed is seen when the next line is read.
-        if way == Way::OctetByOctet {
+        if way == SendMode::OctetByOctet {
             for octet in octets {
                 let _ = self.socket.write_all(&[*octet]).await;
                 tokio::task::yield_now().await;
@@ -123,7 +123,7 @@ impl Wire {
     }
 }
 
-async fn run(setup: &SessionSetup, name: &str, case: &Case, way: Way) {
+async fn run(setup: &SessionSetup, name: &str, case: &Case, way: SendMode) {
     let (client, server) = tokio::io::duplex(1 << 20);
     let draining = CancellationToken::new();
     let session = tokio::spawn(fingerpost::session::serve(
@@ -133,7 +133,7 @@ async fn run(setup: &SessionSetup, name: &str, case: &Case, way: Way) {
         draining,
     ));
     let mut wire = Wire { socket: client, unread: Vec::new() };
-    if way == Way::AllAtOnce {
+    if way == SendMode::AllAtOnce {
         for step in &case.steps {
             if let Step::Send(octets) = step {
                 wire.send(octets, way).await;
@@ -142,7 +142,7 @@ async fn run(setup: &SessionSetup, name: &str, case: &Case, way: Way) {
     }
     for step in &case.steps {
         match step {
-            Step::Send(_) if way == Way::AllAtOnce => {}
+            Step::Send(_) if way == SendMode::AllAtOnce => {}
             Step::Send(octets) => wire.send(octets, way).await,
             Step::Expect(expected) => {
                 let said = wire.line().await.unwrap_or_else(|| panic!("{name} {way:?}: closed before {expected:?}"));
@@ -177,7 +177,7 @@ async fn every_dialog_goes_as_written() {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let case = read_case(&path);
         assert!(case.steps.iter().any(|step| matches!(step, Step::Expect(_))), "{name} expects nothing");
-        for way in [Way::InStep, Way::OctetByOctet, Way::AllAtOnce] {
+        for way in [SendMode::InStep, SendMode::OctetByOctet, SendMode::AllAtOnce] {
             run(&setup, &name, &case, way).await;
         }
         names.push(name);
@@ -206,7 +206,7 @@ async fn cutting_a_dialog_anywhere_changes_nothing() {
             }));
             let cut_case =
                 Case { client: case.client.clone(), steps, durable: case.durable.clone(), body: case.body.clone() };
-            run(&setup, &format!("{name} cut at {cut}"), &cut_case, Way::InStep).await;
+            run(&setup, &format!("{name} cut at {cut}"), &cut_case, SendMode::InStep).await;
         }
     }
 }

@@ -18,12 +18,12 @@ const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 77);
 const BALANCER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 
 /// A node that trusts [`BALANCER`], two doors on its bind, and a sink behind it.
-struct House {
+struct ProxiedNode {
     node: TestNode,
     sink: Sink,
 }
 
-impl House {
+impl ProxiedNode {
     fn start() -> Self {
         let sink = Sink::start(Ipv4Addr::new(127, 0, 0, 2));
         let mut node = TestNode::prepare();
@@ -97,46 +97,46 @@ fn haproxy(node: SocketAddr, send: &str) -> (Daemon, SocketAddr, TempDir) {
 #[test]
 fn the_client_behind_haproxy_is_the_client_for_everything() {
     for send in ["send-proxy", "send-proxy-v2"] {
-        let house = House::start();
-        let (_haproxy, front, _folder) = haproxy(house.node.smtp, send);
+        let proxied = ProxiedNode::start();
+        let (_haproxy, front, _folder) = haproxy(proxied.node.smtp, send);
         let mut raw = Raw::hello_from(CLIENT, front);
         let token = format!("behind-{send}");
-        let text = house.arrived(&mut raw, &token);
+        let text = proxied.arrived(&mut raw, &token);
         assert!(text.contains("[127.0.0.77]") && !text.contains("[127.0.0.9]"), "{send}: {text}");
-        assert_eq!(house.connections("partner"), 1.0, "{send}: the header's address chooses the connector");
+        assert_eq!(proxied.connections("partner"), 1.0, "{send}: the header's address chooses the connector");
         // One client address may have several connections through the balancer.
         let more: Vec<Raw> = (0..3).map(|_| Raw::hello_from(CLIENT, front)).collect();
-        assert_eq!(house.connections("partner"), 4.0, "{send}: {}", more.len());
+        assert_eq!(proxied.connections("partner"), 4.0, "{send}: {}", more.len());
         let mut traced = String::new();
         wait_until("a trace", SOON, || {
-            let output = house.node.run(&["trace", "--recipient", "ann@contoso.test", "--format", "json"]);
+            let output = proxied.node.run(&["trace", "--recipient", "ann@contoso.test", "--format", "json"]);
             traced = String::from_utf8_lossy(&output.stdout).into_owned();
             traced.contains("received")
         });
         assert!(traced.contains("\"connector\": \"partner\""), "{send}: {traced}");
-        house.node.logged(&["client=127.0.0.77"]);
-        assert_eq!(house.refused(), 0.0, "{send}: health checks are no malformed headers");
+        proxied.node.logged(&["client=127.0.0.77"]);
+        assert_eq!(proxied.refused(), 0.0, "{send}: health checks are no malformed headers");
     }
 }
 
 #[test]
 fn others_are_not_believed() {
-    let house = House::start();
-    let mut raw = Raw::connect(house.node.smtp);
+    let proxied = ProxiedNode::start();
+    let mut raw = Raw::connect(proxied.node.smtp);
     assert_eq!(raw.reply().0, 220);
     assert_eq!(raw.say("PROXY TCP4 127.0.0.77 127.0.0.1 40000 25").0, 500);
     assert_eq!(raw.say("EHLO sender.test").0, 250);
-    let text = house.arrived(&mut raw, "unbelieved");
+    let text = proxied.arrived(&mut raw, "unbelieved");
     assert!(text.contains("[127.0.0.1]") && !text.contains("127.0.0.77"), "{text}");
-    assert_eq!((house.connections("internet"), house.connections("partner")), (1.0, 0.0));
+    assert_eq!((proxied.connections("internet"), proxied.connections("partner")), (1.0, 0.0));
     // Without a balancer an address has its limit.
-    assert_eq!(Raw::connect(house.node.smtp).reply().0, 421);
+    assert_eq!(Raw::connect(proxied.node.smtp).reply().0, 421);
 }
 
 #[test]
 fn a_trusted_balancer_must_say_who_the_client_is() {
-    let house = House::start();
-    let connect = || Raw::connect_from(BALANCER, house.node.smtp);
+    let proxied = ProxiedNode::start();
+    let connect = || Raw::connect_from(BALANCER, proxied.node.smtp);
     for (number, bytes) in [
         &b"EHLO sender.test\r\n"[..],
         b"PROXY TCP4 127.0.0.77 127.0.0.1 40000\r\n",
@@ -150,17 +150,17 @@ fn a_trusted_balancer_must_say_who_the_client_is() {
         let mut raw = connect();
         raw.send(bytes);
         assert_eq!(raw.reply(), (0, String::new()), "{bytes:?}: closed without a word");
-        assert_eq!(house.refused(), number as f64 + 1.0, "{bytes:?}");
+        assert_eq!(proxied.refused(), number as f64 + 1.0, "{bytes:?}");
     }
-    let log = house.node.log();
+    let log = proxied.node.log();
     let lines = |words: &str| log.lines().filter(|line| line.contains("127.0.0.9") && line.contains(words)).count();
     assert_eq!((lines("malformed"), lines("does not begin"), lines("within 5s")), (2, 1, 2), "{log}");
-    assert_eq!((house.connections("internet"), house.connections("partner")), (0.0, 0.0));
+    assert_eq!((proxied.connections("internet"), proxied.connections("partner")), (0.0, 0.0));
 }
 
 #[test]
 fn what_follows_the_header_is_the_clients_however_it_is_cut() {
-    let house = House::start();
+    let proxied = ProxiedNode::start();
     let line = b"PROXY TCP6 2001:db8::7 2001:db8::1 40000 25\r\nEHLO sender.test\r\n";
     let address: Vec<u8> = [&[192, 0, 2, 7, 127, 0, 0, 1], &[0x9c, 0x40, 0, 25][..], &[4, 0, 1, 0]].concat();
     let binary =
@@ -173,13 +173,13 @@ fn what_follows_the_header_is_the_clients_however_it_is_cut() {
         (b"PROXY UNKNOWN\r\nEHLO sender.test\r\n", "[127.0.0.9]"),
     ] {
         for cut in [1, 7, bytes.len()] {
-            let mut raw = Raw::connect_from(BALANCER, house.node.smtp);
+            let mut raw = Raw::connect_from(BALANCER, proxied.node.smtp);
             for piece in bytes.chunks(cut) {
                 raw.send(piece);
                 raw.pause();
             }
             assert_eq!((raw.reply().0, raw.reply().0), (220, 250), "{client} by {cut}");
-            let text = house.arrived(&mut raw, &format!("cut-{cut}-{}", client.len() * bytes.len()));
+            let text = proxied.arrived(&mut raw, &format!("cut-{cut}-{}", client.len() * bytes.len()));
             assert!(text.contains(client), "{client} by {cut}: {text}");
         }
     }

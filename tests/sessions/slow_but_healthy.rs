@@ -5,13 +5,13 @@
 //! Everywhere a primary and a secondary share contoso.test. `pN` are in the directory and on the primary; `sN` are not,
 //! and on the secondary; nobody had mail before.
 
-mod ground;
+mod fixture;
 mod strangers;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ground::Ground;
+use fixture::HealthySystems;
 use strangers::{How, Strangers, UPLOAD};
 use support::senders::Raw;
 use support::test_network::SOON;
@@ -24,13 +24,13 @@ const LONG: Duration = Duration::from_secs(60);
 /// one second. Whatever the harvesters hear, nobody else hears of it.
 fn harvesters(patience: &str) -> BTreeSet<u16> {
     let script = "RCPT TO:<s => 250 2.1.5 ok\nRCPT => after 2000 550 5.1.1 User unknown";
-    let ground = Ground::start(["", script], patience);
-    let harvesters = Strangers::harvest(&ground, 4);
+    let systems = HealthySystems::start(["", script], patience);
+    let harvesters = Strangers::harvest(&systems, 4);
     for answers in 1..=4 {
         wait_until("the harvesters' answers", LONG, || harvesters.fewest_heard() >= answers);
-        ground.load(2);
+        systems.load(2);
     }
-    ground.all_arrived();
+    systems.all_arrived();
     harvesters.end().into_iter().map(|(code, _)| code).collect()
 }
 
@@ -48,9 +48,9 @@ fn a_tarpit_within_the_patience_refuses_harvesters() {
 #[test]
 fn many_recipients_each_within_the_patience_are_one_message() {
     let script = "RCPT => after 100 250 2.1.5 ok";
-    let ground = Ground::start([script; 2], "cut_through_patience = \"1s\"");
-    for (side, hop) in ["p", "s"].iter().zip(&ground.hops) {
-        let mut raw = Raw::hello_from(ground::client(0), ground.node().smtp);
+    let systems = HealthySystems::start([script; 2], "cut_through_patience = \"1s\"");
+    for (side, hop) in ["p", "s"].iter().zip(&systems.hops) {
+        let mut raw = Raw::hello_from(fixture::client(0), systems.node().smtp);
         let recipients: String = (0..30).map(|n| format!("RCPT TO:<{side}{n}@contoso.test>\r\n")).collect();
         raw.send(format!("MAIL FROM:<ann@outside.test>\r\n{recipients}").as_bytes());
         let codes: Vec<u16> = (0..31).map(|_| raw.reply().0).collect();
@@ -65,11 +65,11 @@ fn many_recipients_each_within_the_patience_are_one_message() {
 /// Five sessions on each side for four connections.
 #[test]
 fn sessions_that_talk_without_sending_keep_nobody_out() {
-    let ground = Ground::start(["", ""], "max_connections = 4");
-    let talkers = Strangers::talk(&ground, 10);
-    wait_until("all connections are held", SOON, || ground.hops.iter().all(|hop| hop.commands("RCPT").len() >= 4));
-    ground.load(1);
-    ground.all_arrived();
+    let systems = HealthySystems::start(["", ""], "max_connections = 4");
+    let talkers = Strangers::talk(&systems, 10);
+    wait_until("all connections are held", SOON, || systems.hops.iter().all(|hop| hop.commands("RCPT").len() >= 4));
+    systems.load(1);
+    systems.all_arrived();
     talkers.end();
 }
 
@@ -77,14 +77,16 @@ fn sessions_that_talk_without_sending_keep_nobody_out() {
 #[test]
 fn slow_uploads_keep_nobody_out() {
     for how in [How::Data, How::Bdat] {
-        let ground = Ground::start(["", ""], "max_connections = 1");
-        let uploads = Strangers::upload(&ground, 4, how);
-        wait_until("the connections are held", SOON, || ground.hops.iter().all(|hop| !hop.commands("RCPT").is_empty()));
-        ground.load(1);
+        let systems = HealthySystems::start(["", ""], "max_connections = 1");
+        let uploads = Strangers::upload(&systems, 4, how);
+        wait_until("the connections are held", SOON, || {
+            systems.hops.iter().all(|hop| !hop.commands("RCPT").is_empty())
+        });
+        systems.load(1);
         let heard = uploads.finish(LONG);
         assert!(heard.iter().all(|(code, _)| [250, 354].contains(code)), "{how:?}: {heard:?}");
-        ground.all_arrived_beside(4);
-        let large = ground.hops.iter().flat_map(|hop| hop.contents()).filter(|content| content.len() > UPLOAD - 100);
+        systems.all_arrived_beside(4);
+        let large = systems.hops.iter().flat_map(|hop| hop.contents()).filter(|content| content.len() > UPLOAD - 100);
         assert_eq!(large.count(), 4, "{how:?}: whole");
     }
 }
@@ -94,35 +96,35 @@ fn slow_uploads_keep_nobody_out() {
 fn a_hop_that_takes_few_connections_gets_all() {
     let script = "over 2: greeting => 421 4.3.2 The maximum number of concurrent connections has exceeded a limit\n\
                   dot => after 200 250 2.6.0 Queued mail for delivery";
-    let ground = Ground::start([script; 2], "");
-    ground.load(3);
-    ground.all_arrived();
+    let systems = HealthySystems::start([script; 2], "");
+    systems.load(3);
+    systems.all_arrived();
 }
 
 #[test]
 fn another_connectors_frozen_hop_delays_nobody_else() {
-    let mut ground = Ground::prepare(["", ""]);
-    let frozen = ground.network.hop("greeting => wait");
+    let mut systems = HealthySystems::prepare(["", ""]);
+    let frozen = systems.network.hop("greeting => wait");
     let space = "address_spaces = [{ domain = \"branch.test\" }]\nmax_connections = 4";
     let branch = tables::send_connector("branch", frozen.address, space);
     let domain = "[[accepted_domain]]\ndomain = \"branch.test\"\ntype = \"external-relay\"\n\n";
-    ground.go(&format!("{branch}{domain}"), "");
-    let strangers = Strangers::ask(&ground, 10, "b@branch.test");
+    systems.go(&format!("{branch}{domain}"), "");
+    let strangers = Strangers::ask(&systems, 10, "b@branch.test");
     wait_until("its hop is asked", SOON, || !frozen.seen().is_empty());
-    ground.load(3);
-    ground.all_arrived();
+    systems.load(3);
+    systems.all_arrived();
     strangers.end();
 }
 
 #[test]
 fn one_frozen_smart_host_of_two_refuses_nobody() {
     for select in ["round-robin", "failover"] {
-        let mut ground = Ground::prepare(["", ""]);
-        let frozen = ground.network.hop("greeting => wait");
-        ground.beside = Some(frozen.address);
-        ground.go("", &format!("select = \"{select}\""));
-        ground.load(3);
-        ground.all_arrived();
+        let mut systems = HealthySystems::prepare(["", ""]);
+        let frozen = systems.network.hop("greeting => wait");
+        systems.beside = Some(frozen.address);
+        systems.go("", &format!("select = \"{select}\""));
+        systems.load(3);
+        systems.all_arrived();
         assert!(!frozen.seen().is_empty(), "{select}: nobody tried it");
     }
 }
@@ -131,16 +133,16 @@ fn one_frozen_smart_host_of_two_refuses_nobody() {
 #[test]
 #[should_panic(expected = "451")]
 fn a_refusal_is_seen() {
-    let ground = Ground::start(["", "RCPT => 451 4.2.1 not now"], "");
-    ground.load(1);
+    let systems = HealthySystems::start(["", "RCPT => 451 4.2.1 not now"], "");
+    systems.load(1);
 }
 
 #[test]
 fn each_side_has_its_own() {
-    let ground = Ground::start(["", ""], "");
-    ground.load(2);
-    ground.all_arrived();
-    for (side, hop) in ["p", "s"].iter().zip(&ground.hops) {
+    let systems = HealthySystems::start(["", ""], "");
+    systems.load(2);
+    systems.all_arrived();
+    for (side, hop) in ["p", "s"].iter().zip(&systems.hops) {
         assert_eq!(hop.taken().iter().filter(|to| to.starts_with(side)).count(), 20, "{side}");
     }
 }

@@ -1,7 +1,7 @@
 //! TLS as others see it: certificates by name, renewal, client certificates in and out, next hops that are not who they
 //! should be. The other side is OpenSSL, Python and Postfix.
 
-pub(crate) mod ground;
+pub(crate) mod fixture;
 
 mod certificates;
 mod check;

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::attacks::ground::names;
+use crate::attacks::fixture::names;
 use support::senders::Raw;
 use support::tables::{BASE_TABLES, PEOPLE, send_connector};
 use support::test_network::{SOON, TestNetwork, domain};

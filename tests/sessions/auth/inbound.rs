@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::tls::ground::{Ground, SOON, python, tls};
+use crate::tls::fixture::{SOON, TlsSystems, python, tls};
 use support::daemon::run;
 use support::samba_ad::{self, SambaAd};
 use support::slapd::{BASE, READER, Slapd};
@@ -23,14 +23,14 @@ const ASK: &str = "client = smtplib.SMTP(host, port)\n\
                    print(code, client.rcpt('x@outside.test')[0], client.rcpt('ann@contoso.test')[0])\n\
                    client.quit()\n";
 
-fn ask(ground: &Ground, mechanism: &str, (user, password): (&str, &str)) -> String {
+fn ask(systems: &TlsSystems, mechanism: &str, (user, password): (&str, &str)) -> String {
     let who = format!("mechanism, user, password = {mechanism:?}, {user:?}, {password:?}\n");
-    python(ground.node.smtp, None, &(who + ASK)).trim().to_owned()
+    python(systems.node.smtp, None, &(who + ASK)).trim().to_owned()
 }
 
 /// One door that anybody may use to relay who authenticates so.
-pub(crate) fn door(ground: &Ground, auth: &str) -> String {
-    let issued = ground.authority.issue(&["mx.contoso.test"]);
+pub(crate) fn door(systems: &TlsSystems, auth: &str) -> String {
+    let issued = systems.authority.issue(&["mx.contoso.test"]);
     let tls = tls("opportunistic", &issued, "");
     format!(
         "[[receive_connector]]\nname = \"door\"\nbind = [\"{{smtp}}\"]\nrelay = \"anywhere\"\nauth = \"{auth}\"\n{tls}\n"
@@ -44,11 +44,11 @@ pub(crate) fn line(name: &str, password: &str) -> String {
 
 #[test]
 fn who_is_in_the_users_file_may_send_anywhere() {
-    let mut ground = Ground::prepare();
+    let mut systems = TlsSystems::prepare();
     let users = format!("# devices\n{}{}", line("scanner", "open sesame"), line("ann@contoso.test", "other words"));
-    ground.node.write("users", &users);
-    let door = door(&ground, "users:users");
-    ground.start(&door);
+    systems.node.write("users", &users);
+    let door = door(&systems, "users:users");
+    systems.start(&door);
     for mechanism in ["plain", "login"] {
         for (who, expected) in [
             (("scanner", "open sesame"), "235 250 250"),
@@ -57,43 +57,43 @@ fn who_is_in_the_users_file_may_send_anywhere() {
             (("nobody", "open sesame"), "535 550 250"),
             (("scanner", ""), "535 550 250"),
         ] {
-            assert_eq!(ask(&ground, mechanism, who), expected, "{mechanism} {who:?}");
+            assert_eq!(ask(&systems, mechanism, who), expected, "{mechanism} {who:?}");
         }
-        swaks_sends(&ground, mechanism);
+        swaks_sends(&systems, mechanism);
     }
     // A line that is added holds at once.
-    ground.node.write("users", &(users + &line("printer", "new words")));
-    assert_eq!(ask(&ground, "plain", ("printer", "new words")), "235 250 250");
-    ground.node.write("users", "printer:plain\n");
-    assert_eq!(ask(&ground, "plain", ("printer", "new words")), "454 550 250");
-    let log = ground.node.logged(&["authenticated user=\"scanner\"", "authentication failed user=\"nobody\""]);
+    systems.node.write("users", &(users + &line("printer", "new words")));
+    assert_eq!(ask(&systems, "plain", ("printer", "new words")), "235 250 250");
+    systems.node.write("users", "printer:plain\n");
+    assert_eq!(ask(&systems, "plain", ("printer", "new words")), "454 550 250");
+    let log = systems.node.logged(&["authenticated user=\"scanner\"", "authentication failed user=\"nobody\""]);
     for secret in ["sesame", "other words", "new words", "$6$"] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
     // It would not start with such a file either.
-    let reload = ground.node.run(&["reload"]);
+    let reload = systems.node.run(&["reload"]);
     assert!(!reload.status.success() && String::from_utf8_lossy(&reload.stdout).contains("users:1"), "{reload:?}");
 }
 
-fn swaks_sends(ground: &Ground, mechanism: &str) {
-    let before = ground.outside.all().len();
+fn swaks_sends(systems: &TlsSystems, mechanism: &str) {
+    let before = systems.outside.all().len();
     let mut swaks = Command::new("swaks");
-    let (host, port) = (ground.node.smtp.ip().to_string(), ground.node.smtp.port().to_string());
+    let (host, port) = (systems.node.smtp.ip().to_string(), systems.node.smtp.port().to_string());
     swaks.args(["--server", &host, "--port", &port, "--tls", "--auth", mechanism, "--auth-user", "scanner"]);
     swaks.args(["--auth-password", "open sesame", "--from", "scanner@contoso.test", "--to", "x@outside.test"]);
     let output = swaks.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    wait_until("the scanner's mail outside", SOON, || ground.outside.all().len() == before + 1);
-    let mail = String::from_utf8_lossy(&ground.outside.all()[before].bytes).into_owned();
+    wait_until("the scanner's mail outside", SOON, || systems.outside.all().len() == before + 1);
+    let mail = String::from_utf8_lossy(&systems.outside.all()[before].bytes).into_owned();
     assert!(mail.contains("with ESMTPSA id"), "{mail}");
 }
 
 #[test]
 fn passwords_are_taken_over_tls_only_and_not_guessed_for_long() {
-    let mut ground = Ground::prepare();
-    ground.node.write("users", &line("scanner", "open sesame"));
-    let door = door(&ground, "users:users");
-    ground.start(&door);
+    let mut systems = TlsSystems::prepare();
+    systems.node.write("users", &line("scanner", "open sesame"));
+    let door = door(&systems, "users:users");
+    systems.start(&door);
     let script = "secret = base64.b64encode(b'\\0scanner\\0open sesame').decode()\n\
                   client = smtplib.SMTP(host, port)\n\
                   client.ehlo()\n\
@@ -103,7 +103,7 @@ fn passwords_are_taken_over_tls_only_and_not_guessed_for_long() {
                   print(client.esmtp_features['auth'].strip(), end=' ')\n\
                   for _ in range(3): print(client.docmd('AUTH PLAIN AGEAYg==')[0], end=' ')\n\
                   print(client.getreply()[0])\n";
-    assert_eq!(python(ground.node.smtp, None, script).trim(), "False 538 PLAIN LOGIN 535 535 535 421");
+    assert_eq!(python(systems.node.smtp, None, script).trim(), "False 538 PLAIN LOGIN 535 535 535 421");
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn who_is_in_the_directory_logs_in_with_its_password() {
     slapd.add_person("bob", "mail: bob@contoso.com");
     slapd.add_person("twin1", "mail: twin@contoso.com\nuserPassword: open sesame");
     slapd.add_person("twin2", "mail: twin@contoso.com\nuserPassword: open sesame");
-    let mut ground = Ground::prepare();
+    let mut systems = TlsSystems::prepare();
     let (url, ca, password) = (slapd.tls_url(), slapd.ca(), slapd.password_file());
     let directory = format!(
         "[[directory]]\nname = \"ldap\"\nprofile = \"openldap\"\nurls = [\"{url}\"]\nbase = [\"{BASE}\"]\n\
@@ -122,8 +122,8 @@ fn who_is_in_the_directory_logs_in_with_its_password() {
         ca.display(),
         password.display()
     );
-    let tables = door(&ground, "directory") + &directory;
-    ground.start(&tables);
+    let tables = door(&systems, "directory") + &directory;
+    systems.start(&tables);
     for mechanism in ["plain", "login"] {
         for (who, expected) in [
             (("ann@contoso.com", "open sesame"), "235 250 250"),
@@ -136,19 +136,19 @@ fn who_is_in_the_directory_logs_in_with_its_password() {
             (("nobody@contoso.com", "open sesame"), "535 550 250"),
             (("twin@contoso.com", "open sesame"), "454 550 250"),
         ] {
-            assert_eq!(ask(&ground, mechanism, who), expected, "{mechanism} {who:?}");
+            assert_eq!(ask(&systems, mechanism, who), expected, "{mechanism} {who:?}");
         }
     }
     // A directory that has gone blind does not know that there is no such name.
     slapd.configure("olcAccess", "{0}to attrs=userPassword by anonymous auth by * none");
-    assert_eq!(ask(&ground, "plain", ("somebody@contoso.com", "open sesame")), "454 550 250");
+    assert_eq!(ask(&systems, "plain", ("somebody@contoso.com", "open sesame")), "454 550 250");
     slapd.stop();
-    assert_eq!(ask(&ground, "plain", ("ann", "open sesame")), "454 550 250");
+    assert_eq!(ask(&systems, "plain", ("ann", "open sesame")), "454 550 250");
     slapd.restart();
     slapd.configure("olcAccess", "{0}to attrs=userPassword by anonymous auth by * none");
     slapd.configure("olcAccess", "{0}to * by * read");
-    wait_until("the directory again", SOON, || ask(&ground, "login", ("ann", "open sesame")) == "235 250 250");
-    let log = ground.node.logged(&["user=\"ann\""]);
+    wait_until("the directory again", SOON, || ask(&systems, "login", ("ann", "open sesame")) == "235 250 250");
+    let log = systems.node.logged(&["user=\"ann\""]);
     assert!(!log.contains("sesame"), "{log}");
 }
 
@@ -160,7 +160,7 @@ fn windows_accounts_log_in_by_any_of_their_names_while_they_are_enabled() {
         samba.modify(&format!("dn: CN=fingerpost,CN=Users,{}\nchangetype: modify\n{what}\n", samba_ad::BASE));
     };
     change("add: proxyAddresses\nproxyAddresses: SMTP:finger.post@contoso.test");
-    let mut ground = Ground::prepare();
+    let mut systems = TlsSystems::prepare();
     let directory = format!(
         "[[directory]]\nname = \"ad\"\nurls = [\"{}\"]\nbase = [\"{}\"]\ntls = {{ ca = \"{}\" }}\n\
          bind_dn = \"{}\"\npassword_file = \"{}\"\nprobe = \"postmaster@contoso.test\"\n",
@@ -170,8 +170,8 @@ fn windows_accounts_log_in_by_any_of_their_names_while_they_are_enabled() {
         samba_ad::ADMIN,
         samba.password_file().display()
     );
-    let tables = door(&ground, "directory") + &directory;
-    ground.start(&tables);
+    let tables = door(&systems, "directory") + &directory;
+    systems.start(&tables);
     let right = samba_ad::READER_PASSWORD;
     for (who, expected) in [
         (("fingerpost", right), "235 250 250"),
@@ -181,8 +181,8 @@ fn windows_accounts_log_in_by_any_of_their_names_while_they_are_enabled() {
         (("fingerpost", "Passw0rd-3"), "535 550 250"),
         (("nobody", right), "535 550 250"),
     ] {
-        assert_eq!(ask(&ground, "login", who), expected, "{who:?}");
+        assert_eq!(ask(&systems, "login", who), expected, "{who:?}");
     }
     change("replace: userAccountControl\nuserAccountControl: 514");
-    assert_eq!(ask(&ground, "login", ("fingerpost", right)), "535 550 250");
+    assert_eq!(ask(&systems, "login", ("fingerpost", right)), "535 550 250");
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
-use crate::tls::ground::{Ground, SOON};
+use crate::tls::fixture::{SOON, TlsSystems};
 use support::postfix::{Postfix, Setup};
 use support::senders::{Letter, Raw};
 use support::wait_until;
@@ -31,15 +31,15 @@ fn give_accounts(hop: &Postfix) {
 
 #[test]
 fn postfix_lets_us_relay_by_password() {
-    let mut ground = Ground::prepare();
-    let issued = ground.authority.issue_as("hop", &["hop.test", "127.0.0.7"], |_| {});
+    let mut systems = TlsSystems::prepare();
+    let issued = systems.authority.issue_as("hop", &["hop.test", "127.0.0.7"], |_| {});
     let hop = Postfix::start(&Setup {
         name: "hop.test",
         ip: HOP,
         domains: &[],
         known: &["user@plain.test", "user@login.test", "user@wrong.test", "user@none.test"],
-        unknown_to: ground.outside.address(),
-        others_to: ground.outside.address(),
+        unknown_to: systems.outside.address(),
+        others_to: systems.outside.address(),
         extra: &format!(
             "smtpd_tls_security_level = encrypt\nsmtpd_tls_cert_file = {}\nsmtpd_tls_key_file = {}\n\
              smtpd_sasl_auth_enable = yes\nsmtpd_tls_auth_only = yes\nsmtpd_sasl_local_domain = hop.test\n\
@@ -49,8 +49,8 @@ fn postfix_lets_us_relay_by_password() {
         ),
     });
     give_accounts(&hop);
-    ground.node.write("right", "open sesame\n");
-    ground.node.write("wrong", "open barley\n");
+    systems.node.write("right", "open sesame\n");
+    systems.node.write("wrong", "open barley\n");
     let mut tables = String::from("[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n");
     let mut people = String::from("address\n");
     for (name, mechanism, password) in [
@@ -59,7 +59,7 @@ fn postfix_lets_us_relay_by_password() {
         ("wrong", "plain", "wrong"),
         ("none", "none", "right"),
     ] {
-        let (port, ca) = (hop.address().port(), ground.authority.file().display().to_string());
+        let (port, ca) = (hop.address().port(), systems.authority.file().display().to_string());
         tables += &format!(
             "[[accepted_domain]]\ndomain = \"{name}.test\"\ndeliver_to = \"{name}\"\n\
              [[send_connector]]\nname = \"{name}\"\nsmart_hosts = [\"[{HOP}]:{port}\"]\n\
@@ -69,10 +69,10 @@ fn postfix_lets_us_relay_by_password() {
         );
         people += &format!("user@{name}.test\n");
     }
-    ground.write(&tables);
-    ground.node.write("people.csv", &people);
-    ground.node.start();
-    let mut raw = Raw::hello(ground.node.smtp);
+    systems.write(&tables);
+    systems.node.write("people.csv", &people);
+    systems.node.start();
+    let mut raw = Raw::hello(systems.node.smtp);
     let bytes = b"From: a@outside.test\r\nSubject: hello\r\n\r\nhello\r\n";
     for to in ["user@plain.test", "user@login.test", "user@wrong.test", "user@none.test"] {
         assert_eq!(raw.transact(&Letter { from: "a@outside.test", to: &[to], bytes }, "").1.unwrap().0, 250);
@@ -84,21 +84,21 @@ fn postfix_lets_us_relay_by_password() {
     for (to, words) in [("user@wrong.test", "535 5.7.8"), ("user@none.test", "Relay access denied")] {
         let mut last = String::new();
         wait_until(&format!("{to} waiting with {words:?}"), SOON, || {
-            let list = ground.node.run(&["queue", "list", "--format", "json"]);
+            let list = systems.node.run(&["queue", "list", "--format", "json"]);
             last = String::from_utf8_lossy(&list.stdout).into_owned();
             last.contains(to) && last.contains(words)
         });
     }
     assert_eq!(hop.mails().len(), 2);
-    assert!(ground.outside.all().is_empty(), "somebody was told something");
-    assert!(!ground.node.log().contains("sesame") && !hop.log().contains("sesame"));
-    the_check_says_so(&ground);
+    assert!(systems.outside.all().is_empty(), "somebody was told something");
+    assert!(!systems.node.log().contains("sesame") && !hop.log().contains("sesame"));
+    the_check_says_so(&systems);
     assert_eq!(hop.mails().len(), 2, "the check sends no mail");
 }
 
 /// What `fingerpost check --connect` says of the connectors.
-fn the_check_says_so(ground: &Ground) {
-    let check = ground.node.run(&["check", "--connect"]);
+fn the_check_says_so(systems: &TlsSystems) {
+    let check = systems.node.run(&["check", "--connect"]);
     let text = String::from_utf8(check.stdout).unwrap();
     assert_eq!(check.status.code(), Some(1), "{text}");
     for (name, beginning, words) in [

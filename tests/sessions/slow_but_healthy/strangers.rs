@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::slow_but_healthy::ground::{Ground, USERS, client};
+use crate::slow_but_healthy::fixture::{HealthySystems, USERS, client};
 use support::senders::{Raw, Said};
 use support::wait_until;
 
@@ -38,8 +38,8 @@ struct Stranger {
 
 impl Strangers {
     /// Each tries out names on the secondary's side, one after another.
-    pub(crate) fn harvest(ground: &Ground, count: usize) -> Self {
-        Self::start(ground.node().smtp, count, |mut stranger, number| {
+    pub(crate) fn harvest(systems: &HealthySystems, count: usize) -> Self {
+        Self::start(systems.node().smtp, count, |mut stranger, number| {
             stranger.raw.say("MAIL FROM:<harvester@outside.test>");
             for name in 0.. {
                 stranger.hear(&format!("RCPT TO:<x{number}.{name}@contoso.test>"));
@@ -51,8 +51,8 @@ impl Strangers {
     }
 
     /// Each says MAIL, RCPT for a healthy recipient, and NOOP every second; they take the sides in turn.
-    pub(crate) fn talk(ground: &Ground, count: usize) -> Self {
-        Self::start(ground.node().smtp, count, |mut stranger, number| {
+    pub(crate) fn talk(systems: &HealthySystems, count: usize) -> Self {
+        Self::start(systems.node().smtp, count, |mut stranger, number| {
             stranger.raw.say("MAIL FROM:<talker@outside.test>");
             stranger.hear(&format!("RCPT TO:<{}>", recipient(number)));
             while !stranger.is_over(Duration::from_secs(1)) {
@@ -62,8 +62,8 @@ impl Strangers {
     }
 
     /// Each asks for one address, again and again.
-    pub(crate) fn ask(ground: &Ground, count: usize, address: &'static str) -> Self {
-        Self::start(ground.node().smtp, count, move |mut stranger, _| {
+    pub(crate) fn ask(systems: &HealthySystems, count: usize, address: &'static str) -> Self {
+        Self::start(systems.node().smtp, count, move |mut stranger, _| {
             while !stranger.is_over(Duration::from_millis(100)) {
                 stranger.raw.say("MAIL FROM:<ann@outside.test>");
                 stranger.hear(&format!("RCPT TO:<{address}>"));
@@ -73,8 +73,8 @@ impl Strangers {
     }
 
     /// Each sends one large message slowly; the sides are taken in turn. What is not said to be well ends it.
-    pub(crate) fn upload(ground: &Ground, count: usize, how: How) -> Self {
-        Self::start(ground.node().smtp, count, move |mut stranger, number| {
+    pub(crate) fn upload(systems: &HealthySystems, count: usize, how: How) -> Self {
+        Self::start(systems.node().smtp, count, move |mut stranger, number| {
             stranger.raw.say("MAIL FROM:<upload@outside.test>");
             if stranger.hear(&format!("RCPT TO:<{}>", recipient(number))) != 250 {
                 return;

@@ -4,28 +4,28 @@ use std::net::Ipv4Addr;
 
 use time::{Duration, OffsetDateTime};
 
-use crate::tls::ground::{Ground, SOON};
+use crate::tls::fixture::{SOON, TlsSystems};
 use support::certificates::Issued;
 use support::postfix::{Postfix, Setup};
 use support::wait_until;
 
 const HOP: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 
-fn postfix(ground: &Ground, extra: &str) -> Postfix {
+fn postfix(systems: &TlsSystems, extra: &str) -> Postfix {
     Postfix::start(&Setup {
         name: "hop.test",
         ip: HOP,
         domains: &[],
         known: &[],
-        unknown_to: ground.outside.address(),
-        others_to: ground.outside.address(),
+        unknown_to: systems.outside.address(),
+        others_to: systems.outside.address(),
         extra,
     })
 }
 
-/// Postfix's lines for a certificate of the ground's authority that is good for so many days.
-fn shows(ground: &Ground, stem: &str, days: i64) -> String {
-    let Issued { certificate, key } = ground.authority.issue_as(stem, &["hop.test", "127.0.0.6"], |params| {
+/// Postfix's lines for a certificate of the fixture's authority that is good for so many days.
+fn shows(systems: &TlsSystems, stem: &str, days: i64) -> String {
+    let Issued { certificate, key } = systems.authority.issue_as(stem, &["hop.test", "127.0.0.6"], |params| {
         params.not_before = OffsetDateTime::now_utc() - Duration::days(100);
         params.not_after = OffsetDateTime::now_utc() + Duration::days(days);
     });
@@ -34,14 +34,14 @@ fn shows(ground: &Ground, stem: &str, days: i64) -> String {
 }
 
 /// Runs the check with a connector to the hop for each of these `tls` settings; what it says of each.
-fn check(ground: &Ground, hop: &Postfix, cases: &[(&str, String)]) -> String {
+fn check(systems: &TlsSystems, hop: &Postfix, cases: &[(&str, String)]) -> String {
     let mut tables = String::from("[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n");
     for (name, tls) in cases {
         let port = hop.address().port();
         tables += &format!("[[send_connector]]\nname = \"{name}\"\nsmart_hosts = [\"[{HOP}]:{port}\"]\ntls = {tls}\n");
     }
-    ground.write(&tables);
-    let ran = ground.node.run(&["check", "--connect"]);
+    systems.write(&tables);
+    let ran = systems.node.run(&["check", "--connect"]);
     let text = String::from_utf8(ran.stdout).unwrap();
     assert_eq!(ran.status.code(), Some(i32::from(text.contains("FAILED"))), "{text}");
     text
@@ -56,24 +56,24 @@ fn says(text: &str, beginning: &str, words: &str) {
     assert!(lines[at].contains(words) || cure.contains(words), "{beginning:?} has no {words:?} in\n{text}");
 }
 
-fn verified(ground: &Ground, more: &str) -> String {
-    format!("{{ mode = \"required\", verify = true, ca = \"{}\"{more} }}", ground.authority.file().display())
+fn verified(systems: &TlsSystems, more: &str) -> String {
+    format!("{{ mode = \"required\", verify = true, ca = \"{}\"{more} }}", systems.authority.file().display())
 }
 
 #[test]
 fn it_shakes_hands_as_each_connector_asks() {
-    let ground = Ground::prepare();
-    let hop = postfix(&ground, &format!("{}smtpd_tls_protocols = >=TLSv1.2, <=TLSv1.2", shows(&ground, "hop", 200)));
+    let systems = TlsSystems::prepare();
+    let hop = postfix(&systems, &format!("{}smtpd_tls_protocols = >=TLSv1.2, <=TLSv1.2", shows(&systems, "hop", 200)));
     let cases = [
         ("clear", "{ mode = \"none\" }".to_owned()),
         ("easy", "{ mode = \"opportunistic\" }".to_owned()),
         ("required", "{ mode = \"required\" }".to_owned()),
-        ("verified", verified(&ground, "")),
-        ("wrongname", verified(&ground, ", server_name = \"other.test\"")),
+        ("verified", verified(&systems, "")),
+        ("wrongname", verified(&systems, ", server_name = \"other.test\"")),
         ("newest", "{ mode = \"required\", min_version = \"1.3\" }".to_owned()),
         ("fallback", "{ mode = \"opportunistic\", min_version = \"1.3\" }".to_owned()),
     ];
-    let text = check(&ground, &hop, &cases);
+    let text = check(&systems, &hop, &cases);
     for (name, beginning, words) in [
         ("clear", "ok      ", "answers, in clear"),
         ("easy", "ok      ", "answers, by TLS, not verified"),
@@ -101,15 +101,15 @@ fn it_shakes_hands_as_each_connector_asks() {
 
 #[test]
 fn it_tells_when_a_certificate_ends() {
-    let ground = Ground::prepare();
-    let cases = [("required", "{ mode = \"required\" }".to_owned()), ("verified", verified(&ground, ""))];
-    let soon = postfix(&ground, &shows(&ground, "soon", 5));
-    let text = check(&ground, &soon, &cases);
+    let systems = TlsSystems::prepare();
+    let cases = [("required", "{ mode = \"required\" }".to_owned()), ("verified", verified(&systems, ""))];
+    let soon = postfix(&systems, &shows(&systems, "soon", 5));
+    let text = check(&systems, &soon, &cases);
     says(&text, "ok      certificate of send connector required", "is good until");
     says(&text, "warning certificate of send connector verified", "nothing is sent there");
     drop(soon);
-    let over = postfix(&ground, &shows(&ground, "over", -1));
-    let text = check(&ground, &over, &cases);
+    let over = postfix(&systems, &shows(&systems, "over", -1));
+    let text = check(&systems, &over, &cases);
     says(&text, "ok      send connector required", "not verified");
     says(&text, "warning certificate of send connector required", "expired at");
     says(&text, "FAILED  send connector verified", "expired");
@@ -117,11 +117,11 @@ fn it_tells_when_a_certificate_ends() {
 
 #[test]
 fn it_tells_what_is_not_offered() {
-    let ground = Ground::prepare();
-    let hop = postfix(&ground, "smtpd_tls_security_level = none");
+    let systems = TlsSystems::prepare();
+    let hop = postfix(&systems, "smtpd_tls_security_level = none");
     let cases =
         [("easy", "{ mode = \"opportunistic\" }".to_owned()), ("required", "{ mode = \"required\" }".to_owned())];
-    let text = check(&ground, &hop, &cases);
+    let text = check(&systems, &hop, &cases);
     says(&text, "ok      send connector easy", "answers, in clear");
     says(&text, "FAILED  send connector required", "it does not offer STARTTLS");
     says(&text, "FAILED  send connector required", "nothing is sent there");

@@ -4,16 +4,16 @@ use std::net::Ipv4Addr;
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose};
 
-use crate::tls::ground::{Ground, SOON, python, tls};
+use crate::tls::fixture::{SOON, TlsSystems, python, tls};
 use support::certificates::{Authority, Issued};
 use support::postfix::{Postfix, Setup};
 use support::senders::{Letter, Raw};
 use support::wait_until;
 
 /// The internet's door, and the partner's for everybody who shows `mx.partner.test` or a host of `out.partner.test`.
-fn doors(ground: &Ground, mode: &str, more: &str) -> String {
-    let issued = ground.authority.issue(&["mx.contoso.test"]);
-    let ca = ground.authority.file();
+fn doors(systems: &TlsSystems, mode: &str, more: &str) -> String {
+    let issued = systems.authority.issue(&["mx.contoso.test"]);
+    let ca = systems.authority.file();
     format!(
         "[[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\n{}\n\
          [[receive_connector]]\nname = \"partner\"\nbind = [\"{{smtp}}\"]\nrelay = \"anywhere\"\n{more}\n\
@@ -31,8 +31,8 @@ const ASK: &str = "if start == 'implicit': client = smtplib.SMTP_SSL(host, port,
                    for _ in range(2):\n    client.mail('a@b.test')\n    print(client.rcpt('x@outside.test')[0])\n    client.rset()\n\
                    client.quit()\n";
 
-fn ask(ground: &Ground, start: &str, certificate: Option<&Issued>) -> String {
-    python(ground.node.smtp, certificate, &format!("start = '{start}'\n{ASK}")).replace('\n', " ").trim().to_owned()
+fn ask(systems: &TlsSystems, start: &str, certificate: Option<&Issued>) -> String {
+    python(systems.node.smtp, certificate, &format!("start = '{start}'\n{ASK}")).replace('\n', " ").trim().to_owned()
 }
 
 const CHOSEN: &str = "1048576 250 250";
@@ -43,11 +43,11 @@ fn only_a_certificate_that_is_believed_and_has_the_name_selects_the_connector() 
     let elsewhere = tempfile::tempdir().unwrap();
     let foreign = Authority::new(elsewhere.path());
     for start in ["starttls", "implicit"] {
-        let mut ground = Ground::prepare();
+        let mut systems = TlsSystems::prepare();
         let mode = if start == "implicit" { "implicit" } else { "required" };
-        let doors = doors(&ground, mode, "");
-        ground.start(&doors);
-        let ours = &ground.authority;
+        let doors = doors(&systems, mode, "");
+        systems.start(&doors);
+        let ours = &systems.authority;
         let usage = |usage: ExtendedKeyUsagePurpose| {
             move |p: &mut CertificateParams| p.extended_key_usages = vec![usage.clone()]
         };
@@ -76,32 +76,32 @@ fn only_a_certificate_that_is_believed_and_has_the_name_selects_the_connector() 
             ("not yet valid", Some(ours.issue_as("future", name, future)), STRANGER),
             ("foreign", Some(foreign.issue_as("foreign", name, |_| {})), STRANGER),
         ] {
-            assert_eq!(ask(&ground, start, certificate.as_ref()), expected, "{start}: {what}");
+            assert_eq!(ask(&systems, start, certificate.as_ref()), expected, "{start}: {what}");
         }
-        let chosen = || ground.node.log().matches("chosen by the client's certificate").count();
+        let chosen = || systems.node.log().matches("chosen by the client's certificate").count();
         wait_until("seven in the log", SOON, || chosen() == 7);
     }
 }
 
 #[test]
 fn networks_narrow_from_where_a_certificate_counts() {
-    let mut ground = Ground::prepare();
-    let doors = doors(&ground, "opportunistic", "remote_networks = [\"127.0.0.8/29\"]");
-    ground.start(&doors);
-    let right = ground.authority.issue(&["mx.partner.test"]);
-    assert_eq!(ask(&ground, "starttls", Some(&right)), STRANGER);
+    let mut systems = TlsSystems::prepare();
+    let doors = doors(&systems, "opportunistic", "remote_networks = [\"127.0.0.8/29\"]");
+    systems.start(&doors);
+    let right = systems.authority.issue(&["mx.partner.test"]);
+    assert_eq!(ask(&systems, "starttls", Some(&right)), STRANGER);
     // From within the network, but without the certificate.
-    let mut raw = Raw::hello_from(Ipv4Addr::new(127, 0, 0, 9), ground.node.smtp);
+    let mut raw = Raw::hello_from(Ipv4Addr::new(127, 0, 0, 9), systems.node.smtp);
     raw.say("MAIL FROM:<a@b.test>");
     assert_eq!(raw.say("RCPT TO:<x@outside.test>").0, 550);
 }
 
 #[test]
 fn postfix_is_known_by_its_certificate() {
-    let mut ground = Ground::prepare();
-    let doors = doors(&ground, "opportunistic", "");
-    let issued = ground.authority.issue(&["mx.partner.test"]);
-    ground.start(&doors);
+    let mut systems = TlsSystems::prepare();
+    let doors = doors(&systems, "opportunistic", "");
+    let issued = systems.authority.issue(&["mx.partner.test"]);
+    systems.start(&doors);
     let (certificate, key) = (issued.certificate.display(), issued.key.display());
     for (extra, arrives) in [
         (
@@ -116,11 +116,11 @@ fn postfix_is_known_by_its_certificate() {
             ip: Ipv4Addr::new(127, 0, 0, 5),
             domains: &[],
             known: &["sender@partner.test"],
-            unknown_to: ground.node.smtp,
-            others_to: ground.node.smtp,
+            unknown_to: systems.node.smtp,
+            others_to: systems.node.smtp,
             extra: &format!("{extra}\nsmtpd_relay_restrictions = permit_mynetworks, reject"),
         });
-        let before = ground.outside.all().len();
+        let before = systems.outside.all().len();
         let letter = Letter {
             from: "sender@partner.test",
             to: &["x@outside.test"],
@@ -129,15 +129,15 @@ fn postfix_is_known_by_its_certificate() {
         let (_, last) = Raw::hello(partner.address()).transact(&letter, "");
         assert_eq!(last.unwrap().0, 250);
         if arrives {
-            wait_until("the partner's mail outside", SOON, || ground.outside.all().len() == before + 1);
+            wait_until("the partner's mail outside", SOON, || systems.outside.all().len() == before + 1);
         } else {
             wait_until("the partner's own bounce", SOON, || !partner.mails().is_empty());
             assert!(String::from_utf8_lossy(&partner.mails()[0].bytes).contains("5.7.1"), "{:?}", partner.mails());
-            assert_eq!(ground.outside.all().len(), before);
+            assert_eq!(systems.outside.all().len(), before);
         }
     }
     wait_until("the certificate in the trace", SOON, || {
-        let trace = ground.node.run(&["trace", "--sender", "sender@partner.test"]);
+        let trace = systems.node.run(&["trace", "--sender", "sender@partner.test"]);
         String::from_utf8_lossy(&trace.stdout).contains("octets, certificate mx.partner.test")
     });
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-use crate::tls::ground::{Ground, SOON};
+use crate::tls::fixture::{SOON, TlsSystems};
 use support::certificates::{Authority, Issued};
 use support::daemon::run;
 use support::postfix::{Postfix, Setup};
@@ -13,15 +13,15 @@ use support::wait_until;
 const HOP: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 
 /// A Postfix that keeps mail for `user@` each of these domains.
-fn postfix(ground: &Ground, domains: &[&str], extra: &str) -> Postfix {
+fn postfix(systems: &TlsSystems, domains: &[&str], extra: &str) -> Postfix {
     let known: Vec<String> = domains.iter().map(|domain| format!("user@{domain}")).collect();
     Postfix::start(&Setup {
         name: "hop.test",
         ip: HOP,
         domains,
         known: &known.iter().map(String::as_str).collect::<Vec<_>>(),
-        unknown_to: ground.outside.address(),
-        others_to: ground.outside.address(),
+        unknown_to: systems.outside.address(),
+        others_to: systems.outside.address(),
         extra,
     })
 }
@@ -33,7 +33,7 @@ fn with_tls(issued: &Issued) -> String {
 }
 
 /// A domain and a connector for each case, all to the same host; one message to each is sent.
-fn send_to_all(ground: &mut Ground, hop: &Postfix, cases: &[(&str, String)]) {
+fn send_to_all(systems: &mut TlsSystems, hop: &Postfix, cases: &[(&str, String)]) {
     let mut tables = String::from("[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n");
     let mut people = String::from("address\n");
     for (domain, settings) in cases {
@@ -43,10 +43,10 @@ fn send_to_all(ground: &mut Ground, hop: &Postfix, cases: &[(&str, String)]) {
         tables += "retry = { first = \"1s\", factor = 1.0, max = \"1s\" }\n";
         people += &format!("user@{domain}\n");
     }
-    ground.write(&tables);
-    ground.node.write("people.csv", &people);
-    ground.node.start();
-    let mut raw = Raw::hello(ground.node.smtp);
+    systems.write(&tables);
+    systems.node.write("people.csv", &people);
+    systems.node.start();
+    let mut raw = Raw::hello(systems.node.smtp);
     for (domain, _) in cases {
         let letter = Letter {
             from: "a@outside.test",
@@ -58,9 +58,9 @@ fn send_to_all(ground: &mut Ground, hop: &Postfix, cases: &[(&str, String)]) {
 }
 
 /// Waits until exactly these domains' mail is at the hop and the others wait with these words in the queue.
-fn end_up(ground: &Ground, hop: &Postfix, expected: &[(&str, Option<&str>)]) {
+fn end_up(systems: &TlsSystems, hop: &Postfix, expected: &[(&str, Option<&str>)]) {
     let listed = || {
-        let list = ground.node.run(&["queue", "list", "--format", "json"]);
+        let list = systems.node.run(&["queue", "list", "--format", "json"]);
         let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
         let messages = list["messages"].as_array().unwrap().clone();
         messages.iter().flat_map(|message| message["recipients"].as_array().unwrap().clone()).collect::<Vec<_>>()
@@ -83,27 +83,27 @@ fn end_up(ground: &Ground, hop: &Postfix, expected: &[(&str, Option<&str>)]) {
             }
         }
     }
-    assert!(ground.outside.all().is_empty(), "somebody was told something");
+    assert!(systems.outside.all().is_empty(), "somebody was told something");
 }
 
 #[test]
 fn without_starttls_required_mail_waits_and_never_goes_in_clear() {
-    let mut ground = Ground::prepare();
+    let mut systems = TlsSystems::prepare();
     let domains = ["clear.test", "encrypted.test", "verified.test"];
-    let hop = postfix(&ground, &domains, "smtpd_tls_security_level = none");
+    let hop = postfix(&systems, &domains, "smtpd_tls_security_level = none");
     let required = "tls = { mode = \"required\" }".to_owned();
     let verified = "tls = { mode = \"required\", verify = true }".to_owned();
-    send_to_all(&mut ground, &hop, &[(domains[0], String::new()), (domains[1], required), (domains[2], verified)]);
-    end_up(&ground, &hop, &[(domains[0], None), (domains[1], Some("4.7.4")), (domains[2], Some("4.7.4"))]);
+    send_to_all(&mut systems, &hop, &[(domains[0], String::new()), (domains[1], required), (domains[2], verified)]);
+    end_up(&systems, &hop, &[(domains[0], None), (domains[1], Some("4.7.4")), (domains[2], Some("4.7.4"))]);
 }
 
 #[test]
 fn authority_and_name_must_fit_where_they_are_verified() {
-    let mut ground = Ground::prepare();
+    let mut systems = TlsSystems::prepare();
     let elsewhere = tempfile::tempdir().unwrap();
     let foreign = Authority::new(elsewhere.path());
-    let issued = ground.authority.issue_as("hop", &["hop.test", "127.0.0.6"], |_| {});
-    let (ours, theirs) = (ground.authority.file(), foreign.file());
+    let issued = systems.authority.issue_as("hop", &["hop.test", "127.0.0.6"], |_| {});
+    let (ours, theirs) = (systems.authority.file(), foreign.file());
     let verify = |more: &str, ca: &std::path::Path| {
         format!("tls = {{ mode = \"required\", verify = true, ca = \"{}\"{more} }}", ca.display())
     };
@@ -119,19 +119,19 @@ fn authority_and_name_must_fit_where_they_are_verified() {
     let domains = cases.each_ref().map(|(domain, _, _)| *domain);
     // No TLS 1.3, as on a server of yesterday.
     let old = format!("{}smtpd_tls_protocols = >=TLSv1.2, <=TLSv1.2", with_tls(&issued));
-    let hop = postfix(&ground, &domains, &old);
-    send_to_all(&mut ground, &hop, &cases.each_ref().map(|(domain, settings, _)| (*domain, settings.clone())));
-    end_up(&ground, &hop, &cases.each_ref().map(|(domain, _, waits)| (*domain, *waits)));
+    let hop = postfix(&systems, &domains, &old);
+    send_to_all(&mut systems, &hop, &cases.each_ref().map(|(domain, settings, _)| (*domain, settings.clone())));
+    end_up(&systems, &hop, &cases.each_ref().map(|(domain, _, waits)| (*domain, *waits)));
 }
 
 #[test]
 fn a_postfix_that_demands_certificates_takes_ours() {
-    let mut ground = Ground::prepare();
+    let mut systems = TlsSystems::prepare();
     let elsewhere = tempfile::tempdir().unwrap();
     let foreign = Authority::new(elsewhere.path()).issue_as("foreign", &["mx.contoso.test"], |_| {});
-    let issued = ground.authority.issue_as("hop", &["hop.test"], |_| {});
-    let known = ground.authority.issue_as("known", &["mx.contoso.test"], |_| {});
-    let unknown = ground.authority.issue_as("unknown", &["mx.contoso.test"], |_| {});
+    let issued = systems.authority.issue_as("hop", &["hop.test"], |_| {});
+    let known = systems.authority.issue_as("known", &["mx.contoso.test"], |_| {});
+    let unknown = systems.authority.issue_as("unknown", &["mx.contoso.test"], |_| {});
     let show = |issued: &Issued| {
         let (certificate, key) = (issued.certificate.display(), issued.key.display());
         format!("tls = {{ mode = \"required\", certificate = \"{certificate}\", key = \"{key}\" }}")
@@ -144,20 +144,20 @@ fn a_postfix_that_demands_certificates_takes_ours() {
         ("nobody.test", "tls = { mode = \"required\" }".to_owned(), Some("4.7.")),
     ];
     let domains = cases.each_ref().map(|(domain, _, _)| *domain);
-    let list = ground.node.path("relay_clientcerts");
+    let list = systems.node.path("relay_clientcerts");
     std::fs::write(&list, format!("{} fingerpost\n", fingerprint(&known))).unwrap();
     let extra = format!(
         "{}smtpd_tls_CAfile = {}\nsmtpd_tls_req_ccert = yes\nsmtpd_tls_security_level = encrypt\n\
          smtpd_tls_fingerprint_digest = sha256\nrelay_clientcerts = texthash:{}\n\
          relay_domains =\nsmtpd_relay_restrictions = permit_tls_clientcerts, reject_unauth_destination\n",
         with_tls(&issued),
-        ground.authority.file().display(),
+        systems.authority.file().display(),
         list.display()
     );
-    let hop = postfix(&ground, &domains, &extra);
-    std::fs::set_permissions(ground.node.folder(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    send_to_all(&mut ground, &hop, &cases.each_ref().map(|(domain, settings, _)| (*domain, settings.clone())));
-    end_up(&ground, &hop, &cases.each_ref().map(|(domain, _, waits)| (*domain, *waits)));
+    let hop = postfix(&systems, &domains, &extra);
+    std::fs::set_permissions(systems.node.folder(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    send_to_all(&mut systems, &hop, &cases.each_ref().map(|(domain, settings, _)| (*domain, settings.clone())));
+    end_up(&systems, &hop, &cases.each_ref().map(|(domain, _, waits)| (*domain, *waits)));
 }
 
 /// As Postfix writes it.

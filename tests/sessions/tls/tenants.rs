@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::tls::ground::{Ground, python, tls};
+use crate::tls::fixture::{TlsSystems, python, tls};
 use support::certificates::Issued;
 use support::tables::send_connector;
 use support::{free_port, wait_until};
@@ -13,13 +13,13 @@ const OTHER: &str = "11111111-2222-3333-4444-555555555555";
 const FIELD: &str = "X-MS-Exchange-CrossTenant-Id";
 
 /// The internet's door, and the secondary's for everybody who shows `mail.protection.outlook.com`, with further lines.
-fn tables(ground: &Ground, more: &str) -> String {
-    let issued = ground.authority.issue(&["mx.contoso.test"]);
-    let ca = ground.authority.file();
+fn tables(systems: &TlsSystems, more: &str) -> String {
+    let issued = systems.authority.issue(&["mx.contoso.test"]);
+    let ca = systems.authority.file();
     let (mode, trusts) = (tls("opportunistic", &issued, ""), format!("tls = {{ client_ca = \"{}\" }}", ca.display()));
     let shared = "[[accepted_domain]]\ndomain = \"shared.test\"\ntype = \"internal-relay\"\ndeliver_to = \"inside\"\n";
     let way = "organization = \"secondary\"\naddress_spaces = [{ domain = \"shared.test\" }]";
-    let secondary = send_connector("secondary", ground.outside.address(), way);
+    let secondary = send_connector("secondary", systems.outside.address(), way);
     format!(
         "[[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\n{mode}\n\n\
          [[receive_connector]]\nname = \"secondary\"\nbind = [\"{{smtp}}\"]\norganization = \"secondary\"\n\
@@ -28,7 +28,7 @@ fn tables(ground: &Ground, more: &str) -> String {
 }
 
 /// Sends these messages to `to` in one session with STARTTLS; the code that each is answered.
-fn send(ground: &Ground, certificate: &Issued, to: &str, messages: &[String]) -> String {
+fn send(systems: &TlsSystems, certificate: &Issued, to: &str, messages: &[String]) -> String {
     let messages: Vec<String> = messages.iter().map(|message| format!("{message:?}")).collect();
     let script = format!(
         "client = smtplib.SMTP(host, port)\nclient.starttls(context=context)\nclient.ehlo()\n\
@@ -37,7 +37,7 @@ fn send(ground: &Ground, certificate: &Issued, to: &str, messages: &[String]) ->
          client.quit()\n",
         messages.join(", ")
     );
-    python(ground.node.smtp, Some(certificate), &script).replace('\n', " ").trim().to_owned()
+    python(systems.node.smtp, Some(certificate), &script).replace('\n', " ").trim().to_owned()
 }
 
 /// A message that asserts something, with these fields on top.
@@ -49,8 +49,8 @@ fn message(subject: &str, fields: &str) -> String {
 }
 
 /// Whether what was asserted in the message with this subject arrived inside.
-fn believed(ground: &Ground, subject: &str) -> bool {
-    let all = ground.inside.all();
+fn believed(systems: &TlsSystems, subject: &str) -> bool {
+    let all = systems.inside.all();
     let text = all.iter().map(|sunk| String::from_utf8_lossy(&sunk.bytes).into_owned());
     let found = text.filter(|text| text.contains(&format!("Subject: {subject}\r\n"))).collect::<Vec<_>>();
     assert_eq!(found.len(), 1, "{subject}: {found:?}");
@@ -85,16 +85,16 @@ fn the_header_section_tells_whose_mail_it_is() {
         // The right words over another certificate.
         (format!("tenant = \"{OURS}\""), "mx.other.test", [false; 7]),
     ] {
-        let mut ground = Ground::prepare();
-        let tables = tables(&ground, &more);
-        ground.start(&tables);
-        let certificate = ground.authority.issue(&[name]);
+        let mut systems = TlsSystems::prepare();
+        let tables = tables(&systems, &more);
+        systems.start(&tables);
+        let certificate = systems.authority.issue(&[name]);
         let cases: Vec<(&str, &String)> = fields.iter().copied().chain([("nothing", &nothing)]).collect();
         let messages: Vec<String> = cases.iter().map(|(subject, fields)| message(subject, fields)).collect();
-        let told = send(&ground, &certificate, "ann@contoso.test", &messages);
+        let told = send(&systems, &certificate, "ann@contoso.test", &messages);
         assert_eq!(told, ["250"; 7].join(" "), "{name}");
-        wait_until("all arrive", crate::tls::ground::SOON, || ground.inside.all().len() == 7);
-        let found: Vec<bool> = cases.iter().map(|(subject, _)| believed(&ground, subject)).collect();
+        wait_until("all arrive", crate::tls::fixture::SOON, || systems.inside.all().len() == 7);
+        let found: Vec<bool> = cases.iter().map(|(subject, _)| believed(&systems, subject)).collect();
         assert_eq!(found, wanted, "{more} {name}");
     }
 }
@@ -103,13 +103,13 @@ fn the_header_section_tells_whose_mail_it_is() {
 /// whom nobody has is relayed.
 #[test]
 fn a_tenants_mail_counts_for_loops() {
-    let mut ground = Ground::prepare();
-    let tables = tables(&ground, &format!("tenant = \"{OURS}\""));
-    ground.start(&tables);
-    let certificate = ground.authority.issue(&["mail.protection.outlook.com"]);
+    let mut systems = TlsSystems::prepare();
+    let tables = tables(&systems, &format!("tenant = \"{OURS}\""));
+    systems.start(&tables);
+    let certificate = systems.authority.issue(&["mail.protection.outlook.com"]);
     for (subject, id, last) in [("loop", OURS, "554"), ("other", OTHER, "250")] {
         let again = vec![message(subject, &format!("{FIELD}: {id}\r\n")); 3];
-        assert_eq!(send(&ground, &certificate, "bob@shared.test", &again), format!("250 250 {last}"), "{subject}");
+        assert_eq!(send(&systems, &certificate, "bob@shared.test", &again), format!("250 250 {last}"), "{subject}");
     }
 }
 
@@ -117,20 +117,20 @@ fn a_tenants_mail_counts_for_loops() {
 /// section does.
 #[test]
 fn who_is_turned_away_is_known_when_the_header_section_is_there() {
-    let mut ground = Ground::prepare();
+    let mut systems = TlsSystems::prepare();
     let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST)));
     let waits = send_connector("waits", nobody, "delivery = \"queue\"\naddress_spaces = [{ domain = \"waits.test\" }]");
     let domain = "[[accepted_domain]]\ndomain = \"waits.test\"\ntype = \"external-relay\"\n";
-    let tables = format!("{}\n{domain}\n{waits}", tables(&ground, &format!("tenant = \"{OURS}\"")));
-    ground.write(&tables);
-    let text = std::fs::read_to_string(ground.node.path("fingerpost.toml")).unwrap();
-    ground.node.write("fingerpost.toml", &text.replace("[spool]\n", "[spool]\nmax_messages = 8\n"));
-    ground.node.start();
-    let certificate = ground.authority.issue(&["mail.protection.outlook.com"]);
+    let tables = format!("{}\n{domain}\n{waits}", tables(&systems, &format!("tenant = \"{OURS}\"")));
+    systems.write(&tables);
+    let text = std::fs::read_to_string(systems.node.path("fingerpost.toml")).unwrap();
+    systems.node.write("fingerpost.toml", &text.replace("[spool]\n", "[spool]\nmax_messages = 8\n"));
+    systems.node.start();
+    let certificate = systems.authority.issue(&["mail.protection.outlook.com"]);
     let [right, other] = [OURS, OTHER].map(|id| message(&format!("of-{id}"), &format!("{FIELD}: {id}\r\n")));
     let others = vec![other.clone(); 8];
-    assert_eq!(send(&ground, &certificate, "x@waits.test", &others), ["250"; 8].join(" "));
+    assert_eq!(send(&systems, &certificate, "x@waits.test", &others), ["250"; 8].join(" "));
     let series = "fingerpost_back_pressure{reason=\"messages\",turned_away=\"strangers\"}";
-    wait_until("strangers are turned away", crate::tls::ground::SOON, || ground.node.metric(series) == Some(1.0));
-    assert_eq!(send(&ground, &certificate, "ann@contoso.test", &[right, other]), "250 452");
+    wait_until("strangers are turned away", crate::tls::fixture::SOON, || systems.node.metric(series) == Some(1.0));
+    assert_eq!(send(&systems, &certificate, "ann@contoso.test", &[right, other]), "250 452");
 }

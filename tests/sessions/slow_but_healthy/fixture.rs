@@ -16,7 +16,7 @@ pub(crate) const USERS: usize = 40;
 const CLIENTS: usize = 10;
 
 /// Fingerpost, and the primary and the secondary behind it.
-pub(crate) struct Ground {
+pub(crate) struct HealthySystems {
     pub(crate) network: TestNetwork,
     /// The primary, the secondary.
     pub(crate) hops: [ScriptedSmtpServer; 2],
@@ -30,7 +30,7 @@ pub(crate) fn client(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, 101 + u8::try_from(number).unwrap())
 }
 
-impl Ground {
+impl HealthySystems {
     /// Next hops that follow these scripts; `go` starts the program.
     pub(crate) fn prepare(scripts: [&str; 2]) -> Self {
         let network = TestNetwork::prepare();
@@ -40,9 +40,9 @@ impl Ground {
 
     /// The same, and the program is up; `lines` are further lines of both connectors.
     pub(crate) fn start(scripts: [&str; 2], lines: &str) -> Self {
-        let mut ground = Self::prepare(scripts);
-        ground.go("", lines);
-        ground
+        let mut systems = Self::prepare(scripts);
+        systems.go("", lines);
+        systems
     }
 
     /// Starts the program with these tables besides, and these lines in both connectors.

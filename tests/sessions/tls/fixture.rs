@@ -1,4 +1,5 @@
-//! A node behind TLS: its doors are the test's, its mail goes to two sinks, `inside` for contoso.test and `outside`.
+//! A node with TLS: its receive connectors are the test's, its mail goes to two sinks, `inside` for contoso.test and
+//! `outside`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
@@ -13,14 +14,14 @@ use support::test_node::TestNode;
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// The node, its authority, and those who get its mail.
-pub(crate) struct Ground {
+pub(crate) struct TlsSystems {
     pub(crate) node: TestNode,
     pub(crate) authority: Authority,
     pub(crate) inside: Sink,
     pub(crate) outside: Sink,
 }
 
-impl Ground {
+impl TlsSystems {
     /// Everything but the configuration.
     pub(crate) fn prepare() -> Self {
         let node = TestNode::prepare();

@@ -9,7 +9,7 @@ use support::tables::{BASE_TABLES, PEOPLE, send_connector};
 use support::test_network::{TestNetwork, domain};
 
 /// The program, and the next hop that has the people.
-pub(crate) struct Place {
+pub(crate) struct AttackSetup {
     pub(crate) network: TestNetwork,
     pub(crate) hop: ScriptedSmtpServer,
     /// Has those of `r.test` whom the directory does not know; it says at the dot only who is not there.
@@ -19,7 +19,7 @@ pub(crate) struct Place {
 /// A filter's address; it has a receive connector of its own.
 pub(crate) const FILTER: Ipv4Addr = Ipv4Addr::new(127, 0, 7, 7);
 
-impl Place {
+impl AttackSetup {
     /// `pN@c.test` below `people` are there. Further lines for the receive connector that takes everybody.
     pub(crate) fn start(people: usize, door: &str) -> Self {
         let mut network = TestNetwork::prepare();
