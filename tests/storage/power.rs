@@ -11,4 +11,4 @@ mod pressure;
 mod sick;
 mod slow;
 mod stop;
-mod world;
+mod fixture;

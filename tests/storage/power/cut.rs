@@ -17,7 +17,7 @@ use fingerpost::spool::entry::{Change, Outcome, RecipientState};
 use fingerpost::spool::header::FORMAT;
 use fingerpost::spool::record::Frames;
 
-use crate::power::world::{Settings, World, arrived, quiet, recipient, send, token, token_of};
+use crate::power::fixture::{Settings, StorageSetup, arrived, quiet, recipient, send, token, token_of};
 use support::power_loss::{
     Numbers, Op, Survives, Tree, after_power_cut, inodes, note, notes, operations, synced_writes, tree, write_tree,
 };
@@ -33,7 +33,7 @@ struct Life {
     initial: Tree,
     inodes: HashMap<PathBuf, u64>,
     ops: Vec<Op>,
-    _world: World,
+    _setup: StorageSetup,
 }
 
 /// What the next hops are during a life.
@@ -45,7 +45,7 @@ enum Hops {
 
 /// How a life ends, for the processes that look on.
 #[derive(Clone, Copy)]
-enum End {
+enum ProcessEnd {
     Killed,
     Stopped,
 }
@@ -62,34 +62,34 @@ impl Notes {
 
 impl Life {
     /// Loads a node by several sessions until so many messages are acknowledged; the power goes in the midst of it.
-    fn live((hops, end): (Hops, End), messages: usize, no_sync: Option<&str>) -> Self {
-        let mut world = World::prepare(&Settings::default());
-        world.shim();
+    fn live((hops, end): (Hops, ProcessEnd), messages: usize, no_sync: Option<&str>) -> Self {
+        let mut setup = StorageSetup::prepare(&Settings::default());
+        setup.shim();
         if let Some(what) = no_sync {
-            world.node.set_environment("SHIM_NO_SYNC", what);
+            setup.node.set_environment("SHIM_NO_SYNC", what);
         }
-        let root = world.node.path("state");
+        let root = setup.node.path("state");
         let initial = tree(&root);
         let inodes = inodes(&initial);
-        let log = world.node.path("operations");
+        let log = setup.node.path("operations");
         let notes = Notes(Arc::new(Mutex::new(OpenOptions::new().append(true).create(true).open(&log).unwrap())));
         let taken = notes.clone();
         let tell: Tell = Arc::new(move |sunk| taken.add(&format!("taken {}", token_of(sunk))));
-        let _hops = (hops == Hops::Up).then(|| world.hops(&tell));
-        world.node.start();
+        let _hops = (hops == Hops::Up).then(|| setup.hops(&tell));
+        setup.node.start();
         let acknowledged = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for sender in 0..SENDERS {
-                let (server, notes, acknowledged) = (world.node.smtp, &notes, &acknowledged);
+                let (server, notes, acknowledged) = (setup.node.smtp, &notes, &acknowledged);
                 scope.spawn(move || load(server, sender, notes, acknowledged));
             }
             wait_until("load", Duration::from_secs(180), || acknowledged.load(Ordering::SeqCst) >= messages);
             match end {
-                End::Killed => world.node.kill(),
-                End::Stopped => world.node.stop(),
+                ProcessEnd::Killed => setup.node.kill(),
+                ProcessEnd::Stopped => setup.node.stop(),
             }
         });
-        Self { root, initial, inodes, ops: operations(&log), _world: world }
+        Self { root, initial, inodes, ops: operations(&log), _setup: setup }
     }
 }
 
@@ -128,19 +128,19 @@ impl Life {
     fn after(&self, at: usize, survives: Survives) -> After {
         let ops = &self.ops[..at];
         let disk = after_power_cut(&self.initial, &self.inodes, ops, survives);
-        let mut world = World::prepare(&Settings::default());
-        write_tree(&disk, &self.root, &world.node.path("state"));
-        let hops = world.hops(&quiet());
-        world.node.start();
+        let mut setup = StorageSetup::prepare(&Settings::default());
+        write_tree(&disk, &self.root, &setup.node.path("state"));
+        let hops = setup.hops(&quiet());
+        setup.node.start();
         // Nothing waits but what has no content any more; none should, unless the disk does not sync.
-        wait_until("the rest is delivered", Duration::from_secs(240), || world.queued() == Some(kept_aside(&world)));
+        wait_until("the rest is delivered", Duration::from_secs(240), || setup.queued() == Some(kept_aside(&setup)));
         judge(ops, &hops)
     }
 }
 
 /// How many envelopes are kept aside.
-fn kept_aside(world: &World) -> f64 {
-    let files = std::fs::read_dir(world.node.path("state/spool/aside")).unwrap();
+fn kept_aside(setup: &StorageSetup) -> f64 {
+    let files = std::fs::read_dir(setup.node.path("state/spool/aside")).unwrap();
     files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|end| end == "json")).count() as f64
 }
 
@@ -203,7 +203,7 @@ fn judge_all(life: &Life, cuts: Vec<(usize, Survives)>) -> Vec<(usize, After)> {
 }
 
 fn cut_at_random_instants(hops: Hops, messages: usize, count: usize) {
-    let life = Life::live((hops, End::Killed), messages, None);
+    let life = Life::live((hops, ProcessEnd::Killed), messages, None);
     assert_eq!(hops == Hops::Up, !delivered(&life.ops).is_empty(), "outcomes are found in what was written");
     let mut numbers = Numbers(0x5eed ^ messages as u64);
     let survives =
@@ -230,7 +230,7 @@ fn cut_at_random_instants(hops: Hops, messages: usize, count: usize) {
 
 #[test]
 fn the_shim_sees_everything() {
-    let life = Life::live((Hops::Up, End::Stopped), 50, None);
+    let life = Life::live((Hops::Up, ProcessEnd::Stopped), 50, None);
     let replayed = after_power_cut(&life.initial, &life.inodes, &life.ops, Survives::Everything);
     assert!(replayed == tree(&life.root), "the replay of all operations is what is on the disk");
 }
@@ -247,7 +247,7 @@ fn a_power_cut_loses_nothing_that_is_being_delivered() {
 
 #[test]
 fn a_power_cut_during_the_first_start_harms_no_later_one() {
-    let life = Life::live((Hops::Down, End::Killed), 1, None);
+    let life = Life::live((Hops::Down, ProcessEnd::Killed), 1, None);
     let first = (0..=life.ops.len()).find(|at| notes(&life.ops[..*at]).next().is_some()).unwrap();
     let cuts = (0..first).flat_map(|at| [(at, Survives::Nothing), (at, Survives::Some(Numbers(at as u64 + 1)))]);
     for (at, after) in judge_all(&life, cuts.collect()) {
@@ -259,7 +259,7 @@ fn a_power_cut_during_the_first_start_harms_no_later_one() {
 fn a_disk_that_does_not_sync_is_found_out() {
     // everything; large contents; their names; the log
     for what in ["", "/incoming/", "/large/0", ".seg"] {
-        let life = Life::live((Hops::Down, End::Killed), 30, Some(what));
+        let life = Life::live((Hops::Down, ProcessEnd::Killed), 30, Some(what));
         let after = life.after(life.ops.len(), Survives::Nothing);
         println!("syncs of `{what}` do nothing: {} of {} lost", after.lost.len(), after.acknowledged);
         assert!(!after.lost.is_empty(), "syncs of `{what}` that do nothing go unnoticed");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::power::world::{Settings, World, assert_once, quiet, recipient, send, token};
+use crate::power::fixture::{Settings, StorageSetup, assert_once, quiet, recipient, send, token};
 use support::power_loss::{Survives, after_power_cut, inodes, operations, synced_after_a_failure, tree, write_tree};
 use support::senders::Raw;
 use support::wait_until;
@@ -13,11 +13,11 @@ const LARGE: usize = 300_000;
 
 /// Sends one letter over each of some sessions at once. Returns the tokens of those that got 250, and what the others
 /// were told.
-fn send_at_once(world: &World, name: &str, size: usize) -> (Vec<String>, Vec<(u16, String)>) {
+fn send_at_once(setup: &StorageSetup, name: &str, size: usize) -> (Vec<String>, Vec<(u16, String)>) {
     let results: Vec<_> = std::thread::scope(|scope| {
         let senders = (0..SESSIONS).map(|n| {
             let token = token(name, n, size);
-            scope.spawn(move || send(&mut Raw::hello(world.node.smtp), &recipient(n), &token).map(|_| token))
+            scope.spawn(move || send(&mut Raw::hello(setup.node.smtp), &recipient(n), &token).map(|_| token))
         });
         let senders: Vec<_> = senders.collect();
         senders.into_iter().map(|sender| sender.join().unwrap()).collect()
@@ -28,45 +28,45 @@ fn send_at_once(world: &World, name: &str, size: usize) -> (Vec<String>, Vec<(u1
 
 #[test]
 fn a_failed_sync_gets_451_and_the_next_message_is_taken() {
-    let mut world = World::prepare(&Settings::default());
-    world.shim();
-    let root = world.node.path("state");
+    let mut setup = StorageSetup::prepare(&Settings::default());
+    setup.shim();
+    let root = setup.node.path("state");
     let initial = tree(&root);
     let inodes = inodes(&initial);
-    world.node.start();
-    let (mut kept, refused) = send_at_once(&world, "before", 1500);
+    setup.node.start();
+    let (mut kept, refused) = send_at_once(&setup, "before", 1500);
     assert_eq!((kept.len(), refused), (SESSIONS, Vec::new()));
-    let failures = |world: &World| world.node.metric("fingerpost_spool_sync_failures_total").unwrap();
-    assert!(failures(&world) < 1.0);
+    let failures = |setup: &StorageSetup| setup.node.metric("fingerpost_spool_sync_failures_total").unwrap();
+    assert!(failures(&setup) < 1.0);
     // large contents; their names; the log
     let parts = [("/incoming/", LARGE), ("/large/", LARGE), ("/segments/", 1500), ("/segments/", LARGE)];
     for (round, (part, size)) in parts.into_iter().enumerate() {
-        let before = failures(&world);
-        world.fault(&format!("sync {part}"));
-        let (accepted, refused) = send_at_once(&world, &format!("during{round}"), size);
+        let before = failures(&setup);
+        setup.fault(&format!("sync {part}"));
+        let (accepted, refused) = send_at_once(&setup, &format!("during{round}"), size);
         assert!(accepted.is_empty(), "{part}: a 250 though the sync failed: {accepted:?}");
         for (code, text) in &refused {
             assert_eq!((*code, text.starts_with("451 4.3.0")), (451, true), "{part}: {text}");
         }
-        assert!(failures(&world) > before, "{part}: the failure was not counted");
-        world.fault("");
+        assert!(failures(&setup) > before, "{part}: the failure was not counted");
+        setup.fault("");
         // Where no segment could be begun, it is tried again soon.
         wait_until("it is ready again", Duration::from_secs(20), || {
-            world.node.get("/readyz").is_some_and(|(status, _)| status == 200)
+            setup.node.get("/readyz").is_some_and(|(status, _)| status == 200)
         });
-        let (accepted, refused_later) = send_at_once(&world, &format!("after{round}"), size);
+        let (accepted, refused_later) = send_at_once(&setup, &format!("after{round}"), size);
         assert_eq!((accepted.len(), refused_later), (SESSIONS, Vec::new()), "{part}: the disk is well again");
         println!("sync of {part} fails: {} sessions got 451; then {} got 250", refused.len(), accepted.len());
         kept.extend(accepted);
     }
-    let log = world.node.log();
+    let log = setup.node.log();
     assert!(log.contains("ERROR") && log.contains("cannot sync"), "no error in the log");
-    world.node.kill();
+    setup.node.kill();
 
-    let ops = operations(&world.node.path("operations"));
+    let ops = operations(&setup.node.path("operations"));
     assert_eq!(synced_after_a_failure(&ops), [""; 0], "a failed sync was tried again on the same file");
     let disk = after_power_cut(&initial, &inodes, &ops, Survives::Nothing);
-    let mut again = World::prepare(&Settings::default());
+    let mut again = StorageSetup::prepare(&Settings::default());
     write_tree(&disk, &root, &again.node.path("state"));
     let hops = again.hops(&quiet());
     again.node.start();

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::power::world::{Settings, World, arrived, assert_once, send, token};
+use crate::power::fixture::{Settings, StorageSetup, arrived, assert_once, send, token};
 use support::senders::Raw;
 use support::sink::Tell;
 use support::wait_until;
@@ -39,35 +39,35 @@ impl Gate {
 }
 
 /// A node whose next hop has taken all messages while its log had this fault.
-fn taken_without_outcome(fault: &str) -> (World, [support::sink::Sink; 2], Vec<String>) {
-    let mut world = World::prepare(&Settings::default());
-    world.shim();
+fn taken_without_outcome(fault: &str) -> (StorageSetup, [support::sink::Sink; 2], Vec<String>) {
+    let mut setup = StorageSetup::prepare(&Settings::default());
+    setup.shim();
     let gate = Arc::new(Gate::default());
-    let hops = world.hops(&gate.tell());
-    world.node.start();
+    let hops = setup.hops(&gate.tell());
+    setup.node.start();
     let tokens: Vec<_> = (0..MESSAGES).map(|n| token("outcome", n, 1500)).collect();
-    let mut raw = Raw::hello(world.node.smtp);
+    let mut raw = Raw::hello(setup.node.smtp);
     for (n, token) in tokens.iter().enumerate() {
         assert!(send(&mut raw, &format!("known{n}@contoso.test"), token).is_ok());
     }
     wait_until("the next hop has read them all", Duration::from_secs(20), || gate.waiting() == MESSAGES);
-    world.fault(fault);
+    setup.fault(fault);
     gate.open();
     wait_until("every outcome was tried", Duration::from_secs(20), || {
-        world.node.log().matches("an outcome cannot be made durable").count() >= MESSAGES
+        setup.node.log().matches("an outcome cannot be made durable").count() >= MESSAGES
     });
     assert_once(&hops, &tokens);
-    (world, hops, tokens)
+    (setup, hops, tokens)
 }
 
 #[test]
 fn an_outcome_that_cannot_be_written_is_no_second_delivery() {
     for fault in ["write /segments/", "sync /segments/"] {
-        let (world, hops, tokens) = taken_without_outcome(fault);
-        let tried = || world.node.log().matches("an outcome cannot be made durable").count();
+        let (setup, hops, tokens) = taken_without_outcome(fault);
+        let tried = || setup.node.log().matches("an outcome cannot be made durable").count();
         wait_until("outcomes are tried again", Duration::from_secs(20), || tried() >= 2 * MESSAGES);
-        world.fault("");
-        world.wait_until_delivered();
+        setup.fault("");
+        setup.wait_until_delivered();
         assert_once(&hops, &tokens);
         println!("{fault} fails: {MESSAGES} messages, once each");
     }
@@ -75,17 +75,17 @@ fn an_outcome_that_cannot_be_written_is_no_second_delivery() {
 
 #[test]
 fn kill_9_between_a_250_and_its_outcome_costs_one_copy_at_most() {
-    let (mut world, hops, tokens) = taken_without_outcome("write /segments/");
-    world.node.kill();
-    world.fault("");
-    world.node.start();
-    world.wait_until_delivered();
+    let (mut setup, hops, tokens) = taken_without_outcome("write /segments/");
+    setup.node.kill();
+    setup.fault("");
+    setup.node.start();
+    setup.wait_until_delivered();
     let copies = arrived(&hops);
     println!("{} messages, {} copies", copies.len(), copies.values().sum::<usize>());
     assert_eq!(copies.len(), tokens.len());
     assert!(copies.values().all(|copies| *copies == 2), "their outcomes could not be known: {copies:?}");
-    world.node.kill();
-    world.node.start();
-    world.wait_until_delivered();
+    setup.node.kill();
+    setup.node.start();
+    setup.wait_until_delivered();
     assert_eq!(arrived(&hops), copies, "and no more than that");
 }

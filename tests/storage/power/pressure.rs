@@ -15,7 +15,7 @@ use fingerpost::spool::entry::{Entry, Record};
 use fingerpost::spool::store::LogStore;
 use fingerpost::spool::{Sizes, Spool};
 
-use crate::power::world::{Settings, World, arrived, assert_once, letter, quiet, recipient, send, token};
+use crate::power::fixture::{Settings, StorageSetup, arrived, assert_once, letter, quiet, recipient, send, token};
 use support::senders::Raw;
 use support::sink::Sink;
 use support::test_node::TestNode;
@@ -26,17 +26,17 @@ const INSIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 const STRANGER: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// With a door for an organisation, and this in `[spool]` besides.
-fn prepare(spool: &str) -> World {
-    let world = World::prepare(&Settings { retry: "1h", ..Settings::default() });
+fn prepare(spool: &str) -> StorageSetup {
+    let setup = StorageSetup::prepare(&Settings { retry: "1h", ..Settings::default() });
     let inside = format!(
         "[[receive_connector]]\nname = \"inside\"\nbind = [\"{{smtp}}\"]\nremote_networks = [\"{INSIDE}/32\"]\n\
          organization = \"primary\"\n\n[[receive_connector]]\nname = \"internet\""
     );
-    change(&world.node, |text| {
+    change(&setup.node, |text| {
         text.replace("[[receive_connector]]\nname = \"internet\"", &inside)
             .replace("[spool]\n", &format!("[spool]\n{spool}\n"))
     });
-    world
+    setup
 }
 
 /// Writes its configuration anew.
@@ -46,26 +46,26 @@ fn change(node: &TestNode, change: impl FnOnce(String) -> String) {
 }
 
 /// Whether mail of strangers, and everybody's, is turned away for that reason.
-fn shown(world: &World, reason: &str) -> (bool, bool) {
+fn shown(setup: &StorageSetup, reason: &str) -> (bool, bool) {
     let is_on = |who: &str| {
         let series = format!("fingerpost_back_pressure{{reason=\"{reason}\",turned_away=\"{who}\"}}");
-        world.node.metric(&series) == Some(1.0)
+        setup.node.metric(&series) == Some(1.0)
     };
     (is_on("strangers"), is_on("everybody"))
 }
 
 /// Waits until mail of strangers, and everybody's, is turned away for that reason or not.
-fn turned_away(world: &World, reason: &str, wanted: (bool, bool)) {
-    wait_until(&format!("{reason}: {wanted:?}"), Duration::from_secs(60), || shown(world, reason) == wanted);
-    let mail = |from| Raw::hello_from(from, world.node.smtp).say("MAIL FROM:<s@sender.test>");
+fn turned_away(setup: &StorageSetup, reason: &str, wanted: (bool, bool)) {
+    wait_until(&format!("{reason}: {wanted:?}"), Duration::from_secs(60), || shown(setup, reason) == wanted);
+    let mail = |from| Raw::hello_from(from, setup.node.smtp).say("MAIL FROM:<s@sender.test>");
     for (from, is_turned_away) in [(STRANGER, wanted.0), (INSIDE, wanted.1)] {
         let (code, text) = mail(from);
         assert_eq!(code == 452 && text.starts_with("452 4.3.1"), is_turned_away, "{from}: {text}");
         assert!(is_turned_away || code == 250, "{from}: {text}");
     }
-    let ready = world.node.get("/readyz").unwrap();
+    let ready = setup.node.get("/readyz").unwrap();
     assert_eq!(ready.0, if wanted.1 { 503 } else { 200 }, "{}", ready.1);
-    let status = world.node.run(&["status"]);
+    let status = setup.node.run(&["status"]);
     let text = String::from_utf8(status.stdout).unwrap();
     assert_eq!(status.status.success(), wanted == (false, false), "{text}");
     assert_eq!(text.contains("back-pressure: strangers' mail is turned away for want of"), wanted == (true, false));
@@ -73,13 +73,13 @@ fn turned_away(world: &World, reason: &str, wanted: (bool, bool)) {
 }
 
 /// Takes so many letters from there.
-fn accept(world: &World, name: &str, from: Ipv4Addr, count: usize) -> Vec<String> {
+fn accept(setup: &StorageSetup, name: &str, from: Ipv4Addr, count: usize) -> Vec<String> {
     let tokens: Vec<_> = (0..count).map(|n| token(name, n, 500)).collect();
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..count.min(4) {
             scope.spawn(|| {
-                let mut raw = Raw::hello_from(from, world.node.smtp);
+                let mut raw = Raw::hello_from(from, setup.node.smtp);
                 loop {
                     let n = next.fetch_add(1, Ordering::SeqCst);
                     let Some(token) = tokens.get(n) else { return };
@@ -92,9 +92,9 @@ fn accept(world: &World, name: &str, from: Ipv4Addr, count: usize) -> Vec<String
 }
 
 /// Next hops come up, and what waits goes there.
-fn drain(world: &World) -> [Sink; 2] {
-    let hops = world.hops(&quiet());
-    assert!(world.node.run(&["queue", "retry", "--all"]).status.success());
+fn drain(setup: &StorageSetup) -> [Sink; 2] {
+    let hops = setup.hops(&quiet());
+    assert!(setup.node.run(&["queue", "retry", "--all"]).status.success());
     hops
 }
 
@@ -113,53 +113,53 @@ fn waiting(node: &TestNode) -> HashSet<String> {
 }
 
 /// Octets that count: those that it holds and that are in no file, or what a start would take.
-fn counted(world: &World) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", world.node.process_id())).unwrap();
+fn counted(setup: &StorageSetup) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", setup.node.process_id())).unwrap();
     let anonymous = fingerpost::pressure::proc::anonymous(&status).unwrap();
-    Memory { anonymous, limit: u64::MAX }.counted(world.queued().unwrap() as u64)
+    Memory { anonymous, limit: u64::MAX }.counted(setup.queued().unwrap() as u64)
 }
 
 /// Lets it have so much memory that what counts now is so much of it, in hundredths.
-fn limit(world: &World, hundredths: u64) {
-    let limit = counted(world) * 100 / hundredths;
-    change(&world.node, |text| {
+fn limit(setup: &StorageSetup, hundredths: u64) {
+    let limit = counted(setup) * 100 / hundredths;
+    change(&setup.node, |text| {
         let others = text.lines().filter(|line| !line.starts_with("memory_limit"));
         let text: String = others.map(|line| format!("{line}\n")).collect();
         text.replace("[server]\n", &format!("[server]\nmemory_limit = \"{limit}B\"\n"))
     });
-    let reload = world.node.run(&["reload"]);
+    let reload = setup.node.run(&["reload"]);
     assert!(reload.status.success(), "{reload:?}");
 }
 
 /// The same, until this is who is turned away: what it holds moves, for a reload takes some as well.
-fn holds(world: &World, hundredths: u64, wanted: (bool, bool)) {
+fn holds(setup: &StorageSetup, hundredths: u64, wanted: (bool, bool)) {
     for _ in 0..10 {
-        limit(world, hundredths);
+        limit(setup, hundredths);
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(7) {
-            if shown(world, "memory") == wanted {
-                return turned_away(world, "memory", wanted);
+            if shown(setup, "memory") == wanted {
+                return turned_away(setup, "memory", wanted);
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        println!("not yet at {hundredths} hundredths: {:?}, {}", shown(world, "memory"), counted(world));
-        limit(world, 30); // who is turned away already is let in again
-        turned_away(world, "memory", (false, false));
+        println!("not yet at {hundredths} hundredths: {:?}, {}", shown(setup, "memory"), counted(setup));
+        limit(setup, 30); // who is turned away already is let in again
+        turned_away(setup, "memory", (false, false));
     }
-    panic!("never {wanted:?} at {hundredths} hundredths; it holds {}", counted(world));
+    panic!("never {wanted:?} at {hundredths} hundredths; it holds {}", counted(setup));
 }
 
 /// Its number, and those of the letters that are like it, have as many digits.
 const FIRST: usize = 10_000;
 
 /// Fills its spool with so many letters while it does not run: each like the one that waits there, which came from outside.
-fn fill(world: &mut World, count: usize) -> Vec<String> {
-    world.node.start();
+fn fill(setup: &mut StorageSetup, count: usize) -> Vec<String> {
+    setup.node.start();
     let first = token("before", FIRST, 500);
-    send(&mut Raw::hello_from(STRANGER, world.node.smtp), &recipient(FIRST), &first).unwrap();
-    world.node.stop();
+    send(&mut Raw::hello_from(STRANGER, setup.node.smtp), &recipient(FIRST), &first).unwrap();
+    setup.node.stop();
     let tokens: Vec<_> = (FIRST..FIRST + count).map(|n| token("before", n, 500)).collect();
-    let spool = LogStore::open(&world.node.path("state/spool"), Sizes::default(), Metrics::new()).unwrap();
+    let spool = LogStore::open(&setup.node.path("state/spool"), Sizes::default(), Metrics::new()).unwrap();
     let entry = spool.entry(spool.ids_after(None, 1)[0]).unwrap().unwrap();
     let whole = spool.open(entry.id).unwrap().whole().unwrap();
     let header = whole.strip_suffix(&*letter(&first)).unwrap();
@@ -177,29 +177,29 @@ fn fill(world: &mut World, count: usize) -> Vec<String> {
 
 #[test]
 fn where_memory_is_short_strangers_are_turned_away_first_and_a_drained_queue_ends_it() {
-    let mut world = prepare("");
+    let mut setup = prepare("");
     // As few as are more than a sixteenth of the memory there is then. Of so little memory half is left: at 40 hundredths
     // strangers are turned away, at 50 everybody.
-    let mut tokens = fill(&mut world, 27_500);
-    world.node.start();
-    turned_away(&world, "memory", (false, false));
-    holds(&world, 47, (true, false));
-    world.node.logged(&["the queue takes most of the memory there is"]);
-    tokens.extend(accept(&world, "inside", INSIDE, 50));
-    holds(&world, 55, (true, true));
+    let mut tokens = fill(&mut setup, 27_500);
+    setup.node.start();
+    turned_away(&setup, "memory", (false, false));
+    holds(&setup, 47, (true, false));
+    setup.node.logged(&["the queue takes most of the memory there is"]);
+    tokens.extend(accept(&setup, "inside", INSIDE, 50));
+    holds(&setup, 55, (true, true));
     // It is so after a start, too, which works with what was accepted.
-    world.node.kill();
-    world.node.start_under_pressure();
-    wait_until("all are there", Duration::from_secs(10), || world.queued() == Some(tokens.len() as f64));
-    holds(&world, 55, (true, true));
-    let hops = drain(&world);
+    setup.node.kill();
+    setup.node.start_under_pressure();
+    wait_until("all are there", Duration::from_secs(10), || setup.queued() == Some(tokens.len() as f64));
+    holds(&setup, 55, (true, true));
+    let hops = drain(&setup);
     // Thousands have to go first.
-    wait_until("there is room", Duration::from_secs(240), || shown(&world, "memory") == (false, false));
-    turned_away(&world, "memory", (false, false));
-    tokens.extend(accept(&world, "after", STRANGER, 20));
+    wait_until("there is room", Duration::from_secs(240), || shown(&setup, "memory") == (false, false));
+    turned_away(&setup, "memory", (false, false));
+    tokens.extend(accept(&setup, "after", STRANGER, 20));
     // To deliver them all would take long: what has not arrived waits.
-    world.node.stop();
-    let mut there = waiting(&world.node);
+    setup.node.stop();
+    let mut there = waiting(&setup.node);
     let arrived = arrived(&hops);
     assert!(arrived.values().all(|copies| *copies == 1), "some arrived more than once");
     println!("{} waited, {} had arrived, {} were accepted", there.len(), arrived.len(), tokens.len());
@@ -210,17 +210,17 @@ fn where_memory_is_short_strangers_are_turned_away_first_and_a_drained_queue_end
 
 #[test]
 fn when_max_messages_wait_strangers_are_turned_away_first() {
-    let mut world = prepare("max_messages = 40");
-    world.node.start();
-    let mut tokens = accept(&world, "before", STRANGER, 40);
-    turned_away(&world, "messages", (true, false));
-    world.node.logged(&["[spool] max_messages wait"]);
-    tokens.extend(accept(&world, "inside", INSIDE, 5));
-    turned_away(&world, "messages", (true, true));
-    let hops = drain(&world);
-    turned_away(&world, "messages", (false, false));
-    tokens.extend(accept(&world, "after", STRANGER, 5));
-    world.wait_until_delivered();
+    let mut setup = prepare("max_messages = 40");
+    setup.node.start();
+    let mut tokens = accept(&setup, "before", STRANGER, 40);
+    turned_away(&setup, "messages", (true, false));
+    setup.node.logged(&["[spool] max_messages wait"]);
+    tokens.extend(accept(&setup, "inside", INSIDE, 5));
+    turned_away(&setup, "messages", (true, true));
+    let hops = drain(&setup);
+    turned_away(&setup, "messages", (false, false));
+    tokens.extend(accept(&setup, "after", STRANGER, 5));
+    setup.wait_until_delivered();
     assert_once(&hops, &tokens);
 }
 
@@ -263,13 +263,13 @@ fn there_is_no_more_memory_than_a_control_group_further_up_may_have() {
     let Some(group) = Group::make(OCTETS) else {
         return eprintln!("skipped: only root can make control groups with memory");
     };
-    let mut world = prepare("");
-    world.node.enter_group(&group.0);
-    world.node.start();
-    let limit = || world.node.metric("fingerpost_memory_limit_bytes");
+    let mut setup = prepare("");
+    setup.node.enter_group(&group.0);
+    setup.node.start();
+    let limit = || setup.node.metric("fingerpost_memory_limit_bytes");
     wait_until("it was looked at", Duration::from_secs(10), || limit().is_some_and(|limit| limit > 0.0));
     assert_eq!(limit(), Some(OCTETS as f64));
-    let status = String::from_utf8(world.node.run(&["status"]).stdout).unwrap();
+    let status = String::from_utf8(setup.node.run(&["status"]).stdout).unwrap();
     assert!(status.contains("held of 200"), "{status}");
 }
 
@@ -312,25 +312,25 @@ impl Drop for Few<'_> {
 
 #[test]
 fn where_inodes_are_few_strangers_are_turned_away_first() {
-    let mut world = prepare("");
-    let state = world.node.path("state");
+    let mut setup = prepare("");
+    let state = setup.node.path("state");
     let Some(few) = Few::mount(&state) else {
         return eprintln!("skipped: only root can mount a small file system");
     };
-    world.node.start();
-    let mut tokens = accept(&world, "before", STRANGER, 20);
-    turned_away(&world, "inodes", (false, false));
+    setup.node.start();
+    let mut tokens = accept(&setup, "before", STRANGER, 20);
+    turned_away(&setup, "inodes", (false, false));
     few.leave(35); // of 400: a tenth, and a twentieth
-    turned_away(&world, "inodes", (true, false));
-    world.node.logged(&["can hold few more files"]);
-    tokens.extend(accept(&world, "inside", INSIDE, 5));
+    turned_away(&setup, "inodes", (true, false));
+    setup.node.logged(&["can hold few more files"]);
+    tokens.extend(accept(&setup, "inside", INSIDE, 5));
     few.leave(15);
-    turned_away(&world, "inodes", (true, true));
-    let hops = drain(&world);
-    world.wait_until_delivered();
+    turned_away(&setup, "inodes", (true, true));
+    let hops = drain(&setup);
+    setup.wait_until_delivered();
     few.leave(100);
-    turned_away(&world, "inodes", (false, false));
-    tokens.extend(accept(&world, "after", STRANGER, 5));
-    world.wait_until_delivered();
+    turned_away(&setup, "inodes", (false, false));
+    tokens.extend(accept(&setup, "after", STRANGER, 5));
+    setup.wait_until_delivered();
     assert_once(&hops, &tokens);
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::power::world::{Settings, World, arrived, assert_once, letter, quiet, recipient, send, token};
+use crate::power::fixture::{Settings, StorageSetup, arrived, assert_once, letter, quiet, recipient, send, token};
 use support::senders::{Letter, Raw};
 use support::wait_until;
 
@@ -15,99 +15,99 @@ const NO_SYNC: &str = "sync /spool/s";
 /// Too large for a record.
 const LARGE: usize = 400_000;
 
-fn ready(world: &World) -> (u16, String) {
-    world.node.get("/readyz").unwrap_or_default()
+fn ready(setup: &StorageSetup) -> (u16, String) {
+    setup.node.get("/readyz").unwrap_or_default()
 }
 
-fn is_ready_again(world: &World) {
-    wait_until("it is ready again", SOON, || ready(world).0 == 200);
+fn is_ready_again(setup: &StorageSetup) {
+    wait_until("it is ready again", SOON, || ready(setup).0 == 200);
 }
 
 #[test]
 fn a_spool_that_takes_nothing_is_not_ready_and_goes_on_when_it_does() {
-    let mut world = World::prepare(&Settings::default());
-    world.shim();
-    world.node.start();
+    let mut setup = StorageSetup::prepare(&Settings::default());
+    setup.shim();
+    setup.node.start();
     let mut kept = vec![token("before", 0, 1500)];
-    assert!(send(&mut Raw::hello(world.node.smtp), &recipient(0), &kept[0]).is_ok());
+    assert!(send(&mut Raw::hello(setup.node.smtp), &recipient(0), &kept[0]).is_ok());
     for (round, fault) in [NO_SYNC, "deny /spool/s"].into_iter().enumerate() {
-        world.fault(fault);
-        let refused = send(&mut Raw::hello(world.node.smtp), &recipient(0), &token("during", round, 1500));
+        setup.fault(fault);
+        let refused = send(&mut Raw::hello(setup.node.smtp), &recipient(0), &token("during", round, 1500));
         assert!(refused.is_err_and(|(code, _)| code == 451), "{fault}");
-        let (status, why) = ready(&world);
+        let (status, why) = ready(&setup);
         assert!(status == 503 && why.starts_with("not ready: the spool takes nothing: "), "{fault}: {status} {why}");
-        assert_eq!(world.node.metric("fingerpost_spool_takes_nothing"), Some(1.0), "{fault}");
-        let status = world.node.run(&["status"]);
+        assert_eq!(setup.node.metric("fingerpost_spool_takes_nothing"), Some(1.0), "{fault}");
+        let status = setup.node.run(&["status"]);
         assert_eq!(status.status.code(), Some(1), "{fault}");
         assert!(String::from_utf8_lossy(&status.stdout).contains("the spool takes nothing: "), "{fault}");
         // at RCPT already, while that is known
-        let mut raw = Raw::hello(world.node.smtp);
+        let mut raw = Raw::hello(setup.node.smtp);
         assert_eq!(raw.say("MAIL FROM:<s@sender.test>").0, 250);
         assert_eq!(raw.say("RCPT TO:<known1@contoso.test>").0, 451, "{fault}");
-        world.fault("");
-        is_ready_again(&world);
-        assert_eq!(world.node.metric("fingerpost_spool_takes_nothing"), Some(0.0), "{fault}");
+        setup.fault("");
+        is_ready_again(&setup);
+        assert_eq!(setup.node.metric("fingerpost_spool_takes_nothing"), Some(0.0), "{fault}");
         kept.push(token("after", round, 1500));
-        assert!(send(&mut Raw::hello(world.node.smtp), &recipient(1), &kept[round + 1]).is_ok(), "{fault}");
+        assert!(send(&mut Raw::hello(setup.node.smtp), &recipient(1), &kept[round + 1]).is_ok(), "{fault}");
     }
-    world.node.kill();
-    world.node.clear_environment();
-    world.node.start();
-    let hops = world.hops(&quiet());
-    world.wait_until_delivered();
+    setup.node.kill();
+    setup.node.clear_environment();
+    setup.node.start();
+    let hops = setup.hops(&quiet());
+    setup.wait_until_delivered();
     assert_once(&hops, &kept);
 }
 
 #[test]
 fn a_spool_that_takes_nothing_more_ends_with_an_error() {
-    let mut world = World::prepare(&Settings::default());
-    world.shim();
-    world.node.start();
+    let mut setup = StorageSetup::prepare(&Settings::default());
+    setup.shim();
+    setup.node.start();
     let small = token("small", 0, 1500);
-    assert!(send(&mut Raw::hello(world.node.smtp), &recipient(0), &small).is_ok());
-    world.fault("sync /large$"); // the folder of folders: no name in it can be made durable by this process
-    let refused = send(&mut Raw::hello(world.node.smtp), &recipient(0), &token("large", 0, LARGE));
+    assert!(send(&mut Raw::hello(setup.node.smtp), &recipient(0), &small).is_ok());
+    setup.fault("sync /large$"); // the folder of folders: no name in it can be made durable by this process
+    let refused = send(&mut Raw::hello(setup.node.smtp), &recipient(0), &token("large", 0, LARGE));
     assert!(refused.is_err_and(|(code, _)| code == 451));
-    assert_eq!(world.node.ended(SOON), Some(2), "so that it is started again");
-    let log = world.node.log();
+    assert_eq!(setup.node.ended(SOON), Some(2), "so that it is started again");
+    let log = setup.node.log();
     assert!(log.contains("the spool takes nothing any more"), "{log}");
-    world.fault("");
-    world.node.start();
+    setup.fault("");
+    setup.node.start();
     let large = token("large", 1, LARGE);
-    assert!(send(&mut Raw::hello(world.node.smtp), &recipient(0), &large).is_ok());
-    let hops = world.hops(&quiet());
-    world.wait_until_delivered();
+    assert!(send(&mut Raw::hello(setup.node.smtp), &recipient(0), &large).is_ok());
+    let hops = setup.hops(&quiet());
+    setup.wait_until_delivered();
     assert_once(&hops, &[small, large]);
 }
 
-/// The same world with these texts of its configuration replaced.
-fn changed(changes: &[(&str, &str)]) -> World {
-    let world = World::prepare(&Settings::default());
-    let mut text = fs::read_to_string(world.node.path("fingerpost.toml")).unwrap();
+/// The same with these texts of its configuration replaced.
+fn changed(changes: &[(&str, &str)]) -> StorageSetup {
+    let setup = StorageSetup::prepare(&Settings::default());
+    let mut text = fs::read_to_string(setup.node.path("fingerpost.toml")).unwrap();
     for (old, new) in changes {
         assert!(text.contains(old), "{old}");
         text = text.replace(old, new);
     }
-    world.node.write("fingerpost.toml", &text);
-    world
+    setup.node.write("fingerpost.toml", &text);
+    setup
 }
 
 /// A node in cut-through whose spool takes nothing; its secondary is up. What RCPTs of one transaction hear, and that the
 /// rest of it passes.
 fn passes(changes: &[(&str, &str)], rcpts: &[(&str, u16)]) {
     let all = [&[("delivery = \"queue\"\n", "")], changes].concat();
-    let mut world = changed(&all);
-    world.shim();
-    world.node.start();
-    let sunk = support::sink::Sink::start_at(world.secondary, quiet());
-    world.fault(NO_SYNC);
+    let mut setup = changed(&all);
+    setup.shim();
+    setup.node.start();
+    let sunk = support::sink::Sink::start_at(setup.secondary, quiet());
+    setup.fault(NO_SYNC);
     // the primary is away, and its mail would have to be kept: so it is found out
-    let refused = send(&mut Raw::hello(world.node.smtp), "known1@contoso.test", &token("away", 0, 1500));
+    let refused = send(&mut Raw::hello(setup.node.smtp), "known1@contoso.test", &token("away", 0, 1500));
     assert!(refused.is_err_and(|(code, _)| code == 451));
-    wait_until("it is known", SOON, || ready(&world).0 == 503);
+    wait_until("it is known", SOON, || ready(&setup).0 == 503);
     let passes = token("passes", 0, 1500);
-    assert!(send(&mut Raw::hello(world.node.smtp), "other1@contoso.test", &passes).is_ok());
-    let mut raw = Raw::hello(world.node.smtp);
+    assert!(send(&mut Raw::hello(setup.node.smtp), "other1@contoso.test", &passes).is_ok());
+    let mut raw = Raw::hello(setup.node.smtp);
     assert_eq!(raw.say("MAIL FROM:<s@sender.test>").0, 250);
     for (to, code) in rcpts {
         let (said, text) = raw.say(&format!("RCPT TO:{to}"));
@@ -118,13 +118,13 @@ fn passes(changes: &[(&str, &str)], rcpts: &[(&str, u16)]) {
     raw.send(&letter(&some));
     assert_eq!(raw.say(".").0, 250);
     // what is pipelined is no exception
-    let mut raw = Raw::hello(world.node.smtp);
+    let mut raw = Raw::hello(setup.node.smtp);
     raw.send(b"MAIL FROM:<s@sender.test>\r\nRCPT TO:<other1@contoso.test>\r\nRCPT TO:<known1@contoso.test>\r\n");
     let said: Vec<u16> = (0..3).map(|_| raw.reply().0).collect();
     assert_eq!(said, [250, 250, 451]);
     assert_once(&[sunk], &[passes, some]);
-    world.fault("");
-    is_ready_again(&world);
+    setup.fault("");
+    is_ready_again(&setup);
 }
 
 #[test]
@@ -168,10 +168,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Flips a bit of a letter's last line where it lies on the disk.
-fn flip(world: &World, token: &str) {
+fn flip(setup: &StorageSetup, token: &str) {
     let letter = letter(token);
     let line = &letter[letter.len() - 60..letter.len() - 2];
-    let spool = world.node.path("state/spool");
+    let spool = setup.node.path("state/spool");
     let found: Vec<_> = [spool.join("segments"), spool.join("large")].iter().flat_map(|folder| files(folder)).collect();
     let mut flipped = 0;
     for path in found {
@@ -186,9 +186,9 @@ fn flip(world: &World, token: &str) {
 }
 
 /// Letters of all kinds of size, and what their queue ids are.
-fn queued(world: &World, name: &str, from: &str) -> Vec<(String, String)> {
+fn queued(setup: &StorageSetup, name: &str, from: &str) -> Vec<(String, String)> {
     let sizes = [1500, 70_000, 200_000, LARGE];
-    let mut raw = Raw::hello(world.node.smtp);
+    let mut raw = Raw::hello(setup.node.smtp);
     let queued = sizes.iter().enumerate().map(|(n, size)| {
         let token = token(name, n, *size);
         let bytes = letter(&token);
@@ -202,18 +202,18 @@ fn queued(world: &World, name: &str, from: &str) -> Vec<(String, String)> {
 
 #[test]
 fn what_was_damaged_on_the_disk_is_never_sent_and_kept() {
-    let mut world = World::prepare(&Settings::default());
-    world.node.start();
-    let (flipped, whole) = (queued(&world, "flipped", "s@sender.test"), queued(&world, "whole", "s@sender.test"));
-    world.node.kill(); // what is in memory is not read again
-    world.node.start();
-    flipped.iter().for_each(|(token, _)| flip(&world, token));
-    let hops = world.hops(&quiet());
+    let mut setup = StorageSetup::prepare(&Settings::default());
+    setup.node.start();
+    let (flipped, whole) = (queued(&setup, "flipped", "s@sender.test"), queued(&setup, "whole", "s@sender.test"));
+    setup.node.kill(); // what is in memory is not read again
+    setup.node.start();
+    flipped.iter().for_each(|(token, _)| flip(&setup, token));
+    let hops = setup.hops(&quiet());
     let many = flipped.len() as f64;
-    wait_until("all are found", SOON, || world.node.metric("fingerpost_spool_damaged_contents_total") == Some(many));
+    wait_until("all are found", SOON, || setup.node.metric("fingerpost_spool_damaged_contents_total") == Some(many));
     wait_until("the others arrive", SOON, || arrived(&hops).len() == whole.len());
     for (token, id) in &flipped {
-        let aside = |end: &str| world.node.path(&format!("state/spool/aside/{id}.{end}"));
+        let aside = |end: &str| setup.node.path(&format!("state/spool/aside/{id}.{end}"));
         wait_until("a copy is kept", SOON, || aside("json").exists() && aside("eml").exists());
         let kept = fs::read(aside("eml")).unwrap();
         let letter = letter(token);
@@ -221,27 +221,27 @@ fn what_was_damaged_on_the_disk_is_never_sent_and_kept() {
         let differ = kept[ours..].iter().zip(&letter).filter(|(one, other)| one != other).count();
         assert_eq!(differ, 1, "{token}: as it is");
     }
-    assert_eq!(world.queued(), Some(many), "they wait");
-    assert!(world.node.log().contains("the content of "), "told");
+    assert_eq!(setup.queued(), Some(many), "they wait");
+    assert!(setup.node.log().contains("the content of "), "told");
     // the disk had a bad time, and is well again; or they are found damaged by another start
-    world.node.kill();
-    world.node.start();
-    assert_eq!(world.queued(), Some(many));
+    setup.node.kill();
+    setup.node.start();
+    assert_eq!(setup.queued(), Some(many));
     std::thread::sleep(Duration::from_secs(2)); // an attempt or two
     assert_eq!(arrived(&hops).len(), whole.len(), "never sent");
-    world.node.stop();
-    flipped.iter().for_each(|(token, _)| flip_back(&world, token));
-    world.node.start();
-    world.wait_until_delivered();
+    setup.node.stop();
+    flipped.iter().for_each(|(token, _)| flip_back(&setup, token));
+    setup.node.start();
+    setup.wait_until_delivered();
     let all: Vec<String> = flipped.iter().chain(&whole).map(|(token, _)| token.clone()).collect();
     assert_once(&hops, &all);
 }
 
 /// The other way about: what [`flip`] did is found by what stands before it.
-fn flip_back(world: &World, token: &str) {
+fn flip_back(setup: &StorageSetup, token: &str) {
     let letter = letter(token);
     let before = &letter[letter.len() - 120..letter.len() - 62];
-    let spool = world.node.path("state/spool");
+    let spool = setup.node.path("state/spool");
     let mut flipped = 0;
     for path in [spool.join("segments"), spool.join("large")].iter().flat_map(|folder| files(folder)) {
         let bytes = fs::read(&path).unwrap();
@@ -257,14 +257,14 @@ fn flip_back(world: &World, token: &str) {
 #[test]
 fn the_sender_of_what_was_damaged_hears_of_it_without_the_content() {
     let short = "max = \"1s\", give_up_after = \"5s\", warn_after = \"4s\" }";
-    let mut world = changed(&[("max = \"1s\" }", short)]);
-    world.node.start();
-    let flipped = queued(&world, "gone", "known2@contoso.test");
+    let mut setup = changed(&[("max = \"1s\" }", short)]);
+    setup.node.start();
+    let flipped = queued(&setup, "gone", "known2@contoso.test");
     // the first attempt has the content from memory
     let deferred = "fingerpost_deliveries_total{result=\"deferred\",send_connector=\"primary\"}";
-    wait_until("the first attempts are over", SOON, || world.node.metric(deferred) >= Some(flipped.len() as f64));
-    flipped.iter().for_each(|(token, _)| flip(&world, token));
-    let hops = world.hops(&quiet());
+    wait_until("the first attempts are over", SOON, || setup.node.metric(deferred) >= Some(flipped.len() as f64));
+    flipped.iter().for_each(|(token, _)| flip(&setup, token));
+    let hops = setup.hops(&quiet());
     wait_until("all expire", Duration::from_secs(60), || {
         let reports = hops[0].for_address("known2@contoso.test");
         let failed = |bytes: &[u8]| memchr::memmem::find(bytes, b"Action: failed").is_some();
@@ -279,8 +279,8 @@ fn the_sender_of_what_was_damaged_hears_of_it_without_the_content() {
 }
 
 /// Mail that comes and goes, until the first segment is complete and has little left in it.
-fn fill_a_segment(world: &World) {
-    let mut raw = Raw::hello(world.node.smtp);
+fn fill_a_segment(setup: &StorageSetup) {
+    let mut raw = Raw::hello(setup.node.smtp);
     for n in 0..150 {
         let size = 240_000;
         assert!(send(&mut raw, "other1@contoso.test", &token("passing", n, size)).is_ok());
@@ -289,16 +289,16 @@ fn fill_a_segment(world: &World) {
 
 #[test]
 fn a_segment_that_cannot_be_read_is_told_and_let_go_by_an_operator_only() {
-    let mut world = World::prepare(&Settings::default());
-    world.shim();
-    world.node.start();
-    let _sunk = support::sink::Sink::start_at(world.secondary, quiet());
+    let mut setup = StorageSetup::prepare(&Settings::default());
+    setup.shim();
+    setup.node.start();
+    let _sunk = support::sink::Sink::start_at(setup.secondary, quiet());
     let waits = token("waits", 0, 1500);
-    let id = send(&mut Raw::hello(world.node.smtp), "known1@contoso.test", &waits).unwrap();
-    world.fault("read /segments/00000001.seg$");
-    fill_a_segment(&world);
-    let unreadable = || world.node.metric("fingerpost_spool_unreadable_segments");
-    let mut raw = Raw::hello(world.node.smtp);
+    let id = send(&mut Raw::hello(setup.node.smtp), "known1@contoso.test", &waits).unwrap();
+    setup.fault("read /segments/00000001.seg$");
+    fill_a_segment(&setup);
+    let unreadable = || setup.node.metric("fingerpost_spool_unreadable_segments");
+    let mut raw = Raw::hello(setup.node.smtp);
     let mut passing = 150..;
     wait_until("it is found", Duration::from_secs(60), || {
         // Whatever is written is the time to look at what can be moved.
@@ -307,7 +307,7 @@ fn a_segment_that_cannot_be_read_is_told_and_let_go_by_an_operator_only() {
         unreadable() == Some(1.0)
     });
     let run = |arguments: &[&str]| {
-        let ran = world.node.run(arguments);
+        let ran = setup.node.run(arguments);
         (ran.status.code(), String::from_utf8_lossy(&ran.stdout).into_owned())
     };
     let (_, status) = run(&["status"]);
@@ -315,40 +315,40 @@ fn a_segment_that_cannot_be_read_is_told_and_let_go_by_an_operator_only() {
     let (code, listed) = run(&["spool", "unreadable"]);
     assert!(code == Some(0) && listed.contains("the disk does not give"), "{listed}");
     assert_eq!(run(&["spool", "release", "2"]).0, Some(1), "it can be read");
-    assert!(world.queued() >= Some(1.0), "nothing was dropped");
-    assert!(world.node.log().contains("its messages wait, and the log grows"));
+    assert!(setup.queued() >= Some(1.0), "nothing was dropped");
+    assert!(setup.node.log().contains("its messages wait, and the log grows"));
 
     let (code, released) = run(&["spool", "release", "1"]);
     assert!(code == Some(0) && released.contains(&id), "{released}");
-    assert!(world.node.path("state/spool/aside/00000001.seg").exists());
-    wait_until("it is gone", SOON, || unreadable() == Some(0.0) && world.queued() == Some(0.0));
+    assert!(setup.node.path("state/spool/aside/00000001.seg").exists());
+    wait_until("it is gone", SOON, || unreadable() == Some(0.0) && setup.queued() == Some(0.0));
     assert!(run(&["spool", "unreadable"]).1.contains("all segments can be read"));
 }
 
 #[test]
 fn a_start_that_would_have_to_guess_is_refused_until_the_disk_is_well() {
-    let mut world = World::prepare(&Settings::default());
-    world.shim();
-    world.node.start();
+    let mut setup = StorageSetup::prepare(&Settings::default());
+    setup.shim();
+    setup.node.start();
     let tokens: Vec<_> = (0..3).map(|n| token("waits", n, 1500)).collect();
     for (n, token) in tokens.iter().enumerate() {
-        assert!(send(&mut Raw::hello(world.node.smtp), &recipient(n), token).is_ok());
+        assert!(send(&mut Raw::hello(setup.node.smtp), &recipient(n), token).is_ok());
     }
-    world.node.kill();
+    setup.node.kill();
     for fault in ["read /segments/00000001.seg$", "open /segments/00000001.seg$", "open /spool/segments$"] {
-        world.fault(fault);
-        world.node.launch();
-        assert_eq!(world.node.ended(SOON), Some(2), "{fault}: so that it is started again");
-        let log = world.node.log();
+        setup.fault(fault);
+        setup.node.launch();
+        assert_eq!(setup.node.ended(SOON), Some(2), "{fault}: so that it is started again");
+        let log = setup.node.log();
         let last = log.lines().last().unwrap();
         assert!(last.contains("Input/output error") || last.contains("the disk does not give"), "{fault}: {last}");
-        world.fault("");
+        setup.fault("");
     }
-    assert!(world.node.log().contains("fingerpost spool release 1 --offline"));
+    assert!(setup.node.log().contains("fingerpost spool release 1 --offline"));
     // where the disk gives it after all there is nothing to let go
-    assert_eq!(world.node.run(&["spool", "release", "1", "--offline"]).status.code(), Some(1));
-    world.node.start();
-    let hops = world.hops(&quiet());
-    world.wait_until_delivered();
+    assert_eq!(setup.node.run(&["spool", "release", "1", "--offline"]).status.code(), Some(1));
+    setup.node.start();
+    let hops = setup.hops(&quiet());
+    setup.wait_until_delivered();
     assert_once(&hops, &tokens);
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::power::world::{Settings, World, arrived, assert_once, letter, quiet, recipient, token};
+use crate::power::fixture::{Settings, StorageSetup, arrived, assert_once, letter, quiet, recipient, token};
 use support::senders::Raw;
 use support::sink::Tell;
 use support::wait_until;
@@ -14,8 +14,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 const A_LITTLE: Duration = Duration::from_millis(1500);
 
 /// A session in the midst of its DATA: what is still to be sent.
-fn in_data(world: &World, n: usize, token: &str) -> (Raw, Vec<u8>) {
-    let mut raw = Raw::hello(world.node.smtp);
+fn in_data(setup: &StorageSetup, n: usize, token: &str) -> (Raw, Vec<u8>) {
+    let mut raw = Raw::hello(setup.node.smtp);
     assert_eq!(raw.say("MAIL FROM:<s@sender.test>").0, 250);
     assert_eq!(raw.say(&format!("RCPT TO:<{}>", recipient(n))).0, 250);
     assert_eq!(raw.say("DATA").0, 354);
@@ -27,14 +27,14 @@ fn in_data(world: &World, n: usize, token: &str) -> (Raw, Vec<u8>) {
 
 #[test]
 fn sigterm_in_the_midst_of_50_sessions() {
-    let mut world = World::prepare(&Settings::default());
-    let hops = world.hops(&quiet());
-    world.node.start();
+    let mut setup = StorageSetup::prepare(&Settings::default());
+    let hops = setup.hops(&quiet());
+    setup.node.start();
     let tokens: Vec<_> = (0..30).map(|n| token("term", n, 20_000)).collect();
-    let mut ending: Vec<_> = tokens.iter().enumerate().map(|(n, token)| in_data(&world, n, token)).collect();
-    let mut stalled: Vec<_> = (30..40).map(|n| in_data(&world, n, &token("stalled", n, 20_000)).0).collect();
-    let mut idle: Vec<_> = (40..50).map(|_| Raw::hello(world.node.smtp)).collect();
-    world.node.signal("TERM");
+    let mut ending: Vec<_> = tokens.iter().enumerate().map(|(n, token)| in_data(&setup, n, token)).collect();
+    let mut stalled: Vec<_> = (30..40).map(|n| in_data(&setup, n, &token("stalled", n, 20_000)).0).collect();
+    let mut idle: Vec<_> = (40..50).map(|_| Raw::hello(setup.node.smtp)).collect();
+    setup.node.signal("TERM");
     let begun = Instant::now();
     for raw in &mut idle {
         assert_eq!(raw.reply().0, 421, "a session without a transaction is told at once");
@@ -51,36 +51,36 @@ fn sigterm_in_the_midst_of_50_sessions() {
     for raw in &mut stalled {
         assert!(matches!(raw.reply().0, 0 | 421), "a session that does not end is told, or its connection closed");
     }
-    let code = world.node.ended(DRAIN + A_LITTLE - begun.elapsed().min(DRAIN));
+    let code = setup.node.ended(DRAIN + A_LITTLE - begun.elapsed().min(DRAIN));
     let took = begun.elapsed();
     println!("50 sessions: {} got 250; the process ended after {took:.1?} with {code:?}", accepted.len());
     assert_eq!(code, Some(0));
     assert_eq!(accepted.len(), 30, "transactions under way may end");
-    world.node.start();
-    world.wait_until_delivered();
+    setup.node.start();
+    setup.wait_until_delivered();
     assert_once(&hops, &accepted);
 }
 
 #[test]
 fn a_next_hop_that_hangs_and_a_client_that_stalls_do_not_add_up() {
-    let mut world = World::prepare(&Settings::default());
+    let mut setup = StorageSetup::prepare(&Settings::default());
     let (taken, waiting) = std::sync::mpsc::channel();
     let taken = std::sync::Mutex::new(taken);
     let hang: Tell = Arc::new(move |_| {
         taken.lock().unwrap().send(()).unwrap();
         std::thread::park_timeout(Duration::from_secs(30));
     });
-    let hops = world.hops(&hang);
-    world.node.start();
+    let hops = setup.hops(&hang);
+    setup.node.start();
     let token_sent = token("hang", 0, 2000);
-    let (mut raw, rest) = in_data(&world, 0, &token_sent);
+    let (mut raw, rest) = in_data(&setup, 0, &token_sent);
     raw.send(&rest);
     assert_eq!(raw.reply().0, 250);
     waiting.recv_timeout(Duration::from_secs(10)).unwrap();
-    let _stalled = in_data(&world, 1, &token("stalled", 1, 2000));
-    world.node.signal("TERM");
+    let _stalled = in_data(&setup, 1, &token("stalled", 1, 2000));
+    setup.node.signal("TERM");
     let begun = Instant::now();
-    let code = world.node.ended(2 * DRAIN + A_LITTLE);
+    let code = setup.node.ended(2 * DRAIN + A_LITTLE);
     println!("a hanging next hop and a stalled client: ended after {:.1?}", begun.elapsed());
     assert_eq!(code, Some(0));
     assert!(begun.elapsed() < DRAIN + A_LITTLE, "it took {:?}", begun.elapsed());
@@ -89,17 +89,17 @@ fn a_next_hop_that_hangs_and_a_client_that_stalls_do_not_add_up() {
 
 #[test]
 fn a_state_folder_belongs_to_one_process() {
-    let mut world = World::prepare(&Settings::default());
-    world.node.start();
-    let output = world.node.run(&["run"]);
+    let mut setup = StorageSetup::prepare(&Settings::default());
+    setup.node.start();
+    let output = setup.node.run(&["run"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{said}");
     let errors: Vec<&str> = said.lines().filter(|line| !line.contains(" WARN ")).collect();
     assert_eq!(errors.len(), 1, "one line: {said}");
     assert!(said.contains("is in use by process"), "{said}");
-    let hops = world.hops(&quiet());
+    let hops = setup.hops(&quiet());
     let token = token("first", 0, 900);
-    let (mut raw, rest) = in_data(&world, 0, &token);
+    let (mut raw, rest) = in_data(&setup, 0, &token);
     raw.send(&rest);
     assert_eq!(raw.reply().0, 250, "the first one goes on");
     wait_until("it arrives", Duration::from_secs(10), || arrived(&hops).len() == 1);

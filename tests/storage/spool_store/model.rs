@@ -50,14 +50,14 @@ proptest! {
     fn a_spool_is_a_map_that_outlives_its_process(steps in steps()) {
         for (_, open) in STORES {
             let folder = tempfile::tempdir().unwrap();
-            let mut world = World::new(*open, folder.path());
-            steps.iter().for_each(|step| world.step(step));
-            world.restart();
+            let mut model = Model::new(*open, folder.path());
+            steps.iter().for_each(|step| model.step(step));
+            model.restart();
         }
     }
 }
 
-struct World<'a> {
+struct Model<'a> {
     open: Open,
     folder: &'a Path,
     spool: Option<Arc<dyn Spool>>,
@@ -65,7 +65,7 @@ struct World<'a> {
     last_id: QueueId,
 }
 
-impl<'a> World<'a> {
+impl<'a> Model<'a> {
     fn new(open: Open, folder: &'a Path) -> Self {
         let spool = Some(open(folder).unwrap());
         Self { open, folder, spool, expected: BTreeMap::new(), last_id: QueueId(0) }

@@ -26,13 +26,13 @@ impl Default for Settings {
 
 /// A node; `known*@contoso.test` go to its primary's address, all others of that domain to its secondary's. Nobody
 /// listens there until a test says so.
-pub(crate) struct World {
+pub(crate) struct StorageSetup {
     pub(crate) node: TestNode,
     pub(crate) primary: SocketAddr,
     pub(crate) secondary: SocketAddr,
 }
 
-impl World {
+impl StorageSetup {
     /// A node that is not started yet. Its `state_dir` is there, empty.
     pub(crate) fn prepare(settings: &Settings) -> Self {
         let unused = |last| {
