@@ -36,8 +36,8 @@ const CROWD: usize = 100;
 /// So many addresses by where their mail goes, or by what RCPT says.
 type Count = BTreeMap<String, usize>;
 
-/// The directory's entries and the program, with both organisations.
-struct World {
+/// A directory as the program follows it, between both organisations.
+struct FollowedDirectory {
     systems: TwoSystems,
     /// What its directory is called.
     name: &'static str,
@@ -66,15 +66,15 @@ const HERE: &str = "primary";
 const RELAYED: &str = "secondary, relayed";
 const AWAY: &str = "secondary, by its target";
 
-impl World {
+impl FollowedDirectory {
     /// The program with this directory, once it has read it.
     fn start(name: &'static str, directory: &str) -> Self {
         let mut systems = TwoSystems::prepare(directory);
         systems.node.write("domains.d/domains.toml", DOMAINS);
         systems.node.start();
-        let world = Self { systems, name };
-        world.wait_for_read();
-        world
+        let followed = Self { systems, name };
+        followed.wait_for_read();
+        followed
     }
 
     fn wait_for_read(&self) {
@@ -224,10 +224,10 @@ struct Watch {
 }
 
 impl Watch {
-    fn mailboxes(world: &World) -> Self {
+    fn mailboxes(followed: &FollowedDirectory) -> Self {
         let ends = Arc::<AtomicBool>::default();
-        let (metrics, until) = (world.systems.node.metrics, Arc::clone(&ends));
-        let series = format!("fingerpost_directory_recipients{{directory=\"{}\",kind=\"mailbox\"}} ", world.name);
+        let (metrics, until) = (followed.systems.node.metrics, Arc::clone(&ends));
+        let series = format!("fingerpost_directory_recipients{{directory=\"{}\",kind=\"mailbox\"}} ", followed.name);
         let watching = std::thread::spawn(move || {
             let mut least = usize::MAX;
             while !until.load(Ordering::Relaxed) {

@@ -1,7 +1,7 @@
 //! Faults of a directory, each in turn, while mail is being sent: what is not known waits at the sender, nothing goes
 //! to the wrong organisation, and everything is right again by itself (DESIGN section 5, "doubt is temporary").
 
-mod ground;
+mod fixture;
 mod load;
 
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::proxy::{Mode, Proxy};
-use ground::{Ground, Left};
+use fixture::{FaultTest, Left};
 use load::KNOWN;
 use support::samba_ad::{self, DATABASE, SambaAd};
 use support::slapd::{self, BASE, Slapd};
@@ -81,89 +81,89 @@ fn directory((profile, mode): (&str, &str), url: &str, base: &str, account: (&st
     )
 }
 
-fn on_slapd(mode: &str, slapd: &Slapd, url: &str) -> Ground {
+fn on_slapd(mode: &str, slapd: &Slapd, url: &str) -> FaultTest {
     let base = format!("ou=people,{BASE}");
-    Ground::start(&directory(("openldap", mode), url, &base, (slapd::READER, &slapd.password_file())))
+    FaultTest::start(&directory(("openldap", mode), url, &base, (slapd::READER, &slapd.password_file())))
 }
 
 in_both_modes!(a_server_that_is_gone);
 
 fn a_server_that_is_gone(mode: &str) {
     let mut slapd = openldap();
-    let ground = on_slapd(mode, &slapd, &slapd.url());
+    let test = on_slapd(mode, &slapd, &slapd.url());
 
     slapd.end();
-    let fault = ground.suffers("stopped", silent(mode));
+    let fault = test.suffers("stopped", silent(mode));
     slapd.restart();
-    ground.recovers(&fault);
+    test.recovers(&fault);
 
     slapd.stop();
-    let fault = ground.suffers("killed", silent(mode));
+    let fault = test.suffers("killed", silent(mode));
     slapd.restart();
-    ground.recovers(&fault);
-    ground.adds_up();
+    test.recovers(&fault);
+    test.adds_up();
 }
 
 in_both_modes!(a_server_that_is_frozen);
 
 fn a_server_that_is_frozen(mode: &str) {
     let slapd = openldap();
-    let ground = on_slapd(mode, &slapd, &slapd.url());
+    let test = on_slapd(mode, &slapd, &slapd.url());
     slapd.freeze();
-    let fault = ground.suffers("frozen", silent(mode));
+    let fault = test.suffers("frozen", silent(mode));
     slapd.thaw();
-    ground.recovers(&fault);
-    ground.adds_up();
+    test.recovers(&fault);
+    test.adds_up();
 }
 
 in_both_modes!(a_server_that_answers_but_does_not_tell);
 
 fn a_server_that_answers_but_does_not_tell(mode: &str) {
     let slapd = openldap();
-    let ground = on_slapd(mode, &slapd, &slapd.url());
+    let test = on_slapd(mode, &slapd, &slapd.url());
 
     slapd.configure("olcAccess", "{0}to attrs=userPassword by anonymous auth by * none");
-    let fault = ground.suffers("read right revoked", silent(mode));
+    let fault = test.suffers("read right revoked", silent(mode));
     slapd.configure("olcAccess", "{0}to * by * read");
-    ground.recovers(&fault);
+    test.recovers(&fault);
 
     // Somebody moves the people, and an empty folder of the old name is left.
     let rename =
         |from: &str, to: &str| format!("dn: ou={from},{BASE}\nchangetype: modrdn\nnewrdn: ou={to}\ndeleteoldrdn: 1\n");
     slapd.modify(&rename("people", "moved"));
     slapd.modify(&rename("empty", "people"));
-    let fault = ground.suffers("emptied base", silent(mode));
+    let fault = test.suffers("emptied base", silent(mode));
     slapd.modify(&rename("people", "empty"));
     slapd.modify(&rename("moved", "people"));
-    ground.recovers(&fault);
+    test.recovers(&fault);
 
     let child = format!("dn: dc=emea,ou=people,{BASE}");
     let refer = "objectClass: referral\nobjectClass: extensibleObject\ndc: emea\n\
                  ref: ldap://emea.contoso.com/dc=emea,dc=contoso,dc=com";
     slapd.modify(&format!("{child}\nchangetype: add\n{refer}\n"));
     let left = if mode == LOOKUP { Left::Found } else { Left::Snapshot };
-    let fault = ground.suffers("a reference to a child domain", left);
+    let fault = test.suffers("a reference to a child domain", left);
     slapd.modify_referrals(&format!("{child}\nchangetype: delete\n"));
-    ground.recovers(&fault);
-    ground.adds_up();
+    test.recovers(&fault);
+    test.adds_up();
 }
 
 in_both_modes!(a_wrong_base_in_a_new_configuration);
 
 fn a_wrong_base_in_a_new_configuration(mode: &str) {
     let slapd = openldap();
-    let ground = on_slapd(mode, &slapd, &slapd.url());
-    let right = fs::read_to_string(ground.systems.node.path("fingerpost.toml")).unwrap();
+    let test = on_slapd(mode, &slapd, &slapd.url());
+    let right = fs::read_to_string(test.systems.node.path("fingerpost.toml")).unwrap();
     let base = format!("ou=people,{BASE}");
     for (name, wrong) in [("an empty base", EMPTY), ("no such base", "dc=contoso,dc=net")] {
         assert!(right.contains(&base));
-        ground.load(&right.replace(&base, wrong));
+        test.load(&right.replace(&base, wrong));
         let left = if mode == LOOKUP { Left::Nothing } else { Left::Snapshot };
-        let fault = ground.suffers(name, left);
-        ground.load(&right);
-        ground.recovers(&fault);
+        let fault = test.suffers(name, left);
+        test.load(&right);
+        test.recovers(&fault);
     }
-    ground.adds_up();
+    test.adds_up();
 }
 
 in_both_modes!(answers_that_break_off_or_never_come);
@@ -172,7 +172,7 @@ fn answers_that_break_off_or_never_come(mode: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let slapd = openldap();
     let proxy = runtime.block_on(Proxy::start(slapd.address()));
-    let ground = on_slapd(mode, &slapd, &proxy.url());
+    let test = on_slapd(mode, &slapd, &proxy.url());
     for (name, fault) in [
         ("reset in mid-answer", Mode::CutInTheMiddle),
         ("no LDAP", Mode::Instead(b"HTTP/1.1 400 Bad Request\r\n\r\n")),
@@ -180,11 +180,11 @@ fn answers_that_break_off_or_never_come(mode: &str) {
         ("swallowed answers", Mode::Swallow),
     ] {
         proxy.set(fault);
-        let fault = ground.suffers(name, silent(mode));
+        let fault = test.suffers(name, silent(mode));
         proxy.set(Mode::Pass);
-        ground.recovers(&fault);
+        test.recovers(&fault);
     }
-    ground.adds_up();
+    test.adds_up();
 }
 
 in_both_modes!(results_other_than_success);
@@ -193,49 +193,49 @@ fn results_other_than_success(mode: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let slapd = openldap();
     let proxy = runtime.block_on(Proxy::start(slapd.address()));
-    let ground = on_slapd(mode, &slapd, &proxy.url());
+    let test = on_slapd(mode, &slapd, &proxy.url());
     // RFC 4511 appendix A.
     for (name, code) in
         [("referral", 10), ("size limit exceeded", 4), ("busy", 51), ("unavailable", 52), ("no such object", 32)]
     {
         proxy.set(Mode::Code(code));
         let left = if code == 4 { Left::Limited { snapshot: mode == SNAPSHOT } } else { silent(mode) };
-        let fault = ground.suffers(name, left);
+        let fault = test.suffers(name, left);
         proxy.set(Mode::Pass);
-        ground.recovers(&fault);
-        let log = ground.systems.node.log();
+        test.recovers(&fault);
+        let log = test.systems.node.log();
         assert!(log.contains(&format!("answered {code} (")), "{name}: the log does not say why");
     }
-    ground.adds_up();
+    test.adds_up();
 }
 
 in_both_modes!(a_bind_and_a_handshake_that_fail);
 
 fn a_bind_and_a_handshake_that_fail(mode: &str) {
     let mut slapd = openldap();
-    let ground = on_slapd(mode, &slapd, &slapd.url());
+    let test = on_slapd(mode, &slapd, &slapd.url());
     let password = slapd.password_file();
     let right = fs::read_to_string(&password).unwrap();
     fs::write(&password, "not this").unwrap();
     slapd.restart();
-    let fault = ground.suffers("bad bind", silent(mode));
+    let fault = test.suffers("bad bind", silent(mode));
     fs::write(&password, right).unwrap();
-    ground.recovers(&fault);
+    test.recovers(&fault);
 
-    let configured = fs::read_to_string(ground.systems.node.path("fingerpost.toml")).unwrap();
+    let configured = fs::read_to_string(test.systems.node.path("fingerpost.toml")).unwrap();
     // Its certificate is for localhost.
     let by_number = slapd.tls_url().replace("localhost", "127.0.0.1");
     let ca = format!("tls = {{ ca = \"{}\" }}\nbase =", slapd.ca().display());
-    ground.load(&configured.replace(&slapd.url(), &by_number).replacen("base =", &ca, 1));
+    test.load(&configured.replace(&slapd.url(), &by_number).replacen("base =", &ca, 1));
     let fault =
-        ground.suffers("wrong name in the certificate", if mode == LOOKUP { Left::Nothing } else { Left::Snapshot });
-    ground.load(&configured);
-    ground.recovers(&fault);
-    let log = ground.systems.node.log();
+        test.suffers("wrong name in the certificate", if mode == LOOKUP { Left::Nothing } else { Left::Snapshot });
+    test.load(&configured);
+    test.recovers(&fault);
+    let log = test.systems.node.log();
     for cause in ["answered 49 (", "certificate"] {
         assert!(log.contains(cause), "the log does not say {cause}");
     }
-    ground.adds_up();
+    test.adds_up();
 }
 
 in_both_modes!(an_active_directory_that_is_frozen_or_does_not_tell);
@@ -264,21 +264,21 @@ fn an_active_directory_that_is_frozen_or_does_not_tell(mode: &str) {
     samba.modify(&ldif);
     let password = samba.add_reader();
     let account = (samba_ad::READER, password.as_path());
-    let ground = Ground::start(&directory(("active-directory", mode), &samba.url(), samba_ad::BASE, account));
+    let test = FaultTest::start(&directory(("active-directory", mode), &samba.url(), samba_ad::BASE, account));
 
     let rights = samba.revoke_rights();
-    let fault = ground.suffers("Active Directory: read right revoked", silent(mode));
+    let fault = test.suffers("Active Directory: read right revoked", silent(mode));
     samba.restore_rights(&rights);
-    ground.recovers(&fault);
+    test.recovers(&fault);
 
     samba.freeze();
-    let fault = ground.suffers("Active Directory: frozen", silent(mode));
+    let fault = test.suffers("Active Directory: frozen", silent(mode));
     samba.thaw();
-    ground.recovers(&fault);
+    test.recovers(&fault);
 
     samba.stop();
-    let fault = ground.suffers("Active Directory: killed", silent(mode));
+    let fault = test.suffers("Active Directory: killed", silent(mode));
     samba.restart();
-    ground.recovers(&fault);
-    ground.adds_up();
+    test.recovers(&fault);
+    test.adds_up();
 }

@@ -77,7 +77,7 @@ pub fn everybody(of: &impl Server, u: usize) -> impl Iterator<Item = String> {
 /// The accidents one after the other; each is put right, or accepted, before the next.
 pub struct Lab<S> {
     server: S,
-    world: World,
+    followed: FollowedDirectory,
     u: usize,
 }
 
@@ -85,11 +85,14 @@ impl<S: Server> Lab<S> {
     /// With these entries, read by the program with what it shall be told besides.
     pub fn new(server: S, u: usize, more: &str) -> Self {
         let begun = Instant::now();
-        let world = World::start("ad", &server.directory(more));
-        measured("read", begun, &world.command(&["stats"]));
-        assert_eq!(world.kind("mailbox"), 800 * u + 1);
-        assert_eq!((world.kind("mail-user"), world.kind("contact"), world.kind("group")), (150 * u, 30 * u, 20 * u));
-        Self { server, world, u }
+        let followed = FollowedDirectory::start("ad", &server.directory(more));
+        measured("read", begun, &followed.command(&["stats"]));
+        assert_eq!(followed.kind("mailbox"), 800 * u + 1);
+        assert_eq!(
+            (followed.kind("mail-user"), followed.kind("contact"), followed.kind("group")),
+            (150 * u, 30 * u, 20 * u)
+        );
+        Self { server, followed, u }
     }
 
     /// A change of each of them, of the form that ldapmodify reads.
@@ -108,7 +111,7 @@ impl<S: Server> Lab<S> {
         self.change(numbers, |_| "delete".to_owned());
         if !S::DELETIONS_SHOW {
             // As the hourly read would.
-            self.world.refresh();
+            self.followed.refresh();
         }
     }
 
@@ -127,13 +130,13 @@ impl<S: Server> Lab<S> {
     pub fn deletions(&self) {
         let (u, begun) = (self.u, Instant::now());
         let gone = 21 * u + 1;
-        let (watch, all) = (Watch::mailboxes(&self.world), self.world.kind("mailbox"));
+        let (watch, all) = (Watch::mailboxes(&self.followed), self.followed.kind("mailbox"));
         self.delete(0..gone);
-        self.world.wait_for_held(gone);
+        self.followed.wait_for_held(gone);
         let at_most = all - watch.least();
         assert!(at_most <= self.limit(), "{at_most}");
-        self.world.all_go(0..gone, HERE);
-        self.world.names(0..gone, []);
+        self.followed.all_go(0..gone, HERE);
+        self.followed.names(0..gone, []);
         measured(
             "deletions",
             begun,
@@ -141,18 +144,18 @@ impl<S: Server> Lab<S> {
         );
         // Half of them are meant.
         let half = gone / 2;
-        self.world.accept_only(0..half);
-        assert_eq!(self.world.held(), gone - half);
+        self.followed.accept_only(0..half);
+        assert_eq!(self.followed.held(), gone - half);
         let accepted = counted([(RELAYED, half), ("550 5.1.1", half)]);
         assert_eq!(
-            self.world.ways(&addresses(0..half)),
+            self.followed.ways(&addresses(0..half)),
             accepted,
             "they are gone, and somebody has said that it is meant"
         );
-        self.world.all_go(half..gone, HERE);
+        self.followed.all_go(half..gone, HERE);
         // The others are put back, under other ids.
         self.create(half..gone);
-        self.world.wait_for_held(0);
+        self.followed.wait_for_held(0);
         self.create(0..half);
         self.is_as_it_was();
     }
@@ -162,17 +165,17 @@ impl<S: Server> Lab<S> {
     pub fn wiped_fast(&self) {
         let (begun, count) = (Instant::now(), 25 * self.u);
         let range = 100 * self.u..100 * self.u + count;
-        let (watch, all) = (Watch::mailboxes(&self.world), self.world.kind("mailbox"));
+        let (watch, all) = (Watch::mailboxes(&self.followed), self.followed.kind("mailbox"));
         self.wipe(range.clone());
-        self.world.wait_for_held(count);
+        self.followed.wait_for_held(count);
         let at_most = all - watch.least();
         self.is_held("wiped as fast as ldapmodify does", begun, range.clone(), at_most);
         // Half of them are meant: they are no answer, and nobody is told that they do not exist.
         let half = range.start..range.start + count / 2;
-        self.world.accept_only(half.clone());
-        assert_eq!(self.world.held(), count - half.len());
-        assert_eq!(self.world.ways(&addresses(half.clone())), counted([("451 4.4.3", 2 * half.len())]));
-        self.world.all_go(half.end..range.end, HERE);
+        self.followed.accept_only(half.clone());
+        assert_eq!(self.followed.held(), count - half.len());
+        assert_eq!(self.followed.ways(&addresses(half.clone())), counted([("451 4.4.3", 2 * half.len())]));
+        self.followed.all_go(half.end..range.end, HERE);
         self.give_back(range);
         self.is_as_it_was();
     }
@@ -181,21 +184,21 @@ impl<S: Server> Lab<S> {
         let (begun, count) = (Instant::now(), 25 * self.u);
         let range = 125 * self.u..125 * self.u + count;
         // What was put right is in the file once it has been read.
-        self.world.refresh();
+        self.followed.refresh();
         // In the middle of a read: what still comes of it is nothing to be warned of.
         let mut reading = Command::new(support::program());
-        reading.args(["directory", "refresh", self.world.name, "--config"]);
-        reading.arg(self.world.systems.node.path("fingerpost.toml")).stdout(Stdio::null()).stderr(Stdio::null());
+        reading.args(["directory", "refresh", self.followed.name, "--config"]);
+        reading.arg(self.followed.systems.node.path("fingerpost.toml")).stdout(Stdio::null()).stderr(Stdio::null());
         let mut reading = reading.spawn().unwrap();
         std::thread::sleep(Duration::from_millis(100));
-        self.world.systems.node.stop();
+        self.followed.systems.node.stop();
         reading.wait().unwrap();
-        let log = self.world.systems.node.log();
+        let log = self.followed.systems.node.log();
         assert!(!log.contains("unmatched id"), "{log}");
         self.wipe(range.clone());
-        self.world.systems.node.start();
-        let watch = Watch::mailboxes(&self.world);
-        self.world.wait_for_held(count);
+        self.followed.systems.node.start();
+        let watch = Watch::mailboxes(&self.followed);
+        self.followed.wait_for_held(count);
         let at_most = 800 * self.u + 1 - watch.least();
         assert_eq!(at_most, 0);
         self.is_held("wiped while the program was stopped", begun, range.clone(), at_most);
@@ -206,7 +209,7 @@ impl<S: Server> Lab<S> {
     pub fn wiped_slowly(&self, a_second: usize) {
         let (begun, count) = (Instant::now(), 25 * self.u);
         let range = 150 * self.u..150 * self.u + count;
-        let (watch, all) = (Watch::mailboxes(&self.world), self.world.kind("mailbox"));
+        let (watch, all) = (Watch::mailboxes(&self.followed), self.followed.kind("mailbox"));
         let mut script = self.server.writer();
         let mut pipe = script.stdin.take().unwrap();
         for (number, at) in range.clone().zip(1_u32..) {
@@ -217,7 +220,7 @@ impl<S: Server> Lab<S> {
         }
         drop(pipe);
         assert!(script.wait().unwrap().success());
-        self.world.wait_for_held(count);
+        self.followed.wait_for_held(count);
         let at_most = all - watch.least();
         assert!(at_most > self.limit() / 2, "one by one: {at_most}");
         self.is_held(&format!("wiped {a_second} a second"), begun, range.clone(), at_most);
@@ -229,8 +232,8 @@ impl<S: Server> Lab<S> {
     fn is_held(&self, what: &str, begun: Instant, range: Range<usize>, at_most: usize) {
         assert!(at_most <= self.limit(), "{what}: {at_most}");
         let seconds = begun.elapsed().as_secs_f64();
-        self.world.all_go(range.clone(), HERE);
-        self.world.names(range.clone(), []);
+        self.followed.all_go(range.clone(), HERE);
+        self.followed.names(range.clone(), []);
         let listed = range.len();
         eprintln!("{what}: up to {at_most} in force before the limit, 0 afterwards, {listed} listed; {seconds:.1} s");
     }
@@ -249,31 +252,31 @@ impl<S: Server> Lab<S> {
         let home =
             |_: usize| format!("modify\ndelete: targetAddress\n-\nadd: homeMDB\nhomeMDB: {}", self.server.home());
         self.change(rightly.clone(), to("fabrikam.test"));
-        wait_until("they are moved", LATER, || self.world.kind("mailbox") == 800 * u + 1 - rightly.len());
-        self.world.all_go(rightly.clone(), AWAY);
-        self.world.mail_for(&with_mail.clone().map(|number| addresses_of(number)[0].clone()).collect::<Vec<_>>());
+        wait_until("they are moved", LATER, || self.followed.kind("mailbox") == 800 * u + 1 - rightly.len());
+        self.followed.all_go(rightly.clone(), AWAY);
+        self.followed.mail_for(&with_mail.clone().map(|number| addresses_of(number)[0].clone()).collect::<Vec<_>>());
         self.change(wrongly.clone(), to("wrong.test"));
         let all = rightly.len() + wrong;
-        self.world.wait_for_held(all);
-        self.world.all_go(with_mail.clone(), AWAY);
-        self.world.all_go(back.clone(), HERE);
-        self.world.names(back.clone(), with_mail.clone());
+        self.followed.wait_for_held(all);
+        self.followed.all_go(with_mail.clone(), AWAY);
+        self.followed.all_go(back.clone(), HERE);
+        self.followed.names(back.clone(), with_mail.clone());
         let (moved, mailed) = (rightly.len(), with_mail.len());
         let words = format!(
             "{moved} rightly ({mailed} had mail there), {wrong} wrongly: {mailed} stay moved, {all} listed, {mailed} apart"
         );
         measured("moved", begun, &words);
-        self.world.accept_only(half.clone());
-        assert_eq!(self.world.held(), all - half.len());
-        self.world.all_go(with_mail.start..half.end, AWAY);
-        self.world.all_go(half.end..back.end, HERE);
-        self.world.names(half.end..back.end, with_mail.clone());
+        self.followed.accept_only(half.clone());
+        assert_eq!(self.followed.held(), all - half.len());
+        self.followed.all_go(with_mail.start..half.end, AWAY);
+        self.followed.all_go(half.end..back.end, HERE);
+        self.followed.names(half.end..back.end, with_mail.clone());
         self.change(half.end..back.end, home);
-        self.world.wait_for_held(0);
-        self.world.expect(half.end - with_mail.start);
+        self.followed.wait_for_held(0);
+        self.followed.expect(half.end - with_mail.start);
         self.change(with_mail.start..half.end, home);
         self.is_as_it_was();
-        self.world.expect(0);
+        self.followed.expect(0);
     }
 
     /// Mailboxes for people whom the other side serves: few of so many alone, but they count with others.
@@ -282,53 +285,53 @@ impl<S: Server> Lab<S> {
         let new = 2_000 * u..2_003 * u;
         let gone = 300 * u..317 * u + 1;
         let first: Vec<String> = new.clone().map(|number| addresses_of(number)[0].clone()).collect();
-        self.world.mail_for(&first);
+        self.followed.mail_for(&first);
         self.create(new.clone());
-        wait_until("they are used", LATER, || self.world.kind("mailbox") == 800 * u + 1 + new.len());
-        self.world.all_go(new.clone(), HERE);
+        wait_until("they are used", LATER, || self.followed.kind("mailbox") == 800 * u + 1 + new.len());
+        self.followed.all_go(new.clone(), HERE);
         self.delete(gone.clone());
-        self.world.wait_for_held(20 * u + 1);
-        self.world.all_go(gone.clone(), HERE);
+        self.followed.wait_for_held(20 * u + 1);
+        self.followed.all_go(gone.clone(), HERE);
         // What would be refused the directory is asked about itself: nobody had that address, and nobody is turned.
         let as_before = counted([(RELAYED, new.len()), (HERE, new.len())]);
-        assert_eq!(self.world.ways(&addresses(new.clone())), as_before);
-        self.world.names(gone.clone().chain(new.clone()), []);
+        assert_eq!(self.followed.ways(&addresses(new.clone())), as_before);
+        self.followed.names(gone.clone().chain(new.clone()), []);
         measured(
             "created",
             begun,
             &format!("{} for the other side, {} deleted: all {} held and listed", new.len(), gone.len(), 20 * u + 1),
         );
         let half = new.start..new.start + new.len() / 2;
-        self.world.accept_only(half.clone());
-        self.world.all_go(half.clone(), HERE);
+        self.followed.accept_only(half.clone());
+        self.followed.all_go(half.clone(), HERE);
         let others = addresses(half.end..new.end);
-        assert_eq!(self.world.ways(&others), counted([(RELAYED, others.len() / 2), (HERE, others.len() / 2)]));
+        assert_eq!(self.followed.ways(&others), counted([(RELAYED, others.len() / 2), (HERE, others.len() / 2)]));
         self.create(gone);
         self.delete(half.end..new.end);
-        self.world.wait_for_held(0);
-        self.world.expect(half.len());
+        self.followed.wait_for_held(0);
+        self.followed.expect(half.len());
         self.delete(half);
         self.is_as_it_was();
-        self.world.expect(0);
+        self.followed.expect(0);
     }
 
     pub fn target_address_withdrawn(&self) {
         let (u, begun) = (self.u, Instant::now());
         let concerned = times(REMOTE.start..CONTACTS.end, u);
         self.server.hide("targetAddress", Whose::Staffs);
-        self.world.refresh();
-        assert_eq!((self.world.held(), self.world.odd()), (concerned.len(), concerned.len()));
-        self.world.all_go(concerned.clone(), AWAY);
-        self.world.names(concerned.clone(), []);
+        self.followed.refresh();
+        assert_eq!((self.followed.held(), self.followed.odd()), (concerned.len(), concerned.len()));
+        self.followed.all_go(concerned.clone(), AWAY);
+        self.followed.names(concerned.clone(), []);
         measured("targetAddress withdrawn", begun, &format!("0 turned, {} listed", concerned.len()));
         let half = concerned.start..concerned.start + concerned.len() / 2;
-        self.world.accept_only(half.clone());
-        assert_eq!(self.world.ways(&addresses(half.clone())), counted([("451 4.4.3", 2 * half.len())]));
-        self.world.all_go(half.end..concerned.end, AWAY);
+        self.followed.accept_only(half.clone());
+        assert_eq!(self.followed.ways(&addresses(half.clone())), counted([("451 4.4.3", 2 * half.len())]));
+        self.followed.all_go(half.end..concerned.end, AWAY);
         self.server.show();
-        self.world.refresh();
-        assert_eq!((self.world.held(), self.world.odd()), (0, 0));
-        self.world.all_go(concerned, AWAY);
+        self.followed.refresh();
+        assert_eq!((self.followed.held(), self.followed.odd()), (0, 0));
+        self.followed.all_go(concerned, AWAY);
     }
 
     /// Of all of them each this many.
@@ -347,44 +350,44 @@ impl<S: Server> Lab<S> {
     pub fn proxy_addresses_withdrawn(&mut self) {
         let (u, begun) = (self.u, Instant::now());
         let (here, away) = self.some();
-        let as_it_is = |world: &World| {
-            world.all_go(here.iter().copied(), HERE);
-            world.all_go(away.iter().copied(), AWAY);
+        let as_it_is = |followed: &FollowedDirectory| {
+            followed.all_go(here.iter().copied(), HERE);
+            followed.all_go(away.iter().copied(), AWAY);
         };
         self.server.hide("proxyAddresses", Whose::Staffs);
-        self.world.refresh();
-        assert_eq!((self.world.held(), self.world.odd()), (ALL * u, ALL * u));
-        as_it_is(&self.world);
-        self.world.names(0..ALL * u, []);
+        self.followed.refresh();
+        assert_eq!((self.followed.held(), self.followed.odd()), (ALL * u, ALL * u));
+        as_it_is(&self.followed);
+        self.followed.names(0..ALL * u, []);
         // Asked itself, the directory has no such address; it had.
         for number in [0, ALL * u / 2, ALL * u - 1] {
-            let said = self.world.command(&["lookup", &addresses_of(number)[1]]);
+            let said = self.followed.command(&["lookup", &addresses_of(number)[1]]);
             assert!(said.contains("unavailable:") && said.contains("proxyAddresses"), "{said}");
         }
         measured("proxyAddresses withdrawn", begun, &format!("0 turned, {} listed", ALL * u));
         let (half, others): (Vec<usize>, Vec<usize>) =
             here.iter().partition(|number| (*number / self.step()).is_multiple_of(2));
-        self.world.accept_only(half.iter().copied());
-        assert_eq!(self.world.ways(&addresses(half.iter().copied())), counted([("451 4.4.3", 2 * half.len())]));
-        self.world.all_go(others, HERE);
+        self.followed.accept_only(half.iter().copied());
+        assert_eq!(self.followed.ways(&addresses(half.iter().copied())), counted([("451 4.4.3", 2 * half.len())]));
+        self.followed.all_go(others, HERE);
         // Somebody takes all of it: from then on there is no answer, over a restart and another read as well.
-        self.world.accept_all();
+        self.followed.accept_all();
         let all: Vec<String> = addresses(here.iter().chain(&away).copied());
         let no_answer = counted([("451 4.4.3", all.len())]);
-        assert_eq!(self.world.ways(&all), no_answer, "accepted");
-        self.world.refresh();
-        assert_eq!(self.world.ways(&all), no_answer, "read again");
-        self.world.systems.node.stop();
-        self.world.systems.node.start();
-        self.world.wait_for_read();
-        assert_eq!(self.world.ways(&all), no_answer, "started again");
-        let said = self.world.replies(&all);
+        assert_eq!(self.followed.ways(&all), no_answer, "accepted");
+        self.followed.refresh();
+        assert_eq!(self.followed.ways(&all), no_answer, "read again");
+        self.followed.systems.node.stop();
+        self.followed.systems.node.start();
+        self.followed.wait_for_read();
+        assert_eq!(self.followed.ways(&all), no_answer, "started again");
+        let said = self.followed.replies(&all);
         measured("proxyAddresses withdrawn, and accepted", begun, &format!("of {} addresses {said:?}", all.len()));
         assert_eq!(said, BTreeMap::from([(451, all.len())]));
         self.server.show();
-        self.world.refresh();
-        assert_eq!((self.world.held(), self.world.odd()), (0, 0));
-        as_it_is(&self.world);
+        self.followed.refresh();
+        assert_eq!((self.followed.held(), self.followed.odd()), (0, 0));
+        as_it_is(&self.followed);
     }
 
     /// From the probe as well: nothing that is read is believed, and nobody is unknown.
@@ -392,22 +395,24 @@ impl<S: Server> Lab<S> {
         let begun = Instant::now();
         let (here, away) = self.some();
         self.server.hide("proxyAddresses", Whose::Everybodys);
-        let said = self.world.command(&["refresh", self.world.name]);
+        let said = self.followed.command(&["refresh", self.followed.name]);
         assert!(said.contains("the probe probe@contoso.test"), "{said}");
-        assert_eq!(self.world.held(), 0);
-        self.world.all_go(here.iter().copied(), HERE);
-        self.world.all_go(away.iter().copied(), AWAY);
+        assert_eq!(self.followed.held(), 0);
+        self.followed.all_go(here.iter().copied(), HERE);
+        self.followed.all_go(away.iter().copied(), AWAY);
         let nobody = ["nobody@contoso.test".to_owned(), "nobody@contoso.example".to_owned()];
-        assert_eq!(self.world.ways(&nobody), counted([("451 4.4.3", 2)]));
+        assert_eq!(self.followed.ways(&nobody), counted([("451 4.4.3", 2)]));
         measured("proxyAddresses withdrawn from the probe too", begun, "0 turned, nobody is unknown");
         self.server.show();
-        self.world.refresh();
-        wait_until("it is well again", LATER, || self.world.ways(&nobody) == counted([(RELAYED, 1), ("550 5.1.1", 1)]));
+        self.followed.refresh();
+        wait_until("it is well again", LATER, || {
+            self.followed.ways(&nobody) == counted([(RELAYED, 1), ("550 5.1.1", 1)])
+        });
     }
 
     /// By nobody who is concerned by what comes next.
     fn is_as_it_was(&self) {
         let all = 800 * self.u + 1;
-        wait_until("it is as it was", LATER, || self.world.kind("mailbox") == all && self.world.held() == 0);
+        wait_until("it is as it was", LATER, || self.followed.kind("mailbox") == all && self.followed.held() == 0);
     }
 }

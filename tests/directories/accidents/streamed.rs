@@ -112,21 +112,21 @@ fn of_a_hundred_thousand_entries() {
 fn of_68_entries_45_are_wiped() {
     let begun = Instant::now();
     let server = Streaming::with(|server| (0..67).map(|number| mailbox(server, number)).collect());
-    let world = World::start("ad", &server.directory(""));
-    assert_eq!(world.kind("mailbox"), 68);
-    let (watch, all) = (Watch::mailboxes(&world), 68);
+    let followed = FollowedDirectory::start("ad", &server.directory(""));
+    assert_eq!(followed.kind("mailbox"), 68);
+    let (watch, all) = (Watch::mailboxes(&followed), 68);
     let wipe = |number| format!("dn: {}\nchangetype: modify\ndelete: homeMDB\n\n", server.dn(number));
     server.modify(&(0..45).map(wipe).collect::<String>());
-    world.wait_for_held(45);
+    followed.wait_for_held(45);
     let at_most = all - watch.least();
     assert!(at_most <= 6, "{at_most}");
-    world.all_go(0..67, HERE);
-    world.names(0..45, []);
+    followed.all_go(0..67, HERE);
+    followed.names(0..45, []);
     measured("45 of 68", begun, &format!("up to {at_most} in force before the limit, 0 afterwards, 45 listed"));
-    world.accept_only(0..22);
-    assert_eq!(world.held(), 23);
-    assert_eq!(world.ways(&addresses(0..22)), counted([("451 4.4.3", 44)]));
-    world.all_go(22..67, HERE);
+    followed.accept_only(0..22);
+    assert_eq!(followed.held(), 23);
+    assert_eq!(followed.ways(&addresses(0..22)), counted([("451 4.4.3", 44)]));
+    followed.all_go(22..67, HERE);
 }
 
 /// In a directory of 2,000 the 300 are too many alone.
@@ -134,18 +134,21 @@ fn of_68_entries_45_are_wiped() {
 fn three_hundred_mailboxes_for_people_of_the_other_side() {
     let begun = Instant::now();
     let server = Streaming::with(|server| (0..2_000).map(|number| mailbox(server, number)).collect());
-    let world = World::start("ad", &server.directory(""));
+    let followed = FollowedDirectory::start("ad", &server.directory(""));
     let new = 20_000..20_300;
-    world.mail_for(&new.clone().map(|number| addresses_of(number)[0].clone()).collect::<Vec<_>>());
+    followed.mail_for(&new.clone().map(|number| addresses_of(number)[0].clone()).collect::<Vec<_>>());
     server.slapd.add(&new.clone().map(|number| mailbox(&server, number)).collect::<String>());
-    world.wait_for_held(300);
-    assert_eq!(world.ways(&addresses(new.clone())), counted([(RELAYED, 300), (HERE, 300)]));
-    world.names(new, []);
+    followed.wait_for_held(300);
+    assert_eq!(followed.ways(&addresses(new.clone())), counted([(RELAYED, 300), (HERE, 300)]));
+    followed.names(new, []);
     measured("300 of 2,000", begun, "0 used once the limit of 50 is passed, 300 listed");
-    world.accept_only(20_000..20_150);
-    world.all_go(20_000..20_150, HERE);
-    assert_eq!((world.ways(&addresses(20_150..20_300)), world.held()), (counted([(RELAYED, 150), (HERE, 150)]), 150));
+    followed.accept_only(20_000..20_150);
+    followed.all_go(20_000..20_150, HERE);
+    assert_eq!(
+        (followed.ways(&addresses(20_150..20_300)), followed.held()),
+        (counted([(RELAYED, 150), (HERE, 150)]), 150)
+    );
     // Others that are new are used at once.
     server.slapd.add(&mailbox(&server, 30_000));
-    wait_until("he is used", LATER, || world.ways(&addresses([30_000])) == counted([(HERE, 2)]));
+    wait_until("he is used", LATER, || followed.ways(&addresses([30_000])) == counted([(HERE, 2)]));
 }

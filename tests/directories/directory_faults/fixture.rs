@@ -59,7 +59,7 @@ pub struct Fault {
 }
 
 /// The node, its organisations and the load.
-pub struct Ground {
+pub struct FaultTest {
     /// The node, and the sinks that stand for its organisations.
     pub systems: TwoSystems,
     names: Arc<Names>,
@@ -83,7 +83,7 @@ impl Left {
     }
 }
 
-impl Ground {
+impl FaultTest {
     /// Starts a node with that directory (named `people`), fills its cache, and begins to send.
     pub fn start(directory: &str) -> Self {
         let mut systems = TwoSystems::prepare(&format!(
@@ -97,14 +97,14 @@ impl Ground {
         systems.node.write("domains.d/others.toml", &domain);
         systems.node.start();
         let (load, beside, before) = (None, None, Duration::ZERO);
-        let mut ground = Self { systems, names: Arc::default(), load, beside, before };
-        ground.is_right("at the start");
-        ground.load = Some(Load::start(ground.server(), &ground.names));
-        let (begun, beside) = (Instant::now(), Beside::start(ground.server(), OTHER_DOMAIN));
-        ground.until_enough_was_tried("at the start", begun);
-        ground.before = beside.took(begun, Instant::now()).0;
-        ground.beside = Some(beside);
-        ground
+        let mut test = Self { systems, names: Arc::default(), load, beside, before };
+        test.is_right("at the start");
+        test.load = Some(Load::start(test.server(), &test.names));
+        let (begun, beside) = (Instant::now(), Beside::start(test.server(), OTHER_DOMAIN));
+        test.until_enough_was_tried("at the start", begun);
+        test.before = beside.took(begun, Instant::now()).0;
+        test.beside = Some(beside);
+        test
     }
 
     /// Lets the node take over another configuration.
