@@ -9,8 +9,8 @@ use fingerpost::lookup::Freshness;
 use fingerpost::lookup::{Kind, Lookup};
 use fingerpost::smtp::address::Address;
 
-use crate::asker::{Asker, Said};
-use Said::{Ambiguous, Away, Found, NotFound};
+use crate::asker::{Asker, LookupResult};
+use LookupResult::{Ambiguous, Away, Found, NotFound};
 use support::samba_ad::{ADMIN, BASE, DATABASE, SambaAd};
 
 const REMOTE: u64 = 2_147_483_648;
@@ -106,7 +106,7 @@ async fn recipients_of_a_real_active_directory() {
         ("untyped@contoso.test", Found(Kind::Mailbox)),
         ("nomailbox@contoso.test", Found(Kind::NoMailbox)),
         ("onlymail@contoso.test", NotFound),
-        ("nick@contoso.test", Said::Unavailable),
+        ("nick@contoso.test", LookupResult::Unavailable),
         ("upn@contoso.test", NotFound),
         ("twice@contoso.test", Ambiguous(2)),
         ("contact@contoso.test", away(Kind::Contact, "contact@other.example")),
@@ -132,7 +132,7 @@ async fn recipients_of_a_real_active_directory() {
     faults(&samba).await;
 
     samba.stop();
-    assert_eq!(asker.ask("alice@contoso.test").await, Said::Unavailable);
+    assert_eq!(asker.ask("alice@contoso.test").await, LookupResult::Unavailable);
     samba.restart();
     asker.shows("alice@contoso.test", Found(Kind::Mailbox), Duration::from_secs(10)).await;
 }

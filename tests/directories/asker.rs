@@ -30,7 +30,7 @@ pub struct Asker {
 
 /// A lookup in a form that a table can hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
+pub enum LookupResult {
     Found(Kind),
     /// A target and whether it is a contact's or a mail user's.
     Away(Kind, String),
@@ -54,14 +54,14 @@ impl Asker {
     }
 
     /// What memory has; `None`: the directory would be asked.
-    pub fn in_memory(&self, address: &str) -> Option<Said> {
+    pub fn in_memory(&self, address: &str) -> Option<LookupResult> {
         let address = Address::parse(address).unwrap();
         let question = Question { directory: "ad".into(), address, freshness: Freshness::Any };
-        self.directory.known(&question).map(|answer| said(&answer.lookup))
+        self.directory.known(&question).map(|answer| result_of(&answer.lookup))
     }
 
     /// Waits until memory says that.
-    pub async fn remembers(&self, address: &str, expected: Option<Said>, within: Duration) {
+    pub async fn remembers(&self, address: &str, expected: Option<LookupResult>, within: Duration) {
         let start = Instant::now();
         loop {
             let said = self.in_memory(address);
@@ -74,7 +74,7 @@ impl Asker {
     }
 
     /// Waits until that is the answer: from memory, where the directory is kept there.
-    pub async fn shows(&self, address: &str, expected: Said, within: Duration) {
+    pub async fn shows(&self, address: &str, expected: LookupResult, within: Duration) {
         if self.is_snapshot() {
             return self.remembers(address, Some(expected), within).await;
         }
@@ -90,17 +90,17 @@ impl Asker {
     }
 
     /// What is answered where memory will do.
-    pub async fn answer_any(&self, address: &str) -> Said {
-        said(&self.answer(address, Freshness::Any).await.lookup)
+    pub async fn answer_any(&self, address: &str) -> LookupResult {
+        result_of(&self.answer(address, Freshness::Any).await.lookup)
     }
 
     /// As `resolve` asks: a turn first.
-    pub async fn ask_as(&self, (behalf, standing): (&Behalf, Standing), address: &str) -> Said {
+    pub async fn ask_as(&self, (behalf, standing): (&Behalf, Standing), address: &str) -> LookupResult {
         let address = Address::parse(address).unwrap();
         let question = Question { directory: "ad".into(), address, freshness: Freshness::Any };
         match self.directory.shares().unwrap().turn(behalf, standing).await {
-            Ok(turn) => said(&self.directory.ask_in_turn(&question, Some(turn)).await.lookup),
-            Err(_) => Said::Unavailable,
+            Ok(turn) => result_of(&self.directory.ask_in_turn(&question, Some(turn)).await.lookup),
+            Err(_) => LookupResult::Unavailable,
         }
     }
 
@@ -121,7 +121,7 @@ impl Asker {
     }
 
     /// What `fingerpost status` says is wrong.
-    pub fn trouble(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<String> {
         self.directory.trouble()
     }
 
@@ -141,8 +141,8 @@ impl Asker {
     }
 
     /// Asks the directory itself, unless it was asked in the last 5 s.
-    pub async fn ask(&self, address: &str) -> Said {
-        said(&self.answer(address, Freshness::Live).await.lookup)
+    pub async fn ask(&self, address: &str) -> LookupResult {
+        result_of(&self.answer(address, Freshness::Live).await.lookup)
     }
 
     /// The name of the entry that owns the address.
@@ -162,13 +162,13 @@ impl Asker {
     }
 
     /// Asks for an address that nobody has and no cache knows.
-    pub async fn ask_unknown(&self) -> Said {
+    pub async fn ask_unknown(&self) -> LookupResult {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         self.ask(&format!("nobody{number}@contoso.com")).await
     }
 
     /// Asks for unknown addresses until the answer is that.
-    pub async fn until(&self, expected: &Said, within: Duration) {
+    pub async fn until(&self, expected: &LookupResult, within: Duration) {
         let start = Instant::now();
         loop {
             let said = self.ask_unknown().await;
@@ -194,17 +194,17 @@ impl Asker {
     }
 }
 
-pub fn said(lookup: &Lookup) -> Said {
+pub fn result_of(lookup: &Lookup) -> LookupResult {
     match lookup {
         Lookup::Found(found) => match &found.target {
-            Some(target) => Said::Away(found.kind, target.to_string()),
-            None => Said::Found(found.kind),
+            Some(target) => LookupResult::Away(found.kind, target.to_string()),
+            None => LookupResult::Found(found.kind),
         },
-        Lookup::NotFound => Said::NotFound,
-        Lookup::Ambiguous(claims) => Said::Ambiguous(claims.len()),
-        Lookup::AcceptsEverything(_) => Said::AcceptsEverything,
-        Lookup::Held(_) => Said::Held,
-        Lookup::Unavailable(_) => Said::Unavailable,
+        Lookup::NotFound => LookupResult::NotFound,
+        Lookup::Ambiguous(claims) => LookupResult::Ambiguous(claims.len()),
+        Lookup::AcceptsEverything(_) => LookupResult::AcceptsEverything,
+        Lookup::Held(_) => LookupResult::Held,
+        Lookup::Unavailable(_) => LookupResult::Unavailable,
     }
 }
 

@@ -17,7 +17,7 @@ use fingerpost::smtp::domain::Domain;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::asker::{Said, prober, said};
+use crate::asker::{LookupResult, prober, result_of};
 use support::letter::{connector, smart_host, smtp_out};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 
@@ -25,12 +25,12 @@ use support::scripted_smtp_server::ScriptedSmtpServer;
 const ALICE: &str = "rcpt to:<alice@ => 250 2.1.5 Ok\nrcpt to: => 550 5.1.1 no such user";
 
 /// A directory under test; dropping it ends nothing.
-pub struct Asked {
+pub struct CallAheadAsker {
     pub directory: CallAheadDirectory,
     pub metrics: Metrics,
 }
 
-impl Asked {
+impl CallAheadAsker {
     pub fn new(config: &CallAheadConfig) -> Self {
         let metrics = Metrics::new();
         let prober = prober(&metrics);
@@ -48,8 +48,8 @@ impl Asked {
         self.directory.ask(&Question { directory: "gw".into(), address, freshness }).await
     }
 
-    pub async fn ask(&self, address: &str) -> Said {
-        said(&self.answer(address, Freshness::Any).await.lookup)
+    pub async fn ask(&self, address: &str) -> LookupResult {
+        result_of(&self.answer(address, Freshness::Any).await.lookup)
     }
 
     /// Why nothing is known.
@@ -61,7 +61,7 @@ impl Asked {
     }
 
     /// Asks about that address until the answer is that.
-    pub async fn until(&self, address: &str, expected: &Said, within: Duration) {
+    pub async fn until(&self, address: &str, expected: &LookupResult, within: Duration) {
         let start = Instant::now();
         while self.ask(address).await != *expected {
             assert!(start.elapsed() < within, "not {expected:?} within {within:?}");
@@ -124,18 +124,18 @@ async fn who_is_accepted_is_there_and_nothing_is_sent() {
         let script = "rcpt to:<full@ => 452 4.2.2 full\nrcpt to:<grey@ => 451 4.7.1 greylisted\n\
                       rcpt to:<spam@ => 554 5.7.1 blocked\nrcpt to:<relay@ => 550 5.7.1 relaying denied\n";
         let hop = ScriptedSmtpServer::start(&format!("{pipelining}{script}{ALICE}"), None).await;
-        let asked = Asked::new(&servers(&[hop.address]));
-        let answer = asked.answer("alice@contoso.com", Freshness::Live).await;
+        let asker = CallAheadAsker::new(&servers(&[hop.address]));
+        let answer = asker.answer("alice@contoso.com", Freshness::Live).await;
         let Lookup::Found(alice) = &answer.lookup else { panic!("{answer:?}") };
         assert_eq!((alice.kind, answer.fresh), (Kind::Mailbox, Fresh::Live));
         assert_eq!((&*alice.entry, &*alice.rule), ("out: 250 2.1.5 Ok", "RCPT TO accepted"));
-        assert_eq!(asked.ask("bob@contoso.com").await, Said::NotFound);
-        assert_eq!(asked.cause("full@contoso.com").await, "out: 452 4.2.2 full");
-        assert_eq!(asked.cause("grey@contoso.com").await, "out: 451 4.7.1 greylisted");
-        assert_eq!(asked.cause("spam@contoso.com").await, "out: 554 5.7.1 blocked");
-        assert_eq!(asked.up(), 1, "that was about recipients");
-        assert_eq!(asked.cause("relay@contoso.com").await, "out: 550 5.7.1 relaying denied");
-        assert_eq!(asked.up(), 0, "and that about us");
+        assert_eq!(asker.ask("bob@contoso.com").await, LookupResult::NotFound);
+        assert_eq!(asker.cause("full@contoso.com").await, "out: 452 4.2.2 full");
+        assert_eq!(asker.cause("grey@contoso.com").await, "out: 451 4.7.1 greylisted");
+        assert_eq!(asker.cause("spam@contoso.com").await, "out: 554 5.7.1 blocked");
+        assert_eq!(asker.up(), 1, "that was about recipients");
+        assert_eq!(asker.cause("relay@contoso.com").await, "out: 550 5.7.1 relaying denied");
+        assert_eq!(asker.up(), 0, "and that about us");
         let [seen] = &hop.seen()[..] else { panic!("one connection carries all") };
         assert!(seen.lines.iter().all(|line| !line.starts_with("DATA") && !line.starts_with("QUIT")), "{seen:?}");
         let count = |start: &str| seen.lines.iter().filter(|line| line.starts_with(start)).count();
@@ -149,114 +149,114 @@ async fn who_is_accepted_is_there_and_nothing_is_sent() {
 async fn lmtp_stores_are_asked_as_well() {
     let hop = ScriptedSmtpServer::start(ALICE, None).await;
     let smtp = SmtpOut { speaks: Speaks::Lmtp, ..smtp_out(vec![smart_host(hop.address)]) };
-    let asked = Asked::new(&through(smtp));
-    assert_eq!(asked.ask("alice@contoso.com").await, Said::Found(Kind::Mailbox));
-    assert_eq!(asked.ask("bob@contoso.com").await, Said::NotFound);
+    let asker = CallAheadAsker::new(&through(smtp));
+    assert_eq!(asker.ask("alice@contoso.com").await, LookupResult::Found(Kind::Mailbox));
+    assert_eq!(asker.ask("bob@contoso.com").await, LookupResult::NotFound);
     assert_eq!(hop.commands("LHLO").len(), 1);
 }
 
 #[tokio::test]
 async fn many_who_ask_are_one_question() {
     let hop = ScriptedSmtpServer::start(&format!("rcpt to:<alice@ => wait\n{ALICE}"), None).await;
-    let asked = Arc::new(Asked::new(&servers(&[hop.address])));
+    let asker = Arc::new(CallAheadAsker::new(&servers(&[hop.address])));
     let mut tasks = JoinSet::new();
     for _ in 0..20 {
-        let asked = Arc::clone(&asked);
-        tasks.spawn(async move { asked.ask("alice@contoso.com").await });
+        let asker = Arc::clone(&asker);
+        tasks.spawn(async move { asker.ask("alice@contoso.com").await });
     }
     until_probed(&hop, "alice@", 1).await;
     hop.follow(ALICE);
-    assert!(tasks.join_all().await.iter().all(|said| *said == Said::Found(Kind::Mailbox)));
+    assert!(tasks.join_all().await.iter().all(|said| *said == LookupResult::Found(Kind::Mailbox)));
     assert_eq!((probes(&hop, "alice@"), probes(&hop, "fingerpost-nobody-")), (1, 1));
-    assert_eq!((asked.count("found"), asked.count("cached")), (1, 0));
+    assert_eq!((asker.count("found"), asker.count("cached")), (1, 0));
 }
 
 #[tokio::test]
 async fn answers_are_remembered_live_for_a_while_and_asked_again_before_they_end() {
     let hop = ScriptedSmtpServer::start(ALICE, None).await;
-    let asked = Asked::new(&servers(&[hop.address]));
+    let asker = CallAheadAsker::new(&servers(&[hop.address]));
     let (alice, bob) = ("alice@contoso.com", "bob@contoso.com");
-    assert_eq!(asked.ask(alice).await, Said::Found(Kind::Mailbox));
-    assert_eq!(asked.ask(bob).await, Said::NotFound);
+    assert_eq!(asker.ask(alice).await, LookupResult::Found(Kind::Mailbox));
+    assert_eq!(asker.ask(bob).await, LookupResult::NotFound);
     for address in [alice, bob] {
-        assert_eq!(asked.answer(address, Freshness::Live).await.fresh, Fresh::Live);
+        assert_eq!(asker.answer(address, Freshness::Live).await.fresh, Fresh::Live);
     }
     assert_eq!((probes(&hop, "alice@"), probes(&hop, "bob@")), (1, 1));
 
     advance(Duration::from_secs(50)).await;
-    assert_eq!(asked.answer(alice, Freshness::Live).await.fresh, Fresh::Live);
+    assert_eq!(asker.answer(alice, Freshness::Live).await.fresh, Fresh::Live);
     assert_eq!(probes(&hop, "alice@"), 1, "younger than not_found");
-    assert_eq!(asked.answer(bob, Freshness::Live).await.lookup, Lookup::NotFound);
+    assert_eq!(asker.answer(bob, Freshness::Live).await.lookup, Lookup::NotFound);
     until_probed(&hop, "bob@", 2).await; // in the last fifth of its minute
 
     advance(Duration::from_secs(15)).await;
-    assert_eq!(asked.answer(alice, Freshness::Any).await.fresh, Fresh::Cached);
+    assert_eq!(asker.answer(alice, Freshness::Any).await.fresh, Fresh::Cached);
     assert_eq!(probes(&hop, "alice@"), 1);
-    assert_eq!(asked.answer(alice, Freshness::Live).await.fresh, Fresh::Live);
+    assert_eq!(asker.answer(alice, Freshness::Live).await.fresh, Fresh::Live);
     assert_eq!(probes(&hop, "alice@"), 2, "no longer live");
 
     advance(Duration::from_secs(485)).await;
     hop.follow(&format!("rcpt to:<alice@ => wait\n{ALICE}"));
     for _ in 0..5 {
-        assert_eq!(asked.answer(alice, Freshness::Any).await.fresh, Fresh::Cached, "served meanwhile");
+        assert_eq!(asker.answer(alice, Freshness::Any).await.fresh, Fresh::Cached, "served meanwhile");
     }
     until_probed(&hop, "alice@", 3).await;
     hop.follow(ALICE);
-    let found = || asked.count("found") == 3;
+    let found = || asker.count("found") == 3;
     let start = Instant::now();
     while !found() {
         assert!(start.elapsed() < Duration::from_secs(5), "it is not refreshed");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(asked.answer(alice, Freshness::Live).await.fresh, Fresh::Live);
+    assert_eq!(asker.answer(alice, Freshness::Live).await.fresh, Fresh::Live);
     assert_eq!(probes(&hop, "alice@"), 3);
 }
 
 #[tokio::test]
 async fn who_accepts_everybody_is_not_believed_until_he_stops() {
     let hop = ScriptedSmtpServer::start("", None).await;
-    let asked = Asked::new(&servers(&[hop.address]));
-    let answer = asked.answer("alice@contoso.com", Freshness::Any).await;
+    let asker = CallAheadAsker::new(&servers(&[hop.address]));
+    let answer = asker.answer("alice@contoso.com", Freshness::Any).await;
     let Lookup::AcceptsEverything(why) = &answer.lookup else { panic!("{answer:?}") };
     assert!(why.starts_with("out accepts every address of contoso.com"), "{why}");
-    assert_eq!((asked.up(), asked.accepts_everything()), (1, 1));
-    assert_eq!(asked.ask("bob@contoso.com").await, Said::AcceptsEverything);
+    assert_eq!((asker.up(), asker.accepts_everything()), (1, 1));
+    assert_eq!(asker.ask("bob@contoso.com").await, LookupResult::AcceptsEverything);
     assert_eq!(hop.commands("RCPT").len(), 2, "nobody else is asked about");
-    assert_eq!(asked.count("accepts-everything"), 1);
+    assert_eq!(asker.count("accepts-everything"), 1);
 
     hop.follow(ALICE);
-    assert_eq!(asked.ask("alice@contoso.com").await, Said::AcceptsEverything);
+    assert_eq!(asker.ask("alice@contoso.com").await, LookupResult::AcceptsEverything);
     advance(Duration::from_secs(61)).await;
-    assert_eq!(asked.ask("alice@contoso.com").await, Said::Found(Kind::Mailbox));
-    assert_eq!(asked.ask("bob@contoso.com").await, Said::NotFound);
-    assert_eq!(asked.accepts_everything(), 0);
+    assert_eq!(asker.ask("alice@contoso.com").await, LookupResult::Found(Kind::Mailbox));
+    assert_eq!(asker.ask("bob@contoso.com").await, LookupResult::NotFound);
+    assert_eq!(asker.accepts_everything(), 0);
 
     // What was believed before is not, once it accepts everybody again.
     hop.follow("");
     advance(Duration::from_secs(601)).await;
-    assert_eq!(asked.ask("carol@contoso.com").await, Said::AcceptsEverything);
-    assert_eq!(asked.ask("alice@contoso.com").await, Said::AcceptsEverything);
-    assert_eq!(asked.accepts_everything(), 1);
+    assert_eq!(asker.ask("carol@contoso.com").await, LookupResult::AcceptsEverything);
+    assert_eq!(asker.ask("alice@contoso.com").await, LookupResult::AcceptsEverything);
+    assert_eq!(asker.accepts_everything(), 1);
 }
 
 #[tokio::test]
 async fn each_domain_is_judged_by_itself() {
     let hop = ScriptedSmtpServer::start("rcpt to:<fingerpost-nobody- => 550 5.1.1 no such user", None).await;
-    let asked = Asked::new(&servers(&[hop.address]));
-    assert_eq!(asked.ask("alice@contoso.com").await, Said::Found(Kind::Mailbox));
+    let asker = CallAheadAsker::new(&servers(&[hop.address]));
+    assert_eq!(asker.ask("alice@contoso.com").await, LookupResult::Found(Kind::Mailbox));
     hop.follow("");
-    assert_eq!(asked.ask("alice@fabrikam.com").await, Said::AcceptsEverything);
-    assert_eq!(asked.ask("bob@contoso.com").await, Said::Found(Kind::Mailbox), "its strangers were refused");
-    assert_eq!(asked.accepts_everything(), 1);
+    assert_eq!(asker.ask("alice@fabrikam.com").await, LookupResult::AcceptsEverything);
+    assert_eq!(asker.ask("bob@contoso.com").await, LookupResult::Found(Kind::Mailbox), "its strangers were refused");
+    assert_eq!(asker.accepts_everything(), 1);
 }
 
 #[tokio::test]
 async fn a_yes_is_nothing_while_strangers_are_neither_accepted_nor_refused() {
     let hop = ScriptedSmtpServer::start("rcpt to:<fingerpost-nobody- => 450 4.2.0 greylisted", None).await;
-    let asked = Asked::new(&servers(&[hop.address]));
-    let cause = asked.cause("alice@contoso.com").await;
+    let asker = CallAheadAsker::new(&servers(&[hop.address]));
+    let cause = asker.cause("alice@contoso.com").await;
     assert!(cause.contains("ever says no: out: 450 4.2.0 greylisted"), "{cause}");
-    assert_eq!(asked.accepts_everything(), 0);
+    assert_eq!(asker.accepts_everything(), 0);
 }
 
 #[tokio::test]
@@ -264,15 +264,15 @@ async fn nobody_waits_longer_for_a_silent_server_and_others_do_not_wait_at_all()
     let (hop, other) = (ScriptedSmtpServer::start(ALICE, None).await, ScriptedSmtpServer::start(ALICE, None).await);
     let mut config = servers(&[hop.address]);
     config.timeout = Duration::from_secs(1);
-    let (asked, beside) = (Asked::new(&config), Asked::new(&servers(&[other.address])));
-    assert_eq!(asked.ask("alice@contoso.com").await, Said::Found(Kind::Mailbox));
-    assert_eq!(asked.ask("bob@contoso.com").await, Said::NotFound);
+    let (asker, beside) = (CallAheadAsker::new(&config), CallAheadAsker::new(&servers(&[other.address])));
+    assert_eq!(asker.ask("alice@contoso.com").await, LookupResult::Found(Kind::Mailbox));
+    assert_eq!(asker.ask("bob@contoso.com").await, LookupResult::NotFound);
     hop.follow("mail => wait\nehlo => wait");
     for number in 0..3 {
         let start = Instant::now();
-        let silent = async { asked.cause(&format!("r{number}@contoso.com")).await };
+        let silent = async { asker.cause(&format!("r{number}@contoso.com")).await };
         let well = async {
-            assert_eq!(beside.ask(&format!("s{number}@contoso.com")).await, Said::NotFound);
+            assert_eq!(beside.ask(&format!("s{number}@contoso.com")).await, LookupResult::NotFound);
             start.elapsed()
         };
         let (cause, quick) = tokio::join!(silent, well);
@@ -281,16 +281,16 @@ async fn nobody_waits_longer_for_a_silent_server_and_others_do_not_wait_at_all()
         assert!(quick < Duration::from_millis(500), "{quick:?}");
     }
     let start = Instant::now();
-    let cause = asked.cause("late@contoso.com").await;
+    let cause = asker.cause("late@contoso.com").await;
     assert!(cause.contains("3 times in a row") && start.elapsed() < Duration::from_millis(200), "{cause}");
-    assert_eq!(asked.ask("alice@contoso.com").await, Said::Found(Kind::Mailbox), "who is known goes on");
-    assert_eq!(asked.ask("bob@contoso.com").await, Said::Unavailable, "who is not may have come meanwhile");
-    assert_eq!(asked.up(), 0);
+    assert_eq!(asker.ask("alice@contoso.com").await, LookupResult::Found(Kind::Mailbox), "who is known goes on");
+    assert_eq!(asker.ask("bob@contoso.com").await, LookupResult::Unavailable, "who is not may have come meanwhile");
+    assert_eq!(asker.up(), 0);
 
     hop.follow(ALICE);
     advance(Duration::from_secs(6)).await;
-    assert_eq!(asked.ask("late@contoso.com").await, Said::NotFound);
-    assert_eq!(asked.up(), 1);
+    assert_eq!(asker.ask("late@contoso.com").await, LookupResult::NotFound);
+    assert_eq!(asker.up(), 1);
 }
 
 #[tokio::test]
@@ -299,12 +299,12 @@ async fn questions_under_way_are_bounded() {
     let mut config = servers(&[hop.address]);
     // Sooner than anybody gives way.
     config.timeout = Duration::from_millis(800);
-    let asked = Arc::new(Asked::new(&config));
+    let asker = Arc::new(CallAheadAsker::new(&config));
     let mut tasks = JoinSet::new();
     let start = Instant::now();
     for number in 0..40 {
-        let asked = Arc::clone(&asked);
-        tasks.spawn(async move { asked.cause(&format!("r{number}@contoso.com")).await });
+        let asker = Arc::clone(&asker);
+        tasks.spawn(async move { asker.cause(&format!("r{number}@contoso.com")).await });
     }
     let causes = tasks.join_all().await;
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
@@ -318,11 +318,11 @@ async fn questions_come_no_faster_than_is_wanted() {
     let hop = ScriptedSmtpServer::start(ALICE, None).await;
     let mut config = servers(&[hop.address]);
     (config.timeout, config.probes_per_second) = (Duration::from_millis(900), 4);
-    let asked = Arc::new(Asked::new(&config));
+    let asker = Arc::new(CallAheadAsker::new(&config));
     let mut tasks = JoinSet::new();
     for number in 0..10 {
-        let asked = Arc::clone(&asked);
-        tasks.spawn(async move { asked.answer(&format!("r{number}@contoso.com"), Freshness::Any).await.lookup });
+        let asker = Arc::clone(&asker);
+        tasks.spawn(async move { asker.answer(&format!("r{number}@contoso.com"), Freshness::Any).await.lookup });
     }
     let lookups = tasks.join_all().await;
     let late = lookups.iter().filter(
@@ -330,7 +330,7 @@ async fn questions_come_no_faster_than_is_wanted() {
     );
     assert_eq!(late.count(), 6, "{lookups:?}");
     assert_eq!(hop.commands("RCPT").len(), 4);
-    assert_eq!(asked.up(), 1, "the server answers");
+    assert_eq!(asker.up(), 1, "the server answers");
 }
 
 #[tokio::test]
@@ -339,9 +339,9 @@ async fn the_next_smart_host_is_asked() {
     let silent = ScriptedSmtpServer::start("ehlo => wait", None).await;
     let mut config = servers(&[silent.address, hop.address]);
     config.timeout = Duration::from_secs(1);
-    assert_eq!(Asked::new(&config).ask("bob@contoso.com").await, Said::NotFound);
+    assert_eq!(CallAheadAsker::new(&config).ask("bob@contoso.com").await, LookupResult::NotFound);
     silent.follow("greeting => 554 5.3.2 no");
-    assert_eq!(Asked::new(&config).ask("bob@contoso.com").await, Said::NotFound);
+    assert_eq!(CallAheadAsker::new(&config).ask("bob@contoso.com").await, LookupResult::NotFound);
     assert_eq!(probes(&hop, "bob@"), 2);
 }
 
@@ -351,9 +351,9 @@ async fn a_smart_host_that_keeps_its_no_back_is_waited_for_beside_the_others() {
     let down = ScriptedSmtpServer::start("greeting => 554 5.3.2 no", None).await;
     let mut config = servers(&[tarpit.address, down.address]);
     config.timeout = Duration::from_secs(1);
-    let asked = Asked::new(&config);
-    assert!(asked.cause("bob@contoso.com").await.contains("no answer in time"));
-    asked.until("bob@contoso.com", &Said::NotFound, Duration::from_secs(3)).await;
+    let asker = CallAheadAsker::new(&config);
+    assert!(asker.cause("bob@contoso.com").await.contains("no answer in time"));
+    asker.until("bob@contoso.com", &LookupResult::NotFound, Duration::from_secs(3)).await;
     assert_eq!(probes(&tarpit, "bob@"), 1);
 
     // One that never answers RCPT does not keep the others from it.
@@ -361,17 +361,17 @@ async fn a_smart_host_that_keeps_its_no_back_is_waited_for_beside_the_others() {
     let well = ScriptedSmtpServer::start(ALICE, None).await;
     let mut config = servers(&[hung.address, well.address]);
     config.timeout = Duration::from_secs(2);
-    let asked = Asked::new(&config);
-    assert_eq!(asked.ask("bob@contoso.com").await, Said::NotFound);
-    assert_eq!((probes(&hung, "bob@"), asked.up()), (1, 1));
+    let asker = CallAheadAsker::new(&config);
+    assert_eq!(asker.ask("bob@contoso.com").await, LookupResult::NotFound);
+    assert_eq!((probes(&hung, "bob@"), asker.up()), (1, 1));
 }
 
 #[tokio::test]
 async fn a_connection_that_died_meanwhile_is_made_anew() {
     let hop = ScriptedSmtpServer::start(&format!("first: rset => drop\n{ALICE}"), None).await;
-    let asked = Asked::new(&servers(&[hop.address]));
-    assert_eq!(asked.ask("bob@contoso.com").await, Said::NotFound);
-    assert_eq!(asked.ask("carol@contoso.com").await, Said::NotFound);
+    let asker = CallAheadAsker::new(&servers(&[hop.address]));
+    assert_eq!(asker.ask("bob@contoso.com").await, LookupResult::NotFound);
+    assert_eq!(asker.ask("carol@contoso.com").await, LookupResult::NotFound);
     assert_eq!(hop.seen().len(), 2);
 }
 

@@ -9,7 +9,7 @@ use fingerpost::directory::{Directories, Needs, build};
 use fingerpost::lookup::Kind;
 use fingerpost::metrics::Metrics;
 
-use crate::asker::{Asker, Said, named, openldap, password, prober};
+use crate::asker::{Asker, LookupResult, named, openldap, password, prober};
 use support::certificates::Authority;
 use support::slapd::Slapd;
 
@@ -25,7 +25,11 @@ async fn tls_is_checked() {
     for (url, start_tls) in [(slapd.tls_url(), false), (slapd.url().replace("127.0.0.1", "localhost"), true)] {
         config.urls = vec![url.clone()];
         config.start_tls = start_tls;
-        assert_eq!(Asker::new(&config).ask("postmaster@contoso.com").await, Said::Found(Kind::Mailbox), "{url}");
+        assert_eq!(
+            Asker::new(&config).ask("postmaster@contoso.com").await,
+            LookupResult::Found(Kind::Mailbox),
+            "{url}"
+        );
         let mut wrong = config.clone();
         wrong.ca = Some(other.clone());
         let cause = Asker::new(&wrong).cause("postmaster@contoso.com").await;
@@ -53,7 +57,7 @@ async fn a_wrong_password_is_no_answer_until_it_is_right() {
     assert!(cause.contains("49") && !cause.contains("wrong"), "{cause}");
     assert_eq!(asker.up(), 0);
     password(&slapd, support::slapd::PASSWORD);
-    asker.until(&Said::NotFound, Duration::from_secs(10)).await;
+    asker.until(&LookupResult::NotFound, Duration::from_secs(10)).await;
     assert_eq!(asker.up(), 1);
 }
 
@@ -68,19 +72,23 @@ async fn an_empty_password_is_refused_before_any_bind() {
     let cause = Asker::new(&config).cause("postmaster@contoso.com").await;
     assert!(cause.contains("write password_file"), "{cause}");
     config.bind_dn = String::new();
-    assert_eq!(Asker::new(&config).ask("postmaster@contoso.com").await, Said::Found(Kind::Mailbox), "anonymous");
+    assert_eq!(
+        Asker::new(&config).ask("postmaster@contoso.com").await,
+        LookupResult::Found(Kind::Mailbox),
+        "anonymous"
+    );
 }
 
 #[tokio::test]
 async fn it_is_right_again_by_itself_after_a_restart() {
     let mut slapd = Slapd::start();
     let asker = Asker::new(&openldap(&slapd));
-    assert_eq!(asker.ask_unknown().await, Said::NotFound);
+    assert_eq!(asker.ask_unknown().await, LookupResult::NotFound);
     slapd.stop();
-    asker.until(&Said::Unavailable, Duration::from_secs(1)).await;
+    asker.until(&LookupResult::Unavailable, Duration::from_secs(1)).await;
     assert_eq!(asker.up(), 0);
     slapd.restart();
-    asker.until(&Said::NotFound, Duration::from_secs(8)).await;
+    asker.until(&LookupResult::NotFound, Duration::from_secs(8)).await;
     assert_eq!(asker.up(), 1);
 }
 
@@ -93,13 +101,13 @@ async fn the_next_server_is_tried_and_the_first_one_again_later() {
     config.urls = vec![first.url(), second.url()];
     config.timeout = Duration::from_secs(6);
     let asker = Asker::new(&config);
-    assert_eq!(asker.ask("first@contoso.com").await, Said::Found(Kind::Mailbox));
+    assert_eq!(asker.ask("first@contoso.com").await, LookupResult::Found(Kind::Mailbox));
 
     first.freeze();
     let start = std::time::Instant::now();
-    assert_eq!(asker.ask("second@contoso.com").await, Said::Found(Kind::Mailbox));
+    assert_eq!(asker.ask("second@contoso.com").await, LookupResult::Found(Kind::Mailbox));
     assert!(start.elapsed() < Duration::from_secs(4), "a third of the time-out, then the second server");
-    assert_eq!(asker.ask("nobody@contoso.com").await, Said::NotFound);
+    assert_eq!(asker.ask("nobody@contoso.com").await, LookupResult::NotFound);
     assert_eq!(asker.up(), 1);
 
     first.thaw();
@@ -110,7 +118,7 @@ async fn the_next_server_is_tried_and_the_first_one_again_later() {
     for number in 0.. {
         assert!(std::time::Instant::now() < deadline, "the first server is not used again");
         first.add_person(&format!("p{number}"), &format!("mail: p{number}@contoso.com"));
-        if asker.ask(&format!("p{number}@contoso.com")).await == Said::Found(Kind::Mailbox) {
+        if asker.ask(&format!("p{number}@contoso.com")).await == LookupResult::Found(Kind::Mailbox) {
             break;
         }
     }

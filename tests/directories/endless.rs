@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::asker::{Asker, Said, openldap};
+use crate::asker::{Asker, LookupResult, openldap};
 use support::slapd::{BASE, Slapd};
 
 const BIND_REQUEST: u8 = 0x60;
@@ -24,14 +24,14 @@ async fn an_answer_without_end_is_no_answer_and_is_not_kept() {
         let mut config = openldap(&slapd);
         config.urls = vec![format!("ldap://{}", server.address)];
         let asker = Asker::new(&config);
-        assert_eq!(asker.ask_unknown().await, Said::NotFound);
+        assert_eq!(asker.ask_unknown().await, LookupResult::NotFound);
         server.endless.store(true, Ordering::SeqCst);
         let start = Instant::now();
         let cause = asker.cause("alice@contoso.com").await;
         assert!(cause.contains("than was asked for"), "{cause}");
         assert!(start.elapsed() < config.timeout / 2, "{:?}", start.elapsed());
         server.endless.store(false, Ordering::SeqCst);
-        asker.until(&Said::NotFound, Duration::from_secs(10)).await;
+        asker.until(&LookupResult::NotFound, Duration::from_secs(10)).await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fingerpost::lookup::Freshness;
 use fingerpost::lookup::Kind;
 
-use crate::asker::{Asker, Said, openldap, said};
+use crate::asker::{Asker, LookupResult, openldap, result_of};
 use crate::proxy::{Mode, Proxy};
 use support::slapd::{BASE, READER, Slapd};
 
@@ -14,7 +14,7 @@ async fn a_read_right_that_is_revoked_is_no_not_found() {
     let slapd = Slapd::start();
     slapd.add_person("alice", "mail: alice@contoso.com");
     let asker = Asker::new(&openldap(&slapd));
-    assert_eq!(asker.ask_unknown().await, Said::NotFound);
+    assert_eq!(asker.ask_unknown().await, LookupResult::NotFound);
     slapd.configure("olcAccess", "{0}to attrs=userPassword by anonymous auth by * none");
     let cause = asker.cause("alice@contoso.com").await;
     assert!(cause.contains("32") || cause.contains("check base and rights"), "{cause}");
@@ -23,7 +23,7 @@ async fn a_read_right_that_is_revoked_is_no_not_found() {
     assert!(cause.contains("check base and rights"), "{cause}");
     assert_eq!(asker.up(), 0);
     slapd.configure("olcAccess", "{0}to * by * read");
-    assert_eq!(asker.ask("alice@contoso.com").await, Said::Found(Kind::Mailbox));
+    assert_eq!(asker.ask("alice@contoso.com").await, LookupResult::Found(Kind::Mailbox));
     assert_eq!(asker.up(), 1);
 }
 
@@ -58,7 +58,7 @@ async fn searches_that_take_long_are_seen_by_their_attribute() {
     let slapd = Slapd::start();
     let proxy = Proxy::start(slapd.address()).await;
     let asker = Asker::new(&fingerpost::config::LdapConfig { urls: vec![proxy.url()], ..openldap(&slapd) });
-    assert_eq!(asker.ask("postmaster@contoso.com").await, Said::Found(Kind::Mailbox));
+    assert_eq!(asker.ask("postmaster@contoso.com").await, LookupResult::Found(Kind::Mailbox));
     proxy.set(Mode::Later(120));
     let examined = asker.examine().await;
     let attributes: Vec<&str> = examined.took.iter().map(|(attribute, _)| attribute.as_str()).collect();
@@ -75,7 +75,7 @@ async fn a_limit_that_is_exceeded_is_no_answer() {
     let asker = Asker::new(&openldap(&slapd));
     let cause = asker.cause("alice@contoso.com").await;
     assert!(cause.contains("size limit"), "{cause}");
-    assert_eq!(asker.ask("nobody@contoso.com").await, Said::NotFound);
+    assert_eq!(asker.ask("nobody@contoso.com").await, LookupResult::NotFound);
     assert_eq!(asker.up(), 1, "it says nothing of other questions");
 }
 
@@ -88,7 +88,7 @@ async fn cut_and_malformed_answers_are_no_answers() {
     config.urls = vec![proxy.url()];
     config.timeout = Duration::from_secs(2);
     let asker = Asker::new(&config);
-    assert_eq!(asker.ask_unknown().await, Said::NotFound);
+    assert_eq!(asker.ask_unknown().await, LookupResult::NotFound);
     for mode in [
         Mode::CutInTheMiddle,
         // Not BER; a message without content; one without an operation; a text for a message id; an entry that is none.
@@ -101,11 +101,11 @@ async fn cut_and_malformed_answers_are_no_answers() {
         Mode::Swallow,
     ] {
         proxy.set(mode);
-        assert_eq!(asker.ask("alice@contoso.com").await, Said::Unavailable, "{mode:?}");
+        assert_eq!(asker.ask("alice@contoso.com").await, LookupResult::Unavailable, "{mode:?}");
         proxy.set(Mode::Pass);
-        asker.until(&Said::NotFound, Duration::from_secs(10)).await;
+        asker.until(&LookupResult::NotFound, Duration::from_secs(10)).await;
     }
-    assert_eq!(asker.ask("alice@contoso.com").await, Said::Found(Kind::Mailbox));
+    assert_eq!(asker.ask("alice@contoso.com").await, LookupResult::Found(Kind::Mailbox));
 }
 
 /// What would be relayed is asked again while the directory is in doubt; what is known goes on.
@@ -117,10 +117,10 @@ async fn a_cached_not_found_is_not_served_while_the_directory_is_down() {
         let mut config = openldap(&slapd);
         config.timeout = Duration::from_secs(1);
         let asker = Asker::new(&config);
-        let any = async |address: &str| said(&asker.answer(address, Freshness::Any).await.lookup);
-        assert_eq!(any("alice@contoso.com").await, Said::Found(Kind::Mailbox));
-        assert_eq!(any("nobody@contoso.com").await, Said::NotFound);
-        assert_eq!(any("nobody@contoso.com").await, Said::NotFound);
+        let any = async |address: &str| result_of(&asker.answer(address, Freshness::Any).await.lookup);
+        assert_eq!(any("alice@contoso.com").await, LookupResult::Found(Kind::Mailbox));
+        assert_eq!(any("nobody@contoso.com").await, LookupResult::NotFound);
+        assert_eq!(any("nobody@contoso.com").await, LookupResult::NotFound);
         assert_eq!(asker.count("cached"), 1, "it is served from the cache while the directory is well");
 
         match fault {
@@ -128,18 +128,18 @@ async fn a_cached_not_found_is_not_served_while_the_directory_is_down() {
             "revoked" => slapd.configure("olcAccess", "{0}to attrs=userPassword by anonymous auth by * none"),
             _ => slapd.freeze(),
         }
-        assert_eq!(asker.ask_unknown().await, Said::Unavailable, "{fault}");
-        assert_eq!(any("nobody@contoso.com").await, Said::Unavailable, "{fault}");
-        assert_eq!(any("alice@contoso.com").await, Said::Found(Kind::Mailbox), "{fault}");
+        assert_eq!(asker.ask_unknown().await, LookupResult::Unavailable, "{fault}");
+        assert_eq!(any("nobody@contoso.com").await, LookupResult::Unavailable, "{fault}");
+        assert_eq!(any("alice@contoso.com").await, LookupResult::Found(Kind::Mailbox), "{fault}");
 
         match fault {
             "stopped" => slapd.restart(),
             "revoked" => slapd.configure("olcAccess", "{0}to * by * read"),
             _ => slapd.thaw(),
         }
-        asker.until(&Said::NotFound, Duration::from_secs(10)).await;
+        asker.until(&LookupResult::NotFound, Duration::from_secs(10)).await;
         let cached = asker.count("cached");
-        assert_eq!(any("nobody@contoso.com").await, Said::NotFound, "{fault}");
+        assert_eq!(any("nobody@contoso.com").await, LookupResult::NotFound, "{fault}");
         assert_eq!(asker.count("cached"), cached + 1, "{fault}: it is served again");
     }
 }

@@ -11,17 +11,17 @@ use fingerpost::metrics::Metrics;
 use fingerpost::smtp::address::Address;
 use tokio::time::Instant;
 
-use crate::asker::{Said, named, prober, said};
+use crate::asker::{LookupResult, named, prober, result_of};
 
 fn file(path: &Path) -> DirectoryKind {
     DirectoryKind::File(FileDirectoryConfig { path: path.to_owned(), default_domain: None })
 }
 
-async fn ask(directories: &Directories, directory: &str, address: &str) -> Said {
+async fn ask(directories: &Directories, directory: &str, address: &str) -> LookupResult {
     let address = Address::parse(address).unwrap();
     let answer = directories.ask(&Question { directory: directory.into(), address, freshness: Freshness::Any }).await;
     assert_eq!(answer.fresh, Fresh::Live);
-    said(&answer.lookup)
+    result_of(&answer.lookup)
 }
 
 #[tokio::test]
@@ -36,8 +36,8 @@ async fn a_file_is_followed_and_conflicts_are_counted() {
     let needs = Needs { prober: &prober, folder: None, mail: None, metrics: &metrics };
     let directories = build(&configured, None, &needs).unwrap();
     let conflicts = |name: &str| metrics.directory_conflicts.with_label_values(&[name]).get();
-    assert_eq!(ask(&directories, "first", "A@contoso.com").await, Said::Found(Kind::Mailbox));
-    assert_eq!(ask(&directories, "first", "b@contoso.com").await, Said::NotFound);
+    assert_eq!(ask(&directories, "first", "A@contoso.com").await, LookupResult::Found(Kind::Mailbox));
+    assert_eq!(ask(&directories, "first", "b@contoso.com").await, LookupResult::NotFound);
     assert_eq!((conflicts("first"), conflicts("second")), (0, 0));
 
     // As editors do it: written beside, then renamed.
@@ -45,7 +45,7 @@ async fn a_file_is_followed_and_conflicts_are_counted() {
     std::fs::write(&beside, "address,kind\na@contoso.com,\nb@contoso.com,group\n").unwrap();
     std::fs::rename(&beside, &first).unwrap();
     let deadline = Instant::now() + Duration::from_secs(15);
-    while ask(&directories, "first", "b@contoso.com").await != Said::Found(Kind::Group) {
+    while ask(&directories, "first", "b@contoso.com").await != LookupResult::Found(Kind::Group) {
         assert!(Instant::now() < deadline, "the change is not taken");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -10,7 +10,7 @@ use fingerpost::lookup::Kind;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 
 use crate::active_directory;
-use crate::asker::{Asker, Said, openldap};
+use crate::asker::{Asker, LookupResult, openldap};
 use support::certificates::{Authority, Issued};
 use support::daemon::{Daemon, free_port};
 use support::samba_ad::SambaAd;
@@ -172,7 +172,7 @@ async fn a_controller_with_tls_1_0_only_is_told_so() {
         "{said}"
     );
     samba.restart();
-    assert_eq!(Asker::new(&config).ask("postmaster@contoso.test").await, Said::Found(Kind::Mailbox));
+    assert_eq!(Asker::new(&config).ask("postmaster@contoso.test").await, LookupResult::Found(Kind::Mailbox));
 }
 
 /// A client certificate of that name by slapd's own authority.
@@ -206,11 +206,15 @@ async fn a_client_certificate_is_bound_with() {
     };
     for (url, start_tls) in [(slapd.tls_url(), false), (slapd.url().replace("127.0.0.1", "localhost"), true)] {
         let config = LdapConfig { urls: vec![url.clone()], start_tls, ..by_certificate.clone() };
-        assert_eq!(Asker::new(&config).ask("postmaster@contoso.com").await, Said::Found(Kind::Mailbox), "{url}");
+        assert_eq!(
+            Asker::new(&config).ask("postmaster@contoso.com").await,
+            LookupResult::Found(Kind::Mailbox),
+            "{url}"
+        );
         // With a name and a password it is shown all the same.
         let (bind_dn, password_file) = (password.bind_dn.clone(), password.password_file.clone());
         let both = LdapConfig { bind_dn, password_file, ..config.clone() };
-        assert_eq!(Asker::new(&both).ask("postmaster@contoso.com").await, Said::Found(Kind::Mailbox), "{url}");
+        assert_eq!(Asker::new(&both).ask("postmaster@contoso.com").await, LookupResult::Found(Kind::Mailbox), "{url}");
         let said = cause(&LdapConfig { certificate: None, ..both }, &url).await;
         assert!(said.contains("client certificate"), "{url}: {said}");
     }

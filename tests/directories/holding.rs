@@ -8,7 +8,7 @@ use fingerpost::config::{CacheConfig, HoldChanges, LdapConfig};
 use fingerpost::directory::Accept;
 use fingerpost::lookup::Kind;
 
-use crate::asker::{Asker, Said, openldap};
+use crate::asker::{Asker, LookupResult, openldap};
 use support::slapd::{BASE, Slapd};
 
 const CROWD: usize = 20;
@@ -40,7 +40,7 @@ async fn an_emptied_folder_turns_no_more_around_than_the_limit() {
         }
         said
     };
-    let found = vec![Said::Found(Kind::Mailbox); CROWD];
+    let found = vec![LookupResult::Found(Kind::Mailbox); CROWD];
     assert_eq!(all(&asker).await, found);
 
     // A script moves everybody out of the way of mail; who comes new is found at once.
@@ -51,16 +51,16 @@ async fn an_emptied_folder_turns_no_more_around_than_the_limit() {
     };
     change("mail: gone{n}@contoso.com");
     slapd.add_person("eve", "mail: eve@contoso.com");
-    let mut expected = vec![Said::NotFound; 3];
-    expected.resize(CROWD, Said::Held);
+    let mut expected = vec![LookupResult::NotFound; 3];
+    expected.resize(CROWD, LookupResult::Held);
     assert_eq!(all(&asker).await, expected);
-    assert_eq!(asker.answer_any("eve@contoso.com").await, Said::Found(Kind::Mailbox));
+    assert_eq!(asker.answer_any("eve@contoso.com").await, LookupResult::Found(Kind::Mailbox));
     assert_eq!(asker.metrics.directory_changes_held.with_label_values(&["ad"]).get(), CROWD as i64 - 3);
     let held = format!("changes of {} recipients are held, and their mail gets 451", CROWD - 3);
-    assert!(asker.trouble().iter().any(|trouble| trouble.starts_with(&held)), "{:?}", asker.trouble());
+    assert!(asker.problems().iter().any(|problem| problem.starts_with(&held)), "{:?}", asker.problems());
     // A next hop does not know one of them: what the directory says then is believed, once.
-    assert_eq!(asker.ask("crowd19@contoso.com").await, Said::NotFound);
-    assert_eq!(asker.answer_any("crowd19@contoso.com").await, Said::Held);
+    assert_eq!(asker.ask("crowd19@contoso.com").await, LookupResult::NotFound);
+    assert_eq!(asker.answer_any("crowd19@contoso.com").await, LookupResult::Held);
 
     drop(asker);
     let asker = Asker::keeping(&config, Some(folder.path()));
@@ -70,7 +70,7 @@ async fn an_emptied_folder_turns_no_more_around_than_the_limit() {
     assert_eq!(all(&asker).await, found);
     assert_eq!(asker.refresh(Accept::No).await.unwrap().held, 0);
     change("mail: gone{n}@contoso.com");
-    assert!(all(&asker).await.contains(&Said::Held));
+    assert!(all(&asker).await.contains(&LookupResult::Held));
     assert!(asker.refresh(Accept::Yes).await.unwrap().turned > 0);
-    assert_eq!(all(&asker).await, vec![Said::NotFound; CROWD]);
+    assert_eq!(all(&asker).await, vec![LookupResult::NotFound; CROWD]);
 }

@@ -8,9 +8,9 @@ use fingerpost::config::{CacheConfig, HoldChanges, LdapConfig, LdapMode};
 use fingerpost::directory::Accept;
 use fingerpost::lookup::Kind;
 
-use crate::asker::{Asker, Said};
+use crate::asker::{Asker, LookupResult};
 use crate::{snapshot_active_directory, snapshot_openldap};
-use Said::{Away, Found, NotFound};
+use LookupResult::{Away, Found, NotFound};
 use support::samba_ad::{self, SambaAd};
 use support::slapd::{self, Slapd};
 
@@ -21,7 +21,7 @@ const LATER: Duration = Duration::from_secs(30);
 
 /// How a directory is used.
 #[derive(Clone, Copy)]
-enum Way {
+enum DirectoryMode {
     /// `mode = "snapshot"`.
     InMemory,
     /// `mode = "lookup"`.
@@ -55,7 +55,7 @@ async fn journeys<S: Server>(config: &LdapConfig, mut first: S, mut second: S) {
     drop(asker);
     let asker = Asker::keeping(config, Some(folder.path()));
     until_it_is_missed::<S>(&asker).await;
-    let known = if config.is_snapshot() { Found(Kind::Mailbox) } else { Said::Unavailable };
+    let known = if config.is_snapshot() { Found(Kind::Mailbox) } else { LookupResult::Unavailable };
     assert_eq!(asker.answer_any(&format!("postmaster@{}", S::DOMAIN)).await, known);
     first.restart();
     until_it_is_back::<S>(&asker).await;
@@ -80,8 +80,8 @@ async fn until_it_is_back<S: Server>(asker: &Asker) {
 
 /// Nobody is told that there is no such user.
 async fn until_it_is_missed<S: Server>(asker: &Asker) {
-    asker.until(&Said::Unavailable, LATER).await;
-    assert_eq!(asker.answer_any(&format!("nobody@{}", S::DOMAIN)).await, Said::Unavailable);
+    asker.until(&LookupResult::Unavailable, LATER).await;
+    assert_eq!(asker.answer_any(&format!("nobody@{}", S::DOMAIN)).await, LookupResult::Unavailable);
 }
 
 impl Server for Slapd {
@@ -93,7 +93,7 @@ impl Server for Slapd {
         let (other, old) = (format!("ou=other-{name}"), format!("{name}@contoso.com"));
         let (renamed, new) = (format!("uid={name}2"), format!("{name}2@contoso.com"));
         self.add(&format!("dn: {other},{base}\nobjectClass: organizationalUnit\nou: other-{name}\n"));
-        let shows = async |address: &str, said: Said| asker.shows(address, said, SOON).await;
+        let shows = async |address: &str, said: LookupResult| asker.shows(address, said, SOON).await;
 
         self.add_person(name, &format!("mail: {old}"));
         shows(&old, Found(Kind::Mailbox)).await;
@@ -133,7 +133,7 @@ impl Server for SambaAd {
         let modify = |dn: &str, change: &str| self.modify(&format!("dn: {dn},{base}\nchangetype: {change}\n"));
         let (old, new) = (format!("{name}@contoso.test"), format!("{name}2@contoso.test"));
         let (renamed, here) = (format!("CN={name}2"), format!("CN={name}2,CN=Users"));
-        let shows = async |address: &str, said: Said| asker.shows(address, said, SOON).await;
+        let shows = async |address: &str, said: LookupResult| asker.shows(address, said, SOON).await;
         let mailbox = snapshot_active_directory::mailbox;
 
         self.add("user", name, &mailbox(&old));
@@ -197,14 +197,14 @@ fn control(flags: u32) -> String {
     format!("modify\nreplace: userAccountControl\nuserAccountControl: {flags}")
 }
 
-async fn of_openldap(way: Way) {
+async fn of_openldap(way: DirectoryMode) {
     let (first, mut second) = (Slapd::start(), Slapd::start());
     second.stop();
     let config = LdapConfig { urls: vec![first.url(), second.url()], ..snapshot_openldap::config(&first) };
     journeys(&in_mode(config, way), first, second).await;
 }
 
-async fn of_active_directory(way: Way) {
+async fn of_active_directory(way: DirectoryMode) {
     let mut first = SambaAd::start();
     let password = first.add_reader();
     for ou in ["OU=Staff", "OU=Elsewhere"] {
@@ -218,7 +218,7 @@ async fn of_active_directory(way: Way) {
     journeys(&in_mode(LdapConfig { refuse_disabled: true, ..config }, way), first, second).await;
 }
 
-fn in_mode(config: LdapConfig, way: Way) -> LdapConfig {
+fn in_mode(config: LdapConfig, way: DirectoryMode) -> LdapConfig {
     let second = Duration::from_secs(1);
     let config = LdapConfig {
         cache: CacheConfig { found: second, not_found: second, entries: 100 },
@@ -227,27 +227,27 @@ fn in_mode(config: LdapConfig, way: Way) -> LdapConfig {
         ..config
     };
     match way {
-        Way::InMemory => config,
-        Way::Asked => LdapConfig { mode: LdapMode::Lookup, ..config },
+        DirectoryMode::InMemory => config,
+        DirectoryMode::Asked => LdapConfig { mode: LdapMode::Lookup, ..config },
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_an_openldap_in_memory() {
-    of_openldap(Way::InMemory).await;
+    of_openldap(DirectoryMode::InMemory).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_an_openldap_that_is_asked() {
-    of_openldap(Way::Asked).await;
+    of_openldap(DirectoryMode::Asked).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_an_active_directory_in_memory() {
-    of_active_directory(Way::InMemory).await;
+    of_active_directory(DirectoryMode::InMemory).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_an_active_directory_that_is_asked() {
-    of_active_directory(Way::Asked).await;
+    of_active_directory(DirectoryMode::Asked).await;
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use fingerpost::lookup::Kind;
 use tokio::time::Instant;
 
-use crate::asker::Said;
-use crate::call_ahead::{Asked, servers};
+use crate::asker::LookupResult;
+use crate::call_ahead::{CallAheadAsker, servers};
 use support::postfix::{Postfix, Setup};
 
 /// Recipients that it has no mailbox for are refused, as a server does that is the last one.
@@ -33,22 +33,22 @@ pub fn postfix(extra: &str) -> Postfix {
 #[tokio::test]
 async fn it_says_who_is_there_and_what_else_it_says_is_doubt() {
     let postfix = postfix(&format!("{REFUSES_UNKNOWN}{GREYLISTS}"));
-    let asked = Asked::new(&servers(&[postfix.address()]));
-    assert_eq!(asked.ask("Alice@contoso.test").await, Said::Found(Kind::Mailbox));
-    assert_eq!(asked.ask("nobody@contoso.test").await, Said::NotFound);
-    let cause = asked.cause("grace@contoso.test").await;
+    let asker = CallAheadAsker::new(&servers(&[postfix.address()]));
+    assert_eq!(asker.ask("Alice@contoso.test").await, LookupResult::Found(Kind::Mailbox));
+    assert_eq!(asker.ask("nobody@contoso.test").await, LookupResult::NotFound);
+    let cause = asker.cause("grace@contoso.test").await;
     assert!(cause.contains("450 4.2.0") && cause.contains("greylisted"), "{cause}");
-    assert_eq!((asked.up(), asked.accepts_everything()), (1, 0));
+    assert_eq!((asker.up(), asker.accepts_everything()), (1, 0));
 
     postfix.pause();
-    let cause = asked.cause("bob@contoso.test").await;
+    let cause = asker.cause("bob@contoso.test").await;
     assert!(cause.contains("cannot connect"), "{cause}");
-    assert_eq!(asked.ask("nobody@contoso.test").await, Said::Unavailable, "a cached no is not believed now");
-    assert_eq!(asked.ask("alice@contoso.test").await, Said::Found(Kind::Mailbox));
-    assert_eq!(asked.up(), 0);
+    assert_eq!(asker.ask("nobody@contoso.test").await, LookupResult::Unavailable, "a cached no is not believed now");
+    assert_eq!(asker.ask("alice@contoso.test").await, LookupResult::Found(Kind::Mailbox));
+    assert_eq!(asker.up(), 0);
     postfix.resume();
-    asked.until("bob@contoso.test", &Said::NotFound, Duration::from_secs(10)).await;
-    assert_eq!(asked.up(), 1);
+    asker.until("bob@contoso.test", &LookupResult::NotFound, Duration::from_secs(10)).await;
+    assert_eq!(asker.up(), 1);
     assert!(postfix.mails().is_empty() && postfix.queued() == 0, "nothing is ever sent");
 }
 
@@ -56,10 +56,10 @@ async fn it_says_who_is_there_and_what_else_it_says_is_doubt() {
 async fn one_that_takes_mail_for_everybody_is_recognised() {
     for extra in ["", "relay_recipient_maps = inline:{ { @contoso.test = all } }\n"] {
         let postfix = postfix(extra);
-        let asked = Asked::new(&servers(&[postfix.address()]));
-        assert_eq!(asked.ask("alice@contoso.test").await, Said::AcceptsEverything, "{extra}");
-        assert_eq!(asked.ask("nobody@contoso.test").await, Said::AcceptsEverything, "{extra}");
-        assert_eq!((asked.up(), asked.accepts_everything()), (1, 1));
+        let asker = CallAheadAsker::new(&servers(&[postfix.address()]));
+        assert_eq!(asker.ask("alice@contoso.test").await, LookupResult::AcceptsEverything, "{extra}");
+        assert_eq!(asker.ask("nobody@contoso.test").await, LookupResult::AcceptsEverything, "{extra}");
+        assert_eq!((asker.up(), asker.accepts_everything()), (1, 1));
     }
 }
 
@@ -68,17 +68,17 @@ async fn one_that_freezes_costs_its_time_out_and_comes_back_by_itself() {
     let postfix = postfix(REFUSES_UNKNOWN);
     let mut config = servers(&[postfix.address()]);
     config.timeout = Duration::from_secs(2);
-    let asked = Asked::new(&config);
-    assert_eq!(asked.ask("nobody@contoso.test").await, Said::NotFound);
+    let asker = CallAheadAsker::new(&config);
+    assert_eq!(asker.ask("nobody@contoso.test").await, LookupResult::NotFound);
     postfix.freeze();
     let start = Instant::now();
     for number in 0..10 {
-        assert_eq!(asked.ask(&format!("r{number}@contoso.test")).await, Said::Unavailable);
+        assert_eq!(asker.ask(&format!("r{number}@contoso.test")).await, LookupResult::Unavailable);
     }
     let waited = start.elapsed();
     postfix.thaw();
     assert!(waited > Duration::from_secs(5) && waited < Duration::from_secs(8), "three time-outs: {waited:?}");
-    assert_eq!(asked.up(), 0);
-    asked.until("bob@contoso.test", &Said::NotFound, Duration::from_secs(10)).await;
-    assert_eq!(asked.up(), 1);
+    assert_eq!(asker.up(), 0);
+    asker.until("bob@contoso.test", &LookupResult::NotFound, Duration::from_secs(10)).await;
+    assert_eq!(asker.up(), 1);
 }

@@ -3,8 +3,8 @@
 use fingerpost::lookup::Freshness;
 use fingerpost::lookup::{Fresh, Kind, Lookup};
 
-use crate::asker::{Asker, Said, openldap};
-use Said::{Ambiguous, Away, Found, NotFound, Unavailable};
+use crate::asker::{Asker, LookupResult, openldap};
+use LookupResult::{Ambiguous, Away, Found, NotFound, Unavailable};
 use support::slapd::{BASE, Slapd};
 
 fn people(slapd: &Slapd) {

@@ -9,9 +9,9 @@ use fingerpost::config::{LdapConfig, LdapMode, Profile};
 use fingerpost::directory::Accept;
 use fingerpost::lookup::Kind;
 
-use crate::asker::{Asker, Said};
+use crate::asker::{Asker, LookupResult};
 use crate::snapshot_active_directory::{config, mailbox};
-use Said::{Away, Found, NotFound, Unavailable};
+use LookupResult::{Away, Found, NotFound, Unavailable};
 use support::samba_ad::{BASE, DATABASE, SambaAd};
 
 const LATER: Duration = Duration::from_secs(30);
@@ -58,7 +58,7 @@ fn people(samba: &SambaAd) {
     add(samba, "group", "oldteam", "");
 }
 
-fn expected() -> Vec<(&'static str, Said)> {
+fn expected() -> Vec<(&'static str, LookupResult)> {
     let away = |kind: Kind, name: &str| Away(kind, format!("{name}@other.example"));
     vec![
         ("box", Found(Kind::Mailbox)),
@@ -91,7 +91,7 @@ impl Both {
     }
 
     /// What both say now, the snapshot after a whole read: rights are no change of an entry.
-    async fn say(&self, people: &[(&str, Said)]) {
+    async fn say(&self, people: &[(&str, LookupResult)]) {
         self.snapshot.refresh(Accept::Yes).await.unwrap();
         self.snapshot.refresh(Accept::Yes).await.unwrap();
         for (name, expected) in people {
@@ -110,7 +110,7 @@ impl Both {
     }
 }
 
-fn without(people: Vec<(&'static str, Said)>, these: &[&str]) -> Vec<(&'static str, Said)> {
+fn without(people: Vec<(&'static str, LookupResult)>, these: &[&str]) -> Vec<(&'static str, LookupResult)> {
     let now = |(name, said)| if these.contains(&name) { (name, Unavailable) } else { (name, said) };
     people.into_iter().map(now).collect()
 }

@@ -10,12 +10,12 @@ use fingerpost::lookup::Kind;
 use fingerpost::smtp::address::Address;
 use tokio::time::Instant;
 
-use crate::asker::{Asker, Said, openldap};
-use Said::{Ambiguous, Away, Found, NotFound, Unavailable};
+use crate::asker::{Asker, LookupResult, openldap};
+use LookupResult::{Ambiguous, Away, Found, NotFound, Unavailable};
 use support::slapd::{BASE, READER, Slapd};
 
-const MAILBOX: Said = Found(Kind::Mailbox);
-const NO_MAILBOX: Said = Found(Kind::NoMailbox);
+const MAILBOX: LookupResult = Found(Kind::Mailbox);
+const NO_MAILBOX: LookupResult = Found(Kind::NoMailbox);
 
 fn person(slapd: &Slapd, class: &str, uid: &str, lines: &str) {
     slapd.add(&format!(
@@ -41,7 +41,7 @@ fn config(slapd: &Slapd, profile: Profile, probe: Option<&str>) -> LdapConfig {
 }
 
 /// What is said in both modes by somebody who comes new, and how many entries are odd.
-async fn say(config: &LdapConfig, odd: i64, table: &[(&str, Said)]) {
+async fn say(config: &LdapConfig, odd: i64, table: &[(&str, LookupResult)]) {
     let (patience, folder) = (Duration::from_secs(3600), tempfile::tempdir().unwrap());
     let mode =
         LdapMode::Snapshot(SnapshotConfig { poll: Duration::from_secs(1), full_read: patience, max_stale: patience });
@@ -72,7 +72,9 @@ async fn of_domino() {
     person(&slapd, "dominoPerson", "none", "mailSystem: 100");
     let away = || Away(Kind::MailUser, "away@other.example".to_owned());
     let notes = || Found(Kind::MailUser);
-    let is = |said: [Said; 5]| ["box", "away", "notes", "none", "postmaster"].into_iter().zip(said).collect::<Vec<_>>();
+    let is = |said: [LookupResult; 5]| {
+        ["box", "away", "notes", "none", "postmaster"].into_iter().zip(said).collect::<Vec<_>>()
+    };
     // `postmaster` has neither `mailSystem` nor `mailServer`.
     let probe = Some("box@contoso.com");
     say(&config(&slapd, Profile::Domino, probe), 1, &is([MAILBOX, away(), notes(), NO_MAILBOX, NO_MAILBOX])).await;

@@ -14,7 +14,7 @@ use fingerpost::lookup::{Kind, Lookup};
 use fingerpost::metrics::Metrics;
 
 use crate::active_directory::config as active_directory;
-use crate::asker::{Asker, Said, named, openldap, password, prober};
+use crate::asker::{Asker, LookupResult, named, openldap, password, prober};
 use support::samba_ad::{self, SambaAd};
 use support::slapd::{ADMIN, BASE, PASSWORD, READER, Slapd};
 use support::test_node::TestNode;
@@ -120,7 +120,7 @@ async fn questions_wait_for_a_server_that_is_restarted() {
         let mut slapd = Slapd::start();
         let folder = tempfile::tempdir().unwrap();
         let asker = Arc::new(Asker::keeping(&LdapConfig { mode, ..openldap(&slapd) }, Some(folder.path())));
-        assert_eq!(asker.ask_unknown().await, Said::NotFound);
+        assert_eq!(asker.ask_unknown().await, LookupResult::NotFound);
         // The first notices that the connection is gone; the next ones come while nobody listens.
         if stops_first {
             slapd.stop();
@@ -132,7 +132,7 @@ async fn questions_wait_for_a_server_that_is_restarted() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         slapd.restart();
         for asked in [first, second, third] {
-            assert_eq!(asked.await.unwrap(), Said::NotFound, "{mode:?}, stopped first: {stops_first}");
+            assert_eq!(asked.await.unwrap(), LookupResult::NotFound, "{mode:?}, stopped first: {stops_first}");
         }
         assert_eq!((asker.up(), asker.count("unavailable")), (1, 0));
     }
@@ -145,20 +145,20 @@ async fn questions_wait_for_a_controller_that_is_restarted() {
         let folder = tempfile::tempdir().unwrap();
         let config = LdapConfig { mode, timeout: Duration::from_secs(20), ..active_directory(&samba) };
         let asker = Arc::new(Asker::keeping(&config, Some(folder.path())));
-        assert_eq!(asker.ask_unknown().await, Said::NotFound);
+        assert_eq!(asker.ask_unknown().await, LookupResult::NotFound);
         samba.stop();
         let asked: Vec<_> = (0..3).map(|_| asking(&asker)).collect();
         tokio::time::sleep(Duration::from_millis(500)).await;
         tokio::task::block_in_place(|| samba.restart());
         for asked in asked {
-            assert_eq!(asked.await.unwrap(), Said::NotFound, "{mode:?}");
+            assert_eq!(asked.await.unwrap(), LookupResult::NotFound, "{mode:?}");
         }
         assert_eq!((asker.up(), asker.count("unavailable")), (1, 0));
     }
 }
 
 /// A question for an address that nobody has.
-fn asking(asker: &Arc<Asker>) -> tokio::task::JoinHandle<Said> {
+fn asking(asker: &Arc<Asker>) -> tokio::task::JoinHandle<LookupResult> {
     let asker = Arc::clone(asker);
     tokio::spawn(async move { asker.ask_unknown().await })
 }
@@ -170,10 +170,10 @@ async fn a_server_that_stays_away_is_waited_for_once() {
     let mut config = openldap(&slapd);
     config.timeout = Duration::from_secs(2);
     let asker = Asker::new(&config);
-    assert_eq!(asker.ask_unknown().await, Said::NotFound);
+    assert_eq!(asker.ask_unknown().await, LookupResult::NotFound);
     slapd.stop();
     let begun = Instant::now();
-    assert_eq!(asker.ask_unknown().await, Said::Unavailable);
+    assert_eq!(asker.ask_unknown().await, LookupResult::Unavailable);
     let waited = begun.elapsed();
     assert!((Duration::from_millis(1500)..Duration::from_secs(4)).contains(&waited), "{waited:?}");
     assert_eq!(asker.up(), 0);
@@ -271,7 +271,7 @@ async fn a_rejected_password_is_tried_once_a_server_and_thrice_a_directory() {
     assert!(cause.contains("fingerpost directory refresh ad") && !cause.contains("wrong"), "{cause}");
     for minutes in [1, 5, 10, 13] {
         pass(Duration::from_mins(minutes)).await;
-        assert_eq!(asker.ask_unknown().await, Said::Unavailable);
+        assert_eq!(asker.ask_unknown().await, LookupResult::Unavailable);
         assert_eq!(binds(), [1, 1, 1, 0], "after {minutes} more minutes");
     }
     pass(Duration::from_mins(2)).await;
@@ -292,7 +292,7 @@ async fn a_rejected_password_is_tried_once_a_server_and_thrice_a_directory() {
     assert!(refused.contains("49"), "{refused}");
     assert_eq!(binds(), [4, 4, 4, 0]);
     password(&slapd, PASSWORD);
-    asker.until(&Said::NotFound, Duration::from_secs(3)).await;
+    asker.until(&LookupResult::NotFound, Duration::from_secs(3)).await;
     assert_eq!((binds(), asker.up()), (vec![5, 4, 4, 0], 1));
 }
 
@@ -336,7 +336,7 @@ async fn a_server_that_was_frozen_is_used_as_soon_as_it_answers() {
     assert!(cause.contains("no answer to the bind"), "{cause}");
     assert!(server.binds() <= 3, "{}", server.binds());
     slapd.thaw();
-    asker.until(&Said::NotFound, Duration::from_secs(9)).await;
+    asker.until(&LookupResult::NotFound, Duration::from_secs(9)).await;
     assert_eq!(asker.up(), 1);
 }
 
@@ -347,12 +347,12 @@ async fn an_account_that_is_right_again_is_used_when_an_operator_says_so() {
     config.password_file = Some(password(&slapd, "new"));
     let folder = tempfile::tempdir().unwrap();
     let asker = Asker::keeping(&config, Some(folder.path()));
-    assert_eq!(asker.ask_unknown().await, Said::Unavailable);
+    assert_eq!(asker.ask_unknown().await, LookupResult::Unavailable);
     slapd.modify(&format!("dn: {READER}\nchangetype: modify\nreplace: userPassword\nuserPassword: new\n"));
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(asker.ask_unknown().await, Said::Unavailable, "nobody knows");
+    assert_eq!(asker.ask_unknown().await, LookupResult::Unavailable, "nobody knows");
     asker.refresh(Accept::No).await.unwrap();
-    assert_eq!(asker.ask_unknown().await, Said::NotFound);
+    assert_eq!(asker.ask_unknown().await, LookupResult::NotFound);
 }
 
 /// The password is changed in the directory and not in the file: the connection that is bound goes on.
@@ -364,14 +364,14 @@ async fn a_connection_that_is_bound_stays_in_use() {
         let config = LdapConfig { urls: vec![first.url(), second.url()], mode, ..openldap(&slapd) };
         let folder = tempfile::tempdir().unwrap();
         let asker = Asker::keeping(&config, Some(folder.path()));
-        assert_eq!(asker.ask_unknown().await, Said::NotFound);
-        asker.shows("postmaster@contoso.com", Said::Found(Kind::Mailbox), Duration::from_secs(20)).await;
+        assert_eq!(asker.ask_unknown().await, LookupResult::NotFound);
+        asker.shows("postmaster@contoso.com", LookupResult::Found(Kind::Mailbox), Duration::from_secs(20)).await;
         for server in [&slapd, &standby] {
             server.modify(&format!("dn: {READER}\nchangetype: modify\nreplace: userPassword\nuserPassword: new\n"));
         }
         for _ in 0..4 {
             pass(Duration::from_mins(10)).await;
-            assert_eq!(asker.ask_unknown().await, Said::NotFound, "{mode:?}");
+            assert_eq!(asker.ask_unknown().await, LookupResult::NotFound, "{mode:?}");
         }
         assert_eq!((first.binds(), asker.up()), (1, 1), "{mode:?}");
         assert!(second.binds() <= 2, "{mode:?}: {} binds in 40 minutes at a standby server", second.binds());
@@ -385,7 +385,7 @@ async fn standby_servers_are_tried_every_hour_and_dead_ones_sooner() {
     let mut config = openldap(&slapd);
     config.urls = vec![slapd.url(), standby.url()];
     let asker = Asker::new(&config);
-    assert_eq!(asker.ask_unknown().await, Said::NotFound);
+    assert_eq!(asker.ask_unknown().await, LookupResult::NotFound);
     assert_eq!(asker.server_up(&slapd.url()), 1);
     pass(Duration::from_secs(61)).await;
     assert_eq!(asker.server_up(&standby.url()), 1);
@@ -415,7 +415,7 @@ async fn a_controller_says_why_it_lets_nobody_in_and_locks_nobody_out() {
     assert!(cause.contains("49 (the password is wrong, or bind_dn"), "{cause}");
     for _ in 0..6 {
         pass(Duration::from_mins(9)).await;
-        assert_eq!(asker.ask_unknown().await, Said::Unavailable);
+        assert_eq!(asker.ask_unknown().await, LookupResult::Unavailable);
     }
     std::fs::write(&wrong, samba_ad::READER_PASSWORD).unwrap();
     for _ in 0..40 {
@@ -424,12 +424,12 @@ async fn a_controller_says_why_it_lets_nobody_in_and_locks_nobody_out() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(asker.ask("postmaster@contoso.test").await, Said::Found(Kind::Mailbox), "it is not locked");
+    assert_eq!(asker.ask("postmaster@contoso.test").await, LookupResult::Found(Kind::Mailbox), "it is not locked");
 
     samba.disable("fingerpost");
     let cause = Asker::new(&config).cause("postmaster@contoso.test").await;
     assert!(cause.contains("49 (the account is disabled; enable it)"), "{cause}");
-    assert_eq!(asker.ask_unknown().await, Said::NotFound, "who is bound goes on");
+    assert_eq!(asker.ask_unknown().await, LookupResult::NotFound, "who is bound goes on");
 }
 
 /// What an operator sees of a standby server that is dead, and of a rejected password.

@@ -10,12 +10,12 @@ use fingerpost::directory::Accept;
 use fingerpost::lookup::Kind;
 use fingerpost::smtp::address::Address;
 
-use crate::asker::{Asker, Said};
-use Said::{Found, NotFound};
+use crate::asker::{Asker, LookupResult};
+use LookupResult::{Found, NotFound};
 use support::samba_ad::{BASE, DATABASE, READER, SambaAd};
 
-const MAILBOX: Option<Said> = Some(Found(Kind::Mailbox));
-const NOBODY: Option<Said> = Some(NotFound);
+const MAILBOX: Option<LookupResult> = Some(Found(Kind::Mailbox));
+const NOBODY: Option<LookupResult> = Some(NotFound);
 /// One interval, and a while for a machine that has much to do.
 const SOON: Duration = Duration::from_secs(3);
 const LATER: Duration = Duration::from_secs(30);

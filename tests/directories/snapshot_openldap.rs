@@ -9,13 +9,13 @@ use fingerpost::config::{HoldChanges, LdapConfig, LdapMode, SnapshotConfig};
 use fingerpost::directory::Accept;
 use fingerpost::lookup::Kind;
 
-use crate::asker::{Asker, Said, openldap};
+use crate::asker::{Asker, LookupResult, openldap};
 use crate::proxy::{Mode, Proxy};
-use Said::{Found, NotFound};
+use LookupResult::{Found, NotFound};
 use support::slapd::{BASE, Slapd};
 
-const MAILBOX: Option<Said> = Some(Found(Kind::Mailbox));
-const NOBODY: Option<Said> = Some(NotFound);
+const MAILBOX: Option<LookupResult> = Some(Found(Kind::Mailbox));
+const NOBODY: Option<LookupResult> = Some(NotFound);
 /// A change is used within so long (a stream).
 const SOON: Duration = Duration::from_secs(2);
 /// Connecting, reading, and breaking off take longer.
@@ -76,7 +76,7 @@ async fn a_restart_knows_the_recipients_though_the_directory_is_away() {
         assert_eq!(asker.in_memory(known), MAILBOX, "{known}");
     }
     assert_eq!(asker.in_memory("nobody@contoso.com"), None);
-    assert_eq!(asker.answer_any("nobody@contoso.com").await, Said::Unavailable);
+    assert_eq!(asker.answer_any("nobody@contoso.com").await, LookupResult::Unavailable);
 
     slapd.restart();
     modify(&slapd, "uid=ann", "delete");
@@ -116,7 +116,7 @@ async fn what_turns_too_many_around_is_held_until_it_is_accepted_or_put_right() 
     crowd(&slapd, 20);
     let asker = ready(&slapd, folder.path()).await;
     let crowd_is =
-        |expected: Option<Said>| (0..20).all(|n| asker.in_memory(&format!("crowd{n}@contoso.com")) == expected);
+        |expected: Option<LookupResult>| (0..20).all(|n| asker.in_memory(&format!("crowd{n}@contoso.com")) == expected);
 
     // One by one, an attribute: once there are more than five nobody stays turned.
     let route = |n: usize| format!("modify\nadd: mailRoutingAddress\nmailRoutingAddress: crowd{n}@fabrikam.com");
@@ -164,7 +164,7 @@ async fn lost_rights_and_a_wrong_base_turn_nothing_around() {
     slapd.configure("olcAccess", "{0}to attrs=userPassword by anonymous auth by * none");
     asker.remembers("nobody@contoso.com", None, LATER).await;
     assert_eq!(asker.in_memory("crowd7@contoso.com"), MAILBOX);
-    assert_eq!(asker.answer_any("nobody@contoso.com").await, Said::Unavailable);
+    assert_eq!(asker.answer_any("nobody@contoso.com").await, LookupResult::Unavailable);
     assert!(asker.report().problem.is_some());
     slapd.configure("olcAccess", "{0}to * by * read");
     asker.remembers("nobody@contoso.com", NOBODY, LATER).await;

@@ -17,13 +17,13 @@ use fingerpost::smtp::address::Address;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::asker::{Said, said};
-use crate::call_ahead::{Asked, servers};
+use crate::asker::{LookupResult, result_of};
+use crate::call_ahead::{CallAheadAsker, servers};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::test_node::TestNode;
 
-const FOUND: Said = Said::Found(Kind::Mailbox);
+const FOUND: LookupResult = LookupResult::Found(Kind::Mailbox);
 
 /// A server that has everybody whose name does not begin with `x` (nor with `fingerpost-nobody-`), says yes after 50 ms and
 /// no after its tarpit.
@@ -93,22 +93,22 @@ impl Prober for Tarpit {
     }
 }
 
-pub fn directory(server: &Arc<Tarpit>) -> Arc<Asked> {
+pub fn directory(server: &Arc<Tarpit>) -> Arc<CallAheadAsker> {
     changed(server, |_| {})
 }
 
-fn changed(server: &Arc<Tarpit>, change: impl FnOnce(&mut CallAheadConfig)) -> Arc<Asked> {
+fn changed(server: &Arc<Tarpit>, change: impl FnOnce(&mut CallAheadConfig)) -> Arc<CallAheadAsker> {
     let mut config = servers(&[]);
     change(&mut config);
     let prober: Arc<dyn Prober> = server.clone();
-    Arc::new(Asked::with(&config, &prober, Metrics::new()))
+    Arc::new(CallAheadAsker::with(&config, &prober, Metrics::new()))
 }
 
 /// What is said of somebody there, and how long it took in tenths of a second.
-async fn ask(asked: &Asked, local: &str) -> (Said, u128) {
+async fn ask(asker: &CallAheadAsker, local: &str) -> (LookupResult, u128) {
     let start = Instant::now();
-    let answer = asked.answer(&format!("{local}@contoso.com"), Freshness::Any).await;
-    (said(&answer.lookup), start.elapsed().as_millis() / 100)
+    let answer = asker.answer(&format!("{local}@contoso.com"), Freshness::Any).await;
+    (result_of(&answer.lookup), start.elapsed().as_millis() / 100)
 }
 
 const fn s(seconds: u64) -> Duration {
@@ -118,26 +118,26 @@ const fn s(seconds: u64) -> Duration {
 #[tokio::test(start_paused = true)]
 async fn who_exists_waits_for_the_first_guard_question_only_and_who_does_not_is_refused_at_the_second_try() {
     for (holds, unknown) in [
-        (0, Said::NotFound),
-        (4, Said::NotFound),
-        (6, Said::Unavailable),
-        (15, Said::Unavailable),
-        (44, Said::Unavailable),
+        (0, LookupResult::NotFound),
+        (4, LookupResult::NotFound),
+        (6, LookupResult::Unavailable),
+        (15, LookupResult::Unavailable),
+        (44, LookupResult::Unavailable),
     ] {
         let server = Tarpit::new(s(holds));
-        let asked = directory(&server);
-        let (said, waited) = ask(&asked, "alice").await;
+        let asker = directory(&server);
+        let (said, waited) = ask(&asker, "alice").await;
         assert_eq!((said, waited), (FOUND, u128::from(holds) * 10), "tarpit of {holds} s");
-        assert_eq!(ask(&asked, "alice").await, (FOUND, 0), "tarpit of {holds} s: the next one");
+        assert_eq!(ask(&asker, "alice").await, (FOUND, 0), "tarpit of {holds} s: the next one");
         assert_eq!((server.asked("alice"), server.guards()), (1, 1), "nobody is asked about twice");
-        assert_eq!(ask(&asked, "bob").await, (FOUND, 0));
+        assert_eq!(ask(&asker, "bob").await, (FOUND, 0));
 
-        let (said, waited) = ask(&asked, "xavier").await;
+        let (said, waited) = ask(&asker, "xavier").await;
         assert_eq!(said, unknown, "tarpit of {holds} s");
         assert!(waited <= 51, "{waited}");
         sleep(s(holds)).await;
-        assert_eq!(ask(&asked, "xavier").await, (Said::NotFound, 0), "it was asked to the end");
-        assert_eq!((server.asked("xavier"), server.guards(), asked.up()), (1, 1, 1));
+        assert_eq!(ask(&asker, "xavier").await, (LookupResult::NotFound, 0), "it was asked to the end");
+        assert_eq!((server.asked("xavier"), server.guards(), asker.up()), (1, 1, 1));
     }
 }
 
@@ -145,9 +145,9 @@ async fn who_exists_waits_for_the_first_guard_question_only_and_who_does_not_is_
 #[tokio::test(start_paused = true)]
 async fn a_guard_question_without_an_answer_leaves_doubt() {
     let server = Tarpit::new(s(60));
-    let asked = directory(&server);
-    let (said, waited) = ask(&asked, "alice").await;
-    assert_eq!(said, Said::Unavailable);
+    let asker = directory(&server);
+    let (said, waited) = ask(&asker, "alice").await;
+    assert_eq!(said, LookupResult::Unavailable);
     assert!((450..=502).contains(&waited), "{waited}");
 }
 
@@ -155,19 +155,19 @@ async fn a_guard_question_without_an_answer_leaves_doubt() {
 #[tokio::test(start_paused = true)]
 async fn the_last_known_manner_holds_while_the_guard_question_is_out() {
     let server = Tarpit::new(s(6));
-    let asked = directory(&server);
-    ask(&asked, "alice").await;
+    let asker = directory(&server);
+    ask(&asker, "alice").await;
     // From now on it says neither yes nor no about strangers.
     *server.holds.lock().unwrap() = s(60);
     for (pause, hour, found) in [(1, 1, true), (11, 12, true), (11, 23, true), (2, 25, false)] {
         sleep(s(pause * 3600)).await;
-        let (said, waited) = ask(&asked, &format!("a{hour}")).await;
+        let (said, waited) = ask(&asker, &format!("a{hour}")).await;
         assert_eq!(said == FOUND, found, "after {hour} hours: {said:?}");
         assert!(!found || waited <= 11, "after {hour} hours: {waited}");
     }
     *server.holds.lock().unwrap() = s(6);
     sleep(s(60)).await;
-    assert_eq!(ask(&asked, "bob").await.0, FOUND);
+    assert_eq!(ask(&asker, "bob").await.0, FOUND);
 }
 
 /// The same the other way round: a server that took mail for everybody is not believed before it refused a stranger.
@@ -175,44 +175,44 @@ async fn the_last_known_manner_holds_while_the_guard_question_is_out() {
 async fn one_that_accepted_everything_is_waited_for_as_little() {
     let server = Tarpit::new(s(0));
     server.everybody.store(true, Ordering::Relaxed);
-    let asked = directory(&server);
-    assert_eq!(ask(&asked, "alice").await.0, Said::AcceptsEverything);
+    let asker = directory(&server);
+    assert_eq!(ask(&asker, "alice").await.0, LookupResult::AcceptsEverything);
     server.everybody.store(false, Ordering::Relaxed);
     *server.holds.lock().unwrap() = s(20);
     sleep(s(61)).await;
-    assert_eq!(ask(&asked, "alice").await, (Said::AcceptsEverything, 10), "the guard question is out");
+    assert_eq!(ask(&asker, "alice").await, (LookupResult::AcceptsEverything, 10), "the guard question is out");
     sleep(s(20)).await;
-    assert_eq!(ask(&asked, "bob").await, (FOUND, 0), "it refused a stranger");
+    assert_eq!(ask(&asker, "bob").await, (FOUND, 0), "it refused a stranger");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_late_no_is_waited_for_at_the_next_try_however_late_that_comes() {
     let server = Tarpit::new(s(15));
-    let asked = directory(&server);
-    assert_eq!(ask(&asked, "xavier").await, (Said::Unavailable, 51));
+    let asker = directory(&server);
+    assert_eq!(ask(&asker, "xavier").await, (LookupResult::Unavailable, 51));
     for pause in [300, 900, 4 * 3600] {
         sleep(s(pause)).await;
-        assert_eq!(ask(&asked, "xavier").await, (Said::NotFound, 150), "after {pause} s");
+        assert_eq!(ask(&asker, "xavier").await, (LookupResult::NotFound, 150), "after {pause} s");
     }
     // Who is refused in time again is nothing special any more.
     *server.holds.lock().unwrap() = s(1);
     sleep(s(300)).await;
-    assert_eq!(ask(&asked, "xavier").await, (Said::NotFound, 10));
+    assert_eq!(ask(&asker, "xavier").await, (LookupResult::NotFound, 10));
     *server.holds.lock().unwrap() = s(15);
     sleep(s(300)).await;
-    assert_eq!(ask(&asked, "xavier").await, (Said::Unavailable, 51));
+    assert_eq!(ask(&asker, "xavier").await, (LookupResult::Unavailable, 51));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_guard_question_is_renewed_while_nobody_waits() {
     for (holds, found) in [(6, 600), (40, 600), (6, 60)] {
         let server = Tarpit::new(s(holds));
-        let asked = changed(&server, |config| config.cache.found = s(found));
-        ask(&asked, "alice").await;
+        let asker = changed(&server, |config| config.cache.found = s(found));
+        ask(&asker, "alice").await;
         sleep(s(holds)).await;
         for hour in 1..=20 {
             sleep(s(3600)).await;
-            assert_eq!(ask(&asked, &format!("a{hour}")).await, (FOUND, 0), "hour {hour}, tarpit of {holds} s");
+            assert_eq!(ask(&asker, &format!("a{hour}")).await, (FOUND, 0), "hour {hour}, tarpit of {holds} s");
         }
         let guards = server.guards();
         let most = 21 * 3600 / (found / 5 * 4);
@@ -228,11 +228,11 @@ async fn the_guard_question_is_renewed_while_nobody_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_refuses_at_once_is_asked_about_nobody_only_when_mail_comes() {
     let server = Tarpit::new(Duration::ZERO);
-    let asked = directory(&server);
+    let asker = directory(&server);
     for (pause, guards) in [(0, 0), (470, 1), (20, 1), (3600, 2)] {
         sleep(s(pause)).await;
         assert_eq!(server.guards(), guards, "before the question after {pause} s");
-        assert_eq!(ask(&asked, "alice").await.0, FOUND);
+        assert_eq!(ask(&asker, "alice").await.0, FOUND);
         sleep(s(1)).await;
     }
     assert_eq!(server.guards(), 3);
@@ -241,50 +241,50 @@ async fn a_server_that_refuses_at_once_is_asked_about_nobody_only_when_mail_come
 #[tokio::test(start_paused = true)]
 async fn a_renewal_that_fails_is_tried_again_until_it_succeeds() {
     let server = Tarpit::new(s(6));
-    let asked = directory(&server);
-    ask(&asked, "alice").await;
+    let asker = directory(&server);
+    ask(&asker, "alice").await;
     sleep(s(10)).await;
     *server.holds.lock().unwrap() = s(60);
     sleep(s(500)).await;
     assert_eq!(server.guards(), 2);
-    assert_eq!(ask(&asked, "bob").await, (FOUND, 0), "what was known holds");
+    assert_eq!(ask(&asker, "bob").await, (FOUND, 0), "what was known holds");
     *server.holds.lock().unwrap() = s(6);
     sleep(s(120)).await;
-    assert_eq!(ask(&asked, "carol").await, (FOUND, 0));
-    assert_eq!(asked.up(), 1);
+    assert_eq!(ask(&asker, "carol").await, (FOUND, 0));
+    assert_eq!(asker.up(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn somebody_who_guesses_addresses_does_not_keep_the_others_out() {
     for holds in [6, 15, 40] {
         let server = Tarpit::new(s(holds));
-        let asked = directory(&server);
-        ask(&asked, "alice").await;
+        let asker = directory(&server);
+        ask(&asker, "alice").await;
         sleep(s(holds)).await;
         let mut guesses = JoinSet::new();
-        let guesser = Arc::clone(&asked);
+        let guesser = Arc::clone(&asker);
         guesses.spawn(async move {
             let mut tasks = JoinSet::new();
             for number in 0..180 {
-                let asked = Arc::clone(&guesser);
-                tasks.spawn(async move { ask(&asked, &format!("x{number}")).await.0 });
+                let asker = Arc::clone(&guesser);
+                tasks.spawn(async move { ask(&asker, &format!("x{number}")).await.0 });
                 sleep(Duration::from_millis(333)).await;
             }
             tasks.join_all().await
         });
         sleep(s(5)).await;
         for number in 0..50 {
-            let (said, waited) = ask(&asked, &format!("a{number}")).await;
+            let (said, waited) = ask(&asker, &format!("a{number}")).await;
             assert_eq!(said, FOUND, "tarpit of {holds} s, {number}");
             assert!(waited <= 15, "tarpit of {holds} s, {number}: {waited}");
             sleep(s(1)).await;
         }
         let guessed = guesses.join_all().await.concat();
-        assert!(guessed.iter().all(|said| *said == Said::Unavailable), "{guessed:?}");
-        assert_eq!(asked.up(), 1, "it is well");
+        assert!(guessed.iter().all(|said| *said == LookupResult::Unavailable), "{guessed:?}");
+        assert_eq!(asker.up(), 1, "it is well");
         // Half of the places are for who waits to the end.
         sleep(s(45)).await;
-        let known = asked.count("not-found");
+        let known = asker.count("not-found");
         assert!(known >= 4 * 60 / holds, "only {known} of 180 are known to be nobody, tarpit of {holds} s");
         assert!(server.under_way.lock().unwrap().1 <= MAX_PROBES + 1);
     }

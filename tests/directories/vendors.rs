@@ -8,14 +8,14 @@ use fingerpost::config::{CustomProfile, LdapConfig, LdapMode, Profile, SnapshotC
 use fingerpost::lookup::Kind;
 use fingerpost::smtp::address::Address;
 
-use crate::asker::{Asker, Said, openldap};
+use crate::asker::{Asker, LookupResult, openldap};
 use crate::shown;
-use Said::{Ambiguous, Away, Found, NotFound};
+use LookupResult::{Ambiguous, Away, Found, NotFound};
 use support::slapd::{BASE, Slapd};
 
-const MAILBOX: Said = Found(Kind::Mailbox);
-const GROUP: Said = Found(Kind::Group);
-const NO_MAILBOX: Said = Found(Kind::NoMailbox);
+const MAILBOX: LookupResult = Found(Kind::Mailbox);
+const GROUP: LookupResult = Found(Kind::Group);
+const NO_MAILBOX: LookupResult = Found(Kind::NoMailbox);
 
 /// Adds somebody with these object classes and lines of LDIF.
 fn add(slapd: &Slapd, uid: &str, classes: &[&str], lines: &str) {
@@ -25,12 +25,12 @@ fn add(slapd: &Slapd, uid: &str, classes: &[&str], lines: &str) {
     ));
 }
 
-fn away(target: &str) -> Said {
+fn away(target: &str) -> LookupResult {
     Away(Kind::MailUser, target.to_owned())
 }
 
 /// Asks for each address, with and without a snapshot.
-async fn expect(slapd: &Slapd, profile: Profile, probe: &str, table: &[(&str, Said)]) {
+async fn expect(slapd: &Slapd, profile: Profile, probe: &str, table: &[(&str, LookupResult)]) {
     let lookup = LdapConfig { profile, probe: Some(Address::parse(probe).unwrap()), ..openldap(slapd) };
     let asker = Asker::new(&lookup);
     for (address, expected) in table {
@@ -236,7 +236,7 @@ async fn attributes_of_the_operators_own() {
     expect(&slapd, own(None), "postmaster@contoso.com", &table).await;
 
     let config = LdapConfig { profile: own(Some("(!(employeeType=left))")), ..openldap(&slapd) };
-    let Said::Found(_) = Asker::new(&config).ask("alice@contoso.com").await else { panic!() };
+    let LookupResult::Found(_) = Asker::new(&config).ask("alice@contoso.com").await else { panic!() };
     let owner = async |profile| {
         let config = LdapConfig { profile, ..openldap(&slapd) };
         Asker::new(&config).entry("shared@contoso.com").await

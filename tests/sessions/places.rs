@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use support::senders::{Raw, Said};
+use support::senders::{Raw, SmtpReply};
 use support::sink::Sink;
 use support::tables::{BASE_TABLES, PEOPLE, accepted_domain, send_connector};
 use support::test_node::TestNode;
@@ -55,7 +55,7 @@ fn envelope(raw: &mut Raw, to: &str) {
 }
 
 /// An honest client's message; its last reply.
-fn sends(raw: &mut Raw, to: &str) -> Said {
+fn sends(raw: &mut Raw, to: &str) -> SmtpReply {
     envelope(raw, to);
     raw.say("Subject: honest\r\n\r\nbody\r\n.")
 }
@@ -269,7 +269,7 @@ fn harvests(node: &TestNode, more: usize) -> Raw {
 }
 
 /// Codes of the refusals that it had still, and the last reply.
-fn last_words(harvester: &mut Raw) -> (usize, Said) {
+fn last_words(harvester: &mut Raw) -> (usize, SmtpReply) {
     let mut refused = 0;
     loop {
         match harvester.reply() {

@@ -70,7 +70,7 @@ fn told(command: &mut Command, input: &[u8]) -> Told {
 }
 
 /// One reply: its code (0: the connection was closed) and all its text.
-pub type Said = (u16, String);
+pub type SmtpReply = (u16, String);
 
 /// A bare SMTP conversation.
 pub struct Raw {
@@ -128,7 +128,7 @@ impl Raw {
     }
 
     /// Sends a command and reads its reply.
-    pub fn say(&mut self, command: &str) -> Said {
+    pub fn say(&mut self, command: &str) -> SmtpReply {
         let sent = self.stream.write_all(format!("{command}\r\n").as_bytes());
         if sent.is_err() { (0, String::new()) } else { self.reply() }
     }
@@ -144,7 +144,7 @@ impl Raw {
     }
 
     /// Reads one reply: its code, and all its text. Code 0: the connection was closed.
-    pub fn reply(&mut self) -> Said {
+    pub fn reply(&mut self) -> SmtpReply {
         let mut text = String::new();
         loop {
             let mut line = String::new();
@@ -160,7 +160,7 @@ impl Raw {
     }
 
     /// A whole transaction: the replies to MAIL, to each RCPT, and to the final dot (`None` where no RCPT was taken).
-    pub fn transact(&mut self, letter: &Letter<'_>, parameters: &str) -> (Vec<Said>, Option<Said>) {
+    pub fn transact(&mut self, letter: &Letter<'_>, parameters: &str) -> (Vec<SmtpReply>, Option<SmtpReply>) {
         let mail = self.say(&format!("MAIL FROM:<{}>{parameters}", letter.from));
         let mut replies = vec![mail];
         for to in letter.to {

@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use support::scripted_smtp_server::ScriptedSmtpServer;
-use support::senders::{Raw, Said};
+use support::senders::{Raw, SmtpReply};
 use support::tables::send_connector;
 use support::test_network::{BY_HAND, PEOPLE, TestNetwork};
 
@@ -96,7 +96,7 @@ pub(crate) fn envelope(raw: &mut Raw, from: &str, to: &[&str]) {
 
 /// Whether a reply is the one expected: alternatives are separated by `|`; each is how it begins and, behind ` ... `,
 /// the next hop's words, which come with the organisation's name.
-pub(crate) fn is_expected(said: &Said, expected: &str, organization: &str) -> bool {
+pub(crate) fn is_expected(said: &SmtpReply, expected: &str, organization: &str) -> bool {
     let text = said.1.replace("\r\n", " ");
     expected.split('|').any(|one| match one.split_once(" ... ") {
         None => text.starts_with(one),

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::cut_through::fixture::{STAFF, STAFF_DOOR, address_space, connector_to, is_expected, letter, shared_domain};
 use support::scripted_smtp_server::ScriptedSmtpServer;
-use support::senders::{Letter, Raw, Said};
+use support::senders::{Letter, Raw, SmtpReply};
 use support::test_network::{PEOPLE, SOON, TestNetwork};
 use support::within;
 
@@ -37,10 +37,10 @@ struct Placed {
 
 /// What the sender was told.
 struct Told {
-    rcpt: Vec<Said>,
-    dot: Option<Said>,
+    rcpt: Vec<SmtpReply>,
+    dot: Option<SmtpReply>,
     /// The reply to NOOP behind it all: no next hop ends the client's session.
-    noop: Said,
+    noop: SmtpReply,
 }
 
 impl Told {

@@ -7,14 +7,14 @@ use support::wait_until;
 const SENDER: &str = "s@outside.test";
 const DOWN: &str = "greeting => 421 4.3.2 closed for today";
 
-struct Shared {
+struct SharedDomain {
     network: TestNetwork,
     primary: ScriptedSmtpServer,
     secondary: ScriptedSmtpServer,
 }
 
 /// `contoso.test`, shared, and `other.test`, so that a domain is left when one goes. Ann and Bob are the primary's.
-fn shared() -> Shared {
+fn shared_domain() -> SharedDomain {
     let mut network = TestNetwork::prepare();
     let (primary, secondary) = (network.hop(""), network.hop(""));
     network.node.write("people.csv", "address\nann@contoso.test\nbob@contoso.test\n");
@@ -24,12 +24,12 @@ fn shared() -> Shared {
         + &domain("contoso.test", "internal-relay", "primary")
         + &domain("other.test", "authoritative", "secondary");
     network.start(&format!("{PEOPLE}{tables}"));
-    Shared { network, primary, secondary }
+    SharedDomain { network, primary, secondary }
 }
 
 #[test]
 fn a_domain_is_removed_while_its_mail_waits() {
-    let Shared { mut network, primary, secondary } = shared();
+    let SharedDomain { mut network, primary, secondary } = shared_domain();
     primary.follow(DOWN);
     secondary.follow(DOWN);
     network.send(SENDER, &["ann@contoso.test", "sam@contoso.test"]);
@@ -66,7 +66,7 @@ fn a_domain_is_removed_while_its_mail_waits() {
 
 #[test]
 fn a_domain_and_its_connectors_are_removed_while_mail_waits() {
-    let Shared { mut network, primary, secondary } = shared();
+    let SharedDomain { mut network, primary, secondary } = shared_domain();
     primary.follow(DOWN);
     network.send(SENDER, &["ann@contoso.test", "bob@contoso.test"]);
     network.waits("ann@contoso.test", "closed for today");
@@ -101,7 +101,7 @@ fn a_domain_and_its_connectors_are_removed_while_mail_waits() {
 
 #[test]
 fn users_who_move_while_mail_waits_get_it_on_the_new_side() {
-    let Shared { network, primary, secondary } = shared();
+    let SharedDomain { network, primary, secondary } = shared_domain();
     primary.follow("rcpt => 450 4.2.1 moving");
     secondary.follow("rcpt => 450 4.2.1 moving");
     network.send(SENDER, &["ann@contoso.test", "bob@contoso.test", "sam@contoso.test"]);

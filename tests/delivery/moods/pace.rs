@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::cut_through::fixture::{TwoHops, letter, say};
 use crate::moods::place::nothing_is_left;
 use support::scripted_smtp_server::ScriptedSmtpServer;
-use support::senders::Said;
+use support::senders::SmtpReply;
 use support::sessions::talk::Talk;
 use support::sessions::{CONFIG, SessionSetup};
 
@@ -19,7 +19,7 @@ const SIZE: usize = 6 << 20;
 const STEADY: [&str; 2] = ["content => after 1 go", "content => after 2 go"];
 
 /// Sends it to one of each side; the last reply.
-fn sends_a_chunk(two: &TwoHops, id: &str) -> Said {
+fn sends_a_chunk(two: &TwoHops, id: &str) -> SmtpReply {
     let mut raw = two.stranger();
     say(&mut raw, "MAIL FROM:<ann@outside.test>", "250");
     for to in ["p0@c.test", "s0@c.test"] {

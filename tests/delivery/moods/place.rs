@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::cut_through::fixture::{connector_to, letter, shared_domain};
 use support::mail::Mail;
 use support::postfix::{Postfix, Setup, later_wins};
-use support::senders::{Letter, Raw, Said};
+use support::senders::{Letter, Raw, SmtpReply};
 use support::test_network::{PEOPLE, SOON, TestNetwork};
 use support::wait_until;
 
@@ -115,11 +115,11 @@ impl Place {
 #[derive(Debug)]
 pub(crate) struct Heard {
     /// To MAIL.
-    pub(crate) mail: Said,
+    pub(crate) mail: SmtpReply,
     /// To each RCPT.
-    pub(crate) rcpt: Vec<Said>,
+    pub(crate) rcpt: Vec<SmtpReply>,
     /// To the final dot, or to DATA where that was refused. Nothing: no recipient was accepted.
-    pub(crate) dot: Option<Said>,
+    pub(crate) dot: Option<SmtpReply>,
 }
 
 impl Heard {
@@ -171,7 +171,7 @@ pub(crate) fn sends_pipelined(raw: &mut Raw, id: &str, to: &[&str]) -> Heard {
     let recipients: String = to.iter().map(|to| format!("RCPT TO:<{to}>\r\n")).collect();
     raw.send(format!("MAIL FROM:<{SENDER}>\r\n{recipients}").as_bytes());
     let mail = raw.reply();
-    let rcpt: Vec<Said> = to.iter().map(|_| raw.reply()).collect();
+    let rcpt: Vec<SmtpReply> = to.iter().map(|_| raw.reply()).collect();
     let dot = rcpt.iter().any(|said| said.0 == 250).then(|| {
         let said = raw.say("DATA");
         if said.0 == 354 { raw.say(&format!("{}.", letter(id, 0))) } else { said }

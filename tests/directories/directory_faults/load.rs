@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use support::senders::{Raw, Said};
+use support::senders::{Raw, SmtpReply};
 use support::two_systems::message;
 
 /// How many addresses the directory has: `known0@contoso.test` and so on.
@@ -103,7 +103,7 @@ pub struct Try {
     /// When its reply was there.
     pub answered: Instant,
     /// The reply to RCPT.
-    pub said: Said,
+    pub said: SmtpReply,
     /// Whether the whole message got 250; `None` where RCPT did not.
     pub kept: Option<bool>,
 }
@@ -196,7 +196,7 @@ fn attempt(raw: &mut Raw, names: &Names, whom: Whom, token: &str) -> Try {
 }
 
 /// The reply to RCPT, and how long it took. Nothing is sent.
-pub fn ask(server: SocketAddr, to: &str) -> (Said, Duration) {
+pub fn ask(server: SocketAddr, to: &str) -> (SmtpReply, Duration) {
     let mut raw = Raw::hello(server);
     assert_eq!(raw.say("MAIL FROM:<s@sender.test>").0, 250);
     let sent = Instant::now();
@@ -205,7 +205,7 @@ pub fn ask(server: SocketAddr, to: &str) -> (Said, Duration) {
 }
 
 /// The replies to RCPTs that are sent all at once, and how long after that each came.
-pub fn ask_pipelined(server: SocketAddr, to: &[String]) -> Vec<(Said, Duration)> {
+pub fn ask_pipelined(server: SocketAddr, to: &[String]) -> Vec<(SmtpReply, Duration)> {
     let mut raw = Raw::hello(server);
     let commands: String = to.iter().map(|to| format!("RCPT TO:<{to}>\r\n")).collect();
     let sent = Instant::now();

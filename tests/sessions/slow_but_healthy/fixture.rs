@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::scripted_smtp_server::ScriptedSmtpServer;
-use support::senders::{Letter, Raw, Said};
+use support::senders::{Letter, Raw, SmtpReply};
 use support::test_network::{PEOPLE, SOON, TestNetwork, domain};
 use support::test_node::TestNode;
 use support::{tables, wait_until, within};
@@ -87,7 +87,7 @@ impl HealthySystems {
     }
 
     /// Sends one message over a connection of its own: what was heard besides 2xx and 354.
-    fn send(&self, from: usize, side: &str) -> Vec<Said> {
+    fn send(&self, from: usize, side: &str) -> Vec<SmtpReply> {
         let number = self.sent.fetch_add(1, Ordering::SeqCst);
         let mut raw = Raw::connect_from(client(from), self.node().smtp);
         let hello = [raw.reply(), raw.say("EHLO sender.test")];

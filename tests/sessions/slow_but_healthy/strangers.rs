@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::slow_but_healthy::fixture::{HealthySystems, USERS, client};
-use support::senders::{Raw, Said};
+use support::senders::{Raw, SmtpReply};
 use support::wait_until;
 
 /// How an upload comes.
@@ -24,7 +24,7 @@ const PIECE: usize = 6_000;
 
 /// A few of them. They end with `end`.
 pub(crate) struct Strangers {
-    heard: Vec<Arc<Mutex<Vec<Said>>>>,
+    heard: Vec<Arc<Mutex<Vec<SmtpReply>>>>,
     over: Vec<Sender<()>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -32,7 +32,7 @@ pub(crate) struct Strangers {
 /// What one stranger works with.
 struct Stranger {
     raw: Raw,
-    heard: Arc<Mutex<Vec<Said>>>,
+    heard: Arc<Mutex<Vec<SmtpReply>>>,
     over: Receiver<()>,
 }
 
@@ -123,13 +123,13 @@ impl Strangers {
     }
 
     /// Waits until they have come to their end by themselves; all that they heard.
-    pub(crate) fn finish(self, limit: Duration) -> Vec<Said> {
+    pub(crate) fn finish(self, limit: Duration) -> Vec<SmtpReply> {
         wait_until("the strangers' end", limit, || self.threads.iter().all(JoinHandle::is_finished));
         self.end()
     }
 
     /// Ends them; all that they heard.
-    pub(crate) fn end(self) -> Vec<Said> {
+    pub(crate) fn end(self) -> Vec<SmtpReply> {
         drop(self.over);
         self.threads.into_iter().for_each(|thread| thread.join().unwrap());
         self.heard.iter().flat_map(|heard| heard.lock().unwrap().clone()).collect()
