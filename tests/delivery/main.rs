@@ -10,7 +10,7 @@
 mod cut_through;
 mod hops;
 mod lmtp;
-mod moods;
+mod next_hop_behaviour;
 mod next_hops;
 mod path_mtu;
 mod queue_change;

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use crate::cut_through::fixture::say;
-use crate::moods::place::{Mood, Place};
+use crate::next_hop_behaviour::fixture::{PostfixBehaviour, PostfixSetup};
 use support::senders::Raw;
 use support::test_network::SOON;
 use support::within;
@@ -18,29 +18,30 @@ use support::within;
 fn relaying_denied_for_one_domain_stops_that_domain_only() {
     for (denies, says) in [("reject", "554 5.7.1"), ("defer", "454 4.7.1")] {
         let denied = format!("smtpd_relay_restrictions = {denies}_unauth_destination");
-        let place = Place::start_with(&Mood { domains: &["c.test", "d.test"], main_cf: &denied, lines: "" });
-        let heard = place.sends("waits", &["p0@d.test"]);
+        let setup =
+            PostfixSetup::start_with(&PostfixBehaviour { domains: &["c.test", "d.test"], main_cf: &denied, lines: "" });
+        let heard = setup.sends("waits", &["p0@d.test"]);
         assert!(heard.last().starts_with("250 2.0.0 queued"), "{denies}: {heard:?}");
         let words = format!("{says} <p0@d.test>: Relay access denied");
-        place.network.waits("p0@d.test", &words);
+        setup.network.waits("p0@d.test", &words);
         // Strangers' random names below it are no outage either.
         for number in 0..20 {
-            let heard = place.sends("random", &[&format!("s{number}@d.test")]);
+            let heard = setup.sends("random", &[&format!("s{number}@d.test")]);
             assert!(heard.last().starts_with("451 4.4.1"), "{denies}: {heard:?}");
             if number % 5 == 0 {
                 let id = format!("well-{number}");
-                place.sends(&id, &[&format!("p{number}@c.test"), &format!("s{number}@c.test")]).is_delivered();
+                setup.sends(&id, &[&format!("p{number}@c.test"), &format!("s{number}@c.test")]).is_delivered();
             }
         }
-        place.is_up();
-        assert_eq!(place.network.alerts("row=\"relay-denied\""), 1, "{denies}: one an hour");
-        assert_eq!(place.network.alerts("Relay access denied"), 1, "{denies}: with its words");
-        assert!(place.network.senders.all().is_empty(), "{denies}: a bounce");
+        setup.is_up();
+        assert_eq!(setup.network.alerts("row=\"relay-denied\""), 1, "{denies}: one an hour");
+        assert_eq!(setup.network.alerts("Relay access denied"), 1, "{denies}: with its words");
+        assert!(setup.network.senders.all().is_empty(), "{denies}: a bounce");
 
-        place.becomes("relay_domains = c.test d.test");
-        place.network.deliver();
-        place.has("p0@d.test", "waits");
-        place.nothing_is_left();
+        setup.becomes("relay_domains = c.test d.test");
+        setup.network.deliver();
+        setup.has("p0@d.test", "waits");
+        setup.nothing_is_left();
     }
 }
 
@@ -76,34 +77,34 @@ fn what_it_has_against_us_is_nobodys_bounce() {
 }
 
 fn are_nobodys_bounce(cases: &[(&str, &str)]) {
-    let place = Place::start("", "");
+    let setup = PostfixSetup::start("", "");
     for (number, (main_cf, row)) in cases.iter().enumerate() {
-        place.becomes(main_cf);
+        setup.becomes(main_cf);
         let (resolved, unresolved) = (format!("p{number}@c.test"), format!("s{number}@c.test"));
         let id = format!("against-{number}");
-        let heard = place.sends(&id, &[&resolved]);
+        let heard = setup.sends(&id, &[&resolved]);
         assert!(heard.last().starts_with("250 2.0.0 queued"), "{main_cf}: {heard:?}");
-        place.network.waits(&resolved, "rejected");
-        let heard = place.sends("unresolved", &[&unresolved]);
+        setup.network.waits(&resolved, "rejected");
+        let heard = setup.sends("unresolved", &[&unresolved]);
         assert!(heard.last().starts_with("451 4.4.1"), "{main_cf}: {heard:?}");
-        place.network.node.logged(&[&format!("row=\"{row}\"")]);
-        assert!(place.network.senders.all().is_empty(), "{main_cf}: a bounce");
+        setup.network.node.logged(&[&format!("row=\"{row}\"")]);
+        assert!(setup.network.senders.all().is_empty(), "{main_cf}: a bounce");
 
-        place.becomes("");
-        place.network.deliver();
-        place.has(&resolved, &id);
-        assert!(within(SOON, || place.sends(&format!("well-{number}"), &[&unresolved]).last().starts_with("250")));
+        setup.becomes("");
+        setup.network.deliver();
+        setup.has(&resolved, &id);
+        assert!(within(SOON, || setup.sends(&format!("well-{number}"), &[&unresolved]).last().starts_with("250")));
     }
-    place.nothing_is_left();
+    setup.nothing_is_left();
 }
 
 /// The same about a client, whose address XCLIENT or a proxy would show there, is his: here by the address in the text.
 #[test]
 fn what_it_has_against_a_client_is_the_clients() {
     let main_cf = "smtpd_client_restrictions = check_client_access static:{REJECT listed is [127.0.0.77]}\n";
-    let place = Place::start(main_cf, "");
+    let setup = PostfixSetup::start(main_cf, "");
     for (client, expected) in [(77, "554 5.7.1"), (78, "451 4.4.1")] {
-        let mut raw = Raw::hello_from(Ipv4Addr::new(127, 0, 0, client), place.door());
+        let mut raw = Raw::hello_from(Ipv4Addr::new(127, 0, 0, client), setup.door());
         say(&mut raw, "MAIL FROM:<ann@outside.test>", "250");
         say(&mut raw, "RCPT TO:<s0@c.test>", expected);
     }
@@ -113,20 +114,20 @@ fn what_it_has_against_a_client_is_the_clients() {
 /// exist it is clear, and their mail waits.
 #[test]
 fn a_postfix_that_refuses_all_recipients_is_an_outage() {
-    let place = Place::start("", "");
-    place.sends("before", &["p0@c.test"]).is_delivered();
-    place.becomes("smtpd_relay_restrictions = permit_mynetworks, reject\nmynetworks = 192.0.2.0/24");
+    let setup = PostfixSetup::start("", "");
+    setup.sends("before", &["p0@c.test"]).is_delivered();
+    setup.becomes("smtpd_relay_restrictions = permit_mynetworks, reject\nmynetworks = 192.0.2.0/24");
     for number in 0..25 {
-        let heard = place.sends(&format!("all-{number}"), &[&format!("p{number}@c.test")]);
+        let heard = setup.sends(&format!("all-{number}"), &[&format!("p{number}@c.test")]);
         assert!(number < 20 || heard.last().starts_with("250 2.0.0 queued"), "{number}: {heard:?}");
     }
-    assert!(place.network.alerts("Recipient address rejected: Access denied") > 0, "nobody is told");
-    place.network.retry();
-    place.network.waits("p24@c.test", "Recipient address rejected: Access denied");
-    place.becomes("");
-    place.network.deliver();
-    place.has("p24@c.test", "all-24");
-    place.nothing_is_left();
+    assert!(setup.network.alerts("Recipient address rejected: Access denied") > 0, "nobody is told");
+    setup.network.retry();
+    setup.network.waits("p24@c.test", "Recipient address rejected: Access denied");
+    setup.becomes("");
+    setup.network.deliver();
+    setup.has("p24@c.test", "all-24");
+    setup.nothing_is_left();
 }
 
 /// M2: each of its tables has words of its own for a user that it does not have, and may keep them to itself.
@@ -137,8 +138,11 @@ fn an_unlisted_recipient_is_unknown_in_whatever_table() {
                   virtual_mailbox_domains = v.test\n\
                   virtual_alias_domains = a.test\n\
                   virtual_alias_maps = inline:{ {s0@a.test = s0@v.test} }\n";
-    let place =
-        Place::start_with(&Mood { domains: &["c.test", "l.test", "v.test", "a.test"], main_cf: tables, lines: "" });
+    let setup = PostfixSetup::start_with(&PostfixBehaviour {
+        domains: &["c.test", "l.test", "v.test", "a.test"],
+        main_cf: tables,
+        lines: "",
+    });
     let domains = [
         ("c.test", "relay recipient"),
         ("l.test", "local recipient"),
@@ -146,21 +150,21 @@ fn an_unlisted_recipient_is_unknown_in_whatever_table() {
         ("a.test", "virtual alias"),
     ];
     for (show, round) in [("yes", 0), ("no", 1)] {
-        place.becomes(&format!("show_user_unknown_table_name = {show}"));
+        setup.becomes(&format!("show_user_unknown_table_name = {show}"));
         for (domain, table) in domains {
             let words =
                 if show == "yes" { format!("User unknown in {table} table") } else { "User unknown".to_owned() };
-            let heard = place.sends("unknown", &[&format!("x{round}@{domain}")]);
+            let heard = setup.sends("unknown", &[&format!("x{round}@{domain}")]);
             assert!(
                 heard.last().starts_with("550 5.1.1 secondary said: ") && heard.last().contains(&words),
                 "{heard:?}"
             );
-            place.sends(&format!("well-{round}-{domain}"), &[&format!("s0@{domain}")]).is_delivered();
+            setup.sends(&format!("well-{round}-{domain}"), &[&format!("s0@{domain}")]).is_delivered();
         }
     }
-    place.is_up();
-    assert_eq!(place.network.alerts("send_connector="), 0);
-    place.nothing_is_left();
+    setup.is_up();
+    assert_eq!(setup.network.alerts("send_connector="), 0);
+    setup.nothing_is_left();
 }
 
 /// A policy service that refuses whom it does not know yet, for now (Postfix's SMTPD_POLICY_README; postgrey's words).
@@ -200,17 +204,17 @@ fn answer(mut stream: TcpStream, known: &Mutex<HashSet<String>>) -> Option<()> {
 /// A 4xx about a recipient is his alone, and his client's to try again.
 #[test]
 fn greylisting_is_passed_on_and_passes_the_second_time() {
-    let place =
-        Place::start(&format!("smtpd_recipient_restrictions = check_policy_service inet:{}", greylisting()), "");
+    let setup =
+        PostfixSetup::start(&format!("smtpd_recipient_restrictions = check_policy_service inet:{}", greylisting()), "");
     for first in ["p0@c.test", "s0@c.test"] {
-        let heard = place.sends("first", &[first]);
+        let heard = setup.sends("first", &[first]);
         assert!(heard.last().starts_with("450 4.2.0 ") && heard.last().contains("Greylisted, see"), "{heard:?}");
     }
-    let heard = place.sends("second", &["p0@c.test", "p1@c.test", "s0@c.test", "s1@c.test"]);
+    let heard = setup.sends("second", &["p0@c.test", "p1@c.test", "s0@c.test", "s1@c.test"]);
     assert_eq!(heard.codes(), [250, 450, 250, 450], "{heard:?}");
     assert!(heard.dot().starts_with("250 2.0.0 delivered"), "{heard:?}");
-    place.is_up();
-    place.sends("third", &["p1@c.test", "s1@c.test"]).is_delivered();
-    place.nothing_is_left();
-    assert_eq!(place.network.alerts("send_connector="), 0);
+    setup.is_up();
+    setup.sends("third", &["p1@c.test", "s1@c.test"]).is_delivered();
+    setup.nothing_is_left();
+    assert_eq!(setup.network.alerts("send_connector="), 0);
 }

@@ -2,7 +2,7 @@
 //! their quotas at the dot, and a scripted store that knows them at the dot only.
 
 use crate::cut_through::fixture::{address_space, connector_to, shared_domain};
-use crate::moods::place::{sends, sends_much};
+use crate::next_hop_behaviour::fixture::{sends, sends_much};
 use support::dovecot::{Dovecot, User};
 use support::senders::Raw;
 use support::test_network::{PEOPLE, SOON, TestNetwork};

@@ -4,8 +4,8 @@
 use std::net::Ipv4Addr;
 
 use crate::cut_through::fixture::{TwoHops, say};
-use crate::moods::kinds::Right::{AboutUs, Answer, Unknown, Unreachable};
-use crate::moods::kinds::{Case, are_right};
+use crate::next_hop_behaviour::kinds::Right::{AboutUs, Answer, Unknown, Unreachable};
+use crate::next_hop_behaviour::kinds::{Case, are_right};
 use support::senders::Raw;
 
 /// M1, M2: what is echoed, a host's name and what stands in brackets and quotes say nothing.

@@ -1,11 +1,11 @@
-//! The end of data in all moods of a next hop: unknown recipients among others, and a server that closes.
+//! The end of data, whatever a next hop does: unknown recipients among others, and a server that closes.
 
 use std::fmt::Write as _;
 
 use crate::cut_through::fixture::{
     RESOLVED, TwoHops, address_space, connector_to, envelope, letter, say, shared_domain,
 };
-use crate::moods::place::{Heard, is_up, nothing_is_left, sends, sends_much};
+use crate::next_hop_behaviour::fixture::{Heard, is_up, nothing_is_left, sends, sends_much};
 use support::senders::Raw;
 use support::test_network::{PEOPLE, SOON, TestNetwork};
 use support::wait_until;

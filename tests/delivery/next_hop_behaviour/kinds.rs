@@ -2,7 +2,7 @@
 //! node at once. Each is met by a stranger who sends to somebody unresolved, and by one who sends to somebody resolved.
 
 use crate::cut_through::fixture::{address_space, connector_to, shared_domain};
-use crate::moods::place::{Heard, is_up, sends};
+use crate::next_hop_behaviour::fixture::{Heard, is_up, sends};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::test_network::{PEOPLE, TestNetwork};
 

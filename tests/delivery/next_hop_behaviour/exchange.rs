@@ -11,7 +11,7 @@ use fingerpost::smtp::address::Address;
 use fingerpost::time::{Moment, QueueTime, UnixTime};
 
 use crate::cut_through::fixture::{STAFF, TwoHops, address_space, connector_to, letter, say, shared_domain};
-use crate::moods::place::{allowed, is_up, nothing_is_left, sends};
+use crate::next_hop_behaviour::fixture::{allowed, is_up, nothing_is_left, sends};
 use support::senders::Raw;
 use support::test_network::{PEOPLE, SOON, TestNetwork};
 use support::{wait_until, within};

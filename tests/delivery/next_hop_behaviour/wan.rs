@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use crate::cut_through::fixture::{RESOLVED, TwoHops, address_space, connector_to, shared_domain};
-use crate::moods::place::{Heard, all, sends_over, sends_pipelined, users};
+use crate::next_hop_behaviour::fixture::{Heard, all, sends_over, sends_pipelined, users};
 use crate::path_mtu::network::{Network, SERVER};
 use support::senders::Raw;
 use support::sink::Sink;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::cut_through::fixture::{TwoHops, letter, say};
-use crate::moods::place::nothing_is_left;
+use crate::next_hop_behaviour::fixture::nothing_is_left;
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::SmtpReply;
 use support::sessions::talk::Talk;

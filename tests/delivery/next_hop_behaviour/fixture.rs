@@ -15,9 +15,9 @@ pub(crate) const USERS: usize = 60;
 
 const SENDER: &str = "ann@outside.test";
 
-/// In what mood the Postfix is.
+/// How the Postfix behaves.
 #[derive(Default)]
-pub(crate) struct Mood<'a> {
+pub(crate) struct PostfixBehaviour<'a> {
     /// The program's domains; Postfix is a relay for the first.
     pub(crate) domains: &'a [&'a str],
     /// Further lines of main.cf.
@@ -27,23 +27,23 @@ pub(crate) struct Mood<'a> {
 }
 
 /// The program and the Postfix.
-pub(crate) struct Place {
+pub(crate) struct PostfixSetup {
     pub(crate) network: TestNetwork,
     pub(crate) postfix: Postfix,
     main_cf: String,
 }
 
-impl Place {
+impl PostfixSetup {
     /// With `c.test` alone.
     pub(crate) fn start(main_cf: &str, lines: &str) -> Self {
-        Self::start_with(&Mood { domains: &["c.test"], main_cf, lines })
+        Self::start_with(&PostfixBehaviour { domains: &["c.test"], main_cf, lines })
     }
 
-    pub(crate) fn start_with(mood: &Mood<'_>) -> Self {
+    pub(crate) fn start_with(behaviour: &PostfixBehaviour<'_>) -> Self {
         let mut network = TestNetwork::prepare();
         let users = |kind: &str| -> Vec<String> {
             let of = |domain: &&str| (0..USERS).map(|user| format!("{kind}{user}@{domain}")).collect::<Vec<_>>();
-            mood.domains.iter().flat_map(of).collect()
+            behaviour.domains.iter().flat_map(of).collect()
         };
         let (resolved, unresolved) = (users("p"), users("s"));
         let known: Vec<&str> = resolved.iter().chain(&unresolved).map(String::as_str).collect();
@@ -51,20 +51,20 @@ impl Place {
         let postfix = Postfix::start(&Setup {
             name: "hop.test",
             ip: Ipv4Addr::new(127, 0, 0, 3),
-            domains: &mood.domains[..1],
+            domains: &behaviour.domains[..1],
             known: &known,
             unknown_to: network.senders.address(),
             others_to: network.senders.address(),
-            extra: &format!("{unknown}\n{}", mood.main_cf),
+            extra: &format!("{unknown}\n{}", behaviour.main_cf),
         });
         let main_cf = fs::read_to_string(postfix.configuration().join("main.cf")).unwrap();
         network.node.write("people.csv", &format!("address\n{}\n", resolved.join("\n")));
-        let spaces: Vec<String> = mood.domains.iter().map(|name| format!("{{ domain = \"{name}\" }}")).collect();
-        let secondary = format!("address_spaces = [{}]\n{}", spaces.join(", "), mood.lines);
-        let domains: String = mood.domains.iter().map(|name| shared_domain(name, "primary")).collect();
+        let spaces: Vec<String> = behaviour.domains.iter().map(|name| format!("{{ domain = \"{name}\" }}")).collect();
+        let secondary = format!("address_spaces = [{}]\n{}", spaces.join(", "), behaviour.lines);
+        let domains: String = behaviour.domains.iter().map(|name| shared_domain(name, "primary")).collect();
         network.start(&format!(
             "{PEOPLE}{}{}{domains}",
-            connector_to("primary", postfix.address(), mood.lines),
+            connector_to("primary", postfix.address(), behaviour.lines),
             connector_to("secondary", postfix.address(), &secondary)
         ));
         Self { network, postfix, main_cf }

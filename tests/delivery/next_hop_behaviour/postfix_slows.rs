@@ -5,38 +5,38 @@ use std::fs;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::moods::place::{Heard, Place, all, allowed, sends_over, sends_pipelined, users};
+use crate::next_hop_behaviour::fixture::{Heard, PostfixSetup, all, allowed, sends_over, sends_pipelined, users};
 use support::senders::Raw;
 
 /// P3: postscreen greets after 6 s, with a line of its greeting at once. Whoever would be told to come again waits for it;
 /// what may be queued is queued, and gets through from there.
 #[test]
 fn a_postscreen_that_greets_late_gets_the_mail() {
-    let place = Place::start("", "cut_through_patience = \"2s\"");
-    let master = place.postfix.configuration().join("master.cf");
+    let setup = PostfixSetup::start("", "cut_through_patience = \"2s\"");
+    let master = setup.postfix.configuration().join("master.cf");
     let text = fs::read_to_string(&master).unwrap();
-    let smtpd = format!("{} inet n - n - - smtpd\n", place.postfix.address());
+    let smtpd = format!("{} inet n - n - - smtpd\n", setup.postfix.address());
     assert!(text.contains(&smtpd), "{text}");
     let services = format!(
         "{} inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\ndnsblog unix - - n - 0 dnsblog\n\
          tlsproxy unix - - n - 0 tlsproxy\n",
-        place.postfix.address()
+        setup.postfix.address()
     );
     fs::write(&master, text.replace(&smtpd, &services)).unwrap();
     // It is forgotten at once who has passed, so that everybody waits.
-    place.becomes(
+    setup.becomes(
         "postscreen_access_list =\npostscreen_greet_action = enforce\npostscreen_greet_wait = 6s\n\
          postscreen_greet_ttl = 1s",
     );
     let begun = Instant::now();
-    place.sends("late", &["s0@c.test"]).is_delivered();
-    assert!(begun.elapsed() >= Duration::from_secs(5), "there was no postscreen:\n{}", place.postfix.log());
-    place.has("s0@c.test", "late");
-    assert!(place.sends("resolved", &["p0@c.test"]).last().starts_with("250 2.0.0"));
-    place.network.deliver();
-    place.has("p0@c.test", "resolved");
-    place.is_up();
-    place.nothing_is_left();
+    setup.sends("late", &["s0@c.test"]).is_delivered();
+    assert!(begun.elapsed() >= Duration::from_secs(5), "there was no postscreen:\n{}", setup.postfix.log());
+    setup.has("s0@c.test", "late");
+    assert!(setup.sends("resolved", &["p0@c.test"]).last().starts_with("250 2.0.0"));
+    setup.network.deliver();
+    setup.has("p0@c.test", "resolved");
+    setup.is_up();
+    setup.nothing_is_left();
 }
 
 /// Of these, each third is unknown.
@@ -60,12 +60,12 @@ fn is_right(to: &[String], heard: &Heard) {
 /// P7: with Postfix's own limits: a second for each answer after 10 errors, hung up after 20.
 #[test]
 fn many_unknown_recipients_are_refused_and_the_others_have_their_mail() {
-    let place = Place::start("", "");
+    let setup = PostfixSetup::start("", "");
     std::thread::scope(|scope| {
         for session in 0..3 {
-            let place = &place;
+            let setup = &setup;
             scope.spawn(move || {
-                let mut raw = Raw::hello(place.door());
+                let mut raw = Raw::hello(setup.door());
                 let to = each_third_unknown(session, 30);
                 let heard = match session {
                     0 => sends_over(&mut raw, &format!("third-{session}"), &all(&to)),
@@ -76,50 +76,50 @@ fn many_unknown_recipients_are_refused_and_the_others_have_their_mail() {
         }
     });
     for session in 0..3 {
-        place.has("p0@c.test", &format!("third-{session}"));
-        place.has("s28@c.test", &format!("third-{session}"));
+        setup.has("p0@c.test", &format!("third-{session}"));
+        setup.has("s28@c.test", &format!("third-{session}"));
     }
-    place.is_up();
-    place.nothing_is_left();
+    setup.is_up();
+    setup.nothing_is_left();
 }
 
 /// P7: nobody has errors enough to be delayed, but all of them together do: their connections are not handed on.
 #[test]
 fn who_comes_after_many_errors_does_not_pay_for_them() {
     let delay = Duration::from_secs(20);
-    let place = Place::start("smtpd_error_sleep_time = 20s", "max_connections = 1");
+    let setup = PostfixSetup::start("smtpd_error_sleep_time = 20s", "max_connections = 1");
     for round in 0..3 {
         let begun = Instant::now();
         for harvester in 0..3 {
-            let mut raw = Raw::hello(place.door());
+            let mut raw = Raw::hello(setup.door());
             let to: Vec<String> = (0..7).map(|number| format!("x{round}.{harvester}.{number}@c.test")).collect();
             let heard = sends_pipelined(&mut raw, "harvest", &all(&to));
             assert_eq!(heard.codes(), [550; 7], "{heard:?}");
         }
-        place.sends(&format!("after-{round}"), &["s0@c.test"]).is_delivered();
+        setup.sends(&format!("after-{round}"), &["s0@c.test"]).is_delivered();
         assert!(begun.elapsed() < delay, "it took {:?}", begun.elapsed());
     }
-    place.is_up();
-    place.nothing_is_left();
+    setup.is_up();
+    setup.nothing_is_left();
 }
 
 /// P7: more errors than it bears on one connection, in one transaction.
 #[test]
 fn an_error_limit_within_a_transaction_is_got_over_on_another_connection() {
-    let place = Place::start("smtpd_error_sleep_time = 0\nsmtpd_hard_error_limit = 8", "");
+    let setup = PostfixSetup::start("smtpd_error_sleep_time = 0\nsmtpd_hard_error_limit = 8", "");
     for (session, pipelined) in [(0, false), (1, true)] {
-        let mut raw = Raw::hello(place.door());
+        let mut raw = Raw::hello(setup.door());
         let to = each_third_unknown(session, 60);
         let id = format!("limit-{session}");
         let send = if pipelined { sends_pipelined } else { sends_over };
         let heard = send(&mut raw, &id, &all(&to));
         is_right(&to, &heard);
-        place.has("s58@c.test", &id);
-        place.has("p0@c.test", &id);
+        setup.has("s58@c.test", &id);
+        setup.has("p0@c.test", &id);
     }
-    assert!(place.postfix.log().contains("too many errors"), "its limit was never reached");
-    place.is_up();
-    place.nothing_is_left();
+    assert!(setup.postfix.log().contains("too many errors"), "its limit was never reached");
+    setup.is_up();
+    setup.nothing_is_left();
 }
 
 /// P5: five connections, a sixth is greeted with 421; each message takes a second there, and twelve clients send.
@@ -127,14 +127,14 @@ fn an_error_limit_within_a_transaction_is_got_over_on_another_connection() {
 fn a_limit_of_connections_is_kept_and_all_mail_gets_through() {
     let few = "smtpd_client_connection_count_limit = 5\nsmtpd_client_event_limit_exceptions =\n\
                smtpd_end_of_data_restrictions = sleep 1";
-    let place = Place::start(few, "");
+    let setup = PostfixSetup::start(few, "");
     let wrong = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for client in 0..12 {
-            let (place, wrong) = (&place, &wrong);
+            let (setup, wrong) = (&setup, &wrong);
             scope.spawn(move || {
                 for message in 0..2 {
-                    let heard = place.sends(&format!("few-{client}-{message}"), &[&format!("s{client}@c.test")]);
+                    let heard = setup.sends(&format!("few-{client}-{message}"), &[&format!("s{client}@c.test")]);
                     if !heard.last().starts_with("250 2.0.0 delivered") {
                         wrong.lock().unwrap().push(heard);
                     }
@@ -144,22 +144,22 @@ fn a_limit_of_connections_is_kept_and_all_mail_gets_through() {
     });
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{} of 24: {wrong:?}", wrong.len());
-    assert!(place.postfix.log().contains("Connection concurrency limit exceeded"), "its limit was never reached");
-    let allowed = allowed(&place.network, "secondary", place.postfix.address());
+    assert!(setup.postfix.log().contains("Connection concurrency limit exceeded"), "its limit was never reached");
+    let allowed = allowed(&setup.network, "secondary", setup.postfix.address());
     assert!((1.0..20.0).contains(&allowed), "{allowed} connections of 20");
     for client in 0..12 {
-        place.has(&format!("s{client}@c.test"), &format!("few-{client}-1"));
+        setup.has(&format!("s{client}@c.test"), &format!("few-{client}-1"));
     }
-    place.is_up();
-    place.nothing_is_left();
+    setup.is_up();
+    setup.nothing_is_left();
 }
 
 /// More recipients than it takes: its `452 4.5.3` is the client's, who comes with the others afterwards.
 #[test]
 fn a_limit_of_recipients_is_the_clients() {
-    let place = Place::start("smtpd_recipient_limit = 10", "");
+    let setup = PostfixSetup::start("smtpd_recipient_limit = 10", "");
     for (kind, send) in [("p", sends_over as fn(&mut Raw, &str, &[&str]) -> Heard), ("s", sends_pipelined)] {
-        let mut raw = Raw::hello(place.door());
+        let mut raw = Raw::hello(setup.door());
         let mut to = users(kind, 0..24);
         for (part, expected) in [10, 10, 4].into_iter().enumerate() {
             let id = format!("{kind}-part-{part}");
@@ -168,10 +168,10 @@ fn a_limit_of_recipients_is_the_clients() {
             assert!(taken.iter().all(|said| said.0 == 250), "{heard:?}");
             assert!(left.iter().all(|said| said.1.starts_with("452 4.5.3 ")), "{heard:?}");
             assert!(heard.dot().starts_with("250 2.0.0 delivered"), "{heard:?}");
-            place.has(&to[0], &id);
+            setup.has(&to[0], &id);
             to.drain(..expected);
         }
     }
-    place.is_up();
-    place.nothing_is_left();
+    setup.is_up();
+    setup.nothing_is_left();
 }
