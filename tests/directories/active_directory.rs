@@ -124,7 +124,7 @@ async fn recipients_of_a_real_active_directory() {
     let contradictions = asker.metrics.directory_contradictions.with_label_values(&["ad"]).get();
     assert_eq!(contradictions, 2, "the stale homeMDB, and who has no proxyAddresses");
 
-    crate::shown::is_shown(&config(&samba), "alice@contoso.test");
+    crate::lookup_output::is_shown(&config(&samba), "alice@contoso.test");
     wrapped_names_from_memory(&samba).await;
     refusing_the_disabled(&samba).await;
     an_accented_neighbour(&samba, &asker).await;

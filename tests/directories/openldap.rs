@@ -50,7 +50,7 @@ async fn recipients_are_found_as_what_they_are() {
     let Lookup::Found(carol) = asker.answer("carol@contoso.com", Freshness::Any).await.lookup else { panic!() };
     assert_eq!(carol.mail_server.as_deref(), Some("ex1.contoso.com"));
     assert_eq!(asker.up(), 1);
-    crate::shown::is_shown(&openldap(&slapd), "alice@contoso.com");
+    crate::lookup_output::is_shown(&openldap(&slapd), "alice@contoso.com");
 }
 
 /// The table in docs/directories/openldap.md.

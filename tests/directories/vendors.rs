@@ -9,7 +9,7 @@ use fingerpost::lookup::Kind;
 use fingerpost::smtp::address::Address;
 
 use crate::asker::{Asker, LookupResult, openldap};
-use crate::shown;
+use crate::lookup_output;
 use LookupResult::{Ambiguous, Away, Found, NotFound};
 use support::slapd::{BASE, Slapd};
 
@@ -46,7 +46,7 @@ async fn expect(slapd: &Slapd, profile: Profile, probe: &str, table: &[(&str, Lo
         let remembered = Some(expected.clone()).filter(|said| !matches!(said, Ambiguous(_)));
         asker.remembers(address, remembered, Duration::from_secs(30)).await;
     }
-    shown::is_shown(&lookup, table[0].0);
+    lookup_output::is_shown(&lookup, table[0].0);
 }
 
 #[tokio::test]

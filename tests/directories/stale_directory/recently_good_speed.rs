@@ -1,6 +1,6 @@
 //! What a call of the table costs when it is full: at most 300 ns each.
 //!
-//! `cargo test --release --test directories doubt:: -- --ignored --nocapture`
+//! `cargo test --release --test directories stale_directory:: -- --ignored --nocapture`
 
 use std::time::Instant;
 
