@@ -1,6 +1,7 @@
 //! What happens to a directory, whichever it is, and what is to become of it.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::*;
@@ -20,6 +21,14 @@ pub enum Whose {
     Everybodys,
 }
 
+/// What the program needs to read a server.
+pub struct Login {
+    pub url: String,
+    pub base: &'static str,
+    pub bind_dn: &'static str,
+    pub password_file: PathBuf,
+}
+
 /// A directory server with Exchange's attributes.
 pub trait Server {
     /// Whether what is deleted shows by itself, or in the next whole read.
@@ -31,8 +40,17 @@ pub trait Server {
     fn home(&self) -> &'static str;
     /// What an entry of that class has before anything of mail, with its name.
     fn head(&self, number: usize, class: &str) -> String;
+    /// How the program reaches it and logs in.
+    fn login(&self) -> Login;
     /// Its table in the configuration, with more lines.
-    fn directory(&self, more: &str) -> String;
+    fn directory(&self, more: &str) -> String {
+        let Login { url, base, bind_dn, password_file } = self.login();
+        format!(
+            "[[directory]]\nname = \"ad\"\nprofile = \"active-directory\"\nurls = [\"{url}\"]\nbase = [\"{base}\"]\n\
+             bind_dn = \"{bind_dn}\"\npassword_file = \"{}\"\nprobe = \"probe@contoso.test\"\npoll = \"1s\"\n{more}\n",
+            password_file.display()
+        )
+    }
     fn modify(&self, ldif: &str);
     fn writer(&self) -> Child;
     /// Takes the right to read an attribute; [`Server::show`] gives it back.

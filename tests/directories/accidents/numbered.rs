@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::process::Child;
 
-use super::happen::{Lab, Server, Whose, everybody};
+use super::happen::{Lab, Login, Server, Whose, everybody};
 use super::*;
 use support::samba_ad::{BASE, DATABASE, READER, SambaAd};
 
@@ -47,13 +47,8 @@ impl Server for Numbering {
         format!("dn: {}\nobjectClass: {class}\n{account}", self.dn(number))
     }
 
-    fn directory(&self, more: &str) -> String {
-        format!(
-            "[[directory]]\nname = \"ad\"\nprofile = \"active-directory\"\nurls = [\"{}\"]\nbase = [\"{BASE}\"]\n\
-             bind_dn = \"{READER}\"\npassword_file = \"{}\"\nprobe = \"probe@contoso.test\"\npoll = \"1s\"\n{more}\n",
-            self.samba.url(),
-            self.password.display()
-        )
+    fn login(&self) -> Login {
+        Login { url: self.samba.url(), base: BASE, bind_dn: READER, password_file: self.password.clone() }
     }
 
     fn modify(&self, ldif: &str) {

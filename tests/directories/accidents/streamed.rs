@@ -2,7 +2,7 @@
 
 use std::process::Child;
 
-use super::happen::{Lab, Server, Whose, everybody, mailbox};
+use super::happen::{Lab, Login, Server, Whose, everybody, mailbox};
 use super::*;
 use support::slapd::{BASE, READER, Slapd};
 
@@ -45,13 +45,8 @@ impl Server for Streaming {
         format!("dn: {dn}\nobjectClass: {class}\nobjectClass: mailRecipient\ncn: u{number}\n{name}")
     }
 
-    fn directory(&self, more: &str) -> String {
-        format!(
-            "[[directory]]\nname = \"ad\"\nprofile = \"active-directory\"\nurls = [\"{}\"]\nbase = [\"{BASE}\"]\n\
-             bind_dn = \"{READER}\"\npassword_file = \"{}\"\nprobe = \"probe@contoso.test\"\npoll = \"1s\"\n{more}\n",
-            self.slapd.url(),
-            self.slapd.password_file().display()
-        )
+    fn login(&self) -> Login {
+        Login { url: self.slapd.url(), base: BASE, bind_dn: READER, password_file: self.slapd.password_file() }
     }
 
     fn modify(&self, ldif: &str) {
