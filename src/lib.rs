@@ -2,7 +2,7 @@
 //!
 //! A message walks a straight line, and so does the code: `listener`, `session`, `resolve` with `directory`, `routing`,
 //! then `delivery` at once or `spool` and `delivery` later, then `report`. A room knows only rooms that stand above it in
-//! the list below; `tests/operation/house.rs` has the table, and holds every line to it. docs/architecture.md has the
+//! the list below; `tests/operation/structure.rs` has the table, and holds every line to it. docs/architecture.md has the
 //! picture, and what to read first for a usual change. `DESIGN` in a comment is docs/design.md.
 //!
 //! # From RCPT to the wire and back

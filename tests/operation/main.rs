@@ -1,4 +1,4 @@
-//! What an operator has in hands: commands, configuration, documents, reloads, metrics; and the walls of the house.
+//! What an operator has in hands: commands, configuration, documents, reloads, metrics; and the structure of the source.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,10 +10,10 @@
 mod cli;
 mod configs;
 mod docs;
-mod house;
 mod large;
 mod log_reader;
 mod probes;
 mod prometheus;
 mod reload;
 mod reload_under_load;
+mod structure;

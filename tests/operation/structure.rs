@@ -1,4 +1,4 @@
-//! The house keeps its order: every room knows only those that stand before it, pure files do no I/O, files stay small,
+//! The source keeps its structure: every room knows only those that stand before it, pure files do no I/O, files stay small,
 //! nothing is unfinished. Planted violations are the test of that.
 
 use std::collections::{BTreeMap, BTreeSet};
