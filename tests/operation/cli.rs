@@ -3,6 +3,6 @@
 mod demo;
 mod directory;
 mod export;
-mod house;
+mod installation;
 mod server;
 mod without_server;

@@ -38,7 +38,7 @@ smart_hosts = ["[10.0.0.5]"]
 "#;
 
 /// A running configuration in a folder of its own.
-struct World {
+struct RunningConfig {
     folder: tempfile::TempDir,
     current: Arc<Current>,
     reloader: Arc<Reloader>,
@@ -56,7 +56,7 @@ fn in_force(config: Config) -> InForce {
     InForce { config, resolver, keys: Arc::new(LoopKeys::new([0; 32], [])) }
 }
 
-impl World {
+impl RunningConfig {
     fn new(domains: &[&str]) -> Self {
         Self::building(domains, Box::new(|config, _| Ok(in_force(config))))
     }
@@ -111,37 +111,37 @@ fn domain_file(domain: &str) -> String {
 
 #[tokio::test]
 async fn a_reload_goes_on_and_is_recorded_when_the_one_who_asked_is_gone() {
-    let world = World::new(&["contoso.com"]);
-    world.write("fp.toml", &base(&["contoso.com", "fabrikam.com"]));
+    let running = RunningConfig::new(&["contoso.com"]);
+    running.write("fp.toml", &base(&["contoso.com", "fabrikam.com"]));
     {
-        let mut asked = std::pin::pin!(world.reloader.reload(Consent::NotGiven));
+        let mut asked = std::pin::pin!(running.reloader.reload(Consent::NotGiven));
         let polled = std::future::poll_fn(|context| Poll::Ready(asked.as_mut().poll(context))).await;
         assert!(polled.is_pending(), "begun, and given up at its first wait");
     }
-    world.until("it is recorded", |world| world.counted("applied") == 1).await;
-    assert!(world.accepts("fabrikam.com"));
-    assert!(matches!(world.reloader.last(), Some((_, Reloaded::Applied { .. }))));
+    running.until("it is recorded", |running| running.counted("applied") == 1).await;
+    assert!(running.accepts("fabrikam.com"));
+    assert!(matches!(running.reloader.last(), Some((_, Reloaded::Applied { .. }))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_are_replaced_or_added_are_taken() {
-    let world = World::new(&["a.example"]);
-    let watch = world.reloader.watch();
-    world.write("fp.toml.new", &base(&["a.example", "b.example"]));
-    fs::rename(world.path("fp.toml.new"), world.path("fp.toml")).unwrap();
-    world.until("a replaced file is taken", |world| world.accepts("b.example")).await;
+    let running = RunningConfig::new(&["a.example"]);
+    let watch = running.reloader.watch();
+    running.write("fp.toml.new", &base(&["a.example", "b.example"]));
+    fs::rename(running.path("fp.toml.new"), running.path("fp.toml")).unwrap();
+    running.until("a replaced file is taken", |running| running.accepts("b.example")).await;
     // The folder did not exist when the server started.
-    fs::create_dir(world.path("domains.d")).unwrap();
-    world.write("domains.d/c.toml", &domain_file("c.example"));
-    world.until("an included file is taken", |world| world.accepts("c.example")).await;
-    fs::remove_file(world.path("domains.d/c.toml")).unwrap();
-    world.until("a removed file is taken", |world| !world.accepts("c.example")).await;
-    assert!(world.removed("c.example"), "row 0 has to know it");
-    fs::rename(world.path("domains.d"), world.path("old.d")).unwrap();
-    fs::create_dir(world.path("domains.d")).unwrap();
-    world.write("domains.d/d.toml", &domain_file("d.example"));
-    world.until("a replaced folder is taken", |world| world.accepts("d.example")).await;
-    assert_eq!((world.counted("refused"), world.counted("held")), (0, 0));
+    fs::create_dir(running.path("domains.d")).unwrap();
+    running.write("domains.d/c.toml", &domain_file("c.example"));
+    running.until("an included file is taken", |running| running.accepts("c.example")).await;
+    fs::remove_file(running.path("domains.d/c.toml")).unwrap();
+    running.until("a removed file is taken", |running| !running.accepts("c.example")).await;
+    assert!(running.removed("c.example"), "row 0 has to know it");
+    fs::rename(running.path("domains.d"), running.path("old.d")).unwrap();
+    fs::create_dir(running.path("domains.d")).unwrap();
+    running.write("domains.d/d.toml", &domain_file("d.example"));
+    running.until("a replaced folder is taken", |running| running.accepts("d.example")).await;
+    assert_eq!((running.counted("refused"), running.counted("held")), (0, 0));
     watch.abort();
 }
 
@@ -158,50 +158,50 @@ async fn kubernetes_swaps_a_link() {
     link("..v1", "..data");
     link("..data/fp.toml", "fp.toml");
     link("..v2", "..data.new");
-    let world = World::at(folder, Box::new(|config, _| Ok(in_force(config))));
-    let watch = world.reloader.watch();
-    fs::rename(world.path("..data.new"), world.path("..data")).unwrap();
-    world.until("the swapped link is taken", |world| world.accepts("b.example")).await;
+    let running = RunningConfig::at(folder, Box::new(|config, _| Ok(in_force(config))));
+    let watch = running.reloader.watch();
+    fs::rename(running.path("..data.new"), running.path("..data")).unwrap();
+    running.until("the swapped link is taken", |running| running.accepts("b.example")).await;
     watch.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_and_missing_files_change_nothing() {
-    let world = World::new(&["a.example", "b.example"]);
-    let watch = world.reloader.watch();
-    world.write("fp.toml", "[server");
-    world.until("the broken file is refused", |world| world.counted("refused") == 1).await;
-    assert!(world.accepts("a.example") && world.accepts("b.example"));
-    assert!(matches!(world.reloader.last(), Some((_, Reloaded::Refused(problems))) if problems[0].line == 1));
-    world.write("fp.toml", &base(&["a.example", "b.example"]));
-    world.until("the mended file is noticed", |world| world.counted("unchanged") == 1).await;
+    let running = RunningConfig::new(&["a.example", "b.example"]);
+    let watch = running.reloader.watch();
+    running.write("fp.toml", "[server");
+    running.until("the broken file is refused", |running| running.counted("refused") == 1).await;
+    assert!(running.accepts("a.example") && running.accepts("b.example"));
+    assert!(matches!(running.reloader.last(), Some((_, Reloaded::Refused(problems))) if problems[0].line == 1));
+    running.write("fp.toml", &base(&["a.example", "b.example"]));
+    running.until("the mended file is noticed", |running| running.counted("unchanged") == 1).await;
     // Removed for a moment, then changed: had the gap been taken, the counters would show it.
-    fs::remove_file(world.path("fp.toml")).unwrap();
+    fs::remove_file(running.path("fp.toml")).unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    world.write("fp.toml", &base(&["a.example", "b.example", "c.example"]));
-    world.until("the file that came back is taken", |world| world.counted("applied") == 1).await;
-    assert!(world.accepts("c.example"));
-    assert_eq!((world.counted("refused"), world.counted("unchanged"), world.counted("held")), (1, 1, 0));
+    running.write("fp.toml", &base(&["a.example", "b.example", "c.example"]));
+    running.until("the file that came back is taken", |running| running.counted("applied") == 1).await;
+    assert!(running.accepts("c.example"));
+    assert_eq!((running.counted("refused"), running.counted("unchanged"), running.counted("held")), (1, 1, 0));
     watch.abort();
 }
 
 #[tokio::test]
 async fn domains_do_not_vanish_unasked() {
-    let world = World::new(&["a.example", "b.example", "c.example"]);
-    world.write("fp.toml", &base(&["a.example"]));
+    let running = RunningConfig::new(&["a.example", "b.example", "c.example"]);
+    running.write("fp.toml", &base(&["a.example"]));
     let held = Reloaded::Held { vanishing: vec!["b.example".into(), "c.example".into()] };
-    assert_eq!(world.reloader.reload(Consent::NotGiven).await, held);
-    assert!(world.accepts("c.example") && !world.removed("c.example"));
-    let applied = world.reloader.reload(Consent::Given).await;
+    assert_eq!(running.reloader.reload(Consent::NotGiven).await, held);
+    assert!(running.accepts("c.example") && !running.removed("c.example"));
+    let applied = running.reloader.reload(Consent::Given).await;
     assert!(matches!(&applied, Reloaded::Applied { changes } if changes.len() == 2), "{applied:?}");
-    assert!(!world.accepts("c.example") && world.removed("c.example"));
-    assert_eq!(world.reloader.reload(Consent::NotGiven).await, Reloaded::Unchanged);
-    assert!(world.removed("c.example"), "an hour has not passed");
+    assert!(!running.accepts("c.example") && running.removed("c.example"));
+    assert_eq!(running.reloader.reload(Consent::NotGiven).await, Reloaded::Unchanged);
+    assert!(running.removed("c.example"), "an hour has not passed");
     // What ceased to be accepted before a restart or during it still gets its hour; what came back does not.
-    world.write("fp.toml", &base(&["b.example"]));
-    let World { folder, .. } = world;
-    let world = World::at(folder, Box::new(|config, _| Ok(in_force(config))));
-    assert!(world.removed("a.example") && world.removed("c.example") && !world.removed("b.example"));
+    running.write("fp.toml", &base(&["b.example"]));
+    let RunningConfig { folder, .. } = running;
+    let running = RunningConfig::at(folder, Box::new(|config, _| Ok(in_force(config))));
+    assert!(running.removed("a.example") && running.removed("c.example") && !running.removed("b.example"));
 }
 
 #[tokio::test]
@@ -212,37 +212,37 @@ async fn what_cannot_be_built_is_refused() {
         true => Err(vec!["directory `users`: users.csv: no such file".to_owned()]),
         false => Ok(in_force(config)),
     };
-    let world = World::building(&["a.example"], Box::new(build));
-    let hash = world.current.load().config.hash.clone();
-    world.write("fp.toml", &base(&["a.example", "b.example"]));
-    let refused = world.reloader.reload(Consent::NotGiven).await;
+    let running = RunningConfig::building(&["a.example"], Box::new(build));
+    let hash = running.current.load().config.hash.clone();
+    running.write("fp.toml", &base(&["a.example", "b.example"]));
+    let refused = running.reloader.reload(Consent::NotGiven).await;
     assert!(matches!(&refused, Reloaded::Refused(problems) if problems[0].message.contains("users.csv")));
-    assert!(!world.accepts("b.example"));
+    assert!(!running.accepts("b.example"));
     broken.store(false, Ordering::Relaxed);
-    let mut applied = world.reloader.applied();
-    assert!(matches!(world.reloader.reload(Consent::NotGiven).await, Reloaded::Applied { .. }));
+    let mut applied = running.reloader.applied();
+    assert!(matches!(running.reloader.reload(Consent::NotGiven).await, Reloaded::Applied { .. }));
     assert!(applied.has_changed().unwrap() && *applied.borrow_and_update() == 1);
     // The old hash has no series any more.
-    assert!(world.metrics.config_info.remove_label_values(&[&hash]).is_err());
-    let now = world.current.load().config.hash.clone();
-    assert_eq!(world.metrics.config_info.with_label_values(&[&now]).get(), 1);
-    world.write("fp.toml", &base(&["a.example"]).replace("\"state\"", "\"elsewhere\""));
-    assert!(matches!(world.reloader.reload(Consent::Given).await, Reloaded::Refused(_)));
+    assert!(running.metrics.config_info.remove_label_values(&[&hash]).is_err());
+    let now = running.current.load().config.hash.clone();
+    assert_eq!(running.metrics.config_info.with_label_values(&[&now]).get(), 1);
+    running.write("fp.toml", &base(&["a.example"]).replace("\"state\"", "\"elsewhere\""));
+    assert!(matches!(running.reloader.reload(Consent::Given).await, Reloaded::Refused(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_is_taken_whole_while_others_are_loaded() {
-    let world = Arc::new(World::new(&["a.example", "x.example"]));
+    let running = Arc::new(RunningConfig::new(&["a.example", "x.example"]));
     let done = Arc::new(AtomicBool::new(false));
-    let readers: Vec<_> = (0..4).map(|_| tokio::spawn(read_until(world.clone(), done.clone()))).collect();
+    let readers: Vec<_> = (0..4).map(|_| tokio::spawn(read_until(running.clone(), done.clone()))).collect();
     for round in 0..40 {
         let extra = if round % 2 == 0 { "b.example" } else { "x.example" };
-        replace(&world.path("fp.toml"), &base(&["a.example", extra]));
+        replace(&running.path("fp.toml"), &base(&["a.example", extra]));
         let (first, second) =
-            tokio::join!(world.reloader.reload(Consent::NotGiven), world.reloader.reload(Consent::NotGiven));
+            tokio::join!(running.reloader.reload(Consent::NotGiven), running.reloader.reload(Consent::NotGiven));
         let outcomes = [first, second].map(|outcome| outcome.label());
         assert!(outcomes.contains(&"applied") && outcomes.contains(&"unchanged"), "{outcomes:?}");
-        assert!(world.accepts(extra));
+        assert!(running.accepts(extra));
     }
     done.store(true, Ordering::Relaxed);
     let mut reads = 0;
@@ -250,7 +250,7 @@ async fn a_configuration_is_taken_whole_while_others_are_loaded() {
         reads += reader.await.unwrap();
     }
     assert!(reads > 0);
-    assert_eq!(world.counted("applied"), 40);
+    assert_eq!(running.counted("applied"), 40);
 }
 
 fn replace(path: &Path, content: &str) {
@@ -260,10 +260,10 @@ fn replace(path: &Path, content: &str) {
 }
 
 /// Every configuration that is read accepts exactly one of the two, and its table is its own.
-async fn read_until(world: Arc<World>, done: Arc<AtomicBool>) -> u64 {
+async fn read_until(running: Arc<RunningConfig>, done: Arc<AtomicBool>) -> u64 {
     let mut reads = 0;
     while !done.load(Ordering::Relaxed) {
-        let in_force = world.current.load_full();
+        let in_force = running.current.load_full();
         let accepts = |name: &str| in_force.config.routing.accepted.find(&Domain::parse(name).unwrap()).is_some();
         assert!(accepts("a.example") && accepts("b.example") != accepts("x.example"));
         assert!(Arc::ptr_eq(&in_force.config.routing, in_force.resolver.table()));

@@ -1,6 +1,6 @@
 //! `fingerpost demo --once`, as the README promises it.
 
-use super::house::bare;
+use super::installation::bare;
 
 #[test]
 fn everything_arrives_as_it_should() {

@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::house::{House, Ran, eventually};
+use super::installation::{Installation, Ran, eventually};
 
 const NOBODY: u32 = 65534;
 
@@ -40,8 +40,8 @@ fn letters() -> Vec<Sent> {
     ]
 }
 
-fn send(house: &House, sent: &Sent) -> String {
-    let mut stream = BufReader::new(TcpStream::connect(house.smtp).unwrap());
+fn send(installation: &Installation, sent: &Sent) -> String {
+    let mut stream = BufReader::new(TcpStream::connect(installation.smtp).unwrap());
     let mut said = String::new();
     let mut say = |octets: &[u8]| {
         stream.get_mut().write_all(octets).unwrap();
@@ -70,17 +70,17 @@ fn send(house: &House, sent: &Sent) -> String {
 }
 
 /// A server to which all of it was sent, and that was killed after its first attempts.
-fn killed() -> (House, Vec<Sent>) {
-    let house = House::new();
-    let server = house.serve();
+fn killed() -> (Installation, Vec<Sent>) {
+    let installation = Installation::new();
+    let server = installation.serve();
     let letters = letters();
     for letter in &letters {
-        let said = send(&house, letter);
+        let said = send(&installation, letter);
         assert!(said.starts_with("250"), "{said}");
     }
     eventually("all were tried, and one recipient has his mail", || {
         let listed: serde_json::Value =
-            serde_json::from_str(&house.run(&["queue", "list", "--format", "json"]).out).unwrap();
+            serde_json::from_str(&installation.run(&["queue", "list", "--format", "json"]).out).unwrap();
         let messages = listed["messages"].as_array().unwrap();
         let recipients: Vec<_> = messages.iter().flat_map(|one| one["recipients"].as_array().unwrap()).collect();
         messages.len() == 4
@@ -88,7 +88,7 @@ fn killed() -> (House, Vec<Sent>) {
             && recipients.iter().any(|one| one["state"] == "delivered")
     });
     drop(server); // kill -9
-    (house, letters)
+    (installation, letters)
 }
 
 /// All files below a folder: content, rights, and when they were changed.
@@ -109,8 +109,8 @@ fn all(folder: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32, i64, i64)> {
     found
 }
 
-fn export(house: &House, to: &str) -> Ran {
-    house.run(&["queue", "export", "--offline", house.path(to).to_str().unwrap()])
+fn export(installation: &Installation, to: &str) -> Ran {
+    installation.run(&["queue", "export", "--offline", installation.path(to).to_str().unwrap()])
 }
 
 fn names(folder: &Path, end: &str) -> Vec<PathBuf> {
@@ -128,20 +128,20 @@ fn is_what_was_sent(eml: &[u8], sent: &Sent) {
     assert!(ours.split_terminator("\r\n").skip(1).all(|line| line.starts_with([' ', '\t'])), "{ours}");
 }
 
-fn segment(house: &House) -> PathBuf {
-    names(&house.path("state/spool/segments"), ".seg").remove(0)
+fn segment(installation: &Installation) -> PathBuf {
+    names(&installation.path("state/spool/segments"), ".seg").remove(0)
 }
 
 #[test]
 fn what_waits_after_a_kill_is_written_to_files_octet_for_octet() {
-    let (house, letters) = killed();
-    let before = all(&house.path("state/spool"));
-    let ran = export(&house, "out");
+    let (installation, letters) = killed();
+    let before = all(&installation.path("state/spool"));
+    let ran = export(&installation, "out");
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
     assert!(ran.out.starts_with("4 messages are in "), "{ran:?}");
-    assert_eq!(all(&house.path("state/spool")), before, "the spool is only read");
+    assert_eq!(all(&installation.path("state/spool")), before, "the spool is only read");
 
-    let out = house.path("out");
+    let out = installation.path("out");
     assert_eq!(fs::metadata(&out).unwrap().mode() & 0o777, 0o700);
     assert_eq!(fs::read_dir(&out).unwrap().count(), 8);
     let files = names(&out, ".eml");
@@ -172,38 +172,38 @@ fn what_waits_after_a_kill_is_written_to_files_octet_for_octet() {
 
     // Into what is there already, into the spool, or without saying how: no. An empty folder is closed to others.
     for (to, cause) in [("out", "is not empty"), ("state/spool/out", "is in the spool"), ("people.csv", "no folder")] {
-        let ran = export(&house, to);
+        let ran = export(&installation, to);
         assert!(ran.code == 2 && ran.err.contains(cause), "{to}: {ran:?}");
     }
-    assert_eq!(house.run(&["queue", "export", house.path("x").to_str().unwrap()]).code, 2);
-    fs::create_dir(house.path("empty")).unwrap();
-    fs::set_permissions(house.path("empty"), Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(export(&house, "empty").code, 0);
-    assert_eq!(fs::metadata(house.path("empty")).unwrap().mode() & 0o777, 0o700);
-    assert_eq!(all(&house.path("state/spool")), before);
+    assert_eq!(installation.run(&["queue", "export", installation.path("x").to_str().unwrap()]).code, 2);
+    fs::create_dir(installation.path("empty")).unwrap();
+    fs::set_permissions(installation.path("empty"), Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(export(&installation, "empty").code, 0);
+    assert_eq!(fs::metadata(installation.path("empty")).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(all(&installation.path("state/spool")), before);
 
     // With a configuration that does not load, and while a server has it: which loses nothing of it.
-    let good = house.configuration();
-    house.write(&format!("{good}\nnonsense = 1\n"));
-    assert_eq!(export(&house, "broken").code, 0);
-    house.write(&good);
-    let _server = house.serve();
-    let ran = export(&house, "running");
+    let good = installation.configuration();
+    installation.write(&format!("{good}\nnonsense = 1\n"));
+    assert_eq!(export(&installation, "broken").code, 0);
+    installation.write(&good);
+    let _server = installation.serve();
+    let ran = export(&installation, "running");
     assert!(ran.code == 2 && ran.err.contains("in use by process"), "{ran:?}");
-    assert!(!house.path("running").exists());
+    assert!(!installation.path("running").exists());
     let listed: serde_json::Value =
-        serde_json::from_str(&house.run(&["queue", "list", "--format", "json"]).out).unwrap();
+        serde_json::from_str(&installation.run(&["queue", "list", "--format", "json"]).out).unwrap();
     assert_eq!(listed["total"], 4);
 }
 
 #[test]
 fn without_a_spool_or_with_an_empty_one_there_is_nothing_to_do() {
-    let house = House::new();
-    let ran = export(&house, "out");
+    let installation = Installation::new();
+    let ran = export(&installation, "out");
     assert!(ran.code == 2 && ran.err.contains("there is no spool in"), "{ran:?}");
-    assert!(!house.path("out").exists());
-    assert_eq!(house.serve().stop(), 0);
-    let ran = export(&house, "out");
+    assert!(!installation.path("out").exists());
+    assert_eq!(installation.serve().stop(), 0);
+    let ran = export(&installation, "out");
     assert!(ran.code == 0 && ran.out.starts_with("0 messages are in"), "{ran:?}");
 }
 
@@ -213,34 +213,37 @@ fn who_may_only_read_the_spool_can_export_it() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("skipped: only root can become somebody else");
     }
-    let (house, letters) = killed();
-    fs::set_permissions(house.path("."), Permissions::from_mode(0o755)).unwrap();
-    for path in all(&house.path("state")).into_keys().chain([house.path("state"), house.path("people.csv")]) {
+    let (installation, letters) = killed();
+    fs::set_permissions(installation.path("."), Permissions::from_mode(0o755)).unwrap();
+    for path in all(&installation.path("state"))
+        .into_keys()
+        .chain([installation.path("state"), installation.path("people.csv")])
+    {
         std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
         let mode = if path.is_dir() { 0o500 } else { 0o400 };
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
     }
-    fs::create_dir(house.path("nobodys")).unwrap();
-    std::os::unix::fs::chown(house.path("nobodys"), Some(NOBODY), Some(NOBODY)).unwrap();
-    let before = all(&house.path("state"));
-    let program = house.path("fingerpost");
+    fs::create_dir(installation.path("nobodys")).unwrap();
+    std::os::unix::fs::chown(installation.path("nobodys"), Some(NOBODY), Some(NOBODY)).unwrap();
+    let before = all(&installation.path("state"));
+    let program = installation.path("fingerpost");
     fs::copy(support::program(), &program).unwrap();
     fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new(program);
-    command.args(["queue", "export", "--offline"]).arg(house.path("nobodys/out"));
-    command.arg("--config").arg(house.path("fingerpost.toml")).uid(NOBODY).gid(NOBODY);
+    command.args(["queue", "export", "--offline"]).arg(installation.path("nobodys/out"));
+    command.arg("--config").arg(installation.path("fingerpost.toml")).uid(NOBODY).gid(NOBODY);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    let files = names(&house.path("nobodys/out"), ".eml");
+    let files = names(&installation.path("nobodys/out"), ".eml");
     assert_eq!(files.len(), letters.len());
     files.iter().zip(&letters).for_each(|(file, sent)| is_what_was_sent(&fs::read(file).unwrap(), sent));
-    assert_eq!(all(&house.path("state")), before);
+    assert_eq!(all(&installation.path("state")), before);
 }
 
 #[test]
 fn a_disk_that_is_mounted_read_only_is_enough() {
-    let (house, letters) = killed();
-    let state = house.path("state");
+    let (installation, letters) = killed();
+    let state = installation.path("state");
     let mount = |arguments: &[&str]| {
         let mut mount = Command::new("mount");
         mount.args(arguments).arg(&state).stderr(std::process::Stdio::null());
@@ -250,24 +253,24 @@ fn a_disk_that_is_mounted_read_only_is_enough() {
         return eprintln!("skipped: only root can mount");
     }
     let is_read_only = mount(&["-o", "remount,bind,ro"]) && fs::write(state.join("x"), "x").is_err();
-    let ran = export(&house, "out");
+    let ran = export(&installation, "out");
     let _ = Command::new("umount").arg("-l").arg(&state).status();
     assert!(is_read_only);
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert_eq!(names(&house.path("out"), ".eml").len(), letters.len());
+    assert_eq!(names(&installation.path("out"), ".eml").len(), letters.len());
 }
 
 #[test]
 fn a_disk_that_fills_up_is_said_with_how_much_was_written() {
-    let (house, _) = killed();
-    let small = house.path("small");
+    let (installation, _) = killed();
+    let small = installation.path("small");
     fs::create_dir(&small).unwrap();
     let mut mount = Command::new("mount");
     mount.args(["-t", "tmpfs", "-o", "size=256k", "none"]).arg(&small).stderr(std::process::Stdio::null());
     if !mount.status().is_ok_and(|status| status.success()) {
         return eprintln!("skipped: only root can mount a small file system");
     }
-    let ran = export(&house, "small/out");
+    let ran = export(&installation, "small/out");
     let written = names(&small.join("out"), ".json").len();
     let left = names(&small.join("out"), ".eml").len();
     let _ = Command::new("umount").arg("-l").arg(&small).status();
@@ -290,49 +293,49 @@ fn make_undecodable(path: &Path) {
 
 #[test]
 fn a_spool_of_another_version_is_refused_told_by_check_and_exported_as_far_as_it_can_be_read() {
-    let (house, letters) = killed();
-    assert_eq!(house.run(&["check"]).code, 0);
-    let ran = house.run(&["check", "--connect"]);
+    let (installation, letters) = killed();
+    assert_eq!(installation.run(&["check"]).code, 0);
+    let ran = installation.run(&["check", "--connect"]);
     assert!(ran.out.contains("ok      spool ") && ran.out.contains("is read; 4 messages wait"), "{ran:?}");
 
-    make_undecodable(&segment(&house));
-    let before = all(&house.path("state/spool"));
-    let ran = house.run(&["run"]);
+    make_undecodable(&segment(&installation));
+    let before = all(&installation.path("state/spool"));
+    let ran = installation.run(&["run"]);
     assert_eq!(ran.code, 2, "{ran:?}");
     for words in ["00000001.seg", "the record at byte 128 ", "another version wrote it", "queue export --offline DIR"] {
         assert!(ran.err.contains(words), "{words}: {ran:?}");
     }
-    let mut after = all(&house.path("state/spool"));
-    let lock = house.path("state/spool/lock");
+    let mut after = all(&installation.path("state/spool"));
+    let lock = installation.path("state/spool/lock");
     after.insert(lock.clone(), before[&lock].clone());
     assert_eq!(after, before, "nothing is moved, written or removed");
 
     // What segments say of themselves is as it was: that is all that `check` reads without --connect.
-    assert_eq!(house.run(&["check"]).code, 0);
-    let ran = house.run(&["check", "--connect"]);
+    assert_eq!(installation.run(&["check"]).code, 0);
+    let ran = installation.run(&["check", "--connect"]);
     let told = "a start is refused: the record at byte 128 of ";
     assert!(ran.code == 1 && ran.out.contains("FAILED  spool ") && ran.out.contains(told), "{ran:?}");
 
-    let ran = export(&house, "out");
+    let ran = export(&installation, "out");
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.out.starts_with("3 messages are in "), "{ran:?}");
     assert!(ran.err.contains("the record at byte 128 ") && ran.err.contains("may have been delivered"), "{ran:?}");
-    let files = names(&house.path("out"), ".eml");
+    let files = names(&installation.path("out"), ".eml");
     assert_eq!(files.len(), 3);
     files.iter().zip(&letters[1..]).for_each(|(file, sent)| is_what_was_sent(&fs::read(file).unwrap(), sent));
 }
 
 #[test]
 fn a_spool_of_a_later_format_is_told_by_check() {
-    let (house, _) = killed();
-    let path = segment(&house);
+    let (installation, _) = killed();
+    let path = segment(&installation);
     let mut bytes = fs::read(&path).unwrap();
     for copy in [8, 64 + 8] {
         bytes[copy..copy + 4].copy_from_slice(&[0xff, 0, 0, 0xff]);
     }
     fs::write(&path, bytes).unwrap();
     for arguments in [&["check"][..], &["check", "--connect"]] {
-        let ran = house.run(arguments);
+        let ran = installation.run(arguments);
         let is_told =
             ran.out.contains("a start is refused") && ran.out.contains("is in format 255, this version reads");
         assert!(ran.code == 1 && is_told, "{arguments:?}: {ran:?}");
@@ -341,12 +344,12 @@ fn a_spool_of_a_later_format_is_told_by_check() {
 
 #[test]
 fn what_the_disk_does_not_give_is_no_damage_to_check() {
-    let (house, _) = killed();
-    let path = segment(&house);
+    let (installation, _) = killed();
+    let path = segment(&installation);
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap(); // reading it fails
     for arguments in [&["check"][..], &["check", "--connect"]] {
-        let ran = house.run(arguments);
+        let ran = installation.run(arguments);
         assert!(ran.out.contains("warning spool ") && ran.out.contains("cannot be read: Is a directory"), "{ran:?}");
         assert!(
             ran.out.contains("a start is refused while that may say what became of mail"),
@@ -357,8 +360,8 @@ fn what_the_disk_does_not_give_is_no_damage_to_check() {
 
 #[test]
 fn content_that_is_not_what_was_written_is_kept_apart() {
-    let (house, _) = killed();
-    let folder = fs::read_dir(house.path("state/spool/large")).unwrap().next().unwrap().unwrap().path();
+    let (installation, _) = killed();
+    let folder = fs::read_dir(installation.path("state/spool/large")).unwrap().next().unwrap().unwrap().path();
     let large = fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
     let id = large.file_name().unwrap().to_str().unwrap().to_owned();
     let whole = fs::read(&large).unwrap();
@@ -371,11 +374,11 @@ fn content_that_is_not_what_was_written_is_kept_apart() {
             Some(content) => fs::write(&large, content).unwrap(),
             None => fs::remove_file(&large).unwrap(),
         }
-        let ran = export(&house, what);
+        let ran = export(&installation, what);
         assert_eq!(ran.code, 1, "{what}: {ran:?}");
         assert!(ran.err.contains(&format!("{id}: its content is {word}")), "{what}: {ran:?}");
         assert!(ran.out.contains("4 messages are in ") && ran.out.contains("1 of them without"), "{what}: {ran:?}");
-        let out = house.path(what);
+        let out = installation.path(what);
         assert!(!out.join(format!("{id}.eml")).exists(), "{what}: nobody sends it by mistake");
         assert_eq!(fs::read(out.join(format!("{id}.eml.damaged"))).ok().as_deref(), content, "{what}");
         let json: serde_json::Value =

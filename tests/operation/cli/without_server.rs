@@ -1,6 +1,6 @@
 //! Commands while no server runs.
 
-use super::house::{House, bare};
+use super::installation::{Installation, bare};
 
 #[test]
 fn wrong_usage_is_2() {
@@ -25,34 +25,37 @@ fn a_file_that_is_missing_is_named() {
 
 #[test]
 fn a_good_configuration_is_good() {
-    let house = House::new();
-    let ran = house.run(&["check"]);
+    let installation = Installation::new();
+    let ran = installation.run(&["check"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.out.contains("the configuration is good: 2 accepted domains"), "{ran:?}");
-    let report: serde_json::Value = serde_json::from_str(&house.run(&["check", "--format", "json"]).out).unwrap();
+    let report: serde_json::Value =
+        serde_json::from_str(&installation.run(&["check", "--format", "json"]).out).unwrap();
     assert_eq!(report["problems"].as_array().unwrap().len(), 0);
 }
 
 #[test]
 fn a_wrong_configuration_is_told_whole_and_the_server_does_not_start() {
-    let house = House::new();
-    house.write(&house.configuration().replace("type =", "typ =").replace("min_free = \"1MiB\"", "min_free = 5"));
-    let ran = house.run(&["check"]);
+    let installation = Installation::new();
+    installation
+        .write(&installation.configuration().replace("type =", "typ =").replace("min_free = \"1MiB\"", "min_free = 5"));
+    let ran = installation.run(&["check"]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.out.contains("fingerpost.toml:17") && ran.out.contains("`typ`"), "{ran:?}");
     assert!(ran.out.contains("min_free"), "{ran:?}");
-    let report: serde_json::Value = serde_json::from_str(&house.run(&["check", "--format", "json"]).out).unwrap();
+    let report: serde_json::Value =
+        serde_json::from_str(&installation.run(&["check", "--format", "json"]).out).unwrap();
     assert!(report["problems"].as_array().unwrap().len() >= 3, "{report}");
-    let ran = house.run(&["run"]);
+    let ran = installation.run(&["run"]);
     assert_eq!(ran.code, 2, "{ran:?}");
     assert!(ran.err.contains("fingerpost.toml:17"), "{ran:?}");
-    assert!(!house.path("state").exists());
+    assert!(!installation.path("state").exists());
 }
 
 #[test]
 fn everything_that_is_named_is_tried() {
-    let house = House::new();
-    let ran = house.run(&["check", "--connect"]);
+    let installation = Installation::new();
+    let ran = installation.run(&["check", "--connect"]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.out.contains("FAILED  send connector secondary"), "{ran:?}");
     assert!(ran.out.contains("ok      directory people"), "{ran:?}");
@@ -63,14 +66,14 @@ fn everything_that_is_named_is_tried() {
 
 #[test]
 fn a_route_comes_from_the_file_and_says_so() {
-    let house = House::new();
-    let ran = house.run(&["route", "alice@contoso.example"]);
+    let installation = Installation::new();
+    let ran = installation.run(&["route", "alice@contoso.example"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.out.starts_with("from the file"), "{ran:?}");
     assert!(ran.out.contains("alice@contoso.example: resolved through mailboxes"), "{ran:?}");
     assert!(ran.out.contains("row 7:"), "{ran:?}");
 
-    let ran = house.run(&["route", "alice@contoso.example", "nobody@ours.example", "--format", "json"]);
+    let ran = installation.run(&["route", "alice@contoso.example", "nobody@ours.example", "--format", "json"]);
     assert_eq!(ran.code, 1, "{ran:?}");
     let routed: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(routed["answered_by"], "file");
@@ -78,19 +81,19 @@ fn a_route_comes_from_the_file_and_says_so() {
     assert_eq!(routed["addresses"][1]["row"], 9);
     assert_eq!(routed["addresses"][1]["reply"], "550 5.1.1 user unknown");
 
-    assert_eq!(house.run(&["route", "not an address"]).code, 2);
-    let ran = house.run(&["route", "alice@contoso.example", "--from", "192.0.2.1"]);
+    assert_eq!(installation.run(&["route", "not an address"]).code, 2);
+    let ran = installation.run(&["route", "alice@contoso.example", "--from", "192.0.2.1"]);
     assert_eq!(ran.code, 2, "{ran:?}");
     assert!(ran.err.contains("no receive connector"), "{ran:?}");
 }
 
 #[test]
 fn a_server_that_does_not_run_is_said_in_one_line() {
-    let house = House::new();
-    std::fs::create_dir(house.path("state")).unwrap();
-    std::fs::write(house.path("state/admin.token"), "0123456789abcdef0123456789abcdef").unwrap();
+    let installation = Installation::new();
+    std::fs::create_dir(installation.path("state")).unwrap();
+    std::fs::write(installation.path("state/admin.token"), "0123456789abcdef0123456789abcdef").unwrap();
     for arguments in [&["status"][..], &["reload"], &["queue", "list"], &["trace"]] {
-        let ran = house.run(arguments);
+        let ran = installation.run(arguments);
         assert_eq!(ran.code, 2, "{ran:?}");
         assert!(ran.err.contains("does not answer") && ran.err.contains("fingerpost run"), "{ran:?}");
         assert_eq!(ran.err.lines().count(), 1, "{ran:?}");

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fingerpost");
 
-/// A folder with a configuration on free ports.
-pub(crate) struct House {
+/// A folder with a configuration on free ports, in which the program runs.
+pub(crate) struct Installation {
     folder: tempfile::TempDir,
     pub(crate) smtp: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -24,13 +24,13 @@ pub(crate) struct Ran {
     pub(crate) err: String,
 }
 
-impl House {
+impl Installation {
     /// `contoso.example` is shared: alice is ours, the rest goes to a next hop that nobody is.
     pub(crate) fn new() -> Self {
-        let house = Self { folder: tempfile::tempdir().unwrap(), smtp: free(), admin: free(), metrics: free() };
-        std::fs::write(house.path("people.csv"), "address,kind\nalice@contoso.example,mailbox\n").unwrap();
-        house.write(&house.configuration());
-        house
+        let installation = Self { folder: tempfile::tempdir().unwrap(), smtp: free(), admin: free(), metrics: free() };
+        std::fs::write(installation.path("people.csv"), "address,kind\nalice@contoso.example,mailbox\n").unwrap();
+        installation.write(&installation.configuration());
+        installation
     }
 
     pub(crate) fn configuration(&self) -> String {
