@@ -146,11 +146,11 @@ async fn run(setup: &SessionSetup, name: &str, case: &Case, way: SendMode) {
             Step::Send(octets) => wire.send(octets, way).await,
             Step::Expect(expected) => {
                 let said = wire.line().await.unwrap_or_else(|| panic!("{name} {way:?}: closed before {expected:?}"));
-                let fits = match expected.strip_suffix("...") {
+                let matches = match expected.strip_suffix("...") {
                     Some(beginning) => said.starts_with(beginning),
                     None => said == *expected,
                 };
-                assert!(fits, "{name} {way:?}: expected {expected:?}, the server said {said:?}");
+                assert!(matches, "{name} {way:?}: expected {expected:?}, the server said {said:?}");
             }
             Step::Closed => assert_eq!(wire.line().await, None, "{name} {way:?}: the server does not close"),
         }

@@ -85,12 +85,12 @@ fn an_honest_client_gets_the_place_of_the_longest_idle_stranger() {
 fn who_waits_for_us_is_never_taken_nor_who_has_just_sent_content() {
     let answers = Arc::new(AtomicBool::new(false));
     let gate = answers.clone();
-    let tell = move |_: &support::sink::Sunk| {
+    let on_message = move |_: &support::sink::Sunk| {
         while !gate.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(5));
         }
     };
-    let sink = Sink::start_at(SocketAddr::from((SINK, 0)), Arc::new(tell));
+    let sink = Sink::start_at(SocketAddr::from((SINK, 0)), Arc::new(on_message));
     let node = start(&sink, "max_connections = 4");
     let mut asks = Raw::hello(node.smtp);
     envelope(&mut asks, "alice@contoso.test");

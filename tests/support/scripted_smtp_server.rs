@@ -209,7 +209,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
             let seen = self.hop.seen.lock().unwrap();
             (seen[self.number].taken.len(), seen.iter().filter(|seen| !seen.closed).count() - 1)
         };
-        let fits = |rule: &&Rule| {
+        let applies = |rule: &&Rule| {
             self.number < rule.connections
                 && messages >= rule.messages
                 && self.recipients.len() >= rule.recipients
@@ -218,7 +218,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
                 && line.starts_with(&rule.when)
         };
         let rules = self.hop.rules.lock().unwrap();
-        rules.iter().find(fits).map_or(otherwise, |rule| &rule.act).to_owned()
+        rules.iter().find(applies).map_or(otherwise, |rule| &rule.act).to_owned()
     }
 
     /// Returns whether STARTTLS was agreed to.

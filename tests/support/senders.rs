@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// What a client was told, as far as it tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct ClientResult {
     /// Whether the message was accepted for every recipient.
     pub accepted: bool,
     /// Everything that the client printed.
@@ -25,25 +25,25 @@ pub struct Letter<'a> {
 }
 
 /// Sends with swaks (Perl).
-pub fn swaks(server: SocketAddr, letter: &Letter<'_>) -> Told {
+pub fn swaks(server: SocketAddr, letter: &Letter<'_>) -> ClientResult {
     let mut command = Command::new("swaks");
     command.args(["--server", &server.ip().to_string(), "--port", &server.port().to_string()]);
     command.args(["--from", if letter.from.is_empty() { "<>" } else { letter.from }]);
     command.args(["--to", &letter.to.join(","), "--helo", "sender.test", "--data", "-", "--suppress-data"]);
-    told(&mut command, letter.bytes)
+    run_client(&mut command, letter.bytes)
 }
 
 /// Sends with msmtp (C).
-pub fn msmtp(server: SocketAddr, letter: &Letter<'_>) -> Told {
+pub fn msmtp(server: SocketAddr, letter: &Letter<'_>) -> ClientResult {
     let mut command = Command::new("msmtp");
     command.args(["--file=/dev/null", "--domain=sender.test", "--auth=off", "--tls=off", "--keepbcc=on"]);
     command.args([format!("--host={}", server.ip()), format!("--port={}", server.port())]);
     command.arg(format!("--from={}", letter.from)).arg("--").args(letter.to);
-    told(&mut command, letter.bytes)
+    run_client(&mut command, letter.bytes)
 }
 
 /// Sends with Python's smtplib.
-pub fn smtplib(server: SocketAddr, letter: &Letter<'_>) -> Told {
+pub fn smtplib(server: SocketAddr, letter: &Letter<'_>) -> ClientResult {
     let script = "import smtplib, sys\n\
                   host, port, sender = sys.argv[1], int(sys.argv[2]), sys.argv[3]\n\
                   client = smtplib.SMTP(host, port, local_hostname='sender.test', timeout=60)\n\
@@ -55,10 +55,10 @@ pub fn smtplib(server: SocketAddr, letter: &Letter<'_>) -> Told {
     let mut command = Command::new("python3");
     command.args(["-c", script, &server.ip().to_string(), &server.port().to_string(), letter.from]);
     command.args(letter.to);
-    told(&mut command, letter.bytes)
+    run_client(&mut command, letter.bytes)
 }
 
-fn told(command: &mut Command, input: &[u8]) -> Told {
+fn run_client(command: &mut Command, input: &[u8]) -> ClientResult {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let mut stdin = child.stdin.take().expect("piped");
@@ -66,7 +66,7 @@ fn told(command: &mut Command, input: &[u8]) -> Told {
     drop(stdin);
     let output = child.wait_with_output().expect("it ends");
     let printed = [output.stdout, output.stderr].concat();
-    Told { accepted: output.status.success(), printed: String::from_utf8_lossy(&printed).into_owned() }
+    ClientResult { accepted: output.status.success(), printed: String::from_utf8_lossy(&printed).into_owned() }
 }
 
 /// One reply: its code (0: the connection was closed) and all its text.

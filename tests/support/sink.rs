@@ -22,7 +22,7 @@ pub struct Sink {
 }
 
 /// Is called with every message before its 250 is sent.
-pub type Tell = Arc<dyn Fn(&Sunk) + Send + Sync>;
+pub type OnMessage = Arc<dyn Fn(&Sunk) + Send + Sync>;
 
 impl Sink {
     /// Listens on a free port of `ip`.
@@ -31,15 +31,15 @@ impl Sink {
     }
 
     /// Listens there.
-    pub fn start_at(address: SocketAddr, tell: Tell) -> Self {
+    pub fn start_at(address: SocketAddr, on_message: OnMessage) -> Self {
         let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let sunk = Arc::new(Mutex::new(Vec::new()));
         let kept = sunk.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (kept, tell) = (kept.clone(), tell.clone());
-                std::thread::spawn(move || converse(&stream, &kept, &tell));
+                let (kept, on_message) = (kept.clone(), on_message.clone());
+                std::thread::spawn(move || converse(&stream, &kept, &on_message));
             }
         });
         Self { address, sunk }
@@ -64,7 +64,7 @@ impl Sink {
 }
 
 /// One session; any error ends it.
-fn converse(stream: &TcpStream, kept: &Mutex<Vec<Sunk>>, tell: &Tell) -> Option<()> {
+fn converse(stream: &TcpStream, kept: &Mutex<Vec<Sunk>>, on_message: &OnMessage) -> Option<()> {
     let mut out = stream.try_clone().ok()?;
     let mut lines = BufReader::new(stream);
     let mut say = |text: &str| out.write_all(text.as_bytes()).ok();
@@ -93,7 +93,7 @@ fn converse(stream: &TcpStream, kept: &Mutex<Vec<Sunk>>, tell: &Tell) -> Option<
                 say("354 go on\r\n")?;
                 let bytes = content(&mut lines)?;
                 let message = Sunk { from: from.clone(), to: std::mem::take(&mut to), bytes };
-                tell(&message);
+                on_message(&message);
                 kept.lock().ok()?.push(message);
                 say("250 2.0.0 taken\r\n")?;
             }

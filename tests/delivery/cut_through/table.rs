@@ -168,10 +168,12 @@ impl Placed {
             told_about.map(|(to, how)| (to.to_owned(), how.to_owned())).collect();
         let expected = case.reported.iter().map(|(to, how)| (format!("rfc822; {}", self.address(to)), how.clone()));
         let expected: BTreeMap<String, String> = expected.collect();
-        let fits = |(to, how): (&String, &String)| {
+        let is_reported = |(to, how): (&String, &String)| {
             expected.get(to).is_some_and(|expected| expected.split('|').any(|one| one == how))
         };
-        if !told_about.iter().all(fits) || [told_about.len(), fields("Final-Recipient").len()] != [expected.len(); 2] {
+        if !told_about.iter().all(is_reported)
+            || [told_about.len(), fields("Final-Recipient").len()] != [expected.len(); 2]
+        {
             return Some(format!("reports {told_about:?} ({}), expected {expected:?}", reports.len()));
         }
         let alert = ["p", "s"].iter().any(|way| alerted.contains(&format!("{way}{}", self.number)));

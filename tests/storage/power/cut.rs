@@ -22,7 +22,7 @@ use support::power_loss::{
     Numbers, Op, Survives, Tree, after_power_cut, inodes, note, notes, operations, synced_writes, tree, write_tree,
 };
 use support::senders::Raw;
-use support::sink::{Sink, Tell};
+use support::sink::{OnMessage, Sink};
 use support::wait_until;
 
 const SENDERS: usize = 6;
@@ -74,8 +74,8 @@ impl Life {
         let log = setup.node.path("operations");
         let notes = Notes(Arc::new(Mutex::new(OpenOptions::new().append(true).create(true).open(&log).unwrap())));
         let taken = notes.clone();
-        let tell: Tell = Arc::new(move |sunk| taken.add(&format!("taken {}", token_of(sunk))));
-        let _hops = (hops == Hops::Up).then(|| setup.hops(&tell));
+        let on_message: OnMessage = Arc::new(move |sunk| taken.add(&format!("taken {}", token_of(sunk))));
+        let _hops = (hops == Hops::Up).then(|| setup.hops(&on_message));
         setup.node.start();
         let acknowledged = AtomicUsize::new(0);
         std::thread::scope(|scope| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use support::power_loss::{Numbers, variables};
 use support::senders::{Letter, Raw};
-use support::sink::{Sink, Sunk, Tell};
+use support::sink::{OnMessage, Sink, Sunk};
 use support::test_node::TestNode;
 use support::{free_port, wait_until};
 
@@ -69,8 +69,8 @@ impl StorageSetup {
     }
 
     /// Both next hops, up from now on.
-    pub(crate) fn hops(&self, tell: &Tell) -> [Sink; 2] {
-        [self.primary, self.secondary].map(|address| Sink::start_at(address, tell.clone()))
+    pub(crate) fn hops(&self, on_message: &OnMessage) -> [Sink; 2] {
+        [self.primary, self.secondary].map(|address| Sink::start_at(address, on_message.clone()))
     }
 
     /// Messages in the queue.
@@ -87,7 +87,7 @@ impl StorageSetup {
 }
 
 /// Nobody has to be told.
-pub(crate) fn quiet() -> Tell {
+pub(crate) fn quiet() -> OnMessage {
     Arc::new(|_| {})
 }
 

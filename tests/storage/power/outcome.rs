@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::power::fixture::{Settings, StorageSetup, arrived, assert_once, send, token};
 use support::senders::Raw;
-use support::sink::Tell;
+use support::sink::OnMessage;
 use support::wait_until;
 
 const MESSAGES: usize = 10;
@@ -19,7 +19,7 @@ struct Gate {
 }
 
 impl Gate {
-    fn tell(self: &Arc<Self>) -> Tell {
+    fn on_message(self: &Arc<Self>) -> OnMessage {
         let gate = self.clone();
         Arc::new(move |_| {
             let mut state = gate.waiting.lock().unwrap();
@@ -43,7 +43,7 @@ fn taken_without_outcome(fault: &str) -> (StorageSetup, [support::sink::Sink; 2]
     let mut setup = StorageSetup::prepare(&Settings::default());
     setup.shim();
     let gate = Arc::new(Gate::default());
-    let hops = setup.hops(&gate.tell());
+    let hops = setup.hops(&gate.on_message());
     setup.node.start();
     let tokens: Vec<_> = (0..MESSAGES).map(|n| token("outcome", n, 1500)).collect();
     let mut raw = Raw::hello(setup.node.smtp);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::power::fixture::{Settings, StorageSetup, arrived, assert_once, letter, quiet, recipient, token};
 use support::senders::Raw;
-use support::sink::Tell;
+use support::sink::OnMessage;
 use support::wait_until;
 
 const DRAIN: Duration = Duration::from_secs(2);
@@ -66,7 +66,7 @@ fn a_next_hop_that_hangs_and_a_client_that_stalls_do_not_add_up() {
     let mut setup = StorageSetup::prepare(&Settings::default());
     let (taken, waiting) = std::sync::mpsc::channel();
     let taken = std::sync::Mutex::new(taken);
-    let hang: Tell = Arc::new(move |_| {
+    let hang: OnMessage = Arc::new(move |_| {
         taken.lock().unwrap().send(()).unwrap();
         std::thread::park_timeout(Duration::from_secs(30));
     });

@@ -19,11 +19,11 @@ fn process() {
     let Some((open, folder)) = given() else { return };
     let mut log = std::fs::OpenOptions::new().append(true).open(std::env::var("SHIM_LOG").unwrap()).unwrap();
     let log = std::sync::Mutex::new(&mut log);
-    let tell = |line: &str| log.lock().unwrap().write_all(&note(line)).unwrap();
+    let note_down = |line: &str| log.lock().unwrap().write_all(&note(line)).unwrap();
     let rounds = std::env::var("SPOOL_ROUNDS").unwrap().parse().unwrap();
     for seed in 1..=2 {
         let spool = open(&folder).unwrap();
-        work(&*spool, &Work { threads: 4, rounds, seed, kind: Kind::given() }, &tell);
+        work(&*spool, &Work { threads: 4, rounds, seed, kind: Kind::given() }, &note_down);
     }
 }
 

@@ -16,8 +16,8 @@ fn process() {
     let spool = open(&folder).unwrap();
     println!(); // the test runner begins a line
     let seed = u64::from(std::process::id());
-    let tell = |line: &str| writeln!(std::io::stdout().lock(), "{line}").unwrap();
-    work(&*spool, &Work { threads: 8, rounds: usize::MAX, seed, kind: Kind::given() }, &tell);
+    let note_down = |line: &str| writeln!(std::io::stdout().lock(), "{line}").unwrap();
+    work(&*spool, &Work { threads: 8, rounds: usize::MAX, seed, kind: Kind::given() }, &note_down);
 }
 
 #[test]

@@ -60,9 +60,9 @@ impl Kind {
     }
 }
 
-/// Works. `tell` gets each line of the journal, which `journal` reads: an intention before a commit, an acknowledgement
+/// Works. `note_down` gets each line of the journal, which `journal` reads: an intention before a commit, an acknowledgement
 /// behind it.
-pub(crate) fn work(spool: &dyn Spool, work: &Work, tell: &(dyn Fn(&str) + Sync)) {
+pub(crate) fn work(spool: &dyn Spool, work: &Work, note_down: &(dyn Fn(&str) + Sync)) {
     std::thread::scope(|scope| {
         for thread in 0..work.threads {
             scope.spawn(move || {
@@ -70,13 +70,13 @@ pub(crate) fn work(spool: &dyn Spool, work: &Work, tell: &(dyn Fn(&str) + Sync))
                 let mut waiting = Vec::new();
                 for _ in 0..work.rounds {
                     if work.kind.stay() > 0 {
-                        pass(spool, (&mut waiting, work.kind.stay()), &mut numbers, tell);
+                        pass(spool, (&mut waiting, work.kind.stay()), &mut numbers, note_down);
                     } else if waiting.is_empty() || numbers.below(3) > 0 {
-                        waiting.extend(take(spool, &mut numbers, tell));
+                        waiting.extend(take(spool, &mut numbers, note_down));
                     } else {
                         let at = numbers.below(waiting.len());
                         let mut entry = waiting.swap_remove(at);
-                        finish(spool, &mut entry, &mut numbers, tell);
+                        finish(spool, &mut entry, &mut numbers, note_down);
                         if !entry.is_finished() {
                             waiting.push(entry);
                         }
@@ -100,34 +100,34 @@ fn pass(
     spool: &dyn Spool,
     (waiting, stay): (&mut Vec<Entry>, usize),
     numbers: &mut Numbers,
-    tell: &(dyn Fn(&str) + Sync),
+    note_down: &(dyn Fn(&str) + Sync),
 ) {
     while waiting.len() < stay + 6 {
-        waiting.extend(take(spool, numbers, tell));
+        waiting.extend(take(spool, numbers, note_down));
     }
     let later = change(waiting[numbers.below(stay)].id, 0, RecipientState::due(UnixTime(numbers.below(1000) as u64)));
     commit(spool, changed(vec![later])).unwrap();
     let mut entry = waiting.swap_remove(stay + numbers.below(waiting.len() - stay));
     for (recipient, _) in entry.clone().recipients.iter().enumerate() {
-        tell(&format!("end {} {recipient}", entry.id));
+        note_down(&format!("end {} {recipient}", entry.id));
         let change = delivered(entry.id, recipient);
         commit(spool, changed(vec![change.clone()])).unwrap();
-        tell(&format!("finished {} {recipient}", entry.id));
+        note_down(&format!("finished {} {recipient}", entry.id));
         entry.apply(&change);
     }
     assert!(entry.is_finished());
 }
 
 /// Takes one to three messages in one record.
-fn take(spool: &dyn Spool, numbers: &mut Numbers, tell: &(dyn Fn(&str) + Sync)) -> Vec<Entry> {
+fn take(spool: &dyn Spool, numbers: &mut Numbers, note_down: &(dyn Fn(&str) + Sync)) -> Vec<Entry> {
     let messages: Vec<_> =
         (0..1 + numbers.below(3)).map(|_| message(spool, size(numbers), 1 + numbers.below(3))).collect();
     let entries: Vec<_> = messages.iter().map(|(_, entry)| entry.clone()).collect();
     let names: Vec<_> = entries.iter().map(|e| format!("{}:{}:{}", e.id, e.content.size, e.recipients.len())).collect();
-    tell(&format!("accept {}", names.join(" ")));
+    note_down(&format!("accept {}", names.join(" ")));
     match commit(spool, Record { accepted: messages, changes: Vec::new() }) {
         Ok(()) => {
-            tell(&format!("accepted {}", entries[0].id));
+            note_down(&format!("accepted {}", entries[0].id));
             entries
         }
         Err(_) => Vec::new(),
@@ -135,13 +135,13 @@ fn take(spool: &dyn Spool, numbers: &mut Numbers, tell: &(dyn Fn(&str) + Sync)) 
 }
 
 /// Ends one recipient, with a report in the same record.
-fn finish(spool: &dyn Spool, entry: &mut Entry, numbers: &mut Numbers, tell: &(dyn Fn(&str) + Sync)) {
+fn finish(spool: &dyn Spool, entry: &mut Entry, numbers: &mut Numbers, note_down: &(dyn Fn(&str) + Sync)) {
     let recipient = entry.recipients.iter().position(|r| !matches!(r.state, RecipientState::Done(_))).unwrap();
     let (draft, report) = message(spool, size(numbers), 1);
-    tell(&format!("finish {} {recipient} {}:{}:1", entry.id, report.id, report.content.size));
+    note_down(&format!("finish {} {recipient} {}:{}:1", entry.id, report.id, report.content.size));
     let change = delivered(entry.id, recipient);
     if commit(spool, Record { accepted: vec![(draft, report)], changes: vec![change.clone()] }).is_ok() {
-        tell(&format!("finished {} {recipient}", entry.id));
+        note_down(&format!("finished {} {recipient}", entry.id));
         entry.apply(&change);
     }
 }
