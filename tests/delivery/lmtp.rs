@@ -19,7 +19,7 @@ const SENDER: &str = "ann@outside.test";
 
 /// How the connector reaches Dovecot.
 #[derive(Debug, Clone, Copy)]
-enum Over {
+enum Transport {
     Tcp,
     Socket,
 }
@@ -41,15 +41,15 @@ fn users_with_gone() -> Vec<User<'static>> {
 
 /// A network whose people have their mailboxes in Dovecot, which the queue delivers to; `settings` are further lines of the
 /// connector.
-fn store(over: Over, settings: &str) -> Store {
+fn store(over: Transport, settings: &str) -> Store {
     store_in(Dovecot::start(&users(100)), over, &format!("delivery = \"queue\"\n{settings}"))
 }
 
 /// The same with this instance; nothing is said of `delivery`.
-fn store_in(dovecot: Dovecot, over: Over, settings: &str) -> Store {
+fn store_in(dovecot: Dovecot, over: Transport, settings: &str) -> Store {
     let smart_host = match over {
-        Over::Tcp => format!("[{}]:{}", dovecot.address().ip(), dovecot.address().port()),
-        Over::Socket => format!("unix:{}", dovecot.socket().display()),
+        Transport::Tcp => format!("[{}]:{}", dovecot.address().ip(), dovecot.address().port()),
+        Transport::Socket => format!("unix:{}", dovecot.socket().display()),
     };
     let mut network = TestNetwork::prepare();
     network.node.write("people.csv", &format!("address\n{ALICE}\n{BOB}\n{GONE}\n{FULL}\n"));
@@ -80,7 +80,7 @@ impl Store {
 
 #[test]
 fn mail_reaches_the_mailbox_over_tcp_and_over_the_socket() {
-    for over in [Over::Tcp, Over::Socket] {
+    for over in [Transport::Tcp, Transport::Socket] {
         let store = store(over, BY_HAND);
         for _ in 0..3 {
             store.network.send(SENDER, &[ALICE]);
@@ -102,7 +102,7 @@ fn mail_reaches_the_mailbox_over_tcp_and_over_the_socket() {
 
 #[test]
 fn a_recipient_that_the_store_does_not_know_is_reported() {
-    let store = store(Over::Socket, BY_HAND);
+    let store = store(Transport::Socket, BY_HAND);
     store.network.send(SENDER, &[NOBODY]);
     let report = store.report();
     assert_eq!(report.fields("Status"), ["5.1.1"], "{report:?}");
@@ -115,7 +115,7 @@ fn a_recipient_that_the_store_does_not_know_is_reported() {
 
 #[test]
 fn whom_the_directory_has_waits_until_the_store_knows_him() {
-    for over in [Over::Tcp, Over::Socket] {
+    for over in [Transport::Tcp, Transport::Socket] {
         let store = store(over, BY_HAND);
         store.network.send(SENDER, &[GONE]);
         let shown = store.network.waits(GONE, "the next hop said: 550 5.1.1");
@@ -129,7 +129,7 @@ fn whom_the_directory_has_waits_until_the_store_knows_him() {
 
 #[test]
 fn a_full_mailbox_is_reported_or_waits_as_the_store_says() {
-    let store = store(Over::Tcp, BY_HAND);
+    let store = store(Transport::Tcp, BY_HAND);
     store.network.send(SENDER, &[FULL]);
     let report = store.report();
     assert_eq!(report.fields("Status"), ["5.2.2"], "{report:?}");
@@ -141,7 +141,7 @@ fn a_full_mailbox_is_reported_or_waits_as_the_store_says() {
 /// RFC 2033 4.2: after the dot there is a reply for every recipient that was accepted, in their order.
 #[test]
 fn each_recipient_has_its_own_answer() {
-    for over in [Over::Tcp, Over::Socket] {
+    for over in [Transport::Tcp, Transport::Socket] {
         let store = store(over, BY_HAND);
         store.network.send(SENDER, &[ALICE, FULL, GONE, BOB]);
         store.has(ALICE, 1);
@@ -160,7 +160,7 @@ fn each_recipient_has_its_own_answer() {
 
 #[test]
 fn mail_waits_while_the_store_is_down() {
-    for over in [Over::Tcp, Over::Socket] {
+    for over in [Transport::Tcp, Transport::Socket] {
         let mut store = store(over, BY_HAND);
         store.dovecot.pause();
         store.network.send(SENDER, &[ALICE]);
@@ -182,7 +182,7 @@ fn mail_waits_while_the_store_is_down() {
 #[test]
 fn a_report_does_not_name_our_socket() {
     let mut store =
-        store(Over::Socket, "retry = { first = \"1s\", factor = 1.0, max = \"1s\", give_up_after = \"2s\" }");
+        store(Transport::Socket, "retry = { first = \"1s\", factor = 1.0, max = \"1s\", give_up_after = \"2s\" }");
     store.dovecot.pause();
     store.network.send(SENDER, &[ALICE]);
     let report = store.report();
@@ -191,7 +191,7 @@ fn a_report_does_not_name_our_socket() {
 
 #[test]
 fn the_check_greets_it() {
-    let store = store(Over::Socket, BY_HAND);
+    let store = store(Transport::Socket, BY_HAND);
     let check = store.network.node.run(&["check", "--connect"]);
     let text = String::from_utf8_lossy(&check.stdout).into_owned();
     let line = text

@@ -333,18 +333,18 @@ async fn a_stop_takes_what_was_handed_over_just_before() {
 
 /// What happens before the process ends.
 #[derive(PartialEq)]
-enum Before {
+enum BeforeCrash {
     Nothing,
     Drop,
 }
 
 /// The process ends while the answer is waited for, and with it everything that is under way.
-fn crash(before: &Before) -> (TempDir, QueueId) {
+fn crash(before: &BeforeCrash) -> (TempDir, QueueId) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let (setup, id, answering) = runtime.block_on(async {
         let setup = QueueSetup::start().await;
         let (id, [answering]) = setup.queue.enqueue_under_way(Mail::to(BOB, "primary"), ([0], 2000)).await;
-        if *before == Before::Drop {
+        if *before == BeforeCrash::Drop {
             assert_eq!(setup.queue.delivery.drop_message(id).await, Ok(true));
         }
         (setup, id, answering)
@@ -358,7 +358,7 @@ fn crash(before: &Before) -> (TempDir, QueueId) {
 
 #[test]
 fn after_a_restart_it_waits_for_its_time_and_is_tried_as_any_other() {
-    let (folder, id) = crash(&Before::Nothing);
+    let (folder, id) = crash(&BeforeCrash::Nothing);
     tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
         let hop = RecordingSmtpServer::start(&["PIPELINING"]).await;
         let queue = TestQueue::start(folder.path(), &connectors(hop.address, hop.address, RETRY));
@@ -375,7 +375,7 @@ fn after_a_restart_it_waits_for_its_time_and_is_tried_as_any_other() {
 
 #[test]
 fn after_a_restart_what_was_dropped_is_gone() {
-    let (folder, _) = crash(&Before::Drop);
+    let (folder, _) = crash(&BeforeCrash::Drop);
     tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
         let hop = RecordingSmtpServer::start(&["PIPELINING"]).await;
         let queue = TestQueue::start(folder.path(), &connectors(hop.address, hop.address, RETRY));

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::proxy::{Mode, Proxy};
-use fixture::{FaultTest, Left};
+use fixture::{FaultTest, Remaining};
 use load::KNOWN;
 use support::samba_ad::{self, DATABASE, SambaAd};
 use support::slapd::{self, BASE, Slapd};
@@ -67,8 +67,8 @@ const LOOKUP: &str = "mode = \"lookup\"\n";
 const SNAPSHOT: &str = "mode = \"snapshot\"\npoll = \"1s\"\n";
 
 /// What is left of a directory that says nothing.
-fn silent(mode: &str) -> Left {
-    if mode == LOOKUP { Left::Cache } else { Left::Snapshot }
+fn silent(mode: &str) -> Remaining {
+    if mode == LOOKUP { Remaining::Cache } else { Remaining::Snapshot }
 }
 
 /// Its `[[directory]]`.
@@ -141,7 +141,7 @@ fn a_server_that_answers_but_does_not_tell(mode: &str) {
     let refer = "objectClass: referral\nobjectClass: extensibleObject\ndc: emea\n\
                  ref: ldap://emea.contoso.com/dc=emea,dc=contoso,dc=com";
     slapd.modify(&format!("{child}\nchangetype: add\n{refer}\n"));
-    let left = if mode == LOOKUP { Left::Found } else { Left::Snapshot };
+    let left = if mode == LOOKUP { Remaining::Found } else { Remaining::Snapshot };
     let fault = test.suffers("a reference to a child domain", left);
     slapd.modify_referrals(&format!("{child}\nchangetype: delete\n"));
     test.recovers(&fault);
@@ -158,7 +158,7 @@ fn a_wrong_base_in_a_new_configuration(mode: &str) {
     for (name, wrong) in [("an empty base", EMPTY), ("no such base", "dc=contoso,dc=net")] {
         assert!(right.contains(&base));
         test.load(&right.replace(&base, wrong));
-        let left = if mode == LOOKUP { Left::Nothing } else { Left::Snapshot };
+        let left = if mode == LOOKUP { Remaining::Nothing } else { Remaining::Snapshot };
         let fault = test.suffers(name, left);
         test.load(&right);
         test.recovers(&fault);
@@ -199,7 +199,7 @@ fn results_other_than_success(mode: &str) {
         [("referral", 10), ("size limit exceeded", 4), ("busy", 51), ("unavailable", 52), ("no such object", 32)]
     {
         proxy.set(Mode::Code(code));
-        let left = if code == 4 { Left::Limited { snapshot: mode == SNAPSHOT } } else { silent(mode) };
+        let left = if code == 4 { Remaining::Limited { snapshot: mode == SNAPSHOT } } else { silent(mode) };
         let fault = test.suffers(name, left);
         proxy.set(Mode::Pass);
         test.recovers(&fault);
@@ -227,8 +227,10 @@ fn a_bind_and_a_handshake_that_fail(mode: &str) {
     let by_number = slapd.tls_url().replace("localhost", "127.0.0.1");
     let ca = format!("tls = {{ ca = \"{}\" }}\nbase =", slapd.ca().display());
     test.load(&configured.replace(&slapd.url(), &by_number).replacen("base =", &ca, 1));
-    let fault =
-        test.suffers("wrong name in the certificate", if mode == LOOKUP { Left::Nothing } else { Left::Snapshot });
+    let fault = test.suffers(
+        "wrong name in the certificate",
+        if mode == LOOKUP { Remaining::Nothing } else { Remaining::Snapshot },
+    );
     test.load(&configured);
     test.recovers(&fault);
     let log = test.systems.node.log();

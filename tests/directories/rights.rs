@@ -75,13 +75,13 @@ fn expected() -> Vec<(&'static str, LookupResult)> {
 }
 
 /// The directory in one of both modes; few of its entries are held back.
-struct Both {
+struct BothModes {
     lookup: Asker,
     snapshot: Asker,
     _folder: tempfile::TempDir,
 }
 
-impl Both {
+impl BothModes {
     async fn of(config: LdapConfig) -> Self {
         let lookup = Asker::new(&LdapConfig { mode: LdapMode::Lookup, ..config.clone() });
         let folder = tempfile::tempdir().unwrap();
@@ -120,7 +120,7 @@ async fn a_right_that_is_withdrawn_is_no_answer() {
     let samba = SambaAd::start();
     let password = samba.add_reader();
     people(&samba);
-    let both = Both::of(config(vec![samba.url()], &[""], &password)).await;
+    let both = BothModes::of(config(vec![samba.url()], &[""], &password)).await;
     both.say(&expected()).await;
     assert_eq!(both.count().await, [0, 0, 0]);
 
@@ -172,7 +172,7 @@ async fn a_right_that_is_withdrawn_everywhere_shows_in_the_probe() {
         "dn: CN=postmaster,CN=Users,{BASE}\nchangetype: modify\nadd: mail\nmail: postmaster@contoso.test\n-\n\
          add: mailNickname\nmailNickname: postmaster\n"
     ));
-    let both = Both::of(config(vec![samba.url()], &[""], &password)).await;
+    let both = BothModes::of(config(vec![samba.url()], &[""], &password)).await;
     both.say(&expected()).await;
     let users = ["postmaster,CN=Users,", "box,OU=Staff,", "remote,OU=Staff,"].map(|name| format!("CN={name}"));
     samba.hide_of(&users, &["proxyAddresses"]);
@@ -198,7 +198,7 @@ async fn a_right_that_is_withdrawn_from_many_turns_nobody_around() {
         )
     });
     samba.modify(&people.collect::<String>());
-    let both = Both::of(config(vec![samba.url()], &[""], &password)).await;
+    let both = BothModes::of(config(vec![samba.url()], &[""], &password)).await;
     let away = |n: usize| Away(Kind::MailUser, format!("u{n}@other.example"));
     assert_eq!(both.snapshot.in_memory("u7@contoso.test"), Some(away(7)));
     samba.hide(&samba.schema_id("targetAddress"));
@@ -263,7 +263,7 @@ async fn the_rights_of_the_manual_are_enough() {
         assert_eq!(lookup.answer_any(&format!("{name}@contoso.test")).await, Unavailable, "{name}");
     }
     samba.grant_in("", &ATTRIBUTES);
-    let both = Both::of(LdapConfig { refuse_disabled: true, ..config }).await;
+    let both = BothModes::of(LdapConfig { refuse_disabled: true, ..config }).await;
     let accounts = |samba: &SambaAd, control: u32| {
         let change = |name: &str| {
             format!(
@@ -299,7 +299,7 @@ async fn who_gets_no_mail_outvotes_nobody() {
         let info = "proxyAddresses: smtp:info@contoso.test\nmsExchRecipientTypeDetails: 2097152";
         samba.add("user", name, &format!("{info}\nuserAccountControl: 546"));
     }
-    let both = Both::of(config(vec![samba.url()], &[""], &password)).await;
+    let both = BothModes::of(config(vec![samba.url()], &[""], &password)).await;
     both.say(&[("ann", Found(Kind::Mailbox)), ("info", Found(Kind::NoMailbox))]).await;
     samba.add("user", "info", &mailbox("info@contoso.test"));
     samba.add("user", "groupwise", "proxyAddresses: SMTP:gw@contoso.test\ntargetAddress: GWISE:dom.po.user");
@@ -323,7 +323,7 @@ async fn a_synced_domain_without_exchange() {
     samba.add("group", "team", "mail: team@contoso.test");
     samba.add("contact", "partner", "mail: partner@contoso.test\nproxyAddresses: SMTP:partner@contoso.test");
     let profile = Profile::ActiveDirectorySynced;
-    let both = Both::of(LdapConfig { profile, ..config(vec![samba.url()], &[""], &password) }).await;
+    let both = BothModes::of(LdapConfig { profile, ..config(vec![samba.url()], &[""], &password) }).await;
     both.say(&[
         ("ann", Found(Kind::Mailbox)),
         ("a", Found(Kind::Mailbox)),

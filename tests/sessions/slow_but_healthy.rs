@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fixture::HealthySystems;
-use strangers::{How, Strangers, UPLOAD};
+use strangers::{ContentCommand, Strangers, UPLOAD};
 use support::senders::Raw;
 use support::test_network::SOON;
 use support::{tables, wait_until};
@@ -76,7 +76,7 @@ fn sessions_that_talk_without_sending_keep_nobody_out() {
 /// Two uploads on each side, at 60 KB a second, for one connection; larger than what is kept in memory.
 #[test]
 fn slow_uploads_keep_nobody_out() {
-    for how in [How::Data, How::Bdat] {
+    for how in [ContentCommand::Data, ContentCommand::Bdat] {
         let systems = HealthySystems::start(["", ""], "max_connections = 1");
         let uploads = Strangers::upload(&systems, 4, how);
         wait_until("the connections are held", SOON, || {

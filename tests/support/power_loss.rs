@@ -176,7 +176,7 @@ impl Numbers {
 
 /// What a name stands for.
 #[derive(Clone, Copy, PartialEq)]
-enum Named {
+enum NameTarget {
     Nothing,
     Folder,
     File(usize),
@@ -198,7 +198,7 @@ struct Object<'a> {
 struct History<'a> {
     objects: Vec<Object<'a>>,
     inodes: HashMap<u64, usize>,
-    names: BTreeMap<PathBuf, Vec<(usize, Named)>>,
+    names: BTreeMap<PathBuf, Vec<(usize, NameTarget)>>,
     folders_synced: HashMap<PathBuf, usize>,
 }
 
@@ -222,23 +222,23 @@ impl<'a> History<'a> {
     fn start(&mut self, initial: &'a Tree, inodes: &HashMap<PathBuf, u64>) {
         for (path, content) in initial {
             let named = match content {
-                None => Named::Folder,
+                None => NameTarget::Folder,
                 Some(bytes) => {
                     self.objects.push(Object { initial: bytes, ..Object::default() });
                     self.inodes.insert(inodes[path], self.objects.len() - 1);
-                    Named::File(self.objects.len() - 1)
+                    NameTarget::File(self.objects.len() - 1)
                 }
             };
             self.names.insert(path.clone(), vec![(0, named)]);
         }
     }
 
-    fn name(&mut self, now: usize, path: &str, named: Named) {
-        self.names.entry(path.into()).or_insert_with(|| vec![(0, Named::Nothing)]).push((now, named));
+    fn name(&mut self, now: usize, path: &str, named: NameTarget) {
+        self.names.entry(path.into()).or_insert_with(|| vec![(0, NameTarget::Nothing)]).push((now, named));
     }
 
-    fn now_named(&self, path: &str) -> Named {
-        self.names.get(Path::new(path)).map_or(Named::Nothing, |history| history.last().unwrap().1)
+    fn now_named(&self, path: &str) -> NameTarget {
+        self.names.get(Path::new(path)).map_or(NameTarget::Nothing, |history| history.last().unwrap().1)
     }
 
     fn take(&mut self, now: usize, op: &'a Op) {
@@ -247,7 +247,7 @@ impl<'a> History<'a> {
             b'C' => {
                 self.objects.push(Object::default());
                 self.inodes.insert(op.inode, self.objects.len() - 1);
-                self.name(now, &op.first, Named::File(self.objects.len() - 1));
+                self.name(now, &op.first, NameTarget::File(self.objects.len() - 1));
             }
             b'W' => self.object(op.inode).writes.push((now, op.offset, Some(op.second.as_slice()))),
             b'T' => self.object(op.inode).writes.push((now, op.offset, None)),
@@ -258,15 +258,15 @@ impl<'a> History<'a> {
             }
             b'R' => {
                 let named = self.now_named(&op.first);
-                self.name(now, &op.first, Named::Nothing);
+                self.name(now, &op.first, NameTarget::Nothing);
                 self.name(now, &second(), named);
             }
             b'L' => {
                 let named = self.now_named(&op.first);
                 self.name(now, &second(), named);
             }
-            b'U' => self.name(now, &op.first, Named::Nothing),
-            b'M' => self.name(now, &op.first, Named::Folder),
+            b'U' => self.name(now, &op.first, NameTarget::Nothing),
+            b'M' => self.name(now, &op.first, NameTarget::Folder),
             b'D' => drop(self.folders_synced.insert(op.first.clone().into(), now)),
             _ => {}
         }
@@ -288,14 +288,16 @@ impl<'a> History<'a> {
                 Survives::Everything => history[history.len() - 1],
                 Survives::Some(numbers) => history[durable + numbers.below(history.len() - durable)],
             };
-            let is_root = history[0] == (0, Named::Folder);
+            let is_root = history[0] == (0, NameTarget::Folder);
             if !is_root && tree.get(parent) != Some(&None) {
                 continue; // its folder is gone
             }
             match named {
-                Named::Nothing => {}
-                Named::Folder => drop(tree.insert(path.clone(), None)),
-                Named::File(object) => drop(tree.insert(path.clone(), Some(self.objects[object].outcome(survives)))),
+                NameTarget::Nothing => {}
+                NameTarget::Folder => drop(tree.insert(path.clone(), None)),
+                NameTarget::File(object) => {
+                    drop(tree.insert(path.clone(), Some(self.objects[object].outcome(survives))))
+                }
             }
         }
         tree

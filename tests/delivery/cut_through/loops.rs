@@ -190,21 +190,21 @@ fn two_messages_at_once_are_no_loop() {
 
 /// How a message is handed in.
 #[derive(Debug, Clone, Copy)]
-enum By {
+enum ContentCommand {
     Data,
     Bdat,
 }
 
 /// Hands in a message with a Message-ID of its own; returns the last reply.
-fn hand_in(raw: &mut Raw, to: &[&str], message: &str, by: By) -> String {
+fn hand_in(raw: &mut Raw, to: &[&str], message: &str, by: ContentCommand) -> String {
     say(raw, "MAIL FROM:<ann@outside.test>", "250");
     to.iter().for_each(|to| drop(say(raw, &format!("RCPT TO:<{to}>"), "250")));
     match by {
-        By::Data => {
+        ContentCommand::Data => {
             say(raw, "DATA", "354");
             raw.say(&format!("{message}.")).1
         }
-        By::Bdat => {
+        ContentCommand::Bdat => {
             raw.send(format!("BDAT {} LAST\r\n", message.len()).as_bytes());
             raw.send(message.as_bytes());
             raw.reply().1
@@ -221,7 +221,13 @@ fn anew(message: &str, number: usize) -> String {
 /// The sizes are those of a body that is read first and of one that streams; the clients are the next hop's address.
 #[test]
 fn content_that_comes_back_eight_times_is_refused_before_anything_is_sent() {
-    for (size, by) in [(0, By::Data), (60_000, By::Data), (300_000, By::Data), (0, By::Bdat), (300_000, By::Bdat)] {
+    for (size, by) in [
+        (0, ContentCommand::Data),
+        (60_000, ContentCommand::Data),
+        (300_000, ContentCommand::Data),
+        (0, ContentCommand::Bdat),
+        (300_000, ContentCommand::Bdat),
+    ] {
         let two = TwoHops::start("", "", "");
         let message = letter("content", size);
         let mut raw = two.stranger();
@@ -277,15 +283,16 @@ fn content_that_is_alike_and_no_loop_passes() {
         let message = letter(&format!("alike-{number}"), 1000);
         let mut raw = client(&two);
         for pass in 0..12 {
-            let said = hand_in(&mut raw, &["s0@c.test"], &made(&message, pass), By::Data);
+            let said = hand_in(&mut raw, &["s0@c.test"], &made(&message, pass), ContentCommand::Data);
             assert!(said.starts_with("250"), "{name} {pass}: {said}");
         }
     }
     assert_eq!(two.secondary.taken().len(), 60);
     // One that would be refused: all that is counted by is the same.
     let mut raw = two.stranger();
-    let said: Vec<String> =
-        (0..9).map(|pass| hand_in(&mut raw, &["s0@c.test"], &anew(&letter("none", 1000), pass), By::Data)).collect();
+    let said: Vec<String> = (0..9)
+        .map(|pass| hand_in(&mut raw, &["s0@c.test"], &anew(&letter("none", 1000), pass), ContentCommand::Data))
+        .collect();
     assert!(said[7].starts_with("250") && said[8].starts_with("554 5.4.6"), "{said:?}");
 }
 
@@ -297,7 +304,7 @@ fn in_report_mode_content_that_comes_back_is_counted_and_passes() {
     for size in [0, 300_000] {
         for pass in 0..10 {
             let message = anew(&letter(&format!("report-{size}"), size), pass);
-            let said = hand_in(&mut raw, &["s0@c.test"], &message, By::Data);
+            let said = hand_in(&mut raw, &["s0@c.test"], &message, ContentCommand::Data);
             assert!(said.starts_with("250"), "{size} {pass}: {said}");
         }
     }

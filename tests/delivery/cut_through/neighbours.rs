@@ -13,9 +13,9 @@ use support::test_network::{PEOPLE, SOON, TestNetwork};
 use support::wait_until;
 
 /// Ends what goes on beside a measurement, also when that fails.
-struct Over<'a>(&'a AtomicBool);
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Over<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
     }
@@ -73,7 +73,7 @@ fn clients_that_stop_or_drip_keep_nobody_from_the_next_hop() {
     let over = AtomicBool::new(false);
     let dripping = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        let ends = Over(&over);
+        let ends = StopOnDrop(&over);
         for number in 20..40 {
             let (over, dripping, two) = (&over, &dripping, &two);
             scope.spawn(move || drip(two, number, dripping, over));
@@ -146,7 +146,7 @@ fn a_sick_next_hop_is_no_business_of_the_healthy_ones() {
     let over = AtomicBool::new(false);
     let tried = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        let ends = Over(&over);
+        let ends = StopOnDrop(&over);
         for name in ["frozen", "slow", "trickling", "mute", "dead"] {
             for number in 0..4 {
                 let (over, tried) = (&over, &tried);

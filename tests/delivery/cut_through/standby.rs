@@ -7,13 +7,13 @@ use support::senders::Raw;
 use support::test_network::TestNetwork;
 
 /// `primary` has two more smart hosts behind the first.
-struct Three {
+struct ThreeSmartHosts {
     two: TwoHops,
     second: ScriptedSmtpServer,
     third: ScriptedSmtpServer,
 }
 
-impl Three {
+impl ThreeSmartHosts {
     fn start(first: &str, second: &str) -> Self {
         let mut two = TwoHops::start(first, "", "select = \"failover\"");
         let (second, third) = (two.network.hop(second), two.network.hop(""));
@@ -51,7 +51,7 @@ const CANNOT: [(&str, usize); 7] = [
 #[test]
 fn one_more_takes_what_the_first_could_not() {
     for (script, size) in CANNOT {
-        let three = Three::start(script, "");
+        let three = ThreeSmartHosts::start(script, "");
         let mut raw = three.two.stranger();
         envelope(&mut raw, "ann@outside.test", &["p0@c.test", "p1@c.test"]);
         say(&mut raw, &format!("{}.", letter("standby", size * 1024)), "250");
@@ -66,7 +66,7 @@ fn one_more_takes_what_the_first_could_not() {
 #[test]
 fn a_third_is_not_tried_while_the_sender_waits() {
     for (script, size) in CANNOT {
-        let three = Three::start(script, script);
+        let three = ThreeSmartHosts::start(script, script);
         let mut raw = three.two.stranger();
         envelope(&mut raw, "ann@outside.test", &["p0@c.test"]);
         say(&mut raw, &format!("{}.", letter("both", size * 1024)), "250 2.0.0 queued");
@@ -90,7 +90,7 @@ fn nobody_else_is_asked_about_an_answer() {
         ("dot => 554 5.7.1 Relay access denied", "554 5.7.1"),
         ("dot => drop", "451 4.4.2"),
     ] {
-        let three = Three::start(script, "");
+        let three = ThreeSmartHosts::start(script, "");
         let mut raw = Raw::hello_from(STAFF, three.two.network.node.smtp);
         envelope(&mut raw, "ann@outside.test", &["p0@c.test"]);
         say(&mut raw, &format!("{}.", letter("answer", 0)), expected);

@@ -1,7 +1,7 @@
 //! Dovecot as part of the conversation: its answers are the sender's, and what it does not take is queued or reported
 //! before the 250.
 
-use super::{ALICE, BOB, FULL, GONE, NOBODY, Over, SENDER, Store, store_in, users};
+use super::{ALICE, BOB, FULL, GONE, NOBODY, SENDER, Store, Transport, store_in, users};
 use crate::cut_through::fixture::{envelope, letter, say};
 use support::dovecot::Dovecot;
 use support::senders::Raw;
@@ -11,11 +11,11 @@ use support::wait_until;
 const CUT_THROUGH: &str = "delivery = \"cut-through\"\nwhen_unreachable = \"queue\"";
 
 /// A Dovecot in which [`FULL`] has no room.
-fn store(over: Over) -> Store {
+fn store(over: Transport) -> Store {
     store_of(Dovecot::start(&users(100)), over)
 }
 
-fn store_of(dovecot: Dovecot, over: Over) -> Store {
+fn store_of(dovecot: Dovecot, over: Transport) -> Store {
     store_in(dovecot, over, &format!("{CUT_THROUGH}\n{BY_HAND}"))
 }
 
@@ -36,7 +36,7 @@ impl Store {
 
 #[test]
 fn mail_is_in_the_mailbox_before_the_250() {
-    for over in [Over::Tcp, Over::Socket] {
+    for over in [Transport::Tcp, Transport::Socket] {
         let store = store(over);
         // Read first, streamed from memory, streamed beside a file.
         for (number, size) in [0, 100_000, 1_000_000].into_iter().enumerate() {
@@ -63,7 +63,7 @@ fn mail_is_in_the_mailbox_before_the_250() {
 
 #[test]
 fn a_recipient_that_the_store_does_not_know_is_refused_at_rcpt() {
-    for over in [Over::Tcp, Over::Socket] {
+    for over in [Transport::Tcp, Transport::Socket] {
         let store = store(over);
         let mut raw = Raw::hello(store.network.node.smtp);
         say(&mut raw, &format!("MAIL FROM:<{SENDER}>"), "250");
@@ -80,7 +80,7 @@ fn a_recipient_that_the_store_does_not_know_is_refused_at_rcpt() {
 
 #[test]
 fn a_full_mailbox_alone_is_the_senders_answer() {
-    let store = store(Over::Tcp);
+    let store = store(Transport::Tcp);
     let said = store.sends("full", &[FULL], 0);
     assert!(said.starts_with("552 5.2.2 primary said:"), "{said}");
     assert!(store.dovecot.mails(FULL).is_empty());
@@ -90,7 +90,7 @@ fn a_full_mailbox_alone_is_the_senders_answer() {
 /// RFC 2033 4.2: one has accepted and cannot be called back, so the other's refusal becomes a report.
 #[test]
 fn a_full_mailbox_beside_one_with_room_is_reported() {
-    for over in [Over::Tcp, Over::Socket] {
+    for over in [Transport::Tcp, Transport::Socket] {
         let store = store(over);
         let said = store.sends("half", &[ALICE, FULL], 0);
         assert!(said.starts_with("250 2.0.0 queued as"), "{over:?}: {said}");
@@ -106,7 +106,7 @@ fn a_full_mailbox_beside_one_with_room_is_reported() {
 
 #[test]
 fn a_mailbox_that_is_full_for_now_waits_alone() {
-    let store = store_of(Dovecot::start_with(&users(100), "quota_full_tempfail = yes\n"), Over::Tcp);
+    let store = store_of(Dovecot::start_with(&users(100), "quota_full_tempfail = yes\n"), Transport::Tcp);
     let said = store.sends("for-now", &[FULL], 0);
     assert!(said.starts_with("452 4.2.2 primary said:"), "{said}");
     store.nothing_is_left();
@@ -122,7 +122,7 @@ fn a_mailbox_that_is_full_for_now_waits_alone() {
 
 #[test]
 fn mail_for_a_store_that_is_down_waits_and_arrives_once() {
-    for over in [Over::Tcp, Over::Socket] {
+    for over in [Transport::Tcp, Transport::Socket] {
         let mut store = store(over);
         assert!(store.sends("before", &[ALICE], 0).starts_with("250 2.0.0 delivered as"));
         store.dovecot.pause();
@@ -143,7 +143,7 @@ fn mail_for_a_store_that_is_down_waits_and_arrives_once() {
 /// DATA finds nobody: either way it is a hop that cannot be reached, and the message is queued.
 #[test]
 fn a_store_that_ends_in_the_middle_has_the_message_once_in_the_end() {
-    for over in [Over::Tcp, Over::Socket] {
+    for over in [Transport::Tcp, Transport::Socket] {
         let mut store = store(over);
         let mut raw = Raw::hello(store.network.node.smtp);
         envelope(&mut raw, SENDER, &[ALICE, BOB]);

@@ -8,7 +8,7 @@ use support::test_network::{PEOPLE, TestNetwork};
 
 /// What is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Right {
+pub(crate) enum Expected {
     /// There is no such recipient: 550 for the unresolved one; the resolved one may be new, and is doubted.
     Unknown,
     /// It is about us: never a 5xx of ours. 451 for the unresolved one; the resolved one is queued; an alert.
@@ -20,7 +20,7 @@ pub(crate) enum Right {
 }
 
 /// A case of the field, where it is said, what is said, and what is right.
-pub(crate) type Case = (&'static str, &'static str, &'static str, Right);
+pub(crate) type Case = (&'static str, &'static str, &'static str, Expected);
 
 /// A case in its place.
 struct Placed {
@@ -66,21 +66,21 @@ impl Placed {
         };
         let (unresolved, resolved) = (send(UNRESOLVED), send(RESOLVED));
         let (expected, kept) = match right {
-            Right::Unknown => ("550 5.1.1 ", "451 4.3.0 "),
-            Right::AboutUs | Right::Unreachable => ("451 4.4.1 ", "250 2.0.0 queued"),
-            Right::Answer(said) => (*said, *said),
+            Expected::Unknown => ("550 5.1.1 ", "451 4.3.0 "),
+            Expected::AboutUs | Expected::Unreachable => ("451 4.4.1 ", "250 2.0.0 queued"),
+            Expected::Answer(said) => (*said, *said),
         };
         let fault = |what: &str, heard: &Heard| Err(format!("{case}: {step} => {says}: {right:?}: {what}: {heard:?}"));
         if !unresolved.last().starts_with(expected) || !resolved.last().starts_with(kept) {
             return Err(format!("{case}: {step} => {says}: {right:?}: {unresolved:?}, {resolved:?}"));
         }
-        let passed_on = matches!(right, Right::Unknown | Right::Answer(_));
+        let passed_on = matches!(right, Expected::Unknown | Expected::Answer(_));
         if passed_on && !unresolved.last().contains(" said: ") {
             return fault("not in its words", &unresolved);
         }
         let alerts = network.alerts(&format!("send_connector=primary{} ", self.number))
             + network.alerts(&format!("send_connector=secondary{} ", self.number));
-        if alerts != usize::from(*right == Right::AboutUs) {
+        if alerts != usize::from(*right == Expected::AboutUs) {
             return fault(&format!("{alerts} alerts"), &unresolved);
         }
         if *step != "mail" {
@@ -91,7 +91,7 @@ impl Placed {
             }
         }
         let waits = network.standing(&format!("{RESOLVED}@{}", self.domain())).is_some();
-        if waits != matches!(right, Right::AboutUs | Right::Unreachable) {
+        if waits != matches!(right, Expected::AboutUs | Expected::Unreachable) {
             return fault(&format!("it waits: {waits}"), &resolved);
         }
         Ok(())
@@ -118,7 +118,7 @@ pub(crate) fn are_right(cases: &'static [Case]) {
     placed.iter().for_each(|placed| placed.hop.follow(""));
     network.deliver();
     for placed in &placed {
-        let kept = matches!(placed.case.3, Right::AboutUs | Right::Unreachable);
+        let kept = matches!(placed.case.3, Expected::AboutUs | Expected::Unreachable);
         let taken = placed.hop.taken().iter().filter(|to| to.starts_with(RESOLVED)).count();
         assert_eq!(taken, usize::from(kept), "{:?}", placed.case);
     }

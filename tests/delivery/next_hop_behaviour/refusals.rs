@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use crate::cut_through::fixture::{TwoHops, say};
-use crate::next_hop_behaviour::kinds::Right::{AboutUs, Answer, Unknown, Unreachable};
+use crate::next_hop_behaviour::kinds::Expected::{AboutUs, Answer, Unknown, Unreachable};
 use crate::next_hop_behaviour::kinds::{Case, are_right};
 use support::senders::Raw;
 

@@ -16,24 +16,29 @@ const CHUNKING: &str = "ehlo => 250-next.hop\\n250-PIPELINING\\n250 CHUNKING";
 const MIME: &str = "ehlo => 250-next.hop\\n250-PIPELINING\\n250-8BITMIME\\n250 CHUNKING";
 
 /// A way for the content to go.
-struct Goes {
+struct Transfer {
     what: &'static str,
     script: &'static str,
     settings: fn(&mut SmtpOut),
     letter: fn(&mut Letter),
 }
 
-const WAYS: [Goes; 5] = [
-    Goes { what: "DATA", script: "", settings: |_| {}, letter: |_| {} },
-    Goes { what: "BDAT", script: CHUNKING, settings: |_| {}, letter: |letter| letter.content.bare_lf = true },
-    Goes { what: "BODY=8BITMIME", script: MIME, settings: |_| {}, letter: |letter| letter.content.eight_bit = true },
-    Goes {
+const TRANSFERS: [Transfer; 5] = [
+    Transfer { what: "DATA", script: "", settings: |_| {}, letter: |_| {} },
+    Transfer { what: "BDAT", script: CHUNKING, settings: |_| {}, letter: |letter| letter.content.bare_lf = true },
+    Transfer {
+        what: "BODY=8BITMIME",
+        script: MIME,
+        settings: |_| {},
+        letter: |letter| letter.content.eight_bit = true,
+    },
+    Transfer {
         what: "line ends made CRLF",
         script: "",
         settings: |smtp| smtp.bare_lf = BareLf::Crlf,
         letter: |letter| letter.content.bare_lf = true,
     },
-    Goes {
+    Transfer {
         what: "LMTP",
         script: "",
         settings: |smtp| smtp.speaks = Speaks::Lmtp,
@@ -49,7 +54,7 @@ fn on_disk(bytes: &[u8], written: &[u8]) -> Stored {
 
 #[tokio::test]
 async fn damaged_content_is_never_ended() {
-    for Goes { what, script, settings, letter: change } in WAYS {
+    for Transfer { what, script, settings, letter: change } in TRANSFERS {
         for size in [30, 5_000, 65_536, 65_537, 200_000, 400_000] {
             let body: Vec<u8> = b"A line of a message.\r\n".repeat(size / 22 + 1);
             let mut letter = Letter::to(&["a@contoso.com", "b@contoso.com"]).saying(&body);

@@ -16,14 +16,14 @@ const ALL: usize = 20;
 const FEW: usize = 2;
 
 /// Two next hops, the first one first, and who sends there.
-struct Two {
+struct TwoHops {
     first: ScriptedSmtpServer,
     second: ScriptedSmtpServer,
     outbound: Outbound,
     sending: JoinSet<Vec<String>>,
 }
 
-impl Two {
+impl TwoHops {
     async fn start(first: &str, second: &str) -> Self {
         let (first, second) =
             (ScriptedSmtpServer::start(first, None).await, ScriptedSmtpServer::start(second, None).await);
@@ -63,7 +63,7 @@ impl Two {
 }
 
 async fn a_few_wait(step: &str) {
-    let mut two = Two::start(&format!("{step} => wait"), "").await;
+    let mut two = TwoHops::start(&format!("{step} => wait"), "").await;
     two.send(100, ALL);
     two.have((0, 100 - FEW)).await;
     // Who came first, and a test of the host.
@@ -95,7 +95,7 @@ async fn at_data_a_few_wait_and_the_rest_goes_by_the_other() {
 /// They may have arrived, so they wait; but the connections are there for others.
 #[tokio::test]
 async fn at_the_dot_those_who_are_there_wait_and_the_rest_goes_by_the_other() {
-    let mut two = Two::start("dot => wait", "").await;
+    let mut two = TwoHops::start("dot => wait", "").await;
     two.send(100, ALL);
     two.have((ALL, 100 - ALL)).await;
     two.first.follow("");
@@ -108,7 +108,7 @@ async fn at_the_dot_those_who_are_there_wait_and_the_rest_goes_by_the_other() {
 
 #[tokio::test]
 async fn one_connection_is_not_kept_by_a_silent_host() {
-    let mut two = Two::start("rcpt => wait", "").await;
+    let mut two = TwoHops::start("rcpt => wait", "").await;
     two.send(10, 1);
     two.have((0, 10)).await;
     two.all_accepted().await;
@@ -117,7 +117,7 @@ async fn one_connection_is_not_kept_by_a_silent_host() {
 
 #[tokio::test]
 async fn connections_from_the_pool_are_left_too() {
-    let mut two = Two::start("rcpt => after 100 250 ok", "").await;
+    let mut two = TwoHops::start("rcpt => after 100 250 ok", "").await;
     two.send(ALL, ALL);
     two.all_accepted().await;
     assert_eq!(two.taken(), (ALL, 0));
@@ -131,7 +131,7 @@ async fn connections_from_the_pool_are_left_too() {
 
 #[tokio::test]
 async fn where_all_are_silent_all_wait() {
-    let mut two = Two::start("rcpt => wait", "rcpt => wait").await;
+    let mut two = TwoHops::start("rcpt => wait", "rcpt => wait").await;
     two.send(40, ALL);
     let asked = |hop: &ScriptedSmtpServer| hop.commands("RCPT").len();
     let until = Instant::now() + Duration::from_secs(60);
@@ -151,7 +151,7 @@ async fn where_all_are_silent_all_wait() {
 
 #[tokio::test]
 async fn a_host_that_is_only_slow_is_the_first_again() {
-    let mut two = Two::start("rcpt => after 7000 250 ok", "").await;
+    let mut two = TwoHops::start("rcpt => after 7000 250 ok", "").await;
     two.send(ALL, ALL);
     two.have((FEW, ALL - FEW)).await;
     two.all_accepted().await;
@@ -164,7 +164,7 @@ async fn a_host_that_is_only_slow_is_the_first_again() {
 /// Some recipients take long, others do not: that is no silence.
 #[tokio::test]
 async fn a_host_that_does_its_work_is_not_left() {
-    let mut two = Two::start("first: rcpt => wait\nrcpt => after 1000 250 ok", "").await;
+    let mut two = TwoHops::start("first: rcpt => wait\nrcpt => after 1000 250 ok", "").await;
     two.send(100, ALL);
     two.have((99, 0)).await;
     two.first.follow("");

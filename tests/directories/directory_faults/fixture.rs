@@ -32,7 +32,7 @@ const ENOUGH: usize = 100;
 
 /// What is left of a directory during a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
+pub enum Remaining {
     /// What the node has in its cache.
     Cache,
     /// All recipients that it read before.
@@ -52,7 +52,7 @@ pub enum Left {
 /// A fault, from its beginning to just before its end.
 pub struct Fault {
     name: &'static str,
-    left: Left,
+    left: Remaining,
     begun: Instant,
     noticed: Instant,
     until: Instant,
@@ -69,7 +69,7 @@ pub struct FaultTest {
     before: Duration,
 }
 
-impl Left {
+impl Remaining {
     /// What the reply to RCPT may be.
     fn answers(self, whom: Whom) -> &'static [u16] {
         match (whom, self) {
@@ -116,10 +116,10 @@ impl FaultTest {
 
     /// Call when a fault has just begun: unknown recipients, and known ones that are not in the cache, get 451, soon;
     /// nobody gets a 5xx.
-    pub fn suffers(&self, name: &'static str, left: Left) -> Fault {
+    pub fn suffers(&self, name: &'static str, left: Remaining) -> Fault {
         let begun = Instant::now();
         let server = self.server();
-        if matches!(left, Left::Snapshot | Left::Limited { snapshot: true }) {
+        if matches!(left, Remaining::Snapshot | Remaining::Limited { snapshot: true }) {
             // Whether the directory can still be followed is asked every `poll`, of a second. What was on its way when the
             // fault began may show once more that it can.
             let mut since = None;
@@ -176,7 +176,7 @@ impl FaultTest {
         for tried_one in self.load.as_ref().unwrap().tries() {
             let fresh = matches!(tried_one.whom, Whom::Known | Whom::Unknown);
             // What was asked for before may be answered from the cache until the fault is noticed.
-            let since = if fresh && !matches!(fault.left, Left::Snapshot | Left::Limited { .. }) {
+            let since = if fresh && !matches!(fault.left, Remaining::Snapshot | Remaining::Limited { .. }) {
                 fault.begun
             } else {
                 fault.noticed

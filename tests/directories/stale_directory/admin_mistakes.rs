@@ -23,7 +23,7 @@ const MODES: [&str; 2] =
 
 /// Where the message to one of them went.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Went {
+enum Destination {
     /// To the primary organisation.
     Primary,
     /// To the secondary, for that address.
@@ -83,7 +83,7 @@ fn is_harmless(samba: &SambaAd, directory: &str, mistake: &Mistake) {
     });
     for after in [went, everybody(&systems)] {
         let turned = after.iter().zip(as_it_was()).filter(|(now, then)| match now {
-            Went::Nowhere(said) => {
+            Destination::Nowhere(said) => {
                 assert!(said.starts_with("451 4.3.5") && !in_memory, "{name}: {said}");
                 false
             }
@@ -103,7 +103,7 @@ fn is_harmless(samba: &SambaAd, directory: &str, mistake: &Mistake) {
     wait_until(&format!("{name}: it is let through"), LATER, || {
         let now = everybody(&systems);
         now.iter().zip(as_it_was()).enumerate().all(|(at, (now, then))| {
-            mistake.concerned.contains(&at) == (*now != then) && !matches!(now, Went::Nowhere(_))
+            mistake.concerned.contains(&at) == (*now != then) && !matches!(now, Destination::Nowhere(_))
         })
     });
     assert_eq!(systems.node.metric(HELD), Some(0.0), "{name}");
@@ -219,13 +219,15 @@ fn moved(from: &str, to: &str) -> String {
     (0..CROWD).map(one).collect()
 }
 
-fn as_it_was() -> Vec<Went> {
-    let one = |n: usize| if n < MAILBOXES { Went::Primary } else { Went::Secondary(format!("u{n}@remote.test")) };
+fn as_it_was() -> Vec<Destination> {
+    let one = |n: usize| {
+        if n < MAILBOXES { Destination::Primary } else { Destination::Secondary(format!("u{n}@remote.test")) }
+    };
     (0..CROWD).map(one).collect()
 }
 
 /// Sends a message to each, and looks where it comes out.
-fn everybody(systems: &TwoSystems) -> Vec<Went> {
+fn everybody(systems: &TwoSystems) -> Vec<Destination> {
     let round = systems.primary.all().len() + systems.secondary.all().len();
     let mut raw = Raw::hello(systems.node.smtp);
     let mut said = Vec::new();
@@ -250,9 +252,9 @@ fn everybody(systems: &TwoSystems) -> Vec<Went> {
     let one = |(number, (code, text)): (usize, (u16, String))| {
         let wanted = format!("{round}-{number}");
         match (code, at(&systems.primary, &wanted), at(&systems.secondary, &wanted)) {
-            (250, Some(_), None) => Went::Primary,
-            (250, None, Some(to)) => Went::Secondary(to),
-            _ => Went::Nowhere(text),
+            (250, Some(_), None) => Destination::Primary,
+            (250, None, Some(to)) => Destination::Secondary(to),
+            _ => Destination::Nowhere(text),
         }
     };
     said.into_iter().enumerate().map(one).collect()

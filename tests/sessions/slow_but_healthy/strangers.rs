@@ -12,7 +12,7 @@ use support::wait_until;
 
 /// How an upload comes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum How {
+pub(crate) enum ContentCommand {
     Data,
     /// In one chunk (RFC 3030).
     Bdat,
@@ -73,7 +73,7 @@ impl Strangers {
     }
 
     /// Each sends one large message slowly; the sides are taken in turn. What is not said to be well ends it.
-    pub(crate) fn upload(systems: &HealthySystems, count: usize, how: How) -> Self {
+    pub(crate) fn upload(systems: &HealthySystems, count: usize, how: ContentCommand) -> Self {
         Self::start(systems.node().smtp, count, move |mut stranger, number| {
             stranger.raw.say("MAIL FROM:<upload@outside.test>");
             if stranger.hear(&format!("RCPT TO:<{}>", recipient(number))) != 250 {
@@ -83,9 +83,9 @@ impl Strangers {
             let body = line.repeat(UPLOAD / line.len());
             let message = format!("Message-ID: <upload-{number}@outside.test>\r\n\r\n{body}");
             match how {
-                How::Data if stranger.hear("DATA") != 354 => return,
-                How::Data => {}
-                How::Bdat => stranger.raw.send(format!("BDAT {} LAST\r\n", message.len()).as_bytes()),
+                ContentCommand::Data if stranger.hear("DATA") != 354 => return,
+                ContentCommand::Data => {}
+                ContentCommand::Bdat => stranger.raw.send(format!("BDAT {} LAST\r\n", message.len()).as_bytes()),
             }
             for piece in message.as_bytes().chunks(PIECE) {
                 if stranger.is_over(Duration::from_millis(100)) {
@@ -93,7 +93,7 @@ impl Strangers {
                 }
                 stranger.raw.send(piece);
             }
-            if let How::Data = how {
+            if let ContentCommand::Data = how {
                 stranger.raw.send(b".\r\n");
             }
             let last = stranger.raw.reply();

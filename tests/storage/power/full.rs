@@ -18,9 +18,9 @@ const SIZE: u64 = 32;
 const MIN_FREE: u64 = 8;
 
 /// A small file system at `state_dir`.
-struct Small(PathBuf);
+struct SmallFileSystem(PathBuf);
 
-impl Small {
+impl SmallFileSystem {
     /// `None` where we may not mount one.
     fn mount(at: &Path) -> Option<Self> {
         let mut mount = Command::new("mount");
@@ -52,7 +52,7 @@ impl Small {
     }
 }
 
-impl Drop for Small {
+impl Drop for SmallFileSystem {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
@@ -87,7 +87,7 @@ fn accept(setup: &StorageSetup, name: &str, to: &str, count: usize) -> Vec<Strin
 #[test]
 fn a_full_disk_turns_new_mail_away_and_keeps_the_old() {
     let mut setup = StorageSetup::prepare(&Settings { min_free: "8MiB", ..Settings::default() });
-    let Some(disk) = Small::mount(&setup.node.path("state")) else {
+    let Some(disk) = SmallFileSystem::mount(&setup.node.path("state")) else {
         return eprintln!("skipped: only root can mount a small file system");
     };
     setup.node.start();
@@ -140,7 +140,7 @@ fn a_full_disk_turns_new_mail_away_and_keeps_the_old() {
 #[test]
 fn a_start_on_a_full_disk_is_quick_and_delivers_what_waits() {
     let mut setup = StorageSetup::prepare(&Settings { min_free: "8MiB", ..Settings::default() });
-    let Some(disk) = Small::mount(&setup.node.path("state")) else {
+    let Some(disk) = SmallFileSystem::mount(&setup.node.path("state")) else {
         return eprintln!("skipped: only root can mount a small file system");
     };
     setup.node.start();
@@ -161,7 +161,7 @@ fn a_start_on_a_full_disk_is_quick_and_delivers_what_waits() {
 #[test]
 fn a_start_without_any_room_is_refused_and_harms_nothing() {
     let mut setup = StorageSetup::prepare(&Settings { min_free: "8MiB", ..Settings::default() });
-    let Some(disk) = Small::mount(&setup.node.path("state")) else {
+    let Some(disk) = SmallFileSystem::mount(&setup.node.path("state")) else {
         return eprintln!("skipped: only root can mount a small file system");
     };
     setup.node.start();
@@ -198,7 +198,7 @@ fn begin(setup: &StorageSetup, parameters: &str) -> Option<Raw> {
 #[test]
 fn half_sent_messages_do_not_fill_the_disk_and_give_way() {
     let mut setup = StorageSetup::prepare(&Settings { min_free: "8MiB", ..Settings::default() });
-    let Some(disk) = Small::mount(&setup.node.path("state")) else {
+    let Some(disk) = SmallFileSystem::mount(&setup.node.path("state")) else {
         return eprintln!("skipped: only root can mount a small file system");
     };
     setup.node.start();

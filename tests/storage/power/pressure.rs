@@ -274,9 +274,9 @@ fn there_is_no_more_memory_than_a_control_group_further_up_may_have() {
 }
 
 /// A small file system with few inodes at `state_dir`.
-struct Few<'a>(&'a Path);
+struct FewInodes<'a>(&'a Path);
 
-impl<'a> Few<'a> {
+impl<'a> FewInodes<'a> {
     /// `None` where we may not mount one.
     fn mount(at: &'a Path) -> Option<Self> {
         let mut mount = Command::new("mount");
@@ -304,7 +304,7 @@ impl<'a> Few<'a> {
     }
 }
 
-impl Drop for Few<'_> {
+impl Drop for FewInodes<'_> {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(self.0).status();
     }
@@ -314,7 +314,7 @@ impl Drop for Few<'_> {
 fn where_inodes_are_few_strangers_are_turned_away_first() {
     let mut setup = prepare("");
     let state = setup.node.path("state");
-    let Some(few) = Few::mount(&state) else {
+    let Some(few) = FewInodes::mount(&state) else {
         return eprintln!("skipped: only root can mount a small file system");
     };
     setup.node.start();

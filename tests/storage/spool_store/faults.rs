@@ -176,9 +176,9 @@ fn a_full_disk_takes_nothing_and_loses_nothing() {
 }
 
 /// A file system of its own, 4 MiB large. `None` where we may not mount one.
-pub(crate) struct Small(pub(crate) tempfile::TempDir);
+pub(crate) struct SmallFileSystem(pub(crate) tempfile::TempDir);
 
-impl Small {
+impl SmallFileSystem {
     pub(crate) fn mount() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mut mount = std::process::Command::new("mount");
@@ -187,7 +187,7 @@ impl Small {
     }
 }
 
-impl Drop for Small {
+impl Drop for SmallFileSystem {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
@@ -196,7 +196,9 @@ impl Drop for Small {
 #[test]
 fn a_file_system_that_is_really_full_loses_nothing() {
     for (name, open) in STORES {
-        let Some(disk) = Small::mount() else { return eprintln!("skipped: only root can mount a small file system") };
+        let Some(disk) = SmallFileSystem::mount() else {
+            return eprintln!("skipped: only root can mount a small file system");
+        };
         let spool = open(disk.0.path()).unwrap();
         let mut kept: Vec<_> = (0..10).map(|_| accept(&*spool, 5_000, 1)).collect();
         let mut filler = spool.create_as(spool.new_id()).unwrap();

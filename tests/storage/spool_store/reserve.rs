@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fingerpost::spool::entry::{RecipientState, Waiting};
 use fingerpost::spool::{Sizes, Spool};
 
-use crate::spool_store::faults::Small;
+use crate::spool_store::faults::SmallFileSystem;
 use crate::spool_store::fixture::{
     accept, accepted, change, changed, commit, delivered, found, is_whole, message, open,
 };
@@ -40,7 +40,9 @@ fn is_taken(spool: &dyn Spool, size: u64) -> bool {
 
 #[test]
 fn outcomes_find_room_when_the_disk_is_full_and_new_mail_does_not() {
-    let Some(disk) = Small::mount() else { return eprintln!("skipped: only root can mount a small file system") };
+    let Some(disk) = SmallFileSystem::mount() else {
+        return eprintln!("skipped: only root can mount a small file system");
+    };
     let spool = open(disk.0.path(), SIZES).unwrap();
     let entries: Vec<_> = (0..50).map(|_| accept(&*spool, 5000, 2)).collect();
     fill(disk.0.path());
@@ -70,7 +72,9 @@ fn outcomes_find_room_when_the_disk_is_full_and_new_mail_does_not() {
 
 #[test]
 fn the_log_is_made_shorter_on_a_full_disk() {
-    let Some(disk) = Small::mount() else { return eprintln!("skipped: only root can mount a small file system") };
+    let Some(disk) = SmallFileSystem::mount() else {
+        return eprintln!("skipped: only root can mount a small file system");
+    };
     let spool = open(disk.0.path(), SIZES).unwrap();
     let entries: Vec<_> = (0..100).map(|_| accept(&*spool, 20_000, 1)).collect();
     fill(disk.0.path());
@@ -89,7 +93,9 @@ fn the_log_is_made_shorter_on_a_full_disk() {
 
 #[test]
 fn a_start_works_where_outcomes_have_used_up_the_reserve() {
-    let Some(disk) = Small::mount() else { return eprintln!("skipped: only root can mount a small file system") };
+    let Some(disk) = SmallFileSystem::mount() else {
+        return eprintln!("skipped: only root can mount a small file system");
+    };
     let spool = open(disk.0.path(), SIZES).unwrap();
     let entry = accept(&*spool, 5000, 2);
     fill(disk.0.path());
