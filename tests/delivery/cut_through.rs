@@ -10,7 +10,7 @@ mod known;
 mod many;
 mod parameters;
 mod loops;
-mod lending;
+mod connection_checkout;
 mod standby;
 mod errors;
 mod neighbours;

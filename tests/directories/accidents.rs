@@ -17,14 +17,10 @@ use support::senders::{Letter, Raw};
 use support::two_systems::{TwoSystems, message};
 use support::wait_until;
 
-#[path = "accidents/happen.rs"]
 mod happen;
-#[path = "accidents/lab.rs"]
 mod lab;
-#[path = "accidents/numbered.rs"]
-mod numbered;
-#[path = "accidents/streamed.rs"]
-mod streamed;
+mod on_samba;
+mod on_slapd;
 
 /// Entries; times `u`.
 const ALL: usize = 1_000;

@@ -9,10 +9,10 @@
 
 mod attacks;
 mod auth;
+mod connection_slots;
 mod cut_through_limits;
 mod dialogs;
 mod listener;
-mod places;
 mod proxy_protocol;
 mod session;
 mod slow_but_healthy;

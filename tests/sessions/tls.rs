@@ -8,4 +8,4 @@ mod check;
 mod clients;
 mod tenants;
 mod next_hops;
-mod places;
+mod connection_slots;

@@ -16,9 +16,7 @@ use support::senders::{Letter, Raw, SmtpReply};
 use support::test_network::{PEOPLE, SOON, TestNetwork};
 use support::within;
 
-#[path = "table/cells.rs"]
 mod cells;
-#[path = "table/hop.rs"]
 mod hop;
 use cells::{Case, Client, read};
 use hop::Hop;

@@ -169,7 +169,7 @@ fn a_further_recipient_is_asked_about_alone() {
     assert_eq!(last, ["MAIL FROM:<ann", "RCPT TO:<p0", "RCPT TO:<p2", "DATA"], "{all:?}");
 }
 
-/// Of whom nobody was accepted nothing is lent, whether or not somebody waits.
+/// A transaction without an accepted recipient keeps no connection, whether or not somebody waits.
 #[test]
 fn who_has_no_recipient_has_no_connection() {
     let two = TwoHops::start("rcpt to:<p0 => 550 5.2.1 mailbox disabled", "", ONE);

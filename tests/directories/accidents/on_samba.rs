@@ -7,13 +7,13 @@ use super::happen::{Lab, Login, Server, Whose, everybody};
 use super::*;
 use support::samba_ad::{BASE, DATABASE, READER, SambaAd};
 
-struct Numbering {
+struct SambaServer {
     samba: SambaAd,
     password: std::path::PathBuf,
     hidden: Cell<Option<&'static str>>,
 }
 
-impl Numbering {
+impl SambaServer {
     /// With so many entries, and a probe elsewhere.
     fn with(u: usize) -> Self {
         let begun = Instant::now();
@@ -31,7 +31,7 @@ impl Numbering {
     }
 }
 
-impl Server for Numbering {
+impl Server for SambaServer {
     const DELETIONS_SHOW: bool = false;
 
     fn dn(&self, number: usize) -> String {
@@ -73,7 +73,7 @@ impl Server for Numbering {
 }
 
 fn accidents(u: usize, a_second: usize) {
-    let mut lab = Lab::new(Numbering::with(u), u, "hold_changes = { at_least = 5 }");
+    let mut lab = Lab::new(SambaServer::with(u), u, "hold_changes = { at_least = 5 }");
     lab.deletions();
     lab.wiped_fast();
     lab.wiped_between_two_looks();

@@ -8,11 +8,11 @@ use support::slapd::{BASE, READER, Slapd};
 
 const HOME: &str = "cn=DB1,cn=Servers,dc=contoso,dc=com";
 
-struct Streaming {
+struct SlapdServer {
     slapd: Slapd,
 }
 
-impl Streaming {
+impl SlapdServer {
     /// With these entries and a probe elsewhere.
     fn with(ldif: impl FnOnce(&Self) -> String) -> Self {
         let begun = Instant::now();
@@ -28,7 +28,7 @@ impl Streaming {
     }
 }
 
-impl Server for Streaming {
+impl Server for SlapdServer {
     const DELETIONS_SHOW: bool = true;
 
     fn dn(&self, number: usize) -> String {
@@ -67,7 +67,7 @@ impl Server for Streaming {
     }
 }
 
-impl Streaming {
+impl SlapdServer {
     fn allow(&self, first: &str) {
         let rest = "to attrs=userPassword by anonymous auth\nolcAccess: {2}to * by * read";
         self.slapd.configure("olcAccess", &format!("{{0}}{first}\nolcAccess: {{1}}{rest}"));
@@ -78,7 +78,7 @@ impl Streaming {
 const LIMIT: &str = "hold_changes = { at_least = 5 }";
 
 fn accidents(u: usize, a_second: usize) {
-    let server = Streaming::with(|server| everybody(server, u).collect());
+    let server = SlapdServer::with(|server| everybody(server, u).collect());
     let mut lab = Lab::new(server, u, LIMIT);
     lab.deletions();
     lab.wiped_fast();
@@ -106,7 +106,7 @@ fn of_a_hundred_thousand_entries() {
 #[test]
 fn of_68_entries_45_are_wiped() {
     let begun = Instant::now();
-    let server = Streaming::with(|server| (0..67).map(|number| mailbox(server, number)).collect());
+    let server = SlapdServer::with(|server| (0..67).map(|number| mailbox(server, number)).collect());
     let followed = FollowedDirectory::start("ad", &server.directory(""));
     assert_eq!(followed.kind("mailbox"), 68);
     let (watch, all) = (Watch::mailboxes(&followed), 68);
@@ -128,7 +128,7 @@ fn of_68_entries_45_are_wiped() {
 #[test]
 fn three_hundred_mailboxes_for_people_of_the_other_side() {
     let begun = Instant::now();
-    let server = Streaming::with(|server| (0..2_000).map(|number| mailbox(server, number)).collect());
+    let server = SlapdServer::with(|server| (0..2_000).map(|number| mailbox(server, number)).collect());
     let followed = FollowedDirectory::start("ad", &server.directory(""));
     let new = 20_000..20_300;
     followed.mail_for(&new.clone().map(|number| addresses_of(number)[0].clone()).collect::<Vec<_>>());
