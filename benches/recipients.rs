@@ -19,7 +19,7 @@ use fingerpost::directory::known::{Claim, Id, Known, Meaning, Strength};
 use fingerpost::directory::mail::{Mail, NoMail};
 use fingerpost::directory::snapshot::position::Position;
 use fingerpost::directory::snapshot::{Room, Snapshot};
-use fingerpost::directory::{Asked, Directories, Directory};
+use fingerpost::directory::{AnswerFuture, Directories, Directory};
 use fingerpost::lookup::{Answer, Fresh, Kind, Lookup};
 use fingerpost::lookup::{Freshness, Question};
 use fingerpost::metrics::Metrics;
@@ -60,7 +60,7 @@ impl Directory for InMemory {
         Some(Answer { lookup, fresh: Fresh::Cached })
     }
 
-    fn ask<'a>(&'a self, _: &'a Question) -> Asked<'a> {
+    fn ask<'a>(&'a self, _: &'a Question) -> AnswerFuture<'a> {
         Box::pin(async { Answer { lookup: Lookup::Unavailable("nobody is there".into()), fresh: Fresh::Live } })
     }
 }

@@ -198,7 +198,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::directory::{Asked, Directory};
+    use crate::directory::{AnswerFuture, Directory};
     use crate::lookup::{Kind, Recipient};
     use crate::routing::accepted_domain::{AcceptedDomain, AcceptedDomains, DomainType};
     use crate::routing::table::{DirectoryRules, DomainPattern, DomainSet, PlusAddressing, Proof};
@@ -213,7 +213,7 @@ mod tests {
     }
 
     impl Directory for Double {
-        fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
+        fn ask<'a>(&'a self, question: &'a Question) -> AnswerFuture<'a> {
             Box::pin(async move {
                 self.asked.fetch_add(1, SeqCst);
                 let _permit = self.permits.acquire().await.unwrap();

@@ -1,7 +1,7 @@
 //! What outlives a restart besides the spool, the trace and the keys: which domains were accepted, and which of them
 //! ceased to be lately, so that row 0 of the decision table holds for its hour over a restart as well.
 //!
-//! `config::reload` reads it at start and writes it whenever the accepted domains change. [`kept`] has files of
+//! `config::reload` reads it at start and writes it whenever the accepted domains change. [`saved_table`] has files of
 //! its own.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ use crate::private;
 use crate::routing::accepted_domain::AcceptedDomains;
 use crate::time::UnixTime;
 
-pub mod kept;
+pub mod saved_table;
 
 /// How long a domain that ceased to be accepted gets a temporary answer.
 pub const KEPT: Duration = Duration::from_secs(3600);

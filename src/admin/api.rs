@@ -229,7 +229,7 @@ async fn reload(State(parts): State<Arc<Parts>>, Query(accept): Query<Accept>) -
 }
 
 #[derive(Deserialize)]
-struct Asked {
+struct RouteQuery {
     address: String,
     from: Option<IpAddr>,
 }
@@ -243,7 +243,7 @@ async fn directory_stats(State(parts): State<Arc<Parts>>) -> Json<Vec<Stats>> {
     Json(directory::stats(&parts))
 }
 
-async fn directory_lookup(State(parts): State<Arc<Parts>>, Query(asked): Query<Asked>) -> Answer<Looked> {
+async fn directory_lookup(State(parts): State<Arc<Parts>>, Query(asked): Query<RouteQuery>) -> Answer<Looked> {
     let address = address_of(&asked.address)?;
     let looked = directory::look_up(&parts.current.load_full(), &address).await;
     looked.map(Json).map_err(|error| failed(StatusCode::UNPROCESSABLE_ENTITY, error))
@@ -282,7 +282,7 @@ async fn directory_export(
     written.map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "the export broke off; see the log"))
 }
 
-async fn route(State(parts): State<Arc<Parts>>, Query(asked): Query<Asked>) -> Answer<Explained> {
+async fn route(State(parts): State<Arc<Parts>>, Query(asked): Query<RouteQuery>) -> Answer<Explained> {
     let address = address_of(&asked.address)?;
     let in_force = parts.current.load_full();
     let explained = explain(&in_force.config, &in_force.resolver, &address, asked.from).await;

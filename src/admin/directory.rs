@@ -53,13 +53,13 @@ pub struct Looked {
 pub struct Answered {
     pub directory: String,
     #[serde(flatten)]
-    pub said: Said,
+    pub said: LookupAnswer,
 }
 
 /// An answer in words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "kebab-case")]
-pub enum Said {
+pub enum LookupAnswer {
     /// One entry has it.
     Found {
         /// Which: a DN, or `file:line`.
@@ -85,7 +85,7 @@ pub enum Said {
     Unavailable { why: String },
 }
 
-impl Said {
+impl LookupAnswer {
     fn of(lookup: Lookup) -> Self {
         let text = |text: &std::sync::Arc<str>| text.to_string();
         match lookup {
@@ -144,7 +144,7 @@ pub struct Exported {
     pub addresses: Vec<String>,
     /// What it is; else why that is unclear.
     #[serde(flatten)]
-    pub said: Said,
+    pub said: LookupAnswer,
 }
 
 /// All entries, one JSON object a line.
@@ -152,7 +152,7 @@ pub struct Exported {
 pub fn exported(view: &View) -> Vec<u8> {
     let mut lines = Vec::new();
     for known in view.entries() {
-        let said = Said::of(known.answer());
+        let said = LookupAnswer::of(known.answer());
         let addresses = known.claims.into_iter().map(|claim| claim.key).collect();
         // Texts and lists have a form in JSON.
         let _ = serde_json::to_writer(&mut lines, &Exported { addresses, said });
@@ -171,7 +171,7 @@ pub async fn look_up(in_force: &InForce, address: &Address) -> Result<Looked, St
         let question =
             Question { directory: directory.name.clone(), address: address.clone(), freshness: Freshness::Live };
         let answer = in_force.resolver.directories().ask(&question).await;
-        answers.push(Answered { directory: directory.name.to_string(), said: Said::of(answer.lookup) });
+        answers.push(Answered { directory: directory.name.to_string(), said: LookupAnswer::of(answer.lookup) });
     }
     let decision = explain(&in_force.config, &in_force.resolver, address, None).await?;
     Ok(Looked { address: address.to_string(), answers, decision })

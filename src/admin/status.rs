@@ -27,7 +27,7 @@ pub struct Status {
     pub receive_connectors: Vec<Door>,
     pub accepted_domains: Vec<Accepted>,
     /// Directories, in the order in which they are asked.
-    pub directories: Vec<Asked>,
+    pub directories: Vec<DirectoryStatus>,
     pub send_connectors: Vec<WayOut>,
     pub spool: SpoolSpace,
 }
@@ -70,7 +70,7 @@ pub struct Accepted {
 
 /// A directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
+pub struct DirectoryStatus {
     pub name: String,
     /// `file`, `ldap` or `call-ahead`.
     pub kind: String,
@@ -255,8 +255,8 @@ fn domains(config: &Config) -> Vec<Accepted> {
     config.routing.accepted.iter().map(accepted).collect()
 }
 
-fn directories(parts: &Parts, config: &Config) -> Vec<Asked> {
-    let asked = |directory: &std::sync::Arc<crate::config::DirectoryConfig>| Asked {
+fn directories(parts: &Parts, config: &Config) -> Vec<DirectoryStatus> {
+    let asked = |directory: &std::sync::Arc<crate::config::DirectoryConfig>| DirectoryStatus {
         name: directory.name.to_string(),
         kind: directory.kind.name().to_owned(),
         state: Health::of(&parts.metrics.directory_up.with_label_values(&[&*directory.name])),

@@ -9,7 +9,7 @@ use clap::Subcommand;
 use super::client::{Client, escaped};
 use super::held::{Announced, ListFormat, addresses, duration, expect, held};
 use super::{Format, FormatArgument, Outcome, address_of, output};
-use crate::admin::directory::{Answered, Looked, Said, Stats};
+use crate::admin::directory::{Answered, Looked, LookupAnswer, Stats};
 use crate::directory::{Conflict, Refreshed, SnapshotReport};
 use crate::printable;
 
@@ -90,7 +90,7 @@ pub(super) async fn directory(config: &Path, command: DirectoryCommand) -> anyho
             let path = format!("/api/directories/lookup?address={}", escaped(address.as_str()));
             let looked: Looked = client.ask("GET", &path).await?;
             print(format, &looked, looked_up)?;
-            let found = looked.answers.iter().any(|answer| matches!(answer.said, Said::Found { .. }));
+            let found = looked.answers.iter().any(|answer| matches!(answer.said, LookupAnswer::Found { .. }));
             Ok(if found { Outcome::Done } else { Outcome::No })
         }
         DirectoryCommand::Refresh { name, accept, only, output: FormatArgument { format } } => {
@@ -200,7 +200,7 @@ fn looked_up(looked: &Looked) -> String {
 
 fn answer(answered: &Answered) -> Vec<String> {
     let said = match &answered.said {
-        Said::Found { entry, kind, rule, target, mail_server, send_connector } => {
+        LookupAnswer::Found { entry, kind, rule, target, mail_server, send_connector } => {
             let mut text = format!("{kind}: {entry}, by {rule}");
             let others = [("target", target), ("mail server", mail_server), ("send connector", send_connector)];
             for (name, value) in others {
@@ -210,9 +210,11 @@ fn answer(answered: &Answered) -> Vec<String> {
             }
             text
         }
-        Said::NotFound => "not found".to_owned(),
-        Said::Ambiguous { entries } => format!("ambiguous: {}", entries.join("; ")),
-        Said::AcceptsEverything { server: why } | Said::Unavailable { why } => format!("unavailable: {why}"),
+        LookupAnswer::NotFound => "not found".to_owned(),
+        LookupAnswer::Ambiguous { entries } => format!("ambiguous: {}", entries.join("; ")),
+        LookupAnswer::AcceptsEverything { server: why } | LookupAnswer::Unavailable { why } => {
+            format!("unavailable: {why}")
+        }
     };
     vec![answered.directory.clone(), said]
 }

@@ -34,7 +34,7 @@ struct Tally {
 
 /// Why writing ended.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+enum ExportError {
     #[error(transparent)]
     Spool(#[from] SpoolError),
     #[error("cannot write {0}: {1}")]
@@ -83,7 +83,7 @@ fn make(to: &Path, spool: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn write_all(offline: &Offline, to: &Path, tally: &mut Tally) -> Result<(), Ended> {
+fn write_all(offline: &Offline, to: &Path, tally: &mut Tally) -> Result<(), ExportError> {
     offline.each(|waiting| write_one(&waiting, to, tally))?;
     for (id, path) in offline.strays()? {
         // It may be most of a message, and somebody has to find out whose.
@@ -99,11 +99,11 @@ fn write_all(offline: &Offline, to: &Path, tally: &mut Tally) -> Result<(), Ende
         ));
         tally.strays += 1;
     }
-    let folder = File::open(to).map_err(|error| Ended::Write(to.to_owned(), error))?;
-    rustix::fs::syncfs(&folder).map_err(|error| Ended::Write(to.to_owned(), error.into()))
+    let folder = File::open(to).map_err(|error| ExportError::Write(to.to_owned(), error))?;
+    rustix::fs::syncfs(&folder).map_err(|error| ExportError::Write(to.to_owned(), error.into()))
 }
 
-fn write_one(waiting: &Waiting<'_>, to: &Path, tally: &mut Tally) -> Result<(), Ended> {
+fn write_one(waiting: &Waiting<'_>, to: &Path, tally: &mut Tally) -> Result<(), ExportError> {
     let entry = &waiting.entry;
     if !envelope::has_somebody_to_send_to(entry) {
         tally.dropped += 1;
@@ -124,7 +124,7 @@ fn write_one(waiting: &Waiting<'_>, to: &Path, tally: &mut Tally) -> Result<(), 
     if is == Is::Damaged {
         // Nobody is to send it by mistake.
         let aside = eml.with_added_extension("damaged");
-        fs::rename(&eml, &aside).map_err(|error| Ended::Write(aside, error))?;
+        fs::rename(&eml, &aside).map_err(|error| ExportError::Write(aside, error))?;
     }
     if matches!(is, Is::Damaged | Is::Missing) {
         tally.damaged += 1;
@@ -133,7 +133,7 @@ fn write_one(waiting: &Waiting<'_>, to: &Path, tally: &mut Tally) -> Result<(), 
     }
     let path = to.join(format!("{}.json", entry.id));
     let json = serde_json::to_string_pretty(&Envelope::of(entry, is)).map_err(io::Error::other);
-    let json = json.map_err(|error| Ended::Write(path.clone(), error))?;
+    let json = json.map_err(|error| ExportError::Write(path.clone(), error))?;
     write(&path, format!("{}\n", printable::json(&json)).as_bytes())?;
     tally.messages += 1;
     Ok(())
@@ -149,12 +149,12 @@ enum Copied {
 }
 
 /// Copies a large content. What the spool does not give is no error: the rest is worth something.
-fn copy(from: &Path, size: Option<u64>, to: &Path) -> Result<Copied, Ended> {
+fn copy(from: &Path, size: Option<u64>, to: &Path) -> Result<Copied, ExportError> {
     let mut source = match File::open(from) {
         Ok(source) => source,
         Err(error) => return Ok(Copied::Nothing(format!("{}: {error}", from.display()))),
     };
-    let failed = |error| Ended::Write(to.to_owned(), error);
+    let failed = |error| ExportError::Write(to.to_owned(), error);
     let mut target = create(to).map_err(failed)?;
     let (mut piece, mut sum, mut copied) = (vec![0; PIECE], 0, 0);
     loop {
@@ -177,8 +177,8 @@ fn copy(from: &Path, size: Option<u64>, to: &Path) -> Result<Copied, Ended> {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Ended> {
-    let mut file = create(path).map_err(|error| Ended::Write(path.to_owned(), error))?;
+fn write(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
+    let mut file = create(path).map_err(|error| ExportError::Write(path.to_owned(), error))?;
     file.write_all(bytes).map_err(|error| unfinished(path, error))
 }
 
@@ -187,9 +187,9 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 /// Part of a message is nothing to be sent.
-fn unfinished(path: &Path, error: io::Error) -> Ended {
+fn unfinished(path: &Path, error: io::Error) -> ExportError {
     let _ = fs::remove_file(path);
-    Ended::Write(path.to_owned(), error)
+    ExportError::Write(path.to_owned(), error)
 }
 
 fn tell(offline: &Offline, to: &Path, tally: &Tally) -> Outcome {

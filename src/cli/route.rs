@@ -23,14 +23,14 @@ use crate::smtp::address::Address;
 /// Who answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum Asked {
+enum AnsweredBy {
     Server,
     File,
 }
 
 #[derive(Serialize)]
 struct Routed {
-    answered_by: Asked,
+    answered_by: AnsweredBy,
     addresses: Vec<Explained>,
 }
 
@@ -43,14 +43,14 @@ pub(super) async fn route(
 ) -> anyhow::Result<Outcome> {
     let addresses = addresses.iter().map(|text| address_of(text)).collect::<anyhow::Result<Vec<_>>>()?;
     let routed = match ask_server(config, &addresses, from).await {
-        Ok(explained) => Routed { answered_by: Asked::Server, addresses: explained },
+        Ok(explained) => Routed { answered_by: AnsweredBy::Server, addresses: explained },
         Err(NoAnswer::Refused { status: 422 | 400, text }) => bail!(text),
         Err(why) => {
             let explained = ask_file(config, &addresses, from).await?;
             if format == Format::Text {
                 output::text(&format!("from the file {}, because {why}\n\n", config.display()));
             }
-            Routed { answered_by: Asked::File, addresses: explained }
+            Routed { answered_by: AnsweredBy::File, addresses: explained }
         }
     };
     match format {

@@ -91,7 +91,7 @@ fn domains(status: &Status) -> Vec<Vec<String>> {
 }
 
 fn directories(status: &Status) -> Vec<Vec<String>> {
-    let row = |asked: &crate::admin::status::Asked| {
+    let row = |asked: &crate::admin::status::DirectoryStatus| {
         let snapshot = asked.snapshot.as_ref().map_or_else(|| "-".into(), ToString::to_string);
         vec![asked.name.clone(), asked.kind.clone(), asked.state.as_str().into(), snapshot]
     };

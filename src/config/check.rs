@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::file::{self, Written};
+use super::file::{self, ConfigTables};
 use super::reader::Context;
 use super::send_connector::recipient_mx;
 use super::source::{Item, Places};
@@ -81,7 +81,7 @@ pub(crate) fn with_removed(mut config: Config, removed: &Removed) -> Config {
     config
 }
 
-fn check(mut written: Written, mut context: Context) -> Result<Config, Vec<Problem>> {
+fn check(mut written: ConfigTables, mut context: Context) -> Result<Config, Vec<Problem>> {
     set_verifiers_apart(&mut written);
     call_ahead::name_servers(&mut written);
     let problems = &mut context.problems;
@@ -98,7 +98,7 @@ fn check(mut written: Written, mut context: Context) -> Result<Config, Vec<Probl
 
 /// A directory that a `verify_with` names vouches for the other organisation's recipients: it resolves nobody, unless
 /// its `domains` are written.
-fn set_verifiers_apart(written: &mut Written) {
+fn set_verifiers_apart(written: &mut ConfigTables) {
     let verifies = |name: &Arc<str>| {
         written.send_connectors.iter().any(|connector| connector.used.verify_with.as_ref() == Some(name))
     };
@@ -122,7 +122,7 @@ fn spaces(connectors: &[Item<SendConnector>]) -> AddressSpaces {
     AddressSpaces::new(pairs)
 }
 
-fn assemble(written: Written, warnings: Vec<String>) -> Config {
+fn assemble(written: ConfigTables, warnings: Vec<String>) -> Config {
     let spaces = spaces(&written.send_connectors);
     let accepted = AcceptedDomains::new(used(written.accepted_domains), Removed::new());
     let send_connectors: Vec<_> =

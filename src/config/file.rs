@@ -13,14 +13,14 @@ use super::include;
 use super::parts::{self, Parts};
 use super::reader::{Context, Reader};
 use super::server::WrittenReports;
-use super::source::{Item, Place, Places, Problem, Source};
+use super::source::{Item, Location, Places, Problem, Source};
 use super::{Admin, DirectoryConfig, LoopDetection, ReceiveConnector, SendConnector, Server, Trace};
 use super::{accepted_domain, directory, receive_connector, send_connector, server};
 use crate::routing::accepted_domain::AcceptedDomain;
 
 /// All tables of all files.
 #[derive(Debug)]
-pub(super) struct Written {
+pub(super) struct ConfigTables {
     pub(super) server: Item<Server>,
     pub(super) admin: Item<Admin>,
     pub(super) receive_connectors: Vec<Item<ReceiveConnector>>,
@@ -36,7 +36,7 @@ pub(super) struct Written {
     /// What was worth a word while reading.
     pub(super) warnings: Vec<String>,
     /// The main file.
-    pub(super) main: Place,
+    pub(super) main: Location,
     /// As in [`super::Config::files`].
     pub(super) files: Vec<PathBuf>,
     /// As in [`super::Config::hash`].
@@ -49,7 +49,7 @@ pub(super) struct Written {
 /// # Errors
 /// All faults so far where a file cannot be read or is not TOML: what it would have said is unknown, and what others
 /// say of it would be guesses.
-pub(super) fn read(path: &Path, text: Option<&str>, context: Context) -> Result<(Written, Context), Broken> {
+pub(super) fn read(path: &Path, text: Option<&str>, context: Context) -> Result<(ConfigTables, Context), Broken> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut gathering = Gathering::new(context);
     let content = text.map_or_else(|| std::fs::read(&path), |text| Ok(text.as_bytes().to_vec()));
@@ -88,7 +88,7 @@ struct Gathering {
     warnings: Vec<String>,
     names: HashSet<String>,
     /// Where each table that exists once was written.
-    once: HashMap<&'static str, Place>,
+    once: HashMap<&'static str, Location>,
     receive_connectors: Vec<Item<ReceiveConnector>>,
     accepted_domains: Vec<Item<AcceptedDomain>>,
     directories: Vec<Item<DirectoryConfig>>,
@@ -139,7 +139,7 @@ impl Gathering {
         let source = Arc::new(Source { index, path, text: text.clone().unwrap_or_default() });
         let Err(message) = text else { return Some(source) };
         self.broken = true;
-        self.context.problems.add(Place::whole(&source), message);
+        self.context.problems.add(Location::whole(&source), message);
         None
     }
 
@@ -170,7 +170,7 @@ impl Gathering {
     fn parse<'s>(&mut self, source: &Arc<Source>, text: &'s str) -> Option<Spanned<DeTable<'s>>> {
         let (tables, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
-            let place = error.span().map_or(Place::whole(source), |span| Place::new(source, span.start));
+            let place = error.span().map_or(Location::whole(source), |span| Location::new(source, span.start));
             self.context.problems.add(&place, format!("not TOML: {}", error.message().replace('\n', "; ")));
         }
         self.broken |= !errors.is_empty();
@@ -180,7 +180,7 @@ impl Gathering {
     fn server(&mut self, main: &Arc<Source>, tables: &DeTable<'_>) -> (Item<Server>, Vec<String>) {
         let (used, places, patterns) = match single(tables, "server") {
             Some((place, table)) => {
-                let places = Places::new(Place::new(main, place), table);
+                let places = Places::new(Location::new(main, place), table);
                 let mut reader = Reader::new("server", Some(table), &places, &mut self.context);
                 let (used, patterns) = server::server(&mut reader);
                 (used, places, patterns)
@@ -198,7 +198,7 @@ impl Gathering {
     }
 
     fn tables(&mut self, source: &Arc<Source>, tables: &DeTable<'_>, state_dir: &Path) {
-        let whole = Places::of_keys(Place::whole(source), tables);
+        let whole = Places::of_keys(Location::whole(source), tables);
         self.names.extend(tables.keys().map(|name| name.get_ref().to_string()));
         // Unknown tables are noted here.
         Reader::new("", Some(tables), &whole, &mut self.context);
@@ -244,12 +244,12 @@ impl Gathering {
     ) -> Option<Item<T>> {
         let Some((offset, table)) = single(tables, name) else {
             if let Some((key, _)) = tables.get_key_value(name) {
-                let place = Place::new(source, key.span().start);
+                let place = Location::new(source, key.span().start);
                 self.context.problems.add(&place, format!("`{name}`: expected a table: [{name}]"));
             }
             return None;
         };
-        let place = Place::new(source, offset);
+        let place = Location::new(source, offset);
         if let Some(earlier) = self.once.get(name) {
             self.context.problems.add(&place, format!("[{name}] is written at {earlier} already"));
             return None;
@@ -264,7 +264,7 @@ impl Gathering {
         (self.context.problems.into_sorted(), self.files)
     }
 
-    fn finish(mut self, server: Item<Server>, main: &Arc<Source>) -> Result<(Written, Context), Broken> {
+    fn finish(mut self, server: Item<Server>, main: &Arc<Source>) -> Result<(ConfigTables, Context), Broken> {
         if self.broken {
             return Err(self.broken());
         }
@@ -279,7 +279,7 @@ impl Gathering {
         let mut unwritten = Reader::new("loop_detection", None, &none, context);
         let loops = self.loops.unwrap_or_else(|| server::loop_detection(&mut unwritten, &state_dir));
         let reports = Item { used: WrittenReports::default(), places: Places::none(main) };
-        let written = Written {
+        let written = ConfigTables {
             admin,
             receive_connectors: self.receive_connectors,
             accepted_domains: self.accepted_domains,
@@ -291,7 +291,7 @@ impl Gathering {
             trace: self.trace.unwrap_or_default(),
             names: self.names,
             warnings: self.warnings,
-            main: Place::whole(main),
+            main: Location::whole(main),
             files: self.files,
             hash: hex(self.digest.finish().as_ref()),
             server,
@@ -320,13 +320,13 @@ fn each<T>(
     let Some((key, value)) = tables.get_key_value(name) else { return };
     let array = value.get_ref().as_array().filter(|array| array.iter().all(|element| element.get_ref().is_table()));
     let Some(array) = array else {
-        let place = Place::new(source, start + key.span().start);
+        let place = Location::new(source, start + key.span().start);
         context.problems.add(&place, format!("`{name}`: expected a list of tables: [[{name}]], each time"));
         return;
     };
     for element in array {
         let DeValue::Table(table) = element.get_ref() else { continue };
-        let places = Places::in_part(Place::new(source, start + element.span().start), start, table);
+        let places = Places::in_part(Location::new(source, start + element.span().start), start, table);
         let used = read(&mut Reader::new(name, Some(table), &places, context));
         items.extend(used.map(|used| Item { used, places }));
     }

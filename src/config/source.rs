@@ -1,6 +1,6 @@
 //! Files of a configuration, places in them, and the problems found there.
 //!
-//! `file` reads sources and `reader` notes places; everything that finds fault names a [`Place`].
+//! `file` reads sources and `reader` notes places; everything that finds fault names a [`Location`].
 //! [`render`] writes problems as compilers do. Problems are shown, logged and kept for `status`, so a line that
 //! carries a password in spite of all is cut off where the password begins.
 
@@ -67,12 +67,12 @@ impl Source {
 
 /// A place in a source: a byte, or the file as a whole.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct Location {
     source: Arc<Source>,
     offset: Option<usize>,
 }
 
-impl Place {
+impl Location {
     /// The file as a whole.
     pub(super) fn whole(source: &Arc<Source>) -> Self {
         Self { source: source.clone(), offset: None }
@@ -96,7 +96,7 @@ impl Place {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let file = self.source.path.display();
         match self.line() {
@@ -120,7 +120,7 @@ fn without_secrets(line: &str) -> String {
 
 /// Everything found wrong so far.
 #[derive(Debug, Default)]
-pub(super) struct Problems(Vec<(Place, String)>);
+pub(super) struct Problems(Vec<(Location, String)>);
 
 impl Problems {
     /// How many there are.
@@ -134,7 +134,7 @@ impl Problems {
     }
 
     /// Notes one.
-    pub(super) fn add(&mut self, place: impl std::borrow::Borrow<Place>, message: impl Into<String>) {
+    pub(super) fn add(&mut self, place: impl std::borrow::Borrow<Location>, message: impl Into<String>) {
         self.0.push((place.borrow().clone(), message.into()));
     }
 
@@ -153,7 +153,7 @@ impl Problems {
 /// Where a table and all that is in it were written. Small: there may be a hundred thousand.
 #[derive(Debug)]
 pub(super) struct Places {
-    table: Place,
+    table: Location,
     /// In the order of the keys.
     keys: Box<[(Box<str>, usize)]>,
 }
@@ -161,16 +161,16 @@ pub(super) struct Places {
 impl Places {
     /// Of a table that was not written.
     pub(super) fn none(source: &Arc<Source>) -> Self {
-        Self { table: Place::whole(source), keys: Box::default() }
+        Self { table: Location::whole(source), keys: Box::default() }
     }
 
     /// Of a table that stands at `place`.
-    pub(super) fn new(place: Place, table: &DeTable<'_>) -> Self {
+    pub(super) fn new(place: Location, table: &DeTable<'_>) -> Self {
         Self::in_part(place, 0, table)
     }
 
     /// The same where the table was read from a part of the source that begins at `start`.
-    pub(super) fn in_part(place: Place, start: usize, table: &DeTable<'_>) -> Self {
+    pub(super) fn in_part(place: Location, start: usize, table: &DeTable<'_>) -> Self {
         let mut keys = Vec::new();
         note_table(&mut keys, start, "", table);
         keys.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
@@ -178,15 +178,15 @@ impl Places {
     }
 
     /// Only of the table's own keys.
-    pub(super) fn of_keys(place: Place, table: &DeTable<'_>) -> Self {
+    pub(super) fn of_keys(place: Location, table: &DeTable<'_>) -> Self {
         let mut keys: Vec<_> = table.keys().map(|key| (Box::from(&**key.get_ref()), key.span().start)).collect();
         keys.sort_unstable_by(|(one, _): &(Box<str>, usize), (other, _)| one.cmp(other));
         Self { table: place, keys: keys.into() }
     }
 
-    fn get(&self, key: &str) -> Option<Place> {
+    fn get(&self, key: &str) -> Option<Location> {
         let at = self.keys.binary_search_by(|(known, _)| (**known).cmp(key)).ok()?;
-        Some(Place::new(&self.table.source, self.keys.get(at)?.1))
+        Some(Location::new(&self.table.source, self.keys.get(at)?.1))
     }
 
     /// Whether the key was written: `tls`, `tls.mode`, `smart_hosts[1]`.
@@ -195,14 +195,14 @@ impl Places {
     }
 
     /// Like [`Places::at`], for a key whose case is not known any more.
-    pub(super) fn at_any_case(&self, key: &str) -> Place {
+    pub(super) fn at_any_case(&self, key: &str) -> Location {
         let same = |(written, _): &&(Box<str>, usize)| written.to_lowercase() == key.to_lowercase();
         let found = self.keys.iter().find(same);
-        found.map_or_else(|| self.at(key), |(_, offset)| Place::new(&self.table.source, *offset))
+        found.map_or_else(|| self.at(key), |(_, offset)| Location::new(&self.table.source, *offset))
     }
 
     /// Where the key stands; where it does not, the table that should have it.
-    pub(super) fn at(&self, key: &str) -> Place {
+    pub(super) fn at(&self, key: &str) -> Location {
         let mut key = key;
         loop {
             if let Some(place) = self.get(key) {
@@ -270,7 +270,7 @@ mod tests {
         let text = "a = 1\nb = { c = 2, d = [\n  3,\n  4,\n] }\n".to_owned();
         let source = Arc::new(Source { index: 0, path: "/x/y.toml".into(), text });
         let table = DeTable::parse(&source.text).unwrap();
-        let places = Places::new(Place::whole(&source), table.get_ref());
+        let places = Places::new(Location::whole(&source), table.get_ref());
         for (key, line) in [("a", 1), ("b.c", 2), ("b.d[1]", 4), ("b.d[7]", 2), ("b.x", 2), ("x", 0)] {
             assert_eq!(places.at(key).line(), line, "{key}");
         }
@@ -284,7 +284,7 @@ mod tests {
         let text = "domain = \"a.example\"\ntype = \"authoritative\"\ndeliver_to = \"exchange\"\n".to_owned();
         let source = Arc::new(Source { index: 0, path: "/x/y.toml".into(), text });
         let table = DeTable::parse(&source.text).unwrap();
-        let places = Places::new(Place::whole(&source), table.get_ref());
+        let places = Places::new(Location::whole(&source), table.get_ref());
         let keys = places.keys.iter().map(|(key, _)| size_of::<(Box<str>, usize)>() + key.len());
         let octets = size_of::<Places>() + keys.sum::<usize>();
         assert!(octets <= 160, "{octets}");
@@ -294,9 +294,9 @@ mod tests {
     fn problems_are_sorted_and_rendered() {
         let source = Arc::new(Source { index: 0, path: "/x.toml".into(), text: "a = 1\nb = 2\n".into() });
         let mut problems = Problems::default();
-        problems.add(Place::new(&source, 6), "`b` is wrong");
-        problems.add(Place::whole(&source), "there is no `c`");
-        problems.add(Place::new(&source, 0), "`a` is wrong");
+        problems.add(Location::new(&source, 6), "`b` is wrong");
+        problems.add(Location::whole(&source), "there is no `c`");
+        problems.add(Location::new(&source, 0), "`a` is wrong");
         let expected = "/x.toml: there is no `c`\n/x.toml:1: `a` is wrong\n    1 | a = 1\n\
                         /x.toml:2: `b` is wrong\n    2 | b = 2\n";
         assert_eq!(render(&problems.into_sorted()), expected);

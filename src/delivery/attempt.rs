@@ -58,11 +58,11 @@ const ENDLESS: Duration = Duration::from_hours(24);
 /// The way out by SMTP: pools, health of next hops, DNS. Cloning shares it.
 #[derive(Clone)]
 pub struct Outbound {
-    shared: Arc<Shared>,
+    shared: Arc<Inner>,
 }
 
 /// What all attempts share.
-struct Shared {
+struct Inner {
     dns: Dns,
     health: Arc<Health>,
     pool: Arc<Pool>,
@@ -77,7 +77,7 @@ struct Shared {
     metrics: Metrics,
 }
 
-impl Shared {
+impl Inner {
     fn own_listeners(&self) -> Arc<[SocketAddr]> {
         self.own_listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -86,7 +86,7 @@ impl Shared {
 /// One branch's way out. Cloning shares it.
 #[derive(Clone)]
 pub(crate) struct WayOut {
-    shared: Arc<Shared>,
+    shared: Arc<Inner>,
     /// What connections are made with.
     terms: Arc<Terms>,
     pub(crate) connector: Arc<SendConnector>,
@@ -181,7 +181,7 @@ impl Outbound {
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
         let observed = metrics.clone();
-        let shared = Shared {
+        let shared = Inner {
             dns: Dns::default(),
             health: Arc::default(),
             pool: Arc::new(Pool::default()),

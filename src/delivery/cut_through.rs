@@ -75,7 +75,7 @@ pub(crate) struct TakesPart<'a> {
 }
 
 /// One recipient, as it is asked about.
-pub(crate) struct Asked<'a> {
+pub(crate) struct CutThroughRecipient<'a> {
     /// Its number: the position that it will have among the transaction's recipients.
     pub at: usize,
     /// What RCPT said to us.
@@ -92,7 +92,7 @@ pub(crate) struct Asked<'a> {
     pub vouched: Vouched,
 }
 
-impl Asked<'_> {
+impl CutThroughRecipient<'_> {
     fn member(&self) -> Member {
         Member { at: self.at, rcpt: self.rcpt.clone(), rcpt_to: self.route.rcpt_to.clone() }
     }
@@ -125,7 +125,7 @@ impl Branches {
     }
 
     /// Asks next hops about recipients, those of each branch in one go; the answers in their order.
-    pub(crate) async fn ask(&mut self, asked: &[(TakesPart<'_>, Asked<'_>)]) -> Vec<Outcome> {
+    pub(crate) async fn ask(&mut self, asked: &[(TakesPart<'_>, CutThroughRecipient<'_>)]) -> Vec<Outcome> {
         if let [(part, one)] = asked {
             let at = self.branch(*part, one);
             return self.all[at].ask((one.origin, one.sender), vec![one.member()], one.vouched).await;
@@ -136,7 +136,7 @@ impl Branches {
             let its = || asked.iter().zip(&places).filter(|(_, at)| **at == place).map(|((_, one), _)| one);
             let Some(first) = its().next() else { continue };
             let vouched = if its().any(|one| one.vouched == Vouched::Yes) { Vouched::Yes } else { Vouched::No };
-            let (from, members) = ((first.origin, first.sender), its().map(Asked::member).collect());
+            let (from, members) = ((first.origin, first.sender), its().map(CutThroughRecipient::member).collect());
             asking.push(async move { (place, branch.ask(from, members, vouched).await.into_iter()) });
         }
         let mut answers = side_by_side(asking).await;
@@ -148,13 +148,13 @@ impl Branches {
     }
 
     /// Takes a recipient into its branch though no next hop has accepted it: it will be queued.
-    pub(crate) fn join(&mut self, part: TakesPart<'_>, asked: &Asked<'_>) {
+    pub(crate) fn join(&mut self, part: TakesPart<'_>, asked: &CutThroughRecipient<'_>) {
         let at = self.branch(part, asked);
         self.all[at].join(asked.member());
     }
 
     /// Where the branch of a recipient is; a new one where there is none yet.
-    fn branch(&mut self, part: TakesPart<'_>, asked: &Asked<'_>) -> usize {
+    fn branch(&mut self, part: TakesPart<'_>, asked: &CutThroughRecipient<'_>) -> usize {
         let known = self.all.iter().position(|branch| branch.is_for(asked.route));
         known.unwrap_or_else(|| {
             let otherwise = match asked.otherwise {
@@ -203,7 +203,7 @@ impl Branches {
 
     /// After the loop rules: these recipients are sent to, each by this route; the others are taken out. Branches whose
     /// recipients have changed say their envelope again.
-    pub(crate) fn regroup(&mut self, recipients: &[(TakesPart<'_>, Asked<'_>)]) {
+    pub(crate) fn regroup(&mut self, recipients: &[(TakesPart<'_>, CutThroughRecipient<'_>)]) {
         let mut its: Vec<Vec<Member>> = self.all.iter().map(|_| Vec::new()).collect();
         for (part, asked) in recipients {
             let at = self.branch(*part, asked);
@@ -277,7 +277,7 @@ impl Drop for Branches {
 }
 
 /// Who wants a connection for this recipient.
-fn applicant(asked: &Asked<'_>) -> Applicant {
+fn applicant(asked: &CutThroughRecipient<'_>) -> Applicant {
     let class = if asked.origin.is_stranger() { ClientClass::Stranger } else { ClientClass::Ours };
     let client = asked.origin.client.map_or(Client::QUEUE, Client::at);
     Applicant { client, class, vouched: asked.vouched }

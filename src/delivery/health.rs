@@ -81,14 +81,14 @@ pub struct Health {
 /// What is known of one.
 #[derive(Debug)]
 struct Known {
-    state: State,
+    state: HostHealth,
     /// When something was last heard of it.
     heard: Instant,
     test: Testing,
 }
 
 #[derive(Debug)]
-enum State {
+enum HostHealth {
     /// It answered, and has not failed since.
     Answered,
     /// It failed once since it answered.
@@ -105,7 +105,7 @@ enum Testing {
     Since(Instant),
 }
 
-impl State {
+impl HostHealth {
     fn reason(&self) -> Option<&Reply> {
         match self {
             Self::Answered | Self::Unknown => None,
@@ -118,8 +118,8 @@ impl Health {
     #[must_use]
     pub fn standing(&self, key: &Key) -> Standing {
         match self.known().get(key).map(|known| &known.state) {
-            Some(State::Down(reason)) => Standing::Down(reason.clone()),
-            None | Some(State::Answered | State::Struck(_) | State::Unknown) => Standing::Up,
+            Some(HostHealth::Down(reason)) => Standing::Down(reason.clone()),
+            None | Some(HostHealth::Answered | HostHealth::Struck(_) | HostHealth::Unknown) => Standing::Up,
         }
     }
 
@@ -128,17 +128,17 @@ impl Health {
         let mut all = self.known();
         let known = entry(&mut all, key);
         known.heard = Instant::now();
-        match std::mem::replace(&mut known.state, State::Answered) {
-            State::Down(_) => {
+        match std::mem::replace(&mut known.state, HostHealth::Answered) {
+            HostHealth::Down(_) => {
                 self.is_back(Back { connector: key.connector.clone(), domain: None });
                 Change::News
             }
             // Since we started, perhaps; it may have been down before.
-            State::Unknown => {
+            HostHealth::Unknown => {
                 self.is_back(Back { connector: key.connector.clone(), domain: None });
                 Change::Same
             }
-            State::Answered | State::Struck(_) => Change::Same,
+            HostHealth::Answered | HostHealth::Struck(_) => Change::Same,
         }
     }
 
@@ -170,8 +170,10 @@ impl Health {
         let change =
             if known.state.reason().is_some_and(|before| before == reason) { Change::Same } else { Change::News };
         known.state = match known.state {
-            State::Answered if now - known.heard < TRUSTED => State::Struck(reason.clone().into()),
-            State::Answered | State::Struck(_) | State::Down(_) | State::Unknown => State::Down(reason.clone().into()),
+            HostHealth::Answered if now - known.heard < TRUSTED => HostHealth::Struck(reason.clone().into()),
+            HostHealth::Answered | HostHealth::Struck(_) | HostHealth::Down(_) | HostHealth::Unknown => {
+                HostHealth::Down(reason.clone().into())
+            }
         };
         known.heard = now;
         change
@@ -185,8 +187,8 @@ impl Health {
         let recent = match (known.test, &known.state) {
             (Testing::UnderWay, _) => true,
             (Testing::Since(at), _) if at.elapsed() < PAUSE => true,
-            (_, State::Down(_)) => known.heard.elapsed() < PAUSE,
-            (_, State::Answered | State::Struck(_) | State::Unknown) => false,
+            (_, HostHealth::Down(_)) => known.heard.elapsed() < PAUSE,
+            (_, HostHealth::Answered | HostHealth::Struck(_) | HostHealth::Unknown) => false,
         };
         if recent {
             return None;
@@ -220,7 +222,7 @@ fn entry<'a>(known: &'a mut FastMap<Key, Known>, key: &Key) -> &'a mut Known {
             known.clear();
         }
     }
-    let nothing = || Known { state: State::Unknown, heard: Instant::now(), test: Testing::Never };
+    let nothing = || Known { state: HostHealth::Unknown, heard: Instant::now(), test: Testing::Never };
     known.entry(key.clone()).or_insert_with(nothing)
 }
 

@@ -26,11 +26,11 @@ const LATELY: Duration = Duration::from_secs(1);
 /// Idle connections of all connectors.
 #[derive(Default)]
 pub struct Pool {
-    state: Mutex<State>,
+    state: Mutex<PoolInner>,
 }
 
 #[derive(Default)]
-struct State {
+struct PoolInner {
     /// By connector, each bounded by itself.
     idle: FastMap<Arc<str>, Idles>,
     /// Whether a task sweeps.
@@ -108,7 +108,7 @@ impl Pool {
     }
 
     /// Takes out what has lain idle too long; ends the sweeping when nothing is left.
-    fn expired(&self) -> (Vec<Connection>, Next) {
+    fn expired(&self) -> (Vec<Connection>, Sweeping) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (now, mut over) = (Instant::now(), Vec::new());
         for idles in state.idle.values_mut() {
@@ -119,7 +119,7 @@ impl Pool {
         }
         state.idle.retain(|_, idles| !idles.is_empty());
         state.sweeping = !state.idle.is_empty();
-        (over, if state.sweeping { Next::Again } else { Next::Done })
+        (over, if state.sweeping { Sweeping::Again } else { Sweeping::Done })
     }
 }
 
@@ -131,7 +131,7 @@ fn take_oldest(idles: &mut Idles) -> Option<Idle> {
 
 /// Whether the sweeping goes on.
 #[derive(PartialEq, Eq)]
-enum Next {
+enum Sweeping {
     Again,
     Done,
 }
@@ -142,7 +142,7 @@ async fn sweep(pool: Weak<Pool>) {
         let Some(pool) = pool.upgrade() else { return };
         let (over, next) = pool.expired();
         over.into_iter().for_each(|connection| drop(tokio::spawn(connection.quit())));
-        if next == Next::Done {
+        if next == Sweeping::Done {
             return;
         }
     }

@@ -84,10 +84,10 @@ impl ComesFrom {
 
 /// All RCPTs that are on their way. Cloning shares them.
 #[derive(Clone)]
-pub struct RcptsInFlight(Arc<Shared>);
+pub struct RcptsInFlight(Arc<Inner>);
 
-struct Shared {
-    state: Mutex<State>,
+struct Inner {
+    state: Mutex<Waiters>,
     /// Somebody waits, and something was answered.
     answered: Notify,
     hashes: RandomState,
@@ -95,7 +95,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct State {
+struct Waiters {
     /// By the recipient and the ticket.
     under_way: BTreeMap<(u64, u64), Sent>,
     /// How many wait for a recipient; those for whom nobody waits are not in it.
@@ -121,7 +121,7 @@ impl RcptsInFlight {
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
         let (state, answered, hashes) = (Mutex::default(), Notify::new(), RandomState::new());
-        Self(Arc::new(Shared { state, answered, hashes, metrics }))
+        Self(Arc::new(Inner { state, answered, hashes, metrics }))
     }
 
     /// Waits for those that it has to wait for. The RCPT may be sent then, and is on its way until the guard is dropped.
@@ -161,7 +161,7 @@ enum Waited {
     InVain,
 }
 
-impl Shared {
+impl Inner {
     fn enter_unless_blocked(self: &Arc<Self>, hashed: Hashed, asker: Asker) -> Option<RcptInFlight> {
         let mut state = self.lock();
         (!state.blocks(hashed, asker)).then(|| self.enter(&mut state, hashed))
@@ -171,7 +171,7 @@ impl Shared {
         self.enter(&mut self.lock(), hashed)
     }
 
-    fn enter(self: &Arc<Self>, state: &mut State, hashed: Hashed) -> RcptInFlight {
+    fn enter(self: &Arc<Self>, state: &mut Waiters, hashed: Hashed) -> RcptInFlight {
         let ticket = state.next_ticket;
         state.next_ticket += 1;
         let sent = Sent { reverse_path: hashed.reverse_path, at: Instant::now() };
@@ -181,7 +181,7 @@ impl Shared {
 
     async fn wait(self: &Arc<Self>, hashed: Hashed, asker: Asker) -> Result<Waited, Reply> {
         let deadline = Instant::now() + asker.waits();
-        let _place = Place::take(self, hashed.recipient)?;
+        let _place = WaitingPermit::take(self, hashed.recipient)?;
         loop {
             let answered = self.answered.notified(); // before the look, so that no answer is missed
             if let Some(on_the_way) = self.enter_unless_blocked(hashed, asker) {
@@ -193,12 +193,12 @@ impl Shared {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Waiters> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl Waiters {
     /// Whether the asker has to wait. Those that are sent later never block it: what it waits for only grows less.
     fn blocks(&self, hashed: Hashed, asker: Asker) -> bool {
         let blocks = |sent: &Sent| sent.reverse_path == hashed.reverse_path && sent.at < asker.began;
@@ -210,7 +210,7 @@ impl State {
 /// A RCPT that is on its way until this is dropped.
 #[must_use = "the RCPT is on its way for as long as this is kept"]
 pub struct RcptInFlight {
-    shared: Arc<Shared>,
+    shared: Arc<Inner>,
     entry: (u64, u64),
 }
 
@@ -227,13 +227,13 @@ impl Drop for RcptInFlight {
 }
 
 /// One of the eight places to wait.
-struct Place<'a> {
-    shared: &'a Shared,
+struct WaitingPermit<'a> {
+    shared: &'a Inner,
     recipient: u64,
 }
 
-impl<'a> Place<'a> {
-    fn take(shared: &'a Shared, recipient: u64) -> Result<Self, Reply> {
+impl<'a> WaitingPermit<'a> {
+    fn take(shared: &'a Inner, recipient: u64) -> Result<Self, Reply> {
         let mut state = shared.lock();
         let waiting = state.waiting.entry(recipient).or_default();
         if *waiting >= WAITING {
@@ -244,7 +244,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for WaitingPermit<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         if let Some(waiting) = state.waiting.get_mut(&self.recipient) {

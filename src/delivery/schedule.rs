@@ -43,7 +43,7 @@ pub struct Standing {
 
 /// What follows a deferred attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum AfterDeferral {
     /// It is tried again after so long.
     Retry(Duration),
     /// It is tried again after so long, and the sender is told of the delay now, once.
@@ -54,7 +54,7 @@ pub enum Next {
 
 /// What follows an attempt that was deferred at `now`.
 #[must_use]
-pub fn next(retry: &Retry, standing: &Standing, now: Moment) -> Next {
+pub fn next(retry: &Retry, standing: &Standing, now: Moment) -> AfterDeferral {
     let age = now.queue.since(standing.queued_at);
     let settled = |limit| settled(limit, age, now.up);
     let (warn_after, give_up_after) = (settled(retry.warn_after), settled(retry.give_up_after));
@@ -64,7 +64,7 @@ pub fn next(retry: &Retry, standing: &Standing, now: Moment) -> Next {
         None => age >= give_up_after,
     };
     if ends && standing.tried >= LEAST_ATTEMPTS {
-        return Next::GiveUp;
+        return AfterDeferral::GiveUp;
     }
     let planned = wait(retry, standing);
     // A warning and the end come when they are due, not up to `max` later.
@@ -75,7 +75,7 @@ pub fn next(retry: &Retry, standing: &Standing, now: Moment) -> Next {
         None if standing.warned || age >= warn_after => not_after(give_up_after),
         None => not_after(warn_after.min(give_up_after)),
     };
-    if age >= warn_after && !standing.warned { Next::Warn(wait) } else { Next::Retry(wait) }
+    if age >= warn_after && !standing.warned { AfterDeferral::Warn(wait) } else { AfterDeferral::Retry(wait) }
 }
 
 /// The age from which `limit` is in force for a message of this age, where we have run for `up`.

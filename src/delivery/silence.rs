@@ -24,13 +24,13 @@ const REMEMBERED: usize = 10_000;
 /// All hosts that we have connections to.
 #[derive(Debug, Default)]
 pub struct Silence {
-    hosts: Mutex<FastMap<Key, Arc<Shared>>>,
+    hosts: Mutex<FastMap<Key, Arc<HostEntry>>>,
     /// How many are silent, so that nobody is looked up while none is.
     silent: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct HostEntry {
     /// Transactions that have ended.
     ends: AtomicU64,
     host: Mutex<Host>,
@@ -40,7 +40,7 @@ struct Shared {
 /// One host, as its connections know it.
 #[derive(Clone)]
 pub struct OfHost {
-    shared: Arc<Shared>,
+    shared: Arc<HostEntry>,
     few: usize,
 }
 
@@ -73,7 +73,7 @@ impl Silence {
                 self.silent.store(0, Ordering::Relaxed);
             }
         }
-        let new = || Arc::new(Shared { silent: self.silent.clone(), ..Shared::default() });
+        let new = || Arc::new(HostEntry { silent: self.silent.clone(), ..HostEntry::default() });
         let shared = hosts.entry(key.clone()).or_insert_with(new).clone();
         OfHost { shared, few: host::few(connections) }
     }
@@ -100,7 +100,7 @@ impl Silence {
     }
 }
 
-impl Shared {
+impl HostEntry {
     fn host(&self) -> MutexGuard<'_, Host> {
         self.host.lock().unwrap_or_else(PoisonError::into_inner)
     }

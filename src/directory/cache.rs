@@ -21,7 +21,7 @@ pub struct Cache {
     config: CacheConfig,
     /// An answer this young is live.
     live: Duration,
-    kept: quick_cache::sync::Cache<Arc<str>, Kept>,
+    kept: quick_cache::sync::Cache<Arc<str>, CacheEntry>,
 }
 
 /// How the directory is now.
@@ -34,7 +34,7 @@ pub enum Condition {
 }
 
 #[derive(Clone)]
-struct Kept {
+struct CacheEntry {
     lookup: Lookup,
     /// When the directory was asked.
     asked: Instant,
@@ -83,7 +83,7 @@ impl Cache {
     /// Keeps what the directory said when it was asked at `asked`.
     pub fn put(&self, key: Arc<str>, lookup: &Lookup, asked: Instant) {
         match self.kept_for(lookup) {
-            Some(_) => self.kept.insert(key, Kept { lookup: lookup.clone(), asked }),
+            Some(_) => self.kept.insert(key, CacheEntry { lookup: lookup.clone(), asked }),
             // What was known has become doubtful: no less than two entries claim the address now.
             None if matches!(lookup, Lookup::Ambiguous(_)) => drop(self.kept.remove(&key)),
             None => {}

@@ -26,7 +26,7 @@ use crate::config::{AskedServer, CallAheadConfig};
 use crate::directory::cache::{Cache, Condition};
 use crate::directory::in_flight::InFlight;
 use crate::directory::shares::{Most, Shares, Turn};
-use crate::directory::{Asked, Directory, result};
+use crate::directory::{AnswerFuture, Directory, result};
 use crate::lookup::{Answer, Fresh, Kind, Lookup, Recipient};
 use crate::lookup::{Freshness, Question};
 use crate::metrics::Metrics;
@@ -125,7 +125,7 @@ impl Directory for CallAheadDirectory {
         Some(answer)
     }
 
-    fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
+    fn ask<'a>(&'a self, question: &'a Question) -> AnswerFuture<'a> {
         self.ask_in_turn(question, None)
     }
 
@@ -133,7 +133,7 @@ impl Directory for CallAheadDirectory {
         Some(&self.0.shares)
     }
 
-    fn ask_in_turn<'a>(&'a self, question: &'a Question, turn: Option<Turn>) -> Asked<'a> {
+    fn ask_in_turn<'a>(&'a self, question: &'a Question, turn: Option<Turn>) -> AnswerFuture<'a> {
         Box::pin(async move {
             // Who waited may find what another one asked.
             if let Some(answer) = self.known(question) {

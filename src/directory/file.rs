@@ -16,7 +16,7 @@ use self::contents::Contents;
 use crate::config::FileDirectoryConfig;
 use crate::directory::conflicts::Listed;
 use crate::directory::refreshing::Refreshing;
-use crate::directory::{Asked, Directory, result};
+use crate::directory::{AnswerFuture, Directory, result};
 use crate::give_back;
 use crate::lookup::Question;
 use crate::lookup::{Answer, Fresh, Kind};
@@ -151,7 +151,7 @@ impl Directory for FileDirectory {
         Some(self.answer(question))
     }
 
-    fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
+    fn ask<'a>(&'a self, question: &'a Question) -> AnswerFuture<'a> {
         Box::pin(std::future::ready(self.answer(question)))
     }
 

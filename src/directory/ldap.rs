@@ -34,7 +34,7 @@ use crate::directory::shares::{Most, Shares, Turn};
 use crate::directory::snapshot::report::SnapshotReport;
 use crate::directory::snapshot::served::{HeldList, Served};
 use crate::directory::snapshot::{Accept, Room, Snapshot};
-use crate::directory::{Asked, Directory};
+use crate::directory::{AnswerFuture, Directory};
 use crate::lookup::{Answer, Fresh};
 use crate::lookup::{Freshness, Question};
 use crate::metrics::Metrics;
@@ -271,7 +271,7 @@ impl Directory for LdapDirectory {
         self.remembered(question).map(|answer| self.passed(question, answer))
     }
 
-    fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
+    fn ask<'a>(&'a self, question: &'a Question) -> AnswerFuture<'a> {
         self.ask_in_turn(question, None)
     }
 
@@ -279,7 +279,7 @@ impl Directory for LdapDirectory {
         Some(&self.asker.shares)
     }
 
-    fn ask_in_turn<'a>(&'a self, question: &'a Question, turn: Option<Turn>) -> Asked<'a> {
+    fn ask_in_turn<'a>(&'a self, question: &'a Question, turn: Option<Turn>) -> AnswerFuture<'a> {
         Box::pin(async move {
             // Who waited may find what another one asked.
             if let Some(answer) = self.known(question) {

@@ -54,7 +54,7 @@ impl Most {
 /// All places.
 pub(super) struct Line {
     most: Most,
-    state: Mutex<State>,
+    state: Mutex<LineState>,
     kinds: [Kind; 3],
 }
 
@@ -68,7 +68,7 @@ struct Kind {
 }
 
 #[derive(Default)]
-struct State {
+struct LineState {
     running: [usize; 3],
     queues: [Queue; 3],
     last_number: u64,
@@ -78,7 +78,7 @@ struct State {
 #[derive(Default)]
 struct Queue {
     /// By round and number.
-    waiting: BTreeMap<(u64, u64), oneshot::Sender<Place>>,
+    waiting: BTreeMap<(u64, u64), oneshot::Sender<LinePermit>>,
     /// The round of whoever had a place last.
     round: u64,
     /// The round in which each client had its last one, or will.
@@ -86,7 +86,7 @@ struct Queue {
 }
 
 /// One place, until it is dropped.
-pub(super) struct Place {
+pub(super) struct LinePermit {
     line: Arc<Line>,
     standing: Standing,
 }
@@ -102,7 +102,12 @@ impl Line {
     }
 
     /// A place, as soon as there is one; `None`: there was none by `until`.
-    pub(super) async fn take(self: &Arc<Self>, behalf: &Behalf, standing: Standing, until: Instant) -> Option<Place> {
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        behalf: &Behalf,
+        standing: Standing,
+        until: Instant,
+    ) -> Option<LinePermit> {
         let (key, receiver) = {
             let mut state = self.state();
             let key = (state.queues[standing as usize].turn(behalf), state.next_number());
@@ -120,10 +125,10 @@ impl Line {
         (Instant::now() < until).then_some(place)
     }
 
-    fn begin(self: &Arc<Self>, state: &mut State, standing: Standing, round: u64) -> Place {
+    fn begin(self: &Arc<Self>, state: &mut LineState, standing: Standing, round: u64) -> LinePermit {
         state.running[standing as usize] += 1;
         state.queues[standing as usize].round = round;
-        Place { line: Arc::clone(self), standing }
+        LinePermit { line: Arc::clone(self), standing }
     }
 
     /// Gives what is free to those who are next.
@@ -144,12 +149,12 @@ impl Line {
         &self.kinds[standing as usize]
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LineState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl LineState {
     fn next_number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
@@ -165,7 +170,7 @@ impl State {
         }
     }
 
-    fn next(&mut self, most: &Most) -> Option<(Standing, u64, oneshot::Sender<Place>)> {
+    fn next(&mut self, most: &Most) -> Option<(Standing, u64, oneshot::Sender<LinePermit>)> {
         KINDS.into_iter().find_map(|standing| {
             if !self.has_room(standing, most) {
                 return None;
@@ -189,7 +194,7 @@ impl Queue {
     }
 }
 
-impl Place {
+impl LinePermit {
     /// Ends when the question, which takes long, is to give way to another one: of the same standing, or of a better one.
     pub(super) async fn gives_way(&self) {
         let wanted = |standing: Standing| async move {
@@ -211,7 +216,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for LinePermit {
     fn drop(&mut self) {
         self.line.state().running[self.standing as usize] -= 1;
         self.line.go_on();

@@ -12,16 +12,16 @@ pub trait Mail: Send + Sync {
     fn now(&self) -> QueueTime;
 
     /// Whether mail for the address with that key was accepted since, on the way that this answer of the directory means.
-    fn arrived(&self, address: &Asked<'_>, since: QueueTime) -> bool;
+    fn arrived(&self, address: &AnsweredAddress<'_>, since: QueueTime) -> bool;
 
     /// The send connector of another organisation whose next hop accepted the last mail for it within 7 days, where this
     /// answer of the directory means another one.
-    fn serves_elsewhere(&self, address: &Asked<'_>) -> Option<Arc<str>>;
+    fn serves_elsewhere(&self, address: &AnsweredAddress<'_>) -> Option<Arc<str>>;
 }
 
 /// An address, and an answer of the directory about it.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct AnsweredAddress<'a> {
     /// The directory's name.
     pub directory: &'a str,
     /// [`Address::key`](crate::smtp::address::Address::key).
@@ -39,11 +39,11 @@ impl Mail for NoMail {
         QueueTime(UnixTime::steady().0)
     }
 
-    fn arrived(&self, _: &Asked<'_>, _: QueueTime) -> bool {
+    fn arrived(&self, _: &AnsweredAddress<'_>, _: QueueTime) -> bool {
         false
     }
 
-    fn serves_elsewhere(&self, _: &Asked<'_>) -> Option<Arc<str>> {
+    fn serves_elsewhere(&self, _: &AnsweredAddress<'_>) -> Option<Arc<str>> {
         None
     }
 }

@@ -76,7 +76,7 @@ enum AnyDirectory {
 }
 
 /// A future that a [`Directory`] returns.
-pub type Asked<'a> = std::pin::Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+pub type AnswerFuture<'a> = std::pin::Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 
 /// One directory, of any kind.
 pub trait Directory: Send + Sync {
@@ -87,7 +87,7 @@ pub trait Directory: Send + Sync {
 
     /// Answers one question. It never fails and never takes longer than the directory's time-out:
     /// whatever goes wrong is `Unavailable`.
-    fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a>;
+    fn ask<'a>(&'a self, question: &'a Question) -> AnswerFuture<'a>;
 
     /// The shares of those on whose behalf it is asked, if nobody may take all of it.
     fn shares(&self) -> Option<&Arc<Shares>> {
@@ -95,7 +95,7 @@ pub trait Directory: Send + Sync {
     }
 
     /// The same as [`ask`](Self::ask) in a turn of [`shares`](Self::shares), which lasts as long as the question.
-    fn ask_in_turn<'a>(&'a self, question: &'a Question, _: Option<Turn>) -> Asked<'a> {
+    fn ask_in_turn<'a>(&'a self, question: &'a Question, _: Option<Turn>) -> AnswerFuture<'a> {
         self.ask(question)
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use super::line::Most;
-use super::line::{Line, Place};
+use super::line::{Line, LinePermit};
 use crate::lookup::{Behalf, Standing};
 
 /// Everybody's share.
@@ -44,7 +44,7 @@ struct Share {
 
 /// A turn, until it is dropped.
 pub struct Turn {
-    place: Place,
+    place: LinePermit,
     /// We have all that there is.
     own: Option<Own>,
     /// Until when somebody would have waited for it.

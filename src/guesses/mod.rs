@@ -1,5 +1,5 @@
 //! Passwords that clients guess at AUTH: which are not asked again, which clients are told to come later, and how many
-//! wrong ones reach an account of a directory. Pure; `session::login` asks it, `state::kept` keeps who logged in from
+//! wrong ones reach an account of a directory. Pure; `session::login` asks it, `state::saved_table` keeps who logged in from
 //! where.
 //!
 //! - A name and password that were refused are not asked again for ten minutes, whoever says them.

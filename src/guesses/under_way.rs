@@ -7,19 +7,19 @@ use crate::fast_map::FastMap;
 #[derive(Default)]
 pub(super) struct UnderWay {
     /// For each client: each name and password.
-    clients: FastMap<u64, FastMap<u64, Asked>>,
+    clients: FastMap<u64, FastMap<u64, PendingLogin>>,
     /// For each account: how many that count.
     accounts: FastMap<u64, usize>,
 }
 
-struct Asked {
+struct PendingLogin {
     user: u64,
     times: usize,
 }
 
 impl UnderWay {
     pub(super) fn begin(&mut self, client: u64, user: u64, pair: u64) {
-        self.clients.entry(client).or_default().entry(pair).or_insert(Asked { user, times: 0 }).times += 1;
+        self.clients.entry(client).or_default().entry(pair).or_insert(PendingLogin { user, times: 0 }).times += 1;
     }
 
     pub(super) fn end(&mut self, client: u64, pair: u64) {
@@ -42,7 +42,7 @@ impl UnderWay {
 
     /// Whether another password of this client's user is.
     pub(super) fn has_another(&self, client: u64, user: u64, pair: u64) -> bool {
-        let another = |(other, asked): (&u64, &Asked)| asked.user == user && *other != pair;
+        let another = |(other, asked): (&u64, &PendingLogin)| asked.user == user && *other != pair;
         self.clients.get(&client).is_some_and(|pairs| pairs.iter().any(another))
     }
 

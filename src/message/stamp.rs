@@ -153,7 +153,7 @@ pub fn verify(keys: &[Key], installation: &str, message: &Values, value: &str) -
 /// Any of [`Ignored`] but [`Ignored::Identity`].
 pub fn prove(keys: &[Key], installation: &str, value: &str) -> Result<Proven, Ignored> {
     let value: String = value.split_ascii_whitespace().collect();
-    let written = Written::read(&value).ok_or(Ignored::Form)?;
+    let written = UnverifiedStamp::read(&value).ok_or(Ignored::Form)?;
     if written.installation != installation {
         return Err(Ignored::Installation);
     }
@@ -186,7 +186,7 @@ impl Stamp {
 }
 
 /// A stamp as it is written: well formed, proven by nothing yet.
-struct Written<'a> {
+struct UnverifiedStamp<'a> {
     signed: &'a str,
     mac: [u8; 32],
     installation: String,
@@ -194,7 +194,7 @@ struct Written<'a> {
     stamp: Stamp,
 }
 
-impl<'a> Written<'a> {
+impl<'a> UnverifiedStamp<'a> {
     fn read(value: &'a str) -> Option<Self> {
         let (signed, mac) = value.rsplit_once(";s=")?;
         let mut parts = signed.split(';');

@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_secs(10);
 
 /// Files and patterns under watch.
 pub(super) struct Watch {
-    shared: Arc<Shared>,
+    shared: Arc<Inner>,
     events: mpsc::Receiver<()>,
     watcher: Option<RecommendedWatcher>,
     folders: BTreeSet<PathBuf>,
@@ -30,7 +30,7 @@ pub(super) struct Watch {
 }
 
 /// What the watcher's thread needs.
-struct Shared {
+struct Inner {
     files: Mutex<Vec<PathBuf>>,
     failed: AtomicBool,
 }
@@ -42,7 +42,7 @@ impl Watch {
     /// Watches nothing yet.
     pub(super) fn new() -> Self {
         let (sender, events) = mpsc::channel(1);
-        let shared = Arc::new(Shared { files: Mutex::default(), failed: AtomicBool::new(false) });
+        let shared = Arc::new(Inner { files: Mutex::default(), failed: AtomicBool::new(false) });
         let theirs = shared.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if event.map_or_else(|error| theirs.fail(&error), |event| theirs.concerns(&event)) {
@@ -110,7 +110,7 @@ impl Watch {
     }
 }
 
-impl Shared {
+impl Inner {
     /// Whether the event may be a change of our files. Reading them is none.
     fn concerns(&self, event: &Event) -> bool {
         let reading = matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));

@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::delivery::memory::Memory;
-use crate::directory::mail::{Asked, Mail};
+use crate::directory::mail::{AnsweredAddress, Mail};
 use crate::in_force::{Current, InForce};
 use crate::lookup::{Answer, Fresh, Lookup};
 use crate::routing::decide::decide;
@@ -45,13 +45,13 @@ impl Mail for MailSeen {
         self.memory.queue_time()
     }
 
-    fn arrived(&self, asked: &Asked<'_>, since: QueueTime) -> bool {
+    fn arrived(&self, asked: &AnsweredAddress<'_>, since: QueueTime) -> bool {
         let Ok(address) = Address::parse(asked.key) else { return false };
         let Some((connector, at)) = self.last(&address) else { return false };
         at >= since && self.in_force().is_some_and(|now| connector_of(&now, asked, &address) == Some(connector))
     }
 
-    fn serves_elsewhere(&self, asked: &Asked<'_>) -> Option<Arc<str>> {
+    fn serves_elsewhere(&self, asked: &AnsweredAddress<'_>) -> Option<Arc<str>> {
         let address = Address::parse(asked.key).ok()?;
         let (connector, _) = self.last(&address)?;
         let in_force = self.in_force()?;
@@ -64,7 +64,7 @@ impl Mail for MailSeen {
 }
 
 /// The send connector that mail for the address takes by this answer, as far as that alone decides.
-fn connector_of(in_force: &InForce, asked: &Asked<'_>, address: &Address) -> Option<Arc<str>> {
+fn connector_of(in_force: &InForce, asked: &AnsweredAddress<'_>, address: &Address) -> Option<Arc<str>> {
     let origin = Origin { relay: Relay::AcceptedDomains, ..Origin::report() };
     let mut answers = Answers::default();
     while answers.0.len() < QUESTIONS {

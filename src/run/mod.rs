@@ -41,7 +41,7 @@ use crate::session::Services;
 use crate::spool::condition::Condition;
 use crate::spool::store::LogStore;
 use crate::spool::{Sizes, Spool};
-use crate::state::kept::Kept;
+use crate::state::saved_table::SavedTable;
 use crate::strangers::Strangers;
 use crate::time::{Moment, UnixTime};
 use crate::trace::{Trace, writer};
@@ -65,8 +65,8 @@ pub struct Node {
     condition: Condition,
     listeners: Arc<Listeners>,
     delivery: Arc<Delivery>,
-    recently_good: Arc<Kept<RecentlyGood>>,
-    logins: Arc<Kept<Guesses>>,
+    recently_good: Arc<SavedTable<RecentlyGood>>,
+    logins: Arc<SavedTable<Guesses>>,
     reloader: Arc<Reloader>,
     phase: watch::Sender<Phase>,
     trace: writer::Writer,
@@ -86,8 +86,8 @@ struct Ground {
     outbound: Outbound,
     mail: Arc<MailSeen>,
     strangers: Strangers,
-    recently_good: Arc<Kept<RecentlyGood>>,
-    logins: Arc<Kept<Guesses>>,
+    recently_good: Arc<SavedTable<RecentlyGood>>,
+    logins: Arc<SavedTable<Guesses>>,
 }
 
 impl Node {
@@ -225,8 +225,8 @@ impl Ground {
         let opened = tokio::task::spawn_blocking(move || LogStore::open(&folder, Sizes::default(), measured)).await;
         let spool = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let now = Moment::now(spool.queue_time());
-        let recently_good = Arc::new(Kept::load(&state_dir, now)?);
-        let logins = Arc::new(Kept::load(&state_dir, now)?);
+        let recently_good = Arc::new(SavedTable::load(&state_dir, now)?);
+        let logins = Arc::new(SavedTable::load(&state_dir, now)?);
         let spool: Arc<dyn Spool> = Arc::new(spool);
         let memory = Memory::new(Arc::default(), recently_good.table.clone(), spool.clone());
         let mail = Arc::new(MailSeen::new(memory.clone()));

@@ -27,7 +27,7 @@ use crate::time::{QueueTime, UnixTime};
 use crate::trace::{Event, What};
 
 /// A message that is accepted, as it stands.
-pub(super) struct Kept {
+pub(super) struct AcceptedMessage {
     pub(super) content: Content,
     pub(super) stamps: Vec<Stamp>,
     pub(super) id: QueueId,
@@ -113,7 +113,7 @@ impl Fate {
     }
 }
 
-impl Kept {
+impl AcceptedMessage {
     /// Whether anything has to be durable before it is accepted.
     pub(super) fn needs_the_spool(&self, transaction: &Transaction) -> bool {
         let waits = |fate: &Fate| !matches!(fate.state, RecipientState::Done(_));
@@ -153,7 +153,7 @@ impl Kept {
 pub(super) async fn commit(
     services: Arc<Services>,
     session: String,
-    (mut transaction, kept, writing): (Box<Transaction>, Kept, Writing),
+    (mut transaction, kept, writing): (Box<Transaction>, AcceptedMessage, Writing),
 ) -> Result<Reply, Reply> {
     let committing = async move {
         let stored = match writing.finish().await {
@@ -185,7 +185,7 @@ pub(super) async fn commit(
 async fn without_the_spool(
     services: &Services,
     session: &str,
-    (mut transaction, mut kept): (Box<Transaction>, Kept),
+    (mut transaction, mut kept): (Box<Transaction>, AcceptedMessage),
     error: &SpoolError,
 ) -> Result<Reply, Reply> {
     let refusal = cannot_keep(services, &transaction, error);
@@ -203,7 +203,7 @@ async fn without_the_spool(
 }
 
 /// The answer to a message that its next hops have and of which nothing is left.
-pub(super) fn delivered(services: &Services, session: &str, transaction: &Transaction, kept: Kept) -> Reply {
+pub(super) fn delivered(services: &Services, session: &str, transaction: &Transaction, kept: AcceptedMessage) -> Reply {
     tell(services, session, transaction, &kept);
     Reply::delivered_as(&kept.id.to_string())
 }
@@ -212,7 +212,7 @@ pub(super) fn delivered(services: &Services, session: &str, transaction: &Transa
 async fn store(
     services: &Services,
     transaction: &Transaction,
-    kept: &Kept,
+    kept: &AcceptedMessage,
     draft: Draft,
 ) -> Result<Vec<Entry>, SpoolError> {
     let entry = kept.entry(transaction, services.spool.queue_time());
@@ -316,7 +316,7 @@ fn proof(origin: &Origin) -> String {
 }
 
 /// Logs, counts and traces a message that was accepted, and what became of it already.
-fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Kept) {
+fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &AcceptedMessage) {
     let connector = &*transaction.connector.name;
     let (id, size) = (kept.id.to_string(), kept.content.size);
     tracing::info!(queue_id = %id, sender = %transaction.sender.reverse_path, recipients = transaction.recipients.len(),
@@ -364,7 +364,12 @@ fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Ke
 }
 
 /// The same for the report about it.
-fn tell_reports(services: &Services, session: &str, transaction: &Transaction, (kept, entries): (&Kept, &[Entry])) {
+fn tell_reports(
+    services: &Services,
+    session: &str,
+    transaction: &Transaction,
+    (kept, entries): (&AcceptedMessage, &[Entry]),
+) {
     let about = kept.id.to_string();
     for report in entries.iter().filter(|entry| entry.id != kept.id) {
         let wanted = kept.reported.iter().filter(|reported| kept.wants(transaction, reported));

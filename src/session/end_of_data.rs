@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::Services;
-use super::commit::{self, Fate, Kept};
+use super::commit::{self, AcceptedMessage, Fate};
 use super::content_buffer::Writing;
 use super::loop_check::Passed;
 use super::rcpt::part;
@@ -19,7 +19,7 @@ use super::without_spool::{can_keep, cannot_keep};
 use crate::config::{Retry, SendConnector};
 use crate::delivery::branch::{InFlight, Message, Waits};
 use crate::delivery::concurrently::concurrently;
-use crate::delivery::cut_through::{Asked, Branches, Haste, Sent, WithoutAcceptance};
+use crate::delivery::cut_through::{Branches, CutThroughRecipient, Haste, Sent, WithoutAcceptance};
 use crate::delivery::dispatch::UnderWay;
 use crate::delivery::final_reply::{Then, final_reply};
 use crate::delivery::memory;
@@ -83,7 +83,8 @@ pub(super) async fn end(
     let to_remember = ToRemember::of(&passed, &fates);
     let credit = transaction.credit(fates.iter().filter(|fate| !fate.has_failed()).count());
     let until = began + END_OF_DATA;
-    let kept = Kept { content, stamps: passed.stamps, id: writing.id, at: writing.at, fates, reported, until };
+    let kept =
+        AcceptedMessage { content, stamps: passed.stamps, id: writing.id, at: writing.at, fates, reported, until };
     let queued = kept.needs_the_spool(&transaction);
     let label = if queued { "queue" } else { "cut-through" };
     let reply = if queued {
@@ -292,7 +293,7 @@ pub(super) fn regroup(
         let Some(part) = part(&in_force.config, &recipient.route) else { continue };
         let Accepted { number, rcpt, route, .. } = recipient;
         let (at, otherwise, vouched) = (*number, Unreachable::Queue, Vouched::Yes);
-        parts.push((part, Asked { at, rcpt, route, origin, sender, otherwise, vouched }));
+        parts.push((part, CutThroughRecipient { at, rcpt, route, origin, sender, otherwise, vouched }));
     }
     branches.regroup(&parts);
 }

@@ -9,7 +9,7 @@ use super::Services;
 use super::transaction::{Accepted, Answer, Deciding, Transaction, is_loop};
 use super::without_spool::can_keep;
 use crate::config::{Config, Delivery, Protocol};
-use crate::delivery::cut_through::{Asked, TakesPart};
+use crate::delivery::cut_through::{CutThroughRecipient, TakesPart};
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::rcpt_in_flight::{Asker, ComesFrom, Key, RcptInFlight};
 use crate::delivery::refuses_everybody::Step;
@@ -241,7 +241,7 @@ impl Transaction {
             let otherwise = self.otherwise(route, || vouched);
             let vouched = if vouched { Vouched::Yes } else { Vouched::No };
             let (origin, sender) = (&*self.origin, &self.sender);
-            asked.push((part, Asked { at, rcpt, route, origin, sender, otherwise, vouched }));
+            asked.push((part, CutThroughRecipient { at, rcpt, route, origin, sender, otherwise, vouched }));
         }
         self.branches.ask(&asked).await
     }
@@ -351,7 +351,8 @@ impl Transaction {
         match part(&in_force.config, &route) {
             Some(part) if otherwise == Unreachable::Queue => {
                 let (origin, sender, vouched) = (&*self.origin, &self.sender, Vouched::No);
-                self.branches.join(part, &Asked { at, rcpt, route: &route, origin, sender, otherwise, vouched });
+                self.branches
+                    .join(part, &CutThroughRecipient { at, rcpt, route: &route, origin, sender, otherwise, vouched });
                 self.accept((rcpt, at), route, std::mem::take(why));
                 Ok(())
             }

@@ -173,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
         // Nearly always the kernel takes it at once, and thousands of sessions need no room for waiting.
         let at_once = poll_fn(|context| Poll::Ready(write(&mut self.link, &self.output, context))).await?;
-        if let Written::Part(sent) = at_once {
+        if let WriteProgress::Part(sent) = at_once {
             Box::pin(self.flush_from(sent)).await?;
         }
         if self.transaction.is_some() {
@@ -254,14 +254,14 @@ pub(super) fn sent_away(why: Why) -> Event {
 }
 
 /// How much the kernel took.
-enum Written {
+enum WriteProgress {
     Whole,
     /// So many octets; or all, but some layer holds them still.
     Part(usize),
 }
 
 /// Writes what can be written now.
-fn write<S>(link: &mut Link<S>, output: &[u8], context: &mut Context<'_>) -> io::Result<Written>
+fn write<S>(link: &mut Link<S>, output: &[u8], context: &mut Context<'_>) -> io::Result<WriteProgress>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -270,12 +270,12 @@ where
         match Pin::new(&mut *link).poll_write(context, rest)? {
             Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
             Poll::Ready(octets) => sent += octets,
-            Poll::Pending => return Ok(Written::Part(sent)),
+            Poll::Pending => return Ok(WriteProgress::Part(sent)),
         }
     }
     match Pin::new(link).poll_flush(context)? {
-        Poll::Ready(()) => Ok(Written::Whole),
-        Poll::Pending => Ok(Written::Part(sent)),
+        Poll::Ready(()) => Ok(WriteProgress::Whole),
+        Poll::Pending => Ok(WriteProgress::Part(sent)),
     }
 }
 

@@ -64,12 +64,12 @@ pub struct Chunk {
     /// How many octets follow.
     pub size: u64,
     /// Whether others follow.
-    pub place: Place,
+    pub place: ChunkPosition,
 }
 
 /// Whether a chunk is the message's last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum ChunkPosition {
     /// More chunks follow.
     Inner,
     /// `LAST`.
@@ -231,8 +231,8 @@ fn auth(arguments: &str) -> Result<Command, CommandError> {
 
 fn bdat(arguments: &str) -> Result<Command, CommandError> {
     let (size, place) = match arguments.split_once(' ') {
-        None => (arguments, Place::Inner),
-        Some((size, last)) if last.trim_start().eq_ignore_ascii_case("LAST") => (size, Place::Last),
+        None => (arguments, ChunkPosition::Inner),
+        Some((size, last)) if last.trim_start().eq_ignore_ascii_case("LAST") => (size, ChunkPosition::Last),
         Some(_) => return Err(CommandError::ChunkSize),
     };
     if !size.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -268,8 +268,8 @@ mod tests {
             ("StartTLS", Command::StartTls),
             ("auth plain", Command::Auth(Mechanism::Plain, None)),
             ("AUTH Login YQ==", Command::Auth(Mechanism::Login, Some(Response::new("YQ==")))),
-            ("BDAT 0 last", Command::Bdat(Chunk { size: 0, place: Place::Last })),
-            ("BDAT 86", Command::Bdat(Chunk { size: 86, place: Place::Inner })),
+            ("BDAT 0 last", Command::Bdat(Chunk { size: 0, place: ChunkPosition::Last })),
+            ("BDAT 86", Command::Bdat(Chunk { size: 86, place: ChunkPosition::Inner })),
         ] {
             assert_eq!(parse(line.as_bytes()), Ok(command), "{line}");
         }

@@ -92,7 +92,7 @@ pub enum Exchange {
 
 /// What a response leads to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum SaslStep {
     /// Another one.
     Challenge(Exchange),
     /// Nothing more: that is all.
@@ -126,12 +126,12 @@ impl Exchange {
     ///
     /// # Errors
     /// What the client is told; the exchange is over.
-    pub fn take(self, response: &Response) -> Result<Next, Reply> {
+    pub fn take(self, response: &Response) -> Result<SaslStep, Reply> {
         let text = response.text()?;
         match self {
-            Self::Plain => plain(&text).map(Next::Whole),
-            Self::LoginName => Ok(Next::Challenge(Self::LoginPassword(text))),
-            Self::LoginPassword(name) => Ok(Next::Whole(Credentials { name, password: text })),
+            Self::Plain => plain(&text).map(SaslStep::Whole),
+            Self::LoginName => Ok(SaslStep::Challenge(Self::LoginPassword(text))),
+            Self::LoginPassword(name) => Ok(SaslStep::Whole(Credentials { name, password: text })),
         }
     }
 }
@@ -153,8 +153,8 @@ fn plain(text: &str) -> Result<Credentials, Reply> {
 mod tests {
     use super::*;
 
-    fn whole(name: &str, password: &str) -> Result<Next, Reply> {
-        Ok(Next::Whole(Credentials { name: name.into(), password: password.into() }))
+    fn whole(name: &str, password: &str) -> Result<SaslStep, Reply> {
+        Ok(SaslStep::Whole(Credentials { name: name.into(), password: password.into() }))
     }
 
     #[test]
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn login_asks_twice() {
         let name = Exchange::LoginName.take(&Response::new("YWxpY2U=")).unwrap();
-        let Next::Challenge(exchange) = name else { panic!("{name:?}") };
+        let SaslStep::Challenge(exchange) = name else { panic!("{name:?}") };
         assert_eq!(exchange.challenge().text, "UGFzc3dvcmQ6");
         assert_eq!(exchange.take(&Response::new("c2VjcmV0")), whole("alice", "secret"));
     }

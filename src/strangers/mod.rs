@@ -27,9 +27,9 @@ const EVERY: Duration = Duration::from_secs(5);
 
 /// All of it. Cloning shares it.
 #[derive(Clone)]
-pub struct Strangers(Arc<Shared>);
+pub struct Strangers(Arc<Inner>);
 
-struct Shared {
+struct Inner {
     sums: Mutex<Sums>,
     harvest: Mutex<Harvest>,
     metrics: Metrics,
@@ -40,7 +40,7 @@ impl Strangers {
     /// Nobody has come yet.
     #[must_use]
     pub fn new(metrics: Metrics, trace: Trace) -> Self {
-        Self(Arc::new(Shared { sums: Mutex::default(), harvest: Mutex::default(), metrics, trace }))
+        Self(Arc::new(Inner { sums: Mutex::default(), harvest: Mutex::default(), metrics, trace }))
     }
 
     /// Whether this is told by itself. If not it is in a sum already, which is told when its minute is over.

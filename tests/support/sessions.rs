@@ -11,7 +11,7 @@ use fingerpost::config::Config;
 use fingerpost::config::check::load_text;
 use fingerpost::delivery::dispatch::Handover;
 use fingerpost::delivery::memory::Memory;
-use fingerpost::directory::{Asked, Directories, Directory};
+use fingerpost::directory::{AnswerFuture, Directories, Directory};
 use fingerpost::in_force::InForce;
 use fingerpost::keys::LoopKeys;
 use fingerpost::lookup::Question;
@@ -32,12 +32,12 @@ use tokio::sync::mpsc::UnboundedReceiver;
 pub const KEY: [u8; 32] = [7; 32];
 
 /// Answers from the local part: `unknown...` is not found, `down...` unavailable, `moved...` a mailbox until it is asked
-/// live, `new...` not found until then; everybody else is a mailbox. Asked live, `...slow...` takes ten seconds, and
+/// live, `new...` not found until then; everybody else is a mailbox. AnswerFuture live, `...slow...` takes ten seconds, and
 /// `...stuck...` is never answered.
 struct ByName;
 
 impl Directory for ByName {
-    fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
+    fn ask<'a>(&'a self, question: &'a Question) -> AnswerFuture<'a> {
         let name = question.address.local_key().to_owned();
         let live = question.freshness == fingerpost::lookup::Freshness::Live;
         let gone = name.starts_with(if live { "moved" } else { "new" });

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use fingerpost::directory::{Asked, Directory};
+use fingerpost::directory::{AnswerFuture, Directory};
 use fingerpost::lookup::{Answer, Fresh, Kind, Lookup, Recipient};
 use fingerpost::lookup::{Freshness, Question};
 use fingerpost::smtp::address::Address;
@@ -63,7 +63,7 @@ fn mailbox(connector: Option<&str>) -> Lookup {
 }
 
 impl Directory for TestDirectory {
-    fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a> {
+    fn ask<'a>(&'a self, question: &'a Question) -> AnswerFuture<'a> {
         let live = match question.freshness {
             Freshness::Live => self.live.lock().unwrap().pop_front(),
             Freshness::Any => None,

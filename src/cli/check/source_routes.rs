@@ -27,12 +27,12 @@ pub(super) async fn ask(what: &str, config: &Config, outbound: &Outbound, server
     let what = format!("source routes at {what}");
     for way_on in ways_on(&domain) {
         match read(outbound.probe(server, &way_on, Until::all(Instant::now() + PATIENCE)).await) {
-            Said::Refused => {}
-            Said::Unclear(words) => {
+            RcptVerdict::Refused => {}
+            RcptVerdict::Unclear(words) => {
                 let cure = "see why it answers so, then check again";
                 return Some(Finding::doubtful(what, format!("not told about {way_on}: {words}"), cure));
             }
-            Said::Taken => {
+            RcptVerdict::Taken => {
                 let nobody = takes(outbound, server, &format!("fingerpost-check-nobody@{domain}")).await;
                 let elsewhere = takes(outbound, server, ELSEWHERE).await;
                 return Some(judge(what, &way_on, (nobody, elsewhere), server.connector.source_routes));
@@ -63,35 +63,35 @@ fn ways_on(domain: &Domain) -> impl Iterator<Item = Address> {
 
 /// What it says of one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Said {
+enum RcptVerdict {
     Taken,
     Refused,
     /// Neither, for now.
     Unclear(String),
 }
 
-fn read(heard: Heard) -> Said {
+fn read(heard: Heard) -> RcptVerdict {
     match heard {
-        Heard::Accepted(_) => Said::Taken,
-        Heard::Unknown => Said::Refused,
+        Heard::Accepted(_) => RcptVerdict::Taken,
+        Heard::Unknown => RcptVerdict::Refused,
         // "Relaying denied" among others.
-        Heard::Unclear(words) | Heard::Failed(words) if words.starts_with('5') => Said::Refused,
+        Heard::Unclear(words) | Heard::Failed(words) if words.starts_with('5') => RcptVerdict::Refused,
         Heard::Unclear(words) | Heard::Failed(words) | Heard::Silent(words) | Heard::Withheld(words) => {
-            Said::Unclear(words)
+            RcptVerdict::Unclear(words)
         }
     }
 }
 
-async fn takes(outbound: &Outbound, server: &AskedServer, address: &str) -> Said {
+async fn takes(outbound: &Outbound, server: &AskedServer, address: &str) -> RcptVerdict {
     match Address::parse(address) {
         Ok(address) => read(outbound.probe(server, &address, Until::all(Instant::now() + PATIENCE)).await),
-        Err(error) => Said::Unclear(error.to_string()),
+        Err(error) => RcptVerdict::Unclear(error.to_string()),
     }
 }
 
 /// What to think of a server that takes a way on, by what it says of nobody's address in our domain, and of a foreign one.
-fn judge(what: String, way_on: &Address, others: (Said, Said), source_routes: SourceRoutes) -> Finding {
-    if let (Said::Taken, Said::Refused) = others {
+fn judge(what: String, way_on: &Address, others: (RcptVerdict, RcptVerdict), source_routes: SourceRoutes) -> Finding {
+    if let (RcptVerdict::Taken, RcptVerdict::Refused) = others {
         let domain = way_on.domain();
         let found = format!("takes {way_on} as it takes everybody of {domain}, and passes on nothing elsewhere for us");
         return Finding::well(what, found);
@@ -117,15 +117,15 @@ mod tests {
 
     #[test]
     fn what_it_says_of_others_tells_what_it_means() {
-        let unclear = || Said::Unclear("451 later".to_owned());
+        let unclear = || RcptVerdict::Unclear("451 later".to_owned());
         let way_on = Address::parse("victim%elsewhere.example@contoso.com").unwrap();
         for (nobody, elsewhere, refused, passed) in [
-            (Said::Refused, Said::Refused, "warning", "FAILED"), // knows its users, and this is none
-            (Said::Refused, Said::Taken, "warning", "FAILED"),
-            (Said::Taken, Said::Taken, "warning", "FAILED"), // takes everything from us
-            (Said::Taken, Said::Refused, "ok", "ok"),
-            (Said::Taken, unclear(), "warning", "FAILED"),
-            (unclear(), Said::Refused, "warning", "FAILED"),
+            (RcptVerdict::Refused, RcptVerdict::Refused, "warning", "FAILED"), // knows its users, and this is none
+            (RcptVerdict::Refused, RcptVerdict::Taken, "warning", "FAILED"),
+            (RcptVerdict::Taken, RcptVerdict::Taken, "warning", "FAILED"), // takes everything from us
+            (RcptVerdict::Taken, RcptVerdict::Refused, "ok", "ok"),
+            (RcptVerdict::Taken, unclear(), "warning", "FAILED"),
+            (unclear(), RcptVerdict::Refused, "warning", "FAILED"),
         ] {
             let judged = |rule| judge("it".to_owned(), &way_on, (nobody.clone(), elsewhere.clone()), rule);
             let (refuse, pass) = (judged(SourceRoutes::Refuse), judged(SourceRoutes::Pass));
@@ -139,14 +139,14 @@ mod tests {
     fn only_a_refusal_for_good_is_one() {
         let words = |text: &str| text.to_owned();
         for (heard, said) in [
-            (Heard::Accepted(words("250 ok")), Said::Taken),
-            (Heard::Unknown, Said::Refused),
-            (Heard::Failed(words("550 5.7.1 relaying denied")), Said::Refused),
-            (Heard::Unclear(words("501 5.1.3 bad address")), Said::Refused),
-            (Heard::Unclear(words("450 4.7.1 greylisted")), Said::Unclear(words("450 4.7.1 greylisted"))),
-            (Heard::Failed(words("connection refused")), Said::Unclear(words("connection refused"))),
-            (Heard::Silent(words("no answer")), Said::Unclear(words("no answer"))),
-            (Heard::Withheld(words("no answer yet")), Said::Unclear(words("no answer yet"))),
+            (Heard::Accepted(words("250 ok")), RcptVerdict::Taken),
+            (Heard::Unknown, RcptVerdict::Refused),
+            (Heard::Failed(words("550 5.7.1 relaying denied")), RcptVerdict::Refused),
+            (Heard::Unclear(words("501 5.1.3 bad address")), RcptVerdict::Refused),
+            (Heard::Unclear(words("450 4.7.1 greylisted")), RcptVerdict::Unclear(words("450 4.7.1 greylisted"))),
+            (Heard::Failed(words("connection refused")), RcptVerdict::Unclear(words("connection refused"))),
+            (Heard::Silent(words("no answer")), RcptVerdict::Unclear(words("no answer"))),
+            (Heard::Withheld(words("no answer yet")), RcptVerdict::Unclear(words("no answer yet"))),
         ] {
             assert_eq!(read(heard.clone()), said, "{heard:?}");
         }

@@ -164,20 +164,20 @@ impl Visit for Fields<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let mut written = Kept { text: String::new(), room: values::limit(field), more: 0 };
+        let mut written = TruncatedText { text: String::new(), room: values::limit(field), more: 0 };
         let _ = write!(written, "{value:?}"); // writing to memory cannot fail
         pair(self.line, field.name(), &written.text, written.more);
     }
 }
 
 /// Keeps the first octets of what is written, as they are: escapes come when they are put into the line.
-struct Kept {
+struct TruncatedText {
     text: String,
     room: usize,
     more: usize,
 }
 
-impl fmt::Write for Kept {
+impl fmt::Write for TruncatedText {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let (kept, more) = if self.more > 0 { ("", text.len()) } else { values::cut(text, self.room) };
         self.text.push_str(kept);
@@ -193,15 +193,15 @@ mod tests {
     use tracing::Dispatch;
     use tracing_subscriber::fmt::format::JsonFields;
 
-    use super::super::written::{Written, raw};
+    use super::super::captured_log::{CapturedLog, raw};
     use super::*;
 
-    fn ours(to: Written) -> Dispatch {
+    fn ours(to: CapturedLog) -> Dispatch {
         let lines = tracing_subscriber::fmt().with_writer(move || to.clone());
         lines.fmt_fields(JsonFields::new()).event_format(Json::default()).into()
     }
 
-    fn theirs(to: Written) -> Dispatch {
+    fn theirs(to: CapturedLog) -> Dispatch {
         tracing_subscriber::fmt().with_writer(move || to.clone()).json().flatten_event(true).into()
     }
 
@@ -217,7 +217,7 @@ mod tests {
     }
 
     /// The lines without their times.
-    fn lines(format: impl FnOnce(Written) -> Dispatch, log: impl FnOnce()) -> Vec<String> {
+    fn lines(format: impl FnOnce(CapturedLog) -> Dispatch, log: impl FnOnce()) -> Vec<String> {
         let without_time = |line: &str| line["{\"timestamp\":\"2026-11-21T04:39:00.123456Z\"".len()..].to_owned();
         raw(format, log).lines().map(without_time).collect()
     }

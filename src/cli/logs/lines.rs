@@ -62,9 +62,9 @@ pub(super) struct Lost {
 
 /// Where lines are put.
 #[derive(Clone)]
-pub(super) struct Lines(Arc<Shared>);
+pub(super) struct Lines(Arc<Inner>);
 
-struct Shared {
+struct Inner {
     waiting: Mutex<Waiting>,
     /// The thread has something to do.
     filled: Condvar,
@@ -99,7 +99,7 @@ impl Lines {
     /// There can be no more threads.
     pub(super) fn start(out: impl Write + Send + 'static, lost: IntCounter, tell: Tell) -> io::Result<(Self, Flushed)> {
         let (waiting, filled, written) = Default::default();
-        let shared = Arc::new(Shared { waiting, filled, written, lost });
+        let shared = Arc::new(Inner { waiting, filled, written, lost });
         let mut writer = Writer { shared: shared.clone(), out, tell, failed: false };
         thread::Builder::new().name("log".into()).spawn(move || writer.write_what_comes())?;
         Ok((Self(shared.clone()), Flushed(Self(shared))))
@@ -144,7 +144,7 @@ impl Lines {
     }
 }
 
-impl Shared {
+impl Inner {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -158,7 +158,7 @@ impl Drop for Flushed {
 
 /// The thread's side.
 struct Writer<W> {
-    shared: Arc<Shared>,
+    shared: Arc<Inner>,
     out: W,
     tell: Tell,
     /// The last write broke off, perhaps within a line: the disk is full, or the reader has gone.

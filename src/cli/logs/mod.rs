@@ -20,7 +20,7 @@ mod panics;
 mod text;
 mod values;
 #[cfg(test)]
-mod written;
+mod captured_log;
 
 use json::Json;
 pub(super) use lines::Flushed;

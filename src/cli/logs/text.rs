@@ -127,16 +127,16 @@ impl Visit for Fields<'_> {
 mod tests {
     use tracing::Dispatch;
 
-    use super::super::written::{Written, lines};
+    use super::super::captured_log::{CapturedLog, lines};
 
     use super::*;
 
-    fn ours(to: Written) -> Dispatch {
+    fn ours(to: CapturedLog) -> Dispatch {
         let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || to.clone());
         lines.event_format(Text::default()).into()
     }
 
-    fn theirs(to: Written) -> Dispatch {
+    fn theirs(to: CapturedLog) -> Dispatch {
         tracing_subscriber::fmt().with_ansi(false).with_writer(move || to.clone()).into()
     }
 
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn terminals_have_colours() {
-        let coloured = |to: Written| -> Dispatch {
+        let coloured = |to: CapturedLog| -> Dispatch {
             let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || to.clone());
             lines.event_format(Text { colours: true, ..Text::default() }).into()
         };

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::config::file::Written;
+use crate::config::file::ConfigTables;
 use crate::config::source::Problems;
 use crate::config::{AskedServer, DirectoryKind, Protocol};
 
 /// Fills in the servers, which may stand in another file than their directory.
-pub(super) fn name_servers(written: &mut Written) {
+pub(super) fn name_servers(written: &mut ConfigTables) {
     let ehlo = &written.server.used.hostname;
     for item in &mut written.directories {
         let DirectoryKind::CallAhead(config) = &mut item.used.kind else { continue };
@@ -18,7 +18,7 @@ pub(super) fn name_servers(written: &mut Written) {
 }
 
 /// Notes those that cannot be asked; names that nothing has are `names`' business.
-pub(super) fn check(written: &Written, problems: &mut Problems) {
+pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     for item in &written.directories {
         let DirectoryKind::CallAhead(config) = &item.used.kind else { continue };
         let Some(server) = &config.server else { continue };

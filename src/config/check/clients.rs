@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::config::file::Written;
+use crate::config::file::ConfigTables;
 use crate::config::source::{Item, Problems};
 use crate::config::{Auth, DirectoryKind, ReceiveConnector, ReceiveTlsMode};
 use crate::smtp::envelope::Relay;
@@ -11,7 +11,7 @@ use crate::smtp::providers::provider;
 use super::element;
 
 /// Notes everything that is wrong with them.
-pub(super) fn check(written: &Written, problems: &mut Problems) {
+pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     for item in &written.receive_connectors {
         certificates(item, problems);
         shared_names(item, problems);
@@ -90,7 +90,7 @@ fn tenant(item: &Item<ReceiveConnector>, problems: &mut Problems) {
 
 /// Takes the organisation from connectors whose clients can never be told to be of it: what comes in there is no sign of
 /// a loop, and nobody is to read otherwise in the status.
-pub(super) fn leave_out_organizations(written: &mut Written) {
+pub(super) fn leave_out_organizations(written: &mut ConfigTables) {
     for item in &mut written.receive_connectors {
         let connector = &mut item.used;
         let nobody = !connector.client_names.is_empty()
@@ -103,7 +103,7 @@ pub(super) fn leave_out_organizations(written: &mut Written) {
 }
 
 /// Whether clients who come by their address find TLS there.
-fn shows_certificate(written: &Written, bind: SocketAddr) -> bool {
+fn shows_certificate(written: &ConfigTables, bind: SocketAddr) -> bool {
     written.receive_connectors.iter().map(|item| &item.used).any(|connector| {
         connector.bind.contains(&bind)
             && connector.client_names.is_empty()
@@ -111,7 +111,7 @@ fn shows_certificate(written: &Written, bind: SocketAddr) -> bool {
     })
 }
 
-fn authentication(item: &Item<ReceiveConnector>, written: &Written, problems: &mut Problems) {
+fn authentication(item: &Item<ReceiveConnector>, written: &ConfigTables, problems: &mut Problems) {
     let connector = &item.used;
     let by_network = connector.client_names.is_empty();
     if connector.auth != Auth::None && connector.tls.mode == ReceiveTlsMode::None && by_network {

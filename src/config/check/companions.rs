@@ -1,14 +1,14 @@
 //! Directories whose answers are worth something only beside something else: GroupWise's, and Kerio's.
 
 use crate::config::accepted_domain::{covers, resolves};
-use crate::config::file::Written;
+use crate::config::file::ConfigTables;
 use crate::config::source::{Item, Problems};
 use crate::config::{DirectoryConfig, DirectoryKind, Profile};
 use crate::routing::accepted_domain::DomainType;
 use crate::routing::table::{DomainPattern, DomainSet};
 
 /// Notes those that stand alone.
-pub(super) fn check(written: &Written, problems: &mut Problems) {
+pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     for (at, item) in written.directories.iter().enumerate() {
         let DirectoryKind::Ldap(ldap) = &item.used.kind else { continue };
         match ldap.profile {
@@ -24,7 +24,7 @@ pub(super) fn check(written: &Written, problems: &mut Problems) {
 }
 
 /// eDirectory does not know all addresses, so somebody who does is asked after it about every domain.
-fn asked_next(written: &Written, at: usize, item: &Item<DirectoryConfig>, problems: &mut Problems) {
+fn asked_next(written: &ConfigTables, at: usize, item: &Item<DirectoryConfig>, problems: &mut Problems) {
     let name = &item.used.name;
     if written.send_connectors.iter().any(|connector| connector.used.verify_with.as_ref() == Some(name)) {
         let message = "`profile`: eDirectory does not know all of GroupWise's addresses, so it vouches for nobody; let \

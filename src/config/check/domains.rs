@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::config::accepted_domain::{covers, resolves};
-use crate::config::file::Written;
+use crate::config::file::ConfigTables;
 use crate::config::source::{Item, Problems};
 use crate::routing::accepted_domain::{AcceptedDomain, AcceptedDomains, DomainType};
 use crate::routing::address_space::AddressSpaces;
@@ -15,7 +15,7 @@ use crate::smtp::domain::Domain;
 use super::{Removed, element, spaces};
 
 /// Notes everything that is wrong with them.
-pub(super) fn check(written: &Written, problems: &mut Problems) {
+pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     let spaces = spaces(&written.send_connectors);
     let accepted = AcceptedDomains::new(written.accepted_domains.iter().map(|item| &item.used), Removed::new());
     for item in &written.accepted_domains {
@@ -33,7 +33,7 @@ pub(super) fn check(written: &Written, problems: &mut Problems) {
 }
 
 /// A domain that no directory resolves would have no recipients at all.
-fn resolved(written: &Written, item: &Item<AcceptedDomain>, problems: &mut Problems) {
+fn resolved(written: &ConfigTables, item: &Item<AcceptedDomain>, problems: &mut Problems) {
     if written.directories.is_empty() && written.names.contains("directory") {
         return;
     }
@@ -46,7 +46,7 @@ fn resolved(written: &Written, item: &Item<AcceptedDomain>, problems: &mut Probl
 
 /// A domain that is relayed needs a connector of its own for that, and not one to where it came from.
 fn relayed(
-    written: &Written,
+    written: &ConfigTables,
     item: &Item<AcceptedDomain>,
     (accepted, spaces): (&AcceptedDomains, &AddressSpaces),
     problems: &mut Problems,
@@ -83,7 +83,7 @@ fn relayed(
 }
 
 /// A `verify_with` sets a directory apart: not by a slip of the pen.
-fn verifiers(written: &Written, problems: &mut Problems) {
+fn verifiers(written: &ConfigTables, problems: &mut Problems) {
     let relays = relays(written);
     for item in written.send_connectors.iter().filter(|item| item.used.verify_with.is_some()) {
         let name = &item.used.name;
@@ -110,7 +110,7 @@ fn verifiers(written: &Written, problems: &mut Problems) {
 }
 
 /// The send connectors that carry unresolved recipients of shared domains.
-pub(super) fn relays(written: &Written) -> BTreeSet<Arc<str>> {
+pub(super) fn relays(written: &ConfigTables) -> BTreeSet<Arc<str>> {
     let spaces = spaces(&written.send_connectors);
     let accepted = AcceptedDomains::new(written.accepted_domains.iter().map(|item| &item.used), Removed::new());
     let shared = written.accepted_domains.iter().filter(|item| item.used.kind == DomainType::InternalRelay);
@@ -119,7 +119,7 @@ pub(super) fn relays(written: &Written) -> BTreeSet<Arc<str>> {
 }
 
 /// Domains that stand for all that the pattern is the most specific one for: address spaces may divide a pattern.
-fn samples(written: &Written, item: &Item<AcceptedDomain>, accepted: &AcceptedDomains) -> Vec<Domain> {
+fn samples(written: &ConfigTables, item: &Item<AcceptedDomain>, accepted: &AcceptedDomains) -> Vec<Domain> {
     let parent = match &item.used.pattern {
         DomainPattern::Exact(domain) => return vec![domain.clone()],
         DomainPattern::Subdomains(parent) => parent,
@@ -134,7 +134,7 @@ fn samples(written: &Written, item: &Item<AcceptedDomain>, accepted: &AcceptedDo
 }
 
 /// Domains of directories that are not accepted: a slip of the pen, most likely.
-fn directories(written: &Written, problems: &mut Problems) {
+fn directories(written: &ConfigTables, problems: &mut Problems) {
     for item in &written.directories {
         let DomainSet::These(patterns) = &item.used.rules.domains else { continue };
         for (at, pattern) in patterns.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use crate::config::file::Written;
+use crate::config::file::ConfigTables;
 use crate::config::network::Network;
 use crate::config::source::{Item, Problems};
 use crate::config::{Host, Protocol, ReceiveConnector, ReceiveTlsMode, SmartHost};
@@ -11,7 +11,7 @@ use crate::smtp::envelope::Relay;
 use super::element;
 
 /// Notes everything that is wrong with them.
-pub(super) fn check(written: &Written, problems: &mut Problems) {
+pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     if !written.names.contains("receive_connector") {
         problems.add(&written.main, "missing [[receive_connector]]; without one nothing listens");
     }
@@ -118,7 +118,7 @@ fn covers(wide: &SocketAddr, narrow: &SocketAddr) -> bool {
     family && wide.port() == narrow.port() && wide.port() != 0 && (wide.ip().is_unspecified() || wide == narrow)
 }
 
-fn admin(written: &Written, problems: &mut Problems) {
+fn admin(written: &ConfigTables, problems: &mut Problems) {
     let admin = &written.admin;
     let binds = [("metrics_bind", admin.used.metrics_bind), ("bind", admin.used.bind)];
     if covers(&binds[0].1, &binds[1].1) {
@@ -135,7 +135,7 @@ fn admin(written: &Written, problems: &mut Problems) {
 }
 
 /// Smart hosts that are ourselves, as far as it can be seen without asking the DNS.
-fn own_listeners(written: &Written, problems: &mut Problems) {
+fn own_listeners(written: &ConfigTables, problems: &mut Problems) {
     for item in &written.send_connectors {
         let Protocol::Smtp(smtp) = &item.used.protocol else { continue };
         for (at, smart_host) in smtp.smart_hosts.iter().enumerate() {

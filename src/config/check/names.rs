@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::file::Written;
-use crate::config::source::{Item, Place, Problems};
+use crate::config::file::ConfigTables;
+use crate::config::source::{Item, Location, Problems};
 use crate::config::{CallAheadConfig, DirectoryKind, RECIPIENT_MX};
 
 /// Notes all of them.
-pub(super) fn check(written: &Written, problems: &mut Problems) {
+pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     unique("receive connector", &written.receive_connectors, |connector| &connector.name, problems);
     unique("send connector", &written.send_connectors, |connector| &connector.name, problems);
     unique("directory", &written.directories, |directory| &directory.name, problems);
@@ -18,7 +18,7 @@ pub(super) fn check(written: &Written, problems: &mut Problems) {
 }
 
 fn unique<T>(what: &str, items: &[Item<T>], name: impl Fn(&T) -> &Arc<str>, problems: &mut Problems) {
-    let mut seen: HashMap<&str, Place> = HashMap::new();
+    let mut seen: HashMap<&str, Location> = HashMap::new();
     for item in items {
         let name = name(&item.used);
         let place = item.places.at("name");
@@ -31,7 +31,7 @@ fn unique<T>(what: &str, items: &[Item<T>], name: impl Fn(&T) -> &Arc<str>, prob
     }
 }
 
-fn unique_domains(written: &Written, problems: &mut Problems) {
+fn unique_domains(written: &ConfigTables, problems: &mut Problems) {
     let mut seen: HashMap<_, &Item<_>> = HashMap::with_capacity(written.accepted_domains.len());
     for item in &written.accepted_domains {
         if let Some(first) = seen.get(&item.used.pattern) {
@@ -47,7 +47,7 @@ fn unique_domains(written: &Written, problems: &mut Problems) {
 }
 
 /// Send connectors and directories that others name.
-fn references(written: &Written, problems: &mut Problems) {
+fn references(written: &ConfigTables, problems: &mut Problems) {
     let directories: Vec<&str> = written.directories.iter().map(|item| &*item.used.name).collect();
     for item in &written.send_connectors {
         if let Some(name) = &item.used.verify_with {
@@ -55,7 +55,7 @@ fn references(written: &Written, problems: &mut Problems) {
         }
     }
     let connectors: Vec<&str> = written.send_connectors.iter().map(|item| &*item.used.name).collect();
-    let mut check = |place: &Place, key: &str, name: &Arc<str>| {
+    let mut check = |place: &Location, key: &str, name: &Arc<str>| {
         known(("send connector", &connectors), (place, key, name), problems);
     };
     for item in &written.accepted_domains {
@@ -85,7 +85,7 @@ fn references(written: &Written, problems: &mut Problems) {
 }
 
 /// Notes a name that nothing has.
-fn known((what, known): (&str, &[&str]), (place, key, name): (&Place, &str, &Arc<str>), problems: &mut Problems) {
+fn known((what, known): (&str, &[&str]), (place, key, name): (&Location, &str, &Arc<str>), problems: &mut Problems) {
     if !known.contains(&&**name) {
         let near = known.iter().filter(|known| !known.is_empty());
         let near = near.min_by_key(|known| strsim::damerau_levenshtein(known, name));
@@ -95,7 +95,7 @@ fn known((what, known): (&str, &[&str]), (place, key, name): (&Place, &str, &Arc
 }
 
 /// Organisations of receive connectors: mail comes from a system that mail goes to as well.
-fn organizations(written: &Written, problems: &mut Problems) {
+fn organizations(written: &ConfigTables, problems: &mut Problems) {
     for item in &written.receive_connectors {
         let organization = &item.used.organization;
         let known = written.send_connectors.iter().any(|connector| connector.used.organization == *organization);

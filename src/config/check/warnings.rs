@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::file::Written;
+use crate::config::file::ConfigTables;
 use crate::config::source::Item;
 use crate::config::{
     Auth, Delivery, DirectoryConfig, DirectoryKind, Host, Protocol, ReceiveConnector, SendConnector, SendTlsMode,
@@ -16,7 +16,7 @@ use super::domains::relays;
 use super::{element, warning};
 
 /// All of them, each with its place in front.
-pub(super) fn find(written: &Written) -> Vec<String> {
+pub(super) fn find(written: &ConfigTables) -> Vec<String> {
     let mut found = written.warnings.clone();
     for item in &written.receive_connectors {
         if item.used.resolves_first && item.used.organization.is_empty() {

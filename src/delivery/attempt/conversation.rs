@@ -83,14 +83,14 @@ pub(crate) struct Conversation {
     /// DATA has been written, and the answer is not there yet.
     data_said: bool,
     encoder: Option<Encoder>,
-    said: Said,
+    said: SentEnvelope,
     /// Whether the message was refused for somebody after the dot.
     refused: bool,
 }
 
 /// What was said in this transaction: a refusal may repeat any of it, and none of it is the server's own wording.
 #[derive(Default)]
-struct Said {
+struct SentEnvelope {
     reverse_path: Option<ReversePath>,
     helo: String,
     client: Option<IpAddr>,
@@ -109,7 +109,7 @@ impl Conversation {
             trouble: None,
             data_said: false,
             encoder: None,
-            said: Said::default(),
+            said: SentEnvelope::default(),
             refused: false,
         }
     }
@@ -194,7 +194,7 @@ impl Conversation {
             }
         }
         self.mail().await?;
-        self.rcpts(rcpts, if pipelining { Written::Already } else { Written::NotYet }).await
+        self.rcpts(rcpts, if pipelining { Buffered::Already } else { Buffered::NotYet }).await
     }
 
     /// Further RCPTs.
@@ -203,7 +203,7 @@ impl Conversation {
     /// The transaction is over, and everybody has been told.
     pub(crate) async fn more(&mut self, rcpts: &[(usize, String)]) -> Result<(), Reuse> {
         self.asked.extend(rcpts.iter().map(|(at, _)| *at));
-        self.rcpts(rcpts, Written::NotYet).await
+        self.rcpts(rcpts, Buffered::NotYet).await
     }
 
     fn say_data(&mut self) {
@@ -268,13 +268,13 @@ impl Conversation {
         Err(self.give_up().await)
     }
 
-    async fn rcpts(&mut self, rcpts: &[(usize, String)], written: Written) -> Result<(), Reuse> {
+    async fn rcpts(&mut self, rcpts: &[(usize, String)], written: Buffered) -> Result<(), Reuse> {
         let pipelining = self.connection.offers.pipelining;
-        if written == Written::NotYet && pipelining {
+        if written == Buffered::NotYet && pipelining {
             rcpts.iter().for_each(|(_, line)| self.connection.queue(line.as_bytes()));
         }
         for (at, line) in rcpts {
-            if written == Written::NotYet && !pipelining {
+            if written == Buffered::NotYet && !pipelining {
                 self.connection.queue(line.as_bytes());
             }
             let reply = match self.reply().await {
@@ -393,7 +393,7 @@ impl Conversation {
 
 /// Whether lines are in the connection's buffer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Written {
+enum Buffered {
     Already,
     NotYet,
 }

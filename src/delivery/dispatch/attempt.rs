@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::queue::{Ticket, Turn};
-use super::{AFTER_BREAKDOWN, Shared, commit, drops, retry, rules, run, settle};
+use super::{AFTER_BREAKDOWN, QueueShared, commit, drops, retry, rules, run, settle};
 use crate::delivery::attempt::GivesPlace;
 use crate::message::queue_id::QueueId;
 use crate::spool::SpoolError;
@@ -12,8 +12,8 @@ use crate::time::UnixTime;
 
 /// One turn: an attempt, if something is due there. Whatever happens to it, its place and its recipients are free
 /// afterwards.
-pub(super) async fn attempt(shared: Arc<Shared>, turn: Turn) {
-    let place = Arc::new(Place { shared: shared.clone(), turn, kept: AtomicBool::new(true) });
+pub(super) async fn attempt(shared: Arc<QueueShared>, turn: Turn) {
+    let place = Arc::new(OccupiedSlot { shared: shared.clone(), turn, kept: AtomicBool::new(true) });
     let turn = &place.turn;
     let in_force = shared.parts.current.load_full();
     match shared.load(turn.id).await {
@@ -40,14 +40,14 @@ pub(super) async fn attempt(shared: Arc<Shared>, turn: Turn) {
 }
 
 /// A turn, and its place on its connector.
-struct Place {
-    shared: Arc<Shared>,
+struct OccupiedSlot {
+    shared: Arc<QueueShared>,
     turn: Turn,
     /// Whether it still has the place.
     kept: AtomicBool,
 }
 
-impl Place {
+impl OccupiedSlot {
     /// The turn goes on without it: nothing is left but to wait.
     fn give_up(&self) {
         if self.kept.swap(false, Ordering::Relaxed) {
@@ -57,7 +57,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for OccupiedSlot {
     fn drop(&mut self) {
         self.give_up();
         self.shared.queue().ends(self.turn.id);
@@ -66,13 +66,13 @@ impl Drop for Place {
 
 /// A message that stays in memory.
 pub(super) struct Loaded {
-    shared: Arc<Shared>,
+    shared: Arc<QueueShared>,
     id: QueueId,
 }
 
 impl Loaded {
     /// Reads it if it is not there. `None`: there is none with this id.
-    pub(super) async fn begin(shared: &Arc<Shared>, id: QueueId) -> Result<Option<Self>, SpoolError> {
+    pub(super) async fn begin(shared: &Arc<QueueShared>, id: QueueId) -> Result<Option<Self>, SpoolError> {
         shared.queue().begins(id);
         let loaded = Self { shared: shared.clone(), id };
         Ok(shared.load(id).await?.then_some(loaded))
@@ -87,7 +87,7 @@ impl Drop for Loaded {
 
 /// A hold on recipients, whoever tries them.
 pub(super) struct Hold<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) shared: &'a QueueShared,
     pub(super) id: QueueId,
     pub(super) ticket: Ticket,
 }
@@ -99,7 +99,7 @@ impl Drop for Hold<'_> {
     }
 }
 
-impl Shared {
+impl QueueShared {
     /// Sees to it that a message is in memory that has a turn; whether there is one.
     async fn load(&self, id: QueueId) -> Result<bool, SpoolError> {
         if self.queue().is_loaded(id) {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::Shared;
+use super::QueueShared;
 use super::queue::{Dropping, Heard, Update};
 use super::record;
 use super::settle::{self, Attempted, Settled};
@@ -35,7 +35,7 @@ struct Due {
 }
 
 /// Settles an attempt, makes it durable and tells of it. `false`: we were stopped before it was durable.
-pub(super) async fn commit(shared: &Shared, in_force: &InForce, entry: &Entry, ended: Vec<Attempted>) -> bool {
+pub(super) async fn commit(shared: &QueueShared, in_force: &InForce, entry: &Entry, ended: Vec<Attempted>) -> bool {
     if ended.is_empty() {
         return true;
     }
@@ -107,7 +107,7 @@ fn as_settled(entry: &Entry, settled: &[Settled]) -> Entry {
 
 /// Makes everything durable, and returns the report that went with it.
 async fn try_commit(
-    shared: &Shared,
+    shared: &QueueShared,
     in_force: &InForce,
     (before, about, settled): (&Entry, &Entry, &[Settled]),
     due: &mut Due,
@@ -142,7 +142,7 @@ pub(super) fn change(before: &Entry, update: &Update) -> Change {
 }
 
 /// Makes durable that recipients go another way, which are not tried here; then they wait there.
-pub(super) async fn move_elsewhere(shared: &Shared, entry: &Entry, elsewhere: Vec<Update>) {
+pub(super) async fn move_elsewhere(shared: &QueueShared, entry: &Entry, elsewhere: Vec<Update>) {
     let stands = |update: &&Update| {
         let queued = entry.recipients.get(update.recipient);
         queued.is_some_and(|queued| queued.state == update.state && queued.route == update.route)
@@ -158,7 +158,12 @@ pub(super) async fn move_elsewhere(shared: &Shared, entry: &Entry, elsewhere: Ve
 }
 
 /// A report that failed is kept before its failure is durable, unless nobody could ever get it, or it may not go there.
-fn keep_dead_letter(shared: &Shared, in_force: &InForce, report: &Entry, readings: &mut u32) -> Result<(), SpoolError> {
+fn keep_dead_letter(
+    shared: &QueueShared,
+    in_force: &InForce,
+    report: &Entry,
+    readings: &mut u32,
+) -> Result<(), SpoolError> {
     let failed = |state: &RecipientState| match state {
         RecipientState::Done(Outcome::Failed { next_hop, reply }) => NotSent::of(next_hop, reply).is_none(),
         RecipientState::Done(_) | RecipientState::Waiting(_) | RecipientState::Held(_) => false,
@@ -193,13 +198,13 @@ fn keep_dead_letter(shared: &Shared, in_force: &InForce, report: &Entry, reading
 }
 
 /// A report's content; reports are of a size that memory can hold.
-fn read(shared: &Shared, report: &Entry) -> Result<Vec<u8>, SpoolError> {
+fn read(shared: &QueueShared, report: &Entry) -> Result<Vec<u8>, SpoolError> {
     let read = shared.parts.spool.open(report.id)?.whole();
     read.map_err(|error| SpoolError::Io(format!("report {}: {error}", report.id)))
 }
 
 /// Makes a drop durable: recipients end without a report, those that an attempt has with the attempt.
-pub(super) async fn drop_recipients(shared: &Shared, dropping: &Dropping) -> Result<(), SpoolError> {
+pub(super) async fn drop_recipients(shared: &QueueShared, dropping: &Dropping) -> Result<(), SpoolError> {
     if dropping.recipients.is_empty() && dropping.under_way.is_empty() {
         return Ok(());
     }

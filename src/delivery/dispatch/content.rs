@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Shared;
+use super::QueueShared;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::smtp::reply::TRY_AGAIN;
 use crate::spool::Stored;
@@ -13,7 +13,7 @@ use crate::spool::entry::Entry;
 ///
 /// # Errors
 /// The outcome for all of its recipients: it cannot be read now, or is damaged still.
-pub(super) async fn open(shared: &Shared, entry: &Entry) -> Result<Stored, Outcome> {
+pub(super) async fn open(shared: &QueueShared, entry: &Entry) -> Result<Stored, Outcome> {
     let stored = shared.parts.spool.open(entry.id).map_err(|error| {
         tracing::error!(alert = true, queue_id = %entry.id, %error, "queued content cannot be read; delivery is tried again later");
         Outcome::ours(Class::Deferred, TRY_AGAIN)
@@ -28,7 +28,7 @@ pub(super) async fn open(shared: &Shared, entry: &Entry) -> Result<Stored, Outco
 }
 
 /// After an attempt: keeps a copy of what turned out to be damaged.
-pub(super) async fn look(shared: &Shared, entry: &Entry, stored: &Stored) {
+pub(super) async fn look(shared: &QueueShared, entry: &Entry, stored: &Stored) {
     if !stored.is_damaged() {
         return;
     }

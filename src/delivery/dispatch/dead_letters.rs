@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Shared, record};
+use super::{QueueShared, record};
 use crate::report::dead_letter::bounds::Sweep;
 use crate::time::UnixTime;
 
@@ -14,7 +14,7 @@ const EVERY: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Sweeps now and then, and when there are too many, until no more attempts begin.
-pub(super) async fn hold_within_bounds(shared: Arc<Shared>) {
+pub(super) async fn hold_within_bounds(shared: Arc<QueueShared>) {
     let sweep = Arc::new(Mutex::new(Sweep::new(shared.parts.memory.dead_letters.clone())));
     let mut ticks = tokio::time::interval(EVERY);
     let mut more = false;
@@ -32,7 +32,7 @@ pub(super) async fn hold_within_bounds(shared: Arc<Shared>) {
 }
 
 /// Whether there is more to do.
-fn once(shared: &Shared, sweep: &Mutex<Sweep>) -> bool {
+fn once(shared: &QueueShared, sweep: &Mutex<Sweep>) -> bool {
     let config = shared.parts.current.load().config.clone();
     let mut sweep = sweep.lock().unwrap_or_else(PoisonError::into_inner);
     let ends = || shared.stopping.is_cancelled();

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::attempt::Loaded;
 use super::queue::Dropping;
-use super::{Shared, commit};
+use super::{QueueShared, commit};
 use crate::message::queue_id::QueueId;
 use crate::spool::SpoolError;
 use crate::spool::entry::{Change, Outcome, RecipientState, Record};
 
 /// Drops a message; whether there is one.
-pub(super) async fn begin(shared: Arc<Shared>, id: QueueId) -> Result<bool, SpoolError> {
+pub(super) async fn begin(shared: Arc<QueueShared>, id: QueueId) -> Result<bool, SpoolError> {
     let loaded = match Loaded::begin(&shared, id).await {
         Ok(loaded) => loaded,
         Err(error) => return unread(&shared, id, &error).await,
@@ -24,7 +24,7 @@ pub(super) async fn begin(shared: Arc<Shared>, id: QueueId) -> Result<bool, Spoo
 }
 
 /// Drops a message that cannot be read: nothing is under way for it.
-async fn unread(shared: &Shared, id: QueueId, error: &SpoolError) -> Result<bool, SpoolError> {
+async fn unread(shared: &QueueShared, id: QueueId, error: &SpoolError) -> Result<bool, SpoolError> {
     let dropped = |recipient| Change { id, recipient, state: RecipientState::Done(Outcome::Dropped), route: None };
     let changes: Vec<Change> = shared.parts.spool.open_recipients(id).into_iter().map(dropped).collect();
     let there_is_one = !changes.is_empty();
@@ -35,7 +35,7 @@ async fn unread(shared: &Shared, id: QueueId, error: &SpoolError) -> Result<bool
 }
 
 /// Recipients of a message are free again: if an operator dropped it meanwhile, they are dropped now.
-pub(super) async fn go_on(shared: Arc<Shared>, id: QueueId) {
+pub(super) async fn go_on(shared: Arc<QueueShared>, id: QueueId) {
     let rest = shared.queue().rest_of_dropped(id);
     if let Some(rest) = rest {
         go_on_with(shared, rest).await;
@@ -43,7 +43,7 @@ pub(super) async fn go_on(shared: Arc<Shared>, id: QueueId) {
 }
 
 /// What an operator dropped before we started is dropped now.
-pub(super) async fn go_on_before(shared: Arc<Shared>, id: QueueId) {
+pub(super) async fn go_on_before(shared: Arc<QueueShared>, id: QueueId) {
     match Loaded::begin(&shared, id).await {
         Ok(Some(_loaded)) => {
             let dropping = shared.queue().begin_drop(id);
@@ -57,7 +57,7 @@ pub(super) async fn go_on_before(shared: Arc<Shared>, id: QueueId) {
 }
 
 /// What an operator dropped a while ago is dropped now.
-async fn go_on_with(shared: Arc<Shared>, rest: Dropping) {
+async fn go_on_with(shared: Arc<QueueShared>, rest: Dropping) {
     if let Err(error) = commit::drop_recipients(&shared, &rest).await {
         tracing::error!(queue_id = %rest.entry.id, %error, "a dropped message cannot be taken out of the queue; it stays");
     }

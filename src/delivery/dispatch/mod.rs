@@ -80,7 +80,7 @@ pub struct Parts {
 
 /// The running queue.
 pub struct Delivery {
-    shared: Arc<Shared>,
+    shared: Arc<QueueShared>,
 }
 
 /// How much waits and is held for a connector.
@@ -96,7 +96,7 @@ pub struct Sum {
 }
 
 /// What the tasks of the queue share.
-struct Shared {
+struct QueueShared {
     parts: Parts,
     queue: Mutex<Queue>,
     /// Something may be due, or a place may be free.
@@ -128,7 +128,7 @@ impl Delivery {
             }
         }
         queue.look_at_held();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(QueueShared {
             parts,
             queue: Mutex::new(queue),
             wake: Notify::new(),
@@ -249,7 +249,7 @@ impl Delivery {
     }
 }
 
-impl Shared {
+impl QueueShared {
     fn now(&self) -> Moment {
         Moment::now(self.parts.spool.queue_time())
     }
@@ -313,7 +313,7 @@ fn rules(config: &Config, connector: &str) -> Rules {
 }
 
 /// Waits for what comes next, until it is stopped; then only for what sessions hand over as they end.
-async fn drive(shared: Arc<Shared>, mut accepted: UnboundedReceiver<Handover>) {
+async fn drive(shared: Arc<QueueShared>, mut accepted: UnboundedReceiver<Handover>) {
     let mut tick = tokio::time::interval(TICK);
     let mut held = tokio::time::interval_at(Instant::now() + LOOK_AT_HELD, LOOK_AT_HELD);
     let mut sessions_live = true;

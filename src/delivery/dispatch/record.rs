@@ -6,7 +6,7 @@ use super::outages::Sum;
 use super::queue::Queue;
 use super::repeated::{self, Recorded};
 use super::settle::Attempted;
-use super::{Parts, Shared};
+use super::{Parts, QueueShared};
 use crate::config::SendConnector;
 use crate::metrics::Metrics;
 use crate::report::dead_letter::bounds::Swept;
@@ -26,7 +26,7 @@ pub(super) fn took(metrics: &Metrics, connector: &SendConnector, duration: Durat
 }
 
 /// What became of the recipients of an attempt; the entry as it stood and as it stands now.
-pub(super) fn outcomes(shared: &Shared, (before, entry): (&Entry, &Entry), ended: &[Attempted]) {
+pub(super) fn outcomes(shared: &QueueShared, (before, entry): (&Entry, &Entry), ended: &[Attempted]) {
     for attempted in ended {
         let at = attempted.recipient;
         if let (Some(was), Some(is)) = (before.recipients.get(at), entry.recipients.get(at)) {
@@ -35,7 +35,7 @@ pub(super) fn outcomes(shared: &Shared, (before, entry): (&Entry, &Entry), ended
     }
 }
 
-fn outcome(shared: &Shared, entry: &Entry, (was, queued): (&Queued, &Queued), attempted: &Attempted) {
+fn outcome(shared: &QueueShared, entry: &Entry, (was, queued): (&Queued, &Queued), attempted: &Attempted) {
     let parts = &shared.parts;
     if let RecipientState::Done(Outcome::Failed { next_hop, reply }) = &queued.state
         && entry.origin.relay == Relay::Report
@@ -71,7 +71,7 @@ fn outcome(shared: &Shared, entry: &Entry, (was, queued): (&Queued, &Queued), at
 }
 
 /// Whether the log has it by itself. If not it is in a sum already.
-fn is_told(shared: &Shared, is: &Queued, attempted: &Attempted) -> bool {
+fn is_told(shared: &QueueShared, is: &Queued, attempted: &Attempted) -> bool {
     let RecipientState::Waiting(waiting) = &is.state else { return true };
     let about = (waiting.why, &*waiting.last_error);
     let told = shared.outages().take(&attempted.route.connector, about, UnixTime::steady());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Shared;
+use super::QueueShared;
 use super::basis::Basis;
 use super::branch::Grouping;
 use super::commit;
@@ -11,7 +11,7 @@ use super::content;
 use super::queue::{Known, Picked, Update};
 use super::record;
 use super::redecide::{self, Now};
-use super::settle::{Attempted, End};
+use super::settle::{AttemptOutcome, Attempted};
 use crate::config::{Protocol, SendConnector, SmtpOut};
 use crate::delivery::attempt::{GivesPlace, Reach};
 use crate::delivery::branch::QueuedBranch;
@@ -50,7 +50,7 @@ struct Plan {
 /// Makes the attempt. Returns how it ended for each recipient that was tried or is over; the others went back to the
 /// queue already.
 pub(super) async fn run(
-    shared: &Shared,
+    shared: &QueueShared,
     in_force: &Arc<InForce>,
     picked: &Picked,
     gives: &Arc<GivesPlace>,
@@ -91,7 +91,7 @@ async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
             tries: queued.state.tries(),
             outcome: Outcome::undone(),
             counts: true,
-            end: End::Deferred,
+            end: AttemptOutcome::Deferred,
         };
         match decided.unwrap_or_else(|| Now::Try(queued.route.clone())) {
             Now::Try(route) => plan.go(in_force, picked, attempted(&route, None)),
@@ -104,9 +104,9 @@ async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
                     known,
                 });
             }
-            Now::Hold => plan.over.push(Attempted { end: End::Held, ..attempted(&queued.route, None) }),
+            Now::Hold => plan.over.push(Attempted { end: AttemptOutcome::Held, ..attempted(&queued.route, None) }),
             Now::NoWay(reply) => {
-                let end = if reply.is_permanent() { End::Refused } else { End::Deferred };
+                let end = if reply.is_permanent() { AttemptOutcome::Refused } else { AttemptOutcome::Deferred };
                 let outcome = Outcome::answered(reply, &"".into());
                 plan.over.push(Attempted { outcome, end, ..attempted(&queued.route, None) });
             }
@@ -145,7 +145,7 @@ impl Plan {
 
 /// Tries the branch the connector's way; each recipient with what became of it.
 async fn send(
-    shared: &Shared,
+    shared: &QueueShared,
     in_force: &InForce,
     connector: &Arc<SendConnector>,
     (entry, going): (&Entry, Vec<Attempted>),
@@ -172,7 +172,7 @@ async fn send(
 }
 
 async fn by_smtp(
-    shared: &Shared,
+    shared: &QueueShared,
     in_force: &InForce,
     (connector, smtp): (&Arc<SendConnector>, &Arc<SmtpOut>),
     (entry, going): (&Entry, &[Attempted]),
@@ -209,7 +209,7 @@ async fn by_smtp(
 
 /// What outcomes come to, once they are noted and all is asked that has to be.
 pub(super) async fn judge(
-    shared: &Shared,
+    shared: &QueueShared,
     in_force: &Arc<InForce>,
     entry: &Entry,
     tried: Vec<Attempted>,
@@ -220,7 +220,7 @@ pub(super) async fn judge(
 }
 
 /// Notes what was taken.
-fn remember(shared: &Shared, in_force: &InForce, entry: &Entry, tried: &[Attempted]) {
+fn remember(shared: &QueueShared, in_force: &InForce, entry: &Entry, tried: &[Attempted]) {
     let mut connectors = in_force.config.receive_connectors.iter();
     let connector = connectors.find(|connector| connector.name == entry.origin.receive_connector);
     let stranger = memory::stranger(&entry.origin, connector.map(|connector| &**connector));
@@ -239,7 +239,7 @@ fn remember(shared: &Shared, in_force: &InForce, entry: &Entry, tried: &[Attempt
 }
 
 async fn to_mailbox(
-    shared: &Shared,
+    shared: &QueueShared,
     in_force: &InForce,
     root: &std::path::Path,
     (entry, attempted): (&Entry, &Attempted),
@@ -278,18 +278,18 @@ async fn to_mailbox(
 /// How it ended for one recipient. "Unknown recipient" is believed only after the directory was asked live, and a
 /// changed answer is followed once; where nothing changed, whoever the directory has, or is recently good, is doubted for an
 /// hour (DESIGN section 5, "doubt is temporary").
-async fn end(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted: Attempted) -> Attempted {
+async fn end(shared: &QueueShared, in_force: &Arc<InForce>, entry: &Entry, attempted: Attempted) -> Attempted {
     if let Some(queued) = entry.recipients.get(attempted.recipient) {
         shared.parts.memory.refused(&queued.rcpt.address, &attempted.outcome);
     }
     let end = match attempted.outcome.class {
-        Class::Accepted => End::Delivered,
+        Class::Accepted => AttemptOutcome::Delivered,
         Class::Refused if refuses_everybody(shared, entry, &attempted) => {
             return instead(&NEXT_HOP_UNREACHABLE, attempted);
         }
-        Class::Refused => End::Refused,
+        Class::Refused => AttemptOutcome::Refused,
         Class::Deferred | Class::TooManyRecipients | Class::Unreachable | Class::LeftToQueue | Class::InDoubt => {
-            End::Deferred
+            AttemptOutcome::Deferred
         }
         Class::UnknownRecipient => return Box::pin(unknown(shared, in_force, entry, attempted)).await,
     };
@@ -297,7 +297,7 @@ async fn end(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted:
 }
 
 /// Whether a next hop that refuses it by a policy that nobody knows refuses everybody.
-fn refuses_everybody(shared: &Shared, entry: &Entry, attempted: &Attempted) -> bool {
+fn refuses_everybody(shared: &QueueShared, entry: &Entry, attempted: &Attempted) -> bool {
     let Some(queued) = entry.recipients.get(attempted.recipient) else { return false };
     let (route, outcome) = (&attempted.route, &attempted.outcome);
     let source = Source { reverse_path: &entry.sender.reverse_path, client: entry.origin.client };
@@ -305,7 +305,7 @@ fn refuses_everybody(shared: &Shared, entry: &Entry, attempted: &Attempted) -> b
 }
 
 /// The next hop does not know it.
-async fn unknown(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attempted: Attempted) -> Attempted {
+async fn unknown(shared: &QueueShared, in_force: &Arc<InForce>, entry: &Entry, attempted: Attempted) -> Attempted {
     let Some(queued) = entry.recipients.get(attempted.recipient) else { return attempted };
     let already_followed = matches!(&queued.state, RecipientState::Waiting(waiting) if waiting.followed);
     let queued = Queued { route: attempted.route.clone(), ..queued.clone() };
@@ -328,11 +328,11 @@ async fn unknown(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attemp
         source: Source { reverse_path: &entry.sender.reverse_path, client: entry.origin.client },
     };
     match shared.parts.memory.judge(&unknown) {
-        Judged::Follow(route) => Attempted { end: End::Follow(route), ..attempted },
+        Judged::Follow(route) => Attempted { end: AttemptOutcome::Follow(route), ..attempted },
         Judged::Temporary => instead(&UNKNOWN_JUST_NOW, attempted),
         Judged::Defer(reply) => instead(&reply, attempted),
         Judged::Unreachable => instead(&NEXT_HOP_UNREACHABLE, attempted),
-        Judged::Believe(_) => Attempted { end: End::Refused, ..attempted },
+        Judged::Believe(_) => Attempted { end: AttemptOutcome::Refused, ..attempted },
     }
 }
 
@@ -340,5 +340,5 @@ async fn unknown(shared: &Shared, in_force: &Arc<InForce>, entry: &Entry, attemp
 fn instead(reply: &Reply, attempted: Attempted) -> Attempted {
     let reply = reply.saying(format!("{} (the next hop said: {})", reply.text, attempted.outcome.reply));
     let outcome = Outcome { class: Class::Deferred, reply, ..attempted.outcome };
-    Attempted { end: End::Deferred, outcome, ..attempted }
+    Attempted { end: AttemptOutcome::Deferred, outcome, ..attempted }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::queue::{Known, Update};
 use crate::config::Retry;
 use crate::delivery::outcome::{Class, Outcome};
-use crate::delivery::schedule::{self, Next, Standing};
+use crate::delivery::schedule::{self, AfterDeferral, Standing};
 use crate::report::{Action, Reported, UNDECIDED};
 use crate::routing::verdict::Route;
 use crate::smtp::reply::{Enhanced, Reply};
@@ -15,7 +15,7 @@ use crate::time::{Moment, QueueTime, UnixTime};
 
 /// How one recipient's attempt ended, everything asked that had to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum AttemptOutcome {
     /// A next hop or a mailbox has it.
     Delivered,
     /// Not now.
@@ -46,7 +46,7 @@ pub(super) struct Attempted {
     /// What [`Outbound::tries`](crate::delivery::attempt::Outbound::tries) was at its end.
     pub(super) tries: u32,
     /// What that comes to.
-    pub(super) end: End,
+    pub(super) end: AttemptOutcome,
 }
 
 /// What follows from one recipient's attempt.
@@ -61,11 +61,11 @@ pub(super) struct Settled {
 pub(super) fn settle(entry: &Entry, attempted: &Attempted, retry: &Retry, now: Moment) -> Settled {
     let Outcome { next_hop, reply, success, .. } = attempted.outcome.clone();
     let (state, action) = match &attempted.end {
-        End::Delivered => (RecipientState::Done(Done::Delivered { next_hop, reply }), success),
-        End::Refused => (RecipientState::Done(Done::Failed { next_hop, reply }), Some(Action::Failed)),
-        End::Held => (RecipientState::Held(HeldFor::NoConnector), None),
-        End::Deferred => deferred(entry, attempted, retry, now),
-        End::Follow(_) => {
+        AttemptOutcome::Delivered => (RecipientState::Done(Done::Delivered { next_hop, reply }), success),
+        AttemptOutcome::Refused => (RecipientState::Done(Done::Failed { next_hop, reply }), Some(Action::Failed)),
+        AttemptOutcome::Held => (RecipientState::Held(HeldFor::NoConnector), None),
+        AttemptOutcome::Deferred => deferred(entry, attempted, retry, now),
+        AttemptOutcome::Follow(_) => {
             let before = before(entry, attempted, now.queue);
             let last_error = format!("{reply} (the directory knows another way now)");
             let (attempts, tried) = (before.attempts + 1, before.tried + 1);
@@ -75,7 +75,7 @@ pub(super) fn settle(entry: &Entry, attempted: &Attempted, retry: &Retry, now: M
     };
     let mut known = Known { fresh: false, ..attempted.known.clone() };
     let route = match &attempted.end {
-        End::Follow(route) => {
+        AttemptOutcome::Follow(route) => {
             known = Known { fresh: true, ..known };
             route.clone()
         }
@@ -158,9 +158,9 @@ fn deferred(entry: &Entry, attempted: &Attempted, retry: &Retry, now: Moment) ->
         })
     };
     match schedule::next(retry, &standing, now) {
-        Next::Retry(wait) => (waiting(wait, standing.warned), None),
-        Next::Warn(wait) => (waiting(wait, true), Some(Action::Delayed)),
-        Next::GiveUp => {
+        AfterDeferral::Retry(wait) => (waiting(wait, standing.warned), None),
+        AfterDeferral::Warn(wait) => (waiting(wait, true), Some(Action::Delayed)),
+        AfterDeferral::GiveUp => {
             let reply = expired(&attempted.outcome.reply, in_doubt);
             (RecipientState::Done(Done::Failed { next_hop: "".into(), reply }), Some(Action::Failed))
         }

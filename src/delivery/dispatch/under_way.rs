@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 
 use super::attempt::Hold;
 use super::queue::{Held, Known};
-use super::settle::{Attempted, End};
-use super::{Shared, commit, drops, run};
+use super::settle::{AttemptOutcome, Attempted};
+use super::{QueueShared, commit, drops, run};
 use crate::delivery::outcome::Outcome;
 use crate::spool::entry::{Entry, Queued, RecipientState};
 
@@ -41,7 +41,7 @@ impl From<Entry> for Handover {
 }
 
 /// Waits for the outcomes and settles them. Whatever happens, the recipients are free afterwards.
-pub(super) async fn follow(shared: Arc<Shared>, held: Held, outcomes: oneshot::Receiver<Vec<(usize, Outcome)>>) {
+pub(super) async fn follow(shared: Arc<QueueShared>, held: Held, outcomes: oneshot::Receiver<Vec<(usize, Outcome)>>) {
     let hold = Hold { shared: &shared, id: held.id, ticket: held.ticket };
     let outcomes = outcomes.await.unwrap_or_default();
     let Some(entry) = shared.queue().get(held.id) else { return };
@@ -66,7 +66,7 @@ fn attempted(entry: &Entry, held: &Held, outcomes: &[(usize, Outcome)]) -> Vec<A
             tries: queued.state.tries(),
             outcome: outcome.unwrap_or_else(|| unheard(queued)),
             counts: true,
-            end: End::Deferred,
+            end: AttemptOutcome::Deferred,
         })
     };
     held.recipients.iter().filter_map(attempted).collect()

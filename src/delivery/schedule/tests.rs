@@ -52,15 +52,15 @@ fn warning_and_end_come_when_they_are_due() {
     let s = Duration::from_secs;
     let wait_4 = wait(&SOON, &Standing { attempts: 4, ..NEW }).as_secs();
     for (attempts, warned, now, expected) in [
-        (4, false, 500, Next::Retry(s(wait_4))),
-        (4, false, 1900, Next::Retry(s(100))), // no later than the warning
-        (4, false, 2000, Next::Warn(s(wait_4))),
-        (4, true, 2000, Next::Retry(s(wait_4))), // once
-        (4, true, 4900, Next::Retry(s(100))),    // no later than the end
-        (4, false, 4900, Next::Warn(s(100))),
-        (4, true, 5000, Next::GiveUp),
-        (4, false, 9000, Next::GiveUp),
-        (3, true, 9000, Next::GiveUp),
+        (4, false, 500, AfterDeferral::Retry(s(wait_4))),
+        (4, false, 1900, AfterDeferral::Retry(s(100))), // no later than the warning
+        (4, false, 2000, AfterDeferral::Warn(s(wait_4))),
+        (4, true, 2000, AfterDeferral::Retry(s(wait_4))), // once
+        (4, true, 4900, AfterDeferral::Retry(s(100))),    // no later than the end
+        (4, false, 4900, AfterDeferral::Warn(s(100))),
+        (4, true, 5000, AfterDeferral::GiveUp),
+        (4, false, 9000, AfterDeferral::GiveUp),
+        (3, true, 9000, AfterDeferral::GiveUp),
     ] {
         assert_eq!(
             next(&SOON, &Standing { attempts, tried: attempts, warned, ..NEW }, at(now)),
@@ -75,7 +75,7 @@ fn age_alone_does_not_end_what_was_hardly_tried() {
     // Attempts in all, those that count, and whether it ends.
     for (attempts, tried, ends) in [(1, 1, false), (2, 2, false), (3, 3, true), (900, 2, false), (900, 3, true)] {
         let standing = Standing { attempts, tried, warned: true, ..NEW };
-        assert_eq!(next(&SOON, &standing, at(9000)) == Next::GiveUp, ends, "{attempts} {tried}");
+        assert_eq!(next(&SOON, &standing, at(9000)) == AfterDeferral::GiveUp, ends, "{attempts} {tried}");
     }
 }
 
@@ -99,17 +99,20 @@ fn shortly_after_a_start_nothing_ends_and_nobody_is_warned() {
         let standing = Standing { attempts: 9, tried: 9, warned, ..NEW };
         let then = next(&retry, &standing, Moment { up: minutes(up), ..at(age) });
         let name = match then {
-            Next::Retry(_) => "retry",
-            Next::Warn(_) => "warn",
-            Next::GiveUp => "end",
+            AfterDeferral::Retry(_) => "retry",
+            AfterDeferral::Warn(_) => "warn",
+            AfterDeferral::GiveUp => "end",
         };
         assert_eq!(name, expected, "{age} {warned} {up}");
     }
     // What is put off comes when it may.
     let slow = Retry { first: minutes(600), max: minutes(600), ..retry };
     let standing = Standing { attempts: 9, tried: 9, warned: true, ..NEW };
-    assert_eq!(next(&slow, &standing, Moment { up: minutes(12), ..at(3 * DAY) }), Next::Retry(minutes(18)));
-    assert_eq!(next(&slow, &standing, Moment { up: minutes(12), ..at(4 * DAY - 60) }), Next::Retry(minutes(1)));
+    assert_eq!(next(&slow, &standing, Moment { up: minutes(12), ..at(3 * DAY) }), AfterDeferral::Retry(minutes(18)));
+    assert_eq!(
+        next(&slow, &standing, Moment { up: minutes(12), ..at(4 * DAY - 60) }),
+        AfterDeferral::Retry(minutes(1))
+    );
 }
 
 #[test]
@@ -151,7 +154,7 @@ fn what_may_have_arrived_is_tried_far_apart() {
     for (in_doubt, minutes) in [(1, 10), (2, 40), (3, 160), (4, 640), (5, 2560)] {
         for id in 0..200 {
             let standing = Standing { id: QueueId(id), in_doubt: Some(in_doubt), attempts: in_doubt, tried: 1, ..NEW };
-            let Next::Retry(wait) = next(&quick, &standing, at(60)) else { panic!("{in_doubt}") };
+            let AfterDeferral::Retry(wait) = next(&quick, &standing, at(60)) else { panic!("{in_doubt}") };
             let (seconds, least) = (wait.as_secs(), minutes * MINUTE);
             let longest = (least * 11 / 10).min(2 * DAY - 60); // the end is not put off
             assert!((least..=longest).contains(&seconds), "{in_doubt}: {seconds}");
@@ -160,7 +163,7 @@ fn what_may_have_arrived_is_tried_far_apart() {
     let ends = |age, tried, up| {
         let standing = Standing { in_doubt: Some(tried), attempts: 9, tried, warned: true, ..NEW };
         let moment = Moment { up: Duration::from_secs(up), ..at(age) };
-        next(&quick, &standing, moment) == Next::GiveUp
+        next(&quick, &standing, moment) == AfterDeferral::GiveUp
     };
     assert!(ends(2 * DAY, 5, HOUR) && ends(2 * DAY, 5, 0), "a next hop had it, shortly after our start too");
     assert!(ends(2 * DAY - 9 * MINUTE, 5, HOUR), "the next copy would come too soon, or too late");
@@ -168,7 +171,7 @@ fn what_may_have_arrived_is_tried_far_apart() {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Ended {
+enum FailedAttempt {
     Deferred,
     Remembered,
     InDoubt,
@@ -176,14 +179,14 @@ enum Ended {
 
 /// When it may have arrived, by the queue's time, until it is given up or ten days are over; `starts`: after so many
 /// attempts we start again, a while later.
-fn copies(retry: &Retry, id: u64, ended: &[Ended], starts: usize) -> Vec<u64> {
+fn copies(retry: &Retry, id: u64, ended: &[FailedAttempt], starts: usize) -> Vec<u64> {
     let (mut now, mut up, mut copies) = (0, 0, Vec::new());
     let (mut tried, mut warned) = (0, false);
     let mut waiting = Waits::default();
     for (at, ended) in ended.iter().cycle().enumerate().take(5000) {
         waiting.attempts += 1;
-        tried += u32::from(!matches!(ended, Ended::Remembered));
-        let in_doubt = matches!(ended, Ended::InDoubt);
+        tried += u32::from(!matches!(ended, FailedAttempt::Remembered));
+        let in_doubt = matches!(ended, FailedAttempt::InDoubt);
         if in_doubt {
             waiting.in_doubt += 1;
             copies.push(now);
@@ -198,12 +201,12 @@ fn copies(retry: &Retry, id: u64, ended: &[Ended], starts: usize) -> Vec<u64> {
         };
         let moment = Moment { day: UnixTime(now), queue: QueueTime(now), up: Duration::from_secs(up) };
         let wait = match next(retry, &standing, moment) {
-            Next::Retry(wait) => wait,
-            Next::Warn(wait) => {
+            AfterDeferral::Retry(wait) => wait,
+            AfterDeferral::Warn(wait) => {
                 assert!(!std::mem::replace(&mut warned, true), "warned twice");
                 wait
             }
-            Next::GiveUp => return copies,
+            AfterDeferral::GiveUp => return copies,
         };
         assert!(wait >= Duration::from_secs(1));
         waiting.due = UnixTime(now).plus(wait);
@@ -233,7 +236,7 @@ proptest! {
         (warn, give_up) in (1_u64..4 * DAY, 1_u64..7 * DAY),
         id in any::<u64>(),
         ended in proptest::collection::vec(
-            prop_oneof![Just(Ended::InDoubt), Just(Ended::Deferred), Just(Ended::Remembered)], 1..12),
+            prop_oneof![Just(FailedAttempt::InDoubt), Just(FailedAttempt::Deferred), Just(FailedAttempt::Remembered)], 1..12),
         starts in 0_usize..4,
     ) {
         let s = Duration::from_secs;
@@ -253,7 +256,7 @@ proptest! {
 fn a_next_hop_that_always_breaks_off_gets_five_copies_in_two_days() {
     let quick = Retry { first: Duration::from_secs(1), factor: 1.0, max: Duration::from_secs(1), ..Retry::DEFAULT };
     for id in 0..100 {
-        let copies = copies(&quick, id, &[Ended::InDoubt], 0);
+        let copies = copies(&quick, id, &[FailedAttempt::InDoubt], 0);
         assert_eq!(copies.len(), 6, "the last one ends it: {copies:?}");
         assert_eq!(copies.iter().filter(|at| **at < 2 * DAY).count(), 5, "{copies:?}");
         assert_eq!(copies.last(), Some(&(2 * DAY)), "give_up_after ends it");
@@ -276,12 +279,12 @@ fn restarts_every_29_minutes_put_off_a_warning_and_an_end_and_not_for_ever() {
                     Standing { id: QueueId(id), attempts, tried: attempts, warned: warned_at.is_some(), ..NEW };
                 let up = s((now + 31 * MINUTE) % (every * MINUTE));
                 match next(&retry, &standing, Moment { up, ..at(now) }) {
-                    Next::Retry(wait) => now += wait.as_secs(),
-                    Next::Warn(wait) => {
+                    AfterDeferral::Retry(wait) => now += wait.as_secs(),
+                    AfterDeferral::Warn(wait) => {
                         assert_eq!(warned_at.replace(now), None);
                         now += wait.as_secs();
                     }
-                    Next::GiveUp => break now,
+                    AfterDeferral::GiveUp => break now,
                 }
             };
             let warned_at = warned_at.unwrap();

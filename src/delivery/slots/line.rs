@@ -132,19 +132,19 @@ pub struct Slot {
     since: Instant,
     /// Its holder was told that it is wanted. Changes under the lock of the queue only.
     returning: AtomicBool,
-    kept: Kept,
+    kept: SlotUse,
 }
 
 /// Whether a slot still counts.
 #[derive(Debug, PartialEq, Eq)]
-enum Kept {
+enum SlotUse {
     Yes,
     GivenBack,
 }
 
 impl Slot {
     fn new(line: Arc<Line>, vouched: Vouched) -> Self {
-        Self { line, vouched, since: Instant::now(), returning: AtomicBool::new(false), kept: Kept::Yes }
+        Self { line, vouched, since: Instant::now(), returning: AtomicBool::new(false), kept: SlotUse::Yes }
     }
 
     /// Whether somebody is vouched for in its transaction.
@@ -229,16 +229,16 @@ impl Slot {
 
     /// Gives it back, though its holder goes on: he only waits for an answer that nothing can hasten.
     pub fn give_up(&mut self) {
-        if self.kept == Kept::Yes {
+        if self.kept == SlotUse::Yes {
             let held = Held { vouched: self.vouched, stays: self.stays() };
-            self.kept = Kept::GivenBack;
+            self.kept = SlotUse::GivenBack;
             self.line.change(|queue| queue.free(held));
         }
     }
 
     /// Gives it back, and changes something before anybody else has it.
     pub(super) fn give_back<T>(mut self, change: impl FnOnce(&mut Waiters) -> T) -> T {
-        self.kept = Kept::GivenBack;
+        self.kept = SlotUse::GivenBack;
         let held = Held { vouched: self.vouched, stays: self.stays() };
         self.line.change(|queue| {
             queue.free(held);

@@ -16,16 +16,16 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 pub(super) struct DirectoryHealth {
     name: Arc<str>,
     up: IntGauge,
-    state: Mutex<State>,
+    state: Mutex<HealthState>,
 }
 
-struct State {
+struct HealthState {
     breaker: Breaker,
-    said: Said,
+    said: LoggedHealth,
 }
 
 /// What was last logged.
-enum Said {
+enum LoggedHealth {
     Nothing,
     Well,
     Unwell { cause: String, at: Instant },
@@ -36,7 +36,11 @@ impl DirectoryHealth {
     pub(super) fn new(name: &Arc<str>, metrics: &Metrics) -> Self {
         let up = metrics.directory_up.with_label_values(&[&**name]);
         up.set(1);
-        Self { name: Arc::clone(name), up, state: Mutex::new(State { breaker: Breaker::new(), said: Said::Nothing }) }
+        Self {
+            name: Arc::clone(name),
+            up,
+            state: Mutex::new(HealthState { breaker: Breaker::new(), said: LoggedHealth::Nothing }),
+        }
     }
 
     /// Whether a question may be asked. While the breaker is open one after each pause may: it is the test.
@@ -64,9 +68,9 @@ impl DirectoryHealth {
             Heard::Accepted(_) | Heard::Unknown | Heard::Unclear(_) => {
                 state.breaker.answered();
                 state.breaker.passed_test();
-                if !matches!(state.said, Said::Well) {
+                if !matches!(state.said, LoggedHealth::Well) {
                     tracing::info!(directory = %self.name, "the mail server answers");
-                    state.said = Said::Well;
+                    state.said = LoggedHealth::Well;
                     self.up.set(1);
                 }
             }
@@ -79,16 +83,16 @@ impl DirectoryHealth {
         }
     }
 
-    fn say(&self, state: &mut State, cause: &str) {
+    fn say(&self, state: &mut HealthState, cause: &str) {
         self.up.set(0);
         match &state.said {
-            Said::Unwell { cause: before, at } if before == cause || at.elapsed() < SAY_AGAIN => {}
-            Said::Nothing | Said::Well | Said::Unwell { .. } => {
+            LoggedHealth::Unwell { cause: before, at } if before == cause || at.elapsed() < SAY_AGAIN => {}
+            LoggedHealth::Nothing | LoggedHealth::Well | LoggedHealth::Unwell { .. } => {
                 tracing::error!(
                     directory = %self.name,
                     "the mail server cannot be asked, who is not known already gets 451: {cause}"
                 );
-                state.said = Said::Unwell { cause: cause.to_owned(), at: Instant::now() };
+                state.said = LoggedHealth::Unwell { cause: cause.to_owned(), at: Instant::now() };
             }
         }
     }
@@ -96,10 +100,10 @@ impl DirectoryHealth {
     /// Whether the last question was answered in time.
     pub(super) fn is_well(&self) -> bool {
         let state = self.state();
-        matches!(state.said, Said::Well) && state.breaker.is_calm()
+        matches!(state.said, LoggedHealth::Well) && state.breaker.is_calm()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HealthState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,7 +5,7 @@
 
 use csv::StringRecord;
 
-use super::contents::{FIELDS, Problem, Written};
+use super::contents::{FIELDS, Problem, RawEntry};
 use crate::directory::profile::{kind_of_recipient_type, other_kind};
 use crate::lookup::Kind;
 
@@ -71,12 +71,12 @@ impl Columns {
     }
 
     /// One row. `None`: it stands for nobody who receives mail.
-    pub(super) fn entry(&self, record: &StringRecord, line: usize) -> Result<Option<Written>, Problem> {
+    pub(super) fn entry(&self, record: &StringRecord, line: usize) -> Result<Option<RawEntry>, Problem> {
         if self.0.iter().any(|column| matches!(column, Column::Primary | Column::Proxies)) {
             return self.of_exchange(record, line);
         }
         let cells = || self.0.iter().zip(record).filter(|(_, text)| !text.is_empty());
-        let mut entry = Written { line, ..Written::default() };
+        let mut entry = RawEntry { line, ..RawEntry::default() };
         let domain = cells().find(|(column, _)| **column == Column::Domain).map(|(_, domain)| domain);
         for (column, text) in cells() {
             match column {
@@ -96,8 +96,8 @@ impl Columns {
         Ok(Some(entry))
     }
 
-    fn of_exchange(&self, record: &StringRecord, line: usize) -> Result<Option<Written>, Problem> {
-        let mut entry = Written { line, ..Written::default() };
+    fn of_exchange(&self, record: &StringRecord, line: usize) -> Result<Option<RawEntry>, Problem> {
+        let mut entry = RawEntry { line, ..RawEntry::default() };
         let (mut kind, mut target, mut other) = (Kind::Mailbox, None, None);
         for (column, text) in self.0.iter().zip(record).filter(|(_, text)| !text.is_empty()) {
             match column {

@@ -20,7 +20,7 @@ pub(super) const FIELDS: [&str; 4] = ["kind", "target", "mail_server", "send_con
 
 /// An entry as written: texts, each with its line.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(super) struct RawEntry {
     pub(super) line: usize,
     pub(super) addresses: Vec<(usize, String)>,
     /// By the position of the field's name in [`FIELDS`].
@@ -154,7 +154,7 @@ impl<'a> Reading<'a> {
         Self { builder, default_domain, names: HashSet::new(), problems: Vec::new(), too_large: false }
     }
 
-    fn take(&mut self, written: &Written) {
+    fn take(&mut self, written: &RawEntry) {
         let keys = keys(written, self.default_domain, &mut self.problems);
         match checked(written, &mut self.names) {
             // With a fault nothing of the file is used.
@@ -178,7 +178,7 @@ fn not_utf8(octets: &[u8]) -> &'static str {
 }
 
 /// The keys of an entry's addresses.
-fn keys(entry: &Written, default_domain: Option<&Domain>, problems: &mut Vec<Problem>) -> Vec<Box<str>> {
+fn keys(entry: &RawEntry, default_domain: Option<&Domain>, problems: &mut Vec<Problem>) -> Vec<Box<str>> {
     let mut keys = Vec::with_capacity(entry.addresses.len());
     for (line, text) in &entry.addresses {
         let parsed = match default_domain.filter(|_| !text.contains('@')) {
@@ -202,7 +202,7 @@ fn keys(entry: &Written, default_domain: Option<&Domain>, problems: &mut Vec<Pro
 
 /// Checks all but the addresses: what the entry means, and its target. `names` are those of servers and connectors seen
 /// so far.
-fn checked(written: &Written, names: &mut HashSet<Arc<str>>) -> Result<(Meaning, Option<Address>), Vec<Problem>> {
+fn checked(written: &RawEntry, names: &mut HashSet<Arc<str>>) -> Result<(Meaning, Option<Address>), Vec<Problem>> {
     let mut problems = Vec::new();
     let [kind, target, mail_server, send_connector] = &written.fields;
     let kind = kind.as_ref().map_or(Ok(Kind::Mailbox), |(line, text)| parse_kind(text, *line));

@@ -6,10 +6,10 @@ use std::borrow::Cow;
 use csv::{ReaderBuilder, StringRecord, Trim};
 
 use super::columns::Columns;
-use super::contents::{Problem, Written};
+use super::contents::{Problem, RawEntry};
 
 /// Shows the rows as written; returns what is wrong with the form.
-pub(super) fn read(text: &str, see: &mut dyn FnMut(Written)) -> Vec<Problem> {
+pub(super) fn read(text: &str, see: &mut dyn FnMut(RawEntry)) -> Vec<Problem> {
     let text = &*without_spaces(text);
     let mut builder = ReaderBuilder::new();
     builder.flexible(true).trim(Trim::All).comment(Some(b'#')).delimiter(delimiter(text));

@@ -1,11 +1,11 @@
 //! The plain form of a directory file: an address a line, each a mailbox. A line that begins with `#` is a comment.
 
-use super::contents::Written;
+use super::contents::RawEntry;
 
 /// Shows the lines as written.
-pub(super) fn read(text: &str, see: &mut dyn FnMut(Written)) {
+pub(super) fn read(text: &str, see: &mut dyn FnMut(RawEntry)) {
     let addresses = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
     for (line, text) in addresses.filter(|(_, text)| !text.is_empty() && !text.starts_with('#')) {
-        see(Written { line, addresses: vec![(line, text.to_owned())], ..Written::default() });
+        see(RawEntry { line, addresses: vec![(line, text.to_owned())], ..RawEntry::default() });
     }
 }

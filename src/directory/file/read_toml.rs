@@ -3,10 +3,10 @@
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::contents::{FIELDS, Lines, Problem, Written};
+use super::contents::{FIELDS, Lines, Problem, RawEntry};
 
 /// Shows the tables as written; returns what is wrong with the form.
-pub(super) fn read(text: &str, see: &mut dyn FnMut(Written)) -> Vec<Problem> {
+pub(super) fn read(text: &str, see: &mut dyn FnMut(RawEntry)) -> Vec<Problem> {
     let lines = Lines::of(text);
     let (root, errors) = DeTable::parse_recoverable(text);
     let mut reader = Reader { lines, see, problems: Vec::new() };
@@ -22,7 +22,7 @@ pub(super) fn read(text: &str, see: &mut dyn FnMut(Written)) -> Vec<Problem> {
 
 struct Reader<'s> {
     lines: Lines,
-    see: &'s mut dyn FnMut(Written),
+    see: &'s mut dyn FnMut(RawEntry),
     problems: Vec<Problem>,
 }
 
@@ -51,7 +51,7 @@ impl Reader<'_> {
         let DeValue::Table(keys) = table.get_ref() else {
             return self.problem(at, "a recipient is a table; write [[recipient]]".to_owned());
         };
-        let mut entry = Written { line: self.lines.line(at), ..Written::default() };
+        let mut entry = RawEntry { line: self.lines.line(at), ..RawEntry::default() };
         let before = self.problems.len();
         for (name, value) in keys {
             match &**name.get_ref() {
@@ -75,7 +75,7 @@ impl Reader<'_> {
         }
     }
 
-    fn list(&mut self, value: &Spanned<DeValue<'_>>, entry: &mut Written) {
+    fn list(&mut self, value: &Spanned<DeValue<'_>>, entry: &mut RawEntry) {
         let texts = value.get_ref().as_array().filter(|list| list.iter().all(|item| item.get_ref().is_str()));
         match texts {
             Some(list) => list.iter().for_each(|item| entry.addresses.extend(self.text("addresses", item))),

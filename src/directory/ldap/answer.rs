@@ -127,12 +127,12 @@ mod tests {
     }
 
     #[derive(Debug, PartialEq)]
-    enum Said {
+    enum Outcome {
         Found,
         NotFound,
         Unavailable(&'static str),
     }
-    use Said::{Found, NotFound, Unavailable};
+    use Outcome::{Found, NotFound, Unavailable};
 
     #[test]
     fn a_not_found_needs_the_probe_and_no_foreign_reference() {

@@ -12,7 +12,7 @@ use super::follow::{Doubted, Request};
 use super::health::DirectoryHealth;
 use super::oddities::Oddities;
 use super::shown::{By, Shown};
-use super::supervisor::State;
+use super::supervisor::ConnectionState;
 use super::{AT_LEAST, Snapshot};
 use crate::config::LdapConfig;
 use crate::directory::cache::{Cache, Condition, is_known};
@@ -33,7 +33,7 @@ pub(super) struct Asker {
     pub(super) doubted: mpsc::Sender<Request>,
     pub(super) shares: Arc<Shares>,
     pub(super) logins: Semaphore,
-    pub(super) states: watch::Receiver<State>,
+    pub(super) states: watch::Receiver<ConnectionState>,
     pub(super) pulse: Arc<DirectoryHealth>,
     pub(super) metrics: Metrics,
     /// Answers from memory: a look-up of its series for each would cost more than the answer.
@@ -143,7 +143,7 @@ impl Asker {
 
     /// A connection that was lost or fell silent is in doubt before anything else is known of it.
     pub(super) fn condition(&self) -> Condition {
-        let connected = matches!(&*self.states.borrow(), State::Up(connection) if !connection.is_condemned());
+        let connected = matches!(&*self.states.borrow(), ConnectionState::Up(connection) if !connection.is_condemned());
         if connected && self.pulse.is_well() { Condition::Well } else { Condition::InDoubt }
     }
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Asker;
-use super::connection::{Connection, End};
+use super::connection::{Connection, ConnectionLoss};
 use super::search::Reply;
 use super::server::Server;
-use super::supervisor::State;
+use super::supervisor::ConnectionState;
 
 impl Asker {
     /// Searches on the connection, and on the next one where that fails, until the time is up.
@@ -41,11 +41,11 @@ impl Asker {
                 }
                 Ok(Err(failure)) => {
                     cause = Some(format!("{url}: {failure}").into());
-                    connection.condemn(End::Broken(failure.to_string()));
+                    connection.condemn(ConnectionLoss::Broken(failure.to_string()));
                 }
                 Err(_) => {
                     cause = Some(format!("{url}: no answer in time").into());
-                    connection.condemn(End::Silent);
+                    connection.condemn(ConnectionLoss::Silent);
                 }
             }
         }
@@ -67,27 +67,29 @@ impl Asker {
     /// is none.
     pub(super) async fn connection(&self, after: u64, deadline: Instant) -> Result<Arc<Connection>, Arc<str>> {
         let mut states = self.states.clone();
-        if let State::Lost(cause) = &*states.borrow() {
+        if let ConnectionState::Lost(cause) = &*states.borrow() {
             return Err(Arc::clone(cause));
         }
-        let known = |state: &State| match state {
-            State::Connecting(_) | State::Lost(_) => false,
-            State::Up(connection) => connection.generation > after,
-            State::Down(_) => true,
+        let known = |state: &ConnectionState| match state {
+            ConnectionState::Connecting(_) | ConnectionState::Lost(_) => false,
+            ConnectionState::Up(connection) => connection.generation > after,
+            ConnectionState::Down(_) => true,
         };
         match timeout_at(deadline, states.wait_for(known)).await.map(|state| state.map(|state| state.clone())) {
-            Ok(Ok(State::Up(connection))) => return Ok(connection),
-            Ok(Ok(State::Down(cause))) => return Err(cause),
-            Ok(Ok(State::Connecting(_) | State::Lost(_))) | Err(_) => {}
+            Ok(Ok(ConnectionState::Up(connection))) => return Ok(connection),
+            Ok(Ok(ConnectionState::Down(cause))) => return Err(cause),
+            Ok(Ok(ConnectionState::Connecting(_) | ConnectionState::Lost(_))) | Err(_) => {}
             Ok(Err(_)) => return Err("the directory is no longer configured".into()),
         }
         match &*self.states.borrow() {
-            State::Connecting(Some(cause)) | State::Lost(cause) => {
+            ConnectionState::Connecting(Some(cause)) | ConnectionState::Lost(cause) => {
                 let cause: Arc<str> = format!("no connection in time: {cause}").into();
                 self.pulse.health(&Err(Arc::clone(&cause)));
                 Err(cause)
             }
-            State::Connecting(None) | State::Up(_) | State::Down(_) => Err("no connection in time".into()),
+            ConnectionState::Connecting(None) | ConnectionState::Up(_) | ConnectionState::Down(_) => {
+                Err("no connection in time".into())
+            }
         }
     }
 }

@@ -19,9 +19,9 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::LdapConfig;
 use crate::directory::expected::Announced;
 use crate::directory::last_destination::{Circumstances, Remembered, Saved};
-use crate::directory::mail::{Asked, Mail};
+use crate::directory::mail::{AnsweredAddress, Mail};
 use crate::directory::snapshot::changes_file::{ChangesFile, has_room};
-use crate::directory::snapshot::kept::Kept;
+use crate::directory::snapshot::kept::SnapshotState;
 use crate::directory::snapshot::served::HeldList;
 use crate::directory::snapshot::{Accept, Room};
 use crate::lookup::Freshness;
@@ -39,11 +39,11 @@ const FIRST_MAGIC: &[u8; 8] = b"FPWAYS1\n";
 
 /// The addresses of one directory, and their file.
 pub(super) struct Holding {
-    kept: Arc<Shared>,
+    kept: Arc<Inner>,
     _saving: AbortOnDropHandle<()>,
 }
 
-struct Shared {
+struct Inner {
     name: Arc<str>,
     path: PathBuf,
     remembered: Mutex<Remembered>,
@@ -74,7 +74,7 @@ impl Holding {
         let (announced, kept) = ChangesFile::open(folder.join(format!("{name}.changes")));
         *remembered.expected_mut() = kept.expected;
         metrics.directory_changes_held.with_label_values(&[&**name]).set(0);
-        let kept = Arc::new(Shared {
+        let kept = Arc::new(Inner {
             name: Arc::clone(name),
             path,
             remembered: Mutex::new(remembered),
@@ -108,7 +108,7 @@ impl Holding {
             return answer;
         }
         let kept = &self.kept;
-        let asked = Asked { directory: &kept.name, key, answer: &answer.lookup };
+        let asked = AnsweredAddress { directory: &kept.name, key, answer: &answer.lookup };
         let (now, day, at) = (UnixTime::steady(), UnixTime::now(), kept.mail.now());
         let with = Circumstances { now, day, at, served_by: &|| kept.mail.serves_elsewhere(&asked) };
         let held = kept.change(|remembered| remembered.is_held(key, &answer.lookup, with));
@@ -189,7 +189,7 @@ impl Drop for Holding {
     }
 }
 
-impl Shared {
+impl Inner {
     fn remembered(&self) -> MutexGuard<'_, Remembered> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -241,7 +241,7 @@ impl Shared {
         }
         let expected = self.remembered().expected().clone();
         let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = announced.keep(Kept { expected, ..Kept::default() }) {
+        if let Err(error) = announced.keep(SnapshotState { expected, ..SnapshotState::default() }) {
             tracing::warn!(directory = %self.name, "what is announced cannot be kept over a restart: {error}");
         }
         drop(announced);

@@ -32,14 +32,14 @@ pub(super) struct Connection {
     ldap: Ldap,
     /// Holds the library back.
     pub(super) gate: Arc<Backpressure>,
-    end: OnceLock<End>,
+    end: OnceLock<ConnectionLoss>,
     condemned: Notify,
     answered: Mutex<Instant>,
 }
 
 /// Why a connection is given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum ConnectionLoss {
     /// It was lost, or what came over it makes no sense.
     Broken(String),
     /// A question was not answered in time.
@@ -226,7 +226,7 @@ impl Connection {
     }
 
     /// Gives it up; the supervisor makes another. The first cause counts.
-    pub(super) fn condemn(&self, end: End) {
+    pub(super) fn condemn(&self, end: ConnectionLoss) {
         // A later cause is a consequence of the first.
         let _ = self.end.set(end);
         self.condemned.notify_one();
@@ -238,15 +238,15 @@ impl Connection {
     }
 
     /// Waits until it is condemned.
-    pub(super) async fn condemned(&self) -> End {
+    pub(super) async fn condemned(&self) -> ConnectionLoss {
         self.condemned.notified().await;
-        self.end.get().cloned().unwrap_or(End::Silent)
+        self.end.get().cloned().unwrap_or(ConnectionLoss::Silent)
     }
 }
 
 /// Why the driving task ended.
-pub(super) fn ended(result: Result<ldap3::result::Result<()>, JoinError>) -> End {
-    End::Broken(match result {
+pub(super) fn ended(result: Result<ldap3::result::Result<()>, JoinError>) -> ConnectionLoss {
+    ConnectionLoss::Broken(match result {
         Ok(Ok(())) => "the server closed the connection".to_owned(),
         Ok(Err(error)) => Failure::from(error).to_string(),
         Err(_) => "malformed answer".to_owned(),

@@ -16,11 +16,11 @@ use tokio_util::task::AbortOnDropHandle;
 pub use self::requests::Refreshed;
 use self::requests::Waiting;
 pub(super) use self::requests::{Doubted, Refresh, Request};
-use super::connection::{Connection, End};
+use super::connection::{Connection, ConnectionLoss};
 use super::full_read::{self, Filling};
 use super::health::DirectoryHealth;
 use super::search::Failure;
-use super::supervisor::State;
+use super::supervisor::ConnectionState;
 use crate::config::{LdapConfig, SnapshotConfig};
 use crate::directory::snapshot::Snapshot;
 use crate::directory::snapshot::position::Position;
@@ -38,7 +38,7 @@ const LONGEST_DOUBT: Duration = Duration::from_secs(4);
 const TELL_AGE: Duration = Duration::from_secs(5);
 
 /// What is to be done next.
-enum Next {
+enum NextStep {
     /// There is another connection, or none.
     Ended,
     /// A whole read.
@@ -55,7 +55,7 @@ pub(super) struct Keeper {
     pub(super) config: Arc<LdapConfig>,
     pub(super) kept: SnapshotConfig,
     pub(super) snapshot: Arc<Snapshot>,
-    pub(super) states: watch::Receiver<State>,
+    pub(super) states: watch::Receiver<ConnectionState>,
     pub(super) pulse: Arc<DirectoryHealth>,
     pub(super) requests: tokio::sync::Mutex<mpsc::Receiver<Request>>,
     /// How many entries a read under way has so far.
@@ -66,7 +66,7 @@ pub(super) struct Keeper {
 }
 
 /// Why following ended.
-enum Ended {
+enum FollowEnd {
     /// There is another connection, or none.
     Connection,
     /// It is to begin anew at once, for whoever waits for it.
@@ -92,8 +92,8 @@ impl Keeper {
             let ended = AbortOnDropHandle::new(following).await.unwrap_or(Err(Failure::Malformed("a control")));
             keeper.snapshot.lost();
             match ended {
-                Ok(Ended::Connection) => failures = 0,
-                Ok(Ended::Again(done)) => (failures, waiting) = (0, done),
+                Ok(FollowEnd::Connection) => failures = 0,
+                Ok(FollowEnd::Again(done)) => (failures, waiting) = (0, done),
                 Err(failure) => {
                     keeper.failed(&connection, &failure);
                     failures = if begun.elapsed() > LONGEST_PAUSE { 1 } else { failures + 1 };
@@ -111,7 +111,7 @@ impl Keeper {
         let mut states = self.states.clone();
         let mut requests = self.requests.lock().await;
         loop {
-            if let State::Up(connection) = &*states.borrow_and_update()
+            if let ConnectionState::Up(connection) = &*states.borrow_and_update()
                 && !connection.is_condemned()
             {
                 return Arc::clone(connection);
@@ -120,8 +120,8 @@ impl Keeper {
                 changed = states.changed() => if changed.is_err() { std::future::pending::<()>().await },
                 Some(request) = requests.recv() => {
                     let cause = match &*states.borrow() {
-                        State::Down(cause) | State::Lost(cause) => cause.to_string(),
-                        State::Connecting(_) | State::Up(_) => "it is being connected to; try again".to_owned(),
+                        ConnectionState::Down(cause) | ConnectionState::Lost(cause) => cause.to_string(),
+                        ConnectionState::Connecting(_) | ConnectionState::Up(_) => "it is being connected to; try again".to_owned(),
                     };
                     self.refuse(request, cause).await;
                 }
@@ -159,7 +159,7 @@ impl Keeper {
         self: Arc<Self>,
         connection: Arc<Connection>,
         mut waiting: Option<Waiting>,
-    ) -> Result<Ended, Failure> {
+    ) -> Result<FollowEnd, Failure> {
         let followed = self.follow_best(&connection, &mut waiting).await;
         if let Err(failure) = &followed {
             self.answer(waiting.take(), Err(failure.to_string()));
@@ -168,7 +168,11 @@ impl Keeper {
     }
 
     /// The same, by the best way that the server has.
-    async fn follow_best(&self, connection: &Arc<Connection>, waiting: &mut Option<Waiting>) -> Result<Ended, Failure> {
+    async fn follow_best(
+        &self,
+        connection: &Arc<Connection>,
+        waiting: &mut Option<Waiting>,
+    ) -> Result<FollowEnd, Failure> {
         let root = full_read::in_time(&self.config, connection.root()).await?;
         let name = &*self.name;
         if let Some(numbers) = root.numbers {
@@ -191,7 +195,11 @@ impl Keeper {
     }
 
     /// Whole reads alone. Between them nobody knows of changes, so the directory is asked about who is not there.
-    async fn read_only(&self, connection: &Arc<Connection>, waiting: &mut Option<Waiting>) -> Result<Ended, Failure> {
+    async fn read_only(
+        &self,
+        connection: &Arc<Connection>,
+        waiting: &mut Option<Waiting>,
+    ) -> Result<FollowEnd, Failure> {
         loop {
             let due = Instant::now() + self.snapshot.until_whole_read();
             if waiting.is_some() || due <= Instant::now() {
@@ -199,10 +207,10 @@ impl Keeper {
                 continue;
             }
             match self.next(connection, due, due).await? {
-                Next::Ended => return Ok(Ended::Connection),
-                Next::Look(doubted) => self.look(connection, &doubted).await?,
-                Next::Poll => {}
-                Next::Read(who) => {
+                NextStep::Ended => return Ok(FollowEnd::Connection),
+                NextStep::Look(doubted) => self.look(connection, &doubted).await?,
+                NextStep::Poll => {}
+                NextStep::Read(who) => {
                     *waiting = who;
                     self.whole(connection, Position::Unknown, waiting).await?;
                 }
@@ -211,22 +219,22 @@ impl Keeper {
     }
 
     /// Waits for something to do.
-    async fn next(&self, connection: &Connection, due: Instant, poll: Instant) -> Result<Next, Failure> {
+    async fn next(&self, connection: &Connection, due: Instant, poll: Instant) -> Result<NextStep, Failure> {
         if self.snapshot.wants_whole_read() {
-            return Ok(Next::Read(None));
+            return Ok(NextStep::Read(None));
         }
         let mut requests = self.requests.lock().await;
         loop {
             tokio::select! {
-                () = self.ended(connection) => return Ok(Next::Ended),
+                () = self.ended(connection) => return Ok(NextStep::Ended),
                 Some(request) = requests.recv() => match request {
-                    Request::Look(doubted) => return Ok(Next::Look(doubted)),
+                    Request::Look(doubted) => return Ok(NextStep::Look(doubted)),
                     Request::Refresh(refresh) => if let Some(waiting) = self.received(refresh).await? {
-                        return Ok(Next::Read(Some(waiting)));
+                        return Ok(NextStep::Read(Some(waiting)));
                     },
                 },
-                () = sleep_until(due) => return Ok(Next::Read(None)),
-                () = sleep_until(poll) => return Ok(Next::Poll),
+                () = sleep_until(due) => return Ok(NextStep::Read(None)),
+                () = sleep_until(poll) => return Ok(NextStep::Poll),
             }
         }
     }
@@ -283,9 +291,9 @@ impl Keeper {
     /// Returns when the connection is no longer the one in use.
     async fn ended(&self, connection: &Connection) {
         let mut states = self.states.clone();
-        let other = |state: &State| match state {
-            State::Up(now) => now.generation != connection.generation,
-            State::Connecting(_) | State::Lost(_) | State::Down(_) => true,
+        let other = |state: &ConnectionState| match state {
+            ConnectionState::Up(now) => now.generation != connection.generation,
+            ConnectionState::Connecting(_) | ConnectionState::Lost(_) | ConnectionState::Down(_) => true,
         };
         // Without a supervisor there is no connection either.
         let _ = states.wait_for(other).await;
@@ -298,9 +306,9 @@ impl Keeper {
     fn failed(&self, connection: &Connection, failure: &Failure) {
         let cause = format!("{}: {failure}", connection.server.url);
         match failure {
-            Failure::Silent(_) => connection.condemn(End::Silent),
+            Failure::Silent(_) => connection.condemn(ConnectionLoss::Silent),
             Failure::Broken(_) | Failure::Tls(_) | Failure::Malformed(_) => {
-                connection.condemn(End::Broken(failure.to_string()))
+                connection.condemn(ConnectionLoss::Broken(failure.to_string()))
             }
             _ => {}
         }

@@ -19,13 +19,13 @@ pub(super) struct DirectoryHealth {
     name: Arc<str>,
     up: IntGauge,
     breaker: Mutex<Breaker>,
-    said: Mutex<Said>,
+    said: Mutex<LoggedHealth>,
     /// Questions that take long.
     slow: AtomicUsize,
 }
 
 /// What was last logged.
-enum Said {
+enum LoggedHealth {
     Nothing,
     Well,
     Unwell { cause: Arc<str>, at: Instant },
@@ -37,7 +37,7 @@ impl DirectoryHealth {
         let up = metrics.directory_up.with_label_values(&[&**name]);
         up.set(0);
         metrics.directory_contradictions.with_label_values(&[&**name]);
-        let (breaker, said) = (Mutex::new(Breaker::new()), Mutex::new(Said::Nothing));
+        let (breaker, said) = (Mutex::new(Breaker::new()), Mutex::new(LoggedHealth::Nothing));
         Self { name: Arc::clone(name), up, breaker, said, slow: AtomicUsize::new(0) }
     }
 
@@ -65,20 +65,21 @@ impl DirectoryHealth {
     pub(super) fn health(&self, health: &Result<(), Arc<str>>) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         match (health, &*said) {
-            (Ok(()), Said::Well) => {}
-            (Ok(()), Said::Nothing | Said::Unwell { .. }) => {
+            (Ok(()), LoggedHealth::Well) => {}
+            (Ok(()), LoggedHealth::Nothing | LoggedHealth::Unwell { .. }) => {
                 tracing::info!(directory = %self.name, "the directory answers");
                 self.up.set(1);
-                *said = Said::Well;
+                *said = LoggedHealth::Well;
             }
-            (Err(cause), Said::Unwell { cause: before, at }) if before == cause || at.elapsed() < SAY_AGAIN => {}
-            (Err(cause), Said::Nothing | Said::Well | Said::Unwell { .. }) => {
+            (Err(cause), LoggedHealth::Unwell { cause: before, at }) if before == cause || at.elapsed() < SAY_AGAIN => {
+            }
+            (Err(cause), LoggedHealth::Nothing | LoggedHealth::Well | LoggedHealth::Unwell { .. }) => {
                 tracing::error!(
                     directory = %self.name,
                     "the directory gives no clean answers, unknown recipients get 451: {cause}"
                 );
                 self.up.set(0);
-                *said = Said::Unwell { cause: Arc::clone(cause), at: Instant::now() };
+                *said = LoggedHealth::Unwell { cause: Arc::clone(cause), at: Instant::now() };
             }
         }
     }
@@ -92,14 +93,14 @@ impl DirectoryHealth {
     /// Whether the last question got a clean answer, in time, and none takes long now.
     pub(super) fn is_well(&self) -> bool {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        matches!(&*said, Said::Well) && self.breaker().is_calm() && self.slow.load(Ordering::Relaxed) == 0
+        matches!(&*said, LoggedHealth::Well) && self.breaker().is_calm() && self.slow.load(Ordering::Relaxed) == 0
     }
 
     /// Why it gives no clean answers.
     pub(super) fn trouble(&self) -> Option<Arc<str>> {
         match &*self.said.lock().unwrap_or_else(PoisonError::into_inner) {
-            Said::Unwell { cause, .. } => Some(Arc::clone(cause)),
-            Said::Nothing | Said::Well => None,
+            LoggedHealth::Unwell { cause, .. } => Some(Arc::clone(cause)),
+            LoggedHealth::Nothing | LoggedHealth::Well => None,
         }
     }
 

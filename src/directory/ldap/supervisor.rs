@@ -1,6 +1,6 @@
 //! Keeps one connection to the first server that answers, for as long as the directory is configured.
 //!
-//! `LdapDirectory` spawns it; it tells the questions through [`State`] which connection to use. After a failure the
+//! `LdapDirectory` spawns it; it tells the questions through [`ConnectionState`] which connection to use. After a failure the
 //! servers are tried in order, beginning with the next one; while a later server is used, the earlier ones are tried
 //! every minute. Each connection is tested with a question before it is used, and whenever it has been idle.
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::connection::{self, Connection, End, Link};
+use super::connection::{self, Connection, ConnectionLoss, Link};
 use super::health::DirectoryHealth;
 use super::opener::Opener;
 use super::search::Failure;
@@ -34,7 +34,7 @@ const LOOK_AT_FILE: Duration = Duration::from_millis(500);
 
 /// What the questions are to do.
 #[derive(Clone)]
-pub(super) enum State {
+pub(super) enum ConnectionState {
     /// Wait. Why it is not there yet, where that is known.
     Connecting(Option<Arc<str>>),
     /// Use this connection.
@@ -51,7 +51,7 @@ pub(super) struct Supervisor {
     /// One question's time.
     timeout: Duration,
     opener: Arc<Opener>,
-    states: watch::Sender<State>,
+    states: watch::Sender<ConnectionState>,
     pulse: Arc<DirectoryHealth>,
 }
 
@@ -80,8 +80,8 @@ impl Supervisor {
         timeout: Duration,
         opener: Arc<Opener>,
         pulse: Arc<DirectoryHealth>,
-    ) -> (Self, watch::Receiver<State>) {
-        let (states, receiver) = watch::channel(State::Connecting(None));
+    ) -> (Self, watch::Receiver<ConnectionState>) {
+        let (states, receiver) = watch::channel(ConnectionState::Connecting(None));
         (Self { name, timeout, opener, states, pulse }, receiver)
     }
 
@@ -118,15 +118,15 @@ impl Supervisor {
         let may_return = lost.is_some() && prospect == Prospect::Better && self.pulse.until_test().is_none();
         let wait = match may_return {
             true if !left.is_zero() => {
-                self.states.send_replace(State::Connecting(Some(cause)));
+                self.states.send_replace(ConnectionState::Connecting(Some(cause)));
                 wait.min(self.timeout / 10).min(left)
             }
             true => {
-                self.down(State::Lost(cause));
+                self.down(ConnectionState::Lost(cause));
                 wait
             }
             false => {
-                self.down(State::Down(cause));
+                self.down(ConnectionState::Down(cause));
                 wait
             }
         };
@@ -158,7 +158,7 @@ impl Supervisor {
                     self.pulse.timed_out();
                     if self.pulse.until_test().is_some() {
                         // Nobody waits for the rest of the round.
-                        self.down(State::Down(causes.join("; ").into()));
+                        self.down(ConnectionState::Down(causes.join("; ").into()));
                     }
                 }
                 Err(failure) => {
@@ -181,18 +181,18 @@ impl Supervisor {
     }
 
     /// Lets the questions use the connection until it ends; moves to an earlier server when one is back.
-    async fn serve(&self, mut link: Link) -> Ended {
+    async fn serve(&self, mut link: Link) -> Disconnect {
         loop {
             let server = Arc::clone(&link.connection.server);
             tracing::debug!(directory = %self.name, server = server.url, "connected");
             self.pulse.passed_test();
             self.pulse.health(&link.health);
             self.opener.tell(&server);
-            self.states.send_replace(State::Up(Arc::clone(&link.connection)));
+            self.states.send_replace(ConnectionState::Up(Arc::clone(&link.connection)));
             let end = tokio::select! {
                 end = &mut link.driver => connection::ended(end),
                 end = link.connection.condemned() => end,
-                () = self.falls_silent(&link.connection) => End::Silent,
+                () = self.falls_silent(&link.connection) => ConnectionLoss::Silent,
                 earlier = self.earlier(&server) => {
                     // Questions under way end on the old connection, which goes with the last of them.
                     link.driver.detach();
@@ -201,24 +201,24 @@ impl Supervisor {
                 }
             };
             tracing::debug!(directory = %self.name, server = server.url, "connection ended: {end:?}");
-            self.states.send_replace(State::Connecting(None));
+            self.states.send_replace(ConnectionState::Connecting(None));
             return self.ended(&link, end);
         }
     }
 
-    fn ended(&self, link: &Link, end: End) -> Ended {
+    fn ended(&self, link: &Link, end: ConnectionLoss) -> Disconnect {
         let server = &link.connection.server;
         let short_lived = link.opened.elapsed() < SHORT_LIVED;
         match end {
-            End::Silent => {
+            ConnectionLoss::Silent => {
                 self.opener.fell_silent(server);
                 self.pulse.timed_out();
                 let cause = format!("{}: no answer in time", server.url).into();
-                Ended { next: server.index + 1, short_lived: false, cause }
+                Disconnect { next: server.index + 1, short_lived: false, cause }
             }
-            End::Broken(why) => {
+            ConnectionLoss::Broken(why) => {
                 let next = if short_lived { server.index + 1 } else { server.index };
-                Ended { next, short_lived, cause: format!("{}: {why}", server.url).into() }
+                Disconnect { next, short_lived, cause: format!("{}: {why}", server.url).into() }
             }
         }
     }
@@ -257,8 +257,8 @@ impl Supervisor {
         }
     }
 
-    fn down(&self, state: State) {
-        if let State::Down(cause) | State::Lost(cause) = &state {
+    fn down(&self, state: ConnectionState) {
+        if let ConnectionState::Down(cause) | ConnectionState::Lost(cause) = &state {
             self.pulse.health(&Err(Arc::clone(cause)));
         }
         self.states.send_replace(state);
@@ -278,7 +278,7 @@ impl Prospect {
 }
 
 /// How serving a connection ended.
-struct Ended {
+struct Disconnect {
     /// The server to begin with; may be one too far.
     next: usize,
     short_lived: bool,

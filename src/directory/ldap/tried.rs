@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::LdapDirectory;
 use super::change_hold::Holding;
 use super::search::Failure;
-use super::supervisor::State;
+use super::supervisor::ConnectionState;
 
 /// What came of trying a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl LdapDirectory {
     /// Why there is no connection.
     pub(super) async fn connect_again(&self) -> Result<(), Arc<str>> {
         let mut states = self.asker.states.clone();
-        let is_up = matches!(&*states.borrow_and_update(), State::Up(_));
+        let is_up = matches!(&*states.borrow_and_update(), ConnectionState::Up(_));
         self.opener.try_again();
         if is_up {
             return Ok(());
@@ -67,16 +67,16 @@ impl LdapDirectory {
         let told = async {
             while states.changed().await.is_ok() {
                 match &*states.borrow_and_update() {
-                    State::Up(_) => return Ok(()),
-                    State::Down(cause) | State::Lost(cause) => return Err(Arc::clone(cause)),
-                    State::Connecting(_) => {}
+                    ConnectionState::Up(_) => return Ok(()),
+                    ConnectionState::Down(cause) | ConnectionState::Lost(cause) => return Err(Arc::clone(cause)),
+                    ConnectionState::Connecting(_) => {}
                 }
             }
             Err("the directory is no longer configured".into())
         };
         timeout(self.asker.config.timeout, told).await.unwrap_or_else(|_| {
             Err(match &*self.asker.states.borrow() {
-                State::Connecting(Some(cause)) => Arc::clone(cause),
+                ConnectionState::Connecting(Some(cause)) => Arc::clone(cause),
                 _ => "no connection in time".into(),
             })
         })

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::kept::{Holding, Kept};
+use super::kept::{Holding, SnapshotState};
 use super::saved::{Beside, LONGEST, Unreadable, framed, next};
 use super::window::Undo;
 use crate::directory::expected::Expected;
@@ -41,7 +41,7 @@ pub struct ChangesFile {
     /// Open to be added to; `None`: nothing was written yet.
     file: Option<File>,
     /// What stands in it.
-    written: Kept,
+    written: SnapshotState,
     /// Something stands there, which this one may not have written.
     is_there: bool,
     /// Another one writes the file now.
@@ -52,27 +52,27 @@ impl ChangesFile {
     /// Reads what was kept. Of a file that is damaged what stands before the damage counts; nothing is kept of one of
     /// another version.
     #[must_use]
-    pub fn open(path: PathBuf) -> (Self, Kept) {
+    pub fn open(path: PathBuf) -> (Self, SnapshotState) {
         let kept = read(&path).unwrap_or_else(|error| {
             tracing::warn!(
                 file = %path.display(),
                 "what changed lately cannot be read: {error}; it cannot be taken back any more, and what was held is \
                  counted anew"
             );
-            Kept::default()
+            SnapshotState::default()
         });
         Beside::clear(&path);
         // Whatever stands there, the next one is written anew.
         let is_there = path.exists();
-        (Self { path, file: None, written: Kept::default(), is_there, has_given_way: false }, kept)
+        (Self { path, file: None, written: SnapshotState::default(), is_there, has_given_way: false }, kept)
     }
 
     /// Keeps that from now on.
     ///
     /// # Errors
     /// The system's.
-    pub fn keep(&mut self, kept: Kept) -> io::Result<()> {
-        if self.has_given_way || (!self.is_there && kept == Kept::default()) {
+    pub fn keep(&mut self, kept: SnapshotState) -> io::Result<()> {
+        if self.has_given_way || (!self.is_there && kept == SnapshotState::default()) {
             return Ok(());
         }
         let known = &self.written;
@@ -108,7 +108,7 @@ impl ChangesFile {
         (self.has_given_way, self.file) = (true, None);
     }
 
-    fn rewrite(&mut self, kept: Kept) -> io::Result<()> {
+    fn rewrite(&mut self, kept: SnapshotState) -> io::Result<()> {
         if let Some(folder) = self.path.parent() {
             crate::private::folder(folder)?;
         }
@@ -148,7 +148,7 @@ pub fn has_room(expected: &Expected) -> Result<(), String> {
     ))
 }
 
-fn to_bytes(kept: &Kept) -> io::Result<Vec<u8>> {
+fn to_bytes(kept: &SnapshotState) -> io::Result<Vec<u8>> {
     let state = Record::State { holding: kept.holding.clone(), expected: kept.expected.clone() };
     let mut bytes = MAGIC.to_vec();
     bytes.extend(framed(&state)?);
@@ -161,10 +161,10 @@ fn to_bytes(kept: &Kept) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read(path: &Path) -> Result<Kept, Unreadable> {
+fn read(path: &Path) -> Result<SnapshotState, Unreadable> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Kept::default()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(SnapshotState::default()),
         Err(error) => return Err(error.into()),
     };
     let mut file = BufReader::new(file);
@@ -173,7 +173,7 @@ fn read(path: &Path) -> Result<Kept, Unreadable> {
     if magic != *MAGIC {
         return Err(Unreadable::Foreign);
     }
-    let mut kept = Kept::default();
+    let mut kept = SnapshotState::default();
     loop {
         match next(&mut file) {
             Ok(Some((Record::Undo(undo), _))) => kept.undos.push(undo),
@@ -209,13 +209,13 @@ mod tests {
         Arc::new(Undo { id: Id(number), before, keys, at: QueueTime(number), since: UnixTime(1_800_000_000 + number) })
     }
 
-    fn example() -> Kept {
+    fn example() -> SnapshotState {
         let holding = Holding {
             began: UnixTime(1_800_000_005),
             stayed: vec![Id(2)],
             withheld: vec![("new@contoso.com".into(), "notes".into())],
         };
-        Kept { undos: vec![undo(1), undo(2)], holding: Some(holding), expected: Expected::example() }
+        SnapshotState { undos: vec![undo(1), undo(2)], holding: Some(holding), expected: Expected::example() }
     }
 
     #[test]
@@ -236,12 +236,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("directories/ad.changes");
         let (mut file, kept) = ChangesFile::open(path.clone());
-        assert_eq!(kept, Kept::default());
-        file.keep(Kept::default()).unwrap();
+        assert_eq!(kept, SnapshotState::default());
+        file.keep(SnapshotState::default()).unwrap();
         assert!(!path.exists(), "nothing is to be kept");
         let undos: Vec<_> = (0..200).map(undo).collect();
-        let of = |range: std::ops::Range<usize>| Kept { undos: undos[range].to_vec(), ..Kept::default() };
-        let held = Kept { undos: undos[10..12].to_vec(), ..example() };
+        let of =
+            |range: std::ops::Range<usize>| SnapshotState { undos: undos[range].to_vec(), ..SnapshotState::default() };
+        let held = SnapshotState { undos: undos[10..12].to_vec(), ..example() };
         // What is to be kept, and how many records of changes the file has then: some that are over may be among them.
         for (kept, records) in [
             (of(0..1), 1),
@@ -253,10 +254,10 @@ mod tests {
             (of(101..200), 108),
             (of(199..200), 1),
             (held, 2),
-            (Kept { undos: undos[11..12].to_vec(), ..example() }, 1),
-            (Kept { undos: vec![undos[20].clone(), undos[22].clone()], ..Kept::default() }, 2),
-            (Kept { undos: vec![undos[20].clone()], ..Kept::default() }, 1),
-            (Kept::default(), 1),
+            (SnapshotState { undos: undos[11..12].to_vec(), ..example() }, 1),
+            (SnapshotState { undos: vec![undos[20].clone(), undos[22].clone()], ..SnapshotState::default() }, 2),
+            (SnapshotState { undos: vec![undos[20].clone()], ..SnapshotState::default() }, 1),
+            (SnapshotState::default(), 1),
         ] {
             file.keep(kept.clone()).unwrap();
             let read = ChangesFile::open(path.clone()).1;
@@ -271,8 +272,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ad.changes");
         ChangesFile::open(path.clone()).0.keep(example()).unwrap();
-        ChangesFile::open(path.clone()).0.keep(Kept::default()).unwrap();
-        assert_eq!(ChangesFile::open(path).1, Kept::default());
+        ChangesFile::open(path.clone()).0.keep(SnapshotState::default()).unwrap();
+        assert_eq!(ChangesFile::open(path).1, SnapshotState::default());
     }
 
     #[test]
@@ -285,9 +286,9 @@ mod tests {
         old.keep(example()).unwrap();
         let mut new = ChangesFile::open(path.clone()).0;
         old.give_way();
-        let later = Kept { undos: vec![undo(7)], ..Kept::default() };
+        let later = SnapshotState { undos: vec![undo(7)], ..SnapshotState::default() };
         new.keep(later.clone()).unwrap();
-        old.keep(Kept::default()).unwrap();
+        old.keep(SnapshotState::default()).unwrap();
         old.keep(example()).unwrap();
         assert_eq!(ChangesFile::open(path).1, later);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left behind");
@@ -300,7 +301,7 @@ mod tests {
         let whole = to_bytes(&example()).unwrap();
         fs::write(&path, &whole[..whole.len() - 3]).unwrap();
         let (mut file, kept) = ChangesFile::open(path.clone());
-        assert_eq!(kept, Kept { undos: vec![undo(1)], ..example() });
+        assert_eq!(kept, SnapshotState { undos: vec![undo(1)], ..example() });
         file.keep(kept.clone()).unwrap();
         assert_eq!(ChangesFile::open(path).1, kept);
     }

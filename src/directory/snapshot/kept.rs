@@ -11,7 +11,7 @@ use crate::directory::known::Id;
 use crate::time::UnixTime;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Kept {
+pub struct SnapshotState {
     /// How entries that changed lately were before, oldest first.
     pub undos: Vec<Arc<Undo>>,
     /// Changes are held.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use self::changes_file::ChangesFile;
 use self::freshness::SnapshotFreshness;
 use self::journal::Journal;
-use self::kept::Kept;
+use self::kept::SnapshotState;
 use self::position::Position;
 use self::saved::Writer;
 use self::served::{Outcome, Rules, Served};
@@ -132,7 +132,7 @@ impl Snapshot {
         snapshot
     }
 
-    fn load(&self, kept: Kept) {
+    fn load(&self, kept: SnapshotState) {
         let name = &*self.name;
         match saved::open(&self.path) {
             Ok(None) => {}

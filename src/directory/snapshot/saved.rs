@@ -130,11 +130,11 @@ impl Writer {
         self.begun
     }
 
-    /// Ends the file, and reads it into a table. It is not in use yet: [`Written::install`].
+    /// Ends the file, and reads it into a table. It is not in use yet: [`PendingFile::install`].
     ///
     /// # Errors
     /// The system's; more than a table holds.
-    pub fn finish(mut self, position: Position) -> Result<(Written, Arc<Table>), Unreadable> {
+    pub fn finish(mut self, position: Position) -> Result<(PendingFile, Arc<Table>), Unreadable> {
         let until = Record::Until { changes: Vec::new(), position: position.clone(), at: self.begun };
         self.file.write_all(&framed(&until)?)?;
         let mut file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -144,18 +144,18 @@ impl Writer {
         file.seek(SeekFrom::Start(0))?;
         let loaded = load(&file)?;
         let journal = Journal::new(file, loaded.end, position, self.begun);
-        Ok((Written { beside: self.beside, journal }, Arc::clone(loaded.view.table())))
+        Ok((PendingFile { beside: self.beside, journal }, Arc::clone(loaded.view.table())))
     }
 }
 
 /// A whole file that is not in use yet; it goes when this does.
 #[derive(Debug)]
-pub struct Written {
+pub struct PendingFile {
     beside: Beside,
     journal: Journal,
 }
 
-impl Written {
+impl PendingFile {
     /// Puts it in the place of the one in use.
     ///
     /// # Errors

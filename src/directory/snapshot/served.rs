@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use self::held::Held;
-use super::kept::{Holding, Kept};
+use super::kept::{Holding, SnapshotState};
 use super::view::{Change, Destination, View};
 use super::window::Window;
 use crate::config::HoldChanges;
@@ -84,8 +84,8 @@ impl Served {
     /// What was in force at the end, and what was kept beside it. Where changes were held, those that were taken back are
     /// taken back again, and it goes on until the directory has been read as a whole.
     #[must_use]
-    pub fn resumed(self, current: View, kept: Kept) -> Self {
-        let Kept { undos, holding, expected } = kept;
+    pub fn resumed(self, current: View, kept: SnapshotState) -> Self {
+        let SnapshotState { undos, holding, expected } = kept;
         let window = Window::new(undos);
         let mut served = Self { was_read: true, current, window, expected, ..self };
         if let Some(Holding { began, stayed, withheld }) = holding {
@@ -112,7 +112,7 @@ impl Served {
 
     /// What is to be kept over a restart.
     #[must_use]
-    pub fn kept(&self) -> Kept {
+    pub fn kept(&self) -> SnapshotState {
         let mut undos = self.window.undos().to_vec();
         let holding = self.held.as_ref().map(|held| {
             undos.extend_from_slice(held.stayed.undos());
@@ -123,7 +123,7 @@ impl Served {
             withheld.sort_unstable();
             Holding { began: held.began, stayed, withheld }
         });
-        Kept { undos, holding, expected: self.expected.clone() }
+        SnapshotState { undos, holding, expected: self.expected.clone() }
     }
 
     /// What the directory says of the address with that key. What is new is used though other changes are held.

@@ -45,7 +45,7 @@ pub struct Table {
     hashes: RandomState,
     domains: Vec<Arc<str>>,
     parents: Vec<Arc<str>>,
-    meanings: Vec<Shared>,
+    meanings: Vec<SharedFields>,
     servers: Vec<Arc<str>>,
     /// How many entries there are of each kind, in the order of [`Kind::ALL`].
     kinds: [usize; Kind::ALL.len()],
@@ -104,7 +104,7 @@ pub enum Means<'a> {
 
 /// What entries with the same kind and rule have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Shared {
+enum SharedFields {
     Clear { kind: Kind, rule: Arc<str>, at_odds: Option<Arc<str>> },
     Unclear,
 }
@@ -161,8 +161,8 @@ impl Table {
     pub fn means(&self, entry: usize) -> Means<'_> {
         let head = self.head(entry);
         match &self.meanings[head.meaning] {
-            Shared::Unclear => Means::Unclear,
-            Shared::Clear { kind, .. } => Means::Clear {
+            SharedFields::Unclear => Means::Unclear,
+            SharedFields::Clear { kind, .. } => Means::Clear {
                 kind: *kind,
                 target: Some(text(head.extra)).filter(|target| !target.is_empty()),
                 mail_server: self.server(&head).map(|server| &**server),
@@ -181,8 +181,8 @@ impl Table {
         let head = self.head(entry);
         let dn = [text(head.name), &self.parents[head.parent]].concat();
         match &self.meanings[head.meaning] {
-            Shared::Unclear => Lookup::Unavailable(format!("`{dn}`: {}", text(head.extra)).into()),
-            Shared::Clear { kind, rule, .. } => Lookup::Found(Arc::new(Recipient {
+            SharedFields::Unclear => Lookup::Unavailable(format!("`{dn}`: {}", text(head.extra)).into()),
+            SharedFields::Clear { kind, rule, .. } => Lookup::Found(Arc::new(Recipient {
                 kind: *kind,
                 target: Some(text(head.extra)).filter(|extra| !extra.is_empty()).and_then(|t| Address::parse(t).ok()),
                 mail_server: self.server(&head).cloned(),
@@ -198,8 +198,8 @@ impl Table {
     pub fn known(&self, entry: usize) -> Known {
         let head = self.head(entry);
         let meaning = match &self.meanings[head.meaning] {
-            Shared::Unclear => Err(text(head.extra).to_owned()),
-            Shared::Clear { kind, rule, at_odds } => Ok(Meaning {
+            SharedFields::Unclear => Err(text(head.extra).to_owned()),
+            SharedFields::Clear { kind, rule, at_odds } => Ok(Meaning {
                 kind: *kind,
                 target: Address::parse(text(head.extra)).ok(),
                 mail_server: self.server(&head).map(ToString::to_string),
@@ -220,8 +220,8 @@ impl Table {
     pub fn odd(&self, entry: usize) -> Option<&str> {
         let head = self.head(entry);
         match &self.meanings[head.meaning] {
-            Shared::Unclear => Some(text(head.extra)),
-            Shared::Clear { at_odds, .. } => at_odds.as_deref(),
+            SharedFields::Unclear => Some(text(head.extra)),
+            SharedFields::Clear { at_odds, .. } => at_odds.as_deref(),
         }
     }
 
@@ -287,7 +287,7 @@ pub struct Builder {
     left: usize,
     domains: Numbers,
     parents: Numbers,
-    meanings: FastMap<Shared, usize>,
+    meanings: FastMap<SharedFields, usize>,
     servers: Numbers,
 }
 
@@ -347,9 +347,9 @@ impl Builder {
                 table.kinds[kind.number()] += 1;
                 let extra = target.as_ref().map_or("", Address::as_str);
                 let (rule, at_odds) = (rule.as_str().into(), at_odds.as_deref().map(Arc::from));
-                (Shared::Clear { kind: *kind, rule, at_odds }, extra, mail_server.as_deref())
+                (SharedFields::Clear { kind: *kind, rule, at_odds }, extra, mail_server.as_deref())
             }
-            Err(cause) => (Shared::Unclear, cause.as_str(), None),
+            Err(cause) => (SharedFields::Unclear, cause.as_str(), None),
         };
         let meaning = *self.meanings.entry(shared).or_insert_with_key(|shared| {
             table.meanings.push(shared.clone());

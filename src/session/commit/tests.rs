@@ -121,7 +121,7 @@ fn begun(services: &Services, transaction: &Transaction) -> Writing {
     )
 }
 
-fn kept(writing: &Writing, fates: Vec<Fate>) -> Kept {
+fn kept(writing: &Writing, fates: Vec<Fate>) -> AcceptedMessage {
     let identity = Identity { message_id: true, date: true, from: true, digest: [0; 16], id_and_date: [0; 16] };
     let content = Content {
         size: writing.size,
@@ -133,7 +133,7 @@ fn kept(writing: &Writing, fates: Vec<Fate>) -> Kept {
         message_id: String::new(),
     };
     let reported = fates.iter().enumerate().filter_map(|(at, fate)| fate.reported(at)).collect();
-    Kept {
+    AcceptedMessage {
         content,
         stamps: Vec::new(),
         id: writing.id,

@@ -15,7 +15,7 @@ pub enum Lines {
 
 /// How the content written so far ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum LastOctet {
     LineStart,
     Cr,
     Other,
@@ -25,7 +25,7 @@ enum End {
 #[derive(Debug)]
 pub struct Encoder {
     lines: Lines,
-    end: End,
+    end: LastOctet,
     /// With [`Lines::MadeCrlf`]: a CR has come whose LF may still come.
     held_cr: bool,
 }
@@ -34,7 +34,7 @@ impl Encoder {
     /// For content from its first byte.
     #[must_use]
     pub fn new(lines: Lines) -> Self {
-        Self { lines, end: End::LineStart, held_cr: false }
+        Self { lines, end: LastOctet::LineStart, held_cr: false }
     }
 
     /// Writes the next piece to `out`.
@@ -50,7 +50,7 @@ impl Encoder {
         if self.held_cr {
             self.stuff(b"\r\n", out);
         }
-        if self.end != End::LineStart {
+        if self.end != LastOctet::LineStart {
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b".\r\n");
@@ -79,12 +79,12 @@ impl Encoder {
     fn stuff(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         let Some(last) = piece.last() else { return };
         let mut rest = piece;
-        if self.end == End::Cr && piece[0] == b'\n' {
+        if self.end == LastOctet::Cr && piece[0] == b'\n' {
             out.push(b'\n');
             rest = &piece[1..];
-            self.end = End::LineStart;
+            self.end = LastOctet::LineStart;
         }
-        if self.end == End::LineStart && rest.first() == Some(&b'.') {
+        if self.end == LastOctet::LineStart && rest.first() == Some(&b'.') {
             out.push(b'.');
         }
         while let Some(at) = memchr::memmem::find(rest, b"\r\n.") {
@@ -94,9 +94,9 @@ impl Encoder {
         }
         out.extend_from_slice(rest);
         self.end = match last {
-            b'\r' => End::Cr,
-            b'\n' if rest.is_empty() || rest.ends_with(b"\r\n") => End::LineStart,
-            _ => End::Other,
+            b'\r' => LastOctet::Cr,
+            b'\n' if rest.is_empty() || rest.ends_with(b"\r\n") => LastOctet::LineStart,
+            _ => LastOctet::Other,
         };
     }
 }

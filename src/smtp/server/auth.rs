@@ -2,10 +2,10 @@
 
 use bytes::BytesMut;
 
-use super::{Action, Expect, Hello, Line, Server, State, TlsState};
+use super::{Action, Expect, Hello, Line, Server, SessionState, TlsState};
 use crate::smtp::extension::AuthOffer;
 use crate::smtp::reply::{self, Reply};
-use crate::smtp::sasl::{Exchange, Mechanism, Next, Response};
+use crate::smtp::sasl::{Exchange, Mechanism, Response, SaslStep};
 
 /// Failures after which a session ends.
 const MAX_FAILURES: usize = 3;
@@ -43,7 +43,7 @@ impl Server {
                 return self.error(reply::AUTH_NEEDS_TLS);
             }
             (AuthState::Done, _) => return self.error(reply::AUTHENTICATED_ALREADY),
-            (AuthState::Possible, State::Idle) => {}
+            (AuthState::Possible, SessionState::Idle) => {}
             (AuthState::Possible, _) => return self.error(reply::AUTH_IN_TRANSACTION),
         }
         if !matches!(self.hello, Some(Hello::Ehlo(_))) {
@@ -62,7 +62,9 @@ impl Server {
         if line == Line::Partial {
             return Some(Action::Read(Expect::Command));
         }
-        let State::Authenticating(exchange) = std::mem::replace(&mut self.state, State::Idle) else { return None };
+        let SessionState::Authenticating(exchange) = std::mem::replace(&mut self.state, SessionState::Idle) else {
+            return None;
+        };
         match line {
             Line::Partial => {}
             Line::Bare => self.close_with(reply::BARE_IN_COMMAND),
@@ -77,14 +79,14 @@ impl Server {
 
     fn challenge(&mut self, exchange: Exchange) {
         self.send(exchange.challenge());
-        self.state = State::Authenticating(exchange);
+        self.state = SessionState::Authenticating(exchange);
     }
 
     fn respond(&mut self, exchange: Exchange, response: &Response) {
         match exchange.take(response) {
-            Ok(Next::Challenge(exchange)) => self.challenge(exchange),
-            Ok(Next::Whole(credentials)) => {
-                self.state = State::CheckingCredentials;
+            Ok(SaslStep::Challenge(exchange)) => self.challenge(exchange),
+            Ok(SaslStep::Whole(credentials)) => {
+                self.state = SessionState::CheckingCredentials;
                 self.out.push_back(Action::Authenticate(credentials));
             }
             Err(told) => self.error(told),
@@ -93,7 +95,7 @@ impl Server {
 
     /// Name and password were looked at.
     pub(super) fn authenticated(&mut self, verdict: Result<(), Reply>) {
-        self.state = State::Idle;
+        self.state = SessionState::Idle;
         match verdict {
             Ok(()) => {
                 self.profile.auth = AuthState::Done;
@@ -102,7 +104,7 @@ impl Server {
             Err(told) => {
                 self.auth_failures += 1;
                 self.error(told);
-                if self.auth_failures >= MAX_FAILURES && !matches!(self.state, State::Closed) {
+                if self.auth_failures >= MAX_FAILURES && !matches!(self.state, SessionState::Closed) {
                     self.close_with(reply::TOO_MANY_ERRORS);
                 }
             }

@@ -6,14 +6,14 @@ use bytes::BytesMut;
 
 use super::{
     Action, Command, CommandError, DotReader, Dsn, Envelope, Expect, Hello, Incoming, Line, MAX_PENDING, Rcpt, Reply,
-    Sender, Server, Source, StartTls, State, TlsState, Utf8, reply,
+    Sender, Server, SessionState, Source, StartTls, TlsState, Utf8, reply,
 };
 use crate::smtp::command::{self, Chunk, ForwardPath};
 use crate::smtp::envelope::Notify;
 use crate::smtp::extension;
 
 /// What has to be waited for before a command can be looked at.
-enum Next {
+enum NextCommand {
     /// Nothing: here it is.
     Command(Result<Command, CommandError>),
     /// More octets.
@@ -26,10 +26,10 @@ impl Server {
     /// Takes one command off the input. `Some`: there is none to be had before this is done.
     pub(super) fn command(&mut self, input: &mut BytesMut) -> Option<Action> {
         let pending = match &self.state {
-            State::Envelope(envelope) => envelope.pending,
+            SessionState::Envelope(envelope) => envelope.pending,
             _ => 0,
         };
-        if pending == 0 && self.draining && matches!(self.state, State::Idle) {
+        if pending == 0 && self.draining && matches!(self.state, SessionState::Idle) {
             self.close_with(reply::SHUTTING_DOWN);
             return None;
         }
@@ -37,18 +37,18 @@ impl Server {
             return Some(Action::Wait);
         }
         let command = match self.next_command(input, pending) {
-            Next::Command(command) => command,
-            Next::More if pending > 0 => return Some(Action::Wait),
-            Next::More => {
+            NextCommand::Command(command) => command,
+            NextCommand::More if pending > 0 => return Some(Action::Wait),
+            NextCommand::More => {
                 // Nothing is due, and thousands of clients may be silent now.
                 self.out = VecDeque::new();
                 return Some(Action::Read(Expect::Command));
             }
-            Next::Answered => return None,
+            NextCommand::Answered => return None,
         };
         match (&mut self.state, command) {
             // RCPTs that follow each other are asked about at once, and answered in their order.
-            (State::Envelope(envelope), Ok(Command::Rcpt(mut rcpt))) if envelope.takes(&rcpt) => {
+            (SessionState::Envelope(envelope), Ok(Command::Rcpt(mut rcpt))) if envelope.takes(&rcpt) => {
                 if self.profile.dsn() == Dsn::NotOffered {
                     rcpt.notify = rcpt.notify.map(Notify::without_success);
                 }
@@ -67,18 +67,18 @@ impl Server {
     }
 
     /// The command that was held back, or the next line's.
-    fn next_command(&mut self, input: &mut BytesMut, pending: usize) -> Next {
+    fn next_command(&mut self, input: &mut BytesMut, pending: usize) -> NextCommand {
         if let Some(command) = self.held.take() {
-            return Next::Command(command);
+            return NextCommand::Command(command);
         }
         match self.lines.take(input) {
-            Line::Whole(line) => Next::Command(command::parse(&line)),
-            Line::Partial => Next::More,
-            Line::TooLong => Next::Command(Err(CommandError::TooLong)),
-            Line::Bare if pending > 0 => Next::More, // it stays in the input until the answers before it are out
+            Line::Whole(line) => NextCommand::Command(command::parse(&line)),
+            Line::Partial => NextCommand::More,
+            Line::TooLong => NextCommand::Command(Err(CommandError::TooLong)),
+            Line::Bare if pending > 0 => NextCommand::More, // it stays in the input until the answers before it are out
             Line::Bare => {
                 self.close_with(reply::BARE_IN_COMMAND);
-                Next::Answered
+                NextCommand::Answered
             }
         }
     }
@@ -129,8 +129,8 @@ impl Server {
 
     /// RFC 5321 4.1.4: EHLO, HELO and RSET give up the transaction.
     fn reset(&mut self) {
-        match std::mem::replace(&mut self.state, State::Idle) {
-            State::Idle => {}
+        match std::mem::replace(&mut self.state, SessionState::Idle) {
+            SessionState::Idle => {}
             _ => self.out.push_back(Action::Discard),
         }
     }
@@ -141,11 +141,11 @@ impl Server {
             sender.ret = None;
         }
         match &self.state {
-            State::BetweenChunks(_) => self.error(reply::NEED_BDAT),
-            State::Idle if self.hello.is_none() => self.error(reply::HELLO_FIRST),
-            State::Idle => {
+            SessionState::BetweenChunks(_) => self.error(reply::NEED_BDAT),
+            SessionState::Idle if self.hello.is_none() => self.error(reply::HELLO_FIRST),
+            SessionState::Idle => {
                 let utf8 = if sender.smtputf8 { Utf8::Given } else { Utf8::Absent };
-                self.state = State::Opening(sender.size, utf8);
+                self.state = SessionState::Opening(sender.size, utf8);
                 self.out.push_back(Action::Begin(sender));
             }
             _ => self.error(reply::NESTED_MAIL),
@@ -155,8 +155,8 @@ impl Server {
     /// A RCPT that cannot be asked about.
     fn refuse_rcpt(&mut self) {
         match &mut self.state {
-            State::BetweenChunks(_) => self.error(reply::NEED_BDAT),
-            State::Envelope(envelope) => {
+            SessionState::BetweenChunks(_) => self.error(reply::NEED_BDAT),
+            SessionState::Envelope(envelope) => {
                 envelope.refused += 1;
                 // RFC 5321 4.5.3.1.10: what was accepted before stays accepted.
                 let why = if envelope.is_full() { reply::TOO_MANY_RECIPIENTS } else { reply::UTF8_NEEDED };
@@ -168,27 +168,27 @@ impl Server {
 
     fn data(&mut self) {
         match &self.state {
-            State::BetweenChunks(_) => self.error(reply::NEED_BDAT),
-            State::Envelope(envelope) if envelope.accepted > 0 => {
+            SessionState::BetweenChunks(_) => self.error(reply::NEED_BDAT),
+            SessionState::Envelope(envelope) if envelope.accepted > 0 => {
                 let incoming = Incoming::new(envelope.limits);
-                self.state = State::Content(incoming, Source::Dots(DotReader::new()));
+                self.state = SessionState::Content(incoming, Source::Dots(DotReader::new()));
                 self.send(reply::START_MAIL_INPUT);
             }
-            State::Envelope(envelope) if envelope.refused > 0 => self.send(reply::NO_VALID_RECIPIENTS),
-            State::Envelope(_) => self.error(reply::NEED_RCPT),
+            SessionState::Envelope(envelope) if envelope.refused > 0 => self.send(reply::NO_VALID_RECIPIENTS),
+            SessionState::Envelope(_) => self.error(reply::NEED_RCPT),
             _ => self.error(reply::NEED_MAIL),
         }
     }
 
     fn bdat(&mut self, chunk: Chunk) {
         let source = Source::Chunk { size: chunk.size, left: chunk.size, place: chunk.place };
-        match std::mem::replace(&mut self.state, State::Idle) {
-            State::BetweenChunks(incoming) => self.state = State::Content(incoming, source),
-            State::Envelope(envelope) if envelope.accepted > 0 => {
-                self.state = State::Content(Incoming::new(envelope.limits), source);
+        match std::mem::replace(&mut self.state, SessionState::Idle) {
+            SessionState::BetweenChunks(incoming) => self.state = SessionState::Content(incoming, source),
+            SessionState::Envelope(envelope) if envelope.accepted > 0 => {
+                self.state = SessionState::Content(Incoming::new(envelope.limits), source);
             }
-            State::Envelope(envelope) => {
-                self.state = State::Envelope(envelope);
+            SessionState::Envelope(envelope) => {
+                self.state = SessionState::Envelope(envelope);
                 self.skip_chunk(chunk, reply::NEED_RCPT);
             }
             state => {
@@ -200,8 +200,8 @@ impl Server {
 
     /// RFC 3030 2: the octets of a chunk are never commands, whatever is answered.
     fn skip_chunk(&mut self, chunk: Chunk, why: Reply) {
-        let back = Box::new(std::mem::replace(&mut self.state, State::Idle));
-        self.state = State::Skipping(chunk.size, why, back);
+        let back = Box::new(std::mem::replace(&mut self.state, SessionState::Idle));
+        self.state = SessionState::Skipping(chunk.size, why, back);
     }
 
     fn start_tls(&mut self, input: &mut BytesMut) {
@@ -213,7 +213,7 @@ impl Server {
                 self.reset();
                 self.hello = None;
                 self.send(reply::READY_FOR_TLS);
-                self.state = State::Handshake;
+                self.state = SessionState::Handshake;
                 self.out.push_back(Action::StartTls);
             }
         }

@@ -3,8 +3,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{Action, DotReader, Limits, Reply, Server, State, Summary};
-use crate::smtp::command::Place;
+use super::{Action, DotReader, Limits, Reply, Server, SessionState, Summary};
+use crate::smtp::command::ChunkPosition;
 use crate::smtp::data::{Flaw, header_end};
 use crate::smtp::line_ends::LineEnds;
 use crate::smtp::reply;
@@ -21,7 +21,7 @@ pub(super) enum Source {
         /// Octets still to come.
         left: u64,
         /// Whether another follows.
-        place: Place,
+        place: ChunkPosition,
     },
 }
 
@@ -203,20 +203,20 @@ impl Server {
     /// Whether content is being read, or its next chunk is due.
     #[must_use]
     pub fn is_in_content(&self) -> bool {
-        matches!(self.state, State::Content(..) | State::BetweenChunks(_) | State::Skipping(..))
+        matches!(self.state, SessionState::Content(..) | SessionState::BetweenChunks(_) | SessionState::Skipping(..))
     }
 
     /// Whether a chunk of a message has come and its last one has not.
     #[must_use]
     pub fn is_between_chunks(&self) -> bool {
-        matches!(self.state, State::BetweenChunks(_))
+        matches!(self.state, SessionState::BetweenChunks(_))
     }
 
     /// Octets of memory that a header section takes which has not ended.
     #[must_use]
     pub fn collected(&self) -> usize {
         match &self.state {
-            State::Content(incoming, _) | State::BetweenChunks(incoming) => match &incoming.header {
+            SessionState::Content(incoming, _) | SessionState::BetweenChunks(incoming) => match &incoming.header {
                 Header::Collecting(section) => section.capacity(),
                 Header::Checking(_) | Header::Passed => 0,
             },
@@ -229,7 +229,7 @@ impl Server {
         if let Header::Collecting(_) = incoming.header {
             self.out.extend(incoming.refuse(reply::INSUFFICIENT_STORAGE));
         }
-        self.state = State::Content(incoming, source);
+        self.state = SessionState::Content(incoming, source);
     }
 
     /// The verdict on the header section is there.
@@ -244,13 +244,13 @@ impl Server {
             }
         };
         self.out.extend(action);
-        self.state = State::Content(incoming, source);
+        self.state = SessionState::Content(incoming, source);
     }
 
     /// DATA's end, or a chunk's.
     pub(super) fn end_of_source(&mut self) {
-        let (mut incoming, source) = match std::mem::replace(&mut self.state, State::Idle) {
-            State::Content(incoming, source) => (incoming, source),
+        let (mut incoming, source) = match std::mem::replace(&mut self.state, SessionState::Idle) {
+            SessionState::Content(incoming, source) => (incoming, source),
             other => {
                 self.state = other;
                 return;
@@ -264,25 +264,25 @@ impl Server {
                 Source::Dots(_) | Source::Chunk { .. } => self.send(why),
             };
         }
-        if let Source::Chunk { size, place: Place::Inner, .. } = source {
-            self.state = State::BetweenChunks(incoming);
+        if let Source::Chunk { size, place: ChunkPosition::Inner, .. } = source {
+            self.state = SessionState::BetweenChunks(incoming);
             return self.send(Reply::chunk_received(size));
         }
         if let Header::Collecting(section) = &mut incoming.header {
             let section = std::mem::take(section).freeze();
             self.out.push_back(incoming.end_in_header(section));
-            self.state = State::Content(incoming, source);
+            self.state = SessionState::Content(incoming, source);
             return;
         }
         let summary = Summary { eight_bit: incoming.eight_bit, bare_lf: incoming.line_ends.bare() };
         self.out.push_back(Action::Commit(summary));
-        self.state = State::Committing;
+        self.state = SessionState::Committing;
     }
 
     /// The end of a chunk that nobody wanted.
     pub(super) fn end_of_skipping(&mut self) {
-        match std::mem::replace(&mut self.state, State::Idle) {
-            State::Skipping(_, why, back) => {
+        match std::mem::replace(&mut self.state, SessionState::Idle) {
+            SessionState::Skipping(_, why, back) => {
                 self.state = *back;
                 self.error(why);
             }

@@ -124,7 +124,7 @@ pub struct Summary {
 
 /// Where in a session we are.
 #[derive(Debug)]
-enum State {
+enum SessionState {
     /// No transaction.
     Idle,
     /// MAIL was given; [`Event::Began`] is due.
@@ -136,7 +136,7 @@ enum State {
     /// A chunk has been read; another is due.
     BetweenChunks(Incoming),
     /// A chunk that nobody wants is being read; then this reply is due and the state is that one again.
-    Skipping(u64, Reply, Box<State>),
+    Skipping(u64, Reply, Box<SessionState>),
     /// [`Event::Ended`] is due.
     Committing,
     /// [`Event::TlsStarted`] is due.
@@ -172,7 +172,7 @@ struct Envelope {
 pub struct Server {
     profile: Profile,
     hello: Option<Hello>,
-    state: State,
+    state: SessionState,
     lines: lines::Lines,
     /// A command that waits for the answers to the RCPTs before it.
     held: Option<Result<Command, CommandError>>,
@@ -191,7 +191,7 @@ impl Server {
         Self {
             profile,
             hello: None,
-            state: State::Idle,
+            state: SessionState::Idle,
             lines: lines::Lines::default(),
             held: None,
             out: VecDeque::from([Action::Send(greeting)]),
@@ -218,7 +218,7 @@ impl Server {
     #[must_use]
     pub fn carrier(&self) -> Carrier {
         match &self.state {
-            State::Content(_, Source::Dots(_)) => Carrier::Data,
+            SessionState::Content(_, Source::Dots(_)) => Carrier::Data,
             _ => Carrier::Bdat,
         }
     }
@@ -230,31 +230,33 @@ impl Server {
                 return action;
             }
             let rest = match &mut self.state {
-                State::Closed => return Action::Close,
-                State::Opening(..) | State::Committing => return Action::Wait,
-                State::Handshake | State::CheckingCredentials => return Action::Wait,
-                State::Authenticating(_) => {
+                SessionState::Closed => return Action::Close,
+                SessionState::Opening(..) | SessionState::Committing => return Action::Wait,
+                SessionState::Handshake | SessionState::CheckingCredentials => return Action::Wait,
+                SessionState::Authenticating(_) => {
                     if let Some(action) = self.auth_line(input) {
                         return action;
                     }
                     continue;
                 }
-                State::Content(incoming, _) if incoming.is_being_checked() => return Action::Wait,
-                State::Content(_, source) if source.exhausted() => {
+                SessionState::Content(incoming, _) if incoming.is_being_checked() => return Action::Wait,
+                SessionState::Content(_, source) if source.exhausted() => {
                     self.end_of_source();
                     continue;
                 }
-                State::Skipping(0, ..) => {
+                SessionState::Skipping(0, ..) => {
                     self.end_of_skipping();
                     continue;
                 }
-                State::Content(..) | State::Skipping(..) if input.is_empty() => return Action::Read(Expect::Content),
-                State::Skipping(left, ..) => {
+                SessionState::Content(..) | SessionState::Skipping(..) if input.is_empty() => {
+                    return Action::Read(Expect::Content);
+                }
+                SessionState::Skipping(left, ..) => {
                     content::skip(left, input);
                     continue;
                 }
-                State::Content(incoming, source) => incoming.read(source, input),
-                State::Idle | State::Envelope(_) | State::BetweenChunks(_) => {
+                SessionState::Content(incoming, source) => incoming.read(source, input),
+                SessionState::Idle | SessionState::Envelope(_) | SessionState::BetweenChunks(_) => {
                     if let Some(action) = self.command(input) {
                         return action;
                     }
@@ -267,25 +269,25 @@ impl Server {
 
     /// Takes note of what has happened.
     pub fn handle(&mut self, event: Event) {
-        match (std::mem::replace(&mut self.state, State::Closed), event) {
-            (State::Closed, _) => {}
+        match (std::mem::replace(&mut self.state, SessionState::Closed), event) {
+            (SessionState::Closed, _) => {}
             (_, Event::SentAway(why)) => self.close_with(why),
             (state, Event::Draining) => {
                 self.draining = true;
                 self.state = state;
             }
-            (State::Opening(size, utf8), Event::Began(limits)) => self.began(size, utf8, limits),
-            (State::Envelope(envelope), Event::Resolved(answer)) => self.resolved(envelope, answer),
-            (State::Content(incoming, source), Event::HeaderChecked(verdict)) => {
+            (SessionState::Opening(size, utf8), Event::Began(limits)) => self.began(size, utf8, limits),
+            (SessionState::Envelope(envelope), Event::Resolved(answer)) => self.resolved(envelope, answer),
+            (SessionState::Content(incoming, source), Event::HeaderChecked(verdict)) => {
                 self.header_checked(incoming, source, verdict);
             }
-            (State::Content(incoming, source), Event::NoRoom) => self.no_room(incoming, source),
-            (State::Committing, Event::Ended(result)) => self.ended(result),
-            (State::Handshake, Event::TlsStarted(profile)) => {
+            (SessionState::Content(incoming, source), Event::NoRoom) => self.no_room(incoming, source),
+            (SessionState::Committing, Event::Ended(result)) => self.ended(result),
+            (SessionState::Handshake, Event::TlsStarted(profile)) => {
                 self.profile = Profile { tls: TlsState::Active, ..profile };
-                self.state = State::Idle;
+                self.state = SessionState::Idle;
             }
-            (State::CheckingCredentials, Event::Authenticated(verdict)) => self.authenticated(verdict),
+            (SessionState::CheckingCredentials, Event::Authenticated(verdict)) => self.authenticated(verdict),
             // The driver answers what it was asked and nothing else.
             (state, Event::Began(_) | Event::Resolved(_) | Event::HeaderChecked(_) | Event::NoRoom) => {
                 self.state = state
@@ -295,7 +297,7 @@ impl Server {
     }
 
     fn began(&mut self, size: Option<u64>, utf8: Utf8, limits: Result<Limits, Reply>) {
-        self.state = State::Idle;
+        self.state = SessionState::Idle;
         match limits {
             Err(refused) => self.send(refused),
             Ok(limits) if size.is_some_and(|size| size > limits.max_message_size) => {
@@ -303,7 +305,7 @@ impl Server {
                 self.send(reply::MESSAGE_TOO_LARGE);
             }
             Ok(limits) => {
-                self.state = State::Envelope(Envelope { limits, utf8, accepted: 0, refused: 0, pending: 0 });
+                self.state = SessionState::Envelope(Envelope { limits, utf8, accepted: 0, refused: 0, pending: 0 });
                 self.send(reply::SENDER_OK);
             }
         }
@@ -318,7 +320,7 @@ impl Server {
             envelope.refused += 1;
             self.refused_in_a_row += usize::from(answer.is_permanent());
         }
-        self.state = State::Envelope(envelope);
+        self.state = SessionState::Envelope(envelope);
         self.send(answer);
         if self.refused_in_a_row >= MAX_REFUSED_IN_A_ROW {
             self.close_with(reply::TOO_MANY_ERRORS);
@@ -326,7 +328,7 @@ impl Server {
     }
 
     fn ended(&mut self, result: Result<Reply, Reply>) {
-        self.state = State::Idle;
+        self.state = SessionState::Idle;
         if result.is_ok() {
             self.errors = 0;
         }
@@ -336,7 +338,7 @@ impl Server {
     /// Sends a reply; 421 is the last one (RFC 5321 3.8).
     fn send(&mut self, reply: Reply) {
         if reply.code == 421 {
-            self.state = State::Closed;
+            self.state = SessionState::Closed;
         }
         self.out.push_back(Action::Send(reply));
     }
@@ -344,7 +346,7 @@ impl Server {
     /// Sends a last reply.
     fn close_with(&mut self, reply: Reply) {
         self.send(reply);
-        self.state = State::Closed;
+        self.state = SessionState::Closed;
     }
 
     /// Answers a command that is an error, and counts it.

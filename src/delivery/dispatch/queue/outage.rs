@@ -12,7 +12,7 @@ use super::*;
 use crate::config::Retry;
 use crate::delivery::dispatch::commit::{change, heard};
 use crate::delivery::dispatch::sample::{self, route};
-use crate::delivery::dispatch::settle::{self, Attempted, End, Settled};
+use crate::delivery::dispatch::settle::{self, AttemptOutcome, Attempted, Settled};
 use crate::delivery::outcome::{Class, Outcome as Tried};
 use crate::metrics::Metrics;
 use crate::report::Action;
@@ -225,9 +225,12 @@ impl World {
         let (outcome, end) = match self.up {
             true => (
                 Tried::said(Class::Accepted, Reply::fixed(250, Enhanced(2, 0, 0), "ok"), &"hub".into()),
-                End::Delivered,
+                AttemptOutcome::Delivered,
             ),
-            false => (Tried::ours(Class::Unreachable, Reply::fixed(451, Enhanced(4, 4, 1), "down")), End::Deferred),
+            false => (
+                Tried::ours(Class::Unreachable, Reply::fixed(451, Enhanced(4, 4, 1), "down")),
+                AttemptOutcome::Deferred,
+            ),
         };
         let (route, tries) = (route(TO, "a"), self.tries);
         let counts = outcome.class != Class::Unreachable || tries != state.tries();
@@ -235,7 +238,7 @@ impl World {
         let (up, queue) = (Duration::from_secs(self.now - self.start.0), self.queue_time());
         let settled =
             settle::settle(&picked.entry, &attempted, &self.retry, Moment { day: UnixTime(self.now), queue, up });
-        if attempted.end == End::Deferred {
+        if attempted.end == AttemptOutcome::Deferred {
             let was = &picked.entry.recipients[recipient];
             let is = Queued { state: settled.update.state.clone(), ..was.clone() };
             self.told.deferred(was, &is, UnixTime(self.now));

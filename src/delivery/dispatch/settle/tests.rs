@@ -27,7 +27,7 @@ fn at(seconds: u64) -> Moment {
     Moment { day: UnixTime(seconds), queue: QueueTime(seconds), up: Duration::from_secs(3600) }
 }
 
-fn attempted(end: End, reply: Reply) -> Attempted {
+fn attempted(end: AttemptOutcome, reply: Reply) -> Attempted {
     Attempted {
         recipient: 0,
         known: Known { fresh: true, ..Known::default() },
@@ -40,7 +40,12 @@ fn attempted(end: End, reply: Reply) -> Attempted {
     }
 }
 
-fn settled(state: RecipientState, end: End, reply: Reply, age: u64) -> (RecipientState, Option<Action>, Known) {
+fn settled(
+    state: RecipientState,
+    end: AttemptOutcome,
+    reply: Reply,
+    age: u64,
+) -> (RecipientState, Option<Action>, Known) {
     let settled = settle(&entry(state), &attempted(end, reply), &RETRY, at(10_000 + age));
     (settled.update.state, settled.reported.map(|reported| reported.action), settled.update.known)
 }
@@ -48,7 +53,7 @@ fn settled(state: RecipientState, end: End, reply: Reply, age: u64) -> (Recipien
 #[test]
 fn a_delivery_is_over_and_told_to_who_asked() {
     for action in [None, Some(Action::Relayed), Some(Action::Delivered)] {
-        let delivered = attempted(End::Delivered, TRY_AGAIN);
+        let delivered = attempted(AttemptOutcome::Delivered, TRY_AGAIN);
         let outcome = Outcome { success: action, ..delivered.outcome };
         let settled = settle(&entry(waiting((0, false))), &Attempted { outcome, ..delivered }, &RETRY, at(10_001));
         assert!(matches!(settled.update.state, RecipientState::Done(Done::Delivered { .. })));
@@ -58,7 +63,8 @@ fn a_delivery_is_over_and_told_to_who_asked() {
 
 #[test]
 fn a_refusal_is_over_and_reported_with_its_words() {
-    let settled = settle(&entry(waiting((0, false))), &attempted(End::Refused, USER_UNKNOWN), &RETRY, at(10_001));
+    let settled =
+        settle(&entry(waiting((0, false))), &attempted(AttemptOutcome::Refused, USER_UNKNOWN), &RETRY, at(10_001));
     let reported = settled.reported.unwrap();
     assert_eq!((reported.action, &reported.reply), (Action::Failed, &USER_UNKNOWN));
     assert_eq!(&*reported.next_hop, "hub[192.0.2.1]:25");
@@ -76,7 +82,7 @@ fn a_deferral_waits_warns_once_and_ends() {
         (9, true, 5000, None, Some(Action::Failed)),
         (0, true, 5000, Some(true), None), // hardly tried: it was held, or we were stopped
     ] {
-        let (state, action, known) = settled(waiting((attempts, warned)), End::Deferred, TRY_AGAIN, age);
+        let (state, action, known) = settled(waiting((attempts, warned)), AttemptOutcome::Deferred, TRY_AGAIN, age);
         assert_eq!(action, told, "{attempts} {warned} {age}");
         assert!(!known.fresh, "the next attempt decides again");
         match (state, warned_then) {
@@ -101,7 +107,7 @@ fn a_deferral_waits_warns_once_and_ends() {
 #[test]
 fn an_attempt_counts_where_somebody_was_really_tried() {
     for (counts, ends) in [(true, true), (false, false)] {
-        let attempted = Attempted { counts, ..attempted(End::Deferred, TRY_AGAIN) };
+        let attempted = Attempted { counts, ..attempted(AttemptOutcome::Deferred, TRY_AGAIN) };
         let before = RecipientState::Waiting(Waiting { attempts: 70, tried: 2, warned: true, ..Waiting::default() });
         let state = settle(&entry(before), &attempted, &RETRY, at(15_000)).update.state;
         match state {
@@ -124,7 +130,8 @@ fn what_may_have_arrived_says_so_to_its_end() {
         (700, false, 1, 54, Why::Deferred), // an ordinary wait: the hop said no
         (800, true, 2, 2400, Why::InDoubt),
     ] {
-        let attempted = if broken { broke(End::Deferred) } else { attempted(End::Deferred, TRY_AGAIN) };
+        let attempted =
+            if broken { broke(AttemptOutcome::Deferred) } else { attempted(AttemptOutcome::Deferred, TRY_AGAIN) };
         let settled = settle(&entry, &attempted, &RETRY, at(10_000 + age));
         let RecipientState::Waiting(waiting) = &settled.update.state else { panic!("it waits") };
         assert_eq!((waiting.in_doubt, waiting.why), (in_doubt, why), "{age}");
@@ -132,7 +139,7 @@ fn what_may_have_arrived_says_so_to_its_end() {
         assert_eq!(waiting.last_error.contains("may have arrived"), broken, "{}", waiting.last_error);
         entry.recipients[0].state = settled.update.state;
     }
-    let settled = settle(&entry, &attempted(End::Deferred, TRY_AGAIN), &RETRY, at(15_000));
+    let settled = settle(&entry, &attempted(AttemptOutcome::Deferred, TRY_AGAIN), &RETRY, at(15_000));
     let RecipientState::Done(Done::Failed { reply, .. }) = settled.update.state else { panic!("it is over") };
     assert!(reply.text.contains("may have arrived all the same"), "{reply}");
 }
@@ -146,7 +153,7 @@ fn a_report_that_waited_for_its_turn_ages_from_its_first_attempt() {
         entry.recipients[0].state = settled.update.state;
         matches!(entry.recipients[0].state, RecipientState::Done(_))
     };
-    let attempted = attempted(End::Deferred, TRY_AGAIN);
+    let attempted = attempted(AttemptOutcome::Deferred, TRY_AGAIN);
     // Made at 10,000, first tried ten days later: it has all of its 5,000 seconds then.
     let late = 10_000 + 864_000;
     let mut report = made("");
@@ -168,7 +175,7 @@ fn a_report_that_waited_for_its_turn_ages_from_its_first_attempt() {
 
 #[test]
 fn a_decision_that_would_refuse_is_shown_and_nothing_more() {
-    let attempted = Attempted { refused_now: Some(NO_ROUTE), ..attempted(End::Deferred, TRY_AGAIN) };
+    let attempted = Attempted { refused_now: Some(NO_ROUTE), ..attempted(AttemptOutcome::Deferred, TRY_AGAIN) };
     let settled = settle(&entry(waiting((1, false))), &attempted, &RETRY, at(10_100));
     let RecipientState::Waiting(Waiting { last_error, .. }) = settled.update.state else { panic!("it waits") };
     assert!(last_error.contains("a decision made now says 550 5.4.4"), "{last_error}");
@@ -178,7 +185,7 @@ fn a_decision_that_would_refuse_is_shown_and_nothing_more() {
 #[test]
 fn a_changed_answer_is_followed_at_once() {
     let (state, told, known) =
-        settled(waiting((2, true)), End::Follow(route("bob@contoso.com", "secondary")), USER_UNKNOWN, 100);
+        settled(waiting((2, true)), AttemptOutcome::Follow(route("bob@contoso.com", "secondary")), USER_UNKNOWN, 100);
     assert!(matches!(
         state,
         RecipientState::Waiting(Waiting {
@@ -195,6 +202,6 @@ fn a_changed_answer_is_followed_at_once() {
 
 #[test]
 fn held_mail_is_not_reported() {
-    let (state, told, _) = settled(waiting((2, false)), End::Held, TRY_AGAIN, 9000);
+    let (state, told, _) = settled(waiting((2, false)), AttemptOutcome::Held, TRY_AGAIN, 9000);
     assert_eq!((state, told), (RecipientState::Held(HeldFor::NoConnector), None));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Connection, Doubted, Ended, Failure, Keeper, Next, Waiting, full_read};
+use super::{Connection, Doubted, Failure, FollowEnd, Keeper, NextStep, Waiting, full_read};
 use crate::directory::ldap::answer;
 use crate::directory::ldap::full_read::Filling;
 use crate::directory::ldap::stream::{Event, Stream};
@@ -26,7 +26,7 @@ impl Keeper {
         &self,
         connection: &Arc<Connection>,
         waiting: &mut Option<Waiting>,
-    ) -> Result<Ended, Failure> {
+    ) -> Result<FollowEnd, Failure> {
         self.ask_probe(connection).await?;
         let mut stream = Stream::begin(connection, &self.config);
         let ended = match self.told(connection, &mut stream).await {
@@ -69,7 +69,7 @@ impl Keeper {
     }
 
     /// Takes each change in, and makes sure every `poll` that somebody is there to tell of one.
-    async fn listen(&self, connection: &Arc<Connection>, stream: &mut Stream) -> Result<Ended, Failure> {
+    async fn listen(&self, connection: &Arc<Connection>, stream: &mut Stream) -> Result<FollowEnd, Failure> {
         let again = Instant::now() + self.kept.full_read;
         let mut poll = Instant::now() + self.kept.poll;
         let mut doubted = Vec::new();
@@ -77,16 +77,16 @@ impl Keeper {
             tokio::select! {
                 events = next(stream) => drop(self.take(changes(events?)?).await?),
                 next = self.next(connection, again, poll) => match next? {
-                    Next::Ended => return Ok(Ended::Connection),
-                    Next::Read(waiting) => return Ok(Ended::Again(waiting)),
+                    NextStep::Ended => return Ok(FollowEnd::Connection),
+                    NextStep::Read(waiting) => return Ok(FollowEnd::Again(waiting)),
                     // The stream should tell it by itself.
-                    Next::Look(look) if doubted.len() < MOST_DOUBTED => doubted.push(look),
-                    Next::Look(_) => {}
-                    Next::Poll => {
+                    NextStep::Look(look) if doubted.len() < MOST_DOUBTED => doubted.push(look),
+                    NextStep::Look(_) => {}
+                    NextStep::Poll => {
                         self.ask_probe(connection).await?;
                         self.take(Vec::new()).await?;
                         if self.was_not_told(&mut doubted) {
-                            return Ok(Ended::Again(None));
+                            return Ok(FollowEnd::Again(None));
                         }
                         poll = Instant::now() + self.kept.poll;
                     }

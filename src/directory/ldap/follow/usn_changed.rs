@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ldap3::Scope;
 use tokio::time::Instant;
 
-use super::{Connection, Ended, Failure, Keeper, Next, Waiting, full_read};
+use super::{Connection, Failure, FollowEnd, Keeper, NextStep, Waiting, full_read};
 use crate::directory::filter::Filter;
 use crate::directory::ldap::answer;
 use crate::directory::ldap::search::Search;
@@ -41,7 +41,7 @@ impl Keeper {
         connection: &Arc<Connection>,
         service: String,
         waiting: &mut Option<Waiting>,
-    ) -> Result<Ended, Failure> {
+    ) -> Result<FollowEnd, Failure> {
         let invocation = full_read::in_time(&self.config, connection.invocation(&service)).await?;
         let controller = Controller { service, invocation };
         let fits = match self.snapshot.position() {
@@ -60,10 +60,10 @@ impl Keeper {
             }
             let now = Instant::now();
             match self.next(connection, now + self.snapshot.until_whole_read(), now + self.kept.poll).await? {
-                Next::Ended => return Ok(Ended::Connection),
-                Next::Look(doubted) => self.look(connection, &doubted).await?,
-                Next::Poll => {}
-                Next::Read(who) => {
+                NextStep::Ended => return Ok(FollowEnd::Connection),
+                NextStep::Look(doubted) => self.look(connection, &doubted).await?,
+                NextStep::Poll => {}
+                NextStep::Read(who) => {
                     *waiting = who;
                     self.read_all(connection, &controller, waiting).await?;
                 }

@@ -11,7 +11,7 @@ use super::held::{Held, Waits, hash};
 use super::{Now, Outcome, Served};
 use crate::directory::expected::Announced;
 use crate::directory::known::{Claim, Id};
-use crate::directory::mail::Asked;
+use crate::directory::mail::AnsweredAddress;
 use crate::directory::snapshot::guard::{is_unlimited, most};
 use crate::directory::snapshot::view::{Change, Destination, View};
 use crate::directory::snapshot::window::Undo;
@@ -217,7 +217,7 @@ impl Served {
                 matches!(way, Destination::Here(_) | Destination::Target(_)) && !self.rules.same(before.way(key), way);
             moved && {
                 let answer = self.current.lookup(key);
-                now.mail.arrived(&Asked { directory: &self.rules.name, key, answer: &answer }, undo.at)
+                now.mail.arrived(&AnsweredAddress { directory: &self.rules.name, key, answer: &answer }, undo.at)
             }
         })
     }
@@ -368,6 +368,6 @@ impl Served {
             return None;
         }
         let answer = to.lookup(key);
-        now.mail.serves_elsewhere(&Asked { directory: &self.rules.name, key, answer: &answer })
+        now.mail.serves_elsewhere(&AnsweredAddress { directory: &self.rules.name, key, answer: &answer })
     }
 }

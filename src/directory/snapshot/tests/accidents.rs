@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::config::HoldChanges;
 use crate::directory::expected::Announced;
 use crate::directory::known::{Claim, Id, Known, Meaning, Strength};
-use crate::directory::mail::{Asked, Mail};
+use crate::directory::mail::{AnsweredAddress, Mail};
 use crate::directory::snapshot::guard;
 use crate::directory::snapshot::served::{Now, Outcome, Rules, Served};
 use crate::directory::snapshot::table::{Builder, Sizes, Table};
@@ -38,11 +38,11 @@ impl Mail for Seen {
         QueueTime(START)
     }
 
-    fn arrived(&self, asked: &Asked<'_>, _: QueueTime) -> bool {
+    fn arrived(&self, asked: &AnsweredAddress<'_>, _: QueueTime) -> bool {
         self.arrived.contains(asked.key)
     }
 
-    fn serves_elsewhere(&self, asked: &Asked<'_>) -> Option<Arc<str>> {
+    fn serves_elsewhere(&self, asked: &AnsweredAddress<'_>) -> Option<Arc<str>> {
         self.elsewhere.contains(asked.key).then(|| "secondary".into())
     }
 }

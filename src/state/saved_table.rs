@@ -95,14 +95,14 @@ impl Table for Guesses {
 }
 
 /// A table and its file.
-pub struct Kept<T> {
+pub struct SavedTable<T> {
     pub table: Arc<Mutex<T>>,
     path: PathBuf,
     /// How many changes the file has.
     saved: Mutex<u64>,
 }
 
-impl<T: Table> Kept<T> {
+impl<T: Table> SavedTable<T> {
     /// Reads what was saved, now; without a file, or with one that is of no use, the table is empty.
     ///
     /// # Errors
@@ -190,13 +190,13 @@ mod tests {
         Address::parse("bob@contoso.com").unwrap()
     }
 
-    fn is_good(kept: &Kept<RecentlyGood>) -> bool {
+    fn is_good(kept: &SavedTable<RecentlyGood>) -> bool {
         kept.table.lock().unwrap().is_good(&bob(), QueueTime(1))
     }
 
-    fn load(folder: &Path) -> Arc<Kept<RecentlyGood>> {
+    fn load(folder: &Path) -> Arc<SavedTable<RecentlyGood>> {
         let now = Moment { day: UnixTime(9), queue: QueueTime(9), up: Duration::ZERO };
-        Arc::new(Kept::load(folder, now).unwrap())
+        Arc::new(SavedTable::load(folder, now).unwrap())
     }
 
     /// Every number's example has bob, who was good at 1; the number is what the bytes say. The example of 1 was written by
@@ -236,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn when_an_address_was_refused_first_outlives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let first = |kept: &Kept<RecentlyGood>| {
+        let first = |kept: &SavedTable<RecentlyGood>| {
             kept.table.lock().unwrap().known(&bob(), KnownBy::Directory, QueueTime(9)).first_refused
         };
         let kept = load(folder.path());

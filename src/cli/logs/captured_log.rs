@@ -7,9 +7,9 @@ use tracing::Dispatch;
 
 /// Keeps what is written.
 #[derive(Clone, Default)]
-pub(super) struct Written(Arc<Mutex<Vec<u8>>>);
+pub(super) struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-impl io::Write for Written {
+impl io::Write for CapturedLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -21,14 +21,14 @@ impl io::Write for Written {
 }
 
 /// What `log` logs in this format.
-pub(super) fn raw(format: impl FnOnce(Written) -> Dispatch, log: impl FnOnce()) -> String {
-    let written = Written::default();
+pub(super) fn raw(format: impl FnOnce(CapturedLog) -> Dispatch, log: impl FnOnce()) -> String {
+    let written = CapturedLog::default();
     tracing::dispatcher::with_default(&format(written.clone()), log);
     String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
 }
 
 /// Its lines without their times.
-pub(super) fn lines(format: impl FnOnce(Written) -> Dispatch, log: impl FnOnce()) -> Vec<String> {
+pub(super) fn lines(format: impl FnOnce(CapturedLog) -> Dispatch, log: impl FnOnce()) -> Vec<String> {
     let without_time = |line: &str| line["2026-11-21T04:39:00.123456Z".len()..].to_owned();
     raw(format, log).lines().map(without_time).collect()
 }
