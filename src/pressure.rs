@@ -23,7 +23,7 @@ use crate::spool::Spool;
 pub mod held;
 mod machine;
 pub mod proc;
-mod tell;
+mod log;
 pub mod weigh;
 
 /// How often it is looked at.
@@ -193,8 +193,8 @@ impl Pressure {
                     };
                     let bounds = Bounds { min_free: config.min_free, max_messages: config.max_messages };
                     let changed = self.look(&figures, bounds);
-                    tell::changes(&figures, bounds, changed);
-                    tell::measure(&metrics, &figures, changed.1);
+                    log::changes(&figures, bounds, changed);
+                    log::measure(&metrics, &figures, changed.1);
                 }
                 Err(error) => tracing::warn!(%error, "cannot tell how much space is free"),
             }

@@ -58,7 +58,7 @@ pub(super) fn export(config: &Path, to: &Path) -> anyhow::Result<Outcome> {
             offline.count()
         )
     })?;
-    Ok(tell(&offline, to, &tally))
+    Ok(print(&offline, to, &tally))
 }
 
 /// The folder, which only we can read.
@@ -192,7 +192,7 @@ fn unfinished(path: &Path, error: io::Error) -> ExportError {
     ExportError::Write(path.to_owned(), error)
 }
 
-fn tell(offline: &Offline, to: &Path, tally: &Tally) -> Outcome {
+fn print(offline: &Offline, to: &Path, tally: &Tally) -> Outcome {
     for problem in offline.problems() {
         output::complain(problem.text());
     }

@@ -78,7 +78,7 @@ struct Asker {
     shares: Arc<Shares>,
     pace: Mutex<Pace>,
     strangers: Mutex<Strangers>,
-    pulse: DirectoryHealth,
+    health: DirectoryHealth,
     metrics: Metrics,
 }
 
@@ -110,7 +110,7 @@ impl CallAheadDirectory {
             shares: Shares::new(SHARES, config.timeout),
             pace: Mutex::new(Pace::new(config.probes_per_second)),
             strangers: Mutex::new(Strangers::new(config.cache)),
-            pulse: DirectoryHealth::new(name, metrics),
+            health: DirectoryHealth::new(name, metrics),
             metrics: metrics.clone(),
             config: config.clone(),
         };
@@ -163,7 +163,7 @@ impl Asker {
         if self.strangers().manner(address.domain(), now) == Some(Manner::Accepted) {
             return Some(Answer { lookup: self.accepts_everything(address.domain()), fresh: Fresh::Live });
         }
-        let condition = if self.pulse.is_well() { Condition::Well } else { Condition::InDoubt };
+        let condition = if self.health.is_well() { Condition::Well } else { Condition::InDoubt };
         let answer = self.cache.get(address.key(), question.freshness, condition, now)?;
         self.keep_manner(address.domain());
         if self.cache.is_ageing(address.key(), now) {
@@ -220,7 +220,7 @@ impl Asker {
 
     /// One address, in its turn.
     async fn probe(&self, address: &Address, deadline: Instant, turn: Option<Turn>) -> Heard {
-        if let Err(cause) = self.pulse.admits() {
+        if let Err(cause) = self.health.admits() {
             return Heard::Failed(cause);
         }
         let turn = match self.shares.turn_or(turn).await {
@@ -232,7 +232,7 @@ impl Asker {
 
     /// One that nobody has. On its answer all others rest, so it gives way to nobody.
     async fn probe_nobody(&self, address: &Address) -> Heard {
-        if let Err(cause) = self.pulse.admits() {
+        if let Err(cause) = self.health.admits() {
             return Heard::Failed(cause);
         }
         let deadline = Instant::now() + TARPIT;
@@ -265,7 +265,7 @@ impl Asker {
         let had_time = until.asked.saturating_duration_since(begun) >= timeout / 3;
         match &heard {
             Heard::Silent(_) if !had_time => {}
-            heard => self.pulse.heard(heard),
+            heard => self.health.heard(heard),
         }
         heard
     }

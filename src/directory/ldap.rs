@@ -126,14 +126,14 @@ impl LdapDirectory {
         if servers.iter().any(|server| server.is_encrypted()) {
             tls::client_config(config).map_err(|problem| vec![problem])?;
         }
-        let pulse = Arc::new(DirectoryHealth::new(name, metrics));
+        let health = Arc::new(DirectoryHealth::new(name, metrics));
         metrics.directory_lookup_duration.with_label_values(&[&**name]);
         let one = servers.len() == 1;
         let attempts = servers.len() + 2;
         let rejected = previous.and_then(|previous| previous.opener.rejected_of(config)).unwrap_or_default();
         let opener = Arc::new(Opener::new(name, (config, servers), rejected, metrics));
         let (supervisor, states) =
-            Supervisor::new(Arc::clone(name), config.timeout, Arc::clone(&opener), Arc::clone(&pulse));
+            Supervisor::new(Arc::clone(name), config.timeout, Arc::clone(&opener), Arc::clone(&health));
         let kept = match (config.mode, room) {
             (LdapMode::Snapshot(kept), Some(room)) => Some((kept, room)),
             (LdapMode::Snapshot(_) | LdapMode::Lookup, _) => None,
@@ -148,7 +148,7 @@ impl LdapDirectory {
                     kept,
                     snapshot: Arc::clone(snapshot),
                     states: states.clone(),
-                    pulse: Arc::clone(&pulse),
+                    health: Arc::clone(&health),
                     requests: tokio::sync::Mutex::new(waiting),
                     progress: Arc::default(),
                     problem: Arc::default(),
@@ -166,7 +166,7 @@ impl LdapDirectory {
             shares: Shares::new(Most::of(MAX_QUESTIONS), config.timeout),
             logins: Semaphore::new(MAX_LOGINS),
             states,
-            pulse,
+            health,
             cached: metrics.directory_lookups.with_label_values(&[&**name, "cached"]),
             metrics: metrics.clone(),
             patience: if one { config.timeout } else { config.timeout / 3 },

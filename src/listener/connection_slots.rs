@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::crowd::{Crowd, Seated};
+use super::crowd::{Connected, Crowd};
 use super::eviction::is_crowded;
 use crate::config::ReceiveConnector;
 use crate::descriptors::{Room, reserved};
@@ -68,7 +68,7 @@ pub(super) enum Proof {
     Impossible,
 }
 
-/// Why there is no seat.
+/// Why there is no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoSlot {
     /// `max_connections`.
@@ -93,9 +93,9 @@ impl NoSlot {
     }
 }
 
-/// One connection's seat; free again when dropped, unless somebody else has got it.
+/// One connection's slot; free again when dropped, unless somebody else has got it.
 pub(super) struct ConnectionPermit {
-    seats: ConnectionSlots,
+    slots: ConnectionSlots,
     connector: Arc<str>,
     at: usize,
     /// What its session writes down.
@@ -115,7 +115,7 @@ impl ConnectionSlots {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).room = room;
     }
 
-    /// Takes a seat. A connector with an organization has no limit for an address: its few hosts send everything. Nor
+    /// Takes a slot. A connector with an organization has no limit for an address: its few hosts send everything. Nor
     /// has a client behind a balancer (DESIGN section 4). Where clients can show that they are no strangers, the last
     /// places are for those who will.
     pub(super) fn take(
@@ -156,11 +156,11 @@ impl ConnectionSlots {
         let turn = Turn::new(self.start, self.draining.child_token(), self.farewells.clone(), place);
         // The newest stays: a crowd that comes at once does not keep out who comes behind it.
         turn.begins(Instant::now(), Stage::BeforeMail, whose);
-        let at = taken.seat(&connector.name, Seated { turn: turn.clone(), client, whose });
+        let at = taken.add(&connector.name, Connected { turn: turn.clone(), client, whose });
         let name = [&*connector.name];
         self.metrics.connections.with_label_values(&name).inc();
         self.metrics.connections_total.with_label_values(&name).inc();
-        Ok(ConnectionPermit { seats: self.clone(), connector: connector.name.clone(), at, turn })
+        Ok(ConnectionPermit { slots: self.clone(), connector: connector.name.clone(), at, turn })
     }
 
     /// Sends away who is idle for too long where connections are short, again and again.
@@ -195,10 +195,10 @@ impl Taken {
         self.all < self.room.all && (whose == Whose::Known || self.strangers < self.room.strangers)
     }
 
-    fn seat(&mut self, connector: &Arc<str>, seated: Seated) -> usize {
+    fn add(&mut self, connector: &Arc<str>, connected: Connected) -> usize {
         self.all += 1;
-        self.strangers += usize::from(seated.whose == Whose::Stranger);
-        self.connectors.entry(connector.clone()).or_default().seat(seated)
+        self.strangers += usize::from(connected.whose == Whose::Stranger);
+        self.connectors.entry(connector.clone()).or_default().add(connected)
     }
 
     fn leave(&mut self, connector: &str, at: usize) {
@@ -207,20 +207,20 @@ impl Taken {
         }
     }
 
-    fn is_gone(&mut self, gone: &Seated) {
+    fn is_gone(&mut self, gone: &Connected) {
         self.all = self.all.saturating_sub(1);
         self.strangers = self.strangers.saturating_sub(usize::from(gone.whose == Whose::Stranger));
     }
 
     /// Sends away who has been idle longest of this connector's strangers.
-    fn evict_from(&mut self, connector: &str, now: Duration) -> Option<Seated> {
+    fn evict_from(&mut self, connector: &str, now: Duration) -> Option<Connected> {
         let gone = self.connectors.get_mut(connector)?.evict(now)?;
         self.is_gone(&gone);
         Some(gone)
     }
 
     /// The same of all strangers.
-    fn evict(&mut self, now: Duration) -> Option<(Arc<str>, Seated)> {
+    fn evict(&mut self, now: Duration) -> Option<(Arc<str>, Connected)> {
         let of = |(name, crowd): (&Arc<str>, &mut Crowd)| Some((crowd.longest_idle(now)?, name.clone()));
         let (_, name) = self.connectors.iter_mut().filter_map(of).min()?;
         let gone = self.evict_from(&name, now)?;
@@ -228,26 +228,26 @@ impl Taken {
     }
 
     /// Sends away who has been idle too long where it is crowded.
-    fn send_overdue_away(&mut self, now: Duration) -> Vec<(Arc<str>, Seated)> {
+    fn send_overdue_away(&mut self, now: Duration) -> Vec<(Arc<str>, Connected)> {
         let all_are_many = is_crowded(self.strangers, self.room.strangers);
         let mut gone = Vec::new();
         for (name, crowd) in &mut self.connectors {
             if all_are_many || is_crowded(crowd.all, crowd.most) {
-                gone.extend(crowd.send_overdue_away(now).into_iter().map(|seated| (name.clone(), seated)));
+                gone.extend(crowd.send_overdue_away(now).into_iter().map(|connected| (name.clone(), connected)));
             }
         }
-        gone.iter().for_each(|(_, seated)| self.is_gone(seated));
+        gone.iter().for_each(|(_, connected)| self.is_gone(connected));
         gone
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut taken = self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
         // Who was sent away left with it.
         if self.turn.sent_away().is_none() {
             taken.leave(&self.connector, self.at);
-            self.seats.count(&self.connector, None);
+            self.slots.count(&self.connector, None);
         }
     }
 }

@@ -24,8 +24,8 @@ pub(super) struct Crowd {
     /// `max_connections` as the last one that came saw it.
     pub(super) most: usize,
     by_client: HashMap<IpAddr, usize>,
-    seated: Vec<Option<Seated>>,
-    /// What of `seated` is free.
+    connected: Vec<Option<Connected>>,
+    /// What of `connected` is free.
     free: Vec<usize>,
     /// Who goes first stands last.
     first: Vec<(usize, Idle)>,
@@ -36,7 +36,7 @@ pub(super) struct Crowd {
 }
 
 /// A connection.
-pub(super) struct Seated {
+pub(super) struct Connected {
     pub(super) turn: Turn,
     /// Who counts as one.
     pub(super) client: IpAddr,
@@ -54,31 +54,31 @@ impl Crowd {
     pub(super) fn strangers(&mut self, now: Duration) -> usize {
         let lately = self.known.filter(|(at, _)| self.all >= MANY && now.saturating_sub(*at) < LATELY);
         let (_, known) = lately.unwrap_or_else(|| {
-            let known = self.seated.iter().flatten().filter(|seated| seated.turn.is_known()).count();
+            let known = self.connected.iter().flatten().filter(|connected| connected.turn.is_known()).count();
             *self.known.insert((now, known))
         });
         self.all.saturating_sub(known)
     }
 
     /// One more; the number that it leaves by.
-    pub(super) fn seat(&mut self, seated: Seated) -> usize {
+    pub(super) fn add(&mut self, connected: Connected) -> usize {
         self.all += 1;
-        *self.by_client.entry(seated.client).or_default() += 1;
+        *self.by_client.entry(connected.client).or_default() += 1;
         match self.free.pop() {
             Some(at) => {
-                self.seated[at] = Some(seated);
+                self.connected[at] = Some(connected);
                 at
             }
             None => {
-                self.seated.push(Some(seated));
-                self.seated.len() - 1
+                self.connected.push(Some(connected));
+                self.connected.len() - 1
             }
         }
     }
 
     /// One less.
-    pub(super) fn leave(&mut self, at: usize) -> Option<Seated> {
-        let gone = self.seated.get_mut(at)?.take()?;
+    pub(super) fn leave(&mut self, at: usize) -> Option<Connected> {
+        let gone = self.connected.get_mut(at)?.take()?;
         self.free.push(at);
         self.all = self.all.saturating_sub(1);
         if let Some(here) = self.by_client.get_mut(&gone.client) {
@@ -99,7 +99,7 @@ impl Crowd {
                 }
                 continue;
             };
-            let still = self.seated.get(at).and_then(Option::as_ref).and_then(|seated| seated.turn.idle());
+            let still = self.connected.get(at).and_then(Option::as_ref).and_then(|connected| connected.turn.idle());
             if still == Some(idle) {
                 return Some(Order::of(idle));
             }
@@ -108,11 +108,11 @@ impl Crowd {
     }
 
     /// Sends away the stranger who goes first; his place is free.
-    pub(super) fn evict(&mut self, now: Duration) -> Option<Seated> {
+    pub(super) fn evict(&mut self, now: Duration) -> Option<Connected> {
         while self.longest_idle(now).is_some() {
             let (at, idle) = self.first.pop()?;
-            let seated = self.seated.get(at).and_then(Option::as_ref);
-            if seated.is_some_and(|seated| seated.turn.send_away(idle, Why::of(idle, Why::Wanted))) {
+            let connected = self.connected.get(at).and_then(Option::as_ref);
+            if connected.is_some_and(|connected| connected.turn.send_away(idle, Why::of(idle, Why::Wanted))) {
                 return self.leave(at);
             }
         }
@@ -121,16 +121,16 @@ impl Crowd {
 
     /// Sends away all who have been idle too long for a crowd: strangers, and where it is an organization's clients
     /// themselves who are too many, those too.
-    pub(super) fn send_overdue_away(&mut self, now: Duration) -> Vec<Seated> {
+    pub(super) fn send_overdue_away(&mut self, now: Duration) -> Vec<Connected> {
         let too_many = is_crowded(self.all, self.most);
-        let overdue = |(at, seated): (usize, &Option<Seated>)| {
-            let Seated { turn, whose, .. } = seated.as_ref()?;
+        let overdue = |(at, connected): (usize, &Option<Connected>)| {
+            let Connected { turn, whose, .. } = connected.as_ref()?;
             let idle = turn.idle().filter(|idle| is_overdue(*idle, now))?;
             let known = too_many && *whose == Whose::Known && idle.stage != Stage::Content;
             let concerned = idle.whose == Whose::Stranger || known;
             (concerned && turn.send_away(idle, Why::of(idle, Why::Idle))).then_some(at)
         };
-        let gone: Vec<usize> = self.seated.iter().enumerate().filter_map(overdue).collect();
+        let gone: Vec<usize> = self.connected.iter().enumerate().filter_map(overdue).collect();
         gone.into_iter().filter_map(|at| self.leave(at)).collect()
     }
 
@@ -139,8 +139,8 @@ impl Crowd {
         if self.all >= MANY && self.in_vain.is_some_and(|at| now.saturating_sub(at) < LATELY) {
             return false;
         }
-        let idle = |(at, seated): (usize, &Option<Seated>)| Some((at, seated.as_ref()?.turn.idle()?));
-        let idle = self.seated.iter().enumerate().filter_map(idle);
+        let idle = |(at, connected): (usize, &Option<Connected>)| Some((at, connected.as_ref()?.turn.idle()?));
+        let idle = self.connected.iter().enumerate().filter_map(idle);
         self.first = first_to_go(idle, now, (self.all / REMEMBERED).max(REMEMBERED));
         self.in_vain = self.first.is_empty().then_some(now);
         !self.first.is_empty()
@@ -158,21 +158,21 @@ mod tests {
     use super::*;
     use crate::session::turn::SlotKind;
 
-    fn seat(crowd: &mut Crowd, start: Instant, idle_since: Option<u64>) -> (usize, Turn) {
+    fn add(crowd: &mut Crowd, start: Instant, idle_since: Option<u64>) -> (usize, Turn) {
         let turn = Turn::new(start, CancellationToken::new(), Arc::new(Semaphore::new(1)), SlotKind::Free);
         if let Some(since) = idle_since {
             turn.begins(start + Duration::from_millis(since), Stage::BeforeMail, Whose::Stranger);
         }
         let client = [192, 0, 2, 1].into();
-        (crowd.seat(Seated { turn: turn.clone(), client, whose: Whose::Stranger }), turn)
+        (crowd.add(Connected { turn: turn.clone(), client, whose: Whose::Stranger }), turn)
     }
 
     #[test]
     fn evictions_go_by_idleness_whatever_happens_between_them() {
         let (mut crowd, start, now) = (Crowd::default(), Instant::now(), Duration::from_secs(60));
         // 100 idle ones in no order, and some whose turn it is not.
-        let turns: Vec<Turn> = (0..100).map(|at| seat(&mut crowd, start, Some(at * 37 % 100)).1).collect();
-        let busy: Vec<Turn> = (0..50).map(|_| seat(&mut crowd, start, None).1).collect();
+        let turns: Vec<Turn> = (0..100).map(|at| add(&mut crowd, start, Some(at * 37 % 100)).1).collect();
+        let busy: Vec<Turn> = (0..50).map(|_| add(&mut crowd, start, None).1).collect();
         let gone = |turns: &[Turn]| turns.iter().filter(|turn| turn.sent_away().is_some()).count();
         let since = |at: u64| at * 37 % 100;
         for number in 0..100 {
@@ -181,7 +181,7 @@ mod tests {
             let this = (0..100).find(|at| since(*at) == number).unwrap();
             assert!(turns[usize::try_from(this).unwrap()].sent_away().is_some(), "{number}");
             // Newcomers take what is free, and are younger.
-            seat(&mut crowd, start, Some(1000 + number));
+            add(&mut crowd, start, Some(1000 + number));
             assert_eq!(crowd.all, 150);
         }
         assert_eq!((gone(&turns), gone(&busy)), (100, 0));
@@ -196,8 +196,8 @@ mod tests {
     #[test]
     fn who_gets_on_is_not_evicted_for_what_he_was() {
         let (mut crowd, start, now) = (Crowd::default(), Instant::now(), Duration::from_secs(60));
-        let (_, first) = seat(&mut crowd, start, Some(1));
-        let (_, second) = seat(&mut crowd, start, Some(2));
+        let (_, first) = add(&mut crowd, start, Some(1));
+        let (_, second) = add(&mut crowd, start, Some(2));
         assert_eq!(crowd.longest_idle(now).map(|order| order.since), Some(Duration::from_millis(1)));
         first.ends().unwrap();
         first.begins(start + Duration::from_millis(3), Stage::AfterMail, Whose::Stranger);
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_crowd_has_less_patience() {
         let (mut crowd, start) = (Crowd::default(), Instant::now());
-        let turns: Vec<Turn> = (0..10).map(|at| seat(&mut crowd, start, Some(at * 1000)).1).collect();
+        let turns: Vec<Turn> = (0..10).map(|at| add(&mut crowd, start, Some(at * 1000)).1).collect();
         let gone = crowd.send_overdue_away(Duration::from_secs(14));
         assert_eq!((gone.len(), crowd.all), (5, 5));
         assert!(turns.iter().enumerate().all(|(at, turn)| turn.sent_away() == (at < 5).then_some(Why::Idle)));

@@ -53,7 +53,7 @@ const REFUSAL: Duration = Duration::from_secs(5);
 struct ListenerState {
     services: Arc<Services>,
     certificates: ArcSwap<Certificates>,
-    seats: ConnectionSlots,
+    slots: ConnectionSlots,
     /// Those who may read at once why they are turned away: others are closed without a word, so that a flood takes no
     /// more sockets than these.
     refusals: Arc<Semaphore>,
@@ -94,7 +94,7 @@ impl Listeners {
         let passing = descriptors::passing(descriptors::limit());
         let (refusals, draining) = (Arc::new(Semaphore::new(passing)), CancellationToken::new());
         let shared = ListenerState {
-            seats: ConnectionSlots::new(services.metrics.clone(), draining.clone(), refusals.clone()),
+            slots: ConnectionSlots::new(services.metrics.clone(), draining.clone(), refusals.clone()),
             services: Arc::new(services),
             refusals,
             unnamed: Arc::new(Semaphore::new(passing)),
@@ -165,10 +165,10 @@ impl Listeners {
             }
         }
         self.note_expiries(config);
-        self.shared.seats.set_room(Room::of(config, descriptors::limit()));
+        self.shared.slots.set_room(Room::of(config, descriptors::limit()));
         self.clearing.call_once(|| {
-            let (seats, until) = (self.shared.seats.clone(), self.shared.draining.clone());
-            self.shared.sessions.spawn(async move { until.run_until_cancelled(seats.keep_clearing()).await });
+            let (slots, until) = (self.shared.slots.clone(), self.shared.draining.clone());
+            self.shared.sessions.spawn(async move { until.run_until_cancelled(slots.keep_clearing()).await });
         });
         self.shared.certificates.store(Arc::new(certificates));
         *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched;
@@ -295,8 +295,8 @@ impl ListenerState {
         let harvests = connector.is_for_anybody() && strangers.has_one_session(address.ip(), &connector.limits);
         let sessions = if harvests { Sessions::One } else { Sessions::Any };
         let proof = proof(&config, bind, connector);
-        let seat = match self.seats.take(connector, address.ip(), (behind, proof, sessions)) {
-            Ok(seat) => seat,
+        let permit = match self.slots.take(connector, address.ip(), (behind, proof, sessions)) {
+            Ok(permit) => permit,
             Err(none) => return self.turn_away(socket, address, none.told(), Some(connector)),
         };
         let _ = socket.set_nodelay(true); // replies are written whole; where it fails they are only later
@@ -311,8 +311,8 @@ impl ListenerState {
         let services = self.services.clone();
         // Boxed: it is large, and spawning moves it about.
         self.sessions.spawn(Box::pin(async move {
-            session::serve(services, client, socket, seat.turn.clone()).await;
-            drop(seat);
+            session::serve(services, client, socket, permit.turn.clone()).await;
+            drop(permit);
         }));
     }
 

@@ -174,7 +174,7 @@ impl fmt::Display for Reason {
             }
             Self::Directory { directory, address, lookup, fresh } => {
                 all(f, &["directory ", directory, ": "])?;
-                tell(f, address, lookup, *fresh)
+                write_lookup(f, address, lookup, *fresh)
             }
             Self::Note(says) => f.write_str(says),
         }
@@ -217,7 +217,7 @@ fn all(f: &mut fmt::Formatter<'_>, texts: &[&str]) -> fmt::Result {
 }
 
 /// What a directory said: kind, entry and rule; not found; unavailable and why.
-fn tell(f: &mut fmt::Formatter<'_>, address: &Address, lookup: &Lookup, fresh: Fresh) -> fmt::Result {
+fn write_lookup(f: &mut fmt::Formatter<'_>, address: &Address, lookup: &Lookup, fresh: Fresh) -> fmt::Result {
     let how = match fresh {
         Fresh::Live => "",
         Fresh::Cached => " (cached)",

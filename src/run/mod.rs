@@ -263,7 +263,7 @@ impl Ground {
             spool: self.spool.clone(),
             accepted,
             outbound: self.outbound.clone(),
-            on_its_way: RcptsInFlight::new(self.metrics.clone()),
+            rcpts_in_flight: RcptsInFlight::new(self.metrics.clone()),
             memory: self.memory.clone(),
             metrics: self.metrics.clone(),
             trace: self.trace.clone(),

@@ -23,7 +23,7 @@ pub async fn run(file: &Path) -> Result<(), String> {
     let mut hangup = on(SignalKind::hangup())?;
     let node = Node::start(file).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = %file.display(), "fingerpost is up");
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
     give_back::soon();
     let ended = loop {
         tokio::select! {
@@ -36,7 +36,7 @@ pub async fn run(file: &Path) -> Result<(), String> {
         }
     };
     tracing::info!("stopping: no more connections are taken, those there are may end");
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
     tokio::select! {
         () = node.stop() => tracing::info!("stopped"),
         _ = terminate.recv() => tracing::warn!("stopped at once"),
@@ -52,15 +52,15 @@ fn on(kind: SignalKind) -> Result<Signal, String> {
 /// How it ended is the reloader's to tell.
 async fn reload(node: &Node) {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => tracing::debug!(%error, "the service manager is not told of the reload"),
     }
     node.reloader().reload(Consent::NotGiven).await;
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
 /// Tells the service manager; without one nothing happens.
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(false, states) {
         tracing::warn!(%error, "the service manager cannot be told");
     }

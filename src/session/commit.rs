@@ -164,7 +164,7 @@ pub(super) async fn commit(
             Ok(entries) => entries,
             Err(error) => return without_the_spool(&services, &session, (transaction, kept), &error).await,
         };
-        tell(&services, &session, &transaction, &kept);
+        record(&services, &session, &transaction, &kept);
         tell_reports(&services, &session, &transaction, (&kept, &entries));
         for entry in entries {
             let its = entry.id == kept.id;
@@ -204,7 +204,7 @@ async fn without_the_spool(
 
 /// The answer to a message that its next hops have and of which nothing is left.
 pub(super) fn delivered(services: &Services, session: &str, transaction: &Transaction, kept: AcceptedMessage) -> Reply {
-    tell(services, session, transaction, &kept);
+    record(services, session, transaction, &kept);
     Reply::delivered_as(&kept.id.to_string())
 }
 
@@ -316,7 +316,7 @@ fn proof(origin: &Origin) -> String {
 }
 
 /// Logs, counts and traces a message that was accepted, and what became of it already.
-fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &AcceptedMessage) {
+fn record(services: &Services, session: &str, transaction: &Transaction, kept: &AcceptedMessage) {
     let connector = &*transaction.connector.name;
     let (id, size) = (kept.id.to_string(), kept.content.size);
     tracing::info!(queue_id = %id, sender = %transaction.sender.reverse_path, recipients = transaction.recipients.len(),
@@ -344,7 +344,7 @@ fn tell(services: &Services, session: &str, transaction: &Transaction, kept: &Ac
             detail,
             ..event(what)
         };
-        services.trace.record(&about(what, join_reasons(&recipient.because).into()));
+        services.trace.record(&about(what, join_reasons(&recipient.reasons).into()));
         let (what, result, said) = match &fate.state {
             RecipientState::Done(Outcome::Delivered { reply, .. }) => {
                 (What::Delivered, "delivered", reply.to_string().into())

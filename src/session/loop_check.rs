@@ -142,7 +142,7 @@ pub(super) async fn set_aside(
         match standing {
             Standing::Clear(route) => transaction.recipients[at].route = route,
             Standing::Looped(rule) => {
-                checked.tell(session, transaction, at, rule);
+                checked.record(session, transaction, at, rule);
                 if enforced || rule.is_hop_count() {
                     failed.push((at, reply::ROUTING_LOOP));
                 }
@@ -223,7 +223,7 @@ impl Checked<'_> {
     }
 
     /// Says that a recipient loops, whatever is done about it.
-    fn tell(&self, session: &str, transaction: &Transaction, at: usize, rule: LoopRule) {
+    fn record(&self, session: &str, transaction: &Transaction, at: usize, rule: LoopRule) {
         let recipient = &transaction.recipients[at];
         let (address, connector) = (&recipient.rcpt.address, &*recipient.route.connector);
         self.services.metrics.loops.with_label_values(&[rule.label()]).inc();

@@ -84,7 +84,7 @@ pub struct Services {
     /// The way out by SMTP, for next hops that take part in a client's conversation.
     pub outbound: Outbound,
     /// RCPTs that wait for a next hop's answer.
-    pub on_its_way: RcptsInFlight,
+    pub rcpts_in_flight: RcptsInFlight,
     /// What mail that was taken leaves behind.
     pub memory: Memory,
     /// Counters.
@@ -291,7 +291,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 let (services, session) = (self.services.clone(), self.client.id.clone());
                 match Box::pin(end_of_data::end(&services, &session, transaction, summary)).await {
                     Ok(reply) => self.machine.handle(Event::Ended(Ok(reply))),
-                    Err(answer) => self.tell(answer, |reply| Event::Ended(Err(reply))).await?,
+                    Err(answer) => self.reply(answer, |reply| Event::Ended(Err(reply))).await?,
                 }
             }
             Action::Discard => self.abandon(),
@@ -337,11 +337,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     async fn wait(&mut self) -> Result<(), SessionEnd> {
         let (services, session) = (self.services.clone(), self.client.id.clone());
         let answer = self.transaction()?.answer(&services, &session).await.ok_or(SessionEnd::Stuck)?;
-        self.tell(answer, Event::Resolved).await
+        self.reply(answer, Event::Resolved).await
     }
 
     /// Tells the machine of a reply, once it is due.
-    async fn tell(&mut self, answer: Answer, event: fn(Reply) -> Event) -> Result<(), SessionEnd> {
+    async fn reply(&mut self, answer: Answer, event: fn(Reply) -> Event) -> Result<(), SessionEnd> {
         let Answer { reply, late } = answer;
         let mut event = event(reply);
         if !late.is_zero() {

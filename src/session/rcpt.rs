@@ -125,7 +125,7 @@ impl Transaction {
                     self.take(services, (&mut one, number), route, outcome).await
                 }
             };
-            let answer = self.tell(services, session, &one, answer);
+            let answer = self.record(services, session, &one, answer);
             self.answers.push_back(answer);
         }
     }
@@ -200,7 +200,7 @@ impl Transaction {
         let (mode, patience) = (self.in_force.config.loops.mode, part.cut_through.patience);
         let key =
             Key { connector: &route.connector, recipient: &rcpt.address, reverse_path: &self.sender.reverse_path };
-        Some(services.on_its_way.enter(key, Asker { began: self.began, from, mode, patience }).await)
+        Some(services.rcpts_in_flight.enter(key, Asker { began: self.began, from, mode, patience }).await)
     }
 
     /// Whether its next hop has just refused it after the dot, as one that nobody has; asked live, the directory agrees.
@@ -316,9 +316,9 @@ impl Transaction {
         Ok(outcome.unwrap_or_else(Outcome::undone))
     }
 
-    fn accept(&mut self, (rcpt, number): (&RcptTo, usize), route: Route, because: Vec<Reason>) {
+    fn accept(&mut self, (rcpt, number): (&RcptTo, usize), route: Route, reasons: Vec<Reason>) {
         self.held.recipient(cost(&rcpt.address, rcpt.orcpt.as_deref()));
-        self.recipients.push(Accepted { number, rcpt: rcpt.clone(), route, because });
+        self.recipients.push(Accepted { number, rcpt: rcpt.clone(), route, reasons });
     }
 
     fn next_number(&mut self) -> usize {

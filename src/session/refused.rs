@@ -20,7 +20,7 @@ use crate::trace::{Event, What};
 
 impl Transaction {
     /// Counts, logs and traces what a RCPT is answered.
-    pub(super) fn tell(
+    pub(super) fn record(
         &mut self,
         services: &Services,
         session: &Arc<str>,

@@ -113,7 +113,7 @@ pub(super) struct Accepted {
     pub(super) rcpt: RcptTo,
     pub(super) route: Route,
     /// Why it goes there, for the trace.
-    pub(super) because: Vec<Reason>,
+    pub(super) reasons: Vec<Reason>,
 }
 
 impl Transaction {

@@ -108,11 +108,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     pub(super) async fn hold_back(&mut self, late: Duration) -> Result<(), Why> {
         let (turn, whose) = (self.turn.clone(), self.client.whose());
         self.standing.harvests();
-        turn.meanwhile(whose, |_| Stage::Harvests, Moves::MeanNothing, self.lend(late)).await
+        turn.meanwhile(whose, |_| Stage::Harvests, Moves::MeanNothing, self.keep_connections(late)).await
     }
 
     /// Gives connections of the transaction back to whoever wants them, for so long.
-    async fn lend(&mut self, time: Duration) {
+    async fn keep_connections(&mut self, time: Duration) {
         let until = Instant::now() + time;
         loop {
             let branches = self.transaction.as_ref().map(|transaction| &transaction.branches);

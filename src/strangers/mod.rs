@@ -94,13 +94,13 @@ impl Strangers {
         let mut ticks = tokio::time::interval(EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let due = self.sums().due(UnixTime::steady());
-            due.iter().for_each(|sum| self.tell(sum));
+            due.iter().for_each(|sum| self.log_sum(sum));
         }
         let rest = self.sums().rest();
-        rest.iter().for_each(|sum| self.tell(sum));
+        rest.iter().for_each(|sum| self.log_sum(sum));
     }
 
-    fn tell(&self, sum: &Sum) {
+    fn log_sum(&self, sum: &Sum) {
         let (what, times) = (sum.what.as_str(), sum.times);
         let (client, domain, reason, sample) = (&*sum.client, &*sum.domain, &*sum.reason, sum.sample.join(", "));
         tracing::info!(%client, times, %domain, %reason, %sample, "{what}: told as a sum");

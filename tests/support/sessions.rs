@@ -235,7 +235,7 @@ impl SessionSetup {
             spool: spool.clone(),
             accepted: sender,
             outbound: fingerpost::delivery::attempt::Outbound::new(metrics.clone()),
-            on_its_way: fingerpost::delivery::rcpt_in_flight::RcptsInFlight::new(metrics.clone()),
+            rcpts_in_flight: fingerpost::delivery::rcpt_in_flight::RcptsInFlight::new(metrics.clone()),
             memory: Memory::new(Arc::default(), Arc::new(Mutex::new(RecentlyGood::new([1; 16]))), spool.clone()),
             strangers: fingerpost::strangers::Strangers::new(metrics.clone(), Default::default()),
             metrics,

@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// What waits, waits within the room of its kind; as much again may be on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
-    /// Lines that tell how things go.
+    /// Lines that describe how things go.
     Info,
     /// Warnings: strangers can cause some of them, so they have not the room of the next.
     Warning,
@@ -90,17 +90,21 @@ struct Waiting {
 pub(crate) struct Flushed(Lines);
 
 /// Says in a line how many were lost.
-type Tell = Box<dyn Fn(Lost) -> String + Send>;
+type Describe = Box<dyn Fn(Lost) -> String + Send>;
 
 impl Lines {
     /// Starts the thread that writes to `out`. It lives as long as the process: a reader may stall it for ever.
     ///
     /// # Errors
     /// There can be no more threads.
-    pub(super) fn start(out: impl Write + Send + 'static, lost: IntCounter, tell: Tell) -> io::Result<(Self, Flushed)> {
+    pub(super) fn start(
+        out: impl Write + Send + 'static,
+        lost: IntCounter,
+        describe: Describe,
+    ) -> io::Result<(Self, Flushed)> {
         let (waiting, filled, written) = Default::default();
         let shared = Arc::new(Inner { waiting, filled, written, lost });
-        let mut writer = Writer { shared: shared.clone(), out, tell, failed: false };
+        let mut writer = Writer { shared: shared.clone(), out, describe, failed: false };
         thread::Builder::new().name("log".into()).spawn(move || writer.write_what_comes())?;
         Ok((Self(shared.clone()), Flushed(Self(shared))))
     }
@@ -160,7 +164,7 @@ impl Drop for Flushed {
 struct Writer<W> {
     shared: Arc<Inner>,
     out: W,
-    tell: Tell,
+    describe: Describe,
     /// The last write broke off, perhaps within a line: the disk is full, or the reader has gone.
     failed: bool,
 }
@@ -170,7 +174,7 @@ impl<W: Write> Writer<W> {
         loop {
             let (mut lines, lost) = self.take();
             if lost.lines > 0 {
-                lines.extend_from_slice((self.tell)(lost).as_bytes());
+                lines.extend_from_slice((self.describe)(lost).as_bytes());
             }
             let end_of_torn_line = usize::from(self.failed);
             lines.splice(0..0, [b'\n'; 1].into_iter().take(end_of_torn_line));

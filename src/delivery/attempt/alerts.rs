@@ -45,7 +45,7 @@ pub(super) type Untold = Option<u64>;
 
 impl Alerts {
     /// Says it where an operator looks.
-    pub(super) fn tell(&self, send_connector: &str, trouble: &NextHopError) {
+    pub(super) fn log(&self, send_connector: &str, trouble: &NextHopError) {
         let reason = &trouble.reply;
         let row = trouble.row.map(|row| row.name);
         let look_at = trouble.row.map_or("", |row| row.look_at);

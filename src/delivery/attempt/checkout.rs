@@ -316,7 +316,7 @@ impl Checkout {
     /// Why nobody else can be helped here, if something is wrong; it is told, and the host tested if it may be to blame.
     pub(crate) fn trouble(&mut self) -> Option<NextHopError> {
         let trouble = self.talk.trouble()?;
-        self.out.tell(&trouble);
+        self.out.log(&trouble);
         match trouble.scope {
             Scope::Suspect => self.out.begin_test(&self.hop),
             Scope::Crowded => self.out.tell_fewer(&self.hop, self.slots.host.throttled(), &trouble.reply),

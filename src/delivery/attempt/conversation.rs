@@ -242,7 +242,7 @@ impl Conversation {
             | Meaning::TooManyRecipients => {
                 let all = self.unanswered();
                 let refused = Outcome::answered(reply, &self.connection.next_hop).by(reading.row.name);
-                self.tell(&all, &refused);
+                self.record(&all, &refused);
             }
             Meaning::Unreachable(_)
             | Meaning::AboutUs
@@ -374,14 +374,14 @@ impl Conversation {
         self.asked.iter().copied().chain(std::mem::take(&mut self.accepted)).collect()
     }
 
-    fn tell(&mut self, recipients: &[usize], outcome: &Outcome) {
+    fn record(&mut self, recipients: &[usize], outcome: &Outcome) {
         self.told.extend(recipients.iter().map(|at| (*at, outcome.clone())));
     }
 
     /// Nobody without an answer can be helped here.
     fn end_by(&mut self, trouble: NextHopError) {
         let all = self.unanswered();
-        self.tell(&all, &trouble.outcome());
+        self.record(&all, &trouble.outcome());
         self.trouble = Some(trouble);
     }
 

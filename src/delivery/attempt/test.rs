@@ -65,8 +65,8 @@ impl WayOut {
     }
 
     /// Says what is wrong where an operator looks.
-    pub(super) fn tell(&self, trouble: &NextHopError) {
-        self.shared.alerts.tell(&self.connector.name, trouble);
+    pub(super) fn log(&self, trouble: &NextHopError) {
+        self.shared.alerts.log(&self.connector.name, trouble);
     }
 
     /// A next hop refuses mail because we relay it: passed on, counted, and told with the cure.
@@ -87,7 +87,7 @@ impl WayOut {
             Some(trouble) if matches!(trouble.scope, Scope::Ours | Scope::Crowded) => {}
             Some(trouble) => {
                 if self.shared.health.fails(&key, &trouble.reply) == Change::News {
-                    self.tell(trouble);
+                    self.log(trouble);
                 }
             }
         }

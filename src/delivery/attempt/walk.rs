@@ -66,7 +66,7 @@ impl WayOut {
             Err(NoHop::Refused(reply)) => return Err(NoWay::Refused(reply)),
             Err(NoHop::NextHopError(trouble)) => {
                 self.tried();
-                self.tell(&trouble);
+                self.log(&trouble);
                 return Err(NoWay::NextHopError(trouble));
             }
         };

@@ -7,7 +7,7 @@ use super::*;
 const MS: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(15);
 
-fn on_its_way() -> RcptsInFlight {
+fn rcpts_in_flight() -> RcptsInFlight {
     RcptsInFlight::new(Metrics::new())
 }
 
@@ -53,7 +53,7 @@ fn is_empty(all: &RcptsInFlight) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn a_second_rcpt_waits_for_the_first_answer_and_is_asked_in_turn() {
-    let all = on_its_way();
+    let all = rcpts_in_flight();
     let first = rcpt().enter(&all).await.unwrap();
     advance(MS).await;
     let answer = async {
@@ -72,7 +72,7 @@ async fn a_second_rcpt_waits_for_the_first_answer_and_is_asked_in_turn() {
 
 #[tokio::test(start_paused = true)]
 async fn a_first_that_is_not_answered_within_two_thirds_of_the_patience_is_a_loop() {
-    let all = on_its_way();
+    let all = rcpts_in_flight();
     let first = rcpt().enter(&all).await.unwrap();
     advance(MS).await;
     for (patience, waits) in [(15_000, 10_000), (6_000, 4_000), (300, 200), (60_000, 40_000)] {
@@ -88,7 +88,7 @@ async fn a_first_that_is_not_answered_within_two_thirds_of_the_patience_is_a_loo
 
 #[tokio::test(start_paused = true)]
 async fn who_need_not_wait_is_not_held_up() {
-    let all = on_its_way();
+    let all = rcpts_in_flight();
     let before = rcpt();
     advance(MS).await;
     let _first = rcpt().enter(&all).await.unwrap();
@@ -115,7 +115,7 @@ async fn who_need_not_wait_is_not_held_up() {
 /// DESIGN section 6, "what must pass".
 #[tokio::test(start_paused = true)]
 async fn two_scanners_write_to_one_address_at_once() {
-    let all = on_its_way();
+    let all = rcpts_in_flight();
     // Both transactions begin before either RCPT: neither waits.
     let (one, other) = (rcpt(), rcpt());
     advance(MS).await;
@@ -135,7 +135,7 @@ async fn two_scanners_write_to_one_address_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn all_who_waited_for_the_first_are_asked_once_it_is_answered() {
-    let all = on_its_way();
+    let all = rcpts_in_flight();
     let first = rcpt().enter(&all).await.unwrap();
     advance(MS).await;
     let (second, third) = (rcpt(), rcpt());
@@ -149,7 +149,7 @@ async fn all_who_waited_for_the_first_are_asked_once_it_is_answered() {
 
 #[tokio::test(start_paused = true)]
 async fn eight_wait_for_one_address_whoever_they_write_for() {
-    let all = on_its_way();
+    let all = rcpts_in_flight();
     let null = || Rcpt { reverse_path: ReversePath::Null, ..rcpt() };
     let firsts = (rcpt().enter(&all).await.unwrap(), null().enter(&all).await.unwrap());
     advance(MS).await;
@@ -184,7 +184,7 @@ async fn eight_wait_for_one_address_whoever_they_write_for() {
 
 #[tokio::test(start_paused = true)]
 async fn in_report_mode_it_goes_on_and_is_counted() {
-    let all = on_its_way();
+    let all = rcpts_in_flight();
     let _first = rcpt().enter(&all).await.unwrap();
     advance(MS).await;
     let reporting = Rcpt { asker: Asker { mode: LoopMode::Report, ..rcpt().asker }, ..rcpt() };

@@ -31,7 +31,7 @@ struct Host {
     key: HostKey,
     line: Arc<Line>,
     observer: Observer,
-    telling: Mutex<()>,
+    reporting: Mutex<()>,
 }
 
 /// What a host's refusal at its greeting means.
@@ -96,7 +96,7 @@ impl HostLimits {
             key: key.clone(),
             line: Line::new(limit),
             observer: self.observer.clone(),
-            telling: Mutex::default(),
+            reporting: Mutex::default(),
         };
         hosts.entry(key.clone()).or_insert(Arc::new(host)).clone()
     }
@@ -108,14 +108,14 @@ impl Host {
     }
 
     /// One change after another is told, so that the last one stands.
-    fn tell(&self) {
-        let _telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+    fn report_limit(&self) {
+        let _reporting = self.reporting.lock().unwrap_or_else(PoisonError::into_inner);
         (self.observer)(&self.key, self.allowed());
     }
 
     /// Fewer are allowed now. Says how many.
     fn lowered(self: Arc<Self>, refused: Refused) -> usize {
-        self.tell();
+        self.report_limit();
         let allowed = self.allowed();
         if refused == Refused::First {
             tokio::spawn(self.rise());
@@ -129,7 +129,7 @@ impl Host {
         while let Some(at) = next {
             sleep_until(at.into()).await;
             next = self.line.change(|queue| queue.rise(Instant::now().into_std()));
-            self.tell();
+            self.report_limit();
         }
     }
 }

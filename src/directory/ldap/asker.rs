@@ -34,7 +34,7 @@ pub(super) struct Asker {
     pub(super) shares: Arc<Shares>,
     pub(super) logins: Semaphore,
     pub(super) states: watch::Receiver<ConnectionState>,
-    pub(super) pulse: Arc<DirectoryHealth>,
+    pub(super) health: Arc<DirectoryHealth>,
     pub(super) metrics: Metrics,
     /// Answers from memory: a look-up of its series for each would cost more than the answer.
     pub(super) cached: IntCounter,
@@ -100,7 +100,7 @@ impl Asker {
             }
         };
         let reading = answer::read(&self.config, &reply, address);
-        self.pulse.health(&reading.health);
+        self.health.set(&reading.health);
         self.met(&reading.known);
         if let Some(at_odds) = &reading.at_odds {
             tracing::debug!(directory = %self.name, %address, "{at_odds}");
@@ -144,7 +144,7 @@ impl Asker {
     /// A connection that was lost or fell silent is in doubt before anything else is known of it.
     pub(super) fn condition(&self) -> Condition {
         let connected = matches!(&*self.states.borrow(), ConnectionState::Up(connection) if !connection.is_condemned());
-        if connected && self.pulse.is_well() { Condition::Well } else { Condition::InDoubt }
+        if connected && self.health.is_well() { Condition::Well } else { Condition::InDoubt }
     }
 
     pub(super) fn count(&self, result: &str) {

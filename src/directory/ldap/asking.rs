@@ -28,14 +28,14 @@ impl Asker {
             let search = self.doubting(connection.search(&self.config, filter));
             match timeout_at(patience, search).await {
                 Ok(Ok(reply)) => {
-                    self.pulse.answered();
+                    self.health.answered();
                     return Ok((reply, connection.server.clone()));
                 }
                 Ok(Err(failure)) if !failure.is_servers_fault() => {
-                    self.pulse.answered();
+                    self.health.answered();
                     let cause: Arc<str> = format!("{url}: {failure}").into();
                     if !failure.is_this_searchs_fault() {
-                        self.pulse.health(&Err(Arc::clone(&cause)));
+                        self.health.set(&Err(Arc::clone(&cause)));
                     }
                     return Err(cause);
                 }
@@ -59,7 +59,7 @@ impl Asker {
         if let Ok(answer) = timeout(self.config.timeout / 3, &mut answer).await {
             return answer;
         }
-        let _doubt = self.pulse.doubt();
+        let _doubt = self.health.doubt();
         answer.await
     }
 
@@ -84,7 +84,7 @@ impl Asker {
         match &*self.states.borrow() {
             ConnectionState::Connecting(Some(cause)) | ConnectionState::Lost(cause) => {
                 let cause: Arc<str> = format!("no connection in time: {cause}").into();
-                self.pulse.health(&Err(Arc::clone(&cause)));
+                self.health.set(&Err(Arc::clone(&cause)));
                 Err(cause)
             }
             ConnectionState::Connecting(None) | ConnectionState::Up(_) | ConnectionState::Down(_) => {

@@ -202,7 +202,7 @@ impl Inner {
         let after = remembered.held();
         drop(remembered);
         if before != after {
-            self.tell(before, after);
+            self.log(before, after);
         }
         changed
     }
@@ -217,7 +217,7 @@ impl Inner {
         .into()
     }
 
-    fn tell(&self, before: usize, after: usize) {
+    fn log(&self, before: usize, after: usize) {
         if self.has_given_way.load(Ordering::Relaxed) {
             return;
         }

@@ -56,7 +56,7 @@ pub(super) struct Keeper {
     pub(super) kept: SnapshotConfig,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) states: watch::Receiver<ConnectionState>,
-    pub(super) pulse: Arc<DirectoryHealth>,
+    pub(super) health: Arc<DirectoryHealth>,
     pub(super) requests: tokio::sync::Mutex<mpsc::Receiver<Request>>,
     /// How many entries a read under way has so far.
     pub(super) progress: Arc<AtomicUsize>,
@@ -283,8 +283,8 @@ impl Keeper {
             reply.map(|reply| super::answer::read(config, &reply, probe).health)
         };
         let health = timeout(config.timeout, asked).await.unwrap_or(Err(Failure::Silent(config.timeout)))?;
-        self.pulse.answered();
-        self.pulse.health(&health);
+        self.health.answered();
+        self.health.set(&health);
         health.map_err(Failure::Doubt)
     }
 

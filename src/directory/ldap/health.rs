@@ -62,7 +62,7 @@ impl DirectoryHealth {
     }
 
     /// Whether a not-found from this directory can be believed; else why not.
-    pub(super) fn health(&self, health: &Result<(), Arc<str>>) {
+    pub(super) fn set(&self, health: &Result<(), Arc<str>>) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         match (health, &*said) {
             (Ok(()), LoggedHealth::Well) => {}

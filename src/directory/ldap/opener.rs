@@ -112,7 +112,7 @@ impl Opener {
     }
 
     /// Logs which servers are no use beside the one in use, and which are again: once each.
-    pub(super) fn tell(&self, in_use: &Server) {
+    pub(super) fn log(&self, in_use: &Server) {
         for (server, standing) in self.servers.iter().zip(self.standings().iter_mut()) {
             match &standing.trouble {
                 Some(trouble) if !standing.told => {

@@ -52,7 +52,7 @@ pub(super) struct Supervisor {
     timeout: Duration,
     opener: Arc<Opener>,
     states: watch::Sender<ConnectionState>,
-    pulse: Arc<DirectoryHealth>,
+    health: Arc<DirectoryHealth>,
 }
 
 /// Why no server could be connected to.
@@ -79,10 +79,10 @@ impl Supervisor {
         name: Arc<str>,
         timeout: Duration,
         opener: Arc<Opener>,
-        pulse: Arc<DirectoryHealth>,
+        health: Arc<DirectoryHealth>,
     ) -> (Self, watch::Receiver<ConnectionState>) {
         let (states, receiver) = watch::channel(ConnectionState::Connecting(None));
-        (Self { name, timeout, opener, states, pulse }, receiver)
+        (Self { name, timeout, opener, states, health }, receiver)
     }
 
     pub(super) async fn run(self) {
@@ -104,7 +104,7 @@ impl Supervisor {
                     (cause, wait, prospect)
                 }
             };
-            let wait = self.pulse.until_test().unwrap_or_default().max(after);
+            let wait = self.health.until_test().unwrap_or_default().max(after);
             if !wait.is_zero() {
                 self.rest(wait, (cause, prospect), lost).await;
             }
@@ -115,7 +115,7 @@ impl Supervisor {
     /// moment ago, as while it is restarted; after that those that wait already go on to, and new ones have their answer.
     async fn rest(&self, wait: Duration, (cause, prospect): (Arc<str>, Prospect), lost: Option<Instant>) {
         let left = lost.map_or(Duration::ZERO, |lost| self.timeout.saturating_sub(lost.elapsed()));
-        let may_return = lost.is_some() && prospect == Prospect::Better && self.pulse.until_test().is_none();
+        let may_return = lost.is_some() && prospect == Prospect::Better && self.health.until_test().is_none();
         let wait = match may_return {
             true if !left.is_zero() => {
                 self.states.send_replace(ConnectionState::Connecting(Some(cause)));
@@ -155,8 +155,8 @@ impl Supervisor {
                 Err(Failure::Silent(_)) => {
                     silent = true;
                     causes.push(format!("{}: no answer in time", server.url));
-                    self.pulse.timed_out();
-                    if self.pulse.until_test().is_some() {
+                    self.health.timed_out();
+                    if self.health.until_test().is_some() {
                         // Nobody waits for the rest of the round.
                         self.down(ConnectionState::Down(causes.join("; ").into()));
                     }
@@ -185,9 +185,9 @@ impl Supervisor {
         loop {
             let server = Arc::clone(&link.connection.server);
             tracing::debug!(directory = %self.name, server = server.url, "connected");
-            self.pulse.passed_test();
-            self.pulse.health(&link.health);
-            self.opener.tell(&server);
+            self.health.passed_test();
+            self.health.set(&link.health);
+            self.opener.log(&server);
             self.states.send_replace(ConnectionState::Up(Arc::clone(&link.connection)));
             let end = tokio::select! {
                 end = &mut link.driver => connection::ended(end),
@@ -212,7 +212,7 @@ impl Supervisor {
         match end {
             ConnectionLoss::Silent => {
                 self.opener.fell_silent(server);
-                self.pulse.timed_out();
+                self.health.timed_out();
                 let cause = format!("{}: no answer in time", server.url).into();
                 Disconnect { next: server.index + 1, short_lived: false, cause }
             }
@@ -231,7 +231,7 @@ impl Supervisor {
                 continue;
             }
             match timeout(self.timeout / 3, self.opener.test(connection)).await {
-                Ok(Ok(health)) => self.pulse.health(&health),
+                Ok(Ok(health)) => self.health.set(&health),
                 Ok(Err(_)) | Err(_) => return,
             }
         }
@@ -253,13 +253,13 @@ impl Supervisor {
                     return link;
                 }
             }
-            self.opener.tell(in_use);
+            self.opener.log(in_use);
         }
     }
 
     fn down(&self, state: ConnectionState) {
         if let ConnectionState::Down(cause) | ConnectionState::Lost(cause) = &state {
-            self.pulse.health(&Err(Arc::clone(cause)));
+            self.health.set(&Err(Arc::clone(cause)));
         }
         self.states.send_replace(state);
     }

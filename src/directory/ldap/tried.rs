@@ -39,7 +39,7 @@ impl LdapDirectory {
     /// snapshot says so.
     #[must_use]
     pub fn trouble(&self) -> Vec<String> {
-        let mut trouble = match self.asker.pulse.trouble() {
+        let mut trouble = match self.asker.health.trouble() {
             Some(cause) => vec![cause.to_string()],
             None => self.opener.trouble(),
         };

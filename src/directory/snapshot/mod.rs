@@ -40,7 +40,7 @@ pub mod report;
 pub mod saved;
 pub mod served;
 mod suspect;
-mod telling;
+mod log;
 pub mod table;
 pub mod view;
 pub mod window;
@@ -147,7 +147,7 @@ impl Snapshot {
                     (Position::Unknown, None)
                 };
                 let served = self.empty.clone().resumed(loaded.view, kept);
-                telling::tell_resumed(name, &served);
+                log::resumed(name, &served);
                 self.served.store(Some(served.into()));
                 *self.contact() = SnapshotFreshness::saved(position, (loaded.at.of_day(), instant()), whole);
                 *self.journal() = Some(journal);
@@ -359,7 +359,7 @@ impl Snapshot {
     }
 
     fn publish(&self, served: Served, outcome: Outcome) {
-        telling::tell(&self.name, self.served.load().as_deref(), outcome);
+        log::held(&self.name, self.served.load().as_deref(), outcome);
         self.served.store(Some(served.into()));
         self.version.fetch_add(1, Ordering::Relaxed);
         self.measure();

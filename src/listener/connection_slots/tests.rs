@@ -29,20 +29,21 @@ organization = "secondary"
 smart_hosts = ["[10.0.0.5]"]
 "#;
 
-fn seats() -> ConnectionSlots {
+fn slots() -> ConnectionSlots {
     ConnectionSlots::new(Metrics::new(), CancellationToken::new(), Arc::new(Semaphore::new(1)))
 }
 
-/// The seat of a client of its own, by number.
-fn take(seats: &ConnectionSlots, connector: &ReceiveConnector, number: u8) -> Result<ConnectionPermit, NoSlot> {
-    let seat = seats.take(connector, [192, 0, 2, number].into(), (Behind::Nobody, Proof::Impossible, Sessions::Any))?;
-    seat.turn.ends().unwrap();
-    Ok(seat)
+/// The slot of a client of its own, by number.
+fn take(slots: &ConnectionSlots, connector: &ReceiveConnector, number: u8) -> Result<ConnectionPermit, NoSlot> {
+    let permit =
+        slots.take(connector, [192, 0, 2, number].into(), (Behind::Nobody, Proof::Impossible, Sessions::Any))?;
+    permit.turn.ends().unwrap();
+    Ok(permit)
 }
 
-fn is_idle(seat: &ConnectionPermit, seconds: u64) {
-    let since = seat.seats.start + Duration::from_secs(seconds);
-    seat.turn.begins(since, Stage::BeforeMail, seat.whose());
+fn is_idle(permit: &ConnectionPermit, seconds: u64) {
+    let since = permit.slots.start + Duration::from_secs(seconds);
+    permit.turn.begins(since, Stage::BeforeMail, permit.whose());
 }
 
 impl ConnectionPermit {
@@ -54,70 +55,70 @@ impl ConnectionPermit {
 #[test]
 fn a_newcomer_gets_the_place_of_who_is_idle_and_only_his() {
     let config = load_text(CONFIG, std::path::Path::new("fingerpost.toml")).unwrap();
-    let (seats, internet) = (seats(), &*config.receive_connectors[0]);
-    let held: Vec<ConnectionPermit> = (0..10).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
-    assert_eq!(take(&seats, internet, 10).err(), Some(NoSlot::Full), "nobody is idle");
+    let (slots, internet) = (slots(), &*config.receive_connectors[0]);
+    let held: Vec<ConnectionPermit> = (0..10).map(|at| take(&slots, internet, at).ok().unwrap()).collect();
+    assert_eq!(take(&slots, internet, 10).err(), Some(NoSlot::Full), "nobody is idle");
     (3..6).for_each(|at| is_idle(&held[at], 10 - at as u64));
-    let own: Vec<ConnectionPermit> = (11..14).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
-    assert_eq!(take(&seats, internet, 10).err(), Some(NoSlot::Full));
-    assert_eq!(seats.metrics.connections.with_label_values(&["internet"]).get(), 10);
+    let own: Vec<ConnectionPermit> = (11..14).map(|at| take(&slots, internet, at).ok().unwrap()).collect();
+    assert_eq!(take(&slots, internet, 10).err(), Some(NoSlot::Full));
+    assert_eq!(slots.metrics.connections.with_label_values(&["internet"]).get(), 10);
     // Who was sent away frees nothing once more when he has gone, and his client may come again.
     drop(held);
-    assert_eq!(seats.metrics.connections.with_label_values(&["internet"]).get(), 3);
-    assert_eq!(seats.taken.lock().unwrap().strangers, 3);
-    let again: Vec<ConnectionPermit> = (0..7).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
-    assert_eq!(take(&seats, internet, 10).err(), Some(NoSlot::Full));
+    assert_eq!(slots.metrics.connections.with_label_values(&["internet"]).get(), 3);
+    assert_eq!(slots.taken.lock().unwrap().strangers, 3);
+    let again: Vec<ConnectionPermit> = (0..7).map(|at| take(&slots, internet, at).ok().unwrap()).collect();
+    assert_eq!(take(&slots, internet, 10).err(), Some(NoSlot::Full));
     drop((own, again));
-    assert_eq!(seats.taken.lock().unwrap().all, 0);
-    assert_eq!(seats.metrics.sessions_sent_away.with_label_values(&["place-wanted"]).get(), 3);
+    assert_eq!(slots.taken.lock().unwrap().all, 0);
+    assert_eq!(slots.metrics.sessions_sent_away.with_label_values(&["place-wanted"]).get(), 3);
 }
 
 #[test]
 fn who_has_his_share_drives_nobody_out() {
     let config = load_text(CONFIG, std::path::Path::new("fingerpost.toml")).unwrap();
-    let (seats, internet) = (seats(), &*config.receive_connectors[0]);
-    let held: Vec<ConnectionPermit> = (0..10).map(|at| take(&seats, internet, at / 2).ok().unwrap()).collect();
-    held.iter().for_each(|seat| is_idle(seat, 1));
-    assert_eq!(take(&seats, internet, 0).err(), Some(NoSlot::FullForAddress));
-    assert!(held.iter().all(|seat| seat.turn.sent_away().is_none()));
+    let (slots, internet) = (slots(), &*config.receive_connectors[0]);
+    let held: Vec<ConnectionPermit> = (0..10).map(|at| take(&slots, internet, at / 2).ok().unwrap()).collect();
+    held.iter().for_each(|permit| is_idle(permit, 1));
+    assert_eq!(take(&slots, internet, 0).err(), Some(NoSlot::FullForAddress));
+    assert!(held.iter().all(|permit| permit.turn.sent_away().is_none()));
 }
 
 #[test]
 fn strangers_leave_places_to_organizations_and_give_way_to_them() {
     let config = load_text(CONFIG, std::path::Path::new("fingerpost.toml")).unwrap();
     let [internet, secondary] = [0, 1].map(|at| &*config.receive_connectors[at]);
-    let seats = seats();
-    seats.set_room(Room { all: 9, strangers: 6 });
-    let strangers: Vec<ConnectionPermit> = (0..6).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
-    assert_eq!(take(&seats, internet, 7).err(), Some(NoSlot::NoDescriptors), "nobody is idle");
-    let own: Vec<ConnectionPermit> = (0..3).map(|at| take(&seats, secondary, at).ok().unwrap()).collect();
-    own.iter().for_each(|seat| is_idle(seat, 0));
-    assert_eq!(take(&seats, secondary, 7).err(), Some(NoSlot::NoDescriptors));
+    let slots = slots();
+    slots.set_room(Room { all: 9, strangers: 6 });
+    let strangers: Vec<ConnectionPermit> = (0..6).map(|at| take(&slots, internet, at).ok().unwrap()).collect();
+    assert_eq!(take(&slots, internet, 7).err(), Some(NoSlot::NoDescriptors), "nobody is idle");
+    let own: Vec<ConnectionPermit> = (0..3).map(|at| take(&slots, secondary, at).ok().unwrap()).collect();
+    own.iter().for_each(|permit| is_idle(permit, 0));
+    assert_eq!(take(&slots, secondary, 7).err(), Some(NoSlot::NoDescriptors));
     is_idle(&strangers[4], 1);
-    let fourth = take(&seats, secondary, 7).ok().unwrap();
-    assert!(strangers[4].turn.sent_away().is_some() && own.iter().all(|seat| seat.turn.sent_away().is_none()));
+    let fourth = take(&slots, secondary, 7).ok().unwrap();
+    assert!(strangers[4].turn.sent_away().is_some() && own.iter().all(|permit| permit.turn.sent_away().is_none()));
     // No stranger drives out one of an organization, however idle he is.
-    assert_eq!(take(&seats, internet, 7).err(), Some(NoSlot::NoDescriptors));
+    assert_eq!(take(&slots, internet, 7).err(), Some(NoSlot::NoDescriptors));
     drop(fourth);
-    assert!(take(&seats, internet, 7).is_ok());
+    assert!(take(&slots, internet, 7).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_crowd_of_strangers_leaves_an_organizations_clients_their_time() {
     let config = load_text(CONFIG, std::path::Path::new("fingerpost.toml")).unwrap();
     let [internet, secondary] = [0, 1].map(|at| &*config.receive_connectors[at]);
-    let seats = seats();
-    seats.set_room(Room { all: 200, strangers: 6 });
-    let clearing = tokio::spawn(seats.clone().keep_clearing());
-    let strangers: Vec<ConnectionPermit> = (0..6).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
-    let mut own: Vec<ConnectionPermit> = (0..80).map(|at| take(&seats, secondary, at).ok().unwrap()).collect();
-    strangers[1].turn.begins(seats.start, Stage::AfterMail, Whose::Known); // it has authenticated
-    own.iter().chain([&strangers[0]]).for_each(|seat| is_idle(seat, 0));
-    let gone = |seats: &[ConnectionPermit]| seats.iter().filter(|seat| seat.turn.sent_away().is_some()).count();
+    let slots = slots();
+    slots.set_room(Room { all: 200, strangers: 6 });
+    let clearing = tokio::spawn(slots.clone().keep_clearing());
+    let strangers: Vec<ConnectionPermit> = (0..6).map(|at| take(&slots, internet, at).ok().unwrap()).collect();
+    let mut own: Vec<ConnectionPermit> = (0..80).map(|at| take(&slots, secondary, at).ok().unwrap()).collect();
+    strangers[1].turn.begins(slots.start, Stage::AfterMail, Whose::Known); // it has authenticated
+    own.iter().chain([&strangers[0]]).for_each(|permit| is_idle(permit, 0));
+    let gone = |slots: &[ConnectionPermit]| slots.iter().filter(|permit| permit.turn.sent_away().is_some()).count();
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert_eq!((gone(&strangers), gone(&own)), (1, 0));
     // Where they are too many themselves their time is short too.
-    own.push(take(&seats, secondary, 80).ok().unwrap());
+    own.push(take(&slots, secondary, 80).ok().unwrap());
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!((gone(&strangers), gone(&own)), (1, 80));
     clearing.abort();
@@ -126,46 +127,46 @@ async fn a_crowd_of_strangers_leaves_an_organizations_clients_their_time() {
 #[test]
 fn the_last_places_are_for_those_who_can_show_who_they_are() {
     let config = load_text(CONFIG, std::path::Path::new("fingerpost.toml")).unwrap();
-    let (seats, internet) = (seats(), &*config.receive_connectors[0]);
+    let (slots, internet) = (slots(), &*config.receive_connectors[0]);
     let take = |number: u8| {
         let client = [192, 0, 2, number].into();
-        let seat = seats.take(internet, client, (Behind::Nobody, Proof::Possible, Sessions::Any)).ok()?;
-        seat.turn.ends().unwrap();
-        Some(seat)
+        let permit = slots.take(internet, client, (Behind::Nobody, Proof::Possible, Sessions::Any)).ok()?;
+        permit.turn.ends().unwrap();
+        Some(permit)
     };
     let held: Vec<ConnectionPermit> = (0..10).map(|at| take(at).unwrap()).collect();
-    let serves: Vec<bool> = held.iter().map(|seat| seat.turn.serves(Whose::Stranger)).collect();
+    let serves: Vec<bool> = held.iter().map(|permit| permit.turn.serves(Whose::Stranger)).collect();
     assert_eq!(serves, [[true; 5], [false; 5]].concat());
-    assert!(held.iter().all(|seat| seat.turn.serves(Whose::Known)));
+    assert!(held.iter().all(|permit| permit.turn.serves(Whose::Known)));
     assert!(take(10).is_none(), "full");
     // Of strangers who are idle so many go that the newcomer has a place like any other.
-    held.iter().for_each(|seat| is_idle(seat, 1));
+    held.iter().for_each(|permit| is_idle(permit, 1));
     let newcomer = take(10).unwrap();
     assert!(newcomer.turn.serves(Whose::Stranger));
-    let staying: Vec<&ConnectionPermit> = held.iter().filter(|seat| seat.turn.sent_away().is_none()).collect();
+    let staying: Vec<&ConnectionPermit> = held.iter().filter(|permit| permit.turn.sent_away().is_none()).collect();
     assert_eq!(staying.len(), 4);
     drop(newcomer);
     // Those who have shown it are not counted against strangers.
-    staying.iter().for_each(|seat| seat.turn.begins(seats.start, Stage::AfterMail, Whose::Known));
+    staying.iter().for_each(|permit| permit.turn.begins(slots.start, Stage::AfterMail, Whose::Known));
     let others: Vec<ConnectionPermit> = (11..17).filter_map(take).collect();
-    let serves: Vec<bool> = others.iter().map(|seat| seat.turn.serves(Whose::Stranger)).collect();
+    let serves: Vec<bool> = others.iter().map(|permit| permit.turn.serves(Whose::Stranger)).collect();
     assert_eq!(serves, [[true; 5].as_slice(), &[false]].concat());
 }
 
 #[tokio::test(start_paused = true)]
 async fn idle_limits_shrink_in_a_crowd() {
     let config = load_text(CONFIG, std::path::Path::new("fingerpost.toml")).unwrap();
-    let (seats, internet) = (seats(), &*config.receive_connectors[0]);
-    let clearing = tokio::spawn(seats.clone().keep_clearing());
-    let mut held: Vec<ConnectionPermit> = (0..8).map(|at| take(&seats, internet, at).ok().unwrap()).collect();
-    held.iter().for_each(|seat| is_idle(seat, 0));
+    let (slots, internet) = (slots(), &*config.receive_connectors[0]);
+    let clearing = tokio::spawn(slots.clone().keep_clearing());
+    let mut held: Vec<ConnectionPermit> = (0..8).map(|at| take(&slots, internet, at).ok().unwrap()).collect();
+    held.iter().for_each(|permit| is_idle(permit, 0));
     tokio::time::sleep(Duration::from_secs(100)).await;
-    assert!(held.iter().all(|seat| seat.turn.sent_away().is_none()), "eight of ten are no crowd");
-    held.push(take(&seats, internet, 8).ok().unwrap());
+    assert!(held.iter().all(|permit| permit.turn.sent_away().is_none()), "eight of ten are no crowd");
+    held.push(take(&slots, internet, 8).ok().unwrap());
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let gone: Vec<Option<Why>> = held.iter().map(|seat| seat.turn.sent_away()).collect();
+    let gone: Vec<Option<Why>> = held.iter().map(|permit| permit.turn.sent_away()).collect();
     assert_eq!((&gone[..8], gone[8]), (&[Some(Why::Idle); 8][..], None));
-    assert_eq!(seats.metrics.sessions_sent_away.with_label_values(&["idle"]).get(), 8);
+    assert_eq!(slots.metrics.sessions_sent_away.with_label_values(&["idle"]).get(), 8);
     clearing.abort();
 }
 
@@ -180,13 +181,13 @@ fn a_client_is_an_ipv4_address_or_an_ipv6_network() {
         ("2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:1:ffff::3", false),
         ("2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:2::1", true),
     ] {
-        let seats = seats();
+        let slots = slots();
         let take = |address: &str| {
-            seats.take(connector, address.parse().unwrap(), (Behind::Nobody, Proof::Impossible, Sessions::Any))
+            slots.take(connector, address.parse().unwrap(), (Behind::Nobody, Proof::Impossible, Sessions::Any))
         };
         let (_first, second) = (take(first).ok().unwrap(), take(second).ok().unwrap());
         assert_eq!(take(third).err(), (!room).then_some(NoSlot::FullForAddress), "{third}");
         drop(second);
-        assert!(take(third).is_ok(), "{third}: a seat is free again");
+        assert!(take(third).is_ok(), "{third}: a slot is free again");
     }
 }

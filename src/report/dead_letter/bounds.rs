@@ -95,7 +95,7 @@ impl Sweep {
             return Swept { left: self.letters.known().by_age().len(), ..Swept::default() };
         }
         let Plan { mut going, aged, left, leaving } = self.plan(rules, now);
-        self.tell(&folder, rules, (leaving, left), now);
+        self.warn_of_removal(&folder, rules, (leaving, left), now);
         self.tell_going(&folder, (aged, going.len() - aged), now);
         let more = going.len().saturating_sub(AT_ONCE);
         going.truncate(AT_ONCE);
@@ -135,7 +135,7 @@ impl Sweep {
     }
 
     /// Says before it happens that some go, once a day as long as that is so.
-    fn tell(&mut self, folder: &Path, rules: &Reports, (leaving, left): (usize, usize), now: UnixTime) {
+    fn warn_of_removal(&mut self, folder: &Path, rules: &Reports, (leaving, left): (usize, usize), now: UnixTime) {
         if leaving == 0 || self.told.is_some_and(|told| told <= now && now.since(told) < TOLD_EVERY) {
             return;
         }

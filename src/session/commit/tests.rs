@@ -70,7 +70,7 @@ pub(in crate::session) fn services(folder: &Path) -> (Arc<Services>, tokio::sync
         spool: spool.clone(),
         accepted,
         outbound: Outbound::new(metrics.clone()),
-        on_its_way: RcptsInFlight::new(metrics.clone()),
+        rcpts_in_flight: RcptsInFlight::new(metrics.clone()),
         memory: Memory::new(Arc::default(), recently_good, spool),
         strangers: crate::strangers::Strangers::new(metrics.clone(), Default::default()),
         metrics,
@@ -104,7 +104,7 @@ pub(in crate::session) fn transaction(services: &Services, recipients: &[&str]) 
             number,
             rcpt: RcptTo { address, notify: None, orcpt: None },
             route,
-            because: vec![Reason::Note("it is a test".into())],
+            reasons: vec![Reason::Note("it is a test".into())],
         }
     }));
     transaction

@@ -33,7 +33,7 @@ impl Answered {
         self.0.get((awaited.0 % GROUPS as u64) as usize)
     }
 
-    fn tell(&self, awaited: Awaited) {
+    fn notify(&self, awaited: Awaited) {
         if let Some(group) = self.of(awaited) {
             group.notify_waiters();
         }
@@ -99,7 +99,7 @@ impl<'a> UnderWay<'a> {
         let Some(reach) = self.reach.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let settled = guesses(self.services).settle(reach, outcome, UnixTime::steady());
         if let Some(awaited) = settled {
-            self.services.answered.tell(awaited);
+            self.services.answered.notify(awaited);
         }
     }
 
@@ -135,6 +135,6 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.settle_as(Outcome::Unanswered);
         let ended = guesses(self.services).end(&self.guess);
-        self.services.answered.tell(ended);
+        self.services.answered.notify(ended);
     }
 }

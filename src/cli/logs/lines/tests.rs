@@ -33,8 +33,8 @@ struct Gated {
 fn gate() -> Gated {
     let ((permit, permits), (written, read)) = (channel(), channel());
     let lost = IntCounter::new("lost", "lost").unwrap();
-    let tell = Box::new(|lost: Lost| format!("lost {} {}\n", lost.lines, lost.warnings));
-    let (lines, flushed) = Lines::start(Gate { permits, written }, lost.clone(), tell).unwrap();
+    let describe = Box::new(|lost: Lost| format!("lost {} {}\n", lost.lines, lost.warnings));
+    let (lines, flushed) = Lines::start(Gate { permits, written }, lost.clone(), describe).unwrap();
     Gated { lines, flushed, permit, read, lost }
 }
 

@@ -146,13 +146,13 @@ impl Conversation {
             | Meaning::RelayedMailFails
             | Meaning::TooManyRecipients => Outcome::answered(reply.clone(), next_hop).by(reading.row.name),
         };
-        self.tell(&all, &outcome);
+        self.record(&all, &outcome);
     }
 
     /// The end of data was sent, and nobody without an answer will get one.
     fn in_doubt(&mut self, why: &str) {
         let outcome = Outcome::in_doubt(&self.connection.next_hop, why);
         let all = self.unanswered();
-        self.tell(&all, &outcome);
+        self.record(&all, &outcome);
     }
 }

@@ -37,7 +37,7 @@ impl Snapshot {
 }
 
 /// One line where changes begin to be held, or no longer are.
-pub(super) fn tell(name: &str, before: Option<&Served>, outcome: Outcome) {
+pub(super) fn held(name: &str, before: Option<&Served>, outcome: Outcome) {
     let (was_held, was_told) =
         before.map_or((false, false), |before| (before.is_holding(), before.is_holding() && !before.is_resuming()));
     match outcome {
@@ -55,7 +55,7 @@ pub(super) fn tell(name: &str, before: Option<&Served>, outcome: Outcome) {
 }
 
 /// The same at a start: which they are is not known before the directory was read.
-pub(super) fn tell_resumed(name: &str, served: &Served) {
+pub(super) fn resumed(name: &str, served: &Served) {
     if served.is_resuming() {
         tracing::error!(
             directory = name,
