@@ -260,7 +260,7 @@ fn directories(parts: &Parts, config: &Config) -> Vec<DirectoryStatus> {
         name: directory.name.to_string(),
         kind: directory.kind.name().to_owned(),
         state: Health::of(&parts.metrics.directory_up.with_label_values(&[&*directory.name])),
-        trouble: parts.current.load().resolver.directories().trouble(&directory.name),
+        trouble: parts.current.load().resolver.directories().problems(&directory.name),
         conflicts: parts.metrics.directory_conflicts.with_label_values(&[&*directory.name]).get(),
         snapshot: parts.current.load().resolver.directories().snapshot(&directory.name),
     };

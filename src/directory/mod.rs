@@ -136,8 +136,8 @@ impl Directories {
 
     /// Why an LDAP directory does not answer, or which of its servers do not.
     #[must_use]
-    pub fn trouble(&self, name: &str) -> Vec<String> {
-        self.ldap(name).map(LdapDirectory::trouble).unwrap_or_default()
+    pub fn problems(&self, name: &str) -> Vec<String> {
+        self.ldap(name).map(LdapDirectory::problems).unwrap_or_default()
     }
 
     /// How the directory's snapshot is; `None`: it keeps none.

@@ -122,7 +122,7 @@ impl Asker {
 
     /// What `fingerpost status` says is wrong.
     pub fn problems(&self) -> Vec<String> {
-        self.directory.trouble()
+        self.directory.problems()
     }
 
     /// How the snapshot is.

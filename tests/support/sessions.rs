@@ -32,7 +32,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 pub const KEY: [u8; 32] = [7; 32];
 
 /// Answers from the local part: `unknown...` is not found, `down...` unavailable, `moved...` a mailbox until it is asked
-/// live, `new...` not found until then; everybody else is a mailbox. AnswerFuture live, `...slow...` takes ten seconds, and
+/// live, `new...` not found until then; everybody else is a mailbox. Asked live, `...slow...` takes ten seconds, and
 /// `...stuck...` is never answered.
 struct ByName;
 

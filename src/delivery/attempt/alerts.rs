@@ -45,18 +45,18 @@ pub(super) type Untold = Option<u64>;
 
 impl Alerts {
     /// Says it where an operator looks.
-    pub(super) fn log(&self, send_connector: &str, trouble: &NextHopError) {
-        let reason = &trouble.reply;
-        let row = trouble.row.map(|row| row.name);
-        let look_at = trouble.row.map_or("", |row| row.look_at);
-        match trouble.alert {
-            Alert::Yes if trouble.row.is_none_or(|row| self.is_due(&trouble.next_hop, row)) => {
+    pub(super) fn log(&self, send_connector: &str, error: &NextHopError) {
+        let reason = &error.reply;
+        let row = error.row.map(|row| row.name);
+        let look_at = error.row.map_or("", |row| row.look_at);
+        match error.alert {
+            Alert::Yes if error.row.is_none_or(|row| self.is_due(&error.next_hop, row)) => {
                 tracing::error!(alert = true, %send_connector, %reason, row, look_at, "next hop cannot be used");
             }
             Alert::Yes | Alert::No => {
-                let about = if trouble.next_hop.is_empty() { send_connector } else { &trouble.next_hop };
+                let about = if error.next_hop.is_empty() { send_connector } else { &error.next_hop };
                 let Some(untold) = self.line(about, row.unwrap_or("trouble")) else { return };
-                match trouble.alert {
+                match error.alert {
                     Alert::Yes => tracing::info!(%send_connector, %reason, row, untold, "next hop cannot be used"),
                     Alert::No => tracing::warn!(%send_connector, %reason, row, untold, "next hop cannot be used"),
                 }

@@ -314,15 +314,15 @@ impl Checkout {
     }
 
     /// Why nobody else can be helped here, if something is wrong; it is told, and the host tested if it may be to blame.
-    pub(crate) fn trouble(&mut self) -> Option<NextHopError> {
-        let trouble = self.talk.trouble()?;
-        self.out.log(&trouble);
-        match trouble.scope {
+    pub(crate) fn error(&mut self) -> Option<NextHopError> {
+        let error = self.talk.error()?;
+        self.out.log(&error);
+        match error.scope {
             Scope::Suspect => self.out.begin_test(&self.hop),
-            Scope::Crowded => self.out.tell_fewer(&self.hop, self.slots.host.throttled(), &trouble.reply),
+            Scope::Crowded => self.out.tell_fewer(&self.hop, self.slots.host.throttled(), &error.reply),
             Scope::Host | Scope::Message | Scope::Ours => {}
         }
-        Some(trouble)
+        Some(error)
     }
 
     /// It is not waited for any longer: whether what was sent seems to get lost on the way, which is told here.

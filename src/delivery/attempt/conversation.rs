@@ -79,7 +79,7 @@ pub(crate) struct Conversation {
     /// Who has his answer.
     told: Vec<(usize, Outcome)>,
     /// What keeps the transaction as a whole from going on here.
-    trouble: Option<NextHopError>,
+    error: Option<NextHopError>,
     /// DATA has been written, and the answer is not there yet.
     data_said: bool,
     encoder: Option<Encoder>,
@@ -106,7 +106,7 @@ impl Conversation {
             asked,
             accepted,
             told,
-            trouble: None,
+            error: None,
             data_said: false,
             encoder: None,
             said: SentEnvelope::default(),
@@ -169,8 +169,8 @@ impl Conversation {
     }
 
     /// What keeps the transaction from going on here, if something does; asked once.
-    pub(crate) fn trouble(&mut self) -> Option<NextHopError> {
-        self.trouble.take()
+    pub(crate) fn error(&mut self) -> Option<NextHopError> {
+        self.error.take()
     }
 
     /// Whether what it offers still holds: a connection that lay idle is asked. A next hop that was started anew meanwhile may
@@ -306,9 +306,9 @@ impl Conversation {
     /// The next hop thinks too long about a recipient: that is his alone. The others go on over a new connection, for over
     /// this one his answer may still come.
     fn late(&mut self, broken: &Broken) -> Reuse {
-        let trouble = NextHopError::broken(&self.connection, broken, Step::Rcpt);
+        let error = NextHopError::broken(&self.connection, broken, Step::Rcpt);
         let his = self.asked.pop_front();
-        self.told.extend(his.map(|at| (at, trouble.outcome())));
+        self.told.extend(his.map(|at| (at, error.outcome())));
         self.asked.clear();
         self.accepted.clear();
         Reuse::Worn
@@ -331,9 +331,9 @@ impl Conversation {
             | Meaning::Throttled
             | Meaning::OurMistake
             | Meaning::OutOfStep => {
-                let trouble = NextHopError::said(&self.connection, Step::Rcpt, &reply, reading);
-                let outcome = trouble.outcome();
-                self.trouble = Some(trouble);
+                let error = NextHopError::said(&self.connection, Step::Rcpt, &reply, reading);
+                let outcome = error.outcome();
+                self.error = Some(error);
                 outcome
             }
         }
@@ -379,10 +379,10 @@ impl Conversation {
     }
 
     /// Nobody without an answer can be helped here.
-    fn end_by(&mut self, trouble: NextHopError) {
+    fn end_by(&mut self, error: NextHopError) {
         let all = self.unanswered();
-        self.record(&all, &trouble.outcome());
-        self.trouble = Some(trouble);
+        self.record(&all, &error.outcome());
+        self.error = Some(error);
     }
 
     fn broke(&mut self, broken: &Broken, step: Step) -> Reuse {

@@ -61,23 +61,23 @@ pub enum About {
 
 impl Hindrance {
     /// With this next hop, whose name need not be said.
-    fn at(hop: &NextHop, trouble: NextHopError) -> Self {
-        let hindrance = Self::from(trouble);
+    fn at(hop: &NextHop, error: NextHopError) -> Self {
+        let hindrance = Self::from(error);
         let why = hindrance.why.strip_prefix(&format!("{}: ", hop.name())).map(str::to_owned);
         Self { why: why.unwrap_or(hindrance.why), ..hindrance }
     }
 }
 
 impl From<NextHopError> for Hindrance {
-    fn from(trouble: NextHopError) -> Self {
-        let about = match (trouble.step, trouble.reply.enhanced) {
+    fn from(error: NextHopError) -> Self {
+        let about = match (error.step, error.reply.enhanced) {
             (Some(Step::Auth), _) => About::Login,
             (_, Some(LOOP)) => About::Ourselves,
             (_, Some(NO_DNS)) => About::Name,
             (_, Some(NO_SECURITY | BAD_SECURITY)) => About::Security,
             _ => About::Answer,
         };
-        Self { about, why: trouble.reply.text.into_owned() }
+        Self { about, why: error.reply.text.into_owned() }
     }
 }
 
@@ -104,13 +104,13 @@ impl Outbound {
         };
         let hops = match next_hops::smart_hosts(&out).await {
             Ok(hops) => hops,
-            Err(trouble) => return vec![Err(trouble.into())],
+            Err(error) => return vec![Err(error.into())],
         };
         let mut visited = Vec::with_capacity(hops.len());
         for hop in &hops {
             visited.push(match open::open(&out, hop).await {
                 Ok(connection) => Ok(look(&out, hop, connection).await),
-                Err(trouble) => Err(Hindrance::at(hop, trouble)),
+                Err(error) => Err(Hindrance::at(hop, error)),
             });
         }
         visited
@@ -140,6 +140,6 @@ async fn why_in_clear(out: &WayOut, hop: &NextHop) -> String {
             connection.quit().await;
             "TLS failed, and the next time it did not".to_owned()
         }
-        Err(trouble) => trouble.reply.text.into_owned(),
+        Err(error) => error.reply.text.into_owned(),
     }
 }

@@ -16,11 +16,11 @@ use crate::smtp::reply::Reply;
 /// # Errors
 /// [`NextHopError`] with the next hop: without authentication nothing is sent to it.
 pub(super) async fn authenticate(connection: &mut Connection, auth: &SendAuth) -> Result<(), NextHopError> {
-    let trouble = |connection: &Connection, text: &str| {
+    let failed = |connection: &Connection, text: &str| {
         NextHopError::at(&connection.next_hop, NO_SECURITY, text).at_step(Step::Auth).alerting()
     };
     if !connection.is_tls() {
-        return Err(trouble(connection, "it offers no TLS, and without TLS we do not authenticate"));
+        return Err(failed(connection, "it offers no TLS, and without TLS we do not authenticate"));
     }
     let offered = match auth.mechanism {
         Mechanism::Plain => connection.offers.auth_plain,
@@ -28,13 +28,13 @@ pub(super) async fn authenticate(connection: &mut Connection, auth: &SendAuth) -
     };
     if !offered {
         let text = format!("it does not offer AUTH {}", name(auth.mechanism));
-        return Err(trouble(connection, &text));
+        return Err(failed(connection, &text));
     }
     let password = match tokio::fs::read_to_string(&auth.password_file).await {
         Ok(password) => password,
         Err(error) => {
             let text = format!("{}: {error}; it is `password_file`", auth.password_file.display());
-            return Err(trouble(connection, &text));
+            return Err(failed(connection, &text));
         }
     };
     let password = password.strip_suffix('\n').unwrap_or(&password);

@@ -22,7 +22,7 @@ pub(super) const NO_SECURITY: Enhanced = Enhanced(4, 7, 4);
 /// X.7.5: cryptographic failure.
 pub(super) const BAD_SECURITY: Enhanced = Enhanced(4, 7, 5);
 
-/// What is in trouble.
+/// What is in error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// The host: no connection could be made ready for MAIL. It counts as a failure of the host.
@@ -44,7 +44,7 @@ pub(crate) struct NextHopError {
     pub next_hop: Arc<str>,
     /// What the queue shows: always 4xx.
     pub reply: Reply,
-    /// What is in trouble.
+    /// What is in error.
     pub scope: Scope,
     /// Whether somebody has to look at it.
     pub alert: Alert,
@@ -94,8 +94,8 @@ impl NextHopError {
             (Step::Rcpt, Broken::TimedOut(_)) => Scope::Message,
             _ => Scope::Suspect,
         };
-        let trouble = Self::at(&connection.next_hop, enhanced, &format!("{} {broken}", during(step))).at_step(step);
-        Self { scope, ..trouble }
+        let error = Self::at(&connection.next_hop, enhanced, &format!("{} {broken}", during(step))).at_step(step);
+        Self { scope, ..error }
     }
 
     /// A reply that says nothing of sender or recipient, after the table in `refusal`. The queue shows it under its own
@@ -105,7 +105,7 @@ impl NextHopError {
         let enhanced = reply.enhanced.filter(|_| !reply.is_positive());
         let Enhanced(_, subject, detail) = enhanced.unwrap_or(NO_ANSWER);
         let text = format!("{} the next hop said: {reply}", during(step));
-        let trouble = Self::at(&connection.next_hop, Enhanced(4, subject, detail), &text);
+        let error = Self::at(&connection.next_hop, Enhanced(4, subject, detail), &text);
         let scope = match reading.meaning {
             Meaning::Throttled => Scope::Crowded,
             _ if step == Step::Greeting && reply.code == 421 => Scope::Crowded,
@@ -121,7 +121,7 @@ impl NextHopError {
             Meaning::Throttled => Alert::No,
             _ => Alert::Yes,
         };
-        Self { scope, alert, row: Some(reading.row), ..trouble.at_step(step) }
+        Self { scope, alert, row: Some(reading.row), ..error.at_step(step) }
     }
 
     /// Whether it was said to one recipient, and the transaction goes on.

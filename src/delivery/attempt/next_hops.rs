@@ -154,7 +154,7 @@ pub(super) async fn smart_hosts(out: &WayOut) -> Result<Vec<NextHop>, NextHopErr
             Ok(Exchanges::Implicit) => hops.push(hop(Host::Name(name.clone()))),
             Ok(Exchanges::Hosts(hosts)) => match ours_removed(out, name, &hosts) {
                 Ok(names) => hops.extend(names.into_iter().map(|name| hop(Host::Name(name)))),
-                Err(trouble) => last = Some(trouble),
+                Err(error) => last = Some(error),
             },
             Ok(Exchanges::Null) => {
                 let text = format!("smart host {name} takes no mail: its MX says so (RFC 7505)");
@@ -167,7 +167,7 @@ pub(super) async fn smart_hosts(out: &WayOut) -> Result<Vec<NextHop>, NextHopErr
         }
     }
     match last {
-        Some(trouble) if hops.is_empty() => Err(trouble),
+        Some(error) if hops.is_empty() => Err(error),
         _ => Ok(hops),
     }
 }
@@ -182,8 +182,8 @@ async fn recipients_mx(out: &WayOut) -> Result<Vec<NextHop>, NoHop> {
     let failed = |error: DnsError| NoHop::NextHopError(NextHopError::unreached(NO_DNS, error.to_string()));
     match out.shared.dns.exchanges(servers, domain.as_str()).await {
         Ok(Exchanges::Hosts(hosts)) => {
-            let names = ours_removed(out, domain.as_str(), &hosts).map_err(|trouble| match out.reach {
-                Reach::Anywhere => NoHop::NextHopError(trouble),
+            let names = ours_removed(out, domain.as_str(), &hosts).map_err(|error| match out.reach {
+                Reach::Anywhere => NoHop::NextHopError(error),
                 Reach::NotUs | Reach::Public => NoHop::Refused(NOT_TO_PRIVATE),
             })?;
             reachable(out, names.into_iter().map(|name| hop(Host::Name(name))).collect()).await

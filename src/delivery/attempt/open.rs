@@ -35,8 +35,8 @@ enum Failure {
 }
 
 impl From<NextHopError> for Failure {
-    fn from(trouble: NextHopError) -> Self {
-        Self::NextHopError(trouble)
+    fn from(error: NextHopError) -> Self {
+        Self::NextHopError(error)
     }
 }
 
@@ -50,7 +50,7 @@ enum Encrypt {
 /// A new connection to one of the next hop's addresses, or to its socket, ready for MAIL.
 ///
 /// # Errors
-/// The trouble with the last address that was tried.
+/// The error with the last address that was tried.
 pub(super) async fn open(out: &WayOut, hop: &NextHop) -> Result<Connection, NextHopError> {
     let opened = try_to_open(out, hop).await;
     out.tried();
@@ -61,17 +61,13 @@ async fn try_to_open(out: &WayOut, hop: &NextHop) -> Result<Connection, NextHopE
     let smtp = &out.terms.smtp;
     let addresses = match &hop.at.host {
         Host::Address(address) => vec![*address],
-        Host::Name(name) => out.shared.dns.addresses(&smtp.dns_servers, name).await.map_err(|error| {
-            let trouble = NextHopError::unreached(NO_DNS, error.to_string());
-            if hop.label.is_some() && matches!(error, super::DnsError::NotFound(_)) {
-                trouble.alerting()
-            } else {
-                trouble
-            }
+        Host::Name(name) => out.shared.dns.addresses(&smtp.dns_servers, name).await.map_err(|failed| {
+            let error = NextHopError::unreached(NO_DNS, failed.to_string());
+            if hop.label.is_some() && matches!(failed, super::DnsError::NotFound(_)) { error.alerting() } else { error }
         })?,
         Host::Unix(path) => {
             return over_socket(out, hop, path).await.map_err(|failure| match failure {
-                Failure::NextHopError(trouble) | Failure::Handshake(trouble) => trouble,
+                Failure::NextHopError(error) | Failure::Handshake(error) => error,
             });
         }
     };
@@ -93,17 +89,17 @@ async fn try_to_open(out: &WayOut, hop: &NextHop) -> Result<Connection, NextHopE
         let mut opened = ready(out, hop, (address, share), Encrypt::AsOffered).await;
         // RFC 7435: without authentication clear text is no worse than TLS that cannot be had.
         let clear_will_do = smtp.tls.mode == SendTlsMode::Opportunistic && smtp.auth.is_none();
-        if let Err(Failure::Handshake(trouble)) = &opened
+        if let Err(Failure::Handshake(error)) = &opened
             && clear_will_do
         {
-            if let Some(untold) = out.shared.alerts.line(&trouble.next_hop, "in-clear") {
-                tracing::warn!(reason = %trouble.reply, untold, "TLS failed; trying in clear");
+            if let Some(untold) = out.shared.alerts.line(&error.next_hop, "in-clear") {
+                tracing::warn!(reason = %error.reply, untold, "TLS failed; trying in clear");
             }
             opened = ready(out, hop, (address, share), Encrypt::No).await;
         }
         match opened {
             Ok(connection) => return Ok(connection),
-            Err(Failure::NextHopError(trouble) | Failure::Handshake(trouble)) => last = trouble,
+            Err(Failure::NextHopError(error) | Failure::Handshake(error)) => last = error,
         }
     }
     Err(last)
@@ -238,10 +234,10 @@ async fn encrypted(out: &WayOut, hop: &NextHop, mut connection: Connection) -> R
         Ok(_) => {}
         // It said no (a row was read), and goes on in clear as with a client that never asked (RFC 3207 4). One that is silent
         // may still say yes.
-        Err(trouble) if tls.mode == SendTlsMode::Opportunistic && trouble.row.is_some() && connection.is_quiet() => {
+        Err(error) if tls.mode == SendTlsMode::Opportunistic && error.row.is_some() && connection.is_quiet() => {
             return Ok(connection);
         }
-        Err(trouble) => return Err(trouble.into()),
+        Err(error) => return Err(error.into()),
     }
     let mut connection = match connection.start_tls(&connector, name).await {
         Ok(connection) => connection,
@@ -252,12 +248,12 @@ async fn encrypted(out: &WayOut, hop: &NextHop, mut connection: Connection) -> R
 }
 
 fn handshake_failed(next_hop: &Arc<str>, broken: &Broken) -> NextHopError {
-    let trouble = NextHopError::at(next_hop, BAD_SECURITY, &format!("the TLS handshake failed: {broken}"));
+    let error = NextHopError::at(next_hop, BAD_SECURITY, &format!("the TLS handshake failed: {broken}"));
     // A certificate that does not verify will not heal by itself.
     if matches!(broken, Broken::Io(error) if error.kind() == std::io::ErrorKind::InvalidData) {
-        return trouble.alerting();
+        return error.alerting();
     }
-    trouble
+    error
 }
 
 /// What is said before a reply is expected.

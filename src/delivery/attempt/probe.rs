@@ -60,7 +60,7 @@ impl Outbound {
         };
         let hops = match next_hops::hops(&out).await {
             Ok(hops) => hops,
-            Err(NoHop::NextHopError(trouble)) => return failed(trouble),
+            Err(NoHop::NextHopError(error)) => return failed(error),
             Err(NoHop::Refused(reply)) => return Heard::Failed(words(&reply)),
         };
         let attempts = hops.iter().map(|hop| Box::pin(ask_hop(&out, hop, address, until)) as Asking<'_>).collect();
@@ -71,8 +71,8 @@ impl Outbound {
     }
 }
 
-fn failed(trouble: NextHopError) -> Heard {
-    Heard::Failed(trouble.reply.text.into_owned())
+fn failed(error: NextHopError) -> Heard {
+    Heard::Failed(error.reply.text.into_owned())
 }
 
 /// Asks one of them. `Err`: it gave no answer.
@@ -80,7 +80,7 @@ async fn ask_hop(out: &WayOut, hop: &NextHop, address: &Address, until: Until) -
     let key = hop.key(&out.connector.name);
     let (mut connection, path) = match timeout_at(until.asked, begin(out, hop, address)).await {
         Err(_) => return Err(Heard::Silent(format!("{}: no answer in time", hop.name()))),
-        Ok(Err(trouble)) => return Err(failed(trouble)),
+        Ok(Err(error)) => return Err(failed(error)),
         Ok(Ok(Begun::Over(heard))) => return Ok(heard),
         Ok(Ok(Begun::Asked { connection, path })) => (*connection, path),
     };

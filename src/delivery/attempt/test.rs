@@ -33,16 +33,16 @@ impl WayOut {
         let mut connection = match open::open(&out, hop).await {
             Ok(connection) => connection,
             // It has enough connections of ours, and none of them failed.
-            Err(trouble)
-                if trouble.scope == Scope::Crowded
+            Err(error)
+                if error.scope == Scope::Crowded
                     && self.shared.health.standing(&hop.key(&self.connector.name)) == Standing::Up =>
             {
                 return;
             }
             // It is not the host that keeps a report from it.
-            Err(trouble) if trouble.scope == Scope::Ours => return,
+            Err(error) if error.scope == Scope::Ours => return,
             // It lets nobody in, not even one.
-            Err(trouble) => return self.note(hop, Some(&NextHopError { scope: Scope::Host, ..trouble })),
+            Err(error) => return self.note(hop, Some(&NextHopError { scope: Scope::Host, ..error })),
         };
         let failed = match connection.command("MAIL FROM:<>").await {
             Ok(reply) if reply.code == 421 => Some(format!("421 at MAIL FROM:<>: {reply}")),
@@ -57,16 +57,16 @@ impl WayOut {
             }
             Some(why) => {
                 let broken = Broken::Io(std::io::Error::other(why));
-                let trouble =
+                let error =
                     NextHopError { scope: Scope::Host, ..NextHopError::broken(&connection, &broken, Step::Mail) };
-                self.note(hop, Some(&trouble));
+                self.note(hop, Some(&error));
             }
         }
     }
 
     /// Says what is wrong where an operator looks.
-    pub(super) fn log(&self, trouble: &NextHopError) {
-        self.shared.alerts.log(&self.connector.name, trouble);
+    pub(super) fn log(&self, error: &NextHopError) {
+        self.shared.alerts.log(&self.connector.name, error);
     }
 
     /// A next hop refuses mail because we relay it: passed on, counted, and told with the cure.
@@ -76,18 +76,18 @@ impl WayOut {
     }
 
     /// What a next hop has shown of its health: a connection ready for MAIL, or none.
-    pub(super) fn note(&self, hop: &NextHop, trouble: Option<&NextHopError>) {
+    pub(super) fn note(&self, hop: &NextHop, error: Option<&NextHopError>) {
         let key = hop.key(&self.connector.name);
-        match trouble {
+        match error {
             None => {
                 if self.shared.health.answers(&key) == Change::News {
                     tracing::info!(send_connector = %self.connector.name, next_hop = hop.name(), "next hop answers again");
                 }
             }
-            Some(trouble) if matches!(trouble.scope, Scope::Ours | Scope::Crowded) => {}
-            Some(trouble) => {
-                if self.shared.health.fails(&key, &trouble.reply) == Change::News {
-                    self.log(trouble);
+            Some(error) if matches!(error.scope, Scope::Ours | Scope::Crowded) => {}
+            Some(error) => {
+                if self.shared.health.fails(&key, &error.reply) == Change::News {
+                    self.log(error);
                 }
             }
         }

@@ -64,10 +64,10 @@ impl WayOut {
         let hops = match found {
             Ok(hops) => hops,
             Err(NoHop::Refused(reply)) => return Err(NoWay::Refused(reply)),
-            Err(NoHop::NextHopError(trouble)) => {
+            Err(NoHop::NextHopError(error)) => {
                 self.tried();
-                self.log(&trouble);
-                return Err(NoWay::NextHopError(trouble));
+                self.log(&error);
+                return Err(NoWay::NextHopError(error));
             }
         };
         let name = &self.connector.name;
@@ -118,7 +118,7 @@ impl WayOut {
 const RETIRED: u32 = 3;
 
 impl Walk {
-    /// A connection that is ready for MAIL; `None`: no next hop is left, and [`Walk::trouble`] says why.
+    /// A connection that is ready for MAIL; `None`: no next hop is left, and [`Walk::error`] says why.
     pub(crate) async fn next(&mut self) -> Option<Box<Checkout>> {
         loop {
             if self.ahead.is_empty() {
@@ -133,8 +133,8 @@ impl Walk {
             if self.slot.is_none() {
                 match self.out.slot().await {
                     Ok(slot) => self.slot = Some(slot),
-                    Err(trouble) => {
-                        self.last = Some(trouble);
+                    Err(error) => {
+                        self.last = Some(error);
                         return None;
                     }
                 }
@@ -158,13 +158,13 @@ impl Walk {
     }
 
     /// Nobody could be helped there: the next one.
-    pub(crate) async fn failed(&mut self, checkout: Box<Checkout>, trouble: NextHopError, ended: Result<(), Reuse>) {
+    pub(crate) async fn failed(&mut self, checkout: Box<Checkout>, error: NextHopError, ended: Result<(), Reuse>) {
         self.slot = Some(checkout.leave(ended).await);
-        self.last = Some(trouble);
+        self.last = Some(error);
     }
 
     /// What kept the last next hop from being used.
-    pub(crate) fn trouble(self) -> NextHopError {
+    pub(crate) fn error(self) -> NextHopError {
         self.last.unwrap_or_else(|| NextHopError::ours("no next hop is left to be tried".to_owned()))
     }
 
@@ -237,8 +237,8 @@ impl Walk {
                 self.full.push_back(hop);
                 None
             }
-            Opened::Failed(trouble) => {
-                self.last = Some(trouble);
+            Opened::Failed(error) => {
+                self.last = Some(error);
                 None
             }
         }
@@ -258,8 +258,8 @@ impl Walk {
         };
         match self.out.slot().await {
             Ok(slot) => self.slot = Some(slot),
-            Err(trouble) => {
-                self.last = Some(trouble);
+            Err(error) => {
+                self.last = Some(error);
                 return None;
             }
         }
@@ -307,28 +307,28 @@ impl WayOut {
 
     /// Notes what a host has shown of itself.
     fn judge(&self, hop: &NextHop, opened: Result<Connection, NextHopError>, host: HostSlot) -> Opened {
-        let trouble = match opened {
+        let error = match opened {
             Ok(connection) => {
                 self.note(hop, None);
                 return Opened::Ready(Box::new(connection), host);
             }
-            Err(trouble) => trouble,
+            Err(error) => error,
         };
         let key = hop.key(&self.connector.name);
         let idle = self.shared.pool.has(&key);
-        let trouble = match trouble.scope {
+        let error = match error.scope {
             Scope::Crowded => match host.refused() {
                 AtGreeting::Fewer(allowed) => {
-                    self.tell_fewer(hop, allowed, &trouble.reply);
+                    self.tell_fewer(hop, allowed, &error.reply);
                     return Opened::Full;
                 }
                 // Those that it took have come free meanwhile: one of them will do.
                 AtGreeting::Alone if idle || self.shared.pool.has(&key) => return Opened::Full,
-                AtGreeting::Alone => NextHopError { scope: Scope::Host, ..trouble },
+                AtGreeting::Alone => NextHopError { scope: Scope::Host, ..error },
             },
-            Scope::Host | Scope::Suspect | Scope::Message | Scope::Ours => trouble,
+            Scope::Host | Scope::Suspect | Scope::Message | Scope::Ours => error,
         };
-        self.note(hop, Some(&trouble));
-        Opened::Failed(trouble)
+        self.note(hop, Some(&error));
+        Opened::Failed(error)
     }
 }

@@ -292,7 +292,7 @@ impl Branch {
     fn told(&mut self, ended: Reuse) -> Vec<(usize, Outcome)> {
         let Line::Open(checkout) = &mut self.line else { return Vec::new() };
         let told = checkout.told();
-        checkout.trouble();
+        checkout.error();
         self.close(ended);
         told
     }

@@ -92,7 +92,7 @@ impl Branch {
             return told;
         };
         let mut told = checkout.told();
-        checkout.trouble();
+        checkout.error();
         // Members that were accepted before are told nothing: their envelope is said again.
         told.retain(|(at, _)| new.iter().any(|member| member.at == *at));
         if let Err(ended) = ended {
@@ -182,11 +182,11 @@ fn impatient() -> Outcome {
 /// reach.
 async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<Instant>) -> (Line, Told) {
     let all = |outcome: &Outcome| opening.recipients.iter().map(|(at, _)| (*at, outcome.clone())).collect();
-    let unreachable = |trouble: NextHopError| (Line::Unreachable(trouble.outcome()), Vec::new());
+    let unreachable = |error: NextHopError| (Line::Unreachable(error.outcome()), Vec::new());
     let mut walk = match within(until, pin!(out.walk(tried))).await {
         Some(Ok(walk)) => walk,
         Some(Err(NoWay::Refused(reply))) => return (Line::Away, all(&Outcome::ours(Class::Refused, reply))),
-        Some(Err(NoWay::NextHopError(trouble))) => return unreachable(trouble),
+        Some(Err(NoWay::NextHopError(error))) => return unreachable(error),
         None => return (Line::Unreachable(impatient()), Vec::new()),
     };
     let mut pending = opening.recipients.to_vec();
@@ -196,11 +196,11 @@ async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<
     loop {
         let Some(next) = within(until, pin!(walk.next())).await else { return out_of_time(told, &pending) };
         let Some(mut checkout) = next else {
-            let trouble = walk.trouble();
+            let error = walk.error();
             if told.is_empty() && !about_recipients {
-                return unreachable(trouble);
+                return unreachable(error);
             }
-            told.extend(pending.iter().map(|(at, _)| (*at, trouble.outcome())));
+            told.extend(pending.iter().map(|(at, _)| (*at, error.outcome())));
             return (Line::Away, told);
         };
         let said = Opening { recipients: &pending, ..*opening };
@@ -225,13 +225,13 @@ async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<
         let (unreached, answered): (Vec<_>, Vec<_>) =
             checkout.told().into_iter().partition(|(_, outcome)| outcome.class == Class::Unreachable);
         told.extend(answered);
-        if let Some(trouble) = checkout.trouble()
+        if let Some(error) = checkout.error()
             && checkout.has_nobody()
             && !unreached.is_empty()
         {
             pending.retain(|(at, _)| unreached.iter().any(|(other, _)| other == at));
-            about_recipients |= trouble.is_about_a_recipient();
-            walk.failed(checkout, trouble, ended).await;
+            about_recipients |= error.is_about_a_recipient();
+            walk.failed(checkout, error, ended).await;
             continue;
         }
         told.extend(unreached);

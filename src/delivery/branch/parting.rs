@@ -49,7 +49,7 @@ impl InFlight {
     pub(crate) async fn land(mut self) -> Vec<(usize, Outcome)> {
         let ended = self.checkout.verdict(Patience::Until(self.until)).await;
         let mut outcomes = self.checkout.told();
-        self.checkout.trouble();
+        self.checkout.error();
         for at in self.recipients {
             if !outcomes.iter().any(|(told, _)| *told == at) {
                 outcomes.push((at, in_doubt(&self.checkout)));

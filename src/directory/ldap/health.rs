@@ -97,7 +97,7 @@ impl DirectoryHealth {
     }
 
     /// Why it gives no clean answers.
-    pub(super) fn trouble(&self) -> Option<Arc<str>> {
+    pub(super) fn problem(&self) -> Option<Arc<str>> {
         match &*self.said.lock().unwrap_or_else(PoisonError::into_inner) {
             LoggedHealth::Unwell { cause, .. } => Some(Arc::clone(cause)),
             LoggedHealth::Nothing | LoggedHealth::Well => None,

@@ -46,7 +46,7 @@ pub(super) struct Opener {
 struct Standing {
     tried: Option<Instant>,
     /// Why it is no use.
-    trouble: Option<String>,
+    problem: Option<String>,
     /// The log has that.
     told: bool,
 }
@@ -101,7 +101,7 @@ impl Opener {
     pub(super) fn is_due(&self, server: &Server) -> bool {
         let standings = self.standings();
         let Some(standing) = standings.get(server.index) else { return false };
-        let pause = if standing.trouble.is_some() { TRY_DEAD_AGAIN } else { TRY_AGAIN };
+        let pause = if standing.problem.is_some() { TRY_DEAD_AGAIN } else { TRY_AGAIN };
         standing.tried.is_none_or(|tried| tried.elapsed() >= pause)
     }
 
@@ -114,28 +114,28 @@ impl Opener {
     /// Logs which servers are no use beside the one in use, and which are again: once each.
     pub(super) fn log(&self, in_use: &Server) {
         for (server, standing) in self.servers.iter().zip(self.standings().iter_mut()) {
-            match &standing.trouble {
-                Some(trouble) if !standing.told => {
+            match &standing.problem {
+                Some(problem) if !standing.told => {
                     // The one in use may be no use either, where none is.
                     let instead = if server.url == in_use.url { "" } else { &format!(", {} is used", in_use.url) };
                     tracing::warn!(
                         directory = %self.name,
-                        "server {} does not answer as it should{instead}: {trouble}",
+                        "server {} does not answer as it should{instead}: {problem}",
                         server.url
                     );
                 }
                 None if standing.told => tracing::info!(directory = %self.name, "server {} answers again", server.url),
                 Some(_) | None => continue,
             }
-            standing.told = standing.trouble.is_some();
+            standing.told = standing.problem.is_some();
         }
     }
 
     /// Which servers are no use, and why.
-    pub(super) fn trouble(&self) -> Vec<String> {
+    pub(super) fn problems(&self) -> Vec<String> {
         let standings = self.standings();
         let of = |(server, standing): (&Arc<Server>, &Standing)| {
-            standing.trouble.as_ref().map(|trouble| format!("server {}: {trouble}", server.url))
+            standing.problem.as_ref().map(|problem| format!("server {}: {problem}", server.url))
         };
         self.servers.iter().zip(standings.iter()).filter_map(of).collect()
     }
@@ -246,12 +246,12 @@ impl Opener {
         Ok(Some(password.to_owned()))
     }
 
-    fn is_now(&self, server: &Server, trouble: Option<String>) {
+    fn is_now(&self, server: &Server, problem: Option<String>) {
         if !self.gave_way.load(Ordering::Relaxed) {
-            self.up.with_label_values(&[&*self.name, &server.url]).set(i64::from(trouble.is_none()));
+            self.up.with_label_values(&[&*self.name, &server.url]).set(i64::from(problem.is_none()));
         }
         if let Some(standing) = self.standings().get_mut(server.index) {
-            (standing.tried, standing.trouble) = (Some(Instant::now()), trouble);
+            (standing.tried, standing.problem) = (Some(Instant::now()), problem);
         }
     }
 

@@ -38,19 +38,19 @@ impl LdapDirectory {
     /// Why it does not answer; where it does, which servers were no use when they were last tried. And what is held where no
     /// snapshot says so.
     #[must_use]
-    pub fn trouble(&self) -> Vec<String> {
-        let mut trouble = match self.asker.health.trouble() {
+    pub fn problems(&self) -> Vec<String> {
+        let mut problem = match self.asker.health.problem() {
             Some(cause) => vec![cause.to_string()],
-            None => self.opener.trouble(),
+            None => self.opener.problems(),
         };
         let held = self.holding.as_ref().map_or(0, Holding::held);
         if held > 0 {
             let name = &self.asker.name;
-            trouble.push(format!(
+            problem.push(format!(
                 "changes of {held} recipients are held, and their mail gets 451: see fingerpost directory held {name}"
             ));
         }
-        trouble
+        problem
     }
 
     /// Has what was given up tried again, a rejected password too, and waits for what comes of it.

@@ -134,9 +134,9 @@ impl Conversation {
             | Meaning::Throttled
             | Meaning::OurMistake
             | Meaning::OutOfStep => {
-                let trouble = NextHopError::said(&self.connection, step, reply, reading);
-                let outcome = trouble.outcome();
-                self.trouble = Some(trouble);
+                let error = NextHopError::said(&self.connection, step, reply, reading);
+                let outcome = error.outcome();
+                self.error = Some(error);
                 outcome
             }
             Meaning::ContentRefused

@@ -94,7 +94,7 @@ impl Walk {
                 return Some(Found { hop, connection, slots: HeldSlots { connector, host } });
             }
             Opened::Full => self.full.push_back(hop),
-            Opened::Failed(trouble) => self.last = Some(trouble),
+            Opened::Failed(error) => self.last = Some(error),
         }
         self.slot = Some(connector);
         None
