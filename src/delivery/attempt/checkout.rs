@@ -128,7 +128,7 @@ impl Checkout {
     /// MAIL and the first RCPTs. DATA goes out with them where the whole content is there.
     ///
     /// # Errors
-    /// The transaction is over. [`Checkout::told`] has everybody's answer; but for [`Reuse::Unused`] and
+    /// The transaction is over. [`Checkout::take_outcomes`] has everybody's answer; but for [`Reuse::Unused`] and
     /// [`Reuse::Worn`], which leave some untold.
     pub(crate) async fn envelope(&mut self, opening: &Opening<'_>) -> Result<(), Reuse> {
         xforward(self.talk.connection_mut(), opening.origin, &self.out.shared.alerts).await;
@@ -236,7 +236,7 @@ impl Checkout {
     /// DATA, up to the reply to it.
     ///
     /// # Errors
-    /// The transaction is over; [`Checkout::told`] has the answers.
+    /// The transaction is over; [`Checkout::take_outcomes`] has the answers.
     pub(crate) async fn data(&mut self, way: BodyTransfer, octets: u64) -> Result<(), Reuse> {
         self.talk.connection_mut().leaves = self.others == Others::Left;
         let ready = self.talk.data(way).await;
@@ -303,8 +303,8 @@ impl Checkout {
     }
 
     /// What recipients were told since this was asked last.
-    pub(crate) fn told(&mut self) -> Vec<(usize, Outcome)> {
-        let told = self.talk.told();
+    pub(crate) fn take_outcomes(&mut self) -> Vec<(usize, Outcome)> {
+        let told = self.talk.take_outcomes();
         for (_, outcome) in &told {
             if let Some(row) = relayed_mail(outcome.row) {
                 self.out.relaying_fails(row, outcome);

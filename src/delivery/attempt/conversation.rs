@@ -77,7 +77,7 @@ pub(crate) struct Conversation {
     /// RCPT was accepted; they await the message's reply. In the order of their RCPT.
     accepted: Vec<usize>,
     /// Who has his answer.
-    told: Vec<(usize, Outcome)>,
+    outcomes: Vec<(usize, Outcome)>,
     /// What keeps the transaction as a whole from going on here.
     error: Option<NextHopError>,
     /// DATA has been written, and the answer is not there yet.
@@ -100,12 +100,12 @@ struct SentEnvelope {
 impl Conversation {
     /// On a connection that is ready for MAIL.
     pub(crate) fn new(connection: Connection) -> Self {
-        let (asked, accepted, told) = (VecDeque::new(), Vec::new(), Vec::new());
+        let (asked, accepted, outcomes) = (VecDeque::new(), Vec::new(), Vec::new());
         Self {
             connection,
             asked,
             accepted,
-            told,
+            outcomes,
             error: None,
             data_said: false,
             encoder: None,
@@ -160,12 +160,12 @@ impl Conversation {
 
     /// Refuses recipients ourselves.
     pub(crate) fn refuse(&mut self, recipients: impl Iterator<Item = usize>, reply: &Reply) {
-        self.told.extend(recipients.map(|at| (at, Outcome::ours(Class::Refused, reply.clone()))));
+        self.outcomes.extend(recipients.map(|at| (at, Outcome::ours(Class::Refused, reply.clone()))));
     }
 
     /// What recipients were told since this was asked last.
-    pub(crate) fn told(&mut self) -> Vec<(usize, Outcome)> {
-        std::mem::take(&mut self.told)
+    pub(crate) fn take_outcomes(&mut self) -> Vec<(usize, Outcome)> {
+        std::mem::take(&mut self.outcomes)
     }
 
     /// What keeps the transaction from going on here, if something does; asked once.
@@ -297,7 +297,7 @@ impl Conversation {
             } else {
                 self.connection.refusals += 1;
                 let outcome = self.rcpt_refused(reply, reading);
-                self.told.push((*at, outcome));
+                self.outcomes.push((*at, outcome));
             }
         }
         Ok(())
@@ -308,7 +308,7 @@ impl Conversation {
     fn late(&mut self, broken: &Broken) -> Reuse {
         let error = NextHopError::broken(&self.connection, broken, Step::Rcpt);
         let his = self.asked.pop_front();
-        self.told.extend(his.map(|at| (at, error.outcome())));
+        self.outcomes.extend(his.map(|at| (at, error.outcome())));
         self.asked.clear();
         self.accepted.clear();
         Reuse::Worn
@@ -375,7 +375,7 @@ impl Conversation {
     }
 
     fn record(&mut self, recipients: &[usize], outcome: &Outcome) {
-        self.told.extend(recipients.iter().map(|at| (*at, outcome.clone())));
+        self.outcomes.extend(recipients.iter().map(|at| (*at, outcome.clone())));
     }
 
     /// Nobody without an answer can be helped here.

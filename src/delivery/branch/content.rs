@@ -105,15 +105,15 @@ impl Branch {
                 let rest = self.members.split_off(most);
                 self.later.splice(..0, rest);
             }
-            let (told, host) = self.transaction(message, lag).await;
-            if alone.is_none() && self.out.speaks() == Speaks::Smtp && are_unknown(&told) {
+            let (answers, host) = self.transaction(message, lag).await;
+            if alone.is_none() && self.out.speaks() == Speaks::Smtp && are_unknown(&answers) {
                 // Whom it means nobody can say: each is asked about alone (Exchange's filter on mailbox servers).
                 alone = Some(OneByOne::begin(message));
                 let all = std::mem::take(&mut self.members);
                 self.later.splice(..0, all);
             }
             let mut postponed = false;
-            for (at, outcome) in told {
+            for (at, outcome) in answers {
                 match (&host, outcome.class) {
                     (Some(_), Class::Unreachable) if other_hosts > 0 => {
                         postponed = true;
@@ -154,7 +154,7 @@ impl Branch {
     /// One transaction; the host that took the envelope and then could not be used, if it was so.
     async fn transaction(&mut self, message: &Message<'_>, lag: &Lag) -> (Vec<(usize, Outcome)>, Option<Key>) {
         match std::mem::take(&mut self.stream) {
-            Stream::Over(told, host) => return (told, host),
+            Stream::Over(answers, host) => return (answers, host),
             Stream::On => {
                 let host = self.host();
                 return (self.end_content(message, lag).await, host);
@@ -170,7 +170,7 @@ impl Branch {
         let host = self.host();
         match self.begin_content(message, &fields, lag).await {
             Ok(()) => (self.end_content(message, lag).await, host),
-            Err(told) => (told, host),
+            Err(answers) => (answers, host),
         }
     }
 
@@ -216,7 +216,7 @@ impl Branch {
             let (fields, host) = (self.fields(message), self.host());
             self.stream = match self.begin_content(message, &fields, lag).await {
                 Ok(()) => Stream::On,
-                Err(told) => Stream::Over(told, host),
+                Err(answers) => Stream::Over(answers, host),
             };
             self.feed(&[], lag).await;
         }
@@ -255,7 +255,7 @@ impl Branch {
             }
         };
         if let Err(ended) = checkout.data(way, octets).await {
-            return Err(self.told(ended));
+            return Err(self.outcomes(ended));
         }
         if message.waits == Waits::Nobody {
             self.pace = Pace::unhurried();
@@ -285,16 +285,16 @@ impl Branch {
         self.dot = Dot::Out;
         let ended = checkout.verdict(patience).await;
         self.dot = Dot::NotSent;
-        self.told(ended)
+        self.outcomes(ended)
     }
 
     /// What the next hop has told everybody; the connection goes back if it can be used.
-    fn told(&mut self, ended: Reuse) -> Vec<(usize, Outcome)> {
+    fn outcomes(&mut self, ended: Reuse) -> Vec<(usize, Outcome)> {
         let Line::Open(checkout) = &mut self.line else { return Vec::new() };
-        let told = checkout.told();
+        let answers = checkout.take_outcomes();
         checkout.error();
         self.close(ended);
-        told
+        answers
     }
 
     /// The content was not written whole.
@@ -303,7 +303,7 @@ impl Branch {
             Stopped::Broken(broken) => {
                 let Line::Open(checkout) = &mut self.line else { return Vec::new() };
                 let ended = checkout.interrupted(&broken).await;
-                return self.told(ended);
+                return self.outcomes(ended);
             }
             Stopped::LeftBehind(None) => Outcome::ours(Class::LeftToQueue, LEFT_BEHIND),
             Stopped::LeftBehind(Some(hole)) => Outcome::ours(Class::LeftToQueue, LEFT_BEHIND.saying(hole.to_string())),

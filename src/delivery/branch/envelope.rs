@@ -19,7 +19,7 @@ use crate::smtp::reply::{RECIPIENT_OK, TOO_MANY_RECIPIENTS};
 use crate::spool::entry::Content;
 
 /// What recipients were told, by their numbers; who is not told was accepted.
-type Told = Vec<(usize, Outcome)>;
+type RcptOutcomes = Vec<(usize, Outcome)>;
 
 impl Branch {
     /// Asks about more recipients, in one go where the next hop offers PIPELINING, and says what each was told, in their
@@ -36,7 +36,7 @@ impl Branch {
             self.out.applicant.vouched = vouched;
         }
         let began = Instant::now();
-        let told = match &self.line {
+        let answers = match &self.line {
             Line::Unreachable(why) => same(&new, why),
             Line::Open(_) => self.ask_further(from, &new).await,
             Line::Away if self.members.is_empty() => self.open(from, None, (&new, Some(began + self.left))).await,
@@ -46,7 +46,7 @@ impl Branch {
         let next_hop = self.checkout().map_or_else(|| "".into(), Checkout::next_hop);
         let mut outcomes = Vec::with_capacity(all);
         for member in new {
-            match told.iter().find(|(at, _)| *at == member.at) {
+            match answers.iter().find(|(at, _)| *at == member.at) {
                 Some((_, outcome)) => outcomes.push(outcome.clone()),
                 None => {
                     outcomes.push(Outcome::said(Class::Accepted, RECIPIENT_OK, &next_hop));
@@ -77,46 +77,46 @@ impl Branch {
     }
 
     /// Over the connection that has the envelope.
-    async fn ask_further(&mut self, from: (&Origin, &Sender), new: &[Member]) -> Told {
+    async fn ask_further(&mut self, from: (&Origin, &Sender), new: &[Member]) -> RcptOutcomes {
         let Line::Open(checkout) = &mut self.line else { return same(new, &Outcome::undone()) };
         let targets: Vec<_> = new.iter().map(Member::target).collect();
         let Ok(ended) = timeout(self.left, checkout.more(from, &targets)).await else {
             checkout.look();
-            let mut told = checkout.told();
-            // Answers are still to come: the envelope is said again over another connection.
+            let mut answers = checkout.take_outcomes();
+            // RcptOutcomes are still to come: the envelope is said again over another connection.
             let unanswered =
-                |member: &&Member| !checkout.has(member.at) && !told.iter().any(|(at, _)| *at == member.at);
-            let late: Told = new.iter().filter(unanswered).map(|member| (member.at, impatient())).collect();
-            told.extend(late);
+                |member: &&Member| !checkout.has(member.at) && !answers.iter().any(|(at, _)| *at == member.at);
+            let late: RcptOutcomes = new.iter().filter(unanswered).map(|member| (member.at, impatient())).collect();
+            answers.extend(late);
             self.line = Line::Away;
-            return told;
+            return answers;
         };
-        let mut told = checkout.told();
+        let mut answers = checkout.take_outcomes();
         checkout.error();
         // Members that were accepted before are told nothing: their envelope is said again.
-        told.retain(|(at, _)| new.iter().any(|member| member.at == *at));
+        answers.retain(|(at, _)| new.iter().any(|member| member.at == *at));
         if let Err(ended) = ended {
             self.close(ended);
             if ended == Reuse::Worn {
-                let rest = new.iter().filter(|member| !told.iter().any(|(at, _)| *at == member.at));
+                let rest = new.iter().filter(|member| !answers.iter().any(|(at, _)| *at == member.at));
                 let rest: Vec<Member> = rest.cloned().collect();
-                told.extend(self.ask_alone(from, &rest).await);
+                answers.extend(self.ask_alone(from, &rest).await);
             }
         }
-        told
+        answers
     }
 
     /// The connection was given back meanwhile: these alone are asked about, and the whole envelope is said at DATA.
-    async fn ask_alone(&mut self, (origin, sender): (&Origin, &Sender), new: &[Member]) -> Told {
+    async fn ask_alone(&mut self, (origin, sender): (&Origin, &Sender), new: &[Member]) -> RcptOutcomes {
         let recipients: Vec<_> = new.iter().map(Member::target).collect();
         let opening = Opening { origin, sender, content: None, recipients: &recipients };
         match find(&self.out, &self.tried, &opening, Some(Instant::now() + self.left)).await {
-            (Line::Open(checkout), told) => {
+            (Line::Open(checkout), answers) => {
                 checkout.take_back();
-                told
+                answers
             }
             (Line::Unreachable(why), _) => same(new, &why),
-            (Line::Away, told) => told,
+            (Line::Away, answers) => answers,
         }
     }
 
@@ -127,23 +127,23 @@ impl Branch {
         (origin, sender): (&Origin, &Sender),
         content: Option<(&Content, u64)>,
         (new, until): (&[Member], Option<Instant>),
-    ) -> Told {
-        let told = {
+    ) -> RcptOutcomes {
+        let answers = {
             let recipients: Vec<_> = self.members.iter().chain(new).map(Member::target).collect();
             let opening = Opening { origin, sender, content, recipients: &recipients };
-            let (line, told) = find(&self.out, &self.tried, &opening, until).await;
+            let (line, answers) = find(&self.out, &self.tried, &opening, until).await;
             self.line = match line {
                 // Nobody else was there to be asked.
                 Line::Unreachable(why) if why.next_hop.is_empty() => Line::Unreachable(self.last.take().unwrap_or(why)),
                 line => line,
             };
-            told
+            answers
         };
         if let Line::Unreachable(why) = &self.line {
             return same(new, why);
         }
-        let (mine, others): (Told, Told) =
-            told.into_iter().partition(|(at, _)| new.iter().any(|member| member.at == *at));
+        let (mine, others): (RcptOutcomes, RcptOutcomes) =
+            answers.into_iter().partition(|(at, _)| new.iter().any(|member| member.at == *at));
         let accepted = if self.members.len() > others.len() { Others::Accepted } else { Others::None };
         for (at, outcome) in others {
             self.end(at, outcome, accepted);
@@ -153,7 +153,7 @@ impl Branch {
 }
 
 /// The same for all of them.
-fn same(members: &[Member], outcome: &Outcome) -> Told {
+fn same(members: &[Member], outcome: &Outcome) -> RcptOutcomes {
     members.iter().map(|member| (member.at, outcome.clone())).collect()
 }
 
@@ -166,12 +166,12 @@ async fn within<T>(until: Option<Instant>, what: Pin<&mut impl Future<Output = T
 }
 
 /// The rest is out of reach.
-fn out_of_time(mut told: Told, pending: &[(usize, Target<'_>)]) -> (Line, Told) {
-    let late = |(at, _): &&(usize, Target<'_>)| !told.iter().any(|(other, _)| other == at);
-    let late: Told = pending.iter().filter(late).map(|(at, _)| (*at, impatient())).collect();
-    let line = if told.is_empty() { Line::Unreachable(impatient()) } else { Line::Away };
-    told.extend(late);
-    (line, told)
+fn out_of_time(mut answers: RcptOutcomes, pending: &[(usize, Target<'_>)]) -> (Line, RcptOutcomes) {
+    let late = |(at, _): &&(usize, Target<'_>)| !answers.iter().any(|(other, _)| other == at);
+    let late: RcptOutcomes = pending.iter().filter(late).map(|(at, _)| (*at, impatient())).collect();
+    let line = if answers.is_empty() { Line::Unreachable(impatient()) } else { Line::Away };
+    answers.extend(late);
+    (line, answers)
 }
 
 fn impatient() -> Outcome {
@@ -180,7 +180,7 @@ fn impatient() -> Outcome {
 
 /// Finds a next hop that takes the envelope, and what recipients were told. Who is not answered `until` then is out of
 /// reach.
-async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<Instant>) -> (Line, Told) {
+async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<Instant>) -> (Line, RcptOutcomes) {
     let all = |outcome: &Outcome| opening.recipients.iter().map(|(at, _)| (*at, outcome.clone())).collect();
     let unreachable = |error: NextHopError| (Line::Unreachable(error.outcome()), Vec::new());
     let mut walk = match within(until, pin!(out.walk(tried))).await {
@@ -190,41 +190,41 @@ async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<
         None => return (Line::Unreachable(impatient()), Vec::new()),
     };
     let mut pending = opening.recipients.to_vec();
-    let mut told = Vec::new();
+    let mut answers = Vec::new();
     // What was said to recipients says nothing of others.
     let mut about_recipients = false;
     loop {
-        let Some(next) = within(until, pin!(walk.next())).await else { return out_of_time(told, &pending) };
+        let Some(next) = within(until, pin!(walk.next())).await else { return out_of_time(answers, &pending) };
         let Some(mut checkout) = next else {
             let error = walk.error();
-            if told.is_empty() && !about_recipients {
+            if answers.is_empty() && !about_recipients {
                 return unreachable(error);
             }
-            told.extend(pending.iter().map(|(at, _)| (*at, error.outcome())));
-            return (Line::Away, told);
+            answers.extend(pending.iter().map(|(at, _)| (*at, error.outcome())));
+            return (Line::Away, answers);
         };
         let said = Opening { recipients: &pending, ..*opening };
         let Some(ended) = within(until, pin!(checkout.envelope(&said))).await else {
             checkout.look();
-            told.extend(checkout.told());
+            answers.extend(checkout.take_outcomes());
             // Whom it has accepted it is asked about again, at DATA.
             pending.retain(|(at, _)| !checkout.has(*at));
-            let (line, told) = out_of_time(told, &pending);
-            return (if checkout.has_nobody() { line } else { Line::Away }, told);
+            let (line, answers) = out_of_time(answers, &pending);
+            return (if checkout.has_nobody() { line } else { Line::Away }, answers);
         };
         if let Err(Reuse::Unused | Reuse::Worn) = ended {
-            let answered = checkout.told();
+            let answered = checkout.take_outcomes();
             pending.retain(|(at, _)| !answered.iter().any(|(other, _)| other == at));
-            told.extend(answered);
+            answers.extend(answered);
             if pending.is_empty() {
-                return (Line::Away, told);
+                return (Line::Away, answers);
             }
             walk.again(checkout);
             continue;
         }
         let (unreached, answered): (Vec<_>, Vec<_>) =
-            checkout.told().into_iter().partition(|(_, outcome)| outcome.class == Class::Unreachable);
-        told.extend(answered);
+            checkout.take_outcomes().into_iter().partition(|(_, outcome)| outcome.class == Class::Unreachable);
+        answers.extend(answered);
         if let Some(error) = checkout.error()
             && checkout.has_nobody()
             && !unreached.is_empty()
@@ -234,12 +234,12 @@ async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<
             walk.failed(checkout, error, ended).await;
             continue;
         }
-        told.extend(unreached);
+        answers.extend(unreached);
         return match ended {
-            Ok(()) => (Line::Open(checkout), told),
+            Ok(()) => (Line::Open(checkout), answers),
             Err(ended) => {
                 checkout.give_back(ended);
-                (Line::Away, told)
+                (Line::Away, answers)
             }
         };
     }

@@ -16,8 +16,8 @@ pub(super) const ONE_BY_ONE: Reply =
     Reply::fixed(451, Enhanced(4, 4, 1), "the message goes to one recipient after the other; the queue goes on");
 
 /// Whether the whole message was refused because of some recipient of several.
-pub(super) fn are_unknown(told: &[(usize, Outcome)]) -> bool {
-    told.len() > 1 && told.iter().all(|(_, outcome)| outcome.class == Class::UnknownRecipient)
+pub(super) fn are_unknown(answers: &[(usize, Outcome)]) -> bool {
+    answers.len() > 1 && answers.iter().all(|(_, outcome)| outcome.class == Class::UnknownRecipient)
 }
 
 /// The content goes again, for one recipient after the other.

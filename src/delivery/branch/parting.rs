@@ -28,9 +28,9 @@ impl Branch {
         let left = Outcome::ours(Class::LeftToQueue, PARTED);
         outcomes.extend(self.later.drain(..).map(|member| (member.at, left.clone())));
         if let (Line::Open(mut checkout), Dot::Out) = (line, self.dot) {
-            let told = checkout.told();
-            self.members.retain(|member| !told.iter().any(|(at, _)| *at == member.at));
-            outcomes.extend(told);
+            let answers = checkout.take_outcomes();
+            self.members.retain(|member| !answers.iter().any(|(at, _)| *at == member.at));
+            outcomes.extend(answers);
             // All have heard, and only the reply to RSET is missing.
             if checkout.has_nobody() || self.members.is_empty() {
                 outcomes.extend(self.members.drain(..).map(|member| (member.at, in_doubt(&checkout))));
@@ -48,10 +48,10 @@ impl InFlight {
     /// What the next hop says in the end, to each of the recipients.
     pub(crate) async fn land(mut self) -> Vec<(usize, Outcome)> {
         let ended = self.checkout.verdict(Patience::Until(self.until)).await;
-        let mut outcomes = self.checkout.told();
+        let mut outcomes = self.checkout.take_outcomes();
         self.checkout.error();
         for at in self.recipients {
-            if !outcomes.iter().any(|(told, _)| *told == at) {
+            if !outcomes.iter().any(|(answers, _)| *answers == at) {
                 outcomes.push((at, in_doubt(&self.checkout)));
             }
         }
