@@ -106,23 +106,19 @@ impl Asker {
             tracing::debug!(directory = %self.name, %address, "{at_odds}");
         }
         let healthy = reading.health.is_ok();
-        let lookup = match (self.believed(reading).await, self.unread(address)) {
-            // It was the address of an entry whose addresses may not be read any more.
-            (Lookup::NotFound, Some(unread)) => unread,
-            (lookup, _) => lookup,
-        };
+        let lookup = self.unless_unread(address, self.believed(reading).await);
         if healthy {
             self.compare(address, &lookup);
         }
         lookup
     }
 
-    /// What the snapshot says of an address whose owner lacks what its like have.
-    pub(super) fn unread(&self, address: &Address) -> Option<Lookup> {
-        let (served, key) = (self.snapshot.as_ref()?.served()?, self.config.profile.key(address));
-        // While that is held nobody else is to be told that the address is unknown either.
-        let lookup = served.latest().lookup(&key);
-        (matches!(lookup, Lookup::Unavailable(_)) && served.latest().lacks(&key)).then_some(lookup)
+    /// What the directory has said, unless the snapshot knows that the address's owner may not be read any more.
+    fn unless_unread(&self, address: &Address, live: Lookup) -> Lookup {
+        match self.snapshot.as_ref().and_then(|snapshot| snapshot.served()) {
+            Some(served) => served.unless_unread(&self.config.profile.key(address), live),
+            None => live,
+        }
     }
 
     /// The answer, unless it rests on the absence of attributes that no entry shows: the right to read them may be missing.

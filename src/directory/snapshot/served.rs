@@ -167,6 +167,24 @@ impl Served {
         self.held.as_ref().map_or(&self.current, |held| &held.view)
     }
 
+    /// What the directory, asked itself, has said of the address with that key, unless somebody has it who lacks what its
+    /// like have. It does not find him by an address that may not be read: neither that nobody has it is an answer then, nor
+    /// that another entry has which gets no mail. While that is held it counts as well.
+    #[must_use]
+    pub fn unless_unread(&self, key: &str, live: Lookup) -> Lookup {
+        let found = match &live {
+            Lookup::NotFound => None,
+            Lookup::Found(recipient) if recipient.kind == Kind::NoMailbox => Some(&*recipient.entry),
+            _ => return live,
+        };
+        let latest = self.latest();
+        let known = latest.lookup(key);
+        let is_no_answer = matches!(known, Lookup::Unavailable(_) | Lookup::Ambiguous(_)) && latest.lacks(key);
+        // What has become of the owner itself is told.
+        let is_itself = || latest.owned_by(key).iter().any(|owner| Some(&*owner.dn) == found);
+        if is_no_answer && !is_itself() { known } else { live }
+    }
+
     /// Whether the directory, asked itself, says another way of the address with that key than it was known to.
     #[must_use]
     pub fn differs(&self, key: &str, live: &Lookup) -> bool {
