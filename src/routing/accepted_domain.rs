@@ -309,6 +309,15 @@ mod tests {
     }
 
     #[test]
+    fn none_and_one_are_found_as_well() {
+        let (none, one, host) = (accepted(&[]), accepted(&["*.a.example"]), Domain::parse("mx.a.example").unwrap());
+        assert_eq!((none.count(), none.iter().count(), none.first()), (0, 0, None));
+        assert_eq!((none.find(&host), none.postmaster(&host)), (None, host.clone()));
+        assert_eq!((one.count(), one.iter().count(), one.first()), (1, 1, None));
+        assert!(one.find(&host).is_some() && one.find(&Domain::parse("a.example").unwrap()).is_none());
+    }
+
+    #[test]
     fn postmaster_alone_is_at_a_domain_that_is_accepted() {
         for (patterns, hostname, postmaster) in [
             (&["*.b.example", "a.example", "c.example"][..], "mx.x.example", "a.example"),
