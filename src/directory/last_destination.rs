@@ -336,10 +336,11 @@ impl Remembered {
         };
         self.changes += u64::from(changed);
         if self.known.len() > ENTRIES {
-            let mut times: Vec<UnixTime> = self.known.values().map(|seen| seen.at).collect();
-            let (_, middle, _) = times.select_nth_unstable(ENTRIES / 2);
+            // Many may have been seen in one second: where a clock was put back it is the same for all.
+            let mut by_age: Vec<(UnixTime, Id)> = self.known.iter().map(|(key, seen)| (seen.at, *key)).collect();
+            let (_, middle, _) = by_age.select_nth_unstable(ENTRIES / 2);
             let middle = *middle;
-            self.known.retain(|_, seen| seen.at > middle);
+            self.known.retain(|key, seen| (seen.at, *key) > middle);
         }
     }
 

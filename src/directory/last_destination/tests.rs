@@ -165,6 +165,15 @@ fn it_is_bounded() {
 }
 
 #[test]
+fn half_of_those_who_were_seen_at_once_stay() {
+    let mut remembered = with_ten();
+    for number in 10..=ENTRIES as u64 {
+        is_held(&mut remembered, &format!("u{number}@a.b"), &found(None), UnixTime(1_000));
+    }
+    assert_eq!(remembered.len(), ENTRIES / 2);
+}
+
+#[test]
 fn who_is_new_here_counts_where_another_organisation_served_him() {
     let mut remembered = with_ten();
     let new = |remembered: &mut Remembered, number: u32, served_by: Option<&str>| {
