@@ -119,8 +119,9 @@ fn keys(parts: &Parts, name: &str, body: &str) -> Result<Vec<String>, (StatusCod
     let directories = in_force.resolver.directories();
     let key = |line: &str| match Address::parse(line) {
         Ok(address) => directories.key(name, &address).ok_or_else(|| no_snapshot(parts, name)),
-        Err(_) if directories.has_key(name, &line.to_lowercase()) => Ok(line.to_lowercase()),
-        Err(error) => Err(failed(StatusCode::BAD_REQUEST, format!("`{line}` is not an address: {error}"))),
+        Err(error) => directories
+            .key_of_name(name, line)
+            .ok_or_else(|| failed(StatusCode::BAD_REQUEST, format!("`{line}` is not an address: {error}"))),
     };
     let keys = body.lines().map(str::trim).filter(|line| !line.is_empty()).map(key).collect::<Result<Vec<_>, _>>()?;
     if keys.is_empty() {

@@ -103,7 +103,11 @@ pub(super) async fn directory(config: &Path, command: DirectoryCommand) -> anyho
             let refreshed: Refreshed = with_progress(&client, &name, client.send(&path, &list)).await?;
             print(format, &refreshed, |refreshed| read(&name, refreshed))?;
             if let Some(file) = only.filter(|_| refreshed.turned == 0 && refreshed.held > 0) {
-                eprintln!("fingerpost: none of the addresses in {} is held", file.display());
+                eprintln!(
+                    "fingerpost: nothing of {} was taken: none of the addresses in it is held, or the directory had not \
+                     been read since the start",
+                    file.display()
+                );
             }
             Ok(if refreshed.held == 0 { Outcome::Done } else { Outcome::No })
         }

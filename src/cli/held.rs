@@ -15,6 +15,9 @@ use crate::printable;
 /// What a spreadsheet takes for a formula begins so.
 const FORMULA: [char; 4] = ['=', '+', '-', '@'];
 
+/// Between fields, as programs write lists.
+const SEPARATORS: [char; 3] = [',', ';', '\t'];
+
 /// What a column of addresses is called, by its letters.
 const HEADINGS: [&str; 7] =
     ["address", "addresses", "emailaddress", "email", "mail", "primarysmtpaddress", "windowsemailaddress"];
@@ -95,17 +98,26 @@ pub(super) fn addresses(file: &Path) -> anyhow::Result<String> {
 
 fn listed(text: &str) -> String {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let field = |line: &str| match line.strip_prefix('"') {
-        // A field in quotes (RFC 4180); a local part in quotes stands in it with each of them twice.
-        Some(quoted) if line.starts_with("\"\"\"") || !line.contains("\"@") => {
-            let end = quoted.replace("\"\"", "\0");
-            end.split('"').next().unwrap_or_default().replace('\0', "\"")
-        }
-        _ => line.split([',', ';', '\t']).next().unwrap_or_default().to_owned(),
-    };
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(field);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(first_field);
     let lines = lines.enumerate().filter(|(at, line)| *at > 0 || !is_heading(line));
     lines.map(|(_, line)| plain(line.trim()).to_owned() + "\n").collect()
+}
+
+/// In quotes (RFC 4180), with each of its own quotes twice, or as it is: a local part in quotes goes on behind them.
+fn first_field(line: &str) -> String {
+    if let Some(quoted) = line.strip_prefix('"') {
+        let text = quoted.replace("\"\"", "\0");
+        let (field, rest) = text.split_once('"').unwrap_or((&text, ""));
+        if rest.trim_start().is_empty() || rest.trim_start().starts_with(SEPARATORS) {
+            return field.replace('\0', "\"");
+        }
+    }
+    let mut in_quotes = false;
+    let end = line.find(|character| {
+        in_quotes ^= character == '"';
+        !in_quotes && SEPARATORS.contains(&character)
+    });
+    line[..end.unwrap_or(line.len())].to_owned()
 }
 
 /// Whether a first line names a column: of `held`, of a migration batch of Exchange, of `Export-Csv`.
@@ -160,11 +172,16 @@ fn csv(list: &HeldList) -> String {
     text
 }
 
-/// A field as RFC 4180 writes it; one that a spreadsheet would take for a formula has an apostrophe before it.
+/// A field as RFC 4180 writes it; one that a spreadsheet would take for a formula has an apostrophe before it. What begins
+/// like a comment is in quotes.
 fn quoted(field: &str) -> String {
     let field = printable::line(field);
     let field = if field.starts_with(FORMULA) { format!("'{field}") } else { field.into_owned() };
-    if field.contains([',', '"', ';', '\'']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
+    if field.contains([',', '"', ';', '\'']) || field.starts_with('#') {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field
+    }
 }
 
 #[cfg(test)]
@@ -185,13 +202,20 @@ mod tests {
         let list = HeldList {
             recipients: 3,
             resuming: false,
-            addresses: vec![held("a@b.c", false), held("\"x, y\"@b.c", false), held("d@b.c", true)],
+            addresses: vec![
+                held("a@b.c", false),
+                held("\"x, y\"@b.c", false),
+                HeldAddress { to: "\"o p\"@b.c".to_owned(), ..held("o'q@b.c", false) },
+                held("#e@b.c", false),
+                held("/o=x/cn=y; z", false),
+                held("d@b.c", true),
+            ],
         };
         let written = csv(&list);
         assert_eq!(written.lines().nth(1), Some("a@b.c,mailbox on ex1,nobody,2026-11-21T04:39:00Z,taken away,no"));
-        assert_eq!(listed(&written), "a@b.c\n\"x, y\"@b.c\nd@b.c\n");
+        assert_eq!(listed(&written), "a@b.c\n\"x, y\"@b.c\no'q@b.c\n#e@b.c\n/o=x/cn=y; z\nd@b.c\n");
         let shown = text("ad", &list);
-        assert!(shown.starts_with("ad: 3 recipients, 2 addresses held\naddress "), "{shown}");
+        assert!(shown.starts_with("ad: 3 recipients, 5 addresses held\naddress "), "{shown}");
         assert!(shown.contains("in force, because their mail arrives there: 1 addresses\n"), "{shown}");
         assert_eq!(text("ad", &HeldList::default()), "ad: nothing is held\n");
     }
@@ -206,6 +230,8 @@ mod tests {
             ("\"EmailAddress\",\"MailboxType\"\r\n\"a@b.c\",\"x\"\r\n", "a@b.c\n"),
             ("E-mail address\na@b.c\n", "a@b.c\n"),
             ("anna\nmail\n", "anna\nmail\n"),
+            ("\"d, e\"@b.c\tx\n\"f\",\"\"\"g h\"\"@b.c\"\n", "\"d, e\"@b.c\nf\n"),
+            ("\"a@b.c", "a@b.c\n"),
             ("'+a@b.c,x\n'o@b.c\n", "+a@b.c\n'o@b.c\n"),
         ] {
             assert_eq!(listed(written), read, "{written:?}");

@@ -292,7 +292,7 @@ impl Remembered {
     #[must_use]
     pub fn held_list(&self) -> HeldList {
         let mut addresses: Vec<HeldAddress> = self.held.values().map(|waits| waits.row.clone()).collect();
-        addresses.sort_by(|one, other| one.address.cmp(&other.address));
+        addresses.sort_by(|one, other| one.place().cmp(&other.place()));
         HeldList { recipients: addresses.len(), addresses, resuming: false }
     }
 

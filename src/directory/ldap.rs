@@ -222,6 +222,11 @@ impl LdapDirectory {
         self.asker.config.profile.key(address).into_owned()
     }
 
+    /// Whether a text has the form of a name that is no address.
+    pub(super) fn is_name(&self, text: &str) -> bool {
+        self.asker.config.profile.is_name(text)
+    }
+
     /// How its snapshot is.
     #[must_use]
     pub fn report(&self) -> Option<SnapshotReport> {

@@ -169,11 +169,15 @@ impl Directories {
         Some(self.ldap(name)?.key(address))
     }
 
-    /// Whether the directory has that key in memory, or had it before changes were held: `held` and `export` list keys that
-    /// are no addresses, such as Exchange's own names.
+    /// By which key the directory knows a name that is no address, such as `held` and `export` list: one of the form that
+    /// its profile has, whoever had it and whether he is still there, or one that it has in memory or had before changes were
+    /// held.
     #[must_use]
-    pub fn has_key(&self, name: &str, key: &str) -> bool {
-        self.entries(name).is_some_and(|served| [served.current(), served.latest()].iter().any(|view| view.has(key)))
+    pub fn key_of_name(&self, name: &str, text: &str) -> Option<String> {
+        let key = text.to_lowercase();
+        let has = |served: &Served| [served.current(), served.latest()].iter().any(|view| view.has(&key));
+        let is_one = self.ldap(name)?.is_name(&key) || self.entries(name).is_some_and(|served| has(&served));
+        is_one.then_some(key)
     }
 
     /// All that the directory holds in memory; `None`: it is asked for each recipient, or was not read yet.

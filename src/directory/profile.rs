@@ -117,6 +117,11 @@ trait Rules {
         Cow::Borrowed(address.key())
     }
 
+    /// Whether entries may claim a text that is no address, beside short names.
+    fn is_name(&self, _: &str) -> bool {
+        false
+    }
+
     /// The filter with what the operator adds to every one.
     fn narrowed<'a>(&'a self, filter: Filter<'a>) -> Filter<'a> {
         filter
@@ -214,6 +219,12 @@ impl Profile {
     #[must_use]
     pub fn key<'a>(&self, address: &'a Address) -> Cow<'a, str> {
         self.rules().key(address)
+    }
+
+    /// Whether a text that is no address has the form of a name that entries claim beside their addresses: Exchange's own.
+    #[must_use]
+    pub fn is_name(&self, text: &str) -> bool {
+        self.rules().is_name(text)
     }
 }
 

@@ -212,3 +212,16 @@ fn what_is_announced_neither_counts_nor_waits() {
     let said = ask(&mut remembered, 0..10, &Lookup::NotFound, 2_000);
     assert_eq!(said, [false, false, false, false, false, false, true, true, true, false]);
 }
+
+#[test]
+fn names_that_are_no_addresses_stand_behind_them() {
+    let mut remembered = with_ten();
+    let name = "/o=contoso/cn=recipients/cn=u4";
+    assert!(!is_held(&mut remembered, name, &found(None), UnixTime(1_000)));
+    ask(&mut remembered, 0..3, &Lookup::NotFound, 2_000);
+    assert!(is_held(&mut remembered, name, &Lookup::NotFound, UnixTime(2_000)));
+    ask(&mut remembered, 4..6, &Lookup::NotFound, 2_000);
+    let listed: Vec<String> = remembered.held_list().addresses.into_iter().map(|held| held.address).collect();
+    assert_eq!(listed, ["u4@a.b", "u5@a.b", name]);
+    assert_eq!(remembered.accept_only(listed, QueueTime(3_000)), 3);
+}

@@ -78,6 +78,10 @@ impl Rules for ActiveDirectory {
         legacy_name::decoded(address).map_or(Cow::Borrowed(address.key()), Cow::Owned)
     }
 
+    fn is_name(&self, text: &str) -> bool {
+        legacy_name::is_one(text)
+    }
+
     /// `proxyAddresses` decides; `mail` counts only where no `proxyAddresses` matched, on mail-enabled entries.
     fn claims(&self, entry: &Entry) -> Vec<Claim> {
         let mut claims = certain_claims(entry);

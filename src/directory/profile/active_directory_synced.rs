@@ -43,6 +43,10 @@ impl Rules for ActiveDirectorySynced {
         ActiveDirectory.key(address)
     }
 
+    fn is_name(&self, text: &str) -> bool {
+        ActiveDirectory.is_name(text)
+    }
+
     /// `proxyAddresses` decides. `mail` counts where no `proxyAddresses` has the address: it is all that Google needs, and
     /// accounts of administrators carry their owner's.
     fn claims(&self, entry: &Entry) -> Vec<Claim> {

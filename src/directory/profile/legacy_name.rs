@@ -21,7 +21,12 @@ pub(super) fn decoded(address: &Address) -> Option<String> {
         });
     }
     let name = String::from_utf8(octets).ok()?;
-    name.starts_with('/').then(|| key(&name))
+    is_one(&name).then(|| key(&name))
+}
+
+/// Whether a text is such a name.
+pub(super) fn is_one(text: &str) -> bool {
+    text.starts_with('/')
 }
 
 /// What such names are compared by.
@@ -61,5 +66,13 @@ mod tests {
             let address = Address::parse(&format!("{local}@contoso.com")).unwrap();
             assert_eq!(decoded(&address).as_deref(), name, "{local}");
         }
+    }
+
+    #[test]
+    fn they_are_names_where_exchange_may_be() {
+        use crate::config::Profile;
+        let name = "/o=contoso/cn=alice";
+        assert!([Profile::ActiveDirectory, Profile::ActiveDirectorySynced].iter().all(|profile| profile.is_name(name)));
+        assert!(!Profile::Openldap.is_name(name) && !Profile::ActiveDirectory.is_name("alice"));
     }
 }

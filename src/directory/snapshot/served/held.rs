@@ -96,6 +96,14 @@ pub struct HeldAddress {
     pub in_force: bool,
 }
 
+impl HeldAddress {
+    /// Where it stands in the list: names that are no addresses behind those that are, and what is in force last.
+    #[must_use]
+    pub fn place(&self) -> impl Ord + '_ {
+        (self.in_force, !self.address.contains('@'), &self.address)
+    }
+}
+
 impl Served {
     /// All addresses whose mail would take another way or none, and those who had mail at their new place since.
     #[must_use]
@@ -128,8 +136,7 @@ impl Served {
                 addresses.push(HeldAddress { since: undo.since, in_force: true, ..of });
             }
         }
-        let place = |held: &HeldAddress| (held.in_force, !held.address.contains('@'));
-        addresses.sort_by(|one, other| (place(one), &one.address).cmp(&(place(other), &other.address)));
+        addresses.sort_by(|one, other| one.place().cmp(&other.place()));
         addresses.dedup_by(|one, other| one.address == other.address && one.in_force == other.in_force);
         HeldList { recipients: held.recipients(), addresses, resuming: held.is_resuming }
     }
