@@ -58,6 +58,11 @@ impl Held {
         self.waits.values().map(|waits| waits.recipient).collect::<FastSet<Id>>().len()
     }
 
+    /// Who waits with the address with that key.
+    fn recipient_of(&self, key: &str) -> Option<Id> {
+        self.waits.get(&hash(key)).map(|waits| waits.recipient)
+    }
+
     /// When the address with that key changed.
     pub(super) fn since_of(&self, key: &str) -> UnixTime {
         self.waits.get(&hash(key)).map_or(self.began, |waits| waits.since)
@@ -74,7 +79,8 @@ pub(super) fn hash(key: &str) -> Id {
 pub struct HeldList {
     /// So many recipients are concerned; each may have several addresses.
     pub recipients: usize,
-    /// By address; other names of a recipient stand behind the addresses.
+    /// By address. Other names of a recipient stand there, behind the addresses, where none of his addresses does: he is taken
+    /// as a whole, and whoever strikes his addresses out must have struck him out.
     pub addresses: Vec<HeldAddress>,
     /// The program was started again, and what the directory has is not known yet: nor is what is held of it.
     #[serde(default)]
@@ -100,7 +106,11 @@ impl HeldAddress {
     /// Where it stands in the list: names that are no addresses behind those that are, and what is in force last.
     #[must_use]
     pub fn place(&self) -> impl Ord + '_ {
-        (self.in_force, !self.address.contains('@'), &self.address)
+        (self.in_force, !self.is_address(), &self.address)
+    }
+
+    fn is_address(&self) -> bool {
+        is_address(&self.address)
     }
 }
 
@@ -128,9 +138,14 @@ impl Served {
             let why = format!("new here; the last mail for it was accepted by {connector}");
             addresses.push(row(key, Destination::Nowhere, held.view.way(key), why));
         }
+        let listed: FastSet<Id> =
+            addresses.iter().filter(|row| row.is_address()).filter_map(|row| held.recipient_of(&row.address)).collect();
+        let is_listed = |row: &HeldAddress| held.recipient_of(&row.address).is_some_and(|id| listed.contains(&id));
+        addresses.retain(|row| row.is_address() || !is_listed(row));
         let before = held.stayed.before(&self.current);
         for undo in held.stayed.undos() {
-            for key in &undo.keys {
+            let has_address = undo.keys.iter().any(|key| is_address(key));
+            for key in undo.keys.iter().filter(|key| is_address(key) || !has_address) {
                 let why = "in force: mail was accepted there since".to_owned();
                 let of = row(key, before.way(key), self.current.way(key), why);
                 addresses.push(HeldAddress { since: undo.since, in_force: true, ..of });
@@ -140,6 +155,11 @@ impl Served {
         addresses.dedup_by(|one, other| one.address == other.address && one.in_force == other.in_force);
         HeldList { recipients: held.recipients(), addresses, resuming: held.is_resuming }
     }
+}
+
+/// Whether a key is an address, or another name.
+fn is_address(key: &str) -> bool {
+    key.contains('@')
 }
 
 fn why(to: Destination<'_>, latest: &Lookup) -> String {

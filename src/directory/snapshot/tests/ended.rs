@@ -68,3 +68,34 @@ fn more_than_can_be_kept_is_not_announced() {
     drop(snapshot);
     assert_eq!(count(&open(folder.path(), &config(&["OU=Staff"]))), 90_001);
 }
+
+/// Whoever deletes somebody's addresses from the list has said that he is not meant: no name of Exchange's of his is left.
+#[test]
+fn names_of_whoever_is_listed_by_an_address_take_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = open(folder.path(), &config(&["OU=Staff"]));
+    let name = |number: usize| format!("/o=contoso/cn=u{number}");
+    let named = |number: usize| {
+        let mut known = known(number);
+        known.claims.push(Claim { key: name(number), strength: Strength::Certain });
+        known
+    };
+    let read = |users: Vec<Known>| {
+        let mut writer = snapshot.begin().unwrap();
+        snapshot.put(&mut writer, users).unwrap();
+        snapshot.read(writer, at(1), None).unwrap()
+    };
+    read((0..40).map(named).collect());
+    // One goes on without his name: it is listed alone.
+    let left = (10..39).map(named).chain([known(39)]);
+    assert_eq!(read(left.collect()), Outcome::Held(11));
+    let mut list: Vec<String> = snapshot.held_list().addresses.into_iter().map(|held| held.address).collect();
+    list.retain(|address| (0..5).all(|number| *address != key(number)));
+    assert_eq!(snapshot.accept(&Accept::Only(list.clone())), 6);
+    let served = snapshot.served().unwrap();
+    let is_there = |key: &str| matches!(served.lookup(key), Lookup::Found(_));
+    assert!((0..5).all(|number| is_there(&key(number)) && is_there(&name(number))));
+    assert!((5..10).all(|number| !is_there(&key(number)) && !is_there(&name(number))));
+    assert_eq!((is_there(&key(39)), is_there(&name(39)), served.held()), (true, false, 5));
+    assert_eq!(list, [key(5), key(6), key(7), key(8), key(9), name(39)]);
+}
