@@ -289,14 +289,17 @@ impl Snapshot {
         match outcome {
             Outcome::Taken(_) => {
                 *self.journal() = Some(written.install().map_err(|error| kept(&error))?);
+                self.file_is_behind.store(false, Ordering::Relaxed);
                 if !unread.is_empty() {
                     self.note(unread, Some(&position), begun);
                 }
             }
-            Outcome::Held(_) => self.note(Vec::new(), None, now),
+            Outcome::Held(_) => {
+                self.note(Vec::new(), None, now);
+                // Reading again at once would bring the same.
+                self.file_is_behind.store(false, Ordering::Relaxed);
+            }
         }
-        // Where it is held, reading again at once would bring the same.
-        self.file_is_behind.store(false, Ordering::Relaxed);
         self.publish(served, outcome);
         self.contact().read(position, begun, instant());
         Ok(outcome)
