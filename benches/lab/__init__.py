@@ -1,2 +1,2 @@
-"""What the benches are made of. benches/compare: ground, load, servers, peers, measure, scenarios, experiments, report,
-chart. benches/slow-but-healthy: ground, slow (the rows), senders, moody (the next hops)."""
+"""What the benches are made of. benches/compare: setup, load, servers, peers, measure, scenarios, experiments, report,
+chart. benches/slow-but-healthy: setup, slow (the rows), senders, scripted_hop (the next hops)."""

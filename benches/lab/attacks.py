@@ -15,9 +15,9 @@ import shutil
 import ssl
 import subprocess
 
-from lab import ground, slow
-from lab.ground import DOMAIN
-from lab.moody import Mood, NextHop
+from lab import setup, slow
+from lab.setup import DOMAIN
+from lab.scripted_hop import Behaviour, NextHop
 from lab.senders import Client, Load, Message
 
 OWN = """
@@ -245,10 +245,10 @@ async def run(name, folder, seconds):
     title, unit, attackers = ROWS[name]
     async with contextlib.AsyncExitStack() as stack:
         users = frozenset(slow.RESOLVED)
-        primary = await stack.enter_async_context(NextHop(slow.PRIMARY, Mood(users=users)))
+        primary = await stack.enter_async_context(NextHop(slow.PRIMARY, Behaviour(users=users)))
         others = frozenset(slow.UNRESOLVED)
-        secondary = await stack.enter_async_context(NextHop(slow.SECONDARY, Mood(users=others)))
-        later = await stack.enter_async_context(NextHop(slow.BRANCH, Mood(users=frozenset())))
+        secondary = await stack.enter_async_context(NextHop(slow.SECONDARY, Behaviour(users=others)))
+        later = await stack.enter_async_context(NextHop(slow.BRANCH, Behaviour(users=frozenset())))
         spaces = 'address_spaces = [{ domain = "%s" }]'
         text = '[[accepted_domain]]\ndomain = "later.test"\ntype = "external-relay"\n'
         for way, hop, more in (
@@ -264,7 +264,7 @@ async def run(name, folder, seconds):
             unread, log = os.pipe()
             stack.callback(os.close, unread)
         node = slow.Node(folder, text, OWN.replace("MIN_FREE", f"{min_free}B"), log)
-        ground.certificate(folder)
+        setup.certificate(folder)
         (folder / "users").write_text(USERS)
         node = await stack.enter_async_context(node)
         attack = Attackers(node)

@@ -9,7 +9,7 @@ import itertools
 import pathlib
 import time
 
-from lab.ground import DOMAIN, certificate, csv, people, slapd, slow_sync, wait_for
+from lab.setup import DOMAIN, certificate, csv, people, slapd, slow_sync, wait_for
 from lab.load import NUMBERED, Idle, Load
 from lab.measure import memory
 from lab.scenarios import Maker, Shape, measured, send

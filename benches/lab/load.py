@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import sys
 
-from lab.ground import DOMAIN, free_port, wait_for, wait_for_port
+from lab.setup import DOMAIN, free_port, wait_for, wait_for_port
 from lab.measure import Cgroup
 
 SINK_A, SINK_B = "127.0.0.2", "127.0.0.3"

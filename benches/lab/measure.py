@@ -7,7 +7,7 @@ import re
 import threading
 import time
 
-from lab.ground import wait_for
+from lab.setup import wait_for
 
 
 class Cgroup:

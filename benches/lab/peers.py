@@ -6,7 +6,7 @@ import pwd
 import shutil
 import subprocess
 
-from lab.ground import DOMAIN, HARAKA, ROOT, people, wait_for_port
+from lab.setup import DOMAIN, HARAKA, ROOT, people, wait_for_port
 from lab.load import SINK_A, SINK_B
 from lab.servers import Server
 

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 
-from lab.ground import TARGET
+from lab.setup import TARGET
 from lab.load import Load
 from lab.scenarios import send
 

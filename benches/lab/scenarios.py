@@ -3,7 +3,7 @@
 import dataclasses
 import time
 
-from lab.ground import ENTRIES, csv, people, wait_for
+from lab.setup import ENTRIES, csv, people, wait_for
 from lab.load import Load, delivered
 from lab.measure import Peak
 from lab.peers import Haraka, Postfix

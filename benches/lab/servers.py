@@ -13,7 +13,7 @@ import subprocess
 import sys
 import urllib.request
 
-from lab.ground import DOMAIN, FINGERPOST, FLOOR, free_port, wait_for, wait_for_port
+from lab.setup import DOMAIN, FINGERPOST, FLOOR, free_port, wait_for, wait_for_port
 from lab.load import SINK_A, SINK_B
 from lab.measure import Cgroup
 

@@ -16,8 +16,8 @@ import statistics
 import sys
 import urllib.request
 
-from lab.ground import DOMAIN, FINGERPOST, csv, free_port
-from lab.moody import Mood, NextHop
+from lab.setup import DOMAIN, FINGERPOST, csv, free_port
+from lab.scripted_hop import Behaviour, NextHop
 from lab.senders import Load, Message, Strangers
 
 RATE, CLIENTS, PEOPLE = 20, 10, 100  # messages a second; their clients; recipients on each side
@@ -30,11 +30,11 @@ MANY = 40  # recipients of a message that has several
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One row. `hop` is the mood of both next hops, which know their users; `above` the seconds that the p99 of
+    """One row. `hop` is the behaviour of both next hops, which know their users; `above` the seconds that the p99 of
     acceptance may lie above the next hop's own time."""
 
     title: str
-    hop: Mood = Mood()
+    hop: Behaviour = Behaviour()
     strangers: str = ""  # "harvesters", "talkers", "uploads", "frozen branch"
     many: int = 0  # one message in so many has MANY recipients
     select: str = ""  # both connectors have a frozen smart host before the healthy one
@@ -44,14 +44,14 @@ class Row:
 
 ROWS = {
     "nothing": Row("nothing else happens"),
-    "tarpit": Row("four harvesters meet a tarpit of 10 s on unknown users", Mood(tarpit=10), "harvesters"),
-    "rcpt": Row("each RCPT takes 150 ms", Mood(rcpt=0.15)),
-    "rcpt-many": Row(f"each RCPT takes 150 ms, one message in ten has {MANY}, pipelined", Mood(rcpt=0.15), many=10),
+    "tarpit": Row("four harvesters meet a tarpit of 10 s on unknown users", Behaviour(tarpit=10), "harvesters"),
+    "rcpt": Row("each RCPT takes 150 ms", Behaviour(rcpt=0.15)),
+    "rcpt-many": Row(f"each RCPT takes 150 ms, one message in ten has {MANY}, pipelined", Behaviour(rcpt=0.15), many=10),
     "talkers": Row("40 sessions talk without sending: MAIL, RCPT, NOOP every second", strangers="talkers"),
     "uploads": Row("48 uploads at 150 KB/s are under way, half by DATA, half by BDAT", strangers="uploads"),
     "connections": Row(
         "the hop takes 4 connections, 421 to a fifth, 250 ms over a dot; everybody has had mail before",
-        Mood(dot=0.25, connections=4),
+        Behaviour(dot=0.25, connections=4),
         known=True,
     ),
     "other-frozen": Row("another connector's hop is frozen, with two messages a second for it", strangers="frozen branch"),
@@ -174,13 +174,13 @@ def connectors(row, hosts):
 async def run(row, folder, seconds):
     """One row: the figures, ready for JSON."""
     async with contextlib.AsyncExitStack() as stack:
-        async def hop(ip, mood):
-            return await stack.enter_async_context(NextHop(ip, mood))
+        async def hop(ip, behaviour):
+            return await stack.enter_async_context(NextHop(ip, behaviour))
 
         primary = await hop(PRIMARY, dataclasses.replace(row.hop, users=frozenset(RESOLVED)))
         secondary = await hop(SECONDARY, dataclasses.replace(row.hop, users=frozenset(UNRESOLVED)))
-        branch = await hop(BRANCH, Mood(frozen=True))
-        frozen = [(await hop(FROZEN, Mood(frozen=True))).address for _ in range(2)] if row.select else []
+        branch = await hop(BRANCH, Behaviour(frozen=True))
+        frozen = [(await hop(FROZEN, Behaviour(frozen=True))).address for _ in range(2)] if row.select else []
         hosts = {"primary": [*frozen[:1], primary.address], "secondary": [*frozen[1:], secondary.address]}
         node = await stack.enter_async_context(Node(folder, connectors(row, {**hosts, "branch": [branch.address]})))
         earlier = Load("before", 5, PEOPLE / 5 if row.known else 0, before)

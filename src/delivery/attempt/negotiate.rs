@@ -156,16 +156,16 @@ mod tests {
         Sender { reverse_path, size: None, body: Body::SevenBit, smtputf8: false, ret: None, envid: None }
     }
 
-    /// How a message goes.
-    struct Fit {
+    /// How a message is sent to such a next hop.
+    struct Negotiated {
         way: BodyTransfer,
         mail: MailParameters,
     }
 
-    fn fit(sender: &Sender, content: &Content, settings: &SmtpOut, offers: &Offers) -> Result<Fit, Reply> {
+    fn negotiate(sender: &Sender, content: &Content, settings: &SmtpOut, offers: &Offers) -> Result<Negotiated, Reply> {
         let way = content_way(sender, content, content.size, (settings, offers))?;
         let (_, mail) = envelope(sender, Some(content.size), body(sender, content), offers)?;
-        Ok(Fit { way, mail })
+        Ok(Negotiated { way, mail })
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
         let settings = settings(BareLf::Refuse, EightBit::Refuse);
         let mut eight = sender("a@b.c");
         eight.body = Body::EightBitMime;
-        let got = fit(&eight, &facts(), &settings, &Offers::default()).unwrap();
+        let got = negotiate(&eight, &facts(), &settings, &Offers::default()).unwrap();
         assert_eq!(got.way, BodyTransfer::Data(Lines::AsTheyAre));
         assert_eq!(got.mail, MailParameters::default());
     }
@@ -188,7 +188,7 @@ mod tests {
             (Size::Limit(999), Err(TOO_LARGE)),
         ] {
             let offers = Offers { size, ..Offers::default() };
-            assert_eq!(fit(&sender("a@b.c"), &facts(), &settings, &offers).map(|fit| fit.mail.size), fits);
+            assert_eq!(negotiate(&sender("a@b.c"), &facts(), &settings, &offers).map(|it| it.mail.size), fits);
         }
     }
 
@@ -202,8 +202,8 @@ mod tests {
             (false, BareLf::Refuse, Err(BARE_LF)),
         ] {
             let offers = Offers { chunking, ..Offers::default() };
-            let got = fit(&sender("a@b.c"), &content, &settings(policy, EightBit::Send), &offers);
-            assert_eq!(got.map(|fit| fit.way), way);
+            let got = negotiate(&sender("a@b.c"), &content, &settings(policy, EightBit::Send), &offers);
+            assert_eq!(got.map(|it| it.way), way);
         }
     }
 
@@ -216,8 +216,8 @@ mod tests {
             (false, EightBit::Refuse, Err(EIGHT_BIT)),
         ] {
             let offers = Offers { eight_bit_mime: offered, ..Offers::default() };
-            let got = fit(&sender("a@b.c"), &content, &settings(BareLf::Refuse, policy), &offers);
-            assert_eq!(got.map(|fit| fit.mail.eight_bit_mime), body);
+            let got = negotiate(&sender("a@b.c"), &content, &settings(BareLf::Refuse, policy), &offers);
+            assert_eq!(got.map(|it| it.mail.eight_bit_mime), body);
         }
     }
 
@@ -237,7 +237,7 @@ mod tests {
             (false, utf8("a@bücher.example"), facts(), Ok(false)),
         ] {
             let offers = Offers { smtputf8: offered, ..Offers::default() };
-            assert_eq!(fit(&sender, &content, &settings, &offers).map(|fit| fit.mail.smtputf8), said);
+            assert_eq!(negotiate(&sender, &content, &settings, &offers).map(|it| it.mail.smtputf8), said);
         }
         let rcpt = Address::parse("é@b.c").unwrap();
         assert_eq!(recipient(&rcpt, &Offers::default()), Err(NON_ASCII_ADDRESS));

@@ -41,17 +41,17 @@ impl From {
 }
 
 /// One of many next hops, and what happens to it.
-struct Town {
+struct HopUnderTest {
     all: RefusesEverybody,
     hop: Key,
 }
 
-impl Town {
+impl HopUnderTest {
     /// Before it, messages came from so many domains and clients.
     fn after_messages(domains: usize, clients: usize) -> Self {
-        let mut town = Self { all: RefusesEverybody::default(), hop: hop("primary", "ex1.example") };
-        (0..MESSAGES).for_each(|at| town.message(at % domains, at % clients));
-        town
+        let mut hop_under_test = Self { all: RefusesEverybody::default(), hop: hop("primary", "ex1.example") };
+        (0..MESSAGES).for_each(|at| hop_under_test.message(at % domains, at % clients));
+        hop_under_test
     }
 
     fn message(&mut self, domain: usize, client: usize) {
@@ -99,8 +99,8 @@ fn twenty_recipients_from_five_domains_and_five_clients_show_it() {
         ("three clients, of which two meet it", (3, 3), 0..200, (3, 2), None),
         ("one domain, one client", (1, 1), 0..30, (1, 1), Some(20)),
     ] {
-        let mut town = Town::after_messages(before.0, before.1);
-        assert_eq!(town.shows(recipients, &RESOLVED, sources), expected, "{name}");
+        let mut hop_under_test = HopUnderTest::after_messages(before.0, before.1);
+        assert_eq!(hop_under_test.shows(recipients, &RESOLVED, sources), expected, "{name}");
     }
 }
 
@@ -108,20 +108,20 @@ fn twenty_recipients_from_five_domains_and_five_clients_show_it() {
 fn the_last_hundred_messages_say_how_many_sources_there_are() {
     // Many clients once; then a hundred messages from one.
     for (messages, expected) in [(0, None), (99, None), (100, Some(20))] {
-        let mut town = Town::after_messages(5, 5);
-        (0..MESSAGES).for_each(|_| town.message(7, 7));
-        town.message(8, 8);
-        (0..messages).for_each(|_| town.message(7, 7));
-        assert_eq!(town.shows(0..30, &RESOLVED, (1, 1)), expected, "{messages} messages");
+        let mut hop_under_test = HopUnderTest::after_messages(5, 5);
+        (0..MESSAGES).for_each(|_| hop_under_test.message(7, 7));
+        hop_under_test.message(8, 8);
+        (0..messages).for_each(|_| hop_under_test.message(7, 7));
+        assert_eq!(hop_under_test.shows(0..30, &RESOLVED, (1, 1)), expected, "{messages} messages");
     }
     // None at all: then nothing is known but what is refused.
-    let mut town = Town { all: RefusesEverybody::default(), hop: hop("primary", "ex1.example") };
-    assert_eq!(town.shows(0..30, &RESOLVED, (1, 1)), Some(20));
+    let mut hop_under_test = HopUnderTest { all: RefusesEverybody::default(), hop: hop("primary", "ex1.example") };
+    assert_eq!(hop_under_test.shows(0..30, &RESOLVED, (1, 1)), Some(20));
     // Messages to another connector are others.
-    let mut town = Town::after_messages(5, 5);
-    town.hop = hop("secondary", "gw.example");
-    (0..MESSAGES).for_each(|_| town.message(7, 7));
-    assert_eq!(town.shows(0..30, &RESOLVED, (1, 1)), Some(20));
+    let mut hop_under_test = HopUnderTest::after_messages(5, 5);
+    hop_under_test.hop = hop("secondary", "gw.example");
+    (0..MESSAGES).for_each(|_| hop_under_test.message(7, 7));
+    assert_eq!(hop_under_test.shows(0..30, &RESOLVED, (1, 1)), Some(20));
 }
 
 #[test]
@@ -135,12 +135,12 @@ fn who_counts_and_who_does_not() {
         ("doubted already", DOUBTED, None),
         ("recently good and doubted", Known { first_refused: Some(QueueTime(2)), ..GOOD }, None),
     ] {
-        assert_eq!(Town::after_messages(5, 5).shows(0..40, &known, (5, 5)), expected, "{name}");
+        assert_eq!(HopUnderTest::after_messages(5, 5).shows(0..40, &known, (5, 5)), expected, "{name}");
     }
     // The same recipient over and over, of twenty clients.
-    let mut town = Town::after_messages(5, 5);
+    let mut hop_under_test = HopUnderTest::after_messages(5, 5);
     for at in 0..200 {
-        assert_eq!(town.refused(at % 19, &RESOLVED, &From::new(at % 20, at % 20)), Verdict::Believe);
+        assert_eq!(hop_under_test.refused(at % 19, &RESOLVED, &From::new(at % 20, at % 20)), Verdict::Believe);
     }
 }
 
@@ -154,19 +154,19 @@ fn once_it_shows_it_holds_for_all_who_are_vouched_for_until_one_is_accepted() {
         ("recently good", GOOD, Step::Rcpt, Change::News),
         ("doubted", DOUBTED, Step::Rcpt, Change::News),
     ] {
-        let mut town = Town::after_messages(5, 5);
-        assert_eq!(town.shows(0..20, &RESOLVED, (5, 5)), Some(20));
+        let mut hop_under_test = HopUnderTest::after_messages(5, 5);
+        assert_eq!(hop_under_test.shows(0..20, &RESOLVED, (5, 5)), Some(20));
         for known in [RESOLVED, VERIFIED, GOOD, DOUBTED] {
-            assert_eq!(town.refused(99, &known, &from), Verdict::Unreachable(Change::Same), "{known:?}");
+            assert_eq!(hop_under_test.refused(99, &known, &from), Verdict::Unreachable(Change::Same), "{known:?}");
         }
-        assert_eq!(town.refused(99, &NOBODY, &from), Verdict::Believe, "nothing changes for a guess");
-        assert_eq!(town.all.accepted(&town.hop, &known, step), expected, "{name}");
-        assert_eq!(town.all.accepted(&town.hop, &known, step), Change::Same, "{name}");
-        let again = town.refused(99, &RESOLVED, &from);
+        assert_eq!(hop_under_test.refused(99, &NOBODY, &from), Verdict::Believe, "nothing changes for a guess");
+        assert_eq!(hop_under_test.all.accepted(&hop_under_test.hop, &known, step), expected, "{name}");
+        assert_eq!(hop_under_test.all.accepted(&hop_under_test.hop, &known, step), Change::Same, "{name}");
+        let again = hop_under_test.refused(99, &RESOLVED, &from);
         match expected {
             Change::News => {
                 assert_eq!(again, Verdict::Believe, "{name}");
-                assert_eq!(town.shows(0..30, &RESOLVED, (5, 5)), Some(19), "{name}: it begins anew");
+                assert_eq!(hop_under_test.shows(0..30, &RESOLVED, (5, 5)), Some(19), "{name}: it begins anew");
             }
             Change::Same => assert_eq!(again, Verdict::Unreachable(Change::Same), "{name}"),
         }
@@ -176,43 +176,47 @@ fn once_it_shows_it_holds_for_all_who_are_vouched_for_until_one_is_accepted() {
 #[test]
 fn one_accepted_between_begins_anew_and_a_guess_does_not() {
     for (known, expected) in [(RESOLVED, None), (GOOD, None), (VERIFIED, None), (NOBODY, Some(1))] {
-        let mut town = Town::after_messages(5, 5);
-        assert_eq!(town.shows(0..19, &RESOLVED, (5, 5)), None);
-        assert_eq!(town.all.accepted(&town.hop, &known, Step::Rcpt), Change::Same);
-        assert_eq!(town.shows(19..38, &RESOLVED, (5, 5)), expected, "{known:?}");
+        let mut hop_under_test = HopUnderTest::after_messages(5, 5);
+        assert_eq!(hop_under_test.shows(0..19, &RESOLVED, (5, 5)), None);
+        assert_eq!(hop_under_test.all.accepted(&hop_under_test.hop, &known, Step::Rcpt), Change::Same);
+        assert_eq!(hop_under_test.shows(19..38, &RESOLVED, (5, 5)), expected, "{known:?}");
     }
 }
 
 /// Exchange's filter on mailbox servers takes everybody at RCPT and speaks at the dot.
 #[test]
 fn who_is_taken_at_rcpt_and_refused_at_the_dot_is_refused() {
-    let mut town = Town::after_messages(5, 5);
+    let mut hop_under_test = HopUnderTest::after_messages(5, 5);
     let mut last = Verdict::Believe;
     for number in 0..20 {
         assert_eq!(last, Verdict::Believe);
-        assert_eq!(town.all.accepted(&town.hop, &RESOLVED, Step::Rcpt), Change::Same);
-        last = town.refused_at(Step::Dot, number, &RESOLVED, &From::new(number % 5, number % 5));
+        assert_eq!(hop_under_test.all.accepted(&hop_under_test.hop, &RESOLVED, Step::Rcpt), Change::Same);
+        last = hop_under_test.refused_at(Step::Dot, number, &RESOLVED, &From::new(number % 5, number % 5));
     }
     assert_eq!(last, Verdict::Unreachable(Change::News));
-    assert_eq!(town.all.accepted(&town.hop, &RESOLVED, Step::Rcpt), Change::Same);
-    assert_eq!(town.refused(50, &RESOLVED, &From::new(0, 0)), Verdict::Unreachable(Change::Same));
-    assert_eq!(town.all.accepted(&town.hop, &RESOLVED, Step::Dot), Change::News);
-    assert!(town.all.hops.is_empty());
+    assert_eq!(hop_under_test.all.accepted(&hop_under_test.hop, &RESOLVED, Step::Rcpt), Change::Same);
+    assert_eq!(hop_under_test.refused(50, &RESOLVED, &From::new(0, 0)), Verdict::Unreachable(Change::Same));
+    assert_eq!(hop_under_test.all.accepted(&hop_under_test.hop, &RESOLVED, Step::Dot), Change::News);
+    assert!(hop_under_test.all.hops.is_empty());
 }
 
 #[test]
 fn next_hops_are_apart_and_bounded() {
-    let mut town = Town::after_messages(5, 5);
-    assert_eq!(town.shows(0..20, &RESOLVED, (5, 5)), Some(20));
-    let refusing = std::mem::replace(&mut town.hop, hop("primary", "ex2.example"));
-    assert_eq!(town.shows(0..19, &RESOLVED, (5, 5)), None, "the host beside it");
+    let mut hop_under_test = HopUnderTest::after_messages(5, 5);
+    assert_eq!(hop_under_test.shows(0..20, &RESOLVED, (5, 5)), Some(20));
+    let refusing = std::mem::replace(&mut hop_under_test.hop, hop("primary", "ex2.example"));
+    assert_eq!(hop_under_test.shows(0..19, &RESOLVED, (5, 5)), None, "the host beside it");
     for number in 0..=REMEMBERED {
-        town.hop = hop("primary", &format!("mx{number}.example"));
-        assert_eq!(town.refused(0, &RESOLVED, &From::new(0, 0)), Verdict::Believe);
+        hop_under_test.hop = hop("primary", &format!("mx{number}.example"));
+        assert_eq!(hop_under_test.refused(0, &RESOLVED, &From::new(0, 0)), Verdict::Believe);
     }
-    assert!(town.all.hops.len() <= REMEMBERED);
-    town.hop = refusing;
-    assert_eq!(town.refused(50, &RESOLVED, &From::new(0, 0)), Verdict::Unreachable(Change::Same), "what shows stays");
+    assert!(hop_under_test.all.hops.len() <= REMEMBERED);
+    hop_under_test.hop = refusing;
+    assert_eq!(
+        hop_under_test.refused(50, &RESOLVED, &From::new(0, 0)),
+        Verdict::Unreachable(Change::Same),
+        "what shows stays"
+    );
 }
 
 #[test]
@@ -254,16 +258,16 @@ proptest! {
     /// Against all that ever happened, searched.
     #[test]
     fn it_is_as_the_rule_says(all in proptest::collection::vec(happens(), 1..600)) {
-        let mut town = Town { all: RefusesEverybody::default(), hop: hop("primary", "ex1.example") };
+        let mut hop_under_test = HopUnderTest { all: RefusesEverybody::default(), hop: hop("primary", "ex1.example") };
         let (mut messages, mut refusals, mut everybody) = (Vec::new(), Vec::new(), false);
         for happens in all {
             match happens {
                 Happens::Message { domain, client } => {
                     messages.push((domain, client));
-                    town.message(domain, client);
+                    hop_under_test.message(domain, client);
                 }
                 Happens::Accepted { known } => {
-                    let change = town.all.accepted(&town.hop, &KNOWN[known], Step::Rcpt);
+                    let change = hop_under_test.all.accepted(&hop_under_test.hop, &KNOWN[known], Step::Rcpt);
                     let ends = everybody && known != 4;
                     prop_assert_eq!(change == Change::News, ends);
                     if known != 4 {
@@ -289,7 +293,7 @@ proptest! {
                         (_, true, _) => Verdict::Unreachable(Change::Same),
                         (_, false, true) => Verdict::Unreachable(Change::News),
                     };
-                    prop_assert_eq!(town.refused(number, &KNOWN[known], &From::new(domain, client)), expected);
+                    prop_assert_eq!(hop_under_test.refused(number, &KNOWN[known], &From::new(domain, client)), expected);
                 }
             }
         }

@@ -13,7 +13,7 @@ import re
 
 
 @dataclasses.dataclass(frozen=True)
-class Mood:
+class Behaviour:
     """How it behaves; waits in seconds."""
 
     rcpt: float = 0.0  # before the answer to each RCPT for a user whom it has: a WAN, a filter
@@ -27,8 +27,8 @@ class Mood:
 class NextHop:
     """A running next hop: a context manager. `arrived` has, for each Message-ID, every copy's recipients and octets."""
 
-    def __init__(self, ip, mood):
-        self.ip, self.mood = ip, mood
+    def __init__(self, ip, behaviour):
+        self.ip, self.behaviour = ip, behaviour
         self.arrived = collections.defaultdict(list)
         self.connected = self.most = self.turned_away = 0
         self.tasks = set()
@@ -66,10 +66,10 @@ class NextHop:
             writer.close()
 
     async def _serve(self, reader, writer):
-        if self.mood.frozen:
+        if self.behaviour.frozen:
             await reader.read()
             return
-        if self.mood.connections and self.connected > self.mood.connections:
+        if self.behaviour.connections and self.connected > self.behaviour.connections:
             self.turned_away += 1
             await say(writer, "421 4.3.2 The maximum number of concurrent connections has exceeded a limit, closing "
                               "transmission channel")
@@ -78,7 +78,7 @@ class NextHop:
         await Talk(self, reader, writer).run()
 
     def has(self, user):
-        return self.mood.users is None or user.lower() in self.mood.users
+        return self.behaviour.users is None or user.lower() in self.behaviour.users
 
 
 class Talk:
@@ -127,11 +127,11 @@ class Talk:
         return "500 5.3.3 Unrecognized command"
 
     async def rcpt(self, user):
-        mood = self.hop.mood
+        behaviour = self.hop.behaviour
         if not self.hop.has(user):
-            await asyncio.sleep(mood.tarpit)
+            await asyncio.sleep(behaviour.tarpit)
             return "550 5.1.1 User unknown"
-        await asyncio.sleep(mood.rcpt)
+        await asyncio.sleep(behaviour.rcpt)
         self.recipients.append(user)
         return "250 2.1.5 Recipient OK"
 
@@ -150,7 +150,7 @@ class Talk:
 
     async def take(self, content):
         """The whole content is there."""
-        await asyncio.sleep(self.hop.mood.dot)
+        await asyncio.sleep(self.hop.behaviour.dot)
         self.hop.arrived[message_id(content)].append((tuple(self.recipients), len(content)))
         self.forget()
         await say(self.writer, "250 2.6.0 Queued mail for delivery")

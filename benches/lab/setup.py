@@ -1,4 +1,4 @@
-"""The ground that every run stands on: builds, free ports, waiting, recipients, slapd, a certificate, the sync shim."""
+"""What every run needs: builds, free ports, waiting, recipients, slapd, a certificate, the sync shim."""
 
 import contextlib
 import pathlib
