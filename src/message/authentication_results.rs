@@ -1,12 +1,12 @@
-//! Whose word an Authentication-Results field is (RFC 8601 2.2, 2.5).
+//! Which host an Authentication-Results field claims to come from (RFC 8601 2.2, 2.5).
 //!
-//! RFC 8601 5: a border MTA removes the fields that claim to have been added by itself and came from outside, since who
-//! reads them believes that name. `header` asks [`claims`] about strangers' fields.
+//! RFC 8601 5: a border MTA removes the fields that claim to have been added by itself and came from outside, since
+//! readers trust fields with that name. `header` calls [`claims`] for fields of strangers' messages.
 
 use crate::smtp::domain::Domain;
 
-/// Whether the body of such a field says that this host added it. A body that cannot be read says so wherever it has the
-/// host's name: others may read it less strictly.
+/// Whether the body of such a field says that this host added it. For a body that cannot be parsed: whether it contains
+/// the host's name anywhere, since other readers may parse it less strictly.
 #[must_use]
 pub fn claims(body: &[u8], host: &Domain) -> bool {
     let name = host.as_str();
@@ -31,7 +31,7 @@ fn authserv_id(body: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// What stands behind white space and comments, which may hold each other (RFC 5322 3.2.2).
+/// What follows white space and comments, which may be nested (RFC 5322 3.2.2).
 fn after_comments(body: &[u8]) -> Option<&[u8]> {
     let (mut depth, mut escaped) = (0_usize, false);
     for (at, byte) in body.iter().enumerate() {
@@ -47,7 +47,7 @@ fn after_comments(body: &[u8]) -> Option<&[u8]> {
     (depth == 0).then_some(&[])
 }
 
-/// The content of a quoted string, without the folds in it.
+/// The content of a quoted string, with folding removed.
 fn unquoted(quoted: &[u8]) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     let mut bytes = quoted.iter();

@@ -1,16 +1,16 @@
-//! The beginning of a message's body, by which a message is known again that comes back with a header section of its own
+//! A digest of the beginning of a message's body. It identifies a message that comes back with another header section
 //! (DESIGN section 6, rule 4).
 //!
-//! Systems on the way change line ends and white space at the ends of lines, and add or take empty lines at the end: none
-//! of that counts. What they write at the end of a body that is longer than [`BEGINNING`] is not looked at. What they
-//! write in front, into a shorter body, or encode anew each time makes it another body.
+//! Mail systems change line ends and white space at the ends of lines, and add or remove empty lines at the end: the
+//! digest ignores all that, and everything beyond [`BEGINNING`]. Text added in front, text added to a shorter body, and
+//! a new encoding change the digest.
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-/// How much of a body is looked at, octets.
+/// How many octets of a body are digested.
 pub const BEGINNING: usize = 64 * 1024;
 
-/// The beginning of a body, as far as it has come.
+/// The beginning of a body, as far as it has been received.
 #[derive(Debug, Default)]
 pub struct Beginning(Vec<u8>);
 
@@ -25,7 +25,7 @@ impl Beginning {
         self.0.extend_from_slice(piece.get(..room).unwrap_or(piece));
     }
 
-    /// What the body is known by.
+    /// The digest of what has been taken.
     #[must_use]
     pub fn digest(&self) -> BodyDigest {
         let mut lines = Vec::with_capacity(self.0.len());

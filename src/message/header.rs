@@ -1,7 +1,7 @@
-//! A message's header section as bytes: what loops, stamps and size limits need to know of it (RFC 5322 2.2).
+//! Reads what loop rules, stamps and logs need from a message's header section (RFC 5322 2.2), as bytes.
 //!
-//! `session` examines and strips; loops and stamps take the [`Facts`]. Nothing here rewrites, folds or reorders a
-//! field; [`strip`] leaves fields out. Whatever the bytes are, the work is linear in their number.
+//! `session` calls [`examine`] and [`strip`]; the loop rules and stamps use the [`Facts`]. Nothing here rewrites, folds
+//! or reorders a field; [`strip`] leaves fields out. Whatever the bytes are, the work is linear in their number.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
@@ -9,24 +9,21 @@ use serde::{Deserialize, Serialize};
 use super::authentication_results::claims;
 use crate::smtp::domain::Domain;
 
-/// What a message is known by: which of Message-ID, Date and From it has, and digests of their
-/// values (unfolded, each run of white space one space). Stamps carry it; the relay memory uses the second digest.
+/// Identifies a message: which of Message-ID, Date and From it has, and digests of their values (unfolded, each run of
+/// white space as one space). Stamps carry it; the relay memory uses `id_and_date`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
-    /// Whether there is a Message-ID field.
     pub message_id: bool,
-    /// Whether there is a Date field.
     pub date: bool,
-    /// Whether there is a From field.
     pub from: bool,
     /// The first 16 bytes of SHA-256 over the three values, each preceded by its length.
     pub digest: [u8; 16],
-    /// The same over Message-ID and Date alone.
+    /// The same digest over Message-ID and Date alone.
     pub id_and_date: [u8; 16],
 }
 
-/// The values that an [`Identity`] digests: the topmost field of each name, unfolded, each run of white space one
-/// space, none at the ends. `None` where there is no such field.
+/// The values that an [`Identity`] digests: of the topmost field of each name, unfolded, trimmed, each run of white
+/// space as one space. `None` where there is no such field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Values {
     pub message_id: Option<Vec<u8>>,
@@ -34,26 +31,25 @@ pub struct Values {
     pub from: Option<Vec<u8>>,
 }
 
-/// What a header section shows.
+/// What [`examine`] finds in a header section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// How many Received fields there are.
+    /// The number of Received fields.
     pub received: usize,
     /// The values of all Fingerpost-Route fields, unfolded, top first.
     pub stamps: Vec<String>,
-    /// What the message is known by.
     pub identity: Identity,
-    /// The values behind [`Facts::identity`]: a stamp made before another system added a missing field fits still.
+    /// The values that [`Facts::identity`] digests: with them a stamp can be checked that was made before another
+    /// system added a missing field.
     pub values: Values,
-    /// Subject, as the values.
+    /// The value of Subject, normalised as the others.
     pub subject: Option<Vec<u8>>,
-    /// The value of Message-ID, unfolded, for logs and the trace; empty where there is none.
+    /// The value of Message-ID, unfolded, for logs and the trace; empty if there is none.
     pub message_id: String,
-    /// Whether all its bytes are ASCII.
     pub ascii: bool,
 }
 
-/// What a message is known by where its Message-ID is another one each time; the body completes it.
+/// From, Date and Subject: with a digest of the body they identify a message whose Message-ID changes each time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Head<'a> {
     pub from: Option<&'a [u8]>,
@@ -61,13 +57,13 @@ pub struct Head<'a> {
     pub subject: Option<&'a [u8]>,
 }
 
-/// Octets of a Message-ID that logs, the trace and the queue show.
+/// Octets of a Message-ID that logs, the trace and the queue contain.
 const SHOWN: usize = 256;
-/// Octets of them that say that it was longer: a field has fewer than 10^9.
+/// Of those, the octets of the note that it was longer; a field has fewer than 10^9.
 const SIGN: usize = "[+999999999 octets]".len();
 
 impl Facts {
-    /// The Message-ID for where it is kept: of a longer one its beginning, and how many octets are missing.
+    /// The Message-ID for storage: a longer one is cut, and the number of missing octets is appended.
     #[must_use]
     pub fn message_id_shown(&self) -> String {
         if self.message_id.len() <= SHOWN {
@@ -77,7 +73,7 @@ impl Facts {
         format!("{beginning}[+{} octets]", self.message_id.len() - beginning.len())
     }
 
-    /// What it is known by beside its Message-ID. `None` without a Date: devices that write none write much that is alike.
+    /// From, Date and Subject. `None` without a Date: devices that write no Date send many messages that are alike.
     #[must_use]
     pub fn head(&self) -> Option<Head<'_>> {
         let Values { from, date, .. } = &self.values;
@@ -87,7 +83,6 @@ impl Facts {
 }
 
 impl Values {
-    /// What a message with these values is known by.
     #[must_use]
     pub fn identity(&self) -> Identity {
         let [message_id, date, from] = self.all();
@@ -100,9 +95,9 @@ impl Values {
         }
     }
 
-    /// Whether `made_for` fits this message: each field that it names is there and unchanged. Systems on the way add
-    /// what was missing, so a field that it does not name does not matter; but a stamp made for a message
-    /// with none of the three would fit every message, and fits only those that still have none.
+    /// Whether a stamp made for `made_for` belongs to this message: each field that it covers is there and unchanged.
+    /// Fields that it does not cover may have been added by systems on the way. A stamp made for a message with none of
+    /// the three fields would match every message; it matches only messages that still have none.
     #[must_use]
     pub fn fit(&self, made_for: &MadeFor) -> bool {
         if !(made_for.message_id || made_for.date || made_for.from) {
@@ -123,14 +118,10 @@ impl Values {
     }
 }
 
-/// The part of an [`Identity`] that a stamp carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MadeFor {
-    /// Whether there was a Message-ID field.
     pub message_id: bool,
-    /// Whether there was a Date field.
     pub date: bool,
-    /// Whether there was a From field.
     pub from: bool,
     /// [`Identity::digest`].
     pub digest: [u8; 16],
@@ -156,7 +147,7 @@ fn digest(values: &[Option<&[u8]>]) -> [u8; 16] {
     first
 }
 
-/// Reads a header section: everything up to, not including, the empty line that ends it.
+/// Reads a header section: everything before the empty line that ends it.
 #[must_use]
 pub fn examine(section: &[u8]) -> Facts {
     let mut received = 0;
@@ -183,8 +174,7 @@ pub fn examine(section: &[u8]) -> Facts {
     Facts { received, stamps, identity: values.identity(), values, subject, message_id, ascii: section.is_ascii() }
 }
 
-/// The section without the fields whose name matches a pattern: a field name, without case, whose final `*`
-/// matches any rest. The other fields keep every byte.
+/// Returns the section without the fields that `what` names. The other fields keep every byte.
 #[must_use]
 pub fn strip(section: &[u8], what: &Strip<'_>) -> Vec<u8> {
     let mut kept = Vec::with_capacity(section.len());
@@ -197,18 +187,18 @@ pub fn strip(section: &[u8], what: &Strip<'_>) -> Vec<u8> {
     kept
 }
 
-/// The bodies of all fields of this name, top first: unfolded, each run of white space one space, none at the ends.
+/// The bodies of all fields of this name, top first: unfolded, trimmed, each run of white space as one space.
 pub fn values<'a>(section: &'a [u8], name: &'a str) -> impl Iterator<Item = Vec<u8>> + 'a {
     let named = move |field| split(field).filter(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes()));
     fields(section).filter_map(named).map(|(_, body)| unfolded(body))
 }
 
-/// What strangers may not assert.
+/// Fields that are removed from strangers' messages.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Strip<'a> {
-    /// Field names, with a final `*` as the only wildcard.
+    /// Field names, in any case; a final `*` matches any rest.
     pub names: &'a [String],
-    /// Our host name: Authentication-Results that claim to be ours go too.
+    /// Our host name: Authentication-Results fields that claim to come from it are removed too.
     pub results_of: Option<&'a Domain>,
 }
 
@@ -219,7 +209,7 @@ impl Strip<'_> {
     }
 }
 
-/// Whether a pattern of [`Strip::names`] fits a field's name.
+/// Whether a pattern of [`Strip::names`] matches a field's name.
 #[must_use]
 pub fn matches(pattern: &str, name: &[u8]) -> bool {
     match pattern.as_bytes() {
@@ -228,8 +218,9 @@ pub fn matches(pattern: &str, name: &[u8]) -> bool {
     }
 }
 
-/// The fields with their continuation lines and line ends, in order. Together they are the section. A bare CR or LF ends
-/// a line here as CRLF does: BDAT brings them, and a next hop may read them so (`bare_lf = "crlf"` writes them so).
+/// The fields with their continuation lines and line ends, in order; concatenated they are the section. A bare CR or LF
+/// ends a line as CRLF does: BDAT may carry them, and a next hop may treat them so (`bare_lf = "crlf"` rewrites them to
+/// CRLF).
 fn fields(section: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = section;
     std::iter::from_fn(move || {
@@ -250,7 +241,7 @@ fn fields(section: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A field's name and body. White space before the colon is obsolete but read (RFC 5322 4.5). `None` for what is no
+/// A field's name and body. White space before the colon is obsolete but accepted (RFC 5322 4.5). `None`: this is no
 /// field.
 fn split(field: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr::memchr(b':', field)?;
@@ -259,7 +250,7 @@ fn split(field: &[u8]) -> Option<(&[u8], &[u8])> {
     is_name.then(|| (name, &field[colon + 1..]))
 }
 
-/// The body with each run of white space and line ends as one space, none at the ends.
+/// The body, trimmed, with each run of white space and line ends as one space.
 fn unfolded(body: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(body.len());
     for word in body.split(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n')).filter(|word| !word.is_empty()) {

@@ -1,4 +1,4 @@
-//! A message's id here, as logs, the queue, Received and reports show it.
+//! The id of a message in this program, as logs, the queue, Received and reports show it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::UnixTime;
 
-/// A message's id here: in logs, `queue list`, Received and reports. 13 characters of Crockford's base 32.
+/// A message's id in logs, `queue list`, Received and reports: 13 characters of Crockford's base 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct QueueId(pub u64);
 
 impl QueueId {
-    /// When it was made, by the clock of then: ids begin with milliseconds since 1970.
+    /// When it was made, by the wall clock at that time: the id begins with milliseconds since 1970.
     #[must_use]
     pub fn made_at(self) -> UnixTime {
         UnixTime((self.0 >> 20) / 1000)
@@ -31,7 +31,6 @@ impl fmt::Display for QueueId {
     }
 }
 
-/// Not a queue id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a queue id: 13 characters as `fingerpost queue list` shows them")]
 pub struct NotAQueueId(String);

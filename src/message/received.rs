@@ -1,6 +1,7 @@
-//! The Received field that we put on top of every message (RFC 5321 4.4).
+//! The Received field that is added on top of every message (RFC 5321 4.4).
 //!
-//! `session` and `report` write it; hop counts (DESIGN section 6, rule 5) read it again as one field of many.
+//! `session` and `report` write it; hop counts (DESIGN section 6, rule 5) count it among the others when the message
+//! comes back.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -43,7 +44,7 @@ impl With {
     }
 }
 
-/// The whole field, folded, with its final CRLF. Our own reports have no `from` clause.
+/// The whole field, folded, with its final CRLF. In reports of ours it has no `from` clause.
 #[must_use]
 pub fn field(origin: &Origin, with: With, by: &Domain, id: QueueId, at: UnixTime) -> String {
     let mut field = String::with_capacity(256);
@@ -59,7 +60,7 @@ pub fn field(origin: &Origin, with: With, by: &Domain, id: QueueId, at: UnixTime
     field
 }
 
-/// `from HELO ([ADDRESS])`; where HELO is no domain, the address stands for it and HELO becomes a comment.
+/// `from HELO ([ADDRESS])`. If HELO is not a domain the address takes its place, and HELO becomes a comment.
 fn from_clause(field: &mut String, helo: &str, client: IpAddr) {
     let literal = match client.to_canonical() {
         IpAddr::V4(four) => format!("[{four}]"),
@@ -71,7 +72,8 @@ fn from_clause(field: &mut String, helo: &str, client: IpAddr) {
     };
 }
 
-/// What can stand in a comment without ending or continuing it (RFC 5322 3.2.2): other characters become `?`.
+/// The text as the content of a comment: characters that could end it or that it may not contain become `?` (RFC 5322
+/// 3.2.2).
 fn comment(text: &str) -> String {
     let plain = |c: char| if c.is_ascii_graphic() && !"()\\".contains(c) { c } else { '?' };
     text.chars().take(255).map(plain).collect()

@@ -1,9 +1,9 @@
 //! The signed loop header `Fingerpost-Route` (DESIGN section 6, rule 3).
 //!
-//! Delivery signs one for each transaction; `routing::loops` verifies what comes back. The field's value is
-//! `v=1; i=INSTALLATION; via=CONNECTOR; t=UNIX; r=TAG,TAG; m=NAMES:DIGEST; s=MAC`, in this order and nothing else.
-//! Names are percent-encoded, so no value has white space: all of it is folding and counts for nothing, and the MAC is
-//! over the value up to `;s=` without it. Tags and sums are base64url. What a stamp means is `loops`' business.
+//! Delivery signs one for each transaction; `routing::loops` verifies what comes back. The field's value is `v=1;
+//! i=INSTALLATION; via=CONNECTOR; t=UNIX; r=TAG,TAG; m=NAMES:DIGEST; s=MAC`, in this order and nothing else. Names are
+//! percent-encoded, so no value has white space: any white space is folding, and the MAC is computed over the value up
+//! to `;s=` without it. Tags and digests are base64url.
 
 mod text;
 
@@ -17,7 +17,6 @@ use crate::smtp::address::Address;
 use crate::time::UnixTime;
 use text::{decoded, encoded, folded};
 
-/// A loop key, ready to sign and verify.
 #[derive(Clone)]
 pub struct Key {
     octets: [u8; 32],
@@ -25,13 +24,12 @@ pub struct Key {
 }
 
 impl Key {
-    /// Makes these octets a key.
     #[must_use]
     pub fn new(octets: [u8; 32]) -> Self {
         Self { octets, hmac: hmac::Key::new(HMAC_SHA256, &octets) }
     }
 
-    /// What its file holds.
+    /// The octets that the key's file holds.
     #[must_use]
     pub fn octets(&self) -> &[u8; 32] {
         &self.octets
@@ -44,51 +42,51 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// What a new stamp says.
+/// The content of a new stamp.
 #[derive(Debug, Clone)]
 pub struct NewStamp<'a> {
-    /// `i=`.
+    /// `i=`: this installation's name.
     pub installation: &'a str,
     /// `via=`: the send connector's name.
     pub via: &'a str,
-    /// `t=`.
+    /// `t=`: when it is signed.
     pub time: UnixTime,
     /// `r=`: the recipients of this transaction, as received and, if different, as sent.
     pub recipients: &'a [&'a Address],
-    /// `m=`.
+    /// `m=`: which message it is for.
     pub identity: &'a Identity,
 }
 
-/// What a stamp says. Those that verified and fit their message are stored with queued mail.
+/// The content of a stamp. Those that are genuine and belong to their message are stored with queued mail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
-    /// Which connector the message took.
+    /// The send connector that the message took.
     pub via: String,
     pub time: UnixTime,
-    /// Which recipients, as tags.
+    /// The recipients, as tags.
     pub tags: Vec<[u8; 8]>,
 }
 
-/// A stamp that a key of ours made, for whatever message.
+/// A stamp with a valid MAC, for whichever message it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proven {
-    /// What it says.
     pub stamp: Stamp,
-    /// Its MAC: two with the same are one, written twice.
+    /// Its MAC; a field that was copied has the same.
     pub mac: [u8; 32],
     made_for: MadeFor,
 }
 
-/// Why a stamp proves nothing. It never refuses anything; it is counted.
+/// Why a stamp is ignored. It is only counted: no message is refused for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ignored {
-    /// It cannot be read.
+    /// It cannot be parsed.
     Form,
-    /// It is another installation's.
+    /// Another installation made it.
     Installation,
-    /// No key of ours made it.
+    /// No key of ours gives this MAC.
     Mac,
-    /// It was made for another message: it counts as a pass of the recipients that it names, and proves no more.
+    /// It was made for another message. It still counts as a pass of the recipients that it names (rule 5), and proves
+    /// nothing else.
     Identity,
 }
 
@@ -105,7 +103,7 @@ impl Ignored {
     }
 }
 
-/// Signs a stamp: the whole field, folded, with its final CRLF.
+/// Signs a stamp and returns the whole field, folded, with its final CRLF.
 #[must_use]
 pub fn sign(key: &Key, stamp: &NewStamp<'_>) -> String {
     let mut tags: Vec<String> = Vec::with_capacity(stamp.recipients.len());
@@ -139,15 +137,15 @@ pub fn sign(key: &Key, stamp: &NewStamp<'_>) -> String {
     folded(&value)
 }
 
-/// Verifies the unfolded value of a field against the message's own values.
+/// Verifies the unfolded value of a field, and that it was made for the message with these values.
 ///
 /// # Errors
-/// [`Ignored`] says why it proves nothing.
+/// Why the stamp is ignored.
 pub fn verify(keys: &[Key], installation: &str, message: &Values, value: &str) -> Result<Stamp, Ignored> {
     prove(keys, installation, value)?.fitting(message)
 }
 
-/// Verifies the unfolded value of a field, whatever message it was made for.
+/// Verifies the unfolded value of a field, for whichever message it was made.
 ///
 /// # Errors
 /// Any of [`Ignored`] but [`Ignored::Identity`].
@@ -168,24 +166,24 @@ pub fn prove(keys: &[Key], installation: &str, value: &str) -> Result<Proven, Ig
 }
 
 impl Proven {
-    /// What it says of this message.
+    /// The stamp, if it was made for this message.
     ///
     /// # Errors
-    /// [`Ignored::Identity`]: it was made for another one, or for this one as it was before somebody changed it.
+    /// [`Ignored::Identity`]: it was made for another message, or this one has been changed since.
     pub fn fitting(self, message: &Values) -> Result<Stamp, Ignored> {
         if message.fit(&self.made_for) { Ok(self.stamp) } else { Err(Ignored::Identity) }
     }
 }
 
 impl Stamp {
-    /// Whether it names this recipient; every key is tried.
+    /// Whether it names this recipient under any of the keys.
     #[must_use]
     pub fn names(&self, keys: &[Key], address: &Address) -> bool {
         keys.iter().any(|key| self.tags.contains(&tag(key, self.time, address)))
     }
 }
 
-/// A stamp as it is written: well formed, proven by nothing yet.
+/// A stamp that has been parsed and not verified.
 struct UnverifiedStamp<'a> {
     signed: &'a str,
     mac: [u8; 32],
@@ -226,12 +224,12 @@ fn read_made_for(text: &str) -> Option<MadeFor> {
     Some(made_for)
 }
 
-/// So many bytes in base64url, no more and no less.
+/// Decodes base64url of exactly this many bytes.
 fn exactly<const N: usize>(text: &str) -> Option<[u8; N]> {
     BASE64.decode(text).ok()?.try_into().ok()
 }
 
-/// The first 8 bytes of HMAC(key, "tag", time, address): the word keeps tags and signatures apart.
+/// The first 8 bytes of HMAC(key, "tag", time, address): the word "tag" keeps tags and MACs of stamps apart.
 fn tag(key: &Key, time: UnixTime, address: &Address) -> [u8; 8] {
     let mut context = hmac::Context::with_key(&key.hmac);
     context.update(b"fingerpost tag\0");
@@ -273,7 +271,7 @@ mod tests {
         sign(&Key::new(KEY), &NewStamp { installation, via, time, recipients, identity })
     }
 
-    /// As a message brings it back: put on top, examined, verified.
+    /// Verifies a stamp on a message that comes back with it.
     fn back(field: &str, mail: &str, keys: &[Key]) -> Result<Stamp, Ignored> {
         let facts = examine(format!("{field}{mail}").as_bytes());
         assert_eq!(facts.stamps.len(), 1, "{field}");

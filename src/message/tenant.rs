@@ -1,12 +1,11 @@
-//! A tenant of Exchange Online, and whether a message says that it is of it.
+//! Tenants of Exchange Online, and which one a message comes from.
 //!
-//! All tenants send over the same certificate; `X-MS-Exchange-CrossTenant-Id`, which Exchange Online writes into all mail
-//! that leaves it, tells them apart. Behind that certificate, and nowhere else, it can be believed. `config` reads a
-//! [`Tenant`], `session` asks it.
+//! All tenants send with the same certificate; `X-MS-Exchange-CrossTenant-Id`, which Exchange Online writes into all
+//! mail that leaves it, tells them apart. It can be trusted only on connections with that certificate. `config` parses
+//! a [`Tenant`], `session` checks messages against it.
 
 use crate::message::header;
 
-/// The field.
 const FIELD: &str = "X-MS-Exchange-CrossTenant-Id";
 
 /// A tenant's id: a GUID in lower case, without braces.
@@ -14,7 +13,7 @@ const FIELD: &str = "X-MS-Exchange-CrossTenant-Id";
 pub struct Tenant(String);
 
 impl Tenant {
-    /// Reads one.
+    /// Parses an id.
     ///
     /// # Errors
     /// What is wrong with it, for the operator.
@@ -31,7 +30,7 @@ impl Tenant {
         Ok(Self(text.to_ascii_lowercase()))
     }
 
-    /// Whether a header section says so: the field stands there exactly once, and has this id and nothing else.
+    /// Whether the header section proves this tenant: the field is there exactly once, and its value is this id.
     #[must_use]
     pub fn sent(&self, section: &[u8]) -> bool {
         let mut values = header::values(section, FIELD);

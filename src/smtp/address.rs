@@ -1,8 +1,7 @@
-//! Mailbox addresses and reverse-paths (RFC 5321 4.1.2, RFC 6531 3.3), parsed once at the edge.
+//! Mailbox addresses and reverse-paths (RFC 5321 4.1.2, RFC 6531 3.3), parsed when they enter the program.
 //!
-//! An [`Address`] keeps what the sender wrote, because that goes on the wire, and a key, because
-//! that is what two addresses are compared by: the local part without needless quotes, in
-//! lower case and NFC, and the domain as A-labels.
+//! An [`Address`] keeps the text that the sender wrote, which goes on the wire, and a key, by which two addresses are
+//! compared: the local part without needless quotes, in lower case and NFC, and the domain as A-labels.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -13,8 +12,8 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::domain::{Domain, DomainError};
 
-/// A mailbox: `local-part@domain`. Equality and hashing go by [`Address::key`]. A copy costs next to nothing: one decision
-/// makes half a dozen.
+/// A mailbox: `local-part@domain`. Equality and hashing use [`Address::key`]. Cloning is cheap (a reference count): one
+/// decision clones an address several times.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Address(Arc<Parts>);
@@ -22,34 +21,32 @@ pub struct Address(Arc<Parts>);
 #[derive(Debug)]
 struct Parts {
     written: Box<str>,
-    /// Where the `@` stands in `written`.
+    /// Octet offset of the `@` in `written`.
     at: usize,
     domain: Domain,
-    /// `None`: as written.
+    /// `None`: the key is equal to `written`.
     key: Option<Box<str>>,
 }
 
-/// The longest local part, octets. RFC 5321 4.5.3.1.1's 64 is what everybody has to take, and asks for more where more
-/// can be had: bounce addresses of mailing services and Exchange's encapsulated ones (IMCEAEX) are longer, and nobody
-/// else's mail system refuses them.
+/// The longest local part that is accepted, in octets. RFC 5321 4.5.3.1.1 asks every server to take 64, and more where
+/// it can: bounce addresses of mailing services and Exchange's encapsulated addresses (IMCEAEX) are longer, and other
+/// mail systems accept them.
 const MAX_LOCAL: usize = 255;
 
-/// Why a text is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// There is no `@` outside quotes.
     #[error("there is no domain")]
     NoDomain,
-    /// Nothing stands before the `@`, or only empty quotes do.
+    /// The local part is empty, with or without quotes.
     #[error("the local part is empty")]
     EmptyLocal,
-    /// More than [`MAX_LOCAL`].
+    /// The local part is longer than [`MAX_LOCAL`].
     #[error("the local part is longer than {MAX_LOCAL} octets")]
     LongLocal,
-    /// Neither a dot-string nor a quoted string.
+    /// The local part is neither a dot-string nor a quoted string.
     #[error("the local part is neither a dot-string nor a quoted string")]
     LocalForm,
-    /// The domain is wrong.
     #[error(transparent)]
     Domain(#[from] DomainError),
 }
@@ -103,7 +100,7 @@ impl Address {
         self.0.key.as_deref().unwrap_or(&self.0.written)
     }
 
-    /// Whether it can be sent without SMTPUTF8 (RFC 6531). A U-label domain counts as not ASCII.
+    /// Whether it can be sent without SMTPUTF8 (RFC 6531). A domain written as U-labels counts as not ASCII.
     #[must_use]
     pub fn is_ascii(&self) -> bool {
         self.0.written.is_ascii()
@@ -123,7 +120,7 @@ impl Address {
     }
 }
 
-/// Finds the `@` that ends the local part, quotes respected.
+/// Offset of the `@` that ends the local part; an `@` within quotes does not count.
 pub(super) fn local_end(text: &str) -> Result<usize, AddressError> {
     let mut quoted = false;
     let mut escaped = false;
@@ -141,8 +138,8 @@ pub(super) fn local_end(text: &str) -> Result<usize, AddressError> {
     Err(AddressError::NoDomain)
 }
 
-/// The local part's meaning: itself for a dot-string, the unescaped content for a quoted string
-/// that did not need its quotes, the quoted string in its shortest form otherwise.
+/// The local part as it is compared: unchanged for a dot-string, the unescaped content for a quoted string that did not
+/// need its quotes, else the quoted string in its shortest form.
 fn plain_local(local: &str) -> Result<String, AddressError> {
     if is_dot_string(local) {
         return Ok(local.to_owned());
@@ -186,7 +183,6 @@ pub(super) fn is_atext(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || (!c.is_ascii() && !c.is_control())
 }
 
-/// Lower case and NFC.
 fn fold(local: &str) -> String {
     if local.is_ascii() {
         return local.to_ascii_lowercase();
@@ -227,16 +223,16 @@ impl Serialize for Address {
     }
 }
 
-/// Who the message says to return it to: `<>` or an address (RFC 5321 4.5.5).
+/// MAIL's reverse-path: where delivery failures are reported to, `<>` or an address (RFC 5321 4.5.5).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReversePath {
-    /// `<>`: reports and other mail that nobody is to answer.
+    /// `<>`: reports and other mail that must not be answered.
     Null,
     Address(Address),
 }
 
 impl ReversePath {
-    /// What it is compared by: the address's key, or the empty text.
+    /// The address's key; empty for `<>`.
     #[must_use]
     pub fn key(&self) -> &str {
         match self {
@@ -245,7 +241,7 @@ impl ReversePath {
         }
     }
 
-    /// The address as written, or the empty text.
+    /// The address as written; empty for `<>`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -254,7 +250,6 @@ impl ReversePath {
         }
     }
 
-    /// The address, if there is one.
     #[must_use]
     pub fn address(&self) -> Option<&Address> {
         match self {

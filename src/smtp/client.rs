@@ -1,8 +1,8 @@
-//! The client's side of SMTP without a socket: what is read from a next hop and what is written to it.
+//! The client's side of SMTP without a socket: reads a next hop's bytes, writes those for it.
 //!
-//! `delivery/attempt` drives it: [`replies`] turns bytes into replies, [`offers`] reads what EHLO said,
-//! [`commands`] writes MAIL and RCPT, [`xforward`] who the client was, [`encode`]
-//! writes the content. What fits a next hop and what its refusals mean is decided in `delivery`.
+//! `delivery/attempt` drives it: [`replies`] turns bytes into replies, [`offers`] reads the reply to EHLO, [`commands`]
+//! writes MAIL and RCPT, [`xforward`] writes XFORWARD, [`encode`] writes the content. `delivery` decides which
+//! parameters a next hop gets and what its refusals mean.
 
 pub mod commands;
 pub mod encode;

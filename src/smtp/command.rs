@@ -1,7 +1,7 @@
-//! One command line of SMTP, read once (RFC 5321 4.1). `server` calls [`parse`] with a line whose CRLF is off.
+//! Parses one command line of SMTP (RFC 5321 4.1). `server` calls [`parse`] with a line without its CRLF.
 //!
-//! Arguments are read here; paths in `path`, the parameters of MAIL and RCPT in `extension`. Whether a command fits
-//! the state of the session is left to `server`.
+//! Paths are parsed in `path`, the parameters of MAIL and RCPT in `extension`. `server` checks whether a command is
+//! allowed in the state of the session.
 
 use super::address::{Address, ReversePath};
 use super::reply::{self, Reply};
@@ -9,30 +9,25 @@ use super::sasl::{Mechanism, Response};
 use super::{extension, path};
 use crate::smtp::envelope::{Notify, Sender};
 
-/// A command with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// The client's name, fit for a Received field.
+    /// The client's name; characters that cannot stand in a Received field are `?`.
     Ehlo(String),
-    /// The same.
+    /// As for EHLO.
     Helo(String),
     /// Reverse-path and parameters.
     Mail(Box<Sender>),
     /// Forward-path and parameters.
     Rcpt(Box<Rcpt>),
-    /// Content up to CRLF.CRLF follows.
     Data,
-    /// So many octets follow (RFC 3030).
+    /// That many octets follow (RFC 3030).
     Bdat(Chunk),
-    /// The transaction is given up.
     Rset,
-    /// Nothing.
     Noop,
-    /// The end.
     Quit,
-    /// Its argument is never looked at.
+    /// The argument is not read.
     Vrfy,
-    /// The same.
+    /// The argument is not read.
     Help,
     /// RFC 3207.
     StartTls,
@@ -40,10 +35,9 @@ pub enum Command {
     Auth(Mechanism, Option<Response>),
 }
 
-/// What RCPT said. `crate::session` makes a [`crate::smtp::envelope::RcptTo`] of it.
+/// RCPT's arguments. `crate::session` makes a [`crate::smtp::envelope::RcptTo`] of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rcpt {
-    /// Whom the mail is for.
     pub to: ForwardPath,
     pub notify: Option<Notify>,
     /// ORCPT as written.
@@ -52,7 +46,7 @@ pub struct Rcpt {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ForwardPath {
-    /// A mailbox; a source route is gone.
+    /// A mailbox; a source route has been removed.
     Mailbox(Address),
     /// `<postmaster>` without a domain (RFC 5321 4.5.1).
     Postmaster,
@@ -61,67 +55,61 @@ pub enum ForwardPath {
 /// BDAT's arguments (RFC 3030 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
-    /// How many octets follow.
     pub size: u64,
-    /// Whether others follow.
     pub place: ChunkPosition,
 }
 
-/// Whether a chunk is the message's last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChunkPosition {
-    /// More chunks follow.
     Inner,
     /// `LAST`.
     Last,
 }
 
-/// Why a line is no command of ours.
+/// Why a line is not a command of this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    /// Nobody's command.
+    /// Not a command of SMTP.
     #[error("command unrecognized")]
     Unrecognized,
-    /// SMTP's, but not ours.
+    /// A command of SMTP that this server does not have.
     #[error("command not implemented")]
     NotImplemented,
-    /// Not UTF-8.
     #[error("not text")]
     NotText,
-    /// Longer than we read.
+    /// The line is longer than the limit.
     #[error("line too long")]
     TooLong,
     /// Missing, superfluous or malformed arguments.
     #[error("syntax error in arguments")]
     Arguments,
-    /// MAIL's path.
+    /// MAIL's path is malformed.
     #[error("bad sender address")]
     Sender,
-    /// RCPT's path.
+    /// RCPT's path is malformed.
     #[error("bad recipient address")]
     Recipient,
-    /// A parameter is malformed or there twice.
+    /// A parameter is malformed or given twice.
     #[error("bad parameter")]
     Parameter,
     /// A parameter of an extension that is not offered.
     #[error("unknown parameter")]
     UnknownParameter,
-    /// MAIL's address needs SMTPUTF8.
+    /// MAIL has a non-ASCII address without SMTPUTF8.
     #[error("SMTPUTF8 needed")]
     Utf8Needed,
-    /// BDAT's size: what follows cannot be told from commands.
+    /// BDAT's size cannot be read, so the chunk cannot be told from commands.
     #[error("bad chunk size")]
     ChunkSize,
-    /// AUTH with a mechanism that is not ours.
+    /// AUTH with a mechanism that is not offered.
     #[error("unknown mechanism")]
     Mechanism,
-    /// Another protocol.
+    /// A command of another protocol, such as HTTP.
     #[error("not SMTP")]
     OtherProtocol,
 }
 
 impl CommandError {
-    /// What the client is told.
     #[must_use]
     pub fn reply(self) -> Reply {
         match self {
@@ -141,17 +129,17 @@ impl CommandError {
         }
     }
 
-    /// Whether the session ends here, because what follows may not be commands.
+    /// Whether the session is closed, because what follows may not be commands.
     #[must_use]
     pub fn ends_session(self) -> bool {
         matches!(self, Self::ChunkSize | Self::OtherProtocol)
     }
 }
 
-/// Reads a line without its CRLF.
+/// Parses a line without its CRLF.
 ///
 /// # Errors
-/// A [`CommandError`] that says what the client is told.
+/// A [`CommandError`], whose [`reply`](CommandError::reply) the client gets.
 pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
     let line = std::str::from_utf8(line).map_err(|_| CommandError::NotText)?;
     let line = line.trim_end_matches([' ', '\t']); // RFC 5321 4.1.1: trailing white space is tolerated
@@ -182,8 +170,8 @@ fn alone(command: Command, arguments: &str) -> Result<Command, CommandError> {
     if arguments.is_empty() { Ok(command) } else { Err(CommandError::Arguments) }
 }
 
-/// What EHLO or HELO says is taken from everybody, since many clients have no proper name; but what no host
-/// name or address literal contains becomes `?`, because it goes into a Received field.
+/// The name of EHLO or HELO. Any name is accepted, since many clients have no proper one; a character that no host name
+/// or address literal contains becomes `?`, because the name goes into a Received field.
 fn client_name(written: &str) -> Result<String, CommandError> {
     if written.is_empty() || written.len() > 255 {
         return Err(CommandError::Arguments);

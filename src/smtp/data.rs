@@ -1,23 +1,23 @@
-//! The content of a message as it comes in by DATA: its dots (RFC 5321 4.5.2), its line ends and NUL; and where its header
-//! section ends. `server` feeds it with whatever pieces the network makes.
+//! Reads a message's content as DATA carries it: dot-stuffing (RFC 5321 4.5.2), line ends and NUL; and finds the end of
+//! its header section. `server` feeds it pieces of any size.
 //!
-//! End of data is CRLF.CRLF and nothing else (RFC 5321 4.1.1.4): what looks like an end to a lenient reader
-//! behind us is a message refused here, never a second message (SMTP smuggling).
+//! End of data is CRLF.CRLF and nothing else (RFC 5321 4.1.1.4): content that a more lenient next hop could read as an
+//! end of data is refused, so that it never becomes a second message there (SMTP smuggling).
 
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-/// What no content may have, however it comes.
+/// Why content is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
-    /// A CR without its LF, or the other way round (RFC 5321 2.3.8). Only DATA is refused for it.
+    /// A CR without its LF, or an LF without its CR (RFC 5321 2.3.8). Refused in DATA only.
     BareLineEnd,
-    /// NUL (RFC 5322 4): who drops it reads CRLF NUL `.` CRLF as the end of data.
+    /// NUL (RFC 5322 4): a server that drops it reads CRLF NUL `.` CRLF as the end of data.
     Nul,
 }
 
-/// Reads DATA: finds its end, takes stuffed dots away, and notes the first flaw.
+/// Reads DATA: finds its end, removes stuffed dots, and remembers the first flaw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DotReader {
     at: At,
@@ -25,50 +25,50 @@ pub struct DotReader {
     bare: bool,
 }
 
-/// Where in a line the reader is.
+/// The reader's position in a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// Behind CRLF, or at the very beginning.
+    /// After CRLF, or at the beginning.
     LineStart,
-    /// Behind a dot at the start of a line.
+    /// After a dot at the start of a line.
     Dot,
-    /// Behind that dot and a CR.
+    /// After that dot and a CR.
     DotCr,
     /// Anywhere else.
     Line,
-    /// Behind a CR within a line; it is passed on with its LF.
+    /// After a CR within a line; the CR is passed on together with its LF.
     Cr,
-    /// Behind CRLF.CRLF.
+    /// After CRLF.CRLF.
     End,
 }
 
 impl DotReader {
-    /// A reader at the beginning of the content.
     #[must_use]
     pub fn new() -> Self {
         Self { at: At::LineStart, flaw: None, bare: false }
     }
 
-    /// Whether the end has been read.
+    /// Whether the end of data has been read.
     #[must_use]
     pub fn ended(&self) -> bool {
         self.at == At::End
     }
 
-    /// The first flaw that has been read. From there on no content comes out: the message is refused.
+    /// The first flaw that has been read. From there on [`read`](Self::read) returns no content: the message is
+    /// refused.
     #[must_use]
     pub fn flaw(&self) -> Option<Flaw> {
         self.flaw
     }
 
-    /// Whether a bare CR or LF has been read, before or behind another flaw.
+    /// Whether a bare CR or LF has been read, even if another flaw came first.
     #[must_use]
     pub fn bare(&self) -> bool {
         self.bare
     }
 
-    /// Reads on: takes all octets off `input`, unless the end lies within, and returns their content with its dots
-    /// unstuffed. It is `input`'s own memory where nothing in the middle was left out, as it nearly always is.
+    /// Takes octets off `input`, up to the end of data if it is there, and returns their content, unstuffed. The result
+    /// shares `input`'s memory unless octets in the middle had to be left out, which is rare.
     pub fn read(&mut self, input: &mut BytesMut) -> Bytes {
         let mut content = Content::of(input);
         let mut taken = 0;
@@ -89,7 +89,7 @@ impl DotReader {
         copied.map_or_else(|| read.freeze().slice(part), Bytes::from)
     }
 
-    /// One octet, in any state.
+    /// Takes one octet, in any state.
     fn step(&mut self, byte: u8, at: usize, content: &mut Content<'_>) {
         self.at = match (self.at, byte) {
             (At::LineStart, b'.') => At::Dot,
@@ -134,7 +134,7 @@ impl DotReader {
         }
     }
 
-    /// The CR that was the last octet of the piece before.
+    /// Passes on the CR that was the last octet of the piece before.
     fn emit_kept_cr(&self, content: &mut Content<'_>) {
         if self.flaw.is_none() {
             content.copied().push(b'\r');
@@ -142,11 +142,11 @@ impl DotReader {
     }
 }
 
-/// The content of one piece of input: part of it, as long as that will do.
+/// The content of one piece of input: a slice of it as long as that is possible, else a copy.
 struct Content<'a> {
     input: &'a [u8],
     part: Range<usize>,
-    /// Several parts, together.
+    /// The copy, from when octets in the middle had to be left out.
     copied: Option<Vec<u8>>,
 }
 
@@ -176,8 +176,8 @@ impl<'a> Content<'a> {
     }
 }
 
-/// How much of `rest`, which begins within a line, is passed on as it is: text, and line ends before text. Behind it we
-/// are within a line again.
+/// How many octets of `rest`, which begins within a line, can be passed on unchanged: text, and line ends that text
+/// follows. After them the reader is within a line again.
 fn plain(rest: &[u8]) -> usize {
     let text = &rest[..memchr::memchr(b'\0', rest).unwrap_or(rest.len())];
     let mut lines = 0;
@@ -189,7 +189,7 @@ fn plain(rest: &[u8]) -> usize {
     });
     let text = &text[..strange.unwrap_or(text.len())];
     let text = text.strip_suffix(b"\r").unwrap_or(text);
-    // With as many CRs as line ends none is bare.
+    // If there are as many CRs as CRLFs, none is bare.
     let mut returns = memchr::memchr_iter(b'\r', text);
     if returns.clone().count() == lines {
         return text.len();
@@ -203,9 +203,9 @@ impl Default for DotReader {
     }
 }
 
-/// Where the header section ends in `text`: the length of its fields, and where the empty line begins that ends it;
-/// they are the same. `None`: there is no empty line yet. Lines end with LF here, with or without CR, because BDAT
-/// may bring either. Octets before `from` were looked at before.
+/// Where the header section in `text` ends: the length of its fields, which is also where the empty line begins.
+/// `None`: there is no empty line yet. Lines end with LF, with or without a CR before it, because BDAT may carry
+/// either. Octets before `from` were searched in an earlier call.
 #[must_use]
 pub fn header_end(text: &[u8], from: usize) -> Option<usize> {
     if text.starts_with(b"\r\n") || text.starts_with(b"\n") {
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Reads `input` in pieces cut at `cut`: content, what is left behind the end, and why it is refused.
+    /// Reads `input` in two pieces, cut at `cut`: the content, what is left after the end of data, and the first flaw.
     fn read(input: &[u8], cut: usize) -> (Vec<u8>, Option<Vec<u8>>, Option<Flaw>) {
         let mut reader = DotReader::new();
         let mut left = BytesMut::from(&input[..cut]);
@@ -291,7 +291,7 @@ mod tests {
         }
     }
 
-    /// The same by another way: searching instead of stepping.
+    /// The same result by searching the whole text.
     fn searched(input: &[u8]) -> (Option<Vec<u8>>, bool) {
         let text = [b"\r\n", input].concat();
         let end = text.windows(5).position(|five| five == b"\r\n.\r\n");
@@ -307,7 +307,7 @@ mod tests {
             let (_, rest, flaw) = read(&text, number % 8);
             let (expected_rest, flawed) = searched(&text);
             assert_eq!(rest, expected_rest, "{text:?}");
-            // A text that breaks off after a CR is not known to be wrong yet.
+            // A text that breaks off after a CR has no flaw yet.
             let open = rest.is_none() && flaw.is_none() && text.ends_with(b"\r");
             assert!(flaw.is_some() == flawed || open, "{text:?}");
         }
@@ -334,7 +334,7 @@ mod tests {
     }
 
     proptest! {
-        /// Stuffed by RFC 5321 4.5.2 and read in pieces, a text is itself again.
+        /// A text that is stuffed by RFC 5321 4.5.2 and read in pieces comes out unchanged.
         #[test]
         fn stuffing_and_reading_cancel_out(lines in prop::collection::vec("[a.\\x01-\\x09]{0,5}", 0..8), size in 1_usize..9) {
             let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();

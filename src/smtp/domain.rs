@@ -15,10 +15,8 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String")]
 pub struct Domain(Arc<str>);
 
-/// Why a text is not a mail domain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DomainError {
-    /// Nothing was written.
     #[error("the domain is empty")]
     Empty,
     /// RFC 5321 4.5.3.1.2: 255 octets at most.
@@ -36,7 +34,7 @@ impl Domain {
     /// Reads a domain in either IDN form, or an address literal in brackets.
     ///
     /// # Errors
-    /// A [`DomainError`] that says what is wrong with the text.
+    /// [`DomainError`]: what is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, DomainError> {
         if text.is_empty() {
             return Err(DomainError::Empty);
@@ -73,7 +71,6 @@ impl Domain {
         Ok(Self(format!("[{inner}]").into()))
     }
 
-    /// The comparable form.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -96,7 +93,7 @@ impl Domain {
     }
 }
 
-/// A label as hosts in the field have it; the underscore is not RFC 1123's but is found on Windows hosts.
+/// Whether this can be a label of a host name. The underscore is not RFC 1123's, but Windows hosts have it.
 fn is_label(label: &str) -> bool {
     let known = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     (1..=63).contains(&label.len()) && label.bytes().all(known) && !label.starts_with('-') && !label.ends_with('-')

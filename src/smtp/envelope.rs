@@ -1,4 +1,4 @@
-//! A message's envelope: who it is from, who it is for, and what the client asked of its delivery.
+//! A message's envelope: its sender, its recipients and their delivery options.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::smtp::address::{Address, ReversePath};
 /// The BODY parameter (RFC 6152, RFC 3030).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Body {
-    /// Not written, or `7BIT`.
+    /// `7BIT`, or BODY was not given.
     #[default]
     SevenBit,
     /// `8BITMIME`.
@@ -20,9 +20,9 @@ pub enum Body {
 /// RET (RFC 3461 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Ret {
-    /// The whole message comes back with a report.
+    /// A report returns the whole message.
     Full,
-    /// Its header section only.
+    /// A report returns the header section only.
     Headers,
 }
 
@@ -31,19 +31,12 @@ pub enum Ret {
 pub enum Notify {
     /// `NEVER`.
     Never,
-    /// Any of the three.
-    On {
-        /// `SUCCESS`.
-        success: bool,
-        /// `FAILURE`.
-        failure: bool,
-        /// `DELAY`.
-        delay: bool,
-    },
+    /// At least one of the three.
+    On { success: bool, failure: bool, delay: bool },
 }
 
 impl Notify {
-    /// What is left where nobody is told of success. Who wants to hear of nothing else wants to hear of nothing then.
+    /// The same without SUCCESS; `Never` where nothing else was asked for.
     #[must_use]
     pub fn without_success(self) -> Self {
         match self {
@@ -53,7 +46,7 @@ impl Notify {
     }
 }
 
-/// What MAIL said.
+/// MAIL's arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sender {
     pub reverse_path: ReversePath,
@@ -63,51 +56,51 @@ pub struct Sender {
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
     pub ret: Option<Ret>,
-    /// ENVID as written, in xtext (RFC 3461 4.4).
+    /// ENVID as received, in xtext (RFC 3461 4.4).
     pub envid: Option<String>,
 }
 
-/// What one RCPT said.
+/// One RCPT's arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RcptTo {
     /// The forward-path's mailbox, as the client wrote it.
     pub address: Address,
-    /// NOTIFY; `None` where it was not written.
+    /// NOTIFY; `None`: not given.
     pub notify: Option<Notify>,
-    /// ORCPT as written: `addr-type;xtext` (RFC 3461 4.2).
+    /// ORCPT as received: `addr-type;xtext` (RFC 3461 4.2).
     pub orcpt: Option<String>,
 }
 
-/// Where a message came from, as far as routing and reports need it. It is stored with queued mail,
-/// so that a decision made again later is made with the same words.
+/// Where a message came from, as far as routing and reports need it. It is stored with queued mail, so that a later
+/// decision about it has the same arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The receive connector's name; of our own reports: the name of the one by which the message came that it is about.
+    /// The receive connector's name. For a report: the one of the message that it is about.
     pub receive_connector: Arc<str>,
-    /// That connector's organisation, where it is this client's; empty: none.
+    /// The connector's organisation, if this client belongs to it; empty: none.
     pub organization: Arc<str>,
-    /// Whether these hosts send us only what they did not find themselves (shared domains).
+    /// `resolves_first` of the receive connector: the client sends only mail for addresses that it has not found itself
+    /// (shared domains).
     pub resolves_first: bool,
-    /// For which domains the client may send.
+    /// Which domains the client may send to.
     pub relay: Relay,
-    /// The client's address; `None` for our own reports.
+    /// The client's address; `None` for reports that this program generates.
     pub client: Option<IpAddr>,
-    /// What the client said in EHLO or HELO.
+    /// The client's name in EHLO or HELO.
     pub helo: String,
-    /// Whether the client authenticated.
     pub authenticated: bool,
     /// What chose the receive connector.
     #[serde(default)]
     pub chosen_by: ChosenBy,
-    /// The port that the client connected from.
+    /// The client's TCP port.
     #[serde(default)]
     pub client_port: Option<u16>,
-    /// What the client spoke; `None` for our own reports.
+    /// HELO or EHLO; `None` for reports that this program generates.
     #[serde(default)]
     pub spoke: Option<Spoke>,
 }
 
-/// What a client spoke, by its greeting.
+/// Whether a client greeted with HELO or EHLO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Spoke {
     /// SMTP: HELO.
@@ -116,18 +109,18 @@ pub enum Spoke {
     Esmtp,
 }
 
-/// What chose a client's receive connector among those of its bind.
+/// How a client's receive connector was chosen among those of its listener.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ChosenBy {
-    /// The client's address.
+    /// By the client's address.
     #[default]
     Network,
-    /// This name in its verified certificate.
+    /// By this name in the client's verified certificate.
     Certificate(String),
 }
 
 impl Origin {
-    /// Ourselves: reports (DESIGN section 6, rule 6).
+    /// The origin of reports that this program generates (DESIGN section 6, rule 6).
     #[must_use]
     pub fn report() -> Self {
         Self {
@@ -144,8 +137,8 @@ impl Origin {
         }
     }
 
-    /// Ourselves, for a report about a message from there. Whose mail caused it goes with it: the receive connector,
-    /// the organisation and whether the client authenticated.
+    /// The origin of a report about a message from `about`. It keeps that message's receive connector, organisation,
+    /// and whether its client authenticated.
     #[must_use]
     pub fn report_about(about: &Self) -> Self {
         Self {
@@ -156,20 +149,20 @@ impl Origin {
         }
     }
 
-    /// Whether it is a report about a stranger's message. Those that a spool of format 2 holds do not say
-    /// so, and are none.
+    /// Whether it is a report about a stranger's message. Reports stored in spool format 2 do not say so; for those the
+    /// answer is no.
     #[must_use]
     pub fn is_strangers_report(&self) -> bool {
         self.relay == Relay::Report && !self.receive_connector.is_empty() && self.shown().is_stranger()
     }
 
-    /// Whether it is a [stranger](Shown::is_stranger)'s. Our own reports are not.
+    /// Whether it comes from a [stranger](Shown::is_stranger). Reports that this program generates do not.
     #[must_use]
     pub fn is_stranger(&self) -> bool {
         self.relay != Relay::Report && self.shown().is_stranger()
     }
 
-    /// Whose it is. Our own reports are of one that is known.
+    /// Whether its client is known or a stranger. Reports that this program generates count as known.
     #[must_use]
     pub fn whose(&self) -> Whose {
         if self.is_stranger() { Whose::Stranger } else { Whose::Known }
@@ -180,38 +173,36 @@ impl Origin {
     }
 }
 
-/// What a client has shown of itself: all that decides whether it is a stranger.
+/// What decides whether a client is a stranger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shown<'a> {
-    /// The organisation that it, or its message, is of; empty: none.
+    /// The organisation of the client, or of its message; empty: none.
     pub organization: &'a str,
-    /// Whether it has authenticated.
     pub authenticated: bool,
 }
 
 impl Shown<'_> {
     /// Whether it is a stranger (DESIGN section 3): of no organisation, and not authenticated.
     ///
-    /// Of an organisation is who was given a receive connector that has one, by its network or by a name in its
-    /// certificate. Names that a provider shares with all its customers, and connectors with `tenant`, say nothing at
-    /// first: the client is a stranger until a header section names the tenant, and then that message is not a
-    /// stranger's. For its connection's place that would be too late, and there the organisation's are also those
-    /// who may bring its messages (`Client::whose`): the only difference.
+    /// A client belongs to an organisation if it was given a receive connector with one, by its network or by a name in
+    /// its certificate. A name that a provider shares with all its customers, or a connector with `tenant`, does not
+    /// prove that: the client is a stranger until a header section names the tenant, and then that message is not a
+    /// stranger's. Connection slots are given out before any header section; for them a client that may send an
+    /// organisation's messages counts as known (`Client::whose`). That is the only difference.
     ///
-    /// Who is exempt from a limit beside those (partners with `relay = "anywhere"`, filters with narrow networks) is
-    /// a matter of the connector, and none of this.
+    /// Further exemptions from limits (partners with `relay = "anywhere"`, filters with narrow networks) depend on the
+    /// connector, not on this.
     #[must_use]
     pub fn is_stranger(&self) -> bool {
         self.organization.is_empty() && !self.authenticated
     }
 }
 
-/// Whose a connection, or a message, is.
+/// Whether a client, or a message, is a stranger's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
-    /// An organization's, or of one that has authenticated.
+    /// It belongs to an organisation, or the client authenticated.
     Known,
-    /// A stranger's.
     Stranger,
 }
 
@@ -221,14 +212,13 @@ impl From<Shown<'_>> for Whose {
     }
 }
 
-/// What a client may relay to.
+/// Which domains a client may send to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Relay {
-    /// Accepted domains only.
     AcceptedDomains,
     /// Any domain that an address space covers.
     Anywhere,
-    /// A report of ours: anywhere, to the recipient's MX where no address space covers it.
+    /// Of reports that this program generates: any domain, and the recipient's MX where no address space covers it.
     Report,
 }

@@ -1,5 +1,5 @@
-//! The service extensions that we offer, and the MAIL and RCPT parameters they bring: SIZE (RFC 1870),
-//! 8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531), DSN (RFC 3461), AUTH (RFC 4954). `command` and `server` call it.
+//! The service extensions that this server offers, and their MAIL and RCPT parameters: SIZE (RFC 1870), 8BITMIME (RFC
+//! 6152), SMTPUTF8 (RFC 6531), DSN (RFC 3461), AUTH (RFC 4954). `command` and `server` call it.
 
 use super::address::ReversePath;
 use super::command::CommandError;
@@ -7,7 +7,7 @@ use super::reply::Reply;
 use super::sasl::Mechanism;
 use crate::smtp::envelope::{Body, Notify, Ret, Sender};
 
-/// Whether EHLO's answer has STARTTLS.
+/// Whether the reply to EHLO has STARTTLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartTls {
     /// There is a certificate and TLS is not active.
@@ -16,25 +16,24 @@ pub enum StartTls {
     NotOffered,
 }
 
-/// Whether EHLO's answer has AUTH.
+/// Whether the reply to EHLO has AUTH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthOffer {
-    /// The client may authenticate now.
     Offered,
-    /// It may not (RFC 4954 4: nor where TLS is missing).
+    /// The client may not authenticate now, for example because TLS is missing (RFC 4954 4).
     NotOffered,
 }
 
-/// Whether EHLO's answer has DSN.
+/// Whether the reply to EHLO has DSN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dsn {
-    /// The client may ask for reports.
     Offered,
-    /// It is a stranger: whoever it claims to be would get them. What it asks for all the same is read, but for SUCCESS.
+    /// The client is a stranger, and its sender address may be forged: reports would go to somebody else. DSN
+    /// parameters that it sends all the same are read, except for SUCCESS.
     NotOffered,
 }
 
-/// The answer to EHLO (RFC 5321 4.1.1.1).
+/// The reply to EHLO (RFC 5321 4.1.1.1).
 #[must_use]
 pub fn ehlo(hostname: &str, max_message_size: u64, (start_tls, auth, dsn): (StartTls, AuthOffer, Dsn)) -> Reply {
     let dsn = match dsn {
@@ -55,7 +54,7 @@ pub fn ehlo(hostname: &str, max_message_size: u64, (start_tls, auth, dsn): (Star
     Reply::bare(250, text.into())
 }
 
-/// Reads MAIL's parameters.
+/// Parses MAIL's parameters.
 ///
 /// # Errors
 /// [`CommandError::Parameter`] or [`CommandError::UnknownParameter`].
@@ -69,7 +68,8 @@ pub fn mail_parameters(reverse_path: ReversePath, text: &str) -> Result<Sender, 
             ("SMTPUTF8", None) => sender.smtputf8 = true,
             ("RET", Some(value)) => sender.ret = Some(ret(value)?),
             ("ENVID", Some(value)) if value.len() <= 100 && is_xtext(value) => sender.envid = Some(value.to_owned()),
-            // RFC 4954 5: who sent it first is the client's word, which we trust nobody for; it is as good as `<>`.
+            // RFC 4954 5: AUTH= is the client's claim about the original sender. No client is trusted with it; it
+            // counts as `<>`.
             ("AUTH", Some(value)) if value == "<>" || is_xtext(value) => {}
             ("SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "AUTH", _) => return Err(CommandError::Parameter),
             _ => return Err(CommandError::UnknownParameter),
@@ -78,7 +78,7 @@ pub fn mail_parameters(reverse_path: ReversePath, text: &str) -> Result<Sender, 
     Ok(sender)
 }
 
-/// Reads RCPT's parameters: NOTIFY and ORCPT.
+/// Parses RCPT's parameters, NOTIFY and ORCPT.
 ///
 /// # Errors
 /// [`CommandError::Parameter`] or [`CommandError::UnknownParameter`].
@@ -119,7 +119,7 @@ fn parameters(text: &str) -> Result<Vec<Parameter<'_>>, CommandError> {
     Ok(found)
 }
 
-/// RFC 1870 5: 1 to 20 digits. More than 64 bits is more than anybody takes.
+/// RFC 1870 5: 1 to 20 digits. A number beyond 64 bits becomes the largest one.
 fn size(value: &str) -> Result<u64, CommandError> {
     if value.len() > 20 || !value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(CommandError::Parameter);
@@ -160,7 +160,7 @@ fn notify(value: &str) -> Result<Notify, CommandError> {
     Ok(Notify::On { success, failure, delay })
 }
 
-/// RFC 3461 4: printable ASCII but `+` and `=`, or `+` and two hex digits in upper case.
+/// RFC 3461 4: printable ASCII except `+` and `=`, or `+` and two hex digits in upper case.
 fn is_xtext(value: &str) -> bool {
     let mut bytes = value.bytes();
     while let Some(byte) = bytes.next() {

@@ -1,20 +1,20 @@
-//! Takes addresses and internal names out of what a next hop said (`hide_internal_hosts`).
+//! Removes IP addresses and internal host names from a next hop's replies (`hide_internal_hosts`).
 //!
-//! Called where a next hop's words leave for somebody outside: reports and replies to strangers. The queue and the
-//! log keep the words as they were.
+//! Called where a next hop's text goes to somebody outside: in reports and in replies to strangers. The queue and the
+//! log keep the text unchanged.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Top-level names that never exist in the public DNS, as internal domains use them: RFC 6762 (local and its
-/// appendix G), RFC 8375 (home.arpa), RFC 6761, and ICANN's `internal`.
+/// Top-level domains of internal names, which never exist in the public DNS: RFC 6762 (local and its appendix G), RFC
+/// 8375 (home.arpa), RFC 6761, and ICANN's `internal`.
 const INTERNAL: [&str; 10] =
     ["local", "localdomain", "localhost", "internal", "intranet", "private", "corp", "home", "lan", "home.arpa"];
 
-/// What stands in their place.
+/// What replaces them.
 const HIDDEN: &str = "[hidden]";
 
-/// The text with IP addresses, names below internal top-level names, and every name of `names` (without case)
-/// replaced by `[hidden]`. Brackets around an address go with it, and the port behind them.
+/// The text with IP addresses, names below internal domains, and every name of `names` (in any case) replaced by
+/// `[hidden]`. Brackets around an address and a port after it are replaced too.
 #[must_use]
 pub fn hide(text: &str, names: &[&str]) -> String {
     let mut out = String::with_capacity(text.len());
@@ -46,7 +46,7 @@ pub fn hide(text: &str, names: &[&str]) -> String {
     out
 }
 
-/// The text without the port that it begins with, if it does.
+/// The text without a leading `:port`.
 fn without_port(text: &str) -> &str {
     let Some(behind) = text.strip_prefix(':') else { return text };
     let digits = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
@@ -54,7 +54,7 @@ fn without_port(text: &str) -> &str {
     if port.parse::<u16>().is_ok() { rest } else { text }
 }
 
-/// What addresses and host names are made of.
+/// Whether addresses and host names may contain it.
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '_')
 }
@@ -64,7 +64,7 @@ fn is_internal(word: &str, names: &[&str]) -> bool {
     if six.parse::<Ipv6Addr>().is_ok_and(|ip| !ip.is_unspecified()) {
         return true;
     }
-    // `host:port`
+    // `host:port`.
     let host = word.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(word, |(host, _)| host);
     if host.parse::<Ipv4Addr>().is_ok_and(|ip| !IpAddr::V4(ip).is_unspecified()) {
         return true;

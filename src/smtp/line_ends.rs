@@ -1,7 +1,7 @@
-//! Line ends of content that comes in as it is: BDAT has no dots, and may have bare CR and LF (RFC 3030). `server` feeds it
-//! with whatever pieces the network makes; DESIGN section 7 (`bare_lf`) says what becomes of such content.
+//! Line ends of BDAT content, which has no dot-stuffing and may have bare CR and LF (RFC 3030). `server` feeds it
+//! pieces of any size; DESIGN section 7 (`bare_lf`) says what is done with such content.
 
-/// Looks for a bare CR or LF in content that is kept as it is (BDAT).
+/// Looks for a bare CR or LF in content that is kept unchanged (BDAT).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LineEnds {
     after_cr: bool,
@@ -9,7 +9,6 @@ pub struct LineEnds {
 }
 
 impl LineEnds {
-    /// Looks at the next piece.
     pub fn read(&mut self, piece: &[u8]) {
         let Some(&first) = piece.first() else { return };
         if self.bare {
@@ -31,7 +30,7 @@ impl LineEnds {
         self.after_cr = before == b'\r' && from == piece.len();
     }
 
-    /// Whether there was a bare CR or LF, a CR at the very end included.
+    /// Whether there was a bare CR or LF; a CR at the very end is one.
     #[must_use]
     pub fn bare(&self) -> bool {
         self.bare || self.after_cr

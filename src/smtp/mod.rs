@@ -1,4 +1,5 @@
-//! SMTP without a socket: the words, the server's and the client's side of the conversation.
+//! SMTP without sockets: the types of its commands, replies and addresses, and state machines for both sides of a
+//! conversation.
 
 pub mod address;
 pub mod client;

@@ -1,7 +1,7 @@
-//! Names in certificates (RFC 6125), and those that a receive connector waits for: `client_names`.
+//! Names in certificates (RFC 6125), and `client_names` of a receive connector.
 //!
-//! `config` parses [`ClientName`]s; `session` asks which of them a client's certificate has, `accept` which certificate
-//! a client wants to see. Pure.
+//! `config` parses [`ClientName`]s; `session` matches them against a client's certificate; `tls::accept` picks a server
+//! certificate by the name that the client asks for. Pure.
 
 use x509_parser::extensions::GeneralName;
 
@@ -12,7 +12,7 @@ use crate::smtp::domain::Domain;
 pub struct ClientName(String);
 
 impl ClientName {
-    /// Reads one; IDN in either form.
+    /// Parses a name; IDN in either form.
     ///
     /// # Errors
     /// What is wrong with it, for the operator.
@@ -29,7 +29,7 @@ impl ClientName {
         Ok(Self(format!("{wildcard}{}", domain.as_str().to_ascii_lowercase())))
     }
 
-    /// As written, in lower case.
+    /// In lower case, with the wildcard if there is one.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -41,8 +41,8 @@ impl ClientName {
         self.0.strip_prefix("*.").unwrap_or(&self.0)
     }
 
-    /// Whether a name that stands in a certificate is this one. A wildcard, ours or the certificate's, stands for one
-    /// whole label (RFC 6125 6.4.3).
+    /// Whether a name in a certificate matches this one. A wildcard, ours or the certificate's, stands for one whole
+    /// label (RFC 6125 6.4.3).
     #[must_use]
     pub fn fits(&self, in_certificate: &str) -> bool {
         covers(&self.0, in_certificate) || covers(in_certificate, &self.0)
@@ -55,14 +55,14 @@ impl std::fmt::Display for ClientName {
     }
 }
 
-/// Whether `name` is `pattern`, or one label before what stands behind the pattern's `*.`. Both in lower case.
+/// Whether `name` equals `pattern`, or is one label before the part of the pattern after `*.`. Both in lower case.
 pub(crate) fn covers(pattern: &str, name: &str) -> bool {
     let below = |base: &str| name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == base);
     pattern == name || pattern.strip_prefix("*.").is_some_and(below)
 }
 
-/// The names of a certificate (DER): the DNS names of its subject alternative name; without such an extension its
-/// common names. In lower case; none where it cannot be read.
+/// The names in a certificate (DER), in lower case: the DNS names of its subject alternative name; without that
+/// extension its common names. Empty where the certificate cannot be parsed.
 #[must_use]
 pub fn of(certificate: &[u8]) -> Vec<String> {
     let Ok((_, certificate)) = x509_parser::parse_x509_certificate(certificate) else { return Vec::new() };

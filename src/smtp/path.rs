@@ -1,14 +1,14 @@
-//! Paths of MAIL and RCPT as clients in the field write them (RFC 5321 4.1.2), and their proper form.
+//! Parses paths of MAIL and RCPT (RFC 5321 4.1.2), with some tolerance, into their proper form.
 //!
-//! `command` calls [`split`] and [`mailbox`]. What is forgiven is forgiven once, here: the wire, the spool, Return-Path and
-//! reports see the proper form only.
+//! `command` calls [`split`] and [`mailbox`]. Deviations are tolerated here only: next hops, the spool, Return-Path and
+//! reports see the proper form.
 
 use super::address::{Address, AddressError, is_atext, is_dot_string, local_end};
 use super::domain::Domain;
 
-/// The path without its brackets and source route, and the parameters behind it. White space around the colon and a
-/// path without brackets are not RFC 5321's (3.3, 4.1.2), but printers, scanners and scripts send them, and servers in the
-/// field take them (Postfix: `strict_rfc821_envelopes = no`, its default).
+/// Splits MAIL's or RCPT's arguments: the path without brackets and source route, and the parameters. White space
+/// around the colon and a path without brackets are not RFC 5321's (3.3, 4.1.2), but printers, scanners and scripts
+/// send them, and other servers accept them (Postfix: `strict_rfc821_envelopes = no`, its default).
 pub(super) fn split<'a>(arguments: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
     let (head, rest) = arguments.split_at_checked(keyword.len())?;
     if !head.eq_ignore_ascii_case(keyword) {
@@ -20,7 +20,7 @@ pub(super) fn split<'a>(arguments: &'a str, keyword: &str) -> Option<(&'a str, &
             let end = unquoted(rest, b'>')?;
             (&rest[..end], &rest[end + 1..])
         }
-        // Only brackets can hold nothing.
+        // Without brackets an empty path is an error.
         None if rest.is_empty() => return None,
         None => rest.split_at(unquoted(rest, b' ').unwrap_or(rest.len())),
     };
@@ -31,9 +31,9 @@ pub(super) fn split<'a>(arguments: &'a str, keyword: &str) -> Option<(&'a str, &
     Some((without_source_route(inner)?, parameters))
 }
 
-/// Where this octet stands outside quotes.
+/// The first position of this octet outside quotes.
 fn unquoted(text: &str, wanted: u8) -> Option<usize> {
-    // Hardly anybody quotes.
+    // Quotes are rare.
     let first = memchr::memchr2(wanted, b'"', text.as_bytes())?;
     if text.as_bytes()[first] == wanted {
         return Some(first);
@@ -71,12 +71,12 @@ fn without_source_route(path: &str) -> Option<&str> {
     }
 }
 
-/// The mailbox of a path in its proper form: a dot at the end of the domain is gone, and a local part that is no dot-string
-/// only because of its dots (`chris..x`, `.chris`, `chris.`) is in quotes. So do Postfix and others; some telephone companies
-/// have given out such addresses for years. Nothing else is forgiven.
+/// The mailbox of a path in its proper form: a dot at the end of the domain is gone, and a local part that is no
+/// dot-string only because of its dots (`chris..x`, `.chris`, `chris.`) is in quotes. Postfix and others do the same;
+/// some telephone companies have given out such addresses for years. No other deviation is tolerated.
 ///
 /// # Errors
-/// As [`Address::parse`] says.
+/// Those of [`Address::parse`].
 pub fn mailbox(text: &str) -> Result<Address, AddressError> {
     if let Ok(address) = Address::parse(text) {
         return Ok(address);

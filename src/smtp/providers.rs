@@ -1,11 +1,11 @@
-//! Names in certificates that a provider shares with all its customers: such a certificate says whose server it is, not
-//! whose mail.
+//! Names in certificates that a provider shares with all its customers: such a certificate proves whose server it is,
+//! not whose mail it sends.
 //!
-//! Exchange Online shows `mail.protection.outlook.com` for every tenant (learn.microsoft.com, "Set up connectors for secure
-//! mail flow with a partner organization"); large filters and senders do likewise. `config` refuses rights for such a name,
-//! `session` gives no organisation for it. Pure.
+//! Exchange Online shows `mail.protection.outlook.com` for every tenant (learn.microsoft.com, "Set up connectors for
+//! secure mail flow with a partner organization"); large filtering and sending services do the same. `config` refuses
+//! to grant rights to such a name, `session` derives no organisation from it. Pure.
 
-/// Domains under which a provider's hosts show one certificate for all its customers.
+/// Domains whose hosts present one certificate for all customers of a provider.
 const PROVIDERS: &[&str] = &[
     "outlook.com",
     "office365.com",
@@ -56,7 +56,7 @@ const PROVIDERS: &[&str] = &[
     "kundenserver.de",
 ];
 
-/// The provider whose name this is, with or without a wildcard, in lower case.
+/// The provider's domain, if this name (in lower case, with or without a wildcard) is in one.
 #[must_use]
 pub fn provider(name: &str) -> Option<&'static str> {
     let base = name.strip_prefix("*.").unwrap_or(name);

@@ -1,57 +1,57 @@
-//! The PROXY header that a balancer puts before a connection: who the client is (HAProxy's "The PROXY protocol",
-//! versions 1 and 2).
+//! The PROXY header that a load balancer sends first on a connection: the client's address (HAProxy's "The PROXY
+//! protocol", versions 1 and 2).
 //!
-//! `listener` reads it from trusted balancers only. A header says the client's address, or that there is none to say:
-//! v1 UNKNOWN, v2 LOCAL (the balancer's own health checks) and v2 without an Internet address.
+//! `listener` reads it from trusted load balancers only. Some headers have no client address: v1 UNKNOWN, v2 LOCAL (the
+//! balancer's own health checks) and v2 of another address family.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Section 2.1: the longest line of version 1, with its CRLF.
+/// Section 2.1: the longest line of version 1, in octets with its CRLF.
 const LONGEST_LINE: usize = 107;
 /// Section 2.2: what version 2 begins with.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Its fixed part: signature, version and command, family, length.
+/// Length of version 2's fixed part: signature, version and command, family, length.
 const FIXED: usize = 16;
-/// The longest header of version 2 that is read: addresses, and further values such as a name or a certificate's.
+/// The longest header of version 2 that is read: addresses, and optional values such as a name or a certificate's.
 pub const LONGEST: usize = 4096;
 
-/// What is known of a header from its bytes so far.
+/// The result of parsing the bytes so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
-    /// All bytes so far belong to it, and more have to come.
+    /// The header is not complete.
     Incomplete,
     Whole {
-        /// Its length, bytes: what follows is the client's.
+        /// The header's length, bytes; the client's own bytes follow.
         length: usize,
-        /// The client; `None`: the header names none.
+        /// The client; `None`: the header has no address.
         client: Option<SocketAddr>,
     },
 }
 
-/// Why bytes are no PROXY header.
+/// Why bytes are not a PROXY header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyError {
-    /// It begins with something else.
+    /// They begin with neither version's signature.
     #[error("it does not begin with a PROXY header")]
     Start,
     /// Version 1: not `PROXY TCP4|TCP6 SOURCE DESTINATION PORT PORT`, nor `PROXY UNKNOWN ...`.
     #[error("the PROXY line is malformed")]
     Line,
-    /// Version 2: another version, command or family than those there are.
+    /// Version 2: an unknown version, command or family.
     #[error("the PROXY header is malformed: version and command {0:#04x}, family {1:#04x}")]
     Binary(u8, u8),
-    /// Version 2: shorter than its addresses.
+    /// Version 2: the length is too small for the addresses.
     #[error("the PROXY header has {0} bytes of addresses, which is too few")]
     Short(usize),
-    /// Longer than we read.
+    /// The header is longer than the limit.
     #[error("the PROXY header is longer than {0} bytes")]
     Long(usize),
 }
 
-/// Reads a header from the beginning of `bytes`.
+/// Parses a header at the beginning of `bytes`.
 ///
 /// # Errors
-/// [`ProxyError`], as soon as it is certain.
+/// [`ProxyError`], as soon as no further bytes could make it valid.
 pub fn parse(bytes: &[u8]) -> Result<Parsed, ProxyError> {
     match bytes.first() {
         None => Ok(Parsed::Incomplete),
@@ -80,7 +80,7 @@ fn line(bytes: &[u8]) -> Result<Parsed, ProxyError> {
     Ok(Parsed::Whole { length: end + 1, client })
 }
 
-/// Where the connection comes from, if both ends are written as they should be.
+/// The source of the connection, if both ends are well formed.
 fn ends<A: std::str::FromStr + Into<IpAddr>>(addresses: [&str; 2], ports: [&str; 2]) -> Result<SocketAddr, ProxyError> {
     let address = |text: &str| text.parse::<A>().map_err(|_| ProxyError::Line);
     let digits = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());

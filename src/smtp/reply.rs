@@ -1,7 +1,7 @@
 //! SMTP replies (RFC 5321 4.2) with enhanced status codes (RFC 2034, RFC 3463).
 //!
-//! A [`Reply`] is what one side says to the other. Everything that we say ourselves is named here,
-//! with fixed public text; the cause goes to the log.
+//! A [`Reply`] is one side's answer to a command. All replies of this server are constants here, with fixed public
+//! text; the cause goes to the log only.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -28,14 +28,14 @@ impl fmt::Display for Enhanced {
 pub struct Reply {
     /// The three digits, 200 to 599.
     pub code: u16,
-    /// The enhanced status code, where there is one. It is not repeated in `text`.
+    /// The enhanced status code, if there is one; `text` does not repeat it.
     pub enhanced: Option<Enhanced>,
-    /// The words; lines are separated by `\n`. No CR, no final newline.
+    /// The text; lines are separated by `
+    /// `. No CR, no final newline.
     pub text: Cow<'static, str>,
 }
 
 impl Reply {
-    /// A reply with fixed words.
     #[must_use]
     pub const fn fixed(code: u16, enhanced: Enhanced, text: &'static str) -> Self {
         Self { code, enhanced: Some(enhanced), text: Cow::Borrowed(text) }
@@ -47,7 +47,7 @@ impl Reply {
         Self { code, enhanced: None, text }
     }
 
-    /// The same reply with other words.
+    /// The same codes with another text.
     #[must_use]
     pub fn saying(&self, text: impl Into<Cow<'static, str>>) -> Self {
         Self { code: self.code, enhanced: self.enhanced, text: text.into() }
@@ -79,7 +79,7 @@ impl Reply {
         wire
     }
 
-    /// The same, behind what is there already.
+    /// Appends the bytes of [`to_wire`](Self::to_wire).
     pub fn write_to(&self, wire: &mut Vec<u8>) {
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
@@ -97,7 +97,7 @@ impl Reply {
     }
 }
 
-/// In one line, as logs, `queue list` and Diagnostic-Code have it: `550 5.1.1 no such user`.
+/// On one line, as in logs, `queue list` and Diagnostic-Code: `550 5.1.1 no such user`.
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(itoa::Buffer::new().format(self.code))?;
@@ -113,7 +113,7 @@ impl fmt::Display for Reply {
     }
 }
 
-// What routing answers (DESIGN section 5).
+// Replies of routing (DESIGN section 5).
 
 /// Row 0: the domain was accepted within the last hour.
 pub const DOMAIN_RECENTLY_REMOVED: Reply =
@@ -129,10 +129,10 @@ pub const MESSAGE_LOOP: Reply = Reply::fixed(554, Enhanced(5, 4, 6), "routing lo
 /// Row 5: the directory did not give a clean answer.
 pub const DIRECTORY_UNAVAILABLE: Reply =
     Reply::fixed(451, Enhanced(4, 4, 3), "directory temporarily unavailable, try again later");
-/// Row 6: two entries claim the address.
+/// Row 6: two entries have the address.
 pub const DIRECTORY_AMBIGUOUS: Reply =
     Reply::fixed(451, Enhanced(4, 3, 5), "the recipient's directory entry is ambiguous, try again later");
-/// Row 5: the answer changed, as those of too many did (`hold_changes`).
+/// Row 5: the answer changed together with too many others (`hold_changes`).
 pub const DIRECTORY_CHANGED: Reply =
     Reply::fixed(451, Enhanced(4, 3, 5), "the recipient's directory entry changed unexpectedly, try again later");
 /// RFC 7505 4.2.
@@ -141,15 +141,15 @@ pub const NULL_MX: Reply = Reply::fixed(556, Enhanced(5, 1, 10), "the recipient'
 pub const NO_SUCH_DOMAIN: Reply = Reply::fixed(550, Enhanced(5, 1, 2), "the recipient's domain does not exist");
 /// RFC 5321 5.1: it exists and has neither MX nor address (RFC 3463 3.5, X.4.4).
 pub const NO_MAIL_SERVER: Reply = Reply::fixed(550, Enhanced(5, 4, 4), "the recipient's domain has no mail server");
-/// Rows 4, 7, 8 and 11: a way on that a stranger wrote.
+/// Rows 4, 7, 8 and 11: a stranger's source route.
 pub const SOURCE_ROUTE: Reply =
     Reply::fixed(550, Enhanced(5, 1, 3), "source routes (% ! @ in the local part) are not taken");
 /// Row 9 and 10.
 pub const USER_UNKNOWN: Reply = Reply::fixed(550, Enhanced(5, 1, 1), "user unknown");
-/// Rows 3 and 8 to 11, and a next hop's "unknown recipient", while there is doubt (section 5).
+/// Rows 3 and 8 to 11, and a next hop's "unknown recipient", while it is in doubt (section 5).
 pub const UNKNOWN_JUST_NOW: Reply =
     Reply::fixed(451, Enhanced(4, 3, 0), "the recipient is unknown now and should not be, try again later");
-/// Section 6, rule 2: too many wait for the answer about one recipient.
+/// Section 6, rule 2: too many sessions wait for the answer about one recipient.
 pub const TOO_MANY_WAIT: Reply =
     Reply::fixed(451, Enhanced(4, 3, 2), "too many ask about this recipient at once, try again later");
 /// Section 7: no next hop of the recipient's send connector can be used (RFC 3463 3.5, X.4.1).
@@ -164,7 +164,7 @@ pub const OUTCOME_UNKNOWN: Reply = Reply::fixed(
 /// Anything not proven permanent is temporary.
 pub const TRY_AGAIN: Reply = Reply::fixed(451, Enhanced(4, 3, 0), "temporary failure, try again later");
 
-// What the session says (RFC 5321 4.2, RFC 3463).
+// Replies of the session (RFC 5321 4.2, RFC 3463).
 
 /// Required TLS is missing (RFC 3207 4).
 pub const TLS_REQUIRED: Reply = Reply::fixed(530, Enhanced(5, 7, 0), "must issue a STARTTLS command first");
@@ -185,29 +185,29 @@ pub const CANNOT_VRFY: Reply = Reply::fixed(252, Enhanced(2, 5, 2), "cannot VRFY
 /// HELP.
 pub const HELP: Reply =
     Reply::fixed(214, Enhanced(2, 0, 0), "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH");
-/// A command that nobody knows.
+/// A command that does not exist in SMTP.
 pub const UNRECOGNIZED: Reply = Reply::fixed(500, Enhanced(5, 5, 1), "command unrecognized");
-/// A command that is SMTP's but not ours, or not offered now.
+/// A command of SMTP that this server does not have, or does not offer now.
 pub const NOT_IMPLEMENTED: Reply = Reply::fixed(502, Enhanced(5, 5, 1), "command not implemented");
 /// A command line that is not UTF-8.
 pub const NOT_TEXT: Reply = Reply::fixed(500, Enhanced(5, 5, 2), "command line is not text");
-/// A command line longer than we read (RFC 5321 4.5.3.1.4).
+/// A command line longer than the limit (RFC 5321 4.5.3.1.4).
 pub const LINE_TOO_LONG: Reply = Reply::fixed(500, Enhanced(5, 5, 2), "command line too long");
 /// A command line with a bare CR or LF.
 pub const BARE_IN_COMMAND: Reply =
     Reply::fixed(500, Enhanced(5, 5, 2), "bare CR or LF received; lines end with CRLF; closing connection");
-/// Something that is not SMTP.
+/// A command of another protocol.
 pub const NOT_SMTP: Reply = Reply::fixed(500, Enhanced(5, 5, 2), "this is an SMTP server; closing connection");
 /// Arguments that are missing, superfluous or malformed.
 pub const BAD_ARGUMENTS: Reply = Reply::fixed(501, Enhanced(5, 5, 4), "syntax error in parameters or arguments");
 /// A BDAT whose size cannot be read: what follows cannot be told from commands (RFC 3030 2).
 pub const BAD_CHUNK_SIZE: Reply =
     Reply::fixed(501, Enhanced(5, 5, 4), "syntax error in BDAT arguments; closing connection");
-/// MAIL's address.
+/// MAIL with a malformed address.
 pub const BAD_SENDER: Reply = Reply::fixed(501, Enhanced(5, 1, 7), "bad sender address syntax");
-/// RCPT's address.
+/// RCPT with a malformed address.
 pub const BAD_RECIPIENT: Reply = Reply::fixed(501, Enhanced(5, 1, 3), "bad destination mailbox address syntax");
-/// A parameter whose value is malformed or that stands there twice.
+/// A malformed parameter, or one that is given twice.
 pub const BAD_PARAMETER: Reply = Reply::fixed(501, Enhanced(5, 5, 4), "syntax error in a MAIL or RCPT parameter");
 /// A parameter of an extension that is not offered.
 pub const UNKNOWN_PARAMETER: Reply = Reply::fixed(555, Enhanced(5, 5, 4), "MAIL or RCPT parameter not recognized");
@@ -219,7 +219,7 @@ pub const HELLO_FIRST: Reply = Reply::fixed(503, Enhanced(5, 5, 1), "send EHLO o
 pub const NESTED_MAIL: Reply = Reply::fixed(503, Enhanced(5, 5, 1), "sender already given");
 /// RCPT, DATA or BDAT without MAIL.
 pub const NEED_MAIL: Reply = Reply::fixed(503, Enhanced(5, 5, 1), "need MAIL command first");
-/// DATA or BDAT without RCPT; BDAT after refused ones.
+/// DATA or BDAT without RCPT; BDAT after RCPTs that were all refused.
 pub const NEED_RCPT: Reply = Reply::fixed(503, Enhanced(5, 5, 1), "need RCPT command first");
 /// DATA after RCPTs that were all refused (RFC 5321 3.3).
 pub const NO_VALID_RECIPIENTS: Reply = Reply::fixed(554, Enhanced(5, 5, 1), "no valid recipients");
@@ -227,11 +227,11 @@ pub const NO_VALID_RECIPIENTS: Reply = Reply::fixed(554, Enhanced(5, 5, 1), "no 
 pub const NEED_BDAT: Reply = Reply::fixed(503, Enhanced(5, 5, 1), "need BDAT or RSET");
 /// STARTTLS within TLS.
 pub const TLS_ACTIVE: Reply = Reply::fixed(503, Enhanced(5, 5, 1), "TLS is already active");
-/// AUTH succeeded (RFC 4954 6, as all of these).
+/// AUTH succeeded (RFC 4954 6, as the following).
 pub const AUTHENTICATED: Reply = Reply::fixed(235, Enhanced(2, 7, 0), "authentication successful");
-/// AUTH: not this name with this password.
+/// AUTH: no such name with this password.
 pub const AUTH_FAILED: Reply = Reply::fixed(535, Enhanced(5, 7, 8), "authentication credentials invalid");
-/// AUTH: nobody can say whether this is the password.
+/// AUTH: the password cannot be checked now.
 pub const AUTH_UNAVAILABLE: Reply =
     Reply::fixed(454, Enhanced(4, 7, 0), "temporary authentication failure, try again later");
 /// AUTH in clear text.
@@ -242,7 +242,7 @@ pub const UNKNOWN_MECHANISM: Reply = Reply::fixed(504, Enhanced(5, 5, 4), "authe
 pub const AUTH_CANCELLED: Reply = Reply::fixed(501, Enhanced(5, 7, 0), "authentication cancelled");
 /// AUTH: not base64, or not what the mechanism wants.
 pub const BAD_AUTH_LINE: Reply = Reply::fixed(501, Enhanced(5, 5, 2), "cannot decode the response");
-/// AUTH: a response longer than we read.
+/// AUTH: a response longer than the limit.
 pub const AUTH_LINE_TOO_LONG: Reply = Reply::fixed(500, Enhanced(5, 5, 6), "authentication exchange line is too long");
 /// AUTH twice.
 pub const AUTHENTICATED_ALREADY: Reply = Reply::fixed(503, Enhanced(5, 5, 1), "already authenticated");
@@ -259,18 +259,18 @@ pub const BARE_IN_DATA: Reply =
     Reply::fixed(554, Enhanced(5, 6, 11), "message contains a bare CR or LF; lines end with CRLF; closing connection");
 /// NUL in content (RFC 5322 4).
 pub const NUL_IN_DATA: Reply = Reply::fixed(554, Enhanced(5, 6, 0), "message contains a NUL octet");
-/// Back-pressure: space, memory or inodes are short, or too many messages wait.
+/// Back-pressure: disk space, memory or inodes are short, or too many messages are queued.
 pub const INSUFFICIENT_STORAGE: Reply =
     Reply::fixed(452, Enhanced(4, 3, 1), "insufficient system storage, try again later");
 /// Too many errors in a session.
 pub const TOO_MANY_ERRORS: Reply = Reply::fixed(421, Enhanced(4, 7, 0), "too many errors, closing connection");
 /// A deadline has passed (RFC 5321 4.5.3.2).
 pub const TIMED_OUT: Reply = Reply::fixed(421, Enhanced(4, 4, 2), "timeout, closing connection");
-/// We stop, or the listener was removed.
+/// The server is stopping, or the listener was removed.
 pub const SHUTTING_DOWN: Reply = Reply::fixed(421, Enhanced(4, 3, 2), "service shutting down, closing connection");
 /// `max_connections`.
 pub const TOO_MANY_CONNECTIONS: Reply = Reply::fixed(421, Enhanced(4, 3, 2), "too many connections, try again later");
-/// `max_connections`: another client gets the place of one that is idle.
+/// `max_connections`: an idle connection is closed, and another client gets its slot.
 pub const PLACE_WANTED: Reply =
     Reply::fixed(421, Enhanced(4, 3, 2), "idle while others wait for a connection, closing connection");
 /// `max_connections_per_ip`.
@@ -297,7 +297,7 @@ impl Reply {
         OK.saying(format!("queued as {id}"))
     }
 
-    /// Every next hop has taken the message, which was this here.
+    /// The message has been accepted by every next hop; this was its id here.
     #[must_use]
     pub fn delivered_as(id: &str) -> Self {
         OK.saying(format!("delivered as {id}"))

@@ -1,7 +1,7 @@
-//! SMTP AUTH (RFC 4954) with PLAIN (RFC 4616) and LOGIN: what a client's lines say of its name and password.
+//! SMTP AUTH (RFC 4954) with PLAIN (RFC 4616) and LOGIN: reads name and password from a client's lines.
 //!
-//! `command` reads the command, `server` leads the exchange line by line. Whether name and password are right is
-//! asked elsewhere. Nothing here shows a password when it is printed.
+//! `command` parses the command, `server` runs the exchange line by line; `session` has the password checked. `Debug`
+//! output never contains a password.
 
 use std::fmt;
 
@@ -10,20 +10,19 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::reply::{self, Reply};
 
-/// The mechanisms that we offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mechanism {
-    /// Name and password at once.
+    /// RFC 4616: name and password in one response.
     Plain,
-    /// One after the other, as Outlook and Exchange have it.
+    /// Name and password in two responses, as Outlook and Exchange send them.
     Login,
 }
 
 impl Mechanism {
-    /// As EHLO offers them.
+    /// The mechanisms as the reply to EHLO lists them.
     pub const OFFERED: &str = "PLAIN LOGIN";
 
-    /// By its name, in any case.
+    /// The mechanism of this name, in any case.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         match name.to_ascii_uppercase().as_str() {
@@ -34,18 +33,17 @@ impl Mechanism {
     }
 }
 
-/// What a client answers, as it stands on the line: base64.
+/// A client's response as received, in base64.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Response(String);
 
 impl Response {
-    /// From the line.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.to_owned())
     }
 
-    /// RFC 4954 4: `=` alone is an initial response of no octets, `*` alone gives up.
+    /// The decoded text. RFC 4954 4: `=` alone is an empty initial response, `*` alone cancels.
     fn text(&self) -> Result<String, Reply> {
         match self.0.as_str() {
             "*" => Err(reply::AUTH_CANCELLED),
@@ -64,12 +62,12 @@ impl fmt::Debug for Response {
     }
 }
 
-/// Who a client says it is.
+/// A client's name and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// The name; an address or a login name.
+    /// An address or a login name.
     pub name: String,
-    /// The password; it may be empty.
+    /// May be empty.
     pub password: String,
 }
 
@@ -79,28 +77,25 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// What is waited for.
+/// Which response is expected next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Exchange {
-    /// PLAIN's only response.
     Plain,
-    /// LOGIN's name.
     LoginName,
     /// LOGIN's password, for this name.
     LoginPassword(String),
 }
 
-/// What a response leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SaslStep {
-    /// Another one.
+    /// Another response is needed.
     Challenge(Exchange),
-    /// Nothing more: that is all.
+    /// The exchange is complete.
     Whole(Credentials),
 }
 
 impl Exchange {
-    /// Its beginning.
+    /// The first step of a mechanism's exchange.
     #[must_use]
     pub fn of(mechanism: Mechanism) -> Self {
         match mechanism {
@@ -109,7 +104,7 @@ impl Exchange {
         }
     }
 
-    /// What the client is asked: nothing, `Username:` or `Password:`.
+    /// The 334 reply that asks for the response: empty, `Username:` or `Password:`.
     #[must_use]
     pub fn challenge(&self) -> Reply {
         Reply::bare(
@@ -125,7 +120,7 @@ impl Exchange {
     /// Takes a response.
     ///
     /// # Errors
-    /// What the client is told; the exchange is over.
+    /// The reply for the client; the exchange has failed.
     pub fn take(self, response: &Response) -> Result<SaslStep, Reply> {
         let text = response.text()?;
         match self {
@@ -136,7 +131,7 @@ impl Exchange {
     }
 }
 
-/// RFC 4616 2: `[authzid] NUL authcid NUL passwd`. Nobody may act for another.
+/// RFC 4616 2: `[authzid] NUL authcid NUL passwd`. An authzid other than the authcid is refused.
 fn plain(text: &str) -> Result<Credentials, Reply> {
     let parts: Vec<&str> = text.split('\0').collect();
     match parts.as_slice() {

@@ -1,12 +1,12 @@
-//! How a stamp's field is written: names percent-encoded, lines folded (RFC 5322 2.2.3).
+//! Encoding of a stamp's field: names percent-encoded, lines folded (RFC 5322 2.2.3).
 
 use std::borrow::Cow;
 
 const FIELD: &str = "Fingerpost-Route:";
-/// RFC 5322 2.1.1: lines should have no more than 78 characters.
+/// RFC 5322 2.1.1: lines should have at most 78 characters; one is kept free.
 const LINE: usize = 77;
 
-/// Everything but letters, digits, `.`, `-` and `_` as `%XX`.
+/// Percent-encodes everything but letters, digits, `.`, `-` and `_`.
 pub(super) fn encoded(name: &str) -> Cow<'_, str> {
     let stands = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
     if name.bytes().all(stands) {
@@ -38,7 +38,7 @@ pub(super) fn decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The field with its value folded behind `;` and `,`, and within what is longer than a line. `value` is ASCII.
+/// The field with its value folded after `;` and `,`, and within items longer than a line. `value` is ASCII.
 pub(super) fn folded(value: &str) -> String {
     let mut field = String::with_capacity(value.len() + value.len() / 16 + FIELD.len() + 8);
     field.push_str(FIELD);

@@ -1,7 +1,7 @@
-//! MAIL and RCPT as they are written to a next hop, with the parameters that it offers and no others.
+//! Writes MAIL and RCPT to a next hop, with parameters of extensions that it offers only.
 //!
-//! RFC 5321 4.1.1.2 and 4.1.1.3, 1870 (SIZE), 6152 (BODY), 6531 (SMTPUTF8), 3461 (RET, ENVID, NOTIFY, ORCPT),
-//! 6533 (ORCPT of non-ASCII addresses). What is offered and wanted has been decided before (`delivery/attempt/fit`).
+//! RFC 5321 4.1.1.2 and 4.1.1.3, 1870 (SIZE), 6152 (BODY), 6531 (SMTPUTF8), 3461 (RET, ENVID, NOTIFY, ORCPT), 6533
+//! (ORCPT of non-ASCII addresses). `delivery/attempt/negotiate` has decided which of them are used.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -9,21 +9,21 @@ use std::fmt::Write as _;
 use crate::smtp::address::Address;
 use crate::smtp::envelope::{Notify, RcptTo, Ret, Sender};
 
-/// What goes with MAIL.
+/// The parameters that MAIL carries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MailParameters {
-    /// SIZE, where it is offered.
+    /// SIZE in bytes; `None`: it is left out, because the next hop does not offer it.
     pub size: Option<u64>,
     /// `BODY=8BITMIME`.
     pub eight_bit_mime: bool,
     /// `SMTPUTF8`.
     pub smtputf8: bool,
-    /// RET and ENVID, as far as the client gave them.
+    /// Whether RET and ENVID are written, where the client gave them.
     pub dsn: bool,
 }
 
-/// The address as it is written without SMTPUTF8: as it came if it is ASCII, with the domain as A-labels (RFC 5890)
-/// if only that was not. `None`: its local part is not ASCII.
+/// The address as it can be written without SMTPUTF8: unchanged if it is ASCII, with A-labels (RFC 5890) if only the
+/// domain is not. `None`: the local part is not ASCII.
 #[must_use]
 pub fn ascii(address: &Address) -> Option<Cow<'_, str>> {
     if address.is_ascii() {
@@ -35,7 +35,7 @@ pub fn ascii(address: &Address) -> Option<Cow<'_, str>> {
     }
 }
 
-/// MAIL, with its CRLF. `path` is the reverse-path without brackets, as it is to go on the wire.
+/// Writes MAIL with its CRLF. `path` is the reverse-path without brackets.
 pub fn mail(path: &str, sender: &Sender, with: &MailParameters, out: &mut String) {
     let _ = write!(out, "MAIL FROM:<{path}>");
     if let Some(size) = with.size {
@@ -60,13 +60,13 @@ pub fn mail(path: &str, sender: &Sender, with: &MailParameters, out: &mut String
     out.push_str("\r\n");
 }
 
-/// RCPT without DSN parameters, with its CRLF. `path` is the forward-path without brackets.
+/// Writes RCPT without DSN parameters, with its CRLF. `path` is the forward-path without brackets.
 pub fn rcpt(path: &str, out: &mut String) {
     let _ = write!(out, "RCPT TO:<{path}>\r\n");
 }
 
-/// RCPT with NOTIFY and ORCPT, with its CRLF. Where the address was rewritten and the client gave no ORCPT, it is made
-/// from the address as received (RFC 3461 4.2).
+/// Writes RCPT with NOTIFY and ORCPT, with its CRLF. Where the address was rewritten and the client gave no ORCPT,
+/// ORCPT is the address as received (RFC 3461 4.2).
 pub fn rcpt_with_dsn(path: &str, rcpt_to: &Address, rcpt: &RcptTo, out: &mut String) {
     let _ = write!(out, "RCPT TO:<{path}>");
     if let Some(notify) = rcpt.notify {
@@ -90,12 +90,12 @@ fn notify_value(notify: Notify) -> String {
     words.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect::<Vec<_>>().join(",")
 }
 
-/// Whether it can stand in a command as it is: one word of graphic ASCII (RFC 3461 4.2, xtext and atom).
+/// Whether the text can be a parameter's value unchanged: one word of graphic ASCII (RFC 3461 4.2, xtext and atom).
 fn is_parameter(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// `rfc822;` and xtext (RFC 3461 4), or `utf-8;` and utf-8-addr-xtext (RFC 6533 3), which is ASCII too.
+/// ORCPT's value: `rfc822;` and xtext (RFC 3461 4), or `utf-8;` and utf-8-addr-xtext (RFC 6533 3), which is ASCII too.
 fn orcpt_of(address: &Address) -> String {
     let utf8 = !address.is_ascii();
     let mut out = String::from(if utf8 { "utf-8;" } else { "rfc822;" });

@@ -1,19 +1,18 @@
 //! A message's content as DATA carries it: dot-stuffed and ended by CRLF.CRLF (RFC 5321 4.5.2).
 //!
-//! Content comes in pieces of any size and goes out as it came, but for a dot more at the beginning of lines that
-//! begin with one. Content that BDAT brought with bare CR or LF cannot go by DATA as it is (RFC 5321 2.3.8): either it
-//! is not sent this way at all, or [`Lines::MadeCrlf`] ends those lines with CRLF.
+//! Content comes in pieces of any size and goes out unchanged, except that a line that begins with a dot gets one more.
+//! Content with a bare CR or LF, which a client can send by BDAT, cannot be sent unchanged by DATA (RFC 5321 2.3.8):
+//! either it is not sent by DATA at all, or [`Lines::MadeCrlf`] ends those lines with CRLF.
 
-/// What becomes of line ends.
+/// How line ends are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lines {
-    /// All are CRLF already.
+    /// Unchanged: all are CRLF already.
     AsTheyAre,
     /// A bare CR or LF becomes CRLF.
     MadeCrlf,
 }
 
-/// How the content written so far ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LastOctet {
     LineStart,
@@ -21,23 +20,22 @@ enum LastOctet {
     Other,
 }
 
-/// Writes one message's content.
+/// Encodes one message's content.
 #[derive(Debug)]
 pub struct Encoder {
     lines: Lines,
     end: LastOctet,
-    /// With [`Lines::MadeCrlf`]: a CR has come whose LF may still come.
+    /// With [`Lines::MadeCrlf`]: the last piece ended with a CR, whose LF may begin the next one.
     held_cr: bool,
 }
 
 impl Encoder {
-    /// For content from its first byte.
     #[must_use]
     pub fn new(lines: Lines) -> Self {
         Self { lines, end: LastOctet::LineStart, held_cr: false }
     }
 
-    /// Writes the next piece to `out`.
+    /// Appends the encoding of the next piece to `out`.
     pub fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         match self.lines {
             Lines::AsTheyAre => self.stuff(piece, out),
@@ -45,7 +43,7 @@ impl Encoder {
         }
     }
 
-    /// Writes the end of data; a last line without CRLF gets one.
+    /// Appends the end of data; a last line without CRLF gets one.
     pub fn finish(mut self, out: &mut Vec<u8>) {
         if self.held_cr {
             self.stuff(b"\r\n", out);

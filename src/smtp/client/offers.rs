@@ -1,9 +1,9 @@
-//! What a next hop offers in its reply to EHLO (RFC 5321 4.1.1.1).
+//! The extensions that a next hop offers in its reply to EHLO (RFC 5321 4.1.1.1).
 
 use super::xforward::Offered;
 use crate::smtp::reply::Reply;
 
-/// The extensions that we use. After HELO there are none.
+/// The extensions that this program uses; none after HELO.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Offers {
     /// RFC 2920.
@@ -27,20 +27,17 @@ pub struct Offers {
     pub auth_login: bool,
 }
 
-/// What SIZE said.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Size {
-    /// It is not offered.
     #[default]
     NotOffered,
-    /// Offered, without a limit, or with one that changes.
+    /// Offered without a limit, or with one that varies.
     Unlimited,
-    /// Messages up to so many bytes.
     Limit(u64),
 }
 
 impl Offers {
-    /// Reads the reply to EHLO. What it does not understand does not count.
+    /// Reads the reply to EHLO; unknown or malformed lines are ignored.
     #[must_use]
     pub fn read(reply: &Reply) -> Self {
         let mut offers = Self::default();
@@ -57,7 +54,7 @@ impl Offers {
                 "STARTTLS" => offers.starttls = true,
                 "XFORWARD" => words.for_each(|name| offers.xforward.add(name)),
                 "AUTH" => words.for_each(|mechanism| offers.mechanism(mechanism)),
-                // As servers wrote it before RFC 2554, and some still do.
+                // `AUTH=PLAIN`: the form before RFC 2554, which some servers still send.
                 _ => {
                     if let Some(first) = keyword.strip_prefix("AUTH=") {
                         offers.mechanism(first);
@@ -75,7 +72,7 @@ impl Offers {
     }
 }
 
-/// RFC 1870 4: zero or nothing is no fixed limit.
+/// RFC 1870 4: zero or no value means that there is no fixed limit.
 fn size(value: Option<&str>) -> Size {
     match value.and_then(|value| value.parse().ok()) {
         Some(0) | None => Size::Unlimited,

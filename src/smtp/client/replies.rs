@@ -1,39 +1,39 @@
 //! Replies as they come from the wire (RFC 5321 4.2), with enhanced status codes (RFC 2034).
 //!
-//! A line ends with LF; the CR before it may be missing, because nothing follows from it here: we only read
-//! what we asked for, one reply for each command. Lines, their number and a reply's bytes are bounded.
+//! A line ends with LF; the CR before it may be missing, which is harmless for replies: each command gets exactly one.
+//! The length of a line, the number of lines and the text of a reply are bounded.
 
 use bytes::{Buf, BytesMut};
 
 use crate::smtp::reply::{Enhanced, Reply};
 
-/// The longest line, in octets. RFC 5321 4.5.3.1.5 says 512; some servers are wordier.
+/// The longest line, in octets. RFC 5321 4.5.3.1.5 says 512; some servers send more.
 const MAX_LINE: usize = 4096;
-/// Lines of one reply. EHLO of a rich server has about twenty.
+/// The most lines of one reply. A server with many extensions sends about twenty to EHLO.
 const MAX_LINES: usize = 128;
-/// Octets of text of one reply.
+/// The longest text of one reply, in octets.
 const MAX_TEXT: usize = 16 * 1024;
 
-/// Why bytes are not a reply. The conversation cannot go on.
+/// Why bytes are not a reply. The connection cannot be used any further.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
-    /// Not three digits, 200 to 599, and a space, a hyphen or nothing.
+    /// A line does not begin with a code from 200 to 599 that is followed by a space, a hyphen or nothing.
     #[error("`{0}` is not a reply")]
     Form(String),
     /// RFC 5321 4.2.1: every line of a reply has the same code.
     #[error("a reply changes its code from {0} to {1}")]
     CodeChanged(u16, u16),
-    /// A line or a reply is longer than we read.
+    /// A line or a reply exceeds its limit.
     #[error("a reply is too long")]
     TooLong,
 }
 
-/// Takes bytes and gives replies.
+/// Splits a byte stream into replies.
 #[derive(Debug, Default)]
 pub struct Replies {
-    /// Read and not yet used; callers append what they read.
+    /// Bytes that were read and not parsed yet; the caller appends here.
     pub buffer: BytesMut,
-    /// How much of the buffer has been searched for the end of the line.
+    /// How many octets of `buffer` have been searched for the end of the line.
     searched: usize,
     /// The lines of the reply so far.
     partial: Option<Partial>,
@@ -48,10 +48,10 @@ struct Partial {
 }
 
 impl Replies {
-    /// The next reply, if the bytes so far hold all of it.
+    /// The next reply; `None` until it is complete.
     ///
     /// # Errors
-    /// [`ReplyError`]: the connection is of no more use.
+    /// [`ReplyError`]: the connection cannot be used any further.
     pub fn next_reply(&mut self) -> Result<Option<Reply>, ReplyError> {
         while let Some(end) = memchr::memchr(b'\n', &self.buffer[self.searched..]).map(|at| self.searched + at) {
             self.searched = 0;
@@ -68,14 +68,13 @@ impl Replies {
         if self.searched > MAX_LINE { Err(ReplyError::TooLong) } else { Ok(None) }
     }
 
-    /// Whether nothing at all is left over: no bytes and no half reply.
+    /// Whether nothing is left over: neither unparsed bytes nor part of a reply.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty() && self.partial.is_none()
     }
 
-    /// Throws away what was read. What stands behind the reply to STARTTLS was written by whoever sits on the
-    /// line (RFC 3207 6).
+    /// Drops all unparsed bytes. After the reply to STARTTLS they may have been injected by an attacker (RFC 3207 6).
     pub fn discard(&mut self) {
         *self = Self::default();
     }
@@ -108,7 +107,7 @@ impl Replies {
     }
 }
 
-/// The code, whether it is the last line, and the text.
+/// A line's code, whether the line is the reply's last, and its text.
 fn split(line: &[u8]) -> Option<(u16, bool, &[u8])> {
     let (digits, rest) = line.split_at_checked(3)?;
     let code: u16 = std::str::from_utf8(digits).ok()?.parse().ok()?;
@@ -123,8 +122,8 @@ fn split(line: &[u8]) -> Option<(u16, bool, &[u8])> {
     }
 }
 
-/// The enhanced code at the beginning of a line's text, and what follows it. Its class is the reply code's
-/// (RFC 2034 4); where a server contradicts itself the reply code is believed. A `#` before it is IronPort's.
+/// The enhanced code at the beginning of a line's text, and the rest of it. Its class has to be the reply code's (RFC
+/// 2034 4); where they differ the enhanced code is ignored. IronPort writes a `#` before it.
 fn enhanced(code: u16, text: &[u8]) -> Option<(Enhanced, &[u8])> {
     let class = u8::try_from(code / 100).ok()?;
     let bare = text.strip_prefix(b"#").unwrap_or(text);
@@ -142,7 +141,6 @@ fn enhanced(code: u16, text: &[u8]) -> Option<(Enhanced, &[u8])> {
     Some((Enhanced(class, subject, detail), bare.get(end + 1..).unwrap_or_default()))
 }
 
-/// As text, without control characters.
 fn clean(text: &[u8]) -> String {
     String::from_utf8_lossy(text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,18 +1,18 @@
 //! XFORWARD: tells a next hop who the original client was (Postfix XFORWARD_README).
 //!
-//! `delivery/attempt` says it before MAIL of each message, where the connector wants it and the next hop offers it. Only
-//! attributes that are offered are said; what we do not know is `[UNAVAILABLE]`.
+//! `delivery/attempt` sends it before MAIL of each message, where the send connector has `xforward` and the next hop
+//! offers it. Only offered attributes are sent; an unknown value is `[UNAVAILABLE]`.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use crate::smtp::envelope::{Origin, Relay, Spoke};
 
-/// The longest command line, with its CRLF.
+/// The longest command line, in octets with its CRLF.
 const LONGEST: usize = 512;
 const UNAVAILABLE: &str = "[UNAVAILABLE]";
 
-/// An attribute that we have something to say about.
+/// An attribute that this program can send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Attribute {
     Name,
@@ -23,7 +23,7 @@ enum Attribute {
     Source,
 }
 
-/// All of them, in the order in which they are said.
+/// All of them, in the order in which they are sent.
 const ATTRIBUTES: [(Attribute, &str); 6] = [
     (Attribute::Name, "NAME"),
     (Attribute::Addr, "ADDR"),
@@ -33,26 +33,26 @@ const ATTRIBUTES: [(Attribute, &str); 6] = [
     (Attribute::Source, "SOURCE"),
 ];
 
-/// The attributes that a next hop offers; others than ours do not count.
+/// The attributes that a next hop offers; those that this program cannot send are left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offered([bool; ATTRIBUTES.len()]);
 
 impl Offered {
-    /// Adds an attribute, as EHLO names it.
+    /// Adds an attribute by its name in the reply to EHLO; others are ignored.
     pub fn add(&mut self, name: &str) {
         for (offered, (_, known)) in self.0.iter_mut().zip(&ATTRIBUTES) {
             *offered |= known.eq_ignore_ascii_case(name);
         }
     }
 
-    /// Whether there is nothing to say.
+    /// Whether no attribute is offered that this program can send.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self == Self::default()
     }
 }
 
-/// The commands that say where a message came from, without their CRLF: as many as it takes.
+/// The commands for a message from `origin`, without CRLF; more than one where a line would be too long.
 #[must_use]
 pub fn commands(origin: &Origin, offered: Offered) -> Vec<String> {
     let mut commands: Vec<String> = Vec::new();
@@ -82,13 +82,13 @@ fn value(attribute: Attribute, origin: &Origin) -> String {
             Some(Spoke::Esmtp) => "ESMTP".to_owned(),
             None => String::new(),
         },
-        // Nobody asks the DNS for the client's name.
+        // The client's name is never looked up in the DNS.
         (Attribute::Addr | Attribute::Name | Attribute::Port, _) => String::new(),
     };
     if known.is_empty() { UNAVAILABLE.to_owned() } else { known }
 }
 
-/// RFC 3461 4: graphic ASCII but `+` and `=` as it is, every other octet as `+` and two digits.
+/// xtext (RFC 3461 4): graphic ASCII except `+` and `=` stays, every other octet becomes `+` and two hex digits.
 fn xtext(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -133,7 +133,7 @@ mod tests {
                 "XFORWARD NAME=[UNAVAILABLE] ADDR=192.0.2.7 PORT=52344 PROTO=ESMTP HELO=mail.example SOURCE=REMOTE",
             ),
             (&Origin { spoke: Some(Spoke::Smtp), ..client.clone() }, "PROTO", "XFORWARD PROTO=SMTP"),
-            // Of mail that was queued before they were kept.
+            // Mail that was queued by a version that did not store the two.
             (
                 &Origin { spoke: None, client_port: None, ..client.clone() },
                 "PORT PROTO",

@@ -1,4 +1,4 @@
-//! AUTH (RFC 4954): when it is possible, and its exchange within the session.
+//! AUTH (RFC 4954): when it is offered, and its exchange within the session.
 
 use bytes::BytesMut;
 
@@ -7,21 +7,20 @@ use crate::smtp::extension::AuthOffer;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::sasl::{Exchange, Mechanism, Response, SaslStep};
 
-/// Failures after which a session ends.
+/// Failed attempts after which a session is closed.
 const MAX_FAILURES: usize = 3;
 
-/// Whether the client may say who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthState {
-    /// It is nobody's business here.
+    /// The receive connector does not have it.
     Unavailable,
-    /// It may, once TLS is active.
+    /// It is offered once TLS is active.
     Possible,
     Done,
 }
 
 impl Server {
-    /// What EHLO says of it: only what is possible now.
+    /// Whether EHLO offers AUTH now.
     pub(super) fn auth_offer(&self) -> AuthOffer {
         match (self.profile.auth, self.profile.tls) {
             (AuthState::Possible, TlsState::Active) => AuthOffer::Offered,
@@ -29,13 +28,12 @@ impl Server {
         }
     }
 
-    /// Whether the client has authenticated.
     #[must_use]
     pub fn is_authenticated(&self) -> bool {
         self.profile.auth == AuthState::Done
     }
 
-    /// The command.
+    /// Handles the AUTH command.
     pub(super) fn auth(&mut self, mechanism: Mechanism, initial: Option<&Response>) {
         match (self.profile.auth, &self.state) {
             (AuthState::Unavailable, _) => return self.error(reply::NOT_IMPLEMENTED),
@@ -56,7 +54,7 @@ impl Server {
         }
     }
 
-    /// Takes the client's next response off the input. `Some`: there is none to be had before this is done.
+    /// Takes the client's next response off the input. `Some`: this action has to be performed before there is one.
     pub(super) fn auth_line(&mut self, input: &mut BytesMut) -> Option<Action> {
         let line = self.lines.take(input);
         if line == Line::Partial {
@@ -93,7 +91,7 @@ impl Server {
         }
     }
 
-    /// Name and password were looked at.
+    /// Handles the result of checking name and password.
     pub(super) fn authenticated(&mut self, verdict: Result<(), Reply>) {
         self.state = SessionState::Idle;
         match verdict {

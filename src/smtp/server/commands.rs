@@ -12,18 +12,17 @@ use crate::smtp::command::{self, Chunk, ForwardPath};
 use crate::smtp::envelope::Notify;
 use crate::smtp::extension;
 
-/// What has to be waited for before a command can be looked at.
+/// The next command of the input, if it can be handled now.
 enum NextCommand {
-    /// Nothing: here it is.
     Command(Result<Command, CommandError>),
-    /// More octets.
+    /// The line is not complete.
     More,
-    /// Nothing ever: the session is over, or a line was answered already.
+    /// There is none: the session is over, or the line has been answered already.
     Answered,
 }
 
 impl Server {
-    /// Takes one command off the input. `Some`: there is none to be had before this is done.
+    /// Takes one command off the input and handles it. `Some`: this action has to be performed before there is one.
     pub(super) fn command(&mut self, input: &mut BytesMut) -> Option<Action> {
         let pending = match &self.state {
             SessionState::Envelope(envelope) => envelope.pending,
@@ -40,14 +39,14 @@ impl Server {
             NextCommand::Command(command) => command,
             NextCommand::More if pending > 0 => return Some(Action::Wait),
             NextCommand::More => {
-                // Nothing is due, and thousands of clients may be silent now.
+                // Nothing is due: the memory is freed, since thousands of clients may be idle.
                 self.out = VecDeque::new();
                 return Some(Action::Read(Expect::Command));
             }
             NextCommand::Answered => return None,
         };
         match (&mut self.state, command) {
-            // RCPTs that follow each other are asked about at once, and answered in their order.
+            // Consecutive RCPTs are resolved concurrently and answered in their order.
             (SessionState::Envelope(envelope), Ok(Command::Rcpt(mut rcpt))) if envelope.takes(&rcpt) => {
                 if self.profile.dsn() == Dsn::NotOffered {
                     rcpt.notify = rcpt.notify.map(Notify::without_success);
@@ -83,7 +82,7 @@ impl Server {
         }
     }
 
-    /// Does what a command says.
+    /// Handles one command.
     fn obey(&mut self, command: Command, input: &mut BytesMut) {
         if self.profile.tls == TlsState::Required && needs_tls(&command) {
             return match command {
@@ -127,7 +126,7 @@ impl Server {
         self.send(extension::ehlo(&self.profile.hostname, size, (start_tls, auth, dsn)));
     }
 
-    /// RFC 5321 4.1.4: EHLO, HELO and RSET give up the transaction.
+    /// RFC 5321 4.1.4: EHLO, HELO and RSET abort the transaction.
     fn reset(&mut self) {
         match std::mem::replace(&mut self.state, SessionState::Idle) {
             SessionState::Idle => {}
@@ -137,7 +136,7 @@ impl Server {
 
     fn mail(&mut self, mut sender: Box<Sender>) {
         if self.profile.dsn() == Dsn::NotOffered {
-            // What was not offered has no effect.
+            // A parameter of an extension that was not offered has no effect.
             sender.ret = None;
         }
         match &self.state {
@@ -152,13 +151,13 @@ impl Server {
         }
     }
 
-    /// A RCPT that cannot be asked about.
+    /// Refuses a RCPT that cannot be resolved.
     fn refuse_rcpt(&mut self) {
         match &mut self.state {
             SessionState::BetweenChunks(_) => self.error(reply::NEED_BDAT),
             SessionState::Envelope(envelope) => {
                 envelope.refused += 1;
-                // RFC 5321 4.5.3.1.10: what was accepted before stays accepted.
+                // RFC 5321 4.5.3.1.10: recipients that were accepted before stay accepted.
                 let why = if envelope.is_full() { reply::TOO_MANY_RECIPIENTS } else { reply::UTF8_NEEDED };
                 self.send(why);
             }
@@ -198,7 +197,7 @@ impl Server {
         }
     }
 
-    /// RFC 3030 2: the octets of a chunk are never commands, whatever is answered.
+    /// RFC 3030 2: the octets of a refused chunk are skipped, never read as commands.
     fn skip_chunk(&mut self, chunk: Chunk, why: Reply) {
         let back = Box::new(std::mem::replace(&mut self.state, SessionState::Idle));
         self.state = SessionState::Skipping(chunk.size, why, back);
@@ -221,7 +220,7 @@ impl Server {
 }
 
 impl Envelope {
-    /// Whether this recipient can be asked about.
+    /// Whether this recipient can be resolved.
     fn takes(&self, rcpt: &Rcpt) -> bool {
         !self.is_full() && (self.utf8 == Utf8::Given || is_ascii(rcpt))
     }
@@ -238,7 +237,7 @@ fn is_ascii(rcpt: &Rcpt) -> bool {
     }
 }
 
-/// RFC 3207 4: which commands TLS can be demanded for.
+/// RFC 3207 4: whether the command is refused where TLS is required and missing.
 fn needs_tls(command: &Command) -> bool {
     match command {
         Command::Mail(_) | Command::Rcpt(_) | Command::Data | Command::Bdat(_) | Command::Vrfy => true,

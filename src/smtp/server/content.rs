@@ -1,5 +1,5 @@
-//! A message on its way in: where its content comes from, what is known of it, and when it is refused.
-//! Memory is bounded by the header section's limit and the size of one piece.
+//! Receives a message's content: by DATA or BDAT, with its header section checked first, and refused where it breaks a
+//! rule. Memory is bounded by the header section's limit and the size of one piece.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -9,24 +9,23 @@ use crate::smtp::data::{Flaw, header_end};
 use crate::smtp::line_ends::LineEnds;
 use crate::smtp::reply;
 
-/// Where content comes from.
+/// How the content is framed.
 #[derive(Debug)]
 pub(super) enum Source {
     /// DATA.
     Dots(DotReader),
     /// One chunk of BDAT.
     Chunk {
-        /// Octets of the whole chunk.
+        /// Octets of the chunk.
         size: u64,
         /// Octets still to come.
         left: u64,
-        /// Whether another follows.
         place: ChunkPosition,
     },
 }
 
 impl Source {
-    /// Whether it has given all it had.
+    /// Whether its end has been read.
     pub(super) fn exhausted(&self) -> bool {
         match self {
             Self::Dots(reader) => reader.ended(),
@@ -35,18 +34,17 @@ impl Source {
     }
 }
 
-/// What has become of the header section.
+/// The state of the header section.
 #[derive(Debug)]
 enum Header {
-    /// It has not ended yet; these are its pieces, together.
+    /// It is not complete; these are its pieces so far, joined.
     Collecting(BytesMut),
-    /// It is being looked at; this much content behind it has been read.
+    /// [`Event::HeaderChecked`](super::Event::HeaderChecked) is due; this is the content after it that has been read.
     Checking(Bytes),
-    /// It may pass.
     Passed,
 }
 
-/// A message on its way in.
+/// A message that is being received.
 #[derive(Debug)]
 pub(super) struct Incoming {
     limits: Limits,
@@ -55,7 +53,7 @@ pub(super) struct Incoming {
     line_ends: LineEnds,
     flaw: Option<Flaw>,
     header: Header,
-    /// Why it is refused; nothing of it is kept from then on, but it is read to its end.
+    /// Why it is refused. From then on its content is read to its end and dropped.
     refused: Option<Reply>,
 }
 
@@ -70,7 +68,7 @@ impl Incoming {
         matches!(self.header, Header::Checking(_))
     }
 
-    /// Reads on; what comes of it is to be done.
+    /// Reads on; returns the next action, if there is one.
     pub(super) fn read(&mut self, source: &mut Source, input: &mut BytesMut) -> Option<Action> {
         match source {
             Source::Dots(reader) => {
@@ -91,8 +89,8 @@ impl Incoming {
         }
     }
 
-    /// Takes a piece of content. What is wrong is found in the order in which it stands in the message, so that the
-    /// answer does not depend on where the network cuts.
+    /// Takes a piece of content. Flaws are found in the order in which they stand in the message, so that the reply
+    /// does not depend on how the network cuts it.
     fn take(&mut self, piece: Bytes) -> Option<Action> {
         if self.refused.is_some() {
             return None;
@@ -102,13 +100,13 @@ impl Incoming {
         match &mut self.header {
             Header::Collecting(section) => {
                 let known = section.len();
-                // Nearly always the first piece holds the whole section: nothing of it is copied then.
+                // Nearly always the first piece holds the whole section, which is not copied then.
                 let whole = if known == 0 { header_end(&piece, 0) } else { None };
                 if whole.is_none() {
                     section.extend_from_slice(&piece);
                 }
                 let end = whole.or_else(|| header_end(section, known));
-                // Without an end yet, a final CR may be the beginning of the empty line.
+                // While the end is unknown, a final CR may be the beginning of the empty line.
                 let fields = end.unwrap_or(section.len().saturating_sub(1));
                 if let Some(why) = self.limits.refuse_header(fields) {
                     return self.refuse(why);
@@ -126,7 +124,7 @@ impl Incoming {
         }
     }
 
-    /// Content behind the header section goes on, or the message is refused.
+    /// Passes on content after the header section, unless the message is refused.
     fn pass(&mut self, piece: Bytes) -> Option<Action> {
         if self.size > self.limits.max_message_size {
             return self.refuse(reply::MESSAGE_TOO_LARGE); // RFC 1870 6.3
@@ -137,13 +135,13 @@ impl Incoming {
         (!piece.is_empty()).then_some(Action::Content(piece))
     }
 
-    /// A flaw may have been read before the header section ended.
+    /// Refuses the message if a flaw has been read in its header section.
     fn flaw_in_header(&mut self) -> Option<Action> {
         let flaw = self.flaw?;
         self.refuse(flaw_reply(flaw))
     }
 
-    /// The content ended before the header section did: it is all header section.
+    /// The content ended before the header section did: all of it is header section.
     fn end_in_header(&mut self, section: Bytes) -> Action {
         match self.limits.refuse_header(section.len()) {
             Some(why) => self.refuse(why).unwrap_or(Action::Discard),
@@ -151,13 +149,13 @@ impl Incoming {
         }
     }
 
-    /// Hands the header section out; `rest` is the content behind it that has been read.
+    /// Hands out the header section; `rest` is the content after it that has been read.
     fn check(&mut self, section: Bytes, rest: Bytes) -> Action {
         self.header = Header::Checking(rest);
         Action::CheckHeader(section)
     }
 
-    /// Refuses the message; the first reason stays.
+    /// Refuses the message; the first reason is kept.
     fn refuse(&mut self, why: Reply) -> Option<Action> {
         if self.refused.is_some() {
             return None;
@@ -169,7 +167,7 @@ impl Incoming {
 }
 
 impl Limits {
-    /// Why a header section of this length is refused: by whichever limit it meets first.
+    /// Why a header section of this length is refused: by whichever limit it exceeds first.
     fn refuse_header(self, fields: usize) -> Option<Reply> {
         let fields = fields as u64;
         if fields <= self.max_header_size && fields <= self.max_message_size {
@@ -192,7 +190,7 @@ fn within(left: u64, available: usize) -> usize {
     usize::try_from(left).map_or(available, |left| left.min(available))
 }
 
-/// Reads octets that nobody wants.
+/// Drops up to `left` octets.
 pub(super) fn skip(left: &mut u64, input: &mut BytesMut) {
     let taken = within(*left, input.len());
     input.advance(taken);
@@ -200,7 +198,7 @@ pub(super) fn skip(left: &mut u64, input: &mut BytesMut) {
 }
 
 impl Server {
-    /// Whether content is being read, or its next chunk is due.
+    /// Whether content is being read, or the next chunk is due.
     #[must_use]
     pub fn is_in_content(&self) -> bool {
         matches!(self.state, SessionState::Content(..) | SessionState::BetweenChunks(_) | SessionState::Skipping(..))
@@ -212,7 +210,7 @@ impl Server {
         matches!(self.state, SessionState::BetweenChunks(_))
     }
 
-    /// Octets of memory that a header section takes which has not ended.
+    /// Octets of memory that an incomplete header section takes.
     #[must_use]
     pub fn collected(&self) -> usize {
         match &self.state {
@@ -224,7 +222,7 @@ impl Server {
         }
     }
 
-    /// The header section may not go on.
+    /// Refuses the message because there is no memory for more of its header section.
     pub(super) fn no_room(&mut self, mut incoming: Incoming, source: Source) {
         if let Header::Collecting(_) = incoming.header {
             self.out.extend(incoming.refuse(reply::INSUFFICIENT_STORAGE));
@@ -232,7 +230,7 @@ impl Server {
         self.state = SessionState::Content(incoming, source);
     }
 
-    /// The verdict on the header section is there.
+    /// Handles the result of checking the header section.
     pub(super) fn header_checked(&mut self, mut incoming: Incoming, source: Source, verdict: Result<(), Reply>) {
         let header = std::mem::replace(&mut incoming.header, Header::Passed);
         let action = match (header, verdict) {
@@ -247,7 +245,7 @@ impl Server {
         self.state = SessionState::Content(incoming, source);
     }
 
-    /// DATA's end, or a chunk's.
+    /// Handles the end of DATA or of a chunk.
     pub(super) fn end_of_source(&mut self) {
         let (mut incoming, source) = match std::mem::replace(&mut self.state, SessionState::Idle) {
             SessionState::Content(incoming, source) => (incoming, source),
@@ -258,8 +256,8 @@ impl Server {
         };
         if let Some(why) = incoming.refused {
             return match source {
-                // As in a command: where this client's lines end is anybody's guess. It is told at the end of the message,
-                // which it would not read before.
+                // As in a command: it is uncertain where this client's lines end, so the session is closed. The reply
+                // is sent at the end of the message, because a client would not read it earlier.
                 Source::Dots(reader) if reader.bare() => self.close_with(why),
                 Source::Dots(_) | Source::Chunk { .. } => self.send(why),
             };
@@ -279,7 +277,7 @@ impl Server {
         self.state = SessionState::Committing;
     }
 
-    /// The end of a chunk that nobody wanted.
+    /// Handles the end of a chunk that was skipped.
     pub(super) fn end_of_skipping(&mut self) {
         match std::mem::replace(&mut self.state, SessionState::Idle) {
             SessionState::Skipping(_, why, back) => {

@@ -1,4 +1,4 @@
-//! Command lines out of whatever pieces the network makes. A line ends with CRLF and with nothing else.
+//! Splits input into command lines. A line ends with CRLF and with nothing else.
 
 use bytes::{Buf, BytesMut};
 
@@ -6,23 +6,22 @@ use bytes::{Buf, BytesMut};
 /// (RFC 3461 4.2 alone 500 for ORCPT), with room to spare.
 const MAX_LINE: usize = 2048;
 
-/// Takes lines off the input.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// Within a line that is too long; its beginning is gone.
+    /// Whether the current line is too long; its beginning has been dropped.
     too_long: bool,
 }
 
-/// What stands at the beginning of the input.
+/// What is at the beginning of the input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     /// A whole line, without its CRLF.
     Whole(BytesMut),
-    /// A whole line was longer than [`MAX_LINE`] and is gone.
+    /// The end of a line that was longer than [`MAX_LINE`]; it has been dropped.
     TooLong,
-    /// A bare CR or LF: where lines end is anybody's guess from here on.
+    /// A bare CR or LF: from here on it is uncertain where lines end.
     Bare,
-    /// A line that has not ended yet.
+    /// A line that is not complete.
     Partial,
 }
 
@@ -50,7 +49,7 @@ impl Lines {
         }
     }
 
-    /// Memory of a session does not grow with a line that never ends.
+    /// Bounds the memory of a session whose line never ends.
     fn drop_what_is_too_long(&mut self, input: &mut BytesMut, text: usize) {
         if self.too_long || text > MAX_LINE - 2 {
             self.too_long = true;

@@ -1,9 +1,9 @@
 //! The server's side of SMTP as a state machine without a socket (RFC 5321, 2920, 3030, 3207, 4954).
 //!
-//! `crate::session` drives a [`Server`]: it asks for the [next](Server::next) action with the octets that have come
-//! in so far, performs it, and [tells](Server::handle) the machine what came of it. What a command means for the
-//! state is in `commands`, what is done with a message's content in `content`, AUTH in `auth`. Where a recipient goes,
-//! whether a message loops, and what is durable is decided elsewhere; here stands only that 250 comes after it.
+//! `crate::session` drives a [`Server`]: it asks for the [next](Server::next) action with the octets that have come in
+//! so far, performs it, and reports the result as an [`Event`]. `commands` handles commands, `content` a message's
+//! content, `auth` AUTH. Where a recipient goes, whether a message loops and when it is durable is decided by the
+//! driver; the machine guarantees that 250 is sent only afterwards.
 
 use std::collections::VecDeque;
 
@@ -29,100 +29,97 @@ use content::{Incoming, Source};
 use lines::Line;
 pub use profile::{Hello, Profile, TlsState};
 
-/// Errors in commands after which a session ends (RFC 5321 7.8 leaves the number to us).
+/// Command errors after which a session is closed (RFC 5321 7.8 leaves the number to the server).
 const MAX_ERRORS: usize = 20;
-/// Recipients refused one after another after which a session ends: somebody tries names.
+/// Consecutive refused recipients after which a session is closed: the client is guessing addresses.
 const MAX_REFUSED_IN_A_ROW: usize = 100;
-/// Recipients of one transaction that are asked about at once.
+/// Recipients of one transaction that are resolved concurrently.
 const MAX_PENDING: usize = 16;
 
-/// What has happened.
+/// The result of an [`Action`], or something that happens to the session.
 #[derive(Debug)]
 pub enum Event {
-    /// The transaction of [`Action::Begin`] may begin within these limits, or not.
+    /// The transaction of [`Action::Begin`] begins with these limits, or is refused.
     Began(Result<Limits, Reply>),
-    /// The answer to the oldest [`Action::Resolve`] that has none yet.
+    /// The reply to the oldest [`Action::Resolve`] that has none yet.
     Resolved(Reply),
-    /// The header section of [`Action::CheckHeader`] may pass, or the message is refused.
+    /// The header section of [`Action::CheckHeader`] is accepted, or the message is refused.
     HeaderChecked(Result<(), Reply>),
-    /// The message of [`Action::Commit`] is delivered or durable and this says so, or it is refused.
+    /// The message of [`Action::Commit`] is delivered or durable, with this reply, or it is refused.
     Ended(Result<Reply, Reply>),
-    /// TLS is up, and the client's certificate may have changed what holds for it.
+    /// TLS is established; the client's certificate may have changed the profile.
     TlsStarted(Profile),
-    /// The client is who [`Action::Authenticate`] says, or is told this.
+    /// The credentials of [`Action::Authenticate`] are right, or the client gets this reply.
     Authenticated(Result<(), Reply>),
-    /// The client is to go, with this last reply: a deadline has passed, or somebody else needs its place.
+    /// The session is to be closed with this last reply: a deadline has passed, or another client needs its connection
+    /// slot.
     SentAway(Reply),
-    /// There is no memory for a header section that goes on: the message is refused.
+    /// There is no memory for more of a header section: the message is refused.
     NoRoom,
-    /// We are about to stop: a transaction under way may end, no other begins.
+    /// The server is about to stop: a transaction that has begun may finish, no other begins.
     Draining,
 }
 
-/// What is to be done next.
+/// What the driver is to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Append to what will be sent.
+    /// Append this reply to the output.
     Send(Reply),
-    /// Send what is due, then read more; the machine has no use for an event until then, but for a deadline or the drain.
+    /// Flush the output, then read more input. Until then the machine takes no event but a deadline or the drain.
     Read(Expect),
-    /// An event is due: the answer to the oldest [`Action::Resolve`] without one.
+    /// Wait for an event: the result of the oldest [`Action::Resolve`] without one.
     Wait,
-    /// MAIL: take the configuration in force. Answered by [`Event::Began`].
+    /// MAIL: take the configuration in force. Its result is [`Event::Began`].
     Begin(Box<Sender>),
-    /// RCPT: decide about it. Answered by [`Event::Resolved`], in order.
+    /// RCPT: decide about it. Its result is [`Event::Resolved`], in order.
     Resolve(Box<Rcpt>),
-    /// The header section, without the empty line. Answered by [`Event::HeaderChecked`].
+    /// Check the header section (without the empty line). Its result is [`Event::HeaderChecked`].
     CheckHeader(Bytes),
-    /// Content behind the header section, beginning with the empty line.
+    /// Store or pass on content after the header section, beginning with the empty line.
     Content(Bytes),
-    /// That was all of it: deliver it or make it durable. Answered by [`Event::Ended`].
+    /// The content is complete: deliver it or make it durable. Its result is [`Event::Ended`].
     Commit(Summary),
-    /// The transaction is over, or its content is refused already: throw away what there is of it.
+    /// The transaction is over, or its content is refused: drop what was stored of it.
     Discard,
-    /// Send what is due, throw away what has been read, and begin TLS. Answered by [`Event::TlsStarted`].
+    /// Flush the output, drop unread input, and begin TLS. Its result is [`Event::TlsStarted`].
     StartTls,
-    /// Find out whether this is the password. Answered by [`Event::Authenticated`].
+    /// Check the password. Its result is [`Event::Authenticated`].
     Authenticate(Credentials),
-    /// Send what is due and close.
+    /// Flush the output and close.
     Close,
 }
 
-/// What is read next: which deadline holds.
+/// What is read next, which decides the deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
     Command,
-    /// A message's content.
     Content,
 }
 
-/// What brings a message's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carrier {
     Data,
     Bdat,
 }
 
-/// The limits of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Octets of a message.
+    /// In octets.
     pub max_message_size: u64,
-    /// Octets of its header section.
+    /// In octets.
     pub max_header_size: u64,
     pub max_recipients: usize,
 }
 
-/// What is known of a whole message's content.
+/// What is known of a message's content at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
-    /// Whether there is an 8-bit octet in it.
+    /// Whether it has an 8-bit octet.
     pub eight_bit: bool,
-    /// Whether there is a bare CR or LF in it (BDAT only).
+    /// Whether it has a bare CR or LF (BDAT only).
     pub bare_lf: bool,
 }
 
-/// Where in a session we are.
 #[derive(Debug)]
 enum SessionState {
     /// No transaction.
@@ -135,17 +132,16 @@ enum SessionState {
     Content(Incoming, Source),
     /// A chunk has been read; another is due.
     BetweenChunks(Incoming),
-    /// A chunk that nobody wants is being read; then this reply is due and the state is that one again.
+    /// A refused chunk is being skipped; then this reply is sent and the state returns to that one.
     Skipping(u64, Reply, Box<SessionState>),
     /// [`Event::Ended`] is due.
     Committing,
     /// [`Event::TlsStarted`] is due.
     Handshake,
-    /// The client's answer to a challenge is due.
+    /// The client's response to a challenge is due.
     Authenticating(Exchange),
     /// [`Event::Authenticated`] is due.
     CheckingCredentials,
-    /// Nothing more is read.
     Closed,
 }
 
@@ -163,18 +159,18 @@ struct Envelope {
     utf8: Utf8,
     accepted: usize,
     refused: usize,
-    /// Resolved, but the answer is not there yet.
+    /// RCPTs whose [`Event::Resolved`] is due.
     pending: usize,
 }
 
-/// One session's protocol.
+/// The state machine of one session.
 #[derive(Debug)]
 pub struct Server {
     profile: Profile,
     hello: Option<Hello>,
     state: SessionState,
     lines: lines::Lines,
-    /// A command that waits for the answers to the RCPTs before it.
+    /// A command that waits until the RCPTs before it are answered.
     held: Option<Result<Command, CommandError>>,
     out: VecDeque<Action>,
     errors: usize,
@@ -184,7 +180,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A session at its beginning. The first action is the greeting.
+    /// A new session. Its first action is the greeting.
     #[must_use]
     pub fn new(profile: Profile) -> Self {
         let greeting = Reply::greeting(&profile.hostname);
@@ -214,7 +210,7 @@ impl Server {
         self.profile.tls == TlsState::Active
     }
 
-    /// What brings the content that is being read.
+    /// What carries the content that is being read.
     #[must_use]
     pub fn carrier(&self) -> Carrier {
         match &self.state {
@@ -223,7 +219,7 @@ impl Server {
         }
     }
 
-    /// The next thing to do. Takes what it can use from `input`; what it leaves there is its business later.
+    /// The next action. Takes what it can use off `input`; the rest has to be passed again.
     pub fn next(&mut self, input: &mut BytesMut) -> Action {
         loop {
             if let Some(action) = self.out.pop_front() {
@@ -267,7 +263,7 @@ impl Server {
         }
     }
 
-    /// Takes note of what has happened.
+    /// Takes an event.
     pub fn handle(&mut self, event: Event) {
         match (std::mem::replace(&mut self.state, SessionState::Closed), event) {
             (SessionState::Closed, _) => {}
@@ -288,7 +284,7 @@ impl Server {
                 self.state = SessionState::Idle;
             }
             (SessionState::CheckingCredentials, Event::Authenticated(verdict)) => self.authenticated(verdict),
-            // The driver answers what it was asked and nothing else.
+            // The driver sends results only for actions that it was given.
             (state, Event::Began(_) | Event::Resolved(_) | Event::HeaderChecked(_) | Event::NoRoom) => {
                 self.state = state
             }
@@ -335,7 +331,7 @@ impl Server {
         self.send(result.unwrap_or_else(|refused| refused));
     }
 
-    /// Sends a reply; 421 is the last one (RFC 5321 3.8).
+    /// Appends a reply; after 421 the session is closed (RFC 5321 3.8).
     fn send(&mut self, reply: Reply) {
         if reply.code == 421 {
             self.state = SessionState::Closed;
@@ -343,13 +339,13 @@ impl Server {
         self.out.push_back(Action::Send(reply));
     }
 
-    /// Sends a last reply.
+    /// Appends a last reply.
     fn close_with(&mut self, reply: Reply) {
         self.send(reply);
         self.state = SessionState::Closed;
     }
 
-    /// Answers a command that is an error, and counts it.
+    /// Replies to a command that is an error, and counts it.
     fn error(&mut self, reply: Reply) {
         self.errors += 1;
         self.send(reply);

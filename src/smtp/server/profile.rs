@@ -1,52 +1,49 @@
-//! What a session is from its beginning, and how the client introduced itself.
+//! The settings of a session from its beginning, and the client's greeting.
 
 use super::AuthState;
 use crate::smtp::extension::Dsn;
 
-/// Whether TLS is there, and has to be.
+/// Whether TLS is available, required or active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsState {
-    /// No certificate, no STARTTLS.
+    /// There is no certificate, so STARTTLS is not offered.
     Unavailable,
     /// STARTTLS is offered.
     Offered,
-    /// STARTTLS is offered, and demanded before MAIL.
+    /// STARTTLS is offered, and required before MAIL.
     Required,
-    /// The session is encrypted.
     Active,
 }
 
-/// What a session is from its beginning.
+/// The settings of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
-    /// Our name in the greeting and EHLO.
+    /// This server's name in the greeting and the reply to EHLO.
     pub hostname: String,
-    /// The SIZE that EHLO offers.
+    /// SIZE in the reply to EHLO, octets.
     pub max_message_size: u64,
     pub tls: TlsState,
     pub auth: AuthState,
-    /// DSN, as long as the client has not authenticated.
+    /// DSN for a client that has not authenticated.
     pub dsn: Dsn,
 }
 
 impl Profile {
-    /// Whether DSN is offered: once it has authenticated a client is no stranger.
+    /// Whether DSN is offered: a client that has authenticated is not a stranger.
     pub(super) fn dsn(&self) -> Dsn {
         if self.auth == AuthState::Done { Dsn::Offered } else { self.dsn }
     }
 }
 
-/// How the client introduced itself.
+/// The client's greeting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hello {
-    /// With HELO and this name.
     Helo(String),
-    /// With EHLO and this name.
     Ehlo(String),
 }
 
 impl Hello {
-    /// The name, fit for a Received field.
+    /// The client's name; characters that cannot stand in a Received field are `?`.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {

@@ -1,4 +1,4 @@
-//! Tables over the machine with a driver that answers from the text of what it is asked.
+//! Table tests of the state machine. The test driver chooses its events by the text of addresses and header sections.
 
 use bytes::BytesMut;
 
@@ -24,7 +24,7 @@ fn server(tls: TlsState) -> Server {
     Server::new(profile(tls))
 }
 
-/// What a driver has seen: the replies' codes, and the messages that were made durable.
+/// What a driver has seen: the replies' codes, and the messages that were committed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) codes: Vec<String>,
@@ -116,10 +116,10 @@ const SENDER_OK: &str = "250 2.1.0";
 const RCPT_OK: &str = "250 2.1.5";
 const OK: &str = "250 2.0.0";
 
-/// With its name and its line end the longest header section that [`LIMITS`] let in.
+/// With its name and line end the longest header section that [`LIMITS`] allows.
 const HEADER: &str = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
 
-/// A case: what is said, the replies' codes, the messages that became durable.
+/// A case: input, the replies' codes, the messages that were committed.
 type Case<'a> = (String, &'a [&'a str], &'a [&'a str]);
 
 fn check(tls: TlsState, cases: &[Case<'_>]) {
@@ -189,7 +189,7 @@ fn nothing_of_a_refused_message_is_read_as_a_command() {
         &[
             (format!("{begun}DATA\r\n\r\n{body}\r\nQUIT\r\n1234567890\r\n.\r\nNOOP\r\n"), &refused("552 5.3.4"), &[]),
             (format!("{begun}DATA\r\nA: {}\r\nQUIT\r\n\r\n.\r\nNOOP\r\n", "x".repeat(40)), &refused("552 5.3.4"), &[]),
-            // A bare CR or LF ends the session, whatever else is wrong.
+            // A bare CR or LF closes the session, whatever else is wrong.
             (format!("{begun}DATA\r\nA: b\r\n\r\nc\n.\nQUIT\r\n.\r\nNOOP\r\n"), &ended("554 5.6.11"), &[]),
             (format!("{begun}DATA\r\nA: b\r\n\r\nc\r.\rQUIT\r\n.\r\nNOOP\r\n"), &ended("554 5.6.11"), &[]),
             (format!("{begun}DATA\r\nA: b\n\r\nc\r\n.\r\nNOOP\r\n"), &ended("554 5.6.11"), &[]),
@@ -198,7 +198,7 @@ fn nothing_of_a_refused_message_is_read_as_a_command() {
             (format!("{begun}DATA\r\nA: \0\r\nQUIT\r\n.\r\nNOOP\r\n"), &refused("554 5.6.0"), &[]),
             (format!("{begun}DATA\r\nLoop: b\r\n\r\nc\r\nQUIT\r\n.\r\nNOOP\r\n"), &refused("554 5.4.6"), &[]),
             (format!("{begun}DATA\r\nLoop: b\r\n.\r\nNOOP\r\n"), &refused("554 5.4.6"), &[]),
-            // The first thing that is wrong is the one that is told.
+            // The first flaw decides the reply.
             (format!("{begun}DATA\r\n\r\n{body}{body}\n.\r\n.\r\nNOOP\r\n"), &ended("552 5.3.4"), &[]),
             (format!("{begun}DATA\r\nLoop: b\r\n\r\n{body}{body}\n\r\n.\r\nNOOP\r\n"), &ended("554 5.4.6"), &[]),
             (format!("{begun}DATA\r\nA: {}\r\n\r\nc\r\n.\r\nNOOP\r\n", "x".repeat(36)), &refused("552 5.3.4"), &[]),
@@ -279,7 +279,7 @@ fn required_tls_is_demanded_and_starttls_begins_anew() {
     assert!(server.is_encrypted());
 }
 
-/// A machine whose message has come in and is to be made durable.
+/// A machine that waits for the result of [`Action::Commit`].
 fn committing() -> Server {
     let mut server = server(TlsState::Unavailable);
     let text = format!("EHLO c\r\n{MAIL}{RCPT}DATA\r\n\r\nx\r\n.\r\n{MAIL}");
@@ -341,7 +341,7 @@ fn recipients_are_asked_about_at_once_and_answered_in_order() {
     assert_eq!(server.next(&mut input), Action::Send(reply::OK));
 }
 
-/// What each of these RCPTs is asked about with, and whether EHLO before them offered DSN.
+/// NOTIFY of each of these RCPTs as the driver gets it, and whether EHLO before them offered DSN.
 fn asked(dsn: Dsn, before: &str, rcpts: &[&str]) -> (Vec<Option<Notify>>, bool) {
     let mut server = Server::new(Profile { dsn, ..profile(TlsState::Active) });
     let mail = "MAIL FROM:<a@b.c> RET=FULL";

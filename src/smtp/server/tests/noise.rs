@@ -1,4 +1,4 @@
-//! Whatever comes in, however it is cut.
+//! Random input, cut at random places.
 
 use bytes::BytesMut;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::{MAIL, RCPT, Seen, server};
 use crate::smtp::server::TlsState;
 
-/// Pieces that conversations are made of, and noise.
+/// Pieces of conversations, and random octets.
 fn noise() -> impl Strategy<Value = Vec<u8>> {
     let said = prop::sample::select(vec![
         MAIL,
@@ -36,7 +36,8 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// Whatever comes in, the machine comes to rest, keeps no more than it may, and the same comes of any cutting.
+    /// Any input leaves the machine waiting for input, with bounded memory; the result does not depend on how the input
+    /// is cut.
     #[test]
     fn any_octets_are_survived_and_cutting_changes_nothing(text in noise(), size in 1_usize..50) {
         let whole = run(&text, text.len().max(1));
@@ -46,7 +47,7 @@ proptest! {
     }
 }
 
-/// Feeds octets in pieces and looks at what stays unread.
+/// Feeds octets in pieces and checks how much stays unread.
 fn run(text: &[u8], size: usize) -> Seen {
     let mut server = server(TlsState::Unavailable);
     let mut seen = Seen::default();
