@@ -1,4 +1,4 @@
-//! Accepted domains: which pattern an address falls under, and which domains were accepted lately.
+//! Accepted domains: which pattern matches a domain, and which domains were accepted until lately.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -9,19 +9,19 @@ use crate::fast_map::FastMap;
 use crate::smtp::domain::Domain;
 use crate::time::UnixTime;
 
-/// Exchange's three types.
+/// Exchange's three types of accepted domains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DomainType {
-    /// All its recipients are in our directories.
+    /// All its recipients are in the directories.
     Authoritative,
-    /// Shared: what the directories do not have is relayed.
+    /// Shared: recipients that are not in the directories are relayed.
     InternalRelay,
-    /// Relayed without asking the directories.
+    /// Everything is relayed without asking the directories.
     ExternalRelay,
 }
 
 impl DomainType {
-    /// As the configuration writes it.
+    /// The name in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -32,55 +32,51 @@ impl DomainType {
     }
 }
 
-/// One accepted domain, as the configuration writes it.
+/// An accepted domain as the configuration has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcceptedDomain {
-    /// The domain or pattern.
     pub pattern: DomainPattern,
     pub kind: DomainType,
-    /// The send connector for resolved recipients; external-relay may have none.
+    /// The send connector for resolved recipients; `None` is possible for external-relay only.
     pub deliver_to: Option<Arc<str>>,
 }
 
-/// One of the accepted domains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted<'a> {
-    /// The domain or pattern.
     pub pattern: DomainPattern,
     pub kind: DomainType,
-    /// The send connector for resolved recipients; external-relay may have none.
+    /// The send connector for resolved recipients; `None` is possible for external-relay only.
     pub deliver_to: Option<&'a Arc<str>>,
 }
 
 /// All accepted domains, by pattern. Most specific wins: the exact domain, then the nearest parent's `*.`.
 ///
-/// There may be a hundred thousand, so they stand in a few large blocks of memory. An allocation for each would keep
-/// many times its own size from going back to the system: it lies among what reading the configuration took, and the
-/// allocator gives back whole pages only.
+/// There may be a hundred thousand, so they are stored in a few large blocks of memory. Many small allocations, made
+/// while the configuration is read, would keep pages of the reader's own memory in use: the allocator returns whole
+/// pages only.
 #[derive(Debug, Clone, Default)]
 pub struct AcceptedDomains {
-    /// The names of all, one behind the other, in the order in which they were written, without `*.`.
+    /// All names without `*.`, concatenated in the order of the configuration.
     names: Box<str>,
-    /// In the order in which they were written; the first one is `<postmaster>`'s.
+    /// In the order of the configuration; the first is the domain of `<postmaster>`.
     all: Box<[Entry]>,
-    /// The ranks of all in the order of their names.
+    /// Indexes into `all`, sorted by name.
     by_name: Box<[usize]>,
-    /// What entries have in common.
     common: Box<[Common]>,
-    /// Domains that were accepted, and when they ceased to be (row 0).
+    /// Domains that were accepted, and until when (row 0).
     pub removed: FastMap<DomainPattern, UnixTime>,
 }
 
-/// An accepted domain as it is kept.
+/// One accepted domain in its compact form.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    /// Where its name ends, and the next one begins.
+    /// Where its name ends in `names`; the next one begins there.
     end: usize,
-    /// The rank of the rest in `common`.
+    /// Index into `common`.
     common: usize,
 }
 
-/// What many accepted domains have in common.
+/// Properties that many accepted domains share.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Common {
     form: Form,
@@ -88,17 +84,16 @@ struct Common {
     deliver_to: Option<Arc<str>>,
 }
 
-/// What a pattern's name means.
+/// How a pattern's name matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Form {
-    /// That domain.
+    /// That domain only.
     Exact,
-    /// What is below it.
+    /// Its subdomains only.
     Subdomains,
 }
 
 impl AcceptedDomains {
-    /// Indexes the domains of a configuration.
     #[must_use]
     pub fn new(
         domains: impl IntoIterator<Item = impl Borrow<AcceptedDomain>>,
@@ -130,13 +125,12 @@ impl AcceptedDomains {
         domains
     }
 
-    /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
         self.all.len()
     }
 
-    /// All of them, in the order in which they were written.
+    /// All of them, in the order of the configuration.
     pub fn iter(&self) -> impl Iterator<Item = Accepted<'_>> {
         (0..self.all.len()).filter_map(|at| {
             let (name, form) = self.key(at);
@@ -145,21 +139,20 @@ impl AcceptedDomains {
         })
     }
 
-    /// The accepted domain of exactly that pattern.
+    /// The accepted domain with exactly this pattern.
     #[must_use]
     pub fn get(&self, pattern: &DomainPattern) -> Option<Accepted<'_>> {
         let (name, form) = parts(pattern);
         Some(self.accepted(self.rank(name, form)?, pattern.clone()))
     }
 
-    /// Whether that pattern is accepted.
+    /// Whether exactly this pattern is accepted.
     #[must_use]
     pub fn has(&self, pattern: &DomainPattern) -> bool {
         let (name, form) = parts(pattern);
         self.rank(name, form).is_some()
     }
 
-    /// The most specific accepted domain that covers `domain`.
     #[must_use]
     pub fn find(&self, domain: &Domain) -> Option<Accepted<'_>> {
         if let Some(at) = self.rank(domain.as_str(), Form::Exact) {
@@ -169,7 +162,7 @@ impl AcceptedDomains {
         Some(self.accepted(at, DomainPattern::Subdomains(Domain::parse(parent).ok()?)))
     }
 
-    /// When `domain` ceased to be accepted, if it did lately.
+    /// When `domain` ceased to be accepted; `None` also where that was never or long ago.
     #[must_use]
     pub fn removed_at(&self, domain: &Domain) -> Option<UnixTime> {
         if self.removed.is_empty() {
@@ -182,8 +175,9 @@ impl AcceptedDomains {
         domain.parents().filter_map(subdomains).find_map(|pattern| self.removed.get(&pattern)).copied()
     }
 
-    /// Whose postmaster `<postmaster>` alone is (RFC 5321 4.5.1): the first accepted domain's. Where all are patterns it
-    /// is that of our own host name, if one covers it, else of a host so called below the first pattern.
+    /// The domain that `<postmaster>` without one stands for (RFC 5321 4.5.1): the first accepted domain that is no
+    /// pattern. Where all are patterns: our own host name if one covers it, else our first label below the first
+    /// pattern's domain.
     #[must_use]
     pub fn postmaster(&self, hostname: &Domain) -> Domain {
         if let Some(first) = self.first() {
@@ -195,7 +189,6 @@ impl AcceptedDomains {
         covered.and_then(|parent| Domain::parse(&format!("{label}.{parent}")).ok()).unwrap_or_else(|| hostname.clone())
     }
 
-    /// The first accepted domain that is no pattern.
     #[must_use]
     pub fn first(&self) -> Option<Domain> {
         self.first_of(Form::Exact)
@@ -206,7 +199,7 @@ impl AcceptedDomains {
         keys.find(|(_, its)| *its == form).and_then(|(name, _)| Domain::parse(name).ok())
     }
 
-    /// Name and form of the entry of that rank.
+    /// Name and form of the entry at this index.
     fn key(&self, at: usize) -> (&str, Form) {
         let begin = at.checked_sub(1).map_or(0, |before| self.all[before].end);
         let entry = self.all[at];
@@ -224,7 +217,7 @@ impl AcceptedDomains {
     }
 }
 
-/// What a pattern is made of.
+/// Name and form of a pattern.
 fn parts(pattern: &DomainPattern) -> (&str, Form) {
     match pattern {
         DomainPattern::Exact(domain) => (domain.as_str(), Form::Exact),
@@ -277,7 +270,7 @@ mod tests {
     fn each_is_found_as_it_was_written() {
         let kinds = [DomainType::Authoritative, DomainType::InternalRelay, DomainType::ExternalRelay];
         let connectors = [Some(Arc::from("one")), Some("other".into()), None];
-        // Names that begin like another, end like another, and are another's with a star.
+        // Names with a common beginning or end, and the same name with and without `*.`.
         let pattern = |at: usize| match at % 3 {
             0 => DomainPattern::Exact(Domain::parse(&format!("d{at}.example")).unwrap()),
             1 => DomainPattern::Exact(Domain::parse(&format!("d{}.example.org", at / 3)).unwrap()),

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use crate::fast_map::FastMap;
 use crate::smtp::domain::Domain;
 
-/// One address space as a send connector has it.
+/// An address space of a send connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressSpace {
-    /// The domain; `None` is `*`, every domain that is not accepted.
+    /// `None`: `*`, every domain that is not accepted.
     pub domain: Option<Domain>,
-    /// Whether its subdomains are served too.
+    /// Whether it includes subdomains.
     pub subdomains: bool,
-    /// The lowest wins among equally specific ones.
+    /// Among equally specific address spaces the lowest cost wins.
     pub cost: u32,
 }
 
-/// All connectors' address spaces, indexed. The most specific wins, then the lowest cost, then the
-/// connector's name.
+/// The address spaces of all connectors. The most specific wins, then the lowest cost, then the connector's name in
+/// alphabetical order.
 #[derive(Debug, Clone, Default)]
 pub struct AddressSpaces {
     exact: FastMap<Domain, Winner>,
@@ -32,7 +32,7 @@ struct Winner {
 }
 
 impl AddressSpaces {
-    /// Indexes (connector, address space) pairs.
+    /// Indexes pairs of a connector's name and one of its address spaces.
     pub fn new<'a>(spaces: impl IntoIterator<Item = (&'a Arc<str>, &'a AddressSpace)>) -> Self {
         let mut index = Self::default();
         for (connector, space) in spaces {
@@ -49,7 +49,7 @@ impl AddressSpaces {
         index
     }
 
-    /// The connector that serves an accepted domain: `*` does not count.
+    /// The connector that serves an accepted domain; `*` is not considered.
     #[must_use]
     pub fn for_accepted(&self, domain: &Domain) -> Option<&Arc<str>> {
         let above = || domain.parents().find_map(|parent| self.below.get(parent));

@@ -1,5 +1,5 @@
-//! What the directories say of an address: several in order, `user+tag`, and which send connector an entry means
-//! (DESIGN section 5, "several directories"). `decide` and `target` act on the [`Finding`].
+//! Evaluates the directories' answers about an address: several directories in order, `user+tag`, and the send
+//! connector for an entry (DESIGN section 5, "several directories"). `decide` and `target` act on the [`Finding`].
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use crate::lookup::{Freshness, Question};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 
-/// What the directories say of an address.
+/// The result of looking up an address in the directories.
 pub(super) enum Finding<'a> {
-    /// A mailbox, group or public folder.
+    /// An entry for a mailbox, group or public folder.
     Here(Owner<'a>),
-    /// A mail user or contact with this target address.
+    /// An entry for a mail user or contact, with this target address.
     Elsewhere(Owner<'a>, &'a Address),
-    /// All were asked, and none has more than an entry with neither mailbox nor target.
+    /// All directories answered, and none has an entry with a mailbox or target.
     Nobody,
-    /// Nobody can say: rows 5 and 6, and an entry that names no way there is.
+    /// No reliable answer: rows 5 and 6, or an entry that names an unknown send connector.
     Doubt(Doubt),
 }
 
-/// Why nobody can say who has an address.
+/// Why there is no reliable answer, and how it is refused.
 pub(super) struct Doubt {
     pub(super) cause: Cause,
     pub(super) row: u8,
@@ -32,25 +32,26 @@ pub(super) struct Doubt {
     pub(super) says: String,
 }
 
-/// What a doubt comes of.
+/// The cause of a doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// Something is wrong for now; it passes, or is seen to.
+    /// A fault that is temporary, or that an operator will mend.
     Fault,
-    /// The directory is a mail server that takes mail for everybody, and will never say more.
+    /// The directory is a mail server that accepts every recipient; that will not change.
     AcceptsEverything,
 }
 
-/// An entry that owns an address.
+/// The entry that has an address.
 pub(super) struct Owner<'a> {
     pub(super) directory: &'a DirectoryRules,
     pub(super) recipient: &'a Recipient,
-    /// The address as it is to be sent: without its tag where that is stripped.
+    /// The address to send to: without its tag where `plus_addressing` strips it.
     pub(super) address: Address,
 }
 
 impl<'a> Owner<'a> {
-    /// The send connector that the entry means, and why, for people (row 7). `None`: the domain has no `deliver_to`.
+    /// The send connector for the entry, and which rule names it, for operators (row 7). `None`: no rule does, and the
+    /// domain has no `deliver_to`.
     pub(super) fn connector(&self, domain: &Accepted<'a>) -> Option<(&'a Arc<str>, Named)> {
         let Self { directory, recipient, .. } = self;
         if let Some(connector) = &recipient.send_connector {
@@ -86,8 +87,8 @@ impl<'a> Walk<'a> {
         Ok(doubt(5, reply::DIRECTORY_UNAVAILABLE, says))
     }
 
-    /// Doubt where the entry names a send connector that there is not: a directory's file is not checked against the
-    /// configuration, and what it says nobody could deliver.
+    /// Turns an entry into a doubt if it names a send connector that does not exist: a directory file is not checked
+    /// against the configuration, and such mail could not be delivered.
     fn with_a_way(&self, finding: Finding<'a>) -> Finding<'a> {
         let (Finding::Here(owner) | Finding::Elsewhere(owner, _)) = &finding else { return finding };
         match &owner.recipient.send_connector {
@@ -132,7 +133,7 @@ fn doubt<'a>(row: u8, reply: Reply, says: String) -> Finding<'a> {
     Finding::Doubt(Doubt { cause: Cause::Fault, row, reply, says })
 }
 
-/// What an answer means, for an entry whose mail is sent to `sent`.
+/// Evaluates one answer. `sent` is the address to which the entry's mail would go.
 fn found<'a>(directory: &'a DirectoryRules, sent: &Address, lookup: &'a Lookup) -> Finding<'a> {
     let name = &directory.name;
     let recipient = match lookup {
@@ -157,7 +158,7 @@ fn found<'a>(directory: &'a DirectoryRules, sent: &Address, lookup: &'a Lookup) 
     match (recipient.kind, &recipient.target) {
         (Kind::Mailbox | Kind::Group | Kind::PublicFolder, _) => Finding::Here(owner),
         (Kind::MailUser | Kind::Contact, Some(target)) => Finding::Elsewhere(owner, target),
-        // Its target is of another kind than SMTP's: its own system has the connector.
+        // Its target address is not one of SMTP's: the organisation's own mail system has a connector for it.
         (Kind::MailUser | Kind::Contact, None) => Finding::Here(owner),
         (Kind::NoMailbox, _) => Finding::Nobody,
     }

@@ -1,7 +1,7 @@
-//! The decision itself: DESIGN section 5, its table row by row.
+//! The routing decision: the table in DESIGN section 5, row by row.
 //!
-//! `crate::resolve` calls [`decide`] until it has a verdict. Reading the directories' answers is `ask`'s (rows 5 and 6
-//! come from there), target addresses are `target`'s (row 8), what all rows share is `walk`'s.
+//! `crate::resolve` calls [`decide`] until it has a verdict. `ask` evaluates the directories' answers (rows 5 and 6),
+//! `target` follows target addresses (row 8), `walk` has what all rows share.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::smtp::envelope::{Origin, Relay};
 use crate::smtp::reply;
 use crate::time::UnixTime;
 
-/// How long a domain that was accepted is answered with a 451 (row 0).
+/// How long a domain that has ceased to be accepted is answered with 451 (row 0).
 const RECENTLY: Duration = Duration::from_hours(1);
 
-/// Decides where one recipient goes, or says what has to be known first.
+/// Decides where one recipient goes, or returns the question that has to be answered first.
 #[must_use]
 pub fn decide(table: &Table, origin: &Origin, address: &Address, answers: &Answers, now: UnixTime) -> Step {
     let mut walk = Walk {
@@ -85,10 +85,10 @@ impl<'a> Walk<'a> {
         Verdict::Accept(Route { connector, rcpt_to, next_hop_domain, way: RouteKind::External })
     }
 
-    /// Row 0.
+    /// Row 0, if it applies.
     pub(super) fn recently_removed(&mut self, address: &Address) -> Option<Verdict> {
         let removed = self.table.accepted.removed_at(address.domain())?;
-        // Or so far ahead: the clock was another one then.
+        // A removal far in the future comes from a clock that was wrong.
         if self.now.since(removed) >= RECENTLY || removed.since(self.now) >= RECENTLY {
             return None;
         }
@@ -97,7 +97,7 @@ impl<'a> Walk<'a> {
         Some(self.refuse(0, reply::DOMAIN_RECENTLY_REMOVED, says))
     }
 
-    /// Rows 3 to 11, again for each target in another accepted domain.
+    /// Rows 3 to 11; repeated for each target address in another accepted domain.
     fn accepted(&mut self, mut address: &'a Address, mut domain: Accepted<'a>) -> Decided<Verdict> {
         loop {
             if domain.kind == DomainType::ExternalRelay {
@@ -178,7 +178,7 @@ impl<'a> Walk<'a> {
         self.leave(Exit { row: 11, connector, to: to.clone(), way, says: says.into() })
     }
 
-    /// Row 11's second half: what the connector's `verify_with` says.
+    /// Row 11's second half: the answer of the connector's `verify_with`.
     fn vouched(&mut self, connector: &str, to: &Address) -> Decided<Vouched> {
         let rules = self.table.connectors.get(connector);
         let Some(name) = rules.and_then(|rules| rules.verify_with.as_ref()) else {
@@ -209,7 +209,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Who vouches for an unresolved recipient.
+/// Whether `verify_with` has an unresolved recipient.
 enum Vouched {
     By(RouteKind),
     Refused(Verdict),

@@ -1,10 +1,10 @@
-//! What becomes of an address that is refused as unknown, by a next hop or by our own decision (DESIGN section 5, "doubt
-//! is temporary"). Pure.
+//! Whether the refusal of an address as unknown, by a next hop or by our own decision, is final or temporary (DESIGN
+//! section 5, "doubt is temporary"). Pure.
 //!
-//! A directory lags behind what an administrator did, a next hop behind its directory: whoever exists as far as anybody
-//! can say is doubted for an hour before the sender is told for good. [`doubt`] is the rule, the same at RCPT, at the
-//! dot and in the queue; [`RecentlyGood`](super::recently_good::RecentlyGood) remembers what it needs to know
-//! ([`Known`]) and is told what it came to.
+//! Directories lag behind an administrator's changes, and next hops behind their directory. So an address for whose
+//! existence there is evidence is refused temporarily for an hour before the refusal is final. [`doubt`] is the rule,
+//! the same at RCPT, at the end of data and in the queue; [`RecentlyGood`](super::recently_good::RecentlyGood)
+//! remembers the evidence ([`Known`]) and records the result.
 
 use std::time::Duration;
 
@@ -13,91 +13,89 @@ use crate::lookup::{Fresh, Kind, Lookup, Recipient};
 use crate::smtp::reply::{ROUTING_LOOP, Reply, USER_UNKNOWN};
 use crate::time::QueueTime;
 
-/// For how long after its first refusal an address is doubted.
+/// How long after its first refusal an address is refused temporarily only.
 pub(super) const DOUBTED: Duration = Duration::from_hours(1);
-/// Who sends back what it took does so within this time.
+/// A system that sends accepted mail back does so within this time.
 const SETTLED: Duration = Duration::from_mins(5);
 
-/// Who refuses an address, and on what ground.
+/// Who refuses an address, and why.
 #[derive(Debug, Clone, Copy)]
 pub enum Refused<'a> {
-    /// A next hop calls it unknown: at RCPT, at the dot or to the queue.
+    /// A next hop says that it is unknown: at RCPT, at the end of data or to the queue.
     ByHop {
-        /// The way that led there.
+        /// The route by which it was asked.
         route: &'a Route,
-        /// Whether this way is a change that was followed.
+        /// Whether this route comes from a changed answer that was followed.
         followed: Followed,
-        /// What is decided now that the directory was asked live.
+        /// The decision now, made with live answers of the directories.
         live: &'a Verdict,
     },
-    /// Our own decision, which asked the directory live before it refused for good.
+    /// Our own decision, made with live answers.
     ByUs {
-        /// The row that decided ([`Decision::row`]).
+        /// Its row ([`Decision::row`]).
         row: Option<u8>,
-        /// The refusal.
         reply: &'a Reply,
     },
 }
 
-/// Whether a changed answer was followed already: it is once.
+/// Whether a changed answer has been followed already; that is done once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Followed {
-    /// Not yet.
     NotYet,
-    /// It was, and led here.
+    /// It has, and led to this refusal.
     Already,
 }
 
-/// Who says that an address exists.
+/// Which source says that an address exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KnownBy {
-    /// The directory, asked live: a mailbox, group, public folder, mail user or contact has it; and postmaster.
+    /// A live answer of the directory: a mailbox, group, public folder, mail user or contact has the address; or it is
+    /// postmaster.
     Directory,
-    /// The same, for the address without its tag (`plus_addressing`).
+    /// The same for the address without its tag (`plus_addressing`).
     DirectoryWithoutTag,
-    /// The directory of `verify_with`, asked live.
+    /// A live answer of the directory in `verify_with`.
     VerifyWith,
-    /// No directory.
+    /// None.
     Nobody,
 }
 
-/// What is known of an address.
+/// The evidence for an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
-    /// Who says that it exists.
     pub by: KnownBy,
-    /// Where it is recently good: since when, without 7 days between two successes.
+    /// Since when the address is recently good, without a gap of 7 days between two successes; `None`: it is not.
     pub good_since: Option<QueueTime>,
-    /// When it was refused first, where that is remembered.
+    /// The first refusal, if one is remembered.
     pub first_refused: Option<QueueTime>,
 }
 
-/// What becomes of it.
+/// What is done about the refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Doubt {
-    /// The directory names another way now: it goes there, once.
+    /// The directory names another route now: use it, once.
     Follow(Route),
-    /// `451 4.3.0` ([`UNKNOWN_JUST_NOW`](crate::smtp::reply::UNKNOWN_JUST_NOW)); the queue tries again.
+    /// Answer `451 4.3.0` ([`UNKNOWN_JUST_NOW`](crate::smtp::reply::UNKNOWN_JUST_NOW)); the queue retries.
     Temporary,
-    /// It is told for good that there is no such recipient.
+    /// Refuse for good: there is no such recipient.
     Believe(Believed),
-    /// Nobody can say now: deferred with this reply of ours.
+    /// The decision itself is temporary: defer with this reply of ours.
     Defer(Reply),
-    /// Our refusal is about something else than who exists: it is told as it is.
+    /// Our refusal has another reason than an unknown recipient: it is given unchanged.
     Stands,
 }
 
-/// Whose word is believed.
+/// Whose refusal is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Believed {
-    /// The next hop's: its words are passed on or reported.
+    /// The next hop's: its reply is passed on or reported.
     NextHop,
-    /// Ours: our decision, made live, refuses it too. The queue reports the next hop's words all the same: a decision
-    /// made anew refuses nobody whose mail was accepted (DESIGN section 7, "Queue").
+    /// Ours: the decision with live answers refuses it too. The queue reports the next hop's reply all the same: a new
+    /// decision never refuses mail that was accepted (DESIGN section 7, "Queue").
     Ourselves(Reply),
 }
 
-/// The rule.
+/// Applies the rule.
 #[must_use]
 pub fn doubt(refused: &Refused<'_>, known: &Known, now: QueueTime) -> Doubt {
     let believed = match *refused {
@@ -107,7 +105,7 @@ pub fn doubt(refused: &Refused<'_>, known: &Known, now: QueueTime) -> Doubt {
             return Doubt::Follow(other.clone());
         }
         Refused::ByHop { live: Verdict::Accept(_), .. } => Believed::NextHop,
-        // Anything not proven permanent is temporary.
+        // A refusal that is not proven permanent is temporary.
         Refused::ByHop { live: Verdict::Refuse(reply), .. } | Refused::ByUs { reply, .. } if !reply.is_permanent() => {
             return Doubt::Defer(reply.clone());
         }
@@ -126,8 +124,8 @@ pub fn doubt(refused: &Refused<'_>, known: &Known, now: QueueTime) -> Doubt {
     }
 }
 
-/// Which refusals of ours say that there is no such recipient, or that the mail came back because there is none where
-/// it belongs. Row 1 (relaying denied), row 2 (no route) and an address that is none of ours to interpret do not.
+/// Whether a refusal of ours says that there is no such recipient, or that the mail came back because the responsible
+/// system has none. Row 1 (relaying denied), row 2 (no route) and addresses in domains that we do not interpret do not.
 fn is_about_who_exists(row: Option<u8>, reply: &Reply) -> bool {
     match row {
         Some(3 | 8) => *reply == ROUTING_LOOP,
@@ -137,13 +135,13 @@ fn is_about_who_exists(row: Option<u8>, reply: &Reply) -> bool {
 }
 
 impl Refused<'_> {
-    /// Whether there is anybody whose word stands against it.
+    /// Whether there is evidence against the refusal.
     fn may_be_wrong(&self, known: &Known, now: QueueTime) -> bool {
         match (self, known.good_since) {
-            // Sent straight back. Who took it a moment ago takes everything: that was no success, and a typing error is
-            // no user who was moved.
+            // The mail was sent straight back. A system that accepted it a moment ago accepts everything, so that was
+            // no success: this is a mistyped address, not a user who was moved.
             (Self::ByUs { row: Some(3 | 8 | 10), .. }, Some(since)) if now.since(since) < SETTLED => false,
-            // Rows 3 and 10: no directory has it, and the organisation that should sends it back.
+            // Rows 3 and 10: no directory has it, and the responsible organisation sends it back.
             (Self::ByUs { row: Some(3 | 10), .. }, good_since) => good_since.is_some(),
             (Self::ByHop { .. } | Self::ByUs { .. }, _) => known.is_vouched_for(),
         }
@@ -151,7 +149,7 @@ impl Refused<'_> {
 }
 
 impl Known {
-    /// Whether anybody says that it exists: a directory, or mail that was accepted.
+    /// Whether a directory says that the address exists, or mail for it was accepted.
     #[must_use]
     pub fn is_vouched_for(&self) -> bool {
         self.by != KnownBy::Nobody || self.good_since.is_some()
@@ -163,19 +161,19 @@ impl Known {
 }
 
 impl KnownBy {
-    /// Who says so in a decision that rests on live answers.
+    /// The source in a decision with live answers.
     #[must_use]
     pub fn of(decision: &Decision) -> Self {
         let found = found_as_it_came(decision);
         match &decision.verdict {
             Verdict::Accept(route) if Self::by_way(route.way) != Self::Directory => Self::by_way(route.way),
-            // A target address may lead to a refusal; the entry that has it is there all the same.
+            // A target address may lead to a refusal; the entry with the address exists all the same.
             Verdict::Accept(_) => found.unwrap_or(Self::Directory),
             Verdict::Refuse(_) => found.unwrap_or(Self::Nobody),
         }
     }
 
-    /// The same where only the way is known that was decided.
+    /// The source where only the kind of route is known.
     #[must_use]
     pub fn by_way(way: RouteKind) -> Self {
         match way {
@@ -186,8 +184,8 @@ impl KnownBy {
     }
 }
 
-/// Whether a directory has the address that the decision is about: the first entry that it rests on. Further ones are
-/// those of target addresses.
+/// Whether a directory has the address that the decision is about, by its first answer; further answers are about
+/// target addresses.
 fn found_as_it_came(decision: &Decision) -> Option<KnownBy> {
     decision.reasons.iter().find_map(|reason| match reason {
         Reason::Directory { address, lookup: Lookup::Found(recipient), fresh: Fresh::Live, .. }
@@ -200,7 +198,7 @@ fn found_as_it_came(decision: &Decision) -> Option<KnownBy> {
     })
 }
 
-/// Whether an entry is more than `no-mailbox`, which is as good as not found.
+/// Whether an entry is more than `no-mailbox`, which counts as not found.
 fn is_somebody(recipient: &Recipient) -> bool {
     recipient.kind != Kind::NoMailbox
 }

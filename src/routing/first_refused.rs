@@ -1,7 +1,8 @@
 //! When addresses were refused first: a bounded table of hashes and times. Pure.
 //!
-//! [`RecentlyGood`](super::recently_good::RecentlyGood) has two: who was refused first when, so that doubt ends after its
-//! hour (DESIGN section 5), and whom a next hop refused at the dot within the last minutes (section 7).
+//! [`RecentlyGood`](super::recently_good::RecentlyGood) has two: addresses that are in doubt, which ends an hour after
+//! the first refusal (DESIGN section 5), and addresses that a next hop refused at the end of data within the last
+//! minutes (section 7).
 
 use std::time::Duration;
 
@@ -9,19 +10,20 @@ use super::order::{Order, Slot};
 use crate::fast_map::FastMap;
 use crate::time::QueueTime;
 
-/// Those whose last refusal is the oldest are forgotten first, and all after a quiet time without one.
+/// The table. The address whose last refusal is the oldest is forgotten first; any is forgotten after a quiet time
+/// without a refusal.
 #[derive(Debug)]
 pub(super) struct FirstRefused {
     entries: usize,
     quiet: Duration,
     known: FastMap<u64, Slot>,
-    /// By the last refusal.
+    /// Ordered by the last refusal.
     order: Order<Refusals>,
-    /// Places of those who were cleared.
+    /// Slots of addresses that were cleared.
     free: Vec<Slot>,
 }
 
-/// The refusals of one address.
+/// The first and the last refusal of one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Refusals {
     pub(super) hash: u64,
@@ -30,32 +32,32 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// The first one, if it is not forgotten.
+    /// The first refusal, if it is not forgotten.
     fn first(&self, now: QueueTime, quiet: Duration) -> Option<QueueTime> {
-        // A clock that was ahead and is put right does not make the hour longer.
+        // If the clock was ahead and has been corrected, the hour is not prolonged.
         (now.since(self.last) < quiet).then(|| self.first.min(now))
     }
 }
 
 impl FirstRefused {
-    /// Nobody yet: room for so many, each forgotten after so long without a refusal.
+    /// An empty table for so many entries, each forgotten after so long without a refusal.
     pub(super) fn new(entries: usize, quiet: Duration) -> Self {
         Self {
             entries,
             quiet,
-            // Growing would hold up whoever happens to be there.
+            // Growing later would block whoever adds the entry.
             known: FastMap::with_capacity_and_hasher(entries, Default::default()),
             order: Order::with_capacity(entries),
             free: Vec::new(),
         }
     }
 
-    /// When this one was refused first, if that is not forgotten.
+    /// When this address was refused first, if that is not forgotten.
     pub(super) fn first(&self, hash: u64, now: QueueTime) -> Option<QueueTime> {
         self.order.get(*self.known.get(&hash)?).first(now, self.quiet)
     }
 
-    /// It is refused now. The first time was `first`, or earlier if that is known.
+    /// Notes a refusal now. The first one was at `first`, or earlier if that is known.
     pub(super) fn note(&mut self, hash: u64, first: QueueTime, now: QueueTime) {
         let Some(slot) = self.known.get(&hash).copied() else {
             return self.add(Refusals { hash, first, last: now });
@@ -65,7 +67,7 @@ impl FirstRefused {
         self.order.renew(slot);
     }
 
-    /// Adds one that is not there, as the newest.
+    /// Adds a new address as the newest.
     fn add(&mut self, refusals: Refusals) {
         let hash = refusals.hash;
         let slot = if let Some(slot) = self.free.pop() {
@@ -82,7 +84,6 @@ impl FirstRefused {
         self.known.insert(hash, slot);
     }
 
-    /// Forgets it.
     pub(super) fn clear(&mut self, hash: u64) {
         if let Some(slot) = self.known.remove(&hash) {
             self.free.push(slot);
@@ -93,7 +94,7 @@ impl FirstRefused {
         self.known.len()
     }
 
-    /// All of them, in no order.
+    /// All of them, in no particular order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Refusals> {
         self.known.values().map(|slot| self.order.get(*slot))
     }
@@ -115,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_first_counts_until_it_is_quiet_or_cleared() {
-        // When it is refused, and what is known of the first time afterwards, at that time and later.
+        // Each case: when it is refused, and the expected first refusal at that time and later.
         for (name, refused, asked, expected) in [
             ("never", &[][..], 5, None),
             ("once", &[10], 10, Some(10)),
@@ -139,10 +140,11 @@ mod tests {
     }
 
     proptest! {
-        /// Against a list that is searched: bounded, the oldest go, what is cleared makes room.
+        /// Compared with a list that is searched: the table is bounded, the oldest go first, and cleared entries make
+        /// room.
         #[test]
         fn it_is_bounded_and_the_oldest_go(steps in proptest::collection::vec((0_u64..9, 0_u8..4, 0_u64..40), 1..300)) {
-            // By when it was renewed: hash, first and last refusal.
+            // By the number of the step that renewed it: hash, first and last refusal.
             let (mut table, mut model) = (table(5), BTreeMap::<usize, (u64, u64, u64)>::new());
             let mut now = 1000;
             for (at, (hash, what, passes)) in steps.into_iter().enumerate() {

@@ -1,7 +1,7 @@
-//! Which recipients of a message are looped (DESIGN section 6, rules 3 to 5).
+//! Finds the recipients of a message that are in a loop (DESIGN section 6, rules 3 to 5).
 //!
-//! `session` asks when the header section is complete, the queue when it decides again. What a loop's reply is, and
-//! that `mode = "report"` refuses less, is theirs.
+//! `session` calls it when the header section is complete, the queue when it routes again. They choose the reply, and
+//! handle `mode = "report"`.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::envelope::Origin;
 use crate::time::UnixTime;
 
-/// How old a stamp may be when the message comes in (rules 3 and 5).
+/// The greatest age of a stamp when its message comes in (rules 3 and 5).
 const STAMP_COUNTS: Duration = Duration::from_hours(1);
-/// How many stamps are looked at as passes, the newest: whoever writes more into a message makes no more work by it.
+/// How many of the newest stamps are counted as passes; more stamps in a message cause no more work.
 const PASSES_LOOKED_AT: usize = 100;
 
-/// What the loop rules need to know besides the message.
+/// The settings of the loop rules.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
     /// `installation`.
@@ -28,38 +28,37 @@ pub struct Rules<'a> {
     pub keys: &'a [stamp::Key],
     /// `max_received`.
     pub max_received: usize,
-    /// `max_passes`.
     pub max_passes: usize,
 }
 
-/// The stamps of a message, sorted into those that count and those that do not.
+/// The stamps of a message, sorted by whether they count.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// They verify and fit.
+    /// Genuine, and made for this message.
     pub valid: Vec<Stamp>,
-    /// They verify, whatever message they were made for; each once, however often it stands there.
+    /// Genuine, for whichever message they were made; without duplicates.
     pub passes: Vec<Stamp>,
-    /// Why those that are not valid prove nothing.
+    /// Why the others are ignored.
     pub ignored: Vec<Ignored>,
 }
 
-/// Which rule saw a loop: the label of `loops_total{rule}`.
+/// The rule that found a loop: the label of `loops_total{rule}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LoopRule {
-    /// The next hop asks us about what we ask it about.
+    /// The next hop asks us about a recipient while we ask it about the same one.
     InFlight,
     /// A stamp names the recipient and the connector.
     Stamp,
-    /// The relay memory has it twice.
+    /// The relay memory has the message twice.
     RelayMemory,
     /// Too many Received fields; refused in every mode.
     Received,
-    /// Too many stamps of ours; refused in every mode.
+    /// Too many of our own stamps; refused in every mode.
     Passes,
 }
 
 impl LoopRule {
-    /// Whether it refuses with `mode = "report"` too: hop counts do, or nothing would end a loop.
+    /// Whether it refuses with `mode = "report"` as well: hop counts do, since otherwise nothing would end a loop.
     #[must_use]
     pub fn is_hop_count(self) -> bool {
         matches!(self, Self::Received | Self::Passes)
@@ -77,7 +76,7 @@ impl LoopRule {
     }
 }
 
-/// Verifies the stamps of a message, top first, until there are too many of them for anybody (rule 5).
+/// Verifies the stamps of a message, top first, until there are too many for any recipient (rule 5).
 #[must_use]
 pub fn see(rules: &Rules<'_>, facts: &Facts) -> Seen {
     let mut seen = Seen::default();
@@ -101,7 +100,7 @@ pub fn see(rules: &Rules<'_>, facts: &Facts) -> Seen {
     seen
 }
 
-/// Whether the message has been through too many hands (rule 5). It concerns every recipient.
+/// Whether the message has too many hops (rule 5); this concerns all its recipients.
 #[must_use]
 pub fn too_many_hops(rules: &Rules<'_>, facts: &Facts, seen: &Seen) -> Option<LoopRule> {
     if facts.received > rules.max_received {
@@ -113,9 +112,9 @@ pub fn too_many_hops(rules: &Rules<'_>, facts: &Facts, seen: &Seen) -> Option<Lo
     }
 }
 
-/// Whether this recipient has passed here too often (rule 5): a system that changes the message each time, its Message-ID
-/// say, leaves stamps that fit no more, but it did bring them back. Those of the hour before `received_at` count that
-/// name the recipient; a single one proves nothing.
+/// Whether this recipient has passed too often (rule 5). A system that changes each message, for example its
+/// Message-ID, returns stamps that no longer match the message, but they were returned. Counts those that name the
+/// recipient from the hour before `received_at`; a single one proves nothing.
 #[must_use]
 pub fn passed_too_often(rules: &Rules<'_>, seen: &Seen, address: &Address, received_at: UnixTime) -> bool {
     if seen.passes.len() <= rules.max_passes {
@@ -126,8 +125,8 @@ pub fn passed_too_often(rules: &Rules<'_>, seen: &Seen, address: &Address, recei
     passes.count() > rules.max_passes
 }
 
-/// Whether a stamp says that this recipient took this connector within the hour before `received_at` (rule 3).
-/// The caller asks the directory live before it believes that.
+/// Whether a stamp says that this recipient was sent by this connector within the hour before `received_at` (rule 3).
+/// Before the caller refuses, it asks the directory live.
 #[must_use]
 pub fn stamped(keys: &[stamp::Key], valid: &[Stamp], address: &Address, route: &Route, received_at: UnixTime) -> bool {
     valid
@@ -136,16 +135,17 @@ pub fn stamped(keys: &[stamp::Key], valid: &[Stamp], address: &Address, route: &
         .any(|stamp| stamp.names(keys, address))
 }
 
-/// Through which doors mail that a connector sent out comes back in.
+/// The receive connectors by which mail that a send connector sent out may come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door<'a> {
-    /// Any: the connector's organisation has no receive connector of its own.
+    /// Any: the send connector's organisation has no receive connector.
     Any,
     /// The receive connectors of this organisation.
     Of(&'a str),
 }
 
-/// Whether the relay memory says so (rule 4): the message is there twice already and comes in where a loop would.
+/// Whether the relay memory shows a loop (rule 4): it has the message twice already, and the message comes in where a
+/// loop would.
 #[must_use]
 pub fn remembered(memory: &mut RelayMemory, relay: &Relayed<'_>, origin: &Origin, door: Door<'_>) -> bool {
     let counts = match door {
@@ -155,23 +155,23 @@ pub fn remembered(memory: &mut RelayMemory, relay: &Relayed<'_>, origin: &Origin
     counts && memory.count(relay) >= 2
 }
 
-/// How often one content may pass (rule 4).
+/// How often the same content may pass (rule 4).
 const CONTENT_PASSES: usize = 8;
 
-/// Whether a message that its connector's organisation brings back is there so often already, by its content (rule 4). The
-/// body was noted at its returns only.
+/// Whether the relay memory shows a loop by content (rule 4), for a message that comes in from the connector's
+/// organisation. The body was noted at returns only.
 #[must_use]
 pub fn content_remembered(memory: &mut RelayMemory, key: ContentKey, body: &BodyDigest, now: UnixTime) -> bool {
     memory.count_heads(key, now) >= CONTENT_PASSES && memory.count_contents(key, body, now) + 1 >= CONTENT_PASSES
 }
 
-/// An empty organisation equals nothing, not even itself (DESIGN section 4).
+/// Whether both are the same organisation; an empty name is equal to nothing, not even itself (DESIGN section 4).
 #[must_use]
 pub fn same_organization(one: &str, other: &str) -> bool {
     !one.is_empty() && one == other
 }
 
-/// One recipient's relay, as the memory knows it.
+/// The relay of a message to one recipient, as the relay memory stores it.
 #[derive(Debug, Clone, Copy)]
 pub struct Relayed<'a> {
     /// The send connector's name.
@@ -179,7 +179,7 @@ pub struct Relayed<'a> {
     /// The recipient as received.
     pub recipient: &'a Address,
     pub reverse_path: &'a ReversePath,
-    /// The message; one without Message-ID is not remembered.
+    /// Identifies the message; one without Message-ID is not remembered.
     pub facts: &'a crate::message::header::Identity,
     pub now: UnixTime,
 }
@@ -258,7 +258,7 @@ mod tests {
         }
     }
 
-    /// A stamp for alice and her other address, made for a message of its own.
+    /// A stamp for alice and her other address, made for another message.
     fn rewritten(number: u64, time: u64) -> String {
         stamp_by(&keys()[0], "mx", (number, time))
     }
@@ -278,7 +278,7 @@ mod tests {
         let forged = stamp_by(&stamp::Key::new([8; 32]), "mx", (1, 10_000));
         let foreign = stamp_by(&keys()[0], "elsewhere", (1, 10_000));
         let alice = "alice@contoso.com";
-        // `max_passes` is 2, and it is 10,000 now.
+        // `max_passes` is 2, and the time is 10,000.
         for (what, fields, recipient, looped) in [
             ("as many as may be", all(&[9_990, 9_980]), alice, false),
             ("one more", all(&[9_990, 9_980, 9_970]), alice, true),
@@ -319,7 +319,7 @@ mod tests {
             beginning.digest()
         });
         let facts = examine(MAIL.as_bytes());
-        // How often the same body was noted where it came back, another one, and none; when; and whether it is a loop now.
+        // How often the same body, another one and none were noted at its return; when; and whether that is a loop.
         for (same, another, none, at, looped) in [
             (7, 0, 1, 900, true),
             (6, 0, 1, 900, false),

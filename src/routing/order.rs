@@ -1,12 +1,12 @@
-//! Things in the order in which they were renewed last. Adding, renewing and reusing the oldest one's place cost the
-//! same however many there are.
+//! A list ordered by last renewal. Adding, renewing and replacing the oldest take constant time.
 //!
-//! A ring: the newest one's newer neighbour is the oldest, so that the oldest becomes the newest by turning the ring.
+//! A doubly linked ring: the newer neighbour of the newest is the oldest, so the oldest becomes the newest by moving
+//! the ring's head.
 
-/// Where a thing stands, for as long as it is there.
+/// The index of an item; it stays valid as long as the item is there.
 pub(super) type Slot = u32;
 
-/// The ring. At most `u32::MAX` things; its owners keep far fewer.
+/// The ring. At most `u32::MAX` items; its users keep far fewer.
 #[derive(Debug)]
 pub(super) struct Order<T> {
     links: Vec<Link<T>>,
@@ -21,7 +21,7 @@ struct Link<T> {
 }
 
 impl<T> Order<T> {
-    /// Room for so many things without moving those that are there.
+    /// Reserves memory for so many items.
     pub(super) fn with_capacity(things: usize) -> Self {
         Self { links: Vec::with_capacity(things), newest: 0 }
     }
@@ -38,7 +38,7 @@ impl<T> Order<T> {
         &mut self.links[slot as usize].thing
     }
 
-    /// Adds a thing as the newest.
+    /// Adds an item as the newest.
     pub(super) fn add(&mut self, thing: T) -> Slot {
         let slot = self.links.len() as Slot;
         self.links.push(Link { thing, older: slot, newer: slot });
@@ -49,7 +49,7 @@ impl<T> Order<T> {
         slot
     }
 
-    /// Makes a thing the newest.
+    /// Makes an item the newest.
     pub(super) fn renew(&mut self, slot: Slot) {
         if slot == self.newest {
             return;
@@ -63,7 +63,7 @@ impl<T> Order<T> {
         self.newest = slot;
     }
 
-    /// Puts a thing in the place of the oldest, as the newest. There has to be one. Returns the oldest.
+    /// Replaces the oldest by an item that becomes the newest, and returns the oldest. The ring must not be empty.
     pub(super) fn replace_oldest(&mut self, thing: T) -> (Slot, T) {
         let slot = self.oldest();
         self.newest = slot;
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Against a list that is searched: what is pushed out is always what was renewed longest ago.
+        /// Compared with a list that is searched: the item that is replaced is always the one renewed longest ago.
         #[test]
         fn the_oldest_goes(steps in proptest::collection::vec(0_usize..8, 1..200)) {
             let (mut order, mut list) = (Order::with_capacity(5), Vec::new());

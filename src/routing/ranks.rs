@@ -1,27 +1,25 @@
-//! Things in ranks: in each rank they stand in the order in which they were renewed last, and from each the oldest can be
-//! taken. Whatever is done costs the same however many there are.
+//! Items in ranks, each rank ordered by last renewal, so that the oldest of a rank can be replaced. All operations take
+//! constant time.
 //!
-//! Each rank is a ring: the newest one's newer neighbour is the oldest.
+//! Each rank is a doubly linked ring: the newer neighbour of the newest is the oldest.
 
 use super::order::Slot;
 
-/// Whose place is taken first: the lower.
+/// The order in which items are replaced: lower ranks first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
-    /// Beyond the share of whoever brought it.
+    /// Beyond the share of the client that brought it.
     Surplus,
-    /// Once, or only lately.
+    /// Seen once, or for a short time.
     Newcomer,
-    /// Known, or again and again.
+    /// Confirmed by a directory, or seen repeatedly.
     Proven,
 }
 
 impl Rank {
-    /// All of them, the lowest first.
     pub(super) const ALL: [Self; 3] = [Self::Surplus, Self::Newcomer, Self::Proven];
 }
 
-/// All the rings.
 #[derive(Debug)]
 pub(super) struct Ranks<T> {
     links: Vec<Link<T>>,
@@ -43,7 +41,7 @@ struct Link<T> {
 }
 
 impl<T> Ranks<T> {
-    /// Room for so many things without moving those that are there.
+    /// Reserves memory for so many items.
     pub(super) fn with_capacity(things: usize) -> Self {
         Self { links: Vec::with_capacity(things), rings: Default::default() }
     }
@@ -52,7 +50,7 @@ impl<T> Ranks<T> {
         self.links.len()
     }
 
-    /// How many have this rank.
+    /// The number of items of this rank.
     pub(super) fn len_of(&self, rank: Rank) -> usize {
         self.rings[rank as usize].len
     }
@@ -69,12 +67,12 @@ impl<T> Ranks<T> {
         self.links[slot as usize].rank
     }
 
-    /// All of them, in no order.
+    /// All of them, in no particular order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Rank, &T)> {
         self.links.iter().map(|link| (link.rank, &link.thing))
     }
 
-    /// Adds a thing as the newest of its rank.
+    /// Adds an item as the newest of its rank.
     pub(super) fn add(&mut self, rank: Rank, thing: T) -> Slot {
         let slot = self.links.len() as Slot;
         self.links.push(Link { thing, rank, older: slot, newer: slot });
@@ -82,19 +80,18 @@ impl<T> Ranks<T> {
         slot
     }
 
-    /// Makes a thing the newest of this rank.
+    /// Makes an item the newest of this rank.
     pub(super) fn renew(&mut self, slot: Slot, rank: Rank) {
         self.unlink(slot);
         self.link(slot, rank);
     }
 
-    /// The oldest of a rank.
     pub(super) fn oldest(&self, rank: Rank) -> Option<&T> {
         self.oldest_slot(rank).map(|slot| self.get(slot))
     }
 
-    /// Puts a thing in the place of the oldest of `from`, as the newest of its own rank. Returns the one that was there;
-    /// `None`: there was none.
+    /// Replaces the oldest of rank `from` by an item that becomes the newest of its own rank, and returns the oldest.
+    /// `None`: rank `from` is empty.
     pub(super) fn replace_oldest(&mut self, from: Rank, (rank, thing): (Rank, T)) -> Option<(Slot, T)> {
         let slot = self.oldest_slot(from)?;
         self.renew(slot, rank);
@@ -137,7 +134,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Against lists that are searched.
+        /// Compared with lists that are searched.
         #[test]
         fn the_oldest_of_each_rank_goes(steps in proptest::collection::vec((0_usize..6, 0_usize..3), 1..300)) {
             let (mut ranks, mut lists) = (Ranks::with_capacity(6), [Vec::new(), Vec::new(), Vec::new()]);

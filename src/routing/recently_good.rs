@@ -1,13 +1,13 @@
-//! What is remembered of addresses (DESIGN section 5, "doubt is temporary"): whose mail was accepted within the last 7
-//! days; who was refused first when; whom a next hop refused at the dot a moment ago.
+//! Remembers addresses (DESIGN section 5, "doubt is temporary"): those for which mail was accepted within the last 7
+//! days, the first refusal of others, and those that a next hop has just refused at the end of data.
 //!
-//! Delivery notes what was accepted. RCPT, the dot and the queue ask [`RecentlyGood::doubt`] once the directory, asked
-//! live, has said what it knows; the rule is [`doubt`]'s. `crate::state` saves it. It holds keyed hashes, connectors'
-//! names and times only; its owner keeps it behind a lock.
+//! Delivery notes accepted mail. RCPT, the end of data and the queue call [`RecentlyGood::doubt`] with the directory's
+//! live answer; [`doubt`] has the rule. `crate::state` saves it. It holds keyed hashes, connectors' names and times
+//! only; its owner keeps it behind a lock.
 //!
-//! Strangers can have mail accepted for any number of made-up recipients where the next hop takes whatever it is asked.
-//! So places are taken first from what one of them brought beyond his share, then from those seen once, and last from
-//! those whom a directory has or who had mail again a day later.
+//! Where the next hop accepts every recipient, strangers can have mail accepted for any number of made-up addresses. So
+//! when the table is full, addresses that a stranger brought beyond its share are replaced first, then those seen once,
+//! and last those that a directory has or that had mail again a day later.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,58 +30,56 @@ use shares::Shares;
 
 pub use saved::Malformed;
 
-/// For how long an address stays good.
+/// How long an address stays good after accepted mail.
 const GOOD: Duration = Duration::from_hours(7 * 24);
-/// Without a refusal for so long, the first one is forgotten.
+/// The first refusal is forgotten after this time without a refusal.
 const QUIET: Duration = Duration::from_hours(7 * 24);
-/// How many refused addresses are remembered.
+/// The most refused addresses that are remembered.
 const REFUSED: usize = 100_000;
-/// For how long RCPT is answered what a next hop said at the dot.
+/// How long RCPT repeats a refusal that a next hop gave at the end of data.
 const AT_DOT: Duration = Duration::from_mins(10);
-/// For how many addresses.
+/// The most such addresses.
 const REFUSED_AT_DOT: usize = 10_000;
-/// How many addresses are remembered.
+/// The most addresses that are remembered as good.
 const ENTRIES: usize = 200_000;
 
-/// Of them, those that were seen once lose no place to the others as long as they are fewer.
+/// As long as the addresses seen once are fewer than this, they are not replaced by those of higher rank.
 const NEWCOMERS: usize = 50_000;
-/// Accepted again so much later, an address is proven.
+/// An address that is accepted again after this time is proven.
 const PROVEN: Duration = Duration::from_hours(24);
 
-/// At most 200,000 addresses; and those that were refused.
+/// The memory of addresses: at most 200,000 good ones, and those that were refused.
 #[derive(Debug)]
 pub struct RecentlyGood {
     key: HashKey,
     known: FastMap<u64, Slot>,
     order: Ranks<Good>,
-    /// Not saved.
     shares: Shares,
     refused: FirstRefused,
-    /// Not saved.
     refused_at_dot: FirstRefused,
-    /// Their names, as `Good::connector` counts them.
+    /// Names of connectors; `Good::connector` is an index.
     connectors: Vec<Arc<str>>,
     changes: u64,
 }
 
-/// One address.
+/// An address for which mail was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Good {
     hash: u64,
-    /// The connector of the last success.
+    /// The connector of the last success, an index into `connectors`.
     connector: u32,
-    /// Never zero seconds but where "unknown recipient" was believed.
+    /// Zero seconds only where "unknown recipient" was believed since.
     last_success: QueueTime,
-    /// The first success of those that followed each other within 7 days.
+    /// The first of the successes that followed each other within 7 days.
     since: QueueTime,
 }
 
-/// Who brought mail for an address, and whether anybody could name it.
+/// How an address was brought.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Brought {
-    /// The client, where it is a stranger who brings his own mail.
+    /// The client, if it is a stranger that sends mail of its own.
     pub stranger: Option<IpAddr>,
-    /// Whether a directory has the recipient.
+    /// Whether a directory has the address.
     pub is_known: bool,
 }
 
@@ -91,22 +89,23 @@ impl Brought {
     }
 }
 
-/// Under what an address is remembered.
+/// The hashes under which an address is remembered.
 struct Names {
-    /// Its successes.
+    /// For its successes.
     address: u64,
-    /// Its refusals. An entry of a directory has its own: what was refused while nobody had the address says nothing about
-    /// somebody who was created since. All tags of a user are one entry: strangers can make any number of them.
+    /// For its refusals. An address that a directory has gets a key of its own: a refusal while no entry existed does
+    /// not count against a user that has been created since. All tags of a user share one key, since strangers can make
+    /// up any number of tags.
     entry: u64,
 }
 
 impl RecentlyGood {
-    /// Nobody yet. The key makes the hashes of this installation its own: 16 random bytes.
+    /// An empty memory. The key, 16 random bytes, makes the hashes specific to this installation.
     #[must_use]
     pub fn new(key: HashKey) -> Self {
         Self {
             key,
-            // Growing would hold up whoever happens to be there. Memory that is not used yet costs nothing.
+            // Growing later would block whoever adds an entry. Memory that is reserved and not used costs nothing.
             known: FastMap::with_capacity_and_hasher(ENTRIES, Default::default()),
             order: Ranks::with_capacity(ENTRIES),
             shares: Shares::default(),
@@ -117,13 +116,13 @@ impl RecentlyGood {
         }
     }
 
-    /// Notes that mail for an address was accepted by a next hop of this send connector, from a client that is no
-    /// stranger: what was refused before counts no more.
+    /// Notes that a next hop of this send connector accepted mail for an address, from a client that is not a stranger.
+    /// Earlier refusals are cleared.
     pub fn accepted(&mut self, address: &Address, connector: &str, now: QueueTime) {
         self.accepted_from(address, (connector, Brought::default()), now);
     }
 
-    /// The same of any client.
+    /// The same for any client.
     pub fn accepted_from(&mut self, address: &Address, (connector, by): (&str, Brought), now: QueueTime) {
         self.clear_refusals(address, connector);
         let (hash, connector) = (self.hash(address), self.number(connector));
@@ -133,7 +132,7 @@ impl RecentlyGood {
         let good = Good { hash, connector, last_success: now, since };
         let (has, wants) = (known.map(|slot| self.order.rank(slot)), good.rank().max(by.rank()));
         let rank = match by.stranger {
-            // Only what rises takes from the share.
+            // The share is charged only where the rank rises.
             Some(client) if has.is_none_or(|has| has < wants) && !self.shares.take(client, now) => {
                 has.unwrap_or(Rank::Surplus)
             }
@@ -162,7 +161,7 @@ impl RecentlyGood {
         self.known.insert(good.hash, slot);
     }
 
-    /// From which rank a place is taken for one of this rank. `None`: from none.
+    /// The rank from which an item may be replaced for one of this rank. `None`: there is none.
     fn gives_way(&self, rank: Rank, now: QueueTime) -> Option<Rank> {
         let is_over = |rank: &Rank| self.order.oldest(*rank).is_some_and(|oldest| !oldest.is_good(now));
         if let Some(over) = Rank::ALL.into_iter().find(is_over) {
@@ -176,13 +175,13 @@ impl RecentlyGood {
         }
     }
 
-    /// Whether any connector's next hop accepted mail for it within the last 7 days.
+    /// Whether any next hop accepted mail for it within the last 7 days.
     #[must_use]
     pub fn is_good(&self, address: &Address, now: QueueTime) -> bool {
         self.last_success(address, now).is_some()
     }
 
-    /// Which connector's next hop accepted mail for it last, and when, if that was within the last 7 days.
+    /// The connector whose next hop accepted mail for it last, and when; `None`: not within the last 7 days.
     #[must_use]
     pub fn last_success(&self, address: &Address, now: QueueTime) -> Option<(&Arc<str>, QueueTime)> {
         let good = self.order.get(*self.known.get(&self.hash(address))?);
@@ -190,7 +189,7 @@ impl RecentlyGood {
         good.is_good(now).then_some((connector, good.last_success))
     }
 
-    /// What is known of an address, where these say that it exists.
+    /// The evidence for an address; `by`: the source that says that it exists.
     #[must_use]
     pub fn known(&self, address: &Address, by: KnownBy, now: QueueTime) -> Known {
         self.known_as(&self.names(address, by), by, now)
@@ -202,7 +201,7 @@ impl RecentlyGood {
         Known { by, good_since, first_refused: self.refused.first(names.entry, now) }
     }
 
-    /// What becomes of an address that was refused, all at once: what is known of it, the rule, and what it came to.
+    /// Applies the rule to a refusal: looks up the evidence, decides, and records the result.
     pub fn doubt(&mut self, address: &Address, by: KnownBy, refused: &Refused<'_>, now: QueueTime) -> doubt::Doubt {
         let names = self.names(address, by);
         let known = self.known_as(&names, by, now);
@@ -211,8 +210,8 @@ impl RecentlyGood {
         doubt
     }
 
-    /// Notes what a refusal came to. What is believed once is believed until the next success: such an address is not
-    /// good any more. Of those of whom nobody says that they exist nothing is noted: anybody can name them.
+    /// Records the result of a refusal. Once a refusal is believed, the address is no longer good, so that it is
+    /// believed until the next success. Addresses without evidence are not recorded: anybody can make them up.
     pub fn note_doubt(&mut self, address: &Address, known: &Known, doubt: &doubt::Doubt, now: QueueTime) {
         self.note_as(&self.names(address, known.by), known, doubt, now);
     }
@@ -234,15 +233,15 @@ impl RecentlyGood {
         self.refused.note(names.entry, first, now);
     }
 
-    /// A next hop on this way has refused an unresolved address as unknown at the dot, and is believed: RCPT says so for 10
-    /// minutes. Others are not noted.
+    /// Notes that a next hop's refusal of an unresolved address at the end of data was believed: RCPT repeats it for 10
+    /// minutes. Resolved addresses are not noted.
     pub fn refused_at_dot(&mut self, address: &Address, route: &Route, now: QueueTime) {
         if is_unresolved(route) {
             self.refused_at_dot.note(self.hash_at_dot(address, &route.connector), now, now);
         }
     }
 
-    /// Whether that happened within the last 10 minutes.
+    /// Whether a next hop refused it at the end of data within the last 10 minutes.
     #[must_use]
     pub fn is_refused_at_dot(&self, address: &Address, route: &Route, now: QueueTime) -> bool {
         self.refused_at_dot.len() > 0
@@ -250,13 +249,13 @@ impl RecentlyGood {
             && self.refused_at_dot.first(self.hash_at_dot(address, &route.connector), now).is_some()
     }
 
-    /// How often it was changed. Equal counts: nothing new to save.
+    /// A counter of changes; while it is unchanged there is nothing new to save.
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// The number of a connector's name; there are a few, and most mail goes the way of the mail before it.
+    /// The index of a connector's name. There are few, and most mail takes the connector of the message before.
     fn number(&mut self, connector: &str) -> u32 {
         let known = self.connectors.iter().position(|known| **known == *connector);
         let number = known.unwrap_or_else(|| {
@@ -280,7 +279,7 @@ impl RecentlyGood {
         }
     }
 
-    /// Of the address as addresses are compared.
+    /// The keyed hash of the address's comparable form.
     fn hash(&self, address: &Address) -> u64 {
         keyed_hash(&self.key, address.key().as_bytes())
     }
@@ -303,7 +302,7 @@ impl RecentlyGood {
     }
 }
 
-/// Whether no directory has the recipient of this way.
+/// Whether no directory has the recipient of this route.
 fn is_unresolved(route: &Route) -> bool {
     match route.way {
         RouteKind::Relayed | RouteKind::External => true,

@@ -1,8 +1,8 @@
-//! What went to next hops within the last 30 minutes (DESIGN section 6, rule 4).
+//! Remembers the messages that went to next hops within the last 30 minutes (DESIGN section 6, rule 4).
 //!
-//! Delivery notes what a next hop accepted, by Message-ID and Date; the session what it took, by From, Date and Subject, and by
-//! the body too where it was brought back. [`super::loops`] counts. It holds hashes and times only; its owner keeps it
-//! behind a lock.
+//! Delivery notes messages that a next hop accepted, by Message-ID and Date; the session notes messages that it
+//! accepted, by From, Date and Subject, and returned ones by their body as well. [`super::loops`] reads the counts. It
+//! holds hashes and times only; its owner keeps it behind a lock.
 
 mod counted;
 
@@ -15,7 +15,7 @@ use crate::smtp::address::Address;
 use crate::time::UnixTime;
 use counted::{Counted, Hash};
 
-/// At most 100,000 relays of each kind, the oldest forgotten first. Hashes only.
+/// At most 100,000 relays of each kind; the oldest are forgotten first.
 #[derive(Debug, Default)]
 pub struct RelayMemory {
     /// By Message-ID and Date.
@@ -27,48 +27,48 @@ pub struct RelayMemory {
     key: RandomState,
 }
 
-/// A message for one recipient by one connector, known by its From, Date and Subject.
+/// Identifies a message for one recipient by one connector by its From, Date and Subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContentKey(Hash);
 
-/// From, Date and Subject.
+/// Identifies a message by its From, Date and Subject.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadKey(Hash);
 
 impl RelayMemory {
-    /// Notes that a next hop accepted a message for a recipient: once a message, never an attempt.
+    /// Notes that a next hop accepted a message for a recipient: once for each message, not for attempts.
     pub fn note(&mut self, relay: &Relayed<'_>) {
         if let Some(hash) = self.hash(relay) {
             self.relays.note(hash, relay.now);
         }
     }
 
-    /// How often it is there.
+    /// How often it was noted.
     pub fn count(&mut self, relay: &Relayed<'_>) -> usize {
         self.hash(relay).map_or(0, |hash| self.relays.count(hash, relay.now))
     }
 
-    /// `None` for a message without Message-ID: it is not remembered.
+    /// `None`: a message without Message-ID is not remembered.
     fn hash(&self, relay: &Relayed<'_>) -> Option<Hash> {
         let Relayed { connector, recipient, reverse_path, facts, .. } = relay;
         let message = (reverse_path.key(), u128::from_ne_bytes(facts.id_and_date));
         facts.message_id.then(|| self.key.hash_one((connector, recipient.key(), message)))
     }
 
-    /// What a message is known by, whoever its recipients are. The reverse-path has no part in it: systems that forward
-    /// write their own.
+    /// The key of a message for all its recipients. It does not include the reverse-path, which forwarding systems
+    /// rewrite.
     #[must_use]
     pub fn head_key(&self, head: &Head<'_>) -> HeadKey {
         HeadKey(self.key.hash_one(head))
     }
 
-    /// What it is remembered by when its content comes again.
+    /// The key of a message for one recipient and connector.
     #[must_use]
     pub fn content_key(&self, connector: &str, recipient: &Address, head: HeadKey) -> ContentKey {
         ContentKey(self.key.hash_one((connector, recipient.key(), head.0)))
     }
 
-    /// Notes a message that was taken: once a message. `body` where it was brought back.
+    /// Notes a message that was accepted, once for each message; with `body` if it came back.
     pub fn note_content(&mut self, key: ContentKey, body: Option<&BodyDigest>, now: UnixTime) {
         self.heads.note(key.0, now);
         if let Some(body) = body {
@@ -76,12 +76,12 @@ impl RelayMemory {
         }
     }
 
-    /// How often a message with this From, Date and Subject is there, whatever its body.
+    /// How often a message with this From, Date and Subject was noted, with any body.
     pub fn count_heads(&mut self, key: ContentKey, now: UnixTime) -> usize {
         self.heads.count(key.0, now)
     }
 
-    /// How often this body is there with them.
+    /// The same with this body only.
     pub fn count_contents(&mut self, key: ContentKey, body: &BodyDigest, now: UnixTime) -> usize {
         self.contents.count(self.with_body(key, body), now)
     }

@@ -1,23 +1,25 @@
-//! Local parts that are a way on from where the mail goes, written by strangers: an open relay by two hops.
+//! Source routes in local parts (`victim%elsewhere.example@ours`), by which strangers could use a next hop as an open
+//! relay.
 //!
 //! A next hop trusts us, as it trusts its own, and may read `victim%elsewhere.example@ours` as "to us, then to
 //! victim@elsewhere.example": Postfix does by default for its own domains (`allow_percent_hack`, `swap_bangpath`, and
-//! `resolve_dequoted_address` for a quoted `@`), others did long before (RFC 1123 5.2.16 for `%`, RFC 976 for `!`). `walk`
-//! asks before a recipient leaves. `/` (X.400, Domino) leads nowhere by itself: that is the next hop's business.
+//! `resolve_dequoted_address` for a quoted `@`), older servers as well (RFC 1123 5.2.16 for `%`, RFC 976 for `!`).
+//! `walk` checks each accepted recipient. `/` (X.400, Domino) is not a source route by itself and is left to the next
+//! hop.
 
 use super::table::SourceRoutes;
 use super::walk::Walk;
 use crate::smtp::address::Address;
 
-/// Whether some servers read the local part as a way on. Quotes do not help: they are taken off there too.
+/// Whether some servers read the local part as a source route. Quotes do not protect: those servers remove them too.
 fn is_source_route(address: &Address) -> bool {
     address.local_key().contains(['%', '!', '@'])
 }
 
 impl Walk<'_> {
-    /// Whether it is a stranger's word alone that would go out through this connector. Where an entry has the address as
-    /// it was received, it is the operator's; where one has only what stands before its tag, or a mail server was merely
-    /// asked, nobody has looked at all of it.
+    /// Whether a stranger's source route would go out through this connector. It is the operator's, not the stranger's,
+    /// where a directory entry has the address as received; an entry for the address without its tag, or a mail
+    /// server's answer, does not cover the whole local part.
     pub(super) fn is_strangers_source_route(&self, connector: &str) -> bool {
         let rules = self.table.connectors.get(connector);
         let refused = rules.is_none_or(|rules| rules.source_routes == SourceRoutes::Refuse);

@@ -1,4 +1,4 @@
-//! The part of the configuration that decisions depend on, indexed for them.
+//! The part of the configuration that decisions depend on, indexed.
 //!
 //! `crate::config` builds a [`Table`] once for each configuration; it is never changed afterwards.
 
@@ -11,55 +11,53 @@ use super::address_space::AddressSpaces;
 use crate::fast_map::FastMap;
 use crate::smtp::domain::Domain;
 
-/// The name of the send connector that every configuration has without writing it: reports whose
-/// recipient no address space covers go to the recipient's MX (`[reports] deliver_to`).
+/// The name of the send connector that exists in every configuration: it sends reports to the recipient's MX where no
+/// address space covers the domain (`[reports] deliver_to`).
 pub const RECIPIENT_MX: &str = "recipient-mx";
 
-/// Everything [`super::decide::decide`] needs to know of the configuration.
+/// The part of the configuration that [`super::decide::decide`] uses.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
-    /// The accepted domains, and those that were accepted within the last hour.
+    /// Includes domains that were accepted within the last hour.
     pub accepted: AcceptedDomains,
     /// The address spaces of all send connectors.
     pub spaces: AddressSpaces,
-    /// The directories, in the order in which they are asked.
+    /// In the order in which they are asked.
     pub directories: Vec<DirectoryRules>,
-    /// What decisions need to know of each send connector, by name.
+    /// By name.
     pub connectors: FastMap<Arc<str>, ConnectorRules>,
 }
 
-/// What decisions need to know of a directory.
+/// The part of a directory's configuration that decisions use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryRules {
     pub name: Arc<str>,
     /// Which accepted domains it resolves.
     pub domains: DomainSet,
-    /// The send connector for what it finds; `None`: the domain's.
+    /// The send connector for recipients found here; `None`: the domain's.
     pub deliver_to: Option<Arc<str>>,
-    /// The entry's mail server (lower case) and the send connector for it.
+    /// The send connector by the entry's mail server (in lower case).
     pub mailbox_servers: HashMap<String, Arc<str>>,
-    /// What becomes of `user+tag`.
+    /// How `user+tag` is treated.
     pub plus_addressing: PlusAddressing,
-    /// What its "found" rests on.
     pub proof: Proof,
 }
 
-/// What a directory's "found" rests on.
+/// What it means that a directory has "found" an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Proof {
-    /// An entry that has the address.
+    /// There is an entry with the address.
     #[default]
     Entry,
-    /// The word of a mail server that would take mail for it (call-ahead), and may mean to pass it on.
+    /// A mail server would accept mail for it (call-ahead), and may relay it elsewhere.
     Word,
 }
 
-/// Which domains a directory resolves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DomainSet {
     /// `*`: all accepted domains.
     All,
-    /// These; a pattern is a domain, or `*.domain` for its subdomains.
+    /// Domains, and `*.domain` for subdomains.
     These(Vec<DomainPattern>),
 }
 
@@ -74,17 +72,16 @@ impl DomainSet {
     }
 }
 
-/// A domain or all its subdomains.
+/// A domain, or all its subdomains.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum DomainPattern {
-    /// `contoso.com`: that domain alone.
+    /// `contoso.com`: this domain only.
     Exact(Domain),
-    /// `*.contoso.com`: its subdomains, not itself.
+    /// `*.contoso.com`: its subdomains without itself.
     Subdomains(Domain),
 }
 
 impl DomainPattern {
-    /// Whether the domain falls under it.
     #[must_use]
     pub fn covers(&self, domain: &Domain) -> bool {
         match self {
@@ -95,7 +92,7 @@ impl DomainPattern {
 }
 
 impl fmt::Display for DomainPattern {
-    /// As the configuration writes it.
+    /// As in the configuration.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exact(domain) => f.write_str(domain.as_str()),
@@ -104,7 +101,7 @@ impl fmt::Display for DomainPattern {
     }
 }
 
-/// `plus_addressing`: what becomes of `user+tag` (DESIGN section 4).
+/// `plus_addressing`: how `user+tag` is treated (DESIGN section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum PlusAddressing {
     /// Looked up as written only.
@@ -116,25 +113,25 @@ pub enum PlusAddressing {
     Strip,
 }
 
-/// What decisions need to know of a send connector.
+/// The part of a send connector's configuration that decisions use.
 #[derive(Debug, Clone)]
 pub struct ConnectorRules {
-    /// Its organisation; empty: none.
+    /// Empty: none.
     pub organization: Arc<str>,
-    /// Whether RCPT TO becomes the entry's target address.
+    /// Whether RCPT TO carries the entry's target address.
     pub rewrite_target_address: bool,
-    /// The directory asked about unresolved recipients; `None`: not verified.
+    /// The directory that is asked about unresolved recipients; `None`: they are not verified.
     pub verify_with: Option<Arc<str>>,
-    /// Whether strangers may route mail through its next hop.
+    /// Whether strangers' source routes may go to its next hop.
     pub source_routes: SourceRoutes,
 }
 
 /// `source_routes` of a send connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SourceRoutes {
-    /// Strangers' are refused.
+    /// Strangers' source routes are refused.
     #[default]
     Refuse,
-    /// They are the next hop's business.
+    /// They are left to the next hop.
     Pass,
 }

@@ -7,19 +7,18 @@ use super::walk::{Decided, Exit, Walk};
 use crate::smtp::address::Address;
 use crate::smtp::reply;
 
-/// How many targets are followed for one recipient.
+/// The most targets that are followed for one recipient.
 const STEPS: usize = 10;
 
-/// Where a target leads.
+/// The result of following a target.
 pub(super) enum Followed<'a> {
-    /// Into another accepted domain: decided again for this address.
+    /// It is in another accepted domain, where the decision goes on with this address.
     To(&'a Address, Accepted<'a>),
-    /// To an end.
     Verdict(Verdict),
 }
 
 impl<'a> Walk<'a> {
-    /// Where an entry with a target sends its mail. `domain` is the one that the entry's address is in.
+    /// Follows the target of an entry. `domain` is the domain of the entry's address.
     pub(super) fn target(
         &mut self,
         owner: Owner<'a>,
@@ -37,7 +36,7 @@ impl<'a> Walk<'a> {
         let accepted = self.table.accepted.find(target.domain());
         let covering = match accepted {
             Some(in_domain) if !own => return self.again(owner, target, in_domain),
-            // `*` never matches an accepted domain. An own domain that is shared has its relay connector here.
+            // `*` never matches an accepted domain. A shared domain has its relay connector here.
             Some(_) => self.table.spaces.for_accepted(target.domain()),
             None => {
                 if let Some(refused) = self.recently_removed(target) {
@@ -62,13 +61,13 @@ impl<'a> Walk<'a> {
             .map(Followed::Verdict)
     }
 
-    /// Leaves for the target.
+    /// Sends the recipient out to the target.
     fn out(&mut self, owner: Owner<'a>, exit: Exit<'a>) -> Decided<Followed<'a>> {
         self.followed.push(owner.address);
         self.leave(exit).map(Followed::Verdict)
     }
 
-    /// Goes on with a target in another accepted domain.
+    /// Continues with a target in another accepted domain.
     fn again(&mut self, owner: Owner<'a>, to: &'a Address, domain: Accepted<'a>) -> Decided<Followed<'a>> {
         self.followed.push(owner.address);
         if self.followed.contains(to) {

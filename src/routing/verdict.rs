@@ -1,4 +1,4 @@
-//! The words of a decision: questions, verdicts and their reasons (DESIGN section 5).
+//! The types of a decision: answers, verdicts and their reasons (DESIGN section 5).
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 use crate::smtp::reply::Reply;
 
-/// The answers so far, in the order they came. A later answer to the same question replaces an
-/// earlier one; a live answer also answers the question that asked for any.
+/// The answers so far, in the order in which they came. A later answer to the same question replaces an earlier one; a
+/// live answer also answers the question that accepts any.
 #[derive(Debug, Clone, Default)]
 pub struct Answers(pub Vec<(Question, Answer)>);
 
 impl Answers {
-    /// The last answer of a directory about an address with its question, and how fresh it is: one to a question that asked for a live
-    /// answer is live.
+    /// The latest answer of a directory about an address, with its question and freshness: an answer to a question for
+    /// a live one counts as live.
     #[must_use]
     pub fn latest(&self, directory: &str, address: &Address) -> Option<(&Question, &Lookup, Fresh)> {
         let about = |question: &Question| *question.directory == *directory && question.address == *address;
@@ -32,65 +32,60 @@ impl Answers {
     }
 }
 
-/// What [`super::decide::decide`] returns.
+/// The result of [`super::decide::decide`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// It is decided.
     Verdict(Decision),
-    /// This has to be known first.
+    /// This question has to be answered first.
     Ask(Question),
 }
 
-/// A verdict and how it came about.
+/// A verdict and its reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// The address that was asked about, as received.
+    /// The address that was decided about, as received.
     pub address: Address,
-    /// What is to be done.
     pub verdict: Verdict,
-    /// Every rule that had a say, first to last; the last one decided.
+    /// Every rule that had a part in it, in order; the last one decided.
     pub reasons: Vec<Reason>,
 }
 
-/// What is to be done with one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes this way.
     Accept(Route),
-    /// It is refused, for now (4xx) or for good (5xx).
+    /// Temporarily (4xx) or for good (5xx).
     Refuse(Reply),
 }
 
-/// One recipient's way out.
+/// The route of one recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// The send connector's name.
     pub connector: Arc<str>,
     /// What RCPT TO will carry.
     pub rcpt_to: Address,
-    /// The domain whose MX is asked where the connector goes by the recipient's MX.
+    /// The domain whose MX is looked up where the connector delivers by the recipient's MX.
     pub next_hop_domain: Domain,
-    /// What kind of way it is.
     pub way: RouteKind,
 }
 
 impl Route {
-    /// Whether mail by both goes to the same recipient of the same connector.
+    /// Whether mail on both routes goes to the same recipient by the same connector.
     #[must_use]
     pub fn is_same_way(&self, other: &Self) -> bool {
         self.connector == other.connector && self.rcpt_to == other.rcpt_to
     }
 }
 
-/// What kind of way a route is: the `verdict` label of `recipients_total`, and who vouches for the recipient.
+/// The kind of a route: the `verdict` label of `recipients_total`, and which source says that the recipient exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RouteKind {
-    /// The directory has it: delivered.
+    /// A directory has it: delivered by `deliver_to`.
     Resolved,
-    /// Unresolved, of a shared domain: relayed to the other organisation.
+    /// No directory has it, and the domain is shared: relayed to the other organisation.
     Relayed,
-    /// The same, and the directory of `verify_with` has it.
+    /// The same, and the directory in `verify_with` has it.
     RelayedVerified,
     /// A mail user's or contact's target address.
     Redirected,
@@ -110,52 +105,44 @@ impl RouteKind {
     }
 }
 
-/// One rule that had a say. `Display` is the sentence an operator reads; it is put in words only where somebody does.
+/// A rule that had a part in the decision. `Display` gives the sentence for operators; it is formatted only when
+/// needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// A row of the table in DESIGN section 5, with the domain or pattern that matched.
+    /// A row of the table in DESIGN section 5.
     Row {
         /// 0 to 11.
         row: u8,
-        /// What this row says of this address.
         says: Says,
     },
-    /// What a directory said.
-    Directory {
-        /// Its name.
-        directory: Arc<str>,
-        address: Address,
-        /// What it said.
-        lookup: Lookup,
-        /// How fresh that was.
-        fresh: Fresh,
-    },
-    /// Anything else worth telling: a target address followed, postmaster's exception, plus addressing.
+    /// A directory's answer.
+    Directory { directory: Arc<str>, address: Address, lookup: Lookup, fresh: Fresh },
+    /// Anything else that explains the decision: a target address that was followed, postmaster's exception, plus
+    /// addressing.
     Note(String),
 }
 
-/// What a row says of an address.
+/// What a row found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Says {
-    /// Row 7, which most mail meets.
+    /// Row 7, the usual one.
     Resolved {
         /// The accepted domain.
         domain: DomainPattern,
         of_type: DomainType,
-        /// What the entry is.
         kind: Kind,
-        /// Where its mail goes.
+        /// The send connector.
         connector: Arc<str>,
         why: Named,
     },
-    /// Any other row, in words.
+    /// Any other row, as text.
     Words(String),
 }
 
-/// Who names the send connector of a resolved recipient.
+/// Which setting names the send connector of a resolved recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Named {
-    /// The entry itself.
+    /// The directory entry.
     ByEntry,
     /// `mailbox_servers`, for this mail server.
     ForServer(Arc<str>),
@@ -211,12 +198,12 @@ impl fmt::Display for Named {
     }
 }
 
-/// One after the other. Nearly every message is told of so: `write!` would take twice as long.
+/// Writes texts one after the other; `write!` would take twice as long, and this runs for nearly every message.
 fn all(f: &mut fmt::Formatter<'_>, texts: &[&str]) -> fmt::Result {
     texts.iter().try_for_each(|text| f.write_str(text))
 }
 
-/// What a directory said: kind, entry and rule; not found; unavailable and why.
+/// Writes a directory's answer: kind, entry and rule; not found; or unavailable and why.
 fn write_lookup(f: &mut fmt::Formatter<'_>, address: &Address, lookup: &Lookup, fresh: Fresh) -> fmt::Result {
     let how = match fresh {
         Fresh::Live => "",
@@ -236,7 +223,7 @@ fn write_lookup(f: &mut fmt::Formatter<'_>, address: &Address, lookup: &Lookup, 
 }
 
 impl Decision {
-    /// The label of `recipients_total{verdict}`: a way's, `deferred` for 4xx, `refused` for 5xx.
+    /// The label of `recipients_total{verdict}`: the kind of route, `deferred` for 4xx, `refused` for 5xx.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match &self.verdict {
@@ -246,7 +233,7 @@ impl Decision {
         }
     }
 
-    /// The row that decided.
+    /// The row that decided; `None`: no row did.
     #[must_use]
     pub fn row(&self) -> Option<u8> {
         self.reasons.iter().rev().find_map(|reason| match reason {

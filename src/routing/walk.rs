@@ -1,6 +1,7 @@
-//! One decision on its way: what is known, what was said so far, and the ways out that all rows share.
+//! The state of one decision in progress, and the routes and refusals that all rows share.
 //!
-//! `decide` makes a [`Walk`] for each call; `ask` reads the directories' answers, `target` follows target addresses.
+//! `decide` makes a [`Walk`] for each call; `ask` evaluates the directories' answers, `target` follows target
+//! addresses.
 
 use std::sync::Arc;
 
@@ -14,10 +15,10 @@ use crate::smtp::envelope::Origin;
 use crate::smtp::reply::{self, Reply};
 use crate::time::UnixTime;
 
-/// What has been decided, or the question whose answer is needed first.
+/// A result, or the question that has to be answered first.
 pub(super) type Decided<T> = Result<T, Question>;
 
-/// One decision on its way.
+/// The state of one decision.
 pub(super) struct Walk<'a> {
     pub(super) table: &'a Table,
     pub(super) origin: &'a Origin,
@@ -25,29 +26,29 @@ pub(super) struct Walk<'a> {
     pub(super) now: UnixTime,
     /// The address as received.
     pub(super) came_with: &'a Address,
-    /// Every rule that had a say.
+    /// See [`Decision::reasons`].
     pub(super) reasons: Vec<Reason>,
-    /// The addresses whose targets were followed, first to last.
+    /// The addresses whose targets were followed, in order.
     pub(super) followed: Vec<Address>,
-    /// The first question whose answer was used and is not live.
+    /// The first question whose answer was used without being live.
     pub(super) unconfirmed: Option<&'a Question>,
-    /// Whether an entry has the very address that was received.
+    /// Whether a directory entry has the address exactly as received.
     pub(super) listed: bool,
 }
 
-/// A way out that a row found.
+/// A route that a row chose.
 pub(super) struct Exit<'a> {
     pub(super) row: u8,
     pub(super) connector: &'a Arc<str>,
-    /// The address it goes to: the last target that was followed, if any.
+    /// The address to send to: the last target that was followed, if any.
     pub(super) to: Address,
     pub(super) way: RouteKind,
     pub(super) says: Says,
 }
 
 impl<'a> Walk<'a> {
-    /// Before anything that directories said is held against a recipient they are asked live (DESIGN section 5,
-    /// "doubt is temporary"). A changed answer takes the next call elsewhere.
+    /// Requires live answers before a recipient is refused because of what directories said (DESIGN section 5, "doubt
+    /// is temporary"). If a live answer differs, the next call decides otherwise.
     pub(super) fn confirmed(&mut self) -> Decided<()> {
         self.unconfirmed
             .take()
@@ -63,14 +64,14 @@ impl<'a> Walk<'a> {
         Verdict::Refuse(reply)
     }
 
-    /// A refusal for good, which has to rest on live answers.
+    /// Refuses for good, which requires live answers.
     pub(super) fn refuse_for_good(&mut self, row: u8, reply: Reply, says: String) -> Decided<Verdict> {
         self.confirmed()?;
         Ok(self.refuse(row, reply, says))
     }
 
-    /// Leaves by a connector, unless that brings back to an organisation the very address that it sent us
-    /// because it does not have it (DESIGN section 5, the end of "target addresses").
+    /// Accepts by a connector, unless that would return to an organisation the very address that it sent us because it
+    /// does not have it (DESIGN section 5, the end of "target addresses").
     pub(super) fn leave(&mut self, exit: Exit<'a>) -> Decided<Verdict> {
         let Exit { row, connector, to, way, says } = exit;
         if self.is_strangers_source_route(connector) {
@@ -92,35 +93,37 @@ impl<'a> Walk<'a> {
         Ok(Verdict::Accept(route))
     }
 
-    /// What RCPT TO will carry: the target only through a connector that rewrites.
+    /// The address in RCPT TO: the target address only if the connector rewrites.
     fn carried(&self, connector: &str, to: &Address) -> Address {
         let Some(first) = self.followed.first() else { return to.clone() };
         let rewrites = self.table.connectors.get(connector).is_none_or(|rules| rules.rewrite_target_address);
         if rewrites { to.clone() } else { first.clone() }
     }
 
-    /// Whether the connector leads to the organisation that this address came from, which sends us only what it did
-    /// not find itself. It was never asked about any other address.
+    /// Whether the connector leads back to the organisation that sent this address, which sends us only addresses that
+    /// it has not found itself. It has not been asked about any other address.
     pub(super) fn goes_back(&self, connector: &str, rcpt_to: &Address) -> bool {
         let organization = self.table.connectors.get(connector).map_or("", |rules| &rules.organization);
         let Origin { organization: from, resolves_first, .. } = self.origin;
         *resolves_first && same_organization(from, organization) && rcpt_to == self.came_with
     }
 
-    /// The configuration names no connector where it has to; it is checked when it is loaded, so nobody sees this.
+    /// Refuses because the configuration has no connector where one is needed. The configuration is checked when it is
+    /// loaded, so this does not happen.
     pub(super) fn no_connector(&mut self, row: u8, domain: &Accepted<'_>) -> Verdict {
         let says = format!("{} has no send connector for this: check `deliver_to` and address_spaces", domain.pattern);
         self.refuse(row, reply::TRY_AGAIN, says)
     }
 
-    /// Postmaster of an accepted domain goes to its `deliver_to` where `row` would refuse or relay it (RFC 5321 4.5.1).
+    /// Sends postmaster of an accepted domain to its `deliver_to` where `row` would refuse or relay it (RFC 5321
+    /// 4.5.1).
     pub(super) fn postmaster(&mut self, row: u8, to: &Address, domain: &Accepted<'a>) -> Decided<Verdict> {
         let Some(connector) = domain.deliver_to else { return Ok(self.no_connector(row, domain)) };
         let says = format!("postmaster is always accepted: to {connector}, `deliver_to` of {}", domain.pattern);
         self.leave(Exit { row, connector, to: to.clone(), way: RouteKind::Resolved, says: says.into() })
     }
 
-    /// The way to an address through a connector; a target that was followed makes it a redirected one.
+    /// The route to an address by a connector; a target that was followed makes it a redirected one.
     fn route(&self, connector: &Arc<str>, to: &Address, way: RouteKind) -> Route {
         Route {
             connector: connector.clone(),

@@ -25,7 +25,7 @@ fn route(connector: &str, rcpt_to: &str, way: RouteKind) -> Route {
     Route { connector: connector.into(), next_hop_domain: rcpt_to.domain().clone(), rcpt_to, way }
 }
 
-/// What may be known of an address: every voucher, with and without a success, at every age of the first refusal.
+/// All evidence that is possible: every source, with and without a success, at every age of the first refusal.
 fn all_known() -> Vec<Known> {
     let mut all = Vec::new();
     for by in BY {
@@ -38,7 +38,7 @@ fn all_known() -> Vec<Known> {
     all
 }
 
-/// Doubted or believed, where somebody vouches for an address and its hour is not over.
+/// The expected result: temporary while there is evidence and the hour is not over, else believed.
 fn for_an_hour(known: &Known, vouched: impl Fn(&Known) -> bool, believed: Believed) -> Doubt {
     let young = [None, Some(NOW), Some(ago(HOUR - 1))].contains(&known.first_refused);
     if young && vouched(known) { Doubt::Temporary } else { Doubt::Believe(believed) }
@@ -121,12 +121,12 @@ fn what_our_own_decision_refuses() {
         }
     }
     assert_eq!(looked_at, 14 * 7 * 100);
-    // Rows 3 and 10: of four vouchers two kinds of success; row 8: those, and none but for strangers; rows 9 and 11: all
-    // but strangers. Each at three ages of the first refusal.
+    // Rows 3 and 10: four sources, two kinds of success each; row 8: those, and without success the three sources other
+    // than `Nobody`; rows 9 and 11: all except `Nobody` without success. Each at three ages of the first refusal.
     assert_eq!(doubted, 3 * (2 * (4 * 2) + (4 * 2 + 3) + 2 * (4 * 4 + 3)));
 }
 
-/// The cases that the field has seen, in words.
+/// Cases from practice, with their names.
 #[test]
 fn the_cases_of_the_field() {
     let old = route("primary", "bob@contoso.com", RouteKind::Resolved);
@@ -158,7 +158,7 @@ fn the_cases_of_the_field() {
     }
 }
 
-/// What a directory said of an address.
+/// A directory's answer as a reason.
 fn said(of: &str, lookup: Lookup, fresh: Fresh) -> Reason {
     Reason::Directory { directory: "ad".into(), address: address(of), lookup, fresh }
 }

@@ -1,4 +1,4 @@
-//! Strangers who have mail accepted for made-up recipients, in any number: whom they push out.
+//! Strangers who have mail accepted for any number of made-up recipients, and what they displace.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use crate::time::{Moment, UnixTime};
 const DAY: u64 = 24 * 3600;
 const T: u64 = 11_574 * DAY;
 
-/// Format 3 asks for none of it.
+/// Format 3 does not use it.
 fn moment() -> Moment {
     Moment { day: UnixTime(T + 2 * DAY), queue: QueueTime(T + 2 * DAY), up: Duration::ZERO }
 }
@@ -22,7 +22,7 @@ fn address(kind: &str, number: usize) -> Address {
     Address::parse(&format!("{kind}{number}@contoso.com")).unwrap()
 }
 
-/// As a stranger of this number brings it.
+/// An address that the stranger of this number brought.
 fn by(stranger: u32) -> Brought {
     Brought { stranger: Some(IpAddr::V4(stranger.into())), is_known: false }
 }
@@ -31,7 +31,7 @@ fn count(good: &RecentlyGood, kind: &str, many: usize, now: QueueTime) -> usize 
     (0..many).filter(|number| good.is_good(&address(kind, *number), now)).count()
 }
 
-/// 500 strangers, each of whom brought mail for one.
+/// 500 strangers, each of which brought mail for one address.
 fn with_honest() -> RecentlyGood {
     let mut good = RecentlyGood::new(*b"0123456789abcdef");
     (0..500).for_each(|number| good.accepted_from(&address("once", number), ("x", by(number as u32)), at(0)));
@@ -51,10 +51,10 @@ fn one_client_pushes_nobody_out_however_much_it_brings() {
             let lost = 500 - count(&good, "once", 500, at(100));
             assert!(to_begin_with == ENTRIES || lost == 0, "{lost} are lost");
             let surplus = good.order.len_of(Rank::Surplus);
-            // A full table gives it its share.
+            // In a full table it gets its share.
             assert!(to_begin_with == 500 || surplus <= SHARE as usize, "{surplus}");
         }
-        // Others that come now take their places from what it brought.
+        // Others that come now replace the items beyond its share.
         let surplus = good.order.len_of(Rank::Surplus);
         (0..1000)
             .for_each(|number| good.accepted_from(&address("new", number), ("x", by(number as u32)), at(DAY + 90)));

@@ -1,5 +1,4 @@
-//! What is remembered of addresses as a file has it: fixed-width numbers, little-endian, with a checksum over all before
-//! it.
+//! The file format of [`RecentlyGood`]: fixed-width numbers, little-endian, with a checksum over everything before it.
 //!
 //! ```text
 //! "fingerpost recently good 3\n"  key: 16 bytes
@@ -9,8 +8,8 @@
 //! checksum: u32 (CRC-32C)
 //! ```
 //!
-//! Times are the queue's ([`QueueTime`]). Version 2, which is still read, had times of day; version 1 as well, and `first
-//! refusal: u64` (0: none) in the place of `good since`, and no `refused`.
+//! Times are [`QueueTime`]s. Versions 1 and 2 are still read. They have wall-clock times; version 1 has `first refusal:
+//! u64` (0: none) instead of `good since`, and no `refused`.
 
 use super::{ENTRIES, Good, REFUSED, RecentlyGood};
 use crate::routing::first_refused::Refusals;
@@ -21,22 +20,22 @@ const MAGIC: &[u8] = b"fingerpost recently good 3\n";
 const MAGIC_2: &[u8] = b"fingerpost recently good 2\n";
 const MAGIC_1: &[u8] = b"fingerpost recently good 1\n";
 
-/// Bytes that were not written by [`RecentlyGood::to_bytes`].
+/// Why bytes cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// They begin otherwise.
+    /// They begin with another header.
     #[error("it does not begin as such a file does")]
     Kind,
-    /// They were cut off or changed.
+    /// They are cut off or changed.
     #[error("it was cut off or changed")]
     Checksum,
-    /// The checksum is right and the content is not.
+    /// The checksum is right, but the content is malformed.
     #[error("it has another form")]
     Form,
 }
 
 impl RecentlyGood {
-    /// What is to be saved: not what was refused at the dot, nor what clients brought beyond their shares.
+    /// The bytes to save: without refusals at the end of data, and without addresses beyond a client's share.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64 + self.order.len() * 28 + self.refused.len() * 24);
@@ -66,10 +65,10 @@ impl RecentlyGood {
         bytes
     }
 
-    /// What was saved. `now`: when it is read, shortly after a start.
+    /// Reads what was saved. `now` is the time of reading, shortly after a start.
     ///
     /// # Errors
-    /// [`Malformed`]: it is of no use.
+    /// [`Malformed`]: the bytes cannot be read.
     pub fn from_bytes(bytes: &[u8], now: Moment) -> Result<Self, Malformed> {
         let (read, times): (fn(&mut Reader<'_>) -> Option<Self>, _) = match bytes {
             bytes if bytes.starts_with(MAGIC) => (read_3, Times::Queue),
@@ -101,14 +100,14 @@ impl RecentlyGood {
     }
 }
 
-/// By which clock a file has its times.
+/// The clock of a file's times.
 #[derive(Debug, Clone, Copy)]
 enum Times {
     Queue,
     Day,
 }
 
-/// What is left of a file.
+/// The unread rest of a file.
 struct Reader<'a> {
     rest: &'a [u8],
     times: Times,
@@ -135,7 +134,7 @@ impl Reader<'_> {
         self.take().map(u64::from_le_bytes)
     }
 
-    /// Nothing is younger than now: the clock may have been another one. A time of day is as long ago as the clock says.
+    /// The next time, converted to the queue's clock. A time in the future becomes now: the clock may have been wrong.
     fn time(&mut self) -> Option<QueueTime> {
         let (time, now) = (self.u64()?, self.now);
         Some(match self.times {

@@ -1,4 +1,4 @@
-//! How many addresses each stranger may bring in a day that take a place from others'. Pure.
+//! Limits how many addresses each stranger may bring in a day that can displace others. Pure.
 
 use std::net::IpAddr;
 
@@ -6,14 +6,13 @@ use crate::fast_map::FastMap;
 use crate::one_client::one_client;
 use crate::time::QueueTime;
 
-/// So many.
+/// Addresses a client and day.
 pub(super) const SHARE: u32 = 1000;
-/// Clients that are told apart; those beyond them have no share that day.
+/// The most clients that are counted; further ones have no share that day.
 const CLIENTS: usize = 50_000;
-/// Seconds.
 const DAY: u64 = 24 * 3600;
 
-/// This day's.
+/// The shares of the current day.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     day: u64,
@@ -21,7 +20,7 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Takes one of the client's share. Whether there was one left.
+    /// Takes one from the client's share; `false`: it is used up.
     pub(super) fn take(&mut self, client: IpAddr, now: QueueTime) -> bool {
         if self.day != now.0 / DAY {
             (self.day, self.brought) = (now.0 / DAY, FastMap::default());

@@ -1,4 +1,4 @@
-//! Who is good for how long, what is doubted, and the file.
+//! Which addresses are good for how long, what is doubted, and saving and reading.
 
 use super::doubt::{Believed, Followed};
 use super::*;
@@ -9,7 +9,7 @@ use crate::time::{Moment, UnixTime};
 mod saved;
 
 const KEY: [u8; 16] = *b"0123456789abcdef";
-/// What a refusal comes to.
+/// The result of a refusal, in short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doubt {
     Temporary,
@@ -17,7 +17,7 @@ enum Doubt {
 }
 
 impl RecentlyGood {
-    /// Our own refusal, without a directory's word: what is told instead.
+    /// Refuses by our own decision, without a directory's answer; returns the reply that is given instead.
     fn refused_in_row(&mut self, row: u8, address: &Address, refusal: &Reply, now: QueueTime) -> Option<Reply> {
         let refused = Refused::ByUs { row: Some(row), reply: refusal };
         let doubt = self.doubt(address, KnownBy::Nobody, &refused, now);
@@ -34,19 +34,19 @@ impl RecentlyGood {
 
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
-/// When the tests begin.
+/// The tests' start time, seconds since 1970.
 const T: u64 = 1_000_000_000;
 
 fn at(seconds: u64) -> QueueTime {
     QueueTime(T + seconds)
 }
 
-/// When a file is read.
+/// The time at which a file is read.
 fn moment(queue: QueueTime) -> Moment {
     Moment { day: UnixTime(queue.0), queue, up: Duration::ZERO }
 }
 
-/// Saved, and read after all that the tests do.
+/// Saved, and read at a time after all that the tests do.
 fn saved_and_read(good: &RecentlyGood) -> RecentlyGood {
     RecentlyGood::from_bytes(&good.to_bytes(), moment(at(100 * DAY))).unwrap()
 }
@@ -55,7 +55,7 @@ fn address(text: &str) -> Address {
     Address::parse(text).unwrap()
 }
 
-/// Bob had mail at the beginning.
+/// A memory in which Bob had mail at the beginning.
 fn bob() -> (RecentlyGood, Address) {
     let (mut good, bob) = (RecentlyGood::new(KEY), address("bob@contoso.com"));
     good.accepted(&bob, "secondary", at(0));
@@ -80,7 +80,7 @@ fn an_address_is_good_for_a_week_whatever_its_case_and_its_connector() {
     assert!(!RecentlyGood::new(KEY).is_good(&bob, at(0)));
 }
 
-/// What happens to Bob.
+/// What happens to Bob's address.
 #[derive(Debug)]
 enum Step {
     Accepted,
@@ -269,7 +269,7 @@ fn unresolved_addresses_refused_at_the_dot_are_refused_at_rcpt_for_ten_minutes()
             let told = good.is_refused_at_dot(&address(who), &route(connector, way), now);
             assert_eq!(told, expected, "{way:?}: {who} by {connector} at {now:?}");
         }
-        // Whoever is found since is not concerned, and who is accepted not any more.
+        // A recipient that a directory has by now is not affected, nor one for which mail has been accepted since.
         assert!(!good.is_refused_at_dot(&guess, &route("secondary", RouteKind::Resolved), at(1)));
         good.accepted(&guess, "secondary", at(1));
         assert!(!good.is_refused_at_dot(&guess, &route("secondary", way), at(1)), "{way:?}");

@@ -1,4 +1,4 @@
-//! How often something was noted within the last 30 minutes: a bounded count of hashes.
+//! Counts how often a hash was noted within the last 30 minutes, in bounded memory.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,20 +9,20 @@ use crate::time::UnixTime;
 const KEPT: Duration = Duration::from_mins(30);
 pub(super) const ENTRIES: usize = 100_000;
 
-/// With a key that nobody knows: among 100,000 notes two are alike once in some thousand million half hours.
+/// A hash with a secret key: among 100,000 notes a collision is expected once in some thousand million half hours.
 pub(super) type Hash = u64;
 
-/// At most 100,000 notes, the oldest forgotten first.
+/// At most 100,000 notes; the oldest are forgotten first.
 #[derive(Debug, Default)]
 pub(super) struct Counted {
     /// Every note, oldest first.
     order: VecDeque<(UnixTime, Hash)>,
-    /// How often each stands in `order`.
+    /// How often each hash is in `order`.
     counts: FastMap<Hash, u32>,
 }
 
 impl Counted {
-    /// Notes it once more.
+    /// Notes it once.
     pub(super) fn note(&mut self, hash: Hash, now: UnixTime) {
         self.forget(now);
         if self.order.len() >= ENTRIES {
@@ -32,13 +32,13 @@ impl Counted {
         *self.counts.entry(hash).or_default() += 1;
     }
 
-    /// How often it was noted.
+    /// How often it is noted.
     pub(super) fn count(&mut self, hash: Hash, now: UnixTime) -> usize {
         self.forget(now);
         self.counts.get(&hash).map_or(0, |count| *count as usize)
     }
 
-    /// Drops what is too old, and what is so far ahead that the clock was put back.
+    /// Drops notes that are too old, and those so far in the future that the clock must have been put back.
     fn forget(&mut self, now: UnixTime) {
         while let Some((at, _)) = self.order.front()
             && (now.since(*at) >= KEPT || at.since(now) >= KEPT)

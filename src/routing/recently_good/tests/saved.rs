@@ -1,4 +1,4 @@
-//! The file, of each version that there was.
+//! Reading files of every version.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn what_was_not_saved_by_it_is_told_apart() {
     }
 }
 
-/// Written by version 1: Bob had mail at the beginning, Ann 10 s later and was refused 10 s after that.
+/// Written by version 1: Bob had mail at the beginning, Ann 10 s later; 10 s after that she was refused.
 const VERSION_1: &str = "66696e676572706f737420726563656e746c7920676f6f6420310a\
     303132333435363738396162636465660200000009007365636f6e6461727907007072696d6172790200000011fac19e6b03d5e500000000\
     00ca9a3b000000000000000000000000c074c68726ea0124010000000aca9a3b0000000014ca9a3b00000000b964d920";
@@ -62,7 +62,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 #[test]
 fn files_of_every_version_are_read() {
     let (ann, bob) = (address("ann@contoso.com"), address("bob@contoso.com"));
-    // The first two had times of day: what was 20 s ago by day is 20 s ago by the queue's time.
+    // The first two versions had wall-clock times: 20 s ago then is 20 s ago in the queue's time.
     let day = UnixTime(T + 20);
     for (version, hex, later) in [(1, VERSION_1, 4980), (2, VERSION_2, 4980), (3, VERSION_3, 0)] {
         let at = |seconds| at(seconds + later);
@@ -85,14 +85,14 @@ fn three_days_without_power_neither_end_an_hour_nor_make_anybody_old() {
     let mut good = bob_and_ann();
     let ann = address("ann@contoso.com");
     good.refused(&ann, at(20));
-    // The time of day is three days on, or a year back: the queue's time is what it was.
+    // The wall clock is three days ahead, or a year behind: the queue's time is unaffected.
     for day in [UnixTime(T + 20 + 3 * DAY), UnixTime(T - 365 * DAY)] {
         let mut read = RecentlyGood::from_bytes(&good.to_bytes(), Moment { day, ..moment(at(21)) }).unwrap();
         assert_eq!(read.refused(&ann, at(19 + HOUR)), Doubt::Temporary, "{day}");
         assert_eq!(read.refused(&ann, at(20 + HOUR)), Doubt::Believe, "{day}");
         assert!(read.is_good(&address("bob@contoso.com"), at(7 * DAY - 1)), "{day}");
     }
-    // A spool of its own begins with a time of its own: nothing is younger than now.
+    // A new spool begins with a new queue time: no time is in the future.
     let mut read = RecentlyGood::from_bytes(&good.to_bytes(), moment(at(5))).unwrap();
     assert_eq!(read.refused(&ann, at(5 + HOUR)), Doubt::Believe);
     assert!(!read.is_good(&address("bob@contoso.com"), at(7 * DAY + 5)));
