@@ -1,5 +1,5 @@
-//! What a next hop's answer means to the client, at RCPT and after the dot: its words, whether an unknown recipient is
-//! believed, and what becomes of one whose next hop cannot be used.
+//! What a next hop's outcome means for the client, at RCPT and at the end of data: the reply, whether an unknown
+//! recipient is believed, and what is done about a recipient whose next hop is unreachable.
 
 use super::Services;
 use super::rcpt::part;
@@ -18,7 +18,7 @@ use crate::smtp::reply::{self, Reply};
 use crate::time::{QueueTime, UnixTime};
 
 impl Transaction {
-    /// Whether a next hop that refuses a recipient by a policy that nobody knows refuses everybody.
+    /// Whether a next hop that refuses a recipient by an unknown policy refuses all recipients.
     pub(super) fn refuses_everybody(
         &self,
         services: &Services,
@@ -29,12 +29,12 @@ impl Transaction {
         services.memory.refuses_by_policy(address, route, (outcome, Step::Rcpt), self.source())
     }
 
-    /// Where its message comes from.
+    /// Where this transaction's message comes from.
     pub(super) fn source(&self) -> Source<'_> {
         Source { reverse_path: &self.sender.reverse_path, client: self.origin.client }
     }
 
-    /// What becomes of a recipient that a next hop does not know, and what the directory, asked live, says.
+    /// Whether the refusal of a recipient as unknown by its next hop is believed; asks the directory live.
     pub(super) async fn judge(
         &self,
         services: &Services,
@@ -58,7 +58,7 @@ impl Transaction {
         (services.memory.judge(&unknown), live.reasons)
     }
 
-    /// An outcome as the client hears it: a next hop's own words as such.
+    /// The client's reply for an outcome; a next hop's own reply is passed on.
     pub(super) fn words(&self, route: &Route, outcome: &Outcome) -> Reply {
         let connector = self.in_force.config.send_connector(&route.connector);
         match (outcome.class, connector) {
@@ -73,12 +73,12 @@ impl Transaction {
         }
     }
 
-    /// What becomes of a recipient whose next hop cannot be used.
+    /// What is done about a recipient whose next hop is unreachable.
     pub(super) fn when_unreachable(&self, services: &Services, (address, route): (&Address, &Route)) -> Unreachable {
         self.otherwise(route, || self.recently_good(services, |good, now| good.is_good(address, now)))
     }
 
-    /// The same where it is known, or found out otherwise, whether it is recently good.
+    /// The same with the caller's way to find out whether the recipient is recently good.
     pub(super) fn otherwise(&self, route: &Route, is_good: impl FnOnce() -> bool) -> Unreachable {
         let when =
             part(&self.in_force.config, route).map_or(WhenUnreachable::Queue, |part| part.cut_through.when_unreachable);
@@ -86,7 +86,7 @@ impl Transaction {
         unreachable::policy(when, route.way, client, || if is_good() { Past::Good } else { Past::Nothing })
     }
 
-    /// Looks an address up among those that are recently good.
+    /// Calls `look` with the recently good addresses and the queue's time.
     pub(super) fn recently_good<T>(
         &self,
         services: &Services,

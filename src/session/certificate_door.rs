@@ -1,4 +1,4 @@
-//! Which receive connector serves a client that shows a certificate.
+//! Chooses the receive connector for a client that presents a certificate.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use super::identity::Believed;
 use crate::config::door::most_specific;
 use crate::config::{Config, ReceiveConnector};
 
-/// The receive connector that a client's certificate chooses, and the name that did: among those of the bind that take
-/// clients from its address the most specific network, as for an address ([`choose`](crate::config::door::choose)).
+/// The receive connector that a client's certificate selects, and the name by which: among those of the listener that
+/// accept the client's address, the one with the most specific network ([`choose`](crate::config::door::choose)).
 #[must_use]
 pub fn choose_by_certificate<'a>(
     config: &'a Config,

@@ -1,5 +1,5 @@
-//! What is left of a message after the next hops that took part is made durable, with the report that is due, and only
-//! then accepted and handed to `delivery` (DESIGN section 8).
+//! Makes durable what is left of a message after its next hops in the conversation, together with the report that is
+//! due; only then accepts it and hands it to `delivery` (DESIGN section 8).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -26,39 +26,38 @@ use crate::spool::{BlobDraft, Committed, Draft, Spool, SpoolError, Stored};
 use crate::time::{QueueTime, UnixTime};
 use crate::trace::{Event, What};
 
-/// A message that is accepted, as it stands.
+/// A message that is to be accepted.
 pub(super) struct AcceptedMessage {
     pub(super) content: Content,
     pub(super) stamps: Vec<Stamp>,
     pub(super) id: QueueId,
     pub(super) at: UnixTime,
-    /// What becomes of each recipient.
+    /// What becomes of each recipient, by position.
     pub(super) fates: Vec<Fate>,
-    /// What the sender may have to be told.
+    /// What the sender may have to be told in a report.
     pub(super) reported: Vec<Reported>,
-    /// Until when the client waits.
+    /// How long the client waits.
     pub(super) until: Instant,
 }
 
-/// What becomes of one recipient.
 pub(super) struct Fate {
     pub(super) state: RecipientState,
-    /// What the sender is told, if he wants to hear it.
+    /// What a report says of the recipient, if the sender asked for that.
     pub(super) action: Option<Action>,
 }
 
-/// It was tried once, in vain or without our hearing of it.
+/// The state of a recipient that was tried once, without success or with an unknown outcome.
 fn tried_once(why: Why) -> Waiting {
     Waiting { attempts: 1, tried: 1, why, ..Waiting::default() }
 }
 
 impl Fate {
-    /// It is queued and due.
+    /// Queued, and due at once.
     pub(super) fn due(at: UnixTime) -> Self {
         Self { state: RecipientState::due(at), action: None }
     }
 
-    /// It was tried, and is queued.
+    /// Tried, and queued for another attempt.
     pub(super) fn waiting(reply: &Reply, next_attempt: UnixTime) -> Self {
         let state = RecipientState::Waiting(Waiting {
             next_attempt,
@@ -68,15 +67,15 @@ impl Fate {
         Self { state, action: None }
     }
 
-    /// It was tried, may have arrived, and is queued.
+    /// Tried with an unknown outcome (it may have arrived), and queued for another attempt.
     pub(super) fn in_doubt(reply: &Reply, next_attempt: UnixTime) -> Self {
         let waiting = Waiting { in_doubt: 1, ..tried_once(Why::InDoubt) };
         let state = RecipientState::Waiting(Waiting { next_attempt, last_error: reply.to_string(), ..waiting });
         Self { state, action: None }
     }
 
-    /// It was sent, and the queue hears how that ends ([`Transaction::under_way`]). Should we end before: not tried again
-    /// before `next_attempt`.
+    /// Sent, and not answered yet; the queue gets the outcome ([`Transaction::under_way`]). If this process ends
+    /// before, the next attempt is at `next_attempt`.
     pub(super) fn under_way(next_attempt: UnixTime) -> Self {
         let last_error = "it was sent; the next hop has not answered yet".to_owned();
         let state =
@@ -84,23 +83,23 @@ impl Fate {
         Self { state, action: None }
     }
 
-    /// A next hop has it.
+    /// Accepted by a next hop.
     pub(super) fn delivered(outcome: Answer) -> Self {
         let Answer { reply, next_hop, success, .. } = outcome;
         Self { state: RecipientState::Done(Outcome::Delivered { next_hop, reply }), action: success }
     }
 
-    /// It is over.
+    /// Failed for good.
     pub(super) fn failed(reply: Reply, next_hop: Arc<str>) -> Self {
         Self { state: RecipientState::Done(Outcome::Failed { next_hop, reply }), action: Some(Action::Failed) }
     }
 
-    /// Whether it is over, and nobody has it.
+    /// Whether it has failed for good.
     pub(super) fn has_failed(&self) -> bool {
         matches!(self.state, RecipientState::Done(Outcome::Failed { .. }))
     }
 
-    /// What the sender is told.
+    /// What a report says of the recipient.
     pub(super) fn reported(&self, recipient: usize) -> Option<Reported> {
         let (
             RecipientState::Done(Outcome::Delivered { next_hop, reply } | Outcome::Failed { next_hop, reply }),
@@ -114,13 +113,13 @@ impl Fate {
 }
 
 impl AcceptedMessage {
-    /// Whether anything has to be durable before it is accepted.
+    /// Whether anything has to be durable before the message is accepted.
     pub(super) fn needs_the_spool(&self, transaction: &Transaction) -> bool {
         let waits = |fate: &Fate| !matches!(fate.state, RecipientState::Done(_));
         self.fates.iter().any(waits) || self.reported.iter().any(|reported| self.wants(transaction, reported))
     }
 
-    /// Whether the sender wants to hear it.
+    /// Whether the sender asked for this report.
     fn wants(&self, transaction: &Transaction, reported: &Reported) -> bool {
         let recipient = transaction.recipients.get(reported.recipient);
         recipient.is_some_and(|recipient| reported.action.is_wanted(recipient.rcpt.notify))
@@ -145,11 +144,11 @@ impl AcceptedMessage {
     }
 }
 
-/// Makes a message durable, hands it to `delivery` and returns the answer. In a task of its own: once begun the commit
-/// cannot be taken back, so what is durable reaches the queue even if the session ends meanwhile.
+/// Makes a message durable, hands it to `delivery` and returns the reply. Runs in its own task: a commit cannot be
+/// undone, so a durable message has to reach the queue even if the session ends meanwhile.
 ///
 /// # Errors
-/// What the client is told; nothing of the message is kept.
+/// The refusal; nothing of the message is kept.
 pub(super) async fn commit(
     services: Arc<Services>,
     session: String,
@@ -169,7 +168,8 @@ pub(super) async fn commit(
         for entry in entries {
             let its = entry.id == kept.id;
             let under_way = if its { std::mem::take(&mut transaction.under_way) } else { Vec::new() };
-            // The receiver goes only when the process does; the entry is durable and is recovered at the next start.
+            // The receiver is dropped only when the process ends; the entry is durable and will be recovered at the
+            // next start.
             let _ = services.accepted.send(Handover { entry, under_way });
         }
         Ok(Reply::queued_as(&kept.id.to_string()))
@@ -180,8 +180,9 @@ pub(super) async fn commit(
     })
 }
 
-/// Nothing can be kept. Refused now, a message that next hops have, or are about to have, would come again; so those that
-/// have not answered yet are waited for as long as the client waits. If all have it in the end, nothing had to be kept.
+/// Ends a message that cannot be stored. If it were refused now, messages that next hops have, or will have in a
+/// moment, would come again; so pending next hops are waited for as long as the client waits. If all accept it, nothing
+/// had to be stored.
 async fn without_the_spool(
     services: &Services,
     session: &str,
@@ -202,13 +203,13 @@ async fn without_the_spool(
     Ok(delivered(services, session, &transaction, kept))
 }
 
-/// The answer to a message that its next hops have and of which nothing is left.
+/// The reply to a message that its next hops have accepted for all recipients.
 pub(super) fn delivered(services: &Services, session: &str, transaction: &Transaction, kept: AcceptedMessage) -> Reply {
     record(services, session, transaction, &kept);
     Reply::delivered_as(&kept.id.to_string())
 }
 
-/// Commits the message, and the report that is due, in one record; returns what `delivery` is to have.
+/// Commits the message and the report that is due in one record; returns the entries for `delivery`.
 async fn store(
     services: &Services,
     transaction: &Transaction,
@@ -219,7 +220,7 @@ async fn store(
     let mut record = Record::default();
     let mut entries = Vec::new();
     let report = make_report(services, transaction, &draft, (&entry, &kept.reported)).await?;
-    // A message of which nothing is left stands only in its report.
+    // A message whose recipients are all finished is contained in its report only.
     if !entry.is_finished() {
         entries.push(entry.clone());
         record.accepted.push((draft, entry));
@@ -254,7 +255,7 @@ async fn make_report(
     })
 }
 
-/// The spool as a report's maker sees it: the message it is about can be read, though it is not committed yet.
+/// The spool for the author of a report: the reported message can be read although it is not committed yet.
 struct WithDraft<'a> {
     spool: &'a dyn Spool,
     draft: &'a Draft,
@@ -306,7 +307,7 @@ impl Spool for WithDraft<'_> {
     }
 }
 
-/// What the client has shown of itself beside its address, for the trace.
+/// How the client has identified itself, for the trace.
 fn proof(origin: &Origin) -> String {
     let certificate = match &origin.chosen_by {
         ChosenBy::Certificate(name) => format!(", certificate {name}"),
@@ -315,7 +316,7 @@ fn proof(origin: &Origin) -> String {
     certificate + if origin.authenticated { ", authenticated" } else { "" }
 }
 
-/// Logs, counts and traces a message that was accepted, and what became of it already.
+/// Logs, counts and traces an accepted message, and the outcomes so far.
 fn record(services: &Services, session: &str, transaction: &Transaction, kept: &AcceptedMessage) {
     let connector = &*transaction.connector.name;
     let (id, size) = (kept.id.to_string(), kept.content.size);
@@ -363,7 +364,7 @@ fn record(services: &Services, session: &str, transaction: &Transaction, kept: &
     }
 }
 
-/// The same for the report about it.
+/// Logs and traces the report about it.
 fn tell_reports(
     services: &Services,
     session: &str,

@@ -1,8 +1,8 @@
-//! A message's content on its way in: our Received field, then what the client sent.
+//! Buffers a message's content: our Received field, then what the client sends.
 //!
-//! It stays in memory while it is small: a message that next hops take at once never touches the disk, and one that is
-//! queued becomes part of its record. A larger one goes to a file of the spool in pieces, unsynced. Memory does not grow
-//! with the message.
+//! Small content stays in memory: a message that next hops accept at once never touches the disk, and one that is
+//! queued becomes part of its record. Larger content is written to a file of the spool in pieces, unsynced. So memory
+//! does not grow with the message.
 
 use std::sync::Arc;
 
@@ -15,37 +15,35 @@ use crate::smtp::envelope::Origin;
 use crate::spool::{BlobDraft, Draft, IN_RECORD, Spool, SpoolError};
 use crate::time::UnixTime;
 
-/// How much is written to a file at once.
+/// How much is written to a file at once, octets.
 const PIECE: usize = 64 * 1024;
-/// The same where sessions hold too much in memory.
+/// The same while sessions hold too much in memory.
 const SHORT: usize = 16 * 1024;
-/// What most messages have room in.
+/// Initial capacity; most messages are smaller.
 const USUAL: usize = 8 * 1024;
 
-/// Content being taken in.
+/// The buffer.
 pub(super) struct Writing {
     spool: Arc<dyn Spool>,
     pub(super) id: QueueId,
-    /// When we took it, as our Received field says.
+    /// The time in our Received field.
     pub(super) at: UnixTime,
-    /// Octets, our Received field included.
+    /// Octets, with our Received field.
     pub(super) size: u64,
     /// Octets of our Received field.
     pub(super) received_size: u64,
-    /// What is not in the file: everything, as long as there is none.
+    /// What is not in the file yet: everything, as long as there is none.
     buffer: Vec<u8>,
     file: Filed,
-    /// What it takes of the disk.
+    /// Its reservation of disk space.
     share: Share,
 }
 
-/// Whether there is a file.
 enum Filed {
-    /// Not yet.
     No,
-    /// The content but for the buffer is in it.
+    /// The file has everything except the buffer.
     Begun(BlobDraft),
-    /// Writing failed; the rest of the content is thrown away and the message refused at its end.
+    /// Writing failed; the rest of the content is dropped, and the message is refused at its end.
     Failed(SpoolError),
 }
 
@@ -58,7 +56,7 @@ impl Writing {
         Self { spool, id, at, size: received_size, received_size, buffer, file: Filed::No, share }
     }
 
-    /// Takes a piece; writes when there is enough.
+    /// Appends a piece; writes when the buffer is full.
     pub(super) async fn append(&mut self, piece: &[u8]) {
         if let Filed::Failed(_) = self.file {
             return;
@@ -76,15 +74,15 @@ impl Writing {
         }
     }
 
-    /// Octets of it that are in memory.
+    /// Octets that are in memory.
     pub(super) fn in_memory(&self) -> u64 {
         self.buffer.capacity() as u64
     }
 
-    /// The whole content, for reading. What is in a file already goes there entirely.
+    /// The whole content, for reading. If there is a file, the rest is written to it first.
     ///
     /// # Errors
-    /// What went wrong now or before.
+    /// The first error in writing, now or before.
     pub(super) async fn body(&mut self) -> Result<Body<'_>, SpoolError> {
         if !matches!(self.file, Filed::No) && !self.buffer.is_empty() {
             self.write_out().await;
@@ -99,7 +97,7 @@ impl Writing {
     /// The whole content, ready to be committed.
     ///
     /// # Errors
-    /// What went wrong now or before.
+    /// The first error in writing, now or before.
     pub(super) async fn finish(mut self) -> Result<Draft, SpoolError> {
         if !matches!(self.file, Filed::No) && !self.buffer.is_empty() {
             self.write_out().await;
@@ -111,11 +109,11 @@ impl Writing {
         }
     }
 
-    /// Writes the buffer to the file, on a thread that may block.
+    /// Writes the buffer to the file, on a blocking thread.
     async fn write_out(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
         if let Err(short) = self.share.take_room(buffer.len()) {
-            // What is in the file goes with it: half-sent messages give way to whole ones.
+            // The file is deleted: incomplete messages give way to complete ones.
             self.file = Filed::Failed(SpoolError::Full(short));
             self.share.thrown_away();
             return;

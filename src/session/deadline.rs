@@ -1,9 +1,9 @@
 //! How long a session waits for its client (RFC 5321 4.5.3.2).
 //!
-//! A command has one deadline from the moment we are ready for it to its CRLF: octets that drip in do not move it.
-//! Content may take as long as it needs while a kibibyte a second comes: whenever two minutes of the client's own time
-//! bring less than two minutes' worth it ends, whether it is silent, drips, or stands still between two chunks. What
-//! we make the client wait does not count.
+//! A command has one deadline, from when the server is ready for it to its CRLF; single octets do not extend it.
+//! Content may take as long as it needs at one kibibyte a second: if two minutes of the client's time bring less than
+//! that, the session ends, whether the client is silent, slow, or pauses between two chunks. Time in which the client
+//! waits for the server does not count.
 
 use std::time::Duration;
 
@@ -11,43 +11,42 @@ use tokio::time::Instant;
 
 use crate::smtp::server::Expect;
 
-/// Of a content has to come, octets in a second.
+/// The least pace of content, octets a second.
 const LEAST_A_SECOND: u64 = 1024;
-/// This is looked at over so many octets ...
+/// It is measured over this many octets ...
 const LEAST: u64 = 120 * LEAST_A_SECOND;
-/// ... in so long: 1 KiB a second (DESIGN section 7, "Patience"), as next hops have to take it.
+/// ... and this time (DESIGN section 7, "Patience"), as next hops are measured.
 const WITHIN: Duration = Duration::from_mins(2);
 
-/// A segment over Ethernet: 1500 octets less the headers of IPv4 and TCP.
+/// A full TCP segment over Ethernet: 1500 octets less the headers of IPv4 and TCP.
 const FULL_SEGMENT: u64 = 1460;
-/// How long a client that is about to send content is silent before something may be wrong.
+/// How long a client that has begun content may be silent before a path MTU fault is suspected.
 const SUSPICIOUS: Duration = Duration::from_secs(10);
 
-/// One session's deadlines.
 #[derive(Debug)]
 pub(super) struct Deadlines {
     command: Duration,
-    /// Since when a command is waited for; `None`: one was taken, or nothing has been read yet.
+    /// Since when a command is waited for; `None`: nothing is waited for.
     waiting: Option<Instant>,
     content: Option<Content>,
 }
 
-/// A message's content, from its first octet on until it has ended: of BDAT all chunks and what is between them.
+/// The timing of a message's content, from its first octet to its end; with BDAT all chunks and the time between them.
 #[derive(Debug)]
 struct Content {
-    /// When an octet last came, or it began.
+    /// When an octet last came; at first when the content began.
     last: Instant,
-    /// How many there were.
+    /// Octets so far.
     octets: u64,
-    /// Since when we read; `None`: it is not the client's turn.
+    /// Since when it is the client's turn; `None`: it is not.
     reading: Option<Instant>,
-    /// The client's time since enough had come.
+    /// The client's time since the least amount last came.
     waited: Duration,
-    /// Octets that have come since.
+    /// Octets since then.
     came: u64,
-    /// Until when the octets that came pay for the client's time at the least pace; what came early pays for nothing.
+    /// Until when the client is on time at the least pace; octets beyond the pace are not credited.
     paid: Instant,
-    /// Since when it is not the client's turn.
+    /// Since when it is the server's turn.
     ours: Option<Instant>,
 }
 
@@ -56,24 +55,23 @@ impl Deadlines {
         Self { command, waiting: None, content: None }
     }
 
-    /// Something was taken from the input: the next command has its own time.
+    /// A command was taken from the input: the next one gets a new deadline.
     pub(super) fn taken(&mut self) {
         self.waiting = None;
     }
 
-    /// The message has ended.
     pub(super) fn content_ended(&mut self) {
         self.content = None;
     }
 
-    /// Content is about to come, or some has and more will.
+    /// Content is about to begin, or to go on.
     pub(super) fn content_begins(&mut self, now: Instant) {
         let begins =
             || Content { last: now, octets: 0, reading: None, waited: Duration::ZERO, came: 0, paid: now, ours: None };
         self.content.get_or_insert_with(begins);
     }
 
-    /// We are about to read at `now`: until when.
+    /// The deadline for reading that begins at `now`.
     pub(super) fn next(&mut self, expect: Expect, now: Instant) -> Instant {
         if expect == Expect::Content {
             self.content_begins(now);
@@ -94,19 +92,18 @@ impl Deadlines {
         }
     }
 
-    /// Until when content was fast enough; how long ago that is says how far it is behind. `None`: none is due.
+    /// Until when content was on time; the longer ago, the further it is behind. `None`: no content is due.
     pub(super) fn content_paid(&self) -> Option<Instant> {
         self.content.as_ref().map(|content| content.paid)
     }
 
-    /// How long content has stood still that began and never brought a full segment, with the octets that came: behind
-    /// a path MTU black hole it does (DESIGN section 7). `None`: it moves, or it moved.
+    /// How long content has stalled that never brought a full segment, and the octets that came: this is what a path
+    /// MTU black hole looks like (DESIGN section 7). `None`: it has not stalled, or brought a full segment before.
     pub(super) fn stalled_at_start(&self, now: Instant) -> Option<(Duration, u64)> {
         let Content { last, octets, .. } = self.content.as_ref()?;
         (*octets < FULL_SEGMENT && now - *last >= SUSPICIOUS).then(|| (now - *last, *octets))
     }
 
-    /// Octets have come in.
     pub(super) fn received(&mut self, count: usize, now: Instant) {
         let Some(content) = &mut self.content else { return };
         content.last = now;
@@ -171,7 +168,7 @@ mod tests {
                     ended = second;
                     break;
                 }
-                // The octets of a second are there when it has gone by.
+                // The octets of a second arrive at its end.
                 if pace > 0 {
                     deadlines.received(pace, at(second + 1));
                 }
@@ -189,9 +186,9 @@ mod tests {
         deadlines.received(1_000_000, at(100));
         assert_eq!(deadlines.next(Expect::Content, at(100)), at(220));
         deadlines.received(1, at(150));
-        // For an hour a next hop does not take it.
+        // A next hop does not accept it for an hour.
         assert_eq!(deadlines.next(Expect::Content, at(3750)), at(3750 + 70));
-        // It is looked at meanwhile whether somebody wants the connection.
+        // Meanwhile the session checks whether somebody wants the connection.
         assert_eq!(deadlines.next(Expect::Content, at(3800)), at(3750 + 70));
         deadlines.content_ended();
         assert_eq!(deadlines.next(Expect::Command, at(4000)), at(4300), "the next command has its own time");

@@ -1,5 +1,5 @@
-//! After the dot: next hops that take part have the message, what is left is made durable, and only then the client
-//! hears how it ended (DESIGN section 7, "After the dot").
+//! After the end of data: next hops in the conversation get the message, what is left is made durable, and only then
+//! the client gets its reply (DESIGN section 7, "After the dot").
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,14 +44,14 @@ use crate::strangers::sums::Kind;
 use crate::time::UnixTime;
 use crate::trace::{Event, What};
 
-/// How long next hops may take over all that follows the client's last octet; senders wait for 10 minutes (RFC 5321
-/// 4.5.3.2.6).
+/// The time for everything that follows the client's last octet; senders wait for 10 minutes (RFC 5321 4.5.3.2.6).
 const END_OF_DATA: Duration = Duration::from_secs(480);
 
-/// After so long a client hears 250 if what is left can be made durable: a next hop has the message, or it is one of ours.
+/// After this time a client gets 250 if what is left can be made durable, and if a next hop has the message or it is a
+/// report of ours.
 const LONG_ENOUGH: Duration = Duration::from_secs(90);
 
-/// Ends a message that has come in whole: what the client is told.
+/// Ends a message that is complete; returns the client's reply.
 ///
 /// # Errors
 /// The refusal; nothing of the message is kept.
@@ -63,7 +63,7 @@ pub(super) async fn end(
 ) -> Result<Reply, Answer> {
     let began = Instant::now();
     let Some((mut passed, mut writing)) = transaction.content.take() else { return Err(reply::TRY_AGAIN.into()) };
-    // Said now or never: what a next hop has taken cannot be refused any more.
+    // Checked before the message is sent: afterwards it cannot be refused any more.
     let queues = |recipient: &Accepted| part(&transaction.in_force.config, &recipient.route).is_none();
     if services.pressure.turns_away(transaction.origin.whose()) && transaction.recipients.iter().any(queues) {
         return Err(reply::INSUFFICIENT_STORAGE.into());
@@ -110,7 +110,7 @@ pub(super) fn content(passed: &Passed, writing: &Writing, summary: Summary) -> C
     }
 }
 
-/// Recipients that loop are over, whatever became of the others.
+/// Recipients that loop have failed, whatever became of the others.
 fn with_loops(mut fates: Vec<Fate>, passed: &Passed) -> (Vec<Fate>, Vec<Reported>) {
     for (at, reply) in &passed.failed {
         if let Some(fate) = fates.get_mut(*at) {
@@ -121,7 +121,7 @@ fn with_loops(mut fates: Vec<Fate>, passed: &Passed) -> (Vec<Fate>, Vec<Reported
     (fates, reported)
 }
 
-/// Hands the message to the next hops that take part, and says what becomes of each recipient.
+/// Sends the message to the next hops in the conversation; returns what becomes of each recipient.
 async fn send(
     services: &Services,
     session: &Arc<str>,
@@ -132,7 +132,7 @@ async fn send(
     let mut outcomes = hand_out(services, transaction, (passed, content, writing), until).await?;
     remember(services, transaction, &content.identity, &outcomes);
     doubt(services, (transaction, passed), &mut outcomes, until).await;
-    // Whoever is under way may have arrived: refused now, the message would come again.
+    // A message that is under way may arrive: if it were refused, it would come again.
     let under_way = Outcome::ours(Class::Accepted, reply::RECIPIENT_OK);
     let going: Vec<usize> =
         (0..outcomes.len()).filter(|at| !passed.failed.iter().any(|(failed, _)| failed == at)).collect();
@@ -157,7 +157,7 @@ async fn send(
             return Err(refused);
         }
     };
-    // The attempt was made now, however long the message was on its way to us.
+    // The time of the attempt is now, however long the client took to send the message.
     let now = UnixTime::steady();
     let mut fates: Vec<Fate> = (0..outcomes.len()).map(|recipient| transaction.untold(recipient, now)).collect();
     for (recipient, then) in going.into_iter().zip(then) {
@@ -168,7 +168,7 @@ async fn send(
     Ok(fates)
 }
 
-/// What next hops say, by recipient. Nothing yet of those that are under way, and of those whose connector queues.
+/// The next hops' outcomes by recipient. `None` for those that are under way and those whose connector queues.
 async fn hand_out(
     services: &Services,
     transaction: &mut Transaction,
@@ -198,8 +198,8 @@ async fn hand_out(
     Ok(transaction.recipients.iter().map(|recipient| outcome_of(recipient.number)).collect())
 }
 
-/// Next hops call recipients unknown that they accepted at RCPT (Exchange's filter on mailbox servers does). Their
-/// directories are asked side by side; whoever has no answer by `until` is deferred.
+/// Handles recipients that a next hop accepted at RCPT and refuses as unknown now (Exchange's filter on mailbox servers
+/// does that). Their directories are asked concurrently; a recipient without an answer by `until` is deferred.
 async fn doubt(
     services: &Services,
     (transaction, passed): (&mut Transaction, &Passed),
@@ -233,11 +233,11 @@ async fn doubt(
     }
 }
 
-/// What becomes of a recipient that a next hop called unknown at the dot.
+/// Applies the judgement about a recipient that a next hop refused as unknown at the end of data.
 fn obey(judged: Judged, (transaction, passed): (&mut Transaction, &Passed), at: usize, outcome: &mut Outcome) {
     match judged {
         Judged::Follow(route) => {
-            // By a way that it came already the queue judges it.
+            // A route that the message has passed already is left to the queue.
             let (keys, now) = (transaction.in_force.keys.all(), UnixTime::now());
             let recipient = &mut transaction.recipients[at];
             if !loops::stamped(keys, &passed.stamps, &recipient.rcpt.address, &route, now) {
@@ -253,7 +253,7 @@ fn obey(judged: Judged, (transaction, passed): (&mut Transaction, &Passed), at: 
     }
 }
 
-/// Nobody has the message, and the client keeps it: what it is told.
+/// The reply where no next hop has the message and the client keeps it.
 fn refused(
     services: &Services,
     session: &Arc<str>,
@@ -278,7 +278,7 @@ fn refused(
     transaction.paced_at_dot(services, session, (&unknown, words))
 }
 
-/// Takes out of the branches who is not sent to, and puts everybody where the loop rules sent him.
+/// Removes recipients that are not sent to from the branches, and moves those whose route the loop rules changed.
 pub(super) fn regroup(
     branches: &mut Branches,
     (in_force, origin): (&InForce, &Origin),
@@ -299,7 +299,7 @@ pub(super) fn regroup(
 }
 
 impl Transaction {
-    /// Goes on with a branch whose next hop has not answered in time: the queue hears how it ends.
+    /// Detaches a branch whose next hop has not answered in time: the queue gets its outcome.
     fn follow(&mut self, in_flight: InFlight) {
         let (told, outcomes) = oneshot::channel();
         let positions: Vec<(usize, usize)> = (self.recipients.iter().enumerate())
@@ -312,17 +312,17 @@ impl Transaction {
                 let (_, at) = positions.iter().find(|(of, _)| *of == number)?;
                 Some((*at, outcome))
             });
-            // The queue has gone, and with it the process.
+            // The queue has ended, and the process with it.
             let _ = told.send(landed.collect());
         });
     }
 
-    /// Whether a next hop has it and has not answered yet.
+    /// Whether the recipient's next hop has the message and has not answered yet.
     pub(super) fn is_under_way(&self, at: usize) -> bool {
         self.under_way.iter().any(|branch| branch.recipients.contains(&at))
     }
 
-    /// What becomes of a recipient of whom no next hop has said anything.
+    /// What becomes of a recipient without an outcome.
     fn untold(&self, at: usize, now: UnixTime) -> Fate {
         if self.is_under_way(at) { Fate::under_way(now.plus(self.after_doubt(at))) } else { Fate::due(now) }
     }
@@ -332,13 +332,13 @@ impl Transaction {
         connector.map_or(&Retry::DEFAULT, |connector| &connector.retry)
     }
 
-    /// The wait after a first attempt of which nobody knows how it ended.
+    /// How long to wait after a first attempt with an unknown outcome.
     fn after_doubt(&self, at: usize) -> Duration {
         schedule::after_doubt(self.retry(at), 1, 1)
     }
 }
 
-/// What becomes of one recipient of a message that is accepted.
+/// What becomes of one recipient of an accepted message.
 fn fate(transaction: &Transaction, at: usize, (outcome, then): (Outcome, Then), now: UnixTime) -> Fate {
     match (outcome.class, then) {
         (Class::Accepted, _) => Fate::delivered(outcome),
@@ -351,7 +351,8 @@ fn fate(transaction: &Transaction, at: usize, (outcome, then): (Outcome, Then), 
     }
 }
 
-/// Counts and traces a message that its next hops refused. Whether any of its recipients was told by itself.
+/// Counts and traces a message that its next hops refused. Returns whether any of its recipients was logged
+/// individually.
 fn tell_refused(
     services: &Services,
     session: &str,
@@ -377,7 +378,7 @@ fn tell_refused(
     told
 }
 
-/// Notes what next hops accepted, and what they refused.
+/// Notes for later decisions what next hops accepted and refused.
 fn remember(services: &Services, transaction: &Transaction, identity: &Identity, outcomes: &[Option<Outcome>]) {
     let accepted = transaction.recipients.iter().zip(outcomes).filter_map(|(recipient, outcome)| {
         let has_it = outcome.as_ref().is_some_and(|outcome| outcome.class == Class::Accepted);

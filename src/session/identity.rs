@@ -1,5 +1,5 @@
-//! What a client has shown of itself beside its address: a certificate at the TLS handshake, a password at AUTH; and
-//! which receive connector it gets for it.
+//! How a client has identified itself beside its address: a certificate in the TLS handshake, a password in AUTH; and
+//! the receive connector that it gets for that.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::strangers::Strangers;
 use crate::strangers::sums::About;
 use crate::tls::serve::ServerTls;
 
-/// Nothing, at first.
+/// The client's proofs; none at first.
 #[derive(Debug, Clone, Default)]
 pub struct Identity {
-    /// The certificate of the handshake, if somebody believes it.
+    /// The certificate of the handshake, if it was verified.
     pub(super) certificate: Option<Believed>,
-    /// The name that it authenticated with.
+    /// The name with which it authenticated.
     pub(super) user: Option<Arc<str>>,
 }
 
@@ -28,12 +28,12 @@ pub struct Identity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Believed {
     pub names: Vec<String>,
-    /// The `client_ca` files whose authorities it leads to.
+    /// The `client_ca` files whose authorities the certificate chains to.
     pub by: Vec<PathBuf>,
 }
 
 impl Believed {
-    /// Looks at the chain that a client showed in the handshake.
+    /// Verifies the chain that a client presented in the handshake.
     pub(super) fn of(
         tls: &ServerTls,
         chain: Option<&[CertificateDer<'_>]>,
@@ -51,7 +51,7 @@ impl Believed {
         Some(Self { names, by })
     }
 
-    /// The name of this certificate that selects the connector.
+    /// The name in this certificate that selects the connector, if there is one.
     #[must_use]
     pub fn selects(&self, connector: &ReceiveConnector) -> Option<&str> {
         let ca = connector.tls.client_ca.as_ref()?;
@@ -61,7 +61,7 @@ impl Believed {
 }
 
 impl Client {
-    /// The receive connector that this configuration gives it, and what chose it.
+    /// The receive connector in this configuration, and how it was chosen.
     pub(super) fn door(&self, config: &Config) -> Option<(Arc<ReceiveConnector>, ChosenBy)> {
         let ip = self.address.ip().to_canonical();
         let believed = self.identity.certificate.as_ref();
@@ -73,7 +73,7 @@ impl Client {
         }
     }
 
-    /// Takes note of the certificate that it showed, and of the connector that it gets for it.
+    /// Records the certificate that the client presented, and the connector that it gets for it.
     pub(super) fn showed(&mut self, config: &Config, believed: Option<Believed>, tells: impl Fn() -> bool) {
         let Some(believed) = believed else { return };
         let names = believed.names.clone();
@@ -93,7 +93,7 @@ impl Client {
         }
     }
 
-    /// Where its mail comes from, as decisions see it.
+    /// The origin of its mail for routing decisions.
     pub(super) fn origin(&self, chosen_by: ChosenBy, hello: Option<&Hello>) -> Origin {
         let connector = &self.connector;
         let authenticated = self.identity.user.is_some();
@@ -125,18 +125,19 @@ impl Client {
         }
     }
 
-    /// Whether it is a [stranger](Shown::is_stranger), by what it has shown up to now.
+    /// Whether it is a [stranger](Shown::is_stranger) by its proofs so far.
     pub(super) fn is_stranger(&self) -> bool {
         self.shown().is_stranger()
     }
 
-    /// Whether a line about it is told by itself, not as part of a sum.
+    /// Whether an event of this client is logged individually, not as part of a summary.
     pub(super) fn tells(&self, strangers: &Strangers, about: &About<'_>) -> bool {
         !self.is_stranger() || strangers.tells(about)
     }
 
-    /// Whose connection it is: whether it may be sent away for others. A connector's with `tenant` is its organization's
-    /// although its clients are strangers: which of its messages are, only their header sections will say.
+    /// Whether the connection counts as a stranger's, which may be closed in favour of others. A connector with
+    /// `tenant` counts as its organisation's although its clients are strangers: only the header section tells which of
+    /// its messages are the organisation's.
     pub(super) fn whose(&self) -> Whose {
         let connector = &self.connector;
         let organization = if connector.tenant.is_some() { &connector.organization } else { self.shown().organization };
@@ -151,7 +152,7 @@ impl Client {
         Shown { organization, authenticated: self.identity.user.is_some() }
     }
 
-    /// What the protocol has to know of AUTH.
+    /// The state of AUTH for the protocol machine.
     pub(super) fn auth_state(&self) -> AuthState {
         match (&self.identity.user, &self.connector.auth) {
             (Some(_), _) => AuthState::Done,
@@ -161,9 +162,9 @@ impl Client {
     }
 }
 
-/// Where a message comes from, now that its header section is there: from the organisation, if it names the connector's
-/// tenant behind a certificate that all tenants show. It was a stranger's up to here, and rows 3 and 10 stay with that:
-/// `resolves_first` is not given. `None`: nothing changes.
+/// The origin of a message whose header section is complete: the organisation, if the message names the connector's
+/// tenant and the client has the certificate that all tenants share. Before that it was a stranger's, and
+/// `resolves_first` stays unset, which keeps rows 3 and 10 as they were decided. `None`: the origin does not change.
 pub(super) fn with_tenant(
     origin: &Origin,
     connector: &ReceiveConnector,
@@ -231,7 +232,8 @@ organization = "primary"
 smart_hosts = ["[10.0.0.5]"]
 "#;
 
-    /// Who it is by the origin of its mail, by itself, and by its place: one rule, and one difference.
+    /// Whether it is a stranger: by its mail's origin, by itself, and for its connection slot. All follow one rule,
+    /// with one difference.
     #[test]
     fn who_is_a_stranger() {
         let config = load_text(CONFIG, Path::new("fingerpost.toml")).unwrap();
@@ -245,7 +247,7 @@ smart_hosts = ["[10.0.0.5]"]
             (internet, Some("mx.contoso.com"), None, "branch", false, Whose::Known),
             (internet, Some("customers.mimecast.com"), None, "branch", true, Whose::Stranger),
             (internet, Some("customers.mimecast.com"), Some("ann"), "branch", false, Whose::Known),
-            // Its connection may bring the organisation's messages: the header section will say.
+            // Its connection may bring the organisation's messages; the header section tells.
             (internet, Some("mail.protection.outlook.com"), None, "cloud", true, Whose::Known),
             (internet, Some("mail.protection.outlook.com"), Some("ann"), "cloud", false, Whose::Known),
         ] {
@@ -265,7 +267,7 @@ smart_hosts = ["[10.0.0.5]"]
         }
     }
 
-    /// A report is nobody's who connected; whose mail caused it goes with it.
+    /// A report belongs to no client; the origin of the message that it is about is kept.
     #[test]
     fn our_own_reports_are_no_strangers() {
         let stranger =

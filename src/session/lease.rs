@@ -1,41 +1,42 @@
-//! When a client may lose the connections to next hops that its transaction holds: only where somebody waits for one, and
-//! only for what it makes us wait itself. Pure.
+//! When a client may lose the connections to next hops that its transaction holds: only if another transaction waits
+//! for one, and only for time that the client itself takes. Pure.
 //!
-//! Only RCPT and content are progress. What is taken back costs nothing but the envelope said once more. So where more wait
-//! than there are connections, a silent client keeps its own no longer than asking took: saying it once more costs as much.
-//! Three hundred clients that stop after RCPT hold twenty connections for 20 ms each then, not for half a second.
+//! Only RCPT and content are progress. A connection that is taken back costs repeating the envelope later. So where
+//! more transactions wait than there are connections, a silent client keeps its own no longer than the next hop took
+//! for the envelope, which is what repeating it will cost. Three hundred clients that stop after RCPT then hold twenty
+//! connections for 20 ms each instead of half a second.
 
 use std::time::{Duration, Instant};
 
-/// A client that is silent for so long between two RCPTs, or before DATA, can do without for a moment.
+/// A client that is silent for this long between two RCPTs, or before DATA, may lose its connections.
 const SILENT: Duration = Duration::from_millis(500);
-/// How much of its own time a client has, from the first RCPT to the header section.
+/// The client's own time from the first RCPT to the header section.
 const ENVELOPE: Duration = Duration::from_secs(10);
-/// Content is looked at for so long before it is called slow.
+/// How long content is measured before it is called slow.
 const CONTENT: Duration = Duration::from_millis(500);
 
-/// The same three where more wait than there are connections.
+/// The same three while more wait than there are connections.
 const CROWDED_SILENT: Duration = Duration::from_millis(20);
 const CROWDED_ENVELOPE: Duration = Duration::from_millis(500);
 const CROWDED_CONTENT: Duration = Duration::from_millis(100);
-/// How often is looked whether they are many.
+/// How often a session checks whether more wait.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Who else wants a connection.
+/// How many other transactions want a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Others {
-    /// Nobody, or no more than there are.
+    /// None, or no more than there are connections.
     Few,
-    /// More than there are, and this one has been held so long.
+    /// More than there are connections; this one has been held for this time.
     Many(Duration),
 }
 
-/// When a waiting session looks again.
+/// When a waiting session checks again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
-    /// It may lose its connections then.
+    /// Then it may lose its connections.
     MayLose(Instant),
-    /// How many others wait.
+    /// Then it checks how many others wait.
     AtOthers(Instant),
 }
 
@@ -46,36 +47,33 @@ impl Look {
     }
 }
 
-/// One transaction's time, as far as we wait for the client.
+/// Measures the client's time in one transaction.
 #[derive(Debug)]
 pub(super) struct Lease {
     phase: Phase,
-    /// Since when we wait now.
+    /// Since when the client is waited for now.
     waiting: Option<Instant>,
-    /// The client's own time in this phase.
+    /// The client's time in this phase.
     own: Duration,
-    /// The same since its last RCPT.
+    /// The client's time since its last RCPT.
     silent: Duration,
-    /// Whether it may lose its connections: somebody only has to ask.
     pub(super) state: LeaseState,
 }
 
-/// Where the transaction is.
+/// The phase of the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Envelope,
-    /// The content, since then.
+    /// Content, since this time.
     Content(Instant),
 }
 
-/// Whether a client may lose its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LeaseState {
-    /// Not yet.
     Keeps,
     /// If somebody wants them.
     MayLose,
-    /// It lost one while its content streamed: that happens once a message.
+    /// It lost one while its content was streamed, which happens at most once for a message.
     HasLost,
 }
 
@@ -85,7 +83,8 @@ impl Lease {
         Self { phase: Phase::Envelope, waiting: None, own, silent, state: LeaseState::Keeps }
     }
 
-    /// We wait for the client from now on. When to look again; `None`: it may lose its connections, or it never will.
+    /// The client is waited for from now on. Returns when to check again; `None`: it may lose its connections already,
+    /// or never will.
     pub(super) fn wait(&mut self, now: Instant, others: Others) -> Option<Look> {
         if self.state != LeaseState::Keeps {
             self.waiting.get_or_insert(now);
@@ -109,7 +108,7 @@ impl Lease {
                 since + silent.saturating_sub(self.silent).min(all.saturating_sub(self.own))
             }
             Phase::Content(began) => {
-                // Half of the time is its own then.
+                // Half of the rest is the client's own time.
                 let ours = since.saturating_duration_since(began).saturating_sub(self.own);
                 let least = if others == Others::Few { CONTENT } else { CROWDED_CONTENT };
                 (since + ours.saturating_sub(self.own)).max(began + least)
@@ -117,7 +116,7 @@ impl Lease {
         }
     }
 
-    /// The time came.
+    /// The client may lose its connections from now on.
     pub(super) fn may_lose(&mut self) {
         if self.state == LeaseState::Keeps {
             self.state = LeaseState::MayLose;
@@ -136,12 +135,11 @@ impl Lease {
         }
     }
 
-    /// A RCPT.
     pub(super) fn progress(&mut self) {
         self.silent = Duration::ZERO;
     }
 
-    /// The header section is there, and the content comes.
+    /// The header section is complete, and content follows.
     pub(super) fn content(&mut self, now: Instant) {
         *self = Self { phase: Phase::Content(now), state: self.state, ..Self::new() };
     }
@@ -156,8 +154,9 @@ impl Lease {
 mod tests {
     use super::*;
 
-    /// What a client does, each with the milliseconds that we waited for it before: `r` a RCPT, `n` a NOOP, `h` the header
-    /// section, `c` content; `.` we were busy for so long. Returns after how much more silence it may lose its connections.
+    /// Plays what a client does, each step with the milliseconds that it was waited for before: `r` a RCPT, `n` a NOOP,
+    /// `h` the header section, `c` content; `.` the server was busy for that time. Returns after how much more silence
+    /// it may lose its connections.
     fn left(events: &[(char, u64)], others: Others) -> u64 {
         let (mut lending, mut now) = (Lease::new(), Instant::now());
         for (event, milliseconds) in events {
@@ -194,7 +193,7 @@ mod tests {
             (&[('r', 9_700), ('r', 200)], 100),
             (&[('r', 11_000)], 0),
             (&[('r', 10), ('h', 100)], 500),
-            // Half of the time is the client's: it is what we wait for.
+            // Half of the time is the client's, in which it is waited for.
             (&[('h', 1), ('c', 100), ('.', 100), ('c', 100), ('.', 2000)], 1900),
             (&[('h', 1), ('c', 700), ('.', 100), ('c', 700), ('.', 100)], 0),
         ] {
@@ -231,8 +230,8 @@ mod tests {
         assert_eq!(lending.wait(at(100), many), Some(Look::MayLose(at(20))), "at once");
     }
 
-    /// Sessions that stop after RCPT, each of which is asked about for 2 ms, and so many connections: how many have been
-    /// asked about by then.
+    /// Simulates sessions that stop after RCPT, with 2 ms for each question to the next hop; returns how many got a
+    /// connection by then.
     fn asked_about(sessions: usize, connections: usize, until: u64) -> usize {
         let start = Instant::now();
         let (mut waiting, mut asked, mut held) = (sessions, 0, Vec::new());

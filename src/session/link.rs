@@ -11,18 +11,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// A socket.
 pub(super) enum Link<S> {
-    /// As it came.
     Plain(S),
-    /// Behind a TLS handshake.
     Encrypted(Box<TlsStream<S>>),
-    /// Given to a handshake that failed.
+    /// Moved into a handshake, which failed.
     Gone,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
-    /// The server's side of a TLS handshake.
+    /// Runs the server's side of a TLS handshake.
     pub(super) async fn encrypt(self, tls: Arc<ServerConfig>) -> io::Result<Self> {
         match self {
             Self::Plain(socket) => Ok(Self::Encrypted(Box::new(TlsAcceptor::from(tls).accept(socket).await?))),
@@ -32,7 +29,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 }
 
 impl<S> Link<S> {
-    /// The certificates that the client showed in the handshake, its own first.
+    /// The certificates that the client presented in the handshake, its own first.
     pub(super) fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
         match self {
             Self::Encrypted(stream) => stream.get_ref().1.peer_certificates(),

@@ -1,9 +1,9 @@
-//! Whether a client's name and password are right: asked of the users file or the directories (`auth`), unless
-//! [`guesses`](crate::guesses) knows that it must not be asked.
+//! Checks a client's name and password against the users file or the directories (`auth`), unless
+//! [`guesses`](crate::guesses) forbids the attempt.
 //!
-//! `session` calls it for [`Action::Authenticate`](crate::smtp::server::Action). A failure is told a second after the
-//! question, whatever caused it, so that nobody learns from the time which names there are. Logs have the name, never
-//! the password.
+//! `session` calls it for [`Action::Authenticate`](crate::smtp::server::Action). A failure is answered a second after
+//! the request, whatever caused it, so that the time does not reveal which names exist. Logs have the name, never the
+//! password.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
@@ -27,18 +27,18 @@ pub use hashing::Hashing;
 pub use under_way::Answered;
 use under_way::UnderWay;
 
-/// When a failure is told.
+/// Failures are answered this long after the request.
 const DELAY: Duration = Duration::from_secs(1);
 
-/// Finds out, and notes in `client` who it is.
+/// Checks the credentials, and records the name in `client`.
 ///
 /// # Errors
-/// What the client is told.
+/// The reply for the client.
 pub(super) async fn check(services: &Services, client: &mut Client, credentials: Credentials) -> Result<(), Reply> {
     let asked = Instant::now();
     let name: Arc<str> = credentials.name.as_str().into();
     let in_force = services.current.load_full();
-    // The connector of the same door now: its users may have changed since the session began.
+    // The connector's current settings: its users may have changed since the session began.
     let auth = client.door(&in_force.config).map_or(Auth::None, |(connector, _)| connector.auth.clone());
     let source = source(&in_force, &auth).await;
     let pair = (credentials.name.as_str(), credentials.password.as_str());
@@ -64,7 +64,7 @@ pub(super) async fn check(services: &Services, client: &mut Client, credentials:
     told
 }
 
-/// It is known to be wrong.
+/// A password that is known to be wrong.
 fn repeated(services: &Services, client: &Client, guess: &Guess, user: &str) -> (&'static str, Result<(), Reply>) {
     tracing::debug!(?user, "the same name and password failed within ten minutes: not asked again");
     let limit = guesses(services).refused(guess, UnixTime::steady());
@@ -72,7 +72,7 @@ fn repeated(services: &Services, client: &Client, guess: &Guess, user: &str) -> 
     ("repeated", Err(reply::AUTH_FAILED))
 }
 
-/// Logs and remembers what became of it: the metric's word, and what the client is told.
+/// Logs and records the result; returns the metric's label and the client's reply.
 fn take_note(
     services: &Services,
     client: &Client,
@@ -105,7 +105,7 @@ fn take_note(
             ("unavailable", Err(reply::AUTH_UNAVAILABLE))
         }
         (Login::NotAsked, Some(Closed::Refused)) => repeated(services, client, guess, user),
-        // The directory's doing, not the client's.
+        // Caused by the directory, not by the client.
         (Login::NotAsked, Some(Closed::Unanswered)) => {
             if tells("unanswered") {
                 tracing::warn!(
@@ -131,7 +131,7 @@ fn take_note(
     }
 }
 
-/// Says so once when a client begins to be limited.
+/// Logs once when a client begins to be limited.
 fn failed(services: &Services, client: &Client, limit: Limit) {
     let about = About::new(Kind::Guesser, client.address.ip(), "");
     if limit == Limit::Begins && client.tells(&services.strangers, &about) {
@@ -145,7 +145,7 @@ fn guesses(services: &Services) -> MutexGuard<'_, Guesses> {
     services.guesses.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is asked, and its state: where it has changed, what was refused may be right.
+/// Names what is asked, and its version: when that changes, a password that was refused may be right.
 async fn source(in_force: &InForce, auth: &Auth) -> String {
     match auth {
         Auth::None => String::new(),
@@ -166,7 +166,7 @@ async fn ask(
     (guess, under_way): (&Guess, &UnderWay<'_>),
     credentials: Credentials,
 ) -> Login {
-    // RFC 4513 5.1.2: with an empty password a bind succeeds as nobody.
+    // RFC 4513 5.1.2: a bind with an empty password succeeds as anonymous.
     if credentials.password.is_empty() {
         return Login::Rejected("the password is empty".into());
     }

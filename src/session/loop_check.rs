@@ -1,5 +1,5 @@
-//! The header section of a message on its way in: do its recipients loop (DESIGN section 6, rules 3 to 5), and what of
-//! it may a stranger not assert. [`super::returned`] looks at the bodies of those that may have come back.
+//! Checks the header section of an incoming message: which recipients loop (DESIGN section 6, rules 3 to 5), and which
+//! fields strangers may not send. [`super::returned`] checks the bodies of messages that may have come back.
 
 use super::Services;
 use super::identity::with_tenant;
@@ -18,23 +18,22 @@ use crate::strangers::sums::Kind;
 use crate::time::UnixTime;
 use crate::trace::{Event, What};
 
-/// A header section that may pass.
+/// A header section that was accepted.
 pub(super) struct Passed {
-    /// What is stored of it.
+    /// The section as it is stored.
     pub(super) section: Vec<u8>,
-    /// Its length.
+    /// Its length as received, octets.
     pub(super) section_size: u64,
-    /// What it shows.
     pub(super) facts: Facts,
     /// The stamps that count.
     pub(super) stamps: Vec<Stamp>,
-    /// Recipients that will not be sent to, by their position, and what their report says.
+    /// Recipients that will not be sent to, by position, and the reply in their report.
     pub(super) failed: Vec<(usize, Reply)>,
-    /// What tells its content when it comes again.
+    /// How its content can be recognised when it comes again.
     pub(super) remembered: Remembered,
 }
 
-/// What a message is checked by.
+/// What the loop rules are applied to.
 pub(super) struct Checked<'a> {
     pub(super) services: &'a Services,
     pub(super) in_force: &'a InForce,
@@ -43,28 +42,28 @@ pub(super) struct Checked<'a> {
     pub(super) now: UnixTime,
 }
 
-/// What may show a loop.
+/// What a loop can be recognised by.
 #[derive(Clone, Copy)]
 pub(super) enum Evidence<'a> {
-    /// The header section's stamps, and what is remembered of its Message-ID.
+    /// The header section's stamps, and the relay memory's notes of its Message-ID.
     Header(&'a Seen),
-    /// The body of a message that was brought back.
+    /// The body of a message that may have come back.
     Body(&'a BodyDigest),
 }
 
-/// How one recipient stands after the loop rules.
+/// The result of the loop rules for one recipient.
 enum Standing {
-    /// It goes on, by this route.
+    /// No loop; it is sent by this route.
     Clear(Route),
     Looped(LoopRule),
-    /// The directory, asked live, gives another answer.
+    /// The directory's live answer leads to this refusal.
     Refused(Reply),
 }
 
-/// Examines a header section; recipients that loop are set aside in [`Passed::failed`].
+/// Checks a header section; recipients that loop are collected in [`Passed::failed`].
 ///
 /// # Errors
-/// What the whole message is refused with.
+/// The refusal of the whole message.
 pub(super) async fn check(
     services: &Services,
     session: &str,
@@ -76,7 +75,7 @@ pub(super) async fn check(
     if let Some(origin) = with_tenant {
         transaction.origin = origin.into();
     }
-    // MAIL was taken because the message might have been the organisation's.
+    // MAIL was accepted because the message might have been the organisation's.
     if transaction.connector.tenant.is_some() && services.pressure.turns_away(transaction.origin.whose()) {
         return Err(reply::INSUFFICIENT_STORAGE);
     }
@@ -107,7 +106,7 @@ pub(super) async fn check(
 }
 
 /// # Errors
-/// What the message is refused with where nobody is left to send it to.
+/// The refusal of the message, where no recipient is left.
 pub(super) fn all_failed(failed: &[(usize, Reply)], transaction: &Transaction) -> Result<(), Reply> {
     if failed.len() < transaction.recipients.len() {
         return Ok(());
@@ -125,10 +124,10 @@ fn rules(in_force: &InForce) -> Rules<'_> {
     }
 }
 
-/// Which of these recipients will not be sent to. The others' routes are brought up to date where the directory was asked.
+/// Returns the recipients that will not be sent to. Where the directory was asked, the others' routes are updated.
 ///
 /// # Errors
-/// The message is refused: there is doubt about one of them.
+/// The refusal of the message: one of them is in doubt.
 pub(super) async fn set_aside(
     checked: &Checked<'_>,
     session: &str,
@@ -148,7 +147,7 @@ pub(super) async fn set_aside(
                 }
             }
             Standing::Refused(_) if !enforced => {}
-            // Doubt is temporary, and the message is still the client's.
+            // A doubt is temporary, and the client still has the message.
             Standing::Refused(refusal) if refusal.is_transient() => return Err(refusal),
             Standing::Refused(refusal) => failed.push((at, refusal)),
         }
@@ -157,8 +156,8 @@ pub(super) async fn set_aside(
 }
 
 impl Checked<'_> {
-    /// Whether a recipient loops; the directory is asked live before that is believed. An unresolved one may be a cached
-    /// not-found that the other organisation has just sent back.
+    /// Whether a recipient loops; before that is believed the directory is asked live. An unresolved recipient may rest
+    /// on a cached "not found", and the other organisation has just sent the mail back.
     async fn standing(&self, transaction: &Transaction, at: usize) -> Standing {
         let recipient = &transaction.recipients[at];
         let address = &recipient.rcpt.address;
@@ -170,7 +169,7 @@ impl Checked<'_> {
         if self.looped_by(transaction, address, &recipient.route).is_none() {
             return Standing::Clear(recipient.route.clone());
         }
-        // Boxed, as all that rarely happens here: what is waited for is moved about with each message.
+        // Boxed because it is rarely needed: large futures are moved about with each message.
         let asked = transaction.resolve_live(address, self.now);
         let decision = Box::pin(asked).await;
         match decision.verdict {
@@ -222,7 +221,7 @@ impl Checked<'_> {
         loops::remembered(&mut memory, &relayed, &transaction.origin, door).then_some(LoopRule::RelayMemory)
     }
 
-    /// Says that a recipient loops, whatever is done about it.
+    /// Logs that a recipient loops, whatever is done about it.
     fn record(&self, session: &str, transaction: &Transaction, at: usize, rule: LoopRule) {
         let recipient = &transaction.recipients[at];
         let (address, connector) = (&recipient.rcpt.address, &*recipient.route.connector);
@@ -243,7 +242,7 @@ impl Checked<'_> {
     }
 }
 
-/// Through which doors what a send connector sent out comes back in (DESIGN section 6, rule 4).
+/// The receive connectors by which mail that a send connector sent out would come back (DESIGN section 6, rule 4).
 fn door_of<'a>(config: &'a Config, connector: &str) -> Door<'a> {
     let organization = config.send_connector(connector).map_or("", |connector| &connector.organization);
     let receives =

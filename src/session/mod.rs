@@ -1,9 +1,10 @@
 //! One client's session: drives [`smtp::server`](crate::smtp::server) over one socket, plain or TLS.
 //!
-//! `listener` starts it. It performs what the machine asks for and decides nothing: [`transaction`] asks where
-//! recipients go, [`rcpt`] what their next hops say (cut-through), [`answer`] what that means, [`loop_check`] and [`returned`] whether a message loops,
-//! [`content_buffer`] keeps its content, [`end_of_data`] hands it to the next hops and says how it ended, [`commit`] makes durable
-//! what is left and hands it to `delivery`. A transaction keeps the configuration that was in force at its MAIL.
+//! `listener` starts it. It performs the machine's actions and decides nothing: [`transaction`] has recipients routed,
+//! [`rcpt`] asks their next hops (cut-through), [`answer`] interprets the outcomes, [`loop_check`] and [`returned`]
+//! look for loops, [`content_buffer`] stores the content, [`end_of_data`] sends it to the next hops and decides the
+//! reply, [`commit`] makes durable what is left and hands it to `delivery`. A transaction keeps the configuration that
+//! was in force at its MAIL.
 
 use std::io;
 use std::net::SocketAddr;
@@ -69,58 +70,49 @@ use transaction::{Answer, Transaction};
 use turn::Turn;
 use wire::{encrypt, profile, sent_away};
 
-/// How much of our replies waits before it is sent, however much the client has pipelined.
+/// Replies are sent when this many octets wait, however much the client has pipelined.
 const MOST_REPLIES: usize = 64 * 1024;
 
-/// What sessions work with.
+/// What all sessions share.
 #[derive(Clone)]
 pub struct Services {
-    /// The configuration in force.
     pub current: Arc<Current>,
-    /// Where accepted mail becomes durable.
     pub spool: Arc<dyn Spool>,
-    /// Takes what has become durable: `delivery`.
+    /// Takes durable messages to `delivery`.
     pub accepted: UnboundedSender<Handover>,
-    /// The way out by SMTP, for next hops that take part in a client's conversation.
+    /// SMTP to next hops that are part of a client's conversation.
     pub outbound: Outbound,
     /// RCPTs that wait for a next hop's answer.
     pub rcpts_in_flight: RcptsInFlight,
-    /// What mail that was taken leaves behind.
+    /// Notes about accepted mail for later decisions.
     pub memory: Memory,
-    /// Counters.
     pub metrics: Metrics,
-    /// The message trace.
     pub trace: Trace,
-    /// Whether there is room for more mail.
+    /// Whether there are resources for more mail.
     pub pressure: Arc<Pressure>,
-    /// Strangers in numbers.
+    /// Counts of strangers' events, for summaries in the log.
     pub strangers: Strangers,
-    /// Passwords that failed, and who logged in from where.
+    /// Failed passwords, and successful logins by client.
     pub guesses: Arc<Mutex<Guesses>>,
-    /// Wakes those who wait for other passwords' answers.
+    /// Wakes attempts that wait for the result of another.
     pub answered: Arc<Answered>,
-    /// Looks at passwords.
     pub hashing: Arc<Hashing>,
 }
 
-/// Who a session is with, and through which door it came.
+/// A session's client, and how it connected.
 #[derive(Clone)]
 pub struct Client {
-    /// The session's id, in logs and the trace.
+    /// In logs and the trace.
     pub id: Arc<str>,
-    /// The client's address.
     pub address: SocketAddr,
-    /// The bind it came in by, as configured.
+    /// The listener's address, as configured.
     pub bind: SocketAddr,
-    /// The receive connector that serves it.
     pub connector: Arc<ReceiveConnector>,
-    /// TLS of the connector that its network chose; `None`: none.
+    /// TLS settings of the connector that its network chose; `None`: TLS is not offered.
     pub tls: Option<ServerTls>,
-    /// What it has shown of itself.
     pub identity: Identity,
 }
 
-/// How a session ended, for the log.
 #[derive(Debug, thiserror::Error)]
 enum SessionEnd {
     #[error("closed")]
@@ -139,8 +131,8 @@ enum SessionEnd {
     Stuck,
 }
 
-/// Serves one client to the end. Once the turn's token is cancelled, the client has been sent away, or a transaction
-/// under way may end and no other begins.
+/// Serves one client to the end. Once the turn's token is cancelled, either the client has to go, or the server drains:
+/// a transaction in progress may finish and no other begins.
 pub async fn serve<S>(services: Arc<Services>, client: Client, socket: S, turn: impl Into<Turn>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -181,7 +173,6 @@ where
     .await;
 }
 
-/// One session under way.
 struct Session<S> {
     services: Arc<Services>,
     client: Client,
@@ -191,15 +182,14 @@ struct Session<S> {
     output: Vec<u8>,
     transaction: Option<Box<Transaction>>,
     deadlines: Deadlines,
-    /// Whether the client may be sent away.
+    /// Whether the client may be disconnected in favour of others.
     turn: Turn,
-    /// Since when the client has not got on.
+    /// Since when the client has made no progress.
     standing: Standing,
     /// Whether its transaction may lose connections to next hops.
     lending: Lease,
-    /// Octets of the last read.
     last_read: usize,
-    /// Until the machine has been told to drain.
+    /// The drain signal, until the machine has got it.
     draining: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     alarm: ReusableTimer,
 }
@@ -236,7 +226,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         })
     }
 
-    /// Does what the machine asks for until there is nothing more to do.
+    /// Performs the machine's actions until the session ends.
     async fn run(&mut self) -> SessionEnd {
         loop {
             let action = self.machine.next(&mut self.input);
@@ -273,7 +263,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 let services = Arc::clone(&self.services);
                 self.transaction()?.ask(&services, *rcpt);
             }
-            // Boxed: of thousands of sessions nearly all are between two transactions, and need no room for one.
+            // Boxed: of thousands of sessions nearly all are between two transactions, and need no memory for this
+            // future.
             Action::Wait => Box::pin(self.wait()).await?,
             Action::CheckHeader(section) => {
                 let verdict = Box::pin(self.check_header(section)).await?;
@@ -315,7 +306,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         Ok(())
     }
 
-    /// Sends what is due and reads, unless a header section that goes on has no room.
+    /// Flushes the output and reads, unless there is no memory for a growing header section.
     async fn read_on(&mut self, expect: Expect) -> Result<(), SessionEnd> {
         self.flush().await?;
         let (held, transaction) = (self.machine.collected(), self.transaction.as_deref_mut());
@@ -326,21 +317,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         self.read(expect).await
     }
 
-    /// The transaction comes to nothing.
+    /// Drops the transaction.
     fn abandon(&mut self) {
         if let Some(transaction) = self.transaction.take() {
             transaction.abandoned(&self.services);
         }
     }
 
-    /// The answer to the oldest RCPT.
+    /// Waits for the reply to the oldest RCPT.
     async fn wait(&mut self) -> Result<(), SessionEnd> {
         let (services, session) = (self.services.clone(), self.client.id.clone());
         let answer = self.transaction()?.answer(&services, &session).await.ok_or(SessionEnd::Stuck)?;
         self.reply(answer, Event::Resolved).await
     }
 
-    /// Tells the machine of a reply, once it is due.
+    /// Passes a reply to the machine, once it is due.
     async fn reply(&mut self, answer: Answer, event: fn(Reply) -> Event) -> Result<(), SessionEnd> {
         let Answer { reply, late } = answer;
         let mut event = event(reply);
@@ -354,8 +345,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         Ok(())
     }
 
-    /// A door that demands TLS since this session began was not one when the machine was told: the client has to come
-    /// again. So has a stranger in a place that is not for strangers.
+    /// Refuses MAIL where the connector has come to require TLS since the session began, which the machine does not
+    /// know: the client has to connect again. Also refuses a stranger in a connection slot that is not for strangers.
     fn unless_kept_out(&self, transaction: Box<Transaction>) -> Result<Box<Transaction>, Reply> {
         match transaction.connector.tls.mode {
             ReceiveTlsMode::Required | ReceiveTlsMode::Implicit if !self.machine.is_encrypted() => {

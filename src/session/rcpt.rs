@@ -1,7 +1,8 @@
-//! What RCPT is answered: the decision, and where the next hop takes part, its word (DESIGN section 7, "Cut-through").
+//! Answers RCPT: by the routing decision and, where the next hop is part of the conversation, by its reply (DESIGN
+//! section 7, "Cut-through").
 //!
-//! RCPTs that the client pipelines go on pipelined: [`Transaction::answer`] takes all that are decided, asks the next hops
-//! about them in one go, and answers one after the other.
+//! Pipelined RCPTs stay pipelined: [`Transaction::answer`] takes all that have been routed, sends them to the next hops
+//! together, and answers them one after the other.
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use crate::smtp::reply::{self, Reply};
 use crate::strangers::sums::Kind;
 use crate::time::UnixTime;
 
-/// How the next hop of a route takes part in the conversation; `None`: its mail is queued.
+/// How the next hop of a route is part of the conversation; `None`: its mail is queued.
 pub(super) fn part<'a>(config: &'a Config, route: &Route) -> Option<TakesPart<'a>> {
     let connector = config.send_connector(&route.connector)?;
     match (&connector.protocol, &connector.delivery) {
@@ -33,24 +34,23 @@ pub(super) fn part<'a>(config: &'a Config, route: &Route) -> Option<TakesPart<'a
     }
 }
 
-/// RCPTs that are asked about in one go.
+/// The most RCPTs that are sent together.
 const AT_ONCE: usize = 100;
 
-/// A RCPT that is decided.
+/// A RCPT that has been routed.
 pub(super) struct Decided {
     pub(super) rcpt: RcptTo,
     pub(super) decision: Decision,
 }
 
-/// How far a RCPT has come.
+/// The progress of a RCPT.
 enum Stage {
-    /// This is its answer already.
+    /// Its reply is known without the next hop.
     Answered(Result<(), Refusal>),
-    /// Its next hop is asked about it under this number.
+    /// It is sent to its next hop under this number.
     Asked(Route, usize, RcptInFlight),
 }
 
-/// Why a recipient is refused.
 pub(super) struct Refusal {
     pub(super) reply: Reply,
     /// The row of the table of refusals; empty: none.
@@ -65,8 +65,8 @@ impl From<Reply> for Refusal {
 }
 
 impl Transaction {
-    /// What the oldest RCPT is answered that waits for it. RCPTs behind it that are decided too are asked about in the same
-    /// go. `None`: none waits.
+    /// The reply to the oldest RCPT. RCPTs after it that have been routed are sent to their next hops together with it.
+    /// `None`: no RCPT waits.
     pub(super) async fn answer(&mut self, services: &Services, session: &Arc<str>) -> Option<Answer> {
         if self.answers.is_empty() {
             let all = self.decided().await;
@@ -75,7 +75,7 @@ impl Transaction {
         self.answers.pop_front()
     }
 
-    /// The oldest RCPT, once it is decided, and those behind it that are decided by then.
+    /// The oldest RCPT, once it is routed, and those after it that are routed by then.
     async fn decided(&mut self) -> Vec<Decided> {
         let mut all: Vec<Decided> = Vec::with_capacity(1);
         while let Some((rcpt, deciding)) = self.asked.front() {
@@ -106,7 +106,7 @@ impl Transaction {
         for at in 0..all.len() {
             match self.stage(services, &mut all[at], at).await {
                 Some(stage) => stages.push(stage),
-                // It may have to wait for others, and nobody waits for that.
+                // It may have to wait for another session's question; nothing else is delayed by that.
                 None => {
                     for later in all.split_off(at).into_iter().rev() {
                         self.asked.push_front((later.rcpt, Deciding::Made(later.decision)));
@@ -130,8 +130,8 @@ impl Transaction {
         }
     }
 
-    /// Puts off whoever is with another system than the first: of one, what it says at the dot can be passed on, and needs no
-    /// report.
+    /// Defers recipients on another system than the first: one system's reply at the end of data can be passed on
+    /// without a report.
     fn keep_to_one_system(&self, all: &mut [Decided]) {
         let system = |route: &Route| (route.connector.clone(), route.next_hop_domain.clone());
         let mut first = self.recipients.first().map(|accepted| system(&accepted.route));
@@ -143,8 +143,8 @@ impl Transaction {
         }
     }
 
-    /// What can be said without the next hop. `None`: only the first of several may wait, and this one, behind `before`
-    /// others, might have to.
+    /// The reply, if it is known without the next hop. `None`: only the first of several may wait for another session,
+    /// and this one, with `before` others ahead, might have to.
     async fn stage(&mut self, services: &Services, one: &mut Decided, before: usize) -> Option<Stage> {
         let Decided { rcpt, decision } = one;
         let route = match &decision.verdict {
@@ -158,7 +158,7 @@ impl Transaction {
                 return Some(Stage::Answered(Err(Refusal { reply, row: "", loops })));
             }
         };
-        // RFC 5321 4.1.1.3 does not forbid it, and nobody wants two copies.
+        // RFC 5321 4.1.1.3 does not forbid duplicates, but nobody wants two copies.
         if self.recipients.iter().any(|known| known.rcpt == *rcpt) {
             return Some(Stage::Answered(Ok(())));
         }
@@ -182,7 +182,8 @@ impl Transaction {
         }
     }
 
-    /// Before the next hop is asked: a RCPT that is on its way already may have to be waited for (DESIGN section 6, rule 2).
+    /// Registers a RCPT before its next hop is asked; the same RCPT in another session may have to be waited for
+    /// (DESIGN section 6, rule 2).
     async fn enter(
         &self,
         services: &Services,
@@ -203,7 +204,8 @@ impl Transaction {
         Some(services.rcpts_in_flight.enter(key, Asker { began: self.began, from, mode, patience }).await)
     }
 
-    /// Whether its next hop has just refused it after the dot, as one that nobody has; asked live, the directory agrees.
+    /// Whether its next hop has just refused it as unknown after the end of data, and a live answer of the directory
+    /// agrees.
     async fn is_refused_at_dot(&self, services: &Services, (rcpt, route): (&RcptTo, &Route)) -> bool {
         if !self.recently_good(services, |good, now| good.is_refused_at_dot(&rcpt.address, route, now)) {
             return false;
@@ -213,7 +215,7 @@ impl Transaction {
         matches!(live.verdict, Verdict::Accept(still) if still == *route)
     }
 
-    /// What the next hops say to those that are asked about, in their order.
+    /// The next hops' outcomes for those that are asked about, in their order.
     async fn ask_all(&mut self, services: &Services, all: &[Decided], stages: &[Stage]) -> Vec<Outcome> {
         let mut asked = Vec::with_capacity(all.len());
         for (one, stage) in all.iter().zip(stages) {
@@ -246,8 +248,8 @@ impl Transaction {
         self.branches.ask(&asked).await
     }
 
-    /// What comes of a next hop's answer. "Unknown recipient" is believed only after the directory was asked live, and a
-    /// changed answer is followed once.
+    /// Turns a next hop's outcome into a reply. "Unknown recipient" is believed only after the directory was asked
+    /// live, and a changed answer is followed once.
     async fn take(
         &mut self,
         services: &Services,
@@ -299,7 +301,7 @@ impl Transaction {
         }
     }
 
-    /// The same recipient by another way.
+    /// Asks about the same recipient by another route.
     async fn ask_again(
         &mut self,
         services: &Services,
@@ -326,7 +328,7 @@ impl Transaction {
         self.last_number
     }
 
-    /// No next hop can be used: the recipient is queued, or the client keeps it.
+    /// No next hop is reachable: the recipient is queued, or the client keeps it.
     fn unreached(
         &mut self,
         services: &Services,
@@ -343,7 +345,7 @@ impl Transaction {
             Unreachable::Queue => "queued",
             Unreachable::Defer => "deferred",
         };
-        // Queued or not: nothing is accepted yet, and RSET may follow.
+        // Logged in either case: nothing is accepted yet, and RSET may follow.
         if self.is_told(services, (Kind::OutOfReach, outcome.row), (&rcpt.address, &outcome.reply)) {
             tracing::info!(recipient = %rcpt.address, send_connector = %route.connector, reason = %outcome.reply,
                 row = outcome.row_name(), "next hop out of reach: {what}");

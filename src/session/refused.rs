@@ -1,7 +1,7 @@
-//! Recipients that are refused, at RCPT or at the dot: counted, logged and traced; and how much later a client hears of it
-//! that looks for addresses.
+//! Refused recipients, at RCPT or at the end of data: they are counted, logged and traced, and the reply is delayed for
+//! a client that harvests addresses.
 //!
-//! What strangers cause again and again is told as sums ([`crate::strangers`]).
+//! Repeated events of strangers are logged as summaries ([`crate::strangers`]).
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::strangers::sums::{About, Kind};
 use crate::trace::{Event, What};
 
 impl Transaction {
-    /// Counts, logs and traces what a RCPT is answered.
+    /// Counts, logs and traces the reply to a RCPT.
     pub(super) fn record(
         &mut self,
         services: &Services,
@@ -60,7 +60,7 @@ impl Transaction {
         self.paced(services, session, (address, reply))
     }
 
-    /// Whether what happened to a recipient is told by itself, not as part of a sum.
+    /// Whether an event of a recipient is logged individually, not as part of a summary.
     pub(super) fn is_told(
         &self,
         services: &Services,
@@ -72,24 +72,24 @@ impl Transaction {
         }
         let enhanced = reply.enhanced.map(|enhanced| format!(" {enhanced}")).unwrap_or_default();
         let domain = domain_label(&self.in_force.config.routing, address);
-        // Not in the next hop's words: they may have the address in them.
+        // Without the next hop's text, which may contain the address.
         let reason = format!("{}{enhanced}", reply.code);
         let about = About::new(what, self.client(), &reason);
         services.strangers.tells(&About { domain: &domain, detail, sample: address.as_str(), ..about })
     }
 
-    /// The same of a message or a recipient that loops.
+    /// Whether a loop of a message or recipient is logged individually.
     pub(super) fn is_loop_told(&self, services: &Services, rule: LoopRule) -> bool {
         self.tells(services, Kind::Looped, rule.label())
     }
 
-    /// The same of what happens to a whole message, for one of a few reasons.
+    /// Whether an event of a whole message is logged individually; `reason` is one of a few.
     pub(super) fn tells(&self, services: &Services, what: Kind, reason: &str) -> bool {
         let about = About { sample: self.sender.reverse_path.as_str(), ..About::new(what, self.client(), reason) };
         !self.origin.is_stranger() || services.strangers.tells(&about)
     }
 
-    /// A refusal, and how much later it is told: a client that looks for addresses waits.
+    /// A refusal and its delay: a client that harvests addresses waits.
     pub(super) fn paced(&self, services: &Services, session: &Arc<str>, (address, reply): (&Address, Reply)) -> Answer {
         if !is_unknown(&reply) || !self.is_looked_at() {
             return Answer { reply, late: Duration::ZERO };
@@ -111,7 +111,8 @@ impl Transaction {
         }
     }
 
-    /// The dot tells that these recipients are unknown: RCPT did not accept them. How much later that is told.
+    /// The reply at the end of data reveals that these recipients are unknown, which RCPT did not. Returns how long it
+    /// is delayed.
     pub(super) fn paced_at_dot(
         &self,
         services: &Services,
@@ -132,13 +133,13 @@ impl Transaction {
         Answer { reply, late }
     }
 
-    /// What the client is credited with if so many recipients are accepted in the end.
+    /// The client's credit if this many recipients are accepted in the end.
     pub(super) fn credit(&self, accepted: usize) -> Option<Credit> {
         let (who, counted) = (self.who(), self.counted);
         self.is_looked_at().then_some(Credit { who, counted, accepted })
     }
 
-    /// It came to nothing: whom nothing was sent to was not accepted.
+    /// The transaction was aborted: recipients without a message do not count as accepted.
     pub(super) fn abandoned(&self, services: &Services) {
         if let Some(credit) = self.credit(0) {
             credit.give(services);
@@ -164,7 +165,7 @@ impl Transaction {
         self.tell_limit(services, session, ("one session at a time: [receive_connector.limits]", &found));
     }
 
-    /// A client has come to a limit; `reason` is what a sum of such clients says.
+    /// A client has reached a limit; `reason` is used in summaries of such clients.
     fn tell_limit(&self, services: &Services, session: &str, (reason, found): (&str, &str)) {
         let client = one_client(self.client());
         if !services.strangers.tells(&About::new(Kind::Harvester, client, reason)) {
@@ -179,12 +180,12 @@ impl Transaction {
         services.trace.record(&Event { detail: detail.into(), ..self.event(session, What::Refused) });
     }
 
-    /// Whether unknown recipients of this client show that it looks for addresses.
+    /// Whether unknown recipients of this client count as harvesting.
     fn is_looked_at(&self) -> bool {
         self.origin.is_stranger() && self.connector.is_for_anybody()
     }
 
-    /// Whose recipients it counts among.
+    /// Under which client its recipients are counted.
     fn who(&self) -> Who {
         let sends = match &self.sender.reverse_path {
             ReversePath::Null => Sends::Reports,
@@ -193,13 +194,13 @@ impl Transaction {
         Who { client: one_client(self.client()), sends }
     }
 
-    /// The client's address; a report of ours has none.
+    /// The client's address; reports of ours have none.
     fn client(&self) -> IpAddr {
         self.origin.client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 }
 
-/// Whether a refusal says that nobody has the recipient.
+/// Whether a refusal says that the recipient does not exist.
 pub(super) fn is_unknown(reply: &Reply) -> bool {
     reply.is_permanent() && reply.enhanced == reply::USER_UNKNOWN.enhanced
 }
@@ -207,13 +208,13 @@ pub(super) fn is_unknown(reply: &Reply) -> bool {
 /// Recipients of a message that are accepted in the end, for one client.
 pub(super) struct Credit {
     who: Who,
-    /// Counted already.
+    /// Those that have been counted already.
     counted: usize,
     accepted: usize,
 }
 
 impl Credit {
-    /// The dot is answered.
+    /// Counts them, once the end of data has been answered.
     pub(super) fn give(self, services: &Services) {
         services.strangers.settled(self.who, (self.counted, self.accepted));
     }

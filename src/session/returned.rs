@@ -1,9 +1,9 @@
-//! Messages that come back as new ones, with nothing of ours left on them (DESIGN section 6, rule 4): known by From, Date,
+//! Detects messages that come back as new ones, without our header fields (DESIGN section 6, rule 4), by From, Date,
 //! Subject and the beginning of the body.
 //!
-//! Every message that goes to a connector with an organization is remembered by the first three, which costs next to
-//! nothing. Only where one of these comes again from where a loop would come in, its body is looked at: at the end of its
-//! beginning, before anything of it is sent on.
+//! Every message that goes to a connector with an organization is remembered by the first three, which is cheap. Only
+//! if one of these comes again by a connector on which a loop would come in, its body is digested, before anything of
+//! it is sent on.
 
 use super::Services;
 use super::commit::Fate;
@@ -18,12 +18,11 @@ use crate::smtp::reply::Reply;
 use crate::spool::entry::{Outcome, RecipientState};
 use crate::time::UnixTime;
 
-/// By what a message's recipients are remembered, and whether it was brought back.
+/// The keys under which a message's recipients are remembered, and whether it seems to have come back.
 #[derive(Default)]
 pub(super) struct Remembered {
-    /// Those whose connector has an organization, by their position.
+    /// Recipients whose connector has an organization, by position.
     keys: Vec<(usize, ContentKey)>,
-    /// To whom it seems to have come before.
     back: Option<Back>,
 }
 
@@ -33,16 +32,15 @@ struct Back {
     body: Body,
 }
 
-/// What is known of its body.
+/// The state of its body.
 enum Body {
-    /// As far as it has come.
     Reading(Beginning),
-    /// What it is known by, and whether the message is refused.
+    /// Its digest, and whether the message is refused.
     Checked(BodyDigest, Result<(), Reply>),
 }
 
 impl Remembered {
-    /// The header section has passed: who of the recipients may have had this message before.
+    /// Looks up which recipients may have had this message before; called once the header section is accepted.
     pub(super) fn of(services: &Services, transaction: &Transaction, facts: &Facts, now: UnixTime) -> Self {
         let Some(head) = facts.head() else { return Self::default() };
         let config = &transaction.in_force.config;
@@ -67,7 +65,7 @@ impl Remembered {
         Self { keys, back }
     }
 
-    /// Whether the message is refused already: nothing more of it is needed.
+    /// Whether the message is refused already, so that the rest can be dropped.
     pub(super) fn is_refused(&self) -> bool {
         matches!(self.back, Some(Back { body: Body::Checked(_, Err(_)), .. }))
     }
@@ -80,7 +78,8 @@ impl Remembered {
     }
 }
 
-/// Whether it comes from where a loop would come in: by a door of the connector's organisation, or from a smart host.
+/// Whether it comes in where a loop would: by a receive connector of the send connector's organisation, or from one of
+/// its smart hosts.
 fn is_brought_back(services: &Services, transaction: &Transaction, at: usize) -> bool {
     let route = transaction.recipients.get(at).map(|recipient| &recipient.route.connector);
     let connector = route.and_then(|connector| transaction.in_force.config.send_connector(connector));
@@ -93,10 +92,11 @@ fn is_brought_back(services: &Services, transaction: &Transaction, at: usize) ->
     })
 }
 
-/// Before anything is sent on: recipients that loop are set aside in [`Passed::failed`]. Asked again, it says the same.
+/// Called before anything is sent on: recipients that loop are collected in [`Passed::failed`]. A second call has the
+/// same result.
 ///
 /// # Errors
-/// What the whole message is refused with.
+/// The refusal of the whole message.
 pub(super) async fn check(
     services: &Services,
     session: &str,
@@ -127,7 +127,7 @@ pub(super) async fn check(
 pub(super) struct ToRemember(Vec<(ContentKey, Option<BodyDigest>)>);
 
 impl ToRemember {
-    /// Of those recipients that have not failed.
+    /// For recipients that have not failed.
     pub(super) fn of(passed: &Passed, fates: &[Fate]) -> Self {
         let Remembered { keys, back } = &passed.remembered;
         let failed = |at: usize| {
@@ -143,7 +143,7 @@ impl ToRemember {
         Self(keys.iter().filter(|(at, _)| !failed(*at)).map(|(at, key)| (*key, body(*at))).collect())
     }
 
-    /// The message is accepted.
+    /// Called once the message is accepted.
     pub(super) fn remember(self, services: &Services) {
         if self.0.is_empty() {
             return;

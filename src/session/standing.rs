@@ -1,18 +1,18 @@
-//! Since when a client has not got on: what its idle time is counted from where connections are short.
+//! Since when a client has made no progress: its idle time where connections are short.
 
 use tokio::time::Instant;
 
 use super::turn::Stage;
 use crate::smtp::server::Hello;
 
-/// When a client last got on. What leads to mail counts; NOOP, RSET, a second EHLO and a line that drips in do not:
-/// thousands could hold their places with them.
+/// The client's last progress. Whatever leads to mail is progress; NOOP, RSET, a second EHLO and single octets of a
+/// line are not: with those, thousands of clients could keep their connection slots.
 #[derive(Debug)]
 pub(super) struct Standing {
     since: Option<Instant>,
     introduced: bool,
     pub(super) stage: Stage,
-    /// Whether MAIL counts: once, until a message came.
+    /// Whether MAIL is progress: once, and again after each message.
     mail_counts: bool,
 }
 
@@ -21,7 +21,7 @@ impl Standing {
         Self { since: None, introduced: false, stage: Stage::BeforeMail, mail_counts: true }
     }
 
-    /// The client got on.
+    /// The client made progress.
     pub(super) fn moved(&mut self) {
         self.since = None;
     }
@@ -43,12 +43,12 @@ impl Standing {
         self.moved();
     }
 
-    /// A refusal is held back from it.
+    /// A refusal is being delayed because the client harvests addresses.
     pub(super) fn harvests(&mut self) {
         self.stage = Stage::Harvests;
     }
 
-    /// We wait for the client at `now`; `hello`: how it introduced itself. Since when it has not got on.
+    /// The client is waited for at `now`; `hello`: its greeting. Returns since when it has made no progress.
     pub(super) fn waits(&mut self, hello: Option<&Hello>, now: Instant) -> Instant {
         let introduced = hello.is_some();
         if introduced && !self.introduced {

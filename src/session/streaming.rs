@@ -1,5 +1,5 @@
-//! Content behind the header section, as it comes: kept, and once there is much of it, handed on to the next hops that
-//! take part at the pace at which they take it (DESIGN section 7, "Cut-through").
+//! Content after the header section: it is stored, and a large body is sent on to the next hops in the conversation as
+//! it comes, at the pace at which they take it (DESIGN section 7, "Cut-through").
 
 use super::end_of_data::{content, regroup};
 use super::transaction::Transaction;
@@ -11,11 +11,12 @@ use crate::message::body::BEGINNING;
 use crate::smtp::address::Address;
 use crate::smtp::server::{Carrier, Summary};
 
-/// Bodies up to this size are read first and sent at once, octets: their beginnings may show a loop.
+/// Bodies up to this many octets are received completely before they are sent: the digest of their beginning may show a
+/// loop.
 const READ_FIRST: u64 = BEGINNING as u64;
 
 impl Transaction {
-    /// Takes a piece. What BDAT brings is read first: whether a next hop can take it is known at its end only.
+    /// Takes a piece. BDAT content is received completely first: only its end tells whether a next hop can take it.
     pub(super) async fn append(&mut self, (services, session): (&Services, &str), piece: &[u8], carrier: Carrier) {
         let Some((passed, writing)) = &mut self.content else { return };
         if passed.remembered.is_refused() {
@@ -52,7 +53,7 @@ impl Transaction {
         self.branches.begin_stream(&message).await;
     }
 
-    /// Whether nobody is left to send it to, now that the beginning of its body is known.
+    /// Whether no recipient is left now that the beginning of the body is known.
     async fn is_looped(&mut self, services: &Services, session: &str) -> bool {
         let Some((mut passed, writing)) = self.content.take() else { return false };
         let checked = returned::check(services, session, self, &mut passed).await;

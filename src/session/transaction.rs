@@ -32,7 +32,6 @@ use crate::smtp::server::{Hello, Limits, Server};
 use crate::time::UnixTime;
 use crate::trace::{Event, What};
 
-/// A transaction under way.
 pub(super) struct Transaction {
     pub(super) in_force: Arc<InForce>,
     pub(super) connector: Arc<ReceiveConnector>,
@@ -40,46 +39,45 @@ pub(super) struct Transaction {
     pub(super) sender: Sender,
     /// On whose behalf directories are asked.
     pub(super) behalf: Behalf,
-    /// Whose questions come first.
+    /// The priority of its questions to directories.
     pub(super) standing: Standing,
-    /// Asked, oldest first; the answers come in this order.
+    /// RCPTs that are being routed, oldest first; they are answered in this order.
     pub(super) asked: VecDeque<(RcptTo, Deciding)>,
-    /// Answers that are there, and nobody has taken yet.
+    /// Replies that have not been sent yet.
     pub(super) answers: VecDeque<Answer>,
-    /// The number of the recipient that was named last.
+    /// The number of the last RCPT.
     pub(super) last_number: usize,
     pub(super) recipients: Vec<Accepted>,
-    /// How many acceptances of its client's were counted for it.
+    /// How many of these recipients were counted as accepted for the client.
     pub(super) counted: usize,
-    /// What of them is with next hops already.
+    /// The part of the transaction that is with next hops already.
     pub(super) branches: Branches,
-    /// Branches whose next hops nobody waits for here any more: the queue hears what became of them.
+    /// Branches whose next hops are not waited for any more: the queue gets their outcome.
     pub(super) under_way: Vec<UnderWay>,
-    /// Whether its content goes to next hops as it comes.
+    /// Whether its content is sent to next hops as it comes.
     pub(super) streams: bool,
-    /// When MAIL came.
     pub(super) began: Instant,
     pub(super) content: Option<(Passed, Writing)>,
-    /// What of it is in memory.
+    /// Its reservation of memory.
     pub(super) held: Held,
 }
 
-/// What a RCPT is answered, and how much later than it could be.
+/// The reply to a RCPT, and its delay.
 pub(super) struct Answer {
     pub(super) reply: Reply,
     pub(super) late: Duration,
 }
 
 impl From<Reply> for Answer {
-    /// At once.
+    /// Without a delay.
     fn from(reply: Reply) -> Self {
         Self { reply, late: Duration::ZERO }
     }
 }
 
-/// A decision that is under way, or made.
+/// A routing decision, in progress or made.
 pub(super) enum Deciding {
-    /// What it rests on was at hand.
+    /// Made without asking a directory.
     Made(Decision),
     /// A directory is being asked.
     Asking(AbortOnDropHandle<Decision>),
@@ -94,10 +92,10 @@ impl Deciding {
         }
     }
 
-    /// Waits for it.
+    /// Waits for the decision.
     ///
     /// # Errors
-    /// Deciding broke down.
+    /// The task panicked or was cancelled.
     pub(super) async fn decided(self) -> Result<Decision, JoinError> {
         match self {
             Self::Made(decision) => Ok(decision),
@@ -108,16 +106,16 @@ impl Deciding {
 
 /// A recipient that RCPT accepted.
 pub(super) struct Accepted {
-    /// Its number among all that were named: what branches know it by.
+    /// Its number among all RCPTs, by which branches identify it.
     pub(super) number: usize,
     pub(super) rcpt: RcptTo,
     pub(super) route: Route,
-    /// Why it goes there, for the trace.
+    /// The reasons for its route, for the trace.
     pub(super) reasons: Vec<Reason>,
 }
 
 impl Transaction {
-    /// MAIL: takes the configuration in force, and with it the client's receive connector, which it replaces.
+    /// MAIL: takes the configuration in force, and replaces the client's receive connector by the one in it.
     pub(super) fn begin(
         services: &Services,
         client: &mut Client,
@@ -166,7 +164,7 @@ impl Transaction {
         }
     }
 
-    /// RCPT: begins to decide about it.
+    /// RCPT: starts the decision.
     pub(super) fn ask(&mut self, services: &Services, rcpt: Rcpt) {
         let address = match rcpt.to {
             ForwardPath::Mailbox(address) => address,
@@ -197,19 +195,20 @@ impl Transaction {
         self.asked.push_back((RcptTo { address, notify: rcpt.notify, orcpt: rcpt.orcpt }, deciding));
     }
 
-    /// So much of the header section is there, and goes on. Whether it may: memory is not for strangers alone.
+    /// Reserves memory for a header section of this many octets that is incomplete. `false`: there is none; strangers
+    /// may not use all of it.
     pub(super) fn collects(&mut self, octets: usize) -> bool {
         self.held.content(octets as u64);
         !self.origin.is_stranger() || self.held.has_room(0)
     }
 
-    /// RFC 5321 4.5.1: `<postmaster>` without a domain.
+    /// The address that `<postmaster>` without a domain stands for (RFC 5321 4.5.1).
     fn postmaster(&self) -> Address {
         let config = &self.in_force.config;
         Address::postmaster(&config.routing.accepted.postmaster(&config.server.hostname))
     }
 
-    /// Decides about a recipient anew, asking each directory itself.
+    /// Routes a recipient again with live answers.
     pub(super) async fn resolve_live(&self, address: &Address, now: UnixTime) -> Decision {
         let freshness = Freshness::Live;
         let (behalf, standing) = (&self.behalf, self.standing);
@@ -217,7 +216,8 @@ impl Transaction {
         self.in_force.resolver.go_on(&about, Answers::default()).await
     }
 
-    /// The header section has passed: what is stored begins with our Received field and with it.
+    /// Starts storing content after the header section was accepted: our Received field comes first, then the header
+    /// section.
     pub(super) async fn start_content(&mut self, services: &Services, with: With, mut passed: Passed) {
         let most = self.connector.max_message_size;
         let share = services.pressure.share(self.sender.size.map_or(most, |size| size.min(most)));
@@ -227,7 +227,7 @@ impl Transaction {
         self.content = Some((passed, writing));
     }
 
-    /// An event of this transaction, to be filled in.
+    /// A trace event of this transaction, to be completed.
     pub(super) fn event<'a>(&'a self, session: &'a str, what: What) -> Event<'a> {
         Event {
             at: UnixTime::now(),
@@ -245,7 +245,8 @@ impl Transaction {
     }
 }
 
-/// On whose behalf a client asks. One that is no stranger, or is known by its network, brings many strangers' mail.
+/// On whose behalf a client asks. A client that is not a stranger, or is known by its network, may bring many
+/// strangers' mail.
 fn behalf(connector: &ReceiveConnector, origin: &Origin, sender: &Sender) -> Behalf {
     let trusted =
         !connector.organization.is_empty() || origin.relay == Relay::Anywhere || connector.is_for_known_networks();
@@ -258,7 +259,7 @@ fn behalf(connector: &ReceiveConnector, origin: &Origin, sender: &Sender) -> Beh
     }
 }
 
-/// Whose questions come first.
+/// The priority of its questions to directories.
 fn standing(memory: &Memory, connector: &ReceiveConnector, origin: &Origin) -> Standing {
     let sent_mail = || origin.client.is_some_and(|client| memory.clients().knows(client, UnixTime::steady()));
     if !origin.is_stranger() || origin.relay == Relay::Anywhere {
@@ -270,7 +271,7 @@ fn standing(memory: &Memory, connector: &ReceiveConnector, origin: &Origin) -> S
     }
 }
 
-/// How the message comes in, as our Received field says it.
+/// The `with` clause of our Received field.
 pub(super) fn with(machine: &Server, sender: &Sender) -> With {
     match (machine.hello(), machine.is_encrypted()) {
         (Some(Hello::Ehlo(_)), true) if machine.is_authenticated() && sender.smtputf8 => With::Utf8Smtpsa,
@@ -283,7 +284,7 @@ pub(super) fn with(machine: &Server, sender: &Sender) -> With {
     }
 }
 
-/// All that had a say, in one line.
+/// All reasons on one line.
 pub(super) fn join_reasons(reasons: &[Reason]) -> String {
     let mut text = String::with_capacity(reasons.len() * 100);
     for reason in reasons {
@@ -293,7 +294,7 @@ pub(super) fn join_reasons(reasons: &[Reason]) -> String {
     text
 }
 
-/// Whether a refusal is one of the rows that break a loop before anything is sent (DESIGN section 6, rule 1).
+/// Whether a refusal comes from a row that breaks a loop before anything is sent (DESIGN section 6, rule 1).
 pub(super) fn is_loop(row: Option<u8>, refusal: &Reply) -> bool {
     row == Some(10) || *refusal == reply::ROUTING_LOOP
 }

@@ -1,8 +1,9 @@
-//! Whose turn it is in a session: the session writes it down, `listener` reads it when it looks for a place.
+//! Whether a session waits for its client or the client for it: the session records that, and `listener` reads it when
+//! it needs a connection slot.
 //!
-//! A session that waits for its client may be sent away, one that takes its content only where that is slow; one that owes
-//! its client an answer may not. What a wait costs is two operations on an atomic of the session's own: nobody else touches it until places are
-//! short.
+//! A session that waits for its client may be closed in favour of another client; while it receives content only if
+//! that is slow; while it owes a reply it may not. Recording a wait costs two operations on an atomic of the session's
+//! own, which nobody else touches until slots are short.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -17,44 +18,43 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::smtp::envelope::Whose;
 
-/// How far a client is that we wait for.
+/// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Before the first MAIL of its session, a TLS handshake of which nothing has come included.
+    /// The session's first MAIL. A TLS handshake of which nothing has come counts as this.
     BeforeMail,
-    /// Within a TLS handshake that has begun.
+    /// The rest of a TLS handshake.
     Handshake,
-    /// After its first MAIL.
+    /// A command after the first MAIL.
     AfterMail,
-    /// Within a message's content. [`Idle::since`] is until when it came fast enough.
+    /// A message's content. [`Idle::since`] is until when it came fast enough.
     Content,
-    /// It looks for addresses: a refusal is held back, or the last one was.
+    /// Anything, from a client that harvests addresses: a refusal is being delayed, or the last one was.
     Harvests,
 }
 
 /// A session that waits for its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Idle {
-    /// When the client last got on, from the turn's beginning of time.
+    /// When the client last made progress, since the common start of all turns.
     pub since: Duration,
-    /// How far it is.
     pub stage: Stage,
     pub whose: Whose,
 }
 
-/// Why a client is sent away.
+/// Why a session is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// Somebody else wants its place.
+    /// Another client needs its connection slot.
     Wanted,
-    /// It was idle for longer than places that are short allow.
+    /// It was idle for longer than is allowed while slots are short.
     Idle,
-    /// It looks for addresses, and places are short.
+    /// The client harvests addresses, and slots are short.
     Harvests,
 }
 
 impl Why {
-    /// Why one that is idle so goes.
+    /// The reason for closing a session that is idle so.
     #[must_use]
     pub fn of(idle: Idle, otherwise: Self) -> Self {
         if idle.stage == Stage::Harvests { Self::Harvests } else { otherwise }
@@ -62,7 +62,7 @@ impl Why {
 }
 
 impl Why {
-    /// In logs and metrics.
+    /// The name in logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -73,17 +73,17 @@ impl Why {
     }
 }
 
-/// It is our turn.
+/// The server's turn.
 const OURS: u64 = 0;
-/// It was sent away: these, and nothing else, stay. Times end long before.
+/// The session was closed by the listener; the state is final. No time reaches this value.
 const WANTED: u64 = u64::MAX;
 const IDLE: u64 = u64::MAX - 1;
 const HARVESTS: u64 = u64::MAX - 2;
-/// Bits below the time: the stage, and whose client it is.
+/// Bits below the time: the stage, and whether it is a stranger's.
 const BELOW: u32 = 4;
 
 impl Idle {
-    /// Never [`OURS`].
+    /// Never equal to [`OURS`].
     fn to_word(self) -> u64 {
         let since = u64::try_from(self.since.as_micros()).unwrap_or(u64::MAX) & (u64::MAX >> (BELOW + 2));
         let stage = match self.stage {
@@ -112,33 +112,33 @@ impl Idle {
     }
 }
 
-/// What a session may do with the place that it has.
+/// The kind of connection slot that a session has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlotKind {
-    /// What its receive connector allows.
+    /// It may be used as the receive connector allows.
     Free,
-    /// It is one of those that strangers do not get: show by MAIL that it is none.
+    /// It is not for strangers: the client has to show by its first MAIL that it is none.
     Reserved,
 }
 
-/// One session's turns. Cloning shares them.
+/// The state of one session's turns. Clones share it.
 #[derive(Clone)]
 pub struct Turn(Arc<TurnState>);
 
 struct TurnState {
     word: AtomicU64,
-    /// What [`Idle::since`] counts from: the same for all who are compared.
+    /// What [`Idle::since`] counts from; the same for all sessions that are compared.
     start: Instant,
-    /// The session is to end: all are, or it is sent away.
+    /// Cancelled when the session has to end: the server stops, or the session was closed.
     leave: CancellationToken,
-    /// Those who may wait until their last reply is read.
+    /// Limits the closed sessions that may wait until their last reply is read.
     farewells: Arc<Semaphore>,
     place: SlotKind,
-    /// It was waited for as one that is no stranger.
+    /// Whether the client was recorded as known, not a stranger.
     known: AtomicBool,
 }
 
-/// A session without a listener is never sent away.
+/// A session without a listener is never closed by one.
 impl From<CancellationToken> for Turn {
     fn from(draining: CancellationToken) -> Self {
         Self::new(Instant::now(), draining, Arc::new(Semaphore::new(1)), SlotKind::Free)
@@ -146,7 +146,7 @@ impl From<CancellationToken> for Turn {
 }
 
 impl Turn {
-    /// Ours, as long as nothing else is said. `leave` is this session's alone.
+    /// Begins with the server's turn. `leave` belongs to this session only.
     #[must_use]
     pub fn new(start: Instant, leave: CancellationToken, farewells: Arc<Semaphore>, place: SlotKind) -> Self {
         Self(Arc::new(TurnState {
@@ -159,13 +159,13 @@ impl Turn {
         }))
     }
 
-    /// How it is idle; `None`: it is not, or it was sent away.
+    /// How it is idle; `None`: it is not, or has been closed.
     #[must_use]
     pub fn idle(&self) -> Option<Idle> {
         Idle::of_word(self.0.word.load(Ordering::Acquire))
     }
 
-    /// Sends it away if it is still idle as it was. Its place is free then.
+    /// Closes the session if it is still idle as described; its slot is free then.
     #[must_use]
     pub fn send_away(&self, idle: Idle, why: Why) -> bool {
         let last = match why {
@@ -180,7 +180,7 @@ impl Turn {
         sent
     }
 
-    /// Why it was sent away, if it was.
+    /// Why it was closed; `None`: it was not.
     #[must_use]
     pub fn sent_away(&self) -> Option<Why> {
         match self.0.word.load(Ordering::Acquire) {
@@ -191,23 +191,23 @@ impl Turn {
         }
     }
 
-    /// Whether its client has turned out to be no stranger.
+    /// Whether its client has turned out to be known.
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.0.known.load(Ordering::Relaxed)
     }
 
-    /// Whether this client may have a transaction in its place.
+    /// Whether this client may begin a transaction in its slot.
     pub(crate) fn serves(&self, whose: Whose) -> bool {
         self.0.place == SlotKind::Free || whose == Whose::Known
     }
 
-    /// Rings when all sessions are to end or this one is sent away.
+    /// Completes when the session has to end.
     pub(super) fn leave(&self) -> WaitForCancellationFutureOwned {
         self.0.leave.clone().cancelled_owned()
     }
 
-    /// Whether its last reply may be waited for; who was sent away holds no place any more, so these are few.
+    /// A permit to wait until the last reply is read; closed sessions hold no slot any more, so there are few permits.
     pub(super) fn farewell(&self) -> Option<OwnedSemaphorePermit> {
         self.0.farewells.clone().try_acquire_owned().ok()
     }
@@ -220,7 +220,7 @@ impl Turn {
         let idle = Idle { since: since.saturating_duration_since(self.0.start), stage, whose };
         match self.0.word.load(Ordering::Relaxed) {
             OURS => self.0.word.store(idle.to_word(), Ordering::Release), // nobody else touches it
-            // Where that fails it was sent away meanwhile, and stays so.
+            // If this fails, the session was closed meanwhile, and stays so.
             was if Idle::of_word(was).is_some() => {
                 let _ = self.0.word.compare_exchange(was, idle.to_word(), Ordering::AcqRel, Ordering::Relaxed);
             }
@@ -228,10 +228,10 @@ impl Turn {
         }
     }
 
-    /// It ends.
+    /// The client's turn ends.
     ///
     /// # Errors
-    /// The client was sent away meanwhile.
+    /// The session was closed meanwhile.
     pub(crate) fn ends(&self) -> Result<(), Why> {
         let word = self.0.word.load(Ordering::Relaxed);
         let ours = Idle::of_word(word).is_none()
@@ -245,11 +245,11 @@ impl Turn {
         }
     }
 
-    /// Goes on with what the client has a part in. `stage` says how far it is, told how often we have waited for it: each
-    /// time that it does its part it has got on, where `moves` says so.
+    /// Runs a future that needs the client, such as a handshake. `stage` gives what is waited for, from the number of
+    /// waits so far; where `moves` says so, each wait that ends is progress.
     ///
     /// # Errors
-    /// The client was sent away meanwhile.
+    /// The session was closed meanwhile.
     pub(super) async fn meanwhile<T>(
         &self,
         whose: Whose,
@@ -280,12 +280,11 @@ impl Turn {
     }
 }
 
-/// What it means that a client moves.
+/// Whether what a client sends is progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moves {
-    /// It has got on.
     GetOn,
-    /// It has to come to an end.
+    /// It is not: the whole has to finish in time.
     MeanNothing,
 }
 

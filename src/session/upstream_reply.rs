@@ -1,11 +1,11 @@
-//! A next hop's words as the client hears them: its code, its organisation's name, what it said.
+//! A next hop's reply as the client gets it: with its code, its organisation's name and its text.
 
 use crate::config::{Protocol, SendConnector};
 use crate::smtp::envelope::Origin;
 use crate::smtp::hide::hide;
 use crate::smtp::reply::Reply;
 
-/// The reply with its codes as they were; for strangers without internal names (`hide_internal_hosts`).
+/// Keeps the codes; for strangers internal names are removed (`hide_internal_hosts`).
 pub(super) fn passed_on(reply: &Reply, connector: &SendConnector, origin: &Origin) -> Reply {
     let speaker = if connector.organization.is_empty() { &connector.name } else { &connector.organization };
     let words = match &connector.protocol {

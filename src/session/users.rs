@@ -1,37 +1,34 @@
-//! A users file: who may authenticate, as `name:hash` lines (`auth = "users:FILE"`).
+//! A users file: lines of `name:hash` for those who may authenticate (`auth = "users:FILE"`).
 //!
-//! `listener` reads it to see that it is right, [`login`](super::login) at each AUTH, so that a change holds at once. A hash
-//! is SHA-crypt as crypt(5) has it, `$6$` or `$5$`: what `openssl passwd -6` prints.
+//! `listener` reads it to check it, [`login`](super::login) at each AUTH, so that a change takes effect at once. A hash
+//! is crypt(5)'s SHA-crypt, `$6$` or `$5$`: what `openssl passwd -6` prints.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use sha_crypt::{PasswordVerifier, ShaCrypt};
 
-/// What is wrong with a users file. A hash is never shown.
+/// What is wrong with a users file; never contains a hash.
 #[derive(Debug, thiserror::Error)]
 pub enum UsersError {
-    /// It cannot be read.
     #[error("{file}: {cause}; check the path and its rights")]
     File { file: String, cause: std::io::Error },
-    /// A line cannot be used.
     #[error("{file}:{line}: {what}; write NAME:HASH with the hash that `openssl passwd -6` prints")]
     Line {
         file: String,
-        /// Its number, from 1.
+        /// From 1.
         line: usize,
-        /// What is wrong.
         what: &'static str,
     },
 }
 
-/// Names in lower case, and hashes.
+/// Hashes by name in lower case.
 pub struct Users(HashMap<String, String>);
 
-/// Reads the file: empty lines and those that begin with `#` do not count.
+/// Reads the file; empty lines and those that begin with `#` are skipped.
 ///
 /// # Errors
-/// The first thing that is wrong, with its place.
+/// The first fault, with its line.
 pub fn read(file: &Path) -> Result<Users, UsersError> {
     let named = || file.display().to_string();
     let text = std::fs::read_to_string(file).map_err(|cause| UsersError::File { file: named(), cause })?;
@@ -57,7 +54,7 @@ pub fn read(file: &Path) -> Result<Users, UsersError> {
 }
 
 impl Users {
-    /// Whether this is the password of that name. Takes milliseconds on purpose, whether there is such a name or not.
+    /// Whether this is the password of that name. Takes milliseconds on purpose, also for a name that does not exist.
     #[must_use]
     pub fn know(&self, name: &str, password: &str) -> bool {
         let Some((hash, known)) = self.hash(name) else { return false };
@@ -65,8 +62,8 @@ impl Users {
         is_right && known
     }
 
-    /// What a password in this name is compared with, and whether it is that name's; for a name that is not there always the
-    /// same other one's, so that the time does not tell.
+    /// The hash that a password for this name is compared with, and whether it is that name's. For an unknown name it
+    /// is always the same hash of another, so that the time reveals nothing.
     fn hash(&self, name: &str) -> Option<(&str, bool)> {
         let own = self.0.get(&name.to_lowercase()).map(|hash| (hash.as_str(), true));
         own.or_else(|| self.0.values().min().map(|hash| (hash.as_str(), false)))
@@ -118,7 +115,7 @@ mod tests {
         ] {
             assert_eq!(users.know(name, password), known, "{name} {password}");
         }
-        // A name that is not there costs as much, and has nobody's password.
+        // An unknown name takes as long, and no password matches.
         assert_eq!((users.hash("alice"), users.hash("carol")), (Some((SHA512, true)), Some((SHA256, false))));
         assert_eq!(users.hash("dave"), users.hash("carol"));
     }

@@ -1,4 +1,4 @@
-//! The session's socket: what is read and sent, how long is waited for it, and the handshake.
+//! The session's socket: reading, sending, deadlines and the TLS handshake.
 
 use std::future::poll_fn;
 use std::io;
@@ -22,19 +22,19 @@ use crate::smtp::reply;
 use crate::smtp::server::{Event, Expect, Profile, TlsState};
 use crate::strangers::sums::{About, Kind};
 
-/// How much of a content that flows is read at once, octets.
+/// The most octets of streaming content that are read at once.
 const READ: usize = 64 * 1024;
-/// How much else: room on the stack, each page of which costs a little whenever it is made.
+/// The most that are read otherwise, into a buffer on the stack.
 const LITTLE: usize = 16 * 1024;
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_mins(1);
 /// How long a client may leave our replies unread.
 const SEND: Duration = Duration::from_mins(5);
-/// How long we read on after our last reply, so that a reset does not overtake it.
+/// How long input is read and dropped after the last reply, so that a reset does not overtake the reply.
 const LINGER: Duration = Duration::from_secs(2);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
-    /// Reads some octets, or notes that the deadline has passed or that we are draining.
+    /// Reads some octets, or records that the deadline has passed or that the server drains.
     pub(super) async fn read(&mut self, expect: Expect) -> Result<(), SessionEnd> {
         let now = Instant::now();
         match expect {
@@ -100,18 +100,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         Ok(())
     }
 
-    /// A reply is told so much later. Nobody else waits for that: connections that somebody wants go back, and where places
-    /// are short the client goes itself. We owe it nothing.
+    /// Delays a reply. This delays nobody else: connections to next hops that others want are given back, and where
+    /// connection slots are short the session is closed instead.
     ///
     /// # Errors
-    /// The client was sent away meanwhile.
+    /// The session was closed meanwhile.
     pub(super) async fn hold_back(&mut self, late: Duration) -> Result<(), Why> {
         let (turn, whose) = (self.turn.clone(), self.client.whose());
         self.standing.harvests();
         turn.meanwhile(whose, |_| Stage::Harvests, Moves::MeanNothing, self.keep_connections(late)).await
     }
 
-    /// Gives connections of the transaction back to whoever wants them, for so long.
+    /// Gives the transaction's connections back to whoever wants them, for this long.
     async fn keep_connections(&mut self, time: Duration) {
         let until = Instant::now() + time;
         loop {
@@ -130,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
     }
 
-    /// Writes down that it is the client's turn.
+    /// Records that it is the client's turn.
     fn turn_begins(&mut self, expect: Expect, now: Instant) {
         if let Some(paid) = self.deadlines.content_paid() {
             self.turn.begins(paid, Stage::Content, self.client.whose());
@@ -140,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
     }
 
-    /// Somebody wants a connection that the transaction holds, and the client makes us wait.
+    /// Gives back a connection that another transaction wants, because the client is slow.
     fn give_back(&mut self, at: usize) {
         let Some(transaction) = &mut self.transaction else { return };
         if transaction.branches.stream() {
@@ -149,14 +149,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         transaction.branches.give_back(at);
     }
 
-    /// The client is gone, or will be: why its content did not come.
+    /// Logs a likely path MTU black hole as the reason why content did not come.
     fn suspect_black_hole(&self, expect: Expect) {
         let stalled = self.deadlines.stalled_at_start(Instant::now());
         let (Expect::Content, Some((silence, octets))) = (expect, stalled) else { return };
         let connector = &*self.client.connector.name;
         let about = About::new(Kind::Broken, self.client.address.ip(), "path-mtu");
         let about = About { detail: "path-mtu", ..about };
-        // No alert: anybody can fall silent. Many of them are one, by the metric.
+        // No alert: any client can fall silent. Many of them raise one by the metric.
         if self.client.tells(&self.services.strangers, &about) {
             tracing::warn!(
                 "suspected path MTU black hole: {octets} bytes of content came after our go-ahead, then nothing for \
@@ -166,12 +166,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         self.services.metrics.path_mtu_black_holes.with_label_values(&[connector]).inc();
     }
 
-    /// Sends what is due.
+    /// Sends the output.
     pub(super) async fn flush(&mut self) -> Result<(), SessionEnd> {
         if self.output.is_empty() {
             return Ok(());
         }
-        // Nearly always the kernel takes it at once, and thousands of sessions need no room for waiting.
+        // Nearly always the kernel takes it at once; then no future for waiting is needed, of which there would be
+        // thousands.
         let at_once = poll_fn(|context| Poll::Ready(write(&mut self.link, &self.output, context))).await?;
         if let WriteProgress::Part(sent) = at_once {
             Box::pin(self.flush_from(sent)).await?;
@@ -184,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         Ok(())
     }
 
-    /// Sends what the client has not made room for yet.
+    /// Sends the rest, for which the client has to make room first.
     async fn flush_from(&mut self, sent: usize) -> Result<(), SessionEnd> {
         let (link, rest) = (&mut self.link, self.output.get(sent..).unwrap_or_default());
         let sending = async {
@@ -202,7 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         Ok(())
     }
 
-    /// The handshake; and what holds for the client behind it.
+    /// Runs the handshake; returns the profile that applies after it.
     pub(super) async fn start_tls(&mut self) -> Result<Profile, SessionEnd> {
         let config = self.services.current.load().config.clone();
         let link = std::mem::replace(&mut self.link, Link::Gone);
@@ -210,7 +211,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         Ok(profile(&config, &self.client, TlsState::Active))
     }
 
-    /// Sends what is due and closes. Who was sent away holds no place any more: few of them are waited for.
+    /// Sends the output and closes. A session that was closed by the listener holds no slot any more, and only a few of
+    /// those may wait.
     pub(super) async fn close(&mut self) -> Result<(), SessionEnd> {
         if self.turn.sent_away().is_none() {
             self.flush().await?;
@@ -229,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         Ok(())
     }
 
-    /// Closes our side and reads on for a moment.
+    /// Shuts down our side and reads on for a moment.
     async fn linger(&mut self) {
         let until_closed = async {
             self.link.shutdown().await?;
@@ -244,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 }
 
-/// What the machine is told of a client that was sent away.
+/// The machine's event for a session that the listener closed.
 pub(super) fn sent_away(why: Why) -> Event {
     Event::SentAway(match why {
         Why::Wanted => reply::PLACE_WANTED,
@@ -253,14 +255,14 @@ pub(super) fn sent_away(why: Why) -> Event {
     })
 }
 
-/// How much the kernel took.
+/// The result of a write.
 enum WriteProgress {
     Whole,
-    /// So many octets; or all, but some layer holds them still.
+    /// This many octets; or all, but a layer in between still has some.
     Part(usize),
 }
 
-/// Writes what can be written now.
+/// Writes what can be written without waiting.
 fn write<S>(link: &mut Link<S>, output: &[u8], context: &mut Context<'_>) -> io::Result<WriteProgress>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -279,12 +281,12 @@ where
     }
 }
 
-/// How octets come into the input.
+/// Which buffer is read into.
 #[derive(Clone, Copy)]
 enum Reading {
-    /// Over the stack: a client that says nothing has no buffer, and there may be thousands of them.
+    /// One on the stack: an idle client then needs no buffer, and there may be thousands.
     Little,
-    /// Straight into it: content that flows is not copied once more.
+    /// The input buffer itself: streaming content is not copied once more.
     Much,
 }
 
@@ -301,7 +303,7 @@ impl Reading {
     }
 }
 
-/// Reads what there is.
+/// Reads what is there.
 async fn read<S>(link: &mut Link<S>, input: &mut BytesMut, how: Reading) -> io::Result<usize>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -319,7 +321,7 @@ where
     .await
 }
 
-/// The handshake. A certificate that the client shows in it may give it another receive connector.
+/// Runs the handshake. A client certificate may select another receive connector.
 pub(super) async fn encrypt<S>(
     (services, turn): (&Services, &Turn),
     client: &mut Client,
@@ -331,7 +333,7 @@ where
     let none = || SessionEnd::Handshake(io::Error::other("the receive connector has no certificate"));
     let tls = client.tls.clone().ok_or_else(none)?;
     let late = |_| SessionEnd::Handshake(io::ErrorKind::TimedOut.into());
-    // Until something of it comes the client has not even said EHLO.
+    // Until something of it arrives the client has not even sent EHLO.
     let stage = |waits| if waits == 0 { Stage::BeforeMail } else { Stage::Handshake };
     let handshake = turn.meanwhile(client.whose(), stage, Moves::GetOn, link.encrypt(tls.config.clone()));
     let link = timeout(HANDSHAKE, handshake).await.map_err(late)?.map_err(|_| SessionEnd::SentAway)?;
@@ -345,7 +347,7 @@ where
     Ok(link)
 }
 
-/// What the machine has to know of the door.
+/// The machine's profile for the client's receive connector.
 pub(super) fn profile(config: &Config, client: &Client, tls: TlsState) -> Profile {
     let hostname = config.server.hostname.as_str().to_owned();
     let dsn = match client.connector.dsn {

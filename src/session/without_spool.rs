@@ -1,6 +1,6 @@
-//! What is taken while the spool takes nothing (DESIGN section 8): a transaction that ends with its next hop's word, and of
-//! which nothing may have to be kept. One branch only, for two may answer differently; with LMTP one recipient; and nobody
-//! who wants to hear of success, which may have to be reported.
+//! What is accepted while the spool is unavailable (DESIGN section 8): transactions that end with their next hop's
+//! reply, so that nothing may have to be stored. They have one branch only, since two might answer differently; with
+//! LMTP one recipient; and no request for reports of success.
 
 use super::Services;
 use super::loop_check::Passed;
@@ -15,13 +15,13 @@ use crate::smtp::reply::{self, Reply};
 use crate::spool::SpoolError;
 use crate::strangers::sums::Kind;
 
-/// Whether records can be kept.
+/// Whether the spool is available.
 pub(super) fn can_keep(services: &Services) -> bool {
     services.spool.condition().takes_records()
 }
 
 impl Transaction {
-    /// Whether a recipient can be taken beside those there are, though nothing can be kept.
+    /// Whether a recipient can be added although nothing can be stored.
     pub(super) fn goes_without_spool(&self, rcpt: &RcptTo, route: &Route) -> bool {
         let Some(part) = part(&self.in_force.config, route) else { return false };
         let others = self.recipients.len();
@@ -32,7 +32,7 @@ impl Transaction {
         fits && !wants_success(rcpt)
     }
 
-    /// Whether a message can be handed to its next hops, though nothing can be kept.
+    /// Whether a message can be sent to its next hops although nothing can be stored.
     pub(super) fn ends_without_spool(&self, passed: &Passed) -> bool {
         let mut recipients = self.recipients.iter();
         let speaks = |route: &Route| part(&self.in_force.config, route).map(|part| part.smtp.speaks);
@@ -49,7 +49,7 @@ fn wants_success(rcpt: &RcptTo) -> bool {
     [Action::Delivered, Action::Relayed].iter().any(|action| action.is_wanted(rcpt.notify))
 }
 
-/// What the client hears when the message cannot be kept.
+/// The client's reply if the message cannot be stored.
 pub(super) fn cannot_keep(services: &Services, transaction: &Transaction, error: &SpoolError) -> Reply {
     let reason = match error {
         SpoolError::Full(_) => "full",

@@ -1,4 +1,4 @@
-//! What the queue and the spool have of a message of which a next hop has not answered yet.
+//! Messages with a next hop that has not answered yet: what the queue gets and the spool contains.
 
 use std::path::Path;
 use std::time::Duration;
@@ -55,7 +55,7 @@ smart_hosts = ["[127.0.0.2]"]
 "#;
 const AGAIN: UnixTime = UnixTime(4_000_000_000);
 
-/// What sessions work with, in this folder; and what `delivery` would be handed.
+/// The services of sessions, with their spool in this folder; and the receiver of what `delivery` gets.
 pub(in crate::session) fn services(folder: &Path) -> (Arc<Services>, tokio::sync::mpsc::UnboundedReceiver<Handover>) {
     std::fs::write(folder.join("ad.toml"), "").unwrap();
     let config = load_text(CONFIG, &folder.join("fingerpost.toml")).unwrap();
@@ -110,7 +110,7 @@ pub(in crate::session) fn transaction(services: &Services, recipients: &[&str]) 
     transaction
 }
 
-/// Its content, which is to come.
+/// A buffer for its content, which is still to come.
 fn begun(services: &Services, transaction: &Transaction) -> Writing {
     Writing::new(
         services.spool.clone(),
@@ -147,7 +147,7 @@ fn kept(writing: &Writing, fates: Vec<Fate>) -> AcceptedMessage {
 /// How long the client waits.
 const PATIENCE: Duration = Duration::from_secs(400);
 
-/// A spool whose disk is full when something is to be kept.
+/// A spool whose disk is full when a record is committed.
 struct Full(LogStore);
 
 impl Spool for Full {
@@ -192,7 +192,7 @@ impl Spool for Full {
     }
 }
 
-/// A refusal would bring the message again, to next hops that have it or are about to.
+/// If the message were refused it would come again, to next hops that have it or will have it in a moment.
 #[tokio::test(start_paused = true)]
 async fn where_nothing_can_be_kept_the_next_hops_answer_is_waited_for() {
     let yes = || Answer::ours(Class::Accepted, reply::OK);
@@ -270,8 +270,8 @@ async fn who_is_under_way_is_durable_and_the_queue_hears_of_him() {
     assert_eq!(waits(&recovered, 0), Some((1, AGAIN)), "tried again should we end before the answer");
 }
 
-/// A message of 200 KiB, header section only, of which all is to come back, and whose recipient is refused at the dot: its
-/// report.
+/// The report about a message of 200 KiB, header section only, that is to be returned in full; its recipient is refused
+/// at the end of data.
 async fn reported(services: &Arc<Services>, committed: &mut Handovers) -> (Entry, String) {
     let mut transaction = transaction(services, &["bob@contoso.com", "carol@contoso.com"]);
     transaction.sender.ret = Some(crate::smtp::envelope::Ret::Full);
@@ -298,7 +298,7 @@ async fn the_more_reports_of_strangers_wait_the_smaller_they_are() {
     let waiting = services.memory.reports.clone();
     let mut counted = Vec::new();
     for (octets, smallest, largest, parts) in [
-        // What is waiting, and then a report's size and how many parts it has.
+        // Octets that wait already; the report's size and its number of parts.
         (0, 200 << 10, 210 << 10, 3),
         (16 << 20, 16 << 10, 19 << 10, 3),
         (31 << 20, 16 << 10, 19 << 10, 3),
@@ -311,14 +311,14 @@ async fn the_more_reports_of_strangers_wait_the_smaller_they_are() {
         counted.extend(waiting.count(&Outline::of(&one)));
         let (entry, text) = reported(&services, &mut committed).await;
         assert!((smallest..=largest).contains(&entry.content.size), "{octets}: {}", entry.content.size);
-        // The whole says it as well as each part.
+        // The whole report has the encoding, as each part has.
         assert_eq!(text.matches("\r\nContent-Transfer-Encoding:").count(), 1 + parts, "{octets}");
         for line in ["Final-Recipient: rfc822; carol@contoso.com", "Status: 5.7.1"] {
             assert!(text.contains(line), "{line}: {text}");
         }
         assert_eq!(waiting.are_many(), octets >= 128 << 20);
     }
-    // Those that have left make room.
+    // Reports that have been sent free their space.
     counted.clear();
     assert!(reported(&services, &mut committed).await.0.content.size > 200 << 10);
 }

@@ -1,6 +1,6 @@
-//! Passwords against a users file. To look at one takes milliseconds of a processor on purpose, so few are looked at at
-//! once, in turns by client; who logged in from there before does not wait for all the others. Each has a thread of its
-//! own, for which nobody waits when the program ends.
+//! Checks passwords against a users file. Hashing takes milliseconds of CPU on purpose, so only a few run at once, in
+//! turns by client; a user who logged in from the same client before does not wait behind all others. Each runs on its
+//! own thread, which does not delay the end of the program.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -16,12 +16,12 @@ use crate::directory::shares::{Most, Shares};
 use crate::lookup::{Behalf, Standing};
 use crate::smtp::sasl::Credentials;
 
-/// How long a password waits for its turn.
+/// How long a password may wait for its turn.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// No password is longer, octets: what a hash costs grows with it, and `openssl passwd` takes no more.
+/// The longest password, in octets: the cost of a hash grows with it, and `openssl passwd` accepts no more.
 const LONGEST: usize = 256;
 
-/// Who may have passwords looked at.
+/// Shares of hashing by client.
 pub struct Hashing(Arc<Shares>);
 
 impl Default for Hashing {
@@ -33,7 +33,7 @@ impl Default for Hashing {
 }
 
 impl Hashing {
-    /// Whether the file has this name with this password; `is_known`: the user logged in from there before.
+    /// Whether the file has this name with this password. `is_known`: the user has logged in from there before.
     pub(super) async fn look(
         &self,
         file: &Path,
@@ -52,7 +52,7 @@ impl Hashing {
         let look = move || {
             let known = users::read(&file).map(|users| users.know(&credentials.name, &credentials.password));
             drop(turn);
-            // Nobody listens any more where the session has ended.
+            // The session has ended, so nobody waits for the result.
             let _ = told.send(known);
         };
         if let Err(error) = thread::Builder::new().name("password".to_owned()).spawn(look) {
@@ -77,7 +77,7 @@ mod tests {
         Credentials { name: name.to_owned(), password: password.to_owned() }
     }
 
-    /// So many clients' passwords are looked at now.
+    /// Takes the turns of this many clients.
     async fn hold(hashing: &Hashing, clients: u8) -> Vec<crate::directory::shares::Turn> {
         let mut held = Vec::new();
         for last in 0..clients {

@@ -1,4 +1,4 @@
-//! What is told of clients that guess.
+//! Replies to clients that guess passwords.
 
 use super::*;
 use crate::session::Identity;
@@ -12,7 +12,7 @@ async fn of_many_clients_that_guess_a_hundred_a_minute_are_told() {
     let (address, bind) = ("192.0.2.1:40000".parse().unwrap(), "127.0.0.1:2525".parse().unwrap());
     let identity = Identity::default();
     let mut client = Client { id: "test".into(), address, bind, connector, tls: None, identity };
-    // A hundred more than two minutes take: this one may end meanwhile.
+    // A hundred more than fit into two minutes: the session may end meanwhile.
     for number in 0..300_u32 {
         client.address.set_ip(std::net::Ipv4Addr::from_bits(0xc633_6400 + number).into());
         failed(&services, &client, Limit::Unchanged);
@@ -23,7 +23,7 @@ async fn of_many_clients_that_guess_a_hundred_a_minute_are_told() {
     assert_eq!(as_sums(Kind::Authentication), 0, "they do not take the room of failures");
 }
 
-/// This user's guess from one client, with a password of its own.
+/// A guess of this user's password, from one client.
 fn guess(services: &Services, user: &str, password: &str) -> Guess {
     guesses(services).guess([192, 0, 2, 1].into(), "directory", (user, password))
 }
@@ -60,7 +60,7 @@ async fn whose_session_ends_does_not_take_back_what_it_sent() {
     let four = begin("4").await.unwrap();
     let waits = tokio::time::timeout(Duration::from_secs(600), four.may_bind("uid=ann")).await;
     assert!(waits.is_err(), "it waits for an answer as long as it is let");
-    // One is right, and its place goes to who waits.
+    // One is right, and its slot goes to one that waits.
     let (may, ()) = tokio::join!(four.may_bind("uid=ann"), async { one.settle(&Login::Accepted) });
     assert!(may);
     let five = begin("5").await.unwrap();

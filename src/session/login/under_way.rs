@@ -1,5 +1,5 @@
-//! A guess under way: it holds what it may hold in the limits of [`guesses`](crate::guesses) until it is answered,
-//! waits for its turn there, and tells those who wait for it that it has ended, also where its session ends before.
+//! A password attempt in progress. It counts in the limits of [`guesses`](crate::guesses) until it is answered, waits
+//! for its turn there, and wakes those who wait for it when it ends, even if its session ends before.
 
 use std::pin::Pin;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -14,12 +14,12 @@ use crate::directory::{Login, MayBind};
 use crate::guesses::{Awaited, Closed, Guess, Outcome, Reach, Step};
 use crate::time::UnixTime;
 
-/// How long a guess waits for others of its client: longer than a bind takes with a directory's default `timeout`.
+/// How long an attempt waits for others of its client: longer than a bind takes with a directory's default `timeout`.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Those who wait are woken by these groups: thousands of them, and an answer that concerns a few.
+/// Waiting attempts are woken in this many groups: thousands may wait, and one result concerns a few.
 const GROUPS: usize = 64;
 
-/// Tells those who wait that a guess has ended.
+/// Wakes attempts that wait for another to end.
 pub struct Answered(Box<[Notify]>);
 
 impl Default for Answered {
@@ -46,21 +46,21 @@ impl Answered {
     }
 }
 
-/// One that is asked.
+/// An attempt in progress.
 pub(super) struct UnderWay<'a> {
     services: &'a Services,
     guess: Guess,
-    /// The account that it reached, until that is settled.
+    /// The account that it counts against, until it is settled.
     reach: Mutex<Option<Reach>>,
-    /// Why it did not.
+    /// Why it may not ask about the account.
     closed: OnceLock<Closed>,
 }
 
 impl<'a> UnderWay<'a> {
-    /// As soon as it may be asked.
+    /// Waits until the attempt may be made.
     ///
     /// # Errors
-    /// It must not be.
+    /// Why it must not be made.
     pub(super) async fn begin(services: &'a Services, guess: Guess) -> Result<Self, Step> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -71,7 +71,7 @@ impl<'a> UnderWay<'a> {
                         let (reach, closed) = (Mutex::new(None), OnceLock::new());
                         return Ok(Self { services, guess, reach, closed });
                     }
-                    // Before anybody can end what is waited for: it is told from here on.
+                    // Registered before the awaited attempt can end, so that its end is not missed.
                     Step::Wait(awaited) => services.answered.of(awaited).map(Notify::notified),
                     step @ (Step::Refuse | Step::Later) => return Err(step),
                 }
@@ -80,12 +80,12 @@ impl<'a> UnderWay<'a> {
         }
     }
 
-    /// Why the account must not be asked about.
+    /// Why the account must not be asked about; `None`: it may.
     pub(super) fn closed(&self) -> Option<Closed> {
         self.closed.get().copied()
     }
 
-    /// What it became.
+    /// Records the result.
     pub(super) fn settle(&self, login: &Login) {
         self.settle_as(match login {
             Login::Accepted => Outcome::Right,
@@ -131,7 +131,7 @@ impl MayBind for UnderWay<'_> {
 }
 
 impl Drop for UnderWay<'_> {
-    /// A session that ends meanwhile does not take back what it has sent.
+    /// If the session ends meanwhile, the attempt that was sent still counts.
     fn drop(&mut self) {
         self.settle_as(Outcome::Unanswered);
         let ended = guesses(self.services).end(&self.guess);
