@@ -1,6 +1,6 @@
-//! Contents that are too large for a record: a file each, in numbered folders.
+//! Message contents that are too large for a record: one file each, in numbered folders.
 //!
-//! A folder is only ever synced until a sync of it fails; from then on new contents go to another one.
+//! Once a sync of a folder has failed it is not synced again; new contents go to another folder.
 
 use std::fs;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,7 @@ use super::layout::{Layout, alert, discard, failed, make_folder, new_file, sync_
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
-/// The folder that takes new contents.
+/// Creates files for large contents and makes them durable.
 pub(super) struct Blobs {
     layout: Layout,
     metrics: Metrics,
@@ -22,35 +22,35 @@ pub(super) struct Blobs {
 
 #[derive(Debug)]
 enum Current {
-    /// None yet; the next one has this number.
+    /// There is none yet; the next one gets this number.
     Next(u32),
-    /// This one, which has its name durably.
+    /// This one, whose name is durable.
     Open(u32),
-    /// The sync of the folder of folders failed: no new one can be made durable until the next start.
+    /// The sync of the parent folder failed: no new folder can be made durable until the next start.
     Stopped(SpoolError),
 }
 
 impl Blobs {
-    /// New contents go to a new folder.
+    /// Creates a new folder for the first content.
     pub(super) fn new(layout: Layout, (metrics, condition): (Metrics, Condition), next: u32) -> Self {
         Self { layout, metrics, condition, current: Mutex::new(Current::Next(next)) }
     }
 
-    /// An empty file for a content that is coming in.
+    /// Creates an empty file for a content that is being received.
     pub(super) fn create(&self, id: QueueId) -> Result<BlobDraft, SpoolError> {
         let path = self.layout.incoming.join(id.to_string());
         let file = new_file(&path).map_err(|e| failed("cannot make", &path, &e))?;
         Ok(BlobDraft::new(id, file, path))
     }
 
-    /// Makes a content and its name durable; returns its folder. It blocks, beside others that do the same.
+    /// Makes a content and its name durable; returns its folder. Blocks; may run on several threads.
     pub(super) fn place(&self, draft: &mut BlobDraft) -> Result<u32, SpoolError> {
         draft.file.sync_data().map_err(|e| {
             let error = failed("cannot sync", &draft.path, &e);
             alert(&self.metrics, &error, "the message is turned away for now");
             error
         })?;
-        // One at a time: were a sync of the folder to fail, nobody else may be on his way to sync it again.
+        // One at a time: if a sync of the folder fails, no other thread may sync it again.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = self.ready(&mut current)?;
         let path = self.layout.large(folder, draft.id());
@@ -63,13 +63,13 @@ impl Blobs {
         Ok(folder)
     }
 
-    /// Takes away the content of a finished message. Not synced: what comes back after a power cut belongs to nobody and
-    /// is discarded then.
+    /// Removes the content of a finished message. Not synced: a file that reappears after a power cut belongs to no
+    /// message and is discarded at start.
     pub(super) fn remove(&self, folder: u32, id: QueueId) {
         discard(&self.layout.large(folder, id));
     }
 
-    /// The folder that takes new contents, made durable before its first use.
+    /// The folder for new contents, made durable before its first use.
     fn ready(&self, current: &mut Current) -> Result<u32, SpoolError> {
         let number = match &*current {
             Current::Open(number) => return Ok(*number),
@@ -79,7 +79,7 @@ impl Blobs {
         make_folder(&self.layout.large_folder(number))?;
         if let Err(error) = sync_folder(&self.layout.large) {
             alert(&self.metrics, &error, "no large mail can be taken any more: fingerpost ends, to be started again");
-            // The folder of folders is synced once for each of them: this sync must not be made again.
+            // A failed sync of the parent folder must not be repeated, so no further folder can be made.
             self.condition.set_takes(Takes::NothingMore(error.to_string()), &self.metrics);
             *current = Current::Stopped(error.clone());
             return Err(error);

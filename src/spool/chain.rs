@@ -1,21 +1,21 @@
-//! Which segments make up the log, and where each ends: every header names the one before. Pure; `recover` calls it.
+//! Determines which segments belong to the log, and where each ends: every header names the previous segment. Pure;
+//! `recover` calls it.
 
 use std::collections::BTreeMap;
 
 use super::header::Header;
 
-/// One segment of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
     pub number: u32,
-    /// What it says of itself, if that can be read.
+    /// `None`: its header cannot be read.
     pub header: Option<Header>,
-    /// Where its acknowledged records end, if the next one says so, or itself where it was rewritten.
+    /// Where its acknowledged records end, as the next segment says, or itself if it was rewritten; `None`: unknown.
     pub end: Option<u64>,
 }
 
-/// The log that these segments make up, oldest first, and the numbers of those that are missing from it. What is found
-/// and not in the log was never in force, or is not needed any more.
+/// The log that these segments make up, oldest first, and the numbers of those that are missing from it. Segments that
+/// are found but not in the log were never in force, or are no longer needed.
 #[must_use]
 pub fn chain(found: &BTreeMap<u32, Option<Header>>) -> (Vec<Link>, Vec<u32>) {
     let first = found.values().flatten().map(|header| header.first).max().unwrap_or_default();
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
     use crate::message::queue_id::QueueId;
 
-    /// A segment: its number, the one before, where that ended, and the first that is needed.
+    /// A segment from its number, the previous segment, where that ended, and the first segment that is needed.
     fn segment((number, previous, previous_end, first): (u32, u32, u64, u32)) -> (u32, Option<Header>) {
         let (last_id, mark) = (QueueId(0), [0; 8]);
         (number, Some(Header { format: 4, number, previous, previous_end, first, last_id, mark, rewritten_end: 0 }))

@@ -1,5 +1,5 @@
-//! What became of a message since its record, read where it was written. `compaction` and the committer call it for messages
-//! that are moved.
+//! Reads the changes of a message that were logged after its record. `compaction` and the committer call it for
+//! messages that are moved.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as ContentPlace;
@@ -11,22 +11,21 @@ use super::index::{Changed, IndexEntry};
 use super::layout::Layout;
 use super::segment::Readable;
 
-/// The segments in which changes were looked up.
+/// Reads changes, keeping segments open between calls.
 pub(super) struct Changes<'a> {
     layout: &'a Layout,
     segments: HashMap<u32, Readable>,
 }
 
 impl<'a> Changes<'a> {
-    /// None yet.
     pub(super) fn new(layout: &'a Layout) -> Self {
         Self { layout, segments: HashMap::new() }
     }
 
-    /// Brings an entry up to date. Changes that are in it already do no harm.
+    /// Applies all later changes to an entry. Applying a change twice does no harm.
     ///
     /// # Errors
-    /// One of them cannot be read: the entry is not what it should be, and is not to be used.
+    /// One of them cannot be read: the entry is incomplete and must not be used.
     pub(super) fn apply(&mut self, entry: &mut Entry, kept: &IndexEntry) -> Result<(), SpoolError> {
         kept.changes.iter().try_for_each(|changed| self.apply_one(entry, changed))
     }
@@ -45,7 +44,7 @@ impl<'a> Changes<'a> {
     }
 }
 
-/// Puts one change into an entry, read in its segment.
+/// Applies one change, which is read in its segment.
 ///
 /// # Errors
 /// It cannot be read there.

@@ -1,8 +1,8 @@
-//! A complete segment's records without their contents, in a file beside it: what a start reads instead of it. Pure;
-//! `compaction` writes them, `recover` reads them.
+//! A checkpoint: a complete segment's records without contents, in a file beside it, which a start reads instead of the
+//! segment. Pure; `compaction` writes them, `recover` reads them.
 //!
-//! It is not synced, and says by its checksum whether it is whole: without it the segment itself is read. What became of
-//! recipients is always in it, for it may be about messages of earlier segments; messages that are over are left out.
+//! It is not synced; its checksum shows whether it is complete, and if not the segment is read. It has all changes,
+//! since they may belong to messages of earlier segments; finished messages are left out.
 
 use std::borrow::Borrow;
 use std::ops::Range;
@@ -12,15 +12,15 @@ use super::index::{At, Index};
 use super::record::{Frame, Logged};
 
 const MAGIC: &[u8; 8] = b"FPCHECK\n";
-/// What it is about: the segment's mark, where it ends, and the format.
+/// Bytes that identify it: the segment's mark, where it ends, and the format.
 const ABOUT: Range<usize> = 8..28;
-/// Where the checksum of all that follows stands, and that of what it is about.
+/// The checksum of all that follows, and of the identification.
 const SUM: Range<usize> = 28..32;
 
-/// What a segment with this header says up to `end`: the records that are needed.
+/// The checkpoint of a segment with this header, which ends at `end`, from the records that are needed.
 ///
 /// # Errors
-/// What cannot be written; none of our types is such.
+/// A value that cannot be serialised; none of our types is such.
 pub fn write(
     header: &Header,
     end: u64,
@@ -39,8 +39,9 @@ pub fn write(
     Ok(bytes)
 }
 
-/// The records of such a file, if it is whole and about this segment, one after the other: all at once are several times
-/// the file. One that is `None` was written by another version; what comes behind it is not known.
+/// The records in a checkpoint, one after the other (all at once would take several times the file's size); `None` if
+/// it is incomplete or of another segment. A record that is `None` was written by another version; those after it are
+/// unknown.
 #[must_use]
 pub fn read<'a>(header: &Header, end: u64, bytes: &'a [u8]) -> Option<impl Iterator<Item = Option<Frame>> + use<'a>> {
     let is_right = bytes.starts_with(MAGIC) && bytes.get(ABOUT)? == about(header, end) && bytes.get(SUM)? == sum(bytes);
@@ -55,7 +56,8 @@ pub fn read<'a>(header: &Header, end: u64, bytes: &'a [u8]) -> Option<impl Itera
     }))
 }
 
-/// Whether a file that [`read`] does not take to its end is whole and about this segment: another version wrote it.
+/// Whether a file that [`read`] does not read to its end is complete and of this segment: then another version wrote
+/// it.
 #[must_use]
 pub fn is_foreign(header: &Header, end: u64, bytes: &[u8]) -> bool {
     let about = about(header, end);
@@ -75,7 +77,7 @@ fn sum(bytes: &[u8]) -> [u8; 4] {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[ABOUT]), &bytes[SUM.end..]).to_le_bytes()
 }
 
-/// Whether a record of this segment says anything that is needed.
+/// Whether any part of a segment's record is needed.
 #[must_use]
 pub fn is_needed(segment: u32, frame: &Frame, index: &Index) -> bool {
     let offset = u32::try_from(frame.range.start).unwrap_or(u32::MAX);

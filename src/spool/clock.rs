@@ -1,8 +1,8 @@
-//! The queue's time, in a file of its own beside the log: seconds that this spool has run. `store` opens it, `compaction` saves
-//! it each minute.
+//! The queue's time, in a file of its own beside the log: it advances only while a program uses this spool. `store`
+//! opens it, `compaction` saves it each minute.
 //!
-//! It begins as the time of day, so that ages of mail from before there was such a clock are what they were. A kill costs
-//! it at most the minute since it was saved: mail grows no older than it is.
+//! It starts from the wall clock, so that mail from before this clock existed keeps its age. A kill loses at most the
+//! minute since the last save, so mail is never treated as older than it is.
 
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
@@ -14,13 +14,13 @@ use super::SpoolError;
 use super::layout::{discard, failed, sync_folder};
 use crate::time::{QueueTime, UnixTime};
 
-/// How often it is to be saved.
+/// How often it has to be saved.
 pub(super) const EVERY: Duration = Duration::from_mins(1);
 
 /// What the file begins with; the number is its format.
 const MAGIC: &str = "fingerpost queue time 1";
 
-/// The queue's time. Cloning shares it.
+/// The queue's time. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct QueueClock(Arc<Running>);
 
@@ -32,7 +32,7 @@ struct Running {
 }
 
 impl QueueClock {
-    /// Goes on where it stood. `newest`: when the newest message was queued, if there is any.
+    /// Continues from the saved time. `newest`: when the newest message was queued, if there is one.
     ///
     /// # Errors
     /// The file cannot be read or written.
@@ -62,7 +62,7 @@ impl QueueClock {
         self.0.at_start.plus(self.0.start.elapsed())
     }
 
-    /// Makes it durable. What cannot be saved is saved later: mail grows old a little later for it.
+    /// Saves it durably. A failure is harmless: it is saved again later, and mail expires a little later.
     pub(super) fn save(&self) {
         if let Err(error) = self.write() {
             tracing::warn!(

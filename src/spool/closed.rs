@@ -1,9 +1,9 @@
-//! The log while nothing can be appended to it: when a new segment is tried, where, and when that is given up. Pure but for
-//! the segment that it holds; the committer asks.
+//! The log while nothing can be appended: when and in which folder a new segment is tried, and when to give up. No I/O
+//! except for the segment that it owns; the committer calls it.
 //!
-//! A segment or a folder is not synced again once a sync of it has failed: the second sync may succeed although what the
-//! first was to write is lost (fsync(2)). So each try is another file, and after the sync of a folder failed in another
-//! folder, whose own name was made durable at the start.
+//! A segment or a folder is not synced again once a sync of it has failed: a second sync may succeed although data of
+//! the first is lost (fsync(2)). So each try uses another file, and after a failed sync of a folder another folder,
+//! which was made durable at start.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,9 @@ use super::SpoolError;
 use super::layout::SPARE;
 use super::segment::{NotBegun, Segment};
 
-/// How long it is tried. Then the program ends, so that it is started again.
+/// How long a new segment is tried. Then the program ends, so that it is restarted.
 const TRIED_FOR: Duration = Duration::from_mins(5);
-/// The pauses between tries, the last one again and again.
+/// The pauses between tries; the last one repeats.
 const PAUSES: [Duration; 6] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
@@ -26,11 +26,11 @@ const PAUSES: [Duration; 6] = [
 /// A log without a segment to append to.
 #[derive(Debug)]
 pub(super) struct Closed {
-    /// The last one that was in force: what is in it up to its size counts.
+    /// The last segment in force; its records up to its size count.
     pub old: Segment,
-    /// What the next one's number is.
+    /// The next segment's number.
     pub next: u32,
-    /// The folder that it is tried in: 0 the usual one, else a spare one.
+    /// The folder of the next try: 0 the usual one, else a spare one.
     pub folder: u32,
     pub error: SpoolError,
     since: Instant,
@@ -39,26 +39,25 @@ pub(super) struct Closed {
     kind: Kind,
 }
 
-/// The longest pause where a try costs nothing.
+/// The longest pause while tries cost nothing.
 const MOST_WHERE_HARMLESS: Duration = Duration::from_secs(10);
 
-/// What makes a try due.
+/// What asks whether a try is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
-    /// Time alone.
     Clock,
-    /// A record waits for it.
+    /// A record that waits for it.
     Record,
 }
 
-/// What became of the last try.
+/// The result of the last try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Nothing was tried yet, or nothing was written: it can be tried with each record.
+    /// None yet, or nothing was written: each record may trigger a try.
     Harmless,
-    /// The disk is full: it waits for room, however long that takes.
+    /// The disk is full: tries go on for as long as it takes.
     Full,
-    /// The folder is of no more use: each try costs one.
+    /// The folder cannot be used any more: each try costs one.
     Costly,
 }
 
@@ -68,7 +67,6 @@ impl Closed {
         Self { old, next, folder, error, since: now, again: now, tries: 0, kind: Kind::Harmless }
     }
 
-    /// The next segment could not be begun at `now`.
     pub(super) fn failed(&mut self, why: NotBegun, now: Instant) {
         let pause = PAUSES[self.tries.min(PAUSES.len() - 1)];
         self.again = now + pause.min(MOST_WHERE_HARMLESS);
@@ -77,7 +75,7 @@ impl Closed {
             NotBegun::Full(error) => (error, Kind::Full),
             NotBegun::Unwritten(error) => (error, Kind::Harmless),
             NotBegun::Unnamed(error) => {
-                // The next folder may do at once.
+                // The next folder may work at once.
                 self.again = if self.tries == 1 { now } else { now + pause };
                 self.next += 1;
                 self.folder += 1;
@@ -86,12 +84,11 @@ impl Closed {
         };
     }
 
-    /// Whether a try is to be made at `now`.
     pub(super) fn is_due(&self, now: Instant, by: By) -> bool {
         self.has_folder() && (self.again <= now || (by == By::Record && self.kind != Kind::Costly))
     }
 
-    /// When it is to be tried, or given up.
+    /// When the next try is due, or the time to give up.
     pub(super) fn wakes_at(&self) -> Instant {
         match self.kind {
             _ if !self.has_folder() => self.since,
@@ -100,7 +97,7 @@ impl Closed {
         }
     }
 
-    /// Whether it is given up at `now`.
+    /// Whether it is time to give up.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         !self.has_folder() || (self.kind != Kind::Full && now >= self.since + TRIED_FOR)
     }

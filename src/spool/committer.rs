@@ -1,8 +1,8 @@
-//! The thread that makes records durable, several at once: appends them to the log, syncs, and only then answers. `store`
-//! starts it and sends it jobs; large contents are durable under their names by then.
+//! The thread that makes records durable: it appends several at once to the log, syncs, and only then answers. `store`
+//! starts it and sends it jobs, whose large contents are durable already.
 //!
-//! What it does with a batch: write, sync, put into the index, answer, and begin the next segment if it is time. Contents and
-//! segments are removed only after the log says durably that they are not needed.
+//! For a batch it writes, syncs, updates the index, answers, and begins the next segment if it is time. Contents and
+//! segments are removed only when the log says durably that they are not needed.
 
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -23,72 +23,66 @@ use super::shared::SharedLog;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
-/// What is on its way when a segment is complete stays as it is for so long: it is likely to be over by then.
+/// When a segment is complete, compaction waits this long: messages on their way are likely to be finished by then.
 const SOON_OVER: Duration = Duration::from_secs(1);
-/// How long the segment in force goes on when the next one cannot be begun.
+/// How long the current segment goes on after the next one could not be begun.
 const BEGIN_AGAIN: Duration = Duration::from_secs(5);
 
-/// How the log stands.
+/// The state of the log.
 #[derive(Debug)]
 enum Log {
-    /// Records can be appended.
     Open(Segment),
-    /// Not now.
+    /// Records cannot be appended now; new segments are being tried.
     Closed(Box<Closed>),
-    /// Not before the next start.
+    /// Records cannot be appended until the next start.
     Ended(SpoolError),
 }
 
-/// Where the room for a new segment may come from.
+/// Which space a new segment may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum From {
-    /// What the disk has left.
     Disk,
-    /// Also the reserve: it is not for new mail.
+    /// Also the reserve, which is not for new mail.
     Reserve,
 }
 
-/// The committer's state.
 pub(super) struct Committer {
     log: Log,
     parts: Parts,
     reserve: Reserve,
-    /// The folder of the segment in force: 0 the usual one, else a spare one.
+    /// The folder of the current segment: 0 the usual one, else a spare one.
     folder: u32,
     last_id: QueueId,
-    /// Records that may be in a failed segment: their large contents are not removed while that one is in force.
+    /// Jobs whose records may or may not be in a failed segment: their large contents are kept while that segment is in
+    /// force.
     in_doubt: Vec<What>,
-    /// When the segment in force was begun.
     begun: Instant,
-    /// When a segment that could not be begun is tried again.
+    /// When to try again after a segment could not be begun.
     begin_again: Instant,
 }
 
-/// What the committer works with.
+/// What the committer shares with the rest of the store.
 pub(super) struct Parts {
-    /// The folders.
     pub layout: Layout,
-    /// How the disk is used.
+    /// Limits on the use of the disk.
     pub sizes: Sizes,
-    /// The index.
     pub shared: SharedLog,
-    /// Large contents.
     pub large: std::sync::Arc<Blobs>,
-    /// Who tidies.
+    /// The compaction thread.
     pub compaction: Sender<Task>,
-    /// Where it is said whether records are taken, and where syncs are timed.
+    /// Where failures are reported, and syncs measured.
     pub fares: (Condition, Metrics),
 }
 
 impl Committer {
-    /// Ready to run. `segment` is in force and empty.
+    /// A committer that appends to `segment`, which is in force and empty.
     pub(super) fn new(parts: Parts, segment: Segment, reserve: Reserve, last_id: QueueId) -> Self {
         let now = Instant::now();
         let (log, in_doubt) = (Log::Open(segment), Vec::new());
         Self { log, parts, reserve, folder: 0, last_id, in_doubt, begun: now, begin_again: now }
     }
 
-    /// Takes jobs until it is told to stop.
+    /// Handles jobs until it is told to stop.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         loop {
             let wakes_at = match &self.log {
@@ -140,7 +134,7 @@ impl Committer {
         }
     }
 
-    /// Sees to it that there is a segment to append to, for these jobs if there are any.
+    /// Makes sure that there is a segment to append to, for these jobs if there are any.
     fn ready(&mut self, batch: &[Job]) -> Result<(), SpoolError> {
         if let Log::Closed(closed) = &self.log
             && closed.is_due(Instant::now(), if batch.is_empty() { By::Clock } else { By::Record })
@@ -157,7 +151,7 @@ impl Committer {
         };
         tracing::error!(alert = true, "{over}; no mail can be taken any more: fingerpost ends, to be started again");
         self.says(Takes::NothingMore(over.to_string()));
-        // Its contents stay as they are in doubt.
+        // The last segment and its contents stay as they are.
         self.log = Log::Ended(over.clone());
         Err(over)
     }
@@ -167,7 +161,7 @@ impl Committer {
         condition.set_takes(takes, metrics);
     }
 
-    /// Begins a new segment when the one in force is full, or when that sets free what is `worth_it`.
+    /// Begins a new segment if the current one is full, or if that frees at least `worth_it` bytes.
     fn roll(&mut self, worth_it: u64) {
         let (_, spent) = self.parts.shared.lock().index.segments.first_needed();
         if let Log::Open(segment) = &self.log
@@ -179,7 +173,7 @@ impl Committer {
         }
     }
 
-    /// While there is no reserve there is no new mail; and what is moved is moved as it stands now.
+    /// Refuses new mail while there is no reserve, and updates messages that are to be moved.
     fn turn_away(&mut self, batch: Vec<Job>) -> Vec<Job> {
         let is_room = !batch.iter().any(Job::is_new_mail) || self.reserve.restore();
         let full = || SpoolError::Io("No space left on device: the spool's reserve is gone".into());
@@ -192,16 +186,16 @@ impl Committer {
         };
         let gone: Vec<Job> = batch.extract_if(.., |job| !is_to_go_on(job)).collect();
         gone.into_iter().for_each(|job| job.end(Ok(())));
-        // moves first: what is changed in this batch is changed behind them
+        // Moves come first, so that changes in this batch follow them.
         batch.sort_by_key(|job| !matches!(job.what, What::Move(_)));
         batch
     }
 
-    /// Whether a message is where it was found; it is brought up to date.
+    /// Whether a message still has to be moved; it is updated with later changes.
     fn is_still_to_move(&self, moved: &mut Moved, changes: &mut Changes<'_>) -> bool {
         let now = self.parts.shared.lock().index.get(moved.entry.id).cloned();
         let Some(now) = now.filter(|now| now.at == moved.found.at) else { return false };
-        // What has become of it cannot be read: it stays where it is.
+        // If its changes cannot be read, it stays where it is.
         now == moved.found || changes.apply(&mut moved.entry, &now).is_ok()
     }
 
@@ -219,7 +213,7 @@ impl Committer {
         }
     }
 
-    /// The disk is full: new mail is turned away, and the rest written from the reserve if it finds no room without.
+    /// The disk is full: refuses new mail, and writes the rest with the help of the reserve if necessary.
     fn append_from_reserve(&mut self, batch: Batch, error: &SpoolError) {
         let (mail, mut rest): (Vec<_>, Vec<_>) = batch.into_jobs().into_iter().partition(Job::is_new_mail);
         let may_fit = !mail.is_empty() || self.reserve.release();
@@ -231,7 +225,7 @@ impl Committer {
         self.append(rest);
     }
 
-    /// The batch is durable: puts it into the index, answers, and removes what is not needed any more.
+    /// The batch is durable: updates the index, answers, and removes what is no longer needed.
     fn accept(&mut self, batch: Batch) {
         let mut over = Vec::new();
         let mut answers = Vec::with_capacity(batch.jobs.len());
@@ -268,8 +262,8 @@ impl Committer {
         }
     }
 
-    /// The batch may or may not be in the log. A new segment takes it back before anybody hears that it was not accepted;
-    /// where that fails too, its contents stay, so that recovery finds it whole or not at all.
+    /// The batch may or may not be in the log. A new segment revokes it before anybody gets an error; if that fails
+    /// too, its contents are kept, so that recovery finds all of it or nothing.
     fn give_up(&mut self, batch: Vec<Job>, error: &SpoolError) {
         alert(&self.parts.fares.1, error, "a new segment of the log is begun");
         let Log::Open(segment) = std::mem::replace(&mut self.log, Log::Ended(error.clone())) else { return };
@@ -323,7 +317,7 @@ impl Committer {
         }
     }
 
-    /// The next segment could not be begun.
+    /// Handles a failure to begin the next segment.
     fn not_begun(&mut self, why: NotBegun, number: u32) -> Result<(), SpoolError> {
         let error = match &why {
             NotBegun::Unwritten(error) | NotBegun::Full(error) => {
@@ -337,7 +331,7 @@ impl Committer {
         };
         let now = Instant::now();
         self.log = match std::mem::replace(&mut self.log, Log::Ended(error.clone())) {
-            // It goes on: only its end is in doubt once there is another one with a name.
+            // The current segment goes on: its end is in doubt only once another segment has its name.
             Log::Open(old) if !matches!(why, NotBegun::Unnamed(_)) => Log::Open(old),
             Log::Open(old) => {
                 let mut closed = Closed::new(old, (number, self.folder), error.clone(), now);
@@ -360,7 +354,7 @@ impl Committer {
     }
 }
 
-/// The files of its large contents stay.
+/// Keeps the files of its large contents.
 fn keep(what: &mut What) {
     match what {
         What::Record(record, _) => {

@@ -1,9 +1,9 @@
-//! The thread that keeps the log short and quick to read, beside the committer: it moves what is live in old segments to
-//! the end of the log, a little at a time, rewrites those of which little is needed, and writes checkpoints of complete ones.
+//! The thread that keeps the log short and quick to read: it moves live messages in old segments to the end of the log,
+//! a few at a time, rewrites segments of which little is needed, and writes checkpoints of complete ones.
 //!
-//! A message is moved by a record that says how it stands with all that became of it; the committer adds what has changed
-//! in between. Segments go in their order, so that no outcome is forgotten before the message that it is about. What
-//! cannot be read is nobody's outcome: its segment stays, and with it all behind it, and that is told ([`Stuck`]).
+//! A message is moved by a record with its current state; the committer adds changes that come in between. Segments are
+//! removed in order, so that no outcome is lost before the message it belongs to. A segment that cannot be read stays,
+//! with all segments after it, and that is logged ([`Stuck`]).
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -37,22 +37,21 @@ use crate::time::UnixTime;
 
 mod rewriting;
 
-/// Bytes and messages that are moved at once: others wait no longer than for that.
+/// The most bytes and messages that are moved at once: other jobs wait for them.
 const PIECE: usize = 1 << 20;
 const PIECE_MESSAGES: usize = 512;
-/// When nothing could be written, it is tried again after this.
+/// The pause after a failure to write.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// What there is to do.
+/// Work for the thread.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Task {
-    /// A segment is complete: there may be a checkpoint to write.
+    /// A segment is complete; it may need a checkpoint.
     Complete,
-    /// There is space to be had, the newest segments left out: this many, with the one that grows.
+    /// There may be space to free, except in the newest segments: this many, including the growing one.
     GiveBack { newest: usize },
 }
 
-/// The thread's state.
 pub(super) struct Compactor {
     layout: Layout,
     sizes: Sizes,
@@ -62,22 +61,20 @@ pub(super) struct Compactor {
     jobs: Sender<Job>,
     clock: QueueClock,
     stuck: Stuck,
-    /// After a failure to move.
+    /// The pause after a failure to move.
     not_before: Instant,
-    /// After a failure to rewrite.
+    /// The pause after a failure to rewrite.
     rewrite_not_before: Instant,
 }
 
-/// A segment in memory.
 struct Opened {
     header: Header,
     bytes: Vec<u8>,
-    /// What the disk did not give.
+    /// Ranges that the disk could not read.
     missing: Vec<Range<usize>>,
 }
 
 impl Compactor {
-    /// Ready to run.
     pub(super) fn new(
         layout: Layout,
         (sizes, fares): (Sizes, (Condition, Metrics)),
@@ -89,7 +86,7 @@ impl Compactor {
         Self { layout, sizes, fares, shared, large, jobs, clock, stuck, not_before, rewrite_not_before }
     }
 
-    /// Works until nobody can ask any more.
+    /// Works until all senders are gone.
     pub(super) fn run(mut self, tasks: &Receiver<Task>) {
         let mut save_at = Instant::now();
         loop {
@@ -98,7 +95,7 @@ impl Compactor {
                 self.clock.save();
                 save_at = now + EVERY;
             }
-            // Not while nothing can be written: what is read again is moved.
+            // Not while writing fails: what can be read again has to be moved.
             if self.not_before <= now && !self.stuck.due(now).is_empty() {
                 self.look_again();
             }
@@ -123,7 +120,7 @@ impl Compactor {
         self.clock.save();
     }
 
-    /// A checkpoint that cannot be written is done without.
+    /// Writes checkpoints; one that cannot be written is left out.
     fn checkpoints(&mut self) {
         let wanting = self.shared.lock().index.segments.without_checkpoint(&self.sizes);
         for number in wanting {
@@ -144,7 +141,7 @@ impl Compactor {
 
     fn checkpoint(&self, number: u32, opened: &Opened) -> Result<(), SpoolError> {
         let path = self.layout.checkpoint(number);
-        // One at a time: all at once are several times the segment.
+        // One at a time: all at once would take several times the segment's size.
         let mut is_damaged = false;
         let frames = opened.frames().map_while(|frame| frame.map_err(|_| is_damaged = true).ok());
         let needed = frames.filter(|frame| checkpoint::is_needed(number, frame, &self.shared.lock().index));
@@ -170,7 +167,7 @@ impl Compactor {
         }
     }
 
-    /// Moves what is live in the first segments, as long as they are worth it and can be read.
+    /// Moves live messages out of the first segments, while that frees enough and they can be read.
     fn clean_all(&mut self) -> Result<(), SpoolError> {
         loop {
             let Some(number) = self.shared.lock().index.segments.to_clean(&self.sizes) else { return Ok(()) };
@@ -181,7 +178,7 @@ impl Compactor {
                 Ok(opened) => self.clean_one(number, &opened)?,
                 Err(error) => Some(error.to_string()),
             };
-            // What is left may be over by now, and the segment gone.
+            // The rest may be finished by now, and the segment removed.
             if self.shared.lock().index.segments.first_needed().0 == number {
                 let records = || "records in it are damaged".to_owned();
                 self.put_off(number, &unread.unwrap_or_else(records));
@@ -192,7 +189,7 @@ impl Compactor {
         }
     }
 
-    /// Looks again at what could not be read, whose time has come.
+    /// Tries unreadable segments again when their time has come.
     fn look_again(&mut self) {
         for number in self.stuck.due(Instant::now()) {
             if self.shared.lock().index.open_in(number).is_empty() {
@@ -201,7 +198,7 @@ impl Compactor {
             }
             match self.read(number) {
                 Ok(opened) if opened.is_readable() => self.is_well(number),
-                // The first one is read again below, and what can be read of it moved.
+                // The first segment is read again below, and its readable part moved.
                 _ if self.shared.lock().index.segments.to_clean(&self.sizes) == Some(number) => {}
                 Ok(opened) => self.put_off(number, &opened.unread()),
                 Err(error) => self.put_off(number, &error.to_string()),
@@ -210,7 +207,7 @@ impl Compactor {
         self.clean();
     }
 
-    /// A segment cannot be read, or not all of it.
+    /// Records that a segment cannot be read, or not completely.
     fn put_off(&mut self, segment: u32, why: &str) {
         let open = self.shared.lock().index.open_in(segment);
         let mut ids: Vec<_> = open.into_iter().map(|(id, _)| id).collect();
@@ -231,7 +228,7 @@ impl Compactor {
         }
     }
 
-    /// A segment can be read again, or is not needed any more.
+    /// Records that a segment can be read again, or is not needed any more.
     fn is_well(&mut self, segment: u32) {
         if self.stuck.remove(segment) {
             let (condition, metrics) = &self.fares;
@@ -245,7 +242,7 @@ impl Compactor {
         sizes.filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum()
     }
 
-    /// Moves what is live in a segment; says why something in it cannot be.
+    /// Moves live messages out of a segment; returns why one of them cannot be moved.
     fn clean_one(&self, number: u32, opened: &Opened) -> Result<Option<String>, SpoolError> {
         let mut unread = (!opened.missing.is_empty()).then(|| opened.unread());
         let (mut moves, mut bytes, mut changes) = (Vec::new(), 0, Changes::new(&self.layout));
@@ -275,8 +272,9 @@ impl Compactor {
         Ok(unread)
     }
 
-    /// A message as it stands now. `None`: the disk does not give its content. What is damaged goes on as it is, in a file
-    /// of its own: it does not fit its sum there either, so that it is never sent, and waits.
+    /// A live message with its current state. `None`: the disk cannot read its content. A damaged content is moved
+    /// unchanged to a file of its own: its checksum still does not match there, so it is never sent, and the message
+    /// waits.
     fn moved(&self, opened: &Opened, entry: Entry, found: IndexEntry) -> Option<Moved> {
         let (held, content) = match found.content {
             ContentPlace::File { folder, sum } => (Held::File { folder, sum }, Bytes::new()),
@@ -319,8 +317,8 @@ impl Compactor {
         Opened::read(&self.layout.segment(number))
     }
 
-    /// Asks the committer for all of these, and waits for each answer, also when one says no: what is still under way
-    /// reads segments, which nobody may rewrite meanwhile.
+    /// Sends all these jobs to the committer and waits for every answer, even after a failure: jobs in progress read
+    /// segments, which must not be rewritten meanwhile.
     fn ask(&self, whats: Vec<What>) -> Result<(), SpoolError> {
         let ended = || SpoolError::Io("the spool has stopped".into());
         let mut answers = Vec::with_capacity(whats.len());
@@ -346,7 +344,7 @@ impl Opened {
         Frames::new((self.header.mark, self.header.format), &self.bytes, header::LENGTH)
     }
 
-    /// Whether all records in it can be read, damaged contents or not.
+    /// Whether all its records can be read, apart from damaged contents.
     fn is_readable(&self) -> bool {
         let is_fine = |frame: Result<Frame, super::record::Unreadable>| match frame {
             Ok(_) => true,
@@ -355,13 +353,13 @@ impl Opened {
         self.missing.is_empty() && self.frames().all(is_fine)
     }
 
-    /// What of it cannot be read.
+    /// Describes what cannot be read.
     fn unread(&self) -> String {
         unread(&self.missing, "records in it are damaged")
     }
 }
 
-/// What cannot be read, or what else is wrong if the disk gives all.
+/// Describes the ranges that cannot be read, or the other fault if there are none.
 fn unread(missing: &[Range<usize>], otherwise: &str) -> String {
     let all: usize = missing.iter().map(ExactSizeIterator::len).sum();
     let first =

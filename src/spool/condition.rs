@@ -1,5 +1,5 @@
-//! How the spool fares: whether it takes records, and which segments the disk does not give back. The committer and `compaction`
-//! say so; probes, `status`, sessions and `run` look.
+//! The health of the spool: whether it accepts records, and which segments the disk cannot read. The committer and
+//! `compaction` update it; probes, `status`, sessions and `run` read it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,31 +10,29 @@ use tokio::sync::watch;
 use crate::metrics::Metrics;
 use crate::time::UnixTime;
 
-/// Whether the spool takes records.
+/// Whether the spool accepts records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Takes {
     #[default]
     Records,
-    /// Not now, for this reason: it is opened again with growing pauses.
+    /// Not now, for this reason; new segments are tried with growing pauses.
     Nothing(String),
-    /// It could not be opened again: the program is to end, so that it is started again.
+    /// No more: the program has to end, so that it is restarted.
     NothingMore(String),
 }
 
-/// A segment that cannot be read, or not all of it.
+/// A segment that cannot be read, or not completely.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unreadable {
-    /// Its number.
     pub segment: u32,
-    /// Since when.
     pub since: UnixTime,
-    /// How many live messages are in it.
+    /// Live messages in it.
     pub messages: usize,
-    /// What the disk said.
+    /// The disk's error.
     pub why: String,
 }
 
-/// How a spool fares. Cloning shares it.
+/// The health of a spool. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Condition(Arc<Inner>);
 
@@ -45,43 +43,40 @@ struct Inner {
 }
 
 impl Default for Condition {
-    /// It is well.
     fn default() -> Self {
         Self(Arc::new(Inner { takes: watch::Sender::default(), unreadable: Mutex::default() }))
     }
 }
 
 impl Condition {
-    /// Whether it takes records. A message that cannot be kept is only begun where nothing of it may have to be kept.
+    /// Whether it accepts records. If not, only messages that may need no storage are accepted.
     #[must_use]
     pub fn takes_records(&self) -> bool {
         *self.0.takes.borrow() == Takes::Records
     }
 
-    /// The same with the reason.
     #[must_use]
     pub fn takes(&self) -> Takes {
         self.0.takes.borrow().clone()
     }
 
-    /// Returns when it takes nothing any more, with the reason.
+    /// Completes when it will accept no more records, with the reason.
     pub async fn ended(&self) -> String {
         let mut takes = self.0.takes.subscribe();
         let ended = takes.wait_for(|takes| matches!(takes, Takes::NothingMore(_))).await.map(|takes| takes.clone());
         match ended {
             Ok(Takes::NothingMore(why)) => why,
-            // Nobody can say so any more; not while we hold it.
+            // The sender is gone, so it will not change any more.
             Ok(Takes::Records | Takes::Nothing(_)) | Err(_) => std::future::pending().await,
         }
     }
 
-    /// Segments that cannot be read, or not all of them.
     #[must_use]
     pub fn unreadable(&self) -> Vec<Unreadable> {
         self.segments().values().cloned().collect()
     }
 
-    /// Whether it takes records from now on; what has ended has ended.
+    /// Sets whether it accepts records; [`Takes::NothingMore`] is final.
     pub(super) fn set_takes(&self, takes: Takes, metrics: &Metrics) {
         self.0.takes.send_if_modified(|before| {
             let changes = *before != takes && !matches!(before, Takes::NothingMore(_));
@@ -93,13 +88,11 @@ impl Condition {
         });
     }
 
-    /// A segment cannot be read.
     pub(super) fn add(&self, unreadable: Unreadable, metrics: &Metrics) {
         self.segments().insert(unreadable.segment, unreadable);
         self.count(metrics);
     }
 
-    /// A segment can be read, or is not needed any more.
     pub(super) fn remove(&self, segment: u32, metrics: &Metrics) {
         self.segments().remove(&segment);
         self.count(metrics);

@@ -1,4 +1,4 @@
-//! Small contents that were just accepted, for the first attempt, which most often comes at once. Bounded.
+//! A bounded cache of small contents that were just accepted, for the first attempt, which usually follows at once.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,20 +6,19 @@ use bytes::Bytes;
 
 use crate::message::queue_id::QueueId;
 
-/// Bytes in all.
+/// The most bytes that are kept.
 const MOST: usize = 16 << 20;
 
-/// Contents in memory.
 #[derive(Debug, Default)]
 pub(super) struct ContentCache {
     contents: HashMap<QueueId, Bytes>,
-    /// The order in which they came; some may be gone.
+    /// Insertion order; some of these may be gone.
     order: VecDeque<QueueId>,
     bytes: usize,
 }
 
 impl ContentCache {
-    /// Keeps one; the oldest go when there are too many.
+    /// Keeps a content; the oldest are dropped when there are too many bytes.
     pub(super) fn keep(&mut self, id: QueueId, content: Bytes) {
         self.bytes += content.len();
         self.contents.insert(id, content);
@@ -30,7 +29,7 @@ impl ContentCache {
         }
     }
 
-    /// Hands one out, once.
+    /// Takes a content out.
     pub(super) fn take(&mut self, id: QueueId) -> Option<Bytes> {
         let content = self.contents.remove(&id)?;
         self.bytes -= content.len();

@@ -12,36 +12,34 @@ use super::layout::failed;
 use super::stored::Stored;
 use crate::message::queue_id::QueueId;
 
-/// The largest content that is part of its record, bytes. A larger one is a file of its own.
+/// The largest content that is part of its record, in bytes. Larger ones are files.
 pub const IN_RECORD: usize = 256 * 1024;
 
-/// A message's whole content, ready to be committed. Not durable, and gone when dropped, until its record is.
+/// A message's complete content, ready to be committed. Until its record is durable it is not, and dropping it deletes
+/// it.
 #[derive(Debug)]
 pub enum Draft {
     /// At most [`IN_RECORD`] bytes.
     Small {
-        /// The id that the message will have.
         id: QueueId,
         content: Bytes,
     },
-    /// A file.
     Blob(BlobDraft),
 }
 
-/// Content that is too large for memory, while it is being written to its file.
+/// Content that is too large for memory and is being written to its file.
 #[derive(Debug)]
 pub struct BlobDraft {
     id: QueueId,
     pub(super) file: Arc<File>,
     pub(super) path: PathBuf,
     length: u64,
-    /// CRC-32C of what was written.
+    /// CRC-32C of what has been written.
     sum: u32,
     kept: bool,
 }
 
 impl Draft {
-    /// The id that the message will have.
     #[must_use]
     pub fn id(&self) -> QueueId {
         match self {
@@ -50,7 +48,6 @@ impl Draft {
         }
     }
 
-    /// Bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         match self {
@@ -59,7 +56,6 @@ impl Draft {
         }
     }
 
-    /// Its content, for reading.
     #[must_use]
     pub fn stored(&self) -> Stored {
         match self {
@@ -70,21 +66,20 @@ impl Draft {
 }
 
 impl BlobDraft {
-    /// Nothing yet, in an empty file at `path`.
+    /// An empty draft in a new file at `path`.
     pub(super) fn new(id: QueueId, file: File, path: PathBuf) -> Self {
         Self { id, file: Arc::new(file), path, length: 0, sum: 0, kept: false }
     }
 
-    /// The id that the message will have.
     #[must_use]
     pub fn id(&self) -> QueueId {
         self.id
     }
 
-    /// Writes a piece behind the others. It blocks: pieces should be of some size.
+    /// Appends a piece. Blocks, so pieces should not be small.
     ///
     /// # Errors
-    /// [`SpoolError::Io`]; the draft is of no more use.
+    /// [`SpoolError::Io`]; the draft must not be used any further.
     pub fn append(&mut self, piece: &[u8]) -> Result<(), SpoolError> {
         (&*self.file).write_all(piece).map_err(|e| failed("cannot write", &self.path, &e))?;
         self.length += piece.len() as u64;
@@ -92,18 +87,18 @@ impl BlobDraft {
         Ok(())
     }
 
-    /// CRC-32C of what was written so far.
+    /// CRC-32C of what has been written.
     pub(super) fn sum(&self) -> u32 {
         self.sum
     }
 
-    /// What was written so far, for reading.
+    /// What has been written, for reading.
     #[must_use]
     pub fn stored(&self) -> Stored {
         Stored::file(self.file.clone(), self.length, Some(self.sum))
     }
 
-    /// Its file belongs to a record now.
+    /// Its file belongs to a record now and is not deleted.
     pub(super) fn keep(&mut self) {
         self.kept = true;
     }

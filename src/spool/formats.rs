@@ -1,9 +1,9 @@
-//! The stored examples of the spool's files, each number's read as what it was.
+//! Reads the stored examples of the spool's files in each format.
 //!
-//! `spool-segment-2` is what the last version with format 2 left behind (`tests/storage/spool_store/formats.rs` opens it too).
-//! The 3s, and `envelope-1`, were written by the last version with format 3 (6aa4fdd) from [`records`] as it would have
-//! had them. `spool-checkpoint-2` is `spool-checkpoint-3` with its number and sum made those of 2: nothing else was
-//! different.
+//! `spool-segment-2` is what the last version with format 2 left behind (`tests/storage/spool_store/formats.rs` opens
+//! it too). The 3s, and `envelope-1`, were written by the last version with format 3 (6aa4fdd) from [`records`] as it
+//! would have had them. `spool-checkpoint-2` is `spool-checkpoint-3` with its number and sum made those of 2: nothing
+//! else was different.
 
 use std::borrow::Cow;
 
@@ -39,7 +39,8 @@ fn route(connector: &str, way: RouteKind) -> Route {
     Route { connector: connector.into(), rcpt_to: address("anna@exchange.contoso.com"), next_hop_domain, way }
 }
 
-/// A recipient in each state, with a value in each field. What formats before 4 did not know is as it is read of them.
+/// A recipient in each state, with a value in each field. Fields that formats before 4 do not have get the value with
+/// which they are read.
 fn states(format: u16) -> Vec<RecipientState> {
     let is_before = format < 4;
     let waiting = Waiting {
@@ -104,7 +105,7 @@ fn origin() -> Origin {
     }
 }
 
-/// A message from a client with everything, and a report with nothing.
+/// A message from a client with all fields set, and a report with none.
 pub(crate) fn entries(format: u16) -> [Entry; 2] {
     let identity = Identity { message_id: true, date: true, from: false, digest: [1; 16], id_and_date: [2; 16] };
     let content = Content {
@@ -116,7 +117,7 @@ pub(crate) fn entries(format: u16) -> [Entry; 2] {
         identity,
         message_id: "<1@sender.example>".into(),
     };
-    // Formats before 4 had one time.
+    // Formats before 4 had one time only.
     let queued_at = |received_at: u64| QueueTime(if format < 4 { received_at } else { received_at - 99 });
     let first = Entry {
         id: IDS[0],
@@ -157,7 +158,7 @@ pub(crate) fn entries(format: u16) -> [Entry; 2] {
     [first, second]
 }
 
-/// New messages, then what became of recipients.
+/// New messages, then changes.
 fn records(format: u16) -> [Logged<'static>; 2] {
     let [first, second] = entries(format);
     let length = u32::try_from(CONTENT.len()).unwrap();
@@ -211,7 +212,7 @@ fn checkpoints() {
         let end = u64::from_le_bytes(bytes[16..24].try_into().unwrap());
         let of = header(FORMAT);
         let read = checkpoint::read(&of, end, bytes);
-        // A cache: one of another number is told from damage, and written again.
+        // A cache: one of another format is told from a damaged one, and replaced.
         assert_eq!(checkpoint::is_foreign(&of, end, bytes), number != FORMAT);
         let logged: Option<Vec<_>> = read.and_then(|frames| frames.map(|frame| Some(frame?.logged)).collect());
         assert_eq!(logged, (number == FORMAT).then(|| records(FORMAT).to_vec()));
@@ -222,11 +223,11 @@ fn checkpoints() {
 #[test]
 fn envelopes_that_are_kept_as_json() {
     let [mut first, _] = entries(FORMAT);
-    // A few are enough for people.
+    // A few are enough to be read by people.
     first.recipients.truncate(8);
     let format = Format { name: "envelope", extension: "json", oldest: 1, current: 2 };
     format.check(&first.to_json().unwrap(), |number, bytes| {
-        // Nobody reads them but people and their scripts.
+        // Only people and their scripts read these.
         let json: serde_json::Value = serde_json::from_slice(bytes).unwrap();
         assert_eq!(json["id"], first.id.to_string());
         assert_eq!(json["sender"]["reverse_path"]["Address"], "bob@sender.example");

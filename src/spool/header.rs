@@ -1,57 +1,54 @@
-//! What a segment says of itself, at its beginning, twice: one damaged copy costs nothing. Pure; `segment` writes,
-//! `recover` reads.
+//! A segment's header, in two copies at its beginning, so that one may be damaged. Pure; `segment` writes it, `recover`
+//! reads it.
 
 use super::record::Mark;
 use crate::message::queue_id::QueueId;
 
-/// The format that this version writes. 1 were lines of JSON in `log/`; 2 and 3 are read as
-/// [`before`](super::entry) says.
+/// The format that this version writes. Format 1 was lines of JSON in `log/`; 2 and 3 are read by
+/// [`before`](super::entry).
 pub const FORMAT: u16 = 4;
-/// The oldest format that it reads. This header is the same in all of them.
+/// The oldest format that this version reads. The header is the same in all of them.
 pub const OLDEST: u16 = 2;
-/// Bytes of both copies: where a segment's records begin.
+/// Bytes of both copies; a segment's records begin there.
 pub const LENGTH: usize = 2 * COPY;
 
 const COPY: usize = 64;
 const MAGIC: &[u8; 8] = b"FPSPOOL\n";
 
-/// What a segment says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// How its records are written.
+    /// The format of its records.
     pub format: u16,
     pub number: u32,
-    /// The segment before it; zero: none. What numbers lie between were never in force.
+    /// The previous segment; zero: none. Segments with numbers in between were never in force.
     pub previous: u32,
-    /// Where that one ended: what stands behind was never acknowledged.
+    /// Where the previous segment ends: what follows there was never acknowledged.
     pub previous_end: u64,
-    /// Segments before this one are not needed any more.
+    /// The first segment that is needed.
     pub first: u32,
-    /// No id up to this one is given out again, even if the clock goes back.
+    /// The highest id so far; none up to it is used again, even if the clock goes back.
     pub last_id: QueueId,
-    /// What its records are known by.
+    /// Marks its records.
     pub mark: Mark,
-    /// Where its records end, if it was [rewritten](super::rewrite): what the next one says is where they once did. 0: it
+    /// Where its records end, if it was [rewritten](super::rewrite): the next header has their end before that. 0: it
     /// was not.
     pub rewritten_end: u64,
 }
 
-/// Why a header cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreadable {
     /// Another version wrote it, in this format.
     Format(u16),
-    /// It is damaged, or no header at all.
+    /// It is damaged, or not a header.
     Damaged,
 }
 
 impl Header {
-    /// Its bytes.
     #[must_use]
     pub fn write(&self) -> Vec<u8> {
         let mut copy = Vec::with_capacity(LENGTH);
         copy.extend_from_slice(MAGIC);
-        // beside its complement: a flipped bit is no other format
+        // Next to its complement, so that a flipped bit is not taken for another format.
         copy.extend_from_slice(&self.format.to_le_bytes());
         copy.extend_from_slice(&(!self.format).to_le_bytes());
         for number in [self.number, self.previous, self.first] {

@@ -1,9 +1,9 @@
-//! Where each live message stands, and how much of each segment is needed. Pure; the committer and `recover` put every
-//! record in, in the order of the log.
+//! Where each live message is, and how much of each segment is needed. Pure; the committer and `recover` apply every
+//! record, in the order of the log.
 //!
-//! It holds no envelopes: of a message the place of its record and of the changes since, and which recipients are not
-//! over. What is over stays over: a change to such a recipient, or to a finished message, is left out here as it is
-//! when the log is read again.
+//! It has no envelopes: only the positions of a message's record and of its later changes, and which recipients are
+//! open. Done is final: a change to such a recipient, or to a finished message, is ignored, here and when the log is
+//! read again.
 
 use std::collections::BTreeMap;
 
@@ -18,14 +18,14 @@ use super::record::{Held, Logged};
 use super::rewrite::Moves;
 use crate::message::queue_id::QueueId;
 
-/// How the spool uses its disk, bytes.
+/// Limits on the use of the disk, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
-    /// A segment that has grown so large is followed by the next.
+    /// A segment of this size is followed by the next.
     pub segment: u64,
-    /// The log may take this and twice what is live in it.
+    /// The log may take this much more than twice its live bytes.
     pub slack: u64,
-    /// Kept free, at most, for outcomes and compaction when the disk is full.
+    /// The most that is kept free for outcomes and compaction when the disk is full.
     pub reserve: u64,
 }
 
@@ -36,121 +36,111 @@ impl Default for Sizes {
 }
 
 impl Sizes {
-    /// So many bytes to be had are worth a new segment.
+    /// A new segment is begun early if that frees this many bytes.
     #[must_use]
     pub fn worth_it(&self) -> u64 {
         self.segment / 32
     }
 }
 
-/// All live messages and all segments.
 #[derive(Debug, Default)]
 pub struct Index {
     messages: BTreeMap<QueueId, IndexEntry>,
     pub segments: Segments,
 }
 
-/// A live message.
+/// Positions of a live message in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexEntry {
-    /// Its record.
     pub at: At,
     pub content: ContentPlace,
-    /// Changes since.
+    /// Later changes.
     pub changes: Changes,
     open: OpenRecipients,
     bytes: u32,
 }
 
-/// A record's place.
+/// The position of a message in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct At {
     pub segment: u32,
-    /// Where in it the record begins.
+    /// Where its record begins in the segment.
     pub offset: u32,
-    /// Which of the record's messages it is.
+    /// The message's number in the record.
     pub nth: u32,
 }
 
-/// Where a content is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentPlace {
-    /// In the message's record.
     Segment {
-        /// Where in the segment.
+        /// Offset in the segment.
         offset: u32,
-        /// Bytes.
         length: u32,
         /// CRC-32C.
         sum: u32,
     },
-    /// A file in this folder.
+    /// In a file in this folder.
     File {
         folder: u32,
-        /// CRC-32C, where it is known.
+        /// CRC-32C; `None`: unknown.
         sum: Option<u32>,
     },
 }
 
-/// Where a record was put.
+/// Where a record was written.
 #[derive(Debug, Clone, Copy)]
 pub struct Spot {
     pub segment: u32,
-    /// Where the record begins.
     pub offset: u32,
-    /// Where its contents begin.
     pub contents: u32,
 }
 
-/// A message that is finished, and where its content was.
+/// A finished message, and where its content was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Over(pub QueueId, pub ContentPlace);
 
 impl Index {
-    /// A message, if it is live.
     #[must_use]
     pub fn get(&self, id: QueueId) -> Option<&IndexEntry> {
         self.messages.get(&id)
     }
 
-    /// How many messages are live.
+    /// The number of live messages.
     #[must_use]
     pub fn len(&self) -> usize {
         self.messages.len()
     }
 
-    /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    /// The ids of the first live messages behind this one, by age.
+    /// The ids of up to `most` live messages after this one, oldest first.
     #[must_use]
     pub fn ids_after(&self, id: Option<QueueId>, most: usize) -> Vec<QueueId> {
         let behind = (id.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
         self.messages.range(behind).take(most).map(|(id, _)| *id).collect()
     }
 
-    /// All live messages.
     pub fn messages(&self) -> impl Iterator<Item = (QueueId, &IndexEntry)> {
         self.messages.iter().map(|(id, kept)| (*id, kept))
     }
 
-    /// The recipients that are not over of messages whose record is in this segment.
+    /// Open recipients of messages whose record is in this segment.
     #[must_use]
     pub fn open_in(&self, segment: u32) -> Vec<(QueueId, usize)> {
         let here = self.messages.iter().filter(|(_, kept)| kept.at.segment == segment);
         here.flat_map(|(id, kept)| kept.open.iter().map(|recipient| (*id, recipient))).collect()
     }
 
-    /// The recipients of a message that are not over, by position.
+    /// The positions of a message's open recipients.
     #[must_use]
     pub fn open_of(&self, id: QueueId) -> Vec<usize> {
         self.messages.get(&id).map(|kept| kept.open.iter().collect()).unwrap_or_default()
     }
 
-    /// Puts a record in. Returns what it finished.
+    /// Applies a record. Returns the messages that it finished.
     pub fn apply(&mut self, logged: &Logged<'_>, spot: Spot) -> Vec<Over> {
         let mut over = Vec::new();
         let mut content = spot.contents;
@@ -173,7 +163,7 @@ impl Index {
         over
     }
 
-    /// A message as it stands now, new or moved.
+    /// Applies a message's state, new or moved.
     fn state(&mut self, id: QueueId, kept: IndexEntry) -> Option<Over> {
         self.remove(id);
         if kept.open.is_empty() {
@@ -206,21 +196,20 @@ impl Index {
         Some(Over(change.id, content))
     }
 
-    /// Takes a message out.
     pub fn remove(&mut self, id: QueueId) {
         let Some(kept) = self.messages.remove(&id) else { return };
         self.segments.take(kept.at.segment, kept.bytes);
         kept.changes.iter().for_each(|changed| self.segments.take_change(changed.segment));
     }
 
-    /// Whether these segments are there.
+    /// Whether these segments exist.
     #[must_use]
     pub fn has_all(&self, Sparse { number, before }: Sparse) -> bool {
         [Some(number), before].into_iter().flatten().all(|number| self.segments.end_of(number).is_some())
     }
 
-    /// A segment was rewritten up to `end`, with what was needed of the one before it if that is named. `moves` says where
-    /// records are now.
+    /// A segment was rewritten and ends at `end`; it includes the segment before if that is named. `moves` has the
+    /// records' new positions.
     pub fn rewritten(&mut self, sparse: Sparse, end: u64, moves: &Moves) {
         for (id, from, to) in &moves.statements {
             let Some(kept) = self.messages.get_mut(id).filter(|kept| kept.at == *from) else { continue };

@@ -1,4 +1,4 @@
-//! What the committer is asked to make durable, and a batch of it as bytes of the log.
+//! The committer's jobs, and their encoding as a batch of records.
 
 use std::borrow::Cow;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -13,61 +13,57 @@ use super::entry::{Entry, Record};
 use super::index::{IndexEntry, Spot};
 use super::record::{self, Held, Logged, Mark, Statement};
 
-/// Records in one sync at most, and their bytes.
+/// The most records in one sync, and their bytes.
 const BATCH: usize = 1024;
 const BATCH_BYTES: usize = 8 << 20;
-/// How long outcomes wait for others to share their sync, and how many of them are enough.
+/// How long outcomes wait for others to share a sync, and how many are enough to stop waiting.
 ///
-/// At worst a crash in that time costs one more copy of what a next hop took, which at-least-once allows for the time
-/// of the sync anyway; a sync for each outcome would cost as much as one for each message.
+/// A crash in that time may cause a second copy of a message that a next hop accepted, which at-least-once delivery
+/// allows during a sync as well. A sync for each outcome would cost as much as one for each message.
 const OUTCOMES_WAIT: Duration = Duration::from_millis(2);
 const OUTCOMES_ENOUGH: usize = 16;
-/// Something to be made durable and where to say so.
+/// Something to be made durable, and who waits for the result.
 #[derive(Debug)]
 pub(super) struct Job {
     pub what: What,
-    /// Who waits.
     pub answer: oneshot::Sender<Result<(), SpoolError>>,
 }
 
-/// What is asked of the committer.
 #[derive(Debug)]
 pub(super) enum What {
     /// A record, and where its new messages' contents are.
     Record(Record, Vec<Held>),
-    /// A live message of an old segment, to be put at the end of the log: in a record of its own, for whoever reads it
-    /// reads the whole record.
+    /// A live message of an old segment that is appended again, in a record of its own, since reading a message reads
+    /// its whole record.
     Move(Box<Moved>),
-    /// Segments before the first that is needed can go.
+    /// Remove the segments before the first that is needed.
     Release,
-    /// Nothing comes after this.
+    /// The last job.
     Stop,
 }
 
-/// A message that is to be moved.
 #[derive(Debug)]
 pub(super) struct Moved {
-    /// As it stands.
+    /// With its current state.
     pub entry: Entry,
-    /// How it was found: what has become of it since is added.
+    /// Its positions when it was found: later changes are added.
     pub found: IndexEntry,
-    /// Where its content will be.
     pub held: Held,
-    /// Its content, if that is in the record.
+    /// Its content, if that goes into the record.
     pub content: Bytes,
-    /// Its content, if it is damaged: in a file of its own from now on.
+    /// Its content if it is damaged, in a file of its own from now on.
     pub file: Option<BlobDraft>,
 }
 
 impl Job {
-    /// Answers. Nobody may be waiting any more.
+    /// Sends the result; the receiver may be gone.
     pub(super) fn end(self, result: Result<(), SpoolError>) {
         drop(self.what); // discards the drafts that were not kept before anybody can ask for them
         let _ = self.answer.send(result);
     }
 
-    /// Whether it may wait a moment for others: nobody's mail is being taken, and no attempt can be made again before it
-    /// is answered.
+    /// Whether it may wait for others to share a sync: it has no new mail, and no attempt can be repeated before it is
+    /// answered.
     pub(super) fn can_wait(&self) -> bool {
         match &self.what {
             What::Record(..) => !self.is_new_mail(),
@@ -76,12 +72,12 @@ impl Job {
         }
     }
 
-    /// Whether it is somebody's new mail and nothing else: what is turned away first when the disk is full.
+    /// Whether it has new mail and nothing else: such jobs are refused first when the disk is full.
     pub(super) fn is_new_mail(&self) -> bool {
         matches!(&self.what, What::Record(record, _) if record.changes.is_empty())
     }
 
-    /// About how many bytes it will take.
+    /// Its approximate size in the log, bytes.
     pub(super) fn size(&self) -> usize {
         let contents = |contents: &mut dyn Iterator<Item = &Bytes>| contents.map(Bytes::len).sum();
         match &self.what {
@@ -91,7 +87,7 @@ impl Job {
         }
     }
 
-    /// What its record says.
+    /// Its record's content.
     pub(super) fn logged(&self) -> Logged<'_> {
         let statement = |(entry, content)| Statement { entry: Cow::Borrowed(entry), content };
         match &self.what {
@@ -123,7 +119,7 @@ impl Job {
     }
 }
 
-/// The content that is part of the record.
+/// The content, if it goes into the record.
 fn small(draft: &Draft) -> Option<&Bytes> {
     match draft {
         Draft::Small { content, .. } => Some(content),
@@ -131,23 +127,23 @@ fn small(draft: &Draft) -> Option<&Bytes> {
     }
 }
 
-/// Where the content of a small draft will be.
+/// The place of a small draft's content.
 pub(super) fn held_here(content: &[u8]) -> Held {
     let length = u32::try_from(content.len()).unwrap_or(u32::MAX); // a record that long is refused
     Held::Here { length, sum: crc32c::crc32c(content) }
 }
 
-/// Jobs and what they are in the log.
+/// Jobs with their encoded records.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// Each job with where its record will be.
+    /// Each job with the position of its record.
     pub jobs: Vec<(Job, Spot)>,
-    /// Their records, one behind the other.
+    /// Their records, concatenated.
     pub bytes: Vec<u8>,
 }
 
 impl Batch {
-    /// Writes jobs as records for a segment that has `size` bytes. Those that cannot be written are answered here.
+    /// Encodes jobs as records for a segment that has `size` bytes. Jobs that cannot be encoded are answered here.
     pub(super) fn encode(jobs: Vec<Job>, mark: Mark, (segment, size): (u32, u64)) -> Self {
         let mut batch = Self::default();
         batch.bytes.reserve(jobs.iter().map(|job| job.size() + 1024).sum());
@@ -167,24 +163,21 @@ impl Batch {
         batch
     }
 
-    /// The jobs alone.
     pub(super) fn into_jobs(self) -> Vec<Job> {
         self.jobs.into_iter().map(|(job, _)| job).collect()
     }
 }
 
-/// What has come.
 #[derive(Debug)]
 pub(super) enum Collected {
-    /// The next jobs.
     Jobs(Vec<Job>),
-    /// None until it was time.
+    /// None until the time to wake.
     None,
-    /// Nobody can send any more.
+    /// All senders are gone.
     Ended,
 }
 
-/// The next jobs: what has come while the last ones were synced; or none until it is time to wake.
+/// Waits for jobs and takes all that have come; or returns at the time to wake.
 pub(super) fn collect(jobs: &Receiver<Job>, wakes_at: Option<Instant>) -> Collected {
     let first = match wakes_at {
         None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),

@@ -1,4 +1,4 @@
-//! The spool's folder: what lies where, and making names durable. All parts that touch the disk use it.
+//! The spool's folder: paths, and making names durable. All parts that touch the disk use it.
 //!
 //! ```text
 //! lock                    locked by the process that uses the spool, whose id it holds
@@ -25,36 +25,33 @@ use super::header::{FORMAT, OLDEST};
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
-/// How often, and after which pauses, a spool is tried again that somebody only reads.
+/// How often a locked spool is tried again while another process only reads it, and the pauses.
 const READ_TRIES: u32 = 20;
 const READ_PAUSE: Duration = Duration::from_millis(100);
 
 /// The spool's folders.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
-    /// The whole.
     pub root: PathBuf,
-    /// Large content that is being written.
+    /// Large contents that are being written.
     pub incoming: PathBuf,
-    /// Numbered folders with large contents.
     pub large: PathBuf,
-    /// The log.
     pub segments: PathBuf,
     /// What could not be read.
     pub aside: PathBuf,
-    /// Folders for segments, made ahead: their names are durable.
+    /// The parent of the spare folders for segments, whose names are durable.
     spare: PathBuf,
-    /// Segments that are not in the usual folder, and where they are.
+    /// Segments that are not in the usual folder.
     elsewhere: Arc<Mutex<BTreeMap<u32, PathBuf>>>,
     /// Folders for segments of which a sync has failed.
     unsure: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
-/// How many folders for segments there are beside the usual one.
+/// The number of spare folders for segments.
 pub(super) const SPARE: u32 = 8;
 
 impl Layout {
-    /// Where everything lies, whether it is there or not.
+    /// Paths only; nothing is created.
     pub(super) fn at(folder: &Path) -> Self {
         let at = |name| folder.join(name);
         Self {
@@ -69,7 +66,7 @@ impl Layout {
         }
     }
 
-    /// Makes the folders where they are missing, durably; but not in a spool of version 1 that holds mail.
+    /// Creates missing folders durably; refuses a spool of version 1 that has mail.
     pub(super) fn make(folder: &Path) -> Result<Self, SpoolError> {
         let layout = Self::at(folder);
         layout.refuse_old()?;
@@ -90,12 +87,12 @@ impl Layout {
         self.folder_of(number).join(format!("{number:08}.seg"))
     }
 
-    /// A segment's checkpoint, beside it.
+    /// The path of a segment's checkpoint.
     pub(super) fn checkpoint(&self, number: u32) -> PathBuf {
         self.folder_of(number).join(format!("{number:08}.sum"))
     }
 
-    /// A folder for segments beside the usual one.
+    /// The path of a spare folder for segments.
     fn spare(&self, number: u32) -> PathBuf {
         self.spare.join(number.to_string())
     }
@@ -108,23 +105,23 @@ impl Layout {
         self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This segment is, or will be, in that spare folder; 0: in the usual one.
+    /// Records that this segment is in that spare folder; 0: in the usual one.
     pub(super) fn put(&self, segment: u32, spare: u32) {
         if spare > 0 {
             self.elsewhere().insert(segment, self.spare(spare));
         }
     }
 
-    /// This segment is gone.
+    /// This segment was removed.
     pub(super) fn forget(&self, segment: u32) {
         self.elsewhere().remove(&segment);
     }
 
-    /// Makes the names in this segment's folder durable. Once that has failed it fails for ever: another sync may succeed
-    /// although what the first was to write is lost.
+    /// Makes the names in this segment's folder durable. Once a sync has failed this fails for ever, since another sync
+    /// may succeed although data of the first is lost.
     pub(super) fn sync_names(&self, segment: u32) -> Result<(), SpoolError> {
         let folder = self.folder_of(segment);
-        // One at a time: nobody may be on his way to sync it again.
+        // One at a time: if it fails, no other thread may sync the folder again.
         let mut unsure = self.unsure();
         if unsure.contains(&folder) {
             let text = format!("cannot sync {}: it failed before, and is not tried again", folder.display());
@@ -142,7 +139,7 @@ impl Layout {
         self.unsure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is in all folders for segments, by number where they are segments.
+    /// The paths in all folders for segments, sorted by number.
     pub(super) fn list_segments(&self) -> Result<Vec<PathBuf>, SpoolError> {
         let mut paths = list(&self.segments)?;
         for spare in 1..=SPARE {
@@ -153,17 +150,17 @@ impl Layout {
         Ok(paths)
     }
 
-    /// A folder of large contents.
+    /// The path of a folder for large contents.
     pub(super) fn large_folder(&self, number: u32) -> PathBuf {
         self.large.join(format!("{number:08}"))
     }
 
-    /// A large content.
+    /// The path of a large content.
     pub(super) fn large(&self, folder: u32, id: QueueId) -> PathBuf {
         self.large_folder(folder).join(id.to_string())
     }
 
-    /// Refuses a spool of version 1 that holds mail: a file a message, and lines of JSON in `log/`.
+    /// Refuses a spool of version 1 that has mail: one file for each message, and lines of JSON in `log/`.
     pub(super) fn refuse_old(&self) -> Result<(), SpoolError> {
         let (log, messages) = (self.root.join("log"), self.root.join("messages"));
         if !log.is_dir() || !messages.is_dir() {
@@ -178,7 +175,7 @@ impl Layout {
     }
 }
 
-/// What is there was written by another version. One that is older than all that are read cannot export.
+/// The error for a file that another version wrote; for a format too old to be read, it does not suggest an export.
 pub(super) fn in_format(path: &Path, format: u16) -> SpoolError {
     let or = match format < OLDEST {
         true => "",
@@ -192,7 +189,7 @@ pub(super) fn in_format(path: &Path, format: u16) -> SpoolError {
     SpoolError::Io(text)
 }
 
-/// A record is as it was written and says what this version does not read.
+/// The error for an intact record that this version cannot decode.
 pub(super) fn undecodable(path: &Path, at: usize) -> SpoolError {
     let text = format!(
         "the record at byte {at} of {} is whole, and this version cannot read it: another version wrote it. Nothing was \
@@ -203,12 +200,12 @@ pub(super) fn undecodable(path: &Path, at: usize) -> SpoolError {
     SpoolError::Io(text)
 }
 
-/// The number in a file's or folder's name, which ends in `end`.
+/// The number in a file's or folder's name that ends in `end`.
 pub(super) fn number(path: &Path, end: &str) -> Option<u32> {
     path.file_name()?.to_str()?.strip_suffix(end)?.parse().ok()
 }
 
-/// Locks the spool for this process until the file is closed. A `check` that looks at it is waited for.
+/// Locks the spool for this process until the file is closed. Waits for a `check` that reads it.
 pub(super) fn lock(folder: &Path) -> Result<File, SpoolError> {
     let path = folder.join("lock");
     let mut options = OpenOptions::new();
@@ -227,15 +224,16 @@ pub(super) fn lock(folder: &Path) -> Result<File, SpoolError> {
             Err(TryLockError::Error(e)) => return Err(failed("cannot lock", &path, &e)),
         }
     }
-    // for people only: the lock is what counts
+    // Informative only; the lock is what counts.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
 }
 
-/// Keeps everybody from opening the spool until the file is closed, and changes nothing. `None`: nobody ever locked it.
+/// Keeps other processes from opening the spool until the file is closed, without changing anything. `None`: it has
+/// never been locked.
 ///
 /// # Errors
-/// `Ok(Err(_))`: it is in use. `Err(_)`: that cannot be found out.
+/// `Ok(Err(_))`: it is in use. `Err(_)`: whether it is in use cannot be determined.
 pub(super) fn lock_for_reading(folder: &Path) -> Result<Result<Option<File>, SpoolError>, SpoolError> {
     let path = folder.join("lock");
     let file = match File::open(&path) {
@@ -250,7 +248,7 @@ pub(super) fn lock_for_reading(folder: &Path) -> Result<Result<Option<File>, Spo
     }
 }
 
-/// Whether those who hold the lock do not hold it for themselves.
+/// Whether the lock is held by readers only.
 fn is_only_read(file: &File) -> bool {
     let is_only_read = file.try_lock_shared().is_ok();
     let _ = file.unlock();
@@ -268,14 +266,14 @@ fn in_use(folder: &Path, mut lock: &File) -> SpoolError {
     SpoolError::Io(text)
 }
 
-/// A new file that only we can read. It must not exist.
+/// A new file with access for this user only. It must not exist.
 pub(super) fn new_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600);
     options.open(path)
 }
 
-/// A folder that only we can read, if it is not there yet.
+/// Creates a folder with access for this user only, if it does not exist.
 pub(super) fn make_folder(path: &Path) -> Result<(), SpoolError> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -283,12 +281,11 @@ pub(super) fn make_folder(path: &Path) -> Result<(), SpoolError> {
     }
 }
 
-/// Makes the names in a folder durable (fsync(2): a file's own sync does not do it).
+/// Makes the names in a folder durable; syncing a file does not do that (fsync(2)).
 pub(super) fn sync_folder(path: &Path) -> Result<(), SpoolError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(|e| failed("cannot sync", path, &e))
 }
 
-/// The paths in a folder, sorted by name.
 pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, SpoolError> {
     let entries = fs::read_dir(folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
     let entries = entries.map_err(|e| failed("cannot read", folder, &e))?;
@@ -297,8 +294,7 @@ pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, SpoolError> {
     Ok(paths)
 }
 
-/// Removes a file or an empty folder that nobody needs. One that stays behind costs space and is met again at the
-/// next start.
+/// Removes a file or an empty folder. If that fails it costs space, and is tried again at the next start.
 pub(super) fn discard(path: &Path) {
     let removed = match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::IsADirectory => fs::remove_dir(path),
@@ -312,13 +308,12 @@ pub(super) fn discard(path: &Path) {
     }
 }
 
-/// A sync failed: says so to the operator, and counts it.
+/// Logs and counts a failed sync.
 pub(super) fn alert(metrics: &Metrics, error: &SpoolError, consequence: &str) {
     metrics.spool_sync_failures.with_label_values::<&str>(&[]).inc();
     tracing::error!("{error}; check the disk: {consequence}");
 }
 
-/// An error that names the file.
 pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> SpoolError {
     SpoolError::Io(format!("{what} {}: {error}", path.display()))
 }

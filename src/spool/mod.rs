@@ -1,13 +1,15 @@
-//! What is durable: queued messages, their envelopes and outcomes (DESIGN section 8).
+//! Durable storage of queued messages, their envelopes and outcomes (DESIGN section 8).
 //!
 //! A [`Spool`] promises one thing: when [`Spool::commit`] returns `Ok`, the whole record is on stable storage. Sessions
-//! and `delivery` write through it; recovery hands every live entry back. A store for several nodes fits behind it too.
+//! and `delivery` write through it; at start it returns every live message. Another implementation, such as a store for
+//! several nodes, could replace it.
 //!
-//! The store's parts, as a record meets them: [`Draft`] (content before it is committed), [`store`], `blobs` (content
-//! in a file of its own), `job`, `committer`, `segment`, [`record`] and [`header`] (bytes, pure), [`index`] (pure),
-//! [`Stored`] (content being read); `clock`; [`condition`] (how it fares), `closed` (while nothing can be appended); `compaction`,
-//! `stuck`, `changes`, [`rewrite`] (pure) and [`checkpoint`] keep the log short and quick to read; `recover` with
-//! [`chain`] and `quarantine` reads it at start; [`offline`] reads it without a server.
+//! The parts of the store, in the order in which a record passes them: [`Draft`] (content before it is committed),
+//! [`store`], `blobs` (content in a file of its own), `job`, `committer`, `segment`, [`record`] and [`header`] (bytes,
+//! pure), [`index`] (pure), [`Stored`] (content being read); `clock`; [`condition`] (its health), `closed` (while
+//! nothing can be appended); `compaction`, `stuck`, `changes`, [`rewrite`] (pure) and [`checkpoint`] keep the log short
+//! and quick to read; `recover` with [`chain`] and `quarantine` reads it at start; [`offline`] reads it without a
+//! server.
 
 use crate::message::queue_id::QueueId;
 use crate::time::QueueTime;
@@ -56,35 +58,34 @@ use condition::Condition;
 use entry::outline::Outlines;
 use entry::{Entry, Record};
 
-/// A future that a [`Spool`] returns.
 pub type Committed<'a> = Pin<Box<dyn Future<Output = Result<(), SpoolError>> + Send + 'a>>;
 
-/// Why something could not be made durable. Nothing of it counts as accepted.
+/// Why something could not be made durable. Nothing of it was accepted.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SpoolError {
-    /// Writing or syncing failed; the text names the file and the cause.
+    /// Writing or syncing failed; the text has the file and the cause.
     #[error("spool: {0}")]
     Io(String),
-    /// There is less free space than `min_free`, or there are too few inodes: which, in words.
+    /// There is less free space than `min_free`, or too few inodes; the text says which.
     #[error("spool: {0}")]
     Full(String),
 }
 
-/// Where accepted mail lives until it is delivered.
+/// Stores accepted mail until it is delivered.
 pub trait Spool: Send + Sync {
-    /// An id that no other message has or will have.
+    /// An id that is used for no other message, ever.
     fn new_id(&self) -> QueueId;
 
-    /// The queue's time: what ages are counted by.
+    /// The queue's time, which ages are based on.
     fn queue_time(&self) -> QueueTime;
 
-    /// Begins a content that is too large for a record, under an id from [`Spool::new_id`]. It blocks.
+    /// Begins a content that is too large for a record; `id` comes from [`Spool::new_id`]. Blocks.
     ///
     /// # Errors
     /// [`SpoolError::Io`].
     fn create_as(&self, id: QueueId) -> Result<BlobDraft, SpoolError>;
 
-    /// A content that is there already, under an id from [`Spool::new_id`]. It blocks if that is large.
+    /// Makes a draft of a complete content; `id` comes from [`Spool::new_id`]. Blocks if it is large.
     ///
     /// # Errors
     /// [`SpoolError::Io`].
@@ -97,49 +98,48 @@ pub trait Spool: Send + Sync {
         Ok(Draft::Blob(draft))
     }
 
-    /// Makes a record durable: all of it or nothing. Concurrent callers share one sync. Each draft is to have
-    /// [`entry::Content::size`] bytes. Once polled, the record is on its way: dropping the future does not take it back,
-    /// so whoever has to act on its end should not be cancelled.
+    /// Makes a record durable: all of it or nothing. Concurrent callers share one sync. Each draft must have
+    /// [`entry::Content::size`] bytes. Once the future has been polled, dropping it does not cancel the commit, so a
+    /// caller that has to act on the result should not be cancelled.
     ///
-    /// A message whose recipients are all [`entry::RecipientState::Done`] is finished and its content is removed. A change to a
-    /// message that is finished, or to a recipient that is done, changes nothing. Records without new mail may wait a
-    /// few milliseconds for others.
+    /// A message whose recipients are all [`entry::RecipientState::Done`] is finished and its content is removed. A
+    /// change to a message that is finished, or to a recipient that is done, changes nothing. Records without new mail
+    /// may wait a few milliseconds for others.
     fn commit(&self, record: Record) -> Committed<'_>;
 
-    /// A live message as it stands; `None`: there is none with this id. It blocks.
+    /// A live message with its current state; `None`: there is none with this id. Blocks.
     ///
     /// # Errors
-    /// [`SpoolError::Io`]: its record, or one of what became of it, cannot be read.
+    /// [`SpoolError::Io`]: its record or one of its changes cannot be read.
     fn entry(&self, id: QueueId) -> Result<Option<Entry>, SpoolError>;
 
-    /// The ids of the first live messages behind this one, by age; `None`: of the oldest.
+    /// The ids of up to `most` live messages after this one, oldest first; `None`: from the oldest.
     fn ids_after(&self, id: Option<QueueId>, most: usize) -> Vec<QueueId>;
 
-    /// The recipients of a live message that are not over, by position, whether it can be read or not.
+    /// The positions of a live message's recipients that are not done, even if the message cannot be read.
     fn open_recipients(&self, id: QueueId) -> Vec<usize>;
 
-    /// How many live messages there are.
     fn live_messages(&self) -> usize;
 
-    /// The content of a live message. What it returns can be read to its end whatever becomes of the message.
+    /// The content of a live message. It can be read to its end even if the message is finished meanwhile.
     ///
     /// # Errors
     /// [`SpoolError::Io`].
     fn open(&self, id: QueueId) -> Result<Stored, SpoolError>;
 
-    /// How it fares.
+    /// Its health.
     fn condition(&self) -> Condition {
         Condition::default()
     }
 
-    /// A message's content is not what was written: keeps a copy of what there is for a person to look at, and says so.
-    /// From now on [`Spool::open`] knows it as damaged. It blocks.
+    /// Reports that a message's content is damaged: keeps a copy for operators and logs it. From now on [`Spool::open`]
+    /// marks it as damaged. Blocks.
     fn keep_damaged(&self, entry: &Entry, content: &Stored) {
         let _ = (entry, content);
     }
 
-    /// Keeps a segment that cannot be read for a person to look at, if it is one. Returns the live messages in it; they
-    /// stay as they are. It blocks.
+    /// Keeps a copy of a segment that cannot be read, for operators. Returns the live messages in it, which stay
+    /// unchanged; `None`: the segment is not one of those. Blocks.
     ///
     /// # Errors
     /// [`SpoolError::Io`].
@@ -148,6 +148,6 @@ pub trait Spool: Send + Sync {
         Ok(None)
     }
 
-    /// The live messages found at start, once: later calls return nothing.
+    /// The live messages found at start. Only the first call returns them.
     fn recovered(&self) -> Outlines;
 }

@@ -1,7 +1,7 @@
-//! A spool that is read without being opened: for `fingerpost queue export` and `check`.
+//! Reads a spool without opening it: for `fingerpost queue export` and `check`.
 //!
-//! Nothing is written, made or moved, so that it works on a read-only disk, on a copy, and on a spool that this version
-//! refuses to start with. What cannot be read is told and passed over. While it is read no server starts on it.
+//! It changes nothing, so it works on a read-only disk, on a copy, and on a spool that this version refuses to start
+//! with. What cannot be read is reported and skipped. Meanwhile no server can start on the spool.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -21,7 +21,6 @@ use super::record::{Frame, Frames, Unreadable, is_torn, is_unused};
 use super::segment::header_of;
 use crate::message::queue_id::QueueId;
 
-/// A spool's log, read.
 pub struct Offline {
     layout: Layout,
     links: Vec<Link>,
@@ -30,79 +29,72 @@ pub struct Offline {
     _lock: Option<File>,
 }
 
-/// Why a spool is not read at all.
+/// Why a spool cannot be read at all.
 #[derive(Debug, thiserror::Error)]
 pub enum NotRead {
-    /// There is none.
     #[error("there is no spool in {0}")]
     Missing(PathBuf),
-    /// A server has it.
+    /// A server uses it.
     #[error(transparent)]
     InUse(SpoolError),
-    /// It is one of the first version.
+    /// It is of version 1.
     #[error(transparent)]
     OtherFormat(SpoolError),
-    /// The system says no.
     #[error(transparent)]
     Io(#[from] SpoolError),
 }
 
-/// How much is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// What segments say of themselves: some octets of each.
+    /// Headers of segments only.
     Headers,
-    /// All of the log.
+    /// The whole log.
     Whole,
 }
 
-/// A stretch of the log that cannot be read.
+/// A part of the log that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
     /// Another version wrote it: a start is refused.
     OtherFormat(String),
-    /// It is damaged or missing: a start lays aside what is left of it.
+    /// It is damaged or missing: a start moves the rest of it to `aside/`.
     Damage(String),
-    /// The disk does not give it: a start is refused while that may say what became of mail.
+    /// The disk cannot read it: a start is refused while outcomes may be in it.
     Withheld(String),
 }
 
-/// A message that waits.
 #[derive(Debug)]
 pub struct Waiting<'a> {
-    /// Its envelope and how each recipient stands.
+    /// Its envelope, and the state of each recipient.
     pub entry: Entry,
     pub content: Content<'a>,
 }
 
-/// Where a waiting message's content is.
 #[derive(Debug)]
 pub enum Content<'a> {
-    /// In the log.
     Here {
         /// What there is of it.
         bytes: &'a [u8],
-        /// Whether that is what was written.
+        /// Whether its checksum is right.
         is_whole: bool,
     },
-    /// In a file of its own.
+    /// In a file.
     File {
         path: PathBuf,
-        /// CRC-32C, where it is known.
+        /// CRC-32C; `None`: unknown.
         sum: Option<u32>,
     },
 }
 
-/// A segment in memory.
 struct Opened {
     header: Header,
     bytes: Vec<u8>,
-    /// What the disk did not give.
+    /// Ranges that the disk could not read.
     withheld: Vec<Range<usize>>,
 }
 
 impl Problem {
-    /// For people.
+    /// For display.
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
@@ -112,14 +104,14 @@ impl Problem {
 }
 
 impl Offline {
-    /// Reads the log below `folder`. It blocks, and keeps servers from starting there until it is dropped.
+    /// Reads the log below `folder`. Blocks, and keeps servers from starting there until it is dropped.
     ///
     /// # Errors
     /// [`NotRead`].
     pub fn read(folder: &Path, look: Look) -> Result<Self, NotRead> {
         let layout = Layout::at(folder);
         if !layout.segments.is_dir() && !layout.root.join("messages").is_dir() {
-            // What cannot be looked into is not missing.
+            // A path without access is not a missing one.
             return match std::fs::metadata(folder) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(failed("cannot read", folder, &e).into()),
                 _ => Err(NotRead::Missing(folder.to_owned())),
@@ -141,26 +133,25 @@ impl Offline {
         Ok(found)
     }
 
-    /// What could not be read.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
-    /// How many messages wait.
+    /// The number of waiting messages.
     #[must_use]
     pub fn count(&self) -> usize {
         self.index.messages().count()
     }
 
-    /// Hands on each message that waits, about in the order in which they came.
+    /// Calls `take` for each waiting message, approximately in the order in which they came.
     ///
     /// # Errors
-    /// What `take` says, which ends it.
+    /// The first error of `take`, which stops it.
     pub fn each<E>(&self, mut take: impl FnMut(Waiting<'_>) -> Result<(), E>) -> Result<(), E> {
         let mut changes = Changes::new(&self.layout);
         for link in &self.links {
-            // One that can only be read at the first time is missing from what is handed on: the caller can count.
+            // A segment that has become unreadable since is skipped; the caller can compare counts.
             let Ok(Some(Opened { header, bytes, .. })) = self.opened(link) else { continue };
             for frame in frames(&header, &bytes).filter_map(read_as_far_as_it_goes) {
                 let offset = place(frame.range.start);
@@ -179,8 +170,8 @@ impl Offline {
         Ok(())
     }
 
-    /// Large contents that belong to no message that could be read. They are worth something only where not all could be:
-    /// else they are finished, or were never accepted.
+    /// Large contents that belong to no message that could be read. They matter only if some could not be read: else
+    /// they are finished, or were never accepted.
     ///
     /// # Errors
     /// A folder cannot be read.
@@ -225,7 +216,7 @@ impl Offline {
         Ok(headers)
     }
 
-    /// A segment up to where its acknowledged records end. `None`: it cannot be read by its header.
+    /// A segment up to the end of its acknowledged records. `None`: its header cannot be read.
     fn opened(&self, link: &Link) -> Result<Option<Opened>, SpoolError> {
         let Some(header) = link.header else { return Ok(None) };
         let path = self.layout.segment(link.number);
@@ -256,7 +247,7 @@ impl Offline {
                     self.problems.push(other_format(layout::undecodable(&path, unreadable.range.start)));
                     continue;
                 }
-                // Nothing, or what nobody was told of.
+                // There is nothing, or what was never acknowledged.
                 Err(end)
                     if link.end.is_none()
                         && (is_unused(&bytes, &end.range) || is_torn(header.mark, &bytes, &end.range)) =>
@@ -291,7 +282,7 @@ fn frames<'a>(header: &Header, bytes: &'a [u8]) -> Frames<'a> {
     Frames::new((header.mark, header.format), bytes, header::LENGTH)
 }
 
-/// A record, if only its contents are damaged too.
+/// A record that is intact, or of which only contents are damaged.
 fn read_as_far_as_it_goes(read: Result<Frame, Unreadable>) -> Option<Frame> {
     read.map_or_else(|unreadable| unreadable.frame, Some)
 }

@@ -1,19 +1,15 @@
-//! Which recipients of a message are not over. Pure; `index` keeps one for each live message.
+//! The recipients of a message that are not done, as bits. Pure; `index` has one for each live message.
 
 use super::entry::{Entry, RecipientState};
 
-/// A bit for each recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum OpenRecipients {
-    /// Up to 64 recipients.
     Few(u64),
-    /// More.
     #[expect(clippy::box_collection, reason = "a pointer of eight octets: there may be a million")]
     Many(Box<Vec<u64>>),
 }
 
 impl OpenRecipients {
-    /// Those of a message.
     pub(super) fn of(entry: &Entry) -> Self {
         let mut words = vec![0_u64; entry.recipients.len().div_ceil(64)];
         for (at, queued) in entry.recipients.iter().enumerate() {
@@ -33,12 +29,12 @@ impl OpenRecipients {
         }
     }
 
-    /// Whether this one is not.
+    /// Whether this recipient is open.
     pub(super) fn has(&self, recipient: usize) -> bool {
         self.words().get(recipient / 64).is_some_and(|word| word >> (recipient % 64) & 1 == 1)
     }
 
-    /// This one is over.
+    /// This recipient is done.
     pub(super) fn close(&mut self, recipient: usize) {
         let word = match self {
             Self::Few(word) => Some(word),
@@ -49,12 +45,12 @@ impl OpenRecipients {
         }
     }
 
-    /// All that are not, by position.
+    /// The positions of open recipients.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
         (0..self.words().len() * 64).filter(|recipient| self.has(*recipient))
     }
 
-    /// Whether all are over.
+    /// Whether none is open.
     pub(super) fn is_empty(&self) -> bool {
         self.words().iter().all(|word| *word == 0)
     }

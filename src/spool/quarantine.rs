@@ -1,5 +1,5 @@
-//! What cannot be read is kept in `aside/` for a person to look at. `recover` and `compaction` call it; docs/spool.md says what
-//! to do with it.
+//! Keeps what cannot be read in `aside/` for operators. `recover` and `compaction` call it; docs/spool.md says what to
+//! do with it.
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,12 +15,12 @@ use super::record::{Held, Unreadable};
 use super::stored::Stored;
 use crate::message::queue_id::QueueId;
 
-/// The id that a file is named by.
+/// The id in a file's name.
 pub(super) fn id(path: &Path) -> Option<QueueId> {
     path.file_name()?.to_str()?.parse().ok()
 }
 
-/// Keeps a segment under a second name, which takes no space, for this reason. Returns the name.
+/// Keeps a segment under a second name (a hard link, which takes no space). Returns the path.
 pub(super) fn keep_segment(layout: &Layout, number: u32, why: &str) -> Result<PathBuf, SpoolError> {
     let path = layout.segment(number);
     let names = (0..).map(|nth: u32| match nth {
@@ -41,18 +41,17 @@ pub(super) fn keep_segment(layout: &Layout, number: u32, why: &str) -> Result<Pa
     Err(SpoolError::Io(format!("{} has no room for another name", layout.aside.display())))
 }
 
-/// Whether two names are one file's.
+/// Whether both are names of the same file.
 fn is_same(one: &Path, other: &Path) -> bool {
     let inode = |path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
     matches!((inode(one), inode(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// Something that is to be kept.
 #[derive(Debug)]
 pub(super) enum Quarantined {
-    /// A segment in which these bytes cannot be read.
+    /// A segment with unreadable ranges.
     Segment(u32, Vec<Range<usize>>),
-    /// A message and what there is of its content.
+    /// A message, and what there is of its content.
     Message(Box<Entry>, Vec<u8>),
 }
 
@@ -71,7 +70,7 @@ impl Quarantined {
     }
 }
 
-/// What can be read of a record whose contents are damaged.
+/// What can be read of a record with damaged contents.
 pub(super) fn damaged(segment: &[u8], unreadable: &Unreadable) -> Vec<Quarantined> {
     let Some(frame) = &unreadable.frame else { return Vec::new() };
     let mut at = frame.contents;
@@ -85,7 +84,7 @@ pub(super) fn damaged(segment: &[u8], unreadable: &Unreadable) -> Vec<Quarantine
     messages.collect()
 }
 
-/// Keeps a message whose content is damaged, if there is room; its segment is kept anyway.
+/// Keeps a message with a damaged content, if there is space; its segment is kept in any case.
 pub(super) fn keep_message(layout: &Layout, entry: &Entry, content: &[u8]) {
     let eml = layout.aside.join(format!("{}.eml", entry.id));
     let kept = write(&eml, content).map_err(|e| failed("cannot write", &eml, &e));
@@ -94,8 +93,8 @@ pub(super) fn keep_message(layout: &Layout, entry: &Entry, content: &[u8]) {
     }
 }
 
-/// Keeps a message that turned out to be damaged when it was read: a large one under a second name, one that the disk does
-/// not give with all of its segment.
+/// Keeps a message that was found damaged when it was read: a large content by a hard link; if the disk cannot read it,
+/// its whole segment.
 pub(super) fn keep_stored(layout: &Layout, entry: &Entry, (content, kept): (&Stored, &IndexEntry)) {
     let aside = layout.aside.join(format!("{}.eml", entry.id));
     if let ContentPlace::File { folder, .. } = kept.content {
@@ -117,7 +116,7 @@ pub(super) fn keep_stored(layout: &Layout, entry: &Entry, (content, kept): (&Sto
     }
 }
 
-/// Keeps the envelope of a message whose content is missing or damaged.
+/// Keeps the envelope of a message with a missing or damaged content.
 pub(super) fn keep_envelope(layout: &Layout, entry: &Entry) -> Result<(), SpoolError> {
     let aside = layout.aside.join(format!("{}.json", entry.id));
     let mut json = entry.to_json().map_err(|e| failed("cannot write", &aside, &e.into()))?;
@@ -134,7 +133,7 @@ pub(super) fn keep_envelope(layout: &Layout, entry: &Entry) -> Result<(), SpoolE
     Ok(())
 }
 
-/// Moves a large content that no message of the log fits.
+/// Moves a large content that belongs to no message of the log.
 pub(super) fn move_content(layout: &Layout, path: &Path, id: QueueId) -> Result<(), SpoolError> {
     let aside = layout.aside.join(format!("{id}.eml"));
     fs::rename(path, &aside).map_err(|e| failed("cannot move", path, &e))?;

@@ -1,5 +1,5 @@
-//! Reading a segment whole, around what the disk cannot give: a start is not to fail for one bad sector. `recover` and
-//! `compaction` call it; what reads as zeros is told from records by their checksums.
+//! Reads a whole segment, skipping sectors that the disk cannot read: a start must not fail for one bad sector.
+//! `recover` and `compaction` call it; checksums tell the zeros in their place from records.
 
 use std::fs::File;
 use std::io;
@@ -8,16 +8,16 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// How often a start reads what the disk does not give, and the pauses between.
+/// How often a start tries to read, and the pauses.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What is read again by itself where a longer read failed.
+/// The unit in which a failed read is repeated.
 const BLOCK: usize = 4096;
-/// What is read at once.
+/// The size of one read.
 const PIECE: usize = 1 << 20;
 
-/// The same, tried again for some seconds while the disk does not give all of it: it may have a bad moment.
+/// Repeats reading for some seconds until it is complete: a disk may fail temporarily.
 pub(super) fn patiently<T>(mut read: impl FnMut() -> io::Result<T>, is_all: impl Fn(&T) -> bool) -> io::Result<T> {
     for _ in 1..TRIES {
         match read() {
@@ -29,14 +29,14 @@ pub(super) fn patiently<T>(mut read: impl FnMut() -> io::Result<T>, is_all: impl
     read()
 }
 
-/// A segment's bytes, and which of them the disk did not give.
+/// A segment's bytes, and the ranges that the disk could not read.
 pub(super) fn whole(path: &Path) -> io::Result<(Vec<u8>, Vec<Range<usize>>)> {
     let file = File::open(path)?;
     let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     Ok(around(length, |to, at| file.read_exact_at(to, at as u64)))
 }
 
-/// Zeros where reading fails.
+/// Reads around failures; unreadable blocks are zeros.
 fn around(length: usize, read: impl Fn(&mut [u8], usize) -> io::Result<()>) -> (Vec<u8>, Vec<Range<usize>>) {
     let (mut bytes, mut missing) = (vec![0; length], Vec::new());
     for (number, piece) in bytes.chunks_mut(PIECE).enumerate() {

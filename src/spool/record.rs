@@ -1,16 +1,17 @@
-//! One commit as bytes of a segment, and the reading of many. Pure; `committer` writes, `recover` and `compaction` read.
+//! Encodes a commit as a record of a segment, and reads a segment's records. Pure; `committer` writes, `recover` and
+//! `compaction` read.
 //!
 //! ```text
 //!  0  the segment's mark
 //!  8  length of the head, then of the contents: u32, little-endian
 //! 16  CRC-32C of bytes 8 to 16 and of the head
-//! 20  head: what the record says (postcard)
-//!     contents: the new messages, byte for byte, one behind the other; the head has their lengths and CRC-32C
+//! 20  head: the record without contents (postcard)
+//!     contents: the new messages, byte for byte, concatenated; the head has their lengths and CRC-32C
 //!     the mark, inverted
 //! ```
 //!
-//! A record counts when both checksums are right: all of it or nothing. The mark is random, so that nobody can write a
-//! record by sending mail that looks like one.
+//! A record is valid when both checksums are right: all of it or nothing. The mark is random, so that nobody can write
+//! a record by sending mail that looks like one.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -23,95 +24,80 @@ use super::entry::before::LoggedBefore;
 use super::entry::{Change, Entry};
 use super::header::FORMAT;
 
-/// What the records of one segment are known by.
+/// Identifies the records of one segment.
 pub type Mark = [u8; 8];
 
 /// Bytes before the head.
 pub const BEFORE: usize = 20;
-/// Bytes of zeros that only a write which was cut short leaves.
+/// This many zeros show that a write was cut short.
 const HOLE: usize = 512;
 
-/// What one record says: [`super::entry::Record`] without its contents.
+/// The content of a record's head: [`super::entry::Record`] without message contents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Logged<'a> {
-    /// New messages, or ones that were moved here as they stood.
+    /// New messages, and moved ones with their current state.
     pub accepted: Vec<Statement<'a>>,
-    /// What became of recipients.
     pub changes: Cow<'a, [Change]>,
 }
 
-/// A message as it stands at this place of the log.
+/// A message's state at this position of the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Statement<'a> {
-    /// Its envelope and state.
     pub entry: Cow<'a, Entry>,
-    /// Where its content is.
     pub content: Held,
 }
 
-/// Where a message's content is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Held {
-    /// In the record.
     Here {
-        /// Bytes.
         length: u32,
-        /// CRC-32C.
         sum: u32,
     },
     /// A file in this folder.
     File {
-        /// The folder's number.
         folder: u32,
-        /// CRC-32C; formats before 4 did not keep it.
+        /// CRC-32C; formats before 4 do not have it.
         sum: Option<u32>,
     },
 }
 
-/// A record that was read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frame {
-    /// Where it stands, its mark at either end included.
+    /// Its position, with the mark at either end.
     pub range: Range<usize>,
-    /// Where its contents begin.
     pub contents: usize,
-    /// What it says.
     pub logged: Logged<'static>,
 }
 
-/// A stretch that cannot be read.
+/// A range that cannot be read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unreadable {
     pub range: Range<usize>,
-    /// The record, if only its contents are damaged.
+    /// The record, if only contents are damaged.
     pub frame: Option<Frame>,
-    /// Whether it begins with a record that is as it was written and cannot be decoded: another version wrote it.
+    /// Whether it begins with an intact record that cannot be decoded: another version wrote it.
     pub is_undecodable: bool,
 }
 
-/// Why a head cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotRead {
-    /// It is not what was written.
     Damaged,
-    /// It is what was written, by a version that says things in another way.
+    /// It is intact, but another version wrote it.
     Undecodable,
 }
 
-/// What stands before a record's head.
+/// The fields before a record's head.
 #[derive(Debug, Clone, Copy)]
 pub struct Lengths {
-    /// Bytes of the head.
     pub head: usize,
-    /// Bytes of the contents.
     pub contents: usize,
     sum: u32,
 }
 
-/// Appends a record; returns where its contents begin. `contents` are those that the head calls [`Held::Here`].
+/// Appends a record; returns where its contents begin. `contents` are those of messages with [`Held::Here`].
 ///
 /// # Errors
-/// What cannot be written: a record of more than 4 GiB. `to` is as it was then.
+/// The record is larger than 4 GiB; `to` is unchanged then.
 pub fn write(mark: Mark, logged: &Logged<'_>, contents: &[&[u8]], to: &mut Vec<u8>) -> Result<usize, postcard::Error> {
     let from = to.len();
     let written = write_head(mark, logged, contents, to);
@@ -148,7 +134,7 @@ fn sum(lengths: &[u8], head: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(lengths), head)
 }
 
-/// Lets postcard write behind what is there.
+/// Lets postcard append to a vector.
 struct Onto<'a>(&'a mut Vec<u8>);
 
 impl Flavor for Onto<'_> {
@@ -181,7 +167,7 @@ impl Lengths {
         Some(Self { head: length(8)?, contents: length(12)?, sum: word(16)? })
     }
 
-    /// Reads the head that follows, which was written in this format.
+    /// Decodes the head that follows, in this format.
     ///
     /// # Errors
     /// [`NotRead`].
@@ -195,7 +181,7 @@ impl Lengths {
 }
 
 impl Logged<'static> {
-    /// All of a head's bytes, and nothing else.
+    /// Decodes a head, which must have no further bytes.
     fn decode(format: u16, head: &[u8]) -> Option<Self> {
         if format == FORMAT {
             return whole(head);
@@ -210,7 +196,7 @@ fn whole<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(read, _)| read)
 }
 
-/// The records of a segment, in order. An unreadable stretch ends where a record's head can be read, or at the end.
+/// The records of a segment, in order. An unreadable range ends where the next head can be read, or at the end.
 pub struct Frames<'a> {
     mark: Mark,
     format: u16,
@@ -219,13 +205,13 @@ pub struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    /// Reads `bytes`, a segment from its beginning, from `at` on: records with this mark, written in this format.
+    /// Reads a segment's `bytes` from position `at` on: records with this mark, in this format.
     #[must_use]
     pub fn new((mark, format): (Mark, u16), bytes: &'a [u8], at: usize) -> Self {
         Self { mark, format, bytes, at }
     }
 
-    /// The record at `at`, whose contents may be damaged or not all there.
+    /// The record at `at`; its contents may be damaged or incomplete.
     fn head(&self, at: usize) -> Result<Frame, NotRead> {
         let bytes = self.bytes.get(at..).ok_or(NotRead::Damaged)?;
         let lengths = Lengths::read(self.mark, bytes).ok_or(NotRead::Damaged)?;
@@ -273,18 +259,18 @@ impl Iterator for Frames<'_> {
     }
 }
 
-/// Whether a stretch is the end of a segment into which nothing was written yet.
+/// Whether a range is the unused end of a segment, which was never written.
 #[must_use]
 pub fn is_unused(bytes: &[u8], range: &Range<usize>) -> bool {
     range.end == bytes.len() && bytes[range.clone()].iter().all(|byte| *byte == 0)
 }
 
-/// Whether an unreadable stretch is what an interrupted write leaves: nothing behind it, and without a record's end or with a
-/// hole of zeros where blocks never reached the disk. Anything else was once written and synced.
+/// Whether an unreadable range is the rest of an interrupted write: nothing follows it, and it has no record's end, or
+/// has a hole of zeros where blocks never reached the disk. Anything else was once written and synced.
 #[must_use]
 pub fn is_torn(mark: Mark, bytes: &[u8], range: &Range<usize>) -> bool {
     let written = bytes[range.clone()].iter().rposition(|byte| *byte != 0).unwrap_or_default();
-    // a mark may end in zeros
+    // A mark may end in zeros.
     let stretch = &bytes[range.start..range.end.min(range.start + written + 9)];
     let is_cut = memmem::find(stretch, &mark.map(|byte| !byte)).is_none();
     is_unused(bytes, &(range.end..bytes.len()))

@@ -1,10 +1,10 @@
-//! What a spool's folder holds at start: the live messages, and what is to be discarded or laid aside. `store` calls
-//! it and puts the result in force with a new segment; until then everything here can be done again.
+//! Reads a spool's folder at start: finds the live messages, and what is to be discarded or moved to `aside/`. `store`
+//! calls it and puts the result in force with a new segment; until then all of it can be repeated.
 //!
 //! The log decides. Content that it does not name was never accepted or is finished, unless the log itself is damaged:
-//! then it is kept in `aside/`. A live message whose content is damaged, missing or of another length waits all the same:
-//! its sender hears of it in the end. Nothing that might be somebody's mail is deleted. What the disk does not give is not
-//! damaged: where it may say what became of mail, the start is refused.
+//! then it is kept in `aside/`. A live message with damaged, missing or truncated content stays queued, so that its
+//! sender gets a report in the end. Nothing that might be mail is deleted. What the disk cannot read is not treated as
+//! damaged: if outcomes may be in it, the start is refused.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
@@ -27,33 +27,28 @@ use super::segment::{Readable, header_of};
 use crate::message::queue_id::QueueId;
 use crate::time::QueueTime;
 
-/// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Recovered {
-    /// Where the live messages are.
     pub index: Index,
-    /// The live messages.
     pub outlines: Outlines,
-    /// When the newest message was queued.
+    /// When the newest message was queued; `None`: there is none.
     pub newest: Option<QueueTime>,
-    /// The sizes of messages whose content is a file.
+    /// Sizes of contents that are files.
     large: HashMap<QueueId, u64>,
     /// The highest id that was ever used.
     pub last_id: QueueId,
     /// The last segment, and where its records end.
     pub last: Option<(u32, u64)>,
-    /// The number of the next segment.
     pub next_segment: u32,
-    /// The number of the next folder of large contents.
+    /// The number of the next folder for large contents.
     pub next_folder: u32,
-    /// What nobody needs once the next segment is in force. Folders come behind what is in them, and go if they are
-    /// empty.
+    /// Paths to remove once the next segment is in force. Folders follow their files, and are removed only if empty.
     pub discard: Vec<PathBuf>,
-    /// What is to be laid aside once all is read: a start that is refused moves nothing.
+    /// What is to be moved to `aside/` once everything is read: a start that is refused moves nothing.
     aside: Vec<Quarantined>,
-    /// Live messages whose content is not there.
+    /// Live messages whose content is missing.
     lost: Vec<QueueId>,
-    /// Those, and the ones whose content is damaged.
+    /// Those, and live messages with a damaged content.
     pub not_whole: HashSet<QueueId>,
     /// Whether accepted messages may be missing.
     damaged: bool,
@@ -61,7 +56,6 @@ pub(super) struct Recovered {
     foreign: usize,
 }
 
-/// Reads the folder.
 pub(super) fn recover(layout: &Layout) -> Result<Recovered, SpoolError> {
     let mut found = Recovered { discard: layout::list(&layout.incoming)?, ..Recovered::default() };
     let incoming: Vec<_> = found.discard.iter().filter_map(|path| quarantine::id(path)).collect();
@@ -99,7 +93,7 @@ impl Recovered {
         self.last_id = self.last_id.max(id);
     }
 
-    /// The segments that there are, and what they say of themselves.
+    /// The existing segments and their headers.
     fn headers(&mut self, layout: &Layout) -> Result<BTreeMap<u32, Option<Header>>, SpoolError> {
         let mut headers = BTreeMap::new();
         let paths = layout.list_segments()?;
@@ -121,7 +115,7 @@ impl Recovered {
         Ok(headers)
     }
 
-    /// Puts in what one segment says.
+    /// Applies the records of one segment.
     fn read(&mut self, layout: &Layout, link: &Link) -> Result<(), SpoolError> {
         if let Some(header) = &link.header {
             self.used(header.last_id);
@@ -149,7 +143,7 @@ impl Recovered {
             match read {
                 Err(unreadable) if unreadable.is_undecodable => return Err(undecodable(&path, unreadable.range.start)),
                 Ok(frame) => self.put_in(link.number, &frame),
-                // The disk does not give it, which says nothing of what stands there.
+                // The disk cannot read it, so its content is unknown.
                 Err(Unreadable { range, frame: None, .. }) if is_missing(&range) => {
                     let why = format!("the disk does not give what stands in bytes {range:?}");
                     return Err(unread(&path, link.number, &why));
@@ -183,7 +177,7 @@ impl Recovered {
                 }
             }
         }
-        // What could not be read may be more than a torn tail: nothing is cut off then.
+        // An unreadable part may be more than an interrupted write: then nothing is cut off.
         let end = if is_all_read { read_to } else { bytes.len() } as u64;
         self.index.segments.grow(link.number, end);
         self.last = Some((link.number, end));
@@ -194,8 +188,8 @@ impl Recovered {
         Ok(())
     }
 
-    /// Only contents are damaged: what is said of their messages and of others is not. Those that were moved, and are
-    /// where they were as well, are better there.
+    /// Only contents are damaged; the envelopes and changes are intact. For a moved message whose old copy still
+    /// exists, the old copy is used.
     fn put_in_damaged(&mut self, segment: u32, frame: &Frame) {
         if frame.logged.accepted.iter().all(|statement| self.index.get(statement.entry.id).is_none()) {
             self.not_whole.extend(frame.logged.accepted.iter().map(|statement| statement.entry.id));
@@ -203,13 +197,13 @@ impl Recovered {
         }
     }
 
-    /// Whether the checkpoint says it all.
+    /// Whether the checkpoint could be applied completely.
     fn read_checkpoint(&mut self, layout: &Layout, header: &Header, end: Option<u64>) -> bool {
         let Some(end) = end else { return false };
         let is_there = fs::metadata(layout.segment(header.number)).is_ok_and(|segment| segment.len() >= end);
         let bytes = if is_there { fs::read(layout.checkpoint(header.number)) } else { Ok(Vec::new()) };
         let bytes = bytes.unwrap_or_default();
-        // Where it ends halfway the segment says all of that again, and no less: it may be put in twice.
+        // If it stops halfway the segment is read, which repeats the same records; applying a record twice is harmless.
         let mut put_in = |frame: Option<Frame>| frame.map(|frame| self.put_in(header.number, &frame)).is_some();
         if !checkpoint::read(header, end, &bytes).is_some_and(|mut frames| frames.all(&mut put_in)) {
             self.foreign += usize::from(checkpoint::is_foreign(header, end, &bytes));
@@ -237,7 +231,7 @@ impl Recovered {
         }
     }
 
-    /// Finds the large contents, and what belongs to no message.
+    /// Finds the large contents, and files that belong to no message.
     fn read_large(&mut self, layout: &Layout) -> Result<(), SpoolError> {
         let mut wanted: HashMap<(u32, QueueId), u64> = HashMap::new();
         for (id, kept) in self.index.messages() {
@@ -260,13 +254,13 @@ impl Recovered {
             }
             self.discard.push(folder);
         }
-        // what is still wanted was not found whole
+        // The rest was not found complete.
         self.lost.extend(wanted.into_keys().map(|(_, id)| id));
         Ok(())
     }
 
-    /// A live message without its content cannot be delivered: it waits, until its sender hears of it, or the content is
-    /// there again. Its envelope is kept for a person to read.
+    /// A live message without its content cannot be delivered: it stays queued until its sender gets a report, or the
+    /// content is there again. Its envelope is kept for operators.
     fn lay_aside_without_content(&mut self, layout: &Layout) -> Result<(), SpoolError> {
         self.not_whole.extend(&self.lost);
         for id in std::mem::take(&mut self.lost) {
@@ -279,7 +273,7 @@ impl Recovered {
     }
 }
 
-/// A message as it stands, if that can be read.
+/// A message's current state, if it can be read.
 fn entry_of(layout: &Layout, id: QueueId, kept: &IndexEntry) -> Option<Entry> {
     let segment = Readable::open(&layout.segment(kept.at.segment)).ok()?;
     let (logged, _) = segment.logged(kept.at.offset).ok()?;
@@ -289,7 +283,7 @@ fn entry_of(layout: &Layout, id: QueueId, kept: &IndexEntry) -> Option<Entry> {
     Some(entry)
 }
 
-/// The disk does not give what may say what became of mail: a start would forget that, or send it again.
+/// The error if the disk cannot read what may contain outcomes: a start would lose them, or send messages again.
 fn unread(path: &Path, number: u32, why: &str) -> SpoolError {
     let text = format!(
         "cannot read {}: {why}. What became of mail may stand there, so nothing is begun, and nothing was changed. Look \
@@ -305,7 +299,7 @@ mod tests {
     use super::*;
     use crate::spool::record::{self, Logged};
 
-    /// What a kill leaves behind the last record: zeros that were written ahead, or half a record.
+    /// A kill leaves zeros that were written ahead, or part of a record, after the last record.
     #[test]
     fn a_segment_ends_where_its_records_end_and_is_known_to() {
         let header = crate::spool::sample::header();

@@ -1,6 +1,6 @@
-//! Letting go of what the disk does not give of a segment, without the server: where it does not start for that, and an
-//! operator has decided. The segment is kept in `aside/`; in its place comes a copy with zeros where nothing was read, which
-//! a start reads as damaged.
+//! Gives up the parts of a segment that the disk cannot read, without the server: for when it refuses to start because
+//! of them, and an operator has decided. The segment is kept in `aside/`, and replaced by a copy with zeros for what
+//! could not be read, which a start treats as damaged.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -17,33 +17,30 @@ use super::reading;
 use super::record::Frames;
 use crate::message::queue_id::QueueId;
 
-/// What was let go.
+/// The result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LetGo {
-    /// All of it can be read.
+    /// The segment can be read completely.
     Nothing,
-    /// Part of it, or all.
     Bytes {
-        /// How much.
+        /// The number of unreadable bytes.
         bytes: usize,
-        /// Where the segment is kept.
+        /// The path of the kept segment.
         aside: PathBuf,
-        /// The messages in what can be read, over or not.
+        /// The messages in the readable part, finished or not.
         messages: Vec<Known>,
     },
 }
 
-/// A message that a segment names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Known {
     pub id: QueueId,
-    /// Its reverse-path.
     pub sender: String,
     pub recipients: Vec<String>,
 }
 
-/// Does it to a segment of the spool below `folder`, which no process may use meanwhile.
+/// Gives up the unreadable parts of a segment of the spool below `folder`, which must not be in use.
 ///
 /// # Errors
 /// [`SpoolError::Io`]; nothing has changed then.
@@ -63,7 +60,7 @@ pub fn release(folder: &Path, segment: u32) -> Result<LetGo, SpoolError> {
         file.sync_all()
     });
     written.map_err(|e| failed("cannot write", &copy, &e))?;
-    // First the second name of what there is: it is never without one.
+    // The second name is made first, so that the original always has a name.
     let why = format!("an operator lets go what cannot be read of segment {segment}");
     let aside = quarantine::keep_segment(&layout, segment, &why)?;
     fs::rename(&copy, &path).map_err(|e| failed("cannot name", &path, &e))?;
@@ -73,7 +70,7 @@ pub fn release(folder: &Path, segment: u32) -> Result<LetGo, SpoolError> {
     Ok(LetGo::Bytes { bytes: bytes_let_go, aside, messages: messages(&bytes) })
 }
 
-/// Root may do it for the user that the server runs as, whose start refuses what belongs to somebody else.
+/// Gives the copy the original's owner: root may run this, and the server refuses files of another user.
 fn belongs_to_the_same(file: &File, path: &Path) -> io::Result<()> {
     let owner = fs::metadata(path)?;
     if file.metadata()?.uid() == owner.uid() {
@@ -82,7 +79,6 @@ fn belongs_to_the_same(file: &File, path: &Path) -> io::Result<()> {
     fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
-/// The messages of all records that can be read.
 fn messages(segment: &[u8]) -> Vec<Known> {
     let Ok(header) = Header::read(segment) else { return Vec::new() };
     let frames = Frames::new((header.mark, header.format), segment, header::LENGTH);

@@ -1,8 +1,8 @@
-//! Space that is kept for a full disk: a file that is given up when outcomes, compaction or a start find no room, and for
-//! nothing else. While it is gone no new mail is taken. Its last bit, in a file of its own, is for a start alone: outcomes
+//! Disk space that is reserved for a full disk: a file that is deleted when outcomes, compaction or a start need space,
+//! and for nothing else. While it is gone new mail is refused. A small second file is for a start only, since outcomes
 //! may have used up the rest.
 //!
-//! Its bytes are random: a file system that compresses, or keeps equal blocks once, would have no room to give back.
+//! Its bytes are random: with zeros, a file system that compresses or deduplicates would free nothing.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use super::layout::{discard, new_file};
 
-/// At most this share of the disk goes into it: a small one is for mail. Of the whole, for what is free says nothing once the
-/// reserve is used up.
+/// The largest share of the disk: a small disk is for mail. It is a share of the whole, since free space says nothing
+/// once the reserve is used up.
 const SHARE: u64 = 16;
 
 /// What a start needs: a segment with its header.
@@ -22,12 +22,12 @@ pub(super) struct Reserve {
     path: PathBuf,
     size: u64,
     stands: bool,
-    /// The last bit.
+    /// The file for a start.
     last: PathBuf,
 }
 
 impl Reserve {
-    /// Sets it up: `most` bytes, less on a small disk. Where there is no room it is tried again with the next mail.
+    /// Creates it with `most` bytes, less on a small disk. Without space it is tried again with the next new mail.
     pub(super) fn set_up(folder: &Path, most: u64) -> Self {
         let path = folder.join("reserve");
         let there = fs::metadata(&path).map_or(0, |file| file.len());
@@ -39,9 +39,9 @@ impl Reserve {
         reserve
     }
 
-    /// Whether there is room for new mail: the reserve stands, or can be set up again now.
+    /// Whether new mail may be accepted: the reserve exists, or can be created again now.
     pub(super) fn restore(&mut self) -> bool {
-        // Where it cannot fit it is not tried with each message.
+        // Checked first, so that it is not tried in vain with each message.
         if !self.stands && self.path.parent().is_some_and(|folder| free(folder) >= self.size) {
             self.stands = fill(&self.path, self.size).is_ok();
             if !self.stands {
@@ -54,14 +54,14 @@ impl Reserve {
         self.stands
     }
 
-    /// Gives up the last bit, for a start. Whether there was any.
+    /// Deletes the file for a start; `false`: there was none.
     pub(super) fn release_last(&mut self) -> bool {
         let is_there = self.last.exists();
         discard(&self.last);
         is_there
     }
 
-    /// Gives the space up. Whether there was any.
+    /// Deletes the reserve; `false`: there was none.
     pub(super) fn release(&mut self) -> bool {
         if self.stands {
             tracing::warn!("the disk is full: outcomes are written from the spool's reserve, no new mail is taken");
@@ -71,7 +71,7 @@ impl Reserve {
     }
 }
 
-/// Written, not only made longer: that alone takes no space. Not synced: it may be gone after a power cut.
+/// Writes the bytes: extending a file alone allocates nothing. Not synced: it may be gone after a power cut.
 fn fill(path: &Path, size: u64) -> io::Result<()> {
     discard(path);
     let mut file: File = new_file(path)?;
@@ -87,7 +87,6 @@ fn fill(path: &Path, size: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that may still be written there.
 fn free(folder: &Path) -> u64 {
     rustix::fs::statvfs(folder).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }

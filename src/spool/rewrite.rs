@@ -1,9 +1,10 @@
-//! What is needed of a complete segment, in a file that takes its place: most mail passes, and what it leaves would
-//! fill the disk behind mail that waits. Pure; `compaction` reads the segment, and names the file.
+//! Encodes the needed parts of a complete segment as a file that replaces it. Most mail is finished soon, and without
+//! this it would keep disk space for as long as a few messages wait. Pure; `compaction` reads the segment and renames
+//! the file.
 //!
-//! Needed are statements of messages that are live as they stand there, changes of live messages, and outcomes of
-//! messages that an earlier segment may state: read without them, it would bring a finished message back. A message whose
-//! id is higher than all before the segment is stated nowhere earlier; its outcomes go with its statement.
+//! Needed are the records of live messages, changes of live messages, and outcomes of messages whose record may be in
+//! an earlier segment: without these, reading that segment would bring a finished message back. A message whose id is
+//! higher than all in earlier segments has no earlier record; its outcomes are dropped with its record.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -15,21 +16,19 @@ use super::index::{At, Index};
 use super::record::{self, Frame, Held, Logged, Statement};
 use crate::message::queue_id::QueueId;
 
-/// What is needed of a complete segment.
+/// The needed parts of a complete segment.
 #[derive(Debug)]
 pub struct Source {
-    /// What it says of itself.
     pub header: Header,
-    /// How long it is, up to where its acknowledged records end.
+    /// Its length up to the end of its acknowledged records.
     pub length: usize,
-    /// Contents that the records need.
     contents: Vec<u8>,
-    /// Its records, as far as they are needed, with their places in `contents`.
+    /// The needed records, with the ranges of their contents in `contents`.
     records: Vec<Needed>,
 }
 
 impl Source {
-    /// Of a segment's bytes, which may go then.
+    /// Copies the needed contents out of `bytes`.
     #[must_use]
     pub fn new(header: Header, bytes: &[u8], mut records: Vec<Needed>) -> Self {
         let places = || records.iter().flat_map(|needed| &needed.accepted).map(|(_, range, _)| range);
@@ -43,58 +42,55 @@ impl Source {
     }
 }
 
-/// What is needed of one record.
+/// The needed part of one record.
 #[derive(Debug)]
 pub struct Needed {
-    /// Where it stands.
+    /// Its offset.
     offset: u32,
-    /// Which of its messages, each with its content in the segment.
+    /// Its messages: number in the record, range of the content in the segment, and state.
     accepted: Vec<(u32, Range<usize>, Statement<'static>)>,
     changes: Vec<Change>,
 }
 
-/// The file.
+/// The new segment.
 #[derive(Debug)]
 pub struct Rewritten {
     pub bytes: Vec<u8>,
-    /// Where records are in it.
     pub moves: Moves,
 }
 
-/// Where records are that were in other places.
+/// New positions of records.
 #[derive(Debug, Default)]
 pub struct Moves {
-    /// Messages: where their statement was, and where it is.
+    /// Messages: the old and the new position.
     pub statements: Vec<(QueueId, At, To)>,
-    /// Records by segment and offset.
+    /// By segment and offset.
     records: HashMap<(u32, u32), (u32, u32)>,
-    /// Messages of whose recipients something became there.
+    /// Messages with changes there.
     changed: BTreeSet<QueueId>,
 }
 
-/// A statement's new place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct To {
-    /// Its record.
     pub at: At,
-    /// Where its content begins, if that is in the record.
+    /// Where its content begins, if it is in the record.
     pub content: u32,
 }
 
 impl Moves {
-    /// Where a record is now, if it was moved.
+    /// The new position of a record, if it was moved.
     #[must_use]
     pub fn record(&self, segment: u32, offset: u32) -> Option<(u32, u32)> {
         self.records.get(&(segment, offset)).copied()
     }
 
-    /// Messages whose changes were moved.
+    /// Messages with changes that were moved.
     pub fn changed(&self) -> impl Iterator<Item = &QueueId> {
         self.changed.iter()
     }
 }
 
-/// What is needed of a record of this segment, if anything is.
+/// The needed part of a record of this segment, if there is any.
 #[must_use]
 pub fn needed(header: &Header, frame: Frame, index: &Index) -> Option<Needed> {
     let offset = four(frame.range.start);
@@ -123,14 +119,14 @@ fn is_change_needed(header: &Header, offset: u32, change: &Change, index: &Index
         || index.get(change.id).is_some_and(|kept| kept.changes.iter().any(is_it))
 }
 
-/// Writes what is needed of these segments, one behind the other, as one that has the last one's number.
+/// Encodes the needed parts of these segments, concatenated, as one segment with the last one's number.
 ///
 /// # Errors
-/// What cannot be written: a segment of more than 4 GiB.
+/// The segment would be larger than 4 GiB.
 pub fn write(sources: Vec<Source>) -> Result<Option<Rewritten>, postcard::Error> {
     let (Some(first), Some(last)) = (sources.first(), sources.last()) else { return Ok(None) };
     let (first, last) = (first.header, last.header);
-    // What is not written to takes no memory, and growing would take it twice.
+    // Reserved memory that is not written costs nothing, while growing would copy.
     let (mut bytes, mut moves) =
         (Vec::with_capacity(sources.iter().map(|source| source.length).sum()), Moves::default());
     bytes.resize(header::LENGTH, 0);
@@ -165,7 +161,7 @@ pub fn write(sources: Vec<Source>) -> Result<Option<Rewritten>, postcard::Error>
     Ok(Some(Rewritten { bytes, moves }))
 }
 
-/// Whether these segments can become one: each names the one before it.
+/// Whether these segments can become one: the second names the first as the previous one.
 #[must_use]
 pub fn is_run(before: &Header, header: &Header) -> bool {
     header.previous == before.number

@@ -46,7 +46,7 @@ pub(super) fn entry(id: QueueId, size: u64) -> Entry {
     }
 }
 
-/// The first segment's.
+/// The header of a first segment.
 pub(crate) fn header() -> Header {
     Header {
         format: FORMAT,

@@ -1,7 +1,7 @@
-//! The segment that grows: a file that begins with its header and goes on with records. `committer` and `store` write it.
+//! The segment that grows: a file with a header, followed by records. `committer` and `store` write it.
 //!
-//! A new one is written under another name, synced, and only then named, so that there is none without its header. Its
-//! header says where the one before ended: what stands behind that place was never acknowledged and is not read.
+//! A new one is written under another name, synced, and then renamed, so that none is without its header. Its header
+//! says where the previous one ended: anything after that was never acknowledged and is not read.
 
 use std::fs::{self, File};
 use std::io;
@@ -19,52 +19,52 @@ use super::reserve::Reserve;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 
-/// Most heads are shorter.
+/// A first read of this size gets most heads.
 const GUESS: usize = 2048;
-/// Zeros that are written ahead, at most.
+/// The most zeros that are written ahead, bytes.
 const AHEAD: u64 = 256 * 1024;
 
-/// The segment that records are appended to.
 #[derive(Debug)]
 pub(super) struct Segment {
     path: PathBuf,
-    /// Shared with those who read contents.
+    /// Shared with readers of contents.
     pub file: Arc<File>,
     pub number: u32,
-    /// Where its records end, all of them durable.
+    /// The end of its records, all of which are durable.
     pub size: u64,
-    /// Where the file ends: zeros up to there spare syncs from making it longer, which costs as much as the data.
+    /// The size of the file: zeros up to there, so that syncs need not write a new file size, which costs as much as
+    /// the data.
     allocated: u64,
-    /// How many of them are written at once.
+    /// How many zeros are written ahead at once.
     ahead: usize,
-    /// What its records are known by.
+    /// Marks its records.
     pub mark: Mark,
 }
 
-/// Why there is no new segment.
+/// Why a new segment could not be begun.
 #[derive(Debug)]
 pub(super) enum NotBegun {
-    /// The disk is full; the one before is still in force.
+    /// The disk is full; the previous one is still in force.
     Full(SpoolError),
-    /// The one before is still in force; another can be tried.
+    /// The previous one is still in force; another may be tried.
     Unwritten(SpoolError),
-    /// It has its name, but after a power cut it may not be there. The folder must not be synced again (a second sync
-    /// may claim what the first one lost).
+    /// It has been renamed, but that may not survive a power cut. The folder must not be synced again, since a second
+    /// sync may succeed although data of the first is lost.
     Unnamed(SpoolError),
 }
 
-/// Why records are not in the log.
+/// Why records could not be appended.
 #[derive(Debug)]
 pub(super) enum NotAppended {
-    /// The disk is full. They were taken back; the segment goes on.
+    /// The disk is full. They were removed again; the segment goes on.
     Full(SpoolError),
-    /// They could not be written and were taken back; the segment goes on.
+    /// They could not be written and were removed again; the segment goes on.
     Unwritten(SpoolError),
-    /// They may or may not be there; nothing more may be appended.
+    /// They may or may not be in the file; nothing more may be appended.
     InDoubt(SpoolError),
 }
 
-/// A segment that is read.
+/// A segment that is open for reading.
 #[derive(Debug, Clone)]
 pub(super) struct Readable {
     pub file: Arc<File>,
@@ -80,7 +80,7 @@ impl Readable {
         Ok(Self { file: Arc::new(file), mark: header.mark, format: header.format })
     }
 
-    /// What the record at this place says, without its contents, and where these begin.
+    /// The head of the record at this offset, and where its contents begin.
     pub(super) fn logged(&self, offset: u32) -> io::Result<(Logged<'static>, u64)> {
         let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a record is not what was written: check the disk");
         let at = u64::from(offset);
@@ -99,7 +99,7 @@ impl Readable {
     }
 }
 
-/// As much as there is.
+/// Reads as much as there is.
 fn read_up_to(file: &File, to: &mut [u8], at: u64) -> io::Result<usize> {
     let mut read = 0;
     while read < to.len() {
@@ -114,7 +114,6 @@ fn read_up_to(file: &File, to: &mut [u8], at: u64) -> io::Result<usize> {
 }
 
 impl Segment {
-    /// For those who read it.
     pub(super) fn readable(&self) -> Readable {
         Readable { file: self.file.clone(), mark: self.mark, format: header::FORMAT }
     }
@@ -136,7 +135,7 @@ impl Segment {
         Ok(Self { path, file, number, size, allocated: size, ahead, mark })
     }
 
-    /// Appends whole records and syncs them.
+    /// Appends complete records and syncs them.
     pub(super) fn append(&mut self, records: &[u8], metrics: &Metrics) -> Result<(), NotAppended> {
         let size = self.size + records.len() as u64;
         if u32::try_from(size).is_err() {
@@ -166,7 +165,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Takes away what stands behind its end: zeros, or what is in doubt and is not to come back if only the process ends.
+    /// Truncates the file at the end of its records: removes zeros, and records in doubt, which must not reappear if
+    /// only the process ends.
     pub(super) fn cut(&self) {
         let _ = self.file.set_len(self.size); // the next segment's header says the same, durably
     }
@@ -179,13 +179,13 @@ fn write(draft: &Path, header: &Header) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether there is no room.
+/// Whether the error says that the disk is full.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Puts a segment in force behind `old`, which ends where it says; from the reserve, if it may have that, where there is no
-/// other room.
+/// Puts a segment in force after `old`, and says where that ends; uses the reserve, if allowed, where there is no other
+/// space.
 pub(super) fn begin(
     layout: &Layout,
     (number, old, first, last_id): (u32, (u32, u64), u32, QueueId),
@@ -212,7 +212,7 @@ pub(super) fn remove(layout: &Layout, segments: Vec<u32>) {
     }
 }
 
-/// A segment's header, once the disk has given its bytes.
+/// A segment's header; the outer error is the disk's.
 pub(super) fn header_of(file: &File) -> io::Result<Result<Header, header::Unreadable>> {
     let (mut bytes, mut length) = ([0; header::LENGTH], 0);
     while length < bytes.len() {

@@ -1,5 +1,4 @@
-//! What the committer, the compaction thread and those who read messages share: the index, contents that were just taken,
-//! and the segments that are read.
+//! What the committer, the compaction thread and readers share: the index, cached contents, and open segments.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -16,44 +15,42 @@ use super::segment::Readable;
 use super::stored::Stored;
 use crate::message::queue_id::QueueId;
 
-/// Complete segments that are kept open for reading, at most.
+/// The most complete segments that are kept open for reading.
 const OPEN: usize = 64;
 
-/// What is behind the lock. Nobody waits for a disk while holding it, but to open or name a file.
+/// The state behind the lock. While it is held, the only I/O is opening or renaming a file.
 #[derive(Debug)]
 pub(super) struct LogState {
-    /// Where everything is.
     pub index: Index,
-    /// Contents in memory.
+    /// Recently accepted contents.
     pub fresh: ContentCache,
-    /// Messages whose content was not what was written when it was read.
+    /// Messages whose content was found damaged when it was read.
     pub damaged: HashSet<QueueId>,
-    /// Whether the compaction thread was asked to give space back and is not done.
+    /// Whether the compaction thread has been asked to free space and has not finished.
     pub giving_back: bool,
     /// The segment that grows.
     growing: (u32, Readable),
-    /// Others that are open: none that the index does not name, for their space would not come back.
+    /// Other open segments; only those in the index, since an open file keeps its space.
     open: HashMap<u32, Readable>,
 }
 
 impl LogState {
-    /// Nothing is open but what grows.
     pub(super) fn new(index: Index, growing: (u32, Readable), damaged: HashSet<QueueId>) -> Self {
         Self { index, fresh: ContentCache::default(), damaged, giving_back: true, growing, open: HashMap::new() }
     }
 
-    /// Another segment grows.
+    /// Another segment grows from now on.
     pub(super) fn begin(&mut self, number: u32, readable: Readable) {
         self.growing = (number, readable);
     }
 
-    /// Forgets the segments before this one; returns which they were.
+    /// Forgets the segments before this one and returns them.
     pub(super) fn forget_before(&mut self, first: u32) -> Vec<u32> {
         self.open.retain(|number, _| *number >= first);
         self.index.segments.forget_before(first)
     }
 
-    /// A segment was rewritten, with what was needed of the one before it if that is named.
+    /// A segment was rewritten; it includes the one before if that is named.
     pub(super) fn rewritten(&mut self, sparse: Sparse, rewritten: &Rewritten) {
         self.open.remove(&sparse.number);
         if let Some(before) = sparse.before {
@@ -62,7 +59,7 @@ impl LogState {
         self.index.rewritten(sparse, rewritten.bytes.len() as u64, &rewritten.moves);
     }
 
-    /// A segment, for reading. While the index names it, it is not removed; once it is open, it can be read to its end.
+    /// Opens a segment for reading. It exists while the index names it; once open, it can be read to its end.
     fn readable(&mut self, layout: &Layout, number: u32) -> Result<Readable, SpoolError> {
         if self.growing.0 == number {
             return Ok(self.growing.1.clone());
@@ -79,22 +76,20 @@ impl LogState {
     }
 }
 
-/// The lock.
 #[derive(Debug, Clone)]
 pub(super) struct SharedLog(Arc<Mutex<LogState>>);
 
 impl SharedLog {
-    /// A lock around it.
     pub(super) fn new(state: LogState) -> Self {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Locks it. A thread that panicked has left it whole: records are put in one by one.
+    /// Takes the lock. The state is consistent even if a thread panicked, since records are applied one by one.
     pub(super) fn lock(&self) -> MutexGuard<'_, LogState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A live message as it stands.
+    /// A live message with its current state.
     pub(super) fn entry(&self, layout: &Layout, id: QueueId) -> Result<Option<Entry>, SpoolError> {
         let mut state = self.lock();
         let Some(kept) = state.index.get(id) else { return Ok(None) };
@@ -115,7 +110,6 @@ impl SharedLog {
         Ok(entry)
     }
 
-    /// The content of a live message.
     pub(super) fn open(&self, layout: &Layout, id: QueueId) -> Result<Stored, SpoolError> {
         let mut state = self.lock();
         if let Some(content) = state.fresh.take(id) {

@@ -1,7 +1,7 @@
 //! The store: a log of segments with group commit, in which small messages are part of their record.
 //!
 //! `run` opens it, sessions and `delivery` use it through [`Spool`]. One thread, the committer, writes the log; another
-//! tidies. What lies where: `layout`. docs/decisions/0005-segmented-spool.md says why it is built so.
+//! runs compaction. `layout` has the paths; docs/decisions/0005-segmented-spool.md the reasons for this design.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
@@ -37,7 +37,7 @@ use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 use crate::time::QueueTime;
 
-/// A spool below one folder. Dropping it finishes what was begun and unlocks the folder.
+/// A spool below one folder. Dropping it finishes pending jobs and unlocks the folder.
 pub struct LogStore {
     layout: Layout,
     shared: SharedLog,
@@ -53,8 +53,8 @@ pub struct LogStore {
 }
 
 impl LogStore {
-    /// Opens the spool below `folder`, making it if it is missing, and recovers what is in it. One process at a time:
-    /// the folder is locked.
+    /// Opens the spool below `folder`, creates it if it is missing, and recovers its content. The folder is locked: one
+    /// process at a time.
     ///
     /// # Errors
     /// [`SpoolError::Io`] naming the file.
@@ -106,7 +106,7 @@ impl LogStore {
     }
 }
 
-/// Begins a segment behind what was recovered, and removes what is then not needed any more.
+/// Begins a segment after the recovered ones, and removes what is no longer needed.
 fn put_in_force(
     layout: &Layout,
     found: &mut Recovered,
@@ -114,7 +114,8 @@ fn put_in_force(
 ) -> Result<Segment, SpoolError> {
     let old = found.last.unwrap_or_default();
     if found.last.is_some() {
-        // What was read may only be in memory yet, if the process before was killed. What stands behind it is nothing.
+        // If the process before was killed, what was read may not have been written to disk yet. Anything after the
+        // last record is ignored.
         let path = layout.segment(old.0);
         let cut = |file: File| file.set_len(old.1).and_then(|()| file.sync_data());
         File::options().write(true).open(&path).and_then(cut).map_err(|e| failed("cannot sync", &path, &e))?;
@@ -148,7 +149,7 @@ fn put_in_force(
 }
 
 impl Spool for LogStore {
-    /// Milliseconds since 1970 and a counter; never one that was used before, even if the clock went back.
+    /// Milliseconds since 1970 and a counter; never repeated, even if the clock went back.
     fn new_id(&self) -> QueueId {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(since.as_millis()).unwrap_or_default() << 20;
@@ -240,12 +241,12 @@ impl Drop for LogStore {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
-        // closing is not enough where a process that is just being forked off still holds a copy
+        // Closing is not enough while a process that is being forked still has a copy of the descriptor.
         let _ = self.lock.unlock();
     }
 }
 
-/// Content of another length would be taken for damaged later, so it is not let in.
+/// Refuses content of another length, which would be taken for damaged later.
 fn check(draft: &Draft, entry: &Entry) -> Result<(), SpoolError> {
     let (id, size) = (draft.id(), draft.size());
     if id != entry.id || size != entry.content.size {
@@ -260,7 +261,7 @@ fn check(draft: &Draft, entry: &Entry) -> Result<(), SpoolError> {
     }
 }
 
-/// Makes large contents durable, which blocks, and hands the record to the committer.
+/// Makes large contents durable, which blocks, and sends the record to the committer.
 fn submit(
     jobs: &Sender<Job>,
     large: Option<&Blobs>,

@@ -1,7 +1,7 @@
-//! A message's content, read by position: from memory, from its record in a segment, or from a file of its own.
+//! Reads a message's content from memory, from its record in a segment, or from a file of its own.
 //!
-//! It can be read to its end whatever becomes of the message meanwhile: it holds the file that it reads. Whoever reads it
-//! to its end, in whatever pieces, hears at the last one whether it is what was written: before that it is not sent.
+//! It keeps its file open, so it can be read to its end even if the message is finished meanwhile. The last piece is
+//! returned only if the checksum of the whole is right, so that damaged content is never sent completely.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,18 +12,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use rustix::io::{ReadWriteFlags, preadv2};
 
-/// A message's content.
 #[derive(Debug, Clone)]
 pub struct Stored {
     source: Source,
-    /// Whether it was seen, by whoever read it, that it is not what was written.
+    /// Whether a reader has found that the checksum is wrong.
     is_damaged: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone)]
 enum Source {
     Memory(Bytes),
-    /// `sum`: the whole's CRC-32C, where it is known.
+    /// `sum`: the whole's CRC-32C; `None`: unknown.
     Range {
         file: Arc<File>,
         from: u64,
@@ -39,13 +38,12 @@ impl From<Source> for Stored {
 }
 
 impl Stored {
-    /// What is in memory.
     #[must_use]
     pub fn memory(content: Bytes) -> Self {
         Source::Memory(content).into()
     }
 
-    /// The first `length` bytes of a file; `sum`: their CRC-32C, where it is known.
+    /// The first `length` bytes of a file; `sum`: their CRC-32C, if known.
     #[must_use]
     pub fn file(file: Arc<File>, length: u64, sum: Option<u32>) -> Self {
         Source::Range { file, from: 0, length, sum }.into()
@@ -56,14 +54,13 @@ impl Stored {
         Source::Range { file, from, length: u64::from(length), sum: Some(sum) }.into()
     }
 
-    /// The same; it was damaged when it was read before.
+    /// Marks it as found damaged before.
     #[must_use]
     pub(super) fn known_as_damaged(self) -> Self {
         self.is_damaged.store(true, Ordering::Relaxed);
         self
     }
 
-    /// Bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         match &self.source {
@@ -72,17 +69,17 @@ impl Stored {
         }
     }
 
-    /// Whether it was not what was written when it was read last, by whomever.
+    /// Whether any reader has found that the checksum is wrong.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
         self.is_damaged.load(Ordering::Relaxed)
     }
 
-    /// Reads all of it, on a thread that may wait for the disk, and says whether it is what was written. So it is done
-    /// with what was damaged before: nobody gets a part of it once more.
+    /// Reads all of it on a blocking thread and checks the checksum. Done before content is sent that was found
+    /// damaged, so that no part of it is sent again.
     ///
     /// # Errors
-    /// As [`Self::piece`].
+    /// Those of [`Self::piece`].
     pub async fn verify(&self) -> io::Result<()> {
         let stored = self.clone();
         let read = move || io::copy(&mut stored.reader(), &mut io::sink());
@@ -91,17 +88,17 @@ impl Stored {
         Ok(())
     }
 
-    /// Begins to read `length` bytes from its beginning, which are all of it, in pieces.
+    /// Reads all of its `length` bytes in pieces.
     #[must_use]
     pub fn in_pieces(&self, length: u64) -> Pieces<'_> {
         Pieces { stored: self, at: 0, length, sum: 0 }
     }
 
-    /// `length` bytes at `at`, all of them. What is in the page cache, as new mail is, is read at once; what is not, on
-    /// a thread that may wait for the disk.
+    /// Reads exactly `length` bytes at `at`. What is in the page cache, as new mail is, is read at once; the rest on a
+    /// blocking thread.
     ///
     /// # Errors
-    /// What the disk said; content that is not what was written, where it is read in one piece.
+    /// An error of the disk; a wrong checksum, if all is read in one piece.
     pub async fn piece(&self, at: u64, length: usize) -> io::Result<Bytes> {
         let (file, from) = match &self.source {
             Source::Memory(content) => {
@@ -123,15 +120,15 @@ impl Stored {
         Ok(piece.into())
     }
 
-    /// Reads it from its beginning. It blocks. The last read fails if it was not what was written.
+    /// Reads it from its beginning, blocking. The last read fails if the checksum is wrong.
     pub fn reader(&self) -> impl Read + Send + 'static {
         Reader { stored: self.clone(), at: 0, sum: 0 }
     }
 
-    /// Its first bytes, at most so many; all of it is read, and is what was written. It blocks.
+    /// Its first `length` bytes, or fewer; all of it is read to check the checksum. Blocks.
     ///
     /// # Errors
-    /// As [`Self::piece`].
+    /// Those of [`Self::piece`].
     pub fn begin(&self, length: u64) -> io::Result<Vec<u8>> {
         let mut reader = self.reader();
         let mut bytes = Vec::new();
@@ -140,15 +137,15 @@ impl Stored {
         Ok(bytes)
     }
 
-    /// All of it, which must be of a size that memory can hold. It blocks.
+    /// All of it, which must fit into memory. Blocks.
     ///
     /// # Errors
-    /// As [`Self::piece`].
+    /// Those of [`Self::piece`].
     pub fn whole(&self) -> io::Result<Vec<u8>> {
         self.begin(u64::MAX)
     }
 
-    /// All of it as it is on the disk, whatever was written. It blocks.
+    /// All of it, even if the checksum is wrong. Blocks.
     pub(super) fn as_it_is(&self) -> io::Result<Vec<u8>> {
         let mut content = vec![0; usize::try_from(self.size()).unwrap_or(usize::MAX)];
         match &self.source {
@@ -158,7 +155,7 @@ impl Stored {
         Ok(content)
     }
 
-    /// Whether all of it, read with this sum, is what was written.
+    /// Compares the checksum of what was read.
     fn check(&self, read: u32) -> io::Result<()> {
         match &self.source {
             Source::Range { sum: Some(sum), .. } if *sum != read => {
@@ -174,7 +171,6 @@ fn ended() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "it is shorter than it was")
 }
 
-/// A content that is read in pieces.
 #[derive(Debug)]
 pub struct Pieces<'a> {
     stored: &'a Stored,
@@ -187,7 +183,7 @@ impl Pieces<'_> {
     /// The next piece, of at most `most` bytes; `None`: there is none left.
     ///
     /// # Errors
-    /// What the disk said; the last piece is not given out if the whole is not what was written.
+    /// An error of the disk; a wrong checksum, instead of the last piece.
     pub async fn next(&mut self, most: usize) -> io::Result<Option<Bytes>> {
         let length = usize::try_from(self.length - self.at).unwrap_or(most).min(most);
         if length == 0 {

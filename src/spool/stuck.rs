@@ -1,17 +1,14 @@
-//! Segments that the disk does not give back: when each is looked at again, and when that is told. Pure.
+//! Segments that the disk cannot read: when each is tried again, and when that is logged. Pure.
 //!
-//! What cannot be read says nothing about anybody's mail: the segment stays until it can be read, or until all in it are
-//! over by themselves, or an operator lets it go.
+//! Such a segment stays until it can be read, until all its messages are finished, or until an operator gives it up.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// The first pause; each is twice as long as the one before.
+/// The first pause; each further one is twice as long.
 const FIRST: Duration = Duration::from_secs(5);
-/// The longest.
 const LONGEST: Duration = Duration::from_mins(10);
 
-/// All such segments.
 #[derive(Debug, Default)]
 pub(super) struct Stuck(BTreeMap<u32, One>);
 
@@ -21,12 +18,10 @@ struct One {
     again: Instant,
 }
 
-/// Whether something is to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tell {
-    /// It is: the first time, and at growing intervals.
+    /// Log it: the first time, and at growing intervals.
     Now,
-    /// Not this time.
     Later,
 }
 
@@ -40,32 +35,31 @@ impl Stuck {
         if one.tries.is_power_of_two() { Tell::Now } else { Tell::Later }
     }
 
-    /// It can be read, or nobody needs it. Whether it was one.
+    /// The segment can be read, or is not needed any more. Returns whether it was listed.
     pub(super) fn remove(&mut self, segment: u32) -> bool {
         self.0.remove(&segment).is_some()
     }
 
-    /// Whether it is not to be read before its time.
+    /// Whether its pause is not over.
     pub(super) fn waits(&self, segment: u32, now: Instant) -> bool {
         self.0.get(&segment).is_some_and(|one| one.again > now)
     }
 
-    /// Those that are to be looked at.
+    /// Segments whose pause is over.
     pub(super) fn due(&self, now: Instant) -> Vec<u32> {
         self.0.iter().filter(|(_, one)| one.again <= now).map(|(segment, _)| *segment).collect()
     }
 
-    /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Those before this segment.
+    /// Segments before this one.
     pub(super) fn before(&self, segment: u32) -> Vec<u32> {
         self.0.range(..segment).map(|(segment, _)| *segment).collect()
     }
 
-    /// When the next one is.
+    /// When the next pause is over.
     pub(super) fn next(&self) -> Option<Instant> {
         self.0.values().map(|one| one.again).min()
     }

@@ -1,8 +1,8 @@
-//! Gives back the space of complete segments of which little is needed, wherever in the log they are.
+//! Frees the space of complete segments of which little is needed, anywhere in the log.
 //!
-//! The new file is written beside the old one, synced, and takes its name; both say the same, so that it does not matter
-//! which one a power cut leaves. Whoever holds the old one open reads it to its end. Where it says what another segment
-//! said as well, that one is removed only once the name is durable; if it cannot be made so, both stay.
+//! The new file is written beside the old one, synced, and renamed over it; both have the same content, so either may
+//! be left after a power cut. Readers that have the old one open can read it to its end. If the new file includes
+//! another segment's records, that segment is removed only once the new name is durable; if the sync fails, both stay.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -15,18 +15,19 @@ use super::super::rewrite::{self, Rewritten, Source};
 use super::super::{SpoolError, segment};
 use super::{AGAIN, Compactor, Opened};
 
-/// How many segments are rewritten at once: there is other work, and a stop waits for this.
+/// How many segments are rewritten at once: other work, and a stop, have to wait for it.
 const AT_ONCE: usize = 8;
 
-/// Why a segment stays as it is.
+/// Why a segment cannot be rewritten.
 enum Unreadable {
-    /// Contents in it are damaged, which is known where they are read.
+    /// It has damaged contents, which are handled where they are read.
     Contents,
     Records(String),
 }
 
 impl Compactor {
-    /// Rewrites some of the segments that are worth it, but for the newest. What cannot be read or written stays.
+    /// Rewrites some of the segments that are worth it, except the newest. A segment that cannot be read or written
+    /// stays.
     pub(super) fn rewrite(&mut self, newest: usize) {
         for _ in 0..AT_ONCE {
             let sparse = self.shared.lock().index.segments.to_rewrite(&self.sizes, newest);
@@ -37,7 +38,7 @@ impl Compactor {
                 Err(error) => {
                     tracing::warn!("{error}; segment {} gives its space back later", sparse.number);
                     self.rewrite_not_before = Instant::now() + AGAIN;
-                    // Where the disk is full there is the reserve: for what is moved.
+                    // On a full disk the reserve helps, by moving.
                     let segments = &mut self.shared.lock().index.segments;
                     if segments.first_needed().0 == sparse.number {
                         segments.is_dense(sparse.number);
@@ -47,13 +48,13 @@ impl Compactor {
         }
     }
 
-    /// Whether it was worth it.
+    /// Returns whether it freed enough.
     fn rewrite_one(&mut self, Sparse { number, before }: Sparse) -> Result<bool, SpoolError> {
         let source = match self.source(number) {
             Ok(source) => source,
             Err(Unreadable::Contents) => return Ok(false),
             Err(Unreadable::Records(why)) => {
-                // Nobody may need it: its outcomes are about others, and wait for those.
+                // If no live message is in it, its outcomes belong to other messages and wait for those.
                 if !self.shared.lock().index.open_in(number).is_empty() {
                     self.put_off(number, &why);
                 }
@@ -74,7 +75,7 @@ impl Compactor {
         Ok(true)
     }
 
-    /// What is needed of a segment.
+    /// The needed parts of a segment.
     fn source(&self, number: u32) -> Result<Source, Unreadable> {
         let read = self.read(number).map_err(|error| Unreadable::Records(error.to_string()));
         let Opened { header, mut bytes, missing } = read?;
@@ -103,7 +104,7 @@ impl Compactor {
         let written = new_file(&draft).and_then(write).map_err(|e| failed("cannot write", &draft, &e));
         written.inspect_err(|_| discard(&draft))?;
         {
-            // Nobody opens the one with the places of the other.
+            // The lock keeps readers from using old positions with the new file.
             let mut state = self.shared.lock();
             if !state.index.has_all(sparse) {
                 discard(&draft);
@@ -117,7 +118,7 @@ impl Compactor {
         }
         discard(&self.layout.checkpoint(sparse.number));
         if let Some(before) = sparse.before {
-            // The old file names it.
+            // The old file is named in the log.
             self.layout.sync_names(sparse.number).inspect_err(|error| {
                 self.shared.lock().index.segments.hold(before);
                 alert(&self.fares.1, error, "the log is made shorter again after the next start");

@@ -1,4 +1,4 @@
-//! What the compaction thread asks the committer for.
+//! Jobs of the compaction thread for the committer.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use super::super::segment::Segment;
 use super::super::shared::LogState;
 use super::*;
 
-/// The first answer may be a no; what was asked for besides is still being read then.
+/// Even if the first answer is an error, the other jobs are still being worked on.
 #[test]
 fn all_answers_are_waited_for() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
-//! Records as formats 2 and 3 wrote them, read as what they are now. Pure; [`record`](super::super::record) asks.
+//! Reads records of formats 2 and 3 into the current types. Pure; [`record`](super::super::record) calls it.
 //!
-//! They differ by a state that 2 never wrote. Neither knows the queue's time: it began as the time of day, so that what
-//! was received then may stand for it.
+//! They differ by a state that 2 never wrote. Neither has the queue's time: that started from the wall clock, so the
+//! wall-clock time of reception is used.
 
 use std::sync::Arc;
 
@@ -16,10 +16,9 @@ use crate::smtp::reply::Reply;
 use crate::spool::record::Held as ContentPlace;
 use crate::time::{QueueTime, UnixTime};
 
-/// The text by which these formats know a drop from a connector that is gone.
+/// The text that marks in these formats a recipient that an operator dropped, among those held for a missing connector.
 const DROPPED_UNDER_WAY: &str = "dropped by an operator while it was being tried";
 
-/// What one record says.
 #[derive(Deserialize)]
 pub(in crate::spool) struct LoggedBefore {
     accepted: Vec<(EntryBefore, PlaceBefore)>,
@@ -74,7 +73,7 @@ struct ChangeBefore {
 }
 
 impl LoggedBefore {
-    /// The same as it is said now.
+    /// Converts to the current types.
     pub(in crate::spool) fn now(self) -> (Vec<(Entry, ContentPlace)>, Vec<Change>) {
         let accepted = self.accepted.into_iter().map(|(entry, place)| (entry.now(), place.now()));
         (accepted.collect(), self.changes.into_iter().map(ChangeBefore::now).collect())
@@ -102,7 +101,7 @@ impl StateBefore {
         let waiting = |(attempts, next_attempt, last_error, warned), ages_from: Option<UnixTime>| {
             let why = if attempts == 0 { Why::New } else { Why::Deferred };
             let ages_from = ages_from.map(|at| QueueTime(at.0));
-            // How many of them were real nobody knows; that counted until now.
+            // The number of attempts with a real connection is unknown; it was not counted separately then.
             RecipientState::Waiting(Waiting {
                 attempts,
                 tried: attempts,

@@ -1,4 +1,4 @@
-//! What the queue has to know of a message that waits, without its envelope: a million of them are to fit. Pure.
+//! What the queue needs of a waiting message, without its envelope, in little memory: there may be a million. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,43 +10,41 @@ use crate::smtp::domain::Domain;
 use crate::smtp::envelope::{Origin, Relay};
 use crate::time::UnixTime;
 
-/// One live message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outline {
     pub id: QueueId,
-    /// Whose it is: a number that messages of one reverse-path share.
+    /// The reverse-path, as a number that its messages share.
     pub sender: u32,
     pub kind: Kind,
-    /// Octets of its content, up to 4 GiB.
+    /// Octets of its content, at most 4 GiB.
     pub size: u32,
-    /// Its recipients that are not over, by position.
+    /// Recipients that are not done.
     pub open: Vec<Open>,
 }
 
-/// What a message is.
+/// Who caused a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// A client's message.
+    /// A client.
     Mail,
-    /// A report of ours that mail of our own organisations caused.
+    /// A report of ours about mail of our own organisations.
     Report,
-    /// A report of ours that a stranger's message caused.
+    /// A report of ours about a stranger's message.
     StrangersReport,
 }
 
-/// One recipient that is not over.
+/// A recipient that is not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Open {
     /// Its position in the entry.
     pub at: u32,
-    /// The send connector of its way.
     pub connector: Arc<str>,
-    /// The domain whose MX is its next hop, where its connector goes by MX: its [`group`].
+    /// The [`group`] of the domain whose MX is its next hop, where its connector delivers by MX.
     pub domain: u32,
     pub standing: Standing,
 }
 
-/// How a recipient stands that is not over.
+/// The state of a recipient that is not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     Waits(Waits),
@@ -55,27 +53,24 @@ pub enum Standing {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Waits {
-    /// When it is due.
     pub due: UnixTime,
-    /// Why it waits.
     pub why: Why,
-    /// Attempts so far.
     pub attempts: u32,
-    /// How often it may have arrived.
+    /// How often it was sent with an unknown outcome.
     pub in_doubt: u32,
 }
 
-/// The outlines of all live messages, while the log is read and until the queue has them: some forty octets for each
-/// recipient that is not over. They are handed over one by one, by age.
+/// The outlines of all live messages, from reading the log until the queue takes them over one by one, oldest first.
+/// They take some forty octets for each recipient that is not done.
 #[derive(Debug, Default)]
 pub struct Outlines {
     open: BTreeMap<Key, Packed>,
     connectors: Vec<Arc<str>>,
-    /// Where each connector is there.
+    /// Index of each connector.
     numbers: HashMap<Arc<str>, u32>,
 }
 
-/// A message's id, in halves so that no octets are lost to alignment, and the recipient's position.
+/// A message's id, in halves so that alignment wastes no octets, and the recipient's position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     high: u32,
@@ -83,7 +78,7 @@ struct Key {
     at: u32,
 }
 
-/// One [`Open`], and what its message is.
+/// One [`Open`], and its message's properties.
 #[derive(Debug, Clone, Copy)]
 struct Packed {
     due: [u32; 2],
@@ -104,14 +99,13 @@ enum Stands {
     Held(HeldFor),
 }
 
-/// The number of a domain: those that share one share its places. Never 0.
+/// The number of a domain; domains with the same number share connection limits. Never 0.
 #[must_use]
 pub fn group(domain: &Domain) -> u32 {
     crc32c::crc32c(domain.as_str().as_bytes()).max(1)
 }
 
 impl Outline {
-    /// Of a message as it stands.
     #[must_use]
     pub fn of(entry: &Entry) -> Self {
         let open = (0..).zip(&entry.recipients).filter_map(|(at, queued)| {
@@ -126,7 +120,7 @@ impl Outline {
 }
 
 impl Outlines {
-    /// Puts a message in as it stands; what was known of it before is forgotten.
+    /// Inserts a message with its current state; replaces what was known of it.
     pub fn insert(&mut self, entry: &Entry) {
         let [first, last] = [0, u32::MAX].map(|at| Key::new(entry.id, at));
         let before: Vec<Key> = self.open.range(first..=last).map(|(key, _)| *key).collect();
@@ -151,7 +145,7 @@ impl Outlines {
         }
     }
 
-    /// Puts a change in, as [`Entry::apply`] does.
+    /// Applies a change as [`Entry::apply`] does.
     pub fn apply(&mut self, change: &Change) {
         let Ok(at) = u32::try_from(change.recipient) else { return };
         let key = Key::new(change.id, at);
@@ -166,7 +160,7 @@ impl Outlines {
         }
     }
 
-    /// Recipients that are left.
+    /// The number of recipients.
     #[must_use]
     pub fn recipients(&self) -> usize {
         self.open.len()
@@ -186,7 +180,6 @@ impl Outlines {
 impl Iterator for Outlines {
     type Item = Outline;
 
-    /// Takes the oldest message out.
     fn next(&mut self) -> Option<Outline> {
         let (key, first) = self.open.first_key_value()?;
         let id = key.id();
@@ -220,12 +213,12 @@ fn whole([high, low]: [u32; 2]) -> u64 {
 }
 
 impl Packed {
-    /// The same recipient, standing so.
+    /// The same recipient with this state.
     fn standing(self, standing: Standing) -> Self {
         match standing {
             Standing::Held(why) => Self { stands: Stands::Held(why), ..self },
             Standing::Waits(Waits { due, why, attempts, in_doubt }) => {
-                // More copies than that are never sent.
+                // More copies are never sent.
                 let in_doubt = u8::try_from(in_doubt).unwrap_or(u8::MAX);
                 Self { due: halves(due.0), stands: Stands::Waits(why), attempts, in_doubt, ..self }
             }
@@ -244,7 +237,7 @@ impl Packed {
 }
 
 impl Kind {
-    /// What a message from there is.
+    /// By a message's origin.
     #[must_use]
     pub fn of(origin: &Origin) -> Self {
         match origin {
@@ -288,7 +281,7 @@ mod tests {
         assert_eq!(size_of::<(Key, Packed)>(), 44);
     }
 
-    /// Whatever is put in and becomes of it, they are what the entries then are.
+    /// After any sequence of operations the outlines are equal to those made from the entries.
     #[test]
     fn outlines_are_those_of_the_entries_by_age() {
         let mut outlines = Outlines::default();
@@ -317,7 +310,7 @@ mod tests {
             }
             outlines.apply(&change);
         }
-        // One that was moved is there once, as it stands.
+        // A moved message is there once, with its current state.
         let moved = entries.get_mut(&QueueId(5 << 32)).unwrap();
         moved.recipients[0].state = done;
         outlines.insert(moved);

@@ -1,4 +1,4 @@
-//! How one recipient of a queued message stands. Pure.
+//! The state of one recipient of a queued message. Pure.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,88 +8,82 @@ use serde::{Deserialize, Serialize};
 use crate::smtp::reply::Reply;
 use crate::time::{QueueTime, UnixTime};
 
-/// How one recipient of a queued message stands.
+/// The state of one recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecipientState {
-    /// To be tried.
+    /// For an attempt.
     Waiting(Waiting),
-    /// Not tried and not expiring until what it is held for is over.
+    /// It is neither tried nor expires until the reason is gone.
     Held(HeldFor),
-    /// Over.
     Done(Outcome),
 }
 
-/// One that is to be tried.
+/// A recipient that waits for an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Waiting {
-    /// Attempts so far.
     pub attempts: u32,
-    /// Of these, those that count towards its expiry: a next hop of its connector was really tried since the one before.
+    /// Those attempts that count towards its expiry: before each, a next hop of its connector had really been tried
+    /// since the one before.
     pub tried: u32,
-    /// What [`Outbound::tries`](crate::delivery::attempt::Outbound::tries) was at the end of the last one.
+    /// The value of [`Outbound::tries`](crate::delivery::attempt::Outbound::tries) at the end of the last attempt.
     pub tries: u32,
-    /// When it is due.
     pub next_attempt: UnixTime,
-    /// Why it waits.
     pub why: Why,
-    /// What the last attempt ended with; empty before the first.
+    /// The error of the last attempt; empty before the first.
     pub last_error: String,
-    /// Whether the sender was told of the delay.
+    /// Whether the sender got a report of the delay.
     pub warned: bool,
-    /// How often a next hop may have taken it without our hearing of it.
+    /// How often it was sent with an unknown outcome.
     pub in_doubt: u32,
-    /// Whether a next hop's "unknown recipient" led to this way; it does so once.
+    /// Whether its route is a changed answer, followed after a next hop refused it as unknown; that is done once.
     pub followed: bool,
-    /// From when its age counts, where that is not when it was queued: the first attempt of a report that had to wait for
-    /// its turn.
+    /// The start of its age, if that is not when it was queued: a report that had to wait for its turn counts from its
+    /// first attempt.
     pub ages_from: Option<QueueTime>,
 }
 
 /// Why a recipient waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Why {
-    /// For its first attempt.
     #[default]
     New,
-    /// No next hop could be reached, or none that takes mail now.
+    /// No next hop was reachable, or none accepts mail now.
     Unreachable,
-    /// A next hop said: not now. Only this recipient or this message is meant: greylisting, a full mailbox.
+    /// A next hop deferred this recipient or message: greylisting, a full mailbox.
     Deferred,
-    /// Its way is not known now: a directory does not answer, or is doubted.
+    /// Its route is unknown now: a directory is unavailable or in doubt.
     Undecided,
-    /// It may have arrived: the connection broke after the end of data, before the answer.
+    /// It may have arrived: the connection broke between the end of data and the reply.
     InDoubt,
 }
 
-/// What a recipient is held for.
+/// Why a recipient is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeldFor {
-    /// Its send connector is not in the configuration any more. It is released by itself when there is one again, or
-    /// another way.
+    /// Its send connector is not in the configuration any more. It is released when the connector exists again, or
+    /// another route does.
     NoConnector,
-    /// An operator dropped it while it was being tried: if we end before the attempt does, it is dropped at the next
+    /// An operator dropped it during an attempt: if the process ends before the attempt, it is dropped at the next
     /// start.
     Drop,
 }
 
-/// How a recipient's delivery ended.
+/// How delivery to a recipient ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// The next hop (named) took it.
+    /// A next hop accepted it.
     Delivered {
-        /// Which next hop.
+        /// Its name.
         next_hop: Arc<str>,
-        /// What it said.
         reply: Reply,
     },
-    /// It failed for good; a report was made where one was due.
+    /// It failed for good; a report was made if one was due.
     Failed {
-        /// Which next hop; empty: ourselves.
+        /// Its name; empty: the failure is our own.
         next_hop: Arc<str>,
-        /// What it, or we, said.
+        /// The next hop's reply, or ours.
         reply: Reply,
     },
-    /// An operator dropped it.
     Dropped,
 }
 
@@ -112,7 +106,7 @@ impl RecipientState {
         }
     }
 
-    /// Due at once, never tried.
+    /// Due at once, without attempts so far.
     #[must_use]
     pub fn due(now: UnixTime) -> Self {
         Self::Waiting(Waiting { next_attempt: now, ..Waiting::default() })
@@ -120,8 +114,8 @@ impl RecipientState {
 }
 
 impl Why {
-    /// Whether it is over when its next hop answers again: such a recipient is due then. What may have arrived keeps its
-    /// wait, for each attempt may be another copy; only an operator makes it due earlier.
+    /// Whether it becomes due when its next hop is reachable again. A recipient that may have arrived keeps its wait,
+    /// since each attempt may produce another copy; only an operator makes it due earlier.
     #[must_use]
     pub fn ends_with_the_outage(self) -> bool {
         match self {
@@ -132,7 +126,7 @@ impl Why {
 }
 
 impl HeldFor {
-    /// For people; `connector` is the recipient's.
+    /// For display; `connector` is the recipient's.
     #[must_use]
     pub fn words(self, connector: &str) -> impl fmt::Display {
         fmt::from_fn(move |f| match self {

@@ -1,36 +1,33 @@
-//! Where the changes of one message are. Pure; most messages have none or one, and a million of them wait at times.
+//! Where the changes of one message are. Pure. Compact, because up to a million messages may wait; most have no change
+//! or one.
 
-/// The record of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Changed {
     pub recipient: u32,
     pub segment: u32,
-    /// Where in it the record begins.
     pub offset: u32,
-    /// Whether it has a way.
+    /// Whether it has a route.
     pub(super) rerouted: bool,
 }
 
-/// The changes that still mean something, oldest first.
+/// The changes that still matter, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Changes {
-    /// There are none.
     #[default]
     None,
-    /// One, in few bytes.
+    /// One, in compact form.
     One(Packed),
-    /// More.
     Many(Box<Vec<Changed>>),
 }
 
-/// A [`Changed`] in twelve bytes: the highest bit of the recipient's position says whether it has a way.
+/// A [`Changed`] in twelve bytes: the highest bit of the recipient's position says whether it has a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packed([u32; 3]);
 
 const REROUTED: u32 = 1 << 31;
 
 impl Changes {
-    /// Puts one in; those of the same recipient that it makes meaningless go.
+    /// Adds a change; earlier ones of the same recipient that it supersedes are removed.
     pub(super) fn add(&mut self, changed: Changed) {
         let mut all: Vec<Changed> = self.iter().collect();
         all.retain(|known| known.recipient != changed.recipient || (known.rerouted && !changed.rerouted));
@@ -41,7 +38,7 @@ impl Changes {
         };
     }
 
-    /// The records in these places are in others now.
+    /// Updates positions of records that were moved.
     pub(super) fn moved(&mut self, to: impl Fn(u32, u32) -> Option<(u32, u32)>) {
         let now = |changed: Changed| match to(changed.segment, changed.offset) {
             Some((segment, offset)) => Changed { segment, offset, ..changed },
@@ -63,7 +60,6 @@ impl Changes {
         one.into_iter().chain(many.iter().copied())
     }
 
-    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::None

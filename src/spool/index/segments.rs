@@ -1,52 +1,47 @@
-//! The segments of the log: how much of each is needed, and what follows from that. Pure.
+//! The segments of the log: how much of each is needed, and so which can be removed, cleaned or rewritten. Pure.
 
 use std::collections::BTreeMap;
 
 use super::Sizes;
 use crate::message::queue_id::QueueId;
 
-/// Bytes of a change's record, about.
+/// The approximate size of a change's record, bytes.
 const CHANGE: u64 = 64;
 
-/// All segments that are there, the last one grows.
+/// All segments that exist; the last one grows.
 #[derive(Debug, Default)]
 pub struct Segments(BTreeMap<u32, Segment>);
 
-/// One segment, as far as it is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Segment {
-    /// Where its acknowledged records end.
     end: u64,
-    /// Bytes of its checkpoint, if it has one.
+    /// Bytes of its checkpoint, if there is one.
     checkpoint: Option<u64>,
-    /// Bytes of live messages.
     live: u64,
     messages: u32,
-    /// Records of changes that live messages need.
+    /// Changes that live messages need.
     changes: u32,
-    /// Outcomes of messages that may stand in earlier segments.
+    /// Outcomes of messages that may be in earlier segments.
     outcomes: u32,
-    /// The highest id that earlier segments may have.
+    /// The highest id in earlier segments.
     last_id: QueueId,
-    /// Whether its file must stay, though the index has what is in it somewhere else.
+    /// Whether its file has to stay although the index has its content elsewhere.
     is_held: bool,
-    /// What seemed to be needed of it when it turned out that rewriting it is not worth it.
+    /// The bytes that seemed to be needed when rewriting turned out not to be worth it.
     dense_at: u64,
 }
 
-/// What is not needed any more at the beginning of the log.
+/// What can be removed at the beginning of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// Bytes.
     pub bytes: u64,
     pub segments: usize,
 }
 
-/// A segment that is worth [rewriting](crate::spool::rewrite).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sparse {
     pub number: u32,
-    /// The one before it, if that is short: it goes into the same file.
+    /// The segment before it, if that is short: both are rewritten into one file.
     pub before: Option<u32>,
 }
 
@@ -67,31 +62,31 @@ impl Default for Segment {
 }
 
 impl Segments {
-    /// A segment begins, behind this highest id.
+    /// Begins a segment; ids up to `last_id` are in earlier ones.
     pub fn begin(&mut self, segment: u32, last_id: QueueId) {
         self.0.entry(segment).or_default().last_id = last_id;
     }
 
-    /// It has grown by so much.
+    /// The segment has grown by this many bytes.
     pub fn grow(&mut self, segment: u32, by: u64) {
         self.0.entry(segment).or_default().end += by;
     }
 
-    /// It has a checkpoint of so many bytes.
+    /// The segment has a checkpoint of this many bytes.
     pub fn has_checkpoint(&mut self, segment: u32, bytes: u64) {
         if let Some(segment) = self.0.get_mut(&segment) {
             segment.checkpoint = Some(bytes);
         }
     }
 
-    /// A live message of so many bytes stands in it.
+    /// A live message of this many bytes is in the segment.
     pub(super) fn add(&mut self, segment: u32, bytes: u32) {
         let segment = self.0.entry(segment).or_default();
         segment.live += u64::from(bytes);
         segment.messages += 1;
     }
 
-    /// It does not any more.
+    /// It is not any more.
     pub(super) fn take(&mut self, segment: u32, bytes: u32) {
         if let Some(segment) = self.0.get_mut(&segment) {
             segment.live -= u64::from(bytes);
@@ -99,7 +94,7 @@ impl Segments {
         }
     }
 
-    /// A change that a live message needs stands in it.
+    /// A change that a live message needs is in the segment.
     pub(super) fn add_change(&mut self, segment: u32) {
         self.0.entry(segment).or_default().changes += 1;
     }
@@ -111,7 +106,7 @@ impl Segments {
         }
     }
 
-    /// An outcome for a recipient of this message stands in it.
+    /// An outcome of a recipient of this message is in the segment.
     pub(super) fn add_outcome(&mut self, segment: u32, id: QueueId) {
         if let Some(segment) = self.0.get_mut(&segment)
             && id <= segment.last_id
@@ -120,13 +115,13 @@ impl Segments {
         }
     }
 
-    /// Where its acknowledged records end, if it is there.
+    /// Where its acknowledged records end; `None`: there is no such segment.
     #[must_use]
     pub fn end_of(&self, segment: u32) -> Option<u64> {
         self.0.get(&segment).map(|segment| segment.end)
     }
 
-    /// The first segment that is needed, before which nothing is live; and what the ones before it take.
+    /// The first segment that is needed, and the size of those before it.
     #[must_use]
     pub fn first_needed(&self) -> (u32, Spent) {
         let mut spent = Spent::default();
@@ -141,27 +136,28 @@ impl Segments {
         (0, spent)
     }
 
-    /// The same with `next` as the segment that grows.
+    /// The first segment that is needed if `next` is the one that grows.
     #[must_use]
     pub fn first_needed_or(&self, next: u32) -> u32 {
         self.0.iter().find(|(_, segment)| segment.must_stay()).map_or(next, |(number, _)| *number)
     }
 
-    /// How many segments are needed, the one that grows among them.
+    /// The number of segments that are needed, including the one that grows.
     #[must_use]
     pub fn needed(&self) -> usize {
         self.0.len() - self.first_needed().1.segments
     }
 
-    /// Forgets the segments before this one; returns which they were.
+    /// Forgets the segments before this one and returns them.
     pub fn forget_before(&mut self, first: u32) -> Vec<u32> {
         let needed = self.0.split_off(&first);
         std::mem::replace(&mut self.0, needed).into_keys().collect()
     }
 
-    /// The segment whose messages are to be moved to the end of the log, if there is one: the first, for segments go in
-    /// their order. The log takes more than it may (half of the slack is for what comes meanwhile), short segments have
-    /// become many, or little in it is live and it cannot be [rewritten](Self::to_rewrite) as it stands.
+    /// The segment whose live messages are to be moved to the end of the log, if there is one. It is the first, since
+    /// segments are removed in order. It is cleaned if the log is larger than allowed (half of the slack is left for
+    /// mail that comes meanwhile), if there are many short segments, or if little of it is live and it cannot be
+    /// [rewritten](Self::to_rewrite).
     #[must_use]
     pub fn to_clean(&self, sizes: &Sizes) -> Option<u32> {
         let (first, spent) = self.first_needed();
@@ -177,8 +173,8 @@ impl Segments {
         (number > 1 && (is_left || is_too_much || are_too_many)).then_some(first)
     }
 
-    /// Segments that a start would have to read whole: complete, with much in them that is live, and without a
-    /// checkpoint. The last two are left out: what is on its way may soon be over.
+    /// Complete segments with many live bytes and without a checkpoint, which a start would have to read completely.
+    /// The last two are left out, since their messages may soon be finished.
     #[must_use]
     pub fn without_checkpoint(&self, sizes: &Sizes) -> Vec<u32> {
         let wants =
@@ -187,8 +183,8 @@ impl Segments {
         complete.filter(|(_, segment)| wants(segment)).map(|(number, _)| *number).collect()
     }
 
-    /// A complete segment of which little is needed: rewriting it gives its space back out of turn. The newest are left
-    /// out, this many with the one that grows: what is on its way may soon be over.
+    /// A complete segment of which little is needed: rewriting frees its space out of order. The `newest` segments,
+    /// including the one that grows, are left out, since their messages may soon be finished.
     #[must_use]
     pub fn to_rewrite(&self, sizes: &Sizes, newest: usize) -> Option<Sparse> {
         let first = self.first_needed().0;
@@ -208,12 +204,12 @@ impl Segments {
         }
     }
 
-    /// The segment that it went into may not be on the disk: a start may have to read its file.
+    /// The segment that it was merged into may not be durable: a start may have to read its file.
     pub fn hold(&mut self, segment: u32) {
         self.0.entry(segment).or_default().is_held = true;
     }
 
-    /// It was rewritten up to here, with what was needed of the one before.
+    /// The segment was rewritten and ends here; it includes the one before if that is named.
     pub(super) fn rewritten(&mut self, Sparse { number, before }: Sparse, end: u64) {
         let before = before.and_then(|before| self.0.remove(&before)).unwrap_or_default();
         if let Some(segment) = self.0.get_mut(&number) {
@@ -235,13 +231,13 @@ impl Segment {
         self.end + self.checkpoint.unwrap_or_default()
     }
 
-    /// Whether rewriting it gives much back.
+    /// Whether rewriting it frees enough.
     fn is_worth_it(&self, sizes: &Sizes) -> bool {
         let needed = self.needed();
         self.end >= sizes.worth_it() && needed < self.end / 4 && needed < self.dense_at / 2
     }
 
-    /// Bytes that are needed of it, about.
+    /// The bytes of it that are needed, approximately.
     fn needed(&self) -> u64 {
         self.live + (u64::from(self.changes) + u64::from(self.outcomes)) * CHANGE
     }

@@ -90,7 +90,7 @@ fn of_many_changes_those_are_remembered_that_mean_something() {
     assert!(index.get(QueueId(1)).unwrap().changes.is_empty(), "a statement holds what was changed before it");
 }
 
-/// Segments of these (size, messages of about 1,100 bytes); the last one is being written.
+/// Segments of these sizes with this many messages of about 1,100 bytes; the last one grows.
 fn log(segments: &[(u64, u64)]) -> Index {
     let mut index = Index::default();
     for (number, (size, messages)) in (1..).zip(segments) {

@@ -1,4 +1,4 @@
-//! Records, cut and damaged anywhere.
+//! Records that are cut off or damaged anywhere.
 
 use super::*;
 use crate::message::queue_id::QueueId;
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 const MARK: Mark = *b"\xf1mark\xf2\xf3\xf4";
 const NOW: (Mark, u16) = (MARK, FORMAT);
 
-/// A record of one message, whose content is `content`, and one change.
+/// A record of one message with this content, and one change.
 fn record(n: u64, content: &[u8]) -> (Logged<'static>, Vec<u8>) {
     let here = Held::Here { length: u32::try_from(content.len()).unwrap(), sum: crc32c::crc32c(content) };
     let statement = Statement { entry: Cow::Owned(entry(QueueId(n), content.len() as u64)), content: here };

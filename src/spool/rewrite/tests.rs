@@ -1,4 +1,4 @@
-//! What a log says before a segment of it is rewritten, it says afterwards.
+//! Rewriting a segment does not change what the log means.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::super::sample::entry;
 use super::*;
 use crate::time::UnixTime;
 
-/// Segments as they are written, and what they say.
+/// Encoded segments, and the expected state.
 struct Log {
     segments: Vec<(Header, Vec<u8>)>,
     index: Index,
@@ -47,7 +47,7 @@ impl Log {
         self.index.segments.grow(header.number, (bytes.len() - from) as u64);
     }
 
-    /// New messages, or ones that are moved here as they stand.
+    /// Appends new messages, or moved ones with their current state.
     fn state(&mut self, entries: Vec<Entry>) {
         let contents: Vec<Vec<u8>> = entries.iter().map(|entry| entry.id.to_string().into_bytes()).collect();
         let accepted = entries.into_iter().zip(&contents).map(|(entry, content)| Statement {
@@ -86,7 +86,7 @@ impl Log {
         }
     }
 
-    /// Rewrites the second of these segments, with the first, if they are two.
+    /// Rewrites the second of these segments, together with the first if they differ.
     fn rewrite(&mut self, (from, at): (usize, usize)) {
         let source = |(header, bytes): &(Header, Vec<u8>)| {
             let frames = Frames::new((header.mark, header.format), bytes, header::LENGTH).map(Result::unwrap);
@@ -104,7 +104,7 @@ impl Log {
     }
 }
 
-/// What a start makes of it: the index, and the live messages.
+/// What a start reads: the index, and the live messages.
 fn read(segments: &[(Header, Vec<u8>)]) -> (Index, BTreeMap<QueueId, Entry>) {
     let (mut index, mut live) = (Index::default(), BTreeMap::new());
     for (header, bytes) in segments {
@@ -176,7 +176,7 @@ proptest! {
         }
     }
 
-    /// The second of two copies of a message may be the one that is rewritten, after it is over.
+    /// If a message was moved, the second copy may be rewritten after the message is finished.
     #[test]
     fn what_is_over_stays_over(merge in any::<bool>(), between in 0..3_usize) {
         let mut log = Log::new();
