@@ -1,11 +1,11 @@
-//! `[[accepted_domain]]`, and domain patterns wherever they stand.
+//! `[[accepted_domain]]`, and domain patterns in any table.
 
 use super::reader::Reader;
 use super::units::domain_name;
 use crate::routing::accepted_domain::{AcceptedDomain, DomainType};
 use crate::routing::table::{DomainPattern, DomainSet};
 
-/// Reads one; `None` where the domain itself is missing or wrong.
+/// Reads one table; `None` where the domain is missing or malformed.
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<AcceptedDomain> {
     reader.require("domain", "such as \"contoso.com\", or \"*.contoso.com\" for its subdomains");
     let types = &[
@@ -36,11 +36,11 @@ pub(super) fn set(reader: &mut Reader<'_>, key: &str) -> DomainSet {
     let any_or_one = |text: &str| if text == "*" { Ok(None) } else { pattern(text).map(Some) };
     let Some(written) = reader.list(key, any_or_one) else { return DomainSet::All };
     reader.require_some(key, "it would resolve nothing");
-    // One `*` among others makes the others superfluous.
+    // A `*` among others includes them all.
     written.into_iter().collect::<Option<Vec<_>>>().map_or(DomainSet::All, DomainSet::These)
 }
 
-/// Whether every domain of `inner` is also one of `outer`.
+/// Whether every domain of `inner` is in `outer`.
 pub(super) fn covers(outer: &DomainPattern, inner: &DomainPattern) -> bool {
     let (DomainPattern::Exact(domain) | DomainPattern::Subdomains(domain)) = inner;
     outer == inner || (matches!(outer, DomainPattern::Subdomains(_)) && outer.covers(domain))

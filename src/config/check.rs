@@ -1,8 +1,8 @@
-//! From the configuration as written to the configuration as used: references, defaults that depend on other tables,
-//! and every rule of DESIGN section 4 that keeps a configuration from loading.
+//! Turns the configuration as written into the [`Config`] that is used: resolves references, fills in defaults that
+//! depend on other tables, and checks every rule of DESIGN section 4.
 //!
 //! The server, the commands and `reload` load through here. Files that a configuration names (certificates, keys,
-//! passwords, recipients) are opened by those who use them.
+//! passwords, recipients) are not opened here, but by the code that uses them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -28,11 +28,11 @@ mod warnings;
 
 pub use super::source::{Problem, render};
 
-/// Domains that were accepted, and when they ceased to be.
+/// Domains that were accepted, and until when.
 pub type Removed = HashMap<DomainPattern, UnixTime>;
 
-/// Reads a configuration file and everything it includes. `removed` are the domains that were accepted within the
-/// last hour and when they ceased to be (row 0 of the decision table); those that are accepted now do not count.
+/// Reads a configuration file and everything it includes. `removed` are domains that were accepted until less than an
+/// hour ago (row 0 of the decision table); those that are accepted now are ignored.
 ///
 /// # Errors
 /// All problems at once, in the order of files and lines.
@@ -48,15 +48,15 @@ pub fn load_text(text: &str, path: &Path) -> Result<Config, Vec<Problem>> {
     attempt(path, Some(text)).outcome
 }
 
-/// How loading went, and the files that it depends on, as in [`Config::files`].
+/// The result of loading, and the files that it depends on, as in [`Config::files`].
 pub(crate) struct Attempt {
     pub(crate) outcome: Result<Config, Vec<Problem>>,
     pub(crate) files: Vec<PathBuf>,
 }
 
-/// Loads without domains removed lately.
+/// Loads without removed domains.
 pub(crate) fn attempt(path: &Path, text: Option<&str>) -> Attempt {
-    // What is read takes many times the memory of what is kept of it, and goes with the thread that had it.
+    // Reading takes many times the memory of the result; a thread of its own gives it back when it ends.
     let apart = std::thread::scope(|scope| scope.spawn(|| attempt_here(path, text)).join());
     apart.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
@@ -69,12 +69,12 @@ fn attempt_here(path: &Path, text: Option<&str>) -> Attempt {
     }
 }
 
-/// The configuration with the domains that ceased to be accepted before it.
+/// Adds the domains that ceased to be accepted.
 pub(crate) fn with_removed(mut config: Config, removed: &Removed) -> Config {
     let accepted = &config.routing.accepted;
     let gone = removed.iter().filter(|(pattern, _)| !accepted.has(pattern));
     let removed = gone.map(|(pattern, at)| (pattern.clone(), *at)).collect();
-    // Nobody else has it yet: a copy of a hundred thousand domains would be for nothing.
+    // It has no other owner yet, so that a hundred thousand domains are not copied.
     let mut routing = Arc::unwrap_or_clone(config.routing);
     routing.accepted.removed = removed;
     config.routing = Arc::new(routing);
@@ -96,8 +96,8 @@ fn check(mut written: ConfigTables, mut context: Context) -> Result<Config, Vec<
     if context.problems.is_empty() { Ok(assemble(written, warnings)) } else { Err(context.problems.into_sorted()) }
 }
 
-/// A directory that a `verify_with` names vouches for the other organisation's recipients: it resolves nobody, unless
-/// its `domains` are written.
+/// A directory named by a `verify_with` has the other organisation's recipients: it resolves no domain, unless its
+/// `domains` are written.
 fn set_verifiers_apart(written: &mut ConfigTables) {
     let verifies = |name: &Arc<str>| {
         written.send_connectors.iter().any(|connector| connector.used.verify_with.as_ref() == Some(name))
@@ -111,7 +111,7 @@ fn set_verifiers_apart(written: &mut ConfigTables) {
     }
 }
 
-/// What is used of tables, without their places.
+/// The tables without their places.
 fn used<T>(items: Vec<Item<T>>) -> impl Iterator<Item = T> {
     items.into_iter().map(|item| item.used)
 }
@@ -164,12 +164,12 @@ fn assemble(written: ConfigTables, warnings: Vec<String>) -> Config {
     }
 }
 
-/// The key of a list's element, as [`Places`] has it.
+/// The key of a list's element in [`Places`].
 fn element(key: &str, at: usize) -> String {
     format!("{key}[{at}]")
 }
 
-/// A warning with its place in front.
+/// A warning that begins with its place.
 fn warning(places: &Places, key: &str, message: &str) -> String {
     format!("{}: {message}", places.at(key))
 }

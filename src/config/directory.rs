@@ -1,4 +1,4 @@
-//! `[[directory]]`: who knows the recipients.
+//! `[[directory]]`: where recipients are looked up.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use crate::routing::table::{DirectoryRules, PlusAddressing, Proof};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 
-/// The kinds as words.
+/// The values of `kind`.
 #[derive(Clone, Copy, PartialEq)]
 enum Word {
     Ldap,
@@ -28,7 +28,7 @@ enum Word {
 pub(super) fn read(reader: &mut Reader<'_>) -> DirectoryConfig {
     reader.require("name", "every directory has a name");
     let word = reader.choice("kind", &[("ldap", Word::Ldap), ("file", Word::File), ("call-ahead", Word::CallAhead)]);
-    // A kind that is wrong is noted once; what its keys should have been nobody knows.
+    // An unknown kind is reported once; its keys cannot be checked.
     let mut kind = match word {
         None if reader.has("kind") => DirectoryKind::File(FileDirectoryConfig::default()),
         Some(Word::File) => DirectoryKind::File(file(reader)),
@@ -80,13 +80,13 @@ fn file(reader: &mut Reader<'_>) -> FileDirectoryConfig {
     FileDirectoryConfig { path, default_domain: reader.optional("default_domain", domain) }
 }
 
-/// Which server its send connector means is known when all tables have been read (`check::call_ahead`).
+/// The server in its send connector is found when all tables have been read (`check::call_ahead`).
 fn call_ahead(reader: &mut Reader<'_>) -> CallAheadConfig {
     reader.require("send_connector", "name the send connector whose smart hosts are to be asked");
     CallAheadConfig {
         send_connector: reader.text("send_connector", name).unwrap_or_default(),
         server: None,
-        // Exchange's tarpit is 5 s, others' 10.
+        // Exchange delays replies by 5 s (tarpit), others by 10.
         timeout: timeout(reader, Duration::from_secs(15)),
         cache: cache(&mut reader.inner("directory.cache")),
         probes_per_second: reader.number("probes_per_second", 1).unwrap_or(20),
@@ -122,7 +122,7 @@ fn ldap(reader: &mut Reader<'_>) -> LdapConfig {
         mailbox_servers: HashMap::new(),
     };
     profile::check(reader, &config);
-    // RFC 4513 5.1.2: a name without a password is an unauthenticated bind, which succeeds as nobody.
+    // RFC 4513 5.1.2: a name without a password is an unauthenticated bind, which succeeds as anonymous.
     match (config.bind_dn.is_empty(), config.password_file.is_some()) {
         (false, false) if !reader.has("password_file") => {
             reader.problem("bind_dn", "has no `password_file` beside it");
@@ -133,9 +133,9 @@ fn ldap(reader: &mut Reader<'_>) -> LdapConfig {
     config
 }
 
-/// An entry below two bases would be read twice, and be ambiguous with itself.
+/// An entry below two bases would be read twice and be ambiguous.
 fn apart(reader: &mut Reader<'_>, bases: &[String]) {
-    // RFC 4514 2.4 allows spaces, and names compare without case; the name without parts is above all others.
+    // RFC 4514 2.4 allows spaces, and names are compared in any case; the empty name is above all others.
     let parts = |base: &str| base.split(',').map(|part| part.trim().to_lowercase()).collect::<Vec<_>>();
     let plain = |base: &String| if base.trim().is_empty() { Vec::new() } else { parts(base) };
     let plain: Vec<Vec<String>> = bases.iter().map(plain).collect();
@@ -147,7 +147,7 @@ fn apart(reader: &mut Reader<'_>, bases: &[String]) {
     }
 }
 
-/// `ldap://HOST[:PORT]` or `ldaps://HOST[:PORT]`, with the port filled in.
+/// `ldap://HOST[:PORT]` or `ldaps://HOST[:PORT]`; the result has a port.
 fn url(text: &str) -> Result<String, String> {
     let form = || format!("`{text}` is not ldap://HOST, ldaps://HOST or either with :PORT");
     let (scheme, default, rest) = match text.split_once("://") {
@@ -170,7 +170,6 @@ fn url(text: &str) -> Result<String, String> {
     Ok(format!("{scheme}://{host}:{port}"))
 }
 
-/// `tls` of a directory.
 struct Tls {
     start_tls: bool,
     ca: Option<PathBuf>,

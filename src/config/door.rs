@@ -1,14 +1,13 @@
-//! Which receive connector serves a client: of those whose networks have its address the one whose network is the most
-//! specific, the first written among equals.
+//! Chooses the receive connector for a client by its address: the one with the most specific network, and the first in
+//! the configuration among equals.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::{Config, ReceiveConnector};
 
-/// The receive connector that a client's address chooses: of those that share the bind, as configured, or of all where
-/// nobody asks at which bind (`fingerpost route --from`). Connectors with `client_names` are for those who show such a
-/// name.
+/// The receive connector for a client's address: among those of the listener `bind`, or among all where no listener is
+/// given (`fingerpost route --from`). Connectors with `client_names` serve only clients with such a name.
 #[must_use]
 pub fn choose(config: &Config, bind: Option<SocketAddr>, client: IpAddr) -> Option<&Arc<ReceiveConnector>> {
     let here = |connector: &&Arc<ReceiveConnector>| bind.is_none_or(|bind| connector.bind.contains(&bind));
@@ -16,7 +15,7 @@ pub fn choose(config: &Config, bind: Option<SocketAddr>, client: IpAddr) -> Opti
     most_specific(by_address.filter(here), client)
 }
 
-/// The one with the most specific network around the client, the first among equals.
+/// The one with the most specific network that contains the client; the first among equals.
 #[must_use]
 pub fn most_specific<'a>(
     connectors: impl Iterator<Item = &'a Arc<ReceiveConnector>>,

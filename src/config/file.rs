@@ -1,5 +1,5 @@
-//! A configuration as it was written: the main file and those that it includes, every table read, every fault of form
-//! noted. `check` makes a [`super::Config`] of it.
+//! A configuration as written: reads the main file, the files that it includes, and every table; reports all faults of
+//! form. `check` makes a [`super::Config`] of it.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -31,24 +31,23 @@ pub(super) struct ConfigTables {
     pub(super) loops: LoopDetection,
     pub(super) spool: (u64, Option<u64>),
     pub(super) trace: Trace,
-    /// The tables that were written, well or badly.
+    /// The names of tables that were written, even malformed ones.
     pub(super) names: HashSet<String>,
-    /// What was worth a word while reading.
+    /// Warnings from reading.
     pub(super) warnings: Vec<String>,
-    /// The main file.
     pub(super) main: Location,
-    /// As in [`super::Config::files`].
+    /// See [`super::Config::files`].
     pub(super) files: Vec<PathBuf>,
-    /// As in [`super::Config::hash`].
+    /// See [`super::Config::hash`].
     pub(super) hash: String,
 }
 
-/// Reads the main file, or takes `text` for its content, and everything that it includes. Faults of form are noted in
+/// Reads the main file, or takes `text` as its content, and everything that it includes. Faults of form are added to
 /// the context.
 ///
 /// # Errors
-/// All faults so far where a file cannot be read or is not TOML: what it would have said is unknown, and what others
-/// say of it would be guesses.
+/// All faults so far, if a file cannot be read or is not TOML: its content is unknown, so references to it cannot be
+/// checked.
 pub(super) fn read(path: &Path, text: Option<&str>, context: Context) -> Result<(ConfigTables, Context), Broken> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut gathering = Gathering::new(context);
@@ -78,16 +77,16 @@ pub(super) fn read(path: &Path, text: Option<&str>, context: Context) -> Result<
     gathering.finish(server, &main)
 }
 
-/// What was read so far.
+/// What has been read so far.
 struct Gathering {
     context: Context,
-    /// Whether some file could not be read or is not TOML.
+    /// Whether a file could not be read or is not TOML.
     broken: bool,
     digest: digest::Context,
     files: Vec<PathBuf>,
     warnings: Vec<String>,
     names: HashSet<String>,
-    /// Where each table that exists once was written.
+    /// Where each table that may exist once was written.
     once: HashMap<&'static str, Location>,
     receive_connectors: Vec<Item<ReceiveConnector>>,
     accepted_domains: Vec<Item<AcceptedDomain>>,
@@ -122,12 +121,13 @@ impl Gathering {
         }
     }
 
-    /// A file's content as text; `None` where there is none.
+    /// A file's content as text; `None`: it cannot be read, or is not UTF-8.
     fn source(&mut self, path: PathBuf, content: std::io::Result<Vec<u8>>) -> Option<Arc<Source>> {
         let index = self.files.len();
         self.files.push(path.clone());
         let text = content.map_err(|error| format!("cannot be read: {error}")).and_then(|bytes| {
-            // Names and lengths keep the same bytes from having the same digest elsewhere, where they mean other paths.
+            // Names and lengths are included: the same bytes elsewhere, where relative paths differ, get another
+            // digest.
             let main = self.files.first().and_then(|main| main.parent()).unwrap_or(Path::new("/"));
             let name = path.strip_prefix(main).unwrap_or(&path).as_os_str().as_encoded_bytes();
             self.digest.update(&name.len().to_le_bytes());
@@ -143,11 +143,11 @@ impl Gathering {
         None
     }
 
-    /// Reads the accepted domains of a long file, part by part, and returns the rest of its text. `None`: it is not divided,
-    /// or not as it looks, and nothing of it was read.
+    /// Reads the accepted domains of a long file in parts, and returns the rest of its text. `None`: it cannot be
+    /// divided, and nothing has been read.
     fn domains(&mut self, source: &Arc<Source>) -> Option<String> {
         let Parts { rest, runs } = parts::divide(&source.text)?;
-        // Whatever is wrong is told of the file as it is.
+        // Faults are reported for the undivided file.
         if !DeTable::parse(&rest).is_ok_and(|tables| tables.get_ref().get("accepted_domain").is_none()) {
             return None;
         }
@@ -166,7 +166,7 @@ impl Gathering {
         Some(rest)
     }
 
-    /// The tables of a file; `None` where it is not TOML: what stands in the rest of it would be guesses.
+    /// The tables of a file; `None`: it is not TOML.
     fn parse<'s>(&mut self, source: &Arc<Source>, text: &'s str) -> Option<Spanned<DeTable<'s>>> {
         let (tables, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
@@ -188,7 +188,7 @@ impl Gathering {
             None => {
                 let places = Places::none(main);
                 self.context.problems.add(places.at(""), "missing [server] with a hostname");
-                // An empty table would report what is missing a second time.
+                // An empty table would report missing keys a second time.
                 let mut unheard = Context::default();
                 let (used, patterns) = server::server(&mut Reader::new("server", None, &places, &mut unheard));
                 (used, places, patterns)
@@ -200,7 +200,7 @@ impl Gathering {
     fn tables(&mut self, source: &Arc<Source>, tables: &DeTable<'_>, state_dir: &Path) {
         let whole = Places::of_keys(Location::whole(source), tables);
         self.names.extend(tables.keys().map(|name| name.get_ref().to_string()));
-        // Unknown tables are noted here.
+        // Reports unknown tables.
         Reader::new("", Some(tables), &whole, &mut self.context);
         if source.index > 0 && whole.has("server") {
             self.context.problems.add(whole.at("server"), "[server] belongs to the main file, which includes this one");
@@ -234,7 +234,7 @@ impl Gathering {
         }
     }
 
-    /// A table that may be written once in all files together.
+    /// Reads a table that may exist once in all files together.
     fn single<T>(
         &mut self,
         source: &Arc<Source>,
@@ -271,7 +271,7 @@ impl Gathering {
         let none = Places::none(main);
         let state_dir = server.used.state_dir.clone();
         let context = &mut self.context;
-        // Defaults come from the same code as what is written.
+        // Reading an absent table gives the defaults.
         let admin = self.admin.unwrap_or_else(|| {
             let used = server::admin(&mut Reader::new("admin", None, &none, context), &state_dir);
             Item { used, places: Places::none(main) }
@@ -300,16 +300,16 @@ impl Gathering {
     }
 }
 
-/// Problems, and the files in which they may be mended.
+/// Problems, and the files that may have to be changed.
 pub(super) type Broken = (Vec<Problem>, Vec<PathBuf>);
 
-/// A table of that name, and where it stands.
+/// The table of that name, and its offset.
 fn single<'t>(tables: &'t DeTable<'t>, name: &str) -> Option<(usize, &'t DeTable<'t>)> {
     let value = tables.get(name)?;
     value.get_ref().as_table().map(|table| (value.span().start, table))
 }
 
-/// Reads every table of a name into its list, from a part of the source that begins there.
+/// Reads every table of a name into its list; the tables come from a part of the source that begins at this offset.
 fn each<T>(
     (source, start): (&Arc<Source>, usize),
     tables: &DeTable<'_>,

@@ -1,24 +1,24 @@
-//! `include`: which files a pattern means.
+//! `include`: finds the files that a pattern matches.
 //!
-//! `file` reads what is found here; `reload` watches the folders that patterns stand in.
+//! `file` reads them; `reload` watches the folders of the patterns.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-/// What the patterns of one file mean.
+/// What the patterns of one file match.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// The files, pattern by pattern, sorted by name within one; each once.
+    /// The files, pattern by pattern, sorted by name within one; without duplicates.
     pub(super) files: Vec<PathBuf>,
-    /// The patterns, absolute.
+    /// The patterns as absolute paths.
     pub(super) patterns: Vec<PathBuf>,
-    /// What is wrong, and with which pattern.
+    /// Errors, with the index of the pattern.
     pub(super) faults: Vec<(usize, String)>,
-    /// What is allowed but worth a word, and of which pattern.
+    /// Warnings, with the index of the pattern.
     pub(super) warnings: Vec<(usize, String)>,
 }
 
-/// Finds the files; relative patterns start at `folder`.
+/// Finds the files; relative patterns are relative to `folder`.
 pub(super) fn find(folder: &Path, patterns: &[String]) -> Found {
     let mut found = Found::default();
     let mut seen = HashSet::new();
@@ -34,11 +34,11 @@ pub(super) fn find(folder: &Path, patterns: &[String]) -> Found {
     found
 }
 
-/// The files that fit a pattern, sorted by name.
+/// The files that match a pattern, sorted by name.
 pub(crate) fn matching(pattern: &Path) -> std::io::Result<Vec<PathBuf>> {
     let name = pattern.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if !name.contains(['*', '?']) {
-        // A missing file is told when it is read.
+        // A missing file is reported when it is read.
         return Ok(vec![pattern.to_owned()]);
     }
     let folder = pattern.parent().unwrap_or(Path::new("/"));
@@ -57,8 +57,8 @@ pub(crate) fn matching(pattern: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Whether a file of the pattern's own folder fits it. Names that begin with a dot (editors' temporary files) fit no
-/// wildcard.
+/// Whether a file in the pattern's folder matches it. Wildcards do not match names that begin with a dot, such as
+/// editors' temporary files.
 pub(crate) fn fits(pattern: &Path, file: &Path) -> bool {
     if pattern.parent() != file.parent() {
         return false;

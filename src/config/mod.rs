@@ -1,7 +1,7 @@
-//! The configuration as it is used: parsed, checked, with every default filled in.
+//! The configuration: parsed, checked, with all defaults.
 //!
-//! `file` has it as written, `check` turns the one into the other and reports all errors at once,
-//! `reload` watches the files and swaps a whole new configuration in. DESIGN section 4 is the contract.
+//! `file` reads what is written, `check` turns that into a [`Config`] and reports all errors at once, `reload` watches
+//! the files and swaps a whole new configuration in. DESIGN section 4 is the contract.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -40,88 +40,80 @@ pub use used::{
     Speaks, TlsVersion, WhenUnreachable,
 };
 
-/// One whole configuration.
 #[derive(Debug)]
 pub struct Config {
     /// `[server]`.
     pub server: Server,
     /// `[admin]`.
     pub admin: Admin,
-    /// `[[receive_connector]]`, in the order in which they were written.
+    /// In the order of the configuration.
     pub receive_connectors: Vec<Arc<ReceiveConnector>>,
-    /// What decisions depend on: accepted domains, address spaces, directories' and connectors' rules.
+    /// What routing decisions depend on: accepted domains, address spaces, rules of directories and connectors.
     pub routing: Arc<Table>,
-    /// `[[directory]]`, in the order in which they are asked.
+    /// In the order in which they are asked.
     pub directories: Vec<Arc<DirectoryConfig>>,
     /// `[[send_connector]]`, then [`RECIPIENT_MX`].
     pub send_connectors: Vec<Arc<SendConnector>>,
-    /// `[reports]`.
     pub reports: Reports,
-    /// `[loop_detection]`.
     pub loops: LoopDetection,
     /// `[spool] min_free`, bytes.
     pub min_free: u64,
-    /// `[spool] max_messages`; `None`: as many as memory and disk hold.
+    /// `[spool] max_messages`; `None`: limited by memory and disk only.
     pub max_messages: Option<u64>,
-    /// `[trace] days`.
     pub trace: Trace,
-    /// Hex digest over all files read: `config_info{hash}`.
+    /// A digest of all files, in hex: `config_info{hash}`.
     pub hash: String,
-    /// What is allowed but worth a word; logged at start, shown by `check` and `status`.
+    /// Settings that are allowed but questionable; logged at start, shown by `check` and `status`.
     pub warnings: Vec<String>,
-    /// Every file that was read, the main one first, and the patterns of `include`, made absolute.
+    /// Absolute paths: every file that was read, the main one first, and the patterns of `include`.
     pub files: Vec<PathBuf>,
 }
 
 /// `[server]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// EHLO, Received, Reporting-MTA.
+    /// In EHLO, Received and Reporting-MTA.
     pub hostname: Domain,
-    /// What all nodes of one installation share: the `i=` of stamps.
+    /// The name that all nodes of one installation share: `i=` in stamps.
     pub installation: String,
-    /// Spool, trace, loop keys.
+    /// The folder for the spool, the trace and loop keys.
     pub state_dir: PathBuf,
-    /// Whom a start as root becomes; `None`: it stays root.
+    /// The user that a process started as root switches to; `None`: it stays root.
     pub user: Option<Arc<str>>,
-    /// How long sessions may finish after SIGTERM.
+    /// How long sessions may go on after SIGTERM.
     pub drain_timeout: Duration,
-    /// Octets of memory that it may take where the system allows more.
+    /// The most memory that it may take, in octets; `None`: what the system allows.
     pub memory_limit: Option<u64>,
 }
 
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// `/metrics`, `/healthz`, `/readyz`.
+    /// For `/metrics`, `/healthz` and `/readyz`.
     pub metrics_bind: SocketAddr,
-    /// API and status page.
+    /// For the API and the status page.
     pub bind: SocketAddr,
-    /// The token that every API request carries.
+    /// The file with the token for API requests.
     pub token_file: PathBuf,
 }
 
 /// `[reports]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reports {
-    /// The From of reports.
     pub from: Address,
-    /// The connector for reports; `None`: by address space, else the recipient's MX.
+    /// The connector for reports; `None`: by address space, else to the recipient's MX.
     pub deliver_to: Option<Arc<str>>,
-    /// How many reports that strangers caused leave in a minute.
+    /// How many reports about strangers' messages are sent in a minute.
     pub per_minute: usize,
-    /// Whether a report goes by MX to hosts that have private addresses.
     pub allow_private: AllowPrivate,
-    /// How many dead letters are kept.
     pub max_dead_letters: usize,
-    /// How long a dead letter is kept.
     pub keep_dead_letters: Duration,
 }
 
-/// Whether a report goes by MX to hosts that have private addresses: `[reports] allow_private`.
+/// `[reports] allow_private`: whether a report may be sent by MX to hosts with private addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AllowPrivate {
-    /// It does not: the domain, and so the host, is whatever a stranger claimed to be.
+    /// It may not: a stranger chose the sender's domain, and so the host.
     #[default]
     No,
     Yes,
@@ -130,9 +122,8 @@ pub enum AllowPrivate {
 /// `[trace]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trace {
-    /// For how many days it is kept.
     pub days: u32,
-    /// Bytes that it may take.
+    /// In bytes.
     pub max_size: u64,
 }
 
@@ -145,26 +136,24 @@ impl Default for Trace {
 /// `[loop_detection]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoopDetection {
-    /// Refuse, or only log and count.
     pub mode: LoopMode,
-    /// Received headers.
+    /// The most Received fields.
     pub max_received: usize,
-    /// Valid stamps of ours.
+    /// The most valid stamps of ours.
     pub max_passes: usize,
-    /// The first signs, all verify.
+    /// The first key signs, all verify.
     pub key_files: Vec<PathBuf>,
 }
 
-/// What is done about a loop that the stamps or the relay memory show.
+/// What is done about a loop that is found by stamps or the relay memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoopMode {
-    /// It is refused.
     Refuse,
-    /// It is logged and counted, and goes on.
+    /// It is logged and counted, and the message goes on.
     Report,
 }
 
-/// Reads a duration as the configuration has it: `2h`.
+/// Parses a duration as the configuration has it: `2h`.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -173,13 +162,11 @@ pub fn duration(text: &str) -> Result<std::time::Duration, String> {
 }
 
 impl Config {
-    /// The send connector of that name.
     #[must_use]
     pub fn send_connector(&self, name: &str) -> Option<&Arc<SendConnector>> {
         self.send_connectors.iter().find(|connector| &*connector.name == name)
     }
 
-    /// The receive connector of that name.
     #[must_use]
     pub fn receive_connector(&self, name: &str) -> Option<&Arc<ReceiveConnector>> {
         self.receive_connectors.iter().find(|connector| &*connector.name == name)

@@ -4,38 +4,36 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-/// A network: an address and how many of its leading bits count.
+/// An address and the length of its prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network {
     address: IpAddr,
     prefix: u8,
 }
 
-/// Why a text is not a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
     /// Not `address` or `address/bits`.
     #[error("`{0}` is not a network; write an address or ADDRESS/BITS, such as 10.1.0.0/16 or 2001:db8::/32")]
     Form(String),
-    /// Bits are set behind the prefix.
+    /// Bits after the prefix are set.
     #[error("`{0}` has bits set behind its prefix; did you mean `{1}`?")]
     HostBits(String, String),
 }
 
 impl Network {
-    /// How many leading bits count.
+    /// The length of the prefix in bits.
     #[must_use]
     pub fn prefix(&self) -> u8 {
         self.prefix
     }
 
-    /// Whether it is an IPv6 network.
     #[must_use]
     pub fn is_v6(&self) -> bool {
         self.address.is_ipv6()
     }
 
-    /// Whether the address lies in it. IPv4-mapped IPv6 addresses count as IPv4.
+    /// Whether the network has the address. IPv4-mapped IPv6 addresses count as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
@@ -49,7 +47,7 @@ impl Network {
         }
     }
 
-    /// Whether the two share an address.
+    /// Whether some address is in both.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         self.contains(other.address) || other.contains(self.address)
@@ -89,7 +87,7 @@ impl FromStr for Network {
     }
 }
 
-/// The number with everything behind its leading `prefix` bits cleared.
+/// The number with all bits after the first `prefix` cleared.
 fn shifted(bits: u128, width: u8, prefix: u8) -> u128 {
     if prefix == 0 { 0 } else { masked(bits, width, prefix) << (width - prefix) }
 }

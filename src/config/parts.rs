@@ -1,37 +1,37 @@
-//! A long file in parts: a table as TOML has it takes a kilobyte, so a hundred thousand of `[[accepted_domain]]` are not
+//! Divides a long file: a parsed TOML table takes a kilobyte, so a hundred thousand `[[accepted_domain]]` are not
 //! parsed all at once.
 //!
-//! `file` reads a divided file part by part. Whatever looks unusual is not divided: then it is parsed as it is, and so told
-//! of as it is. Pure.
+//! `file` reads a divided file part by part. A file with anything unusual is not divided, so that its faults are
+//! reported as for any other. Pure.
 
 use std::ops::Range;
 
-/// The header that begins each of them.
+/// The header of each of these tables.
 const HEADER: &str = "[[accepted_domain]]";
-/// Fewer are parsed at once.
+/// A file with fewer tables is not divided.
 const WORTH_IT: usize = 500;
-/// So many tables to a part.
+/// The number of tables in a part.
 const TABLES: usize = 500;
 
 /// A file's text, divided.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parts {
-    /// The text with spaces in the place of the tables of `runs`: what is left stands where it stood.
+    /// The text with the tables of `runs` replaced by spaces: the rest keeps its position.
     pub(super) rest: String,
-    /// Where the tables stand, in their order, some to a part; each part begins with a header.
+    /// The ranges of the parts, in order; each begins with a header.
     pub(super) runs: Vec<Range<usize>>,
 }
 
-/// Divides a text; `None`: it is short, or might not be what it looks like.
+/// Divides a text. `None`: it is short, or has something unusual.
 pub(super) fn divide(text: &str) -> Option<Parts> {
     let many = text.matches(HEADER).nth(WORTH_IT).is_some();
-    // A header may be a line of a text.
+    // Within a multi-line string a line may look like a header.
     if !many || text.contains("\"\"\"") || text.contains("'''") {
         return None;
     }
     let mut runs: Vec<Range<usize>> = Vec::new();
     let mut at = 0;
-    // The part that is open: how many tables it has.
+    // The number of tables in the part that is being collected; `None`: there is none.
     let mut open: Option<usize> = None;
     for line in text.split_inclusive('\n') {
         let begins = line.trim_start();
@@ -122,7 +122,7 @@ mod tests {
         ] {
             let text =
                 format!("{head}{}{between}{}[spool]\nmin_free = \"1GiB\"\n", domains(0..700), domains(700..1300));
-            // What may be the end of a text keeps it whole.
+            // Anything that may end a multi-line string prevents division.
             let whole = format!("{text}# \'\'\'\n");
             assert!(divide(&text).is_some() && divide(&whole).is_none());
             match [&text, &whole].map(|text| load_text(text, Path::new("/etc/fingerpost/x.toml"))) {

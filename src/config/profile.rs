@@ -1,4 +1,4 @@
-//! `profile` of an LDAP directory, and what the profile `custom` takes besides.
+//! `profile` of an LDAP directory, and the further keys of the profile `custom`.
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Profile {
     }
 }
 
-/// Exchange has no subaddresses unless it is told to; the servers beside OpenLDAP (Postfix, Dovecot, Cyrus), Exchange
-/// Online and Google have.
+/// The default: Exchange has no subaddresses unless configured; servers used with OpenLDAP (Postfix, Dovecot, Cyrus),
+/// Exchange Online and Google have them.
 pub(super) fn plus_addressing_of(profile: &Profile) -> PlusAddressing {
     match profile {
         Profile::Openldap | Profile::ActiveDirectorySynced => PlusAddressing::Keep,
@@ -34,20 +34,20 @@ pub(super) fn plus_addressing_of(profile: &Profile) -> PlusAddressing {
     }
 }
 
-/// Notes keys that the profile can do nothing with.
+/// Reports keys that the profile does not use.
 pub(super) fn check(reader: &mut Reader<'_>, config: &LdapConfig) {
     let own = match &config.profile {
         Profile::Custom(own) => Some(own),
         _ => None,
     };
-    // Changes are followed entry by entry, and only the server can say whether an entry still fits a filter.
+    // Changes are followed entry by entry, and only the server can tell whether an entry still matches a filter.
     if config.is_snapshot() && own.is_some_and(|own| own.filter.is_some()) {
         reader.problem("filter", "only for mode = \"lookup\"; write that too, or leave the filter out");
     }
     if config.refuse_disabled && (own.is_some() || config.profile == Profile::Domino) {
         reader.problem("refuse_disabled", "this profile does not know whose account is disabled; leave it out");
     }
-    // A shared mailbox's account is disabled as well, and nothing tells it.
+    // A shared mailbox has a disabled account as well, and cannot be told from a disabled user.
     if config.refuse_disabled && config.profile == Profile::ActiveDirectorySynced {
         let message =
             "this profile cannot tell a leaver's account from a shared mailbox's, which is disabled too; leave it out";
@@ -82,7 +82,7 @@ fn custom(reader: &mut Reader<'_>) -> CustomProfile {
     }
 }
 
-/// The name of an attribute or of an object class, in lower case (RFC 4512 1.4: `keystring`).
+/// The name of an attribute or object class, in lower case (RFC 4512 1.4: `keystring`).
 fn attribute(text: &str) -> Result<String, String> {
     let known = |c: char| c.is_ascii_alphanumeric() || c == '-';
     if text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(known) {
@@ -91,7 +91,7 @@ fn attribute(text: &str) -> Result<String, String> {
     Err(format!("`{text}` is not the name of an attribute or class; it has letters, digits and -, a letter first"))
 }
 
-/// What a value begins with before the address: `smtp:`.
+/// The prefix of a value before the address: `smtp:`.
 fn prefix(text: &str) -> Result<String, String> {
     let kind = text.strip_suffix(':').unwrap_or_default();
     if !kind.is_empty() && kind.chars().all(|c| c.is_ascii_alphanumeric()) {
@@ -100,10 +100,10 @@ fn prefix(text: &str) -> Result<String, String> {
     Err(format!("`{text}` is no prefix of addresses; it has letters and digits and ends with a colon, such as smtp:"))
 }
 
-/// One whole filter, which can be put beside another.
+/// A complete filter, which can be combined with another.
 fn filter(text: &str) -> Result<String, String> {
     let text = text.trim();
-    // The parser takes a filter without its parentheses, too.
+    // The parser also accepts a filter without parentheses.
     let whole = text.starts_with('(') && text.ends_with(')') && ldap3::parse_filter(text).is_ok();
     if whole {
         Ok(text.to_owned())

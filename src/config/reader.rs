@@ -1,7 +1,7 @@
-//! Reads one table key by key, and notes everything that is wrong with it instead of stopping at the first fault.
+//! Reads one table key by key, and collects all faults instead of stopping at the first.
 //!
-//! The modules of the nouns (`server`, `receive_connector`, ...) ask for their keys; a key that was written but is
-//! wrong reads as if it were not there, so that the rest can be checked too. Nothing is used once a problem is noted.
+//! The modules of the tables (`server`, `receive_connector`, ...) read their keys with it. A key with a fault is read
+//! as if it were absent, so that the rest can be checked as well; a configuration with a fault is never used.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use super::schema::{self, When};
 use super::source::{Places, Problems};
 use super::units;
 
-/// The start of a path that stands for systemd's folder of credentials.
+/// A path that begins so is in systemd's folder of credentials.
 const CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY/";
 
-/// One table, or the absence of one.
+/// Reads one table, which may be absent.
 pub(super) struct Reader<'r> {
     schema: &'static str,
     prefix: String,
@@ -30,17 +30,16 @@ pub(super) struct Reader<'r> {
 /// What all readers share.
 #[derive(Debug, Default)]
 pub(super) struct Context {
-    /// Everything found wrong so far.
     pub(super) problems: Problems,
-    /// `$CREDENTIALS_DIRECTORY`.
+    /// The value of `$CREDENTIALS_DIRECTORY`.
     pub(super) credentials: Option<PathBuf>,
-    /// Names that many tables may have, each kept once.
+    /// Names that many tables may have, each stored once.
     pub(super) names: HashSet<Arc<str>>,
 }
 
 impl<'r> Reader<'r> {
-    /// A table called `schema` in [`schema::TABLES`]; `None` where it was not written, so that defaults come the
-    /// same way. Keys that may not be written are noted here.
+    /// Reads a table with the keys of `schema` in [`schema::TABLES`]; `None`: it is absent, which gives the defaults.
+    /// Reports unknown keys.
     pub(super) fn new(
         schema: &'static str,
         table: Option<&'r DeTable<'r>>,
@@ -52,7 +51,7 @@ impl<'r> Reader<'r> {
         reader
     }
 
-    /// Another table within this one; see [`Reader::new`].
+    /// A table within this one; see [`Reader::new`].
     pub(super) fn inner(&mut self, schema: &'static str) -> Reader<'_> {
         let key = schema.rsplit('.').next().unwrap_or(schema);
         let table = match self.value(key) {
@@ -94,13 +93,12 @@ impl<'r> Reader<'r> {
         }
     }
 
-    /// Notes what is wrong with a key of this table.
+    /// Reports a fault of a key of this table.
     pub(super) fn problem(&mut self, key: &str, message: &str) {
         let path = format!("{}{key}", self.prefix);
         self.context.problems.add(self.places.at(&path), format!("`{path}`: {message}"));
     }
 
-    /// Whether the key was written.
     pub(super) fn has(&self, key: &str) -> bool {
         self.places.has(&format!("{}{key}", self.prefix))
     }
@@ -115,7 +113,7 @@ impl<'r> Reader<'r> {
         self.problem(key, &format!("expected {expected}, found {article} {}", found.type_str()));
     }
 
-    /// A text that `parse` makes something of.
+    /// A text, parsed by `parse`.
     pub(super) fn text<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         match self.value(key)? {
             DeValue::String(text) => parse(text).map_err(|message| self.problem(key, &message)).ok(),
@@ -126,19 +124,19 @@ impl<'r> Reader<'r> {
         }
     }
 
-    /// A name that many tables may have.
+    /// A name that many tables may have, stored once.
     pub(super) fn shared_name(&mut self, key: &str) -> Option<Arc<str>> {
         let name = self.text(key, name)?;
         Some(self.context.names.get(&name).cloned().unwrap_or(name))
             .inspect(|name| _ = self.context.names.insert(name.clone()))
     }
 
-    /// Like [`Reader::text`]; the empty text means the same as none.
+    /// Like [`Reader::text`]; an empty text counts as absent.
     pub(super) fn optional<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         self.text(key, |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) }).flatten()
     }
 
-    /// Notes a key that has to be written and was not.
+    /// Reports a key that is required and absent.
     pub(super) fn require(&mut self, key: &str, why: &str) {
         if !self.has(key) {
             let missing = format!("missing; {why}");
@@ -146,7 +144,7 @@ impl<'r> Reader<'r> {
         }
     }
 
-    /// Notes a list that was written with nothing in it.
+    /// Reports a list that is empty.
     pub(super) fn require_some(&mut self, key: &str, why: &str) {
         if self.has(key) && !self.has(&format!("{key}[0]")) {
             self.problem(key, &format!("empty; {why}"));
@@ -164,7 +162,6 @@ impl<'r> Reader<'r> {
         })
     }
 
-    /// `true` or `false`.
     pub(super) fn flag(&mut self, key: &str) -> Option<bool> {
         match self.value(key)? {
             DeValue::Boolean(flag) => Some(*flag),
@@ -175,7 +172,7 @@ impl<'r> Reader<'r> {
         }
     }
 
-    /// A whole number of at least `least`.
+    /// A whole number, at least `least`.
     pub(super) fn number<T: TryFrom<u64>>(&mut self, key: &str, least: u64) -> Option<T> {
         let expected = format!("a whole number from {least} up");
         let value = self.value(key)?;
@@ -191,7 +188,7 @@ impl<'r> Reader<'r> {
         number
     }
 
-    /// A number that may have a fraction, of at least `least`.
+    /// A number with or without a fraction, at least `least`.
     pub(super) fn fraction(&mut self, key: &str, least: f64) -> Option<f64> {
         let expected = format!("a number from {least:.1} up");
         let value = self.value(key)?;
@@ -210,19 +207,17 @@ impl<'r> Reader<'r> {
         number
     }
 
-    /// A duration; [`Reader::positive`] where 0 makes no sense.
+    /// A duration, which may be 0; else [`Reader::positive`].
     pub(super) fn duration(&mut self, key: &str) -> Option<Duration> {
         self.unit(key, "a duration in quotes, such as \"30s\"", units::duration)
     }
 
-    /// A duration above zero.
     pub(super) fn positive(&mut self, key: &str) -> Option<Duration> {
         let above_zero = |duration: Duration| (!duration.is_zero()).then_some(duration);
         let parse = |text: &str| units::duration(text).and_then(|d| above_zero(d).ok_or("must be above zero".into()));
         self.unit(key, "a duration in quotes, such as \"30s\"", parse)
     }
 
-    /// A size in bytes, above zero.
     pub(super) fn size(&mut self, key: &str) -> Option<u64> {
         let parse = |text: &str| match units::size(text)? {
             0 => Err("must be above zero".to_owned()),
@@ -245,7 +240,7 @@ impl<'r> Reader<'r> {
         }
     }
 
-    /// A list of texts; each one that is wrong is noted at its own line.
+    /// A list of texts; each fault is reported at its own line.
     pub(super) fn list<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
         let value = self.value(key)?;
         let DeValue::Array(array) = value else {
@@ -266,7 +261,7 @@ impl<'r> Reader<'r> {
         Some(items)
     }
 
-    /// A list of tables, read one by one.
+    /// A list of tables.
     pub(super) fn tables<T>(&mut self, schema: &'static str, read: impl Fn(&mut Reader<'_>) -> Option<T>) -> Vec<T> {
         let key = schema.rsplit('.').next().unwrap_or(schema);
         let Some(value) = self.value(key) else { return Vec::new() };
@@ -291,7 +286,7 @@ impl<'r> Reader<'r> {
         items
     }
 
-    /// A table of texts with keys of the operator's own.
+    /// A table of texts with keys that the operator chooses.
     pub(super) fn map(&mut self, key: &str) -> Vec<(String, Arc<str>)> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let DeValue::Table(table) = value else {
@@ -309,24 +304,24 @@ impl<'r> Reader<'r> {
         pairs
     }
 
-    /// A path; a relative one starts at the file it stands in. The empty text means none.
+    /// A path; a relative one is relative to the file that it is written in. An empty text counts as absent.
     pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
         let folder = self.folder();
         self.path_below(key, &folder)
     }
 
-    /// The folder of the file that the table stands in.
+    /// The folder of the file that the table is in.
     pub(super) fn folder(&self) -> PathBuf {
         self.places.source().folder().to_owned()
     }
 
-    /// A path; a relative one starts at `folder`. The empty text means none.
+    /// A path; a relative one is relative to `folder`. An empty text counts as absent.
     pub(super) fn path_below(&mut self, key: &str, folder: &Path) -> Option<PathBuf> {
         let credentials = self.context.credentials.clone();
         self.optional(key, |text| path(text, folder, credentials.as_deref()))
     }
 
-    /// A text in which a path may stand: `parse` is given what makes one of it, as [`Reader::path`] does.
+    /// A text that may contain a path: `parse` gets a function that resolves it as [`Reader::path`] does.
     pub(super) fn text_with_path<T>(
         &mut self,
         key: &str,
@@ -336,7 +331,7 @@ impl<'r> Reader<'r> {
         self.text(key, |text| parse(text, &|text| path(text, folder, credentials.as_deref())))
     }
 
-    /// Paths; relative ones start at `folder`.
+    /// Paths; relative ones are relative to `folder`.
     pub(super) fn paths_below(&mut self, key: &str, folder: &Path) -> Option<Vec<PathBuf>> {
         let credentials = self.context.credentials.clone();
         self.list(key, |text| match text {
@@ -354,17 +349,17 @@ fn path(text: &str, folder: &Path, credentials: Option<&Path>) -> Result<PathBuf
     }
 }
 
-/// The word of `known` that is nearest to `word`.
+/// The word of `known` most similar to `word`.
 fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known.min_by_key(|candidate| strsim::damerau_levenshtein(word, candidate))
 }
 
-/// Any text without control characters.
+/// A text without control characters.
 pub(super) fn plain(text: &str) -> Result<Arc<str>, String> {
     if text.chars().any(char::is_control) { Err("has a control character".into()) } else { Ok(text.into()) }
 }
 
-/// A name: it stands in stamps, metrics and commands.
+/// A name that can be part of stamps, metrics and commands.
 pub(super) fn name(text: &str) -> Result<Arc<str>, String> {
     let known = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if (1..=64).contains(&text.len()) && text.chars().all(known) {

@@ -1,4 +1,4 @@
-//! `[[receive_connector]]`: one listening door.
+//! `[[receive_connector]]`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use crate::message::tenant::Tenant;
 use crate::smtp::envelope::Relay;
 use crate::smtp::names::ClientName;
 
-/// Of `unknown_within`.
+/// The longest `unknown_within`.
 const LONGEST_WINDOW: Duration = Duration::from_hours(1);
-/// What Linux takes for TCP_MAXSEG (tcp(7)).
+/// The range of TCP_MAXSEG on Linux (tcp(7)).
 const SEGMENT_SIZES: std::ops::RangeInclusive<u16> = 88..=32767;
 
 pub(super) fn read(reader: &mut Reader<'_>) -> ReceiveConnector {
@@ -72,7 +72,7 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
     }
 }
 
-/// `max_segment_size`, for either kind of connector; 0: what the network says.
+/// `max_segment_size` of either kind of connector; 0: chosen by the system.
 pub(super) fn segment_size(reader: &mut Reader<'_>) -> Option<u16> {
     let size = reader.number("max_segment_size", 0).filter(|size| *size != 0)?;
     if !SEGMENT_SIZES.contains(&size) {
@@ -90,10 +90,11 @@ fn the_world() -> Vec<Network> {
     ["0.0.0.0/0", "::/0"].iter().filter_map(|network| network.parse().ok()).collect()
 }
 
-/// What Exchange believes of its own servers and of Exchange Online, and takes out of strangers' mail itself: its header
-/// firewall (learn.microsoft.com, "Header firewall"), the same headers on their way between the two halves of a hybrid
-/// organisation (`CloudServicesMailEnabled`), and which tenant a message is of. Nothing that Exchange Online signs may be
-/// here: its DKIM and ARC signatures cover `X-MS-Exchange-SenderADCheck` and `X-MS-Exchange-AntiSpam-*`.
+/// The default of `strip_headers`: fields that Exchange trusts from its own servers and from Exchange Online, and
+/// itself removes from strangers' mail: its header firewall (learn.microsoft.com, "Header firewall"), the same fields
+/// between the two halves of a hybrid organisation (`CloudServicesMailEnabled`), and the tenant of a message. Fields
+/// that Exchange Online signs must not be here: its DKIM and ARC signatures cover `X-MS-Exchange-SenderADCheck` and
+/// `X-MS-Exchange-AntiSpam-*`.
 const EXCHANGE_HEADERS: [&str; 8] = [
     "X-MS-Exchange-Organization-*",
     "X-MS-Exchange-Forest-*",
@@ -109,7 +110,7 @@ fn exchange_headers() -> Vec<String> {
     EXCHANGE_HEADERS.map(str::to_owned).into()
 }
 
-/// A field name (RFC 5322 3.6.8), or the beginning of some and a `*`.
+/// A field name (RFC 5322 3.6.8), or a prefix of field names and a `*`.
 fn header_pattern(text: &str) -> Result<String, String> {
     let start = text.strip_suffix('*').unwrap_or(text);
     if !start.is_empty() && start.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':' && byte != b'*') {

@@ -1,11 +1,10 @@
 //! Every key that a configuration may have.
 //!
-//! `reader` refuses what is not here; `docs/configuration.md` and `conf/full.toml` are compared with it by tests.
+//! `reader` refuses any other; tests compare `docs/configuration.md` and `conf/full.toml` with it.
 
-/// A kind of table and its keys.
 #[derive(Debug)]
 pub struct Table {
-    /// As in the file; a table within a table has a dot: `send_connector.tls`. The file itself is `""`.
+    /// As in the file; a table in a table has a dot: `send_connector.tls`. The file itself is `""`.
     pub name: &'static str,
     pub keys: &'static [Key],
 }
@@ -14,22 +13,18 @@ pub struct Table {
 pub struct Key {
     /// As in the file.
     pub name: &'static str,
-    /// When it may be written.
     pub when: When,
 }
 
 /// When a key may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// Always.
     Always,
-    /// Where another key of the table has one of these values, which `default` may give it unwritten.
+    /// If another key of the table has one of these values.
     If {
-        /// The other key.
         key: &'static str,
-        /// The values that it may have.
         values: &'static [&'static str],
-        /// The value that it has unwritten.
+        /// Its value if it is absent.
         default: &'static str,
     },
 }
@@ -52,7 +47,7 @@ const fn asked(name: &'static str) -> Key {
     Key { name, when: When::If { key: "kind", values: &["ldap", "call-ahead"], default: "ldap" } }
 }
 
-/// A key of the profile that has only what the operator names.
+/// A key of the profile `custom`.
 const fn custom(name: &'static str) -> Key {
     Key { name, when: When::If { key: "profile", values: &["custom"], default: "active-directory" } }
 }
@@ -74,7 +69,6 @@ const fn server(name: &'static str) -> Key {
     Key { name, when: When::If { key: "protocol", values: &["smtp", "lmtp"], default: "smtp" } }
 }
 
-/// All tables.
 pub const TABLES: &[Table] = &[
     Table {
         name: "",

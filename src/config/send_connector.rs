@@ -1,4 +1,4 @@
-//! `[[send_connector]]`: one way out.
+//! `[[send_connector]]`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -35,7 +35,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> SendConnector {
     }
 }
 
-/// The connector that every configuration has: reports go to the recipient's MX where nothing else is said.
+/// The connector that exists in every configuration: it sends reports to the recipient's MX where nothing else is
+/// configured.
 pub(super) fn recipient_mx() -> SendConnector {
     SendConnector {
         name: RECIPIENT_MX.into(),
@@ -80,7 +81,7 @@ fn own_name(text: &str) -> Result<Arc<str>, String> {
 fn protocol(reader: &mut Reader<'_>) -> Protocol {
     let words = [("smtp", Some(Speaks::Smtp)), ("lmtp", Some(Speaks::Lmtp)), ("maildir", None)];
     match reader.choice("protocol", &words) {
-        // A protocol that is wrong is noted once; what its keys should have been nobody knows.
+        // An unknown protocol is reported once; its keys cannot be checked.
         None if reader.has("protocol") => Protocol::Maildir(PathBuf::new()),
         Some(None) => {
             reader.require("path", "name the folder that the Maildirs stand in");
@@ -105,7 +106,7 @@ fn delivery(reader: &mut Reader<'_>, protocol: &Protocol) -> Delivery {
             Delivery::Queue
         }
         (Protocol::Maildir(_), _) | (_, Some(true)) => Delivery::Queue,
-        // Whose servers answer when they like.
+        // By MX, next hops belong to others, whose reply times are unknown.
         (Protocol::Smtp(smtp), None) if smtp.smart_hosts.is_empty() => Delivery::Queue,
         (Protocol::Smtp(_), _) => Delivery::CutThrough(CutThrough { patience, when_unreachable }),
     }

@@ -12,27 +12,21 @@ use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 
 const DEFAULT_STATE_DIR: &str = "/var/lib/fingerpost";
-/// `[spool] min_free`, bytes.
+/// Bytes.
 pub(super) const DEFAULT_MIN_FREE: u64 = 1 << 30;
-/// `[trace] max_size`, bytes.
+/// Bytes.
 pub(super) const DEFAULT_TRACE_SIZE: u64 = 4 << 30;
-/// `[reports] per_minute`.
 const DEFAULT_REPORTS_PER_MINUTE: usize = 60;
-/// `[reports] max_dead_letters`.
 const DEFAULT_DEAD_LETTERS: usize = 1000;
-/// `[reports] keep_dead_letters`.
 const DEFAULT_DEAD_LETTERS_KEPT: Duration = Duration::from_hours(30 * 24);
-/// The least of it.
+/// The least `[trace] max_size`, bytes.
 const LEAST_TRACE_SIZE: u64 = 64 << 20;
-/// `[trace] days`.
 pub(super) const DEFAULT_TRACE_DAYS: u32 = 14;
 
-/// `[reports]` before its defaults, which depend on the accepted domains.
+/// `[reports]` without its defaults, which depend on the accepted domains.
 #[derive(Debug, Default)]
 pub(super) struct WrittenReports {
-    /// `from`.
     pub(super) from: Option<Address>,
-    /// `deliver_to`.
     pub(super) deliver_to: Option<Arc<str>>,
     per_minute: Option<usize>,
     allow_private: AllowPrivate,
@@ -41,7 +35,7 @@ pub(super) struct WrittenReports {
 }
 
 impl WrittenReports {
-    /// With its defaults; the first accepted domain, or our host name, is whose postmaster reports are from.
+    /// Adds the defaults. `first` is the first accepted domain, or our host name: reports come from its postmaster.
     pub(super) fn used(self, first: &Domain) -> Reports {
         Reports {
             from: self.from.unwrap_or_else(|| Address::postmaster(first)),
@@ -54,13 +48,13 @@ impl WrittenReports {
     }
 }
 
-/// Less than this the program takes by itself.
+/// The program itself takes this much, bytes.
 const LEAST_MEMORY: u64 = 16 << 20;
 
-/// `[server]`, and the patterns of `include` as written.
+/// `[server]`, and the patterns of `include`.
 pub(super) fn server(reader: &mut Reader<'_>) -> (Server, Vec<String>) {
     reader.require("hostname", "the name that this host calls itself, such as \"mx.contoso.com\"");
-    // The stand-in is never used: a missing host name is an error.
+    // The substitute is never used: a missing host name is an error.
     let hostname = reader.text("hostname", domain_name).unwrap_or_else(stand_in_domain);
     let installation = reader.optional("installation", name);
     let memory_limit = reader.size("memory_limit");
@@ -84,7 +78,7 @@ fn stand_in_domain() -> Domain {
     Domain::parse("localhost").expect("a domain name")
 }
 
-/// Wildcards stand in the file's name only, so that there is one folder to watch.
+/// Wildcards are allowed in the file's name only, so that one folder has to be watched.
 fn pattern(text: &str) -> Result<String, String> {
     let folder = text.rsplit_once('/').map_or("", |(folder, _)| folder);
     if text.is_empty() || text.ends_with('/') {
@@ -147,8 +141,8 @@ pub(super) fn loop_detection(reader: &mut Reader<'_>, state_dir: &Path) -> LoopD
     }
 }
 
-/// `[spool]`: `min_free`, bytes, and `max_messages`. That has no default: memory is watched, and how many messages fit
-/// into it depends on how much there is.
+/// `[spool]`: `min_free` in bytes, and `max_messages`. That has no default: memory is watched, and how many messages
+/// fit depends on its size.
 pub(super) fn spool(reader: &mut Reader<'_>) -> (u64, Option<u64>) {
     (reader.size("min_free").unwrap_or(DEFAULT_MIN_FREE), reader.number("max_messages", 1))
 }

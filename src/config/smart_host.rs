@@ -1,4 +1,4 @@
-//! Smart hosts as they are written: `[ADDRESS]`, `NAME`, `unix:PATH`. `send_connector` reads its list with it.
+//! Parses smart hosts: `[ADDRESS]`, `NAME`, `unix:PATH`. `send_connector` reads its list with it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::{Host, SmartHost, Speaks};
 const SMTP_PORT: u16 = 25;
 const SOCKET: &str = "unix:";
 
-/// `[ADDRESS]` or `NAME`, with `:PORT` or without, or `unix:PATH`; a relative path starts at `folder`.
+/// Parses `[ADDRESS]` or `NAME`, with or without `:PORT`, or `unix:PATH`; a relative path is relative to `folder`.
 ///
 /// # Errors
 /// What is wrong with it, and what was expected.

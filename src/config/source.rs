@@ -11,15 +11,14 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// One thing that is wrong with a configuration: where, what, and what was expected.
+/// A fault of a configuration: where it is, what is wrong, and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub file: PathBuf,
-    /// The line, from 1; 0 where it concerns the whole file.
+    /// From 1; 0: the whole file.
     pub line: usize,
-    /// The text of that line.
     pub text: String,
-    /// What is wrong and what to do, one line, lower case.
+    /// What is wrong and what to do: one line, in lower case.
     pub message: String,
 }
 
@@ -33,7 +32,7 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// Writes problems for people: `FILE:LINE: message`, and the line below it.
+/// Formats problems for people: `FILE:LINE: message`, and the line below it.
 #[must_use]
 pub fn render(problems: &[Problem]) -> String {
     let mut out = String::new();
@@ -47,25 +46,23 @@ pub fn render(problems: &[Problem]) -> String {
     out
 }
 
-/// One file as it was read.
+/// A file as it was read.
 #[derive(Debug)]
 pub(super) struct Source {
-    /// Its rank among the files read.
+    /// Its index among the files read.
     pub(super) index: usize,
-    /// Its absolute path.
     pub(super) path: PathBuf,
-    /// Its content.
     pub(super) text: String,
 }
 
 impl Source {
-    /// The folder that relative paths in it start at.
+    /// The folder that relative paths in it are relative to.
     pub(super) fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new("/"))
     }
 }
 
-/// A place in a source: a byte, or the file as a whole.
+/// A place in a source: an offset, or the whole file.
 #[derive(Debug, Clone)]
 pub(super) struct Location {
     source: Arc<Source>,
@@ -73,17 +70,15 @@ pub(super) struct Location {
 }
 
 impl Location {
-    /// The file as a whole.
     pub(super) fn whole(source: &Arc<Source>) -> Self {
         Self { source: source.clone(), offset: None }
     }
 
-    /// A byte of the file.
     pub(super) fn new(source: &Arc<Source>, offset: usize) -> Self {
         Self { source: source.clone(), offset: Some(offset) }
     }
 
-    /// The line, from 1; 0 for the whole file.
+    /// From 1; 0: the whole file.
     fn line(&self) -> usize {
         let before = |offset: usize| self.source.text.as_bytes().get(..offset).unwrap_or_default();
         self.offset.map_or(0, |offset| 1 + before(offset).iter().filter(|byte| **byte == b'\n').count())
@@ -106,7 +101,7 @@ impl std::fmt::Display for Location {
     }
 }
 
-/// The line up to the value of a key that looks like a secret's.
+/// The line without the value of a key that looks like a secret's.
 fn without_secrets(line: &str) -> String {
     let line = line.trim_end();
     for (at, _) in line.match_indices('=') {
@@ -118,58 +113,56 @@ fn without_secrets(line: &str) -> String {
     line.to_owned()
 }
 
-/// Everything found wrong so far.
+/// Problems in the order in which they were found.
 #[derive(Debug, Default)]
 pub(super) struct Problems(Vec<(Location, String)>);
 
 impl Problems {
-    /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Forgets those that came later.
+    /// Drops the problems after the first `len`.
     pub(super) fn truncate(&mut self, len: usize) {
         self.0.truncate(len);
     }
 
-    /// Notes one.
+    /// Adds a problem.
     pub(super) fn add(&mut self, place: impl std::borrow::Borrow<Location>, message: impl Into<String>) {
         self.0.push((place.borrow().clone(), message.into()));
     }
 
-    /// Whether nothing is wrong.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All of them, in the order of files and lines.
+    /// All of them, sorted by file and line.
     pub(super) fn into_sorted(mut self) -> Vec<Problem> {
         self.0.sort_by_key(|(place, _)| (place.source.index, place.offset));
         self.0.into_iter().map(|(place, message)| place.problem(message)).collect()
     }
 }
 
-/// Where a table and all that is in it were written. Small: there may be a hundred thousand.
+/// Where a table and its keys are written. Compact, since there may be a hundred thousand.
 #[derive(Debug)]
 pub(super) struct Places {
     table: Location,
-    /// In the order of the keys.
+    /// Offsets of keys, sorted by key.
     keys: Box<[(Box<str>, usize)]>,
 }
 
 impl Places {
-    /// Of a table that was not written.
+    /// For an absent table.
     pub(super) fn none(source: &Arc<Source>) -> Self {
         Self { table: Location::whole(source), keys: Box::default() }
     }
 
-    /// Of a table that stands at `place`.
+    /// For a table at `place`.
     pub(super) fn new(place: Location, table: &DeTable<'_>) -> Self {
         Self::in_part(place, 0, table)
     }
 
-    /// The same where the table was read from a part of the source that begins at `start`.
+    /// For a table that was read from a part of the source that begins at `start`.
     pub(super) fn in_part(place: Location, start: usize, table: &DeTable<'_>) -> Self {
         let mut keys = Vec::new();
         note_table(&mut keys, start, "", table);
@@ -177,7 +170,7 @@ impl Places {
         Self { table: place, keys: keys.into() }
     }
 
-    /// Only of the table's own keys.
+    /// The table's own keys only.
     pub(super) fn of_keys(place: Location, table: &DeTable<'_>) -> Self {
         let mut keys: Vec<_> = table.keys().map(|key| (Box::from(&**key.get_ref()), key.span().start)).collect();
         keys.sort_unstable_by(|(one, _): &(Box<str>, usize), (other, _)| one.cmp(other));
@@ -189,19 +182,19 @@ impl Places {
         Some(Location::new(&self.table.source, self.keys.get(at)?.1))
     }
 
-    /// Whether the key was written: `tls`, `tls.mode`, `smart_hosts[1]`.
+    /// Whether the key is written: `tls`, `tls.mode`, `smart_hosts[1]`.
     pub(super) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
-    /// Like [`Places::at`], for a key whose case is not known any more.
+    /// Like [`Places::at`], for a key in any case.
     pub(super) fn at_any_case(&self, key: &str) -> Location {
         let same = |(written, _): &&(Box<str>, usize)| written.to_lowercase() == key.to_lowercase();
         let found = self.keys.iter().find(same);
         found.map_or_else(|| self.at(key), |(_, offset)| Location::new(&self.table.source, *offset))
     }
 
-    /// Where the key stands; where it does not, the table that should have it.
+    /// Where the key is written; if it is not, where its table is.
     pub(super) fn at(&self, key: &str) -> Location {
         let mut key = key;
         loop {
@@ -213,7 +206,6 @@ impl Places {
         }
     }
 
-    /// The file that it stands in.
     pub(super) fn source(&self) -> &Arc<Source> {
         &self.table.source
     }
@@ -241,10 +233,9 @@ fn note_value(keys: &mut Vec<(Box<str>, usize)>, start: usize, path: &str, value
     }
 }
 
-/// A table as it is used, and where it was written.
+/// A table and its places.
 #[derive(Debug)]
 pub(super) struct Item<T> {
-    /// The table.
     pub(super) used: T,
     pub(super) places: Places,
 }

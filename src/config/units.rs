@@ -1,4 +1,4 @@
-//! Sizes and durations as an operator writes them: `"35MiB"`, `"30s"`. A bare number is refused for either. Domain names.
+//! Parses sizes and durations: `"35MiB"`, `"30s"`. A bare number is refused for either. Also domain names.
 
 use std::time::Duration;
 
@@ -7,25 +7,24 @@ use crate::smtp::domain::Domain;
 const SIZES: &[(&str, u64)] = &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
 const DURATIONS: &[(&str, u64)] = &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-/// Reads a size, in bytes.
+/// Parses a size in bytes.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let unit = "a size has one of the units B, KiB, MiB, GiB, TiB, such as \"35MiB\"";
     scaled(text, SIZES).ok_or_else(|| format!("`{text}` is not a size; {unit}"))
 }
 
-/// Reads a duration.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let unit = "a duration has one of the units ms, s, m, h, d, such as \"30s\"";
     scaled(text, DURATIONS).map(Duration::from_millis).ok_or_else(|| format!("`{text}` is not a duration; {unit}"))
 }
 
-/// A domain name; an address literal is none.
+/// Parses a domain name; address literals are refused.
 pub(super) fn domain_name(text: &str) -> Result<Domain, String> {
     let domain = Domain::parse(text).map_err(|error| error.to_string())?;
     if domain.as_ip().is_some() { Err(format!("`{text}` is an address, not a domain name")) } else { Ok(domain) }
 }
 
-/// A whole number and its unit.
+/// A whole number times its unit.
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(end);

@@ -1,29 +1,28 @@
-//! Which accepted domains have series of their own (`recipients_total{domain}`): five series each, which a server of a
-//! hundred thousand domains, and whoever scrapes it, would have no memory for.
+//! Decides which accepted domains have series of their own (`recipients_total{domain}`): each has five, which would be
+//! too many with a hundred thousand domains.
 //!
-//! `prepare` says how many domains there are; `session` asks for the label that it counts under.
+//! `prepare` sets the number of domains; `session` gets the label to count under.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Up to so many domains have all their series from the start. Of more, each has one from its first mail on.
+/// Up to this many domains, all have their series from the start. Of more, each gets them with its first mail.
 pub(crate) const IN_ADVANCE: usize = 1_000;
 
-/// So many have them then, at most.
+/// The most domains that have series then.
 const MOST: usize = 10_000;
 
-/// The rest of them.
+/// The label of further domains.
 pub(crate) const MORE: &str = "more";
 
-/// Recipients in no accepted domain.
+/// The label of recipients in no accepted domain.
 pub(crate) const OTHER: &str = "other";
 
-/// The domains that are counted one by one; cloning shares them.
+/// The domains with series of their own. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct CountedDomains(Arc<Mutex<Option<HashSet<Box<str>>>>>);
 
 impl CountedDomains {
-    /// The label for a domain.
     #[must_use]
     pub fn label<'a>(&self, domain: &'a str) -> &'a str {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,7 +37,7 @@ impl CountedDomains {
         domain
     }
 
-    /// A configuration with so many domains: those that are counted one by one and not accepted any more make room.
+    /// Adapts to a configuration with this many domains: domains that are not accepted any more are dropped.
     pub(crate) fn prepare(&self, domains: usize, is_accepted: impl Fn(&str) -> bool) {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if domains <= IN_ADVANCE {

@@ -40,7 +40,7 @@ pub const TOLD_AS_SUMS: [&str; 12] = [
     "deferred",
 ];
 
-/// All metrics. Cloning shares them.
+/// All metrics. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
     /// What `/metrics` gathers.
@@ -58,29 +58,30 @@ pub struct Metrics {
     pub authentications: IntCounterVec,
     /// `recipients_total{domain,verdict}`; domain: the accepted domain's pattern, `other`, or `more`.
     pub recipients: IntCounterVec,
-    /// Which domains those are.
+    /// The domains with series of their own.
     pub counted_domains: CountedDomains,
     /// `messages_received_total{receive_connector}`.
     pub messages_received: IntCounterVec,
     /// `received_bytes_total{receive_connector}`.
     pub received_bytes: IntCounterVec,
-    /// `deliveries_total{send_connector,result}`: result `delivered`, `deferred`, `failed`; a recipient each.
+    /// `deliveries_total{send_connector,result}`: result `delivered`, `deferred`, `failed`; counts recipients.
     pub deliveries: IntCounterVec,
     /// `delivery_duration_seconds{send_connector}`: one attempt, from the connection to the last reply.
     pub delivery_duration: HistogramVec,
-    /// `acceptance_duration_seconds{delivery}`: from the final dot to our reply; delivery `cut-through` where nothing of
-    /// the message had to be stored, else `queue`.
+    /// `acceptance_duration_seconds{delivery}`: from the end of data to our reply; delivery `cut-through` where nothing
+    /// of the message had to be stored, else `queue`.
     pub acceptance_duration: HistogramVec,
     /// `next_hop_up{send_connector,smart_host}`.
     pub next_hop_up: IntGaugeVec,
-    /// `relayed_mail_refused_total{send_connector}`: recipients refused because SPF, DKIM or DMARC fail once we have relayed.
+    /// `relayed_mail_refused_total{send_connector}`: recipients refused because SPF, DKIM or DMARC fail for relayed
+    /// mail.
     pub relayed_mail_refused: IntCounterVec,
     /// `next_hop_connections_allowed{send_connector,smart_host}`: `max_connections`, or fewer where the host refused one more.
     pub next_hop_connections_allowed: IntGaugeVec,
     /// `next_hop_connections_max{send_connector,smart_host}`: `max_connections`.
     pub next_hop_connections_max: IntGaugeVec,
-    /// `queue_messages{send_connector,state}`: state `waiting`, `held`; a branch each. Reports that wait for their turn
-    /// are apart.
+    /// `queue_messages{send_connector,state}`: state `waiting`, `held`; counts branches, without reports that wait for
+    /// their turn.
     pub queue_messages: IntGaugeVec,
     /// `queue_oldest_seconds{send_connector}`.
     pub queue_oldest: IntGaugeVec,
@@ -110,17 +111,18 @@ pub struct Metrics {
     pub directory_recipients: IntGaugeVec,
     /// `directory_up{directory}`.
     pub directory_up: IntGaugeVec,
-    /// `directory_server_up{directory,url}`: whether an LDAP server answered when it was last tried.
+    /// `directory_server_up{directory,url}`: whether an LDAP server answered its last request.
     pub directory_server_up: IntGaugeVec,
-    /// `directory_conflicts{directory}`: addresses that an earlier directory has too, or that are ambiguous.
+    /// `directory_conflicts{directory}`: addresses that an earlier directory also has, or that are ambiguous.
     pub directory_conflicts: IntGaugeVec,
-    /// `directory_snapshot_age_seconds{directory}`: since it was last confirmed; -1: nothing was read yet.
+    /// `directory_snapshot_age_seconds{directory}`: since its last confirmation; -1: it has not been read yet.
     pub directory_snapshot_age: IntGaugeVec,
-    /// `directory_changes_held{directory}`: recipients whose mail would take another way.
+    /// `directory_changes_held{directory}`: recipients whose route would change.
     pub directory_changes_held: IntGaugeVec,
     /// `directory_accepts_everything{directory}`: 1 for a mail server whose answers prove nothing.
     pub directory_accepts_everything: IntGaugeVec,
-    /// `directory_contradictions{directory}`: entries that contradict themselves or lack what their like have.
+    /// `directory_contradictions{directory}`: entries that contradict themselves, or lack attributes that similar
+    /// entries have.
     pub directory_contradictions: IntGaugeVec,
     /// `config_reloads_total{result}`: `applied`, `unchanged`, `refused`, `held`.
     pub config_reloads: IntCounterVec,
@@ -134,26 +136,26 @@ pub struct Metrics {
     pub spool_free: IntGaugeVec,
     /// `spool_sync_duration_seconds`.
     pub spool_sync_duration: HistogramVec,
-    /// `spool_sync_failures_total`: any at all is a reason to look at the disk.
+    /// `spool_sync_failures_total`: any failure is a reason to check the disk.
     pub spool_sync_failures: IntCounterVec,
-    /// `spool_damaged_contents_total`: messages whose content was not what was written when it was to be sent or moved.
+    /// `spool_damaged_contents_total`: messages whose content had a wrong checksum when it was sent or moved.
     pub spool_damaged_contents: IntCounterVec,
-    /// `spool_unreadable_segments`: of which the disk does not give back all that is needed.
+    /// `spool_unreadable_segments`: segments of which the disk cannot read a part that is needed.
     pub spool_unreadable_segments: IntGaugeVec,
     /// `spool_takes_nothing`: 1 while nothing can be made durable.
     pub spool_takes_nothing: IntGaugeVec,
     /// `path_mtu_black_holes_total{connector}`: connections that stalled with their first full segments, either way.
     pub path_mtu_black_holes: IntCounterVec,
-    /// `told_as_sums_total{what}`: what strangers or an outage caused, and the log has in sums only.
+    /// `told_as_sums_total{what}`: events caused by strangers or an outage that the log has in summaries only.
     pub told_as_sums: IntCounterVec,
-    /// `unknown_recipients_delayed_total{receive_connector}`: refusals that were told later, of clients that look for
+    /// `unknown_recipients_delayed_total{receive_connector}`: refusals that were delayed because the client harvests
     /// addresses.
     pub unknown_delayed: IntCounterVec,
     /// `trace_events_lost_total`.
     pub trace_lost: IntCounterVec,
     /// `clock_jumps_total`.
     pub clock_jumps: IntCounterVec,
-    /// `back_pressure{reason,turned_away}`: 1 while mail of these is turned away for that reason.
+    /// `back_pressure{reason,turned_away}`: 1 while such mail is refused for that reason.
     pub back_pressure: IntGaugeVec,
     /// `spool_free_inodes`.
     pub spool_free_inodes: IntGaugeVec,
@@ -168,7 +170,6 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers all of them in a new registry.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "one entry a metric")]
     pub fn new() -> Self {
@@ -326,7 +327,7 @@ impl Metrics {
         }
     }
 
-    /// All series, as Prometheus' text format has them.
+    /// All series in Prometheus' text format.
     #[must_use]
     pub fn encode(&self) -> String {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
@@ -339,8 +340,8 @@ impl Default for Metrics {
     }
 }
 
-/// Log lines that were lost because their reader did not keep up, or they could not be written. A process has one log,
-/// which begins before there are metrics: the log counts here, and every registry shows it.
+/// Log lines that were lost because they could not be written, or not fast enough. A process has one log, which begins
+/// before there are metrics, so the counter is global; every registry includes it.
 #[must_use]
 #[expect(clippy::expect_used, reason = "a constant name, checked by the test below")]
 pub fn log_lines_lost() -> IntCounter {
@@ -349,7 +350,7 @@ pub fn log_lines_lost() -> IntCounter {
     LOST.get_or_init(|| IntCounter::new("log_lines_lost_total", help).expect("a name as Prometheus has them")).clone()
 }
 
-/// Registering fails only for a name used twice, which the test below rules out.
+/// Registering fails only for a duplicate name, which a test below excludes.
 fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     let metric = IntCounterVec::new(Opts::new(name, help), labels);
     register(registry, metric, name)

@@ -1,9 +1,8 @@
-//! The dead-letter folder: reports that could not be delivered are kept there (DESIGN section 7), as many and as long as
-//! [`bounds`] says.
+//! The dead-letter folder: reports that could not be delivered are kept there (DESIGN section 7), as many and as long
+//! as [`bounds`] says.
 //!
-//! `state_dir/dead-letters/ID.eml` is the report as it was to be sent, `ID.json` its envelope. Nobody reads them but
-//! the administrator, who may delete them. `report::make` and `delivery` call [`DeadLetters::keep`]; how many there are
-//! is known without listing the folder ([`known`]).
+//! `state_dir/dead-letters/ID.eml` is the report, `ID.json` its envelope. They are for administrators, who may delete
+//! them. `report::make` and `delivery` call [`DeadLetters::keep`]; [`known`] counts them without listing the folder.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -20,21 +19,20 @@ mod known;
 
 use known::{Known, Letter};
 
-/// The folder below `state_dir`.
 #[must_use]
 pub fn folder(state_dir: &Path) -> PathBuf {
     state_dir.join("dead-letters")
 }
 
-/// What is kept. Cloning shares it.
+/// The dead letters that are kept. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct DeadLetters(Arc<Mutex<Known>>);
 
 impl DeadLetters {
-    /// Keeps a report, durably: it returns when both files and the folder are synced. The same report again replaces them.
+    /// Stores a report durably: returns when both files and the folder are synced. The same report replaces its files.
     ///
     /// # Errors
-    /// What the file system said.
+    /// An error of the file system.
     pub fn keep(&self, state_dir: &Path, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
         let folder = folder(state_dir);
         private::folder(&folder)?;
@@ -66,12 +64,12 @@ fn store(folder: &Path, name: &str, content: &mut dyn Read) -> io::Result<()> {
     fs::rename(&unfinished, folder.join(name))
 }
 
-/// The names that a letter's files may have: those of a whole one, and until they are.
+/// The names that a letter's files may have: the final ones, and those while they are written.
 fn names(id: QueueId) -> [String; 4] {
     [format!("{id}.eml"), format!("{id}.json"), format!(".{id}.eml.new"), format!(".{id}.json.new")]
 }
 
-/// Whose file it is, and whether it is the report itself.
+/// Which letter a file belongs to, and whether it is the report itself.
 fn letter_of(name: &str) -> Option<(QueueId, bool)> {
     let whole = name.strip_prefix('.').map_or(Some(name), |name| name.strip_suffix(".new"))?;
     let report = whole.strip_suffix(".eml");

@@ -1,7 +1,7 @@
-//! Telling the sender: delivery status notifications (RFC 3461, 3464) and where undeliverable ones are kept.
+//! Reports to senders: delivery status notifications (RFC 3461, 3464), and storage for undeliverable ones.
 //!
-//! `delivery` and `session` call [`make`] with what became of recipients and commit what it returns in one record with
-//! those outcomes. [`dsn`] writes the bytes, [`dead_letter`] keeps what cannot be sent. docs/reports.md shows one.
+//! `delivery` and `session` call [`make`] with recipients' outcomes, and commit the report in one record with them.
+//! [`dsn`] writes it, [`dead_letter`] keeps those that cannot be sent. docs/reports.md has an example.
 
 use std::io;
 use std::sync::Arc;
@@ -31,38 +31,36 @@ use not_sent::NotSent;
 use original::Original;
 use waiting::{Room, Waiting};
 
-/// The connector's name in the route of a report that nobody could decide yet (the directory did not answer).
-/// `delivery` decides it at each attempt; no configured connector has an empty name.
+/// The connector's name in the route of a report that could not be routed yet (a directory was unavailable). `delivery`
+/// routes it at each attempt; no configured connector has an empty name.
 pub const UNDECIDED: &str = "";
 
-/// What is reported of one recipient.
+/// What is reported about one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reported {
-    /// Its position in [`Entry::recipients`].
+    /// Position in [`Entry::recipients`].
     pub recipient: usize,
-    /// What became of it.
     pub action: Action,
-    /// What was said last, by the next hop or by us.
+    /// The last reply, the next hop's or ours.
     pub reply: Reply,
-    /// Which next hop said it; empty: ourselves.
+    /// The next hop that gave it; empty: the reply is ours.
     pub next_hop: Arc<str>,
 }
 
 /// RFC 3464 2.3.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// It failed for good.
     Failed,
-    /// It is late and goes on being tried.
+    /// Delayed; delivery is still being tried.
     Delayed,
-    /// It went to a system that will not report success.
+    /// Delivered to a system that will not report success.
     Relayed,
-    /// It is in the mailbox (Maildir).
+    /// Delivered to the mailbox (Maildir).
     Delivered,
 }
 
 impl Action {
-    /// As the Action field and `dsn_total{action}` have it.
+    /// The name in the Action field and in `dsn_total{action}`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -73,7 +71,7 @@ impl Action {
         }
     }
 
-    /// Whether the sender wants to hear it. Without NOTIFY: failures and delays (RFC 3461 4.1).
+    /// Whether NOTIFY asks for it. Without NOTIFY: failures and delays (RFC 3461 4.1).
     pub(crate) fn is_wanted(self, notify: Option<Notify>) -> bool {
         match (notify, self) {
             (Some(Notify::Never), _) => false,
@@ -86,25 +84,25 @@ impl Action {
     }
 }
 
-/// What became of the report that may be due about a message.
+/// The result of [`make`].
 #[derive(Debug)]
 pub enum Made {
-    /// None is due: the null sender (so never about a report), NOTIFY. Or it could not be routed and has been put into the
-    /// dead-letter folder.
+    /// None is due: the sender is null (as of all reports), or NOTIFY excludes it. Or it could not be routed, and is a
+    /// dead letter now.
     Nothing,
-    /// It may not go where it would have to. It was logged; whoever asked counts it.
+    /// It must not be sent. That was logged; the caller counts it.
     NotSent(NotSent),
-    /// It is to be committed in one record with the outcomes it reports.
+    /// To be committed in one record with the outcomes that it reports.
     Report(Box<(Draft, Entry)>),
 }
 
-/// What reports are made from: the spool, the reports that wait to leave, and those that cannot.
+/// What reports are made with: the spool, the reports that wait, and dead letters.
 pub type From<'a> = (&'a dyn Spool, &'a Waiting, &'a DeadLetters);
 
-/// Makes the report that is due to the sender of `about`, as a message of its own with its route decided.
+/// Makes the report that is due to the sender of `about`, as a routed message of its own.
 ///
-/// A report whose way cannot be decided now is queued with the connector [`UNDECIDED`]. Where many that strangers caused
-/// are `waiting` for their turn, another one of a stranger's brings less of the message back.
+/// A report that cannot be routed now is queued with the connector [`UNDECIDED`]. While many reports about strangers'
+/// messages are waiting, further ones return less of the message.
 ///
 /// # Errors
 /// [`SpoolError`] if its content cannot be written.
@@ -152,10 +150,10 @@ pub async fn make(
     }
 }
 
-/// Where a report goes: `[reports] deliver_to`, else as any mail that is ours is decided.
+/// Routes a report: by `[reports] deliver_to`, else by the routing decision.
 ///
 /// # Errors
-/// Why it goes nowhere, for now (4xx) or for good (5xx).
+/// Why it cannot be routed, temporarily (4xx) or for good (5xx).
 pub async fn route(in_force: &InForce, to: &Address, freshness: Freshness, now: UnixTime) -> Result<Route, Reply> {
     if let Some(connector) = &in_force.config.reports.deliver_to {
         return Ok(straight(connector.clone(), to));
@@ -175,14 +173,14 @@ fn recipient(to: &Address, route: &Result<Route, Reply>, now: UnixTime) -> Queue
     Queued { rcpt: RcptTo { address: to.clone(), notify: None, orcpt: None }, route, state: RecipientState::due(now) }
 }
 
-/// What of `reported` the sender wants to hear.
+/// The items of `reported` that NOTIFY asks for.
 fn wanted<'a>(about: &'a Entry, reported: &'a [Reported]) -> Vec<(&'a Queued, &'a Reported)> {
     let of_entry = |reported: &'a Reported| Some((about.recipients.get(reported.recipient)?, reported));
     let pairs = reported.iter().filter_map(of_entry);
     pairs.filter(|(queued, reported)| reported.action.is_wanted(queued.rcpt.notify)).collect()
 }
 
-/// What goes into a report.
+/// The content of a report.
 struct Letter<'a> {
     about: &'a Entry,
     due: &'a [(&'a Queued, &'a Reported)],
@@ -192,7 +190,7 @@ struct Letter<'a> {
     queue_time: QueueTime,
 }
 
-/// A report's bytes and what is known of them.
+/// A report's bytes and their properties.
 struct Text {
     bytes: Vec<u8>,
     content: Content,
@@ -237,12 +235,12 @@ fn told<'a>(
         action: reported.action,
         reply,
         speaker: connector.map_or(dsn::Speaker::Ourselves, |connector| speaker(connector, &reported.next_hop)),
-        // As far as anybody knows: the age counts while we run.
+        // An estimate: the age advances only while the program runs.
         retry_until: letter.now.plus(give_up_after.saturating_sub(age)),
     }
 }
 
-/// From when a recipient's age counts.
+/// The start of a recipient's age.
 fn ages_from(about: &Entry, queued: &Queued) -> QueueTime {
     let later = match &queued.state {
         RecipientState::Waiting(waiting) => waiting.ages_from,
@@ -251,8 +249,8 @@ fn ages_from(about: &Entry, queued: &Queued) -> QueueTime {
     later.unwrap_or(about.queued_at)
 }
 
-/// What was said last, as somebody outside may read it (`hide_internal_hosts`). Our own words hold names as well: an
-/// expiry quotes what the next hop last said.
+/// The last reply, with internal names removed (`hide_internal_hosts`). Replies of ours may contain names as well: an
+/// expiry quotes the next hop's last reply.
 fn hidden(config: &Config, queued: &Queued, reported: &Reported) -> Reply {
     let connector = config.send_connector(&queued.route.connector);
     let mut names = vec![host_name(&reported.next_hop)];
@@ -272,13 +270,12 @@ fn hidden(config: &Config, queued: &Queued, reported: &Reported) -> Reply {
     reported.reply.saying(hide(&text, &names))
 }
 
-/// The name in `name[address]:port`; a Unix socket has none.
+/// The name in `name[address]:port`; empty for a Unix socket.
 fn host_name(next_hop: &str) -> &str {
     if next_hop.starts_with("unix:") { "" } else { next_hop.split(['[', ':']).next().unwrap_or_default() }
 }
 
-/// Names the organisation, and the host unless the connector hides it. `next_hop` is `name[address]:port` or
-/// `unix:PATH`.
+/// The organisation, and the host unless the connector hides it. `next_hop` is `name[address]:port` or `unix:PATH`.
 fn speaker<'a>(connector: &'a SendConnector, next_hop: &'a str) -> dsn::Speaker<'a> {
     match &connector.protocol {
         Protocol::Smtp(smtp) if !next_hop.is_empty() => {
@@ -289,7 +286,7 @@ fn speaker<'a>(connector: &'a SendConnector, next_hop: &'a str) -> dsn::Speaker<
     }
 }
 
-/// What is known of a report's content. It has no bare CR or LF: `dsn` writes none.
+/// The properties of a report's content. `dsn` writes no bare CR or LF.
 fn content(bytes: &[u8]) -> Content {
     let end = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |at| at + 2);
     let section = bytes.get(..end).unwrap_or_default();

@@ -1,30 +1,26 @@
-//! Reports that may not go where a stranger said they should, or that nobody can ever get: each is a count and a line in
-//! the log, and no dead letter. Pure.
+//! Reports that must not be sent to where a stranger's sender address points, or that can never be delivered: each is
+//! counted and logged, without a dead letter. Pure.
 //!
-//! `delivery` finds out at each attempt and ends it with one of these replies; [`super::make`] sees literals at once.
+//! `delivery` checks at each attempt and ends it with one of these replies; [`super::make`] checks address literals.
 
 use crate::smtp::address::Address;
 use crate::smtp::reply::{Enhanced, NO_MAIL_SERVER, NO_SUCH_DOMAIN, NULL_MX, Reply};
 
-/// A report does not go to an address literal: it names a host, and no domain whose owner ever said that mail is taken
-/// there.
+/// No report is sent to an address literal: it names a host, not a domain whose owner accepts mail there.
 pub const NOT_TO_LITERALS: Reply = Reply::fixed(550, Enhanced(5, 1, 2), "no report goes to an address literal");
-/// By MX a report does not go to hosts within, nor back to us.
+/// No report is sent by MX to hosts with private addresses, or to ourselves.
 pub const NOT_TO_PRIVATE: Reply =
     Reply::fixed(550, Enhanced(5, 4, 4), "the recipient's domain has no mail server that a report may go to");
 
-/// Why no report is sent.
+/// Why a report is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotSent {
-    /// It is for an address literal.
     AddressLiteral,
-    /// Its domain does not exist.
     NoSuchDomain,
-    /// Its domain says that it takes no mail (RFC 7505).
+    /// Its domain accepts no mail (RFC 7505).
     NullMx,
-    /// Its domain has neither MX nor address.
     NoMailServer,
-    /// Its domain's mail servers have private addresses, or are ourselves.
+    /// Its domain's mail servers have private addresses, or are this server.
     PrivateAddress,
 }
 
@@ -32,13 +28,13 @@ impl NotSent {
     const ALL: [Self; 5] =
         [Self::AddressLiteral, Self::NoSuchDomain, Self::NullMx, Self::NoMailServer, Self::PrivateAddress];
 
-    /// Why a report for this address is not even made.
+    /// Why no report to this address is made; `None`: it may be.
     #[must_use]
     pub fn to(address: &Address) -> Option<Self> {
         address.domain().as_ip().is_some().then_some(Self::AddressLiteral)
     }
 
-    /// Whether an attempt that ended with this reply did so for such a reason; `next_hop`: who said it, empty: we.
+    /// The reason, if an attempt ended with such a reply; `next_hop` gave it, empty: it is ours.
     #[must_use]
     pub fn of(next_hop: &str, reply: &Reply) -> Option<Self> {
         Self::ALL.into_iter().find(|why| next_hop.is_empty() && why.reply() == *reply)
@@ -54,7 +50,7 @@ impl NotSent {
         }
     }
 
-    /// As `reports_not_sent_total{reason}` has it.
+    /// The label of `reports_not_sent_total{reason}`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What is read of a message for its report, and how much of that comes back.
+//! Reads the part of a message that its report returns.
 
 use super::waiting::Room;
 use super::{Action, Reported, dsn, io};
@@ -8,24 +8,24 @@ use crate::smtp::envelope::Ret;
 use crate::spool::entry::{Entry, Queued};
 use crate::spool::{Spool, SpoolError};
 
-/// A whole message comes back only up to this size, bytes; of a larger one its header section does.
+/// Larger messages are not returned in full, bytes; their header section is.
 const LARGEST_RETURNED: u64 = 10 * 1024 * 1024;
-/// No more than this of a header section is looked at, bytes.
+/// The most of a header section that is read, bytes.
 const LONGEST_HEADER: u64 = 1024 * 1024;
-/// No more than this of one comes back, bytes, in whole lines.
+/// The most of a header section that is returned, in bytes and whole lines.
 const RETURNED_HEADER: usize = 16 * 1024;
 
-/// What is read of the message that is reported.
+/// The part of the message that was read.
 pub(super) enum Original {
-    /// Its header section, and how much of it comes back.
+    /// The header section, and how much of it is returned.
     Headers(Vec<u8>, usize),
-    /// All of it, and how long its header section is.
+    /// All of it, and the length of its header section.
     Full(Vec<u8>, usize),
 }
 
 impl Original {
-    /// The header section; all of it where something failed and MAIL said RET=FULL (RFC 3461 4.3), and there is room. A
-    /// message that cannot be read any more is reported without: the sender hears of it all the same.
+    /// Reads the header section, or the whole message if a recipient failed, MAIL had RET=FULL (RFC 3461 4.3) and
+    /// `room` allows it. A message that cannot be read is reported without it.
     pub(super) async fn read((spool, room): (&dyn Spool, Room), about: &Entry, due: &[(&Queued, &Reported)]) -> Self {
         let content = &about.content;
         let failed = due.iter().any(|(_, reported)| reported.action == Action::Failed);
@@ -61,7 +61,7 @@ impl Original {
     }
 }
 
-/// As many lines from the beginning as there is room for.
+/// As many whole lines as fit into `room` octets.
 fn whole_lines(section: &[u8], room: usize) -> &[u8] {
     if section.len() <= room {
         return section;
@@ -71,7 +71,7 @@ fn whole_lines(section: &[u8], room: usize) -> &[u8] {
     section.get(..end).unwrap_or_default()
 }
 
-/// The first bytes of a message, all of which is read: what is damaged does not go back to its sender as his.
+/// The first bytes of a message. All of it is read, to check its checksum: damaged content is not returned.
 async fn begin(spool: &dyn Spool, id: QueueId, length: u64) -> Result<Vec<u8>, SpoolError> {
     let stored = spool.open(id)?;
     let read = tokio::task::spawn_blocking(move || stored.begin(length)).await;

@@ -1,38 +1,39 @@
-//! Reports that strangers caused and that wait to leave, in octets. None is dropped, and whoever causes many decides neither
-//! how large they are nor how much of the disk they take: the more wait, the less of a message comes back.
+//! Counts the octets of waiting reports about strangers' messages. None is dropped; but the more wait, the less of a
+//! message is returned, so that strangers cannot fill the disk with them.
 //!
-//! `delivery` counts what is in its queue; [`super::make`] asks what a report may hold.
+//! `delivery` counts those in its queue; [`super::make`] asks how much a report may return.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::spool::entry::outline::{Kind, Outline};
 
-/// No whole message of a stranger's that is larger comes back, octets: 1,000 dead letters may hold one each.
+/// Strangers' messages larger than this are never returned in full, octets: 1,000 dead letters may have one each.
 const LARGEST: u64 = 1024 * 1024;
-/// Up to this many octets whole messages come back (RET=FULL).
+/// Below this many waiting octets whole messages are returned (RET=FULL).
 const WHOLE: u64 = 16 * 1024 * 1024;
-/// Up to this many header sections do.
+/// Below this many, header sections are.
 const HEADERS: u64 = 32 * 1024 * 1024;
 
-/// Beyond it a stranger's message goes to one system at a time, so that what that one refuses needs no report.
+/// Above this many, a stranger's message is accepted for one system at a time, so that its refusal at the end of data
+/// needs no report.
 const MANY: u64 = 128 * 1024 * 1024;
 
-/// What of a message may come back.
+/// How much of a message may be returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Room {
-    /// Nothing: the report says what became of it, about 2 KiB.
+    /// Nothing: the report is about 2 KiB.
     Nothing,
-    /// Its header section, as far as reports have it.
+    /// Its header section, up to the limit for all reports.
     Headers,
     Whole,
 }
 
-/// Those that wait. Cloning shares it.
+/// The waiting reports. Clones share the count.
 #[derive(Debug, Clone, Default)]
 pub struct Waiting(Arc<AtomicU64>);
 
-/// One that waits, until it is dropped.
+/// A counted report; dropping it ends the count.
 #[derive(Debug)]
 pub struct Counted {
     waiting: Waiting,
@@ -40,7 +41,7 @@ pub struct Counted {
 }
 
 impl Waiting {
-    /// Counts a message, if it is such a report.
+    /// Counts a message if it is such a report.
     #[must_use]
     pub fn count(&self, outline: &Outline) -> Option<Counted> {
         let octets = (outline.kind == Kind::StrangersReport).then_some(u64::from(outline.size))?;
@@ -48,7 +49,7 @@ impl Waiting {
         Some(Counted { waiting: self.clone(), octets })
     }
 
-    /// What another one, about a message of so many octets, may hold.
+    /// How much a further report, about a message of this size in octets, may return.
     #[must_use]
     pub fn room(&self, size: u64) -> Room {
         match self.0.load(Ordering::Relaxed) {
@@ -58,7 +59,7 @@ impl Waiting {
         }
     }
 
-    /// Whether so many wait that whatever can be said at the dot is to be said there.
+    /// Whether so many wait that refusals should be given at the end of data instead.
     #[must_use]
     pub fn are_many(&self) -> bool {
         self.0.load(Ordering::Relaxed) >= MANY

@@ -1,4 +1,4 @@
-//! Directories that are mail servers: whom their send connector means.
+//! Directories that are mail servers: finds the server in their send connector.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::config::file::ConfigTables;
 use crate::config::source::Problems;
 use crate::config::{AskedServer, DirectoryKind, Protocol};
 
-/// Fills in the servers, which may stand in another file than their directory.
+/// Sets the servers, which may be written in another file than the directory.
 pub(super) fn name_servers(written: &mut ConfigTables) {
     let ehlo = &written.server.used.hostname;
     for item in &mut written.directories {
@@ -17,7 +17,7 @@ pub(super) fn name_servers(written: &mut ConfigTables) {
     }
 }
 
-/// Notes those that cannot be asked; names that nothing has are `names`' business.
+/// Reports connectors that cannot be asked; unknown names are reported by `names`.
 pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     for item in &written.directories {
         let DirectoryKind::CallAhead(config) = &item.used.kind else { continue };

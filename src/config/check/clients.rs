@@ -1,4 +1,4 @@
-//! Receive connectors that look at more than a client's address: certificate names and authentication.
+//! Checks receive connectors that depend on more than a client's address: certificate names and authentication.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use crate::smtp::providers::provider;
 
 use super::element;
 
-/// Notes everything that is wrong with them.
+/// Reports everything that is wrong with them.
 pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     for item in &written.receive_connectors {
         certificates(item, problems);
@@ -29,7 +29,7 @@ pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     }
 }
 
-/// Names and the authorities that vouch for them belong together.
+/// `client_names` and `client_ca` need each other.
 fn certificates(item: &Item<ReceiveConnector>, problems: &mut Problems) {
     let connector = &item.used;
     match (connector.client_names.is_empty(), &connector.tls.client_ca) {
@@ -46,7 +46,7 @@ fn certificates(item: &Item<ReceiveConnector>, problems: &mut Problems) {
     }
 }
 
-/// Rights for a name that strangers can show as well.
+/// Rights must not be granted to a name that strangers can present as well.
 fn shared_names(item: &Item<ReceiveConnector>, problems: &mut Problems) {
     let connector = &item.used;
     let right = match (connector.relay, connector.resolves_first) {
@@ -65,7 +65,7 @@ fn shared_names(item: &Item<ReceiveConnector>, problems: &mut Problems) {
     }
 }
 
-/// A tenant is read behind a certificate that was verified, and only when the header section is there.
+/// `tenant` needs a verified certificate, and applies only when the header section is complete.
 fn tenant(item: &Item<ReceiveConnector>, problems: &mut Problems) {
     let connector = &item.used;
     if connector.tenant.is_none() {
@@ -88,8 +88,8 @@ fn tenant(item: &Item<ReceiveConnector>, problems: &mut Problems) {
     }
 }
 
-/// Takes the organisation from connectors whose clients can never be told to be of it: what comes in there is no sign of
-/// a loop, and nobody is to read otherwise in the status.
+/// Removes the organisation from connectors whose clients can never be identified as its own: mail that comes in there
+/// is no sign of a loop, and the status must not say otherwise.
 pub(super) fn leave_out_organizations(written: &mut ConfigTables) {
     for item in &mut written.receive_connectors {
         let connector = &mut item.used;
@@ -102,7 +102,7 @@ pub(super) fn leave_out_organizations(written: &mut ConfigTables) {
     }
 }
 
-/// Whether clients who come by their address find TLS there.
+/// Whether clients that are served by their address find TLS on this listener.
 fn shows_certificate(written: &ConfigTables, bind: SocketAddr) -> bool {
     written.receive_connectors.iter().map(|item| &item.used).any(|connector| {
         connector.bind.contains(&bind)

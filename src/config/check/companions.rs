@@ -1,4 +1,4 @@
-//! Directories whose answers are worth something only beside something else: GroupWise's, and Kerio's.
+//! Directories that need another one beside them: GroupWise's, and Kerio's.
 
 use crate::config::accepted_domain::{covers, resolves};
 use crate::config::file::ConfigTables;
@@ -7,7 +7,7 @@ use crate::config::{DirectoryConfig, DirectoryKind, Profile};
 use crate::routing::accepted_domain::DomainType;
 use crate::routing::table::{DomainPattern, DomainSet};
 
-/// Notes those that stand alone.
+/// Reports those that stand alone.
 pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     for (at, item) in written.directories.iter().enumerate() {
         let DirectoryKind::Ldap(ldap) = &item.used.kind else { continue };
@@ -23,7 +23,7 @@ pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     }
 }
 
-/// eDirectory does not know all addresses, so somebody who does is asked after it about every domain.
+/// eDirectory does not have all addresses, so a directory that has them must be asked after it about every domain.
 fn asked_next(written: &ConfigTables, at: usize, item: &Item<DirectoryConfig>, problems: &mut Problems) {
     let name = &item.used.name;
     if written.send_connectors.iter().any(|connector| connector.used.verify_with.as_ref() == Some(name)) {
@@ -44,7 +44,7 @@ fn asked_next(written: &ConfigTables, at: usize, item: &Item<DirectoryConfig>, p
     }
 }
 
-/// What a directory for these domains resolves of an accepted domain.
+/// The part of an accepted domain that a directory for these domains resolves.
 fn shared<'a>(domains: &'a DomainSet, accepted: &'a DomainPattern) -> Vec<&'a DomainPattern> {
     match domains {
         DomainSet::These(patterns) if !resolves(domains, accepted) => {

@@ -1,5 +1,5 @@
-//! Accepted domains: that each has a directory that knows its recipients, and a way for those it does not know that
-//! does not lead back.
+//! Checks accepted domains: each needs a directory that has its recipients, and a send connector for other recipients
+//! that does not lead back.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::smtp::domain::Domain;
 
 use super::{Removed, element, spaces};
 
-/// Notes everything that is wrong with them.
+/// Reports everything that is wrong with them.
 pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     let spaces = spaces(&written.send_connectors);
     let accepted = AcceptedDomains::new(written.accepted_domains.iter().map(|item| &item.used), Removed::new());
@@ -32,7 +32,7 @@ pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     verifiers(written, problems);
 }
 
-/// A domain that no directory resolves would have no recipients at all.
+/// A domain that no directory resolves has no recipients.
 fn resolved(written: &ConfigTables, item: &Item<AcceptedDomain>, problems: &mut Problems) {
     if written.directories.is_empty() && written.names.contains("directory") {
         return;
@@ -44,7 +44,7 @@ fn resolved(written: &ConfigTables, item: &Item<AcceptedDomain>, problems: &mut 
     }
 }
 
-/// A domain that is relayed needs a connector of its own for that, and not one to where it came from.
+/// A relayed domain needs a connector for that, and not the one it came from.
 fn relayed(
     written: &ConfigTables,
     item: &Item<AcceptedDomain>,
@@ -82,7 +82,7 @@ fn relayed(
     }
 }
 
-/// A `verify_with` sets a directory apart: not by a slip of the pen.
+/// `verify_with` excludes a directory from resolving: reports where that is probably a mistake.
 fn verifiers(written: &ConfigTables, problems: &mut Problems) {
     let relays = relays(written);
     for item in written.send_connectors.iter().filter(|item| item.used.verify_with.is_some()) {
@@ -109,7 +109,7 @@ fn verifiers(written: &ConfigTables, problems: &mut Problems) {
     }
 }
 
-/// The send connectors that carry unresolved recipients of shared domains.
+/// The send connectors for unresolved recipients of shared domains.
 pub(super) fn relays(written: &ConfigTables) -> BTreeSet<Arc<str>> {
     let spaces = spaces(&written.send_connectors);
     let accepted = AcceptedDomains::new(written.accepted_domains.iter().map(|item| &item.used), Removed::new());
@@ -118,13 +118,13 @@ pub(super) fn relays(written: &ConfigTables) -> BTreeSet<Arc<str>> {
     domains.filter_map(|domain| spaces.for_accepted(&domain).cloned()).collect()
 }
 
-/// Domains that stand for all that the pattern is the most specific one for: address spaces may divide a pattern.
+/// Sample domains for which this pattern is the most specific one; address spaces may treat them differently.
 fn samples(written: &ConfigTables, item: &Item<AcceptedDomain>, accepted: &AcceptedDomains) -> Vec<Domain> {
     let parent = match &item.used.pattern {
         DomainPattern::Exact(domain) => return vec![domain.clone()],
         DomainPattern::Subdomains(parent) => parent,
     };
-    // A label that no host has: it falls under no address space for one subdomain alone.
+    // No host has this label, so that no address space for a single subdomain matches.
     let below = |domain: &Domain| Domain::parse(&format!("_.{domain}")).ok();
     let written_spaces = written.send_connectors.iter().flat_map(|connector| &connector.used.address_spaces);
     let inside =
@@ -133,7 +133,7 @@ fn samples(written: &ConfigTables, item: &Item<AcceptedDomain>, accepted: &Accep
     std::iter::once(below(parent)).chain(inside).flatten().filter(ours).collect()
 }
 
-/// Domains of directories that are not accepted: a slip of the pen, most likely.
+/// Directory domains that are not accepted, probably by mistake.
 fn directories(written: &ConfigTables, problems: &mut Problems) {
     for item in &written.directories {
         let DomainSet::These(patterns) = &item.used.rules.domains else { continue };

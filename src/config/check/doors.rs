@@ -1,4 +1,4 @@
-//! Receive connectors: what they let in, what they share, and what else listens there.
+//! Checks receive connectors: their networks, listeners that they share, and smart hosts that are listeners of ours.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -10,7 +10,7 @@ use crate::smtp::envelope::Relay;
 
 use super::element;
 
-/// Notes everything that is wrong with them.
+/// Reports everything that is wrong with them.
 pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     if !written.names.contains("receive_connector") {
         problems.add(&written.main, "missing [[receive_connector]]; without one nothing listens");
@@ -25,7 +25,7 @@ pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     own_listeners(written, problems);
 }
 
-/// Trust that is given to too many.
+/// Rights that are granted to too many clients.
 fn networks(item: &Item<ReceiveConnector>, problems: &mut Problems) {
     let connector = &item.used;
     for (at, network) in connector.trusted_proxies.iter().enumerate().filter(|(_, network)| is_the_world(network)) {
@@ -49,15 +49,15 @@ fn networks(item: &Item<ReceiveConnector>, problems: &mut Problems) {
     }
 }
 
-/// Nobody owns that much: more than 16 million addresses, or a sixteenth of IPv6, unique local addresses
-/// (RFC 4193) and link-local ones apart.
+/// Whether a network is too large to belong to one organisation: more than 16 million addresses, or a sixteenth of
+/// IPv6, except for unique local addresses (RFC 4193) and link-local ones.
 fn is_the_world(network: &Network) -> bool {
     let own = ["fc00::/7", "fe80::/10"].iter().filter_map(|own| own.parse::<Network>().ok());
     let widest = if network.is_v6() { 16 } else { 8 };
     network.prefix() < widest && !own.into_iter().any(|own| own.overlaps(network) && own.prefix() <= network.prefix())
 }
 
-/// Two connectors on one bind: the client's network chooses, after the door was opened.
+/// Two connectors on one listener: the client's network chooses between them, after the connection was accepted.
 fn shared(item: &Item<ReceiveConnector>, other: &Item<ReceiveConnector>, problems: &mut Problems) {
     let (ours, theirs) = (&item.used, &other.used);
     for (at, bind) in ours.bind.iter().enumerate() {
@@ -87,7 +87,7 @@ fn shared(item: &Item<ReceiveConnector>, other: &Item<ReceiveConnector>, problem
                 format!("{bind} is shared with `{}`; both or neither have tls mode \"implicit\"", theirs.name);
             problems.add(&place, message);
         }
-        // Different names of one certificate may stand in both; then the first one written serves.
+        // A certificate with several names may match both; then the first one in the configuration serves.
         let together = match (&*ours.client_names, &*theirs.client_names) {
             ([], []) => true,
             (ours, theirs) => ours.iter().any(|name| theirs.contains(name)),
@@ -101,7 +101,7 @@ fn shared(item: &Item<ReceiveConnector>, other: &Item<ReceiveConnector>, problem
     }
 }
 
-/// What is settled before the client's network can choose between the two, and differs.
+/// Settings that apply before the client's network can choose between the two, and that differ.
 fn shared_settings(ours: &ReceiveConnector, theirs: &ReceiveConnector) -> impl Iterator<Item = &'static str> {
     let within = |some: &[Network], all: &[Network]| some.iter().all(|network| all.contains(network));
     let proxies = (&ours.trusted_proxies, &theirs.trusted_proxies);
@@ -111,10 +111,10 @@ fn shared_settings(ours: &ReceiveConnector, theirs: &ReceiveConnector) -> impl I
     settings.into_iter().filter(|(_, same)| !same).map(|(key, _)| key)
 }
 
-/// Whether listening at `wide` takes what `narrow` would listen at.
+/// Whether listening at `wide` includes the address `narrow`.
 fn covers(wide: &SocketAddr, narrow: &SocketAddr) -> bool {
     let family = wide.is_ipv4() == narrow.is_ipv4();
-    // Port 0 is any that is free.
+    // Port 0 means any free port.
     family && wide.port() == narrow.port() && wide.port() != 0 && (wide.ip().is_unspecified() || wide == narrow)
 }
 
@@ -134,7 +134,7 @@ fn admin(written: &ConfigTables, problems: &mut Problems) {
     }
 }
 
-/// Smart hosts that are ourselves, as far as it can be seen without asking the DNS.
+/// Smart hosts that are this server, as far as that can be known without the DNS.
 fn own_listeners(written: &ConfigTables, problems: &mut Problems) {
     for item in &written.send_connectors {
         let Protocol::Smtp(smtp) = &item.used.protocol else { continue };
@@ -164,7 +164,7 @@ fn is_own(smart_host: &SmartHost, door: &SocketAddr, hostname: &str) -> bool {
     }
 }
 
-/// Whether the address is one of this host's: what goes there would come from there. Nothing is sent.
+/// Whether the address belongs to this host, by the source address that the kernel would choose. Nothing is sent.
 fn is_local(address: IpAddr) -> bool {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let from = UdpSocket::bind((any, 0)).and_then(|socket| {

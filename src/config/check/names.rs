@@ -1,4 +1,4 @@
-//! Names used twice, and names that nothing has.
+//! Duplicate names, and references to names that do not exist.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::config::file::ConfigTables;
 use crate::config::source::{Item, Location, Problems};
 use crate::config::{CallAheadConfig, DirectoryKind, RECIPIENT_MX};
 
-/// Notes all of them.
+/// Reports all of them.
 pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
     unique("receive connector", &written.receive_connectors, |connector| &connector.name, problems);
     unique("send connector", &written.send_connectors, |connector| &connector.name, problems);
@@ -23,7 +23,7 @@ fn unique<T>(what: &str, items: &[Item<T>], name: impl Fn(&T) -> &Arc<str>, prob
         let name = name(&item.used);
         let place = item.places.at("name");
         match seen.get(&**name) {
-            // A name that is missing or wrong reads as empty and was noted.
+            // A missing or malformed name is read as empty and was reported.
             _ if name.is_empty() => {}
             Some(first) => problems.add(place, format!("a {what} called `{name}` is written at {first} already")),
             None => drop(seen.insert(name, place)),
@@ -46,7 +46,7 @@ fn unique_domains(written: &ConfigTables, problems: &mut Problems) {
     }
 }
 
-/// Send connectors and directories that others name.
+/// References to send connectors and directories.
 fn references(written: &ConfigTables, problems: &mut Problems) {
     let directories: Vec<&str> = written.directories.iter().map(|item| &*item.used.name).collect();
     for item in &written.send_connectors {
@@ -73,7 +73,7 @@ fn references(written: &ConfigTables, problems: &mut Problems) {
             check(&item.places.at("deliver_to"), "deliver_to", name);
         }
         for (server, name) in &item.used.rules.mailbox_servers {
-            // The server's case as it was written is gone.
+            // The server's name has been changed to lower case.
             let place = item.places.at_any_case(&format!("mailbox_servers.{server}"));
             check(&place, "mailbox_servers", name);
         }
@@ -84,7 +84,7 @@ fn references(written: &ConfigTables, problems: &mut Problems) {
     }
 }
 
-/// Notes a name that nothing has.
+/// Reports a reference to a name that does not exist.
 fn known((what, known): (&str, &[&str]), (place, key, name): (&Location, &str, &Arc<str>), problems: &mut Problems) {
     if !known.contains(&&**name) {
         let near = known.iter().filter(|known| !known.is_empty());
@@ -94,7 +94,7 @@ fn known((what, known): (&str, &[&str]), (place, key, name): (&Location, &str, &
     }
 }
 
-/// Organisations of receive connectors: mail comes from a system that mail goes to as well.
+/// Organisations of receive connectors: mail also has to go to the system that it comes from.
 fn organizations(written: &ConfigTables, problems: &mut Problems) {
     for item in &written.receive_connectors {
         let organization = &item.used.organization;

@@ -1,4 +1,4 @@
-//! What is allowed but worth a word: logged at start, shown by `check` and `status`.
+//! Finds settings that are allowed but questionable; logged at start, shown by `check` and `status`.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use crate::smtp::providers::provider;
 use super::domains::relays;
 use super::{element, warning};
 
-/// All of them, each with its place in front.
+/// All warnings, each beginning with its place.
 pub(super) fn find(written: &ConfigTables) -> Vec<String> {
     let mut found = written.warnings.clone();
     for item in &written.receive_connectors {
@@ -40,7 +40,7 @@ pub(super) fn find(written: &ConfigTables) -> Vec<String> {
     found
 }
 
-/// Limits that are written and never hold: they are for connectors that anybody uses.
+/// Limits that are written but never apply, since they are for connectors that anybody may use.
 fn idle_limits(item: &Item<ReceiveConnector>, found: &mut Vec<String>) {
     let connector = &item.used;
     if !item.places.has("limits") {
@@ -66,7 +66,7 @@ fn idle_limits(item: &Item<ReceiveConnector>, found: &mut Vec<String>) {
     found.push(warning(&item.places, "limits", &message));
 }
 
-/// An organisation that a certificate cannot tell, or a tenant that tells none.
+/// An organisation that a certificate cannot prove, or a tenant without an organisation.
 fn shared_names(item: &Item<ReceiveConnector>, found: &mut Vec<String>) {
     let connector = &item.used;
     let organization = &connector.organization;
@@ -95,7 +95,7 @@ fn shared_names(item: &Item<ReceiveConnector>, found: &mut Vec<String>) {
 /// Header fields that Exchange Online signs (`h=` of its DKIM and ARC signatures).
 const SIGNED: [&str; 2] = ["X-MS-Exchange-SenderADCheck", "X-MS-Exchange-AntiSpam-MessageData-0"];
 
-/// A pattern of the operator's own that breaks others' signatures.
+/// A pattern of the operator that would break signatures.
 fn signed_headers(item: &Item<ReceiveConnector>, found: &mut Vec<String>) {
     for (at, pattern) in item.used.strip_headers.iter().enumerate() {
         if let Some(signed) = SIGNED.iter().find(|name| header::matches(pattern, name.as_bytes())) {
@@ -122,7 +122,7 @@ fn directory(item: &Item<DirectoryConfig>, found: &mut Vec<String>) {
     }
 }
 
-/// Who logs in without an account of ours to search with.
+/// Passwords of logins that would be sent to the directory unencrypted.
 fn passwords_in_clear(item: &Item<DirectoryConfig>, found: &mut Vec<String>) {
     let DirectoryKind::Ldap(ldap) = &item.used.kind else { return };
     let clear = |url: &&String| url.starts_with("ldap:") && !is_loopback_url(url);
@@ -153,7 +153,7 @@ fn send_connector(item: &Item<SendConnector>, found: &mut Vec<String>) {
     }
 }
 
-/// One that queues hears too late that nobody has the recipient.
+/// A connector that queues learns too late that a recipient does not exist.
 fn unverified(item: &Item<SendConnector>, found: &mut Vec<String>) {
     let SendConnector { name, delivery, protocol, verify_with, .. } = &item.used;
     if *delivery == Delivery::Queue && matches!(protocol, Protocol::Smtp(_)) && verify_with.is_none() {

@@ -1,4 +1,4 @@
-//! A directory as it is used: whom to ask, and how.
+//! The settings of a directory.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,13 +14,12 @@ use crate::smtp::domain::Domain;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryConfig {
     pub name: Arc<str>,
-    /// What decisions need to know of it (also in [`Config::routing`]).
+    /// What routing decisions need (also in [`Config::routing`]).
     pub rules: DirectoryRules,
-    /// Its kind, with what that kind needs.
+    /// Its kind, with the settings of that kind.
     pub kind: DirectoryKind,
 }
 
-/// The kinds of directory that are built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DirectoryKind {
     /// `kind = "file"`: TOML or CSV, by the file's extension.
@@ -32,7 +31,7 @@ pub enum DirectoryKind {
 }
 
 impl DirectoryKind {
-    /// As `kind` has it.
+    /// The value of `kind`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -45,44 +44,38 @@ impl DirectoryKind {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileDirectoryConfig {
-    /// `path`: a `.toml`, `.csv` or `.txt` file.
+    /// A `.toml`, `.csv` or `.txt` file.
     pub path: PathBuf,
-    /// `default_domain`: of addresses that are written without one.
+    /// The domain of addresses that are written without one.
     pub default_domain: Option<Domain>,
 }
 
-/// An LDAP directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LdapConfig {
-    /// `ldap://host:port` or `ldaps://host:port`, in the order of failover.
+    /// In the order of failover.
     pub urls: Vec<String>,
-    /// Which attributes and rules.
     pub profile: Profile,
-    /// Search bases.
     pub base: Vec<String>,
     /// Empty: anonymous.
     pub bind_dn: String,
-    /// The file with its password.
     pub password_file: Option<PathBuf>,
-    /// STARTTLS on `ldap://`.
+    /// Whether STARTTLS is used with `ldap://`.
     pub start_tls: bool,
-    /// Own CA, PEM; `None`: the system's.
+    /// PEM file of a private CA; `None`: the system's CAs.
     pub ca: Option<PathBuf>,
-    /// Our client certificate; without `bind_dn` it is what we bind with (SASL EXTERNAL).
+    /// Our client certificate; without `bind_dn` it authenticates us (SASL EXTERNAL).
     pub certificate: Option<CertificateFiles>,
-    /// One question over all urls.
+    /// For one question, over all urls.
     pub timeout: Duration,
     /// An address that must be found; `None`: written as `"none"`.
     pub probe: Option<Address>,
-    /// How long answers are kept.
     pub cache: CacheConfig,
-    /// Disabled accounts are as good as not found.
+    /// Whether disabled accounts count as not found.
     pub refuse_disabled: bool,
-    /// Whether it is asked for each recipient, or kept in memory.
     pub mode: LdapMode,
-    /// How many recipients may change their way before somebody has to accept it.
+    /// How many recipients' routes may change before an operator has to accept the changes.
     pub hold_changes: HoldChanges,
-    /// `mailbox_servers`, in lower case: which mail servers mean different ways.
+    /// The send connector by the entry's mail server, in lower case.
     pub mailbox_servers: HashMap<String, Arc<str>>,
 }
 
@@ -94,81 +87,76 @@ impl LdapConfig {
     }
 }
 
-/// `mode` of an LDAP directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LdapMode {
-    /// One question a recipient, cached.
+    /// The directory is asked for each recipient; answers are cached.
     Lookup,
-    /// All recipients in memory, kept fresh.
+    /// All recipients are kept in memory and updated.
     Snapshot(SnapshotConfig),
 }
 
-/// How a snapshot is kept fresh.
+/// How a snapshot is updated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotConfig {
-    /// How often changes are asked for where they are not streamed, and contact is made sure of where they are.
+    /// How often changes are polled; where they are streamed, how often the connection is tested.
     pub poll: Duration,
-    /// How often the whole is read anew.
+    /// How often everything is read again.
     pub full_read: Duration,
-    /// How long recipients are served that nobody has confirmed.
+    /// How long recipients are used without confirmation.
     pub max_stale: Duration,
 }
 
-/// `hold_changes` of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HoldChanges {
-    /// Of all recipients, in millionths.
+    /// A share of all recipients, in millionths.
     pub share_millionths: usize,
-    /// Fewer than so many are never held.
+    /// Fewer changes are never held.
     pub at_least: usize,
-    /// Changes count together that long.
+    /// Changes within this time count together.
     pub within: Duration,
 }
 
-/// A directory that is a mail server.
+/// A mail server that is asked with RCPT (call-ahead).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallAheadConfig {
-    /// `send_connector`: whose smart hosts are asked.
+    /// The send connector whose smart hosts are asked.
     pub send_connector: Arc<str>,
-    /// The same as it is used; `None` only in a configuration that is refused.
+    /// Its settings; `None` only in a configuration that is refused.
     pub server: Option<AskedServer>,
-    /// One question, with all that it waits for.
+    /// For one question, including all waiting.
     pub timeout: Duration,
-    /// How long answers are kept.
     pub cache: CacheConfig,
-    /// `probes_per_second`: at most so many addresses are asked about.
+    /// The most addresses that are asked about in a second.
     pub probes_per_second: u32,
 }
 
-/// A mail server that is asked about addresses, and as whom.
+/// A mail server that is asked about addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AskedServer {
-    /// How it is reached: smart hosts, TLS, authentication.
+    /// The connector with smart hosts, TLS and authentication.
     pub connector: Arc<SendConnector>,
-    /// What we say in EHLO.
+    /// Our name in EHLO.
     pub ehlo: Domain,
 }
 
-/// `cache` of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// How long a found entry is kept.
+    /// How long "found" is kept.
     pub found: Duration,
-    /// How long a not-found is kept.
+    /// How long "not found" is kept.
     pub not_found: Duration,
-    /// How many answers are kept.
+    /// The most answers that are kept.
     pub entries: usize,
 }
 
 impl CacheConfig {
-    /// The same, and nothing is kept for longer than that.
+    /// The same with no time longer than `limit`.
     #[must_use]
     pub fn at_most(self, limit: Duration) -> Self {
         Self { found: self.found.min(limit), not_found: self.not_found.min(limit), ..self }
     }
 }
 
-/// LDAP profiles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Profile {
     /// Active Directory with Exchange's attributes.
@@ -196,18 +184,17 @@ pub enum Profile {
 pub struct CustomProfile {
     /// Attributes whose values are addresses of the entry.
     pub addresses: Vec<String>,
-    /// The same, where no entry has the address among `addresses`.
+    /// The same, used if no entry has the address in `addresses`.
     pub fallback: Vec<String>,
-    /// What values of both may begin with besides, such as `smtp:`.
+    /// A prefix that values of both may have, such as `smtp:`.
     pub prefix: Option<String>,
-    /// The attribute with the address that mail goes to instead.
+    /// The attribute with the target address.
     pub target: Option<String>,
-    /// The attribute with the mail server that `mailbox_servers` matches.
+    /// The attribute with the mail server, which `mailbox_servers` refers to.
     pub mail_server: Option<String>,
-    /// Attributes with what somebody logs in with.
+    /// Attributes with login names.
     pub login: Vec<String>,
-    /// Object classes of groups.
     pub groups: Vec<String>,
-    /// What every search is narrowed by: one whole filter (RFC 4515).
+    /// A complete filter (RFC 4515) that restricts every search.
     pub filter: Option<String>,
 }

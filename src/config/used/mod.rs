@@ -1,4 +1,4 @@
-//! The parts of a configuration as they are used, one file a table: plain data with every default filled in.
+//! The settings of a configuration, one file for each table: plain data with all defaults.
 
 mod directory;
 mod receive_connector;

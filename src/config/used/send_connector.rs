@@ -1,4 +1,4 @@
-//! A send connector as it is used: one way out.
+//! The settings of a send connector.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,45 +13,40 @@ use crate::routing::table::SourceRoutes;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendConnector {
     pub name: Arc<str>,
-    /// Its organisation; empty: none.
+    /// Empty: none.
     pub organization: Arc<str>,
-    /// How mail leaves, with what that way needs.
+    /// The protocol and its settings.
     pub protocol: Protocol,
-    /// Which domains it serves.
     pub address_spaces: Vec<AddressSpace>,
-    /// `verify_with`: the directory that is asked about unresolved recipients before they are accepted.
+    /// The directory that is asked about unresolved recipients before they are accepted.
     pub verify_with: Option<Arc<str>>,
-    /// `source_routes`: whether strangers may route mail through its next hop.
+    /// Whether strangers' source routes may go to its next hop.
     pub source_routes: SourceRoutes,
-    /// RCPT TO becomes the entry's target address.
+    /// Whether RCPT TO carries the entry's target address.
     pub rewrite_target_address: bool,
-    /// When and how often to try.
     pub retry: Retry,
-    /// How many connections at once.
+    /// The most concurrent connections.
     pub max_connections: usize,
-    /// Whether the next hop is part of the client's conversation.
     pub delivery: Delivery,
 }
 
-/// `delivery` of a send connector; a Maildir always queues.
+/// `delivery`: whether the next hop is part of the client's conversation. A Maildir always queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
-    /// Durable, then 250, then delivered.
+    /// The message is made durable, accepted, and delivered later.
     Queue,
-    /// The next hop's answer is the client's.
+    /// The client gets the next hop's reply.
     CutThrough(CutThrough),
 }
 
-/// What cut-through needs.
+/// The settings of cut-through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CutThrough {
-    /// `cut_through_patience`: how long a next hop may take to connect and greet, and over each reply up to its 354.
+    /// `cut_through_patience`: the time for connecting and the greeting, and for each reply up to 354.
     pub patience: Duration,
-    /// What becomes of mail that it cannot take now.
     pub when_unreachable: WhenUnreachable,
 }
 
-/// How mail leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Protocol {
     /// SMTP or LMTP to smart hosts, or SMTP to an MX.
@@ -60,52 +55,47 @@ pub enum Protocol {
     Maildir(PathBuf),
 }
 
-/// What sending by SMTP or LMTP needs.
+/// The settings of SMTP and LMTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SmtpOut {
-    /// Which of the two.
     pub speaks: Speaks,
-    /// Next hops, in the order of failover. Empty: the recipient domain's MX.
+    /// In the order of failover. Empty: the recipient domain's MX.
     pub smart_hosts: Vec<SmartHost>,
-    /// Which of them is tried first.
     pub select: Select,
-    /// Names are looked up as MX, not A/AAAA.
+    /// Whether names are looked up as MX instead of A/AAAA.
     pub mx: bool,
-    /// DNS servers; empty: the system's.
+    /// Empty: the system's.
     pub dns_servers: Vec<SocketAddr>,
     pub tls: SendTls,
     pub auth: Option<SendAuth>,
-    /// The local address to send from.
+    /// The local address of connections; `None`: chosen by the system.
     pub source_address: Option<IpAddr>,
-    /// Whether segments carry the DF bit, so that routers tell what they cannot forward (RFC 1191).
+    /// Whether segments have the DF bit, so that routers report those that are too large (RFC 1191).
     pub path_mtu_discovery: bool,
-    /// The longest TCP segment, bytes; `None`: what the network says.
+    /// In bytes; `None`: chosen by the system.
     pub max_segment_size: Option<u16>,
-    /// What the next hop learns of the original client.
     pub client_address: ClientAddress,
-    /// What BDAT mail with bare LF becomes for a next hop without CHUNKING.
+    /// What is done with bare LF in BDAT mail for a next hop without CHUNKING.
     pub bare_lf: BareLf,
-    /// What becomes of 8-bit mail for a next hop without 8BITMIME.
+    /// What is done with 8-bit mail for a next hop without 8BITMIME.
     pub eight_bit: EightBit,
-    /// Addresses and internal names in what the next hop said become `[hidden]`.
+    /// Whether addresses and internal names in the next hop's replies become `[hidden]`.
     pub hide_internal_hosts: bool,
-    /// TCP connect.
     pub connect_timeout: Duration,
-    /// Each reply but the one to the final dot, which has 10 minutes.
+    /// For each reply but the one to the end of data, which has 10 minutes.
     pub reply_timeout: Duration,
 }
 
-/// The protocol that a next hop speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaks {
     /// RFC 5321.
     Smtp,
-    /// RFC 2033: LHLO, and an answer for each recipient after the dot.
+    /// RFC 2033: LHLO, and a reply for each recipient after the end of data.
     Lmtp,
 }
 
 impl Speaks {
-    /// Its name in the configuration.
+    /// The name in the configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -114,7 +104,7 @@ impl Speaks {
         }
     }
 
-    /// The command that begins its sessions.
+    /// The first command of a session.
     #[must_use]
     pub fn hello(self) -> &'static str {
         match self {
@@ -124,7 +114,6 @@ impl Speaks {
     }
 }
 
-/// Which smart host is tried first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Select {
     /// The first one that is up.
@@ -134,7 +123,6 @@ pub enum Select {
 }
 
 impl SmtpOut {
-    /// The names of its smart hosts.
     #[must_use]
     pub fn smart_host_names(&self) -> Vec<&str> {
         let mut names = Vec::new();
@@ -147,18 +135,16 @@ impl SmtpOut {
     }
 }
 
-/// One next hop as written.
+/// A next hop as configured.
 #[derive(Debug, Clone, Eq)]
 pub struct SmartHost {
-    /// A name, an address or a socket.
     pub host: Host,
-    /// The port; 25 unless written; 0 for a socket, which has none.
+    /// 25 by default; 0 for a Unix socket.
     pub port: u16,
     written: Arc<str>,
 }
 
 impl SmartHost {
-    /// Puts the two together.
     #[must_use]
     pub fn new(host: Host, port: u16) -> Self {
         let behind = if port == 25 { String::new() } else { format!(":{port}") };
@@ -170,7 +156,8 @@ impl SmartHost {
         Self { host, port, written: written.into() }
     }
 
-    /// As written, without the default port: `[10.0.0.5]`, `mail.contoso.com:2525`, `unix:/run/dovecot/lmtp`.
+    /// As in the configuration, without the default port: `[10.0.0.5]`, `mail.contoso.com:2525`,
+    /// `unix:/run/dovecot/lmtp`.
     #[must_use]
     pub fn as_written(&self) -> &Arc<str> {
         &self.written
@@ -189,42 +176,39 @@ impl std::hash::Hash for SmartHost {
     }
 }
 
-/// As written.
+/// As in the configuration.
 impl std::fmt::Display for SmartHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.written)
     }
 }
 
-/// Where a next hop is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
-    /// Written in brackets.
+    /// An address, which is written in brackets.
     Address(IpAddr),
-    /// Looked up as A/AAAA, or as MX where the connector says so.
+    /// A name: looked up as A/AAAA, or as MX if the connector says so.
     Name(String),
-    /// A Unix socket, for LMTP; absolute where the configuration's path is.
+    /// A Unix socket, for LMTP.
     Unix(PathBuf),
 }
 
-/// `tls` of a send connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendTls {
     pub mode: SendTlsMode,
-    /// Whether the certificate must verify, name included.
+    /// Whether the certificate must be valid for the name.
     pub verify: bool,
-    /// Own CA, PEM; `None`: the system's.
+    /// PEM file of a private CA; `None`: the system's CAs.
     pub ca: Option<PathBuf>,
-    /// The name to check instead of the smart host's.
+    /// The name in the certificate; `None`: the smart host's.
     pub server_name: Option<String>,
-    /// Our client certificate: chain and key, PEM.
+    /// Our client certificate.
     pub certificate: Option<CertificateFiles>,
-    /// The oldest version that will do.
     pub min_version: TlsVersion,
 }
 
 impl SendTls {
-    /// What it is where nothing is written.
+    /// The default.
     pub const DEFAULT: Self = Self {
         mode: SendTlsMode::Opportunistic,
         verify: false,
@@ -235,7 +219,7 @@ impl SendTls {
     };
 }
 
-/// A version of TLS; older ones are not spoken.
+/// Older versions are never used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsVersion {
     /// RFC 5246.
@@ -244,68 +228,63 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// Whether a send connector speaks TLS.
+/// Whether TLS is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendTlsMode {
-    /// Never.
     None,
-    /// Where it is offered.
+    /// If it is offered.
     Opportunistic,
-    /// Or not at all: 4.7.x, never in clear.
+    /// Always; without it delivery is deferred (4.7.x).
     Required,
 }
 
-/// `auth` of a send connector; only over TLS.
+/// `auth`; over TLS only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendAuth {
-    /// PLAIN or LOGIN.
     pub mechanism: Mechanism,
-    /// The user.
     pub username: String,
-    /// The file with the password.
     pub password_file: PathBuf,
 }
 
-/// SASL mechanisms that we use towards next hops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mechanism {
     /// RFC 4616.
     Plain,
-    /// The old one, as Exchange has it.
+    /// AUTH LOGIN, which has no RFC; Exchange offers it.
     Login,
 }
 
-/// `client_address`.
+/// What the next hop learns of the original client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAddress {
-    /// Nothing beside our Received field.
+    /// Only our Received field.
     None,
-    /// XFORWARD, where the next hop offers it.
+    /// XFORWARD, if the next hop offers it.
     Xforward,
 }
 
-/// `bare_lf`.
+/// `bare_lf`: for a next hop without CHUNKING.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BareLf {
-    /// The branch fails with 554 5.6.1.
+    /// Delivery fails with 554 5.6.1.
     Refuse,
-    /// Each becomes CRLF.
+    /// It becomes CRLF.
     Crlf,
 }
 
-/// `eight_bit`.
+/// `eight_bit`: for a next hop without 8BITMIME.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EightBit {
-    /// Sent as it is.
+    /// It is sent unchanged.
     Send,
-    /// The branch fails.
+    /// Delivery fails.
     Refuse,
 }
 
-/// `when_unreachable`: what becomes of recipients whose next hop cannot be reached, or is too slow.
+/// `when_unreachable`: what is done with recipients whose next hop cannot be reached, or is too slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhenUnreachable {
-    /// Strangers' recipients that nobody vouches for are deferred, the others queued.
+    /// Strangers' recipients without evidence that they exist are deferred, the others queued.
     #[default]
     Auto,
     /// All are queued.
@@ -314,25 +293,24 @@ pub enum WhenUnreachable {
     Defer,
 }
 
-/// `retry`.
+/// `retry`: the waits between attempts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Retry {
     /// Before the second attempt.
     pub first: Duration,
-    /// Each wait is this much longer than the one before.
+    /// Each wait is this many times the one before.
     pub factor: f64,
-    /// The longest wait.
     pub max: Duration,
-    /// Age at which the sender is told of the delay.
+    /// The age at which the sender gets a report of the delay.
     pub warn_after: Duration,
-    /// Age at which the message fails.
+    /// The age at which the message fails.
     pub give_up_after: Duration,
 }
 
 impl Eq for Retry {}
 
 impl Retry {
-    /// What it is where nothing is written, and what mail without a connector yet goes by.
+    /// The default; also used for mail without a connector.
     pub const DEFAULT: Self = Self {
         first: Duration::from_secs(60),
         factor: 2.0,

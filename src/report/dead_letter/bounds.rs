@@ -1,10 +1,10 @@
-//! How many dead letters there may be, and how old: nobody reads some folders, and a storm of forged mail must not fill the
-//! disk with them.
+//! Limits the number and age of dead letters, so that forged mail cannot fill the disk with them where no administrator
+//! looks.
 //!
-//! `delivery` asks for a [`Sweep::run`] now and then, where it may block. It says what goes soon, and removes what is too
-//! old or too many, the oldest first and a few at a time. What was there at a start stays for an hour, so that an upgrade
-//! removes nothing unseen. The folder is listed at the start, when somebody else has changed it, and each hour; the longer
-//! it is the more seldom.
+//! `delivery` calls [`Sweep::run`] now and then on a blocking thread. It logs what will be removed soon, and removes
+//! letters that are too old or too many, the oldest first and a few at a time. Letters that exist at a start stay for
+//! an hour, so that an upgrade removes nothing unseen. The folder is listed at start, when another program has changed
+//! it, and each hour; a large one less often.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry, Metadata};
@@ -18,68 +18,65 @@ use crate::config::Reports;
 use crate::message::queue_id::QueueId;
 use crate::time::UnixTime;
 
-/// How long before it goes for its age a letter is told of.
+/// How long before its removal by age a letter is announced.
 const SOON: Duration = Duration::from_hours(3 * 24);
-/// How often.
+/// How often letters are announced.
 const TOLD_EVERY: Duration = Duration::from_hours(24);
-/// After a start so long nothing goes that was there.
+/// How long after a start no letter that existed then is removed.
 const SEEN: Duration = Duration::from_hours(1);
-/// So many letters are removed in one sweep; then others come to the disk.
+/// The most letters that are removed in one sweep, so that other users of the disk are not held up.
 pub const AT_ONCE: usize = 200;
-/// A folder that was changed is listed again after so long for each 1,000 letters...
+/// A folder that was changed is listed again after this time for each 1,000 letters ...
 const LISTED_AGAIN: Duration = Duration::from_mins(1);
-/// ... and any after so long.
+/// ... and any folder after this time.
 const LISTED_EVERY: Duration = Duration::from_hours(1);
 
-/// What one sweep did.
+/// The result of one sweep.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Letters that are left.
     pub left: usize,
-    /// Of these, those that go soon.
+    /// Of these, those that will be removed soon.
     pub leaving: usize,
-    /// Removed for their age.
+    /// Removed by age.
     pub aged: usize,
     /// Removed because there were too many.
     pub beyond: usize,
-    /// Whether more are to be removed, by a sweep that comes soon.
+    /// Whether another sweep should follow soon.
     pub more: bool,
 }
 
-/// What has to be remembered from one sweep to the next.
+/// The state between sweeps.
 #[derive(Debug)]
 pub struct Sweep {
     letters: DeadLetters,
-    /// When the first was, and how many letters there were.
+    /// When the first sweep was, and how many letters there were.
     started: Option<(UnixTime, usize)>,
-    /// When it was last told that some go soon.
+    /// When letters were last announced.
     told: Option<UnixTime>,
-    /// When it was last told that some go: of many one line a minute is enough.
+    /// When removals were last logged: one line a minute is enough.
     told_going: Option<UnixTime>,
-    /// When the folder was last listed, and when it had last been changed then.
+    /// When the folder was last listed, and its modification time then.
     listed: Option<(UnixTime, Option<SystemTime>)>,
 }
 
-/// What is to go.
 struct Plan {
-    /// The oldest, those that are too old before those that are too many.
+    /// The oldest first: those that are too old, then those that are too many.
     going: Vec<QueueId>,
-    /// Of these, those that are too old.
+    /// How many of these are too old.
     aged: usize,
-    /// Letters that stay, and of these those that go soon.
+    /// How many letters stay, and how many of these will be removed soon.
     left: usize,
     leaving: usize,
 }
 
 impl Sweep {
-    /// Of these letters; nothing has been looked at yet.
     #[must_use]
     pub fn new(letters: DeadLetters) -> Self {
         Self { letters, started: None, told: None, told_going: None, listed: None }
     }
 
-    /// Looks through what is known, and through the folder below `state_dir` where that is due. `ends`: whether to break
-    /// that off, because we end.
+    /// Looks at the known letters, and lists the folder below `state_dir` if that is due. `ends`: whether to stop early
+    /// because the program ends.
     pub fn run(&mut self, state_dir: &Path, rules: &Reports, now: UnixTime, ends: &dyn Fn() -> bool) -> Swept {
         let folder = folder(state_dir);
         if let Some(changed) = self.is_listing_due(&folder, now) {
@@ -104,7 +101,7 @@ impl Sweep {
         Swept { left: left + more, leaving, aged, beyond: going.len() - aged, more: more > 0 }
     }
 
-    /// Whether the folder is to be listed, which was changed then.
+    /// Whether the folder is to be listed; the inner value is its modification time.
     #[allow(clippy::option_option, reason = "there may be no folder to have been changed")]
     fn is_listing_due(&self, folder: &Path, now: UnixTime) -> Option<Option<SystemTime>> {
         let changed = fs::metadata(folder).and_then(|data| data.modified()).ok();
@@ -125,7 +122,7 @@ impl Sweep {
         let is_old = |at: UnixTime, ahead| now.plus(ahead).since(at) >= keep;
         let aged = letters.iter().take_while(|letter| is_seen && is_old(letter.0, Duration::ZERO)).count();
         let beyond = (letters.len() - aged).saturating_sub(most);
-        // Until then those that came since make room.
+        // Within that hour only letters that came since the start are removed.
         let from = if is_seen { 0 } else { letters.partition_point(|letter| letter.0 < started) };
         let to = (from + aged + beyond).min(letters.len());
         let going = letters.drain(from..to).map(|(_, id)| id).collect();
@@ -134,7 +131,7 @@ impl Sweep {
         Plan { going, aged, left: letters.len(), leaving }
     }
 
-    /// Says before it happens that some go, once a day as long as that is so.
+    /// Logs once a day that some letters will be removed soon.
     fn warn_of_removal(&mut self, folder: &Path, rules: &Reports, (leaving, left): (usize, usize), now: UnixTime) {
         if leaving == 0 || self.told.is_some_and(|told| told <= now && now.since(told) < TOLD_EVERY) {
             return;
@@ -158,7 +155,8 @@ impl Sweep {
         );
     }
 
-    /// What cannot be removed is forgotten until the folder is listed again: it must not stand before the others.
+    /// Removes letters. One that cannot be removed is forgotten until the folder is listed again, so that it does not
+    /// block the others.
     fn remove(&self, folder: &Path, going: &[QueueId]) {
         let mut failed = None;
         for id in going {
@@ -176,7 +174,7 @@ impl Sweep {
     }
 }
 
-/// The letters of a folder. Files that are not ours are none. Only what is not known yet is looked at.
+/// The letters in a folder; other files are ignored. Only unknown letters are examined.
 fn list(
     folder: &Path,
     known: &BTreeMap<QueueId, Letter>,
@@ -203,7 +201,7 @@ fn list(
     Ok(letters)
 }
 
-/// When it was kept; nothing of a folder. Of a link this is the link's own.
+/// When it was stored; `None` for a folder. For a symbolic link its own time is used.
 fn kept_at(file: &DirEntry) -> Option<UnixTime> {
     let data = file.metadata().ok().filter(|data: &Metadata| !data.is_dir())?;
     let since = data.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
@@ -233,7 +231,7 @@ mod tests {
         }
     }
 
-    /// A file that is so many seconds old at `NOW`.
+    /// Makes a file that is this many seconds old at `NOW`.
     fn file(state_dir: &Path, name: &str, age: i64) {
         let file = File::create(folder(state_dir).join(name)).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(NOW.0.saturating_add_signed(-age))).unwrap();

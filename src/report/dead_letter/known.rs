@@ -1,5 +1,5 @@
-//! Which dead letters there are, in memory: some tens of octets each, so that neither to keep one nor to count them lists a
-//! folder of any size. What an administrator adds or removes by hand is seen when the folder is listed again. Pure.
+//! The dead letters, in memory: some tens of octets each, so that storing and counting them need not list a large
+//! folder. Changes that an administrator makes are seen when the folder is listed again. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use crate::time::UnixTime;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Letter {
-    /// When it was kept.
+    /// When it was stored.
     pub(super) at: UnixTime,
-    /// Whether the report itself is there. An envelope without one, and what a crash left, is a letter as well.
+    /// Whether the report itself exists. An envelope without one, and files left by a crash, count as letters as well.
     pub(super) is_whole: bool,
 }
 
@@ -18,12 +18,12 @@ pub(super) struct Letter {
 pub(super) struct Known {
     letters: BTreeMap<QueueId, Letter>,
     whole: usize,
-    /// Those that were kept since a listing began: it may have missed them.
+    /// Letters that were stored since a listing began, which may have missed them.
     meanwhile: Option<BTreeMap<QueueId, Letter>>,
 }
 
 impl Known {
-    /// One is kept, or replaced.
+    /// A letter was stored or replaced.
     pub(super) fn keep(&mut self, id: QueueId, letter: Letter) {
         self.put(id, letter);
         if let Some(meanwhile) = &mut self.meanwhile {
@@ -31,13 +31,13 @@ impl Known {
         }
     }
 
-    /// One is gone.
+    /// A letter was removed.
     pub(super) fn remove(&mut self, id: QueueId) {
         let removed = self.letters.remove(&id);
         self.whole -= usize::from(removed.is_some_and(|letter| letter.is_whole));
     }
 
-    /// How many reports there are.
+    /// The number of complete letters.
     pub(super) fn count(&self) -> usize {
         self.whole
     }
@@ -49,13 +49,13 @@ impl Known {
         letters
     }
 
-    /// The folder is listed from now on. What was known of its letters.
+    /// A listing of the folder begins; returns the letters that are known.
     pub(super) fn listing_begins(&mut self) -> BTreeMap<QueueId, Letter> {
         self.meanwhile = Some(BTreeMap::new());
         self.letters.clone()
     }
 
-    /// It was; `None`: not to its end, and nothing follows from it.
+    /// A listing ended. `None`: it was incomplete, and changes nothing.
     pub(super) fn listed(&mut self, found: Option<BTreeMap<QueueId, Letter>>) {
         let meanwhile = self.meanwhile.take().unwrap_or_default();
         let Some(found) = found else { return };

@@ -1,8 +1,8 @@
-//! A delivery status notification as bytes: multipart/report with words for people, fields for machines and what
-//! comes back of the message (RFC 6522, RFC 3464, RFC 6533 where an address is not ASCII). Pure: ids, boundary and
-//! time are arguments.
+//! Writes a delivery status notification: multipart/report with a text, machine-readable fields and the returned part
+//! of the message (RFC 6522, RFC 3464, RFC 6533 where an address is not ASCII). Pure: ids, boundary and time are
+//! arguments.
 //!
-//! `report::make` decides who is told what and calls [`write`]; `status` has the fields, `words` the text.
+//! `report::make` decides what is reported and calls [`write`]; `status` has the fields, `words` the text.
 
 mod status;
 mod words;
@@ -15,80 +15,74 @@ use crate::time::UnixTime;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Report<'a> {
-    /// Message-ID without its angle brackets.
+    /// Without angle brackets.
     pub message_id: &'a str,
-    /// A text that does not occur in the message: the multipart boundary.
+    /// The multipart boundary; must not occur in the message.
     pub boundary: &'a str,
     /// Date.
     pub now: UnixTime,
     pub reporting_mta: &'a Domain,
     pub from: &'a Address,
-    /// To: the message's sender.
+    /// The sender of the message, to whom the report goes.
     pub to: &'a Address,
-    /// The message that is reported.
     pub about: About<'a>,
-    /// Its recipients that are reported; at least one.
+    /// At least one.
     pub recipients: &'a [Recipient<'a>],
 }
 
-/// The message that is reported.
+/// The message that the report is about.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
-    /// Our queue id of it.
+    /// Its queue id here.
     pub id: &'a str,
-    /// When we took it.
+    /// When it was received.
     pub arrived: UnixTime,
-    /// ENVID as MAIL had it, in xtext.
+    /// ENVID as in MAIL, in xtext.
     pub envid: Option<&'a str>,
-    /// Its Message-ID with angle brackets; empty where it has none.
+    /// With angle brackets; empty: it has none.
     pub message_id: &'a str,
-    /// What comes back of it.
     pub returned: Returned<'a>,
 }
 
-/// What comes back of the message.
+/// How much of the message is returned.
 #[derive(Debug, Clone, Copy)]
 pub enum Returned<'a> {
-    /// Its header section, without the empty line that ends it.
+    /// Its header section, without the empty line.
     Headers(&'a [u8]),
     /// All of it (RET=FULL); without bare CR or LF.
     Full(&'a [u8]),
-    /// Nothing of it (RFC 6522 3).
+    /// Nothing (RFC 6522 3).
     Nothing,
 }
 
-/// One reported recipient.
 #[derive(Debug, Clone, Copy)]
 pub struct Recipient<'a> {
-    /// The address as received.
+    /// As received.
     pub address: &'a Address,
-    /// ORCPT as RCPT had it: `addr-type;xtext`.
+    /// ORCPT as in RCPT: `addr-type;xtext`.
     pub orcpt: Option<&'a str>,
-    /// What became of it.
     pub action: Action,
-    /// What was said last.
+    /// The last reply about it.
     pub reply: &'a Reply,
-    /// Who said it.
+    /// Whose reply that is.
     pub speaker: Speaker<'a>,
-    /// When a delayed one is given up.
+    /// When delivery is given up, if it is delayed.
     pub retry_until: UnixTime,
 }
 
-/// Who spoke last about a recipient.
+/// Who gave the last reply about a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaker<'a> {
-    /// We did.
     Ourselves,
-    /// A next hop.
     NextHop {
-        /// The organisation whose system it is; empty where the connector names none.
+        /// The organisation of its send connector; empty: none.
         organization: &'a str,
-        /// Its host name; empty where it is not to be shown.
+        /// Its host name; empty: hidden.
         host: &'a str,
     },
 }
 
-/// Writes the report: header section and body, CRLF line ends.
+/// Writes the report: header section and body with CRLF line ends.
 #[must_use]
 pub fn write(report: &Report<'_>) -> Vec<u8> {
     let charset = Charset::of(report);
@@ -111,12 +105,12 @@ pub fn write(report: &Report<'_>) -> Vec<u8> {
     whole
 }
 
-/// What Content-Transfer-Encoding says of it.
+/// The value of Content-Transfer-Encoding.
 fn encoding(content: &[u8]) -> &'static str {
     if content.is_ascii() { "7bit" } else { "8bit" }
 }
 
-/// Whether the report can be said in ASCII, or is an internationalized one (RFC 6533).
+/// Whether the report is ASCII or internationalized (RFC 6533).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Charset {
     Ascii,
@@ -163,9 +157,9 @@ fn header(report: &Report<'_>, encoding: &str) -> String {
     if is_message_id(report.about.message_id) {
         header.push_str(&format!("In-Reply-To: {0}\r\nReferences: {0}\r\n", report.about.message_id));
     }
-    // RFC 3834 2: nobody's automatic answer is to answer this one.
+    // RFC 3834 2: prevents automatic answers.
     header.push_str("Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n");
-    // RFC 2045 6.4: a multipart has its parts' encoding.
+    // RFC 2045 6.4: the encoding of a multipart is that of its parts.
     header.push_str(&format!(
         "Content-Transfer-Encoding: {encoding}\r\nContent-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"{}\"\r\n\r\n",
         report.boundary
@@ -173,7 +167,7 @@ fn header(report: &Report<'_>, encoding: &str) -> String {
     header
 }
 
-/// Whether a Message-ID can be repeated as it is: the sender's other fields are not to be made up from it.
+/// Whether a Message-ID can be repeated: a malformed one could add fields to the report.
 fn is_message_id(text: &str) -> bool {
     let inner = text.strip_prefix('<').and_then(|text| text.strip_suffix('>'));
     inner.is_some_and(|inner| {
@@ -189,7 +183,7 @@ fn part(out: &mut Vec<u8>, report: &Report<'_>, kind: &str, content: &[u8]) {
     out.extend_from_slice(content);
 }
 
-/// A header section for quoting: a bare CR or LF becomes CRLF, and it ends with CRLF.
+/// A header section for quoting: each bare CR or LF becomes CRLF, and it ends with CRLF.
 fn with_crlf(section: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(section.len() + 2);
     let mut bytes = section.iter().copied().peekable();
@@ -209,8 +203,8 @@ fn with_crlf(section: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Breaks a text into lines of at most `width` octets where it has spaces, and at 900 octets where it has none
-/// (RFC 5322 2.1.1). Control characters become spaces.
+/// Folds a text at spaces into lines of at most `width` octets, or at 900 octets where it has no spaces (RFC 5322
+/// 2.1.1). Control characters become spaces.
 fn fold(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();

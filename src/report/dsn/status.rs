@@ -1,10 +1,10 @@
-//! The fields for machines: message/delivery-status (RFC 3464 2) and its internationalized form (RFC 6533 3).
+//! The machine-readable fields: message/delivery-status (RFC 3464 2) and its internationalized form (RFC 6533 3).
 
 use super::{Charset, Recipient, Report, Speaker, fold};
 use crate::report::Action;
 use crate::smtp::reply::{Enhanced, Reply};
 
-/// The per-message fields, then a block for each recipient.
+/// The fields for the message, then a block for each recipient.
 pub(super) fn fields(report: &Report<'_>, charset: Charset) -> String {
     let mut out = String::new();
     field(&mut out, "Reporting-MTA", &format!("dns; {}", report.reporting_mta));
@@ -32,7 +32,7 @@ fn about(out: &mut String, recipient: &Recipient<'_>, charset: Charset) {
         Speaker::NextHop { .. } | Speaker::Ourselves => {}
     }
     let said = plain(&recipient.reply.to_string(), charset);
-    // RFC 3464 2.3.6: `smtp` is what a server said by SMTP; what we say ourselves is none of that.
+    // RFC 3464 2.3.6: `smtp` is for replies of a server; our own are not.
     let kind = match recipient.speaker {
         Speaker::NextHop { .. } => "smtp",
         Speaker::Ourselves => "X-Fingerpost",
@@ -48,7 +48,7 @@ fn field(out: &mut String, name: &str, value: &str) {
     out.push_str(&format!("{name}: {folded}\r\n"));
 }
 
-/// The enhanced code where its class fits the action (RFC 3464 2.3.4), else that class and nothing more.
+/// The enhanced code if its class belongs to the action (RFC 3464 2.3.4), else the class with `.0.0`.
 fn status(action: Action, reply: &Reply) -> Enhanced {
     let class = match action {
         Action::Failed => 5,
@@ -61,13 +61,13 @@ fn status(action: Action, reply: &Reply) -> Enhanced {
     }
 }
 
-/// A foreign text as a field can carry it: these fields are ASCII but in the internationalized form.
+/// A text as the value of a field: ASCII, unless the form is internationalized.
 fn plain(text: &str, charset: Charset) -> String {
     let keep = |c: char| !c.is_control() && (c.is_ascii() || charset == Charset::Utf8);
     text.chars().map(|c| if keep(c) { c } else { '?' }).collect()
 }
 
-/// Decodes xtext (RFC 3461 4); what is not xtext stays as it is.
+/// Decodes xtext (RFC 3461 4); anything else is returned unchanged.
 fn xtext(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,4 +1,4 @@
-//! Whole reports, compared as text.
+//! Complete reports, compared as text.
 
 use super::*;
 use crate::smtp::path::mailbox;
@@ -15,7 +15,7 @@ fn recipient<'a>(address: &'a Address, action: Action, reply: &'a Reply) -> Reci
     Recipient { address, orcpt: None, action, reply, speaker, retry_until: UnixTime(1_795_408_740) }
 }
 
-/// A report with everything but recipients that the tests share, as text.
+/// A report with the properties that the tests share, as text.
 fn report(to: &Address, returned: Returned<'_>, recipients: &[Recipient<'_>]) -> String {
     let bytes = write(&Report {
         message_id: "R.1@mx.contoso.com",
@@ -36,7 +36,8 @@ fn report(to: &Address, returned: Returned<'_>, recipients: &[Recipient<'_>]) ->
     String::from_utf8(bytes).unwrap()
 }
 
-/// `\n` for CRLF, and no line may end otherwise.
+/// Replaces CRLF by `
+/// `, and checks that no line ends otherwise.
 fn lines(text: &str) -> String {
     let without = text.replace("\r\n", "\u{1}");
     assert!(!without.contains(['\r', '\n']), "a bare CR or LF in {text:?}");

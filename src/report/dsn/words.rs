@@ -1,12 +1,12 @@
-//! The words for people: what happened to whom, who said so and what is to be done; then what an administrator asks for.
+//! The text of a report: what happened to which recipient, by whose reply, and what to do; then details for
+//! administrators.
 
 use super::{Recipient, Report, Speaker, fold};
 use crate::report::Action;
 
-/// In this order the text tells of them, and the first one that occurs is the subject.
+/// The order in the text; the first one that occurs determines the subject.
 const ORDER: [Action; 4] = [Action::Failed, Action::Delayed, Action::Relayed, Action::Delivered];
 
-/// The Subject field's value; ASCII.
 pub(super) fn subject(report: &Report<'_>) -> &'static str {
     let occurs = |action: &&Action| report.recipients.iter().any(|recipient| recipient.action == **action);
     match ORDER.iter().find(occurs) {
@@ -17,7 +17,6 @@ pub(super) fn subject(report: &Report<'_>) -> &'static str {
     }
 }
 
-/// The text part.
 pub(super) fn text(report: &Report<'_>) -> String {
     let mut out = String::new();
     for action in ORDER {
