@@ -4,6 +4,27 @@
 //! i=INSTALLATION; via=CONNECTOR; t=UNIX; r=TAG,TAG; m=NAMES:DIGEST; s=MAC`, in this order and nothing else. Names are
 //! percent-encoded, so no value has white space: any white space is folding, and the MAC is computed over the value up
 //! to `;s=` without it. Tags and digests are base64url.
+//!
+//! ```
+//! use fingerpost::message::{header::examine, stamp::{self, Ignored, Key, NewStamp}};
+//! use fingerpost::{smtp::address::Address, time::UnixTime};
+//!
+//! let keys = [Key::new([7; 32])];
+//! let (alice, bob) = (Address::parse("alice@contoso.com")?, Address::parse("bob@contoso.com")?);
+//! let message = "Message-ID: <1@a.example>\r\nFrom: a@a.example\r\n";
+//! let identity = &examine(message.as_bytes()).identity;
+//! let (via, time, recipients) = ("to-secondary", UnixTime(1_800_000_000), &[&alice][..]);
+//! let field = stamp::sign(&keys[0], &NewStamp { installation: "mx", via, time, recipients, identity });
+//!
+//! let back = examine(format!("{field}{message}").as_bytes());
+//! let stamp = stamp::verify(&keys, "mx", &back.values, &back.stamps[0]).expect("our own stamp");
+//! assert_eq!((&*stamp.via, stamp.time), (via, time));
+//! assert!(stamp.names(&keys, &alice) && !stamp.names(&keys, &bob));
+//!
+//! let other = examine(format!("{field}Message-ID: <2@a.example>\r\n").as_bytes());
+//! assert_eq!(stamp::verify(&keys, "mx", &other.values, &other.stamps[0]), Err(Ignored::Identity));
+//! # Ok::<(), fingerpost::smtp::address::AddressError>(())
+//! ```
 
 mod text;
 

@@ -20,6 +20,43 @@ use crate::time::UnixTime;
 const RECENTLY: Duration = Duration::from_hours(1);
 
 /// Decides where one recipient goes, or returns the question that has to be answered first.
+///
+/// ```
+/// # use std::collections::HashMap;
+/// # use fingerpost::lookup::{Answer, Fresh, Lookup};
+/// # use fingerpost::routing::accepted_domain::{AcceptedDomain, AcceptedDomains, DomainType};
+/// # use fingerpost::routing::decide::decide;
+/// # use fingerpost::routing::table::{DirectoryRules, DomainPattern, DomainSet, PlusAddressing, Proof, Table};
+/// # use fingerpost::routing::verdict::{Answers, Step, Verdict};
+/// # use fingerpost::smtp::{address::Address, domain::Domain, envelope::{Origin, Relay}, reply};
+/// # use fingerpost::time::UnixTime;
+/// # let pattern = DomainPattern::Exact(Domain::parse("contoso.com")?);
+/// # let kind = DomainType::Authoritative;
+/// # let contoso = AcceptedDomain { pattern, kind, deliver_to: Some("exchange".into()) };
+/// # let staff = DirectoryRules {
+/// #     name: "staff".into(), domains: DomainSet::All, deliver_to: None, mailbox_servers: HashMap::new(),
+/// #     plus_addressing: PlusAddressing::Off, proof: Proof::Entry,
+/// # };
+/// // `contoso` is an accepted domain of type authoritative, `staff` the directory that resolves it.
+/// let accepted = AcceptedDomains::new([contoso], HashMap::new());
+/// let table = Table { accepted, directories: vec![staff], ..Table::default() };
+/// let origin = Origin { relay: Relay::AcceptedDomains, ..Origin::report() };
+/// let bob = Address::parse("bob@contoso.com")?;
+///
+/// let mut answers = Answers::default();
+/// let decision = loop {
+///     match decide(&table, &origin, &bob, &answers, UnixTime(1_800_000_000)) {
+///         Step::Ask(question) => {
+///             assert_eq!((&*question.directory, &question.address), ("staff", &bob));
+///             answers.0.push((question, Answer { lookup: Lookup::NotFound, fresh: Fresh::Live }));
+///         }
+///         Step::Verdict(decision) => break decision,
+///     }
+/// };
+/// assert_eq!(decision.verdict, Verdict::Refuse(reply::USER_UNKNOWN));
+/// assert_eq!(decision.row(), Some(9));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn decide(table: &Table, origin: &Origin, address: &Address, answers: &Answers, now: UnixTime) -> Step {
     let mut walk = Walk {

@@ -14,6 +14,18 @@ use super::domain::{Domain, DomainError};
 
 /// A mailbox: `local-part@domain`. Equality and hashing use [`Address::key`]. Cloning is cheap (a reference count): one
 /// decision clones an address several times.
+///
+/// ```
+/// use fingerpost::smtp::address::Address;
+///
+/// let address = Address::parse("Alice@Bücher.example")?;
+/// assert_eq!(address.as_str(), "Alice@Bücher.example"); // goes on the wire
+/// assert_eq!(address.key(), "alice@xn--bcher-kva.example"); // is compared
+/// assert_eq!(address.domain().as_str(), "xn--bcher-kva.example");
+/// assert_eq!(address, Address::parse("\"alice\"@xn--bcher-kva.example")?);
+/// assert!(Address::parse("alice").is_err());
+/// # Ok::<(), fingerpost::smtp::address::AddressError>(())
+/// ```
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Address(Arc<Parts>);

@@ -72,6 +72,49 @@ pub enum SpoolError {
 }
 
 /// Stores accepted mail until it is delivered.
+///
+/// ```
+/// # use fingerpost::message::header::examine;
+/// # use fingerpost::metrics::Metrics;
+/// # use fingerpost::routing::verdict::{Route, RouteKind};
+/// # use fingerpost::smtp::address::{Address, ReversePath};
+/// # use fingerpost::smtp::envelope::{Body, Origin, RcptTo, Sender};
+/// # use fingerpost::spool::entry::{Content, Entry, Queued, RecipientState, Record};
+/// # use fingerpost::time::UnixTime;
+/// use fingerpost::spool::{Sizes, Spool, store::LogStore};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let address = Address::parse("alice@contoso.com")?;
+/// # let next_hop_domain = address.domain().clone();
+/// # let (connector, rcpt_to, way) = ("exchange".into(), address.clone(), RouteKind::Resolved);
+/// # let route = Route { connector, rcpt_to, next_hop_domain, way };
+/// # let rcpt = RcptTo { address, notify: None, orcpt: None };
+/// # let alice = Queued { rcpt, route, state: RecipientState::due(UnixTime(0)) };
+/// # let (reverse_path, body) = (ReversePath::Null, Body::SevenBit);
+/// # let sender = Sender { reverse_path, size: None, body, smtputf8: false, ret: None, envid: None };
+/// # let content = Content {
+/// #     size: 18, header_size: 9, ascii_header: true, eight_bit: false, bare_lf: false,
+/// #     identity: examine(b"From: a\r\n").identity, message_id: String::new(),
+/// # };
+/// let spool = LogStore::open(folder.path(), Sizes::default(), Metrics::new())?;
+/// let id = spool.new_id();
+/// # let entry = Entry {
+/// #     id, received_at: UnixTime(0), queued_at: spool.queue_time(), origin: Origin::report(), sender, content,
+/// #     stamps: Vec::new(), recipients: vec![alice],
+/// # };
+/// let draft = spool.draft(id, b"From: a\r\n\r\nhello\r\n".to_vec())?;
+/// // `entry` is the envelope, with one recipient that is due.
+/// let record = Record { accepted: vec![(draft, entry)], changes: Vec::new() };
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// runtime.block_on(spool.commit(record))?; // durable from here on
+/// drop(spool);
+///
+/// let spool = LogStore::open(folder.path(), Sizes::default(), Metrics::new())?; // as at the next start
+/// assert_eq!(spool.ids_after(None, 10), [id]);
+/// assert_eq!(spool.open_recipients(id), [0]);
+/// assert_eq!(spool.open(id)?.whole()?, b"From: a\r\n\r\nhello\r\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Spool: Send + Sync {
     /// An id that is used for no other message, ever.
     fn new_id(&self) -> QueueId;

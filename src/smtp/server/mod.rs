@@ -4,6 +4,32 @@
 //! so far, performs it, and reports the result as an [`Event`]. `commands` handles commands, `content` a message's
 //! content, `auth` AUTH. Where a recipient goes, whether a message loops and when it is durable is decided by the
 //! driver; the machine guarantees that 250 is sent only afterwards.
+//!
+//! ```
+//! use bytes::BytesMut;
+//! use fingerpost::smtp::server::{Action, Event, Limits, Server};
+//! # use fingerpost::smtp::{extension::Dsn, reply, server::{AuthState, Profile, TlsState}};
+//! # let hostname = "mx.example".to_owned();
+//! # let (tls, auth, dsn) = (TlsState::Unavailable, AuthState::Unavailable, Dsn::NotOffered);
+//! # let profile = Profile { hostname, max_message_size: 1000, tls, auth, dsn };
+//!
+//! let mut server = Server::new(profile);
+//! let mut input = BytesMut::from("EHLO client\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n");
+//! let mut codes = Vec::new();
+//! loop {
+//!     match server.next(&mut input) {
+//!         Action::Send(reply) => codes.push(reply.code),
+//!         Action::Begin(_) => {
+//!             let limits = Limits { max_message_size: 1000, max_header_size: 500, max_recipients: 10 };
+//!             server.handle(Event::Began(Ok(limits)));
+//!         }
+//!         Action::Resolve(_) => {} // route the recipient; the machine asks for the result with `Wait`
+//!         Action::Wait => server.handle(Event::Resolved(reply::USER_UNKNOWN)),
+//!         _ => break, // `Read`: it needs more input
+//!     }
+//! }
+//! assert_eq!(codes, [220, 250, 250, 550]);
+//! ```
 
 use std::collections::VecDeque;
 
